@@ -1,0 +1,104 @@
+// Package container owns containers: their records, root file systems, bundles
+// and monitors, their state and its recovery. It never imports package sandbox
+// or image; what it needs of them are the interfaces [Pods] and [Images].
+// Requests are kept as the CRI messages they came as, which are treated as
+// immutable data.
+package container
+
+import (
+	"context"
+	"time"
+
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Pods is what containers need of pod sandboxes.
+type Pods interface {
+	// Pod returns the pod of a full id or a unique prefix, ready or not.
+	// ErrNotFound when there is none.
+	Pod(id string) (Pod, error)
+}
+
+// Pod is what a container takes from its pod sandbox.
+type Pod struct {
+	ID             string
+	Ready          bool
+	Config         *cri.PodSandboxConfig
+	RuntimeHandler string
+	CgroupParent   string
+	// Paths of the pod's namespaces, empty for the host's, or for a new one of
+	// the container's own in the case of PID.
+	NetNS, IPCNS, UTSNS, PIDNS, UserNS string
+	// Files bind mounted into containers; Shm "" where the host's is used.
+	Hosts, Hostname, ResolvConf, Shm string
+}
+
+// Images is what containers need of the image store.
+type Images interface {
+	// Image returns the image that ref, an id, a tag or a digest, names.
+	Image(ref string) (Image, error)
+	// Mount makes the container's root file system from the image and mounts it
+	// at target, an existing directory. From then on the image is in use.
+	Mount(ctx context.Context, imageID, containerID, target string) error
+	// Unmount undoes Mount and drops the writable layer. Unknown ids are no error.
+	Unmount(ctx context.Context, containerID string) error
+}
+
+// Image is what a container takes from its image.
+type Image struct {
+	ID string // the config's digest
+	// Ref is the reference to show when the request has none: a tag or the id.
+	Ref    string
+	Config ispec.ImageConfig
+}
+
+// State is derived from the facts in a Snapshot.
+type State int
+
+// The states of the CRI, in the order of a container's life. Unknown is a
+// container whose process can be neither found nor declared dead.
+const (
+	Created State = iota
+	Running
+	Exited
+	Unknown
+)
+
+// Reasons of an end, as the kubelet knows them.
+const (
+	ReasonCompleted          = "Completed"
+	ReasonError              = "Error"
+	ReasonOOMKilled          = "OOMKilled"
+	ReasonContainerCannotRun = "ContainerCannotRun"
+)
+
+// Snapshot is an immutable view of a container.
+type Snapshot struct {
+	ID             string
+	PodID          string
+	Config         *cri.ContainerConfig // as requested; never written to
+	PodConfig      *cri.PodSandboxConfig
+	RuntimeHandler string // effective handler
+	ImageID        string
+	ImageRef       string // the image as the request named it
+	LogPath        string // absolute; "" for no log
+	State          State
+	PID            int // of the init process; 0 unless created or running
+	CreatedAt      time.Time
+	StartedAt      time.Time // zero until started
+	FinishedAt     time.Time // zero until ended
+	ExitCode       int32
+	Reason         string
+	Message        string
+	// Resources are those in force, after updates.
+	Resources *cri.LinuxContainerResources
+	// User is who the first process runs as.
+	UID, GID           int64
+	SupplementalGroups []int64
+	// Mounts are the effective mounts asked for by the request.
+	Mounts []*cri.Mount
+	// RootFS is the mount point of the root file system, CgroupPath the
+	// container's cgroup as the OCI config names it, RunDir where its bundle is.
+	RootFS, CgroupPath, RunDir string
+}

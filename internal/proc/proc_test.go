@@ -1,0 +1,88 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+func TestWatchTellsEndAndStatus(t *testing.T) {
+	w, err := NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+
+	cmd := exec.Command("sh", "-c", "read x; exit 9")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ref, err := Identify(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !ref.Alive() {
+		t.Fatal("a running process is not alive")
+	}
+	reaped, ended := make(chan struct{}), make(chan int, 1)
+	if err := w.Watch(ref, func(f *os.File) {
+		<-reaped
+		st, ok := ExitStatus(f)
+		if !ok {
+			ended <- -1
+			return
+		}
+		ended <- st.ExitStatus()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 9 {
+		t.Fatalf("wait: %v", err)
+	}
+	close(reaped)
+	select {
+	case code := <-ended:
+		if code == -1 {
+			t.Log("this kernel does not tell exit codes through pidfds")
+		} else if code != 9 {
+			t.Fatalf("exit code %d, want 9", code)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the end was not told")
+	}
+	if ref.Alive() {
+		t.Fatal("a reaped process is alive")
+	}
+	if err := ref.Signal(0); !errors.Is(err, ErrGone) {
+		t.Fatalf("signal: %v, want ErrGone", err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReusedPidIsNotBelieved(t *testing.T) {
+	self, err := Identify(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	self.Start++
+	if self.Alive() {
+		t.Error("alive with another start time")
+	}
+	if _, err := self.Open(); !errors.Is(err, ErrGone) {
+		t.Errorf("open: %v, want ErrGone", err)
+	}
+}

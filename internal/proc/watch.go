@@ -1,0 +1,139 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Watcher tells of the end of processes: one epoll set over their pidfds, one
+// goroutine for all of them.
+type Watcher struct {
+	epoll int
+	wake  int // eventfd that ends Run
+
+	mu      sync.Mutex // guards watched and closed
+	watched map[int32]watch
+	closed  bool
+}
+
+type watch struct {
+	pidfd *os.File
+	ended func(pidfd *os.File)
+}
+
+// NewWatcher makes a Watcher. Run does the work and releases it.
+func NewWatcher() (*Watcher, error) {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll_create1: %w", err)
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err == nil {
+		err = unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wake)})
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("eventfd: %w", err), unix.Close(ep))
+	}
+	return &Watcher{epoll: ep, wake: wake, watched: make(map[int32]watch)}, nil
+}
+
+// Watch calls ended once when the process of r has ended. The pidfd it gets is
+// still open, so that ExitCode can be asked, and is closed after it returns.
+// ended runs on a goroutine of its own. Watch fails with ErrGone when the
+// process has been reaped already; then ended is not called.
+func (w *Watcher) Watch(r Ref, ended func(pidfd *os.File)) error {
+	f, err := r.Open()
+	if err != nil {
+		return err
+	}
+	fd := int32(f.Fd())
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return errors.Join(errors.New("watch process: the watcher has ended"), f.Close())
+	}
+	w.watched[fd] = watch{f, ended}
+	if err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: fd}); err != nil {
+		delete(w.watched, fd)
+		return errors.Join(fmt.Errorf("watch pid %d: %w", r.PID, err), f.Close())
+	}
+	return nil
+}
+
+// Run delivers ends until ctx does. It returns after the callbacks have.
+func (w *Watcher) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _, _ = unix.Write(w.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
+	defer stop()
+	var callbacks sync.WaitGroup
+	defer callbacks.Wait()
+	events := make([]unix.EpollEvent, 64)
+	for ctx.Err() == nil {
+		n, err := unix.EpollWait(w.epoll, events, -1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return errors.Join(fmt.Errorf("wait for process ends: %w", err), w.release())
+		}
+		for _, ev := range events[:max(n, 0)] {
+			if e, ok := w.take(ev.Fd); ok {
+				callbacks.Go(func() {
+					e.ended(e.pidfd)
+					_ = e.pidfd.Close()
+				})
+			}
+		}
+	}
+	return w.release()
+}
+
+func (w *Watcher) take(fd int32) (watch, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e, ok := w.watched[fd]
+	delete(w.watched, fd)
+	if ok {
+		_ = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, int(fd), nil)
+	}
+	return e, ok
+}
+
+func (w *Watcher) release() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	var errs []error
+	for fd, e := range w.watched {
+		delete(w.watched, fd)
+		errs = append(errs, e.pidfd.Close())
+	}
+	return errors.Join(append(errs, unix.Close(w.wake), unix.Close(w.epoll))...)
+}
+
+// pidfdInfo is struct pidfd_info of linux/pidfd.h, in its first published size.
+type pidfdInfo struct {
+	mask, cgroupID                           uint64
+	pid, tgid, ppid                          uint32
+	ruid, rgid, euid, egid, suid, sgid, fsid uint32
+	fsgid                                    uint32
+	exitCode                                 int32
+}
+
+const (
+	pidfdGetInfo  = 0xC040FF0B // _IOWR(0xFF, 11, struct pidfd_info), 64 bytes
+	pidfdInfoExit = 1 << 3     // PIDFD_INFO_EXIT, Linux 6.15
+)
+
+// ExitStatus returns the wait status of an ended and reaped process, as far as
+// the kernel tells it to others than the parent (Linux 6.15 and later).
+func ExitStatus(pidfd *os.File) (unix.WaitStatus, bool) {
+	info := pidfdInfo{mask: pidfdInfoExit}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, pidfd.Fd(), pidfdGetInfo, uintptr(unsafe.Pointer(&info)))
+	if errno != 0 || info.mask&pidfdInfoExit == 0 {
+		return 0, false
+	}
+	return unix.WaitStatus(info.exitCode), true
+}

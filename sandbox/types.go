@@ -1,0 +1,53 @@
+// Package sandbox owns pod sandboxes: their namespaces, network, files and
+// records, and their recovery. It knows nothing of containers' inner life, of
+// images or of gRPC servers; what it needs of containers is the interface
+// [Containers]. Requests are kept as the CRI messages they came as, which are
+// treated as immutable data.
+package sandbox
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Containers is what pods need of containers.
+type Containers interface {
+	// StopPod ends every container of a pod, with at most grace for each to go
+	// by itself, and returns when all have ended.
+	StopPod(ctx context.Context, podID string, grace time.Duration) error
+	// RemovePod removes every container of a pod.
+	RemovePod(ctx context.Context, podID string) error
+}
+
+// Namespaces holds the paths of a pod's pinned namespaces; empty where the pod
+// uses the host's or each container makes its own.
+type Namespaces struct {
+	Net, IPC, UTS, PID, User string
+}
+
+// Pod is an immutable snapshot of a pod sandbox.
+type Pod struct {
+	ID             string
+	Config         *cri.PodSandboxConfig // as requested; never written to
+	RuntimeHandler string                // as requested; "" is the default handler
+	CreatedAt      time.Time
+	Ready          bool
+	// NotReadyReason says why Ready is false, in words for people.
+	NotReadyReason string
+	Namespaces     Namespaces
+	// PausePID is the pid of the built-in pause, or 0.
+	PausePID int
+	// IPs are all the pod's addresses, the primary one first; the host-network
+	// pod has none.
+	IPs []netip.Addr
+	// CNIResult is the CNI result of the default network, JSON, or nil.
+	CNIResult []byte
+	// CgroupParent is the pod's cgroup, below which its containers have theirs.
+	CgroupParent string
+	// Files that are bind mounted into containers; Shm is "" when the pod uses
+	// the host's IPC namespace.
+	Hosts, Hostname, ResolvConf, Shm string
+}
