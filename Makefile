@@ -1,0 +1,102 @@
+# `make help` lists the targets. What is built lands in bin/, what is only kept to save time in .cache/.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+GO      ?= go
+BIN     := $(CURDIR)/bin
+TAGS    := containers_image_openpgp
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+STRIP   := -s -w
+
+CNI := $(addprefix $(BIN)/cni/,bridge firewall host-local loopback macvlan portmap ptp static tuning)
+TOOLS := $(BIN)/runc $(BIN)/crictl $(CNI)
+
+# Each of these is a Go module of its own, so that what tests need never weighs on the daemon.
+SUBMODULES := test/images test/critest
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  FOCUS=regexp narrows critest, DEMO_IMAGE=reference changes the image of the demo."
+
+.PHONY: build
+build: ## Build bin/criserver and bin/conmon
+	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(STRIP) -X main.version=$(VERSION)' \
+		-o $(BIN)/ ./cmd/criserver ./cmd/conmon
+
+.PHONY: tools
+tools: deps $(TOOLS) ## Build what tests and the demo run beside the daemon: runc, CNI plugins, crictl, test images
+
+.PHONY: deps
+deps: ## Install the Debian packages that are missing (as root)
+	@hack/deps.sh
+
+$(BIN)/runc: tools/runc/go.mod tools/runc/go.sum | deps
+	cd tools/runc && $(GO) build -trimpath -tags seccomp,netgo,osusergo,urfave_cli_no_docs \
+		-ldflags '$(STRIP)' -o $@ github.com/opencontainers/runc
+	@touch $@
+
+$(CNI) &: tools/cni/go.mod tools/cni/go.sum
+	cd tools/cni && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(STRIP) \
+		-X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=v1.9.1' -o $(BIN)/cni/ tool
+	@touch $(CNI)
+
+$(BIN)/crictl: tools/crictl/go.mod tools/crictl/go.sum
+	cd tools/crictl && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(STRIP) \
+		-X sigs.k8s.io/cri-tools/pkg/version.Version=v1.36.0' -o $@ sigs.k8s.io/cri-tools/cmd/crictl
+	@touch $@
+
+$(BIN)/testimages: $(wildcard test/images/*.go test/images/*/*.go test/images/*/*/*.go) test/images/go.mod
+	cd test/images && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(STRIP)' -o $@ ./cmd/testimages
+	@touch $@
+
+.PHONY: images
+images: tools ## Make the test images (kept in .cache/images)
+	$(BIN)/testimages build -dir .cache/images
+
+.PHONY: unit
+unit: ## Run the tests that need no root, with the race detector
+	$(GO) test -race -short -tags $(TAGS) ./...
+
+.PHONY: root-test
+root-test: deps tools build ## Run all tests of the daemon's module, with the race detector (as root)
+	$(GO) test -race -p 2 -timeout 15m -tags $(TAGS) ./...
+
+.PHONY: critest
+critest: deps tools build images ## Run the CRI validation suite against the daemon (as root)
+	cd test/critest && $(GO) test -count=1 -timeout 30m -v . $(if $(FOCUS),-args -focus '$(FOCUS)')
+
+.PHONY: vet
+vet: ## go vet, every module
+	$(GO) vet -tags $(TAGS) ./...
+	@for m in $(SUBMODULES); do (cd $$m && echo "go vet $$m" && $(GO) vet ./...); done
+
+.PHONY: lint
+lint: vet ## golangci-lint where it is installed, else go vet alone
+	@if command -v golangci-lint >/dev/null; then golangci-lint run --build-tags $(TAGS) ./...; \
+	else echo "golangci-lint is not installed: go vet only"; fi
+
+.PHONY: test
+test: deps tools build vet root-test ## Everything: packages, tools, build, vet, all tests, CRI validation (as root)
+	cd test/images && $(GO) test ./...
+	$(MAKE) --no-print-directory critest
+
+.PHONY: demo
+demo: deps tools build images ## Pull, run, look at, kill and find again a container; about a minute (as root)
+	@test/demo/demo.sh
+
+.PHONY: bench
+bench: ## Run the Go benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem -tags $(TAGS) ./...
+
+.PHONY: docs
+docs: ## Write the documentation that is generated from the code
+	$(GO) generate -tags $(TAGS) ./...
+
+.PHONY: clean
+clean: ## Remove what was built and what was kept
+	rm -rf $(BIN) .cache
