@@ -16,10 +16,23 @@ import (
 // Containers is what pods need of containers.
 type Containers interface {
 	// StopPod ends every container of a pod, with at most grace for each to go
-	// by itself, and returns when all have ended.
+	// by itself, and returns when all have ended. A second call may shorten the
+	// grace of the first.
 	StopPod(ctx context.Context, podID string, grace time.Duration) error
 	// RemovePod removes every container of a pod.
 	RemovePod(ctx context.Context, podID string) error
+}
+
+// Cgroups is what pods need of the host's control groups. Paths are absolute
+// in the hierarchy.
+type Cgroups interface {
+	// Make makes the cgroup with its parents where it is missing and holds it
+	// until Release.
+	Make(path string) error
+	// Release gives back what Make took; what was made and is empty goes.
+	Release(path string)
+	// Add moves a process into a cgroup that exists.
+	Add(path string, pid int) error
 }
 
 // Namespaces holds the paths of a pod's pinned namespaces; empty where the pod
@@ -41,12 +54,15 @@ type Pod struct {
 	// PausePID is the pid of the built-in pause, or 0.
 	PausePID int
 	// IPs are all the pod's addresses, the primary one first; the host-network
-	// pod has none.
+	// pod has none. A stopped pod keeps those it had.
 	IPs []netip.Addr
 	// CNIResult is the CNI result of the default network, JSON, or nil.
 	CNIResult []byte
-	// CgroupParent is the pod's cgroup, below which its containers have theirs.
+	// CgroupParent is the pod's cgroup, below which its containers have theirs:
+	// a path for the cgroupfs driver, the name of a slice for systemd's.
 	CgroupParent string
+	// HostName is the name inside the pod.
+	HostName string
 	// Files that are bind mounted into containers; Shm is "" when the pod uses
 	// the host's IPC namespace.
 	Hosts, Hostname, ResolvConf, Shm string

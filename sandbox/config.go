@@ -1,0 +1,104 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/criserver/criserver/sandbox/network"
+)
+
+// CgroupDriver says who makes cgroups, and so in which form their names come.
+type CgroupDriver string
+
+// The cgroup drivers of the kubelet.
+const (
+	Cgroupfs CgroupDriver = "cgroupfs"
+	Systemd  CgroupDriver = "systemd"
+)
+
+// Config is what a Manager is made of. Zero values of the optional fields stand
+// for the defaults that are named.
+type Config struct {
+	// RunDir is on a file system that a reboot empties. The Manager owns its
+	// subdirectories pods, ns and cni.
+	RunDir string
+	CNI    network.Config
+
+	Containers Containers
+	Cgroups    Cgroups
+	// KnownHandler says whether there is a runtime handler of this name, and
+	// HandlerNames which there are, for the error.
+	KnownHandler func(name string) bool
+	HandlerNames func() []string
+
+	// CgroupDriver is Cgroupfs by default.
+	CgroupDriver CgroupDriver
+	// CgroupParent is below where pods are put that ask for no parent:
+	// "/criserver" by default, "criserver.slice" with the systemd driver.
+	CgroupParent string
+	// AllowedSysctls are names or prefixes ending in "*"; DefaultSysctls when
+	// nil. An empty list that is not nil allows none.
+	AllowedSysctls []string
+	// PausePath is the static binary that serves as pause when its argv[0] is
+	// "pause". Without it pods cannot share a PID namespace.
+	PausePath string
+	// ShmSize is the size of a pod's /dev/shm in bytes, 64 MiB by default.
+	ShmSize int64
+	// StopGrace is how long containers may take to end by themselves when their
+	// pod is stopped, 10 s by default.
+	StopGrace time.Duration
+	// SetupTimeout bounds the making of a pod and TeardownTimeout one try to take
+	// it down, without its containers; 2 min each by default.
+	SetupTimeout, TeardownTimeout time.Duration
+	// Linger is how long the making of a pod goes on when nobody waits for it any
+	// more, so that a retry finds it; 4 min by default.
+	Linger time.Duration
+}
+
+// DefaultSysctls are those that the pod's own namespaces confine.
+var DefaultSysctls = []string{"kernel.shm*", "kernel.msg*", "kernel.sem", "fs.mqueue.*", "net.*"}
+
+func (c Config) withDefaults() Config {
+	setDefault(&c.CgroupDriver, Cgroupfs)
+	if c.CgroupDriver == Systemd {
+		setDefault(&c.CgroupParent, "criserver.slice")
+	}
+	setDefault(&c.CgroupParent, "/criserver")
+	setDefault(&c.ShmSize, 64<<20)
+	setDefault(&c.StopGrace, 10*time.Second)
+	setDefault(&c.SetupTimeout, 2*time.Minute)
+	setDefault(&c.TeardownTimeout, 2*time.Minute)
+	setDefault(&c.Linger, 4*time.Minute)
+	setDefault(&c.CNI.CacheDir, filepath.Join(c.RunDir, "cni"))
+	if c.AllowedSysctls == nil {
+		c.AllowedSysctls = DefaultSysctls
+	}
+	if c.KnownHandler == nil {
+		c.KnownHandler = func(name string) bool { return name == "" }
+	}
+	if c.HandlerNames == nil {
+		c.HandlerNames = func() []string { return nil }
+	}
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (c Config) check() error {
+	switch {
+	case !filepath.IsAbs(c.RunDir):
+		return fmt.Errorf("run directory %q must be absolute", c.RunDir)
+	case c.Containers == nil || c.Cgroups == nil:
+		return errors.New("containers and cgroups must be given")
+	case c.CgroupDriver != Cgroupfs && c.CgroupDriver != Systemd:
+		return fmt.Errorf("cgroup driver %q must be %q or %q", c.CgroupDriver, Cgroupfs, Systemd)
+	}
+	return checkCgroupParent(c.CgroupDriver, c.CgroupParent)
+}
