@@ -1,0 +1,120 @@
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Pids returns the processes in the cgroup and below it. A cgroup that is gone
+// has none.
+func (t *Tree) Pids(p string) ([]int, error) {
+	var pids []int
+	err := filepath.WalkDir(t.procsDir(p), func(file string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(filepath.Join(file, "cgroup.procs"))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for f := range strings.FieldsSeq(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
+				pids = append(pids, pid)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("processes of cgroup %s: %w", p, err)
+	}
+	return pids, nil
+}
+
+// procsDir is the hierarchy in which membership is read. On v1 that is the
+// freezer's, as Kill needs it.
+func (t *Tree) procsDir(p string) string {
+	for _, c := range []string{"freezer", "pids", "memory"} {
+		if dir := t.Dir(c, p); dir != "" {
+			return dir
+		}
+	}
+	return ""
+}
+
+// Kill sends SIGKILL to every process in the cgroup and below it, and returns
+// when none is left or ctx ends. A cgroup that is gone is no error.
+func (t *Tree) Kill(ctx context.Context, p string) error {
+	if err := Valid(p); err != nil {
+		return err
+	}
+	for {
+		pids, err := t.Pids(p)
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		if slices.Contains(pids, os.Getpid()) {
+			// A frozen thread of our own could not even die.
+			return fmt.Errorf("kill cgroup %s: it holds this process itself", p)
+		}
+		if err := t.killOnce(p, pids); err != nil {
+			return fmt.Errorf("kill cgroup %s: %w", p, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("kill cgroup %s: %d processes are left: %w", p, len(pids), context.Cause(ctx))
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func (t *Tree) killOnce(p string, pids []int) error {
+	if t.v2 {
+		err := os.WriteFile(filepath.Join(t.Dir("", p), "cgroup.kill"), []byte("1"), 0)
+		if err == nil || errors.Is(err, unix.ENODEV) {
+			return nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		// Before Linux 5.14, or gone: fall through to one by one.
+	}
+	// Frozen processes cannot fork away from the list that is being killed.
+	t.freeze(p, "FROZEN")
+	defer t.freeze(p, "THAWED")
+	if fresh, err := t.Pids(p); err == nil {
+		pids = fresh
+	}
+	for _, pid := range pids {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Tree) freeze(p, state string) {
+	if t.v2 {
+		value := map[string]string{"FROZEN": "1", "THAWED": "0"}[state]
+		_ = os.WriteFile(filepath.Join(t.Dir("", p), "cgroup.freeze"), []byte(value), 0)
+		return
+	}
+	if dir := t.Dir("freezer", p); dir != "" {
+		_ = os.WriteFile(filepath.Join(dir, "freezer.state"), []byte(state), 0)
+	}
+}

@@ -1,0 +1,131 @@
+package cgroup
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Stats is what a cgroup has used. Figures that the kernel does not give are 0.
+type Stats struct {
+	Time     time.Time
+	CPUUsage uint64 // nanoseconds since the cgroup was made
+	Memory   Memory
+	Pids     uint64 // tasks now
+}
+
+// Memory is in bytes but for the faults.
+type Memory struct {
+	Usage      uint64 // all that is charged, page cache included
+	WorkingSet uint64 // usage less the inactive file pages: what cannot be had back easily
+	RSS        uint64 // anonymous memory, transparent huge pages included
+	Limit      uint64 // 0 for none
+	Swap       uint64
+	PageFaults uint64
+	MajorFault uint64
+}
+
+// Stats reads the figures of a cgroup. It fails with fs.ErrNotExist when the
+// cgroup is gone.
+func (t *Tree) Stats(p string) (Stats, error) {
+	s := Stats{Time: time.Now()}
+	var err error
+	if t.v2 {
+		err = t.statsV2(p, &s)
+	} else {
+		err = t.statsV1(p, &s)
+	}
+	if err != nil {
+		return Stats{}, fmt.Errorf("stats of cgroup %s: %w", p, err)
+	}
+	return s, nil
+}
+
+func (t *Tree) statsV2(p string, s *Stats) error {
+	dir := t.Dir("", p)
+	cpu, err := readKeyed(filepath.Join(dir, "cpu.stat"))
+	if err != nil {
+		return err
+	}
+	s.CPUUsage = cpu["usage_usec"] * 1000
+	mem, err := readKeyed(filepath.Join(dir, "memory.stat"))
+	if err != nil {
+		return err
+	}
+	m := &s.Memory
+	m.Usage = readUint(filepath.Join(dir, "memory.current"))
+	m.Limit = readUint(filepath.Join(dir, "memory.max"))
+	m.Swap = readUint(filepath.Join(dir, "memory.swap.current"))
+	m.RSS, m.PageFaults, m.MajorFault = mem["anon"], mem["pgfault"], mem["pgmajfault"]
+	m.WorkingSet = sub(m.Usage, mem["inactive_file"])
+	s.Pids = readUint(filepath.Join(dir, "pids.current"))
+	return nil
+}
+
+func (t *Tree) statsV1(p string, s *Stats) error {
+	b, err := os.ReadFile(filepath.Join(t.Dir("cpuacct", p), "cpuacct.usage"))
+	if err != nil {
+		return err
+	}
+	s.CPUUsage, _ = strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	dir := t.Dir("memory", p)
+	mem, err := readKeyed(filepath.Join(dir, "memory.stat"))
+	if err != nil {
+		return err
+	}
+	m := &s.Memory
+	m.Usage = readUint(filepath.Join(dir, "memory.usage_in_bytes"))
+	m.Limit = unlimited(readUint(filepath.Join(dir, "memory.limit_in_bytes")))
+	m.RSS, m.Swap = mem["total_rss"], mem["total_swap"]
+	m.PageFaults, m.MajorFault = mem["total_pgfault"], mem["total_pgmajfault"]
+	m.WorkingSet = sub(m.Usage, mem["total_inactive_file"])
+	if dir := t.Dir("pids", p); dir != "" {
+		s.Pids = readUint(filepath.Join(dir, "pids.current"))
+	}
+	return nil
+}
+
+// unlimited turns v1's "no limit", the greatest page-aligned int64, into 0.
+func unlimited(v uint64) uint64 {
+	if v >= 1<<62 {
+		return 0
+	}
+	return v
+}
+
+// sub is a-b, and 0 where two figures read one after the other disagree.
+func sub(a, b uint64) uint64 {
+	if b > a {
+		return 0
+	}
+	return a - b
+}
+
+// readUint reads a file of one number; "max" and what cannot be read are 0.
+func readUint(file string) uint64 {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	v, _ := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	return v
+}
+
+// readKeyed reads a flat keyed file: lines of a word and a number.
+func readKeyed(file string) (map[string]uint64, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	m := make(map[string]uint64, 64)
+	for line := range strings.Lines(string(b)) {
+		k, v, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if n, err := strconv.ParseUint(v, 10, 64); ok && err == nil {
+			m[k] = n
+		}
+	}
+	return m, nil
+}
