@@ -1,0 +1,107 @@
+package images
+
+import (
+	"context"
+	"debug/elf"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// fetch downloads Debian packages, without installing them, and unpacks all of them under dir.
+// Nothing of the machine changes, and no package gets to start a service.
+func fetch(ctx context.Context, dir string, packages ...string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	archives, err := os.MkdirTemp(dir, "archives")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(archives)
+
+	// apt drops root to download; the sandbox user could not write here.
+	args := append([]string{"-q", "-o", "APT::Sandbox::User=root", "download"}, packages...)
+	if out, err := command(ctx, archives, "apt-get", args...); err != nil {
+		if _, upErr := command(ctx, "", "apt-get", "-qq", "update"); upErr != nil {
+			return fmt.Errorf("download packages: %w\n%s", err, out)
+		}
+		if out, err = command(ctx, archives, "apt-get", args...); err != nil {
+			return fmt.Errorf("download packages: %w\n%s", err, out)
+		}
+	}
+	debs, err := filepath.Glob(filepath.Join(archives, "*.deb"))
+	if err != nil {
+		return err
+	}
+	for _, deb := range debs {
+		if out, err := command(ctx, "", "dpkg-deb", "-x", deb, dir); err != nil {
+			return fmt.Errorf("unpack %s: %w\n%s", filepath.Base(deb), err, out)
+		}
+	}
+	return nil
+}
+
+func command(ctx context.Context, dir, name string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	return cmd.CombinedOutput()
+}
+
+// program adds a dynamically linked program of an unpacked package, with its loader and all libraries that it needs.
+func (t *tree) program(name, root string) error {
+	t.hostFile(name, 0o755, filepath.Join(root, name))
+	return t.libraries(root, filepath.Join(root, name))
+}
+
+func (t *tree) libraries(root, object string) error {
+	f, err := elf.Open(object)
+	if err != nil {
+		return fmt.Errorf("libraries of %s: %w", object, err)
+	}
+	defer f.Close()
+	if interp := f.Section(".interp"); interp != nil {
+		loader, err := interp.Data()
+		if err != nil {
+			return fmt.Errorf("loader of %s: %w", object, err)
+		}
+		name := string(loader[:len(loader)-1])
+		from, err := find(root, filepath.Base(name)) // in the package the name itself is an absolute symlink
+		if err != nil {
+			return err
+		}
+		t.hostFile(name, 0o755, from)
+	}
+	needed, err := f.ImportedLibraries()
+	if err != nil {
+		return fmt.Errorf("libraries of %s: %w", object, err)
+	}
+	for _, lib := range needed {
+		from, err := find(root, lib)
+		if err != nil {
+			return err
+		}
+		name := "lib/" + lib
+		if t.known[name] {
+			continue
+		}
+		t.hostFile(name, 0o644, from)
+		if err := t.libraries(root, from); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// find looks for a library in the directories that Debian puts them in, one per architecture.
+func find(root, lib string) (string, error) {
+	for _, dir := range []string{"lib", "usr/lib"} {
+		found, err := filepath.Glob(filepath.Join(root, dir, "*-linux-gnu*", lib))
+		if err == nil && len(found) > 0 {
+			return found[0], nil
+		}
+	}
+	return "", fmt.Errorf("library %s is in none of the unpacked packages", lib)
+}

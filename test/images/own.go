@@ -1,0 +1,197 @@
+package images
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/google/go-containerregistry/pkg/compression"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// ownCatalog lists the images that test one property of an image each.
+func ownCatalog() []recipe {
+	return []recipe{
+		{[]string{own + "layers:120"}, manyLayers(120)},
+		{[]string{own + "whiteouts:1"}, whiteouts},
+		{[]string{own + "owners:1"}, owners},
+		{[]string{own + "config:1"}, busybox("", "", fullConfig())},
+		{[]string{own + "zstd:1"}, zstd},
+		{[]string{own + "docker:1"}, docker},
+		{[]string{own + "multiarch:1"}, multiarch},
+	}
+}
+
+// manyLayers writes its number to /layer in each layer, and leaves one file of each layer beside it.
+func manyLayers(n int) func(*parts) (artifact, error) {
+	return func(p *parts) (artifact, error) {
+		layers := []v1.Layer{p.busybox}
+		for i := 2; i <= n; i++ {
+			l, err := newTree().
+				text("layer", fmt.Sprintf("%d\n", i)).
+				text(fmt.Sprintf("layers/%03d", i), fmt.Sprintf("%d\n", i)).
+				layer()
+			if err != nil {
+				return nil, err
+			}
+			layers = append(layers, l)
+		}
+		return assemble(v1.Config{Cmd: []string{"sh"}}, layers...)
+	}
+}
+
+// whiteouts deletes in its second layer what the first one has: a file, a directory, the old content of a directory, and replaces a
+// directory by a file and the other way round. What must be seen: /data/kept, /data/opaque/new, /data/was-dir (a file),
+// /data/was-file/inside, and nothing else under /data.
+func whiteouts(p *parts) (artifact, error) {
+	lower, err := newTree().
+		text("data/kept", "kept\n").
+		text("data/gone", "gone\n").
+		text("data/gone-dir/inside", "gone\n").
+		text("data/opaque/old", "gone\n").
+		text("data/was-dir/inside", "gone\n").
+		text("data/was-file", "gone\n").
+		layer()
+	if err != nil {
+		return nil, err
+	}
+	upper, err := newTree().
+		whiteout("data/gone").
+		whiteout("data/gone-dir").
+		opaque("data/opaque").
+		text("data/opaque/new", "new\n").
+		text("data/was-dir", "a file now\n").
+		text("data/was-file/inside", "a directory now\n").
+		layer()
+	if err != nil {
+		return nil, err
+	}
+	return assemble(v1.Config{Cmd: []string{"sh"}}, p.busybox, lower, upper)
+}
+
+// owners has files of several owners and modes, links, and a name with spaces and bytes that are no UTF-8.
+func owners(p *parts) (artifact, error) {
+	l, err := newTree().
+		dir("owners", 0o755).
+		owned("owners/1000", 0o640, 1000, 1001, []byte("1000:1001\n")).
+		owned("owners/setuid", 0o4755, 0, 0, []byte("setuid\n")).
+		owned("owners/setgid", 0o2755, 0, 33, []byte("setgid\n")).
+		dir("owners/sticky", 0o1777).
+		hardlink("owners/hard", "owners/1000").
+		symlink("owners/absolute", "/etc/passwd").
+		symlink("owners/upward", "../../../../etc/passwd").
+		symlink("owners/dangling", "nowhere").
+		text("owners/a name with spaces", "spaces\n").
+		text("owners/\xff\xfe", "no UTF-8\n").
+		layer()
+	if err != nil {
+		return nil, err
+	}
+	return assemble(v1.Config{Cmd: []string{"sh"}}, p.busybox, l)
+}
+
+// fullConfig sets every field of an image's configuration that a runtime has to obey or to leave alone.
+func fullConfig() v1.Config {
+	return v1.Config{
+		User:         "www-data:1004",
+		Env:          []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GREETING=hello world", "EMPTY="},
+		Entrypoint:   []string{"/bin/sh", "-c", `echo "$GREETING from $(pwd) as $(id -u):$(id -g)"; echo "args: $*"; exec sleep 1000`, "entry"},
+		Cmd:          []string{"one", "two words"},
+		WorkingDir:   "/var/work",
+		Volumes:      map[string]struct{}{"/data": {}, "/var/cache/app": {}},
+		StopSignal:   "SIGINT",
+		ExposedPorts: map[string]struct{}{"8080/tcp": {}, "53/udp": {}},
+		Labels:       map[string]string{"org.opencontainers.image.title": "config", "empty": ""},
+		Healthcheck:  &v1.HealthConfig{Test: []string{"CMD", "true"}},
+	}
+}
+
+// zstd has its layers compressed with Zstandard.
+func zstd(p *parts) (artifact, error) {
+	l, err := newTree().text("zstd", "zstd\n").
+		layer(tarball.WithCompression(compression.ZStd), tarball.WithMediaType(types.OCILayerZStd))
+	if err != nil {
+		return nil, err
+	}
+	img, err := assemble(v1.Config{Cmd: []string{"sh"}}, p.busybox)
+	if err != nil {
+		return nil, err
+	}
+	return mutate.Append(img, mutate.Addendum{Layer: l, MediaType: types.OCILayerZStd})
+}
+
+// docker is the busybox image in Docker's own format, manifest schema 2.
+func docker(p *parts) (artifact, error) {
+	img, err := mutate.Append(empty.Image,
+		mutate.Addendum{Layer: p.busybox, MediaType: types.DockerLayer},
+		mutate.Addendum{Layer: p.tools, MediaType: types.DockerLayer})
+	if err != nil {
+		return nil, err
+	}
+	img = mutate.ConfigMediaType(mutate.MediaType(img, types.DockerManifestSchema2), types.DockerConfigJSON)
+	return configured(img, v1.Config{Cmd: []string{"sh"}})
+}
+
+// multiarch is an index: this machine's platform, others that must be passed over, and an attestation as build tools add them.
+func multiarch(p *parts) (artifact, error) {
+	native, err := assemble(v1.Config{Cmd: []string{"sh"}}, p.busybox, p.tools)
+	if err != nil {
+		return nil, err
+	}
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for _, pf := range []v1.Platform{
+		{OS: "linux", Architecture: "s390x"},
+		{OS: "linux", Architecture: "arm", Variant: "v7"},
+		{OS: "windows", Architecture: runtime.GOARCH},
+	} {
+		other, err := otherPlatform(pf)
+		if err != nil {
+			return nil, err
+		}
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: other, Descriptor: v1.Descriptor{Platform: &pf}})
+	}
+	index = mutate.AppendManifests(index, mutate.IndexAddendum{
+		Add:        native,
+		Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}},
+	})
+	digest, err := native.Digest()
+	if err != nil {
+		return nil, err
+	}
+	attestation, err := otherPlatform(v1.Platform{OS: "unknown", Architecture: "unknown"})
+	if err != nil {
+		return nil, err
+	}
+	return mutate.AppendManifests(index, mutate.IndexAddendum{
+		Add: attestation,
+		Descriptor: v1.Descriptor{
+			Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"},
+			Annotations: map[string]string{
+				"vnd.docker.reference.type":   "attestation-manifest",
+				"vnd.docker.reference.digest": digest.String(),
+			},
+		},
+	}), nil
+}
+
+// otherPlatform is an image that must never be run: it holds the name of its platform and nothing else.
+func otherPlatform(pf v1.Platform) (v1.Image, error) {
+	l, err := newTree().text("platform", pf.String()+"\n").layer()
+	if err != nil {
+		return nil, err
+	}
+	img, err := assemble(v1.Config{}, l)
+	if err != nil {
+		return nil, err
+	}
+	file, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	file = file.DeepCopy()
+	file.OS, file.Architecture, file.Variant = pf.OS, pf.Architecture, pf.Variant
+	return mutate.ConfigFile(img, file)
+}

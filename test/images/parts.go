@@ -1,0 +1,151 @@
+package images
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+//go:embed guest
+var guest embed.FS
+
+// parts are the layers that most images share. Each is made once for a build.
+type parts struct {
+	busybox v1.Layer // Debian's busybox under all its names, users, /tmp
+	tools   v1.Layer // pgrep and ipcs: what the validation suite expects of a busybox image
+	nginx   v1.Layer // Debian's nginx with its libraries
+	pause   []byte
+	guest   []byte
+}
+
+func makeParts(ctx context.Context, scratch string) (*parts, error) {
+	root := filepath.Join(scratch, "debian")
+	err := fetch(ctx, root, "busybox-static", "nginx", "nginx-common", "libc6", "libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g")
+	if err != nil {
+		return nil, err
+	}
+	p := &parts{}
+	if p.pause, err = compile(ctx, scratch, "pause"); err != nil {
+		return nil, err
+	}
+	if p.guest, err = compile(ctx, scratch, "tools"); err != nil {
+		return nil, err
+	}
+	if p.busybox, err = busyboxLayer(ctx, root); err != nil {
+		return nil, fmt.Errorf("busybox layer: %w", err)
+	}
+	if p.tools, err = toolsLayer(p.guest); err != nil {
+		return nil, fmt.Errorf("tools layer: %w", err)
+	}
+	if p.nginx, err = nginxLayer(root); err != nil {
+		return nil, fmt.Errorf("nginx layer: %w", err)
+	}
+	return p, nil
+}
+
+// compile builds a program of guest/ as a static binary, the same bytes wherever it is built.
+func compile(ctx context.Context, scratch, name string) ([]byte, error) {
+	source, err := guest.ReadFile("guest/" + name + "/main.go")
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(scratch, "guest", name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "main.go"), source, 0o644); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w -buildid=", "-o", name, "main.go")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GO111MODULE=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("compile guest program %s: %w\n%s", name, err, out)
+	}
+	return os.ReadFile(filepath.Join(dir, name))
+}
+
+const passwd = `root:x:0:0:root:/root:/bin/sh
+daemon:x:1:1:daemon:/usr/sbin:/bin/false
+bin:x:2:2:bin:/bin:/bin/false
+www-data:x:33:33:www-data:/var/www:/bin/false
+nobody:x:65534:65534:nobody:/home:/bin/false
+`
+
+const group = `root:x:0:
+daemon:x:1:
+bin:x:2:
+adm:x:4:
+tty:x:5:
+www-data:x:33:
+users:x:100:
+nogroup:x:65534:
+`
+
+// busyboxLayer is a small root file system. The names are hard links, as in the image that everyone knows: a masked path must hide
+// one command, not all of them.
+func busyboxLayer(ctx context.Context, root string) (v1.Layer, error) {
+	binary := filepath.Join(root, "bin/busybox")
+	list, err := exec.CommandContext(ctx, binary, "--list").Output()
+	if err != nil {
+		return nil, err
+	}
+	t := newTree().
+		dir("bin", 0o755).dir("dev", 0o755).dir("etc", 0o755).dir("home", 0o755).dir("proc", 0o755).dir("root", 0o700).
+		dir("sys", 0o755).dir("tmp", 0o1777).dir("usr/bin", 0o755).dir("usr/sbin", 0o755).dir("var/www", 0o755).dir("var/run", 0o755).
+		hostFile("bin/busybox", 0o755, binary).
+		text("etc/passwd", passwd).text("etc/group", group).text("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")
+	for _, name := range strings.Fields(string(list)) {
+		if name != "busybox" && name != "httpd" {
+			t.hardlink("bin/"+name, "bin/busybox")
+		}
+	}
+	return t.layer()
+}
+
+func toolsLayer(binary []byte) (v1.Layer, error) {
+	return newTree().
+		file("bin/pgrep", 0o755, binary).
+		hardlink("bin/ipcs", "bin/pgrep").
+		layer()
+}
+
+const nginxConfig = `user nobody nogroup;
+worker_processes 1;
+pid /var/run/nginx.pid;
+error_log /dev/stderr notice;
+events {
+	worker_connections 128;
+}
+http {
+	include mime.types;
+	access_log /dev/stdout;
+	sendfile on;
+	include conf.d/*.conf;
+}
+`
+
+func nginxLayer(root string) (v1.Layer, error) {
+	t := newTree().
+		dir("var/lib/nginx", 0o755).dir("var/log/nginx", 0o755).
+		text("etc/nginx/nginx.conf", nginxConfig).
+		hostFile("etc/nginx/mime.types", 0o644, filepath.Join(root, "etc/nginx/mime.types")).
+		hostFile("usr/share/nginx/html/index.html", 0o644, filepath.Join(root, "usr/share/nginx/html/index.html"))
+	if err := t.program("usr/sbin/nginx", root); err != nil {
+		return nil, err
+	}
+	return t.layer()
+}
+
+// nginxSite is the small top layer that says on which port the page is served.
+func nginxSite(port int) (v1.Layer, error) {
+	return newTree().
+		text("etc/nginx/conf.d/default.conf", fmt.Sprintf("server {\n\tlisten %d;\n\troot /usr/share/nginx/html;\n}\n", port)).
+		layer()
+}

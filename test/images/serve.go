@@ -1,0 +1,154 @@
+package images
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+)
+
+// Handler serves the images that Build made in dir, under their full names as repositories: registry.k8s.io/pause:3.9 is
+// /v2/registry.k8s.io/pause/manifests/3.9. It is a registry like others: more can be pushed to it, which is held in memory only.
+func Handler(dir string) (http.Handler, error) {
+	b := &blobs{Handler: registry.NewInMemoryBlobHandler()}
+	h := registry.New(
+		registry.Logger(log.New(io.Discard, "", 0)),
+		registry.WithReferrersSupport(true),
+		registry.WithBlobHandler(b),
+	)
+	for _, set := range []string{"base", "heavy"} {
+		path, err := layout.FromPath(filepath.Join(dir, set))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("images of %s: %w", dir, err)
+		}
+		b.dirs = append(b.dirs, filepath.Join(string(path), "blobs"))
+		if err := load(h, path); err != nil {
+			return nil, fmt.Errorf("images of %s: %w", path, err)
+		}
+	}
+	return h, nil
+}
+
+// Names lists the references that dir holds.
+func Names(dir string) ([]string, error) {
+	var names []string
+	for _, set := range []string{"base", "heavy"} {
+		index, err := layout.ImageIndexFromPath(filepath.Join(dir, set))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		manifest, err := index.IndexManifest()
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range manifest.Manifests {
+			names = append(names, d.Annotations[refName])
+		}
+	}
+	return names, nil
+}
+
+// load puts the manifests of a layout into the registry; the blobs stay where they are.
+func load(h http.Handler, path layout.Path) error {
+	index, err := path.ImageIndex()
+	if err != nil {
+		return err
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		return err
+	}
+	for _, d := range manifest.Manifests {
+		name := d.Annotations[refName]
+		colon := strings.LastIndex(name, ":")
+		if colon < 0 {
+			return fmt.Errorf("image name %q has no tag", name)
+		}
+		if err := put(h, path, name[:colon], name[colon+1:], d); err != nil {
+			return fmt.Errorf("load %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// put adds a manifest, and before it those that it lists when it is an index.
+func put(h http.Handler, path layout.Path, repo, ref string, d v1.Descriptor) error {
+	raw, err := path.Bytes(d.Digest)
+	if err != nil {
+		return err
+	}
+	if d.MediaType.IsIndex() {
+		index, err := v1.ParseIndexManifest(bytes.NewReader(raw))
+		if err != nil {
+			return err
+		}
+		for _, m := range index.Manifests {
+			if err := put(h, path, repo, m.Digest.String(), m); err != nil {
+				return err
+			}
+		}
+	}
+	req := httptest.NewRequest(http.MethodPut, "/v2/"+repo+"/manifests/"+ref, bytes.NewReader(raw))
+	req.Header.Set("Content-Type", string(d.MediaType))
+	answer := httptest.NewRecorder()
+	h.ServeHTTP(answer, req)
+	if answer.Code != http.StatusCreated {
+		return fmt.Errorf("%s: %s", answer.Result().Status, answer.Body)
+	}
+	return nil
+}
+
+// blobs reads the blobs of image layouts straight from their files; what is pushed goes to the handler inside.
+type blobs struct {
+	dirs    []string
+	Handler registry.BlobHandler
+}
+
+func (b *blobs) path(h v1.Hash) (string, os.FileInfo) {
+	for _, dir := range b.dirs {
+		path := filepath.Join(dir, h.Algorithm, h.Hex)
+		if info, err := os.Stat(path); err == nil {
+			return path, info
+		}
+	}
+	return "", nil
+}
+
+// Stat implements registry.BlobStatHandler.
+func (b *blobs) Stat(ctx context.Context, repo string, h v1.Hash) (int64, error) {
+	if _, info := b.path(h); info != nil {
+		return info.Size(), nil
+	}
+	return b.Handler.(registry.BlobStatHandler).Stat(ctx, repo, h)
+}
+
+// Get implements registry.BlobHandler.
+func (b *blobs) Get(ctx context.Context, repo string, h v1.Hash) (io.ReadCloser, error) {
+	if path, info := b.path(h); info != nil {
+		return os.Open(path)
+	}
+	return b.Handler.Get(ctx, repo, h)
+}
+
+// Put implements registry.BlobPutHandler.
+func (b *blobs) Put(ctx context.Context, repo string, h v1.Hash, rc io.ReadCloser) error {
+	return b.Handler.(registry.BlobPutHandler).Put(ctx, repo, h, rc)
+}
