@@ -2,8 +2,14 @@ package oci
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+	"golang.org/x/sys/unix"
 )
 
 // Runtime is an OCI runtime binary as it is configured for a runtime handler.
@@ -18,7 +24,8 @@ type Runtime struct {
 	AllowedAnnotations []string
 }
 
-// Args is the command line up to the runtime's command, as the monitor needs it.
+// Args is the command line up to the runtime's command, as the monitor needs
+// it to call create.
 func (r *Runtime) Args() []string {
 	args := []string{r.Path, "--root", r.Root}
 	if r.SystemdCgroup {
@@ -27,40 +34,82 @@ func (r *Runtime) Args() []string {
 	return args
 }
 
-// Host is what the machine and the daemon's own privileges allow.
-type Host struct {
-	CgroupV2 bool
+// CgroupsPath is the container's cgroup below parent: as the config names it,
+// and as a path in the hierarchy.
+func (r *Runtime) CgroupsPath(parent, id string) (config, path string) {
+	if r.SystemdCgroup {
+		slice := parent[lastSlash(parent)+1:]
+		return slice + ":criserver:" + id, parent + "/criserver-" + id + ".scope"
+	}
+	path = parent + "/criserver-" + id
+	return path, path
 }
 
-// DetectHost finds out about the machine.
-func DetectHost(cg interface {
-	V2() bool
-	HasController(name string) bool
-}) (Host, error) {
-	return Host{CgroupV2: cg.V2()}, nil
+func lastSlash(s string) int {
+	for i := len(s) - 1; i >= 0; i-- {
+		if s[i] == '/' {
+			return i
+		}
+	}
+	return -1
 }
 
-// Defaults are what the operator configures for every container.
-type Defaults struct {
-	Capabilities []string            // without request; nil for the built-in list
-	Rlimits      []specs.POSIXRlimit // none by default
-	PidsLimit    int64               // 0 or less for none
+// Start has the created container run its process.
+func (r *Runtime) Start(ctx context.Context, id string) error {
+	_, err := r.call(ctx, nil, "start", id)
+	return err
 }
 
-// Builder makes OCI configurations.
-type Builder struct{}
-
-// NewBuilder returns a Builder for the host.
-func NewBuilder(host Host, defaults Defaults) *Builder { return &Builder{} }
-
-// Candidate is a runtime binary that Choose may take.
-type Candidate struct {
-	Runtime Runtime
+// Delete drops what the runtime has of a container, its cgroup included. With
+// force one that still runs is killed, and one that is unknown is no error.
+func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
+	args := []string{"delete", id}
+	if force {
+		args = []string{"delete", "--force", id}
+	}
+	_, err := r.call(ctx, nil, args...)
+	return err
 }
 
-// Choose returns the first of the candidates that works on this host, by
-// really running a throwaway container with it. The verdicts are kept in
-// runDir, so that a restart need not try again.
-func Choose(ctx context.Context, runDir, prober string, candidates []*Runtime) (*Runtime, error) {
-	return candidates[0], nil
+// Kill sends a signal to the container's first process.
+func (r *Runtime) Kill(ctx context.Context, id string, sig unix.Signal) error {
+	_, err := r.call(ctx, nil, "kill", id, strconv.Itoa(int(sig)))
+	return err
+}
+
+// Update changes the limits of a container; what is not set stays as it is.
+func (r *Runtime) Update(ctx context.Context, id string, res *specs.LinuxResources) error {
+	b, err := json.Marshal(res)
+	if err != nil {
+		return err
+	}
+	_, err = r.call(ctx, b, "update", "--resources", inputPath, id)
+	return err
+}
+
+// Features asks the runtime what it can do. Those before runc 1.1 and crun 1.8
+// do not know the question; that is an error too.
+func (r *Runtime) Features(ctx context.Context) (*features.Features, error) {
+	out, err := r.call(ctx, nil, "features")
+	if err != nil {
+		return nil, err
+	}
+	var f features.Features
+	if err := json.Unmarshal(out, &f); err != nil {
+		return nil, fmt.Errorf("%s features: %w", r.Path, err)
+	}
+	return &f, nil
+}
+
+// Version is the first line that the runtime says about itself.
+func (r *Runtime) Version(ctx context.Context) (string, error) {
+	out, err := r.call(ctx, nil, "--version")
+	if err != nil {
+		return "", err
+	}
+	line := firstLine(out)
+	if line == "" {
+		return "", errors.New(r.Path + " --version: no answer")
+	}
+	return line, nil
 }

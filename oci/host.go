@@ -1,0 +1,106 @@
+package oci
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/capability"
+	"golang.org/x/sys/unix"
+)
+
+// Host is what the machine and the daemon's own privileges allow.
+type Host struct {
+	CgroupV2       bool
+	Hugetlb        bool // the hugetlb controller can be used
+	SwapAccounting bool
+	Seccomp        bool
+	AppArmor       bool
+	SELinux        bool
+	// Capabilities are those that the daemon can hand on, sorted.
+	Capabilities []string
+	// OOMScoreAdj and HardRlimits are the daemon's own.
+	OOMScoreAdj int
+	HardRlimits map[string]uint64
+}
+
+// Controllers tells which cgroup controllers there are. *cgroup.Tree does.
+type Controllers interface {
+	V2() bool
+	HasController(name string) bool
+	Dir(controller, path string) string
+}
+
+// DetectHost finds out about the machine and the calling process.
+func DetectHost(cg Controllers) (Host, error) {
+	caps, err := ownCapabilities()
+	if err != nil {
+		return Host{}, fmt.Errorf("read the daemon's capabilities: %w", err)
+	}
+	h := Host{
+		CgroupV2:     cg.V2(),
+		Hugetlb:      cg.HasController("hugetlb"),
+		Seccomp:      exists("/proc/sys/kernel/seccomp/actions_avail"),
+		SELinux:      exists("/sys/fs/selinux/enforce"),
+		AppArmor:     strings.HasPrefix(readTrimmed("/sys/module/apparmor/parameters/enabled"), "Y"),
+		Capabilities: caps,
+		HardRlimits:  ownHardRlimits(),
+	}
+	h.SwapAccounting = h.CgroupV2 && exists("/proc/swaps") || !h.CgroupV2 && exists(cg.Dir("memory", "/")+"/memory.memsw.limit_in_bytes")
+	h.OOMScoreAdj, err = strconv.Atoi(readTrimmed("/proc/self/oom_score_adj"))
+	if err != nil {
+		return Host{}, fmt.Errorf("read the daemon's oom_score_adj: %w", err)
+	}
+	return h, nil
+}
+
+// ownCapabilities are those both permitted and in the bounding set.
+func ownCapabilities() ([]string, error) {
+	own, err := capability.NewPid2(0)
+	if err != nil {
+		return nil, err
+	}
+	if err := own.Load(); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, c := range capability.ListKnown() {
+		if own.Get(capability.PERMITTED, c) && own.Get(capability.BOUNDING, c) {
+			names = append(names, capabilityName(c))
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+func ownHardRlimits() map[string]uint64 {
+	limits := make(map[string]uint64)
+	for name, resource := range map[string]int{
+		"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_DATA": unix.RLIMIT_DATA,
+		"RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS, "RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK,
+		"RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE, "RLIMIT_NOFILE": unix.RLIMIT_NOFILE,
+		"RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_RSS": unix.RLIMIT_RSS, "RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO,
+		"RLIMIT_RTTIME": unix.RLIMIT_RTTIME, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_STACK": unix.RLIMIT_STACK,
+	} {
+		var r unix.Rlimit
+		if unix.Getrlimit(resource, &r) == nil {
+			limits[name] = r.Max
+		}
+	}
+	return limits
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func readTrimmed(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}

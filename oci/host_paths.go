@@ -1,0 +1,139 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// maxDevices bounds what a request for a directory of devices may bring.
+const maxDevices = 4096
+
+// HostDevice looks up a requested device: a node, or a directory of which all
+// nodes are meant.
+func HostDevice(d *cri.Device) ([]Device, error) {
+	if !cleanAbsolute(d.GetHostPath()) {
+		return nil, invalid("host_path %q must be an absolute path without \"..\"", d.GetHostPath())
+	}
+	target := d.GetContainerPath()
+	if target == "" {
+		target = d.GetHostPath()
+	}
+	if !cleanAbsolute(target) {
+		return nil, invalid("container_path %q must be an absolute path without \"..\"", target)
+	}
+	if err := CheckAccess(d.GetPermissions()); err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(d.GetHostPath())
+	if err != nil {
+		return nil, invalid("host_path: %v", err)
+	}
+	if info.IsDir() {
+		return deviceDir(d.GetHostPath(), target, d.GetPermissions())
+	}
+	dev, ok := device(d.GetHostPath(), target, d.GetPermissions())
+	if !ok {
+		return nil, invalid("host_path %q is not a device", d.GetHostPath())
+	}
+	return []Device{dev}, nil
+}
+
+// AllDevices returns every device node below /dev, for privileged containers.
+// What each container has of its own is left out.
+func AllDevices() ([]Device, error) { return deviceDir("/dev", "/dev", "rwm") }
+
+func deviceDir(dir, target, access string) ([]Device, error) {
+	var found []Device
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+			return nil
+		case err != nil:
+			return err
+		case d.IsDir() && path != dir && ownDir(path):
+			return fs.SkipDir
+		case d.Type()&fs.ModeDevice == 0 || path == "/dev/console" || path == "/dev/ptmx":
+			return nil
+		case len(found) >= maxDevices:
+			return fmt.Errorf("more than %d devices: %w", maxDevices, errdefs.ErrResourceExhausted)
+		}
+		if dev, ok := device(path, target+strings.TrimPrefix(path, dir), access); ok {
+			found = append(found, dev)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("devices of %s: %w", dir, err)
+	}
+	return found, nil
+}
+
+func ownDir(path string) bool {
+	return slices.Contains([]string{"/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/.lxc", "/dev/.lxd-mounts", "/dev/.udev"}, path)
+}
+
+func device(path, target, access string) (Device, bool) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return Device{}, false
+	}
+	kind := ""
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFBLK:
+		kind = "b"
+	case unix.S_IFCHR:
+		kind = "c"
+	default:
+		return Device{}, false
+	}
+	mode, uid, gid := os.FileMode(st.Mode&0o777), st.Uid, st.Gid
+	return Device{Access: access, LinuxDevice: specs.LinuxDevice{
+		Path: filepath.Clean(target), Type: kind, Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
+		FileMode: &mode, UID: &uid, GID: &gid,
+	}}, true
+}
+
+// CheckPropagation says whether mounts can spread from or to a directory of the
+// host as asked: the mount that it lies on has to be shared, or for one
+// direction at least a slave. source has no symbolic links.
+func CheckPropagation(source string, p cri.MountPropagation) error {
+	if p == cri.MountPropagation_PROPAGATION_PRIVATE {
+		return nil
+	}
+	mounts, err := mountinfo.GetMounts(mountinfo.ParentsFilter(source))
+	if err != nil {
+		return fmt.Errorf("read the mounts: %w", err)
+	}
+	var at *mountinfo.Info
+	for _, m := range mounts {
+		// Of mounts on one another the last is on top.
+		if at == nil || len(m.Mountpoint) >= len(at.Mountpoint) {
+			at = m
+		}
+	}
+	if at == nil {
+		return fmt.Errorf("%s is on no mount: %w", source, errdefs.ErrFailedPrecondition)
+	}
+	shared := strings.Contains(at.Optional, "shared:")
+	slave := strings.Contains(at.Optional, "master:")
+	if shared || (slave && p == cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER) {
+		return nil
+	}
+	want := "shared"
+	if p == cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER {
+		want = "shared or slave"
+	}
+	return fmt.Errorf("%s is on the mount %s, which is not a %s mount: %w", source, at.Mountpoint, want, errdefs.ErrFailedPrecondition)
+}

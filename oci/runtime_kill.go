@@ -1,0 +1,111 @@
+package oci
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/criserver/criserver/internal/proc"
+	"golang.org/x/sys/unix"
+)
+
+// task is a process as /proc/<pid>/stat tells of it; pids are the daemon's.
+type task struct {
+	ref           proc.Ref
+	ppid, session int
+}
+
+// killDescendants kills every descendant of pid, and whoever shares a session
+// with one of them: those whose parents have died already are found by that. It
+// leaves pid itself, which is to reap its child and end. As what is being
+// killed may fork meanwhile, it looks again until nobody is found.
+func killDescendants(pid int) error {
+	sessions := make(map[int]bool)
+	for range 100 {
+		tasks, err := allTasks()
+		if err != nil {
+			return err
+		}
+		victims := descendants(tasks, pid, sessions)
+		if len(victims) == 0 {
+			return nil
+		}
+		for _, t := range victims {
+			_ = t.ref.Signal(unix.SIGKILL) // gone is as good
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil
+}
+
+// descendants adds the sessions that it finds to sessions. The session of pid
+// is the daemon's own and is spared.
+func descendants(tasks map[int]task, pid int, sessions map[int]bool) []task {
+	children := make(map[int][]int)
+	for _, t := range tasks {
+		children[t.ppid] = append(children[t.ppid], t.ref.PID)
+	}
+	below := make(map[int]bool)
+	queue := children[pid]
+	for len(queue) > 0 {
+		p := queue[0]
+		queue = append(queue[1:], children[p]...)
+		below[p] = true
+	}
+	for p := range below {
+		// Only a session that began below pid is the command's.
+		if s := tasks[p].session; below[s] {
+			sessions[s] = true
+		}
+	}
+	var victims []task
+	for p, t := range tasks {
+		if below[p] || (sessions[t.session] && p != pid) {
+			victims = append(victims, t)
+		}
+	}
+	return victims
+}
+
+// allTasks leaves out zombies, which are dead already.
+func allTasks() (map[int]task, error) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	tasks := make(map[int]task, len(names))
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if t, ok := readTask(pid); ok {
+			tasks[pid] = t
+		}
+	}
+	return tasks, nil
+}
+
+func readTask(pid int) (task, bool) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return task{}, false
+	}
+	// The command name may hold anything, so fields count from the last ')'.
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	const state, ppid, session, start = 0, 1, 3, 19
+	if len(fields) <= start || fields[state][0] == 'Z' || fields[state][0] == 'X' {
+		return task{}, false
+	}
+	t := task{ref: proc.Ref{PID: pid}}
+	t.ppid, _ = strconv.Atoi(string(fields[ppid]))
+	t.session, _ = strconv.Atoi(string(fields[session]))
+	t.ref.Start, err = strconv.ParseUint(string(fields[start]), 10, 64)
+	return t, err == nil
+}

@@ -1,0 +1,165 @@
+package oci
+
+import (
+	"cmp"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Mount is a bind mount that the request asks for; its source has been looked
+// up on the host.
+type Mount struct {
+	Source, Destination string
+	ReadOnly            bool
+	RecursiveReadOnly   bool // needs ReadOnly and private propagation
+	Propagation         cri.MountPropagation
+	// Options are further mount options: see CheckMountOptions.
+	Options []string
+	// Mappings of an id-mapped mount, or none.
+	UIDMappings, GIDMappings []specs.LinuxIDMapping
+}
+
+// mountOptions are those that a request may set. All of them restrict.
+var mountOptions = []string{
+	"noexec", "nosuid", "nodev", "noatime", "nodiratime", "relatime", "nosymfollow", "ro",
+}
+
+// CheckMount says which rule of the CRI a mount request breaks, if any. It does
+// not look at the host.
+func CheckMount(m *cri.Mount) error {
+	dst := m.GetContainerPath()
+	switch {
+	case !cleanAbsolute(dst):
+		return invalid("container_path %q must be an absolute path without \"..\"", dst)
+	case filepath.Clean(dst) == "/":
+		return invalid("container_path must not be the root directory")
+	case m.GetImage() != nil && m.GetHostPath() != "":
+		return invalid("host_path %q and image exclude each other", m.GetHostPath())
+	case m.GetImage() == nil && !cleanAbsolute(m.GetHostPath()):
+		return invalid("host_path %q must be an absolute path without \"..\"", m.GetHostPath())
+	case m.GetImage() == nil && m.GetImageSubPath() != "":
+		return invalid("image_sub_path %q needs image", m.GetImageSubPath())
+	case m.GetRecursiveReadOnly() && !m.GetReadonly():
+		return invalid("recursive_read_only needs readonly")
+	case m.GetRecursiveReadOnly() && m.GetPropagation() != cri.MountPropagation_PROPAGATION_PRIVATE:
+		return invalid("recursive_read_only needs private propagation")
+	}
+	if _, ok := propagationOption[m.GetPropagation()]; !ok {
+		return invalid("propagation %d is unknown", m.GetPropagation())
+	}
+	for _, o := range m.GetMountOptions() {
+		if !slices.Contains(mountOptions, o) {
+			return invalid("mount_options: %q is not one of %s", o, strings.Join(mountOptions, ", "))
+		}
+	}
+	return nil
+}
+
+var propagationOption = map[cri.MountPropagation]string{
+	cri.MountPropagation_PROPAGATION_PRIVATE:           "rprivate",
+	cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER: "rslave",
+	cri.MountPropagation_PROPAGATION_BIDIRECTIONAL:     "rshared",
+}
+
+// mounts puts the usual ones first, without those whose place the request
+// takes, and the request's behind, each parent before what lies below it.
+func (c *build) mounts() error {
+	requested := slices.Clone(c.in.Mounts)
+	slices.SortStableFunc(requested, func(a, b Mount) int {
+		return cmp.Compare(depth(a.Destination), depth(b.Destination))
+	})
+	for _, m := range append(c.standardMounts(), c.podFiles()...) {
+		if !c.replaced(m.Destination) {
+			c.spec.Mounts = append(c.spec.Mounts, m)
+		}
+	}
+	for _, m := range requested {
+		c.spec.Mounts = append(c.spec.Mounts, c.bind(m))
+	}
+	return nil
+}
+
+func depth(p string) int { return strings.Count(filepath.Clean(p), "/") }
+
+// replaced says whether the request mounts at dst itself, or mounts the host's
+// /sys, which brings the cgroups with it.
+func (c *build) replaced(dst string) bool {
+	return slices.ContainsFunc(c.in.Mounts, func(m Mount) bool {
+		at := filepath.Clean(m.Destination)
+		return at == dst || (at == "/sys" && dst == "/sys/fs/cgroup")
+	})
+}
+
+func (c *build) standardMounts() []specs.Mount {
+	kernel := []string{"nosuid", "noexec", "nodev"}
+	access := "ro"
+	if c.privileged() {
+		access = "rw"
+	}
+	mounts := []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: kernel},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: kernel},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: append(slices.Clone(kernel), access)},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: append(slices.Clone(kernel), "relatime", access)},
+	}
+	if c.in.Namespaces.User != "" && c.in.Namespaces.Net == "" {
+		// A sysfs shows a network namespace, and the kernel lets only that one's
+		// owner mount it: a user namespace with the host's network binds instead.
+		mounts[4] = specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: append(slices.Clone(kernel), "rbind", access)}
+	}
+	return mounts
+}
+
+func (c *build) podFiles() []specs.Mount {
+	access := "rw"
+	if c.in.Security.GetReadonlyRootfs() {
+		access = "ro"
+	}
+	var mounts []specs.Mount
+	for _, f := range []struct{ dst, src string }{
+		{"/etc/hosts", c.in.Files.Hosts}, {"/etc/hostname", c.in.Files.Hostname}, {"/etc/resolv.conf", c.in.Files.ResolvConf},
+	} {
+		if f.src != "" {
+			mounts = append(mounts, specs.Mount{Destination: f.dst, Type: "bind", Source: f.src, Options: []string{"bind", "rprivate", "nosuid", "nodev", "noexec", access}})
+		}
+	}
+	shm := c.in.Files.Shm
+	if shm == "" {
+		shm = "/dev/shm"
+	}
+	return append(mounts, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: shm, Options: []string{"bind", "rprivate", "nosuid", "nodev", "noexec", "rw"}})
+}
+
+// bind renders a requested mount. Where one wants propagation, the container's
+// whole tree has to let it pass.
+func (c *build) bind(m Mount) specs.Mount {
+	opts := []string{"rbind", propagationOption[m.Propagation]}
+	switch {
+	case m.RecursiveReadOnly:
+		opts = append(opts, "ro", "rro")
+		c.spec.Version = versionRecursive
+	case m.ReadOnly:
+		opts = append(opts, "ro")
+	default:
+		opts = append(opts, "rw")
+	}
+	switch l := c.spec.Linux; {
+	case m.Propagation == cri.MountPropagation_PROPAGATION_BIDIRECTIONAL:
+		l.RootfsPropagation = "rshared"
+	case m.Propagation == cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER && l.RootfsPropagation == "":
+		l.RootfsPropagation = "rslave"
+	}
+	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
+		c.spec.Version = versionRecursive
+	}
+	return specs.Mount{
+		Destination: m.Destination, Type: "bind", Source: m.Source, Options: append(opts, m.Options...),
+		UIDMappings: m.UIDMappings, GIDMappings: m.GIDMappings,
+	}
+}

@@ -1,0 +1,72 @@
+package oci
+
+import (
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+func (c *build) process() error {
+	in := c.in
+	if len(in.Args) == 0 {
+		return invalid("no command: neither the request nor the image has one")
+	}
+	for i, s := range in.Args {
+		if strings.ContainsRune(s, 0) {
+			return invalid("command and args: element %d contains a NUL", i)
+		}
+	}
+	if i := slices.IndexFunc(in.Env, func(s string) bool { return !utf8.ValidString(s) }); i >= 0 {
+		// JSON would silently replace the bytes.
+		name, _, _ := strings.Cut(in.Env[i], "=")
+		return invalid("env %q: the value is not UTF-8, which an OCI config cannot carry", name)
+	}
+	if !cleanAbsolute(in.Cwd) {
+		return invalid("working directory %q must be an absolute path without \"..\"", in.Cwd)
+	}
+	c.spec.Process = &specs.Process{
+		Terminal:        in.Terminal,
+		User:            in.User,
+		Args:            in.Args,
+		Env:             in.Env,
+		Cwd:             in.Cwd,
+		NoNewPrivileges: in.Security.GetNoNewPrivs(),
+		OOMScoreAdj:     c.oomScoreAdj(),
+		Rlimits:         c.rlimits(),
+	}
+	return nil
+}
+
+// oomScoreAdj is clamped to the daemon's own: below it only CAP_SYS_RESOURCE
+// may go, which nested runtimes lack, and a pod must not fail for that.
+func (c *build) oomScoreAdj() *int {
+	if c.in.Resources == nil {
+		return nil
+	}
+	adj := int(min(max(c.in.Resources.GetOomScoreAdj(), -1000), 1000))
+	if adj < c.host.OOMScoreAdj && !slices.Contains(c.host.Capabilities, "CAP_SYS_RESOURCE") {
+		c.warn("oom_score_adj %d is not allowed without CAP_SYS_RESOURCE: %d is used", adj, c.host.OOMScoreAdj)
+		adj = c.host.OOMScoreAdj
+	}
+	return &adj
+}
+
+// rlimits are the configured ones, within the daemon's own hard limits where it
+// may not raise them.
+func (c *build) rlimits() []specs.POSIXRlimit {
+	if slices.Contains(c.host.Capabilities, "CAP_SYS_RESOURCE") {
+		return c.defaults.Rlimits
+	}
+	out := slices.Clone(c.defaults.Rlimits)
+	for i := range out {
+		r := &out[i]
+		hard, known := c.host.HardRlimits[r.Type]
+		if known && r.Hard > hard {
+			c.warn("rlimit %s: %d is above the daemon's own hard limit: %d is used", r.Type, r.Hard, hard)
+			r.Hard, r.Soft = hard, min(r.Soft, hard)
+		}
+	}
+	return out
+}

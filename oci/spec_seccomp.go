@@ -1,0 +1,99 @@
+package oci
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/profiles/seccomp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// SeccompProfile says which profile a request wants, of the present field or of
+// the deprecated one. A request with neither is unconfined, as the CRI has it.
+// path is the file of a profile of the node.
+func SeccompProfile(sc *cri.LinuxContainerSecurityContext) (kind cri.SecurityProfile_ProfileType, path string, err error) {
+	if sc.GetPrivileged() {
+		return cri.SecurityProfile_Unconfined, "", nil
+	}
+	if p := sc.GetSeccomp(); p != nil {
+		kind, path = p.GetProfileType(), p.GetLocalhostRef()
+	} else if kind, path, err = legacySeccomp(sc.GetSeccompProfilePath()); err != nil {
+		return 0, "", err
+	}
+	switch {
+	case kind != cri.SecurityProfile_Localhost && path != "":
+		return 0, "", invalid("linux.security_context.seccomp: localhost_ref %q needs the profile type Localhost", path)
+	case kind == cri.SecurityProfile_Localhost && !cleanAbsolute(path):
+		return 0, "", invalid("linux.security_context.seccomp: localhost_ref %q must be an absolute path", path)
+	}
+	return kind, path, nil
+}
+
+func legacySeccomp(ref string) (cri.SecurityProfile_ProfileType, string, error) {
+	switch path, local := strings.CutPrefix(ref, "localhost/"); {
+	case ref == "", ref == "unconfined":
+		return cri.SecurityProfile_Unconfined, "", nil
+	case ref == "runtime/default", ref == "docker/default":
+		return cri.SecurityProfile_RuntimeDefault, "", nil
+	case local:
+		return cri.SecurityProfile_Localhost, path, nil
+	}
+	return 0, "", invalid("linux.security_context.seccomp_profile_path %q is unknown", ref)
+}
+
+func (c *build) filter() error {
+	kind, path, err := SeccompProfile(c.in.Security)
+	if err != nil {
+		return err
+	}
+	if kind != cri.SecurityProfile_Unconfined && !c.host.Seccomp {
+		return fmt.Errorf("linux.security_context.seccomp: the kernel has no seccomp filters: %w", errdefs.ErrFailedPrecondition)
+	}
+	switch kind {
+	case cri.SecurityProfile_Unconfined:
+	case cri.SecurityProfile_RuntimeDefault:
+		c.spec.Linux.Seccomp, err = c.seccomp.get(c.spec)
+		if err != nil {
+			return fmt.Errorf("default seccomp profile: %w", err)
+		}
+	case cri.SecurityProfile_Localhost:
+		c.spec.Linux.Seccomp, err = seccomp.LoadProfile(string(c.in.SeccompProfile), c.spec)
+		if err != nil {
+			return invalid("seccomp profile %q: %v", path, err)
+		}
+	default:
+		return invalid("linux.security_context.seccomp: profile type %d is unknown", kind)
+	}
+	return nil
+}
+
+// seccompCache keeps the default profile for each capability set, on which it
+// depends. The sets in use are few, but requests choose them, so it is bounded.
+type seccompCache struct {
+	mu       sync.Mutex // guards profiles
+	profiles map[string]*specs.LinuxSeccomp
+}
+
+const seccompCacheSize = 64
+
+// get returns a profile that is shared and must not be written to.
+func (s *seccompCache) get(spec *specs.Spec) (*specs.LinuxSeccomp, error) {
+	key := strings.Join(spec.Process.Capabilities.Bounding, ",")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p, ok := s.profiles[key]; ok {
+		return p, nil
+	}
+	p, err := seccomp.GetDefaultProfile(spec)
+	if err != nil {
+		return nil, err
+	}
+	if s.profiles == nil || len(s.profiles) >= seccompCacheSize {
+		s.profiles = make(map[string]*specs.LinuxSeccomp)
+	}
+	s.profiles[key] = p
+	return p, nil
+}
