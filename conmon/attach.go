@@ -2,8 +2,12 @@ package conmon
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
+
+	"github.com/criserver/criserver/conmon/wire"
 )
 
 // Size is that of a terminal, in characters.
@@ -23,7 +27,118 @@ type AttachOptions struct {
 var ErrCut = errors.New("attach was cut off")
 
 // Attach joins the streams of opts with those of a container and returns when
-// the container has ended, with its exit code, or when ctx has.
+// the container has ended, with its exit code, or when ctx has. At the end of
+// Stdin the container's is closed if it was created with StdinOnce, and left
+// open otherwise.
+//
+// One goroutine may still be in opts.Stdin.Read when Attach returns, as a Read
+// cannot be ended from here: whoever gave the reader closes it. What that Read
+// returns is dropped.
 func Attach(ctx context.Context, runDir string, opts AttachOptions) (exitCode int32, err error) {
-	return 0, errors.ErrUnsupported
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c, err := dial(ctx, runDir)
+	if err != nil {
+		return 0, fmt.Errorf("attach: %w", err)
+	}
+	defer c.Close()
+	q := wire.Request{Op: wire.OpAttach, Stdin: opts.Stdin != nil, Stdout: opts.Stdout != nil, Stderr: opts.Stderr != nil}
+	if err := c.ask(q); err != nil {
+		return 0, fmt.Errorf("attach: %w", err)
+	}
+	if opts.Stdin != nil {
+		go sendStdin(c, opts.Stdin)
+	}
+	if opts.Resize != nil {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			sendSizes(ctx, c, opts.Resize)
+		}()
+		defer func() {
+			cancel()
+			<-done
+		}()
+	}
+	if exitCode, err = receive(c, opts.Stdout, opts.Stderr); err != nil {
+		return 0, fmt.Errorf("attach: %w", err)
+	}
+	return exitCode, nil
+}
+
+// sendStdin ends with the reader, or with the connection. A failed write tells
+// the receiving side nothing new.
+func sendStdin(c *conn, r io.Reader) {
+	b := make([]byte, 1+wire.MaxPayload)
+	b[0] = byte(wire.FrameStdin)
+	for {
+		n, err := r.Read(b[1:])
+		if n > 0 {
+			if _, err := c.Write(b[:1+n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			_, _ = c.Write([]byte{byte(wire.FrameCloseStdin)})
+			return
+		}
+	}
+}
+
+func sendSizes(ctx context.Context, c *conn, sizes <-chan Size) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s, ok := <-sizes:
+			if !ok {
+				return
+			}
+			b := []byte{byte(wire.FrameResize)}
+			b = binary.BigEndian.AppendUint16(b, s.Width)
+			b = binary.BigEndian.AppendUint16(b, s.Height)
+			if _, err := c.Write(b); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// receive copies frames to the writers until the exit frame.
+func receive(c *conn, stdout, stderr io.Writer) (int32, error) {
+	b := make([]byte, 1+wire.MaxPayload)
+	for {
+		n, err := c.Read(b)
+		if n == 0 && (err == nil || errors.Is(err, io.EOF)) {
+			return 0, ErrCut
+		}
+		if err != nil {
+			if err = c.why(err); c.ctx.Err() == nil {
+				err = errors.Join(ErrCut, err) // as a reset is when the monitor is killed
+			}
+			return 0, err
+		}
+		switch payload := b[1:n]; wire.Frame(b[0]) {
+		case wire.FrameStdout:
+			err = write(stdout, payload)
+		case wire.FrameStderr:
+			err = write(stderr, payload)
+		case wire.FrameExit:
+			if len(payload) < 4 {
+				return 0, errors.New("short exit frame")
+			}
+			return int32(binary.BigEndian.Uint32(payload)), nil
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+}
+
+func write(w io.Writer, b []byte) error {
+	if w == nil {
+		return nil
+	}
+	_, err := w.Write(b)
+	return err
 }

@@ -1,0 +1,80 @@
+package wire
+
+// DecodeSpec reads a Spec. Fields that it does not know are passed over, as a
+// newer daemon may send them.
+func DecodeSpec(b []byte) (Spec, error) {
+	var s Spec
+	r := reader{b: b}
+	r.object(func(key string) {
+		switch key {
+		case "version":
+			s.Version = int(r.integer())
+		case "id":
+			s.ID = r.str()
+		case "runDir":
+			s.RunDir = r.str()
+		case "bundle":
+			s.Bundle = r.str()
+		case "exitFile":
+			s.ExitFile = r.str()
+		case "runtime":
+			s.Runtime = r.strs()
+		case "createArgs":
+			s.CreateArgs = r.strs()
+		case "runtimeEnv":
+			s.RuntimeEnv = r.strs()
+		case "logPath":
+			s.LogPath = r.str()
+		case "terminal":
+			s.Terminal = r.boolean()
+		case "stdin":
+			s.Stdin = r.boolean()
+		case "stdinOnce":
+			s.StdinOnce = r.boolean()
+		default:
+			r.skip()
+		}
+	})
+	return s, r.end()
+}
+
+// DecodeRequest reads a Request.
+func DecodeRequest(b []byte) (Request, error) {
+	var q Request
+	r := reader{b: b}
+	r.object(func(key string) {
+		switch key {
+		case "op":
+			q.Op = r.str()
+		case "width":
+			q.Width = r.uint16()
+		case "height":
+			q.Height = r.uint16()
+		case "stdin":
+			q.Stdin = r.boolean()
+		case "stdout":
+			q.Stdout = r.boolean()
+		case "stderr":
+			q.Stderr = r.boolean()
+		default:
+			r.skip()
+		}
+	})
+	return q, r.end()
+}
+
+// DecodeLogLine reads what counts of a line of an OCI runtime's log.
+func DecodeLogLine(b []byte) (level, msg string, err error) {
+	r := reader{b: b}
+	r.object(func(key string) {
+		switch key {
+		case "level":
+			level = r.str()
+		case "msg":
+			msg = r.str()
+		default:
+			r.skip()
+		}
+	})
+	return level, msg, r.end()
+}
