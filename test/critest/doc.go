@@ -1,0 +1,9 @@
+// Package critest runs the CRI validation suite of sigs.k8s.io/cri-tools against the daemon that stands in bin/.
+//
+// One run is three processes of the same test binary. The first looks at the machine from outside and starts the second in a mount,
+// network and IPC namespace of its own, so that bridges, firewall rules and mounts of the machine are neither touched nor in the way.
+// The second serves the test images on loopback, starts the daemon on throwaway directories, starts the third, which is the suite, and
+// when that has ended counts what passed and looks for what was left behind: processes, mounts, links, rules, cgroups, files.
+//
+// What is not expected to pass stands in skips.txt with its reason. Nothing is tried twice.
+package critest
