@@ -2,14 +2,40 @@ package sandbox
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"github.com/criserver/criserver/internal/flight"
+	"github.com/criserver/criserver/internal/oplock"
+	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/sandbox/network"
+	"golang.org/x/sync/errgroup"
 )
 
 // Manager runs, stops and removes pod sandboxes.
+//
+// Order of locks: a pod's operation lock, then mu, then that of retries. mu is
+// held for the exchange of the view only. Nothing is waited for, and no file or
+// process touched, with mu held.
 type Manager struct {
-	cfg Config
+	cfg     Config
+	dirs    dirs
+	net     *network.Network
+	watcher *proc.Watcher // of pauses
+	boot    string        // set by Restore
+
+	ops      oplock.Locks // per pod: whoever changes the pod or its record
+	runs     flight.Group[string]
+	releases flight.Group[struct{}]
+	retries  retries
+
+	view atomic.Pointer[view]
+
+	mu       sync.Mutex // guards building and the exchange of view
+	building map[podName]*stages
 }
 
 // New checks the configuration. Restore must follow before anything else, and
@@ -17,37 +43,52 @@ type Manager struct {
 func New(cfg Config) (*Manager, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("pod sandboxes: %w", err)
+	}
+	watcher, err := proc.NewWatcher()
+	if err != nil {
+		return nil, fmt.Errorf("pod sandboxes: %w", err)
+	}
+	m := &Manager{
+		cfg:      cfg,
+		dirs:     dirs{cfg.RunDir},
+		net:      network.New(cfg.CNI),
+		watcher:  watcher,
+		runs:     flight.Group[string]{Linger: cfg.Linger},
+		releases: flight.Group[struct{}]{Linger: cfg.TeardownTimeout},
+		retries:  newRetries(),
+		building: make(map[podName]*stages),
+	}
+	m.view.Store(newView(nil))
+	return m, nil
+}
+
+// Run watches the network configuration and the pauses, and takes down what
+// could not be taken down at once, until ctx ends.
+func (m *Manager) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.net.Run(ctx) })
+	g.Go(func() error { return m.watcher.Run(ctx) })
+	g.Go(func() error { m.retries.run(ctx, m.retry); return nil })
+	return g.Wait()
+}
+
+// Get returns the pod of a full id or a unique prefix. Errors: ErrNotFound, or
+// ErrInvalidArgument where a prefix is ambiguous.
+func (m *Manager) Get(id string) (*Pod, error) {
+	e, err := m.find(id)
+	if err != nil {
 		return nil, err
 	}
-	return &Manager{cfg: cfg}, nil
+	return e.pod, nil
 }
-
-// Restore rebuilds the view of all pods from disk and the kernel.
-func (m *Manager) Restore(ctx context.Context) error { return nil }
-
-// Run watches the network configuration and retries tear-downs that failed,
-// until ctx ends.
-func (m *Manager) Run(ctx context.Context) error { <-ctx.Done(); return nil }
-
-// RunPod makes a pod sandbox ready and returns its id.
-func (m *Manager) RunPod(ctx context.Context, config *cri.PodSandboxConfig, handler string) (string, error) {
-	return "", errors.New("not yet")
-}
-
-// Stop ends a pod's containers and releases its resources. It is idempotent.
-func (m *Manager) Stop(ctx context.Context, id string) error { return errors.New("not yet") }
-
-// Remove stops a pod where needed and removes it and its containers.
-func (m *Manager) Remove(ctx context.Context, id string) error { return errors.New("not yet") }
-
-// Get returns the pod of a full id or a unique prefix.
-func (m *Manager) Get(id string) (*Pod, error) { return nil, errors.New("not yet") }
 
 // List returns all pods, the oldest first.
-func (m *Manager) List() []*Pod { return nil }
+func (m *Manager) List() []*Pod { return slices.Clone(m.view.Load().sorted) }
 
 // NetworkStatus is nil when pods can be attached to the default network, else
 // it says why not and what to do.
-func (m *Manager) NetworkStatus() error { return nil }
+func (m *Manager) NetworkStatus() error { return m.net.Status() }
 
-func checkCgroupParent(CgroupDriver, string) error { return nil }
+// NetworkConf returns the CNI configuration list in use, or nil.
+func (m *Manager) NetworkConf() json.RawMessage { return m.net.Conf() }

@@ -3,6 +3,18 @@
 // state of pods: what is needed to detach one is handed out and taken back.
 package network
 
+import (
+	"encoding/json"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/libcni"
+)
+
+// IfName is the name of a pod's interface.
+const IfName = "eth0"
+
 // Config says where CNI configuration and plugins are.
 type Config struct {
 	// ConfDirs are searched in order; /etc/cni/net.d by default.
@@ -12,6 +24,60 @@ type Config struct {
 	// DefaultNetwork is the name of the network for pods; by default the first
 	// valid one in the order of file names.
 	DefaultNetwork string
-	// CacheDir is where results of ADD are kept for DEL.
+	// CacheDir is where results of ADD are kept for DEL. No two daemons may
+	// share one.
 	CacheDir string
+}
+
+// Network is the default network of pods.
+type Network struct {
+	cfg    Config
+	cni    *libcni.CNIConfig
+	loaded atomic.Pointer[loaded]
+	// status is what the plugins last answered to STATUS; nil is ready.
+	status atomic.Pointer[error]
+}
+
+// loaded is what was found in the configuration directories. One of list and
+// err is set.
+type loaded struct {
+	list *list
+	err  error
+}
+
+// New returns a Network with no configuration loaded.
+func New(cfg Config) *Network {
+	if len(cfg.ConfDirs) == 0 {
+		cfg.ConfDirs = []string{"/etc/cni/net.d"}
+	}
+	if len(cfg.BinDirs) == 0 {
+		cfg.BinDirs = []string{"/opt/cni/bin"}
+	}
+	n := &Network{cfg: cfg, cni: libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, &runner{})}
+	n.loaded.Store(&loaded{err: fmt.Errorf("CNI configuration is not loaded yet: %w", errdefs.ErrUnavailable)})
+	return n
+}
+
+// Status is nil when pods can be attached. Otherwise it says why not and what
+// to do about it.
+func (n *Network) Status() error {
+	l := n.loaded.Load()
+	if l.err != nil {
+		return l.err
+	}
+	if err := n.findPlugins(l.list); err != nil {
+		return err
+	}
+	if err := n.status.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Conf returns the configuration list in use, JSON, or nil.
+func (n *Network) Conf() json.RawMessage {
+	if l := n.loaded.Load(); l.list != nil {
+		return l.list.raw
+	}
+	return nil
 }

@@ -1,0 +1,170 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/sandbox/namespace"
+	"github.com/criserver/criserver/sandbox/network"
+	"golang.org/x/sync/errgroup"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// build is a pod in the making. Whatever it did when it fails is teardown's.
+type build struct {
+	m       *Manager
+	config  *cri.PodSandboxConfig
+	rec     *record
+	sysctls []namespace.Sysctl
+	stages  stages
+	cgroup  bool // holds its cgroup
+}
+
+// finish makes what the intent announced, side by side where it can, and shows
+// the pod.
+func (b *build) finish(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, b.m.cfg.SetupTimeout)
+	defer cancel()
+	g, gctx := errgroup.WithContext(bounded)
+	g.Go(func() error { return b.files() })
+	g.Go(func() error { return b.isolate(gctx) })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if err := b.hosts(); err != nil {
+		return err
+	}
+	b.rec.ReadyAt = time.Now()
+	if err := b.m.dirs.write(b.rec); err != nil {
+		b.rec.ReadyAt = time.Time{}
+		return err
+	}
+	// From here on the record is shared and no longer written to.
+	b.m.publish(b.entry())
+	return nil
+}
+
+func (b *build) entry() *entry {
+	return &entry{rec: b.rec, config: b.config, cgroup: b.cgroup}
+}
+
+// files makes what needs no namespace: the cgroup, the log directory, files.
+func (b *build) files() error {
+	defer b.stages.enter("files")()
+	if b.m.cfg.CgroupDriver == Cgroupfs {
+		if err := b.m.cfg.Cgroups.Make(b.rec.CgroupParent); err != nil {
+			return err
+		}
+		b.cgroup = true
+	}
+	if dir := b.config.LogDirectory; dir != "" {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make log directory: %w", err)
+		}
+	}
+	dir := b.m.dirs.pod(b.rec.ID)
+	conf, err := resolvConf(b.config.DnsConfig)
+	if err == nil {
+		err = writeFile(dir, resolvConfFile, conf)
+	}
+	if err != nil {
+		return fmt.Errorf("make resolv.conf: %w", err)
+	}
+	if err := writeFile(dir, hostnameFile, []byte(b.rec.HostName+"\n")); err != nil {
+		return err
+	}
+	if hostIPC(b.config) {
+		return nil
+	}
+	return mountShm(dir, b.m.cfg.ShmSize)
+}
+
+// isolate makes the namespaces, and in them what a pod has of its own.
+func (b *build) isolate(ctx context.Context) error {
+	early := slices.DeleteFunc(slices.Clone(b.sysctls), ofInterface)
+	ownNet, ownIPC := !hostNetwork(b.config), !hostIPC(b.config)
+	leave := b.stages.enter("namespaces")
+	err := namespace.Make(namespace.Spec{
+		Dir: b.m.dirs.pin(b.rec.ID), Net: ownNet, UTS: ownNet, IPC: ownIPC,
+		Hostname: b.rec.HostName, Sysctls: early,
+	})
+	leave()
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	if sharesPID(b.config) {
+		g.Go(b.pause)
+	}
+	if ownNet {
+		g.Go(func() error { return b.attach(ctx) })
+	}
+	return g.Wait()
+}
+
+func (b *build) networkPod() network.Pod {
+	return networkPod(b.rec.ID, filepath.Join(b.m.dirs.pin(b.rec.ID), namespace.Net), b.config)
+}
+
+func (b *build) attach(ctx context.Context) error {
+	leave := b.stages.enter("CNI ADD")
+	pod := b.networkPod()
+	res, err := b.m.net.Attach(ctx, pod, b.rec.Plan)
+	leave()
+	if err != nil {
+		return err
+	}
+	b.rec.IPs, b.rec.CNIResult = res.IPs, res.JSON
+	late := slices.DeleteFunc(slices.Clone(b.sysctls), func(sc namespace.Sysctl) bool { return !ofInterface(sc) })
+	if len(late) == 0 {
+		return nil
+	}
+	return namespace.Write(pod.NetNS, late)
+}
+
+// pauseCgroup is a leaf of the pod's cgroup: on cgroup v2 one with children
+// takes no processes itself.
+func pauseCgroup(r *record) string {
+	return path.Join(cgroupPath(r.CgroupParent), "criserver-pause-"+r.ID[:12])
+}
+
+func (b *build) pause() error {
+	defer b.stages.enter("pause")()
+	ref, err := namespace.Pause{Path: b.m.cfg.PausePath, ID: b.rec.ID, Dir: b.m.dirs.pin(b.rec.ID)}.Start()
+	if ref != (proc.Ref{}) {
+		b.rec.Pause = &ref
+	}
+	if err != nil {
+		return err
+	}
+	group := pauseCgroup(b.rec)
+	if err := b.m.cfg.Cgroups.Make(group); err != nil {
+		return err
+	}
+	if err := b.m.cfg.Cgroups.Add(group, ref.PID); err != nil {
+		return fmt.Errorf("put pause into cgroup %s: %w", group, err)
+	}
+	return nil
+}
+
+// hosts comes last, as it names the addresses.
+func (b *build) hosts() error {
+	content := hosts(b.rec.IPs, b.rec.HostName)
+	if hostNetwork(b.config) {
+		host, err := hostFile("/etc/hosts")
+		if err != nil {
+			return errors.Join(errors.New("make hosts"), err)
+		}
+		if len(host) > 0 {
+			content = host
+		}
+	}
+	return writeFile(b.m.dirs.pod(b.rec.ID), hostsFile, content)
+}

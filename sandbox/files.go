@@ -1,0 +1,96 @@
+package sandbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/criserver/criserver/internal/rootpath"
+	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// maxHostFile bounds what is copied of the host's files, in bytes.
+const maxHostFile = 1 << 20
+
+// The names of a pod's files in its directory.
+const (
+	hostsFile      = "hosts"
+	hostnameFile   = "hostname"
+	resolvConfFile = "resolv.conf"
+	shmDir         = "shm"
+)
+
+// writeFile writes a file that containers see at a path of /etc.
+func writeFile(dir, name string, content []byte) error {
+	return os.WriteFile(filepath.Join(dir, name), content, 0o644)
+}
+
+// resolvConf is the pod's resolver configuration. Without any in the request it
+// is the host's.
+func resolvConf(d *cri.DNSConfig) ([]byte, error) {
+	if len(d.GetServers())+len(d.GetSearches())+len(d.GetOptions()) == 0 {
+		return hostFile("/etc/resolv.conf")
+	}
+	var b bytes.Buffer
+	if len(d.Searches) > 0 {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(d.Searches, " "))
+	}
+	for _, s := range d.Servers {
+		fmt.Fprintf(&b, "nameserver %s\n", s)
+	}
+	if len(d.Options) > 0 {
+		fmt.Fprintf(&b, "options %s\n", strings.Join(d.Options, " "))
+	}
+	return b.Bytes(), nil
+}
+
+// hostFile copies a file of the host; a missing one is empty. It is copied, not
+// bound, so that no container can write to the host's.
+func hostFile(path string) ([]byte, error) {
+	b, err := rootpath.ReadFile("/", path, maxHostFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return b, err
+}
+
+const localHosts = `127.0.0.1	localhost
+::1	localhost ip6-localhost ip6-loopback
+fe00::0	ip6-localnet
+fe00::0	ip6-mcastprefix
+fe00::1	ip6-allnodes
+fe00::2	ip6-allrouters
+`
+
+// hosts is the pod's /etc/hosts: each of its addresses stands for its name, and
+// for the first part of it where that is qualified.
+func hosts(ips []netip.Addr, name string) []byte {
+	b := []byte(localHosts)
+	names := name
+	if short, _, qualified := strings.Cut(name, "."); qualified {
+		names += "\t" + short
+	}
+	for _, ip := range ips {
+		b = fmt.Appendf(b, "%s\t%s\n", ip, names)
+	}
+	return b
+}
+
+// mountShm mounts the pod's /dev/shm, which goes with its IPC namespace.
+func mountShm(dir string, size int64) error {
+	target := filepath.Join(dir, shmDir)
+	if err := os.Mkdir(target, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := unix.Mount("shm", target, "tmpfs", flags, fmt.Sprintf("mode=1777,size=%d", size)); err != nil {
+		return fmt.Errorf("mount shm: %w", err)
+	}
+	return nil
+}

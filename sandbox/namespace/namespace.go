@@ -1,0 +1,189 @@
+// Package namespace makes the Linux namespaces of a pod and pins them by bind
+// mounts, so that they live without a process. It owns what is in the directory
+// it is given for a pod, and nothing else.
+package namespace
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The file names of the pins in a pod's directory.
+const (
+	Net = "net"
+	IPC = "ipc"
+	UTS = "uts"
+	PID = "pid"
+)
+
+// Spec says which namespaces to make and how they are to be set up.
+type Spec struct {
+	// Dir is where the pins go; it is made. Its parent must exist.
+	Dir           string
+	Net, IPC, UTS bool
+	// Hostname is set in the new UTS namespace.
+	Hostname string
+	// Sysctls are written inside the new namespaces. The caller has checked that
+	// they touch nothing else.
+	Sysctls []Sysctl
+}
+
+// Sysctl is a kernel parameter by its path below /proc/sys.
+type Sysctl struct {
+	Path, Value string
+}
+
+// Make makes and pins the namespaces. What was pinned when it fails is left for
+// Unpin.
+func Make(s Spec) error {
+	if err := os.Mkdir(s.Dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make namespaces: %w", err)
+	}
+	err := onThread(func() error { return s.make() })
+	if err != nil {
+		return fmt.Errorf("make namespaces: %w", err)
+	}
+	return nil
+}
+
+// onThread runs fn on a thread that ends with it. The goroutine is never
+// unlocked, so Go throws the thread away with all that fn did to it and never
+// runs other code in foreign namespaces.
+func onThread(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		done <- fn()
+	}()
+	return <-done
+}
+
+func (s Spec) make() error {
+	flags := 0
+	var pins []string
+	for _, ns := range []struct {
+		name string
+		flag int
+		want bool
+	}{{Net, unix.CLONE_NEWNET, s.Net}, {IPC, unix.CLONE_NEWIPC, s.IPC}, {UTS, unix.CLONE_NEWUTS, s.UTS}} {
+		if ns.want {
+			flags |= ns.flag
+			pins = append(pins, ns.name)
+		}
+	}
+	if err := unix.Unshare(flags); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	for _, name := range pins {
+		if err := pin("/proc/thread-self/ns/"+name, filepath.Join(s.Dir, name)); err != nil {
+			return err
+		}
+	}
+	return s.furnish()
+}
+
+// furnish sets up the calling thread's namespaces.
+func (s Spec) furnish() error {
+	if s.UTS {
+		if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
+			return fmt.Errorf("set hostname %q: %w", s.Hostname, err)
+		}
+	}
+	if s.Net {
+		// Routers may not announce themselves to pods: anybody on the bridge
+		// could, and take their traffic. A sysctl of the pod can undo it.
+		err := write(Sysctl{"net/ipv6/conf/default/accept_ra", "0"})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // no IPv6 in this kernel
+			return err
+		}
+		if err := loopbackUp(); err != nil {
+			return err
+		}
+	}
+	for _, sc := range s.Sysctls {
+		if err := write(sc); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pin keeps the namespace at source alive by a bind mount on target.
+func pin(source, target string) error {
+	f, err := os.OpenFile(target, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("pin %s: %w", target, err)
+	}
+	return nil
+}
+
+// Pinned says whether there is a namespace at path.
+func Pinned(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Type == unix.NSFS_MAGIC
+}
+
+// Unpin releases the named pins in a pod's directory. What is not there is
+// released already.
+func Unpin(dir string, names ...string) error {
+	var errs []error
+	for _, name := range names {
+		if err := Unmount(filepath.Join(dir, name)); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// UnpinAll releases all pins and the directory itself.
+func UnpinAll(dir string) error {
+	if err := Unpin(dir, Net, IPC, UTS, PID); err != nil {
+		return err
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// busyTries and busyPause ride out whoever has just opened the mount, as tools
+// that look at all mounts do. A lazy unmount would hide a real user.
+const (
+	busyTries = 20
+	busyPause = 5 * time.Millisecond
+)
+
+// Unmount unmounts all that is mounted on path itself. A path that is gone or
+// is no mount point is no error.
+func Unmount(path string) error {
+	busy := 0
+	for {
+		switch err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW); {
+		case err == nil: // there may be another one below
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
+			return nil
+		case errors.Is(err, unix.EBUSY) && busy < busyTries:
+			busy++
+			time.Sleep(busyPause)
+		default:
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
+	}
+}

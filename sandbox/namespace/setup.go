@@ -1,0 +1,61 @@
+package namespace
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/criserver/criserver/internal/rootpath"
+	"golang.org/x/sys/unix"
+)
+
+// Write writes sysctls inside the network namespace pinned at path.
+func Write(path string, sysctls []Sysctl) error {
+	return onThread(func() error {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter %s: %w", path, err)
+		}
+		for _, sc := range sysctls {
+			if err := write(sc); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// write sets a sysctl of the calling thread's namespaces.
+func write(sc Sysctl) error {
+	f, err := rootpath.Open("/proc/sys", sc.Path, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("set sysctl %s: %w", sc.Path, err)
+	}
+	_, err = f.WriteString(sc.Value)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("set sysctl %s to %q: %w", sc.Path, sc.Value, err)
+	}
+	return nil
+}
+
+// loopbackUp is what the CNI loopback plugin does, without a process.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("bring up lo: %w", err)
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return fmt.Errorf("bring up lo: %w", err)
+	}
+	ifr.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
+		return fmt.Errorf("bring up lo: %w", err)
+	}
+	return nil
+}

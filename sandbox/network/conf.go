@@ -1,0 +1,196 @@
+package network
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/utils"
+	"github.com/containernetworking/cni/pkg/version"
+	"github.com/sirupsen/logrus"
+)
+
+// maxConfSize bounds a configuration file in bytes.
+const maxConfSize = 1 << 20
+
+// list is a network configuration list in the one form in which it is used,
+// recorded and read back.
+type list struct {
+	file string
+	conf *libcni.NetworkConfigList
+	raw  json.RawMessage
+}
+
+// Reload reads the configuration directories and takes the network in them, or
+// none, with the error that Status then tells. Files that cannot be read do not
+// keep a valid one from being used. It logs what has changed.
+func (n *Network) Reload(ctx context.Context) {
+	l, err := n.load()
+	before := n.loaded.Swap(&loaded{list: l, err: err})
+	n.status.Store(nil)
+	log := logrus.WithContext(ctx)
+	switch {
+	case err != nil && (before.err == nil || before.err.Error() != err.Error()):
+		log.WithError(err).Warn("pods cannot be attached to a network")
+	case err == nil && (before.list == nil || !bytes.Equal(before.list.raw, l.raw)):
+		log.WithFields(logrus.Fields{"network": l.conf.Name, "file": l.file}).Info("network configuration loaded")
+	}
+}
+
+func (n *Network) load() (*list, error) {
+	var faults []error
+	for _, dir := range n.cfg.ConfDirs {
+		files, err := libcni.ConfFiles(dir, []string{".conflist", ".conf", ".json"})
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		slices.Sort(files)
+		for _, file := range files {
+			l, err := parse(file)
+			if err != nil {
+				faults = append(faults, err)
+				continue
+			}
+			if n.cfg.DefaultNetwork == "" || n.cfg.DefaultNetwork == l.conf.Name {
+				return l, nil
+			}
+		}
+	}
+	return nil, n.notFound(faults)
+}
+
+func (n *Network) notFound(faults []error) error {
+	what := "no CNI network configuration"
+	if n.cfg.DefaultNetwork != "" {
+		what = fmt.Sprintf("no CNI network named %q", n.cfg.DefaultNetwork)
+	}
+	err := fmt.Errorf("%s in %s: put a .conflist file there: %w", what, strings.Join(n.cfg.ConfDirs, ", "), errdefs.ErrUnavailable)
+	return errors.Join(append([]error{err}, faults...)...)
+}
+
+func parse(file string) (*list, error) {
+	l, err := parseFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("CNI configuration %s: %w", file, err)
+	}
+	l.file = file
+	return l, nil
+}
+
+func parseFile(file string) (*list, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxConfSize {
+		return nil, fmt.Errorf("it must be a regular file of at most %d bytes", maxConfSize)
+	}
+	conf, err := parseConf(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := check(conf); err != nil {
+		return nil, err
+	}
+	raw, err := inline(conf)
+	if err != nil {
+		return nil, err
+	}
+	return fromRaw(raw)
+}
+
+func parseConf(file string) (*libcni.NetworkConfigList, error) {
+	if filepath.Ext(file) == ".conflist" {
+		return libcni.NetworkConfFromFile(file)
+	}
+	// The old form: one plugin, no list.
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	one, err := libcni.NetworkPluginConfFromBytes(b)
+	if err != nil {
+		return nil, err
+	}
+	return libcni.ConfListFromConf(one)
+}
+
+func check(conf *libcni.NetworkConfigList) error {
+	if err := utils.ValidateNetworkName(conf.Name); err != nil {
+		return fmt.Errorf("name %q: %s", conf.Name, err.Msg)
+	}
+	if len(conf.Plugins) == 0 {
+		return errors.New("it has no plugins")
+	}
+	if _, _, _, err := version.ParseVersion(conf.CNIVersion); conf.CNIVersion != "" && err != nil {
+		return fmt.Errorf("cniVersion %q: %w", conf.CNIVersion, err)
+	}
+	return nil
+}
+
+// inline writes the list with its plugins in it, also those that stand in files
+// of their own, so that a record of it is enough to detach a pod with.
+func inline(conf *libcni.NetworkConfigList) (json.RawMessage, error) {
+	out := map[string]any{}
+	if err := json.Unmarshal(conf.Bytes, &out); err != nil {
+		return nil, err
+	}
+	plugins := make([]json.RawMessage, len(conf.Plugins))
+	for i, p := range conf.Plugins {
+		plugins[i] = p.Bytes
+	}
+	out["plugins"], out["loadOnlyInlinedPlugins"] = plugins, true
+	return json.Marshal(out)
+}
+
+func fromRaw(raw json.RawMessage) (*list, error) {
+	conf, err := libcni.NetworkConfFromBytes(raw)
+	if err != nil {
+		return nil, err
+	}
+	return &list{conf: conf, raw: raw}, nil
+}
+
+// without returns the list without plugins of the given types.
+func (l *list) without(types []string) (*list, error) {
+	drop := func(p *libcni.PluginConfig) bool { return slices.Contains(types, p.Network.Type) }
+	if !slices.ContainsFunc(l.conf.Plugins, drop) {
+		return l, nil
+	}
+	conf := *l.conf
+	conf.Plugins = slices.DeleteFunc(slices.Clone(conf.Plugins), drop)
+	raw, err := inline(&conf)
+	if err != nil {
+		return nil, err
+	}
+	return fromRaw(raw)
+}
+
+// findPlugins looks for the binaries of a list's plugins, every time anew: who
+// installs them does not touch the configuration.
+func (n *Network) findPlugins(l *list) error {
+	var types []string
+	for _, p := range l.conf.Plugins {
+		types = append(types, p.Network.Type)
+		if p.Network.IPAM.Type != "" {
+			types = append(types, p.Network.IPAM.Type)
+		}
+	}
+	for _, t := range types {
+		if _, err := invoke.FindInPath(t, n.cfg.BinDirs); err != nil {
+			return fmt.Errorf("CNI plugin %q of network %q (%s) is in none of %s: install it there: %w",
+				t, l.conf.Name, l.file, strings.Join(n.cfg.BinDirs, ", "), errdefs.ErrUnavailable)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package network
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+)
+
+const (
+	maxOutput = 1 << 20 // bytes taken from each stream of a plugin
+	maxQuote  = 2 << 10 // bytes of them put in an error
+	// killWait is how long a killed plugin's children may keep its pipes.
+	killWait = time.Second
+)
+
+// tuned makes plugins that are written in Go cheaper, as nearly all are: they
+// live for milliseconds, so neither a collector nor more threads pay off. The
+// limit has the collector come back should one be large.
+var tuned = []string{"GOGC=off", "GOMEMLIMIT=64MiB", "GOMAXPROCS=1"}
+
+// runner executes plugins. Other than libcni's own it ends the children of a
+// plugin with it, bounds what it reads and puts none of it on our stderr.
+type runner struct{ version.PluginDecoder }
+
+// FindInPath finds a plugin's binary.
+func (*runner) FindInPath(plugin string, paths []string) (string, error) {
+	return invoke.FindInPath(plugin, paths)
+}
+
+// ExecPlugin runs a plugin and returns what it wrote to stdout.
+func (*runner) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	var stdout, stderr bounded
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Env = append(environ, tuned...)
+	cmd.Stdin = bytes.NewReader(stdin)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	// A process group of its own, so that what it started dies with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = killWait
+	err := cmd.Run()
+	if err == nil && stdout.dropped {
+		err = fmt.Errorf("it wrote more than %d bytes", maxOutput)
+	}
+	if err == nil {
+		return stdout.Bytes(), nil
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("%s: %w", path, context.Cause(ctx))
+	}
+	return nil, pluginError(err, stdout.Bytes(), stderr.Bytes())
+}
+
+// pluginError is the plugin's own error where it wrote one, as the CNI
+// specification wants it, and else what there is.
+func pluginError(err error, stdout, stderr []byte) error {
+	var told types.Error
+	if json.Unmarshal(stdout, &told) == nil && told.Msg != "" {
+		return &told
+	}
+	if words := quote(stderr) + quote(stdout); words != "" {
+		return fmt.Errorf("%w: %s", err, words)
+	}
+	return fmt.Errorf("%w, without a word", err)
+}
+
+func quote(b []byte) string {
+	return strings.TrimSpace(string(b[:min(len(b), maxQuote)]))
+}
+
+// bounded keeps the first maxOutput bytes and drops the rest, as a plugin must
+// not be blocked by its own chatter.
+type bounded struct {
+	bytes.Buffer
+	dropped bool
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	room := maxOutput - b.Len()
+	if len(p) > room {
+		b.dropped = true
+	}
+	_, err := b.Buffer.Write(p[:min(len(p), room)])
+	return len(p), err
+}
+
+// code returns the number of a plugin's error, or 0.
+func code(err error) uint {
+	var told *types.Error
+	if errors.As(err, &told) {
+		return told.Code
+	}
+	return 0
+}

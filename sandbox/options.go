@@ -1,0 +1,138 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/criserver/criserver/sandbox/network"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+var protocols = map[cri.Protocol]string{
+	cri.Protocol_TCP: "tcp", cri.Protocol_UDP: "udp", cri.Protocol_SCTP: "sctp",
+}
+
+func namespaceOptions(c *cri.PodSandboxConfig) *cri.NamespaceOption {
+	return c.GetLinux().GetSecurityContext().GetNamespaceOptions()
+}
+
+// The modes default to POD, which is the zero value, also when no options are
+// given at all (CRI, NamespaceOption).
+func hostNetwork(c *cri.PodSandboxConfig) bool {
+	return namespaceOptions(c).GetNetwork() == cri.NamespaceMode_NODE
+}
+
+func hostIPC(c *cri.PodSandboxConfig) bool {
+	return namespaceOptions(c).GetIpc() == cri.NamespaceMode_NODE
+}
+
+// sharesPID is asked for explicitly only: without security context there is
+// nothing to share a PID namespace for, and a pause would be wasted.
+func sharesPID(c *cri.PodSandboxConfig) bool {
+	o := namespaceOptions(c)
+	return o != nil && o.Pid == cri.NamespaceMode_POD
+}
+
+func checkSecurity(c *cri.PodSandboxConfig) error {
+	const prefix = "linux.security_context."
+	o := namespaceOptions(c)
+	for _, f := range []struct {
+		name string
+		mode cri.NamespaceMode
+	}{{"network", o.GetNetwork()}, {"ipc", o.GetIpc()}} {
+		if f.mode != cri.NamespaceMode_POD && f.mode != cri.NamespaceMode_NODE {
+			return invalid(prefix+"namespace_options."+f.name, "is %s; a pod's can be POD or NODE", f.mode)
+		}
+	}
+	switch o.GetPid() {
+	case cri.NamespaceMode_POD, cri.NamespaceMode_CONTAINER, cri.NamespaceMode_NODE:
+	default:
+		return invalid(prefix+"namespace_options.pid", "is %s; a pod's can be POD, CONTAINER or NODE", o.GetPid())
+	}
+	if u := o.GetUsernsOptions(); u != nil && u.Mode != cri.NamespaceMode_NODE {
+		return fmt.Errorf("%snamespace_options.userns_options asks for a user namespace: %w", prefix, errdefs.ErrNotImplemented)
+	}
+	sc := c.GetLinux().GetSecurityContext()
+	if sc.GetRunAsGroup() != nil && sc.GetRunAsUser() == nil {
+		return invalid(prefix+"run_as_group", "must not be set without run_as_user")
+	}
+	return nil
+}
+
+// hostname returns the name inside the pod: the host's where it shares the
+// host's network and so its UTS namespace, and never an empty one.
+func hostname(id string, c *cri.PodSandboxConfig) (string, error) {
+	if hostNetwork(c) {
+		return os.Hostname()
+	}
+	if c.Hostname == "" {
+		return id[:12], nil
+	}
+	return c.Hostname, nil
+}
+
+// cgroupParent returns where the pod's containers go. A pod that names no
+// parent gets one of its own, so that its use can be told from others'.
+func cgroupParent(cfg Config, id string, c *cri.PodSandboxConfig) string {
+	parent := c.GetLinux().GetCgroupParent()
+	switch {
+	case cfg.CgroupDriver == Systemd && parent == "":
+		return strings.TrimSuffix(path.Base(cfg.CgroupParent), ".slice") + "-pod" + id + ".slice"
+	case cfg.CgroupDriver == Systemd:
+		return path.Base(parent)
+	case parent == "":
+		return path.Join("/", cfg.CgroupParent, "pod-"+id)
+	}
+	return path.Clean("/" + parent)
+}
+
+// cgroupPath is where a pod's cgroup is in the hierarchy. A dash in the name of
+// a slice stands for a level above it (systemd.slice(5)).
+func cgroupPath(parent string) string {
+	if !strings.HasSuffix(parent, ".slice") {
+		return parent
+	}
+	full, prefix := "", ""
+	for part := range strings.SplitSeq(strings.TrimSuffix(parent, ".slice"), "-") {
+		prefix += part
+		full += "/" + prefix + ".slice"
+		prefix += "-"
+	}
+	return full
+}
+
+// networkPod is what CNI plugins are told.
+func networkPod(id, netns string, c *cri.PodSandboxConfig) network.Pod {
+	p := network.Pod{
+		ID:           id,
+		Name:         c.Metadata.Name,
+		Namespace:    c.Metadata.Namespace,
+		UID:          c.Metadata.Uid,
+		NetNS:        netns,
+		PortMappings: portMappings(c),
+		Annotations:  c.Annotations,
+	}
+	if d := c.DnsConfig; d != nil {
+		p.DNS = &types.DNS{Nameservers: d.Servers, Search: d.Searches, Options: d.Options}
+	}
+	return p
+}
+
+func portMappings(c *cri.PodSandboxConfig) []network.PortMapping {
+	var out []network.PortMapping
+	for _, p := range c.PortMappings {
+		if p.GetHostPort() == 0 {
+			continue
+		}
+		m := network.PortMapping{HostPort: p.HostPort, ContainerPort: p.ContainerPort, Protocol: protocols[p.Protocol], HostIP: p.HostIp}
+		if !slices.Contains(out, m) {
+			out = append(out, m)
+		}
+	}
+	return out
+}

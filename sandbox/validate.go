@@ -1,0 +1,211 @@
+package sandbox
+
+import (
+	"fmt"
+	"net/netip"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Bounds of a request, in bytes or elements. Those of names are Kubernetes'.
+const (
+	maxConfig     = 1 << 20
+	maxName       = 253
+	maxHostname   = 64 // the kernel's __NEW_UTS_LEN
+	maxLabel      = 63
+	maxPorts      = 4096
+	maxDNS        = 32 // servers, searches, options: each
+	maxDNSEntry   = 255
+	maxPath       = 4096
+	maxSysctls    = 256
+	maxSysctlSize = 4096
+)
+
+// invalid names the field of the request and the rule that it breaks.
+func invalid(field, rule string, args ...any) error {
+	return fmt.Errorf("%s %s: %w", field, fmt.Sprintf(rule, args...), errdefs.ErrInvalidArgument)
+}
+
+// validate checks the whole request before anything is done about it.
+func (m *Manager) validate(c *cri.PodSandboxConfig, handler string) error {
+	if c == nil {
+		return invalid("config", "must be given")
+	}
+	if n := proto.Size(c); n > maxConfig {
+		return invalid("config", "has %d bytes, more than %d", n, maxConfig)
+	}
+	if !m.cfg.KnownHandler(handler) {
+		return invalid("runtime_handler", "%q is unknown; there are %q", handler, m.cfg.HandlerNames())
+	}
+	if c.Windows != nil {
+		return invalid("windows", "must not be set on Linux")
+	}
+	for _, check := range []func(*cri.PodSandboxConfig) error{
+		checkMetadata, checkHostname, checkLogDirectory, checkDNS, checkPorts, checkSecurity,
+	} {
+		if err := check(c); err != nil {
+			return err
+		}
+	}
+	if parent := c.GetLinux().GetCgroupParent(); parent != "" {
+		if err := checkCgroupParent(m.cfg.CgroupDriver, parent); err != nil {
+			return err
+		}
+	}
+	if m.cfg.PausePath == "" && sharesPID(c) {
+		return invalid("linux.security_context.namespace_options.pid", "is POD, for which this daemon has no pause binary")
+	}
+	_, err := sysctls(c, m.cfg.AllowedSysctls)
+	return err
+}
+
+func checkMetadata(c *cri.PodSandboxConfig) error {
+	if c.Metadata == nil {
+		return invalid("metadata", "must be given")
+	}
+	for _, f := range []struct{ name, value string }{
+		{"name", c.Metadata.Name}, {"namespace", c.Metadata.Namespace}, {"uid", c.Metadata.Uid},
+	} {
+		field := "metadata." + f.name
+		if f.value == "" {
+			return invalid(field, "must not be empty")
+		}
+		if len(f.value) > maxName {
+			return invalid(field, "has %d bytes, more than %d", len(f.value), maxName)
+		}
+		// They become arguments of plugins, where ";" and "=" have a meaning.
+		if i := strings.IndexFunc(f.value, func(r rune) bool { return !isNameRune(r) }); i >= 0 {
+			return invalid(field, "%q may have only letters, digits, '-', '_' and '.'", f.value)
+		}
+	}
+	return nil
+}
+
+func isNameRune(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.'
+}
+
+// checkHostname allows a fully qualified name too, as the kubelet passes one
+// when the pod sets setHostnameAsFQDN.
+func checkHostname(c *cri.PodSandboxConfig) error {
+	if c.Hostname == "" {
+		return nil
+	}
+	if len(c.Hostname) > maxHostname {
+		return invalid("hostname", "has %d bytes, more than %d", len(c.Hostname), maxHostname)
+	}
+	for label := range strings.SplitSeq(c.Hostname, ".") {
+		if label == "" || len(label) > maxLabel {
+			return invalid("hostname", "%q must consist of parts of 1 to %d bytes", c.Hostname, maxLabel)
+		}
+		if strings.IndexFunc(label, func(r rune) bool { return !isNameRune(r) }) >= 0 || label[0] == '-' || label[len(label)-1] == '-' {
+			return invalid("hostname", "%q may have only letters, digits, '_', and '-' inside its parts", c.Hostname)
+		}
+	}
+	return nil
+}
+
+func checkLogDirectory(c *cri.PodSandboxConfig) error {
+	dir := c.LogDirectory
+	switch {
+	case dir == "":
+		return nil
+	case !filepath.IsAbs(dir):
+		return invalid("log_directory", "%q must be absolute", dir)
+	case len(dir) > maxPath || strings.ContainsRune(dir, 0):
+		return invalid("log_directory", "must have at most %d bytes and no NUL", maxPath)
+	case hasDotDot(dir):
+		return invalid("log_directory", `%q must not contain ".."`, dir)
+	}
+	return nil
+}
+
+func hasDotDot(p string) bool {
+	for part := range strings.SplitSeq(p, "/") {
+		if part == ".." {
+			return true
+		}
+	}
+	return false
+}
+
+func checkDNS(c *cri.PodSandboxConfig) error {
+	d := c.DnsConfig
+	for _, f := range []struct {
+		name   string
+		values []string
+	}{{"servers", d.GetServers()}, {"searches", d.GetSearches()}, {"options", d.GetOptions()}} {
+		field := "dns_config." + f.name
+		if len(f.values) > maxDNS {
+			return invalid(field, "has %d elements, more than %d", len(f.values), maxDNS)
+		}
+		for _, v := range f.values {
+			if v == "" || len(v) > maxDNSEntry || strings.IndexFunc(v, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '#' || r == ';' }) >= 0 {
+				return invalid(field, "%q must be 1 to %d printable characters without blanks, '#' and ';'", v, maxDNSEntry)
+			}
+		}
+	}
+	for _, s := range d.GetServers() {
+		if _, err := netip.ParseAddr(s); err != nil {
+			return invalid("dns_config.servers", "%q is not an IP address", s)
+		}
+	}
+	return nil
+}
+
+func checkPorts(c *cri.PodSandboxConfig) error {
+	if len(c.PortMappings) > maxPorts {
+		return invalid("port_mappings", "has %d elements, more than %d", len(c.PortMappings), maxPorts)
+	}
+	for i, p := range c.PortMappings {
+		field := fmt.Sprintf("port_mappings[%d].", i)
+		if p.GetHostPort() < 0 || p.GetHostPort() > 65535 {
+			return invalid(field+"host_port", "%d is not within 0 and 65535", p.GetHostPort())
+		}
+		if _, ok := protocols[p.GetProtocol()]; !ok {
+			return invalid(field+"protocol", "%d is not TCP, UDP or SCTP", p.GetProtocol())
+		}
+		if p.GetHostPort() == 0 {
+			continue // no mapping, so the rest says nothing
+		}
+		if p.ContainerPort < 1 || p.ContainerPort > 65535 {
+			return invalid(field+"container_port", "%d is not within 1 and 65535", p.ContainerPort)
+		}
+		if p.HostIp != "" {
+			if a, err := netip.ParseAddr(p.HostIp); err != nil || a.Zone() != "" {
+				return invalid(field+"host_ip", "%q is not an IP address", p.HostIp)
+			}
+		}
+	}
+	return nil
+}
+
+// checkCgroupParent holds a parent to the form of its driver. The kubelet's
+// driver must be ours, or pods end up where nobody limits them.
+func checkCgroupParent(driver CgroupDriver, parent string) error {
+	const field = "linux.cgroup_parent"
+	if len(parent) > maxPath || strings.ContainsAny(parent, "\n\x00:") {
+		return invalid(field, "must have at most %d bytes and no line break, NUL or ':'", maxPath)
+	}
+	slice := strings.HasSuffix(parent, ".slice")
+	if driver == Systemd {
+		// As a path, the last part is what systemd knows.
+		name := path.Base(parent)
+		if !slice || hasDotDot(parent) || strings.HasPrefix(name, "-") || strings.Contains(name, "--") || strings.Contains(name, "-.slice") {
+			return invalid(field, `%q must be the name of a slice, ending in ".slice", as the cgroup driver is systemd`, parent)
+		}
+		return nil
+	}
+	switch {
+	case slice:
+		return invalid(field, "%q is a systemd slice, but the cgroup driver is cgroupfs", parent)
+	case hasDotDot(parent) || path.Clean("/"+parent) == "/":
+		return invalid(field, `%q must be below the root, without ".."`, parent)
+	}
+	return nil
+}

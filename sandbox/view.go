@@ -1,0 +1,141 @@
+package sandbox
+
+import (
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/criserver/criserver/internal/ids"
+	"github.com/criserver/criserver/sandbox/namespace"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// entry is all that is known of a pod. It is never written to: a change makes a
+// new one.
+type entry struct {
+	rec    *record
+	config *cri.PodSandboxConfig
+	pod    *Pod
+	// hidden pods are remains that are about to be removed and that nobody
+	// outside was ever told of.
+	hidden bool
+	// cgroup says that this daemon holds the pod's cgroup.
+	cgroup bool
+}
+
+// view is an immutable picture of all pods.
+type view struct {
+	entries map[string]*entry
+	visible map[string]*Pod
+	sorted  []*Pod // the oldest first
+}
+
+func newView(entries map[string]*entry) *view {
+	v := &view{entries: entries, visible: make(map[string]*Pod, len(entries))}
+	for id, e := range entries {
+		if !e.hidden {
+			v.visible[id] = e.pod
+			v.sorted = append(v.sorted, e.pod)
+		}
+	}
+	slices.SortFunc(v.sorted, func(a, b *Pod) int {
+		if c := a.CreatedAt.Compare(b.CreatedAt); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return v
+}
+
+// named returns the pods of a name: one at most is visible.
+func (v *view) named(n podName) []*entry {
+	var out []*entry
+	for _, e := range v.entries {
+		if nameOf(e.config) == n {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// podName is what makes a pod sandbox unique (CRI, PodSandboxMetadata).
+type podName struct {
+	namespace, name, uid string
+	attempt              uint32
+}
+
+func nameOf(c *cri.PodSandboxConfig) podName {
+	return podName{c.Metadata.Namespace, c.Metadata.Name, c.Metadata.Uid, c.Metadata.Attempt}
+}
+
+// publish shows a pod as it is now.
+func (m *Manager) publish(e *entry) {
+	e.pod = m.snapshot(e)
+	m.change(func(all map[string]*entry) { all[e.rec.ID] = e })
+}
+
+func (m *Manager) forget(id string) {
+	m.change(func(all map[string]*entry) { delete(all, id) })
+}
+
+func (m *Manager) change(fn func(map[string]*entry)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := maps.Clone(m.view.Load().entries)
+	fn(all)
+	m.view.Store(newView(all))
+}
+
+func (m *Manager) snapshot(e *entry) *Pod {
+	r, dir := e.rec, m.dirs.pod(e.rec.ID)
+	p := &Pod{
+		ID:             r.ID,
+		Config:         e.config,
+		RuntimeHandler: r.Handler,
+		CreatedAt:      r.CreatedAt,
+		Ready:          r.ready(),
+		NotReadyReason: r.notReadyReason(),
+		Namespaces:     m.namespaces(r.ID, e.config),
+		IPs:            r.IPs,
+		CNIResult:      r.CNIResult,
+		CgroupParent:   r.CgroupParent,
+		HostName:       r.HostName,
+		Hosts:          filepath.Join(dir, hostsFile),
+		Hostname:       filepath.Join(dir, hostnameFile),
+		ResolvConf:     filepath.Join(dir, resolvConfFile),
+	}
+	if !hostIPC(e.config) {
+		p.Shm = filepath.Join(dir, shmDir)
+	}
+	if r.Pause != nil && r.Lost == "" {
+		p.PausePID = r.Pause.PID
+	}
+	return p
+}
+
+// namespaces returns where the pod's own namespaces are pinned.
+func (m *Manager) namespaces(id string, c *cri.PodSandboxConfig) Namespaces {
+	var n Namespaces
+	pin := func(name string) string { return filepath.Join(m.dirs.pin(id), name) }
+	if !hostNetwork(c) {
+		n.Net, n.UTS = pin(namespace.Net), pin(namespace.UTS)
+	}
+	if !hostIPC(c) {
+		n.IPC = pin(namespace.IPC)
+	}
+	if sharesPID(c) {
+		n.PID = pin(namespace.PID)
+	}
+	return n
+}
+
+// find returns the entry of a full id or a unique prefix.
+func (m *Manager) find(id string) (*entry, error) {
+	v := m.view.Load()
+	full, err := ids.Resolve("pod sandbox", v.visible, id)
+	if err != nil {
+		return nil, err
+	}
+	return v.entries[full], nil
+}
