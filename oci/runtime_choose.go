@@ -1,0 +1,156 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/atomicfile"
+	"github.com/criserver/criserver/internal/boot"
+	"github.com/criserver/criserver/internal/ids"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
+)
+
+// Chooser finds out which of several runtimes works on this machine by really
+// running something in each.
+type Chooser struct {
+	// RunDir is on tmpfs; the verdicts are kept in it, so that a restart of the
+	// daemon need not try again.
+	RunDir string
+	// Prober is a static binary that ends with exit code 0 when it is run with
+	// ProberArgs.
+	Prober     string
+	ProberArgs []string
+	// CgroupParent is where the throwaway container's cgroup is made.
+	CgroupParent string
+	Builder      *Builder
+}
+
+// verdict is what was found out about a binary; it holds for as long as the
+// binary and the machine are the same.
+type verdict struct {
+	Version int    `json:"version"`
+	Boot    string `json:"boot"`
+	Size    int64  `json:"size"`
+	ModTime int64  `json:"modTime"`
+	Root    string `json:"root"`
+	Systemd bool   `json:"systemd"`
+	Failure string `json:"failure,omitempty"` // "" when it works
+}
+
+const (
+	verdictVersion = 1
+	proveTimeout   = 15 * time.Second
+)
+
+// Choose returns the first candidate that works. What is wrong with those
+// before it is logged; when none works the error says it of all.
+func (c *Chooser) Choose(ctx context.Context, candidates ...*Runtime) (*Runtime, error) {
+	var errs []error
+	for _, r := range candidates {
+		log := logrus.WithContext(ctx).WithFields(logrus.Fields{"runtime": r.Name, "path": r.Path})
+		err := c.try(ctx, r)
+		if err == nil {
+			log.Info("OCI runtime chosen")
+			return r, nil
+		}
+		log.WithError(err).Warn("OCI runtime does not work on this machine")
+		errs = append(errs, fmt.Errorf("runtime %q: %w", r.Name, err))
+	}
+	return nil, fmt.Errorf("no OCI runtime works: %w", errors.Join(append(errs, errdefs.ErrUnavailable)...))
+}
+
+// try takes a kept verdict or comes to a new one.
+func (c *Chooser) try(ctx context.Context, r *Runtime) error {
+	want, err := facts(r)
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(c.RunDir, "runtime-"+filepath.Base(r.Path)+".json")
+	var kept verdict
+	if b, err := os.ReadFile(file); err == nil && json.Unmarshal(b, &kept) == nil {
+		failure := kept.Failure
+		kept.Failure = ""
+		if kept == want {
+			if failure != "" {
+				return errors.New(failure)
+			}
+			return nil
+		}
+	}
+	failure := c.prove(ctx, r)
+	if ctx.Err() != nil {
+		return errors.Join(failure, ctx.Err()) // says nothing of the runtime
+	}
+	if failure != nil {
+		want.Failure = failure.Error()
+	}
+	if b, err := json.Marshal(want); err == nil {
+		if err := atomicfile.Write(file, b, 0o600); err != nil {
+			logrus.WithContext(ctx).WithError(err).Warn("verdict on the OCI runtime is not kept")
+		}
+	}
+	return failure
+}
+
+func facts(r *Runtime) (verdict, error) {
+	info, err := os.Stat(r.Path)
+	if err != nil {
+		return verdict{}, err
+	}
+	id, err := boot.ID()
+	return verdict{
+		Version: verdictVersion, Boot: id, Size: info.Size(), ModTime: info.ModTime().UnixNano(), Root: r.Root, Systemd: r.SystemdCgroup,
+	}, err
+}
+
+// prove runs the prober in a container of its own and removes all traces.
+func (c *Chooser) prove(ctx context.Context, r *Runtime) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, proveTimeout)
+	defer cancel()
+	bundle, err := os.MkdirTemp(c.RunDir, "prove-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(bundle)) }()
+	id := ids.New()
+	if err := c.proofBundle(r, bundle, id); err != nil {
+		return err
+	}
+	if _, err := r.call(ctx, nil, "run", "--bundle", bundle, id); err != nil {
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), proveTimeout)
+		defer cancel()
+		_ = r.Delete(cleanup, id, true) // usually there is nothing to delete
+		return err
+	}
+	return nil
+}
+
+func (c *Chooser) proofBundle(r *Runtime, bundle, id string) error {
+	rootfs := filepath.Join(bundle, "rootfs")
+	if err := os.Mkdir(rootfs, 0o755); err != nil {
+		return err
+	}
+	cgroup, _ := r.CgroupsPath(c.CgroupParent, id)
+	res, err := c.Builder.Build(Input{
+		Args: append([]string{"/prober"}, c.ProberArgs...), Env: []string{"PATH=/"}, Cwd: "/", RootFS: rootfs, CgroupsPath: cgroup,
+		Namespaces: Namespaces{NewPID: true},
+		Mounts:     []Mount{{Source: c.Prober, Destination: "/prober", ReadOnly: true}},
+	})
+	if err != nil {
+		return err
+	}
+	// A network of its own, empty, as containers always join one.
+	res.Spec.Linux.Namespaces = append(res.Spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace}, specs.LinuxNamespace{Type: specs.IPCNamespace})
+	b, err := Encode(res.Spec)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(bundle, "config.json"), b, 0o600)
+}

@@ -1,0 +1,390 @@
+package oci
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func testHost() Host {
+	return Host{
+		CgroupV2: true, Hugetlb: true, SwapAccounting: true, Seccomp: true,
+		Capabilities: append(DefaultCapabilities(), "CAP_NET_ADMIN", "CAP_SYS_ADMIN"),
+		HardRlimits:  map[string]uint64{"RLIMIT_NOFILE": 1000},
+	}
+}
+
+func testInput() Input {
+	return Input{
+		Args: []string{"/bin/sh"}, Env: []string{"PATH=/bin"}, Cwd: "/", RootFS: "/r", CgroupsPath: "/pod/c",
+		Namespaces: Namespaces{Net: "/ns/net", IPC: "/ns/ipc", UTS: "/ns/uts", NewPID: true},
+		Files:      Files{Hosts: "/f/hosts", Hostname: "/f/hostname", ResolvConf: "/f/resolv.conf", Shm: "/f/shm"},
+		Security:   &cri.LinuxContainerSecurityContext{},
+	}
+}
+
+func mustBuild(t *testing.T, h Host, in Input) *Result {
+	t.Helper()
+	r, err := NewBuilder(h, Defaults{}).Build(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func destinations(s *specs.Spec) []string {
+	var out []string
+	for _, m := range s.Mounts {
+		out = append(out, m.Destination)
+	}
+	return out
+}
+
+func mountAt(s *specs.Spec, dst string) *specs.Mount {
+	for i := range s.Mounts {
+		if s.Mounts[i].Destination == dst {
+			return &s.Mounts[i]
+		}
+	}
+	return nil
+}
+
+func TestCapabilities(t *testing.T) {
+	def := DefaultCapabilities()
+	host := testHost().Capabilities
+	with := func(extra ...string) []string { return append(slices.Clone(def), extra...) }
+	for name, tc := range map[string]struct {
+		sc       *cri.LinuxContainerSecurityContext
+		want     []string
+		ambient  []string
+		warnings int
+	}{
+		"none":             {sc: nil, want: def},
+		"add":              {sc: caps([]string{"net_admin"}, nil, nil), want: with("CAP_NET_ADMIN")},
+		"add prefixed":     {sc: caps([]string{"CAP_NET_ADMIN"}, nil, nil), want: with("CAP_NET_ADMIN")},
+		"add twice":        {sc: caps([]string{"NET_ADMIN", "CAP_NET_ADMIN"}, nil, nil), want: with("CAP_NET_ADMIN")},
+		"add not held":     {sc: caps([]string{"SYS_TIME"}, nil, nil), want: def, warnings: 1},
+		"add all":          {sc: caps([]string{"ALL"}, nil, nil), want: host},
+		"add all but one":  {sc: caps([]string{"all"}, []string{"SYS_ADMIN"}, nil), want: with("CAP_NET_ADMIN")},
+		"drop all":         {sc: caps(nil, []string{"ALL"}, nil), want: nil},
+		"drop all add one": {sc: caps([]string{"KILL"}, []string{"ALL"}, nil), want: []string{"CAP_KILL"}},
+		"ambient":          {sc: caps(nil, []string{"ALL"}, []string{"NET_ADMIN"}), want: []string{"CAP_NET_ADMIN"}, ambient: []string{"CAP_NET_ADMIN"}},
+		"ambient not held": {sc: caps(nil, []string{"ALL"}, []string{"SYS_TIME"}), want: nil},
+		"privileged":       {sc: &cri.LinuxContainerSecurityContext{Privileged: true}, want: host},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := testInput()
+			in.Security = tc.sc
+			r := mustBuild(t, testHost(), in)
+			c := r.Spec.Process.Capabilities
+			want := slices.Clone(tc.want)
+			slices.Sort(want)
+			for set, got := range map[string][]string{"bounding": c.Bounding, "effective": c.Effective, "permitted": c.Permitted} {
+				if !slices.Equal(got, want) {
+					t.Errorf("%s: got %v, want %v", set, got, want)
+				}
+			}
+			if !slices.Equal(c.Ambient, tc.ambient) || !slices.Equal(c.Inheritable, tc.ambient) {
+				t.Errorf("ambient %v, inheritable %v, want both %v", c.Ambient, c.Inheritable, tc.ambient)
+			}
+			if len(r.Warnings) != tc.warnings {
+				t.Errorf("warnings: %q", r.Warnings)
+			}
+		})
+	}
+}
+
+func caps(add, drop, ambient []string) *cri.LinuxContainerSecurityContext {
+	return &cri.LinuxContainerSecurityContext{Capabilities: &cri.Capability{AddCapabilities: add, DropCapabilities: drop, AddAmbientCapabilities: ambient}}
+}
+
+func TestRejected(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*Input)
+		class  func(error) bool
+		says   string
+	}{
+		"unknown capability": {func(in *Input) { in.Security = caps([]string{"FLY"}, nil, nil) }, errdefs.IsInvalidArgument, `"FLY"`},
+		"no command":         {func(in *Input) { in.Args = nil }, errdefs.IsInvalidArgument, "no command"},
+		"NUL in args":        {func(in *Input) { in.Args = []string{"a\x00b"} }, errdefs.IsInvalidArgument, "NUL"},
+		"env not UTF-8":      {func(in *Input) { in.Env = []string{"A=\xff"} }, errdefs.IsInvalidArgument, `env "A"`},
+		"relative cwd":       {func(in *Input) { in.Cwd = "tmp" }, errdefs.IsInvalidArgument, "working directory"},
+		"cwd climbs":         {func(in *Input) { in.Cwd = "/a/../../etc" }, errdefs.IsInvalidArgument, "working directory"},
+		"masked path":        {func(in *Input) { in.Security.MaskedPaths = []string{"proc"} }, errdefs.IsInvalidArgument, "masked_paths[0]"},
+		"negative shares":    {func(in *Input) { in.Resources = &cri.LinuxContainerResources{CpuShares: -2} }, errdefs.IsInvalidArgument, "cpu_shares"},
+		"cpuset":             {func(in *Input) { in.Resources = &cri.LinuxContainerResources{CpusetCpus: "0\n1"} }, errdefs.IsInvalidArgument, "cpuset_cpus"},
+		"unified cgroup.": {func(in *Input) {
+			in.Resources = &cri.LinuxContainerResources{Unified: map[string]string{"cgroup.procs": "1"}}
+		}, errdefs.IsInvalidArgument, "cgroup.procs"},
+		"unified path": {func(in *Input) {
+			in.Resources = &cri.LinuxContainerResources{Unified: map[string]string{"../memory.max": "1"}}
+		}, errdefs.IsInvalidArgument, "unified"},
+		"page size": {func(in *Input) {
+			in.Resources = &cri.LinuxContainerResources{HugepageLimits: []*cri.HugepageLimit{{PageSize: "../x"}}}
+		}, errdefs.IsInvalidArgument, "page_size"},
+		"AppArmor missing": {func(in *Input) {
+			in.Security.Apparmor = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: "p"}
+		}, errdefs.IsFailedPrecondition, "AppArmor"},
+		"SELinux missing":      {func(in *Input) { in.Security.SelinuxOptions = &cri.SELinuxOption{Level: "s0"} }, errdefs.IsFailedPrecondition, "SELinux"},
+		"seccomp profile JSON": {func(in *Input) { in.Security.Seccomp = localSeccomp("/p"); in.SeccompProfile = []byte("{") }, errdefs.IsInvalidArgument, `"/p"`},
+		"seccomp relative":     {func(in *Input) { in.Security.Seccomp = localSeccomp("p") }, errdefs.IsInvalidArgument, "absolute"},
+		"seccomp legacy":       {func(in *Input) { in.Security.SeccompProfilePath = "what" }, errdefs.IsInvalidArgument, "seccomp_profile_path"},
+		"device path relative": {func(in *Input) { in.Devices = []Device{{LinuxDevice: specs.LinuxDevice{Path: "dev/x"}}} }, errdefs.IsInvalidArgument, "device path"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := testInput()
+			tc.change(&in)
+			_, err := NewBuilder(testHost(), Defaults{}).Build(in)
+			if err == nil || !tc.class(err) || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func localSeccomp(path string) *cri.SecurityProfile {
+	return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: path}
+}
+
+func TestSeccomp(t *testing.T) {
+	for name, tc := range map[string]struct {
+		sc   *cri.LinuxContainerSecurityContext
+		want bool
+	}{
+		"absent":           {&cri.LinuxContainerSecurityContext{}, false},
+		"runtime default":  {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}}, true},
+		"legacy default":   {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "runtime/default"}, true},
+		"present one wins": {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}, SeccompProfilePath: "runtime/default"}, false},
+		"privileged":       {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}, Privileged: true}, false},
+		"of the node":      {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "localhost//p.json"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := testInput()
+			in.Security = tc.sc
+			in.SeccompProfile = []byte(`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["chmod"],"action":"SCMP_ACT_ERRNO"}]}`)
+			s := mustBuild(t, testHost(), in).Spec.Linux.Seccomp
+			if (s != nil) != tc.want {
+				t.Errorf("got %v", s)
+			}
+		})
+	}
+}
+
+// The profile allows more to who has more capabilities, so the cache must tell
+// the sets apart.
+func TestSeccompByCapabilities(t *testing.T) {
+	b := NewBuilder(testHost(), Defaults{})
+	allows := func(add []string, call string) bool {
+		in := testInput()
+		in.Security = caps(add, nil, nil)
+		in.Security.Seccomp = &cri.SecurityProfile{}
+		r, err := b.Build(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(r.Spec.Linux.Seccomp.Syscalls, func(s specs.LinuxSyscall) bool {
+			return s.Action == specs.ActAllow && len(s.Args) == 0 && slices.Contains(s.Names, call)
+		})
+	}
+	for range 2 {
+		if allows(nil, "mount") || !allows([]string{"SYS_ADMIN"}, "mount") {
+			t.Error("mount must be allowed with SYS_ADMIN and only then")
+		}
+	}
+}
+
+func TestMounts(t *testing.T) {
+	in := testInput()
+	in.Mounts = []Mount{
+		{Source: "/h/b", Destination: "/data/sub/deep"},
+		{Source: "/h/a", Destination: "/data", ReadOnly: true, RecursiveReadOnly: true},
+		{Source: "/h/hosts", Destination: "/etc/hosts"},
+		{Source: "/h/slave", Destination: "/slave", Propagation: cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER, Options: []string{"noexec"}},
+	}
+	s := mustBuild(t, testHost(), in).Spec
+	if got := mountAt(s, "/etc/hosts"); got.Source != "/h/hosts" {
+		t.Errorf("the pod's hosts file is mounted over the request's: %v", got)
+	}
+	d := destinations(s)
+	if slices.Index(d, "/data") > slices.Index(d, "/data/sub/deep") || len(slices.Compact(slices.Sorted(slices.Values(d)))) != len(d) {
+		t.Errorf("order of %v", d)
+	}
+	if got := mountAt(s, "/data"); !slices.Contains(got.Options, "rro") || s.Version != versionRecursive {
+		t.Errorf("recursive read-only: %v in version %s", got, s.Version)
+	}
+	if got := mountAt(s, "/slave"); !slices.Contains(got.Options, "rslave") || !slices.Contains(got.Options, "noexec") || s.Linux.RootfsPropagation != "rslave" {
+		t.Errorf("propagation: %v, root file system %s", got, s.Linux.RootfsPropagation)
+	}
+	if got := mountAt(s, "/sys"); !slices.Contains(got.Options, "ro") {
+		t.Errorf("sysfs: %v", got)
+	}
+}
+
+func TestHostSysReplacesCgroup(t *testing.T) {
+	in := testInput()
+	in.Mounts = []Mount{{Source: "/sys", Destination: "/sys/"}}
+	if d := destinations(mustBuild(t, testHost(), in).Spec); slices.Contains(d, "/sys/fs/cgroup") || slices.Contains(d, "/sys") {
+		t.Errorf("mounted: %v", d)
+	}
+}
+
+func TestPrivileged(t *testing.T) {
+	in := testInput()
+	in.Security = &cri.LinuxContainerSecurityContext{Privileged: true, MaskedPaths: []string{"/proc/kcore"}, ReadonlyPaths: []string{"/proc/sys"}}
+	s := mustBuild(t, testHost(), in).Spec
+	if len(s.Linux.MaskedPaths)+len(s.Linux.ReadonlyPaths) != 0 {
+		t.Error("paths are hidden")
+	}
+	if d := s.Linux.Resources.Devices; len(d) != 1 || !d[0].Allow {
+		t.Errorf("device rules %v", d)
+	}
+	if m := mountAt(s, "/sys"); slices.Contains(m.Options, "ro") {
+		t.Errorf("sysfs %v", m)
+	}
+	if slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace }) {
+		t.Error("cgroup namespace")
+	}
+}
+
+func TestDefaultsWithoutSecurityContext(t *testing.T) {
+	in := testInput()
+	in.Security = nil
+	s := mustBuild(t, testHost(), in).Spec
+	if !slices.Contains(s.Linux.MaskedPaths, "/proc/kcore") || !slices.Contains(s.Linux.ReadonlyPaths, "/proc/sys") {
+		t.Error("nothing is hidden")
+	}
+	if s.Version != versionBase {
+		t.Errorf("version %s", s.Version)
+	}
+	if d := s.Linux.Resources.Devices; len(d) != 1 || d[0].Allow {
+		t.Errorf("device rules %v", d)
+	}
+}
+
+func TestResources(t *testing.T) {
+	r := &cri.LinuxContainerResources{
+		CpuShares: 512, CpuQuota: 20000, CpuPeriod: 100000, MemoryLimitInBytes: 1 << 26, CpusetCpus: "0-1,3",
+		OomScoreAdj: -998, HugepageLimits: []*cri.HugepageLimit{{PageSize: "2MB", Limit: 1 << 21}}, Unified: map[string]string{"memory.high": "1"},
+	}
+	in := testInput()
+	in.Resources = r
+	res := mustBuild(t, testHost(), in)
+	l := res.Spec.Linux.Resources
+	if *l.CPU.Shares != 512 || *l.CPU.Quota != 20000 || *l.CPU.Period != 100000 || l.CPU.Cpus != "0-1,3" {
+		t.Errorf("cpu %+v", l.CPU)
+	}
+	if *l.Memory.Limit != 1<<26 || *l.Memory.Swap != 1<<26 {
+		t.Errorf("memory %+v", l.Memory)
+	}
+	if len(l.HugepageLimits) != 1 || l.Unified["memory.high"] != "1" {
+		t.Errorf("hugepages %v, unified %v", l.HugepageLimits, l.Unified)
+	}
+	// The daemon has no CAP_SYS_RESOURCE here and is at 0 itself.
+	if *res.Spec.Process.OOMScoreAdj != 0 || len(res.Warnings) != 1 {
+		t.Errorf("oom_score_adj %d, warnings %q", *res.Spec.Process.OOMScoreAdj, res.Warnings)
+	}
+
+	h := testHost()
+	h.CgroupV2, h.Hugetlb, h.SwapAccounting = false, false, false
+	h.Capabilities = append(h.Capabilities, "CAP_SYS_RESOURCE")
+	res = mustBuild(t, h, in)
+	l = res.Spec.Linux.Resources
+	if l.Unified != nil || l.HugepageLimits != nil || l.Memory.Swap != nil || len(res.Warnings) != 2 {
+		t.Errorf("on v1: %+v, warnings %q", l, res.Warnings)
+	}
+	if *res.Spec.Process.OOMScoreAdj != -998 {
+		t.Errorf("oom_score_adj %d", *res.Spec.Process.OOMScoreAdj)
+	}
+}
+
+func TestRlimitsWithinTheDaemons(t *testing.T) {
+	d := Defaults{Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 4096, Hard: 8192}}, PidsLimit: 7}
+	r, err := NewBuilder(testHost(), d).Build(testInput())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := r.Spec.Process.Rlimits[0]; l.Soft != 1000 || l.Hard != 1000 || len(r.Warnings) != 1 {
+		t.Errorf("%+v, %q", l, r.Warnings)
+	}
+	if d.Rlimits[0].Hard != 8192 {
+		t.Error("the defaults were changed")
+	}
+	if *r.Spec.Linux.Resources.Pids.Limit != 7 {
+		t.Error("no pids limit")
+	}
+}
+
+func TestAllowAnnotations(t *testing.T) {
+	got := AllowAnnotations([]string{"run.oci.", "org.systemd.", ""},
+		map[string]string{"run.oci.a": "1", "other": "x", "org.systemd.property.ExecStart": "x"}, map[string]string{"run.oci.a": "2"})
+	if len(got) != 1 || got["run.oci.a"] != "2" {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestCheckMount(t *testing.T) {
+	for name, m := range map[string]*cri.Mount{
+		"relative destination": {ContainerPath: "a", HostPath: "/a"},
+		"climbing destination": {ContainerPath: "/a/../b", HostPath: "/a"},
+		"root":                 {ContainerPath: "/", HostPath: "/a"},
+		"relative source":      {ContainerPath: "/a", HostPath: "a"},
+		"no source":            {ContainerPath: "/a"},
+		"image and path":       {ContainerPath: "/a", HostPath: "/a", Image: &cri.ImageSpec{Image: "i"}},
+		"rro writable":         {ContainerPath: "/a", HostPath: "/a", RecursiveReadOnly: true},
+		"rro shared":           {ContainerPath: "/a", HostPath: "/a", Readonly: true, RecursiveReadOnly: true, Propagation: 2},
+		"propagation":          {ContainerPath: "/a", HostPath: "/a", Propagation: 9},
+		"option":               {ContainerPath: "/a", HostPath: "/a", MountOptions: []string{"suid"}},
+	} {
+		if err := CheckMount(m); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := CheckMount(&cri.Mount{ContainerPath: "/a/", HostPath: "/a", Readonly: true, MountOptions: []string{"noexec"}}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEncodeIsAConfig(t *testing.T) {
+	in := testInput()
+	in.Security.Seccomp = &cri.SecurityProfile{}
+	b, err := Encode(mustBuild(t, testHost(), in).Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s specs.Spec
+	if err := json.Unmarshal(b, &s); err != nil || s.Linux.Seccomp == nil || s.Process.Args[0] != "/bin/sh" {
+		t.Errorf("%v: %s", err, b)
+	}
+}
+
+func BenchmarkBuildAndEncode(b *testing.B) {
+	builder, in := NewBuilder(testHost(), Defaults{}), testInput()
+	in.Security.Seccomp = &cri.SecurityProfile{}
+	b.ReportAllocs()
+	for b.Loop() {
+		r, err := builder.Build(in)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := Encode(r.Spec); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func TestKnownFlaw(t *testing.T) {
+	for line, flawed := range map[string]bool{
+		"runc version 1.1.15": true, "runc version 1.2.7": true, "runc version 1.2.8": false, "runc version 1.3.2": true, "runc version 1.3.3": false,
+		"runc version 1.4.0-rc.2": true, "runc version 1.4.0-rc.3": false, "runc version 1.4.0": false, "runc version 1.5.2": false, "runc version 1.0.0-rc10": true,
+		"runc version 2.0.0": false, "crun version 1.4.3": true, "crun version 1.8.1": false, "crun version 0.21": true, "runsc version x": false,
+	} {
+		if got := KnownFlaw(line) != ""; got != flawed {
+			t.Errorf("%s: %v", line, got)
+		}
+	}
+}
