@@ -118,3 +118,13 @@ func (t *Tree) freeze(p, state string) {
 		_ = os.WriteFile(filepath.Join(dir, "freezer.state"), []byte(state), 0)
 	}
 }
+
+// Add moves a process with all its threads into a cgroup that exists.
+func (t *Tree) Add(p string, pid int) error {
+	for _, root := range t.roots {
+		if err := os.WriteFile(filepath.Join(root, p, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+			return fmt.Errorf("move pid %d to cgroup %s: %w", pid, p, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/image"
+	"github.com/criserver/criserver/sandbox"
+)
+
+// podAdapter shows pods to containers. pods is set once wiring is complete, as
+// each of the two needs the other.
+type podAdapter struct{ pods *sandbox.Manager }
+
+func (a *podAdapter) Pod(id string) (container.Pod, error) {
+	p, err := a.pods.Get(id)
+	if err != nil {
+		return container.Pod{}, err
+	}
+	return container.Pod{
+		ID:             p.ID,
+		Ready:          p.Ready,
+		Config:         p.Config,
+		RuntimeHandler: p.RuntimeHandler,
+		CgroupParent:   p.CgroupParent,
+		NetNS:          p.Namespaces.Net,
+		IPCNS:          p.Namespaces.IPC,
+		UTSNS:          p.Namespaces.UTS,
+		PIDNS:          p.Namespaces.PID,
+		UserNS:         p.Namespaces.User,
+		Hosts:          p.Hosts,
+		Hostname:       p.Hostname,
+		ResolvConf:     p.ResolvConf,
+		Shm:            p.Shm,
+	}, nil
+}
+
+// imageAdapter shows images to containers.
+type imageAdapter struct{ images *image.Manager }
+
+func (a imageAdapter) Image(ref string) (container.Image, error) {
+	img, err := a.images.Get(ref)
+	if err != nil {
+		return container.Image{}, err
+	}
+	name := img.ID.String()
+	if len(img.RepoTags) > 0 {
+		name = img.RepoTags[0]
+	}
+	return container.Image{ID: img.ID.String(), Ref: name, Config: img.Config.Config}, nil
+}
+
+func (a imageAdapter) Mount(ctx context.Context, imageID, containerID, target string) error {
+	_, err := a.images.MountRootFS(ctx, digest.Digest(imageID), containerID, target)
+	return err
+}
+
+func (a imageAdapter) Unmount(ctx context.Context, containerID string) error {
+	return a.images.UnmountRootFS(ctx, containerID)
+}

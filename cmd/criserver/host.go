@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sort"
+
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+	"github.com/sirupsen/logrus"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/config"
+	"github.com/criserver/criserver/internal/cgroup"
+	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/sandbox"
+)
+
+// host is what was found out about the machine, with the defaults that follow
+// from it.
+type host struct {
+	cgroups       *cgroup.Tree
+	facts         oci.Host
+	driver        sandbox.CgroupDriver
+	cgroupParent  string
+	monitorCgroup string
+	monitor       string // the monitor's binary
+}
+
+func detectHost(cfg config.Config) (*host, error) {
+	h := &host{driver: sandbox.CgroupDriver(cfg.CgroupDriver), cgroupParent: cfg.CgroupParent, monitorCgroup: cfg.Monitor.Cgroup}
+	var err error
+	if h.monitor, err = findMonitor(cfg); err != nil {
+		return nil, err
+	}
+	if h.cgroups, err = cgroup.Open(); err != nil {
+		return nil, err
+	}
+	if h.facts, err = oci.DetectHost(h.cgroups); err != nil {
+		return nil, err
+	}
+	if cfg.CgroupDriver == "auto" {
+		h.driver = sandbox.Cgroupfs
+		if h.cgroups.V2() && underSystemd() {
+			h.driver = sandbox.Systemd
+		}
+	}
+	if h.driver == sandbox.Systemd {
+		return h, h.underSystemd()
+	}
+	if h.cgroupParent == "" {
+		h.cgroupParent = "/criserver"
+	}
+	if h.monitorCgroup == "" {
+		h.monitorCgroup = h.cgroupParent + "-monitors"
+	}
+	return h, nil
+}
+
+// underSystemd is the check that sd_booted(3) makes.
+func underSystemd() bool {
+	info, err := os.Lstat("/run/systemd/system")
+	return err == nil && info.IsDir()
+}
+
+// underSystemd completes the defaults for the systemd driver. The monitors live
+// below the daemon's own unit, which must have Delegate=yes and
+// KillMode=process. As a cgroup with children that have controllers may hold no
+// process itself, the daemon moves into a leaf beside theirs.
+func (h *host) underSystemd() error {
+	if !h.cgroups.V2() {
+		return errors.New("cgroup_driver: systemd needs the unified cgroup hierarchy, which this machine does not have")
+	}
+	if h.cgroupParent == "" {
+		h.cgroupParent = "criserver.slice"
+	}
+	if h.monitorCgroup != "" {
+		return nil
+	}
+	own, err := h.cgroups.Of(os.Getpid())
+	if err != nil {
+		return err
+	}
+	if filepath.Base(own) == "daemon" { // the process was replaced in place
+		own = filepath.Dir(own)
+	}
+	if err := h.cgroups.Make(filepath.Join(own, "daemon")); err != nil {
+		return err
+	}
+	h.monitorCgroup = filepath.Join(own, "monitors")
+	return h.cgroups.Add(filepath.Join(own, "daemon"), os.Getpid())
+}
+
+// runtimes are the runtime handlers.
+type runtimes struct {
+	byName      map[string]*oci.Runtime
+	defaultName string
+	builder     *oci.Builder
+	handlers    []*cri.RuntimeHandler
+}
+
+func (r *runtimes) known(name string) bool { return name == "" || r.byName[name] != nil }
+
+func (r *runtimes) names() []string {
+	names := make([]string, 0, len(r.byName))
+	for n := range r.byName {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	return names
+}
+
+// chooseRuntimes collects the handlers: those of the configuration and the
+// well-known ones in the PATH. The default is proved to work.
+func chooseRuntimes(ctx context.Context, cfg config.Config, h *host) (*runtimes, error) {
+	r := &runtimes{byName: make(map[string]*oci.Runtime), defaultName: cfg.DefaultRuntime}
+	r.builder = oci.NewBuilder(h.facts, oci.Defaults{Capabilities: cfg.Container.Capabilities, PidsLimit: cfg.Container.PidsLimit})
+	for name, rt := range cfg.Runtimes {
+		r.byName[name] = &oci.Runtime{
+			Name: name, Path: rt.Path, Root: rt.Root, SystemdCgroup: h.driver == sandbox.Systemd, AllowedAnnotations: rt.AllowedAnnotations,
+		}
+	}
+	for _, name := range config.BuiltinHandlers {
+		path, err := exec.LookPath(name)
+		if err == nil && r.byName[name] == nil {
+			r.byName[name] = &oci.Runtime{Name: name, Path: path, Root: filepath.Join(cfg.RunDir, "runtimes", name), SystemdCgroup: h.driver == sandbox.Systemd}
+		}
+	}
+	for _, rt := range r.byName {
+		if err := os.MkdirAll(rt.Root, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.chooseDefault(ctx, cfg, h); err != nil {
+		return nil, err
+	}
+	r.probeFeatures(ctx)
+	return r, nil
+}
+
+// chooseDefault takes the first handler that really runs something.
+func (r *runtimes) chooseDefault(ctx context.Context, cfg config.Config, h *host) error {
+	var candidates []*oci.Runtime
+	for _, name := range []string{"crun", "runc"} {
+		if rt := r.byName[name]; rt != nil && r.defaultName == "" {
+			candidates = append(candidates, rt)
+		}
+	}
+	if r.defaultName != "" {
+		rt := r.byName[r.defaultName]
+		if rt == nil {
+			return fmt.Errorf("default_runtime: no binary %q is in the PATH and [runtimes.%s] names none", r.defaultName, r.defaultName)
+		}
+		candidates = append(candidates, rt)
+	}
+	if len(candidates) == 0 {
+		return errors.New("default_runtime: neither crun nor runc is in the PATH or in [runtimes]")
+	}
+	parent := h.cgroupParent
+	if h.driver != sandbox.Systemd {
+		if err := h.cgroups.Make(parent); err != nil {
+			return err
+		}
+		defer h.cgroups.Release(parent)
+	}
+	c := &oci.Chooser{RunDir: cfg.RunDir, Prober: h.monitor, ProberArgs: []string{"--version"}, CgroupParent: parent, Builder: r.builder}
+	rt, err := c.Choose(ctx, candidates...)
+	if err != nil {
+		return err
+	}
+	r.defaultName = rt.Name
+	if err := rt.WarnVersion(ctx); err != nil {
+		logrus.WithContext(ctx).WithError(err).Warn("version of the OCI runtime")
+	}
+	return nil
+}
+
+// probeFeatures asks every handler what it can do. One that does not answer is
+// listed without features.
+func (r *runtimes) probeFeatures(ctx context.Context) {
+	for _, name := range r.names() {
+		f, err := r.byName[name].Features(ctx)
+		if err != nil {
+			logrus.WithContext(ctx).WithError(err).WithField("runtime", name).Debug("features of the OCI runtime")
+		}
+		handler := &cri.RuntimeHandler{Name: name, Features: handlerFeatures(f)}
+		r.handlers = append(r.handlers, handler)
+		if name == r.defaultName {
+			r.handlers = append(r.handlers, &cri.RuntimeHandler{Name: "", Features: handler.GetFeatures()})
+		}
+	}
+}
+
+func handlerFeatures(f *features.Features) *cri.RuntimeHandlerFeatures {
+	if f == nil {
+		return &cri.RuntimeHandlerFeatures{}
+	}
+	return &cri.RuntimeHandlerFeatures{
+		RecursiveReadOnlyMounts: slices.Contains(f.MountOptions, "rro"),
+		// Pods with a user namespace of their own are refused as yet.
+		UserNamespaces: false,
+	}
+}
+
+// statusInfo is what a verbose Status adds.
+func statusInfo(cfg config.Config, h *host, r *runtimes) map[string]string {
+	b, err := json.Marshal(map[string]any{
+		"root": cfg.Root, "runDir": cfg.RunDir, "cgroupDriver": h.driver, "cgroupV2": h.cgroups.V2(), "cgroupParent": h.cgroupParent,
+		"defaultRuntime": r.defaultName, "runtimes": r.names(), "monitor": h.monitor, "monitorCgroup": h.monitorCgroup,
+		"cniConfDirs": cfg.CNI.ConfDirs, "cniBinDirs": cfg.CNI.BinDirs,
+	})
+	if err != nil {
+		return nil
+	}
+	return map[string]string{"config": string(b)}
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/config"
+)
+
+// claim takes the state directories for this process. The locks end with it,
+// however it ends.
+func claim(dirs ...string) ([]*os.File, error) {
+	var held []*os.File
+	for _, dir := range dirs {
+		f, err := claimOne(dir)
+		if err != nil {
+			return nil, errors.Join(err, closeAll(held))
+		}
+		held = append(held, f)
+	}
+	return held, nil
+}
+
+func claimOne(dir string) (*os.File, error) {
+	// Others may pass through, as mounts below belong to containers of other
+	// users, and may not look around.
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s is in use by another daemon: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+func closeAll(files []*os.File) error {
+	var errs []error
+	for _, f := range files {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// listen opens the socket. The lock on the run directory is held, so a socket
+// that is there already is a dead daemon's, unless somebody answers on it.
+func listen(cfg config.Config) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(cfg.Socket), 0o755); err != nil {
+		return nil, err
+	}
+	if c, err := net.Dial("unix", cfg.Socket); err == nil {
+		return nil, errors.Join(fmt.Errorf("socket %s: somebody answers on it", cfg.Socket), c.Close())
+	}
+	if err := os.Remove(cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	// The umask keeps others out from the first moment; nothing else makes
+	// files yet.
+	old := unix.Umask(0o117)
+	l, err := net.Listen("unix", cfg.Socket)
+	unix.Umask(old)
+	if err != nil || cfg.SocketGroup == "" {
+		return l, err
+	}
+	gid, err := groupID(cfg.SocketGroup)
+	if err == nil {
+		err = os.Chown(cfg.Socket, -1, gid)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("socket_group: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+func groupID(name string) (int, error) {
+	if gid, err := strconv.ParseUint(name, 10, 31); err == nil {
+		return int(gid), nil
+	}
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(g.Gid)
+}

@@ -1,0 +1,148 @@
+// Command criserver is the daemon: it serves the Kubernetes Container Runtime
+// Interface on a unix socket. `criserver help` lists its subcommands.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/criserver/criserver/config"
+)
+
+//go:generate go run -tags containers_image_openpgp . config --reference ../../docs/configuration.md
+
+// version is set by the linker.
+var version = "unknown"
+
+const usage = `criserver serves the Kubernetes Container Runtime Interface (CRI) on a unix socket.
+
+  criserver [flags]                      run the daemon
+  criserver config [flags]               print the configuration in force, with comments
+  criserver config --reference FILE      write the reference page of all keys
+  criserver version                      print the version
+
+Flags, which win over the files:
+  --config FILE    main configuration file (` + config.DefaultFile + `); drop-ins are FILE.d/*.toml
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdout)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "criserver:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	command := ""
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		command, args = args[0], args[1:]
+	}
+	switch command {
+	case "", "config":
+	case "version":
+		_, err := fmt.Fprintln(out, "criserver", version)
+		return err
+	case "help":
+		return flags(command, out).Parse([]string{"-h"})
+	default:
+		return fmt.Errorf("unknown command %q; see criserver help", command)
+	}
+	fs := flags(command, out)
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q; see criserver help", fs.Arg(0))
+	}
+	if command == "config" && fs.reference != "" {
+		return writeReference(fs.reference)
+	}
+	cfg, err := config.Load(config.Source{File: fs.file, Flags: fs.values})
+	if err != nil {
+		return err
+	}
+	if command == "config" {
+		return cfg.Print(out)
+	}
+	if err := setupLog(cfg); err != nil {
+		return err
+	}
+	limitMemory()
+	return runDaemon(ctx, cfg)
+}
+
+// flagSet is the command line: every key of the configuration, and the file.
+type flagSet struct {
+	*flag.FlagSet
+	file, reference string
+	values          map[string]string
+}
+
+func flags(command string, out io.Writer) *flagSet {
+	fs := &flagSet{FlagSet: flag.NewFlagSet("criserver", flag.ContinueOnError), values: make(map[string]string)}
+	fs.SetOutput(out)
+	fs.StringVar(&fs.file, "config", "", "")
+	if command == "config" {
+		fs.StringVar(&fs.reference, "reference", "", "")
+	}
+	for _, key := range config.Keys() {
+		fs.Func(config.FlagName(key), "", func(v string) error { fs.values[key] = v; return nil })
+	}
+	fs.Usage = func() {
+		fmt.Fprint(out, usage)
+		for _, key := range config.Keys() {
+			fmt.Fprintf(out, "  --%s\n        %s\n", config.FlagName(key), config.Help(key))
+		}
+	}
+	return fs
+}
+
+func writeReference(file string) error {
+	f, err := os.Create(filepath.Clean(file))
+	if err != nil {
+		return err
+	}
+	return errors.Join(config.Reference(f), f.Close())
+}
+
+// limitMemory makes the collector give memory back sooner than Go's default,
+// which lets the heap double: the daemon shares its node with what it runs.
+func limitMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+}
+
+func setupLog(cfg config.Config) error {
+	level, err := logrus.ParseLevel(cfg.LogLevel)
+	if err != nil {
+		return err
+	}
+	logrus.SetLevel(level)
+	logrus.SetOutput(os.Stderr)
+	logrus.AddHook(rpcHook{})
+	const stamp = "2006-01-02T15:04:05.000000Z07:00"
+	if cfg.LogFormat == "json" {
+		logrus.SetFormatter(&logrus.JSONFormatter{TimestampFormat: stamp})
+	} else {
+		logrus.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: stamp, DisableColors: true})
+	}
+	return nil
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/config"
+	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/image"
+	"github.com/criserver/criserver/internal/cgroup"
+	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/sandbox"
+	"github.com/criserver/criserver/sandbox/network"
+	"github.com/criserver/criserver/server"
+)
+
+// parts is the daemon put together. It is the only place that sees every
+// package.
+type parts struct {
+	images     *image.Manager
+	pods       *sandbox.Manager
+	containers *container.Manager
+	watcher    *proc.Watcher
+	spawner    *cgroup.Spawner
+	server     *server.Server
+}
+
+// runDaemon runs everything until ctx ends or a part of it fails.
+func runDaemon(ctx context.Context, cfg config.Config) error {
+	begun := time.Now()
+	locks, err := claim(cfg.Root, cfg.RunDir)
+	if err != nil {
+		return err
+	}
+	p, err := wire(ctx, cfg)
+	if err != nil {
+		return errors.Join(err, closeAll(locks))
+	}
+	err = p.run(ctx, cfg, begun)
+	return errors.Join(err, closeAll(locks))
+}
+
+// wire builds the parts; none of them does anything yet.
+func wire(ctx context.Context, cfg config.Config) (*parts, error) {
+	host, err := detectHost(cfg)
+	if err != nil {
+		return nil, err
+	}
+	rt, err := chooseRuntimes(ctx, cfg, host)
+	if err != nil {
+		return nil, err
+	}
+	p := &parts{spawner: cgroup.NewSpawner(host.cgroups, host.monitorCgroup)}
+	if p.watcher, err = proc.NewWatcher(); err != nil {
+		return nil, err
+	}
+	if p.images, err = image.New(imageConfig(cfg)); err != nil {
+		return nil, err
+	}
+	pods := &podAdapter{}
+	if p.containers, err = container.New(container.Config{
+		RunDir:         cfg.RunDir,
+		Pods:           pods,
+		Images:         imageAdapter{p.images},
+		Monitors:       &conmon.Launcher{Path: host.monitor, Starter: p.spawner, Watcher: p.watcher},
+		Cgroups:        host.cgroups,
+		Watcher:        p.watcher,
+		Runtimes:       rt.byName,
+		DefaultRuntime: rt.defaultName,
+		Builder:        rt.builder,
+	}); err != nil {
+		return nil, err
+	}
+	if p.pods, err = sandbox.New(podConfig(cfg, host, rt, p.containers)); err != nil {
+		return nil, err
+	}
+	pods.pods = p.pods
+	p.server = server.New(serverConfig(cfg, host, rt, p))
+	return p, nil
+}
+
+// run restores what an earlier daemon left, then serves.
+func (p *parts) run(ctx context.Context, cfg config.Config, begun time.Time) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.watcher.Run(ctx) })
+	g.Go(func() error { return p.spawner.Run(ctx) })
+	g.Go(func() error {
+		if err := p.restore(ctx); err != nil {
+			return err
+		}
+		g.Go(func() error { return p.images.Run(ctx) })
+		g.Go(func() error { return p.pods.Run(ctx) })
+		g.Go(func() error { return p.containers.Run(ctx) })
+		l, err := listen(cfg)
+		if err != nil {
+			return err
+		}
+		logrus.WithFields(logrus.Fields{
+			"socket": cfg.Socket, "version": version, "pods": len(p.pods.List()), "containers": len(p.containers.List()),
+			"duration": time.Since(begun).Round(time.Millisecond).String(),
+		}).Info("serving")
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+		defer func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) }()
+		return p.server.Serve(ctx, l)
+	})
+	return g.Wait()
+}
+
+// restore goes from the ground up: containers stand on pods and images.
+func (p *parts) restore(ctx context.Context) error {
+	if err := p.images.Restore(ctx); err != nil {
+		return fmt.Errorf("restore images: %w", err)
+	}
+	if err := p.pods.Restore(ctx); err != nil {
+		return fmt.Errorf("restore pods: %w", err)
+	}
+	if err := p.containers.Restore(ctx); err != nil {
+		return fmt.Errorf("restore containers: %w", err)
+	}
+	known := make(map[string]bool)
+	for _, c := range p.containers.List() {
+		known[c.ID] = true
+	}
+	if err := p.images.Sweep(ctx, func(id string) bool { return known[id] }); err != nil {
+		logrus.WithContext(ctx).WithError(err).Warn("sweep of writable layers without container")
+	}
+	return nil
+}
+
+func imageConfig(cfg config.Config) image.Config {
+	return image.Config{
+		Root:              cfg.Root,
+		RunRoot:           cfg.RunDir,
+		RegistriesConf:    cfg.Image.RegistriesConf,
+		RegistriesConfDir: cfg.Image.RegistriesConfDir,
+		PolicyPath:        cfg.Image.Policy,
+		AuthFile:          cfg.Image.AuthFile,
+		PinnedImages:      cfg.Image.Pinned,
+		MaxParallelLayers: cfg.Image.ParallelLayers,
+		ProgressWindow:    cfg.Image.ProgressWindow,
+		Limits: image.Limits{
+			Layers: cfg.Image.MaxLayers, Entries: cfg.Image.MaxLayerEntries, LayerBytes: cfg.Image.MaxLayerBytes,
+		},
+	}
+}
+
+func podConfig(cfg config.Config, host *host, rt *runtimes, containers sandbox.Containers) sandbox.Config {
+	return sandbox.Config{
+		RunDir: cfg.RunDir,
+		CNI: network.Config{
+			ConfDirs: cfg.CNI.ConfDirs, BinDirs: cfg.CNI.BinDirs, DefaultNetwork: cfg.CNI.DefaultNetwork,
+		},
+		Containers:     containers,
+		Cgroups:        host.cgroups,
+		KnownHandler:   rt.known,
+		HandlerNames:   rt.names,
+		CgroupDriver:   host.driver,
+		CgroupParent:   host.cgroupParent,
+		AllowedSysctls: cfg.Pod.AllowedSysctls,
+		PausePath:      host.monitor,
+		ShmSize:        cfg.Pod.ShmSize,
+		StopGrace:      cfg.Pod.StopGrace,
+	}
+}
+
+func serverConfig(cfg config.Config, host *host, rt *runtimes, p *parts) server.Config {
+	driver := cri.CgroupDriver_CGROUPFS
+	if host.driver == sandbox.Systemd {
+		driver = cri.CgroupDriver_SYSTEMD
+	}
+	return server.Config{
+		Version: version, Pods: p.pods, Containers: p.containers, Images: p.images,
+		CgroupDriver: driver, Handlers: rt.handlers, Features: &cri.RuntimeFeatures{SupplementalGroupsPolicy: true},
+		Info: statusInfo(cfg, host, rt),
+	}
+}
+
+// findMonitor returns the monitor's binary: the configured one, or conmon
+// beside the daemon, or at its place in a package.
+func findMonitor(cfg config.Config) (string, error) {
+	candidates := []string{cfg.Monitor.Path}
+	if cfg.Monitor.Path == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return "", err
+		}
+		candidates = []string{filepath.Join(filepath.Dir(self), "conmon"), "/usr/libexec/criserver/conmon"}
+	}
+	for _, c := range candidates {
+		if info, err := os.Stat(c); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return c, nil
+		}
+	}
+	return "", fmt.Errorf("monitor.path: no executable monitor at %v", candidates)
+}

@@ -1,0 +1,117 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+)
+
+// maxSocketPath is the size of sockaddr_un's path less its final NUL.
+const maxSocketPath = 107
+
+var handlerName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$`)
+
+// checker collects offences, each with the file it came from.
+type checker struct {
+	origin map[string]string
+	errs   []error
+}
+
+func (k *checker) must(ok bool, key, rule string, args ...any) {
+	if ok {
+		return
+	}
+	from := k.origin[key]
+	if from == "" {
+		from = "default"
+	}
+	k.errs = append(k.errs, fmt.Errorf("%s: %s: %s", from, key, fmt.Sprintf(rule, args...)))
+}
+
+func (k *checker) path(key, p string, mayBeEmpty bool) {
+	if p == "" && mayBeEmpty {
+		return
+	}
+	k.must(filepath.IsAbs(p) && filepath.Clean(p) == p, key, "must be an absolute path without . and .., is %q", p)
+}
+
+func (k *checker) positive(key string, v int64) {
+	k.must(v > 0, key, "must be greater than 0, is %d", v)
+}
+
+func (k *checker) oneOf(key, v string, allowed ...string) {
+	k.must(slices.Contains(allowed, v), key, "must be one of %s; is %q", strings.Join(allowed, ", "), v)
+}
+
+func (c *Config) check(origin map[string]string) error {
+	k := &checker{origin: origin}
+	k.path("root", c.Root, false)
+	k.path("run_dir", c.RunDir, false)
+	k.path("socket", c.Socket, false)
+	k.must(len(c.Socket) <= maxSocketPath, "socket", "must have at most %d characters, has %d", maxSocketPath, len(c.Socket))
+	_, err := logrus.ParseLevel(c.LogLevel)
+	k.must(err == nil, "log_level", "must be one of trace, debug, info, warning, error; is %q", c.LogLevel)
+	k.oneOf("log_format", c.LogFormat, "text", "json")
+	k.oneOf("cgroup_driver", c.CgroupDriver, "auto", "cgroupfs", "systemd")
+	c.checkCNI(k)
+	c.checkImage(k)
+	c.checkDefaults(k)
+	c.checkRuntimes(k)
+	return errors.Join(k.errs...)
+}
+
+func (c *Config) checkCNI(k *checker) {
+	k.must(len(c.CNI.ConfDirs) > 0, "cni.conf_dirs", "must name at least one directory")
+	k.must(len(c.CNI.BinDirs) > 0, "cni.bin_dirs", "must name at least one directory")
+	for _, d := range c.CNI.ConfDirs {
+		k.path("cni.conf_dirs", d, false)
+	}
+	for _, d := range c.CNI.BinDirs {
+		k.path("cni.bin_dirs", d, false)
+	}
+}
+
+func (c *Config) checkImage(k *checker) {
+	i := &c.Image
+	k.path("image.registries_conf", i.RegistriesConf, true)
+	k.path("image.registries_conf_dir", i.RegistriesConfDir, true)
+	k.path("image.policy", i.Policy, true)
+	k.path("image.auth_file", i.AuthFile, true)
+	k.positive("image.parallel_layers", int64(i.ParallelLayers))
+	k.must(i.ProgressWindow >= 0, "image.progress_window", "must not be negative, is %s", i.ProgressWindow)
+	k.must(i.MaxLayers > 0 && i.MaxLayers <= 500, "image.max_layers", "must be 1 to 500, the bound of overlay; is %d", i.MaxLayers)
+	k.positive("image.max_layer_entries", int64(i.MaxLayerEntries))
+	k.positive("image.max_layer_bytes", i.MaxLayerBytes)
+}
+
+func (c *Config) checkDefaults(k *checker) {
+	k.positive("pod.shm_size", c.Pod.ShmSize)
+	k.must(c.Pod.StopGrace >= 0, "pod.stop_grace", "must not be negative, is %s", c.Pod.StopGrace)
+	k.path("monitor.path", c.Monitor.Path, true)
+	k.path("monitor.cgroup", c.Monitor.Cgroup, true)
+	k.must(c.Monitor.Cgroup != "/", "monitor.cgroup", "must not be the root cgroup")
+}
+
+func (c *Config) checkRuntimes(k *checker) {
+	for _, name := range sortedKeys(c.Runtimes) {
+		r := c.Runtimes[name]
+		table := "runtimes." + name
+		k.must(handlerName.MatchString(name), table, "a handler's name is a DNS label of lower-case letters, digits, dots and hyphens")
+		k.path(table+".path", r.Path, false)
+		k.path(table+".root", r.Root, false)
+		k.oneOf(table+".type", r.Type, RuntimeTypeOCI)
+	}
+	if c.DefaultRuntime != "" {
+		known := append(sortedKeys(c.Runtimes), BuiltinHandlers...)
+		k.must(slices.Contains(known, c.DefaultRuntime), "default_runtime", "must be a handler of [runtimes] or one of %s; is %q", strings.Join(BuiltinHandlers, ", "), c.DefaultRuntime)
+	}
+}
+
+// BuiltinHandlers are there without configuration where their binary is found
+// in the PATH; as default they are preferred in this order.
+var BuiltinHandlers = []string{"crun", "runc", "runsc"}

@@ -1,0 +1,136 @@
+// Package config is what an operator can set: the values, their defaults, where
+// they come from, and the rules that they obey. It is plain data: nothing here
+// acts, and nobody but the command imports it.
+package config
+
+import (
+	"time"
+)
+
+// DefaultFile is read when no other file is named; it need not exist.
+const DefaultFile = "/etc/criserver/criserver.toml"
+
+// Config is the effective configuration. The toml tags are the keys; what each
+// means stands in help.go, from where the reference page and the comments of
+// the printed configuration come.
+type Config struct {
+	Root         string `toml:"root"`
+	RunDir       string `toml:"run_dir"`
+	Socket       string `toml:"socket"`
+	SocketGroup  string `toml:"socket_group"`
+	LogLevel     string `toml:"log_level"`
+	LogFormat    string `toml:"log_format"`
+	CgroupDriver string `toml:"cgroup_driver"`
+	CgroupParent string `toml:"cgroup_parent"`
+
+	CNI       CNI       `toml:"cni"`
+	Image     Image     `toml:"image"`
+	Pod       Pod       `toml:"pod"`
+	Container Container `toml:"container"`
+	Monitor   Monitor   `toml:"monitor"`
+
+	DefaultRuntime string             `toml:"default_runtime"`
+	Runtimes       map[string]Runtime `toml:"runtimes"`
+}
+
+// CNI says how pods are attached to networks.
+type CNI struct {
+	ConfDirs       []string `toml:"conf_dirs"`
+	BinDirs        []string `toml:"bin_dirs"`
+	DefaultNetwork string   `toml:"default_network"`
+}
+
+// Image says where images come from and what they may be.
+type Image struct {
+	RegistriesConf    string        `toml:"registries_conf"`
+	RegistriesConfDir string        `toml:"registries_conf_dir"`
+	Policy            string        `toml:"policy"`
+	AuthFile          string        `toml:"auth_file"`
+	Pinned            []string      `toml:"pinned"`
+	ParallelLayers    int           `toml:"parallel_layers"`
+	ProgressWindow    time.Duration `toml:"progress_window"`
+	MaxLayers         int           `toml:"max_layers"`
+	MaxLayerEntries   int           `toml:"max_layer_entries"`
+	MaxLayerBytes     int64         `toml:"max_layer_bytes"`
+}
+
+// Pod sets what pod sandboxes get and may have.
+type Pod struct {
+	AllowedSysctls []string      `toml:"allowed_sysctls"`
+	ShmSize        int64         `toml:"shm_size"`
+	StopGrace      time.Duration `toml:"stop_grace"`
+}
+
+// Container sets what containers get that do not ask for anything else.
+type Container struct {
+	Capabilities []string `toml:"capabilities"`
+	PidsLimit    int64    `toml:"pids_limit"`
+}
+
+// Monitor is about the process that stands beside each container.
+type Monitor struct {
+	Path   string `toml:"path"`
+	Cgroup string `toml:"cgroup"`
+}
+
+// Runtime is one runtime handler.
+type Runtime struct {
+	Path               string   `toml:"path"`
+	Type               string   `toml:"type"`
+	Root               string   `toml:"root"`
+	AllowedAnnotations []string `toml:"allowed_annotations"`
+}
+
+// Default returns the configuration of a daemon without any file.
+func Default() Config {
+	return Config{
+		Root:         "/var/lib/criserver",
+		RunDir:       "/run/criserver",
+		LogLevel:     "info",
+		LogFormat:    "text",
+		CgroupDriver: "auto",
+		CNI: CNI{
+			ConfDirs: []string{"/etc/cni/net.d"},
+			BinDirs:  []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"},
+		},
+		Image: Image{
+			Pinned:          []string{},
+			ParallelLayers:  6,
+			ProgressWindow:  time.Minute,
+			MaxLayers:       500,
+			MaxLayerEntries: 2_000_000,
+			MaxLayerBytes:   256 << 30,
+		},
+		Pod: Pod{
+			AllowedSysctls: []string{"kernel.shm*", "kernel.msg*", "kernel.sem", "fs.mqueue.*", "net.*"},
+			ShmSize:        64 << 20,
+			StopGrace:      10 * time.Second,
+		},
+		Container: Container{
+			Capabilities: []string{
+				"CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "SETGID", "SETUID", "SETPCAP",
+				"NET_BIND_SERVICE", "KILL",
+			},
+			PidsLimit: 0,
+		},
+	}
+}
+
+// fill derives what was left empty from what is set.
+func (c *Config) fill() {
+	if c.Socket == "" {
+		c.Socket = c.RunDir + "/criserver.sock"
+	}
+	for name, r := range c.Runtimes {
+		if r.Type == "" {
+			r.Type = RuntimeTypeOCI
+		}
+		if r.Root == "" {
+			r.Root = c.RunDir + "/runtimes/" + name
+		}
+		c.Runtimes[name] = r
+	}
+}
+
+// RuntimeTypeOCI is the type of runtimes with the command line of runc.
+const RuntimeTypeOCI = "oci"

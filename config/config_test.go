@@ -1,0 +1,129 @@
+package config
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFilesDropInsAndFlagsInOrder(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.toml")
+	write(t, file, "root = \"/a\"\nlog_level = \"debug\"\n[cni]\nconf_dirs = [\"/x\", \"/y\"]\n[runtimes.special]\npath = \"/bin/s\"\nallowed_annotations = [\"a/*\"]\n")
+	write(t, file+".d/20.toml", "root = \"/c\"\n[runtimes.special]\nroot = \"/run/s\"\n")
+	write(t, file+".d/10.toml", "root = \"/b\"\n[image]\nprogress_window = \"5s\"\n")
+	write(t, file+".d/ignored.txt", "nonsense")
+	c, err := Load(Source{File: file, Flags: map[string]string{"log_level": "error", "cni.bin_dirs": "/p,/q", "image.max_layers": "7", "pod.stop_grace": "3s"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Root, want.LogLevel, want.Socket = "/c", "error", "/run/criserver/criserver.sock"
+	want.CNI.ConfDirs, want.CNI.BinDirs = []string{"/x", "/y"}, []string{"/p", "/q"}
+	want.Image.ProgressWindow, want.Image.MaxLayers, want.Pod.StopGrace = 5*time.Second, 7, 3*time.Second
+	want.Runtimes = map[string]Runtime{"special": {Path: "/bin/s", Type: "oci", Root: "/run/s", AllowedAnnotations: []string{"a/*"}}}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func TestErrorsNameFileKeyAndRule(t *testing.T) {
+	for name, tc := range map[string]struct{ text, want string }{
+		"unknown key":   {"rooot = \"/a\"", "FILE: rooot: unknown key"},
+		"unknown table": {"[cnii]\nx = 1", "FILE: cnii.x: unknown key"},
+		"wrong type":    {"root = 7", "root"},
+		"relative path": {"root = \"a/b\"", "FILE: root: must be an absolute path"},
+		"dots":          {"run_dir = \"/a/../b\"", "FILE: run_dir: must be an absolute path"},
+		"level":         {"log_level = \"loud\"", "FILE: log_level: must be one of"},
+		"layers":        {"[image]\nmax_layers = 900", "FILE: image.max_layers: must be 1 to 500"},
+		"handler path":  {"[runtimes.x]\ntype = \"oci\"", "runtimes.x.path: must be an absolute path"},
+		"handler type":  {"[runtimes.x]\npath = \"/x\"\ntype = \"vm\"", "FILE: runtimes.x.type: must be one of oci"},
+		"handler name":  {"[runtimes.\"a b\"]\npath = \"/x\"", "a handler's name is"},
+		"default":       {"default_runtime = \"none\"", "FILE: default_runtime: must be a handler"},
+		"syntax":        {"root = ", "FILE"},
+		"long socket":   {"socket = \"/" + strings.Repeat("s", 120) + "\"", "FILE: socket: must have at most 107 characters"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "c.toml")
+			write(t, file, tc.text)
+			_, err := Load(Source{File: file})
+			want := strings.ReplaceAll(tc.want, "FILE", file)
+			if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "c.toml") && !strings.Contains(err.Error(), "default") {
+				t.Errorf("got %v, want it to have %q", err, want)
+			}
+		})
+	}
+	if _, err := Load(Source{File: filepath.Join(t.TempDir(), "none.toml")}); err == nil {
+		t.Error("a named file that is missing is no error")
+	}
+	if _, err := Load(Source{File: os.DevNull, Flags: map[string]string{"image.max_layers": "many"}}); err == nil || !strings.Contains(err.Error(), "--image.max-layers") {
+		t.Errorf("bad flag: %v", err)
+	}
+}
+
+func TestPrintReadsBack(t *testing.T) {
+	c := Default()
+	c.CNI.DefaultNetwork = "odd \"name\" \\ \t"
+	c.Runtimes = map[string]Runtime{"x": {Path: "/bin/x", AllowedAnnotations: []string{"io.x/*"}}}
+	c.fill()
+	var out bytes.Buffer
+	if err := c.Print(&out); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "c.toml")
+	write(t, file, out.String())
+	got, err := Load(Source{File: file})
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, out.String())
+	}
+	if !reflect.DeepEqual(got, c) {
+		t.Errorf("got  %+v\nwant %+v", got, c)
+	}
+}
+
+func TestEveryKeyIsExplainedAndNoOther(t *testing.T) {
+	known := map[string]bool{"runtimes": true}
+	for _, k := range Keys() {
+		known[k] = true
+	}
+	for _, f := range runtimeFields(Runtime{}) {
+		known["runtimes.NAME."+f.key] = true
+	}
+	for k := range known {
+		if help[k] == "" {
+			t.Errorf("%s is not explained", k)
+		}
+	}
+	for k := range help {
+		if !known[k] {
+			t.Errorf("%s is explained and does not exist", k)
+		}
+	}
+}
+
+func TestReferencePageIsUpToDate(t *testing.T) {
+	var want bytes.Buffer
+	if err := Reference(&want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile("../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want.Bytes()) {
+		t.Error("docs/configuration.md differs from the code: run `make docs`")
+	}
+}

@@ -1,0 +1,47 @@
+package config
+
+// help says what each key means, by its full name. A key "runtimes.NAME.x"
+// stands for every handler.
+var help = map[string]string{
+	"root":          "Directory of what must outlive a reboot: images, and on the same file system the containers' writable layers. One daemon alone may use it.",
+	"run_dir":       "Directory of pod and container state, on a file system that a reboot empties (tmpfs). One daemon alone may use it.",
+	"socket":        "Path of the gRPC socket, mode 0660. Empty: criserver.sock in run_dir.",
+	"socket_group":  "Group that owns the socket, a name or a number. Empty: the daemon's.",
+	"log_level":     "What is logged: trace, debug, info, warning or error. Changes are logged at info, queries at debug.",
+	"log_format":    "text or json, to the standard error stream.",
+	"cgroup_driver": "Who makes the pods' cgroups: cgroupfs, systemd (unified hierarchy only), or auto: systemd where it runs the machine with the unified hierarchy, else cgroupfs. The kubelet takes it over by RuntimeConfig.",
+	"cgroup_parent": "Parent cgroup of pods that name none. Empty: /criserver with cgroupfs, criserver.slice with systemd.",
+
+	"cni.conf_dirs":       "Directories with CNI network configuration (*.conflist, *.conf, *.json), in the order in which they are searched. They are watched.",
+	"cni.bin_dirs":        "Directories with CNI plugins, in the order in which they are searched.",
+	"cni.default_network": "Name of the network that pods are attached to. Empty: the first one in lexical order of file names.",
+
+	"image.registries_conf":     "containers-registries.conf(5): mirrors, remaps, insecure registries, short names. Empty: the system's.",
+	"image.registries_conf_dir": "Its drop-in directory. Empty: the system's.",
+	"image.policy":              "containers-policy.json(5): which signatures are demanded. Empty: the system's, and where there is none every image is accepted.",
+	"image.auth_file":           "containers-auth.json(5): credentials for pulls that bring none. Empty: the system's.",
+	"image.pinned":              "Images that the kubelet's garbage collection must leave: references, or prefixes ending in *.",
+	"image.parallel_layers":     "How many layers of one image are fetched and unpacked at once.",
+	"image.progress_window":     "A pull in which no byte arrived for so long is ended. 0: never.",
+	"image.max_layers":          "Images with more layers are refused.",
+	"image.max_layer_entries":   "Layers with more files, directories and links are refused.",
+	"image.max_layer_bytes":     "Layers that take more bytes unpacked are refused.",
+
+	"pod.allowed_sysctls": "Sysctls that pods may set: names, or prefixes ending in *. Only those that the pod's own namespaces confine can be named.",
+	"pod.shm_size":        "Size of a pod's /dev/shm in bytes.",
+	"pod.stop_grace":      "How long the containers of a pod that is stopped may take to end by themselves.",
+
+	"container.capabilities": "Capabilities of containers that ask for nothing else, without CAP_. Requests add to these and drop from them.",
+	"container.pids_limit":   "Limit of processes and threads in one container. 0: none but the pod's.",
+
+	"monitor.path":   "The monitor's binary. Empty: conmon beside the daemon's own binary, else /usr/libexec/criserver/conmon.",
+	"monitor.cgroup": "Cgroup of all monitors. Empty: the cgroup parent's name with -monitors appended; with systemd, a child of the daemon's own cgroup.",
+
+	"default_runtime": "Handler of pods that name none. Empty: crun where it works on this host, else runc; it is tried once per boot, and the log says which and why.",
+
+	"runtimes":                          "Runtime handlers by name, as in [runtimes.runc]. crun, runc and runsc need not be listed where they are in the PATH.",
+	"runtimes.NAME.path":                "The runtime's binary.",
+	"runtimes.NAME.type":                "oci: a runtime with runc's command line.",
+	"runtimes.NAME.root":                "The runtime's own state directory. Empty: runtimes/NAME in run_dir.",
+	"runtimes.NAME.allowed_annotations": "Annotations that reach the runtime: keys, or prefixes ending in *.",
+}

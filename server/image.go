@@ -1,0 +1,150 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/image"
+)
+
+// imageRequest is any request about one image.
+type imageRequest interface{ GetImage() *cri.ImageSpec }
+
+func imageRef(req imageRequest) (string, error) {
+	ref := req.GetImage().GetImage()
+	if ref == "" {
+		return "", missing("image.image")
+	}
+	return ref, nil
+}
+
+// PullImage fetches an image and returns its id.
+func (s *Server) PullImage(ctx context.Context, req *cri.PullImageRequest) (*cri.PullImageResponse, error) {
+	ref, err := imageRef(req)
+	if err != nil {
+		return nil, err
+	}
+	img, err := s.cfg.Images.Pull(ctx, image.PullRequest{Ref: ref, Auth: auth(req.GetAuth()), Handler: req.GetImage().GetRuntimeHandler()})
+	if err != nil {
+		return nil, err
+	}
+	return &cri.PullImageResponse{ImageRef: img.ID.String()}, nil
+}
+
+func auth(a *cri.AuthConfig) *image.Auth {
+	if a == nil {
+		return nil
+	}
+	return &image.Auth{
+		Username: a.GetUsername(), Password: a.GetPassword(), Encoded: a.GetAuth(),
+		ServerAddress: a.GetServerAddress(), IdentityToken: a.GetIdentityToken(), RegistryToken: a.GetRegistryToken(),
+	}
+}
+
+// ListImages lists all images, or the one that the filter names.
+func (s *Server) ListImages(_ context.Context, req *cri.ListImagesRequest) (*cri.ListImagesResponse, error) {
+	resp := &cri.ListImagesResponse{}
+	if ref := req.GetFilter().GetImage().GetImage(); ref != "" {
+		img, err := s.cfg.Images.Get(ref)
+		if errdefs.IsNotFound(err) {
+			return resp, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		resp.Images = append(resp.Images, imageItem(img))
+		return resp, nil
+	}
+	for _, img := range s.cfg.Images.List() {
+		resp.Images = append(resp.Images, imageItem(img))
+	}
+	return resp, nil
+}
+
+// ImageStatus describes an image; an unknown one is an empty answer and no
+// error, by the rule of the CRI.
+func (s *Server) ImageStatus(_ context.Context, req *cri.ImageStatusRequest) (*cri.ImageStatusResponse, error) {
+	ref, err := imageRef(req)
+	if err != nil {
+		return nil, err
+	}
+	img, err := s.cfg.Images.Get(ref)
+	if errdefs.IsNotFound(err) {
+		return &cri.ImageStatusResponse{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	resp := &cri.ImageStatusResponse{Image: imageItem(img)}
+	if req.GetVerbose() {
+		resp.Info, err = verbose(struct {
+			Manifest  string          `json:"manifestDigest"`
+			Layers    []image.Layer   `json:"layers"`
+			ImageSpec json.RawMessage `json:"imageSpec"`
+		}{img.Manifest.String(), img.Layers, img.RawConfig})
+	}
+	return resp, err
+}
+
+// RemoveImage removes an image with all its tags. It is idempotent.
+func (s *Server) RemoveImage(ctx context.Context, req *cri.RemoveImageRequest) (*cri.RemoveImageResponse, error) {
+	ref, err := imageRef(req)
+	if err != nil {
+		return nil, err
+	}
+	return &cri.RemoveImageResponse{}, ifFound(s.cfg.Images.Remove(ctx, ref))
+}
+
+// ImageFsInfo tells what images and writable layers take on disk.
+func (s *Server) ImageFsInfo(ctx context.Context, _ *cri.ImageFsInfoRequest) (*cri.ImageFsInfoResponse, error) {
+	images, containers, err := s.cfg.Images.FSUsage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &cri.ImageFsInfoResponse{
+		ImageFilesystems:     []*cri.FilesystemUsage{fsUsage(images)},
+		ContainerFilesystems: []*cri.FilesystemUsage{fsUsage(containers)},
+	}, nil
+}
+
+func fsUsage(u image.FSUsage) *cri.FilesystemUsage {
+	return &cri.FilesystemUsage{
+		Timestamp:  u.Time.UnixNano(),
+		FsId:       &cri.FilesystemIdentifier{Mountpoint: u.Mountpoint},
+		UsedBytes:  &cri.UInt64Value{Value: u.Bytes},
+		InodesUsed: &cri.UInt64Value{Value: u.Inodes},
+	}
+}
+
+func imageItem(img image.Image) *cri.Image {
+	uid, username := imageUser(img.Config.Config.User)
+	return &cri.Image{
+		Id:          img.ID.String(),
+		RepoTags:    img.RepoTags,
+		RepoDigests: img.RepoDigests,
+		Size:        img.Size,
+		Uid:         uid,
+		Username:    username,
+		Spec:        &cri.ImageSpec{Image: img.ID.String(), Annotations: img.Config.Config.Labels},
+		Pinned:      img.Pinned,
+	}
+}
+
+// imageUser splits USER of an image, less its group, into the number or the
+// name, of which the CRI wants just one. A number that does not fit is passed
+// as a name, so that nobody takes it for another one.
+func imageUser(user string) (*cri.Int64Value, string) {
+	user, _, _ = strings.Cut(user, ":")
+	if user == "" {
+		return nil, ""
+	}
+	if uid, err := strconv.ParseInt(user, 10, 64); err == nil {
+		return &cri.Int64Value{Value: uid}, ""
+	}
+	return nil, user
+}

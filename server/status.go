@@ -1,0 +1,51 @@
+package server
+
+import (
+	"context"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Name is the runtime's name in Version.
+const Name = "criserver"
+
+// apiVersion is the version of the CRI that is served.
+const apiVersion = "v1"
+
+// kubeletAPIVersion is that of the kubelet's runtime API, which never changed.
+const kubeletAPIVersion = "0.1.0"
+
+// Version tells who serves what.
+func (s *Server) Version(context.Context, *cri.VersionRequest) (*cri.VersionResponse, error) {
+	return &cri.VersionResponse{
+		Version:           kubeletAPIVersion,
+		RuntimeName:       Name,
+		RuntimeVersion:    s.cfg.Version,
+		RuntimeApiVersion: apiVersion,
+	}, nil
+}
+
+// Status tells whether pods can run and be attached to the network.
+func (s *Server) Status(_ context.Context, req *cri.StatusRequest) (*cri.StatusResponse, error) {
+	network := &cri.RuntimeCondition{Type: cri.NetworkReady, Status: true}
+	if err := s.cfg.Pods.NetworkStatus(); err != nil {
+		network.Status, network.Reason, network.Message = false, "NetworkPluginNotReady", err.Error()
+	}
+	resp := &cri.StatusResponse{
+		Status: &cri.RuntimeStatus{Conditions: []*cri.RuntimeCondition{
+			// A daemon that answers has restored its state and found a runtime.
+			{Type: cri.RuntimeReady, Status: true}, network,
+		}},
+		RuntimeHandlers: s.cfg.Handlers,
+		Features:        s.cfg.Features,
+	}
+	if req.GetVerbose() {
+		resp.Info = s.cfg.Info
+	}
+	return resp, nil
+}
+
+// RuntimeConfig tells the kubelet which cgroup driver to use.
+func (s *Server) RuntimeConfig(context.Context, *cri.RuntimeConfigRequest) (*cri.RuntimeConfigResponse, error) {
+	return &cri.RuntimeConfigResponse{Linux: &cri.LinuxRuntimeConfiguration{CgroupDriver: s.cfg.CgroupDriver}}, nil
+}
