@@ -1,0 +1,63 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// probe finds out what the kernel's overlay can do, by mounting one that is not
+// attached anywhere, or, where that cannot be done, in dir, which is empty.
+func probe(dir string) (support, error) {
+	o := overlay{
+		lower: []string{filepath.Join(dir, "l1"), filepath.Join(dir, "l2")},
+		upper: filepath.Join(dir, "upper"), work: filepath.Join(dir, "work"),
+	}
+	target := filepath.Join(dir, "target")
+	for _, d := range append([]string{o.upper, o.work, target}, o.lower...) {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			return support{}, fmt.Errorf("probe overlay: %w", err)
+		}
+	}
+	s := support{lowerByOne: true}
+	try := func(s support) error { return s.try(o, target) }
+	if err := try(s); err != nil {
+		s.lowerByOne = false
+		if old := try(s); old != nil {
+			return support{}, fmt.Errorf("probe overlay in %s: %w", dir, errors.Join(err, old))
+		}
+	}
+	s.volatile = true
+	s.volatile = try(s) == nil
+	// What volatile leaves in the work directory forbids its use ever after.
+	if err := os.RemoveAll(o.work); err != nil {
+		return support{}, err
+	}
+	if err := os.Mkdir(o.work, 0o700); err != nil {
+		return support{}, err
+	}
+	for _, name := range features {
+		with := support{lowerByOne: s.lowerByOne, off: []string{name}}
+		if try(with) == nil {
+			s.off = append(s.off, name)
+		}
+	}
+	return s, nil
+}
+
+func (s support) try(o overlay, target string) error {
+	if s.lowerByOne {
+		fd, err := s.create(o)
+		if err != nil {
+			return err
+		}
+		return unix.Close(fd)
+	}
+	if err := s.mountOld(o, target); err != nil {
+		return err
+	}
+	return unix.Unmount(target, 0)
+}
