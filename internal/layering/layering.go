@@ -1,0 +1,2 @@
+// Package layering holds the rule of who may import whom, as a test.
+package layering
