@@ -4,12 +4,14 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/ginkgo/v2/formatter"
 	"github.com/onsi/ginkgo/v2/types"
 	"github.com/onsi/gomega"
 	"sigs.k8s.io/cri-tools/pkg/framework"
@@ -78,6 +80,7 @@ func runSpecs(t *testing.T) {
 		suite.DryRun, reporter.Verbose = true, true
 	} else if suite.ParallelTotal == 1 {
 		ginkgo.ReportAfterEach(progress)
+		formatter.ColorableStdOut = withoutDots{os.Stdout}
 	}
 	ginkgo.RunSpecs(t, "CRI validation", suite, reporter)
 }
@@ -87,5 +90,16 @@ func progress(spec types.SpecReport) {
 	if spec.State.Is(types.SpecStateSkipped) && spec.FailureMessage() == "" {
 		return
 	}
-	fmt.Printf("%-7s %6.1fs  %s\n", spec.State, spec.RunTime.Round(100*time.Millisecond).Seconds(), spec.FullText())
+	fmt.Printf("%-8s %5.1fs  %s\n", spec.State, spec.RunTime.Round(100*time.Millisecond).Seconds(), spec.FullText())
+}
+
+// withoutDots leaves out ginkgo's own sign of progress, one character a spec.
+type withoutDots struct{ io.Writer }
+
+func (w withoutDots) Write(p []byte) (int, error) {
+	switch string(p) {
+	case "•", "S", "P":
+		return len(p), nil
+	}
+	return w.Writer.Write(p)
 }

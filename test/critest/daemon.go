@@ -59,6 +59,7 @@ bin_dirs = [%q]
 
 [image]
 registries_conf = %q
+registries_conf_dir = %q
 policy = %q
 
 [monitor]
@@ -69,7 +70,7 @@ path = %q
 `,
 		path("root"), path("run"), d.Socket(), d.CgroupParent,
 		path("cni"), filepath.Join(d.Bin, "cni"),
-		path("registries.conf"), path("policy.json"),
+		path("registries.conf"), path("registries.conf.d"), path("policy.json"),
 		filepath.Join(d.Bin, "conmon"), filepath.Join(d.Bin, "runc"))
 }
 

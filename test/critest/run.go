@@ -63,10 +63,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := suite(ctx, o, d); err != nil {
-		return err
-	}
-	return errors.Join(leaks(ctx, d, before), d.Stop())
+	return errors.Join(suite(ctx, o, d), leaks(ctx, d, before), d.Stop())
 }
 
 func serve(dir string) (addr string, err error) {
@@ -153,7 +150,7 @@ func suite(ctx context.Context, o Options, d *Daemon) error {
 	case result.Passed == 0:
 		return errors.Join(errors.New("no spec passed"), ran, err)
 	}
-	return errors.Join(ran, err, ctx.Err())
+	return errors.Join(ran, err)
 }
 
 // runGinkgo starts the suite: straight when one spec runs at a time, through ginkgo's own command when several do.

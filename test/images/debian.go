@@ -50,10 +50,10 @@ func command(ctx context.Context, dir, name string, args ...string) ([]byte, err
 	return cmd.CombinedOutput()
 }
 
-// program adds a dynamically linked program of an unpacked package, with its loader and all libraries that it needs.
-func (t *tree) program(name, root string) error {
-	t.hostFile(name, 0o755, filepath.Join(root, name))
-	return t.libraries(root, filepath.Join(root, name))
+// program adds a dynamically linked program, with its loader and all libraries that it needs, from the packages unpacked at root.
+func (t *tree) program(name, from, root string) error {
+	t.hostFile(name, 0o755, from)
+	return t.libraries(root, from)
 }
 
 func (t *tree) libraries(root, object string) error {

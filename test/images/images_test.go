@@ -145,6 +145,7 @@ func TestPrograms(t *testing.T) {
 		{e2e + "busybox:1.29-2", 1002, []string{"/bin/sh", "-c", "id -u; touch /root/x 2>&1"}, "Permission denied"},
 		{e2e + "busybox:1.29-2", 0, []string{"/bin/sh", "-c", "stat -c %h /bin/ls | grep -v '^1$' >/dev/null && echo hard links"}, "hard links"},
 		{e2e + "busybox:1.29-2", 0, []string{"/bin/sh", "-c", "for t in brctl ipcs pgrep nslookup nc; do command -v $t || exit; done; echo all"}, "all"},
+		{e2e + "busybox:1.29-2", 0, []string{"/bin/sh", "-c", "mv /bin/ls /bin/gone; >/bin/ls; ls 2>&1; mv /bin/gone /bin/ls"}, "/bin/sh: ls: Permission denied\n"},
 		{e2e + "nginx:1.14-2", 0, []string{"/usr/sbin/nginx", "-V"}, "nginx version"},
 		{e2e + "nonewprivs:1.3", 1000, []string{"/nonewprivs"}, "Effective uid: 0\n"},
 		{staging + "test-image-predefined-group:latest", 0, []string{"/bin/id", "default-user"}, "50000(group-defined-in-image)"},

@@ -17,7 +17,7 @@ var guest embed.FS
 
 // parts are the layers that most images share. Each is made once for a build.
 type parts struct {
-	busybox v1.Layer // Debian's busybox under all its names, users, /tmp
+	busybox v1.Layer // Debian's busybox under all its names, a shell, users, /tmp
 	tools   v1.Layer // pgrep and ipcs: what the validation suite expects of a busybox image
 	nginx   v1.Layer // Debian's nginx with its libraries
 	pause   []byte
@@ -25,8 +25,12 @@ type parts struct {
 }
 
 func makeParts(ctx context.Context, scratch string) (*parts, error) {
-	root := filepath.Join(scratch, "debian")
-	err := fetch(ctx, root, "busybox-static", "nginx", "nginx-common", "libc6", "libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g")
+	// Two packages have a /bin/busybox, so that each gets a root of its own.
+	static, root := filepath.Join(scratch, "static"), filepath.Join(scratch, "debian")
+	if err := fetch(ctx, static, "busybox-static"); err != nil {
+		return nil, err
+	}
+	err := fetch(ctx, root, "busybox", "nginx", "nginx-common", "libc6", "libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g")
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +41,7 @@ func makeParts(ctx context.Context, scratch string) (*parts, error) {
 	if p.guest, err = compile(ctx, scratch, "tools"); err != nil {
 		return nil, err
 	}
-	if p.busybox, err = busyboxLayer(ctx, root); err != nil {
+	if p.busybox, err = busyboxLayer(ctx, static, root); err != nil {
 		return nil, fmt.Errorf("busybox layer: %w", err)
 	}
 	if p.tools, err = toolsLayer(p.guest); err != nil {
@@ -89,9 +93,10 @@ nogroup:x:65534:
 `
 
 // busyboxLayer is a small root file system. The names are hard links, as in the image that everyone knows: a masked path must hide
-// one command, not all of them.
-func busyboxLayer(ctx context.Context, root string) (v1.Layer, error) {
-	binary := filepath.Join(root, "bin/busybox")
+// one command, not all of them. For the same reason the shell is the one of the package that is not static: the static one runs its
+// own commands without a look at their files.
+func busyboxLayer(ctx context.Context, static, root string) (v1.Layer, error) {
+	binary := filepath.Join(static, "bin/busybox")
 	list, err := exec.CommandContext(ctx, binary, "--list").Output()
 	if err != nil {
 		return nil, err
@@ -99,11 +104,14 @@ func busyboxLayer(ctx context.Context, root string) (v1.Layer, error) {
 	t := newTree().
 		dir("bin", 0o755).dir("dev", 0o755).dir("etc", 0o755).dir("home", 0o755).dir("proc", 0o755).dir("root", 0o700).
 		dir("sys", 0o755).dir("tmp", 0o1777).dir("usr/bin", 0o755).dir("usr/sbin", 0o755).dir("var/www", 0o755).dir("var/run", 0o755).
-		hostFile("bin/busybox", 0o755, binary).
-		text("etc/passwd", passwd).text("etc/group", group).text("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")
+		text("etc/passwd", passwd).text("etc/group", group).text("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n").
+		hostFile("bin/busybox", 0o755, binary)
+	if err := t.program("bin/sh", filepath.Join(root, "bin/busybox"), root); err != nil {
+		return nil, err
+	}
 	for _, name := range strings.Fields(string(list)) {
-		if name != "busybox" && name != "httpd" {
-			t.hardlink("bin/"+name, "bin/busybox")
+		if name != "httpd" { // a name that an image above gives to another program
+			t.hardlink("bin/"+name, "bin/busybox") // names that are taken stay as they are
 		}
 	}
 	return t.layer()
@@ -137,7 +145,7 @@ func nginxLayer(root string) (v1.Layer, error) {
 		text("etc/nginx/nginx.conf", nginxConfig).
 		hostFile("etc/nginx/mime.types", 0o644, filepath.Join(root, "etc/nginx/mime.types")).
 		hostFile("usr/share/nginx/html/index.html", 0o644, filepath.Join(root, "usr/share/nginx/html/index.html"))
-	if err := t.program("usr/sbin/nginx", root); err != nil {
+	if err := t.program("usr/sbin/nginx", filepath.Join(root, "usr/sbin/nginx"), root); err != nil {
 		return nil, err
 	}
 	return t.layer()
