@@ -1,0 +1,214 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Daemon is a criserver on directories that only this run uses.
+type Daemon struct {
+	Bin          string // directory of criserver, conmon, runc and cni/
+	Dir          string // everything of the daemon is below this
+	Registries   string // content of registries.conf
+	CgroupParent string
+	Network      string // content of the CNI conflist; "" for none
+	Config       string // further lines of the configuration
+	Command      string // run by the shell in place of criserver, when set; it finds its paths in $HARNESS_DIR and $HARNESS_SOCKET
+
+	cmd  *exec.Cmd
+	gone chan error
+}
+
+// Socket is where the daemon listens.
+func (d *Daemon) Socket() string { return d.path("run", "criserver.sock") }
+
+// LogPath is where its log goes.
+func (d *Daemon) LogPath() string { return d.path("daemon.log") }
+
+// StateDirs are the directories that must look the same before and after.
+func (d *Daemon) StateDirs() []string {
+	return []string{d.path("run"), d.path("root"), d.path("leases")}
+}
+
+// Pid returns the daemon's process.
+func (d *Daemon) Pid() int { return d.cmd.Process.Pid }
+
+func (d *Daemon) path(parts ...string) string {
+	return filepath.Join(append([]string{d.Dir}, parts...)...)
+}
+
+func (d *Daemon) config() string {
+	return fmt.Sprintf(`root = %q
+run_dir = %q
+socket = %q
+log_level = "debug"
+cgroup_driver = "cgroupfs"
+cgroup_parent = %q
+default_runtime = "runc"
+%s
+[cni]
+conf_dirs = [%q]
+bin_dirs = [%q]
+
+[image]
+registries_conf = %q
+registries_conf_dir = %q
+policy = %q
+
+[monitor]
+path = %q
+
+[runtimes.runc]
+path = %q
+`,
+		d.path("root"), d.path("run"), d.Socket(), d.CgroupParent, d.Config,
+		d.path("cni"), filepath.Join(d.Bin, "cni"),
+		d.path("registries.conf"), d.path("registries.conf.d"), d.path("policy.json"),
+		filepath.Join(d.Bin, "conmon"), filepath.Join(d.Bin, "runc"))
+}
+
+// Bridge is a CNI network like that of `docker run`: a bridge, masquerade
+// outward, host ports. Leases are kept below the daemon's directory.
+func (d *Daemon) Bridge(name string, subnets ...string) string {
+	ranges, routes := make([]string, len(subnets)), make([]string, len(subnets))
+	for i, s := range subnets {
+		ranges[i] = fmt.Sprintf(`[{"subnet": %q}]`, s)
+		routes[i] = `{"dst": "0.0.0.0/0"}`
+		if strings.Contains(s, ":") {
+			routes[i] = `{"dst": "::/0"}`
+		}
+	}
+	return fmt.Sprintf(`{
+  "cniVersion": "1.1.0",
+  "name": %q,
+  "plugins": [
+    {
+      "type": "bridge", "bridge": %q, "isGateway": true, "ipMasq": true, "hairpinMode": true,
+      "ipam": {"type": "host-local", "dataDir": %q, "ranges": [%s], "routes": [%s]}
+    },
+    {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true}
+  ]
+}
+`, name, name, d.path("leases"), strings.Join(ranges, ", "), strings.Join(routes, ", "))
+}
+
+// Start writes the configuration, starts the daemon and waits until it serves.
+func (d *Daemon) Start(ctx context.Context) error {
+	files := map[string]string{
+		"config.toml":     d.config(),
+		"registries.conf": d.Registries,
+		"policy.json":     `{"default": [{"type": "insecureAcceptAnything"}]}`,
+	}
+	if d.Network != "" {
+		files["cni/10-test.conflist"] = d.Network
+	}
+	for _, dir := range append(d.StateDirs(), d.path("cni")) {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	for name, content := range files {
+		if err := os.WriteFile(d.path(name), []byte(content), 0o644); err != nil {
+			return err
+		}
+	}
+	return d.Restart(ctx)
+}
+
+// Restart starts the daemon again, after Stop or Kill.
+func (d *Daemon) Restart(ctx context.Context) error {
+	if err := d.exec(); err != nil {
+		return fmt.Errorf("start daemon: %w", err)
+	}
+	if err := d.serving(ctx); err != nil {
+		return fmt.Errorf("start daemon: %w\n%s", err, d.LogTail())
+	}
+	return nil
+}
+
+func (d *Daemon) exec() error {
+	log, err := os.OpenFile(d.LogPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	d.cmd = exec.Command(filepath.Join(d.Bin, "criserver"), "--config", d.path("config.toml"))
+	if d.Command != "" {
+		d.cmd = exec.Command("/bin/sh", "-c", "exec "+d.Command)
+	}
+	// The plugins find their own helpers, nft among them, in the PATH.
+	d.cmd.Env = append(os.Environ(), "HARNESS_DIR="+d.Dir, "HARNESS_SOCKET="+d.Socket())
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	if err := d.cmd.Start(); err != nil {
+		return err
+	}
+	d.gone = make(chan error, 1)
+	go func() { d.gone <- d.cmd.Wait() }()
+	return nil
+}
+
+// serving waits until the socket takes connections, which it does when all is
+// restored.
+func (d *Daemon) serving(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	for {
+		c, err := net.Dial("unix", d.Socket())
+		if err == nil {
+			return c.Close()
+		}
+		select {
+		case exit := <-d.gone:
+			d.gone <- exit
+			return fmt.Errorf("it ended: %v", exit)
+		case <-ctx.Done():
+			return fmt.Errorf("not serving: %w", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Stop ends the daemon as a service manager does.
+func (d *Daemon) Stop() error {
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stop daemon: %w", err)
+	}
+	select {
+	case err := <-d.gone:
+		if err != nil {
+			return fmt.Errorf("stop daemon: it ended with %w", err)
+		}
+		return nil
+	case <-time.After(20 * time.Second):
+		_ = d.cmd.Process.Kill()
+		<-d.gone
+		return errors.New("stop daemon: it did not end within 20 s and was killed")
+	}
+}
+
+// Kill ends the daemon as a crash does.
+func (d *Daemon) Kill() {
+	_ = d.cmd.Process.Kill()
+	<-d.gone
+}
+
+// LogTail returns the last lines of the daemon's log.
+func (d *Daemon) LogTail() string {
+	log, err := os.ReadFile(d.LogPath())
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimRight(string(log), "\n"), "\n")
+	if len(lines) > 40 {
+		lines = lines[len(lines)-40:]
+	}
+	return "daemon's log:\n  " + strings.Join(lines, "\n  ")
+}

@@ -1,0 +1,5 @@
+// Package harness is what the black-box suites share: namespaces of their own
+// that look like a machine, a daemon on directories of its own, and the search
+// for what it left behind. It knows the daemon's command line and nothing of
+// its code.
+package harness

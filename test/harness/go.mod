@@ -1,0 +1,5 @@
+module github.com/criserver/criserver/test/harness
+
+go 1.26.0
+
+require golang.org/x/sys v0.49.0

@@ -1,0 +1,101 @@
+package system
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// infoField takes one string out of a verbose status.
+func infoField(t *testing.T, info, key string) string {
+	t.Helper()
+	var m map[string]any
+	if err := json.Unmarshal([]byte(info), &m); err != nil {
+		t.Fatalf("verbose info: %v", err)
+	}
+	s, _ := m[key].(string)
+	if s == "" {
+		t.Fatalf("verbose info has no %q: %s", key, info)
+	}
+	return s
+}
+
+func TestTwoDaemonsDoNotMeet(t *testing.T) {
+	a, b := newNode(t, "a", 66), newNode(t, "b", 67)
+	pa, pb := a.runPod(t, podConfig("same")), b.runPod(t, podConfig("same"))
+	ca, cb := a.run(t, pa, "c", "sleep", "1000"), b.run(t, pb, "c", "sleep", "1000")
+	if p, c := a.running(t); p != 1 || c != 1 {
+		t.Errorf("one daemon sees %d pods and %d containers", p, c)
+	}
+	if _, err := a.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: cb}); status.Code(err) != codes.NotFound {
+		t.Errorf("a container of the other daemon: %v", err)
+	}
+	a.removePod(t, pa.id)
+	a.Kill()
+	if err := a.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.exec(t, cb, "true")
+	if _, err := b.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: ca}); status.Code(err) != codes.NotFound {
+		t.Errorf("a container of the other daemon: %v", err)
+	}
+}
+
+func TestASecondDaemonIsRefused(t *testing.T) {
+	n := newNode(t, "second", 68)
+	out, err := exec.Command(filepath.Join(world.bin, "criserver"), "--config", filepath.Join(n.Dir, "config.toml")).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "in use by another daemon") {
+		t.Errorf("a second daemon on the same directories: %v: %s", err, out)
+	}
+	n.runPod(t, podConfig("still"))
+}
+
+func TestWithoutNetworkHostPodsWork(t *testing.T) {
+	n := makeNode("nonet")
+	n.start(t)
+	st, err := n.rt.Status(t.Context(), &cri.StatusRequest{Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range st.GetStatus().GetConditions() {
+		switch {
+		case c.GetType() == cri.RuntimeReady && !c.GetStatus():
+			t.Errorf("the runtime is not ready: %s", c.GetMessage())
+		case c.GetType() == cri.NetworkReady && (c.GetStatus() || !strings.Contains(c.GetMessage(), filepath.Join(n.Dir, "cni"))):
+			t.Errorf("the network's condition does not name the directory: %v", c)
+		}
+	}
+	if _, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("own")}); err == nil {
+		t.Error("a pod with a network of its own was made without one")
+	}
+	config := podConfig("host")
+	config.Hostname = ""
+	config.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
+	p := n.runPod(t, config)
+	id := n.run(t, p, "c", "sleep", "1000")
+	links, err := os.ReadDir("/sys/class/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen := strings.Fields(n.exec(t, id, "ls", "/sys/class/net")); len(seen) != len(links) {
+		t.Errorf("the container sees the links %v, the host has %d", seen, len(links))
+	}
+}
+
+func TestConfigurationErrorsEndTheStart(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "bad.toml")
+	if err := os.WriteFile(file, []byte("[image]\nparalel_layers = 3\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(filepath.Join(world.bin, "criserver"), "--config", file).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), file+": image.paralel_layers: unknown key") {
+		t.Errorf("got %v: %s", err, out)
+	}
+}

@@ -1,0 +1,58 @@
+package system
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestImageOf120Layers(t *testing.T) {
+	n := newNode(t, "layers", 61)
+	n.pull(t, "registry.test/layers:120")
+	p := n.runPod(t, podConfig("layers"))
+	id := n.create(t, p, containerConfig(p, "c", "registry.test/layers:120", "sleep", "1000"))
+	n.startContainer(t, id)
+	st, err := n.img.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: "registry.test/layers:120"}, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(st.GetInfo()["info"], `"DiffID"`); got < 120 {
+		t.Errorf("the verbose status lists %d layers, want 120 or more", got)
+	}
+	files := strings.Fields(n.exec(t, id, "sh", "-c", "ls / | grep -c layer; cat /layer*"))
+	if len(files) < 120 {
+		t.Errorf("the files of %d layers are seen", len(files))
+	}
+}
+
+func TestHeavyImage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a gigabyte is not for a short run")
+	}
+	n := newNode(t, "heavy", 62)
+	begun := time.Now()
+	id := n.pull(t, "registry.test/heavy:1")
+	t.Logf("pulled in %s", time.Since(begun).Round(time.Millisecond))
+	st, err := n.img.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: id}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if size := st.GetImage().GetSize(); size < 500<<20 {
+		t.Errorf("its size is %d bytes", size)
+	}
+	fs, err := n.img.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if used := fs.GetImageFilesystems()[0].GetUsedBytes().GetValue(); used < 500<<20 {
+		t.Errorf("the store says it uses %d bytes", used)
+	}
+	p := n.runPod(t, podConfig("heavy"))
+	c := n.create(t, p, containerConfig(p, "c", "registry.test/heavy:1", "sleep", "1000"))
+	n.startContainer(t, c)
+	if _, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}}); err == nil {
+		t.Error("an image was removed under a running container")
+	}
+}

@@ -1,0 +1,176 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/criserver/criserver/test/harness"
+	"github.com/criserver/criserver/test/images"
+)
+
+const (
+	busybox = "registry.k8s.io/e2e-test-images/busybox:1.29-2"
+	nginx   = "registry.k8s.io/e2e-test-images/nginx:1.14-2"
+)
+
+// world is what the tests of one run share. They run in namespaces of their own.
+var world struct {
+	bin        string
+	dir        string
+	registries string
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "system:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	if os.Getuid() != 0 {
+		fmt.Println("skipped: a container runtime needs root")
+		return 0, nil
+	}
+	if harness.Stage() != "inside" {
+		return 0, harness.Isolated(os.Args[1:]...)
+	}
+	top, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		return 1, err
+	}
+	world.bin = filepath.Join(top, "bin")
+	if world.dir, err = os.MkdirTemp("", "crisystem"); err != nil {
+		return 1, err
+	}
+	if err := harness.Settle(); err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, harness.Sweep(world.dir, filepath.Base(world.dir))) }()
+	cache := filepath.Join(top, ".cache", "images")
+	if err := images.Build(context.Background(), cache, !testing.Short()); err != nil {
+		return 1, err
+	}
+	addr, err := serveImages(cache)
+	if err != nil {
+		return 1, err
+	}
+	world.registries = images.RegistriesConf(addr)
+	return m.Run(), nil
+}
+
+func serveImages(dir string) (addr string, err error) {
+	handler, err := images.Handler(dir)
+	if err != nil {
+		return "", err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	go http.Serve(l, handler) //nolint:errcheck // it serves until the process ends
+	return l.Addr().String(), nil
+}
+
+// node is a daemon with its clients.
+type node struct {
+	*harness.Daemon
+	clients
+	t      *testing.T
+	before harness.Snapshot
+}
+
+// newNode starts a daemon on a bridge and subnets of its own. When the test
+// ends, all that it did must be gone.
+func newNode(t *testing.T, name string, net byte) *node {
+	t.Helper()
+	n := makeNode(name)
+	n.t = t
+	n.Network = n.Bridge("cs"+name, fmt.Sprintf("10.%d.0.0/16", net), fmt.Sprintf("fd00:%x::/64", net))
+	n.start(t)
+	return n
+}
+
+func makeNode(name string) *node {
+	return &node{Daemon: &harness.Daemon{
+		Bin: world.bin, Dir: filepath.Join(world.dir, name), Registries: world.registries,
+		CgroupParent: "/" + filepath.Base(world.dir) + "-" + name,
+	}}
+}
+
+func (n *node) start(t *testing.T) {
+	t.Helper()
+	n.t = t
+	if err := harness.Tmpfs(filepath.Join(n.Dir, "run")); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.close)
+	if err := n.dial(n.Socket()); err != nil {
+		t.Fatal(err)
+	}
+	// What is made once and stays (the bridge, the plugins' chains) is no leak:
+	// a first pod brings it forth.
+	n.pull(t, busybox)
+	if n.Network != "" {
+		p := n.runPod(t, podConfig("first"))
+		n.run(t, p, "first", "true")
+		n.removePod(t, p.id)
+	}
+	var err error
+	if n.before, err = harness.Take(n.StateDirs(), n.CgroupParent, n.Pid()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// close takes everything down and looks for what is left.
+func (n *node) close() {
+	t := n.t
+	if t.Failed() {
+		t.Log(n.LogTail())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if err := n.empty(ctx); err != nil {
+		t.Error(err)
+	}
+	if n.before != nil {
+		n.mustBeClean(ctx)
+	}
+	if err := n.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// mustBeClean waits, as deleting layers goes on after the answer, for nothing to
+// be there that was not before.
+func (n *node) mustBeClean(ctx context.Context) {
+	n.t.Helper()
+	var left []string
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+		after, err := harness.Take(n.StateDirs(), n.CgroupParent, n.Pid())
+		if err != nil {
+			n.t.Error(err)
+			return
+		}
+		if left = after.Since(n.before); len(left) == 0 {
+			return
+		}
+	}
+	for _, l := range left {
+		n.t.Errorf("left behind: %s", l)
+	}
+}

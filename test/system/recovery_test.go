@@ -1,0 +1,146 @@
+package system
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// TestKillAmidCreates kills the daemon while 50 pods and their containers are
+// being made, at several moments, and has a client retry as the kubelet does.
+func TestKillAmidCreates(t *testing.T) {
+	for name, after := range map[string]int32{"early": 3, "middle": 25, "late": 45} {
+		t.Run(name, func(t *testing.T) { killAmidCreates(t, name, after) })
+	}
+}
+
+func killAmidCreates(t *testing.T, name string, after int32) {
+	n := newNode(t, "kill"+name, 64)
+	const count = 50
+	var done atomic.Int32
+	enough := make(chan struct{})
+	var once sync.Once
+	finished := make([]bool, count)
+	var all sync.WaitGroup
+	all.Go(func() {
+		parallel(count, 12, func(i int) {
+			if _, _, err := n.bring(t.Context(), i); err != nil {
+				return // the daemon is gone
+			}
+			finished[i] = true
+			if done.Add(1) >= after {
+				once.Do(func() { close(enough) })
+			}
+		})
+	})
+	<-enough
+	n.Kill()
+	all.Wait()
+	if err := n.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	kept := 0
+	for _, ok := range finished {
+		if ok {
+			kept++
+		}
+	}
+	if _, c := n.running(t); c < kept {
+		t.Errorf("%d containers run after the restart, %d had been started before", c, kept)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	parallel(count, 8, func(i int) {
+		if finished[i] {
+			return
+		}
+		if err := n.retry(ctx, i); err != nil {
+			t.Error(err)
+		}
+	})
+	if p, c := n.running(t); p != count || c != count {
+		t.Errorf("%d pods and %d containers run, want %d of each", p, c, count)
+	}
+}
+
+// retry is what the kubelet does after a failure: it looks what there is of the
+// pod, and goes on from there. A container that was made and never known to be
+// started is replaced by the next attempt.
+func (n *node) retry(ctx context.Context, i int) error {
+	name := podConfig("p" + strconv.Itoa(i)).GetMetadata().GetName()
+	cs, err := n.rt.ListContainers(ctx, &cri.ListContainersRequest{})
+	if err != nil {
+		return err
+	}
+	ps, err := n.rt.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{LabelSelector: map[string]string{"test": name}}})
+	if err != nil {
+		return err
+	}
+	for _, p := range ps.GetItems() {
+		if p.GetState() == cri.PodSandboxState_SANDBOX_READY {
+			for _, c := range cs.GetContainers() {
+				if c.GetPodSandboxId() == p.GetId() && c.GetState() == cri.ContainerState_CONTAINER_RUNNING {
+					return nil // its start had succeeded, only the answer was lost
+				}
+			}
+			continue
+		}
+		if err := n.remove(ctx, p.GetId()); err != nil {
+			return err
+		}
+	}
+	_, _, err = n.bring(ctx, i)
+	return err
+}
+
+func TestEverythingIsFoundAgain(t *testing.T) {
+	n := newNode(t, "found", 65)
+	p := n.runPod(t, podConfig("found"))
+	lives := n.run(t, p, "lives", "sh", "-c", "i=0; while true; do echo $i; i=$((i+1)); usleep 2000; done")
+	exits := n.run(t, p, "exits", "sh", "-c", "while [ ! -e /go ]; do usleep 10000; done; exit 7")
+	created := n.create(t, p, containerConfig(p, "created", busybox, "sleep", "1000"))
+	ips := n.podIPs(t, p.id)
+	verbose, err := n.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: exits, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := infoField(t, verbose.GetInfo()["info"], "rootfs")
+
+	n.Kill()
+	if err := os.WriteFile(root+"/go", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(300 * time.Millisecond)
+	if err := n.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := n.status(t, lives); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
+		t.Errorf("the living container is %s", s.GetState())
+	}
+	if s := n.exited(t, exits); s.GetExitCode() != 7 || s.GetReason() != "Error" {
+		t.Errorf("the one that ended meanwhile has code %d, reason %q; want 7, Error", s.GetExitCode(), s.GetReason())
+	}
+	n.startContainer(t, created)
+	if got := n.podIPs(t, p.id); len(got) != len(ips) || got[0] != ips[0] {
+		t.Errorf("the pod has the addresses %v, had %v", got, ips)
+	}
+	n.exec(t, lives, "true")
+	if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: lives}); err != nil {
+		t.Fatal(err)
+	}
+	lines := logLines(t, p, "lives")
+	for i, line := range lines {
+		if line != strconv.Itoa(i) {
+			t.Fatalf("line %d of the log is %q: there is a gap", i, line)
+		}
+	}
+	if len(lines) < 50 {
+		t.Errorf("only %d lines were logged", len(lines))
+	}
+}

@@ -1,0 +1,79 @@
+package system
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// parallel calls fn for 0 to n-1, width at a time.
+func parallel(n, width int, fn func(i int)) {
+	var wg sync.WaitGroup
+	gate := make(chan struct{}, width)
+	for i := range n {
+		gate <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-gate }()
+			fn(i)
+		})
+	}
+	wg.Wait()
+}
+
+// bring makes a pod with a sleeping container; asked again it must come to the
+// same ones.
+func (n *node) bring(ctx context.Context, i int) (podID, containerID string, err error) {
+	p := &pod{config: podConfig(fmt.Sprintf("p%d", i))}
+	r, err := n.rt.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: p.config})
+	if err != nil {
+		return "", "", fmt.Errorf("run pod %d: %w", i, err)
+	}
+	p.id = r.GetPodSandboxId()
+	c, err := n.rt.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: p.id, Config: containerConfig(p, "c", busybox, "sleep", "1000"), SandboxConfig: p.config})
+	if err != nil {
+		return p.id, "", fmt.Errorf("create container %d: %w", i, err)
+	}
+	if _, err = n.rt.StartContainer(ctx, &cri.StartContainerRequest{ContainerId: c.GetContainerId()}); err != nil {
+		err = fmt.Errorf("start container %d: %w", i, err)
+	}
+	return p.id, c.GetContainerId(), err
+}
+
+func (n *node) running(t *testing.T) (pods, containers int) {
+	t.Helper()
+	ps, err := n.rt.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{State: &cri.PodSandboxStateValue{State: cri.PodSandboxState_SANDBOX_READY}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cs, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{Filter: &cri.ContainerFilter{State: &cri.ContainerStateValue{State: cri.ContainerState_CONTAINER_RUNNING}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(ps.GetItems()), len(cs.GetContainers())
+}
+
+func TestHundredPodsLeaveNoTrace(t *testing.T) {
+	n := newNode(t, "hundred", 63)
+	const count = 100
+	ids := make([]string, count)
+	parallel(count, 8, func(i int) {
+		var err error
+		if ids[i], _, err = n.bring(t.Context(), i); err != nil {
+			t.Error(err)
+		}
+	})
+	if p, c := n.running(t); p != count || c != count {
+		t.Errorf("%d pods and %d containers run", p, c)
+	}
+	parallel(count, 8, func(i int) {
+		if ids[i] == "" {
+			return
+		}
+		if err := n.remove(t.Context(), ids[i]); err != nil {
+			t.Error(err)
+		}
+	})
+}
