@@ -16,10 +16,27 @@ func AppendStarted(dst []byte, pid int, start uint64, failure string) []byte {
 	dst = append(dst, '}')
 	if failure != "" {
 		dst = append(dst, `,"error":`...)
-		// One byte of text takes six of JSON at most.
-		dst = appendString(dst, failure[:min(len(failure), (MaxStarted-128)/6)])
+		dst = appendString(dst, fitting(failure, MaxStarted-128))
 	}
 	return append(dst, '}', '\n')
+}
+
+// fitting cuts s to what takes no more than n bytes as a JSON string.
+func fitting(s string, n int) string {
+	for i, r := range s {
+		switch {
+		case r == '"' || r == '\\' || r == '\n' || r == '\t':
+			n -= 2
+		case r < ' ' || r == 0x7f:
+			n -= 6
+		default:
+			n -= utf8.RuneLen(r) // of U+FFFD for what is not UTF-8
+		}
+		if n < 0 {
+			return s[:i]
+		}
+	}
+	return s
 }
 
 // AppendReply appends a Reply, a JSON line.
@@ -71,6 +88,10 @@ func appendString(dst []byte, s string) []byte {
 		switch {
 		case r == '"' || r == '\\':
 			dst = append(dst, '\\', byte(r))
+		case r == '\n':
+			dst = append(dst, '\\', 'n')
+		case r == '\t':
+			dst = append(dst, '\\', 't')
 		case r < ' ' || r == 0x7f:
 			dst = append(dst, '\\', 'u', '0', '0', hex[r>>4], hex[r&15])
 		default:

@@ -1,0 +1,306 @@
+package conmon_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/internal/proc"
+)
+
+// soon bounds every wait for something that has to happen. It is generous, as
+// machines are busy; nothing here asserts that something is fast.
+const soon = 60 * time.Second
+
+// monitorBinary is built once.
+var monitorBinary string
+
+func TestMain(m *testing.M) {
+	if os.Getenv(fakeEnv) != "" {
+		os.Exit(fakeRuntime(os.Args[1:]))
+	}
+	if os.Getenv(launchEnv) != "" {
+		os.Exit(launchAndHang())
+	}
+	os.Exit(buildAndRun(m))
+}
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "conmon-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	monitorBinary = filepath.Join(dir, "conmon")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", monitorBinary, "../cmd/conmon")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build monitor: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// plainStarter leaves monitors in the test's cgroup.
+type plainStarter struct{}
+
+func (plainStarter) Start(cmd *exec.Cmd) error { return cmd.Start() }
+
+// bed is what a container needs around it.
+type bed struct {
+	t        *testing.T
+	dir      string
+	spec     conmon.Spec
+	launcher conmon.Launcher
+	monitor  proc.Ref
+	started  conmon.Started
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: containers")
+	}
+}
+
+// newBed makes a bed with the fake runtime.
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	dir := t.TempDir()
+	b := &bed{t: t, dir: dir, launcher: conmon.Launcher{Path: monitorBinary, Starter: plainStarter{}, Watcher: watcher(t)}}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.spec = conmon.Spec{
+		ID:         fmt.Sprintf("test-%d-%s", os.Getpid(), strings.ToLower(filepath.Base(filepath.Dir(dir)))),
+		RunDir:     filepath.Join(dir, "run"),
+		Bundle:     filepath.Join(dir, "bundle"),
+		ExitFile:   filepath.Join(dir, "exits", "exit"),
+		LogPath:    filepath.Join(dir, "log"),
+		Runtime:    []string{self},
+		RuntimeEnv: append(os.Environ(), fakeEnv+"=1", "FAKE_DIR="+dir),
+	}
+	for _, d := range []string{"run", "bundle", "exits"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b
+}
+
+func watcher(t *testing.T) *proc.Watcher {
+	t.Helper()
+	w, err := proc.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+// newRuncBed makes a bed with runc and a busybox to run args in. mutate may
+// change the OCI config before it is written.
+func newRuncBed(t *testing.T, mutate func(config map[string]any), args ...string) *bed {
+	t.Helper()
+	needRoot(t)
+	runc, err := filepath.Abs("../bin/runc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(runc); err != nil {
+		if runc, err = exec.LookPath("runc"); err != nil {
+			t.Skip("needs runc: make tools")
+		}
+	}
+	b := newBed(t)
+	b.spec.Runtime = []string{runc, "--root", filepath.Join(b.dir, "runc")}
+	b.spec.RuntimeEnv = nil
+	rootfs := filepath.Join(b.spec.Bundle, "rootfs")
+	for _, d := range []string{"bin", "proc", "dev", "tmp", "sys"} {
+		if err := os.MkdirAll(filepath.Join(rootfs, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		t.Skip("needs a static /bin/busybox: ", err)
+	}
+	if err := os.WriteFile(filepath.Join(rootfs, "bin", "busybox"), busybox, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	config := ociConfig(b.spec.ID, args)
+	if mutate != nil {
+		mutate(config)
+	}
+	raw, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(b.spec.Bundle, "config.json"), raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.runtime("delete", "--force", b.spec.ID).Run() })
+	return b
+}
+
+type object = map[string]any
+
+func ociConfig(id string, args []string) object {
+	namespaces := []object{}
+	for _, ns := range []string{"pid", "network", "ipc", "uts", "mount"} {
+		namespaces = append(namespaces, object{"type": ns})
+	}
+	return object{
+		"ociVersion": "1.0.2",
+		"process":    object{"cwd": "/", "args": args, "env": []string{"PATH=/bin"}, "user": object{"uid": 0, "gid": 0}, "terminal": false},
+		"root":       object{"path": "rootfs"},
+		"mounts": []object{
+			{"destination": "/proc", "type": "proc", "source": "proc"},
+			{"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": []string{"mode=755"}},
+			{"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": []string{"newinstance", "ptmxmode=0666", "mode=0620"}},
+		},
+		"linux": object{"cgroupsPath": "/conmon-test/" + id, "namespaces": namespaces},
+	}
+}
+
+// sh is the command line of a shell script in the container.
+func sh(script string) []string { return []string{"/bin/busybox", "sh", "-c", script} }
+
+func (b *bed) runtime(args ...string) *exec.Cmd {
+	cmd := exec.Command(b.spec.Runtime[0], append(b.spec.Runtime[1:len(b.spec.Runtime):len(b.spec.Runtime)], args...)...)
+	cmd.Env = b.spec.RuntimeEnv
+	return cmd
+}
+
+// create makes the container.
+func (b *bed) create() {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), soon)
+	defer cancel()
+	var err error
+	if b.started, b.monitor, err = b.launcher.Create(ctx, b.spec); err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() {
+		_ = b.started.Init.Signal(unix.SIGKILL)
+		b.waitGone(b.monitor)
+	})
+}
+
+// start starts what the container is for.
+func (b *bed) start() {
+	b.t.Helper()
+	if out, err := b.runtime("start", b.spec.ID).CombinedOutput(); err != nil {
+		b.t.Fatalf("start: %v: %s", err, out)
+	}
+}
+
+// eventually waits for ok.
+func (b *bed) eventually(what string, ok func() bool) {
+	b.t.Helper()
+	for end := time.Now().Add(soon); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			b.t.Fatalf("did not happen: %s", what)
+		}
+	}
+}
+
+// exit waits for the exit record.
+func (b *bed) exit() (e conmon.Exit) {
+	b.t.Helper()
+	b.eventually("exit record", func() (ok bool) {
+		var err error
+		if e, err = conmon.ReadExit(b.spec.ExitFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			b.t.Fatal(err)
+		}
+		return err == nil
+	})
+	return e
+}
+
+// waitGone waits until the process has ended and been reaped.
+func (b *bed) waitGone(r proc.Ref) {
+	b.t.Helper()
+	b.eventually(fmt.Sprintf("end of process %d", r.PID), func() bool {
+		now, err := proc.Identify(r.PID)
+		return errors.Is(err, proc.ErrGone) || err == nil && now != r
+	})
+}
+
+// entry is one of a CRI log.
+type entry struct {
+	stream, tag, text string
+}
+
+// log parses a log strictly.
+func (b *bed) log(path string) (entries []entry) {
+	b.t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return parseLog(b.t, raw)
+}
+
+func parseLog(t *testing.T, raw []byte) (entries []entry) {
+	t.Helper()
+	for line := range bytes.Lines(raw) {
+		parts := strings.SplitN(string(line), " ", 4)
+		if len(parts) != 4 || !strings.HasSuffix(parts[3], "\n") {
+			t.Fatalf("not an entry: %q", line)
+		}
+		if _, err := time.Parse(time.RFC3339Nano, parts[0]); err != nil {
+			t.Fatalf("entry %q: %v", line, err)
+		}
+		entries = append(entries, entry{parts[1], parts[2], strings.TrimSuffix(parts[3], "\n")})
+	}
+	return entries
+}
+
+// text is what a reader of the log makes of one stream.
+func text(entries []entry, stream string) string {
+	var b strings.Builder
+	for _, e := range entries {
+		if e.stream == stream {
+			b.WriteString(e.text)
+			if e.tag == "F" {
+				b.WriteByte('\n')
+			}
+		}
+	}
+	return b.String()
+}
+
+// openFDs counts this process's descriptors.
+func openFDs(t *testing.T) int {
+	t.Helper()
+	runtime.GC()
+	dir, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(dir)
+}

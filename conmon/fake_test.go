@@ -1,0 +1,135 @@
+package conmon_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/internal/proc"
+)
+
+const (
+	fakeEnv   = "CONMON_TEST_FAKE_RUNTIME"
+	launchEnv = "CONMON_TEST_LAUNCH"
+)
+
+// fakeRuntime is this test binary as an OCI runtime. FAKE says what goes wrong:
+//
+//	refuse    create logs an error and fails
+//	babble    create says more than a pipe holds on stderr, then fails
+//	hang      create leaves half a container and never ends
+//	nopid     create succeeds and writes no pid file
+//	shout     create writes to its stdout and stderr, then succeeds
+//
+// A container is a shell that runs FAKE_SCRIPT once the file "start" is there.
+// Each call is noted in the file "calls".
+func fakeRuntime(args []string) int {
+	dir := os.Getenv("FAKE_DIR")
+	note(dir, strings.Join(args, " "))
+	opts, command := map[string]string{}, ""
+	for i := 0; i < len(args); i++ {
+		switch a := args[i]; {
+		case a == "--force":
+		case strings.HasPrefix(a, "--"):
+			opts[a] = args[i+1]
+			i++
+		case command == "":
+			command = a
+		}
+	}
+	switch command {
+	case "create":
+		return fakeCreate(dir, opts, os.Getenv("FAKE"))
+	case "start":
+		return touch(filepath.Join(dir, "start"))
+	case "delete":
+		if raw, err := os.ReadFile(filepath.Join(dir, "init")); err == nil {
+			pid, _ := strconv.Atoi(string(raw))
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		return 0
+	}
+	return 2
+}
+
+func fakeCreate(dir string, opts map[string]string, mode string) int {
+	switch mode {
+	case "refuse":
+		line := `{"level":"error","msg":"exec \"/nope\": no such file","time":"x"}`
+		_ = os.WriteFile(opts["--log"], []byte(`{"level":"warning","msg":"w"}`+"\n"+line+"\n"+`{"level":"info","msg":"later"}`+"\n"), 0o600)
+		return 1
+	case "babble":
+		fmt.Fprint(os.Stderr, strings.Repeat("blah\n", 1<<20), "the cause")
+		return 3
+	case "shout":
+		fmt.Println("from the runtime")
+		fmt.Fprintln(os.Stderr, "from the runtime")
+	}
+	script := os.Getenv("FAKE_SCRIPT")
+	if script == "" {
+		script = "exec sleep 1000"
+	}
+	init := exec.Command("/bin/sh", "-c", "while ! [ -e "+dir+"/start ]; do sleep 0.01; done; "+script)
+	init.Stdin, init.Stdout, init.Stderr = os.Stdin, os.Stdout, os.Stderr
+	init.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := init.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	pid := []byte(strconv.Itoa(init.Process.Pid))
+	_ = os.WriteFile(filepath.Join(dir, "init"), pid, 0o600)
+	if mode == "hang" {
+		touch(filepath.Join(dir, "hangs"))
+		time.Sleep(time.Hour)
+	}
+	if mode != "nopid" {
+		_ = os.WriteFile(opts["--pid-file"], pid, 0o600)
+	}
+	return 0
+}
+
+func note(dir, line string) {
+	f, err := os.OpenFile(filepath.Join(dir, "calls"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err == nil {
+		fmt.Fprintln(f, line)
+		f.Close()
+	}
+}
+
+func touch(path string) int {
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return 1
+	}
+	return 0
+}
+
+// launchAndHang is this test binary as a daemon that can be killed: it launches
+// the monitor of the spec in its environment and says so on its stdout.
+func launchAndHang() int {
+	var spec conmon.Spec
+	if err := json.Unmarshal([]byte(os.Getenv(launchEnv)), &spec); err != nil {
+		return 1
+	}
+	w, err := proc.NewWatcher()
+	if err != nil {
+		return 1
+	}
+	go func() { _ = w.Run(context.Background()) }()
+	l := conmon.Launcher{Path: os.Getenv("MONITOR"), Starter: plainStarter{}, Watcher: w}
+	started, monitor, err := l.Create(context.Background(), spec)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("created", started.Init.PID, monitor.PID)
+	time.Sleep(time.Hour)
+	return 0
+}

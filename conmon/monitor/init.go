@@ -1,0 +1,125 @@
+package monitor
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/conmon/wire"
+)
+
+// initProcess is the container's first process, which this process inherits
+// from the OCI runtime.
+type initProcess struct {
+	m        *monitor
+	pid      int
+	start    uint64
+	pidfd    int
+	cgroup   memoryCgroup
+	ended    bool
+	status   unix.WaitStatus
+	known    bool // status is
+	finished time.Time
+}
+
+// adopt learns of the process from the file that the OCI runtime wrote.
+func (p *initProcess) adopt(pidFile string) error {
+	b, err := readFile(pidFile, 64)
+	if err != nil {
+		return err
+	}
+	pid, err := strconv.Atoi(string(bytes.TrimSpace(b)))
+	if err != nil || pid <= 0 {
+		return errors.New("read pid file: no pid in it")
+	}
+	// As a child that nobody has waited for, it cannot give its pid to another.
+	if p.pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
+		return wrap("pidfd_open", err)
+	}
+	if p.start, err = startTime(pid); err != nil {
+		return err
+	}
+	p.pid = pid
+	p.cgroup = memoryCgroupOf(pid)
+	return nil
+}
+
+// startTime returns when a process was started, in clock ticks since boot. It
+// reads what proc.Identify does, which would link the os package's files.
+func startTime(pid int) (uint64, error) {
+	b, err := readFile("/proc/"+strconv.Itoa(pid)+"/stat", 4096)
+	if err != nil {
+		return 0, err
+	}
+	const field = 22 - 3 // counted behind the command's name, which may hold anything
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(fields) <= field {
+		return 0, errors.New("read start time: too few fields")
+	}
+	return strconv.ParseUint(string(fields[field]), 10, 64)
+}
+
+func (p *initProcess) watch() error { return p.m.poll.add(p.pidfd, unix.EPOLLIN, p) }
+
+// ready is called when the process has ended.
+func (p *initProcess) ready(uint32) {
+	p.reap()
+	if !p.ended {
+		// Some other process waited for it, or it never was a child.
+		p.end(0, false)
+	}
+}
+
+// reap waits for every child that has ended. Most are orphans of a container
+// that shares a PID namespace with this process; an end of one interrupts the
+// wait for events. If that signal falls into the moments in between, the next
+// event will do.
+func (p *initProcess) reap() {
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return
+		}
+		if pid == p.pid {
+			p.end(status, true)
+		}
+	}
+}
+
+func (p *initProcess) end(status unix.WaitStatus, known bool) {
+	if p.ended {
+		return
+	}
+	p.ended, p.status, p.known = true, status, known
+	p.finished = time.Now()
+	p.m.poll.drop(p.pidfd)
+	closeFD(&p.pidfd)
+}
+
+// exit makes the record of how it ended.
+func (p *initProcess) exit() wire.Exit {
+	e := wire.Exit{
+		Version:    wire.Version,
+		ID:         p.m.spec.ID,
+		FinishedAt: p.finished.UnixNano(),
+		OOMKilled:  p.cgroup.oomKilled(),
+		LogLost:    p.m.log.lost,
+	}
+	switch {
+	case !p.known:
+		e.ExitCode, e.Unknown = 255, true
+	case p.status.Signaled():
+		e.Signal = int(p.status.Signal())
+		e.ExitCode = int32(128 + e.Signal)
+	default:
+		e.ExitCode = int32(p.status.ExitStatus())
+	}
+	return e
+}

@@ -1,0 +1,120 @@
+package monitor
+
+import (
+	"errors"
+	"os/signal"
+	"path"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/conmon/wire"
+)
+
+// Main runs what args, the command line with its first word, ask for and
+// returns the exit status: the monitor of a container; the pause process of a
+// pod, when args is that or the binary is called so; or one of two trifles.
+func Main(args []string, version string) int {
+	mode := ""
+	if len(args) > 1 {
+		mode = args[1]
+	}
+	switch {
+	case len(args) > 0 && path.Base(args[0]) == "pause", mode == "pause":
+		pause()
+	case mode == "probe": // proves that a container can run this binary
+		return 0
+	case mode == "--version":
+		_, _ = unix.Write(1, []byte("conmon version "+version+"\n"))
+		return 0
+	}
+	detach()
+	spec, err := readSpec()
+	if err == nil {
+		err = newMonitor(spec).run()
+	}
+	if err != nil {
+		answer(0, 0, err.Error())
+		return 1
+	}
+	return 0
+}
+
+// detach makes the process independent of the one that started it.
+func detach() {
+	_, _ = unix.Setsid()
+	// Orphans of the OCI runtime, above all the container's first process,
+	// become children of this process, so that it sees how they end.
+	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	_ = writeFile("/proc/self/comm", []byte("conmon"))
+	closeInherited()
+	unix.CloseOnExec(wire.SpecFD)
+	unix.CloseOnExec(wire.StartedFD)
+}
+
+// closeInherited closes whatever the parent let slip behind the descriptors of
+// the contract. The Go runtime has opened none of its own yet.
+func closeInherited() {
+	const first = wire.StartedFD + 1
+	if unix.CloseRange(first, 1<<31-1, 0) == nil {
+		return
+	}
+	for fd := first; fd < 1024; fd++ { // Linux before 5.9
+		_ = unix.Close(fd)
+	}
+}
+
+// shieldSignals lets the monitor live through what is sent to its daemon's
+// process group, to a terminal, or at a shutdown to every process: it leaves
+// when its container does. It is called after the OCI runtime was started, as
+// ignored signals would be ignored in the container too. SIGXFSZ is a write
+// beyond a file size limit, which has to fail like any other.
+func shieldSignals() {
+	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGXFSZ)
+}
+
+// pause holds a pod's namespaces as process 1 of its PID namespace until a
+// SIGTERM or SIGINT, whose default action in a Go program is the end, also for
+// a process 1. Children of an ignored SIGCHLD never become zombies, so there is
+// nothing to reap.
+func pause() {
+	signal.Ignore(syscall.SIGCHLD, syscall.SIGHUP)
+	_ = writeFile("/proc/self/comm", []byte("pause"))
+	closeRange3()
+	for {
+		_ = unix.Pause()
+	}
+}
+
+func closeRange3() { _ = unix.CloseRange(3, 1<<31-1, 0) }
+
+// readSpec reads the Spec from its descriptor and closes that.
+func readSpec() (wire.Spec, error) {
+	b, err := readAll(wire.SpecFD, maxSpec)
+	_ = unix.Close(wire.SpecFD)
+	if err != nil {
+		return wire.Spec{}, wrap("read spec", err)
+	}
+	spec, err := wire.DecodeSpec(b)
+	if err != nil {
+		return wire.Spec{}, wrap("read spec", err)
+	}
+	switch {
+	case spec.Version != wire.Version:
+		return spec, errors.New("read spec: unknown version")
+	case spec.ID == "", len(spec.Runtime) == 0, !path.IsAbs(spec.RunDir), !path.IsAbs(spec.Bundle), !path.IsAbs(spec.ExitFile),
+		!path.IsAbs(spec.Runtime[0]), spec.LogPath != "" && !path.IsAbs(spec.LogPath):
+		return spec, errors.New("read spec: a field is missing, or a path not absolute")
+	}
+	return spec, nil
+}
+
+// maxSpec bounds a Spec, in bytes.
+const maxSpec = 1 << 20
+
+// answer tells the daemon what became of its Spec. It fails when nobody is
+// there to hear it.
+func answer(pid int, start uint64, failure string) error {
+	_, err := write(wire.StartedFD, wire.AppendStarted(nil, pid, start, failure))
+	return err
+}
