@@ -1,20 +1,19 @@
 package container
 
 import (
-	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
 	"time"
 
-	"github.com/criserver/criserver/internal/cgroup"
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/boot"
+	"github.com/criserver/criserver/internal/flight"
+	"github.com/criserver/criserver/internal/ids"
+	"github.com/criserver/criserver/internal/oplock"
 	"github.com/criserver/criserver/oci"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
-
-// Cgroups is what containers need of the host's cgroups; paths are absolute in
-// the hierarchy. *cgroup.Tree has these.
-type Cgroups interface {
-	Kill(ctx context.Context, path string) error
-	Stats(path string) (cgroup.Stats, error)
-}
 
 // Config is what a Manager works with.
 type Config struct {
@@ -23,91 +22,186 @@ type Config struct {
 	Pods     Pods
 	Images   Images
 	Monitors Monitors
+	Watcher  Watcher
 	Cgroups  Cgroups
+	// Usage returns the last measured size of a container's writable layer; nil
+	// when nobody measures.
+	Usage func(containerID string) (bytes, inodes uint64, err error)
 	// Runtimes are the OCI runtimes by handler name; DefaultRuntime names the
 	// one that the empty handler stands for.
 	Runtimes       map[string]*oci.Runtime
 	DefaultRuntime string
-	// Builder makes the OCI configurations.
+	// Builder makes the OCI configs.
 	Builder *oci.Builder
 }
 
+// lingerCreate is how long a creation goes on for a caller that has left.
+const lingerCreate = time.Minute
+
 // Manager owns all containers.
+//
+// Locks, in the order in which they may be taken: the operation lock of a
+// container (Create, Start, UpdateResources and the cleaning part of Remove hold
+// it; Stop and all that only looks do not), then mu, then a container's own mu.
 type Manager struct {
-	cfg Config
+	cfg     Config
+	boot    string
+	ops     oplock.Locks
+	creates flight.Group[string]
+	events  events
+	ending  chan struct{} // closed when Run ends
+
+	mu         sync.RWMutex          // guards the maps; never held across a wait
+	containers map[string]*container // by id, those in the making included
+	names      map[name]*container
+	kept       map[string]bool // directories whose record could not be read
+}
+
+// name is what the kubelet takes for a container's identity.
+type name struct {
+	pod     string
+	name    string
+	attempt uint32
 }
 
 // New returns a Manager that knows no container yet: call Restore, then Run.
-func New(cfg Config) (*Manager, error) { return &Manager{cfg: cfg}, nil }
-
-// Restore rebuilds the view of what an earlier daemon left: containers that
-// run on, that ended meanwhile, that were half made. It is called once, when
-// the pods are restored and before Run.
-func (m *Manager) Restore(ctx context.Context) error { return nil }
-
-// Run watches for the ends of containers until ctx ends.
-func (m *Manager) Run(ctx context.Context) error { <-ctx.Done(); return nil }
-
-// Create makes a container in a pod and returns its id. The same request asked
-// again while it is under way, or after it succeeded, gets the same id.
-func (m *Manager) Create(ctx context.Context, podID string, config *cri.ContainerConfig, podConfig *cri.PodSandboxConfig) (string, error) {
-	return "", nil
+func New(cfg Config) (*Manager, error) {
+	if cfg.Runtimes[cfg.DefaultRuntime] == nil {
+		return nil, fmt.Errorf("default runtime %q is not among the configured ones: %w", cfg.DefaultRuntime, errdefs.ErrInvalidArgument)
+	}
+	if !filepath.IsAbs(cfg.RunDir) {
+		return nil, fmt.Errorf("run directory %q must be absolute: %w", cfg.RunDir, errdefs.ErrInvalidArgument)
+	}
+	id, err := boot.ID()
+	if err != nil {
+		return nil, err
+	}
+	return &Manager{
+		cfg:        cfg,
+		boot:       id,
+		creates:    flight.Group[string]{Linger: lingerCreate},
+		ending:     make(chan struct{}),
+		containers: make(map[string]*container),
+		names:      make(map[name]*container),
+		kept:       make(map[string]bool),
+	}, nil
 }
 
-// Start runs the process of a created container.
-func (m *Manager) Start(ctx context.Context, id string) error { return nil }
-
-// Stop ends a container: its stop signal, timeout, SIGKILL. It returns when the
-// end is recorded. Stopping what has ended, or is unknown, is no error.
-func (m *Manager) Stop(ctx context.Context, id string, timeout time.Duration) error { return nil }
-
-// Remove removes a container with all it has; one that runs is killed first.
-// Removing what is unknown is no error.
-func (m *Manager) Remove(ctx context.Context, id string) error { return nil }
-
-// Get returns the container of a full id or a unique prefix.
-func (m *Manager) Get(id string) (*Snapshot, error) { return nil, nil }
+// Get returns the container of a full id or a unique prefix. ErrNotFound when
+// there is none, or none that is ready to be seen.
+func (m *Manager) Get(id string) (*Snapshot, error) {
+	c, err := m.find(id)
+	if err != nil {
+		return nil, err
+	}
+	return c.snap.Load(), nil
+}
 
 // List returns all containers, in no order.
-func (m *Manager) List() []*Snapshot { return nil }
-
-// StopPod ends every container of a pod and returns when all have ended.
-func (m *Manager) StopPod(ctx context.Context, podID string, grace time.Duration) error { return nil }
-
-// RemovePod removes every container of a pod.
-func (m *Manager) RemovePod(ctx context.Context, podID string) error { return nil }
-
-// ExecResult is the outcome of ExecSync.
-type ExecResult struct {
-	Stdout, Stderr []byte
-	ExitCode       int32
+func (m *Manager) List() []*Snapshot {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	list := make([]*Snapshot, 0, len(m.containers))
+	for _, c := range m.containers {
+		if s := c.snap.Load(); s != nil {
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
-// ExecSync runs a command in a running container. A timeout of 0 is none; one
-// that passes gives context.DeadlineExceeded.
-func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (ExecResult, error) {
-	return ExecResult{}, nil
+// Holds says whether a container of this full id exists in whatever form, also
+// half made, or with a record that cannot be read: its writable layer may not
+// be taken for garbage.
+func (m *Manager) Holds(id string) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.containers[id] != nil || m.kept[id]
 }
 
-// UpdateResources changes the limits of a created or running container.
-func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxContainerResources) error {
+// find returns a container that can be seen.
+func (m *Manager) find(id string) (*container, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	full, err := ids.Resolve("container", m.containers, id)
+	if err != nil {
+		return nil, err
+	}
+	c := m.containers[full]
+	if c.snap.Load() == nil {
+		return nil, fmt.Errorf("container %q: %w", id, errdefs.ErrNotFound)
+	}
+	return c, nil
+}
+
+// inPod returns a pod's containers, those in the making included.
+func (m *Manager) inPod(pod string) []*container {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var found []*container
+	for _, c := range m.containers {
+		if c.rec.PodID == pod {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+func (m *Manager) named(n name) *container {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.names[n]
+}
+
+// register makes a container known, still unseen unless it has a snapshot.
+func (m *Manager) register(c *container) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if other := m.names[c.name()]; other != nil {
+		return fmt.Errorf("the name is taken by container %q: %w", short(other.id), errdefs.ErrAlreadyExists)
+	}
+	m.containers[c.id] = c
+	m.names[c.name()] = c
 	return nil
 }
 
-// ReopenLog has the monitor open the log file anew after a rotation.
-func (m *Manager) ReopenLog(ctx context.Context, id string) error { return nil }
-
-// Stats returns the figures of one container.
-func (m *Manager) Stats(ctx context.Context, id string) (*cri.ContainerStats, error) { return nil, nil }
-
-// AllStats returns the figures of all created and running containers.
-func (m *Manager) AllStats(ctx context.Context) ([]*cri.ContainerStats, error) { return nil, nil }
-
-// Event tells of one step in a container's life.
-type Event struct {
-	Type     cri.ContainerEventType
-	Snapshot *Snapshot
+func (m *Manager) unregister(c *container) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.containers, c.id)
+	if m.names[c.name()] == c {
+		delete(m.names, c.name())
+	}
 }
 
-// Subscribe calls fn for each event until cancel is called. fn must not block.
-func (m *Manager) Subscribe(fn func(Event)) (cancel func()) { return func() {} }
+// runtime returns the OCI runtime of a handler name.
+func (m *Manager) runtime(handler string) (*oci.Runtime, error) {
+	if handler == "" {
+		handler = m.cfg.DefaultRuntime
+	}
+	r := m.cfg.Runtimes[handler]
+	if r == nil {
+		return nil, fmt.Errorf("runtime handler %q is not configured: %w", handler, errdefs.ErrInvalidArgument)
+	}
+	return r, nil
+}
+
+func (m *Manager) dir(id string) string      { return filepath.Join(m.cfg.RunDir, "containers", id) }
+func (m *Manager) exitFile(id string) string { return filepath.Join(m.exitsDir(), id) }
+func (m *Manager) exitsDir() string          { return filepath.Join(m.cfg.RunDir, "exits") }
+
+// errWrongState is for operations that a container's state does not allow.
+func errWrongState(verb string, s *Snapshot) error {
+	return fmt.Errorf("%s container %q: it is %s: %w", verb, short(s.ID), s.State, errdefs.ErrFailedPrecondition)
+}
+
+// short is how ids stand in messages.
+func short(id string) string { return id[:min(len(id), 12)] }
+
+// goneIsFine drops the error of an idempotent call on what is unknown.
+func goneIsFine(err error) error {
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil
+	}
+	return err
+}

@@ -7,9 +7,14 @@ package container
 
 import (
 	"context"
+	"os"
 	"time"
 
+	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/internal/cgroup"
+	"github.com/criserver/criserver/internal/proc"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -45,6 +50,26 @@ type Images interface {
 	Unmount(ctx context.Context, containerID string) error
 }
 
+// Monitors starts monitor processes; *conmon.Launcher does.
+type Monitors interface {
+	// Create starts a monitor and returns when the container is created, with
+	// its init and the monitor itself. When it fails nothing is left but files.
+	Create(ctx context.Context, spec conmon.Spec) (started conmon.Started, monitor proc.Ref, err error)
+}
+
+// Watcher tells of the end of processes; *proc.Watcher does. Whoever made it
+// runs it.
+type Watcher interface {
+	Watch(r proc.Ref, ended func(pidfd *os.File)) error
+}
+
+// Cgroups is what containers need of the host's cgroups; paths are absolute in
+// the hierarchy. *cgroup.Tree does it.
+type Cgroups interface {
+	Kill(ctx context.Context, path string) error
+	Stats(path string) (cgroup.Stats, error)
+}
+
 // Image is what a container takes from its image.
 type Image struct {
 	ID string // the config's digest
@@ -53,7 +78,7 @@ type Image struct {
 	Config ispec.ImageConfig
 }
 
-// State is derived from the facts in a Snapshot.
+// State is derived from the facts that are known of a container.
 type State int
 
 // The states of the CRI, in the order of a container's life. Unknown is a
@@ -98,7 +123,9 @@ type Snapshot struct {
 	SupplementalGroups []int64
 	// Mounts are the effective mounts asked for by the request.
 	Mounts []*cri.Mount
+	// StopSignal is the signal that Stop sends first.
+	StopSignal unix.Signal
 	// RootFS is the mount point of the root file system, CgroupPath the
-	// container's cgroup as the OCI config names it, RunDir where its bundle is.
+	// container's cgroup in the hierarchy, RunDir where its bundle is.
 	RootFS, CgroupPath, RunDir string
 }

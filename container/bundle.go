@@ -1,0 +1,168 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/oci"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// bundle holds what must stay open until the runtime has read the config.
+type bundle struct{ target *os.File }
+
+func (b bundle) close() {
+	if b.target != nil {
+		_ = b.target.Close()
+	}
+}
+
+// bundle looks up all that the config names, in the root file system and on the
+// host, and writes the config.
+func (m *Manager) bundle(ctx context.Context, c *container, p *plan) (_ bundle, err error) {
+	in, err := m.input(ctx, c, p)
+	if err != nil {
+		return bundle{}, err
+	}
+	ns, b, err := m.namespaces(c, p.pod)
+	if err != nil {
+		return bundle{}, err
+	}
+	defer func() {
+		if err != nil {
+			b.close()
+		}
+	}()
+	in.Namespaces = ns
+	res, err := m.cfg.Builder.Build(in)
+	if err != nil {
+		return b, err
+	}
+	for _, w := range res.Warnings {
+		c.log().Warn(w)
+	}
+	if err := makeLogDir(p.pod.Config.GetLogDirectory(), c.rec.LogPath); err != nil {
+		return b, err
+	}
+	config, err := oci.Encode(res.Spec)
+	if err != nil {
+		return b, err
+	}
+	c.mu.Lock()
+	c.process = res.Spec.Process
+	c.mu.Unlock()
+	return b, os.WriteFile(filepath.Join(c.dir, configFile), config, 0o600)
+}
+
+func (m *Manager) input(ctx context.Context, c *container, p *plan) (oci.Input, error) {
+	sc := c.config.GetLinux().GetSecurityContext()
+	files, err := readUserFiles(c.rootfs())
+	if err != nil {
+		return oci.Input{}, err
+	}
+	id, err := files.identify(sc, p.image.Config.User)
+	if err != nil {
+		return oci.Input{}, err
+	}
+	c.setIdentity(id)
+	mounts, err := resolveMounts(ctx, c.config)
+	if err != nil {
+		return oci.Input{}, err
+	}
+	devices, err := resolveDevices(c.config)
+	if err != nil {
+		return oci.Input{}, err
+	}
+	profile, err := readSeccomp(c.config)
+	if err != nil {
+		return oci.Input{}, err
+	}
+	cwd := workingDir(c.config, p.image.Config)
+	if err := prepareRootFS(c.rootfs(), cwd, p.image.Config.Volumes, mounts); err != nil {
+		return oci.Input{}, err
+	}
+	cgroups, _ := c.runtime.CgroupsPath(p.pod.CgroupParent, c.id)
+	return oci.Input{
+		Args: commandOf(c.config, p.image.Config), Env: envOf(c.config, p.image.Config, hostname(p.pod), id.home), Cwd: cwd,
+		User: specs.User{UID: id.uid, GID: id.gid, AdditionalGids: id.groups}, Terminal: c.config.GetTty(), RootFS: c.rootfs(),
+		Security: sc, Resources: c.config.GetLinux().GetResources(), SeccompProfile: profile,
+		Files:  oci.Files{Hosts: p.pod.Hosts, Hostname: p.pod.Hostname, ResolvConf: p.pod.ResolvConf, Shm: p.pod.Shm},
+		Mounts: mounts, Devices: devices, CgroupsPath: cgroups,
+		Annotations: oci.AllowAnnotations(c.runtime.AllowedAnnotations, p.pod.Config.GetAnnotations(), c.config.GetAnnotations()),
+	}, nil
+}
+
+func (c *container) setIdentity(id identity) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.facts.UID, c.facts.GID = int64(id.uid), int64(id.gid)
+	for _, g := range id.groups {
+		c.facts.Groups = append(c.facts.Groups, int64(g))
+	}
+}
+
+// hostname is the pod's, or the machine's where the pod has none.
+func hostname(p Pod) string {
+	if h := p.Config.GetHostname(); h != "" {
+		return h
+	}
+	h, _ := os.Hostname()
+	return h
+}
+
+// namespaces are the pod's; only the PID namespace is the container's choice.
+func (m *Manager) namespaces(c *container, p Pod) (oci.Namespaces, bundle, error) {
+	ns := oci.Namespaces{Net: p.NetNS, IPC: p.IPCNS, UTS: p.UTSNS}
+	opts := c.config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	switch opts.GetPid() {
+	case cri.NamespaceMode_CONTAINER:
+		ns.NewPID = true
+	case cri.NamespaceMode_NODE:
+	case cri.NamespaceMode_POD:
+		ns.PID = p.PIDNS
+		// POD is what a request says that says nothing; a pod without a PID
+		// namespace to share leaves each container its own.
+		ns.NewPID = p.PIDNS == "" && p.Config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid() != cri.NamespaceMode_NODE
+	case cri.NamespaceMode_TARGET:
+		f, err := m.targetPID(opts.GetTargetId(), p.ID)
+		if err != nil {
+			return ns, bundle{}, fmt.Errorf("config.linux.security_context.namespace_options.target_id: %w", err)
+		}
+		// The open descriptor keeps the namespace meant, whatever becomes of the pid.
+		ns.PID = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
+		return ns, bundle{f}, nil
+	default:
+		return ns, bundle{}, invalid("config.linux.security_context.namespace_options.pid %d is unknown", opts.GetPid())
+	}
+	return ns, bundle{}, nil
+}
+
+// targetPID opens the PID namespace of another container of the same pod.
+func (m *Manager) targetPID(id, pod string) (*os.File, error) {
+	t, err := m.find(id)
+	if err != nil {
+		return nil, err
+	}
+	if t.rec.PodID != pod {
+		return nil, invalid("container %q is in another pod", short(id))
+	}
+	init, _ := t.refs()
+	f, err := os.Open("/proc/" + strconv.Itoa(init.PID) + "/ns/pid")
+	if err == nil && init.Alive() { // asked after the opening: it was this process's
+		return f, nil
+	}
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return nil, fmt.Errorf("container %q does not run: %w", short(id), errdefs.ErrFailedPrecondition)
+}

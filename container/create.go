@@ -1,0 +1,235 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/internal/ids"
+	"github.com/sirupsen/logrus"
+	"google.golang.org/protobuf/proto"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// undoTimeout bounds a rollback, which the request cannot cancel.
+const undoTimeout = 2 * time.Minute
+
+// Create makes a container in a pod and returns its id. The same request asked
+// again while it is under way waits for that one; asked again after it
+// succeeded, it gets the same id. podConfig is not used: the pod's own holds.
+func (m *Manager) Create(ctx context.Context, podID string, config *cri.ContainerConfig, podConfig *cri.PodSandboxConfig) (string, error) {
+	_ = podConfig
+	fail := func(err error) (string, error) {
+		return "", fmt.Errorf("create container %q in pod %q: %w", config.GetMetadata().GetName(), short(podID), err)
+	}
+	if err := validate(config); err != nil {
+		return fail(err)
+	}
+	pod, err := m.cfg.Pods.Pod(podID)
+	if err != nil {
+		return fail(err)
+	}
+	n := name{pod.ID, config.GetMetadata().GetName(), config.GetMetadata().GetAttempt()}
+	key := fmt.Sprintf("%s/%d/%s", n.pod, n.attempt, n.name)
+	id, err := m.creates.Do(ctx, key, func(ctx context.Context) (string, error) { return m.create(ctx, n, config) })
+	if err != nil && ctx.Err() != nil {
+		return fail(m.inStage(n, err))
+	}
+	if err != nil {
+		return fail(err)
+	}
+	// A request that joined another of the same name must not be told that what
+	// it asked for exists when it does not.
+	if c, err := m.find(id); err == nil && !proto.Equal(c.config, config) {
+		return fail(fmt.Errorf("the name is taken by container %q, which has another config: %w", short(id), errdefs.ErrAlreadyExists))
+	}
+	return id, nil
+}
+
+// inStage tells a caller who gave up what it was waiting for.
+func (m *Manager) inStage(n name, err error) error {
+	if c := m.named(n); c != nil {
+		if stage := c.stage.Load(); stage != nil {
+			c.log().WithField("stage", *stage).Warn("the caller of CreateContainer gave up; it goes on for a retry")
+			return fmt.Errorf("still in stage %q: %w", *stage, err)
+		}
+	}
+	return err
+}
+
+// create finds the container that an earlier try made, or makes it.
+func (m *Manager) create(ctx context.Context, n name, config *cri.ContainerConfig) (string, error) {
+	if c := m.named(n); c != nil {
+		s := c.snap.Load()
+		switch {
+		case s != nil && s.State == Created && proto.Equal(c.config, config):
+			return c.id, nil
+		case s != nil && s.State == Exited && s.Reason == ReasonContainerCannotRun && s.StartedAt.IsZero():
+			// An earlier try failed and could not be undone then.
+			if err := m.Remove(ctx, c.id); err != nil {
+				return "", err
+			}
+		default:
+			return "", fmt.Errorf("the name is taken by container %q: %w", short(c.id), errdefs.ErrAlreadyExists)
+		}
+	}
+	c, plan, err := m.plan(n.pod, config)
+	if err != nil {
+		return "", err
+	}
+	unlock, err := m.ops.Lock(ctx, c.id)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if err := m.register(c); err != nil {
+		return "", err
+	}
+	if err := m.make(ctx, c, plan); err != nil {
+		return "", m.undo(ctx, c, plan, err)
+	}
+	logrus.WithContext(ctx).WithFields(c.log().Data).WithField("name", n.name).Info("container created")
+	m.events.send(cri.ContainerEventType_CONTAINER_CREATED_EVENT, c.snap.Load())
+	return c.id, nil
+}
+
+// plan is what a creation knows before it touches anything.
+type plan struct {
+	pod   Pod
+	image Image
+	// begun: the first side effect may have happened; monitored: the runtime may
+	// know the container.
+	begun, monitored bool
+}
+
+func (m *Manager) plan(podID string, config *cri.ContainerConfig) (*container, *plan, error) {
+	pod, err := m.cfg.Pods.Pod(podID)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := validateInPod(config, pod); err != nil {
+		return nil, nil, err
+	}
+	runtime, err := m.runtime(pod.RuntimeHandler)
+	if err != nil {
+		return nil, nil, err
+	}
+	image, err := m.cfg.Images.Image(config.GetImage().GetImage())
+	if err != nil {
+		return nil, nil, fmt.Errorf("config.image: %w", err)
+	}
+	signal, err := signalOf(config.GetStopSignal(), image.Config.StopSignal)
+	if err != nil {
+		return nil, nil, err
+	}
+	id := ids.New()
+	rec := &record{
+		Version: recordVersion, Boot: m.boot, ID: id, PodID: pod.ID, Runtime: *runtime, ImageID: image.ID,
+		ImageRef: imageRef(config, image), LogPath: logFile(config, pod), StopSignal: signal,
+		SharedPID: config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid() != cri.NamespaceMode_CONTAINER,
+	}
+	_, rec.CgroupPath = runtime.CgroupsPath(pod.CgroupParent, id)
+	if err := rec.setMessages(config, pod.Config); err != nil {
+		return nil, nil, err
+	}
+	return newContainer(m.dir(id), rec, config, pod.Config), &plan{pod: pod, image: image}, nil
+}
+
+// imageRef is the image as the user wrote it, where the request tells.
+func imageRef(config *cri.ContainerConfig, image Image) string {
+	if ref := config.GetImage().GetUserSpecifiedImage(); ref != "" {
+		return ref
+	}
+	if ref := config.GetImage().GetImage(); ref != "" && ref != image.ID {
+		return ref
+	}
+	return image.Ref
+}
+
+// make does the work, from the record of the intent to the state "created".
+func (m *Manager) make(ctx context.Context, c *container, p *plan) error {
+	c.enter("write record")
+	// Only now, with the container known to StopPod, does "ready" hold good.
+	pod, err := m.cfg.Pods.Pod(p.pod.ID)
+	if err != nil {
+		return err
+	}
+	if err := validateInPod(c.config, pod); err != nil {
+		return err
+	}
+	p.begun = true
+	if err := os.Mkdir(c.dir, 0o700); err != nil {
+		return err
+	}
+	if err := c.rec.write(c.dir); err != nil {
+		return err
+	}
+	c.rec.Config, c.rec.PodConfig = nil, nil // decoded they are kept anyway
+	c.enter("mount root file system")
+	if err := os.Mkdir(c.rootfs(), 0o700); err != nil {
+		return err
+	}
+	if err := m.cfg.Images.Mount(ctx, p.image.ID, c.id, c.rootfs()); err != nil {
+		return fmt.Errorf("mount root file system: %w", err)
+	}
+	c.enter("write bundle")
+	b, err := m.bundle(ctx, c, p)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	c.enter("runtime create")
+	return m.launch(ctx, c, p)
+}
+
+// launch has a monitor create the container.
+func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
+	p.monitored = true
+	started, monitor, err := m.cfg.Monitors.Create(ctx, conmon.Spec{
+		Version: conmon.Version, ID: c.id, RunDir: c.dir, Bundle: c.dir, ExitFile: m.exitFile(c.id),
+		Runtime: c.runtime.Args(), LogPath: c.rec.LogPath,
+		Terminal: c.config.GetTty(), Stdin: c.config.GetStdin(), StdinOnce: c.config.GetStdinOnce(),
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.change(func(f *facts) {
+		f.Created, f.Init, f.Monitor = time.Now().UnixNano(), started.Init, monitor
+	}); err != nil {
+		return err
+	}
+	m.watch(c)
+	return nil
+}
+
+// undo takes back a creation that failed. What cannot be taken back stays
+// visible as a container that never ran, which can be removed again.
+func (m *Manager) undo(ctx context.Context, c *container, p *plan, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	if !p.begun {
+		m.unregister(c)
+		return cause
+	}
+	c.enter("undo")
+	err := m.teardown(ctx, c, p.monitored)
+	if err == nil {
+		m.unregister(c)
+		return cause
+	}
+	c.log().WithError(err).Error("the failed creation could not be undone; the container is kept for another removal")
+	c.fail(cause.Error())
+	return errors.Join(cause, fmt.Errorf("undo: %w", err))
+}
+
+// fail ends a container that was never run.
+func (c *container) fail(why string) {
+	c.mu.Lock()
+	c.startFailure = why
+	c.mu.Unlock()
+	c.finish(end{Finished: time.Now().UnixNano()})
+}

@@ -1,0 +1,105 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Remove removes a container with all it has; one that runs is killed first. A
+// removal that fails leaves the container visible, to be removed again.
+// Removing what is unknown is no error.
+func (m *Manager) Remove(ctx context.Context, id string) error {
+	c, err := m.find(id)
+	if err == nil {
+		err = m.remove(ctx, c)
+	}
+	if err = goneIsFine(err); err != nil {
+		return fmt.Errorf("remove container %q: %w", short(id), err)
+	}
+	return nil
+}
+
+func (m *Manager) remove(ctx context.Context, c *container) error {
+	if err := m.stop(ctx, c, 0); err != nil {
+		return err
+	}
+	unlock, err := m.ops.Lock(ctx, c.id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if !m.known(c) {
+		return nil // another removal was faster
+	}
+	// Half a removal helps nobody: the caller cannot cancel it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	if err := m.teardown(ctx, c, true); err != nil {
+		return err
+	}
+	m.unregister(c)
+	c.log().Info("container removed")
+	m.events.send(cri.ContainerEventType_CONTAINER_DELETED_EVENT, c.snap.Load())
+	return nil
+}
+
+func (m *Manager) known(c *container) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.containers[c.id] == c
+}
+
+// RemovePod removes every container of a pod.
+func (m *Manager) RemovePod(ctx context.Context, podID string) error {
+	return each(m.inPod(podID), func(c *container) error {
+		if err := m.settled(ctx, c); err != nil {
+			return err
+		}
+		if c.snap.Load() == nil {
+			return nil // its creation failed and is undone
+		}
+		if err := m.remove(ctx, c); err != nil {
+			return fmt.Errorf("remove container %q: %w", short(c.id), err)
+		}
+		return nil
+	})
+}
+
+// teardown gives back all that a container has, the runtime's part only if it
+// may know the container. All steps are tried; the record goes last, and only
+// when nothing else is left.
+func (m *Manager) teardown(ctx context.Context, c *container, inRuntime bool) error {
+	var errs []error
+	if inRuntime {
+		if err := c.runtime.Delete(ctx, c.id, true); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := m.cfg.Images.Unmount(ctx, c.id); err != nil {
+		errs = append(errs, fmt.Errorf("unmount root file system: %w", err))
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	return m.removeFiles(c.id, c.rootfs(), c.dir)
+}
+
+// removeFiles removes the mount point first, with rmdir: were it still mounted,
+// that fails, and nothing ever descends into a root file system.
+func (m *Manager) removeFiles(id, rootfs, dir string) error {
+	if err := os.Remove(rootfs); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove mount point: %w", err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := os.Remove(m.exitFile(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/criserver/criserver/internal/rootpath"
+	"github.com/criserver/criserver/oci"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// resolveMounts looks up the host paths of the requested mounts.
+func resolveMounts(ctx context.Context, c *cri.ContainerConfig) ([]oci.Mount, error) {
+	mounts := make([]oci.Mount, 0, len(c.GetMounts()))
+	for i, m := range c.GetMounts() {
+		source, err := mountSource(ctx, m.GetHostPath())
+		if err == nil {
+			err = oci.CheckPropagation(source, m.GetPropagation())
+		}
+		if err != nil {
+			return nil, fmt.Errorf("config.mounts[%d].host_path: %w", i, err)
+		}
+		mounts = append(mounts, oci.Mount{
+			Source: source, Destination: m.GetContainerPath(),
+			ReadOnly: m.GetReadonly(), RecursiveReadOnly: m.GetRecursiveReadOnly(),
+			Propagation: m.GetPropagation(), Options: m.GetMountOptions(),
+			UIDMappings: idMappings(m.GetUidMappings()), GIDMappings: idMappings(m.GetGidMappings()),
+		})
+	}
+	return mounts, nil
+}
+
+// mountSource is the real path behind links. A missing one becomes a directory,
+// as every runtime does and as the kubelet's older volume plugins rely on.
+func mountSource(ctx context.Context, path string) (string, error) {
+	source, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		return source, nil
+	}
+	if _, lerr := os.Lstat(path); lerr == nil || !errors.Is(err, fs.ErrNotExist) {
+		return "", invalid("%v", err) // a dangling link too is the caller's mistake
+	}
+	logrus.WithContext(ctx).WithField("path", path).Info("host path of a mount is missing: making a directory")
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(path)
+}
+
+func idMappings(m []*cri.IDMapping) []specs.LinuxIDMapping {
+	var out []specs.LinuxIDMapping
+	for _, x := range m {
+		out = append(out, specs.LinuxIDMapping{ContainerID: x.GetContainerId(), HostID: x.GetHostId(), Size: x.GetLength()})
+	}
+	return out
+}
+
+// resolveDevices looks up the requested devices; a privileged container has all
+// of the host's besides.
+func resolveDevices(c *cri.ContainerConfig) ([]oci.Device, error) {
+	var devices []oci.Device
+	if c.GetLinux().GetSecurityContext().GetPrivileged() {
+		all, err := oci.AllDevices()
+		if err != nil {
+			return nil, err
+		}
+		devices = all
+	}
+	for i, d := range c.GetDevices() {
+		found, err := oci.HostDevice(d)
+		if err != nil {
+			return nil, fmt.Errorf("config.devices[%d]: %w", i, err)
+		}
+		devices = append(devices, found...)
+	}
+	return devices, nil
+}
+
+// maxSeccompProfile bounds the file of a seccomp profile, in bytes.
+const maxSeccompProfile = 4 << 20
+
+// readSeccomp reads the profile of the node that the request names, if any.
+func readSeccomp(c *cri.ContainerConfig) ([]byte, error) {
+	kind, path, err := oci.SeccompProfile(c.GetLinux().GetSecurityContext())
+	if err != nil || kind != cri.SecurityProfile_Localhost {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, invalid("config.linux.security_context.seccomp: %v", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSeccompProfile+1))
+	if err != nil {
+		return nil, fmt.Errorf("seccomp profile: %w", err)
+	}
+	if len(b) > maxSeccompProfile {
+		return nil, invalid("config.linux.security_context.seccomp: %s is larger than %d bytes", path, maxSeccompProfile)
+	}
+	return b, nil
+}
+
+// prepareRootFS makes the directories that the process and its image expect:
+// the working directory, and the image's volumes, whose data is part of the
+// writable layer. Links in the image cannot lead out of rootfs.
+func prepareRootFS(rootfs, cwd string, volumes map[string]struct{}, mounts []oci.Mount) error {
+	dirs := make([]string, 0, len(volumes)+1)
+	for v := range volumes {
+		if !filepath.IsAbs(v) || mounted(v, mounts) {
+			continue
+		}
+		dirs = append(dirs, v)
+	}
+	if !mounted(cwd, mounts) {
+		dirs = append(dirs, cwd)
+	}
+	for _, d := range dirs {
+		f, err := rootpath.MkdirAll(rootfs, filepath.Clean(d), 0o755)
+		if err != nil {
+			return fmt.Errorf("make directory %q in the root file system: %w", d, err)
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mounted says whether path lies in one of the mounts, where it is not the root
+// file system's matter.
+func mounted(path string, mounts []oci.Mount) bool {
+	for _, m := range mounts {
+		dst := filepath.Clean(m.Destination)
+		if path == dst || strings.HasPrefix(path, dst+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// makeLogDir makes the directory of the log below the pod's, which the kubelet
+// has made.
+func makeLogDir(podDir, logPath string) error {
+	if logPath == "" {
+		return nil
+	}
+	if err := os.MkdirAll(podDir, 0o755); err != nil {
+		return fmt.Errorf("log directory: %w", err)
+	}
+	rel, err := filepath.Rel(podDir, filepath.Dir(logPath))
+	if err != nil {
+		return fmt.Errorf("log directory: %w", err)
+	}
+	f, err := rootpath.MkdirAll(podDir, rel, 0o755)
+	if err != nil {
+		return fmt.Errorf("log directory: %w", err)
+	}
+	return f.Close()
+}

@@ -1,0 +1,116 @@
+package container
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/oci"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// invalid is an error about the request; the message names the field and the
+// rule that it breaks.
+func invalid(format string, args ...any) error {
+	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+}
+
+// validate says which rule a request breaks that can be seen without looking at
+// the machine or the image.
+func validate(c *cri.ContainerConfig) error {
+	switch {
+	case c.GetMetadata().GetName() == "":
+		return invalid("config.metadata.name is empty")
+	case c.GetImage().GetImage() == "":
+		return invalid("config.image.image is empty")
+	case len(c.GetCDIDevices()) > 0:
+		return fmt.Errorf("config.CDI_devices: CDI is not supported: %w", errdefs.ErrNotImplemented)
+	}
+	for _, check := range []func(*cri.ContainerConfig) error{validateEnv, validateMounts, validateUser, validateLogPath} {
+		if err := check(c); err != nil {
+			return err
+		}
+	}
+	_, err := signalOf(c.GetStopSignal(), "")
+	return err
+}
+
+func validateEnv(c *cri.ContainerConfig) error {
+	for i, kv := range c.GetEnvs() {
+		switch {
+		case kv.GetKey() == "":
+			return invalid("config.envs[%d].key is empty", i)
+		case strings.ContainsAny(kv.GetKey(), "=\x00"):
+			return invalid("config.envs[%d].key %q must not contain '=' or NUL", i, kv.GetKey())
+		case strings.ContainsRune(string(kv.GetValue()), 0):
+			return invalid("config.envs[%d].value of %q must not contain a NUL", i, kv.GetKey())
+		}
+	}
+	return nil
+}
+
+func validateMounts(c *cri.ContainerConfig) error {
+	for i, m := range c.GetMounts() {
+		if err := oci.CheckMount(m); err != nil {
+			return fmt.Errorf("config.mounts[%d]: %w", i, err)
+		}
+		if m.GetImage() != nil {
+			return fmt.Errorf("config.mounts[%d].image: image volumes are not supported: %w", i, errdefs.ErrNotImplemented)
+		}
+	}
+	return nil
+}
+
+func validateUser(c *cri.ContainerConfig) error {
+	sc := c.GetLinux().GetSecurityContext()
+	byID, byName := sc.GetRunAsUser() != nil, sc.GetRunAsUsername() != ""
+	switch {
+	case byID && byName:
+		return invalid("config.linux.security_context: run_as_user and run_as_username exclude each other")
+	case sc.GetRunAsGroup() != nil && !byID && !byName:
+		return invalid("config.linux.security_context: run_as_group needs run_as_user or run_as_username")
+	case byID && !validID(sc.GetRunAsUser().GetValue()):
+		return invalid("config.linux.security_context.run_as_user %d must be from 0 to %d", sc.GetRunAsUser().GetValue(), maxID)
+	case sc.GetRunAsGroup() != nil && !validID(sc.GetRunAsGroup().GetValue()):
+		return invalid("config.linux.security_context.run_as_group %d must be from 0 to %d", sc.GetRunAsGroup().GetValue(), maxID)
+	}
+	for i, g := range sc.GetSupplementalGroups() {
+		if !validID(g) {
+			return invalid("config.linux.security_context.supplemental_groups[%d] %d must be from 0 to %d", i, g, maxID)
+		}
+	}
+	return nil
+}
+
+func validateLogPath(c *cri.ContainerConfig) error {
+	p := c.GetLogPath()
+	if p != "" && (!filepath.IsLocal(p) || strings.ContainsAny(p, "\x00\n")) {
+		return invalid("config.log_path %q must be a relative path that stays inside the pod's log directory", p)
+	}
+	return nil
+}
+
+// validateInPod checks the rules between a container and its pod.
+func validateInPod(c *cri.ContainerConfig, p Pod) error {
+	if !p.Ready {
+		return fmt.Errorf("pod %q is not ready: %w", short(p.ID), errdefs.ErrFailedPrecondition)
+	}
+	if p.UserNS != "" {
+		return fmt.Errorf("pod %q has a user namespace of its own: not supported for containers: %w", short(p.ID), errdefs.ErrNotImplemented)
+	}
+	// The pod must have been told that privileged containers are to be run in it.
+	if c.GetLinux().GetSecurityContext().GetPrivileged() && !p.Config.GetLinux().GetSecurityContext().GetPrivileged() {
+		return invalid("config.linux.security_context.privileged: the pod sandbox is not privileged")
+	}
+	return nil
+}
+
+// logFile is the absolute path of the log; "" for none.
+func logFile(c *cri.ContainerConfig, p Pod) string {
+	dir := p.Config.GetLogDirectory()
+	if dir == "" || c.GetLogPath() == "" {
+		return ""
+	}
+	return filepath.Join(dir, c.GetLogPath())
+}
