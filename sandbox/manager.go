@@ -59,7 +59,7 @@ func New(cfg Config) (*Manager, error) {
 		retries:  newRetries(),
 		building: make(map[podName]*stages),
 	}
-	m.view.Store(newView(nil))
+	m.view.Store(newView(map[string]*entry{}))
 	return m, nil
 }
 

@@ -72,7 +72,7 @@ func (n *Network) Plan(pod Pod) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.raw, nil
+	return l.planned, nil
 }
 
 // Attach puts the pod on the network. When it fails, Detach has to follow.

@@ -27,7 +27,11 @@ const maxConfSize = 1 << 20
 type list struct {
 	file string
 	conf *libcni.NetworkConfigList
-	raw  json.RawMessage
+	raw  json.RawMessage // as configured
+	// planned is raw as it is handed to plugins, and masquerade what the daemon
+	// does in their stead, or nil.
+	planned    json.RawMessage
+	masquerade *masquerade
 }
 
 // Reload reads the configuration directories and takes the network in them, or
@@ -35,6 +39,11 @@ type list struct {
 // keep a valid one from being used. It logs what has changed.
 func (n *Network) Reload(ctx context.Context) {
 	l, err := n.load()
+	if err == nil && !n.cfg.PluginsMasquerade {
+		if err := l.takeMasquerade(ctx); err != nil {
+			logrus.WithContext(ctx).WithError(err).Warn("masquerading is left to the plugins, which is slower")
+		}
+	}
 	before := n.loaded.Swap(&loaded{list: l, err: err})
 	n.status.Store(nil)
 	log := logrus.WithContext(ctx)
@@ -158,7 +167,7 @@ func fromRaw(raw json.RawMessage) (*list, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &list{conf: conf, raw: raw}, nil
+	return &list{conf: conf, raw: raw, planned: raw}, nil
 }
 
 // without returns the list without plugins of the given types.

@@ -27,6 +27,9 @@ type Config struct {
 	// CacheDir is where results of ADD are kept for DEL. No two daemons may
 	// share one.
 	CacheDir string
+	// PluginsMasquerade leaves masquerading to the plugins, rule by rule, also
+	// where one rule of the daemon's can do it for all pods.
+	PluginsMasquerade bool
 }
 
 // Network is the default network of pods.

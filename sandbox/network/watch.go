@@ -102,6 +102,9 @@ func (n *Network) askStatus(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
+	if l.list.masquerade != nil {
+		l.list.masquerade.ensure(ctx)
+	}
 	err := n.cni.GetStatusNetworkList(ctx, l.list.conf)
 	if err == nil || errors.Is(ctx.Err(), context.Canceled) {
 		n.status.Store(nil)

@@ -1,0 +1,335 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/criserver/criserver/sandbox/namespace"
+	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// realPlugins returns where CNI plugins are.
+func realPlugins(t testing.TB) string {
+	t.Helper()
+	dir := os.Getenv("CNI_PATH")
+	if dir == "" {
+		dir, _ = filepath.Abs("../bin/cni")
+	}
+	for _, name := range []string{"bridge", "host-local", "portmap"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Skipf("no CNI plugins in %s: run \"make tools\" or set CNI_PATH", dir)
+		}
+	}
+	return dir
+}
+
+// exampleConf is the documented configuration on a bridge of the test's own.
+func exampleConf(t testing.TB, backend, bridge, dataDir string) string {
+	t.Helper()
+	b, err := os.ReadFile("../docs/examples/10-criserver.conflist")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := strings.NewReplacer(
+		`"cri0"`, fmt.Sprintf("%q", bridge), "/run/criserver/ipam", dataDir,
+		`"ipMasqBackend": "iptables"`, fmt.Sprintf(`"ipMasqBackend": %q`, backend),
+		`"ipMasqBackend": "nftables"`, fmt.Sprintf(`"ipMasqBackend": %q`, backend),
+		`"backend": "iptables"`, fmt.Sprintf(`"backend": %q`, backend),
+		`"backend": "nftables"`, fmt.Sprintf(`"backend": %q`, backend),
+	).Replace(string(b))
+	return conf
+}
+
+func realBed(t testing.TB, backend string) (*bed, string) {
+	t.Helper()
+	needRoot(t)
+	leases := filepath.Join(t.TempDir(), "leases")
+	b := newBed(t, exampleConf(t, backend, "crisbxt0", leases), realPlugins(t))
+	t.Cleanup(func() {
+		checkHostClean(t, filepath.Join(leases, "criserver"))
+		_ = exec.Command("ip", "link", "del", "crisbxt0").Run()
+	})
+	return b, leases
+}
+
+// checkHostClean looks for what pods leave on the host side of their network.
+func checkHostClean(t testing.TB, leases string) {
+	t.Helper()
+	links, err := net.Interfaces()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, l := range links {
+		if strings.HasPrefix(l.Name, "veth") {
+			t.Errorf("interface left: %s", l.Name)
+		}
+	}
+	entries, _ := os.ReadDir(leases)
+	for _, e := range entries {
+		if _, err := netip.ParseAddr(e.Name()); err == nil {
+			t.Errorf("address still leased: %s", e.Name())
+		}
+	}
+	rules, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
+	if err != nil {
+		t.Errorf("nft: %v\n%s", err, rules)
+	}
+	for line := range strings.Lines(string(rules)) {
+		if strings.Contains(line, "saddr 10.88.0.") && !strings.Contains(line, "saddr 10.88.0.0/16") || strings.Contains(line, "dnat to") || strings.Contains(line, "CNI-DN-") {
+			t.Errorf("rule left: %s", line)
+		}
+	}
+}
+
+// inNetNS runs fn on a thread in a pod's network namespace, thrown away after.
+func inNetNS(t testing.TB, path string, fn func() error) {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		f, err := os.Open(path)
+		if err == nil {
+			err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
+			_ = f.Close()
+		}
+		if err == nil {
+			err = fn()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Errorf("in %s: %v", path, err)
+	}
+}
+
+// serve answers "hello" on a TCP port inside a pod.
+func serve(t testing.TB, p *Pod, port int) {
+	t.Helper()
+	inNetNS(t, p.Namespaces.Net, func() error {
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = io.WriteString(c, "hello")
+				_ = c.Close()
+			}
+		}()
+		return nil
+	})
+}
+
+func ask(addr string) error {
+	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	b, err := io.ReadAll(c)
+	if err == nil && string(b) != "hello" {
+		err = fmt.Errorf("%s answered %q", addr, b)
+	}
+	return err
+}
+
+func TestRealNetwork(t *testing.T) {
+	for _, backend := range []string{"iptables", "nftables"} {
+		t.Run(backend, func(t *testing.T) { testRealNetwork(t, backend) })
+	}
+}
+
+func testRealNetwork(t *testing.T, backend string) {
+	b, _ := realBed(t, backend)
+	m := b.start()
+	web := podConfig("web")
+	web.PortMappings = []*cri.PortMapping{
+		{Protocol: cri.Protocol_TCP, HostPort: 18080, ContainerPort: 80},
+		{Protocol: cri.Protocol_TCP, HostPort: 0, ContainerPort: 81},
+	}
+	server, client := mustRun(t, m, web), mustRun(t, m, podConfig("client"))
+	if len(server.IPs) != 2 || !server.IPs[0].Is4() || !server.IPs[1].Is6() {
+		t.Fatalf("addresses %v, want one of each family, IPv4 first", server.IPs)
+	}
+	serve(t, server, 80)
+	for _, ip := range server.IPs {
+		addr := netip.AddrPortFrom(ip, 80).String()
+		inNetNS(t, client.Namespaces.Net, func() error { return ask(addr) })
+	}
+	if err := ask("127.0.0.1:18080"); err != nil {
+		t.Errorf("host port: %v", err)
+	}
+	hosts, err := os.ReadFile(server.Hosts)
+	if err != nil || !strings.Contains(string(hosts), server.IPs[0].String()+"\tweb\n") {
+		t.Errorf("hosts %q, %v", hosts, err)
+	}
+	for range 2 {
+		if err := m.Stop(t.Context(), server.ID); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := ask("127.0.0.1:18080"); err == nil {
+		t.Error("the host port still answers after the stop")
+	}
+	mustRemove(t, m, server.ID, client.ID)
+}
+
+func TestRealNetworkParallel(t *testing.T) {
+	b, _ := realBed(t, "iptables")
+	m := b.start()
+	const n = 20
+	var wg sync.WaitGroup
+	ids := make([]string, n)
+	for i := range n {
+		wg.Go(func() {
+			c := podConfig(fmt.Sprintf("p%d", i))
+			c.PortMappings = []*cri.PortMapping{{HostPort: int32(19000 + i), ContainerPort: 80}}
+			id, err := m.RunPod(t.Context(), c, "")
+			if err != nil {
+				t.Error(err)
+			}
+			ids[i] = id
+		})
+	}
+	wg.Wait()
+	seen := map[netip.Addr]bool{}
+	for _, p := range m.List() {
+		for _, ip := range p.IPs {
+			if seen[ip] {
+				t.Errorf("%s given twice", ip)
+			}
+			seen[ip] = true
+		}
+	}
+	if len(seen) != 2*n {
+		t.Errorf("%d addresses, want %d", len(seen), 2*n)
+	}
+	for _, id := range ids {
+		for range 2 { // concurrent stops join
+			wg.Go(func() {
+				if err := m.Stop(t.Context(), id); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for _, id := range ids {
+		wg.Go(func() {
+			if err := m.Remove(t.Context(), id); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestRealNetworkMissingNamespace(t *testing.T) {
+	b, _ := realBed(t, "nftables")
+	m := b.start()
+	p := mustRun(t, m, podConfig("a"))
+	if err := namespace.UnpinAll(filepath.Dir(p.Namespaces.Net)); err != nil {
+		t.Fatal(err)
+	}
+	b.halt()
+	m = b.start()
+	got, err := m.Get(p.ID)
+	if err != nil || got.Ready || got.NotReadyReason == "" {
+		t.Fatalf("a pod without namespaces: %+v, %v", got, err)
+	}
+	mustRemove(t, m, p.ID)
+	// The rule of a pod whose namespace is gone is left to the collection.
+	b.halt()
+	m = b.restored()
+	_ = m
+}
+
+func TestCollectAfterLostRecords(t *testing.T) {
+	b, leases := realBed(t, "nftables")
+	m := b.start()
+	p := mustRun(t, m, podConfig("a"))
+	kept := mustRun(t, m, podConfig("b"))
+	b.halt()
+	if err := namespace.Unmount(p.Shm); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Dir(p.Hosts)); err != nil {
+		t.Fatal(err)
+	}
+	m = b.start()
+	lease := filepath.Join(leases, "criserver", p.IPs[0].String())
+	if _, err := os.Stat(lease); err == nil {
+		t.Error("the lease of a pod without a record is left")
+	}
+	if _, err := os.Stat(filepath.Join(leases, "criserver", kept.IPs[0].String())); err != nil {
+		t.Errorf("the lease of a pod was taken: %v", err)
+	}
+	if namespace.Pinned(p.Namespaces.Net) {
+		t.Error("the namespace of a pod without a record is left")
+	}
+	mustRemove(t, m, kept.ID)
+}
+
+func BenchmarkRealPod(b *testing.B) {
+	for _, backend := range []string{"iptables", "nftables"} {
+		for _, ports := range []int{0, 1} {
+			b.Run(fmt.Sprintf("%s/ports=%d", backend, ports), func(b *testing.B) { benchPod(b, backend, ports) })
+		}
+	}
+}
+
+func benchPod(b *testing.B, backend string, ports int) {
+	bd, _ := realBed(b, backend)
+	benchWith(b, bd, ports)
+}
+
+func benchWith(b *testing.B, bd *bed, ports int) {
+	m := bd.start()
+	ctx := context.Background()
+	var up, down time.Duration
+	var before, after unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_CHILDREN, &before)
+	for i := 0; b.Loop(); i++ {
+		c := podConfig(fmt.Sprintf("p%d", i))
+		for range ports {
+			c.PortMappings = append(c.PortMappings, &cri.PortMapping{HostPort: 18080, ContainerPort: 80})
+		}
+		start := time.Now()
+		id, err := m.RunPod(ctx, c, "")
+		if err != nil {
+			b.Fatal(err)
+		}
+		up += time.Since(start)
+		start = time.Now()
+		if err := m.Stop(ctx, id); err != nil {
+			b.Fatal(err)
+		}
+		down += time.Since(start)
+		if err := m.Remove(ctx, id); err != nil {
+			b.Fatal(err)
+		}
+	}
+	_ = unix.Getrusage(unix.RUSAGE_CHILDREN, &after)
+	cpu := time.Duration(after.Utime.Nano() - before.Utime.Nano() + after.Stime.Nano() - before.Stime.Nano())
+	n := float64(b.N)
+	b.ReportMetric(float64(up.Microseconds())/1000/n, "ms-up/op")
+	b.ReportMetric(float64(down.Microseconds())/1000/n, "ms-down/op")
+	b.ReportMetric(float64(cpu.Microseconds())/1000/n, "ms-plugin-cpu/op")
+}
