@@ -242,3 +242,14 @@ func (s *Store) addBlob(l *Layer, b Blob) (*Layer, error) {
 	s.insert(&wider)
 	return &wider, nil
 }
+
+// Total returns what all layers take on disk.
+func (s *Store) Total() (bytes, inodes uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.layers {
+		bytes += l.Bytes
+		inodes += l.Inodes
+	}
+	return bytes, inodes
+}

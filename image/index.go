@@ -1,0 +1,118 @@
+package image
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+)
+
+// index is a snapshot of all images. It is immutable, and so can be read by
+// everyone at any time.
+type index struct {
+	all       []*stored // by id
+	list      []Image   // likewise
+	byID      map[ID]*stored
+	byName    map[string]*stored // by tag and by digest reference
+	usesLayer map[digest.Digest]bool
+}
+
+func newIndex(all []*stored, pinned []string) *index {
+	x := &index{
+		all:  slices.Clone(all),
+		byID: make(map[ID]*stored), byName: make(map[string]*stored),
+		usesLayer: make(map[digest.Digest]bool),
+	}
+	slices.SortFunc(x.all, func(a, b *stored) int { return strings.Compare(a.ID.String(), b.ID.String()) })
+	for i, img := range x.all {
+		if p := isPinned(&img.Image, pinned); p != img.Pinned {
+			with := *img
+			with.Pinned = p
+			img, x.all[i] = &with, &with
+		}
+		x.byID[img.ID] = img
+		for _, name := range append(slices.Clone(img.RepoDigests), img.RepoTags...) {
+			x.byName[name] = img
+		}
+		for _, l := range img.Layers {
+			x.usesLayer[l.DiffID] = true
+		}
+		x.list = append(x.list, img.Image)
+	}
+	return x
+}
+
+// with returns the images of x with the changed ones put in and the gone ones
+// left out.
+func (x *index) with(changed []*stored, gone ...ID) []*stored {
+	next := slices.Clone(changed)
+	for _, img := range x.all {
+		replaced := slices.ContainsFunc(changed, func(c *stored) bool { return c.ID == img.ID })
+		if !replaced && !slices.Contains(gone, img.ID) {
+			next = append(next, img)
+		}
+	}
+	return next
+}
+
+// prefix returns the image whose id begins so. Fewer than three digits are not
+// taken for one.
+func (x *index) prefix(hex string) (*stored, error) {
+	if len(hex) < 3 || strings.Trim(hex, "0123456789abcdef") != "" {
+		return nil, errdefs.ErrNotFound
+	}
+	i, _ := slices.BinarySearchFunc(x.all, hex, func(s *stored, p string) int { return strings.Compare(s.ID.Encoded(), p) })
+	if i == len(x.all) || !strings.HasPrefix(x.all[i].ID.Encoded(), hex) {
+		return nil, errdefs.ErrNotFound
+	}
+	if i+1 < len(x.all) && strings.HasPrefix(x.all[i+1].ID.Encoded(), hex) {
+		return nil, fmt.Errorf("image id %q is ambiguous: %w", hex, errdefs.ErrInvalidArgument)
+	}
+	return x.all[i], nil
+}
+
+// find returns the image that ref names. Names without a registry are left to
+// full, which returns what they can stand for.
+func (x *index) find(ref string, full func() []string) (*stored, error) {
+	hex := strings.TrimPrefix(ref, "sha256:")
+	if img, ok := x.byID[digest.NewDigestFromEncoded(digest.SHA256, hex)]; ok {
+		return img, nil
+	}
+	if img, ok := x.byName[ref]; ok {
+		return img, nil
+	}
+	for _, name := range full() {
+		if img, ok := x.byName[name]; ok {
+			return img, nil
+		}
+	}
+	img, err := x.prefix(hex)
+	if errdefs.IsNotFound(err) {
+		return nil, fmt.Errorf("image %q: %w", ref, err)
+	}
+	return img, err
+}
+
+func isPinned(img *Image, patterns []string) bool {
+	for _, pattern := range patterns {
+		for _, name := range append(slices.Clone(img.RepoTags), img.RepoDigests...) {
+			if matches(pattern, name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func matches(pattern, name string) bool {
+	body, prefix := strings.CutSuffix(pattern, "*")
+	if !prefix {
+		return name == pattern
+	}
+	if inner, ok := strings.CutPrefix(body, "*"); ok {
+		return strings.Contains(name, inner)
+	}
+	return strings.HasPrefix(name, body)
+}

@@ -1,0 +1,105 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/distribution/registry/api/errcode"
+	"go.podman.io/image/v5/docker"
+	"go.podman.io/image/v5/signature"
+	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/image/layer"
+)
+
+// The texts that the kubelet looks for at the beginning of a failed pull's
+// message, as in k8s.io/cri-api/pkg/errors.
+var (
+	// ErrRegistryUnavailable is an error of all failures to reach a registry.
+	ErrRegistryUnavailable = errors.New("RegistryUnavailable")
+	// ErrSignatureValidationFailed is an error of all pulls that the signature
+	// policy forbids.
+	ErrSignatureValidationFailed = errors.New("SignatureValidationFailed")
+)
+
+// classify gives err a class of errdefs.
+func classify(err error) error {
+	var (
+		requirement signature.PolicyRequirementError
+		bad         signature.InvalidSignatureError
+	)
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &requirement), errors.As(err, &bad):
+		return fmt.Errorf("%w: %w: %w", ErrSignatureValidationFailed, err, errdefs.ErrPermissionDenied)
+	case hasClass(err):
+		return err
+	}
+	class := classOf(err)
+	if errors.Is(class, errdefs.ErrUnavailable) {
+		return fmt.Errorf("%w: %w: %w", ErrRegistryUnavailable, err, class)
+	}
+	return fmt.Errorf("%w: %w", err, class)
+}
+
+func hasClass(err error) bool {
+	return errdefs.IsInvalidArgument(err) || errdefs.IsNotFound(err) || errdefs.IsResourceExhausted(err) ||
+		errdefs.IsNotImplemented(err) || errdefs.IsDataLoss(err) || errdefs.IsUnavailable(err) ||
+		errdefs.IsFailedPrecondition(err) || errdefs.IsPermissionDenied(err) || errdefs.IsUnauthorized(err) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+func classOf(err error) error {
+	var (
+		unauthorized docker.ErrUnauthorizedForCredentials
+		status       docker.UnexpectedHTTPStatusError
+		coder        errcode.ErrorCoder
+		network      net.Error
+	)
+	switch {
+	case errors.As(err, &unauthorized):
+		return errdefs.ErrUnauthenticated
+	case errors.Is(err, docker.ErrTooManyRequests):
+		return errdefs.ErrUnavailable
+	case errors.As(err, &status):
+		return classOfStatus(status.StatusCode)
+	case errors.As(err, &coder):
+		return classOfStatus(coder.ErrorCode().Descriptor().HTTPStatusCode)
+	case errors.As(err, &network), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.EPIPE):
+		return errdefs.ErrUnavailable
+	case errors.Is(err, layer.ErrSource):
+		// The connection held, so it is the content: the digest is another.
+		return errdefs.ErrDataLoss
+	}
+	return errdefs.ErrUnknown
+}
+
+func classOfStatus(code int) error {
+	switch {
+	case code == http.StatusUnauthorized:
+		return errdefs.ErrUnauthenticated
+	case code == http.StatusForbidden:
+		return errdefs.ErrPermissionDenied
+	case code == http.StatusNotFound, code == http.StatusGone:
+		return errdefs.ErrNotFound
+	case code == http.StatusBadRequest:
+		return errdefs.ErrInvalidArgument
+	case code == http.StatusTooManyRequests, code >= http.StatusInternalServerError:
+		return errdefs.ErrUnavailable
+	}
+	return errdefs.ErrUnknown
+}
+
+// Transient says whether the same pull can succeed another time, so that the
+// layers that are there already are worth keeping.
+func Transient(err error) bool {
+	return errdefs.IsUnavailable(err) || errdefs.IsDataLoss(err) || errdefs.IsAborted(err) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}

@@ -1,0 +1,182 @@
+// Package pull fetches images from registries into the layer store, through
+// containers/image: it brings registries.conf, policy.json, the auth files and
+// the protocol, and this package the store as the place to copy to.
+package pull
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.podman.io/image/v5/copy"
+	"go.podman.io/image/v5/docker"
+	"go.podman.io/image/v5/docker/reference"
+	"go.podman.io/image/v5/manifest"
+	"go.podman.io/image/v5/pkg/sysregistriesv2"
+	"go.podman.io/image/v5/signature"
+	"go.podman.io/image/v5/types"
+
+	"github.com/criserver/criserver/image/layer"
+)
+
+// Config is what a Puller needs.
+type Config struct {
+	RegistriesConf    string // "": the system's
+	RegistriesConfDir string // "": the system's
+	PolicyPath        string // "": the system's, or accept all when there is none
+	AuthFile          string // "": the system's
+	TempDir           string // for what cannot be streamed
+	RunDir            string // on tmpfs
+	MaxParallelLayers int
+	ProgressWindow    time.Duration
+	Limits            Limits
+}
+
+// Limits bound an image.
+type Limits struct {
+	Layers int
+	Config int64 // bytes; containers/image takes 4 MiB at most anyway
+}
+
+// Puller pulls images. It keeps no state between pulls.
+type Puller struct {
+	cfg   Config
+	sys   *types.SystemContext // never written to
+	store *layer.Store
+}
+
+// New returns a Puller into store.
+func New(cfg Config, store *layer.Store) *Puller {
+	return &Puller{cfg: cfg, sys: systemContext(cfg), store: store}
+}
+
+// Result is an image whose layers are all in the store, held by Lease.
+type Result struct {
+	Name           reference.Named // the candidate that was found, with tag or digest
+	Manifest       []byte
+	ManifestDigest digest.Digest
+	TopDigest      digest.Digest // of the index, if the name stood for one; else the manifest's
+	RawConfig      []byte
+	ConfigDigest   digest.Digest
+	Config         ispec.Image
+	Blobs          []digest.Digest // of the layers, lowest first
+	Layers         []*layer.Layer  // likewise
+}
+
+// Pull fetches the image that ref names. The layers stay held by lease.
+func (p *Puller) Pull(ctx context.Context, ref string, auth *Auth, lease *layer.Lease) (*Result, error) {
+	// What an administrator has changed takes effect with the next pull.
+	if _, err := sysregistriesv2.TryUpdatingCache(p.sys); err != nil {
+		return nil, fmt.Errorf("read registries.conf: %w: %w", err, errdefs.ErrFailedPrecondition)
+	}
+	names, err := p.Candidates(ref)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, name := range names {
+		result, err := p.pull(ctx, name, p.authFor(name, ref, auth), lease)
+		if err == nil {
+			return result, nil
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil || errors.Is(err, ErrSignatureValidationFailed) {
+			break
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+// authFor returns the request's credential if it may be shown to the registry
+// of name.
+func (p *Puller) authFor(name reference.Named, ref string, auth *Auth) *Auth {
+	if auth == nil || auth.ServerAddress != "" || reference.Domain(name) == credentialHost(ref) {
+		return auth
+	}
+	return nil
+}
+
+func (p *Puller) pull(ctx context.Context, name reference.Named, auth *Auth, lease *layer.Lease) (*Result, error) {
+	sys := *p.sys
+	if err := auth.applyTo(&sys, reference.Domain(name)); err != nil {
+		return nil, err
+	}
+	policy, err := p.policy()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = policy.Destroy() }()
+	src, err := docker.NewReference(name)
+	if err != nil {
+		return nil, fmt.Errorf("image name %q: %w: %w", name, err, errdefs.ErrInvalidArgument)
+	}
+	wctx, w := newWatch(ctx, p.cfg.ProgressWindow)
+	defer w.stop()
+	t := &target{name: name, lease: lease, watch: w, limits: p.cfg.Limits}
+	_, err = copy.Image(wctx, policy, t, src, &copy.Options{
+		SourceCtx: &sys, DestinationCtx: &sys,
+		RemoveSignatures:     true, // they are verified, not kept
+		PreserveDigests:      true,
+		MaxParallelDownloads: uint(p.cfg.MaxParallelLayers),
+	})
+	if err == nil {
+		return t.result()
+	}
+	if cause := context.Cause(wctx); cause != nil {
+		// The reason is what ended the context, not that the rest then ended.
+		return nil, cause
+	}
+	return nil, classify(err)
+}
+
+// policy reads the signature policy anew for each pull.
+func (p *Puller) policy() (*signature.PolicyContext, error) {
+	sys := types.SystemContext{SignaturePolicyPath: p.cfg.PolicyPath}
+	policy, err := signature.DefaultPolicy(&sys)
+	if errors.Is(err, fs.ErrNotExist) && p.cfg.PolicyPath == "" {
+		policy = &signature.Policy{Default: signature.PolicyRequirements{signature.NewPRInsecureAcceptAnything()}}
+		err = nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read signature policy: %w: %w", err, errdefs.ErrFailedPrecondition)
+	}
+	return signature.NewPolicyContext(policy)
+}
+
+// result checks that the parts make the image that the config describes.
+func (t *target) result() (*Result, error) {
+	r := &Result{Name: t.name, Manifest: t.manifest, RawConfig: t.config}
+	var errs [3]error
+	r.ManifestDigest, errs[0] = manifest.Digest(t.manifest)
+	r.TopDigest, errs[1] = manifest.Digest(t.top)
+	errs[2] = json.Unmarshal(t.config, &r.Config)
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, fmt.Errorf("read image %s: %w: %w", t.name, err, errdefs.ErrInvalidArgument)
+	}
+	m, err := manifest.FromBlob(t.manifest, manifest.GuessMIMEType(t.manifest))
+	if err != nil {
+		return nil, fmt.Errorf("read manifest of %s: %w: %w", t.name, err, errdefs.ErrInvalidArgument)
+	}
+	r.ConfigDigest = m.ConfigInfo().Digest
+	infos, diffIDs := m.LayerInfos(), r.Config.RootFS.DiffIDs
+	if len(infos) != len(diffIDs) {
+		return nil, fmt.Errorf("image %s has %d layers and %d diff ids: %w", t.name, len(infos), len(diffIDs), errdefs.ErrInvalidArgument)
+	}
+	for i, info := range infos {
+		l, ok := t.lease.Layer(info.Digest)
+		if !ok {
+			return nil, fmt.Errorf("layer %s was not stored: %w", info.Digest, errdefs.ErrInternal)
+		}
+		if l.DiffID != diffIDs[i] {
+			return nil, fmt.Errorf("layer %s unpacks to %s, and should to %s: %w", info.Digest, l.DiffID, diffIDs[i], errdefs.ErrDataLoss)
+		}
+		r.Blobs, r.Layers = append(r.Blobs, info.Digest), append(r.Layers, l)
+	}
+	return r, nil
+}

@@ -1,0 +1,177 @@
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/criserver/criserver/image/layer"
+	"github.com/criserver/criserver/internal/atomicfile"
+)
+
+// recordVersion is raised when older daemons could not read a record.
+const recordVersion = 1
+
+// record is what is kept of an image beside its manifest and config.
+type record struct {
+	Version  int           `json:"version"`
+	ID       ID            `json:"id"`
+	Manifest digest.Digest `json:"manifest"`
+	Tags     []string      `json:"tags"`
+	Digests  []string      `json:"digests"`
+	PulledAt time.Time     `json:"pulledAt"`
+	Layers   []Layer       `json:"layers"` // lowest first
+	Size     uint64        `json:"size"`
+	// Cover says that the image has a directory of corrected metadata to go on
+	// top of its layers; see layer.Stack.
+	Cover bool `json:"cover,omitempty"`
+}
+
+// Names in an image's directory.
+const (
+	recordFile   = "image.json"
+	manifestFile = "manifest.json"
+	configFile   = "config.json"
+	coverDir     = "cover"
+)
+
+// stored is an image in memory. It is immutable.
+type stored struct {
+	Image
+	cover bool
+}
+
+func (m *Manager) imageDir(id ID) string { return filepath.Join(m.dir(imagesDir), id.Encoded()) }
+
+// lower returns the directories of an image's root file system, topmost first.
+func (m *Manager) lower(img *stored) ([]string, error) {
+	var layers []*layer.Layer
+	for _, l := range img.Layers {
+		known, ok := m.layers.Get(l.DiffID)
+		if !ok {
+			return nil, fmt.Errorf("layer %s of image %s: %w", l.DiffID, img.ID, errdefs.ErrNotFound)
+		}
+		layers = append(layers, known)
+	}
+	dirs := layer.Of(layers).Dirs()
+	if img.cover {
+		dirs = append([]string{filepath.Join(m.imageDir(img.ID), coverDir)}, dirs...)
+	}
+	return dirs, nil
+}
+
+// write puts record, manifest and config into dir.
+func (r *record) write(dir string, manifest, config []byte) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, manifestFile), manifest, 0o600),
+		os.WriteFile(filepath.Join(dir, configFile), config, 0o600),
+		os.WriteFile(filepath.Join(dir, recordFile), b, 0o600),
+	)
+}
+
+// rewrite replaces the record of an image that is in its place.
+func (m *Manager) rewrite(img *stored) error {
+	b, err := json.Marshal(img.record())
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteSync(filepath.Join(m.imageDir(img.ID), recordFile), b, 0o600)
+}
+
+func (s *stored) record() *record {
+	return &record{
+		Version: recordVersion, ID: s.ID, Manifest: s.Manifest, Tags: s.RepoTags, Digests: s.RepoDigests,
+		PulledAt: s.PulledAt, Layers: s.Layers, Size: s.Size, Cover: s.cover,
+	}
+}
+
+// restoreImages loads the records. A directory without one is what a crash has
+// left; with one that cannot be read, it is kept, and its layers are not.
+func (m *Manager) restoreImages(report func(error)) error {
+	entries, err := os.ReadDir(m.dir(imagesDir))
+	if err != nil {
+		return err
+	}
+	var all []*stored
+	for _, e := range entries {
+		dir := filepath.Join(m.dir(imagesDir), e.Name())
+		img, err := loadImage(dir)
+		switch {
+		case err == nil:
+			all = append(all, img)
+			continue
+		case errors.Is(err, fs.ErrNotExist):
+			err = errors.Join(err, m.bin.Put(dir))
+		}
+		report(fmt.Errorf("restore image %s: %w", e.Name(), err))
+	}
+	m.now.Store(newIndex(dedupe(all), m.cfg.PinnedImages))
+	return nil
+}
+
+func loadImage(dir string) (*stored, error) {
+	var r record
+	b, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, err
+	}
+	if r.Version != recordVersion || r.ID.Validate() != nil || r.ID.Encoded() != filepath.Base(dir) {
+		return nil, fmt.Errorf("record of version %d, image %q: %w", r.Version, r.ID, errdefs.ErrDataLoss)
+	}
+	config, err := os.ReadFile(filepath.Join(dir, configFile))
+	if err != nil {
+		return nil, err
+	}
+	if digest.FromBytes(config) != r.ID {
+		return nil, fmt.Errorf("config does not have the image's digest: %w", errdefs.ErrDataLoss)
+	}
+	s := &stored{cover: r.Cover, Image: Image{
+		ID: r.ID, RepoTags: r.Tags, RepoDigests: r.Digests, Size: r.Size, PulledAt: r.PulledAt,
+		Manifest: r.Manifest, Layers: r.Layers, RawConfig: config,
+	}}
+	return s, json.Unmarshal(config, &s.Config)
+}
+
+// dedupe takes a tag from all but the image that was pulled last: a crash can
+// come between writing the new owner's record and the old one's.
+func dedupe(all []*stored) []*stored {
+	slices.SortFunc(all, func(a, b *stored) int { return b.PulledAt.Compare(a.PulledAt) })
+	taken := make(map[string]bool)
+	for _, img := range all {
+		img.RepoTags = slices.DeleteFunc(img.RepoTags, func(tag string) bool {
+			defer func() { taken[tag] = true }()
+			return taken[tag]
+		})
+	}
+	return all
+}
+
+// dropIncomplete forgets images of which a layer is missing. They are pulled
+// again when they are needed.
+func (m *Manager) dropIncomplete(report func(error)) {
+	old := m.now.Load()
+	var whole []*stored
+	for _, img := range old.all {
+		if _, err := m.lower(img); err != nil {
+			report(fmt.Errorf("restore image %s: %w", img.ID, errors.Join(err, m.bin.Put(m.imageDir(img.ID)))))
+			continue
+		}
+		whole = append(whole, img)
+	}
+	m.now.Store(newIndex(whole, m.cfg.PinnedImages))
+}
