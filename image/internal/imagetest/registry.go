@@ -1,0 +1,234 @@
+// Package imagetest makes images in memory and serves them on loopback, by a
+// registry that can be told to misbehave.
+package imagetest
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Registry is a registry in memory. Its faults can be changed at any time
+// through Set.
+type Registry struct {
+	Host string // "127.0.0.1:port"
+
+	mu        sync.Mutex
+	manifests map[string]manifest // by "name:reference"
+	blobs     map[digest.Digest][]byte
+	faults    Faults
+	requests  []string
+}
+
+type manifest struct {
+	mediaType string
+	body      []byte
+}
+
+// Faults is what a registry does wrong.
+type Faults struct {
+	// User and Password, when set, must be given: as basic authentication, or
+	// to the token server that Bearer names.
+	User, Password string
+	Bearer         bool
+	// Down answers 503 to everything.
+	Down bool
+	// Blob is called with the blob's digest and content, and answers itself
+	// when it returns true.
+	Blob func(w http.ResponseWriter, r *http.Request, d digest.Digest, content []byte) bool
+}
+
+// NewRegistry starts a registry that ends with the test.
+func NewRegistry(tb testing.TB) *Registry {
+	tb.Helper()
+	r := &Registry{manifests: make(map[string]manifest), blobs: make(map[digest.Digest][]byte)}
+	srv := httptest.NewUnstartedServer(r)
+	srv.Start()
+	tb.Cleanup(srv.Close)
+	r.Host = strings.TrimPrefix(srv.URL, "http://")
+	return r
+}
+
+// DeadHost returns a loopback address at which nobody listens.
+func DeadHost(tb testing.TB) string {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Set replaces the faults.
+func (r *Registry) Set(f Faults) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.faults = f
+}
+
+// Push stores an image or index under name:tag and under its digest, and
+// returns the digest.
+func (r *Registry) Push(name, tag string, img Pushable) digest.Digest {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	mediaType, body, parts := img.push()
+	for _, p := range parts {
+		switch {
+		case p.mediaType != "":
+			r.manifests[name+":"+digest.FromBytes(p.body).String()] = manifest{p.mediaType, p.body}
+		default:
+			r.blobs[digest.FromBytes(p.body)] = p.body
+		}
+	}
+	d := digest.FromBytes(body)
+	r.manifests[name+":"+tag] = manifest{mediaType, body}
+	r.manifests[name+":"+d.String()] = manifest{mediaType, body}
+	return d
+}
+
+// Requests returns the "METHOD path" of all requests since the last call.
+func (r *Registry) Requests() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := r.requests
+	r.requests = nil
+	return all
+}
+
+// Blobs counts those of the requests that were for blobs of these digests, or
+// of any when there are none.
+func Blobs(requests []string, digests ...digest.Digest) int {
+	n := 0
+	for _, req := range requests {
+		_, d, ok := strings.Cut(req, "/blobs/")
+		if ok && (len(digests) == 0 || slices.Contains(digests, digest.Digest(d))) {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.mu.Lock()
+	r.requests = append(r.requests, req.Method+" "+req.URL.Path)
+	faults := r.faults
+	r.mu.Unlock()
+	switch {
+	case faults.Down:
+		http.Error(w, "down", http.StatusServiceUnavailable)
+	case req.URL.Path == "/token":
+		r.serveToken(w, req, faults)
+	case !r.authorized(req, faults):
+		r.challenge(w, faults)
+	case req.URL.Path == "/v2/":
+	case strings.Contains(req.URL.Path, "/manifests/"):
+		r.serveManifest(w, req)
+	case strings.Contains(req.URL.Path, "/blobs/"):
+		r.serveBlob(w, req, faults)
+	default:
+		http.NotFound(w, req)
+	}
+}
+
+func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request) {
+	name, ref, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/v2/"), "/manifests/")
+	r.mu.Lock()
+	m, ok := r.manifests[name+":"+ref]
+	r.mu.Unlock()
+	if !ok {
+		fail(w, http.StatusNotFound, "MANIFEST_UNKNOWN")
+		return
+	}
+	w.Header().Set("Content-Type", m.mediaType)
+	_, _ = w.Write(m.body)
+}
+
+func (r *Registry) serveBlob(w http.ResponseWriter, req *http.Request, faults Faults) {
+	_, d, _ := strings.Cut(req.URL.Path, "/blobs/")
+	r.mu.Lock()
+	b, ok := r.blobs[digest.Digest(d)]
+	r.mu.Unlock()
+	if !ok {
+		fail(w, http.StatusNotFound, "BLOB_UNKNOWN")
+		return
+	}
+	if faults.Blob != nil && faults.Blob(w, req, digest.Digest(d), b) {
+		return
+	}
+	w.Header().Set("Content-Length", fmt.Sprint(len(b)))
+	_, _ = w.Write(b)
+}
+
+// token is what the token server gives out for a password.
+func token(f Faults) string {
+	sum := sha256.Sum256([]byte(f.User + ":" + f.Password))
+	return hex.EncodeToString(sum[:])
+}
+
+func (r *Registry) serveToken(w http.ResponseWriter, req *http.Request, f Faults) {
+	user, password, _ := req.BasicAuth()
+	if req.Method == http.MethodPost { // an identity token
+		user, password = f.User, req.FormValue("refresh_token")
+	}
+	if user != f.User || password != f.Password {
+		fail(w, http.StatusUnauthorized, "UNAUTHORIZED")
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	fmt.Fprintf(w, `{"token":%q,"access_token":%q,"expires_in":3600}`, token(f), token(f))
+}
+
+func (r *Registry) authorized(req *http.Request, f Faults) bool {
+	if f.User == "" {
+		return true
+	}
+	if f.Bearer {
+		return req.Header.Get("Authorization") == "Bearer "+token(f)
+	}
+	user, password, ok := req.BasicAuth()
+	return ok && user == f.User && password == f.Password
+}
+
+func (r *Registry) challenge(w http.ResponseWriter, f Faults) {
+	if f.Bearer {
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="test"`, r.Host))
+	} else {
+		w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+	}
+	fail(w, http.StatusUnauthorized, "UNAUTHORIZED")
+}
+
+func fail(w http.ResponseWriter, status int, code string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, `{"errors":[{"code":%q,"message":"test registry says so"}]}`, code)
+}
+
+// Truncate answers with half of a blob, and closes the connection.
+func Truncate(w http.ResponseWriter, content []byte) {
+	w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+	_, _ = w.Write(content[:len(content)/2])
+	panic(http.ErrAbortHandler)
+}
+
+// Stall answers with half of a blob and then waits for the client to go.
+func Stall(w http.ResponseWriter, r *http.Request, content []byte) {
+	w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+	_, _ = w.Write(content[:len(content)/2])
+	w.(http.Flusher).Flush()
+	select {
+	case <-r.Context().Done():
+	case <-time.After(time.Minute):
+	}
+}

@@ -1,0 +1,78 @@
+package image
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/criserver/criserver/image/internal/imagetest"
+)
+
+// three is an image whose layers change, delete and hide.
+func three(tb testing.TB) imagetest.Image {
+	return imagetest.Image{Layers: []imagetest.Layer{
+		imagetest.Files(tb, imagetest.Dir("etc"), imagetest.File("etc/a", "lower"), imagetest.File("etc/b", "lower"),
+			imagetest.Dir("opt"), imagetest.File("opt/old", "x"), imagetest.Symlink("link", "etc/a")),
+		imagetest.Zstd(tb, imagetest.Tar(tb, imagetest.File("etc/a", "upper"), imagetest.File("etc/.wh.b", ""))),
+		imagetest.Plain(imagetest.Tar(tb, imagetest.Dir("opt"), imagetest.File("opt/.wh..wh..opq", ""), imagetest.File("opt/new", "y"))),
+	}}
+}
+
+func TestPullAndMount(t *testing.T) {
+	for name, img := range map[string]imagetest.Pushable{
+		"OCI": three(t), "docker": imagetest.Image{Layers: three(t).Layers[:1], Docker: true},
+		"index": imagetest.Index{
+			{Arch: "riscv64", Layers: []imagetest.Layer{imagetest.Files(t, imagetest.File("wrong", ""))}},
+			{Arch: runtime.GOARCH, Layers: three(t).Layers},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reg := imagetest.NewRegistry(t)
+			b := newBed(t, reg)
+			top := reg.Push("a/b", "v1", img)
+			ref := reg.Host + "/a/b:v1"
+			got := b.pull(t, ref)
+			equalList(t, "tags", got.RepoTags, []string{ref})
+			want := []string{reg.Host + "/a/b@" + got.Manifest.String()}
+			if got.Manifest != top {
+				want = addName(want, reg.Host+"/a/b@"+top.String())
+			}
+			equalList(t, "digests", got.RepoDigests, want)
+			if got.Size == 0 || len(got.Layers) == 0 || got.Layers[0].ChainID != got.Layers[0].DiffID {
+				t.Errorf("image %+v", got)
+			}
+			root, _ := b.mount(t, got)
+			if name == "docker" {
+				equal(t, "etc/a", read(t, root, "link"), "lower")
+				return
+			}
+			equal(t, "etc/a", read(t, root, "link"), "upper")
+			equalList(t, "etc", names(t, filepath.Join(root, "etc")), []string{"a"})
+			equalList(t, "opt", names(t, filepath.Join(root, "opt")), []string{"new"})
+		})
+	}
+}
+
+func TestWritesStayInTheContainer(t *testing.T) {
+	reg := imagetest.NewRegistry(t)
+	b := newBed(t, reg)
+	reg.Push("a", "1", three(t))
+	img := b.pull(t, reg.Host+"/a:1")
+	one, container := b.mount(t, img)
+	two, _ := b.mount(t, img)
+	write(t, filepath.Join(one, "etc/a"), "changed")
+	if err := os.Remove(filepath.Join(one, "opt/new")); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "the other container's file", read(t, two, "etc/a"), "upper")
+	equal(t, "the other container's file", read(t, two, "opt/new"), "y")
+	if err := b.UnmountRootFS(t.Context(), container); err != nil {
+		t.Fatal(err)
+	}
+	again := t.TempDir()
+	if _, err := b.MountRootFS(t.Context(), img.ID, container, again); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "a new root file system", read(t, again, "etc/a"), "upper")
+}
