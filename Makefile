@@ -15,7 +15,7 @@ CNI := $(addprefix $(BIN)/cni/,bridge firewall host-local loopback macvlan portm
 TOOLS := $(BIN)/runc $(BIN)/crictl $(CNI) $(BIN)/testimages
 
 # Each of these is a Go module of its own, so that what tests need never weighs on the daemon.
-SUBMODULES := test/images test/critest
+SUBMODULES := test/harness test/images test/critest test/system
 
 .PHONY: help
 help: ## List the targets

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/cri-tools/pkg/framework"
 	_ "sigs.k8s.io/cri-tools/pkg/validate" // registers the specs
 
+	"github.com/criserver/criserver/test/harness"
 	"github.com/criserver/criserver/test/images"
 )
 
@@ -40,7 +41,7 @@ func TestMain(m *testing.M) {
 	options.Skips = filepath.Join(top, "test", "critest", "skips.txt")
 	options.ReportDir = filepath.Join(top, "test", "critest", "report")
 
-	if os.Getenv(stageVariable) == "inside" {
+	if harness.Stage() == "inside" && os.Getenv(endpointVariable) == "" {
 		if err := Run(context.Background(), options); err != nil {
 			fmt.Fprintln(os.Stderr, "critest:", err)
 			os.Exit(1)
@@ -52,7 +53,7 @@ func TestMain(m *testing.M) {
 
 // TestCRI is the whole run, and in its third stage the suite.
 func TestCRI(t *testing.T) {
-	if os.Getenv(stageVariable) == "suite" || options.List {
+	if os.Getenv(endpointVariable) != "" || options.List {
 		runSpecs(t)
 		return
 	}
@@ -67,14 +68,14 @@ func TestCRI(t *testing.T) {
 	if err := images.Build(t.Context(), options.Images, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := Isolated(os.Args[1:]...); err != nil {
+	if err := harness.Isolated(os.Args[1:]...); err != nil {
 		t.Fatalf("critest: %v", err)
 	}
 }
 
 func runSpecs(t *testing.T) {
 	gomega.RegisterFailHandler(ginkgo.Fail)
-	framework.TestContext.RuntimeServiceAddr = os.Getenv("CRITEST_ENDPOINT")
+	framework.TestContext.RuntimeServiceAddr = os.Getenv(endpointVariable)
 	suite, reporter := ginkgo.GinkgoConfiguration()
 	if options.List {
 		suite.DryRun, reporter.Verbose = true, true

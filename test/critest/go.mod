@@ -10,17 +10,19 @@ require (
 	github.com/criserver/criserver/test/images v0.0.0
 	github.com/onsi/ginkgo/v2 v2.28.1
 	github.com/onsi/gomega v1.39.1
-	golang.org/x/sys v0.47.0
 	k8s.io/cri-api v0.36.0
 	k8s.io/cri-client v0.36.0
 	sigs.k8s.io/cri-tools v1.36.0
 )
+
+require golang.org/x/sys v0.49.0 // indirect
 
 require (
 	cyphar.com/go-pathrs v0.2.1 // indirect
 	github.com/Masterminds/semver/v3 v3.4.0 // indirect
 	github.com/Microsoft/go-winio v0.6.2 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/criserver/criserver/test/harness v0.0.0
 	github.com/cyphar/filepath-securejoin v0.6.0 // indirect
 	github.com/davecgh/go-spew v1.1.2-0.20180830191138-d8f796af33cc // indirect
 	github.com/distribution/reference v0.6.0 // indirect
@@ -77,3 +79,5 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.3.2 // indirect
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
+
+replace github.com/criserver/criserver/test/harness => ../harness

@@ -14,10 +14,12 @@ import (
 	"syscall"
 	"time"
 
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
+	"github.com/criserver/criserver/test/harness"
 	"github.com/criserver/criserver/test/images"
 )
+
+// endpointVariable tells the third stage, and only that, where the daemon listens.
+const endpointVariable = "CRITEST_ENDPOINT"
 
 // Options are the flags of a run.
 type Options struct {
@@ -40,30 +42,43 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	d := &Daemon{Bin: o.Bin, Dir: dir, Command: o.Daemon, CgroupParent: "/" + filepath.Base(dir)}
-	if err := Settle(filepath.Join(dir, "run")); err != nil {
+	d := &harness.Daemon{Bin: o.Bin, Dir: dir, Command: o.Daemon, CgroupParent: "/" + filepath.Base(dir)}
+	if err := errors.Join(harness.Settle(), harness.Tmpfs(filepath.Join(dir, "run"))); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, Sweep(dir, d.CgroupParent)) }()
+	defer func() { err = errors.Join(err, harness.Sweep(dir, d.CgroupParent)) }()
 
-	if d.RegistryAddr, err = serve(o.Images); err != nil {
-		return err
-	}
-	d.Registries = images.RegistriesConf(d.RegistryAddr)
-	if err := d.Start(ctx); err != nil {
-		return err
-	}
-	defer keepLog(d, o.ReportDir)
-
-	// What is made once and stays (the bridge, the plugins' chains, directories) is no leak: one pod brings it forth.
-	if err := onePod(ctx, d); err != nil {
-		return fmt.Errorf("first pod: %w\n%s", err, d.LogTail())
-	}
-	before, err := Take(d.StateDirs(), d.CgroupParent, d.Pid())
+	addr, err := serve(o.Images)
 	if err != nil {
 		return err
 	}
-	return errors.Join(suite(ctx, o, d), leaks(ctx, d, before), d.Stop())
+	if err := os.Setenv("CRITEST_REGISTRY", addr); err != nil { // for another runtime's start script
+		return err
+	}
+	d.Registries = images.RegistriesConf(addr)
+	d.Network = d.Bridge("critest0", "10.211.0.0/16")
+	defer keepLog(d, o.ReportDir)
+	if err := d.Start(ctx); err != nil {
+		return err
+	}
+	return underTest(ctx, o, d)
+}
+
+// underTest is the run from the moment the daemon serves until it is stopped.
+func underTest(ctx context.Context, o Options, d *harness.Daemon) error {
+	c, err := connect(ctx, d.Socket())
+	if err != nil {
+		return err
+	}
+	// What is made once and stays (the bridge, the plugins' chains, directories) is no leak: one pod brings it forth.
+	if err := errors.Join(c.ready(ctx), c.onePod(ctx)); err != nil {
+		return fmt.Errorf("first pod: %w\n%s", err, d.LogTail())
+	}
+	before, err := harness.Take(d.StateDirs(), d.CgroupParent, d.Pid())
+	if err != nil {
+		return err
+	}
+	return errors.Join(suite(o, d), leaks(ctx, d, c, before), d.Stop())
 }
 
 func serve(dir string) (addr string, err error) {
@@ -79,44 +94,8 @@ func serve(dir string) (addr string, err error) {
 	return l.Addr().String(), nil
 }
 
-// onePod makes and removes a pod with a container, and the image of it.
-func onePod(ctx context.Context, d *Daemon) error {
-	runtime, image, err := d.Clients(ctx)
-	if err != nil {
-		return err
-	}
-	pod := &runtimeapi.PodSandboxConfig{
-		Metadata:     &runtimeapi.PodSandboxMetadata{Name: "first", Namespace: "critest", Uid: "first"},
-		Linux:        &runtimeapi.LinuxPodSandboxConfig{},
-		PortMappings: []*runtimeapi.PortMapping{{ContainerPort: 80, HostPort: 12000}},
-	}
-	spec := &runtimeapi.ImageSpec{Image: "registry.k8s.io/e2e-test-images/busybox:1.29-2"}
-	ref, err := image.PullImage(ctx, spec, nil, pod)
-	if err != nil {
-		return err
-	}
-	id, err := runtime.RunPodSandbox(ctx, pod, "")
-	if err != nil {
-		return err
-	}
-	container, err := runtime.CreateContainer(ctx, id, &runtimeapi.ContainerConfig{
-		Metadata: &runtimeapi.ContainerMetadata{Name: "first"},
-		Image:    &runtimeapi.ImageSpec{Image: ref, UserSpecifiedImage: spec.Image},
-		Command:  []string{"true"},
-		Linux:    &runtimeapi.LinuxContainerConfig{},
-	}, pod)
-	if err != nil {
-		return err
-	}
-	if err := runtime.StartContainer(ctx, container); err != nil {
-		return err
-	}
-	_, err = d.Empty(ctx)
-	return err
-}
-
 // suite is the third stage, and what came of it.
-func suite(ctx context.Context, o Options, d *Daemon) error {
+func suite(o Options, d *harness.Daemon) error {
 	skips, err := ReadSkips(o.Skips)
 	if err != nil {
 		return err
@@ -133,7 +112,7 @@ func suite(ctx context.Context, o Options, d *Daemon) error {
 		return err
 	}
 	start := time.Now()
-	ran := runGinkgo(o, skips, "CRITEST_ENDPOINT=unix://"+d.Socket(), "TMPDIR="+tmp)
+	ran := runGinkgo(o, skips, endpointVariable+"=unix://"+d.Socket(), "TMPDIR="+tmp)
 
 	result, err := ReadResult(report, skips)
 	if err != nil {
@@ -171,7 +150,7 @@ func runGinkgo(o Options, skips []Skip, env ...string) error {
 		flags["skip"] = append(flags["skip"], s.Pattern.String())
 	}
 	if o.Procs <= 1 {
-		return again("suite", nil, env, arguments("-ginkgo.", flags)...)
+		return harness.Again("suite", nil, env, arguments("-ginkgo.", flags)...)
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -179,7 +158,7 @@ func runGinkgo(o Options, skips []Skip, env ...string) error {
 	}
 	args := append([]string{"run", "github.com/onsi/ginkgo/v2/ginkgo"}, arguments("-", flags)...)
 	cmd := exec.Command("go", append(args, fmt.Sprintf("-procs=%d", o.Procs), self)...)
-	cmd.Env = append(append(os.Environ(), stageVariable+"=suite"), env...)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run()
 }
@@ -195,8 +174,8 @@ func arguments(prefix string, flags map[string][]string) []string {
 }
 
 // leaks removes all that the suite has left in the runtime's care, and compares.
-func leaks(ctx context.Context, d *Daemon, before Snapshot) error {
-	pods, err := d.Empty(ctx)
+func leaks(ctx context.Context, d *harness.Daemon, c *clients, before harness.Snapshot) error {
+	pods, err := c.empty(ctx)
 	if err != nil {
 		return err
 	}
@@ -205,7 +184,7 @@ func leaks(ctx context.Context, d *Daemon, before Snapshot) error {
 	}
 	var left []string
 	for range 20 { // monitors and plugins may still be on their way out
-		after, err := Take(d.StateDirs(), d.CgroupParent, d.Pid())
+		after, err := harness.Take(d.StateDirs(), d.CgroupParent, d.Pid())
 		if err != nil {
 			return err
 		}
@@ -218,7 +197,7 @@ func leaks(ctx context.Context, d *Daemon, before Snapshot) error {
 	return fmt.Errorf("left behind:\n  %s", strings.Join(left, "\n  "))
 }
 
-func keepLog(d *Daemon, dir string) {
+func keepLog(d *harness.Daemon, dir string) {
 	if log, err := os.ReadFile(d.LogPath()); err == nil {
 		_ = os.WriteFile(filepath.Join(dir, "daemon.log"), log, 0o644)
 	}

@@ -1,0 +1,115 @@
+package critest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	internalapi "k8s.io/cri-api/pkg/apis"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	remote "k8s.io/cri-client/pkg"
+)
+
+// clients speak to the runtime under test.
+type clients struct {
+	runtime internalapi.RuntimeService
+	image   internalapi.ImageManagerService
+}
+
+func connect(ctx context.Context, socket string) (*clients, error) {
+	endpoint := "unix://" + socket
+	runtime, err := remote.NewRemoteRuntimeService(ctx, endpoint, time.Minute, nil, false)
+	if err != nil {
+		return nil, err
+	}
+	image, err := remote.NewRemoteImageService(ctx, endpoint, time.Minute, nil, false)
+	if err != nil {
+		return nil, err
+	}
+	return &clients{runtime, image}, nil
+}
+
+// ready waits until the runtime says that it can take pods.
+func (c *clients) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		err := c.status(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("not ready: %w", err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (c *clients) status(ctx context.Context) error {
+	status, err := c.runtime.Status(ctx, false)
+	if err != nil {
+		return err
+	}
+	for _, cond := range status.GetStatus().GetConditions() {
+		if !cond.GetStatus() {
+			return fmt.Errorf("%s: %s: %s", cond.GetType(), cond.GetReason(), cond.GetMessage())
+		}
+	}
+	return nil
+}
+
+// onePod makes and removes a pod with a container, and the image of it.
+func (c *clients) onePod(ctx context.Context) error {
+	pod := &runtimeapi.PodSandboxConfig{
+		Metadata:     &runtimeapi.PodSandboxMetadata{Name: "first", Namespace: "critest", Uid: "first"},
+		Linux:        &runtimeapi.LinuxPodSandboxConfig{},
+		PortMappings: []*runtimeapi.PortMapping{{ContainerPort: 80, HostPort: 12000}},
+	}
+	spec := &runtimeapi.ImageSpec{Image: "registry.k8s.io/e2e-test-images/busybox:1.29-2"}
+	ref, err := c.image.PullImage(ctx, spec, nil, pod)
+	if err != nil {
+		return err
+	}
+	id, err := c.runtime.RunPodSandbox(ctx, pod, "")
+	if err != nil {
+		return err
+	}
+	container, err := c.runtime.CreateContainer(ctx, id, &runtimeapi.ContainerConfig{
+		Metadata: &runtimeapi.ContainerMetadata{Name: "first"},
+		Image:    &runtimeapi.ImageSpec{Image: ref, UserSpecifiedImage: spec.Image},
+		Command:  []string{"true"},
+		Linux:    &runtimeapi.LinuxContainerConfig{},
+	}, pod)
+	if err != nil {
+		return err
+	}
+	if err := c.runtime.StartContainer(ctx, container); err != nil {
+		return err
+	}
+	_, err = c.empty(ctx)
+	return err
+}
+
+// empty removes all pods and images, and returns how many pods there were: a spec that failed may have left its own.
+func (c *clients) empty(ctx context.Context) (pods int, err error) {
+	left, err := c.runtime.ListPodSandbox(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	for _, pod := range left {
+		if err := errors.Join(c.runtime.StopPodSandbox(ctx, pod.GetId()), c.runtime.RemovePodSandbox(ctx, pod.GetId())); err != nil {
+			errs = append(errs, fmt.Errorf("remove pod %q: %w", pod.GetId(), err))
+		}
+	}
+	images, err := c.image.ListImages(ctx, nil)
+	errs = append(errs, err)
+	for _, i := range images {
+		if err := c.image.RemoveImage(ctx, &runtimeapi.ImageSpec{Image: i.GetId()}); err != nil {
+			errs = append(errs, fmt.Errorf("remove image %q: %w", i.GetId(), err))
+		}
+	}
+	return len(left), errors.Join(errs...)
+}
