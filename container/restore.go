@@ -20,6 +20,7 @@ import (
 const (
 	restoreTimeout  = 30 * time.Second // for each container
 	restoreParallel = 16
+	dismissTimeout  = 10 * time.Second // for a monitor that is to leave by itself
 )
 
 // Restore rebuilds the view of what an earlier daemon left: containers that run
@@ -147,7 +148,7 @@ func (m *Manager) resumeStart(ctx context.Context, c *container) {
 func (m *Manager) sweep(ctx context.Context, c *container, inRuntime bool, why string) error {
 	c.log().WithField("why", why).Info("container is swept away")
 	if inRuntime {
-		killIn(c.dir)
+		dismissMonitor(ctx, c)
 	}
 	if err := m.teardown(ctx, c, inRuntime); err != nil {
 		c.fail(why)
@@ -157,13 +158,33 @@ func (m *Manager) sweep(ctx context.Context, c *container, inRuntime bool, why s
 	return nil
 }
 
-// killIn kills the processes whose working directory is dir: a monitor that
-// nobody waits for any more, and the runtime that it called. Their refs are not
-// on record before the creation is done.
-func killIn(dir string) {
+// dismissMonitor is about a monitor whose answer the daemon that started it
+// never wrote down. One that was not heard undoes the container by itself; one
+// that was heard leaves when the container has gone. Only when it is away can
+// what it made be cleaned up for good.
+func dismissMonitor(ctx context.Context, c *container) {
+	monitor, found := findMonitor(c.id)
+	if !found {
+		return
+	}
+	if err := c.runtime.Delete(ctx, c.id, true); err != nil {
+		c.log().WithError(err).Warn("half-made container is not deleted at the first try")
+	}
+	for deadline := time.Now().Add(dismissTimeout); monitor.Alive(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			c.log().Warn("monitor of a half-made container does not leave: killing it")
+			_ = monitor.Signal(unix.SIGKILL)
+			return
+		}
+	}
+}
+
+// findMonitor looks for the process by its command line, which holds the id:
+// its ref is not on record before the creation is done.
+func findMonitor(id string) (proc.Ref, bool) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return
+		return proc.Ref{}, false
 	}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
@@ -174,10 +195,12 @@ func killIn(dir string) {
 		if err != nil {
 			continue
 		}
-		if cwd, err := os.Readlink("/proc/" + e.Name() + "/cwd"); err == nil && cwd == dir {
-			_ = ref.Signal(unix.SIGKILL)
+		args, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		if err == nil && string(args) == "conmon\x00"+id+"\x00" {
+			return ref, true
 		}
 	}
+	return proc.Ref{}, false
 }
 
 // dropForeignExits removes exit records that belong to no container.

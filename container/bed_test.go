@@ -1,0 +1,415 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/internal/cgroup"
+	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/oci"
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// bed is a machine for containers: real runtime, real monitor, real cgroups; in
+// the place of pods and images stand small fakes.
+type bed struct {
+	t       *testing.T
+	runDir  string
+	logs    string
+	pods    *fakePods
+	images  *bindImages
+	runtime *oci.Runtime
+	tree    *cgroup.Tree
+	spawner *cgroup.Spawner
+	watcher *proc.Watcher
+	monitor string
+	builder *oci.Builder
+}
+
+var buildMonitor = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "criserver-conmon-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "conmon")
+	cmd := exec.Command("go", "build", "-o", path, "../cmd/conmon")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the monitor: %w: %s", err, out)
+	}
+	return path, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path, err := buildMonitorIfBuilt(); err == nil && path != "" {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+var monitorBuilt bool
+
+func buildMonitorIfBuilt() (string, error) {
+	if !monitorBuilt {
+		return "", nil
+	}
+	return buildMonitor()
+}
+
+func findRunc(t *testing.T) string {
+	t.Helper()
+	if own, err := filepath.Abs("../bin/runc"); err == nil {
+		if _, err := os.Stat(own); err == nil {
+			return own
+		}
+	}
+	path, err := exec.LookPath("runc")
+	if err != nil {
+		t.Skip("no runc: run `make tools`")
+	}
+	return path
+}
+
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("running containers needs root")
+	}
+	if _, err := os.Stat("/bin/busybox"); err != nil {
+		t.Skip("no static /bin/busybox")
+	}
+	monitorBuilt = true
+	monitor, err := buildMonitor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := cgroup.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	parent := fmt.Sprintf("/criserver-test-container-%d-%d", os.Getpid(), time.Now().UnixNano()%1e6)
+	b := &bed{t: t, runDir: filepath.Join(dir, "run"), logs: filepath.Join(dir, "logs"), tree: tree, monitor: monitor}
+	for _, d := range []string{b.runDir, b.logs, filepath.Join(dir, "images")} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.runtime = &oci.Runtime{Name: "runc", Path: findRunc(t), Root: filepath.Join(dir, "runc")}
+	b.images = newBindImages(t, filepath.Join(dir, "images"))
+	b.pods = &fakePods{pods: make(map[string]Pod)}
+	b.pods.pods["pod"] = Pod{ID: "pod", Ready: true, CgroupParent: parent + "/pod", Config: &cri.PodSandboxConfig{
+		Hostname: "pod-host", LogDirectory: b.logs,
+		Linux: &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{Privileged: true}},
+	}}
+	if err := tree.Make(parent + "/pod"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tree.Release(parent + "/pod") })
+	host, err := oci.DetectHost(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.builder = oci.NewBuilder(host, oci.Defaults{})
+	b.startShared(parent + "/monitors")
+	t.Cleanup(b.checkLeaks)
+	return b
+}
+
+// startShared runs the watcher and the spawner, as the daemon does.
+func (b *bed) startShared(cgroupPath string) {
+	b.t.Helper()
+	var err error
+	if b.watcher, err = proc.NewWatcher(); err != nil {
+		b.t.Fatal(err)
+	}
+	b.spawner = cgroup.NewSpawner(b.tree, cgroupPath)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = b.watcher.Run(ctx) })
+	wg.Go(func() { _ = b.spawner.Run(ctx) })
+	b.t.Cleanup(func() { cancel(); wg.Wait() })
+}
+
+func (b *bed) config() Config {
+	return Config{
+		RunDir: b.runDir, Pods: b.pods, Images: b.images, Cgroups: b.tree, Watcher: b.watcher,
+		Monitors: &conmon.Launcher{Path: b.monitor, Starter: b.spawner, Watcher: b.watcher},
+		Runtimes: map[string]*oci.Runtime{"runc": b.runtime}, DefaultRuntime: "runc", Builder: b.builder,
+	}
+}
+
+// manager restores and runs a manager; stop ends it as a daemon's death would,
+// but for what the process itself holds open.
+func (b *bed) manager(change ...func(*Config)) (m *Manager, stop func()) {
+	b.t.Helper()
+	cfg := b.config()
+	for _, c := range change {
+		c(&cfg)
+	}
+	m, err := New(cfg)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := m.Restore(b.t.Context()); err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.t.Errorf("Run: %v", err)
+		}
+	})
+	b.t.Cleanup(func() {
+		clean, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := m.RemovePod(clean, "pod"); err != nil && !b.t.Failed() {
+			b.t.Errorf("clean up: %v", err)
+		}
+		stop()
+	})
+	return m, stop
+}
+
+// checkLeaks runs last.
+func (b *bed) checkLeaks() {
+	for _, dir := range []string{filepath.Join(b.runDir, "containers"), filepath.Join(b.runDir, "exits"), b.runtime.Root} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			b.t.Error(err)
+		}
+		for _, e := range entries {
+			b.t.Errorf("left in %s: %s", filepath.Base(dir), e.Name())
+		}
+	}
+	if n := b.images.mounted(); n != 0 {
+		b.t.Errorf("%d root file systems are mounted", n)
+	}
+	if info, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(info), filepath.Dir(b.runDir)) {
+		b.t.Error("mounts are left")
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for _, dir := range []string{b.tree.Dir("memory", b.pods.pods["pod"].CgroupParent)} {
+		for {
+			entries, _ := os.ReadDir(dir)
+			left := 0
+			for _, e := range entries {
+				if e.IsDir() {
+					left++
+				}
+			}
+			if left == 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				b.t.Errorf("%d cgroups are left below the pod's", left)
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+}
+
+// shell is the request for a container that runs a script.
+func shell(name, script string) *cri.ContainerConfig {
+	return &cri.ContainerConfig{
+		Metadata: &cri.ContainerMetadata{Name: name}, Image: &cri.ImageSpec{Image: "busybox"},
+		Command: []string{"/bin/sh", "-c", script}, LogPath: name + ".log",
+		Linux: &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{
+			NamespaceOptions: &cri.NamespaceOption{Pid: cri.NamespaceMode_CONTAINER},
+		}},
+	}
+}
+
+func (b *bed) create(m *Manager, c *cri.ContainerConfig) string {
+	b.t.Helper()
+	id, err := m.Create(b.t.Context(), "pod", c, nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return id
+}
+
+func (b *bed) run(m *Manager, c *cri.ContainerConfig) string {
+	b.t.Helper()
+	id := b.create(m, c)
+	if err := m.Start(b.t.Context(), id); err != nil {
+		b.t.Fatal(err)
+	}
+	return id
+}
+
+// waitExit waits for a container to be seen as ended.
+func (b *bed) waitExit(m *Manager, id string) *Snapshot {
+	b.t.Helper()
+	c, err := m.find(id)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	select {
+	case <-c.ended:
+	case <-time.After(20 * time.Second):
+		b.t.Fatalf("container has not ended: %+v", c.snap.Load())
+	}
+	return c.snap.Load()
+}
+
+// log waits until the container's log has the text.
+func (b *bed) log(name, want string) {
+	b.t.Helper()
+	var got []byte
+	for range 500 {
+		got, _ = os.ReadFile(filepath.Join(b.logs, name+".log"))
+		if strings.Contains(string(got), want) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	b.t.Fatalf("log of %s has no %q: %s", name, want, got)
+}
+
+type fakePods struct {
+	mu   sync.Mutex
+	pods map[string]Pod
+}
+
+func (f *fakePods) Pod(id string) (Pod, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p, ok := f.pods[id]
+	if !ok {
+		return Pod{}, fmt.Errorf("pod %q: %w", id, errdefs.ErrNotFound)
+	}
+	return p, nil
+}
+
+func (f *fakePods) change(alter func(*Pod)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.pods["pod"]
+	alter(&p)
+	f.pods["pod"] = p
+}
+
+// bindImages mounts a directory of its own for each container.
+type bindImages struct {
+	dir    string
+	config ispec.ImageConfig
+
+	mu       sync.Mutex
+	mounts   map[string]string // by container
+	failWith error             // of the next Mount or Unmount
+	hold     chan struct{}     // when set, Mount waits for it to be closed
+	entered  chan struct{}     // gets a value when Mount is entered
+}
+
+func newBindImages(t *testing.T, dir string) *bindImages {
+	t.Helper()
+	return &bindImages{dir: dir, mounts: make(map[string]string), entered: make(chan struct{}, 100), config: ispec.ImageConfig{Env: []string{"PATH=/bin"}}}
+}
+
+func (b *bindImages) Image(ref string) (Image, error) {
+	if ref != "busybox" {
+		return Image{}, fmt.Errorf("image %q: %w", ref, errdefs.ErrNotFound)
+	}
+	return Image{ID: "sha256:1", Ref: ref, Config: b.config}, nil
+}
+
+func (b *bindImages) Mount(ctx context.Context, _, containerID, target string) error {
+	b.entered <- struct{}{}
+	if err := b.gate(ctx); err != nil {
+		return err
+	}
+	dir := filepath.Join(b.dir, containerID)
+	for _, d := range []string{"bin", "etc", "tmp", "root"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte("root:x:0:0::/root:/bin/sh\nalice:x:1000:1001::/tmp:/bin/sh\n"), 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "etc/group"), []byte("root:x:0:\nteam:x:3000:alice\n"), 0o644); err != nil {
+		return err
+	}
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), busybox, 0o755); err != nil {
+		return err
+	}
+	for _, applet := range strings.Fields("sh sleep cat echo id true false kill env pwd head setsid touch ls mount") {
+		if err := os.Link(filepath.Join(dir, "bin/busybox"), filepath.Join(dir, "bin", applet)); err != nil {
+			return err
+		}
+	}
+	if err := unix.Mount(dir, target, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mounts[containerID] = target
+	return nil
+}
+
+func (b *bindImages) gate(ctx context.Context) error {
+	b.mu.Lock()
+	hold, err := b.hold, b.failWith
+	b.mu.Unlock()
+	if err != nil || hold == nil {
+		return err
+	}
+	select {
+	case <-hold:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (b *bindImages) Unmount(_ context.Context, containerID string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failWith != nil {
+		return b.failWith
+	}
+	target, ok := b.mounts[containerID]
+	if !ok {
+		return nil
+	}
+	if err := unix.Unmount(target, 0); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	delete(b.mounts, containerID)
+	return os.RemoveAll(filepath.Join(b.dir, containerID))
+}
+
+func (b *bindImages) fail(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.failWith = err
+}
+
+func (b *bindImages) mounted() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.mounts)
+}
