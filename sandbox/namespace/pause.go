@@ -81,7 +81,8 @@ func (p Pause) start() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return child.Pid, child.Release()
+	pid := child.Pid // Release forgets it
+	return pid, child.Release()
 }
 
 // enterAll joins the calling thread to the namespaces pinned in dir.

@@ -1,0 +1,26 @@
+#!/bin/sh
+# A CNI plugin that notes its calls and fails on command. Its directory holds:
+#   calls            one line a call
+#   fail-ADD, …      how many more calls of that command fail
+#   hold-ADD, …      while it exists, the command waits
+#   attached/ID      the pods on the network
+dir=$(dirname "$0")
+cat >/dev/null
+echo "$CNI_COMMAND $CNI_CONTAINERID ${CNI_NETNS:-none}" >>"$dir/calls"
+while [ -e "$dir/hold-$CNI_COMMAND" ]; do sleep 0.02; done
+case $CNI_COMMAND in
+ADD) mkdir -p "$dir/attached" && : >"$dir/attached/$CNI_CONTAINERID" ;;
+esac
+n=$(cat "$dir/fail-$CNI_COMMAND" 2>/dev/null || echo 0)
+if [ "$n" -gt 0 ]; then
+	echo $((n - 1)) >"$dir/fail-$CNI_COMMAND"
+	echo '{"cniVersion":"1.1.0","code":11,"msg":"told to fail"}'
+	exit 1
+fi
+case $CNI_COMMAND in
+ADD)
+	echo '{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"'"$CNI_NETNS"'"},{"name":"br0"}],
+		"ips":[{"address":"10.1.2.1/24","interface":1},{"address":"10.1.2.3/24","interface":0},{"address":"fd00::3/64","interface":0}]}'
+	;;
+DEL) rm -f "$dir/attached/$CNI_CONTAINERID" ;;
+esac
