@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -21,6 +20,7 @@ import (
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
 	"go.podman.io/image/v5/signature"
 	"go.podman.io/image/v5/types"
+	"go.podman.io/storage/pkg/configfile"
 
 	"github.com/criserver/criserver/image/layer"
 )
@@ -139,7 +139,7 @@ func (p *Puller) pull(ctx context.Context, name reference.Named, auth *Auth, lea
 func (p *Puller) policy() (*signature.PolicyContext, error) {
 	sys := types.SystemContext{SignaturePolicyPath: p.cfg.PolicyPath}
 	policy, err := signature.DefaultPolicy(&sys)
-	if errors.Is(err, fs.ErrNotExist) && p.cfg.PolicyPath == "" {
+	if errors.Is(err, configfile.ErrConfigFileNotFound) && p.cfg.PolicyPath == "" {
 		policy = &signature.Policy{Default: signature.PolicyRequirements{signature.NewPRInsecureAcceptAnything()}}
 		err = nil
 	}

@@ -43,12 +43,17 @@ func run(m *testing.M) (code int, err error) {
 		fmt.Println("skipped: a container runtime needs root")
 		return 0, nil
 	}
-	if harness.Stage() != "inside" {
-		return 0, harness.Isolated(os.Args[1:]...)
-	}
 	top, err := filepath.Abs(filepath.Join("..", ".."))
 	if err != nil {
 		return 1, err
+	}
+	cache := filepath.Join(top, ".cache", "images")
+	if harness.Stage() != "inside" {
+		// Making the images needs the machine's own network.
+		if err := images.Build(context.Background(), cache, !testing.Short()); err != nil {
+			return 1, err
+		}
+		return 0, harness.Isolated(os.Args[1:]...)
 	}
 	world.bin = filepath.Join(top, "bin")
 	if world.dir, err = os.MkdirTemp("", "crisystem"); err != nil {
@@ -58,10 +63,6 @@ func run(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, harness.Sweep(world.dir, filepath.Base(world.dir))) }()
-	cache := filepath.Join(top, ".cache", "images")
-	if err := images.Build(context.Background(), cache, !testing.Short()); err != nil {
-		return 1, err
-	}
 	addr, err := serveImages(cache)
 	if err != nil {
 		return 1, err
