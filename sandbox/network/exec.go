@@ -53,12 +53,12 @@ func (*runner) ExecPlugin(ctx context.Context, path string, stdin []byte, enviro
 		err = fmt.Errorf("it wrote more than %d bytes", maxOutput)
 	}
 	if err == nil {
-		return stdout.Bytes(), nil
+		return stdout.kept.Bytes(), nil
 	}
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("%s: %w", path, context.Cause(ctx))
 	}
-	return nil, pluginError(err, stdout.Bytes(), stderr.Bytes())
+	return nil, pluginError(err, stdout.kept.Bytes(), stderr.kept.Bytes())
 }
 
 // pluginError is the plugin's own error where it wrote one, as the CNI
@@ -79,19 +79,20 @@ func quote(b []byte) string {
 }
 
 // bounded keeps the first maxOutput bytes and drops the rest, as a plugin must
-// not be blocked by its own chatter.
+// not be blocked by its own chatter. The buffer is not embedded: io.Copy would
+// fill it past the bound through its ReadFrom.
 type bounded struct {
-	bytes.Buffer
+	kept    bytes.Buffer
 	dropped bool
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	room := maxOutput - b.Len()
+	room := maxOutput - b.kept.Len()
 	if len(p) > room {
 		b.dropped = true
 	}
-	_, err := b.Buffer.Write(p[:min(len(p), room)])
-	return len(p), err
+	b.kept.Write(p[:min(len(p), room)])
+	return len(p), nil
 }
 
 // code returns the number of a plugin's error, or 0.

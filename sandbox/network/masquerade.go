@@ -152,7 +152,7 @@ func nft(ctx context.Context, stdin []byte, args ...string) error {
 	cmd.Stdout, cmd.Stderr = nil, &words
 	cmd.WaitDelay = killWait
 	if err := cmd.Run(); err != nil {
-		return errors.Join(fmt.Errorf("nft %s: %w", strings.Join(args, " "), err), errors.New(quote(words.Bytes())))
+		return errors.Join(fmt.Errorf("nft %s: %w", strings.Join(args, " "), err), errors.New(quote(words.kept.Bytes())))
 	}
 	return nil
 }

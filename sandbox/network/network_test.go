@@ -1,0 +1,199 @@
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types/create"
+	"github.com/sirupsen/logrus"
+)
+
+func TestMain(m *testing.M) {
+	logrus.SetOutput(io.Discard)
+	os.Exit(m.Run())
+}
+
+func TestLoad(t *testing.T) {
+	const list = `{"cniVersion":"1.0.0","name":%q,"plugins":[{"type":"x"}]}`
+	tests := map[string]struct {
+		files map[string]string
+		named string
+		want  string // name of the network
+		err   string
+	}{
+		"first in the order of names": {map[string]string{"20-b.conflist": fmt.Sprintf(list, "b"), "10-a.conflist": fmt.Sprintf(list, "a")}, "", "a", ""},
+		"named":                       {map[string]string{"20-b.conflist": fmt.Sprintf(list, "b"), "10-a.conflist": fmt.Sprintf(list, "a")}, "b", "b", ""},
+		"broken one is passed over":   {map[string]string{"10-a.conflist": "{", "20-b.conflist": fmt.Sprintf(list, "b")}, "", "b", ""},
+		"the old form":                {map[string]string{"10-a.conf": `{"cniVersion":"0.3.1","name":"old","type":"x"}`}, "", "old", ""},
+		"other files":                 {map[string]string{"a.txt": fmt.Sprintf(list, "a")}, "", "", "no CNI network configuration in "},
+		"none of that name":           {map[string]string{"a.conflist": fmt.Sprintf(list, "a")}, "z", "", `no CNI network named "z"`},
+		"says what is broken":         {map[string]string{"a.conflist": `{"name":"a"}`}, "", "", "a.conflist"},
+		"bad name":                    {map[string]string{"a.conflist": fmt.Sprintf(list, "../a")}, "", "", "a.conflist"},
+		"no plugins":                  {map[string]string{"a.conflist": `{"name":"a","plugins":[]}`}, "", "", "no plugins"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for file, content := range tt.files {
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			n := New(Config{ConfDirs: []string{filepath.Join(dir, "missing"), dir}, DefaultNetwork: tt.named})
+			l, err := n.load()
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Errorf("got %v, want %q", err, tt.err)
+				}
+				return
+			}
+			if err != nil || l.conf.Name != tt.want {
+				t.Errorf("got %+v, %v", l, err)
+			}
+		})
+	}
+}
+
+// TestInline has plugins that stand in files of their own end up in the list,
+// as a record of it must be enough to detach with.
+func TestInline(t *testing.T) {
+	dir := t.TempDir()
+	for file, content := range map[string]string{
+		"a.conflist":   `{"cniVersion":"1.1.0","name":"a","plugins":[{"type":"x","k":[1]}]}`,
+		"a/extra.conf": `{"type":"y","capabilities":{"portMappings":true}}`,
+	} {
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, "a"), 0o755), os.WriteFile(filepath.Join(dir, file), []byte(content), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := parse(filepath.Join(dir, "a.conflist"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := fromRaw(l.raw)
+	if err != nil || len(again.conf.Plugins) != 2 || !again.conf.Plugins[1].Network.Capabilities["portMappings"] {
+		t.Errorf("%+v, %v", again, err)
+	}
+	less, err := l.without([]string{"y"})
+	if err != nil || len(less.conf.Plugins) != 1 || less.conf.Plugins[0].Network.Type != "x" {
+		t.Errorf("%+v, %v", less, err)
+	}
+}
+
+func TestMasqueradeOf(t *testing.T) {
+	const base = `{"type":"bridge","ipMasq":true,"ipam":{"type":"host-local","ranges":[[{"subnet":"10.1.2.3/16"}],[{"subnet":"fd00::/64"}]]}}`
+	tests := map[string]struct{ conf, want string }{
+		"both families":   {base, "[10.1.0.0/16 fd00::/64]"},
+		"nftables":        {strings.Replace(base, `"ipMasq":true`, `"ipMasq":true,"ipMasqBackend":"nftables"`, 1), "[10.1.0.0/16 fd00::/64]"},
+		"one subnet":      {`{"type":"ptp","ipMasq":true,"ipam":{"type":"host-local","subnet":"10.1.0.0/16"}}`, "[10.1.0.0/16]"},
+		"iptables wanted": {strings.Replace(base, `"ipMasq":true`, `"ipMasq":true,"ipMasqBackend":"iptables"`, 1), ""},
+		"none wanted":     {strings.Replace(base, `"ipMasq":true,`, "", 1), ""},
+		"other plugin":    {strings.Replace(base, "bridge", "macvlan", 1), ""},
+		"other IPAM":      {strings.Replace(base, "host-local", "dhcp", 1), ""},
+		"bad subnet":      {strings.Replace(base, "10.1.2.3/16", "10.1.2.3", 1), ""},
+		"no subnet":       {`{"type":"bridge","ipMasq":true,"ipam":{"type":"host-local"}}`, ""},
+	}
+	for name, tt := range tests {
+		p, err := libcni.NetworkPluginConfFromBytes([]byte(tt.conf))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if m := masqueradeOf("n", p); m != nil {
+			got = fmt.Sprint(m.subnets)
+		}
+		if got != tt.want {
+			t.Errorf("%s: got %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+func TestReadResult(t *testing.T) {
+	tests := map[string]struct{ result, ips string }{
+		"eth0 before others": {`{"cniVersion":"1.0.0","interfaces":[{"name":"br0"},{"name":"net1","sandbox":"/x"},{"name":"eth0","sandbox":"/x"}],
+			"ips":[{"address":"10.0.0.1/8","interface":0},{"address":"10.9.0.1/8","interface":1},{"address":"10.0.0.2/8","interface":2},{"address":"fd00::2/64","interface":2}]}`,
+			"[10.0.0.2 fd00::2 10.9.0.1]"},
+		"without interfaces": {`{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/8"}]}`, "[10.0.0.2]"},
+		"old":                {`{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.2/8"},"ip6":{"ip":"fd00::2/64"}}`, "[10.0.0.2 fd00::2]"},
+		"none":               {`{"cniVersion":"1.0.0","ips":[]}`, ""},
+		"host side only":     {`{"cniVersion":"1.0.0","interfaces":[{"name":"br0"}],"ips":[{"address":"10.0.0.1/8","interface":0}]}`, ""},
+	}
+	for name, tt := range tests {
+		res, err := create.CreateFromBytes([]byte(tt.result))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if r, err := readResult(res); err == nil {
+			got = fmt.Sprint(r.IPs)
+		}
+		if got != tt.ips {
+			t.Errorf("%s: got %s, want %s", name, got, tt.ips)
+		}
+	}
+}
+
+func script(t *testing.T, body string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "plugin")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+body), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestRunner(t *testing.T) {
+	tests := map[string]struct{ body, out, err string }{
+		"output":           {`cat; echo " $X"`, "in y\n", ""},
+		"its own error":    {`echo '{"code":7,"msg":"no such bridge","details":"br9"}'; exit 1`, "", "no such bridge; br9"},
+		"words on stderr":  {`echo oops >&2; exit 3`, "", "exit status 3: oops"},
+		"without a word":   {`exit 2`, "", "exit status 2, without a word"},
+		"too much to keep": {`head -c 2000000 /dev/zero`, "", "more than"},
+	}
+	for name, tt := range tests {
+		out, err := (&runner{}).ExecPlugin(t.Context(), script(t, tt.body), []byte("in"), []string{"X=y", "PATH=" + os.Getenv("PATH")})
+		switch {
+		case tt.err == "" && (err != nil || string(out) != tt.out):
+			t.Errorf("%s: %q, %v", name, out, err)
+		case tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)):
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestRunnerEndsChildren has a plugin whose child keeps the pipes open.
+func TestRunnerEndsChildren(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	done := make(chan error, 1)
+	path := script(t, "sleep 1000 & sleep 1000")
+	go func() { _, err := (&runner{}).ExecPlugin(ctx, path, nil, nil); done <- err }()
+	select {
+	case err := <-done:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the call outlived its context")
+	}
+}
+
+func TestRuntimeConf(t *testing.T) {
+	p := Pod{ID: "id", Name: "n", Namespace: "ns", UID: "u", PortMappings: []PortMapping{{HostPort: 1, ContainerPort: 2, Protocol: "tcp"}}}
+	rc := p.runtimeConf()
+	if b, err := json.Marshal(rc.CapabilityArgs); err != nil || string(b) != `{"portMappings":[{"hostPort":1,"containerPort":2,"protocol":"tcp"}]}` {
+		t.Errorf("%s, %v", b, err)
+	}
+	if rc.Args[0] != [2]string{"IgnoreUnknown", "1"} || len(rc.Args) != 5 {
+		t.Errorf("%v", rc.Args)
+	}
+}

@@ -1,0 +1,293 @@
+package sandbox
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func unitManager(t *testing.T, change func(*Config)) *Manager {
+	t.Helper()
+	cfg := Config{
+		RunDir: t.TempDir(), Containers: &fakeContainers{}, Cgroups: &fakeCgroups{}, PausePath: "/pause",
+		KnownHandler: func(name string) bool { return name == "" || name == "runc" },
+		HandlerNames: func() []string { return []string{"runc"} },
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	m, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestValidate(t *testing.T) {
+	m := unitManager(t, nil)
+	options := func(c *cri.PodSandboxConfig) *cri.NamespaceOption { return namespaceOptions(c) }
+	tests := map[string]struct {
+		change func(*cri.PodSandboxConfig)
+		want   string // in the error; "" for none
+	}{
+		"plain":                   {func(*cri.PodSandboxConfig) {}, ""},
+		"no linux part":           {func(c *cri.PodSandboxConfig) { c.Linux = nil }, ""},
+		"no metadata":             {func(c *cri.PodSandboxConfig) { c.Metadata = nil }, "metadata must"},
+		"no name":                 {func(c *cri.PodSandboxConfig) { c.Metadata.Name = "" }, "metadata.name must"},
+		"no uid":                  {func(c *cri.PodSandboxConfig) { c.Metadata.Uid = "" }, "metadata.uid must"},
+		"no namespace":            {func(c *cri.PodSandboxConfig) { c.Metadata.Namespace = "" }, "metadata.namespace must"},
+		"argument in a name":      {func(c *cri.PodSandboxConfig) { c.Metadata.Name = "a;IP=10.0.0.1" }, "metadata.name"},
+		"name of 254":             {func(c *cri.PodSandboxConfig) { c.Metadata.Name = strings.Repeat("a", 254) }, "metadata.name has"},
+		"qualified hostname":      {func(c *cri.PodSandboxConfig) { c.Hostname = "a.b.example" }, ""},
+		"hostname of 65":          {func(c *cri.PodSandboxConfig) { c.Hostname = strings.Repeat("a.", 32) + "a" }, "hostname has"},
+		"hostname label of 64":    {func(c *cri.PodSandboxConfig) { c.Hostname = strings.Repeat("a", 64) }, "hostname"},
+		"line in the hostname":    {func(c *cri.PodSandboxConfig) { c.Hostname = "a\n1.2.3.4 b" }, "hostname"},
+		"hostname ends in a dot":  {func(c *cri.PodSandboxConfig) { c.Hostname = "a." }, "hostname"},
+		"relative log directory":  {func(c *cri.PodSandboxConfig) { c.LogDirectory = "logs" }, "log_directory"},
+		"log directory upward":    {func(c *cri.PodSandboxConfig) { c.LogDirectory = "/var/log/../../etc" }, "log_directory"},
+		"resolver options":        {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("fe80::1%eth0", "a.b", "ndots:5") }, ""},
+		"server by name":          {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("ns.example", "", "") }, "dns_config.servers"},
+		"line in a search":        {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("1.1.1.1", "a\nnameserver 6.6.6.6", "") }, "dns_config.searches"},
+		"blank in an option":      {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("1.1.1.1", "a", "x y") }, "dns_config.options"},
+		"no host port, bad rest":  {func(c *cri.PodSandboxConfig) { c.PortMappings = ports(0, 0, "nonsense") }, ""},
+		"host port":               {func(c *cri.PodSandboxConfig) { c.PortMappings = ports(80, 80, "::1") }, ""},
+		"host port of 65536":      {func(c *cri.PodSandboxConfig) { c.PortMappings = ports(65536, 80, "") }, "port_mappings[0].host_port"},
+		"negative host port":      {func(c *cri.PodSandboxConfig) { c.PortMappings = ports(-1, 80, "") }, "port_mappings[0].host_port"},
+		"no container port":       {func(c *cri.PodSandboxConfig) { c.PortMappings = ports(80, 0, "") }, "port_mappings[0].container_port"},
+		"bad host IP":             {func(c *cri.PodSandboxConfig) { c.PortMappings = ports(80, 80, "1.2.3") }, "port_mappings[0].host_ip"},
+		"unknown protocol":        {func(c *cri.PodSandboxConfig) { c.PortMappings = ports(80, 80, ""); c.PortMappings[0].Protocol = 7 }, "protocol"},
+		"network of a container":  {func(c *cri.PodSandboxConfig) { options(c).Network = cri.NamespaceMode_CONTAINER }, "namespace_options.network"},
+		"IPC of a target":         {func(c *cri.PodSandboxConfig) { options(c).Ipc = cri.NamespaceMode_TARGET }, "namespace_options.ipc"},
+		"PID of a target":         {func(c *cri.PodSandboxConfig) { options(c).Pid = cri.NamespaceMode_TARGET }, "namespace_options.pid"},
+		"PID of the host":         {func(c *cri.PodSandboxConfig) { options(c).Pid = cri.NamespaceMode_NODE }, ""},
+		"user namespace of host":  {func(c *cri.PodSandboxConfig) { options(c).UsernsOptions = userns(cri.NamespaceMode_NODE) }, ""},
+		"group without user":      {func(c *cri.PodSandboxConfig) { c.Linux.SecurityContext.RunAsGroup = &cri.Int64Value{} }, "run_as_group"},
+		"windows":                 {func(c *cri.PodSandboxConfig) { c.Windows = &cri.WindowsPodSandboxConfig{} }, "windows"},
+		"slice for cgroupfs":      {func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = "a.slice" }, "cgroup_parent"},
+		"cgroup upward":           {func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = "/a/../.." }, "cgroup_parent"},
+		"cgroup of the root":      {func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = "/" }, "cgroup_parent"},
+		"sysctl":                  {func(c *cri.PodSandboxConfig) { c.Linux.Sysctls = map[string]string{"net.ipv4.ip_forward": "1"} }, ""},
+		"sysctl of the host":      {func(c *cri.PodSandboxConfig) { c.Linux.Sysctls = map[string]string{"kernel.core_pattern": "x"} }, "sysctls"},
+		"huge":                    {func(c *cri.PodSandboxConfig) { c.Labels = map[string]string{"a": strings.Repeat("a", maxConfig)} }, "config has"},
+		"too many sysctls values": {func(c *cri.PodSandboxConfig) { c.Linux.Sysctls = map[string]string{"net.a": strings.Repeat("1", 5000)} }, "sysctls"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := podConfig("a")
+			tt.change(c)
+			err := m.validate(c, "runc")
+			if tt.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want an invalid argument with %q", err, tt.want)
+			}
+		})
+	}
+	if err := m.validate(podConfig("a"), "kata"); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), `"runc"`) {
+		t.Errorf("unknown handler: %v", err)
+	}
+	c := podConfig("a")
+	options(c).UsernsOptions = userns(cri.NamespaceMode_POD)
+	if err := m.validate(c, ""); !errors.Is(err, errdefs.ErrNotImplemented) {
+		t.Errorf("user namespace: %v", err)
+	}
+	if err := m.validate(nil, ""); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("no config: %v", err)
+	}
+}
+
+func dns(server, search, option string) *cri.DNSConfig {
+	d := &cri.DNSConfig{}
+	for _, f := range []struct {
+		to    *[]string
+		value string
+	}{{&d.Servers, server}, {&d.Searches, search}, {&d.Options, option}} {
+		if f.value != "" {
+			*f.to = append(*f.to, f.value)
+		}
+	}
+	return d
+}
+
+func ports(host, container int32, ip string) []*cri.PortMapping {
+	return []*cri.PortMapping{{HostPort: host, ContainerPort: container, HostIp: ip}}
+}
+
+func userns(mode cri.NamespaceMode) *cri.UserNamespace { return &cri.UserNamespace{Mode: mode} }
+
+func TestSysctls(t *testing.T) {
+	const ok, refused = true, false
+	tests := []struct {
+		name, value      string
+		hostNet, hostIPC bool
+		want             bool
+		path             string
+	}{
+		{"net.ipv4.ip_forward", "1", false, false, ok, "net/ipv4/ip_forward"},
+		{"net/ipv4/conf/eth0.100/forwarding", "1", false, false, ok, "net/ipv4/conf/eth0.100/forwarding"},
+		{"net.ipv4.conf.eth0/100.forwarding", "1", false, false, ok, "net/ipv4/conf/eth0.100/forwarding"},
+		{"net.ipv4.ip_local_port_range", "1024 65535", false, false, ok, "net/ipv4/ip_local_port_range"},
+		{"kernel.shm_rmid_forced", "1", false, false, ok, "kernel/shm_rmid_forced"},
+		{"kernel.sem", "1 2 3 4", false, false, ok, "kernel/sem"},
+		{"fs.mqueue.msg_max", "10", false, false, ok, "fs/mqueue/msg_max"},
+		{"net.ipv4.ip_forward", "1", true, false, refused, ""},
+		{"kernel.sem", "1", false, true, refused, ""},
+		{"fs.mqueue.msg_max", "10", false, true, refused, ""},
+		{"kernel.core_pattern", "|/bin/x", false, false, refused, ""},
+		{"kernel.sem2", "1", false, false, refused, ""},
+		{"vm.swappiness", "1", false, false, refused, ""},
+		// What CVE-2022-0811 was made of, and its relatives.
+		{"kernel.shm_rmid_forced", "1+kernel.core_pattern=|/x", false, false, refused, ""},
+		{"kernel.shm_rmid_forced+kernel.core_pattern", "1", false, false, refused, ""},
+		{"kernel.shm_rmid_forced", "1\nx", false, false, refused, ""},
+		{"net/../kernel/core_pattern", "x", false, false, refused, ""},
+		{"net./.kernel.core_pattern", "x", false, false, refused, ""},
+		{"net.//.//.kernel", "x", false, false, refused, ""},
+		{"kernel/shm/../core_pattern", "x", false, false, refused, ""},
+		{"kernel.shm*", "x", false, false, refused, ""},
+		{"/proc/sys/kernel/sem", "x", false, false, refused, ""},
+		{"net", "x", false, false, refused, ""},
+		{"net.", "x", false, false, refused, ""},
+		{"", "x", false, false, refused, ""},
+	}
+	for _, tt := range tests {
+		c := podConfig("a")
+		c.Linux.Sysctls = map[string]string{tt.name: tt.value}
+		if tt.hostNet {
+			namespaceOptions(c).Network = cri.NamespaceMode_NODE
+		}
+		if tt.hostIPC {
+			namespaceOptions(c).Ipc = cri.NamespaceMode_NODE
+		}
+		got, err := sysctls(c, DefaultSysctls)
+		switch {
+		case tt.want != (err == nil):
+			t.Errorf("%q=%q: %v", tt.name, tt.value, err)
+		case tt.want && (len(got) != 1 || got[0].Path != tt.path || got[0].Value != tt.value):
+			t.Errorf("%q: %+v", tt.name, got)
+		}
+	}
+	c := podConfig("a")
+	c.Linux.Sysctls = map[string]string{"vm.swappiness": "1"}
+	if _, err := sysctls(c, []string{"vm.*"}); err == nil {
+		t.Error("a sysctl of the host was allowed by the list alone")
+	}
+}
+
+func FuzzSysctlPath(f *testing.F) {
+	for _, s := range []string{"net.ipv4.conf.eth0/1.x", "a/b", "../x", "a..b"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		path, ok := sysctlPath(name)
+		if ok && (path == "" || hasDotDot(path) || path[0] == '/' || strings.Contains(path, "//") || strings.ContainsAny(path, "\x00\n+ ")) {
+			t.Errorf("%q became %q", name, path)
+		}
+	})
+}
+
+func TestCgroupParent(t *testing.T) {
+	const id = "0123456789abcdef"
+	tests := []struct {
+		driver       CgroupDriver
+		def, asked   string
+		parent, path string
+	}{
+		{Cgroupfs, "/criserver", "", "/criserver/pod-" + id, "/criserver/pod-" + id},
+		{Cgroupfs, "/criserver", "/kubepods/burstable/pod1", "/kubepods/burstable/pod1", "/kubepods/burstable/pod1"},
+		{Cgroupfs, "/criserver", "kubepods/pod1/", "/kubepods/pod1", "/kubepods/pod1"},
+		{Systemd, "criserver.slice", "", "criserver-pod" + id + ".slice", "/criserver.slice/criserver-pod" + id + ".slice"},
+		{Systemd, "criserver.slice", "kubepods-burstable-pod1_2.slice", "kubepods-burstable-pod1_2.slice", "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice"},
+		{Systemd, "criserver.slice", "/kubepods.slice/kubepods-pod1.slice", "kubepods-pod1.slice", "/kubepods.slice/kubepods-pod1.slice"},
+	}
+	for _, tt := range tests {
+		c := podConfig("a")
+		c.Linux.CgroupParent = tt.asked
+		got := cgroupParent(Config{CgroupDriver: tt.driver, CgroupParent: tt.def}, id, c)
+		if got != tt.parent || cgroupPath(got) != tt.path {
+			t.Errorf("%s %q: parent %q at %q", tt.driver, tt.asked, got, cgroupPath(got))
+		}
+	}
+	for _, bad := range []string{"kubepods", "/kubepods/pod1", "-.slice", "a--b.slice", "a-.slice", "../a.slice", "a:b.slice"} {
+		if checkCgroupParent(Systemd, bad) == nil {
+			t.Errorf("systemd takes %q", bad)
+		}
+	}
+}
+
+func TestResolvConf(t *testing.T) {
+	got, err := resolvConf(&cri.DNSConfig{
+		Servers: []string{"10.96.0.10", "fd00::10"}, Searches: []string{"a.svc", "b"}, Options: []string{"ndots:5", "edns0"},
+	})
+	const want = "search a.svc b\nnameserver 10.96.0.10\nnameserver fd00::10\noptions ndots:5 edns0\n"
+	if err != nil || string(got) != want {
+		t.Errorf("got %q, %v", got, err)
+	}
+	host, err := hostFile("/etc/resolv.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := resolvConf(&cri.DNSConfig{}); err != nil || string(got) != string(host) {
+		t.Errorf("without any: %q, %v", got, err)
+	}
+}
+
+func TestHosts(t *testing.T) {
+	ips := []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::2")}
+	for name, want := range map[string]string{
+		"a":           "10.0.0.2\ta\nfd00::2\ta\n",
+		"a.b.example": "10.0.0.2\ta.b.example\ta\nfd00::2\ta.b.example\ta\n",
+	} {
+		if got := string(hosts(ips, name)); got != localHosts+want {
+			t.Errorf("%q: %q", name, got)
+		}
+	}
+}
+
+func TestPortMappings(t *testing.T) {
+	c := podConfig("a")
+	c.PortMappings = []*cri.PortMapping{
+		{HostPort: 0, ContainerPort: 1}, {HostPort: 80, ContainerPort: 8080}, {HostPort: 80, ContainerPort: 8080},
+		{HostPort: 80, ContainerPort: 8080, Protocol: cri.Protocol_SCTP, HostIp: "::1"},
+	}
+	got := mustJSON(t, portMappings(c))
+	const want = `[{"hostPort":80,"containerPort":8080,"protocol":"tcp"},{"hostPort":80,"containerPort":8080,"protocol":"sctp","hostIP":"::1"}]`
+	if got != want {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestRecordSurvivesItsFile(t *testing.T) {
+	m := unitManager(t, nil)
+	m.boot = "boot"
+	b := &build{m: m, config: hostPod("a"), rec: &record{ID: strings.Repeat("12", 32), Handler: "runc"}}
+	if err := m.prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.begin(); err != nil {
+		t.Fatal(err)
+	}
+	got, config, err := m.dirs.read(b.rec.ID)
+	if err != nil || !proto.Equal(config, b.config) {
+		t.Fatalf("%v, %v", config, err)
+	}
+	if a, b := mustJSON(t, got), mustJSON(t, b.rec); a != b {
+		t.Errorf("read %s, wrote %s", a, b)
+	}
+	b.rec.Version = recordVersion + 1
+	if err := m.dirs.write(b.rec); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := m.dirs.read(b.rec.ID); err == nil {
+		t.Error("a record of a version to come was read")
+	}
+}
