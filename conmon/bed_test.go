@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(fakeEnv) != "" {
 		os.Exit(fakeRuntime(os.Args[1:]))
 	}
+	if os.Getenv(writerEnv) != "" {
+		os.Exit(writeLines())
+	}
 	if os.Getenv(launchEnv) != "" {
 		os.Exit(launchAndHang())
 	}
@@ -62,7 +65,7 @@ func (plainStarter) Start(cmd *exec.Cmd) error { return cmd.Start() }
 
 // bed is what a container needs around it.
 type bed struct {
-	t        *testing.T
+	t        testing.TB
 	dir      string
 	spec     conmon.Spec
 	launcher conmon.Launcher
@@ -70,7 +73,7 @@ type bed struct {
 	started  conmon.Started
 }
 
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: containers")
@@ -78,7 +81,7 @@ func needRoot(t *testing.T) {
 }
 
 // newBed makes a bed with the fake runtime.
-func newBed(t *testing.T) *bed {
+func newBed(t testing.TB) *bed {
 	t.Helper()
 	dir := t.TempDir()
 	b := &bed{t: t, dir: dir, launcher: conmon.Launcher{Path: monitorBinary, Starter: plainStarter{}, Watcher: watcher(t)}}
@@ -103,7 +106,7 @@ func newBed(t *testing.T) *bed {
 	return b
 }
 
-func watcher(t *testing.T) *proc.Watcher {
+func watcher(t testing.TB) *proc.Watcher {
 	t.Helper()
 	w, err := proc.NewWatcher()
 	if err != nil {
@@ -123,7 +126,7 @@ func watcher(t *testing.T) *proc.Watcher {
 
 // newRuncBed makes a bed with runc and a busybox to run args in. mutate may
 // change the OCI config before it is written.
-func newRuncBed(t *testing.T, mutate func(config map[string]any), args ...string) *bed {
+func newRuncBed(t testing.TB, mutate func(config map[string]any), args ...string) *bed {
 	t.Helper()
 	needRoot(t)
 	runc, err := filepath.Abs("../bin/runc")
@@ -204,10 +207,13 @@ func (b *bed) create() {
 	if b.started, b.monitor, err = b.launcher.Create(ctx, b.spec); err != nil {
 		b.t.Fatal(err)
 	}
-	b.t.Cleanup(func() {
-		_ = b.started.Init.Signal(unix.SIGKILL)
-		b.waitGone(b.monitor)
-	})
+	b.t.Cleanup(b.end)
+}
+
+// end kills the container and waits for its monitor.
+func (b *bed) end() {
+	_ = b.started.Init.Signal(unix.SIGKILL)
+	b.waitGone(b.monitor)
 }
 
 // start starts what the container is for.
@@ -265,7 +271,7 @@ func (b *bed) log(path string) (entries []entry) {
 	return parseLog(b.t, raw)
 }
 
-func parseLog(t *testing.T, raw []byte) (entries []entry) {
+func parseLog(t testing.TB, raw []byte) (entries []entry) {
 	t.Helper()
 	for line := range bytes.Lines(raw) {
 		parts := strings.SplitN(string(line), " ", 4)

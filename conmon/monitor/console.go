@@ -72,8 +72,8 @@ func (c *console) waiting() int {
 	return c.listener
 }
 
-// step takes what has come, and does nothing when nothing has.
-func (c *console) step() error {
+// step takes what has come, by way of buf, and does nothing when nothing has.
+func (c *console) step(buf []byte) error {
 	if c.master >= 0 {
 		return nil
 	}
@@ -87,17 +87,17 @@ func (c *console) step() error {
 		}
 		c.conn = fd
 	}
-	err := c.receive()
+	err := c.receive(buf)
 	if err == unix.EAGAIN {
 		return nil
 	}
 	return err
 }
 
-func (c *console) receive() error {
-	var text [4096]byte // the runtime's name of the terminal, of no use
+func (c *console) receive(buf []byte) error {
 	oob := make([]byte, unix.CmsgSpace(4*4))
-	_, n, _, _, err := unix.Recvmsg(c.conn, text[:], oob, unix.MSG_CMSG_CLOEXEC)
+	// The text is the runtime's name of the terminal, of no use.
+	_, n, _, _, err := unix.Recvmsg(c.conn, buf[:4096], oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		return err
 	}
@@ -122,13 +122,6 @@ func (c *console) receive() error {
 		return errors.New("receive terminal: the runtime sent none")
 	}
 	return wrapNil("receive terminal", unix.SetNonblock(c.master, true))
-}
-
-func wrapNil(what string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return wrap(what, err)
 }
 
 // close leaves nothing of it but the master.

@@ -133,7 +133,7 @@ func (c *creation) wait() error {
 		}
 		c.listen()
 		if fds[4].Revents != 0 {
-			if err := c.console.step(); err != nil {
+			if err := c.console.step(c.m.in); err != nil {
 				return err
 			}
 		}
@@ -181,7 +181,7 @@ func (c *creation) result() error {
 	if status.Signaled() {
 		how = status.Signal().String()
 	}
-	return errors.New("runtime create: " + runtimeWords(c.words.text(), how))
+	return errors.New("runtime create: " + runtimeWords(c.words.text(), how, c.m.log.out))
 }
 
 // adopt takes over what the runtime made.
@@ -191,16 +191,14 @@ func (c *creation) adopt() error {
 		return err
 	}
 	if c.console == nil {
-		m.streams = []*stream{
-			m.newStream(c.outputs[0], stdout, wire.FrameStdout),
-			m.newStream(c.outputs[1], stderr, wire.FrameStderr),
-		}
+		m.streams[0].set(m, c.outputs[0], stdout, wire.FrameStdout)
+		m.streams[1].set(m, c.outputs[1], stderr, wire.FrameStderr)
 		c.outputs = [2]int{-1, -1}
 		return nil
 	}
 	for c.console.master < 0 { // what the runtime sent before its end is there
 		before := c.console.conn
-		if err := c.console.step(); err != nil {
+		if err := c.console.step(c.m.in); err != nil {
 			return err
 		}
 		if c.console.master < 0 && c.console.conn == before {
@@ -208,21 +206,13 @@ func (c *creation) adopt() error {
 		}
 	}
 	m.console = c.console.master
-	m.streams = []*stream{m.newStream(m.console, stdout, wire.FrameStdout)}
+	m.streams[0].set(m, m.console, stdout, wire.FrameStdout)
 	in, err := unix.FcntlInt(uintptr(m.console), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return wrap("duplicate terminal", err)
 	}
 	m.stdin.fd = in
 	return nil
-}
-
-func (m *monitor) newStream(fd int, name string, kind wire.Frame) *stream {
-	s := &stream{m: m, fd: fd, name: name, kind: kind, tty: m.spec.Terminal, size: 64 << 10}
-	if size, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); err == nil {
-		s.size = size
-	}
-	return s
 }
 
 func (c *creation) closeChildFDs() {

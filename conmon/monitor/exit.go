@@ -24,8 +24,8 @@ func (m *monitor) conclude() {
 		m.release()
 	}
 	m.control.grow()
-	for _, s := range m.streams {
-		s.drain()
+	for i := range m.streams {
+		m.streams[i].drain()
 	}
 	e := m.init.exit()
 	m.record(&e)

@@ -27,7 +27,7 @@ type initProcess struct {
 
 // adopt learns of the process from the file that the OCI runtime wrote.
 func (p *initProcess) adopt(pidFile string) error {
-	b, err := readFile(pidFile, 64)
+	b, err := readFile(pidFile, p.m.in[:64])
 	if err != nil {
 		return err
 	}
@@ -39,27 +39,32 @@ func (p *initProcess) adopt(pidFile string) error {
 	if p.pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
 		return wrap("pidfd_open", err)
 	}
-	if p.start, err = startTime(pid); err != nil {
+	if p.start, err = startTime(pid, p.m.in); err != nil {
 		return err
 	}
 	p.pid = pid
-	p.cgroup = memoryCgroupOf(pid)
+	p.cgroup = memoryCgroupOf(pid, p.m.in)
 	return nil
 }
 
 // startTime returns when a process was started, in clock ticks since boot. It
-// reads what proc.Identify does, which would link the os package's files.
-func startTime(pid int) (uint64, error) {
-	b, err := readFile("/proc/"+strconv.Itoa(pid)+"/stat", 4096)
+// reads what proc.Identify does, with no memory but buf.
+func startTime(pid int, buf []byte) (uint64, error) {
+	b, err := readFile("/proc/"+strconv.Itoa(pid)+"/stat", buf)
 	if err != nil {
 		return 0, err
 	}
-	const field = 22 - 3 // counted behind the command's name, which may hold anything
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(fields) <= field {
-		return 0, errors.New("read start time: too few fields")
+	// Fields are counted behind the command's name, which may hold anything.
+	b = b[bytes.LastIndexByte(b, ')')+1:]
+	for range 22 - 2 {
+		_, rest, found := bytes.Cut(b, []byte(" "))
+		if !found {
+			return 0, errors.New("read start time: too few fields")
+		}
+		b = rest
 	}
-	return strconv.ParseUint(string(fields[field]), 10, 64)
+	field, _, _ := bytes.Cut(b, []byte(" "))
+	return strconv.ParseUint(string(field), 10, 64)
 }
 
 func (p *initProcess) watch() error { return p.m.poll.add(p.pidfd, unix.EPOLLIN, p) }
@@ -109,7 +114,7 @@ func (p *initProcess) exit() wire.Exit {
 		Version:    wire.Version,
 		ID:         p.m.spec.ID,
 		FinishedAt: p.finished.UnixNano(),
-		OOMKilled:  p.cgroup.oomKilled(),
+		OOMKilled:  p.cgroup.oomKilled(p.m.in),
 		LogLost:    p.m.log.lost,
 	}
 	switch {

@@ -24,15 +24,13 @@ type logFile struct {
 	torn    bool  // the file ends within an entry
 }
 
-// openLog opens the log at path, or none at "".
-func openLog(path string, out buffer) (*logFile, error) {
-	l := &logFile{path: path, fd: -1, out: out}
-	if path == "" {
-		return l, nil
+// open opens the log at path, or none at "". Entries are put together in out.
+func (l *logFile) open(path string, out buffer) (err error) {
+	*l = logFile{path: path, fd: -1, out: out}
+	if path != "" {
+		l.fd, err = openLogFile(path)
 	}
-	fd, err := openLogFile(path)
-	l.fd = fd
-	return l, err
+	return err
 }
 
 // openLogFile opens a log for appending, or makes it. The mode lets a group of

@@ -88,9 +88,13 @@ func pause() {
 
 func closeRange3() { _ = unix.CloseRange(3, 1<<31-1, 0) }
 
-// readSpec reads the Spec from its descriptor and closes that.
+// readSpec reads the Spec from its descriptor and closes that. Its strings stay
+// where they were read, of which the kernel keeps what pages there are.
 func readSpec() (wire.Spec, error) {
-	b, err := readAll(wire.SpecFD, maxSpec)
+	b, err := newBuffer(maxSpec)
+	if err == nil {
+		b, err = readAll(wire.SpecFD, b)
+	}
 	_ = unix.Close(wire.SpecFD)
 	if err != nil {
 		return wire.Spec{}, wrap("read spec", err)

@@ -21,14 +21,15 @@ const (
 	quiet = time.Second
 )
 
-// monitor is all that the process knows. One goroutine uses it.
+// monitor is all that the process knows. One goroutine uses it. It is one block
+// of memory, as every size of block that is new to the Go heap costs two pages.
 type monitor struct {
 	spec    wire.Spec
-	poll    *poller
+	poll    poller
 	in      buffer // what a read of the container's output brings
 	packet  buffer // what a read of a client brings
-	log     *logFile
-	streams []*stream // stdout and stderr, or the terminal
+	log     logFile
+	streams [2]stream // stdout and stderr, or the terminal and nothing
 	stdin   stdin
 	console int // the terminal's master, or -1
 	control control
@@ -45,6 +46,8 @@ type monitor struct {
 
 func newMonitor(spec wire.Spec) *monitor {
 	m := &monitor{spec: spec, console: -1}
+	m.log.fd = -1
+	m.streams = [2]stream{{fd: -1}, {fd: -1}}
 	m.stdin = stdin{m: m, fd: -1, tty: spec.Terminal}
 	m.control = control{m: m, fd: -1}
 	m.init = initProcess{m: m, pidfd: -1}
@@ -68,8 +71,9 @@ func (m *monitor) run() error {
 	}
 	m.giveBack()
 	for !m.done() {
-		m.poll.wait(m.timeout())
-		m.init.reap()
+		if !m.poll.poll() {
+			m.idle()
+		}
 		m.attend()
 	}
 	if m.unheard {
@@ -79,12 +83,20 @@ func (m *monitor) run() error {
 	return nil
 }
 
+// idle waits for something to happen. Children are reaped last before that, so
+// that the signal of one that ends is hardly ever missed.
+func (m *monitor) idle() {
+	if m.init.reap(); !m.init.ended || m.recorded {
+		m.poll.block(m.timeout())
+	}
+}
+
 // prepare makes what needs no container, so that it fails before there is one.
 func (m *monitor) prepare() (err error) {
 	if err := unix.Chdir(m.spec.RunDir); err != nil {
 		return wrap("enter run directory", err)
 	}
-	if m.poll, err = newPoller(); err != nil {
+	if err := m.poll.open(); err != nil {
 		return err
 	}
 	out, err := newBuffer(outSize)
@@ -97,7 +109,7 @@ func (m *monitor) prepare() (err error) {
 	if m.packet, err = newBuffer(wire.MaxPayload + 4096); err != nil {
 		return err
 	}
-	if m.log, err = openLog(m.spec.LogPath, out); err != nil {
+	if err := m.log.open(m.spec.LogPath, out); err != nil {
 		return err
 	}
 	return m.control.open()
@@ -109,8 +121,8 @@ func (m *monitor) withdraw() { _ = unix.Unlink(wire.ControlSocket) }
 // announce starts to watch everything and tells the daemon of the container.
 func (m *monitor) announce() error {
 	err := errors.Join(m.init.watch(), m.control.watch())
-	for _, s := range m.streams {
-		err = errors.Join(err, s.watch())
+	for i := range m.streams {
+		err = errors.Join(err, m.streams[i].watch())
 	}
 	if err != nil {
 		return err
@@ -142,12 +154,7 @@ func (m *monitor) done() bool {
 }
 
 func (m *monitor) streaming() bool {
-	for _, s := range m.streams {
-		if s.open() {
-			return true
-		}
-	}
-	return false
+	return m.streams[0].open() || m.streams[1].open()
 }
 
 // timeout is how long to wait for events, in milliseconds.
@@ -215,8 +222,8 @@ func (m *monitor) hold(cl *client) {
 	m.awaited, m.awaitedUntil = cl, time.Now().Add(patience)
 	cl.awaited = true
 	cl.setInterest()
-	for _, s := range m.streams {
-		m.poll.drop(s.fd)
+	for i := range m.streams {
+		m.poll.drop(m.streams[i].fd)
 	}
 }
 
@@ -226,10 +233,8 @@ func (m *monitor) release() {
 	m.awaited = nil
 	cl.awaited = false
 	cl.setInterest()
-	for _, s := range m.streams {
-		if s.open() {
-			_ = s.watch()
-		}
+	for i := range m.streams {
+		_ = m.streams[i].watch()
 	}
 }
 

@@ -14,8 +14,8 @@ const cgroupRoot = "/sys/fs/cgroup"
 
 // memoryCgroupOf returns the cgroup of a process that has not begun to run what
 // the container is for, and so cannot have moved.
-func memoryCgroupOf(pid int) memoryCgroup {
-	b, err := readFile("/proc/"+strconv.Itoa(pid)+"/cgroup", 64<<10)
+func memoryCgroupOf(pid int, buf []byte) memoryCgroup {
+	b, err := readFile("/proc/"+strconv.Itoa(pid)+"/cgroup", buf)
 	if err != nil {
 		return ""
 	}
@@ -23,33 +23,50 @@ func memoryCgroupOf(pid int) memoryCgroup {
 }
 
 // memoryCgroupIn reads the content of /proc/<pid>/cgroup, whose lines are
-// "hierarchy:controllers:path". A memory controller of cgroup v1 comes before
-// the hierarchy of v2, which then has none.
-func memoryCgroupIn(b []byte) (found memoryCgroup) {
-	for line := range bytes.Lines(b) {
-		parts := bytes.SplitN(bytes.TrimSuffix(line, []byte("\n")), []byte(":"), 3)
-		if len(parts) < 3 {
-			continue
-		}
-		if string(parts[0]) == "0" && len(parts[1]) == 0 {
-			found = memoryCgroup(cgroupRoot + string(parts[2]) + "/memory.events")
-		}
-		for controller := range bytes.SplitSeq(parts[1], []byte(",")) {
-			if string(controller) == "memory" {
-				return memoryCgroup(cgroupRoot + "/memory" + string(parts[2]) + "/memory.oom_control")
-			}
+// "hierarchy:controllers:path". Where cgroup v1 has the memory controller, the
+// hierarchy of v2 has none.
+func memoryCgroupIn(b []byte) memoryCgroup {
+	var v1, v2 []byte
+	for len(b) > 0 {
+		line, rest, _ := bytes.Cut(b, []byte("\n"))
+		b = rest
+		hierarchy, line, _ := bytes.Cut(line, []byte(":"))
+		controllers, path, _ := bytes.Cut(line, []byte(":"))
+		switch {
+		case string(hierarchy) == "0" && len(controllers) == 0:
+			v2 = path
+		case hasWord(controllers, "memory"):
+			v1 = path
 		}
 	}
-	return found
+	switch {
+	case len(v1) > 0:
+		return memoryCgroup(cgroupRoot + "/memory" + string(v1) + "/memory.oom_control")
+	case len(v2) > 0:
+		return memoryCgroup(cgroupRoot + string(v2) + "/memory.events")
+	}
+	return ""
+}
+
+// hasWord says whether a list with commas has the word.
+func hasWord(list []byte, word string) bool {
+	for len(list) > 0 {
+		first, rest, _ := bytes.Cut(list, []byte(","))
+		if string(first) == word {
+			return true
+		}
+		list = rest
+	}
+	return false
 }
 
 // oomKilled says whether the kernel has killed for want of memory there. Both
 // versions' files have a line "oom_kill <count>" (v1 since Linux 4.13).
-func (c memoryCgroup) oomKilled() bool {
+func (c memoryCgroup) oomKilled(buf []byte) bool {
 	if c == "" {
 		return false
 	}
-	b, err := readFile(string(c), 4096)
+	b, err := readFile(string(c), buf)
 	if err != nil {
 		return false
 	}

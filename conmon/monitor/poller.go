@@ -16,15 +16,13 @@ type handler interface {
 type poller struct {
 	fd       int
 	handlers []handler // by descriptor
-	events   [16]unix.EpollEvent
+	events   [8]unix.EpollEvent
 }
 
-func newPoller() (*poller, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, wrap("epoll_create1", err)
-	}
-	return &poller{fd: fd, handlers: make([]handler, 32)}, nil
+func (p *poller) open() (err error) {
+	p.handlers = make([]handler, 32)
+	p.fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	return wrapNil("epoll_create1", err)
 }
 
 // add has h called on events of fd. Errors and hang-ups are always among them.
@@ -54,21 +52,28 @@ func (p *poller) drop(fd int) {
 	}
 }
 
-// wait calls the handlers of what is ready, after at most timeout milliseconds,
-// or -1 for no limit. It returns how many there were; none, too, when a signal
-// came, as the end of a child sends.
-func (p *poller) wait(timeout int) int {
+// poll calls the handlers of what is ready now, and says whether anything was.
+func (p *poller) poll() bool {
 	n := p.look()
-	if n == 0 && timeout != 0 {
-		n, _ = unix.EpollWait(p.fd, p.events[:], timeout)
+	p.dispatch(n)
+	return n > 0
+}
+
+// block waits for events for at most timeout milliseconds, without limit if it
+// is -1, or until a signal comes, as the end of a child sends one.
+func (p *poller) block(timeout int) {
+	if n, err := unix.EpollWait(p.fd, p.events[:], timeout); err == nil {
+		p.dispatch(n)
 	}
-	for i := range max(n, 0) {
+}
+
+func (p *poller) dispatch(n int) {
+	for i := range n {
 		ev := &p.events[i]
 		if h := p.handlers[ev.Fd]; h != nil {
 			h.ready(ev.Events)
 		}
 	}
-	return n
 }
 
 // look is a wait of no time, which need not tell the Go scheduler.

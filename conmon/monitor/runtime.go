@@ -14,7 +14,7 @@ import (
 
 // runtimeArgs is a command line of the OCI runtime.
 func runtimeArgs(spec *wire.Spec, args ...string) []string {
-	line := append([]string{}, spec.Runtime...)
+	line := append(make([]string, 0, 32), spec.Runtime...)
 	line = append(line, "--log", spec.RunDir+"/"+wire.RuntimeLog, "--log-format", "json")
 	return append(line, args...)
 }

@@ -43,12 +43,22 @@ type stream struct {
 	lines lines
 }
 
+func (s *stream) set(m *monitor, fd int, name string, kind wire.Frame) {
+	*s = stream{m: m, fd: fd, name: name, kind: kind, tty: m.spec.Terminal, size: 64 << 10}
+	if size, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); err == nil {
+		s.size = size
+	}
+}
+
 func (s *stream) open() bool { return s.fd >= 0 }
 
 // watch starts to read the stream. A terminal is watched for changes only, as
 // one that every process has closed reports a hang-up for ever, yet may be
 // opened again.
 func (s *stream) watch() error {
+	if !s.open() {
+		return nil
+	}
 	return s.m.poll.add(s.fd, s.interest(), s)
 }
 
@@ -93,7 +103,7 @@ func (s *stream) pump() (n int, end bool) {
 }
 
 func (s *stream) deliver(data []byte) {
-	log := s.m.log
+	log := &s.m.log
 	if log.fd >= 0 {
 		var p prefix
 		p.set(s.name, time.Now())
@@ -116,14 +126,16 @@ func (s *stream) drain() {
 		}
 		moved += n
 	}
-	s.endLine()
+	if s.m != nil {
+		s.endLine()
+	}
 }
 
 // endLine logs the unfinished line.
 func (s *stream) endLine() {
 	var p prefix
 	p.set(s.name, time.Now())
-	s.lines.end(s.m.log, &p)
+	s.lines.end(&s.m.log, &p)
 	s.m.log.flush()
 }
 

@@ -18,6 +18,14 @@ type wrapped struct {
 func (w *wrapped) Error() string { return w.what + ": " + w.err.Error() }
 func (w *wrapped) Unwrap() error { return w.err }
 
+// wrapNil is wrap of an error that may be nil.
+func wrapNil(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return wrap(what, err)
+}
+
 // read and write are the system calls, without telling the Go scheduler.
 func read(fd int, b []byte) (int, error) {
 	return raw(unix.SYS_READ, fd, b)
@@ -40,38 +48,30 @@ func raw(call uintptr, fd int, b []byte) (int, error) {
 	}
 }
 
-// readAll reads to the end of what fd refers to, or fails beyond limit.
-func readAll(fd, limit int) ([]byte, error) {
-	var b []byte
-	for {
-		if len(b) > limit {
-			return nil, errors.New("too large")
-		}
-		if cap(b)-len(b) < 4096 {
-			grown := make([]byte, len(b), 2*cap(b)+8192)
-			copy(grown, b)
-			b = grown
-		}
-		n, err := read(fd, b[len(b):cap(b)])
+// readAll reads to the end of what fd refers to into b, or fails when b is full.
+func readAll(fd int, b []byte) ([]byte, error) {
+	for n := 0; n < len(b); {
+		got, err := read(fd, b[n:])
 		if err != nil {
 			return nil, err
 		}
-		if n == 0 {
-			return b, nil
+		if got == 0 {
+			return b[:n], nil
 		}
-		b = b[:len(b)+n]
+		n += got
 	}
+	return nil, errors.New("too large")
 }
 
-// readFile reads a small file, of /proc, /sys, or the OCI runtime's making.
-func readFile(name string, limit int) ([]byte, error) {
+// readFile reads a small file, of /proc, /sys, or the OCI runtime's making, into
+// b, which bounds its size.
+func readFile(name string, b []byte) ([]byte, error) {
 	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, wrap("open "+name, err)
 	}
 	defer unix.Close(fd)
-	b, err := readAll(fd, limit)
-	if err != nil {
+	if b, err = readAll(fd, b); err != nil {
 		return nil, wrap("read "+name, err)
 	}
 	return b, nil

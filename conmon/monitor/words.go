@@ -8,11 +8,10 @@ import (
 	"github.com/criserver/criserver/conmon/wire"
 )
 
-// Bounds, in bytes, of what is read of a runtime's words and of what is told.
+// Bounds, in bytes, of what is kept of a runtime's output and of what is told.
 const (
-	maxRuntimeLog = 1 << 20
-	maxTail       = 4096
-	maxWords      = 2048
+	maxTail  = 4096
+	maxWords = 2048
 )
 
 // tail keeps the end of what is added.
@@ -28,9 +27,9 @@ func (t *tail) add(b []byte) {
 func (t *tail) text() string { return strings.TrimSpace(string(t.b)) }
 
 // runtimeWords says why the OCI runtime failed: the last error in its log, else
-// what it said on its outputs, else how it ended.
-func runtimeWords(said, how string) string {
-	b, err := readFile(wire.RuntimeLog, maxRuntimeLog)
+// what it said on its outputs, else how it ended. buf is for its log.
+func runtimeWords(said, how string, buf []byte) string {
+	b, err := readFile(wire.RuntimeLog, buf)
 	if err == nil {
 		if msg := lastError(b); msg != "" {
 			return cutWords(msg)

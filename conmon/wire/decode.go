@@ -1,7 +1,7 @@
 package wire
 
 // DecodeSpec reads a Spec. Fields that it does not know are passed over, as a
-// newer daemon may send them.
+// newer daemon may send them. Its strings share the memory of b.
 func DecodeSpec(b []byte) (Spec, error) {
 	var s Spec
 	r := reader{b: b}
@@ -38,7 +38,7 @@ func DecodeSpec(b []byte) (Spec, error) {
 	return s, r.end()
 }
 
-// DecodeRequest reads a Request.
+// DecodeRequest reads a Request. Its strings share the memory of b.
 func DecodeRequest(b []byte) (Request, error) {
 	var q Request
 	r := reader{b: b}
@@ -63,7 +63,8 @@ func DecodeRequest(b []byte) (Request, error) {
 	return q, r.end()
 }
 
-// DecodeLogLine reads what counts of a line of an OCI runtime's log.
+// DecodeLogLine reads what counts of a line of an OCI runtime's log. The strings
+// share the memory of b.
 func DecodeLogLine(b []byte) (level, msg string, err error) {
 	r := reader{b: b}
 	r.object(func(key string) {

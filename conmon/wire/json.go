@@ -5,11 +5,13 @@ import (
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
+	"unsafe"
 )
 
 var errJSON = errors.New("malformed JSON")
 
-// reader is a pull parser of JSON. After the first error, which bad keeps, it
+// reader is a pull parser of JSON. Strings without escapes share the memory of
+// what is read, so reading makes no garbage. After the first error, which bad keeps, it
 // stands at the end of its input and returns zero values.
 type reader struct {
 	b     []byte
@@ -103,6 +105,9 @@ func (r *reader) strs() (out []string) {
 	if r.word("null") {
 		return nil
 	}
+	// Not grown in steps: each size of block that is new to a Go heap costs the
+	// monitor two pages.
+	out = make([]string, 0, 32)
 	r.list('[', ']', func() { out = append(out, r.str()) })
 	return out
 }
@@ -176,10 +181,10 @@ func (r *reader) str() string {
 	for n, c := range r.b {
 		switch {
 		case c == '"': // the common case: nothing to undo
-			s := string(r.b[:n])
-			if !utf8.ValidString(s) {
+			if !utf8.Valid(r.b[:n]) {
 				return r.slowStr()
 			}
+			s := unsafe.String(unsafe.SliceData(r.b), n)
 			r.b = r.b[n+1:]
 			return s
 		case c == '\\':
