@@ -412,7 +412,7 @@ func TestNetworkStatus(t *testing.T) {
 
 func TestPause(t *testing.T) {
 	b, _ := fakeBed(t)
-	b.cfg.PausePath = buildBinary(t, "./testdata/pause")
+	b.cfg.PausePath = buildBinary(t, "../cmd/conmon")
 	m := b.start()
 	shared := func(name string) *cri.PodSandboxConfig {
 		c := podConfig(name)
@@ -467,7 +467,7 @@ func TestPause(t *testing.T) {
 
 func TestUnrecordedPauseIsFound(t *testing.T) {
 	b, _ := fakeBed(t)
-	b.cfg.PausePath = buildBinary(t, "./testdata/pause")
+	b.cfg.PausePath = buildBinary(t, "../cmd/conmon")
 	m := b.restored()
 	c := podConfig("a")
 	c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
