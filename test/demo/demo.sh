@@ -1,0 +1,282 @@
+#!/bin/bash
+# A guided tour of the daemon: what `docker run -p` does, one step at a time, with all that it leaves on the machine made visible, and
+# then gone. Everything is checked on the way; the first thing that is not as it should be ends the tour with an error.
+#
+# DEMO_IMAGE takes another image in place of nginx, from wherever registries are reached; DEMO_PORT is where it serves HTTP (80).
+set -euo pipefail
+
+top=$(cd "$(dirname "$0")/../.." && pwd)
+bin=$top/bin
+image=${DEMO_IMAGE:-docker.io/library/nginx:latest}
+port=${DEMO_PORT:-80}
+busybox=docker.io/library/busybox:latest
+work= bridge= registry_pid= daemon_pid= hostport= forward=
+
+# --- talking ---------------------------------------------------------------------------------------------------------------------
+
+if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' green=$'\e[32m' red=$'\e[31m' off=$'\e[0m'; else bold='' dim='' green='' red='' off=''; fi
+
+step() { printf '\n%s%s%s\n' "$bold" "$*" "$off"; }
+note() { printf '%s%s%s\n' "$dim" "$*" "$off"; }
+good() { printf '  %s✓%s %s\n' "$green" "$off" "$*"; }
+die() { printf '\n%sThe tour ends here: %s%s\n' "$red" "$*" "$off" >&2; exit 1; }
+
+# show prints a command as one would type it, runs it, and prints what it printed; `out` keeps that.
+show() {
+  printf '  $ %s\n' "$(shorten "$*")"
+  out=$("$@" 2>&1) || { printf '%s\n' "$out" | sed 's/^/    /'; die "$1 failed"; }
+  if [ -n "$out" ]; then shorten "$out" | sed 's/^/    /'; fi
+}
+
+# shorten takes out what is long and says nothing: our own directory, and all but the start of ids.
+shorten() { printf '%s\n' "$1" | sed -E "s#$bin/##g; s#$work#\$W#g; s#\b([0-9a-f]{13})[0-9a-f]{51}\b#\1#g"; }
+
+# has checks that what was shown last contains something.
+has() { case $out in *"$1"*) ;; *) die "expected to see \"$1\"${2:+ ($2)}" ;; esac; }
+
+page() { curl -sS --max-time 5 --retry 20 --retry-connrefused --retry-delay 0 --retry-max-time 10 "$1"; }
+
+# --- the stage -------------------------------------------------------------------------------------------------------------------
+
+crictl() { "$bin/crictl" --config "$work/crictl.yaml" "$@"; }
+
+prepare() {
+  [ "$(id -u)" = 0 ] || die "containers need root"
+  for f in criserver conmon runc crictl testimages cni/bridge; do [ -x "$bin/$f" ] || die "bin/$f is missing: run make build tools"; done
+  work=$(mktemp -d /tmp/criserver-demo.XXXXXX)
+  bridge=demo$(printf '%x' $((RANDOM % 4096)))
+  forward=$(cat /proc/sys/net/ipv4/ip_forward)
+  subnet=10.$((200 + RANDOM % 50)).$((RANDOM % 250)).0/24
+  mkdir -p "$work"/{cni,run,root,pod,logs,registries.conf.d}
+  mount -t tmpfs -o mode=755 tmpfs "$work/run"
+  tables=$(nft list tables)
+
+  "$bin/testimages" serve -dir "$top/.cache/images" -registries-conf "$work/registries.conf" >"$work/registry.log" 2>&1 &
+  registry_pid=$!
+  until grep -q listening "$work/registry.log"; do kill -0 $registry_pid || die "no registry: $(cat "$work/registry.log")"; sleep 0.1; done
+  if [ -n "${DEMO_IMAGE:-}" ]; then # other images come from their own registries
+    cat >"$work/registries.conf" <<<'unqualified-search-registries = ["docker.io"]'
+    busybox=$image
+  fi
+  for hostport in $(seq 8080 8180) ''; do
+    [ -n "$hostport" ] || die "no free host port"
+    (exec 3<>"/dev/tcp/127.0.0.1/$hostport") 2>/dev/null || break
+  done
+
+  cat >"$work/config.toml" <<E
+root = "$work/root"
+run_dir = "$work/run"
+socket = "$work/run/criserver.sock"
+cgroup_driver = "cgroupfs"
+cgroup_parent = "/$(basename "$work")"
+default_runtime = "runc"
+
+[cni]
+conf_dirs = ["$work/cni"]
+bin_dirs = ["$bin/cni"]
+
+[image]
+registries_conf = "$work/registries.conf"
+registries_conf_dir = "$work/registries.conf.d"
+
+[monitor]
+path = "$bin/conmon"
+
+[runtimes.runc]
+path = "$bin/runc"
+E
+  cat >"$work/cni/10-demo.conflist" <<E
+{
+  "cniVersion": "1.0.0", "name": "$bridge",
+  "plugins": [
+    { "type": "bridge", "bridge": "$bridge", "isGateway": true, "ipMasq": true, "ipMasqBackend": "nftables", "hairpinMode": true,
+      "ipam": { "type": "host-local", "dataDir": "$work/run/leases",
+                "ranges": [[{ "subnet": "$subnet" }]], "routes": [{ "dst": "0.0.0.0/0" }] } },
+    { "type": "portmap", "backend": "nftables", "capabilities": { "portMappings": true }, "snat": true }
+  ]
+}
+E
+  cat >"$work/crictl.yaml" <<E
+runtime-endpoint: unix://$work/run/criserver.sock
+image-endpoint: unix://$work/run/criserver.sock
+timeout: 30
+E
+}
+
+start_daemon() {
+  "$bin/criserver" --config "$work/config.toml" >>"$work/daemon.log" 2>&1 &
+  daemon_pid=$!
+  disown $daemon_pid
+  for _ in $(seq 100); do
+    crictl version >/dev/null 2>&1 && return
+    kill -0 $daemon_pid 2>/dev/null || die "the daemon ended: $(tail -5 "$work/daemon.log")"
+    sleep 0.1
+  done
+  die "the daemon does not answer: $(tail -5 "$work/daemon.log")"
+}
+
+# ours lists the processes that have to do with this tour, by the directory in their command lines or by their cgroup.
+ours() { grep -l -s -F -e "$work" -e "$(basename "$work")" /proc/[0-9]*/{cmdline,cgroup} 2>/dev/null | cut -d/ -f3 | sort -un | grep -v -x -e $$ -e "$registry_pid" || true; }
+
+# clean takes everything down however far the tour came.
+clean() {
+  local status=$?
+  trap - EXIT INT TERM
+  set +e
+  if [ -n "$work" ] && [ -d "$work" ]; then
+    [ $status = 0 ] || { printf '\nlast lines of the daemon'\''s log:\n'; tail -15 "$work/daemon.log" 2>/dev/null | cut -c1-400; tail -5 "$work"/logs/*.log 2>/dev/null; }
+    kill -0 "${daemon_pid:-0}" 2>/dev/null && crictl rmp -a -f >/dev/null 2>&1
+    [ -z "$daemon_pid" ] || kill "$daemon_pid" 2>/dev/null
+    for _ in $(seq 50); do kill -0 "${daemon_pid:-0}" 2>/dev/null || break; sleep 0.1; done
+    for pid in $(ours); do kill -9 "$pid" 2>/dev/null; done
+    [ -z "$registry_pid" ] || kill "$registry_pid" 2>/dev/null
+    sleep 0.2
+    ip link del "$bridge" 2>/dev/null
+    tables_of_ours | while read -r t; do nft delete "$t"; done
+    echo "$forward" >/proc/sys/net/ipv4/ip_forward
+    grep -F " $work" /proc/self/mountinfo | cut -d' ' -f5 | sort -r | while read -r m; do umount -l "$m" 2>/dev/null; done
+    find /sys/fs/cgroup -depth -type d -path "*$(basename "$work")*" -exec rmdir {} \; 2>/dev/null
+    rm -rf "$work"
+  fi
+  exit $status
+}
+
+# tables_of_ours are the nft tables of the CNI plugins that were not there before.
+tables_of_ours() { nft list tables | grep -E ' cni_(hostport|plugins_masquerade)$' | grep -v -x -F "${tables:-none}"; }
+
+# --- the tour --------------------------------------------------------------------------------------------------------------------
+
+trap clean EXIT
+trap 'exit 130' INT TERM
+prepare
+
+step "1. The daemon"
+note "One process on a socket. The kubelet would talk to it; here crictl does. All of its files are in $work."
+start_daemon
+show crictl version
+has "RuntimeName:  criserver"
+
+step "2. Images"
+note "As docker pull. The images were built on this machine and come from a registry on loopback."
+show crictl pull "$image"
+show crictl pull "$busybox"
+show crictl images --digests=false
+note "Each layer is one directory, by the digest of its content, however many images use it:"
+show ls "$work/root/layers"
+layers_of() { crictl inspecti -o json "$1" | jq -r '(.info.imageSpec.rootfs.diff_ids // .info.rootfs.diff_ids // .info.diffIDs // .info.layers // [])[]' | sort; }
+shared=$(comm -12 <(layers_of "$image") <(layers_of "$busybox") | wc -l)
+if [ -z "${DEMO_IMAGE:-}" ]; then
+  [ "$shared" -gt 0 ] || die "the two images should share a layer"
+  good "nginx has $(layers_of "$image" | wc -l) layers, busybox $(layers_of "$busybox" | wc -l); $shared is stored once for both"
+fi
+
+step "3. A pod"
+note "What docker run does before it starts a process: a network namespace, a cable, an address, a host port."
+cat >"$work/pod/pod.json" <<E
+{ "metadata": { "name": "web", "namespace": "demo", "uid": "demo-web" }, "hostname": "web", "log_directory": "$work/logs",
+  "port_mappings": [{ "container_port": $port, "host_port": $hostport }],
+  "linux": { "cgroup_parent": "/$(basename "$work")/web", "security_context": { "namespace_options": { "pid": 1 } } } }
+E
+show crictl runp "$work/pod/pod.json"
+pod=$out
+show crictl pods
+has Ready
+address=$(crictl inspectp -o json "$pod" | jq -r .status.network.ip)
+
+step "4. A container"
+note "Image + pod + command. The container joins the pod's namespaces."
+cat >"$work/pod/nginx.json" <<E
+{ "metadata": { "name": "server" }, "image": { "image": "$image" }, "log_path": "server.log", "linux": {} }
+E
+show crictl create "$pod" "$work/pod/nginx.json" "$work/pod/pod.json"
+container=$out
+show crictl start "$container"
+show crictl ps
+has Running
+pid=$(crictl inspect -o json "$container" | jq -r .info.pid)
+show ps -o pid,ppid,user,args --forest -p "$pid,$(ps -o ppid= -p "$pid" | tr -d ' '),$(pgrep -d, -P "$pid" || echo "$pid")"
+note "Its parent is not the daemon but a monitor of its own, which is why the daemon may die."
+
+step "5. The page"
+note "Over the pod's own address, which only this machine knows:"
+show page "http://$address:$port"
+first=$(printf '%s\n' "$out" | grep -i -m1 -o '<title>.*</title>' || printf '%s\n' "$out" | head -1)
+note "Over the host port, as docker run -p $hostport:$port:"
+page "http://127.0.0.1:$hostport" >"$work/page" || die "no answer on 127.0.0.1:$hostport"
+grep -q -F "$first" "$work/page" || die "the host port serves another page"
+good "http://127.0.0.1:$hostport serves the same: $first"
+show crictl logs "$container"
+show crictl exec --sync "$container" sh -c 'hostname; id; ls -l /proc/1/exe'
+has web
+
+step "6. The network, as it was made"
+note "One end of a veth pair is eth0 in the pod's namespace …"
+netns=$(crictl inspectp -o json "$pod" | jq -r '.info.netns // .info.runtimeSpec.linux.namespaces[]? // empty' 2>/dev/null | head -1)
+[ -n "$netns" ] || netns=$(find "$work/run/ns/$pod" -name net)
+show nsenter --net="$netns" ip -brief addr show
+has "$address"
+show nsenter --net="$netns" ip route
+note "… the other end is plugged into a bridge, which is the pod's gateway …"
+show ip -brief link show master "$bridge"
+veth=$(printf '%s' "$out" | sed 's/@.*//')
+[ -n "$veth" ] || die "nothing is plugged into the bridge"
+show ip -brief addr show dev "$bridge"
+note "… and the firewall sends the host port to the pod, and what leaves the pod's network out under the machine's address:"
+show nft list table ip cni_hostport
+has "dnat to $address:$port"
+
+step "7. The file system"
+note "The image's layers, read-only, under one directory of the container's own: an overlay mount."
+grep -F " $work" /proc/self/mountinfo | grep -F ' overlay ' >"$work/overlay" || die "no overlay mount"
+show findmnt -n -o FSTYPE,OPTIONS "$(cut -d' ' -f5 "$work/overlay" | head -1)"
+has upperdir=
+upper=$(printf '%s' "$out" | grep -o 'upperdir=[^,]*' | cut -d= -f2)
+note "What is written goes to that one directory, and the image stays what it was:"
+show crictl exec --sync "$container" sh -c 'echo "written in the container" > /hello && rm /usr/share/nginx/html/index.html && ls /hello'
+show find "$upper" -newer "$work/page" -not -type d -printf '%M %P\n'
+has hello
+note "A second container of the same image does not see it:"
+sed 's/"server"/"second"/; s/server.log/second.log/; s/"linux"/"command": ["sleep", "1000"], "linux"/' "$work/pod/nginx.json" >"$work/pod/second.json"
+show crictl create "$pod" "$work/pod/second.json" "$work/pod/pod.json"
+second=$out
+show crictl start "$second"
+show crictl exec --sync "$second" sh -c 'ls /hello 2>&1; ls /usr/share/nginx/html'
+has "No such file"
+has index.html
+good "copy-on-write: changes are one container's own"
+
+step "8. The daemon is killed"
+note "As an out-of-memory kill or a crash would. The container is not its child."
+show kill -9 "$daemon_pid"
+while kill -0 "$daemon_pid" 2>/dev/null; do sleep 0.05; done
+code=$(curl -s -o /dev/null -w '%{http_code}' --max-time 5 "http://127.0.0.1:$hostport") || die "the page went away with the daemon"
+good "without a daemon, 127.0.0.1:$hostport still answers (HTTP $code)"
+start_daemon
+good "started again; it finds what runs:"
+show crictl ps
+has "${container:0:13}" "the same container"
+has "${second:0:13}" "the second container"
+[ "$(crictl inspect -o json "$container" | jq -r .info.pid)" = "$pid" ] || die "another process than before"
+show crictl exec --sync "$container" cat /hello
+has "written in the container"
+good "same id, same process $pid, same files"
+
+step "9. And all of it gone"
+show crictl stopp "$pod"
+show crictl rmp "$pod"
+show crictl rmi -a
+show crictl ps -a
+kill "$daemon_pid"
+for _ in $(seq 100); do kill -0 "$daemon_pid" 2>/dev/null || break; sleep 0.1; done
+kill -0 "$daemon_pid" 2>/dev/null && die "the daemon does not stop"
+daemon_pid=
+gone() { [ -z "$2" ] || die "left behind, $1: $2"; good "no $1"; }
+gone processes "$(for p in $(ours); do tr '\0' ' ' <"/proc/$p/cmdline"; echo; done)"
+gone "mounts" "$(grep -F " $work" /proc/self/mountinfo | grep -v -F " $work/run " | cut -d' ' -f5 || true)"
+gone "network namespaces" "$(find "$work/run" -path '*ns*' -name net)"
+gone "veth pairs" "$(ip -o link show "$veth" 2>/dev/null || true)$(ip -o link show master "$bridge")"
+gone "firewall rules for the pod" "$(nft list ruleset | grep -F -e "$pod" -e "$address" || true)"
+gone "cgroups of pods or containers" "$(find /sys/fs/cgroup -mindepth 2 -type d -path "*$(basename "$work")*" | grep -E '[0-9a-f]{64}' || true)"
+gone "addresses in use" "$(find "$work/run/leases" -name '[0-9]*' 2>/dev/null)"
+gone "layers, images or containers on disk" "$(find "$work/root" "$work/run" -regextype posix-extended -regex '.*/[0-9a-f]{64}.*' 2>/dev/null)"
+printf '\n%sThat was all of it.%s\n' "$bold" "$off"
