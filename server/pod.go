@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"maps"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -121,11 +122,18 @@ func podInfo(p *sandbox.Pod) (map[string]string, error) {
 	return verbose(struct {
 		PID            int                   `json:"pid,omitempty"`
 		NotReadyReason string                `json:"notReadyReason,omitempty"`
-		Namespaces     sandbox.Namespaces    `json:"namespaces"`
+		Namespaces     map[string]string     `json:"namespaces"`
 		CgroupParent   string                `json:"cgroupParent"`
 		CNIResult      json.RawMessage       `json:"cniResult,omitempty"`
 		Config         *cri.PodSandboxConfig `json:"config"`
-	}{p.PausePID, p.NotReadyReason, p.Namespaces, p.CgroupParent, p.CNIResult, p.Config})
+	}{p.PausePID, p.NotReadyReason, namespacePaths(p.Namespaces), p.CgroupParent, p.CNIResult, p.Config})
+}
+
+// namespacePaths lists the pinned namespaces by type; the host's are left out.
+func namespacePaths(ns sandbox.Namespaces) map[string]string {
+	paths := map[string]string{"net": ns.Net, "ipc": ns.IPC, "uts": ns.UTS, "pid": ns.PID, "user": ns.User}
+	maps.DeleteFunc(paths, func(_, path string) bool { return path == "" })
+	return paths
 }
 
 // verbose puts what there is to tell under the key "info", where crictl and

@@ -94,9 +94,13 @@ func (s *Spawner) serve(ctx context.Context) error {
 	}
 }
 
-// enter moves the calling thread, and only it, into the v1 cgroup.
+// enter moves the calling thread, and only it, into the v1 cgroup. On a v2
+// hierarchy that is not possible; beside v1 it limits nothing of a monitor.
 func (s *Spawner) enter() error {
 	for _, root := range s.tree.roots {
+		if root == s.tree.hierarchies[hybrid] {
+			continue
+		}
 		if err := moveThread(filepath.Join(root, s.path)); err != nil {
 			return fmt.Errorf("enter cgroup %s: %w", s.path, err)
 		}

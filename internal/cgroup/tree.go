@@ -20,7 +20,9 @@ import (
 // absolute in the hierarchy, as in "/kubepods/pod1".
 type Tree struct {
 	// hierarchies maps a v1 controller, or "" for the unified v2 hierarchy, to
-	// its mount point. Co-mounted controllers share one.
+	// its mount point. Co-mounted controllers share one. On a hybrid machine the
+	// v2 hierarchy beside the v1 ones is under the key hybrid, as OCI runtimes
+	// make their cgroups there too.
 	hierarchies map[string]string
 	roots       []string // the distinct mount points
 	v2          bool
@@ -30,6 +32,8 @@ type Tree struct {
 }
 
 const mountRoot = "/sys/fs/cgroup"
+
+const hybrid = "unified"
 
 // Open finds out how cgroups are mounted. A machine whose controllers are on
 // v1, wholly or but for a few ("hybrid"), counts as v1.
@@ -72,11 +76,14 @@ func v1Mounts(sc *bufio.Scanner) map[string]string {
 	for sc.Scan() {
 		before, after, ok := strings.Cut(sc.Text(), " - ")
 		fields, super := strings.Fields(before), strings.Fields(after)
-		if !ok || len(fields) < 5 || len(super) < 3 || super[0] != "cgroup" {
+		if !ok || len(fields) < 5 || len(super) < 3 || filepath.Dir(fields[4]) != mountRoot {
 			continue
 		}
 		dir := fields[4]
-		if filepath.Dir(dir) != mountRoot {
+		if super[0] == "cgroup2" {
+			found[hybrid] = dir
+		}
+		if super[0] != "cgroup" {
 			continue
 		}
 		for _, opt := range strings.Split(super[2], ",") {
