@@ -119,7 +119,12 @@ func newBed(t *testing.T) *bed {
 	if err := tree.Make(parent + "/pod"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { tree.Release(parent + "/pod") })
+	t.Cleanup(func() {
+		tree.Release(parent + "/pod")
+		// On a hybrid machine the runtime makes the parents there as well.
+		_ = os.Remove("/sys/fs/cgroup/unified" + parent + "/pod")
+		_ = os.Remove("/sys/fs/cgroup/unified" + parent)
+	})
 	host, err := oci.DetectHost(tree)
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +152,7 @@ func (b *bed) startShared(cgroupPath string) {
 
 func (b *bed) config() Config {
 	return Config{
-		RunDir: b.runDir, Pods: b.pods, Images: b.images, Cgroups: b.tree, Watcher: b.watcher,
+		RunDir: b.runDir, Pods: b.pods, Images: b.images, Cgroups: b.tree,
 		Monitors: &conmon.Launcher{Path: b.monitor, Starter: b.spawner, Watcher: b.watcher},
 		Runtimes: map[string]*oci.Runtime{"runc": b.runtime}, DefaultRuntime: "runc", Builder: b.builder,
 	}
@@ -158,10 +163,15 @@ func (b *bed) config() Config {
 func (b *bed) manager(change ...func(*Config)) (m *Manager, stop func()) {
 	b.t.Helper()
 	cfg := b.config()
+	w, err := proc.NewWatcher()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	cfg.Watcher = w
 	for _, c := range change {
 		c(&cfg)
 	}
-	m, err := New(cfg)
+	m, err = New(cfg)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -169,15 +179,21 @@ func (b *bed) manager(change ...func(*Config)) (m *Manager, stop func()) {
 		b.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
+	done := make(chan error, 2)
 	go func() { done <- m.Run(ctx) }()
+	go func() { done <- w.Run(ctx) }()
+	stopped := false
 	stop = sync.OnceFunc(func() {
+		stopped = true
 		cancel()
-		if err := <-done; err != nil {
+		if err := errors.Join(<-done, <-done); err != nil {
 			b.t.Errorf("Run: %v", err)
 		}
 	})
 	b.t.Cleanup(func() {
+		if stopped {
+			return
+		}
 		clean, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := m.RemovePod(clean, "pod"); err != nil && !b.t.Failed() {

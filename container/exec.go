@@ -22,7 +22,7 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	if err != nil {
 		return ExecResult{}, err
 	}
-	out, err := r.Exec(ctx, oci.ExecInput{ID: full, Process: p, Timeout: timeout})
+	out, err := r.Exec(ctx, oci.ExecInput{ID: full, Process: p, Timeout: timeout, Dir: m.dir(full)})
 	if err != nil {
 		return ExecResult{}, fmt.Errorf("exec in container %q: %w", short(full), err)
 	}

@@ -13,8 +13,10 @@ import (
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/oci"
 	"github.com/fsnotify/fsnotify"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -30,7 +32,7 @@ const (
 )
 
 // Run takes the ends of containers from the exit records that monitors write,
-// until ctx ends.
+// until ctx ends. It also buries processes that the daemon has adopted.
 func (m *Manager) Run(ctx context.Context) error {
 	defer close(m.ending)
 	if err := os.MkdirAll(m.exitsDir(), 0o700); err != nil {
@@ -46,6 +48,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	wg.Go(func() { oci.ReapOrphans(ctx) })
 	wg.Go(m.scanExits) // what was written before the watch
 	for {
 		select {
@@ -181,30 +184,44 @@ func (m *Manager) initEnded(c *container, pidfd *os.File) {
 	case <-grace.C:
 	}
 	if !m.takeExit(c) {
-		m.end(c, m.endWithoutRecord(pidfd))
+		m.end(c, m.endWithoutRecord(c, pidfd))
 	}
 }
 
-// endWithoutRecord asks the kernel for the exit status, which it tells of a
-// process that has been reaped, since Linux 6.15. What it does not tell is not
-// made up.
-func (m *Manager) endWithoutRecord(pidfd *os.File) end {
-	e := end{Finished: time.Now().UnixNano()}
-	for deadline := time.Now().Add(statusGrace); pidfd != nil; time.Sleep(10 * time.Millisecond) {
+// endWithoutRecord asks the kernel for the exit status. It tells it to the
+// parent, which the daemon is when the monitor died in its lifetime, and since
+// Linux 6.15 to anybody once the process was reaped. What it does not tell is
+// not made up.
+func (m *Manager) endWithoutRecord(c *container, pidfd *os.File) end {
+	e := end{Finished: time.Now().UnixNano(), ExitCode: exitUnknown, Reason: ReasonError}
+	status, ok := exitStatus(c, pidfd)
+	if !ok {
+		e.Message = "the exit code is unknown: the monitor process had gone"
+		return e
+	}
+	e.ExitCode = int32(status.ExitStatus())
+	if status.Signaled() {
+		e.ExitCode = 128 + int32(status.Signal())
+	}
+	e.Reason = reasonOf(e.ExitCode)
+	e.Message = "the monitor process had gone; the exit code is the kernel's"
+	return e
+}
+
+func exitStatus(c *container, pidfd *os.File) (unix.WaitStatus, bool) {
+	if pidfd == nil {
+		return 0, false
+	}
+	// As long as it is a zombie the pid is its own.
+	init, _ := c.refs()
+	var status unix.WaitStatus
+	if pid, err := unix.Wait4(init.PID, &status, unix.WNOHANG, nil); err == nil && pid == init.PID {
+		return status, true
+	}
+	for deadline := time.Now().Add(statusGrace); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if status, ok := proc.ExitStatus(pidfd); ok {
-			e.ExitCode = int32(status.ExitStatus())
-			if status.Signaled() {
-				e.ExitCode = 128 + int32(status.Signal())
-			}
-			e.Reason = reasonOf(e.ExitCode)
-			e.Message = "the monitor process had gone; the exit code is the kernel's"
-			return e
-		}
-		if time.Now().After(deadline) {
-			break
+			return status, true
 		}
 	}
-	e.ExitCode, e.Reason = exitUnknown, ReasonError
-	e.Message = "the exit code is unknown: the monitor process had gone"
-	return e
+	return 0, false
 }

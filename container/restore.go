@@ -12,6 +12,7 @@ import (
 
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/oci"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -28,6 +29,9 @@ const (
 // pods are restored and before Run. It fails only when nothing at all can be
 // read; a single bad record is kept, reported, and never blocks the rest.
 func (m *Manager) Restore(ctx context.Context) error {
+	if err := oci.AdoptOrphans(); err != nil {
+		return fmt.Errorf("restore containers: %w", err)
+	}
 	root := filepath.Join(m.cfg.RunDir, "containers")
 	for _, dir := range []string{root, m.exitsDir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -1,20 +1,26 @@
 package oci
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 const (
-	// MaxExecOutput is what ExecSync keeps of each stream, in bytes; the CRI
-	// has runtimes drop the rest.
+	// MaxExecOutput is what Exec keeps of each stream, in bytes; the CRI has
+	// runtimes drop the rest.
 	MaxExecOutput = 16 << 20
 	// drainFor bounds the wait for the end of output that a left-behind
 	// grandchild still holds open.
@@ -27,71 +33,184 @@ type ExecInput struct {
 	// Process is the whole process, as in a config.
 	Process *specs.Process
 	Timeout time.Duration // 0 for none
+	// Dir is a directory on tmpfs for a file that lives for a moment.
+	Dir string
 }
 
 // ExecOutput is how it ended.
 type ExecOutput struct {
 	Stdout, Stderr []byte // the first MaxExecOutput bytes of each
-	ExitCode       int32
+	ExitCode       int32  // 128 plus the number for a death by signal
 }
 
 // Exec runs a command in a container and waits for its end. When the timeout
 // passes, the command is killed with all its descendants, and the error is
 // context.DeadlineExceeded. What left the command's session is not followed.
+//
+// The runtime only starts the command and leaves: then no runtime copies the
+// output, waits for grandchildren that hold it open, or takes memory while the
+// command runs. The calling process has to be the adopter of orphans for that:
+// see AdoptOrphans.
 func (r *Runtime) Exec(ctx context.Context, in ExecInput) (ExecOutput, error) {
-	process, err := json.Marshal(in.Process)
-	if err != nil {
-		return ExecOutput{}, err
-	}
-	files, err := r.files(process)
-	if err != nil {
-		return ExecOutput{}, err
-	}
-	defer closeAll(files)
 	if in.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, in.Timeout)
 		defer cancel()
 	}
-	cmd := r.command(ctx, files, []string{"exec", "--process", inputPath, in.ID})
-	stdout, stderr := &bounded{limit: MaxExecOutput}, &bounded{limit: MaxExecOutput}
-	cmd.Stdout, cmd.Stderr = stdout, stderr
-	// The runtime ends by itself when its child has; WaitDelay ends it if not.
-	cmd.Cancel = func() error { return killDescendants(cmd.Process.Pid) }
-	cmd.WaitDelay = drainFor
-	if err := cmd.Start(); err != nil {
+	out, err := newExecStreams()
+	if err != nil {
 		return ExecOutput{}, fmt.Errorf("%s exec: %w", r.base(), err)
 	}
-	err = cmd.Wait()
-	if ctx.Err() != nil {
-		return ExecOutput{}, r.interrupted(ctx, in.Timeout)
+	defer out.close()
+	pid, err := r.execStart(ctx, in, out)
+	if err == nil {
+		var status syscall.WaitStatus
+		if status, err = await(ctx, pid); err == nil {
+			out.drain()
+			return ExecOutput{Stdout: out.stdout.data, Stderr: out.stderr.data, ExitCode: statusCode(status)}, nil
+		}
 	}
-	return r.execEnded(ctx, err, files[0], stdout, stderr)
+	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded) && in.Timeout > 0 {
+		return ExecOutput{}, fmt.Errorf("command timed out after %s: %w", in.Timeout, context.DeadlineExceeded)
+	}
+	return ExecOutput{}, err
 }
 
-// interrupted reports a timeout in the words by which kubelets know it.
-func (r *Runtime) interrupted(ctx context.Context, timeout time.Duration) error {
-	err := context.Cause(ctx)
-	if errors.Is(err, context.DeadlineExceeded) && timeout > 0 {
-		return fmt.Errorf("command timed out after %s: %w", timeout, err)
+// execStart has the runtime start the command and returns its pid.
+func (r *Runtime) execStart(ctx context.Context, in ExecInput, out *execStreams) (int, error) {
+	process, err := json.Marshal(in.Process)
+	if err != nil {
+		return 0, err
 	}
-	return err
+	files, err := r.files(process)
+	if err != nil {
+		return 0, err
+	}
+	defer closeAll(files)
+	pidFile := filepath.Join(in.Dir, "exec-"+rand.Text())
+	defer os.Remove(pidFile)
+	cmd := r.command(ctx, files, []string{"exec", "--detach", "--pid-file", pidFile, "--process", inputPath, in.ID})
+	cmd.Stdout, cmd.Stderr = out.writers[0], out.writers[1]
+	cmd.Cancel = func() error { return endTree(cmd.Process) }
+	cmd.WaitDelay = waitAfter
+	err = cmd.Run()
+	out.started()
+	pid, pidErr := readPID(pidFile)
+	if pidErr == nil && (err == nil || ctx.Err() != nil) {
+		return pid, nil // also what was started just as ctx ended: it is to be ended
+	}
+	if err == nil {
+		return 0, fmt.Errorf("%s exec: %w", r.base(), pidErr)
+	}
+	out.drain()
+	return 0, r.failed(ctx, "exec", err, readLog(files[0]), out.stderr.data)
 }
 
-func (r *Runtime) execEnded(ctx context.Context, err error, log *os.File, stdout, stderr *bounded) (ExecOutput, error) {
-	out := ExecOutput{Stdout: stdout.data, Stderr: stderr.data}
+func readPID(file string) (int, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	pid, err := strconv.Atoi(string(bytes.TrimSpace(b)))
+	if err != nil || pid <= 1 {
+		return 0, fmt.Errorf("pid file says %q", clean(b))
+	}
+	return pid, nil
+}
+
+// await reaps the adopted command; when ctx ends first it is killed with its
+// descendants. Until it is reaped its pid can be nobody else's.
+func await(ctx context.Context, pid int) (syscall.WaitStatus, error) {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return 0, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = killTree(pid, true) })
+	state, err := p.Wait()
+	if !stop() && ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("wait for the command: %w", err)
+	}
+	status, ok := state.Sys().(syscall.WaitStatus)
+	if !ok {
+		return 0, errors.New("wait for the command: no status")
+	}
+	return status, nil
+}
+
+func statusCode(s syscall.WaitStatus) int32 {
+	if s.Signaled() {
+		return 128 + int32(s.Signal())
+	}
+	return int32(s.ExitStatus())
+}
+
+// exitCode tells how a command ended that the runtime stayed with, from how the
+// runtime ended.
+func (r *Runtime) exitCode(ctx context.Context, err error, log *os.File, stderr []byte) (int32, error) {
 	var exit *exec.ExitError
 	switch {
 	case err == nil, errors.Is(err, exec.ErrWaitDelay):
-		return out, nil
+		return 0, nil
 	case !errors.As(err, &exit):
-		return ExecOutput{}, fmt.Errorf("%s exec: %w", r.base(), err)
+		return 0, fmt.Errorf("%s exec: %w", r.base(), err)
 	}
 	// A log with an error is the runtime's own failure; a command that merely
 	// exits non-zero leaves none.
 	if b := readLog(log); LogError(b) != "" || !exit.Exited() {
-		return ExecOutput{}, r.failed(ctx, "exec", err, b, stderr.data)
+		return 0, r.failed(ctx, "exec", err, b, stderr)
 	}
-	out.ExitCode = int32(exit.ExitCode())
-	return out, nil
+	return int32(exit.ExitCode()), nil
+}
+
+// execStreams are the pipes of one command and what came out of them.
+type execStreams struct {
+	stdout, stderr bounded
+	readers        [2]*os.File
+	writers        [2]*os.File
+	copies         sync.WaitGroup
+}
+
+func newExecStreams() (*execStreams, error) {
+	s := &execStreams{stdout: bounded{limit: MaxExecOutput}, stderr: bounded{limit: MaxExecOutput}}
+	for i, b := range []*bounded{&s.stdout, &s.stderr} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		s.readers[i], s.writers[i] = r, w
+		s.copies.Go(func() { _, _ = b.ReadFrom(r) }) // it ends with the pipe, or when cut
+	}
+	return s, nil
+}
+
+// started closes the ends that the command has got by now.
+func (s *execStreams) started() {
+	for i, w := range s.writers {
+		if w != nil {
+			_ = w.Close()
+			s.writers[i] = nil
+		}
+	}
+}
+
+// drain waits for the end of the output, not for ever.
+func (s *execStreams) drain() {
+	for _, r := range s.readers {
+		_ = r.SetReadDeadline(time.Now().Add(drainFor))
+	}
+	s.copies.Wait()
+}
+
+func (s *execStreams) close() {
+	s.started()
+	for _, r := range s.readers {
+		if r != nil {
+			_ = r.Close()
+		}
+	}
+	s.copies.Wait()
 }

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"strconv"
 	"time"
@@ -16,18 +17,40 @@ type task struct {
 	ppid, session int
 }
 
-// killDescendants kills every descendant of pid, and whoever shares a session
-// with one of them: those whose parents have died already are found by that. It
-// leaves pid itself, which is to reap its child and end. As what is being
-// killed may fork meanwhile, it looks again until nobody is found.
-func killDescendants(pid int) error {
+// endFor bounds the wait for a runtime whose command was killed.
+const endFor = time.Second
+
+// endTree kills a runtime's descendants until it has ended by itself. One that
+// is only about to start the command has none yet, and must not be left to it.
+func endTree(runtime *os.Process) error {
+	for end := time.Now().Add(endFor); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if errors.Is(runtime.Signal(unix.Signal(0)), os.ErrProcessDone) {
+			return nil
+		}
+		if err := killDescendants(runtime.Pid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// killDescendants kills what a runtime has started, and leaves the runtime, which
+// is to reap its child and end.
+func killDescendants(runtime int) error { return killTree(runtime, false) }
+
+// killTree kills every descendant of pid, and whoever shares a session with one
+// of them: those whose parents have died already are found by that. With self
+// it kills pid too; without, pid is a runtime that is to reap its child and end.
+// As what is being killed may fork meanwhile, it looks again until nobody is
+// found.
+func killTree(pid int, self bool) error {
 	sessions := make(map[int]bool)
 	for range 100 {
 		tasks, err := allTasks()
 		if err != nil {
 			return err
 		}
-		victims := descendants(tasks, pid, sessions)
+		victims := descendants(tasks, pid, self, sessions)
 		if len(victims) == 0 {
 			return nil
 		}
@@ -39,14 +62,17 @@ func killDescendants(pid int) error {
 	return nil
 }
 
-// descendants adds the sessions that it finds to sessions. The session of pid
-// is the daemon's own and is spared.
-func descendants(tasks map[int]task, pid int, sessions map[int]bool) []task {
+// descendants adds the sessions that it finds to sessions: those that began at
+// pid, if it is meant itself, or below. A runtime is in the daemon's session.
+func descendants(tasks map[int]task, pid int, self bool, sessions map[int]bool) []task {
 	children := make(map[int][]int)
 	for _, t := range tasks {
 		children[t.ppid] = append(children[t.ppid], t.ref.PID)
 	}
 	below := make(map[int]bool)
+	if _, ok := tasks[pid]; ok && self {
+		below[pid] = true
+	}
 	queue := children[pid]
 	for len(queue) > 0 {
 		p := queue[0]
@@ -61,7 +87,7 @@ func descendants(tasks map[int]task, pid int, sessions map[int]bool) []task {
 	}
 	var victims []task
 	for p, t := range tasks {
-		if below[p] || (sessions[t.session] && p != pid) {
+		if below[p] || sessions[t.session] {
 			victims = append(victims, t)
 		}
 	}

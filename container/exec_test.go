@@ -1,0 +1,101 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/oci"
+)
+
+func TestExecSync(t *testing.T) {
+	b := newBed(t)
+	m, _ := b.manager()
+	id := b.run(m, shell("main", "sleep 1000"))
+	for script, want := range map[string]struct {
+		stdout, stderr string
+		code           int32
+	}{
+		"echo out; echo err >&2":         {"out\n", "err\n", 0},
+		"exit 3":                         {"", "", 3},
+		"exit 255":                       {"", "", 255},
+		"kill -9 $$":                     {"", "", 137},
+		"sleep 1000 >/dev/null & echo x": {"x\n", "", 0},
+		"sleep 1000 & echo x":            {"x\n", "", 0}, // a grandchild keeps the pipe
+		"cat":                            {"", "", 0},    // there is no input
+	} {
+		out, err := m.ExecSync(t.Context(), id, []string{"sh", "-c", script}, time.Minute)
+		if err != nil || string(out.Stdout) != want.stdout || string(out.Stderr) != want.stderr || out.ExitCode != want.code {
+			t.Errorf("%s: %d, %q, %q, %v", script, out.ExitCode, out.Stdout, out.Stderr, err)
+		}
+	}
+	if _, err := m.ExecSync(t.Context(), id, []string{"/no/such/program"}, 0); err == nil || !strings.Contains(err.Error(), "/no/such/program") {
+		t.Errorf("unknown program: %v", err)
+	}
+	if _, err := m.ExecSync(t.Context(), id, nil, 0); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("no command: %v", err)
+	}
+	if _, err := m.ExecSync(t.Context(), "0123", []string{"true"}, 0); !errdefs.IsNotFound(err) {
+		t.Errorf("unknown container: %v", err)
+	}
+	if err := m.Stop(t.Context(), id, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.ExecSync(t.Context(), id, []string{"true"}, 0); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("ended container: %v", err)
+	}
+}
+
+func TestExecOutputIsBounded(t *testing.T) {
+	b := newBed(t)
+	m, _ := b.manager()
+	id := b.run(m, shell("main", "sleep 1000"))
+	out, err := m.ExecSync(t.Context(), id, []string{"sh", "-c", "head -c 20000000 /dev/zero; echo end >&2; exit 2"}, time.Minute)
+	if err != nil || len(out.Stdout) != oci.MaxExecOutput || string(out.Stderr) != "end\n" || out.ExitCode != 2 {
+		t.Errorf("%d bytes, %q, code %d, %v", len(out.Stdout), out.Stderr, out.ExitCode, err)
+	}
+}
+
+// The timeout ends the command with its children, and nothing else.
+func TestExecTimeout(t *testing.T) {
+	b := newBed(t)
+	m, _ := b.manager()
+	id := b.run(m, shell("main", "sleep 1000"))
+	s, _ := m.Get(id)
+	before, err := b.tree.Pids(s.CgroupPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	_, err = m.ExecSync(t.Context(), id, []string{"sh", "-c", "(sleep 1001 & sleep 1002 &); sleep 1003 & trap '' TERM; sleep 1004"}, 300*time.Millisecond)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	after := before
+	for range 200 { // the container's first process reaps the orphans
+		if after, err = b.tree.Pids(s.CgroupPath); err != nil || len(after) == len(before) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err != nil || len(after) != len(before) {
+		for _, p := range after {
+			cmd, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p))
+			t.Logf("%d: %q", p, cmd)
+		}
+		t.Errorf("processes before %v, after %v, %v", before, after, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := m.ExecSync(ctx, id, []string{"sleep", "1000"}, 0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the caller's own deadline: %v", err)
+	}
+}

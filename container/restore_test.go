@@ -1,0 +1,319 @@
+package container
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/internal/ids"
+	"github.com/criserver/criserver/internal/proc"
+	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestRestoreSeesAllStates(t *testing.T) {
+	b := newBed(t)
+	m, stop := b.manager()
+	created := b.create(m, shell("created", "exit 4"))
+	running := b.run(m, shell("running", "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done"))
+	ended := b.run(m, shell("ended", "exit 6"))
+	b.waitExit(m, ended)
+	soon := b.run(m, shell("soon", "while ! test -e /tmp/go; do sleep 0.05; done; exit 8"))
+	b.log("running", "up")
+	if err := m.UpdateResources(t.Context(), running, &cri.LinuxContainerResources{CpuShares: 300}); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := m.Get(running)
+	stop()
+	// One ends while no daemon looks.
+	if err := os.WriteFile(filepath.Join(b.images.dir, soon, "tmp/go"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	m, _ = b.manager()
+	if n := len(m.List()); n != 4 {
+		t.Fatalf("%d containers", n)
+	}
+	s, err := m.Get(running)
+	if err != nil || s.State != Running || s.PID != before.PID || !s.StartedAt.Equal(before.StartedAt) || s.Resources.GetCpuShares() != 300 {
+		t.Errorf("running: %+v, %v", s, err)
+	}
+	if out, err := m.ExecSync(t.Context(), running, []string{"sh", "-c", "echo $HOSTNAME"}, 0); err != nil || string(out.Stdout) != "pod-host\n" {
+		t.Errorf("exec: %q, %v", out.Stdout, err)
+	}
+	if s := b.waitExit(m, ended); s.ExitCode != 6 {
+		t.Errorf("ended: %+v", s)
+	}
+	if s := b.waitExit(m, soon); s.ExitCode != 8 {
+		t.Errorf("ended meanwhile: %+v", s)
+	}
+	if err := m.Start(t.Context(), created); err != nil {
+		t.Error(err)
+	}
+	if s := b.waitExit(m, created); s.ExitCode != 4 {
+		t.Errorf("created: %+v", s)
+	}
+	if err := m.Stop(t.Context(), running, 20*time.Second); err != nil {
+		t.Error(err)
+	}
+	if s := b.waitExit(m, running); s.ExitCode != 9 {
+		t.Errorf("stopped: %+v", s)
+	}
+}
+
+// A start that the daemon's death cut off is finished, whichever side of the
+// runtime's call it died on.
+func TestRestoreFinishesStart(t *testing.T) {
+	b := newBed(t)
+	for name, called := range map[string]bool{"before": false, "after": true} {
+		m, stop := b.manager()
+		id := b.create(m, shell(name, "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done"))
+		c, _ := m.find(id)
+		if err := c.change(func(f *facts) { f.Starting = time.Now().UnixNano() }); err != nil {
+			t.Fatal(err)
+		}
+		if called {
+			if err := b.runtime.Start(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stop()
+		m, _ = b.manager()
+		b.log(name, "up")
+		if s, err := m.Get(id); err != nil || s.State != Running {
+			t.Errorf("%s: %+v, %v", name, s, err)
+		}
+		if err := m.Remove(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestRestoreSweepsHalfMade(t *testing.T) {
+	b := newBed(t)
+	m, stop := b.manager()
+	// The daemon read the monitor's answer and died before it wrote it down.
+	id := b.create(m, shell("half", "sleep 1000"))
+	c, _ := m.find(id)
+	init, monitor := c.refs()
+	if err := os.Remove(filepath.Join(c.dir, stateFile)); err != nil {
+		t.Fatal(err)
+	}
+	// It died between directory and record.
+	empty := filepath.Join(b.runDir, "containers", ids.New())
+	if err := os.Mkdir(empty, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	foreign := filepath.Join(b.runDir, "exits", ids.New())
+	if err := os.WriteFile(foreign, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	m, _ = b.manager()
+	if n := len(m.List()); n != 0 {
+		t.Errorf("%d containers", n)
+	}
+	for _, r := range []proc.Ref{init, monitor} {
+		if r.Alive() {
+			t.Errorf("%v is alive", r)
+		}
+	}
+	for _, p := range []string{empty, foreign, c.dir} {
+		if _, err := os.Lstat(p); err == nil {
+			t.Errorf("%s is left", p)
+		}
+	}
+}
+
+func TestRestoreKeepsBadRecords(t *testing.T) {
+	b := newBed(t)
+	m, stop := b.manager()
+	good := b.run(m, shell("good", "sleep 1000"))
+	bad := filepath.Join(b.runDir, "containers", ids.New())
+	if err := os.Mkdir(bad, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bad, recordFile), []byte("{torn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	m, _ = b.manager()
+	if s, err := m.Get(good); err != nil || s.State != Running {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if !m.Holds(filepath.Base(bad)) {
+		t.Error("its writable layer would be taken for garbage")
+	}
+	if _, err := os.Stat(filepath.Join(bad, recordFile)); err != nil {
+		t.Error(err)
+	}
+	if err := os.RemoveAll(bad); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRestoreAfterReboot(t *testing.T) {
+	b := newBed(t)
+	m, stop := b.manager()
+	id := b.create(m, shell("old", "exit 0"))
+	c, _ := m.find(id)
+	if err := m.Stop(t.Context(), id, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.runtime.Delete(t.Context(), id, true); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(c.dir, recordFile)
+	rec, err := os.ReadFile(file)
+	if err == nil {
+		err = os.WriteFile(file, bytes.ReplaceAll(rec, []byte(m.boot), []byte("another-boot")), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	m, _ = b.manager()
+	if len(m.List()) != 0 {
+		t.Error("a container of another boot is shown")
+	}
+}
+
+// Monitor and container both died while no daemon looked, and left no record.
+func TestRestoreWithoutAnyWitness(t *testing.T) {
+	b := newBed(t)
+	m, stop := b.manager()
+	id := b.run(m, shell("gone", "sleep 1000"))
+	c, _ := m.find(id)
+	init, monitor := c.refs()
+	stop()
+	for _, r := range []proc.Ref{monitor, init} {
+		if err := r.Signal(unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for init.Alive() || monitor.Alive() {
+		time.Sleep(time.Millisecond)
+	}
+	m, _ = b.manager()
+	if s := b.waitExit(m, id); s.ExitCode == 0 || s.Reason != ReasonError || s.Message == "" {
+		t.Errorf("%+v", s)
+	}
+}
+
+// The daemon is really killed, at each step of a life, and another takes over.
+func TestKilledDaemon(t *testing.T) {
+	if os.Getenv("CRISERVER_TEST_VICTIM") != "" {
+		victim(t)
+		return
+	}
+	b := newBed(t)
+	for _, at := range []string{"record", "mounted", "answered", "created", "started"} {
+		t.Run(at, func(t *testing.T) {
+			cmd := exec.Command(os.Args[0], "-test.run=^TestKilledDaemon$")
+			cmd.Env = append(os.Environ(), "CRISERVER_TEST_VICTIM="+at, "CRISERVER_TEST_RUN="+b.runDir, "CRISERVER_TEST_ROOT="+b.runtime.Root,
+				"CRISERVER_TEST_IMAGES="+b.images.dir, "CRISERVER_TEST_LOGS="+b.logs, "CRISERVER_TEST_CGROUP="+b.pods.pods["pod"].CgroupParent, "CRISERVER_TEST_MONITOR="+b.monitor)
+			out, err := cmd.CombinedOutput()
+			if status, ok := cmd.ProcessState.Sys().(interface{ Signaled() bool }); !ok || !status.Signaled() {
+				t.Fatalf("the victim was not killed: %v: %s", err, out)
+			}
+			b.images.adopt(t, b.runDir)
+			m, stop := b.manager()
+			defer stop()
+			list := m.List()
+			alive := at == "created" || at == "started"
+			if (len(list) == 1) != alive {
+				t.Fatalf("%d containers", len(list))
+			}
+			if alive {
+				if want := map[string]State{"created": Created, "started": Running}[at]; list[0].State != want {
+					t.Errorf("it is %s", list[0].State)
+				}
+			}
+			if err := m.RemovePod(t.Context(), "pod"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// victim makes a container and kills itself on the way.
+func victim(t *testing.T) {
+	at := os.Getenv("CRISERVER_TEST_VICTIM")
+	b := newBed(t)
+	b.runDir, b.logs, b.monitor = os.Getenv("CRISERVER_TEST_RUN"), os.Getenv("CRISERVER_TEST_LOGS"), os.Getenv("CRISERVER_TEST_MONITOR")
+	b.runtime.Root, b.images.dir = os.Getenv("CRISERVER_TEST_ROOT"), os.Getenv("CRISERVER_TEST_IMAGES")
+	b.pods.change(func(p *Pod) { p.CgroupParent = os.Getenv("CRISERVER_TEST_CGROUP") })
+	die := func() { _ = unix.Kill(os.Getpid(), unix.SIGKILL); select {} }
+	m, _ := b.manager(func(c *Config) {
+		c.Images = &dyingImages{b.images, at, die}
+		c.Monitors = &dyingMonitors{c.Monitors, at, die}
+	})
+	id := b.create(m, shell("victim", "sleep 1000"))
+	if at == "created" {
+		die()
+	}
+	if err := m.Start(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	die()
+}
+
+type dyingImages struct {
+	Images
+	at  string
+	die func()
+}
+
+func (d *dyingImages) Mount(ctx context.Context, image, id, target string) error {
+	if d.at == "record" {
+		d.die()
+	}
+	err := d.Images.Mount(ctx, image, id, target)
+	if d.at == "mounted" {
+		d.die()
+	}
+	return err
+}
+
+type dyingMonitors struct {
+	Monitors
+	at  string
+	die func()
+}
+
+func (d *dyingMonitors) Create(ctx context.Context, s conmon.Spec) (conmon.Started, proc.Ref, error) {
+	started, ref, err := d.Monitors.Create(ctx, s)
+	if err == nil && d.at == "answered" {
+		d.die()
+	}
+	return started, ref, err
+}
+
+// adopt takes over what another process mounted, as a real store does from the
+// mount table.
+func (b *bindImages) adopt(t *testing.T, runDir string) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(b.dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		target := filepath.Join(runDir, "containers", e.Name(), "rootfs")
+		if strings.Contains(string(info), target) {
+			b.mounts[e.Name()] = target
+		}
+	}
+}
