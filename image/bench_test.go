@@ -1,0 +1,90 @@
+package image
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/criserver/criserver/image/internal/imagetest"
+	"github.com/criserver/criserver/internal/ids"
+)
+
+// large is an image of 7 layers, 75 MB each, in files of 1 KiB to 4 MiB that
+// gzip packs to something over a third.
+func large(b *testing.B) imagetest.Image {
+	words := make([]byte, 1<<16)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for i := range words {
+		words[i] = byte('a' + rnd.IntN(16))
+	}
+	var img imagetest.Image
+	for l := range 7 {
+		var entries []imagetest.Entry
+		for total, n := 0, 0; total < 75<<20; n++ {
+			size := 1 << (10 + rnd.IntN(13))
+			content := make([]byte, 0, size)
+			for len(content) < size {
+				at := rnd.IntN(len(words) - 64)
+				content = append(content, words[at:at+8+rnd.IntN(56)]...)
+			}
+			entries = append(entries, imagetest.File(fmt.Sprintf("usr/share/%d/%d/file%d", l, n%50, n), string(content)))
+			total += size
+		}
+		img.Layers = append(img.Layers, imagetest.Files(b, entries...))
+	}
+	return img
+}
+
+func BenchmarkPull(b *testing.B) {
+	reg := imagetest.NewRegistry(b)
+	img := large(b)
+	reg.Push("large", "1", img)
+	bytes := 0
+	for _, l := range img.Layers {
+		bytes += len(l.Blob)
+	}
+	bed := newBed(b, reg)
+	b.SetBytes(int64(bytes))
+	for b.Loop() {
+		bed.pull(b, reg.Host+"/large:1")
+		b.StopTimer()
+		if err := bed.Remove(b.Context(), reg.Host+"/large:1"); err != nil {
+			b.Fatal(err)
+		}
+		if err := bed.bin.Empty(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
+
+func BenchmarkMountRootFS(b *testing.B) {
+	reg := imagetest.NewRegistry(b)
+	reg.Push("three", "1", three(b))
+	bed := newBed(b, reg)
+	img := bed.pull(b, reg.Host+"/three:1")
+	target := b.TempDir()
+	for b.Loop() {
+		id := ids.New()
+		if _, err := bed.MountRootFS(b.Context(), img.ID, id, target); err != nil {
+			b.Fatal(err)
+		}
+		if err := bed.UnmountRootFS(b.Context(), id); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkGet(b *testing.B) {
+	reg := imagetest.NewRegistry(b)
+	reg.Push("three", "1", three(b))
+	bed := newBed(b, reg)
+	img := bed.pull(b, reg.Host+"/three:1")
+	for _, ref := range []string{img.ID.String(), img.RepoTags[0], "127.0.0.1:1/none", "none"} {
+		b.Run(ref, func(b *testing.B) {
+			for b.Loop() {
+				_, _ = bed.Get(ref)
+			}
+		})
+	}
+}

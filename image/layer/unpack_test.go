@@ -1,0 +1,364 @@
+package layer
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/image/internal/imagetest"
+)
+
+var testLimits = Limits{Entries: 1000, Bytes: 64 << 20}
+
+func needRoot(tb testing.TB) {
+	tb.Helper()
+	if os.Geteuid() != 0 {
+		tb.Skip("changes the root directory and owners: must be root")
+	}
+}
+
+// unpackBytes unpacks a blob into a new directory.
+func unpackBytes(tb testing.TB, blob []byte, limits Limits) (string, Layer, error) {
+	tb.Helper()
+	needRoot(tb)
+	dir := filepath.Join(tb.TempDir(), "layer")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	l, err := unpack(context.Background(), dir, Source{
+		Blob: Blob{Digest: digest.FromBytes(blob)}, Reader: bytes.NewReader(blob),
+		Progress: func(int) {}, Abort: func(error) {},
+	}, limits)
+	return dir, l, err
+}
+
+func unpackEntries(tb testing.TB, entries ...imagetest.Entry) (string, Layer) {
+	tb.Helper()
+	dir, l, err := unpackBytes(tb, imagetest.Tar(tb, entries...), testLimits)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return dir, l
+}
+
+func lstat(tb testing.TB, path ...string) unix.Stat_t {
+	tb.Helper()
+	var st unix.Stat_t
+	if err := unix.Lstat(filepath.Join(path...), &st); err != nil {
+		tb.Fatalf("%s: %v", filepath.Join(path...), err)
+	}
+	return st
+}
+
+func xattr(tb testing.TB, name string, path ...string) string {
+	tb.Helper()
+	value := make([]byte, 256)
+	n, err := unix.Lgetxattr(filepath.Join(path...), name, value)
+	if err == unix.ENODATA {
+		return ""
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(value[:n])
+}
+
+func isWhiteout(st unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 }
+
+func TestUnpackKinds(t *testing.T) {
+	long := strings.Repeat("long/", 60) + strings.Repeat("n", 200)
+	caps := "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" // net_raw
+	ping := imagetest.File("ping", "elf")
+	ping.Mode, ping.PAXRecords = 0o4755, map[string]string{
+		xattrRecord + "security.capability":          caps,
+		xattrRecord + "user.note":                    "kept",
+		xattrRecord + "trusted.overlay.redirect":     "/etc",
+		xattrRecord + "user.overlay.opaque":          "y",
+		xattrRecord + "security.selinux":             "system_u:object_r:bin_t:s0",
+		xattrRecord + "system.posix_acl_unheard.of!": "x",
+	}
+	null := imagetest.Entry{Header: tar.Header{Typeflag: tar.TypeChar, Name: "null", Mode: 0o666, Devmajor: 1, Devminor: 3}}
+	fifo := imagetest.Entry{Header: tar.Header{Typeflag: tar.TypeFifo, Name: "fifo", Mode: 0o600}}
+	owned := imagetest.DirMode("owned", 1234, 0o2750)
+	link := imagetest.Symlink("owned/link", "/etc/passwd")
+	link.Uid = 77
+	dir, l := unpackEntries(t, imagetest.File(long, "deep"), ping, null, fifo, owned, link,
+		imagetest.File("first", "same"), imagetest.HardLink("owned/second", "first"), imagetest.File("/absolute", "in"))
+
+	if b, err := os.ReadFile(filepath.Join(dir, long)); err != nil || string(b) != "deep" {
+		t.Errorf("long name: %q, %v", b, err)
+	}
+	if st := lstat(t, dir, "ping"); st.Mode != unix.S_IFREG|0o4755 {
+		t.Errorf("mode %o", st.Mode)
+	}
+	for name, want := range map[string]string{
+		"security.capability": caps, "user.note": "kept",
+		"trusted.overlay.redirect": "", "user.overlay.opaque": "", "security.selinux": "",
+	} {
+		if got := xattr(t, name, dir, "ping"); got != want {
+			t.Errorf("%s is %q, not %q", name, got, want)
+		}
+	}
+	if st := lstat(t, dir, "null"); st.Mode != unix.S_IFCHR|0o666 || st.Rdev != unix.Mkdev(1, 3) {
+		t.Errorf("device %o %x", st.Mode, st.Rdev)
+	}
+	if st := lstat(t, dir, "fifo"); st.Mode != unix.S_IFIFO|0o600 {
+		t.Errorf("fifo %o", st.Mode)
+	}
+	if st := lstat(t, dir, "owned"); st.Mode != unix.S_IFDIR|0o2750 || st.Uid != 1234 || st.Mtim.Sec != imagetest.Time.Unix() {
+		t.Errorf("directory %o of %d, %d", st.Mode, st.Uid, st.Mtim.Sec)
+	}
+	if st := lstat(t, dir, "owned/link"); st.Mode&unix.S_IFMT != unix.S_IFLNK || st.Uid != 77 {
+		t.Errorf("link %o of %d", st.Mode, st.Uid)
+	}
+	if a, b := lstat(t, dir, "first"), lstat(t, dir, "owned/second"); a.Ino != b.Ino || a.Nlink != 2 {
+		t.Errorf("hard link %d, %d", a.Ino, b.Ino)
+	}
+	lstat(t, dir, "absolute")
+	if l.Entries != 9 || l.Inodes < 8 || l.Bytes == 0 {
+		t.Errorf("counted %+v", l)
+	}
+}
+
+func TestUnpackWhiteouts(t *testing.T) {
+	w := func(name string) imagetest.Entry { return imagetest.File(name, "") }
+	dir, l := unpackEntries(t,
+		w(".wh.gone"), imagetest.Dir("d"), w("d/.wh.x"), w("o/.wh..wh..opq"), imagetest.File("o/new", ""),
+		w(".wh.dirfirst"), imagetest.Dir("dirfirst"), imagetest.File("dirfirst/f", ""),
+		imagetest.Dir("dirlast"), imagetest.File("dirlast/f", ""), w(".wh.dirlast"),
+		w(".wh.implied"), imagetest.File("implied/f", ""),
+		w(".wh.filefirst"), imagetest.File("filefirst", "stays"),
+		imagetest.File("filelast", "stays"), w(".wh.filelast"),
+		imagetest.Dir(".wh..wh.plnk"), imagetest.File(".wh..wh.plnk/1.2", "aufs"), imagetest.File(".wh..wh.aufs", ""))
+	for _, name := range []string{"gone", "d/x"} {
+		if !isWhiteout(lstat(t, dir, name)) {
+			t.Errorf("%s is no whiteout", name)
+		}
+	}
+	for _, name := range []string{"o", "dirfirst", "dirlast", "implied"} {
+		if xattr(t, opaqueXattr, dir, name) != "y" {
+			t.Errorf("%s is not opaque", name)
+		}
+	}
+	for _, name := range []string{"filefirst", "filelast"} {
+		if b, err := os.ReadFile(filepath.Join(dir, name)); string(b) != "stays" {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+	for _, name := range []string{".wh..wh.plnk", ".wh..wh.aufs", "o/.wh..wh..opq"} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); !os.IsNotExist(err) {
+			t.Errorf("%s exists", name)
+		}
+	}
+	if l.OpaqueRoot || strings.Join(sorted(l.Implied), " ") != ". implied o" {
+		t.Errorf("layer %+v", l)
+	}
+}
+
+func TestUnpackRoot(t *testing.T) {
+	root := imagetest.DirMode(".", 5, 0o1750)
+	root.PAXRecords = map[string]string{xattrRecord + "user.note": "root"}
+	dir, l := unpackEntries(t, root, imagetest.File("a", ""), imagetest.File(".wh..wh..opq", ""))
+	if st := lstat(t, dir); st.Uid != 5 || st.Mode != unix.S_IFDIR|0o1750 || xattr(t, "user.note", dir) != "root" {
+		t.Errorf("root %o of %d", st.Mode, st.Uid)
+	}
+	if !l.OpaqueRoot || len(l.Implied) > 0 {
+		t.Errorf("layer %+v", l)
+	}
+}
+
+// TestUnpackSparse takes a sparse tar that GNU tar has made, in both formats.
+func TestUnpackSparse(t *testing.T) {
+	for _, name := range []string{"sparse-gnu.tar", "sparse-pax.tar"} {
+		blob, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir, l, err := unpackBytes(t, blob, testLimits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(filepath.Join(dir, "sparse"))
+		if err != nil || len(b) != 1<<20 || !bytes.HasSuffix(b, []byte("end")) || strings.Trim(string(b[:len(b)-3]), "\x00") != "" {
+			t.Errorf("%s: %d bytes, %v", name, len(b), err)
+		}
+		if _, _, err := unpackBytes(t, blob, Limits{Entries: 10, Bytes: 1 << 19}); !errdefs.IsResourceExhausted(err) {
+			t.Errorf("%s: holes do not count: %v, layer %+v", name, err, l)
+		}
+	}
+}
+
+// TestUnpackEscapes gives tars that aim outside of the layer.
+func TestUnpackEscapes(t *testing.T) {
+	needRoot(t)
+	outside := t.TempDir()
+	rel := strings.Repeat("../", 20) + outside
+	w := func(name string) imagetest.Entry { return imagetest.File(name, "evil") }
+	for name, entries := range map[string][]imagetest.Entry{
+		"dot dot":                      {w(rel + "/f")},
+		"dot dot inside":               {w("a/../" + rel + "/f")},
+		"absolute":                     {w(outside + "/f")},
+		"through an absolute link":     {imagetest.Symlink("l", outside), w("l/f")},
+		"through a relative link":      {imagetest.Symlink("l", rel), w("l/f")},
+		"through a chain of links":     {imagetest.Symlink("a", ".."), imagetest.Symlink("b", "a/a/a"), imagetest.Symlink("l", "b/"+rel), w("l/f")},
+		"through a link to root":       {imagetest.Symlink("l", "/"), w("l" + outside + "/f")},
+		"over a link":                  {imagetest.Symlink("f", outside+"/f"), w("f")},
+		"hard link out":                {imagetest.HardLink("h", outside+"/kept"), w("h")},
+		"hard link out by dots":        {imagetest.HardLink("h", rel+"/kept"), w("h")},
+		"hard link through a link":     {imagetest.Symlink("l", outside), imagetest.HardLink("h", "l/kept"), w("h")},
+		"hard link to a link":          {imagetest.Symlink("l", outside+"/kept"), imagetest.HardLink("h", "l"), w("h")},
+		"directory through a link":     {imagetest.Symlink("l", outside), imagetest.DirMode("l", 7, 0o777)},
+		"whiteout of dot dot":          {w(".wh..")},
+		"whiteout of the parent":       {w("a/.wh...")},
+		"whiteout through a link":      {imagetest.Symlink("l", outside), w("l/.wh.kept")},
+		"opaque through a link":        {imagetest.Symlink("l", outside), w("l/.wh..wh..opq")},
+		"device through a link":        {imagetest.Symlink("l", outside), {Header: tar.Header{Typeflag: tar.TypeChar, Name: "l/f", Mode: 0o666, Devmajor: 1, Devminor: 3}}},
+		"proc of the unpacker":         {w("proc/self/root" + outside + "/f")},
+		"link to proc of the unpacker": {imagetest.Symlink("l", "/proc/self/root"+outside), w("l/f")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := os.WriteFile(filepath.Join(outside, "kept"), []byte("kept"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			before := lstat(t, outside)
+			_, _, err := unpackBytes(t, imagetest.Tar(t, entries...), testLimits)
+			if err != nil && !errdefs.IsInvalidArgument(err) {
+				t.Errorf("class of %v", err)
+			}
+			if b, err := os.ReadFile(filepath.Join(outside, "kept")); string(b) != "kept" || err != nil {
+				t.Errorf("file outside: %q, %v", b, err)
+			}
+			if st := lstat(t, outside, "kept"); st.Nlink != 1 {
+				t.Error("file outside has another link")
+			}
+			if after := lstat(t, outside); after.Mtim != before.Mtim || after.Mode != before.Mode || after.Uid != before.Uid {
+				t.Error("directory outside has changed")
+			}
+		})
+	}
+}
+
+func TestUnpackLimits(t *testing.T) {
+	many := make([]imagetest.Entry, 30)
+	for i := range many {
+		many[i] = imagetest.File(strings.Repeat("x", i+1), "")
+	}
+	deep := imagetest.File(strings.Repeat("d/", 30)+"f", "")
+	big := imagetest.File("big", strings.Repeat("b", 100<<10))
+	owner := imagetest.File("f", "")
+	owner.Uid = -1
+	for name, c := range map[string]struct {
+		entries []imagetest.Entry
+		limits  Limits
+		is      func(error) bool
+	}{
+		"entries":         {many, Limits{Entries: 29, Bytes: 1 << 20}, errdefs.IsResourceExhausted},
+		"directories":     {[]imagetest.Entry{deep}, Limits{Entries: 29, Bytes: 1 << 20}, errdefs.IsResourceExhausted},
+		"bytes":           {[]imagetest.Entry{big}, Limits{Entries: 29, Bytes: 64 << 10}, errdefs.IsResourceExhausted},
+		"owner":           {[]imagetest.Entry{owner}, testLimits, errdefs.IsInvalidArgument},
+		"link to nowhere": {[]imagetest.Entry{imagetest.HardLink("h", "none")}, testLimits, errdefs.IsInvalidArgument},
+	} {
+		t.Run(name, func(t *testing.T) {
+			layer := imagetest.Gzip(t, imagetest.Tar(t, c.entries...))
+			if _, _, err := unpackBytes(t, layer.Blob, c.limits); !c.is(err) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestUnpackCorrupt(t *testing.T) {
+	good := imagetest.Files(t, imagetest.File("f", strings.Repeat("content ", 1000)))
+	flipped := bytes.Clone(good.Blob)
+	flipped[len(flipped)-6] ^= 1
+	for name, blob := range map[string][]byte{
+		"truncated": good.Blob[:len(good.Blob)-20], "checksum": flipped, "trailing": append(bytes.Clone(good.Blob), "garbage"...),
+		"xz": append([]byte{0xfd, '7', 'z', 'X', 'Z', 0}, make([]byte, 100)...), "not a tar": bytes.Repeat([]byte("no tar "), 200),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, _, err := unpackBytes(t, blob, testLimits); err == nil {
+				t.Error("unpacked")
+			} else if !classed(err) {
+				t.Errorf("no class: %v", err)
+			}
+		})
+	}
+}
+
+// TestUnpackReportsTheSource wants the error of the source, not what it makes
+// of the tar, and wants Abort before anybody waits for the source.
+func TestUnpackReportsTheSource(t *testing.T) {
+	needRoot(t)
+	blob := imagetest.Tar(t, imagetest.File("f", strings.Repeat("x", 1<<20)))
+	dir := t.TempDir()
+	fail := unix.ECONNRESET
+	_, err := unpack(t.Context(), dir, Source{
+		Reader:   io.MultiReader(bytes.NewReader(blob[:1<<19]), failing{fail}),
+		Progress: func(int) {}, Abort: func(error) {},
+	}, testLimits)
+	if !strings.Contains(err.Error(), fail.Error()) || errdefs.IsInvalidArgument(err) {
+		t.Errorf("got %v", err)
+	}
+	r, w := io.Pipe()
+	bad := append(imagetest.Tar(t, imagetest.File("../f", "")), make([]byte, 4*chunkSize)...)
+	go func() { _, _ = w.Write(bad) }() // and then it says no more
+	_, err = unpack(t.Context(), dir, Source{
+		Reader: r, Progress: func(int) {}, Abort: func(err error) { _ = w.CloseWithError(err) },
+	}, testLimits)
+	if !errdefs.IsInvalidArgument(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// FuzzUnpack unpacks whatever comes into a directory beside which nothing may
+// change.
+func FuzzUnpack(f *testing.F) {
+	f.Add(imagetest.Tar(f, imagetest.Symlink("l", "../outside"), imagetest.File("l/f", "x"), imagetest.HardLink("h", "l/kept")))
+	f.Add(imagetest.Tar(f, imagetest.Dir("a"), imagetest.File("a/.wh..wh..opq", ""), imagetest.File(".wh.a", ""), imagetest.File("a/b", "x")))
+	f.Add(imagetest.Files(f, imagetest.File("../../outside/f", "x")).Blob)
+	f.Fuzz(func(t *testing.T, blob []byte) {
+		needRoot(t)
+		parent := t.TempDir()
+		outside := filepath.Join(parent, "outside")
+		if err := os.Mkdir(outside, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(outside, "kept"), []byte("kept"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		before := lstat(t, outside)
+		dir := filepath.Join(parent, "in")
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		_, err := unpack(t.Context(), dir, Source{
+			Reader: bytes.NewReader(blob), Progress: func(int) {}, Abort: func(error) {},
+		}, Limits{Entries: 100, Bytes: 1 << 20})
+		if err != nil && !classed(err) {
+			t.Errorf("no class: %v", err)
+		}
+		if after := lstat(t, outside); after != before && (after.Mtim != before.Mtim || after.Mode != before.Mode || after.Ctim != before.Ctim) {
+			t.Errorf("outside has changed")
+		}
+		if st := lstat(t, outside, "kept"); st.Size != 4 || st.Nlink != 1 {
+			t.Errorf("file outside has changed")
+		}
+		entries, _ := os.ReadDir(parent)
+		if len(entries) != 2 {
+			t.Errorf("new beside the layer: %v", entries)
+		}
+	})
+}
