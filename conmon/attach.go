@@ -8,10 +8,11 @@ import (
 	"io"
 
 	"github.com/criserver/criserver/conmon/wire"
+	"github.com/criserver/criserver/internal/pty"
 )
 
 // Size is that of a terminal, in characters.
-type Size struct{ Width, Height uint16 }
+type Size = pty.Size
 
 // AttachOptions are the streams to join with a container's; nil ones are left
 // out.
@@ -20,6 +21,9 @@ type AttachOptions struct {
 	Stdout, Stderr io.Writer
 	// Resize brings new terminal sizes until it is closed.
 	Resize <-chan Size
+	// Attached, if set, is called once the streams are joined: what the
+	// container writes from then on is seen.
+	Attached func()
 }
 
 // ErrCut says that the monitor ended an attach before the container's end: the
@@ -45,6 +49,9 @@ func Attach(ctx context.Context, runDir string, opts AttachOptions) (exitCode in
 	q := wire.Request{Op: wire.OpAttach, Stdin: opts.Stdin != nil, Stdout: opts.Stdout != nil, Stderr: opts.Stderr != nil}
 	if err := c.ask(q); err != nil {
 		return 0, fmt.Errorf("attach: %w", err)
+	}
+	if opts.Attached != nil {
+		opts.Attached()
 	}
 	if opts.Stdin != nil {
 		go sendStdin(c, opts.Stdin)
@@ -113,10 +120,10 @@ func receive(c *conn, stdout, stderr io.Writer) (int32, error) {
 			return 0, ErrCut
 		}
 		if err != nil {
-			if err = c.why(err); c.ctx.Err() == nil {
-				err = errors.Join(ErrCut, err) // as a reset is when the monitor is killed
+			if c.ended() == nil {
+				return 0, errors.Join(ErrCut, err) // as a reset is when the monitor is killed
 			}
-			return 0, err
+			return 0, c.why(err)
 		}
 		switch payload := b[1:n]; wire.Frame(b[0]) {
 		case wire.FrameStdout:

@@ -6,12 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -310,3 +313,46 @@ func openFDs(t *testing.T) int {
 	}
 	return len(dir)
 }
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// dial connects to the control socket without the client.
+func (b *bed) dial() int {
+	b.t.Helper()
+	dir, err := os.Open(b.spec.RunDir)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer dir.Close()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/ctl", dir.Fd())}); err != nil {
+		b.t.Fatal(err)
+	}
+	return fd
+}
+
+// writer makes the container one that writes lines, see writeLines.
+func (b *bed) writer(total, chunk int) {
+	b.spec.RuntimeEnv = append(b.spec.RuntimeEnv,
+		fmt.Sprintf("FAKE_SCRIPT=unset %s; exec env '%s=%d %d' %s", fakeEnv, writerEnv, total, chunk, b.spec.Runtime[0]))
+}
+
+// attachStdin attaches with an input that never says anything.
+func (b *bed) attachStdin(a *attached, stdout io.Writer) {
+	r, w := io.Pipe()
+	b.t.Cleanup(func() { w.Close() })
+	a.run(b, conmon.AttachOptions{Stdin: r, Stdout: stdout})
+}
+
+// counter counts what is written to it.
+type counter struct{ n atomic.Int64 }
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.n.Add(int64(len(p)))
+	return len(p), nil
+}
+
+func (c *counter) load() int64 { return c.n.Load() }

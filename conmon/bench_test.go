@@ -34,7 +34,7 @@ func writeLines() int {
 }
 
 // cpuSeconds is the processor time that a process has used.
-func cpuSeconds(b *testing.B, pid int) float64 {
+func cpuSeconds(b testing.TB, pid int) float64 {
 	b.Helper()
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -66,8 +66,7 @@ func BenchmarkLog(b *testing.B) {
 func benchLog(tb *testing.B, total, chunk int) float64 {
 	tb.StopTimer()
 	b := newBed(tb)
-	b.spec.RuntimeEnv = append(b.spec.RuntimeEnv,
-		fmt.Sprintf("FAKE_SCRIPT=unset %s; exec env '%s=%d %d' %s", fakeEnv, writerEnv, total, chunk, b.spec.Runtime[0]))
+	b.writer(total, chunk)
 	b.create()
 	const prefix = len("2006-01-02T15:04:05.000000000Z stdout F ")
 	want := int64(total/100) * int64(100+prefix)

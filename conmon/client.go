@@ -69,11 +69,11 @@ func ask(ctx context.Context, runDir string, q wire.Request) error {
 }
 
 // conn is a connection to a monitor. Each Read and Write is one packet. It is
-// cut when its context ends.
+// cut when the context that it was made for ends.
 type conn struct {
 	*net.UnixConn
-	ctx  context.Context // of the one call that the connection is made for
-	stop func() bool
+	ended func() error // the context's error, nil before its end
+	stop  func() bool
 }
 
 // dial connects to the control socket in runDir, by way of the open directory,
@@ -91,7 +91,7 @@ func dial(ctx context.Context, runDir string) (*conn, error) {
 		return nil, fmt.Errorf("connect to monitor: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
-	return &conn{c.(*net.UnixConn), ctx, stop}, nil
+	return &conn{c.(*net.UnixConn), func() error { return context.Cause(ctx) }, stop}, nil
 }
 
 // Close ends the connection.
@@ -102,8 +102,8 @@ func (c *conn) Close() error {
 
 // why puts the end of the context, if it was that, in the place of err.
 func (c *conn) why(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) && c.ctx.Err() != nil {
-		return context.Cause(c.ctx)
+	if ended := c.ended(); ended != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		return ended
 	}
 	return err
 }

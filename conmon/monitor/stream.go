@@ -78,12 +78,12 @@ func (s *stream) ready(uint32) {
 	if s.tty {
 		// A terminal gives little at once.
 		for reads := 1; n > 0 && reads < 16; reads++ {
-			n, _ = s.pump()
+			n, end = s.pump()
 		}
 		if n > 0 {
 			s.m.poll.set(s.fd, s.interest())
 		}
-		return
+		end = end && s.m.recorded
 	}
 	if end {
 		s.finish()
@@ -118,7 +118,7 @@ func (s *stream) deliver(data []byte) {
 func (s *stream) drain() {
 	for moved := 0; s.open() && moved <= s.size; {
 		n, end := s.pump()
-		if end && !s.tty {
+		if end {
 			s.finish()
 		}
 		if n == 0 {

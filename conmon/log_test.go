@@ -1,0 +1,144 @@
+package conmon_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/conmon"
+)
+
+// Under a fast writer, rotation loses no line, splits none, and what comes
+// after a reopen is in the new file.
+func TestRotationLosesNothing(t *testing.T) {
+	const lines = 400_000
+	script := fmt.Sprintf("i=0; while [ $i -lt %d ]; do i=$((i+1)); echo line $i; done; echo done >&2", lines)
+	b := runScript(t, "exec /bin/busybox sh -c '"+script+"'", nil)
+	b.start()
+	var files []string
+	for n := 0; ; n++ {
+		if _, err := os.Stat(b.spec.ExitFile); err == nil {
+			break
+		}
+		old := fmt.Sprintf("%s.%d", b.spec.LogPath, n)
+		if err := os.Rename(b.spec.LogPath, old); err != nil {
+			t.Fatal(err)
+		}
+		err := conmon.ReopenLog(t.Context(), b.spec.RunDir)
+		files = append(files, old)
+		if err != nil {
+			break // the container has ended meanwhile
+		}
+		before, _ := os.Stat(old)
+		time.Sleep(time.Millisecond)
+		if after, _ := os.Stat(old); after.Size() != before.Size() {
+			t.Errorf("%s grew after the reopen", old)
+		}
+	}
+	b.exit()
+	if b.exists("log") {
+		files = append(files, b.spec.LogPath)
+	}
+	var all []entry
+	for _, f := range files {
+		all = append(all, b.log(f)...)
+	}
+	t.Log(len(files), "files")
+	want := 0
+	for _, line := range strings.Split(strings.TrimSuffix(text(all, "stdout"), "\n"), "\n") {
+		if want++; line != fmt.Sprintf("line %d", want) {
+			t.Fatalf("line %d is %q", want, line)
+		}
+	}
+	if want != lines || text(all, "stderr") != "done\n" {
+		t.Errorf("%d lines, want %d; stderr %q", want, lines, text(all, "stderr"))
+	}
+}
+
+// A failed reopen leaves the old log in use.
+func TestReopenFails(t *testing.T) {
+	b := runScript(t, "while ! [ -e go ]; do sleep 0.01; done; echo last", nil)
+	b.start()
+	old := b.spec.LogPath + ".old"
+	if err := os.Rename(b.spec.LogPath, old); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/etc/passwd", b.spec.LogPath); err != nil {
+		t.Fatal(err)
+	}
+	if err := conmon.ReopenLog(t.Context(), b.spec.RunDir); err == nil {
+		t.Error("a link was opened")
+	}
+	touch(b.spec.RunDir + "/go")
+	b.exit()
+	if got := text(b.log(old), "stdout"); got != "last\n" {
+		t.Errorf("the old log has %q", got)
+	}
+}
+
+func TestReopenErrors(t *testing.T) {
+	b := runScript(t, "sleep 1000", func(s *conmon.Spec) { s.LogPath = "" })
+	if err := conmon.ReopenLog(t.Context(), b.spec.RunDir); err == nil || !strings.Contains(err.Error(), "no log") {
+		t.Errorf("without a log: %v", err)
+	}
+	if err := conmon.ReopenLog(t.Context(), b.dir); err == nil {
+		t.Error("without a monitor: no error")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := conmon.ReopenLog(ctx, b.spec.RunDir); err == nil {
+		t.Error("after the context's end: no error")
+	}
+}
+
+// A full disk costs log lines and nothing else, and the log says how much.
+func TestFullDisk(t *testing.T) {
+	needRoot(t)
+	b := newBed(t)
+	disk := filepath.Join(b.dir, "disk")
+	if err := os.Mkdir(disk, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skip("mount: ", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(disk, 0) })
+	b.spec.LogPath = filepath.Join(disk, "log")
+	b.spec.RuntimeEnv = append(b.spec.RuntimeEnv, "FAKE_SCRIPT=i=0; while [ $i -lt 40000 ]; do i=$((i+1)); echo line $i; done; echo x >"+
+		b.dir+"/full; while ! [ -e "+b.dir+"/go ]; do sleep 0.01; done; echo again; exit 3")
+	b.create()
+	b.start()
+	b.eventually("the end of the writing", func() bool { return b.exists("full") })
+	old := b.spec.LogPath + ".old"
+	if err := os.Rename(b.spec.LogPath, old); err != nil {
+		t.Fatal(err)
+	}
+	first := b.log(old) // no torn entry
+	if err := conmon.ReopenLog(t.Context(), b.spec.RunDir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(old); err != nil {
+		t.Fatal(err)
+	}
+	touch(b.dir + "/go")
+	e := b.exit()
+	if e.ExitCode != 3 || e.LogLost == 0 {
+		t.Errorf("exit record %+v", e)
+	}
+	rest := b.log(b.spec.LogPath)
+	if len(first) == 0 || first[len(first)-1].text != fmt.Sprintf("line %d", len(first)) {
+		t.Errorf("the first log ends with %q, its entry %d", first[len(first)-1], len(first))
+	}
+	if got := text(rest, "stderr"); !strings.Contains(got, fmt.Sprintf("%d bytes of log were lost", e.LogLost)) {
+		t.Errorf("the log says %q", got)
+	}
+	if got := text(rest, "stdout"); !strings.HasSuffix(got, "again\n") {
+		t.Errorf("the log has %q", got)
+	}
+}

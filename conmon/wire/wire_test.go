@@ -1,0 +1,148 @@
+package wire
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+var odd = []string{"", "plain", `quote " and \ slash`, "line\nbreak\ttab\x00\x1f\x7f", "é 世界 😀", "\xff\xfe broken", "</script>&"}
+
+func TestSpecFromJSON(t *testing.T) {
+	for _, s := range odd {
+		want := Spec{
+			Version: Version, ID: s, RunDir: "/run/" + s, Bundle: s, ExitFile: s, Runtime: []string{s, "b"}, CreateArgs: []string{"a", s, "c"},
+			RuntimeEnv: []string{"A=" + s}, LogPath: s, Terminal: true, Stdin: true, StdinOnce: true,
+		}
+		b, err := json.Marshal(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What encoding/json itself makes of it, as it replaces broken UTF-8.
+		want = Spec{}
+		if err := json.Unmarshal(b, &want); err != nil {
+			t.Fatal(err)
+		}
+		got, err := DecodeSpec(b)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v", b, got, err)
+		}
+	}
+}
+
+// Every field of the types that cross in that direction is known to the decoder:
+// a field that was added and forgotten would stay at zero.
+func TestEveryFieldIsDecoded(t *testing.T) {
+	var spec Spec
+	fill(reflect.ValueOf(&spec).Elem())
+	b, _ := json.Marshal(spec)
+	if got, err := DecodeSpec(b); err != nil || !reflect.DeepEqual(got, spec) {
+		t.Errorf("spec: %+v, %v", got, err)
+	}
+	var q Request
+	fill(reflect.ValueOf(&q).Elem())
+	b, _ = json.Marshal(q)
+	if got, err := DecodeRequest(b); err != nil || got != q {
+		t.Errorf("request: %+v, %v", got, err)
+	}
+	var e Exit
+	fill(reflect.ValueOf(&e).Elem())
+	var got Exit
+	if err := json.Unmarshal(AppendExit(nil, &e), &got); err != nil || got != e {
+		t.Errorf("exit: %+v, %v", got, err)
+	}
+}
+
+// fill gives every field a value that is not zero.
+func fill(v reflect.Value) {
+	for i := range v.NumField() {
+		switch f := v.Field(i); f.Kind() {
+		case reflect.String:
+			f.SetString(v.Type().Field(i).Name)
+		case reflect.Bool:
+			f.SetBool(true)
+		case reflect.Int, reflect.Int32, reflect.Int64:
+			f.SetInt(int64(i + 1))
+		case reflect.Uint16:
+			f.SetUint(uint64(i + 1))
+		case reflect.Slice:
+			f.Set(reflect.ValueOf([]string{v.Type().Field(i).Name, "more"}))
+		default:
+			panic("a kind that this test does not know: " + f.Kind().String())
+		}
+	}
+}
+
+func TestAnswers(t *testing.T) {
+	for _, s := range append(odd, strings.Repeat("\x01é\n", 5000)) {
+		b := AppendStarted(nil, 42, 1<<63, s)
+		if len(b) > MaxStarted {
+			t.Errorf("answer of %d bytes", len(b))
+		}
+		var started struct {
+			Init struct {
+				PID   int    `json:"pid"`
+				Start uint64 `json:"start"`
+			} `json:"init"`
+			Error string `json:"error"`
+		}
+		if err := json.Unmarshal(b, &started); err != nil {
+			t.Errorf("%s: %v", b, err)
+		}
+		if started.Init.PID != 42 || started.Init.Start != 1<<63 || !strings.HasPrefix(string([]rune(s)), started.Error) || (started.Error == "") != (s == "") {
+			t.Errorf("%s: %+v", b, started)
+		}
+		var reply Reply
+		if err := json.Unmarshal(AppendReply(nil, s), &reply); err != nil || (reply.Error == "") != (s == "") {
+			t.Errorf("reply %q: %+v, %v", s, reply, err)
+		}
+	}
+}
+
+func TestLogLine(t *testing.T) {
+	tests := []struct{ line, level, msg string }{
+		{`{"level":"error","msg":"a \"b\" \u00e9 \ud83d\ude00","time":"2026"}`, "error", `a "b" é 😀`},
+		{` { "nested" : {"msg":[1,-2.5e3,null,{"x":[]}], "t":true} , "msg" : "m" } `, "", "m"},
+		{`{}`, "", ""},
+	}
+	for _, tt := range tests {
+		level, msg, err := DecodeLogLine([]byte(tt.line))
+		if err != nil || level != tt.level || msg != tt.msg {
+			t.Errorf("%s: %q, %q, %v", tt.line, level, msg, err)
+		}
+	}
+	for _, bad := range []string{``, `x`, `{`, `{"msg"`, `{"msg":`, `{"msg":"`, `{"msg":"a}`, `{"msg":"\u12"}`, `{"msg":"\x"}`, `{"a":1}x`, `[]`, `{"a":nul}`, `{"msg":"` + "\x01" + `"}`, `{"a":` + strings.Repeat("[", 100)} {
+		if _, _, err := DecodeLogLine([]byte(bad)); err == nil {
+			t.Errorf("%s: no error", bad)
+		}
+	}
+}
+
+// What encoding/json takes is taken with the same result, and nothing crashes.
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"op":"resize","width":80,"height":24,"stdin":true,"x":{"y":[1,2,"\ud800\u0041"]}}`))
+	f.Add([]byte(`{"level":"error","msg":"a\n\"b\"\\"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, _ = DecodeSpec(b)
+		_, _ = DecodeRequest(b)
+		level, msg, err := DecodeLogLine(b)
+		var want struct {
+			Level, Msg *string
+		}
+		if err != nil || json.Unmarshal(b, &want) != nil {
+			return
+		}
+		// encoding/json also takes other cases of the keys, and the last of
+		// several: comparable only when each occurs once.
+		if strings.Count(strings.ToLower(string(b)), "level") != 1 || strings.Count(strings.ToLower(string(b)), "msg") != 1 {
+			return
+		}
+		if strings.Contains(string(b), `"level"`) && want.Level != nil && *want.Level != level {
+			t.Errorf("level %q, want %q", level, *want.Level)
+		}
+		if strings.Contains(string(b), `"msg"`) && want.Msg != nil && *want.Msg != msg {
+			t.Errorf("msg %q, want %q", msg, *want.Msg)
+		}
+	})
+}
