@@ -23,7 +23,7 @@ die() { printf '\n%sThe tour ends here: %s%s\n' "$red" "$*" "$off" >&2; exit 1; 
 
 # show prints a command as one would type it, runs it, and prints what it printed; `out` keeps that.
 show() {
-  printf '  $ %s\n' "$(shorten "$*")"
+  printf '  $%s\n' "$(shorten "$(for a in "$@"; do case $a in *[\ \;\>]*) printf " '%s'" "$a" ;; *) printf ' %s' "$a" ;; esac; done)")"
   out=$("$@" 2>&1) || { printf '%s\n' "$out" | sed 's/^/    /'; die "$1 failed"; }
   if [ -n "$out" ]; then shorten "$out" | sed 's/^/    /'; fi
 }
@@ -34,7 +34,13 @@ shorten() { printf '%s\n' "$1" | sed -E "s#$bin/##g; s#$work#\$W#g; s#\b([0-9a-f
 # has checks that what was shown last contains something.
 has() { case $out in *"$1"*) ;; *) die "expected to see \"$1\"${2:+ ($2)}" ;; esac; }
 
-page() { curl -sS --max-time 5 --retry 20 --retry-connrefused --retry-delay 0 --retry-max-time 10 "$1"; }
+# page fetches one, and waits for a server that has only just been started. headlines is what one sees of it at a glance.
+page() { command curl -sS --max-time 5 --retry 50 --retry-connrefused --retry-delay 0 --retry-max-time 10 "$1"; }
+headlines() { grep -i -m2 -o -e '<title>.*</title>' -e '<h1>.*</h1>' || printf '(a page without headlines)\n'; }
+curl() { page "$1" >"$work/page" || return; headlines <"$work/page"; }
+
+# options prints the options of a mount one a line.
+findmnt() { command findmnt -n -o FSTYPE,OPTIONS "$1" | tr ',' '\n' | grep -v -e relatime -e uuid; }
 
 # --- the stage -------------------------------------------------------------------------------------------------------------------
 
@@ -116,7 +122,7 @@ start_daemon() {
 }
 
 # ours lists the processes that have to do with this tour, by the directory in their command lines or by their cgroup.
-ours() { grep -l -s -F -e "$work" -e "$(basename "$work")" /proc/[0-9]*/{cmdline,cgroup} 2>/dev/null | cut -d/ -f3 | sort -un | grep -v -x -e $$ -e "$registry_pid" || true; }
+ours() { grep -l -s -F -f <(basename "$work") /proc/[0-9]*/{cmdline,cgroup} 2>/dev/null | cut -d/ -f3 | sort -un | grep -v -x -e $$ -e "$registry_pid" || true; }
 
 # clean takes everything down however far the tour came.
 clean() {
@@ -132,8 +138,8 @@ clean() {
     [ -z "$registry_pid" ] || kill "$registry_pid" 2>/dev/null
     sleep 0.2
     ip link del "$bridge" 2>/dev/null
-    tables_of_ours | while read -r t; do nft delete "$t"; done
-    echo "$forward" >/proc/sys/net/ipv4/ip_forward
+    tables_of_ours | while read -r t; do nft delete $t; done
+    [ "$(cat /proc/sys/net/ipv4/ip_forward)" = "$forward" ] || echo "$forward" >/proc/sys/net/ipv4/ip_forward
     grep -F " $work" /proc/self/mountinfo | cut -d' ' -f5 | sort -r | while read -r m; do umount -l "$m" 2>/dev/null; done
     find /sys/fs/cgroup -depth -type d -path "*$(basename "$work")*" -exec rmdir {} \; 2>/dev/null
     rm -rf "$work"
@@ -141,8 +147,8 @@ clean() {
   exit $status
 }
 
-# tables_of_ours are the nft tables of the CNI plugins that were not there before.
-tables_of_ours() { nft list tables | grep -E ' cni_(hostport|plugins_masquerade)$' | grep -v -x -F "${tables:-none}"; }
+# tables_of_ours are the nft tables that were made for the tour's network, by the daemon or by CNI plugins.
+tables_of_ours() { nft list tables | grep -E -e "_$bridge\$" -e ' cni_(hostport|plugins_masquerade)$' | grep -v -x -F "${tables:-none}"; }
 
 # --- the tour --------------------------------------------------------------------------------------------------------------------
 
@@ -173,10 +179,26 @@ fi
 step "3. A pod"
 note "What docker run does before it starts a process: a network namespace, a cable, an address, a host port."
 cat >"$work/pod/pod.json" <<E
-{ "metadata": { "name": "web", "namespace": "demo", "uid": "demo-web" }, "hostname": "web", "log_directory": "$work/logs",
+{
+  "metadata": { "name": "web", "namespace": "demo", "uid": "demo-web" }, "hostname": "web",
+  "log_directory": "$work/logs",
   "port_mappings": [{ "container_port": $port, "host_port": $hostport }],
-  "linux": { "cgroup_parent": "/$(basename "$work")/web", "security_context": { "namespace_options": { "pid": 1 } } } }
+  "linux": {
+    "cgroup_parent": "/$(basename "$work")/web",
+    "security_context": { "namespace_options": { "pid": 1 } }
+  }
+}
 E
+container_json() { # name, further fields
+  cat <<E
+{
+  "metadata": { "name": "$1" }, "image": { "image": "$image" }, "log_path": "$1.log", ${2:-}
+  "labels": { "io.kubernetes.pod.name": "web", "io.kubernetes.pod.namespace": "demo" },
+  "linux": {}
+}
+E
+}
+show cat "$work/pod/pod.json"
 show crictl runp "$work/pod/pod.json"
 pod=$out
 show crictl pods
@@ -185,35 +207,34 @@ address=$(crictl inspectp -o json "$pod" | jq -r .status.network.ip)
 
 step "4. A container"
 note "Image + pod + command. The container joins the pod's namespaces."
-cat >"$work/pod/nginx.json" <<E
-{ "metadata": { "name": "server" }, "image": { "image": "$image" }, "log_path": "server.log", "linux": {} }
-E
-show crictl create "$pod" "$work/pod/nginx.json" "$work/pod/pod.json"
+container_json server >"$work/pod/server.json"
+show crictl create "$pod" "$work/pod/server.json" "$work/pod/pod.json"
 container=$out
 show crictl start "$container"
 show crictl ps
 has Running
 pid=$(crictl inspect -o json "$container" | jq -r .info.pid)
+show curl "http://$address:$port"
 show ps -o pid,ppid,user,args --forest -p "$pid,$(ps -o ppid= -p "$pid" | tr -d ' '),$(pgrep -d, -P "$pid" || echo "$pid")"
-note "Its parent is not the daemon but a monitor of its own, which is why the daemon may die."
+note "Its parent is not the daemon ($daemon_pid) but a monitor of its own, which is why the daemon may die."
 
 step "5. The page"
 note "Over the pod's own address, which only this machine knows:"
-show page "http://$address:$port"
-first=$(printf '%s\n' "$out" | grep -i -m1 -o '<title>.*</title>' || printf '%s\n' "$out" | head -1)
-note "Over the host port, as docker run -p $hostport:$port:"
-page "http://127.0.0.1:$hostport" >"$work/page" || die "no answer on 127.0.0.1:$hostport"
-grep -q -F "$first" "$work/page" || die "the host port serves another page"
-good "http://127.0.0.1:$hostport serves the same: $first"
-show crictl logs "$container"
+show curl "http://$address:$port"
+first=$out
+note "Over the host port, as with docker run -p $hostport:$port:"
+show curl "http://127.0.0.1:$hostport"
+has "$first" "both ways lead to one page"
+note "What the server wrote to its standard output, and a command run beside it:"
+show crictl logs --tail 3 "$container"
 show crictl exec --sync "$container" sh -c 'hostname; id; ls -l /proc/1/exe'
 has web
 
 step "6. The network, as it was made"
-note "One end of a veth pair is eth0 in the pod's namespace …"
-netns=$(crictl inspectp -o json "$pod" | jq -r '.info.netns // .info.runtimeSpec.linux.namespaces[]? // empty' 2>/dev/null | head -1)
-[ -n "$netns" ] || netns=$(find "$work/run/ns/$pod" -name net)
-show nsenter --net="$netns" ip -brief addr show
+note "One end of a veth pair is eth0 in the pod's network namespace, which has no process of its own to hold it …"
+netns=$(find "$work/run/ns/$pod" -name net)
+[ -n "$netns" ] || die "no network namespace pinned for the pod"
+show nsenter --net="$netns" ip -brief addr
 has "$address"
 show nsenter --net="$netns" ip route
 note "… the other end is plugged into a bridge, which is the pod's gateway …"
@@ -221,45 +242,53 @@ show ip -brief link show master "$bridge"
 veth=$(printf '%s' "$out" | sed 's/@.*//')
 [ -n "$veth" ] || die "nothing is plugged into the bridge"
 show ip -brief addr show dev "$bridge"
-note "… and the firewall sends the host port to the pod, and what leaves the pod's network out under the machine's address:"
-show nft list table ip cni_hostport
+note "… and the firewall turns the host port to the pod, and hides the pod's address behind the machine's on the way out:"
+show nft list chain ip cni_hostport hostports
 has "dnat to $address:$port"
+show nft list table $(nft list tables | grep -m1 masquerade | cut -d' ' -f2-)
+has masquerade
 
 step "7. The file system"
-note "The image's layers, read-only, under one directory of the container's own: an overlay mount."
-grep -F " $work" /proc/self/mountinfo | grep -F ' overlay ' >"$work/overlay" || die "no overlay mount"
-show findmnt -n -o FSTYPE,OPTIONS "$(cut -d' ' -f5 "$work/overlay" | head -1)"
+note "The image's layers, read-only, under one writable directory of the container's own: an overlay mount."
+rootfs=$(grep -F " overlay " /proc/self/mountinfo | cut -d' ' -f5 | grep -F "$work" | head -1)
+[ -n "$rootfs" ] || die "no overlay mount"
+show findmnt "$rootfs"
 has upperdir=
-upper=$(printf '%s' "$out" | grep -o 'upperdir=[^,]*' | cut -d= -f2)
+upper=$(printf '%s' "$out" | sed -n 's/^upperdir=//p')
+index=/usr/share/nginx/html/index.html
+[ -z "${DEMO_IMAGE:-}" ] || index=/hello.html
 note "What is written goes to that one directory, and the image stays what it was:"
-show crictl exec --sync "$container" sh -c 'echo "written in the container" > /hello && rm /usr/share/nginx/html/index.html && ls /hello'
-show find "$upper" -newer "$work/page" -not -type d -printf '%M %P\n'
-has hello
+show crictl exec --sync "$container" sh -c "echo \"<title>Changed in this container</title>\" > $index"
+show find "$upper" -path "*$index" -printf '%M %s bytes  %P\n'
+has "${index#/}"
+if [ -z "${DEMO_IMAGE:-}" ]; then
+  show curl "http://127.0.0.1:$hostport"
+  has "Changed in this container"
+fi
 note "A second container of the same image does not see it:"
-sed 's/"server"/"second"/; s/server.log/second.log/; s/"linux"/"command": ["sleep", "1000"], "linux"/' "$work/pod/nginx.json" >"$work/pod/second.json"
+container_json second '"command": ["sh", "-c", "trap exit TERM; sleep 1000 & wait"],' >"$work/pod/second.json"
 show crictl create "$pod" "$work/pod/second.json" "$work/pod/pod.json"
 second=$out
 show crictl start "$second"
-show crictl exec --sync "$second" sh -c 'ls /hello 2>&1; ls /usr/share/nginx/html'
-has "No such file"
-has index.html
+show crictl exec --sync "$second" sh -c "grep -o -s \"<title>.*</title>\" $index || true"
+case $out in *Changed*) die "the second container sees what the first one wrote" ;; esac
 good "copy-on-write: changes are one container's own"
 
 step "8. The daemon is killed"
-note "As an out-of-memory kill or a crash would. The container is not its child."
+note "As an out-of-memory kill or a crash would. The containers are not its children."
+before=$(page "http://127.0.0.1:$hostport" | sha256sum)
 show kill -9 "$daemon_pid"
 while kill -0 "$daemon_pid" 2>/dev/null; do sleep 0.05; done
-code=$(curl -s -o /dev/null -w '%{http_code}' --max-time 5 "http://127.0.0.1:$hostport") || die "the page went away with the daemon"
-good "without a daemon, 127.0.0.1:$hostport still answers (HTTP $code)"
+show curl "http://127.0.0.1:$hostport"
+good "without a daemon the page is still served"
 start_daemon
-good "started again; it finds what runs:"
+note "Started again, it finds what runs:"
 show crictl ps
 has "${container:0:13}" "the same container"
 has "${second:0:13}" "the second container"
 [ "$(crictl inspect -o json "$container" | jq -r .info.pid)" = "$pid" ] || die "another process than before"
-show crictl exec --sync "$container" cat /hello
-has "written in the container"
-good "same id, same process $pid, same files"
+[ "$(page "http://127.0.0.1:$hostport" | sha256sum)" = "$before" ] || die "another page than before"
+good "same id, same process $pid, same files, same page"
 
 step "9. And all of it gone"
 show crictl stopp "$pod"
@@ -271,7 +300,7 @@ for _ in $(seq 100); do kill -0 "$daemon_pid" 2>/dev/null || break; sleep 0.1; d
 kill -0 "$daemon_pid" 2>/dev/null && die "the daemon does not stop"
 daemon_pid=
 gone() { [ -z "$2" ] || die "left behind, $1: $2"; good "no $1"; }
-gone processes "$(for p in $(ours); do tr '\0' ' ' <"/proc/$p/cmdline"; echo; done)"
+gone processes "$(for p in $(ours); do ps -o pid=,args= -p "$p" || true; done)"
 gone "mounts" "$(grep -F " $work" /proc/self/mountinfo | grep -v -F " $work/run " | cut -d' ' -f5 || true)"
 gone "network namespaces" "$(find "$work/run" -path '*ns*' -name net)"
 gone "veth pairs" "$(ip -o link show "$veth" 2>/dev/null || true)$(ip -o link show master "$bridge")"
@@ -279,4 +308,5 @@ gone "firewall rules for the pod" "$(nft list ruleset | grep -F -e "$pod" -e "$a
 gone "cgroups of pods or containers" "$(find /sys/fs/cgroup -mindepth 2 -type d -path "*$(basename "$work")*" | grep -E '[0-9a-f]{64}' || true)"
 gone "addresses in use" "$(find "$work/run/leases" -name '[0-9]*' 2>/dev/null)"
 gone "layers, images or containers on disk" "$(find "$work/root" "$work/run" -regextype posix-extended -regex '.*/[0-9a-f]{64}.*' 2>/dev/null)"
+note "The bridge and the network's own rules stay for the next pod; the tour takes them away now."
 printf '\n%sThat was all of it.%s\n' "$bold" "$off"
