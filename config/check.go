@@ -91,7 +91,6 @@ func (c *Config) checkImage(k *checker) {
 
 func (c *Config) checkDefaults(k *checker) {
 	k.positive("pod.shm_size", c.Pod.ShmSize)
-	k.must(c.Pod.StopGrace >= 0, "pod.stop_grace", "must not be negative, is %s", c.Pod.StopGrace)
 	k.path("monitor.path", c.Monitor.Path, true)
 	k.path("monitor.cgroup", c.Monitor.Cgroup, true)
 	k.must(c.Monitor.Cgroup != "/", "monitor.cgroup", "must not be the root cgroup")

@@ -56,9 +56,8 @@ type Image struct {
 
 // Pod sets what pod sandboxes get and may have.
 type Pod struct {
-	AllowedSysctls []string      `toml:"allowed_sysctls"`
-	ShmSize        int64         `toml:"shm_size"`
-	StopGrace      time.Duration `toml:"stop_grace"`
+	AllowedSysctls []string `toml:"allowed_sysctls"`
+	ShmSize        int64    `toml:"shm_size"`
 }
 
 // Container sets what containers get that do not ask for anything else.
@@ -104,7 +103,6 @@ func Default() Config {
 		Pod: Pod{
 			AllowedSysctls: []string{"kernel.shm*", "kernel.msg*", "kernel.sem", "fs.mqueue.*", "net.*"},
 			ShmSize:        64 << 20,
-			StopGrace:      10 * time.Second,
 		},
 		Container: Container{
 			Capabilities: []string{

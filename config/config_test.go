@@ -26,14 +26,14 @@ func TestFilesDropInsAndFlagsInOrder(t *testing.T) {
 	write(t, file+".d/20.toml", "root = \"/c\"\n[runtimes.special]\nroot = \"/run/s\"\n")
 	write(t, file+".d/10.toml", "root = \"/b\"\n[image]\nprogress_window = \"5s\"\n")
 	write(t, file+".d/ignored.txt", "nonsense")
-	c, err := Load(Source{File: file, Flags: map[string]string{"log_level": "error", "cni.bin_dirs": "/p,/q", "image.max_layers": "7", "pod.stop_grace": "3s"}})
+	c, err := Load(Source{File: file, Flags: map[string]string{"log_level": "error", "cni.bin_dirs": "/p,/q", "image.max_layers": "7", "pod.shm_size": "3"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Default()
 	want.Root, want.LogLevel, want.Socket = "/c", "error", "/run/criserver/criserver.sock"
 	want.CNI.ConfDirs, want.CNI.BinDirs = []string{"/x", "/y"}, []string{"/p", "/q"}
-	want.Image.ProgressWindow, want.Image.MaxLayers, want.Pod.StopGrace = 5*time.Second, 7, 3*time.Second
+	want.Image.ProgressWindow, want.Image.MaxLayers, want.Pod.ShmSize = 5*time.Second, 7, 3
 	want.Runtimes = map[string]Runtime{"special": {Path: "/bin/s", Type: "oci", Root: "/run/s", AllowedAnnotations: []string{"a/*"}}}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)

@@ -29,7 +29,6 @@ var help = map[string]string{
 
 	"pod.allowed_sysctls": "Sysctls that pods may set: names, or prefixes ending in *. Only those that the pod's own namespaces confine can be named.",
 	"pod.shm_size":        "Size of a pod's /dev/shm in bytes.",
-	"pod.stop_grace":      "How long the containers of a pod that is stopped may take to end by themselves.",
 
 	"container.capabilities": "Capabilities of containers that ask for nothing else, without CAP_. Requests add to these and drop from them.",
 	"container.pids_limit":   "Limit of processes and threads in one container. 0: none but the pod's.",

@@ -47,7 +47,8 @@ type Config struct {
 	// ShmSize is the size of a pod's /dev/shm in bytes, 64 MiB by default.
 	ShmSize int64
 	// StopGrace is how long containers may take to end by themselves when their
-	// pod is stopped, 10 s by default.
+	// pod is stopped. It is none by default, as the CRI has StopPodSandbox end
+	// them by force: who wants them to end well stops them first.
 	StopGrace time.Duration
 	// SetupTimeout bounds the making of a pod and TeardownTimeout one try to take
 	// it down, without its containers; 2 min each by default.
@@ -67,7 +68,6 @@ func (c Config) withDefaults() Config {
 	}
 	setDefault(&c.CgroupParent, "/criserver")
 	setDefault(&c.ShmSize, 64<<20)
-	setDefault(&c.StopGrace, 10*time.Second)
 	setDefault(&c.SetupTimeout, 2*time.Minute)
 	setDefault(&c.TeardownTimeout, 2*time.Minute)
 	setDefault(&c.Linger, 4*time.Minute)

@@ -31,11 +31,10 @@ func hostIPC(c *cri.PodSandboxConfig) bool {
 	return namespaceOptions(c).GetIpc() == cri.NamespaceMode_NODE
 }
 
-// sharesPID is asked for explicitly only: without security context there is
-// nothing to share a PID namespace for, and a pause would be wasted.
+// sharesPID says whether the pod needs a pause. The kubelet asks for CONTAINER
+// by default.
 func sharesPID(c *cri.PodSandboxConfig) bool {
-	o := namespaceOptions(c)
-	return o != nil && o.Pid == cri.NamespaceMode_POD
+	return namespaceOptions(c).GetPid() == cri.NamespaceMode_POD
 }
 
 func checkSecurity(c *cri.PodSandboxConfig) error {
