@@ -59,8 +59,9 @@ func parseSignal(s string) (unix.Signal, bool) {
 			return unix.Signal(sig), sig >= rtMin && sig <= rtMax
 		}
 	}
-	if name == "SIGCLD" { // an old name that the package does not know
-		return unix.SIGCHLD, true
+	// Second names, which the table does not know.
+	if other, ok := map[string]unix.Signal{"SIGCLD": unix.SIGCHLD, "SIGPOLL": unix.SIGPOLL, "SIGIOT": unix.SIGIOT}[name]; ok {
+		return other, true
 	}
 	sig := unix.SignalNum(name)
 	return sig, sig != 0

@@ -40,19 +40,22 @@ type userFiles struct {
 // readUserFiles reads them without following links out of rootfs. A missing
 // file has no entries.
 func readUserFiles(rootfs string) (userFiles, error) {
-	var f userFiles
-	b, err := readOptional(rootfs, "/etc/passwd")
-	if err == nil {
-		f.users, err = user.ParsePasswdFilter(bytes.NewReader(b), nil)
-	}
+	passwd, err := readOptional(rootfs, "/etc/passwd")
 	if err != nil {
+		return userFiles{}, invalid("the image's /etc/passwd: %v", err)
+	}
+	group, err := readOptional(rootfs, "/etc/group")
+	if err != nil {
+		return userFiles{}, invalid("the image's /etc/group: %v", err)
+	}
+	return parseUserFiles(passwd, group)
+}
+
+func parseUserFiles(passwd, group []byte) (f userFiles, err error) {
+	if f.users, err = user.ParsePasswdFilter(bytes.NewReader(passwd), nil); err != nil {
 		return f, invalid("the image's /etc/passwd: %v", err)
 	}
-	b, err = readOptional(rootfs, "/etc/group")
-	if err == nil {
-		f.groups, err = user.ParseGroupFilter(bytes.NewReader(b), nil)
-	}
-	if err != nil {
+	if f.groups, err = user.ParseGroupFilter(bytes.NewReader(group), nil); err != nil {
 		return f, invalid("the image's /etc/group: %v", err)
 	}
 	return f, nil

@@ -138,10 +138,11 @@ func (c *Chooser) proofBundle(r *Runtime, bundle, id string) error {
 		return err
 	}
 	cgroup, _ := r.CgroupsPath(c.CgroupParent, id)
+	prober := "/" + filepath.Base(c.Prober)
 	res, err := c.Builder.Build(Input{
-		Args: append([]string{"/prober"}, c.ProberArgs...), Env: []string{"PATH=/"}, Cwd: "/", RootFS: rootfs, CgroupsPath: cgroup,
+		Args: append([]string{prober}, c.ProberArgs...), Env: []string{"PATH=/"}, Cwd: "/", RootFS: rootfs, CgroupsPath: cgroup,
 		Namespaces: Namespaces{NewPID: true},
-		Mounts:     []Mount{{Source: c.Prober, Destination: "/prober", ReadOnly: true}},
+		Mounts:     []Mount{{Source: c.Prober, Destination: prober, ReadOnly: true}},
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,140 @@
+package container
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const (
+	testPasswd = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1001::/home/alice:/bin/sh\n1234:x:0:0::/root:/bin/sh\nhuge:x:4294967295:1::/:\n"
+	testGroup  = "root:x:0:\nteam:x:3000:alice\nops:x:3001:bob,alice\nbig:x:4294967295:bob\n"
+)
+
+func accounts(t *testing.T, passwd, group string) userFiles {
+	t.Helper()
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"passwd": passwd, "group": group} {
+		if err := os.WriteFile(filepath.Join(root, "etc", name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := readUserFiles(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestIdentify(t *testing.T) {
+	id := func(v int64) *cri.Int64Value { return &cri.Int64Value{Value: v} }
+	for name, tc := range map[string]struct {
+		sc     *cri.LinuxContainerSecurityContext
+		image  string
+		want   identity
+		reject bool
+	}{
+		"nothing":                  {want: identity{0, 0, []uint32{0}, "/root"}},
+		"image uid":                {image: "1000", want: identity{1000, 1001, []uint32{1001, 3000, 3001}, "/home/alice"}},
+		"image unknown uid":        {image: "77", want: identity{77, 0, []uint32{0}, "/"}},
+		"image name":               {image: "alice", want: identity{1000, 1001, []uint32{1001, 3000, 3001}, "/home/alice"}},
+		"image name:group":         {image: "alice:team", want: identity{1000, 3000, []uint32{3000, 3001}, "/home/alice"}},
+		"image uid:gid":            {image: "77:88", want: identity{77, 88, []uint32{88}, "/"}},
+		"image name:unknown gid":   {image: "alice:88", want: identity{1000, 88, []uint32{88, 3000, 3001}, "/home/alice"}},
+		"image empty group":        {image: "alice:", want: identity{1000, 1001, []uint32{1001, 3000, 3001}, "/home/alice"}},
+		"a number is never a name": {image: "1234", want: identity{1234, 0, []uint32{0}, "/"}},
+		"image unknown name":       {image: "bob", reject: true},
+		"image unknown group":      {image: "alice:nogroup", reject: true},
+		"uid too large":            {image: "4294967296", reject: true},
+		"uid above int32":          {image: "2147483648", reject: true},
+		"uid negative":             {image: "-1", reject: true},
+		"gid too large":            {image: "1:99999999999999999999", reject: true},
+		"uid of passwd too large":  {image: "huge", reject: true},
+		"run_as_user":              {sc: &cri.LinuxContainerSecurityContext{RunAsUser: id(1000)}, image: "root:team", want: identity{1000, 1001, []uint32{1001, 3000, 3001}, "/home/alice"}},
+		"run_as_user and group":    {sc: &cri.LinuxContainerSecurityContext{RunAsUser: id(1000), RunAsGroup: id(5)}, want: identity{1000, 5, []uint32{5, 3000, 3001}, "/home/alice"}},
+		"run_as_username":          {sc: &cri.LinuxContainerSecurityContext{RunAsUsername: "alice"}, want: identity{1000, 1001, []uint32{1001, 3000, 3001}, "/home/alice"}},
+		"run_as_username unknown":  {sc: &cri.LinuxContainerSecurityContext{RunAsUsername: "77"}, reject: true},
+		"run_as_username is uid":   {sc: &cri.LinuxContainerSecurityContext{RunAsUsername: "1000"}, want: identity{1000, 1001, []uint32{1001, 3000, 3001}, "/home/alice"}},
+		"run_as_username colon":    {sc: &cri.LinuxContainerSecurityContext{RunAsUsername: "alice:root"}, reject: true},
+		"supplemental merged":      {sc: &cri.LinuxContainerSecurityContext{RunAsUser: id(1000), SupplementalGroups: []int64{9, 3000}}, want: identity{1000, 1001, []uint32{9, 1001, 3000, 3001}, "/home/alice"}},
+		"supplemental strict": {
+			sc:   &cri.LinuxContainerSecurityContext{RunAsUser: id(1000), SupplementalGroups: []int64{9}, SupplementalGroupsPolicy: cri.SupplementalGroupsPolicy_Strict},
+			want: identity{1000, 1001, []uint32{9, 1001}, "/home/alice"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := accounts(t, testPasswd, testGroup).identify(tc.sc, tc.image)
+			if tc.reject {
+				if !errdefs.IsInvalidArgument(err) {
+					t.Errorf("got %+v, %v", got, err)
+				}
+				return
+			}
+			if err != nil || got.uid != tc.want.uid || got.gid != tc.want.gid || got.home != tc.want.home || !slices.Equal(got.groups, tc.want.groups) {
+				t.Errorf("got %+v, %v; want %+v", got, err, tc.want)
+			}
+		})
+	}
+}
+
+func TestGroupOutOfRange(t *testing.T) {
+	f := accounts(t, "bob:x:5:5::/:\n", testGroup)
+	if _, err := f.identify(nil, "bob"); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestUserFilesAreBounded(t *testing.T) {
+	root := t.TempDir()
+	if _, err := readUserFiles(root); err != nil {
+		t.Errorf("an image without accounts: %v", err)
+	}
+	etc := filepath.Join(root, "etc")
+	if err := os.Mkdir(etc, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	passwd := filepath.Join(etc, "passwd")
+	if err := os.WriteFile(passwd, []byte(strings.Repeat("x:x:1:1::/:\n", maxUserFile/12+1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readUserFiles(root); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("too large: %v", err)
+	}
+	if err := os.Remove(passwd); err != nil {
+		t.Fatal(err)
+	}
+	// A link out of the image is resolved inside it, where there is no such file.
+	outside := filepath.Join(t.TempDir(), "passwd")
+	if err := os.WriteFile(outside, []byte("evil:x:0:0::/:\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, passwd); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := readUserFiles(root); err != nil || len(f.users) != 0 {
+		t.Errorf("read %v, %v", f, err)
+	}
+}
+
+func FuzzIdentify(f *testing.F) {
+	f.Add("alice:team", testPasswd, testGroup)
+	f.Add("0:-0", "a:::::", ":::")
+	f.Fuzz(func(t *testing.T, who, passwd, group string) {
+		files, err := parseUserFiles([]byte(passwd), []byte(group))
+		if err != nil {
+			return
+		}
+		id, err := files.identify(nil, who)
+		if err == nil && (id.uid > maxID || id.gid > maxID || !slices.Contains(id.groups, id.gid)) {
+			t.Errorf("%q: %+v", who, id)
+		}
+	})
+}
