@@ -186,13 +186,13 @@ func TestExecEndsWithItsClient(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		_ = keys.Close()
-		b.pids(m, id, 2) // its shell and sleep
+		b.pids(m, id, 1)
 	}
 	// A writer that fails is a client that left.
 	if _, err := m.Exec(t.Context(), id, sh("while :; do echo x; sleep 0.01; done"), false, Streams{Stdout: broken{}}); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("got %v", err)
 	}
-	b.pids(m, id, 2)
+	b.pids(m, id, 1)
 	for range 1000 {
 		if runtime.NumGoroutine() <= goroutines {
 			return
@@ -277,7 +277,9 @@ func TestAttach(t *testing.T) {
 	// Its input is closed now; that is no reason to refuse anybody.
 	var late buffer
 	lateEnded := make(chan error, 1)
-	go func() { lateEnded <- m.Attach(t.Context(), id, Streams{Stdin: strings.NewReader("x\n"), Stdout: &late}) }()
+	go func() {
+		lateEnded <- m.Attach(t.Context(), id, Streams{Stdin: strings.NewReader("x\n"), Stdout: &late})
+	}()
 	if err := m.Stop(t.Context(), id, 0); err != nil {
 		t.Fatal(err)
 	}

@@ -62,8 +62,12 @@ func (r *Runtime) Exec(ctx context.Context, in ExecInput) (ExecOutput, error) {
 		return ExecOutput{}, fmt.Errorf("%s exec: %w", r.base(), err)
 	}
 	defer out.close()
-	pid, err := r.execStart(ctx, in, out)
-	if err == nil {
+	pid, log, err := r.execStart(ctx, in, [3]*os.File{1: out.writers[0], 2: out.writers[1]})
+	out.started()
+	if err != nil {
+		out.drain()
+		err = r.failed(ctx, "exec", err, log, out.stderr.data)
+	} else {
 		var status syscall.WaitStatus
 		if status, err = await(ctx, pid); err == nil {
 			out.drain()
@@ -76,34 +80,47 @@ func (r *Runtime) Exec(ctx context.Context, in ExecInput) (ExecOutput, error) {
 	return ExecOutput{}, err
 }
 
-// execStart has the runtime start the command and returns its pid.
-func (r *Runtime) execStart(ctx context.Context, in ExecInput, out *execStreams) (int, error) {
+// execStart has the runtime start the command with these as its streams, nil
+// ones being empty, and returns its pid, or how the runtime failed.
+func (r *Runtime) execStart(ctx context.Context, in ExecInput, stdio [3]*os.File, options ...string) (pid int, log []byte, err error) {
 	process, err := json.Marshal(in.Process)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	files, err := r.files(process)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer closeAll(files)
 	pidFile := filepath.Join(in.Dir, "exec-"+rand.Text())
 	defer os.Remove(pidFile)
-	cmd := r.command(ctx, files, []string{"exec", "--detach", "--pid-file", pidFile, "--process", inputPath, in.ID})
-	cmd.Stdout, cmd.Stderr = out.writers[0], out.writers[1]
+	args := append([]string{"exec", "--detach", "--pid-file", pidFile, "--process", inputPath}, options...)
+	cmd := r.command(ctx, files, append(args, in.ID))
+	setStdio(cmd, stdio)
 	cmd.Cancel = func() error { return endTree(cmd.Process) }
 	cmd.WaitDelay = waitAfter
 	err = cmd.Run()
-	out.started()
 	pid, pidErr := readPID(pidFile)
 	if pidErr == nil && (err == nil || ctx.Err() != nil) {
-		return pid, nil // also what was started just as ctx ended: it is to be ended
+		return pid, nil, nil // also what was started just as ctx ended: it is to be ended
 	}
 	if err == nil {
-		return 0, fmt.Errorf("%s exec: %w", r.base(), pidErr)
+		err = pidErr
 	}
-	out.drain()
-	return 0, r.failed(ctx, "exec", err, readLog(files[0]), out.stderr.data)
+	return 0, readLog(files[0]), err
+}
+
+// setStdio keeps nil files from becoming interfaces that are not nil.
+func setStdio(cmd *exec.Cmd, stdio [3]*os.File) {
+	if f := stdio[0]; f != nil {
+		cmd.Stdin = f
+	}
+	if f := stdio[1]; f != nil {
+		cmd.Stdout = f
+	}
+	if f := stdio[2]; f != nil {
+		cmd.Stderr = f
+	}
 }
 
 func readPID(file string) (int, error) {
@@ -145,24 +162,6 @@ func statusCode(s syscall.WaitStatus) int32 {
 		return 128 + int32(s.Signal())
 	}
 	return int32(s.ExitStatus())
-}
-
-// exitCode tells how a command ended that the runtime stayed with, from how the
-// runtime ended.
-func (r *Runtime) exitCode(ctx context.Context, err error, log *os.File, stderr []byte) (int32, error) {
-	var exit *exec.ExitError
-	switch {
-	case err == nil, errors.Is(err, exec.ErrWaitDelay):
-		return 0, nil
-	case !errors.As(err, &exit):
-		return 0, fmt.Errorf("%s exec: %w", r.base(), err)
-	}
-	// A log with an error is the runtime's own failure; a command that merely
-	// exits non-zero leaves none.
-	if b := readLog(log); LogError(b) != "" || !exit.Exited() {
-		return 0, r.failed(ctx, "exec", err, b, stderr)
-	}
-	return int32(exit.ExitCode()), nil
 }
 
 // execStreams are the pipes of one command and what came out of them.

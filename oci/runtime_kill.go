@@ -27,16 +27,12 @@ func endTree(runtime *os.Process) error {
 		if errors.Is(runtime.Signal(unix.Signal(0)), os.ErrProcessDone) {
 			return nil
 		}
-		if err := killDescendants(runtime.Pid); err != nil {
+		if err := killTree(runtime.Pid, false); err != nil {
 			return err
 		}
 	}
 	return nil
 }
-
-// killDescendants kills what a runtime has started, and leaves the runtime, which
-// is to reap its child and end.
-func killDescendants(runtime int) error { return killTree(runtime, false) }
 
 // killTree kills every descendant of pid, and whoever shares a session with one
 // of them: those whose parents have died already are found by that. With self

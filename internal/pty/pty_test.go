@@ -1,76 +1,118 @@
 package pty
 
 import (
-	"bufio"
 	"errors"
+	"net"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-func open(t *testing.T) (master, slave *os.File) {
+// send is the runtime: it gives the files away over the console socket.
+func send(t *testing.T, path string, files ...*os.File) {
 	t.Helper()
-	master, slave, err := Open()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var fds []int
+	for _, f := range files {
+		fds = append(fds, int(f.Fd()))
+	}
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	if _, _, err := conn.(*net.UnixConn).WriteMsgUnix([]byte("/dev/ptmx"), rights, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func console(t *testing.T) *Console {
+	t.Helper()
+	// Longer than a socket's path may be.
+	dir := filepath.Join(t.TempDir(), strings.Repeat("d", 120))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c, err := ListenConsole(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = master.Close()
-		_ = slave.Close()
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
 	})
-	return master, slave
+	return c
 }
 
-// What is typed before the program at the other end is ready is neither echoed
-// nor waits for the end of a line, and Ctrl-C is a byte like any other.
-func TestInputPassesAsItIs(t *testing.T) {
-	master, slave := open(t)
-	if _, err := master.WriteString("a\r\x03"); err != nil {
-		t.Fatal(err)
+func TestConsole(t *testing.T) {
+	ptmx, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip("needs terminals: ", err)
 	}
-	b := make([]byte, 16)
-	n, err := slave.Read(b)
-	if err != nil || string(b[:n]) != "a\r\x03" {
-		t.Errorf("read %q, %v", b[:n], err)
-	}
-	if err := master.SetReadDeadline(time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := master.Read(b); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("echo: %q, %v", b[:n], err)
-	}
-}
-
-func TestLinesEndAsOnATerminal(t *testing.T) {
-	master, slave := open(t)
-	if _, err := slave.WriteString("one\ntwo"); err != nil {
-		t.Fatal(err)
-	}
-	if err := slave.Close(); err != nil {
-		t.Fatal(err)
-	}
-	r := bufio.NewReader(master)
-	if line, err := r.ReadString('\n'); err != nil || line != "one\r\n" {
-		t.Errorf("read %q, %v", line, err)
-	}
-	// All that was written is read before the end.
-	if rest, err := r.ReadString('\n'); rest != "two" || !errors.Is(err, unix.EIO) {
-		t.Errorf("read %q, %v", rest, err)
-	}
-}
-
-func TestResize(t *testing.T) {
-	master, slave := open(t)
-	if err := Resize(master, Size{Width: 132, Height: 43}); err != nil {
-		t.Fatal(err)
-	}
-	ws, err := unix.IoctlGetWinsize(int(slave.Fd()), unix.TIOCGWINSZ)
+	defer ptmx.Close()
+	c := console(t)
+	send(t, c.Path, ptmx)
+	m, err := c.Receive(time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ws.Col != 132 || ws.Row != 43 {
-		t.Errorf("size is %d×%d", ws.Col, ws.Row)
+	defer m.Close()
+	if err := Resize(m, Size{Width: 132, Height: 43}); err != nil {
+		t.Fatal(err)
 	}
+	ws, err := unix.IoctlGetWinsize(int(ptmx.Fd()), unix.TIOCGWINSZ)
+	if err != nil || ws.Col != 132 || ws.Row != 43 {
+		t.Errorf("size is %+v, %v", ws, err)
+	}
+	if err := m.SetReadDeadline(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("read: %v", err)
+	}
+}
+
+func TestConsoleTakesOneDescriptor(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	before := descriptors(t)
+	for _, files := range [][]*os.File{nil, {null, null}} {
+		c := console(t)
+		send(t, c.Path, files...)
+		if _, err := c.Receive(time.Minute); err == nil {
+			t.Errorf("%d descriptors are no error", len(files))
+		}
+	}
+	if after := descriptors(t); after > before+4 { // those of the two consoles
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+func TestConsoleDoesNotWaitForEver(t *testing.T) {
+	if _, err := console(t).Receive(time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
 }
