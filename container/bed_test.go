@@ -27,6 +27,8 @@ import (
 // the place of pods and images stand small fakes.
 type bed struct {
 	t       *testing.T
+	dir     string
+	parent  string // cgroup
 	runDir  string
 	logs    string
 	pods    *fakePods
@@ -97,15 +99,27 @@ func newBed(t *testing.T) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
+	parent := fmt.Sprintf("/criserver-test-container-%d-%d", os.Getpid(), time.Now().UnixNano()%1e6)
+	b := bedAt(t, t.TempDir(), parent, monitor)
+	if err := b.tree.Make(parent + "/pod"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.tree.Release(parent + "/pod") })
+	b.startShared(parent + "/monitors")
+	t.Cleanup(b.checkLeaks)
+	return b
+}
+
+// bedAt is a bed in a directory and a cgroup that may be another's.
+func bedAt(t *testing.T, dir, parent, monitor string) *bed {
+	t.Helper()
 	tree, err := cgroup.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	parent := fmt.Sprintf("/criserver-test-container-%d-%d", os.Getpid(), time.Now().UnixNano()%1e6)
-	b := &bed{t: t, runDir: filepath.Join(dir, "run"), logs: filepath.Join(dir, "logs"), tree: tree, monitor: monitor}
+	b := &bed{t: t, dir: dir, parent: parent, runDir: filepath.Join(dir, "run"), logs: filepath.Join(dir, "logs"), tree: tree, monitor: monitor}
 	for _, d := range []string{b.runDir, b.logs, filepath.Join(dir, "images")} {
-		if err := os.Mkdir(d, 0o755); err != nil {
+		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -116,17 +130,11 @@ func newBed(t *testing.T) *bed {
 		Hostname: "pod-host", LogDirectory: b.logs,
 		Linux: &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{Privileged: true}},
 	}}
-	if err := tree.Make(parent + "/pod"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tree.Release(parent + "/pod") })
 	host, err := oci.DetectHost(tree)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.builder = oci.NewBuilder(host, oci.Defaults{})
-	b.startShared(parent + "/monitors")
-	t.Cleanup(b.checkLeaks)
 	return b
 }
 

@@ -217,8 +217,7 @@ func TestKilledDaemon(t *testing.T) {
 	for _, at := range []string{"record", "mounted", "answered", "created", "started"} {
 		t.Run(at, func(t *testing.T) {
 			cmd := exec.Command(os.Args[0], "-test.run=^TestKilledDaemon$")
-			cmd.Env = append(os.Environ(), "CRISERVER_TEST_VICTIM="+at, "CRISERVER_TEST_RUN="+b.runDir, "CRISERVER_TEST_ROOT="+b.runtime.Root,
-				"CRISERVER_TEST_IMAGES="+b.images.dir, "CRISERVER_TEST_LOGS="+b.logs, "CRISERVER_TEST_CGROUP="+b.pods.pods["pod"].CgroupParent, "CRISERVER_TEST_MONITOR="+b.monitor)
+			cmd.Env = append(os.Environ(), "CRISERVER_TEST_VICTIM="+at, "CRISERVER_TEST_DIR="+b.dir, "CRISERVER_TEST_PARENT="+b.parent, "CRISERVER_TEST_MONITOR="+b.monitor)
 			out, err := cmd.CombinedOutput()
 			if status, ok := cmd.ProcessState.Sys().(interface{ Signaled() bool }); !ok || !status.Signaled() {
 				t.Fatalf("the victim was not killed: %v: %s", err, out)
@@ -246,10 +245,8 @@ func TestKilledDaemon(t *testing.T) {
 // victim makes a container and kills itself on the way.
 func victim(t *testing.T) {
 	at := os.Getenv("CRISERVER_TEST_VICTIM")
-	b := newBed(t)
-	b.runDir, b.logs, b.monitor = os.Getenv("CRISERVER_TEST_RUN"), os.Getenv("CRISERVER_TEST_LOGS"), os.Getenv("CRISERVER_TEST_MONITOR")
-	b.runtime.Root, b.images.dir = os.Getenv("CRISERVER_TEST_ROOT"), os.Getenv("CRISERVER_TEST_IMAGES")
-	b.pods.change(func(p *Pod) { p.CgroupParent = os.Getenv("CRISERVER_TEST_CGROUP") })
+	b := bedAt(t, os.Getenv("CRISERVER_TEST_DIR"), os.Getenv("CRISERVER_TEST_PARENT"), os.Getenv("CRISERVER_TEST_MONITOR"))
+	b.startShared(b.parent + "/monitors")
 	die := func() { _ = unix.Kill(os.Getpid(), unix.SIGKILL); select {} }
 	m, _ := b.manager(func(c *Config) {
 		c.Images = &dyingImages{b.images, at, die}
