@@ -253,6 +253,8 @@ func (p *placer) finish() error {
 	}
 	if p.root == nil {
 		p.layer.Implied = append(p.layer.Implied, ".")
+		p.layer.Bytes += blockSize
+		p.layer.Inodes++
 		return os.Chmod("/", 0o755)
 	}
 	return p.finishRoot()

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 
 	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/image/internal/thread"
 )
 
 // Source is a blob on its way.
@@ -47,30 +48,24 @@ func unpack(ctx context.Context, dir string, src Source, limits Limits) (Layer, 
 	return l, nil
 }
 
-// inRoot runs fn with dir as its root directory, on a thread of its own which
-// ends with it. Whatever names the tar holds, fn has nothing but dir to apply
-// them to: the kernel sees to it that neither ".." nor a link leads out, should
-// the checks before it have a hole. fn must start no goroutine that uses files.
+// inRoot runs fn with dir as its root directory. Whatever names the tar holds,
+// fn has nothing but dir to apply them to: the kernel sees to it that neither
+// ".." nor a link leads out, should the checks before it have a hole. fn must
+// start no goroutine that uses files.
 func inRoot(dir string, fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread is not fit for anything else afterwards.
-		runtime.LockOSThread()
-		done <- func() error {
-			if err := unix.Unshare(unix.CLONE_FS); err != nil {
-				return fmt.Errorf("unshare root directory: %w", err)
-			}
-			if err := unix.Chroot(dir); err != nil {
-				return fmt.Errorf("change root to %s: %w", dir, err)
-			}
-			if err := unix.Chdir("/"); err != nil {
-				return fmt.Errorf("change root to %s: %w", dir, err)
-			}
-			unix.Umask(0) // the thread's own since unshare
-			return fn()
-		}()
-	}()
-	return <-done
+	return thread.Do(func() error {
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return fmt.Errorf("unshare root directory: %w", err)
+		}
+		if err := unix.Chroot(dir); err != nil {
+			return fmt.Errorf("change root to %s: %w", dir, err)
+		}
+		if err := unix.Chdir("/"); err != nil {
+			return fmt.Errorf("change root to %s: %w", dir, err)
+		}
+		unix.Umask(0) // the thread's own since unshare
+		return fn()
+	})
 }
 
 // apply unpacks the tar into the root directory.

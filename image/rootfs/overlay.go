@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/image/internal/thread"
 )
 
 // Options are what can be asked of a mount. The zero value is a writable mount
@@ -197,20 +198,15 @@ func (s support) mountOld(o overlay, target string) error {
 	})
 }
 
-// onDescriptors runs fn on a thread that works in the directory of the
-// process's descriptors, and that ends with it.
+// onDescriptors runs fn in the directory of the process's descriptors.
 func onDescriptors(fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // for good
-		err := unix.Unshare(unix.CLONE_FS)
-		if err == nil {
-			err = unix.Chdir("/proc/self/fd")
+	return thread.Do(func() error {
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return fmt.Errorf("unshare working directory: %w", err)
 		}
-		if err == nil {
-			err = fn()
+		if err := unix.Chdir("/proc/self/fd"); err != nil {
+			return err
 		}
-		done <- err
-	}()
-	return <-done
+		return fn()
+	})
 }

@@ -28,6 +28,7 @@ type Registry struct {
 	blobs     map[digest.Digest][]byte
 	faults    Faults
 	requests  []string
+	sent      string // the last Authorization header
 }
 
 type manifest struct {
@@ -106,6 +107,13 @@ func (r *Registry) Requests() []string {
 	return all
 }
 
+// Authorization returns the last credential that the registry was sent.
+func (r *Registry) Authorization() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sent
+}
+
 // Blobs counts those of the requests that were for blobs of these digests, or
 // of any when there are none.
 func Blobs(requests []string, digests ...digest.Digest) int {
@@ -122,6 +130,9 @@ func Blobs(requests []string, digests ...digest.Digest) int {
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
 	r.requests = append(r.requests, req.Method+" "+req.URL.Path)
+	if a := req.Header.Get("Authorization"); a != "" {
+		r.sent = a
+	}
 	faults := r.faults
 	r.mu.Unlock()
 	switch {
@@ -170,11 +181,13 @@ func (r *Registry) serveBlob(w http.ResponseWriter, req *http.Request, faults Fa
 	_, _ = w.Write(b)
 }
 
-// token is what the token server gives out for a password.
-func token(f Faults) string {
-	sum := sha256.Sum256([]byte(f.User + ":" + f.Password))
+// Token is what the token server gives out for a password.
+func Token(user, password string) string {
+	sum := sha256.Sum256([]byte(user + ":" + password))
 	return hex.EncodeToString(sum[:])
 }
+
+func token(f Faults) string { return Token(f.User, f.Password) }
 
 func (r *Registry) serveToken(w http.ResponseWriter, req *http.Request, f Faults) {
 	user, password, _ := req.BasicAuth()
