@@ -26,7 +26,7 @@ import (
 // bed is a machine for containers: real runtime, real monitor, real cgroups; in
 // the place of pods and images stand small fakes.
 type bed struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	parent  string // cgroup
 	runDir  string
@@ -72,7 +72,7 @@ func buildMonitorIfBuilt() (string, error) {
 	return buildMonitor()
 }
 
-func findRunc(t *testing.T) string {
+func findRunc(t testing.TB) string {
 	t.Helper()
 	if own, err := filepath.Abs("../bin/runc"); err == nil {
 		if _, err := os.Stat(own); err == nil {
@@ -86,7 +86,7 @@ func findRunc(t *testing.T) string {
 	return path
 }
 
-func newBed(t *testing.T) *bed {
+func newBed(t testing.TB) *bed {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("running containers needs root")
@@ -111,7 +111,7 @@ func newBed(t *testing.T) *bed {
 }
 
 // bedAt is a bed in a directory and a cgroup that may be another's.
-func bedAt(t *testing.T, dir, parent, monitor string) *bed {
+func bedAt(t testing.TB, dir, parent, monitor string) *bed {
 	t.Helper()
 	tree, err := cgroup.Open()
 	if err != nil {
@@ -339,7 +339,7 @@ type bindImages struct {
 	entered  chan struct{}     // gets a value when Mount is entered
 }
 
-func newBindImages(t *testing.T, dir string) *bindImages {
+func newBindImages(t testing.TB, dir string) *bindImages {
 	t.Helper()
 	return &bindImages{dir: dir, mounts: make(map[string]string), entered: make(chan struct{}, 100), config: ispec.ImageConfig{Env: []string{"PATH=/bin"}}}
 }

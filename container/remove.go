@@ -76,7 +76,7 @@ func (m *Manager) RemovePod(ctx context.Context, podID string) error {
 func (m *Manager) teardown(ctx context.Context, c *container, inRuntime bool) error {
 	var errs []error
 	if inRuntime {
-		if err := c.runtime.Delete(ctx, c.id, true); err != nil {
+		if err := c.deleteInRuntime(ctx); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -87,6 +87,15 @@ func (m *Manager) teardown(ctx context.Context, c *container, inRuntime bool) er
 		return errors.Join(errs...)
 	}
 	return m.removeFiles(c.id, c.rootfs(), c.dir)
+}
+
+// deleteInRuntime asks kindly first when the container has ended: by force, runc
+// sends a signal even to what is dead, and waits a tenth of a second for it.
+func (c *container) deleteInRuntime(ctx context.Context) error {
+	if c.hasEnded() && c.runtime.Delete(ctx, c.id, false) == nil {
+		return nil
+	}
+	return c.runtime.Delete(ctx, c.id, true)
 }
 
 // removeFiles removes the mount point first, with rmdir: were it still mounted,
