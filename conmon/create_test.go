@@ -215,7 +215,7 @@ func TestUnreadAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	monitor := exec.Command(monitorBinary)
+	monitor := exec.Command(monitorBinary, "monitor")
 	monitor.ExtraFiles = []*os.File{file, w}
 	if err := monitor.Start(); err != nil {
 		t.Fatal(err)

@@ -90,7 +90,7 @@ func (l *Launcher) start(spec Spec) (*monitorProcess, error) {
 	}
 	defer w.Close()
 	cmd := exec.Command(l.Path)
-	cmd.Args = []string{"conmon", spec.ID}
+	cmd.Args = []string{"conmon", "monitor", spec.ID}
 	cmd.Env = monitorEnv()
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{wire.SpecFD - 3: file, wire.StartedFD - 3: w}

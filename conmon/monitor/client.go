@@ -48,6 +48,7 @@ func (cl *client) ready(events uint32) {
 		}
 	case events&unix.EPOLLIN != 0:
 		n, err := read(cl.fd, m.packet)
+		m.touched(n)
 		switch {
 		case err == unix.EAGAIN:
 		case err != nil || n == 0:
@@ -85,7 +86,7 @@ func (cl *client) request(b []byte) {
 // attach makes the client one that sends and receives frames. None of them can
 // overtake the reply, as nothing is read from the container in between.
 func (cl *client) attach(q *wire.Request) error {
-	if q.Stdin && !cl.c.m.spec.Stdin && !cl.c.m.spec.Terminal {
+	if q.Stdin && !cl.c.m.spec.Stdin {
 		// It sees the output all the same; what it sends goes nowhere.
 		q.Stdin = false
 	}

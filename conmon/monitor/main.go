@@ -11,30 +11,46 @@ import (
 	"github.com/criserver/criserver/conmon/wire"
 )
 
-// Main runs what args, the command line with its first word, ask for and
-// returns the exit status: the monitor of a container; the pause process of a
-// pod, when args is that or the binary is called so; or one of two trifles.
+const usage = `usage: conmon monitor ID   run a container; for the daemon, which opens descriptors 3 and 4
+       conmon pause        hold a pod's namespaces; also under the name pause
+       conmon probe        do nothing, successfully
+       conmon --version
+`
+
+// Main runs what args, the command line with its first word, ask for, and
+// returns the exit status.
 func Main(args []string, version string) int {
 	mode := ""
 	if len(args) > 1 {
 		mode = args[1]
 	}
-	switch {
-	case len(args) > 0 && path.Base(args[0]) == "pause", mode == "pause":
+	if len(args) > 0 && path.Base(args[0]) == "pause" {
+		mode = "pause"
+	}
+	switch mode {
+	case "monitor": // whatever follows is for those who list processes
+		return monitorOne()
+	case "pause":
 		pause()
-	case mode == "probe": // proves that a container can run this binary
+	case "probe": // proves that a container can run this binary
 		return 0
-	case mode == "--version":
+	case "--version":
 		_, _ = unix.Write(1, []byte("conmon version "+version+"\n"))
 		return 0
 	}
+	_, _ = unix.Write(2, []byte(usage))
+	return 2
+}
+
+// monitorOne is the monitor of one container.
+func monitorOne() int {
 	detach()
 	spec, err := readSpec()
 	if err == nil {
 		err = newMonitor(spec).run()
 	}
 	if err != nil {
-		answer(0, 0, err.Error())
+		_ = answer(0, 0, err.Error())
 		return 1
 	}
 	return 0
@@ -80,13 +96,11 @@ func shieldSignals() {
 func pause() {
 	signal.Ignore(syscall.SIGCHLD, syscall.SIGHUP)
 	_ = writeFile("/proc/self/comm", []byte("pause"))
-	closeRange3()
+	_ = unix.CloseRange(3, 1<<31-1, 0)
 	for {
 		_ = unix.Pause()
 	}
 }
-
-func closeRange3() { _ = unix.CloseRange(3, 1<<31-1, 0) }
 
 // readSpec reads the Spec from its descriptor and closes that. Its strings stay
 // where they were read, of which the kernel keeps what pages there are.

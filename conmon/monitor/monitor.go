@@ -196,8 +196,12 @@ func (m *monitor) took(s *stream, n int) {
 		now = time.Now()
 	}
 	m.lastRead = now
-	m.used = true
+	m.touched(n)
 }
+
+// touched notes that n bytes of a buffer were used. A few pages are not worth
+// being woken up for to give them back.
+func (m *monitor) touched(n int) { m.used = m.used || n > 4096 }
 
 // giveBack returns the buffers' memory. Nothing is in them between two events.
 func (m *monitor) giveBack() {

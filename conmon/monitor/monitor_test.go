@@ -173,6 +173,9 @@ func TestPause(t *testing.T) {
 		}
 		_ = cmd.Wait() // it does end
 	}
+	if out, err := exec.Command(binary).CombinedOutput(); err == nil || !strings.HasPrefix(string(out), "usage: ") {
+		t.Errorf("without arguments: %q, %v", out, err)
+	}
 	for _, args := range [][]string{{"probe"}, {"--version"}} {
 		if out, err := exec.Command(binary, args...).CombinedOutput(); err != nil || (args[0] == "probe") != (len(out) == 0) {
 			t.Errorf("%v: %q, %v", args, out, err)
