@@ -9,12 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/criserver/criserver/internal/osthread"
 	"github.com/criserver/criserver/sandbox/namespace"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -67,15 +68,14 @@ func realBed(t testing.TB, backend string) (*bed, string) {
 // checkHostClean looks for what pods leave on the host side of their network.
 func checkHostClean(t testing.TB, leases string) {
 	t.Helper()
-	links, err := net.Interfaces()
-	if err != nil {
-		t.Error(err)
-	}
-	for _, l := range links {
-		if strings.HasPrefix(l.Name, "veth") {
-			t.Errorf("interface left: %s", l.Name)
+	// The kernel takes network namespaces down in its own time.
+	eventually(t, "the interfaces of the pods go", func() bool {
+		links, err := net.Interfaces()
+		if err != nil {
+			t.Error(err)
 		}
-	}
+		return !slices.ContainsFunc(links, func(l net.Interface) bool { return strings.HasPrefix(l.Name, "veth") })
+	})
 	entries, _ := os.ReadDir(leases)
 	for _, e := range entries {
 		if _, err := netip.ParseAddr(e.Name()); err == nil {
@@ -96,20 +96,18 @@ func checkHostClean(t testing.TB, leases string) {
 // inNetNS runs fn on a thread in a pod's network namespace, thrown away after.
 func inNetNS(t testing.TB, path string, fn func() error) {
 	t.Helper()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
+	err := osthread.Run(func() error {
 		f, err := os.Open(path)
-		if err == nil {
-			err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
-			_ = f.Close()
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			err = fn()
+		defer f.Close()
+		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+			return err
 		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+		return fn()
+	})
+	if err != nil {
 		t.Errorf("in %s: %v", path, err)
 	}
 }
@@ -152,12 +150,15 @@ func ask(addr string) error {
 
 func TestRealNetwork(t *testing.T) {
 	for _, backend := range []string{"iptables", "nftables"} {
-		t.Run(backend, func(t *testing.T) { testRealNetwork(t, backend) })
+		for _, noBuiltin := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/processes=%t", backend, noBuiltin), func(t *testing.T) { testRealNetwork(t, backend, noBuiltin) })
+		}
 	}
 }
 
-func testRealNetwork(t *testing.T, backend string) {
+func testRealNetwork(t *testing.T, backend string, noBuiltin bool) {
 	b, _ := realBed(t, backend)
+	b.cfg.CNI.NoBuiltin = noBuiltin
 	m := b.start()
 	web := podConfig("web")
 	web.PortMappings = []*cri.PortMapping{

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 
+	"github.com/criserver/criserver/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,7 +25,7 @@ func Dial(ctx context.Context, path string, to netip.AddrPort) (conn net.Conn, e
 		err = dial()
 		return conn, err
 	}
-	err = onThread(func() error {
+	err = osthread.Run(func() error {
 		f, err := os.Open(path)
 		if err != nil {
 			return err

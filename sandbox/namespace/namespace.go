@@ -9,9 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
+	"github.com/criserver/criserver/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,23 +46,11 @@ func Make(s Spec) error {
 	if err := os.Mkdir(s.Dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make namespaces: %w", err)
 	}
-	err := onThread(func() error { return s.make() })
+	err := osthread.Run(s.make)
 	if err != nil {
 		return fmt.Errorf("make namespaces: %w", err)
 	}
 	return nil
-}
-
-// onThread runs fn on a thread that ends with it. The goroutine is never
-// unlocked, so Go throws the thread away with all that fn did to it and never
-// runs other code in foreign namespaces.
-func onThread(fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		done <- fn()
-	}()
-	return <-done
 }
 
 func (s Spec) make() error {

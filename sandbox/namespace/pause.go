@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/criserver/criserver/internal/osthread"
 	"github.com/criserver/criserver/internal/proc"
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +35,7 @@ const pauseUser = 65535
 // process began, it returns the process along with the error.
 func (p Pause) Start() (proc.Ref, error) {
 	var pid int
-	err := onThread(func() (err error) {
+	err := osthread.Run(func() (err error) {
 		pid, err = p.start()
 		return err
 	})

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/criserver/criserver/internal/osthread"
 	"github.com/criserver/criserver/internal/rootpath"
 	"golang.org/x/sys/unix"
 )
 
 // Write writes sysctls inside the network namespace pinned at path.
 func Write(path string, sysctls []Sysctl) error {
-	return onThread(func() error {
+	return osthread.Run(func() error {
 		f, err := os.Open(path)
 		if err != nil {
 			return err

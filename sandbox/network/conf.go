@@ -39,7 +39,7 @@ type list struct {
 // keep a valid one from being used. It logs what has changed.
 func (n *Network) Reload(ctx context.Context) {
 	l, err := n.load()
-	if err == nil && !n.cfg.PluginsMasquerade {
+	if err == nil && !n.cfg.NoBuiltin {
 		if err := l.takeMasquerade(ctx); err != nil {
 			logrus.WithContext(ctx).WithError(err).Warn("masquerading is left to the plugins, which is slower")
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
+	"github.com/criserver/criserver/sandbox/network/bridge"
 )
 
 const (
@@ -29,8 +31,12 @@ const (
 var tuned = []string{"GOMAXPROCS=1"}
 
 // runner executes plugins. Other than libcni's own it ends the children of a
-// plugin with it, bounds what it reads and puts none of it on our stderr.
-type runner struct{ version.PluginDecoder }
+// plugin with it, bounds what it reads and puts none of it on our stderr. What
+// is built in is done without a process.
+type runner struct {
+	version.PluginDecoder
+	builtin bool
+}
 
 // FindInPath finds a plugin's binary.
 func (*runner) FindInPath(plugin string, paths []string) (string, error) {
@@ -38,7 +44,32 @@ func (*runner) FindInPath(plugin string, paths []string) (string, error) {
 }
 
 // ExecPlugin runs a plugin and returns what it wrote to stdout.
-func (*runner) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+func (r *runner) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	if r.builtin && filepath.Base(path) == "bridge" {
+		out, mine, err := bridge.Run(callOf(stdin, environ))
+		if mine {
+			return out, err
+		}
+	}
+	return execute(ctx, path, stdin, environ)
+}
+
+// callOf reads the variables of the CNI specification, of which libcni puts the
+// valid ones behind those of the daemon.
+func callOf(stdin []byte, environ []string) bridge.Call {
+	c := bridge.Call{Stdin: stdin}
+	to := map[string]*string{
+		"CNI_COMMAND": &c.Command, "CNI_CONTAINERID": &c.ContainerID, "CNI_NETNS": &c.NetNS, "CNI_IFNAME": &c.IfName,
+	}
+	for _, e := range environ {
+		if name, value, _ := strings.Cut(e, "="); to[name] != nil {
+			*to[name] = value
+		}
+	}
+	return c
+}
+
+func execute(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	var stdout, stderr bounded
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Env = append(environ, tuned...)

@@ -27,9 +27,10 @@ type Config struct {
 	// CacheDir is where results of ADD are kept for DEL. No two daemons may
 	// share one.
 	CacheDir string
-	// PluginsMasquerade leaves masquerading to the plugins, rule by rule, also
-	// where one rule of the daemon's can do it for all pods.
-	PluginsMasquerade bool
+	// NoBuiltin has every plugin do all of its work in a process of its own, also
+	// what the daemon knows how to do: the usual bridge with host-local
+	// addresses, and masquerading.
+	NoBuiltin bool
 }
 
 // Network is the default network of pods.
@@ -56,7 +57,7 @@ func New(cfg Config) *Network {
 	if len(cfg.BinDirs) == 0 {
 		cfg.BinDirs = []string{"/opt/cni/bin"}
 	}
-	n := &Network{cfg: cfg, cni: libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, &runner{})}
+	n := &Network{cfg: cfg, cni: libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, &runner{builtin: !cfg.NoBuiltin})}
 	n.loaded.Store(&loaded{err: fmt.Errorf("CNI configuration is not loaded yet: %w", errdefs.ErrUnavailable)})
 	return n
 }

@@ -1,0 +1,35 @@
+package osthread
+
+import (
+	"errors"
+	"runtime"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestRunNeverTakesTheMainThread(t *testing.T) {
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() {
+			if err := Run(func() error {
+				if unix.Gettid() == unix.Getpid() {
+					return errors.New("on the main thread")
+				}
+				runtime.Gosched()
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestRunReturnsTheResult(t *testing.T) {
+	want := errors.New("x")
+	if got := Run(func() error { return want }); got != want {
+		t.Errorf("got %v", got)
+	}
+}
