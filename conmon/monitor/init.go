@@ -19,6 +19,7 @@ type initProcess struct {
 	start    uint64
 	pidfd    int
 	cgroup   memoryCgroup
+	foster   bool // it leaves its orphans to this process
 	ended    bool
 	status   unix.WaitStatus
 	known    bool // status is
@@ -44,6 +45,7 @@ func (p *initProcess) adopt(pidFile string) error {
 	}
 	p.pid = pid
 	p.cgroup = memoryCgroupOf(pid, p.m.in)
+	p.foster = samePIDNamespace(pid)
 	return nil
 }
 
@@ -78,10 +80,19 @@ func (p *initProcess) ready(uint32) {
 	}
 }
 
-// reap waits for every child that has ended. Most are orphans of a container
-// that shares a PID namespace with this process; an end of one interrupts the
-// wait for events. If that signal falls into the moments in between, the next
-// event will do.
+// samePIDNamespace says whether a process is in the PID namespace of this one,
+// rather than in one with a process 1 of its own to take its orphans.
+func samePIDNamespace(pid int) bool {
+	var own, other unix.Stat_t
+	err := errors.Join(unix.Stat("/proc/self/ns/pid", &own), unix.Stat("/proc/"+strconv.Itoa(pid)+"/ns/pid", &other))
+	return err == nil && own.Ino == other.Ino
+}
+
+// reap waits for every child that has ended: the container's first process, and
+// the orphans of a container in this process's PID namespace. An end interrupts
+// the wait for events. Where that signal goes unnoticed, because it came in the
+// moment before the wait or to another of the Go runtime's threads, orphans wait
+// for the next event, or for at most orphanPause.
 func (p *initProcess) reap() {
 	for {
 		var status unix.WaitStatus

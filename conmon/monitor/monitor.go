@@ -19,6 +19,8 @@ const (
 	aftermath = 10 * time.Second
 	// quiet is how long nothing has to happen until buffers are given back.
 	quiet = time.Second
+	// orphanPause is how long an orphan may stay a zombie.
+	orphanPause = 5 * time.Second
 )
 
 // monitor is all that the process knows. One goroutine uses it. It is one block
@@ -83,8 +85,8 @@ func (m *monitor) run() error {
 	return nil
 }
 
-// idle waits for something to happen. Children are reaped last before that, so
-// that the signal of one that ends is hardly ever missed.
+// idle waits for something to happen. Children are reaped last before that, as
+// the signal of one that ends is missed before the wait has begun.
 func (m *monitor) idle() {
 	if m.init.reap(); !m.init.ended || m.recorded {
 		m.poll.block(m.timeout())
@@ -167,6 +169,8 @@ func (m *monitor) timeout() int {
 		d = time.Until(m.awaitedUntil)
 	case m.used:
 		d = quiet
+	case m.init.foster:
+		d = orphanPause
 	default:
 		return -1
 	}
