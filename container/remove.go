@@ -83,6 +83,10 @@ func (m *Manager) teardown(ctx context.Context, c *container, inRuntime bool) er
 	if err := m.cfg.Images.Unmount(ctx, c.id); err != nil {
 		errs = append(errs, fmt.Errorf("unmount root file system: %w", err))
 	}
+	// A create that was killed leaves a cgroup of which the runtime knows nothing.
+	if err := m.cfg.Cgroups.Remove(c.rec.CgroupPath); err != nil {
+		errs = append(errs, err)
+	}
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}

@@ -67,6 +67,7 @@ type Watcher interface {
 // the hierarchy. *cgroup.Tree does it.
 type Cgroups interface {
 	Kill(ctx context.Context, path string) error
+	Remove(path string) error
 	Stats(path string) (cgroup.Stats, error)
 }
 

@@ -99,7 +99,7 @@ func (m *Manager) snapshot(e *entry) *Pod {
 		Namespaces:     m.namespaces(r.ID, e.config),
 		IPs:            r.IPs,
 		CNIResult:      r.CNIResult,
-		CgroupParent:   r.CgroupParent,
+		CgroupParent:   cgroupPath(r.CgroupParent),
 		HostName:       r.HostName,
 		Hosts:          filepath.Join(dir, hostsFile),
 		Hostname:       filepath.Join(dir, hostnameFile),

@@ -128,3 +128,43 @@ func (t *Tree) Add(p string, pid int) error {
 	}
 	return nil
 }
+
+// Remove removes the cgroup and those below it, which must hold no process, in
+// every hierarchy. It is for what an OCI runtime that was killed left behind. A
+// cgroup that is gone is no error.
+func (t *Tree) Remove(p string) error {
+	if err := Valid(p); err != nil {
+		return err
+	}
+	var errs []error
+	for _, root := range t.roots {
+		errs = append(errs, removeDirs(filepath.Join(root, p)))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove cgroup %s: %w", p, err)
+	}
+	return nil
+}
+
+// removeDirs removes the deepest directories first. Usually there is nothing.
+func removeDirs(dir string) error {
+	err := unix.Rmdir(dir)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	entries, readErr := os.ReadDir(dir)
+	if readErr != nil {
+		return readErr
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeDirs(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
+		return &os.PathError{Op: "rmdir", Path: dir, Err: err}
+	}
+	return nil
+}

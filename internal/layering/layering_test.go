@@ -21,7 +21,7 @@ var allowed = map[string][]string{
 	"image":          {"internal", "image"},
 	"container":      {"oci", "conmon", "internal"},
 	"sandbox":        {"internal", "sandbox"},
-	"server":         {"sandbox", "container", "image", "internal"},
+	"server":         {"server", "sandbox", "container", "image", "internal"},
 	"config":         {},
 	"cmd/conmon":     {"conmon"},
 	"cmd/criserver":  {"config", "server", "sandbox", "container", "image", "oci", "conmon", "internal"},

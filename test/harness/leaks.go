@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -101,6 +102,9 @@ func cgroups(s Snapshot, parent string) error {
 func files(s Snapshot, dirs []string) error {
 	for _, dir := range dirs {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // it went while it was looked at
+			}
 			if err != nil {
 				return err
 			}
@@ -124,6 +128,9 @@ func processes(s Snapshot, daemon int) error {
 		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if len(cmdline) == 0 {
 			continue // a zombie that nobody has waited for yet, or gone
+		}
+		if argv0, _, _ := strings.Cut(string(cmdline), "\x00"); filepath.Base(argv0) == "criserver" {
+			continue // another daemon of the run
 		}
 		what := strings.TrimSpace(strings.ReplaceAll(string(cmdline), "\x00", " "))
 		s[fmt.Sprintf("process %d %s", pid, what)] = what

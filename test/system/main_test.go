@@ -131,8 +131,25 @@ func (n *node) start(t *testing.T) {
 		n.run(t, p, "first", "true")
 		n.removePod(t, p.id)
 	}
+	n.mark(t)
+}
+
+// mark takes the state of now as the one to come back to.
+func (n *node) mark(t *testing.T) {
+	t.Helper()
 	var err error
 	if n.before, err = harness.Take(n.StateDirs(), n.CgroupParent, n.Pid()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// restart starts the daemon again, after a stop or kill, and connects to it.
+func (n *node) restart(t *testing.T) {
+	t.Helper()
+	if err := n.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.dial(n.Socket()); err != nil {
 		t.Fatal(err)
 	}
 }

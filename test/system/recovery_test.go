@@ -42,9 +42,7 @@ func killAmidCreates(t *testing.T, name string, after int32) {
 	<-enough
 	n.Kill()
 	all.Wait()
-	if err := n.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	n.restart(t)
 	kept := 0
 	for _, ok := range finished {
 		if ok {
@@ -117,9 +115,7 @@ func TestEverythingIsFoundAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(300 * time.Millisecond)
-	if err := n.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	n.restart(t)
 	if s := n.status(t, lives); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
 		t.Errorf("the living container is %s", s.GetState())
 	}
