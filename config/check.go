@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -61,6 +62,7 @@ func (c *Config) check(origin map[string]string) error {
 	c.checkCNI(k)
 	c.checkImage(k)
 	c.checkDefaults(k)
+	c.checkStreaming(k)
 	c.checkRuntimes(k)
 	return errors.Join(k.errs...)
 }
@@ -94,6 +96,17 @@ func (c *Config) checkDefaults(k *checker) {
 	k.path("monitor.path", c.Monitor.Path, true)
 	k.path("monitor.cgroup", c.Monitor.Cgroup, true)
 	k.must(c.Monitor.Cgroup != "/", "monitor.cgroup", "must not be the root cgroup")
+}
+
+func (c *Config) checkStreaming(k *checker) {
+	s := &c.Streaming
+	addr, err := netip.ParseAddrPort(s.Address)
+	k.must(err == nil, "streaming.address", "must be an IP address and a port, is %q", s.Address)
+	k.must(err != nil || addr.Addr().IsLoopback() || s.TLSCert != "", "streaming.address", "must be a loopback address where there is no streaming.tls_cert, is %q", s.Address)
+	k.must(s.IdleTimeout >= 0, "streaming.idle_timeout", "must not be negative, is %s", s.IdleTimeout)
+	k.path("streaming.tls_cert", s.TLSCert, true)
+	k.path("streaming.tls_key", s.TLSKey, true)
+	k.must((s.TLSCert == "") == (s.TLSKey == ""), "streaming.tls_key", "goes with streaming.tls_cert: set both or neither")
 }
 
 func (c *Config) checkRuntimes(k *checker) {

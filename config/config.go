@@ -28,6 +28,7 @@ type Config struct {
 	Pod       Pod       `toml:"pod"`
 	Container Container `toml:"container"`
 	Monitor   Monitor   `toml:"monitor"`
+	Streaming Streaming `toml:"streaming"`
 
 	DefaultRuntime string             `toml:"default_runtime"`
 	Runtimes       map[string]Runtime `toml:"runtimes"`
@@ -72,6 +73,14 @@ type Monitor struct {
 	Cgroup string `toml:"cgroup"`
 }
 
+// Streaming is about exec, attach and port-forward.
+type Streaming struct {
+	Address     string        `toml:"address"`
+	IdleTimeout time.Duration `toml:"idle_timeout"`
+	TLSCert     string        `toml:"tls_cert"`
+	TLSKey      string        `toml:"tls_key"`
+}
+
 // Runtime is one runtime handler.
 type Runtime struct {
 	Path               string   `toml:"path"`
@@ -110,6 +119,10 @@ func Default() Config {
 				"NET_BIND_SERVICE", "KILL",
 			},
 			PidsLimit: 0,
+		},
+		Streaming: Streaming{
+			Address:     "127.0.0.1:0",
+			IdleTimeout: 4 * time.Hour,
 		},
 	}
 }

@@ -53,6 +53,10 @@ func TestErrorsNameFileKeyAndRule(t *testing.T) {
 		"handler type":  {"[runtimes.x]\npath = \"/x\"\ntype = \"vm\"", "FILE: runtimes.x.type: must be one of oci"},
 		"handler name":  {"[runtimes.\"a b\"]\npath = \"/x\"", "a handler's name is"},
 		"default":       {"default_runtime = \"none\"", "FILE: default_runtime: must be a handler"},
+		"stream host":   {"[streaming]\naddress = \"localhost:0\"", "FILE: streaming.address: must be an IP address and a port"},
+		"stream open":   {"[streaming]\naddress = \"0.0.0.0:10010\"", "FILE: streaming.address: must be a loopback address"},
+		"stream idle":   {"[streaming]\nidle_timeout = \"-1s\"", "FILE: streaming.idle_timeout: must not be negative"},
+		"half a cert":   {"[streaming]\ntls_key = \"/k\"", "streaming.tls_key: goes with"},
 		"syntax":        {"root = ", "FILE"},
 		"long socket":   {"socket = \"/" + strings.Repeat("s", 120) + "\"", "FILE: socket: must have at most 107 characters"},
 	} {

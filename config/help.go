@@ -36,6 +36,11 @@ var help = map[string]string{
 	"monitor.path":   "The monitor's binary. Empty: conmon beside the daemon's own binary, else /usr/libexec/criserver/conmon.",
 	"monitor.cgroup": "Cgroup of all monitors. Empty: the cgroup parent's name with -monitors appended; with systemd, a child of the daemon's own cgroup.",
 
+	"streaming.address":      "Where the streams of exec, attach and port-forward are served, an IP address and a port; port 0 is any free one. The kubelet fetches them, so loopback will do. Any other address needs a certificate.",
+	"streaming.idle_timeout": "A stream's connection on which nothing was said for so long is ended. 0: never.",
+	"streaming.tls_cert":     "Certificate (PEM) of the streaming server, read anew for each connection. Empty: no TLS.",
+	"streaming.tls_key":      "Its private key (PEM).",
+
 	"default_runtime": "Handler of pods that name none. Empty: crun where it works on this host, else runc; it is tried once per boot, and the log says which and why.",
 
 	"runtimes":                          "Runtime handlers by name, as in [runtimes.runc]. crun, runc and runsc need not be listed where they are in the PATH.",

@@ -58,6 +58,7 @@ type Config struct {
 	Pods       Pods
 	Containers Containers
 	Images     Images
+	Streams    Streams
 	// CgroupDriver is what the kubelet is told to use.
 	CgroupDriver cri.CgroupDriver
 	// Handlers are the runtime handlers with their features as probed.

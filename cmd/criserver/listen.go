@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -78,6 +79,19 @@ func listen(cfg config.Config) (net.Listener, error) {
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("socket_group: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// listenStreams opens the address of the streaming server.
+func listenStreams(cfg config.Config) (*net.TCPListener, error) {
+	addr, err := netip.ParseAddrPort(cfg.Streaming.Address)
+	if err != nil {
+		return nil, fmt.Errorf("streaming.address: %w", err)
+	}
+	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
+	if err != nil {
+		return nil, fmt.Errorf("streaming.address: %w", err)
 	}
 	return l, nil
 }

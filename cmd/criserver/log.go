@@ -1,7 +1,9 @@
 package main
 
 import (
+	"github.com/go-logr/logr/funcr"
 	"github.com/sirupsen/logrus"
+	"k8s.io/klog/v2"
 
 	"github.com/criserver/criserver/server"
 )
@@ -19,4 +21,10 @@ func (rpcHook) Fire(e *logrus.Entry) error {
 		e.Data["rpc"] = rpc
 	}
 	return nil
+}
+
+// tameLibraries gives the log of the streaming protocols a place. What goes
+// wrong there is the client's or is logged by whoever knows more about it.
+func tameLibraries() {
+	klog.SetLogger(funcr.New(func(_, args string) { logrus.WithField("part", "streaming").Debug(args) }, funcr.Options{}))
 }

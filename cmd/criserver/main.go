@@ -138,6 +138,7 @@ func setupLog(cfg config.Config) error {
 	logrus.SetLevel(level)
 	logrus.SetOutput(os.Stderr)
 	logrus.AddHook(rpcHook{})
+	tameLibraries()
 	const stamp = "2006-01-02T15:04:05.000000Z07:00"
 	if cfg.LogFormat == "json" {
 		logrus.SetFormatter(&logrus.JSONFormatter{TimestampFormat: stamp})

@@ -19,10 +19,10 @@ import (
 	"github.com/criserver/criserver/image"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/proc"
-	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/sandbox"
 	"github.com/criserver/criserver/sandbox/network"
 	"github.com/criserver/criserver/server"
+	"github.com/criserver/criserver/server/streaming"
 )
 
 // parts is the daemon put together. It is the only place that sees every
@@ -33,6 +33,7 @@ type parts struct {
 	containers *container.Manager
 	watcher    *proc.Watcher
 	spawner    *cgroup.Spawner
+	streams    *streaming.Server
 	server     *server.Server
 }
 
@@ -86,6 +87,9 @@ func wire(ctx context.Context, cfg config.Config) (*parts, error) {
 		return nil, err
 	}
 	pods.pods = p.pods
+	if p.streams, err = newStreams(cfg, p); err != nil {
+		return nil, err
+	}
 	p.server = server.New(serverConfig(cfg, host, rt, p))
 	return p, nil
 }
@@ -102,6 +106,11 @@ func (p *parts) run(ctx context.Context, cfg config.Config, begun time.Time) err
 		g.Go(func() error { return p.images.Run(ctx) })
 		g.Go(func() error { return p.pods.Run(ctx) })
 		g.Go(func() error { return p.containers.Run(ctx) })
+		sl, err := listenStreams(cfg)
+		if err != nil {
+			return err
+		}
+		g.Go(func() error { return p.streams.Serve(ctx, sl) })
 		l, err := listen(cfg)
 		if err != nil {
 			return err
@@ -170,7 +179,6 @@ func podConfig(cfg config.Config, host *host, rt *runtimes, containers sandbox.C
 		AllowedSysctls: cfg.Pod.AllowedSysctls,
 		PausePath:      host.monitor,
 		ShmSize:        cfg.Pod.ShmSize,
-		StopGrace:      cfg.Pod.StopGrace,
 	}
 }
 
@@ -180,10 +188,21 @@ func serverConfig(cfg config.Config, host *host, rt *runtimes, p *parts) server.
 		driver = cri.CgroupDriver_SYSTEMD
 	}
 	return server.Config{
-		Version: version, Pods: p.pods, Containers: p.containers, Images: p.images,
+		Version: version, Pods: p.pods, Containers: p.containers, Images: p.images, Streams: p.streams,
 		CgroupDriver: driver, Handlers: rt.handlers, Features: &cri.RuntimeFeatures{SupplementalGroupsPolicy: true},
 		Info: statusInfo(cfg, host, rt),
 	}
+}
+
+func newStreams(cfg config.Config, p *parts) (*streaming.Server, error) {
+	c := streaming.Config{Containers: p.containers, Pods: p.pods, IdleTimeout: cfg.Streaming.IdleTimeout}
+	if cfg.Streaming.TLSCert != "" {
+		var err error
+		if c.TLS, err = streaming.TLS(cfg.Streaming.TLSCert, cfg.Streaming.TLSKey); err != nil {
+			return nil, err
+		}
+	}
+	return streaming.New(c), nil
 }
 
 // findMonitor returns the monitor's binary: the configured one, or conmon
