@@ -60,8 +60,12 @@ func (c *clients) status(ctx context.Context) error {
 	return nil
 }
 
-// onePod makes and removes a pod with a container, and the image of it.
+// onePod makes and removes a pod with a container, and the image of it. It also asks for an image by a short name, for which the image
+// library keeps a lock file.
 func (c *clients) onePod(ctx context.Context) error {
+	if _, err := c.image.ImageStatus(ctx, &runtimeapi.ImageSpec{Image: "short"}, false); err != nil {
+		return err
+	}
 	pod := &runtimeapi.PodSandboxConfig{
 		Metadata:     &runtimeapi.PodSandboxMetadata{Name: "first", Namespace: "critest", Uid: "first"},
 		Linux:        &runtimeapi.LinuxPodSandboxConfig{},
