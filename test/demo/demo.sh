@@ -124,6 +124,13 @@ start_daemon() {
 # ours lists the processes that have to do with this tour, by the directory in their command lines or by their cgroup.
 ours() { grep -l -s -F -f <(basename "$work") /proc/[0-9]*/{cmdline,cgroup} 2>/dev/null | cut -d/ -f3 | sort -un | grep -v -x -e $$ -e "$registry_pid" || true; }
 
+# end stops the daemon as a service manager does, and says whether it went.
+end() {
+  kill "$1" 2>/dev/null
+  for _ in $(seq 100); do kill -0 "$1" 2>/dev/null || return 0; sleep 0.1; done
+  return 1
+}
+
 # clean takes everything down however far the tour came.
 clean() {
   local status=$?
@@ -131,9 +138,10 @@ clean() {
   set +e
   if [ -n "$work" ] && [ -d "$work" ]; then
     [ $status = 0 ] || { printf '\nlast lines of the daemon'\''s log:\n'; tail -15 "$work/daemon.log" 2>/dev/null | cut -c1-400; tail -5 "$work"/logs/*.log 2>/dev/null; }
-    kill -0 "${daemon_pid:-0}" 2>/dev/null && crictl rmp -a -f >/dev/null 2>&1
-    [ -z "$daemon_pid" ] || kill "$daemon_pid" 2>/dev/null
-    for _ in $(seq 50); do kill -0 "${daemon_pid:-0}" 2>/dev/null || break; sleep 0.1; done
+    if [ -n "$daemon_pid" ] && kill -0 "$daemon_pid" 2>/dev/null; then
+      crictl rmp -a -f >/dev/null 2>&1
+      end "$daemon_pid"
+    fi
     for pid in $(ours); do kill -9 "$pid" 2>/dev/null; done
     [ -z "$registry_pid" ] || kill "$registry_pid" 2>/dev/null
     sleep 0.2
@@ -295,9 +303,7 @@ show crictl stopp "$pod"
 show crictl rmp "$pod"
 show crictl rmi -a
 show crictl ps -a
-kill "$daemon_pid"
-for _ in $(seq 100); do kill -0 "$daemon_pid" 2>/dev/null || break; sleep 0.1; done
-kill -0 "$daemon_pid" 2>/dev/null && die "the daemon does not stop"
+end "$daemon_pid" || die "the daemon does not stop"
 daemon_pid=
 gone() { [ -z "$2" ] || die "left behind, $1: $2"; good "no $1"; }
 gone processes "$(for p in $(ours); do ps -o pid=,args= -p "$p" || true; done)"
