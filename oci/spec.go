@@ -64,7 +64,8 @@ type Result struct {
 
 // Defaults are what the operator configures for every container.
 type Defaults struct {
-	// Capabilities a container has without asking; nil for DefaultCapabilities.
+	// Capabilities a container has without asking, with CAP_ or without; nil for
+	// DefaultCapabilities.
 	Capabilities []string
 	Rlimits      []specs.POSIXRlimit
 	PidsLimit    int64 // 0 or less for none
@@ -85,6 +86,16 @@ func NewBuilder(host Host, defaults Defaults) *Builder {
 	if defaults.Capabilities == nil {
 		defaults.Capabilities = DefaultCapabilities()
 	}
+	caps := make([]string, len(defaults.Capabilities))
+	for i, c := range defaults.Capabilities {
+		caps[i] = NormalizeCapability(c)
+	}
+	defaults.Capabilities = caps
+	normal := make([]string, len(defaults.Capabilities))
+	for i, c := range defaults.Capabilities {
+		normal[i] = NormalizeCapability(c)
+	}
+	defaults.Capabilities = normal
 	return &Builder{host: host, defaults: defaults}
 }
 
