@@ -105,7 +105,7 @@ func (l *listener) watch() error {
 			return n > 0 || failure != nil && !errors.Is(failure, unix.EINTR)
 		})
 		switch {
-		case errors.Is(err, os.ErrClosed):
+		case err != nil && l.ending():
 			return nil
 		case err != nil || failure != nil:
 			return fmt.Errorf("watch connections: %w", errors.Join(err, failure))
@@ -116,6 +116,12 @@ func (l *listener) watch() error {
 			}
 		}
 	}
+}
+
+func (l *listener) ending() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ended
 }
 
 func (l *listener) take(id int32) *conn {
