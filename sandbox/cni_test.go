@@ -242,6 +242,28 @@ func TestRealNetworkParallel(t *testing.T) {
 	wg.Wait()
 }
 
+// TestBuiltinAndPluginsUndoEachOther has a pod that one way put on the network
+// be taken off it in the other.
+func TestBuiltinAndPluginsUndoEachOther(t *testing.T) {
+	for _, noBuiltin := range []bool{false, true} {
+		t.Run(fmt.Sprintf("processes=%t", noBuiltin), func(t *testing.T) {
+			b, _ := realBed(t, "nftables")
+			b.cfg.CNI.NoBuiltin = noBuiltin
+			m := b.start()
+			p := mustRun(t, m, podConfig("a"))
+			b.halt()
+			b.cfg.CNI.NoBuiltin = !noBuiltin
+			m = b.start()
+			q := mustRun(t, m, podConfig("b"))
+			serve(t, p, 80)
+			for _, ip := range p.IPs {
+				inNetNS(t, q.Namespaces.Net, func() error { return ask(netip.AddrPortFrom(ip, 80).String()) })
+			}
+			mustRemove(t, m, p.ID, q.ID)
+		})
+	}
+}
+
 func TestRealNetworkMissingNamespace(t *testing.T) {
 	b, _ := realBed(t, "nftables")
 	m := b.start()
@@ -256,10 +278,6 @@ func TestRealNetworkMissingNamespace(t *testing.T) {
 		t.Fatalf("a pod without namespaces: %+v, %v", got, err)
 	}
 	mustRemove(t, m, p.ID)
-	// The rule of a pod whose namespace is gone is left to the collection.
-	b.halt()
-	m = b.restored()
-	_ = m
 }
 
 func TestCollectAfterLostRecords(t *testing.T) {

@@ -15,14 +15,15 @@ import (
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
+	"github.com/criserver/criserver/internal/oplock"
 	"github.com/criserver/criserver/sandbox/network/bridge"
 )
 
 const (
 	maxOutput = 1 << 20 // bytes taken from each stream of a plugin
 	maxQuote  = 2 << 10 // bytes of them put in an error
-	// killWait is how long a killed plugin's children may keep its pipes.
-	killWait = time.Second
+	// killWait is how long the children of an ended plugin may keep its pipes.
+	killWait = 5 * time.Second
 )
 
 // tuned makes plugins that are written in Go cheaper, as nearly all are: they
@@ -36,7 +37,13 @@ var tuned = []string{"GOMAXPROCS=1"}
 type runner struct {
 	version.PluginDecoder
 	builtin bool
+	turns   oplock.Locks // by plugin, of those that take turns
 }
+
+// takesTurns names a plugin of which two at a time fail each other: both find
+// that a chain of theirs is missing, and only one can make it. They would wait
+// for the lock of iptables anyway.
+const takesTurns = "portmap"
 
 // FindInPath finds a plugin's binary.
 func (*runner) FindInPath(plugin string, paths []string) (string, error) {
@@ -50,6 +57,13 @@ func (r *runner) ExecPlugin(ctx context.Context, path string, stdin []byte, envi
 		if mine {
 			return out, err
 		}
+	}
+	if name := filepath.Base(path); name == takesTurns {
+		done, err := r.turns.Lock(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
 	}
 	return execute(ctx, path, stdin, environ)
 }
@@ -80,6 +94,9 @@ func execute(ctx context.Context, path string, stdin []byte, environ []string) (
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = killWait
 	err := cmd.Run()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil // it succeeded, and left a child behind that keeps its pipes
+	}
 	if err == nil && stdout.dropped {
 		err = fmt.Errorf("it wrote more than %d bytes", maxOutput)
 	}
