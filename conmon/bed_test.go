@@ -99,7 +99,7 @@ func newBed(t testing.TB) *bed {
 		ExitFile:   filepath.Join(dir, "exits", "exit"),
 		LogPath:    filepath.Join(dir, "log"),
 		Runtime:    []string{self},
-		RuntimeEnv: append(os.Environ(), fakeEnv+"=1", "FAKE_DIR="+dir),
+		RuntimeEnv: append(os.Environ(), fakeEnv+"=1", "FAKE_DIR="+dir, "GORACE=atexit_sleep_ms=0"),
 	}
 	for _, d := range []string{"run", "bundle", "exits"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
@@ -168,9 +168,31 @@ func newRuncBed(t testing.TB, mutate func(config map[string]any), args ...string
 	if err := os.WriteFile(filepath.Join(b.spec.Bundle, "config.json"), raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = b.runtime("delete", "--force", b.spec.ID).Run() })
+	t.Cleanup(func() {
+		_ = b.runtime("delete", "--force", b.spec.ID).Run()
+		removeCgroups(t)
+	})
 	return b
 }
+
+// removeCgroups removes the parent of all the tests' cgroups, which a container
+// that is left would keep from going.
+func removeCgroups(t testing.TB) {
+	t.Helper()
+	dirs, err := filepath.Glob("/sys/fs/cgroup" + cgroupParent)
+	more, err2 := filepath.Glob("/sys/fs/cgroup/*" + cgroupParent)
+	if err := errors.Join(err, err2); err != nil {
+		t.Error(err)
+	}
+	for _, dir := range append(dirs, more...) {
+		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a cgroup is left: %v", err)
+		}
+	}
+}
+
+// cgroupParent is that of the containers of this test process.
+var cgroupParent = fmt.Sprintf("/conmon-test-%d", os.Getpid())
 
 type object = map[string]any
 
@@ -188,7 +210,7 @@ func ociConfig(id string, args []string) object {
 			{"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": []string{"mode=755"}},
 			{"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": []string{"newinstance", "ptmxmode=0666", "mode=0620"}},
 		},
-		"linux": object{"cgroupsPath": "/conmon-test/" + id, "namespaces": namespaces},
+		"linux": object{"cgroupsPath": cgroupParent + "/" + id, "namespaces": namespaces},
 	}
 }
 
