@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -22,6 +23,8 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	if err != nil {
 		return ExecResult{}, err
 	}
+	ctx, cancel := m.whileAlive(ctx, full)
+	defer cancel()
 	out, err := r.Exec(ctx, oci.ExecInput{ID: full, Process: p, Timeout: timeout, Dir: m.dir(full)})
 	if err != nil {
 		return ExecResult{}, fmt.Errorf("exec in container %q: %w", short(full), err)
@@ -49,6 +52,25 @@ func (m *Manager) ExecProcess(id string, cmd []string, terminal bool) (*oci.Runt
 	p := *base
 	p.Args, p.Terminal = cmd, terminal
 	return c.runtime, c.id, &p, nil
+}
+
+// whileAlive ends the context of an exec when the container ends. In a PID
+// namespace of its own the kernel kills the command; in a shared one a command
+// that was just being started would be left.
+func (m *Manager) whileAlive(ctx context.Context, id string) (context.Context, func()) {
+	c, err := m.find(id)
+	if err != nil || !c.rec.SharedPID {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-c.ended:
+			cancel(fmt.Errorf("the container has ended: %w", errdefs.ErrFailedPrecondition))
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
 }
 
 // baseProcess is the process of the config; after a restart of the daemon it is

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/oci"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 func TestExecSync(t *testing.T) {
@@ -97,5 +98,29 @@ func TestExecTimeout(t *testing.T) {
 	defer cancel()
 	if _, err := m.ExecSync(ctx, id, []string{"sleep", "1000"}, 0); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the caller's own deadline: %v", err)
+	}
+}
+
+// In a shared PID namespace nobody but the manager ends a command whose
+// container has ended.
+func TestExecEndsWithContainer(t *testing.T) {
+	b := newBed(t)
+	m, _ := b.manager()
+	c := shell("host", "sleep 1000")
+	c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_NODE
+	id := b.run(m, c)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := m.ExecSync(context.Background(), id, []string{"sleep", "1000"}, time.Hour)
+		ended <- err
+	}()
+	time.Sleep(200 * time.Millisecond)
+	if err := m.Stop(t.Context(), id, 0); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended: // killed, or refused: it depends on how far it had come
+	case <-time.After(20 * time.Second):
+		t.Fatal("the command outlives its container")
 	}
 }

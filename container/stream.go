@@ -30,6 +30,8 @@ func (m *Manager) Exec(ctx context.Context, id string, cmd []string, tty bool, s
 	if tty && !slices.ContainsFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, "TERM=") }) {
 		p.Env = append(slices.Clone(p.Env), "TERM=xterm") // the list is the container's own
 	}
+	ctx, cancel := m.whileAlive(ctx, full)
+	defer cancel()
 	if exitCode, err = r.ExecStream(ctx, oci.ExecInput{ID: full, Process: p, Dir: m.dir(full)}, s); err != nil {
 		return 0, fmt.Errorf("exec in container %q: %w", short(full), err)
 	}

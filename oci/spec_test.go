@@ -319,6 +319,16 @@ func TestRlimitsWithinTheDaemons(t *testing.T) {
 	}
 }
 
+func TestConfiguredCapabilities(t *testing.T) {
+	r, err := NewBuilder(testHost(), Defaults{Capabilities: []string{"kill", "CAP_CHOWN"}}).Build(testInput())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.Spec.Process.Capabilities.Bounding; !slices.Equal(got, []string{"CAP_CHOWN", "CAP_KILL"}) {
+		t.Errorf("got %v", got)
+	}
+}
+
 func TestAllowAnnotations(t *testing.T) {
 	got := AllowAnnotations([]string{"run.oci.", "org.systemd.", ""},
 		map[string]string{"run.oci.a": "1", "other": "x", "org.systemd.property.ExecStart": "x"}, map[string]string{"run.oci.a": "2"})
