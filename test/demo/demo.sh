@@ -61,8 +61,11 @@ prepare() {
   registry_pid=$!
   until grep -q listening "$work/registry.log"; do kill -0 $registry_pid || die "no registry: $(cat "$work/registry.log")"; sleep 0.1; done
   if [ -n "${DEMO_IMAGE:-}" ]; then # other images come from their own registries
-    cat >"$work/registries.conf" <<<'unqualified-search-registries = ["docker.io"]'
     busybox=$image
+    echo 'unqualified-search-registries = ["docker.io"]' >"$work/registries.conf"
+    case $image in
+    127.*/* | localhost*/*) printf '[[registry]]\nlocation = "%s"\ninsecure = true\n' "${image%%/*}" >>"$work/registries.conf" ;;
+    esac
   fi
   for hostport in $(seq 8080 8180) ''; do
     [ -n "$hostport" ] || die "no free host port"
@@ -171,9 +174,9 @@ show crictl version
 has "RuntimeName:  criserver"
 
 step "2. Images"
-note "As docker pull. The images were built on this machine and come from a registry on loopback."
+note "As docker pull.$([ -n "${DEMO_IMAGE:-}" ] || echo " The images were built on this machine and come from a registry on loopback.")"
 show crictl pull "$image"
-show crictl pull "$busybox"
+[ "$busybox" = "$image" ] || show crictl pull "$busybox"
 show crictl images --digests=false
 note "Each layer is one directory, by the digest of its content, however many images use it:"
 show ls "$work/root/layers"
