@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -351,4 +352,45 @@ func benchWith(b *testing.B, bd *bed, ports int) {
 	b.ReportMetric(float64(up.Microseconds())/1000/n, "ms-up/op")
 	b.ReportMetric(float64(down.Microseconds())/1000/n, "ms-down/op")
 	b.ReportMetric(float64(cpu.Microseconds())/1000/n, "ms-plugin-cpu/op")
+}
+
+// TestChurn has many pods come and go, after which the daemon must be as it was.
+func TestChurn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("many pods")
+	}
+	b, _ := realBed(t, "nftables")
+	m := b.start()
+	round := func(n int) {
+		var wg sync.WaitGroup
+		for w := range 4 {
+			wg.Go(func() {
+				for i := range n / 4 {
+					id, err := m.RunPod(t.Context(), podConfig(fmt.Sprintf("p%d-%d", w, i)), "")
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					mustRemove(t, m, id)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	count := func(dir string) int {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Error(err)
+		}
+		return len(entries)
+	}
+	round(40)
+	fds, goroutines := count("/proc/self/fd"), runtime.NumGoroutine()
+	round(400)
+	eventually(t, "descriptors and goroutines go", func() bool {
+		return count("/proc/self/fd") <= fds && runtime.NumGoroutine() <= goroutines
+	})
+	if n := count("/proc/self/task"); n > 100 {
+		t.Errorf("%d threads", n)
+	}
 }

@@ -116,6 +116,7 @@ func networkPod(id, netns string, c *cri.PodSandboxConfig) network.Pod {
 		PortMappings: portMappings(c),
 		Annotations:  c.Annotations,
 	}
+	p.Bandwidth, _ = bandwidth(c) // was validated
 	if d := c.DnsConfig; d != nil {
 		p.DNS = &types.DNS{Nameservers: d.Servers, Search: d.Searches, Options: d.Options}
 	}

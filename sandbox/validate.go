@@ -60,6 +60,9 @@ func (m *Manager) validate(c *cri.PodSandboxConfig, handler string) error {
 	if m.cfg.PausePath == "" && sharesPID(c) {
 		return invalid("linux.security_context.namespace_options.pid", "is POD, for which this daemon has no pause binary")
 	}
+	if _, err := bandwidth(c); err != nil {
+		return err
+	}
 	_, err := sysctls(c, m.cfg.AllowedSysctls)
 	return err
 }

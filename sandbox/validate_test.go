@@ -291,3 +291,28 @@ func TestRecordSurvivesItsFile(t *testing.T) {
 		t.Error("a record of a version to come was read")
 	}
 }
+
+func TestQuantity(t *testing.T) {
+	for in, want := range map[string]uint64{"1000": 1000, "10M": 10e6, "1.5k": 1500, "2Ki": 2048, "1G": 1e9, "0": 0} {
+		if got, ok := quantity(in); !ok || got != want {
+			t.Errorf("%q: %d, %t", in, got, ok)
+		}
+	}
+	for _, in := range []string{"", "M", "10m", "1e3", "-1", "1MM", "1.2.3", "10 M", "999999999999P", "0x10", "1/2"} {
+		if got, ok := quantity(in); ok {
+			t.Errorf("%q: %d", in, got)
+		}
+	}
+	c := podConfig("a")
+	if b, err := bandwidth(c); b != nil || err != nil {
+		t.Errorf("without any: %v, %v", b, err)
+	}
+	c.Annotations = map[string]string{egressBandwidth: "1M"}
+	if b, err := bandwidth(c); err != nil || b.EgressRate != 1e6 || b.EgressBurst != maxBurst || b.IngressBurst != 0 {
+		t.Errorf("%+v, %v", b, err)
+	}
+	c.Annotations[ingressBandwidth] = "much"
+	if _, err := bandwidth(c); !errdefs.IsInvalidArgument(err) {
+		t.Error(err)
+	}
+}
