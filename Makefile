@@ -10,6 +10,7 @@ BIN     := $(CURDIR)/bin
 TAGS    := containers_image_openpgp
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 STRIP   := -s -w
+PROCS   ?= 4
 
 CNI := $(addprefix $(BIN)/cni/,bridge firewall host-local loopback macvlan portmap ptp static tuning)
 TOOLS := $(BIN)/runc $(BIN)/crictl $(CNI) $(BIN)/testimages
@@ -21,7 +22,7 @@ SUBMODULES := test/harness test/images test/critest test/system
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  FOCUS=regexp narrows critest, DEMO_IMAGE=reference changes the image of the demo."
+	@echo "  FOCUS=regexp narrows critest, PROCS=n says how many of its specs run at a time, DEMO_IMAGE=reference is shown by the demo."
 
 .PHONY: build
 build: ## Build bin/criserver and bin/conmon
@@ -66,9 +67,14 @@ unit: ## Run the tests that need no root, with the race detector
 root-test: deps tools build ## Run all tests of the daemon's module, with the race detector (as root)
 	$(GO) test -race -p 2 -timeout 15m -tags $(TAGS) ./...
 
+.PHONY: system
+system: deps tools build ## Run the black-box suite: recovery, scale, several daemons (as root)
+	cd test/system && $(GO) test -count=1 -timeout 20m -v .
+
 .PHONY: critest
 critest: deps tools build images ## Run the CRI validation suite against the daemon (as root)
-	cd test/critest && $(GO) test -count=1 -timeout 30m -v . $(if $(FOCUS),-args -focus '$(FOCUS)')
+	cd test/critest && $(GO) test -count=1 -timeout 30m -v . \
+		-args -procs $(PROCS) $(if $(FOCUS),-focus '$(FOCUS)')
 
 .PHONY: vet
 vet: ## go vet, every module
@@ -81,8 +87,10 @@ lint: vet ## golangci-lint where it is installed, else go vet alone
 	else echo "golangci-lint is not installed: go vet only"; fi
 
 .PHONY: test
-test: deps tools build vet root-test ## Everything: packages, tools, build, vet, all tests, CRI validation (as root)
+test: vet root-test ## Everything: packages, tools, build, vet, all tests, CRI validation (as root)
+	cd test/harness && $(GO) test ./...
 	cd test/images && $(GO) test ./...
+	$(MAKE) --no-print-directory system
 	$(MAKE) --no-print-directory critest
 
 .PHONY: demo
