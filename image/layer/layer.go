@@ -33,6 +33,8 @@ type Layer struct {
 	Implied []string `json:"implied,omitempty"`
 	// OpaqueRoot says that the layer hides everything below it.
 	OpaqueRoot bool `json:"opaqueRoot,omitempty"`
+	// Tree is a digest over the unpacked files' names and metadata.
+	Tree digest.Digest `json:"tree"`
 	// BootID is the boot that unpacked it. In a later one the files can be
 	// trusted only if an image that has the layer was synced to disk.
 	BootID string `json:"bootID"`

@@ -133,6 +133,9 @@ func (s *Store) add(ctx context.Context, src Source) (placed *Layer, err error) 
 	if err != nil {
 		return nil, err
 	}
+	if layer.Tree, err = tree(ctx, files); err != nil {
+		return nil, err
+	}
 	layer.BootID, layer.Added = s.cfg.BootID, time.Now()
 	return s.publish(ctx, &layer, stage)
 }

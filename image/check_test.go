@@ -1,0 +1,77 @@
+package image
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/criserver/criserver/image/internal/imagetest"
+)
+
+func TestCheckFindsAndRepairs(t *testing.T) {
+	reg := imagetest.NewRegistry(t)
+	base := imagetest.Files(t, imagetest.Dir("etc"), imagetest.File("etc/base", "content"), imagetest.Symlink("l", "etc/base"))
+	own := imagetest.Files(t, imagetest.File("own", "x"))
+	whole := imagetest.Files(t, imagetest.File("whole", "x"))
+	reg.Push("a", "1", imagetest.Image{Layers: []imagetest.Layer{base, own}})
+	reg.Push("b", "1", imagetest.Image{Layers: []imagetest.Layer{whole}})
+	for name, c := range map[string]struct {
+		damage func(layer, image string) error
+	}{
+		"nothing":        {func(string, string) error { return nil }},
+		"a file missing": {func(l, _ string) error { return os.Remove(filepath.Join(l, "etc/base")) }},
+		"a file empty":   {func(l, _ string) error { return os.Truncate(filepath.Join(l, "etc/base"), 0) }},
+		"a file more":    {func(l, _ string) error { return os.WriteFile(filepath.Join(l, "etc/new"), nil, 0o644) }},
+		"another mode":   {func(l, _ string) error { return os.Chmod(filepath.Join(l, "etc"), 0o700) }},
+		"a manifest":     {func(_, i string) error { return os.WriteFile(filepath.Join(i, manifestFile), []byte("{}"), 0o600) }},
+		"no config":      {func(_, i string) error { return os.Remove(filepath.Join(i, configFile)) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t, reg)
+			img := b.pull(t, reg.Host+"/a:1")
+			other := b.pull(t, reg.Host+"/b:1")
+			layer := filepath.Join(b.Manager.dir(layersDir), base.DiffID.Encoded(), "diff")
+			if err := c.damage(layer, b.imageDir(img.ID)); err != nil {
+				t.Fatal(err)
+			}
+			found, err := b.Check(t.Context(), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name == "nothing" {
+				equal(t, "problems", len(found), 0)
+				return
+			}
+			if len(found) != 1 || found[0].Image != img.ID || found[0].Err == nil || found[0].Repaired {
+				t.Fatalf("found %+v", found)
+			}
+			if found, err = b.Check(t.Context(), true); err != nil || len(found) != 1 || !found[0].Repaired {
+				t.Fatalf("repaired %+v, %v", found, err)
+			}
+			root, _ := b.mount(t, b.pull(t, reg.Host+"/a:1"))
+			equal(t, "file", read(t, root, "l"), "content")
+			if _, err := b.Get(other.ID.String()); err != nil {
+				t.Errorf("the whole image: %v", err)
+			}
+			if found, _ = b.Check(t.Context(), true); len(found) > 0 {
+				t.Errorf("found after the repair: %+v", found)
+			}
+		})
+	}
+}
+
+func TestCheckLeavesWhatIsInUse(t *testing.T) {
+	reg := imagetest.NewRegistry(t)
+	reg.Push("a", "1", three(t))
+	b := newBed(t, reg)
+	img := b.pull(t, reg.Host+"/a:1")
+	b.mount(t, img)
+	write(t, filepath.Join(b.imageDir(img.ID), manifestFile), "{}")
+	found, err := b.Check(t.Context(), true)
+	if err != nil || len(found) != 1 || found[0].Repaired {
+		t.Errorf("found %+v, %v", found, err)
+	}
+	if _, err := b.Get(img.ID.String()); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,113 @@
+package layer
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+)
+
+// tree returns a digest over what is in a directory: names, kinds, owners,
+// modes, sizes, times and link targets, but not the files' content, which would
+// take as long as to unpack it. It finds files that are missing, cut short or
+// empty after a crash of the file system.
+func tree(ctx context.Context, dir string) (digest.Digest, error) {
+	sum := sha256.New()
+	d, err := os.Open(dir)
+	if err != nil {
+		return "", err
+	}
+	if err := addTree(ctx, sum, d); err != nil {
+		return "", fmt.Errorf("look through %s: %w", dir, err)
+	}
+	return digest.NewDigest(digest.SHA256, sum), nil
+}
+
+// addTree adds an open directory, and closes it.
+func addTree(ctx context.Context, sum io.Writer, d *os.File) error {
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if err := addNode(ctx, sum, d, name); err != nil {
+			return err
+		}
+	}
+	// An end mark, so that a file cannot move to the parent unnoticed.
+	_, err = sum.Write([]byte{0})
+	return errors.Join(err, context.Cause(ctx))
+}
+
+func addNode(ctx context.Context, sum io.Writer, d *os.File, name string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(d.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	if isDir {
+		st.Size, st.Nlink, st.Mtim = 0, 0, unix.Timespec{} // the file system's own affair
+	}
+	record := append([]byte(name), 0)
+	for _, v := range []uint64{
+		uint64(st.Mode), uint64(st.Uid), uint64(st.Gid), uint64(st.Size),
+		uint64(st.Rdev), uint64(st.Nlink), uint64(st.Mtim.Sec),
+	} {
+		record = binary.AppendUvarint(record, v)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		target := make([]byte, maxName)
+		n, err := unix.Readlinkat(int(d.Fd()), name, target)
+		if err != nil {
+			return err
+		}
+		record = append(record, target[:n]...)
+	}
+	if _, err := sum.Write(record); err != nil || !isDir {
+		return err
+	}
+	fd, err := unix.Openat(int(d.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	return addTree(ctx, sum, os.NewFile(uintptr(fd), name))
+}
+
+// Verify compares a layer's files with what was unpacked. ErrDataLoss when they
+// differ.
+func (s *Store) Verify(ctx context.Context, id digest.Digest) error {
+	l, ok := s.Get(id)
+	if !ok {
+		return fmt.Errorf("layer %s: %w", id, errdefs.ErrNotFound)
+	}
+	now, err := tree(ctx, l.Dir())
+	if err != nil {
+		return fmt.Errorf("verify layer %s: %w", id, err)
+	}
+	if now != l.Tree {
+		return fmt.Errorf("files of layer %s are not those that were unpacked: %w", id, errdefs.ErrDataLoss)
+	}
+	return nil
+}
+
+// IDs returns the diff IDs of all layers.
+func (s *Store) IDs() []digest.Digest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids := make([]digest.Digest, 0, len(s.layers))
+	for id := range s.layers {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
