@@ -1,0 +1,100 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/criserver/criserver/image/internal/imagetest"
+)
+
+// killVar tells this binary to be the process that is killed.
+const killVar = "IMAGE_TEST_KILLED"
+
+// TestKilled is not a test of its own but the process that TestKillWhilePulling
+// kills: it pulls and removes an image until it is.
+func TestKilled(t *testing.T) {
+	args := strings.Split(os.Getenv(killVar), " ")
+	if len(args) != 2 {
+		t.Skip("runs only as a child of TestKillWhilePulling")
+	}
+	b := &bed{dir: args[0], cfg: killedConfig(args[0])}
+	b.restart(t)
+	go func() { _ = b.Run(context.Background()) }()
+	for range 1000 {
+		_, err := b.Pull(context.Background(), PullRequest{Ref: args[1]})
+		if err == nil {
+			err = b.Remove(context.Background(), args[1])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func killedConfig(dir string) Config {
+	return Config{
+		Root: dir + "/root", RunRoot: dir + "/run", RegistriesConf: dir + "/registries.conf",
+		RegistriesConfDir: dir + "/registries.conf.d", PolicyPath: dir + "/policy.json", AuthFile: dir + "/auth.json",
+	}
+}
+
+// TestKillWhilePulling kills a process at any time in a pull or a removal, and
+// wants its successor to have whole images or none.
+func TestKillWhilePulling(t *testing.T) {
+	reg := imagetest.NewRegistry(t)
+	img := three(t)
+	for i := range 4 {
+		img.Layers = append(img.Layers, imagetest.Files(t, imagetest.File(fmt.Sprint("noise", i), fmt.Sprint(i)+noise(1<<20))))
+	}
+	reg.Push("a", "1", img)
+	// Slow enough to be caught in the middle.
+	reg.Set(imagetest.Faults{Blob: func(w http.ResponseWriter, _ *http.Request, _ digest.Digest, b []byte) bool {
+		w.Header().Set("Content-Length", fmt.Sprint(len(b)))
+		for len(b) > 0 {
+			n := min(len(b), 100<<10)
+			_, _ = w.Write(b[:n])
+			b = b[n:]
+			time.Sleep(2 * time.Millisecond)
+		}
+		return true
+	}})
+	b := newBed(t, reg)
+	ref := reg.Host + "/a:1"
+	for i := range 12 {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$")
+		cmd.Env = append(os.Environ(), killVar+"="+b.dir+" "+ref)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(50+rand.IntN(400)) * time.Millisecond)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatalf("run %d ended by itself: %v", i, err)
+		}
+		_ = cmd.Wait()
+		b.restart(t)
+		if staged := names(t, b.Manager.dir(stageDir)); len(staged) > 0 {
+			t.Errorf("run %d: left in the stage: %v", i, staged)
+		}
+		if found, err := b.Check(t.Context(), false); err != nil || len(found) > 0 {
+			t.Errorf("run %d: %+v, %v", i, found, err)
+		}
+		for _, got := range b.List() {
+			root, container := b.mount(t, got)
+			equal(t, "file", read(t, root, "etc/a"), "upper")
+			if err := b.UnmountRootFS(t.Context(), container); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	root, _ := b.mount(t, b.pull(t, ref))
+	equal(t, "bytes", len(read(t, root, "noise3")), len(noise(1<<20))+1)
+}
