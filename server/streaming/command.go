@@ -43,6 +43,12 @@ func session[R any](s *Server, w http.ResponseWriter, r *http.Request, serve fun
 func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	session(s, w, r, func(q execRequest) {
 		x := &executor{s, q.Options}
+		if speaksV5(r) {
+			serveV5(w, r, q.Options, s.cfg.IdleTimeout, func(ctx context.Context, in io.Reader, out, errs io.WriteCloser, resize <-chan remotecommand.TerminalSize) error {
+				return x.ExecInContainer(ctx, "", "", q.id, q.cmd, in, out, errs, q.TTY, resize, 0)
+			})
+			return
+		}
 		remotecommand.ServeExec(w, r, x, "", "", q.id, q.cmd, &q.Options, s.cfg.IdleTimeout, creationTimeout, remotecommand.SupportedStreamingProtocols)
 	})
 }
@@ -50,6 +56,12 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 	session(s, w, r, func(q attachRequest) {
 		x := &executor{s, q.Options}
+		if speaksV5(r) {
+			serveV5(w, r, q.Options, s.cfg.IdleTimeout, func(ctx context.Context, in io.Reader, out, errs io.WriteCloser, resize <-chan remotecommand.TerminalSize) error {
+				return x.AttachContainer(ctx, "", "", q.id, in, out, errs, q.TTY, resize)
+			})
+			return
+		}
 		remotecommand.ServeAttach(w, r, x, "", "", q.id, &q.Options, s.cfg.IdleTimeout, creationTimeout, remotecommand.SupportedStreamingProtocols)
 	})
 }

@@ -31,7 +31,14 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 			// The protocol's own context never ends; that of the connection does.
 			return s.forward(r.Context(), q.podID, port, stream)
 		})
-		portforward.ServePortForward(w, r, f, q.podID, "", &portforward.V4Options{Ports: q.ports}, s.cfg.IdleTimeout, creationTimeout, portforward.SupportedProtocols)
+		serve := func(w http.ResponseWriter, r *http.Request) {
+			portforward.ServePortForward(w, r, f, q.podID, "", &portforward.V4Options{Ports: q.ports}, s.cfg.IdleTimeout, creationTimeout, portforward.SupportedProtocols)
+		}
+		if tunneled(r) {
+			serveTunnel(w, r, serve)
+			return
+		}
+		serve(w, r)
 	})
 }
 
