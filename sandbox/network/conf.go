@@ -38,15 +38,19 @@ type list struct {
 // none, with the error that Status then tells. Files that cannot be read do not
 // keep a valid one from being used. It logs what has changed.
 func (n *Network) Reload(ctx context.Context) {
+	before := n.loaded.Load()
 	l, err := n.load()
+	if err == nil && before.list != nil && before.list.masquerade != nil && bytes.Equal(before.list.raw, l.raw) {
+		return // nothing has changed, and what is needed besides is there
+	}
+	log := logrus.WithContext(ctx)
 	if err == nil && !n.cfg.NoBuiltin {
-		if err := l.takeMasquerade(ctx); err != nil {
-			logrus.WithContext(ctx).WithError(err).Warn("masquerading is left to the plugins, which is slower")
+		if err := l.takeMasquerade(ctx); err != nil && ctx.Err() == nil {
+			log.WithError(err).Warn("masquerading is left to the plugins, which is slower")
 		}
 	}
-	before := n.loaded.Swap(&loaded{list: l, err: err})
+	n.loaded.Store(&loaded{list: l, err: err})
 	n.status.Store(nil)
-	log := logrus.WithContext(ctx)
 	switch {
 	case err != nil && (before.err == nil || before.err.Error() != err.Error()):
 		log.WithError(err).Warn("pods cannot be attached to a network")
