@@ -83,7 +83,7 @@ func runSpecs(t *testing.T) {
 		ginkgo.ReportAfterEach(progress)
 		formatter.ColorableStdOut = withoutDots{os.Stdout}
 	}
-	ginkgo.RunSpecs(t, "CRI validation", suite, reporter)
+	ginkgo.RunSpecs(t, suiteName, suite, reporter)
 }
 
 // progress prints a line as each spec ends; ginkgo alone prints dots, or all that a spec has logged.

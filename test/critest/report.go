@@ -12,9 +12,12 @@ import (
 	"github.com/onsi/ginkgo/v2/types"
 )
 
+// suiteName stands before the text of a spec where ginkgo matches patterns.
+const suiteName = "CRI validation"
+
 // Result is what a run of the suite came to.
 type Result struct {
-	Specs                   []string // full text of every spec, run or not
+	Specs                   []string // what patterns are matched with: the full text of every spec, run or not
 	Passed, Failed, Skipped int
 
 	groups map[string]*counts
@@ -51,7 +54,7 @@ func (r *Result) add(spec types.SpecReport, skips []Skip) {
 		return
 	}
 	text := spec.FullText()
-	r.Specs = append(r.Specs, text)
+	r.Specs = append(r.Specs, suiteName+" "+text)
 	c := r.group(spec)
 	switch {
 	case spec.State.Is(types.SpecStatePassed):
@@ -63,7 +66,7 @@ func (r *Result) add(spec types.SpecReport, skips []Skip) {
 		// A reason in the report is the suite's own; else a line of the skip file or the focus kept the spec from running.
 		if m := spec.FailureMessage(); m != "" {
 			r.notes = append(r.notes, fmt.Sprintf("skip  %s: the suite says %q", text, oneLine(m)))
-		} else if reason := reasonFor(skips, text); reason != "" {
+		} else if reason := reasonFor(skips, suiteName+" "+text); reason != "" {
 			r.notes = append(r.notes, fmt.Sprintf("skip  %s: %s", text, reason))
 		}
 	default:
@@ -76,7 +79,7 @@ func (r *Result) add(spec types.SpecReport, skips []Skip) {
 func (r *Result) group(spec types.SpecReport) *counts {
 	name := "other"
 	if len(spec.ContainerHierarchyTexts) > 0 {
-		name = strings.TrimPrefix(spec.ContainerHierarchyTexts[0], "[k8s.io] ")
+		_, name, _ = strings.Cut(spec.ContainerHierarchyTexts[0], "] ") // [k8s.io] or [criserver]
 		name = strings.TrimSuffix(name, " [Conformance]")
 	}
 	if r.groups[name] == nil {

@@ -39,6 +39,7 @@ func catalog() []recipe {
 		{[]string{staging + "test-image-2:latest"}, busybox("test-image-2", "", v1.Config{})},
 		{[]string{staging + "test-image-3:latest"}, busybox("test-image-3", "", v1.Config{})},
 		{[]string{staging + "test-image-latest:latest"}, busybox("test-image-latest", "", v1.Config{})},
+		{[]string{staging + "test-image-digest:latest"}, busybox("test-image-digest", "", v1.Config{})},
 		{[]string{staging + "test-image-tag:test"}, busybox("test", "", v1.Config{})},
 		{[]string{staging + "test-image-tag:all"}, busybox("all", "", v1.Config{})},
 		{

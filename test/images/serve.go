@@ -46,7 +46,30 @@ func Handler(dir string) (http.Handler, error) {
 
 // Names lists the references that dir holds.
 func Names(dir string) ([]string, error) {
-	var names []string
+	found, err := descriptors(dir)
+	names := make([]string, len(found))
+	for i, d := range found {
+		names[i] = d.Annotations[refName]
+	}
+	return names, err
+}
+
+// Digest returns the digest of the manifest, or the index, that a name of dir stands for.
+func Digest(dir, name string) (string, error) {
+	found, err := descriptors(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, d := range found {
+		if d.Annotations[refName] == name {
+			return d.Digest.String(), nil
+		}
+	}
+	return "", fmt.Errorf("no image %s in %s", name, dir)
+}
+
+func descriptors(dir string) ([]v1.Descriptor, error) {
+	var all []v1.Descriptor
 	for _, set := range []string{"base", "heavy"} {
 		index, err := layout.ImageIndexFromPath(filepath.Join(dir, set))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -59,11 +82,9 @@ func Names(dir string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, d := range manifest.Manifests {
-			names = append(names, d.Annotations[refName])
-		}
+		all = append(all, manifest.Manifests...)
 	}
-	return names, nil
+	return all, nil
 }
 
 // load puts the manifests of a layout into the registry; the blobs stay where they are.
