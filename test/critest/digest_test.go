@@ -1,6 +1,8 @@
 package critest
 
 import (
+	"os"
+
 	"github.com/onsi/ginkgo/v2"
 	"github.com/onsi/gomega"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -15,7 +17,7 @@ var _ = ginkgo.Describe("[criserver] Image Manager", func() {
 
 	ginkgo.It("public image with digest should be pulled and removed", func(ctx ginkgo.SpecContext) {
 		const repository = "gcr.io/k8s-staging-cri-tools/test-image-digest"
-		digest, err := images.Digest(options.Images, repository+":latest")
+		digest, err := images.Digest(os.Getenv(imagesVariable), repository+":latest")
 		gomega.Expect(err).NotTo(gomega.HaveOccurred())
 		byDigest := &runtimeapi.ImageSpec{Image: repository + "@" + digest}
 

@@ -18,8 +18,11 @@ import (
 	"github.com/criserver/criserver/test/images"
 )
 
-// endpointVariable tells the third stage, and only that, where the daemon listens.
-const endpointVariable = "CRITEST_ENDPOINT"
+// What the third stage, and only that, is told: where the daemon listens, and where the test images are.
+const (
+	endpointVariable = "CRITEST_ENDPOINT"
+	imagesVariable   = "CRITEST_IMAGES"
+)
 
 // Options are the flags of a run.
 type Options struct {
@@ -112,7 +115,7 @@ func suite(o Options, d *harness.Daemon) error {
 		return err
 	}
 	start := time.Now()
-	ran := runGinkgo(o, skips, endpointVariable+"=unix://"+d.Socket(), "TMPDIR="+tmp)
+	ran := runGinkgo(o, skips, endpointVariable+"=unix://"+d.Socket(), imagesVariable+"="+o.Images, "TMPDIR="+tmp)
 
 	result, err := ReadResult(report, skips)
 	if err != nil {
