@@ -97,6 +97,9 @@ func (r *Runtime) execStart(ctx context.Context, in ExecInput, stdio [3]*os.File
 	args := append([]string{"exec", "--detach", "--pid-file", pidFile, "--process", inputPath}, options...)
 	cmd := r.command(ctx, files, append(args, in.ID))
 	setStdio(cmd, stdio)
+	// By its session and group the command's processes are found again when
+	// their parents have gone; runc makes new ones for it, crun does not.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Cancel = func() error { return endTree(cmd.Process) }
 	cmd.WaitDelay = waitAfter
 	err = cmd.Run()
@@ -106,6 +109,9 @@ func (r *Runtime) execStart(ctx context.Context, in ExecInput, stdio [3]*os.File
 	}
 	if err == nil {
 		err = pidErr
+	}
+	if cmd.Process != nil {
+		endGroup(cmd.Process.Pid)
 	}
 	return 0, readLog(files[0]), err
 }

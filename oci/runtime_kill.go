@@ -34,19 +34,35 @@ func endTree(runtime *os.Process) error {
 	return nil
 }
 
+// endGroup ends and reaps what a runtime that failed has left of its process
+// group: crun does not wait for the child that could not run the command. A dead
+// process that nobody reaps would hold up the death of the whole PID namespace.
+func endGroup(group int) {
+	for end := time.Now().Add(endFor); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		_ = unix.Kill(-group, unix.SIGKILL) // usually there is none
+		if _, err := unix.Wait4(-group, nil, unix.WNOHANG, nil); errors.Is(err, unix.ECHILD) {
+			return
+		}
+	}
+}
+
 // killTree kills every descendant of pid, and whoever shares a session with one
 // of them: those whose parents have died already are found by that. With self
 // it kills pid too; without, pid is a runtime that is to reap its child and end.
 // As what is being killed may fork meanwhile, it looks again until nobody is
 // found.
 func killTree(pid int, self bool) error {
+	own, err := unix.Getsid(0)
+	if err != nil {
+		return err
+	}
 	sessions := make(map[int]bool)
 	for range 100 {
 		tasks, err := allTasks()
 		if err != nil {
 			return err
 		}
-		victims := descendants(tasks, pid, self, sessions)
+		victims := descendants(tasks, pid, self, sessions, own)
 		if len(victims) == 0 {
 			return nil
 		}
@@ -58,9 +74,9 @@ func killTree(pid int, self bool) error {
 	return nil
 }
 
-// descendants adds the sessions that it finds to sessions: those that began at
-// pid, if it is meant itself, or below. A runtime is in the daemon's session.
-func descendants(tasks map[int]task, pid int, self bool, sessions map[int]bool) []task {
+// descendants adds the sessions that it finds to sessions, but for own, the
+// caller's.
+func descendants(tasks map[int]task, pid int, self bool, sessions map[int]bool, own int) []task {
 	children := make(map[int][]int)
 	for _, t := range tasks {
 		children[t.ppid] = append(children[t.ppid], t.ref.PID)
@@ -76,14 +92,14 @@ func descendants(tasks map[int]task, pid int, self bool, sessions map[int]bool) 
 		below[p] = true
 	}
 	for p := range below {
-		// Only a session that began below pid is the command's.
-		if s := tasks[p].session; below[s] {
+		// Session 0 is one that began outside of what can be seen from here.
+		if s := tasks[p].session; s != own && s != 0 {
 			sessions[s] = true
 		}
 	}
 	var victims []task
 	for p, t := range tasks {
-		if below[p] || sessions[t.session] {
+		if below[p] || sessions[t.session] && p != pid {
 			victims = append(victims, t)
 		}
 	}

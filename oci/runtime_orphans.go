@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -25,21 +26,35 @@ func AdoptOrphans() error {
 
 // orphanAge is for how long a dead child that nobody waited for is left alone.
 // All who start a process wait for it at once, so it is nobody's after that.
-const orphanAge = 30 * time.Second
+const orphanAge = 5 * time.Second
 
 // ReapOrphans buries adopted processes that nobody knows of, such as what a
-// killed plugin left behind, until ctx ends.
+// killed plugin left behind, until ctx ends. It looks after a child has died,
+// and not else.
 func ReapOrphans(ctx context.Context) {
-	tick := time.NewTicker(orphanAge)
-	defer tick.Stop()
-	var before map[proc.Ref]bool
+	deaths := make(chan os.Signal, 1)
+	signal.Notify(deaths, unix.SIGCHLD)
+	defer signal.Stop(deaths)
+	look := time.NewTimer(orphanAge) // what died before is found too
+	defer look.Stop()
+	waiting := true
+	var dead map[proc.Ref]bool
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-			before = reapOrphans(before)
+		case <-deaths:
+			if waiting {
+				continue
+			}
+		case <-look.C:
+			if dead = reapOrphans(dead); len(dead) == 0 {
+				waiting = false
+				continue
+			}
 		}
+		look.Reset(orphanAge)
+		waiting = true
 	}
 }
 

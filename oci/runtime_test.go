@@ -9,12 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/cgroup"
+	"github.com/criserver/criserver/internal/proc"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -237,20 +239,23 @@ func TestKillTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
+	own, err := unix.Getsid(0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var tasks map[int]task
 	for range 500 {
 		var err error
 		if tasks, err = allTasks(); err != nil {
 			t.Fatal(err)
 		}
-		sessions := make(map[int]bool)
-		if len(descendants(tasks, cmd.Process.Pid, false, sessions)) >= 4 {
+		if len(descendants(tasks, cmd.Process.Pid, false, make(map[int]bool), own)) >= 4 {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 	go func() { ended <- cmd.Wait() }()
-	victims := descendants(tasks, cmd.Process.Pid, false, make(map[int]bool))
+	victims := descendants(tasks, cmd.Process.Pid, false, make(map[int]bool), own)
 	if len(victims) < 4 {
 		t.Fatalf("only %d descendants", len(victims))
 	}
@@ -266,5 +271,35 @@ func TestKillTree(t *testing.T) {
 		if v.ref.Alive() {
 			t.Errorf("%v is alive", v.ref)
 		}
+	}
+}
+
+func TestReapOrphans(t *testing.T) {
+	if err := AdoptOrphans(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("sh", "-c", "sleep 0.2 >/dev/null & echo $!").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dead map[proc.Ref]bool
+	for range 500 {
+		if dead = reapOrphans(dead); len(dead) > 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if _, err := proc.Identify(pid); err != nil {
+		t.Fatalf("it was reaped at first sight: %v", err)
+	}
+	if left := reapOrphans(dead); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+	if _, err := proc.Identify(pid); !errors.Is(err, proc.ErrGone) {
+		t.Errorf("it is still there: %v", err)
 	}
 }
