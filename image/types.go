@@ -8,6 +8,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/criserver/criserver/image/pull"
 )
 
 // ID is an image's identity: the digest of its config, as in "sha256:…". It is
@@ -70,3 +72,10 @@ type RootFS struct {
 	Path    string // mount point
 	Upper   string // the writable layer
 }
+
+// Errors that the kubelet knows by the first word of their text. They come
+// beside a class of errdefs, ErrUnavailable and ErrPermissionDenied.
+var (
+	ErrRegistryUnavailable       = pull.ErrRegistryUnavailable
+	ErrSignatureValidationFailed = pull.ErrSignatureValidationFailed
+)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -106,10 +107,9 @@ func checkNames(h *tar.Header) error {
 		if len(name) > maxName {
 			return fmt.Errorf("layer has a name of %d bytes: %w", len(name), errdefs.ErrInvalidArgument)
 		}
-		for _, part := range strings.Split(name, "/") {
-			if part == ".." {
-				return fmt.Errorf("layer has the name %q: %w", name, errdefs.ErrInvalidArgument)
-			}
+		relative := strings.TrimLeft(name, "/")
+		if relative != "" && !filepath.IsLocal(relative) {
+			return fmt.Errorf("layer has the name %q: %w", name, errdefs.ErrInvalidArgument)
 		}
 	}
 	return nil

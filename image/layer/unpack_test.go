@@ -92,7 +92,8 @@ func TestUnpackKinds(t *testing.T) {
 	link := imagetest.Symlink("owned/link", "/etc/passwd")
 	link.Uid = 77
 	dir, l := unpackEntries(t, imagetest.File(long, "deep"), ping, null, fifo, owned, link,
-		imagetest.File("first", "same"), imagetest.HardLink("owned/second", "first"), imagetest.File("/absolute", "in"))
+		imagetest.File("first", "same"), imagetest.HardLink("owned/second", "first"), imagetest.File("/absolute", "in"),
+		imagetest.File("owned/../dotted", "in"))
 
 	if b, err := os.ReadFile(filepath.Join(dir, long)); err != nil || string(b) != "deep" {
 		t.Errorf("long name: %q, %v", b, err)
@@ -124,7 +125,8 @@ func TestUnpackKinds(t *testing.T) {
 		t.Errorf("hard link %d, %d", a.Ino, b.Ino)
 	}
 	lstat(t, dir, "absolute")
-	if l.Entries != 9 || l.Inodes < 8 || l.Bytes == 0 {
+	lstat(t, dir, "dotted")
+	if l.Entries != 10 || l.Inodes < 8 || l.Bytes == 0 {
 		t.Errorf("counted %+v", l)
 	}
 }
