@@ -39,6 +39,7 @@ type CNI struct {
 	ConfDirs       []string `toml:"conf_dirs"`
 	BinDirs        []string `toml:"bin_dirs"`
 	DefaultNetwork string   `toml:"default_network"`
+	Builtin        bool     `toml:"builtin"`
 }
 
 // Image says where images come from and what they may be.
@@ -100,6 +101,7 @@ func Default() Config {
 		CNI: CNI{
 			ConfDirs: []string{"/etc/cni/net.d"},
 			BinDirs:  []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"},
+			Builtin:  true,
 		},
 		Image: Image{
 			Pinned:          []string{},

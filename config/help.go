@@ -16,6 +16,8 @@ var help = map[string]string{
 	"cni.bin_dirs":        "Directories with CNI plugins, in the order in which they are searched.",
 	"cni.default_network": "Name of the network that pods are attached to. Empty: the first one in lexical order of file names.",
 
+	"cni.builtin": "Whether the daemon does by itself what the plugins bridge and host-local do with the usual configuration, and masquerades once per network. false: every plugin is executed.",
+
 	"image.registries_conf":     "containers-registries.conf(5): mirrors, remaps, insecure registries, short names. Empty: the system's.",
 	"image.registries_conf_dir": "Its drop-in directory. Empty: the system's.",
 	"image.policy":              "containers-policy.json(5): which signatures are demanded. Empty: the system's, and where there is none every image is accepted.",

@@ -7,10 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"syscall"
 
+	"github.com/criserver/criserver/internal/osthread"
 	"golang.org/x/sys/unix"
 )
 
@@ -54,14 +54,9 @@ func (s *Spawner) Run(ctx context.Context) error {
 		return err
 	}
 	defer s.tree.Release(s.path)
-	ended := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine, as on v1 it is in
-		// another cgroup than the rest of the process.
-		runtime.LockOSThread()
-		ended <- s.serve(ctx)
-	}()
-	return <-ended
+	// On v1 the thread is in another cgroup than the rest of the process, so it
+	// has to end with this.
+	return osthread.Run(func() error { return s.serve(ctx) })
 }
 
 func (s *Spawner) serve(ctx context.Context) error {
