@@ -20,9 +20,9 @@ const undoTimeout = 2 * time.Minute
 
 // Create makes a container in a pod and returns its id. The same request asked
 // again while it is under way waits for that one; asked again after it
-// succeeded, it gets the same id. podConfig is not used: the pod's own holds.
-func (m *Manager) Create(ctx context.Context, podID string, config *cri.ContainerConfig, podConfig *cri.PodSandboxConfig) (string, error) {
-	_ = podConfig
+// succeeded, it gets the same id. The pod config of the request is not used: what
+// the pod was made from holds.
+func (m *Manager) Create(ctx context.Context, podID string, config *cri.ContainerConfig, _ *cri.PodSandboxConfig) (string, error) {
 	fail := func(err error) (string, error) {
 		return "", fmt.Errorf("create container %q in pod %q: %w", config.GetMetadata().GetName(), short(podID), err)
 	}
