@@ -81,7 +81,7 @@ func TestErrorsQuoteTheRuntime(t *testing.T) {
 }
 
 func TestCallEndsWithContext(t *testing.T) {
-	r := fakeRuntime(t, "sleep 1000")
+	r := fakeRuntime(t, "exec sleep 1000")
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := r.Start(ctx, "id"); !errors.Is(err, context.DeadlineExceeded) {
