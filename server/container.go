@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -60,14 +62,18 @@ func (s *Server) RemoveContainer(ctx context.Context, req *cri.RemoveContainerRe
 
 // ListContainers lists the containers that the filter lets through.
 func (s *Server) ListContainers(_ context.Context, req *cri.ListContainersRequest) (*cri.ListContainersResponse, error) {
-	match := containerFilter(req.GetFilter())
-	resp := &cri.ListContainersResponse{}
-	for _, c := range s.cfg.Containers.List() {
-		if match(c) {
-			resp.Containers = append(resp.Containers, containerItem(c))
+	return &cri.ListContainersResponse{Containers: slices.Collect(s.containerItems(req.GetFilter()))}, nil
+}
+
+func (s *Server) containerItems(f *cri.ContainerFilter) iter.Seq[*cri.Container] {
+	match := containerFilter(f)
+	return func(yield func(*cri.Container) bool) {
+		for _, c := range s.cfg.Containers.List() {
+			if match(c) && !yield(containerItem(c)) {
+				return
+			}
 		}
 	}
-	return resp, nil
 }
 
 // ContainerStatus describes one container.

@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"iter"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -48,22 +50,29 @@ func auth(a *cri.AuthConfig) *image.Auth {
 
 // ListImages lists all images, or the one that the filter names.
 func (s *Server) ListImages(_ context.Context, req *cri.ListImagesRequest) (*cri.ListImagesResponse, error) {
-	resp := &cri.ListImagesResponse{}
-	if ref := req.GetFilter().GetImage().GetImage(); ref != "" {
+	items, err := s.imageItems(req.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	return &cri.ListImagesResponse{Images: slices.Collect(items)}, nil
+}
+
+func (s *Server) imageItems(f *cri.ImageFilter) (iter.Seq[*cri.Image], error) {
+	list := s.cfg.Images.List
+	if ref := f.GetImage().GetImage(); ref != "" {
 		img, err := s.cfg.Images.Get(ref)
-		if errdefs.IsNotFound(err) {
-			return resp, nil
-		}
 		if err != nil {
-			return nil, err
+			return func(func(*cri.Image) bool) {}, ifFound(err)
 		}
-		resp.Images = append(resp.Images, imageItem(img))
-		return resp, nil
+		list = func() []image.Image { return []image.Image{img} }
 	}
-	for _, img := range s.cfg.Images.List() {
-		resp.Images = append(resp.Images, imageItem(img))
-	}
-	return resp, nil
+	return func(yield func(*cri.Image) bool) {
+		for _, img := range list() {
+			if !yield(imageItem(img)) {
+				return
+			}
+		}
+	}, nil
 }
 
 // ImageStatus describes an image; an unknown one is an empty answer and no

@@ -26,7 +26,10 @@ func unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.U
 		err = grpcError(err)
 		logCall(ctx, rpc, req, time.Since(begun), err)
 	}()
-	return next(ctx, req)
+	if resp, err = next(ctx, req); err != nil {
+		return nil, err
+	}
+	return resp, fits(info.FullMethod, resp)
 }
 
 // stream is unary for the calls that answer with a stream.

@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"iter"
 	"maps"
+	"slices"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -57,14 +59,18 @@ func (s *Server) PodSandboxStatus(_ context.Context, req *cri.PodSandboxStatusRe
 
 // ListPodSandbox lists the pods that the filter lets through.
 func (s *Server) ListPodSandbox(_ context.Context, req *cri.ListPodSandboxRequest) (*cri.ListPodSandboxResponse, error) {
-	match := podFilter(req.GetFilter())
-	resp := &cri.ListPodSandboxResponse{}
-	for _, p := range s.cfg.Pods.List() {
-		if match(p) {
-			resp.Items = append(resp.Items, podItem(p))
+	return &cri.ListPodSandboxResponse{Items: slices.Collect(s.podItems(req.GetFilter()))}, nil
+}
+
+func (s *Server) podItems(f *cri.PodSandboxFilter) iter.Seq[*cri.PodSandbox] {
+	match := podFilter(f)
+	return func(yield func(*cri.PodSandbox) bool) {
+		for _, p := range s.cfg.Pods.List() {
+			if match(p) && !yield(podItem(p)) {
+				return
+			}
 		}
 	}
-	return resp, nil
 }
 
 func podState(p *sandbox.Pod) cri.PodSandboxState {
