@@ -432,7 +432,7 @@ func TestStopPodAndEvents(t *testing.T) {
 	for _, n := range []string{"a", "b", "c"} {
 		b.run(m, shell(n, "sleep 1000"))
 	}
-	if err := m.StopPod(t.Context(), "pod", 10*time.Millisecond); err != nil {
+	if err := m.StopPod(t.Context(), "pod"); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range m.List() {

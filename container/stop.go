@@ -108,9 +108,9 @@ func (c *container) endStop() {
 	c.stops--
 }
 
-// StopPod ends every container of a pod, with at most grace for each to go by
-// itself, and returns when all have ended. Creations under way are waited for.
-func (m *Manager) StopPod(ctx context.Context, podID string, grace time.Duration) error {
+// StopPod ends every container of a pod by force, and returns when all have
+// ended. Creations under way are waited for.
+func (m *Manager) StopPod(ctx context.Context, podID string) error {
 	return each(m.inPod(podID), func(c *container) error {
 		if err := m.settled(ctx, c); err != nil {
 			return err
@@ -118,7 +118,7 @@ func (m *Manager) StopPod(ctx context.Context, podID string, grace time.Duration
 		if c.snap.Load() == nil {
 			return nil // its creation failed
 		}
-		if err := m.stop(ctx, c, grace); err != nil {
+		if err := m.stop(ctx, c, 0); err != nil {
 			return fmt.Errorf("stop container %q: %w", short(c.id), err)
 		}
 		return nil

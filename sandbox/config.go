@@ -46,10 +46,6 @@ type Config struct {
 	PausePath string
 	// ShmSize is the size of a pod's /dev/shm in bytes, 64 MiB by default.
 	ShmSize int64
-	// StopGrace is how long containers may take to end by themselves when their
-	// pod is stopped. It is none by default, as the CRI has StopPodSandbox end
-	// them by force: who wants them to end well stops them first.
-	StopGrace time.Duration
 	// SetupTimeout bounds the making of a pod and TeardownTimeout one try to take
 	// it down, without its containers; 2 min each by default.
 	SetupTimeout, TeardownTimeout time.Duration

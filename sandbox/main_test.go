@@ -85,15 +85,15 @@ func needRoot(t testing.TB) {
 // fakeContainers notes what it is asked for and fails on command.
 type fakeContainers struct {
 	mu      sync.Mutex
-	stops   []time.Duration
+	stops   int
 	removed []string
 	stopErr error
 	hold    chan struct{} // when set, StopPod waits for it
 }
 
-func (f *fakeContainers) StopPod(ctx context.Context, _ string, grace time.Duration) error {
+func (f *fakeContainers) StopPod(ctx context.Context, _ string) error {
 	f.mu.Lock()
-	f.stops = append(f.stops, grace)
+	f.stops++
 	hold, err := f.hold, f.stopErr
 	f.mu.Unlock()
 	if hold != nil {

@@ -122,7 +122,7 @@ func (m *Manager) retry(ctx context.Context, id string) error {
 	case e.rec.StoppedAt.IsZero():
 		return nil
 	}
-	return m.stop(ctx, id, m.cfg.StopGrace)
+	return m.stop(ctx, id)
 }
 
 // discard takes down and removes remains that nobody was ever told of. When it

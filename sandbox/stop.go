@@ -21,7 +21,7 @@ func (m *Manager) Stop(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
-	if err := m.stop(ctx, e.rec.ID, m.cfg.StopGrace); err != nil {
+	if err := m.stop(ctx, e.rec.ID); err != nil {
 		return fmt.Errorf("stop pod sandbox %q: %w", e.rec.ID, err)
 	}
 	return nil
@@ -36,7 +36,7 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 		return fmt.Errorf("remove: %w", err)
 	}
 	id = e.rec.ID
-	if err := m.stop(ctx, id, 0); err != nil {
+	if err := m.stop(ctx, id); err != nil {
 		return fmt.Errorf("remove pod sandbox %q: %w", id, err)
 	}
 	if err := m.cfg.Containers.RemovePod(ctx, id); err != nil {
@@ -59,9 +59,9 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 	return nil
 }
 
-// stop waits for the containers without any lock, so that a second call gets
-// through to them with its own, shorter grace.
-func (m *Manager) stop(ctx context.Context, id string, grace time.Duration) error {
+// stop waits for the containers without any lock. They are ended by force, by
+// the rule of the CRI: who wants them to end well stops them first.
+func (m *Manager) stop(ctx context.Context, id string) error {
 	if err := m.markStopped(ctx, id); err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (m *Manager) stop(ctx context.Context, id string, grace time.Duration) erro
 	if e == nil || e.rec.released() {
 		return nil
 	}
-	if err := m.cfg.Containers.StopPod(ctx, id, grace); err != nil {
+	if err := m.cfg.Containers.StopPod(ctx, id); err != nil {
 		m.retries.add(id, retryFirst)
 		return fmt.Errorf("stop its containers: %w", err)
 	}

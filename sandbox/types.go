@@ -15,10 +15,9 @@ import (
 
 // Containers is what pods need of containers.
 type Containers interface {
-	// StopPod ends every container of a pod, with at most grace for each to go
-	// by itself, and returns when all have ended. A second call may shorten the
-	// grace of the first.
-	StopPod(ctx context.Context, podID string, grace time.Duration) error
+	// StopPod ends every container of a pod by force, and returns when all have
+	// ended.
+	StopPod(ctx context.Context, podID string) error
 	// RemovePod removes every container of a pod.
 	RemovePod(ctx context.Context, podID string) error
 }

@@ -7,6 +7,8 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/criserver/criserver/image"
 )
 
 // classes pairs each class of error with its gRPC code, the most telling first:
@@ -15,6 +17,9 @@ var classes = []struct {
 	is   func(error) bool
 	code codes.Code
 }{
+	// The kubelet knows these two by the first word of an Unknown error.
+	{func(err error) bool { return errors.Is(err, image.ErrRegistryUnavailable) }, codes.Unknown},
+	{func(err error) bool { return errors.Is(err, image.ErrSignatureValidationFailed) }, codes.Unknown},
 	{errdefs.IsInvalidArgument, codes.InvalidArgument},
 	{errdefs.IsNotFound, codes.NotFound},
 	{errdefs.IsAlreadyExists, codes.AlreadyExists},

@@ -80,6 +80,7 @@ func wire(ctx context.Context, cfg config.Config) (*parts, error) {
 		Runtimes:       rt.byName,
 		DefaultRuntime: rt.defaultName,
 		Builder:        rt.builder,
+		Usage:          p.images.RootFSUsage,
 	}); err != nil {
 		return nil, err
 	}
@@ -137,11 +138,7 @@ func (p *parts) restore(ctx context.Context) error {
 	if err := p.containers.Restore(ctx); err != nil {
 		return fmt.Errorf("restore containers: %w", err)
 	}
-	known := make(map[string]bool)
-	for _, c := range p.containers.List() {
-		known[c.ID] = true
-	}
-	if err := p.images.Sweep(ctx, func(id string) bool { return known[id] }); err != nil {
+	if err := p.images.Sweep(ctx, p.containers.Holds); err != nil {
 		logrus.WithContext(ctx).WithError(err).Warn("sweep of writable layers without container")
 	}
 	return nil

@@ -10,7 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
-	"github.com/criserver/criserver/image/internal/thread"
+	"github.com/criserver/criserver/internal/osthread"
 )
 
 // Source is a blob on its way.
@@ -53,7 +53,7 @@ func unpack(ctx context.Context, dir string, src Source, limits Limits) (Layer, 
 // ".." nor a link leads out, should the checks before it have a hole. fn must
 // start no goroutine that uses files.
 func inRoot(dir string, fn func() error) error {
-	return thread.Do(func() error {
+	return osthread.Run(func() error {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return fmt.Errorf("unshare root directory: %w", err)
 		}

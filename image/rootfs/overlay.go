@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/criserver/criserver/image/internal/thread"
+	"github.com/criserver/criserver/internal/osthread"
 )
 
 // Options are what can be asked of a mount. The zero value is a writable mount
@@ -200,7 +200,7 @@ func (s support) mountOld(o overlay, target string) error {
 
 // onDescriptors runs fn in the directory of the process's descriptors.
 func onDescriptors(fn func() error) error {
-	return thread.Do(func() error {
+	return osthread.Run(func() error {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return fmt.Errorf("unshare working directory: %w", err)
 		}
