@@ -108,7 +108,7 @@ func (r *Result) Print(w io.Writer) {
 		c := r.groups[name]
 		fmt.Fprintf(tw, "%s\t%d\t%d\t%d\n", name, c.passed, c.failed, c.skipped)
 	}
-	tw.Flush()
+	_ = tw.Flush()
 	fmt.Fprintf(w, "\n%d passed, %d failed, %d skipped\n", r.Passed, r.Failed, r.Skipped)
 }
 

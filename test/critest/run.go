@@ -93,7 +93,7 @@ func serve(dir string) (addr string, err error) {
 	if err != nil {
 		return "", err
 	}
-	go http.Serve(l, handler) //nolint:errcheck // it serves until the process ends
+	go http.Serve(l, handler) // it serves until the process ends
 	return l.Addr().String(), nil
 }
 

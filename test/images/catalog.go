@@ -28,29 +28,29 @@ const (
 // catalog lists every image but the heavy one.
 func catalog() []recipe {
 	c := []recipe{
-		{[]string{e2e + "busybox:1.29-2", "docker.io/library/busybox:latest"}, busybox("", "", v1.Config{})},
+		{[]string{e2e + "busybox:1.29-2", "docker.io/library/busybox:latest"}, busybox("", v1.Config{})},
 		{[]string{e2e + "nginx:1.14-2", "docker.io/library/nginx:latest"}, nginx(80)},
 		{[]string{staging + "hostnet-nginx-" + runtime.GOARCH + ":latest"}, nginx(12003)},
 		{[]string{e2e + "httpd:2.4.39-4"}, httpd},
 		{[]string{e2e + "nonewprivs:1.3"}, nonewprivs},
 		{[]string{"registry.k8s.io/pause:3.9", "k8s.gcr.io/pause:3.9"}, pause},
 
-		{[]string{staging + "test-image-1:latest"}, busybox("test-image-1", "", v1.Config{})},
-		{[]string{staging + "test-image-2:latest"}, busybox("test-image-2", "", v1.Config{})},
-		{[]string{staging + "test-image-3:latest"}, busybox("test-image-3", "", v1.Config{})},
-		{[]string{staging + "test-image-latest:latest"}, busybox("test-image-latest", "", v1.Config{})},
-		{[]string{staging + "test-image-digest:latest"}, busybox("test-image-digest", "", v1.Config{})},
-		{[]string{staging + "test-image-tag:test"}, busybox("test", "", v1.Config{})},
-		{[]string{staging + "test-image-tag:all"}, busybox("all", "", v1.Config{})},
+		{[]string{staging + "test-image-1:latest"}, busybox("test-image-1", v1.Config{})},
+		{[]string{staging + "test-image-2:latest"}, busybox("test-image-2", v1.Config{})},
+		{[]string{staging + "test-image-3:latest"}, busybox("test-image-3", v1.Config{})},
+		{[]string{staging + "test-image-latest:latest"}, busybox("test-image-latest", v1.Config{})},
+		{[]string{staging + "test-image-digest:latest"}, busybox("test-image-digest", v1.Config{})},
+		{[]string{staging + "test-image-tag:test"}, busybox("test", v1.Config{})},
+		{[]string{staging + "test-image-tag:all"}, busybox("all", v1.Config{})},
 		{
 			[]string{staging + "test-image-tags:1", staging + "test-image-tags:2", staging + "test-image-tags:3"},
-			busybox("same-image", "", v1.Config{}),
+			busybox("same-image", v1.Config{}),
 		},
 
-		{[]string{staging + "test-image-user-uid:latest"}, busybox("", "", v1.Config{User: "1002"})},
-		{[]string{staging + "test-image-user-username:latest"}, busybox("", "", v1.Config{User: "www-data"})},
-		{[]string{staging + "test-image-user-uid-group:latest"}, busybox("", "", v1.Config{User: "1003:1004"})},
-		{[]string{staging + "test-image-user-username-group:latest"}, busybox("", "", v1.Config{User: "www-data:1004"})},
+		{[]string{staging + "test-image-user-uid:latest"}, busybox("", v1.Config{User: "1002"})},
+		{[]string{staging + "test-image-user-username:latest"}, busybox("", v1.Config{User: "www-data"})},
+		{[]string{staging + "test-image-user-uid-group:latest"}, busybox("", v1.Config{User: "1003:1004"})},
+		{[]string{staging + "test-image-user-username-group:latest"}, busybox("", v1.Config{User: "www-data:1004"})},
 		{[]string{staging + "test-image-predefined-group:latest"}, predefinedGroup},
 	}
 	return append(c, ownCatalog()...)
@@ -88,15 +88,15 @@ func configured(img v1.Image, cfg v1.Config) (v1.Image, error) {
 	return mutate.ConfigFile(img, file)
 }
 
-// busybox is the busybox image with its tools, and one more file at the root when a name is given.
-func busybox(file, content string, cfg v1.Config) func(*parts) (artifact, error) {
+// busybox is the busybox image with its tools, and one more, empty file at the root when a name is given.
+func busybox(file string, cfg v1.Config) func(*parts) (artifact, error) {
 	return func(p *parts) (artifact, error) {
 		if cfg.Cmd == nil && cfg.Entrypoint == nil {
 			cfg.Cmd = []string{"sh"}
 		}
 		layers := []v1.Layer{p.busybox, p.tools}
 		if file != "" {
-			l, err := newTree().text(file, content).layer()
+			l, err := newTree().text(file, "").layer()
 			if err != nil {
 				return nil, err
 			}

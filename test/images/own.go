@@ -18,7 +18,7 @@ func ownCatalog() []recipe {
 		{[]string{own + "layers:120"}, manyLayers(120)},
 		{[]string{own + "whiteouts:1"}, whiteouts},
 		{[]string{own + "owners:1"}, owners},
-		{[]string{own + "config:1"}, busybox("", "", fullConfig())},
+		{[]string{own + "config:1"}, busybox("", fullConfig())},
 		{[]string{own + "zstd:1"}, zstd},
 		{[]string{own + "docker:1"}, docker},
 		{[]string{own + "multiarch:1"}, multiarch},
