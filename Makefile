@@ -42,13 +42,13 @@ $(BIN)/runc: tools/runc/go.mod tools/runc/go.sum | deps
 	@touch $@
 
 $(CNI) &: tools/cni/go.mod tools/cni/go.sum
-	cd tools/cni && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(STRIP) \
-		-X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=v1.9.1' -o $(BIN)/cni/ tool
+	cd tools/cni && CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/cni/ \
+		-ldflags '$(STRIP) -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=v1.9.1' tool
 	@touch $(CNI)
 
 $(BIN)/crictl: tools/crictl/go.mod tools/crictl/go.sum
-	cd tools/crictl && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(STRIP) \
-		-X sigs.k8s.io/cri-tools/pkg/version.Version=v1.36.0' -o $@ sigs.k8s.io/cri-tools/cmd/crictl
+	cd tools/crictl && CGO_ENABLED=0 $(GO) build -trimpath -o $@ \
+		-ldflags '$(STRIP) -X sigs.k8s.io/cri-tools/pkg/version.Version=v1.36.0' sigs.k8s.io/cri-tools/cmd/crictl
 	@touch $@
 
 $(BIN)/testimages: $(wildcard test/images/*.go test/images/*/*.go test/images/*/*/*.go) test/images/go.mod
