@@ -42,7 +42,12 @@ func serveV5(w http.ResponseWriter, r *http.Request, o Options, idle time.Durati
 	}
 	defer conn.Close()
 	resize := make(chan remotecommand.TerminalSize)
-	go readSizes(r.Context(), streams[remotecommand.StreamResize], resize)
+	go func() {
+		from := streams[remotecommand.StreamResize]
+		readSizes(r.Context(), from, resize)
+		// What comes after nonsense must not hold up the other channels.
+		_, _ = io.Copy(io.Discard, from)
+	}()
 	outcome := do(r.Context(), streams[remotecommand.StreamStdIn], streams[remotecommand.StreamStdOut], streams[remotecommand.StreamStdErr], resize)
 	if b, err := json.Marshal(statusOf(outcome)); err == nil {
 		_, _ = streams[remotecommand.StreamErr].Write(b) // who left needs none
@@ -66,7 +71,7 @@ func channels(o Options) []wsstream.ChannelType {
 	}
 }
 
-// readSizes ends with the channel, or with ctx.
+// readSizes ends with the channel, or with what is no size, or with ctx.
 func readSizes(ctx context.Context, from io.Reader, to chan<- remotecommand.TerminalSize) {
 	defer close(to)
 	limited := &io.LimitedReader{R: from}
@@ -75,8 +80,6 @@ func readSizes(ctx context.Context, from io.Reader, to chan<- remotecommand.Term
 		limited.N = maxSize
 		var size remotecommand.TerminalSize
 		if d.Decode(&size) != nil {
-			// What still comes must not hold up the other channels.
-			_, _ = io.Copy(io.Discard, from)
 			return
 		}
 		select {

@@ -1,0 +1,85 @@
+package namespace
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/criserver/criserver/internal/osthread"
+	"golang.org/x/sys/unix"
+)
+
+func TestDial(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("making namespaces needs root")
+	}
+	dir := filepath.Join(t.TempDir(), "ns")
+	if err := Make(Spec{Dir: dir, Net: true}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := UnpinAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	path := filepath.Join(dir, Net)
+	l := listen(t, path)
+	addr := netip.MustParseAddrPort(l.Addr().String())
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c, err := Dial(ctx, path, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	peer, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Error(err)
+	}
+	b := make([]byte, 1)
+	if _, err := peer.Read(b); err != nil || b[0] != 'x' {
+		t.Errorf("read %q, %v", b, err)
+	}
+
+	// The listener is in there and nowhere else, and this thread never was.
+	if c, err := Dial(ctx, "", addr); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("the host's: %v, %v", c, err)
+	}
+	if c, err := Dial(ctx, path, netip.AddrPortFrom(addr.Addr(), addr.Port()^1)); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("another port: %v, %v", c, err)
+	}
+	if c, err := Dial(ctx, filepath.Join(dir, "none"), addr); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no namespace: %v, %v", c, err)
+	}
+}
+
+func listen(t *testing.T, path string) (l net.Listener) {
+	t.Helper()
+	err := osthread.Run(func() error {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		l, err = net.Listen("tcp", "127.0.0.1:0")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}

@@ -1,0 +1,116 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/sandbox"
+	"github.com/criserver/criserver/server/streaming"
+)
+
+type streamContainers struct{ Containers }
+
+func (streamContainers) Get(id string) (*container.Snapshot, error) {
+	states := map[string]container.State{"running": container.Running, "created": container.Created, "exited": container.Exited}
+	state, ok := states[id]
+	if !ok {
+		return nil, fmt.Errorf("container %q: %w", id, errdefs.ErrNotFound)
+	}
+	return &container.Snapshot{ID: id + "-full", State: state}, nil
+}
+
+type streamPods struct{ Pods }
+
+func (streamPods) Get(id string) (*sandbox.Pod, error) {
+	if id != "ready" && id != "stopped" {
+		return nil, fmt.Errorf("pod sandbox %q: %w", id, errdefs.ErrNotFound)
+	}
+	return &sandbox.Pod{ID: id + "-full", Ready: id == "ready"}, nil
+}
+
+// streamAddresses puts what it was asked for into the address.
+type streamAddresses struct{ err error }
+
+func (a streamAddresses) Exec(id string, cmd []string, o streaming.Options) (string, error) {
+	return fmt.Sprint("exec ", id, cmd, o), a.err
+}
+
+func (a streamAddresses) Attach(id string, o streaming.Options) (string, error) {
+	return fmt.Sprint("attach ", id, o), a.err
+}
+
+func (a streamAddresses) PortForward(id string, ports []int32) (string, error) {
+	return fmt.Sprint("forward ", id, ports), a.err
+}
+
+func streamServer(a streamAddresses) *Server {
+	return New(Config{Containers: streamContainers{}, Pods: streamPods{}, Streams: a})
+}
+
+func TestExecAndAttachRequests(t *testing.T) {
+	ctx := context.Background()
+	s := streamServer(streamAddresses{})
+	cmd := []string{"ls"}
+	for name, tc := range map[string]struct {
+		req  *cri.ExecRequest
+		code codes.Code
+		url  string
+	}{
+		"all":          {&cri.ExecRequest{ContainerId: "running", Cmd: cmd, Stdin: true, Stdout: true, Stderr: true}, codes.OK, "exec running-full[ls] {true true true false}"},
+		"terminal":     {&cri.ExecRequest{ContainerId: "running", Cmd: cmd, Stdin: true, Stdout: true, Tty: true}, codes.OK, "exec running-full[ls] {true true false true}"},
+		"input alone":  {&cri.ExecRequest{ContainerId: "running", Cmd: cmd, Stdin: true}, codes.OK, "exec running-full[ls] {true false false false}"},
+		"no streams":   {&cri.ExecRequest{ContainerId: "running", Cmd: cmd}, codes.InvalidArgument, ""},
+		"tty, stderr":  {&cri.ExecRequest{ContainerId: "running", Cmd: cmd, Stdout: true, Stderr: true, Tty: true}, codes.InvalidArgument, ""},
+		"no container": {&cri.ExecRequest{Cmd: cmd, Stdout: true}, codes.InvalidArgument, ""},
+		"unknown":      {&cri.ExecRequest{ContainerId: "unknown", Cmd: cmd, Stdout: true}, codes.NotFound, ""},
+		"not started":  {&cri.ExecRequest{ContainerId: "created", Cmd: cmd, Stdout: true}, codes.FailedPrecondition, ""},
+		"ended":        {&cri.ExecRequest{ContainerId: "exited", Cmd: cmd, Stdout: true}, codes.FailedPrecondition, ""},
+	} {
+		resp, err := s.Exec(ctx, tc.req)
+		if status.Code(grpcError(err)) != tc.code || resp.GetUrl() != tc.url {
+			t.Errorf("exec, %s: %q, %v", name, resp.GetUrl(), err)
+		}
+		// Attach has the same rules.
+		q := &cri.AttachRequest{ContainerId: tc.req.ContainerId, Stdin: tc.req.Stdin, Stdout: tc.req.Stdout, Stderr: tc.req.Stderr, Tty: tc.req.Tty}
+		if _, err := s.Attach(ctx, q); status.Code(grpcError(err)) != tc.code {
+			t.Errorf("attach, %s: %v", name, err)
+		}
+	}
+	if _, err := s.Exec(ctx, &cri.ExecRequest{ContainerId: "running", Stdout: true}); status.Code(grpcError(err)) != codes.InvalidArgument {
+		t.Errorf("no command: %v", err)
+	}
+	busy := streamServer(streamAddresses{err: errdefs.ErrResourceExhausted})
+	if _, err := busy.Exec(ctx, &cri.ExecRequest{ContainerId: "running", Cmd: cmd, Stdout: true}); status.Code(grpcError(err)) != codes.ResourceExhausted {
+		t.Errorf("busy: %v", err)
+	}
+}
+
+func TestPortForwardRequests(t *testing.T) {
+	s := streamServer(streamAddresses{})
+	for name, tc := range map[string]struct {
+		req  *cri.PortForwardRequest
+		code codes.Code
+		url  string
+	}{
+		"ports":        {&cri.PortForwardRequest{PodSandboxId: "ready", Port: []int32{1, 65535}}, codes.OK, "forward ready-full[1 65535]"},
+		"ports later":  {&cri.PortForwardRequest{PodSandboxId: "ready"}, codes.OK, "forward ready-full[]"},
+		"port 0":       {&cri.PortForwardRequest{PodSandboxId: "ready", Port: []int32{80, 0}}, codes.InvalidArgument, ""},
+		"port 65536":   {&cri.PortForwardRequest{PodSandboxId: "ready", Port: []int32{65536}}, codes.InvalidArgument, ""},
+		"no pod":       {&cri.PortForwardRequest{}, codes.InvalidArgument, ""},
+		"unknown":      {&cri.PortForwardRequest{PodSandboxId: "unknown"}, codes.NotFound, ""},
+		"stopped":      {&cri.PortForwardRequest{PodSandboxId: "stopped"}, codes.FailedPrecondition, ""},
+		"negative one": {&cri.PortForwardRequest{PodSandboxId: "ready", Port: []int32{-1}}, codes.InvalidArgument, ""},
+	} {
+		resp, err := s.PortForward(context.Background(), tc.req)
+		if status.Code(grpcError(err)) != tc.code || resp.GetUrl() != tc.url {
+			t.Errorf("%s: %q, %v", name, resp.GetUrl(), err)
+		}
+	}
+}
