@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -30,13 +31,14 @@ type container struct {
 	ended       chan struct{} // closed when the end is recorded
 	monitorGone chan struct{} // closed when the monitor has ended
 
+	meter cgroup.Meter // of its cgroup
+
 	mu           sync.Mutex // guards all below, and the state file
 	facts        facts
 	unwatched    bool           // the end could not be watched for
 	startFailure string         // why the process was never run
 	process      *specs.Process // what exec starts from; nil until needed
 	stops        int            // Stop calls that wait for the end
-	figures      figures
 }
 
 func newContainer(dir string, rec *record, config *cri.ContainerConfig, podConfig *cri.PodSandboxConfig) *container {

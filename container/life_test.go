@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -395,13 +396,16 @@ func TestUpdateAndStats(t *testing.T) {
 	if st, err := b.tree.Stats(s.CgroupPath); err != nil || st.Memory.Limit != 128<<20 {
 		t.Errorf("limit %d, %v", st.Memory.Limit, err)
 	}
-	stats, err := m.Stats(t.Context(), id[:8])
-	if err != nil || stats.GetCpu().GetUsageCoreNanoSeconds().GetValue() == 0 || stats.GetMemory().GetWorkingSetBytes().GetValue() == 0 {
-		t.Errorf("stats %v, %v", stats, err)
+	stats, err := m.Stats(id[:8])
+	if err != nil || stats.Usage == nil || stats.Usage.CPUUsage == 0 || stats.Usage.Memory.WorkingSet == 0 {
+		t.Errorf("stats %+v, %v", stats, err)
 	}
-	all, err := m.AllStats(t.Context())
-	if err != nil || len(all) != 1 || all[0].GetAttributes().GetId() != id {
-		t.Errorf("all: %v, %v", all, err)
+	all := slices.Collect(m.StatsOf(func(*Snapshot) bool { return true }))
+	if len(all) != 1 || all[0].Container.ID != id {
+		t.Errorf("all: %v", all)
+	}
+	if none := slices.Collect(m.StatsOf(func(*Snapshot) bool { return false })); len(none) != 0 {
+		t.Errorf("none: %v", none)
 	}
 	bad := &cri.LinuxContainerResources{CpusetCpus: "x"}
 	if err := m.UpdateResources(t.Context(), id, bad); !errdefs.IsInvalidArgument(err) {

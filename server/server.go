@@ -6,6 +6,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"iter"
 	"net"
 	"time"
 
@@ -39,8 +40,8 @@ type Containers interface {
 	ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (container.ExecResult, error)
 	UpdateResources(ctx context.Context, id string, r *cri.LinuxContainerResources) error
 	ReopenLog(ctx context.Context, id string) error
-	Stats(ctx context.Context, id string) (*cri.ContainerStats, error)
-	AllStats(ctx context.Context) ([]*cri.ContainerStats, error)
+	Stats(id string) (container.Stats, error)
+	StatsOf(match func(*container.Snapshot) bool) iter.Seq[container.Stats]
 }
 
 // Images is what the server asks of the image store.

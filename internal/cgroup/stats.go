@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,7 +16,13 @@ type Stats struct {
 	CPUUsage uint64 // nanoseconds since the cgroup was made
 	Memory   Memory
 	Pids     uint64 // tasks now
+	// CPUPressure, MemoryPressure and IOPressure are nil where the kernel does
+	// not measure them: on v1, or without PSI.
+	CPUPressure, MemoryPressure, IOPressure *Pressure
 }
+
+// NoLimit is a limit that is not set.
+const NoLimit = math.MaxUint64
 
 // Memory is in bytes but for the faults.
 type Memory struct {
@@ -24,6 +31,7 @@ type Memory struct {
 	RSS        uint64 // anonymous memory, transparent huge pages included
 	Limit      uint64 // 0 for none
 	Swap       uint64
+	SwapLimit  uint64 // NoLimit for none: 0 means that nothing may be swapped
 	PageFaults uint64
 	MajorFault uint64
 }
@@ -58,11 +66,36 @@ func (t *Tree) statsV2(p string, s *Stats) error {
 	m := &s.Memory
 	m.Usage = readUint(filepath.Join(dir, "memory.current"))
 	m.Limit = readUint(filepath.Join(dir, "memory.max"))
-	m.Swap = readUint(filepath.Join(dir, "memory.swap.current"))
+	m.Swap, m.SwapLimit = readUint(filepath.Join(dir, "memory.swap.current")), swapLimitV2(dir)
 	m.RSS, m.PageFaults, m.MajorFault = mem["anon"], mem["pgfault"], mem["pgmajfault"]
 	m.WorkingSet = sub(m.Usage, mem["inactive_file"])
 	s.Pids = readUint(filepath.Join(dir, "pids.current"))
+	s.CPUPressure = readPressure(filepath.Join(dir, "cpu.pressure"))
+	s.MemoryPressure = readPressure(filepath.Join(dir, "memory.pressure"))
+	s.IOPressure = readPressure(filepath.Join(dir, "io.pressure"))
 	return nil
+}
+
+// swapLimitV2 is NoLimit for "max" and where swap is not accounted for.
+func swapLimitV2(dir string) uint64 {
+	b, err := os.ReadFile(filepath.Join(dir, "memory.swap.max"))
+	if err != nil {
+		return NoLimit
+	}
+	v, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil {
+		return NoLimit
+	}
+	return v
+}
+
+// swapLimitV1 is what the limit of memory and swap together leaves for swap.
+func swapLimitV1(dir string, memory uint64) uint64 {
+	both := unlimited(readUint(filepath.Join(dir, "memory.memsw.limit_in_bytes")))
+	if both == 0 || memory == 0 {
+		return NoLimit
+	}
+	return sub(both, memory)
 }
 
 func (t *Tree) statsV1(p string, s *Stats) error {
@@ -82,6 +115,7 @@ func (t *Tree) statsV1(p string, s *Stats) error {
 	m.RSS, m.Swap = mem["total_rss"], mem["total_swap"]
 	m.PageFaults, m.MajorFault = mem["total_pgfault"], mem["total_pgmajfault"]
 	m.WorkingSet = sub(m.Usage, mem["total_inactive_file"])
+	m.SwapLimit = swapLimitV1(dir, m.Limit)
 	if dir := t.Dir("pids", p); dir != "" {
 		s.Pids = readUint(filepath.Join(dir, "pids.current"))
 	}
