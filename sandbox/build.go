@@ -52,7 +52,7 @@ func (b *build) finish(ctx context.Context) error {
 }
 
 func (b *build) entry() *entry {
-	return &entry{rec: b.rec, config: b.config, cgroup: b.cgroup}
+	return &entry{rec: b.rec, config: b.config, cgroup: b.cgroup, gauge: &gauge{}}
 }
 
 // files makes what needs no namespace: the cgroup, the log directory, files.

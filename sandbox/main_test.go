@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/sandbox/network"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
@@ -119,6 +121,7 @@ type fakeCgroups struct {
 	held  map[string]int
 	pids  map[string]int
 	fails error
+	read  int // times that figures were read
 }
 
 func (f *fakeCgroups) Make(path string) error {
@@ -147,6 +150,22 @@ func (f *fakeCgroups) Add(path string, pid int) error {
 	defer f.mu.Unlock()
 	f.pids[path] = pid
 	return nil
+}
+
+func (f *fakeCgroups) Stats(path string) (cgroup.Stats, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.held[path] == 0 {
+		return cgroup.Stats{}, fs.ErrNotExist
+	}
+	f.read++
+	return cgroup.Stats{Time: time.Now(), CPUUsage: uint64(f.read) * 1000}, nil
+}
+
+func (f *fakeCgroups) Pids(path string) ([]int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return make([]int, len(f.pids)), nil
 }
 
 // bed is a directory of a daemon, and daemons in it one after the other.

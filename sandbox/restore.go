@@ -93,7 +93,7 @@ func (m *Manager) restore(ctx context.Context, id string) (e *entry, owned bool)
 		log.WithError(err).Error("pod sandbox cannot be restored; its record is left as it is")
 		return nil, true
 	}
-	e = &entry{rec: rec, config: config}
+	e = &entry{rec: rec, config: config, gauge: &gauge{}}
 	switch {
 	case rec.BootID != m.boot:
 		// Nothing of it is left but leases and files. Its pids are others' now.

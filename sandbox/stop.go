@@ -104,7 +104,7 @@ func (m *Manager) markStopped(ctx context.Context, id string) error {
 // copy returns an entry whose record may be written to until it is published.
 func (e *entry) copy() *entry {
 	rec := *e.rec
-	return &entry{rec: &rec, config: e.config, hidden: e.hidden, cgroup: e.cgroup}
+	return &entry{rec: &rec, config: e.config, hidden: e.hidden, cgroup: e.cgroup, gauge: e.gauge}
 }
 
 // save shows a pod's new state and records it. A record that cannot be written

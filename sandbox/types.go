@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/criserver/criserver/internal/cgroup"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -32,6 +33,10 @@ type Cgroups interface {
 	Release(path string)
 	// Add moves a process into a cgroup that exists.
 	Add(path string, pid int) error
+	// Stats reads what a cgroup and all below it have used.
+	Stats(path string) (cgroup.Stats, error)
+	// Pids returns the processes in a cgroup and below it.
+	Pids(path string) ([]int, error)
 }
 
 // Namespaces holds the paths of a pod's pinned namespaces; empty where the pod

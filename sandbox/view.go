@@ -22,6 +22,8 @@ type entry struct {
 	hidden bool
 	// cgroup says that this daemon holds the pod's cgroup.
 	cgroup bool
+	// gauge is shared by all entries that a pod has in the course of time.
+	gauge *gauge
 }
 
 // view is an immutable picture of all pods.

@@ -28,6 +28,10 @@ func containerFilter(f *cri.ContainerFilter) func(*container.Snapshot) bool {
 	}
 }
 
+func podStatsFilter(f *cri.PodSandboxStatsFilter) func(*sandbox.Pod) bool {
+	return podFilter(&cri.PodSandboxFilter{Id: f.GetId(), LabelSelector: f.GetLabelSelector()})
+}
+
 func statsFilter(f *cri.ContainerStatsFilter) func(*container.Snapshot) bool {
 	return containerFilter(&cri.ContainerFilter{Id: f.GetId(), PodSandboxId: f.GetPodSandboxId(), LabelSelector: f.GetLabelSelector()})
 }

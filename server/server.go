@@ -26,6 +26,7 @@ type Pods interface {
 	Remove(ctx context.Context, id string) error
 	Get(id string) (*sandbox.Pod, error)
 	List() []*sandbox.Pod
+	Stats(pods []*sandbox.Pod) []sandbox.Stats
 	NetworkStatus() error
 }
 

@@ -1,0 +1,47 @@
+package namespace
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+)
+
+func TestParseLinks(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("testdata", "net_dev"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Link{
+		{"lo", 840, 0, 840, 0},
+		{"eth0", 18446744073709551614, 3, 7210, 4},
+		{"net1.100@x", 1, 2, 3, 5},
+	}
+	if got := parseLinks(string(b)); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v", got)
+	}
+	for _, bad := range []string{"", "eth0", "eth0: 1 2 3\n", ":\n"} {
+		if got := parseLinks(bad); got != nil {
+			t.Errorf("%q: %+v", bad, got)
+		}
+	}
+}
+
+func TestVisitReadsItsNamespace(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("entering a network namespace needs root")
+	}
+	Visit(func(links func(string) ([]Link, error)) {
+		got, err := links("/proc/thread-self/ns/net")
+		if err != nil {
+			t.Error(err)
+		}
+		dirs, err := os.ReadDir("/sys/class/net")
+		if err != nil || len(got) == 0 || len(got) > len(dirs) {
+			t.Errorf("%d links, the namespace has %d (%v)", len(got), len(dirs), err)
+		}
+		if _, err := links("/nowhere"); err == nil {
+			t.Error("a namespace that is not there was read")
+		}
+	})
+}
