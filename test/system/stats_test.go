@@ -1,0 +1,137 @@
+package system
+
+import (
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// collect reads a stream to its end.
+func collect[M, T any](t *testing.T, recv func() (M, error), items func(M) []T) []T {
+	t.Helper()
+	var all []T
+	for {
+		m, err := recv()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(items(m)) == 0 {
+			t.Error("a message without items")
+		}
+		all = append(all, items(m)...)
+	}
+}
+
+func TestStatsOfPodsAndContainers(t *testing.T) {
+	n := newNode(t, "stats", 71)
+	p, other := n.runPod(t, podConfig("busy")), n.runPod(t, podConfig("idle"))
+	id := n.run(t, p, "burn", "sh", "-c", "while :; do :; done")
+	n.run(t, other, "sleep", "sleep", "1000")
+
+	cs := n.containerStats(t, id)
+	if cs.GetCpu().GetUsageCoreNanoSeconds() == nil || cs.GetMemory().GetWorkingSetBytes().GetValue() == 0 || cs.GetMemory().GetAvailableBytes().GetValue() == 0 {
+		t.Errorf("figures of the container: %v", cs)
+	}
+	if w := cs.GetWritableLayer(); w.GetTimestamp() == 0 || w.GetUsedBytes() == nil || w.GetFsId().GetMountpoint() == "" {
+		t.Errorf("writable layer: %v", w)
+	}
+	for end := time.Now().Add(30 * time.Second); n.containerStats(t, id).GetCpu().GetUsageNanoCores().GetValue() == 0; time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("a busy container has no rate of CPU")
+		}
+	}
+
+	r, err := n.rt.PodSandboxStats(t.Context(), &cri.PodSandboxStatsRequest{PodSandboxId: p.id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := r.GetStats().GetLinux()
+	if l.GetCpu().GetUsageCoreNanoSeconds().GetValue() == 0 || l.GetMemory().GetUsageBytes().GetValue() == 0 || l.GetProcess().GetProcessCount().GetValue() != 1 {
+		t.Errorf("figures of the pod: %v", l)
+	}
+	if len(l.GetContainers()) != 1 || l.GetContainers()[0].GetAttributes().GetId() != id {
+		t.Errorf("containers of the pod: %v", l.GetContainers())
+	}
+	if net := l.GetNetwork(); net.GetDefaultInterface().GetName() != "eth0" || len(net.GetInterfaces()) != 1 || net.GetInterfaces()[0].GetName() != "lo" {
+		t.Errorf("interfaces of the pod: %v", net)
+	}
+	if _, err := n.rt.PodSandboxStats(t.Context(), &cri.PodSandboxStatsRequest{PodSandboxId: "nosuchpod"}); status.Code(err) != codes.NotFound {
+		t.Errorf("an unknown pod: %v", err)
+	}
+
+	for name, tc := range map[string]struct {
+		filter *cri.PodSandboxStatsFilter
+		want   int
+	}{
+		"all":     {nil, 2},
+		"id":      {&cri.PodSandboxStatsFilter{Id: p.id}, 1},
+		"label":   {&cri.PodSandboxStatsFilter{LabelSelector: map[string]string{"test": "idle"}}, 1},
+		"nothing": {&cri.PodSandboxStatsFilter{Id: p.id, LabelSelector: map[string]string{"test": "idle"}}, 0},
+	} {
+		list, err := n.rt.ListPodSandboxStats(t.Context(), &cri.ListPodSandboxStatsRequest{Filter: tc.filter})
+		if err != nil || len(list.GetStats()) != tc.want {
+			t.Errorf("%s: %d pods, %v", name, len(list.GetStats()), err)
+		}
+		stream, err := n.rt.StreamPodSandboxStats(t.Context(), &cri.StreamPodSandboxStatsRequest{Filter: tc.filter})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := collect(t, stream.Recv, (*cri.StreamPodSandboxStatsResponse).GetPodSandboxStats); len(got) != tc.want {
+			t.Errorf("%s: %d pods by stream", name, len(got))
+		}
+	}
+}
+
+func (n *node) containerStats(t *testing.T, id string) *cri.ContainerStats {
+	t.Helper()
+	r, err := n.rt.ContainerStats(t.Context(), &cri.ContainerStatsRequest{ContainerId: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.GetStats()
+}
+
+func TestStreamsListTheSame(t *testing.T) {
+	n := newNode(t, "streams", 72)
+	p := n.runPod(t, podConfig("one"))
+	id := n.run(t, p, "c", "sleep", "1000")
+	ctx := t.Context()
+	pods, err := n.rt.StreamPodSandboxes(ctx, &cri.StreamPodSandboxesRequest{Filter: &cri.PodSandboxFilter{Id: p.id}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := collect(t, pods.Recv, (*cri.StreamPodSandboxesResponse).GetPodSandboxes); len(got) != 1 || got[0].GetId() != p.id {
+		t.Errorf("pods: %v", got)
+	}
+	containers, err := n.rt.StreamContainers(ctx, &cri.StreamContainersRequest{Filter: &cri.ContainerFilter{PodSandboxId: p.id}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := collect(t, containers.Recv, (*cri.StreamContainersResponse).GetContainers); len(got) != 1 || got[0].GetId() != id {
+		t.Errorf("containers: %v", got)
+	}
+	stats, err := n.rt.StreamContainerStats(ctx, &cri.StreamContainerStatsRequest{Filter: &cri.ContainerStatsFilter{Id: id}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := collect(t, stats.Recv, (*cri.StreamContainerStatsResponse).GetContainerStats); len(got) != 1 || got[0].GetAttributes().GetId() != id {
+		t.Errorf("stats: %v", got)
+	}
+	for ref, want := range map[string]int{busybox: 1, "": 1, "registry.k8s.io/no/such:1": 0} {
+		images, err := n.img.StreamImages(ctx, &cri.StreamImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: ref}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := collect(t, images.Recv, (*cri.StreamImagesResponse).GetImages); len(got) != want {
+			t.Errorf("images of %q: %v", ref, got)
+		}
+	}
+}
