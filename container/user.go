@@ -73,7 +73,7 @@ func readOptional(rootfs, path string) ([]byte, error) {
 // image's USER, in any of its forms. A number is always an id and never looked
 // up as a name: runAsNonRoot has judged it by its value.
 func (f userFiles) identify(sc *cri.LinuxContainerSecurityContext, imageUser string) (identity, error) {
-	who, group := imageUser, ""
+	var who, group string
 	switch {
 	case sc.GetRunAsUser() != nil:
 		who = strconv.FormatInt(sc.GetRunAsUser().GetValue(), 10)

@@ -93,7 +93,7 @@ func (r *Runtime) execStart(ctx context.Context, in ExecInput, stdio [3]*os.File
 	}
 	defer closeAll(files)
 	pidFile := filepath.Join(in.Dir, "exec-"+rand.Text())
-	defer os.Remove(pidFile)
+	defer func() { _ = os.Remove(pidFile) }() // a runtime that failed wrote none
 	args := append([]string{"exec", "--detach", "--pid-file", pidFile, "--process", inputPath}, options...)
 	cmd := r.command(ctx, files, append(args, in.ID))
 	setStdio(cmd, stdio)

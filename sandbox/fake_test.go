@@ -472,7 +472,7 @@ func TestUnrecordedPauseIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	ref := *bd.rec.Pause
-	m = b.start()
+	b.start()
 	eventually(t, "the remains go", func() bool {
 		_, err := os.Stat(filepath.Join(b.cfg.RunDir, "pods", bd.rec.ID))
 		return os.IsNotExist(err)

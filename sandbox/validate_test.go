@@ -256,7 +256,9 @@ func TestHosts(t *testing.T) {
 func TestPortMappings(t *testing.T) {
 	c := podConfig("a")
 	c.PortMappings = []*cri.PortMapping{
-		{HostPort: 0, ContainerPort: 1}, {HostPort: 80, ContainerPort: 8080}, {HostPort: 80, ContainerPort: 8080},
+		{HostPort: 0, ContainerPort: 1},
+		{HostPort: 80, ContainerPort: 8080},
+		{HostPort: 80, ContainerPort: 8080},
 		{HostPort: 80, ContainerPort: 8080, Protocol: cri.Protocol_SCTP, HostIp: "::1"},
 	}
 	got := mustJSON(t, portMappings(c))

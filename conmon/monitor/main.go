@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"errors"
+	"os"
 	"os/signal"
 	"path"
 	"syscall"
@@ -63,9 +64,21 @@ func detach() {
 	// become children of this process, so that it sees how they end.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	_ = writeFile("/proc/self/comm", []byte("conmon"))
+	disinheritSignals()
 	closeInherited()
 	unix.CloseOnExec(wire.SpecFD)
 	unix.CloseOnExec(wire.StartedFD)
+}
+
+// disinheritSignals keeps signals that the daemon was started to ignore, as a
+// shell does in the background, from being ignored in the container too. Go
+// leaves just these two as it finds them; what it handles is reset in a child.
+func disinheritSignals() {
+	for _, sig := range []syscall.Signal{unix.SIGHUP, unix.SIGINT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
 }
 
 // closeInherited closes whatever the parent let slip behind the descriptors of

@@ -161,7 +161,7 @@ func (m *monitor) streaming() bool {
 
 // timeout is how long to wait for events, in milliseconds.
 func (m *monitor) timeout() int {
-	d := time.Duration(-1)
+	var d time.Duration
 	switch {
 	case m.recorded:
 		d = time.Until(m.leaveBy)

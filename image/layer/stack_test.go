@@ -147,8 +147,11 @@ func TestStackLeavesOut(t *testing.T) {
 		layers []*Layer
 		want   string
 	}{
-		{[]*Layer{a, b}, "b a"}, {[]*Layer{a, b, a}, "a b"}, {[]*Layer{a, empty, b, empty}, "b a"},
-		{[]*Layer{a, top, b}, "b t"}, {[]*Layer{empty}, "e"},
+		{[]*Layer{a, b}, "b a"},
+		{[]*Layer{a, b, a}, "a b"},
+		{[]*Layer{a, empty, b, empty}, "b a"},
+		{[]*Layer{a, top, b}, "b t"},
+		{[]*Layer{empty}, "e"},
 	} {
 		var got []string
 		for _, dir := range Of(c.layers).Dirs() {

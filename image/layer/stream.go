@@ -91,7 +91,7 @@ func (s *stream) inflate() error {
 		case <-s.stop:
 			return errStopped
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			_, err = io.Copy(io.Discard, s.src)
 			return err
 		}
@@ -154,7 +154,7 @@ type sourceReader struct{ r io.Reader }
 
 func (s sourceReader) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = fmt.Errorf("%w: %w", ErrSource, err)
 	}
 	return n, err

@@ -61,7 +61,7 @@ func addNode(ctx context.Context, sum io.Writer, d *os.File, name string) error 
 	record := append([]byte(name), 0)
 	for _, v := range []uint64{
 		uint64(st.Mode), uint64(st.Uid), uint64(st.Gid), uint64(st.Size),
-		uint64(st.Rdev), uint64(st.Nlink), uint64(st.Mtim.Sec),
+		uint64(st.Rdev), uint64(st.Nlink), uint64(st.Mtim.Sec), //nolint:unconvert // their widths depend on the architecture
 	} {
 		record = binary.AppendUvarint(record, v)
 	}

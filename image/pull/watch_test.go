@@ -40,7 +40,7 @@ func TestWatchKeepsTheFirstReason(t *testing.T) {
 		w.fail(first)
 		w.fail(errors.New("second"))
 		w.stop()
-		if cause := context.Cause(ctx); cause != first {
+		if cause := context.Cause(ctx); !errors.Is(cause, first) {
 			t.Errorf("cause %v", cause)
 		}
 	})

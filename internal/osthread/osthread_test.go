@@ -29,7 +29,7 @@ func TestRunNeverTakesTheMainThread(t *testing.T) {
 
 func TestRunReturnsTheResult(t *testing.T) {
 	want := errors.New("x")
-	if got := Run(func() error { return want }); got != want {
+	if got := Run(func() error { return want }); !errors.Is(got, want) {
 		t.Errorf("got %v", got)
 	}
 }

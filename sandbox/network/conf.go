@@ -135,7 +135,15 @@ func parseConf(file string) (*libcni.NetworkConfigList, error) {
 	if err != nil {
 		return nil, err
 	}
-	return libcni.ConfListFromConf(one)
+	list, err := json.Marshal(struct {
+		CNIVersion string            `json:"cniVersion"`
+		Name       string            `json:"name"`
+		Plugins    []json.RawMessage `json:"plugins"`
+	}{one.Network.CNIVersion, one.Network.Name, []json.RawMessage{b}})
+	if err != nil {
+		return nil, err
+	}
+	return libcni.NetworkConfFromBytes(list)
 }
 
 func check(conf *libcni.NetworkConfigList) error {

@@ -119,9 +119,11 @@ func TestMasqueradeOf(t *testing.T) {
 
 func TestReadResult(t *testing.T) {
 	tests := map[string]struct{ result, ips string }{
-		"eth0 before others": {`{"cniVersion":"1.0.0","interfaces":[{"name":"br0"},{"name":"net1","sandbox":"/x"},{"name":"eth0","sandbox":"/x"}],
+		"eth0 before others": {
+			`{"cniVersion":"1.0.0","interfaces":[{"name":"br0"},{"name":"net1","sandbox":"/x"},{"name":"eth0","sandbox":"/x"}],
 			"ips":[{"address":"10.0.0.1/8","interface":0},{"address":"10.9.0.1/8","interface":1},{"address":"10.0.0.2/8","interface":2},{"address":"fd00::2/64","interface":2}]}`,
-			"[10.0.0.2 fd00::2 10.9.0.1]"},
+			"[10.0.0.2 fd00::2 10.9.0.1]",
+		},
 		"without interfaces": {`{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/8"}]}`, "[10.0.0.2]"},
 		"old":                {`{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.2/8"},"ip6":{"ip":"fd00::2/64"}}`, "[10.0.0.2 fd00::2]"},
 		"none":               {`{"cniVersion":"1.0.0","ips":[]}`, ""},

@@ -21,7 +21,8 @@ type Entry struct {
 	Content string
 }
 
-// File, Dir, Link, HardLink and the like are entries with the usual modes.
+// File is a regular file with the usual mode; Dir, Link, HardLink and the like
+// below are entries of their kinds.
 func File(name, content string) Entry {
 	return Entry{tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, ModTime: Time}, content}
 }

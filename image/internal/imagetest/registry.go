@@ -87,7 +87,7 @@ func (r *Registry) Push(name, tag string, img Pushable) digest.Digest {
 	for _, p := range parts {
 		switch {
 		case p.mediaType != "":
-			r.manifests[name+":"+digest.FromBytes(p.body).String()] = manifest{p.mediaType, p.body}
+			r.manifests[name+":"+digest.FromBytes(p.body).String()] = manifest(p)
 		default:
 			r.blobs[digest.FromBytes(p.body)] = p.body
 		}

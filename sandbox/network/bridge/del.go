@@ -17,7 +17,7 @@ import (
 // with the pod's network namespace: the kernel takes many of those down in one
 // step, while each removal of a link has it wait for all CPUs several times.
 func del(c *conf, call Call) error {
-	host, ls, known := previous(c, call)
+	host, ls, known := previous(c)
 	if host != "" {
 		if err := leave(host); err != nil {
 			return err
@@ -59,7 +59,7 @@ func leave(host string) error {
 
 // previous returns what the result of ADD says; known is false without one, as
 // after an ADD that failed.
-func previous(c *conf, call Call) (host string, ls []lease, known bool) {
+func previous(c *conf) (host string, ls []lease, known bool) {
 	if len(c.PrevResult) == 0 {
 		return "", nil, false
 	}
