@@ -1,8 +1,7 @@
 package container
 
 import (
-	"sync"
-
+	"github.com/criserver/criserver/internal/fanout"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -12,36 +11,42 @@ type Event struct {
 	Snapshot *Snapshot
 }
 
-// events hands on what happens. The zero value is ready.
+// events hands on what happens, a container's start always before its end. The
+// zero value is ready.
 type events struct {
-	mu   sync.Mutex // guards the rest
-	next int
-	subs map[int]func(Event)
+	out      fanout.Fanout[Event]
+	starting map[string]bool // ids whose start is not told yet; for choose alone
 }
 
 // Subscribe calls fn for each event from now on until cancel is called. fn must
 // not block and must not subscribe or cancel itself.
-func (m *Manager) Subscribe(fn func(Event)) (cancel func()) {
-	e := &m.events
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.subs == nil {
-		e.subs = make(map[int]func(Event))
-	}
-	id := e.next
-	e.next++
-	e.subs[id] = fn
-	return func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		delete(e.subs, id)
-	}
+func (m *Manager) Subscribe(fn func(Event)) (cancel func()) { return m.events.out.Subscribe(fn) }
+
+// expectStart comes before the start, and the event after it: a process that is
+// fast has ended in between.
+func (e *events) expectStart(id string) {
+	e.out.Send(func() []Event {
+		if e.starting == nil {
+			e.starting = make(map[string]bool)
+		}
+		e.starting[id] = true
+		return nil
+	})
 }
 
 func (e *events) send(t cri.ContainerEventType, s *Snapshot) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, fn := range e.subs {
-		fn(Event{t, s})
+	e.out.Send(func() []Event { return e.choose(Event{t, s}) })
+}
+
+func (e *events) choose(event Event) []Event {
+	s := event.Snapshot
+	untold := e.starting[s.ID]
+	delete(e.starting, s.ID)
+	switch {
+	case event.Type == cri.ContainerEventType_CONTAINER_STARTED_EVENT && !untold:
+		return nil // told with its end
+	case event.Type == cri.ContainerEventType_CONTAINER_STOPPED_EVENT && untold && s.Reason != ReasonContainerCannotRun:
+		return []Event{{cri.ContainerEventType_CONTAINER_STARTED_EVENT, s}, event}
 	}
+	return []Event{event}
 }

@@ -39,6 +39,7 @@ func (m *Manager) Start(ctx context.Context, id string) error {
 	} else if err := validateInPod(c.config, pod); err != nil {
 		return fmt.Errorf("start container %q: %w", short(c.id), err)
 	}
+	m.events.expectStart(c.id)
 	if err := m.start(context.WithoutCancel(ctx), c); err != nil {
 		return fmt.Errorf("start container %q: %w", short(c.id), err)
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/criserver/criserver/internal/fanout"
 	"github.com/criserver/criserver/internal/flight"
 	"github.com/criserver/criserver/internal/oplock"
 	"github.com/criserver/criserver/internal/proc"
@@ -32,7 +33,8 @@ type Manager struct {
 	releases flight.Group[struct{}]
 	retries  retries
 
-	view atomic.Pointer[view]
+	view   atomic.Pointer[view]
+	events fanout.Fanout[Event]
 
 	mu       sync.Mutex // guards building and the exchange of view
 	building map[podName]*stages

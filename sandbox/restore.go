@@ -49,7 +49,7 @@ func (m *Manager) Restore(ctx context.Context) error {
 		})
 	}
 	_ = g.Wait() // nothing in it fails
-	m.change(func(view map[string]*entry) {
+	m.exchange(func(view map[string]*entry) {
 		for id, e := range entries {
 			view[id] = e
 		}

@@ -74,19 +74,28 @@ func nameOf(c *cri.PodSandboxConfig) podName {
 // publish shows a pod as it is now.
 func (m *Manager) publish(e *entry) {
 	e.pod = m.snapshot(e)
-	m.change(func(all map[string]*entry) { all[e.rec.ID] = e })
+	m.change(e.rec.ID, func(all map[string]*entry) { all[e.rec.ID] = e })
 }
 
 func (m *Manager) forget(id string) {
-	m.change(func(all map[string]*entry) { delete(all, id) })
+	m.change(id, func(all map[string]*entry) { delete(all, id) })
 }
 
-func (m *Manager) change(fn func(map[string]*entry)) {
+// change replaces the view by one in which fn changed the pod, and tells of it.
+func (m *Manager) change(id string, fn func(map[string]*entry)) {
+	before, after := m.exchange(fn)
+	m.announce(before.visible[id], after.visible[id])
+}
+
+func (m *Manager) exchange(fn func(map[string]*entry)) (before, after *view) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	all := maps.Clone(m.view.Load().entries)
+	before = m.view.Load()
+	all := maps.Clone(before.entries)
 	fn(all)
-	m.view.Store(newView(all))
+	after = newView(all)
+	m.view.Store(after)
+	return before, after
 }
 
 func (m *Manager) snapshot(e *entry) *Pod {

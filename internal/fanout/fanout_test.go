@@ -1,0 +1,25 @@
+package fanout
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestListenersHearUntilTheyCancel(t *testing.T) {
+	var f Fanout[int]
+	send := func(events ...int) { f.Send(func() []int { return events }) }
+	var a, b []int
+	send(0)
+	cancelA := f.Subscribe(func(n int) { a = append(a, n) })
+	send(1, 2)
+	cancelB := f.Subscribe(func(n int) { b = append(b, n) })
+	send(3)
+	cancelA()
+	cancelA()
+	send(4)
+	cancelB()
+	send(5)
+	if !slices.Equal(a, []int{1, 2, 3}) || !slices.Equal(b, []int{3, 4}) {
+		t.Errorf("heard %v and %v", a, b)
+	}
+}
