@@ -28,6 +28,7 @@ type Pods interface {
 	List() []*sandbox.Pod
 	Stats(pods []*sandbox.Pod) []sandbox.Stats
 	NetworkStatus() error
+	Subscribe(fn func(sandbox.Event)) (cancel func())
 }
 
 // Containers is what the server asks of containers.
@@ -42,6 +43,7 @@ type Containers interface {
 	UpdateResources(ctx context.Context, id string, r *cri.LinuxContainerResources) error
 	ReopenLog(ctx context.Context, id string) error
 	Stats(id string) (container.Stats, error)
+	Subscribe(fn func(container.Event)) (cancel func())
 	StatsOf(match func(*container.Snapshot) bool) iter.Seq[container.Stats]
 }
 
@@ -74,11 +76,12 @@ type Config struct {
 type Server struct {
 	cri.UnimplementedRuntimeServiceServer
 	cri.UnimplementedImageServiceServer
-	cfg Config
+	cfg    Config
+	ending chan struct{} // closed when Serve ends: streams without an end must not hold it up
 }
 
 // New returns a Server over the managers.
-func New(cfg Config) *Server { return &Server{cfg: cfg} }
+func New(cfg Config) *Server { return &Server{cfg: cfg, ending: make(chan struct{})} }
 
 // maxMessage bounds a request or an answer, as the kubelet's client does.
 const maxMessage = 16 << 20
@@ -86,7 +89,7 @@ const maxMessage = 16 << 20
 // stopGrace is how long calls under way may take to end when the server stops.
 const stopGrace = 5 * time.Second
 
-// Serve answers on the listener until ctx ends. Then it takes no new calls,
+// Serve is called once. It answers on the listener until ctx ends. Then it takes no new calls,
 // lets those under way finish for a while, and returns when all have ended.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	g := grpc.NewServer(
@@ -105,6 +108,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	case <-ctx.Done():
 	}
+	close(s.ending)
 	force := time.AfterFunc(stopGrace, g.Stop)
 	defer force.Stop()
 	g.GracefulStop()

@@ -1,0 +1,82 @@
+package system
+
+import (
+	"slices"
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestEventsOfAPodsLife(t *testing.T) {
+	n := newNode(t, "events", 73)
+	stream, err := n.rt.GetContainerEvents(t.Context(), &cri.GetEventsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Header(); err != nil {
+		t.Fatal(err)
+	}
+	p := n.runPod(t, podConfig("heard"))
+	id := n.run(t, p, "quick", "true") // its end races with the answer to its start
+	n.exited(t, id)
+	n.removePod(t, p.id)
+
+	const (
+		created = cri.ContainerEventType_CONTAINER_CREATED_EVENT
+		started = cri.ContainerEventType_CONTAINER_STARTED_EVENT
+		stopped = cri.ContainerEventType_CONTAINER_STOPPED_EVENT
+		deleted = cri.ContainerEventType_CONTAINER_DELETED_EVENT
+	)
+	want := []cri.ContainerEventType{created, started, stopped, deleted}
+	heard := make(map[string][]cri.ContainerEventType)
+	last := int64(0)
+	for len(heard[p.id]) < len(want) {
+		e, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		heard[e.GetContainerId()] = append(heard[e.GetContainerId()], e.GetContainerEventType())
+		if e.GetPodSandboxStatus().GetMetadata().GetUid() != p.config.GetMetadata().GetUid() {
+			t.Errorf("event without its pod: %v", e)
+		}
+		if e.GetCreatedAt() < last {
+			t.Errorf("the time goes back: %v", e)
+		}
+		last = e.GetCreatedAt()
+		if e.GetContainerId() == p.id && e.GetContainerEventType() == deleted {
+			if e.GetPodSandboxStatus().GetState() != cri.PodSandboxState_SANDBOX_NOTREADY || len(e.GetContainersStatuses()) != 0 {
+				t.Errorf("the pod's last event: %v", e)
+			}
+		}
+	}
+	if len(heard) != 2 || !slices.Equal(heard[p.id], want) || !slices.Equal(heard[id], want) {
+		t.Errorf("heard %v", heard)
+	}
+}
+
+func TestAnEndCarriesTheExitCode(t *testing.T) {
+	n := newNode(t, "endevent", 74)
+	p := n.runPod(t, podConfig("p"))
+	stream, err := n.rt.GetContainerEvents(t.Context(), &cri.GetEventsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Header(); err != nil {
+		t.Fatal(err)
+	}
+	id := n.run(t, p, "c", "sh", "-c", "exit 7")
+	for {
+		e, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.GetContainerEventType() != cri.ContainerEventType_CONTAINER_STOPPED_EVENT {
+			continue
+		}
+		s := e.GetContainersStatuses()
+		if len(s) != 1 || s[0].GetId() != id || s[0].GetExitCode() != 7 || e.GetPodSandboxStatus().GetState() != cri.PodSandboxState_SANDBOX_READY {
+			t.Errorf("event of the end: %v", e)
+		}
+		return
+	}
+}
