@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/internal/pty"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Streams are joined with those of a command. Nil ones are left out: the
@@ -73,12 +74,29 @@ func (r *Runtime) streamStart(ctx context.Context, in ExecInput, s Streams, y *r
 	return pid, nil
 }
 
+// firstSize has a terminal come to the command in the size that the client has
+// asked for already, rather than change under it.
+func firstSize(p *specs.Process, sizes <-chan pty.Size) *specs.Process {
+	select {
+	case size, ok := <-sizes:
+		if !ok {
+			return p
+		}
+		sized := *p
+		sized.ConsoleSize = &specs.Box{Height: uint(size.Height), Width: uint(size.Width)}
+		return &sized
+	default:
+		return p
+	}
+}
+
 func (r *Runtime) terminalStart(ctx context.Context, in ExecInput, s Streams, y *relay) (int, error) {
 	console, err := pty.ListenConsole(in.Dir)
 	if err != nil {
 		return 0, fmt.Errorf("%s exec: %w", r.base(), err)
 	}
 	defer console.Close()
+	in.Process = firstSize(in.Process, s.Resize)
 	pid, log, err := r.execStart(ctx, in, [3]*os.File{}, "--console-socket", console.Path)
 	if err != nil {
 		return 0, r.failed(ctx, "exec", err, log, nil)
