@@ -23,8 +23,8 @@ func (s *Server) PodSandboxStats(_ context.Context, req *cri.PodSandboxStatsRequ
 	if err != nil {
 		return nil, err
 	}
-	for st := range s.statsOf([]*sandbox.Pod{pod}) {
-		return &cri.PodSandboxStatsResponse{Stats: st}, nil
+	for fig := range s.measure([]*sandbox.Pod{pod}) {
+		return &cri.PodSandboxStatsResponse{Stats: podFigures(fig)}, nil
 	}
 	return nil, fmt.Errorf("stats of pod sandbox %q: %w", pod.ID, errdefs.ErrNotFound)
 }
@@ -43,41 +43,53 @@ func (s *Server) StreamPodSandboxStats(req *cri.StreamPodSandboxStatsRequest, ou
 }
 
 func (s *Server) podStats(f *cri.PodSandboxStatsFilter) iter.Seq[*cri.PodSandboxStats] {
-	match := podStatsFilter(f)
-	var pods []*sandbox.Pod
-	for _, p := range s.cfg.Pods.List() {
-		if p.Ready && match(p) {
-			pods = append(pods, p)
-		}
-	}
-	return s.statsOf(pods)
-}
-
-// statsOf goes through the containers once, however many pods there are.
-func (s *Server) statsOf(pods []*sandbox.Pod) iter.Seq[*cri.PodSandboxStats] {
-	inPod := make(map[string][]*cri.ContainerStats, len(pods))
-	for _, p := range pods {
-		inPod[p.ID] = nil
-	}
-	wanted := func(c *container.Snapshot) bool { _, ok := inPod[c.PodID]; return ok }
 	return func(yield func(*cri.PodSandboxStats) bool) {
-		if len(pods) == 0 {
-			return
-		}
-		for c := range s.cfg.Containers.StatsOf(wanted) {
-			inPod[c.Container.PodID] = append(inPod[c.Container.PodID], containerStats(c))
-		}
-		for _, st := range s.cfg.Pods.Stats(pods) {
-			if !yield(podFigures(st, inPod[st.Pod.ID])) {
+		for fig := range s.measure(s.readyPods(podStatsFilter(f))) {
+			if !yield(podFigures(fig)) {
 				return
 			}
 		}
 	}
 }
 
-func podFigures(s sandbox.Stats, containers []*cri.ContainerStats) *cri.PodSandboxStats {
+func (s *Server) readyPods(match func(*sandbox.Pod) bool) []*sandbox.Pod {
+	return slices.DeleteFunc(s.cfg.Pods.List(), func(p *sandbox.Pod) bool { return !p.Ready || !match(p) })
+}
+
+// figures are those of a pod and of its running containers.
+type figures struct {
+	sandbox.Stats
+	containers []container.Stats
+}
+
+// measure goes through the containers once, however many pods there are.
+func (s *Server) measure(pods []*sandbox.Pod) iter.Seq[figures] {
+	inPod := make(map[string][]container.Stats, len(pods))
+	for _, p := range pods {
+		inPod[p.ID] = nil
+	}
+	wanted := func(c *container.Snapshot) bool { _, ok := inPod[c.PodID]; return ok }
+	return func(yield func(figures) bool) {
+		if len(pods) == 0 {
+			return
+		}
+		for c := range s.cfg.Containers.StatsOf(wanted) {
+			inPod[c.Container.PodID] = append(inPod[c.Container.PodID], c)
+		}
+		for _, st := range s.cfg.Pods.Stats(pods) {
+			if !yield(figures{st, inPod[st.Pod.ID]}) {
+				return
+			}
+		}
+	}
+}
+
+func podFigures(s figures) *cri.PodSandboxStats {
 	p := s.Pod
-	l := &cri.LinuxPodSandboxStats{Network: networkUsage(s), Containers: containers}
+	l := &cri.LinuxPodSandboxStats{Network: networkUsage(s.Stats)}
+	for _, c := range s.containers {
+		l.Containers = append(l.Containers, containerStats(c))
+	}
 	if u := s.Usage; u != nil {
 		l.Cpu, l.Memory, l.Io = cpuUsage(u), memoryUsage(u), ioUsage(u)
 		l.Process = &cri.ProcessUsage{Timestamp: s.Time.UnixNano(), ProcessCount: value(uint64(s.Processes))}

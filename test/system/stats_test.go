@@ -67,6 +67,11 @@ func TestStatsOfPodsAndContainers(t *testing.T) {
 		t.Errorf("an unknown pod: %v", err)
 	}
 
+	m, err := n.rt.ListPodSandboxMetrics(t.Context(), &cri.ListPodSandboxMetricsRequest{})
+	if err != nil || len(m.GetPodMetrics()) != 2 || len(m.GetPodMetrics()[0].GetContainerMetrics()) != 1 {
+		t.Errorf("metrics: %v, %v", m, err)
+	}
+
 	for name, tc := range map[string]struct {
 		filter *cri.PodSandboxStatsFilter
 		want   int
