@@ -2,10 +2,10 @@ package monitor
 
 import (
 	"errors"
-	"os"
 	"os/signal"
 	"path"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -70,13 +70,27 @@ func detach() {
 	unix.CloseOnExec(wire.StartedFD)
 }
 
-// disinheritSignals keeps signals that the daemon was started to ignore, as a
-// shell does in the background, from being ignored in the container too. Go
-// leaves just these two as it finds them; what it handles is reset in a child.
+// sigaction is the kernel's struct of rt_sigaction(2).
+type sigaction struct {
+	handler, flags, restorer uintptr
+	mask                     uint64
+}
+
+// disinheritSignals keeps signals that the daemon was started to ignore from
+// being ignored in the container too. A shell does that to what runs in the
+// background, for instance. What Go handles is reset in a child anyway.
 func disinheritSignals() {
-	for _, sig := range []syscall.Signal{unix.SIGHUP, unix.SIGINT} {
-		if signal.Ignored(sig) {
-			signal.Notify(make(chan os.Signal, 1), sig)
+	const (
+		last       = 64
+		sigDefault = 0 // SIG_DFL
+		sigIgnored = 1 // SIG_IGN
+	)
+	for sig := uintptr(1); sig <= last; sig++ {
+		var now sigaction
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, 0, uintptr(unsafe.Pointer(&now)), unsafe.Sizeof(now.mask), 0, 0)
+		if errno == 0 && now.handler == sigIgnored {
+			now.handler = sigDefault
+			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&now)), 0, unsafe.Sizeof(now.mask), 0, 0)
 		}
 	}
 }
