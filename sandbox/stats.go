@@ -20,8 +20,11 @@ type Stats struct {
 	Processes int
 	// Links are the interfaces of the pod's own network namespace, nil for a pod
 	// that has the host's.
-	Links []namespace.Link
+	Links []Link
 }
+
+// Link is what has gone through one interface.
+type Link = namespace.Link
 
 // DefaultLink is the name of a pod's first interface.
 const DefaultLink = network.IfName

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"slices"
@@ -87,7 +89,7 @@ func TestTwentyThousandContainersNeedAStream(t *testing.T) {
 		for {
 			m, err := stream.Recv()
 			if err != nil {
-				if err.Error() != "EOF" {
+				if !errors.Is(err, io.EOF) {
 					t.Error(err)
 				}
 				break
@@ -124,11 +126,11 @@ func TestAnItemAboveTheBoundTravelsAlone(t *testing.T) {
 }
 
 func TestBatchesEndWithTheReader(t *testing.T) {
-	gone := fmt.Errorf("gone")
+	gone := errors.New("gone")
 	items := []*cri.Container{{Id: strings.Repeat("x", batchBytes)}, {Id: strings.Repeat("y", batchBytes)}}
 	calls := 0
 	err := batches(slices.Values(items), func([]*cri.Container) error { calls++; return gone })
-	if err != gone || calls != 1 {
+	if !errors.Is(err, gone) || calls != 1 {
 		t.Errorf("%d calls, %v", calls, err)
 	}
 }

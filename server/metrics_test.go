@@ -11,7 +11,6 @@ import (
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/sandbox"
-	"github.com/criserver/criserver/sandbox/namespace"
 )
 
 type measuredPods struct {
@@ -50,7 +49,7 @@ func measured() Config {
 	config := &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Name: "web", Namespace: "shop"}}
 	return Config{
 		Pods: &measuredPods{stats: []sandbox.Stats{
-			{Pod: &sandbox.Pod{ID: "p", Ready: true, Config: config, CgroupParent: "/k/p"}, Time: time.Unix(9, 0), Usage: usage, Processes: 2, Links: []namespace.Link{{Name: "lo"}, {Name: "eth0", RxBytes: 11, TxErrors: 12}}},
+			{Pod: &sandbox.Pod{ID: "p", Ready: true, Config: config, CgroupParent: "/k/p"}, Time: time.Unix(9, 0), Usage: usage, Processes: 2, Links: []sandbox.Link{{Name: "lo"}, {Name: "eth0", RxBytes: 11, TxErrors: 12}}},
 			{Pod: &sandbox.Pod{ID: "old", Config: config}},
 		}},
 		Containers: &measuredContainers{stats: []container.Stats{

@@ -11,7 +11,6 @@ import (
 
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/sandbox"
-	"github.com/criserver/criserver/sandbox/namespace"
 )
 
 // PodSandboxStats returns the figures of one pod and its containers.
@@ -119,7 +118,7 @@ func networkUsage(s sandbox.Stats) *cri.NetworkUsage {
 	return n
 }
 
-func linkUsage(l namespace.Link) *cri.NetworkInterfaceUsage {
+func linkUsage(l sandbox.Link) *cri.NetworkInterfaceUsage {
 	return &cri.NetworkInterfaceUsage{
 		Name: l.Name, RxBytes: value(l.RxBytes), RxErrors: value(l.RxErrors), TxBytes: value(l.TxBytes), TxErrors: value(l.TxErrors),
 	}

@@ -89,8 +89,9 @@ const maxMessage = 16 << 20
 // stopGrace is how long calls under way may take to end when the server stops.
 const stopGrace = 5 * time.Second
 
-// Serve is called once. It answers on the listener until ctx ends. Then it takes no new calls,
-// lets those under way finish for a while, and returns when all have ended.
+// Serve answers on the listener until ctx ends. Then it takes no new calls,
+// lets those under way finish for a while, and returns when all have ended. It
+// is called once.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	g := grpc.NewServer(
 		grpc.UnaryInterceptor(unary),
