@@ -1,0 +1,446 @@
+package system
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/transport/spdy"
+	utilexec "k8s.io/client-go/util/exec"
+)
+
+// executors are the clients that kubectl and crictl are made of.
+var executors = map[string]func(address *url.URL) (remotecommand.Executor, error){
+	"SPDY": func(u *url.URL) (remotecommand.Executor, error) {
+		return remotecommand.NewSPDYExecutor(&rest.Config{}, http.MethodPost, u)
+	},
+	"WebSocket": func(u *url.URL) (remotecommand.Executor, error) {
+		return remotecommand.NewWebSocketExecutor(&rest.Config{}, http.MethodGet, u.String())
+	},
+}
+
+func parse(t *testing.T, address string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// stream runs a command with the streams that o has and returns its exit code.
+func (n *node) stream(ctx context.Context, t *testing.T, transport, id string, o remotecommand.StreamOptions, cmd ...string) (int, error) {
+	t.Helper()
+	r, err := n.rt.Exec(t.Context(), &cri.ExecRequest{
+		ContainerId: id, Cmd: cmd, Stdin: o.Stdin != nil, Stdout: o.Stdout != nil, Stderr: o.Stderr != nil, Tty: o.Tty,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return join(ctx, t, transport, r.GetUrl(), o)
+}
+
+func join(ctx context.Context, t *testing.T, transport, address string, o remotecommand.StreamOptions) (int, error) {
+	t.Helper()
+	x, err := executors[transport](parse(t, address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = x.StreamWithContext(ctx, o)
+	var exit utilexec.CodeExitError
+	if errors.As(err, &exit) {
+		return exit.Code, nil
+	}
+	return 0, err
+}
+
+// text is a writer that can be looked into meanwhile.
+type text struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (x *text) Write(p []byte) (int, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.b.Write(p)
+}
+
+func (x *text) String() string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.b.String()
+}
+
+func (x *text) wait(t *testing.T, want string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(x.String(), want); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no %q in %q", want, x.String())
+		}
+	}
+}
+
+func TestStreamsOfCommands(t *testing.T) {
+	n := newNode(t, "exec", 71)
+	p := n.runPod(t, podConfig("exec"))
+	id := n.run(t, p, "main", "sleep", "10000")
+	for transport := range executors {
+		t.Run(transport, func(t *testing.T) {
+			for script, want := range map[string]struct {
+				stdin, stdout, stderr string
+				code                  int
+			}{
+				"echo out; echo err >&2; exit 3": {"", "out\n", "err\n", 3},
+				"wc -c":                          {strings.Repeat("x", 3_000_000), "3000000\n", "", 0},
+				"head -c 1; exit 9":              {strings.Repeat("x", 3_000_000), "x", "", 9},
+				"kill -9 $$":                     {"", "", "", 137},
+				"cat":                            {strings.Repeat("line\n", 300_000), strings.Repeat("line\n", 300_000), "", 0},
+			} {
+				var stdout, stderr text
+				code, err := n.stream(t.Context(), t, transport, id,
+					remotecommand.StreamOptions{Stdin: strings.NewReader(want.stdin), Stdout: &stdout, Stderr: &stderr}, "sh", "-c", script)
+				if err != nil || code != want.code || stdout.String() != want.stdout || stderr.String() != want.stderr {
+					t.Errorf("%s: code %d, %d bytes, errors %q, %v", script, code, len(stdout.String()), stderr.String(), err)
+				}
+			}
+			var out text
+			_, err := n.stream(t.Context(), t, transport, id, remotecommand.StreamOptions{Stdout: &out}, "/no/such/program")
+			if err == nil || !strings.Contains(err.Error(), "/no/such/program") {
+				t.Errorf("unknown program: %v", err)
+			}
+			n.terminal(t, transport, id)
+			n.clientLeaves(t, transport, id)
+		})
+	}
+}
+
+// sizeQueue is a terminal that is resized.
+type sizeQueue chan remotecommand.TerminalSize
+
+func (q sizeQueue) Next() *remotecommand.TerminalSize {
+	s, ok := <-q
+	if !ok {
+		return nil
+	}
+	return &s
+}
+
+func (n *node) terminal(t *testing.T, transport, id string) {
+	t.Helper()
+	in, keys := io.Pipe()
+	defer keys.Close()
+	sizes := make(sizeQueue, 1)
+	defer close(sizes)
+	sizes <- remotecommand.TerminalSize{Width: 91, Height: 33}
+	var out text
+	ended := make(chan error, 1)
+	go func() {
+		code, err := n.stream(t.Context(), t, transport, id,
+			remotecommand.StreamOptions{Stdin: in, Stdout: &out, Tty: true, TerminalSizeQueue: sizes}, "sh")
+		if err == nil && code != 4 {
+			err = fmt.Errorf("code %d", code)
+		}
+		ended <- err
+	}()
+	for i := 0; !strings.Contains(out.String(), "33 91"); i++ {
+		if i > 300 {
+			t.Fatalf("%q", out.String())
+		}
+		if _, err := io.WriteString(keys, "stty size\n"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if _, err := io.WriteString(keys, "echo be''gin; sleep 1000\n"); err != nil {
+		t.Fatal(err)
+	}
+	out.wait(t, "begin")
+	for range 300 { // the shell may not have come to the sleep yet
+		if _, err := io.WriteString(keys, "\x03"); err != nil {
+			break
+		}
+		if _, err := io.WriteString(keys, "exit 4\n"); err != nil {
+			break
+		}
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("terminal: %v in %q", err, out.String())
+			}
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	t.Fatalf("the shell does not end: %q", out.String())
+}
+
+func (n *node) clientLeaves(t *testing.T, transport, id string) {
+	t.Helper()
+	ctx, leave := context.WithCancel(t.Context())
+	var out text
+	ended := make(chan error, 1)
+	go func() {
+		_, err := n.stream(ctx, t, transport, id, remotecommand.StreamOptions{Stdout: &out}, "sh", "-c", "sleep 4321 & trap '' HUP TERM; echo up; sleep 4322")
+		ended <- err
+	}()
+	out.wait(t, "up")
+	leave()
+	<-ended
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		left := n.exec(t, id, "sh", "-c", "pgrep -f 'sleep 432[12]' || true")
+		if left == "" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("still there: %s", left)
+		}
+	}
+}
+
+func TestAttachToTheLiving(t *testing.T) {
+	n := newNode(t, "attach", 72)
+	p := n.runPod(t, podConfig("attach"))
+	for transport := range executors {
+		t.Run(transport, func(t *testing.T) {
+			config := containerConfig(p, strings.ToLower(transport), busybox, "sh", "-c", "while read x; do echo got $x; done; echo end; sleep 1; exit 3")
+			config.Stdin, config.StdinOnce = true, true
+			id := n.create(t, p, config)
+			n.startContainer(t, id)
+			attach := func(ctx context.Context, o remotecommand.StreamOptions) chan error {
+				r, err := n.rt.Attach(t.Context(), &cri.AttachRequest{ContainerId: id, Stdin: o.Stdin != nil, Stdout: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ended := make(chan error, 1)
+				go func() {
+					_, err := join(ctx, t, transport, r.GetUrl(), o)
+					ended <- err
+				}()
+				return ended
+			}
+			var seen, out text
+			ctx, leave := context.WithCancel(t.Context())
+			looker := attach(ctx, remotecommand.StreamOptions{Stdout: &seen})
+			in, keys := io.Pipe()
+			owner := attach(t.Context(), remotecommand.StreamOptions{Stdin: in, Stdout: &out})
+			for i := 0; !strings.Contains(seen.String(), "got") || !strings.Contains(out.String(), "got"); i++ {
+				if i > 300 {
+					t.Fatalf("%q, %q", seen.String(), out.String())
+				}
+				if _, err := fmt.Fprintln(keys, i); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+			leave()
+			<-looker
+			if s := n.status(t, id); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
+				t.Errorf("a client left, and the container is %s", s.GetState())
+			}
+			_ = keys.Close()
+			if err := <-owner; err != nil {
+				t.Errorf("the container's end: %v", err)
+			}
+			if !strings.HasSuffix(out.String(), "end\n") {
+				t.Errorf("output %q", out.String())
+			}
+			if s := n.exited(t, id); s.GetExitCode() != 3 {
+				t.Errorf("code %d", s.GetExitCode())
+			}
+		})
+	}
+}
+
+// forward opens port-forwarding to the ports and returns the local one of the
+// first.
+func (n *node) forward(t *testing.T, transport, podID, port string) (local uint16, stop func() error) {
+	t.Helper()
+	r, err := n.rt.PortForward(t.Context(), &cri.PortForwardRequest{PodSandboxId: podID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := parse(t, r.GetUrl())
+	tripper, upgrader, err := spdy.RoundTripperFor(&rest.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dialer := spdy.NewDialer(upgrader, &http.Client{Transport: tripper}, http.MethodPost, u)
+	if transport == "WebSocket" {
+		if dialer, err = portforward.NewSPDYOverWebsocketDialer(u, &rest.Config{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stopping, ready := make(chan struct{}), make(chan struct{})
+	f, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{"0:" + port}, stopping, ready, io.Discard, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- f.ForwardPorts() }()
+	select {
+	case <-ready:
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	ports, err := f.GetPorts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ports[0].Local, sync.OnceValue(func() error {
+		close(stopping)
+		return <-ended
+	})
+}
+
+func get(t *testing.T, port uint16) (string, error) {
+	t.Helper()
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}
+	resp, err := c.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return string(b), err
+}
+
+func TestPortForward(t *testing.T) {
+	n := newNode(t, "forward", 73)
+	n.pull(t, nginx)
+	p := n.runPod(t, podConfig("forward"))
+	id := n.create(t, p, containerConfig(p, "web", nginx))
+	n.startContainer(t, id)
+	host := podConfig("hostnet")
+	host.Hostname = ""
+	host.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
+	h := n.runPod(t, host)
+	for transport := range executors {
+		t.Run(transport, func(t *testing.T) {
+			port, stop := n.forward(t, transport, p.id, "80")
+			var want string
+			for end := time.Now().Add(30 * time.Second); want == ""; time.Sleep(50 * time.Millisecond) {
+				var err error
+				if want, err = get(t, port); err != nil && time.Now().After(end) {
+					t.Fatal(err)
+				}
+				if err != nil { // nobody listens yet, for which clients give up
+					_ = stop()
+					port, stop = n.forward(t, transport, p.id, "80")
+				}
+			}
+			defer func() {
+				if err := stop(); err != nil {
+					t.Error(err)
+				}
+			}()
+			var wg sync.WaitGroup
+			for range 30 {
+				wg.Go(func() {
+					if got, err := get(t, port); err != nil || got != want {
+						t.Errorf("%d bytes, %v", len(got), err)
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+	if _, err := n.rt.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: h.id}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.rt.PortForward(t.Context(), &cri.PortForwardRequest{PodSandboxId: h.id}); err == nil {
+		t.Error("ports of a stopped pod are forwarded")
+	}
+}
+
+// buryOrphans does what init does for the children of a daemon that was killed,
+// and whose orphans come to this process here.
+func buryOrphans(t *testing.T) {
+	t.Helper()
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range lists {
+		b, _ := os.ReadFile(list) // of a thread that may have ended
+		for _, word := range strings.Fields(string(b)) {
+			pid, err := strconv.Atoi(word)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if stat, err := os.ReadFile("/proc/" + word + "/stat"); err == nil && strings.Contains(string(stat), ") Z ") {
+				_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+			}
+		}
+	}
+}
+
+// A daemon that dies with streams open leaves the containers as they are, and
+// the next one serves streams again.
+func TestStreamsAfterTheDaemonDied(t *testing.T) {
+	n := newNode(t, "streamkill", 74)
+	p := n.runPod(t, podConfig("streamkill"))
+	config := containerConfig(p, "main", busybox, "sh", "-c", "while read x; do echo got $x; done")
+	config.Stdin = true
+	id := n.create(t, p, config)
+	n.startContainer(t, id)
+	for _, tty := range []bool{false, true} {
+		in, keys := io.Pipe()
+		var out text
+		ended := make(chan error, 1)
+		go func() {
+			_, err := n.stream(t.Context(), t, "SPDY", id, remotecommand.StreamOptions{Stdin: in, Stdout: &out, Tty: tty}, "sh", "-c", "echo up; cat >/dev/null")
+			ended <- err
+		}()
+		out.wait(t, "up")
+		n.Kill()
+		<-ended
+		_ = keys.Close()
+		n.restart(t)
+		if s := n.status(t, id); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
+			t.Fatalf("the container is %s", s.GetState())
+		}
+		for end := time.Now().Add(30 * time.Second); n.exec(t, id, "sh", "-c", "pgrep cat || true") != ""; time.Sleep(20 * time.Millisecond) {
+			buryOrphans(t)
+			if time.Now().After(end) {
+				t.Fatal("the command outlives the daemon that had its streams")
+			}
+		}
+	}
+	in, keys := io.Pipe()
+	r, err := n.rt.Attach(t.Context(), &cri.AttachRequest{ContainerId: id, Stdin: true, Stdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out text
+	ctx, leave := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := join(ctx, t, "SPDY", r.GetUrl(), remotecommand.StreamOptions{Stdin: in, Stdout: &out})
+		ended <- err
+	}()
+	if _, err := io.WriteString(keys, "hello\n"); err != nil {
+		t.Fatal(err)
+	}
+	out.wait(t, "got hello")
+	leave()
+	_ = keys.Close()
+	<-ended
+}
