@@ -179,6 +179,7 @@ func upgrade(t *testing.T, address, protocol string) (httpstream.Connection, net
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusSwitchingProtocols || r.Buffered() != 0 {
 		t.Fatalf("status %s, %d bytes", resp.Status, r.Buffered())
 	}
