@@ -42,6 +42,10 @@ type Launcher struct {
 	Watcher Watcher
 }
 
+// CommandLine is that of the monitor of a container. It is how a monitor is
+// found whose daemon died before it could record the process.
+func CommandLine(id string) []string { return []string{"conmon", "monitor", id} }
+
 // Create starts a monitor for spec and waits until the OCI runtime's create is
 // done. It returns what the monitor made and the monitor itself.
 //
@@ -90,7 +94,7 @@ func (l *Launcher) start(spec Spec) (*monitorProcess, error) {
 	}
 	defer w.Close()
 	cmd := exec.Command(l.Path)
-	cmd.Args = []string{"conmon", "monitor", spec.ID}
+	cmd.Args = CommandLine(spec.ID)
 	cmd.Env = monitorEnv()
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{wire.SpecFD - 3: file, wire.StartedFD - 3: w}

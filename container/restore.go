@@ -7,9 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
+	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
@@ -167,7 +167,8 @@ func (m *Manager) sweep(ctx context.Context, c *container, inRuntime bool, why s
 // that was heard leaves when the container has gone. Only when it is away can
 // what it made be cleaned up for good.
 func dismissMonitor(ctx context.Context, c *container) {
-	monitor, found := findMonitor(c.id)
+	// Its ref is not on record before the creation is done.
+	monitor, found := proc.Find(conmon.CommandLine(c.id)...)
 	if !found {
 		return
 	}
@@ -181,30 +182,6 @@ func dismissMonitor(ctx context.Context, c *container) {
 			return
 		}
 	}
-}
-
-// findMonitor looks for the process by its command line, which holds the id:
-// its ref is not on record before the creation is done.
-func findMonitor(id string) (proc.Ref, bool) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return proc.Ref{}, false
-	}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		ref, err := proc.Identify(pid)
-		if err != nil {
-			continue
-		}
-		args, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err == nil && string(args) == "conmon\x00"+id+"\x00" {
-			return ref, true
-		}
-	}
-	return proc.Ref{}, false
 }
 
 // dropForeignExits removes exit records that belong to no container.

@@ -86,3 +86,19 @@ func TestReusedPidIsNotBelieved(t *testing.T) {
 		t.Errorf("open: %v, want ErrGone", err)
 	}
 }
+
+func TestFindByCommandLine(t *testing.T) {
+	cmd := exec.Command("sleep", "1000.0123")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	if ref, ok := Find("sleep", "1000.0123"); !ok || ref.PID != cmd.Process.Pid {
+		t.Errorf("found %+v, %v; want pid %d", ref, ok, cmd.Process.Pid)
+	}
+	for _, args := range [][]string{{"sleep"}, {"sleep", "1000.012"}, {"sleep", "1000.0123", ""}} {
+		if ref, ok := Find(args...); ok {
+			t.Errorf("%q: found %+v", args, ref)
+		}
+	}
+}

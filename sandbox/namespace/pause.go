@@ -144,26 +144,7 @@ func emptyRoot(binary, at string) error {
 }
 
 // FindPause looks for the pause of a pod whose start was not recorded.
-func FindPause(id string) (proc.Ref, bool) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return proc.Ref{}, false
-	}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		cmdline, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err != nil || string(cmdline) != "pause\x00"+id+"\x00" {
-			continue
-		}
-		if ref, err := proc.Identify(pid); err == nil {
-			return ref, true
-		}
-	}
-	return proc.Ref{}, false
-}
+func FindPause(id string) (proc.Ref, bool) { return proc.Find("pause", id) }
 
 // pollMillis bounds how long a wait takes to notice that its context has ended.
 const pollMillis = 50
