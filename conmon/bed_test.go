@@ -138,7 +138,7 @@ func newRuncBed(t testing.TB, mutate func(config map[string]any), args ...string
 	}
 	if _, err := os.Stat(runc); err != nil {
 		if runc, err = exec.LookPath("runc"); err != nil {
-			t.Skip("needs runc: make tools")
+			t.Fatal("needs runc: make tools")
 		}
 	}
 	b := newBed(t)
@@ -152,7 +152,7 @@ func newRuncBed(t testing.TB, mutate func(config map[string]any), args ...string
 	}
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {
-		t.Skip("needs a static /bin/busybox: ", err)
+		t.Fatal("needs a static /bin/busybox, make deps: ", err)
 	}
 	if err := os.WriteFile(filepath.Join(rootfs, "bin", "busybox"), busybox, 0o755); err != nil {
 		t.Fatal(err)

@@ -86,7 +86,7 @@ func findRunc(t testing.TB) string {
 	}
 	path, err := exec.LookPath("runc")
 	if err != nil {
-		t.Skip("no runc: run `make tools`")
+		t.Fatal("no runc: run `make tools`")
 	}
 	return path
 }
@@ -97,7 +97,7 @@ func newBed(t testing.TB) *bed {
 		t.Skip("running containers needs root")
 	}
 	if _, err := os.Stat("/bin/busybox"); err != nil {
-		t.Skip("no static /bin/busybox")
+		t.Fatal("no static /bin/busybox: run `make deps`")
 	}
 	monitorBuilt = true
 	monitor, err := buildMonitor()

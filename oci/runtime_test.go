@@ -130,7 +130,7 @@ func TestChooser(t *testing.T) {
 		_, err = os.Stat(runc)
 	}
 	if err != nil {
-		t.Skip("no bin/runc: run `make tools`")
+		t.Fatal("no bin/runc: run `make tools`")
 	}
 	tree, err := cgroup.Open()
 	if err != nil {

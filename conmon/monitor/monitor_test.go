@@ -189,7 +189,7 @@ func orphan(t *testing.T, init int) {
 	t.Helper()
 	nsenter, err := exec.LookPath("nsenter")
 	if err != nil {
-		t.Skip("needs nsenter")
+		t.Fatal("needs nsenter")
 	}
 	pid := itoa(init)
 	waitFor(t, "pause", func() bool {
