@@ -17,6 +17,7 @@ type Host struct {
 	Hugetlb        bool // the hugetlb controller can be used
 	SwapAccounting bool
 	Seccomp        bool
+	X32            bool // the x32 ABI of amd64
 	AppArmor       bool
 	SELinux        bool
 	// Capabilities are those that the daemon can hand on, sorted.
@@ -43,6 +44,7 @@ func DetectHost(cg Controllers) (Host, error) {
 		CgroupV2:     cg.V2(),
 		Hugetlb:      cg.HasController("hugetlb"),
 		Seccomp:      exists("/proc/sys/kernel/seccomp/actions_avail"),
+		X32:          x32(),
 		SELinux:      exists("/sys/fs/selinux/enforce"),
 		AppArmor:     strings.HasPrefix(readTrimmed("/sys/module/apparmor/parameters/enabled"), "Y"),
 		Capabilities: caps,

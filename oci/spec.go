@@ -91,12 +91,7 @@ func NewBuilder(host Host, defaults Defaults) *Builder {
 		caps[i] = NormalizeCapability(c)
 	}
 	defaults.Capabilities = caps
-	normal := make([]string, len(defaults.Capabilities))
-	for i, c := range defaults.Capabilities {
-		normal[i] = NormalizeCapability(c)
-	}
-	defaults.Capabilities = normal
-	return &Builder{host: host, defaults: defaults}
+	return &Builder{host: host, defaults: defaults, seccomp: seccompCache{x32: host.X32}}
 }
 
 // build is one config in the making.

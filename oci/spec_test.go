@@ -398,3 +398,23 @@ func TestKnownFlaw(t *testing.T) {
 		}
 	}
 }
+
+func TestDefaultProfileLeavesOutWhatTheKernelLacks(t *testing.T) {
+	for _, x32 := range []bool{false, true} {
+		var p *specs.LinuxSeccomp
+		c := seccompCache{x32: x32}
+		for range 2 { // built, and kept
+			spec := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}, Linux: &specs.Linux{}}
+			var err error
+			if p, err = c.get(spec); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if slices.Contains(p.Architectures, specs.ArchX86_64) && slices.Contains(p.Architectures, specs.ArchX32) != x32 {
+			t.Errorf("x32 %v: architectures %v", x32, p.Architectures)
+		}
+		if len(p.Syscalls) == 0 || p.DefaultAction != specs.ActErrno {
+			t.Errorf("not an allow-list: %v, %d entries", p.DefaultAction, len(p.Syscalls))
+		}
+	}
+}

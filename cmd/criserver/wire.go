@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -35,11 +34,13 @@ type parts struct {
 	spawner    *cgroup.Spawner
 	streams    *streaming.Server
 	server     *server.Server
+	manager    serviceManager
 }
 
 // runDaemon runs everything until ctx ends or a part of it fails.
 func runDaemon(ctx context.Context, cfg config.Config) error {
 	begun := time.Now()
+	manager := adoptServiceManager()
 	locks, err := claim(cfg.Root, cfg.RunDir)
 	if err != nil {
 		return err
@@ -48,6 +49,7 @@ func runDaemon(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return errors.Join(err, closeAll(locks))
 	}
+	p.manager = manager
 	err = p.run(ctx, cfg, begun)
 	return errors.Join(err, closeAll(locks))
 }
@@ -120,8 +122,8 @@ func (p *parts) run(ctx context.Context, cfg config.Config, begun time.Time) err
 			"socket": cfg.Socket, "version": version, "pods": len(p.pods.List()), "containers": len(p.containers.List()),
 			"duration": time.Since(begun).Round(time.Millisecond).String(),
 		}).Info("serving")
-		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
-		defer func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) }()
+		p.manager.tell(stateReady)
+		defer context.AfterFunc(ctx, func() { p.manager.tell(stateStopping) })()
 		return p.server.Serve(ctx, l)
 	})
 	return g.Wait()

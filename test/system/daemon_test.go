@@ -2,11 +2,13 @@ package system
 
 import (
 	"encoding/json"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -97,4 +99,49 @@ func TestConfigurationErrorsEndTheStart(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), file+": image.paralel_layers: unknown key") {
 		t.Errorf("got %v: %s", err, out)
 	}
+}
+
+func TestSocketAndReadiness(t *testing.T) {
+	// The address of a socket is short; a test's own directory may not be.
+	dir, err := os.MkdirTemp(world.dir, "notify")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "s"))
+	told := func() string {
+		t.Helper()
+		b := make([]byte, 4096)
+		if err := manager.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := manager.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b[:n])
+	}
+	n := makeNode("ready")
+	n.start(t)
+	if got := told(); got != "READY=1" {
+		t.Errorf("at the start the service manager is told %q", got)
+	}
+	info, err := os.Stat(n.Socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode().Perm() != 0o660 {
+		t.Errorf("the socket's mode is %o, want 660", info.Mode().Perm())
+	}
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := told(); got != "STOPPING=1" {
+		t.Errorf("at the end it is told %q", got)
+	}
+	n.restart(t)
 }
