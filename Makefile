@@ -13,7 +13,7 @@ STRIP   := -s -w
 PROCS   ?= 4
 
 CNI := $(addprefix $(BIN)/cni/,bridge firewall host-local loopback macvlan portmap ptp static tuning)
-TOOLS := $(BIN)/runc $(BIN)/crictl $(CNI) $(BIN)/testimages
+TOOLS := $(BIN)/runc $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
 
 # Each of these is a Go module of its own, so that what tests need never weighs on the daemon.
 SUBMODULES := test/harness test/images test/critest test/system
@@ -49,6 +49,10 @@ $(CNI) &: tools/cni/go.mod tools/cni/go.sum
 $(BIN)/crictl: tools/crictl/go.mod tools/crictl/go.sum
 	cd tools/crictl && CGO_ENABLED=0 $(GO) build -trimpath -o $@ \
 		-ldflags '$(STRIP) -X sigs.k8s.io/cri-tools/pkg/version.Version=v1.36.0' sigs.k8s.io/cri-tools/cmd/crictl
+	@touch $@
+
+$(BIN)/ginkgo: test/critest/go.mod test/critest/go.sum
+	cd test/critest && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(STRIP)' -o $@ github.com/onsi/ginkgo/v2/ginkgo
 	@touch $@
 
 $(BIN)/testimages: $(wildcard test/images/*.go test/images/*/*.go test/images/*/*/*.go) test/images/go.mod

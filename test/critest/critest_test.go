@@ -60,7 +60,7 @@ func TestCRI(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("a container runtime needs root")
 	}
-	for _, binary := range []string{"criserver", "conmon", "runc", "cni/bridge"} {
+	for _, binary := range []string{"criserver", "conmon", "runc", "cni/bridge", "ginkgo"} {
 		if _, err := os.Stat(filepath.Join(options.Bin, binary)); err != nil && options.Daemon == "" {
 			t.Fatalf("%v: run make build tools first", err)
 		}

@@ -159,8 +159,9 @@ func runGinkgo(o Options, skips []Skip, env ...string) error {
 	if err != nil {
 		return err
 	}
-	args := append([]string{"run", "github.com/onsi/ginkgo/v2/ginkgo"}, arguments("-", flags)...)
-	cmd := exec.Command("go", append(args, fmt.Sprintf("-procs=%d", o.Procs), self)...)
+	// It was built beforehand: from in here no module could be fetched.
+	args := append(arguments("-", flags), fmt.Sprintf("-procs=%d", o.Procs), self)
+	cmd := exec.Command(filepath.Join(o.Bin, "ginkgo"), args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run()
