@@ -42,17 +42,44 @@ func (m *Manager) Stats(pods []*Pod) []Stats {
 	all := make([]Stats, 0, len(pods))
 	namespace.Visit(func(links func(string) ([]namespace.Link, error)) {
 		entries := m.view.Load().entries
+		group := m.groupReader()
 		for _, p := range pods {
 			if e := entries[p.ID]; e != nil && !e.hidden {
-				all = append(all, m.measure(e, links))
+				all = append(all, m.measure(e, group, links))
 			}
 		}
 	})
 	return all
 }
 
+// group is what is read of a cgroup.
+type group struct {
+	stats     cgroup.Stats
+	err       error
+	processes int
+}
+
+// groupReader reads each cgroup once. Pods have one each from the kubelet, but
+// other clients put all theirs below one parent, which costs the kernel more
+// the more there is in it.
+func (m *Manager) groupReader() func(path string) group {
+	read := make(map[string]group)
+	return func(path string) group {
+		g, ok := read[path]
+		if ok {
+			return g
+		}
+		g.stats, g.err = m.cfg.Cgroups.Stats(path)
+		if pids, err := m.cfg.Cgroups.Pids(path); err == nil {
+			g.processes = len(pids)
+		}
+		read[path] = g
+		return g
+	}
+}
+
 // measure is called on a thread of which the network namespace changes.
-func (m *Manager) measure(e *entry, links func(string) ([]namespace.Link, error)) Stats {
+func (m *Manager) measure(e *entry, read func(string) group, links func(string) ([]namespace.Link, error)) Stats {
 	e.gauge.mu.Lock()
 	defer e.gauge.mu.Unlock()
 	last := &e.gauge.last
@@ -63,18 +90,17 @@ func (m *Manager) measure(e *entry, links func(string) ([]namespace.Link, error)
 	}
 	s := Stats{Pod: e.pod, Time: time.Now()}
 	log := logrus.WithField("pod", e.rec.ID)
-	if now, err := m.cfg.Cgroups.Stats(e.pod.CgroupParent); err == nil {
+	g := read(e.pod.CgroupParent)
+	s.Processes = g.processes
+	if g.err == nil {
 		var before cgroup.Usage
 		if last.Usage != nil {
 			before = *last.Usage
 		}
-		u := before.Next(now)
+		u := before.Next(g.stats)
 		s.Usage = &u
 	} else {
-		log.WithError(err).Debug("figures of the pod sandbox's cgroup cannot be read")
-	}
-	if pids, err := m.cfg.Cgroups.Pids(e.pod.CgroupParent); err == nil {
-		s.Processes = len(pids)
+		log.WithError(g.err).Debug("figures of the pod sandbox's cgroup cannot be read")
 	}
 	if path := e.pod.Namespaces.Net; path != "" && e.rec.ready() {
 		var err error

@@ -119,8 +119,11 @@ func emptyRoot(binary, at string) error {
 		return fmt.Errorf("mount tmpfs: %w", err)
 	}
 	target := filepath.Join(at, "pause")
-	if err := os.WriteFile(target, nil, 0o555); err != nil {
-		return err
+	// A file that was never open: a process that another thread forks would
+	// hold it open for writing until it executes, and keep it from turning
+	// read-only.
+	if err := unix.Mknod(target, unix.S_IFREG|0o555, 0); err != nil {
+		return fmt.Errorf("make %s: %w", target, err)
 	}
 	if err := unix.Mount(binary, target, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("bind %s: %w", binary, err)
