@@ -145,6 +145,8 @@ func (f *fakeCgroups) Release(path string) {
 	}
 }
 
+func (f *fakeCgroups) Remove(string) error { return nil }
+
 func (f *fakeCgroups) Add(path string, pid int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -85,10 +85,13 @@ func cgroupParent(cfg Config, id string, c *cri.PodSandboxConfig) string {
 	case cfg.CgroupDriver == Systemd:
 		return path.Base(parent)
 	case parent == "":
-		return path.Join("/", cfg.CgroupParent, "pod-"+id)
+		return path.Join("/", cfg.CgroupParent, ownCgroup(id))
 	}
 	return path.Clean("/" + parent)
 }
+
+// ownCgroup is the name of the cgroup that a pod gets from us.
+func ownCgroup(id string) string { return "pod-" + id }
 
 // cgroupPath is where a pod's cgroup is in the hierarchy. A dash in the name of
 // a slice stands for a level above it (systemd.slice(5)).

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"time"
 
@@ -220,6 +221,13 @@ func (m *Manager) removeFiles(e *entry) error {
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove files: %w", err)
+	}
+	// A cgroup with the pod's id in its name is nobody else's, also where a
+	// daemon died before it could note that it had made it.
+	if path.Base(e.rec.CgroupParent) == ownCgroup(e.rec.ID) {
+		if err := m.cfg.Cgroups.Remove(e.rec.CgroupParent); err != nil {
+			return fmt.Errorf("remove cgroup: %w", err)
+		}
 	}
 	if e.cgroup {
 		m.cfg.Cgroups.Release(e.rec.CgroupParent)

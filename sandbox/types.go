@@ -31,6 +31,8 @@ type Cgroups interface {
 	Make(path string) error
 	// Release gives back what Make took; what was made and is empty goes.
 	Release(path string)
+	// Remove removes an empty cgroup, whoever made it.
+	Remove(path string) error
 	// Add moves a process into a cgroup that exists.
 	Add(path string, pid int) error
 	// Stats reads what a cgroup and all below it have used.

@@ -128,13 +128,24 @@ func inheritCpuset(parent, dir string) error {
 // prune is called with mu held.
 func (t *Tree) prune(p string) {
 	for ; p != "/" && p != "." && t.held[p] == 0; p = path.Dir(p) {
+		if !t.made(p) {
+			continue
+		}
 		for _, root := range t.roots {
-			dir := filepath.Join(root, p)
-			var mark [1]byte
-			if _, err := unix.Getxattr(dir, madeMark, mark[:]); err == nil {
-				// Busy means that it still has users; the last one removes it.
-				_ = unix.Rmdir(dir)
-			}
+			// Busy means that it still has users; the last one removes it.
+			_ = unix.Rmdir(filepath.Join(root, p))
 		}
 	}
+}
+
+// made says whether p was made here. A mark in one hierarchy is enough: a daemon
+// that was killed amid Make has not come to mark the last one it made.
+func (t *Tree) made(p string) bool {
+	for _, root := range t.roots {
+		var mark [1]byte
+		if _, err := unix.Getxattr(filepath.Join(root, p), madeMark, mark[:]); err == nil {
+			return true
+		}
+	}
+	return false
 }
