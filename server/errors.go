@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc/codes"
@@ -43,14 +44,30 @@ func grpcError(err error) error {
 		return nil
 	}
 	if s, ok := status.FromError(err); ok {
-		return s.Err()
+		return status.Error(s.Code(), clip(s.Message(), maxErrorText))
 	}
 	for _, c := range classes {
 		if c.is(err) {
-			return status.Error(c.code, err.Error())
+			return status.Error(c.code, clip(err.Error(), maxErrorText))
 		}
 	}
-	return status.Error(codes.Unknown, err.Error())
+	return status.Error(codes.Unknown, clip(err.Error(), maxErrorText))
+}
+
+// maxErrorText bounds the bytes of an error's message, as it may quote what a
+// client sent; maxLoggedText bounds what the log repeats of a request. Both are
+// more than what is sound ever needs.
+const maxErrorText, maxLoggedText = 4 << 10, 256
+
+// clip leaves of a text that is too long its first and its last part: a message
+// has its subject in front and its cause at the end.
+func clip(text string, bytes int) string {
+	const gap = " … "
+	if len(text) <= bytes {
+		return text
+	}
+	half := (bytes - len(gap)) / 2
+	return strings.ToValidUTF8(text[:half], "") + gap + strings.ToValidUTF8(text[len(text)-half:], "")
 }
 
 // missing is the error for a request without a part that it must have.

@@ -107,13 +107,13 @@ func serious(code codes.Code) bool {
 func subject(req any) logrus.Fields {
 	f := logrus.Fields{}
 	if r, ok := req.(interface{ GetPodSandboxId() string }); ok {
-		f["pod"] = r.GetPodSandboxId()
+		f["pod"] = clip(r.GetPodSandboxId(), maxLoggedText)
 	}
 	if r, ok := req.(interface{ GetContainerId() string }); ok {
-		f["container"] = r.GetContainerId()
+		f["container"] = clip(r.GetContainerId(), maxLoggedText)
 	}
 	if r, ok := req.(imageRequest); ok {
-		f["image"] = r.GetImage().GetImage()
+		f["image"] = clip(r.GetImage().GetImage(), maxLoggedText)
 	}
 	return f
 }

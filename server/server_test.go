@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
@@ -40,6 +41,17 @@ func TestErrorsGetTheCodeOfTheirClass(t *testing.T) {
 		if got := status.Code(grpcError(tc.err)); got != tc.want {
 			t.Errorf("%v: code %s, want %s", tc.err, got, tc.want)
 		}
+	}
+}
+
+func TestLongMessagesKeepBeginningAndEnd(t *testing.T) {
+	err := grpcError(fmt.Errorf("pod %q: %w", strings.Repeat("é", 1<<20), errdefs.ErrNotFound))
+	msg := status.Convert(err).Message()
+	if len(msg) > maxErrorText || !utf8.ValidString(msg) || !strings.HasPrefix(msg, `pod "é`) || !strings.HasSuffix(msg, `é": not found`) {
+		t.Errorf("%d bytes: %.20q", len(msg), msg)
+	}
+	if code := status.Code(err); code != codes.NotFound {
+		t.Errorf("code %s", code)
 	}
 }
 

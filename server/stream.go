@@ -21,7 +21,10 @@ type Streams interface {
 
 // Exec prepares a command with streams.
 func (s *Server) Exec(_ context.Context, req *cri.ExecRequest) (*cri.ExecResponse, error) {
-	if len(req.GetCmd()) == 0 {
+	switch {
+	case req.GetContainerId() == "":
+		return nil, missing("container_id")
+	case len(req.GetCmd()) == 0:
 		return nil, missing("cmd")
 	}
 	c, o, err := s.streams("exec in", req)
