@@ -2,6 +2,7 @@ package container
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -74,4 +75,18 @@ func workingDir(c *cri.ContainerConfig, image ispec.ImageConfig) string {
 		dir = image.WorkingDir
 	}
 	return path.Clean("/" + dir)
+}
+
+// validateCommand holds what execve(2) takes: strings that end at a NUL, and a
+// directory that means the same wherever the runtime stands.
+func validateCommand(c *cri.ContainerConfig) error {
+	for field, list := range map[string][]string{"command": c.GetCommand(), "args": c.GetArgs()} {
+		if i := slices.IndexFunc(list, func(s string) bool { return strings.ContainsRune(s, 0) }); i >= 0 {
+			return invalid("config.%s[%d] %q must not contain a NUL", field, i, list[i])
+		}
+	}
+	if dir := c.GetWorkingDir(); dir != "" && (!path.IsAbs(dir) || strings.ContainsRune(dir, 0)) {
+		return invalid("config.working_dir %q must be an absolute path", dir)
+	}
+	return nil
 }

@@ -219,3 +219,14 @@ func logLines(t *testing.T, p *pod, name string) []string {
 	}
 	return lines
 }
+
+// waitFor waits until the daemon or a container has come so far.
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if done() {
+			return
+		}
+	}
+	t.Fatalf("waited too long for %s", what)
+}

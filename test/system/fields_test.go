@@ -1,0 +1,361 @@
+package system
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// All that identifies a pod comes back as it went in, and finds the pod again.
+func TestPodMetadataLabelsAndAnnotations(t *testing.T) {
+	n := newNode(t, "podmeta", 96)
+	config := podConfig("meta")
+	config.Metadata.Attempt = 7
+	config.Labels = map[string]string{"io.kubernetes.pod.name": "meta", "empty": "", "odd/key": "ü\n\"'\\"}
+	config.Annotations = map[string]string{"kubernetes.io/config.source": "file", "long": strings.Repeat("x", 200<<10)}
+	p := n.runPod(t, config)
+	other := n.runPod(t, podConfig("other"))
+
+	st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(st.GetInfo()) != 0 {
+		t.Error("a status that was not asked to be verbose has info")
+	}
+	if s := st.GetStatus(); !proto.Equal(s.GetMetadata(), config.GetMetadata()) || !maps.Equal(s.GetLabels(), config.GetLabels()) || !maps.Equal(s.GetAnnotations(), config.GetAnnotations()) {
+		t.Errorf("the pod came back as %v %v", s.GetMetadata(), s.GetLabels())
+	}
+	again, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
+	if err != nil || again.GetPodSandboxId() != p.id {
+		t.Errorf("the same request again: %v, %v", again, err)
+	}
+	next := proto.Clone(config).(*cri.PodSandboxConfig)
+	next.Metadata.Attempt++
+	second := n.runPod(t, next)
+	if second.id == p.id {
+		t.Error("another attempt is the same pod")
+	}
+	if _, err := n.rt.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: second.id}); err != nil {
+		t.Fatal(err)
+	}
+
+	ready, notReady := cri.PodSandboxState_SANDBOX_READY, cri.PodSandboxState_SANDBOX_NOTREADY
+	for name, tc := range map[string]struct {
+		filter *cri.PodSandboxFilter
+		want   []string
+	}{
+		"none":       {nil, []string{p.id, other.id, second.id}},
+		"id":         {&cri.PodSandboxFilter{Id: p.id}, []string{p.id}},
+		"prefix":     {&cri.PodSandboxFilter{Id: p.id[:20]}, []string{p.id}},
+		"ready":      {&cri.PodSandboxFilter{State: &cri.PodSandboxStateValue{State: ready}}, []string{p.id, other.id}},
+		"not ready":  {&cri.PodSandboxFilter{State: &cri.PodSandboxStateValue{State: notReady}}, []string{second.id}},
+		"label":      {&cri.PodSandboxFilter{LabelSelector: map[string]string{"empty": ""}}, []string{p.id, second.id}},
+		"two labels": {&cri.PodSandboxFilter{LabelSelector: map[string]string{"empty": "", "test": "other"}}, nil},
+		"all at once": {&cri.PodSandboxFilter{Id: second.id, State: &cri.PodSandboxStateValue{State: notReady}, LabelSelector: map[string]string{"empty": ""}},
+			[]string{second.id}},
+	} {
+		list, err := n.rt.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{Filter: tc.filter})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, i := range list.GetItems() {
+			got = append(got, i.GetId())
+		}
+		if !sameSet(got, tc.want) {
+			t.Errorf("%s: got %v, want %v", name, got, tc.want)
+		}
+	}
+}
+
+func sameSet(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+// What a pod is asked for is seen by its containers.
+func TestPodFilesAndNames(t *testing.T) {
+	n := newNode(t, "podfiles", 97)
+	config := podConfig("files")
+	config.Hostname = "web-0"
+	config.DnsConfig = &cri.DNSConfig{Servers: []string{"10.1.2.3", "fd00::53"}, Searches: []string{"a.example", "b.example"}, Options: []string{"ndots:3", "edns0"}}
+	p := n.runPod(t, config)
+	id := n.run(t, p, "c", "sleep", "1000")
+	want := "search a.example b.example\nnameserver 10.1.2.3\nnameserver fd00::53\noptions ndots:3 edns0"
+	if got := n.exec(t, id, "cat", "/etc/resolv.conf"); got != want {
+		t.Errorf("resolv.conf is %q, want %q", got, want)
+	}
+	if got := n.exec(t, id, "sh", "-c", "hostname; cat /etc/hostname; echo $HOSTNAME"); got != "web-0\nweb-0\nweb-0" {
+		t.Errorf("the host name is %q", got)
+	}
+	hosts := n.exec(t, id, "cat", "/etc/hosts")
+	for _, ip := range n.podIPs(t, p.id) {
+		if !strings.Contains(hosts, ip+"\tweb-0") {
+			t.Errorf("hosts does not name %s: %s", ip, hosts)
+		}
+	}
+	if info, err := os.Stat(config.GetLogDirectory()); err != nil || !info.IsDir() {
+		t.Errorf("the log directory: %v", err)
+	}
+	if got := logLines(t, p, "c"); len(got) != 0 {
+		t.Errorf("the log of a silent container has %q", got)
+	}
+}
+
+// Command, arguments, directory and environment, where the request and the
+// image both have something to say.
+func TestContainerProcessFields(t *testing.T) {
+	n := newNode(t, "process", 98)
+	p := n.runPod(t, podConfig("process"))
+	config := containerConfig(p, "c", busybox, "sh", "-c")
+	config.Args = []string{`pwd; echo "$A|$B|$PATH"; for a; do echo "<$a>"; done`, "zero", "", "a b", "ü"}
+	config.WorkingDir = "/made/for it"
+	config.Envs = []*cri.KeyValue{
+		{Key: "A", Value: []byte("first")}, {Key: "A", Value: []byte("second")},
+		{Key: "B", Value: []byte("x=y\nz")},
+	}
+	id := n.create(t, p, config)
+	n.startContainer(t, id)
+	if s := n.exited(t, id); s.GetExitCode() != 0 {
+		t.Errorf("exit code %d", s.GetExitCode())
+	}
+	want := []string{"/made/for it", "second|x=y", "z|" + "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "<>", "<a b>", "<ü>"}
+	if got := logLines(t, p, "c"); !slices.Equal(got, want) {
+		t.Errorf("the process wrote %q, want %q", got, want)
+	}
+}
+
+func TestContainerRequestsThatAreRefused(t *testing.T) {
+	n := newNode(t, "refused", 103)
+	p := n.runPod(t, podConfig("refused"))
+	for name, tc := range map[string]struct {
+		spoil func(*cri.ContainerConfig)
+		says  string
+	}{
+		"no metadata":         {func(c *cri.ContainerConfig) { c.Metadata = nil }, "metadata"},
+		"no name":             {func(c *cri.ContainerConfig) { c.Metadata.Name = "" }, "metadata.name"},
+		"name with a slash":   {func(c *cri.ContainerConfig) { c.Metadata.Name = "a/b" }, "metadata.name"},
+		"no image":            {func(c *cri.ContainerConfig) { c.Image = nil }, "image"},
+		"empty image":         {func(c *cri.ContainerConfig) { c.Image.Image = "" }, "image"},
+		"log above the pod's": {func(c *cri.ContainerConfig) { c.LogPath = "../other/0.log" }, "log_path"},
+		"log at no path":      {func(c *cri.ContainerConfig) { c.LogPath = "/etc/passwd" }, "log_path"},
+		"relative directory":  {func(c *cri.ContainerConfig) { c.WorkingDir = "tmp" }, "working_dir"},
+		"env without a key":   {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Value: []byte("x")}} }, "env"},
+		"env key with =":      {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Key: "A=B"}} }, "env"},
+		"env value with NUL":  {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Key: "A", Value: []byte("x\x00y")}} }, "env"},
+		// An OCI config is JSON.
+		"env value not UTF-8": {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Key: "A", Value: []byte{0xff}}} }, `env "A"`},
+		"argument with NUL":   {func(c *cri.ContainerConfig) { c.Args = []string{"x\x00y"} }, "args"},
+		"stop signal unknown": {func(c *cri.ContainerConfig) { c.StopSignal = 999 }, "stop_signal"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := containerConfig(p, "c", busybox, "true")
+			tc.spoil(config)
+			_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("want InvalidArgument that names %s, got %v", tc.says, err)
+			}
+		})
+	}
+	config := containerConfig(p, "c", busybox, "true")
+	config.Image.Image = "registry.k8s.io/never/pulled:1"
+	_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "never/pulled") {
+		t.Errorf("an image that is not here: %v", err)
+	}
+	if _, containers := n.running(t); containers != 0 {
+		t.Errorf("%d containers are there", containers)
+	}
+}
+
+func TestPodRequestsThatAreRefused(t *testing.T) {
+	n := newNode(t, "podrefused", 104)
+	for name, tc := range map[string]struct {
+		spoil func(*cri.PodSandboxConfig)
+		says  string
+	}{
+		"no metadata":          {func(c *cri.PodSandboxConfig) { c.Metadata = nil }, "metadata"},
+		"no name":              {func(c *cri.PodSandboxConfig) { c.Metadata.Name = "" }, "metadata.name"},
+		"no namespace":         {func(c *cri.PodSandboxConfig) { c.Metadata.Namespace = "" }, "metadata.namespace"},
+		"no uid":               {func(c *cri.PodSandboxConfig) { c.Metadata.Uid = "" }, "metadata.uid"},
+		"name with a slash":    {func(c *cri.PodSandboxConfig) { c.Metadata.Name = "../x" }, "metadata.name"},
+		"relative log path":    {func(c *cri.PodSandboxConfig) { c.LogDirectory = "var/log" }, "log_directory"},
+		"host name with space": {func(c *cri.PodSandboxConfig) { c.Hostname = "a b" }, "hostname"},
+		"host name too long":   {func(c *cri.PodSandboxConfig) { c.Hostname = strings.Repeat("a", 65) }, "hostname"},
+		"DNS server no IP":     {func(c *cri.PodSandboxConfig) { c.DnsConfig.Servers = []string{"ns.example"} }, "dns_config.servers"},
+		"DNS search newline":   {func(c *cri.PodSandboxConfig) { c.DnsConfig.Searches = []string{"a\nnameserver 1.2.3.4"} }, "dns_config.searches"},
+		"DNS option newline":   {func(c *cri.PodSandboxConfig) { c.DnsConfig.Options = []string{"a\nb"} }, "dns_config.options"},
+		"sysctl of the host":   {func(c *cri.PodSandboxConfig) { c.Linux.Sysctls = map[string]string{"kernel.core_pattern": "|/x"} }, "sysctls"},
+		"sysctl path": {func(c *cri.PodSandboxConfig) {
+			c.Linux.Sysctls = map[string]string{"net.ipv4/../../kernel.pid_max": "1"}
+		}, "sysctls"},
+		"sysctl two values": {func(c *cri.PodSandboxConfig) {
+			c.Linux.Sysctls = map[string]string{"net.ipv4.ip_forward": "1\nkernel.x=1"}
+		}, "sysctls"},
+		"cgroup above": {func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = "/../../x" }, "cgroup_parent"},
+		"PID mode TARGET": {func(c *cri.PodSandboxConfig) {
+			c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_TARGET
+		}, "pid"},
+		"network mode CONTAINER": {func(c *cri.PodSandboxConfig) {
+			c.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_CONTAINER
+		}, "network"},
+		"IPC mode 17": {func(c *cri.PodSandboxConfig) { c.Linux.SecurityContext.NamespaceOptions.Ipc = 17 }, "ipc"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := podConfig("refused")
+			tc.spoil(config)
+			_, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
+			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("want InvalidArgument that names %s, got %v", tc.says, err)
+			}
+		})
+	}
+	if pods, _ := n.running(t); pods != 0 {
+		t.Errorf("%d pods are there", pods)
+	}
+}
+
+func TestContainerMetadataLabelsAndAnnotations(t *testing.T) {
+	n := newNode(t, "ctrmeta", 99)
+	p, q := n.runPod(t, podConfig("one")), n.runPod(t, podConfig("two"))
+	config := containerConfig(p, "c", busybox, "sleep", "1000")
+	config.Metadata.Attempt = 3
+	config.Labels, config.Annotations = map[string]string{"which": "c", "empty": ""}, map[string]string{"io.kubernetes.container.hash": "ü"}
+	config.LogPath = "c/3.log"
+	running := n.create(t, p, config)
+	n.startContainer(t, running)
+	created := n.create(t, q, containerConfig(q, "c", busybox, "true"))
+	exited := n.run(t, q, "d", "true")
+	n.exited(t, exited)
+
+	s := n.status(t, running)
+	if !proto.Equal(s.GetMetadata(), config.GetMetadata()) || !maps.Equal(s.GetLabels(), config.GetLabels()) || !maps.Equal(s.GetAnnotations(), config.GetAnnotations()) {
+		t.Errorf("the container came back as %v", s)
+	}
+	if want := filepath.Join(p.config.GetLogDirectory(), "c/3.log"); s.GetLogPath() != want {
+		t.Errorf("log path %q, want %q", s.GetLogPath(), want)
+	}
+	again, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+	if err == nil && again.GetContainerId() != running {
+		t.Errorf("a second container of the same name and attempt: %v", again)
+	}
+	of := func(s cri.ContainerState) *cri.ContainerStateValue { return &cri.ContainerStateValue{State: s} }
+	for name, tc := range map[string]struct {
+		filter *cri.ContainerFilter
+		want   []string
+	}{
+		"none":    {nil, []string{running, created, exited}},
+		"id":      {&cri.ContainerFilter{Id: running}, []string{running}},
+		"prefix":  {&cri.ContainerFilter{Id: running[:20]}, []string{running}},
+		"pod":     {&cri.ContainerFilter{PodSandboxId: q.id}, []string{created, exited}},
+		"created": {&cri.ContainerFilter{State: of(cri.ContainerState_CONTAINER_CREATED)}, []string{created}},
+		"running": {&cri.ContainerFilter{State: of(cri.ContainerState_CONTAINER_RUNNING)}, []string{running}},
+		"exited":  {&cri.ContainerFilter{State: of(cri.ContainerState_CONTAINER_EXITED)}, []string{exited}},
+		"unknown": {&cri.ContainerFilter{State: of(cri.ContainerState_CONTAINER_UNKNOWN)}, nil},
+		"label":   {&cri.ContainerFilter{LabelSelector: map[string]string{"empty": ""}}, []string{running}},
+		"two":     {&cri.ContainerFilter{PodSandboxId: q.id, LabelSelector: map[string]string{"empty": ""}}, nil},
+	} {
+		list, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{Filter: tc.filter})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, c := range list.GetContainers() {
+			got = append(got, c.GetId())
+		}
+		if !sameSet(got, tc.want) {
+			t.Errorf("%s: got %v, want %v", name, got, tc.want)
+		}
+	}
+}
+
+// The request's signal goes before the image's, and the container sees it.
+func TestContainerStopSignal(t *testing.T) {
+	n := newNode(t, "signal", 100)
+	p := n.runPod(t, podConfig("signal"))
+	const script = `trap 'echo usr1; exit 3' USR1; trap 'echo term; exit 4' TERM; trap 'echo rt; exit 5' RTMIN+1; echo up; while :; do sleep 0.05; done`
+	for name, tc := range map[string]struct {
+		signal cri.Signal
+		says   string
+		code   int32
+	}{
+		"default": {cri.Signal_SIGNAL_RUNTIME_DEFAULT, "term", 4},
+		"usr1":    {cri.Signal_SIGNAL_SIGUSR1, "usr1", 3},
+		"kill":    {cri.Signal_SIGNAL_SIGKILL, "", 137},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := containerConfig(p, name, busybox, "sh", "-c", strings.Replace(script, "trap 'echo rt; exit 5' RTMIN+1; ", "", 1))
+			config.StopSignal = tc.signal
+			id := n.create(t, p, config)
+			n.startContainer(t, id)
+			waitFor(t, "the trap to be set", func() bool { return slices.Contains(logLines(t, p, name), "up") })
+			if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: 60}); err != nil {
+				t.Fatal(err)
+			}
+			s := n.exited(t, id)
+			if s.GetExitCode() != tc.code || s.GetStopSignal() != tc.signal {
+				t.Errorf("exit code %d, stop signal %v", s.GetExitCode(), s.GetStopSignal())
+			}
+			if got := strings.Join(logLines(t, p, name)[1:], ","); got != tc.says {
+				t.Errorf("the container said %q, want %q", got, tc.says)
+			}
+		})
+	}
+}
+
+// The flags of standard input and of terminals reach the process and the log.
+func TestContainerTerminalAndStdinFields(t *testing.T) {
+	n := newNode(t, "tty", 101)
+	p := n.runPod(t, podConfig("tty"))
+	for _, tty := range []bool{false, true} {
+		name := fmt.Sprint("tty-", tty)
+		config := containerConfig(p, name, busybox, "sh", "-c", "test -t 1 && echo terminal; readlink /proc/self/fd/0; echo err >&2")
+		config.Tty = tty
+		id := n.create(t, p, config)
+		n.startContainer(t, id)
+		n.exited(t, id)
+		b, err := os.ReadFile(filepath.Join(p.config.GetLogDirectory(), name+".log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := bytes.Contains(b, []byte("terminal")); got != tty {
+			t.Errorf("tty %v: the log is %q", tty, b)
+		}
+		// A terminal is one stream.
+		if got := bytes.Contains(b, []byte(" stderr F err")); got == tty {
+			t.Errorf("tty %v: the log is %q", tty, b)
+		}
+		if !tty && !bytes.Contains(b, []byte("/dev/null")) {
+			t.Errorf("without stdin the process reads from elsewhere: %q", b)
+		}
+	}
+}
+
+func TestExecSyncFields(t *testing.T) {
+	n := newNode(t, "execsync", 102)
+	p := n.runPod(t, podConfig("execsync"))
+	id := n.run(t, p, "c", "sleep", "1000")
+	r, err := n.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id[:16], Cmd: []string{"sh", "-c", `printf 'out\377'; printf err >&2; exit 42`}, Timeout: 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(r.GetStdout()) != "out\xff" || string(r.GetStderr()) != "err" || r.GetExitCode() != 42 {
+		t.Errorf("got %q, %q, %d", r.GetStdout(), r.GetStderr(), r.GetExitCode())
+	}
+	if _, err := n.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sleep", "1000"}, Timeout: 1}); err == nil {
+		t.Error("a command outlived its timeout")
+	}
+	if got := n.exec(t, id, "sh", "-c", "ps -o args | grep -c '[s]leep 1000'"); got != "1" {
+		t.Errorf("%s commands are left, want the container's own alone", got)
+	}
+}
