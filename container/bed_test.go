@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -394,6 +395,20 @@ func (b *bindImages) Mount(ctx context.Context, _, containerID, target string) e
 	return nil
 }
 
+// MountVolume shows a directory with one file in the place of an image.
+func (b *bindImages) MountVolume(_ context.Context, v ImageVolume) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failWith != nil {
+		return "", b.failWith
+	}
+	dir := filepath.Join(b.dir, v.ContainerID+"-volumes", strconv.Itoa(v.Index), v.SubPath)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	return dir, os.WriteFile(filepath.Join(dir, "image"), []byte(v.ImageID+v.SubPath+"\n"), 0o644)
+}
+
 func (b *bindImages) gate(ctx context.Context) error {
 	b.mu.Lock()
 	hold, err := b.hold, b.failWith
@@ -414,6 +429,9 @@ func (b *bindImages) Unmount(_ context.Context, containerID string) error {
 	defer b.mu.Unlock()
 	if b.failWith != nil {
 		return b.failWith
+	}
+	if err := os.RemoveAll(filepath.Join(b.dir, containerID+"-volumes")); err != nil {
+		return err
 	}
 	target, ok := b.mounts[containerID]
 	if !ok {

@@ -72,7 +72,7 @@ func (m *Manager) input(ctx context.Context, c *container, p *plan) (oci.Input, 
 		return oci.Input{}, err
 	}
 	c.setIdentity(id)
-	mounts, err := resolveMounts(ctx, c.config)
+	mounts, err := resolveMounts(ctx, c.config, p.volumes)
 	if err != nil {
 		return oci.Input{}, err
 	}

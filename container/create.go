@@ -104,6 +104,7 @@ type plan struct {
 	// begun: the first side effect may have happened; monitored: the runtime may
 	// know the container.
 	begun, monitored bool
+	volumes          map[int]string // where images are mounted, by the index of the mount
 }
 
 func (m *Manager) plan(podID string, config *cri.ContainerConfig) (*container, *plan, error) {
@@ -122,6 +123,10 @@ func (m *Manager) plan(podID string, config *cri.ContainerConfig) (*container, *
 	if err != nil {
 		return nil, nil, fmt.Errorf("config.image: %w", err)
 	}
+	volumes, err := m.volumeImages(config)
+	if err != nil {
+		return nil, nil, err
+	}
 	signal, err := signalOf(config.GetStopSignal(), image.Config.StopSignal)
 	if err != nil {
 		return nil, nil, err
@@ -131,6 +136,7 @@ func (m *Manager) plan(podID string, config *cri.ContainerConfig) (*container, *
 		Version: recordVersion, Boot: m.boot, ID: id, PodID: pod.ID, Runtime: *runtime, ImageID: image.ID,
 		ImageRef: imageRef(config, image), LogPath: logFile(config, pod), StopSignal: signal,
 		SharedPID: config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid() != cri.NamespaceMode_CONTAINER,
+		Volumes:   volumes,
 	}
 	_, rec.CgroupPath = runtime.CgroupsPath(pod.CgroupParent, id)
 	if err := rec.setMessages(config, pod.Config); err != nil {
@@ -175,6 +181,9 @@ func (m *Manager) make(ctx context.Context, c *container, p *plan) error {
 	}
 	if err := m.cfg.Images.Mount(ctx, p.image.ID, c.id, c.rootfs()); err != nil {
 		return fmt.Errorf("mount root file system: %w", err)
+	}
+	if p.volumes, err = m.mountVolumes(ctx, c); err != nil {
+		return err
 	}
 	c.enter("write bundle")
 	b, err := m.bundle(ctx, c, p)

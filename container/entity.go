@@ -24,6 +24,7 @@ type container struct {
 	config    *cri.ContainerConfig
 	podConfig *cri.PodSandboxConfig
 	runtime   *oci.Runtime
+	mounts    []*cri.Mount // effective: see effectiveMounts
 
 	snap  atomic.Pointer[Snapshot] // nil while in the making
 	stage atomic.Pointer[string]   // of the creation, for people
@@ -44,7 +45,8 @@ type container struct {
 func newContainer(dir string, rec *record, config *cri.ContainerConfig, podConfig *cri.PodSandboxConfig) *container {
 	return &container{
 		id: rec.ID, dir: dir, rec: rec, config: config, podConfig: podConfig, runtime: &rec.Runtime,
-		ended: make(chan struct{}), monitorGone: make(chan struct{}),
+		mounts: effectiveMounts(config, rec.Volumes),
+		ended:  make(chan struct{}), monitorGone: make(chan struct{}),
 	}
 }
 
@@ -91,7 +93,7 @@ func (c *container) snapshot() *Snapshot {
 		ID: c.id, PodID: c.rec.PodID, Config: c.config, PodConfig: c.podConfig, RuntimeHandler: c.runtime.Name,
 		ImageID: c.rec.ImageID, ImageRef: c.rec.ImageRef, LogPath: c.rec.LogPath, StopSignal: c.rec.StopSignal,
 		CreatedAt: at(f.Created), StartedAt: at(f.Started),
-		Resources: f.resources(c.config), Mounts: c.config.GetMounts(),
+		Resources: f.resources(c.config), Mounts: c.mounts,
 		UID: f.UID, GID: f.GID, SupplementalGroups: f.Groups,
 		RootFS: c.rootfs(), CgroupPath: c.rec.CgroupPath, RunDir: c.dir,
 	}

@@ -42,6 +42,9 @@ type record struct {
 	// SharedPID: other processes than the container's are in its PID namespace,
 	// so that the death of its first process does not end the rest.
 	SharedPID bool `json:"sharedPID,omitempty"`
+	// Volumes are the ids of the images that the request's mounts name, by the
+	// mount's index.
+	Volumes map[int]string `json:"volumes,omitempty"`
 }
 
 func (r *record) write(dir string) error { return writeJSON(filepath.Join(dir, recordFile), r) }

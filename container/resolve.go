@@ -17,10 +17,15 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// resolveMounts looks up the host paths of the requested mounts.
-func resolveMounts(ctx context.Context, c *cri.ContainerConfig) ([]oci.Mount, error) {
+// resolveMounts looks up the host paths of the requested mounts. Where images
+// are mounted is known already, by the index of the mount.
+func resolveMounts(ctx context.Context, c *cri.ContainerConfig, images map[int]string) ([]oci.Mount, error) {
 	mounts := make([]oci.Mount, 0, len(c.GetMounts()))
 	for i, m := range c.GetMounts() {
+		if source := images[i]; source != "" {
+			mounts = append(mounts, imageMount(m, source))
+			continue
+		}
 		source, err := mountSource(ctx, m.GetHostPath())
 		if err == nil {
 			err = oci.CheckPropagation(source, m.GetPropagation())

@@ -46,7 +46,11 @@ type Images interface {
 	// Mount makes the container's root file system from the image and mounts it
 	// at target, an existing directory. From then on the image is in use.
 	Mount(ctx context.Context, imageID, containerID, target string) error
-	// Unmount undoes Mount and drops the writable layer. Unknown ids are no error.
+	// MountVolume mounts an image read-only and returns where; from then on the
+	// image is in use.
+	MountVolume(ctx context.Context, v ImageVolume) (path string, err error)
+	// Unmount undoes Mount and MountVolume and drops the writable layer. Unknown
+	// ids are no error.
 	Unmount(ctx context.Context, containerID string) error
 }
 
@@ -77,6 +81,14 @@ type Image struct {
 	// Ref is the reference to show when the request has none: a tag or the id.
 	Ref    string
 	Config ispec.ImageConfig
+}
+
+// ImageVolume is an image, or a part of it, that a container has as a volume.
+type ImageVolume struct {
+	ContainerID string
+	Index       int // of the mount in the request
+	ImageID     string
+	SubPath     string // a directory or file in the image; "" for all of it
 }
 
 // State is derived from the facts that are known of a container.
@@ -122,7 +134,8 @@ type Snapshot struct {
 	// User is who the first process runs as.
 	UID, GID           int64
 	SupplementalGroups []int64
-	// Mounts are the effective mounts asked for by the request.
+	// Mounts are the effective mounts asked for by the request. Those of images
+	// are read-only and say which image it is.
 	Mounts []*cri.Mount
 	// StopSignal is the signal that Stop sends first.
 	StopSignal unix.Signal

@@ -57,9 +57,6 @@ func validateMounts(c *cri.ContainerConfig) error {
 		if err := oci.CheckMount(m); err != nil {
 			return fmt.Errorf("config.mounts[%d]: %w", i, err)
 		}
-		if m.GetImage() != nil {
-			return fmt.Errorf("config.mounts[%d].image: image volumes are not supported: %w", i, errdefs.ErrNotImplemented)
-		}
 	}
 	return nil
 }

@@ -79,6 +79,11 @@ func (b *bed) checkLeaks(tb testing.TB) {
 			tb.Error(err)
 		}
 	}
+	for _, r := range b.volumes.Records() {
+		if err := b.UnmountVolumes(context.Background(), r.ContainerID); err != nil {
+			tb.Error(err)
+		}
+	}
 	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(b.dir))
 	if err != nil || len(mounts) > 0 {
 		tb.Errorf("mounts left behind: %v, %v", mounts, err)

@@ -78,12 +78,13 @@ func or[T comparable](v *T, def T) {
 
 // Manager owns the image store.
 type Manager struct {
-	cfg    Config
-	bin    *trash.Bin
-	layers *layer.Store
-	rootfs *rootfs.Store
-	puller *pull.Puller
-	pulls  flight.Group[Image]
+	cfg     Config
+	bin     *trash.Bin
+	layers  *layer.Store
+	rootfs  *rootfs.Store
+	volumes *rootfs.Volumes
+	puller  *pull.Puller
+	pulls   flight.Group[Image]
 	// keySalt makes the keys of pulls worthless to whoever sees them.
 	keySalt [32]byte
 
@@ -92,8 +93,8 @@ type Manager struct {
 	commit chan struct{}
 	// mu orders new uses of an image against its removal. Held for moments.
 	mu sync.Mutex
-	// mounting counts the root file systems under way, by image. Those that are
-	// made are known to rootfs.
+	// mounting counts the root file systems and volumes under way, by image. Those
+	// that are made are known to rootfs and volumes.
 	mounting map[ID]int
 	// now is what all readers see; replaced as a whole, with mu held.
 	now atomic.Pointer[index]
@@ -107,6 +108,9 @@ const (
 	stageDir  = "tmp"
 	trashDir  = "trash"
 )
+
+// volumesDir is below RunRoot.
+const volumesDir = "volumes"
 
 // New returns a manager that has not touched the disk yet; see Restore.
 func New(cfg Config) (*Manager, error) {
@@ -134,6 +138,7 @@ func New(cfg Config) (*Manager, error) {
 		Dir: m.dir(rootfsDir), Stage: m.dir(stageDir), Bin: m.bin, BootID: bootID,
 		Interval: m.cfg.UsageInterval,
 	})
+	m.volumes = rootfs.NewVolumes(filepath.Join(cfg.RunRoot, volumesDir), bootID, m.rootfs)
 	m.puller = pull.New(pull.Config{
 		RegistriesConf: cfg.RegistriesConf, RegistriesConfDir: cfg.RegistriesConfDir,
 		PolicyPath: cfg.PolicyPath, AuthFile: cfg.AuthFile,
@@ -161,7 +166,7 @@ func (m *Manager) Restore(ctx context.Context) error {
 	}
 	report := m.report(ctx)
 	err := errors.Join(m.bin.PutAll(m.dir(stageDir)), m.restoreImages(report),
-		m.layers.Restore(report), m.rootfs.Restore(report))
+		m.layers.Restore(report), m.rootfs.Restore(report), m.volumes.Restore(report))
 	if err != nil {
 		return fmt.Errorf("restore image store: %w", err)
 	}

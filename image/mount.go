@@ -47,3 +47,42 @@ func (m *Manager) UnmountRootFS(ctx context.Context, containerID string) error {
 	}
 	return nil
 }
+
+// VolumeRequest asks for a volume that shows an image.
+type VolumeRequest struct {
+	ImageID     ID
+	ContainerID string
+	Index       int // among the container's volumes
+	// SubPath is what of the image to show, a directory or a file; "" for all.
+	SubPath string
+	Options MountOptions
+}
+
+// MountVolume mounts an image, or a part of it, read-only for a container to
+// have as a volume, and returns the mount point. From then on the image is in
+// use. Errors: ErrNotFound for the image and the sub path, ErrInvalidArgument.
+func (m *Manager) MountVolume(ctx context.Context, req VolumeRequest) (path string, err error) {
+	img, done, err := m.use(req.ImageID)
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	lower, err := m.lower(img)
+	if err != nil {
+		return "", err
+	}
+	path, err = m.volumes.Mount(ctx, rootfs.VolumeRequest{
+		ContainerID: req.ContainerID, Index: req.Index, ImageID: req.ImageID.String(),
+		Lower: lower, SubPath: req.SubPath, Options: req.Options,
+	})
+	if err != nil {
+		return "", fmt.Errorf("mount image %s as a volume: %w", req.ImageID, err)
+	}
+	return path, nil
+}
+
+// UnmountVolumes removes all image volumes of a container. An unknown container
+// is no error. When it fails, it can be asked for again.
+func (m *Manager) UnmountVolumes(ctx context.Context, containerID string) error {
+	return m.volumes.Unmount(ctx, containerID)
+}

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/containerd/errdefs"
@@ -10,7 +11,7 @@ import (
 
 // Remove deletes an image with all its tags, and the layers that only it had.
 // Disk space is freed a little later. Errors: ErrNotFound, ErrFailedPrecondition
-// while a root file system uses it.
+// while a container uses it.
 func (m *Manager) Remove(ctx context.Context, ref string) error {
 	unlock, err := m.lockCommit(ctx)
 	if err != nil {
@@ -61,13 +62,18 @@ func (m *Manager) restore(x *index) {
 	m.now.Store(x)
 }
 
-// user returns a container whose root file system is, or is about to be, of the
-// image. It is called with mu held.
+// user returns a container whose root file system or volume is, or is about to
+// be, of the image. It is called with mu held.
 func (m *Manager) user(id ID) string {
 	if m.mounting[id] > 0 {
 		return "(being created)"
 	}
 	for _, r := range m.rootfs.Records() {
+		if r.ImageID == id.String() {
+			return r.ContainerID
+		}
+	}
+	for _, r := range m.volumes.Records() {
 		if r.ImageID == id.String() {
 			return r.ContainerID
 		}
@@ -95,10 +101,11 @@ func (m *Manager) unuse(id ID) {
 	}
 }
 
-// Sweep removes the writable layers of containers that live does not know.
+// Sweep removes the writable layers and image volumes of containers that live
+// does not know.
 func (m *Manager) Sweep(ctx context.Context, live func(containerID string) bool) error {
-	if err := m.rootfs.Sweep(ctx, live); err != nil {
-		return fmt.Errorf("sweep root file systems: %w", err)
+	if err := errors.Join(m.rootfs.Sweep(ctx, live), m.volumes.Sweep(ctx, live)); err != nil {
+		return fmt.Errorf("sweep what containers had of images: %w", err)
 	}
 	return nil
 }

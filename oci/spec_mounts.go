@@ -43,6 +43,12 @@ func CheckMount(m *cri.Mount) error {
 		return invalid("host_path %q must be an absolute path without \"..\"", m.GetHostPath())
 	case m.GetImage() == nil && m.GetImageSubPath() != "":
 		return invalid("image_sub_path %q needs image", m.GetImageSubPath())
+	case m.GetImage() != nil && m.GetImage().GetImage() == "":
+		return invalid("image.image is empty")
+	case m.GetImage() != nil && m.GetPropagation() == cri.MountPropagation_PROPAGATION_BIDIRECTIONAL:
+		return invalid("propagation of an image must not be bidirectional")
+	case m.GetImage() != nil && !cleanSubPath(m.GetImageSubPath()):
+		return invalid("image_sub_path %q must have no \"..\" and no NUL", m.GetImageSubPath())
 	case m.GetRecursiveReadOnly() && !m.GetReadonly():
 		return invalid("recursive_read_only needs readonly")
 	case m.GetRecursiveReadOnly() && m.GetPropagation() != cri.MountPropagation_PROPAGATION_PRIVATE:
@@ -57,6 +63,11 @@ func CheckMount(m *cri.Mount) error {
 		}
 	}
 	return nil
+}
+
+// cleanSubPath is about form alone: links in the image are resolved inside it.
+func cleanSubPath(p string) bool {
+	return !strings.ContainsRune(p, 0) && !slices.Contains(strings.Split(p, "/"), "..")
 }
 
 var propagationOption = map[cri.MountPropagation]string{

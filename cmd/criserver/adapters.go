@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/opencontainers/go-digest"
 
@@ -57,6 +58,12 @@ func (a imageAdapter) Mount(ctx context.Context, imageID, containerID, target st
 	return err
 }
 
+func (a imageAdapter) MountVolume(ctx context.Context, v container.ImageVolume) (string, error) {
+	return a.images.MountVolume(ctx, image.VolumeRequest{
+		ImageID: digest.Digest(v.ImageID), ContainerID: v.ContainerID, Index: v.Index, SubPath: v.SubPath,
+	})
+}
+
 func (a imageAdapter) Unmount(ctx context.Context, containerID string) error {
-	return a.images.UnmountRootFS(ctx, containerID)
+	return errors.Join(a.images.UnmountVolumes(ctx, containerID), a.images.UnmountRootFS(ctx, containerID))
 }

@@ -19,7 +19,8 @@ type Options struct {
 	MountLabel string
 }
 
-// overlay is one mount to be made. Without upper and work it is read-only.
+// overlay is one mount to be made. Without upper and work it is read-only, and
+// nothing in it can be a device or give privileges.
 type overlay struct {
 	lower       []string // topmost first
 	upper, work string
@@ -88,7 +89,7 @@ func (s support) create(o overlay) (int, error) {
 	}
 	attr := 0
 	if o.upper == "" {
-		attr = unix.MOUNT_ATTR_RDONLY
+		attr = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
 	}
 	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attr)
 	if err != nil {
@@ -188,7 +189,7 @@ func (s support) mountOld(o overlay, target string) error {
 	data := append(s.settings(o)[1:], "lowerdir="+strings.Join(lower, ":"))
 	flags := uintptr(0)
 	if o.upper == "" {
-		flags = unix.MS_RDONLY
+		flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV
 	}
 	return onDescriptors(func() error {
 		if err := unix.Mount("overlay", target, "overlay", flags, strings.Join(data, ",")); err != nil {

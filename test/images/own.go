@@ -18,6 +18,7 @@ func ownCatalog() []recipe {
 		{[]string{own + "layers:120"}, manyLayers(120)},
 		{[]string{own + "whiteouts:1"}, whiteouts},
 		{[]string{own + "owners:1"}, owners},
+		{[]string{own + "volume:1"}, volume},
 		{[]string{own + "config:1"}, busybox("", fullConfig())},
 		{[]string{own + "zstd:1"}, zstd},
 		{[]string{own + "docker:1"}, docker},
@@ -70,6 +71,23 @@ func whiteouts(p *parts) (artifact, error) {
 		return nil, err
 	}
 	return assemble(v1.Config{Cmd: []string{"sh"}}, p.busybox, lower, upper)
+}
+
+// volume is an image to be mounted, not run: it has a program, one with set-user-id, and links that would lead out of it, were they
+// followed on the host.
+func volume(p *parts) (artifact, error) {
+	l, err := newTree().
+		text("data/file", "from the image\n").
+		text("data/sub/deep", "deep\n").
+		file("bin/hello", 0o755, []byte("#!/bin/sh\necho hello\n")).
+		file("bin/nonewprivs", 0o4755, p.guest).
+		symlink("inside", "/data/sub").
+		symlink("out", "/../../etc/hostname").
+		layer()
+	if err != nil {
+		return nil, err
+	}
+	return assemble(v1.Config{}, l)
 }
 
 // owners has files of several owners and modes, links, and a name with spaces and bytes that are no UTF-8.

@@ -1,0 +1,226 @@
+package rootfs
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/internal/ids"
+)
+
+// volumeBed is volumes with one image of two layers.
+type volumeBed struct {
+	*Volumes
+	dir   string
+	store *Store
+	lower []string
+}
+
+func newVolumes(t *testing.T) *volumeBed {
+	t.Helper()
+	dir := t.TempDir()
+	b := &volumeBed{dir: filepath.Join(dir, "volumes"), store: newStore(t, dir, "boot")}
+	top, bottom := mkdir(t, dir, "top"), mkdir(t, dir, "bottom")
+	b.lower = []string{top, bottom}
+	write(t, "top", mkdir(t, top, "data"), "file")
+	write(t, "bottom", mkdir(t, bottom, "data", "sub"), "deep")
+	write(t, "gone", bottom, "gone")
+	if err := unix.Mknod(filepath.Join(top, "gone"), unix.S_IFCHR, 0); err != nil {
+		t.Fatal(err)
+	}
+	for name, to := range map[string]string{"inside": "/data/sub", "climbs": "../../../../data/sub", "out": "/../../etc/hostname", "loop": "loop"} {
+		if err := os.Symlink(to, filepath.Join(bottom, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mkfifo(filepath.Join(bottom, "fifo"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b.restart(t)
+	t.Cleanup(func() {
+		for _, r := range b.Records() {
+			if err := b.Unmount(context.Background(), r.ContainerID); err != nil {
+				t.Error(err)
+			}
+		}
+		mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(b.dir))
+		left, _ := os.ReadDir(b.dir)
+		if err != nil || len(mounts)+len(left) > 0 {
+			t.Errorf("left behind: %v, %v, %v", mounts, left, err)
+		}
+	})
+	return b
+}
+
+func (b *volumeBed) restart(t *testing.T) {
+	t.Helper()
+	b.Volumes = NewVolumes(b.dir, "boot", b.store)
+	if err := b.Restore(func(err error) { t.Log(err) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *volumeBed) request(sub string) VolumeRequest {
+	return VolumeRequest{ContainerID: ids.New(), ImageID: "sha256:x", Lower: b.lower, SubPath: sub}
+}
+
+func TestVolumeShowsTheImage(t *testing.T) {
+	b := newVolumes(t)
+	for sub, want := range map[string]map[string]string{
+		"":            {"data/file": "top", "data/sub/deep": "bottom"},
+		"/":           {"data/file": "top"},
+		"data":        {"file": "top", "sub/deep": "bottom"},
+		"/data/sub/":  {"deep": "bottom"},
+		"data/file":   {"": "top"},
+		"inside":      {"deep": "bottom"},
+		"climbs/deep": {"": "bottom"},
+	} {
+		req := b.request(sub)
+		path, err := b.Mount(t.Context(), req)
+		if err != nil {
+			t.Errorf("%q: %v", sub, err)
+			continue
+		}
+		for name, content := range want {
+			if got := read(t, path, name); got != content {
+				t.Errorf("%q: %s is %q, want %q", sub, name, got, content)
+			}
+		}
+		for _, name := range []string{"gone", "new"} {
+			if _, err := os.Stat(filepath.Join(path, name)); err == nil {
+				t.Errorf("%q: there is a %s", sub, name)
+			}
+		}
+		var st unix.Statfs_t
+		if err := unix.Statfs(path, &st); err != nil {
+			t.Fatal(err)
+		}
+		if flags := int64(unix.ST_RDONLY | unix.ST_NOSUID | unix.ST_NODEV); st.Flags&flags != flags || st.Flags&unix.ST_NOEXEC != 0 {
+			t.Errorf("%q: flags %x", sub, st.Flags)
+		}
+		if mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(b.dir)); err != nil || len(mounts) != 1 {
+			t.Errorf("%q: mounted are %v, %v", sub, mounts, err)
+		}
+		if err := b.Unmount(t.Context(), req.ContainerID); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestVolumeOfOneLayer(t *testing.T) {
+	b := newVolumes(t)
+	b.lower = b.lower[:1]
+	path, err := b.Mount(t.Context(), b.request(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, path, "data/file"); got != "top" {
+		t.Errorf("got %q", got)
+	}
+	if _, err := os.Lstat(filepath.Join(path, "gone")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a mark of deletion is seen: %v", err)
+	}
+}
+
+func TestVolumeRefused(t *testing.T) {
+	b := newVolumes(t)
+	for sub, class := range map[string]func(error) bool{
+		"none":            errdefs.IsNotFound,
+		"gone":            errdefs.IsNotFound,
+		"data/file/x":     errdefs.IsNotFound,
+		"out":             errdefs.IsNotFound, // would be the host's, were it followed there
+		"../../../../etc": errdefs.IsNotFound,
+		"loop":            errdefs.IsInvalidArgument,
+		"fifo":            errdefs.IsInvalidArgument,
+	} {
+		if path, err := b.Mount(t.Context(), b.request(sub)); !class(err) {
+			t.Errorf("%q: %s, %v", sub, path, err)
+		}
+	}
+	bad := b.request("")
+	bad.ContainerID = "../x"
+	if _, err := b.Mount(t.Context(), bad); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("container id: %v", err)
+	}
+	bad = b.request("")
+	bad.Lower = []string{b.lower[0], filepath.Join(b.dir, "none")}
+	if _, err := b.Mount(t.Context(), bad); err == nil {
+		t.Error("a missing layer was mounted")
+	}
+	if r := b.Records(); len(r) > 0 {
+		t.Errorf("what failed is in use: %+v", r)
+	}
+}
+
+// A restart finds the volumes, and in what a kill left half made nothing that
+// cannot be removed.
+func TestVolumesAfterARestart(t *testing.T) {
+	b := newVolumes(t)
+	live, dead := b.request("data"), b.request("")
+	for _, r := range []VolumeRequest{live, dead} {
+		if _, err := b.Mount(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	early := mkdir(t, b.dir, ids.New(), "0") // before the record
+	write(t, "half", early, ".volume.json.123")
+	cut := b.request("data") // killed between the two mounts of a sub path
+	dir := filepath.Join(b.dir, cut.ContainerID, "0")
+	mkdir(t, dir)
+	if err := b.note(dir, cut); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.store.support.mount(overlay{lower: b.lower}, mkdir(t, dir, volumeImage)); err != nil {
+		t.Fatal(err)
+	}
+	write(t, "{", mkdir(t, b.dir, ids.New(), "0"), volumeRecord)
+
+	b.restart(t)
+	if r := b.Records(); len(r) != 3 {
+		t.Errorf("records %+v", r)
+	}
+	if err := b.Sweep(t.Context(), func(id string) bool { return id == live.ContainerID }); err != nil {
+		t.Fatal(err)
+	}
+	r := b.Records()
+	if len(r) != 1 || r[0].ContainerID != live.ContainerID || r[0].ImageID != live.ImageID {
+		t.Errorf("after the sweep: %+v", r)
+	}
+	if got := read(t, b.dir, live.ContainerID, "0", volumeMount, "file"); got != "top" {
+		t.Errorf("the living volume shows %q", got)
+	}
+}
+
+func TestBusyVolumeStaysKnown(t *testing.T) {
+	b := newVolumes(t)
+	req := b.request("")
+	path, err := b.Mount(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(filepath.Join(path, "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Unmount(t.Context(), req.ContainerID); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), path) {
+		t.Errorf("busy: %v", err)
+	}
+	if len(b.Records()) != 1 {
+		t.Error("it is no longer in use")
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := b.Unmount(t.Context(), req.ContainerID); err != nil {
+			t.Error(err)
+		}
+	}
+}

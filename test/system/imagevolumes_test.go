@@ -1,0 +1,225 @@
+package system
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const volumeImage = "registry.test/volume:1"
+
+// imageMount asks for a part of an image as a volume.
+func imageMount(image, sub, at string) *cri.Mount {
+	return &cri.Mount{Image: &cri.ImageSpec{Image: image}, ImageSubPath: sub, ContainerPath: at, Readonly: true}
+}
+
+// refused creates a container that must not come to be, and returns the error's
+// text.
+func (n *node) refused(t *testing.T, p *pod, config *cri.ContainerConfig, want codes.Code) string {
+	t.Helper()
+	r, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+	if status.Code(err) != want {
+		t.Errorf("%s: created %q, %v; want %s", config.GetMetadata().GetName(), r.GetContainerId(), err, want)
+	}
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func TestImageVolumes(t *testing.T) {
+	n := newNode(t, "imgvol", 70)
+	id := n.pull(t, volumeImage)
+	p := n.runPod(t, podConfig("imgvol"))
+	config := containerConfig(p, "c", busybox, "sleep", "1000")
+	noexec := imageMount(id, "", "/noexec")
+	noexec.MountOptions = []string{"noexec"}
+	writable := imageMount(volumeImage, "/data/sub", "/sub") // by tag, and not asked for read-only
+	writable.Readonly = false
+	config.Mounts = []*cri.Mount{
+		imageMount(id, "", "/all"), writable, imageMount(id, "data/file", "/etc/one"), imageMount(id, "inside", "/linked"), noexec,
+	}
+	c := n.create(t, p, config)
+	n.startContainer(t, c)
+	for cmd, want := range map[string]string{
+		"cat /all/data/file /sub/deep /etc/one /linked/deep": "from the image\ndeep\nfrom the image\ndeep",
+		"/all/bin/hello":                    "hello",
+		"touch /all/x || echo no":           "no",
+		"touch /sub/x || echo no":           "no",
+		"echo x >/etc/one || echo no":       "no",
+		"/noexec/bin/hello || echo no":      "no",
+		"mount -o remount,rw /all||echo no": "no",
+	} {
+		if got := n.exec(t, c, "sh", "-c", cmd+" 2>/dev/null"); got != want {
+			t.Errorf("%s: %q, want %q", cmd, got, want)
+		}
+	}
+	for _, at := range []string{"/all", "/sub", "/etc/one", "/noexec"} {
+		opts := n.mountOptions(t, c, at)
+		for _, o := range []string{"ro", "nosuid", "nodev"} {
+			if !opts[o] {
+				t.Errorf("%s is not mounted %s: %v", at, o, opts)
+			}
+		}
+		if opts["noexec"] != (at == "/noexec") {
+			t.Errorf("%s: noexec is %v", at, opts["noexec"])
+		}
+	}
+	n.imageVolumeStatus(t, c, id)
+	user := containerConfig(p, "user", busybox, "/v/bin/nonewprivs")
+	user.Linux.SecurityContext.RunAsUser = &cri.Int64Value{Value: 1000}
+	user.Mounts = []*cri.Mount{imageMount(id, "", "/v")}
+	u := n.create(t, p, user)
+	n.startContainer(t, u)
+	n.exited(t, u)
+	if got := strings.Join(logLines(t, p, "user"), ""); got != "Effective uid: 1000" {
+		t.Errorf("a set-user-id program of the image: %q", got)
+	}
+	if _, err := n.rt.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: u}); err != nil {
+		t.Fatal(err)
+	}
+
+	remove := func() error {
+		_, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}})
+		return err
+	}
+	if err := remove(); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("the image was removed under its volume: %v", err)
+	}
+	n.Kill()
+	n.restart(t)
+	if got := n.exec(t, c, "cat", "/all/data/file"); got != "from the image" {
+		t.Errorf("after a restart: %q", got)
+	}
+	n.imageVolumeStatus(t, c, id)
+	if err := remove(); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("after a restart the image was removed under its volume: %v", err)
+	}
+	if _, err := n.rt.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: c}); err != nil {
+		t.Fatal(err)
+	}
+	if err := remove(); err != nil {
+		t.Errorf("the image cannot be removed: %v", err)
+	}
+}
+
+// mountOptions returns the options of what a container has mounted at a path.
+func (n *node) mountOptions(t *testing.T, c, at string) map[string]bool {
+	t.Helper()
+	opts := map[string]bool{}
+	for line := range strings.Lines(n.exec(t, c, "cat", "/proc/self/mountinfo")) {
+		if f := strings.Fields(line); len(f) > 5 && f[4] == at {
+			clear(opts) // what is mounted later is on top
+			for _, o := range strings.Split(f[5], ",") {
+				opts[o] = true
+			}
+		}
+	}
+	return opts
+}
+
+func (n *node) imageVolumeStatus(t *testing.T, c, id string) {
+	t.Helper()
+	s := n.status(t, c)
+	if len(s.GetMounts()) != 5 {
+		t.Fatalf("mounts: %v", s.GetMounts())
+	}
+	for _, m := range s.GetMounts() {
+		if m.GetImage().GetImageRef() != id || !m.GetReadonly() || m.GetHostPath() != "" {
+			t.Errorf("mount in the status: %v; want it read-only, of image_ref %s", m, id)
+		}
+	}
+	if got := s.GetMounts()[1]; got.GetImage().GetImage() != volumeImage || got.GetImageSubPath() != "/data/sub" {
+		t.Errorf("not as it was asked for: %v", got)
+	}
+}
+
+func TestImageVolumesRefused(t *testing.T) {
+	n := newNode(t, "imgvolno", 71)
+	id := n.pull(t, volumeImage)
+	p := n.runPod(t, podConfig("imgvolno"))
+	for name, tc := range map[string]struct {
+		mount *cri.Mount
+		code  codes.Code
+		says  string
+	}{
+		"absent":        {imageMount("registry.test/absent:1", "", "/v"), codes.NotFound, "ImageVolumeMountFailed"},
+		"no name":       {imageMount("", "", "/v"), codes.InvalidArgument, "image is empty"},
+		"sub path":      {imageMount(id, "none", "/v"), codes.NotFound, `sub path "none"`},
+		"climbing":      {imageMount(id, "../etc", "/v"), codes.InvalidArgument, "image_sub_path"},
+		"out of it":     {imageMount(id, "out", "/v"), codes.NotFound, "ImageVolumeMountFailed"},
+		"host too":      {&cri.Mount{Image: &cri.ImageSpec{Image: id}, HostPath: "/etc", ContainerPath: "/v"}, codes.InvalidArgument, "exclude each other"},
+		"no image":      {&cri.Mount{HostPath: "/etc", ImageSubPath: "x", ContainerPath: "/v"}, codes.InvalidArgument, "needs image"},
+		"bidirectional": {&cri.Mount{Image: &cri.ImageSpec{Image: id}, ContainerPath: "/v", Propagation: cri.MountPropagation_PROPAGATION_BIDIRECTIONAL}, codes.InvalidArgument, "propagation"},
+	} {
+		config := containerConfig(p, strings.ReplaceAll(name, " ", "-"), busybox, "true")
+		config.Mounts = []*cri.Mount{imageMount(id, "data", "/good"), tc.mount}
+		if msg := n.refused(t, p, config, tc.code); !strings.Contains(msg, tc.says) || !strings.Contains(msg, "config.mounts[1]") {
+			t.Errorf("%s: %q says nothing of %q", name, msg, tc.says)
+		}
+	}
+	// Nothing of the failed ones holds the image.
+	if _, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A container whose creation was cut off by a crash, with its volumes mounted or
+// not, leaves nothing that keeps the image.
+func TestImageVolumesAmidKill(t *testing.T) {
+	n := newNode(t, "imgvolkill", 72)
+	id := n.pull(t, volumeImage)
+	for round := range 4 {
+		p := n.runPod(t, podConfig("imgvolkill"))
+		created := make(chan struct{}, 100)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for i := range 100 {
+				config := containerConfig(p, fmt.Sprintf("c%d", i), busybox, "true")
+				config.Mounts = []*cri.Mount{imageMount(id, "", "/a"), imageMount(id, "data", "/b")}
+				req := &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config}
+				if _, err := n.rt.CreateContainer(t.Context(), req); err != nil {
+					return // the daemon is gone
+				}
+				created <- struct{}{}
+			}
+		}()
+		for range 2 + round {
+			<-created
+		}
+		n.Kill()
+		<-done
+		n.restart(t)
+		list, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := n.volumeDirs(t); got != len(list.GetContainers()) {
+			t.Errorf("%d containers, but volumes of %d", len(list.GetContainers()), got)
+		}
+		n.removePod(t, p.id)
+		if got := n.volumeDirs(t); got != 0 {
+			t.Errorf("volumes of %d containers are left", got)
+		}
+	}
+	if _, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}}); err != nil {
+		t.Error(err)
+	}
+}
+
+// volumeDirs counts the containers that have image volumes.
+func (n *node) volumeDirs(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(n.Dir, "run", "volumes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
