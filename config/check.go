@@ -83,6 +83,8 @@ func (c *Config) checkImage(k *checker) {
 	k.path("image.registries_conf", i.RegistriesConf, true)
 	k.path("image.registries_conf_dir", i.RegistriesConfDir, true)
 	k.path("image.policy", i.Policy, true)
+	k.path("image.policy_dir", i.PolicyDir, true)
+	k.path("image.registries_d", i.RegistriesD, true)
 	k.path("image.auth_file", i.AuthFile, true)
 	k.positive("image.parallel_layers", int64(i.ParallelLayers))
 	k.must(i.ProgressWindow >= 0, "image.progress_window", "must not be negative, is %s", i.ProgressWindow)

@@ -47,6 +47,8 @@ type Image struct {
 	RegistriesConf    string        `toml:"registries_conf"`
 	RegistriesConfDir string        `toml:"registries_conf_dir"`
 	Policy            string        `toml:"policy"`
+	PolicyDir         string        `toml:"policy_dir"`
+	RegistriesD       string        `toml:"registries_d"`
 	AuthFile          string        `toml:"auth_file"`
 	Pinned            []string      `toml:"pinned"`
 	ParallelLayers    int           `toml:"parallel_layers"`

@@ -68,7 +68,7 @@ func (x *index) prefix(hex string) (*stored, error) {
 		return nil, errdefs.ErrNotFound
 	}
 	if i+1 < len(x.all) && strings.HasPrefix(x.all[i+1].ID.Encoded(), hex) {
-		return nil, fmt.Errorf("image id %q is ambiguous: %w", hex, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("image id %.64q is ambiguous: %w", hex, errdefs.ErrInvalidArgument)
 	}
 	return x.all[i], nil
 }
@@ -90,7 +90,7 @@ func (x *index) find(ref string, full func() []string) (*stored, error) {
 	}
 	img, err := x.prefix(hex)
 	if errdefs.IsNotFound(err) {
-		return nil, fmt.Errorf("image %q: %w", ref, err)
+		return nil, fmt.Errorf("image %.256q: %w", ref, err)
 	}
 	return img, err
 }

@@ -33,14 +33,21 @@ type Config struct {
 	// PolicyPath is the signature policy, which must exist. "": the system's
 	// policy.json, or every image is accepted where there is none.
 	PolicyPath string
-	AuthFile   string // "": the system's auth files
+	// PolicyDir has signature policies for single namespaces, as NAMESPACE.json.
+	// They stand in for the one at PolicyPath. "": none.
+	PolicyDir   string
+	RegistriesD string // where signatures are kept; "": the system's registries.d
+	AuthFile    string // "": the system's auth files
 	// PinnedImages are names of images that garbage collection must leave:
 	// exact, with "*" at the end, or with "*" at both ends.
 	PinnedImages []string
 	// MaxParallelLayers bounds the layers that one pull fetches at once; 6.
 	MaxParallelLayers int
 	// ProgressWindow ends a pull in which nothing moved for so long; 2 minutes.
+	// Below zero: nothing does.
 	ProgressWindow time.Duration
+	// ReportInterval is between two lines in the log on a running pull; 10 s.
+	ReportInterval time.Duration
 	// ResumeWindow is how long the layers of a pull that did not succeed are
 	// kept for the next try; an hour.
 	ResumeWindow time.Duration
@@ -60,6 +67,7 @@ type Limits struct {
 func (c Config) withDefaults() Config {
 	or(&c.MaxParallelLayers, 6)
 	or(&c.ProgressWindow, 2*time.Minute)
+	or(&c.ReportInterval, 10*time.Second)
 	or(&c.ResumeWindow, time.Hour)
 	or(&c.UsageInterval, 30*time.Second)
 	or(&c.Limits.Layers, 500)
@@ -141,9 +149,9 @@ func New(cfg Config) (*Manager, error) {
 	m.volumes = rootfs.NewVolumes(filepath.Join(cfg.RunRoot, volumesDir), bootID, m.rootfs)
 	m.puller = pull.New(pull.Config{
 		RegistriesConf: cfg.RegistriesConf, RegistriesConfDir: cfg.RegistriesConfDir,
-		PolicyPath: cfg.PolicyPath, AuthFile: cfg.AuthFile,
+		PolicyPath: cfg.PolicyPath, PolicyDir: cfg.PolicyDir, RegistriesD: cfg.RegistriesD, AuthFile: cfg.AuthFile,
 		TempDir: m.dir(stageDir), RunDir: cfg.RunRoot,
-		MaxParallelLayers: m.cfg.MaxParallelLayers, ProgressWindow: m.cfg.ProgressWindow,
+		MaxParallelLayers: m.cfg.MaxParallelLayers, ProgressWindow: m.cfg.ProgressWindow, ReportInterval: m.cfg.ReportInterval,
 		Limits: pull.Limits{Layers: m.cfg.Limits.Layers, Config: m.cfg.Limits.Config},
 	}, m.layers)
 	return m, nil

@@ -40,8 +40,11 @@ func (m *Manager) Pull(ctx context.Context, req PullRequest) (Image, error) {
 	return m.pulls.Do(ctx, key, func(ctx context.Context) (Image, error) { return m.pull(ctx, req) })
 }
 
-// pullKey tells pulls apart by name and by credential: who may not have an
-// image does not get it by asking while someone else pulls it.
+// Pulls describes the pulls that are under way, the longest running first.
+func (m *Manager) Pulls() []PullProgress { return m.puller.Running() }
+
+// pullKey tells pulls apart by name, by credential and by namespace: who may
+// not have an image does not get it by asking while someone else pulls it.
 func (m *Manager) pullKey(req PullRequest) (string, error) {
 	b, err := json.Marshal(req)
 	if err != nil {
@@ -60,7 +63,7 @@ func newSalt() (salt [32]byte) {
 func (m *Manager) pull(ctx context.Context, req PullRequest) (Image, error) {
 	lease := m.layers.Lease()
 	defer lease.Close()
-	res, err := m.puller.Pull(ctx, req.Ref, (*pull.Auth)(req.Auth), lease)
+	res, err := m.puller.Pull(ctx, pull.Request{Ref: req.Ref, Auth: (*pull.Auth)(req.Auth), Namespace: req.Namespace}, lease)
 	if err != nil {
 		return Image{}, m.failed(ctx, lease, err)
 	}
@@ -117,6 +120,7 @@ func newImage(res *pull.Result) *stored {
 		Size:   uint64(len(res.Manifest) + len(res.RawConfig)),
 		Config: res.Config, RawConfig: res.RawConfig,
 	}}
+	img.readManifest(res.Manifest)
 	var diffIDs []digest.Digest
 	for i, l := range res.Layers {
 		diffIDs = append(diffIDs, l.DiffID)

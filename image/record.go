@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	"go.podman.io/image/v5/manifest"
 
 	"github.com/criserver/criserver/image/layer"
 	"github.com/criserver/criserver/internal/atomicfile"
@@ -144,7 +145,23 @@ func loadImage(dir string) (*stored, error) {
 		ID: r.ID, RepoTags: r.Tags, RepoDigests: r.Digests, Size: r.Size, PulledAt: r.PulledAt,
 		Manifest: r.Manifest, Layers: r.Layers, RawConfig: config,
 	}}
+	// Without its manifest an image can still be run. Check finds it missing.
+	if b, err := os.ReadFile(filepath.Join(dir, manifestFile)); err == nil {
+		s.readManifest(b)
+	}
 	return s, json.Unmarshal(config, &s.Config)
+}
+
+// readManifest takes from a manifest what is shown of it.
+func (s *stored) readManifest(b []byte) {
+	var m struct {
+		Annotations map[string]string `json:"annotations"`
+	}
+	s.MediaType = manifest.GuessMIMEType(b)
+	// It was parsed when it was pulled; one that is damaged has no annotations.
+	if err := json.Unmarshal(b, &m); err == nil {
+		s.Annotations = m.Annotations
+	}
 }
 
 // dedupe takes a tag from all but the image that was pulled last: a crash can

@@ -27,7 +27,10 @@ type Image struct {
 	Pinned    bool
 	PulledAt  time.Time
 	Manifest  digest.Digest // of the image manifest, not of an index
-	Layers    []Layer       // lowest first
+	MediaType string        // of the manifest
+	// Annotations are those of the manifest.
+	Annotations map[string]string
+	Layers      []Layer // lowest first
 	Config    ispec.Image
 	RawConfig []byte
 }
@@ -56,7 +59,13 @@ type PullRequest struct {
 	Auth *Auth // nil: the auth files decide
 	// Handler is the runtime handler that the image is pulled for, or "".
 	Handler string
+	// Namespace is the pod's that the image is pulled for, or "". It may have a
+	// signature policy of its own.
+	Namespace string
 }
+
+// PullProgress is how far a running pull has come.
+type PullProgress = pull.Progress
 
 // FSUsage is what the image store takes of its file system.
 type FSUsage struct {

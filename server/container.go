@@ -69,7 +69,7 @@ func (s *Server) containerItems(f *cri.ContainerFilter) iter.Seq[*cri.Container]
 	match := containerFilter(f)
 	return func(yield func(*cri.Container) bool) {
 		for _, c := range s.cfg.Containers.List() {
-			if match(c) && !yield(containerItem(c)) {
+			if match(c) && !yield(s.containerItem(c)) {
 				return
 			}
 		}
@@ -85,7 +85,7 @@ func (s *Server) ContainerStatus(_ context.Context, req *cri.ContainerStatusRequ
 	if err != nil {
 		return nil, err
 	}
-	resp := &cri.ContainerStatusResponse{Status: containerStatus(c)}
+	resp := &cri.ContainerStatusResponse{Status: s.containerStatus(c)}
 	if req.GetVerbose() {
 		resp.Info, err = containerInfo(c)
 	}
@@ -140,21 +140,13 @@ func containerState(c *container.Snapshot) cri.ContainerState {
 	return cri.ContainerState_CONTAINER_UNKNOWN
 }
 
-// imageSpec is the image as it was asked for.
-func imageSpec(c *container.Snapshot) *cri.ImageSpec {
-	if spec := c.Config.GetImage(); spec != nil {
-		return spec
-	}
-	return &cri.ImageSpec{Image: c.ImageRef}
-}
-
-func containerItem(c *container.Snapshot) *cri.Container {
+func (s *Server) containerItem(c *container.Snapshot) *cri.Container {
 	return &cri.Container{
 		Id:           c.ID,
 		PodSandboxId: c.PodID,
 		Metadata:     c.Config.GetMetadata(),
 		Image:        imageSpec(c),
-		ImageRef:     c.ImageID,
+		ImageRef:     s.digestedRef(c),
 		ImageId:      c.ImageID,
 		State:        containerState(c),
 		CreatedAt:    c.CreatedAt.UnixNano(),
@@ -171,7 +163,7 @@ func nanos(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-func containerStatus(c *container.Snapshot) *cri.ContainerStatus {
+func (s *Server) containerStatus(c *container.Snapshot) *cri.ContainerStatus {
 	return &cri.ContainerStatus{
 		Id:          c.ID,
 		Metadata:    c.Config.GetMetadata(),
@@ -181,7 +173,7 @@ func containerStatus(c *container.Snapshot) *cri.ContainerStatus {
 		FinishedAt:  nanos(c.FinishedAt),
 		ExitCode:    c.ExitCode,
 		Image:       imageSpec(c),
-		ImageRef:    c.ImageID,
+		ImageRef:    s.digestedRef(c),
 		ImageId:     c.ImageID,
 		Reason:      c.Reason,
 		Message:     c.Message,

@@ -104,7 +104,7 @@ func (s *Server) eventMessage(e event) *cri.ContainerEventResponse {
 	}
 	for _, c := range s.cfg.Containers.List() {
 		if c.PodID == e.podID {
-			m.ContainersStatuses = append(m.ContainersStatuses, containerStatus(c))
+			m.ContainersStatuses = append(m.ContainersStatuses, s.containerStatus(c))
 		}
 	}
 	slices.SortFunc(m.ContainersStatuses, func(a, b *cri.ContainerStatus) int { return cmp.Compare(a.GetCreatedAt(), b.GetCreatedAt()) })

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"iter"
 	"slices"
 	"strconv"
@@ -31,7 +30,10 @@ func (s *Server) PullImage(ctx context.Context, req *cri.PullImageRequest) (*cri
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.cfg.Images.Pull(ctx, image.PullRequest{Ref: ref, Auth: auth(req.GetAuth()), Handler: req.GetImage().GetRuntimeHandler()})
+	img, err := s.cfg.Images.Pull(ctx, image.PullRequest{
+		Ref: ref, Auth: auth(req.GetAuth()), Handler: req.GetImage().GetRuntimeHandler(),
+		Namespace: req.GetSandboxConfig().GetMetadata().GetNamespace(),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -91,11 +93,7 @@ func (s *Server) ImageStatus(_ context.Context, req *cri.ImageStatusRequest) (*c
 	}
 	resp := &cri.ImageStatusResponse{Image: imageItem(img)}
 	if req.GetVerbose() {
-		resp.Info, err = verbose(struct {
-			Manifest  string          `json:"manifestDigest"`
-			Layers    []image.Layer   `json:"layers"`
-			ImageSpec json.RawMessage `json:"imageSpec"`
-		}{img.Manifest.String(), img.Layers, img.RawConfig})
+		resp.Info, err = imageInfo(img)
 	}
 	return resp, err
 }
@@ -139,7 +137,7 @@ func imageItem(img image.Image) *cri.Image {
 		Size:        img.Size,
 		Uid:         uid,
 		Username:    username,
-		Spec:        &cri.ImageSpec{Image: img.ID.String(), Annotations: img.Config.Config.Labels},
+		Spec:        &cri.ImageSpec{Image: img.ID.String(), Annotations: annotations(img)},
 		Pinned:      img.Pinned,
 	}
 }

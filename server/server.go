@@ -53,6 +53,7 @@ type Images interface {
 	Get(ref string) (image.Image, error)
 	List() []image.Image
 	Remove(ctx context.Context, ref string) error
+	Pulls() []image.PullProgress
 	FSUsage(ctx context.Context) (images, containers image.FSUsage, err error)
 }
 

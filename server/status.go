@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"maps"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -40,7 +41,12 @@ func (s *Server) Status(_ context.Context, req *cri.StatusRequest) (*cri.StatusR
 		Features:        s.cfg.Features,
 	}
 	if req.GetVerbose() {
-		resp.Info = s.cfg.Info
+		pulls, err := s.pulls()
+		if err != nil {
+			return nil, err
+		}
+		resp.Info = maps.Clone(s.cfg.Info)
+		resp.Info["pulls"] = pulls
 	}
 	return resp, nil
 }

@@ -153,14 +153,25 @@ func imageConfig(cfg config.Config) image.Config {
 		RegistriesConf:    cfg.Image.RegistriesConf,
 		RegistriesConfDir: cfg.Image.RegistriesConfDir,
 		PolicyPath:        cfg.Image.Policy,
+		PolicyDir:         cfg.Image.PolicyDir,
+		RegistriesD:       cfg.Image.RegistriesD,
 		AuthFile:          cfg.Image.AuthFile,
 		PinnedImages:      cfg.Image.Pinned,
 		MaxParallelLayers: cfg.Image.ParallelLayers,
-		ProgressWindow:    cfg.Image.ProgressWindow,
+		ProgressWindow:    progressWindow(cfg.Image.ProgressWindow),
 		Limits: image.Limits{
 			Layers: cfg.Image.MaxLayers, Entries: cfg.Image.MaxLayerEntries, LayerBytes: cfg.Image.MaxLayerBytes,
 		},
 	}
+}
+
+// progressWindow turns the key's "never" into that of package image, where zero
+// means the default.
+func progressWindow(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
 }
 
 func podConfig(cfg config.Config, host *host, rt *runtimes, containers sandbox.Containers) sandbox.Config {

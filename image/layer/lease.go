@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -29,7 +30,7 @@ type Lease struct {
 // arrival is a blob that is being unpacked.
 type arrival struct {
 	done  chan struct{} // closed when that has ended, well or not
-	bytes atomic.Int64  // unpacked so far
+	bytes atomic.Int64  // that came and that were unpacked so far
 }
 
 // Lease returns a new lease, to be closed.
@@ -112,8 +113,21 @@ func (l *Lease) follow(src Source) Source {
 	if a, ok := l.claimed[src.Blob.Digest]; ok {
 		progress := src.Progress
 		src.Progress = func(n int) { a.bytes.Add(int64(n)); progress(n) }
+		src.Reader = arriving{src.Reader, a}
 	}
 	return src
+}
+
+// arriving counts what comes of a blob, slow as it may.
+type arriving struct {
+	io.Reader
+	arrival *arrival
+}
+
+func (r arriving) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.arrival.bytes.Add(int64(n))
+	return n, err
 }
 
 // add unpacks a blob in the stage and puts the layer, held, in its place.
@@ -168,14 +182,20 @@ func (l *Lease) disclaim(blob digest.Digest) {
 	}
 }
 
-// Close gives up what the lease has in hand.
-func (l *Lease) Close() {
+// Disclaim gives up the blobs that Find left to this lease and that it has not
+// brought, so that others, or a next attempt by it, can.
+func (l *Lease) Disclaim() {
 	l.mu.Lock()
 	claims := slices.Collect(maps.Keys(l.claimed))
 	l.mu.Unlock()
 	for _, blob := range claims {
 		l.disclaim(blob)
 	}
+}
+
+// Close gives up what the lease has in hand.
+func (l *Lease) Close() {
+	l.Disclaim()
 	l.store.mu.Lock()
 	defer l.store.mu.Unlock()
 	l.mu.Lock()

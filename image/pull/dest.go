@@ -36,6 +36,7 @@ type target struct {
 	name   reference.Named
 	lease  *layer.Lease
 	watch  *watch
+	job    *job
 	limits Limits
 
 	layers atomic.Int64
@@ -101,10 +102,12 @@ func (d destination) TryReusingBlob(ctx context.Context, info types.BlobInfo, _ 
 		d.watch.fail(err)
 		return false, types.BlobInfo{}, err
 	}
+	noted := d.job.layer(info)
 	found, err := d.lease.Find(ctx, info.Digest, d.watch.add)
 	if err != nil || found == nil {
 		return false, types.BlobInfo{}, err
 	}
+	d.job.enter(noted, layerPresent)
 	info.Size = -1
 	if b, ok := found.Blob(info.Digest); ok {
 		info.Size = b.Size
@@ -134,8 +137,10 @@ func (d destination) PutBlob(ctx context.Context, stream io.Reader, info types.B
 	if isConfig {
 		return d.putConfig(stream, info)
 	}
+	noted := d.job.layer(info)
+	d.job.enter(noted, layerFetching)
 	src := layer.Source{
-		Blob: layer.Blob{Digest: info.Digest, Size: info.Size}, Reader: stream,
+		Blob: layer.Blob{Digest: info.Digest, Size: info.Size}, Reader: counted{stream, d.target, noted},
 		Progress: d.watch.add,
 		Abort:    func(err error) { d.watch.fail(classify(err)) },
 	}
@@ -144,6 +149,7 @@ func (d destination) PutBlob(ctx context.Context, stream io.Reader, info types.B
 		d.watch.fail(classify(err))
 		return types.BlobInfo{}, err
 	}
+	d.job.enter(noted, layerDone)
 	return info, nil
 }
 

@@ -7,10 +7,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/distribution/registry/api/errcode"
 	"go.podman.io/image/v5/docker"
+	"go.podman.io/image/v5/manifest"
 	"go.podman.io/image/v5/signature"
 	"golang.org/x/sys/unix"
 
@@ -27,17 +29,37 @@ var (
 	ErrSignatureValidationFailed = errors.New("SignatureValidationFailed")
 )
 
+// inOrder joins the errors of several names, with one whose text the kubelet
+// looks for at the front.
+func inOrder(errs []error) error {
+	slices.SortStableFunc(errs, func(a, b error) int { return rank(a) - rank(b) })
+	return errors.Join(errs...)
+}
+
+func rank(err error) int {
+	switch {
+	case errors.Is(err, ErrSignatureValidationFailed):
+		return 0
+	case errors.Is(err, ErrRegistryUnavailable):
+		return 1
+	}
+	return 2
+}
+
 // classify gives err a class of errdefs.
 func classify(err error) error {
 	var (
 		requirement signature.PolicyRequirementError
 		bad         signature.InvalidSignatureError
+		artifact    manifest.NonImageArtifactError
 	)
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &requirement), errors.As(err, &bad):
 		return fmt.Errorf("%w: %w: %w", ErrSignatureValidationFailed, err, errdefs.ErrPermissionDenied)
+	case errors.As(err, &artifact):
+		return fmt.Errorf("what the name stands for is an artifact and no container image: %w: %w", err, errdefs.ErrNotImplemented)
 	case hasClass(err):
 		return err
 	}

@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -20,7 +21,7 @@ func (p *Puller) Candidates(ref string) ([]reference.Named, error) {
 	if err := checkRef(ref); err != nil {
 		return nil, err
 	}
-	resolved, err := shortnames.Resolve(p.sys, ref)
+	resolved, err := p.resolve(ref)
 	if err != nil {
 		named, hub := p.onlyHub(ref)
 		if !hub {
@@ -35,10 +36,29 @@ func (p *Puller) Candidates(ref string) ([]reference.Named, error) {
 	return names, nil
 }
 
+// resolve finds what a name stands for, and never asks at a terminal: a daemon
+// that was started in one would hang there.
+func (p *Puller) resolve(ref string) (*shortnames.Resolved, error) {
+	mode, err := sysregistriesv2.GetShortNameMode(p.sys)
+	if err != nil {
+		return nil, err
+	}
+	quiet, disabled := *p.sys, types.ShortNameModeDisabled
+	quiet.ShortNameMode = &disabled
+	resolved, err := shortnames.Resolve(&quiet, ref)
+	if err == nil && mode == types.ShortNameModeEnforcing && len(resolved.PullCandidates) > 1 {
+		return nil, errors.New("it can stand for images in several registries, and short-name-mode is enforcing: write it in full")
+	}
+	return resolved, err
+}
+
 // Locals returns the full names that an image in the store could have been
 // pulled by when it is asked for as ref.
 func (p *Puller) Locals(ref string) []reference.Named {
 	var names []reference.Named
+	if len(ref) > maxRef {
+		return nil
+	}
 	if shortnames.IsShortName(ref) {
 		local, err := shortnames.ResolveLocally(p.sys, ref)
 		if err == nil {
@@ -54,9 +74,16 @@ func (p *Puller) Locals(ref string) []reference.Named {
 	return names
 }
 
+// maxRef bounds a reference, in bytes: 255 are the registry and the repository's
+// by the rules of references, 128 a tag's, and a digest can be of 135.
+const maxRef = 1024
+
 func checkRef(ref string) error {
 	if ref == "" {
 		return fmt.Errorf("image name is empty: %w", errdefs.ErrInvalidArgument)
+	}
+	if len(ref) > maxRef {
+		return fmt.Errorf("image name %.64q… must have at most %d bytes, has %d: %w", ref, maxRef, len(ref), errdefs.ErrInvalidArgument)
 	}
 	if _, err := digest.Parse(ref); err == nil {
 		return fmt.Errorf("image name %q is an id, which no registry knows: %w", ref, errdefs.ErrInvalidArgument)
@@ -107,6 +134,7 @@ func systemContext(cfg Config) *types.SystemContext {
 	return &types.SystemContext{
 		SystemRegistriesConfPath:    cfg.RegistriesConf,
 		SystemRegistriesConfDirPath: cfg.RegistriesConfDir,
+		RegistriesDirPath:           cfg.RegistriesD,
 		UserShortNameAliasConfPath:  strings.TrimSuffix(cfg.RunDir, "/") + "/short-name-aliases.conf",
 		AuthFilePath:                cfg.AuthFile,
 		BigFilesTemporaryDir:        cfg.TempDir,

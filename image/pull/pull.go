@@ -20,7 +20,6 @@ import (
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
 	"go.podman.io/image/v5/signature"
 	"go.podman.io/image/v5/types"
-	"go.podman.io/storage/pkg/configfile"
 
 	"github.com/criserver/criserver/image/layer"
 )
@@ -30,11 +29,14 @@ type Config struct {
 	RegistriesConf    string // "": the system's
 	RegistriesConfDir string // "": the system's
 	PolicyPath        string // "": the system's, or accept all when there is none
+	PolicyDir         string // NAMESPACE.json in it is the policy for pods of that namespace; "": none
+	RegistriesD       string // where signatures are kept; "": the system's registries.d
 	AuthFile          string // "": the system's
 	TempDir           string // for what cannot be streamed
 	RunDir            string // on tmpfs
 	MaxParallelLayers int
-	ProgressWindow    time.Duration
+	ProgressWindow    time.Duration // not above zero: a pull may stand still for ever
+	ReportInterval    time.Duration // between two lines in the log on a running pull
 	Limits            Limits
 }
 
@@ -44,16 +46,25 @@ type Limits struct {
 	Config int64 // bytes; containers/image takes 4 MiB at most anyway
 }
 
-// Puller pulls images. It keeps no state between pulls.
+// Puller pulls images.
 type Puller struct {
 	cfg   Config
 	sys   *types.SystemContext // never written to
 	store *layer.Store
+	jobs  jobs
 }
 
 // New returns a Puller into store.
 func New(cfg Config, store *layer.Store) *Puller {
 	return &Puller{cfg: cfg, sys: systemContext(cfg), store: store}
+}
+
+// Request asks for one image.
+type Request struct {
+	Ref  string
+	Auth *Auth
+	// Namespace is the pod's that the image is for, or "".
+	Namespace string
 }
 
 // Result is an image whose layers are all in the store, held by Lease.
@@ -69,19 +80,23 @@ type Result struct {
 	Layers         []*layer.Layer  // likewise
 }
 
-// Pull fetches the image that ref names. The layers stay held by lease.
-func (p *Puller) Pull(ctx context.Context, ref string, auth *Auth, lease *layer.Lease) (*Result, error) {
-	// What an administrator has changed takes effect with the next pull.
+// Pull fetches an image. Its layers stay held by lease.
+func (p *Puller) Pull(ctx context.Context, req Request, lease *layer.Lease) (*Result, error) {
+	// What an administrator has changed takes effect with the next pull, and
+	// what earlier pulls have made up is forgotten.
+	sysregistriesv2.InvalidateCache()
 	if _, err := sysregistriesv2.TryUpdatingCache(p.sys); err != nil {
 		return nil, fmt.Errorf("read registries.conf: %w: %w", err, errdefs.ErrFailedPrecondition)
 	}
-	names, err := p.Candidates(ref)
+	names, err := p.Candidates(req.Ref)
 	if err != nil {
 		return nil, err
 	}
+	job := p.jobs.begin(ctx, req.Ref, p.cfg.ReportInterval)
+	defer job.end()
 	var errs []error
 	for _, name := range names {
-		result, err := p.pull(ctx, name, p.authFor(name, ref, auth), lease)
+		result, err := p.pull(ctx, name, req, job, lease)
 		if err == nil {
 			return result, nil
 		}
@@ -90,8 +105,11 @@ func (p *Puller) Pull(ctx context.Context, ref string, auth *Auth, lease *layer.
 			break
 		}
 	}
-	return nil, errors.Join(errs...)
+	return nil, inOrder(errs)
 }
+
+// Running describes the pulls that are under way, the longest running first.
+func (p *Puller) Running() []Progress { return p.jobs.snapshot() }
 
 // authFor returns the request's credential if it may be shown to the registry
 // of name.
@@ -102,25 +120,42 @@ func (p *Puller) authFor(name reference.Named, ref string, auth *Auth) *Auth {
 	return nil
 }
 
-func (p *Puller) pull(ctx context.Context, name reference.Named, auth *Auth, lease *layer.Lease) (*Result, error) {
+// attempt is what a pull of one name has for all its sources.
+type attempt struct {
+	name   reference.Named
+	sys    *types.SystemContext
+	policy *signature.Policy
+	job    *job
+}
+
+func (p *Puller) pull(ctx context.Context, name reference.Named, req Request, job *job, lease *layer.Lease) (*Result, error) {
 	sys := *p.sys
-	if err := auth.applyTo(&sys, reference.Domain(name)); err != nil {
+	if err := p.authFor(name, req.Ref, req.Auth).applyTo(&sys, reference.Domain(name)); err != nil {
 		return nil, err
 	}
-	policy, err := p.policy()
+	policy, err := p.policy(req.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	return p.fromSources(ctx, attempt{name, &sys, policy, job}, lease)
+}
+
+// copyImage copies from the one source that a.sys leaves.
+func (p *Puller) copyImage(ctx context.Context, a attempt, lease *layer.Lease) (*Result, error) {
+	policy, err := signature.NewPolicyContext(a.policy)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = policy.Destroy() }()
-	src, err := docker.NewReference(name)
+	src, err := docker.NewReference(a.name)
 	if err != nil {
-		return nil, fmt.Errorf("image name %q: %w: %w", name, err, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("image name %q: %w: %w", a.name, err, errdefs.ErrInvalidArgument)
 	}
 	wctx, w := newWatch(ctx, p.cfg.ProgressWindow)
 	defer w.stop()
-	t := &target{name: name, lease: lease, watch: w, limits: p.cfg.Limits}
+	t := &target{name: a.name, lease: lease, watch: w, job: a.job, limits: p.cfg.Limits}
 	_, err = copy.Image(wctx, policy, t, src, &copy.Options{
-		SourceCtx: &sys, DestinationCtx: &sys,
+		SourceCtx: a.sys, DestinationCtx: a.sys,
 		RemoveSignatures:     true, // they are verified, not kept
 		PreserveDigests:      true,
 		MaxParallelDownloads: uint(p.cfg.MaxParallelLayers),
@@ -133,20 +168,6 @@ func (p *Puller) pull(ctx context.Context, name reference.Named, auth *Auth, lea
 		return nil, cause
 	}
 	return nil, classify(err)
-}
-
-// policy reads the signature policy anew for each pull.
-func (p *Puller) policy() (*signature.PolicyContext, error) {
-	sys := types.SystemContext{SignaturePolicyPath: p.cfg.PolicyPath}
-	policy, err := signature.DefaultPolicy(&sys)
-	if errors.Is(err, configfile.ErrConfigFileNotFound) && p.cfg.PolicyPath == "" {
-		policy = &signature.Policy{Default: signature.PolicyRequirements{signature.NewPRInsecureAcceptAnything()}}
-		err = nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read signature policy: %w: %w", err, errdefs.ErrFailedPrecondition)
-	}
-	return signature.NewPolicyContext(policy)
 }
 
 // result checks that the parts make the image that the config describes.

@@ -32,6 +32,9 @@ func (w *watch) run(ctx context.Context) {
 	// Looked at four times a window, so that what stands still is ended after
 	// one and a quarter at most.
 	const looks = 4
+	if w.window <= 0 {
+		return
+	}
 	tick := time.NewTicker(max(w.window/looks, time.Millisecond))
 	defer tick.Stop()
 	for last, still := w.moved.Load(), 0; ; {
