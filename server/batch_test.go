@@ -71,7 +71,7 @@ func many(n, annotation int) []*container.Snapshot {
 
 func TestTwentyThousandContainersNeedAStream(t *testing.T) {
 	const count = 20000
-	c := serve(t, Config{Containers: manyContainers{list: many(count, 1000)}})
+	c := serve(t, Config{Images: &fakeImages{}, Containers: manyContainers{list: many(count, 1000)}})
 	_, err := c.ListContainers(t.Context(), &cri.ListContainersRequest{})
 	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "StreamContainers") {
 		t.Errorf("a list beyond a message: %v", err)

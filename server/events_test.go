@@ -49,7 +49,7 @@ func TestEventsCarryThePodAndItsContainers(t *testing.T) {
 	}
 	pods := &eventPods{fakePods: fakePods{pods: []*sandbox.Pod{pod}}}
 	containers := &eventContainers{fakeContainers: fakeContainers{list: []*container.Snapshot{snap("c2", "p", 2), snap("x", "other", 1), snap("c1", "p", 1)}}}
-	stream := listen(t, t.Context(), serve(t, Config{Pods: pods, Containers: containers}))
+	stream := listen(t, t.Context(), serve(t, Config{Pods: pods, Containers: containers, Images: &fakeImages{}}))
 
 	containers.out.Send(func() []container.Event {
 		return []container.Event{{Type: cri.ContainerEventType_CONTAINER_STARTED_EVENT, Snapshot: containers.list[0]}}
@@ -80,7 +80,7 @@ func TestEventsCarryThePodAndItsContainers(t *testing.T) {
 
 func TestASlowListenerIsEnded(t *testing.T) {
 	containers := &eventContainers{}
-	c := serve(t, Config{Pods: &eventPods{}, Containers: containers})
+	c := serve(t, Config{Pods: &eventPods{}, Containers: containers, Images: &fakeImages{}})
 	slow, quick := listen(t, t.Context(), c), listen(t, t.Context(), c)
 	send := func() {
 		containers.out.Send(func() []container.Event {

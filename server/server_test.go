@@ -101,11 +101,13 @@ func (f *fakeContainers) Remove(context.Context, string) error              { re
 
 type fakeImages struct {
 	Images
-	list []image.Image
-	err  error
+	list  []image.Image
+	pulls []image.PullProgress
+	err   error
 }
 
 func (f *fakeImages) List() []image.Image                  { return f.list }
+func (f *fakeImages) Pulls() []image.PullProgress          { return f.pulls }
 func (f *fakeImages) Remove(context.Context, string) error { return f.err }
 func (f *fakeImages) Get(ref string) (image.Image, error) {
 	for _, i := range f.list {
@@ -219,7 +221,7 @@ func TestContainerStatesAndFilters(t *testing.T) {
 	snapshot := func(id, pod string, st container.State) *container.Snapshot {
 		return &container.Snapshot{ID: id, PodID: pod, State: st, Config: &cri.ContainerConfig{}}
 	}
-	s := New(Config{Containers: &fakeContainers{list: []*container.Snapshot{
+	s := New(Config{Images: &fakeImages{}, Containers: &fakeContainers{list: []*container.Snapshot{
 		snapshot("a", "p1", container.Created), snapshot("b", "p1", container.Running), snapshot("c", "p2", container.Exited), snapshot("d", "p2", container.Unknown),
 	}}})
 	r, err := s.ListContainers(t.Context(), &cri.ListContainersRequest{Filter: &cri.ContainerFilter{PodSandboxId: "p2"}})
@@ -256,7 +258,7 @@ func TestPodStatusHasAllAddresses(t *testing.T) {
 }
 
 func TestStatusNamesWhatTheNetworkLacks(t *testing.T) {
-	s := New(Config{Pods: &fakePods{network: errors.New("no network in /etc/cni/net.d")}, Info: map[string]string{"config": "{}"}})
+	s := New(Config{Pods: &fakePods{network: errors.New("no network in /etc/cni/net.d")}, Images: &fakeImages{}, Info: map[string]string{"config": "{}"}})
 	r, err := s.Status(t.Context(), &cri.StatusRequest{})
 	if err != nil {
 		t.Fatal(err)

@@ -92,6 +92,12 @@ func (p *Puller) Pull(ctx context.Context, req Request, lease *layer.Lease) (*Re
 	if err != nil {
 		return nil, err
 	}
+	result, err := p.fromNames(ctx, names, req, lease)
+	return result, scrub(err)
+}
+
+// fromNames pulls the first of the names that can be had.
+func (p *Puller) fromNames(ctx context.Context, names []reference.Named, req Request, lease *layer.Lease) (*Result, error) {
 	job := p.jobs.begin(ctx, req.Ref, p.cfg.ReportInterval)
 	defer job.end()
 	var errs []error

@@ -68,7 +68,7 @@ func (p *Puller) fromSources(ctx context.Context, a attempt, lease *layer.Lease)
 		if i == len(sources)-1 || ctx.Err() != nil || errdefs.IsResourceExhausted(err) {
 			return nil, withMirrors(err, before)
 		}
-		logrus.WithContext(ctx).WithFields(logrus.Fields{"image": a.name.String(), "source": s.name}).WithError(err).
+		logrus.WithContext(ctx).WithFields(logrus.Fields{"image": a.name.String(), "source": s.name}).WithError(scrub(err)).
 			Warn("a mirror failed: the next source is tried")
 		before = append(before, fmt.Sprintf("%s: %v", s.name, err))
 	}

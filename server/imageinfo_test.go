@@ -1,0 +1,115 @@
+package server
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/image"
+)
+
+func TestVerboseImageStatus(t *testing.T) {
+	img := image.Image{
+		ID: "sha256:aa", Size: 7, Manifest: "sha256:bb", MediaType: "application/vnd.oci.image.manifest.v1+json",
+		Annotations: map[string]string{"of": "manifest"}, RawConfig: []byte(`{"history":[{"created_by":"hand"}]}`),
+		Layers: []image.Layer{{DiffID: "sha256:d1", Digest: "sha256:b1", ChainID: "sha256:c1", Size: 5}, {DiffID: "sha256:d2", Digest: "sha256:b2", ChainID: "sha256:c2", Size: 2}},
+	}
+	img.Config.Config.Labels = map[string]string{"of": "config"}
+	img.Config.Config.Volumes = map[string]struct{}{"/b": {}, "/a": {}}
+	img.Config.Config.StopSignal = "SIGQUIT"
+	s := New(Config{Images: &fakeImages{list: []image.Image{img}}})
+	req := &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: "sha256:aa"}}
+	st, err := s.ImageStatus(t.Context(), req)
+	if err != nil || len(st.GetInfo()) > 0 || st.GetImage().GetSpec().GetAnnotations()["of"] != "manifest" {
+		t.Errorf("not verbose: %v, %v", st, err)
+	}
+	req.Verbose = true
+	if st, err = s.ImageStatus(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	var info struct {
+		ChainID, ManifestDigest, MediaType, StopSignal string
+		Labels                                         map[string]string
+		Volumes                                        []string
+		Layers                                         []struct {
+			DiffID, Digest, ChainID string
+			Size                    int
+		}
+		ImageSpec struct {
+			History []struct {
+				CreatedBy string `json:"created_by"`
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(st.GetInfo()["info"]), &info); err != nil {
+		t.Fatal(err)
+	}
+	if info.ChainID != "sha256:c2" || info.ManifestDigest != "sha256:bb" || info.Labels["of"] != "config" || info.StopSignal != "SIGQUIT" ||
+		strings.Join(info.Volumes, " ") != "/a /b" || len(info.Layers) != 2 || info.Layers[1].Size != 2 || info.ImageSpec.History[0].CreatedBy != "hand" {
+		t.Errorf("info %+v", info)
+	}
+}
+
+// TestAnnotationsAreBounded: a few images must not make the list of all of them
+// too large for a message.
+func TestAnnotationsAreBounded(t *testing.T) {
+	img := image.Image{ID: "sha256:aa", Annotations: map[string]string{"a": "b", "long": strings.Repeat("x", maxAnnotations)}}
+	if a := imageItem(img).GetSpec().GetAnnotations(); len(a) > 0 {
+		t.Errorf("%d annotations are shown", len(a))
+	}
+	delete(img.Annotations, "long")
+	if a := imageItem(img).GetSpec().GetAnnotations(); a["a"] != "b" {
+		t.Errorf("annotations %v", a)
+	}
+}
+
+func TestImageReferencesOfContainers(t *testing.T) {
+	img := image.Image{
+		ID: "sha256:aa", Manifest: "sha256:bb", RepoTags: []string{"r/x:1"},
+		RepoDigests: []string{"other/x@sha256:cc", "r/x@sha256:bb", "r/x@sha256:cc"},
+	}
+	s := New(Config{Images: &fakeImages{list: []image.Image{img, {ID: "sha256:ee"}}}})
+	for _, c := range []struct{ id, ref, want string }{
+		{"sha256:aa", "r/x:1", "r/x@sha256:cc"}, // the index, which is what the tag stands for
+		{"sha256:aa", "other/x:2", "other/x@sha256:cc"},
+		{"sha256:aa", "x", "other/x@sha256:cc"},
+		{"sha256:aa", "r:5000/y/x:1", "other/x@sha256:cc"},
+		{"sha256:ee", "r/x:1", "sha256:ee"}, // an image without names
+		{"sha256:ff", "r/x:1", "sha256:ff"}, // one that is gone
+	} {
+		snap := &container.Snapshot{ImageID: c.id, ImageRef: c.ref, Config: &cri.ContainerConfig{
+			Image: &cri.ImageSpec{Image: c.id, UserSpecifiedImage: c.ref, Annotations: map[string]string{"k": "v"}},
+		}}
+		st := s.containerStatus(snap)
+		if st.GetImageRef() != c.want || st.GetImageId() != c.id || s.containerItem(snap).GetImageRef() != c.want {
+			t.Errorf("%s %s: image_ref %q, image_id %q; want %q", c.id, c.ref, st.GetImageRef(), st.GetImageId(), c.want)
+		}
+		if spec := st.GetImage(); spec.GetImage() != c.ref || spec.GetUserSpecifiedImage() != c.ref || spec.GetAnnotations()["k"] != "v" {
+			t.Errorf("image %v", spec)
+		}
+	}
+}
+
+func TestStatusShowsPulls(t *testing.T) {
+	pulls := []image.PullProgress{{Image: "r/x:1", Source: "mirror/x:1", Since: time.Unix(1, 0), Bytes: 5, Total: 10, Rate: 2}}
+	for name, f := range map[string]*fakeImages{"one": {pulls: pulls}, "none": {}} {
+		s := New(Config{Pods: &fakePods{}, Images: f, Info: map[string]string{"config": "{}"}})
+		for range 2 { // the daemon's own map stays as it is
+			st, err := s.Status(t.Context(), &cri.StatusRequest{Verbose: true})
+			if err != nil || st.GetInfo()["config"] != "{}" {
+				t.Fatalf("%v, %v", st, err)
+			}
+			var got []image.PullProgress
+			if err := json.Unmarshal([]byte(st.GetInfo()["pulls"]), &got); err != nil || got == nil || len(got) != len(f.pulls) {
+				t.Errorf("%s: %s, %v", name, st.GetInfo()["pulls"], err)
+			}
+		}
+		if st, err := s.Status(t.Context(), &cri.StatusRequest{}); err != nil || len(st.GetInfo()) > 0 {
+			t.Errorf("not verbose: %v, %v", st, err)
+		}
+	}
+}
