@@ -15,6 +15,9 @@ import (
 // maxSocketPath is the size of sockaddr_un's path less its final NUL.
 const maxSocketPath = 107
 
+// networkName is the form that the CNI specification gives to names.
+var networkName = regexp.MustCompile(`^[a-zA-Z0-9][-a-zA-Z0-9_.]*$`)
+
 var handlerName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$`)
 
 // checker collects offences, each with the file it came from.
@@ -75,6 +78,9 @@ func (c *Config) checkCNI(k *checker) {
 	}
 	for _, d := range c.CNI.BinDirs {
 		k.path("cni.bin_dirs", d, false)
+	}
+	for _, name := range c.CNI.Additional {
+		k.must(networkName.MatchString(name), "cni.additional_networks", "must be names of networks, has %q", name)
 	}
 }
 

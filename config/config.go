@@ -39,6 +39,7 @@ type CNI struct {
 	ConfDirs       []string `toml:"conf_dirs"`
 	BinDirs        []string `toml:"bin_dirs"`
 	DefaultNetwork string   `toml:"default_network"`
+	Additional     []string `toml:"additional_networks"`
 	Builtin        bool     `toml:"builtin"`
 }
 
@@ -104,6 +105,8 @@ func Default() Config {
 			ConfDirs: []string{"/etc/cni/net.d"},
 			BinDirs:  []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"},
 			Builtin:  true,
+
+			Additional: []string{},
 		},
 		Image: Image{
 			Pinned:          []string{},

@@ -15,7 +15,7 @@ var help = map[string]string{
 	"cni.conf_dirs":       "Directories with CNI network configuration (*.conflist, *.conf, *.json), in the order in which they are searched. They are watched.",
 	"cni.bin_dirs":        "Directories with CNI plugins, in the order in which they are searched.",
 	"cni.default_network": "Name of the network that pods are attached to. Empty: the first one in lexical order of file names.",
-
+	"cni.additional_networks": "Names of networks in the same directories on which a pod may ask for interfaces, by the annotations criserver.io/networks and criserver.io/default-network. One of them is the default network only if default_network names it.",
 	"cni.builtin": "Whether the daemon does by itself what the plugins bridge and host-local do with the usual configuration, and masquerades once per network. false: every plugin is executed.",
 
 	"image.registries_conf":     "containers-registries.conf(5): mirrors, remaps, insecure registries, short names. Empty: the system's.",

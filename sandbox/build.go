@@ -110,23 +110,7 @@ func (b *build) isolate(ctx context.Context) error {
 }
 
 func (b *build) networkPod() network.Pod {
-	return networkPod(b.rec.ID, filepath.Join(b.m.dirs.pin(b.rec.ID), namespace.Net), b.config)
-}
-
-func (b *build) attach(ctx context.Context) error {
-	leave := b.stages.enter("CNI ADD")
-	pod := b.networkPod()
-	res, err := b.m.net.Attach(ctx, pod, b.rec.Plan)
-	leave()
-	if err != nil {
-		return err
-	}
-	b.rec.IPs, b.rec.CNIResult = res.IPs, res.JSON
-	late := slices.DeleteFunc(slices.Clone(b.sysctls), func(sc namespace.Sysctl) bool { return !ofInterface(sc) })
-	if len(late) == 0 {
-		return nil
-	}
-	return namespace.Write(pod.NetNS, late)
+	return networkPod(b.rec, filepath.Join(b.m.dirs.pin(b.rec.ID), namespace.Net), b.config)
 }
 
 // pauseCgroup is a leaf of the pod's cgroup: on cgroup v2 one with children

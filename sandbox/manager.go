@@ -32,6 +32,7 @@ type Manager struct {
 	runs     flight.Group[string]
 	releases flight.Group[struct{}]
 	retries  retries
+	ports    hostPorts
 
 	view   atomic.Pointer[view]
 	events fanout.Fanout[Event]
@@ -72,6 +73,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { return m.net.Run(ctx) })
 	g.Go(func() error { return m.watcher.Run(ctx) })
 	g.Go(func() error { m.retries.run(ctx, m.retry); return nil })
+	g.Go(func() error { m.checkNetworks(ctx); return nil })
 	return g.Wait()
 }
 

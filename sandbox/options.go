@@ -109,15 +109,16 @@ func cgroupPath(parent string) string {
 }
 
 // networkPod is what CNI plugins are told.
-func networkPod(id, netns string, c *cri.PodSandboxConfig) network.Pod {
+func networkPod(r *record, netns string, c *cri.PodSandboxConfig) network.Pod {
 	p := network.Pod{
-		ID:           id,
+		ID:           r.ID,
 		Name:         c.Metadata.Name,
 		Namespace:    c.Metadata.Namespace,
 		UID:          c.Metadata.Uid,
 		NetNS:        netns,
 		PortMappings: portMappings(c),
 		Annotations:  c.Annotations,
+		CgroupPath:   cgroupPath(r.CgroupParent),
 	}
 	p.Bandwidth, _ = bandwidth(c) // was validated
 	if d := c.DnsConfig; d != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/criserver/criserver/internal/atomicfile"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/sandbox/network"
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -42,7 +43,9 @@ type record struct {
 
 	IPs       []netip.Addr    `json:"ips,omitempty"`
 	CNIResult json.RawMessage `json:"cniResult,omitempty"`
-	Pause     *proc.Ref       `json:"pause,omitempty"`
+	// Interfaces are those beside eth0, in the order in which they are made.
+	Interfaces []network.Interface `json:"interfaces,omitempty"`
+	Pause      *proc.Ref           `json:"pause,omitempty"`
 
 	// ReadyAt is zero for a pod that was not made to the end.
 	ReadyAt time.Time `json:"readyAt,omitzero"`

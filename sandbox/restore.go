@@ -13,6 +13,7 @@ import (
 
 	"github.com/criserver/criserver/internal/boot"
 	"github.com/criserver/criserver/sandbox/namespace"
+	"github.com/criserver/criserver/sandbox/network"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 )
@@ -56,9 +57,7 @@ func (m *Manager) Restore(ctx context.Context) error {
 	})
 	m.resume(entries)
 	m.sweepPins(ctx, owners)
-	if err := m.net.Collect(ctx, owners); err != nil {
-		logrus.WithContext(ctx).WithError(err).Warn("remains on the network could not be collected")
-	}
+	m.adoptNetworks(owners, entries)
 	return nil
 }
 
@@ -167,4 +166,40 @@ func (m *Manager) sweepPins(ctx context.Context, owners []string) {
 		}
 		log.Info("namespaces without a pod released")
 	}
+}
+
+// adoptNetworks has the collection of remains spare what belongs to pods. Of
+// those whose record cannot be read, the interfaces are seen in their network
+// namespace.
+func (m *Manager) adoptNetworks(owners []string, entries map[string]*entry) {
+	for _, id := range owners {
+		e := entries[id]
+		if e == nil {
+			m.net.Adopt(id, m.seenInterfaces(id)...)
+			continue
+		}
+		if !e.rec.DetachedAt.IsZero() {
+			continue
+		}
+		for _, i := range e.rec.attachments() {
+			m.net.Adopt(id, i.Name)
+		}
+		if e.rec.Plan != nil {
+			m.ports.adopt(id, nameOf(e.config), portMappings(e.config))
+		}
+	}
+}
+
+func (m *Manager) seenInterfaces(id string) []string {
+	names := []string{network.IfName}
+	namespace.Visit(func(links func(string) ([]namespace.Link, error)) {
+		seen, err := links(filepath.Join(m.dirs.pin(id), namespace.Net))
+		if err != nil {
+			return // it is gone, and with it all but leases
+		}
+		for _, l := range seen {
+			names = append(names, l.Name)
+		}
+	})
+	return names
 }

@@ -151,6 +151,14 @@ func (b *build) begin() error {
 	if err := b.plan(); err != nil {
 		return err
 	}
+	err := b.record()
+	if err != nil {
+		b.m.ports.free(b.rec.ID)
+	}
+	return err
+}
+
+func (b *build) record() error {
 	dir := b.m.dirs.pod(b.rec.ID)
 	if err := os.Mkdir(dir, 0o711); err != nil {
 		return err
@@ -177,6 +185,5 @@ func (b *build) plan() (err error) {
 	if hostNetwork(b.config) {
 		return nil
 	}
-	r.Plan, err = b.m.net.Plan(b.networkPod())
-	return err
+	return b.planNetwork()
 }

@@ -105,7 +105,7 @@ func (m *Manager) markStopped(ctx context.Context, id string) error {
 // copy returns an entry whose record may be written to until it is published.
 func (e *entry) copy() *entry {
 	rec := *e.rec
-	return &entry{rec: &rec, config: e.config, hidden: e.hidden, cgroup: e.cgroup, gauge: e.gauge}
+	return &entry{rec: &rec, config: e.config, hidden: e.hidden, cgroup: e.cgroup, gauge: e.gauge, fault: e.fault}
 }
 
 // save shows a pod's new state and records it. A record that cannot be written
@@ -162,6 +162,10 @@ func (m *Manager) teardown(ctx context.Context, e *entry) error {
 		// The plugins need the network namespace again for the next try.
 		errs = append(errs, err)
 	} else {
+		if r.Plan != nil && r.DetachedAt.IsZero() {
+			r.DetachedAt = time.Now()
+		}
+		m.ports.free(r.ID)
 		names = append(names, namespace.Net)
 	}
 	errs = append(errs, namespace.Unpin(pins, names...))
@@ -172,22 +176,6 @@ func (m *Manager) teardown(ctx context.Context, e *entry) error {
 	}
 	errs = append(errs, namespace.Unmount(filepath.Join(m.dirs.pod(r.ID), shmDir)))
 	return errors.Join(errs...)
-}
-
-func (m *Manager) detach(ctx context.Context, e *entry) error {
-	r := e.rec
-	if r.Plan == nil || !r.DetachedAt.IsZero() {
-		return nil
-	}
-	netns := filepath.Join(m.dirs.pin(r.ID), namespace.Net)
-	if !namespace.Pinned(netns) {
-		netns = "" // as the CNI specification wants it; a stop never fails for this
-	}
-	if err := m.net.Detach(ctx, networkPod(r.ID, netns, e.config), r.Plan); err != nil {
-		return err
-	}
-	r.DetachedAt = time.Now()
-	return nil
 }
 
 func (m *Manager) endPause(ctx context.Context, e *entry) error {

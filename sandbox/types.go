@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/internal/cgroup"
+	"github.com/criserver/criserver/sandbox/network"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -64,6 +65,12 @@ type Pod struct {
 	IPs []netip.Addr
 	// CNIResult is the CNI result of the default network, JSON, or nil.
 	CNIResult []byte
+	// Interfaces are those on further networks, with their CNI results. Their
+	// addresses are not among IPs.
+	Interfaces []network.Interface
+	// NetworkFault is what the plugins found wrong with a pod that an earlier
+	// daemon made, or "".
+	NetworkFault string
 	// CgroupParent is the pod's cgroup, below which its containers have theirs:
 	// a path for the cgroupfs driver, the name of a slice for systemd's.
 	CgroupParent string

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/sandbox/network"
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -61,6 +62,9 @@ func (m *Manager) validate(c *cri.PodSandboxConfig, handler string) error {
 		return invalid("linux.security_context.namespace_options.pid", "is POD, for which this daemon has no pause binary")
 	}
 	if _, err := bandwidth(c); err != nil {
+		return err
+	}
+	if _, _, err := interfaces(c, m.cfg.CNI.Additional); err != nil {
 		return err
 	}
 	_, err := sysctls(c, m.cfg.AllowedSysctls)
@@ -182,6 +186,18 @@ func checkPorts(c *cri.PodSandboxConfig) error {
 		if p.HostIp != "" {
 			if a, err := netip.ParseAddr(p.HostIp); err != nil || a.Zone() != "" {
 				return invalid(field+"host_ip", "%q is not an IP address", p.HostIp)
+			}
+		}
+	}
+	return checkOverlap(portMappings(c))
+}
+
+// checkOverlap refuses two mappings of which only one could ever be reached.
+func checkOverlap(ports []network.PortMapping) error {
+	for i, p := range ports {
+		for _, q := range ports[:i] {
+			if overlap(p, q) && p.ContainerPort != q.ContainerPort {
+				return invalid("port_mappings", "maps host port %s to container ports %d and %d", portName(p), q.ContainerPort, p.ContainerPort)
 			}
 		}
 	}

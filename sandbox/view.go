@@ -24,6 +24,8 @@ type entry struct {
 	cgroup bool
 	// gauge is shared by all entries that a pod has in the course of time.
 	gauge *gauge
+	// fault is what plugins found wrong with the pod's network, or "".
+	fault string
 }
 
 // view is an immutable picture of all pods.
@@ -110,6 +112,8 @@ func (m *Manager) snapshot(e *entry) *Pod {
 		Namespaces:     m.namespaces(r.ID, e.config),
 		IPs:            r.IPs,
 		CNIResult:      r.CNIResult,
+		Interfaces:     r.Interfaces,
+		NetworkFault:   e.fault,
 		CgroupParent:   cgroupPath(r.CgroupParent),
 		HostName:       r.HostName,
 		Hosts:          filepath.Join(dir, hostsFile),

@@ -131,8 +131,25 @@ func podInfo(p *sandbox.Pod) (map[string]string, error) {
 		Namespaces     map[string]string     `json:"namespaces"`
 		CgroupParent   string                `json:"cgroupParent"`
 		CNIResult      json.RawMessage       `json:"cniResult,omitempty"`
+		Interfaces     []podInterface        `json:"interfaces,omitempty"`
+		NetworkFault   string                `json:"networkFault,omitempty"`
 		Config         *cri.PodSandboxConfig `json:"config"`
-	}{p.PausePID, p.NotReadyReason, namespacePaths(p.Namespaces), p.CgroupParent, p.CNIResult, p.Config})
+	}{p.PausePID, p.NotReadyReason, namespacePaths(p.Namespaces), p.CgroupParent, p.CNIResult, podInterfaces(p), p.NetworkFault, p.Config})
+}
+
+// podInterface is an interface of a pod beside eth0.
+type podInterface struct {
+	Name    string          `json:"name"`
+	Network string          `json:"network"`
+	Result  json.RawMessage `json:"cniResult,omitempty"`
+}
+
+func podInterfaces(p *sandbox.Pod) []podInterface {
+	var out []podInterface
+	for _, i := range p.Interfaces {
+		out = append(out, podInterface{i.Name, i.Network, i.Result})
+	}
+	return out
 }
 
 // namespacePaths lists the pinned namespaces by type; the host's are left out.

@@ -179,7 +179,7 @@ func podConfig(cfg config.Config, host *host, rt *runtimes, containers sandbox.C
 		RunDir: cfg.RunDir,
 		CNI: network.Config{
 			ConfDirs: cfg.CNI.ConfDirs, BinDirs: cfg.CNI.BinDirs, DefaultNetwork: cfg.CNI.DefaultNetwork,
-			NoBuiltin: !cfg.CNI.Builtin,
+			Additional: cfg.CNI.Additional, NoBuiltin: !cfg.CNI.Builtin,
 		},
 		Containers:     containers,
 		Cgroups:        host.cgroups,

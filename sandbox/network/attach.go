@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"time"
+	"slices"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
@@ -22,6 +22,11 @@ type Pod struct {
 	DNS          *types.DNS
 	Annotations  map[string]string
 	Bandwidth    *Bandwidth
+	// CgroupPath is the pod's cgroup, absolute in the hierarchy.
+	CgroupPath string
+
+	ifName, mac string // set by at
+	ips         []string
 }
 
 // PortMapping is an element of the capability portMappings, in the form of the
@@ -49,84 +54,59 @@ type Result struct {
 	JSON json.RawMessage
 }
 
-// Plan returns the configuration to attach a pod with. It is to be recorded
-// before Attach, as Detach needs the same one, whatever is configured by then.
-func (n *Network) Plan(pod Pod) (json.RawMessage, error) {
-	if err := n.Status(); err != nil {
-		return nil, err
-	}
-	l := n.loaded.Load().list
-	if l == nil { // replaced since
-		return nil, n.Status()
-	}
-	// These do nothing, by their documentation, without their capability. Two
-	// processes a pod are saved.
-	var idle []string
-	if len(pod.PortMappings) == 0 {
-		idle = append(idle, "portmap")
-	}
-	if pod.Bandwidth == nil {
-		idle = append(idle, "bandwidth")
-	}
-	l, err := l.without(idle)
-	if err != nil {
-		return nil, err
-	}
-	return l.planned, nil
-}
-
-// Attach puts the pod on the network. When it fails, Detach has to follow.
-func (n *Network) Attach(ctx context.Context, pod Pod, plan json.RawMessage) (*Result, error) {
-	l, err := fromRaw(plan)
+// Attach puts the pod on a network by one interface. When it fails, Detach has
+// to follow.
+func (n *Network) Attach(ctx context.Context, pod Pod, i Interface) (*Result, error) {
+	l, err := fromRaw(i.Plan)
 	if err != nil {
 		return nil, fmt.Errorf("attach to network: %w", err)
 	}
-	res, err := n.cni.AddNetworkList(ctx, l.conf, pod.runtimeConf())
+	leave, err := n.gate.enter(ctx, i.attachment(pod.ID))
+	if err != nil {
+		return nil, fmt.Errorf("attach to network %q: wait for the collection of remains: %w", l.conf.Name, err)
+	}
+	defer leave()
+	res, err := n.cni.AddNetworkList(ctx, l.conf, pod.at(i).runtimeConf())
 	if err != nil {
 		return nil, fmt.Errorf("attach to network %q: %w", l.conf.Name, err)
 	}
-	r, err := readResult(res)
+	r, err := readResult(res, i.Name)
 	if err != nil {
 		return nil, fmt.Errorf("attach to network %q: %w", l.conf.Name, err)
+	}
+	// A further network may be for frames of other kinds; the first one without
+	// an address is a fault of its configuration.
+	if len(r.IPs) == 0 && i.Name == IfName && !l.isolated() {
+		return nil, fmt.Errorf("attach to network %q: result: the pod has got no address", l.conf.Name)
 	}
 	return r, nil
 }
 
-// Detach takes the pod from the network. It may be called any number of times
+// Detach takes the pod from a network. It may be called any number of times
 // and with the network namespace gone.
-func (n *Network) Detach(ctx context.Context, pod Pod, plan json.RawMessage) error {
-	l, err := fromRaw(plan)
+func (n *Network) Detach(ctx context.Context, pod Pod, i Interface) error {
+	l, err := fromRaw(i.Plan)
 	if err != nil {
 		return fmt.Errorf("detach from network: %w", err)
 	}
-	if err := n.cni.DelNetworkList(ctx, l.conf, pod.runtimeConf()); err != nil {
+	if err := n.cni.DelNetworkList(ctx, l.conf, pod.at(i).runtimeConf()); err != nil {
 		return fmt.Errorf("detach from network %q: %w", l.conf.Name, err)
 	}
+	n.gate.forget(i.attachment(pod.ID))
 	return nil
 }
 
-// gcTimeout bounds the collection of what earlier daemons left behind.
-const gcTimeout = 10 * time.Second
-
-// Collect has the plugins drop what belongs to none of the pods: leases, rules
-// and attachments whose pods are gone, as after a reboot. It needs cniVersion
-// 1.1.0 for the plugins' part, and respects disableGC in the configuration.
-func (n *Network) Collect(ctx context.Context, pods []string) error {
-	if err := n.Status(); err != nil {
-		return nil // nothing can be collected while there is no network
+// Check asks the plugins whether the pod is attached as they left it. It is nil
+// where the version of the configuration, 0.4.0 at least, does not know the
+// question, or its author forbids it.
+func (n *Network) Check(ctx context.Context, pod Pod, i Interface) error {
+	l, err := fromRaw(i.Plan)
+	if err != nil {
+		return fmt.Errorf("check network: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, gcTimeout)
-	defer cancel()
-	l := n.loaded.Load().list
-	if l == nil {
-		return nil
-	}
-	valid := make([]types.GCAttachment, 0, len(pods))
-	for _, id := range pods {
-		valid = append(valid, types.GCAttachment{ContainerID: id, IfName: IfName})
-	}
-	if err := n.cni.GCNetworkList(ctx, l.conf, &libcni.GCArgs{ValidAttachments: valid}); err != nil {
-		return fmt.Errorf("collect what is left on network %q: %w", l.conf.Name, err)
+	err = n.cni.CheckNetworkList(ctx, l.conf, pod.at(i).runtimeConf())
+	if err != nil && !errors.Is(err, libcni.ErrorCheckNotSupp) {
+		return fmt.Errorf("check network %q, interface %s: %w", l.conf.Name, i.Name, err)
 	}
 	return nil
 }
@@ -142,13 +122,22 @@ func (p Pod) runtimeConf() *libcni.RuntimeConf {
 	if p.Bandwidth != nil {
 		caps["bandwidth"] = p.Bandwidth
 	}
+	if p.CgroupPath != "" {
+		caps["cgroupPath"] = p.CgroupPath
+	}
+	if p.mac != "" {
+		caps["mac"] = p.mac
+	}
+	if len(p.ips) > 0 {
+		caps["ips"] = p.ips
+	}
 	if len(p.Annotations) > 0 {
 		caps["io.kubernetes.cri.pod-annotations"] = p.Annotations
 	}
 	return &libcni.RuntimeConf{
 		ContainerID: p.ID,
 		NetNS:       p.NetNS,
-		IfName:      IfName,
+		IfName:      p.ifName,
 		Args: [][2]string{
 			{"IgnoreUnknown", "1"},
 			{"K8S_POD_NAMESPACE", p.Namespace},
@@ -160,9 +149,9 @@ func (p Pod) runtimeConf() *libcni.RuntimeConf {
 	}
 }
 
-// readResult takes from a result the addresses inside the pod, those of eth0
-// before those of further interfaces.
-func readResult(res types.Result) (*Result, error) {
+// readResult takes from a result the addresses inside the pod, those of the
+// interface asked for before those of further ones. Loopback's are nobody's.
+func readResult(res types.Result, ifName string) (*Result, error) {
 	raw, err := json.Marshal(res)
 	if err != nil {
 		return nil, err
@@ -177,20 +166,17 @@ func readResult(res types.Result) (*Result, error) {
 		if !ok {
 			return nil, fmt.Errorf("result: address %q is invalid", ip.Address.IP)
 		}
+		addr = addr.Unmap()
 		name, inside := interfaceOf(cur, ip)
 		switch {
-		case !inside:
-		case name == IfName || name == "":
-			first = append(first, addr.Unmap())
+		case !inside || addr.IsLoopback() || slices.Contains(first, addr) || slices.Contains(rest, addr):
+		case name == ifName || name == "":
+			first = append(first, addr)
 		default:
-			rest = append(rest, addr.Unmap())
+			rest = append(rest, addr)
 		}
 	}
-	ips := append(first, rest...)
-	if len(ips) == 0 {
-		return nil, errors.New("result: the pod has got no address")
-	}
-	return &Result{IPs: ips, JSON: raw}, nil
+	return &Result{IPs: append(first, rest...), JSON: raw}, nil
 }
 
 // interfaceOf says which interface has an address and whether that is in the

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,34 +33,83 @@ type list struct {
 	// does in their stead, or nil.
 	planned    json.RawMessage
 	masquerade *masquerade
+	// masqueradeFailed has the next reading of the same files try again.
+	masqueradeFailed bool
 }
 
-// Reload reads the configuration directories and takes the network in them, or
+// Reload reads the configuration directories and takes the networks in them, or
 // none, with the error that Status then tells. Files that cannot be read do not
-// keep a valid one from being used. It logs what has changed.
-func (n *Network) Reload(ctx context.Context) {
-	before := n.loaded.Load()
-	l, err := n.load()
-	if err == nil && before.list != nil && before.list.masquerade != nil && bytes.Equal(before.list.raw, l.raw) {
-		return // nothing has changed, and what is needed besides is there
+// keep a valid one from being used. It logs what has changed, and says whether
+// anything has.
+func (n *Network) Reload(ctx context.Context) (changed bool) {
+	before, next := n.loaded.Load(), n.load()
+	if next.same(before) {
+		return false
 	}
 	log := logrus.WithContext(ctx)
-	if err == nil && !n.cfg.NoBuiltin {
+	for _, l := range next.all() {
+		if n.cfg.NoBuiltin {
+			break
+		}
 		if err := l.takeMasquerade(ctx); err != nil && ctx.Err() == nil {
-			log.WithError(err).Warn("masquerading is left to the plugins, which is slower")
+			log.WithError(err).WithField("network", l.conf.Name).Warn("masquerading is left to the plugins, which is slower")
 		}
 	}
-	n.loaded.Store(&loaded{list: l, err: err})
+	n.loaded.Store(next)
 	n.status.Store(nil)
-	switch {
-	case err != nil && (before.err == nil || before.err.Error() != err.Error()):
-		log.WithError(err).Warn("pods cannot be attached to a network")
-	case err == nil && (before.list == nil || !bytes.Equal(before.list.raw, l.raw)):
-		log.WithFields(logrus.Fields{"network": l.conf.Name, "file": l.file}).Info("network configuration loaded")
+	if next.err != nil && (before.err == nil || before.err.Error() != next.err.Error()) {
+		log.WithError(next.err).Warn("pods cannot be attached to a network")
 	}
+	for _, l := range next.all() {
+		if old := before.named(l.conf.Name); old == nil || !bytes.Equal(old.raw, l.raw) {
+			log.WithFields(logrus.Fields{"network": l.conf.Name, "file": l.file}).Info("network configuration loaded")
+		}
+	}
+	for _, name := range n.cfg.Additional {
+		if next.named(name) == nil && (before.named(name) != nil || !before.read) {
+			log.WithFields(logrus.Fields{"network": name, "directories": n.cfg.ConfDirs}).Warn("additional network is not configured")
+		}
+	}
+	return true
 }
 
-func (n *Network) load() (*list, error) {
+// same says whether nothing has changed, and what is needed besides is there.
+func (d *loaded) same(before *loaded) bool {
+	if !before.read || d.err != nil || before.err != nil || len(d.additional) != len(before.additional) {
+		return false
+	}
+	for _, l := range d.all() {
+		old := before.named(l.conf.Name)
+		if old == nil || old.raw == nil || !bytes.Equal(old.raw, l.raw) || old.masqueradeFailed {
+			return false
+		}
+	}
+	return d.list.conf.Name == before.list.conf.Name
+}
+
+// all lists the networks, the default one first.
+func (d *loaded) all() []*list {
+	var out []*list
+	if d.list != nil {
+		out = append(out, d.list)
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.additional)) {
+		out = append(out, d.additional[name])
+	}
+	return out
+}
+
+func (d *loaded) named(name string) *list {
+	if d.list != nil && d.list.conf.Name == name {
+		return d.list
+	}
+	return d.additional[name]
+}
+
+// load reads all files. The first of a name counts; one that is additional is
+// the default network only when that is named so.
+func (n *Network) load() *loaded {
+	d := &loaded{read: true, additional: map[string]*list{}}
 	var faults []error
 	for _, dir := range n.cfg.ConfDirs {
 		files, err := libcni.ConfFiles(dir, []string{".conflist", ".conf", ".json"})
@@ -74,12 +124,24 @@ func (n *Network) load() (*list, error) {
 				faults = append(faults, err)
 				continue
 			}
-			if n.cfg.DefaultNetwork == "" || n.cfg.DefaultNetwork == l.conf.Name {
-				return l, nil
-			}
+			n.place(d, l)
 		}
 	}
-	return nil, n.notFound(faults)
+	if d.list == nil {
+		d.err = n.notFound(faults)
+	}
+	return d
+}
+
+func (n *Network) place(d *loaded, l *list) {
+	name := l.conf.Name
+	additional := slices.Contains(n.cfg.Additional, name)
+	switch {
+	case d.list == nil && (name == n.cfg.DefaultNetwork || n.cfg.DefaultNetwork == "" && !additional):
+		d.list = l
+	case additional && d.named(name) == nil:
+		d.additional[name] = l
+	}
 }
 
 func (n *Network) notFound(faults []error) error {

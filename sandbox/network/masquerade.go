@@ -97,6 +97,7 @@ func (l *list) takeMasquerade(ctx context.Context) error {
 		return nil
 	}
 	if err := found.apply(ctx); err != nil {
+		l.masqueradeFailed = true
 		return err
 	}
 	raw, err := inline(&conf)

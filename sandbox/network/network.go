@@ -1,6 +1,7 @@
-// Package network attaches pods to the default network through CNI plugins. It
-// owns the loaded network configuration and the calls of plugins, and keeps no
-// state of pods: what is needed to detach one is handed out and taken back.
+// Package network attaches pods to networks through CNI plugins. It owns the
+// loaded network configuration and the calls of plugins, and keeps no state of
+// pods but which attachments there are: what is needed to detach one is handed
+// out and taken back.
 package network
 
 import (
@@ -12,7 +13,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 )
 
-// IfName is the name of a pod's interface.
+// IfName is the name of a pod's interface on the default network.
 const IfName = "eth0"
 
 // Config says where CNI configuration and plugins are.
@@ -24,6 +25,9 @@ type Config struct {
 	// DefaultNetwork is the name of the network for pods; by default the first
 	// valid one in the order of file names.
 	DefaultNetwork string
+	// Additional are names of further networks, on which pods may have
+	// interfaces.
+	Additional []string
 	// CacheDir is where results of ADD are kept for DEL. No two daemons may
 	// share one.
 	CacheDir string
@@ -33,20 +37,24 @@ type Config struct {
 	NoBuiltin bool
 }
 
-// Network is the default network of pods.
+// Network is the networks of pods.
 type Network struct {
-	cfg    Config
-	cni    *libcni.CNIConfig
-	loaded atomic.Pointer[loaded]
+	cfg     Config
+	cni     *libcni.CNIConfig
+	gate    gate
+	suspect chan struct{} // capacity one: a collection is wanted
+	loaded  atomic.Pointer[loaded]
 	// status is what the plugins last answered to STATUS; nil is ready.
 	status atomic.Pointer[error]
 }
 
-// loaded is what was found in the configuration directories. One of list and
-// err is set.
+// loaded is what was found in the configuration directories. One of list, the
+// default network, and err is set.
 type loaded struct {
-	list *list
-	err  error
+	read       bool
+	list       *list
+	additional map[string]*list // by name, without the default one
+	err        error
 }
 
 // New returns a Network with no configuration loaded.
@@ -57,7 +65,11 @@ func New(cfg Config) *Network {
 	if len(cfg.BinDirs) == 0 {
 		cfg.BinDirs = []string{"/opt/cni/bin"}
 	}
-	n := &Network{cfg: cfg, cni: libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, &runner{builtin: !cfg.NoBuiltin})}
+	n := &Network{
+		cfg:     cfg,
+		cni:     libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, &runner{builtin: !cfg.NoBuiltin}),
+		suspect: make(chan struct{}, 1),
+	}
 	n.loaded.Store(&loaded{err: fmt.Errorf("CNI configuration is not loaded yet: %w", errdefs.ErrUnavailable)})
 	return n
 }
@@ -78,7 +90,7 @@ func (n *Network) Status() error {
 	return nil
 }
 
-// Conf returns the configuration list in use, JSON, or nil.
+// Conf returns the configuration list of the default network, JSON, or nil.
 func (n *Network) Conf() json.RawMessage {
 	if l := n.loaded.Load(); l.list != nil {
 		return l.list.raw

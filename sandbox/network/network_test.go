@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/types/create"
 	"github.com/sirupsen/logrus"
 )
@@ -49,15 +50,15 @@ func TestLoad(t *testing.T) {
 				}
 			}
 			n := New(Config{ConfDirs: []string{filepath.Join(dir, "missing"), dir}, DefaultNetwork: tt.named})
-			l, err := n.load()
+			d := n.load()
 			if tt.err != "" {
-				if err == nil || !strings.Contains(err.Error(), tt.err) {
-					t.Errorf("got %v, want %q", err, tt.err)
+				if d.err == nil || !strings.Contains(d.err.Error(), tt.err) {
+					t.Errorf("got %v, want %q", d.err, tt.err)
 				}
 				return
 			}
-			if err != nil || l.conf.Name != tt.want {
-				t.Errorf("got %+v, %v", l, err)
+			if d.err != nil || d.list.conf.Name != tt.want {
+				t.Errorf("got %+v, %v", d.list, d.err)
 			}
 		})
 	}
@@ -126,8 +127,11 @@ func TestReadResult(t *testing.T) {
 		},
 		"without interfaces": {`{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/8"}]}`, "[10.0.0.2]"},
 		"old":                {`{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.2/8"},"ip6":{"ip":"fd00::2/64"}}`, "[10.0.0.2 fd00::2]"},
-		"none":               {`{"cniVersion":"1.0.0","ips":[]}`, ""},
-		"host side only":     {`{"cniVersion":"1.0.0","interfaces":[{"name":"br0"}],"ips":[{"address":"10.0.0.1/8","interface":0}]}`, ""},
+		"none":               {`{"cniVersion":"1.0.0","ips":[]}`, "[]"},
+		"host side only":     {`{"cniVersion":"1.0.0","interfaces":[{"name":"br0"}],"ips":[{"address":"10.0.0.1/8","interface":0}]}`, "[]"},
+		"loopback":           {`{"cniVersion":"1.0.0","interfaces":[{"name":"lo","sandbox":"/x"}],"ips":[{"address":"127.0.0.1/8","interface":0},{"address":"::1/128","interface":0}]}`, "[]"},
+		"the same twice":     {`{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/8"},{"address":"::ffff:10.0.0.2/104"}]}`, "[10.0.0.2]"},
+		"no such interface":  {`{"cniVersion":"1.0.0","interfaces":[],"ips":[{"address":"10.0.0.2/8","interface":3}]}`, "[]"},
 	}
 	for name, tt := range tests {
 		res, err := create.CreateFromBytes([]byte(tt.result))
@@ -135,7 +139,7 @@ func TestReadResult(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := ""
-		if r, err := readResult(res); err == nil {
+		if r, err := readResult(res, IfName); err == nil {
 			got = fmt.Sprint(r.IPs)
 		}
 		if got != tt.ips {
@@ -191,8 +195,18 @@ func TestRunnerEndsChildren(t *testing.T) {
 
 func TestRuntimeConf(t *testing.T) {
 	p := Pod{ID: "id", Name: "n", Namespace: "ns", UID: "u", PortMappings: []PortMapping{{HostPort: 1, ContainerPort: 2, Protocol: "tcp"}}}
-	rc := p.runtimeConf()
-	if b, err := json.Marshal(rc.CapabilityArgs); err != nil || string(b) != `{"portMappings":[{"hostPort":1,"containerPort":2,"protocol":"tcp"}]}` {
+	p.Bandwidth, p.CgroupPath = &Bandwidth{IngressRate: 1000, IngressBurst: 2000}, "/pods/a"
+	p.DNS = &types.DNS{Nameservers: []string{"10.0.0.10"}, Options: []string{"ndots:5"}}
+	p.Annotations = map[string]string{"a": "b"}
+	const common = `"cgroupPath":"/pods/a","dns":{"nameservers":["10.0.0.10"],"options":["ndots:5"]},"io.kubernetes.cri.pod-annotations":{"a":"b"}`
+	first := `{"bandwidth":{"ingressRate":1000,"ingressBurst":2000},` + common + `,"portMappings":[{"hostPort":1,"containerPort":2,"protocol":"tcp"}]}`
+	second := `{` + common + `,"ips":["10.0.0.9/24"],"mac":"02:00:00:00:00:01"}`
+	rc := p.at(Default(nil)).runtimeConf()
+	if b, err := json.Marshal(rc.CapabilityArgs); err != nil || string(b) != first || rc.IfName != "eth0" {
+		t.Errorf("%s, %v", b, err)
+	}
+	more := p.at(Interface{Name: "net1", MAC: "02:00:00:00:00:01", IPs: []string{"10.0.0.9/24"}}).runtimeConf()
+	if b, err := json.Marshal(more.CapabilityArgs); err != nil || string(b) != second || more.IfName != "net1" {
 		t.Errorf("%s, %v", b, err)
 	}
 	if rc.Args[0] != [2]string{"IgnoreUnknown", "1"} || len(rc.Args) != 5 {

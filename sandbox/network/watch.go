@@ -25,8 +25,9 @@ const (
 	statusTimeout = 10 * time.Second
 )
 
-// Run keeps the configuration as the files in the directories say, and asks the
-// plugins for their status, until ctx ends.
+// Run keeps the configuration as the files in the directories say, asks the
+// plugins for their status, and collects what is left of attachments, until ctx
+// ends.
 func (n *Network) Run(ctx context.Context) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -35,7 +36,7 @@ func (n *Network) Run(ctx context.Context) error {
 	defer w.Close()
 	timer := time.NewTimer(0) // the first round comes at once
 	defer timer.Stop()
-	watched, dirty := false, true
+	r := rounds{n: n, watcher: w, dirty: true, collection: collection{wanted: true}}
 	for {
 		select {
 		case <-ctx.Done():
@@ -45,29 +46,64 @@ func (n *Network) Run(ctx context.Context) error {
 				continue
 			}
 			// When a directory itself goes, so does its watch.
-			watched = watched && !(ev.Has(fsnotify.Remove) || ev.Has(fsnotify.Rename)) || !n.isDir(ev.Name)
-			dirty = true
+			r.watched = r.watched && !(ev.Has(fsnotify.Remove) || ev.Has(fsnotify.Rename)) || !n.isDir(ev.Name)
+			r.dirty = true
 			timer.Reset(debounce)
 			continue
 		case err := <-w.Errors: // an overflow: events are lost
 			logrus.WithContext(ctx).WithError(err).Warn("watch of the CNI configuration")
-			dirty = true
+			r.dirty = true
+		case <-n.suspect:
+			r.collection.want()
 		case <-timer.C:
 		}
-		if !watched {
-			watched, dirty = n.watchDirs(w), true
-		}
-		if dirty {
-			n.Reload(ctx)
-			dirty = false
-		}
-		ok := n.askStatus(ctx)
-		if ok && watched {
-			timer.Reset(statusEvery)
-		} else {
-			timer.Reset(recheck)
+		timer.Reset(time.Until(r.next(ctx)))
+	}
+}
+
+// rounds is what Run knows from one look at things to the next.
+type rounds struct {
+	n              *Network
+	watcher        *fsnotify.Watcher
+	watched, dirty bool // all directories are watched; files may have changed
+	ready          bool // what the plugins last answered to STATUS
+	statusAt       time.Time
+	collection     collection
+}
+
+// next does what is due and returns when something is again.
+func (r *rounds) next(ctx context.Context) time.Time {
+	now := time.Now()
+	if !r.watched {
+		r.watched, r.dirty = r.n.watchDirs(r.watcher), true
+	}
+	if r.dirty && r.n.Reload(ctx) {
+		r.statusAt = now // a new one has not been asked
+		r.collection.want()
+	}
+	r.dirty = false
+	if !r.statusAt.After(now) {
+		r.ready = r.n.askStatus(ctx)
+		r.statusAt = time.Now().Add(recheck)
+		if r.ready {
+			r.statusAt = time.Now().Add(statusEvery)
 		}
 	}
+	at := r.statusAt
+	if r.ready {
+		at = earlier(at, r.collection.next(ctx, r.n.collect))
+	}
+	if !r.watched {
+		at = earlier(at, time.Now().Add(recheck))
+	}
+	return at
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.IsZero() || a.Before(b) {
+		return a
+	}
+	return b
 }
 
 func (n *Network) isDir(path string) bool {
@@ -102,8 +138,10 @@ func (n *Network) askStatus(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	if l.list.masquerade != nil {
-		l.list.masquerade.ensure(ctx)
+	for _, l := range l.all() {
+		if l.masquerade != nil {
+			l.masquerade.ensure(ctx)
+		}
 	}
 	err := n.cni.GetStatusNetworkList(ctx, l.list.conf)
 	if err == nil || errors.Is(ctx.Err(), context.Canceled) {

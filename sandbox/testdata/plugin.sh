@@ -1,15 +1,16 @@
 #!/bin/sh
 # A CNI plugin that notes its calls and fails on command. Its directory holds:
 #   calls            one line a call
+#   stdin-ADD, …     the configuration of the last such call
 #   fail-ADD, …      how many more calls of that command fail
 #   hold-ADD, …      while it exists, the command waits
-#   attached/ID      the pods on the network
+#   attached/ID@IF   the interfaces on the network
 dir=$(dirname "$0")
-cat >/dev/null
-echo "$CNI_COMMAND $CNI_CONTAINERID ${CNI_NETNS:-none}" >>"$dir/calls"
+cat >"$dir/stdin-$CNI_COMMAND"
+echo "$CNI_COMMAND $CNI_CONTAINERID ${CNI_NETNS:-none} $CNI_IFNAME" >>"$dir/calls"
 while [ -e "$dir/hold-$CNI_COMMAND" ]; do sleep 0.02; done
 case $CNI_COMMAND in
-ADD) mkdir -p "$dir/attached" && : >"$dir/attached/$CNI_CONTAINERID" ;;
+ADD) mkdir -p "$dir/attached" && : >"$dir/attached/$CNI_CONTAINERID@$CNI_IFNAME" ;;
 esac
 n=$(cat "$dir/fail-$CNI_COMMAND" 2>/dev/null || echo 0)
 if [ "$n" -gt 0 ]; then
@@ -19,8 +20,8 @@ if [ "$n" -gt 0 ]; then
 fi
 case $CNI_COMMAND in
 ADD)
-	echo '{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":"'"$CNI_NETNS"'"},{"name":"br0"}],
+	echo '{"cniVersion":"1.1.0","interfaces":[{"name":"'"$CNI_IFNAME"'","sandbox":"'"$CNI_NETNS"'"},{"name":"br0"}],
 		"ips":[{"address":"10.1.2.1/24","interface":1},{"address":"10.1.2.3/24","interface":0},{"address":"fd00::3/64","interface":0}]}'
 	;;
-DEL) rm -f "$dir/attached/$CNI_CONTAINERID" ;;
+DEL) rm -f "$dir/attached/$CNI_CONTAINERID@$CNI_IFNAME" ;;
 esac

@@ -139,6 +139,20 @@ func (l *leases) release(ls []lease, owner string) error {
 	return errors.Join(errs...)
 }
 
+// holds says whether the addresses are still their owner's.
+func (l *leases) holds(ls []lease, owner string) error {
+	for _, le := range ls {
+		b, err := os.ReadFile(filepath.Join(l.dir, le.addr.Addr().String()))
+		if err != nil {
+			return fmt.Errorf("lease of %s: %w", le.addr.Addr(), err)
+		}
+		if strings.TrimSpace(string(b)) != owner {
+			return fmt.Errorf("lease of %s is another pod's", le.addr.Addr())
+		}
+	}
+	return nil
+}
+
 // releaseAll frees every address whose owner is to go.
 func (l *leases) releaseAll(goes func(owner string) bool) error {
 	entries, err := os.ReadDir(l.dir)

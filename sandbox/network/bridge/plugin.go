@@ -37,6 +37,8 @@ func Run(call Call) (stdout []byte, mine bool, err error) {
 		stdout, err = add(c, call)
 	case "DEL":
 		err = del(c, call)
+	case "CHECK":
+		err = check(c, call)
 	case "GC":
 		err = collect(c)
 	case "STATUS": // there is nothing that could be missing

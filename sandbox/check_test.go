@@ -1,0 +1,109 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// hostEnd returns the host's end of a pod's pair by its CNI result.
+func hostEnd(t *testing.T, p *Pod) string {
+	t.Helper()
+	var r types100.Result
+	if err := json.Unmarshal(p.CNIResult, &r); err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range r.Interfaces {
+		if strings.HasPrefix(i.Name, "veth") {
+			return i.Name
+		}
+	}
+	t.Fatalf("no host end in %s", p.CNIResult)
+	return ""
+}
+
+// TestRealCheck has either way find good what the other made, and damage bad.
+func TestRealCheck(t *testing.T) {
+	damages := map[string]func(t *testing.T, p *Pod, leases string) *exec.Cmd{
+		"none":       func(*testing.T, *Pod, string) *exec.Cmd { return exec.Command("true") },
+		"off bridge": func(t *testing.T, p *Pod, _ string) *exec.Cmd { return exec.Command("ip", "link", "del", hostEnd(t, p)) },
+		"address": func(_ *testing.T, p *Pod, _ string) *exec.Cmd {
+			return exec.Command("nsenter", "--net="+p.Namespaces.Net, "ip", "addr", "del", p.IPs[0].String()+"/16", "dev", "eth0")
+		},
+		"lease": func(_ *testing.T, p *Pod, leases string) *exec.Cmd {
+			return exec.Command("rm", filepath.Join(leases, "criserver", p.IPs[0].String()))
+		},
+	}
+	for name, damage := range damages {
+		for _, made := range []bool{false, true} {
+			for _, checked := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/made by processes=%t/checked=%t", name, made, checked), func(t *testing.T) {
+					b, leases := realBed(t, "nftables")
+					b.cfg.CNI.NoBuiltin = made
+					m := b.start()
+					c := podConfig("a")
+					c.PortMappings = []*cri.PortMapping{{HostPort: 18080, ContainerPort: 80}}
+					p := mustRun(t, m, c)
+					b.halt()
+					if out, err := damage(t, p, leases).CombinedOutput(); err != nil {
+						t.Fatalf("%v: %s", err, out)
+					}
+					b.cfg.CNI.NoBuiltin = checked
+					m = b.restored()
+					m.checkNetworks(t.Context())
+					q, err := m.Get(p.ID)
+					// The plugin, which has to be asked also when it masquerades, is
+					// content with one lease of several.
+					sound := name == "none" || name == "lease" && (checked || made)
+					if err != nil || !q.Ready || (q.NetworkFault == "") != sound {
+						t.Errorf("ready %t, fault %q, %v", q.Ready, q.NetworkFault, err)
+					}
+					mustRemove(t, m, p.ID)
+				})
+			}
+		}
+	}
+}
+
+func TestEachVersionOfCNI(t *testing.T) {
+	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+		for _, noBuiltin := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/processes=%t", version, noBuiltin), func(t *testing.T) {
+				b, leases := realBed(t, "nftables")
+				b.cfg.CNI.NoBuiltin = noBuiltin
+				conf := exampleConf(t, "nftables", "crisbxt0", leases)
+				b.writeConf("10-test.conflist", strings.Replace(conf, `"cniVersion": "1.1.0"`, fmt.Sprintf(`"cniVersion": %q`, version), 1))
+				m := b.start()
+				c := podConfig("a")
+				c.PortMappings = []*cri.PortMapping{{HostPort: 18080, ContainerPort: 80}}
+				p := mustRun(t, m, c)
+				var r struct{ CNIVersion string }
+				if err := json.Unmarshal(p.CNIResult, &r); err != nil || r.CNIVersion != version || len(p.IPs) != 2 {
+					t.Errorf("version %q, addresses %v, %v", r.CNIVersion, p.IPs, err)
+				}
+				serve(t, p, 80)
+				if err := ask("127.0.0.1:18080"); err != nil {
+					t.Error(err)
+				}
+				mustRemove(t, m, p.ID)
+			})
+		}
+	}
+}
+
+// TestAVersionThatAPluginDoesNotKnow has the plugin's own words reach the caller.
+func TestAVersionThatAPluginDoesNotKnow(t *testing.T) {
+	b, leases := realBed(t, "nftables")
+	conf := exampleConf(t, "nftables", "crisbxt0", leases)
+	b.writeConf("10-test.conflist", strings.Replace(conf, `"cniVersion": "1.1.0"`, `"cniVersion": "9.0.0"`, 1))
+	m := b.start()
+	if _, err := m.RunPod(t.Context(), podConfig("a"), ""); err == nil || !strings.Contains(err.Error(), "9.0.0") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,421 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/sandbox/network"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// order lists the interfaces of all calls of a command, in order.
+func (p fakePlugin) order(command string) string {
+	p.t.Helper()
+	b, err := os.ReadFile(filepath.Join(p.dir, "calls"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var out []string
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); f[0] == command {
+			out = append(out, f[3])
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+// stdin returns a member of the configuration that a command was last given.
+func (p fakePlugin) stdin(command, member string) string {
+	p.t.Helper()
+	b, err := os.ReadFile(filepath.Join(p.dir, "stdin-"+command))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var m map[string]json.RawMessage
+	if err := json.Unmarshal(b, &m); err != nil {
+		p.t.Fatalf("%v: %s", err, b)
+	}
+	return string(m[member])
+}
+
+// manyBed has two additional networks beside the default one.
+func manyBed(t *testing.T) (*bed, fakePlugin) {
+	t.Helper()
+	b, plugin := fakeBed(t)
+	b.cfg.CNI.Additional = []string{"one", "two"}
+	b.writeConf("01-one.conflist", `{"cniVersion":"1.1.0","name":"one","plugins":[{"type":"fake","capabilities":{"mac":true,"ips":true}}]}`)
+	b.writeConf("20-two.conflist", `{"cniVersion":"1.0.0","name":"two","plugins":[{"type":"fake"}]}`)
+	return b, plugin
+}
+
+func asking(name, networks string) *cri.PodSandboxConfig {
+	c := podConfig(name)
+	c.Annotations = map[string]string{networksAnnotation: networks}
+	return c
+}
+
+func TestSeveralNetworks(t *testing.T) {
+	b, plugin := manyBed(t)
+	m := b.start()
+	p := mustRun(t, m, asking("a", "one, two@stor0"))
+	if got := plugin.order("ADD"); got != "eth0 net1 stor0" {
+		t.Errorf("attached in the order %s", got)
+	}
+	if len(p.IPs) != 2 || len(p.Interfaces) != 2 || p.Interfaces[0].Network != "one" || !strings.Contains(string(p.Interfaces[1].Result), "stor0") {
+		t.Errorf("%+v", p)
+	}
+	b.halt()
+	// What the files say by then must not matter.
+	for _, name := range []string{"01-one.conflist", "20-two.conflist", "10-test.conflist"} {
+		if err := os.Remove(filepath.Join(b.cfg.CNI.ConfDirs[0], name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m = b.start()
+	if q, err := m.Get(p.ID); err != nil || !q.Ready || mustJSON(t, q.Interfaces) != mustJSON(t, p.Interfaces) {
+		t.Errorf("after the restart: %+v, %v", q, err)
+	}
+	mustRemove(t, m, p.ID)
+	if got := plugin.order("DEL"); got != "stor0 net1 eth0" {
+		t.Errorf("detached in the order %s", got)
+	}
+}
+
+func TestWhatAnInterfaceAsksFor(t *testing.T) {
+	b, plugin := manyBed(t)
+	m := b.start()
+	c := asking("a", `[{"name":"one","interface":"data","mac":"02:00:00:00:00:05","ips":["10.5.0.9/24","fd05::9"]}]`)
+	c.PortMappings = []*cri.PortMapping{{HostPort: 80, ContainerPort: 80}}
+	p := mustRun(t, m, c)
+	if got := plugin.stdin("ADD", "runtimeConfig"); got != `{"ips":["10.5.0.9/24","fd05::9"],"mac":"02:00:00:00:00:05"}` {
+		t.Errorf("the plugin was told %s", got)
+	}
+	mustRemove(t, m, p.ID)
+	// A network that cannot do it must not leave it undone in silence.
+	_, err := m.RunPod(t.Context(), asking("b", `[{"name":"two","mac":"02:00:00:00:00:05"}]`), "")
+	if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), `"mac"`) {
+		t.Errorf("mac without the capability: %v", err)
+	}
+}
+
+func TestAFailedInterfaceIsUndone(t *testing.T) {
+	b, plugin := manyBed(t)
+	b.writeConf("20-two.conflist", `{"cniVersion":"1.0.0","name":"two","plugins":[{"type":"other"}]}`)
+	m := b.start()
+	if _, err := m.RunPod(t.Context(), asking("a", "one,two"), ""); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), `"other"`) {
+		t.Errorf("a plugin that is missing: %v", err)
+	}
+	if n := plugin.calls("ADD"); n != 0 {
+		t.Errorf("%d ADD before it was known that one would fail", n)
+	}
+	script := "#!/bin/sh\n[ $CNI_COMMAND = ADD ] && { echo no >&2; exit 1; }\nexit 0\n"
+	if err := os.WriteFile(filepath.Join(plugin.dir, "other"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.RunPod(t.Context(), asking("a", "one,two"), ""); err == nil || !strings.Contains(err.Error(), `network "two"`) {
+		t.Errorf("error %v does not name the network", err)
+	}
+	if got := plugin.order("DEL"); got != "net1 eth0" {
+		t.Errorf("detached %s", got)
+	}
+	b.checkNothingLeft()
+}
+
+func TestAdditionalNetworkIsNotConfigured(t *testing.T) {
+	b, _ := fakeBed(t)
+	b.cfg.CNI.Additional = []string{"storage"}
+	m := b.start()
+	if _, err := m.RunPod(t.Context(), asking("a", "storage"), ""); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), `"storage"`) {
+		t.Errorf("%v", err)
+	}
+	mustRemove(t, m, mustRun(t, m, podConfig("b")).ID)
+	// It is found when it comes.
+	b.writeConf("50-storage.conflist", `{"cniVersion":"1.0.0","name":"storage","plugins":[{"type":"fake"}]}`)
+	eventually(t, "the network is loaded", func() bool {
+		id, err := m.RunPod(t.Context(), asking("a", "storage"), "")
+		if err != nil {
+			return false
+		}
+		mustRemove(t, m, id)
+		return true
+	})
+}
+
+func TestPodWithoutNetwork(t *testing.T) {
+	b, plugin := fakeBed(t)
+	b.cfg.CNI.BinDirs = append(b.cfg.CNI.BinDirs, realPlugins(t))
+	b.cfg.CNI.Additional = []string{"none"}
+	b.writeConf("05-none.conflist", `{"cniVersion":"1.0.0","name":"none","plugins":[{"type":"loopback"}]}`)
+	m := b.start()
+	c := podConfig("a")
+	c.Annotations = map[string]string{defaultNetworkAnnotation: "none"}
+	p := mustRun(t, m, c)
+	if len(p.IPs) != 0 || plugin.calls("ADD") != 0 {
+		t.Errorf("addresses %v, %d ADD", p.IPs, plugin.calls("ADD"))
+	}
+	inNetNS(t, p.Namespaces.Net, func() error {
+		dev, err := os.ReadFile("/proc/thread-self/net/dev")
+		if n := strings.Count(string(dev), ":"); n != 1 {
+			t.Errorf("interfaces in the pod:\n%s", dev)
+		}
+		return err
+	})
+	if got, err := os.ReadFile(p.Hosts); err != nil || string(got) != localHosts {
+		t.Errorf("hosts %q, %v", got, err)
+	}
+	mustRemove(t, m, p.ID)
+}
+
+func TestInterfacesAreValidated(t *testing.T) {
+	allowed := []string{"one", "two"}
+	tests := map[string]struct{ networks, want string }{
+		"names":            {"one,two", ""},
+		"the same twice":   {"one,one", ""},
+		"with interfaces":  {"one@a.1 , two@b_2", ""},
+		"objects":          {`[{"name":"one"},{"name":"two","mac":"0a:00:00:00:00:01","ips":["10.0.0.1","fd00::1/64"]}]`, ""},
+		"empty array":      {`[]`, ""},
+		"not allowed":      {"one,three", `"three" is not one of the networks`},
+		"empty":            {"", `"" is not one`},
+		"trailing comma":   {"one,", `"" is not one`},
+		"of a namespace":   {"kube-system/one", "not one"},
+		"eth0":             {"one@eth0", `"eth0"`},
+		"loopback":         {"one@lo", `"lo"`},
+		"path":             {"one@../x", `"../x"`},
+		"dots":             {"one@..", `".."`},
+		"long interface":   {"one@" + strings.Repeat("a", 16), "1 to 15"},
+		"interface twice":  {"one@x,two@x", `"x" twice`},
+		"generated name":   {"two@net2,one", `"net2" twice`},
+		"too many":         {strings.TrimSuffix(strings.Repeat("one,", 9), ","), "9 interfaces"},
+		"unknown member":   {`[{"name":"one","cni-args":{}}]`, "cni-args"},
+		"half an array":    {`[{"name":"one"}`, "array"},
+		"behind the array": {`[{"name":"one"}] x`, "behind"},
+		"multicast mac":    {`[{"name":"one","mac":"01:00:00:00:00:01"}]`, "mac"},
+		"long mac":         {`[{"name":"one","mac":"02:00:00:00:00:01:02:03"}]`, "mac"},
+		"address by name":  {`[{"name":"one","ips":["host"]}]`, "ips"},
+	}
+	for name, tt := range tests {
+		_, got, err := interfaces(asking("a", tt.networks), allowed)
+		switch {
+		case tt.want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case tt.want != "" && (!errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), networksAnnotation)):
+			t.Errorf("%s: got %v, %v; want an error with %s", name, got, err, tt.want)
+		}
+	}
+	host := hostPod("a")
+	host.Annotations = map[string]string{networksAnnotation: "one"}
+	if _, _, err := interfaces(host, allowed); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("with the host's network: %v", err)
+	}
+	other := podConfig("a")
+	other.Annotations = map[string]string{defaultNetworkAnnotation: "three"}
+	if _, _, err := interfaces(other, allowed); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), defaultNetworkAnnotation) {
+		t.Errorf("another default network: %v", err)
+	}
+}
+
+// TestCollectionSparesWhatIsThere looks at what plugins are told to keep.
+func TestCollectionSparesWhatIsThere(t *testing.T) {
+	b, plugin := manyBed(t)
+	m := b.start()
+	p, gone := mustRun(t, m, asking("a", "one")), mustRun(t, m, podConfig("b"))
+	if err := m.Stop(t.Context(), gone.ID); err != nil {
+		t.Fatal(err)
+	}
+	b.halt()
+	// A record that cannot be read costs its pod the view, not the network.
+	file := filepath.Join(b.cfg.RunDir, "pods", p.ID, recordFile)
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, content := range [][]byte{good, []byte("{")} {
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		before := plugin.calls("GC")
+		b.start()
+		eventually(t, "both networks of version 1.1.0 are collected", func() bool { return plugin.calls("GC") == before+2 })
+		b.halt()
+		var kept []struct{ ContainerID, IfName string }
+		if err := json.Unmarshal([]byte(plugin.stdin("GC", "cni.dev/valid-attachments")), &kept); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"eth0", "net1"} {
+			// The fake makes no interfaces, so that only eth0 can be known of a pod
+			// without a record.
+			if string(content) == "{" && name != "eth0" {
+				continue
+			}
+			if !slices.Contains(kept, struct{ ContainerID, IfName string }{p.ID, name}) {
+				t.Errorf("%s of the pod is not kept: %v", name, kept)
+			}
+		}
+		if strings.Contains(fmt.Sprint(kept), gone.ID) {
+			t.Errorf("a stopped pod is kept: %v", kept)
+		}
+	}
+	if err := os.WriteFile(file, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m = b.start()
+	mustRemove(t, m, p.ID, gone.ID)
+}
+
+// TestNoPodIsAttachedDuringACollection has a new pod wait for plugins that were
+// not told of it.
+func TestNoPodIsAttachedDuringACollection(t *testing.T) {
+	b, plugin := fakeBed(t)
+	release := plugin.hold("GC")
+	m := b.start()
+	eventually(t, "the collection runs", func() bool { return plugin.calls("GC") == 1 })
+	made := make(chan error, 1)
+	go func() { _, err := m.RunPod(t.Context(), podConfig("a"), ""); made <- err }()
+	eventually(t, "the pod waits", func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for _, s := range m.building {
+			if strings.Contains(s.String(), "CNI ADD") {
+				return true
+			}
+		}
+		return false
+	})
+	if plugin.calls("ADD") != 0 {
+		t.Error("a pod was attached while the plugin collects")
+	}
+	release()
+	if err := <-made; err != nil {
+		t.Fatal(err)
+	}
+	mustRemove(t, m, m.List()[0].ID)
+}
+
+func TestCheckAfterRestart(t *testing.T) {
+	b, plugin := manyBed(t)
+	m := b.start()
+	good, bad := mustRun(t, m, asking("good", "one")), mustRun(t, m, podConfig("bad"))
+	if n := plugin.calls("CHECK"); n != 0 {
+		t.Errorf("%d CHECK of pods just made", n)
+	}
+	if err := m.Stop(t.Context(), good.ID); err != nil {
+		t.Fatal(err)
+	}
+	b.halt()
+	plugin.fail("CHECK", 1)
+	m = b.start()
+	eventually(t, "the plugin's word is shown", func() bool {
+		p, err := m.Get(bad.ID)
+		return err == nil && p.Ready && strings.Contains(p.NetworkFault, "told to fail") && strings.Contains(p.NetworkFault, `"fake"`)
+	})
+	if n := plugin.calls("CHECK"); n != 1 {
+		t.Errorf("%d CHECK, also of a stopped pod", n)
+	}
+	b.halt()
+	m = b.start()
+	eventually(t, "the next daemon asks again", func() bool { return plugin.calls("CHECK") == 2 })
+	if p, err := m.Get(bad.ID); err != nil || p.NetworkFault != "" {
+		t.Errorf("%+v, %v", p, err)
+	}
+	mustRemove(t, m, good.ID, bad.ID)
+}
+
+func TestOldVersionsAreNotAskedWhatTheyDoNotKnow(t *testing.T) {
+	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0"} {
+		t.Run(version, func(t *testing.T) {
+			b, plugin := fakeBed(t)
+			b.writeConf("10-test.conflist", strings.Replace(fakeConf, "1.1.0", version, 1))
+			m := b.start()
+			p := mustRun(t, m, podConfig("a"))
+			b.halt()
+			m = b.start()
+			if version != "0.3.1" {
+				eventually(t, "CHECK", func() bool { return plugin.calls("CHECK") == 1 })
+			}
+			mustRemove(t, m, p.ID)
+			if got, err := m.Get(p.ID); err == nil {
+				t.Errorf("%+v", got)
+			}
+			if s, g := plugin.calls("STATUS"), plugin.calls("GC"); s+g != 0 || version == "0.3.1" && plugin.calls("CHECK") != 0 {
+				t.Errorf("%d STATUS, %d GC, %d CHECK", s, g, plugin.calls("CHECK"))
+			}
+		})
+	}
+}
+
+func TestHostPortOfAnotherPod(t *testing.T) {
+	b, plugin := fakeBed(t)
+	m := b.start()
+	web := func(name, ip string, protocol cri.Protocol) *cri.PodSandboxConfig {
+		c := podConfig(name)
+		c.PortMappings = []*cri.PortMapping{{Protocol: protocol, HostPort: 8080, ContainerPort: 80, HostIp: ip}}
+		return c
+	}
+	p := mustRun(t, m, web("a", "", cri.Protocol_TCP))
+	refused := func(m *Manager) {
+		t.Helper()
+		_, err := m.RunPod(t.Context(), web("b", "127.0.0.1", cri.Protocol_TCP), "")
+		if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "8080/tcp") || !strings.Contains(err.Error(), p.ID) {
+			t.Errorf("got %v", err)
+		}
+	}
+	refused(m)
+	udp := mustRun(t, m, web("udp", "", cri.Protocol_UDP))
+	b.halt()
+	m = b.start()
+	refused(m)
+	plugin.fail("DEL", 1)
+	if err := m.Stop(t.Context(), p.ID); err == nil {
+		t.Fatal("no error")
+	}
+	refused(m) // as long as the plugins may still have the mapping
+	eventually(t, "the port is free", func() bool {
+		_, err := m.RunPod(t.Context(), web("b", "127.0.0.1", cri.Protocol_TCP), "")
+		return err == nil
+	})
+	plugin.fail("ADD", 1)
+	for range 2 { // one that could not be made holds nothing
+		_, _ = m.RunPod(t.Context(), web("c", "10.0.0.1", cri.Protocol_TCP), "")
+	}
+	if n := len(m.List()); n != 4 {
+		t.Errorf("%d pods", n)
+	}
+	for _, left := range m.List() {
+		mustRemove(t, m, left.ID)
+	}
+	_ = udp
+}
+
+func TestOverlap(t *testing.T) {
+	tests := []struct {
+		a, b string
+		want bool
+	}{
+		{"", "", true},
+		{"", "10.0.0.1", true},
+		{"", "fd00::1", true},
+		{"0.0.0.0", "10.0.0.1", true},
+		{"0.0.0.0", "fd00::1", false},
+		{"::", "10.0.0.1", false},
+		{"::", "fd00::1", true},
+		{"10.0.0.1", "10.0.0.1", true},
+		{"10.0.0.1", "10.0.0.2", false},
+		{"10.0.0.1", "::ffff:10.0.0.1", true},
+		{"fd00::1", "fd00:0::1", true},
+	}
+	for _, tt := range tests {
+		a, b := network.PortMapping{HostPort: 1, Protocol: "tcp", HostIP: tt.a}, network.PortMapping{HostPort: 1, Protocol: "tcp", HostIP: tt.b}
+		if overlap(a, b) != tt.want || overlap(b, a) != tt.want {
+			t.Errorf("%q and %q: want %t", tt.a, tt.b, tt.want)
+		}
+		if b.Protocol = "udp"; overlap(a, b) {
+			t.Errorf("%q and %q of another protocol", tt.a, tt.b)
+		}
+	}
+}
