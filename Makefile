@@ -22,7 +22,7 @@ SUBMODULES := test/harness test/images test/critest test/system
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  FOCUS=regexp narrows critest, PROCS=n says how many of its specs run at a time, DEMO_IMAGE=reference is shown by the demo."
+	@echo "  VARIANT=name and FOCUS=regexp narrow critest, PROCS=n says how many of its specs run at a time, DEMO_IMAGE=reference is shown by the demo."
 
 .PHONY: build
 build: ## Build bin/criserver and bin/conmon
@@ -76,9 +76,9 @@ system: deps tools build ## Run the black-box suite: recovery, scale, several da
 	cd test/system && $(GO) test -count=1 -timeout 20m -v .
 
 .PHONY: critest
-critest: deps tools build images ## Run the CRI validation suite against the daemon (as root)
+critest: deps tools build images ## Run the CRI validation suite against the daemon, in all variants (as root)
 	cd test/critest && $(GO) test -count=1 -timeout 30m -v . \
-		-args -procs $(PROCS) $(if $(FOCUS),-focus '$(FOCUS)')
+		-args -procs $(PROCS) $(if $(VARIANT),-variant '$(VARIANT)') $(if $(FOCUS),-focus '$(FOCUS)')
 
 .PHONY: vet
 vet: ## go vet, every module
@@ -96,6 +96,10 @@ test: vet root-test ## Everything: packages, tools, build, vet, all tests, CRI v
 	cd test/images && $(GO) test ./...
 	$(MAKE) --no-print-directory system
 	$(MAKE) --no-print-directory critest
+
+.PHONY: test-full
+test-full: test ## The same, and what takes long: CRI validation again and again, crowded (as root)
+	cd test/critest && $(GO) test -count=1 -timeout 30m -v -run TestCRI . -args -long
 
 .PHONY: demo
 demo: deps tools build images ## Pull, run, look at, kill and find again a container; about a minute (as root)

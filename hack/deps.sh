@@ -7,6 +7,7 @@ packages=(
   iproute2 nftables iptables                # what CNI plugins call, what the tests look at
   procps util-linux curl jq ca-certificates # what the tests and the demo call
   busybox-static                            # what runs in the containers of tests that need no image
+  crun runsc                                # OCI runtimes beside runc, which is built
 )
 
 missing=()

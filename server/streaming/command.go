@@ -9,6 +9,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 	utilexec "k8s.io/utils/exec"
 
 	"github.com/criserver/criserver/container"
@@ -37,7 +38,17 @@ func session[R any](s *Server, w http.ResponseWriter, r *http.Request, serve fun
 	if c := connOf(r.Context()); c != nil {
 		defer c.finish()
 	}
+	// The pattern, as the address holds the token.
+	logrus.WithContext(r.Context()).WithFields(logrus.Fields{"endpoint": r.Pattern, "transport": transport(r)}).Debug("stream opened")
 	serve(wanted)
+}
+
+// transport is what carries the streams, for the log.
+func transport(r *http.Request) string {
+	if wsstream.IsWebSocketRequest(r) {
+		return "websocket"
+	}
+	return "spdy"
 }
 
 func (s *Server) exec(w http.ResponseWriter, r *http.Request) {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,11 +23,17 @@ import (
 	"github.com/criserver/criserver/test/images"
 )
 
-var options Options
+var (
+	options  Options
+	variant  string
+	longRuns bool
+)
 
 func TestMain(m *testing.M) {
 	framework.RegisterFlags()
-	flag.StringVar(&options.Focus, "focus", "", "run only the specs that match this regular expression")
+	flag.StringVar(&variant, "variant", "", "run only this variant; else, all of them")
+	flag.BoolVar(&longRuns, "long", false, "run the long variants instead: more at a time, and again")
+	flag.StringVar(&options.Focus, "focus", "", "run only the specs that match this regular expression, in the default variant if no other is named")
 	flag.IntVar(&options.Procs, "procs", 1, "how many specs run at a time")
 	flag.StringVar(&options.Daemon, "daemon", "", "shell command that starts another runtime in place of criserver")
 	flag.BoolVar(&options.List, "list", false, "print the specs and run none of them")
@@ -39,10 +47,8 @@ func TestMain(m *testing.M) {
 	options.Bin = filepath.Join(top, "bin")
 	options.Images = filepath.Join(top, ".cache", "images")
 	options.Skips = filepath.Join(top, "test", "critest", "skips.txt")
-	options.ReportDir = filepath.Join(top, "test", "critest", "report")
-
 	if harness.Stage() == "inside" && os.Getenv(endpointVariable) == "" {
-		if err := Run(context.Background(), options); err != nil {
+		if err := inside(top); err != nil {
 			fmt.Fprintln(os.Stderr, "critest:", err)
 			os.Exit(1)
 		}
@@ -51,7 +57,27 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestCRI is the whole run, and in its third stage the suite.
+// list is which variants there are in this run.
+func list() []Variant {
+	if longRuns {
+		return LongVariants
+	}
+	return Variants
+}
+
+// inside is the second stage, of one variant.
+func inside(top string) (err error) {
+	if options.Variant, err = find(list(), variant); err != nil {
+		return err
+	}
+	if options.Variant.Procs > 0 {
+		options.Procs = options.Variant.Procs
+	}
+	options.ReportDir = filepath.Join(top, "test", "critest", "report", variant)
+	return Run(context.Background(), options)
+}
+
+// TestCRI is all runs, and in its third stage the suite.
 func TestCRI(t *testing.T) {
 	if os.Getenv(endpointVariable) != "" || options.List {
 		runSpecs(t)
@@ -60,16 +86,41 @@ func TestCRI(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("a container runtime needs root")
 	}
-	for _, binary := range []string{"criserver", "conmon", "runc", "cni/bridge", "ginkgo"} {
-		if _, err := os.Stat(filepath.Join(options.Bin, binary)); err != nil && options.Daemon == "" {
-			t.Fatalf("%v: run make build tools first", err)
-		}
-	}
 	if err := images.Build(t.Context(), options.Images, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := harness.Isolated(os.Args[1:]...); err != nil {
-		t.Fatalf("critest: %v", err)
+	if variant == "" && options.Focus != "" {
+		variant = "default"
+	}
+	if variant != "" {
+		v, err := find(list(), variant)
+		if err != nil {
+			t.Fatal(err)
+		}
+		runVariant(t, v)
+		return
+	}
+	for _, v := range list() {
+		t.Run(v.Name, func(t *testing.T) { runVariant(t, v) })
+	}
+}
+
+// runVariant runs one variant as often as it says.
+func runVariant(t *testing.T, v Variant) {
+	for _, binary := range append([]string{"criserver", "conmon", "runc", "cni/bridge", "ginkgo"}, v.Binaries...) {
+		_, err := os.Stat(filepath.Join(options.Bin, binary))
+		if slices.Contains(v.Binaries, binary) {
+			_, err = exec.LookPath(binary)
+		}
+		if err != nil && options.Daemon == "" {
+			t.Fatalf("%v: run make deps tools build first", err)
+		}
+	}
+	for i := range max(v.Repeat, 1) {
+		fmt.Printf("\n=== critest, variant %s, run %d of %d: %s\n", v.Name, i+1, max(v.Repeat, 1), v.About)
+		if err := harness.Isolated(append(os.Args[1:], "-variant="+v.Name)...); err != nil {
+			t.Fatalf("critest, variant %s, run %d: %v", v.Name, i+1, err)
+		}
 	}
 }
 

@@ -2,9 +2,11 @@ package critest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -15,19 +17,27 @@ import (
 // suiteName stands before the text of a spec where ginkgo matches patterns.
 const suiteName = "CRI validation"
 
+// Expectation is which specs of the suite must pass: all but those that the skips name.
+type Expectation struct {
+	Skips []Skip
+	Focus *regexp.Regexp // others are left out; nil for none
+}
+
 // Result is what a run of the suite came to.
 type Result struct {
 	Specs                   []string // what patterns are matched with: the full text of every spec, run or not
 	Passed, Failed, Skipped int
+	Unexpected              int // skipped without being named, or passed though named
 
+	want   Expectation
 	groups map[string]*counts
-	notes  []string // what failed, and what the suite itself passed over
+	notes  []string // what failed, and what was skipped
 }
 
 type counts struct{ passed, failed, skipped int }
 
 // ReadResult reads ginkgo's JSON report.
-func ReadResult(path string, skips []Skip) (*Result, error) {
+func ReadResult(path string, want Expectation) (*Result, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -36,44 +46,70 @@ func ReadResult(path string, skips []Skip) (*Result, error) {
 	if err := json.Unmarshal(raw, &reports); err != nil {
 		return nil, fmt.Errorf("read suite report: %w", err)
 	}
-	r := &Result{groups: map[string]*counts{}}
+	r := &Result{want: want, groups: map[string]*counts{}}
 	for _, report := range reports {
 		for _, spec := range report.SpecReports {
-			r.add(spec, skips)
+			r.add(spec)
 		}
 	}
 	return r, nil
 }
 
-func (r *Result) add(spec types.SpecReport, skips []Skip) {
+func (r *Result) add(spec types.SpecReport) {
 	if !spec.LeafNodeType.Is(types.NodeTypeIt) {
 		if spec.Failed() {
 			r.Failed++
-			r.notes = append(r.notes, fmt.Sprintf("FAIL  %s: %s", spec.LeafNodeType, oneLine(spec.FailureMessage())))
+			r.note("FAIL", spec.LeafNodeType.String(), oneLine(spec.FailureMessage()))
 		}
 		return
 	}
 	text := spec.FullText()
 	r.Specs = append(r.Specs, suiteName+" "+text)
+	if r.outOfFocus(text) && spec.State.Is(types.SpecStateSkipped) {
+		return
+	}
 	c := r.group(spec)
 	switch {
 	case spec.State.Is(types.SpecStatePassed):
 		r.Passed++
 		c.passed++
+		if s := lookup(r.want.Skips, suiteName+" "+text, self); s != nil {
+			r.Unexpected++
+			r.note("PASS", text, "is in the skip file: "+s.Reason)
+		}
 	case spec.State.Is(types.SpecStateSkipped | types.SpecStatePending):
 		r.Skipped++
 		c.skipped++
-		// A reason in the report is the suite's own; else a line of the skip file or the focus kept the spec from running.
-		if m := spec.FailureMessage(); m != "" {
-			r.notes = append(r.notes, fmt.Sprintf("skip  %s: the suite says %q", text, oneLine(m)))
-		} else if reason := reasonFor(skips, suiteName+" "+text); reason != "" {
-			r.notes = append(r.notes, fmt.Sprintf("skip  %s: %s", text, reason))
-		}
+		r.skipped(text, spec)
 	default:
 		r.Failed++
 		c.failed++
-		r.notes = append(r.notes, fmt.Sprintf("FAIL  %s: %s", text, oneLine(spec.FailureMessage())))
+		r.note("FAIL", text, oneLine(spec.FailureMessage()))
 	}
+}
+
+func (r *Result) outOfFocus(text string) bool {
+	return r.want.Focus != nil && !r.want.Focus.MatchString(suiteName+" "+text)
+}
+
+// skipped judges a spec that was not run. One that the suite itself passed over has its reason in the report.
+func (r *Result) skipped(text string, spec types.SpecReport) {
+	kinds := []string{omit}
+	why := oneLine(spec.FailureMessage())
+	if why != "" {
+		kinds = []string{self, host}
+		why = fmt.Sprintf("; the suite says %q", why)
+	}
+	if s := lookup(r.want.Skips, suiteName+" "+text, kinds...); s != nil {
+		r.note("skip", text, s.Reason+why)
+		return
+	}
+	r.Unexpected++
+	r.note("SKIP", text, "is not in the skip file"+why)
+}
+
+func (r *Result) note(what, spec, why string) {
+	r.notes = append(r.notes, fmt.Sprintf("%s  %s: %s", what, spec, why))
 }
 
 func (r *Result) group(spec types.SpecReport) *counts {
@@ -88,8 +124,26 @@ func (r *Result) group(spec types.SpecReport) *counts {
 	return r.groups[name]
 }
 
+// Err is nil when what should pass did, and only what may be skipped was.
+func (r *Result) Err() error {
+	var errs []error
+	if r.Failed > 0 {
+		errs = append(errs, fmt.Errorf("%d specs failed", r.Failed))
+	}
+	if r.Unexpected > 0 {
+		errs = append(errs, fmt.Errorf("%d specs were skipped, or passed, against what the skip file says", r.Unexpected))
+	}
+	if r.Passed == 0 {
+		errs = append(errs, errors.New("no spec passed"))
+	}
+	if list := unused(r.want.Skips, r.Specs); len(list) > 0 {
+		errs = append(errs, fmt.Errorf("skips that match no spec: %s", strings.Join(list, ", ")))
+	}
+	return errors.Join(errs...)
+}
+
 // Print writes the table of groups, then what failed or was skipped, then the sums.
-func (r *Result) Print(w io.Writer) {
+func (r *Result) Print(w io.Writer, variant string) {
 	names := make([]string, 0, len(r.groups))
 	for name := range r.groups {
 		names = append(names, name)
@@ -109,7 +163,7 @@ func (r *Result) Print(w io.Writer) {
 		fmt.Fprintf(tw, "%s\t%d\t%d\t%d\n", name, c.passed, c.failed, c.skipped)
 	}
 	_ = tw.Flush()
-	fmt.Fprintf(w, "\n%d passed, %d failed, %d skipped\n", r.Passed, r.Failed, r.Skipped)
+	fmt.Fprintf(w, "\nvariant %s: %d passed, %d failed, %d skipped, %d of them unexpected\n", variant, r.Passed, r.Failed, r.Skipped, r.Unexpected)
 }
 
 func oneLine(s string) string {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -18,20 +19,22 @@ import (
 	"github.com/criserver/criserver/test/images"
 )
 
-// What the third stage, and only that, is told: where the daemon listens, and where the test images are.
+// What the third stage, and only that, is told: where the daemon listens, where the test images are.
 const (
 	endpointVariable = "CRITEST_ENDPOINT"
 	imagesVariable   = "CRITEST_IMAGES"
+	flagsVariable    = "CRITEST_FLAGS" // and which flags it must have
 )
 
 // Options are the flags of a run.
 type Options struct {
-	Focus     string // regular expression; only specs that match are run
+	Variant   Variant
+	Focus     string // regular expression in place of the variant's own
 	Skips     string // path of the skip file
 	Procs     int    // how many specs run at a time
 	Bin       string // directory of the binaries
 	Images    string // directory of the test images
-	ReportDir string // gets critest.junit.xml, critest.json and daemon.log
+	ReportDir string // gets the variant's critest.junit.xml, critest.json and daemon.log
 	Daemon    string // shell command that starts another runtime in place of criserver
 	List      bool   // print the specs, run nothing
 }
@@ -44,6 +47,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	dir, err := os.MkdirTemp("", "critest")
 	if err != nil {
 		return err
+	}
+	if o.Variant.Machine != nil {
+		if err := o.Variant.Machine(); err != nil {
+			return err
+		}
 	}
 	d := &harness.Daemon{Bin: o.Bin, Dir: dir, Command: o.Daemon, CgroupParent: "/" + filepath.Base(dir)}
 	if err := errors.Join(harness.Settle(), harness.Tmpfs(filepath.Join(dir, "run"))); err != nil {
@@ -60,15 +68,19 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	d.Registries = images.RegistriesConf(addr)
 	d.Network = d.Bridge("critest0", "10.211.0.0/16")
+	var flags []string
+	if o.Variant.Setup != nil {
+		flags = o.Variant.Setup(d)
+	}
 	defer keepLog(d, o.ReportDir)
 	if err := d.Start(ctx); err != nil {
 		return err
 	}
-	return underTest(ctx, o, d)
+	return underTest(ctx, o, d, flags)
 }
 
 // underTest is the run from the moment the daemon serves until it is stopped.
-func underTest(ctx context.Context, o Options, d *harness.Daemon) error {
+func underTest(ctx context.Context, o Options, d *harness.Daemon, flags []string) error {
 	c, err := connect(ctx, d.Socket())
 	if err != nil {
 		return err
@@ -81,7 +93,19 @@ func underTest(ctx context.Context, o Options, d *harness.Daemon) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(suite(o, d), leaks(ctx, d, c, before), d.Stop())
+	return errors.Join(suite(o, d, flags), leaks(ctx, d, c, before), d.Stop(), checkLog(o, d))
+}
+
+// checkLog is the variant's own look at the daemon's log. A run of chosen specs says nothing of what all of them would have left there.
+func checkLog(o Options, d *harness.Daemon) error {
+	if o.Variant.Check == nil || o.Focus != "" || o.Daemon != "" {
+		return nil
+	}
+	log, err := os.ReadFile(d.LogPath())
+	if err != nil {
+		return err
+	}
+	return o.Variant.Check(string(log))
 }
 
 func serve(dir string) (addr string, err error) {
@@ -98,45 +122,50 @@ func serve(dir string) (addr string, err error) {
 }
 
 // suite is the third stage, and what came of it.
-func suite(o Options, d *harness.Daemon) error {
-	skips, err := ReadSkips(o.Skips)
+func suite(o Options, d *harness.Daemon, flags []string) error {
+	want, err := o.expectation()
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(o.ReportDir, 0o755); err != nil {
-		return err
+	tmp := filepath.Join(d.Dir, "tmp")
+	for _, dir := range []string{o.ReportDir, tmp} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
 	}
 	report := filepath.Join(o.ReportDir, "critest.json")
 	if err := os.Remove(report); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	tmp := filepath.Join(d.Dir, "tmp")
-	if err := os.MkdirAll(tmp, 0o755); err != nil {
-		return err
-	}
 	start := time.Now()
-	ran := runGinkgo(o, skips, endpointVariable+"=unix://"+d.Socket(), imagesVariable+"="+o.Images, "TMPDIR="+tmp)
+	ran := runGinkgo(o, want, flags,
+		endpointVariable+"=unix://"+d.Socket(), imagesVariable+"="+o.Images, flagsVariable+"="+strings.Join(flags, " "), "TMPDIR="+tmp)
 
-	result, err := ReadResult(report, skips)
+	result, err := ReadResult(report, want)
 	if err != nil {
 		return errors.Join(ran, err)
 	}
-	if unused := Unused(skips, result.Specs); len(unused) > 0 {
-		err = fmt.Errorf("skips that match no spec: %s", strings.Join(unused, ", "))
-	}
 	fmt.Printf("\ncritest took %s\n", time.Since(start).Round(time.Second))
-	result.Print(os.Stdout)
-	switch {
-	case result.Failed > 0:
-		return errors.Join(fmt.Errorf("%d specs failed", result.Failed), err)
-	case result.Passed == 0:
-		return errors.Join(errors.New("no spec passed"), ran, err)
+	result.Print(os.Stdout, o.Variant.Name)
+	return errors.Join(ran, result.Err())
+}
+
+func (o Options) expectation() (e Expectation, err error) {
+	if e.Skips, err = ReadSkips(o.Skips, o.Variant.Name); err != nil {
+		return e, err
 	}
-	return errors.Join(ran, err)
+	focus := o.Variant.Focus
+	if o.Focus != "" {
+		focus = o.Focus
+	}
+	if focus != "" {
+		e.Focus, err = regexp.Compile(focus)
+	}
+	return e, err
 }
 
 // runGinkgo starts the suite: straight when one spec runs at a time, through ginkgo's own command when several do.
-func runGinkgo(o Options, skips []Skip, env ...string) error {
+func runGinkgo(o Options, want Expectation, own []string, env ...string) error {
 	flags := map[string][]string{
 		"junit-report":  {filepath.Join(o.ReportDir, "critest.junit.xml")},
 		"json-report":   {filepath.Join(o.ReportDir, "critest.json")},
@@ -146,21 +175,27 @@ func runGinkgo(o Options, skips []Skip, env ...string) error {
 		"silence-skips": {"true"},
 		"no-color":      {"true"},
 	}
-	if o.Focus != "" {
-		flags["focus"] = []string{o.Focus}
+	if want.Focus != nil {
+		flags["focus"] = []string{want.Focus.String()}
 	}
-	for _, s := range skips {
-		flags["skip"] = append(flags["skip"], s.Pattern.String())
+	for _, s := range want.Skips {
+		if s.Kind == omit {
+			flags["skip"] = append(flags["skip"], s.Pattern.String())
+		}
+	}
+	for i, f := range own {
+		own[i] = "-" + f
 	}
 	if o.Procs <= 1 {
-		return harness.Again("suite", nil, env, arguments("-ginkgo.", flags)...)
+		return harness.Again("suite", nil, env, append(arguments("-ginkgo.", flags), own...)...)
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	// It was built beforehand: from in here no module could be fetched.
-	args := append(arguments("-", flags), fmt.Sprintf("-procs=%d", o.Procs), self)
+	args := append(arguments("-", flags), fmt.Sprintf("-procs=%d", o.Procs), self, "--")
+	args = append(args, own...)
 	cmd := exec.Command(filepath.Join(o.Bin, "ginkgo"), args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr

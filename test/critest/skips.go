@@ -5,17 +5,27 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 )
 
-// Skip is one line of the skip file: the specs that it names, and why they are not run.
+// Skip is one line of the skip file: the specs that it names, how they come to be skipped, and why.
 type Skip struct {
+	Kind    string
 	Pattern *regexp.Regexp
 	Reason  string
 }
 
-// ReadSkips reads a skip file: a regular expression, two or more spaces, a reason. Empty lines and lines that begin with # are comments.
-func ReadSkips(path string) ([]Skip, error) {
+// Kinds of skips.
+const (
+	omit = "omit" // the spec is not run
+	self = "self" // the suite leaves it out by itself, and would not if the daemon could do it
+	host = "host" // the suite leaves it out by itself where the machine lacks something
+)
+
+// ReadSkips reads those lines of a skip file that are for a variant: kind, regular expression and reason, with two or more spaces between
+// them, below [all] or below the variant's name in brackets. Empty lines and lines that begin with # are comments.
+func ReadSkips(path, variant string) ([]Skip, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -23,47 +33,65 @@ func ReadSkips(path string) ([]Skip, error) {
 	defer f.Close()
 
 	var skips []Skip
+	section := ""
 	lines := bufio.NewScanner(f)
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(lines.Text())
-		if line == "" || strings.HasPrefix(line, "#") {
+		switch {
+		case line == "" || strings.HasPrefix(line, "#"):
+			continue
+		case strings.HasPrefix(line, "[") && strings.HasSuffix(line, "]"):
+			section = strings.Trim(line, "[]")
 			continue
 		}
-		pattern, reason, _ := strings.Cut(line, "  ")
-		reason = strings.TrimSpace(reason)
-		if reason == "" {
-			return nil, fmt.Errorf("%s:%d: a skip needs a reason, two spaces after its pattern", path, n)
+		s, err := parseSkip(line)
+		if err == nil && section == "" {
+			err = fmt.Errorf("a skip stands below [all] or the name of a variant in brackets")
 		}
-		re, err := regexp.Compile(pattern)
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", path, n, err)
 		}
-		skips = append(skips, Skip{re, reason})
+		if section == "all" || section == variant {
+			skips = append(skips, s)
+		}
 	}
 	return skips, lines.Err()
 }
 
-// Unused returns the patterns that match none of the specs: what they named has gone, and so should they.
-func Unused(skips []Skip, specs []string) []string {
-	var unused []string
-	for _, s := range skips {
-		used := false
-		for _, text := range specs {
-			used = used || s.Pattern.MatchString(text)
-		}
-		if !used {
-			unused = append(unused, s.Pattern.String())
-		}
+func parseSkip(line string) (Skip, error) {
+	kind, rest, _ := strings.Cut(line, "  ")
+	if !slices.Contains([]string{omit, self, host}, kind) {
+		return Skip{}, fmt.Errorf("a skip begins with %s, %s or %s and two spaces", omit, self, host)
 	}
-	return unused
+	pattern, reason, _ := strings.Cut(strings.TrimSpace(rest), "  ")
+	reason = strings.TrimSpace(reason)
+	if reason == "" {
+		return Skip{}, fmt.Errorf("a skip needs a reason, two spaces after its pattern")
+	}
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return Skip{}, err
+	}
+	return Skip{kind, re, reason}, nil
 }
 
-// reasonFor returns why a spec is skipped, or "" when no line names it.
-func reasonFor(skips []Skip, spec string) string {
+// unused returns the patterns that match none of the specs: what they named has gone, and so should they.
+func unused(skips []Skip, specs []string) []string {
+	var list []string
 	for _, s := range skips {
-		if s.Pattern.MatchString(spec) {
-			return s.Reason
+		if !slices.ContainsFunc(specs, s.Pattern.MatchString) {
+			list = append(list, s.Pattern.String())
 		}
 	}
-	return ""
+	return list
+}
+
+// lookup returns the line of one of the kinds that names a spec, or nil.
+func lookup(skips []Skip, spec string, kinds ...string) *Skip {
+	for i := range skips {
+		if slices.Contains(kinds, skips[i].Kind) && skips[i].Pattern.MatchString(spec) {
+			return &skips[i]
+		}
+	}
+	return nil
 }

@@ -1,11 +1,15 @@
 package critest
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/onsi/ginkgo/v2/types"
 )
 
 func TestReadSkips(t *testing.T) {
@@ -14,9 +18,12 @@ func TestReadSkips(t *testing.T) {
 		want                   int
 	}{
 		{name: "comments and blanks", content: "# why\n\n", want: 0},
-		{name: "one", content: "Streaming .* attach  not there yet\n", want: 1},
-		{name: "no reason", content: "Streaming\n", wantErr: "needs a reason"},
-		{name: "not a pattern", content: "Stream(  reason\n", wantErr: "missing closing"},
+		{name: "for all", content: "[all]\nomit  Streaming .* attach  not there yet\n", want: 1},
+		{name: "for this one", content: "[v]\nself  a  r\n[w]\nself  b  r\nself  c  r\n", want: 1},
+		{name: "no section", content: "omit  Streaming  reason\n", wantErr: "below [all]"},
+		{name: "no kind", content: "[all]\nStreaming  reason\n", wantErr: "begins with"},
+		{name: "no reason", content: "[all]\nhost  Streaming\n", wantErr: "needs a reason"},
+		{name: "not a pattern", content: "[all]\nomit  Stream(  reason\n", wantErr: "missing closing"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -24,7 +31,7 @@ func TestReadSkips(t *testing.T) {
 			if err := os.WriteFile(path, []byte(tt.content), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			got, err := ReadSkips(path)
+			got, err := ReadSkips(path, "v")
 			if (err != nil) != (tt.wantErr != "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) {
 				t.Fatalf("error is %v, want %q", err, tt.wantErr)
 			}
@@ -36,16 +43,74 @@ func TestReadSkips(t *testing.T) {
 }
 
 func TestUnused(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "skips.txt")
-	if err := os.WriteFile(path, []byte("^one$  r\ntwo  r\nthree  r\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	skips, err := ReadSkips(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := Unused(skips, []string{"one more", "spec two"})
-	if want := []string{"^one$", "three"}; !reflect.DeepEqual(got, want) {
+	skips := []Skip{{omit, regexp.MustCompile("^one$"), "r"}, {self, regexp.MustCompile("two"), "r"}, {host, regexp.MustCompile("three"), "r"}}
+	if got, want := unused(skips, []string{"one more", "spec two"}), []string{"^one$", "three"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("unused are %q, want %q", got, want)
+	}
+}
+
+// What the skip file does not name may not be skipped, and what it names as missing may not pass.
+func TestResultAgainstSkips(t *testing.T) {
+	spec := func(text string, state types.SpecState, message string) types.SpecReport {
+		r := types.SpecReport{LeafNodeType: types.NodeTypeIt, LeafNodeText: text, State: state}
+		r.Failure.Message = message
+		return r
+	}
+	passed, skipped := types.SpecStatePassed, types.SpecStateSkipped
+	skips := []Skip{{omit, regexp.MustCompile("omitted"), "r"}, {self, regexp.MustCompile("unable"), "r"}, {host, regexp.MustCompile("lacking"), "r"}}
+	for name, tc := range map[string]struct {
+		spec  types.SpecReport
+		focus string
+		want  string
+	}{
+		"passes":                     {spec: spec("fine", passed, "")},
+		"fails":                      {spec: spec("fine", types.SpecStateFailed, "why"), want: "1 specs failed"},
+		"panics":                     {spec: spec("fine", types.SpecStatePanicked, "why"), want: "1 specs failed"},
+		"left out as said":           {spec: spec("omitted", skipped, "")},
+		"left out by the suite":      {spec: spec("unable", skipped, "cannot")},
+		"left out for the host":      {spec: spec("lacking", skipped, "has none")},
+		"host has it":                {spec: spec("lacking", passed, "")},
+		"can do it by now":           {spec: spec("unable", passed, ""), want: "against what the skip file says"},
+		"skipped without a line":     {spec: spec("fine", skipped, "cannot"), want: "against what the skip file says"},
+		"never reached":              {spec: spec("fine", skipped, ""), want: "against what the skip file says"},
+		"never reached though named": {spec: spec("unable", skipped, ""), want: "against what the skip file says"},
+		"pending":                    {spec: spec("fine", types.SpecStatePending, ""), want: "against what the skip file says"},
+		"out of focus":               {spec: spec("fine", skipped, ""), focus: "other"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "report.json")
+			all := []types.SpecReport{tc.spec, spec("other one that passes", passed, ""), spec("omitted", skipped, ""), spec("lacking", passed, ""), spec("unable", skipped, "cannot")}
+			b, err := json.Marshal([]types.Report{{SpecReports: all}})
+			if err == nil {
+				err = os.WriteFile(path, b, 0o644)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := Expectation{Skips: skips}
+			if tc.focus != "" {
+				want.Focus = regexp.MustCompile(tc.focus)
+			}
+			r, err := ReadResult(path, want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Err(); (err != nil) != (tc.want != "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+// The log of a run whose flags were lost must not pass for one over WebSocket.
+func TestOnlyWebSockets(t *testing.T) {
+	line := func(kind, transport string) string {
+		return `time="x" level=debug msg="stream opened" endpoint="GET /` + kind + `/{token}" transport=` + transport + "\n"
+	}
+	all := line("exec", "websocket") + line("attach", "websocket") + line("portforward", "websocket")
+	for log, ok := range map[string]bool{all: true, "": false, all + line("exec", "spdy"): false, line("exec", "websocket"): false} {
+		if err := onlyWebSockets(log); (err == nil) != ok {
+			t.Errorf("%q: %v", log, err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ type Daemon struct {
 	CgroupParent string
 	Network      string // content of the CNI conflist; "" for none
 	Config       string // further lines of the configuration
+	Runtime      string // default handler; "" for runc
 	Command      string // run by the shell in place of criserver, when set; it finds its paths in $HARNESS_DIR and $HARNESS_SOCKET
 
 	cmd  *exec.Cmd
@@ -52,7 +54,7 @@ socket = %q
 log_level = "debug"
 cgroup_driver = "cgroupfs"
 cgroup_parent = %q
-default_runtime = "runc"
+default_runtime = %q
 %s
 [cni]
 conf_dirs = [%q]
@@ -69,7 +71,7 @@ path = %q
 [runtimes.runc]
 path = %q
 `,
-		d.path("root"), d.path("run"), d.Socket(), d.CgroupParent, d.Config,
+		d.path("root"), d.path("run"), d.Socket(), d.CgroupParent, cmp.Or(d.Runtime, "runc"), d.Config,
 		d.path("cni"), filepath.Join(d.Bin, "cni"),
 		d.path("registries.conf"), d.path("registries.conf.d"), d.path("policy.json"),
 		filepath.Join(d.Bin, "conmon"), filepath.Join(d.Bin, "runc"))
