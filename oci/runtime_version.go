@@ -1,12 +1,8 @@
 package oci
 
 import (
-	"context"
-	"fmt"
 	"regexp"
 	"strconv"
-
-	"github.com/sirupsen/logrus"
 )
 
 // release is a version within one minor line; rc is 0 for a final one.
@@ -37,8 +33,11 @@ func KnownFlaw(line string) string {
 	major, minor, rel := number(2), number(3), release{number(4), number(5)}
 	switch m[1] {
 	case "runc":
+		if major == 0 || major == 1 && (minor == 0 || minor == 1 && rel.before(release{patch: 12})) {
+			return "runc before 1.1.12 lets a container reach the host's file system by its working directory (CVE-2024-21626), and more"
+		}
 		safe, known := safeRunc[minor]
-		if major == 0 || major == 1 && minor <= lastSafeMinor && (!known || rel.before(safe)) {
+		if major == 1 && minor <= lastSafeMinor && (!known || rel.before(safe)) {
 			return "runc before 1.2.8, 1.3.3 and 1.4.0-rc.3 lets a container write to the host's /proc (CVE-2025-31133, CVE-2025-52565, CVE-2025-52881)"
 		}
 	case "crun":
@@ -47,16 +46,4 @@ func KnownFlaw(line string) string {
 		}
 	}
 	return ""
-}
-
-// WarnVersion logs when the runtime is a version with known flaws.
-func (r *Runtime) WarnVersion(ctx context.Context) error {
-	line, err := r.Version(ctx)
-	if err != nil {
-		return fmt.Errorf("version of runtime %q: %w", r.Name, err)
-	}
-	if flaw := KnownFlaw(line); flaw != "" {
-		logrus.WithContext(ctx).WithFields(logrus.Fields{"runtime": r.Name, "version": line}).Warn(flaw)
-	}
-	return nil
 }

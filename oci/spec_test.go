@@ -387,18 +387,6 @@ func BenchmarkBuildAndEncode(b *testing.B) {
 	}
 }
 
-func TestKnownFlaw(t *testing.T) {
-	for line, flawed := range map[string]bool{
-		"runc version 1.1.15": true, "runc version 1.2.7": true, "runc version 1.2.8": false, "runc version 1.3.2": true, "runc version 1.3.3": false,
-		"runc version 1.4.0-rc.2": true, "runc version 1.4.0-rc.3": false, "runc version 1.4.0": false, "runc version 1.5.2": false, "runc version 1.0.0-rc10": true,
-		"runc version 2.0.0": false, "crun version 1.4.3": true, "crun version 1.8.1": false, "crun version 0.21": true, "runsc version x": false,
-	} {
-		if got := KnownFlaw(line) != ""; got != flawed {
-			t.Errorf("%s: %v", line, got)
-		}
-	}
-}
-
 func TestDefaultProfileLeavesOutWhatTheKernelLacks(t *testing.T) {
 	for _, x32 := range []bool{false, true} {
 		var p *specs.LinuxSeccomp

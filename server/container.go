@@ -27,6 +27,9 @@ func (s *Server) CreateContainer(ctx context.Context, req *cri.CreateContainerRe
 	case req.GetSandboxConfig() == nil:
 		return nil, missing("sandbox_config")
 	}
+	if err := s.checkHandler("config.image", req.GetConfig().GetImage()); err != nil {
+		return nil, err
+	}
 	id, err := s.cfg.Containers.Create(ctx, req.GetPodSandboxId(), req.GetConfig(), req.GetSandboxConfig())
 	if err != nil {
 		return nil, err

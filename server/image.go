@@ -16,17 +16,17 @@ import (
 // imageRequest is any request about one image.
 type imageRequest interface{ GetImage() *cri.ImageSpec }
 
-func imageRef(req imageRequest) (string, error) {
+func (s *Server) imageRef(req imageRequest) (string, error) {
 	ref := req.GetImage().GetImage()
 	if ref == "" {
 		return "", missing("image.image")
 	}
-	return ref, nil
+	return ref, s.checkHandler("image", req.GetImage())
 }
 
 // PullImage fetches an image and returns its id.
 func (s *Server) PullImage(ctx context.Context, req *cri.PullImageRequest) (*cri.PullImageResponse, error) {
-	ref, err := imageRef(req)
+	ref, err := s.imageRef(req)
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +60,9 @@ func (s *Server) ListImages(_ context.Context, req *cri.ListImagesRequest) (*cri
 }
 
 func (s *Server) imageItems(f *cri.ImageFilter) (iter.Seq[*cri.Image], error) {
+	if err := s.checkHandler("filter.image", f.GetImage()); err != nil {
+		return nil, err
+	}
 	list := s.cfg.Images.List
 	if ref := f.GetImage().GetImage(); ref != "" {
 		img, err := s.cfg.Images.Get(ref)
@@ -80,7 +83,7 @@ func (s *Server) imageItems(f *cri.ImageFilter) (iter.Seq[*cri.Image], error) {
 // ImageStatus describes an image; an unknown one is an empty answer and no
 // error, by the rule of the CRI.
 func (s *Server) ImageStatus(_ context.Context, req *cri.ImageStatusRequest) (*cri.ImageStatusResponse, error) {
-	ref, err := imageRef(req)
+	ref, err := s.imageRef(req)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +103,7 @@ func (s *Server) ImageStatus(_ context.Context, req *cri.ImageStatusRequest) (*c
 
 // RemoveImage removes an image with all its tags. It is idempotent.
 func (s *Server) RemoveImage(ctx context.Context, req *cri.RemoveImageRequest) (*cri.RemoveImageResponse, error) {
-	ref, err := imageRef(req)
+	ref, err := s.imageRef(req)
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,6 @@ import (
 	"sort"
 
 	"github.com/opencontainers/runtime-spec/specs-go/features"
-	"github.com/sirupsen/logrus"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/criserver/criserver/config"
@@ -102,6 +101,7 @@ type runtimes struct {
 	defaultName string
 	builder     *oci.Builder
 	handlers    []*cri.RuntimeHandler
+	info        []handlerInfo
 }
 
 func (r *runtimes) known(name string) bool { return name == "" || r.byName[name] != nil }
@@ -139,7 +139,7 @@ func chooseRuntimes(ctx context.Context, cfg config.Config, h *host) (*runtimes,
 	if err := r.chooseDefault(ctx, cfg, h); err != nil {
 		return nil, err
 	}
-	r.probeFeatures(ctx)
+	r.probe(ctx)
 	return r, nil
 }
 
@@ -174,26 +174,7 @@ func (r *runtimes) chooseDefault(ctx context.Context, cfg config.Config, h *host
 		return err
 	}
 	r.defaultName = rt.Name
-	if err := rt.WarnVersion(ctx); err != nil {
-		logrus.WithContext(ctx).WithError(err).Warn("version of the OCI runtime")
-	}
 	return nil
-}
-
-// probeFeatures asks every handler what it can do. One that does not answer is
-// listed without features.
-func (r *runtimes) probeFeatures(ctx context.Context) {
-	for _, name := range r.names() {
-		f, err := r.byName[name].Features(ctx)
-		if err != nil {
-			logrus.WithContext(ctx).WithError(err).WithField("runtime", name).Debug("features of the OCI runtime")
-		}
-		handler := &cri.RuntimeHandler{Name: name, Features: handlerFeatures(f)}
-		r.handlers = append(r.handlers, handler)
-		if name == r.defaultName {
-			r.handlers = append(r.handlers, &cri.RuntimeHandler{Name: "", Features: handler.GetFeatures()})
-		}
-	}
 }
 
 func handlerFeatures(f *features.Features) *cri.RuntimeHandlerFeatures {
@@ -201,7 +182,7 @@ func handlerFeatures(f *features.Features) *cri.RuntimeHandlerFeatures {
 		return &cri.RuntimeHandlerFeatures{}
 	}
 	return &cri.RuntimeHandlerFeatures{
-		RecursiveReadOnlyMounts: slices.Contains(f.MountOptions, "rro"),
+		RecursiveReadOnlyMounts: slices.Contains(f.MountOptions, "rro") && mountSetattr(),
 		// Pods with a user namespace of their own are refused as yet.
 		UserNamespaces: false,
 	}
@@ -211,7 +192,7 @@ func handlerFeatures(f *features.Features) *cri.RuntimeHandlerFeatures {
 func statusInfo(cfg config.Config, h *host, r *runtimes) map[string]string {
 	b, err := json.Marshal(map[string]any{
 		"root": cfg.Root, "runDir": cfg.RunDir, "cgroupDriver": h.driver, "cgroupV2": h.cgroups.V2(), "cgroupParent": h.cgroupParent,
-		"defaultRuntime": r.defaultName, "runtimes": r.names(), "monitor": h.monitor, "monitorCgroup": h.monitorCgroup,
+		"defaultRuntime": r.defaultName, "runtimes": r.info, "monitor": h.monitor, "monitorCgroup": h.monitorCgroup,
 		"cniConfDirs": cfg.CNI.ConfDirs, "cniBinDirs": cfg.CNI.BinDirs,
 	})
 	if err != nil {

@@ -3,7 +3,6 @@ package critest
 import (
 	"errors"
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -76,17 +75,22 @@ func find(list []Variant, name string) (Variant, error) {
 // unified is where a hybrid layout keeps the controllers that are in use with cgroup v2.
 const unified = "/sys/fs/cgroup/unified"
 
-// withoutHybrid hides the cgroup v2 part of a hybrid layout, with which crun 1.8 refuses to work, from this run's mount namespace.
+// withoutHybrid takes the cgroup v2 part of a hybrid layout, with which crun 1.8 refuses to work, out of this run's mount namespace. In its
+// place crun makes directories as if it were there, and leaves them: they are to go with the run.
 func withoutHybrid() error {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return err
-	}
-	if !strings.Contains(string(mounts), " "+unified+" ") {
+	var fs unix.Statfs_t
+	err := unix.Statfs(unified, &fs)
+	if errors.Is(err, unix.ENOENT) || err == nil && fs.Type != unix.CGROUP2_SUPER_MAGIC {
 		return nil
 	}
-	if err := unix.Unmount(unified, unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("unmount %s: %w", unified, err)
+	if err == nil {
+		err = unix.Unmount(unified, unix.MNT_DETACH)
+	}
+	if err == nil {
+		err = unix.Mount("tmpfs", unified, "tmpfs", 0, "")
+	}
+	if err != nil {
+		return fmt.Errorf("hide %s: %w", unified, err)
 	}
 	return nil
 }

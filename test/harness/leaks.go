@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Snapshot is all that a runtime may leave behind. Two of them are compared: one taken when the daemon had just started, one when all
@@ -92,11 +94,17 @@ func cgroups(s Snapshot, parent string) error {
 		if err != nil {
 			return nil // other people's cgroups come and go
 		}
-		if d.IsDir() && strings.Contains(path, parent) {
+		if d.IsDir() && strings.Contains(path, parent) && isCgroup(path) {
 			s["cgroup "+path] = path
 		}
 		return nil
 	})
+}
+
+// isCgroup tells a cgroup from a directory in the place of a hierarchy that is not mounted.
+func isCgroup(path string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(path, &fs) == nil && (fs.Type == unix.CGROUP_SUPER_MAGIC || fs.Type == unix.CGROUP2_SUPER_MAGIC)
 }
 
 func files(s Snapshot, dirs []string) error {
