@@ -29,6 +29,9 @@ func (m *Manager) Create(ctx context.Context, podID string, config *cri.Containe
 	if err := validate(config); err != nil {
 		return fail(err)
 	}
+	if err := m.cfg.Builder.CheckResources("config.linux.resources", config.GetLinux().GetResources()); err != nil {
+		return fail(err)
+	}
 	pod, err := m.cfg.Pods.Pod(podID)
 	if err != nil {
 		return fail(err)
@@ -209,6 +212,9 @@ func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 	if err := c.change(func(f *facts) {
 		f.Created, f.Init, f.Monitor = time.Now().UnixNano(), started.Init, monitor
 	}); err != nil {
+		return err
+	}
+	if err := m.setHugepages(c, m.cfg.Builder.HugepagesApart(c.config.GetLinux().GetResources())); err != nil {
 		return err
 	}
 	m.watch(c)

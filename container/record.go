@@ -104,6 +104,9 @@ type facts struct {
 	// Updated are the resources in force, once they were updated.
 	Updated json.RawMessage `json:"updated,omitempty"`
 
+	// Undo is what to put back should the update under way not be finished.
+	Undo *undo `json:"undo,omitempty"`
+
 	updated *cri.LinuxContainerResources // Updated, decoded
 }
 

@@ -136,14 +136,3 @@ func TestRecordKeepsMessages(t *testing.T) {
 		t.Errorf("%v, %v, %v", gotC, gotP, err)
 	}
 }
-
-func TestMerge(t *testing.T) {
-	old := &cri.LinuxContainerResources{CpuShares: 1, MemoryLimitInBytes: 2, HugepageLimits: []*cri.HugepageLimit{{PageSize: "2MB"}}}
-	got := merge(old, &cri.LinuxContainerResources{MemoryLimitInBytes: 3, HugepageLimits: []*cri.HugepageLimit{{PageSize: "1GB"}}})
-	if got.CpuShares != 1 || got.MemoryLimitInBytes != 3 || len(got.HugepageLimits) != 1 || old.MemoryLimitInBytes != 2 {
-		t.Errorf("got %v, old %v", got, old)
-	}
-	if got := merge(nil, &cri.LinuxContainerResources{CpuShares: 7}); got.CpuShares != 7 {
-		t.Errorf("got %v", got)
-	}
-}

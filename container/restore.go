@@ -128,6 +128,7 @@ func (m *Manager) resume(ctx context.Context, c *container) error {
 	if f.Starting != 0 && f.Started == 0 && !c.hasEnded() {
 		m.resumeStart(ctx, c)
 	}
+	m.resumeUpdate(ctx, c)
 	return nil
 }
 

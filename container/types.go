@@ -73,6 +73,19 @@ type Cgroups interface {
 	Kill(ctx context.Context, path string) error
 	Remove(path string) error
 	Stats(path string) (cgroup.Stats, error)
+	// V2 says whether the controllers are on the unified hierarchy.
+	V2() bool
+	// Pids returns the processes in a cgroup and below it.
+	Pids(path string) ([]int, error)
+	// Limits reads the limits, with those of the unified hierarchy's further
+	// files; SetLimits puts them back.
+	Limits(path string, unified ...string) ([]cgroup.Limit, error)
+	SetLimits(path string, limits []cgroup.Limit) error
+	// SetHugetlb limits hugepages, and EnableHugetlb makes that possible.
+	SetHugetlb(path string, limits map[string]uint64) error
+	EnableHugetlb(path string) error
+	// Reclaim tries to get the use of memory down to limit and returns it.
+	Reclaim(path string, limit uint64) (used uint64)
 }
 
 // Image is what a container takes from its image.

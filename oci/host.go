@@ -13,13 +13,20 @@ import (
 
 // Host is what the machine and the daemon's own privileges allow.
 type Host struct {
-	CgroupV2       bool
-	Hugetlb        bool // the hugetlb controller can be used
+	CgroupV2 bool
+	Hugetlb  bool // OCI runtimes can use the hugetlb controller
+	// HugetlbApart: it is on the unified hierarchy beside v1, where they do not.
+	HugetlbApart bool
+	// HugePages are the sizes that there are, as cgroups name them ("2MB").
+	HugePages      []string
 	SwapAccounting bool
 	Seccomp        bool
 	X32            bool // the x32 ABI of amd64
 	AppArmor       bool
 	SELinux        bool
+	// OnlineCPUs and OnlineNodes are the files that list the CPUs and memory nodes
+	// of now; "" when nobody can tell.
+	OnlineCPUs, OnlineNodes string
 	// Capabilities are those that the daemon can hand on, sorted.
 	Capabilities []string
 	// OOMScoreAdj and HardRlimits are the daemon's own.
@@ -31,6 +38,7 @@ type Host struct {
 type Controllers interface {
 	V2() bool
 	HasController(name string) bool
+	HugetlbApart() bool
 	Dir(controller, path string) string
 }
 
@@ -43,6 +51,10 @@ func DetectHost(cg Controllers) (Host, error) {
 	h := Host{
 		CgroupV2:     cg.V2(),
 		Hugetlb:      cg.HasController("hugetlb"),
+		HugetlbApart: cg.HugetlbApart(),
+		HugePages:    hugePages("/sys/kernel/mm/hugepages"),
+		OnlineCPUs:   "/sys/devices/system/cpu/online",
+		OnlineNodes:  "/sys/devices/system/node/online",
 		Seccomp:      exists("/proc/sys/kernel/seccomp/actions_avail"),
 		X32:          x32(),
 		SELinux:      exists("/sys/fs/selinux/enforce"),
@@ -92,6 +104,28 @@ func ownHardRlimits() map[string]uint64 {
 		}
 	}
 	return limits
+}
+
+// hugePages reads the sizes off the names in a directory: "hugepages-2048kB".
+func hugePages(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var sizes []string
+	for _, e := range entries {
+		kilobytes, ok := strings.CutPrefix(strings.TrimSuffix(e.Name(), "kB"), "hugepages-")
+		n, err := strconv.ParseUint(kilobytes, 10, 40)
+		if !ok || err != nil {
+			continue
+		}
+		unit := 0
+		for ; n >= 1024 && n%1024 == 0; unit++ {
+			n /= 1024
+		}
+		sizes = append(sizes, strconv.FormatUint(n, 10)+[]string{"KB", "MB", "GB", "TB"}[unit])
+	}
+	return sizes
 }
 
 func exists(path string) bool {

@@ -39,16 +39,13 @@ func (c *build) process() error {
 	return nil
 }
 
-// oomScoreAdj is clamped to the daemon's own: below it only CAP_SYS_RESOURCE
-// may go, which nested runtimes lack, and a pod must not fail for that.
 func (c *build) oomScoreAdj() *int {
 	if c.in.Resources == nil {
 		return nil
 	}
-	adj := int(min(max(c.in.Resources.GetOomScoreAdj(), -1000), 1000))
-	if adj < c.host.OOMScoreAdj && !slices.Contains(c.host.Capabilities, "CAP_SYS_RESOURCE") {
-		c.warn("oom_score_adj %d is not allowed without CAP_SYS_RESOURCE: %d is used", adj, c.host.OOMScoreAdj)
-		adj = c.host.OOMScoreAdj
+	adj, warning := c.OOMScoreAdj(c.in.Resources.GetOomScoreAdj())
+	if warning != "" {
+		c.warnings = append(c.warnings, warning)
 	}
 	return &adj
 }

@@ -1,17 +1,22 @@
 package oci
 
 import (
+	"fmt"
 	"maps"
-	"regexp"
 	"slices"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
+// createField is where limits stand in a CreateContainerRequest.
+const createField = "config.linux.resources"
+
 func (c *build) resources() error {
-	res, warnings, err := c.Resources(c.in.Resources)
+	if err := c.CheckResources(createField, c.in.Resources); err != nil {
+		return err
+	}
+	res, warnings, err := c.translate(createField, c.in.Resources)
 	if err != nil {
 		return err
 	}
@@ -24,37 +29,45 @@ func (c *build) resources() error {
 	return nil
 }
 
-// Resources translates limits; of each field 0 or "" means "not specified". It
-// serves creation and update alike.
-func (b *Builder) Resources(r *cri.LinuxContainerResources) (*specs.LinuxResources, []string, error) {
-	out := &specs.LinuxResources{}
-	if r == nil {
-		return out, nil, nil
-	}
-	if err := checkResources(r); err != nil {
+// translate puts limits that are in order into the terms of the OCI. It serves
+// creation and update alike.
+func (b *Builder) translate(field string, r *cri.LinuxContainerResources) (*specs.LinuxResources, []string, error) {
+	out := &specs.LinuxResources{CPU: cpu(r), Unified: maps.Clone(r.GetUnified())}
+	var warnings []string
+	var err error
+	if out.Memory, warnings, err = b.memory(field, r); err != nil {
 		return nil, nil, err
 	}
-	out.CPU = cpu(r)
-	out.Memory = b.memory(r)
-	var warnings []string
 	for _, h := range r.GetHugepageLimits() {
-		if !b.host.Hugetlb {
+		switch {
+		case b.host.Hugetlb:
+			out.HugepageLimits = append(out.HugepageLimits, specs.LinuxHugepageLimit{Pagesize: h.GetPageSize(), Limit: h.GetLimit()})
+		case !b.host.HugetlbApart && h.GetLimit() > 0:
 			// The kubelet sends a limit of 0 for each page size on every node.
-			if h.GetLimit() > 0 {
-				warnings = append(warnings, "hugepage_limits are not enforced: the hugetlb controller is missing")
-			}
-			continue
-		}
-		out.HugepageLimits = append(out.HugepageLimits, specs.LinuxHugepageLimit{Pagesize: h.GetPageSize(), Limit: h.GetLimit()})
-	}
-	if len(r.GetUnified()) > 0 {
-		if b.host.CgroupV2 {
-			out.Unified = maps.Clone(r.GetUnified())
-		} else {
-			warnings = append(warnings, "unified resources are not enforced: this machine has cgroup v1")
+			warnings = append(warnings, "hugepage_limits of "+h.GetPageSize()+" are not enforced: the hugetlb controller is missing")
 		}
 	}
 	return out, warnings, nil
+}
+
+// HugepagesApart are the limits that no OCI runtime sets: those of a host where
+// hugepages are limited on the unified hierarchy beside the v1 ones.
+func (b *Builder) HugepagesApart(r *cri.LinuxContainerResources) map[string]uint64 {
+	if !b.host.HugetlbApart {
+		return nil
+	}
+	return hugepages(r)
+}
+
+func hugepages(r *cri.LinuxContainerResources) map[string]uint64 {
+	var out map[string]uint64
+	for _, h := range r.GetHugepageLimits() {
+		if out == nil {
+			out = make(map[string]uint64)
+		}
+		out[h.GetPageSize()] = h.GetLimit()
+	}
+	return out
 }
 
 func cpu(r *cri.LinuxContainerResources) *specs.LinuxCPU {
@@ -74,56 +87,43 @@ func cpu(r *cri.LinuxContainerResources) *specs.LinuxCPU {
 	return c
 }
 
+// swapMax is the file of v2 that limits swap alone.
+const swapMax = "memory.swap.max"
+
 // memory: a limit without one for swap means no swap at all, where the kernel
-// accounts for it; else the container could swap without bound.
-func (b *Builder) memory(r *cri.LinuxContainerResources) *specs.LinuxMemory {
+// accounts for it; else the container could swap without bound. The limit for
+// swap is of both together, as v1 has it; on v2 the runtime takes the limit of
+// memory off.
+func (b *Builder) memory(field string, r *cri.LinuxContainerResources) (*specs.LinuxMemory, []string, error) {
 	limit, swap := r.GetMemoryLimitInBytes(), r.GetMemorySwapLimitInBytes()
-	if limit == 0 {
-		return nil
+	switch {
+	case limit == 0 && swap > 0, limit == -1 && swap > 0:
+		return nil, nil, invalid("%s.memory_swap_limit_in_bytes %d is of memory and swap together: it needs memory_limit_in_bytes", field, swap)
+	case limit == 0:
+		return nil, nil, nil
 	}
 	m := &specs.LinuxMemory{Limit: ptr(limit)}
-	if b.host.SwapAccounting {
-		if swap == 0 {
-			swap = limit
-		}
-		m.Swap = ptr(swap)
+	switch {
+	case !b.host.SwapAccounting && swap != 0 && swap != limit:
+		return m, []string{fmt.Sprintf("memory_swap_limit_in_bytes %d is not enforced: this kernel does not account for swap", swap)}, nil
+	case !b.host.SwapAccounting, swap == 0 && r.GetUnified()[swapMax] != "":
+		return m, nil, nil
+	case swap == 0:
+		swap = limit
 	}
-	return m
+	m.Swap = ptr(swap)
+	return m, nil, nil
 }
 
-var (
-	cpuList  = regexp.MustCompile(`^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$`)
-	pageSize = regexp.MustCompile(`^[1-9][0-9]{0,9}[KMG]B$`)
-	unified  = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[A-Za-z0-9_]+)+$`)
-)
-
-func checkResources(r *cri.LinuxContainerResources) error {
-	for name, v := range map[string]int64{
-		"cpu_shares": r.GetCpuShares(), "cpu_period": r.GetCpuPeriod(),
-		"memory_limit_in_bytes": max(r.GetMemoryLimitInBytes(), -1) + 1, // -1 is "unlimited" to runtimes
-	} {
-		if v < 0 {
-			return invalid("resources.%s %d must not be negative", name, v)
-		}
+// OOMScoreAdj is what a process of a container can have of what was asked for:
+// without CAP_SYS_RESOURCE, which nested runtimes lack, none can have less than
+// the daemon has, and a pod must not fail for that.
+func (b *Builder) OOMScoreAdj(want int64) (adj int, warning string) {
+	adj = int(want)
+	if adj < b.host.OOMScoreAdj && !slices.Contains(b.host.Capabilities, "CAP_SYS_RESOURCE") {
+		return b.host.OOMScoreAdj, fmt.Sprintf("oom_score_adj %d is not allowed without CAP_SYS_RESOURCE: %d is used", adj, b.host.OOMScoreAdj)
 	}
-	for name, v := range map[string]string{"cpuset_cpus": r.GetCpusetCpus(), "cpuset_mems": r.GetCpusetMems()} {
-		if v != "" && !cpuList.MatchString(v) {
-			return invalid("resources.%s %q must be a list like 0-2,7", name, v)
-		}
-	}
-	for _, h := range r.GetHugepageLimits() {
-		if !pageSize.MatchString(h.GetPageSize()) {
-			return invalid("resources.hugepage_limits: page_size %q must be like 2MB or 1GB", h.GetPageSize())
-		}
-	}
-	for _, k := range slices.Sorted(maps.Keys(r.GetUnified())) {
-		// The key is a file name in the container's cgroup; cgroup.* would move
-		// processes or change the tree (CVE-2023-6476 and its kin).
-		if !unified.MatchString(k) || strings.HasPrefix(k, "cgroup.") {
-			return invalid("resources.unified: %q is not a key of a resource controller", k)
-		}
-	}
-	return nil
+	return adj, ""
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -116,17 +116,6 @@ func TestRejected(t *testing.T) {
 		"relative cwd":       {func(in *Input) { in.Cwd = "tmp" }, errdefs.IsInvalidArgument, "working directory"},
 		"cwd climbs":         {func(in *Input) { in.Cwd = "/a/../../etc" }, errdefs.IsInvalidArgument, "working directory"},
 		"masked path":        {func(in *Input) { in.Security.MaskedPaths = []string{"proc"} }, errdefs.IsInvalidArgument, "masked_paths[0]"},
-		"negative shares":    {func(in *Input) { in.Resources = &cri.LinuxContainerResources{CpuShares: -2} }, errdefs.IsInvalidArgument, "cpu_shares"},
-		"cpuset":             {func(in *Input) { in.Resources = &cri.LinuxContainerResources{CpusetCpus: "0\n1"} }, errdefs.IsInvalidArgument, "cpuset_cpus"},
-		"unified cgroup.": {func(in *Input) {
-			in.Resources = &cri.LinuxContainerResources{Unified: map[string]string{"cgroup.procs": "1"}}
-		}, errdefs.IsInvalidArgument, "cgroup.procs"},
-		"unified path": {func(in *Input) {
-			in.Resources = &cri.LinuxContainerResources{Unified: map[string]string{"../memory.max": "1"}}
-		}, errdefs.IsInvalidArgument, "unified"},
-		"page size": {func(in *Input) {
-			in.Resources = &cri.LinuxContainerResources{HugepageLimits: []*cri.HugepageLimit{{PageSize: "../x"}}}
-		}, errdefs.IsInvalidArgument, "page_size"},
 		"AppArmor missing": {func(in *Input) {
 			in.Security.Apparmor = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: "p"}
 		}, errdefs.IsFailedPrecondition, "AppArmor"},
@@ -263,42 +252,6 @@ func TestDefaultsWithoutSecurityContext(t *testing.T) {
 	}
 	if d := s.Linux.Resources.Devices; len(d) != 1 || d[0].Allow {
 		t.Errorf("device rules %v", d)
-	}
-}
-
-func TestResources(t *testing.T) {
-	r := &cri.LinuxContainerResources{
-		CpuShares: 512, CpuQuota: 20000, CpuPeriod: 100000, MemoryLimitInBytes: 1 << 26, CpusetCpus: "0-1,3",
-		OomScoreAdj: -998, HugepageLimits: []*cri.HugepageLimit{{PageSize: "2MB", Limit: 1 << 21}}, Unified: map[string]string{"memory.high": "1"},
-	}
-	in := testInput()
-	in.Resources = r
-	res := mustBuild(t, testHost(), in)
-	l := res.Spec.Linux.Resources
-	if *l.CPU.Shares != 512 || *l.CPU.Quota != 20000 || *l.CPU.Period != 100000 || l.CPU.Cpus != "0-1,3" {
-		t.Errorf("cpu %+v", l.CPU)
-	}
-	if *l.Memory.Limit != 1<<26 || *l.Memory.Swap != 1<<26 {
-		t.Errorf("memory %+v", l.Memory)
-	}
-	if len(l.HugepageLimits) != 1 || l.Unified["memory.high"] != "1" {
-		t.Errorf("hugepages %v, unified %v", l.HugepageLimits, l.Unified)
-	}
-	// The daemon has no CAP_SYS_RESOURCE here and is at 0 itself.
-	if *res.Spec.Process.OOMScoreAdj != 0 || len(res.Warnings) != 1 {
-		t.Errorf("oom_score_adj %d, warnings %q", *res.Spec.Process.OOMScoreAdj, res.Warnings)
-	}
-
-	h := testHost()
-	h.CgroupV2, h.Hugetlb, h.SwapAccounting = false, false, false
-	h.Capabilities = append(h.Capabilities, "CAP_SYS_RESOURCE")
-	res = mustBuild(t, h, in)
-	l = res.Spec.Linux.Resources
-	if l.Unified != nil || l.HugepageLimits != nil || l.Memory.Swap != nil || len(res.Warnings) != 2 {
-		t.Errorf("on v1: %+v, warnings %q", l, res.Warnings)
-	}
-	if *res.Spec.Process.OOMScoreAdj != -998 {
-		t.Errorf("oom_score_adj %d", *res.Spec.Process.OOMScoreAdj)
 	}
 }
 

@@ -85,7 +85,7 @@ func (t *Tree) Kill(ctx context.Context, p string) error {
 
 func (t *Tree) killOnce(p string, pids []int) error {
 	if t.v2 {
-		err := os.WriteFile(filepath.Join(t.Dir("", p), "cgroup.kill"), []byte("1"), 0)
+		err := write(filepath.Join(t.Dir("", p), "cgroup.kill"), "1")
 		if err == nil || errors.Is(err, unix.ENODEV) {
 			return nil
 		}

@@ -1,0 +1,298 @@
+package container
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/oci"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// controls reads the limits of a container from the kernel.
+func (b *bed) controls(s *Snapshot) map[string]string {
+	b.t.Helper()
+	limits, err := b.tree.Limits(s.CgroupPath)
+	if err != nil || len(limits) == 0 {
+		b.t.Fatalf("limits %v, %v", limits, err)
+	}
+	out := make(map[string]string)
+	for _, l := range limits {
+		out[l.File] = l.Value
+	}
+	return out
+}
+
+// narrow gives the pod half a CPU, so that a container cannot have more: the
+// kernel refuses that after the runtime has changed what comes before it.
+func (b *bed) narrow() {
+	b.t.Helper()
+	file, value := b.tree.Dir("cpu", b.pods.pods["pod"].CgroupParent)+"/cpu.cfs_quota_us", "50000"
+	if b.tree.V2() {
+		b.t.Skip("on the unified hierarchy a quota may be above the parent's")
+	}
+	if err := os.WriteFile(file, []byte(value), 0); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+var limited = &cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuShares: 200, CpuQuota: 20000, CpuPeriod: 100000, CpusetCpus: "0"}
+
+// tooMuch has a memory limit, which is written first, and a quota that fails.
+var tooMuch = &cri.LinuxContainerResources{MemoryLimitInBytes: 32 << 20, CpuShares: 500, CpuQuota: 200000, CpuPeriod: 100000, OomScoreAdj: 300}
+
+func TestUpdateIsAllOrNothing(t *testing.T) {
+	b := newBed(t)
+	b.narrow()
+	m, stop := b.manager()
+	c := shell("c", "sleep 1000")
+	c.Linux.Resources = limited
+	id := b.run(m, c)
+	before, _ := m.Get(id)
+	was := b.controls(before)
+	err := m.UpdateResources(t.Context(), id, tooMuch)
+	if err == nil || !strings.Contains(err.Error(), "cpu.cfs_quota_us") || strings.Contains(err.Error(), "undo") {
+		t.Fatalf("an update beyond the pod's quota: %v", err)
+	}
+	for range 2 {
+		after, _ := m.Get(id)
+		if now := b.controls(after); !maps.Equal(now, was) {
+			t.Errorf("limits are %v, were %v", now, was)
+		}
+		if after.Resources.String() != before.Resources.String() {
+			t.Errorf("in force %v, was %v", after.Resources, before.Resources)
+		}
+		stop()
+		m, stop = b.manager()
+	}
+	if err := m.UpdateResources(t.Context(), id, &cri.LinuxContainerResources{CpuShares: 500}); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := m.Get(id)
+	was["cpu.shares"] = "500"
+	if now := b.controls(s); !maps.Equal(now, was) {
+		t.Errorf("after another update limits are %v, want %v", now, was)
+	}
+}
+
+// wrapped is the bed's runtime with a script around it: $RUNC is the real one,
+// and $update says that this is an update.
+func (b *bed) wrapped(script string) {
+	b.t.Helper()
+	path := filepath.Join(b.dir, "wrapper")
+	text := fmt.Sprintf("#!/bin/sh\nRUNC=%s\nupdate=\nfor a; do [ \"$a\" = update ] && update=1; done\n%s\n", b.runtime.Path, script)
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	b.runtime = &oci.Runtime{Name: "runc", Path: path, Root: b.runtime.Root}
+}
+
+func TestUpdateThatCannotBeRecordedIsUndone(t *testing.T) {
+	b := newBed(t)
+	// The record is replaced by a directory as soon as the limits are changed.
+	b.wrapped(fmt.Sprintf(`"$RUNC" "$@"; e=$?; [ "$update" ] && for d in %s/containers/*; do rm $d/state.json && mkdir -p $d/state.json/x; done; exit $e`, b.runDir))
+	m, _ := b.manager()
+	c := shell("c", "sleep 1000")
+	c.Linux.Resources = limited
+	id := b.run(m, c)
+	before, _ := m.Get(id)
+	was := b.controls(before)
+	r := &cri.LinuxContainerResources{MemoryLimitInBytes: 128 << 20, OomScoreAdj: 250}
+	if err := m.UpdateResources(t.Context(), id, r); err == nil {
+		t.Fatal("no error")
+	}
+	after, _ := m.Get(id)
+	if now := b.controls(after); !maps.Equal(now, was) {
+		t.Errorf("limits are %v, were %v", now, was)
+	}
+	if adj, err := oomScoreAdj(after.PID); err != nil || adj != 0 {
+		t.Errorf("oom_score_adj %d, %v", adj, err)
+	}
+	if after.Resources.GetMemoryLimitInBytes() != 64<<20 {
+		t.Errorf("in force %v", after.Resources)
+	}
+	if err := os.RemoveAll(filepath.Join(before.RunDir, stateFile)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestUpdateCutOffIsUndoneByTheNextDaemon(t *testing.T) {
+	b := newBed(t)
+	m, stop := b.manager()
+	conf := shell("c", "sleep 1000")
+	conf.Linux.Resources = limited
+	id := b.run(m, conf)
+	s, _ := m.Get(id)
+	was := b.controls(s)
+	plan, err := b.builder.Update(s.Resources, &cri.LinuxContainerResources{MemoryLimitInBytes: 256 << 20, OomScoreAdj: 77})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := m.find(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As far as the daemon came: all is changed, and nobody was told.
+	before, err := m.saveLimits(s, plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.commit(func(f *facts) error { f.Undo = before; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.apply(t.Context(), c, s, plan); err != nil {
+		t.Fatal(err)
+	}
+	if now := b.controls(s); maps.Equal(now, was) {
+		t.Fatal("nothing was changed")
+	}
+	stop()
+	m, _ = b.manager()
+	if now := b.controls(s); !maps.Equal(now, was) {
+		t.Errorf("limits are %v, were %v", now, was)
+	}
+	if adj, err := oomScoreAdj(s.PID); err != nil || adj != 0 {
+		t.Errorf("oom_score_adj %d, %v", adj, err)
+	}
+	if f, err := readFacts(s.RunDir); err != nil || f.Undo != nil {
+		t.Errorf("still to be undone: %+v, %v", f.Undo, err)
+	}
+	if s, err := m.Get(id); err != nil || s.Resources.GetMemoryLimitInBytes() != 64<<20 {
+		t.Errorf("in force %v, %v", s, err)
+	}
+}
+
+func TestUpdateInEveryState(t *testing.T) {
+	b := newBed(t)
+	m, _ := b.manager()
+	created, exited := b.create(m, shell("created", "sleep 1000")), b.run(m, shell("exited", "exit 0"))
+	b.waitExit(m, exited)
+	r := &cri.LinuxContainerResources{CpuShares: 321, OomScoreAdj: 123}
+	if err := m.UpdateResources(t.Context(), created, r); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := m.Get(created)
+	if got := b.controls(s)["cpu.shares"]; !b.tree.V2() && got != "321" {
+		t.Errorf("cpu.shares %s", got)
+	}
+	if err := m.Start(t.Context(), created); err != nil {
+		t.Fatal(err)
+	}
+	if adj, err := oomScoreAdj(s.PID); err != nil || adj != 123 {
+		t.Errorf("oom_score_adj of the process that was started since is %d, %v", adj, err)
+	}
+	if err := m.UpdateResources(t.Context(), exited, r); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("exited: %v", err)
+	}
+	if err := m.UpdateResources(t.Context(), "0123", r); !errdefs.IsNotFound(err) {
+		t.Errorf("unknown: %v", err)
+	}
+}
+
+func TestUpdateBelowTheUse(t *testing.T) {
+	b := newBed(t)
+	m, _ := b.manager()
+	c := shell("fat", "x=$(head -c 20000000 /dev/zero | busybox tr '\\0' x); echo full; sleep 1000; true")
+	c.Linux.Resources = &cri.LinuxContainerResources{MemoryLimitInBytes: 256 << 20}
+	id := b.run(m, c)
+	b.log("fat", "full")
+	s, _ := m.Get(id)
+	was := b.controls(s)
+	err := m.UpdateResources(t.Context(), id, &cri.LinuxContainerResources{MemoryLimitInBytes: 8 << 20, CpuShares: 2})
+	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "linux.memory_limit_in_bytes 8388608 must not be below what the container uses, 2") {
+		t.Fatalf("got %v", err)
+	}
+	if now := b.controls(s); !maps.Equal(now, was) {
+		t.Errorf("limits are %v, were %v", now, was)
+	}
+	if s, _ = m.Get(id); s.State != Running || s.Resources.GetMemoryLimitInBytes() != 256<<20 {
+		t.Errorf("%s with %v", s.State, s.Resources)
+	}
+	for _, limit := range []int64{64 << 20, 512 << 20, 48 << 20} { // down, up, down
+		if err := m.UpdateResources(t.Context(), id, &cri.LinuxContainerResources{MemoryLimitInBytes: limit}); err != nil {
+			t.Fatal(err)
+		}
+		if st, err := b.tree.Stats(s.CgroupPath); err != nil || st.Memory.Limit != uint64(limit) {
+			t.Errorf("limit %d, want %d, %v", st.Memory.Limit, limit, err)
+		}
+	}
+}
+
+func TestUpdateOOMScoreOfAllWhoInheritedIt(t *testing.T) {
+	b := newBed(t)
+	m, _ := b.manager()
+	c := shell("c", "sleep 1000 & echo $! >/tmp/same; sh -c 'echo 900 >/proc/self/oom_score_adj; echo ready; exec sleep 1000'; true")
+	id := b.run(m, c)
+	b.log("c", "ready")
+	if err := m.UpdateResources(t.Context(), id, &cri.LinuxContainerResources{OomScoreAdj: 400}); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := m.Get(id)
+	pids, err := b.tree.Pids(s.CgroupPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[int]int)
+	for _, pid := range pids {
+		adj, err := oomScoreAdj(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[adj]++
+	}
+	if !maps.Equal(seen, map[int]int{400: 2, 900: 1}) {
+		t.Errorf("oom_score_adj: %v processes", seen)
+	}
+	if s.Resources.GetOomScoreAdj() != 400 {
+		t.Errorf("in force %v", s.Resources)
+	}
+}
+
+func TestHugepagesOfCreationAndUpdate(t *testing.T) {
+	b := newBed(t)
+	if !b.tree.HasController("hugetlb") && !b.tree.HugetlbApart() {
+		t.Skip("this kernel has no hugetlb controller")
+	}
+	if _, err := os.Stat("/sys/kernel/mm/hugepages/hugepages-1048576kB"); err != nil {
+		t.Skip("this machine has no hugepages of 1 GB")
+	}
+	m, _ := b.manager()
+	c := shell("huge", "sleep 1000")
+	c.Linux.Resources = &cri.LinuxContainerResources{HugepageLimits: []*cri.HugepageLimit{{PageSize: "2MB", Limit: 4 << 20}, {PageSize: "1GB", Limit: 1 << 30}}}
+	id := b.run(m, c)
+	s, _ := m.Get(id)
+	look := func(size string, want int) {
+		t.Helper()
+		found := false
+		for file, value := range b.controls(s) {
+			if strings.HasPrefix(file, "hugetlb."+size) {
+				found = true
+				if value != strconv.Itoa(want) {
+					t.Errorf("%s is %s, want %d", file, value, want)
+				}
+			}
+		}
+		if !found {
+			t.Errorf("no limit of %s", size)
+		}
+	}
+	look("2MB", 4<<20)
+	look("1GB", 1<<30)
+	if err := m.UpdateResources(t.Context(), id, &cri.LinuxContainerResources{HugepageLimits: []*cri.HugepageLimit{{PageSize: "2MB", Limit: 8 << 20}}}); err != nil {
+		t.Fatal(err)
+	}
+	// Another update has the runtime write what it knows of the creation.
+	if err := m.UpdateResources(t.Context(), id, &cri.LinuxContainerResources{CpuShares: 99}); err != nil {
+		t.Fatal(err)
+	}
+	look("2MB", 8<<20)
+	look("1GB", 1<<30)
+	if s, _ = m.Get(id); len(s.Resources.GetHugepageLimits()) != 2 || s.Resources.GetHugepageLimits()[0].GetLimit() != 8<<20 {
+		t.Errorf("in force %v", s.Resources)
+	}
+}

@@ -1,0 +1,204 @@
+package cgroup
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+func writeFiles(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, content := range files {
+		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func asMap(limits []Limit) map[string]string {
+	out := make(map[string]string)
+	for _, l := range limits {
+		out[l.File] = l.Value
+	}
+	return out
+}
+
+func TestLimitsOfTheUnifiedHierarchy(t *testing.T) {
+	dir := t.TempDir()
+	tree := newTree(true, map[string]string{"": dir})
+	before := map[string]string{
+		"cpu.max": "max 100000", "cpuset.cpus": "", "memory.max": "8192", "hugetlb.2MB.max": "4096", "memory.oom.group": "0",
+	}
+	for name, v := range before {
+		writeFiles(t, dir, map[string]string{"c/" + name: v + "\n"})
+	}
+	writeFiles(t, dir, map[string]string{"c/cpu.stat": "usage_usec 1\n"})
+	limits, err := tree.Limits("/c", "memory.oom.group", "io.cost.none")
+	if err != nil || !maps.Equal(asMap(limits), before) {
+		t.Fatalf("got %v, %v", limits, err)
+	}
+	writeFiles(t, dir, map[string]string{"c/cpu.max": "5000 10000\n", "c/cpuset.cpus": "1\n", "c/memory.max": "max\n", "c/memory.oom.group": "1\n"})
+	if err := tree.SetLimits("/c", limits); err != nil {
+		t.Fatal(err)
+	}
+	again, err := tree.Limits("/c", "memory.oom.group")
+	if err != nil || !slices.Equal(again, limits) {
+		t.Errorf("got %v, want %v, %v", again, limits, err)
+	}
+	// A container that has gone meanwhile has nothing to put back.
+	if err := os.RemoveAll(filepath.Join(dir, "c")); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.SetLimits("/c", limits); err != nil {
+		t.Error(err)
+	}
+	if none, err := tree.Limits("/c"); err != nil || len(none) != 0 {
+		t.Errorf("of a cgroup that is gone: %v, %v", none, err)
+	}
+}
+
+func TestDevicesAreResetOneByOne(t *testing.T) {
+	got := limitLines("io.max", "8:0 rbps=1 wbps=max riops=max wiops=max\n8:16 rbps=2 wbps=max riops=max wiops=max", "8:0 rbps=7 wbps=max riops=max wiops=max")
+	want := []string{"8:0 rbps=max wbps=max riops=max wiops=max", "8:16 rbps=max wbps=max riops=max wiops=max", "8:0 rbps=7 wbps=max riops=max wiops=max"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+	if got := limitLines("io.max", "8:0 rbps=1", ""); !slices.Equal(got, []string{"8:0 rbps=max wbps=max riops=max wiops=max", ""}) {
+		t.Errorf("to none: %q", got)
+	}
+}
+
+func TestReclaimAsksOnlyForTheExcess(t *testing.T) {
+	dir := t.TempDir()
+	writeFiles(t, dir, map[string]string{"c/memory.current": "9000\n", "c/memory.reclaim": ""})
+	tree := newTree(true, map[string]string{"": dir})
+	asked := func() string {
+		b, err := os.ReadFile(filepath.Join(dir, "c/memory.reclaim"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	if used := tree.Reclaim("/c", 10000); used != 9000 || asked() != "" {
+		t.Errorf("enough room: %d, asked for %q", used, asked())
+	}
+	if used := tree.Reclaim("/c", 8000); used != 9000 || asked() != "1000" {
+		t.Errorf("too little room: %d, asked for %q", used, asked())
+	}
+}
+
+// realCgroup makes a cgroup with its parent.
+func realCgroup(t *testing.T) (*Tree, string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("making cgroups needs root")
+	}
+	tree, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := "/criserver-test-limits-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano()%1e6, 10) + "/pod/c"
+	if err := tree.Make(p); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tree.Release(p) })
+	return tree, p
+}
+
+func TestLimitsArePutBackInWhateverOrder(t *testing.T) {
+	tree, p := realCgroup(t)
+	change := map[string]string{"cpu.max": "30000 50000", "memory.max": "8388608"}
+	controller := map[string]string{"cpu.max": "", "memory.max": ""}
+	if !tree.V2() {
+		change = map[string]string{
+			"cpu.cfs_quota_us": "30000", "cpu.cfs_period_us": "50000", "cpu.shares": "77",
+			"memory.limit_in_bytes": "8388608", "memory.memsw.limit_in_bytes": "8388608", "pids.max": "5",
+		}
+		controller = map[string]string{
+			"cpu.cfs_quota_us": "cpu", "cpu.cfs_period_us": "cpu", "cpu.shares": "cpu",
+			"memory.limit_in_bytes": "memory", "memory.memsw.limit_in_bytes": "memory", "pids.max": "pids",
+		}
+	}
+	free, err := tree.Limits(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tight []Limit
+	for file, v := range change {
+		tight = append(tight, Limit{controller[file], file, v})
+	}
+	for range 2 {
+		// Down and up again: neither order of memory and swap does for both.
+		for _, want := range [][]Limit{tight, free} {
+			if err := tree.SetLimits(p, want); err != nil {
+				t.Fatal(err)
+			}
+			got, err := tree.Limits(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, l := range want {
+				if !slices.Contains(got, l) {
+					t.Errorf("%s is %q, want %q", l.File, asMap(got)[l.File], l.Value)
+				}
+			}
+		}
+	}
+	bad := []Limit{{controller["memory.max"], "cpu.shares", "1"}, {"memory", "memory.limit_in_bytes", "words"}}
+	if err := tree.SetLimits(p, bad); !tree.V2() && (err == nil || !strings.Contains(err.Error(), "memory.limit_in_bytes")) {
+		t.Errorf("a value that the kernel refuses: %v", err)
+	}
+}
+
+func TestHugetlb(t *testing.T) {
+	tree, p := realCgroup(t)
+	if controller, _ := tree.hugetlb(); controller == nil {
+		t.Skip("this kernel has no hugetlb controller")
+	}
+	const size = "2MB"
+	if _, err := os.Stat("/sys/kernel/mm/hugepages/hugepages-2048kB"); err != nil {
+		t.Skip("this machine has no hugepages of 2 MB")
+	}
+	if err := tree.SetHugetlb(p, map[string]uint64{size: 6 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	limits, err := tree.Limits(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, suffix := tree.hugetlb()
+	for _, file := range []string{"hugetlb.2MB." + suffix, "hugetlb.2MB.rsvd." + suffix} {
+		if got := asMap(limits)[file]; got != "6291456" {
+			t.Errorf("%s is %q in %v", file, got, limits)
+		}
+	}
+	if err := tree.SetHugetlb(p, map[string]uint64{size: 0}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.SetLimits(p, limits); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := tree.Limits(p); err != nil || !slices.Equal(again, limits) {
+		t.Errorf("put back: %v, %v", again, err)
+	}
+	if err := tree.SetHugetlb(p, map[string]uint64{"3MB": 1}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a size that there is not: %v", err)
+	}
+	none := newTree(false, map[string]string{"memory": "/m"})
+	if err := none.SetHugetlb(p, map[string]uint64{size: 0}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without the controller: %v", err)
+	}
+	if err := none.SetHugetlb(p, nil); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,170 @@
+package oci
+
+import (
+	"maps"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Bounds that the kernel sets, in its units: microseconds for the quota, which
+// is a number of 44 bits, and the period; bytes for memory.
+const (
+	minShares, maxShares = 2, 1 << 18
+	minPeriod, maxPeriod = 1000, 1_000_000
+	minQuota, maxQuota   = 1000, 1<<44 - 1
+	minMemory            = 4096 // a page; less would round down to no memory at all
+	maxOOMScoreAdj       = 1000
+)
+
+// Bounds of the map of unified resources, in entries and bytes.
+const maxUnified, maxUnifiedValue = 128, 4096
+
+var (
+	pageSize = regexp.MustCompile(`^[1-9][0-9]{0,9}[KMG]B$`)
+	unified  = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[A-Za-z0-9_]+)+$`)
+)
+
+// CheckResources says which rule limits break. Of each field 0 or "" means "not
+// specified". field is where they stand in the request.
+func (b *Builder) CheckResources(field string, r *cri.LinuxContainerResources) error {
+	if r == nil {
+		return nil
+	}
+	for _, check := range []func(string, *cri.LinuxContainerResources) error{
+		checkCPU, b.checkCPUSets, checkMemory, b.checkHugepages, b.checkUnified,
+	} {
+		if err := check(field, r); err != nil {
+			return err
+		}
+	}
+	if v := r.GetOomScoreAdj(); v < -maxOOMScoreAdj || v > maxOOMScoreAdj {
+		return invalid("%s.oom_score_adj %d must be from %d to %d", field, v, -maxOOMScoreAdj, maxOOMScoreAdj)
+	}
+	return nil
+}
+
+func checkCPU(field string, r *cri.LinuxContainerResources) error {
+	if v := r.GetCpuShares(); v != 0 && (v < minShares || v > maxShares) {
+		return invalid("%s.cpu_shares %d must be from %d to %d", field, v, minShares, maxShares)
+	}
+	if v := r.GetCpuPeriod(); v != 0 && (v < minPeriod || v > maxPeriod) {
+		return invalid("%s.cpu_period %d must be from %d to %d microseconds", field, v, minPeriod, maxPeriod)
+	}
+	if v := r.GetCpuQuota(); v != 0 && v != -1 && (v < minQuota || v > maxQuota) {
+		return invalid("%s.cpu_quota %d must be from %d to %d microseconds, or -1 for none", field, v, minQuota, maxQuota)
+	}
+	return nil
+}
+
+func checkMemory(field string, r *cri.LinuxContainerResources) error {
+	limit, swap := r.GetMemoryLimitInBytes(), r.GetMemorySwapLimitInBytes()
+	switch {
+	case limit != 0 && limit != -1 && limit < minMemory:
+		return invalid("%s.memory_limit_in_bytes %d must be at least %d, or -1 for none", field, limit, minMemory)
+	case swap < -1:
+		return invalid("%s.memory_swap_limit_in_bytes %d must be a number of bytes, or -1 for none", field, swap)
+	case swap > 0 && limit > swap:
+		return invalid("%s.memory_swap_limit_in_bytes %d is of memory and swap together: it must be at least memory_limit_in_bytes, which is %d", field, swap, limit)
+	}
+	return nil
+}
+
+func (b *Builder) checkCPUSets(field string, r *cri.LinuxContainerResources) error {
+	for _, set := range []struct{ name, list, online, what string }{
+		{"cpuset_cpus", r.GetCpusetCpus(), b.host.OnlineCPUs, "online CPUs"},
+		{"cpuset_mems", r.GetCpusetMems(), b.host.OnlineNodes, "memory nodes"},
+	} {
+		if set.list == "" {
+			continue
+		}
+		want, ok := parseList(set.list)
+		if !ok {
+			return invalid("%s.%s %q must be a list like 0-2,7", field, set.name, set.list)
+		}
+		// Read now, as CPUs and memory come and go.
+		there, ok := parseList(readTrimmed(set.online))
+		if ok && !covers(there, want) {
+			return invalid("%s.%s %q must be within the host's %s, %s", field, set.name, set.list, set.what, readTrimmed(set.online))
+		}
+	}
+	return nil
+}
+
+// span is a range of numbers, both ends included.
+type span struct{ first, last int }
+
+// maxListed bounds the numbers in a list of CPUs or nodes: the kernel's NR_CPUS
+// is 8192 at most.
+const maxListed = 1 << 16
+
+// parseList reads the kernel's form of a set of CPUs.
+func parseList(s string) ([]span, bool) {
+	var out []span
+	for part := range strings.SplitSeq(s, ",") {
+		from, to, ranged := strings.Cut(part, "-")
+		if !ranged {
+			to = from
+		}
+		first, err1 := strconv.ParseUint(from, 10, 31)
+		last, err2 := strconv.ParseUint(to, 10, 31)
+		if err1 != nil || err2 != nil || first > last || last >= maxListed {
+			return nil, false
+		}
+		out = append(out, span{int(first), int(last)})
+	}
+	return out, true
+}
+
+// covers says whether all of want is in one of the spans of there, of which no
+// two touch.
+func covers(there, want []span) bool {
+	return !slices.ContainsFunc(want, func(w span) bool {
+		return !slices.ContainsFunc(there, func(t span) bool { return t.first <= w.first && w.last <= t.last })
+	})
+}
+
+func (b *Builder) checkHugepages(field string, r *cri.LinuxContainerResources) error {
+	for i, h := range r.GetHugepageLimits() {
+		if !pageSize.MatchString(h.GetPageSize()) {
+			return invalid("%s.hugepage_limits[%d].page_size %q must be like 2MB or 1GB", field, i, h.GetPageSize())
+		}
+		if len(b.host.HugePages) > 0 && !slices.Contains(b.host.HugePages, h.GetPageSize()) {
+			return invalid("%s.hugepage_limits[%d].page_size %q must be one of this host's: %s", field, i, h.GetPageSize(), strings.Join(b.host.HugePages, ", "))
+		}
+		if h.GetLimit() > math.MaxInt64 {
+			return invalid("%s.hugepage_limits[%d].limit %d must be at most %d", field, i, h.GetLimit(), int64(math.MaxInt64))
+		}
+		if slices.ContainsFunc(r.GetHugepageLimits()[:i], func(o *cri.HugepageLimit) bool { return o.GetPageSize() == h.GetPageSize() }) {
+			return invalid("%s.hugepage_limits[%d].page_size %q is given twice", field, i, h.GetPageSize())
+		}
+	}
+	return nil
+}
+
+func (b *Builder) checkUnified(field string, r *cri.LinuxContainerResources) error {
+	m := r.GetUnified()
+	switch {
+	case len(m) == 0:
+		return nil
+	case !b.host.CgroupV2:
+		return invalid("%s.unified: this host has cgroup v1, where there are no unified resources", field)
+	case len(m) > maxUnified:
+		return invalid("%s.unified has %d entries, more than %d", field, len(m), maxUnified)
+	}
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		// The key is a file name in the container's cgroup; cgroup.* would move
+		// processes or change the tree (CVE-2023-6476 and its kin).
+		if !unified.MatchString(k) || strings.HasPrefix(k, "cgroup.") {
+			return invalid("%s.unified: %q is not a key of a resource controller", field, k)
+		}
+		if v := m[k]; v == "" || len(v) > maxUnifiedValue || strings.ContainsRune(v, 0) {
+			return invalid("%s.unified[%q] must have 1 to %d bytes and no NUL", field, k, maxUnifiedValue)
+		}
+	}
+	return nil
+}

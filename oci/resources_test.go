@@ -1,0 +1,327 @@
+package oci
+
+import (
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+type limits = cri.LinuxContainerResources
+
+func hugepage(size string, limit uint64) *cri.HugepageLimit {
+	return &cri.HugepageLimit{PageSize: size, Limit: limit}
+}
+
+// resourceHost has CPUs 0-3 and 6, one memory node, and two sizes of hugepages.
+func resourceHost(t *testing.T) Host {
+	t.Helper()
+	h := testHost()
+	h.HugePages = []string{"2MB", "1GB"}
+	h.OnlineCPUs, h.OnlineNodes = filepath.Join(t.TempDir(), "cpus"), filepath.Join(t.TempDir(), "nodes")
+	for file, list := range map[string]string{h.OnlineCPUs: "0-3,6\n", h.OnlineNodes: "0\n"} {
+		if err := os.WriteFile(file, []byte(list), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return h
+}
+
+func TestBadResources(t *testing.T) {
+	tests := map[string]struct {
+		r    *limits
+		says string
+	}{
+		"shares too small":   {&limits{CpuShares: 1}, "F.cpu_shares 1 must be from 2 to 262144"},
+		"shares too large":   {&limits{CpuShares: 262145}, "F.cpu_shares 262145 must be"},
+		"shares negative":    {&limits{CpuShares: math.MinInt64}, "F.cpu_shares -9223372036854775808 must be"},
+		"period too small":   {&limits{CpuPeriod: 999}, "F.cpu_period 999 must be from 1000 to 1000000"},
+		"period too large":   {&limits{CpuPeriod: 1_000_001}, "F.cpu_period 1000001 must be"},
+		"period negative":    {&limits{CpuPeriod: -1}, "F.cpu_period -1 must be"},
+		"quota too small":    {&limits{CpuQuota: 999}, "F.cpu_quota 999 must be from 1000"},
+		"quota too large":    {&limits{CpuQuota: 1 << 44}, "F.cpu_quota 17592186044416 must be"},
+		"quota negative":     {&limits{CpuQuota: -2}, "F.cpu_quota -2 must be"},
+		"memory too small":   {&limits{MemoryLimitInBytes: 4095}, "F.memory_limit_in_bytes 4095 must be at least 4096"},
+		"memory negative":    {&limits{MemoryLimitInBytes: -2}, "F.memory_limit_in_bytes -2 must be"},
+		"swap negative":      {&limits{MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: -2}, "F.memory_swap_limit_in_bytes -2 must be"},
+		"swap below memory":  {&limits{MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: 8191}, "F.memory_swap_limit_in_bytes 8191 is of memory and swap together"},
+		"oom_score_adj":      {&limits{OomScoreAdj: 1001}, "F.oom_score_adj 1001 must be from -1000 to 1000"},
+		"oom_score_adj low":  {&limits{OomScoreAdj: -1001}, "F.oom_score_adj -1001 must be"},
+		"cpuset words":       {&limits{CpusetCpus: "all"}, `F.cpuset_cpus "all" must be a list like`},
+		"cpuset newline":     {&limits{CpusetCpus: "0\n1"}, "F.cpuset_cpus"},
+		"cpuset comma":       {&limits{CpusetCpus: "0,"}, "F.cpuset_cpus"},
+		"cpuset backwards":   {&limits{CpusetCpus: "3-1"}, "F.cpuset_cpus"},
+		"cpuset signed":      {&limits{CpusetCpus: "+1"}, "F.cpuset_cpus"},
+		"cpuset absurd":      {&limits{CpusetCpus: "0-99999999999999999999"}, "F.cpuset_cpus"},
+		"cpuset offline":     {&limits{CpusetCpus: "0-4"}, `F.cpuset_cpus "0-4" must be within the host's online CPUs, 0-3,6`},
+		"cpuset gap":         {&limits{CpusetCpus: "2,5"}, "F.cpuset_cpus"},
+		"mems missing":       {&limits{CpusetMems: "1"}, `F.cpuset_mems "1" must be within the host's memory nodes, 0`},
+		"page size form":     {&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 1), hugepage("../x", 0)}}, "F.hugepage_limits[1].page_size \"../x\" must be like"},
+		"page size missing":  {&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("64KB", 0)}}, "must be one of this host's: 2MB, 1GB"},
+		"page size twice":    {&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 1), hugepage("2MB", 2)}}, "F.hugepage_limits[1].page_size \"2MB\" is given twice"},
+		"hugepages absurd":   {&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", math.MaxUint64)}}, "F.hugepage_limits[0].limit"},
+		"unified cgroup.":    {&limits{Unified: map[string]string{"cgroup.procs": "1"}}, `F.unified: "cgroup.procs" is not`},
+		"unified path":       {&limits{Unified: map[string]string{"../memory.max": "1"}}, "F.unified"},
+		"unified empty":      {&limits{Unified: map[string]string{"memory.max": ""}}, `F.unified["memory.max"] must have 1 to`},
+		"unified too long":   {&limits{Unified: map[string]string{"io.max": strings.Repeat("x", 4097)}}, "F.unified"},
+		"unified NUL":        {&limits{Unified: map[string]string{"io.max": "a\x00"}}, "F.unified"},
+		"unified too many":   {&limits{Unified: manyUnified()}, "F.unified has 200 entries"},
+		"memory, then quota": {&limits{MemoryLimitInBytes: 1 << 30, CpuQuota: 1}, "F.cpu_quota"},
+	}
+	b := NewBuilder(resourceHost(t), Defaults{})
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if err := b.CheckResources("F", tc.r); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("got %v", err)
+			}
+			if _, err := b.Update(nil, tc.r); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), strings.ReplaceAll(tc.says, "F.", "linux.")) {
+				t.Errorf("update: %v", err)
+			}
+			in := testInput()
+			in.Resources = tc.r
+			if _, err := b.Build(in); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), strings.ReplaceAll(tc.says, "F.", "config.linux.resources.")) {
+				t.Errorf("create: %v", err)
+			}
+		})
+	}
+}
+
+func manyUnified() map[string]string {
+	m := make(map[string]string)
+	for i := range 200 {
+		m["io.x"+strings.Repeat("y", i)] = "1"
+	}
+	return m
+}
+
+func TestGoodResources(t *testing.T) {
+	b := NewBuilder(resourceHost(t), Defaults{})
+	for _, r := range []*limits{
+		nil,
+		{},
+		{CpuShares: 2, CpuPeriod: 1000, CpuQuota: -1, MemoryLimitInBytes: -1, MemorySwapLimitInBytes: -1, OomScoreAdj: -1000},
+		{CpuShares: 262144, CpuPeriod: 1_000_000, CpuQuota: 1<<44 - 1, MemoryLimitInBytes: math.MaxInt64, OomScoreAdj: 1000},
+		{MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: 8192, CpusetCpus: "6,0-1,3", CpusetMems: "0"},
+		{Unified: map[string]string{"memory.oom.group": "1", "io.max": "8:0 rbps=1"}, HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 0), hugepage("1GB", 1<<30)}},
+	} {
+		if err := b.CheckResources("F", r); err != nil {
+			t.Errorf("%v: %v", r, err)
+		}
+	}
+	// Who cannot tell what is online leaves it to the kernel.
+	h := testHost()
+	if err := NewBuilder(h, Defaults{}).CheckResources("F", &limits{CpusetCpus: "40", CpusetMems: "7"}); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzParseList(f *testing.F) {
+	for _, s := range []string{"0", "0-3,6", "", ",", "-", "1-", "9-8", "0x1", "65535", "65536"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		spans, ok := parseList(s)
+		for _, p := range spans {
+			if ok && (p.first < 0 || p.last < p.first || p.last >= maxListed) {
+				t.Errorf("%q: %v", s, spans)
+			}
+		}
+		if ok && strings.Trim(s, "0123456789,-") != "" {
+			t.Errorf("%q is no list", s)
+		}
+		if ok && !covers([]span{{0, maxListed}}, spans) {
+			t.Errorf("%q is not within all", s)
+		}
+	})
+}
+
+func TestResources(t *testing.T) {
+	r := &limits{
+		CpuShares: 512, CpuQuota: 20000, CpuPeriod: 100000, MemoryLimitInBytes: 1 << 26, CpusetCpus: "0-1,3", CpusetMems: "0",
+		OomScoreAdj: -998, HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 1<<21)}, Unified: map[string]string{"memory.high": "1"},
+	}
+	in := testInput()
+	in.Resources = r
+	res := mustBuild(t, testHost(), in)
+	l := res.Spec.Linux.Resources
+	if *l.CPU.Shares != 512 || *l.CPU.Quota != 20000 || *l.CPU.Period != 100000 || l.CPU.Cpus != "0-1,3" || l.CPU.Mems != "0" {
+		t.Errorf("cpu %+v", l.CPU)
+	}
+	if *l.Memory.Limit != 1<<26 || *l.Memory.Swap != 1<<26 {
+		t.Errorf("memory %+v", l.Memory)
+	}
+	if len(l.HugepageLimits) != 1 || l.Unified["memory.high"] != "1" {
+		t.Errorf("hugepages %v, unified %v", l.HugepageLimits, l.Unified)
+	}
+	// The daemon has no CAP_SYS_RESOURCE here and is at 0 itself.
+	if *res.Spec.Process.OOMScoreAdj != 0 || len(res.Warnings) != 1 {
+		t.Errorf("oom_score_adj %d, warnings %q", *res.Spec.Process.OOMScoreAdj, res.Warnings)
+	}
+}
+
+func TestResourcesWhereTheHostHasLess(t *testing.T) {
+	h := testHost()
+	h.CgroupV2, h.Hugetlb, h.SwapAccounting = false, false, false
+	h.Capabilities = append(h.Capabilities, "CAP_SYS_RESOURCE")
+	in := testInput()
+	in.Resources = &limits{
+		MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: 16384, OomScoreAdj: -998,
+		HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 1<<21), hugepage("1GB", 0)},
+	}
+	res := mustBuild(t, h, in)
+	l := res.Spec.Linux.Resources
+	if l.HugepageLimits != nil || l.Memory.Swap != nil || len(res.Warnings) != 2 {
+		t.Errorf("got %+v, warnings %q", l, res.Warnings)
+	}
+	if *res.Spec.Process.OOMScoreAdj != -998 {
+		t.Errorf("oom_score_adj %d", *res.Spec.Process.OOMScoreAdj)
+	}
+	in.Resources.Unified = map[string]string{"memory.high": "1"}
+	if _, err := NewBuilder(h, Defaults{}).Build(in); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "config.linux.resources.unified: this host has cgroup v1") {
+		t.Errorf("unified on v1: %v", err)
+	}
+	h.HugetlbApart = true
+	in.Resources.Unified = nil
+	if res = mustBuild(t, h, in); len(res.Warnings) != 1 || res.Spec.Linux.Resources.HugepageLimits != nil {
+		t.Errorf("hugepages beside v1: %q", res.Warnings)
+	}
+	if got := NewBuilder(h, Defaults{}).HugepagesApart(in.Resources); !maps.Equal(got, map[string]uint64{"2MB": 1 << 21, "1GB": 0}) {
+		t.Errorf("hugepages beside v1: %v", got)
+	}
+}
+
+func TestSwap(t *testing.T) {
+	for name, tc := range map[string]struct {
+		r    *limits
+		swap *int64 // nil: left alone
+	}{
+		"none asked for":     {&limits{MemoryLimitInBytes: 8192}, ptr[int64](8192)},
+		"some":               {&limits{MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: 10000}, ptr[int64](10000)},
+		"without bound":      {&limits{MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: -1}, ptr[int64](-1)},
+		"no limit of memory": {&limits{MemoryLimitInBytes: -1}, ptr[int64](-1)},
+		"by unified":         {&limits{MemoryLimitInBytes: 8192, Unified: map[string]string{"memory.swap.max": "1"}}, nil},
+	} {
+		m, warnings, err := NewBuilder(testHost(), Defaults{}).memory("F", tc.r)
+		if err != nil || len(warnings) != 0 || !reflect.DeepEqual(m.Swap, tc.swap) {
+			t.Errorf("%s: %+v, %q, %v", name, m, warnings, err)
+		}
+	}
+	for _, r := range []*limits{{MemorySwapLimitInBytes: 8192}, {MemoryLimitInBytes: -1, MemorySwapLimitInBytes: 8192}} {
+		if _, _, err := NewBuilder(testHost(), Defaults{}).memory("F", r); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "needs memory_limit_in_bytes") {
+			t.Errorf("swap without memory: %v", err)
+		}
+	}
+}
+
+func TestUpdate(t *testing.T) {
+	shares, quota, period := ptr[uint64](300), ptr[int64](50000), ptr[uint64](100000)
+	mem := func(limit, swap int64) *specs.LinuxMemory {
+		return &specs.LinuxMemory{Limit: &limit, Swap: &swap, CheckBeforeUpdate: ptr(true)}
+	}
+	for name, tc := range map[string]struct {
+		has, r, now *limits
+		want        *specs.LinuxResources
+	}{
+		"nothing":      {&limits{CpuShares: 7}, &limits{}, &limits{CpuShares: 7}, nil},
+		"had none":     {nil, &limits{CpuShares: 300}, &limits{CpuShares: 300}, &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: shares}}},
+		"keeps others": {&limits{MemoryLimitInBytes: 8192, CpuShares: 9}, &limits{CpuShares: 300}, &limits{MemoryLimitInBytes: 8192, CpuShares: 300}, &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: shares}}},
+		"quota brings the period": {&limits{CpuPeriod: 100000, CpuQuota: 10000}, &limits{CpuQuota: 50000}, &limits{CpuPeriod: 100000, CpuQuota: 50000},
+			&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: quota, Period: period}}},
+		"memory without swap": {&limits{MemoryLimitInBytes: 8192}, &limits{MemoryLimitInBytes: 16384}, &limits{MemoryLimitInBytes: 16384}, &specs.LinuxResources{Memory: mem(16384, 16384)}},
+		"no swap stays none": {&limits{MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: 8192}, &limits{MemoryLimitInBytes: 16384},
+			&limits{MemoryLimitInBytes: 16384, MemorySwapLimitInBytes: 16384}, &specs.LinuxResources{Memory: mem(16384, 16384)}},
+		"swap stays": {&limits{MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: 32768}, &limits{MemoryLimitInBytes: 16384},
+			&limits{MemoryLimitInBytes: 16384, MemorySwapLimitInBytes: 32768}, &specs.LinuxResources{Memory: mem(16384, 32768)}},
+		"swap brings memory": {&limits{MemoryLimitInBytes: 8192}, &limits{MemorySwapLimitInBytes: 32768},
+			&limits{MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: 32768}, &specs.LinuxResources{Memory: mem(8192, 32768)}},
+		"unified swap is said again": {&limits{MemoryLimitInBytes: 8192, Unified: map[string]string{swapMax: "5", "io.max": "8:0 rbps=1"}}, &limits{MemoryLimitInBytes: 16384},
+			&limits{MemoryLimitInBytes: 16384, Unified: map[string]string{swapMax: "5", "io.max": "8:0 rbps=1"}},
+			&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr[int64](16384), CheckBeforeUpdate: ptr(true)}, Unified: map[string]string{swapMax: "5"}}},
+		"hugepages one by one": {&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 1), hugepage("1GB", 2)}}, &limits{HugepageLimits: []*cri.HugepageLimit{hugepage("1GB", 3)}},
+			&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 1), hugepage("1GB", 3)}}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := proto.Clone(tc.has)
+			u, err := NewBuilder(testHost(), Defaults{}).Update(tc.has, tc.r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !proto.Equal(u.Now, tc.now) {
+				t.Errorf("in force %v, want %v", u.Now, tc.now)
+			}
+			if !reflect.DeepEqual(u.Resources, tc.want) {
+				t.Errorf("for the runtime %+v, want %+v", u.Resources, tc.want)
+			}
+			if !proto.Equal(before, tc.has) {
+				t.Errorf("what it had was changed to %v", tc.has)
+			}
+			if !maps.Equal(u.Hugepages, hugepages(tc.now)) {
+				t.Errorf("hugepages %v", u.Hugepages)
+			}
+		})
+	}
+}
+
+func TestUpdateTogetherWithWhatStays(t *testing.T) {
+	b := NewBuilder(testHost(), Defaults{})
+	for name, tc := range map[string]struct {
+		has, r *limits
+		says   string
+	}{
+		"memory above swap":   {&limits{MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: 16384}, &limits{MemoryLimitInBytes: 32768}, "linux.memory_swap_limit_in_bytes 16384"},
+		"swap below memory":   {&limits{MemoryLimitInBytes: 32768}, &limits{MemorySwapLimitInBytes: 16384}, "linux.memory_swap_limit_in_bytes 16384"},
+		"swap without memory": {&limits{CpuShares: 2}, &limits{MemorySwapLimitInBytes: 16384}, "needs memory_limit_in_bytes"},
+	} {
+		if _, err := b.Update(tc.has, tc.r); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tc.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestUpdateOOMScoreAdj(t *testing.T) {
+	b := NewBuilder(testHost(), Defaults{})
+	for want, got := range map[int64]int{500: 500, -500: 0} {
+		u, err := b.Update(nil, &limits{OomScoreAdj: want})
+		if err != nil || u.OOMScoreAdj == nil || *u.OOMScoreAdj != got || (want < 0) != (len(u.Warnings) == 1) || u.Resources != nil {
+			t.Errorf("%d: %+v, %v", want, u, err)
+		}
+	}
+	if u, err := b.Update(&limits{OomScoreAdj: 7}, &limits{CpuShares: 2}); err != nil || u.OOMScoreAdj != nil || u.Now.GetOomScoreAdj() != 7 {
+		t.Errorf("left alone: %+v, %v", u, err)
+	}
+}
+
+// What goes to a runtime when an update failed says everything, also what had
+// never been said.
+func TestRestate(t *testing.T) {
+	res, err := NewBuilder(testHost(), Defaults{}).Restate(&limits{CpuQuota: 20000, CpuPeriod: 50000})
+	if err != nil || *res.CPU.Shares != 1024 || *res.CPU.Quota != 20000 || *res.CPU.Period != 50000 || *res.Memory.Limit != -1 || *res.Memory.Swap != -1 {
+		t.Errorf("%+v %+v %v", res.CPU, res.Memory, err)
+	}
+}
+
+func TestHugePageSizes(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"hugepages-2048kB", "hugepages-1048576kB", "hugepages-64kB", "other", "hugepages-xkB"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := hugePages(dir)
+	slices.Sort(got)
+	if !slices.Equal(got, []string{"1GB", "2MB", "64KB"}) {
+		t.Errorf("got %v", got)
+	}
+	if got := hugePages(filepath.Join(dir, "none")); got != nil {
+		t.Errorf("of nothing: %v", got)
+	}
+}
