@@ -1,0 +1,291 @@
+package system
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+type limits = cri.LinuxContainerResources
+
+// unifiedHost says whether the machine has cgroup v2 throughout.
+func unifiedHost() bool {
+	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+	return err == nil
+}
+
+// cgroupFile reads a control file of a container: v1 names the controller and the
+// file, v2 the file of the unified hierarchy.
+func (n *node) cgroupFile(t *testing.T, id, v1, v2 string) string {
+	t.Helper()
+	r, err := n.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return readCgroup(t, infoField(t, r.GetInfo()["info"], "cgroupPath"), v1, v2)
+}
+
+func cgroupPath(cgroup, v1, v2 string) string {
+	if unifiedHost() {
+		return filepath.Join("/sys/fs/cgroup", cgroup, v2)
+	}
+	controller, file := filepath.Split(v1)
+	return filepath.Join("/sys/fs/cgroup", controller, cgroup, file)
+}
+
+func readCgroup(t *testing.T, cgroup, v1, v2 string) string {
+	t.Helper()
+	b, err := os.ReadFile(cgroupPath(cgroup, v1, v2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+func (n *node) update(t *testing.T, id string, r *limits) error {
+	t.Helper()
+	_, err := n.rt.UpdateContainerResources(t.Context(), &cri.UpdateContainerResourcesRequest{ContainerId: id, Linux: r})
+	return err
+}
+
+func (n *node) mustUpdate(t *testing.T, id string, r *limits) {
+	t.Helper()
+	if err := n.update(t, id, r); err != nil {
+		t.Fatalf("update to %v: %v", r, err)
+	}
+}
+
+// inForce compares what the kernel has with the limits, field by field, and with
+// what the status says.
+func (n *node) inForce(t *testing.T, id string, want *limits) {
+	t.Helper()
+	if got := n.status(t, id).GetResources().GetLinux(); !proto.Equal(got, want) {
+		t.Errorf("the status has %v, want %v", got, want)
+	}
+	check := func(field, want, v1, v2 string) {
+		t.Helper()
+		if got := n.cgroupFile(t, id, v1, v2); got != want {
+			t.Errorf("%s: %s has %q, want %q", field, cgroupPath("…", v1, v2), got, want)
+		}
+	}
+	itoa := func(v int64) string { return strconv.FormatInt(v, 10) }
+	if unifiedHost() {
+		check("quota and period", itoa(want.GetCpuQuota())+" "+itoa(want.GetCpuPeriod()), "", "cpu.max")
+		check("swap", itoa(want.GetMemorySwapLimitInBytes()-want.GetMemoryLimitInBytes()), "", "memory.swap.max")
+	} else {
+		check("cpu_shares", itoa(want.GetCpuShares()), "cpu/cpu.shares", "")
+		check("cpu_quota", itoa(want.GetCpuQuota()), "cpu/cpu.cfs_quota_us", "")
+		check("cpu_period", itoa(want.GetCpuPeriod()), "cpu/cpu.cfs_period_us", "")
+		check("memory_swap_limit_in_bytes", itoa(want.GetMemorySwapLimitInBytes()), "memory/memory.memsw.limit_in_bytes", "")
+	}
+	check("memory_limit_in_bytes", itoa(want.GetMemoryLimitInBytes()), "memory/memory.limit_in_bytes", "memory.max")
+	check("cpuset_cpus", want.GetCpusetCpus(), "cpuset/cpuset.cpus", "cpuset.cpus")
+	check("cpuset_mems", want.GetCpusetMems(), "cpuset/cpuset.mems", "cpuset.mems")
+	for _, h := range want.GetHugepageLimits() {
+		size := "hugetlb." + h.GetPageSize()
+		check("hugepage_limits", strconv.FormatUint(h.GetLimit(), 10), "unified/"+size+".max", size+".max")
+		check("hugepage_limits", strconv.FormatUint(h.GetLimit(), 10), "unified/"+size+".rsvd.max", size+".rsvd.max")
+	}
+	if got := n.exec(t, id, "cat", "/proc/1/oom_score_adj"); got != itoa(want.GetOomScoreAdj()) {
+		t.Errorf("oom_score_adj is %s, want %d", got, want.GetOomScoreAdj())
+	}
+}
+
+// hugepages are limits of 2 MB pages where this machine can limit them.
+func hugepages(limit uint64) []*cri.HugepageLimit {
+	for _, file := range []string{"/sys/fs/cgroup/unified/cgroup.controllers", "/sys/fs/cgroup/cgroup.controllers"} {
+		b, err := os.ReadFile(file)
+		if err == nil && strings.Contains(string(b), "hugetlb") {
+			return []*cri.HugepageLimit{{PageSize: "2MB", Limit: limit}}
+		}
+	}
+	return nil
+}
+
+func everyLimit() *limits {
+	return &limits{
+		CpuShares: 300, CpuQuota: 40000, CpuPeriod: 80000, MemoryLimitInBytes: 96 << 20, MemorySwapLimitInBytes: 128 << 20,
+		CpusetCpus: "0", CpusetMems: "0", OomScoreAdj: 300, HugepageLimits: hugepages(4 << 20),
+	}
+}
+
+func TestEveryLimitIsSetAndUpdated(t *testing.T) {
+	n := newNode(t, "limits", 90)
+	p := n.runPod(t, podConfig("limits"))
+	config := containerConfig(p, "c", busybox, "sleep", "1000")
+	config.Linux.Resources = everyLimit()
+	id := n.create(t, p, config)
+	n.startContainer(t, id)
+	want := everyLimit()
+	n.inForce(t, id, want)
+	for _, step := range []struct{ update, changed *limits }{
+		{&limits{CpuShares: 500}, &limits{CpuShares: 500}},
+		{&limits{CpuQuota: 60000}, &limits{CpuQuota: 60000}},
+		{&limits{CpuPeriod: 100000}, &limits{CpuPeriod: 100000}},
+		{&limits{MemoryLimitInBytes: 64 << 20}, &limits{MemoryLimitInBytes: 64 << 20}},
+		{&limits{MemorySwapLimitInBytes: 80 << 20}, &limits{MemorySwapLimitInBytes: 80 << 20}},
+		// Up and down by more than the other one was: both orders of writing.
+		{&limits{MemoryLimitInBytes: 256 << 20, MemorySwapLimitInBytes: 256 << 20}, &limits{MemoryLimitInBytes: 256 << 20, MemorySwapLimitInBytes: 256 << 20}},
+		{&limits{MemoryLimitInBytes: 32 << 20, MemorySwapLimitInBytes: 48 << 20}, &limits{MemoryLimitInBytes: 32 << 20, MemorySwapLimitInBytes: 48 << 20}},
+		{&limits{CpusetCpus: "0"}, &limits{CpusetCpus: "0"}},
+		{&limits{OomScoreAdj: 700}, &limits{OomScoreAdj: 700}},
+		{&limits{OomScoreAdj: 350}, &limits{OomScoreAdj: 350}},
+		{&limits{}, &limits{}},
+	} {
+		n.mustUpdate(t, id, step.update)
+		proto.Merge(want, step.changed)
+		n.inForce(t, id, want)
+	}
+	if h := hugepages(2 << 20); h != nil {
+		n.mustUpdate(t, id, &limits{HugepageLimits: h})
+		want.HugepageLimits = h
+		n.inForce(t, id, want)
+	}
+	n.Kill()
+	n.restart(t)
+	n.inForce(t, id, want)
+	n.mustUpdate(t, id, &limits{CpuShares: 42})
+	want.CpuShares = 42
+	n.inForce(t, id, want)
+}
+
+func TestLimitsAreUpdatedInTheRightStates(t *testing.T) {
+	n := newNode(t, "states", 91)
+	p := n.runPod(t, podConfig("states"))
+	created := n.create(t, p, containerConfig(p, "created", busybox, "sleep", "1000"))
+	want := everyLimit()
+	n.mustUpdate(t, created, want)
+	n.startContainer(t, created)
+	n.inForce(t, created, want)
+	exited := n.run(t, p, "exited", "true")
+	n.exited(t, exited)
+	if err := n.update(t, exited, want); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("an exited container: %v", err)
+	}
+	if err := n.update(t, "no-such-container", want); status.Code(err) != codes.NotFound {
+		t.Errorf("an unknown container: %v", err)
+	}
+	if _, err := n.rt.UpdateContainerResources(t.Context(), &cri.UpdateContainerResourcesRequest{ContainerId: created}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("without limits: %v", err)
+	}
+	if got := n.status(t, exited).GetResources().GetLinux().GetCpuShares(); got != 102 {
+		t.Errorf("the exited container shows cpu_shares %d", got)
+	}
+}
+
+// TestAnUpdateThatFailsHalfWayChangesNothing gives the pod's cgroup half a CPU,
+// so that the kernel refuses the quota, which the runtime writes after memory.
+func TestAnUpdateThatFailsHalfWayChangesNothing(t *testing.T) {
+	if unifiedHost() {
+		t.Skip("on the unified hierarchy a quota may be above the parent's")
+	}
+	n := newNode(t, "halfway", 92)
+	p := n.runPod(t, podConfig("halfway"))
+	config := containerConfig(p, "c", busybox, "sleep", "1000")
+	config.Linux.Resources = everyLimit()
+	config.Linux.Resources.CpuQuota = 10000
+	id := n.create(t, p, config)
+	n.startContainer(t, id)
+	r, err := n.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := filepath.Dir(infoField(t, r.GetInfo()["info"], "cgroupPath"))
+	if err := os.WriteFile(cgroupPath(parent, "cpu/cpu.cfs_quota_us", ""), []byte("50000"), 0); err != nil {
+		t.Fatal(err)
+	}
+	err = n.update(t, id, &limits{
+		CpuShares: 999, CpuQuota: 200000, CpuPeriod: 100000, MemoryLimitInBytes: 64 << 20, OomScoreAdj: 900, HugepageLimits: hugepages(8 << 20),
+	})
+	if err == nil || !strings.Contains(err.Error(), "cpu.cfs_quota_us") {
+		t.Fatalf("got %v", err)
+	}
+	n.inForce(t, id, config.Linux.Resources)
+	n.Kill()
+	n.restart(t)
+	n.inForce(t, id, config.Linux.Resources)
+	n.mustUpdate(t, id, &limits{CpuQuota: 20000})
+}
+
+func TestMemoryLimitBelowTheUse(t *testing.T) {
+	n := newNode(t, "belowuse", 93)
+	p := n.runPod(t, podConfig("belowuse"))
+	id := n.run(t, p, "fat", "sh", "-c", "x=$(head -c 30000000 /dev/zero | tr '\\0' x); echo full; while true; do sleep 1000; done")
+	for len(logLinesNow(p, "fat")) == 0 {
+		n.exec(t, id, "usleep", "10000")
+	}
+	before := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max")
+	err := n.update(t, id, &limits{MemoryLimitInBytes: 16 << 20, CpuShares: 77})
+	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "linux.memory_limit_in_bytes 16777216 must not be below what the container uses") {
+		t.Errorf("got %v", err)
+	}
+	if after := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max"); after != before {
+		t.Errorf("the limit is %s, was %s", after, before)
+	}
+	if s := n.status(t, id); s.GetState() != cri.ContainerState_CONTAINER_RUNNING || s.GetResources().GetLinux().GetCpuShares() != 102 {
+		t.Errorf("got %v", s)
+	}
+}
+
+// logLinesNow is what has been logged so far, in whatever form.
+func logLinesNow(p *pod, name string) string {
+	b, _ := os.ReadFile(filepath.Join(p.config.GetLogDirectory(), name+".log"))
+	return string(b)
+}
+
+func TestBadLimitsAreRefusedByName(t *testing.T) {
+	n := newNode(t, "badlimits", 94)
+	p := n.runPod(t, podConfig("badlimits"))
+	id := n.run(t, p, "c", "sleep", "1000")
+	before := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max")
+	tests := map[string]struct {
+		r     *limits
+		field string
+	}{
+		"shares":           {&limits{CpuShares: 1}, "cpu_shares"},
+		"shares huge":      {&limits{CpuShares: 1 << 40}, "cpu_shares"},
+		"period":           {&limits{CpuPeriod: 12}, "cpu_period 12 must be"},
+		"quota":            {&limits{CpuQuota: 10}, "cpu_quota"},
+		"quota negative":   {&limits{CpuQuota: -5}, "cpu_quota"},
+		"quota huge":       {&limits{CpuQuota: 1 << 62}, "cpu_quota"},
+		"memory":           {&limits{MemoryLimitInBytes: 17}, "memory_limit_in_bytes"},
+		"memory negative":  {&limits{MemoryLimitInBytes: -17}, "memory_limit_in_bytes"},
+		"swap":             {&limits{MemoryLimitInBytes: 64 << 20, MemorySwapLimitInBytes: 32 << 20}, "memory_swap_limit_in_bytes"},
+		"cpuset":           {&limits{CpusetCpus: "0-"}, "cpuset_cpus"},
+		"cpuset not there": {&limits{CpusetCpus: "0,4000"}, "cpuset_cpus \"0,4000\" must be within the host's online CPUs"},
+		"mems not there":   {&limits{CpusetMems: "900"}, "cpuset_mems"},
+		"page size":        {&limits{HugepageLimits: []*cri.HugepageLimit{{PageSize: "3MB"}}}, "hugepage_limits[0].page_size"},
+		"oom_score_adj":    {&limits{OomScoreAdj: 5000}, "oom_score_adj"},
+		"unified cgroup.":  {&limits{Unified: map[string]string{"cgroup.procs": "1"}}, "unified"},
+		"good, then bad":   {&limits{MemoryLimitInBytes: 33 << 20, CpuPeriod: 1}, "cpu_period"},
+	}
+	if !unifiedHost() {
+		tests["unified on v1"] = struct {
+			r     *limits
+			field string
+		}{&limits{Unified: map[string]string{"memory.high": "1"}}, "unified: this host has cgroup v1"}
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if err := n.update(t, id, tc.r); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "linux."+tc.field) {
+				t.Errorf("update: %v", err)
+			}
+			config := containerConfig(p, "bad", busybox, "true")
+			config.Linux.Resources = tc.r
+			_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "config.linux.resources."+tc.field) {
+				t.Errorf("create: %v", err)
+			}
+		})
+	}
+	if after := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max"); after != before {
+		t.Errorf("the limit is %s, was %s", after, before)
+	}
+}
