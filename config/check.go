@@ -101,6 +101,9 @@ func (c *Config) checkImage(k *checker) {
 
 func (c *Config) checkDefaults(k *checker) {
 	k.positive("pod.shm_size", c.Pod.ShmSize)
+	for _, d := range c.Container.CDISpecDirs {
+		k.path("container.cdi_spec_dirs", d, false)
+	}
 	k.path("monitor.path", c.Monitor.Path, true)
 	k.path("monitor.cgroup", c.Monitor.Cgroup, true)
 	k.must(c.Monitor.Cgroup != "/", "monitor.cgroup", "must not be the root cgroup")

@@ -67,8 +67,11 @@ type Pod struct {
 
 // Container sets what containers get that do not ask for anything else.
 type Container struct {
-	Capabilities []string `toml:"capabilities"`
-	PidsLimit    int64    `toml:"pids_limit"`
+	Capabilities        []string `toml:"capabilities"`
+	PidsLimit           int64    `toml:"pids_limit"`
+	MakeHostPaths       bool     `toml:"make_host_paths"`
+	CDISpecDirs         []string `toml:"cdi_spec_dirs"`
+	DeviceOwnerFromUser bool     `toml:"device_owner_from_user"`
 }
 
 // Monitor is about the process that stands beside each container.
@@ -125,7 +128,9 @@ func Default() Config {
 				"CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "SETGID", "SETUID", "SETPCAP",
 				"NET_BIND_SERVICE", "KILL",
 			},
-			PidsLimit: 0,
+			PidsLimit:     0,
+			MakeHostPaths: true,
+			CDISpecDirs:   []string{"/etc/cdi", "/var/run/cdi"},
 		},
 		Streaming: Streaming{
 			Address:     "127.0.0.1:0",

@@ -34,8 +34,11 @@ var help = map[string]string{
 	"pod.allowed_sysctls": "Sysctls that pods may set: names, or prefixes ending in *. Only those that the pod's own namespaces confine can be named.",
 	"pod.shm_size":        "Size of a pod's /dev/shm in bytes.",
 
-	"container.capabilities": "Capabilities of containers that ask for nothing else, without CAP_. Requests add to these and drop from them.",
-	"container.pids_limit":   "Limit of processes and threads in one container. 0: none but the pod's.",
+	"container.capabilities":           "Capabilities of containers that ask for nothing else, without CAP_. Requests add to these and drop from them.",
+	"container.make_host_paths":        "Whether a host path that a mount names and that does not exist is made, as a directory. false: the container is refused.",
+	"container.cdi_spec_dirs":          "Directories with specs of the Container Device Interface (*.json, *.yaml), of which later ones win. They are read for each container that names such a device. Empty: those containers are refused.",
+	"container.device_owner_from_user": "Whether the devices that a container asks for belong, inside it, to the user and group that it is asked to run as, rather than to the owner that they have on the host.",
+	"container.pids_limit":             "Limit of processes and threads in one container. 0: none but the pod's.",
 
 	"monitor.path":   "The monitor's binary. Empty: conmon beside the daemon's own binary, else /usr/libexec/criserver/conmon.",
 	"monitor.cgroup": "Cgroup of all monitors. Empty: the cgroup parent's name with -monitors appended; with systemd, a child of the daemon's own cgroup.",

@@ -45,6 +45,9 @@ func (m *Manager) bundle(ctx context.Context, c *container, p *plan) (_ bundle, 
 	if err != nil {
 		return b, err
 	}
+	if err := m.injectDevices(c, res); err != nil {
+		return b, err
+	}
 	for _, w := range res.Warnings {
 		c.log().Warn(w)
 	}
@@ -72,11 +75,11 @@ func (m *Manager) input(ctx context.Context, c *container, p *plan) (oci.Input, 
 		return oci.Input{}, err
 	}
 	c.setIdentity(id)
-	mounts, err := resolveMounts(ctx, c.config, p.volumes)
+	mounts, err := m.resolveMounts(ctx, c.config, p.volumes)
 	if err != nil {
 		return oci.Input{}, err
 	}
-	devices, err := resolveDevices(c.config)
+	devices, err := m.resolveDevices(c.config)
 	if err != nil {
 		return oci.Input{}, err
 	}
@@ -102,10 +105,21 @@ func (m *Manager) input(ctx context.Context, c *container, p *plan) (oci.Input, 
 func (c *container) setIdentity(id identity) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.facts.UID, c.facts.GID = int64(id.uid), int64(id.gid)
-	for _, g := range id.groups {
-		c.facts.Groups = append(c.facts.Groups, int64(g))
+	c.facts.UID, c.facts.GID, c.facts.Groups = int64(id.uid), int64(id.gid), wide(id.groups)
+}
+
+func (c *container) setGroups(groups []uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.facts.Groups = wide(groups)
+}
+
+func wide(ids []uint32) []int64 {
+	var out []int64
+	for _, id := range ids {
+		out = append(out, int64(id))
 	}
+	return out
 }
 
 // hostname is the pod's, or the machine's where the pod has none.

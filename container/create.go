@@ -122,6 +122,9 @@ func (m *Manager) plan(podID string, config *cri.ContainerConfig) (*container, *
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := m.checkMountOptions(runtime.Name, config); err != nil {
+		return nil, nil, err
+	}
 	image, err := m.cfg.Images.Image(config.GetImage().GetImage())
 	if err != nil {
 		return nil, nil, fmt.Errorf("config.image: %w", err)

@@ -13,6 +13,7 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/oplock"
 	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/cdi"
 )
 
 // Config is what a Manager works with.
@@ -31,6 +32,17 @@ type Config struct {
 	// one that the empty handler stands for.
 	Runtimes       map[string]*oci.Runtime
 	DefaultRuntime string
+	// MountOptions are those that each handler's runtime can set, as far as it
+	// tells; nil for one that does not.
+	MountOptions map[string][]string
+	// RefuseMissingHostPaths makes a mount of a host path that does not exist an
+	// error; else a directory is made there.
+	RefuseMissingHostPaths bool
+	// CDI finds the devices of vendors.
+	CDI *cdi.Registry
+	// DeviceOwnerIsUser gives the devices that a request names to the user and
+	// group that it sets, where they are the host's root's otherwise.
+	DeviceOwnerIsUser bool
 	// Builder makes the OCI configs.
 	Builder *oci.Builder
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/rootpath"
 	"github.com/criserver/criserver/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -19,39 +20,56 @@ import (
 
 // resolveMounts looks up the host paths of the requested mounts. Where images
 // are mounted is known already, by the index of the mount.
-func resolveMounts(ctx context.Context, c *cri.ContainerConfig, images map[int]string) ([]oci.Mount, error) {
+func (m *Manager) resolveMounts(ctx context.Context, c *cri.ContainerConfig, images map[int]string) ([]oci.Mount, error) {
 	mounts := make([]oci.Mount, 0, len(c.GetMounts()))
-	for i, m := range c.GetMounts() {
+	for i, r := range c.GetMounts() {
 		if source := images[i]; source != "" {
-			mounts = append(mounts, imageMount(m, source))
+			mounts = append(mounts, imageMount(r, source))
 			continue
 		}
-		source, err := mountSource(ctx, m.GetHostPath())
-		if err == nil {
-			err = oci.CheckPropagation(source, m.GetPropagation())
-		}
+		mount, err := m.hostMount(ctx, r)
 		if err != nil {
 			return nil, fmt.Errorf("config.mounts[%d].host_path: %w", i, err)
 		}
-		mounts = append(mounts, oci.Mount{
-			Source: source, Destination: m.GetContainerPath(),
-			ReadOnly: m.GetReadonly(), RecursiveReadOnly: m.GetRecursiveReadOnly(),
-			Propagation: m.GetPropagation(), Options: m.GetMountOptions(),
-			UIDMappings: idMappings(m.GetUidMappings()), GIDMappings: idMappings(m.GetGidMappings()),
-		})
+		mounts = append(mounts, mount)
 	}
 	return mounts, nil
 }
 
-// mountSource is the real path behind links. A missing one becomes a directory,
-// as every runtime does and as the kubelet's older volume plugins rely on.
-func mountSource(ctx context.Context, path string) (string, error) {
+func (m *Manager) hostMount(ctx context.Context, r *cri.Mount) (oci.Mount, error) {
+	source, err := m.mountSource(ctx, r.GetHostPath())
+	if err != nil {
+		return oci.Mount{}, err
+	}
+	if err := oci.CheckPropagation(source, r.GetPropagation()); err != nil {
+		return oci.Mount{}, err
+	}
+	options, err := oci.Restrictions(source)
+	if err != nil {
+		return oci.Mount{}, err
+	}
+	return oci.Mount{
+		Source: source, Destination: r.GetContainerPath(),
+		ReadOnly: r.GetReadonly(), RecursiveReadOnly: r.GetRecursiveReadOnly(),
+		Propagation: r.GetPropagation(), Options: append(options, r.GetMountOptions()...),
+		UIDMappings: idMappings(r.GetUidMappings()), GIDMappings: idMappings(r.GetGidMappings()),
+	}, nil
+}
+
+// mountSource is the real path behind links. A missing one becomes a directory
+// unless the operator has it otherwise: the CRI wants an error, but the kubelet
+// leaves a hostPath volume of no type unchecked, and pods rely on what all
+// runtimes have always done then.
+func (m *Manager) mountSource(ctx context.Context, path string) (string, error) {
 	source, err := filepath.EvalSymlinks(path)
 	if err == nil {
 		return source, nil
 	}
 	if _, lerr := os.Lstat(path); lerr == nil || !errors.Is(err, fs.ErrNotExist) {
 		return "", invalid("%v", err) // a dangling link too is the caller's mistake
+	}
+	if m.cfg.RefuseMissingHostPaths {
+		return "", fmt.Errorf("%q does not exist: %w", path, errdefs.ErrNotFound)
 	}
 	logrus.WithContext(ctx).WithField("path", path).Info("host path of a mount is missing: making a directory")
 	if err := os.MkdirAll(path, 0o755); err != nil {
@@ -66,27 +84,6 @@ func idMappings(m []*cri.IDMapping) []specs.LinuxIDMapping {
 		out = append(out, specs.LinuxIDMapping{ContainerID: x.GetContainerId(), HostID: x.GetHostId(), Size: x.GetLength()})
 	}
 	return out
-}
-
-// resolveDevices looks up the requested devices; a privileged container has all
-// of the host's besides.
-func resolveDevices(c *cri.ContainerConfig) ([]oci.Device, error) {
-	var devices []oci.Device
-	if c.GetLinux().GetSecurityContext().GetPrivileged() {
-		all, err := oci.AllDevices()
-		if err != nil {
-			return nil, err
-		}
-		devices = all
-	}
-	for i, d := range c.GetDevices() {
-		found, err := oci.HostDevice(d)
-		if err != nil {
-			return nil, fmt.Errorf("config.devices[%d]: %w", i, err)
-		}
-		devices = append(devices, found...)
-	}
-	return devices, nil
 }
 
 // maxSeccompProfile bounds the file of a seccomp profile, in bytes.

@@ -26,10 +26,8 @@ func validate(c *cri.ContainerConfig) error {
 		return invalid("config.metadata.name %q must not contain a slash, a line break or NUL", c.GetMetadata().GetName())
 	case c.GetImage().GetImage() == "":
 		return invalid("config.image.image is empty")
-	case len(c.GetCDIDevices()) > 0:
-		return fmt.Errorf("config.CDI_devices: CDI is not supported: %w", errdefs.ErrNotImplemented)
 	}
-	for _, check := range []func(*cri.ContainerConfig) error{validateCommand, validateEnv, validateMounts, validateUser, validateLogPath} {
+	for _, check := range []func(*cri.ContainerConfig) error{validateCommand, validateEnv, validateMounts, validateDevices, validateUser, validateLogPath} {
 		if err := check(c); err != nil {
 			return err
 		}

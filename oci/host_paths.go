@@ -20,28 +20,42 @@ import (
 // maxDevices bounds what a request for a directory of devices may bring.
 const maxDevices = 4096
 
+// CheckDevice says which rule of the CRI a requested device breaks, if any. It
+// does not look at the host. The message begins with the field's name.
+func CheckDevice(d *cri.Device) error {
+	switch {
+	case !cleanAbsolute(d.GetHostPath()):
+		return invalid("host_path %q must be an absolute path without \"..\"", d.GetHostPath())
+	case d.GetContainerPath() != "" && !cleanAbsolute(d.GetContainerPath()):
+		return invalid("container_path %q must be an absolute path without \"..\"", d.GetContainerPath())
+	}
+	return CheckAccess(d.GetPermissions())
+}
+
 // HostDevice looks up a requested device: a node, or a directory of which all
 // nodes are meant.
 func HostDevice(d *cri.Device) ([]Device, error) {
-	if !cleanAbsolute(d.GetHostPath()) {
-		return nil, invalid("host_path %q must be an absolute path without \"..\"", d.GetHostPath())
+	if err := CheckDevice(d); err != nil {
+		return nil, err
 	}
 	target := d.GetContainerPath()
 	if target == "" {
 		target = d.GetHostPath()
-	}
-	if !cleanAbsolute(target) {
-		return nil, invalid("container_path %q must be an absolute path without \"..\"", target)
-	}
-	if err := CheckAccess(d.GetPermissions()); err != nil {
-		return nil, err
 	}
 	info, err := os.Stat(d.GetHostPath())
 	if err != nil {
 		return nil, invalid("host_path: %v", err)
 	}
 	if info.IsDir() {
-		return deviceDir(d.GetHostPath(), target, d.GetPermissions())
+		dir, err := filepath.EvalSymlinks(d.GetHostPath())
+		if err != nil {
+			return nil, invalid("host_path: %v", err)
+		}
+		found, err := deviceDir(dir, target, d.GetPermissions())
+		if err == nil && len(found) == 0 {
+			err = invalid("host_path %q is a directory without devices", d.GetHostPath())
+		}
+		return found, err
 	}
 	dev, ok := device(d.GetHostPath(), target, d.GetPermissions())
 	if !ok {

@@ -2,7 +2,6 @@ package oci
 
 import (
 	"path/filepath"
-	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -20,31 +19,31 @@ func CheckAccess(permissions string) error {
 	if strings.Trim(permissions, "rwm") != "" || len(permissions) > 3 {
 		return invalid("permissions %q must be made of r, w and m", permissions)
 	}
+	for i := range permissions {
+		if strings.LastIndexByte(permissions, permissions[i]) != i {
+			return invalid("permissions %q names one of r, w and m twice", permissions)
+		}
+	}
 	return nil
 }
 
 // devices: nothing is allowed but what the runtime itself adds (null, zero, tty
 // and their like) and what was asked for; a privileged container may use all.
 func (c *build) devices() error {
+	wanted, err := c.wantedDevices()
+	if err != nil {
+		return err
+	}
 	l := c.spec.Linux
-	l.Resources = &specs.LinuxResources{}
-	for _, d := range c.in.Devices {
-		// A later request for the same path wins over the host's list.
-		l.Devices = slices.DeleteFunc(l.Devices, func(o specs.LinuxDevice) bool { return o.Path == d.Path })
+	l.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: c.privileged(), Access: "rwm"}}}
+	for _, d := range wanted {
 		l.Devices = append(l.Devices, d.LinuxDevice)
-	}
-	if c.privileged() {
-		l.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
-		return nil
-	}
-	l.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
-	for _, d := range c.in.Devices {
+		if c.privileged() {
+			continue
+		}
 		access := d.Access
 		if access == "" {
 			access = "rwm"
-		}
-		if !filepath.IsAbs(d.Path) {
-			return invalid("device path %q must be absolute", d.Path)
 		}
 		major, minor := d.Major, d.Minor
 		l.Resources.Devices = append(l.Resources.Devices, specs.LinuxDeviceCgroup{
@@ -52,4 +51,23 @@ func (c *build) devices() error {
 		})
 	}
 	return nil
+}
+
+// wantedDevices has one for each path: a later request wins over an earlier one
+// and over the host's list.
+func (c *build) wantedDevices() ([]Device, error) {
+	var wanted []Device
+	at := make(map[string]int, len(c.in.Devices))
+	for _, d := range c.in.Devices {
+		if !filepath.IsAbs(d.Path) {
+			return nil, invalid("device path %q must be absolute", d.Path)
+		}
+		if i, ok := at[d.Path]; ok {
+			wanted[i] = d
+			continue
+		}
+		at[d.Path] = len(wanted)
+		wanted = append(wanted, d)
+	}
+	return wanted, nil
 }

@@ -17,7 +17,8 @@ type Mount struct {
 	ReadOnly            bool
 	RecursiveReadOnly   bool // needs ReadOnly and private propagation
 	Propagation         cri.MountPropagation
-	// Options are further mount options: see CheckMountOptions.
+	// Options are further mount options: those of the request and, as a bind mount
+	// may not undo them, those of the host's mount that the source is on.
 	Options []string
 	// Mappings of an id-mapped mount, or none.
 	UIDMappings, GIDMappings []specs.LinuxIDMapping
@@ -76,25 +77,35 @@ var propagationOption = map[cri.MountPropagation]string{
 	cri.MountPropagation_PROPAGATION_BIDIRECTIONAL:     "rshared",
 }
 
-// mounts puts the usual ones first, without those whose place the request
-// takes, and the request's behind, each parent before what lies below it.
+// mounts are the usual ones, without those whose place the request takes, and
+// the request's, each parent before what lies below it.
 func (c *build) mounts() error {
-	requested := slices.Clone(c.in.Mounts)
-	slices.SortStableFunc(requested, func(a, b Mount) int {
-		return cmp.Compare(depth(a.Destination), depth(b.Destination))
-	})
+	var all []specs.Mount
 	for _, m := range append(c.standardMounts(), c.podFiles()...) {
-		if !c.replaced(m.Destination) {
-			c.spec.Mounts = append(c.spec.Mounts, m)
+		if !c.replaced(m.Destination) && !c.shutOut(m) {
+			all = append(all, m)
 		}
 	}
-	for _, m := range requested {
-		c.spec.Mounts = append(c.spec.Mounts, c.bind(m))
+	for _, m := range c.in.Mounts {
+		all = append(all, c.bind(m))
 	}
+	slices.SortStableFunc(all, func(a, b specs.Mount) int { return cmp.Compare(depth(a.Destination), depth(b.Destination)) })
+	c.spec.Mounts = all
 	return nil
 }
 
 func depth(p string) int { return strings.Count(filepath.Clean(p), "/") }
+
+// shutOut says whether one of the usual mounts has no place below a requested
+// one: where mounts spread to the host, as it would show up there, and a file in
+// what is read-only, as nothing can be made there to mount it on.
+func (c *build) shutOut(m specs.Mount) bool {
+	file := strings.HasPrefix(m.Destination, "/etc/")
+	return slices.ContainsFunc(c.in.Mounts, func(r Mount) bool {
+		below := strings.HasPrefix(m.Destination, filepath.Clean(r.Destination)+"/")
+		return below && (r.Propagation == cri.MountPropagation_PROPAGATION_BIDIRECTIONAL || file && r.ReadOnly)
+	})
+}
 
 // replaced says whether the request mounts at dst itself, or mounts the host's
 // /sys, which brings the cgroups with it.
@@ -155,10 +166,15 @@ func (c *build) bind(m Mount) specs.Mount {
 	case m.RecursiveReadOnly:
 		opts = append(opts, "ro", "rro")
 		c.spec.Version = versionRecursive
-	case m.ReadOnly:
+	case m.ReadOnly || slices.Contains(m.Options, "ro"):
 		opts = append(opts, "ro")
 	default:
 		opts = append(opts, "rw")
+	}
+	for _, o := range m.Options {
+		if !slices.Contains(opts, o) {
+			opts = append(opts, o)
+		}
 	}
 	switch l := c.spec.Linux; {
 	case m.Propagation == cri.MountPropagation_PROPAGATION_BIDIRECTIONAL:
@@ -170,7 +186,7 @@ func (c *build) bind(m Mount) specs.Mount {
 		c.spec.Version = versionRecursive
 	}
 	return specs.Mount{
-		Destination: m.Destination, Type: "bind", Source: m.Source, Options: append(opts, m.Options...),
+		Destination: m.Destination, Type: "bind", Source: m.Source, Options: opts,
 		UIDMappings: m.UIDMappings, GIDMappings: m.GIDMappings,
 	}
 }

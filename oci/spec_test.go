@@ -187,41 +187,6 @@ func TestSeccompByCapabilities(t *testing.T) {
 	}
 }
 
-func TestMounts(t *testing.T) {
-	in := testInput()
-	in.Mounts = []Mount{
-		{Source: "/h/b", Destination: "/data/sub/deep"},
-		{Source: "/h/a", Destination: "/data", ReadOnly: true, RecursiveReadOnly: true},
-		{Source: "/h/hosts", Destination: "/etc/hosts"},
-		{Source: "/h/slave", Destination: "/slave", Propagation: cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER, Options: []string{"noexec"}},
-	}
-	s := mustBuild(t, testHost(), in).Spec
-	if got := mountAt(s, "/etc/hosts"); got.Source != "/h/hosts" {
-		t.Errorf("the pod's hosts file is mounted over the request's: %v", got)
-	}
-	d := destinations(s)
-	if slices.Index(d, "/data") > slices.Index(d, "/data/sub/deep") || len(slices.Compact(slices.Sorted(slices.Values(d)))) != len(d) {
-		t.Errorf("order of %v", d)
-	}
-	if got := mountAt(s, "/data"); !slices.Contains(got.Options, "rro") || s.Version != versionRecursive {
-		t.Errorf("recursive read-only: %v in version %s", got, s.Version)
-	}
-	if got := mountAt(s, "/slave"); !slices.Contains(got.Options, "rslave") || !slices.Contains(got.Options, "noexec") || s.Linux.RootfsPropagation != "rslave" {
-		t.Errorf("propagation: %v, root file system %s", got, s.Linux.RootfsPropagation)
-	}
-	if got := mountAt(s, "/sys"); !slices.Contains(got.Options, "ro") {
-		t.Errorf("sysfs: %v", got)
-	}
-}
-
-func TestHostSysReplacesCgroup(t *testing.T) {
-	in := testInput()
-	in.Mounts = []Mount{{Source: "/sys", Destination: "/sys/"}}
-	if d := destinations(mustBuild(t, testHost(), in).Spec); slices.Contains(d, "/sys/fs/cgroup") || slices.Contains(d, "/sys") {
-		t.Errorf("mounted: %v", d)
-	}
-}
-
 func TestPrivileged(t *testing.T) {
 	in := testInput()
 	in.Security = &cri.LinuxContainerSecurityContext{Privileged: true, MaskedPaths: []string{"/proc/kcore"}, ReadonlyPaths: []string{"/proc/sys"}}
@@ -287,28 +252,6 @@ func TestAllowAnnotations(t *testing.T) {
 		map[string]string{"run.oci.a": "1", "other": "x", "org.systemd.property.ExecStart": "x"}, map[string]string{"run.oci.a": "2"})
 	if len(got) != 1 || got["run.oci.a"] != "2" {
 		t.Errorf("got %v", got)
-	}
-}
-
-func TestCheckMount(t *testing.T) {
-	for name, m := range map[string]*cri.Mount{
-		"relative destination": {ContainerPath: "a", HostPath: "/a"},
-		"climbing destination": {ContainerPath: "/a/../b", HostPath: "/a"},
-		"root":                 {ContainerPath: "/", HostPath: "/a"},
-		"relative source":      {ContainerPath: "/a", HostPath: "a"},
-		"no source":            {ContainerPath: "/a"},
-		"image and path":       {ContainerPath: "/a", HostPath: "/a", Image: &cri.ImageSpec{Image: "i"}},
-		"rro writable":         {ContainerPath: "/a", HostPath: "/a", RecursiveReadOnly: true},
-		"rro shared":           {ContainerPath: "/a", HostPath: "/a", Readonly: true, RecursiveReadOnly: true, Propagation: 2},
-		"propagation":          {ContainerPath: "/a", HostPath: "/a", Propagation: 9},
-		"option":               {ContainerPath: "/a", HostPath: "/a", MountOptions: []string{"suid"}},
-	} {
-		if err := CheckMount(m); !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if err := CheckMount(&cri.Mount{ContainerPath: "/a/", HostPath: "/a", Readonly: true, MountOptions: []string{"noexec"}}); err != nil {
-		t.Error(err)
 	}
 }
 

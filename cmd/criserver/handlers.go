@@ -42,6 +42,9 @@ func (r *runtimes) probe(ctx context.Context) {
 	for i := range r.info {
 		h := &r.info[i]
 		h.Default = h.Name == r.defaultName
+		if h.features != nil {
+			r.mountOptions[h.Name] = usableMountOptions(h.features.MountOptions)
+		}
 		handler := &cri.RuntimeHandler{Name: h.Name, Features: handlerFeatures(h.features)}
 		r.handlers = append(r.handlers, handler)
 		if h.Default {
@@ -73,4 +76,11 @@ func probeHandler(ctx context.Context, rt *oci.Runtime) handlerInfo {
 // which runtimes make whole trees of mounts read-only.
 func mountSetattr() bool {
 	return !errors.Is(unix.MountSetattr(-1, "", 0, &unix.MountAttr{}), unix.ENOSYS)
+}
+
+// usableMountOptions leaves out of what a runtime knows what the kernel cannot
+// do. The result is not nil: it is known what it can do.
+func usableMountOptions(known []string) []string {
+	usable := append([]string{}, known...)
+	return slices.DeleteFunc(usable, func(o string) bool { return o == "rro" && !mountSetattr() })
 }

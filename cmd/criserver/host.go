@@ -102,6 +102,8 @@ type runtimes struct {
 	builder     *oci.Builder
 	handlers    []*cri.RuntimeHandler
 	info        []handlerInfo
+	// mountOptions are those that each handler can set; nil where it does not tell.
+	mountOptions map[string][]string
 }
 
 func (r *runtimes) known(name string) bool { return name == "" || r.byName[name] != nil }
@@ -118,7 +120,7 @@ func (r *runtimes) names() []string {
 // chooseRuntimes collects the handlers: those of the configuration and the
 // well-known ones in the PATH. The default is proved to work.
 func chooseRuntimes(ctx context.Context, cfg config.Config, h *host) (*runtimes, error) {
-	r := &runtimes{byName: make(map[string]*oci.Runtime), defaultName: cfg.DefaultRuntime}
+	r := &runtimes{byName: make(map[string]*oci.Runtime), defaultName: cfg.DefaultRuntime, mountOptions: make(map[string][]string)}
 	r.builder = oci.NewBuilder(h.facts, oci.Defaults{Capabilities: cfg.Container.Capabilities, PidsLimit: cfg.Container.PidsLimit})
 	for name, rt := range cfg.Runtimes {
 		r.byName[name] = &oci.Runtime{

@@ -18,6 +18,7 @@ import (
 	"github.com/criserver/criserver/image"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/oci/cdi"
 	"github.com/criserver/criserver/sandbox"
 	"github.com/criserver/criserver/sandbox/network"
 	"github.com/criserver/criserver/server"
@@ -73,16 +74,20 @@ func wire(ctx context.Context, cfg config.Config) (*parts, error) {
 	}
 	pods := &podAdapter{}
 	if p.containers, err = container.New(container.Config{
-		RunDir:         cfg.RunDir,
-		Pods:           pods,
-		Images:         imageAdapter{p.images},
-		Monitors:       &conmon.Launcher{Path: host.monitor, Starter: p.spawner, Watcher: p.watcher},
-		Cgroups:        host.cgroups,
-		Watcher:        p.watcher,
-		Runtimes:       rt.byName,
-		DefaultRuntime: rt.defaultName,
-		Builder:        rt.builder,
-		Usage:          p.images.RootFSUsage,
+		RunDir:                 cfg.RunDir,
+		Pods:                   pods,
+		Images:                 imageAdapter{p.images},
+		Monitors:               &conmon.Launcher{Path: host.monitor, Starter: p.spawner, Watcher: p.watcher},
+		Cgroups:                host.cgroups,
+		Watcher:                p.watcher,
+		Runtimes:               rt.byName,
+		DefaultRuntime:         rt.defaultName,
+		MountOptions:           rt.mountOptions,
+		RefuseMissingHostPaths: !cfg.Container.MakeHostPaths,
+		CDI:                    cdi.NewRegistry(cfg.Container.CDISpecDirs),
+		DeviceOwnerIsUser:      cfg.Container.DeviceOwnerFromUser,
+		Builder:                rt.builder,
+		Usage:                  p.images.RootFSUsage,
 	}); err != nil {
 		return nil, err
 	}
@@ -200,7 +205,7 @@ func serverConfig(cfg config.Config, host *host, rt *runtimes, p *parts) server.
 	}
 	return server.Config{
 		Version: version, Pods: p.pods, Containers: p.containers, Images: p.images, Streams: p.streams,
-		CgroupDriver: driver, Handlers: rt.handlers, Features: &cri.RuntimeFeatures{SupplementalGroupsPolicy: true},
+		CgroupDriver: driver, Handlers: rt.handlers, Features: &cri.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
 		Info: statusInfo(cfg, host, rt),
 	}
 }

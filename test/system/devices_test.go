@@ -1,0 +1,223 @@
+package system
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// deviceDir has the nodes null and zero, and in a directory below it full.
+func deviceDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(dir+"/below", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, minor := range map[string]uint32{"null": 3, "zero": 5, "below/full": 7} {
+		if err := unix.Mknod(filepath.Join(dir, name), unix.S_IFCHR|0o660, int(unix.Mkdev(1, minor))); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(filepath.Join(dir, name), 0o660); err != nil { // whatever the umask
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(dir+"/file", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func device(host, at, permissions string) *cri.Device {
+	return &cri.Device{HostPath: host, ContainerPath: at, Permissions: permissions}
+}
+
+func TestDevices(t *testing.T) {
+	n := newNode(t, "dev", 78)
+	dir := deviceDir(t)
+	p := n.runPod(t, podConfig("dev"))
+	config := containerConfig(p, "c", busybox, "sleep", "1000")
+	// fuse is none of those that every container may use.
+	config.Devices = []*cri.Device{
+		device(dir, "/dev/things", "rw"), device("/dev/fuse", "/dev/reader", "r"),
+	}
+	c := n.create(t, p, config)
+	n.startContainer(t, c)
+	for cmd, want := range map[string]string{
+		"find /dev/things -type c | sort":                         "/dev/things/below/full\n/dev/things/null\n/dev/things/zero",
+		"head -c 3 /dev/things/zero | wc -c":                      "3",
+		"echo x >/dev/things/below/full 2>/dev/null || echo full": "full",
+		"test ! -e /dev/things/file && echo none":                 "none",
+		"exec 3</dev/reader && echo open":                         "open",
+		"(exec 3>/dev/reader) 2>/dev/null || echo read only":      "read only",
+		"mknod /dev/x c 10 229 2>/dev/null || echo not made":      "not made",
+		"ls -l /dev/things/null | awk '{print $1, $5, $6}'":       "crw-rw---- 1, 3",
+		"test ! -e /dev/fuse && echo none":                        "none",
+	} {
+		if got := n.exec(t, c, "sh", "-c", cmd); got != want {
+			t.Errorf("%s: %q, want %q", cmd, got, want)
+		}
+	}
+}
+
+func TestDevicesRefused(t *testing.T) {
+	n := newNode(t, "devno", 79)
+	dir := deviceDir(t)
+	empty := t.TempDir()
+	p := n.runPod(t, podConfig("devno"))
+	for name, d := range map[string]*cri.Device{
+		"permissions": device("/dev/null", "/dev/x", "rwx"), "twice": device("/dev/null", "/dev/x", "rr"), "absent": device("/dev/none", "/dev/x", "r"),
+		"file": device(dir+"/file", "/dev/x", "r"), "empty": device(empty, "/dev/x", "r"), "relative": device("dev/null", "/dev/x", "r"),
+		"climbing": device("/dev/null", "/dev/../x", "r"), "target": device("/dev/null", "x", "r"), "none": device("", "/dev/x", "r"),
+	} {
+		config := containerConfig(p, name, busybox, "true")
+		config.Devices = []*cri.Device{device("/dev/null", "", "rwm"), d}
+		if msg := n.refused(t, p, config, codes.InvalidArgument); !strings.Contains(msg, "config.devices[1].") {
+			t.Errorf("%s: %s", name, msg)
+		}
+	}
+}
+
+// TestPrivilegedDevices looks for all of the host's devices in a privileged
+// container, and uses one.
+func TestPrivilegedDevices(t *testing.T) {
+	n := newNode(t, "devpriv", 80)
+	pc := podConfig("devpriv")
+	pc.Linux.SecurityContext.Privileged = true
+	p := n.runPod(t, pc)
+	config := containerConfig(p, "c", busybox, "sleep", "1000")
+	config.Linux.SecurityContext.Privileged = true
+	c := n.create(t, p, config)
+	n.startContainer(t, c)
+	have := strings.Fields(n.exec(t, c, "find", "/dev", "-type", "c", "-o", "-type", "b"))
+	entries, err := os.ReadDir("/dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Type()&os.ModeDevice != 0 && e.Name() != "console" && e.Name() != "ptmx" && !slices.Contains(have, "/dev/"+e.Name()) {
+			t.Errorf("/dev/%s is not there", e.Name())
+		}
+	}
+	if got := n.exec(t, c, "sh", "-c", "mknod /tmp/k c 10 229 && exec 3</tmp/k && echo open"); got != "open" {
+		t.Errorf("a device made by itself: %q", got)
+	}
+	// The host's /dev as a volume is used as it is, with terminals of the
+	// container's own.
+	whole := containerConfig(p, "whole", busybox, "sleep", "1000")
+	whole.Linux.SecurityContext.Privileged = true
+	whole.Mounts = []*cri.Mount{bindMount("/dev", "/dev")}
+	w := n.create(t, p, whole)
+	n.startContainer(t, w)
+	if got := n.exec(t, w, "sh", "-c", "ls /dev/pts; echo x >/dev/null && echo ok"); got != "ptmx\nok" {
+		t.Errorf("with the host's /dev: %q", got)
+	}
+}
+
+func TestDevicesOfTheUser(t *testing.T) {
+	dir := deviceDir(t)
+	for _, own := range []bool{false, true} {
+		t.Run(fmt.Sprint(own), func(t *testing.T) {
+			n := makeNode(fmt.Sprintf("devown%v", own))
+			n.Config = fmt.Sprintf("[container]\ndevice_owner_from_user = %v\n", own)
+			n.Network = n.Bridge("csdevown", "10.81.0.0/16", "fd00:51::/64")
+			n.start(t)
+			p := n.runPod(t, podConfig("devown"))
+			config := containerConfig(p, "c", busybox, "sleep", "1000")
+			config.Linux.SecurityContext.RunAsUser = &cri.Int64Value{Value: 1000}
+			config.Linux.SecurityContext.RunAsGroup = &cri.Int64Value{Value: 1001}
+			config.Devices = []*cri.Device{device(dir+"/zero", "/dev/thing", "rw")}
+			c := n.create(t, p, config)
+			n.startContainer(t, c)
+			want := "0:0 no"
+			if own {
+				want = "1000:1001 3"
+			}
+			if got := n.exec(t, c, "sh", "-c", "echo $(stat -c %u:%g /dev/thing) $(head -c 3 /dev/thing 2>/dev/null | wc -c | sed s/^0$/no/)"); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+const thingSpec = `cdiVersion: "0.7.0"
+kind: vendor.test/thing
+containerEdits:
+  env: ["EVERY=thing"]
+devices:
+- name: one
+  containerEdits:
+    env: ["ONE=1"]
+    deviceNodes: [{path: /dev/thing, hostPath: /dev/fuse, permissions: r}]
+    mounts: [{hostPath: %[1]q, containerPath: /thing/file, options: [ro, rbind]}]
+    hooks: [{hookName: createRuntime, path: /bin/sh, args: [sh, -c, "cat >/dev/null; echo ran >%[2]s"]}]
+    additionalGids: [4711]
+- name: two
+  containerEdits:
+    env: ["TWO=2"]
+`
+
+func TestCDIDevices(t *testing.T) {
+	specs := t.TempDir()
+	n := makeNode("cdi")
+	n.Config = fmt.Sprintf("[container]\ncdi_spec_dirs = [%q]\n", specs)
+	n.Network = n.Bridge("cscdi", "10.82.0.0/16", "fd00:52::/64")
+	n.start(t)
+	p := n.runPod(t, podConfig("cdi"))
+	config := containerConfig(p, "c", busybox, "sleep", "1000")
+	config.CDIDevices = []*cri.CDIDevice{{Name: "vendor.test/thing=one"}}
+	config.Annotations = map[string]string{"cdi.k8s.io/vendor.test_plugin": "vendor.test/thing=two,vendor.test/thing=one"}
+	msg := n.refused(t, p, config, codes.NotFound)
+	for _, says := range []string{"config.CDI_devices", `"vendor.test/thing=one"`, `"vendor.test/thing=two"`, specs} {
+		if !strings.Contains(msg, says) {
+			t.Errorf("%q says nothing of %s", msg, says)
+		}
+	}
+
+	// It is there as soon as its spec is: the daemon has not been told.
+	host := hostDir(t, map[string]string{"file": "of the device\n"})
+	if err := os.WriteFile(specs+"/thing.yaml", []byte(fmt.Sprintf(thingSpec, host+"/file", host+"/hook")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := n.create(t, p, config)
+	n.startContainer(t, c)
+	for cmd, want := range map[string]string{
+		"echo $EVERY $ONE $TWO":                             "thing 1 2",
+		"cat /thing/file":                                   "of the device",
+		"echo x >/thing/file 2>/dev/null || echo no":        "no",
+		"exec 3</dev/thing && echo open":                    "open",
+		"(exec 3>/dev/thing) 2>/dev/null || echo read only": "read only",
+		"id -G": "0 4711",
+	} {
+		if got := n.exec(t, c, "sh", "-c", cmd); got != want {
+			t.Errorf("%s: %q, want %q", cmd, got, want)
+		}
+	}
+	if b, err := os.ReadFile(host + "/hook"); err != nil || string(b) != "ran\n" {
+		t.Errorf("the hook: %q, %v", b, err)
+	}
+	s := n.status(t, c)
+	if g := s.GetUser().GetLinux().GetSupplementalGroups(); !slices.Contains(g, 4711) {
+		t.Errorf("groups in the status: %v", g)
+	}
+	if len(s.GetAnnotations()) != 1 {
+		t.Errorf("annotations: %v", s.GetAnnotations())
+	}
+	for name, change := range map[string]func(*cri.ContainerConfig){
+		"field":      func(c *cri.ContainerConfig) { c.CDIDevices = []*cri.CDIDevice{{Name: "not qualified"}} },
+		"empty":      func(c *cri.ContainerConfig) { c.CDIDevices = []*cri.CDIDevice{{}} },
+		"annotation": func(c *cri.ContainerConfig) { c.Annotations = map[string]string{"cdi.k8s.io/x": "../etc"} },
+	} {
+		bad := containerConfig(p, name, busybox, "true")
+		change(bad)
+		if msg := n.refused(t, p, bad, codes.InvalidArgument); !strings.Contains(msg, "vendor/class=name") {
+			t.Errorf("%s: %s", name, msg)
+		}
+	}
+}
