@@ -91,13 +91,19 @@ func (m *Manager) input(ctx context.Context, c *container, p *plan) (oci.Input, 
 	if err := prepareRootFS(c.rootfs(), cwd, p.image.Config.Volumes, mounts); err != nil {
 		return oci.Input{}, err
 	}
+	var volumes []oci.Mount
+	if sc.GetReadonlyRootfs() {
+		if volumes, err = writableVolumes(c.rootfs(), p.image.Config.Volumes, mounts); err != nil {
+			return oci.Input{}, err
+		}
+	}
 	cgroups, _ := c.runtime.CgroupsPath(p.pod.CgroupParent, c.id)
 	return oci.Input{
 		Args: commandOf(c.config, p.image.Config), Env: envOf(c.config, p.image.Config, hostname(p.pod), id.home), Cwd: cwd,
 		User: specs.User{UID: id.uid, GID: id.gid, AdditionalGids: id.groups}, Terminal: c.config.GetTty(), RootFS: c.rootfs(),
 		Security: sc, Resources: c.config.GetLinux().GetResources(), SeccompProfile: profile,
 		Files:  oci.Files{Hosts: p.pod.Hosts, Hostname: p.pod.Hostname, ResolvConf: p.pod.ResolvConf, Shm: p.pod.Shm},
-		Mounts: mounts, Devices: devices, CgroupsPath: cgroups,
+		Volumes: volumes, Mounts: mounts, Devices: devices, CgroupsPath: cgroups,
 		Annotations: oci.AllowAnnotations(c.runtime.AllowedAnnotations, p.pod.Config.GetAnnotations(), c.config.GetAnnotations()),
 	}, nil
 }

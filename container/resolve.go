@@ -114,6 +114,9 @@ func readSeccomp(c *cri.ContainerConfig) ([]byte, error) {
 // the working directory, and the image's volumes, whose data is part of the
 // writable layer. Links in the image cannot lead out of rootfs.
 func prepareRootFS(rootfs, cwd string, volumes map[string]struct{}, mounts []oci.Mount) error {
+	if err := checkDeclared(volumes); err != nil {
+		return err
+	}
 	dirs := make([]string, 0, len(volumes)+1)
 	for v := range volumes {
 		if !filepath.IsAbs(v) || mounted(v, mounts) {

@@ -19,6 +19,8 @@ type Problem struct {
 	// Repaired says that what is broken was deleted, to be pulled again when it
 	// is needed.
 	Repaired bool
+
+	unloaded bool // the image is a directory and nothing more
 }
 
 // Check compares all images with what was stored: manifest and config by their
@@ -36,7 +38,10 @@ func (m *Manager) Check(ctx context.Context, repair bool) ([]Problem, error) {
 			return nil, context.Cause(ctx)
 		}
 	}
-	var found []Problem
+	found, err := m.checkRecords(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for _, img := range m.now.Load().all {
 		if p, bad := m.checkImage(img, broken); bad {
 			found = append(found, p)
@@ -52,6 +57,32 @@ func (m *Manager) Check(ctx context.Context, repair bool) ([]Problem, error) {
 		for i := range found {
 			m.repair(ctx, &found[i])
 		}
+	}
+	return found, nil
+}
+
+// checkRecords finds the images that could not be loaded.
+func (m *Manager) checkRecords(ctx context.Context) ([]Problem, error) {
+	unlock, err := m.lockCommit(ctx) // else an image on its way in would be one
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	entries, err := os.ReadDir(m.dir(imagesDir))
+	if err != nil {
+		return nil, err
+	}
+	var found []Problem
+	for _, e := range entries {
+		id := digest.NewDigestFromEncoded(digest.SHA256, e.Name())
+		if _, ok := m.now.Load().byID[id]; ok {
+			continue
+		}
+		_, err := loadImage(filepath.Join(m.dir(imagesDir), e.Name()))
+		if err == nil {
+			err = errdefs.ErrDataLoss // its layers were the trouble
+		}
+		found = append(found, Problem{Image: id, Err: fmt.Errorf("cannot be loaded: %w", err), unloaded: true})
 	}
 	return found, nil
 }
@@ -81,9 +112,12 @@ func (m *Manager) checkImage(img *stored, broken map[digest.Digest]error) (Probl
 // repair deletes what is broken, and notes why not if it cannot.
 func (m *Manager) repair(ctx context.Context, p *Problem) {
 	var err error
-	if p.Image != "" {
+	switch {
+	case p.unloaded:
+		err = m.bin.Put(m.imageDir(p.Image))
+	case p.Image != "":
 		err = m.Remove(ctx, p.Image.String())
-	} else {
+	default:
 		err = m.layers.Drop(ctx, []digest.Digest{p.Layer})
 	}
 	if err != nil {

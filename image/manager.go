@@ -199,6 +199,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	return nil
 }
 
+// EmptyTrash deletes what Run else would, for a process that does not Run.
+func (m *Manager) EmptyTrash(ctx context.Context) error { return m.bin.Empty(ctx) }
+
 func (m *Manager) expire(ctx context.Context, report func(error)) {
 	tick := time.NewTicker(m.cfg.ResumeWindow / 4)
 	defer tick.Stop()

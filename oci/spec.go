@@ -34,8 +34,11 @@ type Input struct {
 	// of the node.
 	SeccompProfile []byte
 
-	Namespaces  Namespaces
-	Files       Files
+	Namespaces Namespaces
+	Files      Files
+	// Volumes are directories of the root file system that stay writable when
+	// it is not: see writableVolumes in package container.
+	Volumes     []Mount
 	Mounts      []Mount
 	Devices     []Device
 	CgroupsPath string

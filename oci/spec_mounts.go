@@ -77,11 +77,15 @@ var propagationOption = map[cri.MountPropagation]string{
 	cri.MountPropagation_PROPAGATION_BIDIRECTIONAL:     "rshared",
 }
 
-// mounts are the usual ones, without those whose place the request takes, and
-// the request's, each parent before what lies below it.
+// mounts are the usual ones, without those whose place the request takes, the
+// image's volumes and the request's, each parent before what lies below it.
 func (c *build) mounts() error {
 	var all []specs.Mount
-	for _, m := range append(c.standardMounts(), c.podFiles()...) {
+	usual := c.standardMounts()
+	for _, m := range c.in.Volumes {
+		usual = append(usual, c.bind(m))
+	}
+	for _, m := range append(usual, c.podFiles()...) {
 		if !c.replaced(m.Destination) && !c.shutOut(m) {
 			all = append(all, m)
 		}

@@ -188,7 +188,7 @@ func (s *Server) containerStatus(c *container.Snapshot) *cri.ContainerStatus {
 		User: &cri.ContainerUser{Linux: &cri.LinuxContainerUser{
 			Uid: c.UID, Gid: c.GID, SupplementalGroups: c.SupplementalGroups,
 		}},
-		StopSignal: c.Config.GetStopSignal(),
+		StopSignal: stopSignal(c),
 	}
 }
 

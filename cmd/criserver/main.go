@@ -30,6 +30,7 @@ const usage = `criserver serves the Kubernetes Container Runtime Interface (CRI)
   criserver [flags]                      run the daemon
   criserver config [flags]               print the configuration in force, with comments
   criserver config --reference FILE      write the reference page of all keys
+  criserver check [--repair] [flags]     verify the image store, drop what is broken; the daemon must not run
   criserver version                      print the version
 
 Flags, which win over the files:
@@ -55,7 +56,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		command, args = args[0], args[1:]
 	}
 	switch command {
-	case "", "config":
+	case "", "config", "check":
 	case "version":
 		_, err := fmt.Fprintln(out, "criserver", version)
 		return err
@@ -84,6 +85,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := setupLog(cfg); err != nil {
 		return err
 	}
+	if command == "check" {
+		return runCheck(ctx, cfg, fs.repair, out)
+	}
 	limitMemory()
 	return runDaemon(ctx, cfg)
 }
@@ -92,6 +96,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 type flagSet struct {
 	*flag.FlagSet
 	file, reference string
+	repair          bool
 	values          map[string]string
 }
 
@@ -101,6 +106,9 @@ func flags(command string, out io.Writer) *flagSet {
 	fs.StringVar(&fs.file, "config", "", "")
 	if command == "config" {
 		fs.StringVar(&fs.reference, "reference", "", "")
+	}
+	if command == "check" {
+		fs.BoolVar(&fs.repair, "repair", false, "")
 	}
 	for _, key := range config.Keys() {
 		fs.Func(config.FlagName(key), "", func(v string) error { fs.values[key] = v; return nil })

@@ -285,13 +285,13 @@ func TestContainerStopSignal(t *testing.T) {
 	p := n.runPod(t, podConfig("signal"))
 	const script = `trap 'echo usr1; exit 3' USR1; trap 'echo term; exit 4' TERM; trap 'echo rt; exit 5' RTMIN+1; echo up; while :; do sleep 0.05; done`
 	for name, tc := range map[string]struct {
-		signal cri.Signal
-		says   string
-		code   int32
+		signal, shown cri.Signal
+		says          string
+		code          int32
 	}{
-		"default": {cri.Signal_SIGNAL_RUNTIME_DEFAULT, "term", 4},
-		"usr1":    {cri.Signal_SIGNAL_SIGUSR1, "usr1", 3},
-		"kill":    {cri.Signal_SIGNAL_SIGKILL, "", 137},
+		"default": {cri.Signal_SIGNAL_RUNTIME_DEFAULT, cri.Signal_SIGNAL_SIGTERM, "term", 4},
+		"usr1":    {cri.Signal_SIGNAL_SIGUSR1, cri.Signal_SIGNAL_SIGUSR1, "usr1", 3},
+		"kill":    {cri.Signal_SIGNAL_SIGKILL, cri.Signal_SIGNAL_SIGKILL, "", 137},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := containerConfig(p, name, busybox, "sh", "-c", strings.Replace(script, "trap 'echo rt; exit 5' RTMIN+1; ", "", 1))
@@ -303,7 +303,7 @@ func TestContainerStopSignal(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := n.exited(t, id)
-			if s.GetExitCode() != tc.code || s.GetStopSignal() != tc.signal {
+			if s.GetExitCode() != tc.code || s.GetStopSignal() != tc.shown {
 				t.Errorf("exit code %d, stop signal %v", s.GetExitCode(), s.GetStopSignal())
 			}
 			if got := strings.Join(logLines(t, p, name)[1:], ","); got != tc.says {

@@ -26,6 +26,7 @@ var world struct {
 	bin        string
 	dir        string
 	registries string
+	images     string // address of the registry of the test images
 }
 
 func TestMain(m *testing.M) {
@@ -67,7 +68,7 @@ func run(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	world.registries = images.RegistriesConf(addr)
+	world.registries, world.images = images.RegistriesConf(addr), addr
 	return m.Run(), nil
 }
 

@@ -1,0 +1,299 @@
+package system
+
+import (
+	"encoding/json"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func (n *node) imageStatus(t *testing.T, ref string, verbose bool) *cri.ImageStatusResponse {
+	t.Helper()
+	r, err := n.img.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: ref}, Verbose: verbose})
+	if err != nil {
+		t.Fatalf("status of image %s: %v", ref, err)
+	}
+	return r
+}
+
+func (n *node) listImages(t *testing.T, filter string) []*cri.Image {
+	t.Helper()
+	r, err := n.img.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: filter}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.GetImages()
+}
+
+func ids(images []*cri.Image) []string {
+	var all []string
+	for _, i := range images {
+		all = append(all, i.GetId())
+	}
+	return slices.Sorted(slices.Values(all))
+}
+
+func TestImageFields(t *testing.T) {
+	n := pullNode(t, "imgfields", `pinned = ["*/pinned:*"]`)
+	reg := newRegistry(t)
+	n.trust(t, reg)
+	config := v1.Config{
+		User: "1000:50", Labels: map[string]string{"made": "by hand"}, StopSignal: "SIGQUIT", Volumes: map[string]struct{}{"/data": {}},
+	}
+	img := mutate.Annotations(imageOf(t, config, layerOf(t, textFile("a", "a")), layerOf(t, textFile("b", strings.Repeat("b", 10000)))),
+		map[string]string{"org.example.note": "of the manifest"}).(v1.Image)
+	one := reg.push(t, "one:1", img)
+	two := reg.push(t, "deep/two:2", img)
+	pinned := reg.push(t, "pinned:1", small(t, "pinned"))
+
+	id := n.pull(t, one)
+	if got := n.pull(t, two); got != id {
+		t.Errorf("the same image has the ids %s and %s", id, got)
+	}
+	pinnedID := n.pull(t, pinned)
+	st := n.imageStatus(t, one, false)
+	got := st.GetImage()
+	repoDigest := reg.host + "/one@" + digestOf(t, img)
+	configName, err := img.ConfigName()
+	if err != nil {
+		t.Fatal(err)
+	}
+	switch {
+	case got.GetId() != id || id != configName.String():
+		t.Errorf("id %q, pulled %q, want %s", got.GetId(), id, configName)
+	case !slices.Equal(got.GetRepoTags(), slices.Sorted(slices.Values([]string{one, two}))):
+		t.Errorf("tags %v", got.GetRepoTags())
+	case !slices.Contains(got.GetRepoDigests(), repoDigest) || len(got.GetRepoDigests()) != 2:
+		t.Errorf("digests %v", got.GetRepoDigests())
+	case got.GetSize() < 10000 || got.GetSize() > 1<<20:
+		t.Errorf("size %d", got.GetSize())
+	case got.GetUid().GetValue() != 1000 || got.GetUsername() != "":
+		t.Errorf("uid %v, username %q", got.GetUid(), got.GetUsername())
+	case !maps.Equal(got.GetSpec().GetAnnotations(), map[string]string{"org.example.note": "of the manifest"}):
+		t.Errorf("annotations %v", got.GetSpec().GetAnnotations())
+	case got.GetPinned() || !n.imageStatus(t, pinned, false).GetImage().GetPinned():
+		t.Error("the wrong image is pinned")
+	case len(st.GetInfo()) > 0:
+		t.Errorf("not asked to be verbose, it says %v", st.GetInfo())
+	}
+	t.Run("verbose", func(t *testing.T) { checkVerboseImage(t, n.imageStatus(t, one, true).GetInfo()["info"], img) })
+	t.Run("references", func(t *testing.T) {
+		hex := strings.TrimPrefix(id, "sha256:")
+		for _, ref := range []string{one, two, id, hex, hex[:12], repoDigest} {
+			if got := ids(n.listImages(t, ref)); !slices.Equal(got, []string{id}) {
+				t.Errorf("filter %s: %v", ref, got)
+			}
+			if got := n.imageStatus(t, ref, false).GetImage().GetId(); got != id {
+				t.Errorf("status of %s: %q", ref, got)
+			}
+		}
+		for _, ref := range []string{reg.host + "/one:2", reg.host + "/two:2", "sha256:" + strings.Repeat("0", 64), "absent"} {
+			if got := ids(n.listImages(t, ref)); len(got) > 0 {
+				t.Errorf("filter %s: %v", ref, got)
+			}
+			if got := n.imageStatus(t, ref, true); got.GetImage() != nil || len(got.GetInfo()) > 0 {
+				t.Errorf("status of %s: %v", ref, got)
+			}
+		}
+	})
+	t.Run("stream", func(t *testing.T) {
+		stream, err := n.img.StreamImages(t.Context(), &cri.StreamImagesRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var streamed []*cri.Image
+		for {
+			m, err := stream.Recv()
+			if err == io.EOF {
+				break
+			}
+			if err != nil || len(m.GetImages()) == 0 {
+				t.Fatalf("a message of %d images, %v", len(m.GetImages()), err)
+			}
+			streamed = append(streamed, m.GetImages()...)
+		}
+		if want := ids(n.listImages(t, "")); !slices.Equal(ids(streamed), want) || len(want) != 3 {
+			t.Errorf("streamed %v, listed %v", ids(streamed), want)
+		}
+	})
+	t.Run("remove", func(t *testing.T) {
+		remove := func(ref string) {
+			if _, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: ref}}); err != nil {
+				t.Errorf("remove %s: %v", ref, err)
+			}
+		}
+		for _, ref := range []string{one, repoDigest, id, strings.TrimPrefix(id, "sha256:")[:12]} {
+			n.pull(t, one)
+			n.pull(t, two)
+			for range 2 { // idempotent
+				remove(ref)
+				for _, gone := range []string{one, two, id, repoDigest} {
+					if n.imageStatus(t, gone, false).GetImage() != nil {
+						t.Errorf("%s was removed and %s is there", ref, gone)
+					}
+				}
+			}
+		}
+		remove(pinned) // a client can still request it, and the runtime must oblige
+		if n.imageStatus(t, pinnedID, false).GetImage() != nil {
+			t.Error("a pinned image was not removed on request")
+		}
+	})
+}
+
+func checkVerboseImage(t *testing.T, text string, img v1.Image) {
+	t.Helper()
+	var info struct {
+		ChainID, ManifestDigest, MediaType, StopSignal, PulledAt string
+		Labels, Annotations                                      map[string]string
+		Volumes                                                  []string
+		Layers                                                   []struct{ DiffID, Digest, ChainID string }
+		ImageSpec                                                v1.ConfigFile
+	}
+	if err := json.Unmarshal([]byte(text), &info); err != nil {
+		t.Fatal(err)
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(info.Layers) != len(layers) {
+		t.Fatalf("layers %+v", info.Layers)
+	}
+	for i, l := range layers {
+		diffID, err := l.DiffID()
+		if err != nil || info.Layers[i].DiffID != diffID.String() || info.Layers[i].Digest != digestOf(t, l) {
+			t.Errorf("layer %+v, %v", info.Layers[i], err)
+		}
+	}
+	switch last := info.Layers[len(layers)-1]; {
+	case info.ChainID != last.ChainID || info.ChainID == last.DiffID || info.Layers[0].ChainID != info.Layers[0].DiffID:
+		t.Errorf("chain %s, layers %+v", info.ChainID, info.Layers)
+	case info.ManifestDigest != digestOf(t, img) || info.MediaType != "application/vnd.oci.image.manifest.v1+json":
+		t.Errorf("manifest %s %s", info.MediaType, info.ManifestDigest)
+	case info.Labels["made"] != "by hand" || info.StopSignal != "SIGQUIT" || !slices.Equal(info.Volumes, []string{"/data"}) || info.PulledAt == "":
+		t.Errorf("info %+v", info)
+	case len(info.ImageSpec.History) != 2 || info.ImageSpec.History[1].CreatedBy != "step 1" || info.ImageSpec.Config.User != "1000:50":
+		t.Errorf("image spec %+v", info.ImageSpec)
+	}
+}
+
+func TestImageFsInfo(t *testing.T) {
+	n := pullNode(t, "imgfs")
+	reg := newRegistry(t)
+	n.trust(t, reg)
+	usage := func() (images, containers *cri.FilesystemUsage) {
+		t.Helper()
+		r, err := n.img.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
+		if err != nil || len(r.GetImageFilesystems()) != 1 || len(r.GetContainerFilesystems()) != 1 {
+			t.Fatalf("%v, %v", r, err)
+		}
+		images, containers = r.GetImageFilesystems()[0], r.GetContainerFilesystems()[0]
+		for _, u := range []*cri.FilesystemUsage{images, containers} {
+			if u.GetTimestamp() <= 0 || u.GetFsId().GetMountpoint() != n.Dir+"/root" || u.GetUsedBytes() == nil || u.GetInodesUsed() == nil {
+				t.Errorf("usage %v", u)
+			}
+		}
+		return images, containers
+	}
+	before, _ := usage()
+	var files []file
+	for _, name := range strings.Split("abcdefghij", "") {
+		files = append(files, textFile(name, strings.Repeat(name, 100<<10)))
+	}
+	ref := reg.push(t, "a:1", imageOf(t, v1.Config{}, layerOf(t, files...)))
+	n.pull(t, ref)
+	after, containers := usage()
+	bytes := int64(after.GetUsedBytes().GetValue()) - int64(before.GetUsedBytes().GetValue())
+	inodes := int64(after.GetInodesUsed().GetValue()) - int64(before.GetInodesUsed().GetValue())
+	if bytes < 1000<<10 || bytes > 1100<<10 || inodes < 11 || inodes > 20 {
+		t.Errorf("an image of ten files of 100 KiB counts for %d bytes and %d inodes", bytes, inodes)
+	}
+	if after.GetTimestamp() < before.GetTimestamp() || containers.GetUsedBytes().GetValue() != 0 {
+		t.Errorf("%v then %v; containers %v", before, after, containers)
+	}
+	if _, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: ref}}); err != nil {
+		t.Fatal(err)
+	}
+	if end, _ := usage(); end.GetUsedBytes().GetValue() != before.GetUsedBytes().GetValue() || end.GetInodesUsed().GetValue() != before.GetInodesUsed().GetValue() {
+		t.Errorf("with the image gone: %v, before it %v", end, before)
+	}
+}
+
+// TestContainersShowTheirImage: the kubelet creates containers by an image's id
+// and shows users what the status says.
+func TestContainersShowTheirImage(t *testing.T) {
+	n := newNode(t, "imgshow", 181)
+	p := n.runPod(t, podConfig("imgshow"))
+	id := n.pull(t, busybox)
+	config := containerConfig(p, "c", id, "sleep", "1000")
+	config.Image.UserSpecifiedImage = busybox
+	config.Image.Annotations = map[string]string{"k": "v"}
+	c := n.create(t, p, config)
+	st := n.status(t, c)
+	var repoDigest string
+	for _, d := range n.imageStatus(t, id, false).GetImage().GetRepoDigests() {
+		if strings.HasPrefix(d, "registry.k8s.io/e2e-test-images/busybox@sha256:") {
+			repoDigest = d
+		}
+	}
+	if st.GetImageId() != id || st.GetImageRef() != repoDigest || repoDigest == "" {
+		t.Errorf("image_id %q, image_ref %q; want %q, %q", st.GetImageId(), st.GetImageRef(), id, repoDigest)
+	}
+	spec := st.GetImage()
+	if spec.GetImage() != busybox || spec.GetUserSpecifiedImage() != busybox || spec.GetAnnotations()["k"] != "v" {
+		t.Errorf("image %v", spec)
+	}
+	list, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{Filter: &cri.ContainerFilter{Id: c}})
+	if err != nil || len(list.GetContainers()) != 1 {
+		t.Fatalf("%v, %v", list, err)
+	}
+	if l := list.GetContainers()[0]; l.GetImageId() != id || l.GetImageRef() != repoDigest || l.GetImage().GetImage() != busybox {
+		t.Errorf("listed with image_id %q, image_ref %q, image %q", l.GetImageId(), l.GetImageRef(), l.GetImage().GetImage())
+	}
+}
+
+// TestDeclaredVolumes: the volumes of an image have its content and owners, and
+// can be written to where the root file system cannot.
+func TestDeclaredVolumes(t *testing.T) {
+	n := newNode(t, "imgdecl", 182)
+	reg := newRegistry(t)
+	n.trust(t, reg)
+	base := n.busyboxLayers(t)
+	declared := map[string]struct{}{"/data": {}, "/made/here": {}, "/etc": {}, "/": {}, "/proc": {}, "/mine": {}, "/out": {}}
+	img := imageOf(t, v1.Config{Volumes: declared, User: "1000", Cmd: []string{"sh"}}, append(base,
+		layerOf(t, directory("data", 1000, 0o750), textFile("data/from-image", "content"), symlink("out", "../../../../../.."), directory("mine", 0, 0o755)))...)
+	n.pull(t, reg.push(t, "declared:1", img))
+	p := n.runPod(t, podConfig("imgdecl"))
+	host := t.TempDir()
+	for name, readonly := range map[string]bool{"writable": false, "readonly": true} {
+		config := containerConfig(p, name, reg.host+"/declared:1", "sleep", "1000")
+		config.Linux.SecurityContext.ReadonlyRootfs = readonly
+		config.Mounts = []*cri.Mount{{HostPath: host, ContainerPath: "/mine", Readonly: true}}
+		c := n.create(t, p, config)
+		n.startContainer(t, c)
+		sh := func(script string) string { return n.exec(t, c, "sh", "-c", script+" 2>/dev/null") }
+		for script, want := range map[string]string{
+			"cat /data/from-image":                        "content",
+			"stat -c %u:%g:%a /data":                      "1000:1000:750",
+			"stat -c %u:%a /made/here":                    "0:755",
+			"echo x >/data/new && cat /data/new":          "x",
+			"touch /mine/x || echo no":                    "no", // the request's mount is what counts
+			"grep -c imgdecl /etc/hosts":                  "2",  // the pod's file is not hidden
+			"test -d /proc/self/fd && echo kernel":        "kernel",
+			"echo 1 >/proc/sys/kernel/sysrq || echo no":   "no",
+			"touch /x || echo no":                         "no",
+			"test -e /out/data/from-image && echo inside": "inside",
+		} {
+			if got := sh(script); got != want {
+				t.Errorf("%s: %s: got %q, want %q", name, script, got, want)
+			}
+		}
+	}
+}

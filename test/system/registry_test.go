@@ -1,0 +1,304 @@
+package system
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// testRegistry is a registry of one test's, with something in front that can
+// answer in its place.
+type testRegistry struct {
+	host    string // 127.0.0.1:port
+	handler http.Handler
+
+	mu       sync.Mutex // guards what follows
+	front    func(w http.ResponseWriter, r *http.Request) (answered bool)
+	requests []request
+}
+
+// request is what the registry was asked, and with which credential.
+type request struct{ method, path, authorization string }
+
+// newRegistry starts a registry that ends with the test.
+func newRegistry(t *testing.T) *testRegistry {
+	t.Helper()
+	return newRegistryAt(t, "127.0.0.1")
+}
+
+// newRegistryAt is newRegistry on another of the loopback's addresses: another
+// host in the eyes of HTTP clients, which do not look at ports.
+func newRegistryAt(t *testing.T, ip string) *testRegistry {
+	t.Helper()
+	r := &testRegistry{handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+	server := httptest.NewUnstartedServer(r)
+	if err := server.Listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if server.Listener, err = net.Listen("tcp", ip+":0"); err != nil {
+		t.Fatal(err)
+	}
+	server.Start()
+	t.Cleanup(func() {
+		server.CloseClientConnections() // a front may be waiting for its client
+		server.Close()
+	})
+	r.host = server.Listener.Addr().String()
+	return r
+}
+
+func (r *testRegistry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.mu.Lock()
+	r.requests = append(r.requests, request{req.Method, req.URL.Path, req.Header.Get("Authorization")})
+	front := r.front
+	r.mu.Unlock()
+	if front == nil || !front(w, req) {
+		r.handler.ServeHTTP(w, req)
+	}
+}
+
+// set puts something in front of the registry, or nothing for nil.
+func (r *testRegistry) set(front func(w http.ResponseWriter, req *http.Request) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.front = front
+}
+
+// asked returns the requests since the last call whose path contains the text.
+func (r *testRegistry) asked(text string) []request {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []request
+	for _, req := range r.requests {
+		if strings.Contains(req.path, text) {
+			all = append(all, req)
+		}
+	}
+	r.requests = nil
+	return all
+}
+
+// push stores an image or an index, past what is in front, and returns the
+// reference to pull it by.
+func (r *testRegistry) push(t *testing.T, repoTag string, what any) string {
+	t.Helper()
+	server := httptest.NewServer(r.handler)
+	defer server.Close()
+	ref, err := name.ParseReference(server.Listener.Addr().String()+"/"+repoTag, name.Insecure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	switch what := what.(type) {
+	case v1.ImageIndex:
+		err = remote.WriteIndex(ref, what)
+	case v1.Image:
+		err = remote.Write(ref, what)
+	default:
+		t.Fatalf("neither an image nor an index: %T", what)
+	}
+	if err != nil {
+		t.Fatalf("push %s: %v", repoTag, err)
+	}
+	return r.host + "/" + repoTag
+}
+
+// put stores a manifest as it is.
+func (r *testRegistry) put(t *testing.T, repo, ref, mediaType string, body []byte) string {
+	t.Helper()
+	req := httptest.NewRequest(http.MethodPut, "/v2/"+repo+"/manifests/"+ref, bytes.NewReader(body))
+	req.Header.Set("Content-Type", mediaType)
+	answer := httptest.NewRecorder()
+	r.handler.ServeHTTP(answer, req)
+	if answer.Code != http.StatusCreated {
+		t.Fatalf("put %s:%s: %s: %s", repo, ref, answer.Result().Status, answer.Body)
+	}
+	return r.host + "/" + repo + ":" + ref
+}
+
+// file is one file of a layer.
+type file struct {
+	tar.Header
+	content string
+}
+
+func textFile(name, content string) file {
+	return file{tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644}, content}
+}
+
+func directory(name string, uid int, mode int64) file {
+	return file{Header: tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Uid: uid, Gid: uid, Mode: mode}}
+}
+
+func symlink(name, target string) file {
+	return file{Header: tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777}}
+}
+
+// busyboxLayers are the layers of the busybox image, to build upon.
+func (n *node) busyboxLayers(t *testing.T) []v1.Layer {
+	t.Helper()
+	ref, err := name.ParseReference(world.images+"/"+busybox, name.Insecure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := remote.Image(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return layers
+}
+
+func layerOf(t *testing.T, files ...file) v1.Layer {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, f := range files {
+		f.Size = int64(len(f.content))
+		if err := w.WriteHeader(&f.Header); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, f.content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// imageOf is an OCI image for this machine.
+func imageOf(t *testing.T, config v1.Config, layers ...v1.Layer) v1.Image {
+	t.Helper()
+	return imageFor(t, v1.Platform{OS: "linux", Architecture: runtime.GOARCH}, config, layers...)
+}
+
+func imageFor(t *testing.T, platform v1.Platform, config v1.Config, layers ...v1.Layer) v1.Image {
+	t.Helper()
+	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	for i, l := range layers {
+		var err error
+		if img, err = mutate.Append(img, mutate.Addendum{Layer: l, MediaType: types.OCILayer, History: v1.History{CreatedBy: fmt.Sprint("step ", i)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f = f.DeepCopy()
+	f.OS, f.Architecture, f.Config = platform.OS, platform.Architecture, config
+	if img, err = mutate.ConfigFile(img, f); err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// small is an image of one file, which makes it differ from others.
+func small(t *testing.T, content string) v1.Image {
+	t.Helper()
+	return imageOf(t, v1.Config{Cmd: []string{"sh"}}, layerOf(t, textFile("file", content)))
+}
+
+func digestOf(t *testing.T, img interface{ Digest() (v1.Hash, error) }) string {
+	t.Helper()
+	d, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.String()
+}
+
+// blobOf is the digest of an image's topmost layer as the registry has it.
+func blobOf(t *testing.T, img v1.Image) string {
+	t.Helper()
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return digestOf(t, layers[len(layers)-1])
+}
+
+// deadHost is a loopback address at which nobody listens.
+func deadHost(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// pullNode starts a daemon for tests of pulls alone, which need no network of
+// pods. settings are lines of the table [image].
+func pullNode(t *testing.T, name string, settings ...string) *node {
+	t.Helper()
+	n := makeNode(name)
+	n.settings(t, settings...)
+	n.start(t)
+	// Short names come with a lock file that stays.
+	if _, err := n.img.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: "short"}}}); err != nil {
+		t.Fatal(err)
+	}
+	n.mark(t)
+	return n
+}
+
+// settings writes a drop-in of the configuration, before the daemon starts.
+func (n *node) settings(t *testing.T, image ...string) {
+	t.Helper()
+	n.writeFile(t, "config.toml.d/50-image.toml", "[image]\n"+strings.Join(image, "\n")+"\n")
+}
+
+func (n *node) writeFile(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(n.Dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// trust lets the daemon speak plain HTTP with the registries. What is written
+// into registries.conf holds from the next pull on.
+func (n *node) trust(t *testing.T, registries ...*testRegistry) {
+	t.Helper()
+	conf := n.Registries
+	for _, r := range registries {
+		conf += fmt.Sprintf("\n[[registry]]\nlocation = %q\ninsecure = true\n", r.host)
+	}
+	n.writeFile(t, "registries.conf", conf)
+}
