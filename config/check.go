@@ -76,6 +76,7 @@ func (c *Config) checkCNI(k *checker) {
 	for _, d := range c.CNI.ConfDirs {
 		k.path("cni.conf_dirs", d, false)
 	}
+	k.path("cni.conf_template", c.CNI.ConfTemplate, true)
 	for _, d := range c.CNI.BinDirs {
 		k.path("cni.bin_dirs", d, false)
 	}

@@ -41,6 +41,7 @@ type CNI struct {
 	DefaultNetwork string   `toml:"default_network"`
 	Additional     []string `toml:"additional_networks"`
 	Builtin        bool     `toml:"builtin"`
+	ConfTemplate   string   `toml:"conf_template"`
 }
 
 // Image says where images come from and what they may be.

@@ -12,11 +12,13 @@ var help = map[string]string{
 	"cgroup_driver": "Who makes the pods' cgroups: cgroupfs, systemd (unified hierarchy only), or auto: systemd where it runs the machine with the unified hierarchy, else cgroupfs. The kubelet takes it over by RuntimeConfig.",
 	"cgroup_parent": "Parent cgroup of pods that name none. Empty: /criserver with cgroupfs, criserver.slice with systemd.",
 
-	"cni.conf_dirs":       "Directories with CNI network configuration (*.conflist, *.conf, *.json), in the order in which they are searched. They are watched.",
-	"cni.bin_dirs":        "Directories with CNI plugins, in the order in which they are searched.",
-	"cni.default_network": "Name of the network that pods are attached to. Empty: the first one in lexical order of file names.",
+	"cni.conf_dirs":           "Directories with CNI network configuration (*.conflist, *.conf, *.json), in the order in which they are searched. They are watched.",
+	"cni.bin_dirs":            "Directories with CNI plugins, in the order in which they are searched.",
+	"cni.default_network":     "Name of the network that pods are attached to. Empty: the first one in lexical order of file names.",
 	"cni.additional_networks": "Names of networks in the same directories on which a pod may ask for interfaces, by the annotations criserver.io/networks and criserver.io/default-network. One of them is the default network only if default_network names it.",
-	"cni.builtin": "Whether the daemon does by itself what the plugins bridge and host-local do with the usual configuration, and masquerades once per network. false: every plugin is executed.",
+	"cni.builtin":             "Whether the daemon does by itself what the plugins bridge and host-local do with the usual configuration, and masquerades once per network. false: every plugin is executed.",
+
+	"cni.conf_template": "Template (Go text/template) of the default network, for clusters where the kubelet tells the address ranges of the node's pods: {{.PodCIDR}} is the first, {{.PodCIDRRanges}} all, {{.Routes}} the default routes of their families. The result is 10-criserver-pod-cidr.conflist in the first of conf_dirs, and is not written where another file configures the default network. Empty: such ranges are ignored.",
 
 	"image.registries_conf":     "containers-registries.conf(5): mirrors, remaps, insecure registries, short names. Empty: the system's.",
 	"image.registries_conf_dir": "Its drop-in directory. Empty: the system's.",

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/sandbox/network"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // CgroupDriver says who makes cgroups, and so in which form their names come.
@@ -32,6 +33,10 @@ type Config struct {
 	// HandlerNames which there are, for the error.
 	KnownHandler func(name string) bool
 	HandlerNames func() []string
+
+	// CheckResources says which rule limits break that stand in the field of the
+	// request. Nil accepts all.
+	CheckResources func(field string, r *cri.LinuxContainerResources) error
 
 	// CgroupDriver is Cgroupfs by default.
 	CgroupDriver CgroupDriver

@@ -47,6 +47,10 @@ type record struct {
 	Interfaces []network.Interface `json:"interfaces,omitempty"`
 	Pause      *proc.Ref           `json:"pause,omitempty"`
 
+	// Updated is cri.LinuxPodSandboxConfig in protobuf with the overhead and the
+	// resources of the last update; nil before there was one.
+	Updated []byte `json:"updated,omitempty"`
+
 	// ReadyAt is zero for a pod that was not made to the end.
 	ReadyAt time.Time `json:"readyAt,omitzero"`
 	// Lost says what of a pod that was ready is gone.

@@ -74,6 +74,9 @@ type Pod struct {
 	// CgroupParent is the pod's cgroup, below which its containers have theirs:
 	// a path for the cgroupfs driver, the name of a slice for systemd's.
 	CgroupParent string
+	// Overhead and Resources are what the pod as a whole may have, after updates;
+	// nil where nobody said.
+	Overhead, Resources *cri.LinuxContainerResources
 	// HostName is the name inside the pod.
 	HostName string
 	// Files that are bind mounted into containers; Shm is "" when the pod uses

@@ -120,6 +120,7 @@ func (m *Manager) snapshot(e *entry) *Pod {
 		Hostname:       filepath.Join(dir, hostnameFile),
 		ResolvConf:     filepath.Join(dir, resolvConfFile),
 	}
+	p.Overhead, p.Resources = r.limits(e.config)
 	if !hostIPC(e.config) {
 		p.Shm = filepath.Join(dir, shmDir)
 	}

@@ -103,6 +103,9 @@ func (s *Server) UpdateContainerResources(ctx context.Context, req *cri.UpdateCo
 	if req.GetLinux() == nil {
 		return nil, missing("linux")
 	}
+	if req.GetWindows() != nil {
+		return nil, fmt.Errorf("windows must not be given on Linux: %w", errdefs.ErrInvalidArgument)
+	}
 	return &cri.UpdateContainerResourcesResponse{}, s.cfg.Containers.UpdateResources(ctx, req.GetContainerId(), req.GetLinux())
 }
 

@@ -41,6 +41,14 @@ func (s *Server) RemovePodSandbox(ctx context.Context, req *cri.RemovePodSandbox
 	return &cri.RemovePodSandboxResponse{}, ifFound(s.cfg.Pods.Remove(ctx, req.GetPodSandboxId()))
 }
 
+// UpdatePodSandboxResources notes what a pod as a whole may have.
+func (s *Server) UpdatePodSandboxResources(ctx context.Context, req *cri.UpdatePodSandboxResourcesRequest) (*cri.UpdatePodSandboxResourcesResponse, error) {
+	if req.GetPodSandboxId() == "" {
+		return nil, missing("pod_sandbox_id")
+	}
+	return &cri.UpdatePodSandboxResourcesResponse{}, s.cfg.Pods.UpdateResources(ctx, req.GetPodSandboxId(), req.GetOverhead(), req.GetResources())
+}
+
 // PodSandboxStatus describes one pod.
 func (s *Server) PodSandboxStatus(_ context.Context, req *cri.PodSandboxStatusRequest) (*cri.PodSandboxStatusResponse, error) {
 	if req.GetPodSandboxId() == "" {
@@ -126,15 +134,18 @@ func namespaceOptions(p *sandbox.Pod) *cri.NamespaceOption {
 
 func podInfo(p *sandbox.Pod) (map[string]string, error) {
 	return verbose(struct {
-		PID            int                   `json:"pid,omitempty"`
-		NotReadyReason string                `json:"notReadyReason,omitempty"`
-		Namespaces     map[string]string     `json:"namespaces"`
-		CgroupParent   string                `json:"cgroupParent"`
-		CNIResult      json.RawMessage       `json:"cniResult,omitempty"`
-		Interfaces     []podInterface        `json:"interfaces,omitempty"`
-		NetworkFault   string                `json:"networkFault,omitempty"`
-		Config         *cri.PodSandboxConfig `json:"config"`
-	}{p.PausePID, p.NotReadyReason, namespacePaths(p.Namespaces), p.CgroupParent, p.CNIResult, podInterfaces(p), p.NetworkFault, p.Config})
+		PID            int               `json:"pid,omitempty"`
+		NotReadyReason string            `json:"notReadyReason,omitempty"`
+		Namespaces     map[string]string `json:"namespaces"`
+		CgroupParent   string            `json:"cgroupParent"`
+		CNIResult      json.RawMessage   `json:"cniResult,omitempty"`
+		Interfaces     []podInterface    `json:"interfaces,omitempty"`
+		NetworkFault   string            `json:"networkFault,omitempty"`
+		// What is in force, after updates; the config is what was asked for.
+		Overhead  *cri.LinuxContainerResources `json:"overhead,omitempty"`
+		Resources *cri.LinuxContainerResources `json:"resources,omitempty"`
+		Config    *cri.PodSandboxConfig        `json:"config"`
+	}{p.PausePID, p.NotReadyReason, namespacePaths(p.Namespaces), p.CgroupParent, p.CNIResult, podInterfaces(p), p.NetworkFault, p.Overhead, p.Resources, p.Config})
 }
 
 // podInterface is an interface of a pod beside eth0.

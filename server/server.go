@@ -28,6 +28,8 @@ type Pods interface {
 	List() []*sandbox.Pod
 	Stats(pods []*sandbox.Pod) []sandbox.Stats
 	NetworkStatus() error
+	UpdateResources(ctx context.Context, id string, overhead, resources *cri.LinuxContainerResources) error
+	SetPodCIDR(ctx context.Context, cidrs string) error
 	Subscribe(fn func(sandbox.Event)) (cancel func())
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"maps"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -54,4 +55,16 @@ func (s *Server) Status(_ context.Context, req *cri.StatusRequest) (*cri.StatusR
 // RuntimeConfig tells the kubelet which cgroup driver to use.
 func (s *Server) RuntimeConfig(context.Context, *cri.RuntimeConfigRequest) (*cri.RuntimeConfigResponse, error) {
 	return &cri.RuntimeConfigResponse{Linux: &cri.LinuxRuntimeConfiguration{CgroupDriver: s.cfg.CgroupDriver}}, nil
+}
+
+// UpdateRuntimeConfig is told what the kubelet knows of the node: the address
+// ranges of its pods. An empty one says nothing (CRI, NetworkConfig).
+func (s *Server) UpdateRuntimeConfig(ctx context.Context, req *cri.UpdateRuntimeConfigRequest) (*cri.UpdateRuntimeConfigResponse, error) {
+	if req.GetRuntimeConfig() == nil {
+		return nil, missing("runtime_config")
+	}
+	if err := s.cfg.Pods.SetPodCIDR(ctx, req.GetRuntimeConfig().GetNetworkConfig().GetPodCidr()); err != nil {
+		return nil, fmt.Errorf("runtime_config.network_config.pod_cidr: %w", err)
+	}
+	return &cri.UpdateRuntimeConfigResponse{}, nil
 }

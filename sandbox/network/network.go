@@ -7,6 +7,7 @@ package network
 import (
 	"encoding/json"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/containerd/errdefs"
@@ -35,6 +36,9 @@ type Config struct {
 	// what the daemon knows how to do: the usual bridge with host-local
 	// addresses, and masquerading.
 	NoBuiltin bool
+	// ConfTemplate is the file of a template that makes the default network when
+	// the kubelet tells the addresses of pods: see CIDRs. "" for none.
+	ConfTemplate string
 }
 
 // Network is the networks of pods.
@@ -46,6 +50,9 @@ type Network struct {
 	loaded  atomic.Pointer[loaded]
 	// status is what the plugins last answered to STATUS; nil is ready.
 	status atomic.Pointer[error]
+	// template makes writers of the generated file wait for each other. It is not
+	// a mu: it is held while files are written, by nobody else's calls.
+	template sync.Mutex
 }
 
 // loaded is what was found in the configuration directories. One of list, the

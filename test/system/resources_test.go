@@ -25,11 +25,16 @@ func unifiedHost() bool {
 // file, v2 the file of the unified hierarchy.
 func (n *node) cgroupFile(t *testing.T, id, v1, v2 string) string {
 	t.Helper()
+	return readCgroup(t, n.cgroupOf(t, id), v1, v2)
+}
+
+func (n *node) cgroupOf(t *testing.T, id string) string {
+	t.Helper()
 	r, err := n.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return readCgroup(t, infoField(t, r.GetInfo()["info"], "cgroupPath"), v1, v2)
+	return infoField(t, r.GetInfo()["info"], "cgroupPath")
 }
 
 func cgroupPath(cgroup, v1, v2 string) string {
@@ -193,15 +198,11 @@ func TestAnUpdateThatFailsHalfWayChangesNothing(t *testing.T) {
 	config.Linux.Resources.CpuQuota = 10000
 	id := n.create(t, p, config)
 	n.startContainer(t, id)
-	r, err := n.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	parent := filepath.Dir(infoField(t, r.GetInfo()["info"], "cgroupPath"))
+	parent := filepath.Dir(n.cgroupOf(t, id))
 	if err := os.WriteFile(cgroupPath(parent, "cpu/cpu.cfs_quota_us", ""), []byte("50000"), 0); err != nil {
 		t.Fatal(err)
 	}
-	err = n.update(t, id, &limits{
+	err := n.update(t, id, &limits{
 		CpuShares: 999, CpuQuota: 200000, CpuPeriod: 100000, MemoryLimitInBytes: 64 << 20, OomScoreAdj: 900, HugepageLimits: hugepages(8 << 20),
 	})
 	if err == nil || !strings.Contains(err.Error(), "cpu.cfs_quota_us") {

@@ -1,0 +1,153 @@
+package network
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+)
+
+func TestParseCIDRs(t *testing.T) {
+	v4, v6 := "0.0.0.0/0", "::/0"
+	for in, want := range map[string]CIDRs{
+		"10.244.1.0/24":                               {"10.244.1.0/24", []string{"10.244.1.0/24"}, []string{v4}},
+		"10.244.1.7/24":                               {"10.244.1.0/24", []string{"10.244.1.0/24"}, []string{v4}},
+		"fd00:1::/64,10.244.1.0/24":                   {"fd00:1::/64", []string{"fd00:1::/64", "10.244.1.0/24"}, []string{v6, v4}},
+		"10.244.1.0/24,10.244.2.0/24,fd00:0:0:1::/64": {"10.244.1.0/24", []string{"10.244.1.0/24", "10.244.2.0/24", "fd00:0:0:1::/64"}, []string{v4, v6}},
+	} {
+		if got, err := parseCIDRs(in); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{
+		"10.244.1.0", "10.244.1.0/33", "10.244.1.0/24,", ",", "10.244.1.0/24, fd00::/64", "0.0.0.0/0", "a", "10.244.1.0/24\n", "fe80::%eth0/64",
+		"::ffff:10.0.0.0/120", "10.0.0.0/024", strings.Repeat("10.0.0.0/8,", 16) + "10.0.0.0/8",
+	} {
+		if got, err := parseCIDRs(in); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %+v, %v", in, got, err)
+		}
+	}
+}
+
+// example is the template that is shown to operators.
+func example(t *testing.T) string {
+	t.Helper()
+	file, err := filepath.Abs("../../docs/examples/cni.template")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func subnets(t *testing.T, file string) []string {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conf struct {
+		Plugins []struct {
+			IPAM struct {
+				Ranges [][]struct{ Subnet string }
+				Routes []struct{ Dst string }
+			}
+		}
+	}
+	if err := json.Unmarshal(b, &conf); err != nil {
+		t.Fatalf("%v in %s", err, b)
+	}
+	var out []string
+	for _, r := range conf.Plugins[0].IPAM.Ranges {
+		out = append(out, r[0].Subnet)
+	}
+	for _, r := range conf.Plugins[0].IPAM.Routes {
+		out = append(out, r.Dst)
+	}
+	return out
+}
+
+func TestSetPodCIDR(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "made")
+	n := New(Config{ConfDirs: []string{dir}, ConfTemplate: example(t)})
+	file := filepath.Join(dir, generated)
+	set := func(cidrs string, want ...string) {
+		t.Helper()
+		if err := n.SetPodCIDR(t.Context(), cidrs); err != nil {
+			t.Fatal(err)
+		}
+		if got := subnets(t, file); !slices.Equal(got, want) {
+			t.Errorf("%s made %v", cidrs, got)
+		}
+	}
+	set("10.1.0.0/16,fd00::/64", "10.1.0.0/16", "fd00::/64", "0.0.0.0/0", "::/0")
+	before, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set("10.1.0.0/16,fd00::/64", "10.1.0.0/16", "fd00::/64", "0.0.0.0/0", "::/0")
+	if after, err := os.Stat(file); err != nil || !os.SameFile(before, after) {
+		t.Errorf("the same once more was written again: %v", err)
+	}
+	set("10.2.0.0/16", "10.2.0.0/16", "0.0.0.0/0")
+	set("", "10.2.0.0/16", "0.0.0.0/0")
+	// One that comes later in the order is not what pods are attached to.
+	if err := os.WriteFile(filepath.Join(dir, "20-b.conflist"), []byte(`{"cniVersion":"1.0.0","name":"b","plugins":[{"type":"x"}]}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	set("10.3.0.0/16", "10.3.0.0/16", "0.0.0.0/0")
+	if err := os.Rename(filepath.Join(dir, "20-b.conflist"), filepath.Join(dir, "05-b.conflist")); err != nil {
+		t.Fatal(err)
+	}
+	set("10.4.0.0/16", "10.3.0.0/16", "0.0.0.0/0")
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 2 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
+func TestSetPodCIDRWithoutTemplate(t *testing.T) {
+	dir := t.TempDir()
+	n := New(Config{ConfDirs: []string{dir}})
+	if err := n.SetPodCIDR(t.Context(), "10.1.0.0/16"); err != nil {
+		t.Error(err)
+	}
+	if err := n.SetPodCIDR(t.Context(), "x"); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("nonsense: %v", err)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 0 {
+		t.Errorf("made %v", entries)
+	}
+}
+
+func TestUselessTemplates(t *testing.T) {
+	for name, tc := range map[string]struct{ text, says string }{
+		"syntax":        {"{{", "unclosed action"},
+		"unknown field": {"{{.Pods}}", "Pods"},
+		"no JSON":       {"x {{.PodCIDR}}", "what it makes is no network"},
+		"no name":       {`{"cniVersion":"1.0.0","plugins":[{"type":"x"}]}`, "what it makes is no network"},
+		"bad name":      {`{"cniVersion":"1.0.0","name":"../x","plugins":[{"type":"x"}]}`, "what it makes is no network"},
+		"endless":       {`{{define "t"}}xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx{{template "t" .}}{{end}}{{template "t" .}}`, "bytes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			file := filepath.Join(dir, "template")
+			if err := os.WriteFile(file, []byte(tc.text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			n := New(Config{ConfDirs: []string{filepath.Join(dir, "conf")}, ConfTemplate: file})
+			err := n.SetPodCIDR(t.Context(), "10.1.0.0/16")
+			if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), tc.says) || !strings.Contains(err.Error(), file) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	n := New(Config{ConfDirs: []string{t.TempDir()}, ConfTemplate: "/no/such/template"})
+	if err := n.SetPodCIDR(t.Context(), "10.1.0.0/16"); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("missing: %v", err)
+	}
+}

@@ -1,0 +1,246 @@
+package system
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func (n *node) setPodCIDR(t *testing.T, cidrs string) error {
+	t.Helper()
+	_, err := n.rt.UpdateRuntimeConfig(t.Context(), &cri.UpdateRuntimeConfigRequest{
+		RuntimeConfig: &cri.RuntimeConfig{NetworkConfig: &cri.NetworkConfig{PodCidr: cidrs}},
+	})
+	return err
+}
+
+// networkReady waits for the condition to become what it shall be.
+func (n *node) networkReady(t *testing.T, want bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		st, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range st.GetStatus().GetConditions() {
+			if c.GetType() == cri.NetworkReady && c.GetStatus() == want {
+				return
+			}
+		}
+	}
+	t.Fatalf("NetworkReady does not become %v", want)
+}
+
+// templated gives the node the template of the examples, with a bridge and leases
+// of its own.
+func (n *node) templated(t *testing.T, name string) {
+	t.Helper()
+	b, err := os.ReadFile("../../docs/examples/cni.template")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.NewReplacer("cri0", name, `"criserver"`, `"`+name+`"`, "/run/criserver/ipam", filepath.Join(n.Dir, "leases")).Replace(string(b))
+	file := filepath.Join(n.Dir, "cni.template")
+	dropIn := filepath.Join(n.Dir, "config.toml.d", "template.toml")
+	if err := os.MkdirAll(filepath.Dir(dropIn), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{file: text, dropIn: fmt.Sprintf("[cni]\nconf_template = %q\n", file)} {
+		if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestPodCIDRMakesTheNetwork(t *testing.T) {
+	n := makeNode("podcidr")
+	n.templated(t, "cspodcidr")
+	n.start(t)
+	n.networkReady(t, false)
+	for _, bad := range []string{"nonsense", "10.110.0.0", "10.110.0.0/40", "10.110.0.0/24,", "10.110.0.0/24;fd00:110::/64"} {
+		if err := n.setPodCIDR(t, bad); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "runtime_config.network_config.pod_cidr") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	if _, err := n.rt.UpdateRuntimeConfig(t.Context(), &cri.UpdateRuntimeConfigRequest{}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("an empty request: %v", err)
+	}
+	if err := n.setPodCIDR(t, ""); err != nil {
+		t.Errorf("an empty range: %v", err)
+	}
+	n.networkReady(t, false)
+	if err := n.setPodCIDR(t, "10.110.3.0/24,fd00:110::/64"); err != nil {
+		t.Fatal(err)
+	}
+	n.networkReady(t, true)
+	// Once to bring forth the bridge and its rules.
+	n.removePod(t, n.runPod(t, podConfig("first")).id)
+	n.mark(t)
+	p := n.runPod(t, podConfig("cidr"))
+	ips := n.podIPs(t, p.id)
+	if len(ips) != 2 {
+		t.Fatalf("addresses %v", ips)
+	}
+	for i, cidr := range []string{"10.110.3.0/24", "fd00:110::/64"} {
+		if !netip.MustParsePrefix(cidr).Contains(netip.MustParseAddr(ips[i])) {
+			t.Errorf("address %s is not of %s", ips[i], cidr)
+		}
+	}
+	id := n.run(t, p, "c", "sleep", "1000")
+	if out := n.exec(t, id, "ip", "route"); !strings.Contains(out, "default via 10.110.3.1") {
+		t.Errorf("routes:\n%s", out)
+	}
+	n.Kill()
+	n.restart(t)
+	n.networkReady(t, true)
+	if err := n.setPodCIDR(t, "10.110.3.0/24,fd00:110::/64"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPodCIDRLeavesAnotherNetworkAlone(t *testing.T) {
+	n := makeNode("othercni")
+	n.Network = n.Bridge("csothercni", "10.111.0.0/16")
+	n.templated(t, "csnotused")
+	n.start(t)
+	if err := n.setPodCIDR(t, "10.112.0.0/16"); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(filepath.Join(n.Dir, "cni"))
+	if err != nil || len(files) != 1 {
+		t.Errorf("configuration files: %v, %v", files, err)
+	}
+	ip := netip.MustParseAddr(n.podIPs(t, n.runPod(t, podConfig("other")).id)[0])
+	if !netip.MustParsePrefix("10.111.0.0/16").Contains(ip) {
+		t.Errorf("address %s", ip)
+	}
+}
+
+func TestPodCIDRWithoutTemplateIsIgnored(t *testing.T) {
+	n := newNode(t, "notemplate", 113)
+	if err := n.setPodCIDR(t, "10.114.0.0/16"); err != nil {
+		t.Error(err)
+	}
+	if err := n.setPodCIDR(t, "x"); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("nonsense: %v", err)
+	}
+}
+
+// podLimits reads what a pod as a whole has in its verbose status.
+func (n *node) podLimits(t *testing.T, id string) (overhead, resources *limits) {
+	t.Helper()
+	st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info struct{ Overhead, Resources *limits }
+	if err := json.Unmarshal([]byte(st.GetInfo()["info"]), &info); err != nil {
+		t.Fatal(err)
+	}
+	return info.Overhead, info.Resources
+}
+
+func TestPodResources(t *testing.T) {
+	n := newNode(t, "podres", 115)
+	config := podConfig("podres")
+	config.Linux.Overhead = &limits{CpuShares: 10, MemoryLimitInBytes: 8 << 20}
+	config.Linux.Resources = &limits{CpuShares: 200, CpuQuota: 50000, CpuPeriod: 100000, MemoryLimitInBytes: 256 << 20}
+	p := n.runPod(t, config)
+	id := n.run(t, p, "c", "sleep", "1000")
+	expect := func(shares, memory int64) {
+		t.Helper()
+		o, r := n.podLimits(t, p.id)
+		if o.GetCpuShares() != shares || r.GetMemoryLimitInBytes() != memory {
+			t.Errorf("overhead %v, resources %v", o, r)
+		}
+	}
+	update := func(id string, overhead, resources *limits) error {
+		_, err := n.rt.UpdatePodSandboxResources(t.Context(), &cri.UpdatePodSandboxResourcesRequest{PodSandboxId: id, Overhead: overhead, Resources: resources})
+		return err
+	}
+	expect(10, 256<<20)
+	parent := filepath.Dir(n.cgroupOf(t, id))
+	before := readCgroup(t, parent, "memory/memory.limit_in_bytes", "memory.max")
+	if err := update(p.id, &limits{CpuShares: 11}, &limits{MemoryLimitInBytes: 512 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if err := update(p.id, nil, &limits{MemoryLimitInBytes: 768 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	expect(11, 768<<20)
+	if after := readCgroup(t, parent, "memory/memory.limit_in_bytes", "memory.max"); after != before {
+		t.Errorf("the pod's cgroup, which is the kubelet's, was changed from %s to %s", before, after)
+	}
+	n.Kill()
+	n.restart(t)
+	expect(11, 768<<20)
+	for field, args := range map[string][2]*limits{
+		"overhead.cpu_period 7":  {{CpuPeriod: 7}, nil},
+		"resources.cpu_shares 1": {{CpuShares: 5}, {CpuShares: 1}},
+		"resources.cpuset_cpus":  {nil, {CpusetCpus: "x"}},
+	} {
+		if err := update(p.id, args[0], args[1]); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	bad := podConfig("bad")
+	bad.Linux.Resources = &limits{CpuShares: -4}
+	if _, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: bad}); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "linux.resources.cpu_shares -4") {
+		t.Errorf("a pod with bad resources: %v", err)
+	}
+	expect(11, 768<<20)
+	if _, err := n.rt.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: p.id}); err != nil {
+		t.Fatal(err)
+	}
+	for id, code := range map[string]codes.Code{p.id: codes.FailedPrecondition, "no-such-pod": codes.NotFound, "": codes.InvalidArgument} {
+		if err := update(id, nil, &limits{CpuShares: 5}); status.Code(err) != code {
+			t.Errorf("pod %q: %v, want %s", id, err, code)
+		}
+	}
+}
+
+// TestVersionStatusAndRuntimeConfig looks at what the kubelet asks first.
+func TestVersionStatusAndRuntimeConfig(t *testing.T) {
+	n := newNode(t, "first", 116)
+	for _, asked := range []string{"", "0.1.0", "v1", "v99"} {
+		v, err := n.rt.Version(t.Context(), &cri.VersionRequest{Version: asked})
+		if err != nil || v.GetVersion() != "0.1.0" || v.GetRuntimeName() != "criserver" || v.GetRuntimeVersion() == "" || v.GetRuntimeApiVersion() != "v1" {
+			t.Errorf("version for %q: %v, %v", asked, v, err)
+		}
+	}
+	c, err := n.rt.RuntimeConfig(t.Context(), &cri.RuntimeConfigRequest{})
+	if err != nil || c.GetLinux().GetCgroupDriver() != cri.CgroupDriver_CGROUPFS {
+		t.Errorf("runtime config %v, %v", c, err)
+	}
+	st, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(st.GetInfo()) != 0 {
+		t.Error("a status that was not asked to be verbose has info")
+	}
+	if !st.GetFeatures().GetSupplementalGroupsPolicy() {
+		t.Errorf("features %v", st.GetFeatures())
+	}
+	names := make(map[string]int)
+	for _, h := range st.GetRuntimeHandlers() {
+		names[h.GetName()]++
+	}
+	if names[""] != 1 || names["runc"] != 1 {
+		t.Errorf("handlers: %v", names)
+	}
+	for name, times := range names {
+		if times != 1 {
+			t.Errorf("handler %q is listed %d times", name, times)
+		}
+	}
+}
