@@ -409,6 +409,11 @@ func (b *bindImages) MountVolume(_ context.Context, v ImageVolume) (string, erro
 	return dir, os.WriteFile(filepath.Join(dir, "image"), []byte(v.ImageID+v.SubPath+"\n"), 0o644)
 }
 
+// MountMapped has no layers to map.
+func (b *bindImages) MountMapped(ctx context.Context, imageID, containerID, target, _ string) error {
+	return b.Mount(ctx, imageID, containerID, target)
+}
+
 func (b *bindImages) gate(ctx context.Context) error {
 	b.mu.Lock()
 	hold, err := b.hold, b.failWith

@@ -75,11 +75,17 @@ func (m *Manager) input(ctx context.Context, c *container, p *plan) (oci.Input, 
 		return oci.Input{}, err
 	}
 	c.setIdentity(id)
+	if err := checkMapped(id, p.pod); err != nil {
+		return oci.Input{}, err
+	}
 	mounts, err := m.resolveMounts(ctx, c.config, p.volumes)
+	if err == nil {
+		err = m.mapMounts(mounts, c.config, p.pod)
+	}
 	if err != nil {
 		return oci.Input{}, err
 	}
-	devices, err := m.resolveDevices(c.config)
+	devices, err := m.resolveDevices(c.config, p.pod.UserNS != "")
 	if err != nil {
 		return oci.Input{}, err
 	}
@@ -88,7 +94,7 @@ func (m *Manager) input(ctx context.Context, c *container, p *plan) (oci.Input, 
 		return oci.Input{}, err
 	}
 	cwd := workingDir(c.config, p.image.Config)
-	if err := prepareRootFS(c.rootfs(), cwd, p.image.Config.Volumes, mounts); err != nil {
+	if err := prepareRootFS(c.rootfs(), cwd, p.image.Config.Volumes, mounts, rootOf(p.pod.Config)); err != nil {
 		return oci.Input{}, err
 	}
 	var volumes []oci.Mount
@@ -102,8 +108,8 @@ func (m *Manager) input(ctx context.Context, c *container, p *plan) (oci.Input, 
 		Args: commandOf(c.config, p.image.Config), Env: envOf(c.config, p.image.Config, hostname(p.pod), id.home), Cwd: cwd,
 		User: specs.User{UID: id.uid, GID: id.gid, AdditionalGids: id.groups}, Terminal: c.config.GetTty(), RootFS: c.rootfs(),
 		Security: sc, Resources: c.config.GetLinux().GetResources(), SeccompProfile: profile,
-		Files:  oci.Files{Hosts: p.pod.Hosts, Hostname: p.pod.Hostname, ResolvConf: p.pod.ResolvConf, Shm: p.pod.Shm},
-		Volumes: volumes, Mounts: mounts, Devices: devices, CgroupsPath: cgroups,
+		Files:    oci.Files{Hosts: p.pod.Hosts, Hostname: p.pod.Hostname, ResolvConf: p.pod.ResolvConf, Shm: p.pod.Shm},
+		UserGIDs: userMaps(p.pod.Config).GIDs, Volumes: volumes, Mounts: mounts, Devices: devices, CgroupsPath: cgroups,
 		Annotations: oci.AllowAnnotations(c.runtime.AllowedAnnotations, p.pod.Config.GetAnnotations(), c.config.GetAnnotations()),
 	}, nil
 }
@@ -139,7 +145,7 @@ func hostname(p Pod) string {
 
 // namespaces are the pod's; only the PID namespace is the container's choice.
 func (m *Manager) namespaces(c *container, p Pod) (oci.Namespaces, bundle, error) {
-	ns := oci.Namespaces{Net: p.NetNS, IPC: p.IPCNS, UTS: p.UTSNS}
+	ns := oci.Namespaces{Net: p.NetNS, IPC: p.IPCNS, UTS: p.UTSNS, User: p.UserNS}
 	opts := c.config.GetLinux().GetSecurityContext().GetNamespaceOptions()
 	switch opts.GetPid() {
 	case cri.NamespaceMode_CONTAINER:

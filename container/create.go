@@ -174,7 +174,7 @@ func (m *Manager) make(ctx context.Context, c *container, p *plan) error {
 		return err
 	}
 	p.begun = true
-	if err := os.Mkdir(c.dir, 0o700); err != nil {
+	if err := makeDirFor(c.dir, rootOf(pod.Config)); err != nil {
 		return err
 	}
 	if err := c.rec.write(c.dir); err != nil {
@@ -185,10 +185,10 @@ func (m *Manager) make(ctx context.Context, c *container, p *plan) error {
 	if err := os.Mkdir(c.rootfs(), 0o700); err != nil {
 		return err
 	}
-	if err := m.cfg.Images.Mount(ctx, p.image.ID, c.id, c.rootfs()); err != nil {
+	if err := m.mountRootFS(ctx, c, p); err != nil {
 		return fmt.Errorf("mount root file system: %w", err)
 	}
-	if p.volumes, err = m.mountVolumes(ctx, c); err != nil {
+	if p.volumes, err = m.mountVolumes(ctx, c, p.pod.UserNS); err != nil {
 		return err
 	}
 	c.enter("write bundle")
@@ -204,9 +204,10 @@ func (m *Manager) make(ctx context.Context, c *container, p *plan) error {
 // launch has a monitor create the container.
 func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 	p.monitored = true
+	root := rootOf(p.pod.Config)
 	started, monitor, err := m.cfg.Monitors.Create(ctx, conmon.Spec{
 		Version: conmon.Version, ID: c.id, RunDir: c.dir, Bundle: c.dir, ExitFile: m.exitFile(c.id),
-		Runtime: c.runtime.Args(), LogPath: c.rec.LogPath,
+		Runtime: c.runtime.Args(), LogPath: c.rec.LogPath, StdioUID: root.uid, StdioGID: root.gid,
 		Terminal: c.config.GetTty(), Stdin: c.config.GetStdin(), StdinOnce: c.config.GetStdinOnce(),
 	})
 	if err != nil {

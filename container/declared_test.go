@@ -63,7 +63,7 @@ func TestDeclaredVolumesAreBounded(t *testing.T) {
 	for i := range maxDeclared + 1 {
 		many[fmt.Sprint("/v", i)] = struct{}{}
 	}
-	if err := prepareRootFS(t.TempDir(), "/", many, nil); !errdefs.IsInvalidArgument(err) {
+	if err := prepareRootFS(t.TempDir(), "/", many, nil, owner{}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -46,10 +46,10 @@ func (m *Manager) injectDevices(c *container, res *oci.Result) error {
 }
 
 // resolveDevices looks up the requested devices; a privileged container has all
-// of the host's besides.
-func (m *Manager) resolveDevices(c *cri.ContainerConfig) ([]oci.Device, error) {
+// of the host's besides, unless it is root in a user namespace only.
+func (m *Manager) resolveDevices(c *cri.ContainerConfig, userNS bool) ([]oci.Device, error) {
 	var devices []oci.Device
-	if c.GetLinux().GetSecurityContext().GetPrivileged() {
+	if c.GetLinux().GetSecurityContext().GetPrivileged() && !userNS {
 		all, err := oci.AllDevices()
 		if err != nil {
 			return nil, err

@@ -25,7 +25,7 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	}
 	ctx, cancel := m.whileAlive(ctx, full)
 	defer cancel()
-	out, err := r.Exec(ctx, oci.ExecInput{ID: full, Process: p, Timeout: timeout, Dir: m.dir(full)})
+	out, err := r.Exec(ctx, m.execInput(full, p, timeout))
 	if err != nil {
 		return ExecResult{}, fmt.Errorf("exec in container %q: %w", short(full), err)
 	}

@@ -43,6 +43,9 @@ type Config struct {
 	// DeviceOwnerIsUser gives the devices that a request names to the user and
 	// group that it sets, where they are the host's root's otherwise.
 	DeviceOwnerIsUser bool
+	// UserNamespaces says why a handler cannot do user namespaces and mounts with
+	// mapped ids, or nil when it can; nil when nobody knows.
+	UserNamespaces func(handler string) error
 	// Builder makes the OCI configs.
 	Builder *oci.Builder
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/rootpath"
 	"github.com/criserver/criserver/oci"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -52,7 +51,6 @@ func (m *Manager) hostMount(ctx context.Context, r *cri.Mount) (oci.Mount, error
 		Source: source, Destination: r.GetContainerPath(),
 		ReadOnly: r.GetReadonly(), RecursiveReadOnly: r.GetRecursiveReadOnly(),
 		Propagation: r.GetPropagation(), Options: append(options, r.GetMountOptions()...),
-		UIDMappings: idMappings(r.GetUidMappings()), GIDMappings: idMappings(r.GetGidMappings()),
 	}, nil
 }
 
@@ -76,14 +74,6 @@ func (m *Manager) mountSource(ctx context.Context, path string) (string, error) 
 		return "", err
 	}
 	return filepath.EvalSymlinks(path)
-}
-
-func idMappings(m []*cri.IDMapping) []specs.LinuxIDMapping {
-	var out []specs.LinuxIDMapping
-	for _, x := range m {
-		out = append(out, specs.LinuxIDMapping{ContainerID: x.GetContainerId(), HostID: x.GetHostId(), Size: x.GetLength()})
-	}
-	return out
 }
 
 // maxSeccompProfile bounds the file of a seccomp profile, in bytes.
@@ -112,8 +102,8 @@ func readSeccomp(c *cri.ContainerConfig) ([]byte, error) {
 
 // prepareRootFS makes the directories that the process and its image expect:
 // the working directory, and the image's volumes, whose data is part of the
-// writable layer. Links in the image cannot lead out of rootfs.
-func prepareRootFS(rootfs, cwd string, volumes map[string]struct{}, mounts []oci.Mount) error {
+// writable layer; they are root's. Links in the image cannot lead out of rootfs.
+func prepareRootFS(rootfs, cwd string, volumes map[string]struct{}, mounts []oci.Mount, root owner) error {
 	if err := checkDeclared(volumes); err != nil {
 		return err
 	}
@@ -128,7 +118,7 @@ func prepareRootFS(rootfs, cwd string, volumes map[string]struct{}, mounts []oci
 		dirs = append(dirs, cwd)
 	}
 	for _, d := range dirs {
-		f, err := rootpath.MkdirAll(rootfs, filepath.Clean(d), 0o755)
+		f, err := rootpath.MkdirAllFor(rootfs, filepath.Clean(d), 0o755, int(root.uid), int(root.gid))
 		if err != nil {
 			return fmt.Errorf("make directory %q in the root file system: %w", d, err)
 		}

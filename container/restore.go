@@ -33,8 +33,9 @@ func (m *Manager) Restore(ctx context.Context) error {
 		return fmt.Errorf("restore containers: %w", err)
 	}
 	root := filepath.Join(m.cfg.RunDir, "containers")
-	for _, dir := range []string{root, m.exitsDir()} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+	// The root of a user namespace has to get to its root file system.
+	for dir, perm := range map[string]os.FileMode{root: 0o711, m.exitsDir(): 0o700} {
+		if err := os.MkdirAll(dir, perm); err != nil {
 			return fmt.Errorf("restore containers: %w", err)
 		}
 	}

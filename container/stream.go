@@ -32,7 +32,7 @@ func (m *Manager) Exec(ctx context.Context, id string, cmd []string, tty bool, s
 	}
 	ctx, cancel := m.whileAlive(ctx, full)
 	defer cancel()
-	if exitCode, err = r.ExecStream(ctx, oci.ExecInput{ID: full, Process: p, Dir: m.dir(full)}, s); err != nil {
+	if exitCode, err = r.ExecStream(ctx, m.execInput(full, p, 0), s); err != nil {
 		return 0, fmt.Errorf("exec in container %q: %w", short(full), err)
 	}
 	return exitCode, nil

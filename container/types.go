@@ -46,6 +46,9 @@ type Images interface {
 	// Mount makes the container's root file system from the image and mounts it
 	// at target, an existing directory. From then on the image is in use.
 	Mount(ctx context.Context, imageID, containerID, target string) error
+	// MountMapped is Mount for the user namespace at this path: in it the files
+	// belong to whom the image says.
+	MountMapped(ctx context.Context, imageID, containerID, target, userNS string) error
 	// MountVolume mounts an image read-only and returns where; from then on the
 	// image is in use.
 	MountVolume(ctx context.Context, v ImageVolume) (path string, err error)
@@ -102,6 +105,7 @@ type ImageVolume struct {
 	Index       int // of the mount in the request
 	ImageID     string
 	SubPath     string // a directory or file in the image; "" for all of it
+	UserNS      string // whose ids its files are to have; "" for the host's
 }
 
 // State is derived from the facts that are known of a container.

@@ -52,7 +52,11 @@ func validateEnv(c *cri.ContainerConfig) error {
 
 func validateMounts(c *cri.ContainerConfig) error {
 	for i, m := range c.GetMounts() {
-		if err := oci.CheckMount(m); err != nil {
+		err := oci.CheckMount(m)
+		if err == nil {
+			err = checkMappings(m)
+		}
+		if err != nil {
 			return fmt.Errorf("config.mounts[%d]: %w", i, err)
 		}
 	}
@@ -93,8 +97,8 @@ func validateInPod(c *cri.ContainerConfig, p Pod) error {
 	if !p.Ready {
 		return fmt.Errorf("pod %q is not ready: %w", short(p.ID), errdefs.ErrFailedPrecondition)
 	}
-	if p.UserNS != "" {
-		return fmt.Errorf("pod %q has a user namespace of its own: not supported for containers: %w", short(p.ID), errdefs.ErrNotImplemented)
+	if err := checkUserNamespace(c, p); err != nil {
+		return err
 	}
 	// The pod must have been told that privileged containers are to be run in it.
 	if c.GetLinux().GetSecurityContext().GetPrivileged() && !p.Config.GetLinux().GetSecurityContext().GetPrivileged() {

@@ -32,7 +32,7 @@ func (m *Manager) volumeImages(c *cri.ContainerConfig) (map[int]string, error) {
 }
 
 // mountVolumes mounts those images and returns where, by the same index.
-func (m *Manager) mountVolumes(ctx context.Context, c *container) (map[int]string, error) {
+func (m *Manager) mountVolumes(ctx context.Context, c *container, userNS string) (map[int]string, error) {
 	if len(c.rec.Volumes) == 0 {
 		return nil, nil
 	}
@@ -40,7 +40,7 @@ func (m *Manager) mountVolumes(ctx context.Context, c *container) (map[int]strin
 	paths := make(map[int]string, len(c.rec.Volumes))
 	for i, id := range c.rec.Volumes {
 		path, err := m.cfg.Images.MountVolume(ctx, ImageVolume{
-			ContainerID: c.id, Index: i, ImageID: id, SubPath: c.config.GetMounts()[i].GetImageSubPath(),
+			ContainerID: c.id, Index: i, ImageID: id, SubPath: c.config.GetMounts()[i].GetImageSubPath(), UserNS: userNS,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("config.mounts[%d].image: %w: %w", i, crierrors.ErrImageVolumeMountFailed, err)
@@ -58,7 +58,6 @@ func imageMount(m *cri.Mount, source string) oci.Mount {
 	return oci.Mount{
 		Source: source, Destination: m.GetContainerPath(), ReadOnly: true, RecursiveReadOnly: m.GetRecursiveReadOnly(),
 		Propagation: m.GetPropagation(), Options: append([]string{"nosuid", "nodev"}, m.GetMountOptions()...),
-		UIDMappings: idMappings(m.GetUidMappings()), GIDMappings: idMappings(m.GetGidMappings()),
 	}
 }
 

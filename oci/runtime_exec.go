@@ -35,6 +35,26 @@ type ExecInput struct {
 	Timeout time.Duration // 0 for none
 	// Dir is a directory on tmpfs for a file that lives for a moment.
 	Dir string
+	// StdioUID and StdioGID are who on the host is the container's root, to whom
+	// the command's pipes are given.
+	StdioUID, StdioGID uint32
+}
+
+// own gives the command's ends of its pipes to the container's root, who could
+// else not open /dev/stdout.
+func (in ExecInput) own(stdio [3]*os.File) error {
+	if in.StdioUID == 0 && in.StdioGID == 0 {
+		return nil
+	}
+	for _, f := range stdio {
+		if f == nil {
+			continue
+		}
+		if err := f.Chown(int(in.StdioUID), int(in.StdioGID)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ExecOutput is how it ended.
@@ -84,6 +104,9 @@ func (r *Runtime) Exec(ctx context.Context, in ExecInput) (ExecOutput, error) {
 // ones being empty, and returns its pid, or how the runtime failed.
 func (r *Runtime) execStart(ctx context.Context, in ExecInput, stdio [3]*os.File, options ...string) (pid int, log []byte, err error) {
 	process, err := json.Marshal(in.Process)
+	if err == nil {
+		err = in.own(stdio)
+	}
 	if err != nil {
 		return 0, nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/criserver/criserver/internal/userns"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -17,6 +18,7 @@ import (
 const (
 	versionBase      = "1.0.2"
 	versionRecursive = "1.1.0" // recursive mount attributes ("rro") and mount mappings
+	versionIDMap     = "1.2.0" // mappings of submounts ("ridmap")
 )
 
 // Input is all that a config is made from. Whatever had to be looked up on the
@@ -35,7 +37,9 @@ type Input struct {
 	SeccompProfile []byte
 
 	Namespaces Namespaces
-	Files      Files
+	// UserGIDs are the groups that Namespaces.User has.
+	UserGIDs []userns.Mapping
+	Files    Files
 	// Volumes are directories of the root file system that stay writable when
 	// it is not: see writableVolumes in package container.
 	Volumes     []Mount
@@ -131,6 +135,9 @@ func Encode(s *specs.Spec) ([]byte, error) { return json.Marshal(s) }
 func (c *build) warn(format string, args ...any) {
 	c.warnings = append(c.warnings, fmt.Sprintf(format, args...))
 }
+
+// atLeast raises the version: versions are in their order as strings, too.
+func (c *build) atLeast(version string) { c.spec.Version = max(c.spec.Version, version) }
 
 func (c *build) privileged() bool { return c.in.Security.GetPrivileged() }
 

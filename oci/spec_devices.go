@@ -28,17 +28,18 @@ func CheckAccess(permissions string) error {
 }
 
 // devices: nothing is allowed but what the runtime itself adds (null, zero, tty
-// and their like) and what was asked for; a privileged container may use all.
+// and their like) and what was asked for; a privileged container may use all,
+// unless the machine is kept from its root by a user namespace.
 func (c *build) devices() error {
 	wanted, err := c.wantedDevices()
 	if err != nil {
 		return err
 	}
-	l := c.spec.Linux
-	l.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: c.privileged(), Access: "rwm"}}}
+	l, everything := c.spec.Linux, c.privileged() && c.in.Namespaces.User == ""
+	l.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: everything, Access: "rwm"}}}
 	for _, d := range wanted {
 		l.Devices = append(l.Devices, d.LinuxDevice)
-		if c.privileged() {
+		if everything {
 			continue
 		}
 		access := d.Access

@@ -2,10 +2,12 @@ package oci
 
 import (
 	"cmp"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/criserver/criserver/internal/userns"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -22,6 +24,8 @@ type Mount struct {
 	Options []string
 	// Mappings of an id-mapped mount, or none.
 	UIDMappings, GIDMappings []specs.LinuxIDMapping
+	// MapSubmounts has what is mounted below Source mapped too.
+	MapSubmounts bool
 }
 
 // mountOptions are those that a request may set. All of them restrict.
@@ -120,6 +124,10 @@ func (c *build) replaced(dst string) bool {
 	})
 }
 
+// ttyGroup owns terminals in all distributions. A user namespace may be so small
+// that it has no such group, which the kernel refuses to mount a devpts with.
+const ttyGroup = 5
+
 func (c *build) standardMounts() []specs.Mount {
 	kernel := []string{"nosuid", "noexec", "nodev"}
 	access := "ro"
@@ -129,10 +137,13 @@ func (c *build) standardMounts() []specs.Mount {
 	mounts := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: kernel},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: kernel},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: append(slices.Clone(kernel), access)},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: append(slices.Clone(kernel), "relatime", access)},
+	}
+	if _, mapped := userns.Host(c.in.UserGIDs, ttyGroup); mapped || c.in.Namespaces.User == "" {
+		mounts[2].Options = append(mounts[2].Options, fmt.Sprintf("gid=%d", ttyGroup))
 	}
 	if c.in.Namespaces.User != "" && c.in.Namespaces.Net == "" {
 		// A sysfs shows a network namespace, and the kernel lets only that one's
@@ -169,7 +180,7 @@ func (c *build) bind(m Mount) specs.Mount {
 	switch {
 	case m.RecursiveReadOnly:
 		opts = append(opts, "ro", "rro")
-		c.spec.Version = versionRecursive
+		c.atLeast(versionRecursive)
 	case m.ReadOnly || slices.Contains(m.Options, "ro"):
 		opts = append(opts, "ro")
 	default:
@@ -187,7 +198,11 @@ func (c *build) bind(m Mount) specs.Mount {
 		l.RootfsPropagation = "rslave"
 	}
 	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
-		c.spec.Version = versionRecursive
+		c.atLeast(versionRecursive)
+		if m.MapSubmounts {
+			opts = append(opts, "ridmap")
+			c.atLeast(versionIDMap)
+		}
 	}
 	return specs.Mount{
 		Destination: m.Destination, Type: "bind", Source: m.Source, Options: opts,

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/internal/userns"
 	"github.com/criserver/criserver/sandbox/namespace"
 	"github.com/criserver/criserver/sandbox/network"
 	"golang.org/x/sync/errgroup"
@@ -72,36 +73,42 @@ func (b *build) files() error {
 	dir := b.m.dirs.pod(b.rec.ID)
 	conf, err := resolvConf(b.config.DnsConfig)
 	if err == nil {
-		err = writeFile(dir, resolvConfFile, conf)
+		err = b.writeFile(resolvConfFile, conf)
 	}
 	if err != nil {
 		return fmt.Errorf("make resolv.conf: %w", err)
 	}
-	if err := writeFile(dir, hostnameFile, []byte(b.rec.HostName+"\n")); err != nil {
+	if err := b.writeFile(hostnameFile, []byte(b.rec.HostName+"\n")); err != nil {
 		return err
 	}
 	if hostIPC(b.config) {
 		return nil
 	}
-	return mountShm(dir, b.m.cfg.ShmSize)
+	uid, gid := b.root()
+	return mountShm(dir, b.m.cfg.ShmSize, uid, gid)
 }
 
 // isolate makes the namespaces, and in them what a pod has of its own.
 func (b *build) isolate(ctx context.Context) error {
 	early := slices.DeleteFunc(slices.Clone(b.sysctls), ofInterface)
 	ownNet, ownIPC := !hostNetwork(b.config), !hostIPC(b.config)
-	leave := b.stages.enter("namespaces")
-	err := namespace.Make(namespace.Spec{
+	spec := namespace.Spec{
 		Dir: b.m.dirs.pin(b.rec.ID), Net: ownNet, UTS: ownNet, IPC: ownIPC,
 		Hostname: b.rec.HostName, Sysctls: early,
-	})
+	}
+	owned, err := b.own(&spec)
+	if err != nil {
+		return err
+	}
+	leave := b.stages.enter("namespaces")
+	err = namespace.Make(spec)
 	leave()
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	if sharesPID(b.config) {
-		g.Go(b.pause)
+	if sharesPID(b.config) && !owned {
+		g.Go(func() error { return b.pause(nil, 0) })
 	}
 	if ownNet {
 		g.Go(func() error { return b.attach(ctx) })
@@ -119,9 +126,13 @@ func pauseCgroup(r *record) string {
 	return path.Join(cgroupPath(r.CgroupParent), "criserver-pause-"+r.ID[:12])
 }
 
-func (b *build) pause() error {
+// pause starts the pause, in namespaces that are there or, with user, in those
+// that it brings along.
+func (b *build) pause(user *userns.Maps, flags int) error {
 	defer b.stages.enter("pause")()
-	ref, err := namespace.Pause{Path: b.m.cfg.PausePath, ID: b.rec.ID, Dir: b.m.dirs.pin(b.rec.ID)}.Start()
+	ref, err := namespace.Pause{
+		Path: b.m.cfg.PausePath, ID: b.rec.ID, Dir: b.m.dirs.pin(b.rec.ID), User: user, Flags: flags,
+	}.Start()
 	if ref != (proc.Ref{}) {
 		b.rec.Pause = &ref
 	}
@@ -150,5 +161,5 @@ func (b *build) hosts() error {
 			content = host
 		}
 	}
-	return writeFile(b.m.dirs.pod(b.rec.ID), hostsFile, content)
+	return b.writeFile(hostsFile, content)
 }

@@ -37,6 +37,9 @@ type Config struct {
 	// CheckResources says which rule limits break that stand in the field of the
 	// request. Nil accepts all.
 	CheckResources func(field string, r *cri.LinuxContainerResources) error
+	// UserNamespaces says why pods of a handler cannot have a user namespace of
+	// their own, or nil when they can. Without it none can.
+	UserNamespaces func(handler string) error
 
 	// CgroupDriver is Cgroupfs by default.
 	CgroupDriver CgroupDriver
@@ -47,7 +50,8 @@ type Config struct {
 	// nil. An empty list that is not nil allows none.
 	AllowedSysctls []string
 	// PausePath is the static binary that serves as pause when its argv[0] is
-	// "pause". Without it pods cannot share a PID namespace.
+	// "pause". Without it pods can neither share a PID namespace nor have a user
+	// namespace.
 	PausePath string
 	// ShmSize is the size of a pod's /dev/shm in bytes, 64 MiB by default.
 	ShmSize int64

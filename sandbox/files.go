@@ -26,9 +26,15 @@ const (
 	shmDir         = "shm"
 )
 
-// writeFile writes a file that containers see at a path of /etc.
-func writeFile(dir, name string, content []byte) error {
-	return os.WriteFile(filepath.Join(dir, name), content, 0o644)
+// writeFile writes a file that containers see at a path of /etc, as their
+// root's.
+func (b *build) writeFile(name string, content []byte) error {
+	path := filepath.Join(b.m.dirs.pod(b.rec.ID), name)
+	if err := os.WriteFile(path, content, 0o644); err != nil {
+		return err
+	}
+	uid, gid := b.root()
+	return os.Chown(path, int(uid), int(gid))
 }
 
 // resolvConf is the pod's resolver configuration. Without any in the request it
@@ -82,14 +88,15 @@ func hosts(ips []netip.Addr, name string) []byte {
 	return b
 }
 
-// mountShm mounts the pod's /dev/shm, which goes with its IPC namespace.
-func mountShm(dir string, size int64) error {
+// mountShm mounts the pod's /dev/shm, which goes with its IPC namespace and
+// belongs to its root.
+func mountShm(dir string, size int64, uid, gid uint32) error {
 	target := filepath.Join(dir, shmDir)
 	if err := os.Mkdir(target, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	if err := unix.Mount("shm", target, "tmpfs", flags, fmt.Sprintf("mode=1777,size=%d", size)); err != nil {
+	if err := unix.Mount("shm", target, "tmpfs", flags, fmt.Sprintf("mode=1777,size=%d,uid=%d,gid=%d", size, uid, gid)); err != nil {
 		return fmt.Errorf("mount shm: %w", err)
 	}
 	return nil

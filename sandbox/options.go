@@ -1,13 +1,11 @@
 package sandbox
 
 import (
-	"fmt"
 	"os"
 	"path"
 	"slices"
 	"strings"
 
-	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/criserver/criserver/sandbox/network"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -53,8 +51,8 @@ func checkSecurity(c *cri.PodSandboxConfig) error {
 	default:
 		return invalid(prefix+"namespace_options.pid", "is %s; a pod's can be POD, CONTAINER or NODE", o.GetPid())
 	}
-	if u := o.GetUsernsOptions(); u != nil && u.Mode != cri.NamespaceMode_NODE {
-		return fmt.Errorf("%snamespace_options.userns_options asks for a user namespace: %w", prefix, errdefs.ErrNotImplemented)
+	if err := checkUserNamespace(prefix+"namespace_options.", o); err != nil {
+		return err
 	}
 	sc := c.GetLinux().GetSecurityContext()
 	if sc.GetRunAsGroup() != nil && sc.GetRunAsUser() == nil {

@@ -118,7 +118,7 @@ func (m *Manager) restore(ctx context.Context, id string) (e *entry, owned bool)
 // missing says what a ready pod has lost while no daemon was there to see.
 func (m *Manager) missing(e *entry) string {
 	ns := m.namespaces(e.rec.ID, e.config)
-	for _, path := range []string{ns.Net, ns.IPC, ns.UTS, ns.PID} {
+	for _, path := range []string{ns.Net, ns.IPC, ns.UTS, ns.PID, ns.User} {
 		if path != "" && !namespace.Pinned(path) {
 			return "its namespace " + path + " is gone"
 		}

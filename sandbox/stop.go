@@ -157,6 +157,7 @@ func (m *Manager) release(ctx context.Context, id string) error {
 func (m *Manager) teardown(ctx context.Context, e *entry) error {
 	r, pins := e.rec, m.dirs.pin(e.rec.ID)
 	errs := []error{m.endPause(ctx, e)}
+	// Whoever owns a network outlives it for the plugins' sake.
 	names := []string{namespace.IPC, namespace.UTS, namespace.PID}
 	if err := m.detach(ctx, e); err != nil {
 		// The plugins need the network namespace again for the next try.
@@ -166,10 +167,10 @@ func (m *Manager) teardown(ctx context.Context, e *entry) error {
 			r.DetachedAt = time.Now()
 		}
 		m.ports.free(r.ID)
-		names = append(names, namespace.Net)
+		names = append(names, namespace.Net, namespace.User)
 	}
 	errs = append(errs, namespace.Unpin(pins, names...))
-	if len(names) == 4 {
+	if len(names) == len(namespace.All) {
 		if err := os.Remove(pins); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

@@ -79,7 +79,7 @@ type Pod struct {
 	Overhead, Resources *cri.LinuxContainerResources
 	// HostName is the name inside the pod.
 	HostName string
-	// Files that are bind mounted into containers; Shm is "" when the pod uses
+	// Files that are bind mounted into containers and belong to their root; Shm is "" when the pod uses
 	// the host's IPC namespace.
 	Hosts, Hostname, ResolvConf, Shm string
 }

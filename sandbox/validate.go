@@ -61,6 +61,9 @@ func (m *Manager) validate(c *cri.PodSandboxConfig, handler string) error {
 	if err := m.checkResources("linux.", c.GetLinux().GetOverhead(), c.GetLinux().GetResources()); err != nil {
 		return err
 	}
+	if err := m.checkUserNamespaceSupport(c, handler); err != nil {
+		return err
+	}
 	if m.cfg.PausePath == "" && sharesPID(c) {
 		return invalid("linux.security_context.namespace_options.pid", "is POD, for which this daemon has no pause binary")
 	}

@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -69,11 +68,13 @@ func TestValidate(t *testing.T) {
 		"two host IPs": {func(c *cri.PodSandboxConfig) {
 			c.PortMappings = append(ports(80, 80, "10.0.0.2"), ports(80, 81, "10.0.0.1")...)
 		}, ""},
-		"network of a container":  {func(c *cri.PodSandboxConfig) { options(c).Network = cri.NamespaceMode_CONTAINER }, "namespace_options.network"},
-		"IPC of a target":         {func(c *cri.PodSandboxConfig) { options(c).Ipc = cri.NamespaceMode_TARGET }, "namespace_options.ipc"},
-		"PID of a target":         {func(c *cri.PodSandboxConfig) { options(c).Pid = cri.NamespaceMode_TARGET }, "namespace_options.pid"},
-		"PID of the host":         {func(c *cri.PodSandboxConfig) { options(c).Pid = cri.NamespaceMode_NODE }, ""},
-		"user namespace of host":  {func(c *cri.PodSandboxConfig) { options(c).UsernsOptions = userns(cri.NamespaceMode_NODE) }, ""},
+		"network of a container": {func(c *cri.PodSandboxConfig) { options(c).Network = cri.NamespaceMode_CONTAINER }, "namespace_options.network"},
+		"IPC of a target":        {func(c *cri.PodSandboxConfig) { options(c).Ipc = cri.NamespaceMode_TARGET }, "namespace_options.ipc"},
+		"PID of a target":        {func(c *cri.PodSandboxConfig) { options(c).Pid = cri.NamespaceMode_TARGET }, "namespace_options.pid"},
+		"PID of the host":        {func(c *cri.PodSandboxConfig) { options(c).Pid = cri.NamespaceMode_NODE }, ""},
+		"user namespace of host": {func(c *cri.PodSandboxConfig) {
+			options(c).UsernsOptions = &cri.UserNamespace{Mode: cri.NamespaceMode_NODE}
+		}, ""},
 		"group without user":      {func(c *cri.PodSandboxConfig) { c.Linux.SecurityContext.RunAsGroup = &cri.Int64Value{} }, "run_as_group"},
 		"windows":                 {func(c *cri.PodSandboxConfig) { c.Windows = &cri.WindowsPodSandboxConfig{} }, "windows"},
 		"slice for cgroupfs":      {func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = "a.slice" }, "cgroup_parent"},
@@ -103,11 +104,6 @@ func TestValidate(t *testing.T) {
 	if err := m.validate(podConfig("a"), "kata"); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), `"runc"`) {
 		t.Errorf("unknown handler: %v", err)
 	}
-	c := podConfig("a")
-	options(c).UsernsOptions = userns(cri.NamespaceMode_POD)
-	if err := m.validate(c, ""); !errors.Is(err, errdefs.ErrNotImplemented) {
-		t.Errorf("user namespace: %v", err)
-	}
 	if err := m.validate(nil, ""); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("no config: %v", err)
 	}
@@ -129,8 +125,6 @@ func dns(server, search, option string) *cri.DNSConfig {
 func ports(host, container int32, ip string) []*cri.PortMapping {
 	return []*cri.PortMapping{{HostPort: host, ContainerPort: container, HostIp: ip}}
 }
-
-func userns(mode cri.NamespaceMode) *cri.UserNamespace { return &cri.UserNamespace{Mode: mode} }
 
 func TestSysctls(t *testing.T) {
 	const ok, refused = true, false

@@ -143,6 +143,9 @@ func (m *Manager) namespaces(id string, c *cri.PodSandboxConfig) Namespaces {
 	if sharesPID(c) {
 		n.PID = pin(namespace.PID)
 	}
+	if userMaps(c) != nil {
+		n.User = pin(namespace.User)
+	}
 	return n
 }
 

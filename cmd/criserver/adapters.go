@@ -61,7 +61,13 @@ func (a imageAdapter) Mount(ctx context.Context, imageID, containerID, target st
 func (a imageAdapter) MountVolume(ctx context.Context, v container.ImageVolume) (string, error) {
 	return a.images.MountVolume(ctx, image.VolumeRequest{
 		ImageID: digest.Digest(v.ImageID), ContainerID: v.ContainerID, Index: v.Index, SubPath: v.SubPath,
+		Options: image.MountOptions{UserNS: v.UserNS},
 	})
+}
+
+func (a imageAdapter) MountMapped(ctx context.Context, imageID, containerID, target, userNS string) error {
+	_, err := a.images.MountRootFSWith(ctx, digest.Digest(imageID), containerID, target, image.MountOptions{UserNS: userNS})
+	return err
 }
 
 func (a imageAdapter) Unmount(ctx context.Context, containerID string) error {

@@ -76,7 +76,27 @@ func (c *creation) open() (err error) {
 			err = swapNonblock(c.m.stdin.fd, c.childFDs[0])
 		}
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return c.own()
+}
+
+// own gives the container's ends of the pipes to its root.
+func (c *creation) own() error {
+	spec := &c.m.spec
+	if spec.StdioUID == 0 && spec.StdioGID == 0 {
+		return nil
+	}
+	for _, fd := range c.childFDs {
+		if fd < 0 {
+			continue
+		}
+		if err := unix.Fchown(fd, int(spec.StdioUID), int(spec.StdioGID)); err != nil {
+			return wrap("give pipe to the container's root", err)
+		}
+	}
+	return nil
 }
 
 // newPipe makes a pipe whose read end does not block, of that size if the

@@ -23,6 +23,10 @@ func DecodeSpec(b []byte) (Spec, error) {
 			s.CreateArgs = r.strs()
 		case "runtimeEnv":
 			s.RuntimeEnv = r.strs()
+		case "stdioUID":
+			s.StdioUID = uint32(r.integer())
+		case "stdioGID":
+			s.StdioGID = uint32(r.integer())
 		case "logPath":
 			s.LogPath = r.str()
 		case "terminal":

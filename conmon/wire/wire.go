@@ -45,6 +45,11 @@ type Spec struct {
 	// fills in the daemon's when it is nil.
 	RuntimeEnv []string `json:"runtimeEnv,omitempty"`
 
+	// StdioUID and StdioGID own the pipes that become the container's streams: the
+	// host's ids of its root, who could else not open /dev/stdout.
+	StdioUID uint32 `json:"stdioUID,omitempty"`
+	StdioGID uint32 `json:"stdioGID,omitempty"`
+
 	// LogPath is the CRI log file, absolute; empty for no log.
 	LogPath string `json:"logPath,omitempty"`
 

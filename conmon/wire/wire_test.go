@@ -64,7 +64,7 @@ func fill(v reflect.Value) {
 			f.SetBool(true)
 		case reflect.Int, reflect.Int32, reflect.Int64:
 			f.SetInt(int64(i + 1))
-		case reflect.Uint16:
+		case reflect.Uint16, reflect.Uint32:
 			f.SetUint(uint64(i + 1))
 		case reflect.Slice:
 			f.Set(reflect.ValueOf([]string{v.Type().Field(i).Name, "more"}))

@@ -17,12 +17,16 @@ import (
 type Options struct {
 	// MountLabel is the SELinux context of all files, or "".
 	MountLabel string
+	// UserNS is the path of a user namespace in which the files are to belong to
+	// whom the image says; "" is the host's. See mountMapped.
+	UserNS string
 }
 
 // overlay is one mount to be made. Without upper and work it is read-only, and
 // nothing in it can be a device or give privileges.
 type overlay struct {
-	lower       []string // topmost first
+	lower       []string   // topmost first
+	trees       []*os.File // the lower layers, mapped; nil for as they are
 	upper, work string
 	options     Options
 }
@@ -30,6 +34,7 @@ type overlay struct {
 // support is what the kernel can do, found out once.
 type support struct {
 	lowerByOne bool // the new mount API takes lower layers one by one; Linux 6.7
+	lowerByFD  bool // and as descriptors of mounts that are attached nowhere; Linux 6.13
 	// volatile keeps fsync and the like from reaching the disk; Linux 5.10.
 	volatile bool
 	// off are the features that are known and set to "off".
@@ -47,6 +52,9 @@ const fsconfigMax = 255
 
 // mount mounts o at target. On any error nothing is mounted.
 func (s support) mount(o overlay, target string) error {
+	if o.options.UserNS != "" {
+		return s.mountMapped(o, target)
+	}
 	if s.lowerByOne && o.fits() {
 		return s.mountNew(o, target)
 	}
@@ -99,8 +107,12 @@ func (s support) create(o overlay) (int, error) {
 }
 
 func (s support) configure(fs int, o overlay) error {
-	for _, dir := range o.lower {
-		if err := unix.FsconfigSetString(fs, "lowerdir+", dir); err != nil {
+	for i, dir := range o.lower {
+		add := func() error { return unix.FsconfigSetString(fs, "lowerdir+", dir) }
+		if o.trees != nil {
+			add = func() error { return unix.FsconfigSetFd(fs, "lowerdir+", int(o.trees[i].Fd())) }
+		}
+		if err := add(); err != nil {
 			return fmt.Errorf("overlay lower directory %s: %w%s", dir, err, kernelSays(fs))
 		}
 	}

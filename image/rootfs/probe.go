@@ -39,6 +39,7 @@ func probe(dir string) (support, error) {
 	if err := os.Mkdir(o.work, 0o700); err != nil {
 		return support{}, err
 	}
+	s.lowerByFD = s.lowerByOne && tryTrees(o, target)
 	for _, name := range features {
 		with := support{lowerByOne: s.lowerByOne, off: []string{name}}
 		if try(with) == nil {

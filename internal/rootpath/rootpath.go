@@ -76,6 +76,12 @@ func ReadFile(root, path string, limit int64) ([]byte, error) {
 // with O_PATH. An existing directory, also one behind links that stay inside
 // root, is taken as it is.
 func MkdirAll(root, path string, perm os.FileMode) (*os.File, error) {
+	return MkdirAllFor(root, path, perm, -1, -1)
+}
+
+// MkdirAllFor is MkdirAll for another user: what it makes belongs to uid and
+// gid. Of -1 the calling process's stay.
+func MkdirAllFor(root, path string, perm os.FileMode, uid, gid int) (*os.File, error) {
 	dir, err := os.OpenFile(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -97,7 +103,7 @@ func MkdirAll(root, path string, perm os.FileMode) (*os.File, error) {
 		}
 		next := done + "/" + name
 		if name != ".." {
-			err = unix.Mkdirat(int(parent.Fd()), name, uint32(perm.Perm()))
+			err = mkdirFor(parent, name, perm, uid, gid)
 		}
 		if cerr := parent.Close(); cerr != nil {
 			return nil, cerr
@@ -108,4 +114,13 @@ func MkdirAll(root, path string, perm os.FileMode) (*os.File, error) {
 		done = next
 	}
 	return OpenAt(dir, "/"+done, unix.O_PATH|unix.O_DIRECTORY, 0)
+}
+
+// mkdirFor makes a directory in an open one. Were it replaced by a link before
+// it is given away, the link would be.
+func mkdirFor(parent *os.File, name string, perm os.FileMode, uid, gid int) error {
+	if err := unix.Mkdirat(int(parent.Fd()), name, uint32(perm.Perm())); err != nil || uid == -1 && gid == -1 {
+		return err
+	}
+	return unix.Fchownat(int(parent.Fd()), name, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
 }

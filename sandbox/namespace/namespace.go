@@ -21,7 +21,12 @@ const (
 	IPC = "ipc"
 	UTS = "uts"
 	PID = "pid"
+	// User owns all the others.
+	User = "user"
 )
+
+// All are the names of all pins.
+var All = []string{Net, IPC, UTS, PID, User}
 
 // Spec says which namespaces to make and how they are to be set up.
 type Spec struct {
@@ -30,6 +35,8 @@ type Spec struct {
 	Net, IPC, UTS bool
 	// Hostname is set in the new UTS namespace.
 	Hostname string
+	// Owner, when set, has the namespaces belong to a user namespace of their own.
+	Owner *Owner
 	// Sysctls are written inside the new namespaces. The caller has checked that
 	// they touch nothing else.
 	Sysctls []Sysctl
@@ -46,16 +53,19 @@ func Make(s Spec) error {
 	if err := os.Mkdir(s.Dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make namespaces: %w", err)
 	}
-	err := osthread.Run(s.make)
+	run := func() error { return osthread.Run(s.make) }
+	if s.Owner != nil {
+		run = s.makeOwned
+	}
+	err := run()
 	if err != nil {
 		return fmt.Errorf("make namespaces: %w", err)
 	}
 	return nil
 }
 
-func (s Spec) make() error {
-	flags := 0
-	var pins []string
+// kinds are the kinds of namespaces asked for, as names of pins and as flags.
+func (s Spec) kinds() (names []string, flags int) {
 	for _, ns := range []struct {
 		name string
 		flag int
@@ -63,9 +73,14 @@ func (s Spec) make() error {
 	}{{Net, unix.CLONE_NEWNET, s.Net}, {IPC, unix.CLONE_NEWIPC, s.IPC}, {UTS, unix.CLONE_NEWUTS, s.UTS}} {
 		if ns.want {
 			flags |= ns.flag
-			pins = append(pins, ns.name)
+			names = append(names, ns.name)
 		}
 	}
+	return names, flags
+}
+
+func (s Spec) make() error {
+	pins, flags := s.kinds()
 	if err := unix.Unshare(flags); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
@@ -95,12 +110,7 @@ func (s Spec) furnish() error {
 			return err
 		}
 	}
-	for _, sc := range s.Sysctls {
-		if err := write(sc); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.writeSysctls()
 }
 
 // pin keeps the namespace at source alive by a bind mount on target.
@@ -142,7 +152,7 @@ func Unpin(dir string, names ...string) error {
 
 // UnpinAll releases all pins and the directory itself.
 func UnpinAll(dir string) error {
-	if err := Unpin(dir, Net, IPC, UTS, PID); err != nil {
+	if err := Unpin(dir, All...); err != nil {
 		return err
 	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/criserver/criserver/internal/osthread"
 	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/internal/userns"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,12 +25,30 @@ type Pause struct {
 	// Dir holds the pins of the pod's other namespaces, which it joins, and gets
 	// that of its PID namespace.
 	Dir string
+	// User, when set, has the pause be the first process of a new user namespace,
+	// and of the namespaces that Flags names, which it owns, instead of one that
+	// joins the pod's: see [Owner].
+	User  *userns.Maps
+	Flags int
 }
 
 // pauseUser is nobody's in the host and in images. As any process in a shared
 // PID namespace can meet the pause in /proc, there must be nothing to gain:
 // no user, no capability, and a root with nothing but its own binary.
 const pauseUser = 65535
+
+// attr is what the pause is started with.
+func (p Pause) attr() *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Credential: &syscall.Credential{Uid: pauseUser, Gid: pauseUser}}
+	if p.User != nil {
+		attr = p.User.SysProcAttr(unix.CLONE_NEWPID | uintptr(p.Flags))
+		// The last id that there is, where there are that few.
+		last := func(list []userns.Mapping) uint32 { return min(pauseUser, list[0].Size-1) }
+		attr.Credential = &syscall.Credential{Uid: last(p.User.UIDs), Gid: last(p.User.GIDs)}
+	}
+	attr.Setsid = true
+	return attr
+}
 
 // Start starts the pause and pins its PID namespace. When it fails after the
 // process began, it returns the process along with the error.
@@ -66,24 +85,23 @@ func (p Pause) start() (int, error) {
 	if err := enterAll(p.Dir); err != nil {
 		return 0, err
 	}
-	if err := emptyRoot(p.Path, p.Dir); err != nil {
+	if err := emptyRoot(p.Path, p.Dir, p.User != nil); err != nil {
 		return 0, fmt.Errorf("make its root: %w", err)
 	}
 	child, err := os.StartProcess("/pause", []string{"pause", p.ID}, &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{},
 		Files: []*os.File{null, null, null},
-		Sys: &syscall.SysProcAttr{
-			Cloneflags: unix.CLONE_NEWPID,
-			Setsid:     true,
-			Credential: &syscall.Credential{Uid: pauseUser, Gid: pauseUser},
-		},
+		Sys:   p.attr(),
 	})
 	if err != nil {
 		return 0, err
 	}
 	pid := child.Pid // Release forgets it
-	return pid, child.Release()
+	if p.User != nil {
+		err = unix.Unmount("/proc", unix.MNT_DETACH)
+	}
+	return pid, errors.Join(err, child.Release())
 }
 
 // enterAll joins the calling thread to the namespaces pinned in dir.
@@ -107,7 +125,8 @@ func enterAll(dir string) error {
 // emptyRoot gives the calling thread a mount namespace whose root holds the
 // binary and nothing else, all of it read-only: with /proc/1/exe a container
 // must not get at the host's file. at is any directory, covered only there.
-func emptyRoot(binary, at string) error {
+// proc, to be unmounted after the start, is for the maps of a user namespace.
+func emptyRoot(binary, at string, proc bool) error {
 	const quiet = unix.MS_NOSUID | unix.MS_NODEV
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("unshare: %w", err)
@@ -128,6 +147,11 @@ func emptyRoot(binary, at string) error {
 	if err := unix.Mount(binary, target, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("bind %s: %w", binary, err)
 	}
+	if proc {
+		if err := bindProc(filepath.Join(at, "proc")); err != nil {
+			return err
+		}
+	}
 	for _, path := range []string{target, at} {
 		if err := unix.Mount("", path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|quiet, ""); err != nil {
 			return fmt.Errorf("make %s read-only: %w", path, err)
@@ -144,6 +168,16 @@ func emptyRoot(binary, at string) error {
 		return fmt.Errorf("detach the old root: %w", err)
 	}
 	return unix.Chdir("/")
+}
+
+func bindProc(target string) error {
+	if err := os.Mkdir(target, 0o555); err != nil {
+		return err
+	}
+	if err := unix.Mount("/proc", target, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind /proc: %w", err)
+	}
+	return nil
 }
 
 // FindPause looks for the pause of a pod whose start was not recorded.

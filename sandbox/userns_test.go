@@ -1,0 +1,225 @@
+package sandbox
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/osthread"
+	"github.com/criserver/criserver/sandbox/namespace"
+	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const nsGetUserNS = 0xb701 // NS_GET_USERNS of ioctl_ns(2)
+
+func userOptions(mode cri.NamespaceMode, ids ...*cri.IDMapping) *cri.UserNamespace {
+	return &cri.UserNamespace{Mode: mode, Uids: ids, Gids: ids}
+}
+
+func idMap(container, host, length uint32) *cri.IDMapping {
+	return &cri.IDMapping{ContainerId: container, HostId: host, Length: length}
+}
+
+// userPod asks for a user namespace as the kubelet does.
+func userPod(name string) *cri.PodSandboxConfig {
+	c := podConfig(name)
+	namespaceOptions(c).UsernsOptions = userOptions(cri.NamespaceMode_POD, idMap(0, 327680, 65536))
+	return c
+}
+
+func TestUserNamespaceRules(t *testing.T) {
+	const pod, node = cri.NamespaceMode_POD, cri.NamespaceMode_NODE
+	good := idMap(0, 65536, 65536)
+	for name, tc := range map[string]struct {
+		change func(o *cri.NamespaceOption)
+		want   string
+	}{
+		"pod":               {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, good) }, ""},
+		"node":              {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(node) }, ""},
+		"node with mapping": {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(node, good) }, "userns_options.mode"},
+		"container":         {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(cri.NamespaceMode_CONTAINER, good) }, "userns_options.mode"},
+		"target":            {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(cri.NamespaceMode_TARGET) }, "userns_options.mode"},
+		"unknown mode":      {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(17) }, "userns_options.mode"},
+		"no mapping":        {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod) }, "userns_options.uids"},
+		"two mappings":      {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, good, idMap(65536, 1<<20, 1)) }, "userns_options.uids"},
+		"no gids":           {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, good); o.UsernsOptions.Gids = nil }, "userns_options.gids"},
+		"other gids": {func(o *cri.NamespaceOption) {
+			o.UsernsOptions = userOptions(pod, good)
+			o.UsernsOptions.Gids = []*cri.IDMapping{idMap(0, 1000, 65536)}
+		}, "userns_options.gids"},
+		"root is not mapped":  {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, idMap(1, 65536, 65536)) }, "uids[0].container_id"},
+		"length 0":            {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, idMap(0, 65536, 0)) }, "length 0"},
+		"past the last id":    {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, idMap(0, 1<<32-1, 2)) }, "host ids"},
+		"with host's network": {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, good); o.Network = node }, "namespace_options.network"},
+		"with host's PID":     {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, good); o.Pid = node }, "namespace_options.pid"},
+		"with host's IPC":     {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, good); o.Ipc = node }, "namespace_options.ipc"},
+	} {
+		c := podConfig("a")
+		tc.change(namespaceOptions(c))
+		err := checkSecurity(c)
+		if tc.want == "" && err != nil || tc.want != "" && (!errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%s: got %v, want %q", name, err, tc.want)
+		}
+	}
+}
+
+func TestUserNamespaceOfAHandlerWithoutThem(t *testing.T) {
+	reason := errors.New("its kernel is too old")
+	for name, cfg := range map[string]Config{
+		"no probe": {PausePath: "/pause"},
+		"no pause": {UserNamespaces: func(string) error { return nil }},
+		"refused":  {PausePath: "/pause", UserNamespaces: func(string) error { return reason }},
+	} {
+		m := &Manager{cfg: cfg}
+		if err := m.checkUserNamespaceSupport(userPod("a"), "runc"); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := m.checkUserNamespaceSupport(podConfig("a"), "runc"); err != nil {
+			t.Errorf("%s: a pod that asks for none: %v", name, err)
+		}
+	}
+}
+
+// ownerOf returns the inode of the user namespace that owns a namespace.
+func ownerOf(t *testing.T, path string) uint64 {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fd, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), nsGetUserNS, 0)
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	defer unix.Close(int(fd))
+	var st unix.Stat_t
+	if err := unix.Fstat(int(fd), &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
+}
+
+func inode(t *testing.T, path string) uint64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
+}
+
+func owner(t *testing.T, path string) uint32 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Uid
+}
+
+// sysctlIn reads a parameter in pinned namespaces.
+func sysctlIn(t *testing.T, ns Namespaces, path string) string {
+	t.Helper()
+	var value string
+	err := osthread.Run(func() error {
+		for _, p := range []string{ns.Net, ns.IPC} {
+			fd, err := unix.Open(p, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			if err := unix.Setns(fd, 0); err != nil {
+				return err
+			}
+		}
+		b, err := os.ReadFile("/proc/sys/" + path)
+		value = strings.TrimSpace(string(b))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+func TestUserNamespacePods(t *testing.T) {
+	b, _ := fakeBed(t)
+	b.cfg.PausePath = buildBinary(t, "../cmd/conmon")
+	b.cfg.UserNamespaces = func(string) error { return nil }
+	m := b.start()
+	c := userPod("a")
+	c.Linux.Sysctls = map[string]string{"kernel.shmmax": "12345", "net.ipv4.ip_unprivileged_port_start": "99", "fs.mqueue.msg_max": "21", "net.ipv4.ping_group_range": "0 2147483647"}
+	shared := userPod("b")
+	namespaceOptions(shared).Pid = cri.NamespaceMode_POD
+	namespaceOptions(shared).UsernsOptions = userOptions(cri.NamespaceMode_POD, idMap(0, 4000, 1000)) // fewer than the pause's usual id
+	p, q := mustRun(t, m, c), mustRun(t, m, shared)
+
+	for _, pod := range []*Pod{p, q} {
+		user := inode(t, pod.Namespaces.User)
+		if user == inode(t, "/proc/self/ns/user") {
+			t.Error("the user namespace is the host's")
+		}
+		for _, ns := range []string{pod.Namespaces.Net, pod.Namespaces.IPC, pod.Namespaces.UTS, pod.Namespaces.PID} {
+			if ns != "" && ownerOf(t, ns) != user {
+				t.Errorf("%s belongs to another user namespace", ns)
+			}
+		}
+	}
+	for path, want := range map[string]string{
+		"kernel/shmmax": "12345", "net/ipv4/ip_unprivileged_port_start": "99", "fs/mqueue/msg_max": "21", "net/ipv6/conf/default/accept_ra": "0",
+	} {
+		if got := sysctlIn(t, p.Namespaces, path); got != want {
+			t.Errorf("%s is %q, want %q", path, got, want)
+		}
+	}
+	for _, path := range []string{p.Hosts, p.Hostname, p.ResolvConf, p.Shm} {
+		if uid := owner(t, path); uid != 327680 {
+			t.Errorf("%s belongs to %d", path, uid)
+		}
+	}
+	if p.PausePID != 0 || q.PausePID == 0 {
+		t.Errorf("pauses: %d, %d", p.PausePID, q.PausePID)
+	}
+	if uid := owner(t, "/proc/"+strconv.Itoa(q.PausePID)); uid != 4999 {
+		t.Errorf("the pause is user %d", uid)
+	}
+	if got := inode(t, "/proc/"+strconv.Itoa(q.PausePID)+"/ns/net"); got != inode(t, q.Namespaces.Net) {
+		t.Error("the pause is not in the pod's network")
+	}
+
+	b.halt()
+	if err := namespace.Unpin(filepath.Dir(p.Namespaces.User), namespace.User); err != nil {
+		t.Fatal(err)
+	}
+	m = b.start()
+	if got, err := m.Get(q.ID); err != nil || !got.Ready || got.Namespaces.User != q.Namespaces.User {
+		t.Errorf("after the restart: %+v, %v", got, err)
+	}
+	if got, err := m.Get(p.ID); err != nil || got.Ready || !strings.Contains(got.NotReadyReason, "user") {
+		t.Errorf("without its user namespace: %+v, %v", got, err)
+	}
+	mustRemove(t, m, p.ID, q.ID)
+}
+
+// A sysctl that the kernel gives to no network of a user namespace must not be
+// left out silently.
+func TestSysctlThatAUserNamespaceLacks(t *testing.T) {
+	b, _ := fakeBed(t)
+	b.cfg.PausePath = buildBinary(t, "../cmd/conmon")
+	b.cfg.UserNamespaces = func(string) error { return nil }
+	m := b.start()
+	c := userPod("a")
+	c.Linux.Sysctls = map[string]string{"net.ipv4.no_such_thing": "1"}
+	if _, err := m.RunPod(t.Context(), c, ""); err == nil || !strings.Contains(err.Error(), "net/ipv4/no_such_thing") {
+		t.Error(err)
+	}
+	if pods := m.List(); len(pods) != 0 {
+		t.Errorf("left: %v", pods)
+	}
+}
