@@ -41,6 +41,7 @@ type verdict struct {
 	ModTime int64  `json:"modTime"`
 	Root    string `json:"root"`
 	Systemd bool   `json:"systemd"`
+	Storage string `json:"storage,omitempty"`
 	Failure string `json:"failure,omitempty"` // "" when it works
 }
 
@@ -66,13 +67,17 @@ func (c *Chooser) Choose(ctx context.Context, candidates ...*Runtime) (*Runtime,
 	return nil, fmt.Errorf("no OCI runtime works: %w", errors.Join(append(errs, errdefs.ErrUnavailable)...))
 }
 
-// try takes a kept verdict or comes to a new one.
 func (c *Chooser) try(ctx context.Context, r *Runtime) error {
 	want, err := facts(r)
 	if err != nil {
 		return err
 	}
-	file := filepath.Join(c.RunDir, "runtime-"+filepath.Base(r.Path)+".json")
+	return c.judge(ctx, "runtime-"+filepath.Base(r.Path), want, func(ctx context.Context) error { return c.prove(ctx, r) })
+}
+
+// judge takes a kept verdict or comes to a new one.
+func (c *Chooser) judge(ctx context.Context, name string, want verdict, prove func(context.Context) error) error {
+	file := filepath.Join(c.RunDir, name+".json")
 	var kept verdict
 	if b, err := os.ReadFile(file); err == nil && json.Unmarshal(b, &kept) == nil {
 		failure := kept.Failure
@@ -84,7 +89,7 @@ func (c *Chooser) try(ctx context.Context, r *Runtime) error {
 			return nil
 		}
 	}
-	failure := c.prove(ctx, r)
+	failure := prove(ctx)
 	if ctx.Err() != nil {
 		return errors.Join(failure, ctx.Err()) // says nothing of the runtime
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/oci"
 )
 
@@ -32,7 +33,8 @@ type handlerInfo struct {
 // probe asks all handlers at once who they are and what they can do. One that
 // does not answer is listed without features; one with known flaws is named in
 // the log, as to refuse it would end pods that run on it already.
-func (r *runtimes) probe(ctx context.Context) {
+func (r *runtimes) probe(ctx context.Context, cfg config.Config, host *host) {
+	r.userNS = make(map[string]error)
 	r.info = make([]handlerInfo, len(r.byName))
 	var wg sync.WaitGroup
 	for i, name := range r.names() {
@@ -46,6 +48,8 @@ func (r *runtimes) probe(ctx context.Context) {
 			r.mountOptions[h.Name] = usableMountOptions(h.features.MountOptions)
 		}
 		handler := &cri.RuntimeHandler{Name: h.Name, Features: handlerFeatures(h.features)}
+		r.userNS[h.Name] = r.tryUserNamespaces(ctx, cfg, host, r.byName[h.Name], h.features)
+		handler.Features.UserNamespaces = r.userNS[h.Name] == nil
 		r.handlers = append(r.handlers, handler)
 		if h.Default {
 			r.handlers = append(r.handlers, &cri.RuntimeHandler{Name: "", Features: handler.GetFeatures()})

@@ -104,6 +104,7 @@ type runtimes struct {
 	info        []handlerInfo
 	// mountOptions are those that each handler can set; nil where it does not tell.
 	mountOptions map[string][]string
+	userNS       map[string]error // why a handler cannot do user namespaces, or nil
 }
 
 func (r *runtimes) known(name string) bool { return name == "" || r.byName[name] != nil }
@@ -141,7 +142,7 @@ func chooseRuntimes(ctx context.Context, cfg config.Config, h *host) (*runtimes,
 	if err := r.chooseDefault(ctx, cfg, h); err != nil {
 		return nil, err
 	}
-	r.probe(ctx)
+	r.probe(ctx, cfg, h)
 	return r, nil
 }
 
@@ -185,8 +186,6 @@ func handlerFeatures(f *features.Features) *cri.RuntimeHandlerFeatures {
 	}
 	return &cri.RuntimeHandlerFeatures{
 		RecursiveReadOnlyMounts: slices.Contains(f.MountOptions, "rro") && mountSetattr(),
-		// Pods with a user namespace of their own are refused as yet.
-		UserNamespaces: false,
 	}
 }
 

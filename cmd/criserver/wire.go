@@ -87,6 +87,7 @@ func wire(ctx context.Context, cfg config.Config) (*parts, error) {
 		CDI:                    cdi.NewRegistry(cfg.Container.CDISpecDirs),
 		DeviceOwnerIsUser:      cfg.Container.DeviceOwnerFromUser,
 		Builder:                rt.builder,
+		UserNamespaces:         rt.userNamespaces,
 		Usage:                  p.images.RootFSUsage,
 	}); err != nil {
 		return nil, err
@@ -191,6 +192,7 @@ func podConfig(cfg config.Config, host *host, rt *runtimes, containers sandbox.C
 		KnownHandler:   rt.known,
 		HandlerNames:   rt.names,
 		CheckResources: rt.builder.CheckResources,
+		UserNamespaces: rt.userNamespaces,
 		CgroupDriver:   host.driver,
 		CgroupParent:   host.cgroupParent,
 		AllowedSysctls: cfg.Pod.AllowedSysctls,

@@ -45,6 +45,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	defer stop()
 
 	dir, err := os.MkdirTemp("", "critest")
+	if err == nil {
+		err = os.Chmod(dir, 0o711) // as /run and /var/lib let everybody through
+	}
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,10 @@ func run(m *testing.M) (code int, err error) {
 		return 0, harness.Isolated(os.Args[1:]...)
 	}
 	world.bin = filepath.Join(top, "bin")
-	if world.dir, err = os.MkdirTemp("", "crisystem"); err != nil {
+	if world.dir, err = os.MkdirTemp("", "crisystem"); err == nil {
+		err = os.Chmod(world.dir, 0o711) // as /run and /var/lib let everybody through
+	}
+	if err != nil {
 		return 1, err
 	}
 	if err := harness.Settle(); err != nil {

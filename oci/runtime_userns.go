@@ -1,0 +1,155 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/criserver/criserver/internal/ids"
+	"github.com/criserver/criserver/internal/userns"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+)
+
+// UserNSTrial is what it takes to run a container in a user namespace that is
+// there already, as a pod's is.
+type UserNSTrial struct {
+	Holder userns.Holder
+	// Storage is a directory on the file system that holds the layers of images.
+	Storage string
+	// MountRootFS mounts a root file system for the user namespace at that path at
+	// target, and keeps in dir, which is empty, what it needs for that.
+	MountRootFS func(dir, target, userNS string) error
+}
+
+// trialMaps are ids that no pod is likely to have.
+var trialMaps = []userns.Mapping{{HostID: 1 << 30, Size: 65536}}
+
+const (
+	trialPrefix = "userns-"
+	trialMapped = "/mapped" // in the container, a mount of mapped ids
+)
+
+// TryUserNS says why a runtime cannot run containers in a user namespace, or nil
+// when it has just done so, or on this boot before. The container finds its root
+// file system and a mount of mapped ids to be its root's.
+func (c *Chooser) TryUserNS(ctx context.Context, r *Runtime, t UserNSTrial) error {
+	want, err := facts(r)
+	if err != nil {
+		return err
+	}
+	want.Storage = t.Storage
+	return c.judge(ctx, trialPrefix+r.Name, want, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, proveTimeout)
+		defer cancel()
+		c.sweepTrials(ctx, r, t)
+		return c.tryUserNS(ctx, r, t)
+	})
+}
+
+// tryUserNS removes all traces, also of a trial that failed.
+func (c *Chooser) tryUserNS(ctx context.Context, r *Runtime, t UserNSTrial) (err error) {
+	ns, err := t.Holder.Open(userns.Maps{UIDs: trialMaps, GIDs: trialMaps})
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	// The open descriptor stands for the namespace, which has no other name.
+	path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.Fd())
+	id := ids.New()
+	defer func() {
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), proveTimeout)
+		defer cancel()
+		err = errors.Join(err, c.endTrial(cleanup, r, t, id, err != nil))
+	}()
+	if err := c.trialBundle(r, t, id, path); err != nil {
+		return err
+	}
+	_, err = r.call(ctx, nil, "run", "--bundle", filepath.Join(c.RunDir, trialPrefix+id), id)
+	return err
+}
+
+// trialBundle makes the bundle and what it needs, as package container does.
+func (c *Chooser) trialBundle(r *Runtime, t UserNSTrial, id, userNS string) error {
+	bundle, storage := filepath.Join(c.RunDir, trialPrefix+id), filepath.Join(t.Storage, trialPrefix+id)
+	rootfs, mapped := filepath.Join(bundle, "rootfs"), filepath.Join(bundle, "mapped")
+	for _, dir := range []string{bundle, storage, rootfs, mapped} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	root := int(trialMaps[0].HostID)
+	if err := errors.Join(os.Chown(bundle, 0, root), os.Chmod(bundle, 0o710)); err != nil {
+		return err
+	}
+	if err := t.MountRootFS(storage, rootfs, userNS); err != nil {
+		return err
+	}
+	spec, err := c.trialSpec(r, id, rootfs, mapped, userNS)
+	if err != nil {
+		return err
+	}
+	b, err := Encode(spec)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(bundle, "config.json"), b, 0o600)
+}
+
+func (c *Chooser) trialSpec(r *Runtime, id, rootfs, mapped, userNS string) (*specs.Spec, error) {
+	cgroup, _ := r.CgroupsPath(c.CgroupParent, id)
+	prober := "/" + filepath.Base(c.Prober)
+	ids := []specs.LinuxIDMapping{{HostID: trialMaps[0].HostID, Size: trialMaps[0].Size}}
+	res, err := c.Builder.Build(Input{
+		Args: append(append([]string{prober}, c.ProberArgs...), "/", trialMapped), Env: []string{"PATH=/"}, Cwd: "/", RootFS: rootfs, CgroupsPath: cgroup,
+		Namespaces: Namespaces{User: userNS, NewPID: true}, UserGIDs: trialMaps,
+		Mounts: []Mount{
+			{Source: c.Prober, Destination: prober, ReadOnly: true},
+			{Source: mapped, Destination: trialMapped, UIDMappings: ids, GIDMappings: ids},
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, ns := range []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.IPCNamespace, specs.UTSNamespace} {
+		res.Spec.Linux.Namespaces = append(res.Spec.Linux.Namespaces, specs.LinuxNamespace{Type: ns})
+	}
+	return res.Spec, nil
+}
+
+// endTrial removes what a trial has made.
+func (c *Chooser) endTrial(ctx context.Context, r *Runtime, t UserNSTrial, id string, failed bool) error {
+	if failed {
+		_ = r.Delete(ctx, id, true) // usually there is nothing to delete
+	}
+	bundle := filepath.Join(c.RunDir, trialPrefix+id)
+	err := unix.Unmount(filepath.Join(bundle, "rootfs"), unix.UMOUNT_NOFOLLOW)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unmount the trial's root file system: %w", err)
+	}
+	return errors.Join(os.RemoveAll(bundle), os.RemoveAll(filepath.Join(t.Storage, trialPrefix+id)))
+}
+
+// sweepTrials removes what is left of one during which the daemon was killed.
+func (c *Chooser) sweepTrials(ctx context.Context, r *Runtime, t UserNSTrial) {
+	for _, dir := range []string{c.RunDir, t.Storage} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			logrus.WithContext(ctx).WithError(err).Warn("remains of a trial could not be looked for")
+		}
+		for _, e := range entries {
+			id, found := strings.CutPrefix(e.Name(), trialPrefix)
+			if !found || !ids.Valid(id) {
+				continue
+			}
+			if err := c.endTrial(ctx, r, t, id, true); err != nil {
+				logrus.WithContext(ctx).WithError(err).Warn("remains of a trial could not be removed")
+			}
+		}
+	}
+}
