@@ -140,3 +140,45 @@ func TestStreamsListTheSame(t *testing.T) {
 		}
 	}
 }
+
+func TestContainerStatsFilters(t *testing.T) {
+	n := newNode(t, "statfilter", 105)
+	p, q := n.runPod(t, podConfig("one")), n.runPod(t, podConfig("two"))
+	labelled := containerConfig(p, "a", busybox, "sleep", "1000")
+	labelled.Labels = map[string]string{"app": "a", "tier": "x"}
+	a := n.create(t, p, labelled)
+	n.startContainer(t, a)
+	b, c := n.run(t, p, "b", "sleep", "1000"), n.run(t, q, "c", "sleep", "1000")
+	for name, tc := range map[string]struct {
+		filter *cri.ContainerStatsFilter
+		want   []string
+	}{
+		"none":       {nil, []string{a, b, c}},
+		"id":         {&cri.ContainerStatsFilter{Id: c}, []string{c}},
+		"prefix":     {&cri.ContainerStatsFilter{Id: c[:20]}, []string{c}},
+		"pod":        {&cri.ContainerStatsFilter{PodSandboxId: p.id}, []string{a, b}},
+		"label":      {&cri.ContainerStatsFilter{LabelSelector: map[string]string{"app": "a"}}, []string{a}},
+		"labels":     {&cri.ContainerStatsFilter{LabelSelector: map[string]string{"app": "a", "tier": "y"}}, nil},
+		"both":       {&cri.ContainerStatsFilter{PodSandboxId: q.id, LabelSelector: map[string]string{"app": "a"}}, nil},
+		"pod and id": {&cri.ContainerStatsFilter{PodSandboxId: p.id, Id: b}, []string{b}},
+	} {
+		list, err := n.rt.ListContainerStats(t.Context(), &cri.ListContainerStatsRequest{Filter: tc.filter})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream, err := n.rt.StreamContainerStats(t.Context(), &cri.StreamContainerStatsRequest{Filter: tc.filter})
+		if err != nil {
+			t.Fatal(err)
+		}
+		streamed := collect(t, stream.Recv, (*cri.StreamContainerStatsResponse).GetContainerStats)
+		for how, stats := range map[string][]*cri.ContainerStats{"list": list.GetStats(), "stream": streamed} {
+			var got []string
+			for _, s := range stats {
+				got = append(got, s.GetAttributes().GetId())
+			}
+			if !sameSet(got, tc.want) {
+				t.Errorf("%s by %s: got %v, want %v", name, how, got, tc.want)
+			}
+		}
+	}
+}
