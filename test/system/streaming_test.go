@@ -1,102 +1,21 @@
 package system
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
-	"k8s.io/client-go/transport/spdy"
-	utilexec "k8s.io/client-go/util/exec"
 )
-
-// executors are the clients that kubectl and crictl are made of.
-var executors = map[string]func(address *url.URL) (remotecommand.Executor, error){
-	"SPDY": func(u *url.URL) (remotecommand.Executor, error) {
-		return remotecommand.NewSPDYExecutor(&rest.Config{}, http.MethodPost, u)
-	},
-	"WebSocket": func(u *url.URL) (remotecommand.Executor, error) {
-		return remotecommand.NewWebSocketExecutor(&rest.Config{}, http.MethodGet, u.String())
-	},
-}
-
-func parse(t *testing.T, address string) *url.URL {
-	t.Helper()
-	u, err := url.Parse(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u
-}
-
-// stream runs a command with the streams that o has and returns its exit code.
-func (n *node) stream(ctx context.Context, t *testing.T, transport, id string, o remotecommand.StreamOptions, cmd ...string) (int, error) {
-	t.Helper()
-	r, err := n.rt.Exec(t.Context(), &cri.ExecRequest{
-		ContainerId: id, Cmd: cmd, Stdin: o.Stdin != nil, Stdout: o.Stdout != nil, Stderr: o.Stderr != nil, Tty: o.Tty,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return join(ctx, t, transport, r.GetUrl(), o)
-}
-
-func join(ctx context.Context, t *testing.T, transport, address string, o remotecommand.StreamOptions) (int, error) {
-	t.Helper()
-	x, err := executors[transport](parse(t, address))
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = x.StreamWithContext(ctx, o)
-	var exit utilexec.CodeExitError
-	if errors.As(err, &exit) {
-		return exit.Code, nil
-	}
-	return 0, err
-}
-
-// text is a writer that can be looked into meanwhile.
-type text struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (x *text) Write(p []byte) (int, error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.b.Write(p)
-}
-
-func (x *text) String() string {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.b.String()
-}
-
-func (x *text) wait(t *testing.T, want string) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !strings.Contains(x.String(), want); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("no %q in %q", want, x.String())
-		}
-	}
-}
 
 func TestStreamsOfCommands(t *testing.T) {
 	n := newNode(t, "exec", 71)
@@ -214,7 +133,6 @@ func (n *node) clientLeaves(t *testing.T, transport, id string) {
 		}
 	}
 }
-
 func TestAttachToTheLiving(t *testing.T) {
 	n := newNode(t, "attach", 72)
 	p := n.runPod(t, podConfig("attach"))
@@ -266,107 +184,6 @@ func TestAttachToTheLiving(t *testing.T) {
 				t.Errorf("code %d", s.GetExitCode())
 			}
 		})
-	}
-}
-
-// forward opens port-forwarding to the ports and returns the local one of the
-// first.
-func (n *node) forward(t *testing.T, transport, podID, port string) (local uint16, stop func() error) {
-	t.Helper()
-	r, err := n.rt.PortForward(t.Context(), &cri.PortForwardRequest{PodSandboxId: podID})
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := parse(t, r.GetUrl())
-	tripper, upgrader, err := spdy.RoundTripperFor(&rest.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dialer := spdy.NewDialer(upgrader, &http.Client{Transport: tripper}, http.MethodPost, u)
-	if transport == "WebSocket" {
-		if dialer, err = portforward.NewSPDYOverWebsocketDialer(u, &rest.Config{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	stopping, ready := make(chan struct{}), make(chan struct{})
-	f, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{"0:" + port}, stopping, ready, io.Discard, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- f.ForwardPorts() }()
-	select {
-	case <-ready:
-	case err := <-ended:
-		t.Fatal(err)
-	}
-	ports, err := f.GetPorts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ports[0].Local, sync.OnceValue(func() error {
-		close(stopping)
-		return <-ended
-	})
-}
-
-func get(t *testing.T, port uint16) (string, error) {
-	t.Helper()
-	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}
-	resp, err := c.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	return string(b), err
-}
-
-func TestPortForward(t *testing.T) {
-	n := newNode(t, "forward", 73)
-	n.pull(t, nginx)
-	p := n.runPod(t, podConfig("forward"))
-	id := n.create(t, p, containerConfig(p, "web", nginx))
-	n.startContainer(t, id)
-	host := podConfig("hostnet")
-	host.Hostname = ""
-	host.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
-	h := n.runPod(t, host)
-	for transport := range executors {
-		t.Run(transport, func(t *testing.T) {
-			port, stop := n.forward(t, transport, p.id, "80")
-			var want string
-			for end := time.Now().Add(30 * time.Second); want == ""; time.Sleep(50 * time.Millisecond) {
-				var err error
-				if want, err = get(t, port); err != nil && time.Now().After(end) {
-					t.Fatal(err)
-				}
-				if err != nil { // nobody listens yet, for which clients give up
-					_ = stop()
-					port, stop = n.forward(t, transport, p.id, "80")
-				}
-			}
-			defer func() {
-				if err := stop(); err != nil {
-					t.Error(err)
-				}
-			}()
-			var wg sync.WaitGroup
-			for range 30 {
-				wg.Go(func() {
-					if got, err := get(t, port); err != nil || got != want {
-						t.Errorf("%d bytes, %v", len(got), err)
-					}
-				})
-			}
-			wg.Wait()
-		})
-	}
-	if _, err := n.rt.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: h.id}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := n.rt.PortForward(t.Context(), &cri.PortForwardRequest{PodSandboxId: h.id}); err == nil {
-		t.Error("ports of a stopped pod are forwarded")
 	}
 }
 

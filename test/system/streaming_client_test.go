@@ -1,0 +1,91 @@
+package system
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/remotecommand"
+	utilexec "k8s.io/client-go/util/exec"
+)
+
+// executors are the clients that kubectl and crictl are made of.
+var executors = map[string]func(address *url.URL) (remotecommand.Executor, error){
+	"SPDY": func(u *url.URL) (remotecommand.Executor, error) {
+		return remotecommand.NewSPDYExecutor(&rest.Config{}, http.MethodPost, u)
+	},
+	"WebSocket": func(u *url.URL) (remotecommand.Executor, error) {
+		return remotecommand.NewWebSocketExecutor(&rest.Config{}, http.MethodGet, u.String())
+	},
+}
+
+func parse(t *testing.T, address string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// stream runs a command with the streams that o has and returns its exit code.
+func (n *node) stream(ctx context.Context, t *testing.T, transport, id string, o remotecommand.StreamOptions, cmd ...string) (int, error) {
+	t.Helper()
+	r, err := n.rt.Exec(t.Context(), &cri.ExecRequest{
+		ContainerId: id, Cmd: cmd, Stdin: o.Stdin != nil, Stdout: o.Stdout != nil, Stderr: o.Stderr != nil, Tty: o.Tty,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return join(ctx, t, transport, r.GetUrl(), o)
+}
+
+func join(ctx context.Context, t *testing.T, transport, address string, o remotecommand.StreamOptions) (int, error) {
+	t.Helper()
+	x, err := executors[transport](parse(t, address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = x.StreamWithContext(ctx, o)
+	var exit utilexec.CodeExitError
+	if errors.As(err, &exit) {
+		return exit.Code, nil
+	}
+	return 0, err
+}
+
+// text is a writer that can be looked into meanwhile.
+type text struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (x *text) Write(p []byte) (int, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.b.Write(p)
+}
+
+func (x *text) String() string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.b.String()
+}
+
+func (x *text) wait(t *testing.T, want string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(x.String(), want); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no %q in %q", want, x.String())
+		}
+	}
+}
