@@ -1,0 +1,238 @@
+package system
+
+import (
+	"context"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Ids that no pod, container or image has; some are no ids at all.
+var strangeIDs = map[string]string{
+	"unknown":   strings.Repeat("0", 64),
+	"short":     "f",
+	"a path":    "../../../etc/passwd",
+	"a slash":   "/",
+	"a dot":     ".",
+	"long":      strings.Repeat("a", 1<<20),
+	"NUL":       "a\x00b",
+	"newline":   "a\nb",
+	"a bracket": "[",
+	"not ASCII": "\u202e\u0000é",
+}
+
+// idField is the field by which a request names its pod or container.
+func idField(m protoreflect.MessageDescriptor) protoreflect.FieldDescriptor {
+	for _, name := range []protoreflect.Name{"container_id", "pod_sandbox_id"} {
+		if f := m.Fields().ByName(name); f != nil {
+			return f
+		}
+	}
+	return nil
+}
+
+func methods() (all []protoreflect.MethodDescriptor) {
+	services := cri.File_staging_src_k8s_io_cri_api_pkg_apis_runtime_v1_api_proto.Services()
+	for i := range services.Len() {
+		for j := range services.Get(i).Methods().Len() {
+			all = append(all, services.Get(i).Methods().Get(j))
+		}
+	}
+	return all
+}
+
+// caller makes calls by descriptor, so that a method that cri-api gains is
+// called without anybody's thinking of it.
+type caller struct{ conn *grpc.ClientConn }
+
+func newCaller(t *testing.T, socket string) caller {
+	t.Helper()
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return caller{conn}
+}
+
+func (c caller) call(ctx context.Context, m protoreflect.MethodDescriptor, req proto.Message) error {
+	path := "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
+	if !m.IsStreamingServer() {
+		return c.conn.Invoke(ctx, path, req, dynamicpb.NewMessage(m.Output()))
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := c.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, path)
+	if err != nil {
+		return err
+	}
+	if err := s.SendMsg(req); err != nil {
+		return err
+	}
+	if err := s.CloseSend(); err != nil {
+		return err
+	}
+	if m.Name() == "GetContainerEvents" {
+		return nil // it ends when the client leaves
+	}
+	for {
+		if err := s.RecvMsg(dynamicpb.NewMessage(m.Output())); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// An empty request is either a question about everything, or names the first
+// field that it lacks.
+func TestEveryRPCAnswersAnEmptyRequest(t *testing.T) {
+	n := newNode(t, "empty", 90)
+	c := newCaller(t, n.Socket())
+	notYet := []protoreflect.Name{"CheckpointContainer", "CheckpointPod", "RestorePod"}
+	for _, m := range methods() {
+		t.Run(string(m.Name()), func(t *testing.T) {
+			err := c.call(t.Context(), m, dynamicpb.NewMessage(m.Input()))
+			switch code := status.Code(err); {
+			case slices.Contains(notYet, m.Name()):
+				if code != codes.Unimplemented {
+					t.Errorf("got %v", err)
+				}
+			case required[m.Name()] == "":
+				if err != nil {
+					t.Errorf("got %v", err)
+				}
+			case code != codes.InvalidArgument || !strings.Contains(err.Error(), required[m.Name()]):
+				t.Errorf("want InvalidArgument that names %s, got %v", required[m.Name()], err)
+			}
+		})
+	}
+}
+
+// required is the field that an empty request is told to lack.
+var required = map[protoreflect.Name]string{
+	"RunPodSandbox": "config", "StopPodSandbox": "pod_sandbox_id", "RemovePodSandbox": "pod_sandbox_id",
+	"PodSandboxStatus": "pod_sandbox_id", "PodSandboxStats": "pod_sandbox_id", "UpdatePodSandboxResources": "pod_sandbox_id",
+	"CreateContainer": "pod_sandbox_id", "StartContainer": "container_id", "StopContainer": "container_id",
+	"RemoveContainer": "container_id", "ContainerStatus": "container_id", "UpdateContainerResources": "container_id",
+	"ReopenContainerLog": "container_id", "ExecSync": "container_id", "Exec": "container_id", "Attach": "container_id",
+	"PortForward": "pod_sandbox_id", "ContainerStats": "container_id",
+	"UpdateRuntimeConfig": "runtime_config", "ImageStatus": "image", "PullImage": "image", "RemoveImage": "image",
+}
+
+// Whoever names what is not there is told so; whoever wants it gone is content.
+func TestStrangeIDsAreNotFound(t *testing.T) {
+	n := newNode(t, "ids", 91)
+	c := newCaller(t, n.Socket())
+	p := n.runPod(t, podConfig("bystander"))
+	id := n.run(t, p, "c", "sleep", "1000")
+	idempotent := []protoreflect.Name{"StopPodSandbox", "RemovePodSandbox", "StopContainer", "RemoveContainer"}
+	for _, m := range methods() {
+		f := idField(m.Input())
+		if f == nil || strings.HasPrefix(string(m.Name()), "Checkpoint") {
+			continue
+		}
+		for what, strange := range strangeIDs {
+			t.Run(string(m.Name())+"/"+what, func(t *testing.T) {
+				req := completed(m)
+				req.Set(f, protoreflect.ValueOfString(strange))
+				err := c.call(t.Context(), m, req)
+				want := codes.NotFound
+				if slices.Contains(idempotent, m.Name()) {
+					want = codes.OK
+				}
+				if status.Code(err) != want {
+					t.Errorf("want %s, got %.300v", want, err)
+				}
+				if err != nil && len(err.Error()) > 5000 {
+					t.Errorf("the error is %d bytes long", len(err.Error()))
+				}
+			})
+		}
+	}
+	n.exec(t, id, "true")
+	if pods, containers := n.running(t); pods != 1 || containers != 1 {
+		t.Errorf("%d pods and %d containers are left of one", pods, containers)
+	}
+}
+
+// completed is a request that lacks nothing but the right id.
+func completed(m protoreflect.MethodDescriptor) *dynamicpb.Message {
+	var whole proto.Message
+	switch m.Name() {
+	case "CreateContainer":
+		config := podConfig("none")
+		whole = &cri.CreateContainerRequest{Config: containerConfig(&pod{config: config}, "c", busybox, "true"), SandboxConfig: config}
+	case "UpdateContainerResources":
+		whole = &cri.UpdateContainerResourcesRequest{Linux: &cri.LinuxContainerResources{CpuShares: 100}}
+	case "UpdatePodSandboxResources":
+		whole = &cri.UpdatePodSandboxResourcesRequest{Resources: &cri.LinuxContainerResources{CpuShares: 100}}
+	case "ExecSync":
+		whole = &cri.ExecSyncRequest{Cmd: []string{"true"}}
+	case "Exec":
+		whole = &cri.ExecRequest{Cmd: []string{"true"}, Stdout: true}
+	case "Attach":
+		whole = &cri.AttachRequest{Stdout: true}
+	default:
+		return dynamicpb.NewMessage(m.Input())
+	}
+	b, err := proto.Marshal(whole)
+	if err != nil {
+		panic(err)
+	}
+	req := dynamicpb.NewMessage(m.Input())
+	if err := proto.Unmarshal(b, req); err != nil {
+		panic(err)
+	}
+	return req
+}
+
+// An id filter that matches nothing is an empty list, not an error.
+func TestListsOfStrangeIDsAreEmpty(t *testing.T) {
+	n := newNode(t, "lists", 92)
+	p := n.runPod(t, podConfig("bystander"))
+	n.run(t, p, "c", "sleep", "1000")
+	for what, strange := range strangeIDs {
+		if !strings.ContainsAny(strange, "\x00\u202e") {
+			t.Run(what, func(t *testing.T) { n.emptyLists(t, strange) })
+		}
+	}
+}
+
+func (c *clients) emptyLists(t *testing.T, id string) {
+	ctx := t.Context()
+	pods, err := c.rt.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{Id: id}})
+	if err != nil || len(pods.GetItems()) > 0 {
+		t.Errorf("pods: %v, %v", pods, err)
+	}
+	list, err := c.rt.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{Id: id}})
+	if err != nil || len(list.GetContainers()) > 0 {
+		t.Errorf("containers: %v, %v", list, err)
+	}
+	list, err = c.rt.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{PodSandboxId: id}})
+	if err != nil || len(list.GetContainers()) > 0 {
+		t.Errorf("containers of the pod: %v, %v", list, err)
+	}
+	podStats, err := c.rt.ListPodSandboxStats(ctx, &cri.ListPodSandboxStatsRequest{Filter: &cri.PodSandboxStatsFilter{Id: id}})
+	if err != nil || len(podStats.GetStats()) > 0 {
+		t.Errorf("stats of pods: %v, %v", podStats, err)
+	}
+	stats, err := c.rt.ListContainerStats(ctx, &cri.ListContainerStatsRequest{Filter: &cri.ContainerStatsFilter{Id: id}})
+	if err != nil || len(stats.GetStats()) > 0 {
+		t.Errorf("stats of containers: %v, %v", stats, err)
+	}
+	stats, err = c.rt.ListContainerStats(ctx, &cri.ListContainerStatsRequest{Filter: &cri.ContainerStatsFilter{PodSandboxId: id}})
+	if err != nil || len(stats.GetStats()) > 0 {
+		t.Errorf("stats of the pod's containers: %v, %v", stats, err)
+	}
+}
