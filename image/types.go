@@ -31,8 +31,8 @@ type Image struct {
 	// Annotations are those of the manifest.
 	Annotations map[string]string
 	Layers      []Layer // lowest first
-	Config    ispec.Image
-	RawConfig []byte
+	Config      ispec.Image
+	RawConfig   []byte
 }
 
 // Layer is one layer of an image, lowest first.

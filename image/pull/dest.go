@@ -142,7 +142,7 @@ func (d destination) PutBlob(ctx context.Context, stream io.Reader, info types.B
 	src := layer.Source{
 		Blob: layer.Blob{Digest: info.Digest, Size: info.Size}, Reader: counted{stream, d.target, noted},
 		Progress: d.watch.add,
-		Abort:    func(err error) { d.watch.fail(classify(err)) },
+		Abort:    func(err error) { d.watch.fail(classify(fmt.Errorf("unpack layer %s: %w", info.Digest, err))) },
 	}
 	if _, err := d.lease.Add(ctx, src); err != nil {
 		// The other layers are not worth waiting for.

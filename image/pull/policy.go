@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"go.podman.io/image/v5/signature"
@@ -30,13 +31,16 @@ func (p *Puller) policy(namespace string) (*signature.Policy, error) {
 	return policy, nil
 }
 
+// maxNamespace bounds a namespace's name in bytes; a DNS label has 63.
+const maxNamespace = 200
+
 // policyPath returns the policy file for a namespace. A name that is no single
 // path element is refused: the kubelet's are DNS labels.
 func (p *Puller) policyPath(namespace string) (string, error) {
 	if p.cfg.PolicyDir == "" || namespace == "" {
 		return p.cfg.PolicyPath, nil
 	}
-	if !filepath.IsLocal(namespace) || filepath.Base(namespace) != namespace || len(namespace) > 253 {
+	if strings.HasPrefix(namespace, ".") || strings.ContainsAny(namespace, "/\x00") || len(namespace) > maxNamespace {
 		return "", fmt.Errorf("sandbox_config.metadata.namespace %.64q must be a DNS label: %w", namespace, errdefs.ErrInvalidArgument)
 	}
 	path := filepath.Join(p.cfg.PolicyDir, namespace+".json")

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -173,7 +174,10 @@ func (p *Puller) copyImage(ctx context.Context, a attempt, lease *layer.Lease) (
 		// The reason is what ended the context, not that the rest then ended.
 		return nil, cause
 	}
-	return nil, classify(err)
+	if err = classify(err); errdefs.IsUnknown(err) {
+		err = a.diagnose(wctx, err)
+	}
+	return nil, err
 }
 
 // result checks that the parts make the image that the config describes.
@@ -191,6 +195,9 @@ func (t *target) result() (*Result, error) {
 		return nil, fmt.Errorf("read manifest of %s: %w: %w", t.name, err, errdefs.ErrInvalidArgument)
 	}
 	r.ConfigDigest = m.ConfigInfo().Digest
+	if r.Config.OS != "" && r.Config.OS != runtime.GOOS {
+		return nil, fmt.Errorf("image %s is for %.20s/%.20s, and this is %s: %w", t.name, r.Config.OS, r.Config.Architecture, runtime.GOOS, errdefs.ErrNotFound)
+	}
 	infos, diffIDs := m.LayerInfos(), r.Config.RootFS.DiffIDs
 	if len(infos) != len(diffIDs) {
 		return nil, fmt.Errorf("image %s has %d layers and %d diff ids: %w", t.name, len(infos), len(diffIDs), errdefs.ErrInvalidArgument)
@@ -201,7 +208,7 @@ func (t *target) result() (*Result, error) {
 			return nil, fmt.Errorf("layer %s was not stored: %w", info.Digest, errdefs.ErrInternal)
 		}
 		if l.DiffID != diffIDs[i] {
-			return nil, fmt.Errorf("layer %s unpacks to %s, and should to %s: %w", info.Digest, l.DiffID, diffIDs[i], errdefs.ErrDataLoss)
+			return nil, fmt.Errorf("layer %s unpacks to %s, and should to %s: %w", info.Digest, l.DiffID, diffIDs[i], errdefs.ErrInvalidArgument)
 		}
 		r.Blobs, r.Layers = append(r.Blobs, info.Digest), append(r.Layers, l)
 	}

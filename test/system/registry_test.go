@@ -302,3 +302,14 @@ func (n *node) trust(t *testing.T, registries ...*testRegistry) {
 	}
 	n.writeFile(t, "registries.conf", conf)
 }
+
+// copyManifest gives a manifest another tag.
+func copyManifest(t *testing.T, r *testRegistry, repo, from, to string) {
+	t.Helper()
+	answer := httptest.NewRecorder()
+	r.handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/v2/"+repo+"/manifests/"+from, nil))
+	if answer.Code != http.StatusOK {
+		t.Fatalf("get %s:%s: %s", repo, from, answer.Result().Status)
+	}
+	r.put(t, repo, to, answer.Header().Get("Content-Type"), answer.Body.Bytes())
+}

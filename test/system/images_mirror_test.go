@@ -1,0 +1,245 @@
+package system
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
+)
+
+// mirror is an entry of registries.conf.
+type mirror struct{ location, more string }
+
+// mirrored writes a registries.conf in which registry.example is at origin and
+// has the mirrors.
+func (n *node) mirrored(t *testing.T, origin string, mirrors ...mirror) {
+	t.Helper()
+	conf := n.Registries + fmt.Sprintf("\n[[registry]]\nprefix = \"registry.example\"\nlocation = %q\ninsecure = true\n", origin)
+	for _, m := range mirrors {
+		conf += fmt.Sprintf("[[registry.mirror]]\nlocation = %q\ninsecure = true\n%s\n", m.location, m.more)
+	}
+	n.writeFile(t, "registries.conf", conf)
+}
+
+// hang answers a part of the requests not at all, until the client has left.
+func hang(path string, begin []byte) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, path) {
+			return false
+		}
+		if begin != nil {
+			w.Header().Set("Content-Length", "1000000")
+			_, _ = w.Write(begin)
+			w.(http.Flusher).Flush()
+		}
+		<-r.Context().Done()
+		return true
+	}
+}
+
+func fail(path string, code int) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, path) {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(code)
+		fmt.Fprint(w, `{"errors":[{"code":"UNKNOWN","message":"not today"}]}`)
+		return true
+	}
+}
+
+// TestMirrors: whatever a mirror does, the next one is tried, and the registry
+// itself at the end.
+func TestMirrors(t *testing.T) {
+	n := pullNode(t, "mirrors", `progress_window = "800ms"`)
+	origin, first, second := newRegistry(t), newRegistry(t), newRegistry(t)
+	bad := small(t, "bad mirror's")
+	for name, c := range map[string]struct {
+		first  func(http.ResponseWriter, *http.Request) bool
+		dead   bool // nobody listens at all
+		absent bool // the first mirror does not have the image
+	}{
+		"nobody listens":        {dead: true},
+		"without the image":     {absent: true},
+		"forbidden":             {first: fail("/manifests/", http.StatusForbidden)},
+		"unauthorized":          {first: fail("/manifests/", http.StatusUnauthorized)},
+		"broken":                {first: fail("/", http.StatusInternalServerError)},
+		"hangs at once":         {first: hang("/", nil)},
+		"hangs at the manifest": {first: hang("/manifests/", nil)},
+		"hangs at a blob":       {first: hang("/blobs/", nil)},
+		"hangs in a blob":       {first: hang("/blobs/", []byte("\x1f\x8b\x08"))},
+		"without a blob":        {first: fail("/blobs/", http.StatusNotFound)},
+		"broken blobs":          {first: fail("/blobs/", http.StatusBadGateway)},
+		"other bytes for the blob": {first: func(w http.ResponseWriter, r *http.Request) bool {
+			return strings.Contains(r.URL.Path, "/blobs/") && writes(w, "garbage")
+		}},
+		"no manifest": {first: func(w http.ResponseWriter, r *http.Request) bool {
+			return strings.Contains(r.URL.Path, "/manifests/") && writes(w, "garbage")
+		}},
+	} {
+		repo := strings.NewReplacer(" ", "-", "'", "").Replace(name)
+		t.Run(name, func(t *testing.T) {
+			img := small(t, name)
+			first.set(nil)
+			if !c.absent {
+				first.push(t, repo+":1", img)
+			}
+			second.push(t, repo+":1", img)
+			first.set(c.first)
+			at := first.host
+			if c.dead {
+				at = deadHost(t)
+			}
+			n.mirrored(t, origin.host, mirror{location: at}, mirror{location: second.host})
+			origin.asked("")
+			id := n.pull(t, "registry.example/"+repo+":1")
+			if got := n.imageStatus(t, id, false).GetImage().GetRepoTags(); len(got) != 1 || got[0] != "registry.example/"+repo+":1" {
+				t.Errorf("tags %v: the mirror must not show", got)
+			}
+			if asked := origin.asked(""); len(asked) > 0 {
+				t.Errorf("the second mirror has it, and the origin was asked for %v", asked)
+			}
+			// With that mirror alone, the registry itself is what helps.
+			origin.push(t, repo+":2", small(t, name+" of the origin"))
+			first.set(nil)
+			if !c.absent {
+				first.push(t, repo+":2", bad)
+			}
+			first.set(c.first)
+			n.mirrored(t, origin.host, mirror{location: at})
+			n.pull(t, "registry.example/"+repo+":2")
+		})
+	}
+	first.set(nil)
+	t.Run("all fail", func(t *testing.T) {
+		n.mirrored(t, deadHost(t), mirror{location: first.host}, mirror{location: deadHost(t)})
+		err := n.pullFor(t, "", "registry.example/none:1")
+		if !kubeletSees(err, crierrors.ErrRegistryUnavailable) || !strings.Contains(err.Error(), first.host+"/none:1: ") {
+			t.Errorf("got %v", err)
+		}
+		n.mirrored(t, origin.host, mirror{location: deadHost(t)})
+		if err := n.pullFor(t, "", "registry.example/none:1"); status.Code(err) != codes.NotFound {
+			t.Errorf("the registry's own answer counts: %v", err)
+		}
+	})
+	left, err := os.ReadDir(n.Dir + "/run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range left {
+		if strings.HasPrefix(e.Name(), "registries-") {
+			t.Errorf("left behind: %s", e.Name())
+		}
+	}
+}
+
+func writes(w http.ResponseWriter, text string) bool {
+	_, _ = w.Write([]byte(text))
+	return true
+}
+
+func TestMirrorsByDigestOrTagOnly(t *testing.T) {
+	n := pullNode(t, "mirrorby")
+	origin, m := newRegistry(t), newRegistry(t)
+	img := small(t, "by digest")
+	origin.push(t, "a:1", img)
+	m.push(t, "a:1", img)
+	byTag, byDigest := "registry.example/a:1", "registry.example/a@"+digestOf(t, img)
+	for setting, want := range map[string][2]bool{ // asked for a tag, for a digest
+		`pull-from-mirror = "digest-only"`: {false, true},
+		`pull-from-mirror = "tag-only"`:    {true, false},
+		`pull-from-mirror = "all"`:         {true, true},
+		"":                                 {true, true},
+	} {
+		n.mirrored(t, origin.host, mirror{m.host, setting})
+		for i, ref := range []string{byTag, byDigest} {
+			m.asked("")
+			n.pull(t, ref)
+			if asked := len(m.asked("")) > 0; asked != want[i] {
+				t.Errorf("%s: %s: the mirror was asked: %t", setting, ref, asked)
+			}
+		}
+	}
+}
+
+// TestRegistriesConf is about what is refused or resolved by registries.conf.
+func TestRegistriesConf(t *testing.T) {
+	n := pullNode(t, "regconf")
+	reg, other := newRegistry(t), newRegistry(t)
+	reg.push(t, "tool:latest", small(t, "tool"))
+	reg.push(t, "deep/aliased:latest", small(t, "aliased"))
+	other.push(t, "tool:latest", small(t, "another's tool"))
+	conf := func(text string) {
+		t.Helper()
+		n.writeFile(t, "registries.conf", strings.NewReplacer("REG", reg.host, "OTHER", other.host, "DEAD", deadHost(t)).Replace(text))
+	}
+	const insecure = "[[registry]]\nlocation = \"REG\"\ninsecure = true\n[[registry]]\nlocation = \"OTHER\"\ninsecure = true\n"
+	code := func(ref string, want codes.Code, says string) {
+		t.Helper()
+		err := n.pullFor(t, "", ref)
+		if status.Code(err) != want || !strings.Contains(fmt.Sprint(err), says) {
+			t.Errorf("%s: got %v, want %s and %q", ref, err, want, says)
+		}
+	}
+	t.Run("blocked", func(t *testing.T) {
+		conf("[[registry]]\nprefix = \"REG/blocked\"\nlocation = \"DEAD\"\nblocked = true\n[[registry]]\nprefix = \"*.blocked.example\"\nblocked = true\n" + insecure)
+		code(reg.host+"/blocked/tool", codes.PermissionDenied, "is blocked in registries.conf")
+		code("any.blocked.example/tool", codes.PermissionDenied, "is blocked in registries.conf")
+		code(reg.host+"/tool", codes.OK, "")
+	})
+	t.Run("blocked mirror", func(t *testing.T) {
+		conf("[[registry]]\nprefix = \"registry.example\"\nlocation = \"REG\"\ninsecure = true\n[[registry.mirror]]\nlocation = \"OTHER\"\ninsecure = true\n[[registry]]\nlocation = \"OTHER\"\nblocked = true\n")
+		other.asked("")
+		n.pull(t, "registry.example/tool")
+		if asked := other.asked(""); len(asked) > 0 {
+			t.Errorf("a blocked mirror was asked for %v", asked)
+		}
+	})
+	t.Run("plain HTTP", func(t *testing.T) {
+		conf("")
+		reg.asked("")
+		if err := n.pullFor(t, "", reg.host+"/tool"); !kubeletSees(err, crierrors.ErrRegistryUnavailable) {
+			t.Errorf("got %v", err)
+		}
+		if asked := reg.asked(""); len(asked) > 0 {
+			t.Errorf("without being told so, the daemon spoke plain HTTP: %v", asked)
+		}
+	})
+	t.Run("short names", func(t *testing.T) {
+		conf("unqualified-search-registries = [\"DEAD\", \"REG\", \"OTHER\"]\n[aliases]\n\"aliased\" = \"REG/deep/aliased\"\n" + insecure)
+		n.pull(t, "tool")
+		if got := n.imageStatus(t, "tool", false).GetImage().GetRepoTags(); !slices.Contains(got, reg.host+"/tool:latest") {
+			t.Errorf("the first registry that has it is %v", got)
+		}
+		n.pull(t, "aliased")
+		if got := n.imageStatus(t, "aliased:latest", false).GetImage().GetRepoTags(); len(got) != 1 || got[0] != reg.host+"/deep/aliased:latest" {
+			t.Errorf("the alias is %v", got)
+		}
+		code("absent", codes.Unknown, "RegistryUnavailable") // not all could be asked
+		conf("unqualified-search-registries = [\"REG\", \"OTHER\"]\nshort-name-mode = \"enforcing\"\n[aliases]\n\"aliased\" = \"REG/deep/aliased\"\n" + insecure)
+		code("tool", codes.InvalidArgument, "write it in full")
+		code("aliased", codes.OK, "")
+		conf("unqualified-search-registries = [\"REG\"]\nshort-name-mode = \"enforcing\"\n" + insecure)
+		code("tool", codes.OK, "")
+		code("absent", codes.NotFound, "")
+	})
+	t.Run("no sound file", func(t *testing.T) {
+		conf("[[registry")
+		code(reg.host+"/tool", codes.FailedPrecondition, "registries.conf")
+		conf("[[registry]]\nlocation = \"REG/\"\nmirror-by-digest-only = 5\n")
+		code(reg.host+"/tool", codes.FailedPrecondition, "registries.conf")
+		// What is there can still be seen.
+		if _, err := n.img.ListImages(t.Context(), &cri.ListImagesRequest{}); err != nil {
+			t.Error(err)
+		}
+	})
+	n.trust(t, reg)
+}
