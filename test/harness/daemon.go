@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -20,10 +21,14 @@ type Daemon struct {
 	Dir          string // everything of the daemon is below this
 	Registries   string // content of registries.conf
 	CgroupParent string
-	Network      string // content of the CNI conflist; "" for none
-	Config       string // further lines of the configuration
-	Runtime      string // default handler; "" for runc
-	Command      string // run by the shell in place of criserver, when set; it finds its paths in $HARNESS_DIR and $HARNESS_SOCKET
+	Network      string            // content of the CNI conflist; "" for none
+	Config       string            // further lines of the configuration
+	Runtime      string            // default handler; "" for runc
+	CNI          string            // further lines of its section cni
+	PluginDirs   []string          // searched for CNI plugins before those of Bin
+	Networks     map[string]string // further CNI conflists by file name
+	NetNS        string            // path of the network namespace that it runs in; "" for the caller's
+	Command      string            // run by the shell in place of criserver, when set; it finds its paths in $HARNESS_DIR and $HARNESS_SOCKET
 
 	cmd  *exec.Cmd
 	gone chan error
@@ -58,7 +63,8 @@ default_runtime = %q
 %s
 [cni]
 conf_dirs = [%q]
-bin_dirs = [%q]
+bin_dirs = [%s]
+%s
 
 [image]
 registries_conf = %q
@@ -72,9 +78,17 @@ path = %q
 path = %q
 `,
 		d.path("root"), d.path("run"), d.Socket(), d.CgroupParent, cmp.Or(d.Runtime, "runc"), d.Config,
-		d.path("cni"), filepath.Join(d.Bin, "cni"),
+		d.path("cni"), d.pluginDirs(), d.CNI,
 		d.path("registries.conf"), d.path("registries.conf.d"), d.path("policy.json"),
 		filepath.Join(d.Bin, "conmon"), filepath.Join(d.Bin, "runc"))
+}
+
+func (d *Daemon) pluginDirs() string {
+	var quoted []string
+	for _, dir := range append(slices.Clone(d.PluginDirs), filepath.Join(d.Bin, "cni")) {
+		quoted = append(quoted, fmt.Sprintf("%q", dir))
+	}
+	return strings.Join(quoted, ", ")
 }
 
 // Bridge is a CNI network like that of `docker run`: a bridge, masquerade
@@ -111,6 +125,9 @@ func (d *Daemon) Start(ctx context.Context) error {
 	}
 	if d.Network != "" {
 		files["cni/10-test.conflist"] = d.Network
+	}
+	for name, content := range d.Networks {
+		files[filepath.Join("cni", name)] = content
 	}
 	for _, dir := range append(d.StateDirs(), d.path("cni")) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -149,7 +166,7 @@ func (d *Daemon) exec() error {
 	// The plugins find their own helpers, nft among them, in the PATH.
 	d.cmd.Env = append(os.Environ(), "HARNESS_DIR="+d.Dir, "HARNESS_SOCKET="+d.Socket())
 	d.cmd.Stdout, d.cmd.Stderr = log, log
-	if err := d.cmd.Start(); err != nil {
+	if err := In(d.NetNS, d.cmd.Start); err != nil {
 		return err
 	}
 	d.gone = make(chan error, 1)

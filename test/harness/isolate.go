@@ -46,13 +46,8 @@ func Isolated(args ...string) error {
 // forwarding, shared mounts. Orphans come to this process from now on, so that
 // nothing which the run starts can hide from it.
 func Settle() error {
-	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-		return fmt.Errorf("ip link set lo up: %w: %s", err, out)
-	}
-	for _, file := range []string{"/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"} {
-		if err := os.WriteFile(file, []byte("1"), 0o644); err != nil {
-			return err
-		}
+	if err := lookLikeAHost(); err != nil {
+		return err
 	}
 	// Shared within the run only: the namespace was made with private mounts.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {

@@ -27,7 +27,7 @@ var podRule = regexp.MustCompile(`id: |[0-9a-f]{64}`)
 func Take(dirs []string, cgroupParent string, daemon int) (Snapshot, error) {
 	s := Snapshot{}
 	for _, look := range []func(Snapshot) error{
-		mounts, links, rules,
+		mounts, links, addresses, rules,
 		func(s Snapshot) error { return cgroups(s, cgroupParent) },
 		func(s Snapshot) error { return files(s, dirs) },
 		func(s Snapshot) error { return processes(s, daemon) },
@@ -71,6 +71,19 @@ func links(s Snapshot) error {
 	for line := range strings.Lines(string(out)) {
 		if f := strings.Fields(line); len(f) > 1 {
 			s["network link "+strings.TrimSuffix(f[1], ":")] = line
+		}
+	}
+	return nil
+}
+
+func addresses(s Snapshot) error {
+	out, err := exec.Command("ip", "-o", "addr").Output()
+	if err != nil {
+		return fmt.Errorf("ip addr: %w", err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if f := strings.Fields(line); len(f) > 3 {
+			s["address "+f[3]+" of "+f[1]] = line
 		}
 	}
 	return nil

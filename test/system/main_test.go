@@ -25,6 +25,7 @@ const (
 var world struct {
 	bin        string
 	dir        string
+	catalog    http.Handler // the registry of the test images
 	registries string
 	images     string // address of the registry of the test images
 }
@@ -67,24 +68,23 @@ func run(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, harness.Sweep(world.dir, filepath.Base(world.dir))) }()
-	addr, err := serveImages(cache)
-	if err != nil {
+	if world.catalog, err = images.Handler(cache); err != nil {
 		return 1, err
 	}
-	world.registries, world.images = images.RegistriesConf(addr), addr
+	if world.images, err = serveImages("127.0.0.1:0"); err != nil {
+		return 1, err
+	}
+	world.registries = images.RegistriesConf(world.images)
 	return m.Run(), nil
 }
 
-func serveImages(dir string) (addr string, err error) {
-	handler, err := images.Handler(dir)
+// serveImages serves the images in the caller's network namespace.
+func serveImages(at string) (addr string, err error) {
+	l, err := net.Listen("tcp", at)
 	if err != nil {
 		return "", err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	go http.Serve(l, handler) //nolint:errcheck // it serves until the process ends
+	go http.Serve(l, world.catalog) //nolint:errcheck // it serves until the process ends
 	return l.Addr().String(), nil
 }
 
@@ -142,9 +142,17 @@ func (n *node) start(t *testing.T) {
 func (n *node) mark(t *testing.T) {
 	t.Helper()
 	var err error
-	if n.before, err = harness.Take(n.StateDirs(), n.CgroupParent, n.Pid()); err != nil {
+	if n.before, err = n.take(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (n *node) take() (s harness.Snapshot, err error) {
+	err = harness.In(n.NetNS, func() error {
+		s, err = harness.Take(n.StateDirs(), n.CgroupParent, n.Pid())
+		return err
+	})
+	return s, err
 }
 
 // restart starts the daemon again, after a stop or kill, and connects to it.
@@ -183,7 +191,7 @@ func (n *node) mustBeClean(ctx context.Context) {
 	n.t.Helper()
 	var left []string
 	for end := time.Now().Add(15 * time.Second); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
-		after, err := harness.Take(n.StateDirs(), n.CgroupParent, n.Pid())
+		after, err := n.take()
 		if err != nil {
 			n.t.Error(err)
 			return
