@@ -12,7 +12,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 STRIP   := -s -w
 PROCS   ?= 4
 
-CNI := $(addprefix $(BIN)/cni/,bridge firewall host-local loopback macvlan portmap ptp static tuning)
+CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback macvlan portmap ptp static tuning)
 TOOLS := $(BIN)/runc $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
 
 # Each of these is a Go module of its own, so that what tests need never weighs on the daemon.

@@ -1,0 +1,281 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/criserver/criserver/test/harness"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// example reads a file of docs/examples, so that what is told there stays true,
+// and puts replacements in, old and new by turns.
+func example(t *testing.T, name string, replace ...string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "examples", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(replace); i += 2 {
+		if !strings.Contains(string(b), replace[i]) {
+			t.Fatalf("%s has no %q", name, replace[i])
+		}
+	}
+	return strings.NewReplacer(replace...).Replace(string(b))
+}
+
+// conflist is an example with its leases below the daemon's directory.
+func (n *node) conflist(t *testing.T, name string, replace ...string) string {
+	t.Helper()
+	return example(t, name, append(replace, "/run/criserver/ipam", filepath.Join(n.Dir, "leases"))...)
+}
+
+// netNode starts a daemon whose firewall must be the same at the end, word for
+// word, as after its first pods. These also ask for the given networks, whose
+// bridges and directories come with them and stay.
+func netNode(t *testing.T, n *node, networks ...string) *node {
+	t.Helper()
+	n.start(t)
+	for i, asked := range networks {
+		c := podConfig(fmt.Sprint("networks", i))
+		c.Annotations = map[string]string{"criserver.io/networks": asked}
+		n.removePod(t, n.runPod(t, c).id)
+	}
+	if n.Network != "" {
+		// The plugins make their chains for the first host ports and keep them.
+		c := podConfig("ports")
+		for _, ip := range []string{"", "127.0.0.1"} {
+			c.PortMappings = append(c.PortMappings, &cri.PortMapping{HostPort: int32(900 + len(ip)), ContainerPort: 1, HostIp: ip})
+		}
+		n.removePod(t, n.runPod(t, c).id)
+	}
+	before := n.ruleset(t)
+	t.Cleanup(func() {
+		if err := n.empty(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if after := n.ruleset(t); after != before {
+			t.Errorf("the rules were\n%s\nand are\n%s", before, after)
+		}
+	})
+	n.mark(t)
+	return n
+}
+
+var counted = regexp.MustCompile(`counter packets \d+ bytes \d+`)
+
+// ruleset is the firewall of the node, without what traffic changes in it.
+func (n *node) ruleset(t *testing.T) string {
+	t.Helper()
+	return counted.ReplaceAllString(command(t, n.NetNS, "nft", "list", "ruleset"), "counter")
+}
+
+// command runs a program in a network namespace; it must succeed.
+func command(t *testing.T, netns string, args ...string) string {
+	t.Helper()
+	out, err := try(netns, args...)
+	if err != nil {
+		t.Fatalf("%q: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+func try(netns string, args ...string) (string, error) {
+	var out []byte
+	err := harness.In(netns, func() (err error) {
+		out, err = exec.Command(args[0], args[1:]...).CombinedOutput()
+		return err
+	})
+	return string(out), err
+}
+
+// netns is where a pod's network namespace is pinned.
+func (n *node) netns(p *pod) string { return filepath.Join(n.Dir, "run", "ns", p.id, "net") }
+
+// aHost makes a network namespace that stands for another machine.
+func aHost(t *testing.T, name string) (path string) {
+	t.Helper()
+	path = filepath.Join(world.dir, name)
+	if err := harness.NewNetNS(path); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := harness.RemoveNetNS(path); err != nil {
+			t.Error(err)
+		}
+	})
+	return path
+}
+
+// wire connects two network namespaces, "" being the test's own.
+func wire(t *testing.T, a, nameA, b, nameB string, addrs ...[2]string) {
+	t.Helper()
+	args := []string{"ip", "link", "add", nameA, "type", "veth", "peer", "name", nameB}
+	if b != "" {
+		args = append(args, "netns", b)
+	}
+	command(t, a, args...)
+	t.Cleanup(func() {
+		if out, err := try(a, "ip", "link", "del", nameA); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	for _, end := range []struct {
+		ns, name string
+		side     int
+	}{{a, nameA, 0}, {b, nameB, 1}} {
+		for _, pair := range addrs {
+			command(t, end.ns, "ip", "addr", "add", pair[end.side], "dev", end.name, "nodad")
+		}
+		command(t, end.ns, "ip", "link", "set", end.name, "up")
+	}
+}
+
+// web starts a container that answers with the address from where it was asked.
+func (n *node) web(t *testing.T, p *pod) {
+	t.Helper()
+	const script = `mkdir -p /tmp/w/cgi-bin && cd /tmp/w && head -c 300000 /dev/zero >big &&
+printf '#!/bin/sh\necho "Content-Type: text/plain"\necho\necho -n "$REMOTE_ADDR"\n' >cgi-bin/peer && chmod +x cgi-bin/peer &&
+exec busybox httpd -f -p 80 -h /tmp/w`
+	n.serves(t, p, n.run(t, p, "web", "sh", "-c", script))
+}
+
+// serves waits until the pod's port 80 answers inside it.
+func (n *node) serves(t *testing.T, p *pod, container string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		_, err := fetch(n.netns(p), "127.0.0.1", 80, "/cgi-bin/peer")
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) || n.status(t, container).GetState() == cri.ContainerState_CONTAINER_EXITED {
+			log, _ := os.ReadFile(filepath.Join(p.config.GetLogDirectory(), "web.log"))
+			t.Logf("its log: %s", log)
+			t.Fatalf("the server of %s does not answer: %v", p.config.GetMetadata().GetName(), err)
+		}
+	}
+}
+
+const askTimeout = 10 * time.Second
+
+// fetch gets a page from inside a network namespace.
+func fetch(netns, ip string, port int, path string) (string, error) {
+	return fetchWithin(askTimeout, netns, ip, port, path)
+}
+
+func fetchWithin(timeout time.Duration, netns, ip string, port int, path string) (string, error) {
+	client := http.Client{Timeout: timeout, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, addr string) (c net.Conn, err error) {
+			// An address needs no resolver, so the socket is made on this thread.
+			err = harness.In(netns, func() error {
+				c, err = (&net.Dialer{}).DialContext(ctx, network, addr)
+				return err
+			})
+			return c, err
+		},
+	}}
+	r, err := client.Get("http://" + net.JoinHostPort(ip, fmt.Sprint(port)) + path)
+	if err != nil {
+		return "", err
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err == nil && r.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", r.Status, b)
+	}
+	return string(b), err
+}
+
+// sees asks for a page, and the server must see it come from want.
+func sees(t *testing.T, netns, ip string, port int, want string) {
+	t.Helper()
+	got, err := fetch(netns, ip, port, "/cgi-bin/peer")
+	got = strings.TrimPrefix(strings.Trim(got, "[]"), "::ffff:")
+	if err != nil || got != want {
+		t.Errorf("%s port %d: seen as coming from %q, %v; want %q", ip, port, got, err, want)
+	}
+}
+
+// answers asks for a page from wherever it seems to come.
+func answers(t *testing.T, netns, ip string, port int) {
+	t.Helper()
+	if _, err := fetch(netns, ip, port, "/cgi-bin/peer"); err != nil {
+		t.Errorf("%s port %d: %v", ip, port, err)
+	}
+}
+
+// silent asks for a page that must not come. How long nothing comes is a guess;
+// each such question stands beside one that is answered.
+func silent(t *testing.T, netns, ip string, port int) {
+	t.Helper()
+	if got, err := fetchWithin(time.Second, netns, ip, port, "/cgi-bin/peer"); err == nil {
+		t.Errorf("%s port %d answers %q", ip, port, got)
+	}
+}
+
+// ping has an echo come back from an address.
+func ping(t *testing.T, netns, ip string) {
+	t.Helper()
+	if out, err := try(netns, "busybox", "ping", "-c", "1", "-W", "5", ip); err != nil {
+		t.Errorf("ping %s: %v\n%s", ip, err, out)
+	}
+}
+
+// echo answers UDP datagrams at an address in a network namespace with what
+// they hold and where they came from.
+func echo(t *testing.T, netns, addr string) {
+	t.Helper()
+	var c net.PacketConn
+	err := harness.In(netns, func() (err error) {
+		c, err = net.ListenPacket("udp", addr)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	go func() {
+		b := make([]byte, 1500)
+		for {
+			k, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = c.WriteTo(b[:k], from)
+		}
+	}()
+}
+
+// datagram sends one and wants it back.
+func datagram(netns, addr string) error {
+	return harness.In(netns, func() error {
+		c, err := net.Dial("udp", addr)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(askTimeout)); err != nil {
+			return err
+		}
+		b := make([]byte, 16)
+		if _, err := c.Write([]byte("hello")); err != nil {
+			return err
+		}
+		if k, err := c.Read(b); err != nil || string(b[:k]) != "hello" {
+			return errors.Join(fmt.Errorf("%s answers %q", addr, b[:k]), err)
+		}
+		return nil
+	})
+}
