@@ -47,8 +47,9 @@ func In(path string, fn func() error) error {
 		if err != nil {
 			return err
 		}
-		defer f.Close()
-		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+		err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
+		// While it is open the mount is busy, and fn may last.
+		if err := errors.Join(err, f.Close()); err != nil {
 			return fmt.Errorf("enter %s: %w", path, err)
 		}
 		return fn()

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,10 +76,14 @@ func netNode(t *testing.T, n *node, networks ...string) *node {
 
 var counted = regexp.MustCompile(`counter packets \d+ bytes \d+`)
 
-// ruleset is the firewall of the node, without what traffic changes in it.
+// ruleset is the firewall of the node, without what traffic changes in it, and
+// with its tables in order: one that is replaced goes to the end.
 func (n *node) ruleset(t *testing.T) string {
 	t.Helper()
-	return counted.ReplaceAllString(command(t, n.NetNS, "nft", "list", "ruleset"), "counter")
+	all := counted.ReplaceAllString(command(t, n.NetNS, "nft", "list", "ruleset"), "counter")
+	tables := strings.SplitAfter(all, "\n}\n")
+	slices.Sort(tables)
+	return strings.Join(tables, "")
 }
 
 // command runs a program in a network namespace; it must succeed.

@@ -1,0 +1,107 @@
+package system
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// webOn is a pod whose port 80 is a TCP port of the host.
+func webOn(name string, port int32) *cri.PodSandboxConfig {
+	c := podConfig(name)
+	c.PortMappings = []*cri.PortMapping{{HostPort: port, ContainerPort: 80}}
+	return c
+}
+
+func TestHostPorts(t *testing.T) {
+	for _, builtin := range []bool{true, false} {
+		t.Run(fmt.Sprintf("builtin=%t", builtin), func(t *testing.T) { testHostPorts(t, builtin) })
+	}
+}
+
+func testHostPorts(t *testing.T, builtin bool) {
+	outside := aHost(t, "outside")
+	wire(t, "", "up0", outside, "up1", [2]string{"192.0.2.1/24", "192.0.2.9/24"}, [2]string{"2001:db8::1/64", "2001:db8::9/64"})
+	command(t, "", "ip", "addr", "add", "192.0.2.2/24", "dev", "up0")
+	command(t, "", "ip", "addr", "add", "2001:db8::2/64", "dev", "up0", "nodad")
+	n := makeNode(fmt.Sprintf("ports%t", builtin))
+	n.Network, n.CNI = n.conflist(t, "10-criserver.conflist"), fmt.Sprintf("builtin = %t", builtin)
+	netNode(t, n)
+
+	c := podConfig("web")
+	const tcp, udp, sctp = cri.Protocol_TCP, cri.Protocol_UDP, cri.Protocol_SCTP
+	c.PortMappings = []*cri.PortMapping{
+		{Protocol: tcp, HostPort: 8080, ContainerPort: 80},
+		{Protocol: tcp, HostPort: 8081, ContainerPort: 80, HostIp: "192.0.2.1"},
+		{Protocol: tcp, HostPort: 8082, ContainerPort: 80, HostIp: "2001:db8::1"},
+		{Protocol: tcp, HostPort: 8083, ContainerPort: 80, HostIp: "127.0.0.1"},
+		{Protocol: tcp, HostPort: 8084, ContainerPort: 80, HostIp: "0.0.0.0"},
+		{Protocol: tcp, HostPort: 8085, ContainerPort: 80, HostIp: "::"},
+		{Protocol: udp, HostPort: 8080, ContainerPort: 53},
+		{Protocol: sctp, HostPort: 8080, ContainerPort: 132},
+		{Protocol: tcp, HostPort: 0, ContainerPort: 8086},
+	}
+	p, other := n.runPod(t, c), n.runPod(t, podConfig("other"))
+	n.web(t, p)
+	echo(t, n.netns(p), ":53")
+	ips := n.podIPs(t, p.id)
+
+	// Who asks from outside is seen as who he is.
+	sees(t, outside, "192.0.2.1", 8080, "192.0.2.9")
+	sees(t, outside, "192.0.2.2", 8080, "192.0.2.9")
+	sees(t, outside, "2001:db8::1", 8080, "2001:db8::9")
+	sees(t, outside, "192.0.2.1", 8081, "192.0.2.9")
+	sees(t, outside, "2001:db8::1", 8082, "2001:db8::9")
+	sees(t, outside, "192.0.2.2", 8084, "192.0.2.9")
+	sees(t, outside, "2001:db8::2", 8085, "2001:db8::9")
+	answers(t, "", "127.0.0.1", 8080)
+	answers(t, "", "127.0.0.1", 8083)
+	answers(t, "", "192.0.2.1", 8081)
+	// From pods, the one itself included, which hears itself by way of the host.
+	for _, from := range []*pod{p, other} {
+		answers(t, n.netns(from), "192.0.2.1", 8080)
+		answers(t, n.netns(from), "10.88.0.1", 8080)
+		answers(t, n.netns(from), "2001:db8::1", 8080)
+	}
+	for _, addr := range []string{"192.0.2.1:8080", "[2001:db8::1]:8080"} {
+		if err := datagram(outside, addr); err != nil {
+			t.Errorf("UDP: %v", err)
+		}
+	}
+	if err := datagram("", "127.0.0.1:8080"); err != nil {
+		t.Errorf("UDP on loopback: %v", err)
+	}
+	// The kernel may know no SCTP sockets; the rule is what there is to see.
+	if rules := n.ruleset(t); !strings.Contains(rules, "sctp") {
+		t.Errorf("no rule for SCTP:\n%s", rules)
+	}
+	// A mapping of one host address is none of another, and of one family none
+	// of the other.
+	for _, closed := range []struct {
+		ip   string
+		port int
+	}{
+		{"192.0.2.2", 8081}, {"2001:db8::2", 8082}, {"192.0.2.1", 8083}, {"2001:db8::1", 8084}, {"192.0.2.1", 8085}, {"192.0.2.1", 8086}, {"192.0.2.1", 80},
+	} {
+		silent(t, outside, closed.ip, closed.port)
+	}
+
+	n.Kill()
+	n.restart(t)
+	sees(t, outside, "192.0.2.1", 8080, "192.0.2.9")
+	_, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: webOn("late", 8081)})
+	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), p.id) {
+		t.Errorf("the host port of another pod: %v", err)
+	}
+	n.removePod(t, p.id)
+	for _, ip := range append(ips, "192.0.2.1", "192.0.2.2") {
+		silent(t, outside, ip, 8080)
+	}
+	late := n.runPod(t, webOn("late", 8081))
+	n.web(t, late)
+	sees(t, outside, "192.0.2.2", 8081, "192.0.2.9")
+}

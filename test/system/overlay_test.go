@@ -1,0 +1,148 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/criserver/criserver/test/harness"
+)
+
+// overlayHost makes a machine of its own with a daemon whose pods are part of an
+// overlay; k is 1 or 2.
+func overlayHost(t *testing.T, netns string, k int) *node {
+	t.Helper()
+	n := makeNode(fmt.Sprintf("host%d", k))
+	n.NetNS = netns
+	n.Network = n.conflist(t, "net/overlay.conflist", "10.90.1.", fmt.Sprintf("10.90.%d.", k), "fd00:90::1:", fmt.Sprintf("fd00:90::%d:", k))
+	// Images come from this machine's own loopback, as everywhere else.
+	if err := harness.In(netns, func() error { _, err := serveImages(world.registry); return err }); err != nil {
+		t.Fatal(err)
+	}
+	return netNode(t, n)
+}
+
+// TestOverlayAcrossHosts has pods of two machines on one network, which leaves
+// the machines as VXLAN.
+func TestOverlayAcrossHosts(t *testing.T) {
+	hosts := []string{"", aHost(t, "host1.ns"), aHost(t, "host2.ns")}
+	wire(t, hosts[1], "eth0", hosts[2], "eth0", [2]string{"192.0.2.1/24", "192.0.2.2/24"})
+	script := filepath.Join("..", "..", "docs", "examples", "net", "vxlan.sh")
+	for k := 1; k <= 2; k++ {
+		command(t, hosts[k], "sh", script, "eth0", fmt.Sprintf("192.0.2.%d", k), fmt.Sprintf("192.0.2.%d", 3-k))
+	}
+	one, two := overlayHost(t, hosts[1], 1), overlayHost(t, hosts[2], 2)
+	one.mark(t) // the other one's directories are no leak, nor are its pods
+	t.Cleanup(func() {
+		if err := errors.Join(one.empty(context.Background()), two.empty(context.Background())); err != nil {
+			t.Error(err)
+		}
+	})
+	a, b, c := one.runPod(t, podConfig("a")), two.runPod(t, podConfig("b")), one.runPod(t, podConfig("c"))
+	two.web(t, b)
+	one.web(t, a)
+	ipsA, ipsB, ipsC := one.podIPs(t, a.id), two.podIPs(t, b.id), one.podIPs(t, c.id)
+	if !strings.HasPrefix(ipsA[0], "10.90.1.") || !strings.HasPrefix(ipsB[0], "10.90.2.") {
+		t.Fatalf("addresses %v and %v are not from the hosts' own ranges", ipsA, ipsB)
+	}
+	sent := vxlanBytes(t, hosts[1])
+	for i := range ipsA {
+		ping(t, one.netns(a), ipsB[i])
+		ping(t, two.netns(b), ipsA[i])
+		sees(t, one.netns(a), ipsB[i], 80, ipsA[i])
+		sees(t, two.netns(b), ipsA[i], 80, ipsB[i])
+		sees(t, one.netns(c), ipsA[i], 80, ipsC[i]) // on one host as ever
+		// Full segments, none of which may be too long for the wire.
+		big, err := fetch(one.netns(a), ipsB[i], 80, "/big")
+		if err != nil || len(big) != 300000 {
+			t.Errorf("%d bytes of 300000 came across, %v", len(big), err)
+		}
+	}
+	if got := vxlanBytes(t, hosts[1]); got < sent+600000 {
+		t.Errorf("%d bytes came in by VXLAN", got-sent)
+	}
+	for _, at := range []string{one.netns(a), two.netns(b)} {
+		if link := command(t, at, "ip", "-o", "link", "show", "eth0"); !strings.Contains(link, "mtu 1450 ") {
+			t.Errorf("a pod's interface: %s", link)
+		}
+	}
+	// A host reaches its own pods as their gateway, and the other's by the bridge.
+	answers(t, hosts[1], ipsB[0], 80)
+	answers(t, hosts[2], ipsB[0], 80)
+
+	// The machines are apart but for the wire.
+	command(t, hosts[1], "ip", "link", "set", "eth0", "down")
+	silent(t, one.netns(a), ipsB[0], 80)
+	sees(t, one.netns(c), ipsA[0], 80, ipsC[0])
+	command(t, hosts[1], "ip", "link", "set", "eth0", "up")
+	one.Kill()
+	one.restart(t)
+	sees(t, one.netns(a), ipsB[0], 80, ipsA[0])
+}
+
+// vxlanBytes is how much has come in over a host's end of the overlay.
+func vxlanBytes(t *testing.T, netns string) int {
+	t.Helper()
+	for line := range strings.Lines(command(t, netns, "cat", "/proc/thread-self/net/dev")) {
+		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), "vxlan90:"); ok {
+			var n int
+			if _, err := fmt.Sscan(rest, &n); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatal("no vxlan90")
+	return 0
+}
+
+func TestPolicyBetweenPods(t *testing.T) {
+	n := makeNode("policy")
+	n.Network = n.conflist(t, "10-criserver.conflist")
+	netNode(t, n)
+	pa := podConfig("a")
+	a, b, c := n.runPod(t, pa), n.runPod(t, webOn("b", 8080)), n.runPod(t, podConfig("c"))
+	n.web(t, b)
+	ipA, ipB, ipC := n.podIPs(t, a.id)[0], n.podIPs(t, b.id)[0], n.podIPs(t, c.id)[0]
+	const host = "10.88.0.1"
+	sees(t, n.netns(a), ipB, 80, ipA)
+
+	agent := filepath.Join("..", "..", "docs", "examples", "net", "policy.nft")
+	command(t, "", "nft", "-f", agent)
+	t.Cleanup(func() {
+		for _, family := range []string{"bridge", "inet"} {
+			_, _ = try("", "nft", "delete", "table", family, "pod_policy")
+		}
+	})
+	for _, family := range []string{"bridge", "inet"} {
+		command(t, "", "nft", "add", "element", family, "pod_policy", "from", "{", ipA, "}")
+		command(t, "", "nft", "add", "element", family, "pod_policy", "to", "{", ipB, "}")
+	}
+	policy := command(t, "", "nft", "list", "table", "bridge", "pod_policy")
+	enforced := func() {
+		t.Helper()
+		silent(t, n.netns(a), ipB, 80)
+		silent(t, n.netns(a), host, 8080) // nor by way of the host
+		sees(t, n.netns(c), ipB, 80, ipC)
+		answers(t, n.netns(c), host, 8080)
+		answers(t, "", ipB, 80)
+		answers(t, "", "127.0.0.1", 8080)
+	}
+	enforced()
+	// What the daemon does to its own rules leaves the agent's alone.
+	n.Kill()
+	n.restart(t)
+	n.removePod(t, n.runPod(t, webOn("d", 8081)).id)
+	enforced()
+	if now := command(t, "", "nft", "list", "table", "bridge", "pod_policy"); now != policy {
+		t.Errorf("the agent's table was\n%s\nand is\n%s", policy, now)
+	}
+	for _, family := range []string{"bridge", "inet"} {
+		command(t, "", "nft", "delete", "table", family, "pod_policy")
+	}
+	sees(t, n.netns(a), ipB, 80, ipA)
+	answers(t, n.netns(a), host, 8080)
+}
