@@ -19,7 +19,7 @@ func overlayHost(t *testing.T, netns string, k int) *node {
 	n.NetNS = netns
 	n.Network = n.conflist(t, "net/overlay.conflist", "10.90.1.", fmt.Sprintf("10.90.%d.", k), "fd00:90::1:", fmt.Sprintf("fd00:90::%d:", k))
 	// Images come from this machine's own loopback, as everywhere else.
-	if err := harness.In(netns, func() error { _, err := serveImages(world.registry); return err }); err != nil {
+	if err := harness.In(netns, func() error { _, err := serveImages(world.images); return err }); err != nil {
 		t.Fatal(err)
 	}
 	return netNode(t, n)
