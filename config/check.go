@@ -105,6 +105,8 @@ func (c *Config) checkDefaults(k *checker) {
 	for _, d := range c.Container.CDISpecDirs {
 		k.path("container.cdi_spec_dirs", d, false)
 	}
+	k.path("container.blockio_config_file", c.Container.BlockIOConfigFile, true)
+	k.path("container.rdt_config_file", c.Container.RDTConfigFile, true)
 	k.path("monitor.path", c.Monitor.Path, true)
 	k.path("monitor.cgroup", c.Monitor.Cgroup, true)
 	k.must(c.Monitor.Cgroup != "/", "monitor.cgroup", "must not be the root cgroup")

@@ -70,6 +70,8 @@ type Pod struct {
 type Container struct {
 	Capabilities        []string `toml:"capabilities"`
 	PidsLimit           int64    `toml:"pids_limit"`
+	BlockIOConfigFile   string   `toml:"blockio_config_file"`
+	RDTConfigFile       string   `toml:"rdt_config_file"`
 	MakeHostPaths       bool     `toml:"make_host_paths"`
 	CDISpecDirs         []string `toml:"cdi_spec_dirs"`
 	DeviceOwnerFromUser bool     `toml:"device_owner_from_user"`

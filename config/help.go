@@ -40,6 +40,8 @@ var help = map[string]string{
 	"container.make_host_paths":        "Whether a host path that a mount names and that does not exist is made, as a directory. false: the container is refused.",
 	"container.cdi_spec_dirs":          "Directories with specs of the Container Device Interface (*.json, *.yaml), of which later ones win. They are read for each container that names such a device. Empty: those containers are refused.",
 	"container.device_owner_from_user": "Whether the devices that a container asks for belong, inside it, to the user and group that it is asked to run as, rather than to the owner that they have on the host.",
+	"container.blockio_config_file":    "File (YAML) of classes of block I/O: weights and rates for sets of devices, in the form of goresctrl. Pods ask for a class by annotation. It is read again for each container that does. Empty: no class exists.",
+	"container.rdt_config_file":        "File (YAML) of classes of cache and memory bandwidth (RDT), each a control group of resctrl. Empty: no class exists.",
 	"container.pids_limit":             "Limit of processes and threads in one container. 0: none but the pod's.",
 
 	"monitor.path":   "The monitor's binary. Empty: conmon beside the daemon's own binary, else /usr/libexec/criserver/conmon.",

@@ -107,6 +107,7 @@ type plan struct {
 	// begun: the first side effect may have happened; monitored: the runtime may
 	// know the container.
 	begun, monitored bool
+	classes          classes
 	volumes          map[int]string // where images are mounted, by the index of the mount
 }
 
@@ -137,6 +138,10 @@ func (m *Manager) plan(podID string, config *cri.ContainerConfig) (*container, *
 	if err != nil {
 		return nil, nil, err
 	}
+	classes, err := m.classesOf(config, pod.Config)
+	if err != nil {
+		return nil, nil, err
+	}
 	id := ids.New()
 	rec := &record{
 		Version: recordVersion, Boot: m.boot, ID: id, PodID: pod.ID, Runtime: *runtime, ImageID: image.ID,
@@ -148,7 +153,7 @@ func (m *Manager) plan(podID string, config *cri.ContainerConfig) (*container, *
 	if err := rec.setMessages(config, pod.Config); err != nil {
 		return nil, nil, err
 	}
-	return newContainer(m.dir(id), rec, config, pod.Config), &plan{pod: pod, image: image}, nil
+	return newContainer(m.dir(id), rec, config, pod.Config), &plan{pod: pod, image: image, classes: classes}, nil
 }
 
 // imageRef is the image as the user wrote it, where the request tells.

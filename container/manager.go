@@ -13,6 +13,7 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/oplock"
 	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/qos"
 	"github.com/criserver/criserver/oci/cdi"
 )
 
@@ -46,6 +47,9 @@ type Config struct {
 	// UserNamespaces says why a handler cannot do user namespaces and mounts with
 	// mapped ids, or nil when it can; nil when nobody knows.
 	UserNamespaces func(handler string) error
+	// BlockIO and RDT are the operator's classes, which annotations ask for.
+	BlockIO qos.BlockIO
+	RDT     qos.RDT
 	// Builder makes the OCI configs.
 	Builder *oci.Builder
 }

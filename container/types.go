@@ -80,6 +80,8 @@ type Cgroups interface {
 	V2() bool
 	// Pids returns the processes in a cgroup and below it.
 	Pids(path string) ([]int, error)
+	// WeighsBlockIO says whether weights of block I/O can be set.
+	WeighsBlockIO(path string) bool
 	// Limits reads the limits, with those of the unified hierarchy's further
 	// files; SetLimits puts them back.
 	Limits(path string, unified ...string) ([]cgroup.Limit, error)

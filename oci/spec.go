@@ -46,6 +46,9 @@ type Input struct {
 	Mounts      []Mount
 	Devices     []Device
 	CgroupsPath string
+	// BlockIO and RDT are what a class stands for; nil for none.
+	BlockIO *specs.LinuxBlockIO
+	RDT     *specs.LinuxIntelRdt
 	// Annotations are handed to the runtime as they are: see AllowAnnotations.
 	Annotations map[string]string
 }

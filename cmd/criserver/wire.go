@@ -19,6 +19,7 @@ import (
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci/cdi"
+	"github.com/criserver/criserver/oci/qos"
 	"github.com/criserver/criserver/sandbox"
 	"github.com/criserver/criserver/sandbox/network"
 	"github.com/criserver/criserver/server"
@@ -57,6 +58,10 @@ func runDaemon(ctx context.Context, cfg config.Config) error {
 
 // wire builds the parts; none of them does anything yet.
 func wire(ctx context.Context, cfg config.Config) (*parts, error) {
+	blockIO, rdt, err := classes(cfg)
+	if err != nil {
+		return nil, err
+	}
 	host, err := detectHost(cfg)
 	if err != nil {
 		return nil, err
@@ -89,6 +94,8 @@ func wire(ctx context.Context, cfg config.Config) (*parts, error) {
 		Builder:                rt.builder,
 		UserNamespaces:         rt.userNamespaces,
 		Usage:                  p.images.RootFSUsage,
+		BlockIO:                blockIO,
+		RDT:                    rdt,
 	}); err != nil {
 		return nil, err
 	}
@@ -101,6 +108,19 @@ func wire(ctx context.Context, cfg config.Config) (*parts, error) {
 	}
 	p.server = server.New(serverConfig(cfg, host, rt, p))
 	return p, nil
+}
+
+// classes are the operator's of block I/O and RDT, found to be without mistakes.
+func classes(cfg config.Config) (qos.BlockIO, qos.RDT, error) {
+	blockIO, rdt := qos.BlockIO{File: cfg.Container.BlockIOConfigFile}, qos.RDT{File: cfg.Container.RDTConfigFile, Root: qos.ResctrlRoot}
+	var errs []error
+	if err := blockIO.Check(); err != nil {
+		errs = append(errs, fmt.Errorf("container.blockio_config_file: %w", err))
+	}
+	if err := rdt.Check(); err != nil {
+		errs = append(errs, fmt.Errorf("container.rdt_config_file: %w", err))
+	}
+	return blockIO, rdt, errors.Join(errs...)
 }
 
 // run restores what an earlier daemon left, then serves.

@@ -1,0 +1,166 @@
+package system
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const (
+	blockIOOfPod = "blockio.resources.beta.kubernetes.io/pod"
+	blockIOOf    = "blockio.resources.beta.kubernetes.io/container."
+	rdtOfPod     = "rdt.resources.beta.kubernetes.io/pod"
+)
+
+// disk finds a block device, as path and as major:minor.
+func disk(t *testing.T) (path, number string) {
+	t.Helper()
+	devices, err := os.ReadDir("/sys/block")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range devices {
+		path := "/dev/" + d.Name()
+		var st unix.Stat_t
+		size, err := os.ReadFile(filepath.Join("/sys/block", d.Name(), "size"))
+		if err == nil && strings.TrimSpace(string(size)) != "0" && unix.Stat(path, &st) == nil {
+			return path, fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+		}
+	}
+	t.Skip("this machine has no disk")
+	return "", ""
+}
+
+func (n *node) classFiles(t *testing.T, blockIO, rdt string) {
+	t.Helper()
+	dropIn := filepath.Join(n.Dir, "config.toml.d", "classes.toml")
+	if err := os.MkdirAll(filepath.Dir(dropIn), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{"blockio.yaml": blockIO, "rdt.yaml": rdt}
+	config := "[container]\n"
+	for name, key := range map[string]string{"blockio.yaml": "blockio_config_file", "rdt.yaml": "rdt_config_file"} {
+		config += fmt.Sprintf("%s = %q\n", key, filepath.Join(n.Dir, name))
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(n.Dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(dropIn, []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestClassesOfBlockIO(t *testing.T) {
+	path, number := disk(t)
+	n := makeNode("blockio")
+	n.Network = n.Bridge("csblockio", "10.117.0.0/16")
+	n.classFiles(t, fmt.Sprintf(`classes:
+  slow:
+  - devices: [%q]
+    throttleReadBps: 30M
+    throttleWriteBps: 20M
+    throttleReadIOPS: 3k
+    throttleWriteIOPS: 2k
+  slower:
+  - devices: [%q]
+    throttleReadBps: 1Mi
+  light:
+  - weight: 50
+  absent:
+  - devices: [/dev/criserver-no-such]
+    throttleReadBps: 1Mi
+`, path, path), "classes: {gold: {}}\n")
+	n.start(t)
+	config := podConfig("classes")
+	config.Annotations = map[string]string{
+		blockIOOfPod: "slow", blockIOOf + "own": "slower", blockIOOf + "none": "", blockIOOf + "light": "light",
+		blockIOOf + "unknown": "fast", blockIOOf + "absent": "absent",
+	}
+	p := n.runPod(t, config)
+	rates := func(id, kind string) string {
+		if !unifiedHost() {
+			return n.cgroupFile(t, id, "blkio/blkio.throttle."+kind+"_device", "")
+		}
+		return n.cgroupFile(t, id, "", "io.max")
+	}
+	is := func(id, v1Kind, v2Kind string, want int) {
+		t.Helper()
+		got := rates(id, v1Kind)
+		if !unifiedHost() && got != number+" "+strconv.Itoa(want) || unifiedHost() && !strings.Contains(got, v2Kind+"="+strconv.Itoa(want)) {
+			t.Errorf("%s is %q, want %d", v1Kind, got, want)
+		}
+	}
+	id := n.run(t, p, "any", "sleep", "1000")
+	is(id, "read_bps", "rbps", 30_000_000)
+	is(id, "write_bps", "wbps", 20_000_000)
+	is(id, "read_iops", "riops", 3000)
+	is(id, "write_iops", "wiops", 2000)
+	n.mustUpdate(t, id, &limits{CpuShares: 55})
+	is(id, "read_bps", "rbps", 30_000_000)
+	own := n.run(t, p, "own", "sleep", "1000")
+	is(own, "read_bps", "rbps", 1<<20)
+	byAnnotation := containerConfig(p, "byannotation", busybox, "sleep", "1000")
+	byAnnotation.Annotations = map[string]string{"io.kubernetes.cri.blockio-class": "slower"}
+	is(n.create(t, p, byAnnotation), "read_bps", "rbps", 1<<20)
+	if got := rates(n.run(t, p, "none", "sleep", "1000"), "read_bps"); got != "" {
+		t.Errorf("a container without a class has %q", got)
+	}
+	n.run(t, p, "light", "true") // also where no scheduler knows weights
+
+	for name, code := range map[string]codes.Code{"unknown": codes.InvalidArgument, "absent": codes.FailedPrecondition} {
+		_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: containerConfig(p, name, busybox, "true"), SandboxConfig: p.config})
+		if status.Code(err) != code || !strings.Contains(err.Error(), blockIOOf+name) {
+			t.Errorf("class %s: %v, want %s", name, err, code)
+		}
+	}
+	// A change of the file is for the containers to come.
+	n.classFiles(t, fmt.Sprintf("classes:\n  slower:\n  - devices: [%q]\n    throttleReadBps: 2Mi\n", path), "classes: {}\n")
+	byAnnotation.Metadata.Name = "later"
+	is(n.create(t, p, byAnnotation), "read_bps", "rbps", 2<<20)
+	is(own, "read_bps", "rbps", 1<<20)
+}
+
+func TestRDTIsRefusedWhereThereIsNone(t *testing.T) {
+	if _, err := os.Stat("/sys/fs/resctrl/schemata"); err == nil {
+		t.Skip("this machine has RDT")
+	}
+	n := makeNode("rdt")
+	n.Network = n.Bridge("csrdt", "10.118.0.0/16")
+	n.classFiles(t, "classes: {}\n", "classes: {gold: {l3CacheSchema: 'L3:0=ff'}}\n")
+	n.start(t)
+	n.run(t, n.runPod(t, podConfig("without")), "c", "true")
+	for class, code := range map[string]codes.Code{"gold": codes.FailedPrecondition, "brass": codes.InvalidArgument} {
+		config := podConfig(class)
+		config.Annotations = map[string]string{rdtOfPod: class}
+		p := n.runPod(t, config)
+		_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: containerConfig(p, "c", busybox, "true"), SandboxConfig: p.config})
+		if status.Code(err) != code || !strings.Contains(err.Error(), rdtOfPod) {
+			t.Errorf("class %s: %v, want %s", class, err, code)
+		}
+	}
+}
+
+func TestBadClassesEndTheStart(t *testing.T) {
+	n := makeNode("badclass")
+	n.classFiles(t, "classes:\n  a:\n  - weight: 5\n", "partitions: {}\n")
+	if err := os.WriteFile(filepath.Join(n.Dir, "config.toml"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(filepath.Join(world.bin, "criserver"), "--config", filepath.Join(n.Dir, "config.toml"),
+		"--root", filepath.Join(n.Dir, "root"), "--run-dir", filepath.Join(n.Dir, "run"), "--cgroup-parent", n.CgroupParent,
+		"--monitor.path", filepath.Join(world.bin, "conmon")).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "container.blockio_config_file") || !strings.Contains(string(out), "container.rdt_config_file") {
+		t.Errorf("got %v: %s", err, out)
+	}
+}
