@@ -102,6 +102,9 @@ func (c *Config) checkImage(k *checker) {
 
 func (c *Config) checkDefaults(k *checker) {
 	k.positive("pod.shm_size", c.Pod.ShmSize)
+	k.path("container.seccomp_profile", c.Container.SeccompProfile, true)
+	k.path("container.privileged_seccomp_profile", c.Container.PrivilegedSeccompProfile, true)
+	k.must(!strings.ContainsAny(c.Container.AppArmorProfile, " \t\n"), "container.apparmor_profile", "must be the name of a profile, is %q", c.Container.AppArmorProfile)
 	for _, d := range c.Container.CDISpecDirs {
 		k.path("container.cdi_spec_dirs", d, false)
 	}

@@ -68,13 +68,17 @@ type Pod struct {
 
 // Container sets what containers get that do not ask for anything else.
 type Container struct {
-	Capabilities        []string `toml:"capabilities"`
-	PidsLimit           int64    `toml:"pids_limit"`
-	BlockIOConfigFile   string   `toml:"blockio_config_file"`
-	RDTConfigFile       string   `toml:"rdt_config_file"`
-	MakeHostPaths       bool     `toml:"make_host_paths"`
-	CDISpecDirs         []string `toml:"cdi_spec_dirs"`
-	DeviceOwnerFromUser bool     `toml:"device_owner_from_user"`
+	Capabilities             []string `toml:"capabilities"`
+	PidsLimit                int64    `toml:"pids_limit"`
+	BlockIOConfigFile        string   `toml:"blockio_config_file"`
+	RDTConfigFile            string   `toml:"rdt_config_file"`
+	MakeHostPaths            bool     `toml:"make_host_paths"`
+	CDISpecDirs              []string `toml:"cdi_spec_dirs"`
+	DeviceOwnerFromUser      bool     `toml:"device_owner_from_user"`
+	SeccompProfile           string   `toml:"seccomp_profile"`
+	PrivilegedSeccompProfile string   `toml:"privileged_seccomp_profile"`
+	SeccompUnasked           bool     `toml:"seccomp_unasked"`
+	AppArmorProfile          string   `toml:"apparmor_profile"`
 }
 
 // Monitor is about the process that stands beside each container.
@@ -131,9 +135,10 @@ func Default() Config {
 				"CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "SETGID", "SETUID", "SETPCAP",
 				"NET_BIND_SERVICE", "KILL",
 			},
-			PidsLimit:     0,
-			MakeHostPaths: true,
-			CDISpecDirs:   []string{"/etc/cdi", "/var/run/cdi"},
+			PidsLimit:       0,
+			AppArmorProfile: DefaultAppArmorProfile,
+			MakeHostPaths:   true,
+			CDISpecDirs:     []string{"/etc/cdi", "/var/run/cdi"},
 		},
 		Streaming: Streaming{
 			Address:     "127.0.0.1:0",
@@ -157,6 +162,9 @@ func (c *Config) fill() {
 		c.Runtimes[name] = r
 	}
 }
+
+// DefaultAppArmorProfile is the one profile that the daemon loads itself.
+const DefaultAppArmorProfile = "criserver-default"
 
 // RuntimeTypeOCI is the type of runtimes with the command line of runc.
 const RuntimeTypeOCI = "oci"

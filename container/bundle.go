@@ -89,8 +89,11 @@ func (m *Manager) input(ctx context.Context, c *container, p *plan) (oci.Input, 
 	if err != nil {
 		return oci.Input{}, err
 	}
-	profile, err := readSeccomp(c.config)
+	profile, err := m.readSeccomp(sc)
 	if err != nil {
+		return oci.Input{}, err
+	}
+	if err := m.checkAppArmor(sc); err != nil {
 		return oci.Input{}, err
 	}
 	cwd := workingDir(c.config, p.image.Config)

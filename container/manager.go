@@ -39,6 +39,8 @@ type Config struct {
 	// RefuseMissingHostPaths makes a mount of a host path that does not exist an
 	// error; else a directory is made there.
 	RefuseMissingHostPaths bool
+	// AppArmor is nil where the machine has none.
+	AppArmor AppArmor
 	// CDI finds the devices of vendors.
 	CDI *cdi.Registry
 	// DeviceOwnerIsUser gives the devices that a request names to the user and

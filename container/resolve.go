@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -74,30 +73,6 @@ func (m *Manager) mountSource(ctx context.Context, path string) (string, error) 
 		return "", err
 	}
 	return filepath.EvalSymlinks(path)
-}
-
-// maxSeccompProfile bounds the file of a seccomp profile, in bytes.
-const maxSeccompProfile = 4 << 20
-
-// readSeccomp reads the profile of the node that the request names, if any.
-func readSeccomp(c *cri.ContainerConfig) ([]byte, error) {
-	kind, path, err := oci.SeccompProfile(c.GetLinux().GetSecurityContext())
-	if err != nil || kind != cri.SecurityProfile_Localhost {
-		return nil, err
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, invalid("config.linux.security_context.seccomp: %v", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxSeccompProfile+1))
-	if err != nil {
-		return nil, fmt.Errorf("seccomp profile: %w", err)
-	}
-	if len(b) > maxSeccompProfile {
-		return nil, invalid("config.linux.security_context.seccomp: %s is larger than %d bytes", path, maxSeccompProfile)
-	}
-	return b, nil
 }
 
 // prepareRootFS makes the directories that the process and its image expect:

@@ -76,6 +76,9 @@ func validateUser(c *cri.ContainerConfig) error {
 	case sc.GetRunAsGroup() != nil && !validID(sc.GetRunAsGroup().GetValue()):
 		return invalid("config.linux.security_context.run_as_group %d must be from 0 to %d", sc.GetRunAsGroup().GetValue(), maxID)
 	}
+	if p := sc.GetSupplementalGroupsPolicy(); p != cri.SupplementalGroupsPolicy_Merge && p != cri.SupplementalGroupsPolicy_Strict {
+		return invalid("config.linux.security_context.supplemental_groups_policy %d is unknown", p)
+	}
 	for i, g := range sc.GetSupplementalGroups() {
 		if !validID(g) {
 			return invalid("config.linux.security_context.supplemental_groups[%d] %d must be from 0 to %d", i, g, maxID)

@@ -82,6 +82,7 @@ type Defaults struct {
 	// AppArmorProfile is the name of the profile that "RuntimeDefault" means;
 	// "" for none.
 	AppArmorProfile string
+	Seccomp         SeccompDefaults
 }
 
 // Builder makes configs for one machine. It is safe for concurrent use.
@@ -101,7 +102,7 @@ func NewBuilder(host Host, defaults Defaults) *Builder {
 		caps[i] = NormalizeCapability(c)
 	}
 	defaults.Capabilities = caps
-	return &Builder{host: host, defaults: defaults, seccomp: seccompCache{x32: host.X32}}
+	return &Builder{host: host, defaults: defaults, seccomp: seccompCache{x32: host.X32, profile: defaults.Seccomp.Profile}}
 }
 
 // build is one config in the making.

@@ -49,9 +49,18 @@ func (c *build) capabilities() error {
 	if slices.Contains(ambient, allCapabilities) {
 		ambient = want
 	}
+	// As with add_capabilities, what is dropped by its name stays dropped.
+	drop, err := normalizeAll("drop_capabilities", c.in.Security.GetCapabilities().GetDropCapabilities())
+	if err != nil {
+		return err
+	}
 	for _, a := range ambient {
-		if !slices.Contains(want, a) && slices.Contains(c.host.Capabilities, a) {
+		switch {
+		case slices.Contains(want, a) || slices.Contains(drop, a):
+		case slices.Contains(c.host.Capabilities, a):
 			want = append(want, a)
+		default:
+			c.warn("capability %s cannot be ambient: the daemon does not have it itself", a)
 		}
 	}
 	slices.Sort(want)

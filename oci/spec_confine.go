@@ -18,7 +18,7 @@ func (c *build) confine() error {
 		}
 		return fmt.Errorf("linux.security_context.selinux_options: labels are not supported: %w", errdefs.ErrNotImplemented)
 	}
-	profile, err := c.appArmor()
+	profile, err := c.AppArmorProfile(c.in.Security)
 	if err != nil {
 		return err
 	}
@@ -26,40 +26,71 @@ func (c *build) confine() error {
 	return nil
 }
 
-// appArmor returns the name of the profile to run under, or "".
-func (c *build) appArmor() (string, error) {
-	if c.privileged() {
+// AppArmorProfile returns the name of the profile that a request means, of the
+// present field or of the deprecated one, or "" for none: then the container is
+// not confined, as the machine's default is nothing where there is no AppArmor.
+// ErrFailedPrecondition where a profile is named and the machine has none.
+func (b *Builder) AppArmorProfile(sc *cri.LinuxContainerSecurityContext) (string, error) {
+	if sc.GetPrivileged() {
 		return "", nil
 	}
-	kind, name := cri.SecurityProfile_RuntimeDefault, ""
-	if p := c.in.Security.GetApparmor(); p != nil {
-		kind, name = p.GetProfileType(), p.GetLocalhostRef()
-	} else {
-		switch ref := c.in.Security.GetApparmorProfile(); {
-		case ref == "", ref == "runtime/default":
-		case ref == "unconfined":
-			kind = cri.SecurityProfile_Unconfined
-		case strings.HasPrefix(ref, "localhost/"):
-			kind, name = cri.SecurityProfile_Localhost, ref
-		default:
-			return "", invalid("linux.security_context.apparmor_profile %q is unknown", ref)
-		}
+	kind, name, err := appArmorOf(sc)
+	if err != nil {
+		return "", err
 	}
 	switch kind {
 	case cri.SecurityProfile_Unconfined:
 		return "", nil
 	case cri.SecurityProfile_RuntimeDefault:
-		if !c.host.AppArmor {
+		if !b.host.AppArmor {
 			return "", nil
 		}
-		return c.defaults.AppArmorProfile, nil
+		return b.defaults.AppArmorProfile, nil
 	}
-	name = strings.TrimPrefix(name, "localhost/")
-	if name == "" {
-		return "", invalid("linux.security_context.apparmor: localhost_ref is empty")
-	}
-	if !c.host.AppArmor {
-		return "", fmt.Errorf("AppArmor profile %q: AppArmor is not enabled on this machine: %w", name, errdefs.ErrFailedPrecondition)
+	if !b.host.AppArmor {
+		return "", fmt.Errorf("linux.security_context.apparmor: profile %q: AppArmor is not enabled on this machine: %w", name, errdefs.ErrFailedPrecondition)
 	}
 	return name, nil
+}
+
+func appArmorOf(sc *cri.LinuxContainerSecurityContext) (kind cri.SecurityProfile_ProfileType, name string, err error) {
+	if p := sc.GetApparmor(); p != nil {
+		kind, name = p.GetProfileType(), strings.TrimPrefix(p.GetLocalhostRef(), "localhost/")
+	} else if kind, name, err = legacyAppArmor(sc.GetApparmorProfile()); err != nil {
+		return 0, "", err
+	}
+	return kind, name, checkAppArmor(kind, name)
+}
+
+func legacyAppArmor(ref string) (cri.SecurityProfile_ProfileType, string, error) {
+	switch name, local := strings.CutPrefix(ref, "localhost/"); {
+	case ref == "", ref == "runtime/default":
+		return cri.SecurityProfile_RuntimeDefault, "", nil
+	case ref == "unconfined":
+		return cri.SecurityProfile_Unconfined, "", nil
+	case local:
+		return cri.SecurityProfile_Localhost, name, nil
+	}
+	return 0, "", invalid("linux.security_context.apparmor_profile %q must be runtime/default, unconfined or localhost/NAME", ref)
+}
+
+// checkAppArmor is about form. A name goes into the kernel's interface as it is,
+// where a blank or a line break would end it.
+func checkAppArmor(kind cri.SecurityProfile_ProfileType, name string) error {
+	const field = "linux.security_context.apparmor"
+	switch kind {
+	case cri.SecurityProfile_RuntimeDefault, cri.SecurityProfile_Unconfined:
+		if name != "" {
+			return invalid(field+": localhost_ref %q needs the profile type Localhost", name)
+		}
+		return nil
+	case cri.SecurityProfile_Localhost:
+	default:
+		return invalid(field+": profile type %d is unknown", kind)
+	}
+	printable := func(r rune) bool { return r > ' ' && r != 0x7f }
+	if name == "" || strings.IndexFunc(name, func(r rune) bool { return !printable(r) }) >= 0 {
+		return invalid(field+": localhost_ref %q must be the name of a profile", name)
+	}
+	return nil
 }

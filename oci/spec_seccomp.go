@@ -12,19 +12,44 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
+// SeccompDefaults are what the operator configures; profiles are in the JSON of
+// docker and the OCI.
+type SeccompDefaults struct {
+	// Profile is what "RuntimeDefault" means; nil for the one that is built in.
+	Profile []byte
+	// Privileged is for privileged containers, whatever they ask for; nil for none.
+	Privileged []byte
+	// Unasked gives the default profile to containers whose request says nothing.
+	Unasked bool
+}
+
+// CheckSeccomp says what is wrong with a profile, if anything.
+func CheckSeccomp(profile []byte) error {
+	_, err := seccomp.LoadProfile(string(profile), &specs.Spec{
+		Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}, Linux: &specs.Linux{},
+	})
+	return err
+}
+
 // SeccompProfile says which profile a request wants, of the present field or of
-// the deprecated one. A request with neither is unconfined, as the CRI has it.
-// path is the file of a profile of the node.
-func SeccompProfile(sc *cri.LinuxContainerSecurityContext) (kind cri.SecurityProfile_ProfileType, path string, err error) {
-	if sc.GetPrivileged() {
+// the deprecated one. A request with neither is unconfined, as the CRI has it,
+// unless the operator has it otherwise. path is the file of a profile of the node.
+func (b *Builder) SeccompProfile(sc *cri.LinuxContainerSecurityContext) (kind cri.SecurityProfile_ProfileType, path string, err error) {
+	switch p := sc.GetSeccomp(); {
+	case sc.GetPrivileged():
 		return cri.SecurityProfile_Unconfined, "", nil
-	}
-	if p := sc.GetSeccomp(); p != nil {
+	case p != nil:
 		kind, path = p.GetProfileType(), p.GetLocalhostRef()
-	} else if kind, path, err = legacySeccomp(sc.GetSeccompProfilePath()); err != nil {
-		return 0, "", err
+	case sc.GetSeccompProfilePath() == "" && b.defaults.Seccomp.Unasked:
+		return cri.SecurityProfile_RuntimeDefault, "", nil
+	default:
+		if kind, path, err = legacySeccomp(sc.GetSeccompProfilePath()); err != nil {
+			return 0, "", err
+		}
 	}
 	switch {
+	case kind < cri.SecurityProfile_RuntimeDefault || kind > cri.SecurityProfile_Localhost:
+		return 0, "", invalid("linux.security_context.seccomp: profile type %d is unknown", kind)
 	case kind != cri.SecurityProfile_Localhost && path != "":
 		return 0, "", invalid("linux.security_context.seccomp: localhost_ref %q needs the profile type Localhost", path)
 	case kind == cri.SecurityProfile_Localhost && !cleanAbsolute(path):
@@ -46,27 +71,28 @@ func legacySeccomp(ref string) (cri.SecurityProfile_ProfileType, string, error) 
 }
 
 func (c *build) filter() error {
-	kind, path, err := SeccompProfile(c.in.Security)
+	kind, path, err := c.SeccompProfile(c.in.Security)
 	if err != nil {
 		return err
 	}
-	if kind != cri.SecurityProfile_Unconfined && !c.host.Seccomp {
+	own := c.in.SeccompProfile
+	if c.privileged() && c.defaults.Seccomp.Privileged != nil {
+		kind, path, own = cri.SecurityProfile_Localhost, "for privileged containers", c.defaults.Seccomp.Privileged
+	}
+	if kind == cri.SecurityProfile_Unconfined {
+		return nil
+	}
+	if !c.host.Seccomp {
 		return fmt.Errorf("linux.security_context.seccomp: the kernel has no seccomp filters: %w", errdefs.ErrFailedPrecondition)
 	}
-	switch kind {
-	case cri.SecurityProfile_Unconfined:
-	case cri.SecurityProfile_RuntimeDefault:
-		c.spec.Linux.Seccomp, err = c.seccomp.get(c.spec)
-		if err != nil {
+	if kind == cri.SecurityProfile_RuntimeDefault {
+		if c.spec.Linux.Seccomp, err = c.seccomp.get(c.spec); err != nil {
 			return fmt.Errorf("default seccomp profile: %w", err)
 		}
-	case cri.SecurityProfile_Localhost:
-		c.spec.Linux.Seccomp, err = seccomp.LoadProfile(string(c.in.SeccompProfile), c.spec)
-		if err != nil {
-			return invalid("seccomp profile %q: %v", path, err)
-		}
-	default:
-		return invalid("linux.security_context.seccomp: profile type %d is unknown", kind)
+		return nil
+	}
+	if c.spec.Linux.Seccomp, err = seccomp.LoadProfile(string(own), c.spec); err != nil {
+		return invalid("linux.security_context.seccomp: profile %q: %v", path, err)
 	}
 	return nil
 }
@@ -74,7 +100,8 @@ func (c *build) filter() error {
 // seccompCache keeps the default profile for each capability set, on which it
 // depends. The sets in use are few, but requests choose them, so it is bounded.
 type seccompCache struct {
-	x32 bool // the kernel has the x32 ABI
+	x32     bool   // the kernel has the x32 ABI
+	profile []byte // the operator's, or nil
 
 	mu       sync.Mutex // guards profiles
 	profiles map[string]*specs.LinuxSeccomp
@@ -99,7 +126,7 @@ func (s *seccompCache) get(spec *specs.Spec) (*specs.LinuxSeccomp, error) {
 	if p, ok := s.profiles[key]; ok {
 		return p, nil
 	}
-	p, err := seccomp.GetDefaultProfile(spec)
+	p, err := s.load(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -111,4 +138,11 @@ func (s *seccompCache) get(spec *specs.Spec) (*specs.LinuxSeccomp, error) {
 	}
 	s.profiles[key] = p
 	return p, nil
+}
+
+func (s *seccompCache) load(spec *specs.Spec) (*specs.LinuxSeccomp, error) {
+	if s.profile != nil {
+		return seccomp.LoadProfile(string(s.profile), spec)
+	}
+	return seccomp.GetDefaultProfile(spec)
 }

@@ -15,6 +15,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/criserver/criserver/config"
+	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/sandbox"
@@ -100,6 +101,7 @@ type runtimes struct {
 	byName      map[string]*oci.Runtime
 	defaultName string
 	builder     *oci.Builder
+	appArmor    container.AppArmor // nil where the machine has none
 	handlers    []*cri.RuntimeHandler
 	info        []handlerInfo
 	// mountOptions are those that each handler can set; nil where it does not tell.
@@ -122,7 +124,15 @@ func (r *runtimes) names() []string {
 // well-known ones in the PATH. The default is proved to work.
 func chooseRuntimes(ctx context.Context, cfg config.Config, h *host) (*runtimes, error) {
 	r := &runtimes{byName: make(map[string]*oci.Runtime), defaultName: cfg.DefaultRuntime, mountOptions: make(map[string][]string)}
-	r.builder = oci.NewBuilder(h.facts, oci.Defaults{Capabilities: cfg.Container.Capabilities, PidsLimit: cfg.Container.PidsLimit})
+	profile, profiles, err := prepareAppArmor(cfg, h.facts)
+	if err != nil {
+		return nil, err
+	}
+	defaults, err := containerDefaults(cfg, profile)
+	if err != nil {
+		return nil, err
+	}
+	r.builder, r.appArmor = oci.NewBuilder(h.facts, defaults), profiles
 	for name, rt := range cfg.Runtimes {
 		r.byName[name] = &oci.Runtime{
 			Name: name, Path: rt.Path, Root: rt.Root, SystemdCgroup: h.driver == sandbox.Systemd, AllowedAnnotations: rt.AllowedAnnotations,

@@ -89,6 +89,7 @@ func wire(ctx context.Context, cfg config.Config) (*parts, error) {
 		DefaultRuntime:         rt.defaultName,
 		MountOptions:           rt.mountOptions,
 		RefuseMissingHostPaths: !cfg.Container.MakeHostPaths,
+		AppArmor:               rt.appArmor,
 		CDI:                    cdi.NewRegistry(cfg.Container.CDISpecDirs),
 		DeviceOwnerIsUser:      cfg.Container.DeviceOwnerFromUser,
 		Builder:                rt.builder,

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/criserver/criserver/config"
+	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/apparmor"
+)
+
+// containerDefaults are what the operator has configured for every container.
+func containerDefaults(cfg config.Config, profile string) (oci.Defaults, error) {
+	d := oci.Defaults{
+		Capabilities: cfg.Container.Capabilities, PidsLimit: cfg.Container.PidsLimit, AppArmorProfile: profile,
+		Seccomp: oci.SeccompDefaults{Unasked: cfg.Container.SeccompUnasked},
+	}
+	for _, f := range []struct {
+		key, path string
+		to        *[]byte
+	}{
+		{"container.seccomp_profile", cfg.Container.SeccompProfile, &d.Seccomp.Profile},
+		{"container.privileged_seccomp_profile", cfg.Container.PrivilegedSeccompProfile, &d.Seccomp.Privileged},
+	} {
+		if f.path == "" {
+			continue
+		}
+		b, err := os.ReadFile(f.path)
+		if err == nil {
+			err = oci.CheckSeccomp(b)
+		}
+		if err != nil {
+			return oci.Defaults{}, fmt.Errorf("%s: %s: %w", f.key, f.path, err)
+		}
+		*f.to = b
+	}
+	return d, nil
+}
+
+// prepareAppArmor returns the name of the default profile, loaded, or "" where
+// there is none. That the daemon's own cannot be loaded is no reason not to run:
+// containers are then as they are on a host without AppArmor.
+func prepareAppArmor(cfg config.Config, host oci.Host) (profile string, profiles container.AppArmor, err error) {
+	if !host.AppArmor {
+		return "", nil, nil
+	}
+	p := apparmor.New()
+	name := cfg.Container.AppArmorProfile
+	if name == "" {
+		return "", p, nil
+	}
+	if err := p.Ensure(name); err != nil {
+		if name != apparmor.DefaultProfile {
+			return "", nil, fmt.Errorf("container.apparmor_profile: %w", err)
+		}
+		logrus.WithError(err).Warn("containers run without an AppArmor profile unless they name one")
+		return "", p, nil
+	}
+	return name, p, nil
+}

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/criserver/criserver/config"
+	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/apparmor"
+)
+
+func TestContainerDefaults(t *testing.T) {
+	dir := t.TempDir()
+	good, bad := filepath.Join(dir, "good.json"), filepath.Join(dir, "bad.json")
+	for path, content := range map[string]string{good: `{"defaultAction":"SCMP_ACT_ALLOW"}`, bad: "{"} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := config.Default()
+	cfg.Container.PrivilegedSeccompProfile = good
+	d, err := containerDefaults(cfg, "p")
+	if err != nil || d.AppArmorProfile != "p" || d.Seccomp.Privileged == nil || d.Seccomp.Profile != nil {
+		t.Errorf("%+v, %v", d, err)
+	}
+	for _, path := range []string{bad, filepath.Join(dir, "none")} {
+		cfg.Container.SeccompProfile = path
+		if _, err := containerDefaults(cfg, ""); err == nil || !strings.Contains(err.Error(), "container.seccomp_profile: "+path) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+func TestAppArmorDefaultIsTheOneWeLoad(t *testing.T) {
+	if got := config.Default().Container.AppArmorProfile; got != apparmor.DefaultProfile {
+		t.Errorf("the configuration says %q, the daemon loads %q", got, apparmor.DefaultProfile)
+	}
+	if name, profiles, err := prepareAppArmor(config.Default(), oci.Host{}); name != "" || profiles != nil || err != nil {
+		t.Errorf("on a host without AppArmor: %q, %v, %v", name, profiles, err)
+	}
+}

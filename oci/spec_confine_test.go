@@ -1,0 +1,175 @@
+package oci
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func localSeccomp(path string) *cri.SecurityProfile {
+	return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: path}
+}
+
+func TestSeccomp(t *testing.T) {
+	for name, tc := range map[string]struct {
+		sc   *cri.LinuxContainerSecurityContext
+		want bool
+	}{
+		"absent":           {&cri.LinuxContainerSecurityContext{}, false},
+		"runtime default":  {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}}, true},
+		"legacy default":   {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "runtime/default"}, true},
+		"present one wins": {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}, SeccompProfilePath: "runtime/default"}, false},
+		"privileged":       {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}, Privileged: true}, false},
+		"of the node":      {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "localhost//p.json"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := testInput()
+			in.Security = tc.sc
+			in.SeccompProfile = []byte(`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["chmod"],"action":"SCMP_ACT_ERRNO"}]}`)
+			s := mustBuild(t, testHost(), in).Spec.Linux.Seccomp
+			if (s != nil) != tc.want {
+				t.Errorf("got %v", s)
+			}
+		})
+	}
+}
+
+// The profile allows more to who has more capabilities, so the cache must tell
+// the sets apart.
+func TestSeccompByCapabilities(t *testing.T) {
+	b := NewBuilder(testHost(), Defaults{})
+	allows := func(add []string, call string) bool {
+		in := testInput()
+		in.Security = caps(add, nil, nil)
+		in.Security.Seccomp = &cri.SecurityProfile{}
+		r, err := b.Build(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(r.Spec.Linux.Seccomp.Syscalls, func(s specs.LinuxSyscall) bool {
+			return s.Action == specs.ActAllow && len(s.Args) == 0 && slices.Contains(s.Names, call)
+		})
+	}
+	for range 2 {
+		if allows(nil, "mount") || !allows([]string{"SYS_ADMIN"}, "mount") {
+			t.Error("mount must be allowed with SYS_ADMIN and only then")
+		}
+	}
+}
+
+func TestDefaultProfileLeavesOutWhatTheKernelLacks(t *testing.T) {
+	for _, x32 := range []bool{false, true} {
+		var p *specs.LinuxSeccomp
+		c := seccompCache{x32: x32}
+		for range 2 { // built, and kept
+			spec := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}, Linux: &specs.Linux{}}
+			var err error
+			if p, err = c.get(spec); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if slices.Contains(p.Architectures, specs.ArchX86_64) && slices.Contains(p.Architectures, specs.ArchX32) != x32 {
+			t.Errorf("x32 %v: architectures %v", x32, p.Architectures)
+		}
+		if len(p.Syscalls) == 0 || p.DefaultAction != specs.ActErrno {
+			t.Errorf("not an allow-list: %v, %d entries", p.DefaultAction, len(p.Syscalls))
+		}
+	}
+}
+
+// The operator's profiles stand in for the built-in ones.
+func TestConfiguredSeccomp(t *testing.T) {
+	errno := func(call string) []byte {
+		return []byte(`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["` + call + `"],"action":"SCMP_ACT_ERRNO"}]}`)
+	}
+	d := Defaults{Seccomp: SeccompDefaults{Profile: errno("chmod"), Privileged: errno("reboot"), Unasked: true}}
+	for name, tc := range map[string]struct {
+		sc   *cri.LinuxContainerSecurityContext
+		want string // the forbidden call, "" for no filter
+	}{
+		"no context":         {nil, "chmod"},
+		"unasked":            {&cri.LinuxContainerSecurityContext{}, "chmod"},
+		"default":            {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}}, "chmod"},
+		"unconfined":         {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}}, ""},
+		"legacy unconfined":  {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "unconfined"}, ""},
+		"privileged":         {&cri.LinuxContainerSecurityContext{Privileged: true}, "reboot"},
+		"privileged default": {&cri.LinuxContainerSecurityContext{Privileged: true, Seccomp: &cri.SecurityProfile{}}, "reboot"},
+	} {
+		in := testInput()
+		in.Security = tc.sc
+		r, err := NewBuilder(testHost(), d).Build(in)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		got := ""
+		if s := r.Spec.Linux.Seccomp; s != nil {
+			got = s.Syscalls[0].Names[0]
+		}
+		if got != tc.want {
+			t.Errorf("%s: %q is forbidden, want %q", name, got, tc.want)
+		}
+	}
+	for _, bad := range []string{"", "{", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"name":"a","names":["b"],"action":"SCMP_ACT_ERRNO"}]}`} {
+		if CheckSeccomp([]byte(bad)) == nil {
+			t.Errorf("%q is taken for a profile", bad)
+		}
+	}
+}
+
+func TestAppArmor(t *testing.T) {
+	of := func(kind cri.SecurityProfile_ProfileType, ref string) *cri.LinuxContainerSecurityContext {
+		return &cri.LinuxContainerSecurityContext{Apparmor: &cri.SecurityProfile{ProfileType: kind, LocalhostRef: ref}}
+	}
+	legacy := func(ref string) *cri.LinuxContainerSecurityContext {
+		return &cri.LinuxContainerSecurityContext{ApparmorProfile: ref}
+	}
+	const local = cri.SecurityProfile_Localhost
+	for name, tc := range map[string]struct {
+		sc             *cri.LinuxContainerSecurityContext
+		with           string // on a host that has AppArmor
+		fails, without func(error) bool
+	}{
+		"no context":         {sc: nil, with: "the-default"},
+		"nothing":            {sc: &cri.LinuxContainerSecurityContext{}, with: "the-default"},
+		"default":            {sc: of(cri.SecurityProfile_RuntimeDefault, ""), with: "the-default"},
+		"unconfined":         {sc: of(cri.SecurityProfile_Unconfined, "")},
+		"local":              {sc: of(local, "p"), with: "p", without: errdefs.IsFailedPrecondition},
+		"local prefixed":     {sc: of(local, "localhost/p"), with: "p", without: errdefs.IsFailedPrecondition},
+		"legacy default":     {sc: legacy("runtime/default"), with: "the-default"},
+		"legacy unconfined":  {sc: legacy("unconfined")},
+		"legacy local":       {sc: legacy("localhost/p//child"), with: "p//child", without: errdefs.IsFailedPrecondition},
+		"the new field wins": {sc: &cri.LinuxContainerSecurityContext{Apparmor: of(local, "p").Apparmor, ApparmorProfile: "unconfined"}, with: "p", without: errdefs.IsFailedPrecondition},
+		"privileged":         {sc: &cri.LinuxContainerSecurityContext{Privileged: true, Apparmor: of(local, "p").Apparmor}},
+		"no name":            {sc: of(local, ""), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
+		"a blank":            {sc: of(local, "p q"), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
+		"a name in default":  {sc: of(cri.SecurityProfile_RuntimeDefault, "p"), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
+		"unknown type":       {sc: of(9, ""), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
+		"legacy unknown":     {sc: legacy("p"), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
+		"legacy no name":     {sc: legacy("localhost/"), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
+	} {
+		for _, enabled := range []bool{true, false} {
+			h, want, fails := testHost(), tc.with, tc.fails
+			if h.AppArmor = enabled; !enabled {
+				want, fails = "", tc.without
+			}
+			in := testInput()
+			in.Security = tc.sc
+			r, err := NewBuilder(h, Defaults{AppArmorProfile: "the-default"}).Build(in)
+			switch {
+			case fails != nil:
+				if !fails(err) || !strings.Contains(err.Error(), "apparmor") {
+					t.Errorf("%s, enabled %v: %v", name, enabled, err)
+				}
+			case err != nil:
+				t.Errorf("%s, enabled %v: %v", name, enabled, err)
+			case r.Spec.Process.ApparmorProfile != want:
+				t.Errorf("%s, enabled %v: %q, want %q", name, enabled, r.Spec.Process.ApparmorProfile, want)
+			}
+		}
+	}
+}
