@@ -35,6 +35,8 @@ type Input struct {
 	// SeccompProfile is the content of the file when Security names a profile
 	// of the node.
 	SeccompProfile []byte
+	// ProcessLabel and MountLabel are SELinux labels, or "".
+	ProcessLabel, MountLabel string
 
 	Namespaces Namespaces
 	// UserGIDs are the groups that Namespaces.User has.

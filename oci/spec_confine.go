@@ -5,24 +5,33 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/oci/selinux"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // confine is about AppArmor and SELinux. A confinement that is asked for by
 // name and cannot be had is an error, never silently left out.
 func (c *build) confine() error {
-	if o := c.in.Security.GetSelinuxOptions(); !c.privileged() && o != nil &&
-		o.GetUser()+o.GetRole()+o.GetType()+o.GetLevel() != "" {
-		if !c.host.SELinux {
-			return fmt.Errorf("linux.security_context.selinux_options: SELinux is not enabled on this machine: %w", errdefs.ErrFailedPrecondition)
-		}
-		return fmt.Errorf("linux.security_context.selinux_options: labels are not supported: %w", errdefs.ErrNotImplemented)
+	if err := c.checkSELinux(c.in.Security); err != nil {
+		return err
 	}
+	c.spec.Process.SelinuxLabel, c.spec.Linux.MountLabel = c.in.ProcessLabel, c.in.MountLabel
 	profile, err := c.AppArmorProfile(c.in.Security)
 	if err != nil {
 		return err
 	}
 	c.spec.Process.ApparmorProfile = profile
+	return nil
+}
+
+// checkSELinux: the labels themselves are another's to make; see package selinux.
+func (b *Builder) checkSELinux(sc *cri.LinuxContainerSecurityContext) error {
+	if err := selinux.CheckOptions(sc.GetSelinuxOptions()); err != nil {
+		return fmt.Errorf("linux.security_context.%w", err)
+	}
+	if selinux.Asked(sc.GetSelinuxOptions()) && !sc.GetPrivileged() && !b.host.SELinux {
+		return fmt.Errorf("linux.security_context.selinux_options: SELinux is not enabled on this machine: %w", errdefs.ErrFailedPrecondition)
+	}
 	return nil
 }
 

@@ -31,8 +31,10 @@ func hostEnd(t *testing.T, p *Pod) string {
 // TestRealCheck has either way find good what the other made, and damage bad.
 func TestRealCheck(t *testing.T) {
 	damages := map[string]func(t *testing.T, p *Pod, leases string) *exec.Cmd{
-		"none":       func(*testing.T, *Pod, string) *exec.Cmd { return exec.Command("true") },
-		"off bridge": func(t *testing.T, p *Pod, _ string) *exec.Cmd { return exec.Command("ip", "link", "del", hostEnd(t, p)) },
+		"none": func(*testing.T, *Pod, string) *exec.Cmd { return exec.Command("true") },
+		"off bridge": func(t *testing.T, p *Pod, _ string) *exec.Cmd {
+			return exec.Command("ip", "link", "del", hostEnd(t, p))
+		},
 		"address": func(_ *testing.T, p *Pod, _ string) *exec.Cmd {
 			return exec.Command("nsenter", "--net="+p.Namespaces.Net, "ip", "addr", "del", p.IPs[0].String()+"/16", "dev", "eth0")
 		},

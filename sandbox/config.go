@@ -40,6 +40,11 @@ type Config struct {
 	// UserNamespaces says why pods of a handler cannot have a user namespace of
 	// their own, or nil when they can. Without it none can.
 	UserNamespaces func(handler string) error
+	// CheckSecurity says what of a pod's confinement this machine cannot give;
+	// nil for nothing.
+	CheckSecurity func(*cri.LinuxSandboxSecurityContext) error
+	// Labels are nil where the machine has no SELinux.
+	Labels Labels
 
 	// CgroupDriver is Cgroupfs by default.
 	CgroupDriver CgroupDriver

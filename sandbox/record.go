@@ -38,6 +38,9 @@ type record struct {
 	CreatedAt    time.Time `json:"createdAt"`
 	HostName     string    `json:"hostName"`
 	CgroupParent string    `json:"cgroupParent"`
+	// SELinux labels, or "".
+	ProcessLabel string `json:"processLabel,omitempty"`
+	MountLabel   string `json:"mountLabel,omitempty"`
 	// Plan is what to detach the pod from its network with. Nil without a network.
 	Plan json.RawMessage `json:"plan,omitempty"`
 

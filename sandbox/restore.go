@@ -92,6 +92,7 @@ func (m *Manager) restore(ctx context.Context, id string) (e *entry, owned bool)
 		log.WithError(err).Error("pod sandbox cannot be restored; its record is left as it is")
 		return nil, true
 	}
+	m.keepLabel(rec)
 	e = &entry{rec: rec, config: config, gauge: &gauge{}}
 	switch {
 	case rec.BootID != m.boot:

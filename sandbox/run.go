@@ -151,9 +151,13 @@ func (b *build) begin() error {
 	if err := b.plan(); err != nil {
 		return err
 	}
-	err := b.record()
+	err := b.label()
+	if err == nil {
+		err = b.record()
+	}
 	if err != nil {
 		b.m.ports.free(b.rec.ID)
+		b.m.unlabel(b.rec, b.config)
 	}
 	return err
 }

@@ -221,5 +221,6 @@ func (m *Manager) removeFiles(e *entry) error {
 	if e.cgroup {
 		m.cfg.Cgroups.Release(e.rec.CgroupParent)
 	}
+	m.unlabel(e.rec, e.config)
 	return nil
 }

@@ -77,6 +77,8 @@ type Pod struct {
 	// Overhead and Resources are what the pod as a whole may have, after updates;
 	// nil where nobody said.
 	Overhead, Resources *cri.LinuxContainerResources
+	// ProcessLabel and MountLabel are the pod's SELinux labels, or "".
+	ProcessLabel, MountLabel string
 	// HostName is the name inside the pod.
 	HostName string
 	// Files that are bind mounted into containers and belong to their root; Shm is "" when the pod uses

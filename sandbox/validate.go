@@ -47,7 +47,7 @@ func (m *Manager) validate(c *cri.PodSandboxConfig, handler string) error {
 		return invalid("windows", "must not be set on Linux")
 	}
 	for _, check := range []func(*cri.PodSandboxConfig) error{
-		checkMetadata, checkHostname, checkLogDirectory, checkDNS, checkPorts, checkSecurity,
+		checkMetadata, checkHostname, checkLogDirectory, checkDNS, checkPorts, checkSecurity, checkIdentity,
 	} {
 		if err := check(c); err != nil {
 			return err
@@ -63,6 +63,11 @@ func (m *Manager) validate(c *cri.PodSandboxConfig, handler string) error {
 	}
 	if err := m.checkUserNamespaceSupport(c, handler); err != nil {
 		return err
+	}
+	if m.cfg.CheckSecurity != nil {
+		if err := m.cfg.CheckSecurity(c.GetLinux().GetSecurityContext()); err != nil {
+			return err
+		}
 	}
 	if m.cfg.PausePath == "" && sharesPID(c) {
 		return invalid("linux.security_context.namespace_options.pid", "is POD, for which this daemon has no pause binary")

@@ -115,6 +115,8 @@ func (m *Manager) snapshot(e *entry) *Pod {
 		Interfaces:     r.Interfaces,
 		NetworkFault:   e.fault,
 		CgroupParent:   cgroupPath(r.CgroupParent),
+		ProcessLabel:   r.ProcessLabel,
+		MountLabel:     r.MountLabel,
 		HostName:       r.HostName,
 		Hosts:          filepath.Join(dir, hostsFile),
 		Hostname:       filepath.Join(dir, hostnameFile),

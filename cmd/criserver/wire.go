@@ -214,6 +214,7 @@ func podConfig(cfg config.Config, host *host, rt *runtimes, containers sandbox.C
 		HandlerNames:   rt.names,
 		CheckResources: rt.builder.CheckResources,
 		UserNamespaces: rt.userNamespaces,
+		CheckSecurity:  rt.builder.CheckSandbox,
 		CgroupDriver:   host.driver,
 		CgroupParent:   host.cgroupParent,
 		AllowedSysctls: cfg.Pod.AllowedSysctls,

@@ -17,7 +17,7 @@ var allowed = map[string][]string{
 	"internal":       {"internal"},
 	"conmon":         {"internal", "conmon"},
 	"conmon/monitor": {"internal", "conmon"},
-	"oci":            {"internal"},
+	"oci":            {"internal", "oci"},
 	"image":          {"internal", "image"},
 	"container":      {"oci", "conmon", "internal"},
 	"sandbox":        {"internal", "sandbox"},

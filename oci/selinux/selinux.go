@@ -1,0 +1,198 @@
+// Package selinux gives pods and containers their SELinux labels. A pod gets a
+// pair of categories that no other pod has, its containers share it, and their
+// files bear it: what runs in one pod cannot touch another's files though all
+// have the same type. The package knows labels and the kernel's view of them,
+// and nothing of pods' or containers' lives.
+package selinux
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// system is what is asked of the machine and its policy.
+type system interface {
+	// Init returns labels for a container, with categories of their own unless
+	// options say otherwise; both are "" where the policy knows no containers.
+	Init(options []string) (process, mount string, err error)
+	// Reserve keeps the label's categories from being given to others.
+	Reserve(label string) error
+	Release(label string)
+	// Check fails for a label that the policy does not know.
+	Check(label string) error
+	FileLabel(path string) (string, error)
+	SetFileLabel(path, label string) error
+	// Relabel labels all below path, and path last.
+	Relabel(path, label string) error
+}
+
+// Labels gives labels out. It is safe for concurrent use.
+type Labels struct{ system system }
+
+// New returns labels for a machine on which SELinux is enabled.
+func New() *Labels { return &Labels{system: machine{}} }
+
+// Pod returns the labels of a new pod, until Release. Errors: ErrInvalidArgument
+// for options that make no label of this machine's policy.
+func (l *Labels) Pod(o *cri.SELinuxOption) (process, mount string, err error) {
+	if err := CheckOptions(o); err != nil {
+		return "", "", err
+	}
+	process, mount, err = l.system.Init(initOptions(o))
+	if err != nil {
+		return "", "", fmt.Errorf("SELinux labels: %w", err)
+	}
+	if err := l.check(process); err != nil {
+		l.Release(process, o)
+		return "", "", err
+	}
+	return process, mount, nil
+}
+
+// Keep takes over the label of a pod that an earlier process gave out.
+func (l *Labels) Keep(process string) error {
+	if process == "" {
+		return nil
+	}
+	if err := l.system.Reserve(process); err != nil {
+		return fmt.Errorf("keep SELinux label %q: %w", process, err)
+	}
+	return nil
+}
+
+// Release gives a pod's categories back. Those that the request named may be
+// others' too, and are nobody's to give back.
+func (l *Labels) Release(process string, o *cri.SELinuxOption) {
+	if process != "" && o.GetLevel() == "" {
+		l.system.Release(process)
+	}
+}
+
+// Request is what a container's labels are made from.
+type Request struct {
+	PodProcess, PodMount string // of its pod
+	Options              *cri.SELinuxOption
+	// Unconfined containers are privileged, or see the host's processes or IPC
+	// objects, from which a label would shut them out.
+	Unconfined bool
+}
+
+// Container returns the labels of a container: its pod's, changed by its own
+// options. One that is not confined has no process label, and files that no
+// confined process may touch.
+func (l *Labels) Container(r Request) (process, mount string, err error) {
+	if err := CheckOptions(r.Options); err != nil {
+		return "", "", err
+	}
+	if r.Unconfined {
+		process, mount, err = l.system.Init([]string{"disable"})
+		if err != nil {
+			return "", "", fmt.Errorf("SELinux labels: %w", err)
+		}
+		return process, mount, nil
+	}
+	if !Asked(r.Options) {
+		return r.PodProcess, r.PodMount, nil
+	}
+	if r.PodProcess == "" {
+		return "", "", fmt.Errorf("selinux_options: the pod has no SELinux label to change: the policy knows no containers: %w", errdefs.ErrFailedPrecondition)
+	}
+	process, mount = override(r.PodProcess, r.PodMount, r.Options)
+	return process, mount, l.check(process)
+}
+
+func (l *Labels) check(label string) error {
+	if label == "" {
+		return nil
+	}
+	if err := l.system.Check(label); err != nil {
+		return fmt.Errorf("selinux_options: the policy of this machine does not know the label %q (%v): %w", label, err, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// File labels one file.
+func (l *Labels) File(path, label string) error {
+	if label == "" {
+		return nil
+	}
+	if err := l.system.SetFileLabel(path, label); err != nil && !errors.Is(err, unix.ENOTSUP) {
+		return fmt.Errorf("label %s: %w", path, err)
+	}
+	return nil
+}
+
+// Relabel labels a volume with all that is in it. As its top comes last, one
+// whose top has the label has it all, and is left alone, however large it is. A
+// file system without labels needs none. It may take long: no lock that others
+// need may be held.
+func (l *Labels) Relabel(path, label string) error {
+	if label == "" {
+		return nil
+	}
+	if has, err := l.system.FileLabel(path); err == nil && has == label {
+		return nil
+	}
+	if err := l.system.Relabel(path, label); err != nil && !errors.Is(err, unix.ENOTSUP) {
+		return fmt.Errorf("relabel %s: %w", path, err)
+	}
+	return nil
+}
+
+// Asked says whether options ask for anything.
+func Asked(o *cri.SELinuxOption) bool {
+	return o.GetUser()+o.GetRole()+o.GetType()+o.GetLevel() != ""
+}
+
+// CheckOptions says what is wrong with the form of options, if anything. It
+// needs no machine.
+func CheckOptions(o *cri.SELinuxOption) error {
+	for _, f := range []struct{ name, value, chars string }{
+		{"user", o.GetUser(), "_-."}, {"role", o.GetRole(), "_-."}, {"type", o.GetType(), "_-."}, {"level", o.GetLevel(), "_-.:,"},
+	} {
+		if i := strings.IndexFunc(f.value, func(r rune) bool { return !alphanumeric(r) && !strings.ContainsRune(f.chars, r) }); i >= 0 {
+			return fmt.Errorf("selinux_options.%s %q may have only letters, digits and %q: %w", f.name, f.value, f.chars, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
+func alphanumeric(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+}
+
+func initOptions(o *cri.SELinuxOption) []string {
+	var options []string
+	for _, f := range []struct{ name, value string }{
+		{"user", o.GetUser()}, {"role", o.GetRole()}, {"type", o.GetType()}, {"level", o.GetLevel()},
+	} {
+		if f.value != "" {
+			options = append(options, f.name+":"+f.value)
+		}
+	}
+	return options
+}
+
+// override changes parts of labels, which have the form user:role:type:level.
+// Files take over the user and the level alone: their role and type are not
+// those of processes.
+func override(process, mount string, o *cri.SELinuxOption) (newProcess, newMount string) {
+	p, m := strings.SplitN(process, ":", 4), strings.SplitN(mount, ":", 4)
+	set := func(parts []string, i int, value string) {
+		if value != "" && i < len(parts) {
+			parts[i] = value
+		}
+	}
+	set(p, 0, o.GetUser())
+	set(p, 1, o.GetRole())
+	set(p, 2, o.GetType())
+	set(p, 3, o.GetLevel())
+	set(m, 0, o.GetUser())
+	set(m, 3, o.GetLevel())
+	return strings.Join(p, ":"), strings.Join(m, ":")
+}
