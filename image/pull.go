@@ -37,11 +37,17 @@ func (m *Manager) Pull(ctx context.Context, req PullRequest) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	return m.pulls.Do(ctx, key, func(ctx context.Context) (Image, error) { return m.pull(ctx, req) })
+	return m.pulls.Do(ctx, key, func(ctx context.Context) (Image, error) { return m.pull(ctx, key, req) })
 }
 
 // Pulls describes the pulls that are under way, the longest running first.
-func (m *Manager) Pulls() []PullProgress { return m.puller.Running() }
+func (m *Manager) Pulls() []PullProgress {
+	running := m.puller.Running()
+	for i := range running {
+		running[i].Callers = m.pulls.Waiters(running[i].Key)
+	}
+	return running
+}
 
 // pullKey tells pulls apart by name, by credential and by namespace: who may
 // not have an image does not get it by asking while someone else pulls it.
@@ -60,10 +66,10 @@ func newSalt() (salt [32]byte) {
 	return salt
 }
 
-func (m *Manager) pull(ctx context.Context, req PullRequest) (Image, error) {
+func (m *Manager) pull(ctx context.Context, key string, req PullRequest) (Image, error) {
 	lease := m.layers.Lease()
 	defer lease.Close()
-	res, err := m.puller.Pull(ctx, pull.Request{Ref: req.Ref, Auth: (*pull.Auth)(req.Auth), Namespace: req.Namespace}, lease)
+	res, err := m.puller.Pull(ctx, pull.Request{Ref: req.Ref, Auth: (*pull.Auth)(req.Auth), Namespace: req.Namespace, Key: key}, lease)
 	if err != nil {
 		return Image{}, m.failed(ctx, lease, err)
 	}

@@ -19,6 +19,10 @@ type Progress struct {
 	Image  string    `json:"image"`            // as asked for
 	Source string    `json:"source,omitempty"` // where it is fetched from, perhaps a mirror
 	Since  time.Time `json:"since"`
+	// Callers wait for this pull. It is counted by whom it was begun for, who
+	// knows it by Key.
+	Callers int    `json:"callers"`
+	Key     string `json:"-"`
 	// Bytes are those that have come, of Total in the layers begun so far, as
 	// compressed. Layers that the store had already count in neither.
 	Bytes int64 `json:"bytes"`
@@ -56,6 +60,7 @@ type jobs struct {
 // job is one running pull.
 type job struct {
 	image string
+	key   string
 	since time.Time
 	moved atomic.Int64 // when a byte came last, in ns of Unix time
 	jobs  *jobs
@@ -78,9 +83,9 @@ type layerJob struct {
 }
 
 // begin notes a pull; end must be called.
-func (js *jobs) begin(ctx context.Context, image string, interval time.Duration) *job {
+func (js *jobs) begin(ctx context.Context, req Request, interval time.Duration) *job {
 	now := time.Now()
-	j := &job{image: image, since: now, marked: now, jobs: js, quit: make(chan struct{}), gone: make(chan struct{})}
+	j := &job{image: req.Ref, key: req.Key, since: now, marked: now, jobs: js, quit: make(chan struct{}), gone: make(chan struct{})}
 	j.moved.Store(now.UnixNano())
 	js.mu.Lock()
 	defer js.mu.Unlock()
@@ -153,7 +158,7 @@ func (j *job) progress() Progress {
 	defer j.mu.Unlock()
 	now := time.Now()
 	p := Progress{
-		Image: j.image, Source: j.source, Since: j.since,
+		Image: j.image, Key: j.key, Source: j.source, Since: j.since,
 		Idle: now.Sub(time.Unix(0, j.moved.Load())).Round(time.Millisecond).Seconds(),
 	}
 	for _, l := range j.layers {

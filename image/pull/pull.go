@@ -66,6 +66,8 @@ type Request struct {
 	Auth *Auth
 	// Namespace is the pod's that the image is for, or "".
 	Namespace string
+	// Key is what Progress has to tell pulls apart by. It is no secret.
+	Key string
 }
 
 // Result is an image whose layers are all in the store, held by Lease.
@@ -99,7 +101,7 @@ func (p *Puller) Pull(ctx context.Context, req Request, lease *layer.Lease) (*Re
 
 // fromNames pulls the first of the names that can be had.
 func (p *Puller) fromNames(ctx context.Context, names []reference.Named, req Request, lease *layer.Lease) (*Result, error) {
-	job := p.jobs.begin(ctx, req.Ref, p.cfg.ReportInterval)
+	job := p.jobs.begin(ctx, req, p.cfg.ReportInterval)
 	defer job.end()
 	var errs []error
 	for _, name := range names {

@@ -27,6 +27,10 @@ func TestSecondCallJoinsFirst(t *testing.T) {
 				results <- v
 			}()
 		}
+		synctest.Wait()
+		if k, other := g.Waiters("k"), g.Waiters("other"); k != 2 || other != 0 {
+			t.Errorf("%d wait, and %d for nothing", k, other)
+		}
 		if a, b := <-results, <-results; a != 1 || b != 1 || runs != 1 {
 			t.Fatalf("got %d and %d from %d runs, want one run shared", a, b, runs)
 		}

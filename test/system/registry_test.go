@@ -313,3 +313,10 @@ func copyManifest(t *testing.T, r *testRegistry, repo, from, to string) {
 	}
 	r.put(t, repo, to, answer.Header().Get("Content-Type"), answer.Body.Bytes())
 }
+
+// blob returns what the registry itself answers.
+func (r *testRegistry) blob(req *http.Request) []byte {
+	answer := httptest.NewRecorder()
+	r.handler.ServeHTTP(answer, req)
+	return answer.Body.Bytes()
+}

@@ -1,0 +1,115 @@
+package system
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// check runs `criserver check` on the node's directories.
+func (n *node) check(flags ...string) (out string, err error) {
+	args := append([]string{"check", "--config", filepath.Join(n.Dir, "config.toml")}, flags...)
+	b, err := exec.Command(filepath.Join(world.bin, "criserver"), args...).CombinedOutput()
+	return string(b), err
+}
+
+// TestCheckAndRepair damages the store of a daemon that does not run, under a
+// container that does.
+func TestCheckAndRepair(t *testing.T) {
+	n := newNode(t, "check", 183)
+	reg := newRegistry(t)
+	n.trust(t, reg)
+	damaged, whole, torn := reg.push(t, "damaged:1", small(t, "damaged")), reg.push(t, "whole:1", small(t, "whole")), reg.push(t, "torn:1", small(t, "torn"))
+	ids := map[string]string{}
+	for _, ref := range []string{damaged, whole, torn} {
+		ids[ref] = n.pull(t, ref)
+	}
+	if out, err := n.check(); err == nil || !strings.Contains(out, "in use by another daemon") {
+		t.Errorf("beside the daemon: %v: %s", err, out)
+	}
+	p := n.runPod(t, podConfig("check"))
+	c := n.run(t, p, "c", "sleep", "1000")
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := n.check("--repair"); err != nil || !strings.Contains(out, "4 images checked, 0 repaired") {
+		t.Errorf("a sound store: %v: %s", err, out)
+	}
+
+	// What a file system can come back with after a power cut: an empty file.
+	truncate(t, filepath.Join(n.Dir, "root/layers"), "file", "damaged")
+	record := filepath.Join(n.Dir, "root/images", strings.TrimPrefix(ids[torn], "sha256:"), "image.json")
+	if err := os.WriteFile(record, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	busyboxFile := filepath.Join(n.Dir, "root/layers", "*", "diff/etc/passwd")
+	for range 2 { // without --repair nothing changes
+		out, err := n.check()
+		if err == nil || !strings.Contains(out, "image "+ids[damaged]+" ("+damaged+"): ") || !strings.Contains(out, "image "+ids[torn]+": cannot be loaded") ||
+			strings.Contains(out, ids[whole]) || !strings.Contains(out, "2 problems") {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	out, err := n.check("--repair")
+	if err != nil || strings.Count(out, "; dropped\n") != 2 || !strings.Contains(out, "2 repaired") {
+		t.Errorf("repair: %v: %s", err, out)
+	}
+	if out, err := n.check(); err != nil || !strings.Contains(out, "2 images checked, 0 repaired") {
+		t.Errorf("after the repair: %v: %s", err, out)
+	}
+
+	// An image in use is reported and left alone.
+	found, err := filepath.Glob(busyboxFile)
+	if err != nil || len(found) == 0 {
+		t.Fatalf("%v, %v", found, err)
+	}
+	if err := os.Chmod(found[0], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := n.check("--repair"); err == nil || !strings.Contains(out, "not repaired: ") || !strings.Contains(out, "uses it") {
+		t.Errorf("an image in use: %v: %s", err, out)
+	}
+	if err := os.Chmod(found[0], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(n.Dir, "root/trash")); err != nil || len(left) > 0 {
+		t.Errorf("left in the trash: %v, %v", left, err)
+	}
+	n.restart(t)
+	n.exec(t, c, "true") // it has noticed nothing
+	for ref, there := range map[string]bool{damaged: false, torn: false, whole: true} {
+		if (n.imageStatus(t, ref, false).GetImage() != nil) != there {
+			t.Errorf("%s is there: %t", ref, !there)
+		}
+		n.pull(t, ref)
+	}
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := n.check(); err != nil {
+		t.Errorf("at the end: %v: %s", err, out)
+	}
+	n.restart(t)
+}
+
+// truncate empties the file of that name and content somewhere below dir.
+func truncate(t *testing.T, dir, name, content string) {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, "*", "diff", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range found {
+		if b, err := os.ReadFile(f); err == nil && string(b) == content {
+			if err := unix.Truncate(f, 0); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatalf("no file %s of %q in %s", name, content, dir)
+}
