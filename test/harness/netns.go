@@ -59,11 +59,23 @@ func In(path string, fn func() error) error {
 // onThread runs fn on a thread that is thrown away afterwards.
 func onThread(fn func() error) error {
 	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		done <- fn()
-	}()
+	go lockedThread(fn, done)
 	return <-done
+}
+
+// lockedThread never unlocks its thread, which then ends with the goroutine; all
+// but the main thread, which Go would keep, and the namespace with it. So where
+// this is the main thread, it is occupied while another one does it.
+func lockedThread(fn func() error, done chan<- error) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		done <- fn()
+		return
+	}
+	inner := make(chan error, 1)
+	go lockedThread(fn, inner)
+	done <- <-inner
+	runtime.UnlockOSThread()
 }
 
 // lookLikeAHost sets up the calling thread's network namespace.
