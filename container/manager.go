@@ -13,8 +13,8 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/oplock"
 	"github.com/criserver/criserver/oci"
-	"github.com/criserver/criserver/oci/qos"
 	"github.com/criserver/criserver/oci/cdi"
+	"github.com/criserver/criserver/oci/qos"
 )
 
 // Config is what a Manager works with.

@@ -40,25 +40,11 @@ func disk(t *testing.T) (path, number string) {
 	return "", ""
 }
 
+// classFiles configures the classes of both kinds.
 func (n *node) classFiles(t *testing.T, blockIO, rdt string) {
 	t.Helper()
-	dropIn := filepath.Join(n.Dir, "config.toml.d", "classes.toml")
-	if err := os.MkdirAll(filepath.Dir(dropIn), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	files := map[string]string{"blockio.yaml": blockIO, "rdt.yaml": rdt}
-	config := "[container]\n"
-	for name, key := range map[string]string{"blockio.yaml": "blockio_config_file", "rdt.yaml": "rdt_config_file"} {
-		config += fmt.Sprintf("%s = %q\n", key, filepath.Join(n.Dir, name))
-	}
-	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(n.Dir, name), []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.WriteFile(dropIn, []byte(config), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	n.writeFile(t, "config.toml.d/classes.toml", fmt.Sprintf("[container]\nblockio_config_file = %q\nrdt_config_file = %q\n",
+		n.writeFile(t, "blockio.yaml", blockIO), n.writeFile(t, "rdt.yaml", rdt)))
 }
 
 func TestClassesOfBlockIO(t *testing.T) {
@@ -154,9 +140,7 @@ func TestRDTIsRefusedWhereThereIsNone(t *testing.T) {
 func TestBadClassesEndTheStart(t *testing.T) {
 	n := makeNode("badclass")
 	n.classFiles(t, "classes:\n  a:\n  - weight: 5\n", "partitions: {}\n")
-	if err := os.WriteFile(filepath.Join(n.Dir, "config.toml"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	n.writeFile(t, "config.toml", "")
 	out, err := exec.Command(filepath.Join(world.bin, "criserver"), "--config", filepath.Join(n.Dir, "config.toml"),
 		"--root", filepath.Join(n.Dir, "root"), "--run-dir", filepath.Join(n.Dir, "run"), "--cgroup-parent", n.CgroupParent,
 		"--monitor.path", filepath.Join(world.bin, "conmon")).CombinedOutput()

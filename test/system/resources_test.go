@@ -290,3 +290,45 @@ func TestBadLimitsAreRefusedByName(t *testing.T) {
 		t.Errorf("the limit is %s, was %s", after, before)
 	}
 }
+
+// The CRI has no limit of processes; that of the configuration stays whatever is
+// updated.
+func TestPidsLimitOfTheConfiguration(t *testing.T) {
+	n := makeNode("pids")
+	n.Network = n.Bridge("cspids", "10.120.0.0/16")
+	n.writeFile(t, "config.toml.d/pids.toml", "[container]\npids_limit = 77\n")
+	n.start(t)
+	p := n.runPod(t, podConfig("pids"))
+	id := n.run(t, p, "c", "sleep", "1000")
+	n.mustUpdate(t, id, &limits{CpuShares: 300, MemoryLimitInBytes: 64 << 20})
+	if got := n.cgroupFile(t, id, "pids/pids.max", "pids.max"); got != "77" {
+		t.Errorf("pids.max is %s", got)
+	}
+}
+
+// Updates from several clients come one after another, and the last of each
+// field is what holds, in the kernel and in the status.
+func TestUpdatesSideBySide(t *testing.T) {
+	n := newNode(t, "sidebyside", 121)
+	p := n.runPod(t, podConfig("sidebyside"))
+	id := n.run(t, p, "c", "sleep", "1000")
+	parallel(24, 8, func(i int) {
+		r := &limits{CpuShares: int64(100 + i)}
+		if i%2 == 0 {
+			r = &limits{MemoryLimitInBytes: int64(64+i) << 20}
+		}
+		if err := n.update(t, id, r); err != nil {
+			t.Error(err)
+		}
+	})
+	got := n.status(t, id).GetResources().GetLinux()
+	if kernel := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max"); kernel != strconv.FormatInt(got.GetMemoryLimitInBytes(), 10) {
+		t.Errorf("the kernel limits memory to %s, the status says %d", kernel, got.GetMemoryLimitInBytes())
+	}
+	if kernel := n.cgroupFile(t, id, "cpu/cpu.shares", "cpu.weight"); !unifiedHost() && kernel != strconv.FormatInt(got.GetCpuShares(), 10) {
+		t.Errorf("the kernel has %s cpu.shares, the status says %d", kernel, got.GetCpuShares())
+	}
+	if got.GetCpuShares() == 102 || got.GetMemoryLimitInBytes() == 256<<20 {
+		t.Errorf("in force %v", got)
+	}
+}

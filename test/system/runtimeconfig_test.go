@@ -49,16 +49,7 @@ func (n *node) templated(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	text := strings.NewReplacer("cri0", name, `"criserver"`, `"`+name+`"`, "/run/criserver/ipam", filepath.Join(n.Dir, "leases")).Replace(string(b))
-	file := filepath.Join(n.Dir, "cni.template")
-	dropIn := filepath.Join(n.Dir, "config.toml.d", "template.toml")
-	if err := os.MkdirAll(filepath.Dir(dropIn), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for name, content := range map[string]string{file: text, dropIn: fmt.Sprintf("[cni]\nconf_template = %q\n", file)} {
-		if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	n.writeFile(t, "config.toml.d/template.toml", fmt.Sprintf("[cni]\nconf_template = %q\n", n.writeFile(t, "cni.template", text)))
 }
 
 func TestPodCIDRMakesTheNetwork(t *testing.T) {

@@ -1,0 +1,67 @@
+package system
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// TestLimitsOnTheUnifiedHierarchy shows the daemon a machine with cgroup v2 alone,
+// also where this one has its controllers on v1: those that are on v2 beside
+// them, as hugetlb is, make a hierarchy to be seen.
+func TestLimitsOnTheUnifiedHierarchy(t *testing.T) {
+	if hugepages(0) == nil {
+		t.Skip("no limits of hugepages are on the unified hierarchy of this machine")
+	}
+	n := makeNode("v2")
+	n.Network = n.Bridge("csv2", "10.119.0.0/16")
+	n.Command = "unshare --mount --propagation private sh -c 'mount -t cgroup2 none /sys/fs/cgroup && exec " + filepath.Join(world.bin, "criserver") + " --config $HARNESS_DIR/config.toml'"
+	if err := n.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.t = t; n.close() })
+	if err := n.dial(n.Socket()); err != nil {
+		t.Fatal(err)
+	}
+	n.pull(t, busybox)
+	n.removePod(t, n.runPod(t, podConfig("first")).id)
+	n.mark(t)
+	p := n.runPod(t, podConfig("v2"))
+	config := containerConfig(p, "c", busybox, "sleep", "1000")
+	config.Linux.Resources = &limits{HugepageLimits: hugepages(4 << 20), Unified: map[string]string{"hugetlb.1GB.max": "1073741824"}, OomScoreAdj: 100}
+	id := n.create(t, p, config)
+	n.startContainer(t, id)
+	root := "/sys/fs/cgroup/unified"
+	if unifiedHost() {
+		root = "/sys/fs/cgroup"
+	}
+	is := func(file, want string) {
+		t.Helper()
+		b, err := os.ReadFile(filepath.Join(root, n.cgroupOf(t, id), file))
+		if got := strings.TrimSpace(string(b)); err != nil || got != want {
+			t.Errorf("%s is %q, want %s, %v", file, got, want, err)
+		}
+	}
+	is("hugetlb.2MB.max", "4194304")
+	is("hugetlb.1GB.max", "1073741824")
+	n.mustUpdate(t, id, &limits{Unified: map[string]string{"hugetlb.1GB.max": "2147483648"}})
+	is("hugetlb.1GB.max", "2147483648")
+	is("hugetlb.2MB.max", "4194304")
+	n.mustUpdate(t, id, &limits{HugepageLimits: hugepages(8 << 20)})
+	is("hugetlb.2MB.max", "8388608")
+	is("hugetlb.2MB.rsvd.max", "8388608")
+	if err := n.update(t, id, &limits{Unified: map[string]string{"hugetlb.1GB.max": "0", "hugetlb.no.such": "1"}}); err == nil {
+		t.Error("a file that there is not was written")
+	}
+	is("hugetlb.1GB.max", "2147483648")
+	if err := n.update(t, id, &limits{Unified: map[string]string{"cgroup.freeze": "1"}}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("cgroup.freeze: %v", err)
+	}
+	if got := n.status(t, id).GetResources().GetLinux().GetUnified(); len(got) != 1 || got["hugetlb.1GB.max"] != "2147483648" {
+		t.Errorf("the status has %v", got)
+	}
+}
