@@ -52,6 +52,9 @@ type Config struct {
 	// BlockIO and RDT are the operator's classes, which annotations ask for.
 	BlockIO qos.BlockIO
 	RDT     qos.RDT
+	// MapsSubmounts says whether a handler can map the ids of a mount together
+	// with those of what is mounted below; nil when all can.
+	MapsSubmounts func(handler string) bool
 	// Builder makes the OCI configs.
 	Builder *oci.Builder
 }

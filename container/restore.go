@@ -35,7 +35,11 @@ func (m *Manager) Restore(ctx context.Context) error {
 	root := filepath.Join(m.cfg.RunDir, "containers")
 	// The root of a user namespace has to get to its root file system.
 	for dir, perm := range map[string]os.FileMode{root: 0o711, m.exitsDir(): 0o700} {
-		if err := os.MkdirAll(dir, perm); err != nil {
+		err := os.MkdirAll(dir, perm)
+		if err == nil {
+			err = os.Chmod(dir, perm) // an older daemon may have made it
+		}
+		if err != nil {
 			return fmt.Errorf("restore containers: %w", err)
 		}
 	}

@@ -107,6 +107,9 @@ func checkMappings(m *cri.Mount) error {
 func (m *Manager) mapMounts(mounts []oci.Mount, c *cri.ContainerConfig, p Pod) error {
 	for i, asked := range c.GetMounts() {
 		if asked.GetImage() != nil {
+			if len(asked.GetUidMappings()) > 0 && !mapsOfMount(asked).Equal(userMaps(p.Config)) {
+				return invalid("config.mounts[%d].uidMappings and gidMappings of an image must be the pod sandbox's", i)
+			}
 			continue
 		}
 		if err := m.mapMount(&mounts[i], asked, p); err != nil {
@@ -127,7 +130,7 @@ func (m *Manager) mapMount(to *oci.Mount, asked *cri.Mount, p Pod) error {
 			return fmt.Errorf("uidMappings: runtime handler %q cannot map the ids of mounts here: %w: %w", p.RuntimeHandler, err, errdefs.ErrFailedPrecondition)
 		}
 	}
-	maps := userns.Maps{UIDs: mappings(asked.GetUidMappings()), GIDs: mappings(asked.GetGidMappings())}
+	maps := mapsOfMount(asked)
 	to.UIDMappings, to.GIDMappings = specMappings(maps.UIDs), specMappings(maps.GIDs)
 	if p.UserNS == "" || !maps.Equal(userMaps(p.Config)) {
 		return nil // without a user namespace of these maps it cannot be tried
@@ -136,8 +139,15 @@ func (m *Manager) mapMount(to *oci.Mount, asked *cri.Mount, p Pod) error {
 	if err != nil {
 		return fmt.Errorf("uidMappings: host_path: %w", err)
 	}
+	if submounts && m.cfg.MapsSubmounts != nil && !m.cfg.MapsSubmounts(p.RuntimeHandler) {
+		return fmt.Errorf("uidMappings: there are mounts below %s, whose ids runtime handler %q cannot map: %w", to.Source, p.RuntimeHandler, errdefs.ErrFailedPrecondition)
+	}
 	to.MapSubmounts = submounts
 	return nil
+}
+
+func mapsOfMount(m *cri.Mount) userns.Maps {
+	return userns.Maps{UIDs: mappings(m.GetUidMappings()), GIDs: mappings(m.GetGidMappings())}
 }
 
 func specMappings(list []userns.Mapping) []specs.LinuxIDMapping {

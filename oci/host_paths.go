@@ -113,7 +113,7 @@ func device(path, target, access string) (Device, bool) {
 		return Device{}, false
 	}
 	mode, uid, gid := os.FileMode(st.Mode&0o777), st.Uid, st.Gid
-	return Device{Access: access, LinuxDevice: specs.LinuxDevice{
+	return Device{Access: access, HostPath: path, LinuxDevice: specs.LinuxDevice{
 		Path: filepath.Clean(target), Type: kind, Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
 		FileMode: &mode, UID: &uid, GID: &gid,
 	}}, true

@@ -11,6 +11,8 @@ import (
 type Device struct {
 	specs.LinuxDevice
 	Access string // some of "rwm"
+	// HostPath is where the node is on the host.
+	HostPath string
 }
 
 // CheckAccess says whether a CRI device permission string is well formed; the
@@ -38,7 +40,7 @@ func (c *build) devices() error {
 	l, everything := c.spec.Linux, c.privileged() && c.in.Namespaces.User == ""
 	l.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: everything, Access: "rwm"}}}
 	for _, d := range wanted {
-		l.Devices = append(l.Devices, d.LinuxDevice)
+		c.addNode(d)
 		if everything {
 			continue
 		}
@@ -52,6 +54,18 @@ func (c *build) devices() error {
 		})
 	}
 	return nil
+}
+
+// addNode: root in a user namespace may not make a node, so it gets the host's.
+// A runtime would look for that at the path that the container is to have it at.
+func (c *build) addNode(d Device) {
+	if c.in.Namespaces.User == "" || d.HostPath == "" {
+		c.spec.Linux.Devices = append(c.spec.Linux.Devices, d.LinuxDevice)
+		return
+	}
+	c.spec.Mounts = append(c.spec.Mounts, specs.Mount{
+		Destination: d.Path, Type: "bind", Source: d.HostPath, Options: []string{"bind", "rprivate", "nosuid", "noexec"},
+	})
 }
 
 // wantedDevices has one for each path: a later request wins over an earlier one

@@ -26,6 +26,8 @@ type handlerInfo struct {
 	Flaw string `json:"flaw,omitempty"`
 	// Error is why the runtime did not answer.
 	Error string `json:"error,omitempty"`
+	// NoUserNamespaces is why pods of it cannot have one of their own.
+	NoUserNamespaces string `json:"noUserNamespaces,omitempty"`
 
 	features *features.Features
 }
@@ -50,6 +52,9 @@ func (r *runtimes) probe(ctx context.Context, cfg config.Config, host *host) {
 		handler := &cri.RuntimeHandler{Name: h.Name, Features: handlerFeatures(h.features)}
 		r.userNS[h.Name] = r.tryUserNamespaces(ctx, cfg, host, r.byName[h.Name], h.features)
 		handler.Features.UserNamespaces = r.userNS[h.Name] == nil
+		if err := r.userNS[h.Name]; err != nil {
+			h.NoUserNamespaces = err.Error()
+		}
 		r.handlers = append(r.handlers, handler)
 		if h.Default {
 			r.handlers = append(r.handlers, &cri.RuntimeHandler{Name: "", Features: handler.GetFeatures()})

@@ -94,6 +94,7 @@ func wire(ctx context.Context, cfg config.Config) (*parts, error) {
 		DeviceOwnerIsUser:      cfg.Container.DeviceOwnerFromUser,
 		Builder:                rt.builder,
 		UserNamespaces:         rt.userNamespaces,
+		MapsSubmounts:          rt.mapsSubmounts,
 		Usage:                  p.images.RootFSUsage,
 		BlockIO:                blockIO,
 		RDT:                    rdt,

@@ -1,0 +1,307 @@
+package system
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"k8s.io/client-go/tools/remotecommand"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestUserNamespaceRecovery(t *testing.T) {
+	n := newNode(t, "unsr", 87)
+	n.needUserNamespaces(t)
+	p := n.runPod(t, userPodConfig("recovery"))
+	shared := userPodConfig("recovery-shared")
+	shared.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
+	q := n.runPod(t, shared)
+	id, other := n.run(t, p, "main", "sleep", "1000"), n.run(t, q, "main", "sleep", "1000")
+
+	for _, end := range []func(){func() {
+		if err := n.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}, n.Kill} {
+		end()
+		n.restart(t)
+		n.needUserNamespaces(t)
+		for _, pod := range []*pod{p, q} {
+			r, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: pod.id})
+			if err != nil || r.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_READY {
+				t.Fatalf("pod after the restart: %v, %v", r.GetStatus(), err)
+			}
+			if o := r.GetStatus().GetLinux().GetNamespaces().GetOptions().GetUsernsOptions(); o.GetMode() != cri.NamespaceMode_POD || len(o.GetUids()) != 1 {
+				t.Errorf("options in the status: %v", o)
+			}
+		}
+		for _, c := range []string{id, other} {
+			if got := n.exec(t, c, "sh", "-c", "echo x > /dev/stdout; id -u"); got != "x\n0" {
+				t.Errorf("exec after the restart: %q", got)
+			}
+		}
+	}
+	// Also a new container finds its way into the namespace.
+	later := n.run(t, p, "later", "cat", "/proc/self/uid_map")
+	n.exited(t, later)
+	if got := strings.Join(logLines(t, p, "later"), ""); !strings.Contains(got, strconv.Itoa(firstID)) {
+		t.Errorf("a container of later has %q", got)
+	}
+}
+
+func TestUserNamespaceKilledMidway(t *testing.T) {
+	n := newNode(t, "unsm", 88)
+	n.needUserNamespaces(t)
+	for i := range 6 {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			config := userPodConfig(fmt.Sprint("midway", i))
+			if i%2 == 1 {
+				config.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
+			}
+			_, _ = n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
+		}()
+		// At another moment each time, wherever the pod then is.
+		dir := filepath.Join(n.Dir, "run", "ns")
+		wanted := []string{"", "user", "net", "uts", "pid", ""}[i]
+		for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+			if found, _ := filepath.Glob(filepath.Join(dir, "*", wanted)); len(found) > 0 {
+				break
+			}
+		}
+		n.Kill()
+		<-done
+		n.restart(t)
+	}
+	// close finds what is left.
+}
+
+func TestUserNamespaceBadInput(t *testing.T) {
+	n := newNode(t, "unsb", 89)
+	n.needUserNamespaces(t)
+	for name, tc := range map[string]struct {
+		change func(o *cri.NamespaceOption)
+		says   string
+	}{
+		"container":  {func(o *cri.NamespaceOption) { o.UsernsOptions.Mode = cri.NamespaceMode_CONTAINER }, "userns_options.mode"},
+		"target":     {func(o *cri.NamespaceOption) { o.UsernsOptions.Mode = cri.NamespaceMode_TARGET }, "userns_options.mode"},
+		"node maps":  {func(o *cri.NamespaceOption) { o.UsernsOptions.Mode = cri.NamespaceMode_NODE }, "userns_options.mode"},
+		"no maps":    {func(o *cri.NamespaceOption) { o.UsernsOptions.Uids = nil }, "userns_options.uids"},
+		"two maps":   {func(o *cri.NamespaceOption) { o.UsernsOptions.Gids = append(o.UsernsOptions.Gids, idMappings()...) }, "userns_options.gids"},
+		"host net":   {func(o *cri.NamespaceOption) { o.Network = cri.NamespaceMode_NODE }, "namespace_options.network"},
+		"host pid":   {func(o *cri.NamespaceOption) { o.Pid = cri.NamespaceMode_NODE }, "namespace_options.pid"},
+		"host ipc":   {func(o *cri.NamespaceOption) { o.Ipc = cri.NamespaceMode_NODE }, "namespace_options.ipc"},
+		"no root":    {func(o *cri.NamespaceOption) { o.UsernsOptions.Uids[0].ContainerId = 1 }, "container_id"},
+		"zero":       {func(o *cri.NamespaceOption) { o.UsernsOptions.Uids[0].Length = 0 }, "length"},
+		"other gids": {func(o *cri.NamespaceOption) { o.UsernsOptions.Gids[0].HostId++ }, "userns_options.gids"},
+	} {
+		c := userPodConfig("bad")
+		tc.change(c.Linux.SecurityContext.NamespaceOptions)
+		_, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: c})
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tc.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+
+	p, plain := n.runPod(t, userPodConfig("good")), n.runPod(t, podConfig("plain"))
+	differs := func(in *pod, options *cri.UserNamespace) *cri.ContainerConfig {
+		c := containerConfig(in, "differs", busybox, "true")
+		c.Linux.SecurityContext.NamespaceOptions = &cri.NamespaceOption{Pid: cri.NamespaceMode_CONTAINER, UsernsOptions: options}
+		return c
+	}
+	const says = "namespace_options.userns_options"
+	n.notCreated(t, p, differs(p, &cri.UserNamespace{Mode: cri.NamespaceMode_NODE}), codes.InvalidArgument, says)
+	n.notCreated(t, p, differs(p, &cri.UserNamespace{Mode: cri.NamespaceMode_CONTAINER}), codes.InvalidArgument, says)
+	other := []*cri.IDMapping{{HostId: 1 << 20, Length: 65536}}
+	n.notCreated(t, p, differs(p, &cri.UserNamespace{Mode: cri.NamespaceMode_POD, Uids: other, Gids: other}), codes.InvalidArgument, says)
+	n.notCreated(t, plain, differs(plain, &cri.UserNamespace{Mode: cri.NamespaceMode_POD, Uids: idMappings(), Gids: idMappings()}), codes.InvalidArgument, says)
+	node := differs(p, nil)
+	node.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_NODE
+	n.notCreated(t, p, node, codes.InvalidArgument, "namespace_options.pid")
+	// None at all is the pod's.
+	id := n.create(t, p, differs(p, nil))
+	n.startContainer(t, id)
+	if s := n.exited(t, id); s.GetExitCode() != 0 {
+		t.Errorf("a container without options: %v", s)
+	}
+}
+
+// A daemon that is killed while containers are being made leaves nothing of them
+// either, and the pod is of use afterwards.
+func TestUserNamespaceKilledAmidCreates(t *testing.T) {
+	n := newNode(t, "unsx", 164)
+	n.needUserNamespaces(t)
+	p := n.runPod(t, userPodConfig("creates"))
+	for i, wait := range []string{"record.json", "rootfs/bin", "config.json", "oci.log", "pid"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = n.rt.CreateContainer(ctx, &cri.CreateContainerRequest{
+				PodSandboxId: p.id, SandboxConfig: p.config, Config: containerConfig(p, fmt.Sprint("c", i), busybox, "sleep", "1000"),
+			})
+		}()
+		for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+			if found, _ := filepath.Glob(filepath.Join(n.Dir, "run", "containers", "*", wait)); len(found) > 0 {
+				break
+			}
+		}
+		n.Kill()
+		cancel()
+		<-done
+		n.restart(t)
+		list, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range list.GetContainers() {
+			if _, err := n.rt.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: c.GetId()}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	id := n.run(t, p, "main", "sleep", "1000")
+	if got := n.exec(t, id, "id", "-u"); got != "0" {
+		t.Errorf("id: %s", got)
+	}
+}
+
+// A trial that was cut off by the daemon's death is cleaned up by the next one.
+func TestUserNamespaceTrialRemains(t *testing.T) {
+	n := newNode(t, "unst", 165)
+	n.needUserNamespaces(t)
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	name := "userns-" + strings.Repeat("ab", 32)
+	bundle, storage := filepath.Join(n.Dir, "run", name), filepath.Join(n.Dir, "root", name)
+	for _, dir := range []string{filepath.Join(bundle, "rootfs"), filepath.Join(storage, "upper")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mount("tmpfs", filepath.Join(bundle, "rootfs"), "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(n.Dir, "run", "userns-runc.json")); err != nil {
+		t.Fatal(err)
+	}
+	n.restart(t)
+	n.needUserNamespaces(t)
+	for _, dir := range []string{bundle, storage} {
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			t.Errorf("%s is still there: %v", dir, err)
+		}
+	}
+}
+
+func TestUserNamespaceStreams(t *testing.T) {
+	n := newNode(t, "unsst", 166)
+	n.needUserNamespaces(t)
+	n.pull(t, nginx)
+	p := n.runPod(t, userPodConfig("streams"))
+	tty := containerConfig(p, "tty", busybox, "sh")
+	tty.Tty, tty.Stdin = true, true
+	shell := n.create(t, p, tty)
+	n.startContainer(t, shell)
+	web := n.create(t, p, containerConfig(p, "web", nginx))
+	n.startContainer(t, web)
+	for transport := range executors {
+		t.Run(transport, func(t *testing.T) {
+			n.terminal(t, transport, shell)
+			var out text
+			code, err := n.stream(t.Context(), t, transport, shell, remotecommand.StreamOptions{
+				Stdin: strings.NewReader("hello"), Stdout: &out,
+			}, "sh", "-c", "cat > /dev/stdout; id -u; exit 5")
+			if err != nil || code != 5 || out.String() != "hello0\n" {
+				t.Errorf("exec: %d, %q, %v", code, out.String(), err)
+			}
+			r, err := n.rt.Attach(t.Context(), &cri.AttachRequest{ContainerId: shell, Stdin: true, Stdout: true, Tty: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var seen text
+			ctx, leave := context.WithCancel(t.Context())
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				_, _ = join(ctx, t, transport, r.GetUrl(), remotecommand.StreamOptions{Stdin: strings.NewReader("echo att''ached $(id -u)\n"), Stdout: &seen, Tty: true})
+			}()
+			seen.wait(t, "attached 0")
+			leave()
+			<-ended
+			waitFor(t, "the web server", func() bool {
+				port, stop := n.forward(t, transport, p.id, "80")
+				got, err := get(t, port)
+				_ = stop()
+				return err == nil && got != ""
+			})
+		})
+	}
+	events, err := n.rt.ListPodSandboxStats(t.Context(), &cri.ListPodSandboxStatsRequest{Filter: &cri.PodSandboxStatsFilter{Id: p.id}})
+	if err != nil || len(events.GetStats()) != 1 || len(events.GetStats()[0].GetLinux().GetContainers()) != 2 {
+		t.Errorf("figures: %v, %v", events, err)
+	}
+}
+
+// A handler that cannot do it says so in Status and refuses such pods alone.
+func TestUserNamespaceHandlerWithout(t *testing.T) {
+	n := makeNode("unsh")
+	dir := filepath.Join(world.dir, "handlers")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// One that says that it cannot, and one that says nothing and fails.
+	runc := filepath.Join(world.bin, "runc")
+	scripts := map[string]string{
+		"without": `case "$*" in *features) echo '{"ociVersionMin":"1.0.0","ociVersionMax":"1.1.0","linux":{"namespaces":["pid","mount"]}}';; *) exec ` + runc + ` "$@";; esac`,
+		"failing": `case "$*" in *features) exit 1;; *userns-*) echo no >&2; exit 1;; *) exec ` + runc + ` "$@";; esac`,
+	}
+	for name, script := range scripts {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		n.Config += fmt.Sprintf("[runtimes.%s]\npath = %q\n", name, path)
+	}
+	n.Network = n.Bridge("csunsh", "10.167.0.0/16")
+	n.start(t)
+	n.needUserNamespaces(t)
+	r, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, h := range r.GetRuntimeHandlers() {
+		if _, mine := scripts[h.GetName()]; mine {
+			seen++
+			if h.GetFeatures().GetUserNamespaces() {
+				t.Errorf("handler %s has user namespaces", h.GetName())
+			}
+		}
+	}
+	if seen != len(scripts) {
+		t.Errorf("%d of the handlers are in the status", seen)
+	}
+	for name := range scripts {
+		_, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: userPodConfig(name), RuntimeHandler: name})
+		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "userns_options") || !strings.Contains(err.Error(), name) {
+			t.Errorf("handler %s: %v", name, err)
+		}
+		p, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig(name), RuntimeHandler: name})
+		if err != nil {
+			t.Errorf("handler %s, plain pod: %v", name, err)
+			continue
+		}
+		n.removePod(t, p.GetPodSandboxId())
+	}
+}
