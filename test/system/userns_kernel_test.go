@@ -145,20 +145,20 @@ func TestUserNamespaceConfinement(t *testing.T) {
 	n.needUserNamespaces(t)
 	p := n.runPod(t, userPodConfig("confined"))
 	c := containerConfig(p, "main", busybox, "sleep", "1000")
-	c.Linux.SecurityContext.MaskedPaths, c.Linux.SecurityContext.ReadonlyPaths = []string{"/proc/kcore", "/proc/scsi"}, []string{"/proc/sys", "/proc/irq"}
+	c.Linux.SecurityContext.MaskedPaths, c.Linux.SecurityContext.ReadonlyPaths = []string{"/proc/version", "/proc/scsi"}, []string{"/proc/sys", "/proc/irq"}
 	c.Linux.SecurityContext.ReadonlyRootfs, c.Linux.SecurityContext.NoNewPrivs = true, true
 	c.Devices = []*cri.Device{{HostPath: "/dev/zero", ContainerPath: "/dev/nil", Permissions: "rw"}}
 	id := n.create(t, p, c)
 	n.startContainer(t, id)
 	for script, want := range map[string]string{
-		"head -c 3 /dev/nil | wc -c":                                              "3",
-		"wc -c < /proc/kcore":                                                     "0",
-		"echo 1 > /proc/sys/net/ipv4/ip_forward 2>&1 || echo no":                  "no",
-		"touch /x 2>/dev/null || echo no":                                         "no",
-		"grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status|cut -f2":              "1\n2",
-		"cat /proc/self/oom_score_adj":                                            "100",
-		"unshare -U true 2>/dev/null || echo no":                                  "no",
-		"test -e /sys/fs/cgroup && touch /sys/fs/cgroup/x 2>/dev/null || echo no": "no",
+		"head -c 3 /dev/nil | wc -c":                                 "3",
+		"wc -c < /proc/version":                                      "0",
+		"echo 1 > /proc/sys/net/ipv4/ip_forward 2>&1 || echo no":     "no",
+		"touch /x 2>/dev/null || echo no":                            "no",
+		"grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status|cut -f2": "1\n2",
+		"cat /proc/self/oom_score_adj":                               "100",
+		"unshare -U true 2>/dev/null || echo no":                     "no",
+		"touch $(ls -d /sys/fs/cgroup/memory 2>/dev/null || echo /sys/fs/cgroup)/x 2>/dev/null || echo no": "no",
 	} {
 		if got, _ := n.attempt(t, id, "sh", "-c", script); !strings.HasSuffix(strings.TrimSpace(got), want) {
 			t.Errorf("%s: %q, want %q", script, got, want)
