@@ -3,6 +3,7 @@ package oci
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,7 +63,7 @@ func DetectHost(cg Controllers) (Host, error) {
 		Capabilities: caps,
 		HardRlimits:  ownHardRlimits(),
 	}
-	h.SwapAccounting = h.CgroupV2 && exists("/proc/swaps") || !h.CgroupV2 && exists(cg.Dir("memory", "/")+"/memory.memsw.limit_in_bytes")
+	h.SwapAccounting = swapAccounting(cg, "/proc/swaps")
 	h.OOMScoreAdj, err = strconv.Atoi(readTrimmed("/proc/self/oom_score_adj"))
 	if err != nil {
 		return Host{}, fmt.Errorf("read the daemon's oom_score_adj: %w", err)
@@ -104,6 +105,22 @@ func ownHardRlimits() map[string]uint64 {
 		}
 	}
 	return limits
+}
+
+// swapAccounting says whether the kernel limits swap. On v2 the root has no
+// limits to look at, so another cgroup tells, or, where there is none yet with
+// limits of memory, whether the kernel has swap at all.
+func swapAccounting(cg Controllers, swaps string) bool {
+	if !cg.V2() {
+		return exists(cg.Dir("memory", "/") + "/memory.memsw.limit_in_bytes")
+	}
+	limited, _ := filepath.Glob(cg.Dir("", "/") + "/*/memory.max")
+	for _, file := range limited {
+		if exists(filepath.Join(filepath.Dir(file), swapMax)) {
+			return true
+		}
+	}
+	return len(limited) == 0 && exists(swaps)
 }
 
 // hugePages reads the sizes off the names in a directory: "hugepages-2048kB".

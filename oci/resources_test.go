@@ -325,3 +325,41 @@ func TestHugePageSizes(t *testing.T) {
 		t.Errorf("of nothing: %v", got)
 	}
 }
+
+// tree is a hierarchy of cgroups in a directory.
+type tree struct {
+	Controllers
+	dir string
+	v2  bool
+}
+
+func (t tree) V2() bool                        { return t.v2 }
+func (t tree) Dir(controller, p string) string { return filepath.Join(t.dir, controller, p) }
+
+func TestSwapAccounting(t *testing.T) {
+	for name, tc := range map[string]struct {
+		v2    bool
+		files []string
+		want  bool
+	}{
+		"v1":                    {false, []string{"memory/memory.memsw.limit_in_bytes"}, true},
+		"v1 without":            {false, []string{"memory/memory.limit_in_bytes", "swaps"}, false},
+		"v2":                    {true, []string{"a/memory.max", "b/memory.max", "b/memory.swap.max"}, true},
+		"v2 without":            {true, []string{"a/memory.max", "swaps"}, false},
+		"v2, nobody to look at": {true, []string{"a/cpu.max", "swaps"}, true},
+		"no swap in the kernel": {true, []string{"a/cpu.max"}, false},
+	} {
+		dir := t.TempDir()
+		for _, file := range tc.files {
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, file), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := swapAccounting(tree{dir: dir, v2: tc.v2}, filepath.Join(dir, "swaps")); got != tc.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

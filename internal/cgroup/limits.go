@@ -22,16 +22,32 @@ type Limit struct {
 // controller; what the kernel does not have is passed over.
 var (
 	limitFilesV1 = map[string][]string{
-		"cpu":    {"cpu.shares", "cpu.cfs_period_us", "cpu.cfs_quota_us"},
+		"cpu": {
+			"cpu.shares", "cpu.cfs_period_us", "cpu.cfs_quota_us", "cpu.cfs_burst_us", "cpu.idle", "cpu.rt_period_us", "cpu.rt_runtime_us",
+		},
 		"cpuset": {"cpuset.cpus", "cpuset.mems"},
-		"memory": {"memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.soft_limit_in_bytes"},
+		"memory": {"memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.soft_limit_in_bytes", "memory.swappiness"},
 		"pids":   {"pids.max"},
+		"blkio": {
+			"blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device",
+			"blkio.throttle.read_iops_device", "blkio.throttle.write_iops_device",
+			"blkio.weight", "blkio.weight_device", "blkio.bfq.weight", "blkio.bfq.weight_device",
+		},
 	}
 	limitFilesV2 = map[string][]string{"": {
-		"cpu.weight", "cpu.max", "cpuset.cpus", "cpuset.mems",
+		"cpu.weight", "cpu.max", "cpu.max.burst", "cpu.idle", "cpuset.cpus", "cpuset.mems",
 		"memory.max", "memory.swap.max", "memory.high", "memory.low", "memory.min", "pids.max",
+		"io.max", "io.weight", "io.bfq.weight",
 	}}
 )
+
+// noLimit is what takes a device out of a file that lists devices.
+var noLimit = map[string]string{
+	"io.max": "rbps=max wbps=max riops=max wiops=max", "io.weight": "default", "io.bfq.weight": "default",
+	"blkio.throttle.read_bps_device": "0", "blkio.throttle.write_bps_device": "0",
+	"blkio.throttle.read_iops_device": "0", "blkio.throttle.write_iops_device": "0",
+	"blkio.weight_device": "0", "blkio.bfq.weight_device": "0",
+}
 
 // Limits reads the limits of a cgroup, those of hugepages and of the further
 // files of the unified hierarchy included. Of a cgroup that is gone there are none.
@@ -108,11 +124,18 @@ func setLimit(file, value string) error {
 // keeps what it has.
 func limitLines(file, now, value string) []string {
 	var lines []string
-	if file == "io.max" {
-		for line := range strings.Lines(now) {
-			device, _, _ := strings.Cut(line, " ")
-			lines = append(lines, device+" rbps=max wbps=max riops=max wiops=max")
+	none, listed := noLimit[file]
+	if !listed {
+		return []string{value}
+	}
+	for line := range strings.Lines(now) {
+		device, _, _ := strings.Cut(line, " ")
+		if !strings.Contains("\n"+value, "\n"+device+" ") {
+			lines = append(lines, device+" "+none)
 		}
+	}
+	if value == "" {
+		return lines
 	}
 	return append(lines, strings.Split(value, "\n")...)
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func writeFiles(t *testing.T, dir string, files map[string]string) {
@@ -68,13 +70,57 @@ func TestLimitsOfTheUnifiedHierarchy(t *testing.T) {
 }
 
 func TestDevicesAreResetOneByOne(t *testing.T) {
-	got := limitLines("io.max", "8:0 rbps=1 wbps=max riops=max wiops=max\n8:16 rbps=2 wbps=max riops=max wiops=max", "8:0 rbps=7 wbps=max riops=max wiops=max")
-	want := []string{"8:0 rbps=max wbps=max riops=max wiops=max", "8:16 rbps=max wbps=max riops=max wiops=max", "8:0 rbps=7 wbps=max riops=max wiops=max"}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q", got)
+	const max = " rbps=max wbps=max riops=max wiops=max"
+	for name, tc := range map[string]struct {
+		file, now, value string
+		want             []string
+	}{
+		"one more":      {"io.max", "8:0 rbps=1 wbps=max riops=max wiops=max\n8:16 rbps=2 wbps=max riops=max wiops=max", "8:0 rbps=7 wbps=max riops=max wiops=max", []string{"8:16" + max, "8:0 rbps=7 wbps=max riops=max wiops=max"}},
+		"to none":       {"io.max", "8:0 rbps=1 wbps=max riops=max wiops=max", "", []string{"8:0" + max}},
+		"weights":       {"io.weight", "default 50\n8:0 70", "default 100", []string{"8:0 default", "default 100"}},
+		"rates of v1":   {"blkio.throttle.read_bps_device", "8:0 100\n8:16 200", "8:16 300\n8:32 400", []string{"8:0 0", "8:16 300", "8:32 400"}},
+		"not by device": {"cpu.max", "1000 2000", "max 100000", []string{"max 100000"}},
+		"empty list":    {"cpuset.cpus", "1", "", []string{""}},
+	} {
+		if got := limitLines(tc.file, tc.now, tc.value); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %q", name, got)
+		}
 	}
-	if got := limitLines("io.max", "8:0 rbps=1", ""); !slices.Equal(got, []string{"8:0 rbps=max wbps=max riops=max wiops=max", ""}) {
-		t.Errorf("to none: %q", got)
+}
+
+func TestRatesOfBlockIOArePutBack(t *testing.T) {
+	tree, p := realCgroup(t)
+	file, line := tree.Dir("blkio", p)+"/blkio.throttle.read_bps_device", " 1048576"
+	if tree.V2() {
+		file, line = tree.Dir("", p)+"/io.max", " rbps=1048576 wbps=max riops=max wiops=max"
+	}
+	var st unix.Stat_t
+	disks, err := filepath.Glob("/dev/[vs]da")
+	if err != nil || len(disks) == 0 || unix.Stat(disks[0], &st) != nil {
+		t.Skip("this machine has no disk of the usual names")
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Skip("this kernel has no rates of block I/O")
+	}
+	line = strconv.Itoa(int(unix.Major(st.Rdev))) + ":" + strconv.Itoa(int(unix.Minor(st.Rdev))) + line
+	free, err := tree.Limits(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := write(file, line); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := tree.Limits(p)
+	if err != nil || asMap(bound)[filepath.Base(file)] != line {
+		t.Fatalf("got %v, %v", bound, err)
+	}
+	for _, want := range [][]Limit{free, bound, free} {
+		if err := tree.SetLimits(p, want); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := tree.Limits(p); err != nil || !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v, %v", got, want, err)
+		}
 	}
 }
 
