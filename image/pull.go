@@ -15,6 +15,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	"go.podman.io/image/v5/docker/reference"
@@ -75,7 +76,10 @@ func (m *Manager) pull(ctx context.Context, key string, req PullRequest) (Image,
 	}
 	img, err := m.add(ctx, res)
 	if err != nil {
-		return Image{}, fmt.Errorf("store image %q: %w", req.Ref, err)
+		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+			err = fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+		}
+		return Image{}, m.failed(ctx, lease, fmt.Errorf("store image %q: %w", req.Ref, err))
 	}
 	return img, nil
 }
@@ -178,10 +182,17 @@ func (m *Manager) place(img *stored, res *pull.Result) error {
 	return atomicfile.SyncDir(m.dir(imagesDir))
 }
 
+// maxLower is overlay's bound of read-only layers in one mount.
+const maxLower = 500
+
 func (m *Manager) stage(stage string, img *stored, res *pull.Result) error {
 	var err error
-	if img.cover, err = layer.Of(res.Layers).Cover(filepath.Join(stage, coverDir)); err != nil {
+	stack := layer.Of(res.Layers)
+	if img.cover, err = stack.Cover(filepath.Join(stage, coverDir)); err != nil {
 		return err
+	}
+	if n := len(stack.Dirs()); img.cover && n >= maxLower {
+		return fmt.Errorf("image has %d layers and directories that need one more to be right, and overlay takes %d: %w", n, maxLower, errdefs.ErrInvalidArgument)
 	}
 	if err := img.record().write(stage, res.Manifest, res.RawConfig); err != nil {
 		return err

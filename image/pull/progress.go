@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -53,7 +54,7 @@ const (
 
 // jobs are the running pulls.
 type jobs struct {
-	mu  sync.Mutex // guards all; taken before a job's mu
+	mu  sync.Mutex // guards all
 	all map[*job]struct{}
 }
 
@@ -107,9 +108,10 @@ func (j *job) end() {
 
 func (js *jobs) snapshot() []Progress {
 	js.mu.Lock()
-	defer js.mu.Unlock()
-	all := make([]Progress, 0, len(js.all))
-	for j := range js.all {
+	running := slices.Collect(maps.Keys(js.all))
+	js.mu.Unlock()
+	all := make([]Progress, 0, len(running))
+	for _, j := range running {
 		all = append(all, j.progress())
 	}
 	slices.SortFunc(all, func(a, b Progress) int { return a.Since.Compare(b.Since) })

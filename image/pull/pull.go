@@ -85,12 +85,13 @@ type Result struct {
 
 // Pull fetches an image. Its layers stay held by lease.
 func (p *Puller) Pull(ctx context.Context, req Request, lease *layer.Lease) (*Result, error) {
-	// What an administrator has changed takes effect with the next pull, and
-	// what earlier pulls have made up is forgotten.
-	sysregistriesv2.InvalidateCache()
+	// What an administrator has changed takes effect with the next pull. Files
+	// that are no good leave those under way with what they have.
 	if _, err := sysregistriesv2.TryUpdatingCache(p.sys); err != nil {
 		return nil, fmt.Errorf("read registries.conf: %w: %w", err, errdefs.ErrFailedPrecondition)
 	}
+	// The files of narrow, each with a path of its own, must not pile up.
+	sysregistriesv2.InvalidateCache()
 	names, err := p.Candidates(req.Ref)
 	if err != nil {
 		return nil, err

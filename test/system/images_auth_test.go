@@ -220,3 +220,34 @@ insecure = true
 	}
 	mustNotShow(t, "the log", string(log))
 }
+
+// TestPullsShareNoCredentials: who may not have an image does not get it by
+// asking while another is pulling it, nor when its layers are there.
+func TestPullsShareNoCredentials(t *testing.T) {
+	n := pullNode(t, "authjoin")
+	reg := newRegistry(t)
+	n.trust(t, reg)
+	img := small(t, "private")
+	ref := reg.push(t, "private:1", img)
+	ask, g := demand(reg, false), newGate(1<<20)
+	slow := g.serve(reg, blobOf(t, img))
+	reg.set(func(w http.ResponseWriter, req *http.Request) bool { return ask(w, req) || slow(w, req) })
+	wait := n.pulling(t, t.Context(), ref, &cri.AuthConfig{Username: authUser, Password: authPassword})
+	<-g.begun
+	others := []*cri.AuthConfig{nil, {Username: "berta", Password: "x"}, {Username: authUser, Password: "x"}}
+	for range 2 {
+		for _, auth := range others {
+			if err := n.pullWith(t, ref, auth); status.Code(err) != codes.Unauthenticated {
+				t.Errorf("%v: %v", auth, err)
+			}
+		}
+		if wait == nil {
+			break
+		}
+		close(g.next)
+		if err := wait(); err != nil {
+			t.Fatal(err)
+		}
+		wait = nil // and once more with the image in the store
+	}
+}
