@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 GO      ?= go
 BIN     := $(CURDIR)/bin
-TAGS    := containers_image_openpgp
+TAGS    := containers_image_openpgp,nri_no_wasm
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 STRIP   := -s -w
 PROCS   ?= 4

@@ -66,6 +66,7 @@ func (c *Config) check(origin map[string]string) error {
 	c.checkImage(k)
 	c.checkDefaults(k)
 	c.checkStreaming(k)
+	c.checkNRI(k)
 	c.checkRuntimes(k)
 	return errors.Join(k.errs...)
 }
@@ -124,6 +125,25 @@ func (c *Config) checkStreaming(k *checker) {
 	k.path("streaming.tls_cert", s.TLSCert, true)
 	k.path("streaming.tls_key", s.TLSKey, true)
 	k.must((s.TLSCert == "") == (s.TLSKey == ""), "streaming.tls_key", "goes with streaming.tls_cert: set both or neither")
+}
+
+func (c *Config) checkNRI(k *checker) {
+	n := &c.NRI
+	k.path("nri.socket", n.Socket, false)
+	k.must(len(n.Socket) <= maxSocketPath, "nri.socket", "must have at most %d characters, has %d", maxSocketPath, len(n.Socket))
+	k.path("nri.plugin_dir", n.PluginDir, false)
+	k.path("nri.plugin_config_dir", n.PluginConfigDir, false)
+	k.must(n.RegistrationTimeout > 0, "nri.registration_timeout", "must be greater than 0, is %s", n.RegistrationTimeout)
+	k.must(n.RequestTimeout > 0, "nri.request_timeout", "must be greater than 0, is %s", n.RequestTimeout)
+	for _, kind := range n.RejectSeccomp {
+		k.oneOf("nri.reject_seccomp", kind, "runtime-default", "localhost", "unconfined")
+	}
+	for key, set := range map[string]bool{
+		"nri.reject_hooks": n.RejectHooks, "nri.reject_namespaces": n.RejectNamespaces, "nri.reject_sysctls": n.RejectSysctls,
+		"nri.reject_seccomp": len(n.RejectSeccomp) > 0, "nri.required_plugins": len(n.RequiredPlugins) > 0, "nri.tolerate_missing": n.TolerateMissing != "",
+	} {
+		k.must(!set || n.Validator, key, "is a rule of the validator: set nri.validator")
+	}
 }
 
 func (c *Config) checkRuntimes(k *checker) {

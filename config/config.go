@@ -29,6 +29,7 @@ type Config struct {
 	Container Container `toml:"container"`
 	Monitor   Monitor   `toml:"monitor"`
 	Streaming Streaming `toml:"streaming"`
+	NRI       NRI       `toml:"nri"`
 
 	DefaultRuntime string             `toml:"default_runtime"`
 	Runtimes       map[string]Runtime `toml:"runtimes"`
@@ -95,6 +96,24 @@ type Streaming struct {
 	TLSKey      string        `toml:"tls_key"`
 }
 
+// NRI is about the plugins of the Node Resource Interface.
+type NRI struct {
+	Enable              bool          `toml:"enable"`
+	Socket              string        `toml:"socket"`
+	DisableConnections  bool          `toml:"disable_connections"`
+	PluginDir           string        `toml:"plugin_dir"`
+	PluginConfigDir     string        `toml:"plugin_config_dir"`
+	RegistrationTimeout time.Duration `toml:"registration_timeout"`
+	RequestTimeout      time.Duration `toml:"request_timeout"`
+	Validator           bool          `toml:"validator"`
+	RejectHooks         bool          `toml:"reject_hooks"`
+	RejectNamespaces    bool          `toml:"reject_namespaces"`
+	RejectSysctls       bool          `toml:"reject_sysctls"`
+	RejectSeccomp       []string      `toml:"reject_seccomp"`
+	RequiredPlugins     []string      `toml:"required_plugins"`
+	TolerateMissing     string        `toml:"tolerate_missing"`
+}
+
 // Runtime is one runtime handler.
 type Runtime struct {
 	Path               string   `toml:"path"`
@@ -143,6 +162,16 @@ func Default() Config {
 		Streaming: Streaming{
 			Address:     "127.0.0.1:0",
 			IdleTimeout: 4 * time.Hour,
+		},
+		NRI: NRI{
+			Enable:              true,
+			Socket:              "/var/run/nri/nri.sock",
+			PluginDir:           "/opt/nri/plugins",
+			PluginConfigDir:     "/etc/nri/conf.d",
+			RegistrationTimeout: 5 * time.Second,
+			RequestTimeout:      2 * time.Second,
+			RejectSeccomp:       []string{},
+			RequiredPlugins:     []string{},
 		},
 	}
 }

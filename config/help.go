@@ -56,6 +56,21 @@ var help = map[string]string{
 	"streaming.tls_cert":     "Certificate (PEM) of the streaming server, read anew for each connection. Empty: no TLS.",
 	"streaming.tls_key":      "Its private key (PEM).",
 
+	"nri.enable":               "Whether plugins of the Node Resource Interface are told of pods and containers, and may change and refuse them: see nri.md.",
+	"nri.socket":               "Where plugins connect. Who can connect can do anything on the node; the socket's directory is made for root alone.",
+	"nri.disable_connections":  "Whether nobody can connect, so that the only plugins are those in plugin_dir.",
+	"nri.plugin_dir":           "Directory of plugins that are run with the daemon: executables named NN-name. It need not exist.",
+	"nri.plugin_config_dir":    "Directory of their configuration: NN-name.conf or name.conf.",
+	"nri.registration_timeout": "How long a plugin that has connected, or was started, may take to introduce itself.",
+	"nri.request_timeout":      "How long a plugin may take to answer. One that takes longer is disconnected, and the request goes on without it, unless the plugin asked for something else.",
+	"nri.validator":            "Whether the rules below are applied to what plugins want, and annotations of pods that name required plugins are obeyed.",
+	"nri.reject_hooks":         "Refuse containers to which a plugin adds OCI hooks.",
+	"nri.reject_namespaces":    "Refuse containers whose namespaces a plugin changes.",
+	"nri.reject_sysctls":       "Refuse containers whose sysctls a plugin changes.",
+	"nri.reject_seccomp":       "Refuse containers whose seccomp profile a plugin changes, if it is of one of these kinds: runtime-default, localhost, unconfined.",
+	"nri.required_plugins":     "Plugins without which no container is made.",
+	"nri.tolerate_missing":     "Annotation by which a pod does without them. Empty: none.",
+
 	"default_runtime": "Handler of pods that name none. Empty: crun where it works on this host, else runc; it is tried once per boot, and the log says which and why.",
 
 	"runtimes":                          "Runtime handlers by name, as in [runtimes.runc]. crun, runc and runsc need not be listed where they are in the PATH.",

@@ -51,6 +51,9 @@ func (m *Manager) bundle(ctx context.Context, c *container, p *plan) (_ bundle, 
 	for _, w := range res.Warnings {
 		c.log().Warn(w)
 	}
+	if err := m.consult(ctx, c, res.Spec); err != nil {
+		return b, err
+	}
 	if err := makeLogDir(p.pod.Config.GetLogDirectory(), c.rec.LogPath); err != nil {
 		return b, err
 	}

@@ -97,6 +97,7 @@ func (m *Manager) create(ctx context.Context, n name, config *cri.ContainerConfi
 	}
 	logrus.WithContext(ctx).WithFields(c.log().Data).WithField("name", n.name).Info("container created")
 	m.events.send(cri.ContainerEventType_CONTAINER_CREATED_EVENT, c.snap.Load())
+	m.tellCreated(ctx, c)
 	return c.id, nil
 }
 
@@ -223,7 +224,7 @@ func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 	}); err != nil {
 		return err
 	}
-	if err := m.setHugepages(c, m.cfg.Builder.HugepagesApart(c.config.GetLinux().GetResources())); err != nil {
+	if err := m.setHugepages(c, m.cfg.Builder.HugepagesApart(c.snap.Load().Resources)); err != nil {
 		return err
 	}
 	m.watch(c)
@@ -240,9 +241,11 @@ func (m *Manager) undo(ctx context.Context, c *container, p *plan, cause error) 
 		return cause
 	}
 	c.enter("undo")
+	gone := c.preview()
 	err := m.teardown(ctx, c, p.monitored)
 	if err == nil {
 		m.unregister(c)
+		m.tellUndone(ctx, c, gone)
 		return cause
 	}
 	c.log().WithError(err).Error("the failed creation could not be undone; the container is kept for another removal")
@@ -256,4 +259,5 @@ func (c *container) fail(why string) {
 	c.startFailure = why
 	c.mu.Unlock()
 	c.finish(end{Finished: time.Now().UnixNano()})
+	c.told() // plugins will hear of its removal
 }

@@ -32,6 +32,11 @@ type container struct {
 	ended       chan struct{} // closed when the end is recorded
 	monitorGone chan struct{} // closed when the monitor has ended
 
+	consulted bool          // plugins were asked about its creation; for create alone
+	made      *specs.Spec   // what came of it, until the creation is done
+	endTold   chan struct{} // closed when plugins know of the end, or need not
+	toldOnce  sync.Once
+
 	meter cgroup.Meter // of its cgroup
 
 	mu           sync.Mutex // guards all below, and the state file
@@ -46,7 +51,7 @@ func newContainer(dir string, rec *record, config *cri.ContainerConfig, podConfi
 	return &container{
 		id: rec.ID, dir: dir, rec: rec, config: config, podConfig: podConfig, runtime: &rec.Runtime,
 		mounts: effectiveMounts(config, rec.Volumes),
-		ended:  make(chan struct{}), monitorGone: make(chan struct{}),
+		ended:  make(chan struct{}), monitorGone: make(chan struct{}), endTold: make(chan struct{}),
 	}
 }
 
@@ -93,7 +98,7 @@ func (c *container) snapshot() *Snapshot {
 		ID: c.id, PodID: c.rec.PodID, Config: c.config, PodConfig: c.podConfig, RuntimeHandler: c.runtime.Name,
 		ImageID: c.rec.ImageID, ImageRef: c.rec.ImageRef, LogPath: c.rec.LogPath, StopSignal: c.rec.StopSignal,
 		CreatedAt: at(f.Created), StartedAt: at(f.Started),
-		Resources: f.resources(c.config), Mounts: c.mounts,
+		Resources: f.resources(c.config), Extra: f.Extra, Mounts: c.mounts,
 		UID: f.UID, GID: f.GID, SupplementalGroups: f.Groups,
 		RootFS: c.rootfs(), CgroupPath: c.rec.CgroupPath, RunDir: c.dir,
 	}

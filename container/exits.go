@@ -47,6 +47,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		return fmt.Errorf("watch exit records: %w", err)
 	}
 	var wg sync.WaitGroup
+	defer m.tells.Wait()
 	defer wg.Wait()
 	wg.Go(func() { oci.ReapOrphans(ctx) })
 	wg.Go(m.scanExits) // what was written before the watch
@@ -129,6 +130,7 @@ func (m *Manager) end(c *container, e end) {
 	if err := m.killRest(context.Background(), c); err != nil {
 		c.log().WithError(err).Error("other processes of the ended container are left")
 	}
+	m.tellEnd(c)
 }
 
 // watch has the kernel tell of the ends of the monitor and of the first

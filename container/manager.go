@@ -57,6 +57,8 @@ type Config struct {
 	MapsSubmounts func(handler string) bool
 	// Builder makes the OCI configs.
 	Builder *oci.Builder
+	// Plugins have a say in containers; nil where there are none.
+	Plugins Plugins
 }
 
 // lingerCreate is how long a creation goes on for a caller that has left.
@@ -73,7 +75,8 @@ type Manager struct {
 	ops     oplock.Locks
 	creates flight.Group[string]
 	events  events
-	ending  chan struct{} // closed when Run ends
+	ending  chan struct{}  // closed when Run ends
+	tells   sync.WaitGroup // plugins being told of ends
 
 	mu         sync.RWMutex          // guards the maps; never held across a wait
 	containers map[string]*container // by id, those in the making included

@@ -9,6 +9,7 @@ import (
 	"github.com/criserver/criserver/internal/atomicfile"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -103,6 +104,9 @@ type facts struct {
 	End         *end    `json:"end,omitempty"`
 	// Updated are the resources in force, once they were updated.
 	Updated json.RawMessage `json:"updated,omitempty"`
+	// Extra are limits that updates have set beyond the words of the CRI. It is
+	// replaced, never written to.
+	Extra *specs.LinuxResources `json:"extra,omitempty"`
 
 	// Undo is what to put back should the update under way not be finished.
 	Undo *undo `json:"undo,omitempty"`
@@ -155,6 +159,16 @@ func (f *facts) setResources(r *cri.LinuxContainerResources) error {
 	}
 	f.Updated, f.updated = b, proto.CloneOf(r)
 	return nil
+}
+
+func (f *facts) addExtra(extra *specs.LinuxResources) {
+	if extra == nil {
+		return
+	}
+	sum := &specs.LinuxResources{}
+	oci.Overlay(sum, f.Extra)
+	oci.Overlay(sum, extra)
+	f.Extra = sum
 }
 
 func writeJSON(path string, v any) error {

@@ -39,12 +39,14 @@ func (m *Manager) remove(ctx context.Context, c *container) error {
 	// Half a removal helps nobody: the caller cannot cancel it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
+	tell := m.removalOf(c)
 	if err := m.teardown(ctx, c, true); err != nil {
 		return err
 	}
 	m.unregister(c)
 	c.log().Info("container removed")
 	m.events.send(cri.ContainerEventType_CONTAINER_DELETED_EVENT, c.snap.Load())
+	tell(ctx)
 	return nil
 }
 

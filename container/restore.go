@@ -127,6 +127,7 @@ func (m *Manager) resume(ctx context.Context, c *container) error {
 	c.publish()
 	c.mu.Unlock()
 	if f.End != nil {
+		c.told() // by its state, when plugins are synchronized
 		return nil
 	}
 	m.watch(c)

@@ -39,12 +39,16 @@ func (m *Manager) Start(ctx context.Context, id string) error {
 	} else if err := validateInPod(c.config, pod); err != nil {
 		return fmt.Errorf("start container %q: %w", short(c.id), err)
 	}
+	if err := m.consultStart(ctx, c); err != nil {
+		return fmt.Errorf("start container %q: %w", short(c.id), err)
+	}
 	m.events.expectStart(c.id)
 	if err := m.start(context.WithoutCancel(ctx), c); err != nil {
 		return fmt.Errorf("start container %q: %w", short(c.id), err)
 	}
 	c.log().Info("container started")
 	m.events.send(cri.ContainerEventType_CONTAINER_STARTED_EVENT, c.snap.Load())
+	m.tellStarted(ctx, c)
 	return nil
 }
 

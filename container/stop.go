@@ -28,7 +28,16 @@ func (m *Manager) Stop(ctx context.Context, id string, timeout time.Duration) er
 	return nil
 }
 
+// stop returns when the container has ended and plugins know.
 func (m *Manager) stop(ctx context.Context, c *container, timeout time.Duration) error {
+	if err := m.endIt(ctx, c, timeout); err != nil {
+		return err
+	}
+	c.awaitTold(ctx)
+	return nil
+}
+
+func (m *Manager) endIt(ctx context.Context, c *container, timeout time.Duration) error {
 	if c.hasEnded() {
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/proc"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -150,6 +151,8 @@ type Snapshot struct {
 	Message        string
 	// Resources are those in force, after updates.
 	Resources *cri.LinuxContainerResources
+	// Extra are limits that updates have set for which the CRI has no word.
+	Extra *specs.LinuxResources
 	// User is who the first process runs as.
 	UID, GID           int64
 	SupplementalGroups []int64

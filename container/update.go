@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/oci"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -25,11 +26,17 @@ const updateTimeout = time.Minute
 // put back. Errors: ErrInvalidArgument before anything is done;
 // ErrFailedPrecondition for a container that has ended, or that uses more memory
 // than it shall have.
-func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxContainerResources) error {
+func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxContainerResources) (err error) {
 	c, err := m.find(id)
 	if err != nil {
 		return fmt.Errorf("update container: %w", err)
 	}
+	var others func(context.Context)
+	defer func() { // without the lock
+		if err == nil && others != nil {
+			others(ctx)
+		}
+	}()
 	unlock, err := m.ops.Lock(ctx, c.id)
 	if err != nil {
 		return fmt.Errorf("update container %q: %w", short(c.id), err)
@@ -39,22 +46,36 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxCo
 	if s.State != Created && s.State != Running {
 		return errWrongState("update", s)
 	}
-	plan, err := m.cfg.Builder.Update(s.Resources, r)
+	limits, others, err := m.consultUpdate(ctx, c, s, r)
+	if err == nil {
+		err = m.setLimits(ctx, c, s, limits)
+	}
 	if err != nil {
 		return fmt.Errorf("update container %q: %w", short(c.id), err)
 	}
+	c.log().Info("container updated")
+	m.tellUpdated(ctx, c)
+	return nil
+}
+
+// setLimits is called with the operation lock held.
+func (m *Manager) setLimits(ctx context.Context, c *container, s *Snapshot, l Limits) error {
+	plan, err := m.cfg.Builder.Update(s.Resources, l.CRI)
+	if err != nil {
+		return err
+	}
+	plan.Overlay(l.Extra)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), updateTimeout)
 	defer cancel()
-	if err := m.update(ctx, c, s, plan); err != nil {
+	if err := m.update(ctx, c, s, plan, l.Extra); err != nil {
 		if init, _ := c.refs(); !init.Alive() {
 			err = fmt.Errorf("it has ended meanwhile: %w", errors.Join(errdefs.ErrFailedPrecondition, err))
 		}
-		return fmt.Errorf("update container %q: %w", short(c.id), err)
+		return err
 	}
 	for _, w := range plan.Warnings {
 		c.log().Warn(w)
 	}
-	c.log().Info("container updated")
 	return nil
 }
 
@@ -66,7 +87,7 @@ type undo struct {
 }
 
 // update is called with the operation lock held.
-func (m *Manager) update(ctx context.Context, c *container, s *Snapshot, plan *oci.Update) error {
+func (m *Manager) update(ctx context.Context, c *container, s *Snapshot, plan *oci.Update, extra *specs.LinuxResources) error {
 	if err := m.fits(s, plan); err != nil {
 		return err
 	}
@@ -79,7 +100,7 @@ func (m *Manager) update(ctx context.Context, c *container, s *Snapshot, plan *o
 	}
 	err = m.apply(ctx, c, s, plan)
 	if err == nil {
-		err = c.commit(func(f *facts) error { f.Undo = nil; return f.setResources(plan.Now) })
+		err = c.commit(func(f *facts) error { f.Undo = nil; f.addExtra(extra); return f.setResources(plan.Now) })
 	}
 	if err != nil {
 		return errors.Join(m.explain(s, plan, err), m.putBack(ctx, c, s, before))

@@ -26,6 +26,7 @@ type build struct {
 	sysctls []namespace.Sysctl
 	stages  stages
 	cgroup  bool // holds its cgroup
+	told    bool // plugins were asked about it
 }
 
 // finish makes what the intent announced, side by side where it can, and shows
@@ -42,18 +43,25 @@ func (b *build) finish(ctx context.Context) error {
 	if err := b.hosts(); err != nil {
 		return err
 	}
+	if err := b.consult(bounded); err != nil {
+		return err
+	}
 	b.rec.ReadyAt = time.Now()
 	if err := b.m.dirs.write(b.rec); err != nil {
 		b.rec.ReadyAt = time.Time{}
 		return err
 	}
 	// From here on the record is shared and no longer written to.
-	b.m.publish(b.entry())
+	e := b.entry()
+	b.m.publish(e)
+	if b.told {
+		b.m.cfg.Plugins.Shown(e.pod)
+	}
 	return nil
 }
 
 func (b *build) entry() *entry {
-	return &entry{rec: b.rec, config: b.config, cgroup: b.cgroup, gauge: &gauge{}}
+	return &entry{rec: b.rec, config: b.config, cgroup: b.cgroup, told: b.told, gauge: &gauge{}}
 }
 
 // files makes what needs no namespace: the cgroup, the log directory, files.

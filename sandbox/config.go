@@ -29,6 +29,8 @@ type Config struct {
 
 	Containers Containers
 	Cgroups    Cgroups
+	// Plugins have a say in pods; nil where there are none.
+	Plugins Plugins
 	// KnownHandler says whether there is a runtime handler of this name, and
 	// HandlerNames which there are, for the error.
 	KnownHandler func(name string) bool

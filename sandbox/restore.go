@@ -112,6 +112,7 @@ func (m *Manager) restore(ctx context.Context, id string) (e *entry, owned bool)
 			log.WithError(err).Warn("cgroup of the pod sandbox")
 		}
 	}
+	e.told = !e.hidden && !rec.released()
 	e.pod = m.snapshot(e)
 	return e, true
 }

@@ -137,6 +137,9 @@ func (m *Manager) rollback(ctx context.Context, b *build, cause error) error {
 		err = m.removeFiles(e)
 	}
 	if err == nil {
+		if b.told {
+			m.tellRemoved(ctx, m.snapshot(e))
+		}
 		return nil
 	}
 	b.rec.StoppedAt = time.Now()

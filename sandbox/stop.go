@@ -57,6 +57,7 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 	}
 	m.forget(id)
 	logrus.WithContext(ctx).WithField("pod", id).Info("pod sandbox removed")
+	m.tellRemoved(ctx, e.pod)
 	return nil
 }
 
@@ -105,7 +106,7 @@ func (m *Manager) markStopped(ctx context.Context, id string) error {
 // copy returns an entry whose record may be written to until it is published.
 func (e *entry) copy() *entry {
 	rec := *e.rec
-	return &entry{rec: &rec, config: e.config, hidden: e.hidden, cgroup: e.cgroup, gauge: e.gauge, fault: e.fault}
+	return &entry{rec: &rec, config: e.config, hidden: e.hidden, cgroup: e.cgroup, told: e.told, gauge: e.gauge, fault: e.fault}
 }
 
 // save shows a pod's new state and records it. A record that cannot be written
@@ -155,6 +156,7 @@ func (m *Manager) release(ctx context.Context, id string) error {
 // notes in the record how far it came. It is called with the operation lock
 // held, on an entry that is not published.
 func (m *Manager) teardown(ctx context.Context, e *entry) error {
+	m.tellStopped(ctx, e)
 	r, pins := e.rec, m.dirs.pin(e.rec.ID)
 	errs := []error{m.endPause(ctx, e)}
 	// Whoever owns a network outlives it for the plugins' sake.

@@ -22,6 +22,8 @@ type entry struct {
 	hidden bool
 	// cgroup says that this daemon holds the pod's cgroup.
 	cgroup bool
+	// told says that plugins take the pod for one that runs.
+	told bool
 	// gauge is shared by all entries that a pod has in the course of time.
 	gauge *gauge
 	// fault is what plugins found wrong with the pod's network, or "".

@@ -18,6 +18,7 @@ import (
 	"github.com/criserver/criserver/image"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/nri"
 	"github.com/criserver/criserver/oci/cdi"
 	"github.com/criserver/criserver/oci/qos"
 	"github.com/criserver/criserver/sandbox"
@@ -36,6 +37,7 @@ type parts struct {
 	spawner    *cgroup.Spawner
 	streams    *streaming.Server
 	server     *server.Server
+	plugins    *nri.Manager // nil where NRI is off
 	manager    serviceManager
 }
 
@@ -78,7 +80,10 @@ func wire(ctx context.Context, cfg config.Config) (*parts, error) {
 		return nil, err
 	}
 	pods := &podAdapter{}
-	if p.containers, err = container.New(container.Config{
+	if p.plugins, err = newPlugins(cfg, p); err != nil {
+		return nil, err
+	}
+	cc := container.Config{
 		RunDir:                 cfg.RunDir,
 		Pods:                   pods,
 		Images:                 imageAdapter{p.images},
@@ -98,10 +103,16 @@ func wire(ctx context.Context, cfg config.Config) (*parts, error) {
 		Usage:                  p.images.RootFSUsage,
 		BlockIO:                blockIO,
 		RDT:                    rdt,
-	}); err != nil {
+	}
+	pc := podConfig(cfg, host, rt)
+	if p.plugins != nil {
+		cc.Plugins, pc.Plugins = containerPlugins{p.plugins, pods}, podPlugins{p.plugins}
+	}
+	if p.containers, err = container.New(cc); err != nil {
 		return nil, err
 	}
-	if p.pods, err = sandbox.New(podConfig(cfg, host, rt, p.containers)); err != nil {
+	pc.Containers = p.containers
+	if p.pods, err = sandbox.New(pc); err != nil {
 		return nil, err
 	}
 	pods.pods = p.pods
@@ -137,6 +148,12 @@ func (p *parts) run(ctx context.Context, cfg config.Config, begun time.Time) err
 		g.Go(func() error { return p.images.Run(ctx) })
 		g.Go(func() error { return p.pods.Run(ctx) })
 		g.Go(func() error { return p.containers.Run(ctx) })
+		if p.plugins != nil {
+			if err := p.plugins.Start(); err != nil {
+				return err
+			}
+			defer p.plugins.Stop()
+		}
 		sl, err := listenStreams(cfg)
 		if err != nil {
 			return err
@@ -202,14 +219,13 @@ func progressWindow(d time.Duration) time.Duration {
 	return d
 }
 
-func podConfig(cfg config.Config, host *host, rt *runtimes, containers sandbox.Containers) sandbox.Config {
+func podConfig(cfg config.Config, host *host, rt *runtimes) sandbox.Config {
 	return sandbox.Config{
 		RunDir: cfg.RunDir,
 		CNI: network.Config{
 			ConfDirs: cfg.CNI.ConfDirs, BinDirs: cfg.CNI.BinDirs, DefaultNetwork: cfg.CNI.DefaultNetwork,
 			Additional: cfg.CNI.Additional, ConfTemplate: cfg.CNI.ConfTemplate, NoBuiltin: !cfg.CNI.Builtin,
 		},
-		Containers:     containers,
 		Cgroups:        host.cgroups,
 		KnownHandler:   rt.known,
 		HandlerNames:   rt.names,

@@ -37,6 +37,9 @@ type Daemon struct {
 // Socket is where the daemon listens.
 func (d *Daemon) Socket() string { return d.path("run", "criserver.sock") }
 
+// NRISocket is where NRI plugins connect.
+func (d *Daemon) NRISocket() string { return d.path("nri", "nri.sock") }
+
 // LogPath is where its log goes.
 func (d *Daemon) LogPath() string { return d.path("daemon.log") }
 
@@ -60,6 +63,7 @@ log_level = "debug"
 cgroup_driver = "cgroupfs"
 cgroup_parent = %q
 default_runtime = %q
+nri.socket = %q
 %s
 [cni]
 conf_dirs = [%q]
@@ -77,7 +81,7 @@ path = %q
 [runtimes.runc]
 path = %q
 `,
-		d.path("root"), d.path("run"), d.Socket(), d.CgroupParent, cmp.Or(d.Runtime, "runc"), d.Config,
+		d.path("root"), d.path("run"), d.Socket(), d.CgroupParent, cmp.Or(d.Runtime, "runc"), d.NRISocket(), d.Config,
 		d.path("cni"), d.pluginDirs(), d.CNI,
 		d.path("registries.conf"), d.path("registries.conf.d"), d.path("policy.json"),
 		filepath.Join(d.Bin, "conmon"), filepath.Join(d.Bin, "runc"))
