@@ -51,18 +51,19 @@ func (m *Manager) bundle(ctx context.Context, c *container, p *plan) (_ bundle, 
 	for _, w := range res.Warnings {
 		c.log().Warn(w)
 	}
-	if err := m.consult(ctx, c, res.Spec); err != nil {
+	spec, err := m.consult(ctx, c, res.Spec)
+	if err != nil {
 		return b, err
 	}
 	if err := makeLogDir(p.pod.Config.GetLogDirectory(), c.rec.LogPath); err != nil {
 		return b, err
 	}
-	config, err := oci.Encode(res.Spec)
+	config, err := oci.Encode(spec)
 	if err != nil {
 		return b, err
 	}
 	c.mu.Lock()
-	c.process = res.Spec.Process
+	c.process = spec.Process
 	c.mu.Unlock()
 	return b, os.WriteFile(filepath.Join(c.dir, configFile), config, 0o600)
 }

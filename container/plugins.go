@@ -19,9 +19,9 @@ import (
 // refuse. Every call may take as long as plugins are given time for, and is
 // made with the operation lock of the container held, but never another lock.
 type Plugins interface {
-	// Create may change spec, from which the container is about to be made. What
-	// plugins want changed for other containers is done when it returns. Created
-	// or Removed follows.
+	// Create may change spec, from which the container is about to be made, until
+	// it returns; after that it is read. What plugins want changed for other
+	// containers is done by then. Created or Removed follows.
 	Create(ctx context.Context, s *Snapshot, spec *specs.Spec) (Adjustment, error)
 	Created(ctx context.Context, s *Snapshot)
 	Start(ctx context.Context, s *Snapshot) error
@@ -49,6 +49,7 @@ type Limits struct {
 // Adjustment is what plugins want of a new container beyond what they changed
 // in its config.
 type Adjustment struct {
+	Asked bool // whether there was a plugin at all
 	Limits
 	OOMScoreAdj *int // nil for the request's
 	CDIDevices  []string
@@ -59,17 +60,29 @@ type Adjustment struct {
 const tellTimeout = time.Minute
 
 // consult lets plugins change the config of a container in the making.
-func (m *Manager) consult(ctx context.Context, c *container, spec *specs.Spec) error {
+func (m *Manager) consult(ctx context.Context, c *container, spec *specs.Spec) (*specs.Spec, error) {
 	if m.cfg.Plugins == nil {
-		return nil
+		return spec, nil
 	}
 	c.enter("NRI plugins")
 	c.consulted, c.made = true, spec
 	cgroup := spec.Linux.CgroupsPath
 	a, err := m.cfg.Plugins.Create(ctx, c.preview(), spec)
-	if err != nil {
-		return err
+	if err != nil || !a.Asked {
+		return spec, err
 	}
+	// A plugin that connects now is shown what the others have made of it.
+	if spec, err = cloneSpec(spec); err != nil {
+		return nil, err
+	}
+	if err := m.settle(c, spec, a); err != nil {
+		return nil, err
+	}
+	return spec, c.replan(spec, cgroup)
+}
+
+// settle does the part of an adjustment for which there are rules.
+func (m *Manager) settle(c *container, spec *specs.Spec, a Adjustment) error {
 	if len(a.CDIDevices) > 0 {
 		if err := m.cfg.CDI.Inject(spec, a.CDIDevices); err != nil {
 			return fmt.Errorf("devices that plugins want: %w", err)
@@ -84,7 +97,16 @@ func (m *Manager) consult(ctx context.Context, c *container, spec *specs.Spec) e
 	for _, w := range m.cfg.Builder.Fit(spec) {
 		c.log().Warn(w)
 	}
-	return c.replan(spec, cgroup)
+	return nil
+}
+
+func cloneSpec(spec *specs.Spec) (*specs.Spec, error) {
+	b, err := oci.Encode(spec)
+	if err != nil {
+		return nil, err
+	}
+	var out specs.Spec
+	return &out, json.Unmarshal(b, &out)
 }
 
 // adjustLimits goes by the rules of the builder, as for a request that had asked

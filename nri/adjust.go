@@ -40,6 +40,32 @@ func adjust(spec *specs.Spec, a *api.ContainerAdjustment) (Adjustment, error) {
 	return out, err
 }
 
+// addRemovals completes what the library collected: it takes the variables and
+// devices that a plugin removes out of the request, for plugins after that one,
+// and forgets them in the answer.
+func addRemovals(spec *specs.Spec, request *api.Container, a *api.ContainerAdjustment) {
+	if a == nil || spec.Process == nil || spec.Linux == nil {
+		return
+	}
+	var env []*api.KeyValue
+	for _, e := range spec.Process.Env {
+		name, _, _ := strings.Cut(e, "=")
+		if !slices.ContainsFunc(request.GetEnv(), func(left string) bool { return strings.HasPrefix(left, name+"=") }) {
+			env = append(env, &api.KeyValue{Key: api.MarkForRemoval(name)})
+		}
+	}
+	a.Env = append(env, a.Env...)
+	var devices []*api.LinuxDevice
+	for _, d := range spec.Linux.Devices {
+		if !slices.ContainsFunc(request.GetLinux().GetDevices(), func(left *api.LinuxDevice) bool { return left.GetPath() == d.Path }) {
+			devices = append(devices, &api.LinuxDevice{Path: api.MarkForRemoval(d.Path)})
+		}
+	}
+	if len(devices) > 0 {
+		a.Linux.Devices = append(devices, a.Linux.Devices...)
+	}
+}
+
 func adjustAnnotations(spec *specs.Spec, changes map[string]string) {
 	if len(changes) == 0 {
 		return

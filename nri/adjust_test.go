@@ -18,19 +18,23 @@ func TestAdjust(t *testing.T) {
 	}{
 		"env set, added, removed": {
 			func(a *api.ContainerAdjustment) { a.RemoveEnv("PATH"); a.AddEnv("B", "2"); a.AddEnv("A", "9") },
-			func(s *specs.Spec, _ Adjustment) any { return s.Process.Env }, []string{"A=9", "B=2"},
+			func(s *specs.Spec, _ Adjustment) any { return s.Process.Env },
+			[]string{"A=9", "B=2"},
 		},
 		"env removed and set anew": {
 			func(a *api.ContainerAdjustment) { a.RemoveEnv("A"); a.AddEnv("A", "new") },
-			func(s *specs.Spec, _ Adjustment) any { return s.Process.Env }, []string{"PATH=/bin", "A=new"},
+			func(s *specs.Spec, _ Adjustment) any { return s.Process.Env },
+			[]string{"PATH=/bin", "A=new"},
 		},
 		"args": {
 			func(a *api.ContainerAdjustment) { a.SetArgs([]string{"echo", "x"}) },
-			func(s *specs.Spec, _ Adjustment) any { return s.Process.Args }, []string{"echo", "x"},
+			func(s *specs.Spec, _ Adjustment) any { return s.Process.Args },
+			[]string{"echo", "x"},
 		},
 		"annotations": {
 			func(a *api.ContainerAdjustment) { a.RemoveAnnotation("gone"); a.AddAnnotation("k", "v") },
-			func(s *specs.Spec, _ Adjustment) any { return s.Annotations }, map[string]string{"k": "v"},
+			func(s *specs.Spec, _ Adjustment) any { return s.Annotations },
+			map[string]string{"k": "v"},
 		},
 		"mounts, a parent before its child": {
 			func(a *api.ContainerAdjustment) {
@@ -39,7 +43,8 @@ func TestAdjust(t *testing.T) {
 			},
 			func(s *specs.Spec, _ Adjustment) any {
 				return []string{s.Mounts[0].Destination, s.Mounts[1].Destination, s.Linux.RootfsPropagation}
-			}, []string{"/data", "/data/in", "rslave"},
+			},
+			[]string{"/data", "/data/in", "rslave"},
 		},
 		"hooks": {
 			func(a *api.ContainerAdjustment) {
@@ -47,11 +52,13 @@ func TestAdjust(t *testing.T) {
 			},
 			func(s *specs.Spec, _ Adjustment) any {
 				return []string{s.Hooks.CreateRuntime[0].Path, s.Hooks.Poststop[0].Path}
-			}, []string{"/a", "/b"},
+			},
+			[]string{"/a", "/b"},
 		},
 		"rlimits": {
 			func(a *api.ContainerAdjustment) { a.AddRlimit("RLIMIT_CORE", 5, 4) },
-			func(s *specs.Spec, _ Adjustment) any { return s.Process.Rlimits }, []specs.POSIXRlimit{{Type: "RLIMIT_CORE", Hard: 5, Soft: 4}},
+			func(s *specs.Spec, _ Adjustment) any { return s.Process.Rlimits },
+			[]specs.POSIXRlimit{{Type: "RLIMIT_CORE", Hard: 5, Soft: 4}},
 		},
 		"device with its rule": {
 			func(a *api.ContainerAdjustment) {
@@ -60,7 +67,8 @@ func TestAdjust(t *testing.T) {
 			func(s *specs.Spec, _ Adjustment) any {
 				r := s.Linux.Resources.Devices[1]
 				return []any{s.Linux.Devices[0].Path, r.Allow, *r.Major, *r.Minor, r.Access}
-			}, []any{"/dev/x", true, int64(10), int64(200), "rw"},
+			},
+			[]any{"/dev/x", true, int64(10), int64(200), "rw"},
 		},
 		"seccomp with its errno": {
 			func(a *api.ContainerAdjustment) {
@@ -68,7 +76,8 @@ func TestAdjust(t *testing.T) {
 			},
 			func(s *specs.Spec, _ Adjustment) any {
 				return []any{string(s.Linux.Seccomp.DefaultAction), *s.Linux.Seccomp.DefaultErrnoRet, len(s.Linux.Seccomp.Architectures)}
-			}, []any{"SCMP_ACT_ERRNO", uint(38), 1},
+			},
+			[]any{"SCMP_ACT_ERRNO", uint(38), 1},
 		},
 		"sysctl, cgroup, io priority, scheduler": {
 			func(a *api.ContainerAdjustment) {
@@ -79,14 +88,16 @@ func TestAdjust(t *testing.T) {
 			},
 			func(s *specs.Spec, _ Adjustment) any {
 				return []any{s.Linux.Sysctl["net.x"], s.Linux.CgroupsPath, s.Process.IOPriority.Priority, s.Process.Scheduler.Nice}
-			}, []any{"1", "/q", 3, int32(5)},
+			},
+			[]any{"1", "/q", 3, int32(5)},
 		},
 		"namespaces": {
 			func(a *api.ContainerAdjustment) {
 				a.RemoveNamespace(&api.LinuxNamespace{Type: "network"})
 				a.AddOrReplaceNamespace(&api.LinuxNamespace{Type: "pid", Path: "/p"})
 			},
-			func(s *specs.Spec, _ Adjustment) any { return s.Linux.Namespaces }, []specs.LinuxNamespace{{Type: "pid", Path: "/p"}},
+			func(s *specs.Spec, _ Adjustment) any { return s.Linux.Namespaces },
+			[]specs.LinuxNamespace{{Type: "pid", Path: "/p"}},
 		},
 		"rdt class": {
 			func(a *api.ContainerAdjustment) { a.SetLinuxRDTClass("gold") },
@@ -108,7 +119,8 @@ func TestAdjust(t *testing.T) {
 			},
 			func(s *specs.Spec, _ Adjustment) any {
 				return []any{s.Linux.NetDevices["eth7"].Name, string(s.Linux.MemoryPolicy.Mode)}
-			}, []any{"net0", "MPOL_BIND"},
+			},
+			[]any{"net0", "MPOL_BIND"},
 		},
 		"limits, in the CRI's words and beyond": {
 			func(a *api.ContainerAdjustment) {
@@ -125,11 +137,13 @@ func TestAdjust(t *testing.T) {
 			func(_ *specs.Spec, a Adjustment) any {
 				l := a.Limits
 				return []any{l.GetMemoryLimitInBytes(), l.GetCpuQuota(), l.GetCpusetCpus(), l.GetHugepageLimits()[0].GetLimit(), l.GetUnified()["memory.high"], *a.Extra.Memory.Reservation, *a.Extra.Pids.Limit, *a.OOMScoreAdj}
-			}, []any{int64(1 << 20), int64(-1), "0-1", uint64(4), "5", int64(7), int64(-1), 300},
+			},
+			[]any{int64(1 << 20), int64(-1), "0-1", uint64(4), "5", int64(7), int64(-1), 300},
 		},
 		"CDI devices": {
 			func(a *api.ContainerAdjustment) { a.AddCDIDevice(&api.CDIDevice{Name: "v/c=d"}) },
-			func(_ *specs.Spec, a Adjustment) any { return a.CDIDevices }, []string{"v/c=d"},
+			func(_ *specs.Spec, a Adjustment) any { return a.CDIDevices },
+			[]string{"v/c=d"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

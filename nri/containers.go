@@ -15,17 +15,23 @@ import (
 func (m *Manager) CreateContainer(ctx context.Context, p Pod, c Container, spec *specs.Spec) (Adjustment, error) {
 	var adjusted Adjustment
 	err := m.relay(ctx, func() { m.making.addContainer(c) }, func(ctx context.Context) error {
-		answer, err := m.nri.CreateContainer(ctx, &adaptation.CreateContainerRequest{Pod: podMessage(p), Container: containerMessage(c, spec)})
+		request := &adaptation.CreateContainerRequest{Pod: podMessage(p), Container: containerMessage(c, spec)}
+		answer, err := m.nri.CreateContainer(ctx, request)
 		if err != nil {
 			return err
 		}
+		addRemovals(spec, request.GetContainer(), answer.GetAdjust())
 		if adjusted, err = adjust(spec, answer.GetAdjust()); err != nil {
 			return err
 		}
+		adjusted.Asked = true
 		adjusted.Others, err = updatesOf(answer.GetUpdate())
 		return err
 	})
-	return adjusted, err
+	if err != nil {
+		return Adjustment{}, err
+	}
+	return adjusted, nil
 }
 
 // ContainerCreated comes after the container was made and is shown.

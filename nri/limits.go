@@ -128,16 +128,36 @@ func updatesOf(messages []*api.ContainerUpdate) ([]Update, error) {
 func updateOf(message *api.ContainerUpdate) (Update, error) {
 	r := message.GetLinux().GetResources()
 	limits, extra, err := limitsOf(r)
-	if err == nil && r.GetRdtClass() != nil {
-		err = fmt.Errorf("rdt_class cannot be changed once the container is made: %w", errdefs.ErrNotImplemented)
-	}
-	if err == nil && len(r.GetDevices()) > 0 {
-		err = fmt.Errorf("devices cannot be changed once the container is made: %w", errdefs.ErrNotImplemented)
+	if err == nil {
+		err = fixed(r)
 	}
 	if err != nil {
 		return Update{}, fmt.Errorf("update of container %q: linux.resources: %w", message.GetContainerId(), err)
 	}
 	return Update{ContainerID: message.GetContainerId(), Limits: limits, Extra: extra, Optional: message.GetIgnoreFailure()}, nil
+}
+
+// fixed names the first of the limits that no OCI runtime changes once the
+// container is made: it would take them and do nothing.
+func fixed(r *api.LinuxResources) error {
+	m := r.GetMemory()
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"rdt_class", r.GetRdtClass() != nil},
+		{"devices", len(r.GetDevices()) > 0},
+		{"memory.swappiness", m.GetSwappiness() != nil},
+		{"memory.disable_oom_killer", m.GetDisableOomKiller() != nil},
+		{"memory.use_hierarchy", m.GetUseHierarchy() != nil},
+		{"memory.kernel", m.GetKernel() != nil},
+		{"memory.kernel_tcp", m.GetKernelTcp() != nil},
+	} {
+		if f.set {
+			return fmt.Errorf("%s cannot be changed once the container is made: %w", f.name, errdefs.ErrNotImplemented)
+		}
+	}
+	return nil
 }
 
 // limitsOf splits what a plugin wants into what the CRI has words for, which is

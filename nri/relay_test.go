@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/nri/pkg/api"
 	"github.com/containerd/nri/pkg/stub"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -221,12 +222,14 @@ func TestUnsolicitedUpdates(t *testing.T) {
 	b.connect(t, p, "10")
 	b.runtime.fail["gone"] = errdefs.ErrNotFound
 	good, gone, nonsense, ignored := &api.ContainerUpdate{ContainerId: "a"}, &api.ContainerUpdate{ContainerId: "gone"}, &api.ContainerUpdate{ContainerId: "b"}, &api.ContainerUpdate{ContainerId: "gone"}
+	swappy := &api.ContainerUpdate{ContainerId: "swappy"}
+	swappy.SetLinuxMemorySwappiness(5)
 	good.SetLinuxMemoryLimit(1 << 20)
 	good.SetLinuxPidLimits(9)
 	gone.SetLinuxCPUShares(1)
 	nonsense.SetLinuxCPUShares(1 << 63)
 	ignored.SetIgnoreFailure()
-	failed, err := p.stub.UpdateContainers([]*api.ContainerUpdate{good, gone, nonsense, ignored, {ContainerId: "empty"}})
+	failed, err := p.stub.UpdateContainers([]*api.ContainerUpdate{good, gone, nonsense, ignored, {ContainerId: "empty"}, swappy})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +237,7 @@ func TestUnsolicitedUpdates(t *testing.T) {
 	for _, u := range failed {
 		ids = append(ids, u.GetContainerId())
 	}
-	if !slices.Equal(ids, []string{"gone", "b"}) {
+	if !slices.Equal(ids, []string{"gone", "b", "swappy"}) {
 		t.Errorf("failed: %v", ids)
 	}
 	u := b.runtime.made()[0]
@@ -255,13 +258,13 @@ func TestAnswersChangeLimits(t *testing.T) {
 		alter: func(c *api.Container, r *api.LinuxResources) ([]*api.ContainerUpdate, error) {
 			u := &api.ContainerUpdate{ContainerId: c.GetId()}
 			u.SetLinuxMemoryLimit(r.GetMemory().GetLimit().GetValue() * 2)
-			u.SetLinuxMemorySwappiness(5)
+			u.SetLinuxMemoryReservation(5)
 			return append(other(), u), nil
 		},
 		ends: func(*api.Container) []*api.ContainerUpdate { return other() },
 	}, "10")
 	own, others, err := b.UpdateContainer(t.Context(), testPod("p"), testContainer("c"), &cri.LinuxContainerResources{MemoryLimitInBytes: 8, CpuShares: 3, OomScoreAdj: 4})
-	if err != nil || own.Limits.GetMemoryLimitInBytes() != 16 || own.Limits.GetCpuShares() != 3 || own.Limits.GetOomScoreAdj() != 4 || *own.Extra.Memory.Swappiness != 5 {
+	if err != nil || own.Limits.GetMemoryLimitInBytes() != 16 || own.Limits.GetCpuShares() != 3 || own.Limits.GetOomScoreAdj() != 4 || *own.Extra.Memory.Reservation != 5 {
 		t.Errorf("%+v, %v", own, err)
 	}
 	if len(others) != 1 || others[0].ContainerID != "other" || others[0].Limits.GetCpusetCpus() != "0" {
@@ -358,5 +361,25 @@ func BenchmarkNoPlugin(b *testing.B) {
 		if err := m.StartContainer(b.Context(), pod, container); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// The library forgets in its answer what a plugin removes.
+func TestRemovalsArrive(t *testing.T) {
+	b := newBed(t, nil)
+	b.connect(t, &plugin{make: func(*api.Container) (*api.ContainerAdjustment, []*api.ContainerUpdate, error) {
+		a := &api.ContainerAdjustment{}
+		a.RemoveEnv("A")
+		a.RemoveDevice("/dev/one")
+		a.RemoveMount("/proc")
+		return a, nil, nil
+	}}, "10")
+	spec := testSpec()
+	spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/one", Type: "c", Major: 1}, {Path: "/dev/two", Type: "c", Major: 2}}
+	if _, err := b.CreateContainer(t.Context(), testPod("p"), testContainer("c"), spec); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(spec.Process.Env, []string{"PATH=/bin"}) || len(spec.Linux.Devices) != 1 || spec.Linux.Devices[0].Path != "/dev/two" || len(spec.Mounts) != 1 {
+		t.Errorf("env %v, devices %v, mounts %v", spec.Process.Env, spec.Linux.Devices, spec.Mounts)
 	}
 }

@@ -87,6 +87,8 @@ type Update struct {
 // Adjustment is what plugins want of a container that is about to be made,
 // beyond what they changed in its OCI config.
 type Adjustment struct {
+	// Asked says whether there was a plugin.
+	Asked bool
 	// Limits and Extra go over those of the request, see Update.
 	Limits *cri.LinuxContainerResources
 	Extra  *specs.LinuxResources

@@ -1,6 +1,10 @@
 package sandbox
 
-import "context"
+import (
+	"context"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
 
 // Plugins are told of each step in a pod's life. Every call may take as long as
 // plugins are given time for, and is made with no lock held but the pod's
@@ -10,6 +14,10 @@ type Plugins interface {
 	// the pod is taken down. Shown or Removed follows.
 	Run(ctx context.Context, p *Pod) error
 	Shown(p *Pod)
+	// Update is for other limits of a pod, of which nil ones stay as they are. An
+	// error is a refusal.
+	Update(ctx context.Context, p *Pod, overhead, resources *cri.LinuxContainerResources) error
+	Updated(ctx context.Context, p *Pod)
 	// Stopped is for a pod whose containers have ended, and which still has its
 	// namespaces and network. It is called once.
 	Stopped(ctx context.Context, p *Pod)
@@ -25,6 +33,19 @@ func (b *build) consult(ctx context.Context) error {
 	defer b.stages.enter("NRI plugins")()
 	b.told = true
 	return b.m.cfg.Plugins.Run(ctx, b.m.snapshot(b.entry()))
+}
+
+func (m *Manager) consultUpdate(ctx context.Context, e *entry, overhead, resources *cri.LinuxContainerResources) error {
+	if m.cfg.Plugins == nil {
+		return nil
+	}
+	return m.cfg.Plugins.Update(ctx, e.pod, overhead, resources)
+}
+
+func (m *Manager) tellUpdated(ctx context.Context, e *entry) {
+	if m.cfg.Plugins != nil {
+		m.cfg.Plugins.Updated(ctx, e.pod)
+	}
 }
 
 // tellStopped is for teardown, on an entry that is not published.

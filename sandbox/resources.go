@@ -36,6 +36,9 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, overhead, reso
 	if !e.rec.ready() {
 		return fmt.Errorf("update pod sandbox %q: it is not ready (%s): %w", id, e.rec.notReadyReason(), errdefs.ErrFailedPrecondition)
 	}
+	if err := m.consultUpdate(ctx, e, overhead, resources); err != nil {
+		return fmt.Errorf("update pod sandbox %q: %w", id, err)
+	}
 	next, err := e.withResources(overhead, resources)
 	if err != nil {
 		return fmt.Errorf("update pod sandbox %q: %w", id, err)
@@ -45,6 +48,7 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, overhead, reso
 	}
 	m.publish(next)
 	logrus.WithContext(ctx).WithField("pod", id).Info("pod sandbox updated")
+	m.tellUpdated(ctx, next)
 	return nil
 }
 

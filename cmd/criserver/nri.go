@@ -5,6 +5,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/container"
@@ -70,10 +71,18 @@ type podPlugins struct{ nri *nri.Manager }
 func (a podPlugins) Run(ctx context.Context, p *sandbox.Pod) error {
 	return a.nri.RunPod(ctx, podForPlugins(p))
 }
+
+func (a podPlugins) Update(ctx context.Context, p *sandbox.Pod, overhead, resources *cri.LinuxContainerResources) error {
+	return a.nri.UpdatePod(ctx, podForPlugins(p), overhead, resources)
+}
+func (a podPlugins) Updated(ctx context.Context, p *sandbox.Pod) {
+	a.nri.PodUpdated(ctx, podForPlugins(p))
+}
 func (a podPlugins) Shown(p *sandbox.Pod) { a.nri.Settled(p.ID) }
 func (a podPlugins) Stopped(ctx context.Context, p *sandbox.Pod) {
 	a.nri.StopPod(ctx, podForPlugins(p))
 }
+
 func (a podPlugins) Removed(ctx context.Context, p *sandbox.Pod) {
 	a.nri.RemovePod(ctx, podForPlugins(p))
 }
@@ -93,6 +102,7 @@ func (a containerPlugins) Create(ctx context.Context, s *container.Snapshot, spe
 		return container.Adjustment{}, err
 	}
 	out := container.Adjustment{
+		Asked:  adj.Asked,
 		Limits: container.Limits{CRI: adj.Limits, Extra: adj.Extra}, OOMScoreAdj: adj.OOMScoreAdj, CDIDevices: adj.CDIDevices,
 	}
 	return out, a.nri.Others(ctx, adj.Others)
@@ -155,7 +165,7 @@ func (a containerPlugins) pod(s *container.Snapshot) nri.Pod {
 func podForPlugins(p *sandbox.Pod) nri.Pod {
 	out := nri.Pod{
 		ID: p.ID, Config: p.Config, RuntimeHandler: p.RuntimeHandler, CgroupParent: p.CgroupParent, PID: p.PausePID,
-		Overhead: p.Config.GetLinux().GetOverhead(), Resources: p.Config.GetLinux().GetResources(),
+		Overhead: p.Overhead, Resources: p.Resources,
 	}
 	for _, ip := range p.IPs {
 		out.IPs = append(out.IPs, ip.String())
