@@ -51,7 +51,7 @@ func (m *Manager) bundle(ctx context.Context, c *container, p *plan) (_ bundle, 
 	for _, w := range res.Warnings {
 		c.log().Warn(w)
 	}
-	spec, err := m.consult(ctx, c, res.Spec)
+	spec, err := m.consult(ctx, c, p, res.Spec)
 	if err != nil {
 		return b, err
 	}

@@ -51,8 +51,9 @@ type Limits struct {
 type Adjustment struct {
 	Asked bool // whether there was a plugin at all
 	Limits
-	OOMScoreAdj *int // nil for the request's
-	CDIDevices  []string
+	OOMScoreAdj            *int    // nil for the request's
+	BlockIOClass, RDTClass *string // "" for none, nil for the request's
+	CDIDevices             []string
 }
 
 // tellTimeout bounds the telling of a container's end, the wait for its
@@ -60,7 +61,7 @@ type Adjustment struct {
 const tellTimeout = time.Minute
 
 // consult lets plugins change the config of a container in the making.
-func (m *Manager) consult(ctx context.Context, c *container, spec *specs.Spec) (*specs.Spec, error) {
+func (m *Manager) consult(ctx context.Context, c *container, p *plan, spec *specs.Spec) (*specs.Spec, error) {
 	if m.cfg.Plugins == nil {
 		return spec, nil
 	}
@@ -75,14 +76,17 @@ func (m *Manager) consult(ctx context.Context, c *container, spec *specs.Spec) (
 	if spec, err = cloneSpec(spec); err != nil {
 		return nil, err
 	}
-	if err := m.settle(c, spec, a); err != nil {
+	if err := m.settle(c, p, spec, a); err != nil {
 		return nil, err
 	}
 	return spec, c.replan(spec, cgroup)
 }
 
 // settle does the part of an adjustment for which there are rules.
-func (m *Manager) settle(c *container, spec *specs.Spec, a Adjustment) error {
+func (m *Manager) settle(c *container, p *plan, spec *specs.Spec, a Adjustment) error {
+	if err := m.adjustClasses(c, p, spec, a); err != nil {
+		return err
+	}
 	if len(a.CDIDevices) > 0 {
 		if err := m.cfg.CDI.Inject(spec, a.CDIDevices); err != nil {
 			return fmt.Errorf("devices that plugins want: %w", err)
@@ -96,6 +100,26 @@ func (m *Manager) settle(c *container, spec *specs.Spec, a Adjustment) error {
 	}
 	for _, w := range m.cfg.Builder.Fit(spec) {
 		c.log().Warn(w)
+	}
+	return nil
+}
+
+// adjustClasses looks up the classes of the operator that plugins name.
+func (m *Manager) adjustClasses(c *container, p *plan, spec *specs.Spec, a Adjustment) (err error) {
+	if class := a.BlockIOClass; class != nil {
+		if p.classes.blockIO = nil; *class != "" {
+			if p.classes.blockIO, err = m.cfg.BlockIO.Class(*class); err != nil {
+				return fmt.Errorf("blockio_class that plugins want: %w", err)
+			}
+		}
+		spec.Linux.Resources.BlockIO = m.blockIO(c, p)
+	}
+	if class := a.RDTClass; class != nil {
+		if spec.Linux.IntelRdt = nil; *class != "" {
+			if spec.Linux.IntelRdt, err = m.cfg.RDT.Class(*class); err != nil {
+				return fmt.Errorf("rdt_class that plugins want: %w", err)
+			}
+		}
 	}
 	return nil
 }
@@ -123,9 +147,9 @@ func (m *Manager) adjustLimits(c *container, spec *specs.Spec, a Adjustment) err
 		spec.Process.OOMScoreAdj = a.OOMScoreAdj
 		u.Now.OomScoreAdj = int64(*a.OOMScoreAdj)
 	}
-	u.Resources.Devices, u.Resources.Pids = spec.Linux.Resources.Devices, spec.Linux.Resources.Pids
-	spec.Linux.Resources = u.Resources
-	oci.Overlay(spec.Linux.Resources, a.Extra)
+	r := spec.Linux.Resources
+	r.CPU, r.Memory, r.HugepageLimits, r.Unified = u.Resources.CPU, u.Resources.Memory, u.Resources.HugepageLimits, u.Resources.Unified
+	oci.Overlay(r, a.Extra)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.facts.setResources(u.Now)

@@ -31,7 +31,10 @@ func adjust(spec *specs.Spec, a *api.ContainerAdjustment) (Adjustment, error) {
 	if err := adjustLinux(spec, a.GetLinux()); err != nil {
 		return Adjustment{}, err
 	}
-	out := Adjustment{OOMScoreAdj: a.GetLinux().GetOomScoreAdj().Get()}
+	out := Adjustment{
+		OOMScoreAdj: a.GetLinux().GetOomScoreAdj().Get(), BlockIOClass: a.GetLinux().GetResources().GetBlockioClass().Get(),
+		RDTClass: a.GetLinux().GetResources().GetRdtClass().Get(),
+	}
 	for _, d := range a.GetCDIDevices() {
 		out.CDIDevices = append(out.CDIDevices, d.GetName())
 	}

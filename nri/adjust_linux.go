@@ -42,7 +42,9 @@ func adjustLinux(spec *specs.Spec, a *api.LinuxContainerAdjustment) error {
 	if p := a.GetMemoryPolicy(); p != nil {
 		l.MemoryPolicy = p.ToOCI()
 	}
-	adjustRdt(l, a.GetRdt(), a.GetResources().GetRdtClass().Get())
+	if err := adjustRdt(l, a.GetRdt(), a.GetResources().GetRdtClass().GetValue()); err != nil {
+		return err
+	}
 	return adjustNamespaces(l, a.GetNamespaces())
 }
 
@@ -126,24 +128,24 @@ func adjustNetDevices(l *specs.Linux, changes map[string]*api.LinuxNetDevice) {
 	l.NetDevices = out
 }
 
-// adjustRdt: a class is a control group of resctrl that somebody has made.
-func adjustRdt(l *specs.Linux, r *api.LinuxRdt, class *string) {
-	if class != nil {
-		l.IntelRdt = nil
-		if *class != "" {
-			l.IntelRdt = &specs.LinuxIntelRdt{ClosID: *class}
-		}
-	}
+// adjustRdt sets a control group of resctrl by its parts. A class stands for all
+// of them.
+func adjustRdt(l *specs.Linux, r *api.LinuxRdt, class string) error {
+	id, schemata, monitor := r.GetClosId().Get(), r.GetSchemata().Get(), r.GetEnableMonitoring().Get()
 	if r.GetRemove() {
 		l.IntelRdt = nil
 	}
-	id, schemata, monitor := r.GetClosId().Get(), r.GetSchemata().Get(), r.GetEnableMonitoring().Get()
 	if id == nil && schemata == nil && monitor == nil {
-		return
+		return nil
 	}
-	if l.IntelRdt == nil {
-		l.IntelRdt = &specs.LinuxIntelRdt{}
+	if class != "" {
+		return fmt.Errorf("linux.rdt and the rdt_class %q exclude each other: %w", class, errdefs.ErrInvalidArgument)
 	}
+	rdt := specs.LinuxIntelRdt{}
+	if l.IntelRdt != nil {
+		rdt = *l.IntelRdt
+	}
+	l.IntelRdt = &rdt
 	if id != nil {
 		l.IntelRdt.ClosID = *id
 	}
@@ -153,6 +155,7 @@ func adjustRdt(l *specs.Linux, r *api.LinuxRdt, class *string) {
 	if monitor != nil {
 		l.IntelRdt.EnableMonitoring = *monitor
 	}
+	return nil
 }
 
 // namespaceTypes are those by their names in the OCI config.

@@ -99,9 +99,10 @@ func TestAdjust(t *testing.T) {
 			func(s *specs.Spec, _ Adjustment) any { return s.Linux.Namespaces },
 			[]specs.LinuxNamespace{{Type: "pid", Path: "/p"}},
 		},
-		"rdt class": {
-			func(a *api.ContainerAdjustment) { a.SetLinuxRDTClass("gold") },
-			func(s *specs.Spec, _ Adjustment) any { return s.Linux.IntelRdt.ClosID }, "gold",
+		"classes": {
+			func(a *api.ContainerAdjustment) { a.SetLinuxRDTClass("gold"); a.SetLinuxBlockIOClass("") },
+			func(_ *specs.Spec, a Adjustment) any { return []any{*a.RDTClass, *a.BlockIOClass} },
+			[]any{"gold", ""},
 		},
 		"rdt by its parts": {
 			func(a *api.ContainerAdjustment) {
@@ -166,7 +167,7 @@ func TestAdjustRefuses(t *testing.T) {
 		is     func(error) bool
 		words  string
 	}{
-		"blockio class":     {func(a *api.ContainerAdjustment) { a.SetLinuxBlockIOClass("slow") }, errdefs.IsNotImplemented, "blockio_class"},
+		"class and parts":   {func(a *api.ContainerAdjustment) { a.SetLinuxRDTClass("x"); a.SetLinuxRDTClosID("y") }, errdefs.IsInvalidArgument, "exclude"},
 		"unknown namespace": {func(a *api.ContainerAdjustment) { a.AddOrReplaceNamespace(&api.LinuxNamespace{Type: "x"}) }, errdefs.IsInvalidArgument, `"x"`},
 		"user namespace":    {func(a *api.ContainerAdjustment) { a.AddOrReplaceNamespace(&api.LinuxNamespace{Type: "user"}) }, errdefs.IsNotImplemented, "user namespace"},
 		"huge shares":       {func(a *api.ContainerAdjustment) { a.SetLinuxCPUShares(1 << 63) }, errdefs.IsInvalidArgument, "cpu.shares"},

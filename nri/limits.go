@@ -145,6 +145,7 @@ func fixed(r *api.LinuxResources) error {
 		name string
 		set  bool
 	}{
+		{"blockio_class", r.GetBlockioClass() != nil},
 		{"rdt_class", r.GetRdtClass() != nil},
 		{"devices", len(r.GetDevices()) > 0},
 		{"memory.swappiness", m.GetSwappiness() != nil},
@@ -183,9 +184,6 @@ func limitsOf(r *api.LinuxResources) (*cri.LinuxContainerResources, *specs.Linux
 	}
 	for _, h := range r.GetHugepageLimits() {
 		out.HugepageLimits = append(out.HugepageLimits, &cri.HugepageLimit{PageSize: h.GetPageSize(), Limit: h.GetLimit()})
-	}
-	if class := r.GetBlockioClass().GetValue(); class != "" {
-		return nil, nil, fmt.Errorf("blockio_class %q: no classes of block I/O are configured on this runtime: %w", class, errdefs.ErrNotImplemented)
 	}
 	return out, extraOf(r), nil
 }

@@ -94,6 +94,9 @@ type Adjustment struct {
 	Extra  *specs.LinuxResources
 	// OOMScoreAdj is nil for the request's.
 	OOMScoreAdj *int
+	// BlockIOClass and RDTClass are names of the operator's classes, "" for none;
+	// nil for the request's.
+	BlockIOClass, RDTClass *string
 	// CDIDevices are to be injected, by their qualified names.
 	CDIDevices []string
 	// Others are changes to other containers, to be made first.

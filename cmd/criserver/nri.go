@@ -75,6 +75,7 @@ func (a podPlugins) Run(ctx context.Context, p *sandbox.Pod) error {
 func (a podPlugins) Update(ctx context.Context, p *sandbox.Pod, overhead, resources *cri.LinuxContainerResources) error {
 	return a.nri.UpdatePod(ctx, podForPlugins(p), overhead, resources)
 }
+
 func (a podPlugins) Updated(ctx context.Context, p *sandbox.Pod) {
 	a.nri.PodUpdated(ctx, podForPlugins(p))
 }
@@ -104,6 +105,7 @@ func (a containerPlugins) Create(ctx context.Context, s *container.Snapshot, spe
 	out := container.Adjustment{
 		Asked:  adj.Asked,
 		Limits: container.Limits{CRI: adj.Limits, Extra: adj.Extra}, OOMScoreAdj: adj.OOMScoreAdj, CDIDevices: adj.CDIDevices,
+		BlockIOClass: adj.BlockIOClass, RDTClass: adj.RDTClass,
 	}
 	return out, a.nri.Others(ctx, adj.Others)
 }

@@ -194,16 +194,16 @@ func TestNRIRefusals(t *testing.T) {
 	n := newNode(t, "nriveto", 92)
 	plugin := n.startPlugin(t)
 	n.mark(t)
-	refused := func(what string, err error, words string) {
+	refused := func(what string, err error, code codes.Code, words string) {
 		t.Helper()
-		if status.Code(err) != codes.Unknown && status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), words) {
-			t.Errorf("%s: got %v, want the words %q", what, err, words)
+		if status.Code(err) != code || !strings.Contains(err.Error(), words) {
+			t.Errorf("%s: got %v, want %s and the words %q", what, err, code, words)
 		}
 	}
 	const words = `NRI plugin "10-test"`
 	config := asked(podConfig("refused"), "RunPodSandbox", "refuse")
 	_, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
-	refused("pod", err, words+", RunPodSandbox: not on this node")
+	refused("pod", err, codes.Unknown, words+", RunPodSandbox: not on this node")
 	pods, err := n.rt.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{})
 	if err != nil || len(pods.GetItems()) != 0 {
 		t.Errorf("pods that are left: %v, %v", pods.GetItems(), err)
@@ -223,9 +223,9 @@ func TestNRIRefusals(t *testing.T) {
 		_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: c, SandboxConfig: p.config})
 		return err
 	}
-	refused("container", create(), words+", CreateContainer: not on this node")
+	refused("container", create(), codes.Unknown, words+", CreateContainer: not on this node")
 	c.Annotations = map[string]string{"blockio": "slow"}
-	refused("a class of block I/O", create(), `blockio_class "slow"`)
+	refused("a class of block I/O", create(), codes.FailedPrecondition, "blockio_class")
 	list, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{})
 	if err != nil || len(list.GetContainers()) != 0 {
 		t.Errorf("containers that are left: %v, %v", list.GetContainers(), err)
@@ -235,7 +235,7 @@ func TestNRIRefusals(t *testing.T) {
 	c.Annotations = map[string]string{"ask/StartContainer": "refuse"}
 	id := n.create(t, p, c)
 	_, err = n.rt.StartContainer(t.Context(), &cri.StartContainerRequest{ContainerId: id})
-	refused("start", err, words+", StartContainer: not on this node")
+	refused("start", err, codes.Unknown, words+", StartContainer: not on this node")
 	if s := n.status(t, id); s.GetState() != cri.ContainerState_CONTAINER_EXITED || !strings.Contains(s.GetMessage(), "not on this node") {
 		t.Errorf("the container that may not start is %v", s)
 	}
