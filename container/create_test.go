@@ -1,0 +1,177 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestRejections(t *testing.T) {
+	b := newBed(t)
+	m, _ := b.manager()
+	for name, tc := range map[string]struct {
+		change func(*cri.ContainerConfig)
+		class  func(error) bool
+	}{
+		"image": {func(c *cri.ContainerConfig) { c.Image.Image = "nope" }, errdefs.IsNotFound},
+		"user":  {func(c *cri.ContainerConfig) { c.Linux.SecurityContext.RunAsUsername = "bob" }, errdefs.IsInvalidArgument},
+		"capability": {func(c *cri.ContainerConfig) {
+			c.Linux.SecurityContext.Capabilities = &cri.Capability{AddCapabilities: []string{"FLY"}}
+		}, errdefs.IsInvalidArgument},
+		"device":          {func(c *cri.ContainerConfig) { c.Devices = []*cri.Device{{HostPath: "/dev/criserver-none"}} }, errdefs.IsInvalidArgument},
+		"seccomp profile": {func(c *cri.ContainerConfig) { c.Linux.SecurityContext.SeccompProfilePath = "localhost//none.json" }, errdefs.IsInvalidArgument},
+		"target": {func(c *cri.ContainerConfig) {
+			c.Linux.SecurityContext.NamespaceOptions = &cri.NamespaceOption{Pid: 3, TargetId: "ab"}
+		}, errdefs.IsNotFound},
+	} {
+		c := shell(name, "exit 0")
+		tc.change(c)
+		if _, err := m.Create(t.Context(), "pod", c, nil); err == nil || !tc.class(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := m.Create(t.Context(), "other", shell("a", ""), nil); !errdefs.IsNotFound(err) {
+		t.Errorf("unknown pod: %v", err)
+	}
+	b.pods.change(func(p *Pod) { p.Ready = false })
+	if _, err := m.Create(t.Context(), "pod", shell("a", ""), nil); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("pod not ready: %v", err)
+	}
+	if n := len(m.List()); n != 0 {
+		t.Errorf("%d containers are left", n)
+	}
+}
+
+// A retry of a creation that hangs joins it.
+func TestRetryJoins(t *testing.T) {
+	b := newBed(t)
+	hold := make(chan struct{})
+	b.images.hold = hold
+	m, _ := b.manager()
+	ctx, cancel := context.WithCancel(t.Context())
+	first := make(chan error, 1)
+	go func() { _, err := m.Create(ctx, "pod", shell("slow", "exit 0"), nil); first <- err }()
+	<-b.images.entered
+	cancel()
+	if err := <-first; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "mount root file system") {
+		t.Errorf("the first caller got %v", err)
+	}
+	type result struct {
+		id  string
+		err error
+	}
+	second := make(chan result, 1)
+	go func() {
+		id, err := m.Create(t.Context(), "pod", shell("slow", "exit 0"), nil)
+		second <- result{id, err}
+	}()
+	close(hold)
+	if r := <-second; r.err != nil {
+		t.Fatal(r.err)
+	}
+	if n := len(b.images.entered); n != 0 {
+		t.Errorf("mounted %d times more", n)
+	}
+	// A late retry gets it too; another config under the same name does not.
+	if _, err := m.Create(t.Context(), "pod", shell("slow", "exit 0"), nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := m.Create(t.Context(), "pod", shell("slow", "exit 1"), nil); !errdefs.IsAlreadyExists(err) {
+		t.Errorf("other config: %v", err)
+	}
+}
+
+func TestFailedRollbackIsVisible(t *testing.T) {
+	b := newBed(t)
+	m, _ := b.manager()
+	b.images.fail(errors.New("no space"))
+	c := shell("unlucky", "exit 0")
+	if _, err := m.Create(t.Context(), "pod", c, nil); err == nil || !strings.Contains(err.Error(), "no space") {
+		t.Errorf("create: %v", err)
+	}
+	if l := m.List(); len(l) != 1 || l[0].State != Exited || l[0].Reason != ReasonContainerCannotRun {
+		t.Fatalf("%+v", l)
+	}
+	b.images.fail(nil)
+	// The retry clears it away and succeeds.
+	b.waitExit(m, b.run(m, c))
+	if l := m.List(); len(l) != 1 || l[0].ExitCode != 0 {
+		t.Errorf("%+v", l)
+	}
+}
+
+func TestUserEnvAndDirectory(t *testing.T) {
+	b := newBed(t)
+	b.images.config.WorkingDir = "/made/by/us"
+	b.images.config.Volumes = map[string]struct{}{"/vol": {}, "/../../escape": {}}
+	m, _ := b.manager()
+	c := shell("who", "id; pwd; echo HOME=$HOME HOSTNAME=$HOSTNAME; ls -d /vol /escape; cat /proc/self/oom_score_adj")
+	c.Linux.SecurityContext.RunAsUsername = "alice"
+	c.Linux.SecurityContext.SupplementalGroups = []int64{4000}
+	c.Linux.Resources = &cri.LinuxContainerResources{OomScoreAdj: 555, MemoryLimitInBytes: 64 << 20, CpuShares: 100}
+	id := b.run(m, c)
+	s := b.waitExit(m, id)
+	b.log("who", "uid=1000(alice) gid=1001 groups=1001,3000(team),4000")
+	b.log("who", "stdout F /made/by/us")
+	b.log("who", "HOME=/tmp HOSTNAME=pod-host")
+	b.log("who", "stdout F /vol")
+	b.log("who", "stdout F /escape")
+	b.log("who", "stdout F 555")
+	if s.UID != 1000 || s.GID != 1001 || len(s.SupplementalGroups) != 3 {
+		t.Errorf("snapshot says %d:%d %v", s.UID, s.GID, s.SupplementalGroups)
+	}
+}
+
+func TestTargetPIDNamespace(t *testing.T) {
+	b := newBed(t)
+	m, _ := b.manager()
+	target := b.run(m, shell("target", "sleep 1000"))
+	c := shell("debug", "cat /proc/1/cmdline")
+	c.Linux.SecurityContext.NamespaceOptions = &cri.NamespaceOption{Pid: cri.NamespaceMode_TARGET, TargetId: target}
+	b.waitExit(m, b.run(m, c))
+	b.log("debug", "sleep")
+}
+
+func TestMountsAndReadonlyRoot(t *testing.T) {
+	b := newBed(t)
+	m, _ := b.manager()
+	host := t.TempDir()
+	c := shell("mounts", "echo data > /data/out; touch /x; touch /ro/x; echo done")
+	c.Linux.SecurityContext.ReadonlyRootfs = true
+	missing := filepath.Join(host, "missing")
+	c.Mounts = []*cri.Mount{
+		{HostPath: host, ContainerPath: "/data"},
+		{HostPath: missing, ContainerPath: "/ro", Readonly: true},
+	}
+	b.waitExit(m, b.run(m, c))
+	b.log("mounts", "stderr F touch: /x: Read-only file system")
+	b.log("mounts", "stderr F touch: /ro/x: Read-only file system")
+	if got, err := os.ReadFile(filepath.Join(host, "out")); err != nil || string(got) != "data\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if info, err := os.Stat(missing); err != nil || !info.IsDir() {
+		t.Errorf("missing host path: %v", err)
+	}
+}
+
+func TestPrivilegedWithSeccompDefault(t *testing.T) {
+	b := newBed(t)
+	m, _ := b.manager()
+	for name, privileged := range map[string]bool{"priv": true, "plain": false} {
+		c := shell(name, "mount -t tmpfs none /tmp && echo mounted; exit 0")
+		c.Linux.SecurityContext.Privileged = privileged
+		c.Linux.SecurityContext.Seccomp = &cri.SecurityProfile{}
+		c.Linux.SecurityContext.Capabilities = &cri.Capability{}
+		b.waitExit(m, b.run(m, c))
+		got, err := os.ReadFile(filepath.Join(b.logs, name+".log"))
+		if err != nil || strings.Contains(string(got), "F mounted") != privileged {
+			t.Errorf("%s: %s, %v", name, got, err)
+		}
+	}
+}
