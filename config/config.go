@@ -22,6 +22,7 @@ type Config struct {
 	LogFormat    string `toml:"log_format"`
 	CgroupDriver string `toml:"cgroup_driver"`
 	CgroupParent string `toml:"cgroup_parent"`
+	SELinux      bool   `toml:"selinux"`
 
 	CNI       CNI       `toml:"cni"`
 	Image     Image     `toml:"image"`
@@ -130,6 +131,7 @@ func Default() Config {
 		LogLevel:     "info",
 		LogFormat:    "text",
 		CgroupDriver: "auto",
+		SELinux:      true,
 		CNI: CNI{
 			ConfDirs: []string{"/etc/cni/net.d"},
 			BinDirs:  []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"},

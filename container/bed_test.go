@@ -340,6 +340,7 @@ type bindImages struct {
 
 	mu       sync.Mutex
 	mounts   map[string]string // by container
+	labels   map[string]string // that were asked for, by container
 	failWith error             // of the next Mount or Unmount
 	hold     chan struct{}     // when set, Mount waits for it to be closed
 	entered  chan struct{}     // gets a value when Mount is entered
@@ -347,7 +348,7 @@ type bindImages struct {
 
 func newBindImages(t testing.TB, dir string) *bindImages {
 	t.Helper()
-	return &bindImages{dir: dir, mounts: make(map[string]string), entered: make(chan struct{}, 100), config: ispec.ImageConfig{Env: []string{"PATH=/bin"}}}
+	return &bindImages{dir: dir, mounts: make(map[string]string), labels: make(map[string]string), entered: make(chan struct{}, 100), config: ispec.ImageConfig{Env: []string{"PATH=/bin"}}}
 }
 
 func (b *bindImages) Image(ref string) (Image, error) {
@@ -357,7 +358,8 @@ func (b *bindImages) Image(ref string) (Image, error) {
 	return Image{ID: "sha256:1", Ref: ref, Config: b.config}, nil
 }
 
-func (b *bindImages) Mount(ctx context.Context, _, containerID, target string) error {
+func (b *bindImages) Mount(ctx context.Context, r RootFS) error {
+	containerID, target := r.ContainerID, r.Target
 	b.entered <- struct{}{}
 	if err := b.gate(ctx); err != nil {
 		return err
@@ -391,7 +393,7 @@ func (b *bindImages) Mount(ctx context.Context, _, containerID, target string) e
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.mounts[containerID] = target
+	b.mounts[containerID], b.labels[containerID] = target, r.Label
 	return nil
 }
 
@@ -407,11 +409,6 @@ func (b *bindImages) MountVolume(_ context.Context, v ImageVolume) (string, erro
 		return "", err
 	}
 	return dir, os.WriteFile(filepath.Join(dir, "image"), []byte(v.ImageID+v.SubPath+"\n"), 0o644)
-}
-
-// MountMapped has no layers to map.
-func (b *bindImages) MountMapped(ctx context.Context, imageID, containerID, target, _ string) error {
-	return b.Mount(ctx, imageID, containerID, target)
 }
 
 func (b *bindImages) gate(ctx context.Context) error {

@@ -86,6 +86,9 @@ func (m *Manager) input(ctx context.Context, c *container, p *plan) (oci.Input, 
 	if err == nil {
 		err = m.mapMounts(mounts, c.config, p.pod)
 	}
+	if err == nil {
+		err = m.relabel(c, p.labels, mounts)
+	}
 	if err != nil {
 		return oci.Input{}, err
 	}
@@ -115,6 +118,7 @@ func (m *Manager) input(ctx context.Context, c *container, p *plan) (oci.Input, 
 		Args: commandOf(c.config, p.image.Config), Env: envOf(c.config, p.image.Config, hostname(p.pod), id.home), Cwd: cwd,
 		User: specs.User{UID: id.uid, GID: id.gid, AdditionalGids: id.groups}, Terminal: c.config.GetTty(), RootFS: c.rootfs(),
 		Security: sc, Resources: c.config.GetLinux().GetResources(), BlockIO: m.blockIO(c, p), RDT: p.classes.rdt, SeccompProfile: profile,
+		ProcessLabel: p.labels.process, MountLabel: p.labels.mount,
 		Files:    oci.Files{Hosts: p.pod.Hosts, Hostname: p.pod.Hostname, ResolvConf: p.pod.ResolvConf, Shm: p.pod.Shm},
 		UserGIDs: userMaps(p.pod.Config).GIDs, Volumes: volumes, Mounts: mounts, Devices: devices, CgroupsPath: cgroups,
 		Annotations: oci.AllowAnnotations(c.runtime.AllowedAnnotations, p.pod.Config.GetAnnotations(), c.config.GetAnnotations()),

@@ -109,6 +109,7 @@ type plan struct {
 	// know the container.
 	begun, monitored bool
 	classes          classes
+	labels           labels
 	volumes          map[int]string // where images are mounted, by the index of the mount
 }
 
@@ -135,6 +136,10 @@ func (m *Manager) plan(podID string, config *cri.ContainerConfig) (*container, *
 	if err != nil {
 		return nil, nil, err
 	}
+	labels, err := m.labelsFor(config, pod)
+	if err != nil {
+		return nil, nil, err
+	}
 	signal, err := signalOf(config.GetStopSignal(), image.Config.StopSignal)
 	if err != nil {
 		return nil, nil, err
@@ -154,7 +159,7 @@ func (m *Manager) plan(podID string, config *cri.ContainerConfig) (*container, *
 	if err := rec.setMessages(config, pod.Config); err != nil {
 		return nil, nil, err
 	}
-	return newContainer(m.dir(id), rec, config, pod.Config), &plan{pod: pod, image: image, classes: classes}, nil
+	return newContainer(m.dir(id), rec, config, pod.Config), &plan{pod: pod, image: image, labels: labels, classes: classes}, nil
 }
 
 // imageRef is the image as the user wrote it, where the request tells.
@@ -194,7 +199,7 @@ func (m *Manager) make(ctx context.Context, c *container, p *plan) error {
 	if err := m.mountRootFS(ctx, c, p); err != nil {
 		return fmt.Errorf("mount root file system: %w", err)
 	}
-	if p.volumes, err = m.mountVolumes(ctx, c, p.pod.UserNS); err != nil {
+	if p.volumes, err = m.mountVolumes(ctx, c, p); err != nil {
 		return err
 	}
 	c.enter("write bundle")

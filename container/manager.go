@@ -39,7 +39,8 @@ type Config struct {
 	// RefuseMissingHostPaths makes a mount of a host path that does not exist an
 	// error; else a directory is made there.
 	RefuseMissingHostPaths bool
-	// AppArmor is nil where the machine has none.
+	// Labels and AppArmor are nil where the machine has none.
+	Labels   Labels
 	AppArmor AppArmor
 	// CDI finds the devices of vendors.
 	CDI *cdi.Registry

@@ -268,11 +268,11 @@ type dyingImages struct {
 	die func()
 }
 
-func (d *dyingImages) Mount(ctx context.Context, image, id, target string) error {
+func (d *dyingImages) Mount(ctx context.Context, r RootFS) error {
 	if d.at == "record" {
 		d.die()
 	}
-	err := d.Images.Mount(ctx, image, id, target)
+	err := d.Images.Mount(ctx, r)
 	if d.at == "mounted" {
 		d.die()
 	}

@@ -36,6 +36,8 @@ type Pod struct {
 	// Paths of the pod's namespaces, empty for the host's, or for a new one of
 	// the container's own in the case of PID.
 	NetNS, IPCNS, UTSNS, PIDNS, UserNS string
+	// ProcessLabel and MountLabel are its SELinux labels, or "".
+	ProcessLabel, MountLabel string
 	// Files bind mounted into containers; Shm "" where the host's is used.
 	Hosts, Hostname, ResolvConf, Shm string
 }
@@ -44,12 +46,9 @@ type Pod struct {
 type Images interface {
 	// Image returns the image that ref, an id, a tag or a digest, names.
 	Image(ref string) (Image, error)
-	// Mount makes the container's root file system from the image and mounts it
-	// at target, an existing directory. From then on the image is in use.
-	Mount(ctx context.Context, imageID, containerID, target string) error
-	// MountMapped is Mount for the user namespace at this path: in it the files
-	// belong to whom the image says.
-	MountMapped(ctx context.Context, imageID, containerID, target, userNS string) error
+	// Mount makes the container's root file system from the image and mounts it.
+	// From then on the image is in use.
+	Mount(ctx context.Context, r RootFS) error
 	// MountVolume mounts an image read-only and returns where; from then on the
 	// image is in use.
 	MountVolume(ctx context.Context, v ImageVolume) (path string, err error)
@@ -102,6 +101,14 @@ type Image struct {
 	Config ispec.ImageConfig
 }
 
+// RootFS is a root file system to be mounted.
+type RootFS struct {
+	ImageID, ContainerID string
+	Target               string // an existing directory
+	UserNS               string // in which the files belong to whom the image says; "" for the host's
+	Label                string // SELinux label of all files, or ""
+}
+
 // ImageVolume is an image, or a part of it, that a container has as a volume.
 type ImageVolume struct {
 	ContainerID string
@@ -109,6 +116,7 @@ type ImageVolume struct {
 	ImageID     string
 	SubPath     string // a directory or file in the image; "" for all of it
 	UserNS      string // whose ids its files are to have; "" for the host's
+	Label       string // SELinux label of all files, or ""
 }
 
 // State is derived from the facts that are known of a container.

@@ -1,7 +1,6 @@
 package container
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"time"
@@ -169,13 +168,6 @@ func makeDirFor(dir string, root owner) error {
 		return err
 	}
 	return os.Chmod(dir, 0o710)
-}
-
-func (m *Manager) mountRootFS(ctx context.Context, c *container, p *plan) error {
-	if p.pod.UserNS != "" {
-		return m.cfg.Images.MountMapped(ctx, p.image.ID, c.id, c.rootfs(), p.pod.UserNS)
-	}
-	return m.cfg.Images.Mount(ctx, p.image.ID, c.id, c.rootfs())
 }
 
 // execInput is an exec in a container, of which the full id is given.

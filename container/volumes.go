@@ -32,7 +32,7 @@ func (m *Manager) volumeImages(c *cri.ContainerConfig) (map[int]string, error) {
 }
 
 // mountVolumes mounts those images and returns where, by the same index.
-func (m *Manager) mountVolumes(ctx context.Context, c *container, userNS string) (map[int]string, error) {
+func (m *Manager) mountVolumes(ctx context.Context, c *container, p *plan) (map[int]string, error) {
 	if len(c.rec.Volumes) == 0 {
 		return nil, nil
 	}
@@ -40,7 +40,8 @@ func (m *Manager) mountVolumes(ctx context.Context, c *container, userNS string)
 	paths := make(map[int]string, len(c.rec.Volumes))
 	for i, id := range c.rec.Volumes {
 		path, err := m.cfg.Images.MountVolume(ctx, ImageVolume{
-			ContainerID: c.id, Index: i, ImageID: id, SubPath: c.config.GetMounts()[i].GetImageSubPath(), UserNS: userNS,
+			ContainerID: c.id, Index: i, ImageID: id, SubPath: c.config.GetMounts()[i].GetImageSubPath(),
+			UserNS: p.pod.UserNS, Label: p.labels.mount,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("config.mounts[%d].image: %w: %w", i, crierrors.ErrImageVolumeMountFailed, err)

@@ -173,3 +173,33 @@ func TestAppArmor(t *testing.T) {
 		}
 	}
 }
+
+func TestSELinux(t *testing.T) {
+	h, in := testHost(), testInput()
+	h.SELinux = true
+	in.Security.SelinuxOptions = &cri.SELinuxOption{Type: "container_t"}
+	in.ProcessLabel, in.MountLabel = "p", "m"
+	s := mustBuild(t, h, in).Spec
+	if s.Process.SelinuxLabel != "p" || s.Linux.MountLabel != "m" {
+		t.Errorf("labels %q, %q", s.Process.SelinuxLabel, s.Linux.MountLabel)
+	}
+	for name, tc := range map[string]struct {
+		sc      *cri.LinuxSandboxSecurityContext
+		selinux bool
+		fails   func(error) bool
+	}{
+		"asked with":       {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s0"}}, true, nil},
+		"asked without":    {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s0"}}, false, errdefs.IsFailedPrecondition},
+		"bad form without": {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s 0"}}, false, errdefs.IsInvalidArgument},
+		"nothing":          {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{}}, false, nil},
+		"no context":       {nil, false, nil},
+		"seccomp":          {&cri.LinuxSandboxSecurityContext{Seccomp: localSeccomp("p")}, true, errdefs.IsInvalidArgument},
+		"AppArmor":         {&cri.LinuxSandboxSecurityContext{Apparmor: localSeccomp("p")}, true, errdefs.IsFailedPrecondition},
+	} {
+		h.SELinux = tc.selinux
+		err := NewBuilder(h, Defaults{}).CheckSandbox(tc.sc)
+		if tc.fails == nil && err != nil || tc.fails != nil && !tc.fails(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

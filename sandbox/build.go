@@ -78,7 +78,6 @@ func (b *build) files() error {
 			return fmt.Errorf("make log directory: %w", err)
 		}
 	}
-	dir := b.m.dirs.pod(b.rec.ID)
 	conf, err := resolvConf(b.config.DnsConfig)
 	if err == nil {
 		err = b.writeFile(resolvConfFile, conf)
@@ -92,8 +91,7 @@ func (b *build) files() error {
 	if hostIPC(b.config) {
 		return nil
 	}
-	uid, gid := b.root()
-	return mountShm(dir, b.m.cfg.ShmSize, uid, gid)
+	return b.mountShm()
 }
 
 // isolate makes the namespaces, and in them what a pod has of its own.

@@ -34,7 +34,7 @@ func (b *build) writeFile(name string, content []byte) error {
 		return err
 	}
 	uid, gid := b.root()
-	return os.Chown(path, int(uid), int(gid))
+	return errors.Join(os.Chown(path, int(uid), int(gid)), b.labelFile(path))
 }
 
 // resolvConf is the pod's resolver configuration. Without any in the request it
@@ -90,13 +90,15 @@ func hosts(ips []netip.Addr, name string) []byte {
 
 // mountShm mounts the pod's /dev/shm, which goes with its IPC namespace and
 // belongs to its root.
-func mountShm(dir string, size int64, uid, gid uint32) error {
-	target := filepath.Join(dir, shmDir)
+func (b *build) mountShm() error {
+	target := filepath.Join(b.m.dirs.pod(b.rec.ID), shmDir)
+	uid, gid := b.root()
+	options := fmt.Sprintf("mode=1777,size=%d,uid=%d,gid=%d", b.m.cfg.ShmSize, uid, gid) + contextOption(b.rec.MountLabel)
 	if err := os.Mkdir(target, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	if err := unix.Mount("shm", target, "tmpfs", flags, fmt.Sprintf("mode=1777,size=%d,uid=%d,gid=%d", size, uid, gid)); err != nil {
+	if err := unix.Mount("shm", target, "tmpfs", flags, options); err != nil {
 		return fmt.Errorf("mount shm: %w", err)
 	}
 	return nil

@@ -1,9 +1,6 @@
 package sandbox
 
 import (
-	"errors"
-	"path/filepath"
-
 	"github.com/sirupsen/logrus"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -32,21 +29,27 @@ func (b *build) label() (err error) {
 	return err
 }
 
-// labelFiles lets containers of the pod read and write its files.
-func (b *build) labelFiles(names ...string) error {
+// labelFile lets containers of the pod read and write one of its files.
+func (b *build) labelFile(path string) error {
 	if b.m.cfg.Labels == nil {
 		return nil
 	}
-	var errs []error
-	for _, name := range names {
-		errs = append(errs, b.m.cfg.Labels.File(filepath.Join(b.m.dirs.pod(b.rec.ID), name), b.rec.MountLabel))
-	}
-	return errors.Join(errs...)
+	return b.m.cfg.Labels.File(path, b.rec.MountLabel)
 }
 
-// unlabel gives a pod's labels to others.
+// contextOption is the mount option that gives all files of a file system a
+// label. The label has commas, so it is quoted.
+func contextOption(label string) string {
+	if label == "" {
+		return ""
+	}
+	return `,context="` + label + `"`
+}
+
+// unlabel gives a pod's labels to others. Those of an earlier boot may be
+// others' already.
 func (m *Manager) unlabel(r *record, c *cri.PodSandboxConfig) {
-	if m.cfg.Labels != nil {
+	if m.cfg.Labels != nil && r.BootID == m.boot {
 		m.cfg.Labels.Release(r.ProcessLabel, selinuxOptions(c))
 	}
 }

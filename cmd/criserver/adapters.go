@@ -31,6 +31,8 @@ func (a *podAdapter) Pod(id string) (container.Pod, error) {
 		UTSNS:          p.Namespaces.UTS,
 		PIDNS:          p.Namespaces.PID,
 		UserNS:         p.Namespaces.User,
+		ProcessLabel:   p.ProcessLabel,
+		MountLabel:     p.MountLabel,
 		Hosts:          p.Hosts,
 		Hostname:       p.Hostname,
 		ResolvConf:     p.ResolvConf,
@@ -53,21 +55,16 @@ func (a imageAdapter) Image(ref string) (container.Image, error) {
 	return container.Image{ID: img.ID.String(), Ref: name, Config: img.Config.Config}, nil
 }
 
-func (a imageAdapter) Mount(ctx context.Context, imageID, containerID, target string) error {
-	_, err := a.images.MountRootFS(ctx, digest.Digest(imageID), containerID, target)
+func (a imageAdapter) Mount(ctx context.Context, r container.RootFS) error {
+	_, err := a.images.MountRootFSWith(ctx, digest.Digest(r.ImageID), r.ContainerID, r.Target, image.MountOptions{UserNS: r.UserNS, MountLabel: r.Label})
 	return err
 }
 
 func (a imageAdapter) MountVolume(ctx context.Context, v container.ImageVolume) (string, error) {
 	return a.images.MountVolume(ctx, image.VolumeRequest{
 		ImageID: digest.Digest(v.ImageID), ContainerID: v.ContainerID, Index: v.Index, SubPath: v.SubPath,
-		Options: image.MountOptions{UserNS: v.UserNS},
+		Options: image.MountOptions{UserNS: v.UserNS, MountLabel: v.Label},
 	})
-}
-
-func (a imageAdapter) MountMapped(ctx context.Context, imageID, containerID, target, userNS string) error {
-	_, err := a.images.MountRootFSWith(ctx, digest.Digest(imageID), containerID, target, image.MountOptions{UserNS: userNS})
-	return err
 }
 
 func (a imageAdapter) Unmount(ctx context.Context, containerID string) error {

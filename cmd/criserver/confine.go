@@ -10,6 +10,8 @@ import (
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/apparmor"
+	"github.com/criserver/criserver/oci/selinux"
+	"github.com/criserver/criserver/sandbox"
 )
 
 // containerDefaults are what the operator has configured for every container.
@@ -60,4 +62,29 @@ func prepareAppArmor(cfg config.Config, host oci.Host) (profile string, profiles
 		return "", p, nil
 	}
 	return name, p, nil
+}
+
+// seLinux returns who gives out labels, or nil for nobody. From then on host
+// tells what is in force.
+func seLinux(cfg config.Config, host *oci.Host) *selinux.Labels {
+	if host.SELinux = host.SELinux && cfg.SELinux; !host.SELinux {
+		return nil
+	}
+	return selinux.New()
+}
+
+// A nil pointer in an interface is not a nil interface.
+
+func (h *host) podLabels() sandbox.Labels {
+	if h.labels == nil {
+		return nil
+	}
+	return h.labels
+}
+
+func (h *host) containerLabels() container.Labels {
+	if h.labels == nil {
+		return nil
+	}
+	return h.labels
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/selinux"
 	"github.com/criserver/criserver/sandbox"
 )
 
@@ -26,6 +27,7 @@ import (
 type host struct {
 	cgroups       *cgroup.Tree
 	facts         oci.Host
+	labels        *selinux.Labels // nil for none
 	driver        sandbox.CgroupDriver
 	cgroupParent  string
 	monitorCgroup string
@@ -44,6 +46,7 @@ func detectHost(cfg config.Config) (*host, error) {
 	if h.facts, err = oci.DetectHost(h.cgroups); err != nil {
 		return nil, err
 	}
+	h.labels = seLinux(cfg, &h.facts)
 	if cfg.CgroupDriver == "auto" {
 		h.driver = sandbox.Cgroupfs
 		if h.cgroups.V2() && underSystemd() {

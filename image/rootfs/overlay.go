@@ -198,7 +198,7 @@ func (s support) mountOld(o overlay, target string) error {
 			return err
 		}
 	}
-	data := append(s.settings(o)[1:], "lowerdir="+strings.Join(lower, ":"))
+	data := append(quoteLabels(s.settings(o)[1:]), "lowerdir="+strings.Join(lower, ":"))
 	flags := uintptr(0)
 	if o.upper == "" {
 		flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV
@@ -209,6 +209,18 @@ func (s support) mountOld(o overlay, target string) error {
 		}
 		return nil
 	})
+}
+
+// quoteLabels is for mount(2), whose options stand in one string with commas
+// between them: SELinux labels have commas too. fsconfig(2) takes them as they
+// are, and no quotes.
+func quoteLabels(options []string) []string {
+	for i, o := range options {
+		if label, ok := strings.CutPrefix(o, "context="); ok {
+			options[i] = `context="` + label + `"`
+		}
+	}
+	return options
 }
 
 // onDescriptors runs fn in the directory of the process's descriptors.

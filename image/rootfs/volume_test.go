@@ -224,3 +224,17 @@ func TestBusyVolumeStaysKnown(t *testing.T) {
 		}
 	}
 }
+
+// SELinux labels have commas, which mount(2) takes for the end of an option.
+func TestLabelsOfMounts(t *testing.T) {
+	const label = "system_u:object_r:container_file_t:s0:c1,c2"
+	o := overlay{lower: []string{"/a", "/b"}, options: Options{MountLabel: label}}
+	all := support{}.settings(o)
+	if got := all[len(all)-1]; got != "context="+label {
+		t.Errorf("for fsconfig(2): %q", got)
+	}
+	all = quoteLabels(all)
+	if got := all[len(all)-1]; got != `context="`+label+`"` {
+		t.Errorf("for mount(2): %q", got)
+	}
+}

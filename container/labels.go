@@ -1,0 +1,66 @@
+package container
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/selinux"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Labels gives containers their SELinux labels; *selinux.Labels does.
+type Labels interface {
+	Container(r selinux.Request) (process, mount string, err error)
+	// Relabel labels a volume with all that is in it.
+	Relabel(path, label string) error
+}
+
+// labels are those of one container, "" where there are none.
+type labels struct{ process, mount string }
+
+// labelsFor derives a container's labels from its pod's. Those that see the
+// host's processes or IPC objects are not confined unless they ask for it: the
+// label would shut them out from just what they are there for.
+func (m *Manager) labelsFor(c *cri.ContainerConfig, p Pod) (l labels, err error) {
+	if m.cfg.Labels == nil {
+		return labels{}, nil
+	}
+	sc := c.GetLinux().GetSecurityContext()
+	seesHost := p.IPCNS == "" || sc.GetNamespaceOptions().GetPid() == cri.NamespaceMode_NODE
+	l.process, l.mount, err = m.cfg.Labels.Container(selinux.Request{
+		PodProcess: p.ProcessLabel, PodMount: p.MountLabel, Options: sc.GetSelinuxOptions(),
+		Unconfined: sc.GetPrivileged() || seesHost && !selinux.Asked(sc.GetSelinuxOptions()),
+	})
+	if err != nil {
+		return labels{}, fmt.Errorf("config.linux.security_context.%w", err)
+	}
+	return l, nil
+}
+
+// relabel gives the volumes that the request says so of, in the order of
+// mounts, the label of the container's files. It may take minutes, so it is a
+// stage of its own, and only this container waits for it. A container that is
+// not confined needs none of it.
+func (m *Manager) relabel(c *container, l labels, mounts []oci.Mount) error {
+	if m.cfg.Labels == nil || l.process == "" {
+		return nil
+	}
+	for i, r := range c.config.GetMounts() {
+		if !r.GetSelinuxRelabel() || r.GetImage() != nil {
+			continue
+		}
+		c.enter("relabel " + mounts[i].Source)
+		if err := m.cfg.Labels.Relabel(mounts[i].Source, l.mount); err != nil {
+			return fmt.Errorf("config.mounts[%d].selinux_relabel: %w", i, err)
+		}
+	}
+	c.enter("write bundle")
+	return nil
+}
+
+func (m *Manager) mountRootFS(ctx context.Context, c *container, p *plan) error {
+	return m.cfg.Images.Mount(ctx, RootFS{
+		ImageID: p.image.ID, ContainerID: c.id, Target: c.rootfs(), UserNS: p.pod.UserNS, Label: p.labels.mount,
+	})
+}

@@ -1,0 +1,147 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/selinux"
+)
+
+// fakeLabels changes no label of any file: this machine may have no SELinux.
+type fakeLabels struct {
+	relabelled []string
+	fail       error
+}
+
+func (f *fakeLabels) Container(r selinux.Request) (process, mount string, err error) {
+	if r.Unconfined {
+		return "", "unconfined-mount", f.fail
+	}
+	return r.PodProcess + r.Options.GetType(), r.PodMount, f.fail
+}
+
+func (f *fakeLabels) Relabel(path, label string) error {
+	f.relabelled = append(f.relabelled, path+" "+label)
+	return f.fail
+}
+
+func TestLabelsFor(t *testing.T) {
+	pod := Pod{ProcessLabel: "p", MountLabel: "m", IPCNS: "/ns/ipc"}
+	hostIPC := Pod{ProcessLabel: "p", MountLabel: "m"}
+	asked := &cri.SELinuxOption{Type: "+t"}
+	hostPID := &cri.NamespaceOption{Pid: cri.NamespaceMode_NODE}
+	for name, tc := range map[string]struct {
+		pod  Pod
+		sc   *cri.LinuxContainerSecurityContext
+		want labels
+	}{
+		"the pod's":       {pod, nil, labels{"p", "m"}},
+		"asked":           {pod, &cri.LinuxContainerSecurityContext{SelinuxOptions: asked}, labels{"p+t", "m"}},
+		"privileged":      {pod, &cri.LinuxContainerSecurityContext{Privileged: true, SelinuxOptions: asked}, labels{"", "unconfined-mount"}},
+		"host PID":        {pod, &cri.LinuxContainerSecurityContext{NamespaceOptions: hostPID}, labels{"", "unconfined-mount"}},
+		"host PID, asked": {pod, &cri.LinuxContainerSecurityContext{NamespaceOptions: hostPID, SelinuxOptions: asked}, labels{"p+t", "m"}},
+		"host IPC":        {hostIPC, nil, labels{"", "unconfined-mount"}},
+	} {
+		m := &Manager{cfg: Config{Labels: &fakeLabels{}}}
+		c := &cri.ContainerConfig{Linux: &cri.LinuxContainerConfig{SecurityContext: tc.sc}}
+		if got, err := m.labelsFor(c, tc.pod); err != nil || got != tc.want {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+		m.cfg.Labels = nil
+		if got, err := m.labelsFor(c, tc.pod); err != nil || got != (labels{}) {
+			t.Errorf("%s, without SELinux: %+v, %v", name, got, err)
+		}
+	}
+}
+
+func TestRelabelling(t *testing.T) {
+	f := &fakeLabels{}
+	m := &Manager{cfg: Config{Labels: f}}
+	c := &container{config: &cri.ContainerConfig{Mounts: []*cri.Mount{
+		{ContainerPath: "/a"}, {ContainerPath: "/b", SelinuxRelabel: true}, {ContainerPath: "/c", SelinuxRelabel: true, Image: &cri.ImageSpec{}},
+	}}}
+	mounts := []oci.Mount{{Source: "/h/a"}, {Source: "/h/b"}, {Source: "/v/c"}}
+	if err := m.relabel(c, labels{"p", "m"}, mounts); err != nil || !slices.Equal(f.relabelled, []string{"/h/b m"}) {
+		t.Errorf("relabelled %q, %v", f.relabelled, err)
+	}
+	if err := m.relabel(c, labels{"", "m"}, mounts); err != nil || len(f.relabelled) != 1 {
+		t.Errorf("for a container that is not confined: %q, %v", f.relabelled, err)
+	}
+	f.fail = errors.New("denied")
+	if err := m.relabel(c, labels{"p", "m"}, mounts); !errors.Is(err, f.fail) || !strings.Contains(err.Error(), "config.mounts[1].selinux_relabel") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// readingMonitors keep the config that they are given, and make no container of
+// it: a kernel without SELinux takes no labels.
+type readingMonitors struct{ config string }
+
+var errNoContainer = errors.New("no container is made")
+
+func (r *readingMonitors) Create(_ context.Context, spec conmon.Spec) (conmon.Started, proc.Ref, error) {
+	b, err := os.ReadFile(filepath.Join(spec.Bundle, configFile))
+	r.config = string(b)
+	return conmon.Started{}, proc.Ref{}, errors.Join(err, errNoContainer)
+}
+
+func TestLabelsReachTheConfig(t *testing.T) {
+	b := newBed(t)
+	b.pods.change(func(p *Pod) { p.ProcessLabel, p.MountLabel = "process", "mount" })
+	f, seen := &fakeLabels{}, &readingMonitors{}
+	host, err := oci.DetectHost(b.tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host.SELinux = true
+	m, _ := b.manager(func(c *Config) { c.Labels, c.Monitors, c.Builder = f, seen, oci.NewBuilder(host, oci.Defaults{}) })
+	volume := t.TempDir()
+	for name, tc := range map[string]struct {
+		options        *cri.SELinuxOption
+		process, mount string
+		relabelled     int
+	}{
+		// The pod of the bed shares the host's IPC.
+		"unconfined": {nil, "", "unconfined-mount", 0},
+		"asked":      {&cri.SELinuxOption{Type: "-type"}, "process-type", "mount", 1},
+	} {
+		f.relabelled = nil
+		clear(b.images.labels)
+		c := shell(name, "true")
+		c.Linux.SecurityContext.SelinuxOptions = tc.options
+		c.Mounts = []*cri.Mount{{HostPath: volume, ContainerPath: "/v", SelinuxRelabel: true}}
+		if _, err := m.Create(t.Context(), "pod", c, nil); !errors.Is(err, errNoContainer) {
+			t.Fatal(err)
+		}
+		if got := slices.Collect(maps.Values(b.images.labels)); !slices.Equal(got, []string{tc.mount}) {
+			t.Errorf("%s: root file systems are mounted with the labels %q", name, got)
+		}
+		var config struct {
+			Process struct{ SelinuxLabel string }
+			Linux   struct{ MountLabel string }
+		}
+		if err := json.Unmarshal([]byte(seen.config), &config); err != nil || config.Process.SelinuxLabel != tc.process || config.Linux.MountLabel != tc.mount {
+			t.Errorf("%s: %+v, %v", name, config, err)
+		}
+		if len(f.relabelled) != tc.relabelled {
+			t.Errorf("%s: relabelled %q", name, f.relabelled)
+		}
+	}
+	f.fail = errdefs.ErrInvalidArgument
+	if _, err := m.Create(t.Context(), "pod", shell("refused", "true"), nil); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("got %v", err)
+	}
+}
