@@ -20,7 +20,7 @@ func CheckIDMap(source, userNS string) (submounts bool, err error) {
 		return false, fmt.Errorf("user namespace: %w", err)
 	}
 	defer ns.Close()
-	below, err := mountinfo.GetMounts(mountinfo.PrefixFilter(source))
+	below, err := hostMounts(mountinfo.PrefixFilter(source))
 	if err != nil {
 		return false, fmt.Errorf("read the mounts: %w", err)
 	}
@@ -47,7 +47,7 @@ func CheckIDMap(source, userNS string) (submounts bool, err error) {
 
 // fsType names the file system at path, for people.
 func fsType(path string) string {
-	mounts, err := mountinfo.GetMounts(mountinfo.ParentsFilter(path))
+	mounts, err := hostMounts(mountinfo.ParentsFilter(path))
 	at := (*mountinfo.Info)(nil)
 	for _, m := range mounts {
 		if at == nil || len(m.Mountpoint) >= len(at.Mountpoint) {

@@ -126,7 +126,7 @@ func CheckPropagation(source string, p cri.MountPropagation) error {
 	if p == cri.MountPropagation_PROPAGATION_PRIVATE {
 		return nil
 	}
-	mounts, err := mountinfo.GetMounts(mountinfo.ParentsFilter(source))
+	mounts, err := hostMounts(mountinfo.ParentsFilter(source))
 	if err != nil {
 		return fmt.Errorf("read the mounts: %w", err)
 	}

@@ -35,6 +35,10 @@ const mountRoot = "/sys/fs/cgroup"
 
 const hybrid = "unified"
 
+// maxMountLine bounds a line of the mount table: an overlay of hundreds of layers
+// has tens of kilobytes.
+const maxMountLine = 1 << 20
+
 // Open finds out how cgroups are mounted. A machine whose controllers are on
 // v1, wholly or but for a few ("hybrid"), counts as v1.
 func Open() (*Tree, error) {
@@ -50,7 +54,12 @@ func Open() (*Tree, error) {
 		return nil, err
 	}
 	defer f.Close()
-	found := v1Mounts(bufio.NewScanner(f))
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, maxMountLine)
+	found := v1Mounts(lines)
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("cgroups: read the mounts: %w", err)
+	}
 	if found["memory"] == "" || found["cpu"] == "" {
 		return nil, errors.New("cgroups: neither the unified hierarchy nor the v1 controllers cpu and memory are mounted")
 	}
