@@ -47,7 +47,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		return fmt.Errorf("watch exit records: %w", err)
 	}
 	var wg sync.WaitGroup
-	defer m.tells.Wait()
+	defer m.endTells()
 	defer wg.Wait()
 	wg.Go(func() { oci.ReapOrphans(ctx) })
 	wg.Go(m.scanExits) // what was written before the watch

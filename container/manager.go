@@ -77,12 +77,13 @@ type Manager struct {
 	creates flight.Group[string]
 	events  events
 	ending  chan struct{}  // closed when Run ends
-	tells   sync.WaitGroup // plugins being told of ends
+	tells   sync.WaitGroup // plugins being told of ends; begun with mu held
 
-	mu         sync.RWMutex          // guards the maps; never held across a wait
+	mu         sync.RWMutex          // guards all below; never held across a wait
 	containers map[string]*container // by id, those in the making included
 	names      map[name]*container
 	kept       map[string]bool // directories whose record could not be read
+	ended      bool            // no more tells
 }
 
 // name is what the kubelet takes for a container's identity.

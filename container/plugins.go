@@ -217,6 +217,12 @@ func (m *Manager) tellEnd(c *container) {
 		c.told()
 		return
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ended { // who starts the next daemon synchronizes plugins anew
+		c.told()
+		return
+	}
 	m.tells.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), tellTimeout)
 		defer cancel()
@@ -231,10 +237,18 @@ func (m *Manager) tellEnd(c *container) {
 	})
 }
 
+// endTells waits for those who are being told, and lets nobody else be.
+func (m *Manager) endTells() {
+	m.mu.Lock()
+	m.ended = true
+	m.mu.Unlock()
+	m.tells.Wait()
+}
+
 // tellEndLocked is called with the operation lock held, and its result without.
 func (m *Manager) tellEndLocked(ctx context.Context, c *container) (others func(context.Context)) {
 	others = func(context.Context) {}
-	if c.isTold() || m.cfg.Plugins == nil {
+	if c.isTold() || m.cfg.Plugins == nil || !m.known(c) {
 		c.told()
 		return others
 	}

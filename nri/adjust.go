@@ -65,6 +65,9 @@ func addRemovals(spec *specs.Spec, request *api.Container, a *api.ContainerAdjus
 		}
 	}
 	if len(devices) > 0 {
+		if a.Linux == nil {
+			a.Linux = &api.LinuxContainerAdjustment{}
+		}
 		a.Linux.Devices = append(devices, a.Linux.Devices...)
 	}
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/criserver/criserver/config"
 )
 
-//go:generate go run -tags containers_image_openpgp . config --reference ../../docs/configuration.md
+//go:generate go run -tags containers_image_openpgp,nri_no_wasm . config --reference ../../docs/configuration.md
 
 // version is set by the linker.
 var version = "unknown"

@@ -79,6 +79,7 @@ socket = "$work/run/criserver.sock"
 cgroup_driver = "cgroupfs"
 cgroup_parent = "/$(basename "$work")"
 default_runtime = "runc"
+nri.enable = false
 
 [cni]
 conf_dirs = ["$work/cni"]

@@ -1,0 +1,239 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// fakePlugins note what they are told, and do as they are made to.
+type fakePlugins struct {
+	create func(*specs.Spec) (Adjustment, error)
+	start  func() error
+	ended  func(context.Context)
+	others func(context.Context)
+
+	mu     sync.Mutex
+	events []string
+}
+
+func (f *fakePlugins) note(what string, s *Snapshot) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.events = append(f.events, what+" "+s.Config.GetMetadata().GetName())
+}
+
+func (f *fakePlugins) seen() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return strings.Join(f.events, ",")
+}
+
+func (f *fakePlugins) Create(_ context.Context, s *Snapshot, spec *specs.Spec) (Adjustment, error) {
+	f.note("create", s)
+	if f.create != nil {
+		return f.create(spec)
+	}
+	return Adjustment{}, nil
+}
+func (f *fakePlugins) Created(_ context.Context, s *Snapshot) { f.note("created", s) }
+func (f *fakePlugins) Start(_ context.Context, s *Snapshot) error {
+	f.note("start", s)
+	if f.start != nil {
+		return f.start()
+	}
+	return nil
+}
+func (f *fakePlugins) Started(_ context.Context, s *Snapshot) { f.note("started", s) }
+func (f *fakePlugins) Update(_ context.Context, s *Snapshot, l Limits) (Limits, func(context.Context), error) {
+	f.note("update", s)
+	return l, f.others, nil
+}
+func (f *fakePlugins) Updated(_ context.Context, s *Snapshot) { f.note("updated", s) }
+func (f *fakePlugins) Stopped(ctx context.Context, s *Snapshot) func(context.Context) {
+	f.note("stopped", s)
+	if f.ended != nil {
+		f.ended(ctx)
+	}
+	return f.others
+}
+
+func (f *fakePlugins) Removed(_ context.Context, s *Snapshot, spec *specs.Spec) {
+	if spec == nil || spec.Process == nil {
+		f.note("removed without config", s)
+		return
+	}
+	f.note("removed", s)
+}
+func (f *fakePlugins) Any() bool { return true }
+
+func withPlugins(f *fakePlugins) func(*Config) { return func(c *Config) { c.Plugins = f } }
+
+func TestPluginsRefuseACreation(t *testing.T) {
+	b := newBed(t)
+	f := &fakePlugins{create: func(*specs.Spec) (Adjustment, error) { return Adjustment{}, errors.New("never") }}
+	m, _ := b.manager(withPlugins(f))
+	c := shell("c", "sleep 1000")
+	if _, err := m.Create(t.Context(), "pod", c, nil); err == nil || !strings.Contains(err.Error(), "never") {
+		t.Errorf("got %v", err)
+	}
+	if len(m.List()) != 0 || b.images.mounted() != 0 {
+		t.Errorf("left: %v, %d mounts", m.List(), b.images.mounted())
+	}
+	if got := f.seen(); got != "create c,removed c" {
+		t.Errorf("told: %s", got)
+	}
+	f.create = nil
+	id := b.create(m, c) // the name is free again
+	if err := m.Remove(t.Context(), id); err != nil {
+		t.Error(err)
+	}
+}
+
+// What plugins want goes by the rules of a request.
+func TestPluginsCannotHaveEverything(t *testing.T) {
+	b := newBed(t)
+	f := &fakePlugins{}
+	m, _ := b.manager(withPlugins(f))
+	for words, a := range map[string]Adjustment{
+		"cpu_shares":    {Limits: Limits{CRI: &cri.LinuxContainerResources{CpuShares: 1}}},
+		"unified":       {Limits: Limits{CRI: &cri.LinuxContainerResources{Unified: map[string]string{"cgroup.procs": "1"}}}},
+		"blockio_class": {BlockIOClass: new("x")},
+		"rdt_class":     {RDTClass: new("x")},
+	} {
+		f.create = func(*specs.Spec) (Adjustment, error) { a.Asked = true; return a, nil }
+		if _, err := m.Create(t.Context(), "pod", shell("c", "true"), nil); err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%s: got %v", words, err)
+		}
+	}
+	f.create = func(s *specs.Spec) (Adjustment, error) {
+		s.Linux.CgroupsPath = "/a/../b"
+		return Adjustment{Asked: true}, nil
+	}
+	if _, err := m.Create(t.Context(), "pod", shell("c", "true"), nil); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "cgroups_path") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestPluginsRefuseAStart(t *testing.T) {
+	b := newBed(t)
+	f := &fakePlugins{start: func() error { return errors.New("never") }}
+	m, _ := b.manager(withPlugins(f))
+	id := b.create(m, shell("c", "sleep 1000"))
+	if err := m.Start(t.Context(), id); err == nil || !strings.Contains(err.Error(), "never") {
+		t.Errorf("got %v", err)
+	}
+	s := b.waitExit(m, id)
+	if s.Reason != ReasonContainerCannotRun || s.Message != "never" {
+		t.Errorf("got %s, %q", s.Reason, s.Message)
+	}
+	if err := m.Remove(t.Context(), id); err != nil {
+		t.Error(err)
+	}
+	if got := f.seen(); got != "create c,created c,start c,stopped c,removed c" {
+		t.Errorf("told: %s", got)
+	}
+}
+
+// A container's end is told once, after its start, whoever noticed it first.
+func TestPluginsHearOfTheEndOnce(t *testing.T) {
+	b := newBed(t)
+	f := &fakePlugins{}
+	m, _ := b.manager(withPlugins(f))
+	for range 5 {
+		f.events = nil
+		id := b.run(m, shell("c", "true"))
+		var all sync.WaitGroup
+		for range 3 {
+			all.Go(func() {
+				if err := m.Stop(t.Context(), id, time.Second); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if err := m.Remove(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+		if got := f.seen(); got != "create c,created c,start c,started c,stopped c,removed c" {
+			t.Errorf("told: %s", got)
+		}
+	}
+}
+
+// TestPluginsThatTakeLong keeps plugins busy with a container's end: it is shown,
+// and who has no time to wait is not kept.
+func TestPluginsThatTakeLong(t *testing.T) {
+	b := newBed(t)
+	reached, release := make(chan struct{}), make(chan struct{})
+	f := &fakePlugins{ended: func(context.Context) { close(reached); <-release }}
+	m, _ := b.manager(withPlugins(f))
+	id, other := b.run(m, shell("c", "sleep 1000")), b.run(m, shell("other", "sleep 1000"))
+	stopped := make(chan error, 1)
+	go func() { stopped <- m.Stop(t.Context(), id, 0) }()
+	<-reached
+	if s, err := m.Get(id); err != nil || s.State != Exited || len(m.List()) != 2 {
+		t.Errorf("%v, %v, %v", s, err, m.List())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := m.Stop(ctx, id, 0); err != nil {
+		t.Errorf("a second stop of what has ended: %v", err)
+	}
+	// Limits for the other do not wait for this one's lock.
+	if err := m.SetLimits(t.Context(), other, Limits{CRI: &cri.LinuxContainerResources{CpuShares: 99}}); err != nil {
+		t.Error(err)
+	}
+	close(release)
+	f.ended = nil
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	for _, id := range []string{id, other} {
+		if err := m.Remove(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What plugins want for other containers is done without the container's lock.
+func TestOthersAreChangedWithoutALock(t *testing.T) {
+	b := newBed(t)
+	f := &fakePlugins{}
+	m, _ := b.manager(withPlugins(f))
+	id := b.run(m, shell("c", "sleep 1000"))
+	results := make(chan error, 2)
+	f.others = func(ctx context.Context) { // the worst case: the container itself
+		results <- m.SetLimits(ctx, id, Limits{CRI: &cri.LinuxContainerResources{CpuShares: 77}, Extra: &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: new(int64(44))}}})
+	}
+	if err := m.UpdateResources(t.Context(), id, &cri.LinuxContainerResources{CpuShares: 66}); err != nil {
+		t.Error(err)
+	}
+	if err := <-results; err != nil {
+		t.Error(err)
+	}
+	s, err := m.Get(id)
+	if err != nil || s.Resources.GetCpuShares() != 77 || *s.Extra.Pids.Limit != 44 {
+		t.Errorf("%v, %v, %v", s.Resources, s.Extra, err)
+	}
+	if err := m.Stop(t.Context(), id, 0); err != nil {
+		t.Error(err)
+	}
+	if err := <-results; !errdefs.IsFailedPrecondition(err) { // it has ended by then
+		t.Errorf("limits of a container that has ended: %v", err)
+	}
+	if err := m.Remove(t.Context(), id); err != nil {
+		t.Error(err)
+	}
+	if !slices.Contains(strings.Split(f.seen(), ","), "updated c") {
+		t.Errorf("told: %s", f.seen())
+	}
+}
