@@ -29,6 +29,8 @@ type Config struct {
 	// Usage returns the last measured size of a container's writable layer; nil
 	// when nobody measures.
 	Usage func(containerID string) (bytes, inodes uint64, err error)
+	// LayerRoot is a directory on the file system of the writable layers.
+	LayerRoot string
 	// Runtimes are the OCI runtimes by handler name; DefaultRuntime names the
 	// one that the empty handler stands for.
 	Runtimes       map[string]*oci.Runtime

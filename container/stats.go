@@ -20,6 +20,10 @@ type Stats struct {
 
 // LayerUsage is the size of a writable layer as it was last measured.
 type LayerUsage struct {
+	// Mountpoint tells the file system that the layer takes its space from, as
+	// ImageFsInfo does for all of them. The overlay mount would not do: the
+	// kubelet looks for a disk behind it, and without one has no figures at all.
+	Mountpoint    string
 	Time          time.Time
 	Bytes, Inodes uint64
 }
@@ -80,7 +84,7 @@ func (m *Manager) stats(c *container) (Stats, error) {
 }
 
 func (m *Manager) layer(c *container) LayerUsage {
-	u := LayerUsage{Time: time.Now()}
+	u := LayerUsage{Mountpoint: m.cfg.LayerRoot, Time: time.Now()}
 	if m.cfg.Usage == nil {
 		return u
 	}

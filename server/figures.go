@@ -16,7 +16,7 @@ func containerStats(s container.Stats) *cri.ContainerStats {
 			Id: c.ID, Metadata: c.Config.GetMetadata(), Labels: c.Config.GetLabels(), Annotations: c.Config.GetAnnotations(),
 		},
 		WritableLayer: &cri.FilesystemUsage{
-			Timestamp: s.Layer.Time.UnixNano(), FsId: &cri.FilesystemIdentifier{Mountpoint: c.RootFS},
+			Timestamp: s.Layer.Time.UnixNano(), FsId: &cri.FilesystemIdentifier{Mountpoint: s.Layer.Mountpoint},
 			UsedBytes: value(s.Layer.Bytes), InodesUsed: value(s.Layer.Inodes),
 		},
 	}

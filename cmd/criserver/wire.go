@@ -102,6 +102,7 @@ func wire(ctx context.Context, cfg config.Config) (*parts, error) {
 		UserNamespaces:         rt.userNamespaces,
 		MapsSubmounts:          rt.mapsSubmounts,
 		Usage:                  p.images.RootFSUsage,
+		LayerRoot:              cfg.Root,
 		BlockIO:                blockIO,
 		RDT:                    rdt,
 	}

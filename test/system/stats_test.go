@@ -40,7 +40,12 @@ func TestStatsOfPodsAndContainers(t *testing.T) {
 	if cs.GetCpu().GetUsageCoreNanoSeconds() == nil || cs.GetMemory().GetWorkingSetBytes().GetValue() == 0 || cs.GetMemory().GetAvailableBytes().GetValue() == 0 {
 		t.Errorf("figures of the container: %v", cs)
 	}
-	if w := cs.GetWritableLayer(); w.GetTimestamp() == 0 || w.GetUsedBytes() == nil || w.GetFsId().GetMountpoint() == "" {
+	fs, err := n.img.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
+	if err != nil || len(fs.GetContainerFilesystems()) != 1 {
+		t.Fatalf("file systems: %v, %v", fs, err)
+	}
+	if w := cs.GetWritableLayer(); w.GetTimestamp() == 0 || w.GetUsedBytes() == nil ||
+		w.GetFsId().GetMountpoint() != fs.GetContainerFilesystems()[0].GetFsId().GetMountpoint() {
 		t.Errorf("writable layer: %v", w)
 	}
 	for end := time.Now().Add(30 * time.Second); n.containerStats(t, id).GetCpu().GetUsageNanoCores().GetValue() == 0; time.Sleep(200 * time.Millisecond) {
