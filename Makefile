@@ -16,7 +16,7 @@ CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback mac
 TOOLS := $(BIN)/runc $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
 
 # Each of these is a Go module of its own, so that what tests need never weighs on the daemon.
-SUBMODULES := test/harness test/images test/critest test/system
+SUBMODULES := test/harness test/images test/critest test/system test/kubelet
 
 .PHONY: help
 help: ## List the targets
@@ -55,6 +55,12 @@ $(BIN)/ginkgo: test/critest/go.mod test/critest/go.sum
 	cd test/critest && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(STRIP)' -o $@ github.com/onsi/ginkgo/v2/ginkgo
 	@touch $@
 
+# The kubelet takes minutes to build, so that it is no part of tools: only the suite that runs it asks for it.
+$(BIN)/kubelet: tools/kubelet/go.mod tools/kubelet/go.sum
+	cd tools/kubelet && CGO_ENABLED=0 $(GO) build -trimpath -o $@ \
+		-ldflags '$(STRIP) -X k8s.io/component-base/version.gitVersion=v1.36.3' k8s.io/kubernetes/cmd/kubelet
+	@touch $@
+
 $(BIN)/testimages: $(wildcard test/images/*.go test/images/*/*.go test/images/*/*/*.go) test/images/go.mod
 	cd test/images && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(STRIP)' -o $@ ./cmd/testimages
 	@touch $@
@@ -74,6 +80,10 @@ root-test: deps tools build ## Run all tests of the daemon's module, with the ra
 .PHONY: system
 system: deps tools build ## Run the black-box suite: recovery, scale, several daemons (as root)
 	cd test/system && $(GO) test -count=1 -timeout 20m -v .
+
+.PHONY: kubelet
+kubelet: deps tools $(BIN)/kubelet build images ## Build the kubelet and have it drive the daemon (as root)
+	cd test/kubelet && $(GO) test -count=1 -timeout 20m -v .
 
 .PHONY: critest
 critest: deps tools build images ## Run the CRI validation suite against the daemon, in all variants (as root)
@@ -96,6 +106,7 @@ test: vet root-test ## Everything: packages, tools, build, vet, all tests, CRI v
 	cd test/images && $(GO) test ./...
 	$(MAKE) --no-print-directory system
 	$(MAKE) --no-print-directory critest
+	$(MAKE) --no-print-directory kubelet
 
 .PHONY: test-full
 test-full: test ## The same, and what takes long: CRI validation again and again, crowded (as root)

@@ -1,0 +1,323 @@
+package kubelet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	corev1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
+)
+
+// node is a daemon and the kubelet that drives it.
+type node struct {
+	*harness.Daemon
+	*api
+	kubelet *kubelet
+	rt      cri.RuntimeServiceClient
+	img     cri.ImageServiceClient
+	t       *testing.T
+	before  harness.Snapshot
+}
+
+// newNode starts a daemon on a bridge and subnet of its own, and a kubelet on
+// it. extra are keys of the kubelet's configuration. When the test ends, the
+// kubelet must have removed all that it was told to make, and the rest must be
+// as it was.
+func newNode(t *testing.T, name string, net byte, extra map[string]any) *node {
+	t.Helper()
+	id := filepath.Base(world.dir) + "-" + name
+	n := &node{t: t, Daemon: &harness.Daemon{
+		Bin: filepath.Join(world.top, "bin"), Dir: filepath.Join(world.dir, name), Registries: world.registries,
+		CgroupParent: "/" + id + "-own",
+		Config:       fmt.Sprintf("image.pinned = [%q]\n", pinned),
+	}}
+	n.Network = n.Bridge("k"+name, fmt.Sprintf("10.%d.0.0/16", net))
+	n.kubelet = &kubelet{dir: filepath.Join(n.Dir, "kubelet"), cgroup: "/" + id, socket: n.Socket(), extra: extra}
+	t.Cleanup(n.close)
+	if err := errors.Join(harness.Tmpfs(filepath.Join(n.Dir, "run")), n.Start(t.Context()), n.dial()); err != nil {
+		t.Fatal(err)
+	}
+	n.first(t)
+	if err := makeCgroupRoot(n.kubelet.cgroup); err != nil {
+		t.Fatal(err)
+	}
+	n.startKubelet(t)
+	return n
+}
+
+func (n *node) dial() error {
+	conn, err := grpc.NewClient("unix://"+n.Socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	n.rt, n.img = cri.NewRuntimeServiceClient(conn), cri.NewImageServiceClient(conn)
+	n.api, err = newAPI()
+	return err
+}
+
+// first makes and removes a pod, and takes what there is then as the state to
+// come back to: what is made once and stays (the bridge, the plugins' chains)
+// is no leak.
+func (n *node) first(t *testing.T) {
+	t.Helper()
+	config := &cri.PodSandboxConfig{
+		Metadata: &cri.PodSandboxMetadata{Name: "first", Namespace: "default", Uid: "first"},
+		Linux:    &cri.LinuxPodSandboxConfig{},
+	}
+	p, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, stop := n.rt.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: p.GetPodSandboxId()})
+	_, remove := n.rt.RemovePodSandbox(t.Context(), &cri.RemovePodSandboxRequest{PodSandboxId: p.GetPodSandboxId()})
+	n.before, err = harness.Take(n.StateDirs(), n.kubelet.cgroup, n.Pid())
+	if err := errors.Join(stop, remove, err); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (n *node) startKubelet(t *testing.T) {
+	t.Helper()
+	if err := n.kubelet.start(t.Context(), world.top); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// restartKubelet ends the kubelet and starts another one, with other extra keys.
+func (n *node) restartKubelet(t *testing.T, extra map[string]any) {
+	t.Helper()
+	if err := n.kubelet.stop(); err != nil {
+		t.Fatal(err)
+	}
+	n.kubelet.extra = extra
+	n.startKubelet(t)
+}
+
+func (n *node) manifest(name string) string { return n.kubelet.path("manifests", name+".json") }
+
+// apply gives the kubelet a manifest, or a new version of it.
+func (n *node) apply(t *testing.T, p *corev1.Pod) {
+	t.Helper()
+	b, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The kubelet passes over names that begin with a dot.
+	hidden := n.kubelet.path("manifests", "."+p.Name)
+	if err := errors.Join(os.WriteFile(hidden, b, 0o644), os.Rename(hidden, n.manifest(p.Name))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wait waits until a pod is as ok wants it.
+func (n *node) wait(t *testing.T, name string, ok func(*corev1.Pod) error) *corev1.Pod {
+	t.Helper()
+	var found *corev1.Pod
+	eventually(t, 60*time.Second, func() error {
+		p, err := n.pod(t.Context(), name)
+		if err != nil {
+			return err
+		}
+		if p == nil {
+			return fmt.Errorf("pod %s is not there", name)
+		}
+		found = p
+		if err := ok(p); err != nil {
+			status, _ := json.Marshal(p.Status)
+			return fmt.Errorf("pod %s: %w: %s", name, err, status)
+		}
+		return nil
+	})
+	return found
+}
+
+// ready is for wait.
+func ready(p *corev1.Pod) error {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue && p.Status.Phase == corev1.PodRunning {
+			return nil
+		}
+	}
+	return errors.New("not ready")
+}
+
+// runPod applies a manifest and waits until the pod is ready.
+func (n *node) runPod(t *testing.T, p *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	n.apply(t, p)
+	return n.wait(t, p.Name, ready)
+}
+
+// criStatus returns what the daemon knows of a container, by the id in a pod's status.
+func (n *node) criStatus(t *testing.T, id string) *cri.ContainerStatusResponse {
+	t.Helper()
+	_, bare, ok := strings.Cut(id, "://")
+	if !ok {
+		t.Fatalf("container id %q has no runtime's name in front", id)
+	}
+	r, err := n.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: bare, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// pid returns the first process of a container, in the machine's numbers.
+func (n *node) pid(t *testing.T, id string) int {
+	t.Helper()
+	var info struct {
+		Pid int `json:"pid"`
+	}
+	if err := json.Unmarshal([]byte(n.criStatus(t, id).GetInfo()["info"]), &info); err != nil || info.Pid == 0 {
+		t.Fatalf("no pid in the verbose status: %v", err)
+	}
+	return info.Pid
+}
+
+// close removes all manifests, waits for the kubelet to remove all of the pods,
+// and looks for what is left.
+func (n *node) close() {
+	t := n.t
+	empty := n.kubelet.cmd != nil
+	if empty {
+		if err := n.empty(); err != nil {
+			t.Error(err)
+			empty = false // that there is more than before needs no saying
+		}
+		if err := n.kubelet.stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	if t.Failed() {
+		n.report()
+	}
+	if empty {
+		if err := removeCgroupRoot(n.kubelet.cgroup); err != nil {
+			t.Errorf("cgroups of the kubelet: %v", err)
+		}
+		n.mustBeClean()
+	}
+	if err := n.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// report shows the ends of the logs, and keeps them whole.
+func (n *node) report() {
+	n.t.Log(n.kubelet.logTail())
+	n.t.Log(n.LogTail())
+	dir := filepath.Join(world.top, "test", "kubelet", "report")
+	for _, file := range []string{n.LogPath(), n.kubelet.path("kubelet.log")} {
+		text, err := os.ReadFile(file)
+		if err = errors.Join(err, os.MkdirAll(dir, 0o755)); err == nil {
+			err = os.WriteFile(filepath.Join(dir, filepath.Base(n.Dir)+"-"+filepath.Base(file)), text, 0o644)
+		}
+		if err != nil {
+			n.t.Log(err)
+		}
+	}
+}
+
+// empty has the kubelet remove all pods. It collects sandboxes once a minute.
+func (n *node) empty() error {
+	manifests, err := filepath.Glob(n.manifest("*"))
+	if err != nil {
+		return err
+	}
+	for _, m := range manifests {
+		if err := os.Remove(m); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 150*time.Second)
+	defer cancel()
+	for {
+		left, err := n.podsLeft(ctx)
+		if err == nil && len(left) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d things are left by the kubelet, the first of them %v (%v)", len(left), left[:min(len(left), 10)], err)
+		case exit := <-n.kubelet.gone:
+			n.kubelet.gone <- exit
+			return fmt.Errorf("the kubelet ended: %v", exit)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// podsLeft lists what there still is of pods: sandboxes, containers, cgroups,
+// volumes, logs.
+func (n *node) podsLeft(ctx context.Context) ([]string, error) {
+	var left []string
+	pods, err := n.rt.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range pods.GetItems() {
+		left = append(left, "sandbox of "+p.GetMetadata().GetName())
+	}
+	containers, err := n.rt.ListContainers(ctx, &cri.ListContainersRequest{})
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range containers.GetContainers() {
+		left = append(left, "container "+c.GetMetadata().GetName())
+	}
+	for _, dir := range cgroupDirs(n.kubelet.cgroup) {
+		if strings.HasPrefix(filepath.Base(dir), "pod") {
+			left = append(left, dir)
+		}
+	}
+	for _, pattern := range []string{n.kubelet.path("root", "pods", "*"), n.kubelet.path("logs", "*"), "/var/log/containers/*"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			return nil, err
+		}
+		left = append(left, found...)
+	}
+	return left, nil
+}
+
+// mustBeClean removes the images and waits, as deleting layers goes on after the
+// answer, for nothing to be there that was not before.
+func (n *node) mustBeClean() {
+	t := n.t
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	list, err := n.img.ListImages(ctx, &cri.ListImagesRequest{})
+	if err != nil {
+		t.Error(err)
+	}
+	for _, i := range list.GetImages() {
+		if _, err := n.img.RemoveImage(ctx, &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: i.GetId()}}); err != nil {
+			t.Error(err)
+		}
+	}
+	var left []string
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		after, err := harness.Take(n.StateDirs(), n.kubelet.cgroup, n.Pid())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if left = after.Since(n.before); len(left) == 0 {
+			return
+		}
+	}
+	for _, l := range left {
+		t.Errorf("left behind: %s", l)
+	}
+}
