@@ -93,3 +93,14 @@ func replaceOOMScoreAdj(f *os.File, from, to int) (bool, error) {
 	}
 	return err == nil, err
 }
+
+// updatedOOMScoreAdj is what commands have that are run in a container of which
+// it was changed; nil where it was not.
+func (m *Manager) updatedOOMScoreAdj(c *container) *int {
+	want := c.snap.Load().Resources.GetOomScoreAdj()
+	if want == c.config.GetLinux().GetResources().GetOomScoreAdj() {
+		return nil
+	}
+	adj, _ := m.cfg.Builder.OOMScoreAdj(want)
+	return &adj
+}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/oci"
@@ -225,7 +226,7 @@ func TestUpdateBelowTheUse(t *testing.T) {
 
 func TestUpdateOOMScoreOfAllWhoInheritedIt(t *testing.T) {
 	b := newBed(t)
-	m, _ := b.manager()
+	m, stop := b.manager()
 	c := shell("c", "sleep 1000 & echo $! >/tmp/same; sh -c 'echo 900 >/proc/self/oom_score_adj; echo ready; exec sleep 1000'; true")
 	id := b.run(m, c)
 	b.log("c", "ready")
@@ -247,6 +248,15 @@ func TestUpdateOOMScoreOfAllWhoInheritedIt(t *testing.T) {
 	}
 	if !maps.Equal(seen, map[int]int{400: 2, 900: 1}) {
 		t.Errorf("oom_score_adj: %v processes", seen)
+	}
+	// What is run from now on has it too, also by another daemon.
+	for range 2 {
+		out, err := m.ExecSync(t.Context(), id, []string{"sh", "-c", "while [ $(cat /proc/self/oom_score_adj) != 400 ]; do sleep 0.01; done; cat /proc/self/oom_score_adj"}, 10*time.Second)
+		if err != nil || string(out.Stdout) != "400\n" {
+			t.Errorf("exec: %q, %v", out.Stdout, err)
+		}
+		stop()
+		m, stop = b.manager()
 	}
 	if s.Resources.GetOomScoreAdj() != 400 {
 		t.Errorf("in force %v", s.Resources)

@@ -38,6 +38,9 @@ type ExecInput struct {
 	// StdioUID and StdioGID are who on the host is the container's root, to whom
 	// the command's pipes are given.
 	StdioUID, StdioGID uint32
+	// OOMScoreAdj is for the command where an update has changed it: runtimes give
+	// it that of the creation. Nil to leave it.
+	OOMScoreAdj *int
 }
 
 // own gives the command's ends of its pipes to the container's root, who could
@@ -128,6 +131,7 @@ func (r *Runtime) execStart(ctx context.Context, in ExecInput, stdio [3]*os.File
 	err = cmd.Run()
 	pid, pidErr := readPID(pidFile)
 	if pidErr == nil && (err == nil || ctx.Err() != nil) {
+		in.adjustOOMScore(pid)
 		return pid, nil, nil // also what was started just as ctx ended: it is to be ended
 	}
 	if err == nil {
@@ -149,6 +153,15 @@ func setStdio(cmd *exec.Cmd, stdio [3]*os.File) {
 	}
 	if f := stdio[2]; f != nil {
 		cmd.Stderr = f
+	}
+}
+
+// adjustOOMScore is about a child of this process that nobody has waited for, so
+// that the pid is its own. One that has ended needs no score, and one that may
+// not have it goes without.
+func (in ExecInput) adjustOOMScore(pid int) {
+	if in.OOMScoreAdj != nil {
+		_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(strconv.Itoa(*in.OOMScoreAdj)), 0)
 	}
 }
 
