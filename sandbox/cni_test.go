@@ -88,7 +88,7 @@ func checkHostClean(t testing.TB, leases string) {
 		t.Errorf("nft: %v\n%s", err, rules)
 	}
 	for line := range strings.Lines(string(rules)) {
-		if strings.Contains(line, "saddr 10.88.0.") && !strings.Contains(line, "saddr 10.88.0.0/16") || strings.Contains(line, "dnat to") || strings.Contains(line, "CNI-DN-") {
+		if strings.Contains(line, "saddr 10.88.0.") && !strings.Contains(line, "saddr 10.88.0.0/16") || strings.Contains(line, "dnat to") || strings.Contains(line, "CNI-DN-") || strings.Contains(line, `comment "pod `) {
 			t.Errorf("rule left: %s", line)
 		}
 	}

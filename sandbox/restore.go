@@ -188,6 +188,9 @@ func (m *Manager) adoptNetworks(owners []string, entries map[string]*entry) {
 		}
 		if e.rec.Plan != nil {
 			m.ports.adopt(id, nameOf(e.config), portMappings(e.config))
+			first := network.Default(e.rec.Plan)
+			first.Result = e.rec.CNIResult
+			m.net.AdoptPorts(id, first, portMappings(e.config))
 		}
 	}
 }

@@ -79,6 +79,11 @@ func (n *Network) Attach(ctx context.Context, pod Pod, i Interface) (*Result, er
 	if len(r.IPs) == 0 && i.Name == IfName && !l.isolated() {
 		return nil, fmt.Errorf("attach to network %q: result: the pod has got no address", l.conf.Name)
 	}
+	if l.hostPorts != nil {
+		if err := n.mapHostPorts(ctx, pod, *l.hostPorts, r.JSON); err != nil {
+			return nil, fmt.Errorf("attach to network %q: %w", l.conf.Name, err)
+		}
+	}
 	return r, nil
 }
 
@@ -89,7 +94,11 @@ func (n *Network) Detach(ctx context.Context, pod Pod, i Interface) error {
 	if err != nil {
 		return fmt.Errorf("detach from network: %w", err)
 	}
-	if err := n.cni.DelNetworkList(ctx, l.conf, pod.at(i).runtimeConf()); err != nil {
+	if l.hostPorts != nil {
+		err = n.ports.change(ctx, *l.hostPorts, pod.ID, nil)
+	}
+	// Whatever became of that, the rest goes.
+	if err := errors.Join(err, n.cni.DelNetworkList(ctx, l.conf, pod.at(i).runtimeConf())); err != nil {
 		return fmt.Errorf("detach from network %q: %w", l.conf.Name, err)
 	}
 	n.gate.forget(i.attachment(pod.ID))

@@ -35,6 +35,9 @@ type list struct {
 	masquerade *masquerade
 	// masqueradeFailed has the next reading of the same files try again.
 	masqueradeFailed bool
+	// hostPorts is how the daemon does the host ports of this list: of a loaded
+	// one, where it can, and of a plan, where it shall. Else nil.
+	hostPorts *hostPortPlan
 }
 
 // Reload reads the configuration directories and takes the networks in them, or
@@ -50,6 +53,9 @@ func (n *Network) Reload(ctx context.Context) (changed bool) {
 	for _, l := range next.all() {
 		if n.cfg.NoBuiltin {
 			break
+		}
+		if err := n.takeHostPorts(ctx, l); err != nil && ctx.Err() == nil {
+			log.WithError(err).WithField("network", l.conf.Name).Warn("host ports are left to the plugin, which is slower")
 		}
 		if err := l.takeMasquerade(ctx); err != nil && ctx.Err() == nil {
 			log.WithError(err).WithField("network", l.conf.Name).Warn("masquerading is left to the plugins, which is slower")
@@ -233,6 +239,7 @@ func inline(conf *libcni.NetworkConfigList) (json.RawMessage, error) {
 		plugins[i] = p.Bytes
 	}
 	out["plugins"], out["loadOnlyInlinedPlugins"] = plugins, true
+	delete(out, planKey) // a file has no say in it
 	return json.Marshal(out)
 }
 
@@ -241,7 +248,13 @@ func fromRaw(raw json.RawMessage) (*list, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &list{conf: conf, raw: raw, planned: raw}, nil
+	var own struct {
+		HostPorts *hostPortPlan `json:"io.criserver.hostPorts"`
+	}
+	if err := json.Unmarshal(raw, &own); err != nil {
+		return nil, fmt.Errorf("%s: %w", planKey, err)
+	}
+	return &list{conf: conf, raw: raw, planned: raw, hostPorts: own.HostPorts}, nil
 }
 
 // without returns the list without plugins of the given types.
@@ -256,7 +269,12 @@ func (l *list) without(types []string) (*list, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fromRaw(raw)
+	less, err := fromRaw(raw)
+	if err != nil {
+		return nil, err
+	}
+	less.hostPorts = l.hostPorts
+	return less, nil
 }
 
 // findPlugins looks for the binaries of a list's plugins, every time anew: who

@@ -90,17 +90,23 @@ func (p Pod) at(i Interface) Pod {
 // trimmed returns the list without plugins that do nothing, by their
 // documentation, without their capability. Two processes a pod are saved.
 func (l *list) trimmed(pod Pod) (*list, error) {
-	var idle []string
-	if len(pod.PortMappings) == 0 {
-		idle = append(idle, "portmap")
-	} else if !l.capable("portMappings") {
+	if pod.Bandwidth == nil {
+		var err error
+		if l, err = l.without([]string{"bandwidth"}); err != nil {
+			return nil, err
+		}
+	}
+	udp := func(m PortMapping) bool { return m.Protocol == "udp" }
+	switch {
+	case len(pod.PortMappings) == 0:
+		return l.without([]string{"portmap"})
+	case l.hostPorts != nil && !slices.ContainsFunc(pod.PortMappings, udp):
+		return l.withHostPorts()
+	case !l.capable("portMappings"):
 		// Not an error: there are plugins that learn of host ports elsewhere.
 		logrus.WithFields(logrus.Fields{"pod": pod.ID, "network": l.conf.Name}).Warn("no plugin of the network declares the capability portMappings; host ports are left to it")
 	}
-	if pod.Bandwidth == nil {
-		idle = append(idle, "bandwidth")
-	}
-	return l.without(idle)
+	return l, nil
 }
 
 // capable says whether a plugin of the list declares a capability.

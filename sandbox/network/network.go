@@ -46,6 +46,7 @@ type Network struct {
 	cfg     Config
 	cni     *libcni.CNIConfig
 	gate    gate
+	ports   portTables
 	suspect chan struct{} // capacity one: a collection is wanted
 	loaded  atomic.Pointer[loaded]
 	// status is what the plugins last answered to STATUS; nil is ready.

@@ -67,6 +67,7 @@ type rounds struct {
 	watcher        *fsnotify.Watcher
 	watched, dirty bool // all directories are watched; files may have changed
 	ready          bool // what the plugins last answered to STATUS
+	portsSeen      bool // the tables of host ports were put right once
 	statusAt       time.Time
 	collection     collection
 }
@@ -83,6 +84,8 @@ func (r *rounds) next(ctx context.Context) time.Time {
 	}
 	r.dirty = false
 	if !r.statusAt.After(now) {
+		r.n.ports.ensure(ctx, !r.portsSeen)
+		r.portsSeen = true
 		r.ready = r.n.askStatus(ctx)
 		r.statusAt = time.Now().Add(recheck)
 		if r.ready {

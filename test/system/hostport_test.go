@@ -2,6 +2,8 @@ package system
 
 import (
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -41,13 +43,14 @@ func testHostPorts(t *testing.T, builtin bool) {
 		{Protocol: tcp, HostPort: 8083, ContainerPort: 80, HostIp: "127.0.0.1"},
 		{Protocol: tcp, HostPort: 8084, ContainerPort: 80, HostIp: "0.0.0.0"},
 		{Protocol: tcp, HostPort: 8085, ContainerPort: 80, HostIp: "::"},
-		{Protocol: udp, HostPort: 8080, ContainerPort: 53},
 		{Protocol: sctp, HostPort: 8080, ContainerPort: 132},
 		{Protocol: tcp, HostPort: 0, ContainerPort: 8086},
 	}
-	p, other := n.runPod(t, c), n.runPod(t, podConfig("other"))
+	co := podConfig("other")
+	co.PortMappings = []*cri.PortMapping{{Protocol: udp, HostPort: 8080, ContainerPort: 53}}
+	p, other := n.runPod(t, c), n.runPod(t, co)
 	n.web(t, p)
-	echo(t, n.netns(p), ":53")
+	echo(t, n.netns(other), ":53")
 	ips := n.podIPs(t, p.id)
 
 	// Who asks from outside is seen as who he is.
@@ -90,10 +93,33 @@ func testHostPorts(t *testing.T, builtin bool) {
 		silent(t, outside, closed.ip, closed.port)
 	}
 
+	// The host's loopback is the host's, also for a pod that means to get there.
+	port := page(t, "", "127.0.0.1:0")
+	if err := os.WriteFile("/proc/sys/net/ipv4/conf/all/route_localnet", []byte("0"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet"},
+		{"ip", "addr", "del", "127.0.0.1/8", "dev", "lo"},
+		{"ip", "route", "del", "table", "local", "127.0.0.0/8", "dev", "lo"},
+		{"ip", "route", "add", "127.0.0.1", "via", "10.88.0.1", "dev", "eth0"},
+	} {
+		if out, err := try(n.netns(other), args...); err != nil && args[2] != "del" {
+			t.Fatalf("%q: %v: %s", args, err, out)
+		}
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if builtin { // the plugin leaves this open
+		silent(t, n.netns(other), "127.0.0.1", number)
+	}
+
 	n.Kill()
 	n.restart(t)
 	sees(t, outside, "192.0.2.1", 8080, "192.0.2.9")
-	_, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: webOn("late", 8081)})
+	_, err = n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: webOn("late", 8081)})
 	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), p.id) {
 		t.Errorf("the host port of another pod: %v", err)
 	}

@@ -54,12 +54,15 @@ func netNode(t *testing.T, n *node, networks ...string) *node {
 		n.removePod(t, n.runPod(t, c).id)
 	}
 	if n.Network != "" {
-		// The plugins make their chains for the first host ports and keep them.
-		c := podConfig("ports")
-		for _, ip := range []string{"", "127.0.0.1"} {
-			c.PortMappings = append(c.PortMappings, &cri.PortMapping{HostPort: int32(900 + len(ip)), ContainerPort: 1, HostIp: ip})
+		// Chains are made for the first host ports and stay: the daemon's own, and
+		// those of the plugin, which has UDP.
+		for _, protocol := range []cri.Protocol{cri.Protocol_TCP, cri.Protocol_UDP} {
+			c := podConfig("ports" + protocol.String())
+			for _, ip := range []string{"", "127.0.0.1"} {
+				c.PortMappings = append(c.PortMappings, &cri.PortMapping{Protocol: protocol, HostPort: int32(900 + len(ip)), ContainerPort: 1, HostIp: ip})
+			}
+			n.removePod(t, n.runPod(t, c).id)
 		}
-		n.removePod(t, n.runPod(t, c).id)
 	}
 	before := n.ruleset(t)
 	t.Cleanup(func() {

@@ -1,0 +1,120 @@
+package sandbox
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const portTable = "criserver_hostports_criserver"
+
+func webPod(name string, port int32) *cri.PodSandboxConfig {
+	c := podConfig(name)
+	c.PortMappings = []*cri.PortMapping{{HostPort: port, ContainerPort: 80}}
+	return c
+}
+
+func listTable(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("nft", "list", "table", "inet", portTable).CombinedOutput()
+	if err != nil {
+		return ""
+	}
+	return string(out)
+}
+
+// TestHostPortsAreRestored has others, and a daemon that died, leave the table
+// in disorder.
+func TestHostPortsAreRestored(t *testing.T) {
+	disorders := map[string][]string{
+		"flushed":       {"flush", "ruleset"},
+		"one left over": {"add", "element", "inet", portTable, "all_ip", "{ tcp . 18081 comment \"pod gone\" : 10.88.0.99 . 80 }"},
+		"one lost":      {"delete", "element", "inet", portTable, "all_ip", "{ tcp . 18080 }"},
+		"rules lost":    {"flush", "chain", "inet", portTable, "hostports"},
+	}
+	for name, args := range disorders {
+		t.Run(name, func(t *testing.T) {
+			b, _ := realBed(t, "nftables")
+			m := b.start()
+			p := mustRun(t, m, webPod("a", 18080))
+			serve(t, p, 80)
+			if err := ask("127.0.0.1:18080"); err != nil {
+				t.Fatal(err)
+			}
+			b.halt()
+			if out, err := exec.Command("nft", args...).CombinedOutput(); err != nil {
+				t.Fatalf("nft %q: %v: %s", args, err, out)
+			}
+			m = b.start()
+			eventually(t, "the table is right again", func() bool {
+				return ask("127.0.0.1:18080") == nil && !strings.Contains(listTable(t), "18081")
+			})
+			mustRemove(t, m, p.ID)
+			if rules := listTable(t); strings.Contains(rules, p.ID) || strings.Contains(rules, "18080") {
+				t.Errorf("left of the pod:\n%s", rules)
+			}
+		})
+	}
+}
+
+// TestHostPortsOutliveTheWayTheyWereMade has either way take back what the other
+// did.
+func TestHostPortsOutliveTheWayTheyWereMade(t *testing.T) {
+	for _, noBuiltin := range []bool{false, true} {
+		t.Run(fmt.Sprintf("made by processes=%t", noBuiltin), func(t *testing.T) {
+			b, _ := realBed(t, "nftables")
+			b.cfg.CNI.NoBuiltin = noBuiltin
+			m := b.start()
+			p := mustRun(t, m, webPod("a", 18080))
+			serve(t, p, 80)
+			b.halt()
+			b.cfg.CNI.NoBuiltin = !noBuiltin
+			m = b.start()
+			q := mustRun(t, m, webPod("b", 18081))
+			serve(t, q, 80)
+			for _, port := range []string{"18080", "18081"} {
+				if err := ask("127.0.0.1:" + port); err != nil {
+					t.Errorf("port %s: %v", port, err)
+				}
+			}
+			mustRemove(t, m, p.ID)
+			if err := ask("127.0.0.1:18080"); err == nil {
+				t.Error("the host port still answers")
+			}
+			if err := ask("127.0.0.1:18081"); err != nil {
+				t.Error(err)
+			}
+			mustRemove(t, m, q.ID)
+		})
+	}
+}
+
+func TestHostPortsSideBySide(t *testing.T) {
+	b, _ := realBed(t, "nftables")
+	m := b.start()
+	const n = 12
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			for range 3 {
+				id, err := m.RunPod(t.Context(), webPod(fmt.Sprint("p", i), int32(19000+i)), "")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if rules := listTable(t); !strings.Contains(rules, id) {
+					t.Errorf("no rule of pod %d", i)
+				}
+				mustRemove(t, m, id)
+			}
+		})
+	}
+	wg.Wait()
+	if rules := listTable(t); strings.Contains(rules, "comment") {
+		t.Errorf("left:\n%s", rules)
+	}
+}
