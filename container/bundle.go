@@ -55,6 +55,8 @@ func (m *Manager) bundle(ctx context.Context, c *container, p *plan) (_ bundle, 
 	if err != nil {
 		return b, err
 	}
+	// Devices of vendors can have brought groups along.
+	c.setGroups(spec.Process.User.AdditionalGids)
 	if err := makeLogDir(p.pod.Config.GetLogDirectory(), c.rec.LogPath); err != nil {
 		return b, err
 	}
@@ -100,7 +102,7 @@ func (m *Manager) input(ctx context.Context, c *container, p *plan) (oci.Input, 
 	if err != nil {
 		return oci.Input{}, err
 	}
-	if err := m.checkAppArmor(sc); err != nil {
+	if err := m.checkAppArmor(ctx, sc); err != nil {
 		return oci.Input{}, err
 	}
 	cwd := workingDir(c.config, p.image.Config)

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/criserver/criserver/internal/rootpath"
@@ -11,17 +12,17 @@ import (
 // does.
 type AppArmor interface {
 	// Ensure returns nil when the profile is loaded.
-	Ensure(profile string) error
+	Ensure(ctx context.Context, profile string) error
 }
 
 // checkAppArmor refuses a container whose profile is not loaded, in words that
 // name it; the runtime would fail with less.
-func (m *Manager) checkAppArmor(sc *cri.LinuxContainerSecurityContext) error {
+func (m *Manager) checkAppArmor(ctx context.Context, sc *cri.LinuxContainerSecurityContext) error {
 	name, err := m.cfg.Builder.AppArmorProfile(sc)
 	if err != nil || name == "" || m.cfg.AppArmor == nil {
 		return err
 	}
-	if err := m.cfg.AppArmor.Ensure(name); err != nil {
+	if err := m.cfg.AppArmor.Ensure(ctx, name); err != nil {
 		return fmt.Errorf("config.linux.security_context.apparmor: %w", err)
 	}
 	return nil

@@ -31,17 +31,15 @@ func cdiNames(c *cri.ContainerConfig) ([]string, error) {
 	return names, nil
 }
 
-// injectDevices adds what the devices of vendors need to a config. Groups that
-// come with it are part of the container's identity.
+// injectDevices adds what the devices of vendors need to a config.
 func (m *Manager) injectDevices(c *container, res *oci.Result) error {
 	names, err := cdiNames(c.config)
-	if err != nil || len(names) == 0 {
+	if err != nil {
 		return err
 	}
 	if err := m.cfg.CDI.Inject(res.Spec, names); err != nil {
 		return fmt.Errorf("config.%w", err)
 	}
-	c.setGroups(res.Spec.Process.User.AdditionalGids)
 	return nil
 }
 

@@ -62,6 +62,9 @@ func (b *Builder) AppArmorProfile(sc *cri.LinuxContainerSecurityContext) (string
 	return name, nil
 }
 
+// DefaultAppArmorProfile is the profile that "RuntimeDefault" means here, or "".
+func (b *Builder) DefaultAppArmorProfile() string { return b.defaults.AppArmorProfile }
+
 func appArmorOf(sc *cri.LinuxContainerSecurityContext) (kind cri.SecurityProfile_ProfileType, name string, err error) {
 	if p := sc.GetApparmor(); p != nil {
 		kind, name = p.GetProfileType(), strings.TrimPrefix(p.GetLocalhostRef(), "localhost/")

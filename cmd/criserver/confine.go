@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -45,7 +46,7 @@ func containerDefaults(cfg config.Config, profile string) (oci.Defaults, error) 
 // prepareAppArmor returns the name of the default profile, loaded, or "" where
 // there is none. That the daemon's own cannot be loaded is no reason not to run:
 // containers are then as they are on a host without AppArmor.
-func prepareAppArmor(cfg config.Config, host oci.Host) (profile string, profiles container.AppArmor, err error) {
+func prepareAppArmor(ctx context.Context, cfg config.Config, host oci.Host) (profile string, profiles container.AppArmor, err error) {
 	if !host.AppArmor {
 		return "", nil, nil
 	}
@@ -54,7 +55,7 @@ func prepareAppArmor(cfg config.Config, host oci.Host) (profile string, profiles
 	if name == "" {
 		return "", p, nil
 	}
-	if err := p.Ensure(name); err != nil {
+	if err := p.Ensure(ctx, name); err != nil {
 		if name != apparmor.DefaultProfile {
 			return "", nil, fmt.Errorf("container.apparmor_profile: %w", err)
 		}

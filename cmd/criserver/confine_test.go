@@ -37,7 +37,7 @@ func TestAppArmorDefaultIsTheOneWeLoad(t *testing.T) {
 	if got := config.Default().Container.AppArmorProfile; got != apparmor.DefaultProfile {
 		t.Errorf("the configuration says %q, the daemon loads %q", got, apparmor.DefaultProfile)
 	}
-	if name, profiles, err := prepareAppArmor(config.Default(), oci.Host{}); name != "" || profiles != nil || err != nil {
+	if name, profiles, err := prepareAppArmor(t.Context(), config.Default(), oci.Host{}); name != "" || profiles != nil || err != nil {
 		t.Errorf("on a host without AppArmor: %q, %v, %v", name, profiles, err)
 	}
 }

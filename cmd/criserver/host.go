@@ -127,7 +127,7 @@ func (r *runtimes) names() []string {
 // well-known ones in the PATH. The default is proved to work.
 func chooseRuntimes(ctx context.Context, cfg config.Config, h *host) (*runtimes, error) {
 	r := &runtimes{byName: make(map[string]*oci.Runtime), defaultName: cfg.DefaultRuntime, mountOptions: make(map[string][]string)}
-	profile, profiles, err := prepareAppArmor(cfg, h.facts)
+	profile, profiles, err := prepareAppArmor(ctx, cfg, h.facts)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +207,8 @@ func statusInfo(cfg config.Config, h *host, r *runtimes) map[string]string {
 	b, err := json.Marshal(map[string]any{
 		"root": cfg.Root, "runDir": cfg.RunDir, "cgroupDriver": h.driver, "cgroupV2": h.cgroups.V2(), "cgroupParent": h.cgroupParent,
 		"defaultRuntime": r.defaultName, "runtimes": r.info, "monitor": h.monitor, "monitorCgroup": h.monitorCgroup,
-		"cniConfDirs": cfg.CNI.ConfDirs, "cniBinDirs": cfg.CNI.BinDirs,
+		"seccomp": h.facts.Seccomp, "appArmor": h.facts.AppArmor, "appArmorProfile": r.builder.DefaultAppArmorProfile(), "seLinux": h.facts.SELinux,
+		"cdiSpecDirs": cfg.Container.CDISpecDirs, "cniConfDirs": cfg.CNI.ConfDirs, "cniBinDirs": cfg.CNI.BinDirs,
 	})
 	if err != nil {
 		return nil

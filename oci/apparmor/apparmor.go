@@ -4,10 +4,11 @@
 package apparmor
 
 import (
+	"context"
 	"fmt"
-	"sync"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/oplock"
 	"github.com/moby/profiles/apparmor"
 )
 
@@ -24,7 +25,7 @@ type kernel interface {
 // Profiles are those of the machine. It is safe for concurrent use.
 type Profiles struct {
 	kernel kernel
-	mu     sync.Mutex // one load at a time; held across it, as all wait for the same one
+	loads  oplock.Locks // one load at a time: the others find it done
 }
 
 // New returns the machine's profiles. AppArmor must be enabled.
@@ -33,7 +34,7 @@ func New() *Profiles { return &Profiles{kernel: machine{}} }
 // Ensure returns nil when the profile is loaded. The default one is loaded if it
 // is not, also when somebody has unloaded it since. ErrFailedPrecondition where
 // another one is missing, or the default cannot be loaded.
-func (p *Profiles) Ensure(name string) error {
+func (p *Profiles) Ensure(ctx context.Context, name string) error {
 	loaded, err := p.kernel.IsLoaded(name)
 	if err != nil {
 		return fmt.Errorf("AppArmor profile %q: %w", name, err)
@@ -44,12 +45,15 @@ func (p *Profiles) Ensure(name string) error {
 	if name != DefaultProfile {
 		return fmt.Errorf("AppArmor profile %q is not loaded on this machine: %w", name, errdefs.ErrFailedPrecondition)
 	}
-	return p.install(name)
+	return p.install(ctx, name)
 }
 
-func (p *Profiles) install(name string) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (p *Profiles) install(ctx context.Context, name string) error {
+	unlock, err := p.loads.Lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if loaded, err := p.kernel.IsLoaded(name); err == nil && loaded {
 		return nil
 	}

@@ -34,10 +34,10 @@ func (f *fake) Install(name string) error {
 func TestEnsure(t *testing.T) {
 	f := &fake{loaded: map[string]bool{"of-the-node": true}}
 	p := &Profiles{kernel: f}
-	if err := p.Ensure("of-the-node"); err != nil {
+	if err := p.Ensure(t.Context(), "of-the-node"); err != nil {
 		t.Error(err)
 	}
-	if err := p.Ensure("missing"); !errdefs.IsFailedPrecondition(err) {
+	if err := p.Ensure(t.Context(), "missing"); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("a profile that is not loaded: %v", err)
 	}
 	if f.installs != 0 {
@@ -46,7 +46,7 @@ func TestEnsure(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			if err := p.Ensure(DefaultProfile); err != nil {
+			if err := p.Ensure(t.Context(), DefaultProfile); err != nil {
 				t.Error(err)
 			}
 		})
@@ -56,14 +56,14 @@ func TestEnsure(t *testing.T) {
 		t.Errorf("loaded %d times", f.installs)
 	}
 	delete(f.loaded, DefaultProfile) // somebody unloads it
-	if err := p.Ensure(DefaultProfile); err != nil || f.installs != 2 {
+	if err := p.Ensure(t.Context(), DefaultProfile); err != nil || f.installs != 2 {
 		t.Errorf("%v after %d loads", err, f.installs)
 	}
 }
 
 func TestEnsureFails(t *testing.T) {
 	f := &fake{loaded: map[string]bool{}, fail: errors.New("no apparmor_parser")}
-	if err := (&Profiles{kernel: f}).Ensure(DefaultProfile); !errdefs.IsFailedPrecondition(err) || !errors.Is(err, f.fail) {
+	if err := (&Profiles{kernel: f}).Ensure(t.Context(), DefaultProfile); !errdefs.IsFailedPrecondition(err) || !errors.Is(err, f.fail) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -23,7 +23,7 @@ const maxDevices = 1024
 // versionNetDevices is that of the first OCI config with network devices.
 const versionNetDevices = "1.3.0"
 
-// Registry finds devices in spec files.
+// Registry finds devices in spec files. A nil one has none.
 type Registry struct{ dirs []string }
 
 // NewRegistry returns a registry over the *.json and *.yaml files in dirs, of
@@ -75,7 +75,7 @@ func (r *Registry) Inject(s *specs.Spec, names []string) error {
 	if len(names) == 0 {
 		return nil
 	}
-	if len(r.dirs) == 0 {
+	if r == nil || len(r.dirs) == 0 {
 		return fmt.Errorf("CDI_devices: the daemon is configured without directories of CDI specs: %w", errdefs.ErrFailedPrecondition)
 	}
 	cache, err := cdi.NewCache(cdi.WithSpecDirs(r.dirs...), cdi.WithAutoRefresh(false))

@@ -65,6 +65,10 @@ func TestInject(t *testing.T) {
 
 func TestInjectNothing(t *testing.T) {
 	s := config()
+	var none *Registry
+	if err := none.Inject(s, []string{"v/c=d"}); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("without a registry: %v", err)
+	}
 	if err := NewRegistry(nil).Inject(s, nil); err != nil || len(s.Linux.Devices) > 0 {
 		t.Errorf("%v, %+v", err, s.Linux)
 	}

@@ -2,12 +2,10 @@ package system
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -56,166 +54,6 @@ func TestCapabilitySets(t *testing.T) {
 			}
 		}
 	}
-}
-
-func TestSeccompProfiles(t *testing.T) {
-	n := newNode(t, "seccomp", 84)
-	dir := hostDir(t, map[string]string{
-		"no-chmod.json": `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["chmod","fchmodat","fchmodat2"],"action":"SCMP_ACT_ERRNO"}]}`,
-		"bad.json":      `{"defaultAction":`,
-	})
-	p := n.runPod(t, podConfig("seccomp"))
-	local := func(path string) *cri.SecurityProfile {
-		return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: path}
-	}
-	for name, tc := range map[string]struct {
-		sc   *cri.LinuxContainerSecurityContext
-		want string // Seccomp of /proc/self/status, and whether chmod works
-	}{
-		"unasked":           {&cri.LinuxContainerSecurityContext{}, "0 ok"},
-		"default":           {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}}, "2 ok"},
-		"unconfined":        {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}}, "0 ok"},
-		"local":             {&cri.LinuxContainerSecurityContext{Seccomp: local(dir + "/no-chmod.json")}, "2 no"},
-		"legacy-default":    {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "runtime/default"}, "2 ok"},
-		"legacy-unconfined": {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "unconfined"}, "0 ok"},
-		"legacy-local":      {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "localhost/" + dir + "/no-chmod.json"}, "2 no"},
-		"new-one-wins":      {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}, SeccompProfilePath: "localhost/" + dir + "/no-chmod.json"}, "2 ok"},
-	} {
-		if got := n.seccompOf(t, p, name, tc.sc); got != tc.want {
-			t.Errorf("%s: %q, want %q", name, got, tc.want)
-		}
-	}
-	for name, tc := range map[string]struct {
-		sc   *cri.LinuxContainerSecurityContext
-		says string
-	}{
-		"missing":        {&cri.LinuxContainerSecurityContext{Seccomp: local(dir + "/none.json")}, "none.json"},
-		"not-json":       {&cri.LinuxContainerSecurityContext{Seccomp: local(dir + "/bad.json")}, "bad.json"},
-		"directory":      {&cri.LinuxContainerSecurityContext{Seccomp: local(dir)}, "regular file"},
-		"relative":       {&cri.LinuxContainerSecurityContext{Seccomp: local("no-chmod.json")}, "absolute"},
-		"no-path":        {&cri.LinuxContainerSecurityContext{Seccomp: local("")}, "absolute"},
-		"path-of-no-use": {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{LocalhostRef: dir + "/no-chmod.json"}}, "Localhost"},
-		"type":           {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{ProfileType: 7}}, "profile type 7"},
-		"legacy":         {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "whatever"}, "seccomp_profile_path"},
-	} {
-		config := containerConfig(p, name, busybox, "true")
-		config.Linux.SecurityContext = tc.sc
-		if msg := n.refused(t, p, config, codes.InvalidArgument); !strings.Contains(msg, tc.says) || !strings.Contains(msg, "security_context.seccomp") {
-			t.Errorf("%s: %s", name, msg)
-		}
-	}
-}
-
-// seccompOf runs a container and returns its seccomp mode and whether chmod
-// works in it.
-func (n *node) seccompOf(t *testing.T, p *pod, name string, sc *cri.LinuxContainerSecurityContext) string {
-	t.Helper()
-	config := containerConfig(p, name, busybox, "sleep", "1000")
-	sc.NamespaceOptions = config.GetLinux().GetSecurityContext().GetNamespaceOptions()
-	config.Linux.SecurityContext = sc
-	c := n.create(t, p, config)
-	n.startContainer(t, c)
-	// That of an exec, which has to be the same.
-	return n.exec(t, c, "sh", "-c", "echo $(sed -n 's/^Seccomp:[[:space:]]*//p' /proc/self/status) $(chmod 700 /tmp 2>/dev/null && echo ok || echo no)")
-}
-
-func TestConfiguredSeccomp(t *testing.T) {
-	dir := hostDir(t, map[string]string{
-		"default.json": `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["chmod","fchmodat","fchmodat2"],"action":"SCMP_ACT_ERRNO"}]}`,
-		"priv.json":    `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["swapoff"],"action":"SCMP_ACT_ERRNO"}]}`,
-	})
-	n := makeNode("seccompcfg")
-	n.Config = fmt.Sprintf("[container]\nseccomp_profile = %q\nprivileged_seccomp_profile = %q\nseccomp_unasked = true\n", dir+"/default.json", dir+"/priv.json")
-	n.Network = n.Bridge("csseccfg", "10.85.0.0/16", "fd00:55::/64")
-	n.start(t)
-	pc := podConfig("seccompcfg")
-	pc.Linux.SecurityContext.Privileged = true
-	p := n.runPod(t, pc)
-	for name, tc := range map[string]struct {
-		sc   *cri.LinuxContainerSecurityContext
-		want string
-	}{
-		"unasked":    {&cri.LinuxContainerSecurityContext{}, "2 no"},
-		"default":    {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}}, "2 no"},
-		"unconfined": {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}}, "0 ok"},
-		"privileged": {&cri.LinuxContainerSecurityContext{Privileged: true}, "2 ok"},
-	} {
-		if got := n.seccompOf(t, p, name, tc.sc); got != tc.want {
-			t.Errorf("%s: %q, want %q", name, got, tc.want)
-		}
-	}
-	if err := os.WriteFile(dir+"/default.json", []byte("{"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Restart(t.Context()); err == nil || !strings.Contains(err.Error(), "container.seccomp_profile") {
-		t.Errorf("a daemon with a broken profile: %v", err)
-	}
-	if err := os.WriteFile(dir+"/default.json", []byte(`{"defaultAction":"SCMP_ACT_ALLOW"}`), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	n.restart(t)
-}
-
-// TestConfinementThatIsMissing asks for what this machine does not have: it must
-// be refused, not left out. Where it does have it, that is another test's matter.
-func TestConfinementThatIsMissing(t *testing.T) {
-	n := newNode(t, "missing", 86)
-	p := n.runPod(t, podConfig("missing"))
-	appArmor, seLinux := exists("/sys/kernel/security/apparmor/profiles"), exists("/sys/fs/selinux/enforce")
-	local := &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: "cs-not-loaded"}
-	for name, tc := range map[string]struct {
-		skip   bool
-		change func(*cri.LinuxContainerSecurityContext)
-		says   string
-	}{
-		"apparmor":        {false, func(sc *cri.LinuxContainerSecurityContext) { sc.Apparmor = local }, `"cs-not-loaded"`},
-		"apparmor-legacy": {false, func(sc *cri.LinuxContainerSecurityContext) { sc.ApparmorProfile = "localhost/cs-not-loaded" }, `"cs-not-loaded"`},
-		"selinux": {seLinux, func(sc *cri.LinuxContainerSecurityContext) {
-			sc.SelinuxOptions = &cri.SELinuxOption{Type: "container_t"}
-		}, "selinux_options"},
-	} {
-		if tc.skip {
-			continue
-		}
-		config := containerConfig(p, name, busybox, "true")
-		tc.change(config.Linux.SecurityContext)
-		if msg := n.refused(t, p, config, codes.FailedPrecondition); !strings.Contains(msg, tc.says) {
-			t.Errorf("%s: %s", name, msg)
-		}
-	}
-	t.Logf("AppArmor %v, SELinux %v", appArmor, seLinux)
-	for name, change := range map[string]func(*cri.LinuxContainerSecurityContext){
-		"default": func(sc *cri.LinuxContainerSecurityContext) { sc.Apparmor = &cri.SecurityProfile{} },
-		"unconfined": func(sc *cri.LinuxContainerSecurityContext) {
-			sc.Apparmor = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}
-		},
-		"legacy":     func(sc *cri.LinuxContainerSecurityContext) { sc.ApparmorProfile = "runtime/default" },
-		"no-options": func(sc *cri.LinuxContainerSecurityContext) { sc.SelinuxOptions = &cri.SELinuxOption{} },
-	} {
-		config := containerConfig(p, name, busybox, "sleep", "1000")
-		change(config.Linux.SecurityContext)
-		n.startContainer(t, n.create(t, p, config))
-	}
-	for name, sc := range map[string]*cri.LinuxContainerSecurityContext{
-		"ref-of-no-use": {Apparmor: &cri.SecurityProfile{LocalhostRef: "p"}},
-		"no-ref":        {Apparmor: &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost}},
-		"type":          {Apparmor: &cri.SecurityProfile{ProfileType: 5}},
-		"legacy-form":   {ApparmorProfile: "what"},
-	} {
-		config := containerConfig(p, "bad-"+name, busybox, "true")
-		config.Linux.SecurityContext = sc
-		if msg := n.refused(t, p, config, codes.InvalidArgument); !strings.Contains(msg, "apparmor") {
-			t.Errorf("%s: %s", name, msg)
-		}
-	}
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }
 
 func TestIdentity(t *testing.T) {
@@ -304,63 +142,6 @@ func TestPathsOfTheRequest(t *testing.T) {
 		change(config.Linux.SecurityContext)
 		if msg := n.refused(t, p, config, codes.InvalidArgument); !strings.Contains(msg, field) {
 			t.Errorf("%s: %s", field, msg)
-		}
-	}
-}
-
-// TestPodSecurityContext is about the fields of the pod sandbox, in which no
-// process runs.
-func TestPodSecurityContext(t *testing.T) {
-	n := newNode(t, "podsec", 89)
-	number := func(v int64) *cri.Int64Value { return &cri.Int64Value{Value: v} }
-	pc := podConfig("podsec")
-	sc := pc.Linux.SecurityContext
-	sc.RunAsUser, sc.RunAsGroup, sc.ReadonlyRootfs, sc.SupplementalGroups = number(1000), number(1000), true, []int64{5}
-	sc.Seccomp, sc.Apparmor = &cri.SecurityProfile{}, &cri.SecurityProfile{}
-	p := n.runPod(t, pc)
-	config := containerConfig(p, "c", busybox, "sleep", "1000")
-	c := n.create(t, p, config)
-	n.startContainer(t, c)
-	if got := n.exec(t, c, "sh", "-c", "id -u; touch /x && echo ok"); got != "0\nok" {
-		t.Errorf("a container takes over what is the sandbox's: %q", got)
-	}
-	config = containerConfig(p, "privileged", busybox, "true")
-	config.Linux.SecurityContext.Privileged = true
-	if msg := n.refused(t, p, config, codes.InvalidArgument); !strings.Contains(msg, "privileged") {
-		t.Error(msg)
-	}
-	for name, tc := range map[string]struct {
-		change func(*cri.LinuxSandboxSecurityContext)
-		code   codes.Code
-		says   string
-	}{
-		"group-alone": {func(sc *cri.LinuxSandboxSecurityContext) { sc.RunAsGroup = number(1) }, codes.InvalidArgument, "run_as_group"},
-		"uid":         {func(sc *cri.LinuxSandboxSecurityContext) { sc.RunAsUser = number(-1) }, codes.InvalidArgument, "run_as_user"},
-		"gid":         {func(sc *cri.LinuxSandboxSecurityContext) { sc.RunAsUser, sc.RunAsGroup = number(1), number(1<<32) }, codes.InvalidArgument, "run_as_group"},
-		"groups":      {func(sc *cri.LinuxSandboxSecurityContext) { sc.SupplementalGroups = []int64{1, -1} }, codes.InvalidArgument, "supplemental_groups[1]"},
-		"policy":      {func(sc *cri.LinuxSandboxSecurityContext) { sc.SupplementalGroupsPolicy = 9 }, codes.InvalidArgument, "supplemental_groups_policy"},
-		"seccomp":     {func(sc *cri.LinuxSandboxSecurityContext) { sc.Seccomp = &cri.SecurityProfile{ProfileType: 9} }, codes.InvalidArgument, "seccomp"},
-		"seccomp-ref": {func(sc *cri.LinuxSandboxSecurityContext) {
-			sc.Seccomp = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: "p"}
-		}, codes.InvalidArgument, "seccomp"},
-		"legacy": {func(sc *cri.LinuxSandboxSecurityContext) { sc.Seccomp, sc.SeccompProfilePath = nil, "p" }, codes.InvalidArgument, "seccomp_profile_path"},
-		"apparmor": {func(sc *cri.LinuxSandboxSecurityContext) {
-			sc.Apparmor = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost}
-		}, codes.InvalidArgument, "apparmor"},
-		"apparmor-off": {func(sc *cri.LinuxSandboxSecurityContext) {
-			sc.Apparmor = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: "cs-not-loaded"}
-		}, codes.FailedPrecondition, "apparmor"},
-		"selinux-form": {func(sc *cri.LinuxSandboxSecurityContext) { sc.SelinuxOptions = &cri.SELinuxOption{Type: "a b"} }, codes.InvalidArgument, "selinux_options"},
-		"selinux-off":  {func(sc *cri.LinuxSandboxSecurityContext) { sc.SelinuxOptions = &cri.SELinuxOption{Type: "container_t"} }, codes.FailedPrecondition, "selinux_options"},
-	} {
-		if name == "selinux-off" && exists("/sys/fs/selinux/enforce") || name == "apparmor-off" && exists("/sys/kernel/security/apparmor/profiles") {
-			continue
-		}
-		pc := podConfig("bad-" + name)
-		tc.change(pc.Linux.SecurityContext)
-		r, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: pc})
-		if status.Code(err) != tc.code || !strings.Contains(fmt.Sprint(err), "linux.security_context."+tc.says) {
-			t.Errorf("%s: %s, %v", name, r.GetPodSandboxId(), err)
 		}
 	}
 }
