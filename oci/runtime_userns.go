@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/criserver/criserver/internal/ids"
@@ -37,7 +38,7 @@ const (
 
 // TryUserNS says why a runtime cannot run containers in a user namespace, or nil
 // when it has just done so, or on this boot before. The container finds its root
-// file system and a mount of mapped ids to be its root's.
+// file system and a mount of mapped ids to be its root's, and /sys not the host's.
 func (c *Chooser) TryUserNS(ctx context.Context, r *Runtime, t UserNSTrial) error {
 	want, err := facts(r)
 	if err != nil {
@@ -52,22 +53,33 @@ func (c *Chooser) TryUserNS(ctx context.Context, r *Runtime, t UserNSTrial) erro
 	})
 }
 
-// tryUserNS removes all traces, also of a trial that failed.
-func (c *Chooser) tryUserNS(ctx context.Context, r *Runtime, t UserNSTrial) (err error) {
-	ns, err := t.Holder.Open(userns.Maps{UIDs: trialMaps, GIDs: trialMaps})
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
-	// The open descriptor stands for the namespace, which has no other name.
-	path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.Fd())
+// tryUserNS makes the namespaces as a pod's are made, on a thread that has a
+// mount namespace of its own for the trial: crun 1.8, where it cannot mount a
+// sysfs, binds the host's and lets what it mounts in that come out.
+func (c *Chooser) tryUserNS(ctx context.Context, r *Runtime, t UserNSTrial) error {
+	const flags = unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	return t.Holder.Hold(userns.Maps{UIDs: trialMaps, GIDs: trialMaps}, flags, func(pid int) error {
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+			return fmt.Errorf("make mounts slaves: %w", err)
+		}
+		return c.tryIn(ctx, r, t, Namespaces{
+			User: userns.Path(pid, "user"), Net: userns.Path(pid, "net"), IPC: userns.Path(pid, "ipc"), UTS: userns.Path(pid, "uts"), NewPID: true,
+		})
+	})
+}
+
+// tryIn removes all traces, also of a trial that failed.
+func (c *Chooser) tryIn(ctx context.Context, r *Runtime, t UserNSTrial, ns Namespaces) (err error) {
 	id := ids.New()
 	defer func() {
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), proveTimeout)
 		defer cancel()
 		err = errors.Join(err, c.endTrial(cleanup, r, t, id, err != nil))
 	}()
-	if err := c.trialBundle(r, t, id, path); err != nil {
+	if err := c.trialBundle(r, t, id, ns); err != nil {
 		return err
 	}
 	_, err = r.call(ctx, nil, "run", "--bundle", filepath.Join(c.RunDir, trialPrefix+id), id)
@@ -75,7 +87,7 @@ func (c *Chooser) tryUserNS(ctx context.Context, r *Runtime, t UserNSTrial) (err
 }
 
 // trialBundle makes the bundle and what it needs, as package container does.
-func (c *Chooser) trialBundle(r *Runtime, t UserNSTrial, id, userNS string) error {
+func (c *Chooser) trialBundle(r *Runtime, t UserNSTrial, id string, ns Namespaces) error {
 	bundle, storage := filepath.Join(c.RunDir, trialPrefix+id), filepath.Join(t.Storage, trialPrefix+id)
 	rootfs, mapped := filepath.Join(bundle, "rootfs"), filepath.Join(bundle, "mapped")
 	for _, dir := range []string{bundle, storage, rootfs, mapped} {
@@ -87,10 +99,10 @@ func (c *Chooser) trialBundle(r *Runtime, t UserNSTrial, id, userNS string) erro
 	if err := errors.Join(os.Chown(bundle, 0, root), os.Chmod(bundle, 0o710)); err != nil {
 		return err
 	}
-	if err := t.MountRootFS(storage, rootfs, userNS); err != nil {
+	if err := t.MountRootFS(storage, rootfs, ns.User); err != nil {
 		return err
 	}
-	spec, err := c.trialSpec(r, id, rootfs, mapped, userNS)
+	spec, err := c.trialSpec(r, id, rootfs, mapped, ns)
 	if err != nil {
 		return err
 	}
@@ -101,13 +113,18 @@ func (c *Chooser) trialBundle(r *Runtime, t UserNSTrial, id, userNS string) erro
 	return os.WriteFile(filepath.Join(bundle, "config.json"), b, 0o600)
 }
 
-func (c *Chooser) trialSpec(r *Runtime, id, rootfs, mapped, userNS string) (*specs.Spec, error) {
+func (c *Chooser) trialSpec(r *Runtime, id, rootfs, mapped string, ns Namespaces) (*specs.Spec, error) {
 	cgroup, _ := r.CgroupsPath(c.CgroupParent, id)
 	prober := "/" + filepath.Base(c.Prober)
 	ids := []specs.LinuxIDMapping{{HostID: trialMaps[0].HostID, Size: trialMaps[0].Size}}
+	var sys unix.Stat_t
+	if err := unix.Stat("/sys", &sys); err != nil {
+		return nil, os.NewSyscallError("stat /sys", err)
+	}
+	demands := []string{"/", trialMapped, fmt.Sprintf("/sys!%d", sys.Dev)}
 	res, err := c.Builder.Build(Input{
-		Args: append(append([]string{prober}, c.ProberArgs...), "/", trialMapped), Env: []string{"PATH=/"}, Cwd: "/", RootFS: rootfs, CgroupsPath: cgroup,
-		Namespaces: Namespaces{User: userNS, NewPID: true}, UserGIDs: trialMaps,
+		Args: slices.Concat([]string{prober}, c.ProberArgs, demands), Env: []string{"PATH=/"}, Cwd: "/", RootFS: rootfs, CgroupsPath: cgroup,
+		Namespaces: ns, UserGIDs: trialMaps,
 		Mounts: []Mount{
 			{Source: c.Prober, Destination: prober, ReadOnly: true},
 			{Source: mapped, Destination: trialMapped, UIDMappings: ids, GIDMappings: ids},
@@ -115,9 +132,6 @@ func (c *Chooser) trialSpec(r *Runtime, id, rootfs, mapped, userNS string) (*spe
 	})
 	if err != nil {
 		return nil, err
-	}
-	for _, ns := range []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.IPCNamespace, specs.UTSNamespace} {
-		res.Spec.Linux.Namespaces = append(res.Spec.Linux.Namespaces, specs.LinuxNamespace{Type: ns})
 	}
 	return res.Spec, nil
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os/signal"
 	"path"
+	"strconv"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -14,7 +16,8 @@ import (
 
 const usage = `usage: conmon monitor ID   run a container; for the daemon, which opens descriptors 3 and 4
        conmon pause        hold a pod's namespaces; also under the name pause
-       conmon probe [PATH] succeed if all paths belong to root
+       conmon probe [PATH|PATH!DEVICE]
+                           succeed if all paths belong to root, or are not on the device
        conmon --version
 `
 
@@ -43,12 +46,19 @@ func Main(args []string, version string) int {
 	return 2
 }
 
-// probe says whether all paths belong to root, as this process sees it.
-func probe(paths []string) int {
-	for _, path := range paths {
+// probe says whether all demands are met, as this process sees it: a path has to
+// belong to root, or with "!" and a device number not to be on that device.
+func probe(demands []string) int {
+	for _, d := range demands {
 		var st unix.Stat_t
-		if err := unix.Stat(path, &st); err != nil || st.Uid != 0 || st.Gid != 0 {
-			_, _ = unix.Write(2, []byte(path+" does not belong to root\n"))
+		path, device, other := strings.Cut(d, "!")
+		err := unix.Stat(path, &st)
+		met := err == nil && st.Uid == 0 && st.Gid == 0
+		if other {
+			met = err == nil && strconv.FormatUint(st.Dev, 10) != device
+		}
+		if !met {
+			_, _ = unix.Write(2, []byte("not met: "+d+"\n"))
 			return 1
 		}
 	}

@@ -156,7 +156,7 @@ func TestUserNamespaceConfinement(t *testing.T) {
 		"echo 1 > /proc/sys/net/ipv4/ip_forward 2>&1 || echo no":     "no",
 		"touch /x 2>/dev/null || echo no":                            "no",
 		"grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status|cut -f2": "1\n2",
-		"cat /proc/self/oom_score_adj":                               "100",
+		"cat /proc/1/oom_score_adj":                                  "100",
 		"unshare -U true 2>/dev/null || echo no":                     "no",
 		"touch $(ls -d /sys/fs/cgroup/memory 2>/dev/null || echo /sys/fs/cgroup)/x 2>/dev/null || echo no": "no",
 	} {
