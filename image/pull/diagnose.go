@@ -8,15 +8,18 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.podman.io/image/v5/docker"
+	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/manifest"
+	"go.podman.io/image/v5/signature"
 )
 
 // diagnose finds out why an image could not be taken, when the error itself has
-// no class: it looks at the manifest once more. Where that tells nothing, err
-// stays what it was.
-func (a attempt) diagnose(ctx context.Context, err error) error {
+// no class: it looks at the manifest once more, and asks the policy. Where that
+// tells nothing, err stays what it was.
+func (a attempt) diagnose(ctx context.Context, policy *signature.PolicyContext, err error) error {
 	ref, rerr := docker.NewReference(a.name)
 	if rerr != nil {
 		return err
@@ -30,14 +33,21 @@ func (a attempt) diagnose(ctx context.Context, err error) error {
 	if rerr != nil {
 		return err
 	}
-	if why := a.judge(b, manifest.NormalizedMIMEType(mediaType)); why != nil {
+	instance, why := a.judge(b, manifest.NormalizedMIMEType(mediaType))
+	if why != nil {
 		return why
+	}
+	// A signature that is no signature, or cannot be read, says neither yes nor
+	// no to the policy: all that is known is that the image was not validated.
+	if _, why := policy.IsRunningImageAllowed(ctx, image.UnparsedInstance(src, instance)); why != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w: %w: %w", ErrSignatureValidationFailed, why, errdefs.ErrPermissionDenied)
 	}
 	return err
 }
 
-// judge says what is wrong with a manifest, if it is that.
-func (a attempt) judge(b []byte, mediaType string) error {
+// judge says what is wrong with a manifest, if it is that. Of an index it
+// returns what is for this platform.
+func (a attempt) judge(b []byte, mediaType string) (instance *digest.Digest, err error) {
 	switch {
 	case mediaType == manifest.DockerV2Schema1MediaType, mediaType == manifest.DockerV2Schema1SignedMediaType:
 		// What a server sends of no known type is taken for this one.
@@ -45,30 +55,31 @@ func (a attempt) judge(b []byte, mediaType string) error {
 			FSLayers []json.RawMessage `json:"fsLayers"`
 		}
 		if err := json.Unmarshal(b, &schema1); err != nil || len(schema1.FSLayers) == 0 {
-			return fmt.Errorf("what %s stands for is no manifest: %w", a.name, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("what %s stands for is no manifest: %w", a.name, errdefs.ErrInvalidArgument)
 		}
-		return fmt.Errorf("image %s has a manifest of schema 1, which nothing makes any more: push it anew: %w", a.name, errdefs.ErrNotImplemented)
+		return nil, fmt.Errorf("image %s has a manifest of schema 1, which nothing makes any more: push it anew: %w", a.name, errdefs.ErrNotImplemented)
 	case manifest.MIMETypeIsMultiImage(mediaType):
 		list, err := manifest.ListFromBlob(b, mediaType)
 		if err != nil {
-			return fmt.Errorf("index of %s: %w: %w", a.name, err, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("index of %s: %w: %w", a.name, err, errdefs.ErrInvalidArgument)
 		}
-		if _, err := list.ChooseInstance(a.sys); err != nil {
-			return fmt.Errorf("image %s is not there for %s/%s, only for %s: %w", a.name, runtime.GOOS, runtime.GOARCH, platforms(b), errdefs.ErrNotFound)
+		chosen, err := list.ChooseInstance(a.sys)
+		if err != nil {
+			return nil, fmt.Errorf("image %s is not there for %s/%s, only for %s: %w", a.name, runtime.GOOS, runtime.GOARCH, platforms(b), errdefs.ErrNotFound)
 		}
-		return nil
+		return &chosen, nil
 	}
 	m, err := manifest.FromBlob(b, mediaType)
 	if err != nil {
-		return fmt.Errorf("manifest of %s, of media type %q: %w: %w", a.name, mediaType, err, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("manifest of %s, of media type %q: %w: %w", a.name, mediaType, err, errdefs.ErrInvalidArgument)
 	}
 	digests := []manifest.LayerInfo{{BlobInfo: m.ConfigInfo()}}
 	for _, info := range append(digests, m.LayerInfos()...) {
 		if err := info.Digest.Validate(); err != nil {
-			return fmt.Errorf("manifest of %s: digest %.80q: %w: %w", a.name, info.Digest, err, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("manifest of %s: digest %.80q: %w: %w", a.name, info.Digest, err, errdefs.ErrInvalidArgument)
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // maxPlatforms bounds the platforms that an error lists.

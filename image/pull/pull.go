@@ -178,7 +178,7 @@ func (p *Puller) copyImage(ctx context.Context, a attempt, lease *layer.Lease) (
 		return nil, cause
 	}
 	if err = classify(err); errdefs.IsUnknown(err) {
-		err = a.diagnose(wctx, err)
+		err = a.diagnose(wctx, policy, err)
 	}
 	return nil, err
 }

@@ -2,6 +2,7 @@ package system
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -10,6 +11,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -117,6 +120,16 @@ func TestImageFields(t *testing.T) {
 				t.Fatalf("a message of %d images, %v", len(m.GetImages()), err)
 			}
 			streamed = append(streamed, m.GetImages()...)
+		}
+		stream, err = n.img.StreamImages(t.Context(), &cri.StreamImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: two}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, err := stream.Recv(); err != nil || !slices.Equal(ids(m.GetImages()), []string{id}) {
+			t.Errorf("with a filter: %v, %v", m, err)
+		}
+		if m, err := stream.Recv(); err != io.EOF {
+			t.Errorf("with a filter, then: %v, %v", m, err)
 		}
 		if want := ids(n.listImages(t, "")); !slices.Equal(ids(streamed), want) || len(want) != 3 {
 			t.Errorf("streamed %v, listed %v", ids(streamed), want)
@@ -257,6 +270,30 @@ func TestContainersShowTheirImage(t *testing.T) {
 	if l := list.GetContainers()[0]; l.GetImageId() != id || l.GetImageRef() != repoDigest || l.GetImage().GetImage() != busybox {
 		t.Errorf("listed with image_id %q, image_ref %q, image %q", l.GetImageId(), l.GetImageRef(), l.GetImage().GetImage())
 	}
+	// As long as there is the container, the image stays.
+	for _, state := range []string{"created", "running", "exited"} {
+		switch state {
+		case "running":
+			n.startContainer(t, c)
+		case "exited":
+			if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: c}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, ref := range []string{busybox, id, repoDigest} {
+			_, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: ref}})
+			if status.Code(err) != codes.FailedPrecondition || !strings.Contains(fmt.Sprint(err), c) {
+				t.Errorf("remove %s of a container that is %s: %v", ref, state, err)
+			}
+		}
+	}
+	if _, err := n.rt.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: c}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}}); err != nil {
+		t.Errorf("with the container gone: %v", err)
+	}
+	n.pull(t, busybox)
 }
 
 // TestDeclaredVolumes: the volumes of an image have its content and owners, and

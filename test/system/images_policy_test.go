@@ -158,7 +158,7 @@ func TestSignaturePolicy(t *testing.T) {
 		store.put("store-down", digest, simpleSignature(t, gpg, ref, digest))
 		store.setDown(true)
 		n.policy(t, "policy.json", signedBy, nil)
-		if err := n.pullFor(t, "", ref); err == nil || kubeletSees(err, crierrors.ErrSignatureValidationFailed) {
+		if err := n.pullFor(t, "", ref); !kubeletSees(err, crierrors.ErrRegistryUnavailable) {
 			t.Errorf("a signature that could not be fetched is not a wrong one: %v", err)
 		}
 		store.setDown(false)
@@ -171,9 +171,7 @@ func TestSignaturePolicy(t *testing.T) {
 		n.policy(t, "policy.json", signedBy, nil)
 		for _, garbage := range []string{"\x90garbage", "text", "", strings.Repeat("\xff", 64<<10)} {
 			store.put("garbage", digest, []byte(garbage))
-			if err := n.pullFor(t, "", ref); err == nil {
-				t.Errorf("%.10q was taken for a signature", garbage)
-			}
+			n.mustBeRefused(t, reg, "", ref)
 		}
 	})
 	t.Run("namespaces", func(t *testing.T) { namespacePolicies(t, n, reg) })
