@@ -29,7 +29,7 @@ func (m *Manager) Create(ctx context.Context, podID string, config *cri.Containe
 	if err := validate(config); err != nil {
 		return fail(err)
 	}
-	if err := m.cfg.Builder.CheckResources("config.linux.resources", config.GetLinux().GetResources()); err != nil {
+	if err := m.cfg.Builder.CheckNew(config.GetLinux().GetResources()); err != nil {
 		return fail(err)
 	}
 	pod, err := m.cfg.Pods.Pod(podID)

@@ -216,7 +216,7 @@ func TestSwap(t *testing.T) {
 		}
 	}
 	for _, r := range []*limits{{MemorySwapLimitInBytes: 8192}, {MemoryLimitInBytes: -1, MemorySwapLimitInBytes: 8192}} {
-		if _, _, err := NewBuilder(testHost(), Defaults{}).memory("F", r); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "needs memory_limit_in_bytes") {
+		if err := NewBuilder(testHost(), Defaults{}).CheckNew(r); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "needs memory_limit_in_bytes") {
 			t.Errorf("swap without memory: %v", err)
 		}
 	}
@@ -234,20 +234,32 @@ func TestUpdate(t *testing.T) {
 		"nothing":      {&limits{CpuShares: 7}, &limits{}, &limits{CpuShares: 7}, nil},
 		"had none":     {nil, &limits{CpuShares: 300}, &limits{CpuShares: 300}, &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: shares}}},
 		"keeps others": {&limits{MemoryLimitInBytes: 8192, CpuShares: 9}, &limits{CpuShares: 300}, &limits{MemoryLimitInBytes: 8192, CpuShares: 300}, &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: shares}}},
-		"quota brings the period": {&limits{CpuPeriod: 100000, CpuQuota: 10000}, &limits{CpuQuota: 50000}, &limits{CpuPeriod: 100000, CpuQuota: 50000},
-			&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: quota, Period: period}}},
+		"quota brings the period": {
+			&limits{CpuPeriod: 100000, CpuQuota: 10000}, &limits{CpuQuota: 50000}, &limits{CpuPeriod: 100000, CpuQuota: 50000},
+			&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: quota, Period: period}},
+		},
 		"memory without swap": {&limits{MemoryLimitInBytes: 8192}, &limits{MemoryLimitInBytes: 16384}, &limits{MemoryLimitInBytes: 16384}, &specs.LinuxResources{Memory: mem(16384, 16384)}},
-		"no swap stays none": {&limits{MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: 8192}, &limits{MemoryLimitInBytes: 16384},
-			&limits{MemoryLimitInBytes: 16384, MemorySwapLimitInBytes: 16384}, &specs.LinuxResources{Memory: mem(16384, 16384)}},
-		"swap stays": {&limits{MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: 32768}, &limits{MemoryLimitInBytes: 16384},
-			&limits{MemoryLimitInBytes: 16384, MemorySwapLimitInBytes: 32768}, &specs.LinuxResources{Memory: mem(16384, 32768)}},
-		"swap brings memory": {&limits{MemoryLimitInBytes: 8192}, &limits{MemorySwapLimitInBytes: 32768},
-			&limits{MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: 32768}, &specs.LinuxResources{Memory: mem(8192, 32768)}},
-		"unified swap is said again": {&limits{MemoryLimitInBytes: 8192, Unified: map[string]string{swapMax: "5", "io.max": "8:0 rbps=1"}}, &limits{MemoryLimitInBytes: 16384},
+		"no swap stays none": {
+			&limits{MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: 8192}, &limits{MemoryLimitInBytes: 16384},
+			&limits{MemoryLimitInBytes: 16384, MemorySwapLimitInBytes: 16384}, &specs.LinuxResources{Memory: mem(16384, 16384)},
+		},
+		"swap stays": {
+			&limits{MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: 32768}, &limits{MemoryLimitInBytes: 16384},
+			&limits{MemoryLimitInBytes: 16384, MemorySwapLimitInBytes: 32768}, &specs.LinuxResources{Memory: mem(16384, 32768)},
+		},
+		"swap brings memory": {
+			&limits{MemoryLimitInBytes: 8192}, &limits{MemorySwapLimitInBytes: 32768},
+			&limits{MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: 32768}, &specs.LinuxResources{Memory: mem(8192, 32768)},
+		},
+		"unified swap is said again": {
+			&limits{MemoryLimitInBytes: 8192, Unified: map[string]string{swapMax: "5", "io.max": "8:0 rbps=1"}}, &limits{MemoryLimitInBytes: 16384},
 			&limits{MemoryLimitInBytes: 16384, Unified: map[string]string{swapMax: "5", "io.max": "8:0 rbps=1"}},
-			&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr[int64](16384), CheckBeforeUpdate: ptr(true)}, Unified: map[string]string{swapMax: "5"}}},
-		"hugepages one by one": {&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 1), hugepage("1GB", 2)}}, &limits{HugepageLimits: []*cri.HugepageLimit{hugepage("1GB", 3)}},
-			&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 1), hugepage("1GB", 3)}}, nil},
+			&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr[int64](16384), CheckBeforeUpdate: ptr(true)}, Unified: map[string]string{swapMax: "5"}},
+		},
+		"hugepages one by one": {
+			&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 1), hugepage("1GB", 2)}}, &limits{HugepageLimits: []*cri.HugepageLimit{hugepage("1GB", 3)}},
+			&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 1), hugepage("1GB", 3)}}, nil,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := proto.Clone(tc.has)

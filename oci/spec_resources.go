@@ -13,7 +13,7 @@ import (
 const createField = "config.linux.resources"
 
 func (c *build) resources() error {
-	if err := c.CheckResources(createField, c.in.Resources); err != nil {
+	if err := c.CheckNew(c.in.Resources); err != nil {
 		return err
 	}
 	res, warnings, err := c.translate(createField, c.in.Resources)
@@ -28,6 +28,16 @@ func (c *build) resources() error {
 	res.BlockIO, c.spec.Linux.IntelRdt = c.in.BlockIO, c.in.RDT
 	c.spec.Linux.Resources = res
 	return nil
+}
+
+// CheckNew says which rule the limits of a container break that is to be made:
+// unlike those of an update, they have to be whole by themselves.
+func (b *Builder) CheckNew(r *cri.LinuxContainerResources) error {
+	if err := b.CheckResources(createField, r); err != nil {
+		return err
+	}
+	_, _, err := b.memory(createField, r)
+	return err
 }
 
 // translate puts limits that are in order into the terms of the OCI. It serves

@@ -286,6 +286,12 @@ func TestBadLimitsAreRefusedByName(t *testing.T) {
 			}
 		})
 	}
+	config := containerConfig(p, "bad", busybox, "true")
+	config.Linux.Resources = &limits{MemorySwapLimitInBytes: 64 << 20}
+	_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "config.linux.resources.memory_swap_limit_in_bytes 67108864 is of memory and swap together: it needs memory_limit_in_bytes") {
+		t.Errorf("swap without memory: %v", err)
+	}
 	if after := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max"); after != before {
 		t.Errorf("the limit is %s, was %s", after, before)
 	}
