@@ -151,9 +151,12 @@ func (c *Config) checkRuntimes(k *checker) {
 		r := c.Runtimes[name]
 		table := "runtimes." + name
 		k.must(handlerName.MatchString(name), table, "a handler's name is a DNS label of lower-case letters, digits, dots and hyphens")
-		k.path(table+".path", r.Path, false)
+		k.path(table+".path", r.Path, slices.Contains(BuiltinHandlers, name))
 		k.path(table+".root", r.Root, false)
-		k.oneOf(table+".type", r.Type, RuntimeTypeOCI)
+		k.oneOf(table+".type", r.Type, RuntimeTypeOCI, RuntimeTypeRunsc)
+		for _, o := range r.Options {
+			k.must(strings.HasPrefix(o, "-"), table+".options", "each must be one option with its value, as in --debug=true; is %q", o)
+		}
 	}
 	if c.DefaultRuntime != "" {
 		known := append(sortedKeys(c.Runtimes), BuiltinHandlers...)

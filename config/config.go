@@ -4,6 +4,7 @@
 package config
 
 import (
+	"path/filepath"
 	"time"
 )
 
@@ -120,6 +121,7 @@ type Runtime struct {
 	Path               string   `toml:"path"`
 	Type               string   `toml:"type"`
 	Root               string   `toml:"root"`
+	Options            []string `toml:"options"`
 	AllowedAnnotations []string `toml:"allowed_annotations"`
 }
 
@@ -185,7 +187,7 @@ func (c *Config) fill() {
 	}
 	for name, r := range c.Runtimes {
 		if r.Type == "" {
-			r.Type = RuntimeTypeOCI
+			r.Type = typeOf(name, r.Path)
 		}
 		if r.Root == "" {
 			r.Root = c.RunDir + "/runtimes/" + name
@@ -197,5 +199,20 @@ func (c *Config) fill() {
 // DefaultAppArmorProfile is the one profile that the daemon loads itself.
 const DefaultAppArmorProfile = "criserver-default"
 
-// RuntimeTypeOCI is the type of runtimes with the command line of runc.
-const RuntimeTypeOCI = "oci"
+// The types of runtimes.
+const (
+	RuntimeTypeOCI   = "oci"   // with the command line of runc, containers are processes of the host
+	RuntimeTypeRunsc = "runsc" // gVisor: the containers of a pod have a kernel of their own
+)
+
+// typeOf is that of a runtime whose configuration does not say it.
+func typeOf(handler, path string) string {
+	binary := filepath.Base(path)
+	if path == "" {
+		binary = handler
+	}
+	if binary == "runsc" {
+		return RuntimeTypeRunsc
+	}
+	return RuntimeTypeOCI
+}

@@ -50,7 +50,8 @@ func TestErrorsNameFileKeyAndRule(t *testing.T) {
 		"level":         {"log_level = \"loud\"", "FILE: log_level: must be one of"},
 		"layers":        {"[image]\nmax_layers = 900", "FILE: image.max_layers: must be 1 to 500"},
 		"handler path":  {"[runtimes.x]\ntype = \"oci\"", "runtimes.x.path: must be an absolute path"},
-		"handler type":  {"[runtimes.x]\npath = \"/x\"\ntype = \"vm\"", "FILE: runtimes.x.type: must be one of oci"},
+		"handler type":  {"[runtimes.x]\npath = \"/x\"\ntype = \"vm\"", "FILE: runtimes.x.type: must be one of oci, runsc"},
+		"option":        {"[runtimes.runsc]\noptions = [\"network=host\"]", "FILE: runtimes.runsc.options: each must be one option"},
 		"handler name":  {"[runtimes.\"a b\"]\npath = \"/x\"", "a handler's name is"},
 		"default":       {"default_runtime = \"none\"", "FILE: default_runtime: must be a handler"},
 		"stream host":   {"[streaming]\naddress = \"localhost:0\"", "FILE: streaming.address: must be an IP address and a port"},
@@ -81,7 +82,7 @@ func TestErrorsNameFileKeyAndRule(t *testing.T) {
 func TestPrintReadsBack(t *testing.T) {
 	c := Default()
 	c.CNI.DefaultNetwork = "odd \"name\" \\ \t"
-	c.Runtimes = map[string]Runtime{"x": {Path: "/bin/x", AllowedAnnotations: []string{"io.x/*"}}}
+	c.Runtimes = map[string]Runtime{"x": {Path: "/bin/x", Options: []string{"--debug=true"}, AllowedAnnotations: []string{"io.x/*"}}}
 	c.fill()
 	var out bytes.Buffer
 	if err := c.Print(&out); err != nil {
@@ -129,5 +130,37 @@ func TestReferencePageIsUpToDate(t *testing.T) {
 	}
 	if !bytes.Equal(got, want.Bytes()) {
 		t.Error("docs/configuration.md differs from the code: run `make docs`")
+	}
+}
+
+func TestTypesOfRuntimes(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.toml")
+	write(t, file, "[runtimes.runsc]\noptions = [\"--a=1\"]\n[runtimes.gvisor]\npath = \"/opt/runsc\"\n[runtimes.kin]\npath = \"/opt/kin\"\ntype = \"runsc\"\n"+
+		"[runtimes.odd]\npath = \"/opt/runsc\"\ntype = \"oci\"\n[runtimes.crun]\n")
+	write(t, file+".d/1.toml", "[runtimes.runsc]\nroot = \"/run/r\"\n")
+	write(t, file+".d/2.toml", "[runtimes.runsc]\noptions = [\"--b=2\"]\n")
+	c, err := Load(Source{File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"runsc": "runsc", "gvisor": "runsc", "kin": "runsc", "odd": "oci", "crun": "oci"} {
+		if got := c.Runtimes[name].Type; got != want {
+			t.Errorf("%s is of type %q, want %q", name, got, want)
+		}
+	}
+	if got := c.Runtimes["runsc"]; got.Root != "/run/r" || !reflect.DeepEqual(got.Options, []string{"--b=2"}) {
+		t.Errorf("drop-ins made %+v of it", got)
+	}
+}
+
+func TestExampleOfRuntimesIsValid(t *testing.T) {
+	c, err := Load(Source{File: "../docs/examples/runtimes.toml"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"runsc": "runsc", "runsc-hostnet": "runsc", "runc-next": "oci"} {
+		if got, ok := c.Runtimes[name]; !ok || got.Type != want {
+			t.Errorf("handler %q: %+v, want type %q", name, got, want)
+		}
 	}
 }

@@ -18,8 +18,7 @@ var help = map[string]string{
 	"cni.default_network":     "Name of the network that pods are attached to. Empty: the first one in lexical order of file names.",
 	"cni.additional_networks": "Names of networks in the same directories on which a pod may ask for interfaces, by the annotations criserver.io/networks and criserver.io/default-network. One of them is the default network only if default_network names it.",
 	"cni.builtin":             "Whether the daemon does by itself what the plugins bridge and host-local do with the usual configuration, and masquerades once per network. false: every plugin is executed.",
-
-	"cni.conf_template": "Template (Go text/template) of the default network, for clusters where the kubelet tells the address ranges of the node's pods: {{.PodCIDR}} is the first, {{.PodCIDRRanges}} all, {{.Routes}} the default routes of their families. The result is 10-criserver-pod-cidr.conflist in the first of conf_dirs, and is not written where another file configures the default network. Empty: such ranges are ignored.",
+	"cni.conf_template":       "Template (Go text/template) of the default network, for clusters where the kubelet tells the address ranges of the node's pods: {{.PodCIDR}} is the first, {{.PodCIDRRanges}} all, {{.Routes}} the default routes of their families. The result is 10-criserver-pod-cidr.conflist in the first of conf_dirs, and is not written where another file configures the default network. Empty: such ranges are ignored.",
 
 	"image.registries_conf":     "containers-registries.conf(5): mirrors, remaps, insecure registries, short names. Empty: the system's.",
 	"image.registries_conf_dir": "Its drop-in directory. Empty: the system's.",
@@ -75,8 +74,9 @@ var help = map[string]string{
 	"default_runtime": "Handler of pods that name none. Empty: crun where it works on this host, else runc; it is tried once per boot, and the log says which and why.",
 
 	"runtimes":                          "Runtime handlers by name, as in [runtimes.runc]. crun, runc and runsc need not be listed where they are in the PATH.",
-	"runtimes.NAME.path":                "The runtime's binary.",
-	"runtimes.NAME.type":                "oci: a runtime with runc's command line.",
+	"runtimes.NAME.path":                "The runtime's binary. For crun, runc and runsc, empty: the one in the PATH.",
+	"runtimes.NAME.type":                "oci: a runtime with runc's command line; runsc: gVisor, which runs the containers of a pod under one kernel of its own. Empty: by the binary's name.",
+	"runtimes.NAME.options":             "Further options of the runtime, each with its value in one word, as in --network=host.",
 	"runtimes.NAME.root":                "The runtime's own state directory. Empty: runtimes/NAME in run_dir.",
 	"runtimes.NAME.allowed_annotations": "Annotations that reach the runtime: keys, or prefixes ending in *.",
 }

@@ -111,6 +111,9 @@ func mergeRuntimes(kept, read map[string]Runtime, md toml.MetaData) map[string]R
 		if md.IsDefined("runtimes", name, "allowed_annotations") {
 			old.AllowedAnnotations = r.AllowedAnnotations
 		}
+		if md.IsDefined("runtimes", name, "options") {
+			old.Options = r.Options
+		}
 		kept[name] = old
 	}
 	return kept

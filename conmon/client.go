@@ -38,6 +38,20 @@ func Resize(ctx context.Context, runDir string, size Size) error {
 	return nil
 }
 
+// Start runs the process of a created container that is in a guest. That it
+// runs already is no error.
+func Start(ctx context.Context, runDir string) error {
+	return ask(ctx, runDir, wire.Request{Op: wire.OpStart})
+}
+
+// Abandon ends a container in a guest that was never started.
+func Abandon(ctx context.Context, runDir string) error {
+	if err := ask(ctx, runDir, wire.Request{Op: wire.OpAbandon}); err != nil {
+		return fmt.Errorf("abandon: %w", err)
+	}
+	return nil
+}
+
 // ReadExit reads an exit record. The error is fs.ErrNotExist when there is none.
 func ReadExit(path string) (Exit, error) {
 	f, err := os.Open(path)

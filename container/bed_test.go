@@ -325,6 +325,14 @@ func (f *fakePods) Pod(id string) (Pod, error) {
 	return p, nil
 }
 
+func (f *fakePods) Lose(id, why string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.pods[id]
+	p.Ready = false
+	f.pods[id] = p
+}
+
 func (f *fakePods) change(alter func(*Pod)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

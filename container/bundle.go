@@ -48,6 +48,7 @@ func (m *Manager) bundle(ctx context.Context, c *container, p *plan) (_ bundle, 
 	if err := m.injectDevices(c, res); err != nil {
 		return b, err
 	}
+	inGuest(c.runtime, p.pod, res)
 	for _, w := range res.Warnings {
 		c.log().Warn(w)
 	}
@@ -170,6 +171,10 @@ func (m *Manager) namespaces(c *container, p Pod) (oci.Namespaces, bundle, error
 		// namespace to share leaves each container its own.
 		ns.NewPID = p.PIDNS == "" && p.Config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid() != cri.NamespaceMode_NODE
 	case cri.NamespaceMode_TARGET:
+		if c.runtime.Guest {
+			return ns, bundle{}, fmt.Errorf("config.linux.security_context.namespace_options.pid TARGET: runtime handler %q cannot join another container: %w",
+				c.runtime.Name, errdefs.ErrNotImplemented)
+		}
 		f, err := m.targetPID(opts.GetTargetId(), p.ID)
 		if err != nil {
 			return ns, bundle{}, fmt.Errorf("config.linux.security_context.namespace_options.target_id: %w", err)

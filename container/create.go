@@ -208,6 +208,10 @@ func (m *Manager) make(ctx context.Context, c *container, p *plan) error {
 		return err
 	}
 	defer b.close()
+	c.enter("guest")
+	if err := m.ensureGuest(ctx, p.pod, c.runtime); err != nil {
+		return err
+	}
 	c.enter("runtime create")
 	return m.launch(ctx, c, p)
 }
@@ -219,7 +223,7 @@ func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 	started, monitor, err := m.cfg.Monitors.Create(ctx, conmon.Spec{
 		Version: conmon.Version, ID: c.id, RunDir: c.dir, Bundle: c.dir, ExitFile: m.exitFile(c.id),
 		Runtime: c.runtime.Args(), LogPath: c.rec.LogPath, StdioUID: root.uid, StdioGID: root.gid,
-		Terminal: c.config.GetTty(), Stdin: c.config.GetStdin(), StdinOnce: c.config.GetStdinOnce(),
+		Guest: c.runtime.Guest, Terminal: c.config.GetTty(), Stdin: c.config.GetStdin(), StdinOnce: c.config.GetStdinOnce(),
 	})
 	if err != nil {
 		return err

@@ -167,6 +167,9 @@ func (m *Manager) monitorEnded(c *container) {
 	if err := c.change(func(f *facts) { f.MonitorLost = true }); err != nil {
 		c.log().WithError(err).Warn("the loss of the monitor is not on disk")
 	}
+	if c.runtime.Guest {
+		go m.awaitInGuest(c) // it ends with the container, or with Run
+	}
 }
 
 // initEnded waits for the monitor's record, and does without when the monitor
@@ -211,7 +214,7 @@ func (m *Manager) endWithoutRecord(c *container, pidfd *os.File) end {
 }
 
 func exitStatus(c *container, pidfd *os.File) (unix.WaitStatus, bool) {
-	if pidfd == nil {
+	if pidfd == nil || c.runtime.Guest { // the guest's status is not the container's
 		return 0, false
 	}
 	// As long as it is a zombie the pid is its own.

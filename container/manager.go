@@ -49,6 +49,8 @@ type Config struct {
 	// DeviceOwnerIsUser gives the devices that a request names to the user and
 	// group that it sets, where they are the host's root's otherwise.
 	DeviceOwnerIsUser bool
+	// PausePath is the static binary that keeps a guest, for runtimes with guests.
+	PausePath string
 	// UserNamespaces says why a handler cannot do user namespaces and mounts with
 	// mapped ids, or nil when it can; nil when nobody knows.
 	UserNamespaces func(handler string) error
@@ -70,7 +72,7 @@ const lingerCreate = time.Minute
 // Manager owns all containers.
 //
 // Locks, in the order in which they may be taken: the operation lock of a
-// container (Create, Start, UpdateResources and the cleaning part of Remove hold
+// container, or of a pod's guest while that one is held (Create, Start, UpdateResources and the cleaning part of Remove hold
 // it; Stop and all that only looks do not), then mu, then a container's own mu.
 type Manager struct {
 	cfg     Config

@@ -56,9 +56,9 @@ func (m *Manager) known(c *container) bool {
 	return m.containers[c.id] == c
 }
 
-// RemovePod removes every container of a pod.
+// RemovePod removes every container of a pod, and its guest.
 func (m *Manager) RemovePod(ctx context.Context, podID string) error {
-	return each(m.inPod(podID), func(c *container) error {
+	err := each(m.inPod(podID), func(c *container) error {
 		if err := m.settled(ctx, c); err != nil {
 			return err
 		}
@@ -70,6 +70,10 @@ func (m *Manager) RemovePod(ctx context.Context, podID string) error {
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return m.dropGuest(ctx, podID)
 }
 
 // teardown gives back all that a container has, the runtime's part only if it

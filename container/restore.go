@@ -43,6 +43,9 @@ func (m *Manager) Restore(ctx context.Context) error {
 			return fmt.Errorf("restore containers: %w", err)
 		}
 	}
+	if err := m.restoreGuests(ctx); err != nil {
+		return fmt.Errorf("restore guests: %w", err)
+	}
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		return fmt.Errorf("restore containers: %w", err)
@@ -141,7 +144,7 @@ func (m *Manager) resume(ctx context.Context, c *container) error {
 // resumeStart finishes a start that was under way. The runtime refuses to start
 // what runs already; then all is well, as the process is alive.
 func (m *Manager) resumeStart(ctx context.Context, c *container) {
-	err := c.runtime.Start(ctx, c.id)
+	err := c.runProcess(ctx)
 	init, _ := c.refs()
 	if err != nil && !init.Alive() {
 		return // its end is being noticed

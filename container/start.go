@@ -62,7 +62,7 @@ func (m *Manager) start(ctx context.Context, c *container) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if err := c.runtime.Start(ctx, c.id); err != nil {
+	if err := c.runProcess(ctx); err != nil {
 		m.cannotRun(c, err)
 		return err
 	}
@@ -77,7 +77,11 @@ func (m *Manager) cannotRun(c *container, cause error) {
 	c.mu.Lock()
 	c.startFailure = cause.Error()
 	c.mu.Unlock()
-	if init, _ := c.refs(); init.PID != 0 {
+	if c.runtime.Guest {
+		if err := c.signalInGuest(unix.SIGKILL); err != nil {
+			c.log().WithError(err).Warn("the container that could not be started cannot be ended")
+		}
+	} else if init, _ := c.refs(); init.PID != 0 {
 		_ = init.Signal(unix.SIGKILL) // it may have gone by itself
 	}
 	select {

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -72,7 +73,7 @@ func (m *Manager) stats(c *container) (Stats, error) {
 	if s.Container.State == Exited {
 		return s, nil
 	}
-	u, err := c.meter.Read(func() (cgroup.Stats, error) { return m.cfg.Cgroups.Stats(c.rec.CgroupPath) })
+	u, err := c.meter.Read(func() (cgroup.Stats, error) { return m.figures(c) })
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // it is just ending
 		return s, nil
@@ -82,6 +83,19 @@ func (m *Manager) stats(c *container) (Stats, error) {
 	s.Usage = &u
 	return s, nil
 }
+
+// figures are those of the container's cgroup, in which a guest keeps nothing.
+func (m *Manager) figures(c *container) (cgroup.Stats, error) {
+	if !c.runtime.Guest {
+		return m.cfg.Cgroups.Stats(c.rec.CgroupPath)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), statsTimeout)
+	defer cancel()
+	return c.runtime.GuestStats(ctx, c.id)
+}
+
+// statsTimeout bounds the question to a guest.
+const statsTimeout = 5 * time.Second
 
 func (m *Manager) layer(c *container) LayerUsage {
 	u := LayerUsage{Mountpoint: m.cfg.LayerRoot, Time: time.Now()}

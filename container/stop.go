@@ -87,7 +87,7 @@ func (m *Manager) kill(ctx context.Context, c *container) error {
 // killRest ends what the death of the first process does not: the others of a
 // container that shares a PID namespace.
 func (m *Manager) killRest(ctx context.Context, c *container) error {
-	if !c.rec.SharedPID {
+	if !c.rec.SharedPID || c.runtime.Guest {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, deathTimeout)
@@ -97,6 +97,9 @@ func (m *Manager) killRest(ctx context.Context, c *container) error {
 
 // signal is for the first process; one that has gone needs none.
 func (c *container) signal(sig unix.Signal) error {
+	if c.runtime.Guest {
+		return c.signalInGuest(sig)
+	}
 	init, _ := c.refs()
 	if err := init.Signal(sig); err != nil && !errors.Is(err, proc.ErrGone) {
 		return err
@@ -117,10 +120,10 @@ func (c *container) endStop() {
 	c.stops--
 }
 
-// StopPod ends every container of a pod by force, and returns when all have
-// ended. Creations under way are waited for.
+// StopPod ends every container of a pod by force, and its guest, and returns when
+// all have ended. Creations under way are waited for.
 func (m *Manager) StopPod(ctx context.Context, podID string) error {
-	return each(m.inPod(podID), func(c *container) error {
+	err := each(m.inPod(podID), func(c *container) error {
 		if err := m.settled(ctx, c); err != nil {
 			return err
 		}
@@ -132,6 +135,10 @@ func (m *Manager) StopPod(ctx context.Context, podID string) error {
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return m.dropGuest(ctx, podID)
 }
 
 // settled waits until a creation is done.

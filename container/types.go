@@ -24,6 +24,9 @@ type Pods interface {
 	// Pod returns the pod of a full id or a unique prefix, ready or not.
 	// ErrNotFound when there is none.
 	Pod(id string) (Pod, error)
+	// Lose makes a ready pod not ready, for a reason in words for people, when
+	// something has ended without which it cannot go on.
+	Lose(id, why string)
 }
 
 // Pod is what a container takes from its pod sandbox.

@@ -46,6 +46,9 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxCo
 	if s.State != Created && s.State != Running {
 		return errWrongState("update", s)
 	}
+	if err := c.mustUpdate(); err != nil {
+		return fmt.Errorf("update container %q: %w", short(c.id), err)
+	}
 	limits, others, err := m.consultUpdate(ctx, c, s, r)
 	if err == nil {
 		err = m.setLimits(ctx, c, s, limits)
@@ -60,6 +63,9 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxCo
 
 // setLimits is called with the operation lock held.
 func (m *Manager) setLimits(ctx context.Context, c *container, s *Snapshot, l Limits) error {
+	if err := c.mustUpdate(); err != nil {
+		return err // of one that a plugin names
+	}
 	plan, err := m.cfg.Builder.Update(s.Resources, l.CRI)
 	if err != nil {
 		return err

@@ -19,6 +19,11 @@ type Runtime struct {
 	Root string // the runtime's own state directory, on tmpfs
 	// SystemdCgroup has the runtime make cgroups through systemd.
 	SystemdCgroup bool
+	// Options are further options of the runtime, before its command.
+	Options []string
+	// Guest says that the runtime runs the containers of a pod under one kernel
+	// of its own: see StartGuest.
+	Guest bool
 	// AllowedAnnotations are prefixes of the annotations that are handed on to
 	// the runtime.
 	AllowedAnnotations []string
@@ -31,7 +36,7 @@ func (r *Runtime) Args() []string {
 	if r.SystemdCgroup {
 		args = append(args, "--systemd-cgroup")
 	}
-	return args
+	return append(args, r.Options...)
 }
 
 // CgroupsPath is the container's cgroup below parent: as the config names it,
@@ -67,8 +72,14 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
 	if force {
 		args = []string{"delete", "--force", id}
 	}
-	_, err := r.call(ctx, nil, args...)
-	return err
+	remove := func() error {
+		_, err := r.call(ctx, nil, args...)
+		return err
+	}
+	if r.Guest {
+		return r.deleteInGuest(id, remove)
+	}
+	return remove()
 }
 
 // Kill sends a signal to the container's first process.

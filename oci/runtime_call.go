@@ -39,7 +39,7 @@ func (r *Runtime) call(ctx context.Context, input []byte, args ...string) ([]byt
 	}
 	defer closeAll(files)
 	stdout, stderr := &bounded{limit: maxAnswer}, &bounded{limit: maxLog}
-	cmd := r.command(ctx, files, args)
+	cmd := r.command(ctx, files, logPath, args)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.WaitDelay = waitAfter
 	if err := cmd.Run(); err != nil {
@@ -48,11 +48,11 @@ func (r *Runtime) call(ctx context.Context, input []byte, args ...string) ([]byt
 	return stdout.data, nil
 }
 
-func (r *Runtime) command(ctx context.Context, files []*os.File, args []string) *exec.Cmd {
+func (r *Runtime) command(ctx context.Context, files []*os.File, log string, args []string) *exec.Cmd {
 	own := r.Args()
 	all := make([]string, 0, len(own)+len(args)+logOptions)
 	all = append(all, own[1:]...)
-	all = append(all, "--log", logPath, "--log-format", "json")
+	all = append(all, "--log", log, "--log-format", "json")
 	cmd := exec.CommandContext(ctx, own[0], append(all, args...)...)
 	cmd.ExtraFiles = files
 	return cmd

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"syscall"
@@ -33,7 +32,7 @@ type ExecInput struct {
 	// Process is the whole process, as in a config.
 	Process *specs.Process
 	Timeout time.Duration // 0 for none
-	// Dir is a directory on tmpfs for a file that lives for a moment.
+	// Dir is a directory on tmpfs for files that live for a moment.
 	Dir string
 	// StdioUID and StdioGID are who on the host is the container's root, to whom
 	// the command's pipes are given.
@@ -41,6 +40,8 @@ type ExecInput struct {
 	// OOMScoreAdj is for the command where an update has changed it: runtimes give
 	// it that of the creation. Nil to leave it.
 	OOMScoreAdj *int
+
+	name string // of those files
 }
 
 // own gives the command's ends of its pipes to the container's root, who could
@@ -80,6 +81,8 @@ func (r *Runtime) Exec(ctx context.Context, in ExecInput) (ExecOutput, error) {
 		ctx, cancel = context.WithTimeout(ctx, in.Timeout)
 		defer cancel()
 	}
+	in.name = "exec-" + rand.Text()
+	defer r.swept(in)
 	out, err := newExecStreams()
 	if err != nil {
 		return ExecOutput{}, fmt.Errorf("%s exec: %w", r.base(), err)
@@ -92,7 +95,7 @@ func (r *Runtime) Exec(ctx context.Context, in ExecInput) (ExecOutput, error) {
 		err = r.failed(ctx, "exec", err, log, out.stderr.data)
 	} else {
 		var status syscall.WaitStatus
-		if status, err = await(ctx, pid); err == nil {
+		if status, err = await(ctx, pid, r.ender(in, pid)); err == nil {
 			out.drain()
 			return ExecOutput{Stdout: out.stdout.data, Stderr: out.stderr.data, ExitCode: statusCode(status)}, nil
 		}
@@ -113,15 +116,15 @@ func (r *Runtime) execStart(ctx context.Context, in ExecInput, stdio [3]*os.File
 	if err != nil {
 		return 0, nil, err
 	}
-	files, err := r.files(process)
+	files, logAt, handed, err := r.execFiles(in, process)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer closeAll(files)
-	pidFile := filepath.Join(in.Dir, "exec-"+rand.Text())
+	pidFile := in.file("")
 	defer func() { _ = os.Remove(pidFile) }() // a runtime that failed wrote none
-	args := append([]string{"exec", "--detach", "--pid-file", pidFile, "--process", inputPath}, options...)
-	cmd := r.command(ctx, files, append(args, in.ID))
+	args := append([]string{"exec", "--detach", "--pid-file", pidFile}, append(handed, options...)...)
+	cmd := r.command(ctx, files, logAt, append(args, in.ID))
 	setStdio(cmd, stdio)
 	// By its session and group the command's processes are found again when
 	// their parents have gone; runc makes new ones for it, crun does not.
@@ -177,14 +180,14 @@ func readPID(file string) (int, error) {
 	return pid, nil
 }
 
-// await reaps the adopted command; when ctx ends first it is killed with its
-// descendants. Until it is reaped its pid can be nobody else's.
-func await(ctx context.Context, pid int) (syscall.WaitStatus, error) {
+// await reaps the adopted command; when ctx ends first, end is called, which is
+// to kill it. Until it is reaped its pid can be nobody else's.
+func await(ctx context.Context, pid int, end func()) (syscall.WaitStatus, error) {
 	p, err := os.FindProcess(pid)
 	if err != nil {
 		return 0, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = killTree(pid, true) })
+	stop := context.AfterFunc(ctx, end)
 	state, err := p.Wait()
 	if !stop() && ctx.Err() != nil {
 		return 0, context.Cause(ctx)

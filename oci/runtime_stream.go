@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"os"
@@ -40,6 +41,8 @@ const consoleTimeout = 5 * time.Second
 func (r *Runtime) ExecStream(ctx context.Context, in ExecInput, s Streams) (int32, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	in.name = "exec-" + rand.Text()
+	defer r.swept(in)
 	y := &relay{ended: make(chan struct{})}
 	defer y.close()
 	pid, err := r.streamStart(ctx, in, s, y)
@@ -47,7 +50,7 @@ func (r *Runtime) ExecStream(ctx context.Context, in ExecInput, s Streams) (int3
 		return 0, err
 	}
 	y.start(ctx, cancel, s)
-	status, err := await(ctx, pid)
+	status, err := await(ctx, pid, r.ender(in, pid))
 	y.finish()
 	if err == nil {
 		err = context.Cause(ctx) // as when a writer failed at the very end
@@ -105,7 +108,7 @@ func (r *Runtime) terminalStart(ctx context.Context, in ExecInput, s Streams, y 
 	if err != nil {
 		ended, cancel := context.WithCancel(ctx)
 		cancel()
-		_, _ = await(ended, pid) // kills it
+		_, _ = await(ended, pid, r.ender(in, pid)) // kills it
 		return 0, fmt.Errorf("%s exec: %w", r.base(), err)
 	}
 	y.useTerminal(master, s)

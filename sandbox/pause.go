@@ -29,6 +29,9 @@ func (m *Manager) watchPause(r *record) {
 	}
 }
 
+// Lose makes a ready pod not ready, for a reason in words for people.
+func (m *Manager) Lose(id, why string) { m.lose(id, why) }
+
 // lose makes a ready pod not ready.
 func (m *Manager) lose(id, what string) {
 	if e := m.view.Load().entries[id]; e == nil || !e.rec.ready() {

@@ -40,6 +40,8 @@ func (a *podAdapter) Pod(id string) (container.Pod, error) {
 	}, nil
 }
 
+func (a *podAdapter) Lose(id, why string) { a.pods.Lose(id, why) }
+
 // imageAdapter shows images to containers.
 type imageAdapter struct{ images *image.Manager }
 

@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"sync"
 
@@ -15,6 +18,34 @@ import (
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/oci"
 )
+
+// handlersOf are the handlers of the configuration, and the well-known ones that
+// are in the PATH.
+func handlersOf(cfg config.Config, systemd bool) (map[string]*oci.Runtime, error) {
+	handlers := make(map[string]*oci.Runtime)
+	for name, rt := range cfg.Runtimes {
+		path := rt.Path
+		if path == "" {
+			var err error
+			if path, err = exec.LookPath(name); err != nil {
+				return nil, fmt.Errorf("runtimes.%s.path: %w", name, err)
+			}
+		}
+		handlers[name] = &oci.Runtime{
+			Name: name, Path: path, Root: rt.Root, SystemdCgroup: systemd, Options: rt.Options,
+			Guest: rt.Type == config.RuntimeTypeRunsc, AllowedAnnotations: rt.AllowedAnnotations,
+		}
+	}
+	for _, name := range config.BuiltinHandlers {
+		path, err := exec.LookPath(name)
+		if err == nil && handlers[name] == nil {
+			handlers[name] = &oci.Runtime{
+				Name: name, Path: path, Root: filepath.Join(cfg.RunDir, "runtimes", name), SystemdCgroup: systemd, Guest: name == "runsc",
+			}
+		}
+	}
+	return handlers, nil
+}
 
 // handlerInfo is what a verbose Status tells of a runtime handler.
 type handlerInfo struct {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"sort"
@@ -126,7 +125,7 @@ func (r *runtimes) names() []string {
 // chooseRuntimes collects the handlers: those of the configuration and the
 // well-known ones in the PATH. The default is proved to work.
 func chooseRuntimes(ctx context.Context, cfg config.Config, h *host) (*runtimes, error) {
-	r := &runtimes{byName: make(map[string]*oci.Runtime), defaultName: cfg.DefaultRuntime, mountOptions: make(map[string][]string)}
+	r := &runtimes{defaultName: cfg.DefaultRuntime, mountOptions: make(map[string][]string)}
 	profile, profiles, err := prepareAppArmor(ctx, cfg, h.facts)
 	if err != nil {
 		return nil, err
@@ -136,16 +135,8 @@ func chooseRuntimes(ctx context.Context, cfg config.Config, h *host) (*runtimes,
 		return nil, err
 	}
 	r.builder, r.appArmor = oci.NewBuilder(h.facts, defaults), profiles
-	for name, rt := range cfg.Runtimes {
-		r.byName[name] = &oci.Runtime{
-			Name: name, Path: rt.Path, Root: rt.Root, SystemdCgroup: h.driver == sandbox.Systemd, AllowedAnnotations: rt.AllowedAnnotations,
-		}
-	}
-	for _, name := range config.BuiltinHandlers {
-		path, err := exec.LookPath(name)
-		if err == nil && r.byName[name] == nil {
-			r.byName[name] = &oci.Runtime{Name: name, Path: path, Root: filepath.Join(cfg.RunDir, "runtimes", name), SystemdCgroup: h.driver == sandbox.Systemd}
-		}
+	if r.byName, err = handlersOf(cfg, h.driver == sandbox.Systemd); err != nil {
+		return nil, err
 	}
 	for _, rt := range r.byName {
 		if err := os.MkdirAll(rt.Root, 0o700); err != nil {

@@ -101,6 +101,7 @@ func wire(ctx context.Context, cfg config.Config) (*parts, error) {
 		Builder:                rt.builder,
 		UserNamespaces:         rt.userNamespaces,
 		MapsSubmounts:          rt.mapsSubmounts,
+		PausePath:              host.monitor,
 		Usage:                  p.images.RootFSUsage,
 		LayerRoot:              cfg.Root,
 		BlockIO:                blockIO,

@@ -88,6 +88,10 @@ func (c *control) answer(cl *client, q *wire.Request) error {
 		return c.m.resize(q.Width, q.Height)
 	case wire.OpAttach:
 		return cl.attach(q)
+	case wire.OpStart:
+		return c.m.guest.start()
+	case wire.OpAbandon:
+		return c.m.guest.abandon()
 	}
 	return errUnknownOp
 }

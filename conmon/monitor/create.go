@@ -2,7 +2,6 @@ package monitor
 
 import (
 	"errors"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -130,6 +129,11 @@ func (c *creation) start() (err error) {
 	args = append(args, spec.CreateArgs...)
 	args = append(args, spec.ID)
 	c.child, err = spawn(args, spec, c.childFDs)
+	if spec.Guest && !spec.Terminal {
+		// The runtime wants them again, when it starts the container.
+		c.m.guest.fds, c.childFDs = c.childFDs, [3]int{-1, -1, -1}
+		return err
+	}
 	// From here on only the runtime holds its ends, so theirs is the hang-up.
 	c.closeChildFDs()
 	return err
@@ -197,11 +201,7 @@ func (c *creation) result() error {
 		return nil
 	}
 	c.refused = status.Exited()
-	how := "exit status " + strconv.Itoa(status.ExitStatus())
-	if status.Signaled() {
-		how = status.Signal().String()
-	}
-	return errors.New("runtime create: " + runtimeWords(c.words.text(), how, c.m.log.out))
+	return errors.New("runtime create: " + runtimeWords(c.words.text(), howEnded(status), c.m.log.out))
 }
 
 // adopt takes over what the runtime made.

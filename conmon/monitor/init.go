@@ -12,7 +12,7 @@ import (
 )
 
 // initProcess is the container's first process, which this process inherits
-// from the OCI runtime.
+// from the OCI runtime, or the kernel of its guest.
 type initProcess struct {
 	m        *monitor
 	pid      int
@@ -45,7 +45,7 @@ func (p *initProcess) adopt(pidFile string) error {
 	}
 	p.pid = pid
 	p.cgroup = memoryCgroupOf(pid, p.m.in)
-	p.foster = samePIDNamespace(pid)
+	p.foster = !p.m.spec.Guest && samePIDNamespace(pid)
 	return nil
 }
 
@@ -103,8 +103,11 @@ func (p *initProcess) reap() {
 		if err != nil || pid <= 0 {
 			return
 		}
-		if pid == p.pid {
+		switch pid {
+		case p.pid:
 			p.end(status, true)
+		case p.m.guest.waiter.pid:
+			p.m.guest.reaped()
 		}
 	}
 }
@@ -117,6 +120,7 @@ func (p *initProcess) end(status unix.WaitStatus, known bool) {
 	p.finished = time.Now()
 	p.m.poll.drop(p.pidfd)
 	closeFD(&p.pidfd)
+	p.m.guest.closeFDs()
 }
 
 // exit makes the record of how it ended.

@@ -36,6 +36,7 @@ type monitor struct {
 	console int // the terminal's master, or -1
 	control control
 	init    initProcess
+	guest   guest
 
 	awaited      *client   // the container waits for it, see hold
 	awaitedUntil time.Time // and no longer than this
@@ -53,6 +54,7 @@ func newMonitor(spec wire.Spec) *monitor {
 	m.stdin = stdin{m: m, fd: -1, tty: spec.Terminal}
 	m.control = control{m: m, fd: -1}
 	m.init = initProcess{m: m, pidfd: -1}
+	m.guest = guest{m: m, fds: [3]int{-1, -1, -1}, waiter: child{pidfd: -1}, answer: -1}
 	return m
 }
 

@@ -29,6 +29,8 @@ func DecodeSpec(b []byte) (Spec, error) {
 			s.StdioGID = uint32(r.integer())
 		case "logPath":
 			s.LogPath = r.str()
+		case "guest":
+			s.Guest = r.boolean()
 		case "terminal":
 			s.Terminal = r.boolean()
 		case "stdin":
@@ -82,4 +84,22 @@ func DecodeLogLine(b []byte) (level, msg string, err error) {
 		}
 	})
 	return level, msg, r.end()
+}
+
+// DecodeWaited reads what an OCI runtime's wait prints: the exit code. It is
+// known if the runtime tells one that a process can have.
+func DecodeWaited(b []byte) (code int32, known bool) {
+	status := int64(-1)
+	r := reader{b: b}
+	r.object(func(key string) {
+		if key == "exitStatus" {
+			status = r.integer()
+			return
+		}
+		r.skip()
+	})
+	if r.end() != nil || status < 0 || status > 255 {
+		return 0, false
+	}
+	return int32(status), true
 }

@@ -53,6 +53,12 @@ type Spec struct {
 	// LogPath is the CRI log file, absolute; empty for no log.
 	LogPath string `json:"logPath,omitempty"`
 
+	// Guest says that the runtime runs the container under a kernel of its own:
+	// the pid that it writes is that one's, the streams are handed over when the
+	// container is started, which the monitor does, and how it ended the runtime
+	// has to be asked.
+	Guest bool `json:"guest,omitempty"`
+
 	Terminal  bool `json:"terminal,omitempty"`
 	Stdin     bool `json:"stdin,omitempty"`
 	StdinOnce bool `json:"stdinOnce,omitempty"`
@@ -97,6 +103,8 @@ const (
 	OpReopenLog = "reopen-log"
 	OpResize    = "resize"
 	OpAttach    = "attach"
+	OpStart     = "start"   // run the process, in a guest
+	OpAbandon   = "abandon" // end it before it was started, in a guest
 )
 
 // Reply answers a Request.

@@ -146,3 +146,23 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestDecodeWaited(t *testing.T) {
+	for answer, want := range map[string]struct {
+		code  int32
+		known bool
+	}{
+		`{"id":"c","exitStatus":137}` + "\n": {137, true},
+		`{"exitStatus":0,"more":{"a":[1]}}`:  {0, true},
+		`{"exitStatus":256}`:                 {0, false},
+		`{"exitStatus":-1}`:                  {0, false},
+		`{"id":"c"}`:                         {0, false},
+		`{"exitStatus":"0"}`:                 {0, false},
+		`nonsense`:                           {0, false},
+		``:                                   {0, false},
+	} {
+		if code, known := DecodeWaited([]byte(answer)); code != want.code || known != want.known {
+			t.Errorf("%q: %d, %v", answer, code, known)
+		}
+	}
+}

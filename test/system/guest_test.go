@@ -1,0 +1,312 @@
+package system
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"k8s.io/client-go/tools/remotecommand"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// runscConfig has gVisor use the pod's own network: the runsc of Debian 12 takes
+// every network for the host's on a kernel as new as this, and refuses another.
+const runscConfig = "[runtimes.runsc]\noptions = [\"--network=host\"]\n"
+
+const nginx12003 = "gcr.io/k8s-staging-cri-tools/hostnet-nginx-" + runtime.GOARCH + ":latest"
+
+// newNodeWith is newNode with further lines of configuration.
+func newNodeWith(t *testing.T, name string, net byte, config string) *node {
+	t.Helper()
+	n := makeNode(name)
+	n.t = t
+	n.Config = config
+	n.Network = n.Bridge("cs"+name, fmt.Sprintf("10.%d.0.0/16", net), fmt.Sprintf("fd00:%x::/64", net))
+	n.start(t)
+	return n
+}
+
+// runPodFor runs a pod for a runtime handler.
+func (c *clients) runPodFor(t *testing.T, handler string, config *cri.PodSandboxConfig) *pod {
+	t.Helper()
+	r, err := c.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+	if err != nil {
+		t.Fatalf("run pod %s for %q: %v", config.GetMetadata().GetName(), handler, err)
+	}
+	return &pod{r.GetPodSandboxId(), config}
+}
+
+// Containers of one pod share a guest, with its loopback and its hostname, and
+// are reached at the pod's address and the host's port.
+func TestGuestsNetwork(t *testing.T) {
+	n := newNodeWith(t, "guestnet", 185, runscConfig)
+	config := podConfig("guestnet")
+	config.PortMappings = []*cri.PortMapping{{ContainerPort: 80, HostPort: 18085}}
+	p := n.runPodFor(t, "runsc", config)
+	for name, image := range map[string]string{"web": nginx, "web2": nginx12003} {
+		n.pull(t, image)
+		n.startContainer(t, n.create(t, p, containerConfig(p, name, image)))
+	}
+	client := n.run(t, p, "client", "sleep", "1000")
+	other := n.runPod(t, podConfig("guestpeer"))
+	peer := n.run(t, other, "peer", "sleep", "1000")
+	n.fetches(t, client, "127.0.0.1", "80")
+	n.fetches(t, client, "127.0.0.1", "12003")
+	for _, ip := range n.podIPs(t, p.id) {
+		if !strings.Contains(ip, ":") { // nginx listens for IPv4 only
+			n.fetches(t, peer, ip, "80")
+		}
+	}
+	if got, err := get(t, 18085); err != nil || !strings.Contains(got, "nginx") {
+		t.Errorf("the host's port: %q, %v", got, err)
+	}
+	for transport := range executors {
+		port, stop := n.forward(t, transport, p.id, "80")
+		if got, err := get(t, port); err != nil || !strings.Contains(got, "nginx") {
+			t.Errorf("port forward over %s: %q, %v", transport, got, err)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := n.exec(t, client, "sh", "-c", "pgrep nginx | wc -l"); got != "0" {
+		t.Errorf("one container sees %s of the others' processes", got)
+	}
+}
+
+// fetches waits for what is served, as the server may have just been started.
+func (n *node) fetches(t *testing.T, id, host, port string) {
+	t.Helper()
+	fetch := "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc " + host + " " + port
+	n.exec(t, id, "timeout", "20", "sh", "-c", "until "+fetch+" | grep -q '200 OK'; do sleep 0.1; done")
+}
+
+func TestGuestsStreams(t *testing.T) {
+	n := newNodeWith(t, "gueststreams", 186, runscConfig)
+	p := n.runPodFor(t, "runsc", podConfig("gueststreams"))
+	config := containerConfig(p, "main", busybox, "sh", "-c", "echo up; while read x; do echo got $x; done; exit 6")
+	config.Stdin, config.StdinOnce = true, true
+	id := n.create(t, p, config)
+	n.startContainer(t, id)
+	var stdout, stderr text
+	code, err := n.stream(t.Context(), t, "WebSocket", id,
+		remotecommand.StreamOptions{Stdin: strings.NewReader(strings.Repeat("x", 300_000)), Stdout: &stdout, Stderr: &stderr},
+		"sh", "-c", "wc -c; echo err >&2; exit 3")
+	if err != nil || code != 3 || stdout.String() != "300000\n" || stderr.String() != "err\n" {
+		t.Errorf("exec: code %d, %q, %q, %v", code, stdout.String(), stderr.String(), err)
+	}
+	var screen text
+	code, err = n.stream(t.Context(), t, "SPDY", id, remotecommand.StreamOptions{Stdin: strings.NewReader("test -t 0 && echo te''rminal; exit 4\n"), Stdout: &screen, Tty: true}, "sh")
+	if err != nil || code != 4 || !strings.Contains(screen.String(), "terminal") {
+		t.Errorf("exec with a terminal: code %d, %q, %v", code, screen.String(), err)
+	}
+	r, err := n.rt.Attach(t.Context(), &cri.AttachRequest{ContainerId: id, Stdin: true, Stdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out text
+	if _, err := join(t.Context(), t, "SPDY", r.GetUrl(), remotecommand.StreamOptions{Stdin: strings.NewReader("hello\n"), Stdout: &out}); err != nil || !strings.Contains(out.String(), "got hello") {
+		t.Errorf("attach: %q, %v", out.String(), err)
+	}
+	if s := n.exited(t, id); s.GetExitCode() != 6 {
+		t.Errorf("with the end of its input it ended with %d", s.GetExitCode())
+	}
+	terminal := containerConfig(p, "terminal", busybox, "sh", "-c", "test -t 0 && echo terminal; exit 7")
+	terminal.Tty, terminal.Stdin = true, true
+	id = n.create(t, p, terminal)
+	n.startContainer(t, id)
+	if s := n.exited(t, id); s.GetExitCode() != 7 {
+		t.Errorf("one with a terminal ended with %d", s.GetExitCode())
+	}
+	if got := strings.Join(logLines(t, p, "terminal"), "|"); !strings.HasPrefix(got, "terminal") {
+		t.Errorf("log of the terminal: %q", got)
+	}
+}
+
+func TestGuestsFigures(t *testing.T) {
+	n := newNodeWith(t, "gueststats", 187, runscConfig)
+	p := n.runPodFor(t, "runsc", podConfig("gueststats"))
+	id := n.run(t, p, "busy", "sh", "-c", "while :; do :; done")
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		s := n.containerStats(t, id)
+		if s.GetCpu().GetUsageCoreNanoSeconds().GetValue() > 100e6 && s.GetMemory().GetUsageBytes().GetValue() > 1<<20 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("figures: %v", s)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if _, err := n.rt.PodSandboxStats(t.Context(), &cri.PodSandboxStatsRequest{PodSandboxId: p.id}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A daemon that dies leaves guests as they are, and the next one goes on with
+// them.
+func TestGuestsOutliveTheDaemon(t *testing.T) {
+	n := newNodeWith(t, "guestlives", 188, runscConfig)
+	stop := n.bury(t)
+	defer stop()
+	p := n.runPodFor(t, "runsc", podConfig("guestlives"))
+	lives := n.run(t, p, "lives", "sh", "-c", "i=0; while true; do echo $i; i=$((i+1)); sleep 0.01; done")
+	exits := n.run(t, p, "exits", "sh", "-c", "sleep 1; exit 7")
+	unheard := n.run(t, p, "unheard", "sh", "-c", "trap 'exit 8' TERM; while :; do sleep 0.1; done")
+	created := n.create(t, p, containerConfig(p, "created", busybox, "sh", "-c", "exit 9"))
+	n.killMonitor(t, unheard)
+	n.Kill()
+	n.restart(t)
+	if s := n.exited(t, exits); s.GetExitCode() != 7 {
+		t.Errorf("one that ended meanwhile has code %d, %s", s.GetExitCode(), s.GetMessage())
+	}
+	n.exec(t, lives, "true")
+	n.startContainer(t, created)
+	if s := n.exited(t, created); s.GetExitCode() != 9 {
+		t.Errorf("one that was started later has code %d", s.GetExitCode())
+	}
+	for _, id := range []string{unheard, lives} {
+		if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: 20}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := n.status(t, unheard); s.GetExitCode() != 8 {
+		t.Errorf("one whose monitor was killed ended with %d, %s", s.GetExitCode(), s.GetMessage())
+	}
+	if lines := logLines(t, p, "lives"); len(lines) < 20 || lines[len(lines)-1] != strconv.Itoa(len(lines)-1) {
+		t.Errorf("there is a gap in the log of %d lines", len(lines))
+	}
+	n.removePod(t, p.id)
+}
+
+// bury does what init does for the children of a daemon that was killed.
+func (n *node) bury(t *testing.T) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			buryOrphans(t)
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	return func() { cancel(); wg.Wait() }
+}
+
+// killMonitor kills a container's monitor.
+func (n *node) killMonitor(t *testing.T, id string) {
+	t.Helper()
+	lists, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range lists {
+		b, _ := os.ReadFile(list)
+		if string(b) != "conmon\x00monitor\x00"+id+"\x00" {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(list)))
+		if err == nil {
+			err = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatalf("no monitor of %s", id)
+}
+
+// With its guest a pod ends: the kubelet has to see that, and make another.
+func TestGuestThatEndsTakesThePodAlong(t *testing.T) {
+	n := newNodeWith(t, "guestends", 189, runscConfig)
+	p := n.runPodFor(t, "runsc", podConfig("guestends"))
+	id := n.run(t, p, "c", "sleep", "1000")
+	verbose, err := n.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info struct{ Pid int }
+	if err := json.Unmarshal([]byte(verbose.GetInfo()["info"]), &info); err != nil || info.Pid <= 1 {
+		t.Fatalf("pid %d, %v", info.Pid, err)
+	}
+	if err := syscall.Kill(info.Pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if s := n.exited(t, id); s.GetExitCode() == 0 {
+		t.Errorf("the container ended with code 0")
+	}
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.GetStatus().GetState() == cri.PodSandboxState_SANDBOX_NOTREADY {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the pod is still ready")
+		}
+	}
+	if _, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{
+		PodSandboxId: p.id, Config: containerConfig(p, "again", busybox, "true"), SandboxConfig: p.config,
+	}); err == nil {
+		t.Error("a container is created in a pod whose guest has ended")
+	}
+	again := podConfig("guestends")
+	again.Metadata.Attempt = 1
+	q := n.runPodFor(t, "runsc", again)
+	if s := n.exited(t, n.run(t, q, "c", "sh", "-c", "exit 3")); s.GetExitCode() != 3 {
+		t.Errorf("in the next pod a container ends with %d", s.GetExitCode())
+	}
+}
+
+// What a guest cannot do is refused by name.
+func TestGuestsRefuse(t *testing.T) {
+	n := newNodeWith(t, "guestrefuse", 190, runscConfig)
+	p := n.runPodFor(t, "runsc", podConfig("guestrefuse"))
+	id := n.run(t, p, "c", "sleep", "1000")
+	config := containerConfig(p, "target", busybox, "true")
+	config.Linux.SecurityContext.NamespaceOptions = &cri.NamespaceOption{Pid: cri.NamespaceMode_TARGET, TargetId: id}
+	_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+	if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), `"runsc" cannot join another container`) {
+		t.Errorf("the PID namespace of another container: %v", err)
+	}
+}
+
+// The guest's own network needs no help of the host's TCP/IP. This runsc is made
+// to believe that the pod's network is not the host's.
+func TestGuestsOwnNetwork(t *testing.T) {
+	n := newNodeWith(t, "guestown", 191, "[runtimes.runsc]\noptions = [\"--network=sandbox\"]\n")
+	p := n.runPodFor(t, "runsc", podConfig("guestown"))
+	st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	netns := filepath.Join(n.Dir, "run", "ns", p.id, "net")
+	// It looks for a file that older kernels had for the host's network only.
+	if out, err := exec.Command("nsenter", "--net="+netns, "mount", "-t", "tmpfs", "tmpfs", "/proc/sys/net/core").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	serve := "mkdir /www; echo hello >/www/index.html; busybox httpd -f -h /www -p "
+	n.run(t, p, "web", "sh", "-c", serve+"8080")
+	n.run(t, p, "local", "sh", "-c", serve+"127.0.0.1:8081")
+	client := n.run(t, p, "client", "sleep", "1000")
+	n.fetches(t, client, "127.0.0.1", "8081")
+	other := n.runPod(t, podConfig("ownpeer"))
+	n.fetches(t, n.run(t, other, "peer", "sleep", "1000"), st.GetStatus().GetNetwork().GetIp(), "8080")
+	if out, err := exec.Command("nsenter", "--net="+netns, "umount", "/proc/sys/net/core").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}

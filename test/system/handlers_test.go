@@ -1,0 +1,235 @@
+package system
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// crunScript calls crun in a mount namespace without the cgroup v2 part of a
+// hybrid layout, with which crun 1.8 refuses to work. A tmpfs takes its place,
+// as crun goes on to make directories there.
+const crunScript = `#!/bin/sh
+exec unshare --mount --propagation slave /bin/sh -c '
+  umount -l /sys/fs/cgroup/unified 2>/dev/null && mount -t tmpfs tmpfs /sys/fs/cgroup/unified
+  exec crun "$@"' crun "$@"
+`
+
+// handlersNode is a daemon with runc, crun and runsc.
+func handlersNode(t *testing.T, name string, net byte) *node {
+	t.Helper()
+	for _, binary := range []string{"crun", "runsc"} {
+		if _, err := exec.LookPath(binary); err != nil {
+			t.Fatalf("%v: run make deps", err)
+		}
+	}
+	script := filepath.Join(world.dir, name+"-crun")
+	if err := os.WriteFile(script, []byte(crunScript), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return newNodeWith(t, name, net, runscConfig+fmt.Sprintf("[runtimes.crun]\npath = %q\n", script))
+}
+
+var handlers = []string{"crun", "runc", "runsc"}
+
+func TestHandlersSideBySide(t *testing.T) {
+	n := handlersNode(t, "handlers", 181)
+	pods := make(map[string]*pod)
+	for _, h := range append(handlers, "") {
+		pods[h] = n.runPodFor(t, h, podConfig("side"+h))
+		st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: pods[h].id})
+		if err != nil || st.GetStatus().GetRuntimeHandler() != h {
+			t.Errorf("%q: the pod's handler is %q, %v", h, st.GetStatus().GetRuntimeHandler(), err)
+		}
+	}
+	for h, p := range pods {
+		t.Run("handler "+h, func(t *testing.T) {
+			n := *n
+			n.t = t
+			n.lifeUnder(t, p, h)
+		})
+	}
+}
+
+// lifeUnder is the life of containers under a handler.
+func (n *node) lifeUnder(t *testing.T, p *pod, handler string) {
+	id := n.run(t, p, "c", "sh", "-c", "echo out; echo err >&2; trap 'echo bye; exit 4' TERM; while :; do sleep 0.1; done")
+	if got := n.exec(t, id, "sh", "-c", "hostname; echo $PPID"); got != p.config.GetHostname()+"\n0" {
+		t.Errorf("exec: %q", got)
+	}
+	r, err := n.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", "echo o; echo e >&2; exit 5"}})
+	if err != nil || r.GetExitCode() != 5 || string(r.GetStdout()) != "o\n" || string(r.GetStderr()) != "e\n" {
+		t.Errorf("exec: %+v, %v", r, err)
+	}
+	if _, err := n.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"/no/such"}}); err == nil || !strings.Contains(err.Error(), "/no/such") {
+		t.Errorf("exec of what is not there: %v", err)
+	}
+	_, err = n.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", "sleep 1001 & sleep 1000"}, Timeout: 1})
+	if status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("a command that takes too long: %v", err)
+	}
+	if got := n.exec(t, id, "ps"); strings.Contains(got, "sleep 100") {
+		t.Errorf("the command that took too long is still there:\n%s", got)
+	}
+	n.updateUnder(t, id, handler)
+	if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: 20}); err != nil {
+		t.Fatal(err)
+	}
+	if s := n.status(t, id); s.GetExitCode() != 4 || s.GetReason() != "Error" {
+		t.Errorf("it ended with %d, %s", s.GetExitCode(), s.GetReason())
+	}
+	lines := logLines(t, p, "c")
+	if slices.Sort(lines); !slices.Equal(lines, []string{"bye", "err", "out"}) {
+		t.Errorf("log: %q", lines)
+	}
+	for _, want := range []int32{0, 255} {
+		c := n.run(t, p, fmt.Sprint("exit", want), "sh", "-c", fmt.Sprint("exit ", want))
+		if s := n.exited(t, c); s.GetExitCode() != want {
+			t.Errorf("code %d, %s; want %d", s.GetExitCode(), s.GetReason(), want)
+		}
+	}
+	n.endsUnder(t, p)
+}
+
+// endsUnder is about containers that come to an unusual end.
+func (n *node) endsUnder(t *testing.T, p *pod) {
+	t.Helper()
+	stubborn := n.run(t, p, "stubborn", "sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done")
+	for end := time.Now().Add(30 * time.Second); len(logLines(t, p, "stubborn")) == 0 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond) // until it ignores the signal
+	}
+	if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: stubborn, Timeout: 1}); err != nil {
+		t.Error(err)
+	}
+	if s := n.status(t, stubborn); s.GetExitCode() != 137 {
+		t.Errorf("one that ignores its stop signal ends with %d", s.GetExitCode())
+	}
+	created := n.create(t, p, containerConfig(p, "created", busybox, "true"))
+	if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: created, Timeout: 10}); err != nil {
+		t.Error(err)
+	}
+	if s := n.status(t, created); s.GetState() != cri.ContainerState_CONTAINER_EXITED || s.GetExitCode() != 137 {
+		t.Errorf("one that was never started is %s, code %d", s.GetState(), s.GetExitCode())
+	}
+	// A program that is missing shows at the creation or at the start, as the runtime looks for it.
+	config := containerConfig(p, "missing", busybox, "/no/such/program")
+	r, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+	if err == nil {
+		_, err = n.rt.StartContainer(t.Context(), &cri.StartContainerRequest{ContainerId: r.GetContainerId()})
+	}
+	if err == nil || !strings.Contains(err.Error(), "/no/such/program") {
+		t.Errorf("a program that is not there: %v", err)
+	}
+}
+
+func (n *node) updateUnder(t *testing.T, id, handler string) {
+	t.Helper()
+	_, err := n.rt.UpdateContainerResources(t.Context(), &cri.UpdateContainerResourcesRequest{
+		ContainerId: id, Linux: &cri.LinuxContainerResources{CpuShares: 204},
+	})
+	switch {
+	case handler == "runsc" && status.Code(err) != codes.Unimplemented:
+		t.Errorf("update: %v", err)
+	case handler != "runsc" && err != nil:
+		t.Errorf("update: %v", err)
+	}
+}
+
+// Every handler shows what its runtime can do, and no more.
+func TestStatusTellsOfHandlers(t *testing.T) {
+	n := handlersNode(t, "features", 182)
+	st, err := n.rt.Status(t.Context(), &cri.StatusRequest{Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	recursive := make(map[string]bool)
+	for _, h := range st.GetRuntimeHandlers() {
+		recursive[h.GetName()] = h.GetFeatures().GetRecursiveReadOnlyMounts()
+	}
+	want := map[string]bool{"": true, "runc": true, "crun": true, "runsc": false}
+	for name, rro := range want {
+		if got, listed := recursive[name]; !listed || got != rro {
+			t.Errorf("handler %q: listed %v, recursive read-only mounts %v, want %v", name, listed, got, rro)
+		}
+	}
+	var info struct {
+		Runtimes []struct {
+			Name, Path, Version, Flaw string
+			Default                   bool
+		}
+	}
+	if err := json.Unmarshal([]byte(st.GetInfo()["config"]), &info); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range info.Runtimes {
+		if !strings.HasPrefix(r.Version, r.Name) || !filepath.IsAbs(r.Path) || r.Default != (r.Name == "runc") || r.Flaw != "" {
+			t.Errorf("verbose status: %+v", r)
+		}
+	}
+	if len(info.Runtimes) != len(handlers) {
+		t.Errorf("verbose status lists %+v", info.Runtimes)
+	}
+}
+
+// A runtime with known holes is used, and named where the operator looks.
+func TestFlawedRuntimeIsNamed(t *testing.T) {
+	script := filepath.Join(world.dir, "old-runc")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho runc version 1.1.11\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n := newNodeWith(t, "flawed", 183, fmt.Sprintf("[runtimes.old]\npath = %q\n", script))
+	st, err := n.rt.Status(t.Context(), &cri.StatusRequest{Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info := st.GetInfo()["config"]; !strings.Contains(info, `"name":"old"`) || !strings.Contains(info, "CVE-2024-21626") {
+		t.Errorf("verbose status: %s", info)
+	}
+	log, err := os.ReadFile(n.LogPath())
+	if err != nil || !strings.Contains(string(log), "CVE-2024-21626") {
+		t.Errorf("the log does not name the flaw: %v", err)
+	}
+}
+
+func TestUnknownHandlers(t *testing.T) {
+	n := handlersNode(t, "nohandler", 184)
+	_, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("kata"), RuntimeHandler: "kata"})
+	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), `"kata" is unknown; there are ["crun" "runc" "runsc"]`) {
+		t.Errorf("a pod: %v", err)
+	}
+	for handler, want := range map[string]codes.Code{"": codes.OK, "runsc": codes.OK, "kata": codes.InvalidArgument} {
+		spec := &cri.ImageSpec{Image: busybox, RuntimeHandler: handler}
+		_, pull := n.img.PullImage(t.Context(), &cri.PullImageRequest{Image: spec})
+		st, stat := n.img.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: spec})
+		list, lists := n.img.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: spec}})
+		for name, err := range map[string]error{"pull": pull, "status": stat, "list": lists} {
+			if status.Code(err) != want || err != nil && !strings.Contains(err.Error(), `"kata" is unknown; there are ["crun" "runc" "runsc"]`) {
+				t.Errorf("%s for %q: %v", name, handler, err)
+			}
+		}
+		// It is one image for all of them.
+		if want == codes.OK && (len(list.GetImages()) != 1 || st.GetImage().GetId() != list.GetImages()[0].GetId()) {
+			t.Errorf("for %q: status %v, list %v", handler, st.GetImage(), list.GetImages())
+		}
+	}
+	if _, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: busybox, RuntimeHandler: "kata"}}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("remove: %v", err)
+	}
+	p := n.runPod(t, podConfig("image"))
+	config := containerConfig(p, "c", busybox, "true")
+	config.Image.RuntimeHandler = "kata"
+	_, err = n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "config.image.runtime_handler") {
+		t.Errorf("a container: %v", err)
+	}
+}
