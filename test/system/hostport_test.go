@@ -114,6 +114,7 @@ func testHostPorts(t *testing.T, builtin bool) {
 	}
 	if builtin { // the plugin leaves this open
 		silent(t, n.netns(other), "127.0.0.1", number)
+		silent(t, "", "::1", 8080)
 	}
 
 	n.Kill()
