@@ -7,7 +7,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
+	"github.com/containerd/errdefs"
 	"github.com/sirupsen/logrus"
 	"github.com/sirupsen/logrus/hooks/test"
 
@@ -76,6 +78,23 @@ func TestErrorsHaveNoSecretsOfAddresses(t *testing.T) {
 	}
 	if !errors.Is(err, ErrRegistryUnavailable) || !strings.HasPrefix(err.Error(), ErrRegistryUnavailable.Error()) {
 		t.Errorf("class of %v", err)
+	}
+}
+
+// TestErrorsAreBounded: a registry cannot fill the log.
+func TestErrorsAreBounded(t *testing.T) {
+	reg := imagetest.NewRegistry(t)
+	b := newBed(t, reg)
+	layer := imagetest.Files(t, imagetest.File("f", "x"))
+	reg.Push("a", "1", imagetest.Image{Layers: []imagetest.Layer{layer}})
+	reg.Set(onBlob(layer.Digest(), func(w http.ResponseWriter, _ *http.Request, _ []byte) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprintf(w, `{"errors":[{"code":"DENIED","message":%q}]}`, strings.Repeat("é", 100<<10))
+	}))
+	_, err := b.Pull(t.Context(), PullRequest{Ref: reg.Host + "/a:1"})
+	if !errdefs.IsPermissionDenied(err) || len(err.Error()) > 3<<10 || !utf8.ValidString(err.Error()) {
+		t.Errorf("%.3000v", err)
 	}
 }
 

@@ -70,7 +70,7 @@ func (p *Puller) fromSources(ctx context.Context, a attempt, lease *layer.Lease)
 		}
 		logrus.WithContext(ctx).WithFields(logrus.Fields{"image": a.name.String(), "source": s.name}).WithError(scrub(err)).
 			Warn("a mirror failed: the next source is tried")
-		before = append(before, fmt.Sprintf("%s: %v", s.name, err))
+		before = append(before, fmt.Sprintf("%s: %v", s.name, scrub(err)))
 	}
 	return nil, fmt.Errorf("no source for %s: %w", a.name, errdefs.ErrInternal)
 }

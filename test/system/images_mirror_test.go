@@ -3,6 +3,7 @@ package system
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -212,6 +213,19 @@ func TestRegistriesConf(t *testing.T) {
 		if asked := reg.asked(""); len(asked) > 0 {
 			t.Errorf("without being told so, the daemon spoke plain HTTP: %v", asked)
 		}
+	})
+	t.Run("TLS", func(t *testing.T) {
+		secure := startRegistry(t, "127.0.0.1", (*httptest.Server).StartTLS)
+		secure.push(t, "tool:latest", small(t, "secure"))
+		conf("")
+		if err := n.pullFor(t, "", secure.host+"/tool"); !kubeletSees(err, crierrors.ErrRegistryUnavailable) || !strings.Contains(err.Error(), "certificate") {
+			t.Errorf("a certificate that nobody knows: %v", err)
+		}
+		if asked := secure.asked(""); len(asked) > 0 {
+			t.Errorf("it was asked for %v", asked)
+		}
+		n.trust(t, secure)
+		n.pull(t, secure.host+"/tool")
 	})
 	t.Run("short names", func(t *testing.T) {
 		conf("unqualified-search-registries = [\"DEAD\", \"REG\", \"OTHER\"]\n[aliases]\n\"aliased\" = \"REG/deep/aliased\"\n" + insecure)

@@ -51,8 +51,14 @@ func newRegistry(t *testing.T) *testRegistry {
 // host in the eyes of HTTP clients, which do not look at ports.
 func newRegistryAt(t *testing.T, ip string) *testRegistry {
 	t.Helper()
+	return startRegistry(t, ip, (*httptest.Server).Start)
+}
+
+func startRegistry(t *testing.T, ip string, start func(*httptest.Server)) *testRegistry {
+	t.Helper()
 	r := &testRegistry{handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
 	server := httptest.NewUnstartedServer(r)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	if err := server.Listener.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +66,7 @@ func newRegistryAt(t *testing.T, ip string) *testRegistry {
 	if server.Listener, err = net.Listen("tcp", ip+":0"); err != nil {
 		t.Fatal(err)
 	}
-	server.Start()
+	start(server)
 	t.Cleanup(func() {
 		server.CloseClientConnections() // a front may be waiting for its client
 		server.Close()
