@@ -31,6 +31,10 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxCo
 	if err != nil {
 		return fmt.Errorf("update container: %w", err)
 	}
+	// Nobody is asked about what is refused anyway.
+	if err := m.cfg.Builder.CheckResources("linux", r); err != nil {
+		return fmt.Errorf("update container %q: %w", short(c.id), err)
+	}
 	var others func(context.Context)
 	defer func() { // without the lock
 		if err == nil && others != nil {
