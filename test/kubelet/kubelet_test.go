@@ -23,6 +23,7 @@ func TestStaticPods(t *testing.T) {
 			"what cannot run says why":                    testBadPods,
 			"containers that share processes":             testSharedProcesses,
 			"the node's namespaces":                       testHostNamespaces,
+			"users of its own":                            testUserNamespace,
 			"deletion runs the hook and grants the time":  testDeletion,
 			"who does not go is killed":                   testStubborn,
 			"a changed manifest replaces the pod":         testUpdate,

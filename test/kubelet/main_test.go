@@ -54,7 +54,10 @@ func run(m *testing.M) (code int, err error) {
 	if harness.Stage() != "inside" {
 		return outside(cache)
 	}
-	if world.dir, err = os.MkdirTemp("", "crikubelet"); err != nil {
+	if world.dir, err = os.MkdirTemp("", "crikubelet"); err == nil {
+		err = os.Chmod(world.dir, 0o711) // as /run and /var/lib let everybody through
+	}
+	if err != nil {
 		return 1, err
 	}
 	if err := errors.Join(harness.Settle(), settle()); err != nil {
