@@ -33,6 +33,9 @@ var mountOptions = []string{
 	"noexec", "nosuid", "nodev", "noatime", "nodiratime", "relatime", "nosymfollow", "ro",
 }
 
+// readOnly: an option says it too, be it the request's or the host's.
+func (m Mount) readOnly() bool { return m.ReadOnly || slices.Contains(m.Options, "ro") }
+
 // CheckMount says which rule of the CRI a mount request breaks, if any. It does
 // not look at the host.
 func CheckMount(m *cri.Mount) error {
@@ -111,7 +114,7 @@ func (c *build) shutOut(m specs.Mount) bool {
 	file := strings.HasPrefix(m.Destination, "/etc/")
 	return slices.ContainsFunc(c.in.Mounts, func(r Mount) bool {
 		below := strings.HasPrefix(m.Destination, filepath.Clean(r.Destination)+"/")
-		return below && (r.Propagation == cri.MountPropagation_PROPAGATION_BIDIRECTIONAL || file && r.ReadOnly)
+		return below && (r.Propagation == cri.MountPropagation_PROPAGATION_BIDIRECTIONAL || file && r.readOnly())
 	})
 }
 
@@ -181,7 +184,7 @@ func (c *build) bind(m Mount) specs.Mount {
 	case m.RecursiveReadOnly:
 		opts = append(opts, "ro", "rro")
 		c.atLeast(versionRecursive)
-	case m.ReadOnly || slices.Contains(m.Options, "ro"):
+	case m.readOnly():
 		opts = append(opts, "ro")
 	default:
 		opts = append(opts, "rw")

@@ -83,6 +83,7 @@ func TestUsualMountsBelowVolumes(t *testing.T) {
 		"dev bidirectional": {Mount{Destination: "/dev/", Propagation: cri.MountPropagation_PROPAGATION_BIDIRECTIONAL}, ""},
 		"etc":               {Mount{Destination: "/etc"}, files},
 		"etc read-only":     {Mount{Destination: "/etc", ReadOnly: true}, ""},
+		"etc ro":            {Mount{Destination: "/etc", Options: []string{"ro"}}, ""},
 		"etc bidirectional": {Mount{Destination: "/etc", Propagation: cri.MountPropagation_PROPAGATION_BIDIRECTIONAL}, ""},
 		"a name as prefix":  {Mount{Destination: "/et"}, ""},
 	} {

@@ -111,7 +111,7 @@ func (l *Labels) check(label string) error {
 		return nil
 	}
 	if err := l.system.Check(label); err != nil {
-		return fmt.Errorf("selinux_options: the policy of this machine does not know the label %q (%v): %w", label, err, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("selinux_options: the policy of this machine does not know the label %q: %w: %w", label, err, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }

@@ -1,0 +1,61 @@
+package system
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestExampleOfVolumes does with crictl what docs/mounts.md says, but for the
+// directories of the host.
+func TestExampleOfVolumes(t *testing.T) {
+	n := newNode(t, "exvol", 90)
+	dir := t.TempDir()
+	if err := os.Mkdir(dir+"/data", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir+"/data", 0o777); err != nil { // whatever the umask
+		t.Fatal(err)
+	}
+	for _, name := range []string{"pod.json", "container.json"} {
+		b, err := os.ReadFile(filepath.Join("..", "..", "docs", "examples", "volumes", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.NewReplacer("/srv/example", dir+"/data", "/var/log/pods", dir+"/logs").Replace(string(b))
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	crictl := func(args ...string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), filepath.Join(world.bin, "crictl"), append([]string{"--runtime-endpoint", "unix://" + n.Socket(), "--image-endpoint", "unix://" + n.Socket()}, args...)...)
+		cmd.Dir, cmd.Stderr = dir, os.Stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("crictl %v: %v", args, err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	crictl("pull", "docker.io/library/busybox:latest")
+	crictl("pull", "docker.io/library/nginx:latest")
+	pod := crictl("runp", "pod.json")
+	c := crictl("create", pod, "container.json", "pod.json")
+	crictl("start", c)
+	for cmd, want := range map[string]string{
+		"echo hi >/data/x && cat /data-ro/x":        "hi",
+		"touch /data-ro/y 2>/dev/null || echo no":   "no",
+		"touch /y 2>/dev/null || echo no":           "no",
+		"test -s /html/index.html && echo page":     "page",
+		"touch /html/y 2>/dev/null || echo no":      "no",
+		"test -c /dev/fuse && echo device":          "device",
+		"id -u":                                     "1000",
+		"sed -n 's/^CapBnd:.//p' /proc/self/status": "0000000000000000",
+	} {
+		if got := n.exec(t, c, "sh", "-c", cmd); got != want {
+			t.Errorf("%s: %q, want %q", cmd, got, want)
+		}
+	}
+}
