@@ -3,6 +3,7 @@ package critest
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -25,6 +26,9 @@ const (
 	imagesVariable   = "CRITEST_IMAGES"
 	flagsVariable    = "CRITEST_FLAGS" // and which flags it must have
 )
+
+// nriFlag has a suite that knows it, which cri-tools v1.36.0 does not, run its specs of NRI too.
+const nriFlag = "nri-socket"
 
 // Options are the flags of a run.
 type Options struct {
@@ -74,6 +78,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	var flags []string
 	if o.Variant.Setup != nil {
 		flags = o.Variant.Setup(d)
+	}
+	if flag.Lookup(nriFlag) != nil {
+		flags = append(flags, nriFlag+"="+d.NRISocket())
 	}
 	defer keepLog(d, o.ReportDir)
 	if err := d.Start(ctx); err != nil {
