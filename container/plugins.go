@@ -205,7 +205,11 @@ func (m *Manager) SetLimits(ctx context.Context, id string, l Limits) error {
 	if s.State != Created && s.State != Running {
 		return errWrongState("set limits of", s)
 	}
-	if err := m.setLimits(ctx, c, s, l); err != nil {
+	err = c.mustUpdate()
+	if err == nil {
+		err = m.setLimits(ctx, c, s, l)
+	}
+	if err != nil {
 		return fmt.Errorf("set limits of container %q: %w", short(c.id), err)
 	}
 	return nil

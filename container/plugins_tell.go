@@ -40,7 +40,7 @@ func (m *Manager) tellStarted(ctx context.Context, c *container) {
 	}
 }
 
-func (m *Manager) consultUpdate(ctx context.Context, c *container, s *Snapshot, r *cri.LinuxContainerResources) (Limits, func(context.Context), error) {
+func (m *Manager) consultUpdate(ctx context.Context, s *Snapshot, r *cri.LinuxContainerResources) (Limits, func(context.Context), error) {
 	if m.cfg.Plugins == nil {
 		return Limits{CRI: r}, nil, nil
 	}

@@ -53,7 +53,7 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxCo
 	if err := c.mustUpdate(); err != nil {
 		return fmt.Errorf("update container %q: %w", short(c.id), err)
 	}
-	limits, others, err := m.consultUpdate(ctx, c, s, r)
+	limits, others, err := m.consultUpdate(ctx, s, r)
 	if err == nil {
 		err = m.setLimits(ctx, c, s, limits)
 	}

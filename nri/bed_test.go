@@ -67,7 +67,10 @@ func newBed(t *testing.T, change func(*Config)) *bed {
 	if err := b.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(b.Stop)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = b.Run(ctx) })
+	t.Cleanup(func() { b.Stop(); cancel(); running.Wait() })
 	return b
 }
 

@@ -9,10 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/containerd/nri/pkg/adaptation"
+	"github.com/containerd/nri/pkg/api"
 	validator "github.com/containerd/nri/plugins/default-validator/builtin"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
@@ -31,18 +31,19 @@ type Manager struct {
 	failed  atomic.Pointer[string]
 
 	making making
-	work   sync.WaitGroup // updates that Synchronize brought
-	ctx    context.Context
-	cancel context.CancelFunc
+	synced chan []*api.ContainerUpdate // what Synchronize brought, for Run
 }
+
+// syncedBacklog is how many plugins may be synchronized before the changes that
+// the first of them wants are begun.
+const syncedBacklog = 64
 
 // New returns a Manager that does nothing until Start.
 func New(cfg Config) (*Manager, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, turn: make(chan struct{}, 1), making: newMaking()}
-	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m := &Manager{cfg: cfg, turn: make(chan struct{}, 1), making: newMaking(), synced: make(chan []*api.ContainerUpdate, syncedBacklog)}
 	setLog()
 	setTimeouts(cfg)
 	opts := []adaptation.Option{
@@ -73,13 +74,22 @@ func (m *Manager) Start() error {
 	return nil
 }
 
-// Stop takes no more plugins, ends those that Start ran, and waits for what is
-// under way for plugins. Connections end with the process.
-func (m *Manager) Stop() {
-	m.nri.Stop()
-	m.cancel()
-	m.work.Wait()
+// Run makes the changes that plugins answer their synchronization with, until
+// ctx ends.
+func (m *Manager) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case updates := <-m.synced:
+			m.updateAll(ctx, updates)
+		}
+	}
 }
+
+// Stop takes no more plugins and ends those that Start ran. Connections end with
+// the process.
+func (m *Manager) Stop() { m.nri.Stop() }
 
 // ErrSocketInUse says that another process serves the socket.
 var ErrSocketInUse = errors.New("another process serves the socket")

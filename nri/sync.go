@@ -2,6 +2,7 @@ package nri
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -23,10 +24,15 @@ func (m *Manager) synchronize(ctx context.Context, plugin adaptation.SyncCB) err
 	if err != nil {
 		return err
 	}
-	if len(updates) > 0 && m.ctx.Err() == nil {
-		m.work.Go(func() { m.updateAll(m.ctx, updates) })
+	if len(updates) == 0 {
+		return nil
 	}
-	return nil
+	select {
+	case m.synced <- updates:
+		return nil
+	default:
+		return fmt.Errorf("more than %d plugins wait for what they want changed: %w", syncedBacklog, errdefs.ErrResourceExhausted)
+	}
 }
 
 // inventory is all there is. What is in the making is looked at first: it

@@ -155,7 +155,8 @@ func (p *parts) run(ctx context.Context, cfg config.Config, begun time.Time) err
 			if err := p.plugins.Start(); err != nil {
 				return err
 			}
-			defer p.plugins.Stop()
+			g.Go(func() error { return p.plugins.Run(ctx) })
+			defer p.plugins.Stop() // when no request is left that they might have a say in
 		}
 		sl, err := listenStreams(cfg)
 		if err != nil {
