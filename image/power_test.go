@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -64,7 +65,7 @@ func (d disk) cut(tb testing.TB) disk {
 		if err == nil && !bytes.Equal(block, none) {
 			_, err = to.WriteAt(block[:n], at)
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

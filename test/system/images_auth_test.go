@@ -251,3 +251,50 @@ func TestPullsShareNoCredentials(t *testing.T) {
 		wait = nil // and once more with the image in the store
 	}
 }
+
+// TestAuthFile: the node's own credentials serve pulls that bring none, and
+// mirrors, which those of a request are not for.
+func TestAuthFile(t *testing.T) {
+	n := makeNode("authfile")
+	n.settings(t, fmt.Sprintf("auth_file = %q", n.Dir+"/auth.json"))
+	encoded := base64.StdEncoding.EncodeToString([]byte(authUser + ":" + authPassword))
+	file := func(r *testRegistry) {
+		t.Helper()
+		n.writeFile(t, "auth.json", fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, r.host, encoded))
+	}
+	reg, mirror := newRegistry(t), newRegistry(t)
+	file(reg)
+	n.start(t)
+	n.trust(t, reg)
+	reg.push(t, "a:1", small(t, "by file"))
+	reg.set(demand(reg, true))
+	if err := n.pullWith(t, reg.host+"/a:1", nil); err != nil {
+		t.Error(err)
+	}
+	if err := n.pullWith(t, reg.host+"/a:1", &cri.AuthConfig{Username: authUser, Password: "x"}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("the request's credentials come before the file's: %v", err)
+	}
+	other := &cri.AuthConfig{Username: authUser, Password: authPassword, ServerAddress: "registry.example"}
+	if err := n.pullWith(t, reg.host+"/a:1", other); err != nil {
+		t.Errorf("those for another host leave it to the file: %v", err)
+	}
+	mirror.push(t, "m:1", small(t, "of the mirror"))
+	mirror.set(demand(mirror, false))
+	file(mirror)
+	reg.asked("")
+	n.mirrored(t, reg.host, mirrorAt(mirror))
+	if err := n.pullWith(t, "registry.example/m:1", &cri.AuthConfig{Username: "someone", Password: "else"}); err != nil {
+		t.Error(err)
+	}
+	if asked := reg.asked(""); len(asked) > 0 {
+		t.Errorf("the mirror has it, and the registry was asked for %v", asked)
+	}
+	n.writeFile(t, "auth.json", "{")
+	if err := n.pullWith(t, "registry.example/m:1", nil); err == nil {
+		t.Error("a file that cannot be read was passed over")
+	} else {
+		mustNotShow(t, "the error", err.Error())
+	}
+	n.trust(t, reg)
+	file(reg)
+}

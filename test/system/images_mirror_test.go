@@ -18,6 +18,8 @@ import (
 // mirror is an entry of registries.conf.
 type mirror struct{ location, more string }
 
+func mirrorAt(r *testRegistry) mirror { return mirror{location: r.host} }
+
 // mirrored writes a registries.conf in which registry.example is at origin and
 // has the mirrors.
 func (n *node) mirrored(t *testing.T, origin string, mirrors ...mirror) {
