@@ -63,8 +63,7 @@ func imageMount(m *cri.Mount, source string) oci.Mount {
 }
 
 // effectiveMounts are the request's mounts as they came to be: those of images
-// are read-only, and image_ref says which image was mounted. The kubelet shows
-// it in the pod's status beside the container's own, which has the same form.
+// are read-only, and image_ref is the id of what was mounted.
 func effectiveMounts(c *cri.ContainerConfig, images map[int]string) []*cri.Mount {
 	if len(images) == 0 {
 		return c.GetMounts()

@@ -1,12 +1,14 @@
 package server
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/criserver/criserver/container"
@@ -69,12 +71,12 @@ type layerInfo struct {
 // digest. Of several names it is the one that the container's image was asked
 // for by, and of an index and its manifest the index. An image without names is
 // shown by its id.
-func (s *Server) digestedRef(c *container.Snapshot) string {
-	img, err := s.cfg.Images.Get(c.ImageID)
+func (s *Server) digestedRef(id, asked string) string {
+	img, err := s.cfg.Images.Get(id)
 	if err != nil || len(img.RepoDigests) == 0 {
-		return c.ImageID
+		return id
 	}
-	repo := repository(c.ImageRef)
+	repo := repository(asked)
 	best, points := "", -1
 	for _, ref := range img.RepoDigests {
 		name, digest, _ := strings.Cut(ref, "@")
@@ -119,4 +121,18 @@ func imageSpec(c *container.Snapshot) *cri.ImageSpec {
 		Image: c.ImageRef, Annotations: asked.GetAnnotations(),
 		UserSpecifiedImage: asked.GetUserSpecifiedImage(), RuntimeHandler: asked.GetRuntimeHandler(), ImageRef: asked.GetImageRef(),
 	}
+}
+
+// mounts shows image volumes with the digested reference of what was mounted,
+// as it is shown of the container's own image.
+func (s *Server) mounts(c *container.Snapshot) []*cri.Mount {
+	out := slices.Clone(c.Mounts)
+	for i, m := range out {
+		if id := m.GetImage().GetImageRef(); id != "" {
+			asked := cmp.Or(m.GetImage().GetUserSpecifiedImage(), m.GetImage().GetImage())
+			out[i] = proto.CloneOf(m)
+			out[i].Image.ImageRef = s.digestedRef(id, asked)
+		}
+	}
+	return out
 }
