@@ -24,8 +24,8 @@ type Runtime struct {
 	// Guest says that the runtime runs the containers of a pod under one kernel
 	// of its own: see StartGuest.
 	Guest bool
-	// AllowedAnnotations are prefixes of the annotations that are handed on to
-	// the runtime.
+	// AllowedAnnotations are those that are handed on to the runtime: keys, or
+	// prefixes ending in "*".
 	AllowedAnnotations []string
 }
 

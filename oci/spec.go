@@ -213,15 +213,18 @@ func cleanAbsolute(p string) bool {
 	return filepath.IsAbs(p) && !strings.ContainsRune(p, 0) && !slices.Contains(strings.Split(p, "/"), "..")
 }
 
-// AllowAnnotations returns those of the maps' entries whose key begins with one
-// of the prefixes, the later map winning. Keys that runtimes take for systemd
+// AllowAnnotations returns those of the maps' entries whose key is allowed: is
+// named, or begins with what stands before a final "*", the later map winning. Keys that runtimes take for systemd
 // properties of the unit never pass: they would be set on the host's systemd.
-func AllowAnnotations(prefixes []string, from ...map[string]string) map[string]string {
+func AllowAnnotations(allowed []string, from ...map[string]string) map[string]string {
 	var out map[string]string
 	for _, m := range from {
 		for k, v := range m {
-			allowed := slices.ContainsFunc(prefixes, func(p string) bool { return p != "" && strings.HasPrefix(k, p) })
-			if !allowed || strings.HasPrefix(k, "org.systemd.property.") {
+			named := slices.ContainsFunc(allowed, func(a string) bool {
+				prefix, open := strings.CutSuffix(a, "*")
+				return a == k || open && strings.HasPrefix(k, prefix)
+			})
+			if !named || strings.HasPrefix(k, "org.systemd.property.") {
 				continue
 			}
 			if out == nil {

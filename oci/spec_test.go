@@ -200,9 +200,10 @@ func TestConfiguredCapabilities(t *testing.T) {
 }
 
 func TestAllowAnnotations(t *testing.T) {
-	got := AllowAnnotations([]string{"run.oci.", "org.systemd.", ""},
-		map[string]string{"run.oci.a": "1", "other": "x", "org.systemd.property.ExecStart": "x"}, map[string]string{"run.oci.a": "2"})
-	if len(got) != 1 || got["run.oci.a"] != "2" {
+	got := AllowAnnotations([]string{"run.oci.*", "org.systemd.*", "", "one", "with.dot."},
+		map[string]string{"run.oci.a": "1", "other": "x", "org.systemd.property.ExecStart": "x", "one": "3", "one.more": "x", "with.dot.x": "x"},
+		map[string]string{"run.oci.a": "2"})
+	if len(got) != 2 || got["run.oci.a"] != "2" || got["one"] != "3" {
 		t.Errorf("got %v", got)
 	}
 }

@@ -31,6 +31,9 @@ type Config struct {
 	Cgroups    Cgroups
 	// Plugins have a say in pods; nil where there are none.
 	Plugins Plugins
+	// HasGuests says whether a handler's runtime runs pods under kernels of their
+	// own; nil for none.
+	HasGuests func(handler string) bool
 	// KnownHandler says whether there is a runtime handler of this name, and
 	// HandlerNames which there are, for the error.
 	KnownHandler func(name string) bool
@@ -86,6 +89,9 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.CNI.CacheDir, filepath.Join(c.RunDir, "cni"))
 	if c.AllowedSysctls == nil {
 		c.AllowedSysctls = DefaultSysctls
+	}
+	if c.HasGuests == nil {
+		c.HasGuests = func(string) bool { return false }
 	}
 	if c.KnownHandler == nil {
 		c.KnownHandler = func(name string) bool { return name == "" }

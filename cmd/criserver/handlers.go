@@ -47,6 +47,15 @@ func handlersOf(cfg config.Config, systemd bool) (map[string]*oci.Runtime, error
 	return handlers, nil
 }
 
+// hasGuests says whether the pods of a handler have kernels of their own.
+func (r *runtimes) hasGuests(handler string) bool {
+	if handler == "" {
+		handler = r.defaultName
+	}
+	rt := r.byName[handler]
+	return rt != nil && rt.Guest
+}
+
 // handlerInfo is what a verbose Status tells of a runtime handler.
 type handlerInfo struct {
 	Name    string `json:"name"`

@@ -231,6 +231,7 @@ func podConfig(cfg config.Config, host *host, rt *runtimes) sandbox.Config {
 			Additional: cfg.CNI.Additional, ConfTemplate: cfg.CNI.ConfTemplate, NoBuiltin: !cfg.CNI.Builtin,
 		},
 		Cgroups:        host.cgroups,
+		HasGuests:      rt.hasGuests,
 		KnownHandler:   rt.known,
 		HandlerNames:   rt.names,
 		CheckResources: rt.builder.CheckResources,

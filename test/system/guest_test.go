@@ -302,10 +302,20 @@ func TestGuestsOwnNetwork(t *testing.T) {
 	serve := "mkdir /www; echo hello >/www/index.html; busybox httpd -f -h /www -p "
 	n.run(t, p, "web", "sh", "-c", serve+"8080")
 	n.run(t, p, "local", "sh", "-c", serve+"127.0.0.1:8081")
+	n.pull(t, nginx)
+	n.startContainer(t, n.create(t, p, containerConfig(p, "nginx", nginx)))
+	n.fetches(t, n.run(t, p, "ready", "sleep", "1000"), "127.0.0.1", "80")
 	client := n.run(t, p, "client", "sleep", "1000")
 	n.fetches(t, client, "127.0.0.1", "8081")
 	other := n.runPod(t, podConfig("ownpeer"))
 	n.fetches(t, n.run(t, other, "peer", "sleep", "1000"), st.GetStatus().GetNetwork().GetIp(), "8080")
+	port, stop := n.forward(t, "SPDY", p.id, "80")
+	if got, err := get(t, port); err != nil || !strings.Contains(got, "nginx") {
+		t.Errorf("port forward: %q, %v", got, err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
 	if out, err := exec.Command("nsenter", "--net="+netns, "umount", "/proc/sys/net/core").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
