@@ -8,19 +8,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
-	ispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -308,160 +304,4 @@ func (b *bed) log(name, want string) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	b.t.Fatalf("log of %s has no %q: %s", name, want, got)
-}
-
-type fakePods struct {
-	mu   sync.Mutex
-	pods map[string]Pod
-}
-
-func (f *fakePods) Pod(id string) (Pod, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	p, ok := f.pods[id]
-	if !ok {
-		return Pod{}, fmt.Errorf("pod %q: %w", id, errdefs.ErrNotFound)
-	}
-	return p, nil
-}
-
-func (f *fakePods) Lose(id, why string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	p := f.pods[id]
-	p.Ready = false
-	f.pods[id] = p
-}
-
-func (f *fakePods) change(alter func(*Pod)) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	p := f.pods["pod"]
-	alter(&p)
-	f.pods["pod"] = p
-}
-
-// bindImages mounts a directory of its own for each container.
-type bindImages struct {
-	dir    string
-	config ispec.ImageConfig
-
-	mu       sync.Mutex
-	mounts   map[string]string // by container
-	labels   map[string]string // that were asked for, by container
-	failWith error             // of the next Mount or Unmount
-	hold     chan struct{}     // when set, Mount waits for it to be closed
-	entered  chan struct{}     // gets a value when Mount is entered
-}
-
-func newBindImages(t testing.TB, dir string) *bindImages {
-	t.Helper()
-	return &bindImages{dir: dir, mounts: make(map[string]string), labels: make(map[string]string), entered: make(chan struct{}, 100), config: ispec.ImageConfig{Env: []string{"PATH=/bin"}}}
-}
-
-func (b *bindImages) Image(ref string) (Image, error) {
-	if ref != "busybox" {
-		return Image{}, fmt.Errorf("image %q: %w", ref, errdefs.ErrNotFound)
-	}
-	return Image{ID: "sha256:1", Ref: ref, Config: b.config}, nil
-}
-
-func (b *bindImages) Mount(ctx context.Context, r RootFS) error {
-	containerID, target := r.ContainerID, r.Target
-	b.entered <- struct{}{}
-	if err := b.gate(ctx); err != nil {
-		return err
-	}
-	dir := filepath.Join(b.dir, containerID)
-	for _, d := range []string{"bin", "etc", "tmp", "root"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
-			return err
-		}
-	}
-	if err := os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte("root:x:0:0::/root:/bin/sh\nalice:x:1000:1001::/tmp:/bin/sh\n"), 0o644); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "etc/group"), []byte("root:x:0:\nteam:x:3000:alice\n"), 0o644); err != nil {
-		return err
-	}
-	busybox, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), busybox, 0o755); err != nil {
-		return err
-	}
-	for _, applet := range strings.Fields("sh sleep cat echo id true false kill env pwd head setsid touch ls mount") {
-		if err := os.Link(filepath.Join(dir, "bin/busybox"), filepath.Join(dir, "bin", applet)); err != nil {
-			return err
-		}
-	}
-	if err := unix.Mount(dir, target, "", unix.MS_BIND, ""); err != nil {
-		return err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.mounts[containerID], b.labels[containerID] = target, r.Label
-	return nil
-}
-
-// MountVolume shows a directory with one file in the place of an image.
-func (b *bindImages) MountVolume(_ context.Context, v ImageVolume) (string, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.failWith != nil {
-		return "", b.failWith
-	}
-	dir := filepath.Join(b.dir, v.ContainerID+"-volumes", strconv.Itoa(v.Index), v.SubPath)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	return dir, os.WriteFile(filepath.Join(dir, "image"), []byte(v.ImageID+v.SubPath+"\n"), 0o644)
-}
-
-func (b *bindImages) gate(ctx context.Context) error {
-	b.mu.Lock()
-	hold, err := b.hold, b.failWith
-	b.mu.Unlock()
-	if err != nil || hold == nil {
-		return err
-	}
-	select {
-	case <-hold:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (b *bindImages) Unmount(_ context.Context, containerID string) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.failWith != nil {
-		return b.failWith
-	}
-	if err := os.RemoveAll(filepath.Join(b.dir, containerID+"-volumes")); err != nil {
-		return err
-	}
-	target, ok := b.mounts[containerID]
-	if !ok {
-		return nil
-	}
-	if err := unix.Unmount(target, 0); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return err
-	}
-	delete(b.mounts, containerID)
-	return os.RemoveAll(filepath.Join(b.dir, containerID))
-}
-
-func (b *bindImages) fail(err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.failWith = err
-}
-
-func (b *bindImages) mounted() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.mounts)
 }
