@@ -17,7 +17,7 @@ var help = map[string]string{
 	"cni.bin_dirs":            "Directories with CNI plugins, in the order in which they are searched.",
 	"cni.default_network":     "Name of the network that pods are attached to. Empty: the first one in lexical order of file names.",
 	"cni.additional_networks": "Names of networks in the same directories on which a pod may ask for interfaces, by the annotations criserver.io/networks and criserver.io/default-network. One of them is the default network only if default_network names it.",
-	"cni.builtin":             "Whether the daemon does by itself what the plugins bridge and host-local do with the usual configuration, and masquerades once per network. false: every plugin is executed.",
+	"cni.builtin":             "Whether the daemon does by itself what the plugins bridge, host-local and portmap do with the usual configuration, and masquerades once per network. false: every plugin is executed.",
 	"cni.conf_template":       "Template (Go text/template) of the default network, for clusters where the kubelet tells the address ranges of the node's pods: {{.PodCIDR}} is the first, {{.PodCIDRRanges}} all, {{.Routes}} the default routes of their families. The result is 10-criserver-pod-cidr.conflist in the first of conf_dirs, and is not written where another file configures the default network. Empty: such ranges are ignored.",
 
 	"image.registries_conf":     "containers-registries.conf(5): mirrors, remaps, insecure registries, short names. Empty: the system's.",

@@ -34,7 +34,7 @@ type Config struct {
 	CacheDir string
 	// NoBuiltin has every plugin do all of its work in a process of its own, also
 	// what the daemon knows how to do: the usual bridge with host-local
-	// addresses, and masquerading.
+	// addresses, masquerading and host ports.
 	NoBuiltin bool
 	// ConfTemplate is the file of a template that makes the default network when
 	// the kubelet tells the addresses of pods: see CIDRs. "" for none.

@@ -82,7 +82,8 @@ func addresses(s Snapshot) error {
 		return fmt.Errorf("ip addr: %w", err)
 	}
 	for line := range strings.Lines(string(out)) {
-		if f := strings.Fields(line); len(f) > 3 {
+		// Those of the link come and go with carriers, as the kernel has it.
+		if f := strings.Fields(line); len(f) > 3 && !strings.HasPrefix(f[3], "fe80:") {
 			s["address "+f[3]+" of "+f[1]] = line
 		}
 	}
