@@ -109,3 +109,55 @@ func TestAVersionThatAPluginDoesNotKnow(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestCheckAfterRestart(t *testing.T) {
+	b, plugin := manyBed(t)
+	m := b.start()
+	good, bad := mustRun(t, m, asking("good", "one")), mustRun(t, m, podConfig("bad"))
+	if n := plugin.calls("CHECK"); n != 0 {
+		t.Errorf("%d CHECK of pods just made", n)
+	}
+	if err := m.Stop(t.Context(), good.ID); err != nil {
+		t.Fatal(err)
+	}
+	b.halt()
+	plugin.fail("CHECK", 1)
+	m = b.start()
+	eventually(t, "the plugin's word is shown", func() bool {
+		p, err := m.Get(bad.ID)
+		return err == nil && p.Ready && strings.Contains(p.NetworkFault, "told to fail") && strings.Contains(p.NetworkFault, `"fake"`)
+	})
+	if n := plugin.calls("CHECK"); n != 1 {
+		t.Errorf("%d CHECK, also of a stopped pod", n)
+	}
+	b.halt()
+	m = b.start()
+	eventually(t, "the next daemon asks again", func() bool { return plugin.calls("CHECK") == 2 })
+	if p, err := m.Get(bad.ID); err != nil || p.NetworkFault != "" {
+		t.Errorf("%+v, %v", p, err)
+	}
+	mustRemove(t, m, good.ID, bad.ID)
+}
+
+func TestOldVersionsAreNotAskedWhatTheyDoNotKnow(t *testing.T) {
+	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0"} {
+		t.Run(version, func(t *testing.T) {
+			b, plugin := fakeBed(t)
+			b.writeConf("10-test.conflist", strings.Replace(fakeConf, "1.1.0", version, 1))
+			m := b.start()
+			p := mustRun(t, m, podConfig("a"))
+			b.halt()
+			m = b.start()
+			if version != "0.3.1" {
+				eventually(t, "CHECK", func() bool { return plugin.calls("CHECK") == 1 })
+			}
+			mustRemove(t, m, p.ID)
+			if got, err := m.Get(p.ID); err == nil {
+				t.Errorf("%+v", got)
+			}
+			if s, g := plugin.calls("STATUS"), plugin.calls("GC"); s+g != 0 || version == "0.3.1" && plugin.calls("CHECK") != 0 {
+				t.Errorf("%d STATUS, %d GC, %d CHECK", s, g, plugin.calls("CHECK"))
+			}
+		})
+	}
+}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/sandbox/network"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -116,5 +118,76 @@ func TestHostPortsSideBySide(t *testing.T) {
 	wg.Wait()
 	if rules := listTable(t); strings.Contains(rules, "comment") {
 		t.Errorf("left:\n%s", rules)
+	}
+}
+
+func TestHostPortOfAnotherPod(t *testing.T) {
+	b, plugin := fakeBed(t)
+	m := b.start()
+	web := func(name, ip string, protocol cri.Protocol) *cri.PodSandboxConfig {
+		c := podConfig(name)
+		c.PortMappings = []*cri.PortMapping{{Protocol: protocol, HostPort: 8080, ContainerPort: 80, HostIp: ip}}
+		return c
+	}
+	p := mustRun(t, m, web("a", "", cri.Protocol_TCP))
+	refused := func(m *Manager) {
+		t.Helper()
+		_, err := m.RunPod(t.Context(), web("b", "127.0.0.1", cri.Protocol_TCP), "")
+		if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "8080/tcp") || !strings.Contains(err.Error(), p.ID) {
+			t.Errorf("got %v", err)
+		}
+	}
+	refused(m)
+	udp := mustRun(t, m, web("udp", "", cri.Protocol_UDP))
+	b.halt()
+	m = b.start()
+	refused(m)
+	plugin.fail("DEL", 1)
+	if err := m.Stop(t.Context(), p.ID); err == nil {
+		t.Fatal("no error")
+	}
+	refused(m) // as long as the plugins may still have the mapping
+	eventually(t, "the port is free", func() bool {
+		_, err := m.RunPod(t.Context(), web("b", "127.0.0.1", cri.Protocol_TCP), "")
+		return err == nil
+	})
+	plugin.fail("ADD", 1)
+	for range 2 { // one that could not be made holds nothing
+		_, _ = m.RunPod(t.Context(), web("c", "10.0.0.1", cri.Protocol_TCP), "")
+	}
+	if n := len(m.List()); n != 4 {
+		t.Errorf("%d pods", n)
+	}
+	for _, left := range m.List() {
+		mustRemove(t, m, left.ID)
+	}
+	_ = udp
+}
+
+func TestOverlap(t *testing.T) {
+	tests := []struct {
+		a, b string
+		want bool
+	}{
+		{"", "", true},
+		{"", "10.0.0.1", true},
+		{"", "fd00::1", true},
+		{"0.0.0.0", "10.0.0.1", true},
+		{"0.0.0.0", "fd00::1", false},
+		{"::", "10.0.0.1", false},
+		{"::", "fd00::1", true},
+		{"10.0.0.1", "10.0.0.1", true},
+		{"10.0.0.1", "10.0.0.2", false},
+		{"10.0.0.1", "::ffff:10.0.0.1", true},
+		{"fd00::1", "fd00:0::1", true},
+	}
+	for _, tt := range tests {
+		a, b := network.PortMapping{HostPort: 1, Protocol: "tcp", HostIP: tt.a}, network.PortMapping{HostPort: 1, Protocol: "tcp", HostIP: tt.b}
+		if overlap(a, b) != tt.want || overlap(b, a) != tt.want {
+			t.Errorf("%q and %q: want %t", tt.a, tt.b, tt.want)
+		}
+		if b.Protocol = "udp"; overlap(a, b) {
+			t.Errorf("%q and %q of another protocol", tt.a, tt.b)
+		}
 	}
 }

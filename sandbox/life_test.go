@@ -1,0 +1,176 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/containerd/errdefs"
+)
+
+func TestPodLife(t *testing.T) {
+	b, plugin := fakeBed(t)
+	m := b.start()
+	c := podConfig("a")
+	c.LogDirectory = filepath.Join(t.TempDir(), "logs", "a")
+	c.Linux.Sysctls = map[string]string{
+		"net.ipv4.ip_unprivileged_port_start": "0", "kernel.shm_rmid_forced": "1", "net/ipv4/conf/lo/arp_notify": "1",
+	}
+	p := mustRun(t, m, c)
+	if !p.Ready || len(p.IPs) != 2 || p.IPs[0].String() != "10.1.2.3" || p.IPs[1].String() != "fd00::3" {
+		t.Fatalf("%+v", p)
+	}
+	again, err := m.RunPod(t.Context(), c, "")
+	if err != nil || again != p.ID {
+		t.Errorf("the same request again: %q, %v", again, err)
+	}
+	if got, err := m.Get(p.ID[:8]); err != nil || got != p {
+		t.Errorf("by prefix: %v, %v", got, err)
+	}
+	inNetNS(t, p.Namespaces.Net, func() error {
+		for path, want := range map[string]string{"ipv4/ip_unprivileged_port_start": "0", "ipv4/conf/lo/arp_notify": "1", "ipv6/conf/default/accept_ra": "0"} {
+			got, err := os.ReadFile("/proc/sys/net/" + path)
+			if err != nil || strings.TrimSpace(string(got)) != want {
+				t.Errorf("%s is %q, %v; want %s", path, got, err, want)
+			}
+		}
+		return nil
+	})
+	if _, err := os.Stat(c.LogDirectory); err != nil {
+		t.Error(err)
+	}
+	mustRemove(t, m, p.ID)
+	if err := m.Stop(t.Context(), p.ID); !errdefs.IsNotFound(err) {
+		t.Errorf("stop of a removed pod: %v", err)
+	}
+	if plugin.calls("ADD") != 1 || plugin.calls("DEL") != 1 {
+		t.Errorf("%d ADD, %d DEL", plugin.calls("ADD"), plugin.calls("DEL"))
+	}
+	if got, err := os.ReadFile("/proc/sys/kernel/shm_rmid_forced"); err != nil || strings.TrimSpace(string(got)) != "0" {
+		t.Errorf("a sysctl of the pod reached the host: %q, %v", got, err)
+	}
+}
+
+func TestNameIsTaken(t *testing.T) {
+	b, _ := fakeBed(t)
+	m := b.start()
+	p := mustRun(t, m, podConfig("a"))
+	other := podConfig("a")
+	other.Labels = map[string]string{"x": "y"}
+	if _, err := m.RunPod(t.Context(), other, ""); !errdefs.IsAlreadyExists(err) {
+		t.Errorf("another request of the same name: %v", err)
+	}
+	if err := m.Stop(t.Context(), p.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.RunPod(t.Context(), podConfig("a"), ""); !errdefs.IsAlreadyExists(err) {
+		t.Errorf("the name of a stopped pod: %v", err)
+	}
+	next := podConfig("a")
+	next.Metadata.Attempt = 1
+	q := mustRun(t, m, next)
+	if got := m.List(); len(got) != 2 || got[0].ID != p.ID || got[1].ID != q.ID {
+		t.Errorf("list %v", got)
+	}
+	mustRemove(t, m, p.ID, q.ID)
+}
+
+func TestRetryJoinsTheFirstTry(t *testing.T) {
+	b, plugin := fakeBed(t)
+	m := b.start()
+	release := plugin.hold("ADD")
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan error)
+	go func() { _, err := m.RunPod(ctx, podConfig("a"), ""); left <- err }()
+	eventually(t, "the plugin runs", func() bool { return plugin.calls("ADD") == 1 })
+	cancel()
+	if err := <-left; err == nil || !strings.Contains(err.Error(), "CNI ADD") {
+		t.Errorf("error %v does not say where it hangs", err)
+	}
+	if len(m.List()) != 0 {
+		t.Error("a pod in the making is shown")
+	}
+	var wg sync.WaitGroup
+	got := make([]string, 3)
+	for i := range got {
+		wg.Go(func() {
+			var err error
+			if got[i], err = m.RunPod(t.Context(), podConfig("a"), ""); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	release()
+	wg.Wait()
+	if got[0] != got[1] || got[1] != got[2] || plugin.calls("ADD") != 1 {
+		t.Errorf("ids %q, %d ADD", got, plugin.calls("ADD"))
+	}
+	mustRemove(t, m, got[0])
+}
+
+func TestStopDoesNotBlock(t *testing.T) {
+	b, plugin := fakeBed(t)
+	m := b.start()
+	p := mustRun(t, m, podConfig("a"))
+	b.containers.hold = make(chan struct{})
+	stopped := make(chan error)
+	go func() { stopped <- m.Stop(t.Context(), p.ID) }()
+	eventually(t, "stop reaches the containers", func() bool { got, _ := m.Get(p.ID); return !got.Ready })
+	if plugin.calls("DEL") != 0 {
+		t.Error("the network went before the containers")
+	}
+	removed := make(chan error)
+	go func() { removed <- m.Remove(t.Context(), p.ID) }()
+	eventually(t, "the second reaches the containers too", func() bool {
+		b.containers.mu.Lock()
+		defer b.containers.mu.Unlock()
+		return b.containers.stops == 2
+	})
+	close(b.containers.hold)
+	if err := errors.Join(<-stopped, <-removed); err != nil {
+		t.Error(err)
+	}
+	if len(b.containers.removed) != 1 {
+		t.Errorf("containers removed: %v", b.containers.removed)
+	}
+}
+
+func TestContainersThatDoNotStop(t *testing.T) {
+	b, plugin := fakeBed(t)
+	m := b.start()
+	p := mustRun(t, m, podConfig("a"))
+	b.containers.stopErr = errors.New("stuck")
+	if err := m.Stop(t.Context(), p.ID); err == nil || plugin.calls("DEL") != 0 {
+		t.Errorf("%v, %d DEL", err, plugin.calls("DEL"))
+	}
+	b.containers.mu.Lock()
+	b.containers.stopErr = nil
+	b.containers.mu.Unlock()
+	eventually(t, "stop in the background", func() bool { return plugin.calls("DEL") == 1 })
+	mustRemove(t, m, p.ID)
+}
+
+func TestHostPodNeedsNoNetwork(t *testing.T) {
+	b := newBed(t, "")
+	m := b.start()
+	if err := m.NetworkStatus(); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), b.cfg.CNI.ConfDirs[0]) {
+		t.Errorf("network status %v", err)
+	}
+	if _, err := m.RunPod(t.Context(), podConfig("a"), ""); !errdefs.IsUnavailable(err) {
+		t.Errorf("a pod without network: %v", err)
+	}
+	p := mustRun(t, m, hostPod("h"))
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := os.ReadFile(p.Hostname)
+	if err != nil || strings.TrimSpace(string(name)) != host || p.Namespaces != (Namespaces{}) || p.Shm != "" || len(p.IPs) != 0 {
+		t.Errorf("%+v, hostname %q, %v", p, name, err)
+	}
+	mustRemove(t, m, p.ID)
+}

@@ -1,0 +1,89 @@
+package sandbox
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/criserver/criserver/sandbox/namespace"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestPause(t *testing.T) {
+	b, _ := fakeBed(t)
+	b.cfg.PausePath = buildBinary(t, "../cmd/conmon")
+	m := b.start()
+	shared := func(name string) *cri.PodSandboxConfig {
+		c := podConfig(name)
+		c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
+		return c
+	}
+	p, q := mustRun(t, m, shared("a")), mustRun(t, m, shared("b"))
+	proc := "/proc/" + strconv.Itoa(p.PausePID)
+	if !namespace.Pinned(p.Namespaces.PID) {
+		t.Error("the PID namespace is not pinned")
+	}
+	status, err := os.ReadFile(proc + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"Uid:\t65535\t65535\t65535\t65535", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000"} {
+		if !strings.Contains(string(status), want) {
+			t.Errorf("the pause has not %q", want)
+		}
+	}
+	// Nothing of the host may be reached through it.
+	if entries, err := os.ReadDir(proc + "/root"); err != nil || len(entries) != 1 || entries[0].Name() != "pause" {
+		t.Errorf("root of the pause: %v, %v", entries, err)
+	}
+	if f, err := os.OpenFile(proc+"/root/pause", os.O_WRONLY, 0); err == nil {
+		t.Error("the binary can be written to", f.Close())
+	}
+	if b.cgroups.pids[pauseCgroup(&record{ID: p.ID, CgroupParent: p.CgroupParent})] != p.PausePID {
+		t.Errorf("the pause is not in its cgroup: %v", b.cgroups.pids)
+	}
+
+	b.halt()
+	m = b.start()
+	for _, pod := range []*Pod{p, q} {
+		if got, err := m.Get(pod.ID); err != nil || !got.Ready || got.PausePID != pod.PausePID {
+			t.Fatalf("after the restart: %+v, %v", got, err)
+		}
+	}
+	killed, err := os.FindProcess(q.PausePID)
+	if err == nil {
+		err = killed.Kill()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the death of a pause is noticed", func() bool { got, _ := m.Get(q.ID); return !got.Ready })
+	mustRemove(t, m, p.ID, q.ID)
+	if _, err := os.Stat(proc); err == nil {
+		t.Error("the pause is still there")
+	}
+}
+
+func TestUnrecordedPauseIsFound(t *testing.T) {
+	b, _ := fakeBed(t)
+	b.cfg.PausePath = buildBinary(t, "../cmd/conmon")
+	m := b.restored()
+	c := podConfig("a")
+	c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
+	bd := &build{m: m, config: c, rec: &record{ID: strings.Repeat("cd", 32)}}
+	if err := errors.Join(bd.begin(), bd.files(), bd.isolate(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	ref := *bd.rec.Pause
+	b.start()
+	eventually(t, "the remains go", func() bool {
+		_, err := os.Stat(filepath.Join(b.cfg.RunDir, "pods", bd.rec.ID))
+		return os.IsNotExist(err)
+	})
+	if ref.Alive() {
+		t.Error("the pause outlived its pod")
+	}
+}

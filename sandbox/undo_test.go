@@ -1,0 +1,102 @@
+package sandbox
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/criserver/criserver/sandbox/namespace"
+)
+
+func TestFailedAddIsUndone(t *testing.T) {
+	b, plugin := fakeBed(t)
+	m := b.start()
+	plugin.fail("ADD", 1)
+	_, err := m.RunPod(t.Context(), podConfig("a"), "")
+	if err == nil || !strings.Contains(err.Error(), "told to fail") {
+		t.Fatalf("error %v does not quote the plugin", err)
+	}
+	if plugin.calls("DEL") != 1 || len(m.List()) != 0 {
+		t.Errorf("%d DEL, pods %v", plugin.calls("DEL"), m.List())
+	}
+	b.checkNothingLeft()
+	mustRemove(t, m, mustRun(t, m, podConfig("a")).ID)
+}
+
+func TestFailedUndoStaysVisible(t *testing.T) {
+	b, plugin := fakeBed(t)
+	m := b.start()
+	plugin.fail("ADD", 1)
+	plugin.fail("DEL", 2)
+	if _, err := m.RunPod(t.Context(), podConfig("a"), ""); err == nil {
+		t.Fatal("no error")
+	}
+	pods := m.List()
+	if len(pods) != 1 || pods[0].Ready || !strings.Contains(pods[0].NotReadyReason, "told to fail") {
+		t.Fatalf("pods %+v", pods)
+	}
+	eventually(t, "tear-down in the background", func() bool { return plugin.calls("DEL") == 3 && !namespace.Pinned(pods[0].Namespaces.Net) })
+	mustRemove(t, m, pods[0].ID)
+}
+
+func TestFailedDelIsRetriedToTheEnd(t *testing.T) {
+	b, plugin := fakeBed(t)
+	m := b.start()
+	p := mustRun(t, m, podConfig("a"))
+	plugin.fail("DEL", 3)
+	if err := m.Stop(t.Context(), p.ID); err == nil {
+		t.Fatal("no error")
+	}
+	if got, _ := m.Get(p.ID); got.Ready || got.NotReadyReason == "" {
+		t.Errorf("after a failed stop: %+v", got)
+	}
+	if err := m.Stop(t.Context(), p.ID); err == nil { // tries again at once
+		t.Fatal("no error")
+	}
+	b.halt() // what is left to do outlives the daemon
+	m = b.start()
+	eventually(t, "tear-down by the next daemon", func() bool { return plugin.calls("DEL") == 4 })
+	mustRemove(t, m, p.ID)
+	if n := plugin.calls("DEL"); n != 4 {
+		t.Errorf("%d DEL", n)
+	}
+}
+
+// TestDeathInTheMaking stops the making of a pod at each point where a daemon
+// can die, by leaving it there.
+func TestDeathInTheMaking(t *testing.T) {
+	steps := []struct {
+		name string
+		do   func(*build) error
+	}{
+		{"intent", func(*build) error { return nil }},
+		{"files", func(b *build) error { return b.files() }},
+		{"network", func(b *build) error { return b.isolate(context.Background()) }},
+		{"hosts", func(b *build) error { return b.hosts() }},
+	}
+	for i, step := range steps {
+		t.Run(step.name, func(t *testing.T) {
+			b, plugin := fakeBed(t)
+			m := b.restored()
+			bd := &build{m: m, config: podConfig("a"), rec: &record{ID: strings.Repeat("ab", 32)}}
+			if err := bd.begin(); err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range steps[:i+1] {
+				if err := s.do(bd); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m = b.start()
+			if len(m.List()) != 0 {
+				t.Error("remains are shown")
+			}
+			// The same pod asked for has to wait for the remains to go.
+			p := mustRun(t, m, podConfig("a"))
+			if plugin.calls("DEL") != 1 {
+				t.Errorf("%d DEL", plugin.calls("DEL"))
+			}
+			mustRemove(t, m, p.ID)
+		})
+	}
+}
