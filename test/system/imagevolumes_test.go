@@ -224,3 +224,25 @@ func (n *node) volumeDirs(t *testing.T) int {
 	}
 	return len(entries)
 }
+
+// In a user namespace the files of an image belong to whom the image says, as
+// those of the root file system do.
+func TestImageVolumesInUserNamespace(t *testing.T) {
+	n := newNode(t, "imgvolns", 91)
+	n.needUserNamespaces(t)
+	id := n.pull(t, volumeImage)
+	p := n.runPod(t, userPodConfig("imgvolns"))
+	config := containerConfig(p, "c", busybox, "sleep", "1000")
+	config.Mounts = []*cri.Mount{imageMount(id, "", "/all"), imageMount(id, "data/sub", "/sub"), imageMount(busybox, "bin/busybox", "/box")}
+	for _, m := range config.Mounts {
+		m.UidMappings, m.GidMappings = idMappings(), idMappings()
+	}
+	c := n.create(t, p, config)
+	n.startContainer(t, c)
+	if got := n.exec(t, c, "stat", "-c", "%u:%g", "/all/data/file", "/sub/deep", "/box"); got != "0:0\n0:0\n0:0" {
+		t.Errorf("they belong to %q", got)
+	}
+	if got := n.exec(t, c, "sh", "-c", "cat /all/data/file /sub/deep; /all/bin/hello; touch /all/x 2>/dev/null || echo no"); got != "from the image\ndeep\nhello\nno" {
+		t.Errorf("got %q", got)
+	}
+}
