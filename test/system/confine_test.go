@@ -14,7 +14,7 @@ import (
 // TestConfinementThatIsMissing asks for what this machine does not have: it must
 // be refused, not left out. Where it does have it, that is another test's matter.
 func TestConfinementThatIsMissing(t *testing.T) {
-	n := newNode(t, "missing", 86)
+	n := newNode(t, "missing", 216)
 	p := n.runPod(t, podConfig("missing"))
 	appArmor, seLinux := exists("/sys/kernel/security/apparmor/profiles"), exists("/sys/fs/selinux/enforce")
 	local := &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: "cs-not-loaded"}
@@ -73,7 +73,7 @@ func exists(path string) bool {
 // TestPodSecurityContext is about the fields of the pod sandbox, in which no
 // process runs.
 func TestPodSecurityContext(t *testing.T) {
-	n := newNode(t, "podsec", 89)
+	n := newNode(t, "podsec", 219)
 	number := func(v int64) *cri.Int64Value { return &cri.Int64Value{Value: v} }
 	pc := podConfig("podsec")
 	sc := pc.Linux.SecurityContext

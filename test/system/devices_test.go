@@ -39,7 +39,7 @@ func device(host, at, permissions string) *cri.Device {
 }
 
 func TestDevices(t *testing.T) {
-	n := newNode(t, "dev", 78)
+	n := newNode(t, "dev", 208)
 	dir := deviceDir(t)
 	p := n.runPod(t, podConfig("dev"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
@@ -67,7 +67,7 @@ func TestDevices(t *testing.T) {
 }
 
 func TestDevicesRefused(t *testing.T) {
-	n := newNode(t, "devno", 79)
+	n := newNode(t, "devno", 209)
 	dir := deviceDir(t)
 	empty := t.TempDir()
 	p := n.runPod(t, podConfig("devno"))
@@ -87,7 +87,7 @@ func TestDevicesRefused(t *testing.T) {
 // TestPrivilegedDevices looks for all of the host's devices in a privileged
 // container, and uses one.
 func TestPrivilegedDevices(t *testing.T) {
-	n := newNode(t, "devpriv", 80)
+	n := newNode(t, "devpriv", 210)
 	pc := podConfig("devpriv")
 	pc.Linux.SecurityContext.Privileged = true
 	p := n.runPod(t, pc)
@@ -126,7 +126,7 @@ func TestDevicesOfTheUser(t *testing.T) {
 		t.Run(fmt.Sprint(own), func(t *testing.T) {
 			n := makeNode(fmt.Sprintf("devown%v", own))
 			n.Config = fmt.Sprintf("[container]\ndevice_owner_from_user = %v\n", own)
-			n.Network = n.Bridge("csdevown", "10.81.0.0/16", "fd00:51::/64")
+			n.Network = n.Bridge("csdevown", "10.211.0.0/16", "fd00:d3::/64")
 			n.start(t)
 			p := n.runPod(t, podConfig("devown"))
 			config := containerConfig(p, "c", busybox, "sleep", "1000")
@@ -167,7 +167,7 @@ func TestCDIDevices(t *testing.T) {
 	specs := t.TempDir()
 	n := makeNode("cdi")
 	n.Config = fmt.Sprintf("[container]\ncdi_spec_dirs = [%q]\n", specs)
-	n.Network = n.Bridge("cscdi", "10.82.0.0/16", "fd00:52::/64")
+	n.Network = n.Bridge("cscdi", "10.212.0.0/16", "fd00:d4::/64")
 	n.start(t)
 	p := n.runPod(t, podConfig("cdi"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")

@@ -11,7 +11,7 @@ import (
 // TestExampleOfVolumes does with crictl what docs/mounts.md says, but for the
 // directories of the host.
 func TestExampleOfVolumes(t *testing.T) {
-	n := newNode(t, "exvol", 90)
+	n := newNode(t, "exvol", 220)
 	dir := t.TempDir()
 	if err := os.Mkdir(dir+"/data", 0o777); err != nil {
 		t.Fatal(err)

@@ -35,7 +35,7 @@ func (n *node) refused(t *testing.T, p *pod, config *cri.ContainerConfig, want c
 }
 
 func TestImageVolumes(t *testing.T) {
-	n := newNode(t, "imgvol", 70)
+	n := newNode(t, "imgvol", 200)
 	id := n.pull(t, volumeImage)
 	p := n.runPod(t, podConfig("imgvol"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
@@ -142,7 +142,7 @@ func (n *node) imageVolumeStatus(t *testing.T, c, id string) {
 }
 
 func TestImageVolumesRefused(t *testing.T) {
-	n := newNode(t, "imgvolno", 71)
+	n := newNode(t, "imgvolno", 201)
 	id := n.pull(t, volumeImage)
 	p := n.runPod(t, podConfig("imgvolno"))
 	for name, tc := range map[string]struct {
@@ -174,7 +174,7 @@ func TestImageVolumesRefused(t *testing.T) {
 // A container whose creation was cut off by a crash, with its volumes mounted or
 // not, leaves nothing that keeps the image.
 func TestImageVolumesAmidKill(t *testing.T) {
-	n := newNode(t, "imgvolkill", 72)
+	n := newNode(t, "imgvolkill", 202)
 	id := n.pull(t, volumeImage)
 	for round := range 4 {
 		p := n.runPod(t, podConfig("imgvolkill"))
@@ -228,7 +228,7 @@ func (n *node) volumeDirs(t *testing.T) int {
 // In a user namespace the files of an image belong to whom the image says, as
 // those of the root file system do.
 func TestImageVolumesInUserNamespace(t *testing.T) {
-	n := newNode(t, "imgvolns", 91)
+	n := newNode(t, "imgvolns", 221)
 	n.needUserNamespaces(t)
 	id := n.pull(t, volumeImage)
 	p := n.runPod(t, userPodConfig("imgvolns"))

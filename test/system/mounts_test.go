@@ -52,7 +52,7 @@ func with(m *cri.Mount, change func(*cri.Mount)) *cri.Mount {
 }
 
 func TestMountOptions(t *testing.T) {
-	n := newNode(t, "mntopt", 73)
+	n := newNode(t, "mntopt", 203)
 	st, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
 	if err != nil || !st.GetFeatures().GetMountOptions() {
 		t.Fatalf("the daemon does not say that it applies mount options: %v, %v", st.GetFeatures(), err)
@@ -102,7 +102,7 @@ func TestMountOptions(t *testing.T) {
 }
 
 func TestRecursiveReadOnly(t *testing.T) {
-	n := newNode(t, "mntrro", 74)
+	n := newNode(t, "mntrro", 204)
 	dir := t.TempDir()
 	mountTmpfs(t, filepath.Join(dir, "sub"), 0)
 	p := n.runPod(t, podConfig("mntrro"))
@@ -134,7 +134,7 @@ func TestRecursiveReadOnly(t *testing.T) {
 // TestMountsOverTheUsualOnes puts volumes where a container has something
 // anyway, and below one another.
 func TestMountsOverTheUsualOnes(t *testing.T) {
-	n := newNode(t, "mntover", 75)
+	n := newNode(t, "mntover", 205)
 	dir := hostDir(t, map[string]string{"hosts": "of the request\n", "etc/own": "etc\n", "a/file": "a\n", "b/file": "b\n", "shm/x": "shm\n"})
 	p := n.runPod(t, podConfig("mntover"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
@@ -168,7 +168,7 @@ func TestMountsOverTheUsualOnes(t *testing.T) {
 }
 
 func TestHostPaths(t *testing.T) {
-	n := newNode(t, "mntpath", 76)
+	n := newNode(t, "mntpath", 206)
 	dir := hostDir(t, map[string]string{"real/file": "real\n"})
 	if err := os.Symlink(dir+"/real", dir+"/link"); err != nil {
 		t.Fatal(err)
@@ -219,7 +219,7 @@ func TestHostPaths(t *testing.T) {
 func TestMissingHostPathsRefused(t *testing.T) {
 	n := makeNode("mntmiss")
 	n.Config = "[container]\nmake_host_paths = false\n"
-	n.Network = n.Bridge("csmntmiss", "10.77.0.0/16", "fd00:4d::/64")
+	n.Network = n.Bridge("csmntmiss", "10.207.0.0/16", "fd00:cf::/64")
 	n.start(t)
 	p := n.runPod(t, podConfig("mntmiss"))
 	missing := filepath.Join(t.TempDir(), "missing")

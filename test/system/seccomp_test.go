@@ -11,7 +11,7 @@ import (
 )
 
 func TestSeccompProfiles(t *testing.T) {
-	n := newNode(t, "seccomp", 84)
+	n := newNode(t, "seccomp", 214)
 	dir := hostDir(t, map[string]string{
 		"no-chmod.json": `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["chmod","fchmodat","fchmodat2"],"action":"SCMP_ACT_ERRNO"}]}`,
 		"bad.json":      `{"defaultAction":`,
@@ -78,7 +78,7 @@ func TestConfiguredSeccomp(t *testing.T) {
 	})
 	n := makeNode("seccompcfg")
 	n.Config = fmt.Sprintf("[container]\nseccomp_profile = %q\nprivileged_seccomp_profile = %q\nseccomp_unasked = true\n", dir+"/default.json", dir+"/priv.json")
-	n.Network = n.Bridge("csseccfg", "10.85.0.0/16", "fd00:55::/64")
+	n.Network = n.Bridge("csseccfg", "10.215.0.0/16", "fd00:d7::/64")
 	n.start(t)
 	pc := podConfig("seccompcfg")
 	pc.Linux.SecurityContext.Privileged = true

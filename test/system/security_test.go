@@ -22,7 +22,7 @@ func (n *node) capsOf(t *testing.T, c, set string) string {
 }
 
 func TestCapabilitySets(t *testing.T) {
-	n := newNode(t, "caps", 83)
+	n := newNode(t, "caps", 213)
 	p := n.runPod(t, podConfig("caps"))
 	const netBind, kill = 1 << 10, 1 << 5
 	for name, tc := range map[string]struct {
@@ -57,7 +57,7 @@ func TestCapabilitySets(t *testing.T) {
 }
 
 func TestIdentity(t *testing.T) {
-	n := newNode(t, "ident", 87)
+	n := newNode(t, "ident", 217)
 	n.pull(t, "gcr.io/k8s-staging-cri-tools/test-image-predefined-group:latest")
 	p := n.runPod(t, podConfig("ident"))
 	number := func(v int64) *cri.Int64Value { return &cri.Int64Value{Value: v} }
@@ -103,7 +103,7 @@ func TestIdentity(t *testing.T) {
 }
 
 func TestPathsOfTheRequest(t *testing.T) {
-	n := newNode(t, "paths", 88)
+	n := newNode(t, "paths", 218)
 	p := n.runPod(t, podConfig("paths"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	sc := config.Linux.SecurityContext
