@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +20,7 @@ func TestKubeletFromTheCRI(t *testing.T) {
 	n := newNode(t, "cri", 82, map[string]any{
 		"featureGates": map[string]bool{
 			"PodAndContainerStatsFromCRI": true, "CRIListStreaming": true, "EventedPLEG": true,
+			"ContainerStopSignals": true,
 		},
 	})
 	talk := sh("talk", "exec sleep 100000")
@@ -37,6 +39,7 @@ func TestKubeletFromTheCRI(t *testing.T) {
 	})
 	t.Run("lists come as streams", func(t *testing.T) { checkStreamedLists(t, n) })
 	t.Run("events", func(t *testing.T) { checkEvents(t, n) })
+	t.Run("a stop signal of its own", func(t *testing.T) { checkStopSignal(t, n) })
 	t.Run("a CPU of its own", func(t *testing.T) { checkCPUs(t, n) })
 }
 
@@ -79,6 +82,30 @@ func checkEvents(t *testing.T, n *node) {
 	})
 }
 
+// checkStopSignal: the manifest's signal comes in place of SIGTERM.
+func checkStopSignal(t *testing.T, n *node) {
+	host := n.kubelet.path("signal")
+	if err := os.Mkdir(host, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c := sh("main", "for s in TERM USR1; do trap \"echo $s >> /host/order; exit 0\" $s; done; touch /ready; while :; do usleep 50000; done")
+	c.Lifecycle = &corev1.Lifecycle{StopSignal: ptr(corev1.SIGUSR1)}
+	c.ReadinessProbe = execProbe("test -e /ready")
+	c.VolumeMounts = []corev1.VolumeMount{{Name: "host", MountPath: "/host"}}
+	p := newPod("signal", c)
+	p.Spec.OS = &corev1.PodOS{Name: corev1.Linux}
+	p.Spec.TerminationGracePeriodSeconds = ptr(int64(60))
+	p.Spec.Volumes = []corev1.Volume{hostPath("host", host)}
+	p = n.runPod(t, p)
+	if err := os.Remove(n.manifest("signal")); err != nil {
+		t.Fatal(err)
+	}
+	n.gone(t, p)
+	if got, err := os.ReadFile(filepath.Join(host, "order")); err != nil || string(got) != "USR1\n" {
+		t.Errorf("the signals that came: %q, %v", got, err)
+	}
+}
+
 // checkCPUs: with the static policy, a guaranteed pod gets CPUs which all others
 // are taken off, by UpdateContainerResources of those that run.
 func checkCPUs(t *testing.T, n *node) {
@@ -115,7 +142,7 @@ func checkCPUs(t *testing.T, n *node) {
 	if err != nil || own == "" || own == "0" || strings.ContainsAny(own, ",-") {
 		t.Fatalf("the guaranteed pod has the CPUs %q: %v; want one, not the reserved one", own, err)
 	}
-	eventually(t, 60e9, func() error {
+	eventually(t, 60*time.Second, func() error {
 		got, err := cgroupFile(n.pid(t, status(shared, "web").ContainerID), "cpuset", "cpuset.cpus", "cpuset.cpus")
 		if err != nil || got == "" || hasCPU(got, own) {
 			return fmt.Errorf("another pod has the CPUs %q: %v; %s is taken", got, err, own)

@@ -23,7 +23,7 @@ func testImageGarbage(t *testing.T, n *node) {
 			t.Fatal(err)
 		}
 	}
-	before := n.identities(t, "full", "streams")
+	before := n.identities(t, "full", "streams", "imagevolume")
 	extra := n.kubelet.extra
 	n.restartKubelet(t, map[string]any{
 		"imageMinimumGCAge": "1ms",
@@ -37,13 +37,15 @@ func testImageGarbage(t *testing.T, n *node) {
 		if slices.Contains(tags, unused) {
 			return fmt.Errorf("still there, of %v", tags)
 		}
-		if !slices.Contains(tags, pinned) || !slices.Contains(tags, busybox) {
-			t.Fatalf("an image in use or a pinned one was removed; there are %v", tags)
+		for _, kept := range []string{pinned, busybox, volumeImage} {
+			if !slices.Contains(tags, kept) {
+				t.Fatalf("%s was removed, which is pinned or in use; there are %v", kept, tags)
+			}
 		}
 		return nil
 	})
 	n.restartKubelet(t, extra)
-	n.mustBeSame(t, before, "after-pressure", "full", "streams")
+	n.mustBeSame(t, before, "after-pressure", "full", "streams", "imagevolume")
 }
 
 func (n *node) imageTags(t *testing.T) (tags []string, err error) {

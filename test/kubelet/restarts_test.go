@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -39,6 +41,29 @@ func testLivenessProbe(t *testing.T, n *node) {
 	}
 	if got := n.logs(t, container{"liveness", "sick"}, url.Values{"previous": {"true"}}); got != "told\n" {
 		t.Errorf("the first one's log: %q", got)
+	}
+}
+
+// testHangingProbe: a probe that does not answer in time has failed, and what
+// it started is gone.
+func testHangingProbe(t *testing.T, n *node) {
+	c := sh("hangs", "[ -e /data/second ] && rm /data/hang; touch /data/second; exec sleep 100000")
+	c.LivenessProbe = execProbe("if [ -e /data/hang ]; then exec sleep 100042; fi")
+	c.LivenessProbe.TimeoutSeconds = 3
+	c.VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+	p := newPod("hanging", c)
+	p.Spec.Volumes = []corev1.Volume{emptyDir("data", corev1.EmptyDirVolumeSource{})}
+	n.runPod(t, p)
+	n.exec(t, container{"hanging", "hangs"}, "touch /data/hang")
+	n.wait(t, "hanging", restarted("hangs", 137, "Error"))
+	stats, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range stats {
+		if b, _ := os.ReadFile(file); string(b) == "sleep\x00100042\x00" { // others come and go
+			t.Errorf("%s: the probe still runs", file)
+		}
 	}
 }
 

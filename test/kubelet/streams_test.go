@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/httpstream"
@@ -163,7 +164,7 @@ func testLogs(t *testing.T, n *node) {
 	c.Command[2] = "mkfifo /fifo; " + c.Command[2]
 	n.runPod(t, newPod("logs", c))
 	talk := container{"logs", "talk"}
-	eventually(t, 10e9, func() error {
+	eventually(t, 10*time.Second, func() error {
 		if got := n.logs(t, talk, nil); got != "line 1\nline 2\nline 3\nline 4\nline 5\n" {
 			return fmt.Errorf("log: %q", got)
 		}

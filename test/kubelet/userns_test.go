@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -21,9 +22,11 @@ func userPod(host string) *corev1.Pod {
 	}
 	root := sh("root", "echo root > /work/root; exec sleep 100000")
 	root.VolumeMounts = mounts
-	root.LivenessProbe = execProbe("test -e /work/root")
-	user := sh("user", "echo user > /work/user; echo gone > /dev/termination-log; cat /proc/self/uid_map > /dev/stdout; exec sleep 100000")
+	root.ReadinessProbe = execProbe("test -s /work/root")
+	root.LivenessProbe = execProbe("id -u")
+	user := sh("user", "echo gone > /dev/termination-log; cat /proc/self/uid_map > /dev/stdout; echo user > /work/user; exec sleep 100000")
 	user.VolumeMounts = mounts
+	user.ReadinessProbe = execProbe("test -s /work/user")
 	user.SecurityContext = &corev1.SecurityContext{RunAsUser: ptr(int64(1000)), RunAsGroup: ptr(int64(2000))}
 	p := newPod("users", root, user)
 	p.Spec.HostUsers = ptr(false)
@@ -78,9 +81,12 @@ func testUserNamespace(t *testing.T, n *node) {
 			t.Errorf("%s: %q, want %q", script, got, want)
 		}
 	}
-	if got := n.logs(t, user, nil); !strings.Contains(got, ids[1]) {
-		t.Errorf("the log: %q", got)
-	}
+	eventually(t, 10*time.Second, func() error {
+		if got := n.logs(t, user, nil); !strings.Contains(got, ids[1]) {
+			return fmt.Errorf("the log: %q", got)
+		}
+		return nil
+	})
 	// What its root writes to the host's directory is the host's root's there.
 	n.exec(t, root, "echo x > /host/file && chown 5 /host/file")
 	info, err := os.Stat(filepath.Join(host, "file"))
