@@ -39,7 +39,8 @@ func fullPod(host string) *corev1.Pod {
 		Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_BIND_SERVICE"}},
 		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 	}
-	other := sh("other", "until wget -q -O- http://127.0.0.1:8080/; do usleep 100000; done; exec sleep 100000")
+	other := sh("other", "until wget -q -O- http://127.0.0.1:8080/; do usleep 100000; done; touch /reached; exec sleep 100000")
+	other.ReadinessProbe = execProbe("test -e /reached")
 
 	p := newPod("full", app, other)
 	p.Spec.InitContainers = []corev1.Container{first, side}
