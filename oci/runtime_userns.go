@@ -37,53 +37,64 @@ const (
 )
 
 // TryUserNS says why a runtime cannot run containers in a user namespace, or nil
-// when it has just done so, or on this boot before. The container finds its root
-// file system and a mount of mapped ids to be its root's, and /sys not the host's.
+// when it has just done so, or on this boot before: only success is kept. The
+// container finds its root file system and a mount of mapped ids to be its
+// root's, and /sys not the host's.
 func (c *Chooser) TryUserNS(ctx context.Context, r *Runtime, t UserNSTrial) error {
 	want, err := facts(r)
 	if err != nil {
 		return err
 	}
 	want.Storage = t.Storage
-	return c.judge(ctx, trialPrefix+r.Name, want, func(ctx context.Context) error {
+	err = c.judge(ctx, trialPrefix+r.Name, want, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, proveTimeout)
 		defer cancel()
 		c.sweepTrials(ctx, r, t)
 		return c.tryUserNS(ctx, r, t)
 	})
+	if err != nil {
+		// What is in the way may be out of it at the next start: a directory that is
+		// closed, a sysctl.
+		err = errors.Join(err, os.RemoveAll(filepath.Join(c.RunDir, trialPrefix+r.Name+".json")))
+	}
+	return err
 }
 
-// tryUserNS makes the namespaces as a pod's are made, on a thread that has a
-// mount namespace of its own for the trial: crun 1.8, where it cannot mount a
-// sysfs, binds the host's and lets what it mounts in that come out.
-func (c *Chooser) tryUserNS(ctx context.Context, r *Runtime, t UserNSTrial) error {
+// tryUserNS makes the namespaces as a pod's are made, and removes all traces,
+// also of a trial that failed.
+func (c *Chooser) tryUserNS(ctx context.Context, r *Runtime, t UserNSTrial) (err error) {
 	const flags = unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
-	return t.Holder.Hold(userns.Maps{UIDs: trialMaps, GIDs: trialMaps}, flags, func(pid int) error {
-		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-			return fmt.Errorf("unshare: %w", err)
-		}
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
-			return fmt.Errorf("make mounts slaves: %w", err)
-		}
-		return c.tryIn(ctx, r, t, Namespaces{
-			User: userns.Path(pid, "user"), Net: userns.Path(pid, "net"), IPC: userns.Path(pid, "ipc"), UTS: userns.Path(pid, "uts"), NewPID: true,
-		})
-	})
-}
-
-// tryIn removes all traces, also of a trial that failed.
-func (c *Chooser) tryIn(ctx context.Context, r *Runtime, t UserNSTrial, ns Namespaces) (err error) {
 	id := ids.New()
 	defer func() {
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), proveTimeout)
 		defer cancel()
 		err = errors.Join(err, c.endTrial(cleanup, r, t, id, err != nil))
 	}()
-	if err := c.trialBundle(r, t, id, ns); err != nil {
+	return t.Holder.Hold(userns.Maps{UIDs: trialMaps, GIDs: trialMaps}, flags, func(pid int) error {
+		err := c.trialBundle(r, t, id, Namespaces{
+			User: userns.Path(pid, "user"), Net: userns.Path(pid, "net"), IPC: userns.Path(pid, "ipc"), UTS: userns.Path(pid, "uts"), NewPID: true,
+		})
+		if err == nil {
+			err = ownMounts()
+		}
+		if err == nil {
+			_, err = r.call(ctx, nil, "run", "--bundle", filepath.Join(c.RunDir, trialPrefix+id), id)
+		}
 		return err
+	})
+}
+
+// ownMounts gives the calling thread, and what it starts, a mount namespace from
+// which nothing comes out: crun 1.8, where it cannot mount a sysfs, binds the
+// host's, and what it mounts in that appears on the host.
+func ownMounts() error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare: %w", err)
 	}
-	_, err = r.call(ctx, nil, "run", "--bundle", filepath.Join(c.RunDir, trialPrefix+id), id)
-	return err
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("make mounts slaves: %w", err)
+	}
+	return nil
 }
 
 // trialBundle makes the bundle and what it needs, as package container does.

@@ -16,8 +16,9 @@ import (
 
 // RunPod makes a pod sandbox ready and returns its id. The same request asked
 // again gets the same pod, also while the first is under way. Errors:
-// ErrInvalidArgument, ErrNotImplemented, ErrUnavailable where there is no
-// network, and ErrAlreadyExists where the name is another pod's.
+// ErrInvalidArgument, ErrFailedPrecondition where the machine or the handler has
+// no user namespaces, ErrUnavailable where there is no network, and
+// ErrAlreadyExists where the name is another pod's.
 func (m *Manager) RunPod(ctx context.Context, config *cri.PodSandboxConfig, handler string) (string, error) {
 	if err := m.validate(config, handler); err != nil {
 		return "", fmt.Errorf("run pod sandbox: %w", err)

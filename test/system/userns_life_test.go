@@ -204,6 +204,57 @@ func TestUserNamespaceTrialRemains(t *testing.T) {
 	}
 }
 
+// What keeps the root of a user namespace from its root file system keeps the
+// handlers from having them, until it is out of the way.
+func TestUserNamespaceClosedDirectory(t *testing.T) {
+	n := makeNode("unscd")
+	closed := filepath.Join(world.dir, "closed")
+	if err := os.Mkdir(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	n.Dir = filepath.Join(closed, "unscd")
+	n.Network = n.Bridge("csunscd", "10.168.0.0/16")
+	n.start(t)
+	r, err := n.rt.Status(t.Context(), &cri.StatusRequest{Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range r.GetRuntimeHandlers() {
+		if h.GetFeatures().GetUserNamespaces() {
+			t.Errorf("handler %q has user namespaces", h.GetName())
+		}
+	}
+	if info := fmt.Sprint(r.GetInfo()); !strings.Contains(info, "noUserNamespaces") || !strings.Contains(info, "permission denied") {
+		t.Errorf("the status does not say why: %s", info)
+	}
+	if _, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: userPodConfig("closed")}); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("run pod: %v", err)
+	}
+	if err := os.Chmod(closed, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	n.restart(t)
+	n.needUserNamespaces(t)
+	p := n.runPod(t, userPodConfig("open"))
+	n.exited(t, n.run(t, p, "main", "true"))
+	n.removePod(t, p.id)
+	if err := n.mayKeep("userns-runc.json"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mayKeep takes a file of the run directory, which is there from now on, for
+// none that was left behind.
+func (n *node) mayKeep(name string) error {
+	path := filepath.Join(n.Dir, "run", name)
+	n.before["file "+path] = path
+	_, err := os.Stat(path)
+	return err
+}
+
 func TestUserNamespaceStreams(t *testing.T) {
 	n := newNode(t, "unsst", 166)
 	n.needUserNamespaces(t)
