@@ -56,13 +56,13 @@ func (m *Manager) tellUpdated(ctx context.Context, c *container) {
 // removalOf keeps what plugins are to be told once the container has gone, and
 // with it the file.
 func (m *Manager) removalOf(c *container) (tell func(context.Context)) {
-	if m.cfg.Plugins == nil || !m.cfg.Plugins.Any() {
+	if m.cfg.Plugins == nil {
 		return func(context.Context) {}
 	}
 	s := c.snap.Load()
-	spec, err := s.Spec()
-	if err != nil {
-		spec = &specs.Spec{} // a container that was not made to the end
+	var spec *specs.Spec
+	if m.cfg.Plugins.Any() {
+		spec, _ = s.Spec() // there is none of a container that was not made to the end
 	}
 	return func(ctx context.Context) { m.cfg.Plugins.Removed(ctx, s, spec) }
 }

@@ -21,6 +21,7 @@ type fakeRuntime struct {
 	containers []Container
 	updates    []Update
 	fail       map[string]error
+	hold       map[string]bool // containers that somebody else works on
 }
 
 func (f *fakeRuntime) Pods() []Pod { f.mu.Lock(); defer f.mu.Unlock(); return slices.Clone(f.pods) }
@@ -30,7 +31,11 @@ func (f *fakeRuntime) Containers() []Container {
 	return slices.Clone(f.containers)
 }
 
-func (f *fakeRuntime) Update(_ context.Context, u Update) error {
+func (f *fakeRuntime) Update(ctx context.Context, u Update) error {
+	if f.hold[u.ContainerID] {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.updates = append(f.updates, u)

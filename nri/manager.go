@@ -82,7 +82,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case updates := <-m.synced:
-			m.updateAll(ctx, updates)
+			m.updateAll(ctx, updates, updateTimeout)
 		}
 	}
 }

@@ -383,3 +383,23 @@ func TestRemovalsArrive(t *testing.T) {
 		t.Errorf("env %v, devices %v, mounts %v", spec.Process.Env, spec.Linux.Devices, spec.Mounts)
 	}
 }
+
+// A plugin that wants to change, amid its answer about a container, this very
+// container by another way, is told that it cannot; it is not taken for dead.
+func TestUnsolicitedAmidAnAnswer(t *testing.T) {
+	b := newBed(t, func(c *Config) { c.RequestTimeout = 2 * time.Second })
+	b.runtime.hold = map[string]bool{"c": true}
+	p := &plugin{}
+	var failed []*api.ContainerUpdate
+	p.alter = func(c *api.Container, _ *api.LinuxResources) (_ []*api.ContainerUpdate, err error) {
+		failed, err = p.stub.UpdateContainers([]*api.ContainerUpdate{{ContainerId: c.GetId()}})
+		return nil, err
+	}
+	b.connect(t, p, "10")
+	if _, _, err := b.UpdateContainer(t.Context(), testPod("p"), testContainer("c"), &cri.LinuxContainerResources{}); err != nil {
+		t.Error(err)
+	}
+	if len(failed) != 1 || !b.Any() {
+		t.Errorf("failed: %v; connected: %v", failed, b.Any())
+	}
+}

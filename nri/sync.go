@@ -12,7 +12,8 @@ import (
 	"github.com/containerd/nri/pkg/api"
 )
 
-// updateTimeout bounds one change of one container's limits for a plugin.
+// updateTimeout is how long a change of a container's limits may wait for the
+// container, where no plugin waits for the answer.
 const updateTimeout = 10 * time.Second
 
 // synchronize shows a plugin that connected all there is. No event is relayed
@@ -54,17 +55,20 @@ func (m *Manager) inventory() ([]Pod, []Container) {
 // unsolicited is for what a plugin wants out of itself. The answer lists what
 // failed.
 func (m *Manager) unsolicited(ctx context.Context, updates []*api.ContainerUpdate) ([]*api.ContainerUpdate, error) {
-	return m.updateAll(ctx, updates), nil
+	// The plugin may be in the middle of an answer about this very container, and
+	// is to hear in time that it cannot be changed just now.
+	return m.updateAll(ctx, updates, m.cfg.RequestTimeout/2), nil
 }
 
-// updateAll returns the updates that failed and should not have.
-func (m *Manager) updateAll(ctx context.Context, updates []*api.ContainerUpdate) []*api.ContainerUpdate {
+// updateAll returns the updates that failed and should not have. patience is how
+// long each may wait for its container.
+func (m *Manager) updateAll(ctx context.Context, updates []*api.ContainerUpdate, patience time.Duration) []*api.ContainerUpdate {
 	var failed []*api.ContainerUpdate
 	for _, u := range updates {
 		if u == nil {
 			continue
 		}
-		if err := m.update(ctx, u); err != nil && !u.GetIgnoreFailure() {
+		if err := m.update(ctx, u, patience); err != nil && !u.GetIgnoreFailure() {
 			logOf(ctx).WithField("container", u.GetContainerId()).WithError(err).Warn("limits that a plugin wants cannot be set")
 			failed = append(failed, u)
 		}
@@ -72,12 +76,12 @@ func (m *Manager) updateAll(ctx context.Context, updates []*api.ContainerUpdate)
 	return failed
 }
 
-func (m *Manager) update(ctx context.Context, message *api.ContainerUpdate) error {
+func (m *Manager) update(ctx context.Context, message *api.ContainerUpdate, patience time.Duration) error {
 	u, err := updateOf(message)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, updateTimeout)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return m.cfg.Runtime.Update(ctx, u)
 }
