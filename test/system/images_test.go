@@ -18,7 +18,7 @@ func TestImageOf120Layers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Count(st.GetInfo()["info"], `"DiffID"`); got < 120 {
+	if got := strings.Count(st.GetInfo()["info"], `"diffID"`); got < 120 {
 		t.Errorf("the verbose status lists %d layers, want 120 or more", got)
 	}
 	if got := n.exec(t, id, "sh", "-c", "ls /layers | wc -l; cat /layer"); got != "119\n120" {
