@@ -3,6 +3,7 @@ package cdi
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -141,4 +142,23 @@ func TestNames(t *testing.T) {
 	if _, err := Names(many, nil); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("too many: %v", err)
 	}
+}
+
+// Whatever stands in an annotation, what is taken for a device's name is one.
+func FuzzNames(f *testing.F) {
+	for _, seed := range []string{"v/c=d", "v/c=d,v/c=e", "v/c=d, v/c=e", "../x=y", "v/c=d\x00"} {
+		f.Add(seed)
+	}
+	name := regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*/[A-Za-z][A-Za-z0-9_-]*=[A-Za-z0-9][A-Za-z0-9_.:-]*$`)
+	f.Fuzz(func(t *testing.T, value string) {
+		names, err := Names(nil, map[string]string{"cdi.k8s.io/x": value})
+		if err != nil {
+			return
+		}
+		for _, n := range names {
+			if !name.MatchString(n) {
+				t.Errorf("%q has the device %q", value, n)
+			}
+		}
+	})
 }

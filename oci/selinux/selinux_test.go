@@ -186,3 +186,23 @@ func TestRelabel(t *testing.T) {
 		t.Errorf("a file system without labels: %v", err)
 	}
 }
+
+// Options become part of a label, and with it of mount options, where quotes,
+// blanks and line breaks have a meaning. A comma has its place in levels alone.
+func FuzzOptions(f *testing.F) {
+	f.Add("system_u", "system_r", "container_t", "s0:c1,c2")
+	f.Add("a:b", `"`, "x y", "s0\n")
+	f.Fuzz(func(t *testing.T, u, r, typ, level string) {
+		o := &cri.SELinuxOption{User: u, Role: r, Type: typ, Level: level}
+		if CheckOptions(o) != nil {
+			return
+		}
+		if strings.ContainsAny(u+r+typ+level, "\"' \t\n\x00") || strings.ContainsAny(u+r+typ, ":,") {
+			t.Errorf("accepted: %v", o)
+		}
+		p, m := override("system_u:system_r:container_t:s0:c1,c2", "system_u:object_r:container_file_t:s0:c1,c2", o)
+		if strings.Count(p, ":") < 3 || strings.Count(m, ":") < 3 {
+			t.Errorf("labels %q, %q", p, m)
+		}
+	})
+}

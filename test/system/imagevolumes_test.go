@@ -193,7 +193,11 @@ func TestImageVolumesAmidKill(t *testing.T) {
 			}
 		}()
 		for range 2 + round {
-			<-created
+			select {
+			case <-created:
+			case <-done:
+				t.Fatal("a creation failed before the daemon was killed")
+			}
 		}
 		n.Kill()
 		<-done
