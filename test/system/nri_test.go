@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -487,4 +488,45 @@ func TestNRIKeepsNobodyFromStopping(t *testing.T) {
 	if err := <-hung; err != nil {
 		t.Errorf("the pod that the plugin does not answer about: %v", err)
 	}
+}
+
+// TestNRILosesNothing connects a plugin while pods and containers are being made:
+// each it either finds when it is synchronized or is asked about, and not both.
+func TestNRILosesNothing(t *testing.T) {
+	n := newNode(t, "nrilose", 100)
+	const count = 24
+	started := make(chan struct{})
+	var once sync.Once
+	var plugin *runningPlugin
+	var all sync.WaitGroup
+	all.Go(func() {
+		parallel(count, 6, func(i int) {
+			if i == count/2 {
+				once.Do(func() { close(started) })
+			}
+			if _, _, err := n.bring(t.Context(), i); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	<-started
+	plugin = n.startPlugin(t)
+	all.Wait()
+	list, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{})
+	if err != nil || len(list.GetContainers()) != count {
+		t.Fatalf("%d containers, %v", len(list.GetContainers()), err)
+	}
+	asked := 0
+	for _, c := range list.GetContainers() {
+		for id, ways := range map[string][]string{c.GetId(): {"SyncContainer", "CreateContainer"}, c.GetPodSandboxId(): {"SyncPod", "RunPodSandbox"}} {
+			events := plugin.events(t, id)
+			if slices.Contains(events, ways[0]) == slices.Contains(events, ways[1]) {
+				t.Errorf("the plugin has learned of %s by %v", id, events)
+			}
+			if slices.Contains(events, ways[1]) {
+				asked++
+			}
+		}
+	}
+	t.Logf("it was asked about %d of %d", asked, 2*count)
 }
