@@ -142,6 +142,7 @@ func (r *Runtime) execStart(ctx context.Context, in ExecInput, stdio [3]*os.File
 	}
 	if cmd.Process != nil {
 		endGroup(cmd.Process.Pid)
+		r.buryFailed()
 	}
 	return 0, readLog(files[0]), err
 }

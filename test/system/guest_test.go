@@ -320,3 +320,26 @@ func TestGuestsOwnNetwork(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 }
+
+// A guest that does not come up is an error in its runtime's words, and leaves
+// nothing; the pod is as it was.
+func TestGuestThatDoesNotStart(t *testing.T) {
+	n := newNodeWith(t, "guestfails", 192, "[runtimes.runsc]\noptions = [\"--network=sandbox\"]\n")
+	p := n.runPodFor(t, "runsc", podConfig("guestfails"))
+	config := containerConfig(p, "c", busybox, "true")
+	for range 2 { // the second try meets nothing of the first
+		_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+		if err == nil {
+			t.Skip("this runsc, or this kernel, has no need of --network=host")
+		}
+		if !strings.Contains(err.Error(), "cannot run with network enabled in root network namespace") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(n.Dir, "run", "guests", "*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id}); err != nil || st.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_READY {
+		t.Errorf("the pod is %s, %v", st.GetStatus().GetState(), err)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,11 @@ func handlersNode(t *testing.T, name string, net byte) *node {
 			t.Fatalf("%v: run make deps", err)
 		}
 	}
-	script := filepath.Join(world.dir, name+"-crun")
+	// The name is that of the processes, too.
+	script := filepath.Join(world.dir, name+"-bin", "crun")
+	if err := os.Mkdir(filepath.Dir(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(script, []byte(crunScript), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -81,6 +86,13 @@ func (n *node) lifeUnder(t *testing.T, p *pod, handler string) {
 	if got := n.exec(t, id, "ps"); strings.Contains(got, "sleep 100") {
 		t.Errorf("the command that took too long is still there:\n%s", got)
 	}
+	// Nothing of it is left that the container would wait for at its end.
+	for end := time.Now().Add(3 * time.Second); len(zombies(t, n.Pid())) > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) { // what is nobody's is looked for after five seconds
+			t.Errorf("the daemon has not buried %v", zombies(t, n.Pid()))
+			break
+		}
+	}
 	n.updateUnder(t, id, handler)
 	if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: 20}); err != nil {
 		t.Fatal(err)
@@ -99,6 +111,26 @@ func (n *node) lifeUnder(t *testing.T, p *pod, handler string) {
 		}
 	}
 	n.endsUnder(t, p)
+}
+
+// zombies are the dead children of a process.
+func zombies(t *testing.T, parent int) (pids []int) {
+	t.Helper()
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range lists {
+		b, _ := os.ReadFile(list) // of a thread that may have ended
+		for word := range strings.FieldsSeq(string(b)) {
+			stat, err := os.ReadFile("/proc/" + word + "/stat")
+			if err == nil && strings.Contains(string(stat), ") Z ") {
+				pid, _ := strconv.Atoi(word)
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
 }
 
 // endsUnder is about containers that come to an unusual end.
