@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
 )
 
 // TestCollectionSparesWhatIsThere looks at what plugins are told to keep.
