@@ -82,9 +82,13 @@ func TestWhoDoesHostPorts(t *testing.T) {
 func TestElements(t *testing.T) {
 	both := []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24"), netip.MustParsePrefix("fd00::2/64")}
 	table := portTable{pods: map[string]podPorts{
-		"a": {both, []PortMapping{
-			{80, 8080, "tcp", ""}, {81, 8081, "tcp", "192.0.2.1"}, {82, 8082, "sctp", "2001:db8::1"},
-			{83, 8083, "tcp", "0.0.0.0"}, {84, 8084, "tcp", "::"}, {85, 8085, "tcp", "::ffff:192.0.2.1"},
+		"a": {addrs: both, mappings: []PortMapping{
+			{80, 8080, "tcp", ""},
+			{81, 8081, "tcp", "192.0.2.1"},
+			{82, 8082, "sctp", "2001:db8::1"},
+			{83, 8083, "tcp", "0.0.0.0"},
+			{84, 8084, "tcp", "::"},
+			{85, 8085, "tcp", "::ffff:192.0.2.1"},
 		}},
 		// Two of one port, which claims rule out, must not cost the others theirs.
 		"b": {[]netip.Prefix{netip.MustParsePrefix("10.0.0.3/24")}, []PortMapping{{80, 9, "tcp", ""}, {90, 9, "tcp", "2001:db8::1"}}},
