@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Daemon is a criserver on directories that only this run uses.
@@ -186,7 +188,10 @@ func (d *Daemon) serving(ctx context.Context) error {
 	for {
 		c, err := net.Dial("unix", d.Socket())
 		if err == nil {
-			return c.Close()
+			err = errors.Join(d.listens(c), c.Close())
+		}
+		if err == nil {
+			return nil
 		}
 		select {
 		case exit := <-d.gone:
@@ -197,6 +202,27 @@ func (d *Daemon) serving(ctx context.Context) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// listens says whether it is this daemon that took a connection. A child of a
+// killed one, not yet come to its own program, can keep its socket for a moment.
+func (d *Daemon) listens(c net.Conn) error {
+	u, ok := c.(*net.UnixConn)
+	if !ok || d.Command != "" {
+		return nil
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peer *unix.Ucred
+	if cerr := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); cerr != nil {
+		return cerr
+	}
+	if err == nil && int(peer.Pid) != d.Pid() {
+		err = fmt.Errorf("process %d has the socket", peer.Pid)
+	}
+	return err
 }
 
 // Stop ends the daemon as a service manager does.
