@@ -32,8 +32,9 @@ type Daemon struct {
 	NetNS        string            // path of the network namespace that it runs in; "" for the caller's
 	Command      string            // run by the shell in place of criserver, when set; it finds its paths in $HARNESS_DIR and $HARNESS_SOCKET
 
-	cmd  *exec.Cmd
-	gone chan error
+	cmd     *exec.Cmd
+	gone    chan error
+	bridges []string // of Bridge
 }
 
 // Socket is where the daemon listens.
@@ -100,6 +101,7 @@ func (d *Daemon) pluginDirs() string {
 // Bridge is a CNI network like that of `docker run`: a bridge, masquerade
 // outward, host ports. Leases are kept below the daemon's directory.
 func (d *Daemon) Bridge(name string, subnets ...string) string {
+	d.bridges = append(d.bridges, name)
 	ranges, routes := make([]string, len(subnets)), make([]string, len(subnets))
 	for i, s := range subnets {
 		ranges[i] = fmt.Sprintf(`[{"subnet": %q}]`, s)
@@ -247,6 +249,23 @@ func (d *Daemon) Stop() error {
 func (d *Daemon) Kill() {
 	_ = d.cmd.Process.Kill()
 	<-d.gone
+}
+
+// RemoveBridges removes the bridges of Bridge, so that another daemon can have
+// their addresses.
+func (d *Daemon) RemoveBridges() error {
+	return In(d.NetNS, func() error {
+		var errs []error
+		for _, name := range d.bridges {
+			if _, err := os.Stat("/proc/thread-self/net/dev_snmp6/" + name); err != nil {
+				continue // no pod has had it made
+			}
+			if out, err := exec.Command("ip", "link", "del", name).CombinedOutput(); err != nil {
+				errs = append(errs, fmt.Errorf("remove bridge %s: %w: %s", name, err, out))
+			}
+		}
+		return errors.Join(errs...)
+	})
 }
 
 // LogTail returns the last lines of the daemon's log.

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/criserver/criserver/test/harness"
 	"github.com/criserver/criserver/test/images"
 )
@@ -120,9 +122,18 @@ func makeNode(name string) *node {
 func (n *node) start(t *testing.T) {
 	t.Helper()
 	n.t = t
-	if err := harness.Tmpfs(filepath.Join(n.Dir, "run")); err != nil {
+	run := filepath.Join(n.Dir, "run")
+	if err := harness.Tmpfs(run); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // with the daemon gone nothing may keep it busy
+		if err := unix.Unmount(run, 0); err != nil {
+			t.Errorf("unmount %s: %v", run, err)
+		}
+		if err := os.RemoveAll(n.Dir); err != nil {
+			t.Error(err)
+		}
+	})
 	if err := n.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +194,8 @@ func (n *node) close() {
 	if n.before != nil {
 		n.mustBeClean(ctx)
 	}
-	if err := n.Stop(); err != nil {
+	err := n.Stop()
+	if err := errors.Join(err, n.RemoveBridges()); err != nil {
 		t.Error(err)
 	}
 }
