@@ -103,7 +103,7 @@ func TestErrorsAreBounded(t *testing.T) {
 func TestNextNameTakesOver(t *testing.T) {
 	bad, good := imagetest.NewRegistry(t), imagetest.NewRegistry(t)
 	b := newBed(t, bad, good)
-	b.cfg.ProgressWindow = 200 * time.Millisecond
+	b.cfg.ProgressWindow = 3 * time.Second // a busy machine must not make the good registry look stalled
 	b.restart(t)
 	write(t, b.cfg.RegistriesConf, fmt.Sprintf("unqualified-search-registries = [%[1]q, %[2]q]\n[[registry]]\nlocation = %[1]q\ninsecure = true\n[[registry]]\nlocation = %[2]q\ninsecure = true\n", bad.Host, good.Host))
 	layer := imagetest.Files(t, imagetest.File("f", noise(1<<20)))

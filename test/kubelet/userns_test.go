@@ -17,7 +17,9 @@ import (
 // server.
 func userPod(host string) *corev1.Pod {
 	mounts := []corev1.VolumeMount{
-		{Name: "work", MountPath: "/work"}, {Name: "memory", MountPath: "/memory"}, {Name: "host", MountPath: "/host"},
+		{Name: "work", MountPath: "/work"},
+		{Name: "memory", MountPath: "/memory"},
+		{Name: "host", MountPath: "/host"},
 		{Name: "work", MountPath: "/part", SubPath: "part"},
 	}
 	root := sh("root", "echo root > /work/root; exec sleep 100000")

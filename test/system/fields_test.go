@@ -62,8 +62,10 @@ func TestPodMetadataLabelsAndAnnotations(t *testing.T) {
 		"not ready":  {&cri.PodSandboxFilter{State: &cri.PodSandboxStateValue{State: notReady}}, []string{second.id}},
 		"label":      {&cri.PodSandboxFilter{LabelSelector: map[string]string{"empty": ""}}, []string{p.id, second.id}},
 		"two labels": {&cri.PodSandboxFilter{LabelSelector: map[string]string{"empty": "", "test": "other"}}, nil},
-		"all at once": {&cri.PodSandboxFilter{Id: second.id, State: &cri.PodSandboxStateValue{State: notReady}, LabelSelector: map[string]string{"empty": ""}},
-			[]string{second.id}},
+		"all at once": {
+			&cri.PodSandboxFilter{Id: second.id, State: &cri.PodSandboxStateValue{State: notReady}, LabelSelector: map[string]string{"empty": ""}},
+			[]string{second.id},
+		},
 	} {
 		list, err := n.rt.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{Filter: tc.filter})
 		if err != nil {
@@ -121,7 +123,8 @@ func TestContainerProcessFields(t *testing.T) {
 	config.Args = []string{`pwd; echo "$A|$B|$PATH"; for a; do echo "<$a>"; done`, "zero", "", "a b", "ü"}
 	config.WorkingDir = "/made/for it"
 	config.Envs = []*cri.KeyValue{
-		{Key: "A", Value: []byte("first")}, {Key: "A", Value: []byte("second")},
+		{Key: "A", Value: []byte("first")},
+		{Key: "A", Value: []byte("second")},
 		{Key: "B", Value: []byte("x=y\nz")},
 	}
 	id := n.create(t, p, config)

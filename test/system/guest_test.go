@@ -1,7 +1,6 @@
 package system
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -159,8 +157,6 @@ func TestGuestsFigures(t *testing.T) {
 // them.
 func TestGuestsOutliveTheDaemon(t *testing.T) {
 	n := newNodeWith(t, "guestlives", 188, runscConfig)
-	stop := n.bury(t)
-	defer stop()
 	p := n.runPodFor(t, "runsc", podConfig("guestlives"))
 	lives := n.run(t, p, "lives", "sh", "-c", "i=0; while true; do echo $i; i=$((i+1)); sleep 0.01; done")
 	exits := n.run(t, p, "exits", "sh", "-c", "sleep 1; exit 7")
@@ -189,19 +185,6 @@ func TestGuestsOutliveTheDaemon(t *testing.T) {
 		t.Errorf("there is a gap in the log of %d lines", len(lines))
 	}
 	n.removePod(t, p.id)
-}
-
-// bury does what init does for the children of a daemon that was killed.
-func (n *node) bury(t *testing.T) (stop func()) {
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for ctx.Err() == nil {
-			buryOrphans(t)
-			time.Sleep(20 * time.Millisecond)
-		}
-	})
-	return func() { cancel(); wg.Wait() }
 }
 
 // killMonitor kills a container's monitor.

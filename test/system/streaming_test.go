@@ -4,11 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -133,6 +129,7 @@ func (n *node) clientLeaves(t *testing.T, transport, id string) {
 		}
 	}
 }
+
 func TestAttachToTheLiving(t *testing.T) {
 	n := newNode(t, "attach", 72)
 	p := n.runPod(t, podConfig("attach"))
@@ -187,28 +184,6 @@ func TestAttachToTheLiving(t *testing.T) {
 	}
 }
 
-// buryOrphans does what init does for the children of a daemon that was killed,
-// and whose orphans come to this process here.
-func buryOrphans(t *testing.T) {
-	t.Helper()
-	lists, err := filepath.Glob("/proc/self/task/*/children")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, list := range lists {
-		b, _ := os.ReadFile(list) // of a thread that may have ended
-		for _, word := range strings.Fields(string(b)) {
-			pid, err := strconv.Atoi(word)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if stat, err := os.ReadFile("/proc/" + word + "/stat"); err == nil && strings.Contains(string(stat), ") Z ") {
-				_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
-			}
-		}
-	}
-}
-
 // A daemon that dies with streams open leaves the containers as they are, and
 // the next one serves streams again.
 func TestStreamsAfterTheDaemonDied(t *testing.T) {
@@ -235,7 +210,6 @@ func TestStreamsAfterTheDaemonDied(t *testing.T) {
 			t.Fatalf("the container is %s", s.GetState())
 		}
 		for end := time.Now().Add(30 * time.Second); n.exec(t, id, "sh", "-c", "pgrep cat || true") != ""; time.Sleep(20 * time.Millisecond) {
-			buryOrphans(t)
 			if time.Now().After(end) {
 				t.Fatal("the command outlives the daemon that had its streams")
 			}
