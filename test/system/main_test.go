@@ -114,9 +114,19 @@ func newNode(t *testing.T, name string, net byte) *node {
 
 func makeNode(name string) *node {
 	return &node{Daemon: &harness.Daemon{
-		Bin: world.bin, Dir: filepath.Join(world.dir, name), Registries: world.registries,
+		Bin: world.bin, Dir: unused(filepath.Join(world.dir, name)), Registries: world.registries,
 		CgroupParent: "/" + filepath.Base(world.dir) + "-" + name,
 	}}
+}
+
+// unused is the path, or one like it if a test that was run before had that.
+func unused(path string) string {
+	for next, i := path, 2; ; i++ {
+		if _, err := os.Lstat(next); err != nil {
+			return next
+		}
+		next = fmt.Sprintf("%s-%d", path, i)
+	}
 }
 
 func (n *node) start(t *testing.T) {
@@ -129,9 +139,6 @@ func (n *node) start(t *testing.T) {
 	t.Cleanup(func() { // with the daemon gone nothing may keep it busy
 		if err := unix.Unmount(run, 0); err != nil {
 			t.Errorf("unmount %s: %v", run, err)
-		}
-		if err := os.RemoveAll(n.Dir); err != nil {
-			t.Error(err)
 		}
 	})
 	if err := n.Start(t.Context()); err != nil {
