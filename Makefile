@@ -55,9 +55,10 @@ $(BIN)/ginkgo: test/critest/go.mod test/critest/go.sum
 	cd test/critest && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(STRIP)' -o $@ github.com/onsi/ginkgo/v2/ginkgo
 	@touch $@
 
-# The kubelet takes minutes to build, so that it is no part of tools: only the suite that runs it asks for it.
+# The kubelet takes minutes to build, so that it is no part of tools: only the suite that runs it asks for it, and "test" builds it
+# while another suite mostly waits.
 $(BIN)/kubelet: tools/kubelet/go.mod tools/kubelet/go.sum
-	cd tools/kubelet && CGO_ENABLED=0 $(GO) build -trimpath -o $@ \
+	cd tools/kubelet && CGO_ENABLED=0 nice $(GO) build -trimpath -o $@ \
 		-ldflags '$(STRIP) -X k8s.io/component-base/version.gitVersion=v1.36.3' k8s.io/kubernetes/cmd/kubelet
 	@touch $@
 
@@ -104,7 +105,7 @@ lint: vet ## golangci-lint where it is installed, else go vet alone
 test: vet root-test ## Everything: packages, tools, build, vet, all tests, CRI validation (as root)
 	cd test/harness && $(GO) test ./...
 	cd test/images && $(GO) test ./...
-	$(MAKE) --no-print-directory system
+	$(MAKE) --no-print-directory -j2 system $(BIN)/kubelet
 	$(MAKE) --no-print-directory critest
 	$(MAKE) --no-print-directory kubelet
 
