@@ -15,7 +15,7 @@ require (
 	sigs.k8s.io/cri-tools v1.36.0
 )
 
-require golang.org/x/sys v0.49.0 // indirect
+require golang.org/x/sys v0.49.0
 
 require (
 	cyphar.com/go-pathrs v0.2.1 // indirect

@@ -15,18 +15,18 @@ import (
 // fullPod asks for what pods usually ask for, all at once.
 func fullPod(host string) *corev1.Pod {
 	always := corev1.ContainerRestartPolicyAlways
-	work := corev1.VolumeMount{Name: "work", MountPath: "/work"}
+	work := corev1.VolumeMount{Name: "work", MountPath: "/shared"}
 
-	first := sh("first", "id -u > /work/first")
+	first := sh("first", "id -u > /shared/first")
 	first.VolumeMounts = []corev1.VolumeMount{work}
-	side := sh("side", "until [ -e /work/app ]; do usleep 10000; done; echo the app is there; exec sleep 100000")
+	side := sh("side", "until [ -e /shared/app ]; do usleep 10000; done; echo the app is there; exec sleep 100000")
 	side.RestartPolicy = &always
 	side.VolumeMounts = []corev1.VolumeMount{work}
 
-	app := sh("app", "touch /work/app; mkdir /work/www; echo page > /work/www/index.html; exec busybox httpd -f -p 8080 -h /work/www")
+	app := sh("app", "touch /shared/app; mkdir /shared/www; echo page > /shared/www/index.html; exec busybox httpd -f -p 8080 -h /shared/www")
 	app.Env = []corev1.EnvVar{env("POD_IP", "status.podIP"), env("POD_NAME", "metadata.name"), {Name: "PLAIN", Value: "a b"}}
 	app.Ports = []corev1.ContainerPort{{ContainerPort: 8080, HostPort: 18080}}
-	app.LivenessProbe = execProbe("test -e /work/app")
+	app.LivenessProbe = execProbe("test -e /shared/app")
 	app.ReadinessProbe = httpProbe("/", 8080)
 	app.Lifecycle = &corev1.Lifecycle{PostStart: execHook("echo started > /host/poststart"), PreStop: execHook("echo stopping > /host/prestop")}
 	app.VolumeMounts = []corev1.VolumeMount{work, {Name: "memory", MountPath: "/memory"}, {Name: "host", MountPath: "/host"}}
@@ -123,7 +123,7 @@ func checkInside(t *testing.T, n *node, p *corev1.Pod) {
 		t.Errorf("groups: %v, want 2000, 3000 and 4000", groups)
 	}
 	// Each container has its own root file system and processes, and the pod's network.
-	if got := n.exec(t, container{"full", "other"}, "id -u; test -e /work || echo own; netstat -lnt 2>/dev/null | grep -c :8080"); got != "0\nown\n1" {
+	if got := n.exec(t, container{"full", "other"}, "id -u; test -e /shared || echo own; netstat -lnt 2>/dev/null | grep -c :8080"); got != "0\nown\n1" {
 		t.Errorf("the other container: %q", got)
 	}
 }
@@ -189,7 +189,7 @@ func checkVolumes(t *testing.T, n *node, host string) {
 	if got := n.exec(t, app, "grep ' /memory ' /proc/mounts | cut -d' ' -f3; df -k /memory | awk 'END {print $2}'"); got != "tmpfs\n16384" {
 		t.Errorf("the volume in memory: %q", got)
 	}
-	if got := n.exec(t, app, "stat -c %g /work /memory; cat /work/first"); got != "3000\n3000\n0" {
+	if got := n.exec(t, app, "stat -c %g /shared /memory; cat /shared/first"); got != "3000\n3000\n0" {
 		t.Errorf("groups of the volumes, user of the init container: %q", got)
 	}
 	n.exec(t, app, "echo inside > /host/file")
@@ -197,10 +197,10 @@ func checkVolumes(t *testing.T, n *node, host string) {
 	if err != nil || string(b) != "inside\n" {
 		t.Errorf("what the app wrote to the host: %q, %v", b, err)
 	}
-	if got := n.exec(t, container{"full", "side"}, "echo from side > /work/side; id -u"); got != "0" {
+	if got := n.exec(t, container{"full", "side"}, "echo from side > /shared/side; id -u"); got != "0" {
 		t.Errorf("the sidecar's user: %s", got)
 	}
-	if got := n.exec(t, app, "cat /work/side"); got != "from side" {
+	if got := n.exec(t, app, "cat /shared/side"); got != "from side" {
 		t.Errorf("what the sidecar wrote: %q", got)
 	}
 }

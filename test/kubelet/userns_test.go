@@ -17,18 +17,18 @@ import (
 // server.
 func userPod(host string) *corev1.Pod {
 	mounts := []corev1.VolumeMount{
-		{Name: "work", MountPath: "/work"},
+		{Name: "work", MountPath: "/shared"},
 		{Name: "memory", MountPath: "/memory"},
 		{Name: "host", MountPath: "/host"},
 		{Name: "work", MountPath: "/part", SubPath: "part"},
 	}
-	root := sh("root", "echo root > /work/root; exec sleep 100000")
+	root := sh("root", "echo root > /shared/root; exec sleep 100000")
 	root.VolumeMounts = mounts
-	root.ReadinessProbe = execProbe("test -s /work/root")
+	root.ReadinessProbe = execProbe("test -s /shared/root")
 	root.LivenessProbe = execProbe("id -u")
-	user := sh("user", "echo gone > /dev/termination-log; cat /proc/self/uid_map > /dev/stdout; echo user > /work/user; exec sleep 100000")
+	user := sh("user", "echo gone > /dev/termination-log; cat /proc/self/uid_map > /dev/stdout; echo user > /shared/user; exec sleep 100000")
 	user.VolumeMounts = mounts
-	user.ReadinessProbe = execProbe("test -s /work/user")
+	user.ReadinessProbe = execProbe("test -s /shared/user")
 	user.SecurityContext = &corev1.SecurityContext{RunAsUser: ptr(int64(1000)), RunAsGroup: ptr(int64(2000))}
 	p := newPod("users", root, user)
 	p.Spec.HostUsers = ptr(false)
@@ -73,9 +73,9 @@ func testUserNamespace(t *testing.T, n *node) {
 	for script, want := range map[string]string{
 		"id -u": "1000",
 		"stat -c %u:%g / /etc/hosts /etc/hostname /dev/termination-log /dev/shm": "0:0\n0:0\n0:0\n0:0\n0:0",
-		"stat -c %u:%g /work/user":             "1000:3000",
-		"stat -c %g /work /memory /part":       "3000\n3000\n3000",
-		"cat /work/root":                       "root",
+		"stat -c %u:%g /shared/user":           "1000:3000",
+		"stat -c %g /shared /memory /part":     "3000\n3000\n3000",
+		"cat /shared/root":                     "root",
 		"cat /proc/sys/kernel/shm_rmid_forced": "1",
 		"grep -c users /etc/hosts":             "1",
 	} {

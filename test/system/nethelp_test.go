@@ -153,9 +153,9 @@ func wire(t *testing.T, a, nameA, b, nameB string, addrs ...[2]string) {
 // web starts a container that answers with the address from where it was asked.
 func (n *node) web(t *testing.T, p *pod) {
 	t.Helper()
-	const script = `mkdir -p /tmp/w/cgi-bin && cd /tmp/w && head -c 300000 /dev/zero >big &&
+	const script = `mkdir -p /tmp/www/cgi-bin && cd /tmp/www && head -c 300000 /dev/zero >big &&
 printf '#!/bin/sh\necho "Content-Type: text/plain"\necho\necho -n "$REMOTE_ADDR"\n' >cgi-bin/peer && chmod +x cgi-bin/peer &&
-exec busybox httpd -f -p 80 -h /tmp/w`
+exec busybox httpd -f -p 80 -h /tmp/www`
 	n.serves(t, p, n.run(t, p, "web", "sh", "-c", script))
 }
 
