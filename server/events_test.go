@@ -30,7 +30,7 @@ type eventContainers struct {
 
 func (c *eventContainers) Subscribe(fn func(container.Event)) func() { return c.out.Subscribe(fn) }
 
-func listen(t *testing.T, ctx context.Context, c cri.RuntimeServiceClient) cri.RuntimeService_GetContainerEventsClient {
+func listen(ctx context.Context, t *testing.T, c cri.RuntimeServiceClient) cri.RuntimeService_GetContainerEventsClient {
 	t.Helper()
 	stream, err := c.GetContainerEvents(ctx, &cri.GetEventsRequest{})
 	if err != nil {
@@ -49,7 +49,7 @@ func TestEventsCarryThePodAndItsContainers(t *testing.T) {
 	}
 	pods := &eventPods{fakePods: fakePods{pods: []*sandbox.Pod{pod}}}
 	containers := &eventContainers{fakeContainers: fakeContainers{list: []*container.Snapshot{snap("c2", "p", 2), snap("x", "other", 1), snap("c1", "p", 1)}}}
-	stream := listen(t, t.Context(), serve(t, Config{Pods: pods, Containers: containers, Images: &fakeImages{}}))
+	stream := listen(t.Context(), t, serve(t, Config{Pods: pods, Containers: containers, Images: &fakeImages{}}))
 
 	containers.out.Send(func() []container.Event {
 		return []container.Event{{Type: cri.ContainerEventType_CONTAINER_STARTED_EVENT, Snapshot: containers.list[0]}}
@@ -81,7 +81,7 @@ func TestEventsCarryThePodAndItsContainers(t *testing.T) {
 func TestASlowListenerIsEnded(t *testing.T) {
 	containers := &eventContainers{}
 	c := serve(t, Config{Pods: &eventPods{}, Containers: containers, Images: &fakeImages{}})
-	slow, quick := listen(t, t.Context(), c), listen(t, t.Context(), c)
+	slow, quick := listen(t.Context(), t, c), listen(t.Context(), t, c)
 	send := func() {
 		containers.out.Send(func() []container.Event {
 			return []container.Event{{Snapshot: &container.Snapshot{ID: fmt.Sprintf("%064d", 1), PodID: "p"}}}
@@ -114,7 +114,7 @@ func TestListenersAreToldOfTheEnd(t *testing.T) {
 	heard := make(chan error, 1)
 	t.Run("serve", func(t *testing.T) {
 		c := serve(t, Config{Pods: &eventPods{}, Containers: &eventContainers{}})
-		stream = listen(t, context.Background(), c)
+		stream = listen(context.Background(), t, c)
 		go func() { _, err := stream.Recv(); heard <- err }()
 	})
 	if err := <-heard; status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "the daemon ends") {

@@ -35,16 +35,25 @@ func unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.U
 // stream is unary for the calls that answer with a stream.
 func stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	rpc := path.Base(info.FullMethod)
+	ctx := context.WithValue(ss.Context(), rpcKey{}, rpc)
 	begun := time.Now()
 	defer func() {
 		if r := recover(); r != nil {
-			err = panicked(ss.Context(), r)
+			err = panicked(ctx, r)
 		}
 		err = grpcError(err)
-		logCall(ss.Context(), rpc, nil, time.Since(begun), err)
+		logCall(ctx, rpc, nil, time.Since(begun), err)
 	}()
-	return next(srv, ss)
+	return next(srv, namedStream{ss, func() context.Context { return ctx }})
 }
+
+// namedStream is a stream whose context tells the name of the call.
+type namedStream struct {
+	grpc.ServerStream
+	context func() context.Context
+}
+
+func (s namedStream) Context() context.Context { return s.context() }
 
 // panicked keeps one bad call from ending the daemon. Its stack is logged.
 func panicked(ctx context.Context, r any) error {
