@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -19,6 +20,9 @@ type Stats struct {
 	// CPUPressure, MemoryPressure and IOPressure are nil where the kernel does
 	// not measure them: on v1, or without PSI.
 	CPUPressure, MemoryPressure, IOPressure *Pressure
+	// Detail reads what metrics tell besides, at most once for these Stats and
+	// only if it is called. It is nil for what is not in a cgroup, like a guest's.
+	Detail func() Detail
 }
 
 // NoLimit is a limit that is not set.
@@ -66,13 +70,17 @@ func (t *Tree) statsV2(p string, s *Stats) error {
 	m := &s.Memory
 	m.Usage = readUint(filepath.Join(dir, "memory.current"))
 	m.Limit = readUint(filepath.Join(dir, "memory.max"))
-	m.Swap, m.SwapLimit = readUint(filepath.Join(dir, "memory.swap.current")), swapLimitV2(dir)
+	swap := readFigure(filepath.Join(dir, "memory.swap.current"))
+	m.Swap, m.SwapLimit = swap.Value, swapLimitV2(dir)
 	m.RSS, m.PageFaults, m.MajorFault = mem["anon"], mem["pgfault"], mem["pgmajfault"]
 	m.WorkingSet = sub(m.Usage, mem["inactive_file"])
 	s.Pids = readUint(filepath.Join(dir, "pids.current"))
 	s.CPUPressure = readPressure(filepath.Join(dir, "cpu.pressure"))
 	s.MemoryPressure = readPressure(filepath.Join(dir, "memory.pressure"))
 	s.IOPressure = readPressure(filepath.Join(dir, "io.pressure"))
+	d, limit := foundV2(cpu, mem), m.Limit
+	d.Memory.Swap = swap
+	s.Detail = sync.OnceValue(func() Detail { return t.detailV2(p, d, limit) })
 	return nil
 }
 
@@ -119,6 +127,8 @@ func (t *Tree) statsV1(p string, s *Stats) error {
 	if dir := t.Dir("pids", p); dir != "" {
 		s.Pids = readUint(filepath.Join(dir, "pids.current"))
 	}
+	d := foundV1(mem)
+	s.Detail = sync.OnceValue(func() Detail { return t.detailV1(p, d) })
 	return nil
 }
 

@@ -47,7 +47,10 @@ func TestStatsOfFiles(t *testing.T) {
 		if got.Time.IsZero() {
 			t.Errorf("%s: without a time", name)
 		}
-		got.Time = time.Time{}
+		if got.Detail == nil {
+			t.Errorf("%s: without detail", name)
+		}
+		got.Time, got.Detail = time.Time{}, nil
 		if !reflect.DeepEqual(got, tc.want) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", name, got, tc.want)
 		}
