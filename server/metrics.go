@@ -10,6 +10,7 @@ import (
 
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/internal/cgroup"
+	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/sandbox"
 )
 
@@ -34,62 +35,32 @@ func gauge(name, help string, labels ...string) metric {
 
 var (
 	startTime = gauge("container_start_time_seconds", "Start time of the container since the unix epoch in seconds.")
-	layerSize = gauge("container_fs_usage_bytes", "Bytes in the container's writable layer.")
-	processes = gauge("container_processes", "Number of processes.")
-	rxBytes   = counter("container_network_receive_bytes_total", "Bytes received.", "interface")
-	rxErrors  = counter("container_network_receive_errors_total", "Errors while receiving.", "interface")
-	txBytes   = counter("container_network_transmit_bytes_total", "Bytes transmitted.", "interface")
-	txErrors  = counter("container_network_transmit_errors_total", "Errors while transmitting.", "interface")
+	lastSeen  = gauge("container_last_seen", "When these figures were read, in seconds since the unix epoch.")
+	openFiles = gauge("container_ulimits_soft", "Soft limits of the first process.", "ulimit")
 )
 
-// usageMetrics are those that a cgroup gives, of a container or of a pod. values
-// are those of their own labels.
-var usageMetrics = []struct {
-	metric
-	values []string
-	read   func(u *cgroup.Usage) (v uint64, known bool)
-}{
-	{counter("container_cpu_usage_seconds_total", "CPU time consumed in seconds."), nil, func(u *cgroup.Usage) (uint64, bool) { return u.CPUUsage / uint64(time.Second), true }},
-	{gauge("container_memory_usage_bytes", "Memory in use, page cache included."), nil, func(u *cgroup.Usage) (uint64, bool) { return u.Memory.Usage, true }},
-	{gauge("container_memory_working_set_bytes", "Memory in use, less inactive file pages."), nil, func(u *cgroup.Usage) (uint64, bool) { return u.Memory.WorkingSet, true }},
-	{gauge("container_memory_rss", "Anonymous memory in bytes."), nil, func(u *cgroup.Usage) (uint64, bool) { return u.Memory.RSS, true }},
-	{gauge("container_memory_swap", "Swap in use in bytes."), nil, func(u *cgroup.Usage) (uint64, bool) { return u.Memory.Swap, true }},
-	{counter("container_memory_failures_total", "Page faults.", "failure_type", "scope"), []string{"pgfault", "hierarchy"}, func(u *cgroup.Usage) (uint64, bool) { return u.Memory.PageFaults, true }},
-	{counter("container_memory_failures_total", "Page faults.", "failure_type", "scope"), []string{"pgmajfault", "hierarchy"}, func(u *cgroup.Usage) (uint64, bool) { return u.Memory.MajorFault, true }},
-	{gauge("container_spec_memory_limit_bytes", "Limit of memory, 0 for none."), nil, func(u *cgroup.Usage) (uint64, bool) { return u.Memory.Limit, true }},
-	{gauge("container_threads", "Number of tasks."), nil, func(u *cgroup.Usage) (uint64, bool) { return u.Pids, true }},
-	{counter("container_pressure_cpu_waiting_seconds_total", "Time in which a task waited for CPU."), nil, func(u *cgroup.Usage) (uint64, bool) { return waiting(u.CPUPressure) }},
-	{counter("container_pressure_cpu_stalled_seconds_total", "Time in which no task went on for want of CPU."), nil, func(u *cgroup.Usage) (uint64, bool) { return stalled(u.CPUPressure) }},
-	{counter("container_pressure_memory_waiting_seconds_total", "Time in which a task waited for memory."), nil, func(u *cgroup.Usage) (uint64, bool) { return waiting(u.MemoryPressure) }},
-	{counter("container_pressure_memory_stalled_seconds_total", "Time in which no task went on for want of memory."), nil, func(u *cgroup.Usage) (uint64, bool) { return stalled(u.MemoryPressure) }},
-	{counter("container_pressure_io_waiting_seconds_total", "Time in which a task waited for I/O."), nil, func(u *cgroup.Usage) (uint64, bool) { return waiting(u.IOPressure) }},
-	{counter("container_pressure_io_stalled_seconds_total", "Time in which no task went on for want of I/O."), nil, func(u *cgroup.Usage) (uint64, bool) { return stalled(u.IOPressure) }},
-}
-
-func waiting(p *cgroup.Pressure) (uint64, bool) {
-	if p == nil {
-		return 0, false
+// allMetrics are all metrics there can be; some come with several values of
+// their labels.
+func allMetrics() []metric {
+	all := []metric{
+		startTime, lastSeen, openFiles, layerBytes, fsLimit, fsInodesFree, fsInodes,
+		fsReadBytes, fsReads, fsWriteBytes, fsWrites, deviceUsage,
 	}
-	return uint64(p.Some.Total / time.Second), true
-}
-
-func stalled(p *cgroup.Pressure) (uint64, bool) {
-	if p == nil {
-		return 0, false
+	for _, m := range usageMetrics {
+		all = append(all, m.metric)
 	}
-	return uint64(p.Full.Total / time.Second), true
+	for _, m := range linkMetrics {
+		all = append(all, m.metric)
+	}
+	return all
 }
 
 // ListMetricDescriptors describes every metric there can be; the list never
 // changes.
 func (s *Server) ListMetricDescriptors(context.Context, *cri.ListMetricDescriptorsRequest) (*cri.ListMetricDescriptorsResponse, error) {
-	all := []metric{startTime, layerSize, processes, rxBytes, rxErrors, txBytes, txErrors}
-	for _, m := range usageMetrics {
-		all = append(all, m.metric)
-	}
 	resp := &cri.ListMetricDescriptorsResponse{}
 	seen := make(map[string]bool)
-	for _, m := range all {
+	for _, m := range allMetrics() {
 		if !seen[m.name] {
 			resp.Descriptors = append(resp.Descriptors, &cri.MetricDescriptor{Name: m.name, Help: m.help, LabelKeys: slices.Concat(identity, m.labels)})
 		}
@@ -112,10 +83,11 @@ func (s *Server) StreamPodSandboxMetrics(_ *cri.StreamPodSandboxMetricsRequest, 
 
 func (s *Server) podMetrics() iter.Seq[*cri.PodSandboxMetrics] {
 	return func(yield func(*cri.PodSandboxMetrics) bool) {
+		disks := make(diskReader)
 		for fig := range s.measure(s.readyPods(func(*sandbox.Pod) bool { return true })) {
 			m := &cri.PodSandboxMetrics{PodSandboxId: fig.Pod.ID, Metrics: metricsOfPod(fig.Stats)}
 			for _, c := range fig.containers {
-				m.ContainerMetrics = append(m.ContainerMetrics, &cri.ContainerMetrics{ContainerId: c.Container.ID, Metrics: metricsOfContainer(fig.Pod, c)})
+				m.ContainerMetrics = append(m.ContainerMetrics, &cri.ContainerMetrics{ContainerId: c.Container.ID, Metrics: metricsOfContainer(fig.Pod, c, disks)})
 			}
 			if !yield(m) {
 				return
@@ -137,44 +109,64 @@ func (s *sampler) add(m metric, v uint64, labels ...string) {
 	})
 }
 
-func (s *sampler) addUsage(u *cgroup.Usage) {
-	for _, m := range usageMetrics {
-		if v, known := m.read(u); known {
-			s.add(m.metric, v, m.values...)
-		}
+// know adds a metric whose value is known.
+func (s *sampler) know(m metric, f cgroup.Figure, labels ...string) {
+	if f.Known {
+		s.add(m, f.Value, labels...)
 	}
 }
 
 func metricsOfPod(st sandbox.Stats) []*cri.Metric {
 	md := st.Pod.Config.GetMetadata()
 	s := &sampler{who: []string{"", st.Pod.CgroupParent, "", "", md.GetNamespace(), md.GetName()}, at: st.Time}
+	s.add(startTime, seconds(st.Pod.CreatedAt))
+	s.add(lastSeen, seconds(s.at))
 	if st.Usage != nil {
-		s.addUsage(st.Usage)
-		s.add(processes, uint64(st.Processes))
+		s.addUsage(&reading{Usage: st.Usage, more: detail(st.Usage)})
 	}
-	for _, l := range st.Links {
-		if l.Name == "lo" {
-			continue // as cAdvisor does
+	for i := range st.Links {
+		if l := &st.Links[i]; l.Name != "lo" { // as cAdvisor does
+			s.addLink(l)
 		}
-		s.add(rxBytes, l.RxBytes, l.Name)
-		s.add(rxErrors, l.RxErrors, l.Name)
-		s.add(txBytes, l.TxBytes, l.Name)
-		s.add(txErrors, l.TxErrors, l.Name)
 	}
 	return s.out
 }
 
-func metricsOfContainer(p *sandbox.Pod, st container.Stats) []*cri.Metric {
+func metricsOfContainer(p *sandbox.Pod, st container.Stats, disks diskReader) []*cri.Metric {
 	c, md := st.Container, p.Config.GetMetadata()
 	s := &sampler{
 		who: []string{c.Config.GetMetadata().GetName(), c.CgroupPath, imageSpec(c).GetImage(), c.ID, md.GetNamespace(), md.GetName()},
 		at:  st.Layer.Time,
 	}
-	s.add(startTime, uint64(max(c.StartedAt.Unix(), 0)))
-	s.add(layerSize, st.Layer.Bytes)
+	s.add(startTime, seconds(c.StartedAt))
+	s.addLayer(st.Layer, disks)
 	if st.Usage != nil {
 		s.at = st.Usage.Time
-		s.addUsage(st.Usage)
+		s.addUsage(&reading{Usage: st.Usage, more: detail(st.Usage), container: true, shares: uint64(max(c.Resources.GetCpuShares(), 0))})
+		s.addOpenFiles(c, st.Usage)
 	}
+	s.add(lastSeen, seconds(s.at))
 	return s.out
 }
+
+// detail is empty for a guest, of which the host knows no more.
+func detail(u *cgroup.Usage) cgroup.Detail {
+	if u.Detail == nil {
+		return cgroup.Detail{}
+	}
+	return u.Detail()
+}
+
+// addOpenFiles adds the one limit that cAdvisor has. The first process of a
+// container in a guest is none of the host's.
+func (s *sampler) addOpenFiles(c *container.Snapshot, u *cgroup.Usage) {
+	if u.Detail == nil {
+		return
+	}
+	if n, ok := proc.OpenFiles(c.PID); ok {
+		s.add(openFiles, n, "max_open_files")
+	}
+}
+
+// seconds since the unix epoch.
+func seconds(t time.Time) uint64 { return uint64(max(t.Unix(), 0)) }

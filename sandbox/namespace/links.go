@@ -12,8 +12,9 @@ import (
 
 // Link is what has gone through a network interface since it was made.
 type Link struct {
-	Name                                 string
-	RxBytes, RxErrors, TxBytes, TxErrors uint64
+	Name                                    string
+	RxBytes, RxPackets, RxErrors, RxDropped uint64
+	TxBytes, TxPackets, TxErrors, TxDropped uint64
 }
 
 // Visit calls fn on one thread that is given up afterwards; links reads the
@@ -54,7 +55,11 @@ func parseLinks(text string) []Link {
 		if !ok || len(f) < 16 {
 			continue
 		}
-		out = append(out, Link{name, figure(f[0]), figure(f[2]), figure(f[8]), figure(f[10])})
+		out = append(out, Link{
+			Name:    name,
+			RxBytes: figure(f[0]), RxPackets: figure(f[1]), RxErrors: figure(f[2]), RxDropped: figure(f[3]),
+			TxBytes: figure(f[8]), TxPackets: figure(f[9]), TxErrors: figure(f[10]), TxDropped: figure(f[11]),
+		})
 	}
 	return out
 }

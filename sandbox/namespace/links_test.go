@@ -13,9 +13,9 @@ func TestParseLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Link{
-		{"lo", 840, 0, 840, 0},
-		{"eth0", 18446744073709551614, 3, 7210, 4},
-		{"net1.100@x", 1, 2, 3, 5},
+		{"lo", 840, 10, 0, 0, 840, 10, 0, 0},
+		{"eth0", 18446744073709551614, 95, 3, 1, 7210, 88, 4, 2},
+		{"net1.100@x", 1, 9, 2, 7, 3, 8, 5, 6},
 	}
 	if got := parseLinks(string(b)); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v", got)

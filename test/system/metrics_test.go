@@ -1,0 +1,159 @@
+package system
+
+import (
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// metricKey names a metric with its labels but for those that tell whose it is.
+func metricKey(m *cri.Metric, keys []string) string {
+	name := strings.TrimPrefix(m.GetName(), "container_")
+	for i, v := range m.GetLabelValues() {
+		if k := keys[i]; !slices.Contains([]string{"container", "id", "image", "name", "namespace", "pod"}, k) {
+			name += " " + k + "=" + v
+		}
+	}
+	return name
+}
+
+// metrics returns those of the one pod there is, and of its one container.
+func (n *node) metrics(t *testing.T) (pod, container map[string]uint64) {
+	t.Helper()
+	d, err := n.rt.ListMetricDescriptors(t.Context(), &cri.ListMetricDescriptorsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := make(map[string][]string)
+	for _, m := range d.GetDescriptors() {
+		keys[m.GetName()] = m.GetLabelKeys()
+	}
+	r, err := n.rt.ListPodSandboxMetrics(t.Context(), &cri.ListPodSandboxMetricsRequest{})
+	if err != nil || len(r.GetPodMetrics()) != 1 || len(r.GetPodMetrics()[0].GetContainerMetrics()) != 1 {
+		t.Fatalf("metrics: %v, %v", r, err)
+	}
+	figures := func(metrics []*cri.Metric) map[string]uint64 {
+		all := make(map[string]uint64)
+		for _, m := range metrics {
+			if len(keys[m.GetName()]) != len(m.GetLabelValues()) {
+				t.Fatalf("metric %v, described with %v", m, keys[m.GetName()])
+			}
+			key := metricKey(m, keys[m.GetName()])
+			if _, twice := all[key]; twice {
+				t.Errorf("%s comes twice", key)
+			}
+			all[key] = m.GetValue().GetValue()
+		}
+		return all
+	}
+	p := r.GetPodMetrics()[0]
+	return figures(p.GetMetrics()), figures(p.GetContainerMetrics()[0].GetMetrics())
+}
+
+// A container that has limits, burns CPU against its quota and has written past
+// the page cache.
+func TestMetricsOfAKnownLoad(t *testing.T) {
+	n := newNode(t, "metrics", 118)
+	p := n.runPod(t, podConfig("load"))
+	const written = 64 << 12
+	config := containerConfig(p, "load", busybox, "sh", "-c",
+		"dd if=/dev/zero of=/file bs=4096 count=64 oflag=direct && touch /written; while :; do :; done")
+	config.Linux.Resources = &limits{
+		CpuShares: 300, CpuQuota: 20000, CpuPeriod: 80000, MemoryLimitInBytes: 96 << 20, MemorySwapLimitInBytes: 128 << 20,
+	}
+	id := n.create(t, p, config)
+	before := uint64(time.Now().Unix())
+	n.startContainer(t, id)
+
+	var pod, c map[string]uint64
+	waitFor(t, "a second of CPU and of waiting for more", func() bool {
+		pod, c = n.metrics(t)
+		return c["cpu_usage_seconds_total cpu=total"] > 0 && c["cpu_cfs_throttled_seconds_total"] > 0
+	})
+	n.exec(t, id, "ls", "/written")
+	checkSpec(t, c)
+	checkLoad(t, c, before)
+	n.checkDevices(t, id, c, written)
+	for _, name := range []string{"receive_bytes", "receive_packets", "receive_packets_dropped", "receive_errors", "transmit_bytes", "transmit_packets", "transmit_packets_dropped", "transmit_errors"} {
+		if _, ok := pod["network_"+name+"_total interface=eth0"]; !ok {
+			t.Errorf("the pod has no network_%s_total: %v", name, slices.Sorted(maps.Keys(pod)))
+		}
+	}
+	if pod["cpu_usage_seconds_total cpu=total"] == 0 || pod["processes"] != c["processes"] || pod["start_time_seconds"] == 0 || pod["start_time_seconds"] > c["start_time_seconds"] {
+		t.Errorf("of the pod: %v", pod)
+	}
+}
+
+// checkSpec: the limits are those of the request.
+func checkSpec(t *testing.T, c map[string]uint64) {
+	t.Helper()
+	want := map[string]uint64{
+		"spec_cpu_shares": 300, "spec_cpu_quota": 20000, "spec_cpu_period": 80000,
+		"spec_memory_limit_bytes": 96 << 20, "spec_memory_swap_limit_bytes": 128 << 20, "spec_memory_reservation_limit_bytes": 0,
+	}
+	for name, v := range want {
+		if got, ok := c[name]; !ok || got != v {
+			t.Errorf("%s is %d, %t, want %d", name, got, ok, v)
+		}
+	}
+}
+
+// checkLoad: the figures agree with one another and with what is known.
+func checkLoad(t *testing.T, c map[string]uint64, before uint64) {
+	t.Helper()
+	now := uint64(time.Now().Unix())
+	for name, bounds := range map[string][2]uint64{
+		"processes": {1, 2}, "threads": {1, 2}, "start_time_seconds": {before, now}, "last_seen": {before, now + 1},
+		"cpu_cfs_throttled_periods_total": {1, c["cpu_cfs_periods_total"]}, "cpu_user_seconds_total": {0, c["cpu_usage_seconds_total cpu=total"] + 1},
+		"memory_usage_bytes": {1, 96 << 20}, "memory_max_usage_bytes": {1, 96 << 20}, "memory_rss": {1, 96 << 20}, "memory_kernel_usage": {1, 96 << 20},
+		"memory_cache": {0, 96 << 20}, "memory_mapped_file": {0, 96 << 20}, "memory_failcnt": {0, 0}, "oom_events_total": {0, 0},
+		"memory_failures_total failure_type=pgfault scope=hierarchy": {1, 1 << 40}, "ulimits_soft ulimit=max_open_files": {1, 1 << 40},
+	} {
+		v, ok := c[name]
+		if !ok && unifiedHost() && slices.Contains([]string{"memory_max_usage_bytes", "memory_kernel_usage"}, name) {
+			continue // the unified hierarchy has them since Linux 5.19
+		}
+		if !ok || v < bounds[0] || v > bounds[1] {
+			t.Errorf("%s is %d, %t, want from %d to %d", name, v, ok, bounds[0], bounds[1])
+		}
+	}
+	var free, inodes, limit bool
+	for key, v := range c {
+		free = free || strings.HasPrefix(key, "fs_inodes_free device=") && v > 0
+		inodes = inodes || strings.HasPrefix(key, "fs_inodes_total device=") && v > 0
+		limit = limit || strings.HasPrefix(key, "fs_limit_bytes device=") && v > 1<<20
+	}
+	if !limit || free != inodes {
+		t.Errorf("the file system: %v", c)
+	}
+}
+
+// checkDevices: what was written past the page cache was counted on a device,
+// if this host counts any I/O of the container.
+func (n *node) checkDevices(t *testing.T, id string, c map[string]uint64, written uint64) {
+	t.Helper()
+	file := cgroupPath(n.cgroupOf(t, id), "blkio/blkio.throttle.io_service_bytes_recursive", "io.stat")
+	if b, err := os.ReadFile(file); err != nil || !strings.Contains(string(b), ":") {
+		t.Logf("no I/O is counted on this host: %q, %v", b, err)
+		return
+	}
+	var bytes, writes, usage uint64
+	for key, v := range c {
+		switch {
+		case strings.HasPrefix(key, "fs_writes_bytes_total device=/dev/"):
+			bytes += v
+		case strings.HasPrefix(key, "fs_writes_total device=/dev/"):
+			writes += v
+		case strings.HasPrefix(key, "blkio_device_usage_total device=/dev/") && strings.HasSuffix(key, " operation=Write"):
+			usage += v
+		}
+	}
+	if bytes < written || writes == 0 || usage != bytes {
+		t.Errorf("%d bytes in %d writes, %d bytes by device; %d were written: %v", bytes, writes, usage, written, c)
+	}
+}
