@@ -76,7 +76,7 @@ func measuredDetail() cgroup.Detail {
 			Period: sure(103), Quota: sure(104), Shares: sure(105),
 		},
 		Memory: cgroup.MemoryDetail{
-			Cache: sure(106), Mapped: sure(107), Kernel: sure(108), Swap: sure(5), Peak: sure(109), Faults: sure(110), MajorFaults: sure(2),
+			Cache: sure(106), ActiveFile: sure(117), InactiveFile: sure(118), Mapped: sure(107), Kernel: sure(108), Swap: sure(5), Peak: sure(109), Faults: sure(110), MajorFaults: sure(2),
 			OwnFaults: sure(111), OwnMajorFaults: sure(112), LimitHits: sure(113), OOMKills: sure(114), MemSwLimit: sure(115), Reserved: sure(116),
 		},
 		Devices: []cgroup.DeviceIO{
@@ -150,7 +150,7 @@ func common() map[string]uint64 {
 	return map[string]uint64{
 		"cpu_usage_seconds_total total": 7, "cpu_user_seconds_total": 5, "cpu_system_seconds_total": 2,
 		"cpu_cfs_periods_total": 101, "cpu_cfs_throttled_periods_total": 102, "cpu_cfs_throttled_seconds_total": 3,
-		"memory_usage_bytes": 50, "memory_working_set_bytes": 40, "memory_rss": 0, "memory_cache": 106, "memory_mapped_file": 107,
+		"memory_usage_bytes": 50, "memory_working_set_bytes": 40, "memory_rss": 0, "memory_cache": 106, "memory_total_active_file_bytes": 117, "memory_total_inactive_file_bytes": 118, "memory_mapped_file": 107,
 		"memory_kernel_usage": 108, "memory_swap": 5, "memory_max_usage_bytes": 109, "memory_failcnt": 113,
 		"memory_failures_total pgfault hierarchy": 110, "memory_failures_total pgmajfault hierarchy": 2,
 		"memory_failures_total pgfault container": 111, "memory_failures_total pgmajfault container": 112,

@@ -44,7 +44,8 @@ const (
 
 func faults(kind, scope string, read func(m *cgroup.MemoryDetail) cgroup.Figure) usageMetric {
 	return usageMetric{
-		counter(failures, failuresHelp, "failure_type", "scope"), []string{kind, scope},
+		counter(failures, failuresHelp, "failure_type", "scope"),
+		[]string{kind, scope},
 		func(r *reading) cgroup.Figure { return read(&r.more.Memory) },
 	}
 }
@@ -54,6 +55,8 @@ var memoryMetrics = []usageMetric{
 	{gauge("container_memory_working_set_bytes", "Memory in use, less inactive file pages."), nil, func(r *reading) cgroup.Figure { return sure(r.Memory.WorkingSet) }},
 	{gauge("container_memory_rss", "Anonymous memory in bytes."), nil, func(r *reading) cgroup.Figure { return sure(r.Memory.RSS) }},
 	{gauge("container_memory_cache", "Page cache in bytes."), nil, func(r *reading) cgroup.Figure { return r.more.Memory.Cache }},
+	{gauge("container_memory_total_active_file_bytes", "Page cache used of late, in bytes."), nil, func(r *reading) cgroup.Figure { return r.more.Memory.ActiveFile }},
+	{gauge("container_memory_total_inactive_file_bytes", "Page cache not used of late, in bytes."), nil, func(r *reading) cgroup.Figure { return r.more.Memory.InactiveFile }},
 	{gauge("container_memory_mapped_file", "Mapped files in bytes."), nil, func(r *reading) cgroup.Figure { return r.more.Memory.Mapped }},
 	{gauge("container_memory_kernel_usage", "Memory of the kernel in bytes."), nil, func(r *reading) cgroup.Figure { return r.more.Memory.Kernel }},
 	{gauge("container_memory_swap", "Swap in use in bytes."), nil, func(r *reading) cgroup.Figure { return r.more.Memory.Swap }},

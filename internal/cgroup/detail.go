@@ -36,6 +36,7 @@ type CPUDetail struct {
 // MemoryDetail is in bytes but for what is counted.
 type MemoryDetail struct {
 	Cache, Mapped, Kernel, Swap, Peak Figure
+	ActiveFile, InactiveFile          Figure // page cache by how lately it was used
 	Faults, MajorFaults               Figure
 	OwnFaults, OwnMajorFaults         Figure // without the cgroups below; v1 only
 	LimitHits                         Figure // how often the limit was reached
@@ -58,6 +59,7 @@ func foundV2(cpu, mem map[string]uint64) Detail {
 		},
 		Memory: MemoryDetail{
 			Cache: of(mem, "file"), Mapped: of(mem, "file_mapped"), Kernel: of(mem, "kernel"), // kernel since Linux 5.18
+			ActiveFile: of(mem, "active_file"), InactiveFile: of(mem, "inactive_file"),
 			Faults: of(mem, "pgfault"), MajorFaults: of(mem, "pgmajfault"),
 		},
 	}
@@ -66,6 +68,7 @@ func foundV2(cpu, mem map[string]uint64) Detail {
 func foundV1(mem map[string]uint64) Detail {
 	return Detail{Memory: MemoryDetail{
 		Cache: of(mem, "total_cache"), Mapped: of(mem, "total_mapped_file"), Swap: of(mem, "total_swap"),
+		ActiveFile: of(mem, "total_active_file"), InactiveFile: of(mem, "total_inactive_file"),
 		Faults: of(mem, "total_pgfault"), MajorFaults: of(mem, "total_pgmajfault"),
 		OwnFaults: of(mem, "pgfault"), OwnMajorFaults: of(mem, "pgmajfault"),
 	}}

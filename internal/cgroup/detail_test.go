@@ -26,7 +26,7 @@ func TestDetailOfFiles(t *testing.T) {
 		},
 		Memory: MemoryDetail{
 			Cache: known(9 << 20), Mapped: known(4325376), Kernel: known(1396736), Swap: known(1 << 20), Peak: known(64 << 20),
-			Faults: known(48211), MajorFaults: known(37), LimitHits: known(5), OOMKills: known(3),
+			ActiveFile: known(3 << 20), InactiveFile: known(6 << 20), Faults: known(48211), MajorFaults: known(37), LimitHits: known(5), OOMKills: known(3),
 			MemSwLimit: known(128 << 20), Reserved: known(16 << 20),
 		},
 		Devices: []DeviceIO{{"4095:7", known(8192), known(4096), known(512), known(2), known(1)}},

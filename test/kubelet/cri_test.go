@@ -33,7 +33,10 @@ func TestKubeletFromTheCRI(t *testing.T) {
 	t.Run("metrics", func(t *testing.T) {
 		of := []string{`namespace="default"`, `pod="one-node"`}
 		checkMetrics(t, n, "metrics/cadvisor", append(of, `container="talk"`),
-			"container_cpu_usage_seconds_total", "container_memory_working_set_bytes", "container_fs_usage_bytes")
+			"container_cpu_usage_seconds_total", "container_memory_working_set_bytes", "container_fs_usage_bytes",
+			"container_cpu_cfs_periods_total", "container_memory_cache", "container_memory_failures_total", "container_processes", "container_ulimits_soft", "container_last_seen")
+		checkMetrics(t, n, "metrics/cadvisor", append(of, `container="talk"`, " 6.7108864e+07 "), "container_spec_memory_limit_bytes")
+		checkMetrics(t, n, "metrics/cadvisor", append(of, `container="talk"`, " 50000 "), "container_spec_cpu_quota")
 		checkMetrics(t, n, "metrics/cadvisor", append(of, `interface="eth0"`), "container_network_receive_bytes_total")
 		checkMetrics(t, n, "metrics/resource", append(of, `container="web"`), "container_cpu_usage_seconds_total")
 	})
