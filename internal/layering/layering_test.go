@@ -41,7 +41,7 @@ type pkg struct {
 
 func packages(t *testing.T) []pkg {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-tags", "containers_image_openpgp", "-json=ImportPath,Imports", "../../...")
+	cmd := exec.Command("go", "list", "-tags", "containers_image_openpgp,nri_no_wasm", "-json=ImportPath,Imports", "../../...")
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
