@@ -251,21 +251,41 @@ func (d *Daemon) Kill() {
 	<-d.gone
 }
 
-// RemoveBridges removes the bridges of Bridge, so that another daemon can have
-// their addresses.
-func (d *Daemon) RemoveBridges() error {
+// RemoveNetworks removes the bridges of Bridge and the tables of their rules,
+// which a daemon leaves for the next one on the same network. Another daemon can
+// have their addresses then, and listing all rules stays quick.
+func (d *Daemon) RemoveNetworks() error {
 	return In(d.NetNS, func() error {
+		out, err := exec.Command("nft", "list", "tables").Output()
+		if err != nil {
+			return fmt.Errorf("list tables of rules: %w", err)
+		}
 		var errs []error
 		for _, name := range d.bridges {
-			if _, err := os.Stat("/proc/thread-self/net/dev_snmp6/" + name); err != nil {
-				continue // no pod has had it made
-			}
-			if out, err := exec.Command("ip", "link", "del", name).CombinedOutput(); err != nil {
-				errs = append(errs, fmt.Errorf("remove bridge %s: %w: %s", name, err, out))
-			}
+			errs = append(errs, removeNetwork(name, string(out)))
 		}
 		return errors.Join(errs...)
 	})
+}
+
+func removeNetwork(name, tables string) error {
+	var errs []error
+	for line := range strings.Lines(tables) {
+		table := strings.Fields(line) // table, family, name
+		if len(table) != 3 || !strings.HasSuffix(table[2], "_"+name) {
+			continue
+		}
+		if out, err := exec.Command("nft", "delete", "table", table[1], table[2]).CombinedOutput(); err != nil {
+			errs = append(errs, fmt.Errorf("remove table %s: %w: %s", table[2], err, out))
+		}
+	}
+	if _, err := os.Stat("/proc/thread-self/net/dev_snmp6/" + name); err != nil {
+		return errors.Join(errs...) // no pod has had the bridge made
+	}
+	if out, err := exec.Command("ip", "link", "del", name).CombinedOutput(); err != nil {
+		errs = append(errs, fmt.Errorf("remove bridge %s: %w: %s", name, err, out))
+	}
+	return errors.Join(errs...)
 }
 
 // LogTail returns the last lines of the daemon's log.

@@ -202,7 +202,7 @@ func (n *node) close() {
 		n.mustBeClean(ctx)
 	}
 	err := n.Stop()
-	if err := errors.Join(err, n.RemoveBridges()); err != nil {
+	if err := errors.Join(err, n.RemoveNetworks()); err != nil {
 		t.Error(err)
 	}
 }
