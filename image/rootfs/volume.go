@@ -135,8 +135,9 @@ func (v *Volumes) mount(dir string, req VolumeRequest) error {
 	if err := bindInside(image, req.SubPath, target); err != nil {
 		return err
 	}
-	// The file system lives on in what is mounted of it.
-	return errors.Join(unix.Unmount(image, unix.UMOUNT_NOFOLLOW), os.Remove(image))
+	// The file system lives on in what is mounted of it. Detaching hides nothing
+	// therefore, and does not fail because somebody just looks at the mounts.
+	return errors.Join(unix.Unmount(image, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH), os.Remove(image))
 }
 
 // bindInside mounts what path means below root at target, which is made as a
