@@ -50,6 +50,7 @@ prepare() {
   [ "$(id -u)" = 0 ] || die "containers need root"
   for f in criserver conmon runc crictl testimages cni/bridge; do [ -x "$bin/$f" ] || die "bin/$f is missing: run make build tools"; done
   work=$(mktemp -d /tmp/criserver-demo.XXXXXX)
+  chmod 711 "$work" # who runs in a pod with a user namespace has to pass
   bridge=demo$(printf '%x' $((RANDOM % 4096)))
   forward=$(cat /proc/sys/net/ipv4/ip_forward)
   subnet=10.$((200 + RANDOM % 50)).$((RANDOM % 250)).0/24
@@ -255,8 +256,8 @@ veth=$(printf '%s' "$out" | sed 's/@.*//')
 [ -n "$veth" ] || die "nothing is plugged into the bridge"
 show ip -brief addr show dev "$bridge"
 note "… and the firewall turns the host port to the pod, and hides the pod's address behind the machine's on the way out:"
-show nft list chain ip cni_hostport hostports
-has "dnat to $address:$port"
+show nft list map inet "criserver_hostports_$bridge" all_ip
+has "$address . $port"
 show nft list table $(nft list tables | grep -m1 masquerade | cut -d' ' -f2-)
 has masquerade
 
