@@ -108,7 +108,7 @@ test: vet root-test ## Everything: packages, tools, build, vet, all tests, CRI v
 	$(MAKE) --no-print-directory -j2 system $(BIN)/kubelet
 	$(MAKE) --no-print-directory critest
 	$(MAKE) --no-print-directory kubelet
-	$(MAKE) --no-print-directory demo >/dev/null
+	$(MAKE) --no-print-directory demo
 
 .PHONY: test-full
 test-full: test ## The same, and what takes long: CRI validation again and again, crowded (as root)
