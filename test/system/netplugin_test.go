@@ -1,0 +1,230 @@
+package system
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestPrimaryAddress(t *testing.T) {
+	for name, tc := range map[string]struct {
+		subnets []string
+		first   string
+		n       int
+	}{
+		"IPv4":       {[]string{"10.110.0.0/24"}, "10.110.0.", 1},
+		"IPv6":       {[]string{"fd00:110::/64"}, "fd00:110::", 1},
+		"IPv4 first": {[]string{"10.110.0.0/24", "fd00:110::/64"}, "10.110.0.", 2},
+		"IPv6 first": {[]string{"fd00:110::/64", "10.110.0.0/24"}, "fd00:110::", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := makeNode("prim" + strings.ReplaceAll(name, " ", ""))
+			n.Network = n.Bridge("csprimary", tc.subnets...)
+			n.start(t)
+			a, b := n.runPod(t, podConfig("a")), n.runPod(t, podConfig("b"))
+			ips := n.podIPs(t, a.id)
+			if len(ips) != tc.n || !strings.HasPrefix(ips[0], tc.first) {
+				t.Errorf("addresses %v", ips)
+			}
+			for _, ip := range ips {
+				ping(t, n.netns(b), ip)
+			}
+			n.empty(t.Context()) //nolint:errcheck // it is looked at when the node is closed
+			command(t, "", "ip", "link", "del", "csprimary")
+			n.mark(t)
+		})
+	}
+}
+
+// plugin writes a CNI plugin made of shell commands into a directory of its own.
+func plugin(t *testing.T, n *node, name, script string) {
+	t.Helper()
+	dir := filepath.Join(n.Dir, "plugins")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n.PluginDirs = []string{dir}
+	if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\nd="+dir+"\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSeveralInterfacesInAResult is what a meta plugin answers.
+func TestSeveralInterfacesInAResult(t *testing.T) {
+	n := makeNode("meta")
+	plugin(t, n, "meta", `cat >/dev/null; [ $CNI_COMMAND = ADD ] && cat <<E
+{"cniVersion":"1.0.0","interfaces":[{"name":"vethmeta"},{"name":"net1","sandbox":"$CNI_NETNS"},{"name":"eth0","sandbox":"$CNI_NETNS"}],
+"ips":[{"address":"10.7.0.1/24","interface":0},{"address":"10.8.0.2/24","interface":1},{"address":"fd08::2/64","interface":1},
+{"address":"10.9.0.2/24","interface":2},{"address":"fd09::2/64","interface":2}]}
+E
+exit 0`)
+	n.Network = `{"cniVersion":"1.0.0","name":"meta","plugins":[{"type":"meta"}]}`
+	n.start(t)
+	if got := fmt.Sprint(n.podIPs(t, n.runPod(t, podConfig("a")).id)); got != "[10.9.0.2 fd09::2 10.8.0.2 fd08::2]" {
+		t.Errorf("addresses %s; want those of eth0 first and none of the host's", got)
+	}
+}
+
+func (n *node) networkCondition(t *testing.T) *cri.RuntimeCondition {
+	t.Helper()
+	st, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range st.GetStatus().GetConditions() {
+		if c.GetType() == cri.NetworkReady {
+			return c
+		}
+	}
+	t.Fatal("no condition NetworkReady")
+	return nil
+}
+
+// TestPluginsThatFail has a plugin refuse, hang and recover.
+func TestPluginsThatFail(t *testing.T) {
+	n := makeNode("failing")
+	// A file refuse-COMMAND has it refuse, and hang-COMMAND hang.
+	plugin(t, n, "moody", `cat >/dev/null; echo $CNI_COMMAND >>$d/../calls
+while [ -e $d/../hang-$CNI_COMMAND ]; do sleep 0.05; done
+if [ -e $d/../refuse-$CNI_COMMAND ]; then echo '{"cniVersion":"1.1.0","code":50,"msg":"in a bad mood"}'; exit 1; fi
+[ $CNI_COMMAND = ADD ] && echo '{"cniVersion":"1.1.0","ips":[{"address":"10.9.0.2/24"}]}'
+exit 0`)
+	n.Network = `{"cniVersion":"1.1.0","name":"moody","plugins":[{"type":"moody"}]}`
+	mood := func(name string, on bool) {
+		t.Helper()
+		file := filepath.Join(n.Dir, name)
+		if !on {
+			if err := os.Remove(file); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.start(t)
+
+	mood("refuse-ADD", true)
+	_, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("refused")})
+	if err == nil || !strings.Contains(err.Error(), "in a bad mood") || !strings.Contains(err.Error(), `network "moody"`) {
+		t.Errorf("got %v", err)
+	}
+	mood("refuse-ADD", false)
+	if pods, _ := n.running(t); pods != 0 {
+		t.Errorf("%d pods after a failed ADD", pods)
+	}
+
+	mood("hang-ADD", true)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err = n.rt.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: podConfig("slow")})
+	if status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("got %v", err)
+	}
+	// All else goes on meanwhile, a pod that needs no plugin included.
+	host := podConfig("host")
+	host.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
+	n.removePod(t, n.runPod(t, host).id)
+	mood("hang-ADD", false)
+	slow := n.runPod(t, podConfig("slow")) // the same request joins the first one
+	if calls, _ := os.ReadFile(filepath.Join(n.Dir, "calls")); strings.Count(string(calls), "ADD\n") != 3 {
+		t.Errorf("calls %q, want one ADD each for first, refused and slow", calls)
+	}
+
+	mood("refuse-DEL", true)
+	if _, err := n.rt.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: slow.id}); err == nil || !strings.Contains(err.Error(), "in a bad mood") {
+		t.Errorf("got %v", err)
+	}
+	st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: slow.id, Verbose: true})
+	if err != nil || st.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_NOTREADY || !strings.Contains(infoField(t, st.GetInfo()["info"], "notReadyReason"), "in a bad mood") {
+		t.Errorf("status %v, %v", st, err)
+	}
+	mood("refuse-DEL", false)
+	n.removePod(t, slow.id)
+
+	// Status answers from what is known, however long the plugin takes.
+	n.Kill()
+	mood("hang-STATUS", true)
+	n.restart(t)
+	n.networkCondition(t)
+	mood("refuse-STATUS", true)
+	mood("hang-STATUS", false)
+	n.networkReady(t, false)
+	if c := n.networkCondition(t); !strings.Contains(c.GetMessage(), "in a bad mood") || !strings.Contains(c.GetMessage(), "code 50") {
+		t.Errorf("condition %v", c)
+	}
+	if _, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("b")}); status.Code(err) != codes.Unavailable {
+		t.Errorf("a pod while the network is not ready: %v", err)
+	}
+	mood("refuse-STATUS", false)
+	n.networkReady(t, true)
+	asked := func() int {
+		calls, _ := os.ReadFile(filepath.Join(n.Dir, "calls"))
+		return strings.Count(string(calls), "STATUS\n")
+	}
+	before := asked()
+	for range 200 {
+		n.networkCondition(t)
+	}
+	if after := asked(); after > before+1 {
+		t.Errorf("the plugin was asked %d times for 200 questions", after-before)
+	}
+}
+
+// TestDamagedNetwork has somebody take a pod's interface away behind the
+// daemon's back, and leave a lease of no pod.
+func TestDamagedNetwork(t *testing.T) {
+	n := newNode(t, "damage", 111)
+	p := n.runPod(t, podConfig("a"))
+	info := func() (fault string, s *cri.PodSandboxStatus) {
+		t.Helper()
+		st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id, Verbose: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m struct{ NetworkFault string }
+		if err := json.Unmarshal([]byte(st.GetInfo()["info"]), &m); err != nil {
+			t.Fatal(err)
+		}
+		return m.NetworkFault, st.GetStatus()
+	}
+	stray := filepath.Join(n.Dir, "leases", "csdamage", "10.111.0.77")
+	if err := os.WriteFile(stray, []byte(strings.Repeat("ab", 32)+"\r\neth0"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.Kill()
+	command(t, n.netns(p), "ip", "link", "del", "eth0")
+	n.restart(t)
+	var fault string
+	var st *cri.PodSandboxStatus
+	for end := time.Now().Add(30 * time.Second); fault == "" && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		fault, st = info()
+	}
+	if !strings.Contains(fault, "veth") || st.GetState() != cri.PodSandboxState_SANDBOX_READY {
+		t.Errorf("fault %q, state %s", fault, st.GetState())
+	}
+	gone := false
+	for end := time.Now().Add(30 * time.Second); !gone && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		_, err := os.Stat(stray)
+		gone = os.IsNotExist(err)
+	}
+	if !gone {
+		t.Error("the lease of no pod is left")
+	}
+	lease := filepath.Join(n.Dir, "leases", "csdamage", n.podIPs(t, p.id)[0])
+	if _, err := os.Stat(lease); err != nil {
+		t.Errorf("the lease of a pod: %v", err)
+	}
+	n.removePod(t, p.id)
+	if _, err := os.Stat(lease); err == nil {
+		t.Error("the lease outlives the pod")
+	}
+}

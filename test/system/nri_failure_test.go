@@ -1,0 +1,244 @@
+package system
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestNRIRefusals(t *testing.T) {
+	n := newNode(t, "nriveto", 92)
+	plugin := n.startPlugin(t)
+	n.mark(t)
+	refused := func(what string, err error, code codes.Code, words string) {
+		t.Helper()
+		if status.Code(err) != code || !strings.Contains(err.Error(), words) {
+			t.Errorf("%s: got %v, want %s and the words %q", what, err, code, words)
+		}
+	}
+	const words = `NRI plugin "10-test"`
+	config := asked(podConfig("refused"), "RunPodSandbox", "refuse")
+	_, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
+	refused("pod", err, codes.Unknown, words+", RunPodSandbox: not on this node")
+	pods, err := n.rt.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{})
+	if err != nil || len(pods.GetItems()) != 0 {
+		t.Errorf("pods that are left: %v, %v", pods.GetItems(), err)
+	}
+	line := strings.Fields(plugin.await(t, "RunPodSandbox"))
+	if got := strings.Join(plugin.events(t, line[1]), " "); got != "RunPodSandbox StopPodSandbox RemovePodSandbox" {
+		t.Errorf("events of the refused pod: %s", got)
+	}
+	n.mustBeClean(t.Context()) // namespaces, links, addresses, cgroups, files
+	config.Annotations = nil
+	p := n.runPod(t, config)
+	n.mark(t)
+
+	c := containerConfig(p, "c", busybox, "sleep", "1000")
+	c.Annotations = map[string]string{"ask/CreateContainer": "refuse"}
+	create := func() error {
+		_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: c, SandboxConfig: p.config})
+		return err
+	}
+	refused("container", create(), codes.Unknown, words+", CreateContainer: not on this node")
+	c.Annotations = map[string]string{"blockio": "slow"}
+	refused("a class of block I/O", create(), codes.FailedPrecondition, "blockio_class")
+	list, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{})
+	if err != nil || len(list.GetContainers()) != 0 {
+		t.Errorf("containers that are left: %v, %v", list.GetContainers(), err)
+	}
+	n.mustBeClean(t.Context())
+
+	c.Annotations = map[string]string{"ask/StartContainer": "refuse"}
+	id := n.create(t, p, c)
+	_, err = n.rt.StartContainer(t.Context(), &cri.StartContainerRequest{ContainerId: id})
+	refused("start", err, codes.Unknown, words+", StartContainer: not on this node")
+	if s := n.status(t, id); s.GetState() != cri.ContainerState_CONTAINER_EXITED || !strings.Contains(s.GetMessage(), "not on this node") {
+		t.Errorf("the container that may not start is %v", s)
+	}
+	n.removePod(t, p.id)
+	plugin.kill()
+	n.mark(t) // what was marked had the pod
+}
+
+// TestNRIPluginThatFails has plugins die and hang in the middle of requests: all
+// of these go on without them.
+func TestNRIPluginThatFails(t *testing.T) {
+	n := makeNode("nrifail")
+	n.Network = n.Bridge("csnrifail", "10.95.0.0/16")
+	n.Config = `nri.request_timeout = "500ms"`
+	n.start(t)
+	for _, how := range []string{"die", "hang"} {
+		for _, event := range []string{"RunPodSandbox", "CreateContainer", "StartContainer", "StopPodSandbox"} {
+			t.Run(how+" in "+event, func(t *testing.T) {
+				plugin := n.startPlugin(t)
+				defer plugin.kill()
+				p := n.runPod(t, asked(podConfig("fail"), event, how))
+				c := containerConfig(p, "c", busybox, "sleep", "1000")
+				c.Annotations = map[string]string{"ask/" + event: how}
+				id := n.create(t, p, c)
+				n.startContainer(t, id)
+				if s := n.status(t, id).GetState(); s != cri.ContainerState_CONTAINER_RUNNING {
+					t.Errorf("the container is %s", s)
+				}
+				n.removePod(t, p.id)
+				if !slices.Contains(append(plugin.events(t, p.id), plugin.events(t, id)...), event) {
+					t.Errorf("the plugin was not told of %s", event)
+				}
+				waitFor(t, "the plugin's end", func() bool { return strings.Contains(n.LogTail(), "plugins=0") })
+			})
+		}
+	}
+}
+
+// TestNRIShowsNothingTooEarly holds plugins up in hooks and looks around.
+func TestNRIShowsNothingTooEarly(t *testing.T) {
+	n := makeNode("nrihold")
+	n.Network = n.Bridge("csnrihold", "10.96.0.0/16")
+	n.Config = `nri.request_timeout = "60s"`
+	n.start(t)
+	plugin := n.startPlugin(t)
+	dir := t.TempDir()
+	release := func(name string) {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := podConfig("held")
+	config.Annotations = map[string]string{"ask/RunPodSandbox": filepath.Join(dir, "run"), "ask/StopPodSandbox": filepath.Join(dir, "stop")}
+	var p *pod
+	ran := make(chan error, 1)
+	go func() {
+		r, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
+		p = &pod{r.GetPodSandboxId(), config}
+		ran <- err
+	}()
+	podID := strings.Fields(plugin.await(t, "RunPodSandbox"))[1]
+	if r, err := n.rt.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{}); err != nil || len(r.GetItems()) != 0 {
+		t.Errorf("amid RunPodSandbox: %v, %v", r.GetItems(), err)
+	}
+	if _, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: podID}); status.Code(err) != codes.NotFound {
+		t.Errorf("amid RunPodSandbox, status: %v", err)
+	}
+	early := containerConfig(&pod{podID, config}, "early", busybox, "true")
+	if _, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: podID, Config: early, SandboxConfig: config}); status.Code(err) != codes.NotFound {
+		t.Errorf("amid RunPodSandbox, a container: %v", err)
+	}
+	release("run")
+	if err := <-ran; err != nil {
+		t.Fatal(err)
+	}
+	c := containerConfig(p, "main", busybox, "sleep", "1000")
+	c.Annotations = map[string]string{"ask/CreateContainer": filepath.Join(dir, "create")}
+	created := make(chan error, 1)
+	go func() {
+		_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: c, SandboxConfig: config})
+		created <- err
+	}()
+	id := strings.Fields(plugin.await(t, "CreateContainer"))[1]
+	if r, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{}); err != nil || len(r.GetContainers()) != 0 {
+		t.Errorf("amid CreateContainer: %v, %v", r.GetContainers(), err)
+	}
+	release("create")
+	if err := <-created; err != nil {
+		t.Fatal(err)
+	}
+	n.startContainer(t, id)
+	stopped := make(chan error, 1)
+	go func() {
+		_, err := n.rt.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: p.id})
+		stopped <- err
+	}()
+	plugin.await(t, "StopPodSandbox")
+	if s := n.status(t, id).GetState(); s != cri.ContainerState_CONTAINER_EXITED {
+		t.Errorf("amid StopPodSandbox the container is %s", s)
+	}
+	if r, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id}); err != nil || r.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_NOTREADY {
+		t.Errorf("amid StopPodSandbox: %v, %v", r.GetStatus(), err)
+	}
+	release("stop")
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNRIKeepsNobodyFromStopping has a plugin hang in the creation of one pod
+// while another is listed and stopped.
+func TestNRIKeepsNobodyFromStopping(t *testing.T) {
+	n := makeNode("nristop")
+	n.Network = n.Bridge("csnristop", "10.99.0.0/16")
+	n.Config = `nri.request_timeout = "2s"`
+	n.start(t)
+	plugin := n.startPlugin(t)
+	p := n.runPod(t, podConfig("other"))
+	id := n.run(t, p, "main", "sleep", "1000")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	hung := make(chan error, 1)
+	go func() {
+		_, err := n.rt.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: asked(podConfig("hung"), "RunPodSandbox", "hang")})
+		hung <- err
+	}()
+	waitFor(t, "the plugin to hang", func() bool { return strings.Count(strings.Join(plugin.lines(t), "\n"), "RunPodSandbox") == 2 })
+	if _, err := n.rt.ListContainers(ctx, &cri.ListContainersRequest{}); err != nil {
+		t.Error(err)
+	}
+	if _, err := n.rt.StopContainer(ctx, &cri.StopContainerRequest{ContainerId: id}); err != nil {
+		t.Error(err)
+	}
+	if s := n.status(t, id).GetState(); s != cri.ContainerState_CONTAINER_EXITED {
+		t.Errorf("the container is %s", s)
+	}
+	if err := <-hung; err != nil {
+		t.Errorf("the pod that the plugin does not answer about: %v", err)
+	}
+}
+
+// TestNRILosesNothing connects a plugin while pods and containers are being made:
+// each it either finds when it is synchronized or is asked about, and not both.
+func TestNRILosesNothing(t *testing.T) {
+	n := newNode(t, "nrilose", 100)
+	const count = 24
+	started := make(chan struct{})
+	var once sync.Once
+	var plugin *runningPlugin
+	var all sync.WaitGroup
+	all.Go(func() {
+		parallel(count, 6, func(i int) {
+			if i == count/2 {
+				once.Do(func() { close(started) })
+			}
+			if _, _, err := n.bring(t.Context(), i); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	<-started
+	plugin = n.startPlugin(t)
+	all.Wait()
+	list, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{})
+	if err != nil || len(list.GetContainers()) != count {
+		t.Fatalf("%d containers, %v", len(list.GetContainers()), err)
+	}
+	asked := 0
+	for _, c := range list.GetContainers() {
+		for id, ways := range map[string][]string{c.GetId(): {"SyncContainer", "CreateContainer"}, c.GetPodSandboxId(): {"SyncPod", "RunPodSandbox"}} {
+			events := plugin.events(t, id)
+			if slices.Contains(events, ways[0]) == slices.Contains(events, ways[1]) {
+				t.Errorf("the plugin has learned of %s by %v", id, events)
+			}
+			if slices.Contains(events, ways[1]) {
+				asked++
+			}
+		}
+	}
+	t.Logf("it was asked about %d of %d", asked, 2*count)
+}
