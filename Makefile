@@ -16,7 +16,7 @@ CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback mac
 TOOLS := $(BIN)/runc $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
 
 # Each of these is a Go module of its own, so that what tests need never weighs on the daemon.
-SUBMODULES := test/harness test/images test/critest test/system test/kubelet
+SUBMODULES := test/harness test/images test/critest test/system test/kubelet test/vm
 
 .PHONY: help
 help: ## List the targets
@@ -100,6 +100,21 @@ vet: ## go vet, every module
 lint: vet ## golangci-lint where it is installed, else go vet alone
 	@if command -v golangci-lint >/dev/null; then golangci-lint run --build-tags $(TAGS) ./...; \
 	else echo "golangci-lint is not installed: go vet only"; fi
+
+.PHONY: vm
+vm: vm-deps tools $(BIN)/kubelet build images ## Run a selection of suites in guests with systemd, cgroup v2 and AppArmor (as root)
+	cd test/vm && $(GO) test -count=1 -timeout 60m -v . -args $(if $(GUEST),-guest '$(GUEST)') $(if $(SUITE),-suite '$(SUITE)') $(if $(FOCUS),-focus '$(FOCUS)')
+
+.PHONY: vm-full
+vm-full: vm-deps tools $(BIN)/kubelet build images ## Run all suites in all guests; hours (as root)
+	cd test/vm && $(GO) test -count=1 -timeout 12h -v . -args -full $(if $(GUEST),-guest '$(GUEST)')
+
+.PHONY: vm-deps
+vm-deps:
+	@hack/deps.sh vm
+
+$(BIN)/vm: $(wildcard test/vm/cmd/vm/*.go test/vm/guest/*.go test/vm/wire/*.go) test/vm/go.mod
+	cd test/vm && CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/vm
 
 .PHONY: test
 test: vet root-test ## Everything: packages, tools, build, vet, all tests, CRI validation (as root)

@@ -1,5 +1,6 @@
 #!/bin/bash
 # Installs the Debian packages that building and testing need, and nothing when all of them are there.
+# With the argument "vm" it installs those that building and booting guests need, too.
 set -euo pipefail
 
 packages=(
@@ -10,6 +11,13 @@ packages=(
   busybox-static                            # what runs in the containers of tests that need no image
   crun runsc                                # OCI runtimes beside runc, which is built
 )
+if [ "${1:-}" = vm ]; then
+  packages+=(
+    debootstrap                             # makes the root file systems of guests
+    qemu-system-x86                         # emulates guests
+    git                                     # lists the files of the project that a guest gets
+  )
+fi
 
 missing=()
 for p in "${packages[@]}"; do

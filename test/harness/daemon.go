@@ -19,10 +19,10 @@ import (
 
 // Daemon is a criserver on directories that only this run uses.
 type Daemon struct {
-	Bin          string // directory of criserver, conmon, runc and cni/
-	Dir          string // everything of the daemon is below this
-	Registries   string // content of registries.conf
-	CgroupParent string
+	Bin          string            // directory of criserver, conmon, runc and cni/
+	Dir          string            // everything of the daemon is below this
+	Registries   string            // content of registries.conf
+	CgroupParent string            // path of the parent cgroup; with the systemd driver its last element names a slice
 	Network      string            // content of the CNI conflist; "" for none
 	Config       string            // further lines of the configuration
 	Runtime      string            // default handler; "" for runc
@@ -63,7 +63,7 @@ func (d *Daemon) config() string {
 run_dir = %q
 socket = %q
 log_level = "debug"
-cgroup_driver = "cgroupfs"
+cgroup_driver = %q
 cgroup_parent = %q
 default_runtime = %q
 nri.socket = %q
@@ -84,7 +84,7 @@ path = %q
 [runtimes.runc]
 path = %q
 `,
-		d.path("root"), d.path("run"), d.Socket(), d.CgroupParent, cmp.Or(d.Runtime, "runc"), d.NRISocket(), d.Config,
+		d.path("root"), d.path("run"), d.Socket(), cmp.Or(os.Getenv(driverVariable), "auto"), cgroupName(d.CgroupParent), cmp.Or(d.Runtime, "runc"), d.NRISocket(), d.Config,
 		d.path("cni"), d.pluginDirs(), d.CNI,
 		d.path("registries.conf"), d.path("registries.conf.d"), d.path("policy.json"),
 		filepath.Join(d.Bin, "conmon"), filepath.Join(d.Bin, "runc"))

@@ -90,5 +90,5 @@ func Sweep(dir, cgroupParent string) error {
 		return err
 	}
 	removeCgroups(left)
-	return os.RemoveAll(dir)
+	return errors.Join(stopSlice(cgroupParent), os.RemoveAll(dir))
 }

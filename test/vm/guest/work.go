@@ -1,0 +1,82 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// workSize is the size of the work disk in the format of mke2fs. The file is sparse.
+const workSize = "4G"
+
+// MakeWork makes the image of a disk with the agent and the project: the files that git tracks,
+// bin, the test images, and the extra files, whose paths are relative to the top of the project.
+func MakeWork(ctx context.Context, top, agent, disk string, extra []string) error {
+	stage, err := os.MkdirTemp(filepath.Dir(disk), "stage")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(stage)
+	project := filepath.Join(stage, "criserver")
+	tracked, err := exec.CommandContext(ctx, "git", "-C", top, "ls-files", "-z").Output()
+	if err != nil {
+		return fmt.Errorf("list the project's files: %w", err)
+	}
+	for _, name := range strings.Split(strings.TrimRight(string(tracked), "\x00"), "\x00") {
+		if err := link(filepath.Join(top, name), filepath.Join(project, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	for _, name := range append([]string{"bin", ".cache/images/base"}, extra...) {
+		if err := linkTree(filepath.Join(top, name), filepath.Join(project, name)); err != nil {
+			return err
+		}
+	}
+	if err := link(agent, filepath.Join(stage, "agent")); err != nil {
+		return err
+	}
+	return makeDisk(ctx, stage, disk, workSize, WorkLabel)
+}
+
+func linkTree(from, to string) error {
+	from, err := filepath.EvalSymlinks(from)
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		return link(path, filepath.Join(to, name))
+	})
+}
+
+// link makes a hard link, or a copy where that is not possible.
+func link(from, to string) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	err := os.Link(from, to)
+	if !errors.Is(err, syscall.EXDEV) {
+		return err
+	}
+	body, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, body, info.Mode().Perm())
+}

@@ -1,0 +1,154 @@
+package vm
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/criserver/criserver/test/vm/guest"
+)
+
+var (
+	full        = flag.Bool("full", false, "run all suites in all guests, which takes hours, in place of a selection")
+	guestFilter = flag.String("guest", "", "run only guests whose names match this regular expression")
+	suiteFilter = flag.String("suite", "", "run only suites whose names match this regular expression, of all that -full has")
+	focus       = flag.String("focus", "", "run only tests whose names match this regular expression, in the suites that are Go tests")
+	patience    = flag.String("patience", "12", "factor by which the suites prolong their deadlines")
+)
+
+// top is the top directory of the project.
+var top string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if os.Getuid() != 0 {
+		fmt.Fprintln(os.Stderr, "vm: building a guest needs root")
+		os.Exit(1)
+	}
+	var err error
+	if top, err = filepath.Abs(filepath.Join("..", "..")); err != nil {
+		fmt.Fprintln(os.Stderr, "vm:", err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// TestGuests runs every guest with its suites.
+func TestGuests(t *testing.T) {
+	guests, err := regexp.Compile(*guestFilter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	suites, err := regexp.Compile(*suiteFilter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	results := &table{}
+	t.Cleanup(func() { results.print(os.Stdout) })
+	for _, p := range plans {
+		chosen := choose(p, suites)
+		if len(chosen) == 0 || !guests.MatchString(p.guest) {
+			continue
+		}
+		t.Run(p.guest, func(t *testing.T) {
+			t.Parallel()
+			runGuest(t, p, chosen, results)
+		})
+	}
+}
+
+// choose returns the suites of a guest that this run asks for.
+func choose(p guestPlan, filter *regexp.Regexp) []suite {
+	var chosen []suite
+	for _, s := range p.suites {
+		everything := *full || *suiteFilter != "" || *guestFilter != "" && p.long
+		if filter.MatchString(s.name) && (everything || !p.long && !s.long) {
+			chosen = append(chosen, s)
+		}
+	}
+	return chosen
+}
+
+// compiling makes each test binary once, and one after the other: the compiler uses all cores itself.
+var compiling sync.Mutex
+
+var compiled = map[string]bool{}
+
+// compile makes the test binaries of the suites for an architecture and returns their paths relative to the top.
+func compile(ctx context.Context, arch string, suites []suite) ([]string, error) {
+	compiling.Lock()
+	defer compiling.Unlock()
+	var paths []string
+	for _, s := range suites {
+		if s.binary == "" {
+			continue
+		}
+		path := filepath.Join(s.dir, s.binary)
+		if !compiled[arch+path] {
+			if err := build(ctx, arch, s.dir, "go", "test", "-c", "-trimpath", "-tags", "containers_image_openpgp,nri_no_wasm", "-o", s.binary, "."); err != nil {
+				return nil, err
+			}
+			compiled[arch+path] = true
+		}
+		paths = append(paths, path)
+	}
+	return paths, nil
+}
+
+func build(ctx context.Context, arch, dir string, args ...string) error {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Dir = filepath.Join(top, dir)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s in %s: %w\n%s", strings.Join(args, " "), dir, err, out)
+	}
+	return nil
+}
+
+// boot builds and boots the guest with the project in it.
+func boot(t *testing.T, p guestPlan, suites []suite, reports string) (*guest.Machine, error) {
+	ctx := t.Context()
+	release, ok := guest.Find(p.guest)
+	if !ok {
+		return nil, fmt.Errorf("there is no guest %q", p.guest)
+	}
+	base, err := guest.Build(ctx, filepath.Join(top, ".cache", "vm"), release)
+	if err != nil {
+		return nil, err
+	}
+	paths, err := compile(ctx, release.Arch, suites)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(filepath.Join(top, ".cache", "vm"), "run-"+p.guest+"-")
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	agent, work := filepath.Join(dir, "agent"), filepath.Join(dir, "work.ext4")
+	if err := build(ctx, release.Arch, "test/vm", "go", "build", "-trimpath", "-o", agent, "./agent"); err != nil {
+		return nil, err
+	}
+	if err := guest.MakeWork(ctx, top, agent, work, paths); err != nil {
+		return nil, err
+	}
+	m, err := guest.Boot(ctx, base, guest.Options{Work: work, Dir: dir, Memory: p.memory})
+	if m != nil {
+		t.Cleanup(func() {
+			if err := m.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if console, err := os.ReadFile(filepath.Join(dir, "console.log")); err == nil && m == nil {
+		_ = os.WriteFile(filepath.Join(reports, "console.log"), console, 0o644)
+	}
+	return m, err
+}

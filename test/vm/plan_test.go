@@ -1,0 +1,91 @@
+package vm
+
+import "time"
+
+// suite is something that runs in a guest.
+type suite struct {
+	name    string
+	dir     string        // working directory, relative to the top of the project
+	binary  string        // compiled test of that directory; "" for a plain command
+	module  string        // directory of the Go module that the test belongs to; "" for the project's own
+	args    []string      // arguments, or the command itself
+	env     []string      // added to the environment
+	timeout time.Duration // kills the suite
+	reboot  []string      // arguments of a second part, which runs after a reboot of the guest
+	long    bool          // runs only with -full
+	reports []string      // directories and files below dir to extract, besides the output
+}
+
+// guestPlan is what runs in one guest, in this order.
+type guestPlan struct {
+	guest  string
+	memory int // in MiB; 0 for the default
+	long   bool
+	suites []suite
+}
+
+// selection names the tests of test/system and test/kubelet that depend on cgroups, kernel, LSM or service manager.
+const (
+	systemSelection  = `Cgroup|OOM|Slice|Scope|Threaded|Unified|Resources|Limits|Stats|Pressure|UserNamespace|ReadOnlyMounts|AppArmor|Ruleset`
+	kubeletSelection = `TestStaticPods`
+)
+
+func life() suite {
+	return suite{
+		name: "systemd", dir: "test/systemd", module: "test/systemd", binary: "systemd.test", timeout: 15 * time.Minute,
+		args: []string{"-test.v", "-test.timeout=14m", "-test.run=TestBeforeReboot"}, reboot: []string{"-test.v", "-test.timeout=5m", "-test.run=TestAfterReboot"},
+	}
+}
+
+func critest(variant string, long bool) suite {
+	return suite{
+		name: "critest-" + variant, dir: "test/critest", module: "test/critest", binary: "critest.test", timeout: 40 * time.Minute, long: long,
+		args: []string{"-test.v", "-test.timeout=40m", "-test.run=TestCRI", "-variant=" + variant, "-procs=2"}, reports: []string{"report"},
+	}
+}
+
+func system(name, run string, long bool, env ...string) suite {
+	return suite{
+		name: name, dir: "test/system", module: "test/system", binary: "system.test", timeout: 150 * time.Minute, long: long, env: env,
+		args: []string{"-test.v", "-test.short", "-test.timeout=150m", "-test.run=" + run},
+	}
+}
+
+func kubelet(name, run string, long bool, env ...string) suite {
+	return suite{
+		name: name, dir: "test/kubelet", module: "test/kubelet", binary: "kubelet.test", timeout: 40 * time.Minute, long: long, env: env,
+		args: []string{"-test.v", "-test.timeout=40m", "-test.run=" + run},
+	}
+}
+
+func demo() suite {
+	return suite{name: "demo", dir: ".", args: []string{"test/demo/demo.sh"}, timeout: 10 * time.Minute, long: true}
+}
+
+const cgroupfs = "CRISERVER_TEST_CGROUP_DRIVER=cgroupfs"
+
+// plans are all guests with their suites.
+var plans = []guestPlan{
+	{guest: "trixie", suites: []suite{
+		life(),
+		critest("crun", false),
+		system("system-selection", systemSelection, false),
+		critest("default", true),
+		critest("websocket", true),
+		kubelet("kubelet", ".", true),
+		demo(),
+		system("system", ".", true),
+		system("system-cgroupfs", systemSelection, true, cgroupfs),
+	}},
+	{guest: "bookworm", suites: []suite{
+		life(),
+		critest("default", false),
+		kubelet("kubelet-selection", kubeletSelection, false),
+		critest("crun", true),
+		critest("websocket", true),
+		kubelet("kubelet", ".", true),
+		demo(),
+		system("system", ".", true),
+		system("system-cgroupfs", systemSelection, true, cgroupfs),
+	}},
+}
