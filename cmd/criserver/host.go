@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"path"
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -30,6 +31,7 @@ type host struct {
 	driver        sandbox.CgroupDriver
 	cgroupParent  string
 	monitorCgroup string
+	unit          string // the systemd service that the daemon runs in, "" for none
 	monitor       string // the monitor's binary
 }
 
@@ -70,10 +72,8 @@ func underSystemd() bool {
 	return err == nil && info.IsDir()
 }
 
-// underSystemd completes the defaults for the systemd driver. The monitors live
-// below the daemon's own unit, which must have Delegate=yes and
-// KillMode=process. As a cgroup with children that have controllers may hold no
-// process itself, the daemon moves into a leaf beside theirs.
+// underSystemd sets the defaults of the systemd driver. See
+// docs/adr/0002-monitor-cgroup.md for the place of the monitors.
 func (h *host) underSystemd() error {
 	if !h.cgroups.V2() {
 		return errors.New("cgroup_driver: systemd needs the unified cgroup hierarchy, which this machine does not have")
@@ -81,21 +81,28 @@ func (h *host) underSystemd() error {
 	if h.cgroupParent == "" {
 		h.cgroupParent = "criserver.slice"
 	}
-	if h.monitorCgroup != "" {
-		return nil
-	}
 	own, err := h.cgroups.Of(os.Getpid())
 	if err != nil {
 		return err
 	}
-	if filepath.Base(own) == "daemon" { // the process was replaced in place
-		own = filepath.Dir(own)
+	unit := cgroup.UnitOf(own)
+	if strings.HasSuffix(unit, ".service") {
+		h.unit = path.Base(unit)
 	}
-	if err := h.cgroups.Make(filepath.Join(own, "daemon")); err != nil {
-		return err
+	if h.monitorCgroup == "" {
+		h.monitorCgroup = monitorsBelow(unit, h.cgroupParent)
 	}
-	h.monitorCgroup = filepath.Join(own, "monitors")
-	return h.cgroups.Add(filepath.Join(own, "daemon"), os.Getpid())
+	return nil
+}
+
+// monitorsBelow returns the cgroup of the monitors for a daemon in the cgroup of
+// a unit. A daemon that is in no unit, as in a container, gets a cgroup at the
+// top of the hierarchy, named after the parent of its pods.
+func monitorsBelow(unit, parent string) string {
+	if unit == "" {
+		return "/" + strings.TrimSuffix(path.Base(parent), ".slice") + "-monitors"
+	}
+	return path.Join(unit, "monitors")
 }
 
 // runtimes are the runtime handlers.

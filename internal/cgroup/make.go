@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// madeMark is the extended attribute by which a directory made here is known
-// again, also after a restart, so that nobody else's is ever removed.
+// madeMark is an extended attribute of the directories that this package makes.
+// The package removes only directories that have the mark. The mark is still
+// there after a restart of the daemon.
 const madeMark = "trusted.criserver.made"
 
 // Valid says why p cannot be a cgroup path: it must be absolute and clean, and
@@ -33,8 +34,19 @@ func Valid(p string) error {
 }
 
 // Make makes the cgroup with its missing parents in every hierarchy and holds
-// it until Release.
-func (t *Tree) Make(p string) error {
+// it until Release. On v2, Make enables all controllers in all parents of the
+// cgroup. Make must not be used below a cgroup that systemd manages: see
+// MakeBare.
+func (t *Tree) Make(p string) error { return t.hold(p, true) }
+
+// MakeBare is Make without a change to the controllers of any parent. While a
+// cgroup of v2 has controllers enabled for its children, the kernel puts no
+// process into the cgroup itself (the "no internal processes" rule). systemd
+// starts every service in the cgroup of its unit, so the controllers in
+// cgroup.subtree_control of that cgroup must stay disabled.
+func (t *Tree) MakeBare(p string) error { return t.hold(p, false) }
+
+func (t *Tree) hold(p string, controllers bool) error {
 	if err := Valid(p); err != nil {
 		return err
 	}
@@ -45,7 +57,7 @@ func (t *Tree) Make(p string) error {
 		return nil
 	}
 	for _, root := range t.roots {
-		if err := t.makeIn(root, p); err != nil {
+		if err := t.makeIn(root, p, controllers && t.v2); err != nil {
 			t.prune(p)
 			return fmt.Errorf("make cgroup %s: %w", p, err)
 		}
@@ -54,8 +66,9 @@ func (t *Tree) Make(p string) error {
 	return nil
 }
 
-// Release gives back what Make took. With its last user a cgroup that was made
-// here is removed, and so are its parents, as far as they are empty.
+// Release ends one hold of Make or MakeBare. The last Release of a cgroup
+// removes the cgroup and its parents, if this package made them and they are
+// empty.
 func (t *Tree) Release(p string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -66,7 +79,7 @@ func (t *Tree) Release(p string) {
 	t.prune(p)
 }
 
-func (t *Tree) makeIn(root, p string) error {
+func (t *Tree) makeIn(root, p string, controllers bool) error {
 	dir := filepath.Join(root, p)
 	if _, err := os.Stat(dir); err == nil {
 		return nil
@@ -75,7 +88,7 @@ func (t *Tree) makeIn(root, p string) error {
 	for name := range strings.SplitSeq(strings.TrimPrefix(p, "/"), "/") {
 		parent := dir
 		dir = filepath.Join(dir, name)
-		if t.v2 {
+		if controllers {
 			enableControllers(parent)
 		}
 		err := os.Mkdir(dir, 0o755)
@@ -97,9 +110,9 @@ func (t *Tree) makeIn(root, p string) error {
 	return nil
 }
 
-// enableControllers hands every controller that dir has to its children. One
-// that cannot be handed on (it is in use by processes of dir itself) is left
-// to the OCI runtime's own error, which names it.
+// enableControllers enables every controller of dir for the children of dir. The
+// kernel refuses that while dir has processes itself. Then the OCI runtime
+// reports the error later and names the controller.
 func enableControllers(dir string) {
 	b, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if err != nil {
@@ -125,21 +138,22 @@ func inheritCpuset(parent, dir string) error {
 	return nil
 }
 
-// prune is called with mu held.
+// prune removes p and its parents up to the first one that is held. The caller
+// holds mu.
 func (t *Tree) prune(p string) {
 	for ; p != "/" && p != "." && t.held[p] == 0; p = path.Dir(p) {
 		if !t.made(p) {
 			continue
 		}
 		for _, root := range t.roots {
-			// Busy means that it still has users; the last one removes it.
+			// A busy cgroup still has users. The last Release removes it.
 			_ = unix.Rmdir(filepath.Join(root, p))
 		}
 	}
 }
 
-// made says whether p was made here. A mark in one hierarchy is enough: a daemon
-// that was killed amid Make has not come to mark the last one it made.
+// made reports whether this package made p. A mark in one hierarchy is enough: a
+// daemon that was killed during Make may not have marked the last directory.
 func (t *Tree) made(p string) bool {
 	for _, root := range t.roots {
 		var mark [1]byte

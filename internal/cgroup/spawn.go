@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Spawner starts processes straight in a cgroup, without the migration of a
-// running process, which costs milliseconds on a busy machine. On v2 the
-// kernel does it (clone3 with CLONE_INTO_CGROUP); on v1 a thread that lives in
-// the cgroup forks them.
+// Spawner starts processes directly in a cgroup. To move a running process takes
+// milliseconds on a busy machine. On v2 the kernel starts the process in the
+// cgroup (clone3 with CLONE_INTO_CGROUP). On v1 a thread of this process lives in
+// the cgroup and forks there.
 type Spawner struct {
 	tree *Tree
 	path string
@@ -30,7 +30,8 @@ type spawn struct {
 	done chan error
 }
 
-// NewSpawner returns a Spawner for the cgroup path. Run makes the cgroup.
+// NewSpawner returns a Spawner for the cgroup path. Run makes the cgroup with
+// MakeBare: the processes of a Spawner need no controllers.
 func NewSpawner(t *Tree, path string) *Spawner {
 	return &Spawner{tree: t, path: path, work: make(chan spawn), gone: make(chan struct{})}
 }
@@ -46,51 +47,100 @@ func (s *Spawner) Start(cmd *exec.Cmd) error {
 	}
 }
 
-// Run makes the cgroup and serves Start until ctx ends, when it removes the
-// cgroup if that is empty. It is to be called once.
+// Run makes the cgroup and serves Start until ctx ends. Then Run removes the
+// cgroup if the cgroup is empty. Run must be called once.
 func (s *Spawner) Run(ctx context.Context) error {
 	defer close(s.gone)
-	if err := s.tree.Make(s.path); err != nil {
+	if err := s.tree.MakeBare(s.path); err != nil {
 		return err
 	}
-	defer s.tree.Release(s.path)
-	// On v1 the thread is in another cgroup than the rest of the process, so it
-	// has to end with this.
-	return osthread.Run(func() error { return s.serve(ctx) })
+	defer func() { s.tree.Release(s.path) }()
+	if s.tree.v2 {
+		return s.serveV2(ctx)
+	}
+	// The thread is in another cgroup than the rest of the process, so the thread
+	// must end with serveV1.
+	return osthread.Run(func() error { return s.serveV1(ctx) })
 }
 
-func (s *Spawner) serve(ctx context.Context) error {
-	start := func(cmd *exec.Cmd) error { return cmd.Start() }
-	if s.tree.v2 {
-		dir, err := os.OpenFile(s.tree.Dir("", s.path), unix.O_PATH|unix.O_DIRECTORY, 0)
-		if err != nil {
-			return fmt.Errorf("open cgroup %s: %w", s.path, err)
-		}
-		defer dir.Close()
-		start = func(cmd *exec.Cmd) error {
-			if cmd.SysProcAttr == nil {
-				cmd.SysProcAttr = &syscall.SysProcAttr{}
-			}
-			cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
-			return cmd.Start()
-		}
-	} else if err := s.enter(); err != nil {
+func (s *Spawner) serveV1(ctx context.Context) error {
+	if err := s.enter(); err != nil {
 		return err
-	} else {
-		defer s.leave()
 	}
+	defer s.leave()
+	s.serve(ctx, func(cmd *exec.Cmd) error { return cmd.Start() })
+	return nil
+}
+
+func (s *Spawner) serveV2(ctx context.Context) error {
+	dir, err := s.open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
+	s.serve(ctx, func(cmd *exec.Cmd) error {
+		// An exec.Cmd cannot be started a second time, so look before the start.
+		if !s.exists(dir) {
+			// The cgroup was removed while it was empty. systemd removes empty
+			// cgroups, also below the cgroup of a unit.
+			fresh, err := s.remake()
+			if err != nil {
+				return err
+			}
+			_ = dir.Close()
+			dir = fresh
+		}
+		if cmd.SysProcAttr == nil {
+			cmd.SysProcAttr = &syscall.SysProcAttr{}
+		}
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+		return cmd.Start()
+	})
+	return nil
+}
+
+// serve starts commands until ctx ends.
+func (s *Spawner) serve(ctx context.Context, start func(*exec.Cmd) error) {
 	for {
 		select {
 		case w := <-s.work:
 			w.done <- start(w.cmd)
 		case <-ctx.Done():
-			return nil
+			return
 		}
 	}
 }
 
-// enter moves the calling thread, and only it, into the v1 cgroup. On a v2
-// hierarchy that is not possible; beside v1 it limits nothing of a monitor.
+// exists reports whether dir is still the directory of the cgroup.
+func (s *Spawner) exists(dir *os.File) bool {
+	opened, err := dir.Stat()
+	if err != nil {
+		return false
+	}
+	now, err := os.Stat(dir.Name())
+	return err == nil && os.SameFile(opened, now)
+}
+
+func (s *Spawner) open() (*os.File, error) {
+	dir, err := os.OpenFile(s.tree.Dir("", s.path), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open cgroup %s: %w", s.path, err)
+	}
+	return dir, nil
+}
+
+// remake makes the cgroup again after somebody else removed it.
+func (s *Spawner) remake() (*os.File, error) {
+	s.tree.Release(s.path)
+	if err := s.tree.MakeBare(s.path); err != nil {
+		return nil, err
+	}
+	return s.open()
+}
+
+// enter moves the calling thread, and no other thread, into the v1 cgroup. On the
+// v2 hierarchy of a hybrid machine a single thread cannot be moved. That
+// hierarchy limits nothing of a monitor.
 func (s *Spawner) enter() error {
 	for _, root := range s.tree.roots {
 		if root == s.tree.hierarchies[hybrid] {
@@ -103,8 +153,8 @@ func (s *Spawner) enter() error {
 	return nil
 }
 
-// leave moves the thread out again, so that the cgroup can be removed at once
-// and not only when the thread is gone.
+// leave moves the thread out again, so that Run can remove the cgroup before the
+// thread has ended.
 func (s *Spawner) leave() {
 	for _, root := range s.tree.roots {
 		_ = moveThread(root)

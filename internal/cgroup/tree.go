@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -111,7 +112,7 @@ func (t *Tree) V2() bool { return t.v2 }
 
 // Dir returns the directory of path for a controller, or "" when that
 // controller is not mounted. On v2 every controller is in the one hierarchy.
-func (t *Tree) Dir(controller, path string) string {
+func (t *Tree) Dir(controller, p string) string {
 	if t.v2 {
 		controller = ""
 	}
@@ -119,7 +120,7 @@ func (t *Tree) Dir(controller, path string) string {
 	if !ok {
 		return ""
 	}
-	return filepath.Join(root, path)
+	return filepath.Join(root, p)
 }
 
 // HasController says whether limits of the controller can be set at all.
@@ -131,7 +132,21 @@ func (t *Tree) HasController(name string) bool {
 	return err == nil && slices.Contains(strings.Fields(string(b)), name)
 }
 
-// Of returns the cgroup of a process: of the memory controller on v1.
+// UnitOf returns the cgroup of the systemd unit that the cgroup path p belongs
+// to: p up to and including its last component that names a service or a scope.
+// p can be below that cgroup, as a unit may delegate a subgroup to its processes
+// (DelegateSubgroup=). UnitOf returns "" when p is in no unit.
+func UnitOf(p string) string {
+	for ; p != "/" && p != "." && p != ""; p = path.Dir(p) {
+		if strings.HasSuffix(p, ".service") || strings.HasSuffix(p, ".scope") {
+			return p
+		}
+	}
+	return ""
+}
+
+// Of returns the cgroup of a process. On v1 that is the cgroup of the memory
+// controller.
 func (t *Tree) Of(pid int) (string, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
