@@ -167,6 +167,40 @@ func TestOOMKill(t *testing.T) {
 	}
 }
 
+// The OOM killer took a child of the container's first process. The container is
+// OOMKilled only if its first process reports the death of the child at once.
+func TestOOMKillOfAChild(t *testing.T) {
+	const eat = "(a=x; while true; do a=$a$a; done); code=$?; echo survived; "
+	for name, tc := range map[string]struct {
+		script string
+		signal unix.Signal
+		code   int32
+		oom    bool
+	}{
+		"exit with another status":   {eat + "exit 3", 0, 3, false},
+		"exit with the child's":      {eat + "exit $code", 0, 137, true},
+		"ended by its stop signal":   {"trap 'exit 143' TERM; " + eat + "while true; do sleep 0.05; done", unix.SIGTERM, 143, false},
+		"success after a lost child": {eat + "exit 0", 0, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newRuncBed(t, func(config map[string]any) {
+				config["linux"].(object)["resources"] = object{"memory": object{"limit": 16 << 20, "swap": 16 << 20}}
+			}, sh(tc.script)...)
+			b.create()
+			b.start()
+			b.eventually("the death of the child", func() bool { return text(b.log(b.spec.LogPath), "stdout") == "survived\n" })
+			if tc.signal != 0 {
+				if err := b.started.Init.Signal(tc.signal); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if e := b.exit(); e.ExitCode != tc.code || e.OOMKilled != tc.oom {
+				t.Errorf("exit record %+v, want exit code %d and OOMKilled %t", e, tc.code, tc.oom)
+			}
+		})
+	}
+}
+
 // A process that outlives the first one and holds its streams delays nothing.
 func TestLeftoverHoldsThePipes(t *testing.T) {
 	b := newBed(t)

@@ -14,16 +14,17 @@ import (
 // initProcess is the container's first process, which this process inherits
 // from the OCI runtime, or the kernel of its guest.
 type initProcess struct {
-	m        *monitor
-	pid      int
-	start    uint64
-	pidfd    int
-	cgroup   memoryCgroup
-	foster   bool // it leaves its orphans to this process
-	ended    bool
-	status   unix.WaitStatus
-	known    bool // status is
-	finished time.Time
+	m         *monitor
+	pid       int
+	start     uint64
+	pidfd     int
+	oom       oomWatch
+	oomKilled bool // the OOM killer ended the container
+	foster    bool // it leaves its orphans to this process
+	ended     bool
+	status    unix.WaitStatus
+	known     bool // status is
+	finished  time.Time
 }
 
 // adopt learns of the process from the file that the OCI runtime wrote.
@@ -44,7 +45,7 @@ func (p *initProcess) adopt(pidFile string) error {
 		return err
 	}
 	p.pid = pid
-	p.cgroup = memoryCgroupOf(pid, p.m.in)
+	p.oom.begin(pid)
 	p.foster = !p.m.spec.Guest && samePIDNamespace(pid)
 	return nil
 }
@@ -69,7 +70,10 @@ func startTime(pid int, buf []byte) (uint64, error) {
 	return strconv.ParseUint(string(field), 10, 64)
 }
 
-func (p *initProcess) watch() error { return p.m.poll.add(p.pidfd, unix.EPOLLIN, p) }
+func (p *initProcess) watch() error {
+	p.oom.watch()
+	return p.m.poll.add(p.pidfd, unix.EPOLLIN, p)
+}
 
 // ready is called when the process has ended.
 func (p *initProcess) ready(uint32) {
@@ -116,6 +120,7 @@ func (p *initProcess) end(status unix.WaitStatus, known bool) {
 	if p.ended {
 		return
 	}
+	p.oomKilled = p.oom.ended(status, known)
 	p.ended, p.status, p.known = true, status, known
 	p.finished = time.Now()
 	p.m.poll.drop(p.pidfd)
@@ -129,7 +134,7 @@ func (p *initProcess) exit() wire.Exit {
 		Version:    wire.Version,
 		ID:         p.m.spec.ID,
 		FinishedAt: p.finished.UnixNano(),
-		OOMKilled:  p.cgroup.oomKilled(p.m.in),
+		OOMKilled:  p.oomKilled,
 		LogLost:    p.m.log.lost,
 	}
 	switch {

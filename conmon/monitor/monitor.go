@@ -53,7 +53,7 @@ func newMonitor(spec wire.Spec) *monitor {
 	m.streams = [2]stream{{fd: -1}, {fd: -1}}
 	m.stdin = stdin{m: m, fd: -1, tty: spec.Terminal}
 	m.control = control{m: m, fd: -1}
-	m.init = initProcess{m: m, pidfd: -1}
+	m.init = initProcess{m: m, pidfd: -1, oom: oomWatch{m: m, fd: -1}}
 	m.guest = guest{m: m, fds: [3]int{-1, -1, -1}, waiter: child{pidfd: -1}, answer: -1}
 	return m
 }

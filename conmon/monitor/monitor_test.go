@@ -29,48 +29,6 @@ func TestStartTimeIsThatOfProc(t *testing.T) {
 	}
 }
 
-func TestMemoryCgroup(t *testing.T) {
-	tests := []struct{ name, content, want string }{
-		{"v2", "0::/kubepods/pod1/c1\n", "/sys/fs/cgroup/kubepods/pod1/c1/memory.events"},
-		{"v1", "3:cpu,cpuacct:/x\n2:memory:/m/c1\n1:name=systemd:/x\n", "/sys/fs/cgroup/memory/m/c1/memory.oom_control"},
-		{"hybrid", "2:hugetlb,memory:/m/c1\n0::/x\n", "/sys/fs/cgroup/memory/m/c1/memory.oom_control"},
-		{"hybrid, v2 first", "0::/x\n2:memory:/m:/c1\n", "/sys/fs/cgroup/memory/m:/c1/memory.oom_control"},
-		{"other names", "2:xmemory:/m\n", ""},
-		{"nothing", "", ""},
-		{"nonsense", "::\nmemory\n", ""},
-	}
-	for _, tt := range tests {
-		if got := memoryCgroupIn([]byte(tt.content)); string(got) != tt.want {
-			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
-		}
-	}
-}
-
-func TestOOMKilled(t *testing.T) {
-	tests := []struct {
-		content string
-		want    bool
-	}{
-		{"low 0\nhigh 0\nmax 7\noom 3\noom_kill 0\noom_group_kill 0\n", false},
-		{"low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 1\n", true},
-		{"oom_kill_disable 0\nunder_oom 0\noom_kill 0\n", false},
-		{"oom_kill_disable 0\nunder_oom 0\noom_kill 1\n", true},
-		{"oom_kill_disable 1\nunder_oom 1\n", false},
-	}
-	for _, tt := range tests {
-		path := filepath.Join(t.TempDir(), "events")
-		if err := os.WriteFile(path, []byte(tt.content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got := memoryCgroup(path).oomKilled(make([]byte, 4096)); got != tt.want {
-			t.Errorf("%q: %t", tt.content, got)
-		}
-	}
-	if memoryCgroup("/nonexistent").oomKilled(make([]byte, 10)) || memoryCgroup("").oomKilled(nil) {
-		t.Error("killed in no cgroup")
-	}
-}
-
 func TestRuntimeWords(t *testing.T) {
 	t.Chdir(t.TempDir())
 	long := strings.Repeat("é", maxWords)

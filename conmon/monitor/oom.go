@@ -3,29 +3,52 @@ package monitor
 import (
 	"bytes"
 	"strconv"
-)
+	"time"
 
-// memoryCgroup is the file that counts the OOM kills in a container's memory
-// cgroup, "" when it is not known. It is read once, when the container has
-// ended and before anybody removes the cgroup, so nothing has to be watched.
-type memoryCgroup string
+	"golang.org/x/sys/unix"
+)
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// memoryCgroupOf returns the cgroup of a process that has not begun to run what
-// the container is for, and so cannot have moved.
-func memoryCgroupOf(pid int, buf []byte) memoryCgroup {
-	b, err := readFile("/proc/"+strconv.Itoa(pid)+"/cgroup", buf)
-	if err != nil {
-		return ""
-	}
-	return memoryCgroupIn(b)
+// oomWindow is how long before the end of a container an OOM kill still counts
+// as the cause of the end. A killed process needs time to give its memory back
+// before it ends, and the container's first process needs time to react to the
+// death of a child.
+const oomWindow = 10 * time.Second
+
+// oomWatch counts the processes that the OOM killer ended in a container's
+// memory cgroup.
+//
+// On cgroup v2 with the systemd driver the cgroup may vanish as soon as its last
+// process has ended: systemd removes the empty scope, possibly before the
+// monitor reads the count. Therefore the monitor keeps the file of the cgroup's
+// events open from the creation of the container on, and the kernel reports each
+// change of the file. Two changes within 10 ms are one report for the kernel, so
+// a kill may still go unnoticed until the file is gone. Then the count of the
+// nearest cgroup that lasts decides, which includes the cgroups below. One wrong
+// answer is left: the file is gone, a SIGKILL by somebody else ended the
+// container, and another container of the pod had an OOM kill since the last
+// change of this container's events.
+//
+// On cgroup v1 only the OCI runtime's delete removes the cgroup, so the monitor
+// reads the count once, at the end of the container.
+type oomWatch struct {
+	m           *monitor
+	file        string // counts the kills of the container; "" when not known
+	fd          int    // file, open; -1 on v1
+	kills       uint64 // as last read from file
+	killedAt    time.Time
+	parent      string // counts the kills below the nearest cgroup that lasts; "" on v1
+	parentKills uint64
+	buf         [512]byte // holds the content of one of the files
 }
 
-// memoryCgroupIn reads the content of /proc/<pid>/cgroup, whose lines are
-// "hierarchy:controllers:path". Where cgroup v1 has the memory controller, the
-// hierarchy of v2 has none.
-func memoryCgroupIn(b []byte) memoryCgroup {
+// oomFiles returns the files that count the OOM kills of a process: of its own
+// cgroup, and on v2 of the nearest cgroup that lasts when the process has ended.
+// b is the content of /proc/PID/cgroup, whose lines are
+// "hierarchy:controllers:path". A machine has the memory controller either on v1
+// or on v2.
+func oomFiles(b []byte) (file, parent string) {
 	var v1, v2 []byte
 	for len(b) > 0 {
 		line, rest, _ := bytes.Cut(b, []byte("\n"))
@@ -41,14 +64,27 @@ func memoryCgroupIn(b []byte) memoryCgroup {
 	}
 	switch {
 	case len(v1) > 0:
-		return memoryCgroup(cgroupRoot + "/memory" + string(v1) + "/memory.oom_control")
+		return cgroupRoot + "/memory" + string(v1) + "/memory.oom_control", ""
 	case len(v2) > 0:
-		return memoryCgroup(cgroupRoot + string(v2) + "/memory.events")
+		return cgroupRoot + string(v2) + "/memory.events", cgroupRoot + string(lasting(v2)) + "/memory.events"
 	}
-	return ""
+	return "", ""
 }
 
-// hasWord says whether a list with commas has the word.
+// lasting returns the nearest slice above a cgroup, or else the parent. A
+// runtime may put the container into a cgroup below its scope, and systemd
+// removes both.
+func lasting(path []byte) []byte {
+	parent := path[:max(0, bytes.LastIndexByte(path, '/'))]
+	for p := parent; len(p) > 0; p = p[:max(0, bytes.LastIndexByte(p, '/'))] {
+		if bytes.HasSuffix(p, []byte(".slice")) {
+			return p
+		}
+	}
+	return parent
+}
+
+// hasWord reports whether a list that is separated by commas has the word.
 func hasWord(list []byte, word string) bool {
 	for len(list) > 0 {
 		first, rest, _ := bytes.Cut(list, []byte(","))
@@ -60,20 +96,116 @@ func hasWord(list []byte, word string) bool {
 	return false
 }
 
-// oomKilled says whether the kernel has killed for want of memory there. Both
-// versions' files have a line "oom_kill <count>" (v1 since Linux 4.13).
-func (c memoryCgroup) oomKilled(buf []byte) bool {
-	if c == "" {
-		return false
+// begin looks up the cgroup of the container's first process. The process has
+// not begun to run the container's program, so it cannot have moved to another
+// cgroup.
+func (o *oomWatch) begin(pid int) {
+	b, err := readFile("/proc/"+strconv.Itoa(pid)+"/cgroup", o.m.in)
+	if err != nil {
+		return
 	}
-	b, err := readFile(string(c), buf)
+	o.open(oomFiles(b))
+}
+
+func (o *oomWatch) open(file, parent string) {
+	if o.file, o.parent = file, parent; parent == "" {
+		return
+	}
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	o.fd = fd
+	o.parentKills, _ = o.countOf(parent)
+	o.look()
+}
+
+// watch has the kernel report changes. Without reports, ended still reads the
+// counts.
+func (o *oomWatch) watch() {
+	if o.fd >= 0 {
+		_ = o.m.poll.add(o.fd, unix.EPOLLPRI, o)
+	}
+}
+
+// ready is called when the events of the cgroup have changed, or when the cgroup
+// is gone.
+func (o *oomWatch) ready(uint32) {
+	if !o.look() {
+		o.m.poll.drop(o.fd) // the kernel reports a removed cgroup without end
+	}
+}
+
+// look reads the counts, and returns false when the container's file cannot be
+// read. The count of the parent comes first: a kill between the two reads is
+// then in the count of the container.
+func (o *oomWatch) look() bool {
+	parentKills, parentErr := o.countOf(o.parent)
+	n, err := unix.Pread(o.fd, o.buf[:], 0)
 	if err != nil {
 		return false
 	}
-	for line := range bytes.Lines(b) {
-		if count, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("oom_kill ")); ok {
-			return string(count) != "0"
+	if parentErr == nil {
+		o.parentKills = parentKills
+	}
+	o.note(killsIn(o.buf[:n]))
+	return true
+}
+
+func (o *oomWatch) note(kills uint64) {
+	if kills > o.kills {
+		o.kills, o.killedAt = kills, time.Now()
+	}
+}
+
+// ended reports whether the OOM killer ended the container. It must be called at
+// once when the first process has ended, because the files may vanish. The OOM
+// killer may have killed the first process, or a child whose death the first
+// process reported as its own exit status, as a shell does.
+func (o *oomWatch) ended(status unix.WaitStatus, known bool) bool {
+	switch {
+	case o.file == "":
+		return false
+	case o.fd < 0:
+		if kills, err := o.countOf(o.file); err == nil {
+			o.note(kills)
+		}
+	case !o.look():
+		if kills, err := o.countOf(o.parent); err == nil && kills > o.parentKills {
+			o.killedAt = time.Now()
 		}
 	}
-	return false
+	o.close()
+	const killed = 128 + int(unix.SIGKILL)
+	if known && status.Signal() != unix.SIGKILL && status.ExitStatus() != killed {
+		return false
+	}
+	return !o.killedAt.IsZero() && time.Since(o.killedAt) < oomWindow
+}
+
+func (o *oomWatch) close() {
+	o.m.poll.drop(o.fd)
+	closeFD(&o.fd)
+}
+
+func (o *oomWatch) countOf(file string) (uint64, error) {
+	b, err := readFile(file, o.buf[:])
+	if err != nil {
+		return 0, err
+	}
+	return killsIn(b), nil
+}
+
+// killsIn returns the count in the line "oom_kill <count>", which the files of
+// both versions have (v1 since Linux 4.13).
+func killsIn(b []byte) uint64 {
+	for len(b) > 0 {
+		line, rest, _ := bytes.Cut(b, []byte("\n"))
+		b = rest
+		if count, ok := bytes.CutPrefix(line, []byte("oom_kill ")); ok {
+			n, _ := strconv.ParseUint(string(count), 10, 64)
+			return n
+		}
+	}
+	return 0
 }

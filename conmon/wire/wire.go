@@ -75,8 +75,10 @@ type Exit struct {
 	Unknown bool `json:"unknown,omitempty"`
 	// Signal is the number of the signal that ended it, or 0.
 	Signal int `json:"signal,omitempty"`
-	// OOMKilled says that the kernel's OOM killer struck in the container's
-	// memory cgroup while it ran.
+	// OOMKilled says that the kernel's OOM killer ended the container: it killed a
+	// process in the container's memory cgroup shortly before the end, and the first
+	// process was ended by SIGKILL or exited with the status 137. For a first process
+	// with an unknown status, the kill alone counts.
 	OOMKilled bool `json:"oomKilled,omitempty"`
 	// FinishedAt is in nanoseconds since the epoch.
 	FinishedAt int64 `json:"finishedAt"`

@@ -1,0 +1,165 @@
+package monitor
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestOOMFiles(t *testing.T) {
+	const top = "/sys/fs/cgroup"
+	tests := []struct{ name, content, file, parent string }{
+		{"v2", "0::/kubepods/pod1/c1\n", top + "/kubepods/pod1/c1/memory.events", top + "/kubepods/pod1/memory.events"},
+		{"v2 scope", "0::/a.slice/a-b.slice/criserver-c.scope\n", top + "/a.slice/a-b.slice/criserver-c.scope/memory.events", top + "/a.slice/a-b.slice/memory.events"},
+		{
+			"v2 cgroup below a scope", "0::/a.slice/criserver-c.scope/container\n",
+			top + "/a.slice/criserver-c.scope/container/memory.events", top + "/a.slice/memory.events",
+		},
+		{"v2 root", "0::/c\n", top + "/c/memory.events", top + "/memory.events"},
+		{"v1", "3:cpu,cpuacct:/x\n2:memory:/m/c1\n1:name=systemd:/x\n", top + "/memory/m/c1/memory.oom_control", ""},
+		{"hybrid", "2:hugetlb,memory:/m/c1\n0::/x\n", top + "/memory/m/c1/memory.oom_control", ""},
+		{"hybrid, v2 first", "0::/x\n2:memory:/m:/c1\n", top + "/memory/m:/c1/memory.oom_control", ""},
+		{"other names", "2:xmemory:/m\n", "", ""},
+		{"nothing", "", "", ""},
+		{"nonsense", "::\nmemory\n", "", ""},
+	}
+	for _, tt := range tests {
+		if file, parent := oomFiles([]byte(tt.content)); file != tt.file || parent != tt.parent {
+			t.Errorf("%s: %q and %q, want %q and %q", tt.name, file, parent, tt.file, tt.parent)
+		}
+	}
+}
+
+func TestKillsIn(t *testing.T) {
+	for content, want := range map[string]uint64{
+		"low 0\nhigh 0\nmax 7\noom 3\noom_kill 0\noom_group_kill 0\n":  0,
+		"low 0\nhigh 0\nmax 7\noom 3\noom_kill 12\noom_group_kill 1\n": 12,
+		"oom_kill_disable 0\nunder_oom 0\noom_kill 1\n":                1,
+		"oom_kill_disable 1\nunder_oom 1\n":                            0,
+		"":                                                             0,
+		"oom_kill x":                                                   0,
+	} {
+		if got := killsIn([]byte(content)); got != want {
+			t.Errorf("%q: %d, want %d", content, got, want)
+		}
+	}
+}
+
+func signalled(sig unix.Signal) unix.WaitStatus { return unix.WaitStatus(sig) }
+
+// oomBed has the files of a container's cgroup and of its slice.
+type oomBed struct {
+	t            *testing.T
+	watch        *oomWatch
+	file, parent string
+}
+
+func newOOMBed(t *testing.T) *oomBed {
+	b := &oomBed{t: t, file: filepath.Join(t.TempDir(), "events"), parent: filepath.Join(t.TempDir(), "events")}
+	b.set(b.file, "0")
+	b.set(b.parent, "3") // other containers of the slice
+	m := &monitor{}
+	if err := m.poll.open(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(m.poll.fd) })
+	b.watch = &oomWatch{m: m, fd: -1}
+	b.watch.open(b.file, b.parent)
+	t.Cleanup(b.watch.close)
+	return b
+}
+
+func (b *oomBed) set(file, kills string) {
+	b.t.Helper()
+	if err := os.WriteFile(file, []byte("max 9\noom_kill "+kills+"\n"), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// remove makes the container's file fail as the file of a removed cgroup does.
+func (b *oomBed) remove() {
+	b.t.Helper()
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		b.t.Fatal(err)
+	}
+	_ = unix.Close(fds[1])
+	if err := unix.Dup3(fds[0], b.watch.fd, unix.O_CLOEXEC); err != nil {
+		b.t.Fatal(err)
+	}
+	_ = unix.Close(fds[0])
+}
+
+func TestOOMWatch(t *testing.T) {
+	for name, tc := range map[string]struct {
+		before func(b *oomBed)
+		status unix.WaitStatus
+		known  bool
+		want   bool
+	}{
+		"killed":                       {func(b *oomBed) { b.set(b.file, "1") }, signalled(unix.SIGKILL), true, true},
+		"status of a killed child":     {func(b *oomBed) { b.set(b.file, "1") }, exited(137), true, true},
+		"unknown status":               {func(b *oomBed) { b.set(b.file, "1") }, exited(0), false, true},
+		"another status":               {func(b *oomBed) { b.set(b.file, "1") }, exited(3), true, false},
+		"another signal":               {func(b *oomBed) { b.set(b.file, "1") }, signalled(unix.SIGTERM), true, false},
+		"killed by somebody else":      {func(*oomBed) {}, signalled(unix.SIGKILL), true, false},
+		"noticed, then removed":        {func(b *oomBed) { b.set(b.file, "1"); b.watch.ready(0); b.remove() }, signalled(unix.SIGKILL), true, true},
+		"removed unnoticed":            {func(b *oomBed) { b.set(b.parent, "4"); b.remove() }, signalled(unix.SIGKILL), true, true},
+		"removed without a kill":       {func(b *oomBed) { b.remove() }, signalled(unix.SIGKILL), true, false},
+		"removed, kill of a neighbour": {func(b *oomBed) { b.set(b.parent, "4"); b.watch.ready(0); b.remove() }, signalled(unix.SIGKILL), true, false},
+		"long after the kill of a child": {func(b *oomBed) {
+			b.set(b.file, "1")
+			b.watch.ready(0)
+			b.watch.killedAt = b.watch.killedAt.Add(-2 * oomWindow)
+		}, signalled(unix.SIGKILL), true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newOOMBed(t)
+			tc.before(b)
+			if got := b.watch.ended(tc.status, tc.known); got != tc.want {
+				t.Errorf("OOMKilled is %t, want %t", got, tc.want)
+			}
+			if b.watch.fd != -1 {
+				t.Error("the file is still open")
+			}
+		})
+	}
+}
+
+// On cgroup v1 there is one file, which is read once.
+func TestOOMOnV1(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "memory.oom_control")
+	for content, want := range map[string]bool{"oom_kill_disable 0\noom_kill 1\n": true, "oom_kill 0\n": false} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		o := &oomWatch{m: &monitor{}, fd: -1}
+		o.open(file, "")
+		if got := o.ended(signalled(unix.SIGKILL), true); got != want {
+			t.Errorf("%q: OOMKilled is %t", content, got)
+		}
+	}
+	for _, file := range []string{"", "/nonexistent"} {
+		o := &oomWatch{m: &monitor{}, fd: -1}
+		o.open(file, "")
+		if o.ended(signalled(unix.SIGKILL), true) {
+			t.Errorf("OOMKilled in cgroup %q", file)
+		}
+	}
+}
+
+// A kill that is noticed counts from the moment at which it was noticed.
+func TestOOMKillIsDatedOnce(t *testing.T) {
+	b := newOOMBed(t)
+	b.set(b.file, "1")
+	b.watch.ready(0)
+	first := b.watch.killedAt
+	time.Sleep(time.Millisecond)
+	b.watch.ready(0)
+	if !b.watch.killedAt.Equal(first) || first.IsZero() {
+		t.Errorf("dated %v, then %v", first, b.watch.killedAt)
+	}
+}
