@@ -15,39 +15,92 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pids returns the processes in the cgroup and below it. A cgroup that is gone
-// has none.
+// Pids returns the processes in the cgroup and below it, each once. A cgroup that
+// is gone has none.
 func (t *Tree) Pids(p string) ([]int, error) {
+	top := t.procsDir(p)
 	var pids []int
-	err := filepath.WalkDir(t.procsDir(p), func(file string, d fs.DirEntry, err error) error {
+	threaded := false
+	err := filepath.WalkDir(top, func(dir string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		b, err := os.ReadFile(filepath.Join(file, "cgroup.procs"))
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-			return nil
+		found, err := readPids(filepath.Join(dir, "cgroup.procs"))
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			// The cgroup is threaded. The kernel lists its processes in the nearest
+			// cgroup above that is not threaded, which may be above top.
+			threaded = true
+			found, err = processesOfThreads(dir)
 		}
-		if err != nil {
-			return err
-		}
-		for f := range strings.FieldsSeq(string(b)) {
-			if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
-				pids = append(pids, pid)
-			}
-		}
-		return nil
+		pids = append(pids, found...)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("processes of cgroup %s: %w", p, err)
 	}
+	if threaded {
+		slices.Sort(pids)
+		pids = slices.Compact(pids)
+	}
 	return pids, nil
 }
 
-// procsDir is the hierarchy in which membership is read. On v1 that is the
-// freezer's, as Kill needs it.
+// readPids reads a file that lists processes or threads. A file that is gone
+// lists none.
+func readPids(file string) ([]int, error) {
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for f := range strings.FieldsSeq(string(b)) {
+		// The kernel shows 0 for a process of another PID namespace.
+		if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// processesOfThreads returns the processes of the threads in a cgroup.
+func processesOfThreads(dir string) ([]int, error) {
+	tids, err := readPids(filepath.Join(dir, "cgroup.threads"))
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, tid := range tids {
+		if pid, ok := threadGroup(tid); ok && !slices.Contains(pids, pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// threadGroup returns the process that a thread belongs to, or false for a thread
+// that has ended.
+func threadGroup(tid int) (int, bool) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/status")
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(b)) {
+		if value, ok := strings.CutPrefix(line, "Tgid:"); ok {
+			pid, err := strconv.Atoi(strings.TrimSpace(value))
+			return pid, err == nil && pid > 0
+		}
+	}
+	return 0, false
+}
+
+// procsDir returns the directory whose files list the processes of p. On v1 the
+// hierarchy is that of the freezer, because Kill uses it.
 func (t *Tree) procsDir(p string) string {
 	for _, c := range []string{"freezer", "pids", "memory"} {
 		if dir := t.Dir(c, p); dir != "" {
@@ -69,8 +122,8 @@ func (t *Tree) Kill(ctx context.Context, p string) error {
 			return err
 		}
 		if slices.Contains(pids, os.Getpid()) {
-			// A frozen thread of our own could not even die.
-			return fmt.Errorf("kill cgroup %s: it holds this process itself", p)
+			// A frozen thread of this process could not even end.
+			return fmt.Errorf("kill cgroup %s: this process is in the cgroup", p)
 		}
 		if err := t.killOnce(p, pids); err != nil {
 			return fmt.Errorf("kill cgroup %s: %w", p, err)
@@ -89,12 +142,13 @@ func (t *Tree) killOnce(p string, pids []int) error {
 		if err == nil || errors.Is(err, unix.ENODEV) {
 			return nil
 		}
-		if !errors.Is(err, fs.ErrNotExist) {
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EOPNOTSUPP) {
 			return err
 		}
-		// Before Linux 5.14, or gone: fall through to one by one.
+		// The kernel is older than Linux 5.14, the cgroup is gone, or the cgroup is
+		// threaded: kill the processes one by one.
 	}
-	// Frozen processes cannot fork away from the list that is being killed.
+	// Frozen processes cannot fork while the list is read and killed.
 	t.freeze(p, "FROZEN")
 	defer t.freeze(p, "THAWED")
 	if fresh, err := t.Pids(p); err == nil {
@@ -129,9 +183,9 @@ func (t *Tree) Add(p string, pid int) error {
 	return nil
 }
 
-// Remove removes the cgroup and those below it, which must hold no process, in
-// every hierarchy. It is for what an OCI runtime that was killed left behind. A
-// cgroup that is gone is no error.
+// Remove removes the cgroup and all cgroups below it in every hierarchy. They
+// must have no process. An OCI runtime that was killed leaves its cgroups behind.
+// A cgroup that is gone is no error.
 func (t *Tree) Remove(p string) error {
 	if err := Valid(p); err != nil {
 		return err

@@ -1,7 +1,9 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -63,8 +65,10 @@ func (t *Tree) statsV2(p string, s *Stats) error {
 		return err
 	}
 	s.CPUUsage = cpu["usage_usec"] * 1000
+	// A cgroup without the memory controller has no such file: a threaded cgroup,
+	// or one whose parent does not enable the controller.
 	mem, err := readKeyed(filepath.Join(dir, "memory.stat"))
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	m := &s.Memory
