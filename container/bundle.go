@@ -61,6 +61,9 @@ func (m *Manager) bundle(ctx context.Context, c *container, p *plan) (_ bundle, 
 	if err := makeLogDir(p.pod.Config.GetLogDirectory(), c.rec.LogPath); err != nil {
 		return b, err
 	}
+	if c.runtime.ScopeProperties {
+		m.scope(c, p.pod).Apply(spec)
+	}
 	config, err := oci.Encode(spec)
 	if err != nil {
 		return b, err

@@ -60,6 +60,9 @@ type Config struct {
 	// MapsSubmounts says whether a handler can map the ids of a mount together
 	// with those of what is mounted below; nil when all can.
 	MapsSubmounts func(handler string) bool
+	// DaemonUnit is the systemd service that the daemon runs in, "" for none. It
+	// stops after the scopes of the containers.
+	DaemonUnit string
 	// Builder makes the OCI configs.
 	Builder *oci.Builder
 	// Plugins have a say in containers; nil where there are none.

@@ -36,6 +36,8 @@ type Pod struct {
 	Config         *cri.PodSandboxConfig
 	RuntimeHandler string
 	CgroupParent   string
+	// PauseUnit is the systemd scope of the pod's pause, or "".
+	PauseUnit string
 	// Paths of the pod's namespaces, empty for the host's, or for a new one of
 	// the container's own in the case of PID.
 	NetNS, IPCNS, UTSNS, PIDNS, UserNS string

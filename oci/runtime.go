@@ -19,6 +19,8 @@ type Runtime struct {
 	Root string // the runtime's own state directory, on tmpfs
 	// SystemdCgroup has the runtime make cgroups through systemd.
 	SystemdCgroup bool
+	// ScopeProperties says that the runtime sets the properties of a Scope.
+	ScopeProperties bool
 	// Options are further options of the runtime, before its command.
 	Options []string
 	// Guest says that the runtime runs the containers of a pod under one kernel

@@ -112,6 +112,7 @@ func probeHandler(ctx context.Context, rt *oci.Runtime) handlerInfo {
 		log.WithError(err).Warn("OCI runtime does not tell its version")
 		return h
 	}
+	rt.ScopeProperties = rt.SystemdCgroup && oci.SetsScopeProperties(h.Version)
 	if h.Flaw = oci.KnownFlaw(h.Version); h.Flaw != "" {
 		log.WithField("version", h.Version).Warn(h.Flaw)
 	}

@@ -99,6 +99,7 @@ func wire(ctx context.Context, cfg config.Config) (*parts, error) {
 		CDI:                    cdi.NewRegistry(cfg.Container.CDISpecDirs),
 		DeviceOwnerIsUser:      cfg.Container.DeviceOwnerFromUser,
 		Builder:                rt.builder,
+		DaemonUnit:             host.unit,
 		UserNamespaces:         rt.userNamespaces,
 		MapsSubmounts:          rt.mapsSubmounts,
 		PausePath:              host.monitor,

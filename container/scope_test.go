@@ -1,0 +1,62 @@
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The daemon sets the properties of a scope. Annotations of the user set none,
+// even if the operator hands all annotations on to the runtime.
+func TestScopePropertiesReachTheConfig(t *testing.T) {
+	b := newBed(t)
+	b.pods.change(func(p *Pod) { p.PauseUnit = "criserver-pause-1.scope" })
+	seen := &readingMonitors{}
+	m, _ := b.manager(func(c *Config) {
+		c.Monitors, c.DaemonUnit = seen, "criserver.service"
+		for _, r := range c.Runtimes {
+			r.ScopeProperties, r.AllowedAnnotations = true, []string{"*"}
+		}
+	})
+	c := shell("c", "true")
+	c.Annotations = map[string]string{gracePeriodKey: "5", "org.systemd.property.ExecStopPost": "'/bin/false'"}
+	if _, err := m.Create(t.Context(), "pod", c, nil); !errors.Is(err, errNoContainer) {
+		t.Fatal(err)
+	}
+	var config struct{ Annotations map[string]string }
+	if err := json.Unmarshal([]byte(seen.config), &config); err != nil {
+		t.Fatal(err)
+	}
+	maps.DeleteFunc(config.Annotations, func(k, _ string) bool { return !strings.HasPrefix(k, "org.systemd.") })
+	want := map[string]string{
+		"org.systemd.property.Conflicts":       "['shutdown.target']",
+		"org.systemd.property.Before":          "['shutdown.target']",
+		"org.systemd.property.After":           "['criserver.service', 'criserver-pause-1.scope']",
+		"org.systemd.property.TimeoutStopUSec": "uint64 5000000",
+	}
+	if !maps.Equal(config.Annotations, want) {
+		t.Errorf("got %v", config.Annotations)
+	}
+}
+
+func TestGracePeriod(t *testing.T) {
+	of := func(v string) map[string]string { return map[string]string{gracePeriodKey: v} }
+	for name, tc := range map[string]struct {
+		from []map[string]string
+		want time.Duration
+	}{
+		"none":             {[]map[string]string{nil, {"other": "1"}}, 30 * time.Second},
+		"of the container": {[]map[string]string{of("5"), nil, of("7")}, 5 * time.Second},
+		"of the pod":       {[]map[string]string{nil, nil, of("7")}, 7 * time.Second},
+		"no number":        {[]map[string]string{of("soon"), of("9")}, 9 * time.Second},
+		"too large":        {[]map[string]string{of("99999999999999999999")}, 30 * time.Second},
+		"zero":             {[]map[string]string{of("0")}, 0},
+	} {
+		if got := gracePeriod(tc.from...); got != tc.want {
+			t.Errorf("%s: %s, want %s", name, got, tc.want)
+		}
+	}
+}
