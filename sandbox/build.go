@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"time"
@@ -102,7 +101,7 @@ func (b *build) isolate(ctx context.Context) error {
 		Dir: b.m.dirs.pin(b.rec.ID), Net: ownNet, UTS: ownNet, IPC: ownIPC,
 		Hostname: b.rec.HostName, Sysctls: early,
 	}
-	owned, err := b.own(&spec)
+	owned, err := b.own(ctx, &spec)
 	if err != nil {
 		return err
 	}
@@ -114,7 +113,7 @@ func (b *build) isolate(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	if sharesPID(b.config) && !owned {
-		g.Go(func() error { return b.pause(nil, 0) })
+		g.Go(func() error { return b.pause(ctx, nil, 0) })
 	}
 	if ownNet {
 		g.Go(func() error { return b.attach(ctx) })
@@ -126,15 +125,9 @@ func (b *build) networkPod() network.Pod {
 	return networkPod(b.rec, filepath.Join(b.m.dirs.pin(b.rec.ID), namespace.Net), b.config)
 }
 
-// pauseCgroup is a leaf of the pod's cgroup: on cgroup v2 one with children
-// takes no processes itself.
-func pauseCgroup(r *record) string {
-	return path.Join(cgroupPath(r.CgroupParent), "criserver-pause-"+r.ID[:12])
-}
-
 // pause starts the pause, in namespaces that are there or, with user, in those
 // that it brings along.
-func (b *build) pause(user *userns.Maps, flags int) error {
+func (b *build) pause(ctx context.Context, user *userns.Maps, flags int) error {
 	defer b.stages.enter("pause")()
 	ref, err := namespace.Pause{
 		Path: b.m.cfg.PausePath, ID: b.rec.ID, Dir: b.m.dirs.pin(b.rec.ID), User: user, Flags: flags,
@@ -145,14 +138,7 @@ func (b *build) pause(user *userns.Maps, flags int) error {
 	if err != nil {
 		return err
 	}
-	group := pauseCgroup(b.rec)
-	if err := b.m.cfg.Cgroups.Make(group); err != nil {
-		return err
-	}
-	if err := b.m.cfg.Cgroups.Add(group, ref.PID); err != nil {
-		return fmt.Errorf("put pause into cgroup %s: %w", group, err)
-	}
-	return nil
+	return b.m.placePause(ctx, b.rec)
 }
 
 // hosts comes last, as it names the addresses.

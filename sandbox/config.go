@@ -29,6 +29,8 @@ type Config struct {
 
 	Containers Containers
 	Cgroups    Cgroups
+	// Units must be given with the systemd driver.
+	Units Units
 	// Plugins have a say in pods; nil where there are none.
 	Plugins Plugins
 	// HasGuests says whether a handler's runtime runs pods under kernels of their
@@ -115,6 +117,8 @@ func (c Config) check() error {
 		return fmt.Errorf("run directory %q must be absolute", c.RunDir)
 	case c.Containers == nil || c.Cgroups == nil:
 		return errors.New("containers and cgroups must be given")
+	case c.CgroupDriver == Systemd && c.Units == nil:
+		return errors.New("units must be given with the systemd driver")
 	case c.CgroupDriver != Cgroupfs && c.CgroupDriver != Systemd:
 		return fmt.Errorf("cgroup driver %q must be %q or %q", c.CgroupDriver, Cgroupfs, Systemd)
 	}

@@ -73,19 +73,26 @@ func hostname(id string, c *cri.PodSandboxConfig) (string, error) {
 	return c.Hostname, nil
 }
 
-// cgroupParent returns where the pod's containers go. A pod that names no
-// parent gets one of its own, so that its use can be told from others'.
+// cgroupParent returns the cgroup, or with the systemd driver the slice, of a
+// pod. A pod that names no parent gets a cgroup of its own below the configured
+// parent.
 func cgroupParent(cfg Config, id string, c *cri.PodSandboxConfig) string {
 	parent := c.GetLinux().GetCgroupParent()
 	switch {
 	case cfg.CgroupDriver == Systemd && parent == "":
-		return strings.TrimSuffix(path.Base(cfg.CgroupParent), ".slice") + "-pod" + id + ".slice"
+		return slicePrefix(cfg) + id + ".slice"
 	case cfg.CgroupDriver == Systemd:
 		return path.Base(parent)
 	case parent == "":
 		return path.Join("/", cfg.CgroupParent, ownCgroup(id))
 	}
 	return path.Clean("/" + parent)
+}
+
+// slicePrefix is what stands before the id in the name of a slice that the daemon
+// chose for a pod.
+func slicePrefix(cfg Config) string {
+	return strings.TrimSuffix(path.Base(cfg.CgroupParent), ".slice") + "-pod"
 }
 
 // ownCgroup is the name of the cgroup that a pod gets from us.

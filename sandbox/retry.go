@@ -143,7 +143,7 @@ func (m *Manager) discard(ctx context.Context, id string) error {
 	if e == nil || !e.hidden {
 		return nil
 	}
-	if err := m.removeFiles(e); err != nil {
+	if err := m.removeFiles(ctx, e); err != nil {
 		return err
 	}
 	m.forget(id)

@@ -135,7 +135,7 @@ func (m *Manager) rollback(ctx context.Context, b *build, cause error) error {
 	e := b.entry()
 	err := m.teardown(ctx, e)
 	if err == nil {
-		err = m.removeFiles(e)
+		err = m.removeFiles(ctx, e)
 	}
 	if err == nil {
 		if b.told {

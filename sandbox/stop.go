@@ -52,7 +52,7 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 	if e == nil { // another Remove was faster
 		return nil
 	}
-	if err := m.removeFiles(e); err != nil {
+	if err := m.removeFiles(ctx, e); err != nil {
 		return fmt.Errorf("remove pod sandbox %q: %w", id, err)
 	}
 	m.forget(id)
@@ -197,13 +197,16 @@ func (m *Manager) endPause(ctx context.Context, e *entry) error {
 		}
 		e.rec.Pause = nil
 	}
-	m.cfg.Cgroups.Release(pauseCgroup(e.rec))
+	m.releasePause(e.rec)
 	return nil
 }
 
-// removeFiles removes what is left of a pod that was taken down; the record
-// last, as with it the pod would be found again.
-func (m *Manager) removeFiles(e *entry) error {
+// removeFiles removes what is left of a pod that was taken down. The record goes
+// last, because the next daemon finds the pod by the record.
+func (m *Manager) removeFiles(ctx context.Context, e *entry) error {
+	if err := m.dropSlice(ctx, e.rec); err != nil {
+		return err
+	}
 	dir := m.dirs.pod(e.rec.ID)
 	for _, name := range []string{hostsFile, hostnameFile, resolvConfFile, shmDir, recordFile} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {

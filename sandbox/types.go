@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/internal/cgroup"
+	"github.com/criserver/criserver/internal/systemd"
 	"github.com/criserver/criserver/sandbox/network"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -42,6 +43,16 @@ type Cgroups interface {
 	Pids(path string) ([]int, error)
 }
 
+// Units is what pods need of systemd. *systemd.Manager implements it.
+type Units interface {
+	// StartScope moves a process into a new scope.
+	StartScope(ctx context.Context, s systemd.Scope) error
+	// Stop stops a unit. A unit that systemd does not know is no error.
+	Stop(ctx context.Context, unit string) error
+	// List returns the loaded units whose names match a glob pattern.
+	List(ctx context.Context, pattern string) ([]string, error)
+}
+
 // Namespaces holds the paths of a pod's pinned namespaces; empty where the pod
 // uses the host's or each container makes its own.
 type Namespaces struct {
@@ -60,6 +71,8 @@ type Pod struct {
 	Namespaces     Namespaces
 	// PausePID is the pid of the built-in pause, or 0.
 	PausePID int
+	// PauseUnit is the systemd scope of the pause, or "".
+	PauseUnit string
 	// IPs are all the pod's addresses, the primary one first; the host-network
 	// pod has none. A stopped pod keeps those it had.
 	IPs []netip.Addr

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -105,7 +106,7 @@ func (b *build) root() (uid, gid uint32) {
 // own has a pod's namespaces belong to its own user namespace, where it has one.
 // A PID namespace that is shared must too, or nobody in it could mount its
 // /proc: then the pause, which it needs anyway, is the first in all of them.
-func (b *build) own(spec *namespace.Spec) (owned bool, err error) {
+func (b *build) own(ctx context.Context, spec *namespace.Spec) (owned bool, err error) {
 	maps := userMaps(b.config)
 	if maps == nil {
 		return false, nil
@@ -119,7 +120,7 @@ func (b *build) own(spec *namespace.Spec) (owned bool, err error) {
 	if err := os.Mkdir(spec.Dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return true, err
 	}
-	if err := b.pause(maps, spec.Flags()); err != nil {
+	if err := b.pause(ctx, maps, spec.Flags()); err != nil {
 		return true, err
 	}
 	spec.Owner.PID = b.rec.Pause.PID

@@ -130,6 +130,9 @@ func (m *Manager) snapshot(e *entry) *Pod {
 	}
 	if r.Pause != nil && r.Lost == "" {
 		p.PausePID = r.Pause.PID
+		if m.cfg.CgroupDriver == Systemd {
+			p.PauseUnit = pauseUnit(r)
+		}
 	}
 	return p
 }

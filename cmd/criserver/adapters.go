@@ -26,6 +26,7 @@ func (a *podAdapter) Pod(id string) (container.Pod, error) {
 		Config:         p.Config,
 		RuntimeHandler: p.RuntimeHandler,
 		CgroupParent:   p.CgroupParent,
+		PauseUnit:      p.PauseUnit,
 		NetNS:          p.Namespaces.Net,
 		IPCNS:          p.Namespaces.IPC,
 		UTSNS:          p.Namespaces.UTS,

@@ -18,6 +18,7 @@ import (
 	"github.com/criserver/criserver/image"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/internal/systemd"
 	"github.com/criserver/criserver/nri"
 	"github.com/criserver/criserver/oci/cdi"
 	"github.com/criserver/criserver/oci/qos"
@@ -232,6 +233,7 @@ func podConfig(cfg config.Config, host *host, rt *runtimes) sandbox.Config {
 			Additional: cfg.CNI.Additional, ConfTemplate: cfg.CNI.ConfTemplate, NoBuiltin: !cfg.CNI.Builtin,
 		},
 		Cgroups:        host.cgroups,
+		Units:          &systemd.Manager{},
 		HasGuests:      rt.hasGuests,
 		KnownHandler:   rt.known,
 		HandlerNames:   rt.names,

@@ -1,0 +1,170 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/criserver/criserver/internal/systemd"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// fakeUnits has slices, and notes what it is asked for.
+type fakeUnits struct {
+	mu      sync.Mutex
+	scopes  []systemd.Scope
+	slices  []string
+	stopped []string
+	fails   error
+}
+
+func (f *fakeUnits) StartScope(_ context.Context, s systemd.Scope) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fails != nil {
+		return f.fails
+	}
+	f.scopes, f.slices = append(f.scopes, s), append(f.slices, s.Slice)
+	return nil
+}
+
+func (f *fakeUnits) Stop(_ context.Context, unit string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fails != nil {
+		return f.fails
+	}
+	f.stopped = append(f.stopped, unit)
+	f.slices = slices.DeleteFunc(f.slices, func(s string) bool { return s == unit })
+	return nil
+}
+
+func (f *fakeUnits) List(_ context.Context, pattern string) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []string
+	for _, s := range f.slices {
+		if ok, _ := filepath.Match(pattern, s); ok {
+			out = append(out, s)
+		}
+	}
+	return out, f.fails
+}
+
+func (f *fakeUnits) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fails = err
+}
+
+func (f *fakeUnits) stops() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.stopped)
+}
+
+// systemdBed has the systemd driver.
+func systemdBed(t *testing.T) (*bed, *fakeUnits) {
+	t.Helper()
+	b := newBed(t, "")
+	units := &fakeUnits{}
+	b.cfg.CgroupDriver, b.cfg.Units = Systemd, units
+	b.cfg.PausePath = buildBinary(t, "../cmd/conmon")
+	return b, units
+}
+
+func sharedPIDPod(name, parent string) *cri.PodSandboxConfig {
+	c := hostPod(name)
+	c.Linux.CgroupParent = parent
+	c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
+	return c
+}
+
+// The daemon stops the slice that it chose for a pod, and no other slice.
+func TestSlicesEndWithTheirPods(t *testing.T) {
+	b, units := systemdBed(t)
+	m := b.start()
+	const kubelets = "kubepods-besteffort-pod1.slice"
+	own, kubelet := mustRun(t, m, sharedPIDPod("own", "")), mustRun(t, m, sharedPIDPod("kubelet", kubelets))
+	slice := "criserver-pod" + own.ID + ".slice"
+	want := []systemd.Scope{
+		{Name: "criserver-pause-" + own.ID + ".scope", Slice: slice, Description: "pause of pod " + own.ID, PID: own.PausePID},
+		{Name: "criserver-pause-" + kubelet.ID + ".scope", Slice: kubelets, Description: "pause of pod " + kubelet.ID, PID: kubelet.PausePID},
+	}
+	if !slices.Equal(units.scopes, want) {
+		t.Errorf("scopes %v", units.scopes)
+	}
+	if own.PauseUnit != want[0].Name || len(b.cgroups.pids) > 0 {
+		t.Errorf("the unit of the pause is %q, cgroups made by hand: %v", own.PauseUnit, b.cgroups.pids)
+	}
+	if err := m.Stop(t.Context(), own.ID); err != nil || len(units.stops()) > 0 {
+		t.Errorf("stop: %v; stopped units %v", err, units.stops())
+	}
+
+	// A slice that cannot be stopped keeps the pod visible, to be removed again.
+	units.fail(errors.New("no answer"))
+	if err := m.Remove(t.Context(), own.ID); err == nil || !strings.Contains(err.Error(), "no answer") {
+		t.Errorf("remove: %v", err)
+	}
+	if _, err := m.Get(own.ID); err != nil {
+		t.Error(err)
+	}
+	units.fail(nil)
+	mustRemove(t, m, own.ID, kubelet.ID)
+	if got := units.stops(); !slices.Equal(got, []string{slice}) {
+		t.Errorf("stopped units %v", got)
+	}
+}
+
+func TestSlicesOfLostPodsAreStopped(t *testing.T) {
+	b, units := systemdBed(t)
+	m := b.start()
+	p := mustRun(t, m, sharedPIDPod("a", ""))
+	b.halt()
+	lost := "criserver-pod" + strings.Repeat("ab", 32) + ".slice"
+	units.slices = append(units.slices, lost, "criserver-podcast.slice", "kubepods-pod"+strings.Repeat("ab", 32)+".slice")
+	m = b.start()
+	eventually(t, "the slice is stopped", func() bool { return len(units.stops()) > 0 })
+	mustRemove(t, m, p.ID)
+	b.halt()
+	if got := units.stops(); !slices.Equal(got, []string{lost, "criserver-pod" + p.ID + ".slice"}) {
+		t.Errorf("stopped units %v", got)
+	}
+
+	// A slice with a process belongs to somebody.
+	units.slices = append(units.slices, lost)
+	m = b.restored()
+	b.cgroups.pids = map[string]int{"/criserver.slice/" + lost: 1}
+	m.sweepSlices(t.Context())
+	if got := units.stops(); len(got) != 2 {
+		t.Errorf("stopped units %v", got)
+	}
+	b.cgroups.pids = nil
+}
+
+// A pause that systemd does not take ends with the failed pod.
+func TestPauseWithoutAScopeEnds(t *testing.T) {
+	b, units := systemdBed(t)
+	m := b.start()
+	units.fail(errors.New("no answer"))
+	_, err := m.RunPod(t.Context(), sharedPIDPod("a", "kubepods-pod1.slice"), "")
+	if err == nil || !strings.Contains(err.Error(), "no answer") {
+		t.Fatalf("run: %v", err)
+	}
+	eventually(t, "nothing is left", func() bool {
+		left, _ := os.ReadDir(filepath.Join(b.cfg.RunDir, "pods"))
+		return len(left) == 0
+	})
+}
+
+func TestSystemdNeedsUnits(t *testing.T) {
+	_, err := New(Config{RunDir: "/run", Containers: &fakeContainers{}, Cgroups: &fakeCgroups{}, CgroupDriver: Systemd})
+	if err == nil || !strings.Contains(err.Error(), "units must be given") {
+		t.Errorf("got %v", err)
+	}
+}
