@@ -48,7 +48,7 @@ var help = map[string]string{
 	"container.seccomp_unasked":            "Whether containers whose request says nothing of seccomp get the default profile. The CRI has them unconfined; a kubelet always says what it wants.",
 	"container.apparmor_profile":           "Name of the AppArmor profile that RuntimeDefault means, where the host has AppArmor. The default one is made by the daemon and loaded with apparmor_parser; any other must be loaded already. Empty: none.",
 
-	"monitor.path":   "The monitor's binary. Empty: conmon beside the daemon's own binary, else /usr/libexec/criserver/conmon.",
+	"monitor.path":   "The monitor's binary. Empty: ../libexec/criserver/conmon relative to the daemon's directory, else conmon beside the daemon, else /usr/libexec/criserver/conmon.",
 	"monitor.cgroup": "Cgroup of all monitors. Empty: the cgroup parent's name with -monitors appended; with systemd, the child `monitors` of the cgroup of the daemon's unit.",
 
 	"streaming.address":      "Where the streams of exec, attach and port-forward are served, an IP address and a port; port 0 is any free one. The kubelet fetches them, so loopback will do. Any other address needs a certificate.",

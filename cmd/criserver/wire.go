@@ -272,8 +272,8 @@ func newStreams(cfg config.Config, p *parts) (*streaming.Server, error) {
 	return streaming.New(c), nil
 }
 
-// findMonitor returns the monitor's binary: the configured one, or conmon
-// beside the daemon, or at its place in a package.
+// findMonitor returns the path of the monitor's binary: the configured path, or
+// the first executable among monitorCandidates.
 func findMonitor(cfg config.Config) (string, error) {
 	candidates := []string{cfg.Monitor.Path}
 	if cfg.Monitor.Path == "" {
@@ -281,12 +281,31 @@ func findMonitor(cfg config.Config) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		candidates = []string{filepath.Join(filepath.Dir(self), "conmon"), "/usr/libexec/criserver/conmon"}
+		candidates = monitorCandidates(filepath.Dir(self))
 	}
-	for _, c := range candidates {
-		if info, err := os.Stat(c); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			return c, nil
-		}
+	if found := firstExecutable(candidates); found != "" {
+		return found, nil
 	}
 	return "", fmt.Errorf("monitor.path: no executable monitor at %v", candidates)
+}
+
+// firstExecutable returns the first path that is an executable file, or "".
+func firstExecutable(paths []string) string {
+	for _, p := range paths {
+		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return p
+		}
+	}
+	return ""
+}
+
+// monitorCandidates lists where the monitor of a daemon in binDir may be. The
+// libexec directory beside binDir comes first: another program of the name
+// conmon, which distributions install for Podman and CRI-O, may be in binDir.
+func monitorCandidates(binDir string) []string {
+	return []string{
+		filepath.Join(filepath.Dir(binDir), "libexec", "criserver", "conmon"),
+		filepath.Join(binDir, "conmon"),
+		"/usr/libexec/criserver/conmon",
+	}
 }
