@@ -16,7 +16,7 @@ CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback mac
 TOOLS := $(BIN)/runc $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
 
 # Each of these is a Go module of its own, so that what tests need never weighs on the daemon.
-SUBMODULES := test/harness test/images test/critest test/system test/kubelet test/vm
+SUBMODULES := test/harness test/images test/critest test/system test/kubelet test/systemd test/vm
 
 .PHONY: help
 help: ## List the targets

@@ -1,0 +1,15 @@
+// Package systemd holds the suite for life under systemd: it installs criserver
+// on a host as docs/install.md describes, and restarts, kills, upgrades and
+// reboots it while containers run.
+//
+// The suite changes the host that it runs on. It runs only on a host that has
+// the file /etc/criserver-test-guest, as root, in the source tree with a
+// complete bin/ directory and test images in .cache/images. It needs neither Go
+// nor a network, so the compiled test binary can be copied to a guest:
+//
+//	systemd.test -test.v -test.run 'TestInstall|TestLife|TestMonitors|TestBeforeReboot'
+//	systemctl reboot
+//	systemd.test -test.v -test.run 'TestAfterReboot|TestRemove'
+//
+// The tests use one installation and run in the order of this list.
+package systemd

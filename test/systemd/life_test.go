@@ -1,0 +1,296 @@
+package systemd
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// leftover is what systemd warns about at each start while monitors run: they
+// are processes of the unit that KillMode=process keeps.
+var leftover = []string{"Found left-over process", "This usually indicates unclean termination"}
+
+// killed is what systemd says about a daemon that was killed.
+var killed = append(slices.Clone(leftover), "Main process exited, code=killed", "Failed with result 'signal'")
+
+// TestLife restarts, kills and upgrades the daemon while containers run.
+func TestLife(t *testing.T) {
+	c := installed(t)
+	warm := newFleet(t, c) // creates what stays: the bridge, rules, images, slices
+	warm.stop()
+	c.removeAll(t)
+	before := traces(t)
+
+	f := newFleet(t, c)
+	watched := monitors(t)
+	for _, life := range []struct {
+		name     string
+		do       func(*testing.T, *fleet)
+		expected []string
+	}{
+		{"restart", restart, leftover},
+		{"stop and start", stopAndStart, leftover},
+		{"kill", kill, killed},
+		{"systemctl kill of the main process", killMain, killed},
+		{"terminate all processes of the unit", terminateAll, leftover},
+		{"daemon-reload", reload, nil},
+		{"daemon-reexec", reexec, nil},
+		{"upgrade", upgrade, leftover},
+		{"kill ten times as soon as it serves", crashLoop, killed},
+		{"kill ten times during the start", crashStart, killed},
+		{"error in the configuration", badConfig, append(slices.Clone(leftover),
+			"Main process exited, code=exited, status=1/FAILURE", "Failed with result 'exit-code'", "Start request repeated too quickly",
+			"Failed to start", "level=fatal", "level=error")},
+		{"stop while containers end", longStop, leftover},
+	} {
+		ok := t.Run(life.name, func(t *testing.T) {
+			f.t = t
+			since := cursor(t)
+			_ = quietly("systemctl", "reset-failed", unit) // earlier starts do not count
+			life.do(t, f)
+			f.check()
+			if now := monitors(t); !subset(watched, now) {
+				t.Errorf("the monitors %v are not among the processes of the monitors' cgroup any more: %v", watched, now)
+			}
+			if found := complaints(t, since, life.expected...); len(found) > 0 {
+				t.Errorf("the journal has:\n%s", strings.Join(found, "\n"))
+			}
+		})
+		if !ok && t.Failed() && broken(t) {
+			break
+		}
+	}
+	f.t = t
+	f.stop()
+	c.removeAll(t)
+	mustBeClean(t, before)
+}
+
+// broken says whether no daemon serves, so that further tests make no sense. It
+// tries to start the daemon first.
+func broken(t *testing.T) bool {
+	_ = quietly("systemctl", "reset-failed", unit)
+	_ = quietly("systemctl", "start", unit)
+	return property(t, unit, "ActiveState") != "active"
+}
+
+func subset(part, of []int) bool {
+	return !slices.ContainsFunc(part, func(n int) bool { return !slices.Contains(of, n) })
+}
+
+func restart(t *testing.T, f *fleet) {
+	m, before := f.mortal(), mainPID(t)
+	f.end(m)
+	systemctl(t, "restart", unit)
+	serving(t, before)
+	f.mourn(m, time.Now())
+}
+
+func stopAndStart(t *testing.T, f *fleet) {
+	m := f.mortal()
+	pid := f.pid(t, m.id)
+	systemctl(t, "stop", unit)
+	if state := unitState(); !strings.Contains(state, "ActiveState=inactive") || !strings.Contains(state, "Result=success") {
+		t.Errorf("after the stop: %s", state)
+	}
+	f.end(m)
+	eventually(t, 10*time.Second, func() error {
+		if alive(pid) {
+			return fmt.Errorf("the container without a daemon does not end")
+		}
+		return nil
+	})
+	ended := time.Now()
+	time.Sleep(2 * time.Second)
+	systemctl(t, "start", unit)
+	serving(t, 0)
+	f.mourn(m, ended.Add(time.Second))
+}
+
+func kill(t *testing.T, f *fleet) {
+	m, before := f.mortal(), mainPID(t)
+	if err := unix.Kill(before, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	f.end(m)
+	serving(t, before)
+	f.mourn(m, time.Now())
+}
+
+func killMain(t *testing.T, f *fleet) {
+	m, before := f.mortal(), mainPID(t)
+	systemctl(t, "kill", "--kill-whom=main", "--signal=SIGKILL", unit)
+	f.end(m)
+	serving(t, before)
+	f.mourn(m, time.Now())
+}
+
+// terminateAll sends SIGTERM to the monitors, too, which ignore it.
+func terminateAll(t *testing.T, f *fleet) {
+	m, before := f.mortal(), mainPID(t)
+	systemctl(t, "kill", unit)
+	f.end(m)
+	serving(t, before)
+	f.mourn(m, time.Now())
+}
+
+func reload(t *testing.T, f *fleet) {
+	m, before := f.mortal(), mainPID(t)
+	systemctl(t, "daemon-reload")
+	f.end(m)
+	f.mourn(m, time.Now().Add(patience(30*time.Second)))
+	if now := mainPID(t); now != before {
+		t.Errorf("the daemon is process %d, it was %d", now, before)
+	}
+}
+
+func reexec(t *testing.T, f *fleet) {
+	m, before := f.mortal(), mainPID(t)
+	systemctl(t, "daemon-reexec")
+	f.end(m)
+	f.mourn(m, time.Now().Add(patience(30*time.Second)))
+	if now := mainPID(t); now != before || property(t, unit, "ActiveState") != "active" {
+		t.Errorf("the daemon is process %d, it was %d: %s", now, before, unitState())
+	}
+	restart(t, f) // systemd still knows how
+}
+
+// upgrade replaces the programs while monitors of the old program run.
+func upgrade(t *testing.T, f *fleet) {
+	m, before := f.mortal(), mainPID(t)
+	f.end(m)
+	follow(t, "Upgrade")
+	serving(t, before)
+	f.mourn(m, time.Now())
+	for _, pid := range monitors(t) {
+		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil || !strings.HasSuffix(exe, " (deleted)") {
+			t.Errorf("monitor %d runs %q, %v; the upgrade must not replace its program", pid, exe, err)
+		}
+	}
+	m = f.mortal() // of the new monitor
+	f.end(m)
+	f.mourn(m, time.Now().Add(patience(30*time.Second)))
+}
+
+func crashLoop(t *testing.T, f *fleet) {
+	m := f.mortal()
+	for i := range 10 {
+		before := mainPID(t)
+		if err := unix.Kill(before, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if i == 5 {
+			f.end(m)
+		}
+		serving(t, before)
+	}
+	f.mourn(m, time.Now())
+}
+
+// crashStart kills the daemon at different moments of its start.
+func crashStart(t *testing.T, f *fleet) {
+	m := f.mortal()
+	before := mainPID(t)
+	if err := unix.Kill(before, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		next := before
+		eventually(t, 10*time.Second, func() error {
+			if pid := mainPID(t); pid != 0 && pid != before {
+				next = pid
+				return nil
+			}
+			return fmt.Errorf("systemd does not restart the daemon: %s", unitState())
+		})
+		if i == 5 {
+			f.end(m)
+		}
+		time.Sleep(patience(time.Duration(i*20) * time.Millisecond))
+		if err := unix.Kill(next, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		before = next
+	}
+	serving(t, before)
+	f.mourn(m, time.Now())
+}
+
+// badConfig has an error in the configuration make every start fail, until
+// systemd gives up, and repairs it.
+func badConfig(t *testing.T, f *fleet) {
+	m := f.mortal()
+	file := "/etc/criserver/criserver.toml.d/99-test.toml"
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(file)
+	if err := os.WriteFile(file, []byte("log_level = \"loud\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	since := cursor(t)
+	if err := quietly("systemctl", "restart", unit); err == nil {
+		t.Error("systemctl restart succeeds with an error in the configuration")
+	}
+	f.end(m)
+	eventually(t, 60*time.Second, func() error {
+		for _, e := range journal(t, "-u", unit, "--after-cursor", since) {
+			if strings.Contains(e.Message, "Start request repeated too quickly") {
+				return nil
+			}
+		}
+		return fmt.Errorf("systemd does not give up: %s", unitState())
+	})
+	named := slices.ContainsFunc(journal(t, "-u", unit, "--after-cursor", since), func(e entry) bool {
+		return strings.Contains(e.Message, file) && strings.Contains(e.Message, "log_level")
+	})
+	if !named {
+		t.Errorf("the journal does not name the file and the key:\n%s", journalTail())
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	systemctl(t, "reset-failed", unit)
+	systemctl(t, "start", unit)
+	serving(t, 0)
+	f.mourn(m, time.Now())
+}
+
+// longStop has containers end one after the other while no daemon runs.
+func longStop(t *testing.T, f *fleet) {
+	var mortals []*mortal
+	var ends []time.Time
+	for range 4 {
+		mortals = append(mortals, f.mortal())
+	}
+	pids := make([]int, len(mortals))
+	for i, m := range mortals {
+		pids[i] = f.pid(t, m.id)
+	}
+	systemctl(t, "stop", unit)
+	for i, m := range mortals {
+		f.end(m)
+		eventually(t, 10*time.Second, func() error {
+			if alive(pids[i]) {
+				return fmt.Errorf("container %d does not end", i)
+			}
+			return nil
+		})
+		ends = append(ends, time.Now().Add(time.Second))
+		time.Sleep(5 * time.Second)
+	}
+	systemctl(t, "start", unit)
+	serving(t, 0)
+	for i, m := range mortals {
+		f.mourn(m, ends[i])
+	}
+}

@@ -1,0 +1,103 @@
+package systemd
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/criserver/criserver/test/images"
+)
+
+const (
+	marker     = "/etc/criserver-test-guest"
+	unit       = "criserver.service"
+	socket     = "/run/criserver/criserver.sock"
+	busybox    = "docker.io/library/busybox:latest"
+	registry   = "127.0.0.1:5000"
+	registries = "/etc/containers/registries.conf.d/50-criserver-test.conf"
+	// stateDir holds the files of the suite, on a disk that outlives a reboot.
+	stateDir = "/var/lib/criserver-test"
+)
+
+// top is the top directory of the source tree.
+var top string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "systemd:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	if _, err := os.Stat(marker); err != nil {
+		fmt.Printf("skipped: this suite changes the host; it runs only where %s exists\n", marker)
+		return 0, nil
+	}
+	if os.Getuid() != 0 {
+		return 1, fmt.Errorf("the suite needs root")
+	}
+	if top, err = filepath.Abs(filepath.Join("..", "..")); err != nil {
+		return 1, err
+	}
+	if err := os.MkdirAll(stateDir, 0o755); err != nil {
+		return 1, err
+	}
+	if err := serveImages(filepath.Join(top, ".cache", "images")); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+// serveImages serves the test images on loopback and points the host's
+// registries.conf to them.
+func serveImages(cache string) error {
+	if err := images.Build(context.Background(), cache, false); err != nil {
+		return err
+	}
+	handler, err := images.Handler(cache)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", registry)
+	if err != nil {
+		return err
+	}
+	go http.Serve(l, handler) //nolint:errcheck // it serves until the process ends
+	if err := os.MkdirAll(filepath.Dir(registries), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(registries, []byte(images.RegistriesConf(registry)), 0o644)
+}
+
+// patience stretches a deadline by the factor in CRISERVER_TEST_PATIENCE. The
+// default is for an emulated processor, which is about ten times slower.
+func patience(d time.Duration) time.Duration {
+	factor := 10.0
+	if f, err := strconv.ParseFloat(os.Getenv("CRISERVER_TEST_PATIENCE"), 64); err == nil && f >= 1 {
+		factor = f
+	}
+	return time.Duration(factor * float64(d))
+}
+
+// eventually calls check until check returns nil or the deadline has passed.
+func eventually(t *testing.T, d time.Duration, check func() error) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(patience(d)); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if err = check(); err == nil {
+			return
+		}
+	}
+	t.Fatalf("after %s: %v", patience(d), err)
+}

@@ -1,0 +1,160 @@
+package systemd
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestMonitors checks that monitors are accounted for in the daemon's unit and
+// outlive whatever happens to the daemon and to the memory of containers.
+func TestMonitors(t *testing.T) {
+	c := installed(t)
+	c.pull(t, busybox)
+	before := traces(t)
+	p := c.runPod(t, podConfig("monitors"))
+	lives := c.run(t, p, p.container("lives", "sh", "-c", count))
+	watched := monitors(t)
+	if len(watched) != 1 {
+		t.Fatalf("one container has the monitors %v", watched)
+	}
+	survives := func(t *testing.T) {
+		t.Helper()
+		if !alive(watched[0]) || !subset(watched, monitors(t)) {
+			t.Fatalf("monitor %d is not alive in its cgroup; it has %v", watched[0], monitors(t))
+		}
+		c.exec(t, lives, "true")
+	}
+
+	t.Run("they are accounted for in the unit", func(t *testing.T) {
+		testAccounting(t, watched[0])
+	})
+	t.Run("systemctl stop", func(t *testing.T) {
+		memory := number(t, filepath.Join(cgroupDir(t), "memory.current"))
+		systemctl(t, "stop", unit)
+		if now := number(t, filepath.Join(cgroupDir(t), "memory.current")); now == 0 || now > memory {
+			t.Errorf("the stopped unit with a monitor has %d bytes of memory; with the daemon it had %d", now, memory)
+		}
+		if !alive(watched[0]) {
+			t.Errorf("monitor %d has ended with the daemon", watched[0])
+		}
+		systemctl(t, "start", unit)
+		survives(t)
+	})
+	t.Run("a child of a container runs out of memory", func(t *testing.T) {
+		config := p.container("child", "sh", "-c", "tail /dev/zero; echo ended with $?; exec sleep 100000")
+		config.Linux.Resources.MemoryLimitInBytes = 24 << 20
+		id := c.run(t, p, config)
+		eventually(t, 60*time.Second, func() error { return logHas(p, "child", "ended with 137") })
+		survives(t)
+		if n := len(monitors(t)); n != 2 {
+			t.Errorf("two containers have %d monitors", n)
+		}
+		if state := c.status(t, id).GetStatus(); state.GetFinishedAt() != 0 {
+			t.Errorf("the container whose child ran out of memory is %v", state)
+		}
+	})
+	t.Run("the first process of a container runs out of memory", func(t *testing.T) {
+		config := p.container("first", "tail", "/dev/zero")
+		config.Linux.Resources.MemoryLimitInBytes = 24 << 20
+		s := c.exited(t, c.run(t, p, config))
+		if s.GetExitCode() != 137 || s.GetReason() != "OOMKilled" {
+			t.Errorf("exit code %d, reason %q; want 137, OOMKilled", s.GetExitCode(), s.GetReason())
+		}
+		survives(t)
+	})
+	t.Run("systemd-oomd", func(t *testing.T) { testOOMD(t); survives(t) })
+	for _, e := range journal(t, "-k", "-b") {
+		if strings.Contains(e.Message, "Killed process") && strings.Contains(e.Message, "(conmon)") {
+			t.Errorf("the kernel killed a monitor: %s", e.Message)
+		}
+	}
+	c.removeAll(t)
+	mustBeClean(t, before)
+}
+
+func logHas(p *pod, name, want string) error {
+	b, err := os.ReadFile(filepath.Join(p.Config.GetLogDirectory(), name+".log"))
+	if err == nil && !strings.Contains(string(b), want) {
+		err = os.ErrNotExist
+	}
+	return err
+}
+
+// number reads a file that has one number.
+func number(t *testing.T, path string) int {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// testAccounting checks that systemd counts the monitor in the unit.
+func testAccounting(t *testing.T, monitor int) {
+	for _, tool := range [][]string{
+		{"systemctl", "status", "--no-pager", unit},
+		{"systemd-cgls", "--no-pager", "--full", "-u", unit},
+	} {
+		if out := command(t, tool[0], tool[1:]...); !strings.Contains(out, "conmon") || !strings.Contains(out, itoa(monitor)) {
+			t.Errorf("%s does not show monitor %d:\n%s", strings.Join(tool, " "), monitor, out)
+		}
+	}
+	dir := cgroupDir(t)
+	if n := number(t, filepath.Join(dir, "memory.current")); n == 0 {
+		t.Error("the unit has no memory")
+	}
+	threads := 0
+	for _, pid := range []int{monitor, mainPID(t)} {
+		tasks, err := os.ReadDir("/proc/" + itoa(pid) + "/task")
+		if err != nil {
+			t.Fatal(err)
+		}
+		threads += len(tasks)
+	}
+	// The daemon's runtime starts threads at any time, so the numbers are close but not equal.
+	own := number(t, filepath.Join(dir, "pids.current"))
+	if own < threads-3 || own > threads+6 {
+		t.Errorf("the unit has %d threads; the daemon and its monitor have %d", own, threads)
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "monitors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() == "memory.max" || e.Name() == "pids.max" {
+			t.Errorf("the monitors' cgroup has a controller: %s", e.Name())
+		}
+	}
+}
+
+// testOOMD checks that systemd-oomd leaves the unit with the monitors alone.
+func testOOMD(t *testing.T) {
+	if preference := property(t, unit, "ManagedOOMPreference"); preference != "omit" {
+		t.Errorf("ManagedOOMPreference of the unit is %q, want omit", preference)
+	}
+	set := false
+	for _, name := range []string{"user.oomd_omit", "trusted.oomd_omit"} { // the name depends on the version of systemd
+		var value [8]byte
+		if n, err := unix.Getxattr(cgroupDir(t), name, value[:]); err == nil && string(value[:n]) == "1" {
+			set = true
+		}
+	}
+	if !set {
+		t.Error("the cgroup of the unit has no attribute oomd_omit, which systemd-oomd reads")
+	}
+	if quietly("systemctl", "is-active", "--quiet", "systemd-oomd.service") != nil {
+		t.Skip("the properties are as they must be; the host does not run systemd-oomd, which would use them")
+	}
+	command(t, "oomctl")
+}

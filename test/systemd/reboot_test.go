@@ -1,0 +1,197 @@
+package systemd
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// beforeReboot is what TestBeforeReboot leaves for TestAfterReboot.
+type beforeReboot struct {
+	BootID   string
+	Images   []string
+	IDs      []string // of pods and containers
+	Stubborn string   // container that ignores its stop signal
+}
+
+const rebootDir = stateDir + "/reboot"
+
+func bootID(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+func (c *client) imageNames(t *testing.T) []string {
+	t.Helper()
+	r, err := c.images.ListImages(limited(t), &cri.ListImagesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, i := range r.GetImages() {
+		names = append(names, i.GetId()+" "+strings.Join(i.GetRepoTags(), " "))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// TestBeforeReboot runs containers that write down how the shutdown of the host
+// ends them. `systemctl reboot` and TestAfterReboot follow.
+func TestBeforeReboot(t *testing.T) {
+	c := installed(t)
+	// The journal of this boot must be readable in the next one.
+	if err := os.MkdirAll("/var/log/journal", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "systemctl", "restart", "systemd-journald.service")
+	command(t, "journalctl", "--flush")
+	if err := os.RemoveAll(rebootDir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(rebootDir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	f := newFleet(t, c)
+	p := c.runPod(t, podConfig("reboot"))
+	state := beforeReboot{BootID: bootID(t), Images: c.imageNames(t), IDs: []string{p.ID, f.plain.ID, f.ending.ID}}
+	for _, m := range f.members {
+		state.IDs = append(state.IDs, m.id, m.pod.ID)
+	}
+	for name, script := range map[string]string{
+		// It needs three seconds to end, which is within every grace period.
+		"graceful": `end() { echo term; echo term $(date +%s) >>/host/graceful; sleep 3; echo saved; echo saved >>/host/graceful; exit 0; }
+			trap end TERM; while true; do usleep 100000; done`,
+		"stubborn": `trap '' TERM; while true; do date +%s >/host/beat; mv /host/beat /host/stubborn; usleep 200000; done`,
+	} {
+		config := p.container(name, "sh", "-c", script)
+		config.Mounts = []*cri.Mount{{HostPath: rebootDir, ContainerPath: "/host"}}
+		id := c.run(t, p, config)
+		state.IDs = append(state.IDs, id)
+		if name == "stubborn" {
+			state.Stubborn = id
+		}
+	}
+	eventually(t, 10*time.Second, func() error { _, err := os.Stat(rebootDir + "/stubborn"); return err })
+	b, err := json.Marshal(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(rebootDir+"/state.json", b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "sync")
+}
+
+// TestAfterReboot checks how the containers of TestBeforeReboot ended, and that
+// the daemon starts without them.
+func TestAfterReboot(t *testing.T) {
+	var state beforeReboot
+	b, err := os.ReadFile(rebootDir + "/state.json")
+	if err != nil {
+		t.Fatalf("TestBeforeReboot has not run: %v", err)
+	}
+	if err := json.Unmarshal(b, &state); err != nil {
+		t.Fatal(err)
+	}
+	if state.BootID == bootID(t) {
+		t.Fatal("the host has not been rebooted since TestBeforeReboot")
+	}
+	serving(t, 0)
+	t.Run("containers ended gracefully", func(t *testing.T) { testShutdown(t, state) })
+	t.Run("the daemon starts without them", func(t *testing.T) { testBoot(t, state) })
+}
+
+func testShutdown(t *testing.T, state beforeReboot) {
+	b, err := os.ReadFile(rebootDir + "/graceful")
+	if err != nil {
+		t.Fatalf("the container received no stop signal: %v", err)
+	}
+	words := strings.Fields(string(b))
+	if len(words) != 3 || words[0] != "term" || words[2] != "saved" {
+		t.Fatalf("the container wrote %q: it was killed in its grace period", words)
+	}
+	// Its monitor lived longer and wrote the last line to the log.
+	log, err := os.ReadFile(filepath.Join(stateDir, "logs", "reboot", "graceful.log"))
+	if err != nil || !strings.HasSuffix(strings.TrimSpace(string(log)), " stdout F saved") {
+		t.Errorf("the log of the container does not end with its last line: %v: %s", err, log)
+	}
+	term, err := strconv.Atoi(words[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err = os.ReadFile(rebootDir + "/stubborn"); err != nil {
+		t.Fatal(err)
+	}
+	last, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the container that ignores its stop signal was killed after %d s", last-term)
+	if last-term < 3 {
+		t.Errorf("the container that ignores its stop signal had %d s before it was killed", last-term)
+	}
+	out, err := exec.Command("journalctl", "--no-pager", "-b", "-1", "-o", "short-unix").Output()
+	if err != nil {
+		t.Fatalf("journal of the boot before: %v", err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	for _, line := range lines {
+		if strings.Contains(line, "timed out") && !strings.Contains(line, state.Stubborn) {
+			t.Errorf("the shutdown waited for a timeout: %s", line)
+		}
+	}
+	end, _ := strconv.ParseFloat(strings.Fields(lines[len(lines)-1])[0], 64)
+	t.Logf("the journal ends %.0f s after the stop signal", end-float64(term))
+}
+
+func testBoot(t *testing.T, state beforeReboot) {
+	c := dial(t)
+	for _, e := range journal(t, "-b", "-u", unit) {
+		if strings.Contains(e.Message, "level=warning") || strings.Contains(e.Message, "level=error") {
+			t.Errorf("the start after the reboot logged: %s", e.Message)
+		}
+	}
+	pods, err := c.ListPodSandbox(limited(t), &cri.ListPodSandboxRequest{})
+	if err != nil || len(pods.GetItems()) > 0 {
+		t.Errorf("after the reboot there are the pods %v, %v", pods.GetItems(), err)
+	}
+	containers, err := c.ListContainers(limited(t), &cri.ListContainersRequest{})
+	if err != nil || len(containers.GetContainers()) > 0 {
+		t.Errorf("after the reboot there are the containers %v, %v", containers.GetContainers(), err)
+	}
+	if now := c.imageNames(t); !slices.Equal(now, state.Images) {
+		t.Errorf("the images are %v, they were %v", now, state.Images)
+	}
+	eventually(t, 6*time.Second, func() error {
+		for what := range traces(t) {
+			for _, id := range state.IDs {
+				if strings.Contains(what, id) {
+					return fmt.Errorf("left behind from the boot before: %s", what)
+				}
+			}
+		}
+		return nil
+	})
+	systemctl(t, "stop", unit)
+	command(t, "criserver", "check")
+	systemctl(t, "start", unit)
+	p := c.runPod(t, podConfig("afterwards")) // without a pull
+	id := c.run(t, p, p.container("afterwards", "sh", "-c", "echo fine; exit 3"))
+	if s := c.exited(t, id); s.GetExitCode() != 3 {
+		t.Errorf("exit code %d, want 3", s.GetExitCode())
+	}
+	c.removeAll(t)
+}
