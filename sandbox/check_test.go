@@ -99,13 +99,14 @@ func TestEachVersionOfCNI(t *testing.T) {
 	}
 }
 
-// TestAVersionThatAPluginDoesNotKnow has the plugin's own words reach the caller.
+// TestAVersionThatAPluginDoesNotKnow checks that the caller gets the reason why the
+// network is not ready.
 func TestAVersionThatAPluginDoesNotKnow(t *testing.T) {
 	b, leases := realBed(t, "nftables")
 	conf := exampleConf(t, "nftables", "crisbxt0", leases)
 	b.writeConf("10-test.conflist", strings.Replace(conf, `"cniVersion": "1.1.0"`, `"cniVersion": "9.0.0"`, 1))
 	m := b.start()
-	if _, err := m.RunPod(t.Context(), podConfig("a"), ""); err == nil || !strings.Contains(err.Error(), "9.0.0") {
+	if _, err := m.RunPod(t.Context(), podConfig("a"), ""); err == nil || !strings.Contains(err.Error(), "plugin version does not allow STATUS") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -90,6 +90,7 @@ func TestNoPodIsAttachedDuringACollection(t *testing.T) {
 func TestNetworkStatus(t *testing.T) {
 	b, plugin := fakeBed(t)
 	m := b.start()
+	awaitNetwork(t, m)
 	if err := m.NetworkStatus(); err != nil {
 		t.Fatal(err)
 	}

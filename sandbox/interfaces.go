@@ -123,6 +123,19 @@ func (s *selection) check() error {
 	return nil
 }
 
+// awaitNetwork waits, after a start of the daemon, until the checks of the network
+// have ended. Without that the result of a request would depend on the speed of
+// the machine.
+func (b *build) awaitNetwork(ctx context.Context) error {
+	if hostNetwork(b.config) {
+		return nil
+	}
+	defer b.stages.enter("network configuration")()
+	ctx, cancel := context.WithTimeout(ctx, b.m.cfg.SetupTimeout)
+	defer cancel()
+	return b.m.net.Await(ctx)
+}
+
 // planNetwork notes how the pod is to be attached, and claims its host ports.
 func (b *build) planNetwork() error {
 	first, more, err := interfaces(b.config, b.m.cfg.CNI.Additional)

@@ -157,6 +157,7 @@ func TestContainersThatDoNotStop(t *testing.T) {
 func TestHostPodNeedsNoNetwork(t *testing.T) {
 	b := newBed(t, "")
 	m := b.start()
+	awaitNetwork(t, m)
 	if err := m.NetworkStatus(); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), b.cfg.CNI.ConfDirs[0]) {
 		t.Errorf("network status %v", err)
 	}

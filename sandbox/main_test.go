@@ -241,6 +241,25 @@ func (b *bed) start() *Manager {
 
 func (b *bed) halt() { b.stop() }
 
+// halted returns a Manager that has checked the network and does nothing any more.
+func (b *bed) halted() *Manager {
+	b.t.Helper()
+	m := b.start()
+	awaitNetwork(b.t, m)
+	b.halt()
+	return m
+}
+
+// awaitNetwork waits until the checks of the network have ended.
+func awaitNetwork(t testing.TB, m *Manager) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := m.net.Await(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // checkNothingLeft runs when all pods of the test are removed.
 func (b *bed) checkNothingLeft() {
 	for _, dir := range []string{"pods", "ns", "cni/results"} {

@@ -91,8 +91,9 @@ func (m *Manager) Get(id string) (*Pod, error) {
 // List returns all pods, the oldest first.
 func (m *Manager) List() []*Pod { return slices.Clone(m.view.Load().sorted) }
 
-// NetworkStatus is nil when pods can be attached to the default network, else
-// it says why not and what to do.
+// NetworkStatus returns nil when pods can be attached to the default network.
+// Otherwise the error says why they cannot and what to do. It is not nil before
+// Run has checked the network.
 func (m *Manager) NetworkStatus() error { return m.net.Status() }
 
 // NetworkConf returns the CNI configuration list in use, or nil.

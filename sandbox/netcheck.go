@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	checkTimeout = 10 * time.Second // for all interfaces of a pod
-	checkWidth   = 2                // pods side by side
+	checkTimeout = time.Minute // for all interfaces of a pod
+	checkWidth   = 2           // pods side by side
 )
 
 // checkNetworks asks the plugins once, after a start, whether the pods that were
@@ -38,6 +38,11 @@ func (m *Manager) checkNetwork(ctx context.Context, id string, e *entry) {
 	pod := networkPod(e.rec, filepath.Join(m.dirs.pin(id), namespace.Net), e.config)
 	err := m.checkInterfaces(bounded, pod, e.rec.attachments())
 	if err == nil || ctx.Err() != nil {
+		return
+	}
+	if bounded.Err() != nil {
+		// A late answer says nothing about the pod.
+		logrus.WithContext(ctx).WithError(err).WithField("pod", id).Warn("the plugins did not end the check of the pod sandbox's network in time")
 		return
 	}
 	unlock, lockErr := m.ops.Lock(ctx, id)

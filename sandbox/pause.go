@@ -54,4 +54,4 @@ func (m *Manager) lose(id, what string) {
 	logrus.WithFields(logrus.Fields{"pod": id, "error": what}).Warn("pod sandbox is no longer ready")
 }
 
-const loseTimeout = 10 * time.Second
+const loseTimeout = time.Minute

@@ -70,7 +70,7 @@ func TestPause(t *testing.T) {
 func TestUnrecordedPauseIsFound(t *testing.T) {
 	b, _ := fakeBed(t)
 	b.cfg.PausePath = buildBinary(t, "../cmd/conmon")
-	m := b.restored()
+	m := b.halted()
 	c := podConfig("a")
 	c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
 	bd := &build{m: m, config: c, rec: &record{ID: strings.Repeat("cd", 32)}}
@@ -78,6 +78,8 @@ func TestUnrecordedPauseIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	ref := *bd.rec.Pause
+	// The kernel shows the command line a moment after the start has returned.
+	eventually(t, "the pause has its command line", func() bool { _, found := namespace.FindPause(bd.rec.ID); return found })
 	b.start()
 	eventually(t, "the remains go", func() bool {
 		_, err := os.Stat(filepath.Join(b.cfg.RunDir, "pods", bd.rec.ID))

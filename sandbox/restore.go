@@ -20,10 +20,10 @@ import (
 
 // Restore rebuilds the view of all pods from their records and the kernel, and
 // removes what belongs to none. A record that cannot be read is left where it
-// is and costs its pod only. Taking pods down is left to Run, so that no plugin
-// can hold up the start.
+// is and costs its pod only. Restore calls no plugin and no nft, because they can
+// be slow: Run loads the network configuration and takes pods down.
 func (m *Manager) Restore(ctx context.Context) error {
-	if err := m.prepare(ctx); err != nil {
+	if err := m.prepare(); err != nil {
 		return fmt.Errorf("restore pod sandboxes: %w", err)
 	}
 	all, err := known(m.dirs.pods())
@@ -61,7 +61,7 @@ func (m *Manager) Restore(ctx context.Context) error {
 	return nil
 }
 
-func (m *Manager) prepare(ctx context.Context) (err error) {
+func (m *Manager) prepare() (err error) {
 	if m.boot, err = boot.ID(); err != nil {
 		return err
 	}
@@ -70,9 +70,6 @@ func (m *Manager) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	// Without a network there are still pods to be restored, and some that need
-	// none.
-	m.net.Reload(ctx)
 	return nil
 }
 

@@ -107,6 +107,9 @@ func (m *Manager) build(ctx context.Context, id string, config *cri.PodSandboxCo
 	defer unlock()
 	b := &build{m: m, config: config, rec: &record{ID: id, Handler: handler}}
 	defer m.track(nameOf(config), &b.stages)()
+	if err := b.awaitNetwork(ctx); err != nil {
+		return nil, err
+	}
 	if err := b.begin(); err != nil {
 		return nil, err
 	}

@@ -77,7 +77,7 @@ func TestDeathInTheMaking(t *testing.T) {
 	for i, step := range steps {
 		t.Run(step.name, func(t *testing.T) {
 			b, plugin := fakeBed(t)
-			m := b.restored()
+			m := b.halted()
 			bd := &build{m: m, config: podConfig("a"), rec: &record{ID: strings.Repeat("ab", 32)}}
 			if err := bd.begin(); err != nil {
 				t.Fatal(err)

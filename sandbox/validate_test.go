@@ -274,7 +274,7 @@ func TestRecordSurvivesItsFile(t *testing.T) {
 	m := unitManager(t, nil)
 	m.boot = "boot"
 	b := &build{m: m, config: hostPod("a"), rec: &record{ID: strings.Repeat("12", 32), Handler: "runc"}}
-	if err := m.prepare(t.Context()); err != nil {
+	if err := m.prepare(); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.begin(); err != nil {

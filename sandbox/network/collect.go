@@ -13,8 +13,9 @@ import (
 )
 
 // gcTimeout bounds one collection of what earlier daemons, or attempts that
-// failed, left behind.
-const gcTimeout = 10 * time.Second
+// failed, left behind. No pod is attached meanwhile, so it is shorter than the
+// time that a pod has for its network.
+const gcTimeout = time.Minute
 
 const (
 	// collectEvery is the least time between two collections.

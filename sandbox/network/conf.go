@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
@@ -18,6 +19,7 @@ import (
 	"github.com/containernetworking/cni/pkg/utils"
 	"github.com/containernetworking/cni/pkg/version"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
 )
 
 // maxConfSize bounds a configuration file in bytes.
@@ -40,29 +42,50 @@ type list struct {
 	hostPorts *hostPortPlan
 }
 
-// Reload reads the configuration directories and takes the networks in them, or
-// none, with the error that Status then tells. Files that cannot be read do not
-// keep a valid one from being used. It logs what has changed, and says whether
-// anything has.
-func (n *Network) Reload(ctx context.Context) (changed bool) {
+// Reload reads the configuration directories and takes the networks that it
+// finds there. If it finds no network, Status returns the reason. A file that
+// cannot be read does not prevent the use of a valid file. Reload logs what has
+// changed, and reports whether anything has changed.
+//
+// The calls of nft that prepare a network end after the duration within. If one
+// of them does, Reload keeps the earlier configuration and returns the error: a
+// slow machine has to come to the same result as a fast one, so the caller tries
+// again with more time.
+func (n *Network) Reload(ctx context.Context, within time.Duration) (changed bool, err error) {
 	before, next := n.loaded.Load(), n.load()
 	if next.same(before) {
-		return false
+		return false, nil
 	}
-	log := logrus.WithContext(ctx)
-	for _, l := range next.all() {
-		if n.cfg.NoBuiltin {
-			break
+	if err := n.prepare(ctx, next, within); err != nil {
+		if before.list == nil {
+			n.replace(before, &loaded{err: fmt.Errorf("CNI network is not ready yet: %w: %w", err, errdefs.ErrUnavailable)})
 		}
-		if err := n.takeHostPorts(ctx, l); err != nil && ctx.Err() == nil {
-			log.WithError(err).WithField("network", l.conf.Name).Warn("host ports are left to the plugin, which is slower")
-		}
-		if err := l.takeMasquerade(ctx); err != nil && ctx.Err() == nil {
-			log.WithError(err).WithField("network", l.conf.Name).Warn("masquerading is left to the plugins, which is slower")
-		}
+		return false, err
 	}
+	n.replace(before, next)
+	n.logChange(ctx, before, next)
+	return true, nil
+}
+
+// replace publishes a configuration. Whoever waits for the checks of the earlier
+// one goes on to wait for those of the new one.
+func (n *Network) replace(before, next *loaded) {
+	next.settled = make(chan struct{})
 	n.loaded.Store(next)
-	n.status.Store(nil)
+	before.settle()
+}
+
+// settle is called by Reload and Run only, which are never concurrent.
+func (d *loaded) settle() {
+	select {
+	case <-d.settled:
+	default:
+		close(d.settled)
+	}
+}
+
+func (n *Network) logChange(ctx context.Context, before, next *loaded) {
+	log := logrus.WithContext(ctx)
 	if next.err != nil && (before.err == nil || before.err.Error() != next.err.Error()) {
 		log.WithError(next.err).Warn("pods cannot be attached to a network")
 	}
@@ -76,7 +99,42 @@ func (n *Network) Reload(ctx context.Context) (changed bool) {
 			log.WithFields(logrus.Fields{"network": name, "directories": n.cfg.ConfDirs}).Warn("additional network is not configured")
 		}
 	}
-	return true
+}
+
+// prepare decides for all networks which work the daemon takes from their
+// plugins. An error says that a call of nft did not end in time, so that nothing
+// is decided.
+func (n *Network) prepare(ctx context.Context, d *loaded, within time.Duration) error {
+	if n.cfg.NoBuiltin {
+		return nil
+	}
+	var g errgroup.Group
+	for _, l := range d.all() {
+		// takeMasquerade replaces l.conf, so the other call must not read it.
+		name, plan := l.conf.Name, hostPortsOf(l.conf)
+		g.Go(func() error {
+			err := n.takeHostPorts(ctx, l, plan, within)
+			return undecided(ctx, name, err, "the portmap plugin does the host ports, which is slower")
+		})
+		g.Go(func() error {
+			err := l.takeMasquerade(ctx, within)
+			return undecided(ctx, name, err, "the plugins do the masquerading, which is slower")
+		})
+	}
+	return g.Wait()
+}
+
+// undecided returns the error of a call that did not end in time. It logs any
+// other error, from which the consequence follows.
+func undecided(ctx context.Context, network string, err error, consequence string) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.DeadlineExceeded), ctx.Err() != nil:
+		return fmt.Errorf("network %q: %w", network, err)
+	}
+	logrus.WithContext(ctx).WithError(err).WithField("network", network).Warn(consequence)
+	return nil
 }
 
 // same says whether nothing has changed, and what is needed besides is there.

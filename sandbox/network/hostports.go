@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -74,14 +75,14 @@ func hostPortsOf(conf *libcni.NetworkConfigList) *hostPortPlan {
 	return &hostPortPlan{Table: "criserver_hostports_" + conf.Name, Bridge: first.Bridge, SNAT: c.SNAT == nil || *c.SNAT}
 }
 
-// takeHostPorts has the daemon do the host ports of a list, where it can and the
-// kernel knows all that a table needs.
-func (n *Network) takeHostPorts(ctx context.Context, l *list) error {
-	plan := hostPortsOf(l.conf)
+// takeHostPorts makes the daemon do the host ports of a list as planned, if the
+// kernel knows everything that a table needs. A nil plan leaves them to the
+// plugin.
+func (n *Network) takeHostPorts(ctx context.Context, l *list, plan *hostPortPlan, within time.Duration) error {
 	if plan == nil {
 		return nil
 	}
-	if err := nft(ctx, (&portTable{plan: *plan}).script(), "--check", "-f", "-"); err != nil {
+	if err := nftWithin(ctx, within, (&portTable{plan: *plan}).script(), "--check", "-f", "-"); err != nil {
 		return err
 	}
 	n.ports.know(*plan)
@@ -192,18 +193,23 @@ func (p *portTables) apply(ctx context.Context, table string) error {
 	return nft(ctx, script, "-f", "-")
 }
 
-// ensure puts tables back that somebody flushed, and with force, on the first
-// call, also those right that a daemon left half done. One without any pod is
-// there for its guard: the plugin opens the host's loopback and has none.
-func (p *portTables) ensure(ctx context.Context, force bool) {
+// ensure restores tables that somebody flushed. With force it replaces all
+// tables, also those that an earlier daemon left half done. It reports whether
+// all tables are right. A table without any pod is there for its guard: the
+// plugin opens the host's loopback and has no guard.
+func (p *portTables) ensure(ctx context.Context, force bool) bool {
 	p.mu.Lock()
 	names := slices.Sorted(maps.Keys(p.tables))
 	p.mu.Unlock()
+	right := true
 	for _, name := range names {
-		if err := p.ensureTable(ctx, name, force); err != nil && ctx.Err() == nil {
+		err := p.ensureTable(ctx, name, force)
+		if err != nil && ctx.Err() == nil {
 			logrus.WithContext(ctx).WithError(err).WithField("table", name).Error("host ports could not be restored")
 		}
+		right = right && err == nil
 	}
+	return right
 }
 
 func (p *portTables) ensureTable(ctx context.Context, name string, force bool) error {
@@ -212,11 +218,11 @@ func (p *portTables) ensureTable(ctx context.Context, name string, force bool) e
 		return err
 	}
 	defer done()
-	there := nft(ctx, nil, "list", "table", "inet", name) == nil
-	if there && !force {
-		return nil
-	}
 	if !force {
+		there, err := tableExists(ctx, name)
+		if there || err != nil {
+			return err
+		}
 		logrus.WithContext(ctx).WithField("table", name).Warn("host ports were gone and are restored")
 	}
 	return p.apply(ctx, name)

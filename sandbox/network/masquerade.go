@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -21,8 +22,10 @@ import (
 // same. So where the subnets are known from the configuration, the daemon keeps
 // one nftables table per network, and tells the plugin to leave it alone.
 
-// nftTimeout bounds a call of nft.
-const nftTimeout = 5 * time.Second
+// nftTimeout bounds a call of nft. A call takes a few milliseconds on an idle
+// machine; under emulation, the first one, which loads kernel modules, takes
+// more than five seconds.
+const nftTimeout = time.Minute
 
 // masquerade is the table of one network.
 type masquerade struct {
@@ -76,8 +79,8 @@ func masqueradeOf(network string, p *libcni.PluginConfig) *masquerade {
 	return m
 }
 
-// takeMasquerade has the daemon do the masquerading of a list, where it can.
-func (l *list) takeMasquerade(ctx context.Context) error {
+// takeMasquerade makes the daemon do the masquerading of a list, if it can.
+func (l *list) takeMasquerade(ctx context.Context, within time.Duration) error {
 	conf := *l.conf
 	conf.Plugins = make([]*libcni.PluginConfig, len(l.conf.Plugins))
 	var found *masquerade
@@ -96,7 +99,7 @@ func (l *list) takeMasquerade(ctx context.Context) error {
 	if found == nil {
 		return nil
 	}
-	if err := found.apply(ctx); err != nil {
+	if err := found.apply(ctx, within); err != nil {
 		l.masqueradeFailed = true
 		return err
 	}
@@ -127,35 +130,65 @@ func (m *masquerade) script() []byte {
 	return b.Bytes()
 }
 
-func (m *masquerade) apply(ctx context.Context) error {
-	return nft(ctx, m.script(), "-f", "-")
+func (m *masquerade) apply(ctx context.Context, within time.Duration) error {
+	return nftWithin(ctx, within, m.script(), "-f", "-")
 }
 
-// ensure puts the table back when somebody has flushed the rule set.
+// ensure restores the table after somebody has flushed the rule set.
 func (m *masquerade) ensure(ctx context.Context) {
-	if nft(ctx, nil, "list", "table", "inet", m.table) == nil {
+	there, err := tableExists(ctx, m.table)
+	if there {
 		return
 	}
 	log := logrus.WithContext(ctx).WithField("table", m.table)
-	if err := m.apply(ctx); err != nil {
-		log.WithError(err).Error("masquerading is gone and could not be restored")
-		return
+	if err == nil {
+		log.Warn("masquerading was gone and is restored")
+		err = m.apply(ctx, nftTimeout)
 	}
-	log.Warn("masquerading was gone and is restored")
+	if err != nil && ctx.Err() == nil {
+		log.WithError(err).Error("masquerading could not be checked or restored")
+	}
+}
+
+// tableExists reports whether nft lists a table. An error says that nft did not
+// end in time: the table may exist then.
+func tableExists(ctx context.Context, name string) (bool, error) {
+	err := nft(ctx, nil, "list", "table", "inet", name)
+	if errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+		return false, err
+	}
+	return err == nil, nil
 }
 
 func nft(ctx context.Context, stdin []byte, args ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, nftTimeout)
+	return nftWithin(ctx, nftTimeout, stdin, args...)
+}
+
+// nftWithin runs nft. If nft does not end within the given time, it is killed and
+// the error is context.DeadlineExceeded.
+func nftWithin(ctx context.Context, within time.Duration, stdin []byte, args ...string) error {
+	limited, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, nftPath(), args...)
+	cmd := exec.CommandContext(limited, nftPath(), args...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	var words bounded
 	cmd.Stdout, cmd.Stderr = nil, &words
+	// The group includes the processes that nft, or a wrapper of nft, has started.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = killWait
-	if err := cmd.Run(); err != nil {
-		return errors.Join(fmt.Errorf("nft %s: %w", strings.Join(args, " "), err), errors.New(quote(words.kept.Bytes())))
+	err := cmd.Run()
+	if err == nil {
+		return nil
 	}
-	return nil
+	name := "nft " + strings.Join(args, " ")
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", name, context.Cause(ctx))
+	case limited.Err() != nil:
+		return fmt.Errorf("%s has not ended within %s: %w", name, within, limited.Err())
+	}
+	return errors.Join(fmt.Errorf("%s: %w", name, err), errors.New(quote(words.kept.Bytes())))
 }
 
 // nftPath finds nft also where services have a short PATH.

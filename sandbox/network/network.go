@@ -5,6 +5,7 @@
 package network
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"sync"
@@ -49,8 +50,8 @@ type Network struct {
 	ports   portTables
 	suspect chan struct{} // capacity one: a collection is wanted
 	loaded  atomic.Pointer[loaded]
-	// status is what the plugins last answered to STATUS; nil is ready.
-	status atomic.Pointer[error]
+	// answer is the last answer of the plugins to STATUS; nil before the first answer.
+	answer atomic.Pointer[answer]
 	// template makes writers of the generated file wait for each other. It is not
 	// a mu: it is held while files are written, by nobody else's calls.
 	template sync.Mutex
@@ -63,6 +64,15 @@ type loaded struct {
 	list       *list
 	additional map[string]*list // by name, without the default one
 	err        error
+	// settled is closed when Run has finished the first round of checks of this
+	// configuration, whatever their result is.
+	settled chan struct{}
+}
+
+// answer is what the plugins of a configuration answered to STATUS.
+type answer struct {
+	of  *loaded
+	err error // nil when the plugins can attach pods
 }
 
 // New returns a Network with no configuration loaded.
@@ -78,12 +88,13 @@ func New(cfg Config) *Network {
 		cni:     libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, &runner{builtin: !cfg.NoBuiltin}),
 		suspect: make(chan struct{}, 1),
 	}
-	n.loaded.Store(&loaded{err: fmt.Errorf("CNI configuration is not loaded yet: %w", errdefs.ErrUnavailable)})
+	n.loaded.Store(&loaded{err: fmt.Errorf("CNI configuration is not loaded yet: %w", errdefs.ErrUnavailable), settled: make(chan struct{})})
 	return n
 }
 
-// Status is nil when pods can be attached. Otherwise it says why not and what
-// to do about it.
+// Status returns nil when pods can be attached. Otherwise the error says why they
+// cannot and what to do about it. A network is not ready before its plugins have
+// answered STATUS.
 func (n *Network) Status() error {
 	l := n.loaded.Load()
 	if l.err != nil {
@@ -92,10 +103,28 @@ func (n *Network) Status() error {
 	if err := n.findPlugins(l.list); err != nil {
 		return err
 	}
-	if err := n.status.Load(); err != nil {
-		return *err
+	a := n.answer.Load()
+	if a == nil || a.of != l {
+		return fmt.Errorf("CNI network %q is not ready yet: its plugins have not answered STATUS: %w", l.list.conf.Name, errdefs.ErrUnavailable)
 	}
-	return nil
+	return a.err
+}
+
+// Await waits until Run has loaded the configuration and has asked the plugins
+// for their status, so that the result of Status does not depend on the speed of
+// the machine. The error is the cause of the end of ctx.
+func (n *Network) Await(ctx context.Context) error {
+	for {
+		l := n.loaded.Load()
+		select {
+		case <-l.settled:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the checks of the CNI network: %w", context.Cause(ctx))
+		}
+		if n.loaded.Load() == l {
+			return nil
+		}
+	}
 }
 
 // Conf returns the configuration list of the default network, JSON, or nil.

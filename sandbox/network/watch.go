@@ -2,12 +2,10 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/fsnotify/fsnotify"
 	"github.com/sirupsen/logrus"
 )
@@ -21,12 +19,15 @@ const (
 	recheck = 5 * time.Second
 	// statusEvery is how often plugins that work are asked for their status.
 	statusEvery = time.Minute
-	// statusTimeout bounds one round of such questions.
-	statusTimeout = 10 * time.Second
+	// statusTimeout bounds the answers of all plugins to STATUS. After a missed
+	// deadline the plugins are asked again with more time.
+	statusTimeout = time.Minute
+	// longest bounds the deadlines that grow after each missed one.
+	longest = 8 * time.Minute
 )
 
 // Run keeps the configuration as the files in the directories say, asks the
-// plugins for their status, and collects what is left of attachments, until ctx
+// plugins for their status, and collects the remains of attachments, until ctx
 // ends.
 func (n *Network) Run(ctx context.Context) error {
 	w, err := fsnotify.NewWatcher()
@@ -36,7 +37,8 @@ func (n *Network) Run(ctx context.Context) error {
 	defer w.Close()
 	timer := time.NewTimer(0) // the first round comes at once
 	defer timer.Stop()
-	r := rounds{n: n, watcher: w, dirty: true, collection: collection{wanted: true}}
+	r := rounds{n: n, watcher: w, dirty: true, renew: true, collection: collection{wanted: true}}
+	defer r.inquiry.stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -55,51 +57,112 @@ func (n *Network) Run(ctx context.Context) error {
 			r.dirty = true
 		case <-n.suspect:
 			r.collection.want()
+		case a := <-r.inquiry.answers:
+			r.answered(ctx, a)
 		case <-timer.C:
 		}
 		timer.Reset(time.Until(r.next(ctx)))
 	}
 }
 
-// rounds is what Run knows from one look at things to the next.
+// rounds is what Run remembers between two rounds of checks.
 type rounds struct {
 	n              *Network
 	watcher        *fsnotify.Watcher
-	watched, dirty bool // all directories are watched; files may have changed
-	ready          bool // what the plugins last answered to STATUS
-	portsSeen      bool // the tables of host ports were put right once
-	statusAt       time.Time
-	collection     collection
+	watched, dirty bool      // all directories are watched; files may have changed
+	reloadAt       time.Time // not before
+	late           int       // calls of Reload in a row that missed their deadline
+
+	ready    bool // the last answer of the plugins to STATUS
+	inquiry  inquiry
+	statusAt time.Time
+	missed   int // inquiries in a row that missed their deadline
+
+	renew    bool // the tables of host ports are to be replaced
+	tablesAt time.Time
+
+	collection collection
 }
 
-// next does what is due and returns when something is again.
+// next does what is due and returns when something is due again.
 func (r *rounds) next(ctx context.Context) time.Time {
-	now := time.Now()
 	if !r.watched {
 		r.watched, r.dirty = r.n.watchDirs(r.watcher), true
 	}
-	if r.dirty && r.n.Reload(ctx) {
-		r.statusAt = now // a new one has not been asked
-		r.collection.want()
+	if r.dirty && !r.reloadAt.After(time.Now()) {
+		r.reload(ctx)
 	}
-	r.dirty = false
-	if !r.statusAt.After(now) {
-		r.n.ports.ensure(ctx, !r.portsSeen)
-		r.portsSeen = true
-		r.ready = r.n.askStatus(ctx)
-		r.statusAt = time.Now().Add(recheck)
-		if r.ready {
-			r.statusAt = time.Now().Add(statusEvery)
-		}
+	if !r.statusAt.After(time.Now()) && !r.inquiry.running() {
+		r.ask(ctx)
 	}
-	at := r.statusAt
+	if !r.tablesAt.After(time.Now()) {
+		r.ensureTables(ctx)
+	}
+	at := r.tablesAt
+	if !r.inquiry.running() {
+		at = earlier(at, r.statusAt)
+	}
 	if r.ready {
 		at = earlier(at, r.collection.next(ctx, r.n.collect))
 	}
 	if !r.watched {
 		at = earlier(at, time.Now().Add(recheck))
 	}
+	if r.dirty {
+		at = earlier(at, r.reloadAt)
+	}
 	return at
+}
+
+// reload reads the files. After a missed deadline it is called again, with more
+// time.
+func (r *rounds) reload(ctx context.Context) {
+	within := longer(nftTimeout, r.late)
+	changed, err := r.n.Reload(ctx, within)
+	if r.dirty = err != nil; err != nil {
+		r.late++
+		r.reloadAt = time.Now().Add(recheck)
+		r.n.loaded.Load().settle()
+		if ctx.Err() == nil {
+			logrus.WithContext(ctx).WithError(err).Warn("network configuration is not loaded yet; the daemon tries again with more time")
+		}
+		return
+	}
+	r.late = 0
+	if l := r.n.loaded.Load(); l.err != nil {
+		l.settle()
+	}
+	if changed {
+		r.inquiry.stop()
+		r.ready, r.missed, r.statusAt = false, 0, time.Now()
+		r.renew, r.tablesAt = true, time.Now()
+		r.collection.want()
+	}
+}
+
+// ensureTables restores what somebody removed from the rule set of the kernel.
+func (r *rounds) ensureTables(ctx context.Context) {
+	renewed := r.renew
+	r.renew = !r.n.ports.ensure(ctx, r.renew)
+	if !renewed { // else Reload has just made the tables
+		for _, l := range r.n.loaded.Load().all() {
+			if l.masquerade != nil {
+				l.masquerade.ensure(ctx)
+			}
+		}
+	}
+	r.tablesAt = time.Now().Add(statusEvery)
+	if r.renew {
+		r.tablesAt = time.Now().Add(recheck)
+	}
+}
+
+// longer returns a deadline that was missed a number of times, doubled as often.
+func longer(d time.Duration, missed int) time.Duration {
+	for ; missed > 0 && d < longest; missed-- {
+		d *= 2
+	}
+	return min(d, longest)
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -130,28 +193,4 @@ func (n *Network) watchDirs(w *fsnotify.Watcher) bool {
 		all = all && err == nil
 	}
 	return all
-}
-
-// askStatus asks the plugins whether they can attach pods, where the version of
-// the configuration knows that question.
-func (n *Network) askStatus(ctx context.Context) bool {
-	l := n.loaded.Load()
-	if l.err != nil || n.findPlugins(l.list) != nil {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
-	for _, l := range l.all() {
-		if l.masquerade != nil {
-			l.masquerade.ensure(ctx)
-		}
-	}
-	err := n.cni.GetStatusNetworkList(ctx, l.list.conf)
-	if err == nil || errors.Is(ctx.Err(), context.Canceled) {
-		n.status.Store(nil)
-		return true
-	}
-	err = fmt.Errorf("CNI network %q says that it is not ready (code %d): %w: %w", l.list.conf.Name, code(err), err, errdefs.ErrUnavailable)
-	n.status.Store(&err)
-	return false
 }

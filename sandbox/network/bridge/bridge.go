@@ -86,13 +86,17 @@ func sysctl(path, value string) error {
 	return os.WriteFile(path, []byte(value), 0o644)
 }
 
-// portWait bounds how long a port of the bridge may take to carry traffic.
-const portWait = 2 * time.Second
+// portWait bounds how long a port of the bridge may take to carry traffic. The
+// kernel reports a change of the link within a second if it has a CPU for that.
+const portWait = 30 * time.Second
+
+// maxPause bounds the pause between two looks at the port.
+const maxPause = 100 * time.Millisecond
 
 // waitRunning waits for the kernel to notice that both ends are up.
 func waitRunning(c *rtnl.Conn, name string) (rtnl.Link, error) {
 	deadline := time.Now().Add(portWait)
-	for pause := time.Millisecond; ; pause *= 2 {
+	for pause := time.Millisecond; ; pause = min(2*pause, maxPause) {
 		l, err := c.LinkByName(name)
 		if err != nil || l.Running {
 			return l, err
