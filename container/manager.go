@@ -35,9 +35,9 @@ type Config struct {
 	// one that the empty handler stands for.
 	Runtimes       map[string]*oci.Runtime
 	DefaultRuntime string
-	// MountOptions are those that each handler's runtime can set, as far as it
-	// tells; nil for one that does not.
-	MountOptions map[string][]string
+	// MountOptions returns the options that a handler's runtime can set, or nil
+	// for a runtime that does not tell.
+	MountOptions func(handler string) []string
 	// RefuseMissingHostPaths makes a mount of a host path that does not exist an
 	// error; else a directory is made there.
 	RefuseMissingHostPaths bool

@@ -13,7 +13,14 @@ import (
 // later with words of its own: a restriction that was asked for is applied or
 // the container does not run.
 func (m *Manager) checkMountOptions(handler string, c *cri.ContainerConfig) error {
-	known := m.cfg.MountOptions[handler]
+	asks := func(mount *cri.Mount) bool { return mount.GetRecursiveReadOnly() || len(mount.GetMountOptions()) > 0 }
+	if !slices.ContainsFunc(c.GetMounts(), asks) {
+		return nil // after a start of the daemon, an answer may take a while
+	}
+	var known []string
+	if m.cfg.MountOptions != nil {
+		known = m.cfg.MountOptions(handler)
+	}
 	for i, mount := range c.GetMounts() {
 		if mount.GetRecursiveReadOnly() && !slices.Contains(known, "rro") {
 			return fmt.Errorf("config.mounts[%d].recursive_read_only: runtime handler %q or the kernel cannot do it: %w: %w",

@@ -11,7 +11,8 @@ import (
 )
 
 func TestMountOptionsOfTheHandler(t *testing.T) {
-	m := &Manager{cfg: Config{MountOptions: map[string][]string{"able": {"rro", "noexec"}, "poor": {"ro"}}}}
+	options := map[string][]string{"able": {"rro", "noexec"}, "poor": {"ro"}}
+	m := &Manager{cfg: Config{MountOptions: func(handler string) []string { return options[handler] }}}
 	for name, tc := range map[string]struct {
 		handler string
 		mount   *cri.Mount

@@ -19,7 +19,8 @@ type Runtime struct {
 	Root string // the runtime's own state directory, on tmpfs
 	// SystemdCgroup has the runtime make cgroups through systemd.
 	SystemdCgroup bool
-	// ScopeProperties says that the runtime sets the properties of a Scope.
+	// ScopeProperties says that annotations set the properties of a container's
+	// scope. runc since 1.0 and crun since 0.14 know them; others ignore them.
 	ScopeProperties bool
 	// Options are further options of the runtime, before its command.
 	Options []string

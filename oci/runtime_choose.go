@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,7 +31,12 @@ type Chooser struct {
 	// CgroupParent is where the throwaway container's cgroup is made.
 	CgroupParent string
 	Builder      *Builder
+	// Within bounds each trial; 0 means two minutes. A trial that does not end in
+	// time has no verdict.
+	Within time.Duration
 }
+
+func (c *Chooser) within() time.Duration { return cmp.Or(c.Within, proveTimeout) }
 
 // verdict is what was found out about a binary; it holds for as long as the
 // binary and the machine are the same.
@@ -47,7 +53,8 @@ type verdict struct {
 
 const (
 	verdictVersion = 1
-	proveTimeout   = 15 * time.Second
+	// proveTimeout is some thousand times what a trial takes on an idle machine.
+	proveTimeout = 2 * time.Minute
 )
 
 // Choose returns the first candidate that works. What is wrong with those
@@ -75,7 +82,8 @@ func (c *Chooser) try(ctx context.Context, r *Runtime) error {
 	return c.judge(ctx, "runtime-"+filepath.Base(r.Path), want, func(ctx context.Context) error { return c.prove(ctx, r) })
 }
 
-// judge takes a kept verdict or comes to a new one.
+// judge takes a kept verdict or comes to a new one. A trial that ended with its
+// deadline is no verdict: on a machine under load it says nothing of the runtime.
 func (c *Chooser) judge(ctx context.Context, name string, want verdict, prove func(context.Context) error) error {
 	file := filepath.Join(c.RunDir, name+".json")
 	var kept verdict
@@ -92,6 +100,9 @@ func (c *Chooser) judge(ctx context.Context, name string, want verdict, prove fu
 	failure := prove(ctx)
 	if ctx.Err() != nil {
 		return errors.Join(failure, ctx.Err()) // says nothing of the runtime
+	}
+	if errors.Is(failure, context.DeadlineExceeded) {
+		return failure
 	}
 	if failure != nil {
 		want.Failure = failure.Error()
@@ -117,7 +128,7 @@ func facts(r *Runtime) (verdict, error) {
 
 // prove runs the prober in a container of its own and removes all traces.
 func (c *Chooser) prove(ctx context.Context, r *Runtime) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, proveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.within())
 	defer cancel()
 	bundle, err := os.MkdirTemp(c.RunDir, "prove-")
 	if err != nil {

@@ -175,6 +175,35 @@ func TestChooser(t *testing.T) {
 	}
 }
 
+// TestChooserKeepsNoVerdictOfALateTrial has a runtime that is slow at first.
+func TestChooserKeepsNoVerdictOfALateTrial(t *testing.T) {
+	tree, err := cgroup.Open()
+	if err != nil {
+		t.Skip(err)
+	}
+	host, err := DetectHost(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	slow := filepath.Join(dir, "slow")
+	if err := os.WriteFile(slow, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := fakeRuntime(t, "[ ! -e "+slow+" ] || { case \"$*\" in *delete*) ;; *) exec sleep 600;; esac; }")
+	c := &Chooser{RunDir: dir, Prober: "/bin/true", CgroupParent: "/test", Builder: NewBuilder(host, Defaults{}), Within: 200 * time.Millisecond}
+	if _, err := c.Choose(t.Context(), r); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("a late trial: %v", err)
+	}
+	if err := os.Remove(slow); err != nil {
+		t.Fatal(err)
+	}
+	c.Within = time.Minute
+	if _, err := c.Choose(t.Context(), r); err != nil {
+		t.Errorf("the runtime is fast now: %v", err)
+	}
+}
+
 func TestHostDevice(t *testing.T) {
 	got, err := HostDevice(&cri.Device{HostPath: "/dev/null", ContainerPath: "/dev/other", Permissions: "rw"})
 	if err != nil || len(got) != 1 || got[0].Path != "/dev/other" || got[0].Type != "c" || got[0].Major != 1 || got[0].Minor != 3 || got[0].Access != "rw" {

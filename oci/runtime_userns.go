@@ -39,7 +39,9 @@ const (
 // TryUserNS says why a runtime cannot run containers in a user namespace, or nil
 // when it has just done so, or on this boot before: only success is kept. The
 // container finds its root file system and a mount of mapped ids to be its
-// root's, and /sys not the host's.
+// root's, and /sys not the host's. The error is context.DeadlineExceeded when
+// the trial did not end in time. Trials must not run side by side: each removes
+// the remains of earlier ones.
 func (c *Chooser) TryUserNS(ctx context.Context, r *Runtime, t UserNSTrial) error {
 	want, err := facts(r)
 	if err != nil {
@@ -47,7 +49,7 @@ func (c *Chooser) TryUserNS(ctx context.Context, r *Runtime, t UserNSTrial) erro
 	}
 	want.Storage = t.Storage
 	err = c.judge(ctx, trialPrefix+r.Name, want, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, proveTimeout)
+		ctx, cancel := context.WithTimeout(ctx, c.within())
 		defer cancel()
 		c.sweepTrials(ctx, r, t)
 		return c.tryUserNS(ctx, r, t)

@@ -53,11 +53,3 @@ func (s Scope) Apply(spec *specs.Spec) {
 		set("KillSignal", "int32 "+strconv.Itoa(int(s.StopSignal)))
 	}
 }
-
-// SetsScopeProperties reports whether the runtime with this version line turns
-// annotations into properties of a scope. runc does since 1.0, and crun since
-// 0.14.
-func SetsScopeProperties(line string) bool {
-	m := versionLine.FindStringSubmatch(line)
-	return m != nil && m[2] != "0"
-}

@@ -35,14 +35,3 @@ func TestScopeProperties(t *testing.T) {
 		}
 	}
 }
-
-func TestSetsScopeProperties(t *testing.T) {
-	for line, want := range map[string]bool{
-		"runc version 1.1.5": true, "runc version 1.5.2": true, "crun version 1.8.1": true, "crun version 1.21": true,
-		"runc version 0.1.1": false, "crun version 0.13": false, "runsc version release-20260101.0": false, "": false,
-	} {
-		if got := SetsScopeProperties(line); got != want {
-			t.Errorf("%q: %t", line, got)
-		}
-	}
-}

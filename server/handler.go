@@ -15,7 +15,7 @@ func (s *Server) checkHandler(field string, spec *cri.ImageSpec) error {
 		return nil
 	}
 	var known []string
-	for _, h := range s.cfg.Handlers {
+	for _, h := range s.cfg.Runtimes.Handlers() {
 		if h.GetName() == name {
 			return nil
 		}

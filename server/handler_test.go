@@ -11,7 +11,7 @@ import (
 
 // Whatever names an image may name a handler, which must be one that there is.
 func TestImagesForUnknownHandlersAreRefused(t *testing.T) {
-	s := New(Config{Handlers: []*cri.RuntimeHandler{{Name: ""}, {Name: "runc"}, {Name: "runsc"}}}) // no manager: none may be asked
+	s := New(Config{Runtimes: &fakeRuntimes{handlers: []*cri.RuntimeHandler{{Name: ""}, {Name: "runc"}, {Name: "runsc"}}}}) // no manager: none may be asked
 	spec := &cri.ImageSpec{Image: "busybox", RuntimeHandler: "kata"}
 	for name, call := range map[string]func() error{
 		"PullImage": func() error { _, err := s.PullImage(t.Context(), &cri.PullImageRequest{Image: spec}); return err },

@@ -97,7 +97,7 @@ func TestImageReferencesOfContainers(t *testing.T) {
 func TestStatusShowsPulls(t *testing.T) {
 	pulls := []image.PullProgress{{Image: "r/x:1", Source: "mirror/x:1", Since: time.Unix(1, 0), Bytes: 5, Total: 10, Rate: 2}}
 	for name, f := range map[string]*fakeImages{"one": {pulls: pulls}, "none": {}} {
-		s := New(Config{Pods: &fakePods{}, Images: f, Info: map[string]string{"config": "{}"}})
+		s := New(Config{Pods: &fakePods{}, Images: f, Runtimes: &fakeRuntimes{}, Info: noInfo})
 		for range 2 { // the daemon's own map stays as it is
 			st, err := s.Status(t.Context(), &cri.StatusRequest{Verbose: true})
 			if err != nil || st.GetInfo()["config"] != "{}" {

@@ -59,6 +59,15 @@ type Images interface {
 	FSUsage(ctx context.Context) (images, containers image.FSUsage, err error)
 }
 
+// Runtimes is what the server asks of the OCI runtimes.
+type Runtimes interface {
+	// Handlers returns all runtime handlers, with the features that are known.
+	Handlers() []*cri.RuntimeHandler
+	// Status returns nil when the features of all handlers are known, and
+	// otherwise says what is missing.
+	Status() error
+}
+
 // Config is what a Server is made of.
 type Config struct {
 	Version    string // of the daemon
@@ -68,11 +77,10 @@ type Config struct {
 	Streams    Streams
 	// CgroupDriver is what the kubelet is told to use.
 	CgroupDriver cri.CgroupDriver
-	// Handlers are the runtime handlers with their features as probed.
-	Handlers []*cri.RuntimeHandler
-	Features *cri.RuntimeFeatures
-	// Info is added to the verbose Status, as JSON values by key.
-	Info map[string]string
+	Runtimes     Runtimes
+	Features     *cri.RuntimeFeatures
+	// Info returns what is added to the verbose Status, as JSON values by key.
+	Info func() map[string]string
 }
 
 // Server implements the RuntimeService and ImageService of the CRI.

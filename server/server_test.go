@@ -257,8 +257,42 @@ func TestPodStatusHasAllAddresses(t *testing.T) {
 	}
 }
 
+// fakeRuntimes are probed unless err is set.
+type fakeRuntimes struct {
+	handlers []*cri.RuntimeHandler
+	err      error
+}
+
+func (f *fakeRuntimes) Handlers() []*cri.RuntimeHandler { return f.handlers }
+
+func (f *fakeRuntimes) Status() error { return f.err }
+
+func noInfo() map[string]string { return map[string]string{"config": "{}"} }
+
+// TestStatusWaitsForTheRuntimes checks that the runtime is not ready before the
+// features of all handlers are known, and that the network does not depend on it.
+func TestStatusWaitsForTheRuntimes(t *testing.T) {
+	f := &fakeRuntimes{err: errors.New("crun is still being probed"), handlers: []*cri.RuntimeHandler{{Name: "crun"}}}
+	s := New(Config{Pods: &fakePods{}, Images: &fakeImages{}, Runtimes: f, Info: noInfo})
+	for _, ready := range []bool{false, true} {
+		r, err := s.Status(t.Context(), &cri.StatusRequest{})
+		if err != nil || len(r.GetRuntimeHandlers()) != 1 {
+			t.Fatalf("%v, %v", r, err)
+		}
+		for _, c := range r.GetStatus().GetConditions() {
+			if want := ready || c.GetType() != cri.RuntimeReady; c.GetStatus() != want {
+				t.Errorf("condition %v", c)
+			}
+			if !c.GetStatus() && (c.GetReason() == "" || c.GetMessage() != f.err.Error()) {
+				t.Errorf("condition %v", c)
+			}
+		}
+		f.err = nil
+	}
+}
+
 func TestStatusNamesWhatTheNetworkLacks(t *testing.T) {
-	s := New(Config{Pods: &fakePods{network: errors.New("no network in /etc/cni/net.d")}, Images: &fakeImages{}, Info: map[string]string{"config": "{}"}})
+	s := New(Config{Pods: &fakePods{network: errors.New("no network in /etc/cni/net.d")}, Images: &fakeImages{}, Runtimes: &fakeRuntimes{}, Info: noInfo})
 	r, err := s.Status(t.Context(), &cri.StatusRequest{})
 	if err != nil {
 		t.Fatal(err)

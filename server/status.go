@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"maps"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -27,18 +26,22 @@ func (s *Server) Version(context.Context, *cri.VersionRequest) (*cri.VersionResp
 	}, nil
 }
 
-// Status tells whether pods can run and be attached to the network.
+// Status tells whether pods can run and be attached to the network. The runtime
+// is ready when the daemon knows the features of all handlers: the kubelet takes
+// them from the same answer.
 func (s *Server) Status(_ context.Context, req *cri.StatusRequest) (*cri.StatusResponse, error) {
 	network := &cri.RuntimeCondition{Type: cri.NetworkReady, Status: true}
 	if err := s.cfg.Pods.NetworkStatus(); err != nil {
 		network.Status, network.Reason, network.Message = false, "NetworkPluginNotReady", err.Error()
 	}
+	// A daemon that answers has restored its state and found a runtime.
+	runtime := &cri.RuntimeCondition{Type: cri.RuntimeReady, Status: true}
+	if err := s.cfg.Runtimes.Status(); err != nil {
+		runtime.Status, runtime.Reason, runtime.Message = false, "RuntimeNotReady", err.Error()
+	}
 	resp := &cri.StatusResponse{
-		Status: &cri.RuntimeStatus{Conditions: []*cri.RuntimeCondition{
-			// A daemon that answers has restored its state and found a runtime.
-			{Type: cri.RuntimeReady, Status: true}, network,
-		}},
-		RuntimeHandlers: s.cfg.Handlers,
+		Status:          &cri.RuntimeStatus{Conditions: []*cri.RuntimeCondition{runtime, network}},
+		RuntimeHandlers: s.cfg.Runtimes.Handlers(),
 		Features:        s.cfg.Features,
 	}
 	if req.GetVerbose() {
@@ -46,7 +49,7 @@ func (s *Server) Status(_ context.Context, req *cri.StatusRequest) (*cri.StatusR
 		if err != nil {
 			return nil, err
 		}
-		resp.Info = maps.Clone(s.cfg.Info)
+		resp.Info = s.cfg.Info()
 		resp.Info["pulls"] = pulls
 	}
 	return resp, nil

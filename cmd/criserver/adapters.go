@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/opencontainers/go-digest"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/image"
@@ -73,3 +74,10 @@ func (a imageAdapter) MountVolume(ctx context.Context, v container.ImageVolume) 
 func (a imageAdapter) Unmount(ctx context.Context, containerID string) error {
 	return errors.Join(a.images.UnmountVolumes(ctx, containerID), a.images.UnmountRootFS(ctx, containerID))
 }
+
+// runtimeAdapter shows the server what is known of the runtime handlers.
+type runtimeAdapter struct{ r *runtimes }
+
+func (a runtimeAdapter) Handlers() []*cri.RuntimeHandler { return a.r.list() }
+
+func (a runtimeAdapter) Status() error { return a.r.status() }

@@ -111,11 +111,7 @@ type runtimes struct {
 	defaultName string
 	builder     *oci.Builder
 	appArmor    container.AppArmor // nil where the machine has none
-	handlers    []*cri.RuntimeHandler
-	info        []handlerInfo
-	// mountOptions are those that each handler can set; nil where it does not tell.
-	mountOptions map[string][]string
-	userNS       map[string]error // why a handler cannot do user namespaces, or nil
+	probers     map[string]*prober // by the name of the handler
 }
 
 func (r *runtimes) known(name string) bool { return name == "" || r.byName[name] != nil }
@@ -130,9 +126,10 @@ func (r *runtimes) names() []string {
 }
 
 // chooseRuntimes collects the handlers: those of the configuration and the
-// well-known ones in the PATH. The default is proved to work.
+// well-known ones in the PATH. The default is proved to work. All other probes
+// run later, beside the daemon's work.
 func chooseRuntimes(ctx context.Context, cfg config.Config, h *host) (*runtimes, error) {
-	r := &runtimes{defaultName: cfg.DefaultRuntime, mountOptions: make(map[string][]string)}
+	r := &runtimes{defaultName: cfg.DefaultRuntime, probers: make(map[string]*prober)}
 	profile, profiles, err := prepareAppArmor(ctx, cfg, h.facts)
 	if err != nil {
 		return nil, err
@@ -145,15 +142,15 @@ func chooseRuntimes(ctx context.Context, cfg config.Config, h *host) (*runtimes,
 	if r.byName, err = handlersOf(cfg, h.driver == sandbox.Systemd); err != nil {
 		return nil, err
 	}
-	for _, rt := range r.byName {
+	for name, rt := range r.byName {
 		if err := os.MkdirAll(rt.Root, 0o700); err != nil {
 			return nil, err
 		}
+		r.probers[name] = &prober{rt: rt, first: make(chan struct{})}
 	}
 	if err := r.chooseDefault(ctx, cfg, h); err != nil {
 		return nil, err
 	}
-	r.probe(ctx, cfg, h)
 	return r, nil
 }
 
@@ -204,7 +201,7 @@ func handlerFeatures(f *features.Features) *cri.RuntimeHandlerFeatures {
 func statusInfo(cfg config.Config, h *host, r *runtimes) map[string]string {
 	b, err := json.Marshal(map[string]any{
 		"root": cfg.Root, "runDir": cfg.RunDir, "cgroupDriver": h.driver, "cgroupV2": h.cgroups.V2(), "cgroupParent": h.cgroupParent,
-		"defaultRuntime": r.defaultName, "runtimes": r.info, "monitor": h.monitor, "monitorCgroup": h.monitorCgroup,
+		"defaultRuntime": r.defaultName, "runtimes": r.info(), "monitor": h.monitor, "monitorCgroup": h.monitorCgroup,
 		"seccomp": h.facts.Seccomp, "appArmor": h.facts.AppArmor, "appArmorProfile": r.builder.DefaultAppArmorProfile(), "seLinux": h.facts.SELinux,
 		"cdiSpecDirs": cfg.Container.CDISpecDirs, "cniConfDirs": cfg.CNI.ConfDirs, "cniBinDirs": cfg.CNI.BinDirs,
 	})

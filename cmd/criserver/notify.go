@@ -1,16 +1,19 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"github.com/sirupsen/logrus"
 )
 
-// serviceManager is who started the daemon, by the protocol of sd_notify(3).
+// serviceManager is the service manager that started the daemon. The protocol is
+// that of sd_notify(3).
 type serviceManager struct{ socket string }
 
-// The states that it is told.
+// The messages to the service manager.
 const (
 	stateReady    = "READY=1"
 	stateStopping = "STOPPING=1"
@@ -27,8 +30,38 @@ func adoptServiceManager() serviceManager {
 	return m
 }
 
-// tell is in vain without a service manager, and when it fails no more than
-// that: the daemon serves all the same.
+// While the daemon starts, it asks for startExtension more every extendEvery.
+const (
+	extendEvery    = 10 * time.Second
+	startExtension = time.Minute
+)
+
+// extendStart keeps the service manager from ending a start that takes longer
+// than its time-out, as on a slow machine. Every step of the start has a deadline
+// of its own. The caller calls stop when the start has ended.
+func (m serviceManager) extendStart(every time.Duration) (stop func()) {
+	if m.socket == "" {
+		return func() {}
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticks := time.NewTicker(every)
+		defer ticks.Stop()
+		for {
+			m.tell(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", startExtension.Microseconds()))
+			select {
+			case <-ticks.C:
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+// tell sends a message. Without a service manager it does nothing. A failure is
+// logged only, because the daemon serves without a service manager, too.
 func (m serviceManager) tell(state string) {
 	if m.socket == "" {
 		return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
@@ -18,22 +19,23 @@ import (
 )
 
 // userNamespaces says why pods of a handler cannot have a user namespace of
-// their own, or nil when they can.
+// their own, or nil when they can. It waits for the first probe of the handler.
 func (r *runtimes) userNamespaces(handler string) error {
-	if handler == "" {
-		handler = r.defaultName
+	p := r.handler(handler)
+	if p == nil {
+		return nil // the caller refuses a handler that does not exist
 	}
-	return r.userNS[handler]
+	return p.await().userNS
 }
 
 // tryUserNamespaces goes by what the runtime says of itself, and believes that
 // it can only when it has done it: whether the kernel maps the ids of overlay's
 // layers and of tmpfs, whether root in a user namespace gets to where root file
 // systems are mounted, no list of features tells.
-func (r *runtimes) tryUserNamespaces(ctx context.Context, cfg config.Config, h *host, rt *oci.Runtime, f *features.Features) error {
+func (r *runtimes) tryUserNamespaces(ctx context.Context, cfg config.Config, h *host, rt *oci.Runtime, f *features.Features, within time.Duration) error {
 	err := saysUserNamespaces(f)
 	if err == nil {
-		err = r.proveUserNamespaces(ctx, cfg, h, rt)
+		err = r.proveUserNamespaces(ctx, cfg, h, rt, within)
 	}
 	log := logrus.WithContext(ctx).WithField("runtime", rt.Name)
 	if err != nil {
@@ -45,19 +47,20 @@ func (r *runtimes) tryUserNamespaces(ctx context.Context, cfg config.Config, h *
 }
 
 // mapsSubmounts says whether a handler's runtime knows the option for it, which
-// came with version 1.2 of the config.
+// came with version 1.2 of the config. It waits for the first probe of the
+// handler.
 func (r *runtimes) mapsSubmounts(handler string) bool {
-	if handler == "" {
-		handler = r.defaultName
+	p := r.handler(handler)
+	if p == nil {
+		return false
 	}
-	for _, h := range r.info {
-		if h.Name == handler && h.features != nil {
-			var major, minor int
-			_, err := fmt.Sscanf(h.features.OCIVersionMax, "%d.%d", &major, &minor)
-			return err == nil && (major > 1 || major == 1 && minor >= 2)
-		}
+	f := p.await().features
+	if f == nil {
+		return false
 	}
-	return false
+	var major, minor int
+	_, err := fmt.Sscanf(f.OCIVersionMax, "%d.%d", &major, &minor)
+	return err == nil && (major > 1 || major == 1 && minor >= 2)
 }
 
 // saysUserNamespaces: without mounts of mapped ids volumes would belong to
@@ -79,14 +82,14 @@ func saysUserNamespaces(f *features.Features) error {
 	return nil
 }
 
-func (r *runtimes) proveUserNamespaces(ctx context.Context, cfg config.Config, h *host, rt *oci.Runtime) error {
+func (r *runtimes) proveUserNamespaces(ctx context.Context, cfg config.Config, h *host, rt *oci.Runtime, within time.Duration) error {
 	if h.driver != sandbox.Systemd {
 		if err := h.cgroups.Make(h.cgroupParent); err != nil {
 			return err
 		}
 		defer h.cgroups.Release(h.cgroupParent)
 	}
-	c := &oci.Chooser{RunDir: cfg.RunDir, Prober: h.monitor, ProberArgs: []string{"probe"}, CgroupParent: h.cgroupParent, Builder: r.builder}
+	c := &oci.Chooser{RunDir: cfg.RunDir, Prober: h.monitor, ProberArgs: []string{"probe"}, CgroupParent: h.cgroupParent, Builder: r.builder, Within: within}
 	err := c.TryUserNS(ctx, rt, oci.UserNSTrial{
 		Holder:      userns.Holder{Path: h.monitor, Args: []string{"pause", "trial of user namespaces"}},
 		Storage:     cfg.Root,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -39,13 +40,18 @@ type parts struct {
 	streams    *streaming.Server
 	server     *server.Server
 	plugins    *nri.Manager // nil where NRI is off
+	runtimes   *runtimes
+	host       *host
 	manager    serviceManager
+	started    func() // to be called when the start has ended
 }
 
 // runDaemon runs everything until ctx ends or a part of it fails.
 func runDaemon(ctx context.Context, cfg config.Config) error {
 	begun := time.Now()
 	manager := adoptServiceManager()
+	started := sync.OnceFunc(manager.extendStart(extendEvery))
+	defer started()
 	locks, err := claim(cfg.Root, cfg.RunDir)
 	if err != nil {
 		return err
@@ -54,7 +60,7 @@ func runDaemon(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return errors.Join(err, closeAll(locks))
 	}
-	p.manager = manager
+	p.manager, p.started = manager, started
 	err = p.run(ctx, cfg, begun)
 	return errors.Join(err, closeAll(locks))
 }
@@ -73,7 +79,7 @@ func wire(ctx context.Context, cfg config.Config) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &parts{spawner: cgroup.NewSpawner(host.cgroups, host.monitorCgroup)}
+	p := &parts{runtimes: rt, host: host, spawner: cgroup.NewSpawner(host.cgroups, host.monitorCgroup)}
 	if p.watcher, err = proc.NewWatcher(); err != nil {
 		return nil, err
 	}
@@ -150,6 +156,7 @@ func (p *parts) run(ctx context.Context, cfg config.Config, begun time.Time) err
 		if err := p.restore(ctx); err != nil {
 			return err
 		}
+		g.Go(func() error { p.runtimes.run(ctx, p.runtimes.trial(cfg, p.host)); return nil })
 		g.Go(func() error { return p.images.Run(ctx) })
 		g.Go(func() error { return p.pods.Run(ctx) })
 		g.Go(func() error { return p.containers.Run(ctx) })
@@ -173,6 +180,7 @@ func (p *parts) run(ctx context.Context, cfg config.Config, begun time.Time) err
 			"socket": cfg.Socket, "version": version, "pods": len(p.pods.List()), "containers": len(p.containers.List()),
 			"duration": time.Since(begun).Round(time.Millisecond).String(),
 		}).Info("serving")
+		p.started()
 		p.manager.tell(stateReady)
 		defer context.AfterFunc(ctx, func() { p.manager.tell(stateStopping) })()
 		return p.server.Serve(ctx, l)
@@ -256,8 +264,8 @@ func serverConfig(cfg config.Config, host *host, rt *runtimes, p *parts) server.
 	}
 	return server.Config{
 		Version: version, Pods: p.pods, Containers: p.containers, Images: p.images, Streams: p.streams,
-		CgroupDriver: driver, Handlers: rt.handlers, Features: &cri.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
-		Info: statusInfo(cfg, host, rt),
+		CgroupDriver: driver, Runtimes: runtimeAdapter{rt}, Features: &cri.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
+		Info: func() map[string]string { return statusInfo(cfg, host, rt) },
 	}
 }
 
