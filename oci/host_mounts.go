@@ -9,7 +9,7 @@ import (
 
 // restrictions pairs the flags of statfs(2) with the options of mount(8).
 var restrictions = []struct {
-	flag   int64
+	flag   uint64
 	option string
 }{
 	{unix.ST_RDONLY, "ro"}, {unix.ST_NOSUID, "nosuid"}, {unix.ST_NODEV, "nodev"}, {unix.ST_NOEXEC, "noexec"},
@@ -33,7 +33,7 @@ func Restrictions(path string) ([]string, error) {
 	}
 	var options []string
 	for _, r := range restrictions {
-		if st.Flags&r.flag != 0 {
+		if uint64(st.Flags)&r.flag != 0 { // the type of Flags depends on the architecture
 			options = append(options, r.option)
 		}
 	}

@@ -172,11 +172,13 @@ func (cl *client) setInterest() {
 	}
 }
 
-// roomy says whether the client can take what one read may bring: the kernel
-// reports a socket writable when three quarters of its buffer are free.
+// roomy reports whether the client can take the output of one read: the kernel
+// reports a socket writable when three quarters of its buffer are free. It calls
+// ppoll with a timeout of 0, because newer architectures have no poll(2).
 func (cl *client) roomy() bool {
 	fds := [1]unix.PollFd{{Fd: int32(cl.fd), Events: unix.POLLOUT}}
-	n, _, errno := unix.RawSyscall(unix.SYS_POLL, uintptr(unsafe.Pointer(&fds)), 1, 0)
+	var now unix.Timespec
+	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
 	return errno != 0 || n > 0
 }
 

@@ -92,7 +92,10 @@ func detach() {
 	unix.CloseOnExec(wire.StartedFD)
 }
 
-// sigaction is the kernel's struct of rt_sigaction(2).
+// sigaction is the struct of rt_sigaction(2). Kernels of riscv64 and loong64 have
+// no restorer, so the mask of the kernel is in the field restorer there. The code
+// below writes back what it read and changes only the handler, which is the first
+// field everywhere.
 type sigaction struct {
 	handler, flags, restorer uintptr
 	mask                     uint64

@@ -102,7 +102,7 @@ func TestVolumeShowsTheImage(t *testing.T) {
 		if err := unix.Statfs(path, &st); err != nil {
 			t.Fatal(err)
 		}
-		if flags := int64(unix.ST_RDONLY | unix.ST_NOSUID | unix.ST_NODEV); st.Flags&flags != flags || st.Flags&unix.ST_NOEXEC != 0 {
+		if flags := uint64(unix.ST_RDONLY | unix.ST_NOSUID | unix.ST_NODEV); uint64(st.Flags)&(flags|unix.ST_NOEXEC) != flags {
 			t.Errorf("%q: flags %x", sub, st.Flags)
 		}
 		if mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(b.dir)); err != nil || len(mounts) != 1 {

@@ -25,6 +25,7 @@ var allowed = map[string][]string{
 	"nri":            {"internal"},
 	"config":         {},
 	"cmd/conmon":     {"conmon"},
+	"hack/typecheck": {},
 	"cmd/criserver":  {"config", "server", "sandbox", "container", "image", "oci", "conmon", "nri", "internal"},
 }
 

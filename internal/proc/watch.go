@@ -2,6 +2,7 @@ package proc
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -68,7 +69,7 @@ func (w *Watcher) Watch(r Ref, ended func(pidfd *os.File)) error {
 
 // Run delivers ends until ctx does. It returns after the callbacks have.
 func (w *Watcher) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _, _ = unix.Write(w.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
+	stop := context.AfterFunc(ctx, func() { _, _ = unix.Write(w.wake, binary.NativeEndian.AppendUint64(nil, 1)) })
 	defer stop()
 	var callbacks sync.WaitGroup
 	defer callbacks.Wait()
