@@ -18,6 +18,8 @@ type Host struct {
 	Hugetlb  bool // OCI runtimes can use the hugetlb controller
 	// HugetlbApart: it is on the unified hierarchy beside v1, where they do not.
 	HugetlbApart bool
+	// PageSize is the size of a memory page in bytes; 0 stands for 4096.
+	PageSize int64
 	// HugePages are the sizes that there are, as cgroups name them ("2MB").
 	HugePages      []string
 	SwapAccounting bool
@@ -53,6 +55,7 @@ func DetectHost(cg Controllers) (Host, error) {
 		CgroupV2:     cg.V2(),
 		Hugetlb:      cg.HasController("hugetlb"),
 		HugetlbApart: cg.HugetlbApart(),
+		PageSize:     int64(os.Getpagesize()),
 		HugePages:    hugePages("/sys/kernel/mm/hugepages"),
 		OnlineCPUs:   "/sys/devices/system/cpu/online",
 		OnlineNodes:  "/sys/devices/system/node/online",

@@ -17,7 +17,6 @@ const (
 	minShares, maxShares = 2, 1 << 18
 	minPeriod, maxPeriod = 1000, 1_000_000
 	minQuota, maxQuota   = 1000, 1<<44 - 1
-	minMemory            = 4096 // a page; less would round down to no memory at all
 	maxOOMScoreAdj       = 1000
 )
 
@@ -36,7 +35,7 @@ func (b *Builder) CheckResources(field string, r *cri.LinuxContainerResources) e
 		return nil
 	}
 	for _, check := range []func(string, *cri.LinuxContainerResources) error{
-		checkCPU, b.checkCPUSets, checkMemory, b.checkHugepages, b.checkUnified,
+		checkCPU, b.checkCPUSets, b.checkMemory, b.checkHugepages, b.checkUnified,
 	} {
 		if err := check(field, r); err != nil {
 			return err
@@ -61,11 +60,15 @@ func checkCPU(field string, r *cri.LinuxContainerResources) error {
 	return nil
 }
 
-func checkMemory(field string, r *cri.LinuxContainerResources) error {
+// minMemory is the smallest limit of memory, in bytes: one page. The kernel counts
+// pages and rounds a smaller limit down to 0. arm64 and ppc64le can have pages of 64 KiB.
+func (b *Builder) minMemory() int64 { return max(b.host.PageSize, 4096) }
+
+func (b *Builder) checkMemory(field string, r *cri.LinuxContainerResources) error {
 	limit, swap := r.GetMemoryLimitInBytes(), r.GetMemorySwapLimitInBytes()
 	switch {
-	case limit != 0 && limit != -1 && limit < minMemory:
-		return invalid("%s.memory_limit_in_bytes %d must be at least %d, or -1 for none", field, limit, minMemory)
+	case limit != 0 && limit != -1 && limit < b.minMemory():
+		return invalid("%s.memory_limit_in_bytes %d must be at least %d, or -1 for none", field, limit, b.minMemory())
 	case swap < -1:
 		return invalid("%s.memory_swap_limit_in_bytes %d must be a number of bytes, or -1 for none", field, swap)
 	case swap > 0 && limit > swap:

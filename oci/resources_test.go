@@ -95,6 +95,26 @@ func TestBadResources(t *testing.T) {
 	}
 }
 
+// TestSmallestMemoryLimit has machines with pages of 4 and 64 KiB: a limit below
+// one page would be a limit of 0.
+func TestSmallestMemoryLimit(t *testing.T) {
+	for page, tests := range map[int64]map[int64]bool{
+		0:        {4095: false, 4096: true},
+		4 << 10:  {4095: false, 4096: true, 0: true, -1: true},
+		64 << 10: {4096: false, 65535: false, 65536: true, 0: true, -1: true},
+	} {
+		host := resourceHost(t)
+		host.PageSize = page
+		b := NewBuilder(host, Defaults{})
+		for limit, ok := range tests {
+			err := b.CheckResources("F", &limits{MemoryLimitInBytes: limit})
+			if ok != (err == nil) || err != nil && !errdefs.IsInvalidArgument(err) {
+				t.Errorf("limit %d with pages of %d bytes: %v", limit, page, err)
+			}
+		}
+	}
+}
+
 func manyUnified() map[string]string {
 	m := make(map[string]string)
 	for i := range 200 {
