@@ -11,7 +11,7 @@ var help = map[string]string{
 	"log_format":    "text or json, to the standard error stream.",
 	"cgroup_driver": "Who makes the pods' cgroups: cgroupfs, systemd (unified hierarchy only), or auto: systemd where it runs the machine with the unified hierarchy, else cgroupfs. The kubelet takes it over by RuntimeConfig.",
 	"cgroup_parent": "Parent cgroup of pods that name none. Empty: /criserver with cgroupfs, criserver.slice with systemd.",
-	"selinux":       "Whether pods and containers have SELinux labels, where the host has SELinux enabled. Where it has not, or with false, those that ask for labels are refused.",
+	"selinux":       "Whether pods and containers have SELinux labels, where the host has SELinux enabled. Otherwise the daemon ignores the SELinux options of requests.",
 
 	"cni.conf_dirs":           "Directories with CNI network configuration (*.conflist, *.conf, *.json), in the order in which they are searched. They are watched.",
 	"cni.bin_dirs":            "Directories with CNI plugins, in the order in which they are searched.",

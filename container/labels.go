@@ -6,6 +6,7 @@ import (
 
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/selinux"
+	"github.com/sirupsen/logrus"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -23,10 +24,14 @@ type labels struct{ process, mount string }
 // host's processes or IPC objects are not confined unless they ask for it: the
 // label would shut them out from just what they are there for.
 func (m *Manager) labelsFor(c *cri.ContainerConfig, p Pod) (l labels, err error) {
+	sc := c.GetLinux().GetSecurityContext()
 	if m.cfg.Labels == nil {
+		if selinux.Asked(sc.GetSelinuxOptions()) {
+			logrus.WithFields(logrus.Fields{"pod": p.ID, "name": c.GetMetadata().GetName()}).
+				Debug("SELinux is not enabled: ignore the selinux_options of the container")
+		}
 		return labels{}, nil
 	}
-	sc := c.GetLinux().GetSecurityContext()
 	seesHost := p.IPCNS == "" || sc.GetNamespaceOptions().GetPid() == cri.NamespaceMode_NODE
 	l.process, l.mount, err = m.cfg.Labels.Container(selinux.Request{
 		PodProcess: p.ProcessLabel, PodMount: p.MountLabel, Options: sc.GetSelinuxOptions(),

@@ -9,10 +9,11 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// confine is about AppArmor and SELinux. A confinement that is asked for by
-// name and cannot be had is an error, never silently left out.
+// confine sets the AppArmor profile and the SELinux labels. A request for an AppArmor
+// profile that is missing is an error. On a host without SELinux, SELinux options are
+// ignored, as the Kubernetes API documents.
 func (c *build) confine() error {
-	if err := c.checkSELinux(c.in.Security); err != nil {
+	if err := c.checkSELinux(c.in.Security.GetSelinuxOptions()); err != nil {
 		return err
 	}
 	c.spec.Process.SelinuxLabel, c.spec.Linux.MountLabel = c.in.ProcessLabel, c.in.MountLabel
@@ -24,13 +25,14 @@ func (c *build) confine() error {
 	return nil
 }
 
-// checkSELinux: the labels themselves are another's to make; see package selinux.
-func (b *Builder) checkSELinux(sc *cri.LinuxContainerSecurityContext) error {
-	if err := selinux.CheckOptions(sc.GetSelinuxOptions()); err != nil {
-		return fmt.Errorf("linux.security_context.%w", err)
+// checkSELinux returns an error for malformed SELinux options. Package selinux makes
+// the labels. Options mean nothing without SELinux, so they are not checked there.
+func (b *Builder) checkSELinux(o *cri.SELinuxOption) error {
+	if !b.host.SELinux {
+		return nil
 	}
-	if selinux.Asked(sc.GetSelinuxOptions()) && !sc.GetPrivileged() && !b.host.SELinux {
-		return fmt.Errorf("linux.security_context.selinux_options: SELinux is not enabled on this machine: %w", errdefs.ErrFailedPrecondition)
+	if err := selinux.CheckOptions(o); err != nil {
+		return fmt.Errorf("linux.security_context.%w", err)
 	}
 	return nil
 }

@@ -189,17 +189,27 @@ func TestSELinux(t *testing.T) {
 		fails   func(error) bool
 	}{
 		"asked with":       {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s0"}}, true, nil},
-		"asked without":    {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s0"}}, false, errdefs.IsFailedPrecondition},
-		"bad form without": {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s 0"}}, false, errdefs.IsInvalidArgument},
+		"asked without":    {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s0"}}, false, nil},
+		"bad form with":    {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s 0"}}, true, errdefs.IsInvalidArgument},
+		"bad form without": {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s 0"}}, false, nil},
 		"nothing":          {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{}}, false, nil},
 		"no context":       {nil, false, nil},
 		"seccomp":          {&cri.LinuxSandboxSecurityContext{Seccomp: localSeccomp("p")}, true, errdefs.IsInvalidArgument},
 		"AppArmor":         {&cri.LinuxSandboxSecurityContext{Apparmor: localSeccomp("p")}, true, errdefs.IsFailedPrecondition},
 	} {
 		h.SELinux = tc.selinux
-		err := NewBuilder(h, Defaults{}).CheckSandbox(tc.sc)
+		b := NewBuilder(h, Defaults{})
+		err := b.CheckSandbox(tc.sc)
 		if tc.fails == nil && err != nil || tc.fails != nil && !tc.fails(err) {
 			t.Errorf("%s: %v", name, err)
+		}
+		if tc.sc.GetSelinuxOptions() == nil {
+			continue
+		}
+		in := testInput()
+		in.Security.SelinuxOptions = tc.sc.GetSelinuxOptions()
+		if _, err := b.Build(in); tc.fails == nil && err != nil || tc.fails != nil && !tc.fails(err) {
+			t.Errorf("%s, of a container: %v", name, err)
 		}
 	}
 }

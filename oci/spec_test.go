@@ -122,7 +122,6 @@ func TestRejected(t *testing.T) {
 		"AppArmor missing": {func(in *Input) {
 			in.Security.Apparmor = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: "p"}
 		}, errdefs.IsFailedPrecondition, "AppArmor"},
-		"SELinux missing":      {func(in *Input) { in.Security.SelinuxOptions = &cri.SELinuxOption{Level: "s0"} }, errdefs.IsFailedPrecondition, "SELinux"},
 		"seccomp profile JSON": {func(in *Input) { in.Security.Seccomp = localSeccomp("/p"); in.SeccompProfile = []byte("{") }, errdefs.IsInvalidArgument, `"/p"`},
 		"seccomp relative":     {func(in *Input) { in.Security.Seccomp = localSeccomp("p") }, errdefs.IsInvalidArgument, "absolute"},
 		"seccomp legacy":       {func(in *Input) { in.Security.SeccompProfilePath = "what" }, errdefs.IsInvalidArgument, "seccomp_profile_path"},

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"github.com/sirupsen/logrus"
+	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -20,9 +21,13 @@ func selinuxOptions(c *cri.PodSandboxConfig) *cri.SELinuxOption {
 	return c.GetLinux().GetSecurityContext().GetSelinuxOptions()
 }
 
-// label gives the pod its labels, which go with its record.
+// label sets the pod's labels in its record. On a host without SELinux, the options
+// of the request are ignored.
 func (b *build) label() (err error) {
 	if b.m.cfg.Labels == nil {
+		if proto.Size(selinuxOptions(b.config)) > 0 {
+			logrus.WithField("pod", b.rec.ID).Debug("SELinux is not enabled: ignore the selinux_options of the pod sandbox")
+		}
 		return nil
 	}
 	b.rec.ProcessLabel, b.rec.MountLabel, err = b.m.cfg.Labels.Pod(selinuxOptions(b.config))

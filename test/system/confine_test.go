@@ -11,27 +11,20 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// TestConfinementThatIsMissing asks for what this machine does not have: it must
-// be refused, not left out. Where it does have it, that is another test's matter.
+// TestConfinementThatIsMissing asks for AppArmor profiles that are not loaded, which is
+// an error, and for SELinux labels, which are ignored on a host without SELinux.
 func TestConfinementThatIsMissing(t *testing.T) {
 	n := newNode(t, "missing", 216)
 	p := n.runPod(t, podConfig("missing"))
 	appArmor, seLinux := exists("/sys/kernel/security/apparmor/profiles"), exists("/sys/fs/selinux/enforce")
 	local := &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: "cs-not-loaded"}
 	for name, tc := range map[string]struct {
-		skip   bool
 		change func(*cri.LinuxContainerSecurityContext)
 		says   string
 	}{
-		"apparmor":        {false, func(sc *cri.LinuxContainerSecurityContext) { sc.Apparmor = local }, `"cs-not-loaded"`},
-		"apparmor-legacy": {false, func(sc *cri.LinuxContainerSecurityContext) { sc.ApparmorProfile = "localhost/cs-not-loaded" }, `"cs-not-loaded"`},
-		"selinux": {seLinux, func(sc *cri.LinuxContainerSecurityContext) {
-			sc.SelinuxOptions = &cri.SELinuxOption{Type: "container_t"}
-		}, "selinux_options"},
+		"apparmor":        {func(sc *cri.LinuxContainerSecurityContext) { sc.Apparmor = local }, `"cs-not-loaded"`},
+		"apparmor-legacy": {func(sc *cri.LinuxContainerSecurityContext) { sc.ApparmorProfile = "localhost/cs-not-loaded" }, `"cs-not-loaded"`},
 	} {
-		if tc.skip {
-			continue
-		}
 		config := containerConfig(p, name, busybox, "true")
 		tc.change(config.Linux.SecurityContext)
 		if msg := n.refused(t, p, config, codes.FailedPrecondition); !strings.Contains(msg, tc.says) {
@@ -49,6 +42,19 @@ func TestConfinementThatIsMissing(t *testing.T) {
 	} {
 		config := containerConfig(p, name, busybox, "sleep", "1000")
 		change(config.Linux.SecurityContext)
+		n.startContainer(t, n.create(t, p, config))
+	}
+	for name, options := range map[string]*cri.SELinuxOption{
+		"selinux": {User: "system_u", Role: "system_r", Type: "container_t", Level: "s0:c1,c2"}, "selinux-form": {Type: "a b"},
+	} {
+		if seLinux {
+			continue
+		}
+		pc := podConfig(name)
+		pc.Linux.SecurityContext.SelinuxOptions = options
+		p := n.runPod(t, pc)
+		config := containerConfig(p, name, busybox, "sleep", "1000")
+		config.Linux.SecurityContext.SelinuxOptions = options
 		n.startContainer(t, n.create(t, p, config))
 	}
 	for name, sc := range map[string]*cri.LinuxContainerSecurityContext{
@@ -113,9 +119,8 @@ func TestPodSecurityContext(t *testing.T) {
 			sc.Apparmor = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: "cs-not-loaded"}
 		}, codes.FailedPrecondition, "apparmor"},
 		"selinux-form": {func(sc *cri.LinuxSandboxSecurityContext) { sc.SelinuxOptions = &cri.SELinuxOption{Type: "a b"} }, codes.InvalidArgument, "selinux_options"},
-		"selinux-off":  {func(sc *cri.LinuxSandboxSecurityContext) { sc.SelinuxOptions = &cri.SELinuxOption{Type: "container_t"} }, codes.FailedPrecondition, "selinux_options"},
 	} {
-		if name == "selinux-off" && exists("/sys/fs/selinux/enforce") || name == "apparmor-off" && exists("/sys/kernel/security/apparmor/profiles") {
+		if name == "selinux-form" && !exists("/sys/fs/selinux/enforce") || name == "apparmor-off" && exists("/sys/kernel/security/apparmor/profiles") {
 			continue
 		}
 		pc := podConfig("bad-" + name)
