@@ -55,3 +55,19 @@ func TestEffectiveMounts(t *testing.T) {
 		t.Error("the request was changed")
 	}
 }
+
+// TestMountPathsAreClean has paths that a runtime could read in another way than the
+// daemon, which looks for what lies below them.
+func TestMountPathsAreClean(t *testing.T) {
+	m := &Manager{}
+	for path, want := range map[string]string{"/a/../b": "/b", "/a//b/": "/a/b", "/../etc": "/etc"} {
+		r := &cri.Mount{ContainerPath: path, HostPath: t.TempDir()}
+		host, err := m.hostMount(t.Context(), r)
+		if err != nil || host.Destination != want {
+			t.Errorf("%s: %q, %v", path, host.Destination, err)
+		}
+		if got := imageMount(r, "/x").Destination; got != want {
+			t.Errorf("image at %s: %q", path, got)
+		}
+	}
+}

@@ -84,6 +84,8 @@ func TestValidate(t *testing.T) {
 		says   string
 	}{
 		"no name":       {func(c *cri.ContainerConfig) { c.Metadata = nil }, "metadata.name"},
+		"name too long": {func(c *cri.ContainerConfig) { c.Metadata.Name = strings.Repeat("a", maxName+1) }, "metadata.name"},
+		"line in name":  {func(c *cri.ContainerConfig) { c.Metadata.Name = "a\nb" }, "metadata.name"},
 		"no image":      {func(c *cri.ContainerConfig) { c.Image = nil }, "image"},
 		"env key":       {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Key: "A"}, {Key: "B=C"}} }, "envs[1]"},
 		"env empty key": {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Value: []byte("x")}} }, "envs[0]"},
@@ -110,8 +112,24 @@ func TestValidate(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := validate(shell("a", "x")); err != nil {
-		t.Error(err)
+	for name, change := range map[string]func(*cri.ContainerConfig){
+		"plain":            func(*cri.ContainerConfig) {},
+		"odd name":         func(c *cri.ContainerConfig) { c.Metadata.Name = "../a b/c;ä" },
+		"long name":        func(c *cri.ContainerConfig) { c.Metadata.Name = strings.Repeat("a", maxName) },
+		"labels":           func(c *cri.ContainerConfig) { c.Labels = map[string]string{"": "\n", "a b/=": "/"} },
+		"no log":           func(c *cri.ContainerConfig) { c.LogPath = "" },
+		"odd env":          func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Key: "a b.c-d/é"}, {Key: "1"}, {Key: "1"}} },
+		"groups twice":     func(c *cri.ContainerConfig) { sc(c).SupplementalGroups = []int64{5, 5, 0} },
+		"mount path by ..": func(c *cri.ContainerConfig) { c.Mounts = []*cri.Mount{{ContainerPath: "/a/../b", HostPath: "/"}} },
+		"mount twice": func(c *cri.ContainerConfig) {
+			c.Mounts = []*cri.Mount{{ContainerPath: "/a", HostPath: "/"}, {ContainerPath: "/a/", HostPath: "/"}}
+		},
+	} {
+		c := shell("a", "x")
+		change(c)
+		if err := validate(c); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -47,7 +47,7 @@ func (m *Manager) hostMount(ctx context.Context, r *cri.Mount) (oci.Mount, error
 		return oci.Mount{}, err
 	}
 	return oci.Mount{
-		Source: source, Destination: r.GetContainerPath(),
+		Source: source, Destination: filepath.Clean(r.GetContainerPath()),
 		ReadOnly: r.GetReadonly(), RecursiveReadOnly: r.GetRecursiveReadOnly(),
 		Propagation: r.GetPropagation(), Options: append(options, r.GetMountOptions()...),
 	}, nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"unicode"
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/oci"
@@ -16,14 +17,19 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
 }
 
-// validate says which rule a request breaks that can be seen without looking at
-// the machine or the image.
+// maxName bounds the name of a container, in bytes.
+const maxName = 4096
+
+// validate checks the rules that need neither the machine nor the image.
 func validate(c *cri.ContainerConfig) error {
 	switch {
 	case c.GetMetadata().GetName() == "":
 		return invalid("config.metadata.name is empty")
-	case strings.ContainsAny(c.GetMetadata().GetName(), "/\x00\n"):
-		return invalid("config.metadata.name %q must not contain a slash, a line break or NUL", c.GetMetadata().GetName())
+	case len(c.GetMetadata().GetName()) > maxName:
+		return invalid("config.metadata.name has %d bytes, more than %d", len(c.GetMetadata().GetName()), maxName)
+	case strings.ContainsFunc(c.GetMetadata().GetName(), unicode.IsControl):
+		// The name never becomes part of a path, so it can contain slashes.
+		return invalid("config.metadata.name %q must not contain control characters", c.GetMetadata().GetName())
 	case c.GetImage().GetImage() == "":
 		return invalid("config.image.image is empty")
 	}

@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -57,7 +58,7 @@ func (m *Manager) mountVolumes(ctx context.Context, c *container, p *plan) (map[
 // the mount options forbid it.
 func imageMount(m *cri.Mount, source string) oci.Mount {
 	return oci.Mount{
-		Source: source, Destination: m.GetContainerPath(), ReadOnly: true, RecursiveReadOnly: m.GetRecursiveReadOnly(),
+		Source: source, Destination: filepath.Clean(m.GetContainerPath()), ReadOnly: true, RecursiveReadOnly: m.GetRecursiveReadOnly(),
 		Propagation: m.GetPropagation(), Options: append([]string{"nosuid", "nodev"}, m.GetMountOptions()...),
 	}
 }

@@ -19,12 +19,13 @@ func TestSeccomp(t *testing.T) {
 		sc   *cri.LinuxContainerSecurityContext
 		want bool
 	}{
-		"absent":           {&cri.LinuxContainerSecurityContext{}, false},
-		"runtime default":  {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}}, true},
-		"legacy default":   {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "runtime/default"}, true},
-		"present one wins": {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}, SeccompProfilePath: "runtime/default"}, false},
-		"privileged":       {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}, Privileged: true}, false},
-		"of the node":      {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "localhost//p.json"}, true},
+		"absent":            {&cri.LinuxContainerSecurityContext{}, false},
+		"runtime default":   {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}}, true},
+		"legacy default":    {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "runtime/default"}, true},
+		"present one wins":  {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}, SeccompProfilePath: "runtime/default"}, false},
+		"privileged":        {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}, Privileged: true}, false},
+		"of node, prefixed": {&cri.LinuxContainerSecurityContext{Seccomp: localSeccomp("localhost//p.json")}, true},
+		"of the node":       {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "localhost//p.json"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := testInput()

@@ -41,8 +41,8 @@ func (m Mount) readOnly() bool { return m.ReadOnly || slices.Contains(m.Options,
 func CheckMount(m *cri.Mount) error {
 	dst := m.GetContainerPath()
 	switch {
-	case !cleanAbsolute(dst):
-		return invalid("container_path %q must be an absolute path without \"..\"", dst)
+	case !filepath.IsAbs(dst) || strings.ContainsRune(dst, 0):
+		return invalid("container_path %q must be an absolute path without NUL", dst)
 	case filepath.Clean(dst) == "/":
 		return invalid("container_path must not be the root directory")
 	case m.GetImage() != nil && m.GetHostPath() != "":

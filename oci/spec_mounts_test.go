@@ -50,8 +50,10 @@ func TestHostSysReplacesCgroup(t *testing.T) {
 func TestCheckMount(t *testing.T) {
 	for name, m := range map[string]*cri.Mount{
 		"relative destination": {ContainerPath: "a", HostPath: "/a"},
-		"climbing destination": {ContainerPath: "/a/../b", HostPath: "/a"},
+		"NUL in destination":   {ContainerPath: "/a\x00", HostPath: "/a"},
 		"root":                 {ContainerPath: "/", HostPath: "/a"},
+		"root by dots":         {ContainerPath: "/a/../..", HostPath: "/a"},
+		"climbing source":      {ContainerPath: "/a", HostPath: "/a/../b"},
 		"relative source":      {ContainerPath: "/a", HostPath: "a"},
 		"no source":            {ContainerPath: "/a"},
 		"image and path":       {ContainerPath: "/a", HostPath: "/a", Image: &cri.ImageSpec{Image: "i"}},
@@ -64,8 +66,13 @@ func TestCheckMount(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := CheckMount(&cri.Mount{ContainerPath: "/a/", HostPath: "/a", Readonly: true, MountOptions: []string{"noexec"}}); err != nil {
-		t.Error(err)
+	for _, m := range []*cri.Mount{
+		{ContainerPath: "/a/", HostPath: "/a", Readonly: true, MountOptions: []string{"noexec"}},
+		{ContainerPath: "/a/../b//c", HostPath: "/a"},
+	} {
+		if err := CheckMount(m); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -39,7 +39,8 @@ func (b *Builder) SeccompProfile(sc *cri.LinuxContainerSecurityContext) (kind cr
 	case sc.GetPrivileged():
 		return cri.SecurityProfile_Unconfined, "", nil
 	case p != nil:
-		kind, path = p.GetProfileType(), p.GetLocalhostRef()
+		// Clients write the prefix of the deprecated field here too.
+		kind, path = p.GetProfileType(), strings.TrimPrefix(p.GetLocalhostRef(), "localhost/")
 	case sc.GetSeccompProfilePath() == "" && b.defaults.Seccomp.Unasked:
 		return cri.SecurityProfile_RuntimeDefault, "", nil
 	default:

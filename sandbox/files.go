@@ -48,7 +48,9 @@ func resolvConf(d *cri.DNSConfig) ([]byte, error) {
 		fmt.Fprintf(&b, "search %s\n", strings.Join(d.Searches, " "))
 	}
 	for _, s := range d.Servers {
-		fmt.Fprintf(&b, "nameserver %s\n", s)
+		if s != "" {
+			fmt.Fprintf(&b, "nameserver %s\n", s)
+		}
 	}
 	if len(d.Options) > 0 {
 		fmt.Fprintf(&b, "options %s\n", strings.Join(d.Options, " "))
@@ -74,12 +76,16 @@ fe00::1	ip6-allnodes
 fe00::2	ip6-allrouters
 `
 
-// hosts is the pod's /etc/hosts: each of its addresses stands for its name, and
-// for the first part of it where that is qualified.
+// hosts returns the pod's /etc/hosts. Each address has the pod's name and, for a
+// qualified name, its first part. A name with a trailing dot is listed without the dot
+// too, as programs look it up in both forms.
 func hosts(ips []netip.Addr, name string) []byte {
 	b := []byte(localHosts)
 	names := name
-	if short, _, qualified := strings.Cut(name, "."); qualified {
+	if plain := strings.TrimRight(name, "."); plain != name && plain != "" {
+		names = plain + "\t" + name
+	}
+	if short, rest, _ := strings.Cut(name, "."); short != "" && strings.Trim(rest, ".") != "" {
 		names += "\t" + short
 	}
 	for _, ip := range ips {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -44,9 +46,16 @@ func (m *Manager) RunPod(ctx context.Context, config *cri.PodSandboxConfig, hand
 	return id, nil
 }
 
-// String is unique: the parts cannot contain a slash.
+// String is different for different names: it quotes the parts that contain a slash or a
+// quotation mark.
 func (n podName) String() string {
-	return fmt.Sprintf("%s/%s/%s/%d", n.namespace, n.name, n.uid, n.attempt)
+	part := func(s string) string {
+		if strings.ContainsAny(s, `/"`) {
+			return strconv.Quote(s)
+		}
+		return s
+	}
+	return fmt.Sprintf("%s/%s/%s/%d", part(n.namespace), part(n.name), part(n.uid), n.attempt)
 }
 
 func (m *Manager) whereItHangs(ctx context.Context, name podName, err error) error {

@@ -50,7 +50,7 @@ func isSysctlRune(r rune) bool {
 // first separator decides: after a dot, a slash stands for a dot in a name.
 func sysctlPath(name string) (string, bool) {
 	i := strings.IndexAny(name, "./")
-	if i <= 0 || len(name) > maxName {
+	if i <= 0 || len(name) > maxSysctlName {
 		return "", false
 	}
 	path := name

@@ -6,6 +6,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"unicode"
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/sandbox/network"
@@ -13,15 +14,15 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Bounds of a request, in bytes or elements. Those of names are Kubernetes'.
+// Bounds of a request, in bytes or elements.
 const (
 	maxConfig     = 1 << 20
-	maxName       = 253
+	maxMetadata   = 4096
+	maxSysctlName = 253
 	maxHostname   = 64 // the kernel's __NEW_UTS_LEN
-	maxLabel      = 63
 	maxPorts      = 4096
-	maxDNS        = 32 // servers, searches, options: each
-	maxDNSEntry   = 255
+	maxDNS        = 1024 // servers, searches, options: each
+	maxDNSEntry   = 2048 // all search domains that Kubernetes allows in a pod
 	maxPath       = 4096
 	maxSysctls    = 256
 	maxSysctlSize = 4096
@@ -82,23 +83,27 @@ func (m *Manager) validate(c *cri.PodSandboxConfig, handler string) error {
 	return err
 }
 
+// checkMetadata requires a name and a namespace. Kubernetes sends DNS names, but other
+// clients send blanks, slashes and more, so every printable character is allowed. The
+// values never become part of a path or of a command line; see network.Pod for plugins.
 func checkMetadata(c *cri.PodSandboxConfig) error {
 	if c.Metadata == nil {
 		return invalid("metadata", "must be given")
 	}
-	for _, f := range []struct{ name, value string }{
-		{"name", c.Metadata.Name}, {"namespace", c.Metadata.Namespace}, {"uid", c.Metadata.Uid},
+	for _, f := range []struct {
+		name, value string
+		required    bool
+	}{
+		{"name", c.Metadata.Name, true}, {"namespace", c.Metadata.Namespace, true}, {"uid", c.Metadata.Uid, false},
 	} {
 		field := "metadata." + f.name
-		if f.value == "" {
+		switch {
+		case f.value == "" && f.required:
 			return invalid(field, "must not be empty")
-		}
-		if len(f.value) > maxName {
-			return invalid(field, "has %d bytes, more than %d", len(f.value), maxName)
-		}
-		// They become arguments of plugins, where ";" and "=" have a meaning.
-		if i := strings.IndexFunc(f.value, func(r rune) bool { return !isNameRune(r) }); i >= 0 {
-			return invalid(field, "%q may have only letters, digits, '-', '_' and '.'", f.value)
+		case len(f.value) > maxMetadata:
+			return invalid(field, "has %d bytes, more than %d", len(f.value), maxMetadata)
+		case strings.ContainsFunc(f.value, unicode.IsControl):
+			return invalid(field, "%q must not contain control characters", f.value)
 		}
 	}
 	return nil
@@ -108,22 +113,15 @@ func isNameRune(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.'
 }
 
-// checkHostname allows a fully qualified name too, as the kubelet passes one
-// when the pod sets setHostnameAsFQDN.
+// checkHostname allows what the kernel allows, except for characters that end a name in
+// /etc/hosts. The kubelet sends a qualified name for setHostnameAsFQDN, and one with a
+// trailing dot if there is no cluster domain.
 func checkHostname(c *cri.PodSandboxConfig) error {
-	if c.Hostname == "" {
-		return nil
-	}
 	if len(c.Hostname) > maxHostname {
 		return invalid("hostname", "has %d bytes, more than %d", len(c.Hostname), maxHostname)
 	}
-	for label := range strings.SplitSeq(c.Hostname, ".") {
-		if label == "" || len(label) > maxLabel {
-			return invalid("hostname", "%q must consist of parts of 1 to %d bytes", c.Hostname, maxLabel)
-		}
-		if strings.IndexFunc(label, func(r rune) bool { return !isNameRune(r) }) >= 0 || label[0] == '-' || label[len(label)-1] == '-' {
-			return invalid("hostname", "%q may have only letters, digits, '_', and '-' inside its parts", c.Hostname)
-		}
+	if strings.ContainsFunc(c.Hostname, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) || r == '#' }) {
+		return invalid("hostname", "%q must not contain blanks, control characters and '#'", c.Hostname)
 	}
 	return nil
 }
@@ -152,6 +150,8 @@ func hasDotDot(p string) bool {
 	return false
 }
 
+// checkDNS keeps each entry within its line of the pod's resolv.conf. The kubelet takes
+// the entries of a host's resolv.conf as they are, so they are not held to a form.
 func checkDNS(c *cri.PodSandboxConfig) error {
 	d := c.DnsConfig
 	for _, f := range []struct {
@@ -163,14 +163,9 @@ func checkDNS(c *cri.PodSandboxConfig) error {
 			return invalid(field, "has %d elements, more than %d", len(f.values), maxDNS)
 		}
 		for _, v := range f.values {
-			if v == "" || len(v) > maxDNSEntry || strings.IndexFunc(v, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '#' || r == ';' }) >= 0 {
-				return invalid(field, "%q must be 1 to %d printable characters without blanks, '#' and ';'", v, maxDNSEntry)
+			if len(v) > maxDNSEntry || strings.ContainsFunc(v, unicode.IsControl) {
+				return invalid(field, "%q must have at most %d bytes and no control characters", v, maxDNSEntry)
 			}
-		}
-	}
-	for _, s := range d.GetServers() {
-		if _, err := netip.ParseAddr(s); err != nil {
-			return invalid("dns_config.servers", "%q is not an IP address", s)
 		}
 	}
 	return nil

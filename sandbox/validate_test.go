@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,25 +35,43 @@ func TestValidate(t *testing.T) {
 		change func(*cri.PodSandboxConfig)
 		want   string // in the error; "" for none
 	}{
-		"plain":                  {func(*cri.PodSandboxConfig) {}, ""},
-		"no linux part":          {func(c *cri.PodSandboxConfig) { c.Linux = nil }, ""},
-		"no metadata":            {func(c *cri.PodSandboxConfig) { c.Metadata = nil }, "metadata must"},
-		"no name":                {func(c *cri.PodSandboxConfig) { c.Metadata.Name = "" }, "metadata.name must"},
-		"no uid":                 {func(c *cri.PodSandboxConfig) { c.Metadata.Uid = "" }, "metadata.uid must"},
-		"no namespace":           {func(c *cri.PodSandboxConfig) { c.Metadata.Namespace = "" }, "metadata.namespace must"},
-		"argument in a name":     {func(c *cri.PodSandboxConfig) { c.Metadata.Name = "a;IP=10.0.0.1" }, "metadata.name"},
-		"name of 254":            {func(c *cri.PodSandboxConfig) { c.Metadata.Name = strings.Repeat("a", 254) }, "metadata.name has"},
+		"plain":         {func(*cri.PodSandboxConfig) {}, ""},
+		"no linux part": {func(c *cri.PodSandboxConfig) { c.Linux = nil }, ""},
+		"no metadata":   {func(c *cri.PodSandboxConfig) { c.Metadata = nil }, "metadata must"},
+		"no name":       {func(c *cri.PodSandboxConfig) { c.Metadata.Name = "" }, "metadata.name must"},
+		"no uid":        {func(c *cri.PodSandboxConfig) { c.Metadata.Uid = "" }, ""},
+		"no namespace":  {func(c *cri.PodSandboxConfig) { c.Metadata.Namespace = "" }, "metadata.namespace must"},
+		"odd names": {func(c *cri.PodSandboxConfig) {
+			c.Metadata.Name, c.Metadata.Namespace, c.Metadata.Uid = "a b/../c:d\\\"e", "../ä", "/;="
+		}, ""},
+		"name of 4096":           {func(c *cri.PodSandboxConfig) { c.Metadata.Name = strings.Repeat("a", 4096) }, ""},
+		"name of 4097":           {func(c *cri.PodSandboxConfig) { c.Metadata.Name = strings.Repeat("a", 4097) }, "metadata.name has"},
+		"line in a name":         {func(c *cri.PodSandboxConfig) { c.Metadata.Name = "a\nb" }, "metadata.name"},
+		"NUL in a uid":           {func(c *cri.PodSandboxConfig) { c.Metadata.Uid = "a\x00" }, "metadata.uid"},
 		"qualified hostname":     {func(c *cri.PodSandboxConfig) { c.Hostname = "a.b.example" }, ""},
 		"hostname of 65":         {func(c *cri.PodSandboxConfig) { c.Hostname = strings.Repeat("a.", 32) + "a" }, "hostname has"},
-		"hostname label of 64":   {func(c *cri.PodSandboxConfig) { c.Hostname = strings.Repeat("a", 64) }, "hostname"},
+		"hostname label of 64":   {func(c *cri.PodSandboxConfig) { c.Hostname = strings.Repeat("a", 64) }, ""},
+		"blank in the hostname":  {func(c *cri.PodSandboxConfig) { c.Hostname = "a b" }, "hostname"},
+		"comment in hostname":    {func(c *cri.PodSandboxConfig) { c.Hostname = "a#b" }, "hostname"},
+		"odd hostname":           {func(c *cri.PodSandboxConfig) { c.Hostname = "-A_b..c-" }, ""},
 		"line in the hostname":   {func(c *cri.PodSandboxConfig) { c.Hostname = "a\n1.2.3.4 b" }, "hostname"},
-		"hostname ends in a dot": {func(c *cri.PodSandboxConfig) { c.Hostname = "a." }, "hostname"},
+		"hostname ends in a dot": {func(c *cri.PodSandboxConfig) { c.Hostname = "a.sub.ns.svc." }, ""},
 		"relative log directory": {func(c *cri.PodSandboxConfig) { c.LogDirectory = "logs" }, "log_directory"},
 		"log directory upward":   {func(c *cri.PodSandboxConfig) { c.LogDirectory = "/var/log/../../etc" }, "log_directory"},
 		"resolver options":       {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("fe80::1%eth0", "a.b", "ndots:5") }, ""},
-		"server by name":         {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("ns.example", "", "") }, "dns_config.servers"},
+		"server by name":         {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("ns.example", "", "") }, ""},
+		"server with a port":     {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("[::1]:53", "", "") }, ""},
+		"many servers": {func(c *cri.PodSandboxConfig) {
+			c.DnsConfig = &cri.DNSConfig{Servers: slices.Repeat([]string{"::1"}, 40)}
+		}, ""},
+		"empty DNS entries": {func(c *cri.PodSandboxConfig) {
+			c.DnsConfig = &cri.DNSConfig{Servers: []string{""}, Searches: []string{""}}
+		}, ""},
+		"search of the root":     {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("1.1.1.1", ".", "ndots:1") }, ""},
+		"comment in a search":    {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("1.1.1.1", "#", ";") }, ""},
 		"line in a search":       {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("1.1.1.1", "a\nnameserver 6.6.6.6", "") }, "dns_config.searches"},
-		"blank in an option":     {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("1.1.1.1", "a", "x y") }, "dns_config.options"},
+		"blank in an option":     {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("1.1.1.1", "a", "x y") }, ""},
+		"line in an option":      {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("1.1.1.1", "a", "x\ny") }, "dns_config.options"},
 		"no host port, bad rest": {func(c *cri.PodSandboxConfig) { c.PortMappings = ports(0, 0, "nonsense") }, ""},
 		"host port":              {func(c *cri.PodSandboxConfig) { c.PortMappings = ports(80, 80, "::1") }, ""},
 		"host port of 65536":     {func(c *cri.PodSandboxConfig) { c.PortMappings = ports(65536, 80, "") }, "port_mappings[0].host_port"},
@@ -234,6 +253,10 @@ func TestResolvConf(t *testing.T) {
 	if err != nil || string(got) != want {
 		t.Errorf("got %q, %v", got, err)
 	}
+	got, err = resolvConf(&cri.DNSConfig{Servers: []string{"", "1.1.1.1"}, Searches: []string{"."}})
+	if err != nil || string(got) != "search .\nnameserver 1.1.1.1\n" {
+		t.Errorf("with an empty server: %q, %v", got, err)
+	}
 	host, err := hostFile("/etc/resolv.conf")
 	if err != nil {
 		t.Fatal(err)
@@ -248,10 +271,29 @@ func TestHosts(t *testing.T) {
 	for name, want := range map[string]string{
 		"a":           "10.0.0.2\ta\nfd00::2\ta\n",
 		"a.b.example": "10.0.0.2\ta.b.example\ta\nfd00::2\ta.b.example\ta\n",
+		"a.ns.svc.":   "10.0.0.2\ta.ns.svc\ta.ns.svc.\ta\nfd00::2\ta.ns.svc\ta.ns.svc.\ta\n",
+		"a.":          "10.0.0.2\ta\ta.\nfd00::2\ta\ta.\n",
+		".":           "10.0.0.2\t.\nfd00::2\t.\n",
 	} {
 		if got := string(hosts(ips, name)); got != localHosts+want {
 			t.Errorf("%q: %q", name, got)
 		}
+	}
+}
+
+// TestNamesOfPods has names that would be the same if their parts were only joined.
+func TestNamesOfPods(t *testing.T) {
+	seen := make(map[string]podName)
+	for _, n := range []podName{
+		{"ns", "a", "u", 0}, {"ns/a", "u", "", 0}, {"ns", "a/u", "", 0}, {"ns", "a", "/u", 0}, {"ns", `"a/u"`, "", 0}, {`"ns/a"`, "u", "", 0},
+	} {
+		if other, ok := seen[n.String()]; ok {
+			t.Errorf("%+v and %+v are both %s", n, other, n)
+		}
+		seen[n.String()] = n
+	}
+	if got := (podName{"kube-system", "dns-0", "1-2", 3}).String(); got != "kube-system/dns-0/1-2/3" {
+		t.Error(got)
 	}
 }
 

@@ -7,13 +7,15 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// Pod is what plugins are told of a pod.
+// Pod describes a pod to plugins. Name, Namespace and UID can contain any character;
+// see argument.
 type Pod struct {
 	ID, Name, Namespace, UID string
 	// NetNS is the path of the network namespace; empty when it is gone.
@@ -149,13 +151,25 @@ func (p Pod) runtimeConf() *libcni.RuntimeConf {
 		IfName:      p.ifName,
 		Args: [][2]string{
 			{"IgnoreUnknown", "1"},
-			{"K8S_POD_NAMESPACE", p.Namespace},
-			{"K8S_POD_NAME", p.Name},
+			{"K8S_POD_NAMESPACE", argument(p.Namespace)},
+			{"K8S_POD_NAME", argument(p.Name)},
 			{"K8S_POD_INFRA_CONTAINER_ID", p.ID},
-			{"K8S_POD_UID", p.UID},
+			{"K8S_POD_UID", argument(p.UID)},
 		},
 		CapabilityArgs: caps,
 	}
+}
+
+// argument returns a value for CNI_ARGS, where ";" and "=" separate arguments. It
+// replaces every character except letters, digits, '-', '_' and '.' by '_', which no
+// name of Kubernetes contains: a plugin never takes the pod for another one.
+func argument(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r) {
+			return r
+		}
+		return '_'
+	}, s)
 }
 
 // readResult takes from a result the addresses inside the pod, those of the

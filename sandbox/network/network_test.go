@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -211,5 +212,12 @@ func TestRuntimeConf(t *testing.T) {
 	}
 	if rc.Args[0] != [2]string{"IgnoreUnknown", "1"} || len(rc.Args) != 5 {
 		t.Errorf("%v", rc.Args)
+	}
+	p.Name, p.Namespace, p.UID = "a;IP=10.0.0.1", "../b c", "é/1"
+	want := [][2]string{
+		{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", ".._b_c"}, {"K8S_POD_NAME", "a_IP_10.0.0.1"}, {"K8S_POD_INFRA_CONTAINER_ID", "id"}, {"K8S_POD_UID", "__1"},
+	}
+	if got := p.at(Default(nil)).runtimeConf().Args; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

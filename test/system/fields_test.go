@@ -147,7 +147,7 @@ func TestContainerRequestsThatAreRefused(t *testing.T) {
 	}{
 		"no metadata":         {func(c *cri.ContainerConfig) { c.Metadata = nil }, "metadata"},
 		"no name":             {func(c *cri.ContainerConfig) { c.Metadata.Name = "" }, "metadata.name"},
-		"name with a slash":   {func(c *cri.ContainerConfig) { c.Metadata.Name = "a/b" }, "metadata.name"},
+		"line in a name":      {func(c *cri.ContainerConfig) { c.Metadata.Name = "a\nb" }, "metadata.name"},
 		"no image":            {func(c *cri.ContainerConfig) { c.Image = nil }, "image"},
 		"empty image":         {func(c *cri.ContainerConfig) { c.Image.Image = "" }, "image"},
 		"log above the pod's": {func(c *cri.ContainerConfig) { c.LogPath = "../other/0.log" }, "log_path"},
@@ -190,12 +190,12 @@ func TestPodRequestsThatAreRefused(t *testing.T) {
 		"no metadata":          {func(c *cri.PodSandboxConfig) { c.Metadata = nil }, "metadata"},
 		"no name":              {func(c *cri.PodSandboxConfig) { c.Metadata.Name = "" }, "metadata.name"},
 		"no namespace":         {func(c *cri.PodSandboxConfig) { c.Metadata.Namespace = "" }, "metadata.namespace"},
-		"no uid":               {func(c *cri.PodSandboxConfig) { c.Metadata.Uid = "" }, "metadata.uid"},
-		"name with a slash":    {func(c *cri.PodSandboxConfig) { c.Metadata.Name = "../x" }, "metadata.name"},
+		"line in a name":       {func(c *cri.PodSandboxConfig) { c.Metadata.Name = "a\nb" }, "metadata.name"},
+		"tab in a uid":         {func(c *cri.PodSandboxConfig) { c.Metadata.Uid = "a\tb" }, "metadata.uid"},
 		"relative log path":    {func(c *cri.PodSandboxConfig) { c.LogDirectory = "var/log" }, "log_directory"},
 		"host name with space": {func(c *cri.PodSandboxConfig) { c.Hostname = "a b" }, "hostname"},
 		"host name too long":   {func(c *cri.PodSandboxConfig) { c.Hostname = strings.Repeat("a", 65) }, "hostname"},
-		"DNS server no IP":     {func(c *cri.PodSandboxConfig) { c.DnsConfig.Servers = []string{"ns.example"} }, "dns_config.servers"},
+		"DNS server newline":   {func(c *cri.PodSandboxConfig) { c.DnsConfig.Servers = []string{"1.1.1.1\noptions x"} }, "dns_config.servers"},
 		"DNS search newline":   {func(c *cri.PodSandboxConfig) { c.DnsConfig.Searches = []string{"a\nnameserver 1.2.3.4"} }, "dns_config.searches"},
 		"DNS option newline":   {func(c *cri.PodSandboxConfig) { c.DnsConfig.Options = []string{"a\nb"} }, "dns_config.options"},
 		"sysctl of the host":   {func(c *cri.PodSandboxConfig) { c.Linux.Sysctls = map[string]string{"kernel.core_pattern": "|/x"} }, "sysctls"},
@@ -360,5 +360,34 @@ func TestExecSyncFields(t *testing.T) {
 	}
 	if got := n.exec(t, id, "sh", "-c", "ps -o args | grep -c '[s]leep 1000'"); got != "1" {
 		t.Errorf("%s commands are left, want the container's own alone", got)
+	}
+}
+
+// TestOddNames has names that no API server allows but other clients of the CRI use.
+func TestOddNames(t *testing.T) {
+	n := newNode(t, "oddnames", 239)
+	config := podConfig("odd")
+	config.Metadata = &cri.PodSandboxMetadata{Name: `a b/../../c;IP=1.2.3.4 "ä"`, Namespace: "/x y", Uid: ""}
+	config.Labels, config.Annotations = map[string]string{"": "a b", "k/v=;": "ö"}, map[string]string{" ": "", "../x": "\n"}
+	p := n.runPod(t, config)
+	if again := n.runPod(t, config); again.id != p.id {
+		t.Errorf("the same request made %s and %s", p.id, again.id)
+	}
+	cc := containerConfig(p, "../c d/e", busybox, "sleep", "1000")
+	cc.LogPath = "c d/0.log"
+	c := n.create(t, p, cc)
+	n.startContainer(t, c)
+	st, err := n.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: c})
+	if err != nil || st.GetStatus().GetMetadata().GetName() != "../c d/e" {
+		t.Errorf("%v, %v", st, err)
+	}
+	pod, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id})
+	if err != nil || !proto.Equal(pod.GetStatus().GetMetadata(), config.Metadata) {
+		t.Errorf("%v, %v", pod, err)
+	}
+	// A daemon that starts again finds both.
+	n.restart(t)
+	if pods, containers := n.running(t); pods != 1 || containers != 1 {
+		t.Errorf("%d pods and %d containers after a restart", pods, containers)
 	}
 }

@@ -46,6 +46,7 @@ func TestHostNames(t *testing.T) {
 	long := strings.Repeat("a", 63)
 	for name, tc := range map[string]struct{ asked, want string }{
 		"short": {"web-0", "web-0"}, "qualified": {"web-0.web.ns.svc.cluster.local", "web-0.web.ns.svc.cluster.local"},
+		"dot": {"web-0.web.ns.svc.", "web-0.web.ns.svc."}, "64": {long + "b", long + "b"},
 		"63": {long, long}, "none": {"", ""}, "host": {"ignored", own},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -68,6 +69,9 @@ func TestHostNames(t *testing.T) {
 			hosts, names := n.exec(t, id, "cat", "/etc/hosts"), tc.want
 			if short, _, ok := strings.Cut(tc.want, "."); ok {
 				names += "\t" + short
+			}
+			if name == "dot" {
+				names = "web-0.web.ns.svc\tweb-0.web.ns.svc.\tweb-0"
 			}
 			for _, ip := range n.podIPs(t, p.id) {
 				if !strings.Contains(hosts+"\n", ip+"\t"+names+"\n") {
