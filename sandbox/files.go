@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/criserver/criserver/internal/mountopt"
 	"github.com/criserver/criserver/internal/rootpath"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -99,7 +100,7 @@ func hosts(ips []netip.Addr, name string) []byte {
 func (b *build) mountShm() error {
 	target := filepath.Join(b.m.dirs.pod(b.rec.ID), shmDir)
 	uid, gid := b.root()
-	options := fmt.Sprintf("mode=1777,size=%d,uid=%d,gid=%d", b.m.cfg.ShmSize, uid, gid) + contextOption(b.rec.MountLabel)
+	options := shmOptions(b.m.cfg.ShmSize, uid, gid, b.rec.MountLabel)
 	if err := os.Mkdir(target, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -108,4 +109,13 @@ func (b *build) mountShm() error {
 		return fmt.Errorf("mount shm: %w", err)
 	}
 	return nil
+}
+
+// shmOptions returns the options of mount(2) for a shm.
+func shmOptions(size int64, uid, gid uint32, label string) string {
+	options := fmt.Sprintf("mode=1777,size=%d,uid=%d,gid=%d", size, uid, gid)
+	if label != "" {
+		options += "," + mountopt.Context(label)
+	}
+	return options
 }

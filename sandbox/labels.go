@@ -42,15 +42,6 @@ func (b *build) labelFile(path string) error {
 	return b.m.cfg.Labels.File(path, b.rec.MountLabel)
 }
 
-// contextOption is the mount option that gives all files of a file system a
-// label. The label has commas, so it is quoted.
-func contextOption(label string) string {
-	if label == "" {
-		return ""
-	}
-	return `,context="` + label + `"`
-}
-
 // unlabel gives a pod's labels to others. Those of an earlier boot may be
 // others' already.
 func (m *Manager) unlabel(r *record, c *cri.PodSandboxConfig) {

@@ -124,8 +124,13 @@ func TestLabelsOfFailedPods(t *testing.T) {
 	}
 }
 
-func TestContextOption(t *testing.T) {
-	if got := contextOption("u:r:t:s0:c1,c2"); got != `,context="u:r:t:s0:c1,c2"` || contextOption("") != "" {
-		t.Errorf("got %q", got)
+func TestShmOptions(t *testing.T) {
+	for label, want := range map[string]string{
+		"":               "mode=1777,size=64,uid=1,gid=2",
+		"u:r:t:s0:c1,c2": `mode=1777,size=64,uid=1,gid=2,context="u:r:t:s0:c1,c2"`,
+	} {
+		if got := shmOptions(64, 1, 2, label); got != want {
+			t.Errorf("label %q: %s, want %s", label, got, want)
+		}
 	}
 }

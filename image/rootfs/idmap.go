@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -116,11 +115,11 @@ func (s support) assemble(o overlay, at string) (fd int, err error) {
 	if err := os.Mkdir(merged, 0o700); err != nil {
 		return -1, err
 	}
-	data, flags := append(s.settings(o)[1:], "lowerdir="+strings.Join(names, ":")), uintptr(0)
+	data, flags := s.oldOptions(o, names), uintptr(0)
 	if o.upper == "" {
 		flags = unix.MS_RDONLY
 	}
-	if err := unix.Mount("overlay", merged, "overlay", flags, strings.Join(data, ",")); err != nil {
+	if err := unix.Mount("overlay", merged, "overlay", flags, data); err != nil {
 		return -1, fmt.Errorf("mount overlay of %d mapped layers: %w", len(names), err)
 	}
 	if fd, err = unix.OpenTree(unix.AT_FDCWD, merged, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC); err != nil {

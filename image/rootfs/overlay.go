@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criserver/criserver/internal/mountopt"
 	"github.com/criserver/criserver/internal/osthread"
 )
 
@@ -129,7 +130,8 @@ func (s support) configure(fs int, o overlay) error {
 	return nil
 }
 
-// settings are all mount options but the lower directories.
+// settings returns all mount options except the lower directories, in the form of
+// fsconfig(2): the label is not quoted.
 func (s support) settings(o overlay) []string {
 	all := []string{"source=overlay"}
 	for _, name := range s.off {
@@ -142,7 +144,7 @@ func (s support) settings(o overlay) []string {
 		}
 	}
 	if o.options.MountLabel != "" {
-		all = append(all, "context="+o.options.MountLabel)
+		all = append(all, mountopt.ContextKey+"="+o.options.MountLabel)
 	}
 	return all
 }
@@ -198,29 +200,29 @@ func (s support) mountOld(o overlay, target string) error {
 			return err
 		}
 	}
-	data := append(quoteLabels(s.settings(o)[1:]), "lowerdir="+strings.Join(lower, ":"))
+	data := s.oldOptions(o, lower)
 	flags := uintptr(0)
 	if o.upper == "" {
 		flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV
 	}
 	return onDescriptors(func() error {
-		if err := unix.Mount("overlay", target, "overlay", flags, strings.Join(data, ",")); err != nil {
+		if err := unix.Mount("overlay", target, "overlay", flags, data); err != nil {
 			return fmt.Errorf("mount overlay of %d layers at %s: %w", len(lower), target, err)
 		}
 		return nil
 	})
 }
 
-// quoteLabels is for mount(2), whose options stand in one string with commas
-// between them: SELinux labels have commas too. fsconfig(2) takes them as they
-// are, and no quotes.
-func quoteLabels(options []string) []string {
-	for i, o := range options {
-		if label, ok := strings.CutPrefix(o, "context="); ok {
-			options[i] = `context="` + label + `"`
-		}
+// oldOptions returns the options of o for mount(2): one string, with the names of the
+// lower directories, in which the label is quoted.
+func (s support) oldOptions(o overlay, lower []string) string {
+	label := o.options.MountLabel
+	o.options.MountLabel = ""
+	all := append(s.settings(o)[1:], "lowerdir="+strings.Join(lower, ":")) // without source
+	if label != "" {
+		all = append(all, mountopt.Context(label))
 	}
-	return options
+	return strings.Join(all, ",")
 }
 
 // onDescriptors runs fn in the directory of the process's descriptors.

@@ -225,16 +225,28 @@ func TestBusyVolumeStaysKnown(t *testing.T) {
 	}
 }
 
-// SELinux labels have commas, which mount(2) takes for the end of an option.
+// TestLabelsOfMounts has a label with a comma, which ends an option of mount(2) unless the
+// label is quoted. The order of options matters: overlay reads them one after the other.
 func TestLabelsOfMounts(t *testing.T) {
 	const label = "system_u:object_r:container_file_t:s0:c1,c2"
-	o := overlay{lower: []string{"/a", "/b"}, options: Options{MountLabel: label}}
-	all := support{}.settings(o)
+	s := support{off: []string{"metacopy"}, volatile: true}
+	o := overlay{lower: []string{"/a", "/b"}, upper: "/u", work: "/w", options: Options{MountLabel: label}}
+	all := s.settings(o)
 	if got := all[len(all)-1]; got != "context="+label {
 		t.Errorf("for fsconfig(2): %q", got)
 	}
-	all = quoteLabels(all)
-	if got := all[len(all)-1]; got != `context="`+label+`"` {
-		t.Errorf("for mount(2): %q", got)
+	for _, o := range []overlay{o, {lower: o.lower, options: o.options}} {
+		got := s.oldOptions(o, []string{"3", "4"})
+		want := `metacopy=off,`
+		if o.upper != "" {
+			want += "upperdir=/u,workdir=/w,volatile,"
+		}
+		if want += `lowerdir=3:4,context="` + label + `"`; got != want {
+			t.Errorf("for mount(2): %s, want %s", got, want)
+		}
+		o.options.MountLabel = ""
+		if got := s.oldOptions(o, []string{"3", "4"}); strings.Contains(got, "context") {
+			t.Errorf("without a label: %s", got)
+		}
 	}
 }

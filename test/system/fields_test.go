@@ -386,6 +386,7 @@ func TestOddNames(t *testing.T) {
 		t.Errorf("%v, %v", pod, err)
 	}
 	// A daemon that starts again finds both.
+	n.Kill()
 	n.restart(t)
 	if pods, containers := n.running(t); pods != 1 || containers != 1 {
 		t.Errorf("%d pods and %d containers after a restart", pods, containers)
