@@ -9,6 +9,8 @@ import (
 	internalapi "k8s.io/cri-api/pkg/apis"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	remote "k8s.io/cri-client/pkg"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // clients speak to the runtime under test.
@@ -19,11 +21,11 @@ type clients struct {
 
 func connect(ctx context.Context, socket string) (*clients, error) {
 	endpoint := "unix://" + socket
-	runtime, err := remote.NewRemoteRuntimeService(ctx, endpoint, time.Minute, nil, false)
+	runtime, err := remote.NewRemoteRuntimeService(ctx, endpoint, harness.Patience(time.Minute), nil, false)
 	if err != nil {
 		return nil, err
 	}
-	image, err := remote.NewRemoteImageService(ctx, endpoint, time.Minute, nil, false)
+	image, err := remote.NewRemoteImageService(ctx, endpoint, harness.Patience(time.Minute), nil, false)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +34,7 @@ func connect(ctx context.Context, socket string) (*clients, error) {
 
 // ready waits until the runtime says that it can take pods.
 func (c *clients) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, harness.Patience(30*time.Second))
 	defer cancel()
 	for {
 		err := c.status(ctx)

@@ -232,7 +232,8 @@ func leaks(ctx context.Context, d *harness.Daemon, c *clients, before harness.Sn
 		fmt.Printf("the suite left %d pods behind, removed now\n", pods)
 	}
 	var left []string
-	for range 20 { // monitors and plugins may still be on their way out
+	// Monitors and plugins may need a moment to end.
+	for end := time.Now().Add(harness.Patience(5 * time.Second)); ; time.Sleep(250 * time.Millisecond) {
 		after, err := harness.Take(d.StateDirs(), d.CgroupParent, d.Pid())
 		if err != nil {
 			return err
@@ -241,7 +242,9 @@ func leaks(ctx context.Context, d *harness.Daemon, c *clients, before harness.Sn
 			fmt.Println("nothing is left behind: no process, mount, link, rule, cgroup or file")
 			return nil
 		}
-		time.Sleep(250 * time.Millisecond)
+		if time.Now().After(end) {
+			break
+		}
 	}
 	return fmt.Errorf("left behind:\n  %s", strings.Join(left, "\n  "))
 }

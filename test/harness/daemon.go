@@ -185,7 +185,7 @@ func (d *Daemon) exec() error {
 // serving waits until the socket takes connections, which it does when all is
 // restored.
 func (d *Daemon) serving(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, Patience(60*time.Second))
 	defer cancel()
 	for {
 		c, err := net.Dial("unix", d.Socket())
@@ -238,10 +238,10 @@ func (d *Daemon) Stop() error {
 			return fmt.Errorf("stop daemon: it ended with %w", err)
 		}
 		return nil
-	case <-time.After(20 * time.Second):
+	case <-time.After(Patience(20 * time.Second)):
 		_ = d.cmd.Process.Kill()
 		<-d.gone
-		return errors.New("stop daemon: it did not end within 20 s and was killed")
+		return errors.New("stop daemon: it did not end in time and was killed")
 	}
 }
 

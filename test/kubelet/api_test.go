@@ -15,6 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // api is the kubelet's own API, as the API server calls it.
@@ -108,6 +110,7 @@ func (a *api) pod(ctx context.Context, name string) (*corev1.Pod, error) {
 // eventually waits until look is content. It says what is missing meanwhile.
 func eventually(t *testing.T, within time.Duration, look func() error) {
 	t.Helper()
+	within = harness.Patience(within)
 	end := time.Now().Add(within)
 	for {
 		err := look()

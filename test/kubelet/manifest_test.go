@@ -5,6 +5,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -29,14 +31,14 @@ func sh(name, script string) corev1.Container {
 func execProbe(script string) *corev1.Probe {
 	return &corev1.Probe{
 		ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"sh", "-c", script}}},
-		PeriodSeconds: 1, TimeoutSeconds: 20, FailureThreshold: 1,
+		PeriodSeconds: 1, TimeoutSeconds: int32(harness.PatienceSeconds(20)), FailureThreshold: 1,
 	}
 }
 
 func httpProbe(path string, port int) *corev1.Probe {
 	return &corev1.Probe{
 		ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt(port)}},
-		PeriodSeconds: 1, TimeoutSeconds: 20, FailureThreshold: 1,
+		PeriodSeconds: 1, TimeoutSeconds: int32(harness.PatienceSeconds(20)), FailureThreshold: 1,
 	}
 }
 

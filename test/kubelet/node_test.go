@@ -240,7 +240,7 @@ func (n *node) empty() error {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 150*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience(150*time.Second))
 	defer cancel()
 	for {
 		left, err := n.podsLeft(ctx)
@@ -295,7 +295,7 @@ func (n *node) podsLeft(ctx context.Context) ([]string, error) {
 // answer, for nothing to be there that was not before.
 func (n *node) mustBeClean() {
 	t := n.t
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience(time.Minute))
 	defer cancel()
 	list, err := n.img.ListImages(ctx, &cri.ListImagesRequest{})
 	if err != nil {
@@ -307,7 +307,7 @@ func (n *node) mustBeClean() {
 		}
 	}
 	var left []string
-	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience(15 * time.Second)); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		after, err := harness.Take(n.StateDirs(), n.kubelet.cgroup, n.Pid())
 		if err != nil {
 			t.Error(err)

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 const (
@@ -102,7 +104,7 @@ func (k *kubelet) start(ctx context.Context, top string) error {
 }
 
 func (k *kubelet) serving(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, harness.Patience(60*time.Second))
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
 	for {
@@ -136,10 +138,10 @@ func (k *kubelet) stop() error {
 	select {
 	case <-k.gone: // its exit code says nothing
 		return nil
-	case <-time.After(20 * time.Second):
+	case <-time.After(harness.Patience(20 * time.Second)):
 		_ = k.cmd.Process.Kill()
 		<-k.gone
-		return errors.New("stop kubelet: it did not end within 20 s and was killed")
+		return errors.New("stop kubelet: it did not end in time and was killed")
 	}
 }
 

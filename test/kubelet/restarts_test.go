@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // restarted is for wait: a container runs anew, after an end like this.
@@ -49,7 +51,7 @@ func testLivenessProbe(t *testing.T, n *node) {
 func testHangingProbe(t *testing.T, n *node) {
 	c := sh("hangs", "[ -e /data/second ] && rm /data/hang; touch /data/second; exec sleep 100000")
 	c.LivenessProbe = execProbe("if [ -e /data/hang ]; then exec sleep 100042; fi")
-	c.LivenessProbe.TimeoutSeconds = 3
+	c.LivenessProbe.TimeoutSeconds = int32(harness.PatienceSeconds(3))
 	c.VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
 	p := newPod("hanging", c)
 	p.Spec.Volumes = []corev1.Volume{emptyDir("data", corev1.EmptyDirVolumeSource{})}

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // clients speaks to one daemon.
@@ -123,7 +125,7 @@ func (c *clients) status(t *testing.T, id string) *cri.ContainerStatus {
 // exited waits for a container's end.
 func (c *clients) exited(t *testing.T, id string) *cri.ContainerStatus {
 	t.Helper()
-	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience(60 * time.Second)); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if s := c.status(t, id); s.GetState() == cri.ContainerState_CONTAINER_EXITED {
 			return s
 		}
@@ -136,7 +138,7 @@ func (c *clients) exited(t *testing.T, id string) *cri.ContainerStatus {
 // must succeed.
 func (c *clients) exec(t *testing.T, id string, cmd ...string) string {
 	t.Helper()
-	r, err := c.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: cmd, Timeout: 30})
+	r, err := c.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: cmd, Timeout: harness.PatienceSeconds(30)})
 	if err != nil {
 		t.Fatalf("exec %v: %v", cmd, err)
 	}
@@ -223,7 +225,7 @@ func logLines(t *testing.T, p *pod, name string) []string {
 // waitFor waits until the daemon or a container has come so far.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience(60 * time.Second)); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if done() {
 			return
 		}

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // All that identifies a pod comes back as it went in, and finds the pod again.
@@ -302,7 +304,7 @@ func TestContainerStopSignal(t *testing.T) {
 			id := n.create(t, p, config)
 			n.startContainer(t, id)
 			waitFor(t, "the trap to be set", func() bool { return slices.Contains(logLines(t, p, name), "up") })
-			if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: 60}); err != nil {
+			if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: harness.PatienceSeconds(60)}); err != nil {
 				t.Fatal(err)
 			}
 			s := n.exited(t, id)
@@ -348,7 +350,7 @@ func TestExecSyncFields(t *testing.T) {
 	n := newNode(t, "execsync", 102)
 	p := n.runPod(t, podConfig("execsync"))
 	id := n.run(t, p, "c", "sleep", "1000")
-	r, err := n.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id[:16], Cmd: []string{"sh", "-c", `printf 'out\377'; printf err >&2; exit 42`}, Timeout: 30})
+	r, err := n.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id[:16], Cmd: []string{"sh", "-c", `printf 'out\377'; printf err >&2; exit 42`}, Timeout: harness.PatienceSeconds(30)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // forward opens port-forwarding to the ports and returns the local one of the
@@ -58,7 +60,7 @@ func (n *node) forward(t *testing.T, transport, podID, port string) (local uint1
 
 func get(t *testing.T, port uint16) (string, error) {
 	t.Helper()
-	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: harness.Patience(30 * time.Second)}
 	resp, err := c.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
 	if err != nil {
 		return "", err
@@ -82,7 +84,7 @@ func TestPortForward(t *testing.T) {
 		t.Run(transport, func(t *testing.T) {
 			port, stop := n.forward(t, transport, p.id, "80")
 			var want string
-			for end := time.Now().Add(30 * time.Second); want == ""; time.Sleep(50 * time.Millisecond) {
+			for end := time.Now().Add(harness.Patience(30 * time.Second)); want == ""; time.Sleep(50 * time.Millisecond) {
 				var err error
 				if want, err = get(t, port); err != nil && time.Now().After(end) {
 					t.Fatal(err)

@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/status"
 	"k8s.io/client-go/tools/remotecommand"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // runscConfig has gVisor use the pod's own network: the runsc of Debian 12 takes
@@ -137,7 +139,7 @@ func TestGuestsFigures(t *testing.T) {
 	n := newNodeWith(t, "gueststats", 187, runscConfig)
 	p := n.runPodFor(t, "runsc", podConfig("gueststats"))
 	id := n.run(t, p, "busy", "sh", "-c", "while :; do :; done")
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(harness.Patience(30 * time.Second))
 	for {
 		s := n.containerStats(t, id)
 		if s.GetCpu().GetUsageCoreNanoSeconds().GetValue() > 100e6 && s.GetMemory().GetUsageBytes().GetValue() > 1<<20 {
@@ -174,7 +176,7 @@ func TestGuestsOutliveTheDaemon(t *testing.T) {
 		t.Errorf("one that was started later has code %d", s.GetExitCode())
 	}
 	for _, id := range []string{unheard, lives} {
-		if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: 20}); err != nil {
+		if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: harness.PatienceSeconds(20)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -230,7 +232,7 @@ func TestGuestThatEndsTakesThePodAlong(t *testing.T) {
 	if s := n.exited(t, id); s.GetExitCode() == 0 {
 		t.Errorf("the container ended with code 0")
 	}
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience(30 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
 		st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id})
 		if err != nil {
 			t.Fatal(err)

@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // crunScript calls crun in a mount namespace without the cgroup v2 part of a
@@ -94,7 +96,7 @@ func (n *node) lifeUnder(t *testing.T, p *pod, handler string) {
 		}
 	}
 	n.updateUnder(t, id, handler)
-	if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: 20}); err != nil {
+	if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: harness.PatienceSeconds(20)}); err != nil {
 		t.Fatal(err)
 	}
 	if s := n.status(t, id); s.GetExitCode() != 4 || s.GetReason() != "Error" {
@@ -139,7 +141,7 @@ func zombies(t *testing.T, parent int) (pids []int) {
 func (n *node) endsUnder(t *testing.T, p *pod) {
 	t.Helper()
 	stubborn := n.run(t, p, "stubborn", "sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done")
-	for end := time.Now().Add(30 * time.Second); len(logLines(t, p, "stubborn")) == 0 && time.Now().Before(end); {
+	for end := time.Now().Add(harness.Patience(30 * time.Second)); len(logLines(t, p, "stubborn")) == 0 && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond) // until it ignores the signal
 	}
 	if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: stubborn, Timeout: 1}); err != nil {

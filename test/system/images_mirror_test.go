@@ -8,11 +8,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // mirror is an entry of registries.conf.
@@ -62,7 +65,7 @@ func fail(path string, code int) func(http.ResponseWriter, *http.Request) bool {
 // TestMirrors: whatever a mirror does, the next one is tried, and the registry
 // itself at the end.
 func TestMirrors(t *testing.T) {
-	n := pullNode(t, "mirrors", `progress_window = "800ms"`)
+	n := pullNode(t, "mirrors", fmt.Sprintf("progress_window = %q", harness.Patience(800*time.Millisecond)))
 	origin, first, second := newRegistry(t), newRegistry(t), newRegistry(t)
 	bad := small(t, "bad mirror's")
 	for name, c := range map[string]struct {

@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // noise does not compress.
@@ -106,7 +108,7 @@ func (n *node) pulling(t *testing.T, ctx context.Context, ref string, auth *cri.
 // TestPullProgress has a registry that goes slowly, for longer than the window
 // in which some progress must be made, and one that stops.
 func TestPullProgress(t *testing.T) {
-	const window = 1500 * time.Millisecond
+	window := harness.Patience(1500 * time.Millisecond)
 	n := pullNode(t, "progress", fmt.Sprintf("progress_window = %q", window))
 	reg := newRegistry(t)
 	n.trust(t, reg)
@@ -130,7 +132,7 @@ func TestPullProgress(t *testing.T) {
 	}
 	p := n.pulls(t)[0]
 	switch {
-	case p.Image != ref || p.Source != ref || p.Since.IsZero() || time.Since(p.Since) > time.Minute:
+	case p.Image != ref || p.Source != ref || p.Since.IsZero() || time.Since(p.Since) > harness.Patience(time.Minute):
 		t.Errorf("progress %+v", p)
 	case p.Total < 64<<10 || p.Total > 80<<10 || p.Bytes <= 0 || p.Bytes >= p.Total || p.BytesPerSecond <= 0 || p.IdleSeconds > window.Seconds():
 		t.Errorf("progress %+v", p)

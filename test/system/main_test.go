@@ -9,10 +9,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/criserver/criserver/test/harness"
 	"github.com/criserver/criserver/test/images"
@@ -148,6 +150,7 @@ func (n *node) start(t *testing.T) {
 	if err := n.dial(n.Socket()); err != nil {
 		t.Fatal(err)
 	}
+	n.settled(t)
 	// What is made once and stays (the bridge, the plugins' chains) is no leak:
 	// a first pod brings it forth.
 	n.pull(t, busybox)
@@ -157,6 +160,24 @@ func (n *node) start(t *testing.T) {
 		n.removePod(t, p.id)
 	}
 	n.mark(t)
+}
+
+// settled waits until the daemon has ended the checks of its start: the features
+// of the handlers are known, and the state of the network.
+func (n *node) settled(t *testing.T) {
+	t.Helper()
+	waitFor(t, "the checks of the start to end", func() bool {
+		st, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range st.GetStatus().GetConditions() {
+			if c.GetType() == cri.RuntimeReady && !c.GetStatus() || strings.Contains(c.GetMessage(), " yet") {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // mark takes the state of now as the one to come back to.
@@ -193,7 +214,7 @@ func (n *node) close() {
 	if t.Failed() {
 		t.Log(n.LogTail())
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience(2*time.Minute))
 	defer cancel()
 	if err := n.empty(ctx); err != nil {
 		t.Error(err)
@@ -212,7 +233,7 @@ func (n *node) close() {
 func (n *node) mustBeClean(ctx context.Context) {
 	n.t.Helper()
 	var left []string
-	for end := time.Now().Add(15 * time.Second); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience(15 * time.Second)); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
 		after, err := n.take()
 		if err != nil {
 			n.t.Error(err)

@@ -162,7 +162,7 @@ exec busybox httpd -f -p 80 -h /tmp/www`
 // serves waits until the pod's port 80 answers inside it.
 func (n *node) serves(t *testing.T, p *pod, container string) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience(30 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
 		_, err := fetch(n.netns(p), "127.0.0.1", 80, "/cgi-bin/peer")
 		if err == nil {
 			return
@@ -175,7 +175,7 @@ func (n *node) serves(t *testing.T, p *pod, container string) {
 	}
 }
 
-const askTimeout = 10 * time.Second
+var askTimeout = harness.Patience(10 * time.Second)
 
 // fetch gets a page from inside a network namespace.
 func fetch(netns, ip string, port int, path string) (string, error) {

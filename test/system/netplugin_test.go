@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 func TestPrimaryAddress(t *testing.T) {
@@ -205,14 +207,14 @@ func TestDamagedNetwork(t *testing.T) {
 	n.restart(t)
 	var fault string
 	var st *cri.PodSandboxStatus
-	for end := time.Now().Add(30 * time.Second); fault == "" && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience(30 * time.Second)); fault == "" && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		fault, st = info()
 	}
 	if !strings.Contains(fault, "veth") || st.GetState() != cri.PodSandboxState_SANDBOX_READY {
 		t.Errorf("fault %q, state %s", fault, st.GetState())
 	}
 	gone := false
-	for end := time.Now().Add(30 * time.Second); !gone && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience(30 * time.Second)); !gone && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		_, err := os.Stat(stray)
 		gone = os.IsNotExist(err)
 	}

@@ -2,6 +2,7 @@ package system
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 func TestNRIRefusals(t *testing.T) {
@@ -74,7 +77,7 @@ func TestNRIRefusals(t *testing.T) {
 func TestNRIPluginThatFails(t *testing.T) {
 	n := makeNode("nrifail")
 	n.Network = n.Bridge("csnrifail", "10.95.0.0/16")
-	n.Config = `nri.request_timeout = "500ms"`
+	n.Config = fmt.Sprintf("nri.request_timeout = %q", harness.Patience(500*time.Millisecond))
 	n.start(t)
 	for _, how := range []string{"die", "hang"} {
 		for _, event := range []string{"RunPodSandbox", "CreateContainer", "StartContainer", "StopPodSandbox"} {
@@ -175,12 +178,12 @@ func TestNRIShowsNothingTooEarly(t *testing.T) {
 func TestNRIKeepsNobodyFromStopping(t *testing.T) {
 	n := makeNode("nristop")
 	n.Network = n.Bridge("csnristop", "10.99.0.0/16")
-	n.Config = `nri.request_timeout = "2s"`
+	n.Config = fmt.Sprintf("nri.request_timeout = %q", harness.Patience(2*time.Second))
 	n.start(t)
 	plugin := n.startPlugin(t)
 	p := n.runPod(t, podConfig("other"))
 	id := n.run(t, p, "main", "sleep", "1000")
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience(30*time.Second))
 	defer cancel()
 	hung := make(chan error, 1)
 	go func() {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // TestKillAmidCreates kills the daemon while 50 pods and their containers are
@@ -52,7 +54,7 @@ func killAmidCreates(t *testing.T, name string, after int32) {
 	if _, c := n.running(t); c < kept {
 		t.Errorf("%d containers run after the restart, %d had been started before", c, kept)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience(2*time.Minute))
 	defer cancel()
 	parallel(count, 8, func(i int) {
 		if finished[i] {

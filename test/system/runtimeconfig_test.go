@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 func (n *node) setPodCIDR(t *testing.T, cidrs string) error {
@@ -26,7 +28,7 @@ func (n *node) setPodCIDR(t *testing.T, cidrs string) error {
 // networkReady waits for the condition to become what it shall be.
 func (n *node) networkReady(t *testing.T, want bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience(30 * time.Second)); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		st, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
 		if err != nil {
 			t.Fatal(err)

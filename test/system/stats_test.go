@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // collect reads a stream to its end.
@@ -48,7 +50,7 @@ func TestStatsOfPodsAndContainers(t *testing.T) {
 		w.GetFsId().GetMountpoint() != fs.GetContainerFilesystems()[0].GetFsId().GetMountpoint() {
 		t.Errorf("writable layer: %v", w)
 	}
-	for end := time.Now().Add(30 * time.Second); n.containerStats(t, id).GetCpu().GetUsageNanoCores().GetValue() == 0; time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience(30 * time.Second)); n.containerStats(t, id).GetCpu().GetUsageNanoCores().GetValue() == 0; time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("a busy container has no rate of CPU")
 		}

@@ -16,6 +16,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
 	utilexec "k8s.io/client-go/util/exec"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // executors are the clients that kubectl and crictl are made of.
@@ -83,7 +85,7 @@ func (x *text) String() string {
 
 func (x *text) wait(t *testing.T, want string) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !strings.Contains(x.String(), want); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience(30 * time.Second)); !strings.Contains(x.String(), want); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("no %q in %q", want, x.String())
 		}

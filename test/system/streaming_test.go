@@ -11,6 +11,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"k8s.io/client-go/tools/remotecommand"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 func TestStreamsOfCommands(t *testing.T) {
@@ -75,8 +77,8 @@ func (n *node) terminal(t *testing.T, transport, id string) {
 		}
 		ended <- err
 	}()
-	for i := 0; !strings.Contains(out.String(), "33 91"); i++ {
-		if i > 300 {
+	for end := time.Now().Add(harness.Patience(15 * time.Second)); !strings.Contains(out.String(), "33 91"); {
+		if time.Now().After(end) {
 			t.Fatalf("%q", out.String())
 		}
 		if _, err := io.WriteString(keys, "stty size\n"); err != nil {
@@ -88,7 +90,8 @@ func (n *node) terminal(t *testing.T, transport, id string) {
 		t.Fatal(err)
 	}
 	out.wait(t, "begin")
-	for range 300 { // the shell may not have come to the sleep yet
+	// The shell may not have come to the sleep yet.
+	for end := time.Now().Add(harness.Patience(30 * time.Second)); time.Now().Before(end); {
 		if _, err := io.WriteString(keys, "\x03"); err != nil {
 			break
 		}
@@ -119,7 +122,7 @@ func (n *node) clientLeaves(t *testing.T, transport, id string) {
 	out.wait(t, "up")
 	leave()
 	<-ended
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience(30 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
 		left := n.exec(t, id, "sh", "-c", "pgrep -f 'sleep 432[12]' || true")
 		if left == "" {
 			return
@@ -156,8 +159,9 @@ func TestAttachToTheLiving(t *testing.T) {
 			looker := attach(ctx, remotecommand.StreamOptions{Stdout: &seen})
 			in, keys := io.Pipe()
 			owner := attach(t.Context(), remotecommand.StreamOptions{Stdin: in, Stdout: &out})
+			end := time.Now().Add(harness.Patience(15 * time.Second))
 			for i := 0; !strings.Contains(seen.String(), "got") || !strings.Contains(out.String(), "got"); i++ {
-				if i > 300 {
+				if time.Now().After(end) {
 					t.Fatalf("%q, %q", seen.String(), out.String())
 				}
 				if _, err := fmt.Fprintln(keys, i); err != nil {
@@ -209,7 +213,7 @@ func TestStreamsAfterTheDaemonDied(t *testing.T) {
 		if s := n.status(t, id); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
 			t.Fatalf("the container is %s", s.GetState())
 		}
-		for end := time.Now().Add(30 * time.Second); n.exec(t, id, "sh", "-c", "pgrep cat || true") != ""; time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(harness.Patience(30 * time.Second)); n.exec(t, id, "sh", "-c", "pgrep cat || true") != ""; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatal("the command outlives the daemon that had its streams")
 			}

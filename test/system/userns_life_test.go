@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/status"
 	"k8s.io/client-go/tools/remotecommand"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 func TestUserNamespaceRecovery(t *testing.T) {
@@ -73,7 +75,7 @@ func TestUserNamespaceKilledMidway(t *testing.T) {
 		// At another moment each time, wherever the pod then is.
 		dir := filepath.Join(n.Dir, "run", "ns")
 		wanted := []string{"", "user", "net", "uts", "pid", ""}[i]
-		for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+		for end := time.Now().Add(harness.Patience(2 * time.Second)); time.Now().Before(end); {
 			if found, _ := filepath.Glob(filepath.Join(dir, "*", wanted)); len(found) > 0 {
 				break
 			}
@@ -150,7 +152,7 @@ func TestUserNamespaceKilledAmidCreates(t *testing.T) {
 				PodSandboxId: p.id, SandboxConfig: p.config, Config: containerConfig(p, fmt.Sprint("c", i), busybox, "sleep", "1000"),
 			})
 		}()
-		for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+		for end := time.Now().Add(harness.Patience(2 * time.Second)); time.Now().Before(end); {
 			if found, _ := filepath.Glob(filepath.Join(n.Dir, "run", "containers", "*", wait)); len(found) > 0 {
 				break
 			}

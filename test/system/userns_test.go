@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // firstID is who the root of the pods of these tests is on the host.
@@ -170,7 +172,7 @@ func (n *node) notCreated(t *testing.T, p *pod, c *cri.ContainerConfig, code cod
 
 func (n *node) attempt(t *testing.T, id string, cmd ...string) (string, error) {
 	t.Helper()
-	r, err := n.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: cmd, Timeout: 30})
+	r, err := n.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: cmd, Timeout: harness.PatienceSeconds(30)})
 	if err == nil && r.GetExitCode() != 0 {
 		err = fmt.Errorf("exit code %d: %s", r.GetExitCode(), r.GetStderr())
 	}

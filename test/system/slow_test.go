@@ -1,0 +1,85 @@
+package system
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// slowly puts a program in front of another one: it sleeps before it runs the
+// other one.
+func slowly(t *testing.T, dir, program string, seconds int) {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := fmt.Sprintf("#!/bin/sh\nsleep %d\nexec %s \"$@\"\n", seconds, path)
+	if err := os.WriteFile(filepath.Join(dir, filepath.Base(program)), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestASlowMachineReachesTheSameState has an nft that takes longer than every
+// deadline of an earlier version, and slow plugins. The daemon serves before the
+// checks end, is not ready before, and then does what it does on a fast machine.
+func TestASlowMachineReachesTheSameState(t *testing.T) {
+	n := makeNode("slow")
+	slow := filepath.Join(n.Dir, "slow")
+	if err := os.MkdirAll(slow, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n.PluginDirs = []string{slow}
+	n.Network = n.Bridge("csslow", "10.121.0.0/16")
+	n.start(t)
+	want, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	n.Kill()
+	if err := n.RemoveNetworks(); err != nil { // also the tables are to be made anew
+		t.Fatal(err)
+	}
+	// The trial of user namespaces is to run again. Where it failed it left no file.
+	if err := os.Remove(filepath.Join(n.Dir, "run", "userns-runc.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	slowly(t, slow, "nft", 6)
+	for _, plugin := range []string{"bridge", "portmap", "host-local"} {
+		slowly(t, slow, filepath.Join(n.Bin, "cni", plugin), 3)
+	}
+	t.Setenv("PATH", slow+":"+os.Getenv("PATH"))
+	n.restart(t)
+
+	if c := n.networkCondition(t); c.GetStatus() || !strings.Contains(c.GetMessage(), " yet") {
+		t.Errorf("the daemon serves while nft sleeps, and its network is %v", c)
+	}
+	web := n.runPod(t, webOn("web", 18090)) // it waits for the result of the checks
+	n.networkReady(t, true)
+	n.settled(t)
+	got, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w, g := fmt.Sprint(want.GetRuntimeHandlers()), fmt.Sprint(got.GetRuntimeHandlers()); w != g {
+		t.Errorf("handlers of the slow machine: %s; want %s", g, w)
+	}
+	rules := command(t, "", "nft", "list", "ruleset")
+	for _, table := range []string{"criserver_hostports_csslow", "criserver_masquerade_csslow"} {
+		if !strings.Contains(rules, "table inet "+table) {
+			t.Errorf("the daemon has left the work of table %s to a plugin", table)
+		}
+	}
+	if strings.Contains(rules, "CNI-") {
+		t.Errorf("a plugin has made rules:\n%s", rules)
+	}
+	n.removePod(t, web.id)
+}
