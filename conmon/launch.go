@@ -16,9 +16,9 @@ import (
 	"github.com/criserver/criserver/internal/proc"
 )
 
-// giveUpTime is what a monitor gets to undo a half-made container. It gives the
-// OCI runtime's delete less than that.
-const giveUpTime = 30 * time.Second
+// giveUpTime is what a monitor gets to undo a half-made container. The monitor
+// gives the OCI runtime's delete, and the children that are left, less than that.
+const giveUpTime = 90 * time.Second
 
 // Starter starts a process where monitors belong, which is a cgroup of their
 // own, never the container's.

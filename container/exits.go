@@ -21,12 +21,15 @@ import (
 )
 
 const (
-	// recordGrace is how long a monitor may take to write the exit record once
-	// the first process has ended.
-	recordGrace = 10 * time.Second
-	// statusGrace is how long whoever inherited an orphan may take to reap it,
-	// before which the kernel does not tell its status.
-	statusGrace = time.Second
+	// recordGrace is how long a monitor that lives may take to write the exit
+	// record once the first process has ended. After that the exit code is the
+	// kernel's or unknown, so it is long enough for a machine under load. Nobody
+	// waits for it when the monitor has gone.
+	recordGrace = time.Minute
+	// statusGrace is how long the parent of an orphan may take to reap it. The
+	// kernel does not tell the status before. Where the kernel never tells it,
+	// nobody waits.
+	statusGrace = 10 * time.Second
 	// exitUnknown is the exit code when nobody knows. It is never 0.
 	exitUnknown = 255
 )
@@ -224,8 +227,12 @@ func exitStatus(c *container, pidfd *os.File) (unix.WaitStatus, bool) {
 		return status, true
 	}
 	for deadline := time.Now().Add(statusGrace); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if status, ok := proc.ExitStatus(pidfd); ok {
+		status, err := proc.ExitStatus(pidfd)
+		if err == nil {
 			return status, true
+		}
+		if !errors.Is(err, proc.ErrNotReaped) {
+			return 0, false
 		}
 	}
 	return 0, false

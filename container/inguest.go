@@ -23,7 +23,7 @@ func (c *container) runProcess(ctx context.Context) error {
 }
 
 // signalTimeout bounds a signal that the runtime has to deliver.
-const signalTimeout = 20 * time.Second
+const signalTimeout = time.Minute
 
 // signalInGuest delivers a signal. One that is not running yet takes SIGKILL
 // only, and with it ends.

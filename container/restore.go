@@ -19,9 +19,11 @@ import (
 )
 
 const (
-	restoreTimeout  = 30 * time.Second // for each container
+	restoreTimeout  = 3 * time.Minute // for each container
 	restoreParallel = 16
-	dismissTimeout  = 10 * time.Second // for a monitor that is to leave by itself
+	// dismissTimeout is for a monitor that is to leave by itself. It is longer than
+	// what the monitor gives the OCI runtime to delete the container.
+	dismissTimeout = 90 * time.Second
 )
 
 // Restore rebuilds the view of what an earlier daemon left: containers that run

@@ -13,8 +13,9 @@ const (
 	// startTimeout bounds the runtime's start, which the request cannot cancel:
 	// cut off, nobody could say whether the process runs.
 	startTimeout = 2 * time.Minute
-	// deathTimeout bounds the wait for a process that was sent SIGKILL.
-	deathTimeout = 30 * time.Second
+	// deathTimeout bounds the wait for a process that was sent SIGKILL, and for
+	// the record of its end: it is longer than recordGrace.
+	deathTimeout = 2 * time.Minute
 	// exitCannotRun is the exit code of a container whose process was never run.
 	exitCannotRun = 128
 )

@@ -95,7 +95,7 @@ func (m *Manager) figures(c *container) (cgroup.Stats, error) {
 }
 
 // statsTimeout bounds the question to a guest.
-const statsTimeout = 5 * time.Second
+const statsTimeout = 30 * time.Second
 
 func (m *Manager) layer(c *container) LayerUsage {
 	u := LayerUsage{Mountpoint: m.cfg.LayerRoot, Time: time.Now()}

@@ -14,7 +14,7 @@ import (
 
 // updateTimeout is how long a change of a container's limits may wait for the
 // container, where no plugin waits for the answer.
-const updateTimeout = 10 * time.Second
+const updateTimeout = time.Minute
 
 // synchronize shows a plugin that connected all there is. No event is relayed
 // meanwhile, which is why what the plugin wants changed is done afterwards: an

@@ -26,8 +26,10 @@ const (
 	maxAnswer  = 1 << 20 // of what a command prints, in bytes
 	maxLog     = 64 << 10
 	maxWords   = 1 << 10 // of the runtime's words in an error
-	waitAfter  = time.Second
 	logOptions = 4
+	// waitAfter bounds the wait for output that a process left by the runtime
+	// still holds open.
+	waitAfter = 5 * time.Second
 )
 
 // call runs one command of the runtime to its end and returns what it printed.

@@ -21,8 +21,8 @@ const (
 	// MaxExecOutput is what Exec keeps of each stream, in bytes; the CRI has
 	// runtimes drop the rest.
 	MaxExecOutput = 16 << 20
-	// drainFor bounds the wait for the end of output that a left-behind
-	// grandchild still holds open.
+	// drainFor bounds the wait for the end of output that a process left by the
+	// command still holds open. What is in the pipe by then is read in any case.
 	drainFor = 500 * time.Millisecond
 )
 
@@ -227,7 +227,7 @@ func newExecStreams() (*execStreams, error) {
 			return nil, err
 		}
 		s.readers[i], s.writers[i] = r, w
-		s.copies.Go(func() { _, _ = b.ReadFrom(r) }) // it ends with the pipe, or when cut
+		s.copies.Go(func() { collect(b, r) })
 	}
 	return s, nil
 }
@@ -242,7 +242,16 @@ func (s *execStreams) started() {
 	}
 }
 
-// drain waits for the end of the output, not for ever.
+// collect reads a stream until the pipe ends or drain has set a deadline that
+// passes. It reads then what the command has written before its end: a goroutine
+// that had no CPU until the deadline would lose it otherwise.
+func collect(b *bounded, r *os.File) {
+	if _, err := b.ReadFrom(r); errors.Is(err, os.ErrDeadlineExceeded) {
+		_ = output{r, b}.rest(make([]byte, copySize)) // b takes everything
+	}
+}
+
+// drain waits for the end of the output, but no longer than drainFor.
 func (s *execStreams) drain() {
 	for _, r := range s.readers {
 		_ = r.SetReadDeadline(time.Now().Add(drainFor))

@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	maxComm   = 15 // what the kernel keeps of a process's name, in bytes
-	buryFor   = 200 * time.Millisecond
+	maxComm = 15 // what the kernel keeps of a process's name, in bytes
+	// buryFor bounds the wait for a child that is about to end or to become the
+	// command, which takes a few milliseconds on an idle machine.
+	buryFor   = 5 * time.Second
 	buryPause = 2 * time.Millisecond
 )
 

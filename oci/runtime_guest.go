@@ -32,7 +32,7 @@ func InGuestAnnotations(guest string) map[string]string {
 }
 
 // undoGuestFor bounds the undoing of a guest that did not start.
-const undoGuestFor = 30 * time.Second
+const undoGuestFor = 2 * time.Minute
 
 // StartGuest starts a guest from its bundle, in which it leaves a file with the
 // pid, and returns its process. When it fails nothing of the guest is left.

@@ -12,7 +12,7 @@ import (
 )
 
 // endInGuestFor bounds the killing of a command in a guest.
-const endInGuestFor = 10 * time.Second
+const endInGuestFor = time.Minute
 
 // execFiles are what an exec hands to the runtime, and where the runtime finds
 // it. One with guests leaves a process that speaks for the command, and that

@@ -18,7 +18,7 @@ type task struct {
 }
 
 // endFor bounds the wait for a runtime whose command was killed.
-const endFor = time.Second
+const endFor = 10 * time.Second
 
 // endTree kills a runtime's descendants until it has ended by itself. One that
 // is only about to start the command has none yet, and must not be left to it.

@@ -23,7 +23,7 @@ type Streams struct {
 
 // consoleTimeout bounds the wait for a terminal that a runtime which has ended
 // well must have sent already.
-const consoleTimeout = 5 * time.Second
+const consoleTimeout = 30 * time.Second
 
 // ExecStream runs a command in a container and returns its exit code after all
 // that it wrote has been passed on. A writer that does not take it holds the

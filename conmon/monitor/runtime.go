@@ -78,8 +78,8 @@ func (c *child) close() { closeFD(&c.pidfd) }
 
 // deleteTime and orphanTime bound the parts of undo.
 const (
-	deleteTime = 15 * time.Second
-	orphanTime = 5 * time.Second
+	deleteTime = 60 * time.Second
+	orphanTime = 15 * time.Second
 )
 
 // undo leaves nothing of the container, made or half-made. What the runtime

@@ -79,7 +79,7 @@ const (
 
 // unmountPatience is how long an unmount may find the file system busy: the
 // mount namespace of a process that has just ended goes a little later.
-const unmountPatience = 200 * time.Millisecond
+const unmountPatience = 5 * time.Second
 
 // NewStore returns an empty store. See Restore.
 func NewStore(cfg Config) *Store {

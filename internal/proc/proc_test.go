@@ -36,8 +36,8 @@ func TestWatchTellsEndAndStatus(t *testing.T) {
 	reaped, ended := make(chan struct{}), make(chan int, 1)
 	if err := w.Watch(ref, func(f *os.File) {
 		<-reaped
-		st, ok := ExitStatus(f)
-		if !ok {
+		st, err := ExitStatus(f)
+		if err != nil {
 			ended <- -1
 			return
 		}

@@ -128,13 +128,20 @@ const (
 	pidfdInfoExit = 1 << 3     // PIDFD_INFO_EXIT, Linux 6.15
 )
 
-// ExitStatus returns the wait status of an ended and reaped process, as far as
-// the kernel tells it to others than the parent (Linux 6.15 and later).
-func ExitStatus(pidfd *os.File) (unix.WaitStatus, bool) {
+// ErrNotReaped says that the kernel knows no wait status yet.
+var ErrNotReaped = errors.New("the process has not been reaped")
+
+// ExitStatus returns the wait status of an ended and reaped process. Only Linux
+// 6.15 and later tell it to others than the parent; the error of an earlier
+// kernel is not ErrNotReaped.
+func ExitStatus(pidfd *os.File) (unix.WaitStatus, error) {
 	info := pidfdInfo{mask: pidfdInfoExit}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, pidfd.Fd(), pidfdGetInfo, uintptr(unsafe.Pointer(&info)))
-	if errno != 0 || info.mask&pidfdInfoExit == 0 {
-		return 0, false
+	if errno != 0 {
+		return 0, os.NewSyscallError("ioctl PIDFD_GET_INFO", errno)
 	}
-	return unix.WaitStatus(info.exitCode), true
+	if info.mask&pidfdInfoExit == 0 {
+		return 0, ErrNotReaped
+	}
+	return unix.WaitStatus(info.exitCode), nil
 }

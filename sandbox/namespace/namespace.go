@@ -161,24 +161,22 @@ func UnpinAll(dir string) error {
 	return nil
 }
 
-// busyTries and busyPause ride out whoever has just opened the mount, as tools
-// that look at all mounts do. A lazy unmount would hide a real user.
+// A mount may be busy for a moment, because a tool that looks at all mounts has
+// opened it. A lazy unmount would hide a user that stays.
 const (
-	busyTries = 20
+	busyFor   = 5 * time.Second
 	busyPause = 5 * time.Millisecond
 )
 
 // Unmount unmounts all that is mounted on path itself. A path that is gone or
 // is no mount point is no error.
 func Unmount(path string) error {
-	busy := 0
-	for {
+	for end := time.Now().Add(busyFor); ; {
 		switch err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW); {
 		case err == nil: // there may be another one below
 		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
 			return nil
-		case errors.Is(err, unix.EBUSY) && busy < busyTries:
-			busy++
+		case errors.Is(err, unix.EBUSY) && time.Now().Before(end):
 			time.Sleep(busyPause)
 		default:
 			return fmt.Errorf("unmount %s: %w", path, err)

@@ -57,7 +57,7 @@ const (
 	// creationTimeout bounds the wait for a client to open its streams.
 	creationTimeout = 30 * time.Second
 	// headerTimeout bounds the wait for a request.
-	headerTimeout = 10 * time.Second
+	headerTimeout = 30 * time.Second
 	maxHeader     = 64 << 10 // bytes
 )
 
