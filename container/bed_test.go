@@ -15,6 +15,7 @@ import (
 
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/internal/cgroup"
+	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -199,7 +200,7 @@ func (b *bed) manager(change ...func(*Config)) (m *Manager, stop func()) {
 		if stopped {
 			return
 		}
-		clean, cancel := context.WithTimeout(context.Background(), time.Minute)
+		clean, cancel := context.WithTimeout(context.Background(), patience.For(time.Minute))
 		defer cancel()
 		if err := m.RemovePod(clean, "pod"); err != nil && !b.t.Failed() {
 			b.t.Errorf("clean up: %v", err)
@@ -226,7 +227,7 @@ func (b *bed) checkLeaks() {
 	if info, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(info), filepath.Dir(b.runDir)) {
 		b.t.Error("mounts are left")
 	}
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := patience.Until(5 * time.Second)
 	for _, dir := range []string{b.tree.Dir("memory", b.pods.pods["pod"].CgroupParent)} {
 		for {
 			entries, _ := os.ReadDir(dir)
@@ -286,7 +287,7 @@ func (b *bed) waitExit(m *Manager, id string) *Snapshot {
 	}
 	select {
 	case <-c.ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience.For(20 * time.Second)):
 		b.t.Fatalf("container has not ended: %+v", c.snap.Load())
 	}
 	return c.snap.Load()
@@ -296,7 +297,7 @@ func (b *bed) waitExit(m *Manager, id string) *Snapshot {
 func (b *bed) log(name, want string) {
 	b.t.Helper()
 	var got []byte
-	for range 500 {
+	for end := patience.Until(5 * time.Second); time.Now().Before(end); {
 		got, _ = os.ReadFile(filepath.Join(b.logs, name+".log"))
 		if strings.Contains(string(got), want) {
 			return

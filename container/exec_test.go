@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/oci"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -77,11 +78,11 @@ func TestExecTimeout(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
-	if took := time.Since(begun); took > 10*time.Second {
+	if took := time.Since(begun); took > patience.For(10*time.Second) {
 		t.Errorf("it took %s", took)
 	}
 	after := before
-	for range 200 { // the container's first process reaps the orphans
+	for end := patience.Until(2 * time.Second); time.Now().Before(end); { // the container's first process reaps the orphans
 		if after, err = b.tree.Pids(s.CgroupPath); err != nil || len(after) == len(before) {
 			break
 		}
@@ -120,7 +121,7 @@ func TestExecEndsWithContainer(t *testing.T) {
 	}
 	select {
 	case <-ended: // killed, or refused: it depends on how far it had come
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience.For(20 * time.Second)):
 		t.Fatal("the command outlives its container")
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/internal/ids"
+	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
 )
@@ -128,7 +129,7 @@ func TestAGuestThatEndsLosesItsPod(t *testing.T) {
 	if err := guest.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); ready(); time.Sleep(5 * time.Millisecond) {
+	for end := patience.Until(20 * time.Second); ready(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the pod is still ready")
 		}

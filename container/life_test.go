@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/patience"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -39,7 +40,7 @@ func TestLife(t *testing.T) {
 	if _, err := m.Create(ctx, "pod", c, nil); !errdefs.IsAlreadyExists(err) {
 		t.Errorf("create of a running one: %v", err)
 	}
-	if err := m.Stop(ctx, id, 20*time.Second); err != nil {
+	if err := m.Stop(ctx, id, patience.For(20*time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if s, _ = m.Get(id); s.State != Exited || s.ExitCode != 3 || s.Reason != ReasonError || s.FinishedAt.Before(s.StartedAt) {
@@ -139,7 +140,7 @@ func TestMonitorKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-c.monitorGone
-	for range 500 {
+	for end := patience.Until(5 * time.Second); time.Now().Before(end); {
 		if s, _ := m.Get(id); s.Message != "" {
 			break
 		}
@@ -148,7 +149,7 @@ func TestMonitorKilled(t *testing.T) {
 	if s, _ := m.Get(id); s.State != Running || !strings.Contains(s.Message, "monitor") {
 		t.Errorf("%+v", s)
 	}
-	if err := m.Stop(t.Context(), id, 20*time.Second); err != nil {
+	if err := m.Stop(t.Context(), id, patience.For(20*time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	// The daemon has adopted the container and is told its exit code.

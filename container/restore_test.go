@@ -13,6 +13,7 @@ import (
 
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/internal/ids"
+	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/internal/proc"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -60,7 +61,7 @@ func TestRestoreSeesAllStates(t *testing.T) {
 	if s := b.waitExit(m, created); s.ExitCode != 4 {
 		t.Errorf("created: %+v", s)
 	}
-	if err := m.Stop(t.Context(), running, 20*time.Second); err != nil {
+	if err := m.Stop(t.Context(), running, patience.For(20*time.Second)); err != nil {
 		t.Error(err)
 	}
 	if s := b.waitExit(m, running); s.ExitCode != 9 {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/patience"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -35,7 +36,7 @@ func TestStopEscalates(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience.For(10 * time.Second)):
 		t.Fatal("the first stop still waits")
 	}
 	if s, _ := m.Get(id); s.ExitCode != 137 {
@@ -49,7 +50,7 @@ func TestStopSignalOfImage(t *testing.T) {
 	m, _ := b.manager()
 	id := b.run(m, shell("usr1", "trap 'exit 11' USR1; echo up; while :; do sleep 0.1; done"))
 	b.log("usr1", "up")
-	if err := m.Stop(t.Context(), id, 30*time.Second); err != nil {
+	if err := m.Stop(t.Context(), id, patience.For(30*time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if s, _ := m.Get(id); s.ExitCode != 11 {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/patience"
 )
 
 // buffer is a writer that tests can look into meanwhile.
@@ -36,7 +37,7 @@ func (b *buffer) String() string {
 
 func (b *buffer) wait(t *testing.T, want string) {
 	t.Helper()
-	for range 1000 {
+	for end := patience.Until(10 * time.Second); time.Now().Before(end); {
 		if strings.Contains(b.String(), want) {
 			return
 		}
@@ -53,7 +54,7 @@ func (b *bed) pids(m *Manager, id string, want int) {
 		b.t.Fatal(err)
 	}
 	var pids []int
-	for range 1000 {
+	for end := patience.Until(10 * time.Second); time.Now().Before(end); {
 		if pids, err = b.tree.Pids(s.CgroupPath); err == nil && len(pids) == want {
 			return
 		}
@@ -193,7 +194,7 @@ func TestExecEndsWithItsClient(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	b.pids(m, id, 1)
-	for range 1000 {
+	for end := patience.Until(10 * time.Second); time.Now().Before(end); {
 		if runtime.NumGoroutine() <= goroutines {
 			return
 		}
@@ -254,8 +255,9 @@ func TestAttach(t *testing.T) {
 	var out, errs buffer
 	ended := make(chan error, 1)
 	go func() { ended <- m.Attach(t.Context(), id, Streams{Stdin: in, Stdout: &out, Stderr: &errs}) }()
+	end := patience.Until(10 * time.Second)
 	for i := 0; !strings.Contains(seen.String(), "out") || !strings.Contains(errs.String(), "err"); i++ {
-		if i > 1000 {
+		if time.Now().After(end) {
 			t.Fatalf("seen %q, out %q, err %q", seen.String(), out.String(), errs.String())
 		}
 		if _, err := fmt.Fprintln(keys, i); err != nil {
@@ -308,8 +310,9 @@ func TestAttachTerminal(t *testing.T) {
 	var out buffer
 	ended := make(chan error, 1)
 	go func() { ended <- m.Attach(t.Context(), id, Streams{Stdin: in, Stdout: &out, Resize: sizes}) }()
+	end := patience.Until(10 * time.Second)
 	for i := 0; !strings.Contains(out.String(), "17 91\r\n"); i++ {
-		if i > 1000 {
+		if time.Now().After(end) {
 			t.Fatalf("out %q", out.String())
 		}
 		if _, err := fmt.Fprintln(keys, "x"); err != nil {

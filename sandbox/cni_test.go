@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/internal/osthread"
+	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/sandbox/namespace"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -137,7 +138,7 @@ func serve(t testing.TB, p *Pod, port int) {
 }
 
 func ask(addr string) error {
-	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	c, err := net.DialTimeout("tcp", addr, patience.For(5*time.Second))
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/internal/cgroup"
+	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/sandbox/network"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
@@ -253,7 +254,7 @@ func (b *bed) halted() *Manager {
 // awaitNetwork waits until the checks of the network have ended.
 func awaitNetwork(t testing.TB, m *Manager) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience.For(time.Minute))
 	defer cancel()
 	if err := m.net.Await(ctx); err != nil {
 		t.Fatal(err)
@@ -332,7 +333,7 @@ func mustRemove(t testing.TB, m *Manager, ids ...string) {
 // eventually waits for what happens in the background.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := patience.Until(30 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)

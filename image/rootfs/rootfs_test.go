@@ -14,6 +14,7 @@ import (
 
 	"github.com/criserver/criserver/image/trash"
 	"github.com/criserver/criserver/internal/ids"
+	"github.com/criserver/criserver/internal/patience"
 )
 
 func needRoot(tb testing.TB) {
@@ -269,7 +270,7 @@ func TestUsageIsMeasuredInTheBackground(t *testing.T) {
 	ran := make(chan struct{})
 	go func() { s.Run(ctx); close(ran) }()
 	defer func() { cancel(); <-ran }()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := patience.Until(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		u, err := s.Usage(req.ContainerID)
 		if err != nil {
 			t.Fatal(err)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/criserver/criserver/internal/patience"
 )
 
 func tree(t *testing.T) *Tree {
@@ -150,7 +152,7 @@ func TestKillAndStats(t *testing.T) {
 	if s, err := tr.Stats(path); err != nil || s.Memory.Usage == 0 || s.Pids < 2 {
 		t.Errorf("stats %+v, %v", s, err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience.For(10*time.Second))
 	defer cancel()
 	reaped := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(reaped) }()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/internal/osthread"
+	"github.com/criserver/criserver/internal/patience"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,7 +32,7 @@ func TestDial(t *testing.T) {
 	l := listen(t, path)
 	addr := netip.MustParseAddrPort(l.Addr().String())
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience.For(time.Minute))
 	defer cancel()
 	c, err := Dial(ctx, path, addr)
 	if err != nil {

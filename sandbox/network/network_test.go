@@ -16,6 +16,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/types/create"
+	"github.com/criserver/criserver/internal/patience"
 	"github.com/sirupsen/logrus"
 )
 
@@ -189,7 +190,7 @@ func TestRunnerEndsChildren(t *testing.T) {
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience.For(20 * time.Second)):
 		t.Error("the call outlived its context")
 	}
 }

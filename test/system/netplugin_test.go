@@ -159,6 +159,7 @@ exit 0`)
 	n.networkCondition(t)
 	mood("refuse-STATUS", true)
 	mood("hang-STATUS", false)
+	n.settled(t)
 	n.networkReady(t, false)
 	if c := n.networkCondition(t); !strings.Contains(c.GetMessage(), "in a bad mood") || !strings.Contains(c.GetMessage(), "code 50") {
 		t.Errorf("condition %v", c)
