@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -230,6 +231,7 @@ func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 	}
 	if err := c.change(func(f *facts) {
 		f.Created, f.Init, f.Monitor = time.Now().UnixNano(), started.Init, monitor
+		f.ProcessCgroup = m.processCgroup(c, started.Init.PID)
 	}); err != nil {
 		return err
 	}
@@ -238,6 +240,21 @@ func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 	}
 	m.watch(c)
 	return nil
+}
+
+// processCgroup returns the cgroup of the first process if it is below the
+// container's cgroup, or "". crun puts a container into a child of its systemd
+// scope, and crun 1.8 sets most limits only there. The process runs
+// nothing of the container yet, so it cannot have moved to another cgroup.
+func (m *Manager) processCgroup(c *container, pid int) string {
+	if !c.runtime.SystemdCgroup || c.runtime.Guest {
+		return ""
+	}
+	path, err := m.cfg.Cgroups.Of(pid)
+	if err != nil || !strings.HasPrefix(path, c.rec.CgroupPath+"/") {
+		return ""
+	}
+	return path
 }
 
 // undo takes back a creation that failed. What cannot be taken back stays

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -101,6 +102,7 @@ func (c *container) snapshot() *Snapshot {
 		Resources: f.resources(c.config), Extra: f.Extra, Mounts: c.mounts,
 		UID: f.UID, GID: f.GID, SupplementalGroups: f.Groups,
 		RootFS: c.rootfs(), CgroupPath: c.rec.CgroupPath, RunDir: c.dir,
+		ProcessCgroup: cmp.Or(f.ProcessCgroup, c.rec.CgroupPath),
 	}
 	switch {
 	case f.End != nil:

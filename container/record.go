@@ -96,6 +96,9 @@ type facts struct {
 	Started  int64    `json:"started,omitempty"`
 	Init     proc.Ref `json:"init"`
 	Monitor  proc.Ref `json:"monitor"`
+	// ProcessCgroup is the cgroup of the first process when the container was
+	// made, if it is below the record's CgroupPath; else "".
+	ProcessCgroup string `json:"processCgroup,omitempty"`
 	// MonitorLost: the monitor went before the container did.
 	MonitorLost bool    `json:"monitorLost,omitempty"`
 	UID         int64   `json:"uid"`

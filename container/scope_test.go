@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/criserver/criserver/oci"
 )
 
 // The daemon sets the properties of a scope. Annotations of the user set none,
@@ -35,6 +37,7 @@ func TestScopePropertiesReachTheConfig(t *testing.T) {
 		"org.systemd.property.Conflicts":       "['shutdown.target']",
 		"org.systemd.property.Before":          "['shutdown.target']",
 		"org.systemd.property.After":           "['criserver.service', 'criserver-pause-1.scope']",
+		"org.systemd.property.TasksMax":        "uint64 18446744073709551615",
 		"org.systemd.property.TimeoutStopUSec": "uint64 5000000",
 	}
 	if !maps.Equal(config.Annotations, want) {
@@ -57,6 +60,35 @@ func TestGracePeriod(t *testing.T) {
 	} {
 		if got := gracePeriod(tc.from...); got != tc.want {
 			t.Errorf("%s: %s, want %s", name, got, tc.want)
+		}
+	}
+}
+
+// innerCgroups puts every process into a cgroup below the container's.
+type innerCgroups struct{ Cgroups }
+
+func (innerCgroups) Of(int) (string, error) { return "/pod/criserver-1.scope/container", nil }
+
+func TestProcessCgroup(t *testing.T) {
+	m := &Manager{cfg: Config{Cgroups: innerCgroups{}}}
+	for name, tc := range map[string]struct {
+		runtime oci.Runtime
+		path    string
+		want    string
+	}{
+		"below the scope":  {oci.Runtime{SystemdCgroup: true}, "/pod/criserver-1.scope", "/pod/criserver-1.scope/container"},
+		"another scope":    {oci.Runtime{SystemdCgroup: true}, "/pod/criserver-1", ""},
+		"the scope itself": {oci.Runtime{SystemdCgroup: true}, "/pod/criserver-1.scope/container", ""},
+		"cgroupfs":         {oci.Runtime{}, "/pod/criserver-1.scope", ""},
+		"in a guest":       {oci.Runtime{SystemdCgroup: true, Guest: true}, "/pod/criserver-1.scope", ""},
+	} {
+		c := &container{rec: &record{CgroupPath: tc.path}, runtime: &tc.runtime}
+		if got := m.processCgroup(c, 1); got != tc.want {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
+		c.facts.ProcessCgroup = tc.want
+		if got := c.snapshot().ProcessCgroup; tc.want != "" && got != tc.want || tc.want == "" && got != tc.path {
+			t.Errorf("%s: the snapshot has %q", name, got)
 		}
 	}
 }

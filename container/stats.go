@@ -87,7 +87,7 @@ func (m *Manager) stats(c *container) (Stats, error) {
 // figures are those of the container's cgroup, in which a guest keeps nothing.
 func (m *Manager) figures(c *container) (cgroup.Stats, error) {
 	if !c.runtime.Guest {
-		return m.cfg.Cgroups.Stats(c.rec.CgroupPath)
+		return m.cfg.Cgroups.Stats(c.snap.Load().ProcessCgroup)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), statsTimeout)
 	defer cancel()

@@ -81,6 +81,8 @@ type Cgroups interface {
 	Kill(ctx context.Context, path string) error
 	Remove(path string) error
 	Stats(path string) (cgroup.Stats, error)
+	// Of returns the cgroup of a process.
+	Of(pid int) (string, error)
 	// V2 says whether the controllers are on the unified hierarchy.
 	V2() bool
 	// Pids returns the processes in a cgroup and below it.
@@ -177,4 +179,8 @@ type Snapshot struct {
 	// RootFS is the mount point of the root file system, CgroupPath the
 	// container's cgroup in the hierarchy, RunDir where its bundle is.
 	RootFS, CgroupPath, RunDir string
+	// ProcessCgroup is the cgroup of the container's processes, which has the
+	// container's limits. It is CgroupPath or, with crun and the systemd driver, a
+	// cgroup below it.
+	ProcessCgroup string
 }

@@ -92,6 +92,9 @@ func (m *Manager) setLimits(ctx context.Context, c *container, s *Snapshot, l Li
 // undo is what to put back when an update fails, or when the daemon dies amid it.
 type undo struct {
 	Limits []cgroup.Limit `json:"limits,omitempty"`
+	// ScopeLimits are those of the container's scope, where the processes are in a
+	// cgroup below the scope.
+	ScopeLimits []cgroup.Limit `json:"scopeLimits,omitempty"`
 	// OOMScoreAdj is that of the first process; nil when it is not to change.
 	OOMScoreAdj *int `json:"oomScoreAdj,omitempty"`
 }
@@ -121,7 +124,7 @@ func (m *Manager) update(ctx context.Context, c *container, s *Snapshot, plan *o
 // saveLimits reads what the update may change.
 func (m *Manager) saveLimits(s *Snapshot, plan *oci.Update) (*undo, error) {
 	if len(plan.Hugepages) > 0 {
-		if err := m.cfg.Cgroups.EnableHugetlb(s.CgroupPath); err != nil {
+		if err := m.cfg.Cgroups.EnableHugetlb(s.ProcessCgroup); err != nil {
 			return nil, err
 		}
 	}
@@ -131,8 +134,13 @@ func (m *Manager) saveLimits(s *Snapshot, plan *oci.Update) (*undo, error) {
 	}
 	u := &undo{}
 	var err error
-	if u.Limits, err = m.cfg.Cgroups.Limits(s.CgroupPath, unified...); err != nil {
+	if u.Limits, err = m.cfg.Cgroups.Limits(s.ProcessCgroup, unified...); err != nil {
 		return nil, err
+	}
+	if s.ProcessCgroup != s.CgroupPath {
+		if u.ScopeLimits, err = m.cfg.Cgroups.Limits(s.CgroupPath, unified...); err != nil {
+			return nil, err
+		}
 	}
 	if plan.OOMScoreAdj != nil {
 		adj, err := oomScoreAdj(s.PID)
@@ -163,14 +171,17 @@ func (m *Manager) apply(ctx context.Context, c *container, s *Snapshot, plan *oc
 // put back until that has been done, so that a new daemon tries it again.
 func (m *Manager) putBack(ctx context.Context, c *container, s *Snapshot, before *undo) error {
 	if c.runtime.SystemdCgroup {
-		// The unit's properties would come through again with the next reload.
+		// The runtime changes the properties of the unit. Files of the cgroup alone
+		// would have the failed values again after the next reload of systemd.
 		if res, err := m.cfg.Builder.Restate(s.Resources); err == nil {
 			if err := c.runtime.Update(ctx, c.id, res); err != nil {
 				c.log().WithError(err).Warn("the runtime does not take the former limits")
 			}
 		}
 	}
-	err := m.cfg.Cgroups.SetLimits(s.CgroupPath, before.Limits)
+	err := errors.Join(
+		m.cfg.Cgroups.SetLimits(s.CgroupPath, before.ScopeLimits), m.cfg.Cgroups.SetLimits(s.ProcessCgroup, before.Limits),
+	)
 	if before.OOMScoreAdj != nil {
 		if oomErr := m.setOOMScoreAdj(s, *before.OOMScoreAdj); !errdefs.IsFailedPrecondition(oomErr) {
 			err = errors.Join(err, oomErr) // else there is no process left
@@ -205,13 +216,13 @@ func (m *Manager) fits(s *Snapshot, plan *oci.Update) error {
 	if limit <= 0 || !m.cfg.Cgroups.V2() {
 		return nil // on v1 the kernel refuses by itself
 	}
-	return tooSmall(limit, m.cfg.Cgroups.Reclaim(s.CgroupPath, uint64(limit)))
+	return tooSmall(limit, m.cfg.Cgroups.Reclaim(s.ProcessCgroup, uint64(limit)))
 }
 
 // explain adds what the runtime's words may not say.
 func (m *Manager) explain(s *Snapshot, plan *oci.Update, err error) error {
 	if limit := memoryLimit(plan); limit > 0 {
-		return errors.Join(tooSmall(limit, m.cfg.Cgroups.Reclaim(s.CgroupPath, uint64(limit))), err)
+		return errors.Join(tooSmall(limit, m.cfg.Cgroups.Reclaim(s.ProcessCgroup, uint64(limit))), err)
 	}
 	return err
 }
@@ -234,7 +245,7 @@ func memoryLimit(plan *oci.Update) int64 {
 // setHugepages limits hugepages where no runtime does. Without a cgroup for
 // them, as when the runtime uses none, nothing can be limited.
 func (m *Manager) setHugepages(c *container, limits map[string]uint64) error {
-	err := m.cfg.Cgroups.SetHugetlb(c.rec.CgroupPath, limits)
+	err := m.cfg.Cgroups.SetHugetlb(c.snap.Load().ProcessCgroup, limits)
 	if errors.Is(err, fs.ErrNotExist) {
 		c.log().WithError(err).Warn("hugepage_limits are not enforced")
 		return nil

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"maps"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +31,8 @@ type Scope struct {
 }
 
 // Apply adds the properties of the scope to a config, and removes all other
-// properties from it. The values are in the text form of GVariant.
+// properties from it. They include TasksMax, for which systemd otherwise has a
+// default: a share of the tasks that the machine can have. The values are in the text form of GVariant.
 //
 // runc and crun set DefaultDependencies=no, with which nothing would stop a scope
 // before the last step of a shutdown. So Apply adds the two dependencies by which
@@ -47,6 +49,11 @@ func (s Scope) Apply(spec *specs.Spec) {
 	if len(s.After) > 0 {
 		set("After", "['"+strings.Join(s.After, "', '")+"']")
 	}
+	tasks := uint64(math.MaxUint64) // no limit
+	if r := spec.Linux; r != nil && r.Resources != nil && r.Resources.Pids != nil && r.Resources.Pids.Limit != nil && *r.Resources.Pids.Limit > 0 {
+		tasks = uint64(*r.Resources.Pids.Limit)
+	}
+	set("TasksMax", "uint64 "+strconv.FormatUint(tasks, 10))
 	timeout := min(max(s.StopTimeout, minScopeStop), maxScopeStop)
 	set("TimeoutStopUSec", "uint64 "+strconv.FormatInt(timeout.Microseconds(), 10))
 	if s.StopSignal != 0 && s.StopSignal != unix.SIGTERM {
