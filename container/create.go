@@ -235,7 +235,7 @@ func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 	}); err != nil {
 		return err
 	}
-	if err := m.setHugepages(c, m.cfg.Builder.HugepagesApart(c.snap.Load().Resources)); err != nil {
+	if err := m.setHugepages(c, m.cfg.Builder.HugepagesAfterCreate(c.snap.Load().Resources)); err != nil {
 		return err
 	}
 	m.watch(c)

@@ -188,6 +188,40 @@ func TestResources(t *testing.T) {
 	}
 }
 
+func TestHugepagesAfterCreate(t *testing.T) {
+	r := &limits{HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 1<<21)}}
+	for name, tc := range map[string]struct {
+		v2, hugetlb, apart bool
+		want               int
+	}{
+		"v1":                     {false, true, false, 0},
+		"v1, no controller":      {false, false, false, 0},
+		"beside v1":              {false, false, true, 1},
+		"unified":                {true, true, false, 1},
+		"unified, no controller": {true, false, false, 0},
+	} {
+		h := testHost()
+		h.CgroupV2, h.Hugetlb, h.HugetlbApart = tc.v2, tc.hugetlb, tc.apart
+		if got := NewBuilder(h, Defaults{}).HugepagesAfterCreate(r); len(got) != tc.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// A request without resources gets the value 0, and not that of the daemon.
+func TestOOMScoreAdjIsNotInherited(t *testing.T) {
+	h := testHost()
+	h.OOMScoreAdj, h.Capabilities = -999, append(h.Capabilities, "CAP_SYS_RESOURCE")
+	for name, r := range map[string]*limits{"no resources": nil, "empty resources": {}} {
+		in := testInput()
+		in.Resources = r
+		res := mustBuild(t, h, in)
+		if adj := res.Spec.Process.OOMScoreAdj; adj == nil || *adj != 0 {
+			t.Errorf("%s: oom_score_adj %v", name, adj)
+		}
+	}
+}
+
 func TestResourcesWhereTheHostHasLess(t *testing.T) {
 	h := testHost()
 	h.CgroupV2, h.Hugetlb, h.SwapAccounting = false, false, false
@@ -214,7 +248,7 @@ func TestResourcesWhereTheHostHasLess(t *testing.T) {
 	if res = mustBuild(t, h, in); len(res.Warnings) != 1 || res.Spec.Linux.Resources.HugepageLimits != nil {
 		t.Errorf("hugepages beside v1: %q", res.Warnings)
 	}
-	if got := NewBuilder(h, Defaults{}).HugepagesApart(in.Resources); !maps.Equal(got, map[string]uint64{"2MB": 1 << 21, "1GB": 0}) {
+	if got := NewBuilder(h, Defaults{}).HugepagesAfterCreate(in.Resources); !maps.Equal(got, map[string]uint64{"2MB": 1 << 21, "1GB": 0}) {
 		t.Errorf("hugepages beside v1: %v", got)
 	}
 }

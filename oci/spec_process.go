@@ -39,12 +39,11 @@ func (c *build) process() error {
 	return nil
 }
 
+// oomScoreAdj is always set, so that a container never inherits the value of the
+// daemon, which the kernel spares when memory is short.
 func (c *build) oomScoreAdj() *int {
-	if c.in.Resources == nil {
-		return nil
-	}
 	adj, warning := c.OOMScoreAdj(c.in.Resources.GetOomScoreAdj())
-	if warning != "" {
+	if warning != "" && c.in.Resources != nil {
 		c.warnings = append(c.warnings, warning)
 	}
 	return &adj

@@ -61,10 +61,12 @@ func (b *Builder) translate(field string, r *cri.LinuxContainerResources) (*spec
 	return out, warnings, nil
 }
 
-// HugepagesApart are the limits that no OCI runtime sets: those of a host where
-// hugepages are limited on the unified hierarchy beside the v1 ones.
-func (b *Builder) HugepagesApart(r *cri.LinuxContainerResources) map[string]uint64 {
-	if !b.host.HugetlbApart {
+// HugepagesAfterCreate returns the limits of hugepages, in bytes by page size,
+// that the OCI runtime's create leaves unset. On the unified hierarchy crun does
+// not limit the reservations of hugepages. On the unified hierarchy beside v1 no
+// runtime limits anything.
+func (b *Builder) HugepagesAfterCreate(r *cri.LinuxContainerResources) map[string]uint64 {
+	if !b.host.HugetlbApart && (!b.host.CgroupV2 || !b.host.Hugetlb) {
 		return nil
 	}
 	return hugepages(r)

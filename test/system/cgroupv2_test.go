@@ -1,0 +1,318 @@
+package system
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
+)
+
+// needSystemd skips a test of what only a host with systemd and cgroup v2 has.
+// On such a host nothing is skipped.
+func needSystemd(t *testing.T) {
+	t.Helper()
+	if !harness.SystemdDriver() {
+		t.Skip("this host does not run systemd with cgroup v2")
+	}
+}
+
+// bothRuntimes runs a test with each OCI runtime that the host has. They differ
+// in what they make of limits: crun puts processes into a cgroup below the scope.
+func bothRuntimes(t *testing.T, n *node, test func(t *testing.T, p *pod)) {
+	for _, handler := range []string{"runc", "crun"} {
+		t.Run(handler, func(t *testing.T) {
+			if handler == "crun" {
+				if _, err := exec.LookPath(handler); err != nil {
+					t.Skip("this host has no crun")
+				}
+				// crun keeps compiled seccomp profiles. They are no leak.
+				p := n.runPodOn(t, handler, podConfig("cache"))
+				n.exited(t, n.run(t, p, "c", "true"))
+				n.removePod(t, p.id)
+				n.mark(t)
+			}
+			p := n.runPodOn(t, handler, podConfig("pod-"+handler))
+			defer n.removePod(t, p.id)
+			test(t, p)
+		})
+	}
+}
+
+func (c *clients) runPodOn(t *testing.T, handler string, config *cri.PodSandboxConfig) *pod {
+	t.Helper()
+	r, err := c.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+	if err != nil {
+		t.Fatalf("run pod %s with %s: %v", config.GetMetadata().GetName(), handler, err)
+	}
+	return &pod{r.GetPodSandboxId(), config}
+}
+
+// runWith runs a shell script with limits.
+func (c *clients) runWith(t *testing.T, p *pod, name string, r *limits, script string) string {
+	t.Helper()
+	config := containerConfig(p, name, busybox, "sh", "-c", script)
+	config.Linux.Resources = r
+	id := c.create(t, p, config)
+	c.startContainer(t, id)
+	return id
+}
+
+// pidOf returns the pid of a container's first process.
+func (n *node) pidOf(t *testing.T, id string) int {
+	t.Helper()
+	r, err := n.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info struct{ Pid int }
+	if err := json.Unmarshal([]byte(r.GetInfo()["info"]), &info); err != nil || info.Pid == 0 {
+		t.Fatalf("verbose info has no pid: %v: %s", err, r.GetInfo()["info"])
+	}
+	return info.Pid
+}
+
+// processCgroup returns the directory of the cgroup that the container's first
+// process is in.
+func (n *node) processCgroup(t *testing.T, id string) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(n.pidOf(t, id)) + "/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join("/sys/fs/cgroup", strings.TrimPrefix(strings.TrimSpace(string(b)), "0::"))
+}
+
+// haveFiles checks the control files of a cgroup. Each may have one of several
+// contents, as runtimes convert CPU shares by one of two formulas.
+func haveFiles(t *testing.T, dir string, want map[string][]string) {
+	t.Helper()
+	for file, values := range want {
+		b, err := os.ReadFile(filepath.Join(dir, file))
+		if got := strings.TrimSpace(string(b)); err != nil || !slices.Contains(values, got) {
+			t.Errorf("%s has %q, %v; want one of %q", file, got, err, values)
+		}
+	}
+}
+
+func systemctl(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("systemctl", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("systemctl %v: %v: %s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// Limits are in the cgroup of the processes, and stay there when systemd reloads
+// its units.
+func TestLimitsOutliveAReloadOfSystemd(t *testing.T) {
+	needSystemd(t)
+	n := newNode(t, "reload", 131)
+	bothRuntimes(t, n, func(t *testing.T, p *pod) {
+		id := n.runWith(t, p, "c", &limits{
+			CpuShares: 512, CpuQuota: 50000, CpuPeriod: 100000, MemoryLimitInBytes: 96 << 20, CpusetCpus: "0", HugepageLimits: hugepages(4 << 20),
+			Unified: map[string]string{
+				"memory.high": "67108864", "memory.min": "8388608", "memory.low": "16777216", "memory.swap.max": "33554432", "memory.oom.group": "1", "pids.max": "90",
+			},
+		}, "sleep 1000")
+		want := map[string][]string{
+			"cpu.weight": {"20", "59"}, "cpu.max": {"50000 100000"}, "memory.max": {"100663296"}, "memory.high": {"67108864"}, "memory.min": {"8388608"},
+			"memory.low": {"16777216"}, "memory.swap.max": {"33554432"}, "memory.oom.group": {"1"}, "cpuset.cpus": {"0"}, "pids.max": {"90"},
+			"hugetlb.2MB.max": {"4194304"}, "hugetlb.2MB.rsvd.max": {"4194304"},
+		}
+		dir := n.processCgroup(t, id)
+		haveFiles(t, dir, want)
+		systemctl(t, "daemon-reload")
+		haveFiles(t, dir, want)
+
+		n.mustUpdate(t, id, &limits{
+			CpuShares: 1024, CpuQuota: 80000, MemoryLimitInBytes: 128 << 20, HugepageLimits: hugepages(6 << 20),
+			Unified: map[string]string{"memory.high": "max", "pids.max": "110", "memory.swap.max": "0"},
+		})
+		for file, value := range map[string]string{
+			"cpu.max": "80000 100000", "memory.max": "134217728", "memory.high": "max", "pids.max": "110", "memory.swap.max": "0",
+			"hugetlb.2MB.max": "6291456", "hugetlb.2MB.rsvd.max": "6291456",
+		} {
+			want[file] = []string{value}
+		}
+		want["cpu.weight"] = []string{"39", "100"}
+		haveFiles(t, dir, want)
+		systemctl(t, "daemon-reload")
+		haveFiles(t, dir, want)
+		n.Kill()
+		n.restart(t)
+		haveFiles(t, dir, want)
+
+		// An update that fails half-way is undone for good.
+		if err := n.update(t, id, &limits{CpuShares: 2048, Unified: map[string]string{"memory.high": "1048576000", "memory.no_such": "1"}}); err == nil {
+			t.Error("a file that does not exist was written")
+		}
+		haveFiles(t, dir, want)
+		systemctl(t, "daemon-reload")
+		haveFiles(t, dir, want)
+	})
+}
+
+// Stats come from the cgroup of the processes.
+func TestStatsOnCgroupV2(t *testing.T) {
+	needSystemd(t)
+	n := newNode(t, "v2stats", 132)
+	bothRuntimes(t, n, func(t *testing.T, p *pod) {
+		id := n.runWith(t, p, "c", &limits{MemoryLimitInBytes: 96 << 20, Unified: map[string]string{"memory.swap.max": "8388608"}},
+			"x=$(head -c 8000000 /dev/zero | tr '\\0' x); while :; do usleep 10000; done")
+		waitFor(t, "use of memory", func() bool {
+			return n.containerStats(t, id).GetMemory().GetRssBytes().GetValue() > 8_000_000
+		})
+		s := n.containerStats(t, id)
+		if got := s.GetMemory().GetAvailableBytes().GetValue(); got == 0 || got > 96<<20 {
+			t.Errorf("available memory is %d below a limit of %d", got, 96<<20)
+		}
+		if got := s.GetSwap().GetSwapAvailableBytes().GetValue(); got == 0 || got > 8<<20 {
+			t.Errorf("available swap is %d below a limit of %d", got, 8<<20)
+		}
+		if _, err := os.Stat("/proc/pressure"); err != nil {
+			t.Skip("this kernel was started without PSI")
+		}
+		if s.GetCpu().GetPsi() == nil || s.GetMemory().GetPsi() == nil || s.GetIo().GetPsi() == nil {
+			t.Errorf("pressure is missing: %v", s)
+		}
+	})
+}
+
+// A container is OOMKilled if the OOM killer ended it, though systemd removes its
+// scope at once.
+func TestOOMKilledOnCgroupV2(t *testing.T) {
+	needSystemd(t)
+	n := newNode(t, "v2oom", 133)
+	const eat = "(head -c 300m /dev/zero | tail) >/dev/null 2>&1"
+	const group = "memory.oom.group"
+	tests := []struct {
+		name, script, group string
+		stop                time.Duration // -1 for no stop
+		code                int32
+		reason              string
+	}{
+		{"first", "exec tail /dev/zero", "0", -1, 137, "OOMKilled"},
+		{"group", eat + "; while :; do sleep 0.2; done", "1", -1, 137, "OOMKilled"},
+		{"childs-status", "tail /dev/zero; exit $?", "0", -1, 137, "OOMKilled"},
+		{"own-status", eat + "; exit 3", "0", -1, 3, "Error"},
+		{"stop-signal", "trap 'exit 143' TERM; " + eat + "; echo survived; while :; do sleep 0.2; done", "0", 20 * time.Second, 143, "Error"},
+		{"killed", "echo survived; sleep 1000", "0", 0, 137, "Error"},
+	}
+	bothRuntimes(t, n, func(t *testing.T, p *pod) {
+		for _, tc := range tests {
+			t.Run(tc.name, func(t *testing.T) {
+				id := n.runWith(t, p, tc.name, &limits{
+					MemoryLimitInBytes: 48 << 20, Unified: map[string]string{"memory.swap.max": "0", group: tc.group},
+				}, tc.script)
+				if tc.stop >= 0 {
+					waitFor(t, "the container's message", func() bool { return strings.Contains(logLinesNow(p, tc.name), "survived") })
+					if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: int64(tc.stop.Seconds())}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if s := n.exited(t, id); s.GetExitCode() != tc.code || s.GetReason() != tc.reason {
+					t.Errorf("exit code %d, reason %s; want %d and %s", s.GetExitCode(), s.GetReason(), tc.code, tc.reason)
+				}
+			})
+		}
+	})
+}
+
+// A container makes threaded cgroups and moves into one. Everything that walks
+// cgroups goes on to work.
+func TestThreadedCgroups(t *testing.T) {
+	needSystemd(t)
+	n := newNode(t, "threaded", 134)
+	bothRuntimes(t, n, func(t *testing.T, p *pod) {
+		config := podConfig("threaded-" + p.config.GetMetadata().GetName())
+		config.Linux.SecurityContext.Privileged = true
+		q := n.runPodOn(t, strings.TrimPrefix(p.config.GetMetadata().GetName(), "pod-"), config)
+		c := containerConfig(q, "c", busybox, "sh", "-c", `g=/sys/fs/cgroup$(sed s/0:://p -n /proc/self/cgroup) && mkdir $g/t $g/t/u $g/invalid &&
+			echo threaded >$g/t/cgroup.type && echo 1 >$g/t/cgroup.threads && ! cat $g/t/cgroup.procs && echo in; sleep 1000`)
+		c.Linux.SecurityContext.Privileged, c.Linux.SecurityContext.Seccomp = true, nil
+		// A cgroup whose children are threaded can only have threaded controllers,
+		// so the pod's PID namespace is shared to have Stop kill by the cgroup.
+		c.Linux.SecurityContext.NamespaceOptions = &cri.NamespaceOption{Pid: cri.NamespaceMode_NODE}
+		c.Command[2] = strings.Replace(c.Command[2], "echo 1 >", "echo $$ >", 1)
+		id := n.create(t, q, c)
+		n.startContainer(t, id)
+		waitFor(t, "the threaded cgroup", func() bool { return strings.Contains(logLinesNow(q, "c"), " in\n") })
+		if got := n.containerStats(t, id).GetMemory().GetUsageBytes().GetValue(); got == 0 {
+			t.Error("the container uses no memory")
+		}
+		n.mustUpdate(t, id, &limits{CpuShares: 300, OomScoreAdj: 400})
+		if b, err := os.ReadFile("/proc/" + strconv.Itoa(n.pidOf(t, id)) + "/oom_score_adj"); err != nil || strings.TrimSpace(string(b)) != "400" {
+			t.Errorf("oom_score_adj is %q, %v", b, err)
+		}
+		pid := n.pidOf(t, id)
+		if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat("/proc/" + strconv.Itoa(pid)); err == nil {
+			t.Error("the process is still there")
+		}
+		n.removePod(t, q.id)
+	})
+}
+
+// The units of a pod end with the pod, and the scopes have what a shutdown needs.
+func TestUnitsOfAPod(t *testing.T) {
+	needSystemd(t)
+	n := newNode(t, "units", 135)
+	parent := path.Base(n.CgroupParent)
+	bothRuntimes(t, n, func(t *testing.T, p *pod) {
+		handler := strings.TrimPrefix(p.config.GetMetadata().GetName(), "pod-")
+		config := podConfig("shared-" + handler)
+		config.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
+		q := n.runPodOn(t, handler, config)
+		c := containerConfig(q, "c", busybox, "sleep", "1000")
+		c.Annotations = map[string]string{"io.kubernetes.pod.terminationGracePeriod": "77", "org.systemd.property.MemoryHigh": "uint64 4096"}
+		c.StopSignal = cri.Signal_SIGNAL_SIGINT
+		id := n.create(t, q, c)
+		n.startContainer(t, id)
+
+		slice, scope, pause := parent+"-pod"+q.id+".slice", "criserver-"+id+".scope", "criserver-pause-"+q.id+".scope"
+		shown := systemctl(t, "show", scope, "--property=Slice,TimeoutStopUSec,KillSignal,MemoryHigh,TasksMax,Conflicts,Before,After")
+		for _, want := range []string{
+			"Slice=" + slice, "TimeoutStopUSec=1min 17s", "KillSignal=2", "MemoryHigh=infinity", "TasksMax=infinity", "Conflicts=shutdown.target", "Before=shutdown.target",
+		} {
+			if !slices.Contains(strings.Split(shown, "\n"), want) {
+				t.Errorf("the scope has no %s:\n%s", want, shown)
+			}
+		}
+		if !strings.Contains(shown, pause) {
+			t.Errorf("the container's scope is not after the pause's:\n%s", shown)
+		}
+		if got := systemctl(t, "show", pause, "--property=Slice,ActiveState"); !strings.Contains(got, "Slice="+slice) || !strings.Contains(got, "ActiveState=active") {
+			t.Errorf("the scope of the pause: %s", got)
+		}
+		n.removePod(t, q.id)
+		if left := systemctl(t, "list-units", "--all", "--plain", "--no-legend", slice, scope, pause); left != "" {
+			t.Errorf("units are left:\n%s", left)
+		}
+	})
+}
+
+// A daemon that was killed may leave slices behind. The next one stops them.
+func TestSlicesOfLostPodsAreStopped(t *testing.T) {
+	needSystemd(t)
+	n := newNode(t, "lost", 136)
+	slice := path.Base(n.CgroupParent) + "-pod" + strings.Repeat("5a", 32) + ".slice"
+	systemctl(t, "start", slice)
+	n.Kill()
+	n.restart(t)
+	waitFor(t, "the slice is stopped", func() bool {
+		return systemctl(t, "list-units", "--all", "--plain", "--no-legend", slice) == ""
+	})
+}
