@@ -5,34 +5,41 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// driverVariable names the cgroup driver of the daemons under test. Without it they choose their driver themselves.
+// The cgroup drivers of the daemon.
+const (
+	Cgroupfs = "cgroupfs"
+	Systemd  = "systemd"
+)
+
+// driverVariable names the cgroup driver of the daemons under test. Without it the daemons choose their driver themselves.
 const driverVariable = "CRISERVER_TEST_CGROUP_DRIVER"
 
-// Unified says whether the machine has its cgroup controllers on the unified hierarchy (cgroup v2).
+// Unified reports whether the host has its cgroup controllers on the unified hierarchy (cgroup v2).
 func Unified() bool {
 	var fs unix.Statfs_t
 	return unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
-// SystemdDriver says whether the daemons under test make their cgroups through systemd.
-func SystemdDriver() bool {
-	switch os.Getenv(driverVariable) {
-	case "systemd":
-		return true
-	case "cgroupfs":
-		return false
+// CgroupDriver returns the cgroup driver of the daemons under test: systemd if systemd runs the host and cgroup v2 is mounted, else
+// cgroupfs. CRISERVER_TEST_CGROUP_DRIVER in the environment overrides the choice.
+func CgroupDriver() string {
+	if driver := os.Getenv(driverVariable); driver != "" {
+		return driver
 	}
-	_, err := os.Stat("/run/systemd/system")
-	return err == nil && Unified()
+	if info, err := os.Lstat("/run/systemd/system"); err == nil && info.IsDir() && Unified() {
+		return Systemd
+	}
+	return Cgroupfs
 }
 
-// cgroupName is how the configuration names a parent cgroup: by its path, or by the name of a slice.
-func cgroupName(parent string) string {
-	if SystemdDriver() {
+// cgroupName returns the parent cgroup as the daemon's configuration names it: by its path, or by the name of a slice.
+func cgroupName(driver, parent string) string {
+	if driver == Systemd && !strings.HasSuffix(parent, ".slice") {
 		return path.Base(parent) + ".slice"
 	}
 	return parent
@@ -40,11 +47,12 @@ func cgroupName(parent string) string {
 
 // stopSlice stops the slice that systemd keeps for the parent cgroup of a run, and with it the slices below.
 func stopSlice(parent string) error {
-	if !SystemdDriver() {
+	if CgroupDriver() != Systemd {
 		return nil
 	}
-	if out, err := exec.Command("systemctl", "stop", cgroupName(parent)).CombinedOutput(); err != nil {
-		return fmt.Errorf("stop slice %s: %w: %s", cgroupName(parent), err, out)
+	name := cgroupName(Systemd, parent)
+	if out, err := exec.Command("systemctl", "stop", name).CombinedOutput(); err != nil {
+		return fmt.Errorf("stop slice %s: %w: %s", name, err, out)
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ type Daemon struct {
 	Dir          string            // everything of the daemon is below this
 	Registries   string            // content of registries.conf
 	CgroupParent string            // path of the parent cgroup; with the systemd driver its last element names a slice
+	CgroupDriver string            // "" for the one that CgroupDriver returns
 	Network      string            // content of the CNI conflist; "" for none
 	Config       string            // further lines of the configuration
 	Runtime      string            // default handler; "" for runc
@@ -84,7 +85,8 @@ path = %q
 [runtimes.runc]
 path = %q
 `,
-		d.path("root"), d.path("run"), d.Socket(), cmp.Or(os.Getenv(driverVariable), "auto"), cgroupName(d.CgroupParent), cmp.Or(d.Runtime, "runc"), d.NRISocket(), d.Config,
+		d.path("root"), d.path("run"), d.Socket(), cmp.Or(d.CgroupDriver, os.Getenv(driverVariable), "auto"),
+		cgroupName(cmp.Or(d.CgroupDriver, CgroupDriver()), d.CgroupParent), cmp.Or(d.Runtime, "runc"), d.NRISocket(), d.Config,
 		d.path("cni"), d.pluginDirs(), d.CNI,
 		d.path("registries.conf"), d.path("registries.conf.d"), d.path("policy.json"),
 		filepath.Join(d.Bin, "conmon"), filepath.Join(d.Bin, "runc"))

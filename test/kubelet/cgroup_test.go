@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 const cgroupMount = "/sys/fs/cgroup"
@@ -35,18 +38,79 @@ func hierarchies() (map[string]string, error) {
 	return found, nil
 }
 
-// makeCgroupRoot makes the cgroup below which the kubelet keeps its pods: it
-// demands that this is there, with every controller, when it starts.
-func makeCgroupRoot(name string) error {
+// cgroupRoot is the cgroup below which one kubelet keeps its pods.
+type cgroupRoot struct {
+	driver string
+	name   string // without dashes, which separate the levels of slices
+}
+
+func newCgroupRoot(name string) cgroupRoot {
+	return cgroupRoot{harness.CgroupDriver(), strings.ReplaceAll(name, "-", "")}
+}
+
+// config returns the root in the form of the kubelet's configuration.
+func (r cgroupRoot) config() string { return "/" + r.name }
+
+// parent returns the daemon's cgroup_parent for pods that are not the kubelet's.
+func (r cgroupRoot) parent() string {
+	if r.driver == harness.Systemd {
+		return r.name + "own.slice"
+	}
+	return "/" + r.name + "own"
+}
+
+// path returns the path of the root in its hierarchies.
+func (r cgroupRoot) path() string {
+	if r.driver == harness.Systemd {
+		return "/" + r.slice()
+	}
+	return "/" + r.name
+}
+
+func (r cgroupRoot) slice() string { return r.name + ".slice" }
+
+// burstable returns the path of the cgroup of a burstable pod.
+func (r cgroupRoot) burstable(uid string) string {
+	if r.driver != harness.Systemd {
+		return r.path() + "/kubepods/burstable/pod" + uid
+	}
+	top := r.name + "-kubepods"
+	return filepath.Join(r.path(), top+".slice", top+"-burstable.slice",
+		top+"-burstable-pod"+strings.ReplaceAll(uid, "-", "_")+".slice")
+}
+
+// isPod says whether a directory below the root is the cgroup of a pod.
+func (r cgroupRoot) isPod(dir string) bool {
+	base := filepath.Base(dir)
+	if r.driver == harness.Systemd {
+		return strings.HasSuffix(base, ".slice") && strings.Contains(base, "-pod")
+	}
+	return strings.HasPrefix(base, "pod")
+}
+
+// mentions says whether a text has the pod's uid in one of its forms.
+func (r cgroupRoot) mentions(text, uid string) bool {
+	return strings.Contains(text, uid) || strings.Contains(text, strings.ReplaceAll(uid, "-", "_"))
+}
+
+// make makes the root: the kubelet demands that the root exists, with every
+// controller, when the kubelet starts.
+func (r cgroupRoot) make() error {
 	mounts, err := hierarchies()
 	if err != nil {
 		return err
 	}
+	if r.driver == harness.Systemd {
+		if out, err := exec.Command("systemctl", "start", r.slice()).CombinedOutput(); err != nil {
+			return fmt.Errorf("start %s: %w: %s", r.slice(), err, out)
+		}
+		return handDownControllers()
+	}
 	if len(mounts) == 0 {
-		return makeUnifiedRoot(name)
+		return errors.Join(handDownControllers(), os.MkdirAll(filepath.Join(cgroupMount, r.path()), 0o755))
 	}
 	for controller, mount := range mounts {
-		dir := filepath.Join(mount, name)
+		dir := filepath.Join(mount, r.path())
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
@@ -66,9 +130,9 @@ func makeCgroupRoot(name string) error {
 	return nil
 }
 
-// makeUnifiedRoot is makeCgroupRoot on v2: the controllers of the top must have
-// been handed down.
-func makeUnifiedRoot(name string) error {
+// handDownControllers gives the children of the top cgroup of v2 all of its
+// controllers.
+func handDownControllers() error {
 	has, err := os.ReadFile(filepath.Join(cgroupMount, "cgroup.controllers"))
 	if err != nil {
 		return err
@@ -78,14 +142,14 @@ func makeUnifiedRoot(name string) error {
 			return fmt.Errorf("hand down controller %s: %w", controller, err)
 		}
 	}
-	return os.MkdirAll(filepath.Join(cgroupMount, name), 0o755)
+	return nil
 }
 
-// cgroupDirs lists the cgroups at and below name, the deepest first, in every hierarchy.
-func cgroupDirs(name string) []string {
+// dirs lists the cgroups at and below the root, the deepest first, in every hierarchy.
+func (r cgroupRoot) dirs() []string {
 	var dirs []string
 	_ = filepath.WalkDir(cgroupMount, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.Contains(path+"/", name+"/") {
+		if err == nil && d.IsDir() && strings.Contains(path+"/", r.path()+"/") {
 			dirs = append(dirs, path)
 		}
 		return nil // other people's cgroups come and go
@@ -95,14 +159,33 @@ func cgroupDirs(name string) []string {
 	return dirs
 }
 
-// removeCgroupRoot removes what the kubelet made for itself. A cgroup with
-// anybody in it cannot be removed, which is an error.
-func removeCgroupRoot(name string) error {
+// remove removes the cgroups that the kubelet made for itself. A cgroup with a
+// process in it is an error.
+func (r cgroupRoot) remove() error {
+	if r.driver == harness.Systemd {
+		return r.stop()
+	}
 	var errs []error
-	for _, dir := range cgroupDirs(name) {
+	for _, dir := range r.dirs() {
 		errs = append(errs, os.Remove(dir))
 	}
 	return errors.Join(errs...)
+}
+
+// stop has systemd remove the slices, which would also end their processes.
+func (r cgroupRoot) stop() error {
+	for _, dir := range r.dirs() {
+		if b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs")); err == nil && len(b) > 0 {
+			return fmt.Errorf("cgroup %s has the processes %q", dir, b)
+		}
+	}
+	if out, err := exec.Command("systemctl", "stop", r.slice()).CombinedOutput(); err != nil {
+		return fmt.Errorf("stop %s: %w: %s", r.slice(), err, out)
+	}
+	if left := r.dirs(); len(left) > 0 {
+		return fmt.Errorf("the cgroups %v are there after their slices were stopped", left)
+	}
+	return nil
 }
 
 // cgroupFile reads a file of the cgroup of a process: the one of v1 in its

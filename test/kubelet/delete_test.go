@@ -96,7 +96,7 @@ func (n *node) traces(t *testing.T, p *corev1.Pod) []string {
 	}
 	var found []string
 	for _, l := range append(left, strings.Split(string(info), "\n")...) {
-		if strings.Contains(l, string(p.UID)) {
+		if n.kubelet.cgroup.mentions(l, string(p.UID)) {
 			found = append(found, l)
 		}
 	}

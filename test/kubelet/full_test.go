@@ -165,7 +165,7 @@ func checkOutside(t *testing.T, n *node, p *corev1.Pod) {
 		t.Errorf("oom_score_adj of a burstable pod is %s", adj)
 	}
 	lines, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if want := n.kubelet.cgroup + "/kubepods/burstable/pod" + string(p.UID) + "/"; err != nil || !strings.Contains(string(lines), want) {
+	if want := n.kubelet.cgroup.burstable(string(p.UID)) + "/"; err != nil || !strings.Contains(string(lines), want) {
 		t.Errorf("the app is not in a cgroup below %s: %v, %s", want, err, lines)
 	}
 }

@@ -36,20 +36,21 @@ type node struct {
 // as it was.
 func newNode(t *testing.T, name string, net byte, extra map[string]any) *node {
 	t.Helper()
-	id := filepath.Base(world.dir) + "-" + name
+	root := newCgroupRoot(filepath.Base(world.dir) + name)
 	n := &node{t: t, Daemon: &harness.Daemon{
 		Bin: filepath.Join(world.top, "bin"), Dir: filepath.Join(world.dir, name), Registries: world.registries,
-		CgroupParent: "/" + id + "-own",
+		CgroupDriver: root.driver,
+		CgroupParent: root.parent(),
 		Config:       fmt.Sprintf("image.pinned = [%q]\n", pinned),
 	}}
 	n.Network = n.Bridge("k"+name, fmt.Sprintf("10.%d.0.0/16", net))
-	n.kubelet = &kubelet{dir: filepath.Join(n.Dir, "kubelet"), cgroup: "/" + id, socket: n.Socket(), extra: extra}
+	n.kubelet = &kubelet{dir: filepath.Join(n.Dir, "kubelet"), cgroup: root, socket: n.Socket(), extra: extra}
 	t.Cleanup(n.close)
 	if err := errors.Join(harness.Tmpfs(filepath.Join(n.Dir, "run")), n.Start(t.Context()), n.dial()); err != nil {
 		t.Fatal(err)
 	}
 	n.first(t)
-	if err := makeCgroupRoot(n.kubelet.cgroup); err != nil {
+	if err := n.kubelet.cgroup.make(); err != nil {
 		t.Fatal(err)
 	}
 	n.startKubelet(t)
@@ -81,7 +82,7 @@ func (n *node) first(t *testing.T) {
 	}
 	_, stop := n.rt.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: p.GetPodSandboxId()})
 	_, remove := n.rt.RemovePodSandbox(t.Context(), &cri.RemovePodSandboxRequest{PodSandboxId: p.GetPodSandboxId()})
-	n.before, err = harness.Take(n.StateDirs(), n.kubelet.cgroup, n.Pid())
+	n.before, err = harness.Take(n.StateDirs(), n.kubelet.cgroup.config(), n.Pid())
 	if err := errors.Join(stop, remove, err); err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +204,7 @@ func (n *node) close() {
 		n.report()
 	}
 	if empty {
-		if err := removeCgroupRoot(n.kubelet.cgroup); err != nil {
+		if err := n.kubelet.cgroup.remove(); err != nil {
 			t.Errorf("cgroups of the kubelet: %v", err)
 		}
 		n.mustBeClean()
@@ -276,8 +277,8 @@ func (n *node) podsLeft(ctx context.Context) ([]string, error) {
 	for _, c := range containers.GetContainers() {
 		left = append(left, "container "+c.GetMetadata().GetName())
 	}
-	for _, dir := range cgroupDirs(n.kubelet.cgroup) {
-		if strings.HasPrefix(filepath.Base(dir), "pod") {
+	for _, dir := range n.kubelet.cgroup.dirs() {
+		if n.kubelet.cgroup.isPod(dir) {
 			left = append(left, dir)
 		}
 	}
@@ -308,7 +309,7 @@ func (n *node) mustBeClean() {
 	}
 	var left []string
 	for end := time.Now().Add(harness.Patience(15 * time.Second)); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		after, err := harness.Take(n.StateDirs(), n.kubelet.cgroup, n.Pid())
+		after, err := harness.Take(n.StateDirs(), n.kubelet.cgroup.config(), n.Pid())
 		if err != nil {
 			t.Error(err)
 			return

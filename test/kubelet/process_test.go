@@ -28,7 +28,7 @@ const (
 // haste of a test ask for.
 type kubelet struct {
 	dir    string
-	cgroup string
+	cgroup cgroupRoot
 	socket string         // of the daemon
 	extra  map[string]any // further keys of its configuration, in place of others
 
@@ -50,7 +50,7 @@ func (k *kubelet) dropIn() map[string]any {
 		"staticPodPath":            k.path("manifests"),
 		"podLogsDir":               k.path("logs"),
 		"volumePluginDir":          k.path("plugins"),
-		"cgroupRoot":               k.cgroup,
+		"cgroupRoot":               k.cgroup.config(),
 
 		"oomScoreAdj":      0,     // less needs a capability that a nested machine lacks
 		"failCgroupV1":     false, // what the machine has is what is tested

@@ -17,7 +17,7 @@ func itoa(n int) string { return strconv.Itoa(n) }
 
 // leftover is what systemd warns about at each start while monitors run: they
 // are processes of the unit that KillMode=process keeps.
-var leftover = []string{"Found left-over process", "This usually indicates unclean termination"}
+var leftover = []string{"Found left-over process", "This usually indicates unclean termination", oldRuntime}
 
 // killed is what systemd says about a daemon that was killed.
 var killed = append(slices.Clone(leftover), "Main process exited, code=killed", "Failed with result 'signal'")
@@ -43,7 +43,7 @@ func TestLife(t *testing.T) {
 		{"systemctl kill of the main process", killMain, killed},
 		{"terminate all processes of the unit", terminateAll, leftover},
 		{"daemon-reload", reload, nil},
-		{"daemon-reexec", reexec, nil},
+		{"daemon-reexec", reexec, leftover},
 		{"upgrade", upgrade, leftover},
 		{"kill ten times as soon as it serves", crashLoop, killed},
 		{"kill ten times during the start", crashStart, killed},
