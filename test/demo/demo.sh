@@ -3,12 +3,17 @@
 # then gone. Everything is checked on the way; the first thing that is not as it should be ends the tour with an error.
 #
 # DEMO_IMAGE takes another image in place of nginx, from wherever registries are reached; DEMO_PORT is where it serves HTTP (80).
+# CRISERVER_TEST_PATIENCE, a whole number, multiplies all deadlines on a slow machine.
+#
+# The script needs a complete bin/ directory and the test images, but no Go. It works with cgroup v1 and v2. Its daemon is no unit of systemd,
+# so the daemon makes its cgroups by itself.
 set -euo pipefail
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
 bin=$top/bin
 image=${DEMO_IMAGE:-docker.io/library/nginx:latest}
 port=${DEMO_PORT:-80}
+patience=${CRISERVER_TEST_PATIENCE:-1}
 busybox=docker.io/library/busybox:latest
 work= bridge= registry_pid= daemon_pid= hostport= forward=
 
@@ -35,7 +40,7 @@ shorten() { printf '%s\n' "$1" | sed -E "s#$bin/##g; s#$work#\$W#g; s#\b([0-9a-f
 has() { case $out in *"$1"*) ;; *) die "expected to see \"$1\"${2:+ ($2)}" ;; esac; }
 
 # page fetches one, and waits for a server that has only just been started. headlines is what one sees of it at a glance.
-page() { command curl -sS --max-time 5 --retry 50 --retry-connrefused --retry-delay 0 --retry-max-time 10 "$1"; }
+page() { command curl -sS --max-time $((5 * patience)) --retry 50 --retry-connrefused --retry-delay 0 --retry-max-time $((10 * patience)) "$1"; }
 headlines() { grep -i -m2 -o -e '<title>.*</title>' -e '<h1>.*</h1>' || printf '(a page without headlines)\n'; }
 curl() { page "$1" >"$work/page" || return; headlines <"$work/page"; }
 
@@ -110,7 +115,7 @@ E
   cat >"$work/crictl.yaml" <<E
 runtime-endpoint: unix://$work/run/criserver.sock
 image-endpoint: unix://$work/run/criserver.sock
-timeout: 30
+timeout: $((30 * patience))
 E
 }
 
@@ -118,7 +123,7 @@ start_daemon() {
   "$bin/criserver" --config "$work/config.toml" >>"$work/daemon.log" 2>&1 &
   daemon_pid=$!
   disown $daemon_pid
-  for _ in $(seq 100); do
+  for _ in $(seq $((100 * patience))); do
     crictl version >/dev/null 2>&1 && return
     kill -0 $daemon_pid 2>/dev/null || die "the daemon ended: $(tail -5 "$work/daemon.log")"
     sleep 0.1
@@ -132,7 +137,7 @@ ours() { grep -l -s -F -f <(basename "$work") /proc/[0-9]*/{cmdline,cgroup} 2>/d
 # end stops the daemon as a service manager does, and says whether it went.
 end() {
   kill "$1" 2>/dev/null
-  for _ in $(seq 100); do kill -0 "$1" 2>/dev/null || return 0; sleep 0.1; done
+  for _ in $(seq $((100 * patience))); do kill -0 "$1" 2>/dev/null || return 0; sleep 0.1; done
   return 1
 }
 

@@ -198,14 +198,12 @@ func (c *client) say(t *testing.T, id string, tty bool, line, reply string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(limited(t))
-	defer cancel()
+	ctx := limited(t)
 	in, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close()
-	defer write.Close()
+	defer write.Close() // the stream is still reading from in, and sees the end
 	var out output
 	done := make(chan error, 1)
 	go func() {
