@@ -272,7 +272,9 @@ rootfs=$(grep -F " overlay " /proc/self/mountinfo | cut -d' ' -f5 | grep -F "$wo
 [ -n "$rootfs" ] || die "no overlay mount"
 show findmnt "$rootfs"
 has upperdir=
-upper=$(printf '%s' "$out" | sed -n 's/^upperdir=//p')
+# A kernel before 6.7 shows no paths here, because the layers are mounted by file descriptors.
+upper=$(find "$work/root" -type d -path "*/$container/upper")
+[ -n "$upper" ] || die "no writable layer"
 index=/usr/share/nginx/html/index.html
 [ -z "${DEMO_IMAGE:-}" ] || index=/hello.html
 note "What is written goes to that one directory, and the image stays what it was:"

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -29,11 +30,21 @@ type client struct {
 	images cri.ImageServiceClient
 }
 
+// retries has calls wait for the next daemon, and try again when the connection
+// to the last daemon ends under them.
+const retries = `{"methodConfig": [{
+	"name": [{"service": "runtime.v1.RuntimeService"}, {"service": "runtime.v1.ImageService"}],
+	"waitForReady": true,
+	"retryPolicy": {
+		"maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
+		"retryableStatusCodes": ["UNAVAILABLE"]
+	}
+}]}`
+
 func dial(t *testing.T) *client {
 	t.Helper()
-	// The daemon is restarted under the client, so calls wait for the next connection.
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
+		grpc.WithDefaultServiceConfig(retries),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second},
 		}))
@@ -42,6 +53,40 @@ func dial(t *testing.T) *client {
 	}
 	t.Cleanup(func() { conn.Close() })
 	return &client{cri.NewRuntimeServiceClient(conn), cri.NewImageServiceClient(conn)}
+}
+
+// hasUserNamespaces says whether pods can have user namespaces, which must be so
+// where the kernel maps the ids of mounts of tmpfs, as it does since 6.3.
+func (c *client) hasUserNamespaces(t *testing.T) bool {
+	t.Helper()
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	has := false
+	ask := func() error {
+		r, err := c.Status(limited(t), &cri.StatusRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range r.GetRuntimeHandlers() {
+			has = has || h.GetName() == "" && h.GetFeatures().GetUserNamespaces()
+		}
+		if !has {
+			return errors.New("the default handler has no user namespaces")
+		}
+		return nil
+	}
+	if major > 6 || major == 6 && minor >= 3 {
+		eventually(t, 10*time.Second, ask) // the daemon tries the handlers while it serves
+	} else if ask() == nil {
+		t.Errorf("the daemon offers user namespaces on Linux %d.%d", major, minor)
+	}
+	return has
 }
 
 // limited is the context of one call.

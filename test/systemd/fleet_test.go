@@ -57,9 +57,13 @@ func newFleet(t *testing.T, c *client) *fleet {
 	f.plain, f.ending = c.runPod(t, podConfig("plain")), c.runPod(t, podConfig("ending"))
 	shared := podConfig("shared")
 	shared.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
-	mapped := podConfig("mapped")
-	ids := []*cri.IDMapping{{HostId: 196608, Length: 65536}}
-	mapped.Linux.SecurityContext.NamespaceOptions.UsernsOptions = &cri.UserNamespace{Mode: cri.NamespaceMode_POD, Uids: ids, Gids: ids}
+	kinds := []*cri.PodSandboxConfig{shared}
+	if c.hasUserNamespaces(t) {
+		mapped := podConfig("mapped")
+		ids := []*cri.IDMapping{{HostId: 196608, Length: 65536}}
+		mapped.Linux.SecurityContext.NamespaceOptions.UsernsOptions = &cri.UserNamespace{Mode: cri.NamespaceMode_POD, Uids: ids, Gids: ids}
+		kinds = append(kinds, mapped)
+	}
 
 	f.add("counter", f.plain, f.plain.container("counter", "sh", "-c", count))
 	f.add("rotated", f.plain, f.plain.container("rotated", "sh", "-c", count))
@@ -69,7 +73,7 @@ func newFleet(t *testing.T, c *client) *fleet {
 	tty := f.plain.container("tty", "sh", "-c", echo)
 	tty.Stdin, tty.Tty = true, true
 	f.add("tty", f.plain, tty)
-	for _, config := range []*cri.PodSandboxConfig{shared, mapped} {
+	for _, config := range kinds {
 		p := c.runPod(t, config)
 		name := config.GetMetadata().GetName()
 		f.add(name, p, p.container(name, "sh", "-c", count))

@@ -45,8 +45,8 @@ func TestLife(t *testing.T) {
 		{"daemon-reload", reload, nil},
 		{"daemon-reexec", reexec, leftover},
 		{"upgrade", upgrade, leftover},
-		{"kill ten times as soon as it serves", crashLoop, killed},
-		{"kill ten times during the start", crashStart, killed},
+		{"kill again and again as soon as it serves", crashLoop, killed},
+		{"kill again and again during the start", crashStart, killed},
 		{"error in the configuration", badConfig, append(slices.Clone(leftover),
 			"Main process exited, code=exited, status=1/FAILURE", "Failed with result 'exit-code'", "Start request repeated too quickly",
 			"Failed to start", "level=fatal", "level=error")},
@@ -181,14 +181,22 @@ func upgrade(t *testing.T, f *fleet) {
 	f.mourn(m, time.Now().Add(patience(30*time.Second)))
 }
 
+// crashes is how often a crash loop kills the daemon.
+func crashes() int {
+	if testing.Short() {
+		return 3
+	}
+	return 10
+}
+
 func crashLoop(t *testing.T, f *fleet) {
 	m := f.mortal()
-	for i := range 10 {
+	for i := range crashes() {
 		before := mainPID(t)
 		if err := unix.Kill(before, unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		if i == 5 {
+		if i == crashes()/2 {
 			f.end(m)
 		}
 		serving(t, before)
@@ -203,7 +211,7 @@ func crashStart(t *testing.T, f *fleet) {
 	if err := unix.Kill(before, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 10 {
+	for i := range crashes() {
 		next := before
 		eventually(t, 10*time.Second, func() error {
 			if pid := mainPID(t); pid != 0 && pid != before {
@@ -212,7 +220,7 @@ func crashStart(t *testing.T, f *fleet) {
 			}
 			return fmt.Errorf("systemd does not restart the daemon: %s", unitState())
 		})
-		if i == 5 {
+		if i == crashes()/2 {
 			f.end(m)
 		}
 		time.Sleep(patience(time.Duration(i*20) * time.Millisecond))
