@@ -113,12 +113,12 @@ vm: vm-deps tools $(BIN)/kubelet build images ## Run a selection of suites in gu
 	cd test/vm && $(GO) test -count=1 -timeout 60m -v . -args $(if $(GUEST),-guest '$(GUEST)') $(if $(SUITE),-suite '$(SUITE)') $(if $(FOCUS),-focus '$(FOCUS)')
 
 .PHONY: vm-full
-vm-full: vm-deps tools $(BIN)/kubelet build images ## Run all suites in all guests; hours (as root)
+vm-full: vm-full-deps tools $(BIN)/kubelet build images ## Run all suites in all guests; hours (as root)
 	cd test/vm && $(GO) test -count=1 -timeout 12h -v . -args -full $(if $(GUEST),-guest '$(GUEST)')
 
-.PHONY: vm-deps
-vm-deps:
-	@hack/deps.sh vm
+.PHONY: vm-deps vm-full-deps
+vm-deps vm-full-deps:
+	@hack/deps.sh $(@:-deps=)
 
 $(BIN)/vm: $(wildcard test/vm/cmd/vm/*.go test/vm/guest/*.go test/vm/wire/*.go) test/vm/go.mod
 	cd test/vm && CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/vm

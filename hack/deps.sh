@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages that building and testing need, and nothing when all of them are there.
-# With the argument "vm" it installs those that building and booting guests need, too.
+# With the argument "vm" it installs those that building and booting guests need, too, and with "vm-full" those for guests of another
+# architecture.
 set -euo pipefail
 
 packages=(
@@ -11,11 +12,17 @@ packages=(
   busybox-static                            # what runs in the containers of tests that need no image
   crun runsc                                # OCI runtimes beside runc, which is built
 )
-if [ "${1:-}" = vm ]; then
+if [[ "${1:-}" = vm* ]]; then
   packages+=(
     debootstrap                             # makes the root file systems of guests
     qemu-system-x86                         # emulates guests
     git                                     # lists the files of the project that a guest gets
+  )
+fi
+if [ "${1:-}" = vm-full ]; then
+  packages+=(
+    qemu-system-arm                         # emulates guests of arm64
+    qemu-user-static                        # runs programs of arm64 while a guest is built
   )
 fi
 

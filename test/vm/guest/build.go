@@ -58,7 +58,7 @@ func Build(ctx context.Context, dir string, r Release) (Base, error) {
 // stamp identifies the recipe of a release.
 func (r Release) stamp() string {
 	sum := sha256.New()
-	fmt.Fprintln(sum, recipeVersion, r.Suite, r.Arch, r.Kernel, r.Packages, diskSize)
+	fmt.Fprintln(sum, recipeVersion, r.Suite, r.Arch, r.Kernel, r.Packages, r.Setup != nil, diskSize)
 	files := systemFiles()
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		fmt.Fprintf(sum, "%s %d\n%s", name, len(files[name]), files[name])
@@ -95,11 +95,16 @@ func (b Base) make(ctx context.Context, home string) error {
 }
 
 // bootstrap installs the packages. Their archives are kept nowhere.
-func bootstrap(ctx context.Context, r Release, root string) error {
+func bootstrap(ctx context.Context, r Release, root string) (err error) {
 	mirror, err := mirror(ctx)
 	if err != nil {
 		return err
 	}
+	restore, err := emulate(r.Arch)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, restore()) }()
 	return command(ctx, "debootstrap", "--variant=minbase", "--arch="+r.Arch,
 		"--include="+strings.Join(append([]string{r.Kernel}, r.Packages...), ","), r.Suite, root, mirror)
 }
