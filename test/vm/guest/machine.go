@@ -122,16 +122,17 @@ func (b Base) arguments(o Options, socket string) []string {
 	if memory == 0 {
 		memory = 3072
 	}
-	console, machine := "ttyS0", "pc"
+	// The fewer vector instructions the processor has, the faster its emulation: this one hashes twice as fast as "max".
+	console, machine, cpu := "ttyS0", "pc", "Westmere"
 	if b.Arch == "arm64" {
-		console, machine = "ttyAMA0", "virt"
+		console, machine, cpu = "ttyAMA0", "virt", "max,pauth-impdef=on"
 	}
 	// Writes go to temporary files, so that one disk serves any number of guests.
 	drive := func(path string) string {
 		return "file=" + path + ",format=raw,if=virtio,snapshot=on,cache=unsafe,discard=unmap"
 	}
 	return []string{
-		"-M", machine, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", strconv.Itoa(memory),
+		"-M", machine, "-accel", "tcg,thread=multi", "-cpu", cpu, "-smp", "2", "-m", strconv.Itoa(memory),
 		"-nographic", "-nodefaults", "-serial", "stdio", "-nic", "none",
 		"-kernel", b.Kernel, "-initrd", b.Initrd,
 		"-append", "root=/dev/vda rw console=" + console + " panic=-1 quiet " + speedUp + " " + b.Append + " " + o.Append,
