@@ -3,7 +3,7 @@ package sandbox
 import (
 	"math"
 	"math/big"
-	"strings"
+	"regexp"
 
 	"github.com/criserver/criserver/sandbox/network"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -53,21 +53,24 @@ func rate(c *cri.PodSandboxConfig, name string) (uint64, error) {
 }
 
 var multiples = map[string]int64{
-	"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "Pi": 1 << 50,
+	"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
+	"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "Pi": 1 << 50, "Ei": 1 << 60,
 }
 
-// quantity reads a number in the notation of Kubernetes, without exponents.
+// quantityForm has the number, and either its exponent or its unit.
+var quantityForm = regexp.MustCompile(`^\+?([0-9.]{1,20})(?:([eE][+-]?[0-9]{1,2})|([kMGTPE]|[KMGTPE]i)?)$`)
+
+// quantity reads a number in the notation of Kubernetes, without its units below 1.
 func quantity(s string) (uint64, bool) {
-	digits := strings.TrimRight(s, "kKMGTPi")
-	multiple, ok := multiples[s[len(digits):]]
-	if !ok || len(digits) == 0 || len(digits) > 20 || strings.Trim(digits, "0123456789.") != "" {
+	part := quantityForm.FindStringSubmatch(s)
+	if part == nil {
 		return 0, false
 	}
-	n, ok := new(big.Rat).SetString(digits)
+	n, ok := new(big.Rat).SetString(part[1] + part[2])
 	if !ok {
 		return 0, false
 	}
-	n.Mul(n, new(big.Rat).SetInt64(multiple))
+	n.Mul(n, new(big.Rat).SetInt64(multiples[part[3]]))
 	whole := new(big.Int).Quo(n.Num(), n.Denom())
 	return whole.Uint64(), whole.IsUint64()
 }

@@ -132,6 +132,8 @@ func networkPod(r *record, netns string, c *cri.PodSandboxConfig) network.Pod {
 	return p
 }
 
+// portMappings returns the mappings that have a host port, each once. Those of a single host
+// address come first: plugins make rules in this order, and the first match counts.
 func portMappings(c *cri.PodSandboxConfig) []network.PortMapping {
 	var out []network.PortMapping
 	for _, p := range c.PortMappings {
@@ -143,5 +145,14 @@ func portMappings(c *cri.PodSandboxConfig) []network.PortMapping {
 			out = append(out, m)
 		}
 	}
+	slices.SortStableFunc(out, func(a, b network.PortMapping) int {
+		switch {
+		case allHosts(a.HostIP) == allHosts(b.HostIP):
+			return 0
+		case allHosts(b.HostIP):
+			return -1
+		}
+		return 1
+	})
 	return out
 }

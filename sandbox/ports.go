@@ -84,6 +84,12 @@ func sameHost(a, b string) bool {
 	return x.Is4() == y.Is4() && (x == y || x.IsUnspecified() || y.IsUnspecified())
 }
 
+// allHosts reports whether a host address stands for all addresses of a family or of both.
+func allHosts(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "" || err == nil && a.Unmap().IsUnspecified()
+}
+
 func portName(p network.PortMapping) string {
 	name := fmt.Sprintf("%d/%s", p.HostPort, p.Protocol)
 	if p.HostIP != "" {

@@ -198,11 +198,12 @@ func checkPorts(c *cri.PodSandboxConfig) error {
 	return checkOverlap(portMappings(c))
 }
 
-// checkOverlap refuses two mappings of which only one could ever be reached.
+// checkOverlap refuses two mappings of which only one could be reached. A mapping of one
+// host address and a mapping of all of them can both be reached.
 func checkOverlap(ports []network.PortMapping) error {
 	for i, p := range ports {
 		for _, q := range ports[:i] {
-			if overlap(p, q) && p.ContainerPort != q.ContainerPort {
+			if overlap(p, q) && allHosts(p.HostIP) == allHosts(q.HostIP) && p.ContainerPort != q.ContainerPort {
 				return invalid("port_mappings", "maps host port %s to container ports %d and %d", portName(p), q.ContainerPort, p.ContainerPort)
 			}
 		}

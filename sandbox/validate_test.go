@@ -83,7 +83,16 @@ func TestValidate(t *testing.T) {
 		"host port to two":       {func(c *cri.PodSandboxConfig) { c.PortMappings = append(ports(80, 80, ""), ports(80, 81, "")...) }, "host port 80/tcp"},
 		"one of all host IPs": {func(c *cri.PodSandboxConfig) {
 			c.PortMappings = append(ports(80, 80, ""), ports(80, 81, "10.0.0.1")...)
+		}, ""},
+		"all host IPs twice": {func(c *cri.PodSandboxConfig) {
+			c.PortMappings = append(ports(80, 80, ""), ports(80, 81, "0.0.0.0")...)
 		}, "host port 80/tcp"},
+		"one host IP in two forms": {func(c *cri.PodSandboxConfig) {
+			c.PortMappings = append(ports(80, 80, "10.0.0.1"), ports(80, 81, "::ffff:10.0.0.1")...)
+		}, "host port 80/tcp"},
+		"all IPv4 and all IPv6": {func(c *cri.PodSandboxConfig) {
+			c.PortMappings = append(ports(80, 80, "::"), ports(80, 81, "0.0.0.0")...)
+		}, ""},
 		"two host IPs": {func(c *cri.PodSandboxConfig) {
 			c.PortMappings = append(ports(80, 80, "10.0.0.2"), ports(80, 81, "10.0.0.1")...)
 		}, ""},
@@ -303,10 +312,12 @@ func TestPortMappings(t *testing.T) {
 		{HostPort: 0, ContainerPort: 1},
 		{HostPort: 80, ContainerPort: 8080},
 		{HostPort: 80, ContainerPort: 8080},
+		{HostPort: 81, ContainerPort: 8080, HostIp: "0.0.0.0"},
 		{HostPort: 80, ContainerPort: 8080, Protocol: cri.Protocol_SCTP, HostIp: "::1"},
 	}
 	got := mustJSON(t, portMappings(c))
-	const want = `[{"hostPort":80,"containerPort":8080,"protocol":"tcp"},{"hostPort":80,"containerPort":8080,"protocol":"sctp","hostIP":"::1"}]`
+	const want = `[{"hostPort":80,"containerPort":8080,"protocol":"sctp","hostIP":"::1"},` +
+		`{"hostPort":80,"containerPort":8080,"protocol":"tcp"},{"hostPort":81,"containerPort":8080,"protocol":"tcp","hostIP":"0.0.0.0"}]`
 	if got != want {
 		t.Errorf("got %s", got)
 	}
@@ -339,12 +350,12 @@ func TestRecordSurvivesItsFile(t *testing.T) {
 }
 
 func TestQuantity(t *testing.T) {
-	for in, want := range map[string]uint64{"1000": 1000, "10M": 10e6, "1.5k": 1500, "2Ki": 2048, "1G": 1e9, "0": 0} {
+	for in, want := range map[string]uint64{"1000": 1000, "10M": 10e6, "1.5k": 1500, "2Ki": 2048, "1G": 1e9, "0": 0, "1e3": 1000, "1.5E+6": 15e5, "20000e-1": 2000, "1E": 1e18, "+1k": 1000} {
 		if got, ok := quantity(in); !ok || got != want {
 			t.Errorf("%q: %d, %t", in, got, ok)
 		}
 	}
-	for _, in := range []string{"", "M", "10m", "1e3", "-1", "1MM", "1.2.3", "10 M", "999999999999P", "0x10", "1/2"} {
+	for _, in := range []string{"", "M", "10m", "1e", "e3", "1e3k", "1e-100", "1E99", "-1", "1MM", "1.2.3", "10 M", "999999999999P", "0x10", "1/2"} {
 		if got, ok := quantity(in); ok {
 			t.Errorf("%q: %d", in, got)
 		}
