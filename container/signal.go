@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -14,7 +15,8 @@ const (
 )
 
 // signalOf returns the signal that asks a container to stop: the request's, else
-// the image's STOPSIGNAL, else SIGTERM.
+// the image's STOPSIGNAL, else SIGTERM. An unknown STOPSIGNAL is no reason to refuse
+// the container: the signal is SIGTERM then, and a warning is logged.
 func signalOf(requested cri.Signal, image string) (unix.Signal, error) {
 	if requested != cri.Signal_SIGNAL_RUNTIME_DEFAULT {
 		full, known := cri.Signal_name[int32(requested)]
@@ -34,7 +36,8 @@ func signalOf(requested cri.Signal, image string) (unix.Signal, error) {
 	if sig, ok := parseSignal(image); ok {
 		return sig, nil
 	}
-	return 0, invalid("the image's stop signal %q is unknown", image)
+	logrus.WithField("signal", image).Warn("the image's stop signal is unknown: use SIGTERM")
+	return unix.SIGTERM, nil
 }
 
 // parseSignal knows "SIGTERM", "term", "15" and "SIGRTMIN+3".
