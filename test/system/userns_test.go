@@ -35,6 +35,7 @@ func userPodConfig(name string) *cri.PodSandboxConfig {
 // needUserNamespaces fails where the daemon does not find what this kernel has.
 func (n *node) needUserNamespaces(t *testing.T) {
 	t.Helper()
+	n.settled(t)
 	r, err := n.rt.Status(t.Context(), &cri.StatusRequest{Verbose: true})
 	if err != nil {
 		t.Fatal(err)
