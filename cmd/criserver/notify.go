@@ -72,6 +72,6 @@ func (m serviceManager) tell(state string) {
 		_ = c.Close()
 	}
 	if err != nil {
-		logrus.WithError(err).WithField("socket", m.socket).Warn("the service manager is not told")
+		logrus.WithError(err).WithField("socket", m.socket).Warn("the service manager cannot be notified")
 	}
 }
