@@ -179,7 +179,7 @@ func (r cgroupRoot) stop() error {
 			return fmt.Errorf("cgroup %s has the processes %q", dir, b)
 		}
 	}
-	if out, err := exec.Command("systemctl", "stop", r.slice()).CombinedOutput(); err != nil {
+	if out, err := exec.Command("systemctl", "stop", r.slice(), r.name+"own.slice").CombinedOutput(); err != nil {
 		return fmt.Errorf("stop %s: %w: %s", r.slice(), err, out)
 	}
 	if left := r.dirs(); len(left) > 0 {

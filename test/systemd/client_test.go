@@ -22,6 +22,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // client speaks to the daemon.
@@ -91,7 +93,7 @@ func (c *client) hasUserNamespaces(t *testing.T) bool {
 
 // limited is the context of one call.
 func limited(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), patience(30*time.Second))
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience(30*time.Second))
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -199,7 +201,7 @@ func (c *client) exited(t *testing.T, id string) *cri.ContainerStatus {
 // exec runs a command in a container and returns its output. The command must succeed.
 func (c *client) exec(t *testing.T, id string, command ...string) string {
 	t.Helper()
-	timeout := int64(patience(10 * time.Second).Seconds())
+	timeout := int64(harness.Patience(10 * time.Second).Seconds())
 	r, err := c.ExecSync(limited(t), &cri.ExecSyncRequest{ContainerId: id, Cmd: command, Timeout: timeout})
 	if err != nil {
 		t.Fatalf("exec %v: %v\n%s", command, err, journalTail())

@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // count prints numbers without a gap until the container is stopped.
@@ -263,7 +265,7 @@ func (f *fleet) stop() {
 		if !m.counts {
 			continue
 		}
-		timeout := int64(patience(10 * time.Second).Seconds())
+		timeout := int64(harness.Patience(10 * time.Second).Seconds())
 		if _, err := f.StopContainer(limited(f.t), &cri.StopContainerRequest{ContainerId: m.id, Timeout: timeout}); err != nil {
 			f.t.Errorf("stop container %s: %v", name, err)
 		}

@@ -54,7 +54,7 @@ func traces(t *testing.T) harness.Snapshot {
 func mustBeClean(t *testing.T, before harness.Snapshot) {
 	t.Helper()
 	var left []string
-	for end := time.Now().Add(patience(6 * time.Second)); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience(6 * time.Second)); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		if left = traces(t).Since(before); len(left) == 0 {
 			return
 		}

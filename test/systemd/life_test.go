@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -46,7 +48,7 @@ func TestLife(t *testing.T) {
 		{"daemon-reexec", reexec, leftover},
 		{"upgrade", upgrade, leftover},
 		{"kill again and again as soon as it serves", crashLoop, killed},
-		{"kill again and again during the start", crashStart, killed},
+		{"kill again and again during the start", crashStart, append(slices.Clone(killed), "Failed to start")},
 		{"error in the configuration", badConfig, append(slices.Clone(leftover),
 			"Main process exited, code=exited, status=1/FAILURE", "Failed with result 'exit-code'", "Start request repeated too quickly",
 			"Failed to start", "level=fatal", "level=error")},
@@ -147,7 +149,7 @@ func reload(t *testing.T, f *fleet) {
 	m, before := f.mortal(), mainPID(t)
 	systemctl(t, "daemon-reload")
 	f.end(m)
-	f.mourn(m, time.Now().Add(patience(30*time.Second)))
+	f.mourn(m, time.Now().Add(harness.Patience(30*time.Second)))
 	if now := mainPID(t); now != before {
 		t.Errorf("the daemon is process %d, it was %d", now, before)
 	}
@@ -157,7 +159,7 @@ func reexec(t *testing.T, f *fleet) {
 	m, before := f.mortal(), mainPID(t)
 	systemctl(t, "daemon-reexec")
 	f.end(m)
-	f.mourn(m, time.Now().Add(patience(30*time.Second)))
+	f.mourn(m, time.Now().Add(harness.Patience(30*time.Second)))
 	if now := mainPID(t); now != before || property(t, unit, "ActiveState") != "active" {
 		t.Errorf("the daemon is process %d, it was %d: %s", now, before, unitState())
 	}
@@ -178,7 +180,7 @@ func upgrade(t *testing.T, f *fleet) {
 	}
 	m = f.mortal() // of the new monitor
 	f.end(m)
-	f.mourn(m, time.Now().Add(patience(30*time.Second)))
+	f.mourn(m, time.Now().Add(harness.Patience(30*time.Second)))
 }
 
 // crashes is how often a crash loop kills the daemon.
@@ -223,7 +225,7 @@ func crashStart(t *testing.T, f *fleet) {
 		if i == crashes()/2 {
 			f.end(m)
 		}
-		time.Sleep(patience(time.Duration(i*20) * time.Millisecond))
+		time.Sleep(harness.Patience(time.Duration(i*20) * time.Millisecond))
 		if err := unix.Kill(next, unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}

@@ -8,10 +8,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
+	"github.com/criserver/criserver/test/harness"
 	"github.com/criserver/criserver/test/images"
 )
 
@@ -80,24 +80,14 @@ func serveImages(cache string) error {
 	return os.WriteFile(registries, []byte(images.RegistriesConf(registry)), 0o644)
 }
 
-// patience stretches a deadline by the factor in CRISERVER_TEST_PATIENCE. The
-// default is for an emulated processor, which is about ten times slower.
-func patience(d time.Duration) time.Duration {
-	factor := 10.0
-	if f, err := strconv.ParseFloat(os.Getenv("CRISERVER_TEST_PATIENCE"), 64); err == nil && f >= 1 {
-		factor = f
-	}
-	return time.Duration(factor * float64(d))
-}
-
 // eventually calls check until check returns nil or the deadline has passed.
 func eventually(t *testing.T, d time.Duration, check func() error) {
 	t.Helper()
 	var err error
-	for end := time.Now().Add(patience(d)); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience(d)); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if err = check(); err == nil {
 			return
 		}
 	}
-	t.Fatalf("after %s: %v", patience(d), err)
+	t.Fatalf("after %s: %v", harness.Patience(d), err)
 }

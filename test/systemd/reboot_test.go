@@ -13,6 +13,8 @@ import (
 	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // beforeReboot is what TestBeforeReboot leaves for TestAfterReboot.
@@ -138,7 +140,7 @@ func testShutdown(t *testing.T, state beforeReboot) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if had := last - term; had < stubbornGrace-2 || had > stubbornGrace+int(patience(2*time.Second).Seconds()) {
+	if had := last - term; had < stubbornGrace-2 || had > stubbornGrace+int(harness.Patience(2*time.Second).Seconds()) {
 		t.Errorf("the container that ignores its stop signal was killed after %d s; its grace period is %d s", had, stubbornGrace)
 	}
 	out, err := exec.Command("journalctl", "--no-pager", "-b", "-1", "-o", "short-unix").Output()
