@@ -236,9 +236,24 @@ func crashStart(t *testing.T, f *fleet) {
 }
 
 // badConfig has an error in the configuration make every start fail, until
-// systemd gives up, and repairs it.
+// systemd gives up, and repairs it. A limit for the test makes systemd give up
+// after a few starts, also on a slow machine.
 func badConfig(t *testing.T, f *fleet) {
 	m := f.mortal()
+	limit := "/run/systemd/system/" + unit + ".d/50-test.conf"
+	if err := os.MkdirAll(filepath.Dir(limit), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(limit, []byte("[Unit]\nStartLimitIntervalSec=1h\nStartLimitBurst=4\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	systemctl(t, "daemon-reload")
+	defer func() {
+		if err := os.RemoveAll(filepath.Dir(limit)); err != nil {
+			t.Error(err)
+		}
+		systemctl(t, "daemon-reload")
+	}()
 	file := "/etc/criserver/criserver.toml.d/99-test.toml"
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		t.Fatal(err)
