@@ -21,7 +21,7 @@ import (
 // On such a host nothing is skipped.
 func needSystemd(t *testing.T) {
 	t.Helper()
-	if !harness.SystemdDriver() {
+	if harness.CgroupDriver() != harness.Systemd {
 		t.Skip("this host does not run systemd with cgroup v2")
 	}
 }
