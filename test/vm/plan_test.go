@@ -32,8 +32,9 @@ const (
 
 func life() suite {
 	return suite{
-		name: "systemd", dir: "test/systemd", module: "test/systemd", binary: "systemd.test", timeout: 15 * time.Minute,
-		args: []string{"-test.v", "-test.timeout=14m", "-test.run=TestBeforeReboot"}, reboot: []string{"-test.v", "-test.timeout=5m", "-test.run=TestAfterReboot"},
+		name: "systemd", dir: "test/systemd", module: "test/systemd", binary: "systemd.test", timeout: 30 * time.Minute,
+		args:   []string{"-test.v", "-test.timeout=20m", "-test.run=TestInstall|TestLife|TestMonitors|TestBeforeReboot"},
+		reboot: []string{"-test.v", "-test.timeout=10m", "-test.run=TestAfterReboot|TestRemove"},
 	}
 }
 
