@@ -235,6 +235,9 @@ func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 	}); err != nil {
 		return err
 	}
+	if !c.runtime.Guest {
+		c.resetOOMScoreAdj(started.Init.PID)
+	}
 	if err := m.setHugepages(c, m.cfg.Builder.HugepagesAfterCreate(c.snap.Load().Resources)); err != nil {
 		return err
 	}

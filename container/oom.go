@@ -94,11 +94,27 @@ func replaceOOMScoreAdj(f *os.File, from, to int) (bool, error) {
 	return err == nil, err
 }
 
-// updatedOOMScoreAdj is what commands have that are run in a container of which
-// it was changed; nil where it was not.
-func (m *Manager) updatedOOMScoreAdj(c *container) *int {
+// resetOOMScoreAdj gives the first process of a new container the oom_score_adj
+// 0, if the config says 0. crun 1.8 takes 0 for "not set", and the container
+// would have the value of the daemon.
+func (c *container) resetOOMScoreAdj(pid int) {
+	c.mu.Lock()
+	p := c.process
+	c.mu.Unlock()
+	if p == nil || p.OOMScoreAdj == nil || *p.OOMScoreAdj != 0 {
+		return
+	}
+	if err := os.WriteFile(oomFile(pid), []byte("0"), 0); err != nil {
+		c.log().WithError(err).Warn("oom_score_adj could not be set to 0")
+	}
+}
+
+// execOOMScoreAdj returns the oom_score_adj for commands that are run in the
+// container, or nil where the runtime sets the right one: runtimes set the value
+// of the creation, and crun 1.8 does not set 0.
+func (m *Manager) execOOMScoreAdj(c *container) *int {
 	want := c.snap.Load().Resources.GetOomScoreAdj()
-	if want == c.config.GetLinux().GetResources().GetOomScoreAdj() {
+	if want != 0 && want == c.config.GetLinux().GetResources().GetOomScoreAdj() {
 		return nil
 	}
 	adj, _ := m.cfg.Builder.OOMScoreAdj(want)

@@ -4,11 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/criserver/criserver/oci"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // The daemon sets the properties of a scope. Annotations of the user set none,
@@ -61,6 +64,34 @@ func TestGracePeriod(t *testing.T) {
 		if got := gracePeriod(tc.from...); got != tc.want {
 			t.Errorf("%s: %s, want %s", name, got, tc.want)
 		}
+	}
+}
+
+func TestOOMScoreAdjIsReset(t *testing.T) {
+	adj := func(v int) *specs.Process { return &specs.Process{OOMScoreAdj: &v} }
+	for name, tc := range map[string]struct {
+		process *specs.Process
+		want    int
+	}{
+		"0":               {adj(0), 0},
+		"another":         {adj(500), 300}, // the runtime has set it
+		"unknown":         {nil, 300},
+		"not in a config": {&specs.Process{}, 300},
+	} {
+		cmd := exec.Command("sleep", "1000")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(oomFile(cmd.Process.Pid), []byte("300"), 0); err != nil {
+			t.Fatal(err)
+		}
+		c := &container{id: "c", rec: &record{}, process: tc.process}
+		c.resetOOMScoreAdj(cmd.Process.Pid)
+		if got, err := oomScoreAdj(cmd.Process.Pid); err != nil || got != tc.want {
+			t.Errorf("%s: oom_score_adj %d, %v; want %d", name, got, err, tc.want)
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
 	}
 }
 

@@ -176,7 +176,7 @@ func (m *Manager) execInput(id string, p *specs.Process, timeout time.Duration) 
 	if c, err := m.find(id); err == nil {
 		root := rootOf(c.podConfig)
 		in.StdioUID, in.StdioGID = root.uid, root.gid
-		in.OOMScoreAdj = m.updatedOOMScoreAdj(c)
+		in.OOMScoreAdj = m.execOOMScoreAdj(c)
 	}
 	return in
 }

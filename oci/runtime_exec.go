@@ -37,8 +37,8 @@ type ExecInput struct {
 	// StdioUID and StdioGID are who on the host is the container's root, to whom
 	// the command's pipes are given.
 	StdioUID, StdioGID uint32
-	// OOMScoreAdj is for the command where an update has changed it: runtimes give
-	// it that of the creation. Nil to leave it.
+	// OOMScoreAdj is the oom_score_adj of the command. Nil leaves the value that the
+	// runtime sets.
 	OOMScoreAdj *int
 
 	name string // of those files

@@ -246,6 +246,22 @@ func TestOOMKilledOnCgroupV2(t *testing.T) {
 	})
 }
 
+// A container never has the oom_score_adj of the daemon.
+func TestOOMScoreAdjIsNotInherited(t *testing.T) {
+	needSystemd(t)
+	n := newNode(t, "v2adj", 137)
+	bothRuntimes(t, n, func(t *testing.T, p *pod) {
+		id := n.runWith(t, p, "c", nil, "cat /proc/self/oom_score_adj; sleep 1000")
+		waitFor(t, "the container's message", func() bool { return logLinesNow(p, "c") != "" })
+		if got := logLines(t, p, "c"); len(got) != 1 || got[0] != "0" {
+			t.Errorf("oom_score_adj is %q", got)
+		}
+		if got := n.exec(t, id, "cat", "/proc/1/oom_score_adj"); got != "0" {
+			t.Errorf("oom_score_adj of the first process is %q", got)
+		}
+	})
+}
+
 // A container makes threaded cgroups and moves into one. Everything that walks
 // cgroups goes on to work.
 func TestThreadedCgroups(t *testing.T) {
