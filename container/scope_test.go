@@ -37,6 +37,7 @@ func TestScopePropertiesReachTheConfig(t *testing.T) {
 	}
 	maps.DeleteFunc(config.Annotations, func(k, _ string) bool { return !strings.HasPrefix(k, "org.systemd.") })
 	want := map[string]string{
+		"org.systemd.property.CollectMode":     "'inactive-or-failed'",
 		"org.systemd.property.Conflicts":       "['shutdown.target']",
 		"org.systemd.property.Before":          "['shutdown.target']",
 		"org.systemd.property.After":           "['criserver.service', 'criserver-pause-1.scope']",

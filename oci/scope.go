@@ -31,8 +31,12 @@ type Scope struct {
 }
 
 // Apply adds the properties of the scope to a config, and removes all other
-// properties from it. They include TasksMax, for which systemd otherwise has a
-// default: a share of the tasks that the machine can have. The values are in the text form of GVariant.
+// properties from it. The values are in the text form of GVariant.
+//
+// The properties include TasksMax, for which systemd otherwise has a default: a
+// share of the tasks that the machine can have. With CollectMode, systemd forgets
+// the scope also when the scope has failed. A scope fails when the runtime is
+// killed while it makes the container, or when a process does not end in time.
 //
 // runc and crun set DefaultDependencies=no, with which nothing would stop a scope
 // before the last step of a shutdown. So Apply adds the two dependencies by which
@@ -44,6 +48,7 @@ func (s Scope) Apply(spec *specs.Spec) {
 	}
 	maps.DeleteFunc(spec.Annotations, func(key, _ string) bool { return strings.HasPrefix(key, systemdProperty) })
 	set := func(name, value string) { spec.Annotations[systemdProperty+name] = value }
+	set("CollectMode", "'inactive-or-failed'")
 	set("Conflicts", "['shutdown.target']")
 	set("Before", "['shutdown.target']")
 	if len(s.After) > 0 {

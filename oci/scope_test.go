@@ -15,6 +15,7 @@ func TestScopeProperties(t *testing.T) {
 	Scope{After: []string{"criserver.service", "criserver-pause-1.scope"}, StopTimeout: 45 * time.Second, StopSignal: unix.SIGINT}.Apply(spec)
 	want := map[string]string{
 		"io.example":                           "kept",
+		"org.systemd.property.CollectMode":     "'inactive-or-failed'",
 		"org.systemd.property.Conflicts":       "['shutdown.target']",
 		"org.systemd.property.Before":          "['shutdown.target']",
 		"org.systemd.property.After":           "['criserver.service', 'criserver-pause-1.scope']",
@@ -37,7 +38,7 @@ func TestScopeProperties(t *testing.T) {
 	for timeout, want := range map[time.Duration]string{0: "uint64 1000000", -time.Second: "uint64 1000000", 1000 * time.Hour: "uint64 1800000000"} {
 		spec := &specs.Spec{}
 		Scope{StopTimeout: timeout, StopSignal: unix.SIGTERM}.Apply(spec)
-		if got := spec.Annotations["org.systemd.property.TimeoutStopUSec"]; got != want || len(spec.Annotations) != 4 {
+		if got := spec.Annotations["org.systemd.property.TimeoutStopUSec"]; got != want || len(spec.Annotations) != 5 {
 			t.Errorf("timeout %s: %v", timeout, spec.Annotations)
 		}
 	}

@@ -316,9 +316,9 @@ func TestUnitsOfAPod(t *testing.T) {
 		n.startContainer(t, id)
 
 		slice, scope, pause := parent+"-pod"+q.id+".slice", "criserver-"+id+".scope", "criserver-pause-"+q.id+".scope"
-		shown := systemctl(t, "show", scope, "--property=Slice,TimeoutStopUSec,KillSignal,MemoryHigh,TasksMax,Conflicts,Before,After")
+		shown := systemctl(t, "show", scope, "--property=Slice,TimeoutStopUSec,KillSignal,MemoryHigh,TasksMax,CollectMode,Conflicts,Before,After")
 		for _, want := range []string{
-			"Slice=" + slice, "TimeoutStopUSec=1min 17s", "KillSignal=2", "MemoryHigh=infinity", "TasksMax=infinity", "Conflicts=shutdown.target", "Before=shutdown.target",
+			"Slice=" + slice, "TimeoutStopUSec=1min 17s", "KillSignal=2", "MemoryHigh=infinity", "TasksMax=infinity", "Conflicts=shutdown.target", "Before=shutdown.target", "CollectMode=inactive-or-failed",
 		} {
 			if !slices.Contains(strings.Split(shown, "\n"), want) {
 				t.Errorf("the scope has no %s:\n%s", want, shown)
