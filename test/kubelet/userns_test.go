@@ -11,6 +11,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // userPod has users of its own, and every kind of volume that needs no API
@@ -44,6 +46,11 @@ func userPod(host string) *corev1.Pod {
 }
 
 func testUserNamespace(t *testing.T, n *node) {
+	if ok, err := harness.MapsTmpfs(); err != nil {
+		t.Fatal(err)
+	} else if !ok {
+		t.Skip("pods cannot have user namespaces: the kernel does not map the ids of tmpfs, which needs Linux 6.3")
+	}
 	host := n.kubelet.path("users-host")
 	if err := os.Mkdir(host, 0o755); err != nil {
 		t.Fatal(err)

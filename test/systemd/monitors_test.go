@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // TestMonitors checks that monitors are accounted for in the daemon's unit and
@@ -68,7 +70,7 @@ func TestMonitors(t *testing.T) {
 		}
 		survives(t)
 	})
-	t.Run("systemd-oomd", func(t *testing.T) { testOOMD(t); survives(t) })
+	t.Run("systemd-oomd", func(t *testing.T) { testOOMD(t, c, p); survives(t) })
 	for _, e := range journal(t, "-k", "-b") {
 		if strings.Contains(e.Message, "Killed process") && strings.Contains(e.Message, "(conmon)") {
 			t.Errorf("the kernel killed a monitor: %s", e.Message)
@@ -138,8 +140,9 @@ func testAccounting(t *testing.T, monitor int) {
 	}
 }
 
-// testOOMD checks that systemd-oomd leaves the unit with the monitors alone.
-func testOOMD(t *testing.T) {
+// testOOMD checks that systemd-oomd must leave the unit with the monitors alone,
+// and has it kill a container.
+func testOOMD(t *testing.T, c *client, p *pod) {
 	if preference := property(t, unit, "ManagedOOMPreference"); preference != "omit" {
 		t.Errorf("ManagedOOMPreference of the unit is %q, want omit", preference)
 	}
@@ -156,5 +159,30 @@ func testOOMD(t *testing.T) {
 	if quietly("systemctl", "is-active", "--quiet", "systemd-oomd.service") != nil {
 		t.Skip("the properties are as they must be; the host does not run systemd-oomd, which would use them")
 	}
-	command(t, "oomctl")
+	const slice = "criserver.slice"
+	systemctl(t, "set-property", "--runtime", slice, "ManagedOOMMemoryPressure=kill", "ManagedOOMMemoryPressureLimit=5%")
+	defer systemctl(t, "revert", slice)
+	if out := command(t, "oomctl"); !strings.Contains(out, "/"+slice) || strings.Contains(out, unit) {
+		t.Errorf("systemd-oomd must watch %s and not %s:\n%s", slice, unit, out)
+	}
+	// The kernel slows the container down at memory.high, so its memory pressure
+	// rises long before the limit.
+	config := p.container("pressed", "tail", "/dev/zero")
+	config.Linux.Resources.MemoryLimitInBytes = 1 << 30
+	config.Linux.Resources.Unified = map[string]string{"memory.high": "16777216"}
+	id := c.run(t, p, config)
+	var s *cri.ContainerStatus
+	eventually(t, 60*time.Second, func() error { // pressure counts after 30 seconds
+		if s = c.status(t, id).GetStatus(); s.GetState() != cri.ContainerState_CONTAINER_EXITED {
+			return errors.New("systemd-oomd does not kill the container under memory pressure")
+		}
+		return nil
+	})
+	if s.GetExitCode() != 137 {
+		t.Errorf("the container that systemd-oomd killed has exit code %d, want 137", s.GetExitCode())
+	}
+	killed := journal(t, "-b", "-u", "systemd-oomd.service", "-g", "Killed")
+	if len(killed) == 0 || !strings.Contains(killed[len(killed)-1].Message, id) {
+		t.Errorf("systemd-oomd does not say that it killed the container: %v", killed)
+	}
 }
