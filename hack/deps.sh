@@ -8,7 +8,7 @@ packages=(
   gcc libc6-dev libseccomp-dev pkg-config   # runc and the race detector need cgo
   iproute2 nftables iptables                # what CNI plugins call, what the tests look at
   procps util-linux mount curl jq ca-certificates # what the tests and the demo call
-  e2fsprogs                                 # a file system of a test's own, to take its power away
+  e2fsprogs xfsprogs                        # file systems that tests make for themselves
   busybox-static                            # what runs in the containers of tests that need no image
   crun runsc                                # OCI runtimes beside runc, which is built
 )
