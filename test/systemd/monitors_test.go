@@ -70,7 +70,7 @@ func TestMonitors(t *testing.T) {
 		}
 		survives(t)
 	})
-	t.Run("systemd-oomd", func(t *testing.T) { testOOMD(t, c, p); survives(t) })
+	t.Run("systemd-oomd", func(t *testing.T) { testOOMD(t, c); survives(t) })
 	for _, e := range journal(t, "-k", "-b") {
 		if strings.Contains(e.Message, "Killed process") && strings.Contains(e.Message, "(conmon)") {
 			t.Errorf("the kernel killed a monitor: %s", e.Message)
@@ -142,7 +142,7 @@ func testAccounting(t *testing.T, monitor int) {
 
 // testOOMD checks that systemd-oomd must leave the unit with the monitors alone,
 // and has it kill a container.
-func testOOMD(t *testing.T, c *client, p *pod) {
+func testOOMD(t *testing.T, c *client) {
 	if preference := property(t, unit, "ManagedOOMPreference"); preference != "omit" {
 		t.Errorf("ManagedOOMPreference of the unit is %q, want omit", preference)
 	}
@@ -159,18 +159,23 @@ func testOOMD(t *testing.T, c *client, p *pod) {
 	if quietly("systemctl", "is-active", "--quiet", "systemd-oomd.service") != nil {
 		t.Skip("the properties are as they must be; the host does not run systemd-oomd, which would use them")
 	}
-	const slice = "criserver.slice"
-	systemctl(t, "set-property", "--runtime", slice, "ManagedOOMMemoryPressure=kill", "ManagedOOMMemoryPressureLimit=5%")
-	defer systemctl(t, "revert", slice)
-	if out := command(t, "oomctl"); !strings.Contains(out, "/"+slice) || strings.Contains(out, unit) {
-		t.Errorf("systemd-oomd must watch %s and not %s:\n%s", slice, unit, out)
-	}
 	// The kernel slows the container down at memory.high, so its memory pressure
 	// rises long before the limit.
-	config := p.container("pressed", "tail", "/dev/zero")
+	p := c.runPod(t, podConfig("pressure"))
+	config := p.container("pressure", "tail", "/dev/zero")
 	config.Linux.Resources.MemoryLimitInBytes = 1 << 30
 	config.Linux.Resources.Unified = map[string]string{"memory.high": "16777216"}
 	id := c.run(t, p, config)
+	path, err := cgroupOf(c.pid(t, id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, slice := unitsOf(path)
+	systemctl(t, "set-property", "--runtime", slice, "ManagedOOMMemoryPressure=kill", "ManagedOOMMemoryPressureLimit=5%")
+	defer systemctl(t, "revert", slice)
+	if out := command(t, "oomctl"); !strings.Contains(out, slice) || strings.Contains(out, unit) {
+		t.Errorf("systemd-oomd must watch %s and not %s:\n%s", slice, unit, out)
+	}
 	var s *cri.ContainerStatus
 	eventually(t, 60*time.Second, func() error { // pressure counts after 30 seconds
 		if s = c.status(t, id).GetStatus(); s.GetState() != cri.ContainerState_CONTAINER_EXITED {
