@@ -11,5 +11,6 @@
 //	systemctl reboot
 //	systemd.test -test.v -test.run 'TestAfterReboot|TestRemove'
 //
-// The tests use one installation and run in the order of this list.
+// The tests use one installation and run in the order of this list, which is the
+// order of the names of their files.
 package systemd
