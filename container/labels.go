@@ -17,12 +17,15 @@ type Labels interface {
 	Relabel(path, label string) error
 }
 
-// labels are those of one container, "" where there are none.
-type labels struct{ process, mount string }
+// labels are the SELinux labels of one container, "" for none.
+type labels struct {
+	process, mount string
+	confined       bool // by process
+}
 
-// labelsFor derives a container's labels from its pod's. Those that see the
-// host's processes or IPC objects are not confined unless they ask for it: the
-// label would shut them out from just what they are there for.
+// labelsFor derives the labels of a container from the labels of its pod. A container
+// that shares the PID or IPC namespace of the host is unconfined, unless it has SELinux
+// options: a confined process could use neither.
 func (m *Manager) labelsFor(c *cri.ContainerConfig, p Pod) (l labels, err error) {
 	sc := c.GetLinux().GetSecurityContext()
 	if m.cfg.Labels == nil {
@@ -33,22 +36,22 @@ func (m *Manager) labelsFor(c *cri.ContainerConfig, p Pod) (l labels, err error)
 		return labels{}, nil
 	}
 	seesHost := p.IPCNS == "" || sc.GetNamespaceOptions().GetPid() == cri.NamespaceMode_NODE
+	unconfined := sc.GetPrivileged() || seesHost && !selinux.Asked(sc.GetSelinuxOptions())
 	l.process, l.mount, err = m.cfg.Labels.Container(selinux.Request{
-		PodProcess: p.ProcessLabel, PodMount: p.MountLabel, Options: sc.GetSelinuxOptions(),
-		Unconfined: sc.GetPrivileged() || seesHost && !selinux.Asked(sc.GetSelinuxOptions()),
+		PodProcess: p.ProcessLabel, PodMount: p.MountLabel, Options: sc.GetSelinuxOptions(), Unconfined: unconfined,
 	})
 	if err != nil {
 		return labels{}, fmt.Errorf("config.linux.security_context.%w", err)
 	}
+	l.confined = l.process != "" && !unconfined
 	return l, nil
 }
 
-// relabel gives the volumes that the request says so of, in the order of
-// mounts, the label of the container's files. It may take minutes, so it is a
-// stage of its own, and only this container waits for it. A container that is
-// not confined needs none of it.
+// relabel sets the label of the container's files on the volumes that have
+// selinux_relabel. This may take minutes, so it is a stage of its own, and only this
+// container waits for it. An unconfined container can access volumes without it.
 func (m *Manager) relabel(c *container, l labels, mounts []oci.Mount) error {
-	if m.cfg.Labels == nil || l.process == "" {
+	if m.cfg.Labels == nil || !l.confined {
 		return nil
 	}
 	for i, r := range c.config.GetMounts() {

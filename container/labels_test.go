@@ -28,7 +28,7 @@ type fakeLabels struct {
 
 func (f *fakeLabels) Container(r selinux.Request) (process, mount string, err error) {
 	if r.Unconfined {
-		return "", "unconfined-mount", f.fail
+		return "unconfined", "unconfined-mount", f.fail
 	}
 	return r.PodProcess + r.Options.GetType(), r.PodMount, f.fail
 }
@@ -48,12 +48,12 @@ func TestLabelsFor(t *testing.T) {
 		sc   *cri.LinuxContainerSecurityContext
 		want labels
 	}{
-		"the pod's":       {pod, nil, labels{"p", "m"}},
-		"asked":           {pod, &cri.LinuxContainerSecurityContext{SelinuxOptions: asked}, labels{"p+t", "m"}},
-		"privileged":      {pod, &cri.LinuxContainerSecurityContext{Privileged: true, SelinuxOptions: asked}, labels{"", "unconfined-mount"}},
-		"host PID":        {pod, &cri.LinuxContainerSecurityContext{NamespaceOptions: hostPID}, labels{"", "unconfined-mount"}},
-		"host PID, asked": {pod, &cri.LinuxContainerSecurityContext{NamespaceOptions: hostPID, SelinuxOptions: asked}, labels{"p+t", "m"}},
-		"host IPC":        {hostIPC, nil, labels{"", "unconfined-mount"}},
+		"labels of the pod":     {pod, nil, labels{"p", "m", true}},
+		"options":               {pod, &cri.LinuxContainerSecurityContext{SelinuxOptions: asked}, labels{"p+t", "m", true}},
+		"privileged":            {pod, &cri.LinuxContainerSecurityContext{Privileged: true, SelinuxOptions: asked}, labels{"unconfined", "unconfined-mount", false}},
+		"host PID":              {pod, &cri.LinuxContainerSecurityContext{NamespaceOptions: hostPID}, labels{"unconfined", "unconfined-mount", false}},
+		"host PID with options": {pod, &cri.LinuxContainerSecurityContext{NamespaceOptions: hostPID, SelinuxOptions: asked}, labels{"p+t", "m", true}},
+		"host IPC":              {hostIPC, nil, labels{"unconfined", "unconfined-mount", false}},
 	} {
 		m := &Manager{cfg: Config{Labels: &fakeLabels{}}}
 		c := &cri.ContainerConfig{Linux: &cri.LinuxContainerConfig{SecurityContext: tc.sc}}
@@ -74,14 +74,14 @@ func TestRelabelling(t *testing.T) {
 		{ContainerPath: "/a"}, {ContainerPath: "/b", SelinuxRelabel: true}, {ContainerPath: "/c", SelinuxRelabel: true, Image: &cri.ImageSpec{}},
 	}}}
 	mounts := []oci.Mount{{Source: "/h/a"}, {Source: "/h/b"}, {Source: "/v/c"}}
-	if err := m.relabel(c, labels{"p", "m"}, mounts); err != nil || !slices.Equal(f.relabelled, []string{"/h/b m"}) {
+	if err := m.relabel(c, labels{"p", "m", true}, mounts); err != nil || !slices.Equal(f.relabelled, []string{"/h/b m"}) {
 		t.Errorf("relabelled %q, %v", f.relabelled, err)
 	}
-	if err := m.relabel(c, labels{"", "m"}, mounts); err != nil || len(f.relabelled) != 1 {
-		t.Errorf("for a container that is not confined: %q, %v", f.relabelled, err)
+	if err := m.relabel(c, labels{"u", "m", false}, mounts); err != nil || len(f.relabelled) != 1 {
+		t.Errorf("relabelled for an unconfined container: %q, %v", f.relabelled, err)
 	}
 	f.fail = errors.New("denied")
-	if err := m.relabel(c, labels{"p", "m"}, mounts); !errors.Is(err, f.fail) || !strings.Contains(err.Error(), "config.mounts[1].selinux_relabel") {
+	if err := m.relabel(c, labels{"p", "m", true}, mounts); !errors.Is(err, f.fail) || !strings.Contains(err.Error(), "config.mounts[1].selinux_relabel") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -115,7 +115,7 @@ func TestLabelsReachTheConfig(t *testing.T) {
 		relabelled     int
 	}{
 		// The pod of the bed shares the host's IPC.
-		"unconfined": {nil, "", "unconfined-mount", 0},
+		"unconfined": {nil, "unconfined", "unconfined-mount", 0},
 		"asked":      {&cri.SELinuxOption{Type: "-type"}, "process-type", "mount", 1},
 	} {
 		f.relabelled = nil

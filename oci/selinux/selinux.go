@@ -1,8 +1,8 @@
-// Package selinux gives pods and containers their SELinux labels. A pod gets a
-// pair of categories that no other pod has, its containers share it, and their
-// files bear it: what runs in one pod cannot touch another's files though all
-// have the same type. The package knows labels and the kernel's view of them,
-// and nothing of pods' or containers' lives.
+// Package selinux assigns SELinux labels to pods and containers. Each pod gets a
+// pair of categories that no other pod has. The containers of the pod and their
+// files have the same pair, so a process of one pod cannot access the files of
+// another pod, although the types of their labels are the same. The package owns
+// the reserved categories. It knows nothing of the states of pods and containers.
 package selinux
 
 import (
@@ -73,37 +73,58 @@ func (l *Labels) Release(process string, o *cri.SELinuxOption) {
 	}
 }
 
-// Request is what a container's labels are made from.
+// Request is the input for the labels of a container.
 type Request struct {
-	PodProcess, PodMount string // of its pod
+	PodProcess, PodMount string // labels of the pod
 	Options              *cri.SELinuxOption
-	// Unconfined containers are privileged, or see the host's processes or IPC
-	// objects, from which a label would shut them out.
+	// Unconfined is true for privileged containers, and for containers that share the
+	// PID or IPC namespace of the host: a confined process could use neither.
 	Unconfined bool
 }
 
-// Container returns the labels of a container: its pod's, changed by its own
-// options. One that is not confined has no process label, and files that no
-// confined process may touch.
+// Container returns the labels of a container: the labels of the pod, changed by the
+// options of the container. Options must make a valid label even if the container is
+// unconfined and they have no effect.
 func (l *Labels) Container(r Request) (process, mount string, err error) {
 	if err := CheckOptions(r.Options); err != nil {
 		return "", "", err
 	}
-	if r.Unconfined {
-		process, mount, err = l.system.Init([]string{"disable"})
-		if err != nil {
-			return "", "", fmt.Errorf("SELinux labels: %w", err)
+	process, mount = r.PodProcess, r.PodMount
+	if Asked(r.Options) && r.PodProcess != "" {
+		process, mount = override(r.PodProcess, r.PodMount, r.Options)
+		if err := l.check(process); err != nil {
+			return "", "", err
 		}
-		return process, mount, nil
 	}
-	if !Asked(r.Options) {
-		return r.PodProcess, r.PodMount, nil
+	switch {
+	case r.Unconfined:
+		return l.unconfined(r.PodProcess)
+	case Asked(r.Options) && r.PodProcess == "":
+		return "", "", fmt.Errorf("selinux_options: the policy of this host has no label for containers, so there is no label to change: %w", errdefs.ErrFailedPrecondition)
 	}
-	if r.PodProcess == "" {
-		return "", "", fmt.Errorf("selinux_options: the pod has no SELinux label to change: the policy knows no containers: %w", errdefs.ErrFailedPrecondition)
+	return process, mount, nil
+}
+
+// unconfinedType is the type that the usual policies have for processes of containers
+// that are not confined.
+const unconfinedType = "spc_t"
+
+// unconfined returns the labels of an unconfined container. The process label is "" if
+// the policy does not have unconfinedType: then the policy alone selects the domain of
+// the container, from the domain of the OCI runtime. Confined processes cannot access
+// files with the mount label.
+func (l *Labels) unconfined(podProcess string) (process, mount string, err error) {
+	if _, mount, err = l.system.Init([]string{"disable"}); err != nil {
+		return "", "", fmt.Errorf("SELinux labels: %w", err)
 	}
-	process, mount = override(r.PodProcess, r.PodMount, r.Options)
-	return process, mount, l.check(process)
+	if podProcess == "" {
+		return "", mount, nil
+	}
+	process, _ = override(podProcess, mount, &cri.SELinuxOption{Type: unconfinedType, Level: "s0"})
+	if l.system.Check(process) != nil {
+		process = ""
+	}
+	return process, mount, nil
 }
 
 func (l *Labels) check(label string) error {

@@ -20,7 +20,8 @@ type fake struct {
 	files     map[string]string
 	relabels  []string
 	unlabeled bool // the file system has no labels
-	bare      bool // the policy knows no containers
+	bare      bool // the policy has no labels for containers
+	noSuper   bool // the policy does not have the type of unconfined containers
 }
 
 func newFake() *fake { return &fake{reserved: map[string]bool{}, files: map[string]string{}} }
@@ -51,7 +52,7 @@ func (f *fake) Reserve(label string) error { f.reserved[level(label)] = true; re
 func (f *fake) Release(label string) { delete(f.reserved, level(label)) }
 
 func (f *fake) Check(label string) error {
-	if strings.Contains(label, ":bogus_t:") {
+	if strings.Contains(label, ":bogus_t:") || strings.HasSuffix(label, ":s0,c4,c5") || f.noSuper && strings.Contains(label, ":spc_t:") {
 		return unix.EINVAL
 	}
 	return nil
@@ -116,9 +117,15 @@ func TestOptionsRefused(t *testing.T) {
 			t.Errorf("%s of a pod: %v", name, err)
 		}
 		r := Request{PodProcess: "system_u:system_r:container_t:s0:c1,c2", PodMount: "system_u:object_r:container_file_t:s0:c1,c2", Options: o}
-		if _, _, err := l.Container(r); !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%s of a container: %v", name, err)
+		for _, r.Unconfined = range []bool{false, true} {
+			if _, _, err := l.Container(r); !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%s of a container, unconfined %v: %v", name, r.Unconfined, err)
+			}
 		}
+	}
+	r := Request{PodProcess: "system_u:system_r:container_t:s0:c1,c2", Options: &cri.SELinuxOption{Level: "s0,c4,c5"}, Unconfined: true}
+	if _, _, err := l.Container(r); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("malformed level: %v", err)
 	}
 	if len(f.reserved) > 0 {
 		t.Errorf("what was refused keeps %v", f.reserved)
@@ -127,6 +134,7 @@ func TestOptionsRefused(t *testing.T) {
 
 func TestLabelsOfContainers(t *testing.T) {
 	const process, mount = "system_u:system_r:container_t:s0:c1,c2", "system_u:object_r:container_file_t:s0:c1,c2"
+	const privateMount = "system_u:object_r:container_file_t:s0:c1022,c1023"
 	for name, tc := range map[string]struct {
 		r              Request
 		process, mount string
@@ -136,14 +144,19 @@ func TestLabelsOfContainers(t *testing.T) {
 		"type":            {Request{Options: &cri.SELinuxOption{Type: "spc_t"}}, "system_u:system_r:spc_t:s0:c1,c2", mount},
 		"level":           {Request{Options: &cri.SELinuxOption{Level: "s0:c5"}}, "system_u:system_r:container_t:s0:c5", "system_u:object_r:container_file_t:s0:c5"},
 		"all":             {Request{Options: &cri.SELinuxOption{User: "u", Role: "r", Type: "t", Level: "s1"}}, "u:r:t:s1", "u:object_r:container_file_t:s1"},
-		"unconfined":      {Request{Unconfined: true}, "", "system_u:object_r:container_file_t:s0:c1022,c1023"},
-		"options ignored": {Request{Unconfined: true, Options: &cri.SELinuxOption{Type: "t"}}, "", "system_u:object_r:container_file_t:s0:c1022,c1023"},
+		"unconfined":      {Request{Unconfined: true}, "system_u:system_r:spc_t:s0", privateMount},
+		"options ignored": {Request{Unconfined: true, Options: &cri.SELinuxOption{Type: "t"}}, "system_u:system_r:spc_t:s0", privateMount},
 	} {
 		tc.r.PodProcess, tc.r.PodMount = process, mount
 		p, m, err := (&Labels{newFake()}).Container(tc.r)
 		if err != nil || p != tc.process || m != tc.mount {
 			t.Errorf("%s: %q, %q, %v", name, p, m, err)
 		}
+	}
+	f := newFake()
+	f.noSuper = true
+	if p, m, err := (&Labels{f}).Container(Request{PodProcess: process, PodMount: mount, Unconfined: true}); p != "" || m != privateMount || err != nil {
+		t.Errorf("policy without the type of unconfined containers: %q, %q, %v", p, m, err)
 	}
 }
 
@@ -156,6 +169,9 @@ func TestPolicyWithoutContainers(t *testing.T) {
 	}
 	if p, m, err := l.Container(Request{}); p != "" || m != "" || err != nil {
 		t.Errorf("%q, %q, %v", p, m, err)
+	}
+	if p, _, err := l.Container(Request{Unconfined: true, Options: &cri.SELinuxOption{Type: "t"}}); p != "" || err != nil {
+		t.Errorf("unconfined: %q, %v", p, err)
 	}
 	if _, _, err := l.Container(Request{Options: &cri.SELinuxOption{Type: "t"}}); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("asked for: %v", err)
