@@ -24,9 +24,12 @@ type guestPlan struct {
 	suites []suite
 }
 
-// selection names the tests of test/system and test/kubelet that depend on cgroups, kernel, LSM or service manager.
+// The selections are tests that depend on cgroups, kernel, security module or service manager.
 const (
-	systemSelection  = `Cgroup|OOM|Slice|Scope|Threaded|Unified|Resources|Limits|Stats|Pressure|UserNamespace|ReadOnlyMounts|AppArmor|Ruleset`
+	cgroupSelection = `^Test(LimitsOutliveAReloadOfSystemd|StatsOnCgroupV2|OOMKilledOnCgroupV2|OOMScoreAdjIsNotInherited|ThreadedCgroups|` +
+		`UnitsOfAPod|SlicesOfLostPodsAreStopped|EveryLimitIsSetAndUpdated|PodResources|ClassesOfBlockIO|EverythingIsFoundAgain)$`
+	kernelSelection = `^Test(UserNamespaceKernel|UserNamespaceVolumes|ImageVolumesInUserNamespace|RecursiveReadOnly|SeccompProfiles|` +
+		`ConfinementThatIsMissing|FileSystemsOfTheStore|RulesetOfOthers|OOMKilledOnCgroupV2)$`
 	kubeletSelection = `TestStaticPods`
 )
 
@@ -70,23 +73,24 @@ var plans = []guestPlan{
 	{guest: "trixie", suites: []suite{
 		life(),
 		critest("crun", false),
-		system("system-selection", systemSelection, false),
+		system("system-cgroups", cgroupSelection, false),
 		critest("default", true),
 		critest("websocket", true),
 		kubelet("kubelet", ".", true),
 		demo(),
 		system("system", ".", true),
-		system("system-cgroupfs", systemSelection, true, cgroupfs),
+		system("system-cgroupfs", cgroupSelection+"|"+kernelSelection, true, cgroupfs),
 	}},
 	{guest: "bookworm", suites: []suite{
 		life(),
 		critest("default", false),
-		kubelet("kubelet-selection", kubeletSelection, false),
+		system("system-kernel", kernelSelection, false),
+		kubelet("kubelet-pods", kubeletSelection, false),
 		critest("crun", true),
 		critest("websocket", true),
 		kubelet("kubelet", ".", true),
 		demo(),
 		system("system", ".", true),
-		system("system-cgroupfs", systemSelection, true, cgroupfs),
+		system("system-cgroupfs", cgroupSelection+"|"+kernelSelection, true, cgroupfs),
 	}},
 }
