@@ -121,6 +121,9 @@ func isCgroup(path string) bool {
 	return unix.Statfs(path, &fs) == nil && (fs.Type == unix.CGROUP_SUPER_MAGIC || fs.Type == unix.CGROUP2_SUPER_MAGIC)
 }
 
+// seccompCache is where crun, since 1.9, keeps one compiled filter for each seccomp profile that it has seen, for the next container.
+const seccompCache = "/runtimes/crun/.cache"
+
 func files(s Snapshot, dirs []string) error {
 	for _, dir := range dirs {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -129,6 +132,9 @@ func files(s Snapshot, dirs []string) error {
 			}
 			if err != nil {
 				return err
+			}
+			if strings.HasSuffix(path, seccompCache) {
+				return fs.SkipDir
 			}
 			s["file "+path] = path
 			return nil
