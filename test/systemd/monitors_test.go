@@ -160,9 +160,11 @@ func testOOMD(t *testing.T, c *client) {
 		t.Skip("the properties are as they must be; the host does not run systemd-oomd, which would use them")
 	}
 	// The kernel slows the container down at memory.high, so its memory pressure
-	// rises long before the limit.
+	// rises long before the limit. systemd-oomd chooses only cgroups whose pages the
+	// kernel scans, which without swap are pages of files.
 	p := c.runPod(t, podConfig("pressure"))
-	config := p.container("pressure", "tail", "/dev/zero")
+	config := p.container("pressure", "sh", "-c",
+		"dd if=/dev/zero of=/file bs=1M count=48; tail /dev/zero & while true; do cat /file >/dev/null; done")
 	config.Linux.Resources.MemoryLimitInBytes = 1 << 30
 	config.Linux.Resources.Unified = map[string]string{"memory.high": "16777216"}
 	id := c.run(t, p, config)
