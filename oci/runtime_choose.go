@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -30,10 +31,32 @@ type Chooser struct {
 	ProberArgs []string
 	// CgroupParent is where the throwaway container's cgroup is made.
 	CgroupParent string
-	Builder      *Builder
+	// Cgroups removes the cgroup that a killed OCI runtime left behind. With the
+	// systemd driver, systemd does so.
+	Cgroups Cgroups
+	Builder *Builder
 	// Within bounds each trial; 0 means two minutes. A trial that does not end in
 	// time has no verdict.
 	Within time.Duration
+}
+
+// Cgroups kills the processes of a cgroup and removes the cgroup, as
+// [github.com/criserver/criserver/internal/cgroup.Tree] does. A cgroup that does
+// not exist is no error.
+type Cgroups interface {
+	Kill(ctx context.Context, path string) error
+	Remove(path string) error
+}
+
+// removeContainer removes a throwaway container, also one that the OCI runtime
+// does not know, because the runtime was killed before it wrote its state.
+func (c *Chooser) removeContainer(ctx context.Context, r *Runtime, id string) error {
+	_ = r.Delete(ctx, id, true) // usually there is nothing to delete
+	if r.SystemdCgroup {
+		return nil
+	}
+	_, path := r.CgroupsPath(c.CgroupParent, id)
+	return errors.Join(c.Cgroups.Kill(ctx, path), c.Cgroups.Remove(path))
 }
 
 func (c *Chooser) within() time.Duration { return cmp.Or(c.Within, proveTimeout) }
@@ -126,26 +149,56 @@ func facts(r *Runtime) (verdict, error) {
 	}, err
 }
 
-// prove runs the prober in a container of its own and removes all traces.
+// provePrefix begins the name of the bundle of a trial; the container's id
+// follows.
+const provePrefix = "prove-"
+
+// prove runs the prober in a container of its own and removes all traces, also
+// those of a trial during which the daemon was killed.
 func (c *Chooser) prove(ctx context.Context, r *Runtime) (err error) {
+	c.sweepProofs(ctx, r)
 	ctx, cancel := context.WithTimeout(ctx, c.within())
 	defer cancel()
-	bundle, err := os.MkdirTemp(c.RunDir, "prove-")
-	if err != nil {
+	id := ids.New()
+	bundle := filepath.Join(c.RunDir, provePrefix+id)
+	if err := os.Mkdir(bundle, 0o700); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(bundle)) }()
-	id := ids.New()
+	failed := true
+	defer func() {
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), proveTimeout)
+		defer cancel()
+		err = errors.Join(err, c.endProof(cleanup, r, id, failed))
+	}()
 	if err := c.proofBundle(r, bundle, id); err != nil {
 		return err
 	}
-	if _, err := r.call(ctx, nil, "run", "--bundle", bundle, id); err != nil {
-		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), proveTimeout)
-		defer cancel()
-		_ = r.Delete(cleanup, id, true) // usually there is nothing to delete
-		return err
+	_, err = r.call(ctx, nil, "run", "--bundle", bundle, id)
+	failed = err != nil
+	return err
+}
+
+func (c *Chooser) endProof(ctx context.Context, r *Runtime, id string, failed bool) error {
+	if failed {
+		if err := c.removeContainer(ctx, r, id); err != nil {
+			return err
+		}
 	}
-	return nil
+	return os.RemoveAll(filepath.Join(c.RunDir, provePrefix+id))
+}
+
+// sweepProofs removes what trials left behind during which the daemon was killed.
+func (c *Chooser) sweepProofs(ctx context.Context, r *Runtime) {
+	left, _ := filepath.Glob(filepath.Join(c.RunDir, provePrefix+"*")) // the pattern is sound
+	for _, bundle := range left {
+		id := strings.TrimPrefix(filepath.Base(bundle), provePrefix)
+		if !ids.Valid(id) {
+			continue
+		}
+		if err := c.endProof(ctx, r, id, true); err != nil {
+			logrus.WithContext(ctx).WithError(err).Warn("cannot remove the remains of a trial of an OCI runtime")
+		}
+	}
 }
 
 func (c *Chooser) proofBundle(r *Runtime, bundle, id string) error {

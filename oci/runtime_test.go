@@ -16,6 +16,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/cgroup"
+	"github.com/criserver/criserver/internal/ids"
+	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/internal/proc"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -146,7 +148,7 @@ func TestChooser(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	c := &Chooser{RunDir: dir, Prober: "/bin/busybox", ProberArgs: []string{"true"}, CgroupParent: parent, Builder: NewBuilder(host, Defaults{})}
+	c := &Chooser{RunDir: dir, Prober: "/bin/busybox", ProberArgs: []string{"true"}, CgroupParent: parent, Cgroups: tree, Builder: NewBuilder(host, Defaults{})}
 	count := filepath.Join(t.TempDir(), "count")
 	bad := fakeRuntime(t, "echo x >> "+count+"; echo '{\"level\":\"error\",\"msg\":\"not on this machine\"}' >&3; exit 1")
 	good := &Runtime{Name: "good", Path: runc, Root: filepath.Join(dir, "runc")}
@@ -191,7 +193,7 @@ func TestChooserKeepsNoVerdictOfALateTrial(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := fakeRuntime(t, "[ ! -e "+slow+" ] || { case \"$*\" in *delete*) ;; *) exec sleep 600;; esac; }")
-	c := &Chooser{RunDir: dir, Prober: "/bin/true", CgroupParent: "/test", Builder: NewBuilder(host, Defaults{}), Within: 200 * time.Millisecond}
+	c := &Chooser{RunDir: dir, Prober: "/bin/true", CgroupParent: "/test", Cgroups: tree, Builder: NewBuilder(host, Defaults{}), Within: 200 * time.Millisecond}
 	if _, err := c.Choose(t.Context(), r); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("a late trial: %v", err)
 	}
@@ -202,6 +204,61 @@ func TestChooserKeepsNoVerdictOfALateTrial(t *testing.T) {
 	if _, err := c.Choose(t.Context(), r); err != nil {
 		t.Errorf("the runtime is fast now: %v", err)
 	}
+}
+
+// TestChooserRemovesTheCgroupOfAKilledRuntime kills a runtime, by the deadline of
+// the trial, that has made a cgroup and not written its state.
+func TestChooserRemovesTheCgroupOfAKilledRuntime(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("making a cgroup needs root")
+	}
+	tree, err := cgroup.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := fmt.Sprintf("/criserver-test-oci-killed-%d", os.Getpid())
+	if err := tree.Make(parent); err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Release(parent)
+	host, err := DetectHost(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, where := t.TempDir(), tree.Dir("memory", parent)
+	made := filepath.Join(dir, "made")
+	r := fakeRuntime(t, "case \"$*\" in *delete*) exit 1;; esac; for id; do :; done; mkdir "+where+"/criserver-$id && touch "+made+"; exec sleep 600")
+	c := &Chooser{
+		RunDir: dir, Prober: "/bin/true", CgroupParent: parent, Cgroups: tree, Builder: NewBuilder(host, Defaults{}),
+		Within: patience.For(2 * time.Second),
+	}
+	check := func() {
+		t.Helper()
+		left, err := filepath.Glob(where + "/criserver-*")
+		if err != nil || len(left) > 0 {
+			t.Errorf("cgroups are left: %v, %v", left, err)
+		}
+		if left, err := filepath.Glob(filepath.Join(dir, provePrefix+"*")); err != nil || len(left) > 0 {
+			t.Errorf("bundles are left: %v, %v", left, err)
+		}
+	}
+	if _, err := c.Choose(t.Context(), r); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("a trial whose runtime hangs: %v", err)
+	}
+	if _, err := os.Stat(made); err != nil {
+		t.Fatalf("the runtime has made no cgroup: %v", err)
+	}
+	check()
+
+	// The next daemon removes what a killed one left.
+	id := ids.New()
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, provePrefix+id), 0o700), os.Mkdir(where+"/criserver-"+id, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Choose(t.Context(), r); err == nil {
+		t.Error("a runtime that hangs was chosen")
+	}
+	check()
 }
 
 func TestHostDevice(t *testing.T) {

@@ -152,7 +152,9 @@ func (c *Chooser) trialSpec(r *Runtime, id, rootfs, mapped string, ns Namespaces
 // endTrial removes what a trial has made.
 func (c *Chooser) endTrial(ctx context.Context, r *Runtime, t UserNSTrial, id string, failed bool) error {
 	if failed {
-		_ = r.Delete(ctx, id, true) // usually there is nothing to delete
+		if err := c.removeContainer(ctx, r, id); err != nil {
+			return err
+		}
 	}
 	bundle := filepath.Join(c.RunDir, trialPrefix+id)
 	err := unix.Unmount(filepath.Join(bundle, "rootfs"), unix.UMOUNT_NOFOLLOW)

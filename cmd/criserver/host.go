@@ -179,7 +179,7 @@ func (r *runtimes) chooseDefault(ctx context.Context, cfg config.Config, h *host
 		}
 		defer h.cgroups.Release(parent)
 	}
-	c := &oci.Chooser{RunDir: cfg.RunDir, Prober: h.monitor, ProberArgs: []string{"--version"}, CgroupParent: parent, Builder: r.builder}
+	c := &oci.Chooser{RunDir: cfg.RunDir, Prober: h.monitor, ProberArgs: []string{"--version"}, CgroupParent: parent, Cgroups: h.cgroups, Builder: r.builder}
 	rt, err := c.Choose(ctx, candidates...)
 	if err != nil {
 		return err

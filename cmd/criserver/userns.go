@@ -89,7 +89,7 @@ func (r *runtimes) proveUserNamespaces(ctx context.Context, cfg config.Config, h
 		}
 		defer h.cgroups.Release(h.cgroupParent)
 	}
-	c := &oci.Chooser{RunDir: cfg.RunDir, Prober: h.monitor, ProberArgs: []string{"probe"}, CgroupParent: h.cgroupParent, Builder: r.builder, Within: within}
+	c := &oci.Chooser{RunDir: cfg.RunDir, Prober: h.monitor, ProberArgs: []string{"probe"}, CgroupParent: h.cgroupParent, Cgroups: h.cgroups, Builder: r.builder, Within: within}
 	err := c.TryUserNS(ctx, rt, oci.UserNSTrial{
 		Holder:      userns.Holder{Path: h.monitor, Args: []string{"pause", "trial of user namespaces"}},
 		Storage:     cfg.Root,
