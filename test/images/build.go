@@ -23,6 +23,17 @@ var sources embed.FS
 // refName is the standard annotation of an OCI image layout for the name of an image.
 const refName = "org.opencontainers.image.ref.name"
 
+// arch is the architecture that the images are for. Only BuildFor changes it.
+var arch = runtime.GOARCH
+
+// BuildFor is Build for another architecture than that of this program. No other function of this package may run
+// meanwhile.
+func BuildFor(ctx context.Context, target, dir string, withHeavy bool) error {
+	arch = target
+	defer func() { arch = runtime.GOARCH }()
+	return Build(ctx, dir, withHeavy)
+}
+
 // Build makes the test images in dir, as OCI image layouts, unless those that are there were made from these same sources.
 // The heavy image takes about half a minute and 300 MB, and is made only when asked for.
 func Build(ctx context.Context, dir string, withHeavy bool) error {
@@ -111,7 +122,7 @@ func appendTo(path layout.Path, made artifact, name string) error {
 // stamp is a digest of all that the images are made from, except the Debian packages.
 func stamp() (string, error) {
 	sum := sha256.New()
-	fmt.Fprintln(sum, runtime.Version(), runtime.GOARCH)
+	fmt.Fprintln(sum, runtime.Version(), arch)
 	for _, tree := range []embed.FS{sources, guest} {
 		err := fs.WalkDir(tree, ".", func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {

@@ -2,7 +2,6 @@ package images
 
 import (
 	"fmt"
-	"runtime"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -30,7 +29,7 @@ func catalog() []recipe {
 	c := []recipe{
 		{[]string{e2e + "busybox:1.29-2", "docker.io/library/busybox:latest"}, busybox("", v1.Config{})},
 		{[]string{e2e + "nginx:1.14-2", "docker.io/library/nginx:latest"}, nginx(80)},
-		{[]string{staging + "hostnet-nginx-" + runtime.GOARCH + ":latest"}, nginx(12003)},
+		{[]string{staging + "hostnet-nginx-" + arch + ":latest"}, nginx(12003)},
 		{[]string{e2e + "httpd:2.4.39-4"}, httpd},
 		{[]string{e2e + "nonewprivs:1.3"}, nonewprivs},
 		{[]string{"registry.k8s.io/pause:3.9", "k8s.gcr.io/pause:3.9"}, pause},
@@ -80,7 +79,7 @@ func configured(img v1.Image, cfg v1.Config) (v1.Image, error) {
 		return nil, err
 	}
 	file = file.DeepCopy()
-	file.OS, file.Architecture = "linux", runtime.GOARCH
+	file.OS, file.Architecture = "linux", arch
 	file.Config = cfg
 	if file.Config.Env == nil {
 		file.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}

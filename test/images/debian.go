@@ -7,11 +7,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 )
 
 // fetch downloads Debian packages, without installing them, and unpacks all of them under dir.
 // Nothing of the machine changes, and no package gets to start a service.
 func fetch(ctx context.Context, dir string, packages ...string) error {
+	return fetchFor(ctx, arch, dir, packages...)
+}
+
+// fetchFor is fetch for an architecture. For a foreign architecture it keeps the lists of packages below dir, because
+// those of this machine do not have that architecture.
+func fetchFor(ctx context.Context, arch, dir string, packages ...string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -22,9 +30,17 @@ func fetch(ctx context.Context, dir string, packages ...string) error {
 	defer os.RemoveAll(archives)
 
 	// apt drops root to download; the sandbox user could not write here.
-	args := append([]string{"-q", "-o", "APT::Sandbox::User=root", "download"}, packages...)
+	options := []string{"-q", "-o", "APT::Sandbox::User=root"}
+	if arch != runtime.GOARCH {
+		state, err := foreignState(archives, arch)
+		if err != nil {
+			return err
+		}
+		options = append(options, state...)
+	}
+	args := append(append(slices.Clone(options), "download"), packages...)
 	if out, err := command(ctx, archives, "apt-get", args...); err != nil {
-		if _, upErr := command(ctx, "", "apt-get", "-qq", "update"); upErr != nil {
+		if _, upErr := command(ctx, "", "apt-get", append(options, "update")...); upErr != nil {
 			return fmt.Errorf("download packages: %w\n%s", err, out)
 		}
 		if out, err = command(ctx, archives, "apt-get", args...); err != nil {
@@ -41,6 +57,23 @@ func fetch(ctx context.Context, dir string, packages ...string) error {
 		}
 	}
 	return nil
+}
+
+// foreignState returns options that make apt use lists of packages for an architecture in dir.
+func foreignState(dir, arch string) ([]string, error) {
+	for _, name := range []string{"lists/partial", "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	status := filepath.Join(dir, "status")
+	if err := os.WriteFile(status, nil, 0o644); err != nil {
+		return nil, err
+	}
+	return []string{
+		"-o", "APT::Architecture=" + arch, "-o", "APT::Architectures=" + arch, "-o", "Dir::State::status=" + status,
+		"-o", "Dir::State::lists=" + filepath.Join(dir, "lists"), "-o", "Dir::Cache=" + filepath.Join(dir, "cache"),
+	}, nil
 }
 
 func command(ctx context.Context, dir, name string, args ...string) ([]byte, error) {

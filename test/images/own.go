@@ -2,7 +2,6 @@ package images
 
 import (
 	"fmt"
-	"runtime"
 
 	"github.com/google/go-containerregistry/pkg/compression"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -163,7 +162,7 @@ func multiarch(p *parts) (artifact, error) {
 	for _, pf := range []v1.Platform{
 		{OS: "linux", Architecture: "s390x"},
 		{OS: "linux", Architecture: "arm", Variant: "v7"},
-		{OS: "windows", Architecture: runtime.GOARCH},
+		{OS: "windows", Architecture: arch},
 	} {
 		other, err := otherPlatform(pf)
 		if err != nil {
@@ -173,7 +172,7 @@ func multiarch(p *parts) (artifact, error) {
 	}
 	index = mutate.AppendManifests(index, mutate.IndexAddendum{
 		Add:        native,
-		Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}},
+		Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
 	})
 	digest, err := native.Digest()
 	if err != nil {

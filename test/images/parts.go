@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -34,6 +35,15 @@ func makeParts(ctx context.Context, scratch string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The busybox of another architecture cannot list its names here. That of this machine has the same names.
+	lister := filepath.Join(static, "bin/busybox")
+	if arch != runtime.GOARCH {
+		native := filepath.Join(scratch, "native")
+		if err := fetchFor(ctx, runtime.GOARCH, native, "busybox-static"); err != nil {
+			return nil, err
+		}
+		lister = filepath.Join(native, "bin/busybox")
+	}
 	p := &parts{}
 	if p.pause, err = compile(ctx, scratch, "pause"); err != nil {
 		return nil, err
@@ -41,7 +51,7 @@ func makeParts(ctx context.Context, scratch string) (*parts, error) {
 	if p.guest, err = compile(ctx, scratch, "tools"); err != nil {
 		return nil, err
 	}
-	if p.busybox, err = busyboxLayer(ctx, static, root); err != nil {
+	if p.busybox, err = busyboxLayer(ctx, lister, static, root); err != nil {
 		return nil, fmt.Errorf("busybox layer: %w", err)
 	}
 	if p.tools, err = toolsLayer(p.guest); err != nil {
@@ -68,7 +78,7 @@ func compile(ctx context.Context, scratch, name string) ([]byte, error) {
 	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w -buildid=", "-o", name, "main.go")
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GO111MODULE=off")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GO111MODULE=off", "GOARCH="+arch)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("compile guest program %s: %w\n%s", name, err, out)
 	}
@@ -95,9 +105,8 @@ nogroup:x:65534:
 // busyboxLayer is a small root file system. The names are hard links, as in the image that everyone knows: a masked path must hide
 // one command, not all of them. For the same reason the shell is the one of the package that is not static: the static one runs its
 // own commands without a look at their files.
-func busyboxLayer(ctx context.Context, static, root string) (v1.Layer, error) {
-	binary := filepath.Join(static, "bin/busybox")
-	list, err := exec.CommandContext(ctx, binary, "--list").Output()
+func busyboxLayer(ctx context.Context, lister, static, root string) (v1.Layer, error) {
+	list, err := exec.CommandContext(ctx, lister, "--list").Output()
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +114,7 @@ func busyboxLayer(ctx context.Context, static, root string) (v1.Layer, error) {
 		dir("bin", 0o755).dir("dev", 0o755).dir("etc", 0o755).dir("home", 0o755).dir("proc", 0o755).dir("root", 0o700).
 		dir("sys", 0o755).dir("tmp", 0o1777).dir("usr/bin", 0o755).dir("usr/sbin", 0o755).dir("var/www", 0o755).dir("var/run", 0o755).
 		text("etc/passwd", passwd).text("etc/group", group).text("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n").
-		hostFile("bin/busybox", 0o755, binary)
+		hostFile("bin/busybox", 0o755, filepath.Join(static, "bin/busybox"))
 	if err := t.program("bin/sh", filepath.Join(root, "bin/busybox"), root); err != nil {
 		return nil, err
 	}

@@ -10,12 +10,13 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/criserver/criserver/test/images"
 )
 
-const usage = `usage: testimages build [-dir DIR] [-heavy]
+const usage = `usage: testimages build [-dir DIR] [-heavy] [-arch ARCH]
        testimages serve [-dir DIR] [-heavy] [-addr 127.0.0.1:0] [-registries-conf FILE]
        testimages list  [-dir DIR]
 
@@ -42,12 +43,13 @@ func run(ctx context.Context, args []string) error {
 	heavy := flags.Bool("heavy", false, "")
 	addr := flags.String("addr", "127.0.0.1:0", "")
 	conf := flags.String("registries-conf", "", "")
+	arch := flags.String("arch", runtime.GOARCH, "")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
 	switch args[0] {
 	case "build":
-		return images.Build(ctx, *dir, *heavy)
+		return images.BuildFor(ctx, *arch, *dir, *heavy)
 	case "serve":
 		if err := images.Build(ctx, *dir, *heavy); err != nil {
 			return err
