@@ -81,7 +81,7 @@ var compiling sync.Mutex
 
 var compiled = map[string]bool{}
 
-// compile makes the test binaries of the suites for an architecture and returns their paths relative to the top.
+// compile makes the test binaries of the suites for an architecture and returns their paths relative to guest.Tree.
 func compile(ctx context.Context, arch string, suites []suite) ([]string, error) {
 	compiling.Lock()
 	defer compiling.Unlock()
@@ -92,7 +92,8 @@ func compile(ctx context.Context, arch string, suites []suite) ([]string, error)
 		}
 		path := filepath.Join(s.dir, s.binary)
 		if !compiled[arch+path] {
-			if err := build(ctx, arch, s.dir, "go", "test", "-c", "-trimpath", "-tags", "containers_image_openpgp,nri_no_wasm", "-o", s.binary, "."); err != nil {
+			out := filepath.Join(guest.Tree(top, arch), path)
+			if err := build(ctx, arch, s.dir, "go", "test", "-c", "-trimpath", "-tags", "containers_image_openpgp,nri_no_wasm", "-o", out, "."); err != nil {
 				return nil, err
 			}
 			compiled[arch+path] = true
@@ -136,7 +137,10 @@ func boot(t *testing.T, p guestPlan, suites []suite, reports string) (*guest.Mac
 	if err := build(ctx, release.Arch, "test/vm", "go", "build", "-trimpath", "-o", agent, "./agent"); err != nil {
 		return nil, err
 	}
-	if err := guest.MakeWork(ctx, top, agent, work, paths); err != nil {
+	if err := guest.Programs(ctx, top, release.Arch); err != nil {
+		return nil, err
+	}
+	if err := guest.MakeWork(ctx, guest.Work{Top: top, Arch: release.Arch, Agent: agent, Disk: work, Extra: paths}); err != nil {
 		return nil, err
 	}
 	m, err := guest.Boot(ctx, base, guest.Options{Work: work, Dir: dir, Memory: p.memory})

@@ -15,33 +15,42 @@ import (
 // workSize is the size of the work disk in the format of mke2fs. The file is sparse.
 const workSize = "4G"
 
+// Work describes a work disk.
+type Work struct {
+	Top   string   // top directory of the project
+	Arch  string   // architecture of the guest
+	Agent string   // path of the agent
+	Disk  string   // path of the image to make
+	Extra []string // further files, relative to the Tree of the architecture
+}
+
 // MakeWork makes the image of a disk with the agent and the project: the files that git tracks,
-// bin, the test images, and the extra files, whose paths are relative to the top of the project.
-func MakeWork(ctx context.Context, top, agent, disk string, extra []string) error {
-	stage, err := os.MkdirTemp(filepath.Dir(disk), "stage")
+// bin, the test images, and the extra files.
+func MakeWork(ctx context.Context, w Work) error {
+	stage, err := os.MkdirTemp(filepath.Dir(w.Disk), "stage")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(stage)
 	project := filepath.Join(stage, "criserver")
-	tracked, err := exec.CommandContext(ctx, "git", "-C", top, "ls-files", "-z").Output()
+	tracked, err := exec.CommandContext(ctx, "git", "-C", w.Top, "ls-files", "-z").Output()
 	if err != nil {
 		return fmt.Errorf("list the project's files: %w", err)
 	}
 	for _, name := range strings.Split(strings.TrimRight(string(tracked), "\x00"), "\x00") {
-		if err := link(filepath.Join(top, name), filepath.Join(project, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := link(filepath.Join(w.Top, name), filepath.Join(project, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	for _, name := range append([]string{"bin", ".cache/images/base"}, extra...) {
-		if err := linkTree(filepath.Join(top, name), filepath.Join(project, name)); err != nil {
+	for _, name := range append([]string{"bin", ".cache/images/base"}, w.Extra...) {
+		if err := linkTree(filepath.Join(Tree(w.Top, w.Arch), name), filepath.Join(project, name)); err != nil {
 			return err
 		}
 	}
-	if err := link(agent, filepath.Join(stage, "agent")); err != nil {
+	if err := link(w.Agent, filepath.Join(stage, "agent")); err != nil {
 		return err
 	}
-	return makeDisk(ctx, stage, disk, workSize, WorkLabel)
+	return makeDisk(ctx, stage, w.Disk, workSize, WorkLabel)
 }
 
 func linkTree(from, to string) error {

@@ -19,7 +19,8 @@ import (
 
 const usage = `usage, in the top directory of the project:
   vm build GUEST              make the guest's disk, if it is missing
-  vm boot GUEST [FILE...]     boot the guest in the background, with bin/, the tracked files and FILEs in /work/criserver
+  vm boot GUEST [FILE...]     boot the guest in the background, with bin/, the tracked files and FILEs in /work/criserver;
+                              bin/ and FILEs for another architecture come from .cache/vm/ARCH/tree
   vm exec GUEST COMMAND...    run a command in the guest
   vm push GUEST FROM TO       copy a file into the guest
   vm stop GUEST               end the guest at once
@@ -81,7 +82,10 @@ func boot(ctx context.Context, cache, dir string, release guest.Release, extra [
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the agent: %w\n%s", err, out)
 	}
-	if err := guest.MakeWork(ctx, ".", agent, work, extra); err != nil {
+	if err := guest.Programs(ctx, ".", release.Arch); err != nil {
+		return err
+	}
+	if err := guest.MakeWork(ctx, guest.Work{Top: ".", Arch: release.Arch, Agent: agent, Disk: work, Extra: extra}); err != nil {
 		return err
 	}
 	m, err := guest.Boot(ctx, base, guest.Options{Work: work, Dir: dir, Detach: true})
