@@ -9,6 +9,7 @@ type suite struct {
 	binary  string        // compiled test of that directory; "" for a plain command
 	module  string        // directory of the Go module that the test belongs to; "" for the project's own
 	args    []string      // arguments, or the command itself
+	brief   []string      // further arguments without -full
 	env     []string      // added to the environment
 	timeout time.Duration // kills the suite
 	reboot  []string      // arguments of a second part, which runs after a reboot of the guest
@@ -36,7 +37,7 @@ const (
 func life() suite {
 	return suite{
 		name: "systemd", dir: "test/systemd", module: "test/systemd", binary: "systemd.test", timeout: 30 * time.Minute,
-		args:   []string{"-test.v", "-test.timeout=20m", "-test.run=TestInstall|TestLife|TestMonitors|TestBeforeReboot"},
+		args:   []string{"-test.v", "-test.timeout=20m", "-test.run=TestInstall|TestLife|TestMonitors|TestBeforeReboot"}, brief: []string{"-test.short"},
 		reboot: []string{"-test.v", "-test.timeout=10m", "-test.run=TestAfterReboot|TestRemove"},
 	}
 }

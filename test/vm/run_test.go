@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,6 +83,9 @@ func runSuite(t *testing.T, m *guest.Machine, s suite, reports string, results *
 
 func runPart(ctx context.Context, m *guest.Machine, s suite, args []string, log io.Writer) error {
 	if s.binary != "" {
+		if !*full {
+			args = append(slices.Clone(args), s.brief...)
+		}
 		if *focus != "" && s.reboot == nil {
 			args = append(args, "-test.run="+*focus)
 		}
