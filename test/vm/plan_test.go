@@ -37,7 +37,7 @@ const (
 func life() suite {
 	return suite{
 		name: "systemd", dir: "test/systemd", module: "test/systemd", binary: "systemd.test", timeout: 30 * time.Minute,
-		args:   []string{"-test.v", "-test.timeout=20m", "-test.run=TestInstall|TestLife|TestMonitors|TestBeforeReboot"}, brief: []string{"-test.short"},
+		args: []string{"-test.v", "-test.timeout=20m", "-test.run=TestInstall|TestLife|TestMonitors|TestBeforeReboot"}, brief: []string{"-test.short"},
 		reboot: []string{"-test.v", "-test.timeout=10m", "-test.run=TestAfterReboot|TestRemove"},
 	}
 }
