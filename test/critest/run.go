@@ -52,6 +52,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err == nil {
 		err = os.Chmod(dir, 0o711) // as /run and /var/lib let everybody through
 	}
+	if err == nil {
+		err = harness.LabelState(dir)
+	}
 	if err != nil {
 		return err
 	}

@@ -68,6 +68,9 @@ func run(m *testing.M) (code int, err error) {
 	if world.dir, err = os.MkdirTemp("", "crisystem"); err == nil {
 		err = os.Chmod(world.dir, 0o711) // as /run and /var/lib let everybody through
 	}
+	if err == nil {
+		err = harness.LabelState(world.dir)
+	}
 	if err != nil {
 		return 1, err
 	}

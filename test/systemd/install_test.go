@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // installed installs the daemon unless an earlier test has done so.
@@ -32,6 +34,9 @@ const oldRuntime = "(CVE-"
 func TestInstall(t *testing.T) {
 	for _, p := range packages(t) {
 		command(t, "dpkg-query", "-s", p) // a guest has no network to install it from
+	}
+	if harness.SELinux() {
+		follow(t, "SELinux")
 	}
 	since := cursor(t)
 	follow(t, "Install")

@@ -94,4 +94,9 @@ var plans = []guestPlan{
 		system("system", ".", true),
 		system("system-cgroupfs", cgroupSelection+"|"+kernelSelection, true, cgroupfs),
 	}},
+	{guest: "selinux", long: true, suites: []suite{
+		system("selinux", "SELinux", false),
+		critest("crun", false),
+		critest("default", false),
+	}},
 }

@@ -32,8 +32,9 @@ type Base struct {
 	Disk, Kernel, Initrd string // paths on the host
 }
 
-// Build returns the disk, kernel and initrd of a release below dir. It makes them if they are
-// missing or were made from another recipe, which takes some minutes and needs Debian's packages.
+// Build returns the disk, kernel and initrd of a release below dir, which is .cache/vm in the top
+// directory of the project. It makes them if they are missing or were made from another recipe,
+// which takes some minutes and needs Debian's packages.
 func Build(ctx context.Context, dir string, r Release) (Base, error) {
 	home := filepath.Join(dir, r.Name)
 	b := Base{r, filepath.Join(home, "root.ext4"), filepath.Join(home, "vmlinuz"), filepath.Join(home, "initrd.img")}
@@ -45,18 +46,22 @@ func Build(ctx context.Context, dir string, r Release) (Base, error) {
 		return b, err
 	}
 	defer unlock()
-	want := r.stamp()
+	top := filepath.Dir(filepath.Dir(dir))
+	want, err := r.stamp(top)
+	if err != nil {
+		return b, err
+	}
 	if have, err := os.ReadFile(filepath.Join(home, "stamp")); err == nil && string(have) == want {
 		return b, nil
 	}
-	if err := b.make(ctx, home); err != nil {
+	if err := b.make(ctx, top, home); err != nil {
 		return b, fmt.Errorf("build guest %s: %w", r.Name, err)
 	}
 	return b, os.WriteFile(filepath.Join(home, "stamp"), []byte(want), 0o644)
 }
 
 // stamp identifies the recipe of a release.
-func (r Release) stamp() string {
+func (r Release) stamp(top string) (string, error) {
 	sum := sha256.New()
 	fmt.Fprintln(sum, recipeVersion, r.Suite, r.Arch, r.Kernel, r.Packages, r.Setup != nil, diskSize)
 	files := systemFiles()
@@ -64,10 +69,20 @@ func (r Release) stamp() string {
 		fmt.Fprintf(sum, "%s %d\n%s", name, len(files[name]), files[name])
 	}
 	fmt.Fprintln(sum, masked)
-	return hex.EncodeToString(sum.Sum(nil))
+	for _, name := range r.Files {
+		body, err := os.ReadFile(filepath.Join(top, name))
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(sum, "%s %d\n%s", name, len(body), body)
+	}
+	if r.Setup != nil {
+		fmt.Fprintln(sum, setupVersion)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-func (b Base) make(ctx context.Context, home string) error {
+func (b Base) make(ctx context.Context, top, home string) error {
 	if err := os.Remove(filepath.Join(home, "stamp")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -79,7 +94,7 @@ func (b Base) make(ctx context.Context, home string) error {
 	if err := bootstrap(ctx, b.Release, root); err != nil {
 		return err
 	}
-	if err := configure(b.Release, root); err != nil {
+	if err := configure(ctx, b.Release, top, root); err != nil {
 		return err
 	}
 	for pattern, to := range map[string]string{"vmlinuz-*": b.Kernel, "initrd.img-*": b.Initrd} {

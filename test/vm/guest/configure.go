@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 )
@@ -51,7 +52,7 @@ var masked = []string{
 	"e2scrub_reap.service", "fstrim.timer", "dpkg-db-backup.timer", "systemd-pcrphase.service", "systemd-timesyncd.service",
 }
 
-func configure(r Release, root string) error {
+func configure(ctx context.Context, r Release, top, root string) error {
 	for name, body := range systemFiles() {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -94,7 +95,7 @@ func configure(r Release, root string) error {
 		}
 	}
 	if r.Setup != nil {
-		return r.Setup(root)
+		return r.Setup(ctx, top, root)
 	}
 	return nil
 }

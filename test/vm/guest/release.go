@@ -1,10 +1,7 @@
 package guest
 
 import (
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"context"
 	"slices"
 )
 
@@ -16,8 +13,10 @@ type Release struct {
 	Kernel   string   // Debian package of the kernel
 	Packages []string // installed besides the base system
 	Append   string   // added to the kernel's command line
-	// Setup changes the root file system before the disk is made. It may be nil.
-	Setup func(root string) error
+	Files    []string // files of the project that Setup uses
+	// Setup changes the root file system before the disk is made. It may be nil. top is the
+	// top directory of the project.
+	Setup func(ctx context.Context, top, root string) error
 }
 
 // commonPackages are what the daemon, its suites and the tests of the kernel's features need in every guest.
@@ -35,8 +34,9 @@ var Releases = []Release{
 	{
 		Name: "selinux", Suite: "trixie", Arch: "amd64", Kernel: "linux-image-cloud-amd64",
 		Packages: slices.Concat(commonPackages, []string{"selinux-policy-default", "selinux-utils", "policycoreutils", "checkpolicy", "semodule-utils", "auditd"}),
-		Append:   "security=selinux selinux=1 enforcing=1 audit=1",
-		Setup:    labelFiles,
+		Append:   "security=selinux selinux=1 enforcing=1 audit=1 audit_backlog_limit=8192",
+		Files:    []string{policyModule},
+		Setup:    enforce,
 	},
 	{
 		Name: "arm64", Suite: "trixie", Arch: "arm64", Kernel: "linux-image-cloud-arm64",
@@ -51,17 +51,4 @@ func Find(name string) (Release, bool) {
 		return Release{}, false
 	}
 	return Releases[i], true
-}
-
-// labelFiles gives the files the SELinux labels of the policy, which the guest itself would do at its first boot, slowly.
-func labelFiles(root string) error {
-	const config = "SELINUX=enforcing\nSELINUXTYPE=default\n"
-	if err := os.WriteFile(filepath.Join(root, "etc/selinux/config"), []byte(config), 0o644); err != nil {
-		return err
-	}
-	out, err := exec.Command("chroot", root, "setfiles", "-F", "/etc/selinux/default/contexts/files/file_contexts", "/").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("label files: %w: %s", err, out)
-	}
-	return nil
 }

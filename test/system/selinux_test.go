@@ -1,0 +1,489 @@
+package system
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
+)
+
+// needSELinux skips a test on hosts without SELinux. It fails if SELinux is not enforcing although the kernel
+// command line asks for SELinux, and if the policy is permissive.
+func needSELinux(t *testing.T) {
+	t.Helper()
+	enforce, err := os.ReadFile("/sys/fs/selinux/enforce")
+	if err != nil {
+		cmdline, _ := os.ReadFile("/proc/cmdline")
+		if strings.Contains(string(cmdline), "security=selinux") {
+			t.Fatalf("the kernel command line enables SELinux, but SELinux is not enabled: %v", err)
+		}
+		t.Skip("SELinux is not enabled on this host")
+	}
+	if strings.TrimSpace(string(enforce)) != "1" {
+		t.Fatal("SELinux is permissive; these tests need enforcing mode")
+	}
+}
+
+// selinuxNode starts a daemon whose handlers runc and crun both work.
+func selinuxNode(t *testing.T, name string, net byte) *node {
+	t.Helper()
+	needSELinux(t)
+	n := newNodeWith(t, name, net, "[runtimes.crun]\npath = \"/usr/bin/crun\"\n")
+	// crun keeps the seccomp filter of its first container, which is no leak.
+	p := n.runPodFor(t, "crun", podConfig("first-crun"))
+	n.run(t, p, "first", "true")
+	n.removePod(t, p.id)
+	n.mark(t)
+	return n
+}
+
+// selinuxHandlers are the runtime handlers of selinuxNode.
+var selinuxHandlers = []string{"runc", "crun"}
+
+// confinedLabel matches the label of a confined process and captures its level.
+var confinedLabel = regexp.MustCompile(`^system_u:system_r:container_t:(s0:c[0-9]+,c[0-9]+)$`)
+
+// unconfinedLabel is the label of processes in privileged containers.
+const unconfinedLabel = "system_u:system_r:spc_t:s0"
+
+// privateLevel is the level of the files of unconfined containers.
+const privateLevel = "s0:c1022,c1023"
+
+// processLabel returns the label of a container's first process.
+func (n *node) processLabel(t *testing.T, id string) string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/attr/current", n.pidOf(t, id)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimRight(string(b), "\x00\n")
+}
+
+// execLabel returns the label of a process that ExecSync starts.
+func (n *node) execLabel(t *testing.T, id string) string {
+	t.Helper()
+	return strings.TrimRight(n.exec(t, id, "cat", "/proc/self/attr/current"), "\x00\n")
+}
+
+// levelOf returns the level of a confined container and fails if the container has another label than
+// confinedLabel.
+func (n *node) levelOf(t *testing.T, id string) string {
+	t.Helper()
+	label := n.processLabel(t, id)
+	m := confinedLabel.FindStringSubmatch(label)
+	if m == nil {
+		t.Fatalf("process label %q, want one like system_u:system_r:container_t:s0:c1,c2", label)
+	}
+	if got := n.execLabel(t, id); got != label {
+		t.Errorf("a process of exec has the label %q, want the label of the container, %q", got, label)
+	}
+	return m[1]
+}
+
+// fileLabel returns the label of a file of the host.
+func fileLabel(t *testing.T, path string) string {
+	t.Helper()
+	b := make([]byte, 256)
+	size, err := unix.Lgetxattr(path, "security.selinux", b)
+	if err != nil {
+		t.Fatalf("label of %s: %v", path, err)
+	}
+	return strings.TrimRight(string(b[:size]), "\x00")
+}
+
+// insideLabel returns the label of a file in a container.
+func (n *node) insideLabel(t *testing.T, id, path string) string {
+	t.Helper()
+	return fileLabel(t, fmt.Sprintf("/proc/%d/root%s", n.pidOf(t, id), path)) // root itself is a link, root/ is not
+}
+
+// filesHaveLevel checks the labels of files in a container.
+func (n *node) filesHaveLevel(t *testing.T, id, level string, paths ...string) {
+	t.Helper()
+	want := "system_u:object_r:container_file_t:" + level
+	for _, path := range paths {
+		if got := n.insideLabel(t, id, path); got != want {
+			t.Errorf("%s has the label %q, want %q", path, got, want)
+		}
+	}
+}
+
+// containerFiles are files of different mounts of every container.
+var containerFiles = []string{"/", "/bin/busybox", "/new", "/dev", "/dev/pts", "/dev/mqueue", "/dev/shm", "/dev/shm/new",
+	"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
+
+// writesFiles makes the new files of containerFiles.
+func (n *node) writesFiles(t *testing.T, id string) {
+	t.Helper()
+	n.exec(t, id, "sh", "-c", "echo x >/new && echo x >/dev/shm/new && cat /new /dev/shm/new /etc/hosts /etc/hostname /etc/resolv.conf && echo >>/etc/hosts")
+}
+
+func TestSELinuxLabels(t *testing.T) {
+	n := selinuxNode(t, "selabels", 225)
+	for _, handler := range selinuxHandlers {
+		t.Run(handler, func(t *testing.T) {
+			levels := map[string]bool{}
+			for _, name := range []string{"one", "two"} {
+				p := n.runPodFor(t, handler, podConfig("selabels-"+handler+name))
+				first, second := n.run(t, p, "first", "sleep", "1000"), n.run(t, p, "second", "sleep", "1000")
+				level := n.levelOf(t, first)
+				if got := n.levelOf(t, second); got != level {
+					t.Errorf("containers of one pod have the levels %q and %q", level, got)
+				}
+				n.writesFiles(t, first)
+				n.filesHaveLevel(t, first, level, containerFiles...)
+				levels[level] = true
+			}
+			if len(levels) != 2 {
+				t.Errorf("two pods have the levels %v", levels)
+			}
+		})
+	}
+}
+
+// TestSELinuxUserNamespace runs a pod whose root file system is mounted with mapped ids and a label with a comma.
+func TestSELinuxUserNamespace(t *testing.T) {
+	n := selinuxNode(t, "seuser", 226)
+	n.needUserNamespaces(t)
+	id := n.pull(t, volumeImage)
+	for _, handler := range selinuxHandlers {
+		t.Run(handler, func(t *testing.T) {
+			p := n.runPodFor(t, handler, userPodConfig("seuser-"+handler))
+			config := containerConfig(p, "c", busybox, "sleep", "1000")
+			config.Mounts = []*cri.Mount{imageMount(id, "", "/image")}
+			config.Mounts[0].UidMappings, config.Mounts[0].GidMappings = idMappings(), idMappings()
+			c := n.create(t, p, config)
+			n.startContainer(t, c)
+			level := n.levelOf(t, c)
+			n.writesFiles(t, c)
+			n.filesHaveLevel(t, c, level, append([]string{"/image", "/image/data/file"}, containerFiles...)...)
+			if got := n.exec(t, c, "stat", "-c", "%u", "/", "/bin/busybox", "/dev/shm", "/image/data/file"); got != "0\n0\n0\n0" {
+				t.Errorf("files belong to %q", got)
+			}
+		})
+	}
+}
+
+func TestSELinuxImageVolumes(t *testing.T) {
+	n := selinuxNode(t, "seimage", 227)
+	id := n.pull(t, volumeImage)
+	p := n.runPod(t, podConfig("seimage"))
+	config := containerConfig(p, "c", busybox, "sleep", "1000")
+	config.Mounts = []*cri.Mount{imageMount(id, "", "/all"), imageMount(id, "data/sub", "/sub"), imageMount(busybox, "bin/busybox", "/box")}
+	c := n.create(t, p, config)
+	n.startContainer(t, c)
+	n.exec(t, c, "cat", "/all/data/file", "/sub/deep")
+	n.exec(t, c, "/all/bin/hello")
+	n.filesHaveLevel(t, c, n.levelOf(t, c), "/all", "/all/data/file", "/sub", "/sub/deep", "/box")
+}
+
+// volumeOf makes a directory of the host with a file, with the label that files in /srv have.
+func (n *node) volumeOf(t *testing.T, name string) string {
+	t.Helper()
+	dir := filepath.Join(n.Dir, "volumes", name)
+	if err := os.MkdirAll(filepath.Join(dir, "below"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "below", "file"), []byte("content\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/etc/shadow", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"", "below", "below/file", "link"} {
+		if err := unix.Lsetxattr(filepath.Join(dir, path), "security.selinux", []byte(hostLabel), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// hostLabel is a label that confined containers may not access.
+const hostLabel = "system_u:object_r:var_t:s0"
+
+// withVolume starts a container with a volume at /v.
+func (n *node) withVolume(t *testing.T, p *pod, name, volume string, relabel bool, options *cri.SELinuxOption) string {
+	t.Helper()
+	config := containerConfig(p, name, busybox, "sleep", "1000")
+	config.Mounts = []*cri.Mount{{HostPath: volume, ContainerPath: "/v", SelinuxRelabel: relabel}}
+	config.Linux.SecurityContext.SelinuxOptions = options
+	id := n.create(t, p, config)
+	n.startContainer(t, id)
+	return id
+}
+
+// denied checks that a container cannot read the file of its volume, and that the kernel has denied the access.
+func (n *node) denied(t *testing.T, id string) {
+	t.Helper()
+	for _, script := range []string{"cat /v/below/file", "echo x >/v/below/file", "touch /v/new"} {
+		out, err := n.attempt(t, id, "sh", "-c", script)
+		if err == nil || !strings.Contains(fmt.Sprint(out, err), "Permission denied") {
+			t.Errorf("%s: %q, %v; want that permission is denied", script, out, err)
+		}
+	}
+}
+
+const useVolume = "cat /v/below/file && echo content >/v/below/file && touch /v/new && rm /v/new"
+
+func TestSELinuxVolumes(t *testing.T) {
+	n := selinuxNode(t, "sevol", 228)
+	private := n.volumeOf(t, "private")
+	shadow := fileLabel(t, "/etc/shadow")
+	p, other := n.runPod(t, podConfig("sevol")), n.runPod(t, podConfig("sevol-other"))
+
+	// Without selinux_relabel the volume keeps its labels, and the container cannot access it.
+	n.denied(t, n.withVolume(t, p, "as-it-is", private, false, nil))
+	for _, path := range []string{"", "below", "below/file", "link"} {
+		if got := fileLabel(t, filepath.Join(private, path)); got != hostLabel {
+			t.Errorf("%q has the label %q without selinux_relabel", path, got)
+		}
+	}
+
+	// With selinux_relabel the volume belongs to the pod.
+	owner := n.withVolume(t, p, "owner", private, true, nil)
+	n.exec(t, owner, "sh", "-c", useVolume)
+	level := n.levelOf(t, owner)
+	for _, path := range []string{"", "below", "below/file", "link"} {
+		if got, want := fileLabel(t, filepath.Join(private, path)), "system_u:object_r:container_file_t:"+level; got != want {
+			t.Errorf("%q has the label %q, want %q", path, got, want)
+		}
+	}
+	if got := fileLabel(t, "/etc/shadow"); got != shadow {
+		t.Errorf("relabelling follows a link: /etc/shadow has the label %q", got)
+	}
+	n.exec(t, n.withVolume(t, p, "same-pod", private, false, nil), "sh", "-c", useVolume)
+
+	// A container of another pod has the same type and other categories.
+	n.denied(t, n.withVolume(t, other, "stranger", private, false, nil))
+	// A container with the level of the pod may use the volume of the pod.
+	n.exec(t, n.withVolume(t, other, "level", private, false, &cri.SELinuxOption{Level: level}), "sh", "-c", useVolume)
+
+	// Containers without categories share a volume.
+	shared := n.volumeOf(t, "shared")
+	for i, p := range []*pod{p, other} {
+		id := n.withVolume(t, p, fmt.Sprint("shared", i), shared, true, &cri.SELinuxOption{Level: "s0"})
+		n.exec(t, id, "sh", "-c", useVolume)
+	}
+	if got := fileLabel(t, filepath.Join(shared, "below", "file")); got != "system_u:object_r:container_file_t:s0" {
+		t.Errorf("a shared volume has the label %q", got)
+	}
+	n.exec(t, n.withVolume(t, p, "categories", shared, false, nil), "cat", "/v/below/file")
+
+	// A volume may be one file.
+	file := filepath.Join(n.volumeOf(t, "single"), "below", "file")
+	n.exec(t, n.withVolume(t, p, "single", file, true, nil), "cat", "/v")
+	if got := fileLabel(t, filepath.Dir(file)); got != hostLabel {
+		t.Errorf("the directory of a volume that is one file has the label %q", got)
+	}
+}
+
+// TestSELinuxSystemDirectories checks that no request changes the labels of the host's own directories.
+func TestSELinuxSystemDirectories(t *testing.T) {
+	n := selinuxNode(t, "sesys", 229)
+	p := n.runPod(t, podConfig("sesys"))
+	for _, dir := range []string{"/etc", "/usr", "/var/lib"} {
+		before := fileLabel(t, dir)
+		config := containerConfig(p, "c", busybox, "true")
+		config.Mounts = []*cri.Mount{{HostPath: dir, ContainerPath: "/v", SelinuxRelabel: true}}
+		r, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+		if err == nil || !strings.Contains(err.Error(), "config.mounts[0].selinux_relabel") {
+			t.Errorf("%s: created %q, %v", dir, r.GetContainerId(), err)
+		}
+		if got := fileLabel(t, dir); got != before {
+			t.Errorf("%s has the label %q, before %q", dir, got, before)
+		}
+	}
+}
+
+func TestSELinuxUnconfined(t *testing.T) {
+	n := selinuxNode(t, "seopen", 230)
+	private := n.volumeOf(t, "host")
+	for _, handler := range selinuxHandlers {
+		for name, change := range map[string]func(*cri.PodSandboxConfig, *cri.LinuxContainerSecurityContext){
+			"privileged": func(pc *cri.PodSandboxConfig, sc *cri.LinuxContainerSecurityContext) {
+				pc.Linux.SecurityContext.Privileged, sc.Privileged = true, true
+			},
+			"privileged-options": func(pc *cri.PodSandboxConfig, sc *cri.LinuxContainerSecurityContext) {
+				pc.Linux.SecurityContext.Privileged, sc.Privileged = true, true
+				sc.SelinuxOptions = &cri.SELinuxOption{Level: "s0:c4,c5"}
+			},
+			"host-pid": func(pc *cri.PodSandboxConfig, sc *cri.LinuxContainerSecurityContext) {
+				pc.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_NODE
+			},
+			"host-ipc": func(pc *cri.PodSandboxConfig, sc *cri.LinuxContainerSecurityContext) {
+				pc.Linux.SecurityContext.NamespaceOptions.Ipc = cri.NamespaceMode_NODE
+			},
+		} {
+			t.Run(handler+"/"+name, func(t *testing.T) {
+				pc, sc := podConfig("seopen-"+handler+name), &cri.LinuxContainerSecurityContext{}
+				change(pc, sc)
+				p := n.runPodFor(t, handler, pc)
+				config := containerConfig(p, "c", busybox, "sleep", "1000")
+				config.Linux.SecurityContext.Privileged, config.Linux.SecurityContext.SelinuxOptions = sc.Privileged, sc.SelinuxOptions
+				config.Mounts = []*cri.Mount{{HostPath: private, ContainerPath: "/v", SelinuxRelabel: true}}
+				id := n.create(t, p, config)
+				n.startContainer(t, id)
+				for what, got := range map[string]string{"container": n.processLabel(t, id), "exec": n.execLabel(t, id)} {
+					if got != unconfinedLabel {
+						t.Errorf("%s has the label %q, want %q", what, got, unconfinedLabel)
+					}
+				}
+				n.filesHaveLevel(t, id, privateLevel, "/", "/bin/busybox")
+				n.exec(t, id, "sh", "-c", useVolume)
+				if got := fileLabel(t, private); got != hostLabel {
+					t.Errorf("a volume of an unconfined container was relabelled: %q", got)
+				}
+			})
+		}
+	}
+}
+
+// TestSELinuxHostNamespaces runs confined containers in namespaces of the host.
+func TestSELinuxHostNamespaces(t *testing.T) {
+	n := selinuxNode(t, "sehost", 231)
+	pc := podConfig("sehost-net")
+	pc.Hostname, pc.Linux.SecurityContext.NamespaceOptions.Network = "", cri.NamespaceMode_NODE
+	n.levelOf(t, n.run(t, n.runPod(t, pc), "net", "sleep", "1000"))
+
+	pc = podConfig("sehost-pid")
+	pc.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_NODE
+	p := n.runPod(t, pc)
+	config := containerConfig(p, "pid", busybox, "sleep", "1000")
+	config.Linux.SecurityContext.SelinuxOptions = &cri.SELinuxOption{Level: "s0:c4,c5"}
+	id := n.create(t, p, config)
+	n.startContainer(t, id)
+	if got := n.levelOf(t, id); got != "s0:c4,c5" {
+		t.Errorf("a container that asks for a level has the level %q", got)
+	}
+}
+
+func TestSELinuxOptions(t *testing.T) {
+	n := selinuxNode(t, "seopt", 232)
+	const level = "s0:c11,c12"
+	pc := podConfig("seopt")
+	pc.Linux.SecurityContext.SelinuxOptions = &cri.SELinuxOption{User: "system_u", Role: "system_r", Type: "container_t", Level: level}
+	p := n.runPod(t, pc)
+	id := n.run(t, p, "pod", "sleep", "1000")
+	if got := n.levelOf(t, id); got != level {
+		t.Errorf("level %q, want that of the pod, %q", got, level)
+	}
+	n.writesFiles(t, id)
+	n.filesHaveLevel(t, id, level, containerFiles...)
+	for name, tc := range map[string]struct {
+		options *cri.SELinuxOption
+		process string
+		files   string
+	}{
+		"level": {&cri.SELinuxOption{Level: "s0:c21,c22"}, "system_u:system_r:container_t:s0:c21,c22", "s0:c21,c22"},
+		"range": {&cri.SELinuxOption{Level: "s0:c21.c23"}, "system_u:system_r:container_t:s0:c21.c23", "s0:c21.c23"},
+		"type":  {&cri.SELinuxOption{Type: "spc_t"}, "system_u:system_r:spc_t:" + level, level},
+		"alias": {&cri.SELinuxOption{User: "system_u", Role: "system_r", Type: "svirt_lxc_net_t", Level: "s0:c4,c5"}, "system_u:system_r:container_t:s0:c4,c5", "s0:c4,c5"},
+	} {
+		config := containerConfig(p, name, busybox, "sleep", "1000")
+		config.Linux.SecurityContext.SelinuxOptions = tc.options
+		id := n.create(t, p, config)
+		n.startContainer(t, id)
+		for what, got := range map[string]string{"container": n.processLabel(t, id), "exec": n.execLabel(t, id)} {
+			if got != tc.process {
+				t.Errorf("%s: %s has the label %q, want %q", name, what, got, tc.process)
+			}
+		}
+		n.filesHaveLevel(t, id, tc.files, "/", "/bin/busybox")
+	}
+}
+
+func TestSELinuxRefused(t *testing.T) {
+	n := selinuxNode(t, "serefuse", 233)
+	p := n.runPod(t, podConfig("serefuse"))
+	privileged := podConfig("serefuse-privileged")
+	privileged.Linux.SecurityContext.Privileged = true
+	open := n.runPod(t, privileged)
+	for name, options := range map[string]*cri.SELinuxOption{
+		"blank": {Type: "a b"}, "colon": {User: "a:b"}, "quote": {Level: `s0"`}, "no-level": {Level: "s0,c4,c5"},
+		"no-type": {Type: "criserver_unknown_t"}, "no-user": {User: "criserver_unknown_u"}, "category": {Level: "s0:c5000"},
+		"file-type": {Type: "container_file_t", Role: "system_r"},
+	} {
+		pc := podConfig("serefuse-" + name)
+		pc.Linux.SecurityContext.SelinuxOptions = options
+		r, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: pc})
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "selinux_options") {
+			t.Errorf("pod with %s: %q, %v", name, r.GetPodSandboxId(), err)
+		}
+		for _, p := range []*pod{p, open} {
+			config := containerConfig(p, name, busybox, "true")
+			config.Linux.SecurityContext.SelinuxOptions = options
+			config.Linux.SecurityContext.Privileged = p == open
+			if msg := n.refused(t, p, config, codes.InvalidArgument); !strings.Contains(msg, "selinux_options") {
+				t.Errorf("container with %s: %s", name, msg)
+			}
+		}
+	}
+}
+
+// TestSELinuxRestart checks that a daemon keeps the levels of the pods of an earlier daemon.
+func TestSELinuxRestart(t *testing.T) {
+	n := selinuxNode(t, "serestart", 234)
+	p := n.runPod(t, podConfig("serestart"))
+	first := n.run(t, p, "first", "sleep", "1000")
+	level := n.levelOf(t, first)
+	n.Kill()
+	n.restart(t)
+	if got := n.levelOf(t, first); got != level {
+		t.Errorf("the container has the level %q after the restart, before %q", got, level)
+	}
+	second := n.run(t, p, "second", "sleep", "1000")
+	if got := n.levelOf(t, second); got != level {
+		t.Errorf("a new container of the pod has the level %q, want %q", got, level)
+	}
+	n.writesFiles(t, second)
+	levels := []string{level}
+	for i := range 4 {
+		q := n.runPod(t, podConfig(fmt.Sprint("serestart-", i)))
+		got := n.levelOf(t, n.run(t, q, "c", "sleep", "1000"))
+		if slices.Contains(levels, got) {
+			t.Errorf("two pods have the level %q", got)
+		}
+		levels = append(levels, got)
+	}
+	if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: first, Timeout: harness.PatienceSeconds(5)}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSELinuxStreams checks that confined containers can use what the daemon's monitor gives them: pipes, a
+// terminal and a log.
+func TestSELinuxStreams(t *testing.T) {
+	n := selinuxNode(t, "sestream", 235)
+	for _, handler := range selinuxHandlers {
+		p := n.runPodFor(t, handler, podConfig("sestream-"+handler))
+		config := containerConfig(p, "tty", busybox, "sh", "-c", "tty && cat /proc/self/attr/current && echo end")
+		config.Tty, config.Stdin = true, true
+		id := n.create(t, p, config)
+		n.startContainer(t, id)
+		if s := n.exited(t, id); s.GetExitCode() != 0 {
+			t.Errorf("%s: a container with a terminal ended with %d", handler, s.GetExitCode())
+		}
+		b, err := os.ReadFile(filepath.Join(p.config.GetLogDirectory(), "tty.log"))
+		if err != nil || !strings.Contains(string(b), "/dev/pts/0") || !strings.Contains(string(b), "container_t") || !strings.Contains(string(b), "end") {
+			t.Errorf("%s: log %q, %v", handler, b, err)
+		}
+		id = n.run(t, p, "term", "sh", "-c", "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done")
+		waitFor(t, "the log", func() bool { return slices.Equal(logLines(t, p, "term"), []string{"up"}) })
+		if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: harness.PatienceSeconds(20)}); err != nil {
+			t.Fatal(err)
+		}
+		if s := n.status(t, id); s.GetExitCode() != 3 {
+			t.Errorf("%s: the container ended with %d, %s", handler, s.GetExitCode(), s.GetMessage())
+		}
+	}
+}
