@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/internal/osthread"
 )
 
 // probe finds out what the kernel's overlay can do, by mounting one that is not
@@ -57,8 +59,24 @@ func (s support) try(o overlay, target string) error {
 		}
 		return unix.Close(fd)
 	}
-	if err := s.mountOld(o, target); err != nil {
-		return err
-	}
-	return unix.Unmount(target, 0)
+	return inOwnMounts(func() error {
+		if err := s.mountOld(o, target); err != nil {
+			return err
+		}
+		return unix.Unmount(target, 0)
+	})
+}
+
+// inOwnMounts runs fn in a mount namespace that ends with the process at the
+// latest, so that a daemon that is killed during fn leaves no mount behind.
+func inOwnMounts(fn func() error) error {
+	return osthread.Run(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return fmt.Errorf("make mounts private: %w", err)
+		}
+		return fn()
+	})
 }
