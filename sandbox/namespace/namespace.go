@@ -110,6 +110,11 @@ func (s Spec) furnish() error {
 			return err
 		}
 	}
+	if s.IPC && s.Owner != nil {
+		if err := s.chownQueues(); err != nil {
+			return err
+		}
+	}
 	return s.writeSysctls()
 }
 

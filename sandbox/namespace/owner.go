@@ -55,6 +55,36 @@ func (s Spec) pinAll(pid int) error {
 	return nil
 }
 
+// chownQueues gives the root of the message queues in the calling thread's IPC namespace to the root of the user
+// namespace. The kernel gives it to the user that made the namespace, who is nobody in the user namespace: the
+// container could not change the directory, and an OCI runtime could not set its SELinux label.
+func (s Spec) chownQueues() error {
+	uid, gid, err := s.Owner.Root()
+	if err != nil {
+		return err
+	}
+	fs, err := unix.Fsopen("mqueue", unix.FSOPEN_CLOEXEC)
+	if errors.Is(err, unix.ENODEV) {
+		return nil // this kernel has no message queues
+	}
+	if err != nil {
+		return fmt.Errorf("fsopen mqueue: %w", err)
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return fmt.Errorf("create mqueue: %w", err)
+	}
+	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("fsmount mqueue: %w", err)
+	}
+	defer unix.Close(root)
+	if err := unix.Fchownat(root, "", int(uid), int(gid), unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("chown the root of mqueue: %w", err)
+	}
+	return nil
+}
+
 // enterAndFurnish joins all but the user namespace, over which the daemon has
 // every right from outside.
 func (s Spec) enterAndFurnish() error {

@@ -167,7 +167,7 @@ func TestSELinuxUserNamespace(t *testing.T) {
 			level := n.levelOf(t, c)
 			n.writesFiles(t, c)
 			n.filesHaveLevel(t, c, level, append([]string{"/image", "/image/data/file"}, containerFiles...)...)
-			if got := n.exec(t, c, "stat", "-c", "%u", "/", "/bin/busybox", "/dev/shm", "/image/data/file"); got != "0\n0\n0\n0" {
+			if got := n.exec(t, c, "stat", "-c", "%u", "/", "/bin/busybox", "/dev/shm", "/dev/mqueue", "/image/data/file"); got != "0\n0\n0\n0\n0" {
 				t.Errorf("files belong to %q", got)
 			}
 		})

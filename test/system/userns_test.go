@@ -97,7 +97,7 @@ func TestUserNamespaceIDs(t *testing.T) {
 	if got := n.exec(t, id, "id", "-u"); got != "0" {
 		t.Errorf("in the container it is %s", got)
 	}
-	for _, path := range []string{"/", "/bin/busybox", "/etc", "/tmp", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev", "/dev/shm", "/dev/pts", "/proc/1"} {
+	for _, path := range []string{"/", "/bin/busybox", "/etc", "/tmp", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev", "/dev/shm", "/dev/mqueue", "/dev/pts", "/proc/1"} {
 		if got := n.exec(t, id, "stat", "-c", "%u:%g", path); got != "0:0" {
 			t.Errorf("%s belongs to %s", path, got)
 		}
