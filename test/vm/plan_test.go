@@ -99,9 +99,4 @@ var plans = []guestPlan{
 		critest("crun", false),
 		critest("default", false),
 	}},
-	{guest: "selinux", long: true, suites: []suite{
-		system("selinux", "SELinux", false),
-		critest("crun", false),
-		critest("default", false),
-	}},
 }
