@@ -59,12 +59,25 @@ func (s support) try(o overlay, target string) error {
 		}
 		return unix.Close(fd)
 	}
-	return inOwnMounts(func() error {
-		if err := s.mountOld(o, target); err != nil {
-			return err
-		}
-		return unix.Unmount(target, 0)
-	})
+	return inOwnMounts(func() error { return s.tryOld(o, target) })
+}
+
+// tryOld mounts with mount(2) and unmounts. The directories of o are beside
+// target, and mount(2) gets their names without the way to them, which may have
+// characters that overlay gives a meaning.
+func (s support) tryOld(o overlay, target string) error {
+	if err := unix.Chdir(filepath.Dir(target)); err != nil {
+		return err
+	}
+	var lower []string
+	for _, dir := range o.lower {
+		lower = append(lower, filepath.Base(dir))
+	}
+	o.upper, o.work, target = filepath.Base(o.upper), filepath.Base(o.work), filepath.Base(target)
+	if err := unix.Mount("overlay", target, "overlay", 0, s.oldOptions(o, lower)); err != nil {
+		return fmt.Errorf("mount overlay: %w", err)
+	}
+	return unix.Unmount(target, 0)
 }
 
 // inOwnMounts runs fn in a mount namespace that ends with the process at the

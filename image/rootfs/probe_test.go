@@ -40,3 +40,17 @@ func TestProbeMountsAreNotOfTheHost(t *testing.T) {
 		t.Error("the mount is left")
 	}
 }
+
+// TestProbeByTheOldCall tries what kernels before 6.5 have, in a directory whose
+// name has the separators of overlay's options.
+func TestProbeByTheOldCall(t *testing.T) {
+	needRoot(t)
+	dir := mkdir(t, t.TempDir(), "a:b,c")
+	o := overlay{lower: []string{mkdir(t, dir, "l1"), mkdir(t, dir, "l2")}, upper: mkdir(t, dir, "upper"), work: mkdir(t, dir, "work")}
+	if err := (support{}).try(o, mkdir(t, dir, "target")); err != nil {
+		t.Error(err)
+	}
+	if err := (support{off: []string{"no_such_feature"}}).try(o, mkdir(t, dir, "target")); err == nil {
+		t.Error("the kernel takes an option that does not exist")
+	}
+}
