@@ -8,6 +8,7 @@ package selinux
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -121,7 +122,7 @@ func (l *Labels) unconfined(podProcess string) (process, mount string, err error
 		return "", mount, nil
 	}
 	process, _ = override(podProcess, mount, &cri.SELinuxOption{Type: unconfinedType, Level: "s0"})
-	if l.system.Check(process) != nil {
+	if l.check(process) != nil {
 		process = ""
 	}
 	return process, mount, nil
@@ -131,8 +132,13 @@ func (l *Labels) check(label string) error {
 	if label == "" {
 		return nil
 	}
-	if err := l.system.Check(label); err != nil {
-		return fmt.Errorf("selinux_options: the policy of this machine does not know the label %q: %w: %w", label, err, errdefs.ErrInvalidArgument)
+	err := l.system.Check(label)
+	if errors.Is(err, fs.ErrPermission) {
+		// The policy does not let the daemon ask the kernel. The kernel checks the label when the container starts.
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("selinux_options: the policy of this host does not know the label %q: %w: %w", label, err, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }

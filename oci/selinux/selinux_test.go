@@ -3,6 +3,7 @@ package selinux
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
@@ -21,6 +22,7 @@ type fake struct {
 	relabels  []string
 	unlabeled bool // the file system has no labels
 	bare      bool // the policy has no labels for containers
+	silent    bool // the policy does not let the daemon ask whether it has a label
 	noSuper   bool // the policy does not have the type of unconfined containers
 }
 
@@ -52,6 +54,9 @@ func (f *fake) Reserve(label string) error { f.reserved[level(label)] = true; re
 func (f *fake) Release(label string) { delete(f.reserved, level(label)) }
 
 func (f *fake) Check(label string) error {
+	if f.silent {
+		return &fs.PathError{Op: "open", Path: "/sys/fs/selinux/context", Err: unix.EACCES}
+	}
 	if strings.Contains(label, ":bogus_t:") || strings.HasSuffix(label, ":s0,c4,c5") || f.noSuper && strings.Contains(label, ":spc_t:") {
 		return unix.EINVAL
 	}
@@ -177,6 +182,20 @@ func TestPolicyWithoutContainers(t *testing.T) {
 		t.Errorf("asked for: %v", err)
 	}
 	l.Release("", nil)
+}
+
+func TestPolicyThatDoesNotAnswer(t *testing.T) {
+	f := newFake()
+	f.silent = true
+	l := &Labels{f}
+	process, mount, err := l.Pod(nil)
+	if process == "" || err != nil {
+		t.Errorf("pod: %q, %v", process, err)
+	}
+	r := Request{PodProcess: process, PodMount: mount, Unconfined: true}
+	if p, _, err := l.Container(r); p != "system_u:system_r:spc_t:s0" || err != nil {
+		t.Errorf("unconfined container: %q, %v", p, err)
+	}
 }
 
 func TestRelabel(t *testing.T) {
