@@ -14,19 +14,25 @@ const setupVersion = "2"
 const policyModule = "docs/examples/criserver.cil"
 
 // testModule labels the programs of the tests as policyModule labels installed programs. It also has what the policy
-// lacks for the boot of Debian 13: journald searches the directory of its credentials, and tmpfiles reads links.
+// lacks for the boot of Debian 13 and for the agent: journald searches the directory of its credentials, tmpfiles reads
+// links, and journalctl reads the journal in the domain that initrc_t gives it.
 const testModule = `
 (allow syslogd_t tmpfs_t (dir (getattr search open read)))
 (allow syslogd_t tmpfs_t (file (getattr open read)))
 (allow systemd_tmpfiles_t bin_t (dir (getattr search open read)))
 (allow systemd_tmpfiles_t bin_t (lnk_file (getattr read relabelfrom relabelto)))
+(allow systemd_journal_init_t var_log_t (dir (getattr search open read)))
+(allow systemd_journal_init_t systemd_journal_t (dir (getattr search open read watch)))
+(allow systemd_journal_init_t systemd_journal_t (file (getattr open read map)))
+(allow systemd_journal_init_t etc_runtime_t (file (getattr open read)))
+(allow systemd_journal_init_t self (process (setrlimit)))
 (filecon "/work" dir (system_u object_r usr_t ((s0) (s0))))
 (filecon "/work/.*" any (system_u object_r usr_t ((s0) (s0))))
 (filecon "/work/agent" file (system_u object_r bin_t ((s0) (s0))))
 (filecon "/work/criserver/bin/.*" file (system_u object_r bin_t ((s0) (s0))))
 (filecon "/work/criserver/bin/cni/.*" file (system_u object_r container_plugin_t ((s0) (s0))))
 (filecon "/work/criserver/bin/(criserver|conmon|runc)" file (system_u object_r container_engine_exec_t ((s0) (s0))))
-(filecon "/work/criserver/.*\\.(test|sh)" file (system_u object_r bin_t ((s0) (s0))))
+(filecon "/work/criserver/.*\.(test|sh)" file (system_u object_r bin_t ((s0) (s0))))
 `
 
 // labelWork labels the work disk before the agent starts. The disk has no labels, and systemd may not execute
