@@ -141,7 +141,7 @@ func TestPullProgress(t *testing.T) {
 	}
 	// Now it stops.
 	err := wait()
-	if !kubeletSees(err, crierrors.ErrRegistryUnavailable) || !strings.Contains(err.Error(), "no data for 1.5s") {
+	if !kubeletSees(err, crierrors.ErrRegistryUnavailable) || !strings.Contains(err.Error(), "no data for "+window.String()) {
 		t.Errorf("got %v", err)
 	}
 	if p := n.pulls(t); len(p) > 0 {

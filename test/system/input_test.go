@@ -20,7 +20,7 @@ import (
 // Ids that no pod, container or image has; some are no ids at all.
 var strangeIDs = map[string]string{
 	"unknown":   strings.Repeat("0", 64),
-	"short":     "f",
+	"short":     "g", // no id begins with it, as ids are hexadecimal
 	"a path":    "../../../etc/passwd",
 	"a slash":   "/",
 	"a dot":     ".",
