@@ -89,7 +89,20 @@ path = %q
 		cgroupName(cmp.Or(d.CgroupDriver, CgroupDriver()), d.CgroupParent), cmp.Or(d.Runtime, "runc"), d.NRISocket(), d.Config,
 		d.path("cni"), d.pluginDirs(), d.CNI,
 		d.path("registries.conf"), d.path("registries.conf.d"), d.path("policy.json"),
-		filepath.Join(d.Bin, "conmon"), filepath.Join(d.Bin, "runc"))
+		filepath.Join(d.Bin, "conmon"), d.runc())
+}
+
+// runc returns the path of the runc under test: that of Bin, or that of the host if Bin has none, as in guests of
+// another architecture.
+func (d *Daemon) runc() string {
+	own := filepath.Join(d.Bin, "runc")
+	if _, err := os.Stat(own); err == nil {
+		return own
+	}
+	if path, err := exec.LookPath("runc"); err == nil {
+		return path
+	}
+	return own
 }
 
 func (d *Daemon) pluginDirs() string {
