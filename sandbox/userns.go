@@ -113,7 +113,7 @@ func (b *build) own(ctx context.Context, spec *namespace.Spec) (owned bool, err 
 	}
 	spec.Owner = &namespace.Owner{Maps: *maps, Holder: userns.Holder{
 		Path: b.m.cfg.PausePath, Args: []string{"pause", "namespaces of " + b.rec.ID},
-	}}
+	}, QueueLabel: b.rec.MountLabel}
 	if !sharesPID(b.config) {
 		return true, nil
 	}

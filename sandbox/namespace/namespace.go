@@ -111,7 +111,7 @@ func (s Spec) furnish() error {
 		}
 	}
 	if s.IPC && s.Owner != nil {
-		if err := s.chownQueues(); err != nil {
+		if err := s.furnishQueues(); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/criserver/criserver/internal/osthread"
@@ -22,6 +23,9 @@ type Owner struct {
 	// With 0 a short-lived one makes them.
 	PID    int
 	Holder userns.Holder // of that one
+	// QueueLabel is the SELinux label for the root of the message queues, or "". An OCI runtime may leave the label
+	// that the kernel gave.
+	QueueLabel string
 }
 
 // Flags are what a pause that is to be that process needs to make them with.
@@ -55,10 +59,10 @@ func (s Spec) pinAll(pid int) error {
 	return nil
 }
 
-// chownQueues gives the root of the message queues in the calling thread's IPC namespace to the root of the user
+// furnishQueues gives the root of the message queues in the calling thread's IPC namespace to the root of the user
 // namespace. The kernel gives it to the user that made the namespace, who is nobody in the user namespace: the
 // container could not change the directory, and an OCI runtime could not set its SELinux label.
-func (s Spec) chownQueues() error {
+func (s Spec) furnishQueues() error {
 	uid, gid, err := s.Owner.Root()
 	if err != nil {
 		return err
@@ -81,6 +85,13 @@ func (s Spec) chownQueues() error {
 	defer unix.Close(root)
 	if err := unix.Fchownat(root, "", int(uid), int(gid), unix.AT_EMPTY_PATH); err != nil {
 		return fmt.Errorf("chown the root of mqueue: %w", err)
+	}
+	if s.Owner.QueueLabel == "" {
+		return nil
+	}
+	err = unix.Setxattr("/proc/self/fd/"+strconv.Itoa(root), "security.selinux", []byte(s.Owner.QueueLabel), 0)
+	if err != nil && !errors.Is(err, unix.ENOTSUP) {
+		return fmt.Errorf("label the root of mqueue: %w", err)
 	}
 	return nil
 }
