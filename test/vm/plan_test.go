@@ -32,6 +32,8 @@ const (
 	kernelSelection = `^Test(UserNamespaceKernel|UserNamespaceVolumes|ImageVolumesInUserNamespace|RecursiveReadOnly|SeccompProfiles|` +
 		`ConfinementThatIsMissing|FileSystemsOfTheStore|RulesetOfOthers|OOMKilledOnCgroupV2)$`
 	kubeletSelection = `TestStaticPods`
+	// arm64Selection covers exec, attach, logs, the restart of the daemon and user namespaces.
+	arm64Selection = `^(TestContainerProcessFields|TestStreamsOfCommands|TestAttachToTheLiving|TestStreamsAfterTheDaemonDied|TestUserNamespaceIDs)$`
 )
 
 func life() suite {
@@ -98,5 +100,12 @@ var plans = []guestPlan{
 		system("selinux", "SELinux", false),
 		critest("crun", false),
 		critest("default", false),
+	}},
+	{guest: "arm64", long: true, suites: []suite{
+		{
+			name: "systemd-install", dir: "test/systemd", module: "test/systemd", binary: "systemd.test", timeout: 20 * time.Minute,
+			args: []string{"-test.v", "-test.timeout=20m", "-test.run=^(TestInstall|TestRemove)$"},
+		},
+		system("system-arm64", arm64Selection, false),
 	}},
 }
