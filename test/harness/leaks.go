@@ -124,6 +124,10 @@ func isCgroup(path string) bool {
 // seccompCache is where crun, since 1.9, keeps one compiled filter for each seccomp profile that it has seen, for the next container.
 const seccompCache = "/runtimes/crun/.cache"
 
+// verdict recognizes the files in which the daemon keeps what trials of an OCI runtime came to. A trial may end long after the daemon
+// serves.
+var verdict = regexp.MustCompile(`/run/(userns|runtime)-[a-z]+\.json$`)
+
 func files(s Snapshot, dirs []string) error {
 	for _, dir := range dirs {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -136,7 +140,9 @@ func files(s Snapshot, dirs []string) error {
 			if strings.HasSuffix(path, seccompCache) {
 				return fs.SkipDir
 			}
-			s["file "+path] = path
+			if !verdict.MatchString(path) {
+				s["file "+path] = path
+			}
 			return nil
 		})
 		if err != nil {
