@@ -44,6 +44,8 @@ func TestASlowMachineReachesTheSameState(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	pluginRules := func(rules string) int { return strings.Count(rules, "CNI-") } // also those of plugins in earlier tests
+	before := pluginRules(command(t, "", "nft", "list", "ruleset"))
 	n.Kill()
 	if err := n.RemoveNetworks(); err != nil { // also the tables are to be made anew
 		t.Fatal(err)
@@ -78,7 +80,7 @@ func TestASlowMachineReachesTheSameState(t *testing.T) {
 			t.Errorf("the daemon has left the work of table %s to a plugin", table)
 		}
 	}
-	if strings.Contains(rules, "CNI-") {
+	if pluginRules(rules) > before {
 		t.Errorf("a plugin has made rules:\n%s", rules)
 	}
 	n.removePod(t, web.id)
