@@ -131,6 +131,7 @@ func (b *build) pause(ctx context.Context, user *userns.Maps, flags int) error {
 	defer b.stages.enter("pause")()
 	ref, err := namespace.Pause{
 		Path: b.m.cfg.PausePath, ID: b.rec.ID, Dir: b.m.dirs.pin(b.rec.ID), User: user, Flags: flags,
+		ProcessLabel: b.rec.ProcessLabel, MountLabel: b.rec.MountLabel,
 	}.Start()
 	if ref != (proc.Ref{}) {
 		b.rec.Pause = &ref

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/criserver/criserver/internal/mountopt"
 	"github.com/criserver/criserver/internal/osthread"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/internal/userns"
@@ -30,6 +31,9 @@ type Pause struct {
 	// joins the pod's: see [Owner].
 	User  *userns.Maps
 	Flags int
+	// ProcessLabel and MountLabel are the SELinux labels of the process and its root, or "". Containers of the pod may
+	// look at the process as at one of their own.
+	ProcessLabel, MountLabel string
 }
 
 // pauseUser is nobody's in the host and in images. As any process in a shared
@@ -85,7 +89,12 @@ func (p Pause) start() (int, error) {
 	if err := enterAll(p.Dir); err != nil {
 		return 0, err
 	}
-	if err := emptyRoot(p.Path, p.Dir, p.User != nil); err != nil {
+	if p.ProcessLabel != "" { // for the next exec of this thread, and of the child that the thread forks
+		if err := os.WriteFile("/proc/thread-self/attr/exec", []byte(p.ProcessLabel), 0); err != nil {
+			return 0, fmt.Errorf("set its SELinux label: %w", err)
+		}
+	}
+	if err := p.emptyRoot(); err != nil {
 		return 0, fmt.Errorf("make its root: %w", err)
 	}
 	child, err := os.StartProcess("/pause", []string{"pause", p.ID}, &os.ProcAttr{
@@ -122,11 +131,11 @@ func enterAll(dir string) error {
 	return nil
 }
 
-// emptyRoot gives the calling thread a mount namespace whose root holds the
-// binary and nothing else, all of it read-only: with /proc/1/exe a container
-// must not get at the host's file. at is any directory, covered only there.
-// proc, to be unmounted after the start, is for the maps of a user namespace.
-func emptyRoot(binary, at string, proc bool) error {
+// emptyRoot gives the calling thread a mount namespace whose root holds the binary and nothing else, all of it read-only:
+// with /proc/1/exe a container must not get at the file of the host. The root covers Dir in that mount namespace only.
+// A pause in a new user namespace also has /proc, for the maps; the caller unmounts /proc after the start.
+func (p Pause) emptyRoot() error {
+	binary, at, proc := p.Path, p.Dir, p.User != nil
 	const quiet = unix.MS_NOSUID | unix.MS_NODEV
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("unshare: %w", err)
@@ -134,7 +143,11 @@ func emptyRoot(binary, at string, proc bool) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	if err := unix.Mount("pause", at, "tmpfs", quiet, "mode=0755,size=64k,nr_inodes=4"); err != nil {
+	options := "mode=0755,size=64k,nr_inodes=4"
+	if p.MountLabel != "" {
+		options += "," + mountopt.Context(p.MountLabel)
+	}
+	if err := unix.Mount("pause", at, "tmpfs", quiet, options); err != nil {
 		return fmt.Errorf("mount tmpfs: %w", err)
 	}
 	target := filepath.Join(at, "pause")

@@ -487,3 +487,22 @@ func TestSELinuxStreams(t *testing.T) {
 		}
 	}
 }
+
+// TestSELinuxSharedPID checks that the first process of a shared PID namespace has the label of the pod.
+func TestSELinuxSharedPID(t *testing.T) {
+	n := selinuxNode(t, "sepid", 236)
+	for _, make := range []func(string) *cri.PodSandboxConfig{podConfig, userPodConfig} {
+		pc := make("sepid")
+		pc.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
+		p := n.runPod(t, pc)
+		id := n.run(t, p, "c", "sleep", "1000")
+		level := n.levelOf(t, id)
+		if got := strings.TrimRight(n.exec(t, id, "cat", "/proc/1/attr/current"), "\x00\n"); got != n.processLabel(t, id) {
+			t.Errorf("process 1 has the label %q, want that of the container", got)
+		}
+		if got := n.exec(t, id, "cat", "/proc/1/mountinfo"); !strings.Contains(got, `context="system_u:object_r:container_file_t:`+level+`"`) {
+			t.Errorf("mounts of process 1: %s", got)
+		}
+		n.removePod(t, p.id)
+	}
+}
