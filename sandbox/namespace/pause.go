@@ -131,9 +131,10 @@ func enterAll(dir string) error {
 	return nil
 }
 
-// emptyRoot gives the calling thread a mount namespace whose root holds the binary and nothing else, all of it read-only:
-// with /proc/1/exe a container must not get at the file of the host. The root covers Dir in that mount namespace only.
-// A pause in a new user namespace also has /proc, for the maps; the caller unmounts /proc after the start.
+// emptyRoot gives the calling thread a mount namespace whose root holds the binary and nothing else, all of it
+// read-only: with /proc/1/exe a container must not get at the file of the host. The root covers Dir in that
+// mount namespace only. A pause in a new user namespace also has /proc, for the maps; the caller unmounts /proc
+// after the start.
 func (p Pause) emptyRoot() error {
 	binary, at, proc := p.Path, p.Dir, p.User != nil
 	const quiet = unix.MS_NOSUID | unix.MS_NODEV

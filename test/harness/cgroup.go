@@ -16,7 +16,8 @@ const (
 	Systemd  = "systemd"
 )
 
-// driverVariable names the cgroup driver of the daemons under test. Without it the daemons choose their driver themselves.
+// driverVariable names the cgroup driver of the daemons under test. Without it the daemons choose their driver
+// themselves.
 const driverVariable = "CRISERVER_TEST_CGROUP_DRIVER"
 
 // Unified reports whether the host has its cgroup controllers on the unified hierarchy (cgroup v2).
@@ -25,8 +26,8 @@ func Unified() bool {
 	return unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
-// CgroupDriver returns the cgroup driver of the daemons under test: systemd if systemd runs the host and cgroup v2 is mounted, else
-// cgroupfs. CRISERVER_TEST_CGROUP_DRIVER in the environment overrides the choice.
+// CgroupDriver returns the cgroup driver of the daemons under test: systemd if systemd runs the host and cgroup
+// v2 is mounted, else cgroupfs. CRISERVER_TEST_CGROUP_DRIVER in the environment overrides the choice.
 func CgroupDriver() string {
 	if driver := os.Getenv(driverVariable); driver != "" {
 		return driver

@@ -121,11 +121,12 @@ func isCgroup(path string) bool {
 	return unix.Statfs(path, &fs) == nil && (fs.Type == unix.CGROUP_SUPER_MAGIC || fs.Type == unix.CGROUP2_SUPER_MAGIC)
 }
 
-// seccompCache is where crun, since 1.9, keeps one compiled filter for each seccomp profile that it has seen, for the next container.
+// seccompCache is where crun, since 1.9, keeps one compiled filter for each seccomp profile that it has seen,
+// for the next container.
 const seccompCache = "/runtimes/crun/.cache"
 
-// verdict recognizes the files in which the daemon keeps what trials of an OCI runtime came to. A trial may end long after the daemon
-// serves.
+// verdict recognizes the files in which the daemon keeps what trials of an OCI runtime came to. A trial may end
+// long after the daemon serves.
 var verdict = regexp.MustCompile(`/run/(userns|runtime)-[a-z]+\.json$`)
 
 func files(s Snapshot, dirs []string) error {

@@ -31,9 +31,9 @@ var programs = []struct {
 	{"test/images", "testimages", nil, []string{"./cmd/testimages"}},
 }
 
-// Programs builds the programs and the test images for an architecture in its Tree. For the architecture of this machine
-// it does nothing: make has built them. There is no runc for a foreign architecture, because runc needs cgo; guests
-// have that of Debian.
+// Programs builds the programs and the test images for an architecture in its Tree. For the architecture of this
+// machine it does nothing: make has built them. There is no runc for a foreign architecture, because runc needs
+// cgo; guests have that of Debian.
 func Programs(ctx context.Context, top, arch string) error {
 	if arch == runtime.GOARCH {
 		return nil
