@@ -208,7 +208,7 @@ func TestHugepagesAfterCreate(t *testing.T) {
 	}
 }
 
-// A request without resources gets the value 0, and not that of the daemon.
+// A request without resources gets oom_score_adj 0 instead of the value of the daemon.
 func TestOOMScoreAdjIsNotInherited(t *testing.T) {
 	h := testHost()
 	h.OOMScoreAdj, h.Capabilities = -999, append(h.Capabilities, "CAP_SYS_RESOURCE")

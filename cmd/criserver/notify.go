@@ -9,8 +9,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// serviceManager is the service manager that started the daemon. The protocol is
-// that of sd_notify(3).
+// serviceManager is the service manager that started the daemon. It speaks the
+// protocol of sd_notify(3).
 type serviceManager struct{ socket string }
 
 // The messages to the service manager.

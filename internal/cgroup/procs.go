@@ -100,7 +100,7 @@ func threadGroup(tid int) (int, bool) {
 }
 
 // procsDir returns the directory whose files list the processes of p. On v1 the
-// hierarchy is that of the freezer, because Kill uses it.
+// hierarchy is the one of the freezer controller, because Kill freezes the cgroup.
 func (t *Tree) procsDir(p string) string {
 	for _, c := range []string{"freezer", "pids", "memory"} {
 		if dir := t.Dir(c, p); dir != "" {

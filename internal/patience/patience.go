@@ -31,5 +31,5 @@ var factor = sync.OnceValue(func() float64 {
 // pass on purpose.
 func For(d time.Duration) time.Duration { return time.Duration(float64(d) * factor()) }
 
-// Until is the end of such a wait that begins now.
+// Until returns the time at which a wait that begins now and may take For(d) ends.
 func Until(d time.Duration) time.Time { return time.Now().Add(For(d)) }
