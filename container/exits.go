@@ -22,13 +22,13 @@ import (
 
 const (
 	// recordGrace is how long a monitor that lives may take to write the exit
-	// record once the first process has ended. After that the exit code is the
-	// kernel's or unknown, so it is long enough for a machine under load. Nobody
-	// waits for it when the monitor has gone.
+	// record once the first process has ended. After that the exit code comes from
+	// the kernel or is unknown, so recordGrace is long enough for a machine under
+	// load. The daemon does not wait when the monitor has ended.
 	recordGrace = time.Minute
 	// statusGrace is how long the parent of an orphan may take to reap it. The
-	// kernel does not tell the status before. Where the kernel never tells it,
-	// nobody waits.
+	// kernel does not report the status earlier. The daemon does not wait where the
+	// kernel never reports the status.
 	statusGrace = 10 * time.Second
 	// exitUnknown is the exit code when nobody knows. It is never 0.
 	exitUnknown = 255

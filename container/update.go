@@ -92,8 +92,8 @@ func (m *Manager) setLimits(ctx context.Context, c *container, s *Snapshot, l Li
 // undo is what to put back when an update fails, or when the daemon dies amid it.
 type undo struct {
 	Limits []cgroup.Limit `json:"limits,omitempty"`
-	// ScopeLimits are those of the container's scope, where the processes are in a
-	// cgroup below the scope.
+	// ScopeLimits are the limits of the container's scope, if its processes are in
+	// a cgroup below the scope.
 	ScopeLimits []cgroup.Limit `json:"scopeLimits,omitempty"`
 	// OOMScoreAdj is that of the first process; nil when it is not to change.
 	OOMScoreAdj *int `json:"oomScoreAdj,omitempty"`
