@@ -2,11 +2,16 @@ package critest
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // Skip is one line of the skip file: the specs that it names, how they come to be skipped, and why.
@@ -14,14 +19,30 @@ type Skip struct {
 	Kind    string
 	Pattern *regexp.Regexp
 	Reason  string
+	// Void says that the host has the feature that the line names, so that no spec may be skipped because of the line.
+	Void bool
 }
 
 // Kinds of skips.
 const (
 	omit = "omit" // the spec is not run
 	self = "self" // the suite leaves it out by itself, and would not if the daemon could do it
-	host = "host" // the suite leaves it out by itself where the machine lacks something
+	host = "host" // the suite leaves it out by itself where the host lacks a feature
 )
+
+// features are what a line of kind host may name, with a function that says whether the host has the feature.
+var features = map[string]func() (bool, error){
+	"apparmor":    hasAppArmor,
+	"idmap-tmpfs": harness.MapsTmpfs,
+}
+
+func hasAppArmor() (bool, error) {
+	enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return strings.TrimSpace(string(enabled)) == "Y", err
+}
 
 // ReadSkips reads those lines of a skip file that are for a variant: kind, regular expression and reason, with two or more spaces between
 // them, below [all] or below the variant's name in brackets. Empty lines and lines that begin with # are comments.
@@ -60,8 +81,20 @@ func ReadSkips(path, variant string) ([]Skip, error) {
 
 func parseSkip(line string) (Skip, error) {
 	kind, rest, _ := strings.Cut(line, "  ")
-	if !slices.Contains([]string{omit, self, host}, kind) {
-		return Skip{}, fmt.Errorf("a skip begins with %s, %s or %s and two spaces", omit, self, host)
+	kind, feature, _ := strings.Cut(kind, ":")
+	if !slices.Contains([]string{omit, self, host}, kind) || (feature != "") != (kind == host) {
+		return Skip{}, fmt.Errorf("a skip begins with %s, %s or %s:FEATURE and two spaces", omit, self, host)
+	}
+	void := false
+	if kind == host {
+		present := features[feature]
+		if present == nil {
+			return Skip{}, fmt.Errorf("feature %q of a host is not one of %v", feature, slices.Sorted(maps.Keys(features)))
+		}
+		var err error
+		if void, err = present(); err != nil {
+			return Skip{}, fmt.Errorf("feature %q of the host: %w", feature, err)
+		}
 	}
 	pattern, reason, _ := strings.Cut(strings.TrimSpace(rest), "  ")
 	reason = strings.TrimSpace(reason)
@@ -72,7 +105,7 @@ func parseSkip(line string) (Skip, error) {
 	if err != nil {
 		return Skip{}, err
 	}
-	return Skip{kind, re, reason}, nil
+	return Skip{Kind: kind, Pattern: re, Reason: reason, Void: void}, nil
 }
 
 // unused returns the patterns that match none of the specs: what they named has gone, and so should they.
@@ -86,10 +119,10 @@ func unused(skips []Skip, specs []string) []string {
 	return list
 }
 
-// lookup returns the line of one of the kinds that names a spec, or nil.
+// lookup returns the line of one of the kinds that names a spec and is not void, or nil.
 func lookup(skips []Skip, spec string, kinds ...string) *Skip {
 	for i := range skips {
-		if slices.Contains(kinds, skips[i].Kind) && skips[i].Pattern.MatchString(spec) {
+		if !skips[i].Void && slices.Contains(kinds, skips[i].Kind) && skips[i].Pattern.MatchString(spec) {
 			return &skips[i]
 		}
 	}

@@ -22,7 +22,11 @@ func TestReadSkips(t *testing.T) {
 		{name: "for this one", content: "[v]\nself  a  r\n[w]\nself  b  r\nself  c  r\n", want: 1},
 		{name: "no section", content: "omit  Streaming  reason\n", wantErr: "below [all]"},
 		{name: "no kind", content: "[all]\nStreaming  reason\n", wantErr: "begins with"},
-		{name: "no reason", content: "[all]\nhost  Streaming\n", wantErr: "needs a reason"},
+		{name: "feature of the host", content: "[all]\nhost:apparmor  Streaming  reason\n", want: 1},
+		{name: "unknown feature", content: "[all]\nhost:teapot  Streaming  reason\n", wantErr: `feature "teapot"`},
+		{name: "no feature", content: "[all]\nhost  Streaming  reason\n", wantErr: "begins with"},
+		{name: "feature without host", content: "[all]\nomit:apparmor  Streaming  reason\n", wantErr: "begins with"},
+		{name: "no reason", content: "[all]\nomit  Streaming\n", wantErr: "needs a reason"},
 		{name: "not a pattern", content: "[all]\nomit  Stream(  reason\n", wantErr: "missing closing"},
 	}
 	for _, tt := range tests {
@@ -42,8 +46,12 @@ func TestReadSkips(t *testing.T) {
 	}
 }
 
+func line(kind, pattern string) Skip {
+	return Skip{Kind: kind, Pattern: regexp.MustCompile(pattern), Reason: "r"}
+}
+
 func TestUnused(t *testing.T) {
-	skips := []Skip{{omit, regexp.MustCompile("^one$"), "r"}, {self, regexp.MustCompile("two"), "r"}, {host, regexp.MustCompile("three"), "r"}}
+	skips := []Skip{line(omit, "^one$"), line(self, "two"), line(host, "three")}
 	if got, want := unused(skips, []string{"one more", "spec two"}), []string{"^one$", "three"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("unused are %q, want %q", got, want)
 	}
@@ -57,7 +65,9 @@ func TestResultAgainstSkips(t *testing.T) {
 		return r
 	}
 	passed, skipped := types.SpecStatePassed, types.SpecStateSkipped
-	skips := []Skip{{omit, regexp.MustCompile("omitted"), "r"}, {self, regexp.MustCompile("unable"), "r"}, {host, regexp.MustCompile("lacking"), "r"}}
+	void := line(host, "present")
+	void.Void = true
+	skips := []Skip{line(omit, "omitted"), line(self, "unable"), line(host, "lacking"), void}
 	for name, tc := range map[string]struct {
 		spec  types.SpecReport
 		focus string
@@ -70,6 +80,7 @@ func TestResultAgainstSkips(t *testing.T) {
 		"left out by the suite":      {spec: spec("unable", skipped, "cannot")},
 		"left out for the host":      {spec: spec("lacking", skipped, "has none")},
 		"host has it":                {spec: spec("lacking", passed, "")},
+		"left out though present":    {spec: spec("present", skipped, "has none"), want: "against what the skip file says"},
 		"can do it by now":           {spec: spec("unable", passed, ""), want: "against what the skip file says"},
 		"skipped without a line":     {spec: spec("fine", skipped, "cannot"), want: "against what the skip file says"},
 		"never reached":              {spec: spec("fine", skipped, ""), want: "against what the skip file says"},
@@ -79,7 +90,7 @@ func TestResultAgainstSkips(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "report.json")
-			all := []types.SpecReport{tc.spec, spec("other one that passes", passed, ""), spec("omitted", skipped, ""), spec("lacking", passed, ""), spec("unable", skipped, "cannot")}
+			all := []types.SpecReport{tc.spec, spec("other one that passes", passed, ""), spec("omitted", skipped, ""), spec("lacking", passed, ""), spec("unable", skipped, "cannot"), spec("present too", passed, "")}
 			b, err := json.Marshal([]types.Report{{SpecReports: all}})
 			if err == nil {
 				err = os.WriteFile(path, b, 0o644)

@@ -209,6 +209,7 @@ func TestUserNamespaceTrialRemains(t *testing.T) {
 // What keeps the root of a user namespace from its root file system keeps the
 // handlers from having them, until it is out of the way.
 func TestUserNamespaceClosedDirectory(t *testing.T) {
+	needMappedTmpfs(t)
 	n := makeNode("unscd")
 	closed := filepath.Join(world.dir, "closed")
 	if err := os.Mkdir(closed, 0o700); err != nil {

@@ -32,9 +32,21 @@ func userPodConfig(name string) *cri.PodSandboxConfig {
 	return c
 }
 
-// needUserNamespaces fails where the daemon does not find what this kernel has.
+// needMappedTmpfs skips the test on kernels on which no handler can have user namespaces.
+func needMappedTmpfs(t *testing.T) {
+	t.Helper()
+	if ok, err := harness.MapsTmpfs(); err != nil {
+		t.Fatal(err)
+	} else if !ok {
+		t.Skip("pods cannot have user namespaces: the kernel does not map the ids of tmpfs mounts, which needs Linux 6.3")
+	}
+}
+
+// needUserNamespaces skips the test where the kernel cannot give pods a user namespace. The test fails if the
+// kernel can and the daemon does not find that out.
 func (n *node) needUserNamespaces(t *testing.T) {
 	t.Helper()
+	needMappedTmpfs(t)
 	n.settled(t)
 	r, err := n.rt.Status(t.Context(), &cri.StatusRequest{Verbose: true})
 	if err != nil {
