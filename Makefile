@@ -110,7 +110,7 @@ lint: vet ## golangci-lint where it is installed, else go vet alone
 
 .PHONY: vm
 vm: vm-deps tools $(BIN)/kubelet build images ## Run a selection of suites in guests with systemd, cgroup v2 and AppArmor (as root)
-	cd test/vm && $(GO) test -count=1 -timeout 60m -v . -args $(if $(GUEST),-guest '$(GUEST)') $(if $(SUITE),-suite '$(SUITE)') $(if $(FOCUS),-focus '$(FOCUS)')
+	cd test/vm && $(GO) test -count=1 -timeout 12h -v . -args $(if $(GUEST),-guest '$(GUEST)') $(if $(SUITE),-suite '$(SUITE)') $(if $(FOCUS),-focus '$(FOCUS)')
 
 .PHONY: vm-full
 vm-full: vm-full-deps tools $(BIN)/kubelet build images ## Run all suites in all guests; hours (as root)

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -81,7 +82,7 @@ var compiling sync.Mutex
 
 var compiled = map[string]bool{}
 
-// compile makes the test binaries of the suites for an architecture and returns their paths relative to guest.Tree.
+// compile makes the test binaries of the suites for an architecture and returns their paths, relative to guest.Tree and each once.
 func compile(ctx context.Context, arch string, suites []suite) ([]string, error) {
 	compiling.Lock()
 	defer compiling.Unlock()
@@ -98,7 +99,9 @@ func compile(ctx context.Context, arch string, suites []suite) ([]string, error)
 			}
 			compiled[arch+path] = true
 		}
-		paths = append(paths, path)
+		if !slices.Contains(paths, path) { // several suites may be parts of one binary
+			paths = append(paths, path)
+		}
 	}
 	return paths, nil
 }
@@ -128,11 +131,10 @@ func boot(t *testing.T, p guestPlan, suites []suite, reports string) (*guest.Mac
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(filepath.Join(top, ".cache", "vm"), "run-"+p.guest+"-")
+	dir, err := makeRunDir(t, p.guest)
 	if err != nil {
 		return nil, err
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
 	agent, work := filepath.Join(dir, "agent"), filepath.Join(dir, "work.ext4")
 	if err := build(ctx, release.Arch, "test/vm", "go", "build", "-trimpath", "-o", agent, "./agent"); err != nil {
 		return nil, err
