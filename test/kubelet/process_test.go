@@ -56,13 +56,17 @@ func (k *kubelet) dropIn() map[string]any {
 		"failCgroupV1":     false, // what the machine has is what is tested
 		"evictionHard":     map[string]string{"memory.available": "1Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
 		"syncFrequency":    "5s",
-		"crashLoopBackOff": map[string]string{"maxContainerRestartPeriod": "3s"},
+		"crashLoopBackOff": map[string]string{"maxContainerRestartPeriod": restartPeriod().String()},
 	}
 	for key, value := range k.extra {
 		config[key] = value
 	}
 	return config
 }
+
+// restartPeriod is the longest pause of a crash loop. The pause is part of the pod's status for so long, and a test
+// must have the time to see it there. The kubelet allows five minutes at most.
+func restartPeriod() time.Duration { return min(harness.Patience(3*time.Second), 5*time.Minute) }
 
 // start runs the kubelet and waits until it serves its API.
 func (k *kubelet) start(ctx context.Context, top string) error {

@@ -29,9 +29,9 @@ type guestPlan struct {
 const (
 	cgroupSelection = `^Test(LimitsOutliveAReloadOfSystemd|StatsOnCgroupV2|OOMKilledOnCgroupV2|OOMScoreAdjIsNotInherited|ThreadedCgroups|` +
 		`UnitsOfAPod|SlicesOfLostPodsAreStopped|EveryLimitIsSetAndUpdated|PodResources|ClassesOfBlockIO|EverythingIsFoundAgain)$`
-	kernelSelection = `^Test(UserNamespaceKernel|UserNamespaceVolumes|ImageVolumesInUserNamespace|RecursiveReadOnly|SeccompProfiles|` +
-		`ConfinementThatIsMissing|FileSystemsOfTheStore|RulesetOfOthers|OOMKilledOnCgroupV2)$`
-	kubeletSelection = `TestStaticPods`
+	userNamespaceSelection = `^Test(UserNamespaceKernel|UserNamespaceVolumes|ImageVolumesInUserNamespace)$`
+	kernelSelection        = `^Test(RecursiveReadOnly|SeccompProfiles|ConfinementThatIsMissing|FileSystemsOfTheStore|RulesetOfOthers|OOMKilledOnCgroupV2)$`
+	kubeletSelection       = `^TestStaticPods$/^pods$/^(everything_at_once|out_of_memory|mounts_are|an_image_as|containers_that_share|deletion)`
 	// arm64Selection covers exec, attach, logs, the restart of the daemon and user namespaces.
 	arm64Selection = `^(TestContainerProcessFields|TestStreamsOfCommands|TestAttachToTheLiving|TestStreamsAfterTheDaemonDied|TestUserNamespaceIDs)$`
 )
@@ -76,13 +76,13 @@ var plans = []guestPlan{
 	{guest: "trixie", suites: []suite{
 		life(),
 		critest("crun", false),
-		system("system-cgroups", cgroupSelection, false),
+		system("system-cgroups", cgroupSelection+"|"+userNamespaceSelection, false),
 		critest("default", true),
 		critest("websocket", true),
 		kubelet("kubelet", ".", true),
 		demo(),
 		system("system", ".", true),
-		system("system-cgroupfs", cgroupSelection+"|"+kernelSelection, true, cgroupfs),
+		system("system-cgroupfs", cgroupSelection+"|"+kernelSelection+"|"+userNamespaceSelection, true, cgroupfs),
 	}},
 	{guest: "bookworm", suites: []suite{
 		life(),
@@ -94,7 +94,7 @@ var plans = []guestPlan{
 		kubelet("kubelet", ".", true),
 		demo(),
 		system("system", ".", true),
-		system("system-cgroupfs", cgroupSelection+"|"+kernelSelection, true, cgroupfs),
+		system("system-cgroupfs", cgroupSelection+"|"+kernelSelection+"|"+userNamespaceSelection, true, cgroupfs),
 	}},
 	{guest: "selinux", long: true, suites: []suite{
 		system("selinux", "SELinux", false),
