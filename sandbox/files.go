@@ -38,10 +38,11 @@ func (b *build) writeFile(name string, content []byte) error {
 	return errors.Join(os.Chown(path, int(uid), int(gid)), b.labelFile(path))
 }
 
-// resolvConf is the pod's resolver configuration. Without any in the request it
-// is the host's.
+// resolvConf returns the pod's resolver configuration. Without a DNSConfig in the
+// request it is the host's. An empty DNSConfig is an empty configuration: the
+// kubelet sends one if its own resolv.conf has no entries.
 func resolvConf(d *cri.DNSConfig) ([]byte, error) {
-	if len(d.GetServers())+len(d.GetSearches())+len(d.GetOptions()) == 0 {
+	if d == nil {
 		return hostFile("/etc/resolv.conf")
 	}
 	var b bytes.Buffer

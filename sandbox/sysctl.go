@@ -34,6 +34,13 @@ func sysctls(c *cri.PodSandboxConfig, allowed []string) ([]namespace.Sysctl, err
 			return nil, invalid("linux.sysctls", "value of %q may have at most %d letters, digits, blanks and characters of %q",
 				name, maxSysctlSize, sysctlPunctuation)
 		}
+		if strings.TrimSpace(value) == "" {
+			return nil, invalid("linux.sysctls", "value of %q must not be empty", name)
+		}
+		value, err := hostValue(path, value, userMaps(c))
+		if err != nil {
+			return nil, invalid("linux.sysctls", "value of %q: %v", name, err)
+		}
 		out = append(out, namespace.Sysctl{Path: path, Value: value})
 	}
 	return out, nil

@@ -188,6 +188,8 @@ func TestSysctls(t *testing.T) {
 		{"net", "x", false, false, refused, ""},
 		{"net.", "x", false, false, refused, ""},
 		{"", "x", false, false, refused, ""},
+		{"net.ipv4.ip_forward", "", false, false, refused, ""},
+		{"net.ipv4.ip_local_port_range", " \t", false, false, refused, ""},
 	}
 	for _, tt := range tests {
 		c := podConfig("a")
@@ -270,8 +272,11 @@ func TestResolvConf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := resolvConf(&cri.DNSConfig{}); err != nil || string(got) != string(host) {
+	if got, err := resolvConf(nil); err != nil || string(got) != string(host) {
 		t.Errorf("without any: %q, %v", got, err)
+	}
+	if got, err := resolvConf(&cri.DNSConfig{}); err != nil || len(got) != 0 {
+		t.Errorf("with an empty one: %q, %v", got, err)
 	}
 }
 

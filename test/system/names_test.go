@@ -19,7 +19,7 @@ func TestResolvConf(t *testing.T) {
 		want string
 	}{
 		"none":         {nil, string(host)},
-		"empty":        {&cri.DNSConfig{}, string(host)},
+		"empty":        {&cri.DNSConfig{}, ""},
 		"servers":      {&cri.DNSConfig{Servers: []string{"10.0.0.1"}}, "nameserver 10.0.0.1\n"},
 		"searches":     {&cri.DNSConfig{Searches: []string{"a.b", "."}}, "search a.b .\n"},
 		"options":      {&cri.DNSConfig{Options: []string{"ndots:5", "rotate"}}, "options ndots:5 rotate\n"},

@@ -24,7 +24,7 @@ func TestUserNamespaceKernel(t *testing.T) {
 	n.startContainer(t, id)
 	other := n.run(t, plain, "main", "sh", "-c", "mkdir /www && echo from the outside > /www/index.html && exec busybox httpd -f -p 80 -h /www")
 
-	for name, want := range map[string]string{"kernel/shmmax": "54321", "net/ipv4/ip_unprivileged_port_start": "7", "fs/mqueue/msg_max": "17"} {
+	for name, want := range map[string]string{"kernel/shmmax": "54321", "net/ipv4/ip_unprivileged_port_start": "7", "fs/mqueue/msg_max": "17", "net/ipv4/ping_group_range": "0\t65535"} {
 		if got := n.exec(t, id, "cat", "/proc/sys/"+name); got != want {
 			t.Errorf("%s: %q", name, got)
 		}
