@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -65,11 +67,7 @@ func listen(cfg config.Config) (net.Listener, error) {
 	if err := os.Remove(cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	// The umask keeps others out from the first moment; nothing else makes
-	// files yet.
-	old := unix.Umask(0o117)
-	l, err := net.Listen("unix", cfg.Socket)
-	unix.Umask(old)
+	l, err := listenPrivately(cfg.Socket)
 	if err != nil || cfg.SocketGroup == "" {
 		return l, err
 	}
@@ -79,6 +77,30 @@ func listen(cfg config.Config) (net.Listener, error) {
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("socket_group: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// socketMode lets root and the group of the socket connect.
+const socketMode = 0o660
+
+// listenPrivately opens a socket to which nobody else can connect at any moment. The
+// mode is set before the socket gets its name. A umask for that purpose would be
+// inherited by every process that another goroutine starts meanwhile.
+func listenPrivately(path string) (net.Listener, error) {
+	var lc net.ListenConfig
+	lc.Control = func(_, _ string, c syscall.RawConn) error {
+		var chmodErr error
+		err := c.Control(func(fd uintptr) { chmodErr = unix.Fchmod(int(fd), socketMode) })
+		return errors.Join(err, chmodErr)
+	}
+	l, err := lc.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	// The umask may have taken the right to write from the group.
+	if err := os.Chmod(path, socketMode); err != nil {
+		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
