@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -89,11 +90,7 @@ func execute(ctx context.Context, path string, stdin []byte, environ []string) (
 	cmd.Env = append(environ, tuned...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	// A process group of its own, so that what it started dies with it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = killWait
-	err := cmd.Run()
+	err := runTied(cmd)
 	if errors.Is(err, exec.ErrWaitDelay) {
 		err = nil // it succeeded, and left a child behind that keeps its pipes
 	}
@@ -107,6 +104,21 @@ func execute(ctx context.Context, path string, stdin []byte, environ []string) (
 		return nil, fmt.Errorf("%s: %w", path, context.Cause(ctx))
 	}
 	return nil, pluginError(err, stdout.kept.Bytes(), stderr.kept.Bytes())
+}
+
+// runTied runs a command that neither outlives its context nor the daemon. The next
+// daemon takes down a pod that was not made to the end, and a plugin of the earlier
+// daemon that still runs would add to the network what nobody removes.
+func runTied(cmd *exec.Cmd) error {
+	// The process group includes the processes that the command starts.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = killWait
+	// The kernel sends Pdeathsig when the thread ends that started the command, and
+	// other code of the daemon ends threads.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return cmd.Run()
 }
 
 // pluginError is the plugin's own error where it wrote one, as the CNI

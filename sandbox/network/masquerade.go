@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
@@ -173,11 +172,7 @@ func nftWithin(ctx context.Context, within time.Duration, stdin []byte, args ...
 	cmd.Stdin = bytes.NewReader(stdin)
 	var words bounded
 	cmd.Stdout, cmd.Stderr = nil, &words
-	// The group includes the processes that nft, or a wrapper of nft, has started.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = killWait
-	err := cmd.Run()
+	err := runTied(cmd)
 	if err == nil {
 		return nil
 	}
