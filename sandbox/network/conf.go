@@ -315,26 +315,6 @@ func fromRaw(raw json.RawMessage) (*list, error) {
 	return &list{conf: conf, raw: raw, planned: raw, hostPorts: own.HostPorts}, nil
 }
 
-// without returns the list without plugins of the given types.
-func (l *list) without(types []string) (*list, error) {
-	drop := func(p *libcni.PluginConfig) bool { return slices.Contains(types, p.Network.Type) }
-	if !slices.ContainsFunc(l.conf.Plugins, drop) {
-		return l, nil
-	}
-	conf := *l.conf
-	conf.Plugins = slices.DeleteFunc(slices.Clone(conf.Plugins), drop)
-	raw, err := inline(&conf)
-	if err != nil {
-		return nil, err
-	}
-	less, err := fromRaw(raw)
-	if err != nil {
-		return nil, err
-	}
-	less.hostPorts = l.hostPorts
-	return less, nil
-}
-
 // findPlugins looks for the binaries of a list's plugins, every time anew: who
 // installs them does not touch the configuration.
 func (n *Network) findPlugins(l *list) error {

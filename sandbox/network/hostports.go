@@ -1,7 +1,6 @@
 package network
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -55,18 +54,21 @@ func hostPortsOf(conf *libcni.NetworkConfigList) *hostPortPlan {
 		Bridge    string `json:"bridge"`
 		IsGateway bool   `json:"isGateway"`
 		IsDefault bool   `json:"isDefaultGateway"`
+		VLAN      int    `json:"vlan"`
 	}
 	if conf.Plugins[0].Network.Type != "bridge" || json.Unmarshal(conf.Plugins[0].Bytes, &first) != nil || !first.IsGateway && !first.IsDefault {
 		return nil
 	}
-	i := slices.IndexFunc(conf.Plugins, func(p *libcni.PluginConfig) bool { return p.Network.Type == "portmap" })
-	if i < 0 {
+	if first.VLAN != 0 {
+		return nil // the gateway is another interface than the bridge
+	}
+	isPortmap := func(p *libcni.PluginConfig) bool { return p.Network.Type == "portmap" }
+	i := slices.IndexFunc(conf.Plugins, isPortmap)
+	if i < 0 || slices.ContainsFunc(conf.Plugins[i+1:], isPortmap) {
 		return nil
 	}
-	d := json.NewDecoder(bytes.NewReader(conf.Plugins[i].Bytes))
-	d.DisallowUnknownFields()
 	var c portmapConf
-	if d.Decode(&c) != nil || c.Backend == "iptables" || !c.Capabilities["portMappings"] {
+	if !decodeAll(conf.Plugins[i].Bytes, &c) || c.Backend == "iptables" || !c.Capabilities["portMappings"] {
 		return nil
 	}
 	if first.Bridge == "" {
@@ -93,7 +95,7 @@ func (n *Network) takeHostPorts(ctx context.Context, l *list, plan *hostPortPlan
 // withHostPorts returns the list without the plugin and with the plan to do it
 // without.
 func (l *list) withHostPorts() (*list, error) {
-	less, err := l.without([]string{"portmap"})
+	less, err := l.without(func(p *libcni.PluginConfig) bool { return p.Network.Type == "portmap" })
 	if err != nil {
 		return nil, err
 	}

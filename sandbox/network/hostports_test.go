@@ -31,6 +31,8 @@ func TestHostPortsOf(t *testing.T) {
 		"no capability":  {change(`"portMappings":true`, `"portMappings":false`), nil},
 		"other network":  {change(`"type":"bridge"`, `"type":"ptp"`), nil},
 		"no gateway":     {change(`"isGateway":true`, `"isGateway":false`), nil},
+		"VLAN":           {change(`"isGateway":true`, `"isGateway":true,"vlan":5`), nil},
+		"two portmaps":   {change(`{"type":"portmap"`, `{"type":"portmap","backend":"iptables"},{"type":"portmap"`), nil},
 		"no portmap":     {change(`"type":"portmap"`, `"type":"tuning"`), nil},
 	}
 	for name, tt := range tests {
@@ -60,7 +62,7 @@ func TestWhoDoesHostPorts(t *testing.T) {
 	}{
 		"none": {nil, 1, false}, "TCP": {[]PortMapping{tcp}, 1, true}, "UDP": {[]PortMapping{udp}, 2, false}, "both": {[]PortMapping{tcp, udp}, 2, false},
 	} {
-		planned, err := l.trimmed(Pod{PortMappings: tt.mappings})
+		planned, err := New(Config{}).trim(l, Pod{PortMappings: tt.mappings})
 		if err != nil {
 			t.Fatal(err)
 		}

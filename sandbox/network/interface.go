@@ -8,7 +8,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/sirupsen/logrus"
 )
 
 // Interface is one place of a pod on one network. It is to be recorded before
@@ -42,7 +41,7 @@ func (n *Network) Plan(pod Pod) (json.RawMessage, error) {
 	if l == nil { // replaced since
 		return nil, n.Status()
 	}
-	l, err := l.trimmed(pod)
+	l, err := n.trim(l, pod)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +69,7 @@ func (n *Network) PlanFor(pod Pod, i Interface) (json.RawMessage, error) {
 				i.Network, capability, i.Name, errdefs.ErrInvalidArgument)
 		}
 	}
-	l, err := l.trimmed(pod.at(i))
+	l, err := n.trim(l, pod.at(i))
 	if err != nil {
 		return nil, err
 	}
@@ -85,28 +84,6 @@ func (p Pod) at(i Interface) Pod {
 		p.PortMappings, p.Bandwidth = nil, nil
 	}
 	return p
-}
-
-// trimmed returns the list without plugins that do nothing, by their
-// documentation, without their capability. Two processes a pod are saved.
-func (l *list) trimmed(pod Pod) (*list, error) {
-	if pod.Bandwidth == nil {
-		var err error
-		if l, err = l.without([]string{"bandwidth"}); err != nil {
-			return nil, err
-		}
-	}
-	udp := func(m PortMapping) bool { return m.Protocol == "udp" }
-	switch {
-	case len(pod.PortMappings) == 0:
-		return l.without([]string{"portmap"})
-	case l.hostPorts != nil && !slices.ContainsFunc(pod.PortMappings, udp):
-		return l.withHostPorts()
-	case !l.capable("portMappings"):
-		// Not an error: there are plugins that learn of host ports elsewhere.
-		logrus.WithFields(logrus.Fields{"pod": pod.ID, "network": l.conf.Name}).Warn("no plugin of the network declares the capability portMappings; host ports are left to it")
-	}
-	return l, nil
 }
 
 // capable says whether a plugin of the list declares a capability.

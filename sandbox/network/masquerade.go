@@ -41,6 +41,9 @@ type bridgeConf struct {
 		Subnet string     `json:"subnet"`
 		Ranges [][]subnet `json:"ranges"`
 	} `json:"ipam"`
+	// A file that has these can name subnets in them.
+	RuntimeConfig json.RawMessage `json:"runtimeConfig"`
+	Args          json.RawMessage `json:"args"`
 }
 
 type subnet struct {
@@ -55,7 +58,7 @@ func masqueradeOf(network string, p *libcni.PluginConfig) *masquerade {
 	if p.Network.Type != "bridge" && p.Network.Type != "ptp" || json.Unmarshal(p.Bytes, &c) != nil {
 		return nil
 	}
-	if !c.IPMasq || c.Backend == "iptables" || c.IPAM.Type != "host-local" {
+	if !c.IPMasq || c.Backend == "iptables" || c.IPAM.Type != "host-local" || c.RuntimeConfig != nil || c.Args != nil {
 		return nil
 	}
 	m := &masquerade{table: "criserver_masquerade_" + network}

@@ -86,7 +86,7 @@ func TestInline(t *testing.T) {
 	if err != nil || len(again.conf.Plugins) != 2 || !again.conf.Plugins[1].Network.Capabilities["portMappings"] {
 		t.Errorf("%+v, %v", again, err)
 	}
-	less, err := l.without([]string{"y"})
+	less, err := l.without(func(p *libcni.PluginConfig) bool { return p.Network.Type == "y" })
 	if err != nil || len(less.conf.Plugins) != 1 || less.conf.Plugins[0].Network.Type != "x" {
 		t.Errorf("%+v, %v", less, err)
 	}
@@ -103,6 +103,7 @@ func TestMasqueradeOf(t *testing.T) {
 		"other plugin":    {strings.Replace(base, "bridge", "macvlan", 1), ""},
 		"other IPAM":      {strings.Replace(base, "host-local", "dhcp", 1), ""},
 		"bad subnet":      {strings.Replace(base, "10.1.2.3/16", "10.1.2.3", 1), ""},
+		"own run config":  {strings.Replace(base, `"ipMasq":true`, `"ipMasq":true,"runtimeConfig":{"ipRanges":[[{"subnet":"10.9.0.0/16"}]]}`, 1), ""},
 		"no subnet":       {`{"type":"bridge","ipMasq":true,"ipam":{"type":"host-local"}}`, ""},
 	}
 	for name, tt := range tests {
