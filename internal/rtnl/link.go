@@ -127,11 +127,11 @@ func (c *Conn) Join(index, bridge int) error {
 	return c.run(r, "join bridge")
 }
 
-// Leave takes an interface down and off its bridge.
-func (c *Conn) Leave(index int) error {
-	r := newRequest(unix.RTM_NEWLINK, 0, &unix.IfInfomsg{Index: int32(index), Change: unix.IFF_UP})
-	r.attr32(unix.IFLA_MASTER, 0)
-	return c.run(r, "leave bridge")
+// DeleteLink deletes an interface, and with one end of a veth pair the other. unix.ENODEV
+// when there is none.
+func (c *Conn) DeleteLink(index int) error {
+	r := newRequest(unix.RTM_DELLINK, 0, &unix.IfInfomsg{Index: int32(index)})
+	return c.run(r, "delete interface")
 }
 
 // SetHairpin lets a bridge send frames back out of the port they came in by.
@@ -161,16 +161,55 @@ func broadcast(p netip.Prefix) []byte {
 	return []byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)}
 }
 
-// AddRoute adds a route through a gateway.
+// Addrs returns the addresses of an interface of one family, in the order of the
+// kernel.
+func (c *Conn) Addrs(index int, v6 bool) ([]netip.Prefix, error) {
+	m := unix.IfAddrmsg{Family: unix.AF_INET, Index: uint32(index)}
+	if v6 {
+		m.Family = unix.AF_INET6
+	}
+	var out []netip.Prefix
+	err := c.exchange(newRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP, &m), func(b []byte) {
+		// Kernels without strict checks list all interfaces.
+		if len(b) < unix.SizeofIfAddrmsg || order.Uint32(b[4:]) != uint32(index) {
+			return
+		}
+		if a, ok := parseAddr(b); ok {
+			out = append(out, a)
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	return out, nil
+}
+
+// parseAddr reads struct ifaddrmsg and its attributes. IFA_LOCAL is the address where
+// the kernel gives it; IFA_ADDRESS may be that of the other end of a link.
+func parseAddr(b []byte) (p netip.Prefix, ok bool) {
+	var a netip.Addr
+	for kind, data := range attrs(b[unix.SizeofIfAddrmsg:]) {
+		if kind == unix.IFA_LOCAL || kind == unix.IFA_ADDRESS && !ok {
+			a, ok = netip.AddrFromSlice(data)
+		}
+	}
+	return netip.PrefixFrom(a, int(b[1])), ok
+}
+
+// AddRoute adds a route through a gateway, or without one to what the interface
+// reaches by itself. Of several IPv4 routes to one destination the last one counts;
+// IPv6 uses all of them. unix.EEXIST when there is exactly this route.
 func (c *Conn) AddRoute(index int, dst netip.Prefix, gateway netip.Addr) error {
-	r := newRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, &unix.RtMsg{
+	r := newRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, &unix.RtMsg{
 		Family: family(dst.Addr()), Dst_len: uint8(dst.Bits()), Table: unix.RT_TABLE_MAIN,
 		Protocol: unix.RTPROT_BOOT, Scope: unix.RT_SCOPE_UNIVERSE, Type: unix.RTN_UNICAST,
 	})
 	if dst.Bits() > 0 {
 		r.attr(unix.RTA_DST, dst.Masked().Addr().AsSlice())
 	}
-	r.attr(unix.RTA_GATEWAY, gateway.AsSlice())
+	if gateway.IsValid() {
+		r.attr(unix.RTA_GATEWAY, gateway.AsSlice())
+	}
 	r.attr32(unix.RTA_OIF, index)
 	return c.run(r, "add route to "+dst.String())
 }

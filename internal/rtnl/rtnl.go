@@ -30,6 +30,8 @@ func Open() (*Conn, error) {
 	// The kernel's own words beside the error number; old kernels have none.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	// Lists of one interface instead of all; kernels before 4.20 give all.
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, errors.Join(fmt.Errorf("bind netlink socket: %w", err), unix.Close(fd))
 	}
@@ -90,11 +92,19 @@ func (r *request) raw(b []byte) {
 // do sends a request and returns the payload of the last message that came
 // before its acknowledgement, if any.
 func (c *Conn) do(r *request) (answer []byte, err error) {
+	err = c.exchange(r, func(body []byte) { answer = append([]byte(nil), body...) })
+	return answer, err
+}
+
+// exchange sends a request and calls fn with the payload of each message of the
+// answer, which is valid during the call, until the acknowledgement of the request or
+// the end of the list.
+func (c *Conn) exchange(r *request, fn func(body []byte)) error {
 	c.seq++
 	order.PutUint32(r.b[0:], uint32(len(r.b)))
 	order.PutUint32(r.b[8:], c.seq)
 	if err := unix.Sendto(c.fd, r.b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, os.NewSyscallError("netlink send", err)
+		return os.NewSyscallError("netlink send", err)
 	}
 	for {
 		n, _, err := unix.Recvfrom(c.fd, c.buf, 0)
@@ -102,17 +112,17 @@ func (c *Conn) do(r *request) (answer []byte, err error) {
 			continue
 		}
 		if err != nil {
-			return nil, os.NewSyscallError("netlink receive", err)
+			return os.NewSyscallError("netlink receive", err)
 		}
-		done, err := c.read(c.buf[:n], &answer)
+		done, err := c.read(c.buf[:n], fn)
 		if done || err != nil {
-			return answer, err
+			return err
 		}
 	}
 }
 
-// read goes through a datagram until the acknowledgement of the last request.
-func (c *Conn) read(b []byte, answer *[]byte) (done bool, err error) {
+// read goes through a datagram until the end of the answer to the last request.
+func (c *Conn) read(b []byte, fn func(body []byte)) (done bool, err error) {
 	for len(b) >= unix.SizeofNlMsghdr {
 		size := int(order.Uint32(b))
 		if size < unix.SizeofNlMsghdr || size > len(b) {
@@ -120,14 +130,28 @@ func (c *Conn) read(b []byte, answer *[]byte) (done bool, err error) {
 		}
 		body := b[unix.SizeofNlMsghdr:size]
 		if order.Uint32(b[8:]) == c.seq {
-			if order.Uint16(b[4:]) == unix.NLMSG_ERROR {
+			switch order.Uint16(b[4:]) {
+			case unix.NLMSG_ERROR:
 				return true, ackError(body, order.Uint16(b[6:]))
+			case unix.NLMSG_DONE:
+				return true, dumpError(body)
 			}
-			*answer = append([]byte(nil), body...)
+			fn(body)
 		}
 		b = b[min((size+3)&^3, len(b)):]
 	}
 	return false, nil
+}
+
+// dumpError reads the error number at the end of a list, which kernels give as 0 if
+// the list is complete.
+func dumpError(b []byte) error {
+	if len(b) >= 4 {
+		if number := int32(order.Uint32(b)); number < 0 {
+			return unix.Errno(-number)
+		}
+	}
+	return nil
 }
 
 // ackError reads struct nlmsgerr and the words after it.

@@ -38,6 +38,7 @@ var tuned = []string{"GOMAXPROCS=1"}
 type runner struct {
 	version.PluginDecoder
 	builtin bool
+	bridge  bridge.Plugin
 	turns   oplock.Locks // by plugin, of those that take turns
 }
 
@@ -54,7 +55,7 @@ func (*runner) FindInPath(plugin string, paths []string) (string, error) {
 // ExecPlugin runs a plugin and returns what it wrote to stdout.
 func (r *runner) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	if r.builtin && filepath.Base(path) == "bridge" {
-		out, mine, err := bridge.Run(callOf(stdin, environ))
+		out, mine, err := r.bridge.Run(ctx, callOf(stdin, environ))
 		if mine {
 			return out, err
 		}

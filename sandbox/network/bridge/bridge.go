@@ -2,14 +2,17 @@ package bridge
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/rtnl"
 	"golang.org/x/sys/unix"
 )
@@ -55,10 +58,9 @@ func ensureBridge(c *rtnl.Conn, name string, mtu int) (rtnl.Link, error) {
 
 // ensureGateways gives the bridge the addresses that pods have as gateways, and
 // lets the host forward their traffic.
-func ensureGateways(c *rtnl.Conn, bridge int, ls []lease) error {
+func ensureGateways(c *rtnl.Conn, bridge rtnl.Link, ls []lease) error {
 	for _, le := range ls {
-		err := c.AddAddr(bridge, gatewayPrefix(le))
-		if err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := ensureGateway(c, bridge, gatewayPrefix(le)); err != nil {
 			return err
 		}
 		forwarding := "net/ipv4/ip_forward"
@@ -68,6 +70,30 @@ func ensureGateways(c *rtnl.Conn, bridge int, ls []lease) error {
 		if err := sysctl(forwarding, "1"); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// ensureGateway refuses a gateway if the bridge has another address of the same
+// subnet, which was the gateway before the configuration was changed: pods still use
+// that address, and a new pod could be given it. The addresses of other subnets stay,
+// as pods of an earlier configuration need their gateway.
+func ensureGateway(c *rtnl.Conn, bridge rtnl.Link, gw netip.Prefix) error {
+	addrs, err := c.Addrs(bridge.Index, gw.Addr().Is6())
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		if a == gw {
+			return nil
+		}
+		if a.Overlaps(gw) {
+			return fmt.Errorf("bridge %s has the address %s, and the configuration has the gateway %s: delete the address when no pod uses it any more, or configure it as the gateway: %w",
+				bridge.Name, a, gw, errdefs.ErrFailedPrecondition)
+		}
+	}
+	if err := c.AddAddr(bridge.Index, gw); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
 	}
 	return nil
 }
@@ -94,7 +120,7 @@ const portWait = 30 * time.Second
 const maxPause = 100 * time.Millisecond
 
 // waitRunning waits for the kernel to notice that both ends are up.
-func waitRunning(c *rtnl.Conn, name string) (rtnl.Link, error) {
+func waitRunning(ctx context.Context, c *rtnl.Conn, name string) (rtnl.Link, error) {
 	deadline := time.Now().Add(portWait)
 	for pause := time.Millisecond; ; pause = min(2*pause, maxPause) {
 		l, err := c.LinkByName(name)
@@ -104,6 +130,10 @@ func waitRunning(c *rtnl.Conn, name string) (rtnl.Link, error) {
 		if time.Now().After(deadline) {
 			return l, fmt.Errorf("port %s of the bridge does not come up", name)
 		}
-		time.Sleep(pause)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return l, fmt.Errorf("port %s of the bridge is not up yet: %w", name, context.Cause(ctx))
+		}
 	}
 }

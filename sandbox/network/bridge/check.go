@@ -14,7 +14,7 @@ import (
 // the bridge, the addresses of both, and the leases.
 func check(c *conf, call Call) error {
 	host, ls, known := previous(c)
-	if !known || host == "" {
+	if !known || host.name == "" {
 		return errors.New("the result of ADD is not known or names no interface of the host")
 	}
 	conn, err := rtnl.Open()
@@ -26,12 +26,12 @@ func check(c *conf, call Call) error {
 	if err != nil {
 		return err
 	}
-	l, err := conn.LinkByName(host)
+	l, err := conn.LinkByName(host.name)
 	if err != nil {
 		return err
 	}
 	if l.Master != br.Index || !l.Up {
-		return fmt.Errorf("interface %s is not a port of bridge %s, or is down", host, c.Bridge)
+		return fmt.Errorf("interface %s is not a port of bridge %s, or is down", host.name, c.Bridge)
 	}
 	if c.IsGateway || c.IsDefaultGateway {
 		if err := hasAddrs(c.Bridge, gateways(c, ls)); err != nil {
@@ -50,12 +50,7 @@ func check(c *conf, call Call) error {
 	if err := inside(ns, func() error { return hasAddrs(call.IfName, own) }); err != nil {
 		return err
 	}
-	store, err := openLeases(c)
-	if err != nil {
-		return err
-	}
-	defer store.free()
-	return store.holds(ls, owner(call.ContainerID, call.IfName))
+	return leasesOf(c).holds(ls, owner(call.ContainerID, call.IfName))
 }
 
 // gateways are those of the subnets that the addresses are from.

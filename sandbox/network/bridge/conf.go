@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -96,17 +97,44 @@ func parse(stdin []byte) *conf {
 		}
 	}
 	for _, r := range c.IPAM.Routes {
-		if !r.Dst.IsValid() {
+		if !r.Dst.IsValid() || !isPlain(r.Dst.Addr()) || !isPlain(r.GW) {
 			return nil
 		}
 	}
 	return c
 }
 
+// isPlain reports whether an address is written in the form of its own family and
+// without a zone. The plugins read other forms in another way.
+func isPlain(a netip.Addr) bool { return !a.Is4In6() && a.Zone() == "" }
+
+// sound reports whether host-local would give out addresses of these ranges: those of
+// a set are of one family, and no two overlap. Otherwise the plugin returns its error.
+// Addresses that were given out all the same can still be freed.
+func (c *conf) sound() bool {
+	var seen []subnet
+	for _, set := range c.IPAM.Ranges {
+		for _, s := range set {
+			if s.Subnet.Addr().Is4() != set[0].Subnet.Addr().Is4() || slices.ContainsFunc(seen, s.overlaps) {
+				return false
+			}
+			seen = append(seen, s)
+		}
+	}
+	return true
+}
+
+func (s subnet) overlaps(o subnet) bool {
+	return s.RangeStart.Is4() == o.RangeStart.Is4() && s.RangeStart.Compare(o.RangeEnd) <= 0 && o.RangeStart.Compare(s.RangeEnd) <= 0
+}
+
 // complete fills in the defaults and says whether the range makes sense. One
 // that does not is left to the plugin, whose error is the better known.
 func (s *subnet) complete() bool {
 	p := s.Subnet
+	if !isPlain(p.Addr()) || !isPlain(s.RangeStart) || !isPlain(s.RangeEnd) || !isPlain(s.Gateway) {
+		return false
+	}
 	if !p.IsValid() || p != p.Masked() || p.Addr().BitLen()-p.Bits() < 2 {
 		return false
 	}

@@ -1,11 +1,13 @@
 package bridge
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
-	"strings"
+	"os"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
@@ -13,63 +15,111 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// del takes a pod off the bridge and frees its addresses. The pair itself goes
-// with the pod's network namespace: the kernel takes many of those down in one
-// step, while each removal of a link has it wait for all CPUs several times.
-func del(c *conf, call Call) error {
+// del takes a pod off the bridge and frees its addresses.
+func (p *Plugin) del(ctx context.Context, c *conf, call Call) error {
 	host, ls, known := previous(c)
-	if host != "" {
-		if err := leave(host); err != nil {
-			return err
-		}
+	if err := unplug(call, host); err != nil {
+		return err
 	}
-	store, err := openLeases(c)
-	if err != nil {
-		return fmt.Errorf("free addresses: %w", err)
-	}
-	defer store.free()
-	own := owner(call.ContainerID, call.IfName)
-	if known {
-		err = store.release(ls, own)
-	} else {
-		err = store.releaseAll(func(o string) bool { return o == own || o == call.ContainerID })
-	}
-	if err != nil {
+	if err := p.freeAll(ctx, c, call, ls, known); err != nil {
 		return fmt.Errorf("free addresses: %w", err)
 	}
 	return nil
 }
 
-// leave takes the host's end off the bridge, so that the pod is heard no more.
-func leave(host string) error {
-	conn, err := rtnl.Open()
+// freeAll looks for the addresses of a pod before it takes the lock: a pod that has
+// none, as after an ADD that got no lock, must not wait for the lock again. No other
+// call can give the pod an address meanwhile.
+func (p *Plugin) freeAll(ctx context.Context, c *conf, call Call, ls []lease, known bool) error {
+	store, own := leasesOf(c), owner(call.ContainerID, call.IfName)
+	mine := func(o string) bool { return o == own || o == call.ContainerID } // the latter in files of old versions
+	found, err := store.find(names(ls), mine)
+	if err == nil && (!known || len(found) < len(c.IPAM.Ranges)) {
+		var all []string
+		if all, err = store.all(); err == nil {
+			found, err = store.find(all, mine)
+		}
+	}
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	unlock, err := store.lock(ctx, &p.turns)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	l, err := conn.LinkByName(host)
-	if err == nil {
-		err = conn.Leave(l.Index)
+	defer unlock()
+	return store.drop(found, mine)
+}
+
+// unplug deletes the pair of interfaces. The kernel deletes the pair with the pod's
+// network namespace, but a process that has joined the namespace, or a copy of its bind
+// mount in another mount namespace, can keep the namespace for ever.
+func unplug(call Call, host link) error {
+	gone, err := unplugHost(host)
+	if gone || err != nil || call.NetNS == "" {
+		return err
 	}
-	if errors.Is(err, unix.ENODEV) {
+	// The host's end is not known, as after an ADD that failed, or not the one that
+	// is known.
+	ns, err := os.Open(call.NetNS)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return inside(ns, func() error {
+		_, err := deleteVeth(call.IfName, func(rtnl.Link) bool { return true })
+		return err
+	})
 }
+
+func unplugHost(host link) (gone bool, err error) {
+	if host.name == "" {
+		return false, nil
+	}
+	// Another pod's interface may have got the name since.
+	return deleteVeth(host.name, func(l rtnl.Link) bool { return l.MAC.String() == host.mac })
+}
+
+// deleteVeth deletes one end of a veth pair in the calling thread's network namespace,
+// and so the other end. It leaves other kinds of interfaces alone.
+func deleteVeth(name string, is func(rtnl.Link) bool) (deleted bool, err error) {
+	conn, err := rtnl.Open()
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	l, err := conn.LinkByName(name)
+	if err == nil && (l.Kind != "veth" || !is(l)) {
+		return false, nil
+	}
+	if err == nil {
+		err = conn.DeleteLink(l.Index)
+	}
+	if errors.Is(err, unix.ENODEV) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// link is an interface as a result has it.
+type link struct{ name, mac string }
 
 // previous returns what the result of ADD says; known is false without one, as
 // after an ADD that failed.
-func previous(c *conf) (host string, ls []lease, known bool) {
+func previous(c *conf) (host link, ls []lease, known bool) {
 	if len(c.PrevResult) == 0 {
-		return "", nil, false
+		return link{}, nil, false
 	}
 	raw, err := create.CreateFromBytes(withVersion(c.PrevResult, c.CNIVersion))
 	if err != nil {
-		return "", nil, false
+		return link{}, nil, false
 	}
 	res, err := types100.NewResultFromResult(raw)
 	if err != nil || len(res.IPs) == 0 {
-		return "", nil, false
+		return link{}, nil, false
 	}
 	for _, ip := range res.IPs {
 		if a, ok := netip.AddrFromSlice(ip.Address.IP); ok {
@@ -77,10 +127,8 @@ func previous(c *conf) (host string, ls []lease, known bool) {
 			ls = append(ls, lease{addr: netip.PrefixFrom(a.Unmap(), bits)})
 		}
 	}
-	// An interface may have got the name of another pod's since; one that was
-	// made for a pod begins with "veth" and is not inside it.
-	if len(res.Interfaces) > hostEnd && res.Interfaces[hostEnd].Sandbox == "" && strings.HasPrefix(res.Interfaces[hostEnd].Name, "veth") {
-		host = res.Interfaces[hostEnd].Name
+	if len(res.Interfaces) > hostEnd && res.Interfaces[hostEnd].Sandbox == "" {
+		host = link{res.Interfaces[hostEnd].Name, res.Interfaces[hostEnd].Mac}
 	}
 	return host, ls, true
 }
@@ -100,16 +148,31 @@ func withVersion(result json.RawMessage, version string) []byte {
 }
 
 // collect frees the addresses of all pods that are not said to be there.
-func collect(c *conf) error {
+func (p *Plugin) collect(ctx context.Context, c *conf) error {
 	valid := make(map[string]bool)
 	for _, a := range append(c.ValidAttachments, c.Attachments...) {
 		valid[owner(a.ContainerID, a.IfName)] = true
 		valid[a.ContainerID] = true // as files of old versions have it
 	}
-	store, err := openLeases(c)
-	if err != nil {
+	if err := p.freeOthers(ctx, leasesOf(c), func(o string) bool { return !valid[o] }); err != nil {
 		return fmt.Errorf("collect addresses: %w", err)
 	}
-	defer store.free()
-	return store.releaseAll(func(o string) bool { return !valid[o] })
+	return nil
+}
+
+func (p *Plugin) freeOthers(ctx context.Context, store *leases, goes func(owner string) bool) error {
+	all, err := store.all()
+	if err != nil {
+		return err
+	}
+	found, err := store.find(all, goes)
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	unlock, err := store.lock(ctx, &p.turns)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return store.drop(found, goes)
 }

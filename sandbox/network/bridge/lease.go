@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,17 +10,15 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/criserver/criserver/internal/oplock"
 	"golang.org/x/sys/unix"
 )
 
 // leases is the directory of a network in which host-local keeps a file for
 // each address in use, named by it, with the id of its pod and the interface.
-type leases struct {
-	dir string
-	// free ends the lock that host-local takes, too.
-	free func()
-}
+type leases struct{ dir string }
 
 // lease is an address with what belongs to it.
 type lease struct {
@@ -33,25 +32,49 @@ const (
 	lockName   = "lock"
 )
 
-func openLeases(c *conf) (*leases, error) {
-	dir := filepath.Join(c.IPAM.DataDir, c.Name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+func leasesOf(c *conf) *leases { return &leases{dir: filepath.Join(c.IPAM.DataDir, c.Name)} }
+
+// lock waits for the lock that host-local takes, too. Another process may hold it for
+// as long as it likes, so the wait ends with the context. Calls of this process wait
+// for each other first, in the order in which they came.
+func (l *leases) lock(ctx context.Context, turns *oplock.Locks) (unlock func(), err error) {
+	done, err := turns.Lock(ctx, l.dir)
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
+	f, err := os.OpenFile(filepath.Join(l.dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		done()
+		return nil, err
+	}
+	if err := flock(ctx, f); err != nil {
+		done()
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
+	}
+	return func() { _ = f.Close(); done() }, nil
+}
+
+// maxLockPause bounds the pause between two tries to get a lock that another process
+// holds.
+const maxLockPause = 20 * time.Millisecond
+
+func flock(ctx context.Context, f *os.File) error {
+	for pause := time.Millisecond; ; pause = min(2*pause, maxLockPause) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, unix.EINTR):
+			continue
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return fmt.Errorf("another process holds the lock: %w", context.Cause(ctx))
 		}
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", lock.Name(), err), lock.Close())
-	}
-	return &leases{dir: dir, free: func() { _ = lock.Close() }}, nil
 }
 
 // reserve takes one address out of each set of ranges. It undoes itself.
@@ -76,8 +99,10 @@ func (l *leases) reserveOne(set []subnet, id int, owner string) (lease, error) {
 		if addr != s.Gateway {
 			switch err := l.take(addr, owner); {
 			case err == nil:
-				err = os.WriteFile(l.lastFile(id), []byte(addr.String()), 0o600)
-				return lease{netip.PrefixFrom(addr, s.Subnet.Bits()), s.Gateway}, err
+				if err := os.WriteFile(l.lastFile(id), []byte(addr.String()), 0o600); err != nil {
+					return lease{}, errors.Join(err, os.Remove(filepath.Join(l.dir, addr.String())))
+				}
+				return lease{netip.PrefixFrom(addr, s.Subnet.Bits()), s.Gateway}, nil
 			case !errors.Is(err, fs.ErrExist):
 				return lease{}, err
 			}
@@ -132,11 +157,15 @@ func (l *leases) take(a netip.Addr, owner string) error {
 
 // release frees addresses that are still their owner's.
 func (l *leases) release(ls []lease, owner string) error {
-	var errs []error
-	for _, le := range ls {
-		errs = append(errs, l.drop(le.addr.Addr().String(), func(o string) bool { return o == owner }))
+	return l.drop(names(ls), func(o string) bool { return o == owner })
+}
+
+func names(ls []lease) []string {
+	out := make([]string, len(ls))
+	for i, le := range ls {
+		out[i] = le.addr.Addr().String()
 	}
-	return errors.Join(errs...)
+	return out
 }
 
 // holds says whether the addresses are still their owner's.
@@ -153,34 +182,51 @@ func (l *leases) holds(ls []lease, owner string) error {
 	return nil
 }
 
-// releaseAll frees every address whose owner is to go.
-func (l *leases) releaseAll(goes func(owner string) bool) error {
+// all lists the addresses in use.
+func (l *leases) all() ([]string, error) {
 	entries, err := os.ReadDir(l.dir)
-	if err != nil {
-		return err
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
-	var errs []error
+	var out []string
 	for _, e := range entries {
 		if _, err := netip.ParseAddr(e.Name()); err == nil {
-			errs = append(errs, l.drop(e.Name(), goes))
+			out = append(out, e.Name())
 		}
 	}
-	return errors.Join(errs...)
+	return out, nil
 }
 
-func (l *leases) drop(name string, goes func(owner string) bool) error {
-	path := filepath.Join(l.dir, name)
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// find returns those of the named addresses whose owner match selects. It needs no
+// lock; what is found can have another owner by the time the lock is held.
+func (l *leases) find(names []string, match func(owner string) bool) (found []string, err error) {
+	for _, name := range names {
+		b, err := os.ReadFile(filepath.Join(l.dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if match(strings.TrimSpace(string(b))) {
+			found = append(found, name)
+		}
 	}
-	if err != nil {
-		return err
+	return found, nil
+}
+
+// drop frees those of the named addresses whose owner is to go. It is called with the
+// lock held.
+func (l *leases) drop(names []string, goes func(owner string) bool) error {
+	var errs []error
+	for _, name := range names {
+		found, err := l.find([]string{name}, goes)
+		if len(found) == 1 {
+			err = os.Remove(filepath.Join(l.dir, name))
+		}
+		errs = append(errs, err)
 	}
-	if !goes(strings.TrimSpace(string(b))) {
-		return nil
-	}
-	return os.Remove(path)
+	return errors.Join(errs...)
 }
 
 // owner is what the file of an address says.

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/criserver/criserver/internal/oplock"
 	"github.com/criserver/criserver/internal/osthread"
 	"github.com/criserver/criserver/internal/rtnl"
 	"golang.org/x/sys/unix"
@@ -25,22 +27,30 @@ type Call struct {
 	Stdin       []byte // the configuration
 }
 
+// Plugin does what the plugins do. The zero value is ready.
+type Plugin struct {
+	turns oplock.Locks // by directory of leases, held while leases change
+}
+
 // Run does what the plugin would and returns what it would write. It reports
 // false when the call is not for it and the plugin has to be executed.
-func Run(call Call) (stdout []byte, mine bool, err error) {
+func (p *Plugin) Run(ctx context.Context, call Call) (stdout []byte, mine bool, err error) {
 	c := parse(call.Stdin)
 	if c == nil {
 		return nil, false, nil
 	}
 	switch call.Command {
 	case "ADD":
-		stdout, err = add(c, call)
+		if !c.sound() {
+			return nil, false, nil
+		}
+		stdout, err = p.add(ctx, c, call)
 	case "DEL":
-		err = del(c, call)
+		err = p.del(ctx, c, call)
 	case "CHECK":
 		err = check(c, call)
 	case "GC":
-		err = collect(c)
+		err = p.collect(ctx, c)
 	case "STATUS": // there is nothing that could be missing
 	default:
 		return nil, false, nil
@@ -48,9 +58,9 @@ func Run(call Call) (stdout []byte, mine bool, err error) {
 	return stdout, true, err
 }
 
-// add attaches a pod. What it did when it fails is del's to undo, but for the
-// addresses, which del may not find.
-func add(c *conf, call Call) ([]byte, error) {
+// add attaches a pod. If it fails, del undoes what it did; it frees the addresses
+// itself where it can.
+func (p *Plugin) add(ctx context.Context, c *conf, call Call) ([]byte, error) {
 	conn, err := rtnl.Open()
 	if err != nil {
 		return nil, err
@@ -60,34 +70,42 @@ func add(c *conf, call Call) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := openLeases(c)
-	if err != nil {
-		return nil, fmt.Errorf("reserve addresses: %w", err)
-	}
-	ls, err := store.reserve(c.IPAM.Ranges, owner(call.ContainerID, call.IfName))
-	store.free()
+	ls, err := p.reserve(ctx, c, owner(call.ContainerID, call.IfName))
 	if err != nil {
 		return nil, fmt.Errorf("reserve addresses: %w", err)
 	}
 	if c.IsGateway || c.IsDefaultGateway {
-		if err := ensureGateways(conn, br.Index, ls); err != nil {
-			return nil, errors.Join(err, free(c, call, ls))
+		if err := ensureGateways(conn, br, ls); err != nil {
+			return nil, errors.Join(err, p.free(ctx, c, call, ls))
 		}
 	}
-	p := &port{conf: c, call: call, conn: conn, bridge: br, leases: ls, host: newVethName(), mac: newMAC()}
-	out, err := p.plug()
+	out, err := (&port{conf: c, call: call, conn: conn, bridge: br, leases: ls, host: newVethName(), mac: newMAC()}).plug(ctx)
 	if err != nil {
-		return nil, errors.Join(err, free(c, call, ls))
+		return nil, errors.Join(err, p.free(ctx, c, call, ls))
 	}
 	return out, nil
 }
 
-func free(c *conf, call Call, ls []lease) error {
-	store, err := openLeases(c)
+func (p *Plugin) reserve(ctx context.Context, c *conf, owner string) ([]lease, error) {
+	store := leasesOf(c)
+	if err := os.MkdirAll(store.dir, 0o755); err != nil {
+		return nil, err
+	}
+	unlock, err := store.lock(ctx, &p.turns)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return store.reserve(c.IPAM.Ranges, owner)
+}
+
+func (p *Plugin) free(ctx context.Context, c *conf, call Call, ls []lease) error {
+	store := leasesOf(c)
+	unlock, err := store.lock(ctx, &p.turns)
 	if err != nil {
 		return err
 	}
-	defer store.free()
+	defer unlock()
 	return store.release(ls, owner(call.ContainerID, call.IfName))
 }
 
@@ -102,7 +120,7 @@ type port struct {
 	mac    net.HardwareAddr
 }
 
-func (p *port) plug() ([]byte, error) {
+func (p *port) plug(ctx context.Context) ([]byte, error) {
 	ns, err := os.Open(p.call.NetNS)
 	if err != nil {
 		return nil, err
@@ -129,7 +147,7 @@ func (p *port) plug() ([]byte, error) {
 			return nil, err
 		}
 	}
-	if l, err = waitRunning(p.conn, p.host); err != nil {
+	if l, err = waitRunning(ctx, p.conn, p.host); err != nil {
 		return nil, err
 	}
 	return p.result(l)
@@ -179,42 +197,51 @@ func (p *port) furnish() error {
 	if err := conn.SetUp(l.Index); err != nil {
 		return err
 	}
+	return p.addRoutes(conn, l.Index)
+}
+
+// addRoutes adds the routes in the order of the configuration, of which the kernel
+// may have several to one destination. Exactly the same route a second time, as where
+// isDefaultGateway repeats a configured route, changes nothing.
+func (p *port) addRoutes(conn *rtnl.Conn, index int) error {
 	for _, r := range p.routes() {
-		if err := conn.AddRoute(l.Index, r.Dst, r.GW); err != nil {
+		gw := r.GW
+		if !gw.IsValid() {
+			gw = p.gateway(r.Dst)
+		}
+		if err := conn.AddRoute(index, r.Dst, gw); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
 	}
 	return nil
 }
 
-// routes are those of the configuration, each with a gateway, and the default
-// routes where the bridge is to be the default gateway.
+// gateway returns the first gateway of the family of a destination. A destination
+// of a family without a gateway is reached on the bridge itself.
+func (p *port) gateway(dst netip.Prefix) netip.Addr {
+	for _, le := range p.leases {
+		if le.gateway.Is4() == dst.Addr().Is4() {
+			return le.gateway
+		}
+	}
+	return netip.Addr{}
+}
+
+// routes are those of the configuration and, where the bridge is to be the default
+// gateway, one default route for each family for which the configuration names no
+// gateway.
 func (p *port) routes() []route {
-	var out []route
-	add := func(dst netip.Prefix, gw netip.Addr) {
-		if !slices.ContainsFunc(out, func(r route) bool { return r.Dst == dst }) {
-			out = append(out, route{dst, gw})
-		}
+	out := slices.Clone(p.conf.IPAM.Routes)
+	if !p.conf.IsDefaultGateway {
+		return out
 	}
-	for _, r := range p.conf.IPAM.Routes {
-		gw := r.GW
-		for _, le := range p.leases {
-			if !gw.IsValid() && le.gateway.Is4() == r.Dst.Addr().Is4() {
-				gw = le.gateway
-			}
+	for _, le := range p.leases {
+		anywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		if le.gateway.Is6() {
+			anywhere = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 		}
-		if gw.IsValid() {
-			add(r.Dst, gw)
-		}
-	}
-	if p.conf.IsDefaultGateway {
-		for _, le := range p.leases {
-			any4, any6 := netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-			if le.gateway.Is4() {
-				add(any4, le.gateway)
-			} else {
-				add(any6, le.gateway)
-			}
+		if !slices.ContainsFunc(out, func(r route) bool { return r.Dst == anywhere && r.GW.IsValid() }) {
+			out = append(out, route{anywhere, le.gateway})
 		}
 	}
 	return out
@@ -241,7 +268,7 @@ func (p *port) result(host rtnl.Link) ([]byte, error) {
 		})
 	}
 	for _, r := range p.routes() {
-		res.Routes = append(res.Routes, &types.Route{Dst: ipNet(r.Dst), GW: r.GW.AsSlice()})
+		res.Routes = append(res.Routes, &types.Route{Dst: ipNet(r.Dst), GW: r.GW.AsSlice()}) // without a gateway where none is configured
 	}
 	versioned, err := res.GetAsVersion(p.conf.CNIVersion)
 	if err != nil {
