@@ -174,15 +174,13 @@ func (m *Manager) adoptNetworks(owners []string, entries map[string]*entry) {
 	for _, id := range owners {
 		e := entries[id]
 		if e == nil {
-			m.net.Adopt(id, m.seenInterfaces(id)...)
+			m.net.AdoptUnknown(id, m.seenInterfaces(id)...)
 			continue
 		}
 		if !e.rec.DetachedAt.IsZero() {
 			continue
 		}
-		for _, i := range e.rec.attachments() {
-			m.net.Adopt(id, i.Name)
-		}
+		m.net.Adopt(id, e.rec.attachments()...)
 		if e.rec.Plan != nil {
 			m.ports.adopt(id, nameOf(e.config), portMappings(e.config))
 			first := network.Default(e.rec.Plan)

@@ -63,11 +63,16 @@ func (n *Network) Attach(ctx context.Context, pod Pod, i Interface) (*Result, er
 	if err != nil {
 		return nil, fmt.Errorf("attach to network: %w", err)
 	}
-	leave, err := n.gate.enter(ctx, i.attachment(pod.ID))
+	leave, err := n.gate.enter(ctx, i.attachment(pod.ID), l.conf.Name)
 	if err != nil {
 		return nil, fmt.Errorf("attach to network %q: wait for the collection of remains: %w", l.conf.Name, err)
 	}
 	defer leave()
+	if l.masquerade != nil {
+		if err := n.masquerades.hold(ctx, *l.masquerade, i.attachment(pod.ID)); err != nil {
+			return nil, fmt.Errorf("attach to network %q: %w", l.conf.Name, err)
+		}
+	}
 	res, err := n.cni.AddNetworkList(ctx, l.conf, pod.at(i).runtimeConf())
 	if err != nil {
 		return nil, fmt.Errorf("attach to network %q: %w", l.conf.Name, err)
@@ -104,6 +109,9 @@ func (n *Network) Detach(ctx context.Context, pod Pod, i Interface) error {
 		return fmt.Errorf("detach from network %q: %w", l.conf.Name, err)
 	}
 	n.gate.forget(i.attachment(pod.ID))
+	if l.masquerade != nil && n.masquerades.release(*l.masquerade, i.attachment(pod.ID)) || !n.configured(l.conf.Name) {
+		n.wakeTables()
+	}
 	return nil
 }
 

@@ -32,20 +32,21 @@ var errAttaching = errors.New("pods are being attached")
 // gate keeps collections and attachments apart: what a plugin is told to keep
 // must not be older than what it finds.
 type gate struct {
-	mu    sync.Mutex // guards all below
-	known map[types.GCAttachment]bool
-	busy  int           // attachments under way
-	shut  chan struct{} // closed when the collection under way ends; nil without
+	mu      sync.Mutex                    // guards all below
+	known   map[types.GCAttachment]string // with the name of the network
+	unknown bool                          // the networks of some attachments are not known
+	busy    int                           // attachments under way
+	shut    chan struct{}                 // closed when the collection under way ends; nil without
 }
 
 // enter notes an attachment and waits while a collection runs. Who has got leave
 // must call it when the attachment is made or has failed.
-func (g *gate) enter(ctx context.Context, a types.GCAttachment) (leave func(), err error) {
+func (g *gate) enter(ctx context.Context, a types.GCAttachment, network string) (leave func(), err error) {
 	for {
 		g.mu.Lock()
 		shut := g.shut
 		if shut == nil {
-			g.note(a)
+			g.note(a, network)
 			g.busy++
 			g.mu.Unlock()
 			return g.leave, nil
@@ -66,11 +67,32 @@ func (g *gate) leave() {
 }
 
 // note is called with mu held.
-func (g *gate) note(a types.GCAttachment) {
+func (g *gate) note(a types.GCAttachment, network string) {
 	if g.known == nil {
-		g.known = make(map[types.GCAttachment]bool)
+		g.known = make(map[types.GCAttachment]string)
 	}
-	g.known[a] = true
+	g.known[a] = network
+}
+
+func (g *gate) hasUnknown() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.unknown
+}
+
+// inUse reports whether a pod is, or may be, on a network.
+func (g *gate) inUse(network string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.unknown {
+		return true
+	}
+	for _, name := range g.known {
+		if name == network {
+			return true
+		}
+	}
+	return false
 }
 
 func (g *gate) forget(a types.GCAttachment) {
@@ -99,15 +121,6 @@ func (g *gate) close() (valid []types.GCAttachment, open func(), err error) {
 		g.shut = nil
 		close(shut)
 	}, nil
-}
-
-// Adopt notes attachments that an earlier daemon made, before Run.
-func (n *Network) Adopt(pod string, ifNames ...string) {
-	n.gate.mu.Lock()
-	defer n.gate.mu.Unlock()
-	for _, name := range ifNames {
-		n.gate.note(types.GCAttachment{ContainerID: pod, IfName: name})
-	}
 }
 
 // Suspect has Run collect what an attachment that failed may have left behind,

@@ -32,7 +32,7 @@ type list struct {
 	conf *libcni.NetworkConfigList
 	raw  json.RawMessage // as configured
 	// planned is raw as it is handed to plugins, and masquerade what the daemon
-	// does in their stead, or nil.
+	// does in their stead, or nil. A plan has it, too.
 	planned    json.RawMessage
 	masquerade *masquerade
 	// masqueradeFailed has the next reading of the same files try again.
@@ -64,6 +64,7 @@ func (n *Network) Reload(ctx context.Context, within time.Duration) (changed boo
 	}
 	n.replace(before, next)
 	n.logChange(ctx, before, next)
+	n.configureTables(next)
 	return true, nil
 }
 
@@ -117,7 +118,7 @@ func (n *Network) prepare(ctx context.Context, d *loaded, within time.Duration) 
 			return undecided(ctx, name, err, "the portmap plugin does the host ports, which is slower")
 		})
 		g.Go(func() error {
-			err := l.takeMasquerade(ctx, within)
+			err := n.takeMasquerade(ctx, l, within)
 			return undecided(ctx, name, err, "the plugins do the masquerading, which is slower")
 		})
 	}
@@ -297,7 +298,27 @@ func inline(conf *libcni.NetworkConfigList) (json.RawMessage, error) {
 		plugins[i] = p.Bytes
 	}
 	out["plugins"], out["loadOnlyInlinedPlugins"] = plugins, true
-	delete(out, planKey) // a file has no say in it
+	delete(out, planKey) // a file has no say in these
+	delete(out, masqueradeKey)
+	return json.Marshal(out)
+}
+
+// encode is inline, with what the daemon does in the place of plugins.
+func encode(conf *libcni.NetworkConfigList, m *masquerade, ports *hostPortPlan) (json.RawMessage, error) {
+	raw, err := inline(conf)
+	if err != nil || m == nil && ports == nil {
+		return raw, err
+	}
+	out := map[string]any{}
+	if err := json.Unmarshal(raw, &out); err != nil {
+		return nil, err
+	}
+	if m != nil {
+		out[masqueradeKey] = m
+	}
+	if ports != nil {
+		out[planKey] = ports
+	}
 	return json.Marshal(out)
 }
 
@@ -307,12 +328,13 @@ func fromRaw(raw json.RawMessage) (*list, error) {
 		return nil, err
 	}
 	var own struct {
-		HostPorts *hostPortPlan `json:"io.criserver.hostPorts"`
+		HostPorts  *hostPortPlan `json:"io.criserver.hostPorts"`
+		Masquerade *masquerade   `json:"io.criserver.masquerade"`
 	}
 	if err := json.Unmarshal(raw, &own); err != nil {
-		return nil, fmt.Errorf("%s: %w", planKey, err)
+		return nil, fmt.Errorf("%s, %s: %w", planKey, masqueradeKey, err)
 	}
-	return &list{conf: conf, raw: raw, planned: raw, hostPorts: own.HostPorts}, nil
+	return &list{conf: conf, raw: raw, planned: raw, hostPorts: own.HostPorts, masquerade: own.Masquerade}, nil
 }
 
 // findPlugins looks for the binaries of a list's plugins, every time anew: who

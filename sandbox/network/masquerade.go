@@ -4,15 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
-	"os/exec"
-	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
-	"github.com/sirupsen/logrus"
 )
 
 // Masquerading is the costliest thing that plugins do for a pod: the bridge
@@ -21,16 +17,20 @@ import (
 // same. So where the subnets are known from the configuration, the daemon keeps
 // one nftables table per network, and tells the plugin to leave it alone.
 
-// nftTimeout bounds a call of nft. A call takes a few milliseconds on an idle
-// machine; under emulation, the first one, which loads kernel modules, takes
-// more than five seconds.
-const nftTimeout = time.Minute
+// masqueradePrefix begins the name of every such table; the name of the network
+// follows.
+const masqueradePrefix = "criserver_masquerade_"
 
-// masquerade is the table of one network.
+// masquerade is, in the plan of an interface, that the daemon does its masquerading.
+// It is recorded: the subnets have to be masqueraded for as long as the pod is
+// attached, whatever is configured by then.
 type masquerade struct {
-	table   string
-	subnets []netip.Prefix
+	Table   string         `json:"table"`
+	Subnets []netip.Prefix `json:"subnets"`
 }
+
+// masqueradeKey is where a plan has it, beside what the CNI specification knows.
+const masqueradeKey = "io.criserver.masquerade"
 
 // bridgeConf is what counts of a plugin's configuration.
 type bridgeConf struct {
@@ -61,7 +61,7 @@ func masqueradeOf(network string, p *libcni.PluginConfig) *masquerade {
 	if !c.IPMasq || c.Backend == "iptables" || c.IPAM.Type != "host-local" || c.RuntimeConfig != nil || c.Args != nil {
 		return nil
 	}
-	m := &masquerade{table: "criserver_masquerade_" + network}
+	m := &masquerade{Table: masqueradePrefix + network}
 	sets := c.IPAM.Ranges
 	if c.IPAM.Subnet != "" {
 		sets = append(sets, []subnet{{c.IPAM.Subnet}})
@@ -72,17 +72,17 @@ func masqueradeOf(network string, p *libcni.PluginConfig) *masquerade {
 			if err != nil {
 				return nil
 			}
-			m.subnets = append(m.subnets, prefix.Masked())
+			m.Subnets = append(m.Subnets, prefix.Masked())
 		}
 	}
-	if len(m.subnets) == 0 {
+	if len(m.Subnets) == 0 {
 		return nil
 	}
 	return m
 }
 
 // takeMasquerade makes the daemon do the masquerading of a list, if it can.
-func (l *list) takeMasquerade(ctx context.Context, within time.Duration) error {
+func (n *Network) takeMasquerade(ctx context.Context, l *list, within time.Duration) error {
 	conf := *l.conf
 	conf.Plugins = make([]*libcni.PluginConfig, len(l.conf.Plugins))
 	var found *masquerade
@@ -101,11 +101,11 @@ func (l *list) takeMasquerade(ctx context.Context, within time.Duration) error {
 	if found == nil {
 		return nil
 	}
-	if err := found.apply(ctx, within); err != nil {
+	if err := n.masquerades.offer(ctx, *found, within); err != nil {
 		l.masqueradeFailed = true
 		return err
 	}
-	raw, err := inline(&conf)
+	raw, err := encode(&conf, found, nil)
 	if err != nil {
 		return err
 	}
@@ -113,88 +113,21 @@ func (l *list) takeMasquerade(ctx context.Context, within time.Duration) error {
 	if err != nil {
 		return err
 	}
-	l.conf, l.planned, l.masquerade = taken.conf, taken.raw, found
+	l.conf, l.planned, l.masquerade = taken.conf, taken.raw, taken.masquerade
 	return nil
 }
 
 // script replaces the table as a whole, in one transaction.
-func (m *masquerade) script() []byte {
+func (m masquerade) script() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "add table inet %[1]s\ndelete table inet %[1]s\nadd table inet %[1]s\n", m.table)
-	fmt.Fprintf(&b, "add chain inet %s postrouting { type nat hook postrouting priority srcnat; }\n", m.table)
-	for _, s := range m.subnets {
+	fmt.Fprintf(&b, "add table inet %[1]s\ndelete table inet %[1]s\nadd table inet %[1]s\n", m.Table)
+	fmt.Fprintf(&b, "add chain inet %s postrouting { type nat hook postrouting priority srcnat; }\n", m.Table)
+	for _, s := range m.Subnets {
 		family, multicast := "ip", "224.0.0.0/4"
 		if s.Addr().Is6() {
 			family, multicast = "ip6", "ff00::/8"
 		}
-		fmt.Fprintf(&b, "add rule inet %s postrouting %s saddr %s %s daddr != { %s, %s } masquerade\n", m.table, family, s, family, s, multicast)
+		fmt.Fprintf(&b, "add rule inet %s postrouting %s saddr %s %s daddr != { %s, %s } masquerade\n", m.Table, family, s, family, s, multicast)
 	}
 	return b.Bytes()
-}
-
-func (m *masquerade) apply(ctx context.Context, within time.Duration) error {
-	return nftWithin(ctx, within, m.script(), "-f", "-")
-}
-
-// ensure restores the table after somebody has flushed the rule set.
-func (m *masquerade) ensure(ctx context.Context) {
-	there, err := tableExists(ctx, m.table)
-	if there {
-		return
-	}
-	log := logrus.WithContext(ctx).WithField("table", m.table)
-	if err == nil {
-		log.Warn("masquerading was gone and is restored")
-		err = m.apply(ctx, nftTimeout)
-	}
-	if err != nil && ctx.Err() == nil {
-		log.WithError(err).Error("masquerading could not be checked or restored")
-	}
-}
-
-// tableExists reports whether nft lists a table. An error says that nft did not
-// end in time: the table may exist then.
-func tableExists(ctx context.Context, name string) (bool, error) {
-	err := nft(ctx, nil, "list", "table", "inet", name)
-	if errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
-		return false, err
-	}
-	return err == nil, nil
-}
-
-func nft(ctx context.Context, stdin []byte, args ...string) error {
-	return nftWithin(ctx, nftTimeout, stdin, args...)
-}
-
-// nftWithin runs nft. If nft does not end within the given time, it is killed and
-// the error is context.DeadlineExceeded.
-func nftWithin(ctx context.Context, within time.Duration, stdin []byte, args ...string) error {
-	limited, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
-	cmd := exec.CommandContext(limited, nftPath(), args...)
-	cmd.Stdin = bytes.NewReader(stdin)
-	var words bounded
-	cmd.Stdout, cmd.Stderr = nil, &words
-	err := runTied(cmd)
-	if err == nil {
-		return nil
-	}
-	name := "nft " + strings.Join(args, " ")
-	switch {
-	case ctx.Err() != nil:
-		return fmt.Errorf("%s: %w", name, context.Cause(ctx))
-	case limited.Err() != nil:
-		return fmt.Errorf("%s has not ended within %s: %w", name, within, limited.Err())
-	}
-	return errors.Join(fmt.Errorf("%s: %w", name, err), errors.New(quote(words.kept.Bytes())))
-}
-
-// nftPath finds nft also where services have a short PATH.
-func nftPath() string {
-	for _, name := range []string{"nft", "/usr/sbin/nft", "/sbin/nft"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	return "nft"
 }

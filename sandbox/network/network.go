@@ -5,9 +5,11 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 
@@ -47,9 +49,17 @@ type Network struct {
 	cfg     Config
 	cni     *libcni.CNIConfig
 	gate    gate
-	ports   portTables
 	suspect chan struct{} // capacity one: a collection is wanted
-	loaded  atomic.Pointer[loaded]
+
+	files       tableFiles
+	ports       portTables
+	masquerades masqTables
+	tables      chan struct{} // capacity one: the tables are not as they shall be
+	// tablesKnown says that a configuration was loaded, so that it is known which
+	// tables nobody needs.
+	tablesKnown atomic.Bool
+
+	loaded atomic.Pointer[loaded]
 	// answer is the last answer of the plugins to STATUS; nil before the first answer.
 	answer atomic.Pointer[answer]
 	// template makes writers of the generated file wait for each other. It is not
@@ -83,10 +93,16 @@ func New(cfg Config) *Network {
 	if len(cfg.BinDirs) == 0 {
 		cfg.BinDirs = []string{"/opt/cni/bin"}
 	}
+	files := tableFiles{filepath.Join(cmp.Or(cfg.CacheDir, libcni.CacheDir), "tables")}
 	n := &Network{
 		cfg:     cfg,
 		cni:     libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, &runner{builtin: !cfg.NoBuiltin}),
 		suspect: make(chan struct{}, 1),
+
+		files:       files,
+		ports:       portTables{files: files},
+		masquerades: masqTables{files: files},
+		tables:      make(chan struct{}, 1),
 	}
 	n.loaded.Store(&loaded{err: fmt.Errorf("CNI configuration is not loaded yet: %w", errdefs.ErrUnavailable), settled: make(chan struct{})})
 	return n

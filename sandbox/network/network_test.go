@@ -113,7 +113,7 @@ func TestMasqueradeOf(t *testing.T) {
 		}
 		got := ""
 		if m := masqueradeOf("n", p); m != nil {
-			got = fmt.Sprint(m.subnets)
+			got = fmt.Sprint(m.Subnets)
 		}
 		if got != tt.want {
 			t.Errorf("%s: got %q, want %q", name, got, tt.want)

@@ -80,7 +80,7 @@ func (l *list) without(drop func(*libcni.PluginConfig) bool) (*list, error) {
 	}
 	conf := *l.conf
 	conf.Plugins = slices.DeleteFunc(slices.Clone(conf.Plugins), drop)
-	raw, err := inline(&conf)
+	raw, err := encode(&conf, l.masquerade, nil)
 	if err != nil {
 		return nil, err
 	}

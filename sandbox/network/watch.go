@@ -8,6 +8,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -26,10 +27,19 @@ const (
 	longest = 8 * time.Minute
 )
 
-// Run keeps the configuration as the files in the directories say, asks the
-// plugins for their status, and collects the remains of attachments, until ctx
-// ends.
+// Run keeps the configuration as the files in the directories say, keeps the tables
+// of nftables, asks the plugins for their status, and collects the remains of
+// attachments, until ctx ends.
 func (n *Network) Run(ctx context.Context) error {
+	n.recallTables(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.watch(ctx) })
+	g.Go(func() error { n.keepTables(ctx); return nil })
+	return g.Wait()
+}
+
+// watch makes rounds of checks until ctx ends.
+func (n *Network) watch(ctx context.Context) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch CNI configuration: %w", err)
@@ -37,7 +47,7 @@ func (n *Network) Run(ctx context.Context) error {
 	defer w.Close()
 	timer := time.NewTimer(0) // the first round comes at once
 	defer timer.Stop()
-	r := rounds{n: n, watcher: w, dirty: true, renew: true, collection: collection{wanted: true}}
+	r := rounds{n: n, watcher: w, dirty: true, collection: collection{wanted: true}}
 	defer r.inquiry.stop()
 	for {
 		select {
@@ -78,9 +88,6 @@ type rounds struct {
 	statusAt time.Time
 	missed   int // inquiries in a row that missed their deadline
 
-	renew    bool // the tables of host ports are to be replaced
-	tablesAt time.Time
-
 	collection collection
 }
 
@@ -95,10 +102,7 @@ func (r *rounds) next(ctx context.Context) time.Time {
 	if !r.statusAt.After(time.Now()) && !r.inquiry.running() {
 		r.ask(ctx)
 	}
-	if !r.tablesAt.After(time.Now()) {
-		r.ensureTables(ctx)
-	}
-	at := r.tablesAt
+	at := time.Now().Add(statusEvery)
 	if !r.inquiry.running() {
 		at = earlier(at, r.statusAt)
 	}
@@ -135,25 +139,7 @@ func (r *rounds) reload(ctx context.Context) {
 	if changed {
 		r.inquiry.stop()
 		r.ready, r.missed, r.statusAt = false, 0, time.Now()
-		r.renew, r.tablesAt = true, time.Now()
 		r.collection.want()
-	}
-}
-
-// ensureTables restores what somebody removed from the rule set of the kernel.
-func (r *rounds) ensureTables(ctx context.Context) {
-	renewed := r.renew
-	r.renew = !r.n.ports.ensure(ctx, r.renew)
-	if !renewed { // else Reload has just made the tables
-		for _, l := range r.n.loaded.Load().all() {
-			if l.masquerade != nil {
-				l.masquerade.ensure(ctx)
-			}
-		}
-	}
-	r.tablesAt = time.Now().Add(statusEvery)
-	if r.renew {
-		r.tablesAt = time.Now().Add(recheck)
 	}
 }
 

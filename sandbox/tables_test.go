@@ -1,0 +1,212 @@
+package sandbox
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/criserver/criserver/internal/patience"
+)
+
+// subnetConf is a bridge with masquerading and host ports.
+func subnetConf(leases, subnet string) string {
+	c := bridgeConf(leases, `,"ipMasq":true`, `,"ranges":[[{"subnet":"`+subnet+`"}]]`)
+	return strings.Replace(c, "}}]}", `}},{"type":"portmap","capabilities":{"portMappings":true}}]}`, 1)
+}
+
+func table(t *testing.T, kind string) string {
+	t.Helper()
+	out, err := exec.Command("nft", "list", "table", "inet", "criserver_"+kind+"_br").CombinedOutput()
+	if err != nil {
+		return ""
+	}
+	return string(out)
+}
+
+// masquerades reports whether exactly the given subnets are masqueraded.
+func masquerades(t *testing.T, subnets ...string) func() bool {
+	return func() bool {
+		rules := table(t, "masquerade")
+		for _, s := range subnets {
+			if !strings.Contains(rules, "ip saddr "+s+" ") {
+				return false
+			}
+		}
+		return strings.Count(rules, "saddr") == len(subnets) && (rules == "") == (len(subnets) == 0)
+	}
+}
+
+func routeLocalnet(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/sys/net/ipv4/conf/crisbxt2/route_localnet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+const first, second = "10.205.0.0/24", "10.206.0.0/24"
+
+// TestMasqueradingFollowsThePods changes the subnet and removes the network while pods
+// are attached.
+func TestMasqueradingFollowsThePods(t *testing.T) {
+	b, leases := bridgeBed(t, "", "")
+	b.writeConf("10-test.conflist", subnetConf(leases, first))
+	m := b.start()
+	p := mustRun(t, m, podConfig("a"))
+	b.writeConf("10-test.conflist", subnetConf(leases, second))
+	eventually(t, "both subnets", masquerades(t, first, second))
+	b.halt()
+	m = b.start()
+	awaitNetwork(t, m)
+	eventually(t, "both subnets after a restart", masquerades(t, first, second))
+	q := mustRun(t, m, podConfig("b"))
+	if err := exec.Command("nft", "flush", "ruleset").Run(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "both subnets after a flush", masquerades(t, first, second))
+	mustRemove(t, m, p.ID)
+	eventually(t, "the subnet without pods goes", masquerades(t, second))
+	if err := os.Remove(filepath.Join(b.cfg.CNI.ConfDirs[0], "10-test.conflist")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the removal is noticed", func() bool { return m.NetworkStatus() != nil })
+	b.halt()
+	m = b.start()
+	time.Sleep(500 * time.Millisecond)
+	if !masquerades(t, second)() {
+		t.Errorf("the subnet of a pod has gone with the configuration:\n%s", table(t, "masquerade"))
+	}
+	mustRemove(t, m, q.ID)
+	eventually(t, "the table goes with the last pod", masquerades(t))
+}
+
+// TestTablesOfARemovedNetwork has the daemon delete what it made, also after a restart,
+// and close the host's loopback.
+func TestTablesOfARemovedNetwork(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		b, leases := bridgeBed(t, "", "")
+		b.writeConf("10-test.conflist", subnetConf(leases, first))
+		const foreign = "criserver_masquerade_foreign"
+		if err := exec.Command("nft", "add", "table", "inet", foreign).Run(); err != nil {
+			t.Fatal(err)
+		}
+		m := b.start()
+		p := mustRun(t, m, webPod("a", 18080))
+		if got := routeLocalnet(t); got != "1" {
+			t.Errorf("route_localnet is %s", got)
+		}
+		mustRemove(t, m, p.ID)
+		if restart {
+			b.halt()
+		}
+		if err := os.Remove(filepath.Join(b.cfg.CNI.ConfDirs[0], "10-test.conflist")); err != nil {
+			t.Fatal(err)
+		}
+		if restart {
+			b.start()
+		}
+		eventually(t, "the tables go", func() bool { return table(t, "masquerade") == "" && table(t, "hostports") == "" })
+		if got := routeLocalnet(t); got != "0" {
+			t.Errorf("restart %t: without a guard route_localnet is %s", restart, got)
+		}
+		b.halt()
+		if left, _ := os.ReadDir(filepath.Join(b.cfg.RunDir, "cni", "tables")); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+		if err := exec.Command("nft", "delete", "table", "inet", foreign).Run(); err != nil {
+			t.Errorf("the table of another daemon has gone: %v", err)
+		}
+	}
+}
+
+// TestTablesOfUnreadableRecords takes nothing from a pod of which nothing is known.
+func TestTablesOfUnreadableRecords(t *testing.T) {
+	b, leases := bridgeBed(t, "", "")
+	b.writeConf("10-test.conflist", subnetConf(leases, first))
+	m := b.start()
+	p := mustRun(t, m, webPod("a", 18080))
+	b.halt()
+	file := filepath.Join(b.cfg.RunDir, "pods", p.ID, recordFile)
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.writeConf("10-test.conflist", subnetConf(leases, second))
+	m = b.start()
+	eventually(t, "both subnets", masquerades(t, first, second))
+	if err := os.Remove(filepath.Join(b.cfg.CNI.ConfDirs[0], "10-test.conflist")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the removal is noticed", func() bool { return m.NetworkStatus() != nil })
+	eventually(t, "only the subnet of the configuration goes", masquerades(t, first))
+	if table(t, "hostports") == "" {
+		t.Error("the host ports have gone")
+	}
+	b.halt()
+	if err := os.WriteFile(file, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m = b.start()
+	mustRemove(t, m, p.ID)
+	eventually(t, "the tables go", func() bool { return table(t, "masquerade") == "" && table(t, "hostports") == "" })
+}
+
+// TestFlushedRulesAreRestoredAtOnce is about the guard of the host's loopback.
+func TestFlushedRulesAreRestoredAtOnce(t *testing.T) {
+	b, leases := bridgeBed(t, "", "")
+	b.writeConf("10-test.conflist", subnetConf(leases, first))
+	m := b.start()
+	p := mustRun(t, m, webPod("a", 18080))
+	for range 3 {
+		if err := exec.Command("nft", "flush", "ruleset").Run(); err != nil {
+			t.Fatal(err)
+		}
+		flushed := time.Now()
+		eventually(t, "the tables come back", func() bool {
+			return strings.Contains(table(t, "hostports"), "guard") && masquerades(t, first)()
+		})
+		if took := time.Since(flushed); took > patience.For(10*time.Second) {
+			t.Errorf("the guard was away for %s", took)
+		}
+	}
+	mustRemove(t, m, p.ID)
+}
+
+// TestLoopbackIsClosedWithoutAGuard has nft fail when the guard has to be restored.
+func TestLoopbackIsClosedWithoutAGuard(t *testing.T) {
+	dir := t.TempDir()
+	real, err := exec.LookPath("nft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := filepath.Join(dir, "broken")
+	script := "#!/bin/sh\n[ -e " + broken + " ] && { echo told to fail >&2; exit 1; }\nexec " + real + " \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(dir, "nft"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	b, leases := bridgeBed(t, "", "")
+	b.writeConf("10-test.conflist", subnetConf(leases, first))
+	m := b.start()
+	p := mustRun(t, m, webPod("a", 18080))
+	serve(t, p, 80)
+	if err := os.WriteFile(broken, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(real, "flush", "ruleset").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	eventually(t, "the loopback is closed", func() bool { return routeLocalnet(t) == "0" })
+	if err := os.Remove(broken); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "host ports work again", func() bool { return routeLocalnet(t) == "1" && ask("127.0.0.1:18080") == nil })
+	mustRemove(t, m, p.ID)
+}
