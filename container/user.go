@@ -142,6 +142,9 @@ func (f userFiles) group(name string) (int64, error) {
 // parseID says whether s is a number; one out of range is an error, and never
 // wraps to another id (CVE-2024-40635).
 func parseID(s string) (id int64, number bool, err error) {
+	if s == "" {
+		return 0, false, nil
+	}
 	if strings.Trim(s, "0123456789") != "" && strings.Trim(s, "-0123456789") != "" {
 		return 0, false, nil
 	}
@@ -150,6 +153,26 @@ func parseID(s string) (id int64, number bool, err error) {
 		return 0, true, invalid("id %q must be from 0 to %d", s, maxID)
 	}
 	return id, true, nil
+}
+
+// ImageUser is the user that USER of an image names: an id or a name. Both are
+// unset if USER is empty.
+type ImageUser struct {
+	ID   int64
+	IsID bool // ID is set and Name is ""
+	Name string
+}
+
+// ParseImageUser reads USER of an image, which can have a group after a colon. It
+// reads numbers as the creation of a container does, so that runAsNonRoot, which
+// the kubelet checks with this result, holds for the process. "+5" is a name. A
+// number that is out of range is a name, too: no container runs with it.
+func ParseImageUser(user string) ImageUser {
+	user, _, _ = strings.Cut(user, ":")
+	if id, number, err := parseID(user); number && err == nil {
+		return ImageUser{ID: id, IsID: true}
+	}
+	return ImageUser{Name: user}
 }
 
 // supplementary are the groups asked for and, unless the policy is Strict, those

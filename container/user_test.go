@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	testPasswd = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1001::/home/alice:/bin/sh\n1234:x:0:0::/root:/bin/sh\nhuge:x:4294967295:1::/:\n"
+	testPasswd = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1001::/home/alice:/bin/sh\n1234:x:0:0::/root:/bin/sh\nhuge:x:4294967295:1::/:\n+5:x:0:0::/root:/bin/sh\n"
 	testGroup  = "root:x:0:\nteam:x:3000:alice\nops:x:3001:bob,alice\nbig:x:4294967295:bob\n"
 )
 
@@ -137,4 +137,30 @@ func FuzzIdentify(f *testing.F) {
 			t.Errorf("%q: %+v", who, id)
 		}
 	})
+}
+
+// TestImageUserIsWhoRuns: the id or name of ParseImageUser is that of the process.
+func TestImageUserIsWhoRuns(t *testing.T) {
+	for user, want := range map[string]ImageUser{
+		"":           {},
+		":5":         {},
+		"0":          {IsID: true},
+		"-0":         {IsID: true},
+		"007:1":      {ID: 7, IsID: true},
+		"1234":       {ID: 1234, IsID: true}, // a name in /etc/passwd as well, of uid 0
+		"+5":         {Name: "+5"},
+		"-5":         {Name: "-5"},
+		"4294967296": {Name: "4294967296"},
+		"0x5":        {Name: "0x5"},
+		"alice:team": {Name: "alice"},
+	} {
+		got := ParseImageUser(user)
+		if got != want {
+			t.Errorf("%q: got %+v, want %+v", user, got, want)
+		}
+		id, err := accounts(t, testPasswd, testGroup).identify(nil, user)
+		if err == nil && got.IsID && int64(id.uid) != got.ID {
+			t.Errorf("%q is shown as uid %d and runs as uid %d", user, got.ID, id.uid)
+		}
+	}
 }

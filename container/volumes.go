@@ -64,7 +64,8 @@ func imageMount(m *cri.Mount, source string) oci.Mount {
 }
 
 // effectiveMounts are the request's mounts as they came to be: those of images
-// are read-only, and image_ref is the id of what was mounted.
+// are read-only, and image_ref is the id of what was mounted, which PullImage
+// returned.
 func effectiveMounts(c *cri.ContainerConfig, images map[int]string) []*cri.Mount {
 	if len(images) == 0 {
 		return c.GetMounts()

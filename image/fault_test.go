@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -278,6 +279,14 @@ insecure = true
 	equalList(t, "tags", tool.RepoTags, []string{"registry.example/deep/tool:latest"})
 	if got, err := b.Get("tool"); err != nil || got.ID != tool.ID {
 		t.Errorf("tool: %v, %v", got.ID, err)
+	}
+	for ref, want := range map[string][]string{
+		"tool":                 {"registry.example/deep/tool", "none.example/tool", "registry.example/tool", "docker.io/library/tool"},
+		"a:1":                  {"none.example/a", "registry.example/a", "docker.io/library/a"},
+		"registry.example/a:1": {"registry.example/a"},
+		"a b":                  nil,
+	} {
+		equalList(t, "repositories of "+ref, slices.DeleteFunc(b.Repositories(ref), func(r string) bool { return strings.HasPrefix(r, "localhost/") }), want)
 	}
 	again := b.pull(t, "a:1") // the first candidate does not answer
 	equal(t, "image", again.ID, img.ID)

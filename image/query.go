@@ -28,6 +28,16 @@ func (m *Manager) find(ref string) (*stored, error) {
 	})
 }
 
+// Repositories returns the repositories that ref can stand for, as in
+// "docker.io/library/nginx" for "nginx", in the order in which Pull tries them.
+func (m *Manager) Repositories(ref string) []string {
+	var names []string
+	for _, n := range m.puller.Locals(ref) {
+		names = append(names, n.Name())
+	}
+	return names
+}
+
 // List returns all images, ordered by id.
 func (m *Manager) List() []Image { return slices.Clone(m.now.Load().list) }
 

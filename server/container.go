@@ -185,7 +185,7 @@ func (s *Server) containerStatus(c *container.Snapshot) *cri.ContainerStatus {
 		Message:     c.Message,
 		Labels:      c.Config.GetLabels(),
 		Annotations: c.Config.GetAnnotations(),
-		Mounts:      s.mounts(c),
+		Mounts:      c.Mounts,
 		LogPath:     c.LogPath,
 		Resources:   &cri.ContainerResources{Linux: c.Resources},
 		User: &cri.ContainerUser{Linux: &cri.LinuxContainerUser{

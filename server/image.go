@@ -4,12 +4,11 @@ import (
 	"context"
 	"iter"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/image"
 )
 
@@ -132,29 +131,18 @@ func fsUsage(u image.FSUsage) *cri.FilesystemUsage {
 }
 
 func imageItem(img image.Image) *cri.Image {
-	uid, username := imageUser(img.Config.Config.User)
-	return &cri.Image{
+	user := container.ParseImageUser(img.Config.Config.User)
+	item := &cri.Image{
 		Id:          img.ID.String(),
 		RepoTags:    img.RepoTags,
 		RepoDigests: img.RepoDigests,
 		Size:        img.Size,
-		Uid:         uid,
-		Username:    username,
+		Username:    user.Name,
 		Spec:        &cri.ImageSpec{Image: img.ID.String(), Annotations: annotations(img)},
 		Pinned:      img.Pinned,
 	}
-}
-
-// imageUser splits USER of an image, less its group, into the number or the
-// name, of which the CRI wants just one. A number that does not fit is passed
-// as a name, so that nobody takes it for another one.
-func imageUser(user string) (*cri.Int64Value, string) {
-	user, _, _ = strings.Cut(user, ":")
-	if user == "" {
-		return nil, ""
+	if user.IsID {
+		item.Uid = &cri.Int64Value{Value: user.ID}
 	}
-	if uid, err := strconv.ParseInt(user, 10, 64); err == nil {
-		return &cri.Int64Value{Value: uid}, ""
-	}
-	return nil, user
+	return item
 }

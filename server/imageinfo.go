@@ -1,14 +1,12 @@
 package server
 
 import (
-	"cmp"
 	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/criserver/criserver/container"
@@ -76,13 +74,13 @@ func (s *Server) digestedRef(id, asked string) string {
 	if err != nil || len(img.RepoDigests) == 0 {
 		return id
 	}
-	repo := repository(asked)
+	meant := s.meant(asked, img.RepoDigests)
 	best, points := "", -1
 	for _, ref := range img.RepoDigests {
-		name, digest, _ := strings.Cut(ref, "@")
+		repo, digest, _ := strings.Cut(ref, "@")
 		p := 0
-		if name == repo {
-			p += 2
+		if i := slices.Index(meant, repo); i >= 0 {
+			p += 2 * (len(meant) - i)
 		}
 		if digest != img.Manifest.String() {
 			p++
@@ -94,13 +92,15 @@ func (s *Server) digestedRef(id, asked string) string {
 	return best
 }
 
-// repository cuts tag and digest from a full name.
-func repository(ref string) string {
-	ref, _, _ = strings.Cut(ref, "@")
-	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
-		ref = ref[:i]
+// meant returns the repositories that asked can stand for, the most likely first.
+// It returns nil if all digests are of one repository: then there is no choice, and
+// a short name costs a look into the files of aliases.
+func (s *Server) meant(asked string, digests []string) []string {
+	first, _, _ := strings.Cut(digests[0], "@")
+	if !slices.ContainsFunc(digests, func(ref string) bool { return !strings.HasPrefix(ref, first+"@") }) {
+		return nil
 	}
-	return ref
+	return s.cfg.Images.Repositories(asked)
 }
 
 // pulls is what a verbose Status says of the pulls under way.
@@ -121,18 +121,4 @@ func imageSpec(c *container.Snapshot) *cri.ImageSpec {
 		Image: c.ImageRef, Annotations: asked.GetAnnotations(),
 		UserSpecifiedImage: asked.GetUserSpecifiedImage(), RuntimeHandler: asked.GetRuntimeHandler(), ImageRef: asked.GetImageRef(),
 	}
-}
-
-// mounts shows image volumes with the digested reference of what was mounted,
-// as it is shown of the container's own image.
-func (s *Server) mounts(c *container.Snapshot) []*cri.Mount {
-	out := slices.Clone(c.Mounts)
-	for i, m := range out {
-		if id := m.GetImage().GetImageRef(); id != "" {
-			asked := cmp.Or(m.GetImage().GetUserSpecifiedImage(), m.GetImage().GetImage())
-			out[i] = proto.CloneOf(m)
-			out[i].Image.ImageRef = s.digestedRef(id, asked)
-		}
-	}
-	return out
 }

@@ -70,14 +70,18 @@ func TestAnnotationsAreBounded(t *testing.T) {
 func TestImageReferencesOfContainers(t *testing.T) {
 	img := image.Image{
 		ID: "sha256:aa", Manifest: "sha256:bb", RepoTags: []string{"r/x:1"},
-		RepoDigests: []string{"other/x@sha256:cc", "r/x@sha256:bb", "r/x@sha256:cc"},
+		RepoDigests: []string{"docker.io/library/x@sha256:dd", "other/x@sha256:cc", "r/x@sha256:bb", "r/x@sha256:cc"},
 	}
-	s := New(Config{Images: &fakeImages{list: []image.Image{img, {ID: "sha256:ee"}}}})
+	s := New(Config{Images: &fakeImages{list: []image.Image{
+		img, {ID: "sha256:ee"},
+		{ID: "sha256:bb", RepoDigests: []string{"docker.io/library/y@sha256:cc", "search/y@sha256:cc"}},
+	}}})
 	for _, c := range []struct{ id, ref, want string }{
 		{"sha256:aa", "r/x:1", "r/x@sha256:cc"}, // the index, which is what the tag stands for
 		{"sha256:aa", "other/x:2", "other/x@sha256:cc"},
-		{"sha256:aa", "x", "other/x@sha256:cc"},
-		{"sha256:aa", "r:5000/y/x:1", "other/x@sha256:cc"},
+		{"sha256:aa", "x", "docker.io/library/x@sha256:dd"}, // the name that the short one stands for
+		{"sha256:bb", "y", "search/y@sha256:cc"},            // in the first registry that is searched
+		{"sha256:aa", "r:5000/y/x:1", "docker.io/library/x@sha256:dd"},
 		{"sha256:ee", "r/x:1", "sha256:ee"}, // an image without names
 		{"sha256:ff", "r/x:1", "sha256:ff"}, // one that is gone
 	} {
@@ -111,5 +115,22 @@ func TestStatusShowsPulls(t *testing.T) {
 		if st, err := s.Status(t.Context(), &cri.StatusRequest{}); err != nil || len(st.GetInfo()) > 0 {
 			t.Errorf("not verbose: %v, %v", st, err)
 		}
+	}
+}
+
+// TestImageVolumeIsShownByTheIDOfItsImage: image_ref of a mount is what PullImage
+// returned.
+func TestImageVolumeIsShownByTheIDOfItsImage(t *testing.T) {
+	img := image.Image{ID: "sha256:aa", RepoDigests: []string{"r/x@sha256:cc"}}
+	s := New(Config{Images: &fakeImages{list: []image.Image{img}}})
+	pulled, err := s.PullImage(t.Context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: "sha256:aa"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := s.containerStatus(&container.Snapshot{ImageID: "sha256:aa", Config: &cri.ContainerConfig{}, Mounts: []*cri.Mount{
+		{ContainerPath: "/v", Image: &cri.ImageSpec{Image: "r/x:1", ImageRef: "sha256:aa"}},
+	}})
+	if got := st.GetMounts()[0].GetImage().GetImageRef(); got != pulled.GetImageRef() {
+		t.Errorf("image_ref %q, PullImage returned %q", got, pulled.GetImageRef())
 	}
 }

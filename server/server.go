@@ -53,6 +53,9 @@ type Containers interface {
 type Images interface {
 	Pull(ctx context.Context, req image.PullRequest) (image.Image, error)
 	Get(ref string) (image.Image, error)
+	// Repositories returns the full names that ref can stand for, without tags and
+	// digests, the most likely first.
+	Repositories(ref string) []string
 	List() []image.Image
 	Remove(ctx context.Context, ref string) error
 	Pulls() []image.PullProgress

@@ -109,6 +109,18 @@ type fakeImages struct {
 func (f *fakeImages) List() []image.Image                  { return f.list }
 func (f *fakeImages) Pulls() []image.PullProgress          { return f.pulls }
 func (f *fakeImages) Remove(context.Context, string) error { return f.err }
+func (f *fakeImages) Pull(_ context.Context, req image.PullRequest) (image.Image, error) {
+	return f.Get(req.Ref)
+}
+
+func (f *fakeImages) Repositories(ref string) []string {
+	repo, _, _ := strings.Cut(ref, ":")
+	if strings.Contains(repo, "/") {
+		return []string{repo}
+	}
+	return []string{"search/" + repo, "docker.io/library/" + repo}
+}
+
 func (f *fakeImages) Get(ref string) (image.Image, error) {
 	for _, i := range f.list {
 		if i.ID.String() == ref {
@@ -329,21 +341,21 @@ func TestImages(t *testing.T) {
 	}
 }
 
-func TestImageUser(t *testing.T) {
-	for user, want := range map[string]struct {
-		uid  *cri.Int64Value
-		name string
-	}{
-		"":                        {nil, ""},
-		"0":                       {&cri.Int64Value{Value: 0}, ""},
-		"1000:50":                 {&cri.Int64Value{Value: 1000}, ""},
-		"www-data":                {nil, "www-data"},
-		"www-data:grp":            {nil, "www-data"},
-		"99999999999999999999999": {nil, "99999999999999999999999"},
+// TestImageUserIsThatOfContainers: the kubelet checks runAsNonRoot with what the
+// status of an image says.
+func TestImageUserIsThatOfContainers(t *testing.T) {
+	for user, want := range map[string]*cri.Image{
+		"0":        {Uid: &cri.Int64Value{}},
+		"1000:50":  {Uid: &cri.Int64Value{Value: 1000}},
+		"+5":       {Username: "+5"},
+		"www:data": {Username: "www"},
+		"":         {},
 	} {
-		uid, name := imageUser(user)
-		if (uid == nil) != (want.uid == nil) || uid.GetValue() != want.uid.GetValue() || name != want.name {
-			t.Errorf("%q: got %v, %q", user, uid, name)
+		var img image.Image
+		img.Config.Config.User = user
+		got := imageItem(img)
+		if (got.Uid == nil) != (want.Uid == nil) || got.GetUid().GetValue() != want.GetUid().GetValue() || got.Username != want.Username {
+			t.Errorf("USER %q: uid %v, username %q", user, got.Uid, got.Username)
 		}
 	}
 }
