@@ -37,13 +37,16 @@ var (
 	startTime = gauge("container_start_time_seconds", "Start time of the container since the unix epoch in seconds.")
 	lastSeen  = gauge("container_last_seen", "When these figures were read, in seconds since the unix epoch.")
 	openFiles = gauge("container_ulimits_soft", "Soft limits of the first process.", "ulimit")
+
+	descriptors = gauge("container_file_descriptors", "Open file descriptors of all processes.")
+	sockets     = gauge("container_sockets", "Open sockets of all processes.")
 )
 
 // allMetrics are all metrics there can be; some come with several values of
 // their labels.
 func allMetrics() []metric {
 	all := []metric{
-		startTime, lastSeen, openFiles, layerBytes, fsLimit, fsInodesFree, fsInodes,
+		startTime, lastSeen, openFiles, descriptors, sockets, layerBytes, fsLimit, fsInodesFree, fsInodes,
 		fsReadBytes, fsReads, fsWriteBytes, fsWrites, deviceUsage,
 	}
 	for _, m := range usageMetrics {
@@ -142,8 +145,10 @@ func metricsOfContainer(p *sandbox.Pod, st container.Stats, disks diskReader) []
 	s.addLayer(st.Layer, disks)
 	if st.Usage != nil {
 		s.at = st.Usage.Time
-		s.addUsage(&reading{Usage: st.Usage, more: detail(st.Usage), container: true, shares: uint64(max(c.Resources.GetCpuShares(), 0))})
+		more := detail(st.Usage)
+		s.addUsage(&reading{Usage: st.Usage, more: more, container: true, shares: uint64(max(c.Resources.GetCpuShares(), 0))})
 		s.addOpenFiles(c, st.Usage)
+		s.addDescriptors(more)
 	}
 	s.add(lastSeen, seconds(s.at))
 	return s.out
@@ -165,6 +170,18 @@ func (s *sampler) addOpenFiles(c *container.Snapshot, u *cgroup.Usage) {
 	}
 	if n, ok := proc.OpenFiles(c.PID); ok {
 		s.add(openFiles, n, "max_open_files")
+	}
+}
+
+// addDescriptors adds what the processes have open. Only containers have these
+// metrics: a pod's would be the sum, at the price of a second look at each file.
+func (s *sampler) addDescriptors(more cgroup.Detail) {
+	if !more.Processes.Known {
+		return
+	}
+	if d, ok := proc.CountDescriptors(more.PIDs); ok {
+		s.add(descriptors, d.Files)
+		s.add(sockets, d.Sockets)
 	}
 }
 

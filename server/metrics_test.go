@@ -83,7 +83,7 @@ func measuredDetail() cgroup.Detail {
 			{Device: "4095:7", ReadBytes: sure(121), WriteBytes: sure(122), DiscardBytes: sure(123), Reads: sure(124), Writes: sure(125)},
 			{Device: "4095:8", Reads: sure(126)},
 		},
-		Processes: sure(6), MaxTasks: sure(127),
+		Processes: sure(6), PIDs: []int{os.Getpid()}, MaxTasks: sure(127),
 	}
 }
 
@@ -196,6 +196,12 @@ func TestMetricsHaveTheirFigures(t *testing.T) {
 		t.Errorf("%d inodes of %v are free", free, d.inodes)
 	}
 	delete(got, "fs_inodes_free "+d.device) // others write too
+	open, ok := proc.CountDescriptors([]int{os.Getpid()})
+	if !ok || got["file_descriptors"] < 3 || open.Files < 3 || got["sockets"] == 0 || open.Sockets == 0 {
+		t.Errorf("%d file descriptors, %d sockets, now %+v", got["file_descriptors"], got["sockets"], open)
+	}
+	delete(got, "file_descriptors") // other goroutines open and close files
+	delete(got, "sockets")
 	if !maps.Equal(got, want) {
 		t.Errorf("of the container:\ngot  %v\nwant %v", got, want)
 	}

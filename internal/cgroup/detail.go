@@ -22,6 +22,7 @@ type Detail struct {
 	// Devices are those that I/O was counted on.
 	Devices   []DeviceIO
 	Processes Figure // in the cgroup and below it
+	PIDs      []int  // of those processes
 	MaxTasks  Figure // 0 for no limit
 }
 
@@ -89,7 +90,7 @@ func (t *Tree) detailV2(p string, d Detail, limit uint64) Detail {
 	m.Reserved = greater(readFigure(filepath.Join(dir, "memory.min")), readFigure(filepath.Join(dir, "memory.low")))
 	d.Devices = parseIOStat(readText(filepath.Join(dir, "io.stat")))
 	d.MaxTasks = limitOrNone(readText(filepath.Join(dir, "pids.max")))
-	d.Processes = t.countProcesses(p)
+	d.PIDs, d.Processes = t.countProcesses(p)
 	return d
 }
 
@@ -119,13 +120,13 @@ func (t *Tree) detailV1(p string, d Detail) Detail {
 	if pids := t.Dir("pids", p); pids != "" {
 		d.MaxTasks = limitOrNone(readText(filepath.Join(pids, "pids.max")))
 	}
-	d.Processes = t.countProcesses(p)
+	d.PIDs, d.Processes = t.countProcesses(p)
 	return d
 }
 
-func (t *Tree) countProcesses(p string) Figure {
+func (t *Tree) countProcesses(p string) ([]int, Figure) {
 	pids, err := t.Pids(p)
-	return Figure{uint64(len(pids)), err == nil}
+	return pids, Figure{uint64(len(pids)), err == nil}
 }
 
 // sharesOf turns a weight of v2 back into the shares of v1 that OCI runtimes

@@ -31,7 +31,7 @@ func TestDetailOfFiles(t *testing.T) {
 		},
 		Devices: []DeviceIO{{"4095:7", known(8192), known(4096), known(512), known(2), known(1)}},
 		// The pod's file says "max".
-		MaxTasks: known(0), Processes: known(3),
+		MaxTasks: known(0), Processes: known(3), PIDs: []int{101, 102, 103},
 	}
 	v1 := v2
 	v1.CPU.User, v1.CPU.System, v1.CPU.Quota = known(1_900_000_000), known(820_000_000), Figure{}

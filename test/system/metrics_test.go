@@ -113,6 +113,7 @@ func checkLoad(t *testing.T, c map[string]uint64, before uint64) {
 		"memory_usage_bytes": {1, 96 << 20}, "memory_max_usage_bytes": {1, 96 << 20}, "memory_rss": {1, 96 << 20}, "memory_kernel_usage": {1, 96 << 20},
 		"memory_cache": {0, 96 << 20}, "memory_mapped_file": {0, 96 << 20}, "memory_failcnt": {0, 0}, "oom_events_total": {0, 0},
 		"memory_failures_total failure_type=pgfault scope=hierarchy": {1, 1 << 40}, "ulimits_soft ulimit=max_open_files": {1, 1 << 40},
+		"file_descriptors": {3, 100}, "sockets": {0, 0},
 	} {
 		v, ok := c[name]
 		if !ok && unifiedHost() && slices.Contains([]string{"memory_max_usage_bytes", "memory_kernel_usage"}, name) {
