@@ -40,11 +40,9 @@ func (b *Builder) checkSELinux(o *cri.SELinuxOption) error {
 // AppArmorProfile returns the name of the profile that a request means, of the
 // present field or of the deprecated one, or "" for none: then the container is
 // not confined, as the machine's default is nothing where there is no AppArmor.
-// ErrFailedPrecondition where a profile is named and the machine has none.
+// A privileged container has no default profile, but it has the one that it names.
+// ErrFailedPrecondition where a profile is named and the machine has no AppArmor.
 func (b *Builder) AppArmorProfile(sc *cri.LinuxContainerSecurityContext) (string, error) {
-	if sc.GetPrivileged() {
-		return "", nil
-	}
 	kind, name, err := appArmorOf(sc)
 	if err != nil {
 		return "", err
@@ -53,7 +51,7 @@ func (b *Builder) AppArmorProfile(sc *cri.LinuxContainerSecurityContext) (string
 	case cri.SecurityProfile_Unconfined:
 		return "", nil
 	case cri.SecurityProfile_RuntimeDefault:
-		if !b.host.AppArmor {
+		if !b.host.AppArmor || sc.GetPrivileged() {
 			return "", nil
 		}
 		return b.defaults.AppArmorProfile, nil
