@@ -3,13 +3,13 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/sirupsen/logrus"
+	"time"
 )
 
 // maxSocketPath is the size of sockaddr_un's path less its final NUL.
@@ -48,6 +48,25 @@ func (k *checker) positive(key string, v int64) {
 	k.must(v > 0, key, "must be greater than 0, is %d", v)
 }
 
+// minDuration is the shortest duration that makes sense for any key. In TOML a
+// number without a unit is a duration in nanoseconds.
+const minDuration = time.Millisecond
+
+func (k *checker) duration(key string, d time.Duration, mayBeZero bool) {
+	rule := `must be at least %s with a unit, as in "30s"; is %s`
+	if mayBeZero {
+		rule = `must be 0, or at least %s with a unit, as in "30s"; is %s`
+	}
+	k.must(d >= minDuration || d == 0 && mayBeZero, key, rule, minDuration, d)
+}
+
+// each checks the elements of a list.
+func (k *checker) each(key string, list []string, ok func(string) bool, rule string) {
+	for _, s := range list {
+		k.must(ok(s), key, "%s; has %q", rule, s)
+	}
+}
+
 func (k *checker) oneOf(key, v string, allowed ...string) {
 	k.must(slices.Contains(allowed, v), key, "must be one of %s; is %q", strings.Join(allowed, ", "), v)
 }
@@ -56,12 +75,20 @@ func (c *Config) check(origin map[string]string) error {
 	k := &checker{origin: origin}
 	k.path("root", c.Root, false)
 	k.path("run_dir", c.RunDir, false)
+	k.must(c.Root != "/", "root", "must not be the root directory: what is in its directory tmp is deleted")
+	k.must(c.RunDir != "/", "run_dir", "must not be the root directory")
+	k.must(c.Root != c.RunDir, "run_dir", "must not be the same directory as root, is %q", c.RunDir)
 	k.path("socket", c.Socket, false)
 	k.must(len(c.Socket) <= maxSocketPath, "socket", "must have at most %d characters, has %d", maxSocketPath, len(c.Socket))
-	_, err := logrus.ParseLevel(c.LogLevel)
-	k.must(err == nil, "log_level", "must be one of trace, debug, info, warning, error; is %q", c.LogLevel)
+	k.must(c.SocketGroup == "" || isGroup(c.SocketGroup), "socket_group", "must be the name of a group or a number from 0 to %d, is %q", math.MaxInt32, c.SocketGroup)
+	k.oneOf("log_level", c.LogLevel, "trace", "debug", "info", "warning", "error")
 	k.oneOf("log_format", c.LogFormat, "text", "json")
 	k.oneOf("cgroup_driver", c.CgroupDriver, "auto", "cgroupfs", "systemd")
+	if c.CgroupParent != "" {
+		if err := CheckCgroupParent(c.CgroupDriver, c.CgroupParent); err != nil {
+			k.must(false, "cgroup_parent", "%v", err)
+		}
+	}
 	c.checkCNI(k)
 	c.checkImage(k)
 	c.checkDefaults(k)
@@ -78,6 +105,7 @@ func (c *Config) checkCNI(k *checker) {
 		k.path("cni.conf_dirs", d, false)
 	}
 	k.path("cni.conf_template", c.CNI.ConfTemplate, true)
+	k.must(c.CNI.DefaultNetwork == "" || networkName.MatchString(c.CNI.DefaultNetwork), "cni.default_network", "must be the name of a network, is %q", c.CNI.DefaultNetwork)
 	for _, d := range c.CNI.BinDirs {
 		k.path("cni.bin_dirs", d, false)
 	}
@@ -95,7 +123,8 @@ func (c *Config) checkImage(k *checker) {
 	k.path("image.registries_d", i.RegistriesD, true)
 	k.path("image.auth_file", i.AuthFile, true)
 	k.positive("image.parallel_layers", int64(i.ParallelLayers))
-	k.must(i.ProgressWindow >= 0, "image.progress_window", "must not be negative, is %s", i.ProgressWindow)
+	k.each("image.pinned", i.Pinned, isPinnedPattern, `must be full names with a tag or a digest, prefixes ending in "*", or parts between two "*"`)
+	k.duration("image.progress_window", i.ProgressWindow, true)
 	k.must(i.MaxLayers > 0 && i.MaxLayers <= 500, "image.max_layers", "must be 1 to 500, the bound of overlay; is %d", i.MaxLayers)
 	k.positive("image.max_layer_entries", int64(i.MaxLayerEntries))
 	k.positive("image.max_layer_bytes", i.MaxLayerBytes)
@@ -103,9 +132,18 @@ func (c *Config) checkImage(k *checker) {
 
 func (c *Config) checkDefaults(k *checker) {
 	k.positive("pod.shm_size", c.Pod.ShmSize)
+	k.each("pod.allowed_sysctls", c.Pod.AllowedSysctls, isSysctlPattern,
+		`must be names or prefixes ending in "*" of sysctls that the namespaces of a pod confine: `+strings.Join(podSysctls, ", "))
+	k.each("container.capabilities", c.Container.Capabilities, isCapability, "must be capabilities, as in NET_BIND_SERVICE")
+	k.must(c.Container.PidsLimit >= 0 && c.Container.PidsLimit <= maxPids, "container.pids_limit", "must be from 0 to %d, is %d", maxPids, c.Container.PidsLimit)
+	for _, u := range c.Container.DefaultUlimits {
+		if _, err := ParseUlimit(u); err != nil {
+			k.must(false, "container.default_ulimits", "%v", err)
+		}
+	}
 	k.path("container.seccomp_profile", c.Container.SeccompProfile, true)
 	k.path("container.privileged_seccomp_profile", c.Container.PrivilegedSeccompProfile, true)
-	k.must(!strings.ContainsAny(c.Container.AppArmorProfile, " \t\n"), "container.apparmor_profile", "must be the name of a profile, is %q", c.Container.AppArmorProfile)
+	k.must(isProfileName(c.Container.AppArmorProfile), "container.apparmor_profile", "must be the name of a profile, or empty for none; is %q", c.Container.AppArmorProfile)
 	for _, d := range c.Container.CDISpecDirs {
 		k.path("container.cdi_spec_dirs", d, false)
 	}
@@ -114,6 +152,9 @@ func (c *Config) checkDefaults(k *checker) {
 	k.path("monitor.path", c.Monitor.Path, true)
 	k.path("monitor.cgroup", c.Monitor.Cgroup, true)
 	k.must(c.Monitor.Cgroup != "/", "monitor.cgroup", "must not be the root cgroup")
+	// A cgroup that has processes cannot limit the cgroups below it (cgroups(7), "no internal processes").
+	inMonitors := c.Monitor.Cgroup != "" && strings.HasPrefix(c.CgroupParent+"/", c.Monitor.Cgroup+"/")
+	k.must(!inMonitors, "monitor.cgroup", "must not contain cgroup_parent %q, is %q", c.CgroupParent, c.Monitor.Cgroup)
 }
 
 func (c *Config) checkStreaming(k *checker) {
@@ -121,7 +162,7 @@ func (c *Config) checkStreaming(k *checker) {
 	addr, err := netip.ParseAddrPort(s.Address)
 	k.must(err == nil, "streaming.address", "must be an IP address and a port, is %q", s.Address)
 	k.must(err != nil || addr.Addr().IsLoopback() || s.TLSCert != "", "streaming.address", "must be a loopback address where there is no streaming.tls_cert, is %q", s.Address)
-	k.must(s.IdleTimeout >= 0, "streaming.idle_timeout", "must not be negative, is %s", s.IdleTimeout)
+	k.duration("streaming.idle_timeout", s.IdleTimeout, true)
 	k.path("streaming.tls_cert", s.TLSCert, true)
 	k.path("streaming.tls_key", s.TLSKey, true)
 	k.must((s.TLSCert == "") == (s.TLSKey == ""), "streaming.tls_key", "goes with streaming.tls_cert: set both or neither")
@@ -133,8 +174,10 @@ func (c *Config) checkNRI(k *checker) {
 	k.must(len(n.Socket) <= maxSocketPath, "nri.socket", "must have at most %d characters, has %d", maxSocketPath, len(n.Socket))
 	k.path("nri.plugin_dir", n.PluginDir, false)
 	k.path("nri.plugin_config_dir", n.PluginConfigDir, false)
-	k.must(n.RegistrationTimeout > 0, "nri.registration_timeout", "must be greater than 0, is %s", n.RegistrationTimeout)
-	k.must(n.RequestTimeout > 0, "nri.request_timeout", "must be greater than 0, is %s", n.RequestTimeout)
+	k.duration("nri.registration_timeout", n.RegistrationTimeout, false)
+	k.duration("nri.request_timeout", n.RequestTimeout, false)
+	k.each("nri.required_plugins", n.RequiredPlugins, pluginName.MatchString, "must be names of plugins")
+	k.must(n.TolerateMissing == "" || annotationKey.MatchString(n.TolerateMissing), "nri.tolerate_missing", "must be the key of an annotation, is %q", n.TolerateMissing)
 	for _, kind := range n.RejectSeccomp {
 		k.oneOf("nri.reject_seccomp", kind, "runtime-default", "localhost", "unconfined")
 	}
@@ -154,6 +197,7 @@ func (c *Config) checkRuntimes(k *checker) {
 		k.path(table+".path", r.Path, slices.Contains(BuiltinHandlers, name))
 		k.path(table+".root", r.Root, false)
 		k.oneOf(table+".type", r.Type, RuntimeTypeOCI, RuntimeTypeRunsc)
+		k.each(table+".allowed_annotations", r.AllowedAnnotations, isAnnotationPattern, `must be keys or prefixes ending in "*"`)
 		for _, o := range r.Options {
 			k.must(strings.HasPrefix(o, "-"), table+".options", "each must be one option with its value, as in --debug=true; is %q", o)
 		}

@@ -72,6 +72,7 @@ type Pod struct {
 // Container sets what containers get that do not ask for anything else.
 type Container struct {
 	Capabilities             []string `toml:"capabilities"`
+	DefaultUlimits           []string `toml:"default_ulimits"`
 	PidsLimit                int64    `toml:"pids_limit"`
 	BlockIOConfigFile        string   `toml:"blockio_config_file"`
 	RDTConfigFile            string   `toml:"rdt_config_file"`
@@ -158,6 +159,7 @@ func Default() Config {
 				"CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "SETGID", "SETUID", "SETPCAP",
 				"NET_BIND_SERVICE", "KILL",
 			},
+			DefaultUlimits:  []string{"nofile=1024:524288"},
 			PidsLimit:       0,
 			AppArmorProfile: DefaultAppArmorProfile,
 			MakeHostPaths:   true,

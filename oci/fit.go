@@ -1,10 +1,8 @@
 package oci
 
 import (
-	"fmt"
 	"maps"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -18,7 +16,7 @@ const versionDevices = "1.3.0"
 // machine allows, and gives it the version that its fields need. It returns
 // where the machine allows less.
 func (b *Builder) Fit(spec *specs.Spec) (warnings []string) {
-	if p := spec.Process; p != nil && !slices.Contains(b.host.Capabilities, "CAP_SYS_RESOURCE") {
+	if p := spec.Process; p != nil {
 		if p.OOMScoreAdj != nil {
 			adj, warning := b.OOMScoreAdj(int64(*p.OOMScoreAdj))
 			p.OOMScoreAdj = &adj
@@ -26,12 +24,9 @@ func (b *Builder) Fit(spec *specs.Spec) (warnings []string) {
 				warnings = append(warnings, warning)
 			}
 		}
-		for i, r := range p.Rlimits {
-			if hard, known := b.host.HardRlimits[r.Type]; known && r.Hard > hard {
-				warnings = append(warnings, fmt.Sprintf("rlimit %s: %d is above the daemon's own hard limit: %d is used", r.Type, r.Hard, hard))
-				p.Rlimits[i].Hard, p.Rlimits[i].Soft = hard, min(r.Soft, hard)
-			}
-		}
+		var lowered []string
+		p.Rlimits, lowered = b.host.FitRlimits(p.Rlimits)
+		warnings = append(warnings, lowered...)
 	}
 	switch l := spec.Linux; {
 	case len(l.NetDevices) > 0, l.MemoryPolicy != nil, l.IntelRdt != nil && (l.IntelRdt.EnableMonitoring || len(l.IntelRdt.Schemata) > 0):

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/moby/sys/capability"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,6 +36,8 @@ type Host struct {
 	// OOMScoreAdj and HardRlimits are the daemon's own.
 	OOMScoreAdj int
 	HardRlimits map[string]uint64
+	// MaxOpenFiles is fs.nr_open, which no RLIMIT_NOFILE can exceed; 0 for unknown.
+	MaxOpenFiles uint64
 }
 
 // Controllers tells which cgroup controllers there are. *cgroup.Tree does.
@@ -65,6 +68,7 @@ func DetectHost(cg Controllers) (Host, error) {
 		AppArmor:     strings.HasPrefix(readTrimmed("/sys/module/apparmor/parameters/enabled"), "Y"),
 		Capabilities: caps,
 		HardRlimits:  ownHardRlimits(),
+		MaxOpenFiles: maxOpenFiles(),
 	}
 	h.SwapAccounting = swapAccounting(cg, "/proc/swaps")
 	h.OOMScoreAdj, err = strconv.Atoi(readTrimmed("/proc/self/oom_score_adj"))
@@ -108,6 +112,33 @@ func ownHardRlimits() map[string]uint64 {
 		}
 	}
 	return limits
+}
+
+func maxOpenFiles() uint64 {
+	n, err := strconv.ParseUint(readTrimmed("/proc/sys/fs/nr_open"), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// FitRlimits returns the limits, lowered to what processes of this host can have,
+// and says which were lowered. Without CAP_SYS_RESOURCE no hard limit can be above
+// the daemon's own.
+func (h *Host) FitRlimits(limits []specs.POSIXRlimit) (fit []specs.POSIXRlimit, warnings []string) {
+	fit = slices.Clone(limits)
+	for i := range fit {
+		r := &fit[i]
+		if hard, known := h.HardRlimits[r.Type]; known && r.Hard > hard && !slices.Contains(h.Capabilities, "CAP_SYS_RESOURCE") {
+			warnings = append(warnings, fmt.Sprintf("rlimit %s: %d is above the daemon's own hard limit: %d is used", r.Type, r.Hard, hard))
+			r.Hard, r.Soft = hard, min(r.Soft, hard)
+		}
+		if m := h.MaxOpenFiles; r.Type == "RLIMIT_NOFILE" && m > 0 && r.Hard > m {
+			warnings = append(warnings, fmt.Sprintf("rlimit %s: %d is above fs.nr_open: %d is used", r.Type, r.Hard, m))
+			r.Hard, r.Soft = m, min(r.Soft, m)
+		}
+	}
+	return fit, warnings
 }
 
 // swapAccounting says whether the kernel limits swap. On v2 the root has no

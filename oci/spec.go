@@ -79,8 +79,9 @@ type Defaults struct {
 	// Capabilities a container has without asking, with CAP_ or without; nil for
 	// DefaultCapabilities.
 	Capabilities []string
-	Rlimits      []specs.POSIXRlimit
-	PidsLimit    int64 // 0 or less for none
+	// Rlimits are lowered to what Host.FitRlimits returns.
+	Rlimits   []specs.POSIXRlimit
+	PidsLimit int64 // 0 or less for none
 	// AppArmorProfile is the name of the profile that "RuntimeDefault" means;
 	// "" for none.
 	AppArmorProfile string
@@ -104,6 +105,7 @@ func NewBuilder(host Host, defaults Defaults) *Builder {
 		caps[i] = NormalizeCapability(c)
 	}
 	defaults.Capabilities = caps
+	defaults.Rlimits, _ = host.FitRlimits(defaults.Rlimits)
 	return &Builder{host: host, defaults: defaults, seccomp: seccompCache{x32: host.X32, profile: defaults.Seccomp.Profile}}
 }
 

@@ -34,7 +34,7 @@ func (c *build) process() error {
 		Cwd:             in.Cwd,
 		NoNewPrivileges: in.Security.GetNoNewPrivs(),
 		OOMScoreAdj:     c.oomScoreAdj(),
-		Rlimits:         c.rlimits(),
+		Rlimits:         c.defaults.Rlimits,
 	}
 	return nil
 }
@@ -47,22 +47,4 @@ func (c *build) oomScoreAdj() *int {
 		c.warnings = append(c.warnings, warning)
 	}
 	return &adj
-}
-
-// rlimits are the configured ones, within the daemon's own hard limits where it
-// may not raise them.
-func (c *build) rlimits() []specs.POSIXRlimit {
-	if slices.Contains(c.host.Capabilities, "CAP_SYS_RESOURCE") {
-		return c.defaults.Rlimits
-	}
-	out := slices.Clone(c.defaults.Rlimits)
-	for i := range out {
-		r := &out[i]
-		hard, known := c.host.HardRlimits[r.Type]
-		if known && r.Hard > hard {
-			c.warn("rlimit %s: %d is above the daemon's own hard limit: %d is used", r.Type, r.Hard, hard)
-			r.Hard, r.Soft = hard, min(r.Soft, hard)
-		}
-	}
-	return out
 }

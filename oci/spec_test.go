@@ -2,6 +2,7 @@ package oci
 
 import (
 	"encoding/json"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -177,7 +178,7 @@ func TestRlimitsWithinTheDaemons(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l := r.Spec.Process.Rlimits[0]; l.Soft != 1000 || l.Hard != 1000 || len(r.Warnings) != 1 {
+	if l := r.Spec.Process.Rlimits[0]; l.Soft != 1000 || l.Hard != 1000 || len(r.Warnings) != 0 {
 		t.Errorf("%+v, %q", l, r.Warnings)
 	}
 	if d.Rlimits[0].Hard != 8192 {
@@ -185,6 +186,31 @@ func TestRlimitsWithinTheDaemons(t *testing.T) {
 	}
 	if *r.Spec.Linux.Resources.Pids.Limit != 7 {
 		t.Error("no pids limit")
+	}
+}
+
+func TestFitRlimits(t *testing.T) {
+	nofile := func(soft, hard uint64) []specs.POSIXRlimit {
+		return []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: soft, Hard: hard}}
+	}
+	raises := Host{Capabilities: []string{"CAP_SYS_RESOURCE"}, HardRlimits: map[string]uint64{"RLIMIT_NOFILE": 1000}, MaxOpenFiles: 1 << 20}
+	for name, tc := range map[string]struct {
+		host       Host
+		limits     []specs.POSIXRlimit
+		want       []specs.POSIXRlimit
+		isAdjusted bool
+	}{
+		"fits":                         {testHost(), nofile(10, 1000), nofile(10, 1000), false},
+		"above the daemon's":           {testHost(), nofile(10, 1001), nofile(10, 1000), true},
+		"the daemon may raise":         {raises, nofile(10, 524288), nofile(10, 524288), false},
+		"above fs.nr_open":             {raises, nofile(math.MaxUint64, math.MaxUint64), nofile(1<<20, 1<<20), true},
+		"another, above fs.nr_open":    {raises, []specs.POSIXRlimit{{Type: "RLIMIT_CORE", Hard: 1 << 30}}, []specs.POSIXRlimit{{Type: "RLIMIT_CORE", Hard: 1 << 30}}, false},
+		"nothing is known of the host": {Host{}, nofile(1, 1<<40), nofile(1, 1<<40), false},
+	} {
+		got, warnings := tc.host.FitRlimits(tc.limits)
+		if !slices.Equal(got, tc.want) || (len(warnings) > 0) != tc.isAdjusted {
+			t.Errorf("%s: got %+v, %q", name, got, warnings)
+		}
 	}
 }
 

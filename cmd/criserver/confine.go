@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 
 	"github.com/criserver/criserver/config"
@@ -16,10 +18,14 @@ import (
 )
 
 // containerDefaults are what the operator has configured for every container.
-func containerDefaults(cfg config.Config, profile string) (oci.Defaults, error) {
+func containerDefaults(cfg config.Config, host oci.Host, profile string) (oci.Defaults, error) {
 	d := oci.Defaults{
 		Capabilities: cfg.Container.Capabilities, PidsLimit: cfg.Container.PidsLimit, AppArmorProfile: profile,
 		Seccomp: oci.SeccompDefaults{Unasked: cfg.Container.SeccompUnasked},
+	}
+	var err error
+	if d.Rlimits, err = rlimits(cfg, host); err != nil {
+		return oci.Defaults{}, err
 	}
 	for _, f := range []struct {
 		key, path string
@@ -41,6 +47,24 @@ func containerDefaults(cfg config.Config, profile string) (oci.Defaults, error) 
 		*f.to = b
 	}
 	return d, nil
+}
+
+// rlimits are the resource limits of containers. What the host cannot give is
+// logged here once instead of with each container.
+func rlimits(cfg config.Config, host oci.Host) ([]specs.POSIXRlimit, error) {
+	var limits []specs.POSIXRlimit
+	for _, s := range cfg.Container.DefaultUlimits {
+		u, err := config.ParseUlimit(s)
+		if err != nil {
+			return nil, fmt.Errorf("container.default_ulimits: %w", err)
+		}
+		limits = append(limits, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: u.Soft, Hard: u.Hard})
+	}
+	fit, warnings := host.FitRlimits(limits)
+	for _, w := range warnings {
+		logrus.Warn("container.default_ulimits: " + w)
+	}
+	return fit, nil
 }
 
 // prepareAppArmor returns the name of the default profile, loaded, or "" where

@@ -3,8 +3,11 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/oci"
@@ -21,13 +24,17 @@ func TestContainerDefaults(t *testing.T) {
 	}
 	cfg := config.Default()
 	cfg.Container.PrivilegedSeccompProfile = good
-	d, err := containerDefaults(cfg, "p")
+	d, err := containerDefaults(cfg, oci.Host{}, "p")
 	if err != nil || d.AppArmorProfile != "p" || d.Seccomp.Privileged == nil || d.Seccomp.Profile != nil {
 		t.Errorf("%+v, %v", d, err)
 	}
+	// The default does not depend on the limits that the daemon was started with.
+	if want := []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 524288}}; !slices.Equal(d.Rlimits, want) {
+		t.Errorf("rlimits %+v, want %+v", d.Rlimits, want)
+	}
 	for _, path := range []string{bad, filepath.Join(dir, "none")} {
 		cfg.Container.SeccompProfile = path
-		if _, err := containerDefaults(cfg, ""); err == nil || !strings.Contains(err.Error(), "container.seccomp_profile: "+path) {
+		if _, err := containerDefaults(cfg, oci.Host{}, ""); err == nil || !strings.Contains(err.Error(), "container.seccomp_profile: "+path) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}

@@ -54,6 +54,11 @@ func detectHost(cfg config.Config) (*host, error) {
 			h.driver = sandbox.Systemd
 		}
 	}
+	if h.cgroupParent != "" { // the driver can have been auto
+		if err := config.CheckCgroupParent(string(h.driver), h.cgroupParent); err != nil {
+			return nil, fmt.Errorf("cgroup_parent: %w", err)
+		}
+	}
 	if h.driver == sandbox.Systemd {
 		return h, h.underSystemd()
 	}
@@ -134,7 +139,7 @@ func chooseRuntimes(ctx context.Context, cfg config.Config, h *host) (*runtimes,
 	if err != nil {
 		return nil, err
 	}
-	defaults, err := containerDefaults(cfg, profile)
+	defaults, err := containerDefaults(cfg, h.facts, profile)
 	if err != nil {
 		return nil, err
 	}
