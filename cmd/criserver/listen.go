@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -10,7 +9,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -67,42 +65,30 @@ func listen(cfg config.Config) (net.Listener, error) {
 	if err := os.Remove(cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	l, err := listenPrivately(cfg.Socket)
-	if err != nil || cfg.SocketGroup == "" {
-		return l, err
-	}
-	gid, err := groupID(cfg.SocketGroup)
-	if err == nil {
-		err = os.Chown(cfg.Socket, -1, gid)
-	}
+	// With the daemon's umask a new socket has the mode 0755. A connection needs the
+	// permission to write, so nobody else can connect before the group is set.
+	l, err := net.Listen("unix", cfg.Socket)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("socket_group: %w", err), l.Close())
+		return nil, err
+	}
+	if err := permit(cfg); err != nil {
+		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
 
-// socketMode lets root and the group of the socket connect.
-const socketMode = 0o660
-
-// listenPrivately opens a socket to which nobody else can connect at any moment. The
-// mode is set before the socket gets its name. A umask for that purpose would be
-// inherited by every process that another goroutine starts meanwhile.
-func listenPrivately(path string) (net.Listener, error) {
-	var lc net.ListenConfig
-	lc.Control = func(_, _ string, c syscall.RawConn) error {
-		var chmodErr error
-		err := c.Control(func(fd uintptr) { chmodErr = unix.Fchmod(int(fd), socketMode) })
-		return errors.Join(err, chmodErr)
+// permit gives the socket its group and lets the group connect.
+func permit(cfg config.Config) error {
+	if cfg.SocketGroup != "" {
+		gid, err := groupID(cfg.SocketGroup)
+		if err == nil {
+			err = os.Chown(cfg.Socket, -1, gid)
+		}
+		if err != nil {
+			return fmt.Errorf("socket_group: %w", err)
+		}
 	}
-	l, err := lc.Listen(context.Background(), "unix", path)
-	if err != nil {
-		return nil, err
-	}
-	// The umask may have taken the right to write from the group.
-	if err := os.Chmod(path, socketMode); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
+	return os.Chmod(cfg.Socket, 0o660)
 }
 
 // listenStreams opens the address of the streaming server.

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
 	"github.com/criserver/criserver/config"
 )
@@ -85,6 +86,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := setupLog(cfg); err != nil {
 		return err
 	}
+	unix.Umask(umask)
 	if command == "check" {
 		return runCheck(ctx, cfg, fs.repair, out)
 	}
@@ -129,6 +131,11 @@ func writeReference(file string) error {
 	}
 	return errors.Join(config.Reference(f), f.Close())
 }
+
+// umask replaces the one that the daemon was started with: other users must be able
+// to read what the daemon makes for containers, like hosts and working directories.
+// Monitors, OCI runtimes, commands of exec, CNI plugins and hooks inherit it.
+const umask = 0o022
 
 // limitMemory makes the collector give memory back sooner than Go's default,
 // which lets the heap double: the daemon shares its node with what it runs.
