@@ -28,6 +28,11 @@ func checkDeclared(volumes map[string]struct{}) error {
 	if n := len(volumes); n > maxDeclared {
 		return invalid("the image declares %d volumes, more than %d", n, maxDeclared)
 	}
+	for v := range volumes {
+		if rootpath.TooLong(v) {
+			return invalid("volume %.64q… of the image %s", v, rootpath.LengthRule)
+		}
+	}
 	return nil
 }
 

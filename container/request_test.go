@@ -93,11 +93,25 @@ func TestValidate(t *testing.T) {
 		"mount":         {func(c *cri.ContainerConfig) { c.Mounts = []*cri.Mount{{ContainerPath: "rel", HostPath: "/"}} }, "mounts[0]"},
 		"log climbs":    {func(c *cri.ContainerConfig) { c.LogPath = "../x" }, "log_path"},
 		"log absolute":  {func(c *cri.ContainerConfig) { c.LogPath = "/x" }, "log_path"},
-		"group only":    {func(c *cri.ContainerConfig) { sc(c).RunAsGroup = &cri.Int64Value{Value: 1} }, "run_as_group"},
-		"user twice":    {func(c *cri.ContainerConfig) { sc(c).RunAsUser = &cri.Int64Value{}; sc(c).RunAsUsername = "a" }, "exclude"},
-		"user range":    {func(c *cri.ContainerConfig) { sc(c).RunAsUser = &cri.Int64Value{Value: 1 << 32} }, "run_as_user"},
-		"supplemental":  {func(c *cri.ContainerConfig) { sc(c).SupplementalGroups = []int64{-1} }, "supplemental_groups[0]"},
-		"unknown stop":  {func(c *cri.ContainerConfig) { c.StopSignal = 999 }, "stop_signal"},
+		"log too long":  {func(c *cri.ContainerConfig) { c.LogPath = strings.Repeat("a", 256) }, "log_path"},
+		"logs too deep": {func(c *cri.ContainerConfig) { c.LogPath = strings.Repeat("a/", 2048) + "b" }, "log_path"},
+		"mount too long": {func(c *cri.ContainerConfig) {
+			c.Mounts = []*cri.Mount{{ContainerPath: "/" + strings.Repeat("a", 256), HostPath: "/"}}
+		}, "mounts[0]: container_path"},
+		"source too long": {func(c *cri.ContainerConfig) {
+			c.Mounts = []*cri.Mount{{ContainerPath: "/a", HostPath: strings.Repeat("/a", 2048)}}
+		}, "mounts[0]: host_path"},
+		"sub-path too long": {func(c *cri.ContainerConfig) {
+			c.Mounts = []*cri.Mount{{ContainerPath: "/a", Image: &cri.ImageSpec{Image: "i"}, ImageSubPath: strings.Repeat("a", 256)}}
+		}, "mounts[0]: image_sub_path"},
+		"device too long": {func(c *cri.ContainerConfig) {
+			c.Devices = []*cri.Device{{ContainerPath: "/" + strings.Repeat("a", 256), HostPath: "/dev/null", Permissions: "r"}}
+		}, "devices[0].container_path"},
+		"group only":   {func(c *cri.ContainerConfig) { sc(c).RunAsGroup = &cri.Int64Value{Value: 1} }, "run_as_group"},
+		"user twice":   {func(c *cri.ContainerConfig) { sc(c).RunAsUser = &cri.Int64Value{}; sc(c).RunAsUsername = "a" }, "exclude"},
+		"user range":   {func(c *cri.ContainerConfig) { sc(c).RunAsUser = &cri.Int64Value{Value: 1 << 32} }, "run_as_user"},
+		"supplemental": {func(c *cri.ContainerConfig) { sc(c).SupplementalGroups = []int64{-1} }, "supplemental_groups[0]"},
+		"unknown stop": {func(c *cri.ContainerConfig) { c.StopSignal = 999 }, "stop_signal"},
 		"mount option": {func(c *cri.ContainerConfig) {
 			c.Mounts = []*cri.Mount{{ContainerPath: "/a", HostPath: "/", MountOptions: []string{"dev"}}}
 		}, "mount_options"},

@@ -82,6 +82,9 @@ func prepareRootFS(rootfs, cwd string, volumes map[string]struct{}, mounts []oci
 	if err := checkDeclared(volumes); err != nil {
 		return err
 	}
+	if rootpath.TooLong(cwd) {
+		return invalid("working directory %s", rootpath.LengthRule)
+	}
 	dirs := make([]string, 0, len(volumes)+1)
 	for v := range volumes {
 		if !filepath.IsAbs(v) || mounted(v, mounts) {

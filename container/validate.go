@@ -7,6 +7,7 @@ import (
 	"unicode"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/rootpath"
 	"github.com/criserver/criserver/oci"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -98,6 +99,9 @@ func validateLogPath(c *cri.ContainerConfig) error {
 	if p != "" && (!filepath.IsLocal(p) || strings.ContainsAny(p, "\x00\n")) {
 		return invalid("config.log_path %q must be a relative path that stays inside the pod's log directory", p)
 	}
+	if rootpath.TooLong(p) {
+		return invalid("config.log_path %s", rootpath.LengthRule)
+	}
 	return nil
 }
 
@@ -108,6 +112,9 @@ func validateInPod(c *cri.ContainerConfig, p Pod) error {
 	}
 	if err := checkUserNamespace(c, p); err != nil {
 		return err
+	}
+	if rootpath.TooLong(logFile(c, p)) {
+		return invalid("config.log_path below the pod's log_directory %s", rootpath.LengthRule)
 	}
 	// The pod must have been told that privileged containers are to be run in it.
 	if c.GetLinux().GetSecurityContext().GetPrivileged() && !p.Config.GetLinux().GetSecurityContext().GetPrivileged() {

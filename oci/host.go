@@ -16,7 +16,10 @@ import (
 // Host is what the machine and the daemon's own privileges allow.
 type Host struct {
 	CgroupV2 bool
-	Hugetlb  bool // OCI runtimes can use the hugetlb controller
+	// UnifiedRoot is the directory of the unified hierarchy if CgroupV2; "" where
+	// nobody can tell which files cgroups have.
+	UnifiedRoot string
+	Hugetlb     bool // OCI runtimes can use the hugetlb controller
 	// HugetlbApart: it is on the unified hierarchy beside v1, where they do not.
 	HugetlbApart bool
 	// PageSize is the size of a memory page in bytes; 0 stands for 4096.
@@ -69,6 +72,9 @@ func DetectHost(cg Controllers) (Host, error) {
 		Capabilities: caps,
 		HardRlimits:  ownHardRlimits(),
 		MaxOpenFiles: maxOpenFiles(),
+	}
+	if h.CgroupV2 {
+		h.UnifiedRoot = cg.Dir("", "/")
 	}
 	h.SwapAccounting = swapAccounting(cg, "/proc/swaps")
 	h.OOMScoreAdj, err = strconv.Atoi(readTrimmed("/proc/self/oom_score_adj"))

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/rootpath"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -28,6 +29,10 @@ func CheckDevice(d *cri.Device) error {
 		return invalid("host_path %q must be an absolute path without \"..\"", d.GetHostPath())
 	case d.GetContainerPath() != "" && !cleanAbsolute(d.GetContainerPath()):
 		return invalid("container_path %q must be an absolute path without \"..\"", d.GetContainerPath())
+	case rootpath.TooLong(d.GetHostPath()):
+		return invalid("host_path %s", rootpath.LengthRule)
+	case rootpath.TooLong(d.GetContainerPath()):
+		return invalid("container_path %s", rootpath.LengthRule)
 	}
 	return CheckAccess(d.GetPermissions())
 }

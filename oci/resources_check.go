@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -20,13 +19,7 @@ const (
 	maxOOMScoreAdj       = 1000
 )
 
-// Bounds of the map of unified resources, in entries and bytes.
-const maxUnified, maxUnifiedValue = 128, 4096
-
-var (
-	pageSize = regexp.MustCompile(`^[1-9][0-9]{0,9}[KMG]B$`)
-	unified  = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[A-Za-z0-9_]+)+$`)
-)
+var pageSize = regexp.MustCompile(`^[1-9][0-9]{0,9}[KMG]B$`)
 
 // CheckResources says which rule limits break. Of each field 0 or "" means "not
 // specified". field is where they stand in the request.
@@ -144,29 +137,6 @@ func (b *Builder) checkHugepages(field string, r *cri.LinuxContainerResources) e
 		}
 		if slices.ContainsFunc(r.GetHugepageLimits()[:i], func(o *cri.HugepageLimit) bool { return o.GetPageSize() == h.GetPageSize() }) {
 			return invalid("%s.hugepage_limits[%d].page_size %q is given twice", field, i, h.GetPageSize())
-		}
-	}
-	return nil
-}
-
-func (b *Builder) checkUnified(field string, r *cri.LinuxContainerResources) error {
-	m := r.GetUnified()
-	switch {
-	case len(m) == 0:
-		return nil
-	case !b.host.CgroupV2:
-		return invalid("%s.unified: this host has cgroup v1, where there are no unified resources", field)
-	case len(m) > maxUnified:
-		return invalid("%s.unified has %d entries, more than %d", field, len(m), maxUnified)
-	}
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		// The key is a file name in the container's cgroup; cgroup.* would move
-		// processes or change the tree (CVE-2023-6476 and its kin).
-		if !unified.MatchString(k) || strings.HasPrefix(k, "cgroup.") {
-			return invalid("%s.unified: %q is not a key of a resource controller", field, k)
-		}
-		if v := m[k]; v == "" || len(v) > maxUnifiedValue || strings.ContainsRune(v, 0) {
-			return invalid("%s.unified[%q] must have 1 to %d bytes and no NUL", field, k, maxUnifiedValue)
 		}
 	}
 	return nil

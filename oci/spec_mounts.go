@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/criserver/criserver/internal/rootpath"
 	"github.com/criserver/criserver/internal/userns"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -45,6 +46,12 @@ func CheckMount(m *cri.Mount) error {
 		return invalid("container_path %q must be an absolute path without NUL", dst)
 	case filepath.Clean(dst) == "/":
 		return invalid("container_path must not be the root directory")
+	case rootpath.TooLong(dst):
+		return invalid("container_path %s", rootpath.LengthRule)
+	case rootpath.TooLong(m.GetHostPath()):
+		return invalid("host_path %s", rootpath.LengthRule)
+	case rootpath.TooLong(m.GetImageSubPath()):
+		return invalid("image_sub_path %s", rootpath.LengthRule)
 	case m.GetImage() != nil && m.GetHostPath() != "":
 		return invalid("host_path %q and image exclude each other", m.GetHostPath())
 	case m.GetImage() == nil && !cleanAbsolute(m.GetHostPath()):

@@ -113,13 +113,14 @@ func TestRejected(t *testing.T) {
 		class  func(error) bool
 		says   string
 	}{
-		"unknown capability": {func(in *Input) { in.Security = caps([]string{"FLY"}, nil, nil) }, errdefs.IsInvalidArgument, `"FLY"`},
-		"no command":         {func(in *Input) { in.Args = nil }, errdefs.IsInvalidArgument, "no command"},
-		"NUL in args":        {func(in *Input) { in.Args = []string{"a\x00b"} }, errdefs.IsInvalidArgument, "NUL"},
-		"env not UTF-8":      {func(in *Input) { in.Env = []string{"A=\xff"} }, errdefs.IsInvalidArgument, `env "A"`},
-		"relative cwd":       {func(in *Input) { in.Cwd = "tmp" }, errdefs.IsInvalidArgument, "working directory"},
-		"cwd climbs":         {func(in *Input) { in.Cwd = "/a/../../etc" }, errdefs.IsInvalidArgument, "working directory"},
-		"masked path":        {func(in *Input) { in.Security.MaskedPaths = []string{"proc"} }, errdefs.IsInvalidArgument, "masked_paths[0]"},
+		"unknown capability":   {func(in *Input) { in.Security = caps([]string{"FLY"}, nil, nil) }, errdefs.IsInvalidArgument, `"FLY"`},
+		"no command":           {func(in *Input) { in.Args = nil }, errdefs.IsInvalidArgument, "no command"},
+		"NUL in args":          {func(in *Input) { in.Args = []string{"a\x00b"} }, errdefs.IsInvalidArgument, "NUL"},
+		"env not UTF-8":        {func(in *Input) { in.Env = []string{"A=\xff"} }, errdefs.IsInvalidArgument, `env "A"`},
+		"relative cwd":         {func(in *Input) { in.Cwd = "tmp" }, errdefs.IsInvalidArgument, "working directory"},
+		"cwd climbs":           {func(in *Input) { in.Cwd = "/a/../../etc" }, errdefs.IsInvalidArgument, "working directory"},
+		"masked path too long": {func(in *Input) { in.Security.MaskedPaths = []string{"/" + strings.Repeat("a", 256)} }, errdefs.IsInvalidArgument, "masked_paths[0]"},
+		"masked path":          {func(in *Input) { in.Security.MaskedPaths = []string{"proc"} }, errdefs.IsInvalidArgument, "masked_paths[0]"},
 		"AppArmor missing": {func(in *Input) {
 			in.Security.Apparmor = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: "p"}
 		}, errdefs.IsFailedPrecondition, "AppArmor"},

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/rootpath"
 	"github.com/criserver/criserver/sandbox/network"
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -23,7 +24,6 @@ const (
 	maxPorts      = 4096
 	maxDNS        = 1024 // servers, searches, options: each
 	maxDNSEntry   = 2048 // all search domains that Kubernetes allows in a pod
-	maxPath       = 4096
 	maxSysctls    = 256
 	maxSysctlSize = 4096
 )
@@ -133,8 +133,10 @@ func checkLogDirectory(c *cri.PodSandboxConfig) error {
 		return nil
 	case !filepath.IsAbs(dir):
 		return invalid("log_directory", "%q must be absolute", dir)
-	case len(dir) > maxPath || strings.ContainsRune(dir, 0):
-		return invalid("log_directory", "must have at most %d bytes and no NUL", maxPath)
+	case strings.ContainsRune(dir, 0):
+		return invalid("log_directory", "must have no NUL")
+	case rootpath.TooLong(dir):
+		return invalid("log_directory", rootpath.LengthRule)
 	case hasDotDot(dir):
 		return invalid("log_directory", `%q must not contain ".."`, dir)
 	}
@@ -215,8 +217,11 @@ func checkOverlap(ports []network.PortMapping) error {
 // driver must be ours, or pods end up where nobody limits them.
 func checkCgroupParent(driver CgroupDriver, parent string) error {
 	const field = "linux.cgroup_parent"
-	if len(parent) > maxPath || strings.ContainsAny(parent, "\n\x00:") {
-		return invalid(field, "must have at most %d bytes and no line break, NUL or ':'", maxPath)
+	if strings.ContainsAny(parent, "\n\x00:") {
+		return invalid(field, "must have no line break, NUL or ':'")
+	}
+	if rootpath.TooLong(parent) {
+		return invalid(field, rootpath.LengthRule)
 	}
 	slice := strings.HasSuffix(parent, ".slice")
 	if driver == Systemd {

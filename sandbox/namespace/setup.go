@@ -3,8 +3,10 @@ package namespace
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
+	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/osthread"
 	"github.com/criserver/criserver/internal/rootpath"
 	"golang.org/x/sys/unix"
@@ -34,13 +36,22 @@ func Write(path string, sysctls []Sysctl) error {
 func write(sc Sysctl) error {
 	f, err := rootpath.Open("/proc/sys", sc.Path, os.O_WRONLY, 0)
 	if err != nil {
-		return fmt.Errorf("set sysctl %s: %w", sc.Path, err)
+		return fmt.Errorf("set sysctl %s: %w", sc.Path, faultOfRequest(err))
 	}
 	_, err = f.WriteString(sc.Value)
 	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("set sysctl %s to %q: %w", sc.Path, sc.Value, err)
+		return fmt.Errorf("set sysctl %s to %q: %w", sc.Path, sc.Value, faultOfRequest(err))
 	}
 	return nil
+}
+
+// faultOfRequest makes ErrInvalidArgument of the kernel's answers to a sysctl that
+// it does not have and to a value that it does not take.
+func faultOfRequest(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ERANGE) {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return err
 }
 
 // loopbackUp is what the CNI loopback plugin does, without a process.

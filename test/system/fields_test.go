@@ -154,10 +154,15 @@ func TestContainerRequestsThatAreRefused(t *testing.T) {
 		"empty image":         {func(c *cri.ContainerConfig) { c.Image.Image = "" }, "image"},
 		"log above the pod's": {func(c *cri.ContainerConfig) { c.LogPath = "../other/0.log" }, "log_path"},
 		"log at no path":      {func(c *cri.ContainerConfig) { c.LogPath = "/etc/passwd" }, "log_path"},
-		"relative directory":  {func(c *cri.ContainerConfig) { c.WorkingDir = "tmp" }, "working_dir"},
-		"env without a key":   {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Value: []byte("x")}} }, "env"},
-		"env key with =":      {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Key: "A=B"}} }, "env"},
-		"env value with NUL":  {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Key: "A", Value: []byte("x\x00y")}} }, "env"},
+		"log too long":        {func(c *cri.ContainerConfig) { c.LogPath = strings.Repeat("a", 256) }, "log_path"},
+		"log too deep": {func(c *cri.ContainerConfig) {
+			c.LogPath = strings.TrimSuffix(strings.Repeat("a/", (4100-len(p.config.GetLogDirectory()))/2), "/") + "/0.log"
+		}, "log_path"},
+		"directory too long": {func(c *cri.ContainerConfig) { c.WorkingDir = "/" + strings.Repeat("a", 256) }, "working directory"},
+		"relative directory": {func(c *cri.ContainerConfig) { c.WorkingDir = "tmp" }, "working_dir"},
+		"env without a key":  {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Value: []byte("x")}} }, "env"},
+		"env key with =":     {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Key: "A=B"}} }, "env"},
+		"env value with NUL": {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Key: "A", Value: []byte("x\x00y")}} }, "env"},
 		// An OCI config is JSON.
 		"env value not UTF-8": {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Key: "A", Value: []byte{0xff}}} }, `env "A"`},
 		"argument with NUL":   {func(c *cri.ContainerConfig) { c.Args = []string{"x\x00y"} }, "args"},
@@ -207,7 +212,14 @@ func TestPodRequestsThatAreRefused(t *testing.T) {
 		"sysctl two values": {func(c *cri.PodSandboxConfig) {
 			c.Linux.Sysctls = map[string]string{"net.ipv4.ip_forward": "1\nkernel.x=1"}
 		}, "sysctls"},
-		"cgroup above": {func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = "/../../x" }, "cgroup_parent"},
+		"sysctl unknown": {func(c *cri.PodSandboxConfig) {
+			c.Linux.Sysctls = map[string]string{"net.ipv4.ip_forwards": "1"}
+		}, "sysctl"},
+		"sysctl value": {func(c *cri.PodSandboxConfig) {
+			c.Linux.Sysctls = map[string]string{"net.ipv4.ip_forward": "yes"}
+		}, "sysctl"},
+		"log directory too long": {func(c *cri.PodSandboxConfig) { c.LogDirectory = "/tmp/" + strings.Repeat("a", 256) }, "log_directory"},
+		"cgroup above":           {func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = "/../../x" }, "cgroup_parent"},
 		"PID mode TARGET": {func(c *cri.PodSandboxConfig) {
 			c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_TARGET
 		}, "pid"},
