@@ -8,7 +8,7 @@ SHELL := /bin/bash
 GO      ?= go
 BIN     := $(CURDIR)/bin
 TAGS    := containers_image_openpgp,nri_no_wasm
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 STRIP   := -s -w
 PROCS   ?= 4
 # The architectures that the daemon must compile for. No 32-bit architecture is supported.

@@ -23,9 +23,6 @@ import (
 
 //go:generate go run -tags containers_image_openpgp,nri_no_wasm . config --reference ../../docs/configuration.md
 
-// version is set by the linker.
-var version = "unknown"
-
 const usage = `criserver serves the Kubernetes Container Runtime Interface (CRI) on a unix socket.
 
   criserver [flags]                      run the daemon
@@ -59,7 +56,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	switch command {
 	case "", "config", "check":
 	case "version":
-		_, err := fmt.Fprintln(out, "criserver", version)
+		_, err := fmt.Fprintln(out, "criserver", release())
 		return err
 	case "help":
 		return flags(command, out).Parse([]string{"-h"})

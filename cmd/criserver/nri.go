@@ -23,7 +23,7 @@ func newPlugins(cfg config.Config, p *parts) (*nri.Manager, error) {
 	c := nri.Config{
 		Socket: n.Socket, PluginDir: n.PluginDir, PluginConfigDir: n.PluginConfigDir,
 		RegistrationTimeout: n.RegistrationTimeout, RequestTimeout: n.RequestTimeout,
-		Name: server.Name, Version: version, Runtime: pluginRuntime{p},
+		Name: server.Name, Version: release(), Runtime: pluginRuntime{p},
 	}
 	if n.DisableConnections {
 		c.Socket = ""

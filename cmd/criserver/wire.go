@@ -177,7 +177,7 @@ func (p *parts) run(ctx context.Context, cfg config.Config, begun time.Time) err
 			return err
 		}
 		logrus.WithFields(logrus.Fields{
-			"socket": cfg.Socket, "version": version, "pods": len(p.pods.List()), "containers": len(p.containers.List()),
+			"socket": cfg.Socket, "version": release(), "pods": len(p.pods.List()), "containers": len(p.containers.List()),
 			"duration": time.Since(begun).Round(time.Millisecond).String(),
 		}).Info("serving")
 		p.started()
@@ -263,7 +263,7 @@ func serverConfig(cfg config.Config, host *host, rt *runtimes, p *parts) server.
 		driver = cri.CgroupDriver_SYSTEMD
 	}
 	return server.Config{
-		Version: version, Pods: p.pods, Containers: p.containers, Images: p.images, Streams: p.streams,
+		Version: release(), Pods: p.pods, Containers: p.containers, Images: p.images, Streams: p.streams,
 		CgroupDriver: driver, Runtimes: runtimeAdapter{rt}, Features: &cri.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
 		Info: func() map[string]string { return statusInfo(cfg, host, rt) },
 	}

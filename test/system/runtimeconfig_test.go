@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -201,12 +202,15 @@ func TestPodResources(t *testing.T) {
 	}
 }
 
+// semantic recognizes a semantic version. The kubelet shows any other as "Unknown".
+var semantic = regexp.MustCompile(`^\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?$`)
+
 // TestVersionStatusAndRuntimeConfig looks at what the kubelet asks first.
 func TestVersionStatusAndRuntimeConfig(t *testing.T) {
 	n := newNode(t, "first", 116)
 	for _, asked := range []string{"", "0.1.0", "v1", "v99"} {
 		v, err := n.rt.Version(t.Context(), &cri.VersionRequest{Version: asked})
-		if err != nil || v.GetVersion() != "0.1.0" || v.GetRuntimeName() != "criserver" || v.GetRuntimeVersion() == "" || v.GetRuntimeApiVersion() != "v1" {
+		if err != nil || v.GetVersion() != "0.1.0" || v.GetRuntimeName() != "criserver" || !semantic.MatchString(v.GetRuntimeVersion()) || v.GetRuntimeApiVersion() != "v1" {
 			t.Errorf("version for %q: %v, %v", asked, v, err)
 		}
 	}
