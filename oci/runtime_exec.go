@@ -19,7 +19,7 @@ import (
 
 const (
 	// MaxExecOutput is what Exec keeps of each stream, in bytes; the CRI has
-	// runtimes drop the rest.
+	// runtimes drop the rest. The answer to ExecSync can hold less of the two.
 	MaxExecOutput = 16 << 20
 	// drainFor bounds the wait for the end of output that a process left by the
 	// command still holds open. What is in the pipe by then is read in any case.

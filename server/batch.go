@@ -63,6 +63,22 @@ func fits(method string, resp any) error {
 	return nil
 }
 
+// capOutput drops the end of what a command wrote so that the answer fits into a
+// message (CRI, ExecSyncResponse: the rest is discarded without an error). Of two
+// streams that do not fit, each keeps half of the message, and the longer one
+// also what the other leaves of its half.
+func capOutput(r *cri.ExecSyncResponse) {
+	bare := &cri.ExecSyncResponse{ExitCode: r.GetExitCode()}
+	// Each stream has a tag of one byte, and its length before it.
+	room := maxMessage - proto.Size(bare) - 2*(1+protowire.SizeVarint(maxMessage))
+	out, errs := len(r.GetStdout()), len(r.GetStderr())
+	if out+errs <= room {
+		return
+	}
+	r.Stdout = r.Stdout[:min(out, max(room/2, room-errs))]
+	r.Stderr = r.Stderr[:min(errs, room-len(r.Stdout))]
+}
+
 // StreamPodSandboxes is ListPodSandbox in messages of bounded size.
 func (s *Server) StreamPodSandboxes(req *cri.StreamPodSandboxesRequest, out cri.RuntimeService_StreamPodSandboxesServer) error {
 	return batches(s.podItems(req.GetFilter()), func(items []*cri.PodSandbox) error {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,8 +51,7 @@ func (s *Server) StopContainer(ctx context.Context, req *cri.StopContainerReques
 	if req.GetContainerId() == "" {
 		return nil, missing("container_id")
 	}
-	grace := time.Duration(max(req.GetTimeout(), 0)) * time.Second
-	return &cri.StopContainerResponse{}, ifFound(s.cfg.Containers.Stop(ctx, req.GetContainerId(), grace))
+	return &cri.StopContainerResponse{}, ifFound(s.cfg.Containers.Stop(ctx, req.GetContainerId(), timeoutOf(req.GetTimeout())))
 }
 
 // RemoveContainer removes a container, killing it first if it runs. It is
@@ -117,7 +117,18 @@ func (s *Server) ReopenContainerLog(ctx context.Context, req *cri.ReopenContaine
 	return &cri.ReopenContainerLogResponse{}, s.cfg.Containers.ReopenLog(ctx, req.GetContainerId())
 }
 
-// ExecSync runs a command in a container and returns what it wrote.
+// timeoutOf returns a duration of n seconds: 0 for a negative n, and the longest that
+// there is for an n that a Duration cannot hold.
+func timeoutOf(n int64) time.Duration {
+	const longest = math.MaxInt64 / int64(time.Second)
+	if n > longest {
+		return math.MaxInt64
+	}
+	return time.Duration(max(n, 0)) * time.Second
+}
+
+// ExecSync runs a command in a container and returns the beginning of what the
+// command wrote: see capOutput.
 func (s *Server) ExecSync(ctx context.Context, req *cri.ExecSyncRequest) (*cri.ExecSyncResponse, error) {
 	switch {
 	case req.GetContainerId() == "":
@@ -127,11 +138,13 @@ func (s *Server) ExecSync(ctx context.Context, req *cri.ExecSyncRequest) (*cri.E
 	case req.GetTimeout() < 0:
 		return nil, fmt.Errorf("timeout must not be negative, is %d s: %w", req.GetTimeout(), errdefs.ErrInvalidArgument)
 	}
-	r, err := s.cfg.Containers.ExecSync(ctx, req.GetContainerId(), req.GetCmd(), time.Duration(req.GetTimeout())*time.Second)
+	r, err := s.cfg.Containers.ExecSync(ctx, req.GetContainerId(), req.GetCmd(), timeoutOf(req.GetTimeout()))
 	if err != nil {
 		return nil, err
 	}
-	return &cri.ExecSyncResponse{Stdout: r.Stdout, Stderr: r.Stderr, ExitCode: r.ExitCode}, nil
+	resp := &cri.ExecSyncResponse{Stdout: r.Stdout, Stderr: r.Stderr, ExitCode: r.ExitCode}
+	capOutput(resp)
+	return resp, nil
 }
 
 func containerState(c *container.Snapshot) cri.ContainerState {
