@@ -122,7 +122,8 @@ type fakeCgroups struct {
 	held  map[string]int
 	pids  map[string]int
 	fails error
-	read  int // times that figures were read
+	read  int                     // times that figures were read
+	drop  func(path string) error // called by Remove and, without its error, by the last Release
 }
 
 func (f *fakeCgroups) Make(path string) error {
@@ -143,10 +144,20 @@ func (f *fakeCgroups) Release(path string) {
 	defer f.mu.Unlock()
 	if f.held[path]--; f.held[path] <= 0 {
 		delete(f.held, path)
+		if f.drop != nil {
+			_ = f.drop(path)
+		}
 	}
 }
 
-func (f *fakeCgroups) Remove(string) error { return nil }
+func (f *fakeCgroups) Remove(path string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.drop != nil {
+		return f.drop(path)
+	}
+	return nil
+}
 
 func (f *fakeCgroups) Add(path string, pid int) error {
 	f.mu.Lock()

@@ -143,7 +143,9 @@ func (m *Manager) discard(ctx context.Context, id string) error {
 	if e == nil || !e.hidden {
 		return nil
 	}
-	if err := m.removeFiles(ctx, e); err != nil {
+	next := e.copy()
+	if err := m.removeRest(ctx, next); err != nil {
+		m.publish(next)
 		return err
 	}
 	m.forget(id)

@@ -147,7 +147,7 @@ func (m *Manager) rollback(ctx context.Context, b *build, cause error) error {
 	e := b.entry()
 	err := m.teardown(ctx, e)
 	if err == nil {
-		err = m.removeFiles(ctx, e)
+		err = m.removeRest(ctx, e)
 	}
 	if err == nil {
 		if b.told {

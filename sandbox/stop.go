@@ -52,7 +52,9 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 	if e == nil { // another Remove was faster
 		return nil
 	}
-	if err := m.removeFiles(ctx, e); err != nil {
+	next := e.copy()
+	if err := m.removeRest(ctx, next); err != nil {
+		m.publish(next)
 		return fmt.Errorf("remove pod sandbox %q: %w", id, err)
 	}
 	m.forget(id)
@@ -201,13 +203,41 @@ func (m *Manager) endPause(ctx context.Context, e *entry) error {
 	return nil
 }
 
-// removeFiles removes what is left of a pod that was taken down. The record goes
-// last, because the next daemon finds the pod by the record.
-func (m *Manager) removeFiles(ctx context.Context, e *entry) error {
+// removeRest removes what is left of a pod that was taken down: its cgroup, then
+// its files. The record goes last, because the next daemon finds the pod by the
+// record. e is not published; a caller that keeps the pod publishes e.
+func (m *Manager) removeRest(ctx context.Context, e *entry) error {
 	if err := m.dropSlice(ctx, e.rec); err != nil {
 		return err
 	}
-	dir := m.dirs.pod(e.rec.ID)
+	if err := m.removeCgroup(e); err != nil {
+		return err
+	}
+	if err := m.removeFiles(e.rec.ID); err != nil {
+		return err
+	}
+	m.unlabel(e.rec, e.config)
+	return nil
+}
+
+// removeCgroup removes the pod's cgroup. A cgroup with the pod's id in its name
+// belongs to no other pod, also if a daemon died before it could note that it
+// had made the cgroup.
+func (m *Manager) removeCgroup(e *entry) error {
+	if path.Base(e.rec.CgroupParent) == ownCgroup(e.rec.ID) {
+		if err := m.cfg.Cgroups.Remove(e.rec.CgroupParent); err != nil {
+			return fmt.Errorf("remove cgroup: %w", err)
+		}
+	}
+	if e.cgroup {
+		m.cfg.Cgroups.Release(e.rec.CgroupParent)
+		e.cgroup = false
+	}
+	return nil
+}
+
+func (m *Manager) removeFiles(id string) error {
+	dir := m.dirs.pod(id)
 	for _, name := range []string{hostsFile, hostnameFile, resolvConfFile, shmDir, recordFile} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove files: %w", err)
@@ -216,16 +246,5 @@ func (m *Manager) removeFiles(ctx context.Context, e *entry) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove files: %w", err)
 	}
-	// A cgroup with the pod's id in its name is nobody else's, also where a
-	// daemon died before it could note that it had made it.
-	if path.Base(e.rec.CgroupParent) == ownCgroup(e.rec.ID) {
-		if err := m.cfg.Cgroups.Remove(e.rec.CgroupParent); err != nil {
-			return fmt.Errorf("remove cgroup: %w", err)
-		}
-	}
-	if e.cgroup {
-		m.cfg.Cgroups.Release(e.rec.CgroupParent)
-	}
-	m.unlabel(e.rec, e.config)
 	return nil
 }
