@@ -49,6 +49,7 @@ type parts struct {
 // runDaemon runs everything until ctx ends or a part of it fails.
 func runDaemon(ctx context.Context, cfg config.Config) error {
 	begun := time.Now()
+	defer tolerateSignals()()
 	manager := adoptServiceManager()
 	started := sync.OnceFunc(manager.extendStart(extendEvery))
 	defer started()
@@ -147,31 +148,49 @@ func classes(cfg config.Config) (qos.BlockIO, qos.RDT, error) {
 	return blockIO, rdt, errors.Join(errs...)
 }
 
-// run restores what an earlier daemon left, then serves.
+// run works until ctx ends or a part fails. The parts end in the reverse order of
+// their use: the server with the calls under way, the managers, the plugins, and
+// last the spawner and the watcher, which the managers need for all that they do.
 func (p *parts) run(ctx context.Context, cfg config.Config, begun time.Time) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	base, managers := newStage(ctx, fail), newStage(ctx, fail)
+	base.run(p.watcher.Run)
+	base.run(p.spawner.Run)
+	err := p.work(ctx, managers, cfg, begun)
+	return errors.Join(err, base.end())
+}
+
+// work restores what an earlier daemon left, then serves. The managers have ended
+// when work returns.
+func (p *parts) work(ctx context.Context, managers *stage, cfg config.Config, begun time.Time) error {
+	if err := p.restore(ctx); err != nil {
+		return err
+	}
+	managers.run(func(ctx context.Context) error { p.runtimes.run(ctx, p.runtimes.trial(cfg, p.host)); return nil })
+	managers.run(p.images.Run)
+	managers.run(p.pods.Run)
+	managers.run(p.containers.Run)
+	if p.plugins != nil {
+		if err := p.plugins.Start(); err != nil {
+			return errors.Join(err, managers.end())
+		}
+		defer p.plugins.Stop() // when neither a request nor a manager has anything to tell them
+		managers.run(p.plugins.Run)
+	}
+	err := p.serve(ctx, cfg, begun)
+	return errors.Join(err, managers.end())
+}
+
+// serve answers requests until ctx ends, and those under way for a while longer.
+func (p *parts) serve(ctx context.Context, cfg config.Config, begun time.Time) error {
+	sl, err := listenStreams(cfg)
+	if err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.watcher.Run(ctx) })
-	g.Go(func() error { return p.spawner.Run(ctx) })
+	g.Go(func() error { return p.streams.Serve(ctx, sl) })
 	g.Go(func() error {
-		if err := p.restore(ctx); err != nil {
-			return err
-		}
-		g.Go(func() error { p.runtimes.run(ctx, p.runtimes.trial(cfg, p.host)); return nil })
-		g.Go(func() error { return p.images.Run(ctx) })
-		g.Go(func() error { return p.pods.Run(ctx) })
-		g.Go(func() error { return p.containers.Run(ctx) })
-		if p.plugins != nil {
-			if err := p.plugins.Start(); err != nil {
-				return err
-			}
-			g.Go(func() error { return p.plugins.Run(ctx) })
-			defer p.plugins.Stop() // when no request is left that they might have a say in
-		}
-		sl, err := listenStreams(cfg)
-		if err != nil {
-			return err
-		}
-		g.Go(func() error { return p.streams.Serve(ctx, sl) })
 		l, err := listen(cfg)
 		if err != nil {
 			return err

@@ -31,6 +31,7 @@ type Daemon struct {
 	PluginDirs   []string          // searched for CNI plugins before those of Bin
 	Networks     map[string]string // further CNI conflists by file name
 	NetNS        string            // path of the network namespace that it runs in; "" for the caller's
+	Output       *os.File          // takes the log of the daemon in place of the file LogPath, when set
 	Command      string            // run by the shell in place of criserver, when set; it finds its paths in $HARNESS_DIR and $HARNESS_SOCKET
 
 	cmd     *exec.Cmd
@@ -189,6 +190,9 @@ func (d *Daemon) exec() error {
 	// The plugins find their own helpers, nft among them, in the PATH.
 	d.cmd.Env = append(os.Environ(), "HARNESS_DIR="+d.Dir, "HARNESS_SOCKET="+d.Socket())
 	d.cmd.Stdout, d.cmd.Stderr = log, log
+	if d.Output != nil {
+		d.cmd.Stdout, d.cmd.Stderr = d.Output, d.Output
+	}
 	if err := In(d.NetNS, d.cmd.Start); err != nil {
 		return err
 	}

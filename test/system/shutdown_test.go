@@ -1,0 +1,134 @@
+package system
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
+)
+
+// slowCreate is an OCI runtime that takes two seconds to create a container, and
+// makes a file before.
+const slowCreate = `#!/bin/sh
+case " $* " in *" create "*) touch %q; sleep 2 ;; esac
+exec %q "$@"
+`
+
+// TestCallsUnderWayAtTheEnd ends the daemon while calls are under way that take
+// less than the grace period: they succeed, which takes the monitor, the watcher
+// of processes and the watcher of exits.
+func TestCallsUnderWayAtTheEnd(t *testing.T) {
+	dir, err := os.MkdirTemp(world.dir, "slow-runtime")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, creating := filepath.Join(dir, "slow"), filepath.Join(dir, "creating")
+	if err := os.WriteFile(script, fmt.Appendf(nil, slowCreate, creating, filepath.Join(world.bin, "runc")), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n := newNodeWith(t, "ending", 211, fmt.Sprintf("[runtimes.slow]\npath = %q\n", script))
+	p := n.runPod(t, podConfig("quick"))
+	dying := n.run(t, p, "dying", "sh", "-c", "trap 'echo asked; sleep 2; exit 5' TERM; echo up; while :; do sleep 0.1; done")
+	n.logHas(t, p, "dying", "up")
+	slow := n.runPodFor(t, "slow", podConfig("slow"))
+	if err := os.RemoveAll(creating); err != nil { // the trial of the runtime made it
+		t.Fatal(err)
+	}
+
+	stopped, created := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: dying, Timeout: harness.PatienceSeconds(30)})
+		stopped <- err
+	}()
+	n.logHas(t, p, "dying", "asked")
+	id := ""
+	go func() {
+		req := &cri.CreateContainerRequest{PodSandboxId: slow.id, Config: containerConfig(slow, "made", busybox, "sleep", "1000"), SandboxConfig: slow.config}
+		r, err := n.rt.CreateContainer(t.Context(), req)
+		id = r.GetContainerId()
+		created <- err
+	}()
+	waitFor(t, "the runtime's create", func() bool { _, err := os.Stat(creating); return err == nil })
+	if err := n.Stop(); err != nil {
+		t.Error(err)
+	}
+	if err := <-stopped; err != nil {
+		t.Errorf("a stop under way: %v", err)
+	}
+	if err := <-created; err != nil {
+		t.Errorf("a creation under way: %v", err)
+	}
+	n.restart(t)
+	if s := n.exited(t, dying); s.GetExitCode() != 5 {
+		t.Errorf("the container that was being stopped has the exit code %d", s.GetExitCode())
+	}
+	if s := n.status(t, id); s.GetState() != cri.ContainerState_CONTAINER_CREATED {
+		t.Errorf("the container that was being made is %s", s.GetState())
+	}
+}
+
+// logHas waits for a text in the log of a container.
+func (n *node) logHas(t *testing.T, p *pod, name, text string) {
+	t.Helper()
+	file := filepath.Join(p.config.GetLogDirectory(), name+".log")
+	waitFor(t, fmt.Sprintf("%q in the log of %s", text, name), func() bool {
+		b, err := os.ReadFile(file)
+		return err == nil && strings.Contains(string(b), text)
+	})
+}
+
+// TestSignalsThatDoNotEndTheDaemon sends signals whose default is the end, and
+// has the daemon write to a log that nobody reads any more.
+func TestSignalsThatDoNotEndTheDaemon(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	n := makeNode("signals")
+	n.Output = w
+	read := make(chan struct{})
+	go func() { // until the daemon has said something, as `head -1` does
+		defer close(read)
+		b := make([]byte, 1)
+		_, _ = r.Read(b)
+		_ = r.Close()
+	}()
+	n.start(t)
+	<-read
+	pid := n.Pid()
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE} {
+		if err := syscall.Kill(pid, sig); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond) // for the signal to have an effect
+		if _, err := n.rt.Version(t.Context(), &cri.VersionRequest{}); err != nil {
+			t.Fatalf("after %s: %v", sig, err)
+		}
+	}
+	// Every call writes to the log.
+	p := podConfig("after")
+	p.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
+	p.Hostname = ""
+	made := n.runPod(t, p)
+	// Commands in containers do not inherit that. Other signals may be ignored since
+	// the start of this test.
+	id := n.run(t, made, "c", "sleep", "1000")
+	ignored, err := strconv.ParseUint(n.exec(t, id, "sh", "-c", "sed -n 's/SigIgn:\\t//p' /proc/self/status"), 16, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE} {
+		if ignored&(1<<(sig-1)) != 0 {
+			t.Errorf("a command in a container ignores %s", sig)
+		}
+	}
+}
