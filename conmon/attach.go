@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/criserver/criserver/conmon/wire"
 	"github.com/criserver/criserver/internal/pty"
 )
@@ -111,13 +113,20 @@ func sendSizes(ctx context.Context, c *conn, sizes <-chan Size) {
 	}
 }
 
-// receive copies frames to the writers until the exit frame.
+// receive copies frames to the writers until the exit frame. A monitor of an
+// earlier version closes the connection with input unread in it, which resets the
+// connection. The kernel reports that once, before the frames that are there.
 func receive(c *conn, stdout, stderr io.Writer) (int32, error) {
 	b := make([]byte, 1+wire.MaxPayload)
+	var reset error
 	for {
 		n, err := c.Read(b)
 		if n == 0 && (err == nil || errors.Is(err, io.EOF)) {
-			return 0, ErrCut
+			return 0, errors.Join(ErrCut, reset)
+		}
+		if errors.Is(err, unix.ECONNRESET) && reset == nil {
+			reset = err
+			continue
 		}
 		if err != nil {
 			if c.ended() == nil {
@@ -125,21 +134,30 @@ func receive(c *conn, stdout, stderr io.Writer) (int32, error) {
 			}
 			return 0, c.why(err)
 		}
-		switch payload := b[1:n]; wire.Frame(b[0]) {
-		case wire.FrameStdout:
-			err = write(stdout, payload)
-		case wire.FrameStderr:
-			err = write(stderr, payload)
-		case wire.FrameExit:
-			if len(payload) < 4 {
-				return 0, errors.New("short exit frame")
-			}
-			return int32(binary.BigEndian.Uint32(payload)), nil
+		if wire.Frame(b[0]) == wire.FrameExit {
+			return exitCode(b[1:n])
 		}
-		if err != nil {
+		if err := deliver(wire.Frame(b[0]), b[1:n], stdout, stderr); err != nil {
 			return 0, err
 		}
 	}
+}
+
+func exitCode(payload []byte) (int32, error) {
+	if len(payload) < 4 {
+		return 0, errors.New("short exit frame")
+	}
+	return int32(binary.BigEndian.Uint32(payload)), nil
+}
+
+func deliver(kind wire.Frame, payload []byte, stdout, stderr io.Writer) error {
+	switch kind {
+	case wire.FrameStdout:
+		return write(stdout, payload)
+	case wire.FrameStderr:
+		return write(stderr, payload)
+	}
+	return nil
 }
 
 func write(w io.Writer, b []byte) error {

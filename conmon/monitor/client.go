@@ -140,6 +140,23 @@ func (cl *client) leave() {
 	cl.c.remove(cl)
 }
 
+// hangUp closes the connection. What the client has sent is read first: the
+// kernel resets a connection that is closed with something unread, and a client
+// that is reset may not read the output and the exit code that wait for it.
+func (cl *client) hangUp() {
+	if cl.fd < 0 {
+		return
+	}
+	_ = unix.Shutdown(cl.fd, unix.SHUT_RD) // from here on nothing more comes
+	var b [1]byte                          // a read drops the rest of the packet
+	for {
+		if n, err := read(cl.fd, b[:]); err != nil || n == 0 {
+			break
+		}
+	}
+	closeFD(&cl.fd)
+}
+
 // linger keeps a client that has left while the container does not read its
 // input, for the sake of what it sent before. Only so many are kept.
 func (cl *client) linger() {

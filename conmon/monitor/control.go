@@ -72,7 +72,7 @@ func (c *control) remove(cl *client) {
 			c.clients[i] = c.clients[last]
 			c.clients = c.clients[:last]
 			c.m.poll.drop(cl.fd)
-			closeFD(&cl.fd)
+			cl.hangUp()
 			c.idle = append(c.idle, cl)
 			return
 		}

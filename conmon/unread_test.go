@@ -1,0 +1,161 @@
+package conmon_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/conmon/wire"
+)
+
+// lateWriter takes nothing before the channel is closed.
+type lateWriter struct {
+	buffer
+	open chan struct{}
+}
+
+func (w *lateWriter) Write(p []byte) (int, error) {
+	<-w.open
+	return w.buffer.Write(p)
+}
+
+// numbers is what `seq 1 n` writes.
+func numbers(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintln(&b, i+1)
+	}
+	return b.String()
+}
+
+// A container that ends with its input unread costs an attached client nothing.
+func TestAttachWithUnreadInput(t *testing.T) {
+	const lines = 30_000
+	script := fmt.Sprintf("sleep 5 <&0 >/dev/null 2>&1 & while ! [ -e go ]; do sleep 0.01; done; i=0; while [ $i -lt %d ]; do i=$((i+1)); echo $i; done; exit 3", lines)
+	b := runScript(t, script, func(s *conmon.Spec) { s.Stdin, s.StdinOnce = true, true })
+	out := &lateWriter{open: make(chan struct{})}
+	a := &attached{done: make(chan struct{})}
+	a.run(b, conmon.AttachOptions{Stdin: bytes.NewReader(make([]byte, 4<<20)), Stdout: out})
+	b.start()
+	time.Sleep(200 * time.Millisecond) // for the input to fill the pipe and the queue
+	touch(filepath.Join(b.spec.RunDir, "go"))
+	b.exit()
+	b.waitGone(b.monitor)
+	close(out.open)
+	a.wait(t)
+	if a.err != nil || a.code != 3 {
+		t.Errorf("attach: code %d, %v", a.code, a.err)
+	}
+	if want := numbers(lines); out.String() != want {
+		t.Errorf("attach saw %d bytes of output, want %d", len(out.String()), len(want))
+	}
+}
+
+// The monitor reads what a client has sent before it closes the connection, so
+// that no client is reset.
+func TestMonitorDoesNotReset(t *testing.T) {
+	// A process that outlives the first one keeps the input open, so that the
+	// monitor has no reason to read more of it.
+	script := "sleep 5 <&0 >/dev/null 2>&1 & while ! [ -e go ]; do sleep 0.01; done; echo result; exit 3"
+	b := runScript(t, script, func(s *conmon.Spec) { s.Stdin = true })
+	b.start()
+	fd := b.dial()
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(`{"op":"attach","stdin":true,"stdout":true}`+"\n")); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64<<10)
+	if _, err := unix.Read(fd, buf); err != nil {
+		t.Fatal(err)
+	}
+	frame := append([]byte{byte(wire.FrameStdin)}, make([]byte, wire.MaxPayload)...)
+	for full := false; !full; { // the pipe, and then the queue
+		err := unix.Sendto(fd, frame, unix.MSG_DONTWAIT, nil)
+		if err != nil && !errors.Is(err, unix.EAGAIN) {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+		full = errors.Is(err, unix.EAGAIN)
+	}
+	touch(filepath.Join(b.spec.RunDir, "go"))
+	b.waitGone(b.monitor)
+	var got []string
+	for {
+		n, err := unix.Read(fd, buf)
+		if err != nil {
+			t.Fatalf("after %q: %v", got, err)
+		}
+		if n == 0 {
+			break
+		}
+		got = append(got, string(buf[:n]))
+	}
+	if want := []string{"oresult\n", "x\x00\x00\x00\x03"}; fmt.Sprintf("%q", got) != fmt.Sprintf("%q", want) {
+		t.Errorf("frames %q, want %q", got, want)
+	}
+}
+
+// A monitor of an earlier version resets the connection. What it has sent before
+// is read all the same.
+func TestAttachToMonitorThatResets(t *testing.T) {
+	dir := t.TempDir()
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(dir, conmon.ControlSocket), Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	out := &lateWriter{open: make(chan struct{})}
+	type result struct {
+		code int32
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		code, err := conmon.Attach(t.Context(), dir, conmon.AttachOptions{Stdin: strings.NewReader("unread"), Stdout: out})
+		done <- result{code, err}
+	}()
+	c, err := l.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, wire.MaxRequest)
+	if _, err := c.Read(buf); err != nil {
+		t.Fatal(err)
+	}
+	for _, packet := range []string{"{}\n", "ofirst\n", "osecond\n", "x\x00\x00\x00\x07"} {
+		if _, err := c.Write([]byte(packet)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitInput(t, c)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	close(out.open)
+	if r := <-done; r.err != nil || r.code != 7 || out.String() != "first\nsecond\n" {
+		t.Errorf("attach: code %d, %v, output %q", r.code, r.err, out.String())
+	}
+}
+
+// awaitInput waits for a packet and leaves it unread.
+func awaitInput(t *testing.T, c *net.UnixConn) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err == nil {
+		err = raw.Read(func(fd uintptr) bool {
+			_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			return !errors.Is(err, unix.EAGAIN)
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
