@@ -28,6 +28,7 @@ const (
 //	hang      create leaves half a container and never ends
 //	nopid     create succeeds and writes no pid file
 //	shout     create writes to its stdout and stderr, then succeeds
+//	hangStart start never ends
 //
 // A container is a shell that runs FAKE_SCRIPT once the file "start" is there.
 // Each call is noted in the file "calls".
@@ -49,7 +50,13 @@ func fakeRuntime(args []string) int {
 	case "create":
 		return fakeCreate(dir, opts, os.Getenv("FAKE"))
 	case "start":
+		if os.Getenv("FAKE") == "hangStart" {
+			touch(filepath.Join(dir, "starting"))
+			time.Sleep(time.Hour)
+		}
 		return touch(filepath.Join(dir, "start"))
+	case "wait":
+		return fakeWait(dir)
 	case "delete":
 		if raw, err := os.ReadFile(filepath.Join(dir, "init")); err == nil {
 			pid, _ := strconv.Atoi(string(raw))
@@ -94,6 +101,18 @@ func fakeCreate(dir string, opts map[string]string, mode string) int {
 		_ = os.WriteFile(opts["--pid-file"], pid, 0o600)
 	}
 	return 0
+}
+
+// fakeWait waits for the file "exit" and tells the exit code in it, as the wait of
+// a runtime with guests does.
+func fakeWait(dir string) int {
+	for {
+		if code, err := os.ReadFile(filepath.Join(dir, "exit")); err == nil {
+			fmt.Printf(`{"exitStatus":%s}`, code)
+			return 0
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 func note(dir, line string) {

@@ -142,3 +142,70 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("the log has %q", got)
 	}
 }
+
+// A container that writes nothing more after the disk has room again, and one
+// whose log is rotated then, still have an entry that tells of the loss.
+func TestLossIsToldAtTheEnd(t *testing.T) {
+	needRoot(t)
+	for name, rotate := range map[string]bool{"at the end": false, "at a rotation": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t)
+			disk := filepath.Join(b.dir, "disk")
+			if err := os.Mkdir(disk, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=1m"); err != nil {
+				t.Fatal("mount: ", err)
+			}
+			t.Cleanup(func() { _ = unix.Unmount(disk, 0) })
+			filler := filepath.Join(disk, "filler")
+			if err := os.WriteFile(filler, make([]byte, 512<<10), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			b.spec.LogPath = filepath.Join(disk, "log")
+			b.spec.RuntimeEnv = append(b.spec.RuntimeEnv, "FAKE_SCRIPT=i=0; while [ $i -lt 40000 ]; do i=$((i+1)); echo line $i; done; echo x >"+
+				b.dir+"/full; while ! [ -e "+b.dir+"/go ]; do sleep 0.01; done; exit 3")
+			b.create()
+			b.start()
+			b.eventually("the end of the writing", func() bool { return b.exists("full") })
+			b.eventually("the reading of all that was written", func() bool { return b.pipesEmpty() })
+			if err := os.Remove(filler); err != nil {
+				t.Fatal(err)
+			}
+			told := b.spec.LogPath
+			if rotate {
+				told += ".old"
+				if err := os.Rename(b.spec.LogPath, told); err != nil {
+					t.Fatal(err)
+				}
+				if err := conmon.ReopenLog(t.Context(), b.spec.RunDir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			touch(b.dir + "/go")
+			e := b.exit()
+			if got := text(b.log(told), "stderr"); e.LogLost == 0 || !strings.Contains(got, fmt.Sprintf("%d bytes of log were lost", e.LogLost)) {
+				t.Errorf("%d bytes were lost, and the log says %q", e.LogLost, got)
+			}
+		})
+	}
+}
+
+// pipesEmpty says whether the monitor has read all that the container wrote.
+func (b *bed) pipesEmpty() bool {
+	for fd := 1; fd <= 2; fd++ {
+		f, err := os.Open(fmt.Sprintf("/proc/%d/fd/%d", b.started.Init.PID, fd))
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		unread, err := unix.IoctlGetInt(int(f.Fd()), unix.TIOCINQ)
+		_ = f.Close()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if unread > 0 {
+			return false
+		}
+	}
+	return true
+}

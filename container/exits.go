@@ -111,6 +111,10 @@ func (m *Manager) takeExit(c *container) bool {
 	if x.OOMKilled && x.ExitCode != 0 {
 		e.Reason = ReasonOOMKilled
 	}
+	if x.LogLost > 0 {
+		c.log().WithField("bytes", x.LogLost).Warn("a part of the container's log could not be written and is lost")
+		e.Message = fmt.Sprintf("%d bytes of the log could not be written and are lost", x.LogLost)
+	}
 	m.end(c, e)
 	return true
 }

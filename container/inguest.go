@@ -40,6 +40,19 @@ func (c *container) signalInGuest(sig unix.Signal) error {
 	return err
 }
 
+// killUnstarted ends a container in a guest whose start failed. The runtime's start
+// may have been cut off after it had run the process.
+func (c *container) killUnstarted() {
+	if err := c.signalInGuest(unix.SIGKILL); err != nil {
+		c.log().WithError(err).Warn("the container that could not be started cannot be ended")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), signalTimeout)
+	defer cancel()
+	if err := c.runtime.Kill(ctx, c.id, unix.SIGKILL); err != nil {
+		c.log().WithError(err).Debug("the container that could not be started runs no process")
+	}
+}
+
 // endsNow says whether the end of the container is being recorded: then the
 // runtime cannot signal it any more.
 func (c *container) endsNow() bool {

@@ -79,9 +79,7 @@ func (m *Manager) cannotRun(c *container, cause error) {
 	c.startFailure = cause.Error()
 	c.mu.Unlock()
 	if c.runtime.Guest {
-		if err := c.signalInGuest(unix.SIGKILL); err != nil {
-			c.log().WithError(err).Warn("the container that could not be started cannot be ended")
-		}
+		c.killUnstarted()
 	} else if init, _ := c.refs(); init.PID != 0 {
 		_ = init.Signal(unix.SIGKILL) // it may have gone by itself
 	}

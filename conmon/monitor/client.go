@@ -25,6 +25,7 @@ var errUnknownOp = errors.New("unknown operation")
 type client struct {
 	c                     *control
 	fd                    int
+	asked                 bool // it has sent its request
 	attached              bool
 	stdin, stdout, stderr bool
 	awaited               bool // the container waits until it has read
@@ -63,21 +64,33 @@ func (cl *client) ready(events uint32) {
 	}
 }
 
-// request answers the first packet.
+// request answers the first packet. A client says nothing more until it has its
+// reply.
 func (cl *client) request(b []byte) {
-	err := errors.New("request too long")
+	if cl.asked {
+		cl.leave()
+		return
+	}
+	cl.asked = true
+	err, later := errors.New("request too long"), false
 	if len(b) <= wire.MaxRequest {
 		var q wire.Request
 		if q, err = wire.DecodeRequest(b); err == nil {
-			err = cl.c.answer(cl, &q)
+			later, err = cl.c.answer(cl, &q)
 		}
 	}
+	if !later {
+		cl.reply(err)
+	}
+}
+
+// reply ends a request. Only a client that has attached stays.
+func (cl *client) reply(err error) {
 	failure := ""
 	if err != nil {
 		failure = err.Error()
 	}
-	reply := wire.AppendReply(cl.c.m.packet[:0], failure[:min(len(failure), 512)])
-	_, err = write(cl.fd, reply)
+	_, err = write(cl.fd, wire.AppendReply(cl.c.m.packet[:0], failure[:min(len(failure), 512)]))
 	if err != nil || !cl.attached {
 		cl.leave()
 	}

@@ -72,6 +72,9 @@ func (c *control) remove(cl *client) {
 			c.clients[i] = c.clients[last]
 			c.clients = c.clients[:last]
 			c.m.poll.drop(cl.fd)
+			if c.m.guest.asker == cl {
+				c.m.guest.asker = nil
+			}
 			cl.hangUp()
 			c.idle = append(c.idle, cl)
 			return
@@ -79,21 +82,22 @@ func (c *control) remove(cl *client) {
 	}
 }
 
-// answer does what a request asks for.
-func (c *control) answer(cl *client, q *wire.Request) error {
+// answer does what a request asks for. later says that the reply comes when it is
+// done.
+func (c *control) answer(cl *client, q *wire.Request) (later bool, err error) {
 	switch q.Op {
 	case wire.OpReopenLog:
-		return c.m.log.reopen()
+		return false, c.m.log.reopen()
 	case wire.OpResize:
-		return c.m.resize(q.Width, q.Height)
+		return false, c.m.resize(q.Width, q.Height)
 	case wire.OpAttach:
-		return cl.attach(q)
+		return false, cl.attach(q)
 	case wire.OpStart:
-		return c.m.guest.start()
+		return c.m.guest.start(cl)
 	case wire.OpAbandon:
-		return c.m.guest.abandon()
+		return false, c.m.guest.abandon()
 	}
-	return errUnknownOp
+	return false, errUnknownOp
 }
 
 // broadcast sends container output to whoever is attached to it.

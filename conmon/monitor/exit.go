@@ -27,6 +27,7 @@ func (m *monitor) conclude() {
 	for i := range m.streams {
 		m.streams[i].drain()
 	}
+	m.log.settle()
 	e := m.init.exit()
 	m.record(&e)
 	m.recorded = true

@@ -110,6 +110,8 @@ func (p *initProcess) reap() {
 		switch pid {
 		case p.pid:
 			p.end(status, true)
+		case p.m.guest.starter.pid:
+			p.m.guest.started(status)
 		case p.m.guest.waiter.pid:
 			p.m.guest.reaped()
 		}
@@ -125,6 +127,7 @@ func (p *initProcess) end(status unix.WaitStatus, known bool) {
 	p.finished = time.Now()
 	p.m.poll.drop(p.pidfd)
 	closeFD(&p.pidfd)
+	p.m.guest.stopStart()
 	p.m.guest.closeFDs()
 }
 

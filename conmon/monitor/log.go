@@ -64,6 +64,7 @@ func (l *logFile) reopen() error {
 	if err != nil {
 		return err
 	}
+	l.settle()
 	_ = unix.Close(l.fd)
 	l.fd, l.torn = fd, false
 	return nil
@@ -157,8 +158,17 @@ func (l *logFile) untear(b []byte, n int) int {
 	return whole
 }
 
+// settle tells of lost bytes where no further entry may follow that would: at
+// the end of the container, and before another file takes the place of this one.
+func (l *logFile) settle() {
+	l.flush()
+	if l.fd >= 0 && (l.missing > 0 || l.torn) {
+		l.tell()
+	}
+}
+
 // close ends the log.
 func (l *logFile) close() {
-	l.flush()
+	l.settle()
 	closeFD(&l.fd)
 }

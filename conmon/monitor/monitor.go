@@ -54,7 +54,7 @@ func newMonitor(spec wire.Spec) *monitor {
 	m.stdin = stdin{m: m, fd: -1, tty: spec.Terminal}
 	m.control = control{m: m, fd: -1}
 	m.init = initProcess{m: m, pidfd: -1, oom: oomWatch{m: m, fd: -1}}
-	m.guest = guest{m: m, fds: [3]int{-1, -1, -1}, waiter: child{pidfd: -1}, answer: -1}
+	m.guest = guest{m: m, fds: [3]int{-1, -1, -1}, starter: child{pidfd: -1}, waiter: child{pidfd: -1}, answer: -1}
 	return m
 }
 
@@ -169,6 +169,10 @@ func (m *monitor) timeout() int {
 		d = time.Until(m.leaveBy)
 	case m.awaited != nil:
 		d = time.Until(m.awaitedUntil)
+	case m.guest.starter.pid > 0:
+		if d = time.Until(m.guest.startBy); m.used {
+			d = min(d, quiet)
+		}
 	case m.used:
 		d = quiet
 	case m.init.foster:
@@ -187,6 +191,7 @@ func (m *monitor) attend() {
 	if cl := m.awaited; cl != nil && !time.Now().Before(m.awaitedUntil) {
 		cl.leave()
 	}
+	m.guest.attend()
 	if m.used && time.Since(m.lastRead) >= quiet {
 		m.giveBack()
 	}

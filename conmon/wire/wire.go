@@ -82,8 +82,8 @@ type Exit struct {
 	OOMKilled bool `json:"oomKilled,omitempty"`
 	// FinishedAt is in nanoseconds since the epoch.
 	FinishedAt int64 `json:"finishedAt"`
-	// LogLost counts the bytes that could not be written to the log, their
-	// prefixes included.
+	// LogLost counts the bytes that could not be written to the log before the end
+	// of the container, their prefixes included.
 	LogLost int64 `json:"logLost,omitempty"`
 }
 

@@ -1,0 +1,34 @@
+package container
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/criserver/criserver/conmon"
+	"golang.org/x/sys/unix"
+)
+
+// The status of a container says how much of its log is missing.
+func TestLostLogIsReported(t *testing.T) {
+	b := newBed(t)
+	if err := unix.Mount("tmpfs", b.logs, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal("mount: ", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(b.logs, 0) })
+	m, _ := b.manager()
+	id := b.run(m, shell("much", "head -c 1000000 /dev/zero; exit 3"))
+	s := b.waitExit(m, id)
+	x, err := conmon.ReadExit(m.exitFile(id))
+	if err != nil || x.LogLost == 0 {
+		t.Fatalf("%+v, %v", x, err)
+	}
+	if !strings.Contains(s.Message, fmt.Sprintf("%d bytes of the log", x.LogLost)) || s.ExitCode != 3 || s.Reason != ReasonError {
+		t.Errorf("%+v", s)
+	}
+	if _, err := os.Stat(filepath.Join(b.logs, "much.log")); err != nil {
+		t.Error(err)
+	}
+}
