@@ -93,7 +93,9 @@ func (m *Manager) create(ctx context.Context, n name, config *cri.ContainerConfi
 	if err := m.register(c); err != nil {
 		return "", err
 	}
+	m.events.expectCreate(c.id)
 	if err := m.make(ctx, c, plan); err != nil {
+		m.events.forget(c.id)
 		return "", m.undo(ctx, c, plan, err)
 	}
 	logrus.WithContext(ctx).WithFields(c.log().Data).WithField("name", n.name).Info("container created")

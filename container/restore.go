@@ -132,6 +132,10 @@ func (m *Manager) resume(ctx context.Context, c *container) error {
 	c.publish()
 	c.mu.Unlock()
 	if f.End != nil {
+		// The daemon may have died before it had ended the others.
+		if err := m.killRest(ctx, c); err != nil {
+			c.log().WithError(err).Error("other processes of the ended container are left")
+		}
 		c.told() // by its state, when plugins are synchronized
 		return nil
 	}

@@ -186,6 +186,34 @@ func TestRestoreAfterReboot(t *testing.T) {
 	}
 }
 
+// The daemon died after it had recorded the end of a container and before it had
+// killed the other processes of the container.
+func TestRestoreKillsTheRest(t *testing.T) {
+	b := newBed(t)
+	m, stop := b.manager()
+	config := shell("host", "setsid sleep 1000 & echo up; wait")
+	config.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_NODE
+	id := b.run(m, config)
+	b.log("host", "up")
+	c, _ := m.find(id)
+	init, _ := c.refs()
+	stop()
+	if err := init.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	c.finish(end{Finished: time.Now().UnixNano(), ExitCode: 137, Reason: ReasonError})
+	if pids, err := b.tree.Pids(c.rec.CgroupPath); err != nil || len(pids) == 0 {
+		t.Fatalf("nothing is left to kill: %v, %v", pids, err)
+	}
+	m, _ = b.manager()
+	if pids, err := b.tree.Pids(c.rec.CgroupPath); err != nil || len(pids) != 0 {
+		t.Errorf("left: %v, %v", pids, err)
+	}
+	if s, err := m.Get(id); err != nil || s.State != Exited || s.ExitCode != 137 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
 // Monitor and container both died while no daemon looked, and left no record.
 func TestRestoreWithoutAnyWitness(t *testing.T) {
 	b := newBed(t)

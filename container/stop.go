@@ -39,7 +39,7 @@ func (m *Manager) stop(ctx context.Context, c *container, timeout time.Duration)
 
 func (m *Manager) endIt(ctx context.Context, c *container, timeout time.Duration) error {
 	if c.hasEnded() {
-		return nil
+		return m.killRest(ctx, c) // where an earlier try failed
 	}
 	first := c.beginStop()
 	defer c.endStop()

@@ -114,8 +114,14 @@ func TestStopPodAndEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	count := make(map[cri.ContainerEventType]int)
+	late := time.After(patience.For(time.Minute))
 	for range 12 {
-		count[<-seen]++
+		select {
+		case e := <-seen:
+			count[e]++
+		case <-late:
+			t.Fatalf("events are missing: %v", count)
+		}
 	}
 	for e, n := range count {
 		if n != 3 {
