@@ -1,10 +1,13 @@
 package image
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -16,87 +19,78 @@ type Problem struct {
 	Image ID
 	Layer digest.Digest // empty when it is the image's own records
 	Err   error
+	// User says who uses the image or the layer, or may; then a repair leaves it
+	// as it is. "" if nobody does.
+	User string
 	// Repaired says that what is broken was deleted, to be pulled again when it
 	// is needed.
 	Repaired bool
-
-	unloaded bool // the image is a directory and nothing more
 }
 
 // Check compares all images with what was stored: manifest and config by their
 // digests, layers by the names, kinds, owners and sizes of their files. With
 // repair it deletes the images that are broken, and the layers that made them
-// so; others keep what they have. An image in use is only reported. The error
-// is the context's.
+// so; others keep what they have. What a container uses is only reported. The
+// error is the context's.
 func (m *Manager) Check(ctx context.Context, repair bool) ([]Problem, error) {
-	broken := make(map[digest.Digest]error)
+	damaged := make(map[digest.Digest]error)
 	for _, id := range m.layers.IDs() {
 		if err := m.layers.Verify(ctx, id); err != nil && !errdefs.IsNotFound(err) {
-			broken[id] = err
+			damaged[id] = err
 		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 	}
-	found, err := m.checkRecords(ctx)
-	if err != nil {
-		return nil, err
+	found := m.problems(damaged)
+	if !repair {
+		return found, nil
 	}
-	for _, img := range m.now.Load().all {
-		if p, bad := m.checkImage(img, broken); bad {
+	for i := range found {
+		if err := m.repair(ctx, &found[i]); err != nil {
+			found[i].Err = fmt.Errorf("%w; not repaired: %w", found[i].Err, err)
+		}
+	}
+	return found, ctx.Err()
+}
+
+// problems returns what is wrong with images, and with layers that no image has.
+func (m *Manager) problems(damaged map[digest.Digest]error) []Problem {
+	var found []Problem
+	now := m.now.Load()
+	for id, b := range now.broken {
+		found = append(found, Problem{Image: id, Err: fmt.Errorf("cannot be loaded: %w", b.err), User: m.userOf(id)})
+	}
+	for _, img := range now.all {
+		if p, bad := m.checkImage(img, damaged); bad {
+			p.User = m.userOf(img.ID)
 			found = append(found, p)
 		}
 	}
-	used := m.now.Load().usesLayer
-	for id, err := range broken {
-		if !used[id] {
-			found = append(found, Problem{Layer: id, Err: err})
+	for id, err := range damaged {
+		if !now.usesLayer[id] {
+			found = append(found, Problem{Layer: id, Err: err, User: m.layerUser(id)})
 		}
 	}
-	if repair {
-		for i := range found {
-			m.repair(ctx, &found[i])
-		}
-	}
-	return found, nil
+	slices.SortFunc(found, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Image, b.Image), cmp.Compare(a.Layer, b.Layer))
+	})
+	return found
 }
 
-// checkRecords finds the images that could not be loaded.
-func (m *Manager) checkRecords(ctx context.Context) ([]Problem, error) {
-	unlock, err := m.lockCommit(ctx) // else an image on its way in would be one
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	entries, err := os.ReadDir(m.dir(imagesDir))
-	if err != nil {
-		return nil, err
-	}
-	var found []Problem
-	for _, e := range entries {
-		id := digest.NewDigestFromEncoded(digest.SHA256, e.Name())
-		if _, ok := m.now.Load().byID[id]; ok {
-			continue
-		}
-		_, err := loadImage(filepath.Join(m.dir(imagesDir), e.Name()))
-		if err == nil {
-			err = errdefs.ErrDataLoss // its layers were the trouble
-		}
-		found = append(found, Problem{Image: id, Err: fmt.Errorf("cannot be loaded: %w", err), unloaded: true})
-	}
-	return found, nil
-}
-
-func (m *Manager) checkImage(img *stored, broken map[digest.Digest]error) (Problem, bool) {
+func (m *Manager) checkImage(img *stored, damaged map[digest.Digest]error) (Problem, bool) {
 	for _, l := range img.Layers {
-		if err, bad := broken[l.DiffID]; bad {
+		if err, bad := damaged[l.DiffID]; bad {
 			return Problem{Image: img.ID, Layer: l.DiffID, Err: err}, true
 		}
 	}
 	dir := m.imageDir(img.ID)
 	for name, want := range map[string]digest.Digest{manifestFile: img.Manifest, configFile: img.ID} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
-		if err == nil && digest.FromBytes(b) != want {
+		if err == nil {
+			err = want.Validate()
+		}
+		if err == nil && want.Algorithm().FromBytes(b) != want {
 			err = fmt.Errorf("%s is not the one that was stored: %w", name, errdefs.ErrDataLoss)
 		}
 		if err != nil {
@@ -109,20 +103,31 @@ func (m *Manager) checkImage(img *stored, broken map[digest.Digest]error) (Probl
 	return Problem{}, false
 }
 
-// repair deletes what is broken, and notes why not if it cannot.
-func (m *Manager) repair(ctx context.Context, p *Problem) {
+// repair deletes what is broken, if nobody uses it.
+func (m *Manager) repair(ctx context.Context, p *Problem) error {
+	if p.User != "" {
+		return fmt.Errorf("%s: %w", p.User, errdefs.ErrFailedPrecondition)
+	}
 	var err error
-	switch {
-	case p.unloaded:
-		err = m.bin.Put(m.imageDir(p.Image))
+	switch _, unusable := m.now.Load().broken[p.Image]; {
+	case unusable:
+		err = m.dropBroken(ctx, p.Image)
 	case p.Image != "":
 		err = m.Remove(ctx, p.Image.String())
 	default:
 		err = m.layers.Drop(ctx, []digest.Digest{p.Layer})
 	}
+	p.Repaired = err == nil
+	return err
+}
+
+// dropBroken is Remove for an image that cannot be loaded.
+func (m *Manager) dropBroken(ctx context.Context, id ID) error {
+	unlock, err := m.lockCommit(ctx)
 	if err != nil {
-		p.Err = fmt.Errorf("%w; not repaired: %w", p.Err, err)
-		return
+		return err
 	}
-	p.Repaired = true
+	defer unlock()
+	layers, err := m.removeBroken(id)
+	return errors.Join(err, m.layers.Drop(context.WithoutCancel(ctx), layers))
 }

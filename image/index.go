@@ -16,16 +16,18 @@ type index struct {
 	list      []Image   // likewise
 	byID      map[ID]*stored
 	byName    map[string]*stored // by tag and by digest reference
+	broken    map[ID]*broken     // on disk, and cannot be used
 	usesLayer map[digest.Digest]bool
 }
 
-func newIndex(all []*stored, pinned []string) *index {
+func newIndex(all []*stored, unusable map[ID]*broken, pinned []string) *index {
 	x := &index{
 		all:  slices.Clone(all),
-		byID: make(map[ID]*stored), byName: make(map[string]*stored),
+		byID: make(map[ID]*stored), byName: make(map[string]*stored), broken: make(map[ID]*broken),
 		usesLayer: make(map[digest.Digest]bool),
 	}
-	slices.SortFunc(x.all, func(a, b *stored) int { return strings.Compare(a.ID.String(), b.ID.String()) })
+	// By the digits, which prefix searches, and not by the algorithm first.
+	slices.SortFunc(x.all, func(a, b *stored) int { return strings.Compare(a.ID.Encoded(), b.ID.Encoded()) })
 	for i, img := range x.all {
 		if p := isPinned(&img.Image, pinned); p != img.Pinned {
 			with := *img
@@ -40,6 +42,15 @@ func newIndex(all []*stored, pinned []string) *index {
 			x.usesLayer[l.DiffID] = true
 		}
 		x.list = append(x.list, img.Image)
+	}
+	for id, b := range unusable {
+		if _, ok := x.byID[id]; ok {
+			continue // it was pulled again
+		}
+		x.broken[id] = b
+		for _, l := range b.layers {
+			x.usesLayer[l] = true
+		}
 	}
 	return x
 }
@@ -76,9 +87,14 @@ func (x *index) prefix(hex string) (*stored, error) {
 // find returns the image that ref names. Names without a registry are left to
 // full, which returns what they can stand for.
 func (x *index) find(ref string, full func() []string) (*stored, error) {
-	hex := strings.TrimPrefix(ref, "sha256:")
-	if img, ok := x.byID[digest.NewDigestFromEncoded(digest.SHA256, hex)]; ok {
-		return img, nil
+	hex := ref
+	for _, algorithm := range idAlgorithms {
+		hex = strings.TrimPrefix(hex, algorithm.String()+":")
+	}
+	if id, ok := idOf(hex); ok && (hex == ref || id.String() == ref) {
+		if img, ok := x.byID[id]; ok {
+			return img, nil
+		}
 	}
 	if img, ok := x.byName[ref]; ok {
 		return img, nil

@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
 	"github.com/sirupsen/logrus"
 
 	"github.com/criserver/criserver/image/layer"
@@ -136,11 +134,11 @@ func New(cfg Config) (*Manager, error) {
 		mounting: make(map[ID]int),
 	}
 	m.keySalt = newSalt()
-	m.now.Store(newIndex(nil, nil))
+	m.now.Store(newIndex(nil, nil, nil))
 	m.layers = layer.NewStore(layer.Config{
 		Dir: m.dir(layersDir), Stage: m.dir(stageDir), Bin: m.bin, BootID: bootID,
 		Limits: layer.Limits{Entries: m.cfg.Limits.Entries, Bytes: m.cfg.Limits.LayerBytes},
-		Used:   func(id digest.Digest) bool { return m.now.Load().usesLayer[id] },
+		Used:   m.layerUsed, Mounted: m.layerMounted, Durable: m.layerDurable,
 	})
 	m.rootfs = rootfs.NewStore(rootfs.Config{
 		Dir: m.dir(rootfsDir), Stage: m.dir(stageDir), Bin: m.bin, BootID: bootID,
@@ -173,12 +171,20 @@ func (m *Manager) Restore(ctx context.Context) error {
 		return fmt.Errorf("restore image store: %w", err)
 	}
 	report := m.report(ctx)
-	err := errors.Join(m.bin.PutAll(m.dir(stageDir)), m.restoreImages(report),
-		m.layers.Restore(report), m.rootfs.Restore(report), m.volumes.Restore(report))
-	if err != nil {
-		return fmt.Errorf("restore image store: %w", err)
+	// What containers have mounted comes first: images and layers in use must not
+	// be taken for leftovers.
+	for _, step := range []func() error{
+		func() error { return m.bin.PutAll(m.dir(stageDir)) },
+		func() error { return m.rootfs.Restore(report) },
+		func() error { return m.volumes.Restore(report) },
+		func() error { return m.restoreImages(report) },
+		func() error { return m.layers.Restore(report) },
+	} {
+		if err := step(); err != nil {
+			return fmt.Errorf("restore image store: %w", err)
+		}
 	}
-	m.dropIncomplete(report)
+	m.checkLayers(report)
 	return nil
 }
 

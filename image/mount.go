@@ -30,7 +30,7 @@ func (m *Manager) MountRootFSWith(ctx context.Context, id ID, containerID, targe
 		return RootFS{}, err
 	}
 	upper, err := m.rootfs.Mount(ctx, rootfs.Request{
-		ContainerID: containerID, ImageID: id.String(), Lower: lower, Target: target, Options: opts,
+		ContainerID: containerID, ImageID: id.String(), Layers: layerNames(img), Lower: lower, Target: target, Options: opts,
 	})
 	if err != nil {
 		return RootFS{}, fmt.Errorf("mount root file system of container %q: %w", containerID, err)
@@ -72,7 +72,7 @@ func (m *Manager) MountVolume(ctx context.Context, req VolumeRequest) (path stri
 		return "", err
 	}
 	path, err = m.volumes.Mount(ctx, rootfs.VolumeRequest{
-		ContainerID: req.ContainerID, Index: req.Index, ImageID: req.ImageID.String(),
+		ContainerID: req.ContainerID, Index: req.Index, ImageID: req.ImageID.String(), Layers: layerNames(img),
 		Lower: lower, SubPath: req.SubPath, Options: req.Options,
 	})
 	if err != nil {

@@ -10,8 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -23,7 +21,6 @@ import (
 
 	"github.com/criserver/criserver/image/layer"
 	"github.com/criserver/criserver/image/pull"
-	"github.com/criserver/criserver/internal/atomicfile"
 )
 
 // Pull fetches an image. The same request made while one is under way waits for
@@ -164,52 +161,6 @@ func addName(names []string, name string) []string {
 	return slices.Insert(slices.Clone(names), i, name)
 }
 
-// place writes a new image: all of it to the stage, with the layers it needs
-// out to the disk in one sync, then to its place in one rename.
-func (m *Manager) place(img *stored, res *pull.Result) error {
-	stage, err := os.MkdirTemp(m.dir(stageDir), "image-")
-	if err != nil {
-		return err
-	}
-	err = m.stage(stage, img, res)
-	if err == nil {
-		// What is there is of no use: no record of it could be read.
-		err = errors.Join(m.bin.Put(m.imageDir(img.ID)), os.Rename(stage, m.imageDir(img.ID)))
-	}
-	if err != nil {
-		return errors.Join(err, m.bin.Put(stage))
-	}
-	return atomicfile.SyncDir(m.dir(imagesDir))
-}
-
-// maxLower is overlay's bound of read-only layers in one mount.
-const maxLower = 500
-
-func (m *Manager) stage(stage string, img *stored, res *pull.Result) error {
-	var err error
-	stack := layer.Of(res.Layers)
-	if img.cover, err = stack.Cover(filepath.Join(stage, coverDir)); err != nil {
-		return err
-	}
-	if n := len(stack.Dirs()); img.cover && n >= maxLower {
-		return fmt.Errorf("image has %d layers and directories that need one more to be right, and overlay takes %d: %w", n, maxLower, errdefs.ErrInvalidArgument)
-	}
-	if err := img.record().write(stage, res.Manifest, res.RawConfig); err != nil {
-		return err
-	}
-	return syncFS(stage)
-}
-
-// syncFS writes out all of the file system that dir is on.
-func syncFS(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = unix.Syncfs(int(f.Fd()))
-	return errors.Join(os.NewSyscallError("syncfs", err), f.Close())
-}
-
 // publish makes an image known, takes its tags from the images that had them,
 // and writes that down as well.
 func (m *Manager) publish(img *stored) Image {
@@ -227,7 +178,7 @@ func (m *Manager) publish(img *stored) Image {
 	}
 	changed := append(slices.Collect(maps.Values(losers)), img)
 	m.mu.Lock()
-	next := newIndex(old.with(changed), m.cfg.PinnedImages)
+	next := newIndex(old.with(changed), old.broken, m.cfg.PinnedImages)
 	m.now.Store(next)
 	m.mu.Unlock()
 	for _, loser := range losers {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,6 +49,14 @@ type stored struct {
 	cover bool
 }
 
+func (s *stored) diffIDs() []digest.Digest {
+	ids := make([]digest.Digest, 0, len(s.Layers))
+	for _, l := range s.Layers {
+		ids = append(ids, l.DiffID)
+	}
+	return ids
+}
+
 func (m *Manager) imageDir(id ID) string { return filepath.Join(m.dir(imagesDir), id.Encoded()) }
 
 // lower returns the directories of an image's root file system, topmost first.
@@ -58,7 +65,14 @@ func (m *Manager) lower(img *stored) ([]string, error) {
 	for _, l := range img.Layers {
 		known, ok := m.layers.Get(l.DiffID)
 		if !ok {
-			return nil, fmt.Errorf("layer %s of image %s: %w", l.DiffID, img.ID, errdefs.ErrNotFound)
+			err := m.layers.Broken(l.DiffID)
+			if err != nil {
+				// Not the class of err, which can be that of a missing file.
+				err = fmt.Errorf("%v: %w", err, errdefs.ErrDataLoss)
+			} else {
+				err = errdefs.ErrNotFound
+			}
+			return nil, fmt.Errorf("layer %s of image %s: %w", l.DiffID, img.ID, err)
 		}
 		layers = append(layers, known)
 	}
@@ -98,30 +112,6 @@ func (s *stored) record() *record {
 	}
 }
 
-// restoreImages loads the records. A directory without one is what a crash has
-// left; with one that cannot be read, it is kept, and its layers are not.
-func (m *Manager) restoreImages(report func(error)) error {
-	entries, err := os.ReadDir(m.dir(imagesDir))
-	if err != nil {
-		return err
-	}
-	var all []*stored
-	for _, e := range entries {
-		dir := filepath.Join(m.dir(imagesDir), e.Name())
-		img, err := loadImage(dir)
-		switch {
-		case err == nil:
-			all = append(all, img)
-			continue
-		case errors.Is(err, fs.ErrNotExist):
-			err = errors.Join(err, m.bin.Put(dir))
-		}
-		report(fmt.Errorf("restore image %s: %w", e.Name(), err))
-	}
-	m.now.Store(newIndex(dedupe(all), m.cfg.PinnedImages))
-	return nil
-}
-
 func loadImage(dir string) (*stored, error) {
 	var r record
 	b, err := os.ReadFile(filepath.Join(dir, recordFile))
@@ -129,16 +119,19 @@ func loadImage(dir string) (*stored, error) {
 		return nil, err
 	}
 	if err := json.Unmarshal(b, &r); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("parse %s: %w: %w", recordFile, err, errdefs.ErrDataLoss)
 	}
-	if r.Version != recordVersion || r.ID.Validate() != nil || r.ID.Encoded() != filepath.Base(dir) {
-		return nil, fmt.Errorf("record of version %d, image %q: %w", r.Version, r.ID, errdefs.ErrDataLoss)
+	switch {
+	case r.Version != recordVersion:
+		return nil, fmt.Errorf("%s is of version %d, and this daemon reads version %d: %w", recordFile, r.Version, recordVersion, errdefs.ErrNotImplemented)
+	case r.ID.Validate() != nil, r.ID.Encoded() != filepath.Base(dir):
+		return nil, fmt.Errorf("%s is of image %q: %w", recordFile, r.ID, errdefs.ErrDataLoss)
 	}
 	config, err := os.ReadFile(filepath.Join(dir, configFile))
 	if err != nil {
 		return nil, err
 	}
-	if digest.FromBytes(config) != r.ID {
+	if r.ID.Algorithm().FromBytes(config) != r.ID {
 		return nil, fmt.Errorf("config does not have the image's digest: %w", errdefs.ErrDataLoss)
 	}
 	s := &stored{cover: r.Cover, Image: Image{
@@ -176,19 +169,4 @@ func dedupe(all []*stored) []*stored {
 		})
 	}
 	return all
-}
-
-// dropIncomplete forgets images of which a layer is missing. They are pulled
-// again when they are needed.
-func (m *Manager) dropIncomplete(report func(error)) {
-	old := m.now.Load()
-	var whole []*stored
-	for _, img := range old.all {
-		if _, err := m.lower(img); err != nil {
-			report(fmt.Errorf("restore image %s: %w", img.ID, errors.Join(err, m.bin.Put(m.imageDir(img.ID)))))
-			continue
-		}
-		whole = append(whole, img)
-	}
-	m.now.Store(newIndex(whole, m.cfg.PinnedImages))
 }

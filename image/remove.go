@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
 )
 
 // Remove deletes an image with all its tags, and the layers that only it had.
@@ -30,13 +29,9 @@ func (m *Manager) Remove(ctx context.Context, ref string) error {
 		m.restore(before)
 		return fmt.Errorf("remove image %s: %w", img.ID, err)
 	}
-	var diffIDs []digest.Digest
-	for _, l := range img.Layers {
-		diffIDs = append(diffIDs, l.DiffID)
-	}
 	// The image is gone; what cannot be deleted of its layers now is what
 	// expire finds.
-	if err := m.layers.Drop(context.WithoutCancel(ctx), diffIDs); err != nil {
+	if err := m.layers.Drop(context.WithoutCancel(ctx), img.diffIDs()); err != nil {
 		return fmt.Errorf("remove image %s: %w", img.ID, err)
 	}
 	return nil
@@ -48,9 +43,10 @@ func (m *Manager) unpublish(img *stored) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if user := m.user(img.ID); user != "" {
-		return fmt.Errorf("remove image %s: container %s uses it: %w", img.ID, user, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("remove image %s: %s: %w", img.ID, user, errdefs.ErrFailedPrecondition)
 	}
-	m.now.Store(newIndex(m.now.Load().with(nil, img.ID), m.cfg.PinnedImages))
+	old := m.now.Load()
+	m.now.Store(newIndex(old.with(nil, img.ID), old.broken, m.cfg.PinnedImages))
 	return nil
 }
 
@@ -60,25 +56,6 @@ func (m *Manager) restore(x *index) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.now.Store(x)
-}
-
-// user returns a container whose root file system or volume is, or is about to
-// be, of the image. It is called with mu held.
-func (m *Manager) user(id ID) string {
-	if m.mounting[id] > 0 {
-		return "(being created)"
-	}
-	for _, r := range m.rootfs.Records() {
-		if r.ImageID == id.String() {
-			return r.ContainerID
-		}
-	}
-	for _, r := range m.volumes.Records() {
-		if r.ImageID == id.String() {
-			return r.ContainerID
-		}
-	}
-	return ""
 }
 
 // use keeps an image from being removed until done is called.

@@ -270,7 +270,7 @@ func TestPrefixOfTwo(t *testing.T) {
 	id := func(hex string) *stored {
 		return &stored{Image: Image{ID: digest.NewDigestFromEncoded(digest.SHA256, hex+strings.Repeat("0", 64-len(hex)))}}
 	}
-	x := newIndex([]*stored{id("abc1"), id("abc2"), id("def")}, nil)
+	x := newIndex([]*stored{id("abc1"), id("abc2"), id("def")}, nil, nil)
 	none := func() []string { return nil }
 	if _, err := x.find("abc", none); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("got %v", err)

@@ -14,8 +14,8 @@ import (
 )
 
 // runCheck compares the image store with what was stored in it, and with repair
-// drops what is broken. The daemon must not run; containers may. The error says
-// that something is broken and still there.
+// drops what is broken and not in use. The daemon must not run; containers may.
+// The error says that something is broken and still there.
 func runCheck(ctx context.Context, cfg config.Config, repair bool, out io.Writer) (err error) {
 	locks, err := claim(cfg.Root, cfg.RunDir)
 	if err != nil {
@@ -46,7 +46,7 @@ func runCheck(ctx context.Context, cfg config.Config, repair bool, out io.Writer
 		if !p.Repaired {
 			broken++
 		}
-		if _, err := fmt.Fprintln(out, problemLine(p, names[p.Image])); err != nil {
+		if _, err := fmt.Fprintln(out, problemLine(p, names[p.Image], repair)); err != nil {
 			return err
 		}
 	}
@@ -62,8 +62,9 @@ func runCheck(ctx context.Context, cfg config.Config, repair bool, out io.Writer
 	return err
 }
 
-// problemLine names the image first, as that is what has to be pulled again.
-func problemLine(p image.Problem, names string) string {
+// problemLine names the image first, as that is what has to be pulled again, and
+// ends with what a repair does to it.
+func problemLine(p image.Problem, names string, repair bool) string {
 	var b strings.Builder
 	switch {
 	case p.Image != "":
@@ -75,8 +76,14 @@ func problemLine(p image.Problem, names string) string {
 		b.WriteString(" (" + names + ")")
 	}
 	fmt.Fprintf(&b, ": %v", p.Err)
-	if p.Repaired {
+	switch {
+	case p.Repaired:
 		b.WriteString("; dropped")
+	case repair:
+	case p.User != "":
+		fmt.Fprintf(&b, "; --repair leaves it as it is: %s", p.User)
+	default:
+		b.WriteString("; --repair drops it")
 	}
 	return b.String()
 }

@@ -5,9 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,9 +29,16 @@ type Config struct {
 	Bin    *trash.Bin
 	BootID string
 	Limits Limits
-	// Used says whether an image or a mounted root file system has the layer.
-	// It is called with the store's lock held and must not wait.
+	// The functions below are called with the store's lock held and must not wait.
+
+	// Used says whether the layer must stay because an image, a root file system
+	// or a volume has it, or because what has it cannot be read.
 	Used func(digest.Digest) bool
+	// Mounted says whether a root file system or a volume has the layer, or may.
+	Mounted func(digest.Digest) bool
+	// Durable says whether a record that was written after the layer had reached
+	// the disk names the layer.
+	Durable func(digest.Digest) bool
 }
 
 // Store keeps layers.
@@ -40,6 +48,7 @@ type Store struct {
 
 	mu     sync.Mutex                      // guards what follows; taken after a lock of ops
 	layers map[digest.Digest]*Layer        // by diff ID
+	broken map[digest.Digest]error         // by diff ID: kept on disk, and cannot be used
 	blobs  map[digest.Digest]digest.Digest // diff ID by blob digest
 	coming map[digest.Digest]*arrival      // by blob digest
 	// held counts the leases that have a layer in hand.
@@ -51,15 +60,18 @@ func NewStore(cfg Config) *Store {
 	return &Store{
 		cfg:    cfg,
 		layers: make(map[digest.Digest]*Layer),
+		broken: make(map[digest.Digest]error),
 		blobs:  make(map[digest.Digest]digest.Digest),
 		coming: make(map[digest.Digest]*arrival),
 		held:   make(map[digest.Digest]int),
 	}
 }
 
-// Restore loads the layers on disk. Those of an earlier boot that no image is
-// known to have were perhaps never written out, and go. Report is told of the
-// records that cannot be read; their layers are fetched again when needed.
+// Restore loads the layers on disk. The files of a layer of an earlier boot
+// reached the disk only if a record names the layer, so without such a record
+// the layer is not loaded. A layer that cannot be loaded is deleted if nothing
+// uses it. Otherwise it stays as it is, and Broken returns the reason. Report is
+// told of the layers whose records cannot be read.
 func (s *Store) Restore(report func(error)) error {
 	// Asked for the first time in a layer's root, this would find no /proc.
 	userns.RunningInUserNS()
@@ -70,33 +82,49 @@ func (s *Store) Restore(report func(error)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range entries {
-		dir := filepath.Join(s.cfg.Dir, e.Name())
-		l, err := load(dir)
-		if err == nil && l.DiffID != digest.NewDigestFromEncoded(digest.SHA256, e.Name()) {
-			err = fmt.Errorf("record is of layer %s: %w", l.DiffID, errdefs.ErrDataLoss)
-		}
-		if err == nil && (l.BootID == s.cfg.BootID || s.cfg.Used(l.DiffID)) {
-			s.insert(l)
+		id := digest.NewDigestFromEncoded(digest.SHA256, e.Name())
+		if id.Validate() != nil {
+			report(fmt.Errorf("restore layer %q: no layer has this name, it stays as it is: %w", e.Name(), errdefs.ErrInvalidArgument))
 			continue
 		}
-		if err != nil {
-			report(fmt.Errorf("restore layer %s: %w", e.Name(), err))
-		}
-		if err := s.cfg.Bin.Put(dir); err != nil {
-			report(err)
+		if err := s.restore(id); err != nil {
+			report(fmt.Errorf("restore layer %s: %w", id, err))
 		}
 	}
 	return nil
 }
 
-func load(dir string) (*Layer, error) {
+// restore is called with mu held.
+func (s *Store) restore(id digest.Digest) error {
+	l, err := load(s.place(id), id)
+	if err == nil && (l.BootID == s.cfg.BootID || s.cfg.Durable(id)) {
+		s.insert(l)
+		return nil
+	}
+	if !s.cfg.Used(id) {
+		return errors.Join(err, s.cfg.Bin.Put(s.place(id)))
+	}
+	if err == nil {
+		err = fmt.Errorf("it was unpacked in an earlier boot, and no record shows that its files reached the disk: %w", errdefs.ErrDataLoss)
+	}
+	s.broken[id] = err
+	return err
+}
+
+// place is where a layer lies.
+func (s *Store) place(id digest.Digest) string { return filepath.Join(s.cfg.Dir, id.Encoded()) }
+
+func load(dir string, id digest.Digest) (*Layer, error) {
 	b, err := os.ReadFile(filepath.Join(dir, recordFile))
 	if err != nil {
 		return nil, err
 	}
 	l := &Layer{dir: dir}
 	if err := json.Unmarshal(b, l); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("parse %s: %w: %w", recordFile, err, errdefs.ErrDataLoss)
+	}
+	if l.DiffID != id {
+		return nil, fmt.Errorf("record is of layer %q: %w", l.DiffID, errdefs.ErrDataLoss)
 	}
 	if _, err := os.Lstat(l.Dir()); err != nil {
 		return nil, err
@@ -104,12 +132,25 @@ func load(dir string) (*Layer, error) {
 	return l, nil
 }
 
+// save writes the record of a layer in the stage. The sync of the image that
+// the layer belongs to makes it durable.
 func (l *Layer) save() error {
+	return l.write(atomicfile.Write)
+}
+
+// replace replaces the record of a layer in its place, which can be durable
+// already. Without a sync before the rename, a power cut could leave an empty
+// file where there was a whole one.
+func (l *Layer) replace() error {
+	return l.write(atomicfile.WriteSync)
+}
+
+func (l *Layer) write(to func(path string, data []byte, perm os.FileMode) error) error {
 	b, err := json.Marshal(l)
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(filepath.Join(l.dir, recordFile), b, 0o600)
+	return to(filepath.Join(l.dir, recordFile), b, 0o600)
 }
 
 // insert is called with mu held.
@@ -126,6 +167,13 @@ func (s *Store) Get(id digest.Digest) (*Layer, bool) {
 	defer s.mu.Unlock()
 	l, ok := s.layers[id]
 	return l, ok
+}
+
+// Broken returns why a layer that is on disk cannot be used, or nil.
+func (s *Store) Broken(id digest.Digest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken[id]
 }
 
 // Drop deletes those of the layers that nothing uses.
@@ -147,6 +195,8 @@ func (s *Store) DropOlder(ctx context.Context, than time.Time) error {
 			old = append(old, id)
 		}
 	}
+	// A broken layer was kept because something used it.
+	old = slices.AppendSeq(old, maps.Keys(s.broken))
 	s.mu.Unlock()
 	return s.Drop(ctx, old)
 }
@@ -157,11 +207,10 @@ func (s *Store) drop(ctx context.Context, id digest.Digest) error {
 		return err
 	}
 	defer unlock()
-	l, ok := s.forget(id)
-	if !ok {
+	if !s.forget(id) {
 		return nil
 	}
-	if err := s.cfg.Bin.Put(l.dir); err != nil {
+	if err := s.cfg.Bin.Put(s.place(id)); err != nil {
 		return fmt.Errorf("delete layer %s: %w", id, err)
 	}
 	return nil
@@ -170,77 +219,21 @@ func (s *Store) drop(ctx context.Context, id digest.Digest) error {
 // forget takes a layer out of the maps, unless it is in use. A lease that gets
 // the layer under way does so under mu and counts as use; an image that has it
 // is in Used before its lease ends.
-func (s *Store) forget(id digest.Digest) (*Layer, bool) {
+func (s *Store) forget(id digest.Digest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l, ok := s.layers[id]
-	if !ok || s.held[id] > 0 || s.cfg.Used(id) {
-		return nil, false
+	if !ok && s.broken[id] == nil || s.held[id] > 0 || s.cfg.Used(id) {
+		return false
 	}
 	delete(s.layers, id)
-	for _, b := range l.Blobs {
-		delete(s.blobs, b.Digest)
+	delete(s.broken, id)
+	if l != nil {
+		for _, b := range l.Blobs {
+			delete(s.blobs, b.Digest)
+		}
 	}
-	return l, true
-}
-
-// publish moves an unpacked layer from its stage to its place, or adds its blob
-// to the layer that is there already. The layer it returns is held.
-func (s *Store) publish(ctx context.Context, l *Layer, stage string) (*Layer, error) {
-	unlock, err := s.ops.Lock(ctx, l.DiffID.String())
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if known, ok := s.hold(l.DiffID); ok {
-		return s.addBlob(known, l.Blobs[0])
-	}
-	l.dir = stage
-	if err := l.save(); err != nil {
-		return nil, err
-	}
-	final := filepath.Join(s.cfg.Dir, l.DiffID.Encoded())
-	err = os.Rename(stage, final)
-	if errors.Is(err, fs.ErrExist) {
-		// A directory whose deletion has failed.
-		err = errors.Join(s.cfg.Bin.Put(final), os.Rename(stage, final))
-	}
-	if err != nil {
-		return nil, err
-	}
-	l.dir = final
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.insert(l)
-	s.held[l.DiffID]++
-	return l, nil
-}
-
-func (s *Store) hold(id digest.Digest) (*Layer, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l, ok := s.layers[id]
-	if ok {
-		s.held[id]++
-	}
-	return l, ok
-}
-
-// addBlob is called with the layer's lock of ops and a hold on it.
-func (s *Store) addBlob(l *Layer, b Blob) (*Layer, error) {
-	if _, ok := l.Blob(b.Digest); ok {
-		return l, nil
-	}
-	wider := *l
-	wider.Blobs = append(append([]Blob(nil), l.Blobs...), b)
-	// Lost, the record only costs a download.
-	if err := wider.save(); err != nil {
-		return l, nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.insert(&wider)
-	return &wider, nil
+	return true
 }
 
 // Total returns what all layers take on disk.

@@ -6,7 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
+	"hash"
+	"maps"
 	"os"
 	"slices"
 
@@ -20,19 +21,39 @@ import (
 // take as long as to unpack it. It finds files that are missing, cut short or
 // empty after a crash of the file system.
 func tree(ctx context.Context, dir string) (digest.Digest, error) {
-	sum := sha256.New()
+	return sumTree(ctx, treeSum{sum: sha256.New()}, dir)
+}
+
+// SameTree says whether two directories have the same files, by all that tree
+// compares except the times of whiteouts, which no tar has.
+func SameTree(ctx context.Context, a, b string) (bool, error) {
+	first, err := sumTree(ctx, treeSum{sum: sha256.New(), whiteoutsHaveNoTime: true}, a)
+	if err != nil {
+		return false, err
+	}
+	second, err := sumTree(ctx, treeSum{sum: sha256.New(), whiteoutsHaveNoTime: true}, b)
+	return first == second, err
+}
+
+// treeSum adds up a tree.
+type treeSum struct {
+	sum                 hash.Hash
+	whiteoutsHaveNoTime bool
+}
+
+func sumTree(ctx context.Context, s treeSum, dir string) (digest.Digest, error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return "", err
 	}
-	if err := addTree(ctx, sum, d); err != nil {
+	if err := s.addTree(ctx, d); err != nil {
 		return "", fmt.Errorf("look through %s: %w", dir, err)
 	}
-	return digest.NewDigest(digest.SHA256, sum), nil
+	return digest.NewDigest(digest.SHA256, s.sum), nil
 }
 
 // addTree adds an open directory, and closes it.
-func addTree(ctx context.Context, sum io.Writer, d *os.File) error {
+func (s treeSum) addTree(ctx context.Context, d *os.File) error {
 	defer d.Close()
 	names, err := d.Readdirnames(-1)
 	if err != nil {
@@ -40,16 +61,16 @@ func addTree(ctx context.Context, sum io.Writer, d *os.File) error {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		if err := addNode(ctx, sum, d, name); err != nil {
+		if err := s.addNode(ctx, d, name); err != nil {
 			return err
 		}
 	}
 	// An end mark, so that a file cannot move to the parent unnoticed.
-	_, err = sum.Write([]byte{0})
+	_, err = s.sum.Write([]byte{0})
 	return errors.Join(err, context.Cause(ctx))
 }
 
-func addNode(ctx context.Context, sum io.Writer, d *os.File, name string) error {
+func (s treeSum) addNode(ctx context.Context, d *os.File, name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(int(d.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
@@ -57,6 +78,9 @@ func addNode(ctx context.Context, sum io.Writer, d *os.File, name string) error 
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 	if isDir {
 		st.Size, st.Nlink, st.Mtim = 0, 0, unix.Timespec{} // the file system's own affair
+	}
+	if s.whiteoutsHaveNoTime && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
+		st.Mtim = unix.Timespec{}
 	}
 	record := append([]byte(name), 0)
 	for _, v := range []uint64{
@@ -73,19 +97,22 @@ func addNode(ctx context.Context, sum io.Writer, d *os.File, name string) error 
 		}
 		record = append(record, target[:n]...)
 	}
-	if _, err := sum.Write(record); err != nil || !isDir {
+	if _, err := s.sum.Write(record); err != nil || !isDir {
 		return err
 	}
 	fd, err := unix.Openat(int(d.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	return addTree(ctx, sum, os.NewFile(uintptr(fd), name))
+	return s.addTree(ctx, os.NewFile(uintptr(fd), name))
 }
 
 // Verify compares a layer's files with what was unpacked. ErrDataLoss when they
 // differ.
 func (s *Store) Verify(ctx context.Context, id digest.Digest) error {
+	if err := s.Broken(id); err != nil {
+		return fmt.Errorf("layer %s cannot be loaded: %w", id, err)
+	}
 	l, ok := s.Get(id)
 	if !ok {
 		return fmt.Errorf("layer %s: %w", id, errdefs.ErrNotFound)
@@ -100,7 +127,7 @@ func (s *Store) Verify(ctx context.Context, id digest.Digest) error {
 	return nil
 }
 
-// IDs returns the diff IDs of all layers.
+// IDs returns the diff IDs of all layers, of the broken ones as well.
 func (s *Store) IDs() []digest.Digest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,6 +135,7 @@ func (s *Store) IDs() []digest.Digest {
 	for id := range s.layers {
 		ids = append(ids, id)
 	}
+	ids = slices.AppendSeq(ids, maps.Keys(s.broken))
 	slices.Sort(ids)
 	return ids
 }

@@ -57,15 +57,22 @@ type entry struct {
 type Record struct {
 	ContainerID string `json:"containerID"`
 	ImageID     string `json:"imageID"`
-	Target      string `json:"target"`
-	BootID      string `json:"bootID"`
+	// Layers are the diff IDs of the image's layers. Records of older versions
+	// do not have them.
+	Layers []string `json:"layers,omitempty"`
+	Target string   `json:"target"`
+	BootID string   `json:"bootID"`
+	// Unreadable says that the record on disk cannot be read and that the root
+	// file system is, or may be, mounted. The image is unknown.
+	Unreadable bool `json:"-"`
 }
 
 // Request asks for a root file system.
 type Request struct {
 	ContainerID string   // a full id
 	ImageID     string   // noted, not looked at
-	Lower       []string // the image's layers, topmost first
+	Layers      []string // diff IDs, likewise
+	Lower       []string // the directories to mount, topmost first
 	Target      string   // where to mount, an existing directory
 	Options     Options
 }
@@ -113,26 +120,41 @@ func (s *Store) Restore(report func(error)) error {
 
 // restore is called with mu held.
 func (s *Store) restore(id string) error {
+	if !ids.Valid(id) {
+		return fmt.Errorf("no root file system has this name, it stays as it is: %w", errdefs.ErrInvalidArgument)
+	}
 	dir := filepath.Join(s.cfg.Dir, id)
-	b, err := os.ReadFile(filepath.Join(dir, recordFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return s.cfg.Bin.Put(dir) // nothing is mounted before there is a record
-	}
-	if err != nil {
-		return err
-	}
-	r := Record{}
-	if err := json.Unmarshal(b, &r); err != nil || r.ContainerID != id {
-		// Kept, for Unmount or Sweep to remove. That something is mounted
-		// cannot be told from here, so files must not be deleted under it.
-		s.all[id] = &entry{Record: Record{ContainerID: id}}
-		return errors.Join(err, fmt.Errorf("record is of %q: %w", r.ContainerID, errdefs.ErrDataLoss))
-	}
-	if r.BootID != s.cfg.BootID {
+	r, err := readRecord(dir, id)
+	switch {
+	case err == nil && r.BootID == s.cfg.BootID:
+		s.all[id] = &entry{Record: r}
+		return nil
+	case err == nil:
 		return s.cfg.Bin.Put(dir)
 	}
-	s.all[id] = &entry{Record: r}
-	return nil
+	targets, merr := mountsOf(dir, id)
+	if errors.Is(err, fs.ErrNotExist) && merr == nil && len(targets) == 0 {
+		return s.cfg.Bin.Put(dir) // nothing is mounted before there is a record
+	}
+	// Kept, for Unmount or Sweep to remove.
+	unknown := merr != nil || len(targets) > 0
+	s.all[id] = &entry{Record: Record{ContainerID: id, Unreadable: unknown}}
+	return errors.Join(err, merr)
+}
+
+func readRecord(dir, id string) (Record, error) {
+	b, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if err != nil {
+		return Record{}, err
+	}
+	var r Record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return Record{}, fmt.Errorf("parse %s: %w: %w", recordFile, err, errdefs.ErrDataLoss)
+	}
+	if r.ContainerID != id {
+		return Record{}, fmt.Errorf("record is of %q: %w", r.ContainerID, errdefs.ErrDataLoss)
+	}
+	return r, nil
 }
 
 // Mount makes a writable layer and mounts the root file system. What an earlier
@@ -160,7 +182,7 @@ func (s *Store) Mount(ctx context.Context, req Request) (upper string, err error
 }
 
 func (s *Store) make(dir string, req Request) error {
-	r := Record{ContainerID: req.ContainerID, ImageID: req.ImageID, Target: req.Target, BootID: s.cfg.BootID}
+	r := Record{ContainerID: req.ContainerID, ImageID: req.ImageID, Layers: req.Layers, Target: req.Target, BootID: s.cfg.BootID}
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -203,12 +225,20 @@ func (s *Store) remove(ctx context.Context, containerID string) error {
 	if !ok {
 		return nil
 	}
-	if e.Target != "" {
-		if err := unmount(ctx, e.Target); err != nil {
+	dir := filepath.Join(s.cfg.Dir, containerID)
+	targets := []string{e.Target}
+	if e.Target == "" {
+		var err error
+		if targets, err = mountsOf(dir, containerID); err != nil {
 			return err
 		}
 	}
-	if err := s.cfg.Bin.Put(filepath.Join(s.cfg.Dir, containerID)); err != nil {
+	for _, target := range targets {
+		if err := unmount(ctx, target); err != nil {
+			return err
+		}
+	}
+	if err := s.cfg.Bin.Put(dir); err != nil {
 		return err
 	}
 	s.mu.Lock()

@@ -39,7 +39,13 @@ type VolumeRecord struct {
 	ContainerID string `json:"containerID"`
 	Index       int    `json:"index"`
 	ImageID     string `json:"imageID"`
-	BootID      string `json:"bootID"`
+	// Layers are the diff IDs of the image's layers. Records of older versions
+	// do not have them.
+	Layers []string `json:"layers,omitempty"`
+	BootID string   `json:"bootID"`
+	// Unreadable says that the record on disk cannot be read and that the volume
+	// is, or may be, mounted. The image is unknown.
+	Unreadable bool `json:"-"`
 }
 
 // VolumeRequest asks for a volume.
@@ -47,7 +53,8 @@ type VolumeRequest struct {
 	ContainerID string   // a full id
 	Index       int      // of the volume among the container's, 0 or more
 	ImageID     string   // noted, not looked at
-	Lower       []string // the image's layers, topmost first
+	Layers      []string // diff IDs, likewise
+	Lower       []string // the directories to mount, topmost first
 	// SubPath is what of the image to mount, a directory or a regular file; "" for
 	// all of it. Links in it lead where they would with the image as root.
 	SubPath string
@@ -97,7 +104,7 @@ func (v *Volumes) Mount(ctx context.Context, req VolumeRequest) (path string, er
 
 // note writes the record of what is about to be mounted.
 func (v *Volumes) note(dir string, req VolumeRequest) error {
-	r := VolumeRecord{ContainerID: req.ContainerID, Index: req.Index, ImageID: req.ImageID, BootID: v.boot}
+	r := VolumeRecord{ContainerID: req.ContainerID, Index: req.Index, ImageID: req.ImageID, Layers: req.Layers, BootID: v.boot}
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err

@@ -10,8 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/sys/mountinfo"
 )
 
 // Restore loads the records.
@@ -30,13 +32,18 @@ func (v *Volumes) Restore(report func(error)) error {
 		if err != nil {
 			report(fmt.Errorf("restore image volumes of container %s: %w", e.Name(), err))
 		}
+		if records == nil {
+			records = map[int]VolumeRecord{-1: {ContainerID: e.Name(), Index: -1, Unreadable: true}}
+		}
 		// Without a record it is still known, for Unmount or Sweep to remove.
 		v.all[e.Name()] = records
 	}
 	return nil
 }
 
-// read returns the records of one container's volumes, all that can be read.
+// read returns the records of one container's volumes. A volume whose record
+// cannot be read is among them if it is mounted, or if that cannot be found out.
+// Without any answer from the file system, read returns nil and an error.
 func (v *Volumes) read(container string) (map[int]VolumeRecord, error) {
 	entries, err := os.ReadDir(filepath.Join(v.dir, container))
 	if err != nil {
@@ -45,23 +52,54 @@ func (v *Volumes) read(container string) (map[int]VolumeRecord, error) {
 	records := make(map[int]VolumeRecord)
 	var errs []error
 	for _, e := range entries {
-		b, err := os.ReadFile(filepath.Join(v.dir, container, e.Name(), volumeRecord))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // nothing is mounted before there is a record
-		}
-		r := VolumeRecord{}
-		if err == nil {
-			err = json.Unmarshal(b, &r)
-		}
-		if err != nil || r.ContainerID != container {
-			errs = append(errs, errors.Join(err, fmt.Errorf("volume %s: record is of %q: %w", e.Name(), r.ContainerID, errdefs.ErrDataLoss)))
+		dir := filepath.Join(v.dir, container, e.Name())
+		r, err := readVolume(dir, container)
+		switch {
+		case err == nil && r.BootID == v.boot:
+			records[r.Index] = r
+			continue
+		case err == nil:
 			continue
 		}
-		if r.BootID == v.boot {
-			records[r.Index] = r
+		mounted, merr := volumeMounted(dir)
+		if mounted || merr != nil {
+			n, nerr := strconv.Atoi(e.Name())
+			if nerr != nil {
+				n = -1 - len(records)
+			}
+			records[n] = VolumeRecord{ContainerID: container, Index: n, Unreadable: true}
+		} else if errors.Is(err, fs.ErrNotExist) {
+			continue // nothing is mounted before there is a record
 		}
+		errs = append(errs, fmt.Errorf("volume %s: %w", e.Name(), errors.Join(err, merr)))
 	}
 	return records, errors.Join(errs...)
+}
+
+func readVolume(dir, container string) (VolumeRecord, error) {
+	b, err := os.ReadFile(filepath.Join(dir, volumeRecord))
+	if err != nil {
+		return VolumeRecord{}, err
+	}
+	var r VolumeRecord
+	if err := json.Unmarshal(b, &r); err != nil {
+		return VolumeRecord{}, fmt.Errorf("parse %s: %w: %w", volumeRecord, err, errdefs.ErrDataLoss)
+	}
+	if r.ContainerID != container {
+		return VolumeRecord{}, fmt.Errorf("record is of %q: %w", r.ContainerID, errdefs.ErrDataLoss)
+	}
+	return r, nil
+}
+
+// volumeMounted says whether anything is mounted in the directory of a volume.
+func volumeMounted(dir string) (bool, error) {
+	for _, name := range []string{volumeMount, volumeImage} {
+		mounted, err := mountinfo.Mounted(filepath.Join(dir, name))
+		if mounted || (err != nil && !errors.Is(err, fs.ErrNotExist)) {
+			return mounted, err
+		}
+	}
+	return false, nil
 }
 
 // Unmount removes all volumes of a container. That there are none is no error.
