@@ -20,24 +20,44 @@ import (
 
 // disk is a file system in a file, of which only what was written out to the
 // file is there after a power cut.
-type disk struct{ file, dir string }
+type disk struct{ file, dir, options string }
 
-func newDisk(tb testing.TB) disk {
+// diskSize is the least that mkfs.xfs takes.
+const diskSize = 300 << 20
+
+func newDisk(tb testing.TB, options string, mkfs ...string) disk {
 	tb.Helper()
-	d := disk{filepath.Join(tb.TempDir(), "disk"), tb.TempDir()}
+	if _, err := os.Stat("/dev/loop-control"); err != nil {
+		tb.Skip("the kernel has no loop devices: ", err)
+	}
+	d := disk{filepath.Join(tb.TempDir(), "disk"), tb.TempDir(), options}
 	write(tb, d.file, "")
-	if err := os.Truncate(d.file, 256<<20); err != nil {
+	if err := os.Truncate(d.file, diskSize); err != nil {
 		tb.Fatal(err)
 	}
-	command(tb, "mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1", d.file)
+	command(tb, mkfs[0], append(mkfs[1:], d.file)...)
 	d.mount(tb)
 	return d
 }
 
-// mount mounts it such that nothing is written out by itself for a while.
+// newExt4 returns a disk on which nothing is written out by itself for a while.
+func newExt4(tb testing.TB, options string) disk {
+	tb.Helper()
+	return newDisk(tb, "commit=600"+options, "mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1")
+}
+
+func newXFS(tb testing.TB) disk {
+	tb.Helper()
+	if _, err := exec.LookPath("mkfs.xfs"); err != nil {
+		tb.Skip(err)
+	}
+	// The copy of a disk has the same UUID as the disk.
+	return newDisk(tb, "nouuid", "mkfs.xfs", "-q")
+}
+
 func (d disk) mount(tb testing.TB) {
 	tb.Helper()
-	command(tb, "mount", "-o", "loop,commit=600", d.file, d.dir)
+	command(tb, "mount", "-o", "loop,"+d.options, d.file, d.dir)
 	tb.Cleanup(func() {
 		if err := unix.Unmount(d.dir, 0); err != nil {
 			tb.Error(err)
@@ -48,7 +68,7 @@ func (d disk) mount(tb testing.TB) {
 // cut returns the disk as it is found after the power goes at this moment.
 func (d disk) cut(tb testing.TB) disk {
 	tb.Helper()
-	after := disk{filepath.Join(tb.TempDir(), "disk"), tb.TempDir()}
+	after := disk{filepath.Join(tb.TempDir(), "disk"), tb.TempDir(), d.options}
 	from, err := os.Open(d.file)
 	if err != nil {
 		tb.Fatal(err)
@@ -72,7 +92,7 @@ func (d disk) cut(tb testing.TB) disk {
 			tb.Fatal(err)
 		}
 	}
-	if err := os.Truncate(after.file, 256<<20); err != nil {
+	if err := os.Truncate(after.file, diskSize); err != nil {
 		tb.Fatal(err)
 	}
 	after.mount(tb)
@@ -110,16 +130,20 @@ func (d disk) boot(tb testing.TB, cfg Config) *bed {
 // whole, in the next boot, and what it has not is whole or not there at all.
 func TestPowerCut(t *testing.T) {
 	needRoot(t)
-	if _, err := os.Stat("/dev/loop-control"); err != nil {
-		t.Skip("the kernel has no loop devices: ", err)
+	for name, disk := range map[string]func(testing.TB) disk{
+		"ext4": func(tb testing.TB) disk { return newExt4(tb, "") }, "xfs": newXFS,
+	} {
+		t.Run(name, func(t *testing.T) { powerCut(t, disk(t)) })
 	}
+}
+
+func powerCut(t *testing.T, d disk) {
 	reg := imagetest.NewRegistry(t)
 	img, content := three(t), noise(1<<20)
 	big := imagetest.Files(t, imagetest.File("noise", content))
 	img.Layers = append(img.Layers, big)
 	reg.Push("a", "1", img)
 	ref := reg.Host + "/a:1"
-	d := newDisk(t)
 	b := newBed(t, reg)
 	b.cfg.Root = filepath.Join(d.dir, "root")
 	b.restart(t)
