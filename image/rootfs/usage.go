@@ -2,15 +2,11 @@ package rootfs
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 )
 
 // Usage is what a writable layer takes on disk.
@@ -28,10 +24,6 @@ type usage struct {
 // walkShare bounds what measuring costs: after each walk it rests for so many
 // times as long as the walk took.
 const walkShare = 20
-
-// maxDepth bounds the directories that a walk has open at a time. What a
-// container nests deeper is not counted.
-const maxDepth = 128
 
 // Usage returns the last measurement of a container's writable layer; it does
 // not make one. What is asked for is measured anew by Run, what nobody asks for
@@ -113,66 +105,4 @@ func (s *Store) note(id string, u Usage) {
 	if e, ok := s.all[id]; ok {
 		e.usage.last = u
 	}
-}
-
-// measure walks a tree that a container is changing at the same time. It works
-// through descriptors, so that a directory which becomes a link leads nowhere,
-// and counts what it can see.
-func measure(ctx context.Context, dir string) (bytes, inodes uint64) {
-	w := walk{linked: make(map[uint64]struct{})}
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return 0, 0
-	}
-	w.dir(ctx, os.NewFile(uintptr(fd), dir), 0)
-	return w.bytes, w.inodes
-}
-
-type walk struct {
-	bytes, inodes uint64
-	linked        map[uint64]struct{} // inodes of several links, counted already
-}
-
-// dir counts and closes an open directory and what is below.
-func (w *walk) dir(ctx context.Context, d *os.File, depth int) {
-	defer d.Close()
-	var st unix.Stat_t
-	if unix.Fstat(int(d.Fd()), &st) == nil {
-		w.add(&st)
-	}
-	for depth < maxDepth && ctx.Err() == nil {
-		names, err := d.Readdirnames(512)
-		for _, name := range names {
-			w.entry(ctx, d, name, depth)
-		}
-		if errors.Is(err, io.EOF) || err != nil {
-			return
-		}
-	}
-}
-
-func (w *walk) entry(ctx context.Context, d *os.File, name string, depth int) {
-	var st unix.Stat_t
-	if unix.Fstatat(int(d.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
-		return
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		w.add(&st)
-		return
-	}
-	fd, err := unix.Openat(int(d.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err == nil {
-		w.dir(ctx, os.NewFile(uintptr(fd), name), depth+1)
-	}
-}
-
-func (w *walk) add(st *unix.Stat_t) {
-	if st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		if _, ok := w.linked[st.Ino]; ok {
-			return
-		}
-		w.linked[st.Ino] = struct{}{}
-	}
-	w.inodes++
-	w.bytes += uint64(st.Blocks) * 512
 }
