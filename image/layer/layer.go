@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/semaphore"
 )
 
 // Layer is an unpacked layer. It is immutable.
@@ -73,4 +74,6 @@ const (
 type Limits struct {
 	Entries int   // entries of the tar
 	Bytes   int64 // of the uncompressed tar, and of the files with their holes filled
+
+	windows *semaphore.Weighted // shared by all layers that are unpacked; nil: no bound
 }

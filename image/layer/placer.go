@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -24,8 +23,6 @@ const (
 	blockSize = 4096
 	// maxID is the highest user or group id; the one above it means "leave it".
 	maxID = 1<<32 - 2
-	// maxName is the kernel's bound of a path.
-	maxName = 4096
 )
 
 // placer sees each entry of a tar twice: check before the library has looked at
@@ -35,6 +32,7 @@ type placer struct {
 	limits Limits
 	layer  Layer
 	bytes  int64
+	names  int64       // bytes of the names and targets of all entries
 	root   *tar.Header // the entry of the root directory itself
 	// dirs holds the directories met so far: whether the tar has an entry for
 	// them, or only for something in them.
@@ -53,6 +51,9 @@ func (p *placer) check(h *tar.Header) (bool, error) {
 		return false, nil
 	}
 	if err := p.count(h); err != nil {
+		return false, err
+	}
+	if err := p.countNames(h); err != nil {
 		return false, err
 	}
 	if err := checkNames(h); err != nil {
@@ -96,25 +97,6 @@ func (p *placer) count(h *tar.Header) error {
 	return nil
 }
 
-// checkNames refuses names that point out of the layer. Absolute ones are taken
-// as relative, as all tools do.
-func checkNames(h *tar.Header) error {
-	names := []string{h.Name}
-	if h.Typeflag == tar.TypeLink {
-		names = append(names, h.Linkname)
-	}
-	for _, name := range names {
-		if len(name) > maxName {
-			return fmt.Errorf("layer has a name of %d bytes: %w", len(name), errdefs.ErrInvalidArgument)
-		}
-		relative := strings.TrimLeft(name, "/")
-		if relative != "" && !filepath.IsLocal(relative) {
-			return fmt.Errorf("layer has the name %q: %w", name, errdefs.ErrInvalidArgument)
-		}
-	}
-	return nil
-}
-
 // normalize brings a header to what the library handles and the host allows.
 func normalize(h *tar.Header) error {
 	switch h.Typeflag {
@@ -127,29 +109,11 @@ func normalize(h *tar.Header) error {
 	if h.Uid < 0 || h.Uid > maxID || h.Gid < 0 || h.Gid > maxID {
 		return fmt.Errorf("layer entry %q is owned by %d:%d: %w", h.Name, h.Uid, h.Gid, errdefs.ErrInvalidArgument)
 	}
-	for key := range h.PAXRecords {
-		if attr, ok := strings.CutPrefix(key, xattrRecord); ok && !allowedXattr(attr, h.Typeflag) {
-			delete(h.PAXRecords, key)
-		}
+	keepXattrs(h)
+	if h.Typeflag == tar.TypeDir {
+		release(h)
 	}
 	return nil
-}
-
-// allowedXattr keeps out above all "trusted.overlay.…" and "user.overlay.…",
-// with which a layer could talk to overlay itself, and labels of the host's
-// security modules. Only files and directories can have user attributes.
-func allowedXattr(name string, typ byte) bool {
-	switch {
-	case name == "security.capability", name == "security.ima":
-		return typ == tar.TypeReg || typ == 0
-	case name == "system.posix_acl_access":
-		return typ != tar.TypeSymlink
-	case name == "system.posix_acl_default":
-		return typ == tar.TypeDir
-	case strings.HasPrefix(name, "user.overlay."):
-		return false
-	}
-	return strings.HasPrefix(name, "user.") && (typ == tar.TypeReg || typ == 0 || typ == tar.TypeDir)
 }
 
 // replaceRemoved makes room for an entry below a path whose whiteout came
@@ -189,8 +153,11 @@ func (p *placer) place(h *tar.Header, name string) (bool, error) {
 	case strings.HasPrefix(base, whiteoutPrefix):
 		return false, p.remove(path.Join(dir, base[len(whiteoutPrefix):]))
 	}
-	if h.Typeflag == tar.TypeDir {
+	switch h.Typeflag {
+	case tar.TypeDir:
 		p.dirs[name] = true
+	case tar.TypeLink:
+		return true, linkXattrs(h)
 	}
 	return true, nil
 }
@@ -241,11 +208,15 @@ func (p *placer) finish() error {
 			}
 		}
 	}
+	implied := 0
 	for name, explicit := range p.dirs {
 		if explicit {
 			continue
 		}
 		if info, err := os.Lstat(name); err == nil && info.IsDir() {
+			if implied += len(name); implied > maxImplied {
+				return fmt.Errorf("names of directories that have no entry in the layer are more than %d bytes: %w", maxImplied, errdefs.ErrResourceExhausted)
+			}
 			p.layer.Implied = append(p.layer.Implied, name[1:])
 			p.layer.Bytes += blockSize
 			p.layer.Inodes++

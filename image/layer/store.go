@@ -57,6 +57,7 @@ type Store struct {
 
 // NewStore returns an empty store. See Restore.
 func NewStore(cfg Config) *Store {
+	cfg.Limits.windows = newWindows()
 	return &Store{
 		cfg:    cfg,
 		layers: make(map[digest.Digest]*Layer),

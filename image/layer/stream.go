@@ -2,7 +2,6 @@ package layer
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"sync"
 
 	"github.com/containerd/errdefs"
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 )
@@ -19,9 +17,6 @@ import (
 const (
 	chunkSize  = 256 << 10
 	chunkCount = 8 // on their way at a time; 2 MiB a layer
-	// zstdWindow bounds the memory that a frame can ask for; the format's
-	// recommendation is 8 MiB, `zstd --ultra -22` takes 128.
-	zstdWindow = 128 << 20
 )
 
 // stream turns a blob into its tar: it reads and decompresses in one goroutine
@@ -32,7 +27,7 @@ const (
 // below would look up names in the image's /etc.
 type stream struct {
 	src      *bufio.Reader
-	limit    int64
+	limits   Limits
 	progress func(n int)
 
 	plain   chan []byte // decompressed, not yet hashed
@@ -48,11 +43,11 @@ type stream struct {
 	cur, rest []byte // of the reader
 }
 
-// newStream starts on src, of which no more than limit bytes may come out
+// newStream starts on src, of which no more than limits.Bytes may come out
 // decompressed. progress is told of every piece. close must be called.
-func newStream(src io.Reader, limit int64, progress func(n int)) *stream {
+func newStream(src io.Reader, limits Limits, progress func(n int)) *stream {
 	s := &stream{
-		src: bufio.NewReaderSize(sourceReader{src}, chunkSize), limit: limit, progress: progress,
+		src: bufio.NewReaderSize(sourceReader{src}, chunkSize), limits: limits, progress: progress,
 		plain: make(chan []byte), hashed: make(chan []byte, chunkCount), free: make(chan []byte, chunkCount),
 		stop: make(chan struct{}), sum: sha256.New(),
 	}
@@ -68,7 +63,7 @@ func newStream(src io.Reader, limit int64, progress func(n int)) *stream {
 // inflate fills chunks until the blob is at its end, and reads that end: only
 // there does the source compare the digest.
 func (s *stream) inflate() error {
-	r, err := decompress(s.src)
+	r, err := s.decompress()
 	if err != nil {
 		return corrupt(err)
 	}
@@ -82,8 +77,8 @@ func (s *stream) inflate() error {
 		}
 		n, err := fill(r, buf)
 		total += int64(n)
-		if total > s.limit {
-			return fmt.Errorf("more than %d bytes when unpacked: %w", s.limit, errdefs.ErrResourceExhausted)
+		if total > s.limits.Bytes {
+			return fmt.Errorf("more than %d bytes when unpacked: %w", s.limits.Bytes, errdefs.ErrResourceExhausted)
 		}
 		s.progress(n)
 		select {
@@ -162,8 +157,12 @@ func (s sourceReader) Read(p []byte) (int, error) {
 
 // corrupt gives a class to what a decompressor complains of.
 func corrupt(err error) error {
-	if errors.Is(err, ErrSource) || errdefs.IsNotImplemented(err) {
+	switch {
+	case errors.Is(err, ErrSource), errdefs.IsNotImplemented(err), errdefs.IsInvalidArgument(err), errdefs.IsAborted(err):
 		return err
+	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		return fmt.Errorf("decompress layer: a zstd frame has a larger window than the first one, and than %d bytes: %w: %w",
+			usualWindow, err, errdefs.ErrDataLoss)
 	}
 	return fmt.Errorf("decompress layer: %w: %w", err, errdefs.ErrDataLoss)
 }
@@ -179,32 +178,4 @@ func fill(r io.Reader, buf []byte) (n int, err error) {
 		n += m
 	}
 	return n, err
-}
-
-// decompress looks at what the data are, not at what the manifest calls them:
-// registries and builders are known to mislabel layers, and the diff ID says
-// in the end whether the content is the one that was meant.
-func decompress(r *bufio.Reader) (io.ReadCloser, error) {
-	magic, err := r.Peek(6)
-	if err != nil && err != io.EOF {
-		return nil, err
-	}
-	switch {
-	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b, 0x08}):
-		return gzip.NewReader(r)
-	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}), isSkippableFrame(magic):
-		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(zstdWindow))
-		if err != nil {
-			return nil, err
-		}
-		return d.IOReadCloser(), nil
-	case bytes.HasPrefix(magic, []byte("BZh")), bytes.HasPrefix(magic, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
-		return nil, fmt.Errorf("layer is compressed with bzip2 or xz, which OCI images have not: %w", errdefs.ErrNotImplemented)
-	}
-	return io.NopCloser(r), nil
-}
-
-// isSkippableFrame tells a zstd stream that begins with metadata.
-func isSkippableFrame(magic []byte) bool {
-	return len(magic) >= 4 && magic[0]&0xf0 == 0x50 && magic[1] == 0x2a && magic[2] == 0x4d && magic[3] == 0x18
 }

@@ -27,7 +27,7 @@ type Source struct {
 // unpack writes the files of a blob into dir, an empty directory, and says what
 // they are. What it leaves in dir when it fails is the caller's to delete.
 func unpack(ctx context.Context, dir string, src Source, limits Limits) (Layer, error) {
-	s := newStream(src.Reader, limits.Bytes, src.Progress)
+	s := newStream(src.Reader, limits, src.Progress)
 	p := newPlacer(limits)
 	err := inRoot(dir, func() error { return p.apply(ctx, s) })
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -129,6 +130,35 @@ func TestUnpackKinds(t *testing.T) {
 	if l.Entries != 10 || l.Inodes < 8 || l.Bytes == 0 {
 		t.Errorf("counted %+v", l)
 	}
+}
+
+// TestHardLinksKeepCapabilities has hard links to a file with capabilities, with
+// and without them in the entry of the link.
+func TestHardLinksKeepCapabilities(t *testing.T) {
+	caps := map[string]string{xattrRecord + capability: "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}
+	with := func(e imagetest.Entry, records map[string]string) imagetest.Entry {
+		e.PAXRecords = records
+		return e
+	}
+	for name, entries := range map[string][]imagetest.Entry{
+		"in the file":            {with(imagetest.File("bin/ping", "elf"), caps), imagetest.HardLink("ping4", "bin/ping")},
+		"in file and link":       {with(imagetest.File("bin/ping", "elf"), caps), with(imagetest.HardLink("ping4", "bin/ping"), caps)},
+		"in the link":            {imagetest.File("bin/ping", "elf"), with(imagetest.HardLink("ping4", "bin/ping"), caps)},
+		"through a link, rooted": {with(imagetest.File("bin/ping", "elf"), caps), imagetest.Symlink("sbin", "/bin"), imagetest.HardLink("ping4", "/sbin/ping")},
+		"of two links":           {with(imagetest.File("bin/ping", "elf"), caps), imagetest.HardLink("ping6", "bin/ping"), imagetest.HardLink("ping4", "ping6")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, _ := unpackEntries(t, entries...)
+			for _, file := range []string{"bin/ping", "ping4"} {
+				if got := xattr(t, capability, dir, file); got != caps[xattrRecord+capability] {
+					t.Errorf("%s of %s is %q", capability, file, got)
+				}
+			}
+		})
+	}
+	// A link to what cannot have attributes.
+	fifo := imagetest.Entry{Header: tar.Header{Typeflag: tar.TypeFifo, Name: "fifo", Mode: 0o600}}
+	unpackEntries(t, fifo, with(imagetest.HardLink("other", "fifo"), map[string]string{xattrRecord + "user.note": "x", xattrRecord + capability: "x"}))
 }
 
 func TestUnpackWhiteouts(t *testing.T) {
@@ -258,6 +288,20 @@ func TestUnpackLimits(t *testing.T) {
 	big := imagetest.File("big", strings.Repeat("b", 100<<10))
 	owner := imagetest.File("f", "")
 	owner.Uid = -1
+	var links []imagetest.Entry
+	for i := range 300 {
+		links = append(links, imagetest.Symlink(fmt.Sprint("l", i), strings.Repeat("x", 4000)))
+	}
+	var noted []imagetest.Entry // directories with attributes, which stay in memory
+	for i := range 30 {
+		e := imagetest.Dir(fmt.Sprint("d", i))
+		e.PAXRecords = map[string]string{xattrRecord + "user.note": strings.Repeat("x", 60_000)}
+		noted = append(noted, e)
+	}
+	var implied []imagetest.Entry // the names of all directories above are 20 times as long
+	for i := range 1000 {
+		implied = append(implied, imagetest.File(fmt.Sprintf("%d/%sf", i, strings.Repeat(strings.Repeat("d", 99)+"/", 20)), ""))
+	}
 	for name, c := range map[string]struct {
 		entries []imagetest.Entry
 		limits  Limits
@@ -267,6 +311,9 @@ func TestUnpackLimits(t *testing.T) {
 		"directories":     {[]imagetest.Entry{deep}, Limits{Entries: 29, Bytes: 1 << 20}, errdefs.IsResourceExhausted},
 		"bytes":           {[]imagetest.Entry{big}, Limits{Entries: 29, Bytes: 64 << 10}, errdefs.IsResourceExhausted},
 		"owner":           {[]imagetest.Entry{owner}, testLimits, errdefs.IsInvalidArgument},
+		"names":           {links, Limits{Entries: 300, Bytes: 64 << 20}, errdefs.IsResourceExhausted},
+		"attributes":      {noted, Limits{Entries: 300, Bytes: 64 << 20}, errdefs.IsResourceExhausted},
+		"implied names":   {implied, Limits{Entries: 100_000, Bytes: 64 << 20}, errdefs.IsResourceExhausted},
 		"link to nowhere": {[]imagetest.Entry{imagetest.HardLink("h", "none")}, testLimits, errdefs.IsInvalidArgument},
 	} {
 		t.Run(name, func(t *testing.T) {
