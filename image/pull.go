@@ -81,12 +81,12 @@ func (m *Manager) pull(ctx context.Context, key string, req PullRequest) (Image,
 	return img, nil
 }
 
-// failed deletes what a pull has brought that would fail again. What it has
-// brought otherwise is there for the next try.
+// failed deletes the layers that a pull has brought if the image is refused or
+// the disk is full. Otherwise they are there for the next try.
 func (m *Manager) failed(ctx context.Context, lease *layer.Lease, err error) error {
 	added := lease.Added()
 	lease.Close()
-	if pull.Transient(err) {
+	if pull.KeepsLayers(err) {
 		return err
 	}
 	return errors.Join(err, m.layers.Drop(context.WithoutCancel(ctx), added))

@@ -119,9 +119,15 @@ func classOfStatus(code int) error {
 	return errdefs.ErrUnknown
 }
 
-// Transient says whether the same pull can succeed another time, so that the
-// layers that are there already are worth keeping.
-func Transient(err error) bool {
-	return errdefs.IsUnavailable(err) || errdefs.IsDataLoss(err) || errdefs.IsAborted(err) ||
-		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+// KeepsLayers says whether the layers that are there after a failed pull are
+// worth keeping: not if the image itself is refused, nor if there is no space.
+// What a registry refuses today, a pull with another credential may get tomorrow.
+func KeepsLayers(err error) bool {
+	if errors.Is(err, errAnswer) {
+		return true
+	}
+	return !errdefs.IsInvalidArgument(err) && !errdefs.IsNotImplemented(err) && !errdefs.IsResourceExhausted(err)
 }
+
+// errAnswer marks errors that are the answer of a registry.
+var errAnswer = errors.New("registry")

@@ -88,8 +88,13 @@ func checkRef(ref string) error {
 	if _, err := digest.Parse(ref); err == nil {
 		return fmt.Errorf("image name %q is an id, which no registry knows: %w", ref, errdefs.ErrInvalidArgument)
 	}
-	if _, err := reference.ParseNormalizedNamed(ref); err != nil {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
 		return fmt.Errorf("image name %q: %w: %w", ref, err, errdefs.ErrInvalidArgument)
+	}
+	// containers/image compares manifests by SHA-256 only.
+	if d, ok := named.(reference.Digested); ok && d.Digest().Algorithm() != digest.Canonical {
+		return fmt.Errorf("image name %q has a digest by %q, which must be by %s: %w", ref, d.Digest().Algorithm(), digest.Canonical, errdefs.ErrNotImplemented)
 	}
 	return nil
 }

@@ -210,6 +210,9 @@ func (t *target) result() (*Result, error) {
 		if !ok {
 			return nil, fmt.Errorf("layer %s was not stored: %w", info.Digest, errdefs.ErrInternal)
 		}
+		if a := diffIDs[i].Algorithm(); a != digest.Canonical {
+			return nil, fmt.Errorf("image %s has a diff id by %q, which must be by %s: %w", t.name, a, digest.Canonical, errdefs.ErrNotImplemented)
+		}
 		if l.DiffID != diffIDs[i] {
 			return nil, fmt.Errorf("layer %s unpacks to %s, and should to %s: %w", info.Digest, l.DiffID, diffIDs[i], errdefs.ErrInvalidArgument)
 		}

@@ -139,6 +139,15 @@ type Image struct {
 	DiffIDs []digest.Digest
 	// RawConfig, when set, is the config.
 	RawConfig []byte
+	// Algorithm is that of the digests in the manifest; "" is SHA-256.
+	Algorithm digest.Algorithm
+}
+
+func (i Image) algorithm() digest.Algorithm {
+	if i.Algorithm == "" {
+		return digest.Canonical
+	}
+	return i.Algorithm
 }
 
 func (i Image) config() []byte {
@@ -160,7 +169,7 @@ func (i Image) config() []byte {
 }
 
 // ID is the digest of the config.
-func (i Image) ID() digest.Digest { return digest.FromBytes(i.config()) }
+func (i Image) ID() digest.Digest { return i.algorithm().FromBytes(i.config()) }
 
 func (i Image) push() (string, []byte, []part) {
 	config := i.config()
@@ -168,6 +177,7 @@ func (i Image) push() (string, []byte, []part) {
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ispec.MediaTypeImageManifest,
 		Config: descriptor(ispec.MediaTypeImageConfig, config), Layers: []ispec.Descriptor{},
 	}
+	m.Config.Digest = i.ID()
 	parts := []part{{body: config}}
 	for _, l := range i.Layers {
 		d := descriptor(l.MediaType, l.Blob)
@@ -175,6 +185,7 @@ func (i Image) push() (string, []byte, []part) {
 			d.MediaType = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 		}
 		d.URLs = l.URLs
+		d.Digest = i.algorithm().FromBytes(l.Blob)
 		m.Layers = append(m.Layers, d)
 		parts = append(parts, part{body: l.Blob})
 	}

@@ -78,24 +78,25 @@ func (r *Registry) Set(f Faults) {
 	r.faults = f
 }
 
-// Push stores an image or index under name:tag and under its digest, and
-// returns the digest.
+// Push stores an image or index under name:tag and under its digests, and
+// returns the one by SHA-256.
 func (r *Registry) Push(name, tag string, img Pushable) digest.Digest {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	mediaType, body, parts := img.push()
-	for _, p := range parts {
-		switch {
-		case p.mediaType != "":
-			r.manifests[name+":"+digest.FromBytes(p.body).String()] = manifest(p)
-		default:
-			r.blobs[digest.FromBytes(p.body)] = p.body
+	for _, p := range append(parts, part{mediaType, body}) {
+		for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
+			d := algorithm.FromBytes(p.body)
+			switch {
+			case p.mediaType != "":
+				r.manifests[name+":"+d.String()] = manifest(p)
+			default:
+				r.blobs[d] = p.body
+			}
 		}
 	}
-	d := digest.FromBytes(body)
 	r.manifests[name+":"+tag] = manifest{mediaType, body}
-	r.manifests[name+":"+d.String()] = manifest{mediaType, body}
-	return d
+	return digest.FromBytes(body)
 }
 
 // Requests returns the "METHOD path" of all requests since the last call.
