@@ -28,17 +28,21 @@ func sh(name, script string) corev1.Container {
 	}
 }
 
+// probePeriod is the pause between two probes in seconds. On a slow machine a probe every second would leave
+// the kubelet and the daemon no time for anything else.
+func probePeriod() int32 { return int32(harness.PatienceSeconds(1)) }
+
 func execProbe(script string) *corev1.Probe {
 	return &corev1.Probe{
 		ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"sh", "-c", script}}},
-		PeriodSeconds: 1, TimeoutSeconds: int32(harness.PatienceSeconds(20)), FailureThreshold: 1,
+		PeriodSeconds: probePeriod(), TimeoutSeconds: int32(harness.PatienceSeconds(20)), FailureThreshold: 1,
 	}
 }
 
 func httpProbe(path string, port int) *corev1.Probe {
 	return &corev1.Probe{
 		ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt(port)}},
-		PeriodSeconds: 1, TimeoutSeconds: int32(harness.PatienceSeconds(20)), FailureThreshold: 1,
+		PeriodSeconds: probePeriod(), TimeoutSeconds: int32(harness.PatienceSeconds(20)), FailureThreshold: 1,
 	}
 }
 
