@@ -238,7 +238,9 @@ func TestOrphansAreReaped(t *testing.T) {
 		orphans = nil
 		for _, e := range b.log(b.spec.LogPath) {
 			var pid int
-			_, _ = fmt.Sscan(e.text, &pid)
+			if _, err := fmt.Sscan(e.text, &pid); err != nil {
+				t.Fatalf("no pid: %q", e.text)
+			}
 			orphans = append(orphans, proc.Ref{PID: pid})
 		}
 		return len(orphans) == 5

@@ -159,9 +159,18 @@ func equalList(tb testing.TB, what string, got, want []string) {
 // eventually waits for what another goroutine brings about.
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
+	if err := soon(what, ok); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// soon is eventually for goroutines other than the test's, like HTTP handlers, which
+// cannot end a test.
+func soon(what string, ok func() bool) error {
 	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			tb.Fatalf("not within 10 s: %s", what)
+			return fmt.Errorf("not within 10 s: %s", what)
 		}
 	}
+	return nil
 }

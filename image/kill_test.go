@@ -1,13 +1,17 @@
 package image
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,6 +51,42 @@ func killedConfig(dir string) Config {
 	}
 }
 
+// killAfter runs TestKilled in a process of its own until wait returns, and kills
+// the process, which must not have ended by itself.
+func killAfter(t *testing.T, dir, ref string, wait func()) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$", "-test.v")
+	cmd.Env = append(os.Environ(), killVar+"="+dir+" "+ref)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		err := errors.Join(cmd.Process.Kill(), cmd.Wait())
+		// A process that has ended can be killed as long as nobody has waited for it.
+		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() || status.Signal() != syscall.SIGKILL {
+			t.Fatalf("the process that was to be killed ended by itself: %v\n%s", err, out.String())
+		}
+	}()
+	wait()
+}
+
+// seededRand returns random numbers. The log has the seed if the test fails;
+// $CRISERVER_TEST_SEED repeats it.
+func seededRand(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := rand.Uint64()
+	if given := os.Getenv("CRISERVER_TEST_SEED"); given != "" {
+		var err error
+		if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
+			t.Fatalf("CRISERVER_TEST_SEED: %v", err)
+		}
+	}
+	t.Logf("CRISERVER_TEST_SEED=%d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
 // TestKillWhilePulling kills a process at any time in a pull or a removal, and
 // wants its successor to have whole images or none.
 func TestKillWhilePulling(t *testing.T) {
@@ -69,17 +109,13 @@ func TestKillWhilePulling(t *testing.T) {
 	}})
 	b := newBed(t, reg)
 	ref := reg.Host + "/a:1"
+	rnd := seededRand(t)
 	for i := range 12 {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$")
-		cmd.Env = append(os.Environ(), killVar+"="+b.dir+" "+ref)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Duration(50+rand.IntN(400)) * time.Millisecond)
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatalf("run %d ended by itself: %v", i, err)
-		}
-		_ = cmd.Wait()
+		reg.Requests()
+		killAfter(t, b.dir, ref, func() {
+			eventually(t, "a pull", func() bool { return len(reg.Requests()) > 0 })
+			time.Sleep(time.Duration(rnd.IntN(400)) * time.Millisecond)
+		})
 		b.restart(t)
 		if staged := names(t, b.Manager.dir(stageDir)); len(staged) > 0 {
 			t.Errorf("run %d: left in the stage: %v", i, staged)

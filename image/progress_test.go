@@ -42,7 +42,7 @@ func TestALongPullIsInTheLog(t *testing.T) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
 		_, _ = w.Write(content[:piece])
 		w.(http.Flusher).Flush()
-		eventually(t, "two lines that show a tenth", func() bool {
+		err := soon("two lines that show a tenth", func() bool {
 			n := 0
 			for _, e := range lines() {
 				shown, _ := e.Data["layers"].([]string)
@@ -52,6 +52,9 @@ func TestALongPullIsInTheLog(t *testing.T) {
 			}
 			return n >= 2
 		})
+		if err != nil {
+			t.Error(err)
+		}
 		_, _ = w.Write(content[piece:])
 	}))
 	b.pull(t, ref)

@@ -32,7 +32,7 @@ func realPlugins(t testing.TB) string {
 	}
 	for _, name := range []string{"bridge", "host-local", "portmap"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			t.Skipf("no CNI plugins in %s: run \"make tools\" or set CNI_PATH", dir)
+			t.Fatalf("no CNI plugins in %s: run \"make tools\" or set CNI_PATH", dir)
 		}
 	}
 	return dir

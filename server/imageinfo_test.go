@@ -72,10 +72,8 @@ func TestImageReferencesOfContainers(t *testing.T) {
 		ID: "sha256:aa", Manifest: "sha256:bb", RepoTags: []string{"r/x:1"},
 		RepoDigests: []string{"docker.io/library/x@sha256:dd", "other/x@sha256:cc", "r/x@sha256:bb", "r/x@sha256:cc"},
 	}
-	s := New(Config{Images: &fakeImages{list: []image.Image{
-		img, {ID: "sha256:ee"},
-		{ID: "sha256:bb", RepoDigests: []string{"docker.io/library/y@sha256:cc", "search/y@sha256:cc"}},
-	}}})
+	short := image.Image{ID: "sha256:bb", RepoDigests: []string{"docker.io/library/y@sha256:cc", "search/y@sha256:cc"}}
+	s := New(Config{Images: &fakeImages{list: []image.Image{img, short, {ID: "sha256:ee"}}}})
 	for _, c := range []struct{ id, ref, want string }{
 		{"sha256:aa", "r/x:1", "r/x@sha256:cc"}, // the index, which is what the tag stands for
 		{"sha256:aa", "other/x:2", "other/x@sha256:cc"},

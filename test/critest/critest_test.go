@@ -84,7 +84,7 @@ func TestCRI(t *testing.T) {
 		return
 	}
 	if os.Getuid() != 0 {
-		t.Skip("a container runtime needs root")
+		t.Fatal("a container runtime needs root")
 	}
 	if err := images.Build(t.Context(), options.Images, false); err != nil {
 		t.Fatal(err)

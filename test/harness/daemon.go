@@ -217,7 +217,7 @@ func (d *Daemon) serving(ctx context.Context) error {
 		select {
 		case exit := <-d.gone:
 			d.gone <- exit
-			return fmt.Errorf("it ended: %v", exit)
+			return fmt.Errorf("it ended: %s", d.cmd.ProcessState)
 		case <-ctx.Done():
 			return fmt.Errorf("not serving: %w", err)
 		case <-time.After(20 * time.Millisecond):

@@ -55,12 +55,40 @@ func mounts(s Snapshot) error {
 	if err != nil {
 		return err
 	}
-	for line := range strings.Lines(string(info)) {
-		if f := strings.Fields(line); len(f) > 4 {
-			s["mount "+f[4]] = line
+	s.addMounts(string(info))
+	return nil
+}
+
+// addMounts reads a mountinfo file (proc_pid_mountinfo(5)). A mount is known by its place, its source and its number among those that
+// are alike, so that a second one on the same place is seen, and one that was replaced.
+func (s Snapshot) addMounts(info string) {
+	for line := range strings.Lines(info) {
+		mounted, source, _ := strings.Cut(line, " - ")
+		f, from := strings.Fields(mounted), strings.Fields(source)
+		if len(f) > 4 && len(from) > 1 {
+			s.addOne(fmt.Sprintf("mount %s (%s of %s, root %s)", f[4], from[0], from[1], f[3]), line)
 		}
 	}
-	return nil
+}
+
+// mountPoint returns where the mount is that a line of a mountinfo file shows.
+func mountPoint(line string) string {
+	if f := strings.Fields(line); len(f) > 4 {
+		return f[4]
+	}
+	return ""
+}
+
+// addOne adds one of several things that are alike.
+func (s Snapshot) addOne(what, found string) {
+	name := what
+	for n := 2; ; n++ {
+		if _, ok := s[name]; !ok {
+			break
+		}
+		name = fmt.Sprintf("%s, number %d", what, n)
+	}
+	s[name] = found
 }
 
 func links(s Snapshot) error {
@@ -97,7 +125,7 @@ func rules(s Snapshot) error {
 	}
 	for line := range strings.Lines(string(out)) {
 		if line = strings.TrimSpace(line); podRule.MatchString(line) {
-			s["firewall rule "+line] = line
+			s.addOne("firewall rule "+line, line)
 		}
 	}
 	return nil

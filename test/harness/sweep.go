@@ -14,7 +14,7 @@ func detach(s Snapshot, dir string) {
 	names := slices.Sorted(maps.Keys(s))
 	slices.Reverse(names)
 	for _, name := range names {
-		if at, ok := strings.CutPrefix(name, "mount "); ok && strings.HasPrefix(at, dir) {
+		if at := mountPoint(s[name]); strings.HasPrefix(name, "mount ") && strings.HasPrefix(at, dir) {
 			_ = unix.Unmount(at, unix.MNT_DETACH)
 		}
 	}

@@ -117,7 +117,7 @@ func TestGuestsStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out text
-	if _, err := join(t.Context(), t, "SPDY", r.GetUrl(), remotecommand.StreamOptions{Stdin: strings.NewReader("hello\n"), Stdout: &out}); err != nil || !strings.Contains(out.String(), "got hello") {
+	if _, err := join(t.Context(), "SPDY", r.GetUrl(), remotecommand.StreamOptions{Stdin: strings.NewReader("hello\n"), Stdout: &out}); err != nil || !strings.Contains(out.String(), "got hello") {
 		t.Errorf("attach: %q, %v", out.String(), err)
 	}
 	if s := n.exited(t, id); s.GetExitCode() != 6 {

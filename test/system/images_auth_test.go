@@ -232,7 +232,7 @@ func TestPullsShareNoCredentials(t *testing.T) {
 	ask, g := demand(reg, false), newGate(1<<20)
 	slow := g.serve(reg, blobOf(t, img))
 	reg.set(func(w http.ResponseWriter, req *http.Request) bool { return ask(w, req) || slow(w, req) })
-	wait := n.pulling(t, t.Context(), ref, &cri.AuthConfig{Username: authUser, Password: authPassword})
+	wait := n.pulling(t.Context(), t, ref, &cri.AuthConfig{Username: authUser, Password: authPassword})
 	<-g.begun
 	others := []*cri.AuthConfig{nil, {Username: "berta", Password: "x"}, {Username: authUser, Password: "x"}}
 	for range 2 {

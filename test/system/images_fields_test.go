@@ -2,6 +2,7 @@ package system
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -113,7 +114,7 @@ func TestImageFields(t *testing.T) {
 		var streamed []*cri.Image
 		for {
 			m, err := stream.Recv()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil || len(m.GetImages()) == 0 {
@@ -128,7 +129,7 @@ func TestImageFields(t *testing.T) {
 		if m, err := stream.Recv(); err != nil || !slices.Equal(ids(m.GetImages()), []string{id}) {
 			t.Errorf("with a filter: %v, %v", m, err)
 		}
-		if m, err := stream.Recv(); err != io.EOF {
+		if m, err := stream.Recv(); !errors.Is(err, io.EOF) {
 			t.Errorf("with a filter, then: %v, %v", m, err)
 		}
 		if want := ids(n.listImages(t, "")); !slices.Equal(ids(streamed), want) || len(want) != 3 {

@@ -95,7 +95,7 @@ func (n *node) pulls(t *testing.T) []progress {
 }
 
 // pulling starts a pull and returns what awaits its end.
-func (n *node) pulling(t *testing.T, ctx context.Context, ref string, auth *cri.AuthConfig) (wait func() error) {
+func (n *node) pulling(ctx context.Context, t *testing.T, ref string, auth *cri.AuthConfig) (wait func() error) {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {
@@ -119,7 +119,7 @@ func TestPullProgress(t *testing.T) {
 	reg.set(g.serve(reg, layer))
 	auth := &cri.AuthConfig{Username: authUser, Password: authPassword}
 
-	wait := n.pulling(t, t.Context(), ref, auth)
+	wait := n.pulling(t.Context(), t, ref, auth)
 	<-g.begun
 	begun := time.Now()
 	for i := 1; time.Since(begun) < 2*window; i++ {
@@ -167,9 +167,9 @@ func TestPullsJoin(t *testing.T) {
 	reg.set(g.serve(reg, layer))
 
 	ctx, leave := context.WithCancel(t.Context())
-	first := n.pulling(t, ctx, one, nil)
+	first := n.pulling(ctx, t, one, nil)
 	<-g.begun
-	second, other := n.pulling(t, t.Context(), one, nil), n.pulling(t, t.Context(), two, nil)
+	second, other := n.pulling(t.Context(), t, one, nil), n.pulling(t.Context(), t, two, nil)
 	waitFor(t, "the others", func() bool {
 		p := n.pulls(t)
 		return len(p) == 2 && p[0].Callers == 2 && p[1].Callers == 1
@@ -203,7 +203,7 @@ func TestPullsJoin(t *testing.T) {
 	g = newGate(16 << 10)
 	reg.set(g.serve(reg, blobOf(t, alone)))
 	ctx, leave = context.WithCancel(t.Context())
-	wait := n.pulling(t, ctx, ref, nil)
+	wait := n.pulling(ctx, t, ref, nil)
 	<-g.begun
 	leave()
 	if err := wait(); status.Code(err) != codes.Canceled {
@@ -227,7 +227,7 @@ func TestKillInAPull(t *testing.T) {
 	ref := reg.push(t, "a:1", img)
 	g := newGate(16 << 10)
 	reg.set(g.serve(reg, blobOf(t, img)))
-	wait := n.pulling(t, t.Context(), ref, nil)
+	wait := n.pulling(t.Context(), t, ref, nil)
 	<-g.begun
 	g.next <- struct{}{}
 	g.next <- struct{}{}
@@ -317,7 +317,7 @@ func TestSeveralPullsAtOnce(t *testing.T) {
 	for i := range 3 {
 		ref := reg.push(t, fmt.Sprintf("several:%d", i), imageOf(t, v1.Config{}, layerOf(t, textFile("noise", noise(32<<10+i)))))
 		refs = append(refs, ref)
-		waits = append(waits, n.pulling(t, t.Context(), ref, nil))
+		waits = append(waits, n.pulling(t.Context(), t, ref, nil))
 		<-g.begun
 	}
 	var all []string

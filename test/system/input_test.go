@@ -2,6 +2,7 @@ package system
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -86,7 +87,7 @@ func (c caller) call(ctx context.Context, m protoreflect.MethodDescriptor, req p
 		return nil // it ends when the client leaves
 	}
 	for {
-		if err := s.RecvMsg(dynamicpb.NewMessage(m.Output())); err == io.EOF {
+		if err := s.RecvMsg(dynamicpb.NewMessage(m.Output())); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err

@@ -84,7 +84,7 @@ func listen(t *testing.T, netns, addr string) *server {
 		t.Fatal(err)
 	}
 	h := &http.Server{Handler: s}
-	go h.Serve(l) //nolint:errcheck // it serves until it is closed
+	go h.Serve(l) // it serves until it is closed
 	t.Cleanup(func() { _ = h.Close() })
 	return s
 }

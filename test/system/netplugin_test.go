@@ -40,7 +40,7 @@ func TestPrimaryAddress(t *testing.T) {
 			for _, ip := range ips {
 				ping(t, n.netns(b), ip)
 			}
-			n.empty(t.Context()) //nolint:errcheck // it is looked at when the node is closed
+			n.empty(t.Context()) // it is looked at when the node is closed
 			command(t, "", "ip", "link", "del", "csprimary")
 			n.mark(t)
 		})

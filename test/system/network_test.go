@@ -122,7 +122,7 @@ func page(t *testing.T, netns, at string) (port string) {
 		t.Fatal(err)
 	}
 	h := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, at) })}
-	go h.Serve(l) //nolint:errcheck // it serves until it is closed
+	go h.Serve(l) // it serves until it is closed
 	t.Cleanup(func() { _ = h.Close() })
 	_, port, _ = net.SplitHostPort(l.Addr().String())
 	return port

@@ -133,6 +133,6 @@ func servePeer(t *testing.T, netns string) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
 		fmt.Fprint(w, host)
 	})}
-	go server.Serve(l) //nolint:errcheck // it serves until it is closed
+	go server.Serve(l) // it serves until it is closed
 	t.Cleanup(func() { _ = server.Close() })
 }

@@ -46,16 +46,20 @@ func (n *node) stream(ctx context.Context, t *testing.T, transport, id string, o
 		ContainerId: id, Cmd: cmd, Stdin: o.Stdin != nil, Stdout: o.Stdout != nil, Stderr: o.Stderr != nil, Tty: o.Tty,
 	})
 	if err != nil {
-		t.Fatal(err)
+		return 0, err
 	}
-	return join(ctx, t, transport, r.GetUrl(), o)
+	return join(ctx, transport, r.GetUrl(), o)
 }
 
-func join(ctx context.Context, t *testing.T, transport, address string, o remotecommand.StreamOptions) (int, error) {
-	t.Helper()
-	x, err := executors[transport](parse(t, address))
+// join connects to a stream. It runs in goroutines too, so it ends no test.
+func join(ctx context.Context, transport, address string, o remotecommand.StreamOptions) (int, error) {
+	u, err := url.Parse(address)
 	if err != nil {
-		t.Fatal(err)
+		return 0, err
+	}
+	x, err := executors[transport](u)
+	if err != nil {
+		return 0, err
 	}
 	err = x.StreamWithContext(ctx, o)
 	var exit utilexec.CodeExitError

@@ -149,7 +149,7 @@ func TestAttachToTheLiving(t *testing.T) {
 				}
 				ended := make(chan error, 1)
 				go func() {
-					_, err := join(ctx, t, transport, r.GetUrl(), o)
+					_, err := join(ctx, transport, r.GetUrl(), o)
 					ended <- err
 				}()
 				return ended
@@ -228,7 +228,7 @@ func TestStreamsAfterTheDaemonDied(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		_, err := join(ctx, t, "SPDY", r.GetUrl(), remotecommand.StreamOptions{Stdin: in, Stdout: &out})
+		_, err := join(ctx, "SPDY", r.GetUrl(), remotecommand.StreamOptions{Stdin: in, Stdout: &out})
 		ended <- err
 	}()
 	if _, err := io.WriteString(keys, "hello\n"); err != nil {

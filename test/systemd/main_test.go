@@ -41,8 +41,7 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) (code int, err error) {
 	if _, err := os.Stat(marker); err != nil {
-		fmt.Printf("skipped: this suite changes the host; it runs only where %s exists\n", marker)
-		return 0, nil
+		return 1, fmt.Errorf("this suite changes the host; it runs only where %s exists", marker)
 	}
 	if os.Getuid() != 0 {
 		return 1, fmt.Errorf("the suite needs root")
@@ -73,7 +72,7 @@ func serveImages(cache string) error {
 	if err != nil {
 		return err
 	}
-	go http.Serve(l, handler) //nolint:errcheck // it serves until the process ends
+	go http.Serve(l, handler) // it serves until the process ends
 	if err := os.MkdirAll(filepath.Dir(registries), 0o755); err != nil {
 		return err
 	}
