@@ -42,7 +42,7 @@ func pluginMain() int {
 			opts = append(opts, stub.WithSocketPath(s), stub.WithPluginName("test"), stub.WithPluginIdx("10"))
 		}
 		if p.stub, err = stub.New(p, opts...); err == nil {
-			err = p.stub.Run(context.Background())
+			_ = p.stub.Run(context.Background()) // it ends when the daemon does, or when the daemon refuses the plugin
 		}
 		if os.Getenv(pluginSocket) == "" {
 			return 0

@@ -119,8 +119,10 @@ func (n *node) filesHaveLevel(t *testing.T, id, level string, paths ...string) {
 }
 
 // containerFiles are files of different mounts of every container.
-var containerFiles = []string{"/", "/bin/busybox", "/new", "/dev", "/dev/pts", "/dev/mqueue", "/dev/shm", "/dev/shm/new",
-	"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
+var containerFiles = []string{
+	"/", "/bin/busybox", "/new", "/dev", "/dev/pts", "/dev/mqueue", "/dev/shm", "/dev/shm/new",
+	"/etc/hosts", "/etc/hostname", "/etc/resolv.conf",
+}
 
 // writesFiles makes the new files of containerFiles.
 func (n *node) writesFiles(t *testing.T, id string) {

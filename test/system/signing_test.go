@@ -19,7 +19,6 @@ import (
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/static"
@@ -157,5 +156,5 @@ func attach(t *testing.T, reg *testRegistry, repo string, key *ecdsa.PrivateKey,
 	if err != nil {
 		t.Fatal(err)
 	}
-	reg.push(t, repo+":"+strings.Replace(digest, ":", "-", 1)+".sig", v1.Image(img))
+	reg.push(t, repo+":"+strings.Replace(digest, ":", "-", 1)+".sig", img)
 }

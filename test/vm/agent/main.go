@@ -23,12 +23,11 @@ import (
 const pause = 50 * time.Millisecond
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "agent:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "agent:", run())
+	os.Exit(1)
 }
 
+// run serves the host. It returns only after an error.
 func run() error {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

@@ -24,8 +24,9 @@ const usage = `usage, in the top directory of the project:
   vm exec GUEST COMMAND...    run a command in the guest
   vm push GUEST FROM TO       copy a file into the guest
   vm stop GUEST               end the guest at once
-GUEST is the name of a guest, for boot and later optionally with a suffix that names one of several: trixie.two
-`
+GUEST is the name of a guest, for boot and later optionally with a suffix that names one of several: trixie.two`
+
+var errUsage = errors.New(usage)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -40,7 +41,7 @@ func main() {
 
 func run(ctx context.Context, args []string) (int, error) {
 	if len(args) < 2 {
-		return 2, errors.New(usage)
+		return 2, errUsage
 	}
 	name, _, _ := strings.Cut(args[1], ".")
 	release, ok := guest.Find(name)
@@ -65,7 +66,7 @@ func run(ctx context.Context, args []string) (int, error) {
 	case args[0] == "stop" && len(rest) == 0:
 		return 0, stop(dir)
 	}
-	return 2, errors.New(usage)
+	return 2, errUsage
 }
 
 func boot(ctx context.Context, cache, dir string, release guest.Release, extra []string) error {
