@@ -28,13 +28,13 @@ func TestCheckAppArmor(t *testing.T) {
 		return &cri.LinuxContainerSecurityContext{Apparmor: &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: name}}
 	}
 	for _, sc := range []*cri.LinuxContainerSecurityContext{
-		nil, local("p"), {ApparmorProfile: "unconfined"}, {Privileged: true, ApparmorProfile: "localhost/p"},
+		nil, local("p"), {ApparmorProfile: "unconfined"}, {Privileged: true, ApparmorProfile: "localhost/p"}, {Privileged: true},
 	} {
 		if err := m.checkAppArmor(t.Context(), sc); err != nil {
 			t.Errorf("%v: %v", sc, err)
 		}
 	}
-	if got := strings.Join(f.asked, " "); got != "default p" {
+	if got := strings.Join(f.asked, " "); got != "default p p" {
 		t.Errorf("looked for %q", got)
 	}
 	if err := m.checkAppArmor(t.Context(), local("missing")); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "config.linux.security_context.apparmor") {
