@@ -238,8 +238,7 @@ insecure = true
 		if len(mirror.Requests()) == 0 {
 			t.Error("the mirror was not asked")
 		}
-		// Asked for a password it has none for, the client offers ":".
-		if sent := mirror.Authorization(); sent != "Basic "+base64.StdEncoding.EncodeToString([]byte(":")) {
+		if sent := mirror.Authorization(); sent != "" {
 			t.Errorf("the mirror was sent %q", sent)
 		}
 	}

@@ -10,37 +10,19 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"go.podman.io/image/v5/docker"
-	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/manifest"
-	"go.podman.io/image/v5/signature"
 )
 
 // diagnose finds out why an image could not be taken, when the error itself has
-// no class: it looks at the manifest once more, and asks the policy. Where that
-// tells nothing, err stays what it was.
-func (a attempt) diagnose(ctx context.Context, policy *signature.PolicyContext, err error) error {
-	ref, rerr := docker.NewReference(a.name)
-	if rerr != nil {
-		return err
-	}
-	src, rerr := ref.NewImageSource(ctx, a.sys)
-	if rerr != nil {
-		return err
-	}
-	defer src.Close()
+// no class: it looks at the manifest once more. Where that tells nothing, err
+// stays what it was.
+func (a attempt) diagnose(ctx context.Context, src *originSource, err error) error {
 	b, mediaType, rerr := src.GetManifest(ctx, nil)
 	if rerr != nil {
 		return err
 	}
-	instance, why := a.judge(b, manifest.NormalizedMIMEType(mediaType))
-	if why != nil {
+	if _, why := a.judge(b, manifest.NormalizedMIMEType(mediaType)); why != nil {
 		return why
-	}
-	// A signature that is no signature, or cannot be read, says neither yes nor
-	// no to the policy: all that is known is that the image was not validated.
-	if _, why := policy.IsRunningImageAllowed(ctx, image.UnparsedInstance(src, instance)); why != nil && ctx.Err() == nil {
-		return fmt.Errorf("%w: %w: %w", ErrSignatureValidationFailed, why, errdefs.ErrPermissionDenied)
 	}
 	return err
 }

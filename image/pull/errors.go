@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/criserver/criserver/image/layer"
+	"github.com/criserver/criserver/image/registry"
 )
 
 // The texts that the kubelet looks for at the beginning of a failed pull's
@@ -81,6 +82,7 @@ func classOf(err error) error {
 	var (
 		unauthorized docker.ErrUnauthorizedForCredentials
 		status       docker.UnexpectedHTTPStatusError
+		answer       *registry.StatusError
 		coder        errcode.ErrorCoder
 		network      net.Error
 	)
@@ -89,6 +91,8 @@ func classOf(err error) error {
 		return errdefs.ErrUnauthenticated
 	case errors.Is(err, docker.ErrTooManyRequests):
 		return errdefs.ErrUnavailable
+	case errors.As(err, &answer):
+		return classOfStatus(answer.Code)
 	case errors.As(err, &status):
 		return classOfStatus(status.StatusCode)
 	case errors.As(err, &coder):
@@ -123,11 +127,8 @@ func classOfStatus(code int) error {
 // worth keeping: not if the image itself is refused, nor if there is no space.
 // What a registry refuses today, a pull with another credential may get tomorrow.
 func KeepsLayers(err error) bool {
-	if errors.Is(err, errAnswer) {
+	if answer := new(registry.StatusError); errors.As(err, &answer) {
 		return true
 	}
 	return !errdefs.IsInvalidArgument(err) && !errdefs.IsNotImplemented(err) && !errdefs.IsResourceExhausted(err)
 }
-
-// errAnswer marks errors that are the answer of a registry.
-var errAnswer = errors.New("registry")

@@ -150,26 +150,34 @@ func (p *Puller) pull(ctx context.Context, name reference.Named, req Request, jo
 	return p.fromSources(ctx, attempt{name, &sys, policy, job}, lease)
 }
 
-// copyImage copies from the one source that a.sys leaves.
-func (p *Puller) copyImage(ctx context.Context, a attempt, lease *layer.Lease) (*Result, error) {
+// copyImage copies from one source.
+func (p *Puller) copyImage(ctx context.Context, a attempt, s source, lease *layer.Lease) (*Result, error) {
 	policy, err := signature.NewPolicyContext(a.policy)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = policy.Destroy() }()
-	src, err := docker.NewReference(a.name)
+	ref, err := docker.NewReference(a.name)
 	if err != nil {
 		return nil, fmt.Errorf("image name %q: %w: %w", a.name, err, errdefs.ErrInvalidArgument)
 	}
 	wctx, w := newWatch(ctx, p.cfg.ProgressWindow)
 	defer w.stop()
+	client, err := p.connect(a, s, w.step)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	src := &originSource{ref: ref, name: s.ref, client: client, failed: func(_ digest.Digest, err error) {
+		w.fail(classify(err)) // the other layers are not worth waiting for
+	}}
 	t := &target{name: a.name, lease: lease, watch: w, job: a.job, limits: p.cfg.Limits}
-	_, err = copy.Image(wctx, policy, t, src, &copy.Options{
-		SourceCtx: a.sys, DestinationCtx: a.sys,
-		RemoveSignatures:     true, // they are verified, not kept
-		PreserveDigests:      true,
-		MaxParallelDownloads: uint(p.cfg.MaxParallelLayers),
-	})
+	err = p.copyFrom(wctx, a, policy, src, t)
+	if errors.Is(err, errSignatures) {
+		if err = p.verify(wctx, a, s, policy, src); err == nil {
+			err = p.copyAccepted(wctx, a, src, t)
+		}
+	}
 	if err == nil {
 		return t.result()
 	}
@@ -178,9 +186,29 @@ func (p *Puller) copyImage(ctx context.Context, a attempt, lease *layer.Lease) (
 		return nil, cause
 	}
 	if err = classify(err); errdefs.IsUnknown(err) {
-		err = a.diagnose(wctx, policy, err)
+		err = a.diagnose(wctx, src, err)
 	}
 	return nil, err
+}
+
+func (p *Puller) copyFrom(ctx context.Context, a attempt, policy *signature.PolicyContext, src *originSource, t *target) error {
+	_, err := copy.Image(ctx, policy, t, origin{src.ref, src}, &copy.Options{
+		SourceCtx: a.sys, DestinationCtx: a.sys,
+		RemoveSignatures:     true, // they are verified, not kept
+		PreserveDigests:      true,
+		MaxParallelDownloads: uint(p.cfg.MaxParallelLayers),
+	})
+	return err
+}
+
+// copyAccepted copies an image that the policy of the pull has accepted.
+func (p *Puller) copyAccepted(ctx context.Context, a attempt, src *originSource, t *target) error {
+	policy, err := signature.NewPolicyContext(acceptAnything())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = policy.Destroy() }()
+	return p.copyFrom(ctx, a, policy, src, t)
 }
 
 // result checks that the parts make the image that the config describes.

@@ -20,9 +20,11 @@ import (
 
 // source is one place where an image may be had: a mirror, or its registry.
 type source struct {
-	name     string // what is really asked for, "host/path:tag"
+	name     string          // what is really asked for, "host/path:tag"
+	ref      reference.Named // likewise
 	endpoint sysregistriesv2.Endpoint
 	only     bool // there is no other, so the configuration can stay as it is
+	last     bool
 }
 
 // sources returns where name can be fetched from, the registry itself last. By
@@ -33,7 +35,7 @@ func (p *Puller) sources(name reference.Named) ([]source, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read registries.conf: %w: %w", err, errdefs.ErrFailedPrecondition)
 	case registry == nil:
-		return []source{{name: name.String(), only: true}}, nil
+		return []source{{name: name.String(), ref: name, only: true, last: true}}, nil
 	case registry.Blocked:
 		return nil, fmt.Errorf("registry %q of image %s is blocked in registries.conf: %w", registry.Prefix, name, errdefs.ErrPermissionDenied)
 	}
@@ -42,10 +44,10 @@ func (p *Puller) sources(name reference.Named) ([]source, error) {
 		return nil, fmt.Errorf("registry %q of registries.conf: %w: %w", registry.Prefix, err, errdefs.ErrFailedPrecondition)
 	}
 	sources := make([]source, 0, len(found))
-	for _, f := range found {
+	for i, f := range found {
 		f.Endpoint.Location = reference.TrimNamed(f.Reference).String()
 		f.Endpoint.PullFromMirror = ""
-		sources = append(sources, source{f.Reference.String(), f.Endpoint, len(found) == 1})
+		sources = append(sources, source{f.Reference.String(), f.Reference, f.Endpoint, len(found) == 1, i == len(found)-1})
 	}
 	return sources, nil
 }
@@ -60,12 +62,12 @@ func (p *Puller) fromSources(ctx context.Context, a attempt, lease *layer.Lease)
 		return nil, err
 	}
 	var before []string
-	for i, s := range sources {
+	for _, s := range sources {
 		result, err := p.fromSource(ctx, a, s, lease)
 		if err == nil {
 			return result, nil
 		}
-		if i == len(sources)-1 || ctx.Err() != nil || errdefs.IsResourceExhausted(err) {
+		if s.last || ctx.Err() != nil || errdefs.IsResourceExhausted(err) {
 			return nil, withMirrors(err, before)
 		}
 		logrus.WithContext(ctx).WithFields(logrus.Fields{"image": a.name.String(), "source": s.name}).WithError(scrub(err)).
@@ -85,24 +87,16 @@ func withMirrors(err error, before []string) error {
 }
 
 // fromSource pulls from one source only.
-func (p *Puller) fromSource(ctx context.Context, a attempt, s source, lease *layer.Lease) (_ *Result, err error) {
-	sys := *a.sys
-	a.sys = &sys
+func (p *Puller) fromSource(ctx context.Context, a attempt, s source, lease *layer.Lease) (*Result, error) {
 	a.job.from(s.name)
 	// A layer that this attempt leaves unfinished is for the next one to bring.
 	defer lease.Disclaim()
-	if s.only {
-		return p.copyImage(ctx, a, lease)
+	if !s.only {
+		if registry, err := sysregistriesv2.FindRegistry(p.sys, s.endpoint.Location); err == nil && registry != nil && registry.Blocked {
+			return nil, fmt.Errorf("registry %q of %s is blocked in registries.conf: %w", registry.Prefix, s.name, errdefs.ErrPermissionDenied)
+		}
 	}
-	if registry, err := sysregistriesv2.FindRegistry(p.sys, s.endpoint.Location); err == nil && registry != nil && registry.Blocked {
-		return nil, fmt.Errorf("registry %q of %s is blocked in registries.conf: %w", registry.Prefix, s.name, errdefs.ErrPermissionDenied)
-	}
-	dir, err := p.narrow(&sys, a.name, s)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	return p.copyImage(ctx, a, lease)
+	return p.copyImage(ctx, a, s, lease)
 }
 
 // narrow makes sys see a registries.conf in which name has this source and no

@@ -47,6 +47,8 @@ type Faults struct {
 	// Blob is called with the blob's digest and content, and answers itself
 	// when it returns true.
 	Blob func(w http.ResponseWriter, r *http.Request, d digest.Digest, content []byte) bool
+	// ManifestType, when set, is what all manifests are called.
+	ManifestType string
 }
 
 // NewRegistry starts a registry that ends with the test.
@@ -145,7 +147,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.challenge(w, faults)
 	case req.URL.Path == "/v2/":
 	case strings.Contains(req.URL.Path, "/manifests/"):
-		r.serveManifest(w, req)
+		r.serveManifest(w, req, faults)
 	case strings.Contains(req.URL.Path, "/blobs/"):
 		r.serveBlob(w, req, faults)
 	default:
@@ -153,7 +155,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request) {
+func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request, f Faults) {
 	name, ref, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/v2/"), "/manifests/")
 	r.mu.Lock()
 	m, ok := r.manifests[name+":"+ref]
@@ -161,6 +163,9 @@ func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request) {
 	if !ok {
 		fail(w, http.StatusNotFound, "MANIFEST_UNKNOWN")
 		return
+	}
+	if f.ManifestType != "" {
+		m.mediaType = f.ManifestType
 	}
 	w.Header().Set("Content-Type", m.mediaType)
 	_, _ = w.Write(m.body)

@@ -1,0 +1,89 @@
+package registry
+
+import "strings"
+
+// Schemes of authentication.
+const (
+	basic  = "basic"
+	bearer = "bearer"
+)
+
+// challenge is one of those that a WWW-Authenticate header has.
+type challenge struct {
+	scheme string // in lower case
+	params map[string]string
+}
+
+// choose returns the first challenge that can be met, or nil.
+func choose(headers []string) *challenge {
+	for _, header := range headers {
+		for _, ch := range parseChallenges(header) {
+			if ch.scheme == basic || ch.scheme == bearer && ch.params["realm"] != "" {
+				return &ch
+			}
+		}
+	}
+	return nil
+}
+
+// parseChallenges reads a header by RFC 9110, section 11.6.1: challenges, and
+// their parameters, are separated by commas. What cannot be read ends the list.
+func parseChallenges(header string) []challenge {
+	var all []challenge
+	rest := header
+	for {
+		rest = strings.TrimLeft(rest, " \t,")
+		word, after := cutToken(rest)
+		if word == "" {
+			return all
+		}
+		value, left, isParam := cutValue(after)
+		switch {
+		case !isParam:
+			all = append(all, challenge{strings.ToLower(word), make(map[string]string)})
+			rest = after
+		case len(all) == 0:
+			return nil
+		default:
+			all[len(all)-1].params[strings.ToLower(word)] = value
+			rest = left
+		}
+	}
+}
+
+// cutToken cuts a token off.
+func cutToken(s string) (token, rest string) {
+	i := strings.IndexFunc(s, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`()<>@,;:\"/[]?={}`, r)
+	})
+	if i < 0 {
+		i = len(s)
+	}
+	return s[:i], s[i:]
+}
+
+// cutValue cuts "=value" off, a token or a quoted string.
+func cutValue(s string) (value, rest string, ok bool) {
+	s, ok = strings.CutPrefix(strings.TrimLeft(s, " \t"), "=")
+	if !ok {
+		return "", s, false
+	}
+	s = strings.TrimLeft(s, " \t")
+	if !strings.HasPrefix(s, `"`) {
+		value, rest = cutToken(s)
+		return value, rest, true
+	}
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '"':
+			return b.String(), s[i+1:], true
+		case '\\':
+			if i++; i == len(s) {
+				return "", "", true
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return "", "", true
+}

@@ -1,0 +1,79 @@
+package registry
+
+import (
+	"maps"
+	"net/http"
+	"testing"
+	"time"
+)
+
+func TestChallenges(t *testing.T) {
+	for header, want := range map[string][]challenge{
+		`Basic realm="a b"`: {{basic, map[string]string{"realm": "a b"}}},
+		`Bearer realm="https://r/t",service="s, x", scope="repository:a:pull,push"`: {
+			{bearer, map[string]string{"realm": "https://r/t", "service": "s, x", "scope": "repository:a:pull,push"}},
+		},
+		`BEARER realm = "q\"uoted" , error=invalid_token`: {{bearer, map[string]string{"realm": `q"uoted`, "error": "invalid_token"}}},
+		`Negotiate, Bearer realm="r", Basic realm="b"`: {
+			{"negotiate", map[string]string{}}, {bearer, map[string]string{"realm": "r"}}, {basic, map[string]string{"realm": "b"}},
+		},
+		`realm="no scheme"`:     nil,
+		``:                      nil,
+		`Bearer realm="no end`:  {{bearer, map[string]string{"realm": ""}}},
+		`Bearer realm="no end\`: {{bearer, map[string]string{"realm": ""}}},
+	} {
+		got := parseChallenges(header)
+		if len(got) != len(want) {
+			t.Errorf("%s: got %v", header, got)
+			continue
+		}
+		for i, ch := range got {
+			if ch.scheme != want[i].scheme || !maps.Equal(ch.params, want[i].params) {
+				t.Errorf("%s: got %v, want %v", header, ch, want[i])
+			}
+		}
+	}
+	if ch := choose([]string{"Negotiate", `Bearer service="none"`, `Basic realm="b"`}); ch == nil || ch.scheme != basic {
+		t.Errorf("chosen: %v", ch)
+	}
+}
+
+func FuzzChallenges(f *testing.F) {
+	f.Add(`Bearer realm="https://r/t",service="s, x", scope="repository:a:pull,push"`)
+	f.Add(`Negotiate, Basic realm="\"`)
+	f.Fuzz(func(_ *testing.T, header string) { choose([]string{header}) })
+}
+
+func TestTokenLives(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for body, want := range map[string]time.Duration{
+		`{"token":"t"}`:                  leastLife,
+		`{"token":"t","expires_in":300}`: 300 * time.Second,
+		`{"token":"t","expires_in":-5}`:  leastLife,
+		`{"access_token":"t","expires_in":300,"issued_at":"2026-01-02T03:03:05Z"}`: 240 * time.Second,
+		`{"token":"t","expires_in":300,"issued_at":"2020-01-02T03:03:05Z"}`:        300 * time.Second, // another clock
+		`{"token":"t","expires_in":1e300}`:                                         1e6 * time.Second,
+	} {
+		got, err := parseToken([]byte(body), now)
+		if err != nil || got.value != "t" || got.expires.Sub(now) != want {
+			t.Errorf("%s: %v, %v", body, got, err)
+		}
+	}
+	for _, body := range []string{"", "{", "{}", `{"token":""}`, "[]"} {
+		if _, err := parseToken([]byte(body), now); err == nil {
+			t.Errorf("%q has a token", body)
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for value, want := range map[string]time.Duration{
+		"": 0, "7": 7 * time.Second, "-7": 0, "x": 0, "99999999999999999999": 0,
+		now.Add(time.Minute).Format(http.TimeFormat): time.Minute, now.Add(-time.Minute).Format(http.TimeFormat): 0,
+	} {
+		if got := retryAfter(http.Header{"Retry-After": {value}}, now); got != want {
+			t.Errorf("%q: got %s, want %s", value, got, want)
+		}
+	}
+}

@@ -1,0 +1,340 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+)
+
+var (
+	content = bytes.Repeat([]byte("0123456789abcdef"), 64<<10) // 1 MiB
+	sum     = digest.FromBytes(content)
+)
+
+// serve starts a server for one handler, and returns its host and port.
+func serve(tb testing.TB, handler http.HandlerFunc) string {
+	tb.Helper()
+	srv := httptest.NewServer(handler)
+	tb.Cleanup(srv.Close)
+	return strings.TrimPrefix(srv.URL, "http://")
+}
+
+// client returns a client for the repository "a" of a host that speaks HTTP.
+func client(tb testing.TB, host string, change func(*Config)) *Client {
+	tb.Helper()
+	cfg := Config{Host: host, Repository: "a", Insecure: true, UserAgent: "test", Attempts: 4, Moved: func() {}}
+	if change != nil {
+		change(&cfg)
+	}
+	c, err := New(cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(c.Close)
+	return c
+}
+
+// fetch reads the blob, whose size the manifest has.
+func (c *Client) fetch(ctx context.Context) ([]byte, error) {
+	r, _, err := c.Blob(ctx, sum, int64(len(content)))
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
+}
+
+func isRoot(r *http.Request) bool { return r.URL.Path == "/v2/" }
+
+// TestRedirectsKeepCredentials has the storage of a registry at another port of
+// the same host, as object stores refuse requests with two credentials.
+func TestRedirectsKeepCredentials(t *testing.T) {
+	var elsewhere, back atomic.Value
+	storage := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		elsewhere.Store(r.Header.Get("Authorization"))
+		_, _ = w.Write(content)
+	})
+	for name, challenge := range map[string]string{"basic": `Basic realm="x"`, "bearer": `Bearer realm="http://%s/token"`} {
+		var host string
+		host = serve(t, func(w http.ResponseWriter, r *http.Request) {
+			sent := r.Header.Get("Authorization")
+			switch {
+			case r.URL.Path == "/token":
+				fmt.Fprint(w, `{"token":"t"}`)
+			case sent == "":
+				w.Header().Set("WWW-Authenticate", strings.ReplaceAll(challenge, "%s", host))
+				w.WriteHeader(http.StatusUnauthorized)
+			case isRoot(r):
+			case strings.HasPrefix(r.URL.Path, "/v2/a/blobs/"):
+				http.Redirect(w, r, "/here", http.StatusTemporaryRedirect)
+			case r.URL.Path == "/here":
+				back.Store(sent)
+				http.Redirect(w, r, "http://"+storage+"/signed", http.StatusTemporaryRedirect)
+			}
+		})
+		c := client(t, host, func(cfg *Config) { cfg.Auth = Auth{Username: "u", Password: "p"} })
+		if b, err := c.fetch(t.Context()); err != nil || !bytes.Equal(b, content) {
+			t.Errorf("%s: %d bytes, %v", name, len(b), err)
+		}
+		if got := elsewhere.Load(); got != "" {
+			t.Errorf("%s: the other port was sent %q", name, got)
+		}
+		if got := back.Load(); got == "" {
+			t.Errorf("%s: the registry itself was sent no credential after a redirect", name)
+		}
+	}
+}
+
+// TestRequestsAreRepeated has a server that fails a number of requests of one
+// kind, as servers do that are overloaded or being replaced.
+func TestRequestsAreRepeated(t *testing.T) {
+	for name, c := range map[string]struct {
+		path  string
+		fail  func(w http.ResponseWriter)
+		times int32
+		ok    bool
+		code  int // of the error
+		sent  int32
+		least time.Duration
+	}{
+		"503 of the root":        {"/v2/", status(503), 1, true, 0, 2, time.Second},
+		"503 for a manifest":     {"/manifests/", status(503), 1, true, 0, 2, time.Second},
+		"500 for a blob":         {"/blobs/", status(500), 2, true, 0, 3, 3 * time.Second},
+		"503 of a token server":  {"/token", status(503), 1, true, 0, 2, time.Second},
+		"429":                    {"/blobs/", status(429), 1, true, 0, 2, time.Second},
+		"Retry-After":            {"/manifests/", after("2", 429), 1, true, 0, 2, 2 * time.Second},
+		"Retry-After, too long":  {"/manifests/", after("3600", 503), 1, false, 503, 1, 0},
+		"connection closed":      {"/manifests/", func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, 1, true, 0, 2, 0}, // by net/http
+		"503 every time":         {"/manifests/", status(503), 100, false, 503, 4, 7 * time.Second},
+		"403":                    {"/blobs/", status(403), 1, false, 403, 1, 0},
+		"404":                    {"/manifests/", status(404), 1, false, 404, 1, 0},
+		"401 of a token server":  {"/token", status(401), 1, false, 401, 1, 0},
+		"501, which stays as is": {"/blobs/", status(501), 1, false, 501, 1, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var sent atomic.Int32
+			var host string
+			host = serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if strings.Contains(r.URL.Path, c.path) && (c.path != "/v2/" || isRoot(r)) {
+					if sent.Add(1) <= c.times {
+						c.fail(w)
+						return
+					}
+				}
+				switch {
+				case r.URL.Path == "/token":
+					fmt.Fprint(w, `{"access_token":"t"}`)
+				case r.Header.Get("Authorization") != "Bearer t":
+					w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="x"`, host))
+					w.WriteHeader(http.StatusUnauthorized)
+				case strings.Contains(r.URL.Path, "/blobs/"):
+					_, _ = w.Write(content)
+				case strings.Contains(r.URL.Path, "/manifests/"):
+					_, _ = w.Write([]byte("{}"))
+				}
+			})
+			began := time.Now()
+			cl := client(t, host, nil)
+			_, _, err := cl.Manifest(t.Context(), "1", nil)
+			if err == nil {
+				_, err = cl.fetch(t.Context())
+			}
+			var answer *StatusError
+			if c.ok && err != nil || !c.ok && (!errors.As(err, &answer) || answer.Code != c.code) {
+				t.Errorf("got %v", err)
+			}
+			if n := sent.Load(); n != c.sent {
+				t.Errorf("%d requests, want %d", n, c.sent)
+			}
+			if d := time.Since(began); d < c.least {
+				t.Errorf("took %s, want at least %s", d, c.least)
+			}
+		})
+	}
+}
+
+func status(code int) func(http.ResponseWriter) {
+	return func(w http.ResponseWriter) { w.WriteHeader(code) }
+}
+
+func after(value string, code int) func(http.ResponseWriter) {
+	return func(w http.ResponseWriter) {
+		w.Header().Set("Retry-After", value)
+		w.WriteHeader(code)
+	}
+}
+
+// TestBlobsAreResumed breaks the connection while a blob comes.
+func TestBlobsAreResumed(t *testing.T) {
+	const part = 300 << 10
+	type answer func(w http.ResponseWriter, r *http.Request, from int64)
+	whole := func(w http.ResponseWriter, b []byte) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+		_, _ = w.Write(b)
+	}
+	ranged := func(w http.ResponseWriter, from, to int64) {
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(content)-1, len(content)))
+		w.Header().Set("Content-Length", fmt.Sprint(int64(len(content))-from))
+		w.WriteHeader(http.StatusPartialContent)
+		_, _ = w.Write(content[from:to])
+	}
+	for name, c := range map[string]struct {
+		answer answer
+		err    func(error) bool // nil: none
+	}{
+		"broken again and again": {func(w http.ResponseWriter, _ *http.Request, from int64) {
+			to := min(from+part, int64(len(content)))
+			if from == 0 {
+				whole(w, content[:to])
+			} else {
+				ranged(w, from, to)
+			}
+			if to < int64(len(content)) {
+				panic(http.ErrAbortHandler)
+			}
+		}, nil},
+		"no ranges": {func(w http.ResponseWriter, r *http.Request, from int64) {
+			if from == 0 {
+				whole(w, content[:part])
+				panic(http.ErrAbortHandler)
+			}
+			whole(w, content)
+		}, nil},
+		"too short, without a length": {func(w http.ResponseWriter, _ *http.Request, from int64) {
+			if from == 0 {
+				_, _ = w.Write(content[:part])
+				w.(http.Flusher).Flush()
+				return
+			}
+			ranged(w, from, int64(len(content)))
+		}, nil},
+		"too long": {func(w http.ResponseWriter, _ *http.Request, from int64) {
+			_, _ = w.Write(append(bytes.Clone(content), 'x'))
+		}, errdefs.IsDataLoss},
+		"another range": {func(w http.ResponseWriter, _ *http.Request, from int64) {
+			if from == 0 {
+				whole(w, content[:part])
+				panic(http.ErrAbortHandler)
+			}
+			ranged(w, from-1, int64(len(content)))
+		}, errdefs.IsDataLoss},
+		"never any further": {func(w http.ResponseWriter, _ *http.Request, from int64) {
+			if from == 0 {
+				whole(w, content[:part])
+			} else {
+				ranged(w, from, from)
+			}
+			panic(http.ErrAbortHandler)
+		}, func(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }},
+		"gone meanwhile": {func(w http.ResponseWriter, _ *http.Request, from int64) {
+			if from == 0 {
+				whole(w, content[:part])
+				panic(http.ErrAbortHandler)
+			}
+			w.WriteHeader(http.StatusNotFound)
+		}, func(err error) bool { var s *StatusError; return errors.As(err, &s) && s.Code == 404 }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if isRoot(r) {
+					return
+				}
+				var from int64
+				if h := r.Header.Get("Range"); h != "" {
+					if _, err := fmt.Sscanf(h, "bytes=%d-", &from); err != nil {
+						t.Errorf("range %q", h)
+					}
+				}
+				c.answer(w, r, from)
+			})
+			b, err := client(t, host, nil).fetch(t.Context())
+			switch {
+			case c.err == nil && (err != nil || !bytes.Equal(b, content)):
+				t.Errorf("%d bytes, %v", len(b), err)
+			case c.err != nil && !c.err(err):
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// TestTokens has tokens that end before their time, and a registry whose root
+// needs none.
+func TestTokens(t *testing.T) {
+	for name, openRoot := range map[string]bool{"root needs a token": false, "root needs none": true} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			var issued, uses int
+			var host string
+			host = serve(t, func(w http.ResponseWriter, r *http.Request) {
+				mu.Lock()
+				defer mu.Unlock()
+				if r.URL.Path == "/token" {
+					issued++
+					uses = 0
+					if got := r.URL.Query()["scope"]; len(got) == 0 || got[0] != "repository:a:pull" {
+						t.Errorf("scope %q", got)
+					}
+					fmt.Fprintf(w, `{"token":"t%d","expires_in":300}`, issued)
+					return
+				}
+				if isRoot(r) && openRoot {
+					return
+				}
+				if uses++; r.Header.Get("Authorization") != fmt.Sprintf("Bearer t%d", issued) || uses > 2 {
+					w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",scope="repository:a:pull"`, host))
+					w.WriteHeader(http.StatusUnauthorized)
+					return
+				}
+				_, _ = w.Write([]byte("{}"))
+			})
+			c := client(t, host, nil)
+			for range 6 {
+				if _, _, err := c.Manifest(t.Context(), "1", nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if issued != 3 {
+				t.Errorf("%d tokens, want 3", issued)
+			}
+		})
+	}
+}
+
+func TestErrorsSayWhatTheServerSays(t *testing.T) {
+	long := strings.Repeat("x", 10_000)
+	for body, want := range map[string]string{
+		`{"errors":[{"code":"DENIED","message":"your key was revoked"}]}`: "denied: your key was revoked",
+		`{"details":"incorrect username or password"}`:                    "incorrect username or password",
+		"try\nlater":     "try later",
+		"<html>x</html>": "",
+		"":               "",
+		long:             strings.Repeat("x", maxMessage) + "…",
+	} {
+		host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if !isRoot(r) {
+				w.WriteHeader(http.StatusForbidden)
+				_, _ = w.Write([]byte(body))
+			}
+		})
+		_, _, err := client(t, host, nil).Manifest(t.Context(), "1", nil)
+		var s *StatusError
+		if !errors.As(err, &s) || s.Message != want || s.Code != http.StatusForbidden {
+			t.Errorf("%.80q: %v", body, err)
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package image
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/criserver/criserver/image/internal/imagetest"
+	"github.com/criserver/criserver/internal/ids"
+)
+
+// TestLayerTwiceAndRefused has a layer twice whose blob the registry refuses: the
+// second of the two must not wait for the first.
+func TestLayerTwiceAndRefused(t *testing.T) {
+	reg := imagetest.NewRegistry(t)
+	b := newBed(t, reg)
+	b.cfg.ProgressWindow = 5 * time.Minute
+	b.restart(t)
+	twice := imagetest.Files(t, imagetest.File("dup", noise(1<<20)))
+	reg.Push("a", "1", imagetest.Image{Layers: []imagetest.Layer{imagetest.Files(t, imagetest.File("f", "")), twice, twice}})
+	reg.Set(onBlob(twice.Digest(), func(w http.ResponseWriter, _ *http.Request, _ []byte) {
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, `{"errors":[{"code":"DENIED","message":"not for you"}]}`)
+	}))
+	began := time.Now()
+	_, err := b.Pull(t.Context(), PullRequest{Ref: reg.Host + "/a:1"})
+	if !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "not for you") {
+		t.Errorf("got %v", err)
+	}
+	if d := time.Since(began); d > 2*time.Minute {
+		t.Errorf("took %s", d)
+	}
+}
+
+// TestConfigIsRefused has a registry that refuses the config and has the layers.
+func TestConfigIsRefused(t *testing.T) {
+	reg := imagetest.NewRegistry(t)
+	b := newBed(t, reg)
+	img := three(t)
+	reg.Push("a", "1", img)
+	reg.Set(onBlob(img.ID(), func(w http.ResponseWriter, _ *http.Request, _ []byte) { w.WriteHeader(http.StatusForbidden) }))
+	if _, err := b.Pull(t.Context(), PullRequest{Ref: reg.Host + "/a:1"}); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestBrokenConnectionsOfAPull breaks the connection for each layer, and answers
+// every other request with an error.
+func TestBrokenConnectionsOfAPull(t *testing.T) {
+	reg := imagetest.NewRegistry(t)
+	b := newBed(t, reg)
+	var layers []imagetest.Layer
+	for range 3 {
+		layers = append(layers, imagetest.Files(t, imagetest.File(ids.New(), noise(1<<20))))
+	}
+	reg.Push("a", "1", imagetest.Image{Layers: layers})
+	var n atomic.Int32
+	reg.Set(imagetest.Faults{Blob: func(w http.ResponseWriter, r *http.Request, _ digest.Digest, content []byte) bool {
+		switch {
+		case n.Add(1)%2 == 0:
+			w.WriteHeader(http.StatusBadGateway)
+			return true
+		case len(content) > 1000 && r.Header.Get("Range") == "":
+			imagetest.Truncate(w, content)
+		}
+		return false // the registry knows no ranges
+	}})
+	b.pull(t, reg.Host+"/a:1")
+}
+
+// TestMediaTypesOfManifests has a server that calls every manifest the same.
+func TestMediaTypesOfManifests(t *testing.T) {
+	for _, mediaType := range []string{"application/octet-stream", "text/plain; charset=utf-8", "application/json", "no type", "application/vnd.oci.image.manifest.v1+json; charset=utf-8"} {
+		reg := imagetest.NewRegistry(t)
+		b := newBed(t, reg)
+		reg.Push("a", "1", three(t))
+		reg.Set(imagetest.Faults{ManifestType: mediaType})
+		if _, err := b.Pull(t.Context(), PullRequest{Ref: reg.Host + "/a:1"}); err != nil {
+			t.Errorf("%s: %v", mediaType, err)
+		}
+	}
+}
