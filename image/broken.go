@@ -134,21 +134,31 @@ func (m *Manager) checkLayers(report func(error)) {
 // removeBroken deletes a broken image, unless a container uses it, and the
 // layers that only it had. It is called with the lock of commit held.
 func (m *Manager) removeBroken(id ID) (layers []digest.Digest, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if user := m.user(id); user != "" {
-		return nil, fmt.Errorf("remove image %s: %s: %w", id, user, errdefs.ErrFailedPrecondition)
-	}
-	old := m.now.Load()
-	b, ok := old.broken[id]
+	before := m.now.Load()
+	b, ok := before.broken[id]
 	if !ok {
 		return nil, nil
 	}
+	if err := m.forgetBroken(id); err != nil {
+		return nil, err
+	}
 	if err := m.bin.Put(m.imageDir(id)); err != nil {
+		m.restore(before)
 		return nil, fmt.Errorf("remove image %s: %w", id, err)
 	}
-	m.now.Store(newIndex(old.all, without(old.broken, id), m.cfg.PinnedImages))
 	return b.layers, nil
+}
+
+// forgetBroken makes a broken image unknown, unless it is in use.
+func (m *Manager) forgetBroken(id ID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if user := m.user(id); user != "" {
+		return fmt.Errorf("remove image %s: %s: %w", id, user, errdefs.ErrFailedPrecondition)
+	}
+	old := m.now.Load()
+	m.now.Store(newIndex(old.all, without(old.broken, id), m.cfg.PinnedImages))
+	return nil
 }
 
 func without(all map[ID]*broken, id ID) map[ID]*broken {
