@@ -50,7 +50,7 @@ func TestCheckAndRepair(t *testing.T) {
 	for range 2 { // without --repair nothing changes
 		out, err := n.check()
 		if err == nil || !strings.Contains(out, "image "+ids[damaged]+" ("+damaged+"): ") || !strings.Contains(out, "image "+ids[torn]+": cannot be loaded") ||
-			strings.Contains(out, ids[whole]) || !strings.Contains(out, "2 problems") {
+			strings.Contains(out, ids[whole]) || !strings.Contains(out, "2 problems") || strings.Count(out, "; --repair drops it\n") != 2 {
 			t.Errorf("%v: %s", err, out)
 		}
 	}
@@ -69,6 +69,9 @@ func TestCheckAndRepair(t *testing.T) {
 	}
 	if err := os.Chmod(found[0], 0o600); err != nil {
 		t.Fatal(err)
+	}
+	if out, err := n.check(); err == nil || !strings.Contains(out, "; --repair leaves it as it is: container "+c+" uses it") {
+		t.Errorf("an image in use: %v: %s", err, out)
 	}
 	if out, err := n.check("--repair"); err == nil || !strings.Contains(out, "not repaired: ") || !strings.Contains(out, "uses it") {
 		t.Errorf("an image in use: %v: %s", err, out)
