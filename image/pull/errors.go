@@ -61,6 +61,8 @@ func classify(err error) error {
 		return fmt.Errorf("%w: %w: %w", ErrSignatureValidationFailed, err, errdefs.ErrPermissionDenied)
 	case errors.As(err, &artifact):
 		return fmt.Errorf("what the name stands for is an artifact and no container image: %w: %w", err, errdefs.ErrNotImplemented)
+	case errdefs.IsUnavailable(err) && !errors.Is(err, ErrRegistryUnavailable):
+		return fmt.Errorf("%w: %w", ErrRegistryUnavailable, err)
 	case hasClass(err):
 		return err
 	}
