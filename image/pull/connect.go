@@ -60,12 +60,14 @@ func (a attempt) auth(source reference.Named) (registry.Auth, error) {
 	}, nil
 }
 
-// hostOf returns the host that is asked for a name.
+// hostOf returns the host that serves the registry of a name. The host of Docker Hub is
+// not the one in the names of its images.
 func hostOf(name reference.Named) string {
-	if host := reference.Domain(name); host != "docker.io" {
-		return host
+	host := reference.Domain(name)
+	if host == "docker.io" {
+		return "registry-1." + host
 	}
-	return "registry-1.docker.io"
+	return host
 }
 
 // certDir returns the directory with the certificates for a host, or "". The
