@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/internal/ids"
+	"github.com/criserver/criserver/internal/msgdiff"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -19,10 +20,12 @@ import (
 // undoTimeout bounds a rollback, which the request cannot cancel.
 const undoTimeout = 2 * time.Minute
 
-// Create makes a container in a pod and returns its id. The same request asked
-// again while it is under way waits for that one; asked again after it
-// succeeded, it gets the same id. The pod config of the request is not used: what
-// the pod was made from holds.
+// Create makes a container in a pod and returns its id. A request for the same name
+// and attempt that comes while it is under way waits for that one; one that comes
+// after it has succeeded gets the same id, unless an earlier caller has the id and
+// the configs differ. The kubelet's retries differ in the host path of the
+// termination log. The pod config of the request is not used: what the pod was made
+// from holds.
 func (m *Manager) Create(ctx context.Context, podID string, config *cri.ContainerConfig, _ *cri.PodSandboxConfig) (string, error) {
 	fail := func(err error) (string, error) {
 		return "", fmt.Errorf("create container %q in pod %q: %w", config.GetMetadata().GetName(), short(podID), err)
@@ -46,12 +49,21 @@ func (m *Manager) Create(ctx context.Context, podID string, config *cri.Containe
 	if err != nil {
 		return fail(err)
 	}
-	// A request that joined another of the same name must not be told that what
-	// it asked for exists when it does not.
-	if c, err := m.find(id); err == nil && !proto.Equal(c.config, config) {
-		return fail(fmt.Errorf("the name is taken by container %q, which has another config: %w", short(id), errdefs.ErrAlreadyExists))
+	if c, err := m.find(id); err == nil {
+		c.joined(config)
+		if ctx.Err() == nil { // else the caller does not hear of it
+			c.claimed.Store(true)
+		}
 	}
 	return id, nil
+}
+
+// joined logs in what a request differs from the one that the container was made
+// from.
+func (c *container) joined(config *cri.ContainerConfig) {
+	if !proto.Equal(c.config, config) {
+		c.log().WithField("differs", msgdiff.Fields(c.config, config)).Warn("a retry of CreateContainer has another config than the first try, which holds")
+	}
 }
 
 // inStage tells a caller who gave up what it was waiting for.
@@ -69,14 +81,19 @@ func (m *Manager) inStage(n name, err error) error {
 func (m *Manager) create(ctx context.Context, n name, config *cri.ContainerConfig) (string, error) {
 	if c := m.named(n); c != nil {
 		s := c.snap.Load()
+		unclaimed := !c.claimed.Load()
 		switch {
-		case s != nil && s.State == Created && proto.Equal(c.config, config):
+		case s != nil && s.State == Created && (unclaimed || proto.Equal(c.config, config)):
 			return c.id, nil
-		case s != nil && s.State == Exited && s.Reason == ReasonContainerCannotRun && s.StartedAt.IsZero():
-			// An earlier try failed and could not be undone then.
+		case s != nil && s.State == Exited && s.StartedAt.IsZero() && (unclaimed || s.Reason == ReasonContainerCannotRun):
+			// An earlier try failed and could not be undone then, or what it made has
+			// died since.
 			if err := m.Remove(ctx, c.id); err != nil {
 				return "", err
 			}
+		case s != nil && s.State == Created:
+			return "", fmt.Errorf("the name is taken by container %q, whose config differs in %v: %w",
+				short(c.id), msgdiff.Fields(c.config, config), errdefs.ErrAlreadyExists)
 		default:
 			return "", fmt.Errorf("the name is taken by container %q: %w", short(c.id), errdefs.ErrAlreadyExists)
 		}

@@ -7,8 +7,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/patience"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -48,42 +50,126 @@ func TestRejections(t *testing.T) {
 	}
 }
 
-// A retry of a creation that hangs joins it.
-func TestRetryJoins(t *testing.T) {
-	b := newBed(t)
+// terminated is a request as the kubelet sends it: the host path of the termination
+// log is another one each time.
+func terminated(t *testing.T, name string) *cri.ContainerConfig {
+	t.Helper()
+	c := shell(name, "exit 0")
+	c.Mounts = []*cri.Mount{{ContainerPath: "/dev/termination-log", HostPath: filepath.Join(t.TempDir(), "log")}}
+	if err := os.WriteFile(c.Mounts[0].HostPath, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// leave begins a creation and leaves it in the mount of the root file system, which
+// goes on when proceed is called.
+func (b *bed) leave(m *Manager, c *cri.ContainerConfig) (proceed func()) {
+	b.t.Helper()
 	hold := make(chan struct{})
+	b.images.mu.Lock()
 	b.images.hold = hold
-	m, _ := b.manager()
-	ctx, cancel := context.WithCancel(t.Context())
+	b.images.mu.Unlock()
+	ctx, cancel := context.WithCancel(b.t.Context())
 	first := make(chan error, 1)
-	go func() { _, err := m.Create(ctx, "pod", shell("slow", "exit 0"), nil); first <- err }()
+	go func() { _, err := m.Create(ctx, "pod", c, nil); first <- err }()
 	<-b.images.entered
 	cancel()
 	if err := <-first; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "mount root file system") {
-		t.Errorf("the first caller got %v", err)
+		b.t.Errorf("the first caller got %v", err)
 	}
+	return func() { close(hold) }
+}
+
+// A retry of a creation that hangs joins it.
+func TestRetryJoins(t *testing.T) {
+	b := newBed(t)
+	m, _ := b.manager()
+	first := terminated(t, "slow")
+	proceed := b.leave(m, first)
 	type result struct {
 		id  string
 		err error
 	}
-	second := make(chan result, 1)
+	second, retry := make(chan result, 1), terminated(t, "slow")
 	go func() {
-		id, err := m.Create(t.Context(), "pod", shell("slow", "exit 0"), nil)
+		id, err := m.Create(t.Context(), "pod", retry, nil)
 		second <- result{id, err}
 	}()
-	close(hold)
-	if r := <-second; r.err != nil {
+	for m.creates.Waiters("pod/0/slow") == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	proceed()
+	r := <-second
+	if r.err != nil {
 		t.Fatal(r.err)
 	}
 	if n := len(b.images.entered); n != 0 {
 		t.Errorf("mounted %d times more", n)
 	}
-	// A late retry gets it too; another config under the same name does not.
-	if _, err := m.Create(t.Context(), "pod", shell("slow", "exit 0"), nil); err != nil {
-		t.Error(err)
+	if s, err := m.Get(r.id); err != nil || s.Mounts[0].GetHostPath() != first.Mounts[0].HostPath {
+		t.Errorf("the container has not the config of the first try: %+v, %v", s, err)
 	}
-	if _, err := m.Create(t.Context(), "pod", shell("slow", "exit 1"), nil); !errdefs.IsAlreadyExists(err) {
+	// Now somebody has the id: the same request gets it, another one does not.
+	if id, err := m.Create(t.Context(), "pod", first, nil); err != nil || id != r.id {
+		t.Errorf("the same request: %q, %v", id, err)
+	}
+	_, err := m.Create(t.Context(), "pod", retry, nil)
+	if !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), "mounts[0].host_path") {
 		t.Errorf("other config: %v", err)
+	}
+}
+
+// A container that was finished when nobody waited for it any more is for the
+// retry, also for one that comes to the next daemon.
+func TestRetryGetsWhatNobodyHas(t *testing.T) {
+	for name, restart := range map[string]bool{"same daemon": false, "next daemon": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t)
+			m, stop := b.manager()
+			b.leave(m, terminated(t, "late"))()
+			eventually(t, "the container is made", func() bool { return len(m.List()) == 1 })
+			if restart {
+				stop()
+				m, _ = b.manager()
+			}
+			made := m.List()[0].ID
+			if id, err := m.Create(t.Context(), "pod", terminated(t, "late"), nil); err != nil || id != made {
+				t.Errorf("%q, %v; want %q", id, err, made)
+			}
+			if n := len(b.images.entered); n != 0 {
+				t.Errorf("mounted %d times more", n)
+			}
+		})
+	}
+}
+
+// A container that died before anybody had its id is made anew for the retry.
+func TestRetryAfterTheContainerDied(t *testing.T) {
+	b := newBed(t)
+	m, _ := b.manager()
+	b.leave(m, terminated(t, "dead"))()
+	eventually(t, "the container is made", func() bool { return len(m.List()) == 1 })
+	dead := m.List()[0].ID
+	if err := m.Stop(t.Context(), dead, 0); err != nil {
+		t.Fatal(err)
+	}
+	id, err := m.Create(t.Context(), "pod", terminated(t, "dead"), nil)
+	if err != nil || id == dead {
+		t.Errorf("%q, %v", id, err)
+	}
+	if l := m.List(); len(l) != 1 || l[0].State != Created {
+		t.Errorf("%+v", l)
+	}
+}
+
+// eventually waits for what happens in the background.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := patience.Until(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
 	}
 }
 

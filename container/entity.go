@@ -33,6 +33,8 @@ type container struct {
 	ended       chan struct{} // closed when the end is recorded
 	monitorGone chan struct{} // closed when the monitor has ended
 
+	claimed atomic.Bool // a caller of Create has the id
+
 	consulted bool          // plugins were asked about its creation; for create alone
 	made      *specs.Spec   // what came of it, until the creation is done
 	endTold   chan struct{} // closed when plugins know of the end, or need not

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/criserver/criserver/internal/proc"
@@ -60,7 +61,7 @@ func (b *build) finish(ctx context.Context) error {
 }
 
 func (b *build) entry() *entry {
-	return &entry{rec: b.rec, config: b.config, cgroup: b.cgroup, told: b.told, gauge: &gauge{}}
+	return &entry{rec: b.rec, config: b.config, cgroup: b.cgroup, told: b.told, gauge: &gauge{}, claimed: new(atomic.Bool)}
 }
 
 // files makes what needs no namespace: the cgroup, the log directory, files.

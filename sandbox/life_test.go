@@ -3,11 +3,13 @@ package sandbox
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 )
@@ -94,12 +96,18 @@ func TestRetryJoinsTheFirstTry(t *testing.T) {
 	if len(m.List()) != 0 {
 		t.Error("a pod in the making is shown")
 	}
+	if _, err := m.RunPod(timedOut(t), podConfig("a"), "other"); err == nil {
+		t.Error("a request for another runtime handler joins")
+	}
 	var wg sync.WaitGroup
 	got := make([]string, 3)
 	for i := range got {
 		wg.Go(func() {
+			// Name and attempt make a retry: the kubelet may send another config.
+			c := podConfig("a")
+			c.Annotations = map[string]string{"try": fmt.Sprint(i)}
 			var err error
-			if got[i], err = m.RunPod(t.Context(), podConfig("a"), ""); err != nil {
+			if got[i], err = m.RunPod(t.Context(), c, ""); err != nil {
 				t.Error(err)
 			}
 		})
@@ -110,6 +118,39 @@ func TestRetryJoinsTheFirstTry(t *testing.T) {
 		t.Errorf("ids %q, %d ADD", got, plugin.calls("ADD"))
 	}
 	mustRemove(t, m, got[0])
+}
+
+// timedOut returns a context that ends soon.
+func timedOut(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// A pod that was finished after its caller had left is for the retry, whatever the
+// config of the retry. When somebody has the id, another config is refused.
+func TestRetryGetsWhatNobodyHas(t *testing.T) {
+	b, plugin := fakeBed(t)
+	m := b.start()
+	release := plugin.hold("ADD")
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan error)
+	go func() { _, err := m.RunPod(ctx, podConfig("a"), ""); left <- err }()
+	eventually(t, "the plugin runs", func() bool { return plugin.calls("ADD") == 1 })
+	cancel()
+	<-left
+	release()
+	eventually(t, "the pod is ready", func() bool { return len(m.List()) == 1 })
+	retry := podConfig("a")
+	retry.Labels = map[string]string{"x": "y"}
+	p := mustRun(t, m, retry)
+	if plugin.calls("ADD") != 1 {
+		t.Errorf("%d ADD", plugin.calls("ADD"))
+	}
+	if _, err := m.RunPod(t.Context(), retry, ""); !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), "labels") {
+		t.Errorf("another config once somebody has the pod: %v", err)
+	}
+	mustRemove(t, m, p.ID)
 }
 
 func TestStopDoesNotBlock(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/criserver/criserver/internal/boot"
 	"github.com/criserver/criserver/sandbox/namespace"
@@ -90,7 +91,7 @@ func (m *Manager) restore(ctx context.Context, id string) (e *entry, owned bool)
 		return nil, true
 	}
 	m.keepLabel(rec)
-	e = &entry{rec: rec, config: config, gauge: &gauge{}}
+	e = &entry{rec: rec, config: config, gauge: &gauge{}, claimed: new(atomic.Bool)}
 	switch {
 	case rec.BootID != m.boot:
 		// Nothing of it is left but leases and files. Its pids are others' now.

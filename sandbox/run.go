@@ -11,13 +11,15 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/ids"
+	"github.com/criserver/criserver/internal/msgdiff"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // RunPod makes a pod sandbox ready and returns its id. The same request asked
-// again gets the same pod, also while the first is under way. Errors:
+// again gets the same pod. A request of the same name and attempt gets it, too,
+// while the pod is being made, and afterwards until a caller has its id. Errors:
 // ErrInvalidArgument, ErrFailedPrecondition where the machine or the handler has
 // no user namespaces, ErrUnavailable where there is no network, and
 // ErrAlreadyExists where the name is another pod's.
@@ -35,13 +37,20 @@ func (m *Manager) RunPod(ctx context.Context, config *cri.PodSandboxConfig, hand
 		}
 		return "", fmt.Errorf("run pod sandbox %s: %w", name, err)
 	}
-	// The run that was joined may have been of another request.
 	e := m.view.Load().entries[id]
 	if e == nil {
 		return "", fmt.Errorf("run pod sandbox %s: %q was removed meanwhile: %w", name, id, errdefs.ErrUnavailable)
 	}
-	if err := e.mustBe(config, handler); err != nil {
+	// The run that was joined may have been of another request.
+	if err := e.mustServe(config.Metadata.Attempt, handler); err != nil {
 		return "", fmt.Errorf("run pod sandbox %s: %w", name, err)
+	}
+	if !proto.Equal(e.config, config) {
+		logrus.WithContext(ctx).WithFields(logrus.Fields{"pod": id, "differs": msgdiff.Fields(e.config, config)}).
+			Warn("a retry of RunPodSandbox has another config than the first try, which holds")
+	}
+	if ctx.Err() == nil { // else the caller does not hear of it
+		e.claimed.Store(true)
 	}
 	return id, nil
 }
@@ -69,15 +78,27 @@ func (m *Manager) whereItHangs(ctx context.Context, name podName, err error) err
 	return fmt.Errorf("it is still under way (%s): %w", s, err)
 }
 
-// mustBe says whether a pod may stand for a request that names it.
-func (e *entry) mustBe(config *cri.PodSandboxConfig, handler string) error {
+// mustServe says whether a pod may stand for a request of its name that it joins.
+func (e *entry) mustServe(attempt uint32, handler string) error {
 	if !e.rec.ready() {
 		return fmt.Errorf("attempt %d is pod sandbox %q, which is not ready (%s); remove it or ask for a higher attempt: %w",
-			config.Metadata.Attempt, e.rec.ID, e.rec.notReadyReason(), errdefs.ErrAlreadyExists)
+			attempt, e.rec.ID, e.rec.notReadyReason(), errdefs.ErrAlreadyExists)
 	}
-	if e.rec.Handler != handler || !proto.Equal(e.config, config) {
-		return fmt.Errorf("attempt %d is pod sandbox %q, which was made of another request: %w",
-			config.Metadata.Attempt, e.rec.ID, errdefs.ErrAlreadyExists)
+	if e.rec.Handler != handler {
+		return fmt.Errorf("attempt %d is pod sandbox %q, which has the runtime handler %q: %w", attempt, e.rec.ID, e.rec.Handler, errdefs.ErrAlreadyExists)
+	}
+	return nil
+}
+
+// mustBe says whether a pod that was made before may stand for a request of its
+// name. No caller may have the id of a pod that was made from another config.
+func (e *entry) mustBe(config *cri.PodSandboxConfig, handler string) error {
+	if err := e.mustServe(config.Metadata.Attempt, handler); err != nil {
+		return err
+	}
+	if e.claimed.Load() && !proto.Equal(e.config, config) {
+		return fmt.Errorf("attempt %d is pod sandbox %q, whose config differs in %v: %w",
+			config.Metadata.Attempt, e.rec.ID, msgdiff.Fields(e.config, config), errdefs.ErrAlreadyExists)
 	}
 	return nil
 }

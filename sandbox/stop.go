@@ -108,7 +108,9 @@ func (m *Manager) markStopped(ctx context.Context, id string) error {
 // copy returns an entry whose record may be written to until it is published.
 func (e *entry) copy() *entry {
 	rec := *e.rec
-	return &entry{rec: &rec, config: e.config, hidden: e.hidden, cgroup: e.cgroup, told: e.told, gauge: e.gauge, fault: e.fault}
+	return &entry{
+		rec: &rec, config: e.config, hidden: e.hidden, cgroup: e.cgroup, told: e.told, gauge: e.gauge, claimed: e.claimed, fault: e.fault,
+	}
 }
 
 // save shows a pod's new state and records it. A record that cannot be written

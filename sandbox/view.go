@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/sandbox/namespace"
@@ -26,6 +27,9 @@ type entry struct {
 	told bool
 	// gauge is shared by all entries that a pod has in the course of time.
 	gauge *gauge
+	// claimed says that a caller of RunPod has the id. All entries of the pod share
+	// it.
+	claimed *atomic.Bool
 	// fault is what plugins found wrong with the pod's network, or "".
 	fault string
 }

@@ -40,6 +40,8 @@ const errdefs = "github.com/containerd/errdefs"
 var libraries = map[string][]string{
 	// The protocol of systemd's manager over D-Bus.
 	"internal/systemd": {"github.com/coreos/go-systemd/v22/dbus", "github.com/godbus/dbus/v5"},
+	// It compares messages of any kind.
+	"internal/msgdiff": {"google.golang.org/protobuf/proto", "google.golang.org/protobuf/reflect/protoreflect"},
 }
 
 type pkg struct {
