@@ -111,6 +111,8 @@ func (c *container) snapshot() *Snapshot {
 		s.State, s.FinishedAt = Exited, at(f.End.Finished)
 		s.ExitCode, s.Reason, s.Message = f.End.ExitCode, f.End.Reason, f.End.Message
 		return s
+	case f.Unread != "":
+		s.State, s.Message = Unknown, "files of the container cannot be read: "+f.Unread
 	case c.unwatched:
 		s.State, s.Message = Unknown, "the process cannot be watched"
 	case f.Started != 0:
@@ -119,7 +121,7 @@ func (c *container) snapshot() *Snapshot {
 		s.State = Created
 	}
 	s.PID = f.Init.PID
-	if f.MonitorLost {
+	if f.MonitorLost && s.State != Unknown {
 		s.Message = "the monitor process was killed: the log and attach are lost"
 	}
 	return s

@@ -30,6 +30,8 @@ type guestRecord struct {
 	CgroupPath string      `json:"cgroupPath"`
 	// Process is that of the guest, zero while it is being made.
 	Process proc.Ref `json:"process"`
+
+	unread bool // the record could not be read, and the process is not known
 }
 
 const (
@@ -92,6 +94,18 @@ func (m *Manager) readGuest(podID string) (*guestRecord, error) {
 		return nil, fmt.Errorf("%s: version %d, pod %q: not understood", guestFile, g.Version, g.PodID)
 	}
 	return &g, nil
+}
+
+// salvageGuest makes a record of a guest whose own cannot be read, for its removal.
+func (m *Manager) salvageGuest(podID string) *guestRecord {
+	g := &guestRecord{Version: recordVersion, Boot: m.boot, PodID: podID, Runtime: m.runtimeThatKnows(podID), unread: true}
+	var spec specs.Spec
+	if err := readJSON(filepath.Join(m.guestDir(podID), configFile), &spec); err == nil && spec.Linux != nil {
+		if path, err := g.Runtime.ResolveCgroup(spec.Linux.CgroupsPath); err == nil {
+			g.CgroupPath, _ = cgroupOf(podID, path)
+		}
+	}
+	return g
 }
 
 func (g *guestRecord) write(dir string) error { return writeJSON(filepath.Join(dir, guestFile), g) }
@@ -189,10 +203,11 @@ func (m *Manager) dropGuest(ctx context.Context, podID string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return os.RemoveAll(m.guestDir(podID)) // before its record was written, or after it was removed
 	}
-	if err == nil {
-		err = m.removeGuest(ctx, g)
-	}
 	if err != nil {
+		logrus.WithContext(ctx).WithField("pod", podID).WithError(err).Warn("the record of the guest cannot be read")
+		g = m.salvageGuest(podID)
+	}
+	if err := m.removeGuest(ctx, g); err != nil {
 		return fmt.Errorf("guest of pod %q: %w", short(podID), err)
 	}
 	return nil
@@ -202,13 +217,15 @@ func (m *Manager) removeGuest(ctx context.Context, g *guestRecord) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), guestTimeout)
 	defer cancel()
 	if g.Boot == m.boot {
-		if err := g.Runtime.Delete(ctx, g.PodID, true); err != nil && g.Process.Alive() {
+		if err := g.Runtime.Delete(ctx, g.PodID, true); err != nil && (g.Process.Alive() || g.unread && g.Runtime.Knows(g.PodID)) {
 			return err
 		}
 	}
 	// What the runtime has not removed, as it did not know of it.
-	if err := m.cfg.Cgroups.Remove(g.CgroupPath); err != nil {
-		return err
+	if g.CgroupPath != "" {
+		if err := m.cfg.Cgroups.Remove(g.CgroupPath); err != nil {
+			return err
+		}
 	}
 	return os.RemoveAll(m.guestDir(g.PodID))
 }

@@ -100,11 +100,13 @@ type facts struct {
 	// made, if it is below the record's CgroupPath; else "".
 	ProcessCgroup string `json:"processCgroup,omitempty"`
 	// MonitorLost: the monitor went before the container did.
-	MonitorLost bool    `json:"monitorLost,omitempty"`
-	UID         int64   `json:"uid"`
-	GID         int64   `json:"gid"`
-	Groups      []int64 `json:"groups,omitempty"`
-	End         *end    `json:"end,omitempty"`
+	MonitorLost bool `json:"monitorLost,omitempty"`
+	// Unread says why the state is unknown: a file could not be read.
+	Unread string  `json:"unread,omitempty"`
+	UID    int64   `json:"uid"`
+	GID    int64   `json:"gid"`
+	Groups []int64 `json:"groups,omitempty"`
+	End    *end    `json:"end,omitempty"`
 	// Updated are the resources in force, once they were updated.
 	Updated json.RawMessage `json:"updated,omitempty"`
 	// Extra are limits that updates have set beyond the words of the CRI. It is

@@ -90,8 +90,10 @@ func (m *Manager) teardown(ctx context.Context, c *container, inRuntime bool) er
 		errs = append(errs, fmt.Errorf("unmount root file system: %w", err))
 	}
 	// A create that was killed leaves a cgroup of which the runtime knows nothing.
-	if err := m.cfg.Cgroups.Remove(c.rec.CgroupPath); err != nil {
-		errs = append(errs, err)
+	if path := c.rec.CgroupPath; path != "" { // else it is not known
+		if err := m.cfg.Cgroups.Remove(path); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	if len(errs) > 0 {
 		return errors.Join(errs...)

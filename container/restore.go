@@ -29,7 +29,8 @@ const (
 // Restore rebuilds the view of what an earlier daemon left: containers that run
 // on, that ended meanwhile, that were half made. It is called once, when the
 // pods are restored and before Run. It fails only when nothing at all can be
-// read; a single bad record is kept, reported, and never blocks the rest.
+// read; a single bad record is kept, reported, and never blocks the rest: see
+// unread.go.
 func (m *Manager) Restore(ctx context.Context) error {
 	if err := oci.AdoptOrphans(); err != nil {
 		return fmt.Errorf("restore containers: %w", err)
@@ -69,7 +70,7 @@ func (m *Manager) Restore(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// restore is for one directory. What cannot be understood stays as it is.
+// restore is for one directory.
 func (m *Manager) restore(ctx context.Context, id string) error {
 	if !ids.Valid(id) {
 		return errors.New("the directory's name is not an id")
@@ -85,13 +86,11 @@ func (m *Manager) restore(ctx context.Context, id string) error {
 		return m.removeFiles(id, filepath.Join(dir, "rootfs"), dir)
 	}
 	if err != nil {
-		m.keep(id)
-		return err
+		return m.restoreUnread(ctx, id, err)
 	}
 	config, podConfig, err := rec.messages()
 	if err != nil {
-		m.keep(id)
-		return err
+		return m.restoreUnread(ctx, id, err)
 	}
 	rec.Config, rec.PodConfig = nil, nil
 	if pod, err := m.cfg.Pods.Pod(rec.PodID); err == nil && pod.Config != nil {
@@ -99,8 +98,7 @@ func (m *Manager) restore(ctx context.Context, id string) error {
 	}
 	c := newContainer(dir, rec, config, podConfig)
 	if err := m.register(c); err != nil {
-		m.keep(id)
-		return err
+		return m.restoreUnread(ctx, id, err)
 	}
 	return m.resume(ctx, c)
 }
@@ -120,9 +118,9 @@ func (m *Manager) resume(ctx context.Context, c *container) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return m.sweep(ctx, c, true, "its creation was cut off")
 	case err != nil:
-		m.unregister(c)
-		m.keep(c.id)
-		return err
+		return m.resumeUnread(ctx, c, err)
+	case f.Unread != "":
+		return m.resumeUnread(ctx, c, errors.New(f.Unread))
 	}
 	c.mu.Lock()
 	c.facts = f

@@ -133,33 +133,6 @@ func TestRestoreSweepsHalfMade(t *testing.T) {
 	}
 }
 
-func TestRestoreKeepsBadRecords(t *testing.T) {
-	b := newBed(t)
-	m, stop := b.manager()
-	good := b.run(m, shell("good", "sleep 1000"))
-	bad := filepath.Join(b.runDir, "containers", ids.New())
-	if err := os.Mkdir(bad, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(bad, recordFile), []byte("{torn"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	stop()
-	m, _ = b.manager()
-	if s, err := m.Get(good); err != nil || s.State != Running {
-		t.Errorf("%+v, %v", s, err)
-	}
-	if !m.Holds(filepath.Base(bad)) {
-		t.Error("its writable layer would be taken for garbage")
-	}
-	if _, err := os.Stat(filepath.Join(bad, recordFile)); err != nil {
-		t.Error(err)
-	}
-	if err := os.RemoveAll(bad); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestRestoreAfterReboot(t *testing.T) {
 	b := newBed(t)
 	m, stop := b.manager()

@@ -70,7 +70,7 @@ func (m *Manager) running(match func(*Snapshot) bool) []*container {
 
 func (m *Manager) stats(c *container) (Stats, error) {
 	s := Stats{Container: c.snap.Load(), Layer: m.layer(c)}
-	if s.Container.State == Exited {
+	if s.Container.State == Exited || s.Container.CgroupPath == "" {
 		return s, nil
 	}
 	u, err := c.meter.Read(func() (cgroup.Stats, error) { return m.figures(c) })

@@ -43,6 +43,9 @@ func (m *Manager) endIt(ctx context.Context, c *container, timeout time.Duration
 	}
 	first := c.beginStop()
 	defer c.endStop()
+	if c.unseen() {
+		return m.killUnseen(ctx, c)
+	}
 	s := c.snap.Load()
 	if timeout > 0 && s.State != Created {
 		// A process may take a second signal for more urgent, so it gets one.
@@ -87,7 +90,7 @@ func (m *Manager) kill(ctx context.Context, c *container) error {
 // killRest ends what the death of the first process does not: the others of a
 // container that shares a PID namespace.
 func (m *Manager) killRest(ctx context.Context, c *container) error {
-	if !c.rec.SharedPID || c.runtime.Guest {
+	if !c.rec.SharedPID || c.runtime.Guest || c.rec.CgroupPath == "" {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, deathTimeout)

@@ -33,7 +33,7 @@ type Pods interface {
 type Pod struct {
 	ID             string
 	Ready          bool
-	Config         *cri.PodSandboxConfig
+	Config         *cri.PodSandboxConfig // nil where it is not known
 	RuntimeHandler string
 	CgroupParent   string
 	// PauseUnit is the systemd scope of the pod's pause, or "".

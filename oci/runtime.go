@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -83,6 +85,17 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
 		return r.deleteInGuest(id, remove)
 	}
 	return remove()
+}
+
+// Knows says whether the runtime has state of a container. runc and crun have a
+// directory for it, and runsc has a file.
+func (r *Runtime) Knows(id string) bool {
+	if r.Guest {
+		files, err := filepath.Glob(filepath.Join(r.Root, id+"_*.state"))
+		return err == nil && len(files) > 0
+	}
+	_, err := os.Lstat(filepath.Join(r.Root, id))
+	return err == nil
 }
 
 // Kill sends a signal to the container's first process.

@@ -1,0 +1,167 @@
+package container
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/internal/ids"
+	"github.com/criserver/criserver/internal/patience"
+	"github.com/criserver/criserver/oci"
+)
+
+// spoil replaces files of a container.
+func spoil(t *testing.T, dir, content string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A container whose files cannot be read is shown while its process runs, leaves the
+// process alone, and can be stopped and removed.
+func TestUnreadableFilesOfARunningContainer(t *testing.T) {
+	for name, tc := range map[string]struct {
+		spoil   func(t *testing.T, dir string)
+		known   bool // its first process
+		wantPod string
+	}{
+		"empty state":           {func(t *testing.T, dir string) { spoil(t, dir, "", stateFile) }, true, "pod"},
+		"empty record":          {func(t *testing.T, dir string) { spoil(t, dir, "", recordFile) }, true, ""},
+		"state and record":      {func(t *testing.T, dir string) { spoil(t, dir, "", stateFile, recordFile) }, true, ""},
+		"a later version":       {func(t *testing.T, dir string) { spoil(t, dir, `{"version":99}`, stateFile) }, true, "pod"},
+		"torn record, no state": {func(t *testing.T, dir string) { spoil(t, dir, "{torn", recordFile); remove(t, dir, stateFile) }, true, ""},
+		"all but the OCI config": {func(t *testing.T, dir string) {
+			spoil(t, dir, "", recordFile, stateFile)
+			remove(t, dir, conmon.PIDFile)
+		}, false, ""},
+		"pid of another process": {func(t *testing.T, dir string) {
+			spoil(t, dir, "", stateFile)
+			spoil(t, dir, strconv.Itoa(os.Getpid()), conmon.PIDFile)
+		}, false, "pod"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t)
+			m, stop := b.manager()
+			id := b.run(m, shell("main", "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done"))
+			b.log("main", "up")
+			c, _ := m.find(id)
+			init, monitor := c.refs()
+			stop()
+			tc.spoil(t, c.dir)
+
+			for range 2 { // also by the daemon after the next one
+				m, stop = b.manager()
+				s, err := m.Get(id)
+				if err != nil || s.State != Unknown || s.Message == "" || s.PodID != tc.wantPod || s.Config.GetMetadata().GetName() == "" {
+					t.Fatalf("%+v, %v", s, err)
+				}
+				if want := map[bool]int{true: init.PID}[tc.known]; s.PID != want {
+					t.Errorf("pid %d, want %d", s.PID, want)
+				}
+				if !init.Alive() || !monitor.Alive() || len(m.List()) != 1 || !m.Holds(id) {
+					t.Error("the container was touched")
+				}
+				stop()
+			}
+			m, stop = b.manager()
+			defer stop()
+			if err := m.Stop(t.Context(), id, patience.For(20*time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			s, err := m.Get(id)
+			if want := map[bool]int32{true: 9, false: 137}[tc.known]; err != nil || s.State != Exited || s.ExitCode != want {
+				t.Errorf("stopped: %+v, %v; want exit code %d", s, err, want)
+			}
+			if err := m.Remove(t.Context(), id); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func remove(t *testing.T, dir, name string) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(dir, name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// One that has ended is shown as ended, with what the monitor has recorded.
+func TestUnreadableFilesOfAnEndedContainer(t *testing.T) {
+	b := newBed(t)
+	m, stop := b.manager()
+	id := b.run(m, shell("main", "exit 7"))
+	b.waitExit(m, id)
+	c, _ := m.find(id)
+	bare := filepath.Join(b.runDir, "containers", ids.New())
+	if err := os.Mkdir(bare, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	spoil(t, c.dir, "", recordFile, stateFile)
+	spoil(t, bare, "{torn", recordFile)
+
+	m, _ = b.manager()
+	if s := b.waitExit(m, id); s.ExitCode != 7 {
+		t.Errorf("%+v", s)
+	}
+	if s := b.waitExit(m, filepath.Base(bare)); s.ExitCode == 0 || s.Message == "" {
+		t.Errorf("%+v", s)
+	}
+	for _, id := range []string{id, filepath.Base(bare)} {
+		if err := m.Remove(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Of two containers with one name both are shown and can be removed.
+func TestTwoContainersOfOneName(t *testing.T) {
+	b := newBed(t)
+	m, stop := b.manager()
+	first, second := b.run(m, shell("a", "sleep 1000")), b.run(m, shell("b", "sleep 1000"))
+	c, _ := m.find(second)
+	stop()
+	c.config.Metadata.Name = "a"
+	if err := errors.Join(c.rec.setMessages(c.config, c.podConfig), c.rec.write(c.dir)); err != nil {
+		t.Fatal(err)
+	}
+	m, _ = b.manager()
+	if n := len(m.List()); n != 2 {
+		t.Fatalf("%d containers", n)
+	}
+	for _, id := range []string{first, second} {
+		if err := m.Remove(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A guest whose record cannot be read does not keep its pod from being removed.
+func TestUnreadableGuest(t *testing.T) {
+	var r oci.Runtime
+	_, m, podID, asked := guestBed(t, func(g *guestRecord) { r = g.Runtime })
+	m.cfg.Runtimes[r.Name] = &r
+	if err := os.Mkdir(r.Root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	spoil(t, r.Root, "{}", podID+"_sandbox:"+podID+".state")
+	spoil(t, m.guestDir(podID), "", guestFile)
+	if err := m.RemovePod(t.Context(), podID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(m.guestDir(podID)); err == nil {
+		t.Error("the guest is left")
+	}
+	if want := "delete --force " + podID; !strings.Contains(asked(), want) {
+		t.Errorf("the runtime was asked %q, want %q", asked(), want)
+	}
+}
