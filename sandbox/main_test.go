@@ -142,7 +142,10 @@ func (f *fakeCgroups) Make(path string) error {
 func (f *fakeCgroups) Release(path string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.held[path]--; f.held[path] <= 0 {
+	if f.held[path] > 0 {
+		f.held[path]--
+	}
+	if f.held[path] == 0 {
 		delete(f.held, path)
 		if f.drop != nil {
 			_ = f.drop(path)

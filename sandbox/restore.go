@@ -20,8 +20,8 @@ import (
 )
 
 // Restore rebuilds the view of all pods from their records and the kernel, and
-// removes what belongs to none. A record that cannot be read is left where it
-// is and costs its pod only. Restore calls no plugin and no nft, because they can
+// removes what belongs to none. A pod whose record cannot be read is shown as not
+// ready: see unread.go. Restore calls no plugin and no nft, because they can
 // be slow: Run loads the network configuration and takes pods down.
 func (m *Manager) Restore(ctx context.Context) error {
 	if err := m.prepare(); err != nil {
@@ -33,7 +33,7 @@ func (m *Manager) Restore(ctx context.Context) error {
 	}
 	var mu sync.Mutex // guards entries and owners
 	entries := make(map[string]*entry)
-	var owners []string // of pins and attachments, also by records that cannot be read
+	var owners []string // of pins and attachments
 	var g errgroup.Group
 	g.SetLimit(4 * runtime.GOMAXPROCS(0))
 	for _, id := range all {
@@ -75,7 +75,7 @@ func (m *Manager) prepare() (err error) {
 }
 
 // restore returns the pod of a directory, and whether the directory has an
-// owner that could be met again, known or not.
+// owner.
 func (m *Manager) restore(ctx context.Context, id string) (e *entry, owned bool) {
 	log := logrus.WithContext(ctx).WithField("pod", id)
 	rec, config, err := m.dirs.read(id)
@@ -87,8 +87,7 @@ func (m *Manager) restore(ctx context.Context, id string) (e *entry, owned bool)
 		return nil, false
 	}
 	if err != nil {
-		log.WithError(err).Error("pod sandbox cannot be restored; its record is left as it is")
-		return nil, true
+		return m.unread(ctx, id, err), true
 	}
 	m.keepLabel(rec)
 	e = &entry{rec: rec, config: config, gauge: &gauge{}, claimed: new(atomic.Bool)}
@@ -174,9 +173,8 @@ func (m *Manager) sweepPins(ctx context.Context, owners []string) {
 func (m *Manager) adoptNetworks(owners []string, entries map[string]*entry) {
 	for _, id := range owners {
 		e := entries[id]
-		if e == nil {
+		if e.unread {
 			m.net.AdoptUnknown(id, m.seenInterfaces(id)...)
-			continue
 		}
 		if !e.rec.DetachedAt.IsZero() {
 			continue

@@ -109,7 +109,7 @@ func (m *Manager) markStopped(ctx context.Context, id string) error {
 func (e *entry) copy() *entry {
 	rec := *e.rec
 	return &entry{
-		rec: &rec, config: e.config, hidden: e.hidden, cgroup: e.cgroup, told: e.told, gauge: e.gauge, claimed: e.claimed, fault: e.fault,
+		rec: &rec, config: e.config, hidden: e.hidden, unread: e.unread, cgroup: e.cgroup, told: e.told, gauge: e.gauge, claimed: e.claimed, fault: e.fault,
 	}
 }
 

@@ -66,6 +66,9 @@ type Pod struct {
 	RuntimeHandler string                // as requested; "" is the default handler
 	CreatedAt      time.Time
 	Ready          bool
+	// Unread says that the pod's record could not be read: Config and what follows
+	// from it can be made up.
+	Unread bool
 	// NotReadyReason says why Ready is false, in words for people.
 	NotReadyReason string
 	Namespaces     Namespaces

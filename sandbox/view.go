@@ -21,6 +21,8 @@ type entry struct {
 	// hidden pods are remains that are about to be removed and that nobody
 	// outside was ever told of.
 	hidden bool
+	// unread says that the record could not be read, so that much is not known.
+	unread bool
 	// cgroup says that this daemon holds the pod's cgroup.
 	cgroup bool
 	// told says that plugins take the pod for one that runs.
@@ -114,6 +116,7 @@ func (m *Manager) snapshot(e *entry) *Pod {
 		RuntimeHandler: r.Handler,
 		CreatedAt:      r.CreatedAt,
 		Ready:          r.ready(),
+		Unread:         e.unread,
 		NotReadyReason: r.notReadyReason(),
 		Namespaces:     m.namespaces(r.ID, e.config),
 		IPs:            r.IPs,

@@ -21,10 +21,14 @@ func (a *podAdapter) Pod(id string) (container.Pod, error) {
 	if err != nil {
 		return container.Pod{}, err
 	}
+	config := p.Config
+	if p.Unread {
+		config = nil // containers have the true one in their records
+	}
 	return container.Pod{
 		ID:             p.ID,
 		Ready:          p.Ready,
-		Config:         p.Config,
+		Config:         config,
 		RuntimeHandler: p.RuntimeHandler,
 		CgroupParent:   p.CgroupParent,
 		PauseUnit:      p.PauseUnit,
