@@ -1,28 +1,19 @@
 package container
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/conmon"
-	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/proc"
-	"github.com/criserver/criserver/oci"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/encoding/protojson"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // A container whose files cannot be read is shown in an unknown state, or as ended
@@ -156,6 +147,14 @@ func (m *Manager) populated(c *container) bool {
 	return err != nil || len(pids) > 0
 }
 
+// unread says whether a file of the container could not be read, so that nobody
+// knows whether it has run.
+func (c *container) unread() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.facts.Unread != ""
+}
+
 // unseen says whether the first process of a container is not known.
 func (c *container) unseen() bool {
 	init, _ := c.refs()
@@ -198,74 +197,4 @@ func (m *Manager) awaitRecord(ctx context.Context, c *container) {
 	case <-ctx.Done():
 	case <-grace.C:
 	}
-}
-
-// salvage makes a record of what can be read. What is missing has a value that
-// harms nobody: a name that no other container has, the kill of the whole cgroup.
-func (m *Manager) salvage(id string) (*record, *cri.ContainerConfig, *cri.PodSandboxConfig) {
-	rec := &record{}
-	if b, err := os.ReadFile(filepath.Join(m.dir(id), recordFile)); err == nil {
-		_ = json.Unmarshal(b, rec) // fields that can be read are there
-	}
-	if rec.ID != id {
-		*rec = record{ID: id, SharedPID: true}
-	}
-	opts := protojson.UnmarshalOptions{DiscardUnknown: true}
-	config, podConfig := &cri.ContainerConfig{}, &cri.PodSandboxConfig{}
-	if opts.Unmarshal(rec.Config, config) != nil || config.GetMetadata() == nil {
-		config = &cri.ContainerConfig{Metadata: &cri.ContainerMetadata{Name: id}, Image: &cri.ImageSpec{}}
-	}
-	if opts.Unmarshal(rec.PodConfig, podConfig) != nil {
-		podConfig = &cri.PodSandboxConfig{}
-	}
-	rec.Version, rec.Boot, rec.Config, rec.PodConfig = recordVersion, m.boot, nil, nil
-	if rec.StopSignal <= 0 || rec.StopSignal > rtMax {
-		rec.StopSignal = unix.SIGTERM
-	}
-	var spec specs.Spec
-	_ = readJSON(filepath.Join(m.dir(id), configFile), &spec) // there may be none
-	if rec.Runtime.Path == "" || rec.Runtime.Root == "" {
-		rec.Runtime = m.runtimeThatKnows(id)
-	}
-	rec.PodID = cmp.Or(rec.PodID, m.podOf(&spec))
-	if rec.CgroupPath == "" && spec.Linux != nil {
-		if path, err := rec.Runtime.ResolveCgroup(spec.Linux.CgroupsPath); err == nil {
-			rec.CgroupPath, _ = cgroupOf(id, path)
-		}
-	}
-	return rec, config, podConfig
-}
-
-// runtimeThatKnows returns the runtime that has a container of the id, or else the
-// default one, whose delete is then without effect.
-func (m *Manager) runtimeThatKnows(id string) oci.Runtime {
-	for _, name := range slices.Sorted(maps.Keys(m.cfg.Runtimes)) {
-		if r := m.cfg.Runtimes[name]; r.Knows(id) {
-			return *r
-		}
-	}
-	return *m.cfg.Runtimes[m.cfg.DefaultRuntime]
-}
-
-// podOf finds the pod of a container by the pod's files and namespaces that its OCI
-// config names, which are at pods/ID and ns/ID of the run directory.
-func (m *Manager) podOf(spec *specs.Spec) string {
-	var paths []string
-	for _, mount := range spec.Mounts {
-		paths = append(paths, mount.Source)
-	}
-	if spec.Linux != nil {
-		for _, ns := range spec.Linux.Namespaces {
-			paths = append(paths, ns.Path)
-		}
-	}
-	for _, path := range paths {
-		for _, dir := range []string{"pods", "ns"} {
-			rest, below := strings.CutPrefix(path, filepath.Join(m.cfg.RunDir, dir)+"/")
-			if id, _, _ := strings.Cut(rest, "/"); below && ids.Valid(id) {
-				return id
-			}
-		}
-	}
-	return ""
 }
