@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,8 +50,8 @@ func TestConfigIsRefused(t *testing.T) {
 	}
 }
 
-// TestBrokenConnectionsOfAPull breaks the connection for each layer, and answers
-// every other request with an error.
+// TestBrokenConnectionsOfAPull breaks the first connection for each blob, and answers the
+// second request for the blob with an error.
 func TestBrokenConnectionsOfAPull(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
@@ -60,18 +60,30 @@ func TestBrokenConnectionsOfAPull(t *testing.T) {
 		layers = append(layers, imagetest.Files(t, imagetest.File(ids.New(), noise(1<<20))))
 	}
 	reg.Push("a", "1", imagetest.Image{Layers: layers})
-	var n atomic.Int32
-	reg.Set(imagetest.Faults{Blob: func(w http.ResponseWriter, r *http.Request, _ digest.Digest, content []byte) bool {
-		switch {
-		case n.Add(1)%2 == 0:
+	var mu sync.Mutex
+	requests := map[digest.Digest]int{}
+	reg.Set(imagetest.Faults{Blob: func(w http.ResponseWriter, _ *http.Request, blob digest.Digest, content []byte) bool {
+		mu.Lock()
+		requests[blob]++
+		n := requests[blob]
+		mu.Unlock()
+		switch n {
+		case 1:
+			imagetest.Truncate(w, content)
+		case 2:
 			w.WriteHeader(http.StatusBadGateway)
 			return true
-		case len(content) > 1000 && r.Header.Get("Range") == "":
-			imagetest.Truncate(w, content)
 		}
-		return false // the registry knows no ranges
+		return false // the registry ignores ranges
 	}})
 	b.pull(t, reg.Host+"/a:1")
+	mu.Lock()
+	defer mu.Unlock()
+	for blob, n := range requests {
+		if n != 3 {
+			t.Errorf("%d requests for %s, want 3", n, blob)
+		}
+	}
 }
 
 // TestMediaTypesOfManifests has a server that calls every manifest the same.
