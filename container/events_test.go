@@ -27,23 +27,28 @@ func TestEventsAreInOrder(t *testing.T) {
 	}{
 		"in order": {
 			true, true, ReasonCompleted,
-			[]cri.ContainerEventType{created, started, stopped, deleted}, []cri.ContainerEventType{created, started, stopped, deleted},
+			[]cri.ContainerEventType{created, started, stopped, deleted},
+			[]cri.ContainerEventType{created, started, stopped, deleted},
 		},
 		"the end was faster than the start": {
 			false, true, ReasonCompleted,
-			[]cri.ContainerEventType{stopped, started, deleted}, []cri.ContainerEventType{started, stopped, deleted},
+			[]cri.ContainerEventType{stopped, started, deleted},
+			[]cri.ContainerEventType{started, stopped, deleted},
 		},
 		"the end was faster than the creation": {
 			true, false, ReasonError,
-			[]cri.ContainerEventType{stopped, created, deleted}, []cri.ContainerEventType{created, stopped, deleted},
+			[]cri.ContainerEventType{stopped, created, deleted},
+			[]cri.ContainerEventType{created, stopped, deleted},
 		},
 		"it could not be run": {
 			false, true, ReasonContainerCannotRun,
-			[]cri.ContainerEventType{stopped, deleted}, []cri.ContainerEventType{stopped, deleted},
+			[]cri.ContainerEventType{stopped, deleted},
+			[]cri.ContainerEventType{stopped, deleted},
 		},
 		"started by one before": {
 			false, false, ReasonError,
-			[]cri.ContainerEventType{stopped, deleted}, []cri.ContainerEventType{stopped, deleted},
+			[]cri.ContainerEventType{stopped, deleted},
+			[]cri.ContainerEventType{stopped, deleted},
 		},
 	} {
 		m := &Manager{}

@@ -68,7 +68,7 @@ func (m *Manager) lower(img *stored) ([]string, error) {
 			err := m.layers.Broken(l.DiffID)
 			if err != nil {
 				// Not the class of err, which can be that of a missing file.
-				err = fmt.Errorf("%v: %w", err, errdefs.ErrDataLoss)
+				err = fmt.Errorf("%s: %w", err.Error(), errdefs.ErrDataLoss)
 			} else {
 				err = errdefs.ErrNotFound
 			}

@@ -10,7 +10,7 @@ import (
 // outlives the signal that ends the daemon, so that the parts that use a stage can
 // end before it.
 type stage struct {
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // parts are added during the whole start
 	cancel context.CancelFunc
 	fail   context.CancelCauseFunc // ends the daemon
 	group  errgroup.Group

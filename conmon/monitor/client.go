@@ -98,7 +98,7 @@ func (cl *client) reply(err error) {
 
 // attach makes the client one that sends and receives frames. None of them can
 // overtake the reply, as nothing is read from the container in between.
-func (cl *client) attach(q *wire.Request) error {
+func (cl *client) attach(q *wire.Request) {
 	if q.Stdin && !cl.c.m.spec.Stdin {
 		// It sees the output all the same; what it sends goes nowhere.
 		q.Stdin = false
@@ -109,7 +109,6 @@ func (cl *client) attach(q *wire.Request) error {
 	cl.attached = true
 	cl.stdin, cl.stdout, cl.stderr = q.Stdin, q.Stdout, q.Stderr
 	cl.setInterest()
-	return nil
 }
 
 // frame does what a frame asks for. It returns false for one that makes no

@@ -91,7 +91,8 @@ func (c *control) answer(cl *client, q *wire.Request) (later bool, err error) {
 	case wire.OpResize:
 		return false, c.m.resize(q.Width, q.Height)
 	case wire.OpAttach:
-		return false, cl.attach(q)
+		cl.attach(q)
+		return false, nil
 	case wire.OpStart:
 		return c.m.guest.start(cl)
 	case wire.OpAbandon:

@@ -31,8 +31,10 @@ func TestFields(t *testing.T) {
 		"a secret":        {func(c *cri.ContainerConfig) { c.Envs[0].Value = []byte("other") }, []string{"envs[0].value"}},
 		"a deep number":   {func(c *cri.ContainerConfig) { c.Linux.Resources.CpuShares = 3 }, []string{"linux.resources.cpu_shares"}},
 		"a whole message": {func(c *cri.ContainerConfig) { c.Linux = nil }, []string{"linux"}},
-		"a map": {func(c *cri.ContainerConfig) { c.Labels = map[string]string{"x": "3", "z": "2"} },
-			[]string{`labels["x"]`, `labels["y"]`, `labels["z"]`}},
+		"a map": {
+			func(c *cri.ContainerConfig) { c.Labels = map[string]string{"x": "3", "z": "2"} },
+			[]string{`labels["x"]`, `labels["y"]`, `labels["z"]`},
+		},
 		"an empty message": {func(c *cri.ContainerConfig) { c.Image = &cri.ImageSpec{} }, []string{"image"}},
 	} {
 		t.Run(name, func(t *testing.T) {
