@@ -103,16 +103,20 @@ critest: deps tools build images ## Run the CRI validation suite against the dae
 
 # go vet compiles all dependencies of a package before it checks the package. For five more architectures that takes
 # minutes, so hack/typecheck checks the types there instead.
-.PHONY: vet
-vet: ## go vet every module; check the types of the daemon's module for all architectures
-	$(GO) vet -tags $(TAGS) ./...
-	@for m in $(SUBMODULES); do (cd $$m && echo "go vet $$m" && $(GO) vet ./...); done
+.PHONY: typecheck
+typecheck: ## Check the types of the daemon's module for all architectures
 	@mkdir -p .cache && CGO_ENABLED=0 $(GO) build -o .cache/typecheck ./hack/typecheck
 	.cache/typecheck -tags $(TAGS) -arch $(ARCHS) ./...
 	cd test/harness && $(CURDIR)/.cache/typecheck -arch $(ARCHS) ./...
 
+.PHONY: vet
+vet: typecheck ## typecheck, and go vet on every module: quicker than lint
+	$(GO) vet -tags $(TAGS) ./...
+	@for m in $(SUBMODULES); do (cd $$m && echo "go vet $$m" && $(GO) vet ./...); done
+
+# golangci-lint does what go vet does, and more.
 .PHONY: lint
-lint: vet $(BIN)/golangci-lint ## vet, and golangci-lint on every module
+lint: typecheck $(BIN)/golangci-lint ## typecheck, and golangci-lint on every module
 	$(LINT) ./...
 	@for m in $(SUBMODULES); do (cd $$m && echo "golangci-lint $$m" && $(LINT) ./...); done
 
