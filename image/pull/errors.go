@@ -132,5 +132,6 @@ func KeepsLayers(err error) bool {
 	if answer := new(registry.StatusError); errors.As(err, &answer) {
 		return true
 	}
-	return !errdefs.IsInvalidArgument(err) && !errdefs.IsNotImplemented(err) && !errdefs.IsResourceExhausted(err)
+	// Without an answer of a registry, "not found" means that the image is for another platform.
+	return !errdefs.IsInvalidArgument(err) && !errdefs.IsNotImplemented(err) && !errdefs.IsNotFound(err) && !errdefs.IsResourceExhausted(err)
 }

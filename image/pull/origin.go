@@ -3,10 +3,12 @@ package pull
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"sync"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/manifest"
@@ -55,7 +57,7 @@ func (s *originSource) HasThreadSafeGetBlob() bool      { return true }
 
 func (s *originSource) GetManifest(ctx context.Context, instance *digest.Digest) ([]byte, string, error) {
 	if instance != nil {
-		if err := instance.Validate(); err != nil {
+		if err := checkDigest(*instance); err != nil {
 			return nil, "", err
 		}
 		return s.manifest(ctx, instance.String())
@@ -87,6 +89,14 @@ func (s *originSource) manifest(ctx context.Context, ref string) ([]byte, string
 	return b, mediaType, nil
 }
 
+// checkDigest checks a digest that a manifest names.
+func checkDigest(d digest.Digest) error {
+	if err := d.Validate(); err != nil {
+		return fmt.Errorf("digest %.100q in the manifest: %w: %w", d, err, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
 func tagOrDigest(name reference.Named) string {
 	switch n := name.(type) {
 	case reference.Digested:
@@ -98,7 +108,7 @@ func tagOrDigest(name reference.Named) string {
 }
 
 func (s *originSource) GetBlob(ctx context.Context, info types.BlobInfo, _ types.BlobInfoCache) (io.ReadCloser, int64, error) {
-	err := info.Digest.Validate()
+	err := checkDigest(info.Digest)
 	if err == nil {
 		var body io.ReadCloser
 		var size int64
