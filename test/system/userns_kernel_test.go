@@ -20,6 +20,8 @@ func TestUserNamespaceKernel(t *testing.T) {
 	plain := n.runPod(t, podConfig("plain"))
 	c := containerConfig(p, "main", busybox, "sh", "-c", "mkdir /www && echo from the inside > /www/index.html && exec busybox httpd -f -p 80 -h /www")
 	c.Linux.SecurityContext.Capabilities = &cri.Capability{AddCapabilities: []string{"NET_ADMIN", "NET_RAW", "SYS_ADMIN"}}
+	// The default profile denies mounts, which the kernel allows to root of a user namespace.
+	c.Linux.SecurityContext.Apparmor = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}
 	id := n.create(t, p, c)
 	n.startContainer(t, id)
 	other := n.run(t, plain, "main", "sh", "-c", "mkdir /www && echo from the outside > /www/index.html && exec busybox httpd -f -p 80 -h /www")
