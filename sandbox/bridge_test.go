@@ -82,13 +82,22 @@ func TestStopDeletesTheLink(t *testing.T) {
 			if err := m.Stop(t.Context(), p.ID); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := net.InterfaceByName(name); err == nil {
-				t.Errorf("%s is still there", name)
-			}
+			mustVanish(t, name)
 			mustRemove(t, m, p.ID)
 			end()
 		})
 	}
+}
+
+// mustVanish waits for the deletion of an interface, which comes a while after DEL.
+func mustVanish(t *testing.T, name string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if _, err := net.InterfaceByName(name); err != nil {
+			return
+		}
+	}
+	t.Errorf("interface %s still exists", name)
 }
 
 // TestFailedAddLeavesNoLink has a plugin after the bridge fail and keep the network

@@ -127,6 +127,13 @@ func (c *Conn) Join(index, bridge int) error {
 	return c.run(r, "join bridge")
 }
 
+// Leave takes an interface down and off its bridge.
+func (c *Conn) Leave(index int) error {
+	r := newRequest(unix.RTM_NEWLINK, 0, &unix.IfInfomsg{Index: int32(index), Change: unix.IFF_UP})
+	r.attr32(unix.IFLA_MASTER, 0)
+	return c.run(r, "leave bridge")
+}
+
 // DeleteLink deletes an interface, and with one end of a veth pair the other. unix.ENODEV
 // when there is none.
 func (c *Conn) DeleteLink(index int) error {

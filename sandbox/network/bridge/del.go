@@ -8,17 +8,19 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
 	"github.com/criserver/criserver/internal/rtnl"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 )
 
 // del takes a pod off the bridge and frees its addresses.
 func (p *Plugin) del(ctx context.Context, c *conf, call Call) error {
 	host, ls, known := previous(c)
-	if err := unplug(call, host); err != nil {
+	if err := unplug(ctx, call, host); err != nil {
 		return err
 	}
 	if err := p.freeAll(ctx, c, call, ls, known); err != nil {
@@ -51,12 +53,10 @@ func (p *Plugin) freeAll(ctx context.Context, c *conf, call Call, ls []lease, kn
 	return store.drop(found, mine)
 }
 
-// unplug deletes the pair of interfaces. The kernel deletes the pair with the pod's
-// network namespace, but a process that has joined the namespace, or a copy of its bind
-// mount in another mount namespace, can keep the namespace for ever.
-func unplug(call Call, host link) error {
-	gone, err := unplugHost(host)
-	if gone || err != nil || call.NetNS == "" {
+// unplug takes the pod off the bridge and sees to it that the pair of interfaces is deleted.
+func unplug(ctx context.Context, call Call, host link) error {
+	off, err := unplugHost(ctx, host)
+	if off || err != nil || call.NetNS == "" {
 		return err
 	}
 	// The host's end is not known, as after an ADD that failed, or not the one that
@@ -69,39 +69,67 @@ func unplug(call Call, host link) error {
 		return err
 	}
 	defer ns.Close()
-	return inside(ns, func() error {
-		_, err := deleteVeth(call.IfName, func(rtnl.Link) bool { return true })
-		return err
-	})
+	return inside(ns, func() error { return deleteVeth(call.IfName) })
 }
 
-func unplugHost(host link) (gone bool, err error) {
+// deleteAfter is the time that the kernel has to delete the pair with the pod's network
+// namespace. The kernel deletes many pairs in one step, while each deletion of one
+// interface waits for all CPUs several times.
+const deleteAfter = 2 * time.Second
+
+// unplugHost takes the host's end off the bridge and deletes it later, if it still exists:
+// a process that has joined the network namespace, or a copy of the namespace's bind mount
+// in another mount namespace, can keep the namespace and the pair for ever.
+func unplugHost(ctx context.Context, host link) (off bool, err error) {
 	if host.name == "" {
 		return false, nil
 	}
-	// Another pod's interface may have got the name since.
-	return deleteVeth(host.name, func(l rtnl.Link) bool { return l.MAC.String() == host.mac })
-}
-
-// deleteVeth deletes one end of a veth pair in the calling thread's network namespace,
-// and so the other end. It leaves other kinds of interfaces alone.
-func deleteVeth(name string, is func(rtnl.Link) bool) (deleted bool, err error) {
 	conn, err := rtnl.Open()
 	if err != nil {
 		return false, err
 	}
-	defer conn.Close()
-	l, err := conn.LinkByName(name)
-	if err == nil && (l.Kind != "veth" || !is(l)) {
-		return false, nil
+	l, err := conn.LinkByName(host.name)
+	// Another pod's interface may have got the name since.
+	if err == nil && (l.Kind != "veth" || l.MAC.String() != host.mac) {
+		return false, conn.Close()
 	}
 	if err == nil {
+		err = conn.Leave(l.Index)
+	}
+	if err != nil {
+		err = errors.Join(err, conn.Close())
+		if errors.Is(err, unix.ENODEV) {
+			return false, nil
+		}
+		return false, err
+	}
+	// The connection stays in the network namespace in which it was opened.
+	time.AfterFunc(deleteAfter, func() {
+		defer conn.Close()
+		// The kernel does not give the index to another interface.
+		if err := conn.DeleteLink(l.Index); err != nil && !errors.Is(err, unix.ENODEV) {
+			logrus.WithContext(ctx).WithError(err).WithField("interface", host.name).Warn("delete the interface of a detached pod")
+		}
+	})
+	return true, nil
+}
+
+// deleteVeth deletes one end of a veth pair in the calling thread's network namespace,
+// and so the other end. It leaves other kinds of interfaces alone.
+func deleteVeth(name string) error {
+	conn, err := rtnl.Open()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	l, err := conn.LinkByName(name)
+	if err == nil && l.Kind == "veth" {
 		err = conn.DeleteLink(l.Index)
 	}
 	if errors.Is(err, unix.ENODEV) {
-		return false, nil
+		return nil
 	}
-	return err == nil, err
+	return err
 }
 
 // link is an interface as a result has it.
