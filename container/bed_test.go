@@ -15,6 +15,7 @@ import (
 
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/internal/cgroup"
+	"github.com/criserver/criserver/internal/cgroup/cgrouptest"
 	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
@@ -54,6 +55,11 @@ var buildMonitor = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	if os.Geteuid() == 0 {
+		if err := cgrouptest.Sweep(); err != nil {
+			fmt.Fprintln(os.Stderr, "remove the cgroups of killed tests:", err)
+		}
+	}
 	code := m.Run()
 	if path, err := buildMonitorIfBuilt(); err == nil && path != "" {
 		_ = os.RemoveAll(filepath.Dir(path))
