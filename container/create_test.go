@@ -120,8 +120,8 @@ func TestRetryJoins(t *testing.T) {
 	}
 }
 
-// A container that was finished when nobody waited for it any more is for the
-// retry, also for one that comes to the next daemon.
+// TestRetryGetsWhatNobodyHas creates a container whose caller gives up before the creation
+// ends. The retry must return this container, also after a restart of the daemon.
 func TestRetryGetsWhatNobodyHas(t *testing.T) {
 	for name, restart := range map[string]bool{"same daemon": false, "next daemon": true} {
 		t.Run(name, func(t *testing.T) {

@@ -72,7 +72,8 @@ func TestEventsAreInOrder(t *testing.T) {
 	}
 }
 
-// A container whose process dies as soon as it is made is told of in order.
+// TestEventsOfAnEndAmidTheCreation kills the process of a container during the creation.
+// The CREATED event must still come before the STOPPED event.
 func TestEventsOfAnEndAmidTheCreation(t *testing.T) {
 	b := newBed(t)
 	m, _ := b.manager(func(c *Config) { c.Monitors = killingMonitors{c.Monitors} })
@@ -92,8 +93,8 @@ func TestEventsOfAnEndAmidTheCreation(t *testing.T) {
 	}
 }
 
-// killingMonitors kill what they have made, and return when it is on record that
-// it has ended.
+// killingMonitors kills the first process of each new container. Create returns when the
+// monitor has recorded the end of the process and has ended itself.
 type killingMonitors struct{ Monitors }
 
 func (k killingMonitors) Create(ctx context.Context, s conmon.Spec) (conmon.Started, proc.Ref, error) {

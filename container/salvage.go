@@ -17,8 +17,9 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// salvage makes a record of what can be read. What is missing has a value that
-// harms nobody: a name that no other container has, the kill of the whole cgroup.
+// salvage makes a record from the parts of the files that can be read. Missing fields get
+// safe values: the container's id as its name, so that no other container has the name, and
+// SharedPID, so that a stop kills all processes of the container's cgroup.
 func (m *Manager) salvage(id string) (*record, *cri.ContainerConfig, *cri.PodSandboxConfig) {
 	rec := &record{}
 	if b, err := os.ReadFile(filepath.Join(m.dir(id), recordFile)); err == nil {

@@ -147,8 +147,8 @@ func (m *Manager) populated(c *container) bool {
 	return err != nil || len(pids) > 0
 }
 
-// unread says whether a file of the container could not be read, so that nobody
-// knows whether it has run.
+// unread reports whether a file of the container could not be read. It is then unknown
+// whether the container was ever started.
 func (c *container) unread() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

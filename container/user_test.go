@@ -139,7 +139,8 @@ func FuzzIdentify(f *testing.F) {
 	})
 }
 
-// TestImageUserIsWhoRuns: the id or name of ParseImageUser is that of the process.
+// TestImageUserIsWhoRuns compares the user that ParseImageUser returns with the user that
+// the container's process gets.
 func TestImageUserIsWhoRuns(t *testing.T) {
 	for user, want := range map[string]ImageUser{
 		"":           {},

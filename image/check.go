@@ -19,19 +19,18 @@ type Problem struct {
 	Image ID
 	Layer digest.Digest // empty when it is the image's own records
 	Err   error
-	// User says who uses the image or the layer, or may; then a repair leaves it
-	// as it is. "" if nobody does.
+	// User says which container uses, or may use, the image or the layer. A repair changes
+	// nothing if User is set.
 	User string
-	// Repaired says that what is broken was deleted, to be pulled again when it
-	// is needed.
+	// Repaired says that the image or layer was deleted. It has to be pulled again.
 	Repaired bool
 }
 
 // Check compares all images with what was stored: manifest and config by their
 // digests, layers by the names, kinds, owners and sizes of their files. With
-// repair it deletes the images that are broken, and the layers that made them
-// so; others keep what they have. What a container uses is only reported. The
-// error is the context's.
+// repair, Check deletes broken images and their broken layers, and no others. Images and
+// layers that a container uses are reported and never deleted. The only error is that of
+// the context.
 func (m *Manager) Check(ctx context.Context, repair bool) ([]Problem, error) {
 	damaged := make(map[digest.Digest]error)
 	for _, id := range m.layers.IDs() {
@@ -103,7 +102,7 @@ func (m *Manager) checkImage(img *stored, damaged map[digest.Digest]error) (Prob
 	return Problem{}, false
 }
 
-// repair deletes what is broken, if nobody uses it.
+// repair deletes the broken image or layer of p, unless a container uses it.
 func (m *Manager) repair(ctx context.Context, p *Problem) error {
 	if p.User != "" {
 		return fmt.Errorf("%s: %w", p.User, errdefs.ErrFailedPrecondition)

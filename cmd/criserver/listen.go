@@ -65,8 +65,9 @@ func listen(cfg config.Config) (net.Listener, error) {
 	if err := os.Remove(cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	// With the daemon's umask a new socket has the mode 0755. A connection needs the
-	// permission to write, so nobody else can connect before the group is set.
+	// With the daemon's umask a new socket has the mode 0755. Only the owner has the write
+	// permission that a client needs to connect, so only root can connect until permit
+	// has set the group.
 	l, err := net.Listen("unix", cfg.Socket)
 	if err != nil {
 		return nil, err

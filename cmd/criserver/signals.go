@@ -8,12 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tolerateSignals keeps signals from ending the daemon that do so by default and
-// are not meant to: SIGHUP comes when a terminal closes, and administrators send
-// it to have a configuration read again. With SIGPIPE handled, a write to a log
-// pipe that nobody reads any more fails, and the daemon goes on without a log
-// (os/signal). The signals are handled, not ignored: children inherit ignored
-// signals, and with them the commands that run in containers.
+// tolerateSignals handles signals that would end the daemon by default. The kernel sends
+// SIGHUP when a terminal closes, and administrators send it to reload a configuration.
+// Because SIGPIPE is handled, a write to a log pipe without a reader returns an error, and
+// the daemon continues without a log (see os/signal). The signals are not ignored, because
+// children, and so the commands in containers, inherit ignored signals.
 func tolerateSignals() (stop func()) {
 	caught := make(chan os.Signal, 1)
 	signal.Notify(caught, unix.SIGHUP, unix.SIGPIPE, unix.SIGUSR1, unix.SIGUSR2)

@@ -30,9 +30,9 @@ const startTimeout = 2 * time.Minute
 // errNotGuest is for what only a container in a guest can be asked.
 var errNotGuest = errors.New("the container is not in a guest")
 
-// start runs the container's process. A daemon that has died since it asked may
-// ask again. The start can take long, and the monitor goes on meanwhile: later says
-// that cl gets its reply when the runtime has ended.
+// start runs the container's process. A daemon that was restarted may send the request
+// again. The runtime's start can take minutes, so start does not wait for it: if later is
+// true, the client gets the reply when the runtime has ended.
 func (g *guest) start(cl *client) (later bool, err error) {
 	m := g.m
 	switch {

@@ -59,8 +59,8 @@ func mounts(s Snapshot) error {
 	return nil
 }
 
-// addMounts reads a mountinfo file (proc_pid_mountinfo(5)). A mount is known by its place, its source and its number among those that
-// are alike, so that a second one on the same place is seen, and one that was replaced.
+// addMounts reads a mountinfo file (proc_pid_mountinfo(5)). The key of a mount consists of its mount point, its source and a
+// number that counts equal mounts, so that a second mount at the same place and a replaced mount are noticed.
 func (s Snapshot) addMounts(info string) {
 	for line := range strings.Lines(info) {
 		mounted, source, _ := strings.Cut(line, " - ")
