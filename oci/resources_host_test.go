@@ -74,7 +74,7 @@ type tree struct {
 	v2  bool
 }
 
-func (t tree) V2() bool                        { return t.v2 }
+func (t tree) V2() bool { return t.v2 }
 
 func (t tree) Dir(controller, p string) string { return filepath.Join(t.dir, controller, p) }
 
