@@ -10,8 +10,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// earlier returns the id of the container that an earlier try of a creation has
-// made, or "" when there is none any more.
+// earlier returns the id of the container that an earlier attempt of the same creation
+// made, or "" if that container was removed.
 func (m *Manager) earlier(ctx context.Context, c *container, config *cri.ContainerConfig) (string, error) {
 	s := c.snap.Load()
 	unclaimed := !c.claimed.Load() && !c.unread()
@@ -29,8 +29,8 @@ func (m *Manager) earlier(ctx context.Context, c *container, config *cri.Contain
 	return "", fmt.Errorf("the name is taken by container %q: %w", short(c.id), errdefs.ErrAlreadyExists)
 }
 
-// joined logs in what a request differs from the one that the container was made
-// from.
+// joined logs the fields in which a request differs from the request that made the
+// container.
 func (c *container) joined(config *cri.ContainerConfig) {
 	if !proto.Equal(c.config, config) {
 		c.log().WithField("differs", msgdiff.Fields(c.config, config)).Warn("a retry of CreateContainer has another config than the first try, which holds")

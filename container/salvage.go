@@ -54,8 +54,8 @@ func (m *Manager) salvage(id string) (*record, *cri.ContainerConfig, *cri.PodSan
 	return rec, config, podConfig
 }
 
-// runtimeThatKnows returns the runtime that has a container of the id, or else the
-// default one, whose delete is then without effect.
+// runtimeThatKnows returns the runtime that has a container of the id. If no runtime has
+// one, it returns the default runtime, whose delete then does nothing.
 func (m *Manager) runtimeThatKnows(id string) oci.Runtime {
 	for _, name := range slices.Sorted(maps.Keys(m.cfg.Runtimes)) {
 		if r := m.cfg.Runtimes[name]; r.Knows(id) {

@@ -13,9 +13,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// broken is an image on disk that cannot be used. It is kept, and so are its
-// layers: a container may have them mounted, and a newer version of the daemon
-// may be able to read the records.
+// broken is an image on disk that cannot be used. The image and its layers are kept,
+// because a container may have the layers mounted, and because a newer version of the
+// daemon may be able to read the records.
 type broken struct {
 	err    error
 	layers []digest.Digest // those that are known
@@ -24,8 +24,7 @@ type broken struct {
 // idAlgorithms are the algorithms of image ids.
 var idAlgorithms = []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512}
 
-// idOf returns the id that is written in digits only, as the name of an image's
-// directory is.
+// idOf returns the image id of a directory name, which is an id without its algorithm.
 func idOf(hex string) (ID, bool) {
 	for _, algorithm := range idAlgorithms {
 		if id := digest.NewDigestFromEncoded(algorithm, hex); id.Validate() == nil {
@@ -35,8 +34,8 @@ func idOf(hex string) (ID, bool) {
 	return "", false
 }
 
-// restoreImages loads the records. An image whose record cannot be read becomes
-// a broken one. A directory without record and config is what a crash has left.
+// restoreImages loads the records. An image whose record cannot be read becomes a broken
+// image. A directory without record and config is the leftover of a crash.
 func (m *Manager) restoreImages(report func(error)) error {
 	entries, err := os.ReadDir(m.dir(imagesDir))
 	if err != nil {
@@ -78,10 +77,9 @@ func isEmpty(dir string) bool {
 	return true
 }
 
-// layersOf returns the diff IDs that the record or the config of an image has,
-// for an image that cannot be loaded. The config can be trusted if it has the
-// image's digest. The record is read whatever its version is: fields never change
-// their meaning.
+// layersOf returns the diff IDs of an image that cannot be loaded, from its record or its
+// config. The config is trusted if its digest is the image id. Records of every version are
+// read, because a field never changes its meaning.
 func layersOf(dir string, id ID) []digest.Digest {
 	var config struct {
 		RootFS struct {
@@ -104,9 +102,9 @@ func layersOf(dir string, id ID) []digest.Digest {
 	return layers
 }
 
-// checkLayers finds the images of which a layer cannot be used. One that no
-// container uses and whose layer is gone is deleted, to be pulled again when it
-// is needed. Others become broken images.
+// checkLayers finds images with a layer that cannot be used. An image with a missing layer
+// is deleted if no container uses the image. All other images with such a layer become
+// broken images.
 func (m *Manager) checkLayers(report func(error)) {
 	old := m.now.Load()
 	unusable := make(map[ID]*broken)
@@ -149,7 +147,7 @@ func (m *Manager) removeBroken(id ID) (layers []digest.Digest, err error) {
 	return b.layers, nil
 }
 
-// forgetBroken makes a broken image unknown, unless it is in use.
+// forgetBroken removes a broken image from the index, unless a container uses the image.
 func (m *Manager) forgetBroken(id ID) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -35,9 +35,10 @@ func (m *Manager) place(img *stored, res *pull.Result) error {
 	return atomicfile.SyncDir(m.dir(imagesDir))
 }
 
-// settle moves a staged image to its place. What is there is a broken image. If
-// a container may use that, its directory stays, as the cover in it may be part
-// of a mounted root file system, and only the records are replaced.
+// settle moves a staged image to its place. A directory that is there belongs to a broken
+// image. If a container may use the broken image, settle keeps the directory and replaces
+// only the records, because a mounted root file system may include the cover in the
+// directory.
 func (m *Manager) settle(stage string, img *stored) error {
 	dir := m.imageDir(img.ID)
 	if m.userOf(img.ID) == "" {
@@ -57,8 +58,8 @@ func (m *Manager) settle(stage string, img *stored) error {
 	return atomicfile.SyncDir(dir)
 }
 
-// keepCover leaves a cover where it is if it is like the one in the stage, and
-// else brings that one, if the image has a cover at all.
+// keepCover keeps a cover that equals the staged cover. Otherwise it moves the staged cover
+// to its place, if the image has a cover.
 func keepCover(kept, staged string, wanted bool) error {
 	if !wanted {
 		return nil

@@ -7,7 +7,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// holding is what one container has of images: a root file system or a volume.
+// holding is a root file system or an image volume of one container.
 type holding struct {
 	container string
 	image     string
@@ -15,7 +15,7 @@ type holding struct {
 	unknown   bool     // the record cannot be read: it may be any image
 }
 
-// holdings returns what all containers have of images.
+// holdings returns the root file systems and image volumes of all containers.
 func (m *Manager) holdings() []holding {
 	var all []holding
 	for _, r := range m.rootfs.Records() {
@@ -27,8 +27,8 @@ func (m *Manager) holdings() []holding {
 	return all
 }
 
-// user says who uses an image, or is about to, or may; "" if nobody does. It is
-// called with mu held.
+// user names the container that uses, may use or is about to use an image. It returns "" if
+// there is none. The caller holds mu.
 func (m *Manager) user(id ID) string {
 	if m.mounting[id] > 0 {
 		return "a container that is being created uses it"
@@ -51,8 +51,8 @@ func (m *Manager) userOf(id ID) string {
 	return m.user(id)
 }
 
-// layerUser says which container has a layer mounted, or may have; "" if none
-// does.
+// layerUser names the container that has, or may have, a layer mounted. It returns "" if
+// there is none.
 func (m *Manager) layerUser(id digest.Digest) string {
 	x := m.now.Load()
 	for _, h := range m.holdings() {
@@ -66,7 +66,8 @@ func (m *Manager) layerUser(id digest.Digest) string {
 	return ""
 }
 
-// mayHave says whether an image has a layer. It may, if its layers are unknown.
+// mayHave reports whether an image has a layer. It returns true if the layers of the image
+// are unknown.
 func (x *index) mayHave(id ID, layer digest.Digest) bool {
 	if img, ok := x.byID[id]; ok {
 		return slices.ContainsFunc(img.Layers, func(l Layer) bool { return l.DiffID == layer })

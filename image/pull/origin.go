@@ -17,10 +17,10 @@ import (
 	"github.com/criserver/criserver/image/registry"
 )
 
-// origin is the image in a registry as containers/image's copy sees it: a
-// reference of the docker transport, by which the policy goes, with a client of
-// this project behind it. That one repeats requests, resumes bodies and keeps
-// credentials to their host.
+// origin is the image reference that the copy of containers/image gets. Its name is that of
+// the docker transport, so that policies apply. Its source reads with the client of
+// image/registry, which repeats requests, resumes bodies and sends credentials to their
+// host only.
 type origin struct {
 	types.ImageReference
 	src *originSource
@@ -41,12 +41,12 @@ type originSource struct {
 	ref    types.ImageReference
 	name   reference.Named // what is really asked for
 	client *registry.Client
-	// failed is told of a blob that cannot be had: the copy does not tell the
-	// destination, and goes on with the other layers.
+	// failed is called when a blob cannot be read. The copy reports such an error only
+	// after the other layers have been copied.
 	failed func(blob digest.Digest, err error)
 
 	mu sync.Mutex // guards what follows; held while the manifest is read
-	// body is the manifest of name, which is read once, as a tag can move.
+	// body is the manifest of name. It is read once, because a tag can move.
 	body      []byte
 	mediaType string
 }
@@ -74,8 +74,8 @@ func (s *originSource) GetManifest(ctx context.Context, instance *digest.Digest)
 	return s.body, s.mediaType, nil
 }
 
-// manifest reads a manifest. A media type that no manifest has says nothing: some
-// servers call all files the same. Then the manifest itself is looked at.
+// manifest reads a manifest. Some servers send the same media type for all files. If the
+// media type is not one of a manifest, the content decides.
 func (s *originSource) manifest(ctx context.Context, ref string) ([]byte, string, error) {
 	b, mediaType, err := s.client.Manifest(ctx, ref, manifest.DefaultRequestedManifestMIMETypes)
 	if err != nil {
@@ -128,7 +128,7 @@ func (s *originSource) LayerInfosForCopy(context.Context, *digest.Digest) ([]typ
 	return nil, nil
 }
 
-// watched tells of the error that a blob ends with.
+// watched reports a read error of a blob to the source.
 type watched struct {
 	io.ReadCloser
 	src  *originSource

@@ -23,12 +23,12 @@ type token struct {
 const (
 	// maxToken bounds the answer of a token server in bytes.
 	maxToken = 1 << 20
-	// leastLife is how long a token is good if the server does not say more.
+	// leastLife is the lifetime of a token if the server states none, or a shorter one.
 	leastLife = time.Minute
 )
 
-// authorize gives a request the credential that the registry wants, and returns
-// the token that it has.
+// authorize adds the credential that the registry asks for to a request. It returns the
+// token, if the credential is one.
 func (c *Client) authorize(req *http.Request) (sent string, err error) {
 	c.mu.Lock()
 	ch := c.challenge
@@ -52,8 +52,8 @@ func (c *Client) authorize(req *http.Request) (sent string, err error) {
 	return sent, nil
 }
 
-// refused notes that the registry has refused a token, and says whether another
-// one can help.
+// refused records that the registry has refused a token. It reports whether a request with
+// a new token makes sense.
 func (c *Client) refused(res *http.Response, sent string) bool {
 	if res.Request.URL.Host != c.cfg.Host {
 		return false // it was redirected, and was sent no credential
@@ -78,7 +78,7 @@ func (c *Client) refused(res *http.Response, sent string) bool {
 	return true
 }
 
-// bearer returns a token that is good, and gets one if there is none.
+// bearer returns a valid token. It requests one if there is none.
 func (c *Client) bearer(ctx context.Context, ch *challenge) (string, error) {
 	done, err := c.lock(ctx)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// blob is a blob on its way. It is read by one goroutine.
+// blob is the body of a blob that is being fetched. One goroutine reads it.
 type blob struct {
 	ctx    context.Context //nolint:containedctx // of the call that opened it, for the requests that go on with it
 	client *Client
@@ -23,21 +23,20 @@ type blob struct {
 
 	body   io.ReadCloser
 	offset int64 // of the next byte
-	// failures counts the attempts to go on since the last that brought enough.
+	// failures counts the attempts to resume since an attempt last read enough bytes.
 	failures int
 	resumed  int64 // the offset at the last attempt
 	broken   error // the body has ended with this, before its time
 }
 
-// enough is how many bytes an attempt must bring for the next failure to be
-// taken for a new one.
+// enough is the number of bytes after which a failure resets the count of failures.
 const enough = 256 << 10
 
 func (b *blob) failed(err error) error {
 	return fmt.Errorf("fetch blob %s of %s/%s: %w", b.digest, b.client.cfg.Host, b.client.cfg.Repository, err)
 }
 
-// open asks for the blob from offset on.
+// open requests the blob from the offset on.
 func (b *blob) open() error {
 	header := http.Header{}
 	if b.offset > 0 {
@@ -58,7 +57,7 @@ func (b *blob) open() error {
 	return nil
 }
 
-// accept brings an answer to the offset.
+// accept checks a response and positions its body at the offset.
 func (b *blob) accept(res *http.Response) error {
 	switch {
 	case res.StatusCode == http.StatusOK:
@@ -79,7 +78,7 @@ func (b *blob) accept(res *http.Response) error {
 	return newStatusError(res)
 }
 
-// skip reads what was read before, from a server that does not know ranges.
+// skip reads and drops the bytes before the offset, for servers without support for ranges.
 func (b *blob) skip(body io.Reader) error {
 	buf := make([]byte, 64<<10)
 	for left := b.offset; left > 0; {
@@ -128,7 +127,7 @@ func (b *blob) Read(p []byte) (int, error) {
 	}
 }
 
-// resume goes on with another request.
+// resume continues the blob with another request.
 func (b *blob) resume() error {
 	_ = b.body.Close()
 	for {
@@ -154,7 +153,7 @@ func (b *blob) resume() error {
 // Close ends the connection if it is not at its end.
 func (b *blob) Close() error { return b.body.Close() }
 
-// unexpected makes the end of a body that is too short an error.
+// unexpected turns the end of a body that is too short into an error.
 func unexpected(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF

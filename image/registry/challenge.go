@@ -8,13 +8,13 @@ const (
 	bearer = "bearer"
 )
 
-// challenge is one of those that a WWW-Authenticate header has.
+// challenge is one challenge of a WWW-Authenticate header.
 type challenge struct {
 	scheme string // in lower case
 	params map[string]string
 }
 
-// choose returns the first challenge that can be met, or nil.
+// choose returns the first challenge whose scheme is supported, or nil.
 func choose(headers []string) *challenge {
 	for _, header := range headers {
 		for _, ch := range parseChallenges(header) {
@@ -26,8 +26,8 @@ func choose(headers []string) *challenge {
 	return nil
 }
 
-// parseChallenges reads a header by RFC 9110, section 11.6.1: challenges, and
-// their parameters, are separated by commas. What cannot be read ends the list.
+// parseChallenges parses a header by RFC 9110, section 11.6.1: challenges and their
+// parameters are separated by commas. Parsing stops at the first syntax error.
 func parseChallenges(header string) []challenge {
 	var all []challenge
 	rest := header

@@ -1,7 +1,7 @@
-// Package registry reads manifests and blobs of one repository of a registry, by
-// the OCI distribution protocol. It owns authentication, redirects, repeated
-// requests and the resumption of bodies. It verifies no digests, and knows
-// nothing of images, mirrors or policies: its caller does.
+// Package registry reads manifests and blobs of one repository of a registry, by the OCI
+// distribution protocol. It owns authentication, redirects, repeated requests and the
+// resumption of bodies. It must not deal with digests, images, mirrors or policies, which
+// belong to its caller.
 package registry
 
 import (
@@ -24,7 +24,7 @@ import (
 type Config struct {
 	Host       string // with a port if it is not the usual one
 	Repository string
-	// Proxied is the registry that a proxy at Host is to ask, or "".
+	// Proxied is the registry that the proxy at Host reads from, or "".
 	Proxied string
 	// Insecure allows certificates that cannot be verified, and plain HTTP.
 	Insecure bool
@@ -32,16 +32,15 @@ type Config struct {
 	CertDir   string
 	Auth      Auth
 	UserAgent string
-	// Attempts bounds how often a request is sent that the registry fails to
-	// answer.
+	// Attempts is the maximum number of times that a request is sent.
 	Attempts int
-	// Moved is called while a request waits to be sent again, and when data come
-	// that are read only to be passed over.
+	// Moved is called while a request waits for its next attempt, and while bytes are
+	// skipped, so that the caller does not take the pull for stalled.
 	Moved func()
 }
 
-// Auth is a credential. Token is sent as it is; of the others, IdentityToken goes
-// before user and password.
+// Auth is a credential. Token is sent unchanged. Otherwise IdentityToken takes precedence
+// over user and password.
 type Auth struct {
 	Username, Password string
 	IdentityToken      string // a refresh token
@@ -67,7 +66,7 @@ const (
 	maxRedirect = 10
 )
 
-// New returns a client that has not sent anything yet.
+// New returns a client. It sends no request.
 func New(cfg Config) (*Client, error) {
 	transport := tlsclientconfig.NewTransport()
 	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: cfg.Insecure} //nolint:gosec // the administrator says so
@@ -87,9 +86,8 @@ func New(cfg Config) (*Client, error) {
 // Close gives up connections that are not in use.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// checkRedirect keeps credentials from all but the origin that they are for:
-// net/http compares host names only, and takes a subdomain or another port for
-// the same.
+// checkRedirect removes the credential from requests to another origin. net/http keeps the
+// credential for subdomains and other ports, because it compares host names only.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= maxRedirect {
 		return fmt.Errorf("more than %d redirects: %w", maxRedirect, errdefs.ErrUnavailable)
@@ -100,8 +98,8 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// Manifest returns a manifest by its tag or digest, with the media type that the
-// registry calls it by. accept are the media types to ask for.
+// Manifest returns a manifest by its tag or digest, and the media type in the response.
+// accept lists the media types to ask for.
 func (c *Client) Manifest(ctx context.Context, ref string, accept []string) (body []byte, mediaType string, err error) {
 	err = c.retry(ctx, func() error {
 		res, err := c.get(ctx, "manifests/"+ref, http.Header{"Accept": accept})
@@ -125,9 +123,8 @@ func (c *Client) Manifest(ctx context.Context, ref string, accept []string) (bod
 	return body, mediaType, nil
 }
 
-// Blob returns a blob and its size, -1 if that is unknown. want is the size that
-// a manifest has, or -1. When the connection breaks, the reader goes on with
-// another one.
+// Blob returns a blob and its size, or -1 if the size is unknown. want is the size in the
+// manifest, or -1. If the connection breaks, the reader continues with another connection.
 func (c *Client) Blob(ctx context.Context, d digest.Digest, want int64) (io.ReadCloser, int64, error) {
 	b := &blob{ctx: ctx, client: c, digest: d, size: want}
 	if err := c.retry(ctx, func() error { return b.open() }); err != nil {
@@ -182,9 +179,8 @@ func (c *Client) newRequest(ctx context.Context, u url.URL) (*http.Request, erro
 	return req, nil
 }
 
-// detect finds out how the registry is spoken to, once: by which scheme, and with
-// which kind of credential. It asks for that at the root, as some registries do
-// not say it elsewhere.
+// detect finds out the scheme of the registry and the kind of its credentials, once. It
+// requests the root of the API, because some registries send a challenge nowhere else.
 func (c *Client) detect(ctx context.Context) error {
 	done, err := c.lock(ctx)
 	if err != nil {
@@ -233,7 +229,7 @@ func (c *Client) ping(ctx context.Context) (res *http.Response, scheme string, e
 	return nil, "", err
 }
 
-// lock waits for the turn to detect or to get a token.
+// lock waits until no other goroutine detects the scheme or requests a token.
 func (c *Client) lock(ctx context.Context) (unlock func(), err error) {
 	select {
 	case c.turn <- struct{}{}:
@@ -249,7 +245,7 @@ func drain(res *http.Response) {
 	_ = res.Body.Close()
 }
 
-// isJSON says whether a response calls itself JSON.
+// isJSON reports whether the media type of a response is JSON.
 func isJSON(res *http.Response) bool {
 	return strings.Contains(res.Header.Get("Content-Type"), "json")
 }

@@ -9,13 +9,12 @@ import (
 	"time"
 )
 
-// StatusError is the answer of a server that is no success.
+// StatusError is a response with a status that is not a success.
 type StatusError struct {
 	Code    int
 	URL     string // without the query, which can be a credential
 	Message string // of the server, cut; or ""
-	// After is the time that the server wants to be left alone; 0 if it says
-	// nothing.
+	// After is the pause that the server asks for with Retry-After, or 0.
 	After time.Duration
 }
 
@@ -33,7 +32,7 @@ const (
 	maxMessage   = 512
 )
 
-// newStatusError reads what a server has to say about its refusal.
+// newStatusError makes an error of a response. It reads the message in the body.
 func newStatusError(res *http.Response) *StatusError {
 	u := *res.Request.URL
 	u.User, u.RawQuery, u.Fragment = nil, "", ""
@@ -41,8 +40,8 @@ func newStatusError(res *http.Response) *StatusError {
 	return &StatusError{Code: res.StatusCode, URL: u.String(), Message: message(res, b), After: retryAfter(res.Header, time.Now())}
 }
 
-// message finds the text in the body of an error. By the protocol that is JSON
-// with a list of errors; anything else is shown if it is short and no HTML.
+// message returns the text in the body of an error. The protocol has JSON with a list of
+// errors. Other bodies are shown if they are short and not HTML.
 func message(res *http.Response, b []byte) string {
 	var body struct {
 		Errors []struct {

@@ -17,14 +17,14 @@ const (
 	// firstWait is the pause before the second attempt; each next one is twice as
 	// long.
 	firstWait = time.Second
-	// maxWait bounds the pause that a server can ask for. One that asks for more
-	// is not waited for: whoever wants the image tries again.
+	// maxWait bounds the pause that a server can ask for. If a server asks for more, the
+	// request fails, and the kubelet repeats the pull later.
 	maxWait = 30 * time.Second
 )
 
-// retry calls fn until it succeeds, fails for good, or has failed for the last
-// time. Servers that are overloaded or being replaced answer one request in a
-// while with an error, and an image takes dozens of requests.
+// retry calls fn until fn succeeds, returns an error that is not worth repeating, or has
+// used all attempts. An image takes dozens of requests, and servers that are overloaded or
+// being replaced answer some requests with an error.
 func (c *Client) retry(ctx context.Context, fn func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := fn()
@@ -48,7 +48,7 @@ func (c *Client) pause(ctx context.Context, err error, attempt int) error {
 	return c.sleep(ctx, wait+rand.N(wait/10), err)
 }
 
-// sleep waits, and shows that it does. err is returned if ctx ends meanwhile.
+// sleep waits and calls Moved meanwhile. It returns err if ctx ends first.
 func (c *Client) sleep(ctx context.Context, d time.Duration, err error) error {
 	end := time.NewTimer(d)
 	defer end.Stop()
@@ -66,8 +66,8 @@ func (c *Client) sleep(ctx context.Context, d time.Duration, err error) error {
 	}
 }
 
-// worthRepeating says whether a request that failed can succeed if it is
-// repeated, and after which time by the server's will.
+// worthRepeating reports whether a failed request may succeed when it is repeated, and the
+// pause that the server asks for.
 func worthRepeating(err error) (after time.Duration, again bool) {
 	var (
 		status  *StatusError
@@ -86,7 +86,7 @@ func worthRepeating(err error) (after time.Duration, again bool) {
 	return 0, false
 }
 
-// retryable says whether a status is that of a server which may do better soon.
+// retryable reports whether a status can be temporary.
 func retryable(code int) bool {
 	switch code {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests, http.StatusInternalServerError,
