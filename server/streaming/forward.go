@@ -63,7 +63,29 @@ func (s *Server) forward(ctx context.Context, podID string, port int32, stream i
 		err = join(ctx, stream, pod)
 	}
 	ended(ctx, "port forward", begun, err, logrus.Fields{"pod": podID, "port": port})
+	if err != nil {
+		waitForReply(ctx, stream)
+	}
 	return err
+}
+
+// waitForReply returns when the reply to the client's stream has been sent, or
+// when ctx ends. The SPDY library hands a stream over just before it sends the
+// reply, and resets the stream when the port forward fails. A reset before the
+// reply makes the client fail to create the stream, so that it never reads the error.
+func waitForReply(ctx context.Context, stream io.ReadWriteCloser) {
+	if !canHalfClose(stream) {
+		return // channels of a WebSocket need no reply
+	}
+	replied := make(chan struct{})
+	go func() {
+		defer close(replied)
+		_, _ = stream.Write(nil) // waits for the reply, then sends an empty frame
+	}()
+	select {
+	case <-replied:
+	case <-ctx.Done():
+	}
 }
 
 const maxPort = 1<<16 - 1
