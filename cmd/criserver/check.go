@@ -2,78 +2,49 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
 
-	"github.com/sirupsen/logrus"
-
 	"github.com/criserver/criserver/config"
-	"github.com/criserver/criserver/image"
+	"github.com/criserver/criserver/internal/daemon"
 )
 
-// runCheck compares the image store with what was stored in it, and with repair
-// drops what is broken and not in use. The daemon must not run; containers may.
-// The error says that something is broken and still there.
-func runCheck(ctx context.Context, cfg config.Config, repair bool, out io.Writer) (err error) {
-	locks, err := claim(cfg.Root, cfg.RunDir)
-	if err != nil {
-		return fmt.Errorf("check: %w", err)
-	}
-	defer func() { err = errors.Join(err, closeAll(locks)) }()
-	// What Restore reports in the log the check finds as well, but for images
-	// that it drops as a layer of theirs is gone.
-	logrus.SetLevel(logrus.WarnLevel)
-	images, err := image.New(imageConfig(cfg))
-	if err != nil {
-		return err
-	}
-	if err := images.Restore(ctx); err != nil {
-		return err
-	}
-	names := make(map[image.ID]string)
-	for _, img := range images.List() {
-		names[img.ID] = strings.Join(img.RepoTags, " ")
-	}
-	total := len(names)
-	found, err := images.Check(ctx, repair)
-	if err != nil {
-		return fmt.Errorf("check: %w", err)
-	}
-	broken := 0
-	for _, p := range found {
+// runCheck verifies the image store and prints each problem. If repair is set, broken images
+// and layers are deleted unless a container uses them. The returned error says that a problem
+// remains.
+func runCheck(ctx context.Context, cfg config.Config, repair bool, out io.Writer) error {
+	check, err := daemon.CheckImages(ctx, cfg, repair)
+	remaining := 0
+	for _, p := range check.Problems {
 		if !p.Repaired {
-			broken++
+			remaining++
 		}
-		if _, err := fmt.Fprintln(out, problemLine(p, names[p.Image], repair)); err != nil {
+		if _, err := fmt.Fprintln(out, problemLine(p, repair)); err != nil {
 			return err
 		}
 	}
-	if repair {
-		if err := images.EmptyTrash(ctx); err != nil {
-			return err
-		}
+	if err != nil {
+		return fmt.Errorf("check: %w", err)
 	}
-	if broken > 0 {
-		return fmt.Errorf("check: %d problems in the image store %s", broken, cfg.Root)
+	if remaining > 0 {
+		return fmt.Errorf("check: %d problems in the image store %s", remaining, cfg.Root)
 	}
-	_, err = fmt.Fprintf(out, "%d images checked, %d repaired by dropping what was broken\n", total, len(found))
+	_, err = fmt.Fprintf(out, "%d images checked, %d repaired by dropping what was broken\n", check.Images, len(check.Problems))
 	return err
 }
 
-// problemLine names the image first, as that is what has to be pulled again, and
-// ends with what a repair does to it.
-func problemLine(p image.Problem, names string, repair bool) string {
+// problemLine describes a problem. The line begins with the image, because the user has to pull
+// the image again, and ends with the effect of a repair.
+func problemLine(p daemon.ImageProblem, repair bool) string {
 	var b strings.Builder
-	switch {
-	case p.Image != "":
+	if p.Image != "" {
 		b.WriteString("image " + p.Image.String())
-	default:
+	} else {
 		b.WriteString("layer " + p.Layer.String() + " of no image")
 	}
-	if names != "" {
-		b.WriteString(" (" + names + ")")
+	if len(p.Tags) > 0 {
+		b.WriteString(" (" + strings.Join(p.Tags, " ") + ")")
 	}
 	fmt.Fprintf(&b, ": %v", p.Err)
 	switch {

@@ -15,10 +15,10 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"github.com/criserver/criserver/config"
+	"github.com/criserver/criserver/internal/daemon"
 )
 
 //go:generate go run -tags containers_image_openpgp,nri_no_wasm . config --reference ../../docs/configuration.md
@@ -80,15 +80,20 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if command == "config" {
 		return cfg.Print(out)
 	}
-	if err := setupLog(cfg); err != nil {
+	unix.Umask(umask)
+	if command == "check" {
+		// The report lists the problems, so the log shows only warnings.
+		cfg.LogLevel = "warning"
+	}
+	if err := daemon.ConfigureLogging(cfg); err != nil {
 		return err
 	}
-	unix.Umask(umask)
 	if command == "check" {
 		return runCheck(ctx, cfg, fs.repair, out)
 	}
 	limitMemory()
-	return runDaemon(ctx, cfg)
+	defer tolerateSignals()()
+	return daemon.New(daemon.Config{Settings: cfg, Version: release()}).Run(ctx)
 }
 
 // flagSet is the command line: every key of the configuration, and the file.
@@ -140,22 +145,4 @@ func limitMemory() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
-}
-
-func setupLog(cfg config.Config) error {
-	level, err := logrus.ParseLevel(cfg.LogLevel)
-	if err != nil {
-		return err
-	}
-	logrus.SetLevel(level)
-	logrus.SetOutput(os.Stderr)
-	logrus.AddHook(rpcHook{})
-	tameLibraries()
-	const stamp = "2006-01-02T15:04:05.000000Z07:00"
-	if cfg.LogFormat == "json" {
-		logrus.SetFormatter(&logrus.JSONFormatter{TimestampFormat: stamp})
-	} else {
-		logrus.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: stamp, DisableColors: true})
-	}
-	return nil
 }

@@ -1,2 +1,2 @@
-// Package layering holds the rule of who may import whom, as a test.
+// Package layering contains a test of the import rules between the packages of this module.
 package layering

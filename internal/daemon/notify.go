@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"fmt"
@@ -19,10 +19,10 @@ const (
 	stateStopping = "STOPPING=1"
 )
 
-// adoptServiceManager takes the service manager's variables out of the
+// takeServiceManager takes the service manager's variables out of the
 // environment. They are for this process alone: an OCI runtime that finds
 // NOTIFY_SOCKET or LISTEN_FDS hands them on into the container.
-func adoptServiceManager() serviceManager {
+func takeServiceManager() serviceManager {
 	m := serviceManager{socket: os.Getenv("NOTIFY_SOCKET")}
 	for _, name := range []string{"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID"} {
 		_ = os.Unsetenv(name) // fails on malformed names only
@@ -30,9 +30,9 @@ func adoptServiceManager() serviceManager {
 	return m
 }
 
-// While the daemon starts, it asks for startExtension more every extendEvery.
+// While the daemon starts, it asks for startExtension more every extendInterval.
 const (
-	extendEvery    = 10 * time.Second
+	extendInterval = 10 * time.Second
 	startExtension = time.Minute
 )
 
@@ -49,7 +49,7 @@ func (m serviceManager) extendStart(every time.Duration) (stop func()) {
 		ticks := time.NewTicker(every)
 		defer ticks.Stop()
 		for {
-			m.tell(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", startExtension.Microseconds()))
+			m.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", startExtension.Microseconds()))
 			select {
 			case <-ticks.C:
 			case <-done:
@@ -60,9 +60,9 @@ func (m serviceManager) extendStart(every time.Duration) (stop func()) {
 	return func() { close(done); <-ended }
 }
 
-// tell sends a message. Without a service manager it does nothing. A failure is
+// notify sends a message. Without a service manager it does nothing. A failure is
 // logged only, because the daemon serves without a service manager, too.
-func (m serviceManager) tell(state string) {
+func (m serviceManager) notify(state string) {
 	if m.socket == "" {
 		return
 	}

@@ -1,20 +1,15 @@
-package main
+package daemon
 
 import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"github.com/sirupsen/logrus"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/oci"
@@ -112,52 +107,6 @@ func (p *prober) ask(ctx context.Context, within time.Duration) *probe {
 		log.WithError(err).Debug("features of the OCI runtime")
 	}
 	return found
-}
-
-// status returns nil when all handlers have been probed once. Until then the
-// kubelet would see a handler without the features that it has.
-func (r *runtimes) status() error {
-	for _, name := range r.names() {
-		select {
-		case <-r.probers[name].first:
-		default:
-			return fmt.Errorf("runtime handler %q is still being probed: %w", name, errdefs.ErrUnavailable)
-		}
-	}
-	return nil
-}
-
-// list returns all handlers, with the features that are known by now. The
-// default one is listed under the empty name, too.
-func (r *runtimes) list() []*cri.RuntimeHandler {
-	var out []*cri.RuntimeHandler
-	for name, p := range r.probers {
-		f := &cri.RuntimeHandlerFeatures{}
-		if found := p.result.Load(); found != nil {
-			f = handlerFeatures(found.features)
-			f.UserNamespaces = found.userNS == nil
-		}
-		out = append(out, &cri.RuntimeHandler{Name: name, Features: f})
-		if name == r.defaultName {
-			out = append(out, &cri.RuntimeHandler{Name: "", Features: f})
-		}
-	}
-	slices.SortFunc(out, func(a, b *cri.RuntimeHandler) int { return cmp.Compare(a.GetName(), b.GetName()) })
-	return out
-}
-
-// info returns what a verbose Status shows of the handlers.
-func (r *runtimes) info() []handlerInfo {
-	var out []handlerInfo
-	for _, name := range slices.Sorted(maps.Keys(r.probers)) {
-		h := handlerInfo{Name: name, Path: r.probers[name].rt.Path, Error: "it is still being probed"}
-		if found := r.probers[name].result.Load(); found != nil {
-			h = found.info
-		}
-		h.Default = name == r.defaultName
-		out = append(out, h)
-	}
-	return out
 }
 
 // mountOptions returns the mount options that a handler can set, or nil where

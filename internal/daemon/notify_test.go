@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"net"
@@ -31,7 +31,7 @@ func TestAStartIsExtendedUntilItEnds(t *testing.T) {
 		}
 	}
 	stop()
-	m.tell(stateReady)
+	m.notify(stateReady)
 	got := next()
 	for got == "EXTEND_TIMEOUT_USEC=60000000" { // sent before stop
 		got = next()

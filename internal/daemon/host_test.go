@@ -1,10 +1,23 @@
-package main
+package daemon
 
 import (
 	"os"
 	"path/filepath"
 	"testing"
 )
+
+func TestMonitorsBelow(t *testing.T) {
+	for _, tc := range []struct{ unit, parent, want string }{
+		{"/system.slice/criserver.service", "criserver.slice", "/system.slice/criserver.service/monitors"},
+		{"/user.slice/user-0.slice/session-1.scope", "criserver.slice", "/user.slice/user-0.slice/session-1.scope/monitors"},
+		{"", "criserver.slice", "/criserver-monitors"},
+		{"", "/a/other.slice", "/other-monitors"},
+	} {
+		if got := monitorsBelow(tc.unit, tc.parent); got != tc.want {
+			t.Errorf("unit %q, parent %q: %q, want %q", tc.unit, tc.parent, got, tc.want)
+		}
+	}
+}
 
 // TestMonitorOfAnotherProgram has a program named conmon beside the daemon, as
 // the distribution's package for Podman installs it in /usr/bin.

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -7,7 +7,6 @@ import (
 	"github.com/sirupsen/logrus"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/nri"
 	"github.com/criserver/criserver/sandbox"
@@ -15,15 +14,15 @@ import (
 )
 
 // newPlugins returns nil where NRI is off.
-func newPlugins(cfg config.Config, p *parts) (*nri.Manager, error) {
-	n := cfg.NRI
+func newPlugins(p *parts) (*nri.Manager, error) {
+	n := p.settings.NRI
 	if !n.Enable {
 		return nil, nil
 	}
 	c := nri.Config{
 		Socket: n.Socket, PluginDir: n.PluginDir, PluginConfigDir: n.PluginConfigDir,
 		RegistrationTimeout: n.RegistrationTimeout, RequestTimeout: n.RequestTimeout,
-		Name: server.Name, Version: release(), Runtime: pluginRuntime{p},
+		Name: server.Name, Version: p.version, Runtime: pluginRuntime{p},
 	}
 	if n.DisableConnections {
 		c.Socket = ""

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"errors"
@@ -10,48 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/criserver/criserver/config"
 )
-
-// claim takes the state directories for this process. The locks end with it,
-// however it ends.
-func claim(dirs ...string) ([]*os.File, error) {
-	var held []*os.File
-	for _, dir := range dirs {
-		f, err := claimOne(dir)
-		if err != nil {
-			return nil, errors.Join(err, closeAll(held))
-		}
-		held = append(held, f)
-	}
-	return held, nil
-}
-
-func claimOne(dir string) (*os.File, error) {
-	// Others may pass through, as mounts below belong to containers of other
-	// users, and may not look around.
-	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s is in use by another daemon: %w", dir, err), f.Close())
-	}
-	return f, nil
-}
-
-func closeAll(files []*os.File) error {
-	var errs []error
-	for _, f := range files {
-		errs = append(errs, f.Close())
-	}
-	return errors.Join(errs...)
-}
 
 // listen opens the socket. The lock on the run directory is held, so a socket
 // that is there already is a dead daemon's, unless somebody answers on it.

@@ -1,0 +1,105 @@
+// Package daemon is the composition root: it inspects the host, builds all parts of the
+// daemon, connects them, and starts and stops them in order. It is the only package that
+// imports all others. It decides nothing about pods, containers or images: their packages
+// do, and this package only translates between them.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/config"
+)
+
+// Config configures a Daemon.
+type Config struct {
+	Settings config.Config // the operator's configuration, as returned by config.Load
+	Version  string        // the semantic version that the daemon reports to clients and plugins
+}
+
+// Daemon is a CRI runtime service that has not been started.
+type Daemon struct {
+	settings config.Config
+	version  string
+}
+
+// New returns a daemon. New does nothing else: Run inspects the host and builds the parts.
+func New(c Config) *Daemon { return &Daemon{settings: c.Settings, version: c.Version} }
+
+// Run serves the CRI until ctx ends or a part of the daemon fails. When Run returns, no
+// goroutine of the daemon is left. Containers and their monitors continue to run.
+//
+// Run removes the variables of the service manager from the environment of the process,
+// and Run may be called once.
+func (d *Daemon) Run(ctx context.Context) error {
+	startTime := time.Now()
+	manager := takeServiceManager()
+	stopExtending := sync.OnceFunc(manager.extendStart(extendInterval))
+	defer stopExtending()
+	locks, err := lockDirs(d.settings.Root, d.settings.RunDir)
+	if err != nil {
+		return err
+	}
+	p, err := build(ctx, d.settings, d.version)
+	if err != nil {
+		return errors.Join(err, locks.release())
+	}
+	err = p.run(ctx, phases{
+		serving: func() {
+			p.logServing(time.Since(startTime))
+			stopExtending()
+			manager.notify(stateReady)
+		},
+		stopping: func() { manager.notify(stateStopping) },
+	})
+	return errors.Join(err, locks.release())
+}
+
+// dirLocks holds the locks on the state directories. The kernel releases the locks when
+// the process ends, also after a kill.
+type dirLocks []*os.File
+
+// lockDirs creates the state directories and locks them, so that no two daemons use the
+// same directory.
+func lockDirs(dirs ...string) (dirLocks, error) {
+	var locks dirLocks
+	for _, dir := range dirs {
+		f, err := lockDir(dir)
+		if err != nil {
+			return nil, errors.Join(err, locks.release())
+		}
+		locks = append(locks, f)
+	}
+	return locks, nil
+}
+
+func lockDir(dir string) (*os.File, error) {
+	// Other users may pass through the directory, because mounts below it belong to
+	// containers of other users. They may not list it.
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s is in use by another daemon: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+func (l dirLocks) release() error {
+	var errs []error
+	for _, f := range l {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
