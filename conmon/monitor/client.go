@@ -10,73 +10,72 @@ import (
 	"github.com/criserver/criserver/conmon/wire"
 )
 
-// sendBuffer is what the kernel keeps for a client that does not read, in bytes.
-// It counts its own bookkeeping and doubles what it is told.
+// sendBuffer is the size of a client's socket buffer, in bytes. The kernel doubles the value,
+// and counts its own bookkeeping.
 const sendBuffer = 1 << 20
 
 var errUnknownOp = errors.New("unknown operation")
 
-// client is one connection to the control socket. Its packets wait in the
-// kernel, which bounds them, so that a client has no memory here.
+// client is one connection to the control socket. Packets for the client wait in the socket
+// buffer, whose size is limited. So a client needs no memory in the monitor.
 //
-// A client that only watches never holds the container up: when its buffer is
-// full it is cut off. For one that has stdin, whose session the container is,
-// the container waits as it would for any pipe, but not for ever: see hold.
+// A client that is attached without stdin never delays the container: when its buffer is full,
+// the monitor disconnects the client. For a client with stdin the container's output is paused,
+// as it would be with a full pipe, but only for slowClientTimeout: see pauseOutput.
 type client struct {
 	c                     *control
 	fd                    int
-	asked                 bool // it has sent its request
+	requested             bool // the client has sent its request
 	attached              bool
 	stdin, stdout, stderr bool
-	awaited               bool // the container waits until it has read
-	gone                  bool // it has left, and what it sent waits for stdin
+	blocking              bool // the container's output is paused until this client reads
+	lingering             bool // the client has closed its end, and its input waits for stdin
 }
 
 func (cl *client) wants(kind wire.Frame) bool {
 	return cl.attached && (kind == wire.FrameStdout && cl.stdout || kind == wire.FrameStderr && cl.stderr)
 }
 
-// ready takes one packet.
+// ready reads one packet.
 func (cl *client) ready(events uint32) {
 	m := cl.c.m
-	if cl.awaited && events&unix.EPOLLOUT != 0 {
-		m.release()
+	if cl.blocking && events&unix.EPOLLOUT != 0 {
+		m.resumeOutput()
 	}
 	switch {
-	case cl.attached && cl.c.paused:
+	case cl.attached && cl.c.inputPaused:
 		if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 			cl.linger()
 		}
 	case events&unix.EPOLLIN != 0:
-		n, err := read(cl.fd, m.packet)
-		m.touched(n)
+		n, err := read(cl.fd, m.packetBuf)
+		m.noteBufferUse(n)
 		switch {
 		case err == unix.EAGAIN:
 		case err != nil || n == 0:
-			cl.leave()
+			cl.disconnect()
 		case !cl.attached:
-			cl.request(m.packet[:n])
-		case n > 1+wire.MaxPayload || !cl.frame(m.packet[:n]):
-			cl.leave()
+			cl.handleRequest(m.packetBuf[:n])
+		case n > 1+wire.MaxPayload || !cl.handleFrame(m.packetBuf[:n]):
+			cl.disconnect()
 		}
 	case events&(unix.EPOLLHUP|unix.EPOLLERR) != 0:
-		cl.leave()
+		cl.disconnect()
 	}
 }
 
-// request answers the first packet. A client says nothing more until it has its
-// reply.
-func (cl *client) request(b []byte) {
-	if cl.asked {
-		cl.leave()
+// handleRequest handles the first packet. A client must not send more before it has the reply.
+func (cl *client) handleRequest(b []byte) {
+	if cl.requested {
+		cl.disconnect()
 		return
 	}
-	cl.asked = true
+	cl.requested = true
 	err, later := errors.New("request too long"), false
 	if len(b) <= wire.MaxRequest {
 		var q wire.Request
 		if q, err = wire.DecodeRequest(b); err == nil {
-			later, err = cl.c.answer(cl, &q)
+			later, err = cl.c.handle(cl, &q)
 		}
 	}
 	if !later {
@@ -84,23 +83,23 @@ func (cl *client) request(b []byte) {
 	}
 }
 
-// reply ends a request. Only a client that has attached stays.
+// reply answers the request. The connection ends unless the client has attached.
 func (cl *client) reply(err error) {
 	failure := ""
 	if err != nil {
 		failure = err.Error()
 	}
-	_, err = write(cl.fd, wire.AppendReply(cl.c.m.packet[:0], failure[:min(len(failure), 512)]))
+	_, err = write(cl.fd, wire.AppendReply(cl.c.m.packetBuf[:0], failure[:min(len(failure), 512)]))
 	if err != nil || !cl.attached {
-		cl.leave()
+		cl.disconnect()
 	}
 }
 
-// attach makes the client one that sends and receives frames. None of them can
-// overtake the reply, as nothing is read from the container in between.
+// attach attaches the client to the container's streams. No frame can precede the reply,
+// because the monitor reads nothing from the container in between.
 func (cl *client) attach(q *wire.Request) {
 	if q.Stdin && !cl.c.m.spec.Stdin {
-		// It sees the output all the same; what it sends goes nowhere.
+		// The client still gets the output. Its input is discarded.
 		q.Stdin = false
 	}
 	if err := unix.SetsockoptInt(cl.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer); err != nil {
@@ -111,14 +110,14 @@ func (cl *client) attach(q *wire.Request) {
 	cl.setInterest()
 }
 
-// frame does what a frame asks for. It returns false for one that makes no
-// sense, after which the connection ends.
-func (cl *client) frame(b []byte) bool {
+// handleFrame handles one frame. It returns false for a malformed frame, after which the
+// connection ends.
+func (cl *client) handleFrame(b []byte) bool {
 	m := cl.c.m
 	switch payload := b[1:]; wire.Frame(b[0]) {
 	case wire.FrameStdin:
 		if cl.stdin {
-			m.stdin.put(payload)
+			m.stdin.send(payload)
 		}
 	case wire.FrameCloseStdin:
 		cl.closeStdin()
@@ -133,33 +132,33 @@ func (cl *client) frame(b []byte) bool {
 	return true
 }
 
-// closeStdin ends the client's share in the input, and with a StdinOnce
-// container, whose first such client it is, the input.
+// closeStdin ends the input of the client. If the container has StdinOnce, the first client
+// with stdin that ends its input closes the container's stdin.
 func (cl *client) closeStdin() {
 	if cl.stdin && cl.c.m.spec.StdinOnce {
 		cl.c.m.stdin.close()
 	}
 }
 
-// leave ends the connection.
-func (cl *client) leave() {
+// disconnect ends the connection.
+func (cl *client) disconnect() {
 	if cl.attached {
 		cl.closeStdin()
 	}
-	if cl.awaited {
-		cl.c.m.release()
+	if cl.blocking {
+		cl.c.m.resumeOutput()
 	}
 	cl.c.remove(cl)
 }
 
-// hangUp closes the connection. What the client has sent is read first: the
-// kernel resets a connection that is closed with something unread, and a client
-// that is reset may not read the output and the exit code that wait for it.
-func (cl *client) hangUp() {
+// drainAndClose closes the connection after it has read everything that the client has sent.
+// The kernel resets a connection that is closed with unread data, and then the client may lose
+// output and the exit code that it has not yet read.
+func (cl *client) drainAndClose() {
 	if cl.fd < 0 {
 		return
 	}
-	_ = unix.Shutdown(cl.fd, unix.SHUT_RD) // from here on nothing more comes
+	_ = unix.Shutdown(cl.fd, unix.SHUT_RD) // the client can send nothing more
 	var b [1]byte                          // a read drops the rest of the packet
 	for {
 		if n, err := read(cl.fd, b[:]); err != nil || n == 0 {
@@ -169,60 +168,62 @@ func (cl *client) hangUp() {
 	closeFD(&cl.fd)
 }
 
-// linger keeps a client that has left while the container does not read its
-// input, for the sake of what it sent before. Only so many are kept.
+// linger keeps a client that has closed its end, until the container reads the client's input.
+// The number of such clients is limited.
 func (cl *client) linger() {
-	if !cl.stdin || cl.c.gone() >= maxGone {
-		cl.leave()
+	if !cl.stdin || cl.c.countLingering() >= maxLingering {
+		cl.disconnect()
 		return
 	}
-	cl.gone = true
+	cl.lingering = true
 	cl.stdout, cl.stderr = false, false
-	if cl.awaited {
-		cl.c.m.release()
+	if cl.blocking {
+		cl.c.m.resumeOutput()
 	}
-	cl.c.m.poll.drop(cl.fd) // or it would report the hang-up for ever
+	cl.c.m.poll.remove(cl.fd) // epoll would report the hang-up again and again
 }
 
-// setInterest tells the poller what to look for.
+// setInterest sets the events to poll for.
 func (cl *client) setInterest() {
 	var events uint32
-	if !cl.attached || !cl.c.paused {
+	if !cl.attached || !cl.c.inputPaused {
 		events |= unix.EPOLLIN
 	}
-	if cl.awaited {
+	if cl.blocking {
 		events |= unix.EPOLLOUT
 	}
-	if !cl.gone {
-		cl.c.m.poll.set(cl.fd, events)
+	if !cl.lingering {
+		cl.c.m.poll.modify(cl.fd, events)
 	} else if events != 0 {
-		cl.gone = false
+		cl.lingering = false
 		_ = cl.c.m.poll.add(cl.fd, events, cl)
 	}
 }
 
-// roomy reports whether the client can take the output of one read: the kernel
-// reports a socket writable when three quarters of its buffer are free. It calls
-// ppoll with a timeout of 0, because newer architectures have no poll(2).
-func (cl *client) roomy() bool {
+// writable reports whether the client can take the output of one read. The kernel reports a
+// socket as writable when three quarters of its buffer are free. The system call is ppoll with
+// a timeout of 0, because newer architectures do not have poll(2).
+func (cl *client) writable() bool {
 	fds := [1]unix.PollFd{{Fd: int32(cl.fd), Events: unix.POLLOUT}}
-	var now unix.Timespec
-	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+	var zero unix.Timespec
+	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), 1, uintptr(unsafe.Pointer(&zero)), 0, 0, 0)
 	return errno != 0 || n > 0
 }
 
+// sendAll sends data in frames, and disconnects the client if a frame does not fit its buffer.
 func (cl *client) sendAll(kind wire.Frame, data []byte) {
 	for len(data) > 0 {
 		n := min(len(data), wire.MaxPayload)
 		if !cl.send(kind, data[:n]) {
-			cl.leave()
+			cl.disconnect()
 			return
 		}
 		data = data[n:]
 	}
 }
 
-// send puts one frame into the client's buffer, if it fits.
+// send writes one frame to the client's socket buffer, and returns false if the frame does not
+// fit.
 func (cl *client) send(kind wire.Frame, payload []byte) bool {
 	head := [1]byte{byte(kind)}
 	iov := [2]unix.Iovec{{Base: &head[0], Len: 1}, {Base: unsafe.SliceData(payload), Len: uint64(len(payload))}}

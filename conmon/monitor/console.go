@@ -7,21 +7,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// consoleSocket is its name in the run directory.
+// consoleSocket is the name of the console socket in the run directory.
 const consoleSocket = "console"
 
-// maxSocketPath is what sun_path holds, with a zero byte at its end.
+// maxSocketPath is the longest path of a unix socket, in bytes without the final NUL.
 const maxSocketPath = 108 - 1
 
-// console receives the master of a container's terminal from the OCI runtime,
-// as --console-socket of runc's command line has it.
+// console receives the master of a container's terminal from the OCI runtime, over the socket
+// of the option --console-socket. Package pty has the daemon's copy, for exec. This one does
+// not use package net, and never blocks: the monitor polls its descriptor together with others.
 type console struct {
 	listener int
 	conn     int // the runtime's connection, or -1
 	master   int // -1 until received
 }
 
-// listenConsole makes the socket in the working directory.
+// listenConsole makes the console socket in the working directory.
 func listenConsole() (*console, error) {
 	fd, err := listen(consoleSocket, unix.SOCK_STREAM)
 	if err != nil {
@@ -30,8 +31,8 @@ func listenConsole() (*console, error) {
 	return &console{listener: fd, conn: -1, master: -1}, nil
 }
 
-// listen makes a listening socket of that name in the working directory, for
-// this user alone. A relative name is never too long.
+// listen makes a listening socket in the working directory that only the monitor's user can
+// connect to. The relative name is always short enough for a socket address.
 func listen(name string, kind int) (int, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -52,8 +53,9 @@ func listen(name string, kind int) (int, error) {
 	return fd, nil
 }
 
-// consolePath is a path of the socket for the runtime, which may work in
-// another directory. A long one goes by way of this process's own.
+// consolePath returns the path of the console socket for the runtime, whose working directory
+// may differ. If the path is too long for a socket address, it leads through the monitor's
+// /proc/PID/cwd.
 func consolePath(runDir string) string {
 	if path := runDir + "/" + consoleSocket; len(path) <= maxSocketPath {
 		return path
@@ -61,7 +63,7 @@ func consolePath(runDir string) string {
 	return "/proc/" + strconv.Itoa(unix.Getpid()) + "/cwd/" + consoleSocket
 }
 
-// waiting is the descriptor on which the next thing will come.
+// waiting returns the descriptor to poll for the next step, or -1.
 func (c *console) waiting() int {
 	switch {
 	case c == nil || c.master >= 0:
@@ -72,7 +74,8 @@ func (c *console) waiting() int {
 	return c.listener
 }
 
-// step takes what has come, by way of buf, and does nothing when nothing has.
+// step accepts the runtime's connection or receives the terminal, whichever is next. It does
+// nothing if that would block. buf is scratch space.
 func (c *console) step(buf []byte) error {
 	if c.master >= 0 {
 		return nil
@@ -96,7 +99,7 @@ func (c *console) step(buf []byte) error {
 
 func (c *console) receive(buf []byte) error {
 	oob := make([]byte, unix.CmsgSpace(4*4))
-	// The text is the runtime's name of the terminal, of no use.
+	// The data is the runtime's name of the terminal, which the monitor does not need.
 	_, n, _, _, err := unix.Recvmsg(c.conn, buf[:4096], oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		return err
@@ -119,12 +122,12 @@ func (c *console) receive(buf []byte) error {
 		}
 	}
 	if c.master < 0 {
-		return errors.New("receive terminal: the runtime sent none")
+		return errors.New("receive terminal: the runtime sent no terminal")
 	}
-	return wrapNil("receive terminal", unix.SetNonblock(c.master, true))
+	return wrapIf("receive terminal", unix.SetNonblock(c.master, true))
 }
 
-// close leaves nothing of it but the master.
+// close closes everything except the master.
 func (c *console) close() {
 	if c != nil {
 		closeFD(&c.conn)

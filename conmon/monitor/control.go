@@ -9,22 +9,23 @@ import (
 )
 
 const (
-	// maxClients bounds the connections at one time; further ones are closed.
+	// maxClients is the highest number of connections at a time. Further connections are
+	// closed.
 	maxClients = 64
-	// maxGone bounds those of them that have left, see client.linger.
-	maxGone = 8
+	// maxLingering is the highest number of lingering clients: see client.linger.
+	maxLingering = 8
 )
 
 // control is the control socket and the connections to it.
 type control struct {
-	m       *monitor
-	fd      int
-	clients []*client
-	idle    []*client // for use again: nothing collects garbage here
-	paused  bool      // clients' input is not read
+	m           *monitor
+	fd          int
+	clients     []*client
+	freeClients []*client // reused, because the garbage collector is off
+	inputPaused bool      // no input is read from clients, because the container does not read it
 }
 
-// open makes the socket in the working directory.
+// open makes the control socket in the working directory.
 func (c *control) open() error {
 	fd, err := listen(wire.ControlSocket, unix.SOCK_SEQPACKET)
 	c.fd = fd
@@ -33,13 +34,13 @@ func (c *control) open() error {
 
 func (c *control) watch() error { return c.m.poll.add(c.fd, unix.EPOLLIN, c) }
 
-// ready takes a connection.
+// ready accepts a connection.
 func (c *control) ready(uint32) {
 	fd, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(c.fd), 0, 0, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0, 0)
 	if errno != 0 {
 		return
 	}
-	if len(c.clients) >= maxClients || !ownPeer(int(fd)) {
+	if len(c.clients) >= maxClients || !isSameUser(int(fd)) {
 		_ = unix.Close(int(fd))
 		return
 	}
@@ -49,16 +50,16 @@ func (c *control) ready(uint32) {
 	}
 }
 
-// ownPeer says whether the process at the other end is of this user, root.
-func ownPeer(fd int) bool {
+// isSameUser reports whether the process at the other end runs as the monitor's user, root.
+func isSameUser(fd int) bool {
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	return err == nil && int(cred.Uid) == unix.Geteuid()
 }
 
 func (c *control) newClient(fd int) *client {
 	cl := new(client)
-	if n := len(c.idle); n > 0 {
-		cl, c.idle = c.idle[n-1], c.idle[:n-1]
+	if n := len(c.freeClients); n > 0 {
+		cl, c.freeClients = c.freeClients[n-1], c.freeClients[:n-1]
 	}
 	*cl = client{c: c, fd: fd}
 	c.clients = append(c.clients, cl)
@@ -71,20 +72,19 @@ func (c *control) remove(cl *client) {
 			last := len(c.clients) - 1
 			c.clients[i] = c.clients[last]
 			c.clients = c.clients[:last]
-			c.m.poll.drop(cl.fd)
-			if c.m.guest.asker == cl {
-				c.m.guest.asker = nil
+			c.m.poll.remove(cl.fd)
+			if c.m.guest.startClient == cl {
+				c.m.guest.startClient = nil
 			}
-			cl.hangUp()
-			c.idle = append(c.idle, cl)
+			cl.drainAndClose()
+			c.freeClients = append(c.freeClients, cl)
 			return
 		}
 	}
 }
 
-// answer does what a request asks for. later says that the reply comes when it is
-// done.
-func (c *control) answer(cl *client, q *wire.Request) (later bool, err error) {
+// handle executes a request. If later is true, the reply is sent when the operation has ended.
+func (c *control) handle(cl *client, q *wire.Request) (later bool, err error) {
 	switch q.Op {
 	case wire.OpReopenLog:
 		return false, c.m.log.reopen()
@@ -101,57 +101,60 @@ func (c *control) answer(cl *client, q *wire.Request) (later bool, err error) {
 	return false, errUnknownOp
 }
 
-// broadcast sends container output to whoever is attached to it.
+// broadcast sends container output to all clients that are attached to that stream.
 func (c *control) broadcast(kind wire.Frame, data []byte) {
-	for i := len(c.clients) - 1; i >= 0; i-- { // send may remove the client
+	for i := len(c.clients) - 1; i >= 0; i-- { // sendAll may remove the client
 		if cl := c.clients[i]; cl.wants(kind) {
 			cl.sendAll(kind, data)
 		}
 	}
 }
 
-// pauseInput stops or goes on reading what clients send.
+// pauseInput stops or resumes reading input from clients.
 func (c *control) pauseInput(paused bool) {
-	c.paused = paused
+	c.inputPaused = paused
 	for _, cl := range c.clients {
 		cl.setInterest()
 	}
 }
 
-// laggard returns a client for which the container has to wait, or nil.
-func (c *control) laggard() *client {
+// slowClient returns a client that has the container's stdin and whose send buffer is full, or
+// nil.
+func (c *control) slowClient() *client {
 	for _, cl := range c.clients {
-		if cl.attached && cl.stdin && !cl.gone && !cl.roomy() {
+		if cl.attached && cl.stdin && !cl.lingering && !cl.writable() {
 			return cl
 		}
 	}
 	return nil
 }
 
-// gone counts the clients that have left but still have input to give.
-func (c *control) gone() (n int) {
+// countLingering returns the number of lingering clients.
+func (c *control) countLingering() (n int) {
 	for _, cl := range c.clients {
-		if cl.gone {
+		if cl.lingering {
 			n++
 		}
 	}
 	return n
 }
 
-// grow lets every client take what the container has left, at its end.
-func (c *control) grow() {
+// growSendBuffers makes room for the rest of the container's output when the container has
+// exited.
+func (c *control) growSendBuffers() {
 	for _, cl := range c.clients {
 		_ = unix.SetsockoptInt(cl.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 4*sendBuffer)
 	}
 }
 
-// close tells the clients the container's exit code and ends the service.
+// close sends the container's exit code to the attached clients and closes the socket and all
+// connections.
 func (c *control) close(code int32) {
 	if c.fd < 0 {
 		return
 	}
 	_ = unix.Unlink(wire.ControlSocket)
-	c.m.poll.drop(c.fd)
+	c.m.poll.remove(c.fd)
 	closeFD(&c.fd)
 	var payload [4]byte
 	binary.BigEndian.PutUint32(payload[:], uint32(code))

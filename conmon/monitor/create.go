@@ -8,24 +8,23 @@ import (
 	"github.com/criserver/criserver/conmon/wire"
 )
 
-// errGivenUp says that the daemon went, or lost its interest, while the OCI
-// runtime was at work.
-var errGivenUp = errors.New("nobody waits for the container")
+// errDaemonGone reports that the daemon has closed its pipe while the OCI runtime was running.
+var errDaemonGone = errors.New("the daemon does not wait for the container any more")
 
-// creation is what exists only while the OCI runtime's create runs.
+// creation is the state that exists only while the OCI runtime's create runs.
 type creation struct {
-	m        *monitor
-	child    child
-	refused  bool // it ended in failure by itself
-	console  *console
-	outputs  [2]int // what the runtime's stdout and stderr say; they become the streams
-	silent   [2]bool
-	words    tail   // the end of what it said
-	childFDs [3]int // its stdio, -1 for /dev/null
+	m             *monitor
+	child         child
+	runtimeFailed bool // the runtime has exited with an error, and was not killed
+	console       *console
+	outputs       [2]int // read ends of the runtime's stdout and stderr, which become the streams
+	outputClosed  [2]bool
+	runtimeOutput tail   // the end of what the runtime has written
+	childFDs      [3]int // stdio of the runtime, -1 for /dev/null
 }
 
-// create has the OCI runtime create the container. On failure nothing of the
-// container is left.
+// create runs the OCI runtime's create. If create fails, nothing of the container exists any
+// more.
 func (m *monitor) create() error {
 	c := &creation{m: m, child: child{pidfd: -1}, outputs: [2]int{-1, -1}, childFDs: [3]int{-1, -1, -1}}
 	defer c.close()
@@ -37,13 +36,13 @@ func (m *monitor) create() error {
 		return err
 	}
 	if err = c.wait(); err == nil {
-		err = c.adopt()
+		err = c.takeOver()
 	}
 	switch {
 	case err == nil:
-	case c.refused:
-		// The runtime has cleaned up after itself. To delete would be wrong
-		// where it says that another container has the id.
+	case c.runtimeFailed:
+		// The runtime has cleaned up after itself. A delete would be wrong: if the runtime has
+		// failed because the id is in use, it would delete another container.
 		killOrphans()
 	default:
 		c.child.kill()
@@ -56,7 +55,7 @@ func (m *monitor) create() error {
 func (c *creation) open() (err error) {
 	spec := &c.m.spec
 	if spec.Terminal {
-		// Both outputs of the runtime itself, which the container does not get.
+		// The pipe is for both outputs of the runtime. The container has the terminal instead.
 		c.outputs[1], c.childFDs[2], err = newPipe(0)
 		c.childFDs[1] = c.childFDs[2]
 		if err == nil {
@@ -72,17 +71,18 @@ func (c *creation) open() (err error) {
 	if spec.Stdin {
 		c.childFDs[0], c.m.stdin.fd, err = newPipe(0)
 		if err == nil {
-			err = swapNonblock(c.m.stdin.fd, c.childFDs[0])
+			err = setBlocking(c.m.stdin.fd, c.childFDs[0])
 		}
 	}
 	if err != nil {
 		return err
 	}
-	return c.own()
+	return c.chownPipes()
 }
 
-// own gives the container's ends of the pipes to its root.
-func (c *creation) own() error {
+// chownPipes makes the root user of the container the owner of the container's ends of the
+// pipes.
+func (c *creation) chownPipes() error {
 	spec := &c.m.spec
 	if spec.StdioUID == 0 && spec.StdioGID == 0 {
 		return nil
@@ -92,14 +92,14 @@ func (c *creation) own() error {
 			continue
 		}
 		if err := unix.Fchown(fd, int(spec.StdioUID), int(spec.StdioGID)); err != nil {
-			return wrap("give pipe to the container's root", err)
+			return wrap("chown pipe", err)
 		}
 	}
 	return nil
 }
 
-// newPipe makes a pipe whose read end does not block, of that size if the
-// kernel allows it.
+// newPipe makes a pipe with a non-blocking read end and the given capacity, or less if the
+// kernel does not allow it.
 func newPipe(size int) (r, w int, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
@@ -110,14 +110,15 @@ func newPipe(size int) (r, w int, err error) {
 			break
 		}
 	}
-	return fds[0], fds[1], wrapNil("make pipe", unix.SetNonblock(fds[0], true))
+	return fds[0], fds[1], wrapIf("make pipe", unix.SetNonblock(fds[0], true))
 }
 
-// swapNonblock makes one descriptor non-blocking and the other blocking.
-func swapNonblock(not, block int) error {
-	return wrapNil("make pipe", errors.Join(unix.SetNonblock(not, true), unix.SetNonblock(block, false)))
+// setBlocking makes the descriptor block blocking and the descriptor nonblock non-blocking.
+func setBlocking(nonblock, block int) error {
+	return wrapIf("make pipe", errors.Join(unix.SetNonblock(nonblock, true), unix.SetNonblock(block, false)))
 }
 
+// start starts the OCI runtime's create.
 func (c *creation) start() (err error) {
 	spec := &c.m.spec
 	_ = unix.Unlink(wire.RuntimeLog)
@@ -130,103 +131,107 @@ func (c *creation) start() (err error) {
 	args = append(args, spec.ID)
 	c.child, err = spawn(args, spec, c.childFDs)
 	if spec.Guest && !spec.Terminal {
-		// The runtime wants them again, when it starts the container.
+		// The runtime needs the descriptors again when it starts the container.
 		c.m.guest.fds, c.childFDs = c.childFDs, [3]int{-1, -1, -1}
 		return err
 	}
-	// From here on only the runtime holds its ends, so theirs is the hang-up.
+	// Only the runtime may hold its ends, so that their closing shows as a hang-up here.
 	c.closeChildFDs()
 	return err
 }
 
-// wait lets the runtime do its work.
+// wait waits until the runtime has exited. Meanwhile it reads the runtime's output and receives
+// the terminal.
 func (c *creation) wait() error {
 	for {
 		fds := [...]unix.PollFd{
 			{Fd: int32(c.child.pidfd), Events: unix.POLLIN},
-			{Fd: wire.StartedFD}, // an error when the daemon's end is closed
-			{Fd: c.listenable(0), Events: unix.POLLIN},
-			{Fd: c.listenable(1), Events: unix.POLLIN},
+			{Fd: wire.StartedFD}, // POLLERR when the daemon has closed its end
+			{Fd: c.pollFD(0), Events: unix.POLLIN},
+			{Fd: c.pollFD(1), Events: unix.POLLIN},
 			{Fd: int32(c.console.waiting()), Events: unix.POLLIN},
 		}
 		if _, err := unix.Poll(fds[:], -1); err != nil && err != unix.EINTR {
 			return wrap("poll", err)
 		}
 		if fds[1].Revents != 0 {
-			return errGivenUp
+			return errDaemonGone
 		}
-		c.listen()
+		c.readOutputs()
 		if fds[4].Revents != 0 {
-			if err := c.console.step(c.m.in); err != nil {
+			if err := c.console.step(c.m.readBuf); err != nil {
 				return err
 			}
 		}
 		if fds[0].Revents != 0 {
-			return c.result()
+			return c.runtimeResult()
 		}
 	}
 }
 
-// listen reads what the runtime says on its outputs, so that it can go on.
-func (c *creation) listen() {
+// readOutputs reads the runtime's outputs, so that the runtime does not block on a full pipe.
+func (c *creation) readOutputs() {
 	for i, fd := range c.outputs {
-		if fd < 0 || c.silent[i] {
+		if fd < 0 || c.outputClosed[i] {
 			continue
 		}
-		n, err := read(fd, c.m.in)
+		n, err := read(fd, c.m.readBuf)
 		switch {
 		case err == nil && n > 0:
-			c.words.add(c.m.in[:n])
+			c.runtimeOutput.add(c.m.readBuf[:n])
 		case err != unix.EAGAIN:
-			c.silent[i] = true
+			c.outputClosed[i] = true
 		}
 	}
 }
 
-func (c *creation) listenable(i int) int32 {
-	if c.silent[i] {
+// pollFD returns the descriptor of an output, or -1 if that output has ended.
+func (c *creation) pollFD(i int) int32 {
+	if c.outputClosed[i] {
 		return -1
 	}
 	return int32(c.outputs[i])
 }
 
-// result is how the runtime ended.
-func (c *creation) result() error {
+// runtimeResult returns nil if the runtime has exited with 0, and otherwise an error with the
+// runtime's message.
+func (c *creation) runtimeResult() error {
 	status, err := c.child.wait()
 	if err != nil {
 		return wrap("wait for runtime", err)
 	}
-	c.listen()
+	c.readOutputs()
 	if status.Exited() && status.ExitStatus() == 0 {
 		return nil
 	}
-	c.refused = status.Exited()
-	return errors.New("runtime create: " + runtimeWords(c.words.text(), howEnded(status), c.m.log.out))
+	c.runtimeFailed = status.Exited()
+	return errors.New("runtime create: " + runtimeFailure(c.runtimeOutput.text(), describeStatus(status), c.m.log.out))
 }
 
-// adopt takes over what the runtime made.
-func (c *creation) adopt() error {
+// takeOver identifies the container's first process, and makes the pipes or the terminal the
+// container's streams.
+func (c *creation) takeOver() error {
 	m := c.m
-	if err := m.init.adopt(m.spec.RunDir + "/" + wire.PIDFile); err != nil {
+	if err := m.init.identify(m.spec.RunDir + "/" + wire.PIDFile); err != nil {
 		return err
 	}
 	if c.console == nil {
-		m.streams[0].set(m, c.outputs[0], stdout, wire.FrameStdout)
-		m.streams[1].set(m, c.outputs[1], stderr, wire.FrameStderr)
+		m.streams[0].init(m, c.outputs[0], stdout, wire.FrameStdout)
+		m.streams[1].init(m, c.outputs[1], stderr, wire.FrameStderr)
 		c.outputs = [2]int{-1, -1}
 		return nil
 	}
-	for c.console.master < 0 { // what the runtime sent before its end is there
+	for c.console.master < 0 { // the runtime has exited, so everything it sent is in the socket
 		before := c.console.conn
-		if err := c.console.step(c.m.in); err != nil {
+		if err := c.console.step(c.m.readBuf); err != nil {
 			return err
 		}
 		if c.console.master < 0 && c.console.conn == before {
-			return errors.New("receive terminal: the runtime sent none")
+			return errors.New("receive terminal: the runtime sent no terminal")
 		}
 	}
 	m.console = c.console.master
-	m.streams[0].set(m, m.console, stdout, wire.FrameStdout)
+	m.streams[0].init(m, m.console, stdout, wire.FrameStdout)
 	in, err := unix.FcntlInt(uintptr(m.console), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return wrap("duplicate terminal", err)

@@ -1,15 +1,35 @@
-// Package monitor is the monitor of one container: the process that holds its
-// streams and its log, and that sees it end. It outlives the daemon that
-// started it. What the two say to each other is package wire.
+// Package monitor implements the monitor process of one container. The daemon starts one
+// monitor per container; the monitor outlives the daemon. Package wire defines what the daemon
+// and the monitor exchange.
 //
-// A node has as many monitors as containers, so this package is written for
-// memory first: one goroutine around one epoll set, no locks, large buffers only
-// while they are in use, no garbage made by routine work (the collector is off),
-// and only packages whose tables and init work are small. It must not import
-// net, os/exec, encoding/json, fmt or log, nor open an os.File before the
-// container runs, which would start the Go runtime's own poller.
+// The life of a monitor, in the order of the calls in monitor.run:
 //
-// Hot reads and writes are raw system calls. An ordinary one of more than 20 µs
-// makes the Go scheduler hand its processor over and wake a thread for it; there
-// is nobody here to hand it to.
+//  1. prepare makes the buffers, the log file and the control socket.
+//  2. create makes the container's pipes or console socket and runs "RUNTIME create".
+//  3. reportStarted sends the pid of the container's first process to the daemon. If the daemon
+//     does not read this answer, the monitor deletes the container and exits.
+//  4. The main loop handles one batch of epoll events after the other: output of the container
+//     (stream), input (stdin), connections to the control socket (control, client), OOM kills
+//     (oomWatch), and the end of child processes (initProcess, guest). After each batch, runTimers
+//     does what is due: it disconnects slow clients, kills a start that takes too long, and gives
+//     unused buffers back to the kernel.
+//  5. When the first process has exited, recordExit drains the streams into the log, writes the
+//     exit record and closes the control socket. If other processes still hold the streams open,
+//     the loop goes on for at most drainTimeout. Then the monitor exits.
+//
+// To debug a container that hangs, look at what the monitor waits for. It can wait for a client
+// that does not read its output (monitor.slowClient), for a process that does not read its
+// stdin (stdin.pending), or for the first process to exit. It never waits for the daemon, and a
+// log that cannot be written never stops the container (logFile).
+//
+// A node has as many monitors as containers, so a monitor must need little memory. There is one
+// goroutine around one epoll set and no lock. Large buffers are in memory only while they are
+// used. Routine work allocates nothing, because the garbage collector is off. The package
+// imports only packages with small tables and little init work. It must not import net,
+// os/exec, encoding/json, fmt or log. It must not open an os.File before the container runs,
+// because the first os.File starts the poller of the Go runtime.
+//
+// Frequent reads and writes are raw system calls. The Go scheduler moves its processor away
+// from an ordinary system call that takes more than 20 µs, and wakes a thread to use the
+// processor. A process with one goroutine gains nothing from that.
 package monitor

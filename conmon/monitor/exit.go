@@ -9,54 +9,55 @@ import (
 	"github.com/criserver/criserver/conmon/wire"
 )
 
-// recordTries and recordPause are how often, and how far apart, it is tried to
-// write an exit record, should the file system be full.
+// recordAttempts and recordRetryDelay limit the attempts to write an exit record to a file
+// system that is full.
 const (
-	recordTries = 20
-	recordPause = 250 * time.Millisecond
+	recordAttempts   = 20
+	recordRetryDelay = 250 * time.Millisecond
 )
 
-// conclude makes the end of the container known. All that was in its streams is
-// in the log before the record appears; a process that lives on, and may hold
-// the streams open, delays nothing.
-func (m *monitor) conclude() {
-	if m.awaited != nil {
-		m.release()
+// recordExit ends the container for the outside: it drains the streams into the log, writes the
+// exit record, and sends the exit code to attached clients. The log is complete before the
+// record appears. Processes that outlive the first one and hold the streams open do not delay
+// the record.
+func (m *monitor) recordExit() {
+	if m.slowClient != nil {
+		m.resumeOutput()
 	}
-	m.control.grow()
+	m.control.growSendBuffers()
 	for i := range m.streams {
 		m.streams[i].drain()
 	}
-	m.log.settle()
-	e := m.init.exit()
-	m.record(&e)
-	m.recorded = true
-	m.leaveBy = time.Now().Add(aftermath)
-	m.stdin.fd = m.shut(m.stdin.fd)
+	m.log.reportLoss()
+	e := m.init.exitRecord()
+	m.writeExitRecord(&e)
+	m.exitRecorded = true
+	m.exitDeadline = time.Now().Add(drainTimeout)
+	m.stdin.fd = m.closePolled(m.stdin.fd)
 	m.control.close(e.ExitCode)
 }
 
-// shut closes a descriptor that may be polled.
-func (m *monitor) shut(fd int) int {
-	m.poll.drop(fd)
+// closePolled closes a descriptor that may be in the epoll set, and returns -1.
+func (m *monitor) closePolled(fd int) int {
+	m.poll.remove(fd)
 	closeFD(&fd)
 	return fd
 }
 
-// record writes the exit record. When that cannot be done the daemon sees a
-// monitor that left without one.
-func (m *monitor) record(e *wire.Exit) {
+// writeExitRecord writes the exit record. If all attempts fail, the daemon sees a monitor that
+// exited without a record.
+func (m *monitor) writeExitRecord(e *wire.Exit) {
 	b := wire.AppendExit(nil, e)
-	for range recordTries {
-		if writeRecord(m.spec.ExitFile, b) == nil {
+	for range recordAttempts {
+		if replaceFile(m.spec.ExitFile, b) == nil {
 			return
 		}
-		_ = unix.Nanosleep(&unix.Timespec{Nsec: int64(recordPause)}, nil)
+		_ = unix.Nanosleep(&unix.Timespec{Nsec: int64(recordRetryDelay)}, nil)
 	}
 }
 
-// writeRecord replaces the file at name in one step.
-func writeRecord(name string, b []byte) error {
+// replaceFile replaces the file name atomically.
+func replaceFile(name string, b []byte) error {
 	temp := path.Join(path.Dir(name), "."+path.Base(name)+".new")
 	fd, err := unix.Open(temp, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {

@@ -10,24 +10,24 @@ import (
 	"github.com/criserver/criserver/conmon/wire"
 )
 
-// guest is what there is of a container that runs under a kernel of its own:
-// its processes are none of this one's children. The runtime's start hands its
-// streams over, and the runtime's wait tells how it ended. The process in the
-// place of the first one is the guest's kernel, with whose end all ends.
+// guest is the extra state of a container that runs under a kernel of its own, as with gVisor.
+// Its processes are not children of the monitor. The streams are handed to the runtime's start,
+// and the output of the runtime's wait tells the exit code. The container's first process, as
+// seen from the host, is the guest's kernel; when the kernel exits, the container has ended.
 type guest struct {
-	m       *monitor
-	fds     [3]int // the container's ends of its streams, until it is started
-	starter child  // the runtime's start, while it runs
-	startBy time.Time
-	asker   *client // waits for the starter; nil when it has left
-	waiter  child
-	answer  int // read end of the waiter's output
+	m             *monitor
+	fds           [3]int // the container's ends of its streams, until it is started
+	startProc     child  // the runtime's start, while it runs
+	startDeadline time.Time
+	startClient   *client // waits for startProc; nil if it has disconnected
+	waitProc      child   // the runtime's wait
+	waitOutput    int     // read end of waitProc's stdout
 }
 
-// startTimeout bounds the runtime's start. The daemon gives up no later.
+// startTimeout limits the runtime's start. The daemon waits at least as long.
 const startTimeout = 2 * time.Minute
 
-// errNotGuest is for what only a container in a guest can be asked.
+// errNotGuest is the error of requests that only a container in a guest supports.
 var errNotGuest = errors.New("the container is not in a guest")
 
 // start runs the container's process. A daemon that was restarted may send the request
@@ -38,64 +38,66 @@ func (g *guest) start(cl *client) (later bool, err error) {
 	switch {
 	case !m.spec.Guest:
 		return false, errNotGuest
-	case m.init.ended:
+	case m.init.exited:
 		return false, errors.New("the container has ended")
-	case g.waiter.pid > 0:
+	case g.waitProc.pid > 0:
 		return false, nil
-	case g.starter.pid == 0:
+	case g.startProc.pid == 0:
 		if err := g.spawnStart(); err != nil {
 			return false, err
 		}
 	}
-	if g.asker != nil {
-		g.asker.reply(errors.New("the start was asked for again"))
+	if g.startClient != nil {
+		g.startClient.reply(errors.New("another start request replaced this one"))
 	}
-	g.asker = cl
+	g.startClient = cl
 	return true, nil
 }
 
+// spawnStart starts the runtime's start.
 func (g *guest) spawnStart() (err error) {
 	_ = unix.Unlink(wire.RuntimeLog)
-	if g.starter, err = spawn(runtimeArgs(&g.m.spec, "start", g.m.spec.ID), &g.m.spec, g.fds); err != nil {
+	if g.startProc, err = spawn(runtimeArgs(&g.m.spec, "start", g.m.spec.ID), &g.m.spec, g.fds); err != nil {
 		return err
 	}
-	g.startBy = time.Now().Add(startTimeout)
-	return g.m.poll.add(g.starter.pidfd, unix.EPOLLIN, g)
+	g.startDeadline = time.Now().Add(startTimeout)
+	return g.m.poll.add(g.startProc.pidfd, unix.EPOLLIN, g)
 }
 
-// started takes the end of the runtime's start.
-func (g *guest) started(status unix.WaitStatus) {
-	g.m.poll.drop(g.starter.pidfd)
-	g.starter.close()
-	g.starter = child{pidfd: -1}
+// startExited handles the exit of the runtime's start: it starts the runtime's wait and answers
+// the client.
+func (g *guest) startExited(status unix.WaitStatus) {
+	g.m.poll.remove(g.startProc.pidfd)
+	g.startProc.close()
+	g.startProc = child{pidfd: -1}
 	var err error
 	switch {
-	case g.m.init.ended:
+	case g.m.init.exited:
 		err = errors.New("the container has ended")
 	case !status.Exited() || status.ExitStatus() != 0:
-		err = errors.New("runtime start: " + runtimeWords("", howEnded(status), g.m.log.out))
+		err = errors.New("runtime start: " + runtimeFailure("", describeStatus(status), g.m.log.out))
 	default:
 		g.closeFDs()
 		err = g.wait()
 	}
-	if cl := g.asker; cl != nil {
-		g.asker = nil
+	if cl := g.startClient; cl != nil {
+		g.startClient = nil
 		cl.reply(err)
 	}
 }
 
 // stopStart kills the runtime's start, if it runs.
-func (g *guest) stopStart() {
-	if g.starter.pid > 0 {
-		_ = unix.Kill(g.starter.pid, unix.SIGKILL) // a child not yet waited for keeps its pid
+func (g *guest) killStart() {
+	if g.startProc.pid > 0 {
+		_ = unix.Kill(g.startProc.pid, unix.SIGKILL) // a child not yet waited for keeps its pid
 	}
 }
 
-// attend ends a start of the runtime that takes too long.
-func (g *guest) attend() {
-	if now := time.Now(); g.starter.pid > 0 && !now.Before(g.startBy) {
-		g.stopStart()
-		g.startBy = now.Add(startTimeout) // a process may take its time to die
+// checkStartTimeout kills a start that takes too long.
+func (g *guest) checkStartTimeout() {
+	if now := time.Now(); g.startProc.pid > 0 && !now.Before(g.startDeadline) {
+		g.killStart()
+		g.startDeadline = now.Add(startTimeout) // a killed process may take a while to exit
 	}
 }
 
@@ -107,56 +109,56 @@ func (g *guest) wait() error {
 		return err
 	}
 	args := runtimeArgs(&m.spec, "wait", m.spec.ID)
-	g.waiter, err = spawn(args, &m.spec, [3]int{-1, w, -1})
+	g.waitProc, err = spawn(args, &m.spec, [3]int{-1, w, -1})
 	closeFD(&w)
 	if err != nil {
 		closeFD(&r)
 		return err
 	}
-	g.answer = r
-	return m.poll.add(g.waiter.pidfd, unix.EPOLLIN, g)
+	g.waitOutput = r
+	return m.poll.add(g.waitProc.pidfd, unix.EPOLLIN, g)
 }
 
-// ready is called when the starter or the waiter has ended.
+// ready is called when startProc or waitProc has exited.
 func (g *guest) ready(uint32) { g.m.init.reap() }
 
-// reaped takes the answer of the waiter. One that has none, as the guest has
-// gone, leaves the exit code unknown.
-func (g *guest) reaped() {
-	g.m.poll.drop(g.waiter.pidfd)
-	g.waiter.close()
-	g.waiter.pid = 0
-	n, err := read(g.answer, g.m.in[:wire.MaxStarted])
-	closeFD(&g.answer)
+// waitExited reads the exit code from the output of the runtime's wait. If there is none,
+// because the guest has died, the exit code is unknown.
+func (g *guest) waitExited() {
+	g.m.poll.remove(g.waitProc.pidfd)
+	g.waitProc.close()
+	g.waitProc.pid = 0
+	n, err := read(g.waitOutput, g.m.readBuf[:wire.MaxStarted])
+	closeFD(&g.waitOutput)
 	code, known := int32(0), false
 	if err == nil {
-		code, known = wire.DecodeWaited(g.m.in[:n])
+		code, known = wire.DecodeWaited(g.m.readBuf[:n])
 	}
-	g.m.init.end(exited(code), known)
+	g.m.init.setExited(exitStatus(code), known)
 }
 
-// abandon ends what was never started, as if it had been killed.
+// abandon ends a container that was never started, with the exit code of a killed process.
 func (g *guest) abandon() error {
 	switch {
 	case !g.m.spec.Guest:
 		return errNotGuest
-	case g.waiter.pid > 0:
-		return errors.New("the container runs")
+	case g.waitProc.pid > 0:
+		return errors.New("the container is running")
 	}
-	g.stopStart()
-	if cl := g.asker; cl != nil {
-		g.asker = nil
-		cl.reply(errors.New("the container was ended before it was started"))
+	g.killStart()
+	if cl := g.startClient; cl != nil {
+		g.startClient = nil
+		cl.reply(errors.New("the container was abandoned before it was started"))
 	}
-	g.m.init.end(exited(128+int32(unix.SIGKILL)), true)
+	g.m.init.setExited(exitStatus(128+int32(unix.SIGKILL)), true)
 	return nil
 }
 
-// exited is the status of a process that has ended by itself.
-func exited(code int32) unix.WaitStatus { return unix.WaitStatus(uint32(code&0xff) << 8) }
+// exitStatus returns the wait status of a process that has exited with code.
+func exitStatus(code int32) unix.WaitStatus { return unix.WaitStatus(uint32(code&0xff) << 8) }
 
-// howEnded says how a process of the runtime ended.
-func howEnded(status unix.WaitStatus) string {
+// describeStatus describes a wait status of the runtime in an error message.
+func describeStatus(status unix.WaitStatus) string {
 	if status.Signaled() {
 		return status.Signal().String()
 	}

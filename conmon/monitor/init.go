@@ -11,8 +11,8 @@ import (
 	"github.com/criserver/criserver/conmon/wire"
 )
 
-// initProcess is the container's first process, which this process inherits
-// from the OCI runtime, or the kernel of its guest.
+// initProcess is the container's first process, which becomes a child of the monitor when the
+// OCI runtime exits. For a container in a guest it is the process of the guest's kernel.
 type initProcess struct {
 	m         *monitor
 	pid       int
@@ -20,44 +20,48 @@ type initProcess struct {
 	pidfd     int
 	oom       oomWatch
 	oomKilled bool // the OOM killer ended the container
-	foster    bool // it leaves its orphans to this process
-	ended     bool
-	status    unix.WaitStatus
-	known     bool // status is
-	finished  time.Time
+	// sharesPIDNS: the container is in the PID namespace of the monitor, which therefore inherits
+	// the container's orphans.
+	sharesPIDNS bool
+	exited      bool
+	status      unix.WaitStatus
+	statusKnown bool // status is valid
+	finishedAt  time.Time
 }
 
-// adopt learns of the process from the file that the OCI runtime wrote.
-func (p *initProcess) adopt(pidFile string) error {
-	b, err := readFile(pidFile, p.m.in[:64])
+// identify reads the pid file that the OCI runtime wrote and opens the process.
+func (p *initProcess) identify(pidFile string) error {
+	b, err := readFile(pidFile, p.m.readBuf[:64])
 	if err != nil {
 		return err
 	}
 	pid, err := strconv.Atoi(string(bytes.TrimSpace(b)))
 	if err != nil || pid <= 0 {
-		return errors.New("read pid file: no pid in it")
+		return errors.New("read pid file: it contains no pid")
 	}
-	// As a child that nobody has waited for, it cannot give its pid to another.
+	// The pid cannot be reused: the process is a child that the monitor has not waited for.
 	if p.pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
 		return wrap("pidfd_open", err)
 	}
-	if p.start, err = startTime(pid, p.m.in); err != nil {
+	if p.start, err = startTime(pid, p.m.readBuf); err != nil {
 		return err
 	}
 	p.pid = pid
-	p.oom.begin(pid)
-	p.foster = !p.m.spec.Guest && samePIDNamespace(pid)
+	p.oom.find(pid)
+	p.sharesPIDNS = !p.m.spec.Guest && samePIDNamespace(pid)
 	return nil
 }
 
-// startTime returns when a process was started, in clock ticks since boot. It
-// reads what proc.Identify does, with no memory but buf.
+// startTime returns the start time of a process, in clock ticks since boot, as proc.Identify
+// does. The monitor does not use package proc, because that imports fmt and allocates memory
+// for each file; startTime reads into buf.
 func startTime(pid int, buf []byte) (uint64, error) {
 	b, err := readFile("/proc/"+strconv.Itoa(pid)+"/stat", buf)
 	if err != nil {
 		return 0, err
 	}
-	// Fields are counted behind the command's name, which may hold anything.
+	// The command name may contain spaces and parentheses, so count the fields after the last
+	// ")".
 	b = b[bytes.LastIndexByte(b, ')')+1:]
 	for range 22 - 2 {
 		_, rest, found := bytes.Cut(b, []byte(" "))
@@ -75,28 +79,28 @@ func (p *initProcess) watch() error {
 	return p.m.poll.add(p.pidfd, unix.EPOLLIN, p)
 }
 
-// ready is called when the process has ended.
+// ready is called when the process has exited.
 func (p *initProcess) ready(uint32) {
 	p.reap()
-	if !p.ended {
-		// Some other process waited for it, or it never was a child.
-		p.end(0, false)
+	if !p.exited {
+		// Another process has waited for it, or it never was a child.
+		p.setExited(0, false)
 	}
 }
 
-// samePIDNamespace says whether a process is in the PID namespace of this one,
-// rather than in one with a process 1 of its own to take its orphans.
+// samePIDNamespace reports whether a process is in the PID namespace of the monitor. In another
+// PID namespace, process 1 of that namespace inherits the orphans.
 func samePIDNamespace(pid int) bool {
-	var own, other unix.Stat_t
-	err := errors.Join(unix.Stat("/proc/self/ns/pid", &own), unix.Stat("/proc/"+strconv.Itoa(pid)+"/ns/pid", &other))
-	return err == nil && own.Ino == other.Ino
+	var self, other unix.Stat_t
+	err := errors.Join(unix.Stat("/proc/self/ns/pid", &self), unix.Stat("/proc/"+strconv.Itoa(pid)+"/ns/pid", &other))
+	return err == nil && self.Ino == other.Ino
 }
 
-// reap waits for every child that has ended: the container's first process, and
-// the orphans of a container in this process's PID namespace. An end interrupts
-// the wait for events. Where that signal goes unnoticed, because it came in the
-// moment before the wait or to another of the Go runtime's threads, orphans wait
-// for the next event, or for at most orphanPause.
+// reap waits for every child that has exited: the container's first process, the processes of
+// the OCI runtime, and the orphans of a container in the monitor's PID namespace. The SIGCHLD
+// of a child interrupts the wait for events. If the signal arrives just before the wait, or on
+// another thread of the Go runtime, orphans stay zombies until the next event, or for at most
+// reapInterval.
 func (p *initProcess) reap() {
 	for {
 		var status unix.WaitStatus
@@ -109,39 +113,41 @@ func (p *initProcess) reap() {
 		}
 		switch pid {
 		case p.pid:
-			p.end(status, true)
-		case p.m.guest.starter.pid:
-			p.m.guest.started(status)
-		case p.m.guest.waiter.pid:
-			p.m.guest.reaped()
+			p.setExited(status, true)
+		case p.m.guest.startProc.pid:
+			p.m.guest.startExited(status)
+		case p.m.guest.waitProc.pid:
+			p.m.guest.waitExited()
 		}
 	}
 }
 
-func (p *initProcess) end(status unix.WaitStatus, known bool) {
-	if p.ended {
+// setExited records the exit of the process and stops what depends on the process. Only the first
+// call counts.
+func (p *initProcess) setExited(status unix.WaitStatus, statusKnown bool) {
+	if p.exited {
 		return
 	}
-	p.oomKilled = p.oom.ended(status, known)
-	p.ended, p.status, p.known = true, status, known
-	p.finished = time.Now()
-	p.m.poll.drop(p.pidfd)
+	p.oomKilled = p.oom.killedContainer(status, statusKnown)
+	p.exited, p.status, p.statusKnown = true, status, statusKnown
+	p.finishedAt = time.Now()
+	p.m.poll.remove(p.pidfd)
 	closeFD(&p.pidfd)
-	p.m.guest.stopStart()
+	p.m.guest.killStart()
 	p.m.guest.closeFDs()
 }
 
-// exit makes the record of how it ended.
-func (p *initProcess) exit() wire.Exit {
+// exitRecord returns the exit record of the container.
+func (p *initProcess) exitRecord() wire.Exit {
 	e := wire.Exit{
 		Version:    wire.Version,
 		ID:         p.m.spec.ID,
-		FinishedAt: p.finished.UnixNano(),
+		FinishedAt: p.finishedAt.UnixNano(),
 		OOMKilled:  p.oomKilled,
 		LogLost:    p.m.log.lost,
 	}
 	switch {
-	case !p.known:
+	case !p.statusKnown:
 		e.ExitCode, e.Unknown = 255, true
 	case p.status.Signaled():
 		e.Signal = int(p.status.Signal())

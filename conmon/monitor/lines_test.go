@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// testLog is a log that keeps its entries in memory, see taken.
+// testLog returns a log that keeps its entries in memory: see takeEntries.
 func testLog() *logFile { return &logFile{fd: -1, out: make(buffer, 4<<20)} }
 
-// taken returns the entries and forgets them.
-func taken(l *logFile) []byte {
+// takeEntries returns the entries and removes them from the log.
+func takeEntries(l *logFile) []byte {
 	b := bytes.Clone(l.out[:l.n])
 	l.n = 0
 	return b
@@ -28,20 +28,20 @@ func TestLines(t *testing.T) {
 		reads []string
 		want  []string // tag, space, content
 	}{
-		{"nothing", nil, nil},
+		{"no input", nil, nil},
 		{"a line", []string{"hello\n"}, []string{"F hello"}},
 		{"lines", []string{"a\nb\n\nc\n"}, []string{"F a", "F b", "F ", "F c"}},
 		{"a line in pieces", []string{"he", "", "llo", "\n"}, []string{"F hello"}},
-		{"the end of one, all of another, the begin of a third", []string{"a", "b\nc\nd", "e\n"}, []string{"F ab", "F c", "F de"}},
+		{"reads that do not end at line ends", []string{"a", "b\nc\nd", "e\n"}, []string{"F ab", "F c", "F de"}},
 		{"no newline at the end", []string{"a\nb"}, []string{"F a", "P b"}},
 		{"carriage returns stay", []string{"a\r\n"}, []string{"F a\r"}},
-		{"just fits", []string{long + "\n"}, []string{"F " + long}},
-		{"just fits, in pieces", []string{long, "\n"}, []string{"F " + long}},
-		{"just fits, without newline", []string{long}, []string{"P " + long}},
-		{"one too long", []string{long + "b\n"}, []string{"P " + long, "F b"}},
-		{"one too long, in pieces", []string{long[:100], long[100:] + "b", "\n"}, []string{"P " + long, "F b"}},
-		{"several too long", []string{long + long + long + "b\nc\n"}, []string{"P " + long, "P " + long, "P " + long, "F b", "F c"}},
-		{"not text", []string{"\x00\xff \n"}, []string{"F \x00\xff "}},
+		{"maximum length", []string{long + "\n"}, []string{"F " + long}},
+		{"maximum length, in pieces", []string{long, "\n"}, []string{"F " + long}},
+		{"maximum length, without newline", []string{long}, []string{"P " + long}},
+		{"one byte too long", []string{long + "b\n"}, []string{"P " + long, "F b"}},
+		{"one byte too long, in pieces", []string{long[:100], long[100:] + "b", "\n"}, []string{"P " + long, "F b"}},
+		{"several entries", []string{long + long + long + "b\nc\n"}, []string{"P " + long, "P " + long, "P " + long, "F b", "F c"}},
+		{"binary data", []string{"\x00\xff \n"}, []string{"F \x00\xff "}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -49,64 +49,64 @@ func TestLines(t *testing.T) {
 			var p prefix
 			var l lines
 			for _, r := range tt.reads {
-				p.set(stderr, testTime)
-				l.cut(log, &p, []byte(r))
+				p.fill(stderr, testTime)
+				l.split(log, &p, []byte(r))
 			}
-			l.end(log, &p)
+			l.flush(log, &p)
 			var want strings.Builder
 			for _, w := range tt.want {
 				want.WriteString(testStamp + " stderr " + w + "\n")
 			}
-			if got := string(taken(log)); got != want.String() {
+			if got := string(takeEntries(log)); got != want.String() {
 				t.Errorf("got %.300q\nwant %.300q", got, want.String())
 			}
 		})
 	}
 }
 
-// However the bytes arrive, the entries are the same, none is too long, and
-// together they are the bytes.
+// The entries do not depend on the sizes of the reads, no entry is too long, and the entries
+// together contain all bytes.
 func FuzzLines(f *testing.F) {
 	f.Add([]byte("a\nbc\n\nd"), uint16(1))
 	f.Add([]byte("\xff\xff\xff\n"), uint16(1000))
 	f.Add([]byte("\xbf\ny\n"), uint16(maxLine))
 	log := testLog()
-	cut := func(data []byte, step int) []byte {
+	split := func(data []byte, step int) []byte {
 		var p prefix
 		var l lines
-		p.set(stdout, testTime)
+		p.fill(stdout, testTime)
 		for len(data) > 0 {
 			n := min(step, len(data))
-			l.cut(log, &p, data[:n])
+			l.split(log, &p, data[:n])
 			data = data[n:]
 		}
-		l.end(log, &p)
-		return taken(log)
+		l.flush(log, &p)
+		return takeEntries(log)
 	}
 	f.Fuzz(func(t *testing.T, seed []byte, step uint16) {
 		data := expand(seed)
-		whole := cut(data, max(1, len(data)))
-		if pieces := cut(data, 1+int(step)); !bytes.Equal(whole, pieces) {
-			t.Fatalf("in steps of %d: %q\nat once: %q", 1+int(step), pieces, whole)
+		once := split(data, max(1, len(data)))
+		if pieces := split(data, 1+int(step)); !bytes.Equal(once, pieces) {
+			t.Fatalf("in reads of %d bytes: %q\nin one read: %q", 1+int(step), pieces, once)
 		}
 		var back []byte
-		for e := range bytes.Lines(whole) {
+		for e := range bytes.Lines(once) {
 			head, text := e[:prefixLen], bytes.TrimSuffix(e[prefixLen:], []byte("\n"))
 			if len(text) > maxLine || string(head[:prefixTag]) != testStamp+" stdout " {
 				t.Fatalf("entry %q", e)
 			}
-			if back = append(back, text...); head[prefixTag] == full {
+			if back = append(back, text...); head[prefixTag] == tagFull {
 				back = append(back, '\n')
 			}
 		}
 		if !bytes.Equal(back, data) {
-			t.Fatalf("got back %q of %q", back, data)
+			t.Fatalf("entries contain %q, want %q", back, data)
 		}
 	})
 }
 
-// expand makes long lines of short inputs: a byte beyond ASCII stands for 256 to
-// 32768 others. The entries of the result fit in the buffer of testLog.
+// expand makes long lines from short inputs: a byte above 0x7f stands for 256 to 32768 bytes.
+// The entries of the result fit the buffer of testLog.
 func expand(seed []byte) (data []byte) {
 	for _, c := range seed {
 		run := []byte{c}
@@ -122,8 +122,8 @@ func expand(seed []byte) (data []byte) {
 }
 
 func BenchmarkLines(b *testing.B) {
-	data := bytes.Repeat(append(bytes.Repeat([]byte("x"), 99), '\n'), readSize/100)
-	out, err := newBuffer(outSize)
+	data := bytes.Repeat(append(bytes.Repeat([]byte("x"), 99), '\n'), readBufSize/100)
+	out, err := newBuffer(logBufSize)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -132,8 +132,8 @@ func BenchmarkLines(b *testing.B) {
 	var l lines
 	for b.Loop() {
 		var p prefix
-		p.set(stdout, testTime)
-		l.cut(log, &p, data)
+		p.fill(stdout, testTime)
+		l.split(log, &p, data)
 		log.flush()
 	}
 }

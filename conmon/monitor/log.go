@@ -9,22 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// logFile is a CRI log. Its failures are counted and never keep the container
-// waiting: what cannot be written is dropped, and an entry says so once writing
-// works again.
+// logFile is a CRI log. Write errors never stop the container: entries that cannot be written
+// are dropped and counted. When writing works again, an entry reports the lost bytes.
 type logFile struct {
 	path string
 	fd   int // -1 without a log
 	out  buffer
 	n    int // bytes in out that wait for flush
 
-	missing int64 // bytes lost since the last entry that told of any
-	lost    int64 // bytes lost in all
-	why     error // the last reason
-	torn    bool  // the file ends within an entry
+	unreported int64 // bytes lost since the last loss notice
+	lost       int64 // bytes lost in total
+	lossCause  error // the last write error
+	partial    bool  // the file ends within an entry
 }
 
-// open opens the log at path, or none at "". Entries are put together in out.
+// open opens the log at path, or no log if path is empty. out buffers the entries.
 func (l *logFile) open(path string, out buffer) (err error) {
 	*l = logFile{path: path, fd: -1, out: out}
 	if path != "" {
@@ -33,8 +32,8 @@ func (l *logFile) open(path string, out buffer) (err error) {
 	return err
 }
 
-// openLogFile opens a log for appending, or makes it. The mode lets a group of
-// log readers in. A symbolic link, a FIFO or a device at its place is an error.
+// openLogFile opens a log file for appending, and creates it if necessary. The mode lets a
+// group read logs. The file must not be a symbolic link, a FIFO or a device.
 func openLogFile(path string) (int, error) {
 	const flags = unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 	fd, err := unix.Open(path, flags, 0o640)
@@ -53,9 +52,9 @@ func openLogFile(path string) (int, error) {
 	return fd, nil
 }
 
-// reopen opens the file anew, after the old one was renamed. On failure the log
-// stays with the old one. Nothing waits in memory between two reads but the
-// parts of lines that have no end yet; those go to the new file.
+// reopen opens the log file again, after the old file was renamed. If that fails, the log stays
+// with the old file. The new file gets the lines that have no end yet; nothing else is in
+// memory between two reads.
 func (l *logFile) reopen() error {
 	if l.path == "" {
 		return errors.New("the container has no log")
@@ -64,14 +63,14 @@ func (l *logFile) reopen() error {
 	if err != nil {
 		return err
 	}
-	l.settle()
+	l.reportLoss()
 	_ = unix.Close(l.fd)
-	l.fd, l.torn = fd, false
+	l.fd, l.partial = fd, false
 	return nil
 }
 
-// room returns the place for an entry of n bytes, at most maxEntry.
-func (l *logFile) room(n int) []byte {
+// reserve returns space in the buffer for an entry of n bytes, at most maxEntry.
+func (l *logFile) reserve(n int) []byte {
 	if len(l.out)-l.n < n {
 		l.flush()
 	}
@@ -80,46 +79,47 @@ func (l *logFile) room(n int) []byte {
 	return b
 }
 
-// flush writes what waits, in one call unless the disk takes less.
+// flush writes the buffered entries, with one system call unless the write is short.
 func (l *logFile) flush() {
 	b := l.out[:l.n]
 	l.n = 0
 	if l.fd < 0 || len(b) == 0 {
 		return
 	}
-	if l.missing > 0 || l.torn {
-		l.tell()
+	if l.unreported > 0 || l.partial {
+		l.writeLossNotice()
 	}
-	if l.torn || l.missing > 0 {
-		l.lose(len(b), l.why)
+	if l.partial || l.unreported > 0 {
+		l.recordLoss(len(b), l.lossCause)
 		return
 	}
 	l.writeAll(b)
 }
 
-// tell ends a torn entry and says how much is missing.
-func (l *logFile) tell() {
+// writeLossNotice ends a partial entry and writes an entry that reports the lost bytes.
+func (l *logFile) writeLossNotice() {
 	var p prefix
-	p.set(stderr, time.Now())
+	p.fill(stderr, time.Now())
 	note := make([]byte, 0, 256)
-	if l.torn {
+	if l.partial {
 		note = append(note, '\n')
 	}
-	if l.missing > 0 {
+	if l.unreported > 0 {
 		note = append(note, p[:]...)
 		note = append(note, "[conmon: "...)
-		note = strconv.AppendInt(note, l.missing, 10)
+		note = strconv.AppendInt(note, l.unreported, 10)
 		note = append(note, " bytes of log were lost here: "...)
-		note = append(note, l.why.Error()...)
+		note = append(note, l.lossCause.Error()...)
 		note = append(note, "]\n"...)
 	}
 	if n, err := write(l.fd, note); err == nil && n == len(note) {
-		l.torn, l.missing = false, 0
+		l.partial, l.unreported = false, 0
 	} else if n > 0 {
-		l.untear(note, n)
+		l.cutPartialEntry(note, n)
 	}
 }
 
+// writeAll writes complete entries. If a write fails, the bytes of the remaining entries are lost.
 func (l *logFile) writeAll(b []byte) {
 	for rest := b; len(rest) > 0; {
 		n, err := write(l.fd, rest)
@@ -128,47 +128,47 @@ func (l *logFile) writeAll(b []byte) {
 		}
 		if err != nil {
 			done := len(b) - len(rest)
-			whole := l.untear(b, done)
-			l.lose(len(b)-whole, err)
+			complete := l.cutPartialEntry(b, done)
+			l.recordLoss(len(b)-complete, err)
 			return
 		}
 		rest = rest[n:]
 	}
 }
 
-func (l *logFile) lose(n int, err error) {
-	l.missing += int64(n)
+func (l *logFile) recordLoss(n int, err error) {
+	l.unreported += int64(n)
 	l.lost += int64(n)
-	l.why = err
+	l.lossCause = err
 }
 
-// untear cuts the file back to the last whole entry after only n bytes of b got
-// into it. It returns how many of them stay.
-func (l *logFile) untear(b []byte, n int) int {
-	whole := bytes.LastIndexByte(b[:n], '\n') + 1
-	if whole == n {
+// cutPartialEntry truncates the file after the last complete entry, after only the first n
+// bytes of b were written. It returns the number of these bytes that are still in the file.
+func (l *logFile) cutPartialEntry(b []byte, n int) int {
+	complete := bytes.LastIndexByte(b[:n], '\n') + 1
+	if complete == n {
 		return n
 	}
 	var st unix.Stat_t
 	err := unix.Fstat(l.fd, &st)
 	if err == nil {
-		err = unix.Ftruncate(l.fd, st.Size-int64(n-whole))
+		err = unix.Ftruncate(l.fd, st.Size-int64(n-complete))
 	}
-	l.torn = err != nil
-	return whole
+	l.partial = err != nil
+	return complete
 }
 
-// settle tells of lost bytes where no further entry may follow that would: at
-// the end of the container, and before another file takes the place of this one.
-func (l *logFile) settle() {
+// reportLoss reports lost bytes when no later entry can do so: at the end of the container, and
+// before another file replaces this one.
+func (l *logFile) reportLoss() {
 	l.flush()
-	if l.fd >= 0 && (l.missing > 0 || l.torn) {
-		l.tell()
+	if l.fd >= 0 && (l.unreported > 0 || l.partial) {
+		l.writeLossNotice()
 	}
 }
 
-// close ends the log.
+// close flushes and closes the log.
 func (l *logFile) close() {
-	l.settle()
+	l.reportLoss()
 	closeFD(&l.fd)
 }

@@ -14,15 +14,15 @@ import (
 	"github.com/criserver/criserver/conmon/wire"
 )
 
-const usage = `usage: conmon monitor ID   run a container; for the daemon, which opens descriptors 3 and 4
-       conmon pause        hold a pod's namespaces; also under the name pause
-       conmon probe [PATH|PATH!DEVICE]
-                           succeed if all paths belong to root, or are not on the device
+const usage = `usage: conmon monitor ID   monitor a container; only the daemon runs this, with descriptors 3 and 4
+       conmon pause        hold a pod's namespaces; also if the program is named pause
+       conmon probe [PATH | PATH!DEVICE]...
+                           exit with 0 if each PATH belongs to root, and no PATH!DEVICE is on the device
        conmon --version
 `
 
-// Main runs what args, the command line with its first word, ask for, and
-// returns the exit status.
+// Main runs the command in args, whose first element is the program's name, and returns the
+// exit status.
 func Main(args []string, version string) int {
 	mode := ""
 	if len(args) > 1 {
@@ -32,11 +32,11 @@ func Main(args []string, version string) int {
 		mode = "pause"
 	}
 	switch mode {
-	case "monitor": // whatever follows is for those who list processes
-		return monitorOne()
+	case "monitor": // further arguments are only for the process list
+		return runMonitor()
 	case "pause":
 		pause()
-	case "probe": // proves that a container can run this binary
+	case "probe": // shows that a container can run this binary
 		return probe(args[2:])
 	case "--version":
 		_, _ = unix.Write(1, []byte("conmon version "+version+"\n"))
@@ -46,82 +46,82 @@ func Main(args []string, version string) int {
 	return 2
 }
 
-// probe says whether all demands are met, as this process sees it: a path has to
-// belong to root, or with "!" and a device number not to be on that device.
-func probe(demands []string) int {
-	for _, d := range demands {
+// probe checks conditions from inside a container and returns 0 if all hold. The condition
+// "PATH" holds if the path belongs to root. The condition "PATH!DEVICE" holds if the path
+// exists and is not on the device with that number.
+func probe(conditions []string) int {
+	for _, condition := range conditions {
 		var st unix.Stat_t
-		path, device, other := strings.Cut(d, "!")
+		path, device, hasDevice := strings.Cut(condition, "!")
 		err := unix.Stat(path, &st)
-		met := err == nil && st.Uid == 0 && st.Gid == 0
-		if other {
-			met = err == nil && strconv.FormatUint(st.Dev, 10) != device
+		holds := err == nil && st.Uid == 0 && st.Gid == 0
+		if hasDevice {
+			holds = err == nil && strconv.FormatUint(st.Dev, 10) != device
 		}
-		if !met {
-			_, _ = unix.Write(2, []byte("not met: "+d+"\n"))
+		if !holds {
+			_, _ = unix.Write(2, []byte("condition does not hold: "+condition+"\n"))
 			return 1
 		}
 	}
 	return 0
 }
 
-// monitorOne is the monitor of one container.
-func monitorOne() int {
+// runMonitor monitors one container until the container has exited.
+func runMonitor() int {
 	detach()
 	spec, err := readSpec()
 	if err == nil {
 		err = newMonitor(spec).run()
 	}
 	if err != nil {
-		_ = answer(0, 0, err.Error())
+		_ = sendStarted(0, 0, err.Error())
 		return 1
 	}
 	return 0
 }
 
-// detach makes the process independent of the one that started it.
+// detach makes the process independent of the daemon that started it.
 func detach() {
 	_, _ = unix.Setsid()
-	// Orphans of the OCI runtime, above all the container's first process,
-	// become children of this process, so that it sees how they end.
+	// The runtime exits before the container does. As a subreaper, this process becomes the
+	// parent of the container's first process, and so learns its exit status.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	_ = writeFile("/proc/self/comm", []byte("conmon"))
-	disinheritSignals()
+	resetIgnoredSignals()
 	closeInherited()
 	unix.CloseOnExec(wire.SpecFD)
 	unix.CloseOnExec(wire.StartedFD)
 }
 
-// sigaction is the struct of rt_sigaction(2). Kernels of riscv64 and loong64 have
-// no restorer, so the mask of the kernel is in the field restorer there. The code
-// below writes back what it read and changes only the handler, which is the first
-// field everywhere.
+// sigaction is the struct of rt_sigaction(2). Kernels of riscv64 and loong64 have no restorer,
+// so there the kernel's mask is in the field restorer. resetIgnoredSignals writes back what it
+// has read and changes only the handler, which is the first field on every architecture.
 type sigaction struct {
 	handler, flags, restorer uintptr
 	mask                     uint64
 }
 
-// disinheritSignals keeps signals that the daemon was started to ignore from
-// being ignored in the container too. A shell does that to what runs in the
-// background, for instance. What Go handles is reset in a child anyway.
-func disinheritSignals() {
+// resetIgnoredSignals sets ignored signals back to the default action. If the daemon was
+// started with ignored signals, as a shell does for background jobs, the container would
+// inherit them. The Go runtime resets the signals that Go handles in child processes.
+func resetIgnoredSignals() {
 	const (
 		last       = 64
 		sigDefault = 0 // SIG_DFL
 		sigIgnored = 1 // SIG_IGN
 	)
 	for sig := uintptr(1); sig <= last; sig++ {
-		var now sigaction
-		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, 0, uintptr(unsafe.Pointer(&now)), unsafe.Sizeof(now.mask), 0, 0)
-		if errno == 0 && now.handler == sigIgnored {
-			now.handler = sigDefault
-			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&now)), 0, unsafe.Sizeof(now.mask), 0, 0)
+		var action sigaction
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, 0, uintptr(unsafe.Pointer(&action)), unsafe.Sizeof(action.mask), 0, 0)
+		if errno == 0 && action.handler == sigIgnored {
+			action.handler = sigDefault
+			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&action)), 0, unsafe.Sizeof(action.mask), 0, 0)
 		}
 	}
 }
 
-// closeInherited closes whatever the parent let slip behind the descriptors of
-// the contract. The Go runtime has opened none of its own yet.
+// closeInherited closes all descriptors after those of package wire, in case the parent has
+// leaked some. The Go runtime has opened none yet.
 func closeInherited() {
 	const first = wire.StartedFD + 1
 	if unix.CloseRange(first, 1<<31-1, 0) == nil {
@@ -132,19 +132,17 @@ func closeInherited() {
 	}
 }
 
-// shieldSignals lets the monitor live through what is sent to its daemon's
-// process group, to a terminal, or at a shutdown to every process: it leaves
-// when its container does. It is called after the OCI runtime was started, as
-// ignored signals would be ignored in the container too. SIGXFSZ is a write
-// beyond a file size limit, which has to fail like any other.
-func shieldSignals() {
+// ignoreSignals keeps the monitor alive when a signal goes to the process group of the daemon,
+// to a terminal, or to every process at a shutdown: the monitor exits when its container does.
+// It is called after the OCI runtime was started, because the container would inherit ignored
+// signals. Without SIGXFSZ, a write beyond a file size limit fails like any other write.
+func ignoreSignals() {
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGXFSZ)
 }
 
-// pause holds a pod's namespaces as process 1 of its PID namespace until a
-// SIGTERM or SIGINT, whose default action in a Go program is the end, also for
-// a process 1. Children of an ignored SIGCHLD never become zombies, so there is
-// nothing to reap.
+// pause holds a pod's namespaces until SIGTERM or SIGINT. It is process 1 of the pod's PID
+// namespace; the Go runtime ends the program on these signals even as process 1. Because
+// SIGCHLD is ignored, children never become zombies, so pause need not reap them.
 func pause() {
 	signal.Ignore(syscall.SIGCHLD, syscall.SIGHUP)
 	_ = writeFile("/proc/self/comm", []byte("pause"))
@@ -154,8 +152,8 @@ func pause() {
 	}
 }
 
-// readSpec reads the Spec from its descriptor and closes that. Its strings stay
-// where they were read, of which the kernel keeps what pages there are.
+// readSpec reads the Spec from its descriptor and closes the descriptor. The strings of the
+// Spec stay in the buffer, which costs only the pages that were written.
 func readSpec() (wire.Spec, error) {
 	b, err := newBuffer(maxSpec)
 	if err == nil {
@@ -174,7 +172,7 @@ func readSpec() (wire.Spec, error) {
 		return spec, errors.New("read spec: unknown version")
 	case spec.ID == "", len(spec.Runtime) == 0, !path.IsAbs(spec.RunDir), !path.IsAbs(spec.Bundle), !path.IsAbs(spec.ExitFile),
 		!path.IsAbs(spec.Runtime[0]), spec.LogPath != "" && !path.IsAbs(spec.LogPath):
-		return spec, errors.New("read spec: a field is missing, or a path not absolute")
+		return spec, errors.New("read spec: a field is missing or a path is not absolute")
 	}
 	return spec, nil
 }
@@ -182,9 +180,9 @@ func readSpec() (wire.Spec, error) {
 // maxSpec bounds a Spec, in bytes.
 const maxSpec = 1 << 20
 
-// answer tells the daemon what became of its Spec. It fails when nobody is
-// there to hear it.
-func answer(pid int, start uint64, failure string) error {
+// sendStarted sends the daemon the result of create: the container's first process, or failure.
+// It returns an error if the daemon has closed the pipe.
+func sendStarted(pid int, start uint64, failure string) error {
 	_, err := write(wire.StartedFD, wire.AppendStarted(nil, pid, start, failure))
 	return err
 }

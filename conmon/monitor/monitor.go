@@ -11,40 +11,40 @@ import (
 )
 
 const (
-	// patience is how long the container waits for a client that has its
-	// stdin and does not read what it writes.
-	patience = 10 * time.Second
-	// aftermath is how long the log is kept for processes that outlive the
-	// container's first one and still hold its streams.
-	aftermath = 10 * time.Second
-	// quiet is how long nothing has to happen until buffers are given back.
-	quiet = time.Second
-	// orphanPause is how long an orphan may stay a zombie.
-	orphanPause = 5 * time.Second
+	// slowClientTimeout is how long the container's output stays paused for a client that has
+	// the container's stdin and does not read.
+	slowClientTimeout = 10 * time.Second
+	// drainTimeout is how long the monitor goes on logging for processes that outlive the
+	// container's first process and still hold its streams.
+	drainTimeout = 10 * time.Second
+	// idleTime is how long a buffer must be unused before its memory goes back to the kernel.
+	idleTime = time.Second
+	// reapInterval is the longest time that an orphan stays a zombie.
+	reapInterval = 5 * time.Second
 )
 
-// monitor is all that the process knows. One goroutine uses it. It is one block
-// of memory, as every size of block that is new to the Go heap costs two pages.
+// monitor is the state of the process. Only one goroutine uses it. It is one block of memory,
+// because each new block size costs the Go heap two pages.
 type monitor struct {
-	spec    wire.Spec
-	poll    poller
-	in      buffer // what a read of the container's output brings
-	packet  buffer // what a read of a client brings
-	log     logFile
-	streams [2]stream // stdout and stderr, or the terminal and nothing
-	stdin   stdin
-	console int // the terminal's master, or -1
-	control control
-	init    initProcess
-	guest   guest
+	spec      wire.Spec
+	poll      poller
+	readBuf   buffer // one read of the container's output
+	packetBuf buffer // one packet from a client
+	log       logFile
+	streams   [2]stream // stdout and stderr; with a terminal, only the first is used
+	stdin     stdin
+	console   int // master of the terminal, or -1
+	control   control
+	init      initProcess
+	guest     guest
 
-	awaited      *client   // the container waits for it, see hold
-	awaitedUntil time.Time // and no longer than this
-	lastRead     time.Time
-	used         bool // buffers were used since they were given back
-	unheard      bool // nobody read the answer
-	recorded     bool // the exit record is written
-	leaveBy      time.Time
+	slowClient         *client // the container's output is paused for it, or nil
+	slowClientDeadline time.Time
+	lastRead           time.Time
+	buffersUsed        bool      // since releaseBuffers
+	answerUnread       bool      // the daemon has closed the pipe without reading the answer
+	exitRecorded       bool      // the exit record is written
+	exitDeadline       time.Time // the monitor exits then, even if the streams are still open
 }
 
 func newMonitor(spec wire.Spec) *monitor {
@@ -54,48 +54,49 @@ func newMonitor(spec wire.Spec) *monitor {
 	m.stdin = stdin{m: m, fd: -1, tty: spec.Terminal}
 	m.control = control{m: m, fd: -1}
 	m.init = initProcess{m: m, pidfd: -1, oom: oomWatch{m: m, fd: -1}}
-	m.guest = guest{m: m, fds: [3]int{-1, -1, -1}, starter: child{pidfd: -1}, waiter: child{pidfd: -1}, answer: -1}
+	m.guest = guest{m: m, fds: [3]int{-1, -1, -1}, startProc: child{pidfd: -1}, waitProc: child{pidfd: -1}, waitOutput: -1}
 	return m
 }
 
-// run makes the container and stays until it has ended. An error says that
-// there is no container, and nothing left of one.
+// run creates the container and monitors it until the container has exited. If run returns an
+// error, the container does not exist.
 func (m *monitor) run() error {
 	if err := m.prepare(); err != nil {
 		return err
 	}
 	if err := m.create(); err != nil {
-		m.withdraw()
+		m.removeControlSocket()
 		return err
 	}
-	shieldSignals()
-	if err := m.announce(); err != nil {
+	ignoreSignals()
+	if err := m.reportStarted(); err != nil {
 		m.undo()
 		return err
 	}
-	m.giveBack()
+	m.releaseBuffers()
 	for !m.done() {
 		if !m.poll.poll() {
-			m.idle()
+			m.waitForEvents()
 		}
-		m.attend()
+		m.runTimers()
 	}
-	if m.unheard {
+	if m.answerUnread {
 		m.undo()
 	}
 	m.log.close()
 	return nil
 }
 
-// idle waits for something to happen. Children are reaped last before that, as
-// the signal of one that ends is missed before the wait has begun.
-func (m *monitor) idle() {
-	if m.init.reap(); !m.init.ended || m.recorded {
-		m.poll.block(m.timeout())
+// waitForEvents blocks until an event, a signal or a deadline. It reaps children first, because
+// a SIGCHLD that arrives before the wait does not interrupt the wait.
+func (m *monitor) waitForEvents() {
+	if m.init.reap(); !m.init.exited || m.exitRecorded {
+		m.poll.wait(m.pollTimeout())
 	}
 }
 
-// prepare makes what needs no container, so that it fails before there is one.
+// prepare makes everything that can be made without the container, so that its errors need no
+// undo.
 func (m *monitor) prepare() (err error) {
 	if err := unix.Chdir(m.spec.RunDir); err != nil {
 		return wrap("enter run directory", err)
@@ -103,14 +104,14 @@ func (m *monitor) prepare() (err error) {
 	if err := m.poll.open(); err != nil {
 		return err
 	}
-	out, err := newBuffer(outSize)
+	out, err := newBuffer(logBufSize)
 	if err != nil {
 		return err
 	}
-	if m.in, err = newBuffer(readSize); err != nil {
+	if m.readBuf, err = newBuffer(readBufSize); err != nil {
 		return err
 	}
-	if m.packet, err = newBuffer(wire.MaxPayload + 4096); err != nil {
+	if m.packetBuf, err = newBuffer(wire.MaxPayload + 4096); err != nil {
 		return err
 	}
 	if err := m.log.open(m.spec.LogPath, out); err != nil {
@@ -119,11 +120,11 @@ func (m *monitor) prepare() (err error) {
 	return m.control.open()
 }
 
-// withdraw takes back what prepare left in the file system.
-func (m *monitor) withdraw() { _ = unix.Unlink(wire.ControlSocket) }
+// removeControlSocket removes the only file that prepare makes besides the log.
+func (m *monitor) removeControlSocket() { _ = unix.Unlink(wire.ControlSocket) }
 
-// announce starts to watch everything and tells the daemon of the container.
-func (m *monitor) announce() error {
+// reportStarted adds all descriptors to the epoll set and sends the daemon the answer.
+func (m *monitor) reportStarted() error {
 	err := errors.Join(m.init.watch(), m.control.watch())
 	for i := range m.streams {
 		err = errors.Join(err, m.streams[i].watch())
@@ -131,129 +132,133 @@ func (m *monitor) announce() error {
 	if err != nil {
 		return err
 	}
-	if err := answer(m.init.pid, m.init.start, ""); err != nil {
-		return wrap("answer the daemon", err)
+	if err := sendStarted(m.init.pid, m.init.start, ""); err != nil {
+		return wrap("send answer to daemon", err)
 	}
-	return m.poll.add(wire.StartedFD, 0, (*answered)(m))
+	return m.poll.add(wire.StartedFD, 0, (*answerPipe)(m))
 }
 
-// answered is the monitor in its wait for the daemon to close the answer's pipe.
-type answered monitor
+// answerPipe is the handler of the pipe on which the answer was sent.
+type answerPipe monitor
 
-// ready finds out whether the answer was read. If it was not, the daemon is gone
-// or has given up, and will believe that the container was never made.
-func (a *answered) ready(uint32) {
+// ready is called when the daemon has closed its end of the pipe. If the answer is still in the
+// pipe, the daemon has died or has given up. Then the daemon will act as if the container had
+// never been created, so the monitor has to delete it.
+func (a *answerPipe) ready(uint32) {
 	unread, err := unix.IoctlGetInt(wire.StartedFD, unix.TIOCINQ)
-	a.unheard = err != nil || unread > 0
-	a.poll.drop(wire.StartedFD)
+	a.answerUnread = err != nil || unread > 0
+	a.poll.remove(wire.StartedFD)
 	_ = unix.Close(wire.StartedFD)
 }
 
-// done says whether it is time to leave.
+// done reports whether the monitor can exit.
 func (m *monitor) done() bool {
-	if m.unheard {
+	if m.answerUnread {
 		return true
 	}
-	return m.recorded && (!m.streaming() || !time.Now().Before(m.leaveBy))
+	return m.exitRecorded && (!m.streamsOpen() || !time.Now().Before(m.exitDeadline))
 }
 
-func (m *monitor) streaming() bool {
+func (m *monitor) streamsOpen() bool {
 	return m.streams[0].open() || m.streams[1].open()
 }
 
-// timeout is how long to wait for events, in milliseconds.
-func (m *monitor) timeout() int {
+// pollTimeout returns how long to wait for events, in milliseconds, or -1 for no limit.
+func (m *monitor) pollTimeout() int {
 	var d time.Duration
 	switch {
-	case m.recorded:
-		d = time.Until(m.leaveBy)
-	case m.awaited != nil:
-		d = time.Until(m.awaitedUntil)
-	case m.guest.starter.pid > 0:
-		if d = time.Until(m.guest.startBy); m.used {
-			d = min(d, quiet)
+	case m.exitRecorded:
+		d = time.Until(m.exitDeadline)
+	case m.slowClient != nil:
+		d = time.Until(m.slowClientDeadline)
+	case m.guest.startProc.pid > 0:
+		if d = time.Until(m.guest.startDeadline); m.buffersUsed {
+			d = min(d, idleTime)
 		}
-	case m.used:
-		d = quiet
-	case m.init.foster:
-		d = orphanPause
+	case m.buffersUsed:
+		d = idleTime
+	case m.init.sharesPIDNS:
+		d = reapInterval
 	default:
 		return -1
 	}
 	return max(0, int((d+time.Millisecond-1)/time.Millisecond))
 }
 
-// attend does what has to be done at some time.
-func (m *monitor) attend() {
-	if m.init.ended && !m.recorded {
-		m.conclude()
+// runTimers does everything that is due: it records the exit of the container, disconnects a
+// slow client, kills a start that takes too long and releases unused buffers.
+func (m *monitor) runTimers() {
+	if m.init.exited && !m.exitRecorded {
+		m.recordExit()
 	}
-	if cl := m.awaited; cl != nil && !time.Now().Before(m.awaitedUntil) {
-		cl.leave()
+	if cl := m.slowClient; cl != nil && !time.Now().Before(m.slowClientDeadline) {
+		cl.disconnect()
 	}
-	m.guest.attend()
-	if m.used && time.Since(m.lastRead) >= quiet {
-		m.giveBack()
+	m.guest.checkStartTimeout()
+	if m.buffersUsed && time.Since(m.lastRead) >= idleTime {
+		m.releaseBuffers()
 	}
 }
 
-// took notes a read of n bytes, and lets a brisk writer get ahead so that there
-// is more to read at once.
-func (m *monitor) took(s *stream, n int) {
+// noteRead records a read of n bytes from s. If the container writes without a pause, noteRead
+// sleeps until the pipe is fuller, so that the next read gets more at once.
+func (m *monitor) noteRead(s *stream, n int) {
 	now := time.Now()
-	if n < readSize/2 && now.Sub(m.lastRead) < briskly && !m.init.ended {
-		lag := unix.NsecToTimespec(int64(s.size / bytesPerLag))
+	if n < readBufSize/2 && now.Sub(m.lastRead) < burstInterval && !m.init.exited {
+		lag := unix.NsecToTimespec(int64(s.size / fillRate))
 		_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&lag)), 0, 0)
 		now = time.Now()
 	}
 	m.lastRead = now
-	m.touched(n)
+	m.noteBufferUse(n)
 }
 
-// touched notes that n bytes of a buffer were used. A few pages are not worth
-// being woken up for to give them back.
-func (m *monitor) touched(n int) { m.used = m.used || n > 4096 }
+// noteBufferUse records that n bytes of a buffer were used. Up to one page, the memory is not
+// worth a wake-up to release it.
+func (m *monitor) noteBufferUse(n int) { m.buffersUsed = m.buffersUsed || n > 4096 }
 
-// giveBack returns the buffers' memory. Nothing is in them between two events.
-func (m *monitor) giveBack() {
-	m.in.release()
-	m.packet.release()
+// releaseBuffers gives the memory of the buffers back to the kernel. The buffers are empty
+// between two events.
+func (m *monitor) releaseBuffers() {
+	m.readBuf.release()
+	m.packetBuf.release()
 	m.log.out.release()
-	m.used = false
+	m.buffersUsed = false
 }
 
-// held says whether the container's output has to stay where it is because a
-// client that it has to wait for is behind.
-func (m *monitor) held() bool {
-	if m.awaited == nil && !m.recorded {
-		if cl := m.control.laggard(); cl != nil {
-			m.hold(cl)
+// outputPaused reports whether the container's output must stay in the pipe because a client
+// with the container's stdin does not read fast enough. It starts the pause for such a client.
+func (m *monitor) outputPaused() bool {
+	if m.slowClient == nil && !m.exitRecorded {
+		if cl := m.control.slowClient(); cl != nil {
+			m.pauseOutput(cl)
 		}
 	}
-	return m.awaited != nil
+	return m.slowClient != nil
 }
 
-func (m *monitor) hold(cl *client) {
-	m.awaited, m.awaitedUntil = cl, time.Now().Add(patience)
-	cl.awaited = true
+// pauseOutput stops reading the container's output until cl reads or slowClientDeadline passes.
+func (m *monitor) pauseOutput(cl *client) {
+	m.slowClient, m.slowClientDeadline = cl, time.Now().Add(slowClientTimeout)
+	cl.blocking = true
 	cl.setInterest()
 	for i := range m.streams {
-		m.poll.drop(m.streams[i].fd)
+		m.poll.remove(m.streams[i].fd)
 	}
 }
 
-// release ends a hold.
-func (m *monitor) release() {
-	cl := m.awaited
-	m.awaited = nil
-	cl.awaited = false
+// resumeOutput ends the pause that pauseOutput began.
+func (m *monitor) resumeOutput() {
+	cl := m.slowClient
+	m.slowClient = nil
+	cl.blocking = false
 	cl.setInterest()
 	for i := range m.streams {
 		_ = m.streams[i].watch()
 	}
 }
 
-// resize sets the terminal's size.
+// resize sets the size of the container's terminal.
 func (m *monitor) resize(width, height uint16) error {
 	if m.console < 0 {
 		return errors.New("the container has no terminal")

@@ -16,7 +16,7 @@ import (
 	"github.com/criserver/criserver/internal/proc"
 )
 
-func TestStartTimeIsThatOfProc(t *testing.T) {
+func TestStartTimeMatchesProcIdentify(t *testing.T) {
 	for _, pid := range []int{1, os.Getpid()} {
 		want, err := proc.Identify(pid)
 		if err != nil {
@@ -31,76 +31,76 @@ func TestStartTimeIsThatOfProc(t *testing.T) {
 
 func TestRuntimeWords(t *testing.T) {
 	t.Chdir(t.TempDir())
-	long := strings.Repeat("é", maxWords)
-	tests := []struct{ name, log, said, want string }{
+	long := strings.Repeat("é", maxErrorText)
+	tests := []struct{ name, log, output, want string }{
 		{"the last error", `{"level":"error","msg":"first"}` + "\n" + `{"level":"error","msg":"second "}` + "\n" + `{"level":"info","msg":"bye"}` + "\n\n", "x", "second"},
-		{"no error in it", `{"level":"info","msg":"hello"}`, "said", "exit status 1: said"},
-		{"not JSON", "panic: oh\n", "said", "exit status 1: said"},
-		{"nothing", "", "", "exit status 1"},
+		{"no error in the log", `{"level":"info","msg":"hello"}`, "output", "exit status 1: output"},
+		{"not JSON", "panic: oh\n", "output", "exit status 1: output"},
+		{"no message", "", "", "exit status 1"},
 	}
 	for _, tt := range tests {
 		if err := os.WriteFile(wire.RuntimeLog, []byte(tt.log), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got := runtimeWords(tt.said, "exit status 1", make([]byte, 64<<10)); got != tt.want {
+		if got := runtimeFailure(tt.output, "exit status 1", make([]byte, 64<<10)); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}
-	if got := cutWords(long); len(got) > maxWords+4 || strings.ToValidUTF8(got, "") != got {
-		t.Errorf("cut to %d bytes", len(got))
+	if got := truncateStart(long); len(got) > maxErrorText+4 || strings.ToValidUTF8(got, "") != got {
+		t.Errorf("truncated to %d bytes", len(got))
 	}
-	var words tail
+	var output tail
 	for range 100 {
-		words.add([]byte(strings.Repeat("x", 1000) + "end"))
+		output.add([]byte(strings.Repeat("x", 1000) + "end"))
 	}
-	if len(words.b) != maxTail || !strings.HasSuffix(words.text(), "end") {
-		t.Errorf("tail of %d bytes", len(words.b))
+	if len(output.b) != maxOutputTail || !strings.HasSuffix(output.text(), "end") {
+		t.Errorf("tail of %d bytes", len(output.b))
 	}
 }
 
-// The record appears whole or not, and replaces an older one.
-func TestWriteRecord(t *testing.T) {
+// replaceFile replaces a file atomically.
+func TestReplaceFile(t *testing.T) {
 	dir := t.TempDir()
 	name := filepath.Join(dir, "exit")
 	for _, content := range []string{"first", "second, longer"} {
-		if err := writeRecord(name, []byte(content)); err != nil {
+		if err := replaceFile(name, []byte(content)); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := os.ReadFile(name); err != nil || string(got) != content {
-			t.Errorf("record %q, %v", got, err)
+			t.Errorf("content %q, error %v", got, err)
 		}
 	}
-	if err := writeRecord(filepath.Join(dir, "none", "exit"), nil); !errors.Is(err, unix.ENOENT) {
-		t.Errorf("no directory: %v", err)
+	if err := replaceFile(filepath.Join(dir, "none", "exit"), nil); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("missing directory: %v", err)
 	}
 	if err := os.Mkdir(filepath.Join(dir, "taken"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeRecord(filepath.Join(dir, "taken"), nil); err == nil {
+	if err := replaceFile(filepath.Join(dir, "taken"), nil); err == nil {
 		t.Error("a directory was replaced")
 	}
-	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) > 0 {
-		t.Errorf("left: %v", left)
+	if files, _ := filepath.Glob(filepath.Join(dir, ".*")); len(files) > 0 {
+		t.Errorf("temporary files still exist: %v", files)
 	}
 }
 
-// What works once a read must not make garbage: nothing collects it.
+// Work that is done for each read must not allocate, because the garbage collector is off.
 func TestRoutineWorkAllocatesNothing(t *testing.T) {
 	log := new(logFile)
-	if err := log.open(filepath.Join(t.TempDir(), "log"), make(buffer, outSize)); err != nil {
+	if err := log.open(filepath.Join(t.TempDir(), "log"), make(buffer, logBufSize)); err != nil {
 		t.Fatal(err)
 	}
 	defer log.close()
 	var l lines
 	data := []byte(strings.Repeat("some line\n", 100) + "rest")
-	l.cut(log, new(prefix), data) // makes room for what is held back
+	l.split(log, new(prefix), data) // allocates the buffer for unfinished lines
 	if n := testing.AllocsPerRun(100, func() {
 		var p prefix
-		p.set(stdout, testTime)
-		l.cut(log, &p, data)
+		p.fill(stdout, testTime)
+		l.split(log, &p, data)
 		log.flush()
 	}); n != 0 {
-		t.Errorf("%v allocations for a read", n)
+		t.Errorf("%v allocations per read", n)
 	}
 }
 
@@ -129,7 +129,7 @@ func TestPause(t *testing.T) {
 		if err := self.Signal(unix.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
-		_ = cmd.Wait() // it does end
+		_ = cmd.Wait() // the process must exit
 	}
 	if out, err := exec.Command(binary).CombinedOutput(); err == nil || !strings.HasPrefix(string(out), "usage: ") {
 		t.Errorf("without arguments: %q, %v", out, err)
@@ -141,8 +141,8 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// orphan leaves an orphan to process 1 of a PID namespace, lets it end, and
-// fails if it stays a zombie.
+// orphan makes an orphan in the PID namespace of the process init. It fails the test if the
+// orphan stays a zombie after its exit.
 func orphan(t *testing.T, init int) {
 	t.Helper()
 	nsenter, err := exec.LookPath("nsenter")
@@ -173,7 +173,7 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("did not happen: %s", what)
+			t.Fatalf("timeout: %s", what)
 		}
 	}
 }

@@ -26,7 +26,7 @@ const oomWindow = 10 * time.Second
 // change of the file. Two changes within 10 ms are one report for the kernel, so
 // a kill may still go unnoticed until the file is gone. Then the count of the
 // nearest cgroup that lasts decides, which includes the cgroups below. One wrong
-// answer is left: the file is gone, a SIGKILL by somebody else ended the
+// answer remains possible: the file is gone, a SIGKILL by another process ended the
 // container, and another container of the pod had an OOM kill since the last
 // change of this container's events.
 //
@@ -34,9 +34,9 @@ const oomWindow = 10 * time.Second
 // reads the count once, at the end of the container.
 type oomWatch struct {
 	m           *monitor
-	file        string // counts the kills of the container; "" when not known
+	file        string // counts the OOM kills in the container's cgroup; "" if unknown
 	fd          int    // file, open; -1 on v1
-	kills       uint64 // as last read from file
+	kills       uint64 // last count read from file
 	killedAt    time.Time
 	parent      string // counts the kills below the nearest cgroup that lasts; "" on v1
 	parentKills uint64
@@ -66,7 +66,7 @@ func oomFiles(b []byte) (file, parent string) {
 	case len(v1) > 0:
 		return cgroupRoot + "/memory" + string(v1) + "/memory.oom_control", ""
 	case len(v2) > 0:
-		return cgroupRoot + string(v2) + "/memory.events", cgroupRoot + string(lasting(v2)) + "/memory.events"
+		return cgroupRoot + string(v2) + "/memory.events", cgroupRoot + string(persistentParent(v2)) + "/memory.events"
 	}
 	return "", ""
 }
@@ -74,7 +74,7 @@ func oomFiles(b []byte) (file, parent string) {
 // lasting returns the nearest slice above a cgroup, or else the parent. A
 // runtime may put the container into a cgroup below its scope, and systemd
 // removes both.
-func lasting(path []byte) []byte {
+func persistentParent(path []byte) []byte {
 	parent := path[:max(0, bytes.LastIndexByte(path, '/'))]
 	for p := parent; len(p) > 0; p = p[:max(0, bytes.LastIndexByte(p, '/'))] {
 		if bytes.HasSuffix(p, []byte(".slice")) {
@@ -99,8 +99,8 @@ func hasWord(list []byte, word string) bool {
 // begin looks up the cgroup of the container's first process. The process has
 // not begun to run the container's program, so it cannot have moved to another
 // cgroup.
-func (o *oomWatch) begin(pid int) {
-	b, err := readFile("/proc/"+strconv.Itoa(pid)+"/cgroup", o.m.in)
+func (o *oomWatch) find(pid int) {
+	b, err := readFile("/proc/"+strconv.Itoa(pid)+"/cgroup", o.m.readBuf)
 	if err != nil {
 		return
 	}
@@ -116,8 +116,8 @@ func (o *oomWatch) open(file, parent string) {
 		return
 	}
 	o.fd = fd
-	o.parentKills, _ = o.countOf(parent)
-	o.look()
+	o.parentKills, _ = o.readKills(parent)
+	o.update()
 }
 
 // watch has the kernel report changes. Without reports, ended still reads the
@@ -131,16 +131,16 @@ func (o *oomWatch) watch() {
 // ready is called when the events of the cgroup have changed, or when the cgroup
 // is gone.
 func (o *oomWatch) ready(uint32) {
-	if !o.look() {
-		o.m.poll.drop(o.fd) // the kernel reports a removed cgroup without end
+	if !o.update() {
+		o.m.poll.remove(o.fd) // the kernel reports a removed cgroup without end
 	}
 }
 
 // look reads the counts, and returns false when the container's file cannot be
 // read. The count of the parent comes first: a kill between the two reads is
 // then in the count of the container.
-func (o *oomWatch) look() bool {
-	parentKills, parentErr := o.countOf(o.parent)
+func (o *oomWatch) update() bool {
+	parentKills, parentErr := o.readKills(o.parent)
 	n, err := unix.Pread(o.fd, o.buf[:], 0)
 	if err != nil {
 		return false
@@ -148,11 +148,11 @@ func (o *oomWatch) look() bool {
 	if parentErr == nil {
 		o.parentKills = parentKills
 	}
-	o.note(killsIn(o.buf[:n]))
+	o.noteKills(parseKills(o.buf[:n]))
 	return true
 }
 
-func (o *oomWatch) note(kills uint64) {
+func (o *oomWatch) noteKills(kills uint64) {
 	if kills > o.kills {
 		o.kills, o.killedAt = kills, time.Now()
 	}
@@ -162,16 +162,16 @@ func (o *oomWatch) note(kills uint64) {
 // once when the first process has ended, because the files may vanish. The OOM
 // killer may have killed the first process, or a child whose death the first
 // process reported as its own exit status, as a shell does.
-func (o *oomWatch) ended(status unix.WaitStatus, known bool) bool {
+func (o *oomWatch) killedContainer(status unix.WaitStatus, known bool) bool {
 	switch {
 	case o.file == "":
 		return false
 	case o.fd < 0:
-		if kills, err := o.countOf(o.file); err == nil {
-			o.note(kills)
+		if kills, err := o.readKills(o.file); err == nil {
+			o.noteKills(kills)
 		}
-	case !o.look():
-		if kills, err := o.countOf(o.parent); err == nil && kills > o.parentKills {
+	case !o.update():
+		if kills, err := o.readKills(o.parent); err == nil && kills > o.parentKills {
 			o.killedAt = time.Now()
 		}
 	}
@@ -184,21 +184,21 @@ func (o *oomWatch) ended(status unix.WaitStatus, known bool) bool {
 }
 
 func (o *oomWatch) close() {
-	o.m.poll.drop(o.fd)
+	o.m.poll.remove(o.fd)
 	closeFD(&o.fd)
 }
 
-func (o *oomWatch) countOf(file string) (uint64, error) {
+func (o *oomWatch) readKills(file string) (uint64, error) {
 	b, err := readFile(file, o.buf[:])
 	if err != nil {
 		return 0, err
 	}
-	return killsIn(b), nil
+	return parseKills(b), nil
 }
 
 // killsIn returns the count in the line "oom_kill <count>", which the files of
 // both versions have (v1 since Linux 4.13).
-func killsIn(b []byte) uint64 {
+func parseKills(b []byte) uint64 {
 	for len(b) > 0 {
 		line, rest, _ := bytes.Cut(b, []byte("\n"))
 		b = rest

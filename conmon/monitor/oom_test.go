@@ -22,9 +22,9 @@ func TestOOMFiles(t *testing.T) {
 		{"v1", "3:cpu,cpuacct:/x\n2:memory:/m/c1\n1:name=systemd:/x\n", top + "/memory/m/c1/memory.oom_control", ""},
 		{"hybrid", "2:hugetlb,memory:/m/c1\n0::/x\n", top + "/memory/m/c1/memory.oom_control", ""},
 		{"hybrid, v2 first", "0::/x\n2:memory:/m:/c1\n", top + "/memory/m:/c1/memory.oom_control", ""},
-		{"other names", "2:xmemory:/m\n", "", ""},
-		{"nothing", "", "", ""},
-		{"nonsense", "::\nmemory\n", "", ""},
+		{"similar controller name", "2:xmemory:/m\n", "", ""},
+		{"empty", "", "", ""},
+		{"malformed", "::\nmemory\n", "", ""},
 	}
 	for _, tt := range tests {
 		if file, parent := oomFiles([]byte(tt.content)); file != tt.file || parent != tt.parent {
@@ -42,7 +42,7 @@ func TestKillsIn(t *testing.T) {
 		"":                                                             0,
 		"oom_kill x":                                                   0,
 	} {
-		if got := killsIn([]byte(content)); got != want {
+		if got := parseKills([]byte(content)); got != want {
 			t.Errorf("%q: %d, want %d", content, got, want)
 		}
 	}
@@ -50,7 +50,7 @@ func TestKillsIn(t *testing.T) {
 
 func signalled(sig unix.Signal) unix.WaitStatus { return unix.WaitStatus(sig) }
 
-// oomBed has the files of a container's cgroup and of its slice.
+// oomBed contains the files of a container's cgroup and of its slice.
 type oomBed struct {
 	t            *testing.T
 	watch        *oomWatch
@@ -101,11 +101,11 @@ func TestOOMWatch(t *testing.T) {
 		want   bool
 	}{
 		"killed":                       {func(b *oomBed) { b.set(b.file, "1") }, signalled(unix.SIGKILL), true, true},
-		"status of a killed child":     {func(b *oomBed) { b.set(b.file, "1") }, exited(137), true, true},
-		"unknown status":               {func(b *oomBed) { b.set(b.file, "1") }, exited(0), false, true},
-		"another status":               {func(b *oomBed) { b.set(b.file, "1") }, exited(3), true, false},
+		"status of a killed child":     {func(b *oomBed) { b.set(b.file, "1") }, exitStatus(137), true, true},
+		"unknown status":               {func(b *oomBed) { b.set(b.file, "1") }, exitStatus(0), false, true},
+		"another status":               {func(b *oomBed) { b.set(b.file, "1") }, exitStatus(3), true, false},
 		"another signal":               {func(b *oomBed) { b.set(b.file, "1") }, signalled(unix.SIGTERM), true, false},
-		"killed by somebody else":      {func(*oomBed) {}, signalled(unix.SIGKILL), true, false},
+		"killed by another process":    {func(*oomBed) {}, signalled(unix.SIGKILL), true, false},
 		"noticed, then removed":        {func(b *oomBed) { b.set(b.file, "1"); b.watch.ready(0); b.remove() }, signalled(unix.SIGKILL), true, true},
 		"removed unnoticed":            {func(b *oomBed) { b.set(b.parent, "4"); b.remove() }, signalled(unix.SIGKILL), true, true},
 		"removed without a kill":       {func(b *oomBed) { b.remove() }, signalled(unix.SIGKILL), true, false},
@@ -119,7 +119,7 @@ func TestOOMWatch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newOOMBed(t)
 			tc.before(b)
-			if got := b.watch.ended(tc.status, tc.known); got != tc.want {
+			if got := b.watch.killedContainer(tc.status, tc.known); got != tc.want {
 				t.Errorf("OOMKilled is %t, want %t", got, tc.want)
 			}
 			if b.watch.fd != -1 {
@@ -130,7 +130,7 @@ func TestOOMWatch(t *testing.T) {
 }
 
 // On cgroup v1 there is one file, which is read once.
-func TestOOMOnV1(t *testing.T) {
+func TestOOMWatchOnCgroupV1(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "memory.oom_control")
 	for content, want := range map[string]bool{"oom_kill_disable 0\noom_kill 1\n": true, "oom_kill 0\n": false} {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
@@ -138,21 +138,21 @@ func TestOOMOnV1(t *testing.T) {
 		}
 		o := &oomWatch{m: &monitor{}, fd: -1}
 		o.open(file, "")
-		if got := o.ended(signalled(unix.SIGKILL), true); got != want {
-			t.Errorf("%q: OOMKilled is %t", content, got)
+		if got := o.killedContainer(signalled(unix.SIGKILL), true); got != want {
+			t.Errorf("%q: OOMKilled is %t, want %t", content, got, want)
 		}
 	}
 	for _, file := range []string{"", "/nonexistent"} {
 		o := &oomWatch{m: &monitor{}, fd: -1}
 		o.open(file, "")
-		if o.ended(signalled(unix.SIGKILL), true) {
+		if o.killedContainer(signalled(unix.SIGKILL), true) {
 			t.Errorf("OOMKilled in cgroup %q", file)
 		}
 	}
 }
 
-// A kill that is noticed counts from the moment at which it was noticed.
-func TestOOMKillIsDatedOnce(t *testing.T) {
+// The time of a kill is the time at which the monitor first saw the count.
+func TestOOMKillTimeIsSetOnce(t *testing.T) {
 	b := newOOMBed(t)
 	b.set(b.file, "1")
 	b.watch.ready(0)
@@ -160,6 +160,6 @@ func TestOOMKillIsDatedOnce(t *testing.T) {
 	time.Sleep(time.Millisecond)
 	b.watch.ready(0)
 	if !b.watch.killedAt.Equal(first) || first.IsZero() {
-		t.Errorf("dated %v, then %v", first, b.watch.killedAt)
+		t.Errorf("time of the kill is %v, then %v", first, b.watch.killedAt)
 	}
 }

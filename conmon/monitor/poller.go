@@ -6,13 +6,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// handler is what a descriptor's events go to. It may be called for an event
-// that no longer holds, and then finds EAGAIN.
+// handler handles the events of a descriptor. ready may be called for an event that has already
+// been handled; a read then returns EAGAIN.
 type handler interface {
 	ready(events uint32)
 }
 
-// poller is an epoll set and the handlers of what is in it.
+// poller is an epoll set with the handlers of its descriptors.
 type poller struct {
 	fd       int
 	handlers []handler // by descriptor
@@ -22,10 +22,10 @@ type poller struct {
 func (p *poller) open() (err error) {
 	p.handlers = make([]handler, 32)
 	p.fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	return wrapNil("epoll_create1", err)
+	return wrapIf("epoll_create1", err)
 }
 
-// add has h called on events of fd. Errors and hang-ups are always among them.
+// add calls h.ready on events of fd. Errors and hang-ups are always reported.
 func (p *poller) add(fd int, events uint32, h handler) error {
 	for len(p.handlers) <= fd {
 		p.handlers = append(p.handlers, nil)
@@ -38,30 +38,31 @@ func (p *poller) add(fd int, events uint32, h handler) error {
 	return nil
 }
 
-// set changes the events of fd. Events that hold already are reported anew,
-// also with EPOLLET.
-func (p *poller) set(fd int, events uint32) {
+// modify changes the events of fd. Conditions that already hold are reported again, also with
+// EPOLLET.
+func (p *poller) modify(fd int, events uint32) {
 	_ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
 }
 
-// drop forgets fd, which the caller closes.
-func (p *poller) drop(fd int) {
+// remove removes fd from the set. The caller closes fd.
+func (p *poller) remove(fd int) {
 	if fd >= 0 && fd < len(p.handlers) && p.handlers[fd] != nil {
 		p.handlers[fd] = nil
 		_ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil)
 	}
 }
 
-// poll calls the handlers of what is ready now, and says whether anything was.
+// poll calls the handlers of all descriptors that are ready now, and reports whether there were
+// any.
 func (p *poller) poll() bool {
-	n := p.look()
+	n := p.epollNow()
 	p.dispatch(n)
 	return n > 0
 }
 
-// block waits for events for at most timeout milliseconds, without limit if it
-// is -1, or until a signal comes, as the end of a child sends one.
-func (p *poller) block(timeout int) {
+// wait waits for events for at most timeout milliseconds, or without limit if timeout is -1. A
+// signal, such as the SIGCHLD of a child, ends the wait.
+func (p *poller) wait(timeout int) {
 	if n, err := unix.EpollWait(p.fd, p.events[:], timeout); err == nil {
 		p.dispatch(n)
 	}
@@ -76,8 +77,9 @@ func (p *poller) dispatch(n int) {
 	}
 }
 
-// look is a wait of no time, which need not tell the Go scheduler.
-func (p *poller) look() int {
+// epollNow is epoll_wait with a timeout of 0. It does not block, so the Go scheduler need not
+// know about the system call.
+func (p *poller) epollNow() int {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events[0])), uintptr(len(p.events)), 0, 0, 0)
 	if errno != 0 {
 		return 0

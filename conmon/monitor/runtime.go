@@ -2,17 +2,16 @@ package monitor
 
 import (
 	"bytes"
-	"os"
-	"strconv"
+	"strings"
 	"syscall"
-	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/criserver/criserver/conmon/wire"
 )
 
-// runtimeArgs is a command line of the OCI runtime.
+// runtimeArgs returns a command line of the OCI runtime.
 func runtimeArgs(spec *wire.Spec, args ...string) []string {
 	line := append(make([]string, 0, 32), spec.Runtime...)
 	line = append(line, "--log", spec.RunDir+"/"+wire.RuntimeLog, "--log-format", "json")
@@ -24,8 +23,8 @@ type child struct {
 	pid, pidfd int
 }
 
-// spawn starts a command in the run directory. Descriptors of -1 are the
-// monitor's own, /dev/null; all others stay here.
+// spawn starts a command in the run directory. A descriptor of -1 stands for the monitor's own,
+// which is /dev/null. The monitor keeps the other descriptors open.
 func spawn(args []string, spec *wire.Spec, fds [3]int) (child, error) {
 	c := child{pidfd: -1}
 	attr := syscall.ProcAttr{Env: spec.RuntimeEnv, Sys: &syscall.SysProcAttr{PidFD: &c.pidfd}}
@@ -49,6 +48,7 @@ func spawn(args []string, spec *wire.Spec, fds [3]int) (child, error) {
 	return c, nil
 }
 
+// wait waits until the process has exited.
 func (c *child) wait() (unix.WaitStatus, error) {
 	var status unix.WaitStatus
 	for c.pid > 0 {
@@ -66,86 +66,72 @@ func (c *child) wait() (unix.WaitStatus, error) {
 	return status, nil
 }
 
-// kill ends the process if it runs, and waits for that.
+// kill kills the process if it is running, and waits until it has exited.
 func (c *child) kill() {
 	if c.pid > 0 {
-		_ = unix.Kill(c.pid, unix.SIGKILL) // a child not yet waited for keeps its pid
+		_ = unix.Kill(c.pid, unix.SIGKILL) // the pid cannot be reused before the wait
 		_, _ = c.wait()
 	}
 }
 
 func (c *child) close() { closeFD(&c.pidfd) }
 
-// deleteTime and orphanTime bound the parts of undo.
+// Limits in bytes.
 const (
-	deleteTime = 60 * time.Second
-	orphanTime = 15 * time.Second
+	maxOutputTail = 4096 // of the runtime's output that is kept
+	maxErrorText  = 2048 // of the runtime's message in an error
 )
 
-// undo leaves nothing of the container, made or half-made. What the runtime
-// says to that does not matter: most often that there is no such container.
-func (m *monitor) undo() {
-	m.withdraw()
-	args := runtimeArgs(&m.spec, "delete", "--force", m.spec.ID)
-	if c, err := spawn(args, &m.spec, [3]int{-1, -1, -1}); err == nil {
-		// The runtime may wait for the container's processes to be gone, which
-		// takes a parent that reaps them.
-		ended := reapUntil(deleteTime, func(pid int) bool { return pid == c.pid })
-		if !ended {
-			c.kill()
-		}
-		c.close()
+// tail keeps the last maxOutputTail bytes.
+type tail struct{ b []byte }
+
+func (t *tail) add(b []byte) {
+	t.b = append(t.b, b[max(0, len(b)-maxOutputTail):]...)
+	if over := len(t.b) - maxOutputTail; over > 0 {
+		t.b = append(t.b[:0], t.b[over:]...)
 	}
-	killOrphans()
 }
 
-// killOrphans ends all children. At this point they are what a runtime that was
-// killed has left: half of a container's first process.
-func killOrphans() {
-	reapUntil(orphanTime, func(int) bool {
-		for _, pid := range children() {
-			_ = unix.Kill(pid, unix.SIGKILL) // a child not yet waited for keeps its pid
+func (t *tail) text() string { return strings.TrimSpace(string(t.b)) }
+
+// runtimeFailure returns why the OCI runtime failed: the last error in its log, or else its
+// output, or else status. buf is scratch space for the log.
+func runtimeFailure(output, status string, buf []byte) string {
+	b, err := readFile(wire.RuntimeLog, buf)
+	if err == nil {
+		if msg := lastLogError(b); msg != "" {
+			return truncateStart(msg)
 		}
-		return false
-	})
+	}
+	if output != "" {
+		return status + ": " + truncateStart(output)
+	}
+	return status
 }
 
-// reapUntil waits for children, and returns true when done says so of one of
-// them, or false when there are no more or the time is over. done is also
-// called, with 0, while nothing happens.
-func reapUntil(limit time.Duration, done func(pid int) bool) bool {
-	const step = 2 * time.Millisecond
-	for end := time.Now().Add(limit); time.Now().Before(end); {
-		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
-		if err == unix.ECHILD {
-			return false
+// lastLogError returns the last error in an OCI runtime's log of JSON lines, or "". It
+// corresponds to oci.LogError, but needs no encoding/json: see package wire.
+func lastLogError(b []byte) string {
+	for len(b) > 0 {
+		b = bytes.TrimRight(b, "\n")
+		start := bytes.LastIndexByte(b, '\n') + 1
+		level, msg, err := wire.DecodeLogLine(b[start:])
+		if err == nil && msg != "" && (level == "error" || level == "fatal" || level == "panic") {
+			return strings.TrimSpace(msg)
 		}
-		if err == nil && done(pid) {
-			return true
-		}
-		if pid <= 0 {
-			_ = unix.Nanosleep(&unix.Timespec{Nsec: int64(step)}, nil)
-		}
+		b = b[:start]
 	}
-	return false
+	return ""
 }
 
-// children lists the pids of this process's children, zombies among them.
-func children() (pids []int) {
-	tasks, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return nil
+// truncateStart keeps the end of s, which contains the cause in the messages of OCI runtimes.
+func truncateStart(s string) string {
+	if len(s) <= maxErrorText {
+		return s
 	}
-	for _, task := range tasks {
-		b, err := os.ReadFile("/proc/self/task/" + task.Name() + "/children")
-		if err != nil {
-			continue
-		}
-		for _, word := range bytes.Fields(b) {
-			if pid, err := strconv.Atoi(string(word)); err == nil {
-				pids = append(pids, pid)
-			}
-		}
+	s = s[len(s)-maxErrorText:]
+	for len(s) > 0 && !utf8.RuneStart(s[0]) {
+		s = s[1:]
 	}
-	return pids
+	return "…" + s
 }

@@ -4,24 +4,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stdin is the container's input: the write end of a pipe, or a second
-// descriptor of the terminal's master. It is not blocking. What does not fit is
-// kept, one frame of it, and no client is read until it has gone.
+// stdin is the container's input: the write end of a pipe, or a second descriptor of the
+// terminal's master. It does not block. If the container does not read, stdin keeps the rest of
+// one frame, and the monitor reads no input from clients until that rest is written.
 type stdin struct {
 	m       *monitor
-	fd      int // -1 when there is none, or no more
+	fd      int // -1 if there is no input or it was closed
 	tty     bool
 	pending []byte
-	closing bool // to be closed when pending has gone
+	closing bool // close fd when pending is written
 }
 
-// put writes b, or keeps what the container does not take yet. It must not be
-// called while full.
-func (s *stdin) put(b []byte) {
+// send writes b, and keeps what the container does not accept yet. It must not be called while
+// blocked returns true.
+func (s *stdin) send(b []byte) {
 	if s.fd < 0 || s.closing {
 		return
 	}
-	rest := s.write(b)
+	rest := s.writeFD(b)
 	if len(rest) == 0 || s.fd < 0 {
 		return
 	}
@@ -33,25 +33,25 @@ func (s *stdin) put(b []byte) {
 	s.m.control.pauseInput(true)
 }
 
-func (s *stdin) full() bool { return len(s.pending) > 0 }
+func (s *stdin) blocked() bool { return len(s.pending) > 0 }
 
-// ready goes on with what was kept.
+// ready writes more of the pending input.
 func (s *stdin) ready(uint32) {
-	rest := s.write(s.pending)
+	rest := s.writeFD(s.pending)
 	s.pending = append(s.pending[:0], rest...)
-	if s.full() && s.fd >= 0 {
+	if s.blocked() && s.fd >= 0 {
 		return
 	}
 	s.pending = s.pending[:0]
-	s.m.poll.drop(s.fd)
+	s.m.poll.remove(s.fd)
 	s.m.control.pauseInput(false)
 	if s.closing {
 		closeFD(&s.fd)
 	}
 }
 
-// write returns what the container did not take.
-func (s *stdin) write(b []byte) []byte {
+// writeFD writes b and returns the part that the container did not accept.
+func (s *stdin) writeFD(b []byte) []byte {
 	for len(b) > 0 {
 		n, err := write(s.fd, b)
 		switch err {
@@ -60,7 +60,7 @@ func (s *stdin) write(b []byte) []byte {
 		case unix.EAGAIN:
 			return b
 		default: // EPIPE: the container has closed its end
-			s.m.poll.drop(s.fd)
+			s.m.poll.remove(s.fd)
 			closeFD(&s.fd)
 			return nil
 		}
@@ -68,14 +68,14 @@ func (s *stdin) write(b []byte) []byte {
 	return nil
 }
 
-// close ends the input once everything is in it. A terminal has no end of its
-// own: it stays.
+// close closes the input after the pending input was written. A terminal has no end of input,
+// so it stays open.
 func (s *stdin) close() {
 	if s.tty {
 		return
 	}
 	s.closing = true
-	if !s.full() {
+	if !s.blocked() {
 		closeFD(&s.fd)
 	}
 }

@@ -8,42 +8,40 @@ import (
 	"github.com/criserver/criserver/conmon/wire"
 )
 
-// The names of the streams in the log.
+// Names of the streams in the log.
 const (
 	stdout = "stdout"
 	stderr = "stderr"
 )
 
-// Sizes in bytes. A pipe that holds much and is read in large pieces costs the
-// container few waits and the monitor few calls; memory that is not touched is
-// not there.
+// Sizes of buffers, in bytes. With a large pipe and large reads, the container rarely waits and
+// the monitor needs few system calls. Pages of a buffer that are not used take no memory.
 const (
-	pipeSize = 1 << 20
-	readSize = 256 << 10
-	outSize  = 512 << 10
+	pipeSize    = 1 << 20
+	readBufSize = 256 << 10
+	logBufSize  = 512 << 10
 )
 
-// When reads follow each other within briskly, the container writes without a
-// pause, and the next read is put off until there is more to read at once. The
-// delay is what a writer of 2 GB/s needs to fill the pipe.
+// If a read follows the previous one within burstInterval, the container writes without a
+// pause. Then the monitor delays the next read until there is more to read. The delay is the
+// time in which a writer of 2 GB/s fills the pipe.
 const (
-	briskly     = 250 * time.Microsecond
-	bytesPerLag = 2 // a nanosecond
+	burstInterval = 250 * time.Microsecond
+	fillRate      = 2 // bytes per nanosecond
 )
 
-// stream is one output of the container: the read end of a pipe, or the master
-// of the terminal.
+// stream is one output of the container: the read end of a pipe, or the master of the terminal.
 type stream struct {
 	m     *monitor
-	fd    int // -1 after its end
+	fd    int // -1 after the end of the stream
 	name  string
 	kind  wire.Frame
 	tty   bool
-	size  int // what the pipe can hold, in bytes
+	size  int // capacity of the pipe in bytes
 	lines lines
 }
 
-func (s *stream) set(m *monitor, fd int, name string, kind wire.Frame) {
+func (s *stream) init(m *monitor, fd int, name string, kind wire.Frame) {
 	*s = stream{m: m, fd: fd, name: name, kind: kind, tty: m.spec.Terminal, size: 64 << 10}
 	if size, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); err == nil {
 		s.size = size
@@ -52,9 +50,8 @@ func (s *stream) set(m *monitor, fd int, name string, kind wire.Frame) {
 
 func (s *stream) open() bool { return s.fd >= 0 }
 
-// watch starts to read the stream. A terminal is watched for changes only, as
-// one that every process has closed reports a hang-up for ever, yet may be
-// opened again.
+// watch adds the stream to the epoll set. A terminal is edge-triggered: when every process has
+// closed it, it reports a hang-up as long as this lasts, but a process may open it again.
 func (s *stream) watch() error {
 	if !s.open() {
 		return nil
@@ -69,55 +66,56 @@ func (s *stream) interest() uint32 {
 	return unix.EPOLLIN
 }
 
-// ready reads once: what is left is reported again.
+// ready reads once. If there is more data, epoll reports the stream again.
 func (s *stream) ready(uint32) {
-	if s.m.held() {
+	if s.m.outputPaused() {
 		return
 	}
-	n, end := s.pump()
+	n, end := s.readOnce()
 	if s.tty {
-		// A terminal gives little at once.
+		// One read of a terminal returns little.
 		for reads := 1; n > 0 && reads < 16; reads++ {
-			n, end = s.pump()
+			n, end = s.readOnce()
 		}
 		if n > 0 {
-			s.m.poll.set(s.fd, s.interest())
+			s.m.poll.modify(s.fd, s.interest())
 		}
-		end = end && s.m.recorded
+		end = end && s.m.exitRecorded
 	}
 	if end {
 		s.finish()
 	}
 }
 
-// pump moves what one read brings. end says that nothing more will come, n is 0
-// also when nothing is there now.
-func (s *stream) pump() (n int, end bool) {
-	n, err := read(s.fd, s.m.in)
+// readOnce reads once and delivers the data. It returns 0 if there is no data now, and end if
+// the stream has ended.
+func (s *stream) readOnce() (n int, end bool) {
+	n, err := read(s.fd, s.m.readBuf)
 	if err != nil || n == 0 {
 		return 0, err != unix.EAGAIN
 	}
-	s.m.took(s, n)
-	s.deliver(s.m.in[:n])
+	s.m.noteRead(s, n)
+	s.deliver(s.m.readBuf[:n])
 	return n, false
 }
 
+// deliver writes data to the log and sends it to attached clients.
 func (s *stream) deliver(data []byte) {
 	log := &s.m.log
 	if log.fd >= 0 {
 		var p prefix
-		p.set(s.name, time.Now())
-		s.lines.cut(log, &p, data)
+		p.fill(s.name, time.Now())
+		s.lines.split(log, &p, data)
 		log.flush()
 	}
 	s.m.control.broadcast(s.kind, data)
 }
 
-// drain moves what is in the stream now. It does not wait, nor go on for ever
-// if somebody keeps writing.
+// drain delivers the data that is in the stream now. It does not wait, and it stops after the
+// capacity of the pipe, because other processes may go on writing.
 func (s *stream) drain() {
 	for moved := 0; s.open() && moved <= s.size; {
-		n, end := s.pump()
+		n, end := s.readOnce()
 		if end {
 			s.finish()
 		}
@@ -127,23 +125,23 @@ func (s *stream) drain() {
 		moved += n
 	}
 	if s.m != nil {
-		s.endLine()
+		s.flushLine()
 	}
 }
 
-// endLine logs the unfinished line.
-func (s *stream) endLine() {
+// flushLine writes the unfinished line to the log.
+func (s *stream) flushLine() {
 	var p prefix
-	p.set(s.name, time.Now())
-	s.lines.end(&s.m.log, &p)
+	p.fill(s.name, time.Now())
+	s.lines.flush(&s.m.log, &p)
 	s.m.log.flush()
 }
 
-// finish ends the stream.
+// finish closes the stream.
 func (s *stream) finish() {
 	if s.open() {
-		s.endLine()
-		s.m.poll.drop(s.fd)
+		s.flushLine()
+		s.m.poll.remove(s.fd)
 		closeFD(&s.fd)
 	}
 }

@@ -18,15 +18,16 @@ type wrapped struct {
 func (w *wrapped) Error() string { return w.what + ": " + w.err.Error() }
 func (w *wrapped) Unwrap() error { return w.err }
 
-// wrapNil is wrap of an error that may be nil.
-func wrapNil(what string, err error) error {
+// wrapIf is wrap, but returns nil if err is nil.
+func wrapIf(what string, err error) error {
 	if err == nil {
 		return nil
 	}
 	return wrap(what, err)
 }
 
-// read and write are the system calls, without telling the Go scheduler.
+// read and write are the system calls. The Go scheduler does not know about them: see the
+// package comment.
 func read(fd int, b []byte) (int, error) {
 	return raw(unix.SYS_READ, fd, b)
 }
@@ -48,7 +49,7 @@ func raw(call uintptr, fd int, b []byte) (int, error) {
 	}
 }
 
-// readAll reads to the end of what fd refers to into b, or fails when b is full.
+// readAll reads fd to its end into b. It fails if b is too small.
 func readAll(fd int, b []byte) ([]byte, error) {
 	for n := 0; n < len(b); {
 		got, err := read(fd, b[n:])
@@ -63,8 +64,8 @@ func readAll(fd int, b []byte) ([]byte, error) {
 	return nil, errors.New("too large")
 }
 
-// readFile reads a small file, of /proc, /sys, or the OCI runtime's making, into
-// b, which bounds its size.
+// readFile reads a small file, from /proc, /sys or the OCI runtime, into b. It fails if b is
+// too small.
 func readFile(name string, b []byte) ([]byte, error) {
 	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -87,8 +88,8 @@ func writeFile(name string, b []byte) error {
 	return err
 }
 
-// buffer is memory outside the Go heap that can be given back to the kernel
-// and comes back, zeroed, when it is touched again.
+// buffer is memory outside the Go heap. After release it takes no memory; it is zeroed when it
+// is used again.
 type buffer []byte
 
 func newBuffer(size int) (buffer, error) {
@@ -96,15 +97,15 @@ func newBuffer(size int) (buffer, error) {
 	if err != nil {
 		return nil, wrap("mmap", err)
 	}
-	// A huge page for the first byte of it would be the opposite of the point.
+	// A huge page for the first byte would need much more memory than the buffer uses.
 	_ = unix.Madvise(b, unix.MADV_NOHUGEPAGE)
 	return b, nil
 }
 
-// release gives the memory back. The content is gone.
+// release gives the memory back to the kernel. The content is lost.
 func (b buffer) release() { _ = unix.Madvise(b, unix.MADV_DONTNEED) }
 
-// closeFD closes *fd unless it is closed already, and marks it so.
+// closeFD closes *fd unless it is -1, and sets it to -1.
 func closeFD(fd *int) {
 	if *fd >= 0 {
 		_ = unix.Close(*fd)
