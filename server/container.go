@@ -2,23 +2,22 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"iter"
-	"math"
-	"os"
-	"path/filepath"
 	"slices"
-	"time"
-
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/containerd/errdefs"
-
-	"github.com/criserver/criserver/container"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// CreateContainer makes a container in a pod.
+// CreateContainer creates a container in a pod sandbox. A request that repeats an
+// earlier one returns the container of the earlier request.
+//
+// Errors: InvalidArgument for a config that violates a rule, NotFound for an
+// unknown pod sandbox or image, AlreadyExists if a container with another config
+// has the name, FailedPrecondition if the pod sandbox is not ready or the node
+// lacks a feature, and Unimplemented if the runtime handler lacks it. The CRI
+// requires sandbox_config, which repeats the config of RunPodSandbox.
 func (s *Server) CreateContainer(ctx context.Context, req *cri.CreateContainerRequest) (*cri.CreateContainerResponse, error) {
 	switch {
 	case req.GetPodSandboxId() == "":
@@ -28,7 +27,7 @@ func (s *Server) CreateContainer(ctx context.Context, req *cri.CreateContainerRe
 	case req.GetSandboxConfig() == nil:
 		return nil, missing("sandbox_config")
 	}
-	if err := s.checkHandler("config.image", req.GetConfig().GetImage()); err != nil {
+	if err := s.checkRuntimeHandler("config.image", req.GetConfig().GetImage()); err != nil {
 		return nil, err
 	}
 	id, err := s.cfg.Containers.Create(ctx, req.GetPodSandboxId(), req.GetConfig(), req.GetSandboxConfig())
@@ -38,7 +37,12 @@ func (s *Server) CreateContainer(ctx context.Context, req *cri.CreateContainerRe
 	return &cri.CreateContainerResponse{ContainerId: id}, nil
 }
 
-// StartContainer runs the process of a created container.
+// StartContainer starts the process of a created container.
+//
+// Errors: InvalidArgument for an empty or ambiguous id, NotFound, and
+// FailedPrecondition if the container was started before or its pod sandbox is not
+// ready. If the runtime cannot start the process, the code is Unknown and the
+// container is exited.
 func (s *Server) StartContainer(ctx context.Context, req *cri.StartContainerRequest) (*cri.StartContainerResponse, error) {
 	if req.GetContainerId() == "" {
 		return nil, missing("container_id")
@@ -46,30 +50,48 @@ func (s *Server) StartContainer(ctx context.Context, req *cri.StartContainerRequ
 	return &cri.StartContainerResponse{}, s.cfg.Containers.Start(ctx, req.GetContainerId())
 }
 
-// StopContainer ends a container. It is idempotent.
+// StopContainer stops a container. It sends the stop signal, and SIGKILL after the
+// timeout, as the CRI demands. A timeout of 0 means SIGKILL at once.
+//
+// Errors: InvalidArgument for an empty or ambiguous id, and DeadlineExceeded if the
+// container survives SIGKILL. The CRI demands that StopContainer is idempotent: a
+// container that is stopped or does not exist is no error.
 func (s *Server) StopContainer(ctx context.Context, req *cri.StopContainerRequest) (*cri.StopContainerResponse, error) {
 	if req.GetContainerId() == "" {
 		return nil, missing("container_id")
 	}
-	return &cri.StopContainerResponse{}, ifFound(s.cfg.Containers.Stop(ctx, req.GetContainerId(), timeoutOf(req.GetTimeout())))
+	return &cri.StopContainerResponse{}, ignoreNotFound(s.cfg.Containers.Stop(ctx, req.GetContainerId(), secondsToDuration(req.GetTimeout())))
 }
 
-// RemoveContainer removes a container, killing it first if it runs. It is
-// idempotent.
+// RemoveContainer removes a container. It kills a container that runs, as the CRI
+// demands.
+//
+// Errors: InvalidArgument for an empty or ambiguous id. The CRI demands that
+// RemoveContainer is idempotent: a container that does not exist is no error.
 func (s *Server) RemoveContainer(ctx context.Context, req *cri.RemoveContainerRequest) (*cri.RemoveContainerResponse, error) {
 	if req.GetContainerId() == "" {
 		return nil, missing("container_id")
 	}
-	return &cri.RemoveContainerResponse{}, ifFound(s.cfg.Containers.Remove(ctx, req.GetContainerId()))
+	return &cri.RemoveContainerResponse{}, ignoreNotFound(s.cfg.Containers.Remove(ctx, req.GetContainerId()))
 }
 
-// ListContainers lists the containers that the filter lets through.
+// ListContainers lists the containers that fulfil all conditions of the filter.
+//
+// Errors: ResourceExhausted if the list is too large for a message.
 func (s *Server) ListContainers(_ context.Context, req *cri.ListContainersRequest) (*cri.ListContainersResponse, error) {
-	return &cri.ListContainersResponse{Containers: slices.Collect(s.containerItems(req.GetFilter()))}, nil
+	return &cri.ListContainersResponse{Containers: slices.Collect(s.containers(req.GetFilter()))}, nil
 }
 
-func (s *Server) containerItems(f *cri.ContainerFilter) iter.Seq[*cri.Container] {
-	match := containerFilter(f)
+// StreamContainers returns the list of ListContainers in messages of bounded size,
+// each with at least one item, as the CRI demands.
+func (s *Server) StreamContainers(req *cri.StreamContainersRequest, out cri.RuntimeService_StreamContainersServer) error {
+	return sendBatches(s.containers(req.GetFilter()), func(items []*cri.Container) error {
+		return out.Send(&cri.StreamContainersResponse{Containers: items})
+	})
+}
+
+func (s *Server) containers(f *cri.ContainerFilter) iter.Seq[*cri.Container] {
+	match := matchContainer(f)
 	return func(yield func(*cri.Container) bool) {
 		for _, c := range s.cfg.Containers.List() {
 			if match(c) && !yield(s.containerItem(c)) {
@@ -79,7 +101,10 @@ func (s *Server) containerItems(f *cri.ContainerFilter) iter.Seq[*cri.Container]
 	}
 }
 
-// ContainerStatus describes one container.
+// ContainerStatus returns the status of one container.
+//
+// Errors: InvalidArgument for an empty or ambiguous id, and NotFound, as the CRI
+// demands an error for a container that does not exist.
 func (s *Server) ContainerStatus(_ context.Context, req *cri.ContainerStatusRequest) (*cri.ContainerStatusResponse, error) {
 	if req.GetContainerId() == "" {
 		return nil, missing("container_id")
@@ -95,7 +120,12 @@ func (s *Server) ContainerStatus(_ context.Context, req *cri.ContainerStatusRequ
 	return resp, err
 }
 
-// UpdateContainerResources changes the limits of a container.
+// UpdateContainerResources changes the resource limits of a created or running
+// container. Either all limits change or none, as the CRI demands.
+//
+// Errors: InvalidArgument for a limit that violates a rule, NotFound,
+// FailedPrecondition if the container is exited or uses more memory than the new
+// limit, and Unimplemented if the runtime handler cannot change limits.
 func (s *Server) UpdateContainerResources(ctx context.Context, req *cri.UpdateContainerResourcesRequest) (*cri.UpdateContainerResourcesResponse, error) {
 	if req.GetContainerId() == "" {
 		return nil, missing("container_id")
@@ -109,7 +139,11 @@ func (s *Server) UpdateContainerResources(ctx context.Context, req *cri.UpdateCo
 	return &cri.UpdateContainerResourcesResponse{}, s.cfg.Containers.UpdateResources(ctx, req.GetContainerId(), req.GetLinux())
 }
 
-// ReopenContainerLog follows a rotation of the log file.
+// ReopenContainerLog opens the log file anew after a rotation.
+//
+// Errors: InvalidArgument for an empty or ambiguous id, NotFound, and
+// FailedPrecondition for a container that is exited. The CRI allows this error, and
+// demands that no log file is created if there is one.
 func (s *Server) ReopenContainerLog(ctx context.Context, req *cri.ReopenContainerLogRequest) (*cri.ReopenContainerLogResponse, error) {
 	if req.GetContainerId() == "" {
 		return nil, missing("container_id")
@@ -117,18 +151,13 @@ func (s *Server) ReopenContainerLog(ctx context.Context, req *cri.ReopenContaine
 	return &cri.ReopenContainerLogResponse{}, s.cfg.Containers.ReopenLog(ctx, req.GetContainerId())
 }
 
-// timeoutOf returns a duration of n seconds: 0 for a negative n, and the longest that
-// there is for an n that a Duration cannot hold.
-func timeoutOf(n int64) time.Duration {
-	const longest = math.MaxInt64 / int64(time.Second)
-	if n > longest {
-		return math.MaxInt64
-	}
-	return time.Duration(max(n, 0)) * time.Second
-}
-
-// ExecSync runs a command in a container and returns the beginning of what the
-// command wrote: see capOutput.
+// ExecSync runs a command in a running container and returns its exit code and its
+// output. The output is truncated to the size of a message, as the CRI demands.
+//
+// Errors: InvalidArgument without a command or for a negative timeout, NotFound,
+// FailedPrecondition if the container does not run, and DeadlineExceeded if the
+// command does not end in time, by which the kubelet recognizes the timeout of a
+// probe.
 func (s *Server) ExecSync(ctx context.Context, req *cri.ExecSyncRequest) (*cri.ExecSyncResponse, error) {
 	switch {
 	case req.GetContainerId() == "":
@@ -138,89 +167,11 @@ func (s *Server) ExecSync(ctx context.Context, req *cri.ExecSyncRequest) (*cri.E
 	case req.GetTimeout() < 0:
 		return nil, fmt.Errorf("timeout must not be negative, is %d s: %w", req.GetTimeout(), errdefs.ErrInvalidArgument)
 	}
-	r, err := s.cfg.Containers.ExecSync(ctx, req.GetContainerId(), req.GetCmd(), timeoutOf(req.GetTimeout()))
+	r, err := s.cfg.Containers.ExecSync(ctx, req.GetContainerId(), req.GetCmd(), secondsToDuration(req.GetTimeout()))
 	if err != nil {
 		return nil, err
 	}
 	resp := &cri.ExecSyncResponse{Stdout: r.Stdout, Stderr: r.Stderr, ExitCode: r.ExitCode}
-	capOutput(resp)
+	truncateOutput(resp)
 	return resp, nil
-}
-
-func containerState(c *container.Snapshot) cri.ContainerState {
-	switch c.State {
-	case container.Created:
-		return cri.ContainerState_CONTAINER_CREATED
-	case container.Running:
-		return cri.ContainerState_CONTAINER_RUNNING
-	case container.Exited:
-		return cri.ContainerState_CONTAINER_EXITED
-	}
-	return cri.ContainerState_CONTAINER_UNKNOWN
-}
-
-func (s *Server) containerItem(c *container.Snapshot) *cri.Container {
-	return &cri.Container{
-		Id:           c.ID,
-		PodSandboxId: c.PodID,
-		Metadata:     c.Config.GetMetadata(),
-		Image:        imageSpec(c),
-		ImageRef:     s.digestedRef(c.ImageID, c.ImageRef),
-		ImageId:      c.ImageID,
-		State:        containerState(c),
-		CreatedAt:    c.CreatedAt.UnixNano(),
-		Labels:       c.Config.GetLabels(),
-		Annotations:  c.Config.GetAnnotations(),
-	}
-}
-
-// nanos is 0 for a time that has not come.
-func nanos(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixNano()
-}
-
-func (s *Server) containerStatus(c *container.Snapshot) *cri.ContainerStatus {
-	return &cri.ContainerStatus{
-		Id:          c.ID,
-		Metadata:    c.Config.GetMetadata(),
-		State:       containerState(c),
-		CreatedAt:   nanos(c.CreatedAt),
-		StartedAt:   nanos(c.StartedAt),
-		FinishedAt:  nanos(c.FinishedAt),
-		ExitCode:    c.ExitCode,
-		Image:       imageSpec(c),
-		ImageRef:    s.digestedRef(c.ImageID, c.ImageRef),
-		ImageId:     c.ImageID,
-		Reason:      c.Reason,
-		Message:     c.Message,
-		Labels:      c.Config.GetLabels(),
-		Annotations: c.Config.GetAnnotations(),
-		Mounts:      c.Mounts,
-		LogPath:     c.LogPath,
-		Resources:   &cri.ContainerResources{Linux: c.Resources},
-		User: &cri.ContainerUser{Linux: &cri.LinuxContainerUser{
-			Uid: c.UID, Gid: c.GID, SupplementalGroups: c.SupplementalGroups,
-		}},
-		StopSignal: stopSignal(c),
-	}
-}
-
-func containerInfo(c *container.Snapshot) (map[string]string, error) {
-	info := struct {
-		PID            int             `json:"pid,omitempty"`
-		PodID          string          `json:"sandboxID"`
-		RuntimeHandler string          `json:"runtimeHandler"`
-		RootFS         string          `json:"rootfs"`
-		CgroupPath     string          `json:"cgroupPath"`
-		RunDir         string          `json:"runDir"`
-		RuntimeSpec    json.RawMessage `json:"runtimeSpec,omitempty"`
-	}{c.PID, c.PodID, c.RuntimeHandler, c.RootFS, c.CgroupPath, c.RunDir, nil}
-	// The bundle is on tmpfs; a container whose creation failed has none.
-	if b, err := os.ReadFile(filepath.Join(c.RunDir, "config.json")); err == nil && json.Valid(b) {
-		info.RuntimeSpec = b
-	}
-	return verbose(info)
 }

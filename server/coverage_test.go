@@ -14,57 +14,57 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// The page promises a line for each RPC and each field of a request. It is
-// held against the descriptors that cri-api was generated from, and against
-// the tests that the repository has.
+// coveragePage has a line for each RPC and for each field of a request. The tests
+// compare the page with the protobuf descriptors of the CRI and with the tests in
+// the repository.
 const coveragePage = "../docs/cri-coverage.md"
 
-// The page's tables, by the headings above them.
+// The headings of the tables on the page.
 const (
 	rpcTable     = "RPCs"
 	fieldTable   = "Request fields"
 	ignoredTable = "Fields without effect"
 )
 
-func TestCoveragePageIsWhole(t *testing.T) {
+func TestCoveragePageIsComplete(t *testing.T) {
 	tables := readTables(t, coveragePage)
-	rpcs, fields := described()
+	rpcs, fields := describedNames()
 	sameNames(t, rpcTable, rpcs, slices.Collect(maps.Keys(tables[rpcTable])))
 	listed := slices.Concat(slices.Collect(maps.Keys(tables[fieldTable])), slices.Collect(maps.Keys(tables[ignoredTable])))
 	sameNames(t, fieldTable+" and "+ignoredTable, fields, listed)
 	for name, cells := range tables[ignoredTable] {
 		if len(cells) != 1 || len(cells[0]) < 10 {
-			t.Errorf("%s has no effect, and the page gives no reason", name)
+			t.Errorf("%s has no effect, and the page does not give the reason", name)
 		}
 	}
 }
 
-func TestCoveragePageNamesTestsThatExist(t *testing.T) {
+func TestCoveragePageNamesExistingTests(t *testing.T) {
 	tests := testNames(t, "..")
 	quoted := regexp.MustCompile("`(Test[A-Za-z0-9_]+)`")
 	tables := readTables(t, coveragePage)
 	for _, table := range []string{rpcTable, fieldTable} {
 		for name, cells := range tables[table] {
 			if len(cells) != 2 || cells[0] == "" {
-				t.Errorf("%s: want what is done and which test shows it, have %q", name, cells)
+				t.Errorf("%s: got columns %q, want a description and the tests", name, cells)
 				continue
 			}
 			found := quoted.FindAllStringSubmatch(cells[1], -1)
 			if len(found) == 0 {
-				t.Errorf("%s: no test named", name)
+				t.Errorf("%s: the page names no test", name)
 			}
 			for _, f := range found {
 				if !tests[f[1]] {
-					t.Errorf("%s: there is no test %s", name, f[1])
+					t.Errorf("%s: test %s does not exist", name, f[1])
 				}
 			}
 		}
 	}
 }
 
-// described lists the methods of both services, and the fields of all messages
-// that their requests are made of.
-func described() (rpcs, fields []string) {
+// describedNames returns the methods of both services and the fields of all messages
+// in their requests.
+func describedNames() (rpcs, fields []string) {
 	seen := map[protoreflect.FullName]bool{}
 	services := cri.File_staging_src_k8s_io_cri_api_pkg_apis_runtime_v1_api_proto.Services()
 	for i := range services.Len() {
@@ -77,6 +77,8 @@ func described() (rpcs, fields []string) {
 	return rpcs, fields
 }
 
+// fieldsOf returns the fields of a message and of the messages in it. It skips
+// messages that it has seen.
 func fieldsOf(m protoreflect.MessageDescriptor, seen map[protoreflect.FullName]bool) (fields []string) {
 	if seen[m.FullName()] || m.IsMapEntry() {
 		return nil
@@ -92,8 +94,8 @@ func fieldsOf(m protoreflect.MessageDescriptor, seen map[protoreflect.FullName]b
 	return fields
 }
 
-// readTables reads each table of a Markdown page: heading, first column without
-// its code marks, the other columns.
+// readTables reads the tables of a Markdown page. The keys are the heading and the
+// first column without backquotes, the value has the other columns.
 func readTables(t *testing.T, page string) map[string]map[string][]string {
 	t.Helper()
 	b, err := os.ReadFile(page)
@@ -116,24 +118,25 @@ func readTables(t *testing.T, page string) map[string]map[string][]string {
 			cells = append(cells, strings.TrimSpace(c))
 		}
 		name := strings.Trim(cells[0], "`")
-		if _, twice := tables[heading][name]; twice {
-			t.Errorf("%s stands twice under %q", name, heading)
+		if _, repeated := tables[heading][name]; repeated {
+			t.Errorf("%s is repeated under %q", name, heading)
 		}
 		tables[heading][name] = cells[1:]
 	}
 	return tables
 }
 
+// sameNames fails the test unless got has the names of want, each once.
 func sameNames(t *testing.T, what string, want, got []string) {
 	t.Helper()
 	for _, name := range want {
 		if !slices.Contains(got, name) {
-			t.Errorf("%s: %s is missing", what, name)
+			t.Errorf("%s: the page lacks %s", what, name)
 		}
 	}
 	for i, name := range got {
 		if !slices.Contains(want, name) {
-			t.Errorf("%s: cri-api has no %s", what, name)
+			t.Errorf("%s: the CRI does not have %s", what, name)
 		}
 		if slices.Contains(got[:i], name) {
 			t.Errorf("%s: %s is listed twice", what, name)
@@ -141,6 +144,7 @@ func sameNames(t *testing.T, what string, want, got []string) {
 	}
 }
 
+// testNames returns the names of all tests below a directory.
 func testNames(t *testing.T, top string) map[string]bool {
 	t.Helper()
 	declared := regexp.MustCompile(`(?m)^func (Test[A-Za-z0-9_]+)\(`)

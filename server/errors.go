@@ -12,13 +12,13 @@ import (
 	"github.com/criserver/criserver/image"
 )
 
-// classes pairs each class of error with its gRPC code, the most telling first:
-// an error may be of several classes when it joins several.
-var classes = []struct {
+// errorCodes maps classes of errors to gRPC codes. An error that joins several
+// errors can belong to several classes; the first class in this list applies.
+var errorCodes = []struct {
 	is   func(error) bool
 	code codes.Code
 }{
-	// The kubelet knows these two by the first word of an Unknown error.
+	// The kubelet recognizes these two by the first word of an Unknown error.
 	{func(err error) bool { return errors.Is(err, image.ErrRegistryUnavailable) }, codes.Unknown},
 	{func(err error) bool { return errors.Is(err, image.ErrSignatureValidationFailed) }, codes.Unknown},
 	{errdefs.IsInvalidArgument, codes.InvalidArgument},
@@ -37,46 +37,45 @@ var classes = []struct {
 	{func(err error) bool { return errors.Is(err, context.Canceled) }, codes.Canceled},
 }
 
-// grpcError gives an error the code of its class. Errors of no class are
-// Unknown, as the kubelet expects of what it can only retry.
+// grpcError returns err as a gRPC error with the code of its class. An error
+// without a class is Unknown, which the kubelet retries.
 func grpcError(err error) error {
 	if err == nil {
 		return nil
 	}
 	if s, ok := status.FromError(err); ok {
-		return status.Error(s.Code(), clip(s.Message(), maxErrorText))
+		return status.Error(s.Code(), truncateText(s.Message(), maxErrorText))
 	}
-	for _, c := range classes {
+	for _, c := range errorCodes {
 		if c.is(err) {
-			return status.Error(c.code, clip(err.Error(), maxErrorText))
+			return status.Error(c.code, truncateText(err.Error(), maxErrorText))
 		}
 	}
-	return status.Error(codes.Unknown, clip(err.Error(), maxErrorText))
+	return status.Error(codes.Unknown, truncateText(err.Error(), maxErrorText))
 }
 
-// maxErrorText bounds the bytes of an error's message, as it may quote what a
-// client sent; maxLoggedText bounds what the log repeats of a request. Both are
-// more than what is sound ever needs.
-const maxErrorText, maxLoggedText = 4 << 10, 256
+const (
+	// maxErrorText bounds the message of an error, in bytes, because the message
+	// can quote text from the request.
+	maxErrorText = 4 << 10
+	// maxLoggedText bounds a value from a request in the log, in bytes.
+	maxLoggedText = 256
+)
 
-// clip leaves of a text that is too long its first and its last part: a message
-// has its subject in front and its cause at the end.
-func clip(text string, bytes int) string {
-	const gap = " … "
-	if len(text) <= bytes {
+// truncateText removes the middle of a text of more than limit bytes. It keeps the
+// beginning, where a message has its object, and the end, where it has its cause.
+func truncateText(text string, limit int) string {
+	const ellipsis = " … "
+	if len(text) <= limit {
 		return text
 	}
-	half := (bytes - len(gap)) / 2
-	return strings.ToValidUTF8(text[:half], "") + gap + strings.ToValidUTF8(text[len(text)-half:], "")
+	half := (limit - len(ellipsis)) / 2
+	return strings.ToValidUTF8(text[:half], "") + ellipsis + strings.ToValidUTF8(text[len(text)-half:], "")
 }
 
-// missing is the error for a request without a part that it must have.
-func missing(field string) error {
-	return status.Errorf(codes.InvalidArgument, "%s must be given", field)
-}
-
-// ifFound makes an operation idempotent: what is not there is already gone.
-func ifFound(err error) error {
+// ignoreNotFound returns nil for a NotFound error. The CRI demands it of stop and
+// remove, which must succeed for an object that does not exist.
+func ignoreNotFound(err error) error {
 	if errdefs.IsNotFound(err) {
 		return nil
 	}

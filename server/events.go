@@ -16,57 +16,64 @@ import (
 	"github.com/criserver/criserver/sandbox"
 )
 
-// eventBacklog is how many events may wait for one client. It holds the end of
-// some hundred pods at once; a client further behind has to list anew anyway.
-const eventBacklog = 4096
+// maxQueuedEvents bounds the events in the queue of one client. The events of some
+// hundred pods that end at once fit into the queue. A client that is further behind
+// has to list the containers again anyway.
+const maxQueuedEvents = 4096
 
-// event is what happened to a container, or to a pod sandbox under its own id.
+// event is an event of a container, or of a pod sandbox under the id of the pod
+// sandbox.
 type event struct {
 	kind      cri.ContainerEventType
 	id, podID string
-	pod       *sandbox.Pod // as it was then; shown when it has gone meanwhile
-	at        time.Time
+	pod       *sandbox.Pod // at the time of the event, in case it is removed later
+	time      time.Time
 }
 
-// backlog is the bounded queue of one client.
-type backlog struct {
-	mu      sync.Mutex // guards closing; keeps the times in order
-	closed  bool
-	waiting chan event
+// eventQueue is the bounded queue of one client.
+type eventQueue struct {
+	mu     sync.Mutex // guards closed, and keeps the events in the order of their times
+	closed bool
+	events chan event // closed when an event did not fit
 }
 
-// put never waits. The queue ends with the first event that it cannot take.
-func (b *backlog) put(e event) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
+// add adds an event without waiting. If the queue is full, add closes the queue,
+// because a client must not miss an event without noticing.
+func (q *eventQueue) add(e event) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
 		return
 	}
-	e.at = time.Now()
+	e.time = time.Now()
 	select {
-	case b.waiting <- e:
+	case q.events <- e:
 	default:
-		b.closed = true
-		close(b.waiting)
+		q.closed = true
+		close(q.events)
 	}
 }
 
-// GetContainerEvents tells of containers and pod sandboxes from now on, until
-// the client leaves or falls too far behind. The header is sent once it listens.
+// GetContainerEvents sends the events of all containers and pod sandboxes from now
+// on. It sends the header of the stream as soon as no event can be missed. An event
+// carries the status of the pod sandbox and of its containers, as the CRI demands.
+//
+// Errors: ResourceExhausted if the client falls behind by more than maxQueuedEvents,
+// and Unavailable when the daemon stops.
 func (s *Server) GetContainerEvents(_ *cri.GetEventsRequest, out cri.RuntimeService_GetContainerEventsServer) error {
-	b := &backlog{waiting: make(chan event, eventBacklog)}
+	q := &eventQueue{events: make(chan event, maxQueuedEvents)}
 	defer s.cfg.Pods.Subscribe(func(e sandbox.Event) {
-		b.put(event{kind: e.Type, id: e.Pod.ID, podID: e.Pod.ID, pod: e.Pod})
+		q.add(event{kind: e.Type, id: e.Pod.ID, podID: e.Pod.ID, pod: e.Pod})
 	})()
 	defer s.cfg.Containers.Subscribe(func(e container.Event) {
-		pod, _ := s.cfg.Pods.Get(e.Snapshot.PodID) // a pod outlives its containers
-		b.put(event{kind: e.Type, id: e.Snapshot.ID, podID: e.Snapshot.PodID, pod: pod})
+		pod, _ := s.cfg.Pods.Get(e.Snapshot.PodID) // a pod sandbox is removed after its containers
+		q.add(event{kind: e.Type, id: e.Snapshot.ID, podID: e.Snapshot.PodID, pod: pod})
 	})()
 	if err := out.SendHeader(metadata.MD{}); err != nil {
 		return err
 	}
 	for {
-		e, err := s.nextEvent(out.Context(), b)
+		e, err := s.nextEvent(out.Context(), q)
 		if err != nil {
 			return err
 		}
@@ -76,29 +83,30 @@ func (s *Server) GetContainerEvents(_ *cri.GetEventsRequest, out cri.RuntimeServ
 	}
 }
 
-func (s *Server) nextEvent(ctx context.Context, b *backlog) (event, error) {
+func (s *Server) nextEvent(ctx context.Context, q *eventQueue) (event, error) {
 	select {
-	case e, ok := <-b.waiting:
+	case e, ok := <-q.events:
 		if !ok {
-			return event{}, fmt.Errorf("the client is %d events behind: list anew and subscribe again: %w", eventBacklog, errdefs.ErrResourceExhausted)
+			return event{}, fmt.Errorf("client is more than %d events behind: list the containers and subscribe again: %w", maxQueuedEvents, errdefs.ErrResourceExhausted)
 		}
 		return e, nil
 	case <-ctx.Done():
 		return event{}, ctx.Err()
-	case <-s.ending:
-		return event{}, fmt.Errorf("the daemon ends: %w", errdefs.ErrUnavailable)
+	case <-s.stopping:
+		return event{}, fmt.Errorf("daemon is stopping: %w", errdefs.ErrUnavailable)
 	}
 }
 
-// eventMessage has the states of when it is sent, which may be newer than the
-// event: the kubelet replaces what it knows of the pod by them.
+// eventMessage returns the message for an event. The states are those at the time of
+// sending, which can be newer than the event: the kubelet replaces its own view of
+// the pod by them.
 func (s *Server) eventMessage(e event) *cri.ContainerEventResponse {
-	m := &cri.ContainerEventResponse{ContainerId: e.id, ContainerEventType: e.kind, CreatedAt: e.at.UnixNano()}
+	m := &cri.ContainerEventResponse{ContainerId: e.id, ContainerEventType: e.kind, CreatedAt: e.time.UnixNano()}
 	pod := e.pod
-	if now, err := s.cfg.Pods.Get(e.podID); err == nil {
-		pod = now
+	if current, err := s.cfg.Pods.Get(e.podID); err == nil {
+		pod = current
 	}
-	// The kubelet leaves out an event without a pod.
+	// The kubelet ignores an event without the status of the pod sandbox.
 	if pod != nil {
 		m.PodSandboxStatus = podStatus(pod)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/criserver/criserver/sandbox"
 )
 
+// eventPods is a Pods that sends events.
 type eventPods struct {
 	fakePods
 	out fanout.Fanout[sandbox.Event]
@@ -23,6 +24,7 @@ type eventPods struct {
 
 func (p *eventPods) Subscribe(fn func(sandbox.Event)) func() { return p.out.Subscribe(fn) }
 
+// eventContainers is a Containers that sends events.
 type eventContainers struct {
 	fakeContainers
 	out fanout.Fanout[container.Event]
@@ -30,7 +32,8 @@ type eventContainers struct {
 
 func (c *eventContainers) Subscribe(fn func(container.Event)) func() { return c.out.Subscribe(fn) }
 
-func listen(ctx context.Context, t *testing.T, c cri.RuntimeServiceClient) cri.RuntimeService_GetContainerEventsClient {
+// subscribe returns a stream of events that misses no event from now on.
+func subscribe(ctx context.Context, t *testing.T, c cri.RuntimeServiceClient) cri.RuntimeService_GetContainerEventsClient {
 	t.Helper()
 	stream, err := c.GetContainerEvents(ctx, &cri.GetEventsRequest{})
 	if err != nil {
@@ -42,14 +45,14 @@ func listen(ctx context.Context, t *testing.T, c cri.RuntimeServiceClient) cri.R
 	return stream
 }
 
-func TestEventsCarryThePodAndItsContainers(t *testing.T) {
+func TestEventContainsPodAndContainers(t *testing.T) {
 	pod := &sandbox.Pod{ID: "p", Ready: true, Config: &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Uid: "u"}}}
 	snap := func(id, pod string, created int64) *container.Snapshot {
 		return &container.Snapshot{ID: id, PodID: pod, CreatedAt: time.Unix(created, 0), Config: &cri.ContainerConfig{}}
 	}
 	pods := &eventPods{fakePods: fakePods{pods: []*sandbox.Pod{pod}}}
 	containers := &eventContainers{fakeContainers: fakeContainers{list: []*container.Snapshot{snap("c2", "p", 2), snap("x", "other", 1), snap("c1", "p", 1)}}}
-	stream := listen(t.Context(), t, serve(t, Config{Pods: pods, Containers: containers, Images: &fakeImages{}}))
+	stream := subscribe(t.Context(), t, serve(t, Config{Pods: pods, Containers: containers, Images: &fakeImages{}}))
 
 	containers.out.Send(func() []container.Event {
 		return []container.Event{{Type: cri.ContainerEventType_CONTAINER_STARTED_EVENT, Snapshot: containers.list[0]}}
@@ -63,38 +66,38 @@ func TestEventsCarryThePodAndItsContainers(t *testing.T) {
 		ids += c.GetId()
 	}
 	if e.GetContainerId() != "c2" || e.GetCreatedAt() == 0 || e.GetPodSandboxStatus().GetMetadata().GetUid() != "u" || ids != "c1c2" {
-		t.Errorf("event %v", e)
+		t.Errorf("event of a container: %v", e)
 	}
 
-	gone := &sandbox.Pod{ID: "gone", Config: pod.Config}
+	removed := &sandbox.Pod{ID: "removed", Config: pod.Config}
 	pods.out.Send(func() []sandbox.Event {
-		return []sandbox.Event{{Type: cri.ContainerEventType_CONTAINER_DELETED_EVENT, Pod: gone}}
+		return []sandbox.Event{{Type: cri.ContainerEventType_CONTAINER_DELETED_EVENT, Pod: removed}}
 	})
 	if e, err = stream.Recv(); err != nil {
 		t.Fatal(err)
 	}
-	if e.GetContainerId() != "gone" || e.GetPodSandboxStatus().GetState() != cri.PodSandboxState_SANDBOX_NOTREADY || len(e.GetContainersStatuses()) != 0 {
-		t.Errorf("event of a pod that is gone: %v", e)
+	if e.GetContainerId() != "removed" || e.GetPodSandboxStatus().GetState() != cri.PodSandboxState_SANDBOX_NOTREADY || len(e.GetContainersStatuses()) != 0 {
+		t.Errorf("event of a removed pod: %v", e)
 	}
 }
 
-func TestASlowListenerIsEnded(t *testing.T) {
+func TestSlowEventClient(t *testing.T) {
 	containers := &eventContainers{}
 	c := serve(t, Config{Pods: &eventPods{}, Containers: containers, Images: &fakeImages{}})
-	slow, quick := listen(t.Context(), t, c), listen(t.Context(), t, c)
+	slow, fast := subscribe(t.Context(), t, c), subscribe(t.Context(), t, c)
 	send := func() {
 		containers.out.Send(func() []container.Event {
 			return []container.Event{{Snapshot: &container.Snapshot{ID: fmt.Sprintf("%064d", 1), PodID: "p"}}}
 		})
 	}
-	for range 2 * eventBacklog {
+	for range 2 * maxQueuedEvents {
 		send()
-		if _, err := quick.Recv(); err != nil {
+		if _, err := fast.Recv(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// Beyond the queue, the transport takes some 64 KiB for who does not read.
-	for range 2 * eventBacklog {
+	// The transport buffers about 64 KiB in addition to the queue.
+	for range 2 * maxQueuedEvents {
 		send()
 	}
 	for {
@@ -103,21 +106,21 @@ func TestASlowListenerIsEnded(t *testing.T) {
 			continue
 		}
 		if status.Code(err) != codes.ResourceExhausted {
-			t.Error(err)
+			t.Errorf("slow client: %v, want ResourceExhausted", err)
 		}
 		return
 	}
 }
 
-func TestListenersAreToldOfTheEnd(t *testing.T) {
+func TestEventStreamEndsOnStop(t *testing.T) {
 	var stream cri.RuntimeService_GetContainerEventsClient
-	heard := make(chan error, 1)
+	received := make(chan error, 1)
 	t.Run("serve", func(t *testing.T) {
 		c := serve(t, Config{Pods: &eventPods{}, Containers: &eventContainers{}})
-		stream = listen(context.Background(), t, c)
-		go func() { _, err := stream.Recv(); heard <- err }()
+		stream = subscribe(context.Background(), t, c)
+		go func() { _, err := stream.Recv(); received <- err }()
 	})
-	if err := <-heard; status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "the daemon ends") {
-		t.Errorf("got %v", err)
+	if err := <-received; status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "daemon is stopping") {
+		t.Errorf("got %v, want Unavailable", err)
 	}
 }

@@ -12,7 +12,15 @@ import (
 	"github.com/criserver/criserver/sandbox"
 )
 
-// RunPodSandbox makes a pod sandbox ready.
+// RunPodSandbox creates a pod sandbox and returns when the pod sandbox is ready, as
+// the CRI demands. A request that repeats an earlier one returns the pod sandbox of
+// the earlier request.
+//
+// Errors: InvalidArgument for a config that violates a rule or for an unknown
+// runtime handler, AlreadyExists if a pod sandbox with another config has the name
+// and attempt, FailedPrecondition if a host port is in use or the node lacks a
+// feature, and Unavailable while the pod network is not ready or the runtime handler
+// is still being probed.
 func (s *Server) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxRequest) (*cri.RunPodSandboxResponse, error) {
 	if req.GetConfig() == nil {
 		return nil, missing("config")
@@ -24,24 +32,36 @@ func (s *Server) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxReques
 	return &cri.RunPodSandboxResponse{PodSandboxId: id}, nil
 }
 
-// StopPodSandbox ends the pod's containers and releases its network. It is
-// idempotent; an unknown pod is stopped.
+// StopPodSandbox kills the containers of a pod sandbox and releases its network.
+//
+// Errors: InvalidArgument for an empty or ambiguous id. The CRI demands that
+// StopPodSandbox is idempotent: a pod sandbox that is stopped or does not exist is
+// no error.
 func (s *Server) StopPodSandbox(ctx context.Context, req *cri.StopPodSandboxRequest) (*cri.StopPodSandboxResponse, error) {
 	if req.GetPodSandboxId() == "" {
 		return nil, missing("pod_sandbox_id")
 	}
-	return &cri.StopPodSandboxResponse{}, ifFound(s.cfg.Pods.Stop(ctx, req.GetPodSandboxId()))
+	return &cri.StopPodSandboxResponse{}, ignoreNotFound(s.cfg.Pods.Stop(ctx, req.GetPodSandboxId()))
 }
 
-// RemovePodSandbox removes the pod with its containers. It is idempotent.
+// RemovePodSandbox removes a pod sandbox with its containers. It kills the
+// containers that run, as the CRI demands.
+//
+// Errors: InvalidArgument for an empty or ambiguous id. The CRI demands that
+// RemovePodSandbox is idempotent: a pod sandbox that does not exist is no error.
 func (s *Server) RemovePodSandbox(ctx context.Context, req *cri.RemovePodSandboxRequest) (*cri.RemovePodSandboxResponse, error) {
 	if req.GetPodSandboxId() == "" {
 		return nil, missing("pod_sandbox_id")
 	}
-	return &cri.RemovePodSandboxResponse{}, ifFound(s.cfg.Pods.Remove(ctx, req.GetPodSandboxId()))
+	return &cri.RemovePodSandboxResponse{}, ignoreNotFound(s.cfg.Pods.Remove(ctx, req.GetPodSandboxId()))
 }
 
-// UpdatePodSandboxResources notes what a pod as a whole may have.
+// UpdatePodSandboxResources records the resources of a ready pod sandbox. It does
+// not change cgroups: by the rule of the CRI, the kubelet has changed the cgroup of
+// the pod before the call.
+//
+// Errors: InvalidArgument for resources that violate a rule, NotFound, and
+// FailedPrecondition if the pod sandbox is not ready.
 func (s *Server) UpdatePodSandboxResources(ctx context.Context, req *cri.UpdatePodSandboxResourcesRequest) (*cri.UpdatePodSandboxResourcesResponse, error) {
 	if req.GetPodSandboxId() == "" {
 		return nil, missing("pod_sandbox_id")
@@ -49,7 +69,10 @@ func (s *Server) UpdatePodSandboxResources(ctx context.Context, req *cri.UpdateP
 	return &cri.UpdatePodSandboxResourcesResponse{}, s.cfg.Pods.UpdateResources(ctx, req.GetPodSandboxId(), req.GetOverhead(), req.GetResources())
 }
 
-// PodSandboxStatus describes one pod.
+// PodSandboxStatus returns the status of one pod sandbox.
+//
+// Errors: InvalidArgument for an empty or ambiguous id, and NotFound, as the CRI
+// demands an error for a pod sandbox that does not exist.
 func (s *Server) PodSandboxStatus(_ context.Context, req *cri.PodSandboxStatusRequest) (*cri.PodSandboxStatusResponse, error) {
 	if req.GetPodSandboxId() == "" {
 		return nil, missing("pod_sandbox_id")
@@ -65,13 +88,23 @@ func (s *Server) PodSandboxStatus(_ context.Context, req *cri.PodSandboxStatusRe
 	return resp, err
 }
 
-// ListPodSandbox lists the pods that the filter lets through.
+// ListPodSandbox lists the pod sandboxes that fulfil all conditions of the filter.
+//
+// Errors: ResourceExhausted if the list is too large for a message.
 func (s *Server) ListPodSandbox(_ context.Context, req *cri.ListPodSandboxRequest) (*cri.ListPodSandboxResponse, error) {
-	return &cri.ListPodSandboxResponse{Items: slices.Collect(s.podItems(req.GetFilter()))}, nil
+	return &cri.ListPodSandboxResponse{Items: slices.Collect(s.pods(req.GetFilter()))}, nil
 }
 
-func (s *Server) podItems(f *cri.PodSandboxFilter) iter.Seq[*cri.PodSandbox] {
-	match := podFilter(f)
+// StreamPodSandboxes returns the list of ListPodSandbox in messages of bounded size,
+// each with at least one item, as the CRI demands.
+func (s *Server) StreamPodSandboxes(req *cri.StreamPodSandboxesRequest, out cri.RuntimeService_StreamPodSandboxesServer) error {
+	return sendBatches(s.pods(req.GetFilter()), func(items []*cri.PodSandbox) error {
+		return out.Send(&cri.StreamPodSandboxesResponse{PodSandboxes: items})
+	})
+}
+
+func (s *Server) pods(f *cri.PodSandboxFilter) iter.Seq[*cri.PodSandbox] {
+	match := matchPod(f)
 	return func(yield func(*cri.PodSandbox) bool) {
 		for _, p := range s.cfg.Pods.List() {
 			if match(p) && !yield(podItem(p)) {
@@ -88,6 +121,7 @@ func podState(p *sandbox.Pod) cri.PodSandboxState {
 	return cri.PodSandboxState_SANDBOX_NOTREADY
 }
 
+// podItem returns a pod sandbox as an item of a list.
 func podItem(p *sandbox.Pod) *cri.PodSandbox {
 	return &cri.PodSandbox{
 		Id:             p.ID,
@@ -101,7 +135,7 @@ func podItem(p *sandbox.Pod) *cri.PodSandbox {
 }
 
 func podStatus(p *sandbox.Pod) *cri.PodSandboxStatus {
-	st := &cri.PodSandboxStatus{
+	status := &cri.PodSandboxStatus{
 		Id:             p.ID,
 		Metadata:       p.Config.GetMetadata(),
 		State:          podState(p),
@@ -116,15 +150,16 @@ func podStatus(p *sandbox.Pod) *cri.PodSandboxStatus {
 	}
 	for i, ip := range p.IPs {
 		if i == 0 {
-			st.Network.Ip = ip.String()
+			status.Network.Ip = ip.String()
 			continue
 		}
-		st.Network.AdditionalIps = append(st.Network.AdditionalIps, &cri.PodIP{Ip: ip.String()})
+		status.Network.AdditionalIps = append(status.Network.AdditionalIps, &cri.PodIP{Ip: ip.String()})
 	}
-	return st
+	return status
 }
 
-// namespaceOptions are those of the request; without any, all are the pod's.
+// namespaceOptions returns the namespace options of the request. A request without
+// options has the zero value, by which the pod gets its own namespaces.
 func namespaceOptions(p *sandbox.Pod) *cri.NamespaceOption {
 	if o := p.Config.GetLinux().GetSecurityContext().GetNamespaceOptions(); o != nil {
 		return o
@@ -132,8 +167,9 @@ func namespaceOptions(p *sandbox.Pod) *cri.NamespaceOption {
 	return &cri.NamespaceOption{}
 }
 
+// podInfo returns the info of a verbose status.
 func podInfo(p *sandbox.Pod) (map[string]string, error) {
-	return verbose(struct {
+	return verboseInfo(struct {
 		PID            int               `json:"pid,omitempty"`
 		NotReadyReason string            `json:"notReadyReason,omitempty"`
 		Namespaces     map[string]string `json:"namespaces"`
@@ -141,14 +177,15 @@ func podInfo(p *sandbox.Pod) (map[string]string, error) {
 		CNIResult      json.RawMessage   `json:"cniResult,omitempty"`
 		Interfaces     []podInterface    `json:"interfaces,omitempty"`
 		NetworkFault   string            `json:"networkFault,omitempty"`
-		// What is in force, after updates; the config is what was asked for.
+		// Overhead and Resources are the current values, after updates. Config is the
+		// config of the request.
 		Overhead  *cri.LinuxContainerResources `json:"overhead,omitempty"`
 		Resources *cri.LinuxContainerResources `json:"resources,omitempty"`
 		Config    *cri.PodSandboxConfig        `json:"config"`
 	}{p.PausePID, p.NotReadyReason, namespacePaths(p.Namespaces), p.CgroupParent, p.CNIResult, podInterfaces(p), p.NetworkFault, p.Overhead, p.Resources, p.Config})
 }
 
-// podInterface is an interface of a pod beside eth0.
+// podInterface is a network interface of a pod in addition to eth0.
 type podInterface struct {
 	Name    string          `json:"name"`
 	Network string          `json:"network"`
@@ -156,23 +193,24 @@ type podInterface struct {
 }
 
 func podInterfaces(p *sandbox.Pod) []podInterface {
-	var out []podInterface
+	var interfaces []podInterface
 	for _, i := range p.Interfaces {
-		out = append(out, podInterface{i.Name, i.Network, i.Result})
+		interfaces = append(interfaces, podInterface{i.Name, i.Network, i.Result})
 	}
-	return out
+	return interfaces
 }
 
-// namespacePaths lists the pinned namespaces by type; the host's are left out.
+// namespacePaths returns the paths of the pinned namespaces by type. It omits the
+// types for which the pod is in the namespace of the host.
 func namespacePaths(ns sandbox.Namespaces) map[string]string {
 	paths := map[string]string{"net": ns.Net, "ipc": ns.IPC, "uts": ns.UTS, "pid": ns.PID, "user": ns.User}
 	maps.DeleteFunc(paths, func(_, path string) bool { return path == "" })
 	return paths
 }
 
-// verbose puts what there is to tell under the key "info", where crictl and
-// other clients look for it.
-func verbose(v any) (map[string]string, error) {
+// verboseInfo returns v as JSON under the key "info", where crictl and other
+// clients look for the info of a verbose status.
+func verboseInfo(v any) (map[string]string, error) {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,13 @@
-// Package server is the gRPC face of the daemon: it checks requests, calls one
-// manager, and translates the answer into the messages of the CRI. It holds no
-// state of pods, containers or images.
+// Package server implements the gRPC services of the CRI. A handler checks the
+// request, calls one manager, and translates the answer into messages of the CRI.
+// The package keeps no state of pods, containers or images.
+//
+// The doc comment of each handler names the gRPC codes that a client can get
+// because of the request or of the state of the node. Every handler can also
+// return Canceled or DeadlineExceeded when the client's context ends, Unknown for
+// a failure that a retry may cure, and Internal for a panic.
+//
+// A request may shorten the id of a pod sandbox or container to a unique prefix.
 package server
 
 import (
@@ -19,12 +26,13 @@ import (
 	"github.com/criserver/criserver/sandbox"
 )
 
-// Pods is what the server asks of pod sandboxes.
+// Pods manages pod sandboxes. *sandbox.Manager implements it.
 type Pods interface {
 	RunPod(ctx context.Context, config *cri.PodSandboxConfig, handler string) (string, error)
 	Stop(ctx context.Context, id string) error
 	Remove(ctx context.Context, id string) error
 	Get(id string) (*sandbox.Pod, error)
+	// List returns a new slice, which the caller may change.
 	List() []*sandbox.Pod
 	Stats(pods []*sandbox.Pod) []sandbox.Stats
 	NetworkStatus() error
@@ -33,7 +41,7 @@ type Pods interface {
 	Subscribe(fn func(sandbox.Event)) (cancel func())
 }
 
-// Containers is what the server asks of containers.
+// Containers manages containers. *container.Manager implements it.
 type Containers interface {
 	Create(ctx context.Context, podID string, config *cri.ContainerConfig, podConfig *cri.PodSandboxConfig) (string, error)
 	Start(ctx context.Context, id string) error
@@ -49,12 +57,12 @@ type Containers interface {
 	StatsOf(match func(*container.Snapshot) bool) iter.Seq[container.Stats]
 }
 
-// Images is what the server asks of the image store.
+// Images manages the image store. *image.Manager implements it.
 type Images interface {
 	Pull(ctx context.Context, req image.PullRequest) (image.Image, error)
 	Get(ref string) (image.Image, error)
-	// Repositories returns the full names that ref can stand for, without tags and
-	// digests, the most likely first.
+	// Repositories returns the full repository names that ref can refer to, without
+	// tags and digests, the most likely name first.
 	Repositories(ref string) []string
 	List() []image.Image
 	Remove(ctx context.Context, ref string) error
@@ -62,54 +70,54 @@ type Images interface {
 	FSUsage(ctx context.Context) (images, containers image.FSUsage, err error)
 }
 
-// Runtimes is what the server asks of the OCI runtimes.
+// Runtimes describes the OCI runtimes.
 type Runtimes interface {
-	// Handlers returns all runtime handlers, with the features that are known.
+	// Handlers returns all runtime handlers. The features of a handler are empty
+	// until the daemon has probed its runtime.
 	Handlers() []*cri.RuntimeHandler
-	// Status returns nil when the features of all handlers are known, and
-	// otherwise says what is missing.
+	// Status returns nil if the features of all handlers are known, and otherwise
+	// an error that names the missing ones.
 	Status() error
 }
 
-// Config is what a Server is made of.
+// Config configures a Server.
 type Config struct {
 	Version    string // of the daemon
 	Pods       Pods
 	Containers Containers
 	Images     Images
 	Streams    Streams
-	// CgroupDriver is what the kubelet is told to use.
+	// CgroupDriver is the cgroup driver that RuntimeConfig reports to the kubelet.
 	CgroupDriver cri.CgroupDriver
 	Runtimes     Runtimes
 	Features     *cri.RuntimeFeatures
-	// Info returns what is added to the verbose Status, as JSON values by key.
+	// Info returns the entries of the verbose Status as JSON values by key.
 	Info func() map[string]string
 }
 
-// Server implements the RuntimeService and ImageService of the CRI.
+// Server implements the RuntimeService and the ImageService of the CRI.
 type Server struct {
 	cri.UnimplementedRuntimeServiceServer
 	cri.UnimplementedImageServiceServer
-	cfg    Config
-	ending chan struct{} // closed when Serve ends: streams without an end must not hold it up
+	cfg Config
+	// stopping is closed when Serve begins to stop, so that event streams, which
+	// otherwise end only with their clients, do not delay the stop.
+	stopping chan struct{}
 }
 
-// New returns a Server over the managers.
-func New(cfg Config) *Server { return &Server{cfg: cfg, ending: make(chan struct{})} }
+// New returns a Server that Serve starts.
+func New(cfg Config) *Server { return &Server{cfg: cfg, stopping: make(chan struct{})} }
 
-// maxMessage bounds a request or an answer, as the kubelet's client does.
-const maxMessage = 16 << 20
-
-// stopGrace is how long calls under way may take to end when the server stops.
+// stopGrace bounds the wait for running calls when the server stops.
 const stopGrace = 5 * time.Second
 
-// Serve answers on the listener until ctx ends. Then it takes no new calls,
-// lets those under way finish for a while, and returns when all have ended. It
-// is called once.
+// Serve serves the CRI on the listener until ctx ends. Then it accepts no new
+// calls, waits for the running calls for stopGrace at most, and returns when all
+// calls have ended. Serve must be called only once.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	g := grpc.NewServer(
-		grpc.UnaryInterceptor(unary),
-		grpc.StreamInterceptor(stream),
+		grpc.UnaryInterceptor(interceptUnary),
+		grpc.StreamInterceptor(interceptStream),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
@@ -123,9 +131,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	case <-ctx.Done():
 	}
-	close(s.ending)
-	force := time.AfterFunc(stopGrace, g.Stop)
-	defer force.Stop()
+	close(s.stopping)
+	timer := time.AfterFunc(stopGrace, g.Stop)
+	defer timer.Stop()
 	g.GracefulStop()
 	return <-served
 }

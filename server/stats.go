@@ -41,14 +41,14 @@ func (s *Server) ListContainerStats(_ context.Context, req *cri.ListContainerSta
 // StreamContainerStats returns the list of ListContainerStats in messages of
 // bounded size, each with at least one item.
 func (s *Server) StreamContainerStats(req *cri.StreamContainerStatsRequest, out cri.RuntimeService_StreamContainerStatsServer) error {
-	return batches(s.containerStats(req.GetFilter()), func(items []*cri.ContainerStats) error {
+	return sendBatches(s.containerStats(req.GetFilter()), func(items []*cri.ContainerStats) error {
 		return out.Send(&cri.StreamContainerStatsResponse{ContainerStats: items})
 	})
 }
 
 func (s *Server) containerStats(f *cri.ContainerStatsFilter) iter.Seq[*cri.ContainerStats] {
 	return func(yield func(*cri.ContainerStats) bool) {
-		for st := range s.cfg.Containers.StatsOf(statsFilter(f)) {
+		for st := range s.cfg.Containers.StatsOf(matchContainerStats(f)) {
 			if !yield(stats.Container(st)) {
 				return
 			}
@@ -86,14 +86,14 @@ func (s *Server) ListPodSandboxStats(_ context.Context, req *cri.ListPodSandboxS
 // StreamPodSandboxStats returns the list of ListPodSandboxStats in messages of
 // bounded size, each with at least one item.
 func (s *Server) StreamPodSandboxStats(req *cri.StreamPodSandboxStatsRequest, out cri.RuntimeService_StreamPodSandboxStatsServer) error {
-	return batches(s.podStats(req.GetFilter()), func(items []*cri.PodSandboxStats) error {
+	return sendBatches(s.podStats(req.GetFilter()), func(items []*cri.PodSandboxStats) error {
 		return out.Send(&cri.StreamPodSandboxStatsResponse{PodSandboxStats: items})
 	})
 }
 
 func (s *Server) podStats(f *cri.PodSandboxStatsFilter) iter.Seq[*cri.PodSandboxStats] {
 	return func(yield func(*cri.PodSandboxStats) bool) {
-		for st := range s.readStats(s.readyPods(podStatsFilter(f))) {
+		for st := range s.readStats(s.readyPods(matchPodStats(f))) {
 			if !yield(stats.Pod(st)) {
 				return
 			}
@@ -118,7 +118,7 @@ func (s *Server) ListPodSandboxMetrics(context.Context, *cri.ListPodSandboxMetri
 // StreamPodSandboxMetrics returns the list of ListPodSandboxMetrics in messages of
 // bounded size, each with at least one item.
 func (s *Server) StreamPodSandboxMetrics(_ *cri.StreamPodSandboxMetricsRequest, out cri.RuntimeService_StreamPodSandboxMetricsServer) error {
-	return batches(s.podMetrics(), func(items []*cri.PodSandboxMetrics) error {
+	return sendBatches(s.podMetrics(), func(items []*cri.PodSandboxMetrics) error {
 		return out.Send(&cri.StreamPodSandboxMetricsResponse{PodSandboxMetrics: items})
 	})
 }

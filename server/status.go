@@ -2,21 +2,27 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/image"
 )
 
-// Name is the runtime's name in Version.
+// Name is the name of the runtime in the answer to Version.
 const Name = "criserver"
 
-// apiVersion is the version of the CRI that is served.
-const apiVersion = "v1"
+const (
+	// apiVersion is the version of the CRI.
+	apiVersion = "v1"
+	// kubeletAPIVersion is the version of the kubelet runtime API. It has never
+	// changed.
+	kubeletAPIVersion = "0.1.0"
+)
 
-// kubeletAPIVersion is that of the kubelet's runtime API, which never changed.
-const kubeletAPIVersion = "0.1.0"
-
-// Version tells who serves what.
+// Version returns the name and the version of the runtime and the version of the
+// CRI. The version in the request has no effect, because v1 is the only version.
 func (s *Server) Version(context.Context, *cri.VersionRequest) (*cri.VersionResponse, error) {
 	return &cri.VersionResponse{
 		Version:           kubeletAPIVersion,
@@ -26,15 +32,18 @@ func (s *Server) Version(context.Context, *cri.VersionRequest) (*cri.VersionResp
 	}, nil
 }
 
-// Status tells whether pods can run and be attached to the network. The runtime
-// is ready when the daemon knows the features of all handlers: the kubelet takes
-// them from the same answer.
+// Status returns the conditions RuntimeReady and NetworkReady, which the CRI
+// requires, and the features of the runtime handlers. RuntimeReady is false until the
+// daemon has probed all handlers, because the kubelet reads their features from the
+// same answer. A condition that is false has the reason in its message; it is no
+// error.
 func (s *Server) Status(_ context.Context, req *cri.StatusRequest) (*cri.StatusResponse, error) {
 	network := &cri.RuntimeCondition{Type: cri.NetworkReady, Status: true}
 	if err := s.cfg.Pods.NetworkStatus(); err != nil {
 		network.Status, network.Reason, network.Message = false, "NetworkPluginNotReady", err.Error()
 	}
-	// A daemon that answers has restored its state and found a runtime.
+	// The daemon serves the CRI only after it has restored its state and found a
+	// runtime.
 	runtime := &cri.RuntimeCondition{Type: cri.RuntimeReady, Status: true}
 	if err := s.cfg.Runtimes.Status(); err != nil {
 		runtime.Status, runtime.Reason, runtime.Message = false, "RuntimeNotReady", err.Error()
@@ -45,7 +54,7 @@ func (s *Server) Status(_ context.Context, req *cri.StatusRequest) (*cri.StatusR
 		Features:        s.cfg.Features,
 	}
 	if req.GetVerbose() {
-		pulls, err := s.pulls()
+		pulls, err := s.pullInfo()
 		if err != nil {
 			return nil, err
 		}
@@ -55,13 +64,27 @@ func (s *Server) Status(_ context.Context, req *cri.StatusRequest) (*cri.StatusR
 	return resp, nil
 }
 
-// RuntimeConfig tells the kubelet which cgroup driver to use.
+// pullInfo returns the running pulls as JSON for the verbose Status.
+func (s *Server) pullInfo() (string, error) {
+	pulls := s.cfg.Images.Pulls()
+	if pulls == nil {
+		pulls = []image.PullProgress{} // [] instead of null
+	}
+	b, err := json.Marshal(pulls)
+	return string(b), err
+}
+
+// RuntimeConfig returns the cgroup driver that the kubelet must use. It never changes
+// while the daemon runs, as the CRI demands.
 func (s *Server) RuntimeConfig(context.Context, *cri.RuntimeConfigRequest) (*cri.RuntimeConfigResponse, error) {
 	return &cri.RuntimeConfigResponse{Linux: &cri.LinuxRuntimeConfiguration{CgroupDriver: s.cfg.CgroupDriver}}, nil
 }
 
-// UpdateRuntimeConfig is told what the kubelet knows of the node: the address
-// ranges of its pods. An empty one says nothing (CRI, NetworkConfig).
+// UpdateRuntimeConfig sets the address ranges of the node's pods. An empty pod_cidr
+// changes nothing, as the CRI demands (NetworkConfig.pod_cidr).
+//
+// Errors: InvalidArgument for a malformed range, and FailedPrecondition if the
+// template of the CNI configuration is broken.
 func (s *Server) UpdateRuntimeConfig(ctx context.Context, req *cri.UpdateRuntimeConfigRequest) (*cri.UpdateRuntimeConfigResponse, error) {
 	if req.GetRuntimeConfig() == nil {
 		return nil, missing("runtime_config")

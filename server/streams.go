@@ -11,15 +11,20 @@ import (
 	"github.com/criserver/criserver/server/streaming"
 )
 
-// Streams hands out the addresses at which clients find streams;
-// *streaming.Server does.
+// Streams registers streams and returns the URLs at which clients open them.
+// *streaming.Server implements it.
 type Streams interface {
 	Exec(containerID string, cmd []string, o streaming.Options) (url string, err error)
 	Attach(containerID string, o streaming.Options) (url string, err error)
 	PortForward(podID string, ports []int32) (url string, err error)
 }
 
-// Exec prepares a command with streams.
+// Exec returns a URL at which a client runs a command in a running container.
+//
+// Errors: InvalidArgument without a command or for a combination of streams that the
+// CRI forbids, NotFound, FailedPrecondition if the container does not run,
+// ResourceExhausted if too many URLs wait for their clients, and Unavailable while
+// the daemon starts or stops.
 func (s *Server) Exec(_ context.Context, req *cri.ExecRequest) (*cri.ExecResponse, error) {
 	switch {
 	case req.GetContainerId() == "":
@@ -27,7 +32,7 @@ func (s *Server) Exec(_ context.Context, req *cri.ExecRequest) (*cri.ExecRespons
 	case len(req.GetCmd()) == 0:
 		return nil, missing("cmd")
 	}
-	c, o, err := s.streams("exec in", req)
+	c, o, err := s.checkStreamRequest("exec in", req)
 	if err != nil {
 		return nil, err
 	}
@@ -38,9 +43,15 @@ func (s *Server) Exec(_ context.Context, req *cri.ExecRequest) (*cri.ExecRespons
 	return &cri.ExecResponse{Url: url}, nil
 }
 
-// Attach prepares the streams of a running container.
+// Attach returns a URL at which a client attaches to the streams of a running
+// container.
+//
+// Errors: InvalidArgument for a combination of streams that the CRI forbids,
+// NotFound, FailedPrecondition if the container does not run, ResourceExhausted if
+// too many URLs wait for their clients, and Unavailable while the daemon starts or
+// stops.
 func (s *Server) Attach(_ context.Context, req *cri.AttachRequest) (*cri.AttachResponse, error) {
-	c, o, err := s.streams("attach to", req)
+	c, o, err := s.checkStreamRequest("attach to", req)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +62,12 @@ func (s *Server) Attach(_ context.Context, req *cri.AttachRequest) (*cri.AttachR
 	return &cri.AttachResponse{Url: url}, nil
 }
 
-// PortForward prepares connections to ports of a pod.
+// PortForward returns a URL at which a client connects to TCP ports of a ready pod
+// sandbox. The ports may be empty: a client that speaks SPDY names the ports later.
+//
+// Errors: InvalidArgument for a number that is no port, NotFound, FailedPrecondition
+// if the pod sandbox is not ready, ResourceExhausted if too many URLs wait for their
+// clients, and Unavailable while the daemon starts or stops.
 func (s *Server) PortForward(_ context.Context, req *cri.PortForwardRequest) (*cri.PortForwardResponse, error) {
 	if req.GetPodSandboxId() == "" {
 		return nil, missing("pod_sandbox_id")
@@ -66,7 +82,7 @@ func (s *Server) PortForward(_ context.Context, req *cri.PortForwardRequest) (*c
 		return nil, err
 	}
 	if !pod.Ready {
-		return nil, fmt.Errorf("forward ports of pod sandbox %q: it is not ready: %w", pod.ID, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("forward ports of pod sandbox %q: pod sandbox is not ready: %w", pod.ID, errdefs.ErrFailedPrecondition)
 	}
 	url, err := s.cfg.Streams.PortForward(pod.ID, req.GetPort())
 	if err != nil {
@@ -75,7 +91,7 @@ func (s *Server) PortForward(_ context.Context, req *cri.PortForwardRequest) (*c
 	return &cri.PortForwardResponse{Url: url}, nil
 }
 
-// streamRequest is what ExecRequest and AttachRequest have in common.
+// streamRequest has the fields that ExecRequest and AttachRequest share.
 type streamRequest interface {
 	GetContainerId() string
 	GetTty() bool
@@ -84,8 +100,10 @@ type streamRequest interface {
 	GetStderr() bool
 }
 
-// streams checks a request by the rules that the CRI has for both.
-func (s *Server) streams(verb string, req streamRequest) (*container.Snapshot, streaming.Options, error) {
+// checkStreamRequest checks a request by the rules that the CRI has for exec and
+// attach: at least one of stdin, stdout and stderr must be set, and a terminal
+// excludes stderr. The verb is for error messages.
+func (s *Server) checkStreamRequest(verb string, req streamRequest) (*container.Snapshot, streaming.Options, error) {
 	o := streaming.Options{Stdin: req.GetStdin(), Stdout: req.GetStdout(), Stderr: req.GetStderr(), TTY: req.GetTty()}
 	switch {
 	case req.GetContainerId() == "":
@@ -93,14 +111,14 @@ func (s *Server) streams(verb string, req streamRequest) (*container.Snapshot, s
 	case !o.Stdin && !o.Stdout && !o.Stderr:
 		return nil, o, fmt.Errorf("one of stdin, stdout and stderr must be set: %w", errdefs.ErrInvalidArgument)
 	case o.TTY && o.Stderr:
-		return nil, o, fmt.Errorf("tty and stderr must not both be set: a terminal has one output: %w", errdefs.ErrInvalidArgument)
+		return nil, o, fmt.Errorf("tty and stderr must not both be set, because a terminal has one output: %w", errdefs.ErrInvalidArgument)
 	}
 	c, err := s.cfg.Containers.Get(req.GetContainerId())
 	if err != nil {
 		return nil, o, err
 	}
 	if c.State != container.Running {
-		return nil, o, fmt.Errorf("%s container %q: it is %s: %w", verb, c.ID, c.State, errdefs.ErrFailedPrecondition)
+		return nil, o, fmt.Errorf("%s container %q: container is %s: %w", verb, c.ID, c.State, errdefs.ErrFailedPrecondition)
 	}
 	return c, o, nil
 }

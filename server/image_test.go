@@ -4,13 +4,50 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/image"
 )
+
+func TestImages(t *testing.T) {
+	img := image.Image{ID: "sha256:aa", RepoTags: []string{"r/x:1"}, Size: 7}
+	img.Config.Config.User = "1000:50"
+	s := New(Config{Images: &fakeImages{list: []image.Image{img}}})
+	st, err := s.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: "unknown"}})
+	if err != nil || st.GetImage() != nil {
+		t.Errorf("status of an unknown image: %v, %v; want an empty answer", st, err)
+	}
+	for _, ref := range []string{"", "sha256:aa"} {
+		l, err := s.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: ref}}})
+		if err != nil || len(l.GetImages()) != 1 || l.GetImages()[0].GetUid().GetValue() != 1000 || l.GetImages()[0].GetUsername() != "" {
+			t.Errorf("filter %q: %v, %v", ref, l, err)
+		}
+	}
+	if l, err := s.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: "other"}}}); err != nil || len(l.GetImages()) != 0 {
+		t.Errorf("list of an unknown image: %v, %v", l, err)
+	}
+}
+
+// TestImageUser checks the user in the status of an image, by which the kubelet
+// enforces runAsNonRoot.
+func TestImageUser(t *testing.T) {
+	for user, want := range map[string]*cri.Image{
+		"0":        {Uid: &cri.Int64Value{}},
+		"1000:50":  {Uid: &cri.Int64Value{Value: 1000}},
+		"+5":       {Username: "+5"},
+		"www:data": {Username: "www"},
+		"":         {},
+	} {
+		var img image.Image
+		img.Config.Config.User = user
+		got := imageItem(img)
+		if (got.Uid == nil) != (want.Uid == nil) || got.GetUid().GetValue() != want.GetUid().GetValue() || got.Username != want.Username {
+			t.Errorf("USER %q: uid %v, username %q", user, got.Uid, got.Username)
+		}
+	}
+}
 
 func TestVerboseImageStatus(t *testing.T) {
 	img := image.Image{
@@ -25,7 +62,7 @@ func TestVerboseImageStatus(t *testing.T) {
 	req := &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: "sha256:aa"}}
 	st, err := s.ImageStatus(t.Context(), req)
 	if err != nil || len(st.GetInfo()) > 0 || st.GetImage().GetSpec().GetAnnotations()["of"] != "manifest" {
-		t.Errorf("not verbose: %v, %v", st, err)
+		t.Errorf("status that is not verbose: %v, %v", st, err)
 	}
 	req.Verbose = true
 	if st, err = s.ImageStatus(t.Context(), req); err != nil {
@@ -54,12 +91,12 @@ func TestVerboseImageStatus(t *testing.T) {
 	}
 }
 
-// TestAnnotationsAreBounded: a few images must not make the list of all of them
-// too large for a message.
-func TestAnnotationsAreBounded(t *testing.T) {
-	img := image.Image{ID: "sha256:aa", Annotations: map[string]string{"a": "b", "long": strings.Repeat("x", maxAnnotations)}}
+// TestListedAnnotations checks that the annotations of a few images cannot make the
+// list of images too large for a message.
+func TestListedAnnotations(t *testing.T) {
+	img := image.Image{ID: "sha256:aa", Annotations: map[string]string{"a": "b", "long": strings.Repeat("x", maxListedAnnotations)}}
 	if a := imageItem(img).GetSpec().GetAnnotations(); len(a) > 0 {
-		t.Errorf("%d annotations are shown", len(a))
+		t.Errorf("%d annotations beyond the bound are listed", len(a))
 	}
 	delete(img.Annotations, "long")
 	if a := imageItem(img).GetSpec().GetAnnotations(); a["a"] != "b" {
@@ -67,7 +104,7 @@ func TestAnnotationsAreBounded(t *testing.T) {
 	}
 }
 
-func TestImageReferencesOfContainers(t *testing.T) {
+func TestImageRef(t *testing.T) {
 	img := image.Image{
 		ID: "sha256:aa", Manifest: "sha256:bb", RepoTags: []string{"r/x:1"},
 		RepoDigests: []string{"docker.io/library/x@sha256:dd", "other/x@sha256:cc", "r/x@sha256:bb", "r/x@sha256:cc"},
@@ -75,13 +112,13 @@ func TestImageReferencesOfContainers(t *testing.T) {
 	short := image.Image{ID: "sha256:bb", RepoDigests: []string{"docker.io/library/y@sha256:cc", "search/y@sha256:cc"}}
 	s := New(Config{Images: &fakeImages{list: []image.Image{img, short, {ID: "sha256:ee"}}}})
 	for _, c := range []struct{ id, ref, want string }{
-		{"sha256:aa", "r/x:1", "r/x@sha256:cc"}, // the index, which is what the tag stands for
+		{"sha256:aa", "r/x:1", "r/x@sha256:cc"}, // the digest of the index, which the tag refers to
 		{"sha256:aa", "other/x:2", "other/x@sha256:cc"},
-		{"sha256:aa", "x", "docker.io/library/x@sha256:dd"}, // the name that the short one stands for
-		{"sha256:bb", "y", "search/y@sha256:cc"},            // in the first registry that is searched
+		{"sha256:aa", "x", "docker.io/library/x@sha256:dd"}, // the full name of a short name
+		{"sha256:bb", "y", "search/y@sha256:cc"},            // the first search registry has priority
 		{"sha256:aa", "r:5000/y/x:1", "docker.io/library/x@sha256:dd"},
 		{"sha256:ee", "r/x:1", "sha256:ee"}, // an image without names
-		{"sha256:ff", "r/x:1", "sha256:ff"}, // one that is gone
+		{"sha256:ff", "r/x:1", "sha256:ff"}, // a removed image
 	} {
 		snap := &container.Snapshot{ImageID: c.id, ImageRef: c.ref, Config: &cri.ContainerConfig{
 			Image: &cri.ImageSpec{Image: c.id, UserSpecifiedImage: c.ref, Annotations: map[string]string{"k": "v"}},
@@ -96,29 +133,9 @@ func TestImageReferencesOfContainers(t *testing.T) {
 	}
 }
 
-func TestStatusShowsPulls(t *testing.T) {
-	pulls := []image.PullProgress{{Image: "r/x:1", Source: "mirror/x:1", Since: time.Unix(1, 0), Bytes: 5, Total: 10, Rate: 2}}
-	for name, f := range map[string]*fakeImages{"one": {pulls: pulls}, "none": {}} {
-		s := New(Config{Pods: &fakePods{}, Images: f, Runtimes: &fakeRuntimes{}, Info: noInfo})
-		for range 2 { // the daemon's own map stays as it is
-			st, err := s.Status(t.Context(), &cri.StatusRequest{Verbose: true})
-			if err != nil || st.GetInfo()["config"] != "{}" {
-				t.Fatalf("%v, %v", st, err)
-			}
-			var got []image.PullProgress
-			if err := json.Unmarshal([]byte(st.GetInfo()["pulls"]), &got); err != nil || got == nil || len(got) != len(f.pulls) {
-				t.Errorf("%s: %s, %v", name, st.GetInfo()["pulls"], err)
-			}
-		}
-		if st, err := s.Status(t.Context(), &cri.StatusRequest{}); err != nil || len(st.GetInfo()) > 0 {
-			t.Errorf("not verbose: %v, %v", st, err)
-		}
-	}
-}
-
-// TestImageVolumeIsShownByTheIDOfItsImage: image_ref of a mount is what PullImage
-// returned.
-func TestImageVolumeIsShownByTheIDOfItsImage(t *testing.T) {
+// TestImageRefOfImageVolume checks that image_ref of a mount is the id that PullImage
+// returns.
+func TestImageRefOfImageVolume(t *testing.T) {
 	img := image.Image{ID: "sha256:aa", RepoDigests: []string{"r/x@sha256:cc"}}
 	s := New(Config{Images: &fakeImages{list: []image.Image{img}}})
 	pulled, err := s.PullImage(t.Context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: "sha256:aa"}})
