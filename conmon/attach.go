@@ -13,33 +13,32 @@ import (
 	"github.com/criserver/criserver/internal/pty"
 )
 
-// Size is that of a terminal, in characters.
+// Size is the size of a terminal, in characters.
 type Size = pty.Size
 
-// AttachOptions are the streams to join with a container's; nil ones are left
-// out.
+// AttachOptions are the streams to connect with the streams of a container. Nil streams are
+// left out.
 type AttachOptions struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
-	// Resize brings new terminal sizes until it is closed.
+	// Resize delivers new terminal sizes until it is closed.
 	Resize <-chan Size
-	// Attached, if set, is called once the streams are joined: what the
-	// container writes from then on is seen.
+	// Attached, if set, is called when the streams are connected. The client receives
+	// everything that the container writes from then on.
 	Attached func()
 }
 
-// ErrCut says that the monitor ended an attach before the container's end: the
-// client was too slow for what the container wrote, or the monitor died.
-var ErrCut = errors.New("attach was cut off")
+// ErrDisconnected reports that the monitor closed an attach connection before the container
+// exited: the client read too slowly, or the monitor died.
+var ErrDisconnected = errors.New("the monitor closed the connection")
 
-// Attach joins the streams of opts with those of a container and returns when
-// the container has ended, with its exit code, or when ctx has. At the end of
-// Stdin the container's is closed if it was created with StdinOnce, and left
-// open otherwise.
+// Attach connects the streams of opts with the streams of a container. It returns the exit code
+// when the container has exited, and an error when ctx ends. At the end of opts.Stdin, the
+// container's stdin is closed if the container was created with StdinOnce, and stays open
+// otherwise.
 //
-// One goroutine may still be in opts.Stdin.Read when Attach returns, as a Read
-// cannot be ended from here: whoever gave the reader closes it. What that Read
-// returns is dropped.
+// One goroutine may still be in opts.Stdin.Read when Attach returns, because Attach cannot
+// interrupt the Read. The caller must close the reader. The result of that Read is discarded.
 func Attach(ctx context.Context, runDir string, opts AttachOptions) (exitCode int32, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -49,7 +48,7 @@ func Attach(ctx context.Context, runDir string, opts AttachOptions) (exitCode in
 	}
 	defer c.Close()
 	q := wire.Request{Op: wire.OpAttach, Stdin: opts.Stdin != nil, Stdout: opts.Stdout != nil, Stderr: opts.Stderr != nil}
-	if err := c.ask(q); err != nil {
+	if err := c.call(q); err != nil {
 		return 0, fmt.Errorf("attach: %w", err)
 	}
 	if opts.Attached != nil {
@@ -75,8 +74,8 @@ func Attach(ctx context.Context, runDir string, opts AttachOptions) (exitCode in
 	return exitCode, nil
 }
 
-// sendStdin ends with the reader, or with the connection. A failed write tells
-// the receiving side nothing new.
+// sendStdin sends input until the reader or the connection ends. It need not report a failed
+// write, because receive fails too.
 func sendStdin(c *conn, r io.Reader) {
 	b := make([]byte, 1+wire.MaxPayload)
 	b[0] = byte(wire.FrameStdin)
@@ -94,6 +93,7 @@ func sendStdin(c *conn, r io.Reader) {
 	}
 }
 
+// sendSizes sends terminal sizes until the channel is closed or ctx ends.
 func sendSizes(ctx context.Context, c *conn, sizes <-chan Size) {
 	for {
 		select {
@@ -113,26 +113,26 @@ func sendSizes(ctx context.Context, c *conn, sizes <-chan Size) {
 	}
 }
 
-// receive copies frames to the writers until the exit frame. A monitor of an
-// earlier version closes the connection with input unread in it, which resets the
-// connection. The kernel reports that once, before the frames that are there.
+// receive copies frames to the writers until the exit frame. A monitor of an earlier version
+// closes the connection with unread input, which resets the connection. The kernel reports the
+// reset once, before it returns the frames that have arrived.
 func receive(c *conn, stdout, stderr io.Writer) (int32, error) {
 	b := make([]byte, 1+wire.MaxPayload)
 	var reset error
 	for {
 		n, err := c.Read(b)
 		if n == 0 && (err == nil || errors.Is(err, io.EOF)) {
-			return 0, errors.Join(ErrCut, reset)
+			return 0, errors.Join(ErrDisconnected, reset)
 		}
 		if errors.Is(err, unix.ECONNRESET) && reset == nil {
 			reset = err
 			continue
 		}
 		if err != nil {
-			if c.ended() == nil {
-				return 0, errors.Join(ErrCut, err) // as a reset is when the monitor is killed
+			if c.ctxErr() == nil {
+				return 0, errors.Join(ErrDisconnected, err) // for instance a reset, if the monitor was killed
 			}
-			return 0, c.why(err)
+			return 0, c.contextError(err)
 		}
 		if wire.Frame(b[0]) == wire.FrameExit {
 			return exitCode(b[1:n])
@@ -145,11 +145,12 @@ func receive(c *conn, stdout, stderr io.Writer) (int32, error) {
 
 func exitCode(payload []byte) (int32, error) {
 	if len(payload) < 4 {
-		return 0, errors.New("short exit frame")
+		return 0, errors.New("exit frame is too short")
 	}
 	return int32(binary.BigEndian.Uint32(payload)), nil
 }
 
+// deliver writes the payload of a frame to the writer of its stream.
 func deliver(kind wire.Frame, payload []byte, stdout, stderr io.Writer) error {
 	switch kind {
 	case wire.FrameStdout:

@@ -17,7 +17,7 @@ import (
 	"github.com/criserver/criserver/conmon"
 )
 
-// buffer is a bytes.Buffer for two goroutines.
+// buffer is a bytes.Buffer that two goroutines can use.
 type buffer struct {
 	mu sync.Mutex // guards b
 	b  bytes.Buffer
@@ -35,7 +35,7 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// attached is an Attach under way.
+// attached is a running Attach.
 type attached struct {
 	stdout, stderr buffer
 	stdin          *io.PipeWriter
@@ -46,7 +46,7 @@ type attached struct {
 	err            error
 }
 
-func (b *bed) attach(withStdin bool) *attached {
+func (b *testbed) attach(withStdin bool) *attached {
 	b.t.Helper()
 	a := &attached{done: make(chan struct{}), sizes: make(chan conmon.Size)}
 	opts := conmon.AttachOptions{Stdout: &a.stdout, Stderr: &a.stderr, Resize: a.sizes}
@@ -60,7 +60,7 @@ func (b *bed) attach(withStdin bool) *attached {
 	return a
 }
 
-func (a *attached) run(b *bed, opts conmon.AttachOptions) {
+func (a *attached) run(b *testbed, opts conmon.AttachOptions) {
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancel(b.t.Context())
 	joined := make(chan struct{})
@@ -73,7 +73,7 @@ func (a *attached) run(b *bed, opts conmon.AttachOptions) {
 		a.cancel()
 		<-a.done
 	})
-	// An attach sees what comes after it.
+	// The client gets only what the container writes after this.
 	select {
 	case <-joined:
 	case <-a.done:
@@ -81,8 +81,8 @@ func (a *attached) run(b *bed, opts conmon.AttachOptions) {
 	}
 }
 
-// clients counts the monitor's connections.
-func (b *bed) clients() (n int) {
+// clients returns the number of sockets of the monitor.
+func (b *testbed) clients() (n int) {
 	dir := "/proc/" + itoa(b.monitor.PID) + "/fd/"
 	fds, _ := os.ReadDir(dir)
 	for _, fd := range fds {
@@ -97,15 +97,15 @@ func (a *attached) wait(t *testing.T) {
 	t.Helper()
 	select {
 	case <-a.done:
-	case <-time.After(soon):
-		t.Fatal("attach does not end")
+	case <-time.After(testTimeout):
+		t.Fatal("timeout: end of attach")
 	}
 }
 
-// runScript makes and starts a container of the fake runtime.
-func runScript(t *testing.T, script string, spec func(*conmon.Spec)) *bed {
+// runScript creates a container of the fake runtime that will run a script.
+func runScript(t *testing.T, script string, spec func(*conmon.Spec)) *testbed {
 	t.Helper()
-	b := newBed(t)
+	b := newTestbed(t)
 	b.spec.RuntimeEnv = append(b.spec.RuntimeEnv, "FAKE_SCRIPT="+script)
 	if spec != nil {
 		spec(&b.spec)
@@ -116,7 +116,7 @@ func runScript(t *testing.T, script string, spec func(*conmon.Spec)) *bed {
 
 func TestAttachOutput(t *testing.T) {
 	b := runScript(t, "echo out; echo err >&2; printf end; exit 4", nil)
-	first, second := b.attach(false), b.attach(true) // without stdin, its input goes nowhere
+	first, second := b.attach(false), b.attach(true) // the container has no stdin, so input is discarded
 	b.start()
 	for _, a := range []*attached{first, second} {
 		a.wait(t)
@@ -124,7 +124,7 @@ func TestAttachOutput(t *testing.T) {
 			t.Errorf("attach: code %d, %v", a.code, a.err)
 		}
 		if a.stdout.String() != "out\nend" || a.stderr.String() != "err\n" {
-			t.Errorf("attach saw %q and %q", a.stdout.String(), a.stderr.String())
+			t.Errorf("the client got %q and %q", a.stdout.String(), a.stderr.String())
 		}
 	}
 	if e := b.exit(); e.ExitCode != 4 {
@@ -132,7 +132,7 @@ func TestAttachOutput(t *testing.T) {
 	}
 	_, err := conmon.Attach(t.Context(), b.spec.RunDir, conmon.AttachOptions{})
 	if err == nil {
-		t.Error("attach to a container that has ended")
+		t.Error("attach to an exited container returned no error")
 	}
 }
 
@@ -164,14 +164,14 @@ func TestStdinOnce(t *testing.T) {
 		name  string
 		leave func(a *attached)
 	}{
-		{"its input ends", func(a *attached) { a.stdin.Close() }},
-		{"it leaves", func(a *attached) { a.cancel() }},
+		{"end of input", func(a *attached) { a.stdin.Close() }},
+		{"disconnect", func(a *attached) { a.cancel() }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			b := runScript(t, "cat; exit 6", func(s *conmon.Spec) { s.Stdin, s.StdinOnce = true, true })
 			b.start()
-			b.attach(false).cancel() // had no stdin, so does not count
+			b.attach(false).cancel() // a client without stdin does not count
 			a := b.attach(true)
 			_, _ = a.stdin.Write([]byte("all\n"))
 			b.eventually("echo", func() bool { return a.stdout.String() == "all\n" })
@@ -183,8 +183,8 @@ func TestStdinOnce(t *testing.T) {
 	}
 }
 
-// More input than any buffer holds arrives, and the end of it after it.
-func TestMuchStdin(t *testing.T) {
+// Input that is larger than all buffers arrives, and then its end.
+func TestLargeStdin(t *testing.T) {
 	b := runScript(t, "while ! [ -e go ]; do sleep 0.01; done; cat; echo .", func(s *conmon.Spec) {
 		s.Stdin, s.StdinOnce = true, true
 	})
@@ -195,12 +195,12 @@ func TestMuchStdin(t *testing.T) {
 	touch(b.spec.RunDir + "/go")
 	a.wait(t)
 	if a.err != nil || a.stdout.String() != string(input)+".\n" {
-		t.Errorf("%d bytes came back of %d, %v", len(a.stdout.String()), len(input), a.err)
+		t.Errorf("got %d of %d bytes, %v", len(a.stdout.String()), len(input), a.err)
 	}
 }
 
-// A client that leaves while the container does not read leaves what it sent.
-func TestStdinOfOneWhoLeft(t *testing.T) {
+// The container gets the input of a client that disconnected while the container did not read.
+func TestStdinOfDisconnectedClient(t *testing.T) {
 	b := runScript(t, "while ! [ -e go ]; do sleep 0.01; done; cat", func(s *conmon.Spec) {
 		s.Stdin, s.StdinOnce = true, true
 	})
@@ -209,7 +209,7 @@ func TestStdinOfOneWhoLeft(t *testing.T) {
 	input := strings.Repeat("0123456789abcde\n", 10<<10) // more than the pipe, less than the socket
 	_, _ = a.stdin.Write([]byte(input))
 	a.stdin.Close()
-	time.Sleep(50 * time.Millisecond) // lets the packets reach the socket; what matters follows
+	time.Sleep(50 * time.Millisecond) // until the packets have reached the socket; the result does not depend on it
 	a.cancel()
 	a.wait(t)
 	if err := conmon.ReopenLog(t.Context(), b.spec.RunDir); err != nil {
@@ -222,27 +222,27 @@ func TestStdinOfOneWhoLeft(t *testing.T) {
 	}
 }
 
-// never is a writer that does not take anything until it is told to.
-type never chan struct{}
+// blockedWriter is a writer that blocks until the channel is closed.
+type blockedWriter chan struct{}
 
-func (n never) Write(p []byte) (int, error) {
+func (n blockedWriter) Write(p []byte) (int, error) {
 	<-n
 	return len(p), nil
 }
 
-// A client that does not read is cut off; the container, its log and the other
-// client notice nothing.
+// A client that does not read is disconnected. The container, its log and other clients are not
+// affected.
 func TestSlowClient(t *testing.T) {
 	const total = 20_000_000
-	b := newBed(t)
+	b := newTestbed(t)
 	b.writer(total, 65536)
 	b.spec.Stdin = true
 	b.create()
 	slow, fast := &attached{done: make(chan struct{})}, &attached{done: make(chan struct{})}
-	stuck := make(never)
+	stuck := make(blockedWriter)
 	slow.run(b, conmon.AttachOptions{Stdout: stuck})
 	var count counter
-	// With stdin the container waits for it, so it sees everything.
+	// With stdin, the container waits for the client, so the client gets everything.
 	b.attachStdin(fast, &count)
 	b.start()
 	b.eventually("all of the log", func() bool {
@@ -252,8 +252,8 @@ func TestSlowClient(t *testing.T) {
 	b.eventually("all of the stream", func() bool { return count.load() == total })
 	close(stuck)
 	slow.wait(t)
-	if !errors.Is(slow.err, conmon.ErrCut) {
-		t.Errorf("the slow client: %v, want it cut off", slow.err)
+	if !errors.Is(slow.err, conmon.ErrDisconnected) {
+		t.Errorf("the slow client: %v, want ErrDisconnected", slow.err)
 	}
 	b.end()
 	fast.wait(t)
@@ -262,15 +262,15 @@ func TestSlowClient(t *testing.T) {
 	}
 }
 
-// A client that has stdin may hold the container up, but not for ever.
+// A client with stdin delays the container only for a limited time.
 func TestStuckClientWithStdin(t *testing.T) {
-	t.Parallel() // it takes as long as the monitor's patience
+	t.Parallel() // the test takes as long as slowClientTimeout of the monitor
 	const total = 20_000_000
-	b := newBed(t)
+	b := newTestbed(t)
 	b.writer(total, 65536)
 	b.spec.Stdin = true
 	b.create()
-	stuck := make(never)
+	stuck := make(blockedWriter)
 	a := &attached{done: make(chan struct{})}
 	b.attachStdin(a, stuck)
 	b.start()
@@ -280,16 +280,16 @@ func TestStuckClientWithStdin(t *testing.T) {
 	})
 	close(stuck)
 	a.wait(t)
-	if !errors.Is(a.err, conmon.ErrCut) {
-		t.Errorf("attach: %v, want it cut off", a.err)
+	if !errors.Is(a.err, conmon.ErrDisconnected) {
+		t.Errorf("attach: %v, want ErrDisconnected", a.err)
 	}
 }
 
 func TestTerminal(t *testing.T) {
-	b := newRuncBed(t, func(config map[string]any) {
+	b := newRuncTestbed(t, func(config map[string]any) {
 		config["process"].(object)["terminal"] = true
 	}, sh("read x; echo got $x; stty size; read x; stty size; tty; exit 9")...)
-	// The path of the socket gets too long for one.
+	// The path of the console socket becomes too long for a socket address.
 	deep := b.spec.RunDir + "/" + strings.Repeat("d", 100)
 	if err := os.Mkdir(deep, 0o700); err != nil {
 		t.Fatal(err)
@@ -303,7 +303,7 @@ func TestTerminal(t *testing.T) {
 	b.start()
 	_, _ = a.stdin.Write([]byte("word\n"))
 	b.eventually("first size", func() bool { return strings.Contains(a.stdout.String(), "31 91\r\n") })
-	for range 2 { // the second is taken when the first is on its way
+	for range 2 { // when the second size is accepted, the first was sent
 		a.sizes <- conmon.Size{Width: 92, Height: 32}
 	}
 	_, _ = a.stdin.Write([]byte("\n"))
@@ -313,11 +313,11 @@ func TestTerminal(t *testing.T) {
 	}
 	for _, want := range []string{"got word\r\n", "32 92\r\n", "/dev/pts/0\r\n"} {
 		if !strings.Contains(a.stdout.String(), want) {
-			t.Errorf("attach saw %q, not %q", a.stdout.String(), want)
+			t.Errorf("the client got %q, which does not contain %q", a.stdout.String(), want)
 		}
 	}
 	if got := text(b.log(b.spec.LogPath), "stdout"); got != a.stdout.String() {
-		t.Errorf("log has %q, attach saw %q", got, a.stdout.String())
+		t.Errorf("log contains %q, the client got %q", got, a.stdout.String())
 	}
 	if e := b.exit(); e.ExitCode != 9 {
 		t.Errorf("exit record %+v", e)
@@ -326,7 +326,7 @@ func TestTerminal(t *testing.T) {
 
 // A terminal that every process has closed may be opened again.
 func TestTerminalReopened(t *testing.T) {
-	b := newRuncBed(t, func(config map[string]any) {
+	b := newRuncTestbed(t, func(config map[string]any) {
 		config["process"].(object)["terminal"] = true
 	}, sh("echo first; exec 0</dev/null 1>/dev/null 2>/dev/null; sleep 0.3; echo second >/dev/pts/0; sleep 0.3; echo third >/dev/pts/0")...)
 	b.spec.Terminal = true
@@ -334,7 +334,7 @@ func TestTerminalReopened(t *testing.T) {
 	b.start()
 	b.exit()
 	if got := text(b.log(b.spec.LogPath), "stdout"); got != "first\r\nsecond\r\nthird\r\n" {
-		t.Errorf("log has %q", got)
+		t.Errorf("log contains %q", got)
 	}
 }
 
@@ -346,8 +346,8 @@ func TestResizeWithoutTerminal(t *testing.T) {
 	}
 }
 
-// Whatever clients send, the monitor lives.
-func TestNonsense(t *testing.T) {
+// The monitor survives malformed packets and too many clients.
+func TestMalformedPackets(t *testing.T) {
 	b := runScript(t, "sleep 1000", func(s *conmon.Spec) { s.Stdin = true })
 	for _, packet := range []string{"", "x", "{}", `{"op":"dance"}`, `{"op":`, strings.Repeat("[", 1000), strings.Repeat("x", 40<<10)} {
 		c := b.dial()
@@ -369,12 +369,12 @@ func TestNonsense(t *testing.T) {
 	for _, c := range open {
 		unix.Close(c)
 	}
-	b.eventually("an answer", func() bool { return conmon.ReopenLog(t.Context(), b.spec.RunDir) == nil })
+	b.eventually("reply of the monitor", func() bool { return conmon.ReopenLog(t.Context(), b.spec.RunDir) == nil })
 	b.eventually("no clients", func() bool { return b.clients() == 1 })
 }
 
-// Nothing is left in this process of attaches that have ended.
-func TestAttachLeavesNothing(t *testing.T) {
+// Attach leaves no descriptors and goroutines behind.
+func TestAttachLeaksNothing(t *testing.T) {
 	b := runScript(t, "exec cat", func(s *conmon.Spec) { s.Stdin = true })
 	b.start()
 	fds, goroutines := openFDs(t), runtime.NumGoroutine()

@@ -12,9 +12,8 @@ import (
 
 const writerEnv = "CONMON_TEST_WRITER"
 
-// writeLines is this test binary as a fast container: it writes as many bytes
-// as its environment says in lines of 100 bytes, chunk bytes at once, then waits
-// to be killed.
+// writeLines makes this test binary a container that writes fast: it writes the number of bytes
+// in its environment in lines of 100 bytes, chunk bytes per write, and then waits to be killed.
 func writeLines() int {
 	var total, chunk int
 	if _, err := fmt.Sscan(os.Getenv(writerEnv), &total, &chunk); err != nil {
@@ -33,7 +32,7 @@ func writeLines() int {
 	return 0
 }
 
-// cpuSeconds is the processor time that a process has used.
+// cpuSeconds returns the CPU time that a process has used.
 func cpuSeconds(b testing.TB, pid int) float64 {
 	b.Helper()
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -46,9 +45,9 @@ func cpuSeconds(b testing.TB, pid int) float64 {
 	return float64(user+system) / 100 // USER_HZ
 }
 
-// BenchmarkLog is a container that writes 200 MB of lines of 100 bytes as fast
-// as it can. Reported: MB/s that the container gets rid of, and the processor
-// time of its monitor for the 200 MB.
+// BenchmarkLog measures a container that writes 200 MB in lines of 100 bytes as fast as
+// possible. It reports the rate in MB/s, and the CPU time that the monitor needs for the 200
+// MB.
 func BenchmarkLog(b *testing.B) {
 	const total = 200_000_000
 	for _, chunk := range []int{100, 4096, 65536} {
@@ -65,7 +64,7 @@ func BenchmarkLog(b *testing.B) {
 
 func benchLog(tb *testing.B, total, chunk int) float64 {
 	tb.StopTimer()
-	b := newBed(tb)
+	b := newTestbed(tb)
 	b.writer(total, chunk)
 	b.create()
 	const prefix = len("2006-01-02T15:04:05.000000000Z stdout F ")
@@ -85,27 +84,27 @@ func benchLog(tb *testing.B, total, chunk int) float64 {
 	return cpu
 }
 
-// BenchmarkMemory has 20 containers at once. Reported: the memory of one
-// monitor, what it shares counted in part (PSS) and not at all (private).
+// BenchmarkMemory runs 20 containers. It reports the memory of one monitor: the proportional
+// set size (PSS) and the private memory.
 func BenchmarkMemory(b *testing.B) {
 	const monitors = 20
 	var pss, private int
 	for range b.N {
-		var beds []*bed
+		var beds []*testbed
 		for range monitors {
-			bed := newBed(b)
-			bed.spec.RuntimeEnv = append(bed.spec.RuntimeEnv, "FAKE_SCRIPT=echo hello; exec sleep 1000")
-			bed.create()
-			bed.start()
-			beds = append(beds, bed)
+			testbed := newTestbed(b)
+			testbed.spec.RuntimeEnv = append(testbed.spec.RuntimeEnv, "FAKE_SCRIPT=echo hello; exec sleep 1000")
+			testbed.create()
+			testbed.start()
+			beds = append(beds, testbed)
 		}
-		time.Sleep(2 * time.Second) // for buffers to be given back
-		for _, bed := range beds {
-			pss += smaps(b, bed.monitor.PID, "Pss:")
-			private += smaps(b, bed.monitor.PID, "Private_Dirty:")
+		time.Sleep(2 * time.Second) // until the monitors have released their buffers
+		for _, testbed := range beds {
+			pss += smaps(b, testbed.monitor.PID, "Pss:")
+			private += smaps(b, testbed.monitor.PID, "Private_Dirty:")
 		}
-		for _, bed := range beds {
-			bed.end()
+		for _, testbed := range beds {
+			testbed.end()
 		}
 	}
 	b.ReportMetric(float64(pss)/float64(b.N*monitors), "PSS-kB")

@@ -16,14 +16,14 @@ import (
 	"github.com/criserver/criserver/conmon/wire"
 )
 
-// maxExit bounds an exit record, in bytes.
+// maxExit is the maximum size of an exit record, in bytes.
 const maxExit = 4096
 
-// ReopenLog makes the monitor of a container open its log anew, after the old
-// file was renamed. All that the container writes after ReopenLog has returned
-// goes to the new file, and no line is lost or split between the two.
+// ReopenLog makes the monitor of a container open the log file again, after the old file was
+// renamed. Everything that the container writes after ReopenLog has returned goes to the new
+// file. No line is lost or split between the two files.
 func ReopenLog(ctx context.Context, runDir string) error {
-	if err := ask(ctx, runDir, wire.Request{Op: wire.OpReopenLog}); err != nil {
+	if err := callMonitor(ctx, runDir, wire.Request{Op: wire.OpReopenLog}); err != nil {
 		return fmt.Errorf("reopen log: %w", err)
 	}
 	return nil
@@ -32,27 +32,27 @@ func ReopenLog(ctx context.Context, runDir string) error {
 // Resize sets the size of a container's terminal.
 func Resize(ctx context.Context, runDir string, size Size) error {
 	q := wire.Request{Op: wire.OpResize, Width: size.Width, Height: size.Height}
-	if err := ask(ctx, runDir, q); err != nil {
+	if err := callMonitor(ctx, runDir, q); err != nil {
 		return fmt.Errorf("resize terminal: %w", err)
 	}
 	return nil
 }
 
-// Start runs the process of a created container that is in a guest. That it
-// runs already is no error.
+// Start starts a created container that is in a guest. It is no error if the container is
+// already running.
 func Start(ctx context.Context, runDir string) error {
-	return ask(ctx, runDir, wire.Request{Op: wire.OpStart})
+	return callMonitor(ctx, runDir, wire.Request{Op: wire.OpStart})
 }
 
-// Abandon ends a container in a guest that was never started.
+// Abandon ends a container in a guest that was created but never started.
 func Abandon(ctx context.Context, runDir string) error {
-	if err := ask(ctx, runDir, wire.Request{Op: wire.OpAbandon}); err != nil {
-		return fmt.Errorf("abandon: %w", err)
+	if err := callMonitor(ctx, runDir, wire.Request{Op: wire.OpAbandon}); err != nil {
+		return fmt.Errorf("abandon container: %w", err)
 	}
 	return nil
 }
 
-// ReadExit reads an exit record. The error is fs.ErrNotExist when there is none.
+// ReadExit reads an exit record. It returns fs.ErrNotExist if there is none.
 func ReadExit(path string) (Exit, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -68,30 +68,30 @@ func ReadExit(path string) (Exit, error) {
 		return Exit{}, fmt.Errorf("read exit record %s: %w", path, err)
 	}
 	if e.Version != Version || e.ID == "" {
-		return Exit{}, fmt.Errorf("read exit record %s: not one of version %d", path, Version)
+		return Exit{}, fmt.Errorf("read exit record %s: want a record of version %d with an id", path, Version)
 	}
 	return e, nil
 }
 
-// ask puts one question to the monitor of runDir.
-func ask(ctx context.Context, runDir string, q wire.Request) error {
+// callMonitor sends one request to the monitor of runDir and waits for the reply.
+func callMonitor(ctx context.Context, runDir string, q wire.Request) error {
 	c, err := dial(ctx, runDir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.ask(q), c.Close())
+	return errors.Join(c.call(q), c.Close())
 }
 
-// conn is a connection to a monitor. Each Read and Write is one packet. It is
-// cut when the context that it was made for ends.
+// conn is a connection to a monitor. Each Read and Write transfers one packet. Reads and writes
+// fail when the context of dial ends.
 type conn struct {
 	*net.UnixConn
-	ended func() error // the context's error, nil before its end
-	stop  func() bool
+	ctxErr func() error // the cause of the context's end, or nil
+	stop   func() bool
 }
 
-// dial connects to the control socket in runDir, by way of the open directory,
-// as a socket's path has to stay below 108 bytes.
+// dial connects to the control socket in runDir. The address leads through an open descriptor
+// of the directory, because a socket address has at most 107 bytes.
 func dial(ctx context.Context, runDir string) (*conn, error) {
 	dir, err := os.OpenFile(runDir, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -108,27 +108,28 @@ func dial(ctx context.Context, runDir string) (*conn, error) {
 	return &conn{c.(*net.UnixConn), func() error { return context.Cause(ctx) }, stop}, nil
 }
 
-// Close ends the connection.
+// Close closes the connection.
 func (c *conn) Close() error {
 	c.stop()
 	return c.UnixConn.Close()
 }
 
-// why puts the end of the context, if it was that, in the place of err.
-func (c *conn) why(err error) error {
-	if ended := c.ended(); ended != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+// contextError returns the cause of the context's end if err results from it, or else err.
+func (c *conn) contextError(err error) error {
+	if ended := c.ctxErr(); ended != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 		return ended
 	}
 	return err
 }
 
-func (c *conn) ask(q wire.Request) error {
+// call sends a request and waits for the reply.
+func (c *conn) call(q wire.Request) error {
 	b, err := json.Marshal(q)
 	if err != nil {
 		return err
 	}
 	if _, err := c.Write(append(b, '\n')); err != nil {
-		return fmt.Errorf("ask monitor: %w", c.why(err))
+		return fmt.Errorf("call monitor: %w", c.contextError(err))
 	}
 	answer := make([]byte, wire.MaxStarted)
 	n, err := c.Read(answer)
@@ -136,11 +137,11 @@ func (c *conn) ask(q wire.Request) error {
 		err = io.EOF
 	}
 	if err != nil {
-		return fmt.Errorf("ask monitor: %w", c.why(err))
+		return fmt.Errorf("call monitor: %w", c.contextError(err))
 	}
 	var reply wire.Reply
 	if err := json.Unmarshal(answer[:n], &reply); err != nil {
-		return fmt.Errorf("ask monitor: %w", err)
+		return fmt.Errorf("call monitor: %w", err)
 	}
 	if reply.Error != "" {
 		return errors.New(reply.Error)

@@ -18,22 +18,22 @@ import (
 	"github.com/criserver/criserver/internal/proc"
 )
 
-// fake sets what the fake runtime does wrong.
-func (b *bed) fake(mode string) { b.spec.RuntimeEnv = append(b.spec.RuntimeEnv, "FAKE="+mode) }
+// fake selects the behaviour of the fake runtime.
+func (b *testbed) fake(mode string) { b.spec.RuntimeEnv = append(b.spec.RuntimeEnv, "FAKE="+mode) }
 
-// calls are the runtime commands that were run.
-func (b *bed) calls() string {
+// calls returns the commands that the fake runtime has received.
+func (b *testbed) calls() string {
 	raw, _ := os.ReadFile(filepath.Join(b.dir, "calls"))
 	return string(raw)
 }
 
-func (b *bed) exists(name string) bool {
+func (b *testbed) exists(name string) bool {
 	_, err := os.Lstat(filepath.Join(b.dir, name))
 	return err == nil
 }
 
-// fakeInit is the first process of the fake runtime's container.
-func (b *bed) fakeInit() proc.Ref {
+// fakeInit waits for the first process of the fake runtime's container.
+func (b *testbed) fakeInit() proc.Ref {
 	b.t.Helper()
 	raw, err := os.ReadFile(filepath.Join(b.dir, "init"))
 	if err != nil {
@@ -50,27 +50,27 @@ func (b *bed) fakeInit() proc.Ref {
 func TestCreateFailure(t *testing.T) {
 	tests := []struct {
 		name    string
-		spoil   func(b *bed)
+		spoil   func(b *testbed)
 		want    string
 		deletes bool
 	}{
-		{"the runtime refuses", func(b *bed) { b.fake("refuse") }, `runtime create: exec "/nope": no such file`, false},
-		{"the runtime babbles", func(b *bed) { b.fake("babble") }, "the cause", false},
-		{"no pid file", func(b *bed) { b.fake("nopid") }, "pid", true},
-		{"no terminal", func(b *bed) { b.spec.Terminal = true }, "receive terminal", true},
-		{"no runtime", func(b *bed) { b.spec.Runtime = []string{"/nonexistent/runc"} }, "/nonexistent/runc", false},
-		{"no log directory", func(b *bed) { b.spec.LogPath = b.dir + "/none/log" }, "no such file", false},
-		{"log is a link", func(b *bed) { _ = os.Symlink("/dev/null", b.spec.LogPath) }, "open log", false},
-		{"log is a FIFO", func(b *bed) { _ = unix.Mkfifo(b.spec.LogPath, 0o600) }, "open log", false},
-		{"log is a directory", func(b *bed) { _ = os.Mkdir(b.spec.LogPath, 0o700) }, "open log", false},
-		{"no run directory", func(b *bed) { b.spec.RunDir += "/none" }, "run directory", false},
-		{"relative path", func(b *bed) { b.spec.Bundle = "bundle" }, "not absolute", false},
-		{"no monitor", func(b *bed) { b.launcher.Path = "/nonexistent/conmon" }, "start monitor", false},
-		{"no answer", func(b *bed) { b.launcher.Path = "/bin/true" }, "monitor died", false},
+		{"the runtime refuses", func(b *testbed) { b.fake("refuse") }, `runtime create: exec "/nope": no such file`, false},
+		{"the runtime writes much", func(b *testbed) { b.fake("babble") }, "the cause", false},
+		{"no pid file", func(b *testbed) { b.fake("nopid") }, "pid", true},
+		{"no terminal", func(b *testbed) { b.spec.Terminal = true }, "receive terminal", true},
+		{"no runtime", func(b *testbed) { b.spec.Runtime = []string{"/nonexistent/runc"} }, "/nonexistent/runc", false},
+		{"no log directory", func(b *testbed) { b.spec.LogPath = b.dir + "/none/log" }, "no such file", false},
+		{"log is a link", func(b *testbed) { _ = os.Symlink("/dev/null", b.spec.LogPath) }, "open log", false},
+		{"log is a FIFO", func(b *testbed) { _ = unix.Mkfifo(b.spec.LogPath, 0o600) }, "open log", false},
+		{"log is a directory", func(b *testbed) { _ = os.Mkdir(b.spec.LogPath, 0o700) }, "open log", false},
+		{"no run directory", func(b *testbed) { b.spec.RunDir += "/none" }, "run directory", false},
+		{"relative path", func(b *testbed) { b.spec.Bundle = "bundle" }, "not absolute", false},
+		{"no monitor", func(b *testbed) { b.launcher.Path = "/nonexistent/conmon" }, "start monitor", false},
+		{"no answer", func(b *testbed) { b.launcher.Path = "/bin/true" }, "monitor exited", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b := newBed(t)
+			b := newTestbed(t)
 			tt.spoil(b)
 			before := openFDs(t)
 			_, _, err := b.launcher.Create(t.Context(), b.spec)
@@ -78,17 +78,17 @@ func TestCreateFailure(t *testing.T) {
 				t.Fatal("no error")
 			}
 			if !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), b.spec.ID) {
-				t.Errorf("error %q does not say %q", err, tt.want)
+				t.Errorf("error %q does not contain %q", err, tt.want)
 			}
 			if got := strings.Contains(b.calls(), "delete --force "+b.spec.ID); got != tt.deletes {
 				t.Errorf("deleted: %t, want %t; calls:\n%s", got, tt.deletes, b.calls())
 			}
 			if b.exists("init") {
-				b.waitGone(b.fakeInit())
+				b.waitExited(b.fakeInit())
 			}
-			for _, left := range []string{"run/" + conmon.ControlSocket, "run/console", "exits/exit"} {
-				if b.exists(left) {
-					t.Errorf("%s is left", left)
+			for _, name := range []string{"run/" + conmon.ControlSocket, "run/console", "exits/exit"} {
+				if b.exists(name) {
+					t.Errorf("%s still exists", name)
 				}
 			}
 			if now := openFDs(t); now != before {
@@ -98,11 +98,11 @@ func TestCreateFailure(t *testing.T) {
 	}
 }
 
-func TestCreateGivesUpWithItsContext(t *testing.T) {
-	b := newBed(t)
+func TestCreateIsCanceled(t *testing.T) {
+	b := newTestbed(t)
 	b.fake("hang")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	why := errors.New("the caller left")
+	cause := errors.New("the caller gave up")
 	done := make(chan error)
 	go func() {
 		_, _, err := b.launcher.Create(ctx, b.spec)
@@ -110,24 +110,24 @@ func TestCreateGivesUpWithItsContext(t *testing.T) {
 	}()
 	b.eventually("a hanging create", func() bool { return b.exists("hangs") })
 	half := b.fakeInit()
-	cancel(why)
-	if err := <-done; !errors.Is(err, why) {
-		t.Fatalf("error %v, want the context's", err)
+	cancel(cause)
+	if err := <-done; !errors.Is(err, cause) {
+		t.Fatalf("error %v, want the cause of the context's end", err)
 	}
-	// Create has returned, so it is all gone by now.
+	// Create returns only after everything was deleted.
 	if half.Alive() {
-		t.Error("half a container is left")
+		t.Error("the process of the container is still running")
 	}
 	if !strings.Contains(b.calls(), "delete --force "+b.spec.ID) {
 		t.Errorf("the container was not deleted; calls:\n%s", b.calls())
 	}
 	if b.exists("exits/exit") || b.exists("run/"+conmon.ControlSocket) {
-		t.Error("a record or a socket is left")
+		t.Error("an exit record or a control socket still exists")
 	}
 }
 
-// daemon is a process that launches the monitor of b and can be killed.
-func (b *bed) daemon() (*exec.Cmd, *bufio.Reader) {
+// daemon starts a process that launches the monitor and can be killed.
+func (b *testbed) daemon() (*exec.Cmd, *bufio.Reader) {
 	b.t.Helper()
 	raw, err := json.Marshal(b.spec)
 	if err != nil {
@@ -151,7 +151,7 @@ func (b *bed) daemon() (*exec.Cmd, *bufio.Reader) {
 }
 
 func TestDaemonDiesDuringCreate(t *testing.T) {
-	b := newBed(t)
+	b := newTestbed(t)
 	b.fake("hang")
 	daemon, _ := b.daemon()
 	b.eventually("a hanging create", func() bool { return b.exists("hangs") })
@@ -159,23 +159,23 @@ func TestDaemonDiesDuringCreate(t *testing.T) {
 	if err := daemon.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	b.waitGone(half)
+	b.waitExited(half)
 	b.eventually("deletion", func() bool { return strings.Contains(b.calls(), "delete --force "+b.spec.ID) })
-	b.eventually("end of the socket", func() bool { return !b.exists("run/" + conmon.ControlSocket) })
+	b.eventually("removal of the socket", func() bool { return !b.exists("run/" + conmon.ControlSocket) })
 	if b.exists("exits/exit") {
-		t.Error("there is a record of a container that never was")
+		t.Error("there is an exit record of a container that was never created")
 	}
 }
 
 func TestDaemonDiesAfterCreate(t *testing.T) {
-	b := newBed(t)
+	b := newTestbed(t)
 	b.spec.RuntimeEnv = append(b.spec.RuntimeEnv, "FAKE_SCRIPT=echo on; exit 7")
 	daemon, out := b.daemon()
 	line, err := out.ReadString('\n')
 	if err != nil || !strings.HasPrefix(line, "created ") {
-		t.Fatalf("daemon says %q, %v", line, err)
+		t.Fatalf("the daemon wrote %q, %v", line, err)
 	}
-	// A SIGTERM or SIGHUP to the daemon's process group is no matter either.
+	// A SIGTERM to the daemon's process group must not end the monitor.
 	if err := unix.Kill(-daemon.Process.Pid, unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -188,14 +188,13 @@ func TestDaemonDiesAfterCreate(t *testing.T) {
 		t.Errorf("exit record %+v", e)
 	}
 	if got := text(b.log(b.spec.LogPath), "stdout"); got != "on\n" {
-		t.Errorf("log has %q", got)
+		t.Errorf("log contains %q", got)
 	}
 }
 
-// A daemon that closes its pipe without having read the answer does not know of
-// the container.
+// If the daemon closes its pipe without reading the answer, the monitor deletes the container.
 func TestUnreadAnswer(t *testing.T) {
-	b := newBed(t)
+	b := newTestbed(t)
 	b.spec.Version = conmon.Version
 	raw, err := json.Marshal(b.spec)
 	if err != nil {
@@ -227,7 +226,7 @@ func TestUnreadAnswer(t *testing.T) {
 	})
 	init := b.fakeInit()
 	if !init.Alive() {
-		t.Error("the container has ended before the pipe was closed")
+		t.Error("the container exited before the pipe was closed")
 	}
 	r.Close()
 	if err := monitor.Wait(); err != nil {
@@ -237,19 +236,19 @@ func TestUnreadAnswer(t *testing.T) {
 		t.Errorf("the container was not deleted; calls:\n%s", b.calls())
 	}
 	if b.exists("exits/exit") || b.exists("run/"+conmon.ControlSocket) {
-		t.Error("a record or a socket is left")
+		t.Error("an exit record or a control socket still exists")
 	}
 }
 
-// What the runtime itself says while it creates is not the container's output.
-func TestRuntimeWordsAreNotLogged(t *testing.T) {
-	b := newBed(t)
+// The output of the runtime's create is not in the container's log.
+func TestRuntimeOutputIsNotLogged(t *testing.T) {
+	b := newTestbed(t)
 	b.fake("shout")
 	b.spec.RuntimeEnv = append(b.spec.RuntimeEnv, "FAKE_SCRIPT=echo mine")
 	b.create()
 	b.start()
 	b.exit()
 	if got := b.log(b.spec.LogPath); len(got) != 1 || got[0].text != "mine" {
-		t.Errorf("log has %q", got)
+		t.Errorf("log contains %q", got)
 	}
 }

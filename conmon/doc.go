@@ -1,16 +1,16 @@
-// Package conmon is the daemon's side of the contract with the monitor process
-// of a container. It knows nothing of pods or images.
+// Package conmon is the daemon's side of the protocol between the daemon and the monitor
+// process of a container. It does not know pods or images.
 //
-// The daemon starts one monitor per container and hands it a [Spec] as JSON on
-// file descriptor 3. The monitor makes the pipes or the terminal, calls the OCI
-// runtime's create, and answers with one [Started] as JSON on file descriptor 4.
-// From there on it needs the daemon no more: it copies the streams into the log,
-// serves the control socket, and when the container has ended it writes an
-// [Exit] record and leaves.
+// The daemon starts one monitor per container and passes a [Spec] as JSON on file descriptor 3.
+// The monitor makes the container's pipes or terminal, calls the OCI runtime's create, and
+// answers with one [Started] as JSON on file descriptor 4. From then on the monitor does not
+// need the daemon: it copies the container's output to the log and serves the control socket.
+// When the container has exited, it writes an [Exit] record and exits.
 //
-// Until the daemon has read the answer, the container is the monitor's to undo:
-// a monitor whose answer nobody reads (the daemon died, or gave up) deletes the
-// container and leaves without a record. What was read is the daemon's.
+// Until the daemon has read the answer, the monitor is responsible for the container. If nobody
+// reads the answer, because the daemon has died or has given up, the monitor deletes the
+// container and exits without a record. After the daemon has read the answer, the daemon is
+// responsible.
 package conmon
 
 import (
@@ -18,10 +18,10 @@ import (
 	"github.com/criserver/criserver/internal/proc"
 )
 
-// Version of the contract.
+// Version is the version of the protocol.
 const Version = wire.Version
 
-// Files in a container's run directory that monitor and daemon share.
+// Files in a container's run directory that the monitor and the daemon share.
 const (
 	ControlSocket = wire.ControlSocket
 	PIDFile       = wire.PIDFile
@@ -29,16 +29,16 @@ const (
 )
 
 type (
-	// Spec tells a monitor what to run.
+	// Spec describes the container for its monitor.
 	Spec = wire.Spec
-	// Exit is the record of a container's end.
+	// Exit is the exit record of a container.
 	Exit = wire.Exit
 )
 
 // Started is the monitor's answer to its Spec.
 type Started struct {
-	// Init is the container's first process, created and not yet started.
+	// Init is the container's first process, which is created but not yet started.
 	Init proc.Ref `json:"init"`
-	// Error is set when nothing was created; it quotes the runtime.
+	// Error is set if create failed. It contains the message of the OCI runtime.
 	Error string `json:"error,omitempty"`
 }

@@ -17,21 +17,21 @@ import (
 )
 
 const (
-	fakeEnv   = "CONMON_TEST_FAKE_RUNTIME"
-	launchEnv = "CONMON_TEST_LAUNCH"
+	fakeRuntimeEnv = "CONMON_TEST_FAKE_RUNTIME"
+	launchEnv      = "CONMON_TEST_LAUNCH"
 )
 
-// fakeRuntime is this test binary as an OCI runtime. FAKE says what goes wrong:
+// fakeRuntime makes this test binary an OCI runtime. FAKE selects its behaviour:
 //
 //	refuse    create logs an error and fails
-//	babble    create says more than a pipe holds on stderr, then fails
-//	hang      create leaves half a container and never ends
-//	nopid     create succeeds and writes no pid file
-//	shout     create writes to its stdout and stderr, then succeeds
-//	hangStart start never ends
+//	babble    create writes more to stderr than a pipe holds, then fails
+//	hang      create makes half a container and never exits
+//	nopid     create succeeds but writes no pid file
+//	shout     create writes to stdout and stderr, then succeeds
+//	hangStart start never exits
 //
-// A container is a shell that runs FAKE_SCRIPT once the file "start" is there.
-// Each call is noted in the file "calls".
+// A container is a shell that runs FAKE_SCRIPT when the file "start" exists. Each call is
+// recorded in the file "calls".
 func fakeRuntime(args []string) int {
 	dir := os.Getenv("FAKE_DIR")
 	note(dir, strings.Join(args, " "))
@@ -103,8 +103,8 @@ func fakeCreate(dir string, opts map[string]string, mode string) int {
 	return 0
 }
 
-// fakeWait waits for the file "exit" and tells the exit code in it, as the wait of
-// a runtime with guests does.
+// fakeWait waits for the file "exit" and prints the exit code in it, as the wait of gVisor
+// does.
 func fakeWait(dir string) int {
 	for {
 		if code, err := os.ReadFile(filepath.Join(dir, "exit")); err == nil {
@@ -130,8 +130,8 @@ func touch(path string) int {
 	return 0
 }
 
-// launchAndHang is this test binary as a daemon that can be killed: it launches
-// the monitor of the spec in its environment and says so on its stdout.
+// launchAndHang makes this test binary a daemon that can be killed: it launches the monitor of
+// the spec in its environment and then writes a line to stdout.
 func launchAndHang() int {
 	var spec conmon.Spec
 	if err := json.Unmarshal([]byte(os.Getenv(launchEnv)), &spec); err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/criserver/criserver/internal/proc"
 )
 
-// newGuestBed makes a container in a guest, which the fake runtime starts.
-func newGuestBed(t *testing.T, mode string) *bed {
+// newGuestTestbed makes a testbed for a container in a guest of the fake runtime.
+func newGuestTestbed(t *testing.T, mode string) *testbed {
 	t.Helper()
 	return runScript(t, "echo up; exec sleep 1000", func(s *conmon.Spec) {
 		s.Guest = true
@@ -24,14 +24,14 @@ func newGuestBed(t *testing.T, mode string) *bed {
 }
 
 func TestStartInGuest(t *testing.T) {
-	b := newGuestBed(t, "")
-	for range 2 { // a daemon that has died since may ask again
+	b := newGuestTestbed(t, "")
+	for range 2 { // a restarted daemon may send the request again
 		if err := conmon.Start(t.Context(), b.spec.RunDir); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if n := strings.Count(b.calls(), " start "); n != 1 {
-		t.Errorf("the runtime was asked %d times to start", n)
+		t.Errorf("the runtime's start was called %d times", n)
 	}
 	if err := os.WriteFile(filepath.Join(b.dir, "exit"), []byte("6"), 0o600); err != nil {
 		t.Fatal(err)
@@ -41,10 +41,10 @@ func TestStartInGuest(t *testing.T) {
 	}
 }
 
-// While the runtime's start hangs, the monitor does all else, and the container
-// can be ended.
+// While the runtime's start hangs, the monitor answers other requests, and the container can be
+// killed.
 func TestStartThatHangs(t *testing.T) {
-	b := newGuestBed(t, "hangStart")
+	b := newGuestTestbed(t, "hangStart")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	first := make(chan error, 1)
@@ -61,16 +61,16 @@ func TestStartThatHangs(t *testing.T) {
 	}
 	answers("reopening the log", func(ctx context.Context) error { return conmon.ReopenLog(ctx, b.spec.RunDir) })
 	a := b.attach(false)
-	// The daemon leaves, and the next one asks again.
+	// The daemon disconnects, and the next daemon sends the request again.
 	cancel()
 	if err := <-first; err == nil {
-		t.Error("a start that hangs has succeeded")
+		t.Error("a start that hangs returned no error")
 	}
 	second := make(chan error, 1)
 	go func() { second <- conmon.Start(t.Context(), b.spec.RunDir) }()
 	time.Sleep(100 * time.Millisecond)
 	if n := strings.Count(b.calls(), " start "); n != 1 {
-		t.Errorf("the runtime was asked %d times to start", n)
+		t.Errorf("the runtime's start was called %d times", n)
 	}
 	starter, found := proc.Find(b.startLine()...)
 	if !found {
@@ -78,7 +78,7 @@ func TestStartThatHangs(t *testing.T) {
 	}
 	answers("ending the container", func(ctx context.Context) error { return conmon.Abandon(ctx, b.spec.RunDir) })
 	if err := <-second; err == nil {
-		t.Error("a start that was ended has succeeded")
+		t.Error("a start of a killed container returned no error")
 	}
 	if e := b.exit(); e.ExitCode != 128+int32(unix.SIGKILL) {
 		t.Errorf("exit record %+v", e)
@@ -87,8 +87,8 @@ func TestStartThatHangs(t *testing.T) {
 	b.eventually("the end of the runtime's start", func() bool { return !starter.Alive() })
 }
 
-// startLine is the command line of the runtime's start.
-func (b *bed) startLine() []string {
+// startLine returns the command line of the runtime's start.
+func (b *testbed) startLine() []string {
 	return append(b.spec.Runtime[:len(b.spec.Runtime):len(b.spec.Runtime)],
 		"--log", filepath.Join(b.spec.RunDir, conmon.RuntimeLog), "--log-format", "json", "start", b.spec.ID)
 }

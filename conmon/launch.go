@@ -16,17 +16,18 @@ import (
 	"github.com/criserver/criserver/internal/proc"
 )
 
-// giveUpTime is what a monitor gets to undo a half-made container. The monitor
-// gives the OCI runtime's delete, and the children that are left, less than that.
-const giveUpTime = 90 * time.Second
+// undoTimeout is how long Create waits for a monitor to delete the container after a failure.
+// It is longer than the sum of the monitor's own limits for the runtime's delete and for the
+// processes that are left after it.
+const undoTimeout = 90 * time.Second
 
-// Starter starts a process where monitors belong, which is a cgroup of their
-// own, never the container's.
+// Starter starts a process in the cgroup of the monitors. A monitor must not be in the cgroup
+// of its container.
 type Starter interface {
 	Start(cmd *exec.Cmd) error
 }
 
-// Watcher tells of the end of a process, as [proc.Watcher] does.
+// Watcher calls a function when a process has exited, as [proc.Watcher] does.
 type Watcher interface {
 	Watch(r proc.Ref, ended func(pidfd *os.File)) error
 }
@@ -35,24 +36,23 @@ type Watcher interface {
 type Launcher struct {
 	// Path is the monitor's binary.
 	Path string
-	// Starter starts it.
+	// Starter starts the monitor.
 	Starter Starter
-	// Watcher lets the launcher reap each monitor when it has ended; no
-	// goroutine and no thread waits for it until then.
+	// Watcher calls the launcher when a monitor has exited, so that the launcher can reap the
+	// monitor. Until then no goroutine and no thread waits for the monitor.
 	Watcher Watcher
 }
 
-// CommandLine is that of the monitor of a container. It is how a monitor is
-// found whose daemon died before it could record the process.
+// CommandLine returns the command line of a container's monitor. A restarted daemon uses it to
+// find a monitor whose pid the earlier daemon did not record.
 func CommandLine(id string) []string { return []string{"conmon", "monitor", id} }
 
-// Create starts a monitor for spec and waits until the OCI runtime's create is
-// done. It returns what the monitor made and the monitor itself.
+// Create starts a monitor for spec and waits until the OCI runtime's create has ended. It
+// returns the monitor's answer and the monitor's process.
 //
-// When ctx ends first the monitor is told to give up: it ends the runtime,
-// deletes the half-made container and leaves, and only then does Create return,
-// with the error of ctx. When Create fails nothing is left but files in the run
-// directory. An answer that arrives as ctx ends counts as an answer.
+// If ctx ends first, the monitor kills the runtime, deletes what the runtime has made, and
+// exits. Create waits for that and returns the error of ctx. If Create fails, only files in the
+// run directory are left. An answer that arrives while ctx ends counts as an answer.
 func (l *Launcher) Create(ctx context.Context, spec Spec) (Started, proc.Ref, error) {
 	if err := ctx.Err(); err != nil {
 		return Started{}, proc.Ref{}, fmt.Errorf("create container %q: %w", spec.ID, err)
@@ -62,8 +62,8 @@ func (l *Launcher) Create(ctx context.Context, spec Spec) (Started, proc.Ref, er
 		return Started{}, proc.Ref{}, fmt.Errorf("create container %q: start monitor: %w", spec.ID, err)
 	}
 	started, err := m.answer(ctx)
-	// From the closing of its pipe the monitor learns that it was heard, or,
-	// if it was not, that it must undo.
+	// When the pipe is closed, the monitor sees whether the daemon has read the answer. If not,
+	// the monitor deletes the container.
 	err = errors.Join(err, m.pipe.Close())
 	if err == nil && started.Error == "" {
 		return started, m.ref, nil
@@ -74,15 +74,16 @@ func (l *Launcher) Create(ctx context.Context, spec Spec) (Started, proc.Ref, er
 	return Started{}, proc.Ref{}, fmt.Errorf("create container %q: %w", spec.ID, errors.Join(err, m.wait()))
 }
 
-// monitorProcess is a monitor on its way to an answer.
-type monitorProcess struct {
-	ref   proc.Ref
-	kill  func() error
-	pipe  *os.File      // where the answer comes
-	ended chan struct{} // closed when it was reaped
+// pendingMonitor is a monitor that has not yet answered.
+type pendingMonitor struct {
+	ref    proc.Ref
+	kill   func() error
+	pipe   *os.File      // read end for the answer
+	exited chan struct{} // closed after the monitor was reaped
 }
 
-func (l *Launcher) start(spec Spec) (*monitorProcess, error) {
+// start starts the monitor process.
+func (l *Launcher) start(spec Spec) (*pendingMonitor, error) {
 	file, err := specFile(spec)
 	if err != nil {
 		return nil, err
@@ -101,24 +102,26 @@ func (l *Launcher) start(spec Spec) (*monitorProcess, error) {
 	if err := l.Starter.Start(cmd); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
-	m := &monitorProcess{kill: cmd.Process.Kill, pipe: r, ended: make(chan struct{})}
+	m := &pendingMonitor{kill: cmd.Process.Kill, pipe: r, exited: make(chan struct{})}
 	if err := m.watch(l.Watcher, cmd); err != nil {
-		// Nobody would reap it, so it must not live.
+		// Nobody would reap the monitor, so kill it.
 		return nil, errors.Join(err, r.Close(), cmd.Process.Kill(), ignoreExit(cmd.Wait()))
 	}
 	return m, nil
 }
 
-func (m *monitorProcess) watch(w Watcher, cmd *exec.Cmd) (err error) {
+// watch reaps the monitor when it exits.
+func (m *pendingMonitor) watch(w Watcher, cmd *exec.Cmd) (err error) {
 	if m.ref, err = proc.Identify(cmd.Process.Pid); err != nil {
 		return err
 	}
 	return w.Watch(m.ref, func(*os.File) {
-		_ = cmd.Wait() // its status tells nothing that the records do not
-		close(m.ended)
+		_ = cmd.Wait() // the exit status contains nothing that the records do not
+		close(m.exited)
 	})
 }
 
+// ignoreExit returns err unless err reports only an exit status.
 func ignoreExit(err error) error {
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return nil
@@ -126,9 +129,9 @@ func ignoreExit(err error) error {
 	return err
 }
 
-// answer reads what the monitor has to say. It says it in one write that a pipe
-// does not split, so there is all of it or nothing.
-func (m *monitorProcess) answer(ctx context.Context) (Started, error) {
+// answer reads the monitor's answer. The monitor writes at most PIPE_BUF bytes in one write, so
+// a read returns the complete answer.
+func (m *pendingMonitor) answer(ctx context.Context) (Started, error) {
 	stop := context.AfterFunc(ctx, func() { _ = m.pipe.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	b := make([]byte, wire.MaxStarted)
@@ -137,33 +140,33 @@ func (m *monitorProcess) answer(ctx context.Context) (Started, error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return Started{}, context.Cause(ctx)
 	case errors.Is(err, io.EOF):
-		return Started{}, errors.New("the monitor died")
+		return Started{}, errors.New("the monitor exited without an answer")
 	case err != nil:
-		return Started{}, fmt.Errorf("read monitor's answer: %w", err)
+		return Started{}, fmt.Errorf("read answer of monitor: %w", err)
 	}
 	var s Started
 	if err := json.Unmarshal(b[:n], &s); err != nil {
-		return Started{}, fmt.Errorf("read monitor's answer: %w", err)
+		return Started{}, fmt.Errorf("read answer of monitor: %w", err)
 	}
 	if s.Error == "" && s.Init.PID <= 0 {
-		return Started{}, errors.New("read monitor's answer: no process in it")
+		return Started{}, errors.New("read answer of monitor: it contains no process")
 	}
 	return s, nil
 }
 
-// wait returns when the monitor, which has been told to, has gone.
-func (m *monitorProcess) wait() error {
-	timer := time.NewTimer(giveUpTime)
+// wait waits until the monitor has exited, after its pipe was closed.
+func (m *pendingMonitor) wait() error {
+	timer := time.NewTimer(undoTimeout)
 	defer timer.Stop()
 	select {
-	case <-m.ended:
+	case <-m.exited:
 		return nil
 	case <-timer.C:
-		return errors.Join(errors.New("the monitor did not undo the container in time"), m.kill())
+		return errors.Join(errors.New("the monitor did not delete the container in time"), m.kill())
 	}
 }
 
-// specFile returns a file in memory that holds spec, at its beginning.
+// specFile returns an in-memory file that contains spec.
 func specFile(spec Spec) (*os.File, error) {
 	spec.Version = Version
 	if spec.RuntimeEnv == nil {
@@ -178,18 +181,18 @@ func specFile(spec Spec) (*os.File, error) {
 		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "spec")
-	// WriteAt leaves the offset, which the monitor shares, at 0.
+	// WriteAt does not move the file offset, which the monitor shares.
 	if _, err := f.WriteAt(b, 0); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
 
-// monitorEnv is what the Go runtime of a monitor is set up by, and all of its
-// environment. With one processor and no garbage collector, which it has no
-// work for, it is 150 kB smaller; the limit is a net under that. Huge pages
-// would make a two megabyte heap of a small one, and preemption, with nobody to
-// preempt for, only costs signals.
+// monitorEnv returns the environment of a monitor, which only configures the Go runtime. With
+// one processor and without the garbage collector a monitor is 150 kB smaller. The memory limit
+// is a safety net: near the limit the garbage collector runs. Transparent huge pages would turn
+// a small heap into one of two megabytes. Asynchronous preemption only costs signals, because
+// there is one goroutine.
 func monitorEnv() []string {
 	return []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=16MiB", "GODEBUG=disablethp=1,asyncpreemptoff=1"}
 }

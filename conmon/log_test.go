@@ -14,9 +14,9 @@ import (
 	"github.com/criserver/criserver/conmon"
 )
 
-// Under a fast writer, rotation loses no line, splits none, and what comes
-// after a reopen is in the new file.
-func TestRotationLosesNothing(t *testing.T) {
+// While a container writes fast, rotation loses and splits no line, and output after a reopen
+// is in the new file.
+func TestRotationLosesNoLine(t *testing.T) {
 	const lines = 400_000
 	script := fmt.Sprintf("i=0; while [ $i -lt %d ]; do i=$((i+1)); echo line $i; done; echo done >&2", lines)
 	b := runScript(t, "exec sh -c '"+script+"'", nil)
@@ -33,7 +33,7 @@ func TestRotationLosesNothing(t *testing.T) {
 		err := conmon.ReopenLog(t.Context(), b.spec.RunDir)
 		files = append(files, old)
 		if err != nil {
-			break // the container has ended meanwhile
+			break // the container has exited meanwhile
 		}
 		before, _ := os.Stat(old)
 		time.Sleep(time.Millisecond)
@@ -61,7 +61,7 @@ func TestRotationLosesNothing(t *testing.T) {
 	}
 }
 
-// A failed reopen leaves the old log in use.
+// After a failed reopen, the monitor still uses the old log.
 func TestReopenFails(t *testing.T) {
 	b := runScript(t, "while ! [ -e go ]; do sleep 0.01; done; echo last", nil)
 	b.start()
@@ -73,12 +73,12 @@ func TestReopenFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := conmon.ReopenLog(t.Context(), b.spec.RunDir); err == nil {
-		t.Error("a link was opened")
+		t.Error("the monitor opened a symbolic link")
 	}
 	touch(b.spec.RunDir + "/go")
 	b.exit()
 	if got := text(b.log(old), "stdout"); got != "last\n" {
-		t.Errorf("the old log has %q", got)
+		t.Errorf("the old log contains %q", got)
 	}
 }
 
@@ -93,14 +93,15 @@ func TestReopenErrors(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := conmon.ReopenLog(ctx, b.spec.RunDir); err == nil {
-		t.Error("after the context's end: no error")
+		t.Error("with a canceled context: no error")
 	}
 }
 
-// A full disk costs log lines and nothing else, and the log says how much.
+// A full disk loses log lines but does not affect the container, and the log reports the number
+// of bytes.
 func TestFullDisk(t *testing.T) {
 	needRoot(t)
-	b := newBed(t)
+	b := newTestbed(t)
 	disk := filepath.Join(b.dir, "disk")
 	if err := os.Mkdir(disk, 0o700); err != nil {
 		t.Fatal(err)
@@ -119,7 +120,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Rename(b.spec.LogPath, old); err != nil {
 		t.Fatal(err)
 	}
-	first := b.log(old) // no torn entry
+	first := b.log(old) // parsing fails for a partial entry
 	if err := conmon.ReopenLog(t.Context(), b.spec.RunDir); err != nil {
 		t.Fatal(err)
 	}
@@ -133,23 +134,23 @@ func TestFullDisk(t *testing.T) {
 	}
 	rest := b.log(b.spec.LogPath)
 	if len(first) == 0 || first[len(first)-1].text != fmt.Sprintf("line %d", len(first)) {
-		t.Errorf("the first log ends with %q, its entry %d", first[len(first)-1], len(first))
+		t.Errorf("the first log ends with %q, entry %d", first[len(first)-1], len(first))
 	}
 	if got := text(rest, "stderr"); !strings.Contains(got, fmt.Sprintf("%d bytes of log were lost", e.LogLost)) {
-		t.Errorf("the log says %q", got)
+		t.Errorf("the log notice is %q", got)
 	}
 	if got := text(rest, "stdout"); !strings.HasSuffix(got, "again\n") {
-		t.Errorf("the log has %q", got)
+		t.Errorf("the log contains %q", got)
 	}
 }
 
-// A container that writes nothing more after the disk has room again, and one
-// whose log is rotated then, still have an entry that tells of the loss.
-func TestLossIsToldAtTheEnd(t *testing.T) {
+// A loss is reported even if the container writes nothing after the disk has space again, and
+// if the log is rotated then.
+func TestLossIsReportedWithoutFurtherOutput(t *testing.T) {
 	needRoot(t)
-	for name, rotate := range map[string]bool{"at the end": false, "at a rotation": true} {
+	for name, rotate := range map[string]bool{"at exit": false, "at rotation": true} {
 		t.Run(name, func(t *testing.T) {
-			b := newBed(t)
+			b := newTestbed(t)
 			disk := filepath.Join(b.dir, "disk")
 			if err := os.Mkdir(disk, 0o700); err != nil {
 				t.Fatal(err)
@@ -185,14 +186,14 @@ func TestLossIsToldAtTheEnd(t *testing.T) {
 			touch(b.dir + "/go")
 			e := b.exit()
 			if got := text(b.log(told), "stderr"); e.LogLost == 0 || !strings.Contains(got, fmt.Sprintf("%d bytes of log were lost", e.LogLost)) {
-				t.Errorf("%d bytes were lost, and the log says %q", e.LogLost, got)
+				t.Errorf("%d bytes were lost; the log reports %q", e.LogLost, got)
 			}
 		})
 	}
 }
 
-// pipesEmpty says whether the monitor has read all that the container wrote.
-func (b *bed) pipesEmpty() bool {
+// pipesEmpty reports whether the monitor has read everything that the container wrote.
+func (b *testbed) pipesEmpty() bool {
 	for fd := 1; fd <= 2; fd++ {
 		f, err := os.Open(fmt.Sprintf("/proc/%d/fd/%d", b.started.Init.PID, fd))
 		if err != nil {

@@ -28,7 +28,7 @@ func TestExit(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b := newBed(t)
+			b := newTestbed(t)
 			b.spec.RuntimeEnv = append(b.spec.RuntimeEnv, "FAKE_SCRIPT="+tt.script)
 			before := time.Now()
 			b.create()
@@ -38,21 +38,21 @@ func TestExit(t *testing.T) {
 				t.Errorf("exit record %+v, want code %d, signal %d", e, tt.code, tt.signal)
 			}
 			if at := time.Unix(0, e.FinishedAt); at.Before(before) || at.After(time.Now()) {
-				t.Errorf("finished at %v", at)
+				t.Errorf("FinishedAt is %v", at)
 			}
-			b.waitGone(b.monitor)
+			b.waitExited(b.monitor)
 			if b.exists("run/" + conmon.ControlSocket) {
-				t.Error("the control socket is left")
+				t.Error("the control socket still exists")
 			}
 			if dir, err := os.ReadDir(b.dir + "/exits"); err != nil || len(dir) != 1 {
-				t.Errorf("beside the record: %v, %v", dir, err)
+				t.Errorf("files in the exit directory: %v, %v", dir, err)
 			}
 		})
 	}
 }
 
 func TestRunc(t *testing.T) {
-	b := newRuncBed(t, nil, sh("grep -E '^Sig(Ign|Blk)|^Sid' /proc/self/status; echo out; echo err >&2; echo fds $(ls /proc/self/fd | wc -l); printf end; exit 3")...)
+	b := newRuncTestbed(t, nil, sh("grep -E '^Sig(Ign|Blk)|^Sid' /proc/self/status; echo out; echo err >&2; echo fds $(ls /proc/self/fd | wc -l); printf end; exit 3")...)
 	b.create()
 	got, err := proc.Identify(b.started.Init.PID)
 	if err != nil || got != b.started.Init {
@@ -66,13 +66,13 @@ func TestRunc(t *testing.T) {
 		t.Errorf("exit record %+v", e)
 	}
 	out := text(b.log(b.spec.LogPath), "stdout")
-	for _, want := range []string{"SigIgn:\t0000000000000000\n", "SigBlk:\t0000000000000000\n", "out\n", "fds 4\n"} { // 0, 1, 2 and that of ls itself
+	for _, want := range []string{"SigIgn:\t0000000000000000\n", "SigBlk:\t0000000000000000\n", "out\n", "fds 4\n"} { // 0, 1, 2 and the descriptor of ls
 		if !strings.Contains(out, want) {
-			t.Errorf("output lacks %q:\n%s", want, out)
+			t.Errorf("output does not contain %q:\n%s", want, out)
 		}
 	}
 	if !strings.HasSuffix(out, "end") {
-		t.Errorf("the unfinished line is not the last:\n%s", out)
+		t.Errorf("the unfinished line is not the last line:\n%s", out)
 	}
 	if got := text(b.log(b.spec.LogPath), "stderr"); got != "err\n" {
 		t.Errorf("stderr is %q", got)
@@ -83,9 +83,9 @@ func TestRunc(t *testing.T) {
 	}
 }
 
-// The monitor keeps nothing but what it needs, and is called conmon.
+// The monitor closes inherited descriptors, survives signals, and its name is conmon.
 func TestMonitorProcess(t *testing.T) {
-	b := newRuncBed(t, nil, sh("sleep 1000")...)
+	b := newRuncTestbed(t, nil, sh("sleep 1000")...)
 	leak, err := os.Open("/dev/zero") // os.Open sets close-on-exec
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +137,7 @@ func TestMonitorProcess(t *testing.T) {
 }
 
 func TestKilledBeforeStart(t *testing.T) {
-	b := newRuncBed(t, nil, sh("true")...)
+	b := newRuncTestbed(t, nil, sh("true")...)
 	b.create()
 	if err := b.started.Init.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -148,7 +148,7 @@ func TestKilledBeforeStart(t *testing.T) {
 }
 
 func TestRuncRefuses(t *testing.T) {
-	b := newRuncBed(t, nil, "/bin/nonesuch")
+	b := newRuncTestbed(t, nil, "/bin/nonesuch")
 	_, _, err := b.launcher.Create(t.Context(), b.spec)
 	if err == nil || !strings.Contains(err.Error(), "nonesuch") {
 		t.Fatalf("error %v does not name the program", err)
@@ -157,7 +157,7 @@ func TestRuncRefuses(t *testing.T) {
 }
 
 func TestOOMKill(t *testing.T) {
-	b := newRuncBed(t, func(config map[string]any) {
+	b := newRuncTestbed(t, func(config map[string]any) {
 		config["linux"].(object)["resources"] = object{"memory": object{"limit": 16 << 20, "swap": 16 << 20}}
 	}, sh("a=x; while true; do a=$a$a; done")...)
 	b.create()
@@ -167,8 +167,8 @@ func TestOOMKill(t *testing.T) {
 	}
 }
 
-// The OOM killer took a child of the container's first process. The container is
-// OOMKilled only if its first process reports the death of the child at once.
+// The OOM killer killed a child of the container's first process. The container is OOMKilled
+// only if its first process exits soon afterwards with the status of the child.
 func TestOOMKillOfAChild(t *testing.T) {
 	const eat = "(a=x; while true; do a=$a$a; done); code=$?; echo survived; "
 	for name, tc := range map[string]struct {
@@ -183,7 +183,7 @@ func TestOOMKillOfAChild(t *testing.T) {
 		"success after a lost child": {eat + "exit 0", 0, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newRuncBed(t, func(config map[string]any) {
+			b := newRuncTestbed(t, func(config map[string]any) {
 				config["linux"].(object)["resources"] = object{"memory": object{"limit": 16 << 20, "swap": 16 << 20}}
 			}, sh(tc.script)...)
 			b.create()
@@ -201,9 +201,9 @@ func TestOOMKillOfAChild(t *testing.T) {
 	}
 }
 
-// A process that outlives the first one and holds its streams delays nothing.
-func TestLeftoverHoldsThePipes(t *testing.T) {
-	b := newBed(t)
+// A process that outlives the first one and holds the streams does not delay the exit record.
+func TestSurvivorHoldsThePipes(t *testing.T) {
+	b := newTestbed(t)
 	b.spec.RuntimeEnv = append(b.spec.RuntimeEnv,
 		"FAKE_SCRIPT=(while ! [ -e "+b.dir+"/go ]; do sleep 0.01; done; echo late; sleep 1000 & echo $! >"+b.dir+"/sleep) & printf early; exit 5")
 	b.create()
@@ -212,14 +212,14 @@ func TestLeftoverHoldsThePipes(t *testing.T) {
 		t.Errorf("exit record %+v", e)
 	}
 	if got := text(b.log(b.spec.LogPath), "stdout"); got != "early" {
-		t.Errorf("log has %q when the record appears", got)
+		t.Errorf("log contains %q when the exit record appears", got)
 	}
 	if !b.monitor.Alive() {
-		t.Error("the monitor has left while somebody still writes")
+		t.Error("the monitor exited while a process still writes")
 	}
 	touch(b.dir + "/go")
 	b.eventually("late output", func() bool { return strings.HasSuffix(text(b.log(b.spec.LogPath), "stdout"), "late\n") })
-	b.waitGone(b.monitor) // though the pipe is still held
+	b.waitExited(b.monitor) // although the pipe is still open
 	if raw, err := os.ReadFile(b.dir + "/sleep"); err == nil {
 		var pid int
 		_, _ = fmt.Sscan(string(raw), &pid)
@@ -227,9 +227,9 @@ func TestLeftoverHoldsThePipes(t *testing.T) {
 	}
 }
 
-// Orphans of a container without a PID namespace of its own are reaped.
+// Orphans of a container in the host's PID namespace are reaped.
 func TestOrphansAreReaped(t *testing.T) {
-	b := newBed(t)
+	b := newTestbed(t)
 	b.spec.RuntimeEnv = append(b.spec.RuntimeEnv, "FAKE_SCRIPT=for i in 1 2 3 4 5; do (sleep 0.1 & echo $!); done; exec sleep 1000")
 	b.create()
 	b.start()

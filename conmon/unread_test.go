@@ -16,7 +16,7 @@ import (
 	"github.com/criserver/criserver/conmon/wire"
 )
 
-// lateWriter takes nothing before the channel is closed.
+// lateWriter blocks until the channel is closed.
 type lateWriter struct {
 	buffer
 	open chan struct{}
@@ -27,7 +27,7 @@ func (w *lateWriter) Write(p []byte) (int, error) {
 	return w.buffer.Write(p)
 }
 
-// numbers is what `seq 1 n` writes.
+// numbers returns the output of `seq 1 n`.
 func numbers(n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -36,7 +36,7 @@ func numbers(n int) string {
 	return b.String()
 }
 
-// A container that ends with its input unread costs an attached client nothing.
+// An attached client gets all output of a container that exits without reading its input.
 func TestAttachWithUnreadInput(t *testing.T) {
 	const lines = 30_000
 	script := fmt.Sprintf("sleep 5 <&0 >/dev/null 2>&1 & while ! [ -e go ]; do sleep 0.01; done; i=0; while [ $i -lt %d ]; do i=$((i+1)); echo $i; done; exit 3", lines)
@@ -45,10 +45,10 @@ func TestAttachWithUnreadInput(t *testing.T) {
 	a := &attached{done: make(chan struct{})}
 	a.run(b, conmon.AttachOptions{Stdin: bytes.NewReader(make([]byte, 4<<20)), Stdout: out})
 	b.start()
-	time.Sleep(200 * time.Millisecond) // for the input to fill the pipe and the queue
+	time.Sleep(200 * time.Millisecond) // until the input has filled the pipe and the queue
 	touch(filepath.Join(b.spec.RunDir, "go"))
 	b.exit()
-	b.waitGone(b.monitor)
+	b.waitExited(b.monitor)
 	close(out.open)
 	a.wait(t)
 	if a.err != nil || a.code != 3 {
@@ -59,11 +59,11 @@ func TestAttachWithUnreadInput(t *testing.T) {
 	}
 }
 
-// The monitor reads what a client has sent before it closes the connection, so
-// that no client is reset.
+// The monitor reads everything that a client has sent before it closes the connection, so that
+// the connection is not reset.
 func TestMonitorDoesNotReset(t *testing.T) {
-	// A process that outlives the first one keeps the input open, so that the
-	// monitor has no reason to read more of it.
+	// A process that outlives the first one keeps the input open, so the monitor has no reason
+	// to read more of the client's input.
 	script := "sleep 5 <&0 >/dev/null 2>&1 & while ! [ -e go ]; do sleep 0.01; done; echo result; exit 3"
 	b := runScript(t, script, func(s *conmon.Spec) { s.Stdin = true })
 	b.start()
@@ -77,7 +77,7 @@ func TestMonitorDoesNotReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	frame := append([]byte{byte(wire.FrameStdin)}, make([]byte, wire.MaxPayload)...)
-	for full := false; !full; { // the pipe, and then the queue
+	for full := false; !full; { // fill the pipe and then the queue
 		err := unix.Sendto(fd, frame, unix.MSG_DONTWAIT, nil)
 		if err != nil && !errors.Is(err, unix.EAGAIN) {
 			t.Fatal(err)
@@ -86,7 +86,7 @@ func TestMonitorDoesNotReset(t *testing.T) {
 		full = errors.Is(err, unix.EAGAIN)
 	}
 	touch(filepath.Join(b.spec.RunDir, "go"))
-	b.waitGone(b.monitor)
+	b.waitExited(b.monitor)
 	var got []string
 	for {
 		n, err := unix.Read(fd, buf)
@@ -103,8 +103,8 @@ func TestMonitorDoesNotReset(t *testing.T) {
 	}
 }
 
-// A monitor of an earlier version resets the connection. What it has sent before
-// is read all the same.
+// A monitor of an earlier version resets the connection. The client still reads everything that
+// this monitor has sent.
 func TestAttachToMonitorThatResets(t *testing.T) {
 	dir := t.TempDir()
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(dir, conmon.ControlSocket), Net: "unixpacket"})
@@ -145,7 +145,7 @@ func TestAttachToMonitorThatResets(t *testing.T) {
 	}
 }
 
-// awaitInput waits for a packet and leaves it unread.
+// awaitInput waits for a packet but does not read it.
 func awaitInput(t *testing.T, c *net.UnixConn) {
 	t.Helper()
 	raw, err := c.SyscallConn()

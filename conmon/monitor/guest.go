@@ -132,7 +132,7 @@ func (g *guest) waitExited() {
 	closeFD(&g.waitOutput)
 	code, known := int32(0), false
 	if err == nil {
-		code, known = wire.DecodeWaited(g.m.readBuf[:n])
+		code, known = wire.DecodeExitStatus(g.m.readBuf[:n])
 	}
 	g.m.init.setExited(exitStatus(code), known)
 }

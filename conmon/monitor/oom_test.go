@@ -50,15 +50,15 @@ func TestKillsIn(t *testing.T) {
 
 func signalled(sig unix.Signal) unix.WaitStatus { return unix.WaitStatus(sig) }
 
-// oomBed contains the files of a container's cgroup and of its slice.
-type oomBed struct {
+// oomTestbed contains the files of a container's cgroup and of its slice.
+type oomTestbed struct {
 	t            *testing.T
 	watch        *oomWatch
 	file, parent string
 }
 
-func newOOMBed(t *testing.T) *oomBed {
-	b := &oomBed{t: t, file: filepath.Join(t.TempDir(), "events"), parent: filepath.Join(t.TempDir(), "events")}
+func newOOMTestbed(t *testing.T) *oomTestbed {
+	b := &oomTestbed{t: t, file: filepath.Join(t.TempDir(), "events"), parent: filepath.Join(t.TempDir(), "events")}
 	b.set(b.file, "0")
 	b.set(b.parent, "3") // other containers of the slice
 	m := &monitor{}
@@ -72,7 +72,7 @@ func newOOMBed(t *testing.T) *oomBed {
 	return b
 }
 
-func (b *oomBed) set(file, kills string) {
+func (b *oomTestbed) set(file, kills string) {
 	b.t.Helper()
 	if err := os.WriteFile(file, []byte("max 9\noom_kill "+kills+"\n"), 0o600); err != nil {
 		b.t.Fatal(err)
@@ -80,7 +80,7 @@ func (b *oomBed) set(file, kills string) {
 }
 
 // remove makes the container's file fail as the file of a removed cgroup does.
-func (b *oomBed) remove() {
+func (b *oomTestbed) remove() {
 	b.t.Helper()
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
@@ -95,29 +95,29 @@ func (b *oomBed) remove() {
 
 func TestOOMWatch(t *testing.T) {
 	for name, tc := range map[string]struct {
-		before func(b *oomBed)
+		before func(b *oomTestbed)
 		status unix.WaitStatus
 		known  bool
 		want   bool
 	}{
-		"killed":                       {func(b *oomBed) { b.set(b.file, "1") }, signalled(unix.SIGKILL), true, true},
-		"status of a killed child":     {func(b *oomBed) { b.set(b.file, "1") }, exitStatus(137), true, true},
-		"unknown status":               {func(b *oomBed) { b.set(b.file, "1") }, exitStatus(0), false, true},
-		"another status":               {func(b *oomBed) { b.set(b.file, "1") }, exitStatus(3), true, false},
-		"another signal":               {func(b *oomBed) { b.set(b.file, "1") }, signalled(unix.SIGTERM), true, false},
-		"killed by another process":    {func(*oomBed) {}, signalled(unix.SIGKILL), true, false},
-		"noticed, then removed":        {func(b *oomBed) { b.set(b.file, "1"); b.watch.ready(0); b.remove() }, signalled(unix.SIGKILL), true, true},
-		"removed unnoticed":            {func(b *oomBed) { b.set(b.parent, "4"); b.remove() }, signalled(unix.SIGKILL), true, true},
-		"removed without a kill":       {func(b *oomBed) { b.remove() }, signalled(unix.SIGKILL), true, false},
-		"removed, kill of a neighbour": {func(b *oomBed) { b.set(b.parent, "4"); b.watch.ready(0); b.remove() }, signalled(unix.SIGKILL), true, false},
-		"long after the kill of a child": {func(b *oomBed) {
+		"killed":                       {func(b *oomTestbed) { b.set(b.file, "1") }, signalled(unix.SIGKILL), true, true},
+		"status of a killed child":     {func(b *oomTestbed) { b.set(b.file, "1") }, exitStatus(137), true, true},
+		"unknown status":               {func(b *oomTestbed) { b.set(b.file, "1") }, exitStatus(0), false, true},
+		"another status":               {func(b *oomTestbed) { b.set(b.file, "1") }, exitStatus(3), true, false},
+		"another signal":               {func(b *oomTestbed) { b.set(b.file, "1") }, signalled(unix.SIGTERM), true, false},
+		"killed by another process":    {func(*oomTestbed) {}, signalled(unix.SIGKILL), true, false},
+		"noticed, then removed":        {func(b *oomTestbed) { b.set(b.file, "1"); b.watch.ready(0); b.remove() }, signalled(unix.SIGKILL), true, true},
+		"removed unnoticed":            {func(b *oomTestbed) { b.set(b.parent, "4"); b.remove() }, signalled(unix.SIGKILL), true, true},
+		"removed without a kill":       {func(b *oomTestbed) { b.remove() }, signalled(unix.SIGKILL), true, false},
+		"removed, kill of a neighbour": {func(b *oomTestbed) { b.set(b.parent, "4"); b.watch.ready(0); b.remove() }, signalled(unix.SIGKILL), true, false},
+		"long after the kill of a child": {func(b *oomTestbed) {
 			b.set(b.file, "1")
 			b.watch.ready(0)
 			b.watch.killedAt = b.watch.killedAt.Add(-2 * oomWindow)
 		}, signalled(unix.SIGKILL), true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newOOMBed(t)
+			b := newOOMTestbed(t)
 			tc.before(b)
 			if got := b.watch.killedContainer(tc.status, tc.known); got != tc.want {
 				t.Errorf("OOMKilled is %t, want %t", got, tc.want)
@@ -153,7 +153,7 @@ func TestOOMWatchOnCgroupV1(t *testing.T) {
 
 // The time of a kill is the time at which the monitor first saw the count.
 func TestOOMKillTimeIsSetOnce(t *testing.T) {
-	b := newOOMBed(t)
+	b := newOOMTestbed(t)
 	b.set(b.file, "1")
 	b.watch.ready(0)
 	first := b.watch.killedAt

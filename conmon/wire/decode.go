@@ -1,7 +1,7 @@
 package wire
 
-// DecodeSpec reads a Spec. Fields that it does not know are passed over, as a
-// newer daemon may send them. Its strings share the memory of b.
+// DecodeSpec decodes a Spec. It ignores unknown fields, which a newer daemon may send. The
+// strings share the memory of b.
 func DecodeSpec(b []byte) (Spec, error) {
 	var s Spec
 	r := reader{b: b}
@@ -10,25 +10,25 @@ func DecodeSpec(b []byte) (Spec, error) {
 		case "version":
 			s.Version = int(r.integer())
 		case "id":
-			s.ID = r.str()
+			s.ID = r.string()
 		case "runDir":
-			s.RunDir = r.str()
+			s.RunDir = r.string()
 		case "bundle":
-			s.Bundle = r.str()
+			s.Bundle = r.string()
 		case "exitFile":
-			s.ExitFile = r.str()
+			s.ExitFile = r.string()
 		case "runtime":
-			s.Runtime = r.strs()
+			s.Runtime = r.stringList()
 		case "createArgs":
-			s.CreateArgs = r.strs()
+			s.CreateArgs = r.stringList()
 		case "runtimeEnv":
-			s.RuntimeEnv = r.strs()
+			s.RuntimeEnv = r.stringList()
 		case "stdioUID":
 			s.StdioUID = uint32(r.integer())
 		case "stdioGID":
 			s.StdioGID = uint32(r.integer())
 		case "logPath":
-			s.LogPath = r.str()
+			s.LogPath = r.string()
 		case "guest":
 			s.Guest = r.boolean()
 		case "terminal":
@@ -41,17 +41,17 @@ func DecodeSpec(b []byte) (Spec, error) {
 			r.skip()
 		}
 	})
-	return s, r.end()
+	return s, r.finish()
 }
 
-// DecodeRequest reads a Request. Its strings share the memory of b.
+// DecodeRequest decodes a Request. The strings share the memory of b.
 func DecodeRequest(b []byte) (Request, error) {
 	var q Request
 	r := reader{b: b}
 	r.object(func(key string) {
 		switch key {
 		case "op":
-			q.Op = r.str()
+			q.Op = r.string()
 		case "width":
 			q.Width = r.uint16()
 		case "height":
@@ -66,29 +66,29 @@ func DecodeRequest(b []byte) (Request, error) {
 			r.skip()
 		}
 	})
-	return q, r.end()
+	return q, r.finish()
 }
 
-// DecodeLogLine reads what counts of a line of an OCI runtime's log. The strings
-// share the memory of b.
+// DecodeLogLine decodes the level and the message of a line of an OCI runtime's log. The
+// strings share the memory of b.
 func DecodeLogLine(b []byte) (level, msg string, err error) {
 	r := reader{b: b}
 	r.object(func(key string) {
 		switch key {
 		case "level":
-			level = r.str()
+			level = r.string()
 		case "msg":
-			msg = r.str()
+			msg = r.string()
 		default:
 			r.skip()
 		}
 	})
-	return level, msg, r.end()
+	return level, msg, r.finish()
 }
 
-// DecodeWaited reads what an OCI runtime's wait prints: the exit code. It is
-// known if the runtime tells one that a process can have.
-func DecodeWaited(b []byte) (code int32, known bool) {
+// DecodeExitStatus decodes the output of an OCI runtime's wait. known is false if the output
+// contains no valid exit status.
+func DecodeExitStatus(b []byte) (code int32, known bool) {
 	status := int64(-1)
 	r := reader{b: b}
 	r.object(func(key string) {
@@ -98,7 +98,7 @@ func DecodeWaited(b []byte) (code int32, known bool) {
 		}
 		r.skip()
 	})
-	if r.end() != nil || status < 0 || status > 255 {
+	if r.finish() != nil || status < 0 || status > 255 {
 		return 0, false
 	}
 	return int32(status), true

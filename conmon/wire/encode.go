@@ -5,9 +5,9 @@ import (
 	"unicode/utf8"
 )
 
-// AppendStarted appends the monitor's answer to its Spec, a JSON line: the
-// container's first process, or why there is none. The text is cut so that the
-// line stays within MaxStarted.
+// AppendStarted appends the monitor's answer to its Spec as a JSON line: the container's first
+// process, or the reason why create failed. It truncates the reason so that the line fits
+// MaxStarted.
 func AppendStarted(dst []byte, pid int, start uint64, failure string) []byte {
 	dst = append(dst, `{"init":{"pid":`...)
 	dst = strconv.AppendInt(dst, int64(pid), 10)
@@ -16,13 +16,13 @@ func AppendStarted(dst []byte, pid int, start uint64, failure string) []byte {
 	dst = append(dst, '}')
 	if failure != "" {
 		dst = append(dst, `,"error":`...)
-		dst = appendString(dst, fitting(failure, MaxStarted-128))
+		dst = appendString(dst, truncate(failure, MaxStarted-128))
 	}
 	return append(dst, '}', '\n')
 }
 
-// fitting cuts s to what takes no more than n bytes as a JSON string.
-func fitting(s string, n int) string {
+// truncate returns the longest prefix of s that needs at most n bytes as a JSON string.
+func truncate(s string, n int) string {
 	for i, r := range s {
 		switch {
 		case r == '"' || r == '\\' || r == '\n' || r == '\t':
@@ -30,7 +30,7 @@ func fitting(s string, n int) string {
 		case r < ' ' || r == 0x7f:
 			n -= 6
 		default:
-			n -= utf8.RuneLen(r) // of U+FFFD for what is not UTF-8
+			n -= utf8.RuneLen(r) // invalid UTF-8 counts as U+FFFD
 		}
 		if n < 0 {
 			return s[:i]
@@ -39,7 +39,7 @@ func fitting(s string, n int) string {
 	return s
 }
 
-// AppendReply appends a Reply, a JSON line.
+// AppendReply appends a Reply as a JSON line.
 func AppendReply(dst []byte, failure string) []byte {
 	if failure == "" {
 		return append(dst, "{}\n"...)
@@ -49,7 +49,7 @@ func AppendReply(dst []byte, failure string) []byte {
 	return append(dst, '}', '\n')
 }
 
-// AppendExit appends an exit record, a JSON line.
+// AppendExit appends an exit record as a JSON line.
 func AppendExit(dst []byte, e *Exit) []byte {
 	dst = append(dst, `{"version":`...)
 	dst = strconv.AppendInt(dst, int64(e.Version), 10)
@@ -79,8 +79,7 @@ func appendInt(dst []byte, key string, v int64) []byte {
 	return strconv.AppendInt(dst, v, 10)
 }
 
-// appendString appends s as a JSON string. What is not UTF-8 becomes U+FFFD, as
-// encoding/json has it.
+// appendString appends s as a JSON string. Invalid UTF-8 becomes U+FFFD, as in encoding/json.
 func appendString(dst []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')

@@ -7,26 +7,27 @@ import (
 
 var errJSON = errors.New("malformed JSON")
 
-// reader is a pull parser of JSON. Strings without escapes share the memory of
-// what is read, so reading makes no garbage. After the first error, which bad keeps, it
-// stands at the end of its input and returns zero values.
+// reader is a pull parser of JSON. Strings without escapes share the memory of the input, so
+// parsing allocates little. After an error, the reader is at the end of its input and returns
+// zero values.
 type reader struct {
-	b     []byte
-	bad   bool
-	depth int
+	b      []byte
+	failed bool
+	depth  int
 }
 
-// maxDepth bounds the nesting of what is passed over.
+// maxDepth is the maximum nesting depth of values.
 const maxDepth = 32
 
+// fail records an error.
 func (r *reader) fail() {
-	r.bad = true
+	r.failed = true
 	r.b = nil
 }
 
-// end says whether the input was one whole value and nothing more.
-func (r *reader) end() error {
-	if r.space(); r.bad || len(r.b) > 0 {
+// finish returns an error unless the input was exactly one valid value.
+func (r *reader) finish() error {
+	if r.space(); r.failed || len(r.b) > 0 {
 		return errJSON
 	}
 	return nil
@@ -38,31 +39,33 @@ func (r *reader) space() {
 	}
 }
 
-// next returns the next byte that is no white space without taking it, 0 at
-// the end.
-func (r *reader) next() byte {
+// peek returns the next byte that is not white space, or 0 at the end. It does not consume the
+// byte.
+func (r *reader) peek() byte {
 	if r.space(); len(r.b) == 0 {
 		return 0
 	}
 	return r.b[0]
 }
 
-// take takes the next byte if it is c.
-func (r *reader) take(c byte) bool {
-	if r.next() != c || len(r.b) == 0 {
+// accept consumes the next byte if the byte is c.
+func (r *reader) accept(c byte) bool {
+	if r.peek() != c || len(r.b) == 0 {
 		return false
 	}
 	r.b = r.b[1:]
 	return true
 }
 
-func (r *reader) want(c byte) {
-	if !r.take(c) {
+// expect consumes the next byte, which must be c.
+func (r *reader) expect(c byte) {
+	if !r.accept(c) {
 		r.fail()
 	}
 }
 
-func (r *reader) word(w string) bool {
+// literal consumes w if the input continues with w.
+func (r *reader) literal(w string) bool {
 	r.space()
 	if len(r.b) < len(w) || string(r.b[:len(w)]) != w {
 		return false
@@ -71,49 +74,50 @@ func (r *reader) word(w string) bool {
 	return true
 }
 
-// object calls field for each member; field takes the value.
+// object parses an object and calls field for each member. field must parse the value.
 func (r *reader) object(field func(key string)) {
 	r.list('{', '}', func() {
-		key := r.str()
-		r.want(':')
+		key := r.string()
+		r.expect(':')
 		field(key)
 	})
 }
 
-func (r *reader) list(open, shut byte, item func()) {
-	if r.want(open); r.depth == maxDepth {
+// list parses items, separated by commas, between opening and closing.
+func (r *reader) list(opening, closing byte, item func()) {
+	if r.expect(opening); r.depth == maxDepth {
 		r.fail()
 	}
-	if r.bad || r.take(shut) {
+	if r.failed || r.accept(closing) {
 		return
 	}
 	r.depth++
-	for !r.bad {
+	for !r.failed {
 		item()
-		if !r.take(',') {
-			r.want(shut)
+		if !r.accept(',') {
+			r.expect(closing)
 			break
 		}
 	}
 	r.depth--
 }
 
-func (r *reader) strs() (out []string) {
-	if r.word("null") {
+func (r *reader) stringList() (out []string) {
+	if r.literal("null") {
 		return nil
 	}
-	// Not grown in steps: each size of block that is new to a Go heap costs the
+	// The slice must not grow in steps, because each new block size costs the Go heap of the
 	// monitor two pages.
 	out = make([]string, 0, 32)
-	r.list('[', ']', func() { out = append(out, r.str()) })
+	r.list('[', ']', func() { out = append(out, r.string()) })
 	return out
 }
 
 func (r *reader) boolean() bool {
-	if r.word("true") {
+	if r.literal("true") {
 		return true
 	}
-	if !r.word("false") {
+	if !r.literal("false") {
 		r.fail()
 	}
 	return false
@@ -136,7 +140,7 @@ func (r *reader) uint16() uint16 {
 	return uint16(v)
 }
 
-// number takes what looks like one; only integer cares whether it is.
+// number consumes characters that occur in numbers. Only integer checks the syntax.
 func (r *reader) number() string {
 	r.space()
 	n := 0
@@ -152,10 +156,11 @@ func (r *reader) number() string {
 	return s
 }
 
+// skip parses a value of any type and ignores it.
 func (r *reader) skip() {
-	switch c := r.next(); {
+	switch c := r.peek(); {
 	case c == '"':
-		r.str()
+		r.string()
 	case c == '{':
 		r.object(func(string) { r.skip() })
 	case c == '[':
@@ -163,7 +168,7 @@ func (r *reader) skip() {
 	case c == 't' || c == 'f':
 		r.boolean()
 	case c == 'n':
-		if !r.word("null") {
+		if !r.literal("null") {
 			r.fail()
 		}
 	default:

@@ -6,21 +6,22 @@ import (
 	"unsafe"
 )
 
-func (r *reader) str() string {
-	if r.want('"'); r.bad {
+// string parses a string.
+func (r *reader) string() string {
+	if r.expect('"'); r.failed {
 		return ""
 	}
 	for n, c := range r.b {
 		switch {
-		case c == '"': // the common case: nothing to undo
+		case c == '"': // the common case: no escapes
 			if !utf8.Valid(r.b[:n]) {
-				return r.slowStr()
+				return r.decodeString()
 			}
 			s := unsafe.String(unsafe.SliceData(r.b), n)
 			r.b = r.b[n+1:]
 			return s
 		case c == '\\':
-			return r.slowStr()
+			return r.decodeString()
 		case c < ' ':
 			r.fail()
 			return ""
@@ -30,7 +31,8 @@ func (r *reader) str() string {
 	return ""
 }
 
-func (r *reader) slowStr() string {
+// decodeString parses the rest of a string that contains escapes or invalid UTF-8.
+func (r *reader) decodeString() string {
 	var out []byte
 	for len(r.b) > 0 {
 		c, size := utf8.DecodeRune(r.b)
@@ -50,7 +52,7 @@ func (r *reader) slowStr() string {
 	return ""
 }
 
-// escape undoes one escape, of which the backslash is taken.
+// escape decodes one escape sequence. The backslash was already consumed.
 func (r *reader) escape(out []byte) []byte {
 	if len(r.b) == 0 {
 		r.fail()
@@ -78,25 +80,26 @@ func (r *reader) escape(out []byte) []byte {
 	return out
 }
 
-// escapedRune takes four hexadecimal digits, and the second half of a surrogate
-// pair when one follows.
+// escapedRune decodes four hexadecimal digits, and the second half of a surrogate pair if there
+// is one.
 func (r *reader) escapedRune() rune {
-	c := r.hex4()
+	c := r.fourHexDigits()
 	if !utf16.IsSurrogate(c) || len(r.b) < 6 || r.b[0] != '\\' || r.b[1] != 'u' {
-		return c // AppendRune makes U+FFFD of half a pair
+		return c // AppendRune turns half a pair into U+FFFD
 	}
 	rest := r.b
 	r.b = r.b[2:]
-	if both := utf16.DecodeRune(c, r.hex4()); both != utf8.RuneError {
+	if both := utf16.DecodeRune(c, r.fourHexDigits()); both != utf8.RuneError {
 		return both
 	}
-	if !r.bad {
+	if !r.failed {
 		r.b = rest
 	}
 	return c
 }
 
-func (r *reader) hex4() rune {
+// fourHexDigits parses the digits of a \\u escape.
+func (r *reader) fourHexDigits() rune {
 	if len(r.b) < 4 {
 		r.fail()
 		return 0

@@ -1,62 +1,61 @@
-// Package wire is what the daemon and the monitor of a container say to each
-// other: the types, the names, and the monitor's half of the encoding.
+// Package wire defines the protocol between the daemon and the monitor of a container: the
+// types, the names, and the monitor's half of the encoding.
 //
-// It is a package of its own so that the monitor, of which there is one for
-// each container, links neither encoding/json nor net: their tables alone would
-// add a fifth to its memory. It imports nothing that does. The daemon encodes
-// and decodes the same types with encoding/json in package conmon.
+// It is a separate package so that the monitor, of which there is one for each container, links
+// neither encoding/json nor net, whose tables would add a fifth to the monitor's memory.
+// Package wire imports no package that does. The daemon encodes and decodes the same types with
+// encoding/json in package conmon.
 package wire
 
-// Version of the contract. A daemon can meet monitors that an older daemon
-// started, so fields are added and never change their meaning.
+// Version is the version of the protocol. A daemon can meet monitors that an older daemon has
+// started. So fields may be added, but must never change their meaning.
 const Version = 1
 
-// The descriptors that a monitor inherits beside /dev/null on 0, 1 and 2.
+// Descriptors that a monitor inherits besides /dev/null on 0, 1 and 2.
 const (
-	SpecFD    = 3 // a file or pipe that holds one Spec
-	StartedFD = 4 // write end of a pipe: one answer
+	SpecFD    = 3 // a file or pipe that contains one Spec
+	StartedFD = 4 // the write end of a pipe for the answer
 )
 
-// Files in a container's run directory that monitor and daemon share.
+// Files in a container's run directory that the monitor and the daemon share.
 const (
-	ControlSocket = "ctl"     // unix seqpacket socket, one Request a connection
+	ControlSocket = "ctl"     // unix seqpacket socket; one Request per connection
 	PIDFile       = "pid"     // written by the OCI runtime
-	RuntimeLog    = "oci.log" // the OCI runtime's own log, JSON lines
+	RuntimeLog    = "oci.log" // the OCI runtime's log, as JSON lines
 )
 
-// Spec tells a monitor what to run.
+// Spec describes the container for its monitor.
 type Spec struct {
 	Version int    `json:"version"`
 	ID      string `json:"id"`
-	// RunDir is the container's run directory, absolute; the monitor works in it.
+	// RunDir is the absolute path of the container's run directory, which is the monitor's
+	// working directory.
 	RunDir string `json:"runDir"`
-	// Bundle is the OCI bundle directory, absolute.
+	// Bundle is the absolute path of the OCI bundle directory.
 	Bundle string `json:"bundle"`
-	// ExitFile is where the exit record is renamed to; its directory is
-	// watched by the daemon. The record is written beside it under a name that
-	// begins with a dot.
+	// ExitFile is the absolute path of the exit record. The daemon watches its directory. The
+	// monitor writes the record under a name that begins with a dot, and then renames it.
 	ExitFile string `json:"exitFile"`
-	// Runtime is the OCI runtime's path and global options, as in
-	// ["/usr/bin/runc", "--root", "/run/runc"]. Options are added behind it.
+	// Runtime is the path of the OCI runtime and its global options, such as ["/usr/bin/runc",
+	// "--root", "/run/runc"]. The monitor appends further options.
 	Runtime []string `json:"runtime"`
-	// CreateArgs are further options of the runtime's create command.
+	// CreateArgs are additional options of the runtime's create command.
 	CreateArgs []string `json:"createArgs,omitempty"`
-	// RuntimeEnv is the environment of the runtime's processes. The launcher
-	// fills in the daemon's when it is nil.
+	// RuntimeEnv is the environment of the runtime's processes. If it is nil, the launcher uses
+	// the daemon's environment.
 	RuntimeEnv []string `json:"runtimeEnv,omitempty"`
 
-	// StdioUID and StdioGID own the pipes that become the container's streams: the
-	// host's ids of its root, who could else not open /dev/stdout.
+	// StdioUID and StdioGID are the owner of the pipes that become the container's streams: the
+	// host ids of the container's root user, who otherwise could not open /dev/stdout.
 	StdioUID uint32 `json:"stdioUID,omitempty"`
 	StdioGID uint32 `json:"stdioGID,omitempty"`
 
-	// LogPath is the CRI log file, absolute; empty for no log.
+	// LogPath is the absolute path of the CRI log file, or empty for no log.
 	LogPath string `json:"logPath,omitempty"`
 
-	// Guest says that the runtime runs the container under a kernel of its own:
-	// the pid that it writes is that one's, the streams are handed over when the
-	// container is started, which the monitor does, and how it ended the runtime
-	// has to be asked.
+	// Guest says that the runtime runs the container under a kernel of its own. Then the pid
+	// that the runtime writes is the pid of that kernel. The monitor starts the container,
+	// because the runtime's start gets the streams. The runtime's wait tells the exit code.
 	Guest bool `json:"guest,omitempty"`
 
 	Terminal  bool `json:"terminal,omitempty"`
@@ -64,37 +63,36 @@ type Spec struct {
 	StdinOnce bool `json:"stdinOnce,omitempty"`
 }
 
-// Exit is the record of a container's end.
+// Exit is the exit record of a container.
 type Exit struct {
 	Version int    `json:"version"`
 	ID      string `json:"id"`
-	// ExitCode is 0–255; 128 plus the number for a death by signal.
+	// ExitCode is from 0 to 255. It is 128 plus the signal number if a signal ended the
+	// process.
 	ExitCode int32 `json:"exitCode"`
-	// Unknown says that the kernel did not tell how the process ended, so that
-	// ExitCode, then 255, means nothing.
+	// Unknown says that the exit status could not be determined. Then ExitCode is 255.
 	Unknown bool `json:"unknown,omitempty"`
-	// Signal is the number of the signal that ended it, or 0.
+	// Signal is the number of the signal that ended the process, or 0.
 	Signal int `json:"signal,omitempty"`
-	// OOMKilled says that the kernel's OOM killer ended the container: it killed a
-	// process in the container's memory cgroup shortly before the end, and the first
-	// process was ended by SIGKILL or exited with the status 137. For a first process
-	// with an unknown status, the kill alone counts.
+	// OOMKilled says that the kernel's OOM killer ended the container: it killed a process in
+	// the container's memory cgroup shortly before the container exited, and the first process
+	// was ended by SIGKILL or exited with status 137. If the status of the first process is
+	// unknown, the OOM kill alone counts.
 	OOMKilled bool `json:"oomKilled,omitempty"`
-	// FinishedAt is in nanoseconds since the epoch.
+	// FinishedAt is the time of the exit in nanoseconds since the epoch.
 	FinishedAt int64 `json:"finishedAt"`
-	// LogLost counts the bytes that could not be written to the log before the end
-	// of the container, their prefixes included.
+	// LogLost is the number of bytes, including prefixes, that could not be written to the log
+	// before the container exited.
 	LogLost int64 `json:"logLost,omitempty"`
 }
 
-// Request is one question to a monitor's control socket, a JSON line in one
-// packet; the answer is a Reply, a JSON line too. After an attach that
-// succeeded the packets of the connection are frames.
+// Request is a request on a monitor's control socket, a JSON line in one packet. The reply is a
+// Reply, also a JSON line. After a successful attach, the packets of the connection are frames.
 type Request struct {
 	Op     string `json:"op"`               // one of the Op constants
-	Width  uint16 `json:"width,omitempty"`  // resize, in columns
-	Height uint16 `json:"height,omitempty"` // resize, in rows
-	// The streams that an attach takes part in.
+	Width  uint16 `json:"width,omitempty"`  // columns, for resize
+	Height uint16 `json:"height,omitempty"` // rows, for resize
+	// The streams of an attach.
 	Stdin  bool `json:"stdin,omitempty"`
 	Stdout bool `json:"stdout,omitempty"`
 	Stderr bool `json:"stderr,omitempty"`
@@ -105,8 +103,8 @@ const (
 	OpReopenLog = "reopen-log"
 	OpResize    = "resize"
 	OpAttach    = "attach"
-	OpStart     = "start"   // run the process, in a guest
-	OpAbandon   = "abandon" // end it before it was started, in a guest
+	OpStart     = "start"   // start a container in a guest
+	OpAbandon   = "abandon" // end a container in a guest that was never started
 )
 
 // Reply answers a Request.
@@ -114,26 +112,26 @@ type Reply struct {
 	Error string `json:"error,omitempty"`
 }
 
-// Bounds of what goes over the control socket, in bytes.
+// Limits of packets on the control socket, in bytes.
 const (
 	MaxRequest = 1024
-	// MaxPayload is what one frame carries at most, behind its type byte.
+	// MaxPayload is the maximum payload of a frame, without the type byte.
 	MaxPayload = 32 << 10
-	// MaxStarted bounds the monitor's answer: a write of so much to a pipe is
-	// atomic (PIPE_BUF), so one read sees all of it or nothing.
+	// MaxStarted is the maximum size of the monitor's answer. A write of up to PIPE_BUF bytes
+	// to a pipe is atomic, so one read returns the complete answer.
 	MaxStarted = 4096
 )
 
-// Frame is the type of a frame, the first byte of a packet. The kernel keeps
-// the packets' bounds, so a frame needs no length.
+// Frame is the type of a frame, which is the first byte of the packet. The kernel keeps packet
+// boundaries, so a frame needs no length.
 type Frame byte
 
-// The frames of an attach, and who sends them.
+// The frames of an attach, with their senders.
 const (
-	FrameStdin      Frame = 'i' // client: bytes for the container
-	FrameCloseStdin Frame = 'c' // client: it has no more of them
-	FrameResize     Frame = 'r' // client: width and height, 16 bit big endian each
+	FrameStdin      Frame = 'i' // client: input for the container
+	FrameCloseStdin Frame = 'c' // client: end of the input
+	FrameResize     Frame = 'r' // client: width and height, 16 bits each, big endian
 	FrameStdout     Frame = 'o' // monitor: bytes of the container
 	FrameStderr     Frame = 'e' // monitor: bytes of the container
-	FrameExit       Frame = 'x' // monitor: the exit code, 32 bit big endian; the last frame
+	FrameExit       Frame = 'x' // monitor: the exit code, 32 bits, big endian; the last frame
 )

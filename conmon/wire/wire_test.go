@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-var odd = []string{"", "plain", `quote " and \ slash`, "line\nbreak\ttab\x00\x1f\x7f", "é 世界 😀", "\xff\xfe broken", "</script>&"}
+var testStrings = []string{"", "plain", `quote " and \ slash`, "line\nbreak\ttab\x00\x1f\x7f", "é 世界 😀", "\xff\xfe broken", "</script>&"}
 
 func TestSpecFromJSON(t *testing.T) {
-	for _, s := range odd {
+	for _, s := range testStrings {
 		want := Spec{
 			Version: Version, ID: s, RunDir: "/run/" + s, Bundle: s, ExitFile: s, Runtime: []string{s, "b"}, CreateArgs: []string{"a", s, "c"},
 			RuntimeEnv: []string{"A=" + s}, LogPath: s, Terminal: true, Stdin: true, StdinOnce: true,
@@ -19,7 +19,7 @@ func TestSpecFromJSON(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// What encoding/json itself makes of it, as it replaces broken UTF-8.
+		// Decode with encoding/json, which replaces invalid UTF-8.
 		want = Spec{}
 		if err := json.Unmarshal(b, &want); err != nil {
 			t.Fatal(err)
@@ -31,8 +31,8 @@ func TestSpecFromJSON(t *testing.T) {
 	}
 }
 
-// Every field of the types that cross in that direction is known to the decoder:
-// a field that was added and forgotten would stay at zero.
+// The decoder knows every field of the types that it decodes. An unknown field would silently
+// stay zero.
 func TestEveryFieldIsDecoded(t *testing.T) {
 	var spec Spec
 	fill(reflect.ValueOf(&spec).Elem())
@@ -54,7 +54,7 @@ func TestEveryFieldIsDecoded(t *testing.T) {
 	}
 }
 
-// fill gives every field a value that is not zero.
+// fill sets every field to a value that is not zero.
 func fill(v reflect.Value) {
 	for i := range v.NumField() {
 		switch f := v.Field(i); f.Kind() {
@@ -69,16 +69,16 @@ func fill(v reflect.Value) {
 		case reflect.Slice:
 			f.Set(reflect.ValueOf([]string{v.Type().Field(i).Name, "more"}))
 		default:
-			panic("a kind that this test does not know: " + f.Kind().String())
+			panic("unsupported kind: " + f.Kind().String())
 		}
 	}
 }
 
 func TestAnswers(t *testing.T) {
-	for _, s := range append(odd, strings.Repeat("\x01é\n", 5000)) {
+	for _, s := range append(testStrings, strings.Repeat("\x01é\n", 5000)) {
 		b := AppendStarted(nil, 42, 1<<63, s)
 		if len(b) > MaxStarted {
-			t.Errorf("answer of %d bytes", len(b))
+			t.Errorf("answer has %d bytes", len(b))
 		}
 		var started struct {
 			Init struct {
@@ -119,7 +119,8 @@ func TestLogLine(t *testing.T) {
 	}
 }
 
-// What encoding/json takes is taken with the same result, and nothing crashes.
+// If encoding/json accepts an input, the decoder returns the same result. No input crashes the
+// decoder.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"op":"resize","width":80,"height":24,"stdin":true,"x":{"y":[1,2,"\ud800\u0041"]}}`))
 	f.Add([]byte(`{"level":"error","msg":"a\n\"b\"\\"}`))
@@ -133,8 +134,8 @@ func FuzzDecode(f *testing.F) {
 		if err != nil || json.Unmarshal(b, &want) != nil {
 			return
 		}
-		// encoding/json also takes other cases of the keys, and the last of
-		// several: comparable only when each occurs once.
+		// encoding/json also accepts keys in other cases, and uses the last of several equal
+		// keys. So the results are comparable only if each key occurs once.
 		if strings.Count(strings.ToLower(string(b)), "level") != 1 || strings.Count(strings.ToLower(string(b)), "msg") != 1 {
 			return
 		}
@@ -147,7 +148,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-func TestDecodeWaited(t *testing.T) {
+func TestDecodeExitStatus(t *testing.T) {
 	for answer, want := range map[string]struct {
 		code  int32
 		known bool
@@ -158,10 +159,10 @@ func TestDecodeWaited(t *testing.T) {
 		`{"exitStatus":-1}`:                  {0, false},
 		`{"id":"c"}`:                         {0, false},
 		`{"exitStatus":"0"}`:                 {0, false},
-		`nonsense`:                           {0, false},
+		`malformed`:                          {0, false},
 		``:                                   {0, false},
 	} {
-		if code, known := DecodeWaited([]byte(answer)); code != want.code || known != want.known {
+		if code, known := DecodeExitStatus([]byte(answer)); code != want.code || known != want.known {
 			t.Errorf("%q: %d, %v", answer, code, known)
 		}
 	}

@@ -24,15 +24,15 @@ import (
 	"github.com/criserver/criserver/internal/proc"
 )
 
-// soon bounds every wait for something that has to happen. It is generous, as
-// machines are busy; nothing here asserts that something is fast.
-const soon = 60 * time.Second
+// testTimeout limits every wait. It is generous because machines can be busy; no test checks
+// speed.
+const testTimeout = 60 * time.Second
 
-// monitorBinary is built once.
+// monitorBinary is the path of the monitor, which TestMain builds.
 var monitorBinary string
 
 func TestMain(m *testing.M) {
-	if os.Getenv(fakeEnv) != "" {
+	if os.Getenv(fakeRuntimeEnv) != "" {
 		os.Exit(fakeRuntime(os.Args[1:]))
 	}
 	if os.Getenv(writerEnv) != "" {
@@ -61,13 +61,13 @@ func buildAndRun(m *testing.M) int {
 	return m.Run()
 }
 
-// plainStarter leaves monitors in the test's cgroup.
+// plainStarter starts monitors in the cgroup of the test.
 type plainStarter struct{}
 
 func (plainStarter) Start(cmd *exec.Cmd) error { return cmd.Start() }
 
-// bed is what a container needs around it.
-type bed struct {
+// testbed contains everything that a container needs.
+type testbed struct {
 	t        testing.TB
 	dir      string
 	spec     conmon.Spec
@@ -79,15 +79,15 @@ type bed struct {
 func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: containers")
+		t.Skip("containers need root")
 	}
 }
 
-// newBed makes a bed with the fake runtime.
-func newBed(t testing.TB) *bed {
+// newTestbed makes a testbed with the fake runtime.
+func newTestbed(t testing.TB) *testbed {
 	t.Helper()
 	dir := t.TempDir()
-	b := &bed{t: t, dir: dir, launcher: conmon.Launcher{Path: monitorBinary, Starter: plainStarter{}, Watcher: watcher(t)}}
+	b := &testbed{t: t, dir: dir, launcher: conmon.Launcher{Path: monitorBinary, Starter: plainStarter{}, Watcher: watcher(t)}}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func newBed(t testing.TB) *bed {
 		ExitFile:   filepath.Join(dir, "exits", "exit"),
 		LogPath:    filepath.Join(dir, "log"),
 		Runtime:    []string{self},
-		RuntimeEnv: append(os.Environ(), fakeEnv+"=1", "FAKE_DIR="+dir, "GORACE=atexit_sleep_ms=0"),
+		RuntimeEnv: append(os.Environ(), fakeRuntimeEnv+"=1", "FAKE_DIR="+dir, "GORACE=atexit_sleep_ms=0"),
 	}
 	for _, d := range []string{"run", "bundle", "exits"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
@@ -127,9 +127,9 @@ func watcher(t testing.TB) *proc.Watcher {
 	return w
 }
 
-// newRuncBed makes a bed with runc and a busybox to run args in. mutate may
-// change the OCI config before it is written.
-func newRuncBed(t testing.TB, mutate func(config map[string]any), args ...string) *bed {
+// newRuncTestbed makes a testbed with runc and a busybox that runs args. mutate may change the
+// OCI config before it is written.
+func newRuncTestbed(t testing.TB, mutate func(config map[string]any), args ...string) *testbed {
 	t.Helper()
 	needRoot(t)
 	runc, err := filepath.Abs("../bin/runc")
@@ -141,7 +141,7 @@ func newRuncBed(t testing.TB, mutate func(config map[string]any), args ...string
 			t.Fatal("needs runc: make tools")
 		}
 	}
-	b := newBed(t)
+	b := newTestbed(t)
 	b.spec.Runtime = []string{runc, "--root", filepath.Join(b.dir, "runc")}
 	b.spec.RuntimeEnv = nil
 	rootfs := filepath.Join(b.spec.Bundle, "rootfs")
@@ -175,8 +175,8 @@ func newRuncBed(t testing.TB, mutate func(config map[string]any), args ...string
 	return b
 }
 
-// removeCgroups removes the parent of all the tests' cgroups, which a container
-// that is left would keep from going.
+// removeCgroups removes the cgroup of all containers of this test process. That fails if a
+// container still has a cgroup below it.
 func removeCgroups(t testing.TB) {
 	t.Helper()
 	dirs, err := filepath.Glob("/sys/fs/cgroup" + cgroupParent)
@@ -186,12 +186,12 @@ func removeCgroups(t testing.TB) {
 	}
 	for _, dir := range append(dirs, more...) {
 		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("a cgroup is left: %v", err)
+			t.Errorf("a cgroup still exists: %v", err)
 		}
 	}
 }
 
-// cgroupParent is that of the containers of this test process.
+// cgroupParent is the parent of the cgroups of this test process's containers.
 var cgroupParent = fmt.Sprintf("/conmon-test-%d", os.Getpid())
 
 type object = map[string]any
@@ -214,19 +214,19 @@ func ociConfig(id string, args []string) object {
 	}
 }
 
-// sh is the command line of a shell script in the container.
+// sh returns the command line of a shell script in the container.
 func sh(script string) []string { return []string{"/bin/busybox", "sh", "-c", script} }
 
-func (b *bed) runtime(args ...string) *exec.Cmd {
+func (b *testbed) runtime(args ...string) *exec.Cmd {
 	cmd := exec.Command(b.spec.Runtime[0], append(b.spec.Runtime[1:len(b.spec.Runtime):len(b.spec.Runtime)], args...)...)
 	cmd.Env = b.spec.RuntimeEnv
 	return cmd
 }
 
-// create makes the container.
-func (b *bed) create() {
+// create creates the container.
+func (b *testbed) create() {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), soon)
+	ctx, cancel := context.WithTimeout(b.t.Context(), testTimeout)
 	defer cancel()
 	var err error
 	if b.started, b.monitor, err = b.launcher.Create(ctx, b.spec); err != nil {
@@ -236,31 +236,31 @@ func (b *bed) create() {
 }
 
 // end kills the container and waits for its monitor.
-func (b *bed) end() {
+func (b *testbed) end() {
 	_ = b.started.Init.Signal(unix.SIGKILL)
-	b.waitGone(b.monitor)
+	b.waitExited(b.monitor)
 }
 
-// start starts what the container is for.
-func (b *bed) start() {
+// start starts the process of the container.
+func (b *testbed) start() {
 	b.t.Helper()
 	if out, err := b.runtime("start", b.spec.ID).CombinedOutput(); err != nil {
 		b.t.Fatalf("start: %v: %s", err, out)
 	}
 }
 
-// eventually waits for ok.
-func (b *bed) eventually(what string, ok func() bool) {
+// eventually waits until ok returns true.
+func (b *testbed) eventually(what string, ok func() bool) {
 	b.t.Helper()
-	for end := time.Now().Add(soon); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(testTimeout); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			b.t.Fatalf("did not happen: %s", what)
+			b.t.Fatalf("timeout: %s", what)
 		}
 	}
 }
 
 // exit waits for the exit record.
-func (b *bed) exit() (e conmon.Exit) {
+func (b *testbed) exit() (e conmon.Exit) {
 	b.t.Helper()
 	b.eventually("exit record", func() (ok bool) {
 		var err error
@@ -272,22 +272,22 @@ func (b *bed) exit() (e conmon.Exit) {
 	return e
 }
 
-// waitGone waits until the process has ended and been reaped.
-func (b *bed) waitGone(r proc.Ref) {
+// waitExited waits until the process has exited and was reaped.
+func (b *testbed) waitExited(r proc.Ref) {
 	b.t.Helper()
-	b.eventually(fmt.Sprintf("end of process %d", r.PID), func() bool {
+	b.eventually(fmt.Sprintf("exit of process %d", r.PID), func() bool {
 		now, err := proc.Identify(r.PID)
 		return errors.Is(err, proc.ErrGone) || err == nil && now != r
 	})
 }
 
-// entry is one of a CRI log.
+// entry is an entry of a CRI log.
 type entry struct {
 	stream, tag, text string
 }
 
 // log parses a log strictly.
-func (b *bed) log(path string) (entries []entry) {
+func (b *testbed) log(path string) (entries []entry) {
 	b.t.Helper()
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -301,7 +301,7 @@ func parseLog(t testing.TB, raw []byte) (entries []entry) {
 	for line := range bytes.Lines(raw) {
 		parts := strings.SplitN(string(line), " ", 4)
 		if len(parts) != 4 || !strings.HasSuffix(parts[3], "\n") {
-			t.Fatalf("not an entry: %q", line)
+			t.Fatalf("not a log entry: %q", line)
 		}
 		if _, err := time.Parse(time.RFC3339Nano, parts[0]); err != nil {
 			t.Fatalf("entry %q: %v", line, err)
@@ -311,7 +311,7 @@ func parseLog(t testing.TB, raw []byte) (entries []entry) {
 	return entries
 }
 
-// text is what a reader of the log makes of one stream.
+// text returns the output of one stream as a reader of the log sees it.
 func text(entries []entry, stream string) string {
 	var b strings.Builder
 	for _, e := range entries {
@@ -325,7 +325,7 @@ func text(entries []entry, stream string) string {
 	return b.String()
 }
 
-// openFDs counts this process's descriptors.
+// openFDs returns the number of open descriptors of this process.
 func openFDs(t *testing.T) int {
 	t.Helper()
 	runtime.GC()
@@ -338,8 +338,8 @@ func openFDs(t *testing.T) int {
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// dial connects to the control socket without the client.
-func (b *bed) dial() int {
+// dial connects to the control socket directly, without the client of package conmon.
+func (b *testbed) dial() int {
 	b.t.Helper()
 	dir, err := os.Open(b.spec.RunDir)
 	if err != nil {
@@ -356,20 +356,20 @@ func (b *bed) dial() int {
 	return fd
 }
 
-// writer makes the container one that writes lines, see writeLines.
-func (b *bed) writer(total, chunk int) {
+// writer makes the container write lines: see writeLines.
+func (b *testbed) writer(total, chunk int) {
 	b.spec.RuntimeEnv = append(b.spec.RuntimeEnv,
-		fmt.Sprintf("FAKE_SCRIPT=unset %s; exec env '%s=%d %d' %s", fakeEnv, writerEnv, total, chunk, b.spec.Runtime[0]))
+		fmt.Sprintf("FAKE_SCRIPT=unset %s; exec env '%s=%d %d' %s", fakeRuntimeEnv, writerEnv, total, chunk, b.spec.Runtime[0]))
 }
 
-// attachStdin attaches with an input that never says anything.
-func (b *bed) attachStdin(a *attached, stdout io.Writer) {
+// attachStdin attaches with an input that stays empty.
+func (b *testbed) attachStdin(a *attached, stdout io.Writer) {
 	r, w := io.Pipe()
 	b.t.Cleanup(func() { w.Close() })
 	a.run(b, conmon.AttachOptions{Stdin: r, Stdout: stdout})
 }
 
-// counter counts what is written to it.
+// counter counts the bytes that are written to it.
 type counter struct{ n atomic.Int64 }
 
 func (c *counter) Write(p []byte) (int, error) {
