@@ -1,19 +1,13 @@
-// Package config is what an operator can set: the values, their defaults, where
-// they come from, and the rules that they obey. It is plain data: nothing here
-// acts, and nobody but the command imports it.
+// Package config defines the configuration of the daemon: the keys, their defaults, and
+// their validation. It reads the configuration from files and flags, and prints it.
+// Everything here is plain data without behaviour. Only the main function and the
+// composition root import this package; every other package has its own small Config.
 package config
 
-import (
-	"path/filepath"
-	"time"
-)
+import "time"
 
-// DefaultFile is read when no other file is named; it need not exist.
-const DefaultFile = "/etc/criserver/criserver.toml"
-
-// Config is the effective configuration. The toml tags are the keys; what each
-// means stands in help.go, from where the reference page and the comments of
-// the printed configuration come.
+// Config is the configuration of the daemon. The toml tags are the keys; help.go documents
+// them.
 type Config struct {
 	Root         string `toml:"root"`
 	RunDir       string `toml:"run_dir"`
@@ -37,7 +31,7 @@ type Config struct {
 	Runtimes       map[string]Runtime `toml:"runtimes"`
 }
 
-// CNI says how pods are attached to networks.
+// CNI configures the networks of pods.
 type CNI struct {
 	ConfDirs       []string `toml:"conf_dirs"`
 	BinDirs        []string `toml:"bin_dirs"`
@@ -47,7 +41,7 @@ type CNI struct {
 	ConfTemplate   string   `toml:"conf_template"`
 }
 
-// Image says where images come from and what they may be.
+// Image configures the sources of images and the limits for images.
 type Image struct {
 	RegistriesConf    string        `toml:"registries_conf"`
 	RegistriesConfDir string        `toml:"registries_conf_dir"`
@@ -63,13 +57,13 @@ type Image struct {
 	MaxLayerBytes     int64         `toml:"max_layer_bytes"`
 }
 
-// Pod sets what pod sandboxes get and may have.
+// Pod configures pod sandboxes.
 type Pod struct {
 	AllowedSysctls []string `toml:"allowed_sysctls"`
 	ShmSize        int64    `toml:"shm_size"`
 }
 
-// Container sets what containers get that do not ask for anything else.
+// Container configures the defaults of containers.
 type Container struct {
 	Capabilities             []string `toml:"capabilities"`
 	DefaultUlimits           []string `toml:"default_ulimits"`
@@ -85,13 +79,13 @@ type Container struct {
 	AppArmorProfile          string   `toml:"apparmor_profile"`
 }
 
-// Monitor is about the process that stands beside each container.
+// Monitor configures the monitor process of each container.
 type Monitor struct {
 	Path   string `toml:"path"`
 	Cgroup string `toml:"cgroup"`
 }
 
-// Streaming is about exec, attach and port-forward.
+// Streaming configures the server for exec, attach and port-forward.
 type Streaming struct {
 	Address     string        `toml:"address"`
 	IdleTimeout time.Duration `toml:"idle_timeout"`
@@ -99,7 +93,7 @@ type Streaming struct {
 	TLSKey      string        `toml:"tls_key"`
 }
 
-// NRI is about the plugins of the Node Resource Interface.
+// NRI configures plugins of the Node Resource Interface.
 type NRI struct {
 	Enable              bool          `toml:"enable"`
 	Socket              string        `toml:"socket"`
@@ -117,104 +111,11 @@ type NRI struct {
 	TolerateMissing     string        `toml:"tolerate_missing"`
 }
 
-// Runtime is one runtime handler.
+// Runtime configures a runtime handler.
 type Runtime struct {
 	Path               string   `toml:"path"`
 	Type               string   `toml:"type"`
 	Root               string   `toml:"root"`
 	Options            []string `toml:"options"`
 	AllowedAnnotations []string `toml:"allowed_annotations"`
-}
-
-// Default returns the configuration of a daemon without any file.
-func Default() Config {
-	return Config{
-		Root:         "/var/lib/criserver",
-		RunDir:       "/run/criserver",
-		LogLevel:     "info",
-		LogFormat:    "text",
-		CgroupDriver: "auto",
-		SELinux:      true,
-		CNI: CNI{
-			ConfDirs: []string{"/etc/cni/net.d"},
-			BinDirs:  []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"},
-			Builtin:  true,
-
-			Additional: []string{},
-		},
-		Image: Image{
-			Pinned:          []string{},
-			ParallelLayers:  6,
-			ProgressWindow:  time.Minute,
-			MaxLayers:       500,
-			MaxLayerEntries: 2_000_000,
-			MaxLayerBytes:   256 << 30,
-		},
-		Pod: Pod{
-			AllowedSysctls: []string{"kernel.shm*", "kernel.msg*", "kernel.sem", "fs.mqueue.*", "net.*"},
-			ShmSize:        64 << 20,
-		},
-		Container: Container{
-			Capabilities: []string{
-				"CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "SETGID", "SETUID", "SETPCAP",
-				"NET_BIND_SERVICE", "KILL",
-			},
-			DefaultUlimits:  []string{"nofile=1024:524288"},
-			PidsLimit:       0,
-			AppArmorProfile: DefaultAppArmorProfile,
-			MakeHostPaths:   true,
-			CDISpecDirs:     []string{"/etc/cdi", "/var/run/cdi"},
-		},
-		Streaming: Streaming{
-			Address:     "127.0.0.1:0",
-			IdleTimeout: 4 * time.Hour,
-		},
-		NRI: NRI{
-			Enable:              true,
-			Socket:              "/var/run/nri/nri.sock",
-			PluginDir:           "/opt/nri/plugins",
-			PluginConfigDir:     "/etc/nri/conf.d",
-			RegistrationTimeout: 30 * time.Second,
-			RequestTimeout:      10 * time.Second,
-			RejectSeccomp:       []string{},
-			RequiredPlugins:     []string{},
-		},
-	}
-}
-
-// fill derives what was left empty from what is set.
-func (c *Config) fill() {
-	if c.Socket == "" {
-		c.Socket = c.RunDir + "/criserver.sock"
-	}
-	for name, r := range c.Runtimes {
-		if r.Type == "" {
-			r.Type = typeOf(name, r.Path)
-		}
-		if r.Root == "" {
-			r.Root = c.RunDir + "/runtimes/" + name
-		}
-		c.Runtimes[name] = r
-	}
-}
-
-// DefaultAppArmorProfile is the one profile that the daemon loads itself.
-const DefaultAppArmorProfile = "criserver-default"
-
-// The types of runtimes.
-const (
-	RuntimeTypeOCI   = "oci"   // with the command line of runc, containers are processes of the host
-	RuntimeTypeRunsc = "runsc" // gVisor: the containers of a pod have a kernel of their own
-)
-
-// typeOf is that of a runtime whose configuration does not say it.
-func typeOf(handler, path string) string {
-	binary := filepath.Base(path)
-	if path == "" {
-		binary = handler
-	}
-	if binary == "runsc" {
-		return RuntimeTypeRunsc
-	}
-	return RuntimeTypeOCI
 }

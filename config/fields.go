@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// field is one key of the configuration, found by walking the struct.
+// field is a key of the configuration and its value in a Config.
 type field struct {
 	key   string // full name, as in "cni.conf_dirs"
 	value reflect.Value
@@ -19,8 +19,8 @@ func (f field) isText() bool {
 	return f.value.Kind() == reflect.String || f.value.Type() == reflect.TypeFor[time.Duration]()
 }
 
-// fields lists the keys in the order of the struct, those of tables after those
-// of the top, as TOML needs it. Handlers are not among them.
+// fields returns the keys of c in the order of the struct fields, except that keys of tables
+// follow all other keys, as TOML requires. The keys of runtime handlers are not included.
 func fields(c *Config) []field {
 	var top, tables []field
 	v := reflect.ValueOf(c).Elem()
@@ -39,6 +39,17 @@ func fields(c *Config) []field {
 	return append(top, tables...)
 }
 
+// runtimeFields returns the keys of a runtime handler, without the prefix "runtimes.NAME.".
+func runtimeFields(r Runtime) []field {
+	v := reflect.ValueOf(r)
+	var out []field
+	for i := range v.NumField() {
+		out = append(out, field{v.Type().Field(i).Tag.Get("toml"), v.Field(i)})
+	}
+	return out
+}
+
+// lookup returns the key of that name and its default value.
 func lookup(key string) (field, bool) {
 	c := Default()
 	for _, f := range fields(&c) {
@@ -49,7 +60,7 @@ func lookup(key string) (field, bool) {
 	return field{}, false
 }
 
-// Keys lists every key that a command line flag can set.
+// Keys returns the keys that have command line flags.
 func Keys() []string {
 	c := Default()
 	var keys []string
@@ -59,13 +70,14 @@ func Keys() []string {
 	return keys
 }
 
-// FlagName is the command line flag of a key: "cni.conf_dirs" is cni.conf-dirs.
+// FlagName returns the name of the command line flag of a key. The flag of "cni.conf_dirs" is
+// "cni.conf-dirs".
 func FlagName(key string) string { return strings.ReplaceAll(key, "_", "-") }
 
-// Help returns what a key means.
+// Help returns the description of a key.
 func Help(key string) string { return help[key] }
 
-// tomlValue writes a value as TOML.
+// tomlValue returns a value in TOML syntax.
 func tomlValue(v reflect.Value) string {
 	switch x := v.Interface().(type) {
 	case time.Duration:
@@ -85,8 +97,8 @@ func tomlValue(v reflect.Value) string {
 	}
 }
 
-// quote writes a TOML basic string. Its escapes for control characters are
-// \uXXXX, where Go's would be \x.
+// quote returns a TOML basic string. strconv.Quote does not fit, because TOML has no \x
+// escapes.
 func quote(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')

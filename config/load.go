@@ -12,25 +12,26 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// Source says where configuration is read from.
+// Source defines where the configuration is read from.
 type Source struct {
-	// File is the main file. It must exist unless it is DefaultFile. Drop-ins
-	// are the *.toml files of the directory File + ".d", in lexical order.
+	// File is the main file. It must exist unless it is DefaultFile. The drop-in
+	// files are the *.toml files of the directory File + ".d", in lexical order.
 	File string
-	// Flags are values given on the command line by key, in the form of a
-	// TOML value or as a bare word. They win over every file.
+	// Flags contains the values of command line flags by key, as TOML values or
+	// without quotes. They take precedence over all files.
 	Flags map[string]string
 }
 
-// Load reads, merges and checks the configuration. A table is merged key by
-// key, a list is replaced. The error names every offence: its file, key and rule.
+// Load reads, merges and validates the configuration. Tables are merged key by key, and
+// lists are replaced. The error describes all invalid keys with their file and the rule
+// that they violate.
 func Load(src Source) (Config, error) {
 	c := Default()
-	origin := make(map[string]string)
 	files, err := src.files()
 	if err != nil {
 		return Config{}, err
 	}
+	origins := make(map[string]string) // the file or flag that set a key
 	var errs []error
 	for _, file := range files {
 		b, err := os.ReadFile(file)
@@ -38,21 +39,22 @@ func Load(src Source) (Config, error) {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, merge(&c, file, string(b), origin))
+		errs = append(errs, merge(&c, file, string(b), origins))
 	}
 	for _, key := range sortedKeys(src.Flags) {
-		errs = append(errs, merge(&c, "--"+FlagName(key), flagTOML(key, src.Flags[key]), origin))
+		errs = append(errs, merge(&c, "--"+FlagName(key), flagTOML(key, src.Flags[key]), origins))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return Config{}, err
 	}
-	c.fill()
-	if err := c.check(origin); err != nil {
+	c.setDependentDefaults()
+	if err := c.validate(origins); err != nil {
 		return Config{}, err
 	}
 	return c, nil
 }
 
+// files returns the main file, if it exists, and the drop-in files.
 func (s Source) files() ([]string, error) {
 	if s.File == "" {
 		s.File = DefaultFile
@@ -73,54 +75,55 @@ func (s Source) files() ([]string, error) {
 	return append(files, dropins...), nil
 }
 
-// merge decodes one piece of TOML over c and notes in origin where each key
-// came from.
-func merge(c *Config, name, text string, origin map[string]string) error {
-	kept := c.Runtimes
+// merge decodes TOML text into c. It stores source, the name of the file or flag, as the
+// origin of each key in the text.
+func merge(c *Config, source, text string, origins map[string]string) error {
+	runtimes := c.Runtimes
 	c.Runtimes = nil
 	md, err := toml.Decode(text, c)
-	c.Runtimes = mergeRuntimes(kept, c.Runtimes, md)
+	c.Runtimes = mergeRuntimes(runtimes, c.Runtimes, md)
 	if err != nil {
-		return fmt.Errorf("%s: %s", name, describe(err))
+		return fmt.Errorf("%s: %s", source, tomlMessage(err))
 	}
 	var errs []error
 	for _, key := range md.Undecoded() {
-		errs = append(errs, fmt.Errorf("%s: %s: unknown key", name, key))
+		errs = append(errs, fmt.Errorf("%s: %s: unknown key", source, key))
 	}
 	for _, key := range md.Keys() {
-		origin[key.String()] = name
+		origins[key.String()] = source
 	}
 	return errors.Join(errs...)
 }
 
-// mergeRuntimes lets a drop-in set one key of a handler and keep the others,
-// which decoding into a map of structs does not.
-func mergeRuntimes(kept, read map[string]Runtime, md toml.MetaData) map[string]Runtime {
-	if kept == nil {
-		return read
+// mergeRuntimes merges decoded handlers into the handlers of earlier files key by key. The
+// TOML library would replace a handler as a whole, because it is a struct in a map.
+func mergeRuntimes(earlier, decoded map[string]Runtime, md toml.MetaData) map[string]Runtime {
+	if earlier == nil {
+		return decoded
 	}
-	for name, r := range read {
-		old := kept[name]
+	for name, r := range decoded {
+		merged := earlier[name]
 		for key, field := range map[string][2]*string{
-			"path": {&old.Path, &r.Path}, "type": {&old.Type, &r.Type}, "root": {&old.Root, &r.Root},
+			"path": {&merged.Path, &r.Path}, "type": {&merged.Type, &r.Type}, "root": {&merged.Root, &r.Root},
 		} {
 			if md.IsDefined("runtimes", name, key) {
 				*field[0] = *field[1]
 			}
 		}
 		if md.IsDefined("runtimes", name, "allowed_annotations") {
-			old.AllowedAnnotations = r.AllowedAnnotations
+			merged.AllowedAnnotations = r.AllowedAnnotations
 		}
 		if md.IsDefined("runtimes", name, "options") {
-			old.Options = r.Options
+			merged.Options = r.Options
 		}
-		kept[name] = old
+		earlier[name] = merged
 	}
-	return kept
+	return earlier
 }
 
-// describe cuts the library's prefix off, as the file is named before it.
-func describe(err error) string {
+// tomlMessage returns the message of an error of the TOML library without the prefix of the
+// library, because merge puts the name of the file in its place.
+func tomlMessage(err error) string {
 	var parse toml.ParseError
 	if errors.As(err, &parse) {
 		return strings.TrimPrefix(parse.Error(), "toml: ")
@@ -128,8 +131,8 @@ func describe(err error) string {
 	return strings.TrimPrefix(err.Error(), "toml: ")
 }
 
-// flagTOML writes a command line value as TOML. Lists may be given with commas,
-// strings without quotes.
+// flagTOML returns the value of a command line flag as a line of TOML. On the command line,
+// the elements of a list may be separated by commas, and strings need no quotes.
 func flagTOML(key, value string) string {
 	f, ok := lookup(key)
 	if !ok {

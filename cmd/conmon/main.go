@@ -1,5 +1,5 @@
-// Command conmon is the monitor of one container, and under the name pause the
-// process that holds a pod's namespaces. The daemon starts both.
+// Command conmon is the monitor of one container. Under the name pause it is the process that
+// holds the namespaces of a pod. The daemon starts both.
 package main
 
 import (

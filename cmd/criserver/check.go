@@ -30,7 +30,7 @@ func runCheck(ctx context.Context, cfg config.Config, repair bool, out io.Writer
 	if remaining > 0 {
 		return fmt.Errorf("check: %d problems in the image store %s", remaining, cfg.Root)
 	}
-	_, err = fmt.Fprintf(out, "%d images checked, %d repaired by dropping what was broken\n", check.Images, len(check.Problems))
+	_, err = fmt.Fprintf(out, "%d images checked, %d repaired\n", check.Images, len(check.Problems))
 	return err
 }
 
@@ -41,7 +41,7 @@ func problemLine(p daemon.ImageProblem, repair bool) string {
 	if p.Image != "" {
 		b.WriteString("image " + p.Image.String())
 	} else {
-		b.WriteString("layer " + p.Layer.String() + " of no image")
+		b.WriteString("layer " + p.Layer.String() + ", which no image uses")
 	}
 	if len(p.Tags) > 0 {
 		b.WriteString(" (" + strings.Join(p.Tags, " ") + ")")

@@ -1,5 +1,5 @@
-// Command criserver is the daemon: it serves the Kubernetes Container Runtime
-// Interface on a unix socket. `criserver help` lists its subcommands.
+// Command criserver is the daemon. It serves the Kubernetes Container Runtime Interface (CRI)
+// on a unix socket. The command `criserver help` lists the subcommands.
 package main
 
 import (
@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -26,13 +25,13 @@ import (
 const usage = `criserver serves the Kubernetes Container Runtime Interface (CRI) on a unix socket.
 
   criserver [flags]                      run the daemon
-  criserver config [flags]               print the configuration in force, with comments
-  criserver config --reference FILE      write the reference page of all keys
-  criserver check [--repair] [flags]     verify the image store, drop what is broken; the daemon must not run
+  criserver config [flags]               print the effective configuration with comments
+  criserver config --reference FILE      write the reference page of all configuration keys
+  criserver check [--repair] [flags]     verify the image store, and delete what is broken; the daemon must not run
   criserver version                      print the version
 
-Flags, which win over the files:
-  --config FILE    main configuration file (` + config.DefaultFile + `); drop-ins are FILE.d/*.toml
+Flags, which take precedence over configuration files:
+  --config FILE    main configuration file (` + config.DefaultFile + `); drop-in files are FILE.d/*.toml
 `
 
 func main() {
@@ -48,6 +47,7 @@ func main() {
 	}
 }
 
+// run runs the command that args contain.
 func run(ctx context.Context, args []string, out io.Writer) error {
 	command := ""
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
@@ -56,14 +56,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	switch command {
 	case "", "config", "check":
 	case "version":
-		_, err := fmt.Fprintln(out, "criserver", release())
+		_, err := fmt.Fprintln(out, "criserver", semanticVersion())
 		return err
 	case "help":
-		return flags(command, out).Parse([]string{"-h"})
+		return newFlagSet(command, out).Parse([]string{"-h"})
 	default:
 		return fmt.Errorf("unknown command %q; see criserver help", command)
 	}
-	fs := flags(command, out)
+	fs := newFlagSet(command, out)
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -93,18 +93,19 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	limitMemory()
 	defer tolerateSignals()()
-	return daemon.New(daemon.Config{Settings: cfg, Version: release()}).Run(ctx)
+	return daemon.New(daemon.Config{Settings: cfg, Version: semanticVersion()}).Run(ctx)
 }
 
-// flagSet is the command line: every key of the configuration, and the file.
+// flagSet contains the flags of the command line. Each configuration key has a flag.
 type flagSet struct {
 	*flag.FlagSet
 	file, reference string
 	repair          bool
-	values          map[string]string
+	values          map[string]string // configuration keys that are set on the command line
 }
 
-func flags(command string, out io.Writer) *flagSet {
+// newFlagSet returns the flags of a command. The empty command runs the daemon.
+func newFlagSet(command string, out io.Writer) *flagSet {
 	fs := &flagSet{FlagSet: flag.NewFlagSet("criserver", flag.ContinueOnError), values: make(map[string]string)}
 	fs.SetOutput(out)
 	fs.StringVar(&fs.file, "config", "", "")
@@ -126,23 +127,11 @@ func flags(command string, out io.Writer) *flagSet {
 	return fs
 }
 
+// writeReference writes the reference page of all configuration keys.
 func writeReference(file string) error {
 	f, err := os.Create(filepath.Clean(file))
 	if err != nil {
 		return err
 	}
 	return errors.Join(config.Reference(f), f.Close())
-}
-
-// umask replaces the one that the daemon was started with: other users must be able
-// to read what the daemon makes for containers, like hosts and working directories.
-// Monitors, OCI runtimes, commands of exec, CNI plugins and hooks inherit it.
-const umask = 0o022
-
-// limitMemory makes the collector give memory back sooner than Go's default,
-// which lets the heap double: the daemon shares its node with what it runs.
-func limitMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
-	}
 }

@@ -1,42 +1,42 @@
 package main
 
 import (
+	"cmp"
 	"regexp"
 	"runtime/debug"
 	"strings"
 )
 
-// version is set by the linker: a tag, what git-describe(1) makes of one, or a commit.
+// version is set by the linker to the output of git-describe(1): a tag, a tag with a suffix, or
+// a commit.
 var version string
 
-// semantic is the form of semver.org, without the "v" of tags.
+// semantic is the syntax of semver.org, without the "v" of tags.
 var semantic = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)` +
 	`(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?$`)
 
 var commit = regexp.MustCompile(`^[0-9a-f]{7,64}(-dirty)?$`)
 
-// release is the version of this daemon. It is always a semantic one: the kubelet
-// shows any other as "Unknown".
-func release() string {
-	built := ""
+// semanticVersion returns the version of this binary. It is always a semantic version, because
+// the kubelet shows any other version as "Unknown".
+func semanticVersion() string {
+	moduleVersion := ""
 	if info, ok := debug.ReadBuildInfo(); ok {
-		built = info.Main.Version
+		moduleVersion = info.Main.Version
 	}
-	return semanticVersion(version, built)
+	return toSemantic(version, moduleVersion)
 }
 
-// semanticVersion makes a version of what the linker was given, or else of what Go
-// has found out about the main module. A commit becomes a pre-release of 0.0.0; the
-// letter before it keeps a commit of digits from being a number with leading zeros.
-func semanticVersion(linked, built string) string {
-	if linked == "" {
-		linked = built
-	}
-	if v := strings.TrimPrefix(linked, "v"); semantic.MatchString(v) {
+// toSemantic converts the version that the linker set, or the version of the main module if
+// the linker set none. A commit becomes a pre-release of 0.0.0. The letter g before the
+// commit is necessary because a number in a semantic version must not have leading zeros.
+func toSemantic(linkerVersion, moduleVersion string) string {
+	version := cmp.Or(linkerVersion, moduleVersion)
+	if v := strings.TrimPrefix(version, "v"); semantic.MatchString(v) {
 		return v
 	}
-	if commit.MatchString(linked) {
-		return "0.0.0-g" + linked
+	if commit.MatchString(version) {
+		return "0.0.0-g" + version
 	}
 	return "0.0.0-unknown"
 }

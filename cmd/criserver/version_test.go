@@ -2,8 +2,8 @@ package main
 
 import "testing"
 
-func TestVersionIsSemantic(t *testing.T) {
-	for _, tc := range []struct{ linked, built, want string }{
+func TestToSemantic(t *testing.T) {
+	for _, tc := range []struct{ linkerVersion, moduleVersion, want string }{
 		{"v1.2.3", "", "1.2.3"},
 		{"1.2.3", "v0.1.0", "1.2.3"},
 		{"v1.2.3-4-g8eacc1c", "", "1.2.3-4-g8eacc1c"},
@@ -17,23 +17,23 @@ func TestVersionIsSemantic(t *testing.T) {
 		{"", "", "0.0.0-unknown"},
 		{"v1.2", "", "0.0.0-unknown"},
 	} {
-		got := semanticVersion(tc.linked, tc.built)
+		got := toSemantic(tc.linkerVersion, tc.moduleVersion)
 		if got != tc.want || !semantic.MatchString(got) {
-			t.Errorf("%q, %q: got %q, want %q", tc.linked, tc.built, got, tc.want)
+			t.Errorf("toSemantic(%q, %q) = %q, want %q", tc.linkerVersion, tc.moduleVersion, got, tc.want)
 		}
 	}
-	if v := release(); !semantic.MatchString(v) {
-		t.Errorf("this binary has the version %q", v)
+	if v := semanticVersion(); !semantic.MatchString(v) {
+		t.Errorf("the version %q of this binary is not a semantic version", v)
 	}
 }
 
-func TestSemantic(t *testing.T) {
+func TestSemanticSyntax(t *testing.T) {
 	for v, want := range map[string]bool{
 		"0.1.0": true, "1.0.0-alpha.1+x.y": true, "1.0.0-0a": true,
 		"8eacc1c": false, "1.0": false, "01.0.0": false, "1.0.0-01": false, "1.0.0-": false, "v1.0.0": false, "1.0.0 ": false,
 	} {
 		if got := semantic.MatchString(v); got != want {
-			t.Errorf("%q: %v", v, got)
+			t.Errorf("semantic.MatchString(%q) = %v, want %v", v, got, want)
 		}
 	}
 }

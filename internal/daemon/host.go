@@ -9,105 +9,132 @@ import (
 	"strings"
 
 	"github.com/criserver/criserver/config"
+	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/selinux"
 	"github.com/criserver/criserver/sandbox"
 )
 
-// host is what was found out about the machine, with the defaults that follow
-// from it.
-type host struct {
+// hostInfo describes the host, and contains the defaults that depend on the host.
+type hostInfo struct {
 	cgroups       *cgroup.Tree
-	facts         oci.Host
-	labels        *selinux.Labels // nil for none
-	driver        sandbox.CgroupDriver
+	oci           oci.Host
+	seLinux       *selinux.Labels // nil if containers have no SELinux labels
+	cgroupDriver  sandbox.CgroupDriver
 	cgroupParent  string
 	monitorCgroup string
-	unit          string // the systemd service that the daemon runs in, "" for none
-	monitor       string // the monitor's binary
+	daemonUnit    string // name of the daemon's systemd service, "" if the daemon is in no service
+	monitorPath   string // path of the monitor's binary
 }
 
-func detectHost(cfg config.Config) (*host, error) {
-	h := &host{driver: sandbox.CgroupDriver(cfg.CgroupDriver), cgroupParent: cfg.CgroupParent, monitorCgroup: cfg.Monitor.Cgroup}
+// inspectHost inspects the host and fills in the configuration keys whose defaults depend on
+// the host.
+func inspectHost(cfg config.Config) (*hostInfo, error) {
+	h := &hostInfo{
+		cgroupDriver: sandbox.CgroupDriver(cfg.CgroupDriver), cgroupParent: cfg.CgroupParent, monitorCgroup: cfg.Monitor.Cgroup,
+	}
 	var err error
-	if h.monitor, err = findMonitor(cfg); err != nil {
+	if h.monitorPath, err = findMonitor(cfg.Monitor.Path); err != nil {
 		return nil, err
 	}
 	if h.cgroups, err = cgroup.Open(); err != nil {
 		return nil, err
 	}
-	if h.facts, err = oci.DetectHost(h.cgroups); err != nil {
+	if h.oci, err = oci.DetectHost(h.cgroups); err != nil {
 		return nil, err
 	}
-	h.labels = seLinux(cfg, &h.facts)
-	if cfg.CgroupDriver == "auto" {
-		h.driver = sandbox.Cgroupfs
-		if h.cgroups.V2() && underSystemd() {
-			h.driver = sandbox.Systemd
-		}
+	h.oci.SELinux = h.oci.SELinux && cfg.SELinux
+	if h.oci.SELinux {
+		h.seLinux = selinux.New()
 	}
-	if h.cgroupParent != "" { // the driver can have been auto
-		if err := config.CheckCgroupParent(string(h.driver), h.cgroupParent); err != nil {
-			return nil, fmt.Errorf("cgroup_parent: %w", err)
+	return h, h.placeCgroups()
+}
+
+// placeCgroups chooses the cgroup driver and the cgroups of pods and monitors, unless the
+// configuration does.
+func (h *hostInfo) placeCgroups() error {
+	if h.cgroupDriver == config.CgroupDriverAuto {
+		h.cgroupDriver = sandbox.Cgroupfs
+		if h.cgroups.V2() && bootedWithSystemd() {
+			h.cgroupDriver = sandbox.Systemd
 		}
-	}
-	if h.driver == sandbox.Systemd {
-		return h, h.underSystemd()
 	}
 	if h.cgroupParent == "" {
-		h.cgroupParent = "/criserver"
+		h.cgroupParent = config.DefaultCgroupParent[string(h.cgroupDriver)]
+	} else if err := config.CheckCgroupParent(string(h.cgroupDriver), h.cgroupParent); err != nil {
+		// config.Load accepts paths and slices for the driver "auto".
+		return fmt.Errorf("cgroup_parent: %w", err)
+	}
+	if h.cgroupDriver == sandbox.Systemd {
+		return h.placeCgroupsUnderSystemd()
 	}
 	if h.monitorCgroup == "" {
 		h.monitorCgroup = h.cgroupParent + "-monitors"
 	}
-	return h, nil
+	return nil
 }
 
-// underSystemd is the check that sd_booted(3) makes.
-func underSystemd() bool {
-	info, err := os.Lstat("/run/systemd/system")
-	return err == nil && info.IsDir()
-}
-
-// underSystemd sets the defaults of the systemd driver. See
-// docs/adr/0002-monitor-cgroup.md for the place of the monitors.
-func (h *host) underSystemd() error {
+// placeCgroupsUnderSystemd finds the daemon's unit, and places the cgroup of the monitors in
+// it. docs/adr/0002-monitor-cgroup.md gives the reasons.
+func (h *hostInfo) placeCgroupsUnderSystemd() error {
 	if !h.cgroups.V2() {
-		return errors.New("cgroup_driver: systemd needs the unified cgroup hierarchy, which this machine does not have")
+		return errors.New("cgroup_driver: systemd needs the unified cgroup hierarchy, which this host does not have")
 	}
-	if h.cgroupParent == "" {
-		h.cgroupParent = "criserver.slice"
-	}
-	own, err := h.cgroups.Of(os.Getpid())
+	daemonCgroup, err := h.cgroups.Of(os.Getpid())
 	if err != nil {
 		return err
 	}
-	unit := cgroup.UnitOf(own)
-	if strings.HasSuffix(unit, ".service") {
-		h.unit = path.Base(unit)
+	unitCgroup := cgroup.UnitOf(daemonCgroup)
+	if strings.HasSuffix(unitCgroup, ".service") {
+		h.daemonUnit = path.Base(unitCgroup)
 	}
 	if h.monitorCgroup == "" {
-		h.monitorCgroup = monitorsBelow(unit, h.cgroupParent)
+		h.monitorCgroup = systemdMonitorCgroup(unitCgroup, h.cgroupParent)
 	}
 	return nil
 }
 
-// monitorsBelow returns the cgroup of the monitors for a daemon in the cgroup of
-// a unit. A daemon that is in no unit, as in a container, gets a cgroup at the
-// top of the hierarchy, named after the parent of its pods.
-func monitorsBelow(unit, parent string) string {
-	if unit == "" {
-		return "/" + strings.TrimSuffix(path.Base(parent), ".slice") + "-monitors"
+// systemdMonitorCgroup returns the cgroup of the monitors of a daemon whose unit has the
+// cgroup unitCgroup. If the daemon is in no unit, as in a container, unitCgroup is empty,
+// and the monitors get a cgroup at the top of the hierarchy that is named after the
+// cgroup parent of the pods.
+func systemdMonitorCgroup(unitCgroup, cgroupParent string) string {
+	if unitCgroup == "" {
+		return "/" + strings.TrimSuffix(path.Base(cgroupParent), ".slice") + "-monitors"
 	}
-	return path.Join(unit, "monitors")
+	return path.Join(unitCgroup, "monitors")
 }
 
-// findMonitor returns the path of the monitor's binary: the configured path, or
-// the first executable among monitorCandidates.
-func findMonitor(cfg config.Config) (string, error) {
-	candidates := []string{cfg.Monitor.Path}
-	if cfg.Monitor.Path == "" {
+// bootedWithSystemd reports whether systemd is the init process. The check is the one of
+// sd_booted(3).
+func bootedWithSystemd() bool {
+	info, err := os.Lstat("/run/systemd/system")
+	return err == nil && info.IsDir()
+}
+
+// podLabels returns the SELinux labels for sandbox.Config. Without SELinux it returns a nil
+// interface, which is not the same as an interface that contains a nil pointer.
+func (h *hostInfo) podLabels() sandbox.Labels {
+	if h.seLinux == nil {
+		return nil
+	}
+	return h.seLinux
+}
+
+// containerLabels returns the SELinux labels for container.Config, as podLabels does for pods.
+func (h *hostInfo) containerLabels() container.Labels {
+	if h.seLinux == nil {
+		return nil
+	}
+	return h.seLinux
+}
+
+// findMonitor returns the path of the monitor's binary: the configured path, or the first of
+// config.MonitorPaths that exists.
+func findMonitor(configured string) (string, error) {
+	candidates := []string{configured}
+	if configured == "" {
 		self, err := os.Executable()
 		if err != nil {
 			return "", err
@@ -130,13 +157,14 @@ func firstExecutable(paths []string) string {
 	return ""
 }
 
-// monitorCandidates lists where the monitor of a daemon in binDir may be. The
-// libexec directory beside binDir comes first: another program of the name
-// conmon, which distributions install for Podman and CRI-O, may be in binDir.
+// monitorCandidates returns config.MonitorPaths for a daemon in binDir.
 func monitorCandidates(binDir string) []string {
-	return []string{
-		filepath.Join(filepath.Dir(binDir), "libexec", "criserver", "conmon"),
-		filepath.Join(binDir, "conmon"),
-		"/usr/libexec/criserver/conmon",
+	var candidates []string
+	for _, p := range config.MonitorPaths {
+		if !filepath.IsAbs(p) {
+			p = filepath.Join(binDir, p)
+		}
+		candidates = append(candidates, p)
 	}
+	return candidates
 }

@@ -6,26 +6,27 @@ import (
 	"testing"
 )
 
-func TestMonitorsBelow(t *testing.T) {
-	for _, tc := range []struct{ unit, parent, want string }{
+func TestSystemdMonitorCgroup(t *testing.T) {
+	for _, tc := range []struct{ unitCgroup, cgroupParent, want string }{
 		{"/system.slice/criserver.service", "criserver.slice", "/system.slice/criserver.service/monitors"},
 		{"/user.slice/user-0.slice/session-1.scope", "criserver.slice", "/user.slice/user-0.slice/session-1.scope/monitors"},
 		{"", "criserver.slice", "/criserver-monitors"},
 		{"", "/a/other.slice", "/other-monitors"},
 	} {
-		if got := monitorsBelow(tc.unit, tc.parent); got != tc.want {
-			t.Errorf("unit %q, parent %q: %q, want %q", tc.unit, tc.parent, got, tc.want)
+		if got := systemdMonitorCgroup(tc.unitCgroup, tc.cgroupParent); got != tc.want {
+			t.Errorf("systemdMonitorCgroup(%q, %q) = %q, want %q", tc.unitCgroup, tc.cgroupParent, got, tc.want)
 		}
 	}
 }
 
-// TestMonitorOfAnotherProgram has a program named conmon beside the daemon, as
-// the distribution's package for Podman installs it in /usr/bin.
-func TestMonitorOfAnotherProgram(t *testing.T) {
+// TestMonitorCandidates puts a program named conmon next to the daemon, as the conmon
+// package of a distribution does in /usr/bin.
+func TestMonitorCandidates(t *testing.T) {
 	prefix := t.TempDir()
-	bin, own := filepath.Join(prefix, "bin"), filepath.Join(prefix, "libexec", "criserver", "conmon")
-	foreign := filepath.Join(bin, "conmon")
-	for _, path := range []string{foreign, own} {
+	binDir := filepath.Join(prefix, "bin")
+	monitor := filepath.Join(prefix, "libexec", "criserver", "conmon")
+	otherConmon := filepath.Join(binDir, "conmon")
+	for _, path := range []string{otherConmon, monitor} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -33,13 +34,13 @@ func TestMonitorOfAnotherProgram(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := firstExecutable(monitorCandidates(bin)); got != own {
-		t.Errorf("with both monitors the daemon takes %q, want %q", got, own)
+	if got := firstExecutable(monitorCandidates(binDir)); got != monitor {
+		t.Errorf("with both files: got %q, want %q", got, monitor)
 	}
-	if err := os.Remove(own); err != nil {
+	if err := os.Remove(monitor); err != nil {
 		t.Fatal(err)
 	}
-	if got := firstExecutable(monitorCandidates(bin)); got != foreign {
-		t.Errorf("without a monitor in libexec the daemon takes %q, want %q", got, foreign)
+	if got := firstExecutable(monitorCandidates(binDir)); got != otherConmon {
+		t.Errorf("without the file in libexec: got %q, want %q", got, otherConmon)
 	}
 }

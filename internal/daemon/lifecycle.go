@@ -36,7 +36,7 @@ func (p *parts) runManagers(ctx context.Context, managers *stage, ph phases) err
 	if err := p.restore(ctx); err != nil {
 		return err
 	}
-	managers.run(func(ctx context.Context) error { p.runtimes.run(ctx, p.runtimes.trial(p.settings, p.host)); return nil })
+	managers.run(func(ctx context.Context) error { p.handlers.run(ctx, p.testUserNamespaces); return nil })
 	managers.run(p.images.Run)
 	managers.run(p.pods.Run)
 	managers.run(p.containers.Run)
@@ -64,7 +64,7 @@ func (p *parts) restore(ctx context.Context) error {
 		return fmt.Errorf("restore containers: %w", err)
 	}
 	if err := p.images.Sweep(ctx, p.containers.Holds); err != nil {
-		logrus.WithContext(ctx).WithError(err).Warn("sweep of writable layers without container")
+		logrus.WithContext(ctx).WithError(err).Warn("delete writable layers of containers that do not exist")
 	}
 	return nil
 }

@@ -13,46 +13,59 @@ import (
 	"github.com/criserver/criserver/config"
 )
 
-// listen opens the socket. The lock on the run directory is held, so a socket
-// that is there already is a dead daemon's, unless somebody answers on it.
+// listen creates the gRPC socket. The daemon holds the lock of the run directory, so it
+// replaces an existing socket of an earlier daemon, but not one that another process serves.
 func listen(cfg config.Config) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(cfg.Socket), 0o755); err != nil {
 		return nil, err
 	}
 	if c, err := net.Dial("unix", cfg.Socket); err == nil {
-		return nil, errors.Join(fmt.Errorf("socket %s: somebody answers on it", cfg.Socket), c.Close())
+		return nil, errors.Join(fmt.Errorf("socket %s is served by another process", cfg.Socket), c.Close())
 	}
 	if err := os.Remove(cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
 	// With the daemon's umask a new socket has the mode 0755. Only the owner has the write
-	// permission that a client needs to connect, so only root can connect until permit
-	// has set the group.
+	// permission that a client needs to connect, so only root can connect until
+	// setSocketPermissions has set the group.
 	l, err := net.Listen("unix", cfg.Socket)
 	if err != nil {
 		return nil, err
 	}
-	if err := permit(cfg); err != nil {
+	if err := setSocketPermissions(cfg.Socket, cfg.SocketGroup); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
 
-// permit gives the socket its group and lets the group connect.
-func permit(cfg config.Config) error {
-	if cfg.SocketGroup != "" {
-		gid, err := groupID(cfg.SocketGroup)
+// setSocketPermissions sets the group of the socket, unless group is empty, and allows the
+// owner and the group to connect.
+func setSocketPermissions(socket, group string) error {
+	if group != "" {
+		gid, err := groupID(group)
 		if err == nil {
-			err = os.Chown(cfg.Socket, -1, gid)
+			err = os.Chown(socket, -1, gid)
 		}
 		if err != nil {
 			return fmt.Errorf("socket_group: %w", err)
 		}
 	}
-	return os.Chmod(cfg.Socket, 0o660)
+	return os.Chmod(socket, 0o660)
 }
 
-// listenStreams opens the address of the streaming server.
+// groupID returns the ID of a group that is given by its name or its ID.
+func groupID(group string) (int, error) {
+	if gid, err := strconv.ParseUint(group, 10, 31); err == nil {
+		return int(gid), nil
+	}
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(g.Gid)
+}
+
+// listenStreams opens the TCP socket of the streaming server.
 func listenStreams(cfg config.Config) (*net.TCPListener, error) {
 	addr, err := netip.ParseAddrPort(cfg.Streaming.Address)
 	if err != nil {
@@ -63,15 +76,4 @@ func listenStreams(cfg config.Config) (*net.TCPListener, error) {
 		return nil, fmt.Errorf("streaming.address: %w", err)
 	}
 	return l, nil
-}
-
-func groupID(name string) (int, error) {
-	if gid, err := strconv.ParseUint(name, 10, 31); err == nil {
-		return int(gid), nil
-	}
-	g, err := user.LookupGroup(name)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(g.Gid)
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -11,9 +12,8 @@ import (
 	"github.com/criserver/criserver/config"
 )
 
-// TestSocketMode checks that neither a narrow nor a wide umask changes who can
-// connect.
-func TestSocketMode(t *testing.T) {
+// TestListenSocketMode checks that the mode of the socket does not depend on the umask.
+func TestListenSocketMode(t *testing.T) {
 	defer unix.Umask(unix.Umask(0o022))
 	for _, umask := range []int{0, 0o022, 0o077} {
 		unix.Umask(umask)
@@ -25,7 +25,7 @@ func TestSocketMode(t *testing.T) {
 		}
 		info, err := os.Stat(cfg.Socket)
 		if err != nil || info.Mode().Perm() != 0o660 {
-			t.Errorf("umask %o: mode %v, %v", umask, info.Mode(), err)
+			t.Errorf("umask %o: got mode %v, %v, want 0660", umask, info.Mode(), err)
 		}
 		if err := l.Close(); err != nil {
 			t.Error(err)
@@ -33,14 +33,14 @@ func TestSocketMode(t *testing.T) {
 	}
 }
 
-// TestListenKeepsTheUmask has another goroutine make files, which a CNI plugin
-// could do as well, while the socket is opened.
-func TestListenKeepsTheUmask(t *testing.T) {
+// TestListenKeepsUmask checks that listen does not change the umask, not even for a moment:
+// another goroutine creates files with the default umask while sockets are created.
+func TestListenKeepsUmask(t *testing.T) {
 	defer unix.Umask(unix.Umask(0o022))
 	dir := t.TempDir()
-	var done atomic.Bool
-	finished := make(chan error, 1)
-	go func() { finished <- makeFiles(filepath.Join(dir, "file"), &done) }()
+	var stop atomic.Bool
+	done := make(chan error, 1)
+	go func() { done <- createFiles(filepath.Join(dir, "file"), &stop) }()
 	for range 300 {
 		cfg := config.Default()
 		cfg.Socket = filepath.Join(dir, "s")
@@ -52,14 +52,15 @@ func TestListenKeepsTheUmask(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	done.Store(true)
-	if err := <-finished; err != nil {
+	stop.Store(true)
+	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }
 
-func makeFiles(path string, done *atomic.Bool) error {
-	for !done.Load() {
+// createFiles creates and removes a file until stop is set. It checks the mode of the file.
+func createFiles(path string, stop *atomic.Bool) error {
+	for !stop.Load() {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o755)
 		if err != nil {
 			return err
@@ -69,7 +70,7 @@ func makeFiles(path string, done *atomic.Bool) error {
 			return err
 		}
 		if info.Mode().Perm() != 0o755 {
-			return &os.PathError{Op: "create with the umask of the socket", Path: info.Mode().String(), Err: os.ErrPermission}
+			return fmt.Errorf("a file created while a socket is created has mode %v, want 0755", info.Mode())
 		}
 		if err := f.Close(); err != nil {
 			return err

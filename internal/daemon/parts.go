@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -16,20 +14,22 @@ import (
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/internal/systemd"
 	"github.com/criserver/criserver/nri"
+	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/cdi"
-	"github.com/criserver/criserver/oci/qos"
 	"github.com/criserver/criserver/sandbox"
 	"github.com/criserver/criserver/sandbox/network"
 	"github.com/criserver/criserver/server"
 	"github.com/criserver/criserver/server/streaming"
 )
 
-// parts are the parts of the daemon.
+// parts contains the parts of the daemon.
 type parts struct {
 	settings   config.Config
 	version    string
-	host       *host
-	runtimes   *runtimes
+	host       *hostInfo
+	builder    *oci.Builder
+	appArmor   container.AppArmor // nil on a host without AppArmor
+	handlers   *handlerSet
 	images     *image.Manager
 	pods       *sandbox.Manager
 	containers *container.Manager
@@ -40,25 +40,24 @@ type parts struct {
 	plugins    *nri.Manager // nil if NRI is disabled
 }
 
-// build inspects the host, proves that the default runtime works, and builds and connects
-// the parts. It starts none of them.
+// build inspects the host, proves that the default runtime works, and builds and connects the
+// parts. It does not start the parts.
 func build(ctx context.Context, cfg config.Config, version string) (*parts, error) {
-	blockIO, rdt, err := classes(cfg)
+	blockIO, rdt, err := resourceClasses(cfg)
 	if err != nil {
 		return nil, err
 	}
-	host, err := detectHost(cfg)
-	if err != nil {
+	p := &parts{settings: cfg, version: version}
+	if p.host, err = inspectHost(cfg); err != nil {
 		return nil, err
 	}
-	rt, err := chooseRuntimes(ctx, cfg, host)
-	if err != nil {
+	if p.builder, p.appArmor, err = newBuilder(ctx, cfg, p.host.oci); err != nil {
 		return nil, err
 	}
-	p := &parts{
-		settings: cfg, version: version, host: host, runtimes: rt,
-		spawner: cgroup.NewSpawner(host.cgroups, host.monitorCgroup),
+	if p.handlers, err = newHandlers(ctx, cfg, p.host, p.builder); err != nil {
+		return nil, err
 	}
+	p.spawner = cgroup.NewSpawner(p.host.cgroups, p.host.monitorCgroup)
 	if p.watcher, err = proc.NewWatcher(); err != nil {
 		return nil, err
 	}
@@ -90,19 +89,6 @@ func build(ctx context.Context, cfg config.Config, version string) (*parts, erro
 	return p, nil
 }
 
-// classes are the operator's of block I/O and RDT, found to be without mistakes.
-func classes(cfg config.Config) (qos.BlockIO, qos.RDT, error) {
-	blockIO, rdt := qos.BlockIO{File: cfg.Container.BlockIOConfigFile}, qos.RDT{File: cfg.Container.RDTConfigFile, Root: qos.ResctrlRoot}
-	var errs []error
-	if err := blockIO.Check(); err != nil {
-		errs = append(errs, fmt.Errorf("container.blockio_config_file: %w", err))
-	}
-	if err := rdt.Check(); err != nil {
-		errs = append(errs, fmt.Errorf("container.rdt_config_file: %w", err))
-	}
-	return blockIO, rdt, errors.Join(errs...)
-}
-
 func imageConfig(cfg config.Config) image.Config {
 	return image.Config{
 		Root:              cfg.Root,
@@ -122,8 +108,8 @@ func imageConfig(cfg config.Config) image.Config {
 	}
 }
 
-// progressWindow turns the key's "never" into that of package image, where zero
-// means the default.
+// progressWindow converts image.progress_window, where 0 means no limit, to the form of
+// package image, where 0 means the default and a negative value means no limit.
 func progressWindow(d time.Duration) time.Duration {
 	if d == 0 {
 		return -1
@@ -132,66 +118,66 @@ func progressWindow(d time.Duration) time.Duration {
 }
 
 func (p *parts) containerConfig(pods *podAdapter) container.Config {
-	cfg, host, rt := p.settings, p.host, p.runtimes
+	cfg, h, handlers := p.settings, p.host, p.handlers
 	return container.Config{
 		RunDir:                 cfg.RunDir,
 		Pods:                   pods,
 		Images:                 imageAdapter{p.images},
-		Monitors:               &conmon.Launcher{Path: host.monitor, Starter: p.spawner, Watcher: p.watcher},
-		Cgroups:                host.cgroups,
+		Monitors:               &conmon.Launcher{Path: h.monitorPath, Starter: p.spawner, Watcher: p.watcher},
+		Cgroups:                h.cgroups,
 		Watcher:                p.watcher,
-		Runtimes:               rt.byName,
-		DefaultRuntime:         rt.defaultName,
-		MountOptions:           rt.mountOptions,
+		Runtimes:               handlers.runtimes,
+		DefaultRuntime:         handlers.defaultName,
+		MountOptions:           handlers.mountOptions,
 		RefuseMissingHostPaths: !cfg.Container.MakeHostPaths,
-		AppArmor:               rt.appArmor,
-		Labels:                 host.containerLabels(),
+		AppArmor:               p.appArmor,
+		Labels:                 h.containerLabels(),
 		CDI:                    cdi.NewRegistry(cfg.Container.CDISpecDirs),
 		DeviceOwnerIsUser:      cfg.Container.DeviceOwnerFromUser,
-		Builder:                rt.builder,
-		DaemonUnit:             host.unit,
-		UserNamespaces:         rt.userNamespaces,
-		MapsSubmounts:          rt.mapsSubmounts,
-		PausePath:              host.monitor,
+		Builder:                p.builder,
+		DaemonUnit:             h.daemonUnit,
+		UserNamespaces:         handlers.userNamespaceError,
+		MapsSubmounts:          handlers.mapsSubmounts,
+		PausePath:              h.monitorPath,
 		Usage:                  p.images.RootFSUsage,
 		LayerRoot:              cfg.Root,
 	}
 }
 
 func (p *parts) podConfig() sandbox.Config {
-	cfg, host, rt := p.settings, p.host, p.runtimes
+	cfg, h, handlers := p.settings, p.host, p.handlers
 	return sandbox.Config{
 		RunDir: cfg.RunDir,
 		CNI: network.Config{
 			ConfDirs: cfg.CNI.ConfDirs, BinDirs: cfg.CNI.BinDirs, DefaultNetwork: cfg.CNI.DefaultNetwork,
 			Additional: cfg.CNI.Additional, ConfTemplate: cfg.CNI.ConfTemplate, NoBuiltin: !cfg.CNI.Builtin,
 		},
-		Cgroups:        host.cgroups,
+		Cgroups:        h.cgroups,
 		Units:          &systemd.Manager{},
-		HasGuests:      rt.hasGuests,
-		KnownHandler:   rt.known,
-		HandlerNames:   rt.names,
-		CheckResources: rt.builder.CheckResources,
-		UserNamespaces: rt.userNamespaces,
-		CheckSecurity:  rt.builder.CheckSandbox,
-		Labels:         host.podLabels(),
-		CgroupDriver:   host.driver,
-		CgroupParent:   host.cgroupParent,
+		HasGuests:      handlers.runsGuests,
+		KnownHandler:   handlers.exists,
+		HandlerNames:   handlers.names,
+		CheckResources: p.builder.CheckResources,
+		UserNamespaces: handlers.userNamespaceError,
+		CheckSecurity:  p.builder.CheckSandbox,
+		Labels:         h.podLabels(),
+		CgroupDriver:   h.cgroupDriver,
+		CgroupParent:   h.cgroupParent,
 		AllowedSysctls: cfg.Pod.AllowedSysctls,
-		PausePath:      host.monitor,
+		PausePath:      h.monitorPath,
 		ShmSize:        cfg.Pod.ShmSize,
 	}
 }
 
 func (p *parts) serverConfig() server.Config {
 	driver := cri.CgroupDriver_CGROUPFS
-	if p.host.driver == sandbox.Systemd {
+	if p.host.cgroupDriver == sandbox.Systemd {
 		driver = cri.CgroupDriver_SYSTEMD
 	}
 	return server.Config{
 		Version: p.version, Pods: p.pods, Containers: p.containers, Images: p.images, Streams: p.streams,
-		CgroupDriver: driver, Runtimes: runtimeAdapter{p.runtimes}, Features: &cri.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
-		Info: func() map[string]string { return statusInfo(p.settings, p.host, p.runtimes) },
+		CgroupDriver: driver, Runtimes: handlerAdapter{p.handlers}, Features: &cri.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
+		Info: p.statusInfo,
 	}
 }
 

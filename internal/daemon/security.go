@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -13,69 +14,84 @@ import (
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/apparmor"
-	"github.com/criserver/criserver/oci/selinux"
-	"github.com/criserver/criserver/sandbox"
+	"github.com/criserver/criserver/oci/qos"
 )
 
-// containerDefaults are what the operator has configured for every container.
-func containerDefaults(cfg config.Config, host oci.Host, profile string) (oci.Defaults, error) {
+// newBuilder returns the builder of OCI configurations with the defaults of the operator, and
+// the AppArmor profiles, which are nil on a host without AppArmor.
+func newBuilder(ctx context.Context, cfg config.Config, host oci.Host) (*oci.Builder, container.AppArmor, error) {
+	profile, profiles, err := loadAppArmor(ctx, cfg.Container.AppArmorProfile, host.AppArmor)
+	if err != nil {
+		return nil, nil, err
+	}
+	defaults, err := containerDefaults(cfg, host, profile)
+	if err != nil {
+		return nil, nil, err
+	}
+	return oci.NewBuilder(host, defaults), profiles, nil
+}
+
+// containerDefaults returns the operator's defaults for all containers.
+func containerDefaults(cfg config.Config, host oci.Host, appArmorProfile string) (oci.Defaults, error) {
 	d := oci.Defaults{
-		Capabilities: cfg.Container.Capabilities, PidsLimit: cfg.Container.PidsLimit, AppArmorProfile: profile,
+		Capabilities: cfg.Container.Capabilities, PidsLimit: cfg.Container.PidsLimit, AppArmorProfile: appArmorProfile,
 		Seccomp: oci.SeccompDefaults{Unasked: cfg.Container.SeccompUnasked},
 	}
 	var err error
-	if d.Rlimits, err = rlimits(cfg, host); err != nil {
+	if d.Rlimits, err = rlimits(cfg.Container.DefaultUlimits, host); err != nil {
 		return oci.Defaults{}, err
 	}
-	for _, f := range []struct {
-		key, path string
-		to        *[]byte
-	}{
-		{"container.seccomp_profile", cfg.Container.SeccompProfile, &d.Seccomp.Profile},
-		{"container.privileged_seccomp_profile", cfg.Container.PrivilegedSeccompProfile, &d.Seccomp.Privileged},
-	} {
-		if f.path == "" {
-			continue
-		}
-		b, err := os.ReadFile(f.path)
-		if err == nil {
-			err = oci.CheckSeccomp(b)
-		}
-		if err != nil {
-			return oci.Defaults{}, fmt.Errorf("%s: %s: %w", f.key, f.path, err)
-		}
-		*f.to = b
+	if d.Seccomp.Profile, err = readSeccompProfile("container.seccomp_profile", cfg.Container.SeccompProfile); err != nil {
+		return oci.Defaults{}, err
+	}
+	if d.Seccomp.Privileged, err = readSeccompProfile("container.privileged_seccomp_profile", cfg.Container.PrivilegedSeccompProfile); err != nil {
+		return oci.Defaults{}, err
 	}
 	return d, nil
 }
 
-// rlimits are the resource limits of containers. What the host cannot give is
-// logged here once instead of with each container.
-func rlimits(cfg config.Config, host oci.Host) ([]specs.POSIXRlimit, error) {
+// readSeccompProfile reads the file that a configuration key names. It returns nil if path is
+// empty.
+func readSeccompProfile(key, path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	profile, err := os.ReadFile(path)
+	if err == nil {
+		err = oci.CheckSeccomp(profile)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", key, path, err)
+	}
+	return profile, nil
+}
+
+// rlimits returns the default resource limits of containers. Limits that the host does not
+// allow are lowered and logged here once instead of at each container.
+func rlimits(ulimits []string, host oci.Host) ([]specs.POSIXRlimit, error) {
 	var limits []specs.POSIXRlimit
-	for _, s := range cfg.Container.DefaultUlimits {
+	for _, s := range ulimits {
 		u, err := config.ParseUlimit(s)
 		if err != nil {
 			return nil, fmt.Errorf("container.default_ulimits: %w", err)
 		}
 		limits = append(limits, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: u.Soft, Hard: u.Hard})
 	}
-	fit, warnings := host.FitRlimits(limits)
+	allowed, warnings := host.FitRlimits(limits)
 	for _, w := range warnings {
 		logrus.Warn("container.default_ulimits: " + w)
 	}
-	return fit, nil
+	return allowed, nil
 }
 
-// prepareAppArmor returns the name of the default profile, loaded, or "" where
-// there is none. That the daemon's own cannot be loaded is no reason not to run:
-// containers are then as they are on a host without AppArmor.
-func prepareAppArmor(ctx context.Context, cfg config.Config, host oci.Host) (profile string, profiles container.AppArmor, err error) {
-	if !host.AppArmor {
+// loadAppArmor loads the default profile and returns its name, or "" if there is none. If
+// the daemon's own profile cannot be loaded, the daemon runs nevertheless, and its
+// containers run as on a host without AppArmor.
+func loadAppArmor(ctx context.Context, name string, enabled bool) (profile string, profiles container.AppArmor, err error) {
+	if !enabled {
 		return "", nil, nil
 	}
 	p := apparmor.New()
-	name := cfg.Container.AppArmorProfile
 	if name == "" {
 		return "", p, nil
 	}
@@ -89,27 +105,17 @@ func prepareAppArmor(ctx context.Context, cfg config.Config, host oci.Host) (pro
 	return name, p, nil
 }
 
-// seLinux returns who gives out labels, or nil for nobody. From then on host
-// tells what is in force.
-func seLinux(cfg config.Config, host *oci.Host) *selinux.Labels {
-	if host.SELinux = host.SELinux && cfg.SELinux; !host.SELinux {
-		return nil
+// resourceClasses returns the operator's classes of block I/O and RDT. It checks the files
+// that define them.
+func resourceClasses(cfg config.Config) (qos.BlockIO, qos.RDT, error) {
+	blockIO := qos.BlockIO{File: cfg.Container.BlockIOConfigFile}
+	rdt := qos.RDT{File: cfg.Container.RDTConfigFile, Root: qos.ResctrlRoot}
+	var errs []error
+	if err := blockIO.Check(); err != nil {
+		errs = append(errs, fmt.Errorf("container.blockio_config_file: %w", err))
 	}
-	return selinux.New()
-}
-
-// A nil pointer in an interface is not a nil interface.
-
-func (h *host) podLabels() sandbox.Labels {
-	if h.labels == nil {
-		return nil
+	if err := rdt.Check(); err != nil {
+		errs = append(errs, fmt.Errorf("container.rdt_config_file: %w", err))
 	}
-	return h.labels
-}
-
-func (h *host) containerLabels() container.Labels {
-	if h.labels == nil {
-		return nil
-	}
-	return h.labels
+	return blockIO, rdt, errors.Join(errs...)
 }

@@ -26,25 +26,27 @@ func TestContainerDefaults(t *testing.T) {
 	cfg.Container.PrivilegedSeccompProfile = good
 	d, err := containerDefaults(cfg, oci.Host{}, "p")
 	if err != nil || d.AppArmorProfile != "p" || d.Seccomp.Privileged == nil || d.Seccomp.Profile != nil {
-		t.Errorf("%+v, %v", d, err)
+		t.Errorf("got %+v, %v", d, err)
 	}
-	// The default does not depend on the limits that the daemon was started with.
+	// The default limit does not depend on the limits of the daemon's process.
 	if want := []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 524288}}; !slices.Equal(d.Rlimits, want) {
-		t.Errorf("rlimits %+v, want %+v", d.Rlimits, want)
+		t.Errorf("got rlimits %+v, want %+v", d.Rlimits, want)
 	}
 	for _, path := range []string{bad, filepath.Join(dir, "none")} {
 		cfg.Container.SeccompProfile = path
 		if _, err := containerDefaults(cfg, oci.Host{}, ""); err == nil || !strings.Contains(err.Error(), "container.seccomp_profile: "+path) {
-			t.Errorf("%s: %v", path, err)
+			t.Errorf("%s: got %v, want an error that names the key and the file", path, err)
 		}
 	}
 }
 
-func TestAppArmorDefaultIsTheOneWeLoad(t *testing.T) {
+// TestDefaultAppArmorProfile checks that the default of the configuration is the profile that
+// the daemon can load.
+func TestDefaultAppArmorProfile(t *testing.T) {
 	if got := config.Default().Container.AppArmorProfile; got != apparmor.DefaultProfile {
-		t.Errorf("the configuration says %q, the daemon loads %q", got, apparmor.DefaultProfile)
+		t.Errorf("the default of the configuration is %q, want %q", got, apparmor.DefaultProfile)
 	}
-	if name, profiles, err := prepareAppArmor(t.Context(), config.Default(), oci.Host{}); name != "" || profiles != nil || err != nil {
-		t.Errorf("on a host without AppArmor: %q, %v, %v", name, profiles, err)
+	if name, profiles, err := loadAppArmor(t.Context(), apparmor.DefaultProfile, false); name != "" || profiles != nil || err != nil {
+		t.Errorf("on a host without AppArmor: got %q, %v, %v", name, profiles, err)
 	}
 }

@@ -11,50 +11,30 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"github.com/sirupsen/logrus"
 
-	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/image/rootfs"
 	"github.com/criserver/criserver/internal/userns"
 	"github.com/criserver/criserver/oci"
-	"github.com/criserver/criserver/sandbox"
 )
 
-// userNamespaces says why pods of a handler cannot have a user namespace of
-// their own, or nil when they can. It waits for the first probe of the handler.
-func (r *runtimes) userNamespaces(handler string) error {
-	p := r.handler(handler)
+// userNamespaceError returns the reason why pods of a handler cannot have a user namespace,
+// or nil if they can. It waits for the first probe of the handler.
+func (s *handlerSet) userNamespaceError(handler string) error {
+	p := s.prober(handler)
 	if p == nil {
 		return nil // the caller refuses a handler that does not exist
 	}
-	return p.await().userNS
+	return p.wait().userNSError
 }
 
-// tryUserNamespaces goes by what the runtime says of itself, and believes that
-// it can only when it has done it: whether the kernel maps the ids of overlay's
-// layers and of tmpfs, whether root in a user namespace gets to where root file
-// systems are mounted, no list of features tells.
-func (r *runtimes) tryUserNamespaces(ctx context.Context, cfg config.Config, h *host, rt *oci.Runtime, f *features.Features, within time.Duration) error {
-	err := saysUserNamespaces(f)
-	if err == nil {
-		err = r.proveUserNamespaces(ctx, cfg, h, rt, within)
-	}
-	log := logrus.WithContext(ctx).WithField("runtime", rt.Name)
-	if err != nil {
-		log.WithError(err).Info("no user namespaces for pods of this handler")
-		return err
-	}
-	log.Debug("user namespaces for pods of this handler")
-	return nil
-}
-
-// mapsSubmounts says whether a handler's runtime knows the option for it, which
-// came with version 1.2 of the config. It waits for the first probe of the
-// handler.
-func (r *runtimes) mapsSubmounts(handler string) bool {
-	p := r.handler(handler)
+// mapsSubmounts reports whether the runtime of a handler can map the IDs of a mount together
+// with the mounts below it. The option came with version 1.2 of the OCI runtime
+// specification. mapsSubmounts waits for the first probe of the handler.
+func (s *handlerSet) mapsSubmounts(handler string) bool {
+	p := s.prober(handler)
 	if p == nil {
 		return false
 	}
-	f := p.await().features
+	f := p.wait().features
 	if f == nil {
 		return false
 	}
@@ -63,36 +43,56 @@ func (r *runtimes) mapsSubmounts(handler string) bool {
 	return err == nil && (major > 1 || major == 1 && minor >= 2)
 }
 
-// saysUserNamespaces: without mounts of mapped ids volumes would belong to
-// nobody in such a pod, so both are demanded, as by Kubernetes. A runtime that is
-// known and says nothing of it, as crun before 1.8.6, is just tried; a stranger is
-// not: who knows what it does to the host on the way.
-func saysUserNamespaces(f *features.Features) error {
+// testUserNamespaces checks the features of a runtime, and then runs a container in a user
+// namespace. The features do not suffice: they do not say whether the kernel can map the IDs
+// of overlay layers and of tmpfs, and whether root of a user namespace can reach the
+// directory of the root file systems.
+func (p *parts) testUserNamespaces(ctx context.Context, rt *oci.Runtime, f *features.Features, timeout time.Duration) error {
+	err := checkUserNSFeatures(f)
+	if err == nil {
+		err = p.runUserNSTrial(ctx, rt, timeout)
+	}
+	log := logrus.WithContext(ctx).WithField("runtime", rt.Name)
+	if err != nil {
+		log.WithError(err).Info("the runtime handler does not support user namespaces")
+		return err
+	}
+	log.Debug("the runtime handler supports user namespaces")
+	return nil
+}
+
+// checkUserNSFeatures returns an error if a runtime cannot run pods with user namespaces.
+// As Kubernetes does, it demands mounts with mapped IDs too, because without them no user of
+// such a pod would own the files of volumes. A known runtime that does not report its
+// features for Linux, as crun before 1.8.6, may be tried. An unknown runtime may not,
+// because the trial could have effects on the host.
+func checkUserNSFeatures(f *features.Features) error {
 	switch {
 	case f == nil:
-		return errors.New("the OCI runtime does not say what it can do")
+		return errors.New("the OCI runtime does not report its features")
 	case f.Linux == nil:
 		return nil
 	case !slices.Contains(f.Linux.Namespaces, string(specs.UserNamespace)):
-		return errors.New("the OCI runtime does not know user namespaces")
+		return errors.New("the OCI runtime does not support user namespaces")
 	}
 	if m := f.Linux.MountExtensions; m == nil || m.IDMap == nil || m.IDMap.Enabled == nil || !*m.IDMap.Enabled {
-		return errors.New("the OCI runtime does not map the ids of mounts")
+		return errors.New("the OCI runtime does not support mounts with mapped IDs")
 	}
 	return nil
 }
 
-func (r *runtimes) proveUserNamespaces(ctx context.Context, cfg config.Config, h *host, rt *oci.Runtime, within time.Duration) error {
-	if h.driver != sandbox.Systemd {
-		if err := h.cgroups.Make(h.cgroupParent); err != nil {
-			return err
-		}
-		defer h.cgroups.Release(h.cgroupParent)
+// runUserNSTrial runs a container in a user namespace.
+func (p *parts) runUserNSTrial(ctx context.Context, rt *oci.Runtime, timeout time.Duration) error {
+	release, err := p.host.makeCgroupParent()
+	if err != nil {
+		return err
 	}
-	c := &oci.Chooser{RunDir: cfg.RunDir, Prober: h.monitor, ProberArgs: []string{"probe"}, CgroupParent: h.cgroupParent, Cgroups: h.cgroups, Builder: r.builder, Within: within}
-	err := c.TryUserNS(ctx, rt, oci.UserNSTrial{
-		Holder:      userns.Holder{Path: h.monitor, Args: []string{"pause", "trial of user namespaces"}},
-		Storage:     cfg.Root,
+	defer release()
+	chooser := newChooser(p.settings, p.host, p.builder, "probe")
+	chooser.Within = timeout
+	err = chooser.TryUserNS(ctx, rt, oci.UserNSTrial{
+		Holder:      userns.Holder{Path: p.host.monitorPath, Args: []string{"pause", "trial of user namespaces"}},
+		Storage:     p.settings.Root,
 		MountRootFS: rootfs.Trial,
 	})
 	if err != nil {

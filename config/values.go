@@ -14,30 +14,36 @@ import (
 	"github.com/moby/sys/capability"
 )
 
-// maxPids is the kernel's PID_MAX_LIMIT, the greatest limit of processes that a
-// cgroup can have.
-const maxPids = 1 << 22
+const (
+	// maxSocketPath is the size of the path in sockaddr_un without the terminating NUL.
+	maxSocketPath = 107
+	// maxPids is PID_MAX_LIMIT of the kernel, the highest limit of processes in a cgroup.
+	maxPids = 1 << 22
+)
 
 var (
+	// networkName is the syntax of network names in the CNI specification.
+	networkName   = regexp.MustCompile(`^[a-zA-Z0-9][-a-zA-Z0-9_.]*$`)
+	handlerName   = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$`)
 	groupName     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*\$?$`)
 	pluginName    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
 	annotationKey = regexp.MustCompile(`^[A-Za-z0-9_./-]+$`)
 	sysctlName    = regexp.MustCompile(`^[a-z][A-Za-z0-9_.-]*([./][A-Za-z0-9_.-]+)*$`)
 )
 
-// podSysctls are the sysctls that a namespace of a pod can confine, as patterns.
-// Package sandbox refuses all others in requests.
+// podSysctls contains patterns of the sysctls that belong to a namespace of a pod. Package
+// sandbox refuses requests for all others.
 var podSysctls = []string{"kernel.shm*", "kernel.msg*", "kernel.sem", "kernel.domainname", "fs.mqueue.*", "net.*"}
 
-// CheckCgroupParent says which rule a parent of pods' cgroups breaks under a
-// driver, if any: cgroupfs has paths, systemd has slices, and auto can become
-// either.
+// CheckCgroupParent returns an error if parent is not a valid cgroup parent for a cgroup
+// driver. The driver cgroupfs needs a path, and the driver systemd needs a slice. The driver
+// auto accepts both.
 func CheckCgroupParent(driver, parent string) error {
 	if strings.HasSuffix(parent, ".slice") {
 		name := path.Base(parent)
 		switch {
-		case driver == "cgroupfs":
-			return fmt.Errorf("must be a path and no slice, as the cgroup driver is cgroupfs; is %q", parent)
+		case driver == CgroupDriverCgroupfs:
+			return fmt.Errorf("must be a path and not a slice, because the cgroup driver is cgroupfs; is %q", parent)
 		case strings.ContainsAny(parent, "\n\x00:") || slices.Contains(strings.Split(parent, "/"), "..") ||
 			strings.HasPrefix(name, "-") || strings.Contains(name, "--") || strings.Contains(name, "-.slice") || name == ".slice":
 			return fmt.Errorf("must be the name of a slice, as in criserver.slice; is %q", parent)
@@ -45,14 +51,15 @@ func CheckCgroupParent(driver, parent string) error {
 		return nil
 	}
 	switch {
-	case driver == "systemd":
-		return fmt.Errorf("must be the name of a slice, as the cgroup driver is systemd; is %q", parent)
+	case driver == CgroupDriverSystemd:
+		return fmt.Errorf("must be the name of a slice, because the cgroup driver is systemd; is %q", parent)
 	case !filepath.IsAbs(parent) || filepath.Clean(parent) != parent || parent == "/" || strings.ContainsAny(parent, "\n\x00:"):
 		return fmt.Errorf("must be an absolute path below the root, without . and .., or the name of a slice; is %q", parent)
 	}
 	return nil
 }
 
+// isGroup reports whether s is the name or the ID of a group.
 func isGroup(s string) bool {
 	if id, err := strconv.ParseUint(s, 10, 64); err == nil {
 		return id <= math.MaxInt32
@@ -60,17 +67,17 @@ func isGroup(s string) bool {
 	return groupName.MatchString(s)
 }
 
-// isCapability accepts the spellings of NET_ADMIN that requests can have. ALL is
-// no capability.
+// isCapability reports whether s is the name of a capability. As in requests, the name may be
+// in lower case, and may have the prefix CAP_. ALL is not a capability.
 func isCapability(s string) bool {
 	name := strings.TrimPrefix(strings.ToUpper(s), "CAP_")
 	return slices.ContainsFunc(capability.ListKnown(), func(c capability.Cap) bool { return strings.EqualFold(c.String(), name) })
 }
 
-// isPinnedPattern: the store knows images by their full names only, so that a
-// shorter one would pin nothing.
+// isPinnedPattern reports whether s is a pattern of image.pinned. The image store has only
+// full names, so a short name would match no image.
 func isPinnedPattern(s string) bool {
-	if s == "" || strings.ContainsFunc(s, notPrintable) {
+	if s == "" || strings.ContainsFunc(s, isControlOrSpace) {
 		return false
 	}
 	body, prefix := strings.CutSuffix(s, "*")
@@ -81,18 +88,17 @@ func isPinnedPattern(s string) bool {
 	return !strings.Contains(s, "*") && strings.Contains(s, "/") && strings.ContainsAny(repository, ":@")
 }
 
-// isSysctlPattern says whether a pattern is well formed and can match a sysctl that
-// is a pod's own.
+// isSysctlPattern reports whether a pattern is well-formed and can match one of podSysctls.
 func isSysctlPattern(s string) bool {
-	prefix, open := strings.CutSuffix(s, "*")
+	prefix, isPrefix := strings.CutSuffix(s, "*")
 	if !sysctlName.MatchString(strings.TrimRight(prefix, "./")) || strings.Contains(prefix, "*") || strings.Contains(prefix, "..") {
 		return false
 	}
 	prefix = strings.ReplaceAll(prefix, "/", ".")
-	return slices.ContainsFunc(podSysctls, func(known string) bool {
-		family, many := strings.CutSuffix(known, "*")
-		return prefix == family && !many || many && strings.HasPrefix(prefix, family) && prefix != family ||
-			open && strings.HasPrefix(family, prefix)
+	return slices.ContainsFunc(podSysctls, func(podSysctl string) bool {
+		family, isFamily := strings.CutSuffix(podSysctl, "*")
+		return prefix == family && !isFamily || isFamily && strings.HasPrefix(prefix, family) && prefix != family ||
+			isPrefix && strings.HasPrefix(family, prefix)
 	})
 }
 
@@ -101,31 +107,31 @@ func isAnnotationPattern(s string) bool {
 }
 
 func isProfileName(s string) bool {
-	return !strings.ContainsFunc(s, notPrintable) && s != "unconfined" && !strings.HasPrefix(s, "localhost/")
+	return !strings.ContainsFunc(s, isControlOrSpace) && s != "unconfined" && !strings.HasPrefix(s, "localhost/")
 }
 
-func notPrintable(r rune) bool { return r <= ' ' || r == 0x7f }
+func isControlOrSpace(r rune) bool { return r <= ' ' || r == 0x7f }
 
 // Ulimit is a resource limit of processes.
 type Ulimit struct {
-	Name       string // as in "nofile"
-	Soft, Hard uint64 // math.MaxUint64 for no limit
+	Name       string // for example "nofile"
+	Soft, Hard uint64 // math.MaxUint64 means unlimited
 }
 
-// ulimitNames are the resource limits of Linux, as in "ulimit" of the shell and
-// setrlimit(2).
+// ulimitNames contains the names of the resource limits of Linux. setrlimit(2) has the same
+// names in upper case with the prefix RLIMIT_.
 var ulimitNames = []string{
 	"as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
 }
 
-// ParseUlimit reads NAME=SOFT:HARD, or NAME=BOTH.
+// ParseUlimit parses NAME=SOFT:HARD or NAME=BOTH.
 func ParseUlimit(s string) (Ulimit, error) {
 	name, limits, _ := strings.Cut(s, "=")
 	if !slices.Contains(ulimitNames, name) {
-		return Ulimit{}, fmt.Errorf("must be of the form NAME=SOFT:HARD, with a NAME of %s; has %q", strings.Join(ulimitNames, ", "), s)
+		return Ulimit{}, fmt.Errorf("must be of the form NAME=SOFT:HARD, where NAME is one of %s; has %q", strings.Join(ulimitNames, ", "), s)
 	}
-	soft, hard, both := strings.Cut(limits, ":")
-	if !both {
+	soft, hard, found := strings.Cut(limits, ":")
+	if !found {
 		hard = soft
 	}
 	u := Ulimit{Name: name}

@@ -12,8 +12,8 @@ import (
 	"github.com/criserver/criserver/sandbox"
 )
 
-// podAdapter shows pods to containers. pods is set once wiring is complete, as
-// each of the two needs the other.
+// podAdapter implements container.Pods. build sets pods after it has built both managers,
+// because each refers to the other.
 type podAdapter struct{ pods *sandbox.Manager }
 
 func (a *podAdapter) Pod(id string) (container.Pod, error) {
@@ -23,7 +23,7 @@ func (a *podAdapter) Pod(id string) (container.Pod, error) {
 	}
 	config := p.Config
 	if p.Unread {
-		config = nil // containers have the true one in their records
+		config = nil // the records of the containers contain the config
 	}
 	return container.Pod{
 		ID:             p.ID,
@@ -48,7 +48,7 @@ func (a *podAdapter) Pod(id string) (container.Pod, error) {
 
 func (a *podAdapter) Lose(id, why string) { a.pods.Lose(id, why) }
 
-// imageAdapter shows images to containers.
+// imageAdapter implements container.Images.
 type imageAdapter struct{ images *image.Manager }
 
 func (a imageAdapter) Image(ref string) (container.Image, error) {
@@ -79,9 +79,9 @@ func (a imageAdapter) Unmount(ctx context.Context, containerID string) error {
 	return errors.Join(a.images.UnmountVolumes(ctx, containerID), a.images.UnmountRootFS(ctx, containerID))
 }
 
-// runtimeAdapter shows the server what is known of the runtime handlers.
-type runtimeAdapter struct{ r *runtimes }
+// handlerAdapter implements server.Runtimes.
+type handlerAdapter struct{ handlers *handlerSet }
 
-func (a runtimeAdapter) Handlers() []*cri.RuntimeHandler { return a.r.list() }
+func (a handlerAdapter) Handlers() []*cri.RuntimeHandler { return a.handlers.list() }
 
-func (a runtimeAdapter) Status() error { return a.r.status() }
+func (a handlerAdapter) Status() error { return a.handlers.status() }

@@ -1,0 +1,121 @@
+package config
+
+import (
+	"math"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// TestInvalidValues checks that Load returns an error that names the file and the key for
+// invalid values of all keys except booleans.
+func TestInvalidValues(t *testing.T) {
+	const name, path = `"a b"`, `"etc/x"`
+	invalid := map[string][]string{
+		"root": {path, `"/"`}, "run_dir": {path, `"/"`, `"/var/lib/criserver"`}, "socket": {path},
+		"socket_group": {name, `"a:b"`, `"4294967296"`}, "log_level": {`"loud"`, `"panic"`}, "log_format": {`"xml"`},
+		"cgroup_driver": {`"v2"`}, "cgroup_parent": {`"/"`, `"a"`, `"/a/../b"`, `"/a:b"`, `"a..slice/../b"`, `"--.slice"`, `".slice"`},
+		"cni.conf_dirs": {`[]`, `[` + path + `]`}, "cni.bin_dirs": {`[]`, `[""]`}, "cni.default_network": {name, `"../x"`},
+		"cni.additional_networks": {`[` + name + `]`}, "cni.conf_template": {path},
+		"image.registries_conf": {path}, "image.registries_conf_dir": {path}, "image.policy": {path}, "image.policy_dir": {path},
+		"image.registries_d": {path}, "image.auth_file": {path},
+		"image.pinned":          {`[""]`, `["pause:3.9"]`, `["registry.k8s.io/pause"]`, `["*/pause"]`, `["a*b*"]`, `["a b/c:1"]`},
+		"image.parallel_layers": {`0`, `-1`}, "image.progress_window": {`"-1s"`, `5`}, "image.max_layers": {`0`, `501`},
+		"image.max_layer_entries": {`0`}, "image.max_layer_bytes": {`0`, `-1`},
+		"pod.allowed_sysctls":    {`["*"]`, `["vm.overcommit_memory"]`, `["kernel.core_pattern"]`, `["net."]`, `["net.*.x"]`, `["net ipv4.*"]`, `[""]`, `["vm.*"]`, `["net/../kernel/*"]`},
+		"pod.shm_size":           {`0`},
+		"container.capabilities": {`["NET_BND_SERVICE"]`, `["ALL"]`, `[""]`, `["CAP_"]`}, "container.pids_limit": {`-1`, `4194305`},
+		"container.default_ulimits":     {`["nofile"]`, `["nofiles=1"]`, `["nofile=2:1"]`, `["nofile=-1"]`, `["nofile=1:2:3"]`, `["=1"]`},
+		"container.blockio_config_file": {path}, "container.rdt_config_file": {path}, "container.cdi_spec_dirs": {`[` + path + `]`},
+		"container.seccomp_profile": {path}, "container.privileged_seccomp_profile": {path},
+		"container.apparmor_profile": {name, `"localhost/p"`, `"unconfined"`},
+		"monitor.path":               {path}, "monitor.cgroup": {path, `"/"`},
+		"streaming.address": {`"localhost:0"`, `"0.0.0.0:1"`, `"127.0.0.1"`}, "streaming.idle_timeout": {`"-1s"`, `60`},
+		"streaming.tls_cert": {path}, "streaming.tls_key": {path},
+		"nri.socket": {path}, "nri.plugin_dir": {path}, "nri.plugin_config_dir": {path},
+		"nri.registration_timeout": {`"0s"`, `5`}, "nri.request_timeout": {`"0s"`, `2`},
+		"nri.reject_seccomp": {`["none"]`}, "nri.required_plugins": {`[` + name + `]`}, "nri.tolerate_missing": {name},
+		"default_runtime": {`"none"`},
+		"runtimes.x.path": {path}, "runtimes.x.type": {`"vm"`}, "runtimes.x.root": {path}, "runtimes.x.options": {`["debug"]`},
+		"runtimes.x.allowed_annotations": {`[""]`, `["a b"]`, `["a*b"]`},
+	}
+	for key, values := range invalid {
+		for _, v := range values {
+			file := filepath.Join(t.TempDir(), "c.toml")
+			text := key + " = " + v + "\n"
+			if strings.HasPrefix(key, "runtimes.") && key != "runtimes.x.path" {
+				text += "runtimes.x.path = \"/x\"\n"
+			}
+			write(t, file, text)
+			if _, err := Load(Source{File: file}); err == nil || !strings.Contains(err.Error(), file+": "+key) {
+				t.Errorf("%s: got %v, want an error that names the file and the key", text, err)
+			}
+		}
+	}
+	c := Default()
+	for _, f := range fields(&c) {
+		if f.value.Kind() != reflect.Bool && invalid[f.key] == nil {
+			t.Errorf("the test has no invalid value for %s", f.key)
+		}
+	}
+	for _, f := range runtimeFields(Runtime{}) {
+		if invalid["runtimes.x."+f.key] == nil {
+			t.Errorf("the test has no invalid value for runtimes.x.%s", f.key)
+		}
+	}
+}
+
+func TestValidValues(t *testing.T) {
+	for _, text := range []string{
+		`cgroup_parent = "/pods/of/node"`, `cgroup_parent = "pods.slice"`, `cgroup_parent = "/a.slice/a-b.slice"`,
+		"cgroup_driver = \"cgroupfs\"\ncgroup_parent = \"/pods\"", "cgroup_driver = \"systemd\"\ncgroup_parent = \"pods.slice\"",
+		`socket_group = "kube-admins"`, `socket_group = "1000"`,
+		`image.pinned = ["registry.k8s.io/pause:3.9", "localhost:5000/a@sha256:aa", "registry.k8s.io/*", "*/pause:*", "*"]`, `image.progress_window = 0`,
+		`pod.allowed_sysctls = ["kernel.*", "kernel.sem", "net.ipv4.ip_forward", "net/ipv4/*", "net.ipv4.conf.eth0/1.*", "fs.mqueue.msg_max"]`, `pod.allowed_sysctls = []`,
+		`container.capabilities = ["net_admin", "CAP_KILL", "SYS_PTRACE"]`, `container.capabilities = []`, `container.pids_limit = 4194304`,
+		`container.default_ulimits = ["nofile=1024:524288", "core=0", "memlock=unlimited", "nproc=5:unlimited"]`, `container.default_ulimits = []`,
+		`container.apparmor_profile = ""`, "cgroup_parent = \"/pods\"\nmonitor.cgroup = \"/pods-monitors\"",
+		"runtimes.x.path = \"/x\"\nruntimes.x.allowed_annotations = [\"*\", \"io.kubernetes.cri.x/*\", \"a/b\"]",
+		"nri.validator = true\nnri.required_plugins = [\"10-a.b\"]\nnri.tolerate_missing = \"example.com/without\"",
+	} {
+		file := filepath.Join(t.TempDir(), "c.toml")
+		write(t, file, text)
+		if _, err := Load(Source{File: file}); err != nil {
+			t.Errorf("%s: got %v", text, err)
+		}
+	}
+}
+
+// TestCheckCgroupParent checks that each driver refuses the form of the other driver.
+func TestCheckCgroupParent(t *testing.T) {
+	for driver, parent := range map[string]string{"cgroupfs": "pods.slice", "systemd": "/pods"} {
+		if err := CheckCgroupParent(driver, parent); err == nil {
+			t.Errorf("CheckCgroupParent(%q, %q): got no error", driver, parent)
+		}
+	}
+}
+
+// TestMonitorCgroupAbovePods checks that the cgroup of the monitors cannot contain the cgroup parent.
+func TestMonitorCgroupAbovePods(t *testing.T) {
+	for _, monitors := range []string{"/a", "/a/b"} {
+		file := filepath.Join(t.TempDir(), "c.toml")
+		write(t, file, "cgroup_parent = \"/a/b\"\nmonitor.cgroup = \""+monitors+"\"")
+		if _, err := Load(Source{File: file}); err == nil || !strings.Contains(err.Error(), "monitor.cgroup: must not contain") {
+			t.Errorf("monitor.cgroup %s: got %v, want an error", monitors, err)
+		}
+	}
+}
+
+func TestParseUlimit(t *testing.T) {
+	for text, want := range map[string]Ulimit{
+		"nofile=1024:524288":  {"nofile", 1024, 524288},
+		"core=0":              {"core", 0, 0},
+		"memlock=1:unlimited": {"memlock", 1, math.MaxUint64},
+		"stack=unlimited":     {"stack", math.MaxUint64, math.MaxUint64},
+	} {
+		if got, err := ParseUlimit(text); err != nil || got != want {
+			t.Errorf("ParseUlimit(%q) = %+v, %v, want %+v", text, got, err, want)
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+
+	"github.com/criserver/criserver/config"
+	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/sandbox"
+)
+
+// handlerSet contains the runtime handlers: those of the configuration, and the built-in
+// ones whose binaries are in the PATH.
+type handlerSet struct {
+	runtimes    map[string]*oci.Runtime // by handler name
+	probers     map[string]*prober      // by handler name
+	defaultName string                  // name of the handler that the empty name stands for
+}
+
+// newHandlers returns the handlers, and runs a container to prove that the default handler
+// works. The other properties of handlers are probed later by run, which does not delay the
+// start of the daemon.
+func newHandlers(ctx context.Context, cfg config.Config, h *hostInfo, builder *oci.Builder) (*handlerSet, error) {
+	systemd := h.cgroupDriver == sandbox.Systemd
+	runtimes, err := configuredRuntimes(cfg, systemd)
+	if err != nil {
+		return nil, err
+	}
+	addBuiltinRuntimes(runtimes, cfg.RunDir, systemd)
+	s := &handlerSet{runtimes: runtimes, probers: make(map[string]*prober)}
+	for name, rt := range runtimes {
+		if err := os.MkdirAll(rt.Root, 0o700); err != nil {
+			return nil, err
+		}
+		s.probers[name] = newProber(rt)
+	}
+	candidates, err := defaultCandidates(cfg.DefaultRuntime, runtimes)
+	if err != nil {
+		return nil, err
+	}
+	release, err := h.makeCgroupParent()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	chosen, err := newChooser(cfg, h, builder, "--version").Choose(ctx, candidates...)
+	if err != nil {
+		return nil, err
+	}
+	s.defaultName = chosen.Name
+	return s, nil
+}
+
+// configuredRuntimes returns the runtimes of the configuration.
+func configuredRuntimes(cfg config.Config, systemd bool) (map[string]*oci.Runtime, error) {
+	runtimes := make(map[string]*oci.Runtime)
+	for name, rt := range cfg.Runtimes {
+		path := rt.Path
+		if path == "" {
+			var err error
+			if path, err = exec.LookPath(name); err != nil {
+				return nil, fmt.Errorf("runtimes.%s.path: %w", name, err)
+			}
+		}
+		runtimes[name] = &oci.Runtime{
+			Name: name, Path: path, Root: rt.Root, Options: rt.Options, AllowedAnnotations: rt.AllowedAnnotations,
+			Guest: rt.Type == config.RuntimeTypeRunsc, SystemdCgroup: systemd, ScopeProperties: systemd,
+		}
+	}
+	return runtimes, nil
+}
+
+// addBuiltinRuntimes adds the built-in runtimes whose binaries are in the PATH, unless the
+// configuration has a handler of the same name.
+func addBuiltinRuntimes(runtimes map[string]*oci.Runtime, runDir string, systemd bool) {
+	for _, name := range config.BuiltinHandlers {
+		path, err := exec.LookPath(name)
+		if err != nil || runtimes[name] != nil {
+			continue
+		}
+		runtimes[name] = &oci.Runtime{
+			Name: name, Path: path, Root: config.RuntimeRoot(runDir, name),
+			Guest: config.RuntimeType(name, path) == config.RuntimeTypeRunsc, SystemdCgroup: systemd, ScopeProperties: systemd,
+		}
+	}
+}
+
+// defaultCandidates returns the runtimes of which the first that works becomes the default.
+func defaultCandidates(configured string, runtimes map[string]*oci.Runtime) ([]*oci.Runtime, error) {
+	if configured != "" {
+		rt := runtimes[configured]
+		if rt == nil {
+			return nil, fmt.Errorf("default_runtime: no binary %q is in the PATH, and [runtimes.%s] names none", configured, configured)
+		}
+		return []*oci.Runtime{rt}, nil
+	}
+	var candidates []*oci.Runtime
+	for _, name := range config.DefaultHandlers {
+		if rt := runtimes[name]; rt != nil {
+			candidates = append(candidates, rt)
+		}
+	}
+	if len(candidates) == 0 {
+		return nil, errors.New("default_runtime: neither crun nor runc is in the PATH or in [runtimes]")
+	}
+	return candidates, nil
+}
+
+// newChooser returns the chooser that runs the monitor's binary with an argument in a
+// throwaway container.
+func newChooser(cfg config.Config, h *hostInfo, builder *oci.Builder, monitorArg string) *oci.Chooser {
+	return &oci.Chooser{
+		RunDir: cfg.RunDir, Prober: h.monitorPath, ProberArgs: []string{monitorArg},
+		CgroupParent: h.cgroupParent, Cgroups: h.cgroups, Builder: builder,
+	}
+}
+
+// makeCgroupParent creates the cgroup parent and keeps the cgroup until release is called.
+// With the systemd driver, systemd creates the slice.
+func (h *hostInfo) makeCgroupParent() (release func(), err error) {
+	if h.cgroupDriver == sandbox.Systemd {
+		return func() {}, nil
+	}
+	if err := h.cgroups.Make(h.cgroupParent); err != nil {
+		return nil, err
+	}
+	return func() { h.cgroups.Release(h.cgroupParent) }, nil
+}
+
+// exists reports whether a handler exists. The empty name stands for the default handler.
+func (s *handlerSet) exists(name string) bool { return s.runtime(name) != nil }
+
+// names returns the sorted names of all handlers.
+func (s *handlerSet) names() []string { return slices.Sorted(maps.Keys(s.runtimes)) }
+
+// runsGuests reports whether the containers of a pod share a guest kernel.
+func (s *handlerSet) runsGuests(handler string) bool {
+	rt := s.runtime(handler)
+	return rt != nil && rt.Guest
+}
+
+// runtime returns the runtime of a handler, or nil if the handler does not exist.
+func (s *handlerSet) runtime(name string) *oci.Runtime { return s.runtimes[s.fullName(name)] }
+
+// prober returns the prober of a handler, or nil if the handler does not exist.
+func (s *handlerSet) prober(name string) *prober { return s.probers[s.fullName(name)] }
+
+func (s *handlerSet) fullName(name string) string {
+	if name == "" {
+		return s.defaultName
+	}
+	return name
+}

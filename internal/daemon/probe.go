@@ -1,0 +1,144 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/oci"
+)
+
+const (
+	// probeTimeout limits the first probe of a runtime handler. After a probe that
+	// timed out, the next one has twice the time.
+	probeTimeout    = 2 * time.Minute
+	maxProbeTimeout = 16 * time.Minute
+	probeRetryDelay = 5 * time.Second
+)
+
+// probeResult contains what a probe found out about a runtime handler.
+type probeResult struct {
+	info        handlerInfo
+	features    *features.Features // nil if the runtime does not report features
+	userNSError error              // the reason why the handler does not support user namespaces, or nil
+	timedOut    bool               // the result is incomplete, because a deadline passed
+}
+
+// prober probes one runtime handler.
+type prober struct {
+	runtime    *oci.Runtime
+	firstEnded chan struct{} // closed when the first probe has ended
+	result     atomic.Pointer[probeResult]
+}
+
+func newProber(rt *oci.Runtime) *prober { return &prober{runtime: rt, firstEnded: make(chan struct{})} }
+
+// wait returns the latest result. It waits for the end of the first probe, which is limited
+// by the deadlines of its steps.
+func (p *prober) wait() *probeResult {
+	<-p.firstEnded
+	return p.result.Load()
+}
+
+// userNSTest is the part of a probe that tests whether a runtime supports user namespaces.
+type userNSTest func(ctx context.Context, rt *oci.Runtime, f *features.Features, timeout time.Duration) error
+
+// run probes all handlers. It runs in parallel with the other work of the daemon, because a
+// runtime may take long to answer, and only pods with a user namespace and containers with
+// certain mount options need the results.
+func (s *handlerSet) run(ctx context.Context, test userNSTest) {
+	// The tests of several handlers must not run at the same time: each removes the
+	// containers that an interrupted test left behind.
+	slot := make(chan struct{}, 1)
+	serialTest := func(ctx context.Context, rt *oci.Runtime, f *features.Features, timeout time.Duration) error {
+		slot <- struct{}{}
+		defer func() { <-slot }()
+		return test(ctx, rt, f, timeout)
+	}
+	var wg sync.WaitGroup
+	for _, p := range s.probers {
+		wg.Go(func() { p.run(ctx, serialTest) })
+	}
+	wg.Wait()
+}
+
+// run probes the handler, and again with more time while the probe times out.
+func (p *prober) run(ctx context.Context, test userNSTest) {
+	for timeout := probeTimeout; ; timeout = min(2*timeout, maxProbeTimeout) {
+		result := p.probe(ctx, test, timeout)
+		if p.result.Swap(result) == nil {
+			close(p.firstEnded)
+		}
+		if !result.timedOut || ctx.Err() != nil {
+			return
+		}
+		logrus.WithContext(ctx).WithField("runtime", p.runtime.Name).Warn("the probe of the OCI runtime timed out and is repeated with more time")
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(probeRetryDelay):
+		}
+	}
+}
+
+func (p *prober) probe(ctx context.Context, test userNSTest, timeout time.Duration) *probeResult {
+	result := p.query(ctx, timeout)
+	result.userNSError = test(ctx, p.runtime, result.features, timeout)
+	result.timedOut = result.timedOut || errors.Is(result.userNSError, context.DeadlineExceeded)
+	if result.userNSError != nil {
+		result.info.NoUserNamespaces = result.userNSError.Error()
+	}
+	return result
+}
+
+// query asks the runtime for its version and its features. A runtime that does not answer is
+// listed without features. A version with known defects is logged and not refused, because a
+// refusal would end the pods that use the runtime.
+func (p *prober) query(ctx context.Context, timeout time.Duration) *probeResult {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	result := &probeResult{info: handlerInfo{Name: p.runtime.Name, Path: p.runtime.Path}}
+	log := logrus.WithContext(ctx).WithFields(logrus.Fields{"runtime": p.runtime.Name, "path": p.runtime.Path})
+	var err error
+	if result.info.Version, err = p.runtime.Version(ctx); err != nil {
+		result.info.Error, result.timedOut = err.Error(), ctx.Err() != nil
+		log.WithError(err).Warn("the OCI runtime does not report its version")
+		return result
+	}
+	if result.info.Flaw = oci.KnownFlaw(result.info.Version); result.info.Flaw != "" {
+		log.WithField("version", result.info.Version).Warn(result.info.Flaw)
+	}
+	if result.features, err = p.runtime.FeaturesOf(ctx, result.info.Version); err != nil {
+		result.timedOut = ctx.Err() != nil
+		log.WithError(err).Debug("the OCI runtime does not report its features")
+	}
+	return result
+}
+
+// mountOptions returns the mount options that a handler supports on this kernel, or nil if
+// its runtime does not report its features. It waits for the first probe of the handler.
+func (s *handlerSet) mountOptions(handler string) []string {
+	p := s.prober(handler)
+	if p == nil {
+		return nil
+	}
+	f := p.wait().features
+	if f == nil {
+		return nil
+	}
+	options := append([]string{}, f.MountOptions...) // not nil, because the options are known
+	return slices.DeleteFunc(options, func(o string) bool { return o == "rro" && !kernelHasMountSetattr() })
+}
+
+// kernelHasMountSetattr reports whether the kernel has mount_setattr(2). Runtimes use this
+// system call, which came with Linux 5.12, to make a tree of mounts read-only.
+func kernelHasMountSetattr() bool {
+	return !errors.Is(unix.MountSetattr(-1, "", 0, &unix.MountAttr{}), unix.ENOSYS)
+}
