@@ -186,7 +186,7 @@ func (p *parts) newStreams() (*streaming.Server, error) {
 	c := streaming.Config{Containers: p.containers, Pods: p.pods, IdleTimeout: cfg.Streaming.IdleTimeout}
 	if cfg.Streaming.TLSCert != "" {
 		var err error
-		if c.TLS, err = streaming.TLS(cfg.Streaming.TLSCert, cfg.Streaming.TLSKey); err != nil {
+		if c.TLS, err = streaming.TLSConfig(cfg.Streaming.TLSCert, cfg.Streaming.TLSKey); err != nil {
 			return nil, err
 		}
 	}

@@ -26,24 +26,24 @@ type attachRequest struct {
 	Options
 }
 
-// session takes the request that the token in the address stands for, and runs
-// serve for it.
+// session calls serve with the request that belongs to the token in the URL. It
+// answers 404 if there is none of the type R.
 func session[R any](s *Server, w http.ResponseWriter, r *http.Request, serve func(R)) {
 	request, _ := s.pending.take(r.PathValue("token"))
-	wanted, ok := request.(R)
+	typed, ok := request.(R)
 	if !ok {
 		http.NotFound(w, r)
 		return
 	}
-	if c := connOf(r.Context()); c != nil {
-		defer c.finish()
+	if c := connFromContext(r.Context()); c != nil {
+		defer c.closeAfterSession()
 	}
-	// The pattern, as the address holds the token.
+	// The log has the pattern and not the path, which contains the token.
 	logrus.WithContext(r.Context()).WithFields(logrus.Fields{"endpoint": r.Pattern, "transport": transport(r)}).Debug("stream opened")
-	serve(wanted)
+	serve(typed)
 }
 
-// transport is what carries the streams, for the log.
+// transport returns the name of the protocol for the log.
 func transport(r *http.Request) string {
 	if wsstream.IsWebSocketRequest(r) {
 		return "websocket"
@@ -52,49 +52,50 @@ func transport(r *http.Request) string {
 }
 
 func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
-	session(s, w, r, func(q execRequest) {
-		x := &executor{s, q.Options}
-		if speaksV5(r) {
-			serveV5(w, r, q.Options, s.cfg.IdleTimeout, func(ctx context.Context, in io.Reader, out, errs io.WriteCloser, resize <-chan remotecommand.TerminalSize) error {
-				return x.ExecInContainer(ctx, "", "", q.id, q.cmd, in, out, errs, q.TTY, resize, 0)
+	session(s, w, r, func(req execRequest) {
+		x := &executor{s, req.Options}
+		if isV5Request(r) {
+			serveV5(w, r, req.Options, s.cfg.IdleTimeout, func(ctx context.Context, in io.Reader, out, errs io.WriteCloser, resize <-chan remotecommand.TerminalSize) error {
+				return x.ExecInContainer(ctx, "", "", req.id, req.cmd, in, out, errs, req.TTY, resize, 0)
 			})
 			return
 		}
-		remotecommand.ServeExec(w, r, x, "", "", q.id, q.cmd, &q.Options, s.cfg.IdleTimeout, creationTimeout, remotecommand.SupportedStreamingProtocols)
+		remotecommand.ServeExec(w, r, x, "", "", req.id, req.cmd, &req.Options, s.cfg.IdleTimeout, creationTimeout, remotecommand.SupportedStreamingProtocols)
 	})
 }
 
 func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
-	session(s, w, r, func(q attachRequest) {
-		x := &executor{s, q.Options}
-		if speaksV5(r) {
-			serveV5(w, r, q.Options, s.cfg.IdleTimeout, func(ctx context.Context, in io.Reader, out, errs io.WriteCloser, resize <-chan remotecommand.TerminalSize) error {
-				return x.AttachContainer(ctx, "", "", q.id, in, out, errs, q.TTY, resize)
+	session(s, w, r, func(req attachRequest) {
+		x := &executor{s, req.Options}
+		if isV5Request(r) {
+			serveV5(w, r, req.Options, s.cfg.IdleTimeout, func(ctx context.Context, in io.Reader, out, errs io.WriteCloser, resize <-chan remotecommand.TerminalSize) error {
+				return x.AttachContainer(ctx, "", "", req.id, in, out, errs, req.TTY, resize)
 			})
 			return
 		}
-		remotecommand.ServeAttach(w, r, x, "", "", q.id, &q.Options, s.cfg.IdleTimeout, creationTimeout, remotecommand.SupportedStreamingProtocols)
+		remotecommand.ServeAttach(w, r, x, "", "", req.id, &req.Options, s.cfg.IdleTimeout, creationTimeout, remotecommand.SupportedStreamingProtocols)
 	})
 }
 
-// executor does for one session what the protocol asks for.
+// executor implements remotecommand.Executor and remotecommand.Attacher for one
+// session.
 type executor struct {
 	s       *Server
 	options Options
 }
 
-// ExecInContainer runs the command. A non-zero exit code is an error that the
-// protocol knows.
+// ExecInContainer runs a command in a container. It returns a non-zero exit code as
+// the error type that the protocol translates for the client.
 func (x *executor) ExecInContainer(ctx context.Context, _, _, id string, cmd []string, in io.Reader, out, errs io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize, _ time.Duration) error {
-	if !x.s.begin() {
-		return errEnding
+	if !x.s.startSession() {
+		return errStopping
 	}
 	defer x.s.sessions.Done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	begun := time.Now()
+	start := time.Now()
 	code, err := x.s.cfg.Containers.Exec(ctx, id, cmd, tty, x.streams(ctx, in, out, errs, resize))
-	ended(ctx, "exec", begun, err, logrus.Fields{"container": id, "exitCode": code})
+	logSession(ctx, "exec", start, err, logrus.Fields{"container": id, "exitCode": code})
 	closeStreams(out, errs)
 	if err == nil && code != 0 {
 		return utilexec.CodeExitError{Err: fmt.Errorf("exit code %d", code), Code: int(code)}
@@ -102,25 +103,26 @@ func (x *executor) ExecInContainer(ctx context.Context, _, _, id string, cmd []s
 	return err
 }
 
-// AttachContainer attaches until the container, or the client, is gone.
+// AttachContainer connects the streams to a container until the container exits or
+// the client leaves.
 func (x *executor) AttachContainer(ctx context.Context, _, _, id string, in io.Reader, out, errs io.WriteCloser, _ bool, resize <-chan remotecommand.TerminalSize) error {
-	if !x.s.begin() {
-		return errEnding
+	if !x.s.startSession() {
+		return errStopping
 	}
 	defer x.s.sessions.Done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	begun := time.Now()
+	start := time.Now()
 	err := x.s.cfg.Containers.Attach(ctx, id, x.streams(ctx, in, out, errs, resize))
-	ended(ctx, "attach", begun, err, logrus.Fields{"container": id})
+	logSession(ctx, "attach", start, err, logrus.Fields{"container": id})
 	closeStreams(out, errs)
 	return err
 }
 
-// streams leaves out what was not asked for: the protocol may hand over streams
-// that a client opened all the same, or dummies.
+// streams returns the streams that the request asked for. The library can pass other
+// streams that a client opened in addition, and placeholders.
 func (x *executor) streams(ctx context.Context, in io.Reader, out, errs io.Writer, resize <-chan remotecommand.TerminalSize) container.Streams {
-	s := container.Streams{Resize: sizes(ctx, resize)}
+	s := container.Streams{Resize: latestSizes(ctx, resize)}
 	if x.options.Stdin {
 		s.Stdin = in
 	}
@@ -133,10 +135,10 @@ func (x *executor) streams(ctx context.Context, in io.Reader, out, errs io.Write
 	return s
 }
 
-// sizes passes terminal sizes on until ctx ends. Of those that come faster than
-// they are used the last counts: the protocol never waits, as input waits with
-// it.
-func sizes(ctx context.Context, in <-chan remotecommand.TerminalSize) <-chan container.Size {
+// latestSizes returns a channel with the terminal sizes of in, until ctx ends. A new
+// size replaces one that was not received yet. So the library never waits for a
+// receiver, which would also delay the input of the command.
+func latestSizes(ctx context.Context, in <-chan remotecommand.TerminalSize) <-chan container.Size {
 	out := make(chan container.Size, 1)
 	go func() {
 		defer close(out)
@@ -149,7 +151,7 @@ func sizes(ctx context.Context, in <-chan remotecommand.TerminalSize) <-chan con
 					return
 				}
 				select {
-				case <-out: // the one before, not yet used
+				case <-out: // the size before, which was not received
 				default:
 				}
 				out <- container.Size{Width: size.Width, Height: size.Height}
@@ -159,8 +161,8 @@ func sizes(ctx context.Context, in <-chan remotecommand.TerminalSize) <-chan con
 	return out
 }
 
-// closeStreams tells the client that it has all of the output, before it is
-// told the outcome.
+// closeStreams closes the output streams, so that the client sees the end of the
+// output before it gets the status.
 func closeStreams(streams ...io.Closer) {
 	for _, s := range streams {
 		if s != nil {
@@ -169,9 +171,10 @@ func closeStreams(streams ...io.Closer) {
 	}
 }
 
-// ended logs a session.
-func ended(ctx context.Context, what string, begun time.Time, err error, f logrus.Fields) {
-	f["duration"] = time.Since(begun).Round(time.Millisecond).String()
+// logSession logs the end of a session. The end by a client or by a stop of the daemon
+// is no failure.
+func logSession(ctx context.Context, what string, start time.Time, err error, f logrus.Fields) {
+	f["duration"] = time.Since(start).Round(time.Millisecond).String()
 	entry := logrus.WithContext(ctx).WithFields(f)
 	if cause := context.Cause(ctx); cause != nil {
 		entry.Debug(what + " ended: " + cause.Error())

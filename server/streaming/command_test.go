@@ -23,15 +23,15 @@ import (
 	"github.com/criserver/criserver/container"
 )
 
-// each runs a test with every protocol, on plain and on secret connections.
-func each(t *testing.T, fn func(t *testing.T, connect func(*testing.T, string, Options) *client, change func(*Config))) {
+// forEachProtocol runs a test with every protocol, without and with TLS.
+func forEachProtocol(t *testing.T, fn func(t *testing.T, connect func(*testing.T, string, Options) *client, change func(*Config))) {
 	cert, key := certificate(t)
 	for name, connect := range protocols {
 		t.Run(name, func(t *testing.T) { fn(t, connect, func(*Config) {}) })
 		t.Run(name+"+TLS", func(t *testing.T) {
 			fn(t, connect, func(c *Config) {
 				var err error
-				if c.TLS, err = TLS(cert, key); err != nil {
+				if c.TLS, err = TLSConfig(cert, key); err != nil {
 					t.Fatal(err)
 				}
 			})
@@ -39,6 +39,7 @@ func each(t *testing.T, fn func(t *testing.T, connect func(*testing.T, string, O
 	}
 }
 
+// certificate writes a certificate and its key into files.
 func certificate(t *testing.T) (certFile, keyFile string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -64,6 +65,7 @@ func certificate(t *testing.T) (certFile, keyFile string) {
 	return write("cert", "CERTIFICATE", cert), write("key", "PRIVATE KEY", der)
 }
 
+// readAll reads up to the end of a stream, and fails the test after waitTimeout.
 func readAll(t *testing.T, r io.Reader) string {
 	t.Helper()
 	type result struct {
@@ -82,11 +84,12 @@ func readAll(t *testing.T, r io.Reader) string {
 	return string(got.b)
 }
 
-func exitCode(t *testing.T, outcome string) string {
+// exitCode returns the cause in the JSON of a status, or the status itself.
+func exitCode(t *testing.T, statusJSON string) string {
 	t.Helper()
 	var st status
-	if err := json.Unmarshal([]byte(outcome), &st); err != nil {
-		t.Fatalf("%v: %q", err, outcome)
+	if err := json.Unmarshal([]byte(statusJSON), &st); err != nil {
+		t.Fatalf("parse status %q: %v", statusJSON, err)
 	}
 	if st.Details == nil || len(st.Details.Causes) == 0 {
 		return st.Status
@@ -94,16 +97,16 @@ func exitCode(t *testing.T, outcome string) string {
 	return st.Details.Causes[0].Reason + " " + st.Details.Causes[0].Message
 }
 
-var inputAndOutput = Options{Stdin: true, Stdout: true, Stderr: true}
+var allStreams = Options{Stdin: true, Stdout: true, Stderr: true}
 
 func TestExec(t *testing.T) {
-	each(t, func(t *testing.T, connect func(*testing.T, string, Options) *client, change func(*Config)) {
-		s, _ := startServer(t, &fakes{exec: func(_ context.Context, cmd []string, _ bool, s container.Streams) (int32, error) {
+	forEachProtocol(t, func(t *testing.T, connect func(*testing.T, string, Options) *client, change func(*Config)) {
+		s, _ := startServer(t, &fakeBackend{exec: func(_ context.Context, cmd []string, _ bool, s container.Streams) (int32, error) {
 			fmt.Fprintln(s.Stderr, cmd)
 			_, err := io.Copy(s.Stdout, s.Stdin)
 			return 3, err
 		}}, change)
-		cl := connect(t, execURL(t, s, inputAndOutput), inputAndOutput)
+		cl := connect(t, execURL(t, s, allStreams), allStreams)
 		if _, err := io.WriteString(cl.stdin, "input"); err != nil {
 			t.Fatal(err)
 		}
@@ -115,10 +118,10 @@ func TestExec(t *testing.T) {
 			b, _ := io.ReadAll(cl.stderr)
 			errs <- string(b)
 		}()
-		outcome := make(chan string, 1)
+		status := make(chan string, 1)
 		go func() {
-			b, _ := io.ReadAll(cl.outcome)
-			outcome <- string(b)
+			b, _ := io.ReadAll(cl.status)
+			status <- string(b)
 		}()
 		if got := readAll(t, cl.stdout); got != "input" {
 			t.Errorf("output %q", got)
@@ -126,43 +129,44 @@ func TestExec(t *testing.T) {
 		if got := receive(t, errs); got != "[command]\n" {
 			t.Errorf("errors %q", got)
 		}
-		if got := exitCode(t, receive(t, outcome)); got != "ExitCode 3" {
-			t.Errorf("outcome %q", got)
+		if got := exitCode(t, receive(t, status)); got != "ExitCode 3" {
+			t.Errorf("status %q", got)
 		}
 	})
 }
 
-func TestExecOutcomes(t *testing.T) {
+func TestExecStatus(t *testing.T) {
 	for name, connect := range protocols {
 		t.Run(name, func(t *testing.T) {
-			var outcome error
-			s, _ := startServer(t, &fakes{exec: func(context.Context, []string, bool, container.Streams) (int32, error) { return 0, outcome }})
+			var execErr error
+			s, _ := startServer(t, &fakeBackend{exec: func(context.Context, []string, bool, container.Streams) (int32, error) { return 0, execErr }})
 			o := Options{Stdout: true}
-			if got := exitCode(t, readAll(t, connect(t, execURL(t, s, o), o).outcome)); got != "Success" {
-				t.Errorf("success: %q", got)
+			if got := exitCode(t, readAll(t, connect(t, execURL(t, s, o), o).status)); got != "Success" {
+				t.Errorf("status of a success: %q", got)
 			}
-			outcome = errors.New("no such program")
-			got := readAll(t, connect(t, execURL(t, s, o), o).outcome)
+			execErr = errors.New("no such program")
+			got := readAll(t, connect(t, execURL(t, s, o), o).status)
 			if !strings.Contains(got, "no such program") || !strings.Contains(got, `"Failure"`) {
-				t.Errorf("failure: %q", got)
+				t.Errorf("status of a failure: %q", got)
 			}
 		})
 	}
 }
 
-// A client that leaves ends its command, also while input waits that the command
-// does not read: then nobody reads up to the end of the connection.
-func TestExecEndsWithItsClient(t *testing.T) {
-	each(t, func(t *testing.T, connect func(*testing.T, string, Options) *client, change func(*Config)) {
+// TestExecEndsWhenClientLeaves closes the connection of a client, also after the client
+// has sent input that the command does not read. Then no reader sees the end of the
+// connection.
+func TestExecEndsWhenClientLeaves(t *testing.T) {
+	forEachProtocol(t, func(t *testing.T, connect func(*testing.T, string, Options) *client, change func(*Config)) {
 		running, ended := make(chan struct{}, 2), make(chan error, 2)
-		s, _ := startServer(t, &fakes{exec: func(ctx context.Context, _ []string, _ bool, _ container.Streams) (int32, error) {
+		s, _ := startServer(t, &fakeBackend{exec: func(ctx context.Context, _ []string, _ bool, _ container.Streams) (int32, error) {
 			running <- struct{}{}
 			<-ctx.Done()
 			ended <- context.Cause(ctx)
 			return 0, context.Cause(ctx)
 		}}, change)
 		for _, messages := range []int{0, 500} {
-			cl := connect(t, execURL(t, s, inputAndOutput), inputAndOutput)
+			cl := connect(t, execURL(t, s, allStreams), allStreams)
 			receive(t, running)
 			for range messages {
 				if _, err := cl.stdin.Write(make([]byte, 50)); err != nil {
@@ -172,20 +176,20 @@ func TestExecEndsWithItsClient(t *testing.T) {
 			if err := cl.conn.Close(); err != nil {
 				t.Fatal(err)
 			}
-			// net/http has noticed too, where the connection is read.
-			if err := receive(t, ended); !errors.Is(err, errLeft) && !errors.Is(err, context.Canceled) {
+			// If the connection is read, net/http can notice its end first.
+			if err := receive(t, ended); !errors.Is(err, errClientLeft) && !errors.Is(err, context.Canceled) {
 				t.Errorf("got %v", err)
 			}
 		}
 	})
 }
 
-// A client gets all of the output and the outcome, though it is slow, and though
-// it still sends what nobody reads.
+// TestExecOutputIsComplete checks that a slow client, which also sends input that the
+// command does not read, gets all of the output and the status.
 func TestExecOutputIsComplete(t *testing.T) {
 	const size = 8 << 20
-	each(t, func(t *testing.T, connect func(*testing.T, string, Options) *client, change func(*Config)) {
-		s, _ := startServer(t, &fakes{exec: func(_ context.Context, _ []string, _ bool, s container.Streams) (int32, error) {
+	forEachProtocol(t, func(t *testing.T, connect func(*testing.T, string, Options) *client, change func(*Config)) {
+		s, _ := startServer(t, &fakeBackend{exec: func(_ context.Context, _ []string, _ bool, s container.Streams) (int32, error) {
 			_, err := io.Copy(s.Stdout, bytes.NewReader(make([]byte, size)))
 			return 7, err
 		}}, change)
@@ -198,17 +202,17 @@ func TestExecOutputIsComplete(t *testing.T) {
 				}
 			}
 		}()
-		outcome := make(chan string, 1)
+		status := make(chan string, 1)
 		go func() {
-			b, _ := io.ReadAll(cl.outcome)
-			outcome <- string(b)
+			b, _ := io.ReadAll(cl.status)
+			status <- string(b)
 		}()
 		time.Sleep(100 * time.Millisecond)
 		if got := len(readAll(t, cl.stdout)); got != size {
-			t.Errorf("%d of %d bytes", got, size)
+			t.Errorf("received %d of %d bytes", got, size)
 		}
-		if got := exitCode(t, receive(t, outcome)); got != "ExitCode 7" {
-			t.Errorf("outcome %q", got)
+		if got := exitCode(t, receive(t, status)); got != "ExitCode 7" {
+			t.Errorf("status %q", got)
 		}
 	})
 }
@@ -217,9 +221,9 @@ func TestTerminalSizes(t *testing.T) {
 	for name, connect := range protocols {
 		t.Run(name, func(t *testing.T) {
 			last := make(chan container.Size, 1)
-			s, _ := startServer(t, &fakes{attach: func(_ context.Context, s container.Streams) error {
+			s, _ := startServer(t, &fakeBackend{attach: func(_ context.Context, s container.Streams) error {
 				b := make([]byte, 1)
-				if _, err := io.ReadFull(s.Stdin, b); err != nil { // sizes wait meanwhile, and input does not
+				if _, err := io.ReadFull(s.Stdin, b); err != nil { // pending sizes do not block the input
 					return err
 				}
 				for size := range s.Resize {
@@ -228,7 +232,7 @@ func TestTerminalSizes(t *testing.T) {
 						return nil
 					}
 				}
-				return errors.New("sizes ended")
+				return errors.New("channel of sizes was closed")
 			}})
 			o := Options{Stdin: true, Stdout: true, TTY: true}
 			u, err := s.Attach("c", o)
@@ -247,17 +251,18 @@ func TestTerminalSizes(t *testing.T) {
 			if got := receive(t, last); got != (container.Size{Width: 1000, Height: 24}) {
 				t.Errorf("got %+v", got)
 			}
-			if got := exitCode(t, readAll(t, cl.outcome)); got != "Success" {
-				t.Errorf("outcome %q", got)
+			if got := exitCode(t, readAll(t, cl.status)); got != "Success" {
+				t.Errorf("status %q", got)
 			}
 		})
 	}
 }
 
-// Sizes that make no sense end the sizes, not the session.
-func TestBadTerminalSizes(t *testing.T) {
-	for _, bad := range []string{"nonsense", `{"Width":"` + strings.Repeat("1", 100_000), `{"Width":-1}`} {
-		s, _ := startServer(t, &fakes{exec: func(_ context.Context, _ []string, _ bool, s container.Streams) (int32, error) {
+// TestInvalidTerminalSizes checks that an invalid size ends the resizing and not the
+// session.
+func TestInvalidTerminalSizes(t *testing.T) {
+	for _, invalid := range []string{"not JSON", `{"Width":"` + strings.Repeat("1", 100_000), `{"Width":-1}`} {
+		s, _ := startServer(t, &fakeBackend{exec: func(_ context.Context, _ []string, _ bool, s container.Streams) (int32, error) {
 			for range s.Resize {
 			}
 			_, err := io.ReadFull(s.Stdin, make([]byte, 1))
@@ -266,79 +271,79 @@ func TestBadTerminalSizes(t *testing.T) {
 		o := Options{Stdin: true, Stdout: true, TTY: true}
 		cl := wsClient(t, execURL(t, s, o), o)
 		for range 3 {
-			if _, err := io.WriteString(cl.resize, bad); err != nil {
+			if _, err := io.WriteString(cl.resize, invalid); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if _, err := cl.stdin.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		if got := exitCode(t, readAll(t, cl.outcome)); got != "Success" {
-			t.Errorf("%.20s: outcome %q", bad, got)
+		if got := exitCode(t, readAll(t, cl.status)); got != "Success" {
+			t.Errorf("size %.20s: status %q", invalid, got)
 		}
 	}
 }
 
-// When the server ends, its sessions do, and it waits for them.
+// TestServeEndsSessions checks that Serve cancels the sessions and waits for them.
 func TestServeEndsSessions(t *testing.T) {
 	for name, connect := range protocols {
 		t.Run(name, func(t *testing.T) {
 			running, ended := make(chan struct{}), make(chan error, 1)
-			s, stop := startServer(t, &fakes{exec: func(ctx context.Context, _ []string, _ bool, _ container.Streams) (int32, error) {
+			s, stop := startServer(t, &fakeBackend{exec: func(ctx context.Context, _ []string, _ bool, _ container.Streams) (int32, error) {
 				running <- struct{}{}
 				<-ctx.Done()
 				time.Sleep(50 * time.Millisecond)
 				ended <- context.Cause(ctx)
 				return 0, context.Cause(ctx)
 			}})
-			connect(t, execURL(t, s, inputAndOutput), inputAndOutput)
+			connect(t, execURL(t, s, allStreams), allStreams)
 			receive(t, running)
 			stop()
 			select {
 			case err := <-ended:
-				if !errors.Is(err, errEnding) && !errors.Is(err, context.Canceled) {
+				if !errors.Is(err, errStopping) && !errors.Is(err, context.Canceled) {
 					t.Errorf("got %v", err)
 				}
 			default:
-				t.Error("Serve has not waited")
+				t.Error("Serve has returned before its session ended")
 			}
 			if _, err := s.Exec("c", nil, Options{}); err == nil {
-				t.Error("addresses are handed out after the end")
+				t.Error("Exec returns a URL after Serve has returned")
 			}
 		})
 	}
 }
 
-func TestIdleConnectionsEnd(t *testing.T) {
+func TestIdleTimeout(t *testing.T) {
 	for name, connect := range protocols {
 		t.Run(name, func(t *testing.T) {
 			ended := make(chan error, 1)
-			s, _ := startServer(t, &fakes{attach: func(ctx context.Context, _ container.Streams) error {
+			s, _ := startServer(t, &fakeBackend{attach: func(ctx context.Context, _ container.Streams) error {
 				<-ctx.Done()
 				ended <- context.Cause(ctx)
 				return context.Cause(ctx)
 			}}, func(c *Config) { c.IdleTimeout = 50 * time.Millisecond })
-			u, err := s.Attach("c", inputAndOutput)
+			u, err := s.Attach("c", allStreams)
 			if err != nil {
 				t.Fatal(err)
 			}
-			connect(t, u, inputAndOutput)
+			connect(t, u, allStreams)
 			receive(t, ended)
 		})
 	}
 }
 
-func TestRequestsThatAreRefused(t *testing.T) {
-	s, _ := startServer(t, &fakes{})
-	used := execURL(t, s, inputAndOutput)
+func TestRefusedRequests(t *testing.T) {
+	s, _ := startServer(t, &fakeBackend{})
+	used := execURL(t, s, allStreams)
 	for i, tc := range []struct {
 		method, url string
 		status      int
 	}{
-		{"GET", used, http.StatusBadRequest}, // no upgrade
-		{"GET", used, http.StatusNotFound},   // once is all
+		{"GET", used, http.StatusBadRequest}, // not an upgrade
+		{"GET", used, http.StatusNotFound},   // the token was used
 		{"GET", strings.Replace(forwardURL(t, s, 80), "portforward", "exec", 1), http.StatusNotFound},
-		{"PUT", execURL(t, s, inputAndOutput), http.StatusMethodNotAllowed},
+		{"PUT", execURL(t, s, allStreams), http.StatusMethodNotAllowed},
 		{"GET", used[:strings.LastIndex(used, "/")] + "/0", http.StatusNotFound},
 		{"GET", used[:strings.LastIndex(used, "/")] + "/", http.StatusNotFound},
 	} {
@@ -353,7 +358,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		}
 		_ = resp.Body.Close()
 		if resp.StatusCode != tc.status {
-			t.Errorf("%d: %s %s: %s", i, tc.method, tc.url, resp.Status)
+			t.Errorf("case %d: %s %s: got %s, want %d", i, tc.method, tc.url, resp.Status, tc.status)
 		}
 	}
 }

@@ -11,108 +11,113 @@ import (
 	"time"
 )
 
-// Why sessions end before their time.
+// The causes of sessions that end early.
 var (
-	errLeft   = errors.New("the client left")
-	errEnding = errors.New("the daemon is about to end")
+	errClientLeft = errors.New("client closed the connection")
+	errStopping   = errors.New("daemon is stopping")
 )
 
-// lingerFor bounds the wait for a client to read what was sent to it last.
-const lingerFor = 5 * time.Second
+// closeTimeout bounds the wait for a client to read the last data.
+const closeTimeout = 5 * time.Second
 
-// conn is a client's connection.
+// conn is a connection of a client.
 type conn struct {
 	*net.TCPConn
 	l  *listener
 	id int32
 
-	mu       sync.Mutex              // guards all below
-	end      context.CancelCauseFunc // of the context of its requests; nil until there is one
-	cause    error                   // why it has ended, or nil
+	mu       sync.Mutex              // guards the fields below
+	cancel   context.CancelCauseFunc // of the context of the connection's requests, nil before the first request
+	cause    error                   // why the connection was closed, nil while it is open
 	upgraded bool
 }
 
-// Close ends the connection once the client has taken what was sent, or has
-// had time to: closed with something unread from the client, it would drop that.
+// Close closes the sending side and waits for the client to close its side, for
+// closeTimeout at most. If a connection with unread input were closed at once, the
+// kernel would drop the output that the client has not received yet.
 func (c *conn) Close() error {
-	if c.ended() || c.CloseWrite() != nil {
-		return c.shut(net.ErrClosed)
+	if c.isClosed() || c.CloseWrite() != nil {
+		return c.closeNow(net.ErrClosed)
 	}
-	timer := time.AfterFunc(lingerFor, func() { _ = c.shut(net.ErrClosed) })
+	timer := time.AfterFunc(closeTimeout, func() { _ = c.closeNow(net.ErrClosed) })
 	defer timer.Stop()
 	_, _ = io.Copy(io.Discard, c.TCPConn)
-	return c.shut(net.ErrClosed)
+	return c.closeNow(net.ErrClosed)
 }
 
-func (c *conn) ended() bool {
+func (c *conn) isClosed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.cause != nil
 }
 
-// shut closes the connection at once, and ends its context.
-func (c *conn) shut(cause error) error {
+// closeNow closes the connection without waiting, and cancels its context.
+func (c *conn) closeNow(cause error) error {
 	c.l.remove(c)
 	c.mu.Lock()
-	first := c.cause == nil
-	if first {
+	alreadyClosed := c.cause != nil
+	if !alreadyClosed {
 		c.cause = cause
 	}
-	end := c.end
+	cancel := c.cancel
 	c.mu.Unlock()
-	if !first {
+	if alreadyClosed {
 		return nil
 	}
-	if end != nil {
-		end(cause)
+	if cancel != nil {
+		cancel(cause)
 	}
 	return c.TCPConn.Close()
 }
 
-// finish is called after a session. The protocol has closed the connection, but
-// for that of a client which opened too few streams, or too many: it is
-// forgotten there.
-func (c *conn) finish() {
+// closeAfterSession closes an upgraded connection some time after its session. The
+// library closes the connection at the end of a session, except when the client
+// opened too few or too many streams.
+func (c *conn) closeAfterSession() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.upgraded {
-		time.AfterFunc(2*lingerFor, func() { _ = c.shut(net.ErrClosed) })
+		time.AfterFunc(2*closeTimeout, func() { _ = c.closeNow(net.ErrClosed) })
 	}
 }
 
-// context is that of the connection's requests: it ends when the client leaves.
+// context returns the context for the connection's requests. It is cancelled when
+// the connection is closed.
 func (c *conn) context(ctx context.Context) context.Context {
-	ctx, end := context.WithCancelCause(context.WithValue(ctx, connKey{}, c))
+	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, connKey{}, c))
 	c.mu.Lock()
-	c.end = end
+	c.cancel = cancel
 	cause := c.cause
 	c.mu.Unlock()
 	if cause != nil {
-		end(cause)
+		cancel(cause)
 	}
 	return ctx
 }
 
 type connKey struct{}
 
-func connOf(ctx context.Context) *conn {
+// connFromContext returns the connection of a request, or nil.
+func connFromContext(ctx context.Context) *conn {
 	c, _ := ctx.Value(connKey{}).(*conn)
 	return c
 }
 
-// own is the conn below what net/http knows.
-func own(c net.Conn) *conn {
+// rawConn returns the connection that net/http got from the listener, without TLS.
+func rawConn(c net.Conn) *conn {
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
 	}
-	return c.(*conn) // nothing else is accepted
+	return c.(*conn) // the listener accepts no other type
 }
 
-func connContext(ctx context.Context, c net.Conn) context.Context { return own(c).context(ctx) }
+// connContext is http.Server.ConnContext.
+func connContext(ctx context.Context, c net.Conn) context.Context { return rawConn(c).context(ctx) }
 
+// connState is http.Server.ConnState.
 func connState(c net.Conn, state http.ConnState) {
 	if state == http.StateHijacked {
-		c := own(c)
+		c := rawConn(c)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.upgraded = true

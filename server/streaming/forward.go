@@ -18,23 +18,24 @@ type forwardRequest struct {
 	ports []int32
 }
 
-// dialTimeout bounds the dial of a port, which is on the same machine.
+// dialTimeout bounds the connection to a port, which is on the same machine.
 const dialTimeout = 30 * time.Second
 
 func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
-	session(s, w, r, func(q forwardRequest) {
+	session(s, w, r, func(req forwardRequest) {
 		f := forwarder(func(_ context.Context, port int32, stream io.ReadWriteCloser) error {
-			if !s.begin() {
-				return errEnding
+			if !s.startSession() {
+				return errStopping
 			}
 			defer s.sessions.Done()
-			// The protocol's own context never ends; that of the connection does.
-			return s.forward(r.Context(), q.podID, port, stream)
+			// The context that the library passes never ends. The request's context ends with
+			// the connection.
+			return s.forward(r.Context(), req.podID, port, stream)
 		})
 		serve := func(w http.ResponseWriter, r *http.Request) {
-			portforward.ServePortForward(w, r, f, q.podID, "", &portforward.V4Options{Ports: q.ports}, s.cfg.IdleTimeout, creationTimeout, portforward.SupportedProtocols)
+			portforward.ServePortForward(w, r, f, req.podID, "", &portforward.V4Options{Ports: req.ports}, s.cfg.IdleTimeout, creationTimeout, portforward.SupportedProtocols)
 		}
-		if tunneled(r) {
+		if isTunnelRequest(r) {
 			serveTunnel(w, r, serve)
 			return
 		}
@@ -42,27 +43,28 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+// forwarder implements portforward.PortForwarder.
 type forwarder func(ctx context.Context, port int32, stream io.ReadWriteCloser) error
 
-// PortForward serves one connection to a port.
+// PortForward forwards one connection to a port.
 func (f forwarder) PortForward(ctx context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
 	return f(ctx, port, stream)
 }
 
-// forward joins a client's stream with a connection to the pod until both
-// directions have ended, or the client's connection has.
+// forward connects to a port of a pod and relays the stream, until both directions
+// have ended or the client's connection is closed.
 func (s *Server) forward(ctx context.Context, podID string, port int32, stream io.ReadWriteCloser) error {
 	if port < 1 || port > maxPort {
 		return fmt.Errorf("port must be 1 to %d, is %d: %w", maxPort, port, errdefs.ErrInvalidArgument)
 	}
-	begun := time.Now()
-	dialing, cancel := context.WithTimeout(ctx, dialTimeout)
-	pod, err := s.cfg.Pods.Dial(dialing, podID, uint16(port))
+	start := time.Now()
+	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
+	pod, err := s.cfg.Pods.Dial(dialCtx, podID, uint16(port))
 	cancel()
 	if err == nil {
-		err = join(ctx, stream, pod)
+		err = relay(ctx, stream, pod)
 	}
-	ended(ctx, "port forward", begun, err, logrus.Fields{"pod": podID, "port": port})
+	logSession(ctx, "port forward", start, err, logrus.Fields{"pod": podID, "port": port})
 	if err != nil {
 		waitForReply(ctx, stream)
 	}
@@ -75,7 +77,7 @@ func (s *Server) forward(ctx context.Context, podID string, port int32, stream i
 // reply makes the client fail to create the stream, so that it never reads the error.
 func waitForReply(ctx context.Context, stream io.ReadWriteCloser) {
 	if !canHalfClose(stream) {
-		return // channels of a WebSocket need no reply
+		return // a channel of a WebSocket has no reply
 	}
 	replied := make(chan struct{})
 	go func() {
@@ -90,11 +92,13 @@ func waitForReply(ctx context.Context, stream io.ReadWriteCloser) {
 
 const maxPort = 1<<16 - 1
 
-// join copies both ways and passes each end on by itself. How the pod or the
-// client breaks off is theirs to know and no error: for an error, clients give
-// up the other connections too. The end of ctx is one, so that the protocol
-// drops what the client has sent and nobody reads.
-func join(ctx context.Context, client io.ReadWriteCloser, pod net.Conn) error {
+// relay copies data in both directions, and closes each direction when its source
+// ends.
+//
+// It returns no error when the pod or the client breaks the connection, because
+// clients would close all other forwarded connections after an error. It returns an
+// error when ctx ends, so that the library drops the data that the client has sent.
+func relay(ctx context.Context, client io.ReadWriteCloser, pod net.Conn) error {
 	defer pod.Close()
 	stop := context.AfterFunc(ctx, func() { _ = pod.Close() })
 	defer stop()
@@ -102,15 +106,15 @@ func join(ctx context.Context, client io.ReadWriteCloser, pod net.Conn) error {
 	go func() {
 		defer close(sent)
 		_, err := io.Copy(pod, client)
-		halfClose(pod)
+		closeWrite(pod)
 		if err != nil {
-			// Unread it would hold up other streams of the connection.
+			// Unread data would block the other streams of the connection.
 			_, _ = io.Copy(io.Discard, client)
 		}
 	}()
 	_, _ = io.Copy(client, pod)
 	if !canHalfClose(client) {
-		return context.Cause(ctx) // the protocol ends the connection, and with it the other copy
+		return context.Cause(ctx) // the library closes the connection, which ends the other copy
 	}
 	_ = client.Close()
 	select {
@@ -121,14 +125,15 @@ func join(ctx context.Context, client io.ReadWriteCloser, pod net.Conn) error {
 	}
 }
 
-func halfClose(c net.Conn) {
+// closeWrite closes the sending side of a connection.
+func closeWrite(c net.Conn) {
 	if h, ok := c.(interface{ CloseWrite() error }); ok {
 		_ = h.CloseWrite()
 	}
 }
 
-// canHalfClose says whether Close ends just what is sent to the client: so it
-// does with a stream of SPDY, and not with a channel of a WebSocket.
+// canHalfClose reports whether Close closes only the direction to the client. That
+// holds for a stream of SPDY, and not for a channel of a WebSocket.
 func canHalfClose(stream io.Closer) bool {
 	_, ok := stream.(interface{ Reset() error })
 	return ok

@@ -17,8 +17,8 @@ import (
 	"k8s.io/streaming/pkg/httpstream/spdy"
 )
 
-// podPort is a program in a pod that listens.
-func podPort(t *testing.T, handle func(*net.TCPConn)) *fakes {
+// listenOnPort80 returns a backend whose pod has a listener on port 80 only.
+func listenOnPort80(t *testing.T, handle func(*net.TCPConn)) *fakeBackend {
 	t.Helper()
 	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -41,7 +41,7 @@ func podPort(t *testing.T, handle func(*net.TCPConn)) *fakes {
 		_ = l.Close()
 		wg.Wait()
 	})
-	return &fakes{dial: func(ctx context.Context, port uint16) (net.Conn, error) {
+	return &fakeBackend{dial: func(ctx context.Context, port uint16) (net.Conn, error) {
 		if port != 80 {
 			return nil, fmt.Errorf("port %d: connection refused", port)
 		}
@@ -49,8 +49,8 @@ func podPort(t *testing.T, handle func(*net.TCPConn)) *fakes {
 	}}
 }
 
-// tunnelled is SPDY inside of a WebSocket.
-func tunnelled(t *testing.T, address string) (httpstream.Connection, net.Conn) {
+// dialTunnel opens a SPDY connection inside a WebSocket.
+func dialTunnel(t *testing.T, address string) (httpstream.Connection, net.Conn) {
 	t.Helper()
 	ws, raw := dialWebSocket(t, address, portforward.WebsocketsSPDYTunnelingPortForwardV1)
 	ws.PayloadType = websocket.BinaryFrame
@@ -62,19 +62,20 @@ func tunnelled(t *testing.T, address string) (httpstream.Connection, net.Conn) {
 	return conn, raw
 }
 
+// forwardProtocols are the protocols for port forward.
 var forwardProtocols = map[string]func(*testing.T, string) (httpstream.Connection, net.Conn){
 	"SPDY": func(t *testing.T, u string) (httpstream.Connection, net.Conn) {
 		return upgrade(t, u, portforward.ProtocolV1Name)
 	},
-	"SPDY in WebSocket": tunnelled,
+	"SPDY in WebSocket": dialTunnel,
 }
 
-// Each side ends what it sends by itself and hears the other to its end.
+// TestPortForwardHalfClose checks that each side closes its direction independently.
 func TestPortForwardHalfClose(t *testing.T) {
 	for name, connect := range forwardProtocols {
 		t.Run(name, func(t *testing.T) {
-			f := podPort(t, func(c *net.TCPConn) {
-				b, err := io.ReadAll(c) // up to the client's end
+			f := listenOnPort80(t, func(c *net.TCPConn) {
+				b, err := io.ReadAll(c) // until the client closes its direction
 				if err == nil {
 					_, _ = fmt.Fprintf(c, "%d bytes", len(b))
 				}
@@ -92,18 +93,18 @@ func TestPortForwardHalfClose(t *testing.T) {
 				t.Errorf("got %q", got)
 			}
 			if got := readAll(t, errs); got != "" {
-				t.Errorf("error %q", got)
+				t.Errorf("error stream %q", got)
 			}
 		})
 	}
 }
 
-// A pod that closes first is heard to the end, and what the client still sends
-// holds up nobody.
-func TestPortForwardManyAtOnce(t *testing.T) {
+// TestPortForwardConcurrent checks that a client gets all data of a pod that closes the
+// connection first, and that unread data of a client does not block other connections.
+func TestPortForwardConcurrent(t *testing.T) {
 	for name, connect := range forwardProtocols {
 		t.Run(name, func(t *testing.T) {
-			f := podPort(t, func(c *net.TCPConn) {
+			f := listenOnPort80(t, func(c *net.TCPConn) {
 				b := make([]byte, 4)
 				if _, err := io.ReadFull(c, b); err == nil {
 					_, _ = c.Write(b)
@@ -137,13 +138,13 @@ func TestPortForwardManyAtOnce(t *testing.T) {
 func TestPortForwardErrors(t *testing.T) {
 	for name, connect := range forwardProtocols {
 		t.Run(name, func(t *testing.T) {
-			s, _ := startServer(t, podPort(t, func(c *net.TCPConn) { _, _ = io.WriteString(c, "x") }))
+			s, _ := startServer(t, listenOnPort80(t, func(c *net.TCPConn) { _, _ = io.WriteString(c, "x") }))
 			conn, _ := connect(t, forwardURL(t, s))
 			_, errs := forwardConn(t, conn, "81", 1)
 			if got := readAll(t, errs); !strings.Contains(got, "connection refused") {
 				t.Errorf("got %q", got)
 			}
-			// It was one connection that failed, not all.
+			// The failure of one connection must not affect the others.
 			data, _ := forwardConn(t, conn, "80", 2)
 			if got := readAll(t, data); got != "x" {
 				t.Errorf("got %q", got)
@@ -152,15 +153,16 @@ func TestPortForwardErrors(t *testing.T) {
 	}
 }
 
-// When the client leaves, so does its connection to the pod.
-func TestPortForwardEndsWithItsClient(t *testing.T) {
+// TestPortForwardEndsWhenClientLeaves checks that the connection to the pod is closed
+// when the client leaves.
+func TestPortForwardEndsWhenClientLeaves(t *testing.T) {
 	for name, connect := range forwardProtocols {
 		t.Run(name, func(t *testing.T) {
-			connected, left := make(chan struct{}, 1), make(chan error, 1)
-			f := podPort(t, func(c *net.TCPConn) {
+			connected, closed := make(chan struct{}, 1), make(chan error, 1)
+			f := listenOnPort80(t, func(c *net.TCPConn) {
 				connected <- struct{}{}
 				_, err := c.Read(make([]byte, 1))
-				left <- err
+				closed <- err
 			})
 			s, _ := startServer(t, f)
 			conn, raw := connect(t, forwardURL(t, s))
@@ -169,20 +171,21 @@ func TestPortForwardEndsWithItsClient(t *testing.T) {
 			if err := raw.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if err := receive(t, left); err == nil || errors.Is(err, net.ErrClosed) {
-				t.Errorf("got %v", err)
+			if err := receive(t, closed); err == nil || errors.Is(err, net.ErrClosed) {
+				t.Errorf("read in the pod: %v, want the end of the connection", err)
 			}
 		})
 	}
 }
 
-// The older protocol names the ports beforehand and has two channels for each.
+// TestPortForwardWebSocketChannels tests the older protocol, in which the RPC names the
+// ports and each port has two channels.
 func TestPortForwardWebSocketChannels(t *testing.T) {
-	s, _ := startServer(t, podPort(t, func(c *net.TCPConn) { _, _ = io.Copy(c, io.LimitReader(c, 4)) }))
+	s, _ := startServer(t, listenOnPort80(t, func(c *net.TCPConn) { _, _ = io.Copy(c, io.LimitReader(c, 4)) }))
 	ws, _ := dialWebSocket(t, forwardURL(t, s, 80, 81), "v4.channel.k8s.io")
 	defer ws.Close()
 	got := make(map[byte]string)
-	for i := range 4 { // each channel begins with its port
+	for i := range 4 { // the first message of each channel is its port
 		var m []byte
 		if err := websocket.Message.Receive(ws, &m); err != nil {
 			t.Fatal(err)
@@ -200,7 +203,7 @@ func TestPortForwardWebSocketChannels(t *testing.T) {
 	for got[0] != "ping" || !strings.Contains(got[3], "connection refused") {
 		var m []byte
 		if err := websocket.Message.Receive(ws, &m); err != nil {
-			t.Fatalf("%v; so far %q", err, got)
+			t.Fatalf("%v; received so far: %q", err, got)
 		}
 		got[m[0]] += string(m[1:])
 	}

@@ -10,18 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listener knows all connections, and when their clients have left. net/http
-// knows neither of a connection that was upgraded; and who reads it learns of
-// its end only after all that was sent before, which a command may never read.
+// listener tracks all connections and notices when a client closes its side.
+//
+// net/http does not track a connection after an upgrade. A reader of the connection
+// would notice its end only after all data that was sent before, which a command may
+// never read. Therefore an epoll set reports the hang-up of each client.
 type listener struct {
 	*net.TCPListener
-	fd    int      // of an epoll set that tells of hang-ups
-	epoll *os.File // the same, watched by Go's poller in its turn
+	fd    int      // the epoll set
+	epoll *os.File // the same descriptor, watched by the poller of Go
 
-	mu    sync.Mutex // guards all below
-	conns map[int32]*conn
-	last  int32
-	ended bool
+	mu     sync.Mutex // guards the fields below
+	conns  map[int32]*conn
+	lastID int32
+	closed bool // closeConns was called
 }
 
 func newListener(l *net.TCPListener) (*listener, error) {
@@ -29,13 +31,13 @@ func newListener(l *net.TCPListener) (*listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
 	}
-	if err := unix.SetNonblock(fd, true); err != nil { // for Go's poller
+	if err := unix.SetNonblock(fd, true); err != nil { // required by the poller of Go
 		return nil, errors.Join(err, unix.Close(fd))
 	}
 	return &listener{TCPListener: l, fd: fd, epoll: os.NewFile(uintptr(fd), "epoll"), conns: make(map[int32]*conn)}, nil
 }
 
-// Accept returns a *conn.
+// Accept returns the next connection, which is a *conn.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		tcp, err := l.AcceptTCP()
@@ -46,10 +48,11 @@ func (l *listener) Accept() (net.Conn, error) {
 		if l.add(c) == nil {
 			return c, nil
 		}
-		_ = tcp.Close() // one connection less is no reason to stop
+		_ = tcp.Close() // a failure of one connection must not stop the server
 	}
 }
 
+// add tracks a connection.
 func (l *listener) add(c *conn) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -57,27 +60,28 @@ func (l *listener) add(c *conn) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ended {
+	if l.closed {
 		return net.ErrClosed
 	}
-	for l.last++; l.conns[l.last] != nil; l.last++ { // after 2³² connections
+	for l.lastID++; l.conns[l.lastID] != nil; l.lastID++ { // ids wrap around after 2³² connections
 	}
-	c.id = l.last
-	var failure error
+	c.id = l.lastID
+	var ctlErr error
 	err = raw.Control(func(fd uintptr) {
-		// The data of the event is the number of the connection, not the
-		// descriptor, which may be another one's when the event is taken.
-		failure = unix.EpollCtl(l.fd, unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: c.id})
+		// The event carries the id of the connection, because the descriptor can
+		// belong to another connection when the event is read.
+		ctlErr = unix.EpollCtl(l.fd, unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: c.id})
 	})
-	if err := errors.Join(err, failure); err != nil {
+	if err := errors.Join(err, ctlErr); err != nil {
 		return err
 	}
 	l.conns[c.id] = c
 	return nil
 }
 
-// watch takes hang-ups until release.
-func (l *listener) watch() error {
+// watchHangups closes the connections whose clients hang up, until closeEpoll is
+// called.
+func (l *listener) watchHangups() error {
 	raw, err := l.epoll.SyscallConn()
 	if err != nil {
 		return err
@@ -85,32 +89,33 @@ func (l *listener) watch() error {
 	events := make([]unix.EpollEvent, 16)
 	for {
 		n := 0
-		var failure error
+		var waitErr error
 		err := raw.Read(func(fd uintptr) bool {
-			n, failure = unix.EpollWait(int(fd), events, 0)
-			return n > 0 || failure != nil && !errors.Is(failure, unix.EINTR)
+			n, waitErr = unix.EpollWait(int(fd), events, 0)
+			return n > 0 || waitErr != nil && !errors.Is(waitErr, unix.EINTR)
 		})
 		switch {
-		case err != nil && l.ending():
+		case err != nil && l.isClosed():
 			return nil
-		case err != nil || failure != nil:
-			return fmt.Errorf("watch connections: %w", errors.Join(err, failure))
+		case err != nil || waitErr != nil:
+			return fmt.Errorf("watch connections: %w", errors.Join(err, waitErr))
 		}
 		for _, e := range events[:n] {
-			if c := l.take(e.Fd); c != nil {
-				_ = c.shut(errLeft)
+			if c := l.conn(e.Fd); c != nil {
+				_ = c.closeNow(errClientLeft)
 			}
 		}
 	}
 }
 
-func (l *listener) ending() bool {
+func (l *listener) isClosed() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.ended
+	return l.closed
 }
 
-func (l *listener) take(id int32) *conn {
+// conn returns the connection with an id, or nil if it was closed.
+func (l *listener) conn(id int32) *conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.conns[id]
@@ -122,19 +127,20 @@ func (l *listener) remove(c *conn) {
 	delete(l.conns, c.id)
 }
 
-// cut ends all connections at once.
-func (l *listener) cut() {
+// closeConns closes all connections without waiting. The listener accepts no more
+// connections.
+func (l *listener) closeConns() {
 	l.mu.Lock()
-	l.ended = true
+	l.closed = true
 	all := make([]*conn, 0, len(l.conns))
 	for _, c := range l.conns {
 		all = append(all, c)
 	}
 	l.mu.Unlock()
 	for _, c := range all {
-		_ = c.shut(errEnding)
+		_ = c.closeNow(errStopping)
 	}
 }
 
-// release ends watch.
-func (l *listener) release() error { return l.epoll.Close() }
+// closeEpoll closes the epoll set, which ends watchHangups.
+func (l *listener) closeEpoll() error { return l.epoll.Close() }

@@ -10,53 +10,53 @@ import (
 )
 
 const (
-	// tokenLife is for how long an address is good.
-	tokenLife = time.Minute
-	// maxPending bounds the addresses that nobody has come to yet.
+	// tokenLifetime is how long a token is valid.
+	tokenLifetime = time.Minute
+	// maxPending bounds the requests whose clients have not connected yet.
 	maxPending = 1000
 )
 
-// pending holds the requests whose client has not come yet, by the secret in
-// its address.
-type pending struct {
-	mu       sync.Mutex // guards requests
-	requests map[string]expected
+// pendingRequests holds the requests whose clients have not connected yet, by the
+// token in the URL. The zero value is ready to use.
+type pendingRequests struct {
+	mu      sync.Mutex // guards byToken
+	byToken map[string]pendingRequest
 }
 
-type expected struct {
+type pendingRequest struct {
 	request any
-	until   time.Time
+	expiry  time.Time
 }
 
-// add keeps a request and returns its secret.
-func (p *pending) add(request any) (token string, err error) {
+// add adds a request and returns its token. It deletes expired requests.
+func (p *pendingRequests) add(request any) (token string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	for t, e := range p.requests {
-		if now.After(e.until) {
-			delete(p.requests, t)
+	for t, r := range p.byToken {
+		if now.After(r.expiry) {
+			delete(p.byToken, t)
 		}
 	}
-	if len(p.requests) >= maxPending {
-		return "", fmt.Errorf("%d streams wait for their clients already: %w", maxPending, errdefs.ErrResourceExhausted)
+	if len(p.byToken) >= maxPending {
+		return "", fmt.Errorf("%d streams already wait for their clients: %w", maxPending, errdefs.ErrResourceExhausted)
 	}
-	if p.requests == nil {
-		p.requests = make(map[string]expected)
+	if p.byToken == nil {
+		p.byToken = make(map[string]pendingRequest)
 	}
 	token = rand.Text()
-	p.requests[token] = expected{request, now.Add(tokenLife)}
+	p.byToken[token] = pendingRequest{request, now.Add(tokenLifetime)}
 	return token, nil
 }
 
-// take returns the request of a secret, once.
-func (p *pending) take(token string) (any, bool) {
+// take returns the request of a token and makes the token invalid.
+func (p *pendingRequests) take(token string) (any, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e, ok := p.requests[token]
-	delete(p.requests, token)
-	if !ok || time.Now().After(e.until) {
+	r, ok := p.byToken[token]
+	delete(p.byToken, token)
+	if !ok || time.Now().After(r.expiry) {
 		return nil, false
 	}
-	return e.request, true
+	return r.request, true
 }

@@ -10,45 +10,45 @@ import (
 
 func TestPendingRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var p pending
+		var p pendingRequests
 		token, err := p.add("request")
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, ok := p.take(token + "x"); ok {
-			t.Error("a wrong token is taken")
+			t.Error("take accepts a wrong token")
 		}
 		if got, ok := p.take(token); !ok || got != "request" {
 			t.Errorf("got %v, %v", got, ok)
 		}
 		if _, ok := p.take(token); ok {
-			t.Error("a token is good twice")
+			t.Error("take accepts a token twice")
 		}
-		token, _ = p.add("late")
-		time.Sleep(tokenLife + time.Second)
+		token, _ = p.add("request")
+		time.Sleep(tokenLifetime + time.Second)
 		if _, ok := p.take(token); ok {
-			t.Error("a token is good for ever")
+			t.Error("take accepts an expired token")
 		}
 	})
 }
 
-func TestPendingRequestsAreBounded(t *testing.T) {
+func TestTooManyPendingRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var p pending
+		var p pendingRequests
 		for range maxPending {
 			if _, err := p.add("request"); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if _, err := p.add("one more"); !errdefs.IsResourceExhausted(err) {
-			t.Errorf("got %v", err)
+		if _, err := p.add("request"); !errdefs.IsResourceExhausted(err) {
+			t.Errorf("got %v, want ResourceExhausted", err)
 		}
-		time.Sleep(tokenLife + time.Second)
-		if _, err := p.add("later"); err != nil {
+		time.Sleep(tokenLifetime + time.Second)
+		if _, err := p.add("request"); err != nil {
 			t.Error(err)
 		}
-		if len(p.requests) != 1 {
-			t.Errorf("%d requests are kept", len(p.requests))
+		if len(p.byToken) != 1 {
+			t.Errorf("%d requests are pending, want 1", len(p.byToken))
 		}
 	})
 }

@@ -1,11 +1,11 @@
-// Package streaming serves what gRPC cannot carry: the streams of exec, attach
-// and port-forward, over SPDY or WebSocket, to the clients to whom the kubelet
-// passes them on. The CRI hands out the address of each as a URL with a secret,
-// good once and for a minute, which is all that a client has to show.
+// Package streaming serves the streams of exec, attach and port-forward over SPDY
+// and WebSocket. An RPC of the CRI returns a URL with a random token, and the kubelet
+// connects its client to the URL. The token is valid once and for one minute; the
+// client needs no other credentials.
 //
-// It owns the HTTP side, its connections and their ends; what is done in a
-// container or pod is that of the interfaces [Containers] and [Pods]. The
-// protocols are those of k8s.io/cri-streaming.
+// The package owns the HTTP server and its connections. The interfaces [Containers]
+// and [Pods] do the work in a container or pod. The package k8s.io/cri-streaming
+// implements the protocols, except version 5 of the WebSocket channels.
 package streaming
 
 import (
@@ -28,28 +28,28 @@ import (
 	"github.com/criserver/criserver/container"
 )
 
-// Containers is what is asked of containers.
+// Containers connects streams to containers. *container.Manager implements it.
 type Containers interface {
 	Exec(ctx context.Context, id string, cmd []string, tty bool, s container.Streams) (exitCode int32, err error)
 	Attach(ctx context.Context, id string, s container.Streams) error
 }
 
-// Pods is what is asked of pods.
+// Pods connects to pods. *sandbox.Manager implements it.
 type Pods interface {
 	// Dial connects to a TCP port inside a pod.
 	Dial(ctx context.Context, id string, port uint16) (net.Conn, error)
 }
 
-// Options are the streams that a client takes part in.
+// Options says which streams a client opens.
 type Options = remotecommand.Options
 
-// Config is what a Server works with.
+// Config configures a Server.
 type Config struct {
 	Containers Containers
 	Pods       Pods
-	// IdleTimeout ends connections on which nothing is said. 0 is never.
+	// IdleTimeout closes connections without traffic. 0 means never.
 	IdleTimeout time.Duration
-	// TLS is nil for plain connections.
+	// TLS is nil for connections without TLS.
 	TLS *tls.Config
 }
 
@@ -58,44 +58,47 @@ const (
 	creationTimeout = 30 * time.Second
 	// headerTimeout bounds the wait for a request.
 	headerTimeout = 30 * time.Second
-	maxHeader     = 64 << 10 // bytes
+	// maxHeader bounds the header of a request, in bytes.
+	maxHeader = 64 << 10
 )
 
-// Server hands out addresses of streams and serves them.
+// Server registers streams under URLs and serves them.
 type Server struct {
 	cfg     Config
-	pending pending
+	pending pendingRequests
 
-	mu       sync.Mutex // guards base, and the first use of sessions
-	base     *url.URL   // nil unless serving
-	sessions sync.WaitGroup
+	mu       sync.Mutex     // guards baseURL, and keeps sessions.Add before sessions.Wait
+	baseURL  *url.URL       // nil unless Serve runs
+	sessions sync.WaitGroup // running execs, attaches and forwarded connections
 }
 
-// New returns a Server that serves nothing yet.
+// New returns a Server that Serve starts.
 func New(cfg Config) *Server { return &Server{cfg: cfg} }
 
-// Exec returns the address at which a client finds the streams of a command.
+// Exec returns the URL at which a client runs a command and opens its streams.
 func (s *Server) Exec(id string, cmd []string, o Options) (string, error) {
-	return s.address("exec", execRequest{id, cmd, o})
+	return s.register("exec", execRequest{id, cmd, o})
 }
 
-// Attach returns the address at which a client finds the container's streams.
+// Attach returns the URL at which a client opens the streams of a container.
 func (s *Server) Attach(id string, o Options) (string, error) {
-	return s.address("attach", attachRequest{id, o})
+	return s.register("attach", attachRequest{id, o})
 }
 
-// PortForward returns the address at which a client reaches the pod's ports.
-// Clients that speak SPDY name the ports themselves.
+// PortForward returns the URL at which a client connects to ports of a pod. The ports
+// are for clients that use WebSocket channels; other clients name the ports in the
+// protocol.
 func (s *Server) PortForward(podID string, ports []int32) (string, error) {
-	return s.address("portforward", forwardRequest{podID, ports})
+	return s.register("portforward", forwardRequest{podID, ports})
 }
 
-func (s *Server) address(kind string, request any) (string, error) {
+// register adds a request to the pending requests and returns its URL.
+func (s *Server) register(kind string, request any) (string, error) {
 	s.mu.Lock()
-	base := s.base
+	base := s.baseURL
 	s.mu.Unlock()
 	if base == nil {
-		return "", fmt.Errorf("streams are not served at present: %w", errdefs.ErrUnavailable)
+		return "", fmt.Errorf("streaming server is not running: %w", errdefs.ErrUnavailable)
 	}
 	token, err := s.pending.add(request)
 	if err != nil {
@@ -104,24 +107,24 @@ func (s *Server) address(kind string, request any) (string, error) {
 	return base.JoinPath(kind, token).String(), nil
 }
 
-// Serve serves streams on the listener until ctx ends. Then it cuts all
-// connections, and returns when what ran for them has ended.
+// Serve serves streams on the listener until ctx ends. Then it closes all
+// connections, and returns when all sessions have ended.
 func (s *Server) Serve(ctx context.Context, l *net.TCPListener) error {
 	conns, err := newListener(l)
 	if err != nil {
 		return errors.Join(fmt.Errorf("serve streams: %w", err), l.Close())
 	}
 	h := s.httpServer(ctx)
-	s.open(l.Addr())
+	s.setBaseURL(l.Addr())
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(conns.watch)
+	g.Go(conns.watchHangups)
 	g.Go(func() error { return serve(h, conns, s.cfg.TLS) })
 	g.Go(func() error {
 		<-ctx.Done()
-		conns.cut()
+		conns.closeConns()
 		err := h.Close()
-		s.close()
-		return errors.Join(err, conns.release())
+		s.waitForSessions()
+		return errors.Join(err, conns.closeEpoll())
 	})
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("serve streams: %w", err)
@@ -129,6 +132,7 @@ func (s *Server) Serve(ctx context.Context, l *net.TCPListener) error {
 	return nil
 }
 
+// serve serves HTTP, or HTTPS if config is not nil.
 func serve(h *http.Server, l net.Listener, config *tls.Config) error {
 	if config != nil {
 		l = tls.NewListener(l, config)
@@ -147,7 +151,7 @@ func (s *Server) httpServer(ctx context.Context) *http.Server {
 		mux.HandleFunc(method+" /portforward/{token}", s.portForward)
 	}
 	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true) // of HTTP/2 nothing can be upgraded
+	protocols.SetHTTP1(true) // an HTTP/2 connection cannot be upgraded
 	return &http.Server{
 		Handler:           mux,
 		Protocols:         protocols,
@@ -161,35 +165,59 @@ func (s *Server) httpServer(ctx context.Context) *http.Server {
 	}
 }
 
-func (s *Server) open(addr net.Addr) {
+// setBaseURL allows requests and sessions.
+func (s *Server) setBaseURL(addr net.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.base = &url.URL{Scheme: "http", Host: addr.String(), Path: "/"}
+	s.baseURL = &url.URL{Scheme: "http", Host: addr.String(), Path: "/"}
 	if s.cfg.TLS != nil {
-		s.base.Scheme = "https"
+		s.baseURL.Scheme = "https"
 	}
 }
 
-// close waits for the sessions; no new ones begin.
-func (s *Server) close() {
+// waitForSessions refuses new requests and sessions, and waits for the running
+// sessions.
+func (s *Server) waitForSessions() {
 	s.mu.Lock()
-	s.base = nil
+	s.baseURL = nil
 	s.mu.Unlock()
 	s.sessions.Wait()
 }
 
-// begin counts what runs for a client, unless the server is about to end.
-func (s *Server) begin() bool {
+// startSession adds a session, for which the caller must call sessions.Done. It
+// returns false if the server is stopping.
+func (s *Server) startSession() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.base == nil {
+	if s.baseURL == nil {
 		return false
 	}
 	s.sessions.Add(1)
 	return true
 }
 
-// logWriter takes what net/http has to say: failed handshakes and panics.
+// TLSConfig returns the TLS configuration for a certificate and its key, which are
+// PEM files. The files are read again for each connection, so that they can be
+// replaced. TLSConfig reads them once to find errors early.
+func TLSConfig(certFile, keyFile string) (*tls.Config, error) {
+	load := func() (*tls.Certificate, error) {
+		c, err := tls.LoadX509KeyPair(certFile, keyFile)
+		if err != nil {
+			return nil, fmt.Errorf("load certificate of the streaming server: %w", err)
+		}
+		return &c, nil
+	}
+	if _, err := load(); err != nil {
+		return nil, err
+	}
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return load() },
+	}, nil
+}
+
+// logWriter writes the messages of net/http to the log: failed TLS handshakes and
+// panics.
 type logWriter struct{}
 
 func (logWriter) Write(p []byte) (int, error) {

@@ -1,83 +1,92 @@
 package streaming
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/net/websocket"
+	"k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	"k8s.io/streaming/pkg/httpstream"
+	"k8s.io/streaming/pkg/httpstream/spdy"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 	utilexec "k8s.io/utils/exec"
 )
 
-// Version 5 of the channel protocol, the only one that today's WebSocket clients
-// speak. It is version 4, which cri-streaming has, and a message for the end of
-// a channel, by which the input of a command can end.
+// Current WebSocket clients use only version 5 of the channel protocol. Package
+// cri-streaming implements version 4. Version 5 adds a message that closes a channel,
+// by which a client can end the input of a command.
 
-// maxSize bounds the JSON of a terminal size, in bytes.
-const maxSize = 1024
+// maxTerminalSizeJSON bounds the JSON of a terminal size, in bytes.
+const maxTerminalSizeJSON = 1024
 
-// operation does what a client wants with its streams.
-type operation func(ctx context.Context, in io.Reader, out, errs io.WriteCloser, resize <-chan remotecommand.TerminalSize) error
+// streamFunc runs an exec or attach with the streams of a client.
+type streamFunc func(ctx context.Context, in io.Reader, out, errs io.WriteCloser, resize <-chan remotecommand.TerminalSize) error
 
-func speaksV5(r *http.Request) bool { return wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) }
+// isV5Request reports whether a client requests version 5 of the channel protocol.
+func isV5Request(r *http.Request) bool { return wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) }
 
-// serveV5 runs do with the channels of a WebSocket as its streams and tells the
-// client the outcome.
-func serveV5(w http.ResponseWriter, r *http.Request, o Options, idle time.Duration, do operation) {
+// serveV5 calls run with the channels of a WebSocket as streams, and sends the status
+// to the client.
+func serveV5(w http.ResponseWriter, r *http.Request, o Options, idleTimeout time.Duration, run streamFunc) {
 	conn := wsstream.NewConn(map[string]wsstream.ChannelProtocolConfig{
 		remotecommand.StreamProtocolV5Name: {Binary: true, Channels: channels(o)},
 	})
-	conn.SetIdleTimeout(idle)
+	conn.SetIdleTimeout(idleTimeout)
 	_, streams, err := conn.Open(w, r)
 	if err != nil {
-		logrus.WithContext(r.Context()).WithError(err).Debug("WebSocket") // the client has been told
+		logrus.WithContext(r.Context()).WithError(err).Debug("WebSocket handshake failed") // Open has answered the client
 		return
 	}
 	defer conn.Close()
 	resize := make(chan remotecommand.TerminalSize)
 	go func() {
-		from := streams[remotecommand.StreamResize]
-		readSizes(r.Context(), from, resize)
-		// What comes after nonsense must not hold up the other channels.
-		_, _ = io.Copy(io.Discard, from)
+		channel := streams[remotecommand.StreamResize]
+		readSizes(r.Context(), channel, resize)
+		// Unread messages would block the other channels.
+		_, _ = io.Copy(io.Discard, channel)
 	}()
-	outcome := do(r.Context(), streams[remotecommand.StreamStdIn], streams[remotecommand.StreamStdOut], streams[remotecommand.StreamStdErr], resize)
-	if b, err := json.Marshal(statusOf(outcome)); err == nil {
-		_, _ = streams[remotecommand.StreamErr].Write(b) // who left needs none
+	runErr := run(r.Context(), streams[remotecommand.StreamStdIn], streams[remotecommand.StreamStdOut], streams[remotecommand.StreamStdErr], resize)
+	if b, err := json.Marshal(newStatus(runErr)); err == nil {
+		_, _ = streams[remotecommand.StreamErr].Write(b) // fails if the client has left
 	}
 }
 
-// channels are those of the protocol, by their numbers.
+// channels returns the channels of the protocol. The index of a channel is its number.
 func channels(o Options) []wsstream.ChannelType {
-	when := func(wanted bool, kind wsstream.ChannelType) wsstream.ChannelType {
-		if wanted {
+	onlyIf := func(requested bool, kind wsstream.ChannelType) wsstream.ChannelType {
+		if requested {
 			return kind
 		}
 		return wsstream.IgnoreChannel
 	}
 	return []wsstream.ChannelType{
-		remotecommand.StreamStdIn:  when(o.Stdin, wsstream.ReadChannel),
-		remotecommand.StreamStdOut: when(o.Stdout, wsstream.WriteChannel),
-		remotecommand.StreamStdErr: when(o.Stderr, wsstream.WriteChannel),
+		remotecommand.StreamStdIn:  onlyIf(o.Stdin, wsstream.ReadChannel),
+		remotecommand.StreamStdOut: onlyIf(o.Stdout, wsstream.WriteChannel),
+		remotecommand.StreamStdErr: onlyIf(o.Stderr, wsstream.WriteChannel),
 		remotecommand.StreamErr:    wsstream.WriteChannel,
 		remotecommand.StreamResize: wsstream.ReadChannel,
 	}
 }
 
-// readSizes ends with the channel, or with what is no size, or with ctx.
+// readSizes sends the terminal sizes that it reads. It returns at the end of the
+// channel, after an invalid size, or when ctx ends.
 func readSizes(ctx context.Context, from io.Reader, to chan<- remotecommand.TerminalSize) {
 	defer close(to)
 	limited := &io.LimitedReader{R: from}
 	d := json.NewDecoder(limited)
 	for {
-		limited.N = maxSize
+		limited.N = maxTerminalSizeJSON
 		var size remotecommand.TerminalSize
 		if d.Decode(&size) != nil {
 			return
@@ -90,7 +99,8 @@ func readSizes(ctx context.Context, from io.Reader, to chan<- remotecommand.Term
 	}
 }
 
-// status is the part of the Kubernetes Status that clients of the protocol read.
+// status has the fields of the Kubernetes type Status that clients of the protocol
+// read.
 type status struct {
 	Status  string         `json:"status"`
 	Message string         `json:"message,omitempty"`
@@ -108,7 +118,8 @@ type statusCause struct {
 	Message string `json:"message"`
 }
 
-func statusOf(err error) status {
+// newStatus returns the status for the result of an exec or attach.
+func newStatus(err error) status {
 	var exit utilexec.ExitError
 	switch {
 	case err == nil:
@@ -124,4 +135,51 @@ func statusOf(err error) status {
 		Status: "Failure", Reason: "InternalError", Code: http.StatusInternalServerError,
 		Message: fmt.Sprintf("Internal error occurred: %v", err),
 	}
+}
+
+// isTunnelRequest reports whether a client forwards ports by SPDY inside a WebSocket.
+// The payload of the binary messages is the data of the SPDY connection.
+func isTunnelRequest(r *http.Request) bool {
+	return wsstream.IsWebSocketRequestWithTunnelingProtocol(r)
+}
+
+// serveTunnel accepts the WebSocket and calls next with a request for an upgrade to
+// SPDY, whose connection is the WebSocket.
+func serveTunnel(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) {
+	inner := r.Clone(r.Context())
+	inner.Header = http.Header{
+		httpstream.HeaderConnection:      {httpstream.HeaderUpgrade},
+		httpstream.HeaderUpgrade:         {spdy.HeaderSpdy31},
+		httpstream.HeaderProtocolVersion: {portforward.ProtocolV1Name},
+	}
+	websocket.Server{
+		Handshake: func(c *websocket.Config, _ *http.Request) error {
+			if !slices.Contains(c.Protocol, portforward.WebsocketsSPDYTunnelingPortForwardV1) {
+				return websocket.ErrBadWebSocketProtocol
+			}
+			c.Protocol = []string{portforward.WebsocketsSPDYTunnelingPortForwardV1}
+			return nil
+		},
+		Handler: func(c *websocket.Conn) {
+			c.PayloadType = websocket.BinaryFrame
+			next(&tunnelResponse{conn: c, header: make(http.Header)}, inner)
+		},
+	}.ServeHTTP(w, r)
+}
+
+// tunnelResponse is the http.ResponseWriter of the request inside the tunnel. It
+// discards the response to the upgrade, which the client does not expect, and returns
+// the WebSocket as the connection.
+type tunnelResponse struct {
+	conn   *websocket.Conn
+	header http.Header
+}
+
+func (t *tunnelResponse) Header() http.Header         { return t.header }
+func (t *tunnelResponse) WriteHeader(int)             {}
+func (t *tunnelResponse) Write(b []byte) (int, error) { return len(b), nil }
+
+// Hijack returns the WebSocket.
+func (t *tunnelResponse) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return t.conn, bufio.NewReadWriter(bufio.NewReader(t.conn), bufio.NewWriter(t.conn)), nil
 }

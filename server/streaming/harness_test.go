@@ -25,33 +25,34 @@ import (
 	"github.com/criserver/criserver/container"
 )
 
-// soon bounds what has to happen; nothing here says that something is fast.
-const soon = 30 * time.Second
+// waitTimeout bounds the wait for an event. No test requires that an event is fast.
+const waitTimeout = 30 * time.Second
 
-// fakes are containers and pods that do as the test says.
-type fakes struct {
+// fakeBackend is a Containers and a Pods that calls its functions.
+type fakeBackend struct {
 	exec   func(ctx context.Context, cmd []string, tty bool, s container.Streams) (int32, error)
 	attach func(ctx context.Context, s container.Streams) error
 	dial   func(ctx context.Context, port uint16) (net.Conn, error)
 }
 
-func (f *fakes) Exec(ctx context.Context, id string, cmd []string, tty bool, s container.Streams) (int32, error) {
+func (f *fakeBackend) Exec(ctx context.Context, id string, cmd []string, tty bool, s container.Streams) (int32, error) {
 	if id != "c" {
 		return 0, fmt.Errorf("container %q: %w", id, errdefs.ErrNotFound)
 	}
 	return f.exec(ctx, cmd, tty, s)
 }
 
-func (f *fakes) Attach(ctx context.Context, _ string, s container.Streams) error {
+func (f *fakeBackend) Attach(ctx context.Context, _ string, s container.Streams) error {
 	return f.attach(ctx, s)
 }
 
-func (f *fakes) Dial(ctx context.Context, _ string, port uint16) (net.Conn, error) {
+func (f *fakeBackend) Dial(ctx context.Context, _ string, port uint16) (net.Conn, error) {
 	return f.dial(ctx, port)
 }
 
-// startServer starts a server. When the test ends, it ends, and nothing of it is left.
-func startServer(t *testing.T, f *fakes, change ...func(*Config)) (s *Server, stop func()) {
+// startServer starts a server. When the test ends, it stops the server and checks that
+// no goroutine is left.
+func startServer(t *testing.T, f *fakeBackend, change ...func(*Config)) (s *Server, stop func()) {
 	t.Helper()
 	before := runtime.NumGoroutine()
 	cfg := Config{Containers: f, Pods: f, IdleTimeout: time.Hour}
@@ -84,40 +85,41 @@ func startServer(t *testing.T, f *fakes, change ...func(*Config)) (s *Server, st
 			if err != nil {
 				t.Errorf("Serve: %v", err)
 			}
-		case <-time.After(soon):
-			t.Error("the server does not end")
+		case <-time.After(waitTimeout):
+			t.Error("the server does not stop")
 		}
 	}
 	t.Cleanup(func() {
 		stop()
-		eventually(t, "the end of all goroutines", func() bool { return runtime.NumGoroutine() <= before })
+		eventually(t, "all goroutines end", func() bool { return runtime.NumGoroutine() <= before })
 	})
 	return s, stop
 }
 
+// eventually waits until ok returns true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(soon); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(waitTimeout); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			buf := make([]byte, 1<<20)
-			t.Fatalf("did not happen: %s\n%s", what, buf[:runtime.Stack(buf, true)])
+			t.Fatalf("timeout: %s\n%s", what, buf[:runtime.Stack(buf, true)])
 		}
 	}
 }
 
-// receive is for what has to come.
+// receive returns the next value of a channel, and fails the test after waitTimeout.
 func receive[T any](t *testing.T, ch <-chan T) T {
 	t.Helper()
 	select {
 	case v := <-ch:
 		return v
-	case <-time.After(soon):
-		t.Fatal("nothing came")
+	case <-time.After(waitTimeout):
+		t.Fatal("timeout: received no value")
 		panic("not reached")
 	}
 }
 
-// execURL and forwardURL are answers to the kubelet.
+// execURL returns the URL for an exec in the container "c".
 func execURL(t *testing.T, s *Server, o Options) string {
 	t.Helper()
 	u, err := s.Exec("c", []string{"command"}, o)
@@ -127,6 +129,7 @@ func execURL(t *testing.T, s *Server, o Options) string {
 	return u
 }
 
+// forwardURL returns the URL for a port forward to the pod "p".
 func forwardURL(t *testing.T, s *Server, ports ...int32) string {
 	t.Helper()
 	u, err := s.PortForward("p", ports)
@@ -136,7 +139,7 @@ func forwardURL(t *testing.T, s *Server, ports ...int32) string {
 	return u
 }
 
-// dial connects to an address, trusting any certificate.
+// dial connects to a URL. It accepts every certificate.
 func dial(t *testing.T, address string) (net.Conn, *url.URL) {
 	t.Helper()
 	u, err := url.Parse(address)
@@ -149,23 +152,24 @@ func dial(t *testing.T, address string) (net.Conn, *url.URL) {
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	if u.Scheme == "https" {
-		return tls.Client(c, &tls.Config{InsecureSkipVerify: true}), u //nolint:gosec // it is the test's own
+		return tls.Client(c, &tls.Config{InsecureSkipVerify: true}), u //nolint:gosec // the certificate is the test's
 	}
 	return c, u
 }
 
-// client is the other end of a session, by whatever protocol.
+// client is the client of a session in any protocol.
 type client struct {
-	conn    net.Conn // what can be cut
-	stdin   io.WriteCloser
-	stdout  io.Reader
-	stderr  io.Reader
-	outcome io.Reader // the status
-	resize  io.Writer
-	spdy    httpstream.Connection
-	ws      *websocket.Conn
+	conn   net.Conn
+	stdin  io.WriteCloser
+	stdout io.Reader
+	stderr io.Reader
+	status io.Reader // the channel of the status
+	resize io.Writer
+	spdy   httpstream.Connection
+	ws     *websocket.Conn
 }
 
+// upgrade opens a SPDY connection.
 func upgrade(t *testing.T, address, protocol string) (httpstream.Connection, net.Conn) {
 	t.Helper()
 	c, u := dial(t, address)
@@ -181,7 +185,7 @@ func upgrade(t *testing.T, address, protocol string) (httpstream.Connection, net
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusSwitchingProtocols || r.Buffered() != 0 {
-		t.Fatalf("status %s, %d bytes", resp.Status, r.Buffered())
+		t.Fatalf("response %s with %d more bytes", resp.Status, r.Buffered())
 	}
 	conn, err := spdy.NewClientConnection(c)
 	if err != nil {
@@ -191,12 +195,12 @@ func upgrade(t *testing.T, address, protocol string) (httpstream.Connection, net
 	return conn, c
 }
 
-// spdyClient opens the streams that o says.
+// spdyClient opens the streams of o over SPDY.
 func spdyClient(t *testing.T, address string, o Options) *client {
 	t.Helper()
 	conn, raw := upgrade(t, address, remotecommand.StreamProtocolV4Name)
-	open := func(kind string, wanted bool) httpstream.Stream {
-		if !wanted {
+	open := func(kind string, requested bool) httpstream.Stream {
+		if !requested {
 			return nil
 		}
 		st, err := conn.CreateStream(http.Header{remotecommand.StreamType: {kind}})
@@ -205,7 +209,7 @@ func spdyClient(t *testing.T, address string, o Options) *client {
 		}
 		return st
 	}
-	cl := &client{conn: raw, spdy: conn, outcome: open(remotecommand.StreamTypeError, true)}
+	cl := &client{conn: raw, spdy: conn, status: open(remotecommand.StreamTypeError, true)}
 	if st := open(remotecommand.StreamTypeStdin, o.Stdin); st != nil {
 		cl.stdin = st
 	}
@@ -221,7 +225,7 @@ func spdyClient(t *testing.T, address string, o Options) *client {
 	return cl
 }
 
-// channel is one of a WebSocket's, for writing.
+// channel is a channel of a WebSocket for writing.
 type channel struct {
 	ws     *websocket.Conn
 	number byte
@@ -235,6 +239,7 @@ func (c channel) Close() error {
 	return websocket.Message.Send(c.ws, []byte{remotecommand.StreamClose, c.number})
 }
 
+// dialWebSocket opens a WebSocket.
 func dialWebSocket(t *testing.T, address, protocol string) (*websocket.Conn, net.Conn) {
 	t.Helper()
 	raw, u := dial(t, address)
@@ -251,7 +256,8 @@ func dialWebSocket(t *testing.T, address, protocol string) (*websocket.Conn, net
 	return ws, raw
 }
 
-// wsClient speaks version 5 of the channel protocol.
+// wsClient opens a WebSocket with version 5 of the channel protocol, which has all
+// streams.
 func wsClient(t *testing.T, address string, _ Options) *client {
 	t.Helper()
 	ws, raw := dialWebSocket(t, address, remotecommand.StreamProtocolV5Name)
@@ -284,14 +290,14 @@ func wsClient(t *testing.T, address string, _ Options) *client {
 	return &client{
 		conn: raw, ws: ws,
 		stdin: channel{ws, remotecommand.StreamStdIn}, resize: channel{ws, remotecommand.StreamResize},
-		stdout: readers[1], stderr: readers[2], outcome: readers[3],
+		stdout: readers[1], stderr: readers[2], status: readers[3],
 	}
 }
 
-// protocols are what a session is tested with.
+// protocols are the protocols for exec and attach.
 var protocols = map[string]func(*testing.T, string, Options) *client{"SPDY": spdyClient, "WebSocket": wsClient}
 
-// forwardConn opens one connection to a port.
+// forwardConn opens the data stream and the error stream of one connection to a port.
 func forwardConn(t *testing.T, conn httpstream.Connection, port string, id int) (data, errs httpstream.Stream) {
 	t.Helper()
 	h := http.Header{portforward.PortHeader: {port}, portforward.PortForwardRequestIDHeader: {fmt.Sprint(id)}}
