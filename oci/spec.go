@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/criserver/criserver/internal/rootpath"
 	"github.com/criserver/criserver/internal/userns"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -202,13 +201,8 @@ func (c *build) paths() error {
 	case sc.GetPrivileged():
 		return nil
 	}
-	for name, list := range map[string][]string{"masked_paths": sc.GetMaskedPaths(), "readonly_paths": sc.GetReadonlyPaths()} {
-		if i := slices.IndexFunc(list, func(p string) bool { return !cleanAbsolute(p) }); i >= 0 {
-			return invalid("linux.security_context.%s[%d] %q must be an absolute path without \"..\"", name, i, list[i])
-		}
-		if i := slices.IndexFunc(list, rootpath.TooLong); i >= 0 {
-			return invalid("linux.security_context.%s[%d] %s", name, i, rootpath.LengthRule)
-		}
+	if err := checkHiddenPaths(sc); err != nil {
+		return err
 	}
 	l.MaskedPaths, l.ReadonlyPaths = sc.GetMaskedPaths(), sc.GetReadonlyPaths()
 	return nil

@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"conmon/monitor": {"internal", "conmon"},
 	"oci":            {"internal", "oci"},
 	"image":          {"internal", "image"},
-	"container":      {"oci", "conmon", "internal"},
+	"container":      {"container", "oci", "conmon", "internal"},
 	"sandbox":        {"internal", "sandbox"},
 	"server":         {"server", "sandbox", "container", "image", "internal"},
 	"nri":            {"internal"},
