@@ -2,67 +2,108 @@ package container
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"strings"
-	"time"
 
-	"github.com/criserver/criserver/conmon"
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/internal/ids"
+	"github.com/criserver/criserver/internal/msgdiff"
+	"github.com/criserver/criserver/oci"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
+	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// undoTimeout bounds a rollback, which the request cannot cancel.
-const undoTimeout = 2 * time.Minute
-
-// Create makes a container in a pod and returns its id. A request for the same name
-// and attempt that comes while it is under way waits for that one; one that comes
-// after it has succeeded gets the same id, unless an earlier caller has the id and
-// the configs differ. The kubelet's retries differ in the host path of the
-// termination log. The pod config of the request is not used: what the pod was made
-// from holds.
+// Create makes a container in a pod and returns its id. A request for the same name and
+// attempt as a running Create waits for the running one. After a Create has succeeded,
+// the same request gets the same id; a request with another config gets it only if no
+// earlier caller has received the id. The retries of the kubelet differ in the host path
+// of the termination log. The pod config of the request is not used: the config that
+// the pod was made from is in force.
 func (m *Manager) Create(ctx context.Context, podID string, config *cri.ContainerConfig, _ *cri.PodSandboxConfig) (string, error) {
 	fail := func(err error) (string, error) {
 		return "", fmt.Errorf("create container %q in pod %q: %w", config.GetMetadata().GetName(), short(podID), err)
 	}
-	if err := validate(config); err != nil {
-		return fail(err)
-	}
-	if err := m.cfg.Builder.CheckNew(config.GetLinux().GetResources()); err != nil {
-		return fail(err)
-	}
-	pod, err := m.cfg.Pods.Pod(podID)
+	p, err := m.parse(podID, config)
 	if err != nil {
 		return fail(err)
 	}
-	n := name{pod.ID, config.GetMetadata().GetName(), config.GetMetadata().GetAttempt()}
+	n := name{p.pod.ID, p.spec.Name, p.spec.Attempt}
 	key := fmt.Sprintf("%s/%d/%s", n.pod, n.attempt, n.name)
-	id, err := m.creates.Do(ctx, key, func(ctx context.Context) (string, error) { return m.create(ctx, n, config) })
+	id, err := m.creates.Do(ctx, key, func(ctx context.Context) (string, error) { return m.create(ctx, n, p) })
 	if err != nil && ctx.Err() != nil {
-		return fail(m.inStage(n, err))
+		return fail(m.withStage(n, err))
 	}
 	if err != nil {
 		return fail(err)
 	}
 	if c, err := m.find(id); err == nil {
-		c.joined(config)
-		if ctx.Err() == nil { // else the caller does not hear of it
-			c.claimed.Store(true)
+		c.logDifference(config)
+		if ctx.Err() == nil { // otherwise the caller does not receive the id
+			c.idReturned.Store(true)
 		}
 	}
 	return id, nil
 }
 
-// create finds the container that an earlier try made, or makes it.
-func (m *Manager) create(ctx context.Context, n name, config *cri.ContainerConfig) (string, error) {
-	if c := m.named(n); c != nil {
-		if id, err := m.earlier(ctx, c, config); id != "" || err != nil {
+// plan is the input of a creation, and how far the creation has got.
+type plan struct {
+	config  *cri.ContainerConfig
+	spec    *containerspec.Spec
+	pod     Pod
+	runtime *oci.Runtime
+
+	image   Image
+	process *containerspec.Process
+	labels  labels
+	blockIO *specs.LinuxBlockIO // plugins can replace it
+	volumes map[int]string      // paths of mounted images, by the index of the mount
+
+	// sideEffects is true when the first side effect may have happened, and
+	// runtimeCalled when the runtime may have a container of this id.
+	sideEffects, runtimeCalled bool
+}
+
+// parse parses the request. Nothing after it can fail because of the form of the request.
+func (m *Manager) parse(podID string, config *cri.ContainerConfig) (*plan, error) {
+	pod, err := m.cfg.Pods.Pod(podID)
+	if err != nil {
+		return nil, err
+	}
+	runtime, err := m.runtime(pod.RuntimeHandler)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := containerspec.Parse(containerspec.Request{Config: config, Pod: pod.Config, Node: m.node(runtime)})
+	if err != nil {
+		return nil, err
+	}
+	return &plan{config: config, spec: spec, pod: pod, runtime: runtime, blockIO: spec.BlockIO}, nil
+}
+
+// node returns what the node allows containers of this runtime.
+func (m *Manager) node(r *oci.Runtime) *containerspec.Node {
+	n := &containerspec.Node{
+		Handler: r.Name, Guest: r.Guest, SELinux: m.cfg.Labels != nil, Rules: m.cfg.Builder, BlockIO: m.cfg.BlockIO, RDT: m.cfg.RDT,
+	}
+	if m.cfg.MountOptions != nil {
+		n.MountOptions = func() []string { return m.cfg.MountOptions(r.Name) }
+	}
+	if m.cfg.UserNamespaces != nil {
+		n.IDMappedMounts = func() error { return m.cfg.UserNamespaces(r.Name) }
+	}
+	return n
+}
+
+// create returns the container that an earlier attempt has made, or makes it.
+func (m *Manager) create(ctx context.Context, n name, p *plan) (string, error) {
+	if c := m.byName(n); c != nil {
+		if id, err := m.reuse(ctx, c, p.config); id != "" || err != nil {
 			return id, err
 		}
 	}
-	c, plan, err := m.plan(n.pod, config)
+	c, err := m.prepare(p)
 	if err != nil {
 		return "", err
 	}
@@ -75,201 +116,111 @@ func (m *Manager) create(ctx context.Context, n name, config *cri.ContainerConfi
 		return "", err
 	}
 	m.events.expectCreate(c.id)
-	if err := m.make(ctx, c, plan); err != nil {
+	if err := m.make(ctx, c, p); err != nil {
 		m.events.forget(c.id)
-		return "", m.undo(ctx, c, plan, err)
+		return "", m.undo(ctx, c, p, err)
 	}
 	logrus.WithContext(ctx).WithFields(c.log().Data).WithField("name", n.name).Info("container created")
 	m.events.send(cri.ContainerEventType_CONTAINER_CREATED_EVENT, c.snap.Load())
-	m.tellCreated(ctx, c)
+	m.notifyCreated(ctx, c)
 	return c.id, nil
 }
 
-// plan is what a creation knows before it touches anything.
-type plan struct {
-	pod   Pod
-	image Image
-	// begun: the first side effect may have happened; monitored: the runtime may
-	// know the container.
-	begun, monitored bool
-	classes          classes
-	labels           labels
-	volumes          map[int]string // where images are mounted, by the index of the mount
-}
-
-func (m *Manager) plan(podID string, config *cri.ContainerConfig) (*container, *plan, error) {
+// checkPodReady returns an error if the pod does not exist or is not ready.
+func (m *Manager) checkPodReady(podID string) error {
 	pod, err := m.cfg.Pods.Pod(podID)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	if err := validateInPod(config, pod); err != nil {
-		return nil, nil, err
+	if !pod.Ready {
+		return fmt.Errorf("pod %q is not ready: %w", short(pod.ID), errdefs.ErrFailedPrecondition)
 	}
-	runtime, err := m.runtime(pod.RuntimeHandler)
+	return nil
+}
+
+// prepare looks up the images and the SELinux labels, and makes the record in memory. It
+// has no side effects.
+func (m *Manager) prepare(p *plan) (*container, error) {
+	if err := m.checkPodReady(p.pod.ID); err != nil {
+		return nil, err
+	}
+	var err error
+	if p.image, err = m.cfg.Images.Image(p.spec.Image.Ref); err != nil {
+		return nil, fmt.Errorf("config.image: %w", err)
+	}
+	volumeImages, err := m.findVolumeImages(p.spec.Mounts)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if err := m.checkMountOptions(runtime.Name, config); err != nil {
-		return nil, nil, err
+	if p.labels, err = m.labelsFor(p.spec, p.pod); err != nil {
+		return nil, err
 	}
-	image, err := m.cfg.Images.Image(config.GetImage().GetImage())
-	if err != nil {
-		return nil, nil, fmt.Errorf("config.image: %w", err)
-	}
-	volumes, err := m.volumeImages(config)
-	if err != nil {
-		return nil, nil, err
-	}
-	labels, err := m.labelsFor(config, pod)
-	if err != nil {
-		return nil, nil, err
-	}
-	signal, err := signalOf(config.GetStopSignal(), image.Config.StopSignal)
-	if err != nil {
-		return nil, nil, err
-	}
-	classes, err := m.classesOf(config, pod.Config)
-	if err != nil {
-		return nil, nil, err
+	if p.process, err = p.spec.Process(p.image.Config); err != nil {
+		return nil, err
 	}
 	id := ids.New()
 	rec := &record{
-		Version: recordVersion, Boot: m.boot, ID: id, PodID: pod.ID, Runtime: *runtime, ImageID: image.ID,
-		ImageRef: imageRef(config, image), LogPath: logFile(config, pod), StopSignal: signal,
-		SharedPID: config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid() != cri.NamespaceMode_CONTAINER,
-		Volumes:   volumes,
+		Version: recordVersion, Boot: m.boot, ID: id, PodID: p.pod.ID, Runtime: *p.runtime, ImageID: p.image.ID,
+		ImageRef: imageRef(p.spec.Image, p.image), LogPath: p.spec.LogPath, StopSignal: p.process.StopSignal,
+		SharedPID: p.spec.PID.Mode != cri.NamespaceMode_CONTAINER, Volumes: volumeImages,
 	}
-	_, rec.CgroupPath = runtime.CgroupsPath(pod.CgroupParent, id)
-	if err := rec.setMessages(config, pod.Config); err != nil {
-		return nil, nil, err
+	_, rec.CgroupPath = p.runtime.CgroupsPath(p.pod.CgroupParent, id)
+	if err := rec.setMessages(p.config, p.pod.Config); err != nil {
+		return nil, err
 	}
-	return newContainer(m.dir(id), rec, config, pod.Config), &plan{pod: pod, image: image, labels: labels, classes: classes}, nil
+	c := newContainer(m.dir(id), rec, p.config, p.pod.Config)
+	for _, w := range p.process.Warnings {
+		c.log().Warn(w)
+	}
+	return c, nil
 }
 
-// imageRef is the image as the user wrote it, where the request tells.
-func imageRef(config *cri.ContainerConfig, image Image) string {
-	if ref := config.GetImage().GetUserSpecifiedImage(); ref != "" {
-		return ref
-	}
-	if ref := config.GetImage().GetImage(); ref != "" && ref != image.ID {
-		return ref
+// imageRef returns the image as the user wrote it, if the request has that.
+func imageRef(requested containerspec.Image, image Image) string {
+	switch {
+	case requested.UserRef != "":
+		return requested.UserRef
+	case requested.Ref != image.ID:
+		return requested.Ref
 	}
 	return image.Ref
 }
 
-// make does the work, from the record of the intent to the state "created".
-func (m *Manager) make(ctx context.Context, c *container, p *plan) error {
-	c.enter("write record")
-	// Only now, with the container known to StopPod, does "ready" hold good.
-	pod, err := m.cfg.Pods.Pod(p.pod.ID)
-	if err != nil {
-		return err
+// reuse returns the id of the container that an earlier attempt of the same creation has
+// made, or "" if that container was removed.
+func (m *Manager) reuse(ctx context.Context, c *container, config *cri.ContainerConfig) (string, error) {
+	s := c.snap.Load()
+	unclaimed := !c.idReturned.Load() && !c.isUnreadable()
+	switch {
+	case s != nil && s.State == Created && (unclaimed || proto.Equal(c.config, config)):
+		return c.id, nil
+	case s != nil && s.State == Exited && s.StartedAt.IsZero() && (unclaimed || s.Reason == ReasonContainerCannotRun):
+		// The earlier attempt failed and its rollback failed, too, or the container has
+		// exited since.
+		return "", m.Remove(ctx, c.id)
+	case s != nil && s.State == Created:
+		return "", fmt.Errorf("the name is taken by container %q, whose config differs in %v: %w",
+			short(c.id), msgdiff.Fields(c.config, config), errdefs.ErrAlreadyExists)
 	}
-	if err := validateInPod(c.config, pod); err != nil {
-		return err
-	}
-	p.begun = true
-	if err := makeDirFor(c.dir, rootOf(pod.Config)); err != nil {
-		return err
-	}
-	if err := c.rec.write(c.dir); err != nil {
-		return err
-	}
-	c.rec.Config, c.rec.PodConfig = nil, nil // decoded they are kept anyway
-	c.enter("mount root file system")
-	if err := os.Mkdir(c.rootfs(), 0o700); err != nil {
-		return err
-	}
-	if err := m.mountRootFS(ctx, c, p); err != nil {
-		return fmt.Errorf("mount root file system: %w", err)
-	}
-	if p.volumes, err = m.mountVolumes(ctx, c, p); err != nil {
-		return err
-	}
-	c.enter("write bundle")
-	b, err := m.bundle(ctx, c, p)
-	if err != nil {
-		return err
-	}
-	defer b.close()
-	c.enter("guest")
-	if err := m.ensureGuest(ctx, p.pod, c.runtime); err != nil {
-		return err
-	}
-	c.enter("runtime create")
-	return m.launch(ctx, c, p)
+	return "", fmt.Errorf("the name is taken by container %q: %w", short(c.id), errdefs.ErrAlreadyExists)
 }
 
-// launch has a monitor create the container.
-func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
-	p.monitored = true
-	root := rootOf(p.pod.Config)
-	started, monitor, err := m.cfg.Monitors.Create(ctx, conmon.Spec{
-		Version: conmon.Version, ID: c.id, RunDir: c.dir, Bundle: c.dir, ExitFile: m.exitFile(c.id),
-		Runtime: c.runtime.Args(), LogPath: c.rec.LogPath, StdioUID: root.uid, StdioGID: root.gid,
-		Guest: c.runtime.Guest, Terminal: c.config.GetTty(), Stdin: c.config.GetStdin(), StdinOnce: c.config.GetStdinOnce(),
-	})
-	if err != nil {
-		return err
+// logDifference logs the fields in which a request differs from the request that the
+// container was made from.
+func (c *container) logDifference(config *cri.ContainerConfig) {
+	if !proto.Equal(c.config, config) {
+		c.log().WithField("differs", msgdiff.Fields(c.config, config)).
+			Warn("a retry of CreateContainer has another config than the first request: the first config is in force")
 	}
-	if err := c.change(func(f *facts) {
-		f.Created, f.Init, f.Monitor = time.Now().UnixNano(), started.Init, monitor
-		f.ProcessCgroup = m.processCgroup(c, started.Init.PID)
-	}); err != nil {
-		return err
-	}
-	if !c.runtime.Guest {
-		c.resetOOMScoreAdj(started.Init.PID)
-	}
-	if err := m.setHugepages(c, m.cfg.Builder.HugepagesAfterCreate(c.snap.Load().Resources)); err != nil {
-		return err
-	}
-	m.watch(c)
-	return nil
 }
 
-// processCgroup returns the cgroup of the first process if it is below the
-// container's cgroup, or "". crun puts a container into a child of its systemd
-// scope, and crun 1.8 sets most limits only there. The process runs
-// nothing of the container yet, so it cannot have moved to another cgroup.
-func (m *Manager) processCgroup(c *container, pid int) string {
-	if !c.runtime.SystemdCgroup || c.runtime.Guest {
-		return ""
+// withStage adds to an error the stage of a creation whose caller has given up.
+func (m *Manager) withStage(n name, err error) error {
+	if c := m.byName(n); c != nil {
+		if stage := c.stage.Load(); stage != nil {
+			c.log().WithField("stage", *stage).Warn("the caller of CreateContainer gave up; the creation continues for a retry")
+			return fmt.Errorf("still in stage %q: %w", *stage, err)
+		}
 	}
-	path, err := m.cfg.Cgroups.Of(pid)
-	if err != nil || !strings.HasPrefix(path, c.rec.CgroupPath+"/") {
-		return ""
-	}
-	return path
-}
-
-// undo takes back a creation that failed. What cannot be taken back stays
-// visible as a container that never ran, which can be removed again.
-func (m *Manager) undo(ctx context.Context, c *container, p *plan, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-	defer cancel()
-	if !p.begun {
-		m.unregister(c)
-		return cause
-	}
-	c.enter("undo")
-	gone := c.preview()
-	err := m.teardown(ctx, c, p.monitored)
-	if err == nil {
-		m.unregister(c)
-		m.tellUndone(ctx, c, gone)
-		return cause
-	}
-	c.log().WithError(err).Error("the failed creation could not be undone; the container is kept for another removal")
-	c.fail(cause.Error())
-	return errors.Join(cause, fmt.Errorf("undo: %w", err))
-}
-
-// fail ends a container that was never run.
-func (c *container) fail(why string) {
-	c.mu.Lock()
-	c.startFailure = why
-	c.mu.Unlock()
-	c.finish(end{Finished: time.Now().UnixNano()})
-	c.told() // plugins will hear of its removal
+	return err
 }

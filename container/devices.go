@@ -3,81 +3,67 @@ package container
 import (
 	"fmt"
 
+	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/oci"
-	"github.com/criserver/criserver/oci/cdi"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-func validateDevices(c *cri.ContainerConfig) error {
-	for i, d := range c.GetDevices() {
-		if err := oci.CheckDevice(d); err != nil {
-			return fmt.Errorf("config.devices[%d].%w", i, err)
-		}
-	}
-	_, err := cdiNames(c)
-	return err
-}
-
-// cdiNames lists the devices of vendors that a request names.
-func cdiNames(c *cri.ContainerConfig) ([]string, error) {
-	requested := make([]string, len(c.GetCDIDevices()))
-	for i, d := range c.GetCDIDevices() {
-		requested[i] = d.GetName()
-	}
-	names, err := cdi.Names(requested, c.GetAnnotations())
-	if err != nil {
-		return nil, fmt.Errorf("config.%w", err)
-	}
-	return names, nil
-}
-
-// injectDevices adds what the devices of vendors need to a config.
-func (m *Manager) injectDevices(c *container, res *oci.Result) error {
-	names, err := cdiNames(c.config)
-	if err != nil {
-		return err
-	}
-	if err := m.cfg.CDI.Inject(res.Spec, names); err != nil {
-		return fmt.Errorf("config.%w", err)
-	}
-	return nil
-}
-
-// resolveDevices looks up the requested devices; a privileged container has all
-// of the host's besides, unless it is root in a user namespace only.
-func (m *Manager) resolveDevices(c *cri.ContainerConfig, userNS bool) ([]oci.Device, error) {
+// resolveDevices looks up the requested devices. A privileged container also has all
+// devices of the host, unless it is root only in a user namespace.
+func (m *Manager) resolveDevices(s *containerspec.Spec, userNS bool) ([]oci.Device, error) {
 	var devices []oci.Device
-	if c.GetLinux().GetSecurityContext().GetPrivileged() && !userNS {
+	if s.Security.Privileged && !userNS {
 		all, err := oci.AllDevices()
 		if err != nil {
 			return nil, err
 		}
 		devices = all
 	}
-	for i, d := range c.GetDevices() {
-		found, err := oci.HostDevice(d)
+	for i, d := range s.Devices {
+		found, err := oci.HostDevice(d.HostPath, d.ContainerPath, d.Access)
 		if err != nil {
 			return nil, fmt.Errorf("config.devices[%d].%w", i, err)
 		}
 		if m.cfg.DeviceOwnerIsUser {
-			giveToUser(found, c.GetLinux().GetSecurityContext())
+			setDeviceOwner(found, s.User)
 		}
 		devices = append(devices, found...)
 	}
 	return devices, nil
 }
 
-// giveToUser is for users that are not root: they could not open a device that
-// only its owner may.
-func giveToUser(devices []oci.Device, sc *cri.LinuxContainerSecurityContext) {
+// setDeviceOwner makes the ids that the request names the owner of the device nodes. A
+// user that is not root could not open a device that only its owner may open.
+func setDeviceOwner(devices []oci.Device, u containerspec.User) {
 	for i := range devices {
-		if sc.GetRunAsUser() != nil {
-			uid := uint32(sc.GetRunAsUser().GetValue()) //nolint:gosec // was validated
+		if u.Account != nil && !u.MustExist {
+			uid := u.Account.ID
 			devices[i].UID = &uid
 		}
-		if sc.GetRunAsGroup() != nil {
-			gid := uint32(sc.GetRunAsGroup().GetValue()) //nolint:gosec // was validated
+		if u.Group != nil {
+			gid := u.Group.ID
 			devices[i].GID = &gid
 		}
 	}
+}
+
+// injectDevices adds the edits of CDI devices to an OCI config.
+func (m *Manager) injectDevices(config *specs.Spec, names []string) error {
+	if err := m.cfg.CDI.Inject(config, names); err != nil {
+		return fmt.Errorf("config.%w", err)
+	}
+	return nil
+}
+
+// supportedBlockIO returns the block I/O limits of a container. It drops weights if no I/O scheduler of
+// the node supports weights, because then the files for weights do not exist.
+func (m *Manager) supportedBlockIO(c *container, p *plan) *specs.LinuxBlockIO {
+	b := p.blockIO
+	if b == nil || b.Weight == nil && b.WeightDevice == nil || m.cfg.Cgroups.WeighsBlockIO(p.pod.CgroupParent) {
+		return b
+	}
+	c.log().Warn("weights of block I/O are not enforced: no I/O scheduler of this node supports them")
+	rates := *b
+	rates.Weight, rates.WeightDevice = nil, nil
+	return &rates
 }

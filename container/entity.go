@@ -8,8 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/internal/userns"
 	"github.com/criserver/criserver/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
@@ -24,6 +26,7 @@ type container struct {
 	rec       *record
 	config    *cri.ContainerConfig
 	podConfig *cri.PodSandboxConfig
+	userMaps  userns.Maps // of the user namespace of the pod; empty for the host's
 	runtime   *oci.Runtime
 	mounts    []*cri.Mount // effective: see effectiveMounts
 
@@ -33,7 +36,7 @@ type container struct {
 	ended       chan struct{} // closed when the end is recorded
 	monitorGone chan struct{} // closed when the monitor has ended
 
-	claimed atomic.Bool // a caller of Create has the id
+	idReturned atomic.Bool // a caller of Create has the id
 
 	consulted bool          // plugins were asked about its creation; for create alone
 	made      *specs.Spec   // what came of it, until the creation is done
@@ -53,8 +56,8 @@ type container struct {
 func newContainer(dir string, rec *record, config *cri.ContainerConfig, podConfig *cri.PodSandboxConfig) *container {
 	return &container{
 		id: rec.ID, dir: dir, rec: rec, config: config, podConfig: podConfig, runtime: &rec.Runtime,
-		mounts: effectiveMounts(config, rec.Volumes),
-		ended:  make(chan struct{}), monitorGone: make(chan struct{}), endTold: make(chan struct{}),
+		mounts: effectiveMounts(config, rec.Volumes), userMaps: containerspec.UserMaps(podConfig),
+		ended: make(chan struct{}), monitorGone: make(chan struct{}), endTold: make(chan struct{}),
 	}
 }
 

@@ -54,6 +54,17 @@ func (m *Manager) ExecProcess(id string, cmd []string, terminal bool) (*oci.Runt
 	return c.runtime, c.id, &p, nil
 }
 
+// execInput returns the input of an exec in a container with this full id.
+func (m *Manager) execInput(id string, p *specs.Process, timeout time.Duration) oci.ExecInput {
+	in := oci.ExecInput{ID: id, Process: p, Timeout: timeout, Dir: m.dir(id)}
+	if c, err := m.find(id); err == nil {
+		root := rootOwner(c.userMaps)
+		in.StdioUID, in.StdioGID = root.uid, root.gid
+		in.OOMScoreAdj = m.execOOMScoreAdj(c)
+	}
+	return in
+}
+
 // whileAlive ends the context of an exec when the container ends. In a PID
 // namespace of its own the kernel kills the command; in a shared one a command
 // that was just being started would be left.

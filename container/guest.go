@@ -163,15 +163,15 @@ func (m *Manager) guestBundle(g *guestRecord, pod Pod, dir string) error {
 	return os.WriteFile(filepath.Join(dir, configFile), b, 0o600)
 }
 
-// inGuest adds to a container's config which guest it is in.
-func inGuest(r *oci.Runtime, pod Pod, res *oci.Result) {
+// annotateGuest adds to a container's config which guest it is in.
+func annotateGuest(r *oci.Runtime, pod Pod, config *specs.Spec) {
 	if !r.Guest {
 		return
 	}
-	if res.Spec.Annotations == nil {
-		res.Spec.Annotations = make(map[string]string)
+	if config.Annotations == nil {
+		config.Annotations = make(map[string]string)
 	}
-	maps.Copy(res.Spec.Annotations, oci.InGuestAnnotations(pod.ID))
+	maps.Copy(config.Annotations, oci.InGuestAnnotations(pod.ID))
 }
 
 // watchGuest makes the pod not ready when its guest ends by itself.

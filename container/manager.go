@@ -183,7 +183,7 @@ func (m *Manager) inPod(pod string) []*container {
 	return found
 }
 
-func (m *Manager) named(n name) *container {
+func (m *Manager) byName(n name) *container {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.names[n]
@@ -225,6 +225,12 @@ func (m *Manager) runtime(handler string) (*oci.Runtime, error) {
 func (m *Manager) dir(id string) string      { return filepath.Join(m.cfg.RunDir, "containers", id) }
 func (m *Manager) exitFile(id string) string { return filepath.Join(m.exitsDir(), id) }
 func (m *Manager) exitsDir() string          { return filepath.Join(m.cfg.RunDir, "exits") }
+
+// invalid returns an ErrInvalidArgument. The message names the field of the request and
+// the rule that the field breaks.
+func invalid(format string, args ...any) error {
+	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+}
 
 // errWrongState is for operations that a container's state does not allow.
 func errWrongState(verb string, s *Snapshot) error {

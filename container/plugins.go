@@ -60,8 +60,8 @@ type Adjustment struct {
 // operation lock included.
 const tellTimeout = time.Minute
 
-// consult lets plugins change the config of a container in the making.
-func (m *Manager) consult(ctx context.Context, c *container, p *plan, spec *specs.Spec) (*specs.Spec, error) {
+// applyPlugins lets plugins change the config of a container in the making.
+func (m *Manager) applyPlugins(ctx context.Context, c *container, p *plan, spec *specs.Spec) (*specs.Spec, error) {
 	if m.cfg.Plugins == nil {
 		return spec, nil
 	}
@@ -94,7 +94,7 @@ func (m *Manager) settle(c *container, p *plan, spec *specs.Spec, a Adjustment) 
 		c.setGroups(spec.Process.User.AdditionalGids)
 	}
 	if a.OOMScoreAdj != nil || a.Extra != nil || (a.CRI != nil && !proto.Equal(a.CRI, &cri.LinuxContainerResources{})) {
-		if err := m.adjustLimits(c, spec, a); err != nil {
+		if err := m.adjustLimits(c, p, spec, a); err != nil {
 			return fmt.Errorf("limits that plugins want: %w", err)
 		}
 	}
@@ -107,12 +107,12 @@ func (m *Manager) settle(c *container, p *plan, spec *specs.Spec, a Adjustment) 
 // adjustClasses looks up the classes of the operator that plugins name.
 func (m *Manager) adjustClasses(c *container, p *plan, spec *specs.Spec, a Adjustment) (err error) {
 	if class := a.BlockIOClass; class != nil {
-		if p.classes.blockIO = nil; *class != "" {
-			if p.classes.blockIO, err = m.cfg.BlockIO.Class(*class); err != nil {
+		if p.blockIO = nil; *class != "" {
+			if p.blockIO, err = m.cfg.BlockIO.Class(*class); err != nil {
 				return fmt.Errorf("blockio_class that plugins want: %w", err)
 			}
 		}
-		spec.Linux.Resources.BlockIO = m.blockIO(c, p)
+		spec.Linux.Resources.BlockIO = m.supportedBlockIO(c, p)
 	}
 	if class := a.RDTClass; class != nil {
 		if spec.Linux.IntelRdt = nil; *class != "" {
@@ -135,8 +135,8 @@ func cloneSpec(spec *specs.Spec) (*specs.Spec, error) {
 
 // adjustLimits goes by the rules of the builder, as for a request that had asked
 // for these limits itself.
-func (m *Manager) adjustLimits(c *container, spec *specs.Spec, a Adjustment) error {
-	u, err := m.cfg.Builder.Adjusted(c.config.GetLinux().GetResources(), a.CRI)
+func (m *Manager) adjustLimits(c *container, p *plan, spec *specs.Spec, a Adjustment) error {
+	u, err := m.cfg.Builder.Adjusted(p.spec.Resources, a.CRI)
 	if err != nil {
 		return err
 	}

@@ -7,17 +7,17 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-func (m *Manager) tellCreated(ctx context.Context, c *container) {
+func (m *Manager) notifyCreated(ctx context.Context, c *container) {
 	c.made = nil
 	if m.cfg.Plugins != nil {
 		m.cfg.Plugins.Created(ctx, c.snap.Load())
 	}
 }
 
-// tellUndone is for a creation that failed after plugins were asked.
-func (m *Manager) tellUndone(ctx context.Context, c *container, gone *Snapshot) {
+// notifyUndone is for a creation that failed after plugins were asked.
+func (m *Manager) notifyUndone(ctx context.Context, c *container, s *Snapshot) {
 	if m.cfg.Plugins != nil && c.consulted {
-		m.cfg.Plugins.Removed(ctx, gone, c.made)
+		m.cfg.Plugins.Removed(ctx, s, c.made)
 	}
 }
 

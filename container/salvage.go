@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -37,7 +38,7 @@ func (m *Manager) salvage(id string) (*record, *cri.ContainerConfig, *cri.PodSan
 		podConfig = &cri.PodSandboxConfig{}
 	}
 	rec.Version, rec.Boot, rec.Config, rec.PodConfig = recordVersion, m.boot, nil, nil
-	if rec.StopSignal <= 0 || rec.StopSignal > rtMax {
+	if !containerspec.ValidSignal(rec.StopSignal) {
 		rec.StopSignal = unix.SIGTERM
 	}
 	var spec specs.Spec

@@ -35,9 +35,7 @@ func (m *Manager) Start(ctx context.Context, id string) error {
 	if s := c.snap.Load(); s.State != Created {
 		return errWrongState("start", s)
 	}
-	if pod, err := m.cfg.Pods.Pod(c.rec.PodID); err != nil {
-		return fmt.Errorf("start container %q: %w", short(c.id), err)
-	} else if err := validateInPod(c.config, pod); err != nil {
+	if err := m.checkPodReady(c.rec.PodID); err != nil {
 		return fmt.Errorf("start container %q: %w", short(c.id), err)
 	}
 	if err := m.consultStart(ctx, c); err != nil {

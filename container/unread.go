@@ -147,9 +147,9 @@ func (m *Manager) populated(c *container) bool {
 	return err != nil || len(pids) > 0
 }
 
-// unread reports whether a file of the container could not be read. It is then unknown
+// isUnreadable reports whether a file of the container could not be read. It is then unknown
 // whether the container was ever started.
-func (c *container) unread() bool {
+func (c *container) isUnreadable() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.facts.Unread != ""

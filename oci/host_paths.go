@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/criserver/criserver/internal/rootpath"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -21,50 +20,28 @@ import (
 // maxDevices bounds what a request for a directory of devices may bring.
 const maxDevices = 4096
 
-// CheckDevice says which rule of the CRI a requested device breaks, if any. It
-// does not look at the host. The message begins with the field's name.
-func CheckDevice(d *cri.Device) error {
-	switch {
-	case !cleanAbsolute(d.GetHostPath()):
-		return invalid("host_path %q must be an absolute path without \"..\"", d.GetHostPath())
-	case d.GetContainerPath() != "" && !cleanAbsolute(d.GetContainerPath()):
-		return invalid("container_path %q must be an absolute path without \"..\"", d.GetContainerPath())
-	case rootpath.TooLong(d.GetHostPath()):
-		return invalid("host_path %s", rootpath.LengthRule)
-	case rootpath.TooLong(d.GetContainerPath()):
-		return invalid("container_path %s", rootpath.LengthRule)
-	}
-	return CheckAccess(d.GetPermissions())
-}
-
-// HostDevice looks up a requested device: a node, or a directory of which all
-// nodes are meant.
-func HostDevice(d *cri.Device) ([]Device, error) {
-	if err := CheckDevice(d); err != nil {
-		return nil, err
-	}
-	target := d.GetContainerPath()
-	if target == "" {
-		target = d.GetHostPath()
-	}
-	info, err := os.Stat(d.GetHostPath())
+// HostDevice looks up a device node of the host, or all device nodes in a directory.
+// target is the path in the container. access is made of r, w and m; "" means all. The
+// messages of errors begin with the name of the field in the request.
+func HostDevice(hostPath, target, access string) ([]Device, error) {
+	info, err := os.Stat(hostPath)
 	if err != nil {
 		return nil, invalid("host_path: %v", err)
 	}
 	if info.IsDir() {
-		dir, err := filepath.EvalSymlinks(d.GetHostPath())
+		dir, err := filepath.EvalSymlinks(hostPath)
 		if err != nil {
 			return nil, invalid("host_path: %v", err)
 		}
-		found, err := deviceDir(dir, target, d.GetPermissions())
+		found, err := deviceDir(dir, target, access)
 		if err == nil && len(found) == 0 {
-			err = invalid("host_path %q is a directory without devices", d.GetHostPath())
+			err = invalid("host_path %q is a directory without devices", hostPath)
 		}
 		return found, err
 	}
-	dev, ok := device(d.GetHostPath(), target, d.GetPermissions())
+	dev, ok := device(hostPath, target, access)
 	if !ok {
-		return nil, invalid("host_path %q is not a device", d.GetHostPath())
+		return nil, invalid("host_path %q is not a device", hostPath)
 	}
 	return []Device{dev}, nil
 }

@@ -2,7 +2,6 @@ package oci
 
 import (
 	"path/filepath"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -13,20 +12,6 @@ type Device struct {
 	Access string // some of "rwm"
 	// HostPath is where the node is on the host.
 	HostPath string
-}
-
-// CheckAccess says whether a CRI device permission string is well formed; the
-// empty one means all.
-func CheckAccess(permissions string) error {
-	if strings.Trim(permissions, "rwm") != "" || len(permissions) > 3 {
-		return invalid("permissions %q must be made of r, w and m", permissions)
-	}
-	for i := range permissions {
-		if strings.LastIndexByte(permissions, permissions[i]) != i {
-			return invalid("permissions %q names one of r, w and m twice", permissions)
-		}
-	}
-	return nil
 }
 
 // devices: nothing is allowed but what the runtime itself adds (null, zero, tty

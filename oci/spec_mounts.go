@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/criserver/criserver/internal/rootpath"
 	"github.com/criserver/criserver/internal/userns"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -29,61 +28,8 @@ type Mount struct {
 	MapSubmounts bool
 }
 
-// mountOptions are those that a request may set. All of them restrict.
-var mountOptions = []string{
-	"noexec", "nosuid", "nodev", "noatime", "nodiratime", "relatime", "nosymfollow", "ro",
-}
-
 // readOnly: an option says it too, be it the request's or the host's.
 func (m Mount) readOnly() bool { return m.ReadOnly || slices.Contains(m.Options, "ro") }
-
-// CheckMount says which rule of the CRI a mount request breaks, if any. It does
-// not look at the host.
-func CheckMount(m *cri.Mount) error {
-	dst := m.GetContainerPath()
-	switch {
-	case !filepath.IsAbs(dst) || strings.ContainsRune(dst, 0):
-		return invalid("container_path %q must be an absolute path without NUL", dst)
-	case filepath.Clean(dst) == "/":
-		return invalid("container_path must not be the root directory")
-	case rootpath.TooLong(dst):
-		return invalid("container_path %s", rootpath.LengthRule)
-	case rootpath.TooLong(m.GetHostPath()):
-		return invalid("host_path %s", rootpath.LengthRule)
-	case rootpath.TooLong(m.GetImageSubPath()):
-		return invalid("image_sub_path %s", rootpath.LengthRule)
-	case m.GetImage() != nil && m.GetHostPath() != "":
-		return invalid("host_path %q and image exclude each other", m.GetHostPath())
-	case m.GetImage() == nil && !cleanAbsolute(m.GetHostPath()):
-		return invalid("host_path %q must be an absolute path without \"..\"", m.GetHostPath())
-	case m.GetImage() == nil && m.GetImageSubPath() != "":
-		return invalid("image_sub_path %q needs image", m.GetImageSubPath())
-	case m.GetImage() != nil && m.GetImage().GetImage() == "":
-		return invalid("image.image is empty")
-	case m.GetImage() != nil && m.GetPropagation() == cri.MountPropagation_PROPAGATION_BIDIRECTIONAL:
-		return invalid("propagation of an image must not be bidirectional")
-	case m.GetImage() != nil && !cleanSubPath(m.GetImageSubPath()):
-		return invalid("image_sub_path %q must have no \"..\" and no NUL", m.GetImageSubPath())
-	case m.GetRecursiveReadOnly() && !m.GetReadonly():
-		return invalid("recursive_read_only needs readonly")
-	case m.GetRecursiveReadOnly() && m.GetPropagation() != cri.MountPropagation_PROPAGATION_PRIVATE:
-		return invalid("recursive_read_only needs private propagation")
-	}
-	if _, ok := propagationOption[m.GetPropagation()]; !ok {
-		return invalid("propagation %d is unknown", m.GetPropagation())
-	}
-	for _, o := range m.GetMountOptions() {
-		if !slices.Contains(mountOptions, o) {
-			return invalid("mount_options: %q is not one of %s", o, strings.Join(mountOptions, ", "))
-		}
-	}
-	return nil
-}
-
-// cleanSubPath is about form alone: links in the image are resolved inside it.
-func cleanSubPath(p string) bool {
-	return !strings.ContainsRune(p, 0) && !slices.Contains(strings.Split(p, "/"), "..")
-}
 
 var propagationOption = map[cri.MountPropagation]string{
 	cri.MountPropagation_PROPAGATION_PRIVATE:           "rprivate",

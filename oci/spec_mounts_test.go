@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -44,35 +43,6 @@ func TestHostSysReplacesCgroup(t *testing.T) {
 	in.Mounts = []Mount{{Source: "/sys", Destination: "/sys/"}}
 	if d := destinations(mustBuild(t, testHost(), in).Spec); slices.Contains(d, "/sys/fs/cgroup") || slices.Contains(d, "/sys") {
 		t.Errorf("mounted: %v", d)
-	}
-}
-
-func TestCheckMount(t *testing.T) {
-	for name, m := range map[string]*cri.Mount{
-		"relative destination": {ContainerPath: "a", HostPath: "/a"},
-		"NUL in destination":   {ContainerPath: "/a\x00", HostPath: "/a"},
-		"root":                 {ContainerPath: "/", HostPath: "/a"},
-		"root by dots":         {ContainerPath: "/a/../..", HostPath: "/a"},
-		"climbing source":      {ContainerPath: "/a", HostPath: "/a/../b"},
-		"relative source":      {ContainerPath: "/a", HostPath: "a"},
-		"no source":            {ContainerPath: "/a"},
-		"image and path":       {ContainerPath: "/a", HostPath: "/a", Image: &cri.ImageSpec{Image: "i"}},
-		"rro writable":         {ContainerPath: "/a", HostPath: "/a", RecursiveReadOnly: true},
-		"rro shared":           {ContainerPath: "/a", HostPath: "/a", Readonly: true, RecursiveReadOnly: true, Propagation: 2},
-		"propagation":          {ContainerPath: "/a", HostPath: "/a", Propagation: 9},
-		"option":               {ContainerPath: "/a", HostPath: "/a", MountOptions: []string{"suid"}},
-	} {
-		if err := CheckMount(m); !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	for _, m := range []*cri.Mount{
-		{ContainerPath: "/a/", HostPath: "/a", Readonly: true, MountOptions: []string{"noexec"}},
-		{ContainerPath: "/a/../b//c", HostPath: "/a"},
-	} {
-		if err := CheckMount(m); err != nil {
-			t.Error(err)
-		}
 	}
 }
 

@@ -9,13 +9,13 @@ import (
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/image"
 )
 
 // imageItem returns an image as an item of a list, which is also its status.
 func imageItem(img image.Image) *cri.Image {
-	user := container.ParseImageUser(img.Config.Config.User)
+	user := containerspec.ParseImageUser(img.Config.Config.User)
 	item := &cri.Image{
 		Id:          img.ID.String(),
 		RepoTags:    img.RepoTags,

@@ -15,12 +15,13 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/selinux"
 )
 
-// fakeLabels changes no label of any file: this machine may have no SELinux.
+// fakeLabels changes no labels of files, because the machine may have no SELinux.
 type fakeLabels struct {
 	relabelled []string
 	fail       error
@@ -56,41 +57,45 @@ func TestLabelsFor(t *testing.T) {
 		"host IPC":              {hostIPC, nil, labels{"unconfined", "unconfined-mount", false}},
 	} {
 		m := &Manager{cfg: Config{Labels: &fakeLabels{}}}
-		c := &cri.ContainerConfig{Linux: &cri.LinuxContainerConfig{SecurityContext: tc.sc}}
-		if got, err := m.labelsFor(c, tc.pod); err != nil || got != tc.want {
+		spec := &containerspec.Spec{
+			Security: containerspec.Security{Privileged: tc.sc.GetPrivileged(), SELinux: tc.sc.GetSelinuxOptions()},
+			PID:      containerspec.PIDNamespace{Mode: tc.sc.GetNamespaceOptions().GetPid()},
+		}
+		if got, err := m.labelsFor(spec, tc.pod); err != nil || got != tc.want {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 		m.cfg.Labels = nil
-		if got, err := m.labelsFor(c, tc.pod); err != nil || got != (labels{}) {
+		if got, err := m.labelsFor(spec, tc.pod); err != nil || got != (labels{}) {
 			t.Errorf("%s, without SELinux: %+v, %v", name, got, err)
 		}
 	}
 }
 
-func TestRelabelling(t *testing.T) {
+func TestRelabel(t *testing.T) {
 	f := &fakeLabels{}
 	m := &Manager{cfg: Config{Labels: f}}
-	c := &container{config: &cri.ContainerConfig{Mounts: []*cri.Mount{
-		{ContainerPath: "/a"}, {ContainerPath: "/b", SelinuxRelabel: true}, {ContainerPath: "/c", SelinuxRelabel: true, Image: &cri.ImageSpec{}},
-	}}}
+	c := &container{}
+	p := func(l labels) *plan {
+		return &plan{labels: l, spec: &containerspec.Spec{Mounts: []containerspec.Mount{{}, {Relabel: true}, {}}}}
+	}
 	mounts := []oci.Mount{{Source: "/h/a"}, {Source: "/h/b"}, {Source: "/v/c"}}
-	if err := m.relabel(c, labels{"p", "m", true}, mounts); err != nil || !slices.Equal(f.relabelled, []string{"/h/b m"}) {
+	if err := m.relabel(c, p(labels{"p", "m", true}), mounts); err != nil || !slices.Equal(f.relabelled, []string{"/h/b m"}) {
 		t.Errorf("relabelled %q, %v", f.relabelled, err)
 	}
-	if err := m.relabel(c, labels{"u", "m", false}, mounts); err != nil || len(f.relabelled) != 1 {
+	if err := m.relabel(c, p(labels{"u", "m", false}), mounts); err != nil || len(f.relabelled) != 1 {
 		t.Errorf("relabelled for an unconfined container: %q, %v", f.relabelled, err)
 	}
 	f.fail = errors.New("denied")
-	if err := m.relabel(c, labels{"p", "m", true}, mounts); !errors.Is(err, f.fail) || !strings.Contains(err.Error(), "config.mounts[1].selinux_relabel") {
+	if err := m.relabel(c, p(labels{"p", "m", true}), mounts); !errors.Is(err, f.fail) || !strings.Contains(err.Error(), "config.mounts[1].selinux_relabel") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// readingMonitors keep the config that they are given, and make no container of
-// it: a kernel without SELinux takes no labels.
+// readingMonitors read the OCI config and create no container, because a kernel without
+// SELinux refuses labels.
 type readingMonitors struct{ config string }
 
-var errNoContainer = errors.New("no container is made")
+var errNoContainer = errors.New("the test creates no container")
 
 func (r *readingMonitors) Create(_ context.Context, spec conmon.Spec) (conmon.Started, proc.Ref, error) {
 	b, err := os.ReadFile(filepath.Join(spec.Bundle, configFile))
@@ -114,7 +119,7 @@ func TestLabelsReachTheConfig(t *testing.T) {
 		process, mount string
 		relabelled     int
 	}{
-		// The pod of the bed shares the host's IPC.
+		// The pod of the test shares the IPC namespace of the host.
 		"unconfined": {nil, "unconfined", "unconfined-mount", 0},
 		"asked":      {&cri.SELinuxOption{Type: "-type"}, "process-type", "mount", 1},
 	} {
@@ -127,7 +132,7 @@ func TestLabelsReachTheConfig(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := slices.Collect(maps.Values(b.images.labels)); !slices.Equal(got, []string{tc.mount}) {
-			t.Errorf("%s: root file systems are mounted with the labels %q", name, got)
+			t.Errorf("%s: the labels of mounted root file systems are %q", name, got)
 		}
 		var config struct {
 			Process struct{ SelinuxLabel string }
@@ -143,5 +148,31 @@ func TestLabelsReachTheConfig(t *testing.T) {
 	f.fail = errdefs.ErrInvalidArgument
 	if _, err := m.Create(t.Context(), "pod", shell("refused", "true"), nil); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("got %v", err)
+	}
+}
+
+type fakeAppArmor struct{ asked []string }
+
+func (f *fakeAppArmor) Ensure(_ context.Context, profile string) error {
+	f.asked = append(f.asked, profile)
+	if profile == "missing" {
+		return errdefs.ErrFailedPrecondition
+	}
+	return nil
+}
+
+func TestEnsureAppArmor(t *testing.T) {
+	f := &fakeAppArmor{}
+	m := &Manager{cfg: Config{AppArmor: f}}
+	for _, profile := range []string{"", "p"} {
+		if err := m.ensureAppArmor(t.Context(), profile); err != nil {
+			t.Errorf("%q: %v", profile, err)
+		}
+	}
+	if !slices.Equal(f.asked, []string{"p"}) {
+		t.Errorf("loaded profiles: %q", f.asked)
+	}
+	if err := m.ensureAppArmor(t.Context(), "missing"); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "config.linux.security_context.apparmor") {
+		t.Errorf("a profile that is not loaded: %v", err)
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -27,7 +27,7 @@ func TestScopePropertiesReachTheConfig(t *testing.T) {
 		}
 	})
 	c := shell("c", "true")
-	c.Annotations = map[string]string{gracePeriodKey: "5", "org.systemd.property.ExecStopPost": "'/bin/false'"}
+	c.Annotations = map[string]string{containerspec.GracePeriodKey: "5", "org.systemd.property.ExecStopPost": "'/bin/false'"}
 	if _, err := m.Create(t.Context(), "pod", c, nil); !errors.Is(err, errNoContainer) {
 		t.Fatal(err)
 	}
@@ -46,25 +46,6 @@ func TestScopePropertiesReachTheConfig(t *testing.T) {
 	}
 	if !maps.Equal(config.Annotations, want) {
 		t.Errorf("got %v", config.Annotations)
-	}
-}
-
-func TestGracePeriod(t *testing.T) {
-	of := func(v string) map[string]string { return map[string]string{gracePeriodKey: v} }
-	for name, tc := range map[string]struct {
-		from []map[string]string
-		want time.Duration
-	}{
-		"none":             {[]map[string]string{nil, {"other": "1"}}, 30 * time.Second},
-		"of the container": {[]map[string]string{of("5"), nil, of("7")}, 5 * time.Second},
-		"of the pod":       {[]map[string]string{nil, nil, of("7")}, 7 * time.Second},
-		"no number":        {[]map[string]string{of("soon"), of("9")}, 9 * time.Second},
-		"too large":        {[]map[string]string{of("99999999999999999999")}, 30 * time.Second},
-		"zero":             {[]map[string]string{of("0")}, 0},
-	} {
-		if got := gracePeriod(tc.from...); got != tc.want {
-			t.Errorf("%s: %s, want %s", name, got, tc.want)
-		}
 	}
 }
 

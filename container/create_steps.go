@@ -1,0 +1,132 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/criserver/criserver/conmon"
+)
+
+// undoTimeout limits a rollback, which the request cannot cancel.
+const undoTimeout = 2 * time.Minute
+
+// make does the work of a creation, from the intent record to the state "created".
+func (m *Manager) make(ctx context.Context, c *container, p *plan) error {
+	c.enter("write record")
+	// StopPod finds the container from now on, so a pod that is ready now cannot be
+	// stopped without the container.
+	if err := m.checkPodReady(p.pod.ID); err != nil {
+		return err
+	}
+	p.sideEffects = true
+	if err := makeContainerDir(c.dir, rootOwner(c.userMaps)); err != nil {
+		return err
+	}
+	if err := c.rec.write(c.dir); err != nil {
+		return err
+	}
+	c.rec.Config, c.rec.PodConfig = nil, nil // the container has the decoded messages
+	c.enter("mount root file system")
+	if err := os.Mkdir(c.rootfs(), 0o700); err != nil {
+		return err
+	}
+	if err := m.mountRootFS(ctx, c, p); err != nil {
+		return fmt.Errorf("mount root file system: %w", err)
+	}
+	var err error
+	if p.volumes, err = m.mountImageVolumes(ctx, c, p); err != nil {
+		return err
+	}
+	c.enter("write bundle")
+	target, err := m.writeBundle(ctx, c, p)
+	if err != nil {
+		return err
+	}
+	if target != nil {
+		defer target.Close()
+	}
+	c.enter("guest")
+	if err := m.ensureGuest(ctx, p.pod, c.runtime); err != nil {
+		return err
+	}
+	c.enter("runtime create")
+	return m.launch(ctx, c, p)
+}
+
+// launch starts the monitor, which creates the container in the runtime.
+func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
+	p.runtimeCalled = true
+	root, stdio := rootOwner(c.userMaps), p.spec.Stdio
+	started, monitor, err := m.cfg.Monitors.Create(ctx, conmon.Spec{
+		Version: conmon.Version, ID: c.id, RunDir: c.dir, Bundle: c.dir, ExitFile: m.exitFile(c.id),
+		Runtime: c.runtime.Args(), LogPath: c.rec.LogPath, StdioUID: root.uid, StdioGID: root.gid,
+		Guest: c.runtime.Guest, Terminal: stdio.Terminal, Stdin: stdio.Stdin, StdinOnce: stdio.StdinOnce,
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.change(func(f *facts) {
+		f.Created, f.Init, f.Monitor = time.Now().UnixNano(), started.Init, monitor
+		f.ProcessCgroup = m.processCgroup(c, started.Init.PID)
+	}); err != nil {
+		return err
+	}
+	if !c.runtime.Guest {
+		c.resetOOMScoreAdj(started.Init.PID)
+	}
+	if err := m.setHugepages(c, m.cfg.Builder.HugepagesAfterCreate(c.snap.Load().Resources)); err != nil {
+		return err
+	}
+	m.watch(c)
+	return nil
+}
+
+// processCgroup returns the cgroup of the first process if it is below the cgroup of
+// the container, or "". crun puts a container into a child of its systemd scope, and
+// crun 1.8 sets most limits only on the child. The process does not run the program of
+// the container yet, so it cannot have moved to another cgroup.
+func (m *Manager) processCgroup(c *container, pid int) string {
+	if !c.runtime.SystemdCgroup || c.runtime.Guest {
+		return ""
+	}
+	path, err := m.cfg.Cgroups.Of(pid)
+	if err != nil || !strings.HasPrefix(path, c.rec.CgroupPath+"/") {
+		return ""
+	}
+	return path
+}
+
+// undo rolls back a creation that failed. If the rollback fails, the container stays
+// visible as a container that never ran, and can be removed.
+func (m *Manager) undo(ctx context.Context, c *container, p *plan, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	if !p.sideEffects {
+		m.unregister(c)
+		return cause
+	}
+	c.enter("undo")
+	s := c.preview()
+	err := m.teardown(ctx, c, p.runtimeCalled)
+	if err == nil {
+		m.unregister(c)
+		m.notifyUndone(ctx, c, s)
+		return cause
+	}
+	c.log().WithError(err).Error("the rollback of a failed creation failed: the container stays visible and can be removed")
+	c.fail(cause.Error())
+	return errors.Join(cause, fmt.Errorf("undo: %w", err))
+}
+
+// fail records the exit of a container that never ran.
+func (c *container) fail(reason string) {
+	c.mu.Lock()
+	c.startFailure = reason
+	c.mu.Unlock()
+	c.finish(end{Finished: time.Now().UnixNano()})
+	c.told() // plugins are notified of its removal instead
+}
