@@ -23,7 +23,7 @@ const (
 )
 
 // connect returns a client for one source.
-func (p *Puller) connect(a attempt, s source, moved func()) (*registry.Client, error) {
+func (p *Puller) connect(a attempt, s source, keepAlive func()) (*registry.Client, error) {
 	auth, err := a.auth(s.ref)
 	if err != nil {
 		return nil, err
@@ -37,9 +37,9 @@ func (p *Puller) connect(a attempt, s source, moved func()) (*registry.Client, e
 		n = mirrorAttempts
 	}
 	return registry.New(registry.Config{
-		Host: hostOf(s.ref), Repository: reference.Path(s.ref), Proxied: s.endpoint.NamespaceProxy,
+		Host: hostOf(s.ref), Repository: reference.Path(s.ref), ProxiedRegistry: s.endpoint.NamespaceProxy,
 		Insecure: s.endpoint.Insecure, CertDir: certs, Auth: auth, UserAgent: p.sys.DockerRegistryUserAgent,
-		Attempts: n, Moved: moved,
+		Attempts: n, KeepAlive: keepAlive,
 	})
 }
 
@@ -56,7 +56,7 @@ func (a attempt) auth(source reference.Named) (registry.Auth, error) {
 	}
 	return registry.Auth{
 		Username: found.Username, Password: found.Password,
-		IdentityToken: found.IdentityToken, Token: sys.DockerBearerRegistryToken,
+		IdentityToken: found.IdentityToken, BearerToken: sys.DockerBearerRegistryToken,
 	}, nil
 }
 

@@ -21,14 +21,14 @@ type token struct {
 }
 
 const (
-	// maxToken bounds the answer of a token server in bytes.
-	maxToken = 1 << 20
-	// leastLife is the lifetime of a token if the server states none, or a shorter one.
-	leastLife = time.Minute
+	// maxTokenResponse is the maximum size of a token server's response in bytes.
+	maxTokenResponse = 1 << 20
+	// minTokenLifetime is the lifetime of a token if the server states none or a shorter one.
+	minTokenLifetime = time.Minute
 )
 
-// authorize adds the credential that the registry asks for to a request. It returns the
-// token, if the credential is one.
+// authorize adds the credential that the registry's challenge asks for to a request. If the
+// credential is a bearer token, authorize returns the token.
 func (c *Client) authorize(req *http.Request) (sent string, err error) {
 	c.mu.Lock()
 	ch := c.challenge
@@ -41,10 +41,10 @@ func (c *Client) authorize(req *http.Request) (sent string, err error) {
 			req.SetBasicAuth(c.cfg.Auth.Username, c.cfg.Auth.Password)
 		}
 		return "", nil
-	case c.cfg.Auth.Token != "":
-		sent = c.cfg.Auth.Token
+	case c.cfg.Auth.BearerToken != "":
+		sent = c.cfg.Auth.BearerToken
 	default:
-		if sent, err = c.bearer(req.Context(), ch); err != nil {
+		if sent, err = c.bearerToken(req.Context(), ch); err != nil {
 			return "", err
 		}
 	}
@@ -52,20 +52,21 @@ func (c *Client) authorize(req *http.Request) (sent string, err error) {
 	return sent, nil
 }
 
-// refused records that the registry has refused a token. It reports whether a request with
-// a new token makes sense.
-func (c *Client) refused(res *http.Response, sent string) bool {
+// renewToken handles a response with the status 401 to a request with the token sent, or "".
+// It stores the challenge in the response and drops the token, which has expired or has another
+// scope. It reports whether the request should be sent again with a new token.
+func (c *Client) renewToken(res *http.Response, sent string) bool {
 	if res.Request.URL.Host != c.cfg.Host {
-		return false // it was redirected, and was sent no credential
+		return false // the request was redirected and had no credential
 	}
-	ch := choose(res.Header.Values("WWW-Authenticate"))
+	ch := chooseChallenge(res.Header.Values("WWW-Authenticate"))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.cfg.Auth.Token != "", ch == nil && sent == "":
+	case c.cfg.Auth.BearerToken != "", ch == nil && sent == "":
 		return false
 	case ch != nil && c.challenge == nil:
-		// The root can be read without a credential, and this cannot.
+		// The root of the API is readable without a credential, but this path is not.
 	case sent == "":
 		return false
 	}
@@ -78,27 +79,28 @@ func (c *Client) refused(res *http.Response, sent string) bool {
 	return true
 }
 
-// bearer returns a valid token. It requests one if there is none.
-func (c *Client) bearer(ctx context.Context, ch *challenge) (string, error) {
-	done, err := c.lock(ctx)
+// bearerToken returns the current token, or requests a new token if there is none or if the
+// current token has expired.
+func (c *Client) bearerToken(ctx context.Context, ch *challenge) (string, error) {
+	unlock, err := c.lockNegotiation(ctx)
 	if err != nil {
 		return "", err
 	}
-	defer done()
+	defer unlock()
 	c.mu.Lock()
-	have := c.token
+	current := c.token
 	c.mu.Unlock()
-	if have.value != "" && time.Now().Before(have.expires) {
-		return have.value, nil
+	if current.value != "" && time.Now().Before(current.expires) {
+		return current.value, nil
 	}
-	got, err := c.fetchToken(ctx, ch)
+	fetched, err := c.fetchToken(ctx, ch)
 	if err != nil {
-		return "", fmt.Errorf("get a token for %s: %w", c.cfg.Host, err)
+		return "", fmt.Errorf("request token for registry %s: %w", c.cfg.Host, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.token = got
-	return got.value, nil
+	c.token = fetched
+	return fetched.value, nil
 }
 
 func (c *Client) fetchToken(ctx context.Context, ch *challenge) (token, error) {
@@ -114,28 +116,28 @@ func (c *Client) fetchToken(ctx context.Context, ch *challenge) (token, error) {
 	if res.StatusCode != http.StatusOK {
 		return token{}, newStatusError(res)
 	}
-	b, err := io.ReadAll(io.LimitReader(res.Body, maxToken))
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxTokenResponse))
 	if err != nil {
 		return token{}, err
 	}
 	return parseToken(b, time.Now())
 }
 
-// tokenRequest asks by GET with user and password, or by POST with a refresh
-// token.
+// tokenRequest returns the request for a token: a POST with the refresh token if there is one,
+// otherwise a GET with user and password.
 func (c *Client) tokenRequest(ctx context.Context, ch *challenge) (*http.Request, error) {
 	u, err := url.Parse(ch.params["realm"])
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		// Not the parser's error: the address is the registry's, and can be long.
-		return nil, fmt.Errorf("the registry names no address of a token server: %w", errdefs.ErrInvalidArgument)
+		// The parser's error is left out, because it quotes the address, which can be long.
+		return nil, fmt.Errorf("the realm in the registry's challenge is not an HTTP URL: %w", errdefs.ErrInvalidArgument)
 	}
 	form := u.Query()
 	if service := ch.params["service"]; service != "" {
 		form.Set("service", service)
 	}
-	own := "repository:" + c.cfg.Repository + ":pull"
-	form.Set("scope", own)
-	if scope := ch.params["scope"]; scope != "" && scope != own {
+	pullScope := "repository:" + c.cfg.Repository + ":pull"
+	form.Set("scope", pullScope)
+	if scope := ch.params["scope"]; scope != "" && scope != pullScope {
 		form.Add("scope", scope)
 	}
 	var req *http.Request
@@ -152,7 +154,7 @@ func (c *Client) tokenRequest(ctx context.Context, ch *challenge) (*http.Request
 		req, err = http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	}
 	if err != nil {
-		return nil, errors.New("request to the token server cannot be made")
+		return nil, errors.New("create request to the token server")
 	}
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
 	if req.Method == http.MethodPost {
@@ -163,6 +165,7 @@ func (c *Client) tokenRequest(ctx context.Context, ch *challenge) (*http.Request
 	return req, nil
 }
 
+// parseToken parses the response of a token server.
 func parseToken(b []byte, now time.Time) (token, error) {
 	var body struct {
 		Token       string    `json:"token"`
@@ -170,23 +173,24 @@ func parseToken(b []byte, now time.Time) (token, error) {
 		ExpiresIn   float64   `json:"expires_in"` // seconds
 		IssuedAt    time.Time `json:"issued_at"`
 	}
-	// Without the parser's error, which can quote the token. A time that is none
-	// leaves the rest as it is.
+	// Errors do not include the parser's error, which can quote the token. A field of a wrong
+	// type, such as an invalid time, is ignored.
 	var syntax *json.SyntaxError
 	if err := json.Unmarshal(b, &body); errors.As(err, &syntax) {
-		return token{}, fmt.Errorf("the answer of the token server is not JSON: %w", errdefs.ErrUnavailable)
+		return token{}, fmt.Errorf("the response of the token server is not JSON: %w", errdefs.ErrUnavailable)
 	}
 	value := body.Token
 	if value == "" {
 		value = body.AccessToken
 	}
 	if value == "" {
-		return token{}, fmt.Errorf("the answer of the token server has no token: %w", errdefs.ErrUnavailable)
+		return token{}, fmt.Errorf("the response of the token server has no token: %w", errdefs.ErrUnavailable)
 	}
-	life := max(time.Duration(min(body.ExpiresIn, 1e6)*float64(time.Second)), leastLife)
-	from := now
-	if !body.IssuedAt.IsZero() && body.IssuedAt.Before(now) && now.Sub(body.IssuedAt) < life {
-		from = body.IssuedAt
+	lifetime := max(time.Duration(min(body.ExpiresIn, 1e6)*float64(time.Second)), minTokenLifetime)
+	issued := now
+	// Without this check, a token server whose clock is slow would issue expired tokens.
+	if !body.IssuedAt.IsZero() && body.IssuedAt.Before(now) && now.Sub(body.IssuedAt) < lifetime {
+		issued = body.IssuedAt
 	}
-	return token{value, from.Add(life)}, nil
+	return token{value, issued.Add(lifetime)}, nil
 }

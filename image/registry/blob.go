@@ -13,26 +13,37 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// blob is the body of a blob that is being fetched. One goroutine reads it.
+// Blob returns a blob and its size, or -1 if the size is unknown. wantSize is the size in the
+// manifest, or -1. If the connection breaks, the reader continues on another connection.
+func (c *Client) Blob(ctx context.Context, d digest.Digest, wantSize int64) (io.ReadCloser, int64, error) {
+	b := &blob{ctx: ctx, client: c, digest: d, size: wantSize}
+	if err := c.retry(ctx, b.open); err != nil {
+		return nil, 0, b.wrap(err)
+	}
+	return b, b.size, nil
+}
+
+// blob is the body of a blob. Only one goroutine reads it.
 type blob struct {
-	ctx    context.Context //nolint:containedctx // of the call that opened it, for the requests that go on with it
+	ctx    context.Context //nolint:containedctx // of the call of Blob, for the requests that resume the body
 	client *Client
 	digest digest.Digest
-	size   int64  // -1 if it is unknown
-	etag   string // of the first answer, if it is a strong one
+	size   int64  // -1 if the size is unknown
+	etag   string // of the first response, if it is a strong entity tag
 
 	body   io.ReadCloser
 	offset int64 // of the next byte
-	// failures counts the attempts to resume since an attempt last read enough bytes.
-	failures int
-	resumed  int64 // the offset at the last attempt
-	broken   error // the body has ended with this, before its time
+	// readErr is the error that ended body before the end of the blob, or nil.
+	readErr error
+	// failures counts the attempts to resume since the last resumeProgress bytes.
+	failures     int
+	resumeOffset int64 // the offset at the last attempt to resume
 }
 
-// enough is the number of bytes after which a failure resets the count of failures.
-const enough = 256 << 10
+// resumeProgress is the number of bytes after which the count of failures begins anew.
+const resumeProgress = 256 << 10
 
-func (b *blob) failed(err error) error {
+func (b *blob) wrap(err error) error {
 	return fmt.Errorf("fetch blob %s of %s/%s: %w", b.digest, b.client.cfg.Host, b.client.cfg.Repository, err)
 }
 
@@ -71,28 +82,28 @@ func (b *blob) accept(res *http.Response) error {
 	case res.StatusCode == http.StatusPartialContent && b.offset > 0:
 		first, ok := rangeStart(res.Header.Get("Content-Range"))
 		if !ok || first != b.offset {
-			return fmt.Errorf("asked for bytes from %d on, got the range %.80q: %w", b.offset, res.Header.Get("Content-Range"), errdefs.ErrDataLoss)
+			return fmt.Errorf("requested bytes from %d on, got the range %.80q: %w", b.offset, res.Header.Get("Content-Range"), errdefs.ErrDataLoss)
 		}
 		return nil
 	}
 	return newStatusError(res)
 }
 
-// skip reads and drops the bytes before the offset, for servers without support for ranges.
+// skip reads and drops the bytes before the offset, for servers that do not support ranges.
 func (b *blob) skip(body io.Reader) error {
 	buf := make([]byte, 64<<10)
-	for left := b.offset; left > 0; {
-		n, err := body.Read(buf[:min(left, int64(len(buf)))])
-		left -= int64(n)
-		b.client.cfg.Moved()
-		if err != nil && left > 0 {
-			return unexpected(err)
+	for remaining := b.offset; remaining > 0; {
+		n, err := body.Read(buf[:min(remaining, int64(len(buf)))])
+		remaining -= int64(n)
+		b.client.cfg.KeepAlive()
+		if err != nil && remaining > 0 {
+			return unexpectedEOF(err)
 		}
 	}
 	return nil
 }
 
-// rangeStart returns the first offset of "bytes FIRST-LAST/SIZE".
+// rangeStart returns the first offset in "bytes FIRST-LAST/SIZE".
 func rangeStart(header string) (int64, bool) {
 	rest, ok := strings.CutPrefix(header, "bytes ")
 	if !ok {
@@ -103,58 +114,59 @@ func rangeStart(header string) (int64, bool) {
 	return n, ok && err == nil
 }
 
-// Read is io.Reader. It ends with io.EOF when the blob has its size, if that is
-// known.
+// Read implements io.Reader. If the size of the blob is known, Read returns io.EOF only after
+// that number of bytes.
 func (b *blob) Read(p []byte) (int, error) {
 	for {
-		if b.broken != nil {
+		if b.readErr != nil {
 			if err := b.resume(); err != nil {
-				return 0, b.failed(err)
+				return 0, b.wrap(err)
 			}
 		}
 		n, err := b.body.Read(p)
 		b.offset += int64(n)
 		switch {
 		case b.size >= 0 && b.offset > b.size:
-			return n, b.failed(fmt.Errorf("it is longer than its %d bytes: %w", b.size, errdefs.ErrDataLoss))
+			return n, b.wrap(fmt.Errorf("blob is longer than %d bytes: %w", b.size, errdefs.ErrDataLoss))
 		case err == nil, errors.Is(err, io.EOF) && (b.size < 0 || b.offset == b.size):
 			return n, err
 		}
-		b.broken = unexpected(err)
+		b.readErr = unexpectedEOF(err)
 		if n > 0 {
 			return n, nil
 		}
 	}
 }
 
-// resume continues the blob with another request.
+// resume continues the blob with another request. It gives up after as many attempts in a row
+// as the client makes, less the first request, unless resumeProgress bytes arrived in between.
 func (b *blob) resume() error {
 	_ = b.body.Close()
 	for {
-		if b.offset-b.resumed >= enough {
+		if b.offset-b.resumeOffset >= resumeProgress {
 			b.failures = 0
 		}
-		b.resumed = b.offset
+		b.resumeOffset = b.offset
 		if b.failures++; b.failures >= b.client.cfg.Attempts {
-			return fmt.Errorf("after %d bytes: %w", b.offset, b.broken)
+			return fmt.Errorf("resume after %d bytes: %w", b.offset, b.readErr)
 		}
-		if err := b.client.pause(b.ctx, b.broken, b.failures); err != nil {
+		if err := b.client.pause(b.ctx, b.readErr, b.failures); err != nil {
 			return err
 		}
 		err := b.open()
 		if err == nil {
-			b.broken = nil
+			b.readErr = nil
 			return nil
 		}
-		b.broken = err
+		b.readErr = err
 	}
 }
 
-// Close ends the connection if it is not at its end.
+// Close closes the body. The connection ends unless the body was read to its end.
 func (b *blob) Close() error { return b.body.Close() }
 
-// unexpected turns the end of a body that is too short into an error.
-func unexpected(err error) error {
+// unexpectedEOF replaces io.EOF with io.ErrUnexpectedEOF.
+func unexpectedEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}

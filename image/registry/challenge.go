@@ -14,8 +14,8 @@ type challenge struct {
 	params map[string]string
 }
 
-// choose returns the first challenge whose scheme is supported, or nil.
-func choose(headers []string) *challenge {
+// chooseChallenge returns the first challenge whose scheme is supported, or nil.
+func chooseChallenge(headers []string) *challenge {
 	for _, header := range headers {
 		for _, ch := range parseChallenges(header) {
 			if ch.scheme == basic || ch.scheme == bearer && ch.params["realm"] != "" {
@@ -26,8 +26,9 @@ func choose(headers []string) *challenge {
 	return nil
 }
 
-// parseChallenges parses a header by RFC 9110, section 11.6.1: challenges and their
-// parameters are separated by commas. Parsing stops at the first syntax error.
+// parseChallenges parses a WWW-Authenticate header as RFC 9110, section 11.6.1, defines it:
+// commas separate challenges, and also the parameters of a challenge. Parsing stops at the
+// first syntax error.
 func parseChallenges(header string) []challenge {
 	var all []challenge
 	rest := header
@@ -37,7 +38,7 @@ func parseChallenges(header string) []challenge {
 		if word == "" {
 			return all
 		}
-		value, left, isParam := cutValue(after)
+		value, afterValue, isParam := cutValue(after)
 		switch {
 		case !isParam:
 			all = append(all, challenge{strings.ToLower(word), make(map[string]string)})
@@ -46,12 +47,12 @@ func parseChallenges(header string) []challenge {
 			return nil
 		default:
 			all[len(all)-1].params[strings.ToLower(word)] = value
-			rest = left
+			rest = afterValue
 		}
 	}
 }
 
-// cutToken cuts a token off.
+// cutToken returns the token at the beginning of s, or "", and the text after the token.
 func cutToken(s string) (token, rest string) {
 	i := strings.IndexFunc(s, func(r rune) bool {
 		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`()<>@,;:\"/[]?={}`, r)
@@ -62,7 +63,8 @@ func cutToken(s string) (token, rest string) {
 	return s[:i], s[i:]
 }
 
-// cutValue cuts "=value" off, a token or a quoted string.
+// cutValue returns the value of a parameter, a token or a quoted string, and the text after the
+// value. ok is false if s does not begin with "=".
 func cutValue(s string) (value, rest string, ok bool) {
 	s, ok = strings.CutPrefix(strings.TrimLeft(s, " \t"), "=")
 	if !ok {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestChallenges(t *testing.T) {
+func TestParseChallenges(t *testing.T) {
 	for header, want := range map[string][]challenge{
 		`Basic realm="a b"`: {{basic, map[string]string{"realm": "a b"}}},
 		`Bearer realm="https://r/t",service="s, x", scope="repository:a:pull,push"`: {
@@ -16,6 +16,9 @@ func TestChallenges(t *testing.T) {
 		`BEARER realm = "q\"uoted" , error=invalid_token`: {{bearer, map[string]string{"realm": `q"uoted`, "error": "invalid_token"}}},
 		`Negotiate, Bearer realm="r", Basic realm="b"`: {
 			{"negotiate", map[string]string{}}, {bearer, map[string]string{"realm": "r"}}, {basic, map[string]string{"realm": "b"}},
+		},
+		`Bearer realm="r",service="",scope="repository:a:pull"`: {
+			{bearer, map[string]string{"realm": "r", "service": "", "scope": "repository:a:pull"}},
 		},
 		`realm="no scheme"`:     nil,
 		``:                      nil,
@@ -33,35 +36,35 @@ func TestChallenges(t *testing.T) {
 			}
 		}
 	}
-	if ch := choose([]string{"Negotiate", `Bearer service="none"`, `Basic realm="b"`}); ch == nil || ch.scheme != basic {
-		t.Errorf("chosen: %v", ch)
+	if ch := chooseChallenge([]string{"Negotiate", `Bearer service="none"`, `Basic realm="b"`}); ch == nil || ch.scheme != basic {
+		t.Errorf("chosen challenge: got %v, want basic", ch)
 	}
 }
 
-func FuzzChallenges(f *testing.F) {
+func FuzzParseChallenges(f *testing.F) {
 	f.Add(`Bearer realm="https://r/t",service="s, x", scope="repository:a:pull,push"`)
 	f.Add(`Negotiate, Basic realm="\"`)
-	f.Fuzz(func(_ *testing.T, header string) { choose([]string{header}) })
+	f.Fuzz(func(_ *testing.T, header string) { chooseChallenge([]string{header}) })
 }
 
-func TestTokenLives(t *testing.T) {
+func TestTokenLifetime(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for body, want := range map[string]time.Duration{
-		`{"token":"t"}`:                  leastLife,
+		`{"token":"t"}`:                  minTokenLifetime,
 		`{"token":"t","expires_in":300}`: 300 * time.Second,
-		`{"token":"t","expires_in":-5}`:  leastLife,
+		`{"token":"t","expires_in":-5}`:  minTokenLifetime,
 		`{"access_token":"t","expires_in":300,"issued_at":"2026-01-02T03:03:05Z"}`: 240 * time.Second,
-		`{"token":"t","expires_in":300,"issued_at":"2020-01-02T03:03:05Z"}`:        300 * time.Second, // another clock
+		`{"token":"t","expires_in":300,"issued_at":"2020-01-02T03:03:05Z"}`:        300 * time.Second, // the clock of the server is slow
 		`{"token":"t","expires_in":1e300}`:                                         1e6 * time.Second,
 	} {
 		got, err := parseToken([]byte(body), now)
 		if err != nil || got.value != "t" || got.expires.Sub(now) != want {
-			t.Errorf("%s: %v, %v", body, got, err)
+			t.Errorf("%s: got %v, %v, want a lifetime of %s", body, got, err, want)
 		}
 	}
 	for _, body := range []string{"", "{", "{}", `{"token":""}`, "[]"} {
 		if _, err := parseToken([]byte(body), now); err == nil {
-			t.Errorf("%q has a token", body)
+			t.Errorf("parse %q: got no error", body)
 		}
 	}
 }

@@ -1,7 +1,7 @@
-// Package registry reads manifests and blobs of one repository of a registry, by the OCI
-// distribution protocol. It owns authentication, redirects, repeated requests and the
-// resumption of bodies. It must not deal with digests, images, mirrors or policies, which
-// belong to its caller.
+// Package registry reads manifests and blobs of one repository of a registry with the OCI
+// distribution protocol. It owns authentication, redirects, the repetition of requests and the
+// resumption of blobs. It must not verify digests, and must not deal with images, mirrors or
+// policies, which belong to its caller.
 package registry
 
 import (
@@ -12,65 +12,66 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/pkg/tlsclientconfig"
 )
 
 // Config is what a Client needs.
 type Config struct {
-	Host       string // with a port if it is not the usual one
+	Host       string // with a port, unless the port is the default of the scheme
 	Repository string
-	// Proxied is the registry that the proxy at Host reads from, or "".
-	Proxied string
+	// ProxiedRegistry is the registry that the proxy at Host reads from, or "". It is sent as
+	// the query parameter "ns".
+	ProxiedRegistry string
 	// Insecure allows certificates that cannot be verified, and plain HTTP.
 	Insecure bool
-	// CertDir has certificates for Host, or is "".
+	// CertDir is the directory with the certificates for Host, or "".
 	CertDir   string
 	Auth      Auth
 	UserAgent string
 	// Attempts is the maximum number of times that a request is sent.
 	Attempts int
-	// Moved is called while a request waits for its next attempt, and while bytes are
-	// skipped, so that the caller does not take the pull for stalled.
-	Moved func()
+	// KeepAlive is called while a request waits for its next attempt, and while bytes are
+	// skipped, so that the caller does not consider the pull stalled.
+	KeepAlive func()
 }
 
-// Auth is a credential. Token is sent unchanged. Otherwise IdentityToken takes precedence
-// over user and password.
+// Auth is a credential. If BearerToken is set, it is sent to the registry unchanged. Otherwise
+// IdentityToken takes precedence over user and password.
 type Auth struct {
 	Username, Password string
-	IdentityToken      string // a refresh token
-	Token              string // for the registry itself
+	IdentityToken      string // a refresh token, for the token server
+	BearerToken        string // for the registry
 }
 
 // Client reads from one repository. Its methods can be called concurrently.
 type Client struct {
 	cfg  Config
 	http *http.Client
-	turn chan struct{} // capacity one: full while somebody finds out the scheme or gets a token
+	// negotiation has the capacity one. It is full while a goroutine detects the scheme or
+	// requests a token, so that the other goroutines wait for the result. mu is not held
+	// meanwhile, and is taken after negotiation.
+	negotiation chan struct{}
 
-	mu sync.Mutex // guards what follows
-	// scheme is "" before the first request.
-	scheme    string
-	challenge *challenge // how to authenticate; nil: not at all
+	mu        sync.Mutex // guards the fields below
+	scheme    string     // of URLs; "" before the first request
+	challenge *challenge // of the registry; nil: requests are sent without a credential
 	token     token
 }
 
 const (
-	// maxManifest bounds a manifest in bytes, as the protocol recommends.
-	maxManifest = 4 << 20
-	maxRedirect = 10
+	// maxManifest is the maximum size of a manifest in bytes, as the protocol recommends.
+	maxManifest  = 4 << 20
+	maxRedirects = 10
 )
 
 // New returns a client. It sends no request.
 func New(cfg Config) (*Client, error) {
 	transport := tlsclientconfig.NewTransport()
-	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: cfg.Insecure} //nolint:gosec // the administrator says so
-	// Layers are fetched side by side.
+	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: cfg.Insecure} //nolint:gosec // the administrator has configured it
+	// Layers are fetched in parallel.
 	transport.MaxIdleConnsPerHost = 8
 	if cfg.CertDir != "" {
 		if err := tlsclientconfig.SetupCertificates(cfg.CertDir, transport.TLSClientConfig); err != nil {
@@ -78,19 +79,19 @@ func New(cfg Config) (*Client, error) {
 		}
 	}
 	return &Client{
-		cfg: cfg, turn: make(chan struct{}, 1),
+		cfg: cfg, negotiation: make(chan struct{}, 1),
 		http: &http.Client{Transport: transport, CheckRedirect: checkRedirect},
 	}, nil
 }
 
-// Close gives up connections that are not in use.
+// Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// checkRedirect removes the credential from requests to another origin. net/http keeps the
-// credential for subdomains and other ports, because it compares host names only.
+// checkRedirect removes the Authorization header from requests to another origin. net/http
+// keeps the header for subdomains and other ports, because net/http compares host names only.
 func checkRedirect(req *http.Request, via []*http.Request) error {
-	if len(via) >= maxRedirect {
-		return fmt.Errorf("more than %d redirects: %w", maxRedirect, errdefs.ErrUnavailable)
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("more than %d redirects: %w", maxRedirects, errdefs.ErrUnavailable)
 	}
 	if first := via[0].URL; req.URL.Scheme != first.Scheme || req.URL.Host != first.Host {
 		req.Header.Del("Authorization")
@@ -115,7 +116,7 @@ func (c *Client) Manifest(ctx context.Context, ref string, accept []string) (bod
 		return err
 	})
 	if err == nil && len(body) > maxManifest {
-		err = fmt.Errorf("it is larger than %d bytes: %w", maxManifest, errdefs.ErrResourceExhausted)
+		err = fmt.Errorf("manifest is larger than %d bytes: %w", maxManifest, errdefs.ErrResourceExhausted)
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("read manifest %s of %s/%s: %w", ref, c.cfg.Host, c.cfg.Repository, err)
@@ -123,22 +124,13 @@ func (c *Client) Manifest(ctx context.Context, ref string, accept []string) (bod
 	return body, mediaType, nil
 }
 
-// Blob returns a blob and its size, or -1 if the size is unknown. want is the size in the
-// manifest, or -1. If the connection breaks, the reader continues with another connection.
-func (c *Client) Blob(ctx context.Context, d digest.Digest, want int64) (io.ReadCloser, int64, error) {
-	b := &blob{ctx: ctx, client: c, digest: d, size: want}
-	if err := c.retry(ctx, func() error { return b.open() }); err != nil {
-		return nil, 0, b.failed(err)
-	}
-	return b, b.size, nil
-}
-
-// get sends a request for a path of the repository, with the credential.
+// get sends a request for a path of the repository, with the credential. If the registry
+// answers 401, get sends the request a second time with a new token.
 func (c *Client) get(ctx context.Context, path string, header http.Header) (*http.Response, error) {
-	if err := c.detect(ctx); err != nil {
+	if err := c.detectScheme(ctx); err != nil {
 		return nil, err
 	}
-	for again := false; ; again = true {
+	for retried := false; ; retried = true {
 		req, err := c.request(ctx, "/v2/"+c.cfg.Repository+"/"+path)
 		if err != nil {
 			return nil, err
@@ -151,7 +143,7 @@ func (c *Client) get(ctx context.Context, path string, header http.Header) (*htt
 			return nil, err
 		}
 		res, err := c.http.Do(req)
-		if err != nil || res.StatusCode != http.StatusUnauthorized || again || !c.refused(res, sent) {
+		if err != nil || res.StatusCode != http.StatusUnauthorized || retried || !c.renewToken(res, sent) {
 			return res, err
 		}
 		// The token has expired, or is not for this repository.
@@ -167,30 +159,31 @@ func (c *Client) request(ctx context.Context, path string) (*http.Request, error
 }
 
 func (c *Client) newRequest(ctx context.Context, u url.URL) (*http.Request, error) {
-	if c.cfg.Proxied != "" {
-		u.RawQuery = url.Values{"ns": {c.cfg.Proxied}}.Encode()
+	if c.cfg.ProxiedRegistry != "" {
+		u.RawQuery = url.Values{"ns": {c.cfg.ProxiedRegistry}}.Encode()
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return nil, fmt.Errorf("request to %s: %w: %w", c.cfg.Host, err, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("create request to %s: %w: %w", c.cfg.Host, err, errdefs.ErrInvalidArgument)
 	}
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
 	req.Header.Set("Docker-Distribution-Api-Version", "registry/2.0")
 	return req, nil
 }
 
-// detect finds out the scheme of the registry and the kind of its credentials, once. It
-// requests the root of the API, because some registries send a challenge nowhere else.
-func (c *Client) detect(ctx context.Context) error {
-	done, err := c.lock(ctx)
+// detectScheme detects the scheme of the registry's URLs and its challenge. It does so for the
+// first request only. It requests the root of the API, because some registries send a challenge
+// for no other path.
+func (c *Client) detectScheme(ctx context.Context) error {
+	unlock, err := c.lockNegotiation(ctx)
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer unlock()
 	c.mu.Lock()
-	known := c.scheme != ""
+	detected := c.scheme != ""
 	c.mu.Unlock()
-	if known {
+	if detected {
 		return nil
 	}
 	res, scheme, err := c.ping(ctx)
@@ -198,29 +191,31 @@ func (c *Client) detect(ctx context.Context) error {
 		return fmt.Errorf("ping registry %s: %w", c.cfg.Host, err)
 	}
 	drain(res)
-	if retryable(res.StatusCode) {
+	if isTemporaryStatus(res.StatusCode) {
 		return fmt.Errorf("ping registry %s: %w", c.cfg.Host, newStatusError(res))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.scheme = scheme
 	if res.StatusCode == http.StatusUnauthorized {
-		if c.challenge = choose(res.Header.Values("WWW-Authenticate")); c.challenge != nil {
-			delete(c.challenge.params, "scope") // of the root, if there is one
+		if c.challenge = chooseChallenge(res.Header.Values("WWW-Authenticate")); c.challenge != nil {
+			delete(c.challenge.params, "scope") // is for the root and not for the repository
 		}
 	}
 	return nil
 }
 
+// ping requests the root of the API with HTTPS. If the registry is insecure and HTTPS fails,
+// ping uses HTTP.
 func (c *Client) ping(ctx context.Context) (res *http.Response, scheme string, err error) {
 	schemes := []string{"https"}
 	if c.cfg.Insecure {
 		schemes = append(schemes, "http")
 	}
 	for _, scheme = range schemes {
-		req, rerr := c.newRequest(ctx, url.URL{Scheme: scheme, Host: c.cfg.Host, Path: "/v2/"})
-		if rerr != nil {
-			return nil, "", rerr
+		req, reqErr := c.newRequest(ctx, url.URL{Scheme: scheme, Host: c.cfg.Host, Path: "/v2/"})
+		if reqErr != nil {
+			return nil, "", reqErr
 		}
 		if res, err = c.http.Do(req); err == nil {
 			return res, scheme, nil
@@ -229,23 +224,19 @@ func (c *Client) ping(ctx context.Context) (res *http.Response, scheme string, e
 	return nil, "", err
 }
 
-// lock waits until no other goroutine detects the scheme or requests a token.
-func (c *Client) lock(ctx context.Context) (unlock func(), err error) {
+// lockNegotiation waits until no other goroutine detects the scheme or requests a token.
+func (c *Client) lockNegotiation(ctx context.Context) (unlock func(), err error) {
 	select {
-	case c.turn <- struct{}{}:
-		return func() { <-c.turn }, nil
+	case c.negotiation <- struct{}{}:
+		return func() { <-c.negotiation }, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
 }
 
-// drain ends a response so that its connection can be used again.
+// drain reads and closes the body of a response, so that the connection can be used again.
+// If the body is longer than 64 KiB, the connection is closed.
 func drain(res *http.Response) {
-	_, _ = io.CopyN(io.Discard, res.Body, 64<<10) // what is longer costs a connection
+	_, _ = io.CopyN(io.Discard, res.Body, 64<<10)
 	_ = res.Body.Close()
-}
-
-// isJSON reports whether the media type of a response is JSON.
-func isJSON(res *http.Response) bool {
-	return strings.Contains(res.Header.Get("Content-Type"), "json")
 }

@@ -23,7 +23,7 @@ var (
 	sum     = digest.FromBytes(content)
 )
 
-// serve starts a server for one handler, and returns its host and port.
+// serve starts a server with a handler and returns the host and port of the server.
 func serve(tb testing.TB, handler http.HandlerFunc) string {
 	tb.Helper()
 	srv := httptest.NewServer(handler)
@@ -31,10 +31,10 @@ func serve(tb testing.TB, handler http.HandlerFunc) string {
 	return strings.TrimPrefix(srv.URL, "http://")
 }
 
-// client returns a client for the repository "a" of a host that speaks HTTP.
+// client returns a client for the repository "a" of a registry with plain HTTP.
 func client(tb testing.TB, host string, change func(*Config)) *Client {
 	tb.Helper()
-	cfg := Config{Host: host, Repository: "a", Insecure: true, UserAgent: "test", Attempts: 4, Moved: func() {}}
+	cfg := Config{Host: host, Repository: "a", Insecure: true, UserAgent: "test", Attempts: 4, KeepAlive: func() {}}
 	if change != nil {
 		change(&cfg)
 	}
@@ -46,7 +46,7 @@ func client(tb testing.TB, host string, change func(*Config)) *Client {
 	return c
 }
 
-// fetch reads the blob, whose size the manifest has.
+// fetch reads the blob sum. The size of the blob is known, as from a manifest.
 func (c *Client) fetch(ctx context.Context) ([]byte, error) {
 	r, _, err := c.Blob(ctx, sum, int64(len(content)))
 	if err != nil {
@@ -58,12 +58,13 @@ func (c *Client) fetch(ctx context.Context) ([]byte, error) {
 
 func isRoot(r *http.Request) bool { return r.URL.Path == "/v2/" }
 
-// TestRedirectsKeepCredentials has the storage of a registry at another port of
-// the same host, as object stores refuse requests with two credentials.
-func TestRedirectsKeepCredentials(t *testing.T) {
-	var elsewhere, back atomic.Value
+// TestRedirectRemovesCredential runs a registry that redirects blobs to its own origin, which
+// gets the credential, and from there to a storage at another port of the same host, which
+// must not get the credential: object stores refuse requests with two credentials.
+func TestRedirectRemovesCredential(t *testing.T) {
+	var storageAuth, redirectAuth atomic.Value
 	storage := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		elsewhere.Store(r.Header.Get("Authorization"))
+		storageAuth.Store(r.Header.Get("Authorization"))
 		_, _ = w.Write(content)
 	})
 	for name, challenge := range map[string]string{"basic": `Basic realm="x"`, "bearer": `Bearer realm="http://%s/token"`} {
@@ -78,50 +79,50 @@ func TestRedirectsKeepCredentials(t *testing.T) {
 				w.WriteHeader(http.StatusUnauthorized)
 			case isRoot(r):
 			case strings.HasPrefix(r.URL.Path, "/v2/a/blobs/"):
-				http.Redirect(w, r, "/here", http.StatusTemporaryRedirect)
-			case r.URL.Path == "/here":
-				back.Store(sent)
+				http.Redirect(w, r, "/redirected", http.StatusTemporaryRedirect)
+			case r.URL.Path == "/redirected":
+				redirectAuth.Store(sent)
 				http.Redirect(w, r, "http://"+storage+"/signed", http.StatusTemporaryRedirect)
 			}
 		})
 		c := client(t, host, func(cfg *Config) { cfg.Auth = Auth{Username: "u", Password: "p"} })
 		if b, err := c.fetch(t.Context()); err != nil || !bytes.Equal(b, content) {
-			t.Errorf("%s: %d bytes, %v", name, len(b), err)
+			t.Errorf("%s: read %d bytes, %v", name, len(b), err)
 		}
-		if got := elsewhere.Load(); got != "" {
-			t.Errorf("%s: the other port was sent %q", name, got)
+		if got := storageAuth.Load(); got != "" {
+			t.Errorf("%s: the storage at another port got the credential %q", name, got)
 		}
-		if got := back.Load(); got == "" {
-			t.Errorf("%s: the registry itself was sent no credential after a redirect", name)
+		if got := redirectAuth.Load(); got == "" {
+			t.Errorf("%s: the registry got no credential after a redirect to itself", name)
 		}
 	}
 }
 
-// TestRequestsAreRepeated has a server that fails a number of requests of one
-// kind, as servers do that are overloaded or being replaced.
-func TestRequestsAreRepeated(t *testing.T) {
+// TestRetry runs a server that fails a number of requests of one kind, like a server that is
+// overloaded or being replaced.
+func TestRetry(t *testing.T) {
 	for name, c := range map[string]struct {
 		path  string
 		fail  func(w http.ResponseWriter)
 		times int32
 		ok    bool
-		code  int // of the error
-		sent  int32
+		code  int   // of the error
+		sent  int32 // number of requests
 		least time.Duration
 	}{
-		"503 of the root":        {"/v2/", status(503), 1, true, 0, 2, time.Second},
-		"503 for a manifest":     {"/manifests/", status(503), 1, true, 0, 2, time.Second},
-		"500 for a blob":         {"/blobs/", status(500), 2, true, 0, 3, 3 * time.Second},
-		"503 of a token server":  {"/token", status(503), 1, true, 0, 2, time.Second},
-		"429":                    {"/blobs/", status(429), 1, true, 0, 2, time.Second},
-		"Retry-After":            {"/manifests/", after("2", 429), 1, true, 0, 2, 2 * time.Second},
-		"Retry-After, too long":  {"/manifests/", after("3600", 503), 1, false, 503, 1, 0},
-		"connection closed":      {"/manifests/", func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, 1, true, 0, 2, 0}, // by net/http
-		"503 every time":         {"/manifests/", status(503), 100, false, 503, 4, 7 * time.Second},
-		"403":                    {"/blobs/", status(403), 1, false, 403, 1, 0},
-		"404":                    {"/manifests/", status(404), 1, false, 404, 1, 0},
-		"401 of a token server":  {"/token", status(401), 1, false, 401, 1, 0},
-		"501, which stays as is": {"/blobs/", status(501), 1, false, 501, 1, 0},
+		"503 for the root":      {"/v2/", status(503), 1, true, 0, 2, time.Second},
+		"503 for a manifest":    {"/manifests/", status(503), 1, true, 0, 2, time.Second},
+		"500 for a blob":        {"/blobs/", status(500), 2, true, 0, 3, 3 * time.Second},
+		"503 from token server": {"/token", status(503), 1, true, 0, 2, time.Second},
+		"429":                   {"/blobs/", status(429), 1, true, 0, 2, time.Second},
+		"Retry-After":           {"/manifests/", after("2", 429), 1, true, 0, 2, 2 * time.Second},
+		"Retry-After too long":  {"/manifests/", after("3600", 503), 1, false, 503, 1, 0},
+		"connection closed":     {"/manifests/", func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, 1, true, 0, 2, 0}, // net/http repeats the request
+		"503 every time":        {"/manifests/", status(503), 100, false, 503, 4, 7 * time.Second},
+		"403":                   {"/blobs/", status(403), 1, false, 403, 1, 0},
+		"404":                   {"/manifests/", status(404), 1, false, 404, 1, 0},
+		"401 from token server": {"/token", status(401), 1, false, 401, 1, 0},
+		"501, not temporary":    {"/blobs/", status(501), 1, false, 501, 1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -154,10 +155,10 @@ func TestRequestsAreRepeated(t *testing.T) {
 			}
 			var answer *StatusError
 			if c.ok && err != nil || !c.ok && (!errors.As(err, &answer) || answer.Code != c.code) {
-				t.Errorf("got %v", err)
+				t.Errorf("got error %v", err)
 			}
 			if n := sent.Load(); n != c.sent {
-				t.Errorf("%d requests, want %d", n, c.sent)
+				t.Errorf("got %d requests, want %d", n, c.sent)
 			}
 			if d := time.Since(began); d < c.least {
 				t.Errorf("took %s, want at least %s", d, c.least)
@@ -177,11 +178,11 @@ func after(value string, code int) func(http.ResponseWriter) {
 	}
 }
 
-// TestBlobsAreResumed breaks the connection while a blob comes.
-func TestBlobsAreResumed(t *testing.T) {
+// TestBlobResume breaks the connection while the client reads a blob.
+func TestBlobResume(t *testing.T) {
 	const part = 300 << 10
 	type answer func(w http.ResponseWriter, r *http.Request, from int64)
-	whole := func(w http.ResponseWriter, b []byte) {
+	full := func(w http.ResponseWriter, b []byte) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
 		_, _ = w.Write(b)
 	}
@@ -195,10 +196,10 @@ func TestBlobsAreResumed(t *testing.T) {
 		answer answer
 		err    func(error) bool // nil: none
 	}{
-		"broken again and again": {func(w http.ResponseWriter, _ *http.Request, from int64) {
+		"several interruptions": {func(w http.ResponseWriter, _ *http.Request, from int64) {
 			to := min(from+part, int64(len(content)))
 			if from == 0 {
-				whole(w, content[:to])
+				full(w, content[:to])
 			} else {
 				ranged(w, from, to)
 			}
@@ -208,12 +209,12 @@ func TestBlobsAreResumed(t *testing.T) {
 		}, nil},
 		"no ranges": {func(w http.ResponseWriter, r *http.Request, from int64) {
 			if from == 0 {
-				whole(w, content[:part])
+				full(w, content[:part])
 				panic(http.ErrAbortHandler)
 			}
-			whole(w, content)
+			full(w, content)
 		}, nil},
-		"too short, without a length": {func(w http.ResponseWriter, _ *http.Request, from int64) {
+		"too short, no Content-Length": {func(w http.ResponseWriter, _ *http.Request, from int64) {
 			if from == 0 {
 				_, _ = w.Write(content[:part])
 				w.(http.Flusher).Flush()
@@ -224,24 +225,24 @@ func TestBlobsAreResumed(t *testing.T) {
 		"too long": {func(w http.ResponseWriter, _ *http.Request, from int64) {
 			_, _ = w.Write(append(bytes.Clone(content), 'x'))
 		}, errdefs.IsDataLoss},
-		"another range": {func(w http.ResponseWriter, _ *http.Request, from int64) {
+		"wrong range": {func(w http.ResponseWriter, _ *http.Request, from int64) {
 			if from == 0 {
-				whole(w, content[:part])
+				full(w, content[:part])
 				panic(http.ErrAbortHandler)
 			}
 			ranged(w, from-1, int64(len(content)))
 		}, errdefs.IsDataLoss},
-		"never any further": {func(w http.ResponseWriter, _ *http.Request, from int64) {
+		"no progress": {func(w http.ResponseWriter, _ *http.Request, from int64) {
 			if from == 0 {
-				whole(w, content[:part])
+				full(w, content[:part])
 			} else {
 				ranged(w, from, from)
 			}
 			panic(http.ErrAbortHandler)
 		}, func(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }},
-		"gone meanwhile": {func(w http.ResponseWriter, _ *http.Request, from int64) {
+		"deleted meanwhile": {func(w http.ResponseWriter, _ *http.Request, from int64) {
 			if from == 0 {
-				whole(w, content[:part])
+				full(w, content[:part])
 				panic(http.ErrAbortHandler)
 			}
 			w.WriteHeader(http.StatusNotFound)
@@ -256,7 +257,7 @@ func TestBlobsAreResumed(t *testing.T) {
 				var from int64
 				if h := r.Header.Get("Range"); h != "" {
 					if _, err := fmt.Sscanf(h, "bytes=%d-", &from); err != nil {
-						t.Errorf("range %q", h)
+						t.Errorf("got Range header %q", h)
 					}
 				}
 				c.answer(w, r, from)
@@ -264,18 +265,18 @@ func TestBlobsAreResumed(t *testing.T) {
 			b, err := client(t, host, nil).fetch(t.Context())
 			switch {
 			case c.err == nil && (err != nil || !bytes.Equal(b, content)):
-				t.Errorf("%d bytes, %v", len(b), err)
+				t.Errorf("read %d bytes, %v", len(b), err)
 			case c.err != nil && !c.err(err):
-				t.Errorf("got %v", err)
+				t.Errorf("got error %v", err)
 			}
 		})
 	}
 }
 
-// TestTokens has tokens that end before their time, and a registry whose root
-// needs none.
-func TestTokens(t *testing.T) {
-	for name, openRoot := range map[string]bool{"root needs a token": false, "root needs none": true} {
+// TestTokenRenewal runs a registry that refuses each token after two requests, although the
+// token has not expired. In one case the root of the API needs no token.
+func TestTokenRenewal(t *testing.T) {
+	for name, openRoot := range map[string]bool{"root needs a token": false, "root needs no token": true} {
 		t.Run(name, func(t *testing.T) {
 			var mu sync.Mutex
 			var issued, uses int
@@ -287,7 +288,7 @@ func TestTokens(t *testing.T) {
 					issued++
 					uses = 0
 					if got := r.URL.Query()["scope"]; len(got) == 0 || got[0] != "repository:a:pull" {
-						t.Errorf("scope %q", got)
+						t.Errorf("got scope %q", got)
 					}
 					fmt.Fprintf(w, `{"token":"t%d","expires_in":300}`, issued)
 					return
@@ -309,13 +310,13 @@ func TestTokens(t *testing.T) {
 				}
 			}
 			if issued != 3 {
-				t.Errorf("%d tokens, want 3", issued)
+				t.Errorf("got %d tokens, want 3", issued)
 			}
 		})
 	}
 }
 
-func TestErrorsSayWhatTheServerSays(t *testing.T) {
+func TestStatusErrorMessage(t *testing.T) {
 	long := strings.Repeat("x", 10_000)
 	for body, want := range map[string]string{
 		`{"errors":[{"code":"DENIED","message":"your key was revoked"}]}`: "denied: your key was revoked",
@@ -334,7 +335,7 @@ func TestErrorsSayWhatTheServerSays(t *testing.T) {
 		_, _, err := client(t, host, nil).Manifest(t.Context(), "1", nil)
 		var s *StatusError
 		if !errors.As(err, &s) || s.Message != want || s.Code != http.StatusForbidden {
-			t.Errorf("%.80q: %v", body, err)
+			t.Errorf("%.80q: got error %v, want message %.80q", body, err, want)
 		}
 	}
 }

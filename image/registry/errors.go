@@ -12,14 +12,14 @@ import (
 // StatusError is a response with a status that is not a success.
 type StatusError struct {
 	Code    int
-	URL     string // without the query, which can be a credential
-	Message string // of the server, cut; or ""
-	// After is the pause that the server asks for with Retry-After, or 0.
-	After time.Duration
+	URL     string // without user, query and fragment, which can be credentials
+	Message string // from the server, shortened; or ""
+	// RetryAfter is the pause that the server asks for, or 0.
+	RetryAfter time.Duration
 }
 
 func (e *StatusError) Error() string {
-	text := fmt.Sprintf("%s answers %d %s", e.URL, e.Code, http.StatusText(e.Code))
+	text := fmt.Sprintf("%s: status %d %s", e.URL, e.Code, http.StatusText(e.Code))
 	if e.Message != "" {
 		text += ": " + e.Message
 	}
@@ -27,28 +27,29 @@ func (e *StatusError) Error() string {
 }
 
 const (
-	// maxErrorBody bounds what is read of an error, and maxMessage what is shown.
-	maxErrorBody = 16 << 10
-	maxMessage   = 512
+	maxErrorBody = 16 << 10 // bytes that are read of the body of an error
+	maxMessage   = 512      // bytes of StatusError.Message
 )
 
-// newStatusError makes an error of a response. It reads the message in the body.
+// newStatusError returns the error of a response. It reads the message in the body.
 func newStatusError(res *http.Response) *StatusError {
 	u := *res.Request.URL
 	u.User, u.RawQuery, u.Fragment = nil, "", ""
-	b, _ := io.ReadAll(io.LimitReader(res.Body, maxErrorBody)) // what came of it is good enough
-	return &StatusError{Code: res.StatusCode, URL: u.String(), Message: message(res, b), After: retryAfter(res.Header, time.Now())}
+	b, _ := io.ReadAll(io.LimitReader(res.Body, maxErrorBody)) // an incomplete body is used as it is
+	return &StatusError{
+		Code: res.StatusCode, URL: u.String(), Message: message(res, b), RetryAfter: retryAfter(res.Header, time.Now()),
+	}
 }
 
-// message returns the text in the body of an error. The protocol has JSON with a list of
-// errors. Other bodies are shown if they are short and not HTML.
+// message returns the text in the body of an error. The protocol defines JSON with a list of
+// errors. Other bodies are returned as they are, unless they are HTML.
 func message(res *http.Response, b []byte) string {
 	var body struct {
 		Errors []struct {
 			Code    string `json:"code"`
 			Message string `json:"message"`
 		} `json:"errors"`
-		Details string `json:"details"` // of token servers
+		Details string `json:"details"` // sent by token servers
 	}
 	var parts []string
 	if json.Unmarshal(b, &body) == nil {
@@ -58,7 +59,7 @@ func message(res *http.Response, b []byte) string {
 		if len(parts) == 0 && body.Details != "" {
 			parts = append(parts, body.Details)
 		}
-	} else if !isJSON(res) && !strings.Contains(string(b), "<") {
+	} else if !strings.Contains(res.Header.Get("Content-Type"), "json") && !strings.Contains(string(b), "<") {
 		parts = append(parts, strings.TrimSpace(string(b)))
 	}
 	text := strings.ToValidUTF8(strings.Join(parts, "; "), "")
