@@ -128,8 +128,12 @@ func (b *blob) Read(p []byte) (int, error) {
 		switch {
 		case b.size >= 0 && b.offset > b.size:
 			return n, b.wrap(fmt.Errorf("blob is longer than %d bytes: %w", b.size, errdefs.ErrDataLoss))
-		case err == nil, errors.Is(err, io.EOF) && (b.size < 0 || b.offset == b.size):
-			return n, err
+		case err == nil:
+			return n, nil
+		case b.offset == b.size, b.size < 0 && errors.Is(err, io.EOF):
+			// A connection that breaks after the last byte does no harm. There is no range to
+			// resume.
+			return n, io.EOF
 		}
 		b.readErr = unexpectedEOF(err)
 		if n > 0 {

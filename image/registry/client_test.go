@@ -222,6 +222,15 @@ func TestBlobResume(t *testing.T) {
 			}
 			ranged(w, from, int64(len(content)))
 		}, nil},
+		"broken after the last byte": {func(w http.ResponseWriter, _ *http.Request, from int64) {
+			if from > 0 {
+				w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+				return
+			}
+			_, _ = w.Write(content)
+			w.(http.Flusher).Flush() // the body is chunked
+			panic(http.ErrAbortHandler)
+		}, nil},
 		"too long": {func(w http.ResponseWriter, _ *http.Request, from int64) {
 			_, _ = w.Write(append(bytes.Clone(content), 'x'))
 		}, errdefs.IsDataLoss},
