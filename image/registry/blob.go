@@ -49,7 +49,9 @@ func (b *blob) wrap(err error) error {
 
 // open requests the blob from the offset on.
 func (b *blob) open() error {
-	header := http.Header{}
+	// Without this header, net/http asks for gzip and decompresses the body of a server that
+	// labels a gzip layer with Content-Encoding, so that the digest of the body is wrong.
+	header := http.Header{"Accept-Encoding": {"identity"}}
 	if b.offset > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", b.offset))
 		if b.etag != "" {

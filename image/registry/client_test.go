@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -322,6 +323,29 @@ func TestTokenRenewal(t *testing.T) {
 				t.Errorf("got %d tokens, want 3", issued)
 			}
 		})
+	}
+}
+
+// TestBlobWithContentEncoding runs a server that labels a compressed blob with its encoding, as
+// object stores do if the blob was stored with that label. The client must not decompress it.
+func TestBlobWithContentEncoding(t *testing.T) {
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, _ = w.Write(content)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	host := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		_, _ = w.Write(packed.Bytes())
+	})
+	r, _, err := client(t, host, nil).Blob(t.Context(), digest.FromBytes(packed.Bytes()), int64(packed.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if b, err := io.ReadAll(r); err != nil || !bytes.Equal(b, packed.Bytes()) {
+		t.Errorf("read %d bytes, %v, want %d bytes", len(b), err, packed.Len())
 	}
 }
 
