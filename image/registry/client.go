@@ -89,12 +89,17 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // checkRedirect removes the Authorization header from requests to another origin. net/http
 // keeps the header for subdomains and other ports, because net/http compares host names only.
+// checkRedirect refuses to send the body of a POST to another origin, because the body is a
+// refresh token.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= maxRedirects {
 		return fmt.Errorf("more than %d redirects: %w", maxRedirects, errdefs.ErrUnavailable)
 	}
 	if first := via[0].URL; req.URL.Scheme != first.Scheme || req.URL.Host != first.Host {
 		req.Header.Del("Authorization")
+		if req.Method == http.MethodPost {
+			return fmt.Errorf("%s redirects a request with a refresh token to %s: %w", first.Host, req.URL.Host, errdefs.ErrPermissionDenied)
+		}
 	}
 	return nil
 }

@@ -99,6 +99,33 @@ func TestRedirectRemovesCredential(t *testing.T) {
 	}
 }
 
+// TestRedirectOfRefreshToken runs a token server that redirects to another origin in a way that
+// repeats the body of the request.
+func TestRedirectOfRefreshToken(t *testing.T) {
+	var got atomic.Value
+	other := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		got.Store(r.FormValue("refresh_token"))
+		fmt.Fprint(w, `{"token":"t"}`)
+	})
+	var host string
+	host = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/token":
+			http.Redirect(w, r, "http://"+other+"/token", http.StatusPermanentRedirect)
+		case r.Header.Get("Authorization") == "":
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token"`, host))
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	})
+	c := client(t, host, func(cfg *Config) { cfg.Auth = Auth{IdentityToken: "secret"} })
+	if _, _, err := c.Manifest(t.Context(), "1", nil); !errdefs.IsPermissionDenied(err) || strings.Contains(err.Error(), "secret") {
+		t.Errorf("got error %v", err)
+	}
+	if v := got.Load(); v != nil {
+		t.Errorf("the other origin got the refresh token %q", v)
+	}
+}
+
 // TestRetry runs a server that fails a number of requests of one kind, like a server that is
 // overloaded or being replaced.
 func TestRetry(t *testing.T) {
