@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -350,6 +351,44 @@ func TestTokenRenewal(t *testing.T) {
 				t.Errorf("got %d tokens, want 3", issued)
 			}
 		})
+	}
+}
+
+// TestBlobResumeAfterRestart restarts the server while the client reads a blob. The server
+// refuses connections when the client tries to resume the blob the first time.
+func TestBlobResumeAfterRestart(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := l.Addr().String()
+	var serverErr error
+	var restart sync.WaitGroup
+	second := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(content) })}
+	first := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isRoot(r) {
+			return
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+		_, _ = w.Write(content[:1000])
+		_ = l.Close()
+		restart.Go(func() {
+			time.Sleep(1500 * time.Millisecond) // the client pauses for 1 s, and then for 2 s
+			again, err := net.Listen("tcp", host)
+			if err != nil {
+				serverErr = err
+				return
+			}
+			restart.Go(func() { _ = second.Serve(again) })
+		})
+		panic(http.ErrAbortHandler)
+	})}
+	restart.Go(func() { _ = first.Serve(l) })
+	b, err := client(t, host, nil).fetch(t.Context())
+	_, _ = first.Close(), second.Close()
+	restart.Wait()
+	if err != nil || serverErr != nil || !bytes.Equal(b, content) {
+		t.Errorf("read %d bytes, %v, %v", len(b), err, serverErr)
 	}
 }
 

@@ -39,7 +39,7 @@ func (c *Client) retry(ctx context.Context, fn func() error) error {
 // pause waits between an attempt that failed with err and the next attempt. It returns err if
 // there should be no other attempt.
 func (c *Client) pause(ctx context.Context, err error, attempt int) error {
-	after, temporary := isTemporary(err)
+	after, temporary := c.isTemporary(err)
 	if !temporary || after > maxRetryAfter {
 		return err
 	}
@@ -67,7 +67,7 @@ func (c *Client) sleep(ctx context.Context, d time.Duration, err error) error {
 
 // isTemporary reports whether a failed request may succeed when it is repeated, and the pause
 // that the server asks for.
-func isTemporary(err error) (after time.Duration, temporary bool) {
+func (c *Client) isTemporary(err error) (after time.Duration, temporary bool) {
 	var (
 		status  *StatusError
 		network net.Error
@@ -79,6 +79,11 @@ func isTemporary(err error) (after time.Duration, temporary bool) {
 		return status.RetryAfter, isTemporaryStatus(status.Code)
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
 		return 0, true
+	case errors.Is(err, unix.ECONNREFUSED):
+		// A server that restarts refuses connections. A server that never answered is down.
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return 0, c.scheme != ""
 	case errors.As(err, &network):
 		return 0, network.Timeout()
 	}
