@@ -131,6 +131,9 @@ func (c *Client) tokenRequest(ctx context.Context, ch *challenge) (*http.Request
 		// The parser's error is left out, because it quotes the address, which can be long.
 		return nil, fmt.Errorf("the realm in the registry's challenge is not an HTTP URL: %w", errdefs.ErrInvalidArgument)
 	}
+	if u.Scheme == "http" && !c.cfg.Insecure && (c.cfg.Auth.IdentityToken != "" || c.cfg.Auth.Password != "") {
+		return nil, fmt.Errorf("token server %.100s uses plain HTTP, and the registry is not configured as insecure: %w", u.Host, errdefs.ErrPermissionDenied)
+	}
 	form := u.Query()
 	if service := ch.params["service"]; service != "" {
 		form.Set("service", service)

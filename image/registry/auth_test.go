@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/containerd/errdefs"
 )
 
 func TestParseChallenges(t *testing.T) {
@@ -45,6 +47,28 @@ func FuzzParseChallenges(f *testing.F) {
 	f.Add(`Bearer realm="https://r/t",service="s, x", scope="repository:a:pull,push"`)
 	f.Add(`Negotiate, Basic realm="\"`)
 	f.Fuzz(func(_ *testing.T, header string) { chooseChallenge([]string{header}) })
+}
+
+// TestTokenServerWithoutTLS requests tokens from a token server at http://. Only a registry that
+// is configured as insecure may name such a server if the request has a secret.
+func TestTokenServerWithoutTLS(t *testing.T) {
+	for name, c := range map[string]struct {
+		auth     Auth
+		insecure bool
+		ok       bool
+	}{
+		"anonymous":                {Auth{}, false, true},
+		"password":                 {Auth{Username: "u", Password: "p"}, false, false},
+		"identity token":           {Auth{IdentityToken: "i"}, false, false},
+		"password, insecure":       {Auth{Username: "u", Password: "p"}, true, true},
+		"identity token, insecure": {Auth{IdentityToken: "i"}, true, true},
+	} {
+		cl := client(t, "registry.example", func(cfg *Config) { cfg.Auth, cfg.Insecure = c.auth, c.insecure })
+		_, err := cl.tokenRequest(t.Context(), &challenge{bearer, map[string]string{"realm": "http://registry.example/token"}})
+		if c.ok && err != nil || !c.ok && !errdefs.IsPermissionDenied(err) {
+			t.Errorf("%s: got error %v", name, err)
+		}
+	}
 }
 
 func TestTokenLifetime(t *testing.T) {
