@@ -63,11 +63,9 @@ func (c *Client) renewToken(res *http.Response, sent string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.cfg.Auth.BearerToken != "", ch == nil && sent == "":
-		return false
 	case ch != nil && c.challenge == nil:
 		// The root of the API is readable without a credential, but this path is not.
-	case sent == "":
+	case sent == "", sent == c.cfg.Auth.BearerToken:
 		return false
 	}
 	if ch != nil {

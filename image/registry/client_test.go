@@ -415,6 +415,24 @@ func TestBlobWithContentEncoding(t *testing.T) {
 	}
 }
 
+// TestBearerTokenWithReadableRoot runs a registry that asks for a credential for manifests only.
+func TestBearerTokenWithReadableRoot(t *testing.T) {
+	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if !isRoot(r) && r.Header.Get("Authorization") != "Bearer right" {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="http://127.0.0.1:1/token"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	})
+	for token, code := range map[string]int{"right": 0, "wrong": http.StatusUnauthorized} {
+		c := client(t, host, func(cfg *Config) { cfg.Auth = Auth{BearerToken: token} })
+		_, _, err := c.Manifest(t.Context(), "1", nil)
+		var s *StatusError
+		if code == 0 && err != nil || code != 0 && (!errors.As(err, &s) || s.Code != code) {
+			t.Errorf("%s token: got error %v", token, err)
+		}
+	}
+}
+
 func TestStatusErrorMessage(t *testing.T) {
 	long := strings.Repeat("x", 10_000)
 	for body, want := range map[string]string{
