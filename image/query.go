@@ -21,7 +21,7 @@ func (m *Manager) Get(ref string) (Image, error) {
 func (m *Manager) find(ref string) (*stored, error) {
 	return m.now.Load().find(ref, func() []string {
 		var names []string
-		for _, n := range m.puller.Locals(ref) {
+		for _, n := range m.puller.LocalCandidates(ref) {
 			names = append(names, n.String())
 		}
 		return names
@@ -32,7 +32,7 @@ func (m *Manager) find(ref string) (*stored, error) {
 // "docker.io/library/nginx" for "nginx", in the order in which Pull tries them.
 func (m *Manager) Repositories(ref string) []string {
 	var names []string
-	for _, n := range m.puller.Locals(ref) {
+	for _, n := range m.puller.LocalCandidates(ref) {
 		names = append(names, n.Name())
 	}
 	return names

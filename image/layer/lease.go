@@ -182,9 +182,9 @@ func (l *Lease) disclaim(blob digest.Digest) {
 	}
 }
 
-// Disclaim gives up the blobs that Find left to this lease and that it has not
+// ReleaseReservations gives up the blobs that Find left to this lease and that it has not
 // brought, so that others, or a next attempt by it, can.
-func (l *Lease) Disclaim() {
+func (l *Lease) ReleaseReservations() {
 	l.mu.Lock()
 	claims := slices.Collect(maps.Keys(l.claimed))
 	l.mu.Unlock()
@@ -195,7 +195,7 @@ func (l *Lease) Disclaim() {
 
 // Close gives up what the lease has in hand.
 func (l *Lease) Close() {
-	l.Disclaim()
+	l.ReleaseReservations()
 	l.store.mu.Lock()
 	defer l.store.mu.Unlock()
 	l.mu.Lock()

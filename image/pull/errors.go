@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/distribution/registry/api/errcode"
@@ -20,19 +22,19 @@ import (
 	"github.com/criserver/criserver/image/registry"
 )
 
-// The texts that the kubelet looks for at the beginning of a failed pull's
-// message, as in k8s.io/cri-api/pkg/errors.
+// The kubelet looks for these texts at the beginning of the message of a failed pull. They are
+// those of k8s.io/cri-api/pkg/errors.
 var (
-	// ErrRegistryUnavailable is an error of all failures to reach a registry.
+	// ErrRegistryUnavailable is in the chain of all errors of registries that cannot be reached.
 	ErrRegistryUnavailable = errors.New("RegistryUnavailable")
-	// ErrSignatureValidationFailed is an error of all pulls that the signature
+	// ErrSignatureValidationFailed is in the chain of the errors of all pulls that the signature
 	// policy forbids.
 	ErrSignatureValidationFailed = errors.New("SignatureValidationFailed")
 )
 
-// inOrder joins the errors of several names, with one whose text the kubelet
-// looks for at the front.
-func inOrder(errs []error) error {
+// joinErrors joins the errors of several candidates for a name. An error whose text the kubelet
+// looks for is the first one.
+func joinErrors(errs []error) error {
 	slices.SortStableFunc(errs, func(a, b error) int { return rank(a) - rank(b) })
 	return errors.Join(errs...)
 }
@@ -47,7 +49,7 @@ func rank(err error) int {
 	return 2
 }
 
-// classify gives err a class of errdefs.
+// classify adds an error of errdefs to err, unless err has one.
 func classify(err error) error {
 	var (
 		requirement signature.PolicyRequirementError
@@ -60,7 +62,7 @@ func classify(err error) error {
 	case errors.As(err, &requirement), errors.As(err, &bad):
 		return fmt.Errorf("%w: %w: %w", ErrSignatureValidationFailed, err, errdefs.ErrPermissionDenied)
 	case errors.As(err, &artifact):
-		return fmt.Errorf("what the name stands for is an artifact and no container image: %w: %w", err, errdefs.ErrNotImplemented)
+		return fmt.Errorf("not a container image but an artifact: %w: %w", err, errdefs.ErrNotImplemented)
 	case errdefs.IsUnavailable(err) && !errors.Is(err, ErrRegistryUnavailable):
 		return fmt.Errorf("%w: %w", ErrRegistryUnavailable, err)
 	case hasClass(err):
@@ -80,11 +82,12 @@ func hasClass(err error) bool {
 		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
+// classOf returns the error of errdefs for an error of a registry or of the network.
 func classOf(err error) error {
 	var (
 		unauthorized docker.ErrUnauthorizedForCredentials
 		status       docker.UnexpectedHTTPStatusError
-		answer       *registry.StatusError
+		response     *registry.StatusError
 		coder        errcode.ErrorCoder
 		network      net.Error
 	)
@@ -93,8 +96,8 @@ func classOf(err error) error {
 		return errdefs.ErrUnauthenticated
 	case errors.Is(err, docker.ErrTooManyRequests):
 		return errdefs.ErrUnavailable
-	case errors.As(err, &answer):
-		return classOfStatus(answer.Code)
+	case errors.As(err, &response):
+		return classOfStatus(response.Code)
 	case errors.As(err, &status):
 		return classOfStatus(status.StatusCode)
 	case errors.As(err, &coder):
@@ -103,7 +106,7 @@ func classOf(err error) error {
 		errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.EPIPE):
 		return errdefs.ErrUnavailable
 	case errors.Is(err, layer.ErrSource):
-		// The connection held, so it is the content: the digest is another.
+		// The connection did not break, so the digest of the content is wrong.
 		return errdefs.ErrDataLoss
 	}
 	return errdefs.ErrUnknown
@@ -125,13 +128,48 @@ func classOfStatus(code int) error {
 	return errdefs.ErrUnknown
 }
 
-// KeepsLayers says whether the layers that are there after a failed pull are
-// worth keeping: not if the image itself is refused, nor if there is no space.
-// What a registry refuses today, a pull with another credential may get tomorrow.
+// KeepsLayers reports whether the layers of a pull that failed with err are kept for the next
+// pull. They are not kept if the image itself is refused or if the disk is full. They are kept if
+// the registry refused the pull, because a pull with another credential may succeed.
 func KeepsLayers(err error) bool {
-	if answer := new(registry.StatusError); errors.As(err, &answer) {
+	if response := new(registry.StatusError); errors.As(err, &response) {
 		return true
 	}
-	// Without an answer of a registry, "not found" means that the image is for another platform.
+	// Without a response of a registry, "not found" means that the image is for another platform.
 	return !errdefs.IsInvalidArgument(err) && !errdefs.IsNotImplemented(err) && !errdefs.IsNotFound(err) && !errdefs.IsResourceExhausted(err)
+}
+
+// maxErrorLength is the maximum length of an error text in bytes. The text can quote a response
+// of a registry.
+const maxErrorLength = 2 << 10
+
+// urlUser and urlQuery match the parts of a URL that can be a credential: the user information,
+// and the query, which has the signature in addresses of object stores that registries redirect to.
+var (
+	urlUser  = regexp.MustCompile(`(\w://)[^/@\s"]+@`)
+	urlQuery = regexp.MustCompile(`(\w://[^\s?"]+\?)[^\s"]+`)
+)
+
+// redactedError is an error whose text has no user information and queries of URLs. The text is
+// logged, and everybody who may read the events of a pod can read it. A long text is cut in the
+// middle: the kubelet needs the beginning, and the cause is at the end.
+type redactedError struct{ err error }
+
+func (e redactedError) Error() string {
+	text := urlUser.ReplaceAllString(e.err.Error(), "${1}…@")
+	text = urlQuery.ReplaceAllString(text, "${1}…")
+	if len(text) <= maxErrorLength {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxErrorLength/2], "") + " … " + strings.ToValidUTF8(text[len(text)-maxErrorLength/2:], "")
+}
+
+func (e redactedError) Unwrap() error { return e.err }
+
+// redact returns err as a redactedError, or nil.
+func redact(err error) error {
+	if err == nil {
+		return nil
+	}
+	return redactedError{err}
 }

@@ -13,18 +13,17 @@ import (
 	"go.podman.io/image/v5/types"
 )
 
-// Candidates returns the full names that ref can stand for, in the order in
-// which they are to be tried, each with a tag or a digest. A name without a
-// registry goes by the aliases and search registries of registries.conf, and
-// means docker.io where there are neither.
+// Candidates returns the full names that ref can stand for, each with a tag or a digest, in the
+// order in which Pull tries them. A name without a registry is resolved with the aliases and the
+// search registries of registries.conf. If there are none, the registry is docker.io.
 func (p *Puller) Candidates(ref string) ([]reference.Named, error) {
 	if err := checkRef(ref); err != nil {
 		return nil, err
 	}
 	resolved, err := p.resolve(ref)
 	if err != nil {
-		named, hub := p.onlyHub(ref)
-		if !hub {
+		named, ok := p.dockerHubName(ref)
+		if !ok {
 			return nil, fmt.Errorf("resolve image name %q: %w: %w", ref, err, errdefs.ErrInvalidArgument)
 		}
 		return []reference.Named{complete(named)}, nil
@@ -36,25 +35,25 @@ func (p *Puller) Candidates(ref string) ([]reference.Named, error) {
 	return names, nil
 }
 
-// resolve finds what a name stands for, and never asks at a terminal: a daemon
-// that was started in one would hang there.
+// resolve resolves a name. It never asks the user, because a daemon that was started in a
+// terminal would wait for the answer.
 func (p *Puller) resolve(ref string) (*shortnames.Resolved, error) {
 	mode, err := sysregistriesv2.GetShortNameMode(p.sys)
 	if err != nil {
 		return nil, err
 	}
-	quiet, disabled := *p.sys, types.ShortNameModeDisabled
-	quiet.ShortNameMode = &disabled
-	resolved, err := shortnames.Resolve(&quiet, ref)
+	sys, disabled := *p.sys, types.ShortNameModeDisabled
+	sys.ShortNameMode = &disabled
+	resolved, err := shortnames.Resolve(&sys, ref)
 	if err == nil && mode == types.ShortNameModeEnforcing && len(resolved.PullCandidates) > 1 {
-		return nil, errors.New("it can stand for images in several registries, and short-name-mode is enforcing: write it in full")
+		return nil, errors.New("short name is ambiguous and short-name-mode is enforcing: use the full name")
 	}
 	return resolved, err
 }
 
-// Locals returns the full names that an image in the store could have been
-// pulled by when it is asked for as ref.
-func (p *Puller) Locals(ref string) []reference.Named {
+// LocalCandidates returns the full names that an image in the store can have if a request names
+// the image ref.
+func (p *Puller) LocalCandidates(ref string) []reference.Named {
 	var names []reference.Named
 	if len(ref) > maxRef {
 		return nil
@@ -74,43 +73,45 @@ func (p *Puller) Locals(ref string) []reference.Named {
 	return names
 }
 
-// maxRef bounds a reference, in bytes: 255 are the registry and the repository's
-// by the rules of references, 128 a tag's, and a digest can be of 135.
+// maxRef is the maximum length of a reference in bytes. The rules of references allow 255 for
+// registry and repository, 128 for the tag, and 135 for the digest.
 const maxRef = 1024
 
+// checkRef validates the image name of a request.
 func checkRef(ref string) error {
 	if ref == "" {
 		return fmt.Errorf("image name is empty: %w", errdefs.ErrInvalidArgument)
 	}
 	if len(ref) > maxRef {
-		return fmt.Errorf("image name %.64q… must have at most %d bytes, has %d: %w", ref, maxRef, len(ref), errdefs.ErrInvalidArgument)
+		return fmt.Errorf("image name %.64q… has %d bytes, at most %d are allowed: %w", ref, len(ref), maxRef, errdefs.ErrInvalidArgument)
 	}
 	if _, err := digest.Parse(ref); err == nil {
-		return fmt.Errorf("image name %q is an id, which no registry knows: %w", ref, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("image name %q is an image id, which cannot be pulled: %w", ref, errdefs.ErrInvalidArgument)
 	}
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
-		return fmt.Errorf("image name %q: %w: %w", ref, err, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("parse image name %q: %w: %w", ref, err, errdefs.ErrInvalidArgument)
 	}
-	// containers/image compares manifests by SHA-256 only.
+	// containers/image verifies manifests with SHA-256 only.
 	if d, ok := named.(reference.Digested); ok && d.Digest().Algorithm() != digest.Canonical {
-		return fmt.Errorf("image name %q has a digest by %q, which must be by %s: %w", ref, d.Digest().Algorithm(), digest.Canonical, errdefs.ErrNotImplemented)
+		return fmt.Errorf("image name %q has a digest with algorithm %q, want %s: %w", ref, d.Digest().Algorithm(), digest.Canonical, errdefs.ErrNotImplemented)
 	}
 	return nil
 }
 
-// onlyHub says whether a short name has nowhere to go but docker.io.
-func (p *Puller) onlyHub(ref string) (reference.Named, bool) {
+// dockerHubName returns the full name of a short name in docker.io. ok is false if the name is
+// not short or if registries.conf has search registries.
+func (p *Puller) dockerHubName(ref string) (named reference.Named, ok bool) {
 	registries, err := sysregistriesv2.UnqualifiedSearchRegistries(p.sys)
 	if err != nil || len(registries) > 0 || !shortnames.IsShortName(ref) {
 		return nil, false
 	}
-	named, err := reference.ParseNormalizedNamed(ref)
+	named, err = reference.ParseNormalizedNamed(ref)
 	return named, err == nil
 }
 
-// complete adds the tag "latest" to a bare name, and drops the tag of one that
-// has a digest, which says more.
+// complete adds the tag "latest" to a name without tag and digest. It removes the tag of a name
+// with a digest, because the digest is more specific.
 func complete(named reference.Named) reference.Named {
 	digested, ok := named.(reference.Digested)
 	if !ok {
@@ -123,18 +124,7 @@ func complete(named reference.Named) reference.Named {
 	return canonical
 }
 
-// credentialHost is the host that a credential without a server address is
-// meant for: the one in the name, docker.io when there is none. A search
-// through several registries must not show it to all of them.
-func credentialHost(ref string) string {
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil {
-		return ""
-	}
-	return reference.Domain(named)
-}
-
-// systemContext is what all pulls have in common.
+// systemContext returns the settings of containers/image that all pulls share.
 func systemContext(cfg Config) *types.SystemContext {
 	return &types.SystemContext{
 		SystemRegistriesConfPath:    cfg.RegistriesConf,
@@ -144,8 +134,8 @@ func systemContext(cfg Config) *types.SystemContext {
 		AuthFilePath:                cfg.AuthFile,
 		BigFilesTemporaryDir:        cfg.TempDir,
 		DockerRegistryUserAgent:     "criserver",
-		// The cache of blob locations is for copies between registries. Below
-		// a path that cannot be made it stays in memory.
+		// The cache of blob locations is for copies between registries. It stays in memory,
+		// because the directory cannot be created.
 		BlobInfoCacheDir: "/dev/null/none",
 	}
 }

@@ -15,32 +15,31 @@ import (
 	"go.podman.io/image/v5/types"
 )
 
-// Progress is how far a running pull has come. It holds no credentials.
+// Progress is the progress of a running pull. It has no credentials.
 type Progress struct {
-	Image  string    `json:"image"`            // as asked for
-	Source string    `json:"source,omitempty"` // where it is fetched from, perhaps a mirror
+	Image  string    `json:"image"`            // the name in the request
+	Source string    `json:"source,omitempty"` // the name at the pull source, which can be a mirror
 	Since  time.Time `json:"since"`
-	// Callers wait for this pull. It is counted by whom it was begun for, who
-	// knows it by Key.
+	// Callers is the number of callers that wait for this pull. The caller of Running sets it, and
+	// identifies the pull by Key.
 	Callers int    `json:"callers"`
 	Key     string `json:"-"`
-	// Bytes are those that have come, of Total in the layers begun so far, as
-	// compressed. Layers that the store had already count in neither.
+	// Bytes is the number of compressed bytes received, and Total the number of compressed bytes
+	// in the layers that have begun so far. Layers that were in the store count in neither.
 	Bytes int64 `json:"bytes"`
 	Total int64 `json:"total"`
-	// Rate is in bytes a second, over the time since the last line in the log,
-	// or since the pull began.
+	// Rate is the number of bytes per second since the last log line, or since the pull began.
 	Rate int64 `json:"bytesPerSecond"`
-	// Idle is the time in seconds since a byte came.
+	// Idle is the time in seconds since the last byte was received.
 	Idle   float64         `json:"idleSeconds"`
 	Layers []LayerProgress `json:"layers,omitempty"`
 }
 
-// LayerProgress is how far one layer's blob has come.
+// LayerProgress is the progress of one layer.
 type LayerProgress struct {
 	Digest digest.Digest `json:"digest"`
 	Bytes  int64         `json:"bytes"`
-	Total  int64         `json:"total"` // -1 when the manifest does not say
+	Total  int64         `json:"total"` // -1 if the manifest does not state the size
 	State  string        `json:"state"` // waiting, fetching, done, present
 }
 
@@ -52,7 +51,7 @@ const (
 	layerPresent  = "present"
 )
 
-// jobs are the running pulls.
+// jobs is the set of running pulls.
 type jobs struct {
 	mu  sync.Mutex // guards all
 	all map[*job]struct{}
@@ -63,19 +62,21 @@ type job struct {
 	image string
 	key   string
 	since time.Time
-	moved atomic.Int64 // when a byte came last, in ns of Unix time
 	jobs  *jobs
-	quit  chan struct{}
-	gone  chan struct{} // closed when report has ended
+	// lastByte is the time of the last byte in nanoseconds of Unix time.
+	lastByte atomic.Int64
+	stop     chan struct{} // closed by end
+	stopped  chan struct{} // closed when report has returned
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	source string
 	layers []*layerJob
-	// mark and marked are the bytes and the time of the last line in the log.
-	mark   int64
-	marked time.Time
+	// loggedBytes and loggedAt are the bytes and the time of the last log line.
+	loggedBytes int64
+	loggedAt    time.Time
 }
 
+// layerJob is the progress of one layer.
 type layerJob struct {
 	digest digest.Digest
 	total  int64
@@ -83,11 +84,11 @@ type layerJob struct {
 	state  string // guarded by the job's mu
 }
 
-// begin notes a pull; end must be called.
+// begin adds a pull. The caller must call end.
 func (js *jobs) begin(ctx context.Context, req Request, interval time.Duration) *job {
 	now := time.Now()
-	j := &job{image: req.Ref, key: req.Key, since: now, marked: now, jobs: js, quit: make(chan struct{}), gone: make(chan struct{})}
-	j.moved.Store(now.UnixNano())
+	j := &job{image: req.Ref, key: req.Key, since: now, loggedAt: now, jobs: js, stop: make(chan struct{}), stopped: make(chan struct{})}
+	j.lastByte.Store(now.UnixNano())
 	js.mu.Lock()
 	defer js.mu.Unlock()
 	if js.all == nil {
@@ -98,14 +99,16 @@ func (js *jobs) begin(ctx context.Context, req Request, interval time.Duration) 
 	return j
 }
 
+// end removes the pull and stops its log lines.
 func (j *job) end() {
-	close(j.quit)
-	<-j.gone
+	close(j.stop)
+	<-j.stopped
 	j.jobs.mu.Lock()
 	defer j.jobs.mu.Unlock()
 	delete(j.jobs.all, j)
 }
 
+// snapshot returns the progress of all pulls, the longest running first.
 func (js *jobs) snapshot() []Progress {
 	js.mu.Lock()
 	running := slices.Collect(maps.Keys(js.all))
@@ -118,10 +121,10 @@ func (js *jobs) snapshot() []Progress {
 	return all
 }
 
-// report writes a line to the log now and then, so that a pull that takes long
-// can be told from one that hangs.
+// report logs the progress at intervals, so that the log shows whether a pull that takes long
+// receives data.
 func (j *job) report(ctx context.Context, interval time.Duration) {
-	defer close(j.gone)
+	defer close(j.stopped)
 	if interval <= 0 {
 		return
 	}
@@ -130,29 +133,29 @@ func (j *job) report(ctx context.Context, interval time.Duration) {
 	for {
 		select {
 		case <-tick.C:
-		case <-j.quit:
+		case <-j.stop:
 			return
 		}
 		p := j.progress()
 		j.mu.Lock()
-		j.mark, j.marked = p.Bytes, time.Now()
+		j.loggedBytes, j.loggedAt = p.Bytes, time.Now()
 		j.mu.Unlock()
 		logrus.WithContext(ctx).WithFields(logrus.Fields{
 			"image": p.Image, "source": p.Source, "bytes": p.Bytes, "total": p.Total, "bytesPerSecond": p.Rate,
-			"since": time.Since(p.Since).Round(time.Second).String(), "layers": inFlight(p.Layers),
+			"since": time.Since(p.Since).Round(time.Second).String(), "layers": fetching(p.Layers),
 		}).Info("pulling image")
 	}
 }
 
-// inFlight shows the layers that are being fetched, as "digest bytes/total".
-func inFlight(layers []LayerProgress) []string {
-	shown := []string{}
+// fetching formats the layers that are being fetched as "digest bytes/total".
+func fetching(layers []LayerProgress) []string {
+	texts := []string{}
 	for _, l := range layers {
 		if l.State == layerFetching {
-			shown = append(shown, fmt.Sprintf("%.12s %d/%d", l.Digest.Encoded(), l.Bytes, l.Total))
+			texts = append(texts, fmt.Sprintf("%.12s %d/%d", l.Digest.Encoded(), l.Bytes, l.Total))
 		}
 	}
-	return shown
+	return texts
 }
 
 func (j *job) progress() Progress {
@@ -161,7 +164,7 @@ func (j *job) progress() Progress {
 	now := time.Now()
 	p := Progress{
 		Image: j.image, Key: j.key, Source: j.source, Since: j.since,
-		Idle: now.Sub(time.Unix(0, j.moved.Load())).Round(time.Millisecond).Seconds(),
+		Idle: now.Sub(time.Unix(0, j.lastByte.Load())).Round(time.Millisecond).Seconds(),
 	}
 	for _, l := range j.layers {
 		lp := LayerProgress{Digest: l.digest, Bytes: l.bytes.Load(), Total: l.total, State: l.state}
@@ -171,21 +174,21 @@ func (j *job) progress() Progress {
 			p.Total += max(lp.Total, lp.Bytes)
 		}
 	}
-	if d := now.Sub(j.marked).Seconds(); d > 0 {
-		p.Rate = max(0, int64(float64(p.Bytes-j.mark)/d))
+	if d := now.Sub(j.loggedAt).Seconds(); d > 0 {
+		p.Rate = max(0, int64(float64(p.Bytes-j.loggedBytes)/d))
 	}
 	return p
 }
 
-// from notes the source that is tried now. What an earlier one has brought
-// whole is found in the store.
-func (j *job) from(source string) {
+// startSource sets the pull source and forgets the layers of the source before. The layers that
+// were completed from that source are in the store.
+func (j *job) startSource(source string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.source, j.layers, j.mark = source, nil, 0
+	j.source, j.layers, j.loggedBytes = source, nil, 0
 }
 
-// layer notes a layer of the image.
+// layer returns the progress of a layer, and adds it if necessary.
 func (j *job) layer(info types.BlobInfo) *layerJob {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -199,30 +202,30 @@ func (j *job) layer(info types.BlobInfo) *layerJob {
 	return l
 }
 
-// enter notes what becomes of a layer.
-func (j *job) enter(l *layerJob, state string) {
+// setState sets the state of a layer.
+func (j *job) setState(l *layerJob, state string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	// A layer that is listed twice is fetched once, and then found.
+	// A layer that the manifest lists twice is fetched once and then present. It stays done.
 	if l.state != layerDone {
 		l.state = state
 	}
 }
 
-// counted counts what is read of a layer's blob. The watch is told of each
-// read: what comes slowly takes long to fill the pieces that are unpacked.
-type counted struct {
+// progressReader counts the bytes that are read of a layer. It reports each read to the watchdog,
+// because a slow connection takes long to fill the chunks that are unpacked.
+type progressReader struct {
 	io.Reader
-	target *target
-	layer  *layerJob
+	dest  *destinationReference
+	layer *layerJob
 }
 
-func (c counted) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
+func (r progressReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
 	if n > 0 {
-		c.layer.bytes.Add(int64(n))
-		c.target.watch.add(n)
-		c.target.job.moved.Store(time.Now().UnixNano())
+		r.layer.bytes.Add(int64(n))
+		r.dest.watch.addBytes(n)
+		r.dest.job.lastByte.Store(time.Now().UnixNano())
 	}
 	return n, err
 }

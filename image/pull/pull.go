@@ -1,14 +1,13 @@
-// Package pull fetches images from registries into the layer store, through
-// containers/image: it brings registries.conf, policy.json, the auth files and
-// the protocol, and this package the store as the place to copy to.
+// Package pull pulls images from registries into the layer store. It uses containers/image for
+// registries.conf, policies, auth files, manifests and the copy, and provides the image source,
+// which reads with the client of image/registry, and the destination, which is the layer store.
+// It must not deal with the images in the store, which belong to its caller.
 package pull
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -17,7 +16,6 @@ import (
 	"go.podman.io/image/v5/copy"
 	"go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/docker/reference"
-	"go.podman.io/image/v5/manifest"
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
 	"go.podman.io/image/v5/signature"
 	"go.podman.io/image/v5/types"
@@ -25,88 +23,91 @@ import (
 	"github.com/criserver/criserver/image/layer"
 )
 
-// Config is what a Puller needs.
+// Config configures a Puller. An empty path of a file or directory means the path of the system,
+// unless the field says something else.
 type Config struct {
-	RegistriesConf    string // "": the system's
-	RegistriesConfDir string // "": the system's
-	PolicyPath        string // "": the system's, or accept all when there is none
-	PolicyDir         string // NAMESPACE.json in it is the policy for pods of that namespace; "": none
-	RegistriesD       string // where signatures are kept; "": the system's registries.d
-	AuthFile          string // "": the system's
-	TempDir           string // for what cannot be streamed
+	RegistriesConf    string
+	RegistriesConfDir string
+	PolicyPath        string // "": the policy of the system, or accept all images if there is none
+	PolicyDir         string // has the policies of namespaces as NAMESPACE.json; "": there are none
+	RegistriesD       string // says where signatures are stored
+	AuthFile          string
+	TempDir           string // for blobs that cannot be streamed
 	RunDir            string // on tmpfs
 	MaxParallelLayers int
-	ProgressWindow    time.Duration // not above zero: a pull may stand still for ever
-	ReportInterval    time.Duration // between two lines in the log on a running pull
+	ProgressWindow    time.Duration // zero or less: a pull without progress is not cancelled
+	ReportInterval    time.Duration // between two log lines of a running pull
 	Limits            Limits
 }
 
-// Limits bound an image.
+// Limits are the maximum sizes of an image.
 type Limits struct {
-	Layers int
-	Config int64 // bytes; containers/image takes 4 MiB at most anyway
+	Layers int   // number of layers
+	Config int64 // bytes; containers/image does not read more than 4 MiB
 }
 
 // Puller pulls images.
 type Puller struct {
 	cfg   Config
-	sys   *types.SystemContext // never written to
+	sys   *types.SystemContext // immutable
 	store *layer.Store
 	jobs  jobs
 }
 
-// New returns a Puller into store.
+// New returns a Puller that pulls into store.
 func New(cfg Config, store *layer.Store) *Puller {
 	return &Puller{cfg: cfg, sys: systemContext(cfg), store: store}
 }
 
-// Request asks for one image.
+// Request is a request for one image.
 type Request struct {
-	Ref  string
-	Auth *Auth
-	// Namespace is the pod's that the image is for, or "".
-	Namespace string
-	// Key is what Progress has to tell pulls apart by. It is no secret.
+	Ref       string
+	Auth      *Auth
+	Namespace string // of the pod that the image is for, or ""
+	// Key identifies the pull in Progress. It is not secret.
 	Key string
 }
 
-// Result is an image whose layers are all in the store, held by Lease.
+// Result is an image whose layers are in the store and held by the lease of the pull.
 type Result struct {
-	Name           reference.Named // the candidate that was found, with tag or digest
+	Name           reference.Named // the candidate that was pulled, with tag or digest
 	Manifest       []byte
 	ManifestDigest digest.Digest
-	TopDigest      digest.Digest // of the index, if the name stood for one; else the manifest's
+	TopDigest      digest.Digest // of the index, or of the manifest if the name does not stand for an index
 	RawConfig      []byte
 	ConfigDigest   digest.Digest
 	Config         ispec.Image
 	Blobs          []digest.Digest // of the layers, lowest first
-	Layers         []*layer.Layer  // likewise
+	Layers         []*layer.Layer  // lowest first
 }
 
-// Pull fetches an image. Its layers stay held by lease.
+// Pull pulls an image. The lease holds the layers of the image.
 func (p *Puller) Pull(ctx context.Context, req Request, lease *layer.Lease) (*Result, error) {
-	// What an administrator has changed takes effect with the next pull. Files
-	// that are no good leave those under way with what they have.
+	// Changes of registries.conf take effect with the next pull. If the files are invalid, running
+	// pulls keep the configuration that they have.
 	if _, err := sysregistriesv2.TryUpdatingCache(p.sys); err != nil {
 		return nil, fmt.Errorf("read registries.conf: %w: %w", err, errdefs.ErrFailedPrecondition)
 	}
-	// The files of narrow, each with a path of its own, must not pile up.
+	// Without this call, the cache would grow by one entry for each file of narrowRegistries.
 	sysregistriesv2.InvalidateCache()
 	names, err := p.Candidates(req.Ref)
 	if err != nil {
 		return nil, err
 	}
-	result, err := p.fromNames(ctx, names, req, lease)
-	return result, scrub(err)
+	result, err := p.pullCandidates(ctx, names, req, lease)
+	return result, redact(err)
 }
 
-// fromNames pulls the first of the names that can be had.
-func (p *Puller) fromNames(ctx context.Context, names []reference.Named, req Request, lease *layer.Lease) (*Result, error) {
+// Running returns the progress of the running pulls, the longest running first.
+func (p *Puller) Running() []Progress { return p.jobs.snapshot() }
+
+// pullCandidates pulls the first of the names that a registry has.
+func (p *Puller) pullCandidates(ctx context.Context, names []reference.Named, req Request, lease *layer.Lease) (*Result, error) {
 	job := p.jobs.begin(ctx, req, p.cfg.ReportInterval)
 	defer job.end()
 	var errs []error
 	for _, name := range names {
-		result, err := p.pull(ctx, name, req, job, lease)
+		result, err := p.pullCandidate(ctx, name, req, job, lease)
 		if err == nil {
 			return result, nil
 		}
@@ -115,43 +116,31 @@ func (p *Puller) fromNames(ctx context.Context, names []reference.Named, req Req
 			break
 		}
 	}
-	return nil, inOrder(errs)
+	return nil, joinErrors(errs)
 }
 
-// Running describes the pulls that are under way, the longest running first.
-func (p *Puller) Running() []Progress { return p.jobs.snapshot() }
-
-// authFor returns the request's credential if it may be shown to the registry
-// of name.
-func (p *Puller) authFor(name reference.Named, ref string, auth *Auth) *Auth {
-	if auth == nil || auth.ServerAddress != "" || reference.Domain(name) == credentialHost(ref) {
-		return auth
-	}
-	return nil
-}
-
-// attempt is what a pull of one name has for all its sources.
+// attempt is the pull of one candidate. It is the same for all sources.
 type attempt struct {
 	name   reference.Named
-	sys    *types.SystemContext
+	sys    *types.SystemContext // with the credential of the request
 	policy *signature.Policy
 	job    *job
 }
 
-func (p *Puller) pull(ctx context.Context, name reference.Named, req Request, job *job, lease *layer.Lease) (*Result, error) {
+func (p *Puller) pullCandidate(ctx context.Context, name reference.Named, req Request, job *job, lease *layer.Lease) (*Result, error) {
 	sys := *p.sys
 	if err := p.authFor(name, req.Ref, req.Auth).applyTo(&sys, reference.Domain(name)); err != nil {
 		return nil, err
 	}
-	policy, err := p.policy(req.Namespace)
+	policy, err := p.loadPolicy(req.Namespace)
 	if err != nil {
 		return nil, err
 	}
-	return p.fromSources(ctx, attempt{name, &sys, policy, job}, lease)
+	return p.pullFromSources(ctx, attempt{name, &sys, policy, job}, lease)
 }
 
-// copyImage copies from one source.
-func (p *Puller) copyImage(ctx context.Context, a attempt, s source, lease *layer.Lease) (*Result, error) {
+// copyImage copies an image from one source to the layer store.
+func (p *Puller) copyImage(ctx context.Context, a attempt, s pullSource, lease *layer.Lease) (*Result, error) {
 	policy, err := signature.NewPolicyContext(a.policy)
 	if err != nil {
 		return nil, err
@@ -161,90 +150,52 @@ func (p *Puller) copyImage(ctx context.Context, a attempt, s source, lease *laye
 	if err != nil {
 		return nil, fmt.Errorf("image name %q: %w: %w", a.name, err, errdefs.ErrInvalidArgument)
 	}
-	wctx, w := newWatch(ctx, p.cfg.ProgressWindow)
-	defer w.stop()
-	client, err := p.connect(a, s, w.step)
+	watchCtx, watch := newWatchdog(ctx, p.cfg.ProgressWindow)
+	defer watch.stop()
+	client, err := p.newClient(a, s, watch.addStep)
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
-	src := &originSource{ref: ref, name: s.ref, client: client, failed: func(_ digest.Digest, err error) {
-		w.fail(classify(err)) // the other layers are not worth waiting for
+	src := &imageSource{ref: ref, name: s.ref, client: client, blobFailed: func(_ digest.Digest, err error) {
+		watch.fail(classify(err)) // the copy would wait for the other layers
 	}}
-	t := &target{name: a.name, lease: lease, watch: w, job: a.job, limits: p.cfg.Limits}
-	err = p.copyFrom(wctx, a, policy, src, t)
-	if errors.Is(err, errSignatures) {
-		if err = p.verify(wctx, a, s, policy, src); err == nil {
-			err = p.copyAccepted(wctx, a, src, t)
+	dest := &destinationReference{name: a.name, lease: lease, watch: watch, job: a.job, limits: p.cfg.Limits}
+	err = p.copyWithPolicy(watchCtx, a, policy, src, dest)
+	if errors.Is(err, errSignaturesNotSupported) {
+		if err = p.verify(watchCtx, a, s, policy, src); err == nil {
+			err = p.copyVerified(watchCtx, a, src, dest)
 		}
 	}
 	if err == nil {
-		return t.result()
+		return dest.result()
 	}
-	if cause := context.Cause(wctx); cause != nil {
-		// The reason is what ended the context, not that the rest then ended.
+	if cause := context.Cause(watchCtx); cause != nil {
+		// err is only the consequence of the cancellation.
 		return nil, cause
 	}
 	if err = classify(err); errdefs.IsUnknown(err) {
-		err = a.diagnose(wctx, src, err)
+		err = a.diagnose(watchCtx, src, err)
 	}
 	return nil, err
 }
 
-func (p *Puller) copyFrom(ctx context.Context, a attempt, policy *signature.PolicyContext, src *originSource, t *target) error {
-	_, err := copy.Image(ctx, policy, t, origin{src.ref, src}, &copy.Options{
+func (p *Puller) copyWithPolicy(ctx context.Context, a attempt, policy *signature.PolicyContext, src *imageSource, dest *destinationReference) error {
+	_, err := copy.Image(ctx, policy, dest, sourceReference{src.ref, src}, &copy.Options{
 		SourceCtx: a.sys, DestinationCtx: a.sys,
-		RemoveSignatures:     true, // they are verified, not kept
+		RemoveSignatures:     true, // signatures are verified but not stored
 		PreserveDigests:      true,
 		MaxParallelDownloads: uint(p.cfg.MaxParallelLayers),
 	})
 	return err
 }
 
-// copyAccepted copies an image that the policy of the pull has accepted.
-func (p *Puller) copyAccepted(ctx context.Context, a attempt, src *originSource, t *target) error {
+// copyVerified copies an image that verify has accepted.
+func (p *Puller) copyVerified(ctx context.Context, a attempt, src *imageSource, dest *destinationReference) error {
 	policy, err := signature.NewPolicyContext(acceptAnything())
 	if err != nil {
 		return err
 	}
 	defer func() { _ = policy.Destroy() }()
-	return p.copyFrom(ctx, a, policy, src, t)
-}
-
-// result checks that the parts make the image that the config describes.
-func (t *target) result() (*Result, error) {
-	r := &Result{Name: t.name, Manifest: t.manifest, RawConfig: t.config}
-	var errs [3]error
-	r.ManifestDigest, errs[0] = manifest.Digest(t.manifest)
-	r.TopDigest, errs[1] = manifest.Digest(t.top)
-	errs[2] = json.Unmarshal(t.config, &r.Config)
-	if err := errors.Join(errs[:]...); err != nil {
-		return nil, fmt.Errorf("read image %s: %w: %w", t.name, err, errdefs.ErrInvalidArgument)
-	}
-	m, err := manifest.FromBlob(t.manifest, manifest.GuessMIMEType(t.manifest))
-	if err != nil {
-		return nil, fmt.Errorf("read manifest of %s: %w: %w", t.name, err, errdefs.ErrInvalidArgument)
-	}
-	r.ConfigDigest = m.ConfigInfo().Digest
-	if r.Config.OS != "" && r.Config.OS != runtime.GOOS {
-		return nil, fmt.Errorf("image %s is for %.20s/%.20s, and this is %s: %w", t.name, r.Config.OS, r.Config.Architecture, runtime.GOOS, errdefs.ErrNotFound)
-	}
-	infos, diffIDs := m.LayerInfos(), r.Config.RootFS.DiffIDs
-	if len(infos) != len(diffIDs) {
-		return nil, fmt.Errorf("image %s has %d layers and %d diff ids: %w", t.name, len(infos), len(diffIDs), errdefs.ErrInvalidArgument)
-	}
-	for i, info := range infos {
-		l, ok := t.lease.Layer(info.Digest)
-		if !ok {
-			return nil, fmt.Errorf("layer %s was not stored: %w", info.Digest, errdefs.ErrInternal)
-		}
-		if a := diffIDs[i].Algorithm(); a != digest.Canonical {
-			return nil, fmt.Errorf("image %s has a diff id by %q, which must be by %s: %w", t.name, a, digest.Canonical, errdefs.ErrNotImplemented)
-		}
-		if l.DiffID != diffIDs[i] {
-			return nil, fmt.Errorf("layer %s unpacks to %s, and should to %s: %w", info.Digest, l.DiffID, diffIDs[i], errdefs.ErrInvalidArgument)
-		}
-		r.Blobs, r.Layers = append(r.Blobs, info.Digest), append(r.Layers, l)
-	}
-	return r, nil
+	return p.copyWithPolicy(ctx, a, policy, src, dest)
 }

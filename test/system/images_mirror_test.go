@@ -244,7 +244,7 @@ func TestRegistriesConf(t *testing.T) {
 		}
 		code("absent", codes.Unknown, "RegistryUnavailable") // not all could be asked
 		conf("unqualified-search-registries = [\"REG\", \"OTHER\"]\nshort-name-mode = \"enforcing\"\n[aliases]\n\"aliased\" = \"REG/deep/aliased\"\n" + insecure)
-		code("tool", codes.InvalidArgument, "write it in full")
+		code("tool", codes.InvalidArgument, "use the full name")
 		code("aliased", codes.OK, "")
 		conf("unqualified-search-registries = [\"REG\"]\nshort-name-mode = \"enforcing\"\n" + insecure)
 		code("tool", codes.OK, "")
