@@ -112,7 +112,7 @@ func TestContentThatIsRefused(t *testing.T) {
 		"elsewhere":          {withLayer(t, tarball, types.OCIUncompressedLayer, diff, "http://"+reg.host+"/secret"), codes.Unimplemented, "is a foreign layer"},
 		"unknown media type": {withLayer(t, tarball, "application/vnd.example.layer", diff), codes.InvalidArgument, `unknown media type "application/vnd.example.layer"`},
 		"xz":                 {withLayer(t, []byte("\xfd7zXZ\x00rest"), types.OCILayer, diff), codes.Unimplemented, "bzip2 or xz"},
-		"wrong diff id":      {withLayer(t, tarball, types.OCIUncompressedLayer, zero), codes.InvalidArgument, "and should to"},
+		"wrong diff id":      {withLayer(t, tarball, types.OCIUncompressedLayer, zero), codes.InvalidArgument, "and config has"},
 		"no tar":             {withLayer(t, []byte(strings.Repeat("no tar", 200)), types.OCIUncompressedLayer, diff), codes.InvalidArgument, "unpack layer"},
 		"escape":             {imageOf(t, v1.Config{}, layerOf(t, textFile("../../../../escaped", "x"))), codes.InvalidArgument, `layer has the name`},
 		"too many layers":    {imageOf(t, v1.Config{}, many...), codes.InvalidArgument, "more than 20 layers"},
