@@ -2,7 +2,6 @@ package nri
 
 import (
 	"cmp"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,9 +10,9 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// adjust makes in spec the changes that plugins want. What the daemon has rules
-// for, limits above all, is returned and left to it.
-func adjust(spec *specs.Spec, a *api.ContainerAdjustment) (Adjustment, error) {
+// applyAdjustment applies the changes of plugins to spec. It returns the changes that the
+// runtime must validate and apply, such as limits.
+func applyAdjustment(spec *specs.Spec, a *api.ContainerAdjustment) (Adjustment, error) {
 	if spec.Process == nil {
 		spec.Process = &specs.Process{}
 	}
@@ -39,28 +38,28 @@ func adjust(spec *specs.Spec, a *api.ContainerAdjustment) (Adjustment, error) {
 		out.CDIDevices = append(out.CDIDevices, d.GetName())
 	}
 	var err error
-	out.Limits, out.Extra, err = limitsOf(a.GetLinux().GetResources())
+	out.Limits, err = parseLimits(a.GetLinux().GetResources())
 	return out, err
 }
 
-// addRemovals completes what the library collected: it takes the variables and
-// devices that a plugin removes out of the request, for plugins after that one,
-// and forgets them in the answer.
-func addRemovals(spec *specs.Spec, request *api.Container, a *api.ContainerAdjustment) {
+// restoreRemovals adds the removals of environment variables and devices to the answer of the
+// library. When a plugin removes a variable or device, the library removes it from the request
+// that the next plugins receive, but its answer does not contain the removal.
+func restoreRemovals(spec *specs.Spec, request *api.Container, a *api.ContainerAdjustment) {
 	if a == nil || spec.Process == nil || spec.Linux == nil {
 		return
 	}
 	var env []*api.KeyValue
 	for _, e := range spec.Process.Env {
 		name, _, _ := strings.Cut(e, "=")
-		if !slices.ContainsFunc(request.GetEnv(), func(left string) bool { return strings.HasPrefix(left, name+"=") }) {
+		if !slices.ContainsFunc(request.GetEnv(), func(kept string) bool { return strings.HasPrefix(kept, name+"=") }) {
 			env = append(env, &api.KeyValue{Key: api.MarkForRemoval(name)})
 		}
 	}
 	a.Env = append(env, a.Env...)
 	var devices []*api.LinuxDevice
 	for _, d := range spec.Linux.Devices {
-		if !slices.ContainsFunc(request.GetLinux().GetDevices(), func(left *api.LinuxDevice) bool { return left.GetPath() == d.Path }) {
+		if !slices.ContainsFunc(request.GetLinux().GetDevices(), func(kept *api.LinuxDevice) bool { return kept.GetPath() == d.Path }) {
 			devices = append(devices, &api.LinuxDevice{Path: api.MarkForRemoval(d.Path)})
 		}
 	}
@@ -76,15 +75,12 @@ func adjustAnnotations(spec *specs.Spec, changes map[string]string) {
 	if len(changes) == 0 {
 		return
 	}
-	out := maps.Clone(spec.Annotations)
-	if out == nil {
-		out = make(map[string]string)
-	}
+	out := cloneMap(spec.Annotations)
 	adjustMap(out, changes)
 	spec.Annotations = out
 }
 
-// adjustMap does removals first: one key may be removed and set anew.
+// adjustMap applies removals first, because changes may remove a key and set it again.
 func adjustMap[V any](m, changes map[string]V) {
 	for k := range changes {
 		if key, remove := api.IsMarkedForRemoval(k); remove {
@@ -98,8 +94,8 @@ func adjustMap[V any](m, changes map[string]V) {
 	}
 }
 
-// adjustEnv keeps the place of a variable that changes, as a later one may be
-// made from it; the last change of a name counts.
+// adjustEnv does not move variables that change, because later variables may be derived from
+// them. The last change of a variable takes effect.
 func adjustEnv(env []string, changes []*api.KeyValue) []string {
 	if len(changes) == 0 {
 		return env
@@ -107,12 +103,12 @@ func adjustEnv(env []string, changes []*api.KeyValue) []string {
 	last := make(map[string]*api.KeyValue, len(changes))
 	for _, e := range changes {
 		key, remove := e.IsMarkedForRemoval()
-		if set := last[key]; set == nil || !remove { // set wins over removed
+		if last[key] == nil || !remove { // a new value takes precedence over a removal
 			last[key] = e
 		}
 	}
 	var out []string
-	put := func(name string) {
+	appendLast := func(name string) {
 		e := last[name]
 		if _, remove := e.IsMarkedForRemoval(); !remove {
 			out = append(out, e.ToOCI())
@@ -126,13 +122,13 @@ func adjustEnv(env []string, changes []*api.KeyValue) []string {
 			out = append(out, old)
 		case !done[name]:
 			done[name] = true
-			put(name)
+			appendLast(name)
 		}
 	}
 	for _, e := range changes {
 		if name, _ := e.IsMarkedForRemoval(); !done[name] {
 			done[name] = true
-			put(name)
+			appendLast(name)
 		}
 	}
 	return out
@@ -142,7 +138,7 @@ func adjustRlimits(p *specs.Process, changes []*api.POSIXRlimit) {
 	if len(changes) == 0 {
 		return
 	}
-	out := slices.Clone(p.Rlimits) // they are the daemon's defaults
+	out := slices.Clone(p.Rlimits) // containers share the default limits
 	for _, r := range changes {
 		out = slices.DeleteFunc(out, func(o specs.POSIXRlimit) bool { return o.Type == r.GetType() })
 		out = append(out, specs.POSIXRlimit{Type: r.GetType(), Hard: r.GetHard(), Soft: r.GetSoft()})
@@ -159,38 +155,38 @@ func adjustHooks(spec *specs.Spec, changes *api.Hooks) {
 	}
 	h := spec.Hooks
 	for _, kind := range []struct {
-		to   *[]specs.Hook
-		from []*api.Hook
+		hooks *[]specs.Hook
+		added []*api.Hook
 	}{
-		{&h.Prestart, changes.Prestart}, //nolint:staticcheck // plugins may still ask for it
+		{&h.Prestart, changes.Prestart}, //nolint:staticcheck // plugins may still use it
 		{&h.CreateRuntime, changes.CreateRuntime},
 		{&h.CreateContainer, changes.CreateContainer},
 		{&h.StartContainer, changes.StartContainer},
 		{&h.Poststart, changes.Poststart},
 		{&h.Poststop, changes.Poststop},
 	} {
-		for _, hook := range kind.from {
-			*kind.to = append(*kind.to, hook.ToOCI())
+		for _, hook := range kind.added {
+			*kind.hooks = append(*kind.hooks, hook.ToOCI())
 		}
 	}
 }
 
-// adjustMounts replaces what was at the same place. Parents come before what
-// lies below them.
+// adjustMounts replaces mounts that have the same destination. It sorts the mounts so that a
+// mount precedes the mounts below it.
 func adjustMounts(spec *specs.Spec, changes []*api.Mount) {
 	if len(changes) == 0 {
 		return
 	}
 	mounts := slices.Clone(spec.Mounts)
 	for _, m := range changes {
-		at, remove := m.IsMarkedForRemoval()
-		mounts = slices.DeleteFunc(mounts, func(o specs.Mount) bool { return filepath.Clean(o.Destination) == filepath.Clean(at) })
+		destination, remove := m.IsMarkedForRemoval()
+		mounts = slices.DeleteFunc(mounts, func(o specs.Mount) bool { return filepath.Clean(o.Destination) == filepath.Clean(destination) })
 		if remove {
 			continue
 		}
 		propagation := ""
 		mounts = append(mounts, m.ToOCI(&propagation))
-		// What spreads has to pass the root of the container's mounts.
+		// A mount propagates only if the root mount of the container propagates too.
 		switch l := spec.Linux; {
 		case propagation == "rshared":
 			l.RootfsPropagation = "rshared"
@@ -202,4 +198,5 @@ func adjustMounts(spec *specs.Spec, changes []*api.Mount) {
 	spec.Mounts = mounts
 }
 
+// depth returns the number of path elements.
 func depth(p string) int { return strings.Count(filepath.Clean(p), "/") }

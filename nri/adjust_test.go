@@ -1,6 +1,7 @@
 package nri
 
 import (
+	"encoding/json"
 	"reflect"
 	"strings"
 	"testing"
@@ -8,9 +9,10 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/nri/pkg/api"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
 )
 
-func TestAdjust(t *testing.T) {
+func TestApplyAdjustment(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*api.ContainerAdjustment)
 		got    func(*specs.Spec, Adjustment) any
@@ -21,7 +23,7 @@ func TestAdjust(t *testing.T) {
 			func(s *specs.Spec, _ Adjustment) any { return s.Process.Env },
 			[]string{"A=9", "B=2"},
 		},
-		"env removed and set anew": {
+		"env removed and set again": {
 			func(a *api.ContainerAdjustment) { a.RemoveEnv("A"); a.AddEnv("A", "new") },
 			func(s *specs.Spec, _ Adjustment) any { return s.Process.Env },
 			[]string{"PATH=/bin", "A=new"},
@@ -32,11 +34,11 @@ func TestAdjust(t *testing.T) {
 			[]string{"echo", "x"},
 		},
 		"annotations": {
-			func(a *api.ContainerAdjustment) { a.RemoveAnnotation("gone"); a.AddAnnotation("k", "v") },
+			func(a *api.ContainerAdjustment) { a.RemoveAnnotation("removed"); a.AddAnnotation("k", "v") },
 			func(s *specs.Spec, _ Adjustment) any { return s.Annotations },
 			map[string]string{"k": "v"},
 		},
-		"mounts, a parent before its child": {
+		"mounts sorted by depth": {
 			func(a *api.ContainerAdjustment) {
 				a.RemoveMount("/proc")
 				a.AddMount(&api.Mount{Destination: "/data", Type: "bind", Source: "/y", Options: []string{"rbind", "rslave"}})
@@ -60,7 +62,7 @@ func TestAdjust(t *testing.T) {
 			func(s *specs.Spec, _ Adjustment) any { return s.Process.Rlimits },
 			[]specs.POSIXRlimit{{Type: "RLIMIT_CORE", Hard: 5, Soft: 4}},
 		},
-		"device with its rule": {
+		"device with its cgroup rule": {
 			func(a *api.ContainerAdjustment) {
 				a.AddDevice(&api.LinuxDevice{Path: "/dev/x", Type: "c", Major: 10, Minor: 200})
 			},
@@ -70,7 +72,7 @@ func TestAdjust(t *testing.T) {
 			},
 			[]any{"/dev/x", true, int64(10), int64(200), "rw"},
 		},
-		"seccomp with its errno": {
+		"seccomp with errno": {
 			func(a *api.ContainerAdjustment) {
 				a.SetLinuxSeccompPolicy(&api.LinuxSeccomp{DefaultAction: "SCMP_ACT_ERRNO", DefaultErrno: api.UInt32(uint32(38)), Architectures: []string{"SCMP_ARCH_X86_64"}})
 			},
@@ -104,7 +106,7 @@ func TestAdjust(t *testing.T) {
 			func(_ *specs.Spec, a Adjustment) any { return []any{*a.RDTClass, *a.BlockIOClass} },
 			[]any{"gold", ""},
 		},
-		"rdt by its parts": {
+		"rdt properties": {
 			func(a *api.ContainerAdjustment) {
 				a.SetLinuxRDTClosID("c")
 				a.SetLinuxRDTSchemata([]string{"L3:0=f"})
@@ -123,7 +125,7 @@ func TestAdjust(t *testing.T) {
 			},
 			[]any{"net0", "MPOL_BIND"},
 		},
-		"limits, in the CRI's words and beyond": {
+		"CRI limits and extra limits": {
 			func(a *api.ContainerAdjustment) {
 				a.SetLinuxMemoryLimit(1 << 20)
 				a.SetLinuxMemoryReservation(7)
@@ -136,8 +138,8 @@ func TestAdjust(t *testing.T) {
 				a.SetLinuxOomScoreAdj(&adj)
 			},
 			func(_ *specs.Spec, a Adjustment) any {
-				l := a.Limits
-				return []any{l.GetMemoryLimitInBytes(), l.GetCpuQuota(), l.GetCpusetCpus(), l.GetHugepageLimits()[0].GetLimit(), l.GetUnified()["memory.high"], *a.Extra.Memory.Reservation, *a.Extra.Pids.Limit, *a.OOMScoreAdj}
+				l := a.Limits.CRI
+				return []any{l.GetMemoryLimitInBytes(), l.GetCpuQuota(), l.GetCpusetCpus(), l.GetHugepageLimits()[0].GetLimit(), l.GetUnified()["memory.high"], *a.Limits.Extra.Memory.Reservation, *a.Limits.Extra.Pids.Limit, *a.OOMScoreAdj}
 			},
 			[]any{int64(1 << 20), int64(-1), "0-1", uint64(4), "5", int64(7), int64(-1), 300},
 		},
@@ -150,7 +152,7 @@ func TestAdjust(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			spec, a := testSpec(), &api.ContainerAdjustment{}
 			c.change(a)
-			out, err := adjust(spec, a)
+			out, err := applyAdjustment(spec, a)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -161,33 +163,78 @@ func TestAdjust(t *testing.T) {
 	}
 }
 
-func TestAdjustRefuses(t *testing.T) {
+func TestApplyAdjustmentErrors(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(*api.ContainerAdjustment)
-		is     func(error) bool
-		words  string
+		change  func(*api.ContainerAdjustment)
+		class   func(error) bool
+		message string
 	}{
-		"class and parts":   {func(a *api.ContainerAdjustment) { a.SetLinuxRDTClass("x"); a.SetLinuxRDTClosID("y") }, errdefs.IsInvalidArgument, "exclude"},
-		"unknown namespace": {func(a *api.ContainerAdjustment) { a.AddOrReplaceNamespace(&api.LinuxNamespace{Type: "x"}) }, errdefs.IsInvalidArgument, `"x"`},
-		"user namespace":    {func(a *api.ContainerAdjustment) { a.AddOrReplaceNamespace(&api.LinuxNamespace{Type: "user"}) }, errdefs.IsNotImplemented, "user namespace"},
-		"huge shares":       {func(a *api.ContainerAdjustment) { a.SetLinuxCPUShares(1 << 63) }, errdefs.IsInvalidArgument, "cpu.shares"},
+		"class and properties": {func(a *api.ContainerAdjustment) { a.SetLinuxRDTClass("x"); a.SetLinuxRDTClosID("y") }, errdefs.IsInvalidArgument, "cannot both be set"},
+		"unknown namespace":    {func(a *api.ContainerAdjustment) { a.AddOrReplaceNamespace(&api.LinuxNamespace{Type: "x"}) }, errdefs.IsInvalidArgument, `"x"`},
+		"user namespace":       {func(a *api.ContainerAdjustment) { a.AddOrReplaceNamespace(&api.LinuxNamespace{Type: "user"}) }, errdefs.IsNotImplemented, "user namespace"},
+		"CPU shares too large": {func(a *api.ContainerAdjustment) { a.SetLinuxCPUShares(1 << 63) }, errdefs.IsInvalidArgument, "cpu.shares"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := &api.ContainerAdjustment{}
 			c.change(a)
-			if _, err := adjust(testSpec(), a); !c.is(err) || !strings.Contains(err.Error(), c.words) {
+			if _, err := applyAdjustment(testSpec(), a); !c.class(err) || !strings.Contains(err.Error(), c.message) {
 				t.Errorf("got %v", err)
 			}
 		})
 	}
 }
 
-// An adjustment without anything changes nothing, whatever is nil in it.
-func TestAdjustNothing(t *testing.T) {
+// TestApplyEmptyAdjustment checks that adjustments with nil or empty fields change nothing.
+func TestApplyEmptyAdjustment(t *testing.T) {
 	for _, a := range []*api.ContainerAdjustment{nil, {}, {Hooks: &api.Hooks{}, Linux: &api.LinuxContainerAdjustment{Rdt: &api.LinuxRdt{}, Resources: &api.LinuxResources{}}}} {
 		spec := testSpec()
-		if _, err := adjust(spec, a); err != nil || !reflect.DeepEqual(spec, testSpec()) {
-			t.Errorf("%v: %v", err, spec)
+		if _, err := applyAdjustment(spec, a); err != nil || !reflect.DeepEqual(spec, testSpec()) {
+			t.Errorf("adjustment %v: got %+v, %v", a, spec, err)
 		}
 	}
+}
+
+// FuzzAnswers checks that arbitrary answers lead to an OCI config that can be encoded or to an
+// error.
+func FuzzAnswers(f *testing.F) {
+	full := &api.ContainerAdjustment{}
+	full.AddEnv("A", "1")
+	full.RemoveEnv("B")
+	full.AddMount(&api.Mount{Destination: "/x", Options: []string{"rshared"}})
+	full.AddDevice(&api.LinuxDevice{Path: "/dev/x", FileMode: api.FileMode(uint32(0o600))})
+	full.AddHooks(&api.Hooks{Prestart: []*api.Hook{{Path: "/x", Timeout: api.Int(3)}}})
+	full.AddOrReplaceNamespace(&api.LinuxNamespace{Type: "ipc"})
+	full.AddLinuxNetDevice("e", &api.LinuxNetDevice{Name: "f"})
+	full.SetLinuxSeccompPolicy(&api.LinuxSeccomp{Syscalls: []*api.LinuxSyscall{{Names: []string{"x"}, Args: []*api.LinuxSeccompArg{{}}}}})
+	full.SetLinuxRDTSchemata([]string{"x"})
+	full.SetLinuxMemoryPolicy(api.MpolMode_MPOL_BIND, "0", api.MpolFlag_MPOL_F_STATIC_NODES)
+	full.SetLinuxScheduler(&api.LinuxScheduler{Policy: 99, Flags: []api.LinuxSchedulerFlag{-1}})
+	full.SetLinuxMemoryLimit(1)
+	b, err := proto.Marshal(full)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	update := &api.ContainerUpdate{ContainerId: "x"}
+	update.SetLinuxCPUShares(1 << 63)
+	if b, err = proto.Marshal(update); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		a, u := &api.ContainerAdjustment{}, &api.ContainerUpdate{}
+		if proto.Unmarshal(data, a) == nil {
+			spec := testSpec()
+			spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/one"}}
+			restoreRemovals(spec, &api.Container{}, a)
+			if _, err := applyAdjustment(spec, a); err == nil {
+				if _, err := json.Marshal(spec); err != nil {
+					t.Errorf("encode OCI config: %v", err)
+				}
+			}
+		}
+		if proto.Unmarshal(data, u) == nil {
+			_, _ = parseUpdates([]*api.ContainerUpdate{u, nil})
+		}
+	})
 }

@@ -2,40 +2,43 @@ package nri
 
 import (
 	"errors"
+	"slices"
 	"time"
+
+	validator "github.com/containerd/nri/plugins/default-validator/builtin"
 )
 
-// Config is what a Manager works with.
+// Config configures a Manager.
 type Config struct {
-	// Socket is where plugins connect; "" for none, then only those in PluginDir
-	// are run.
+	// Socket is the path of the socket to which plugins connect. If it is empty, only the
+	// plugins in PluginDir run.
 	Socket string
-	// PluginDir has plugins to be started with the daemon, named NN-name;
-	// PluginConfigDir their configuration, in NN-name.conf or name.conf.
+	// PluginDir is a directory with plugins that Start runs: executable files named
+	// NN-name. PluginConfigDir contains their configuration: NN-name.conf or name.conf.
 	PluginDir, PluginConfigDir string
-	// RegistrationTimeout is how long a plugin that connected may take to
-	// introduce itself, RequestTimeout how long it may take to answer.
+	// RegistrationTimeout is the maximum time between the connection of a plugin and its
+	// registration. RequestTimeout is the maximum time in which a plugin must answer.
 	RegistrationTimeout, RequestTimeout time.Duration
-	// Validator are rules about what plugins may change; nil for none.
+	// Validator contains rules for the changes of plugins; nil if there are none.
 	Validator *Rules
-	// Name and Version are what plugins are told of the runtime.
+	// Name and Version of the runtime are sent to plugins.
 	Name, Version string
 	Runtime       Runtime
 }
 
-// Rules are those of NRI's own validator, which has its say after all plugins.
+// Rules configures the validator of the NRI library, which checks the result after all plugins
+// have answered.
 type Rules struct {
 	RejectHooks, RejectNamespaces, RejectSysctls bool
-	// RejectSeccomp are kinds of profile that may not be changed, by the names
-	// below.
+	// RejectSeccomp contains the kinds of seccomp profiles that plugins may not change.
 	RejectSeccomp []string
-	// RequiredPlugins must be connected, or no container is made, but for those
-	// of pods with the annotation TolerateMissing: "true".
+	// RequiredPlugins are the names of plugins without which no container is created,
+	// except in pods that have the annotation TolerateMissing with the value "true".
 	RequiredPlugins []string
 	TolerateMissing string
 }
 
-// The kinds of seccomp profile in Rules.RejectSeccomp.
+// The kinds of seccomp profiles in Rules.RejectSeccomp.
 const (
 	SeccompRuntimeDefault = "runtime-default"
 	SeccompLocalhost      = "localhost"
@@ -47,7 +50,25 @@ func (c Config) check() error {
 		return errors.New("nri: the timeouts must be greater than 0")
 	}
 	if c.Runtime == nil {
-		return errors.New("nri: a runtime must be given")
+		return errors.New("nri: the config contains no runtime")
 	}
 	return nil
+}
+
+// validatorConfig returns the rules in the form of the NRI library.
+func (r *Rules) validatorConfig() *validator.DefaultValidatorConfig {
+	if r == nil {
+		return nil
+	}
+	return &validator.DefaultValidatorConfig{
+		Enable:                                true,
+		RejectOCIHookAdjustment:               r.RejectHooks,
+		RejectNamespaceAdjustment:             r.RejectNamespaces,
+		RejectSysctlAdjustment:                r.RejectSysctls,
+		RejectRuntimeDefaultSeccompAdjustment: slices.Contains(r.RejectSeccomp, SeccompRuntimeDefault),
+		RejectCustomSeccompAdjustment:         slices.Contains(r.RejectSeccomp, SeccompLocalhost),
+		RejectUnconfinedSeccompAdjustment:     slices.Contains(r.RejectSeccomp, SeccompUnconfined),
+		RequiredPlugins:                       r.RequiredPlugins,
+		TolerateMissingAnnotation:             r.TolerateMissing,
+	}
 }

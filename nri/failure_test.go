@@ -17,62 +17,65 @@ import (
 	"github.com/containerd/nri/pkg/stub"
 )
 
-func TestRefusalHasThePluginsWords(t *testing.T) {
-	b := newBed(t, nil)
+// TestRefusal checks that the error of a refused request contains the name and the message of
+// the plugin, and that the plugin remains connected.
+func TestRefusal(t *testing.T) {
+	f := newFixture(t, nil)
 	first := &plugin{}
-	b.connect(t, first, "00")
-	b.connect(t, &plugin{
-		runs: func(context.Context, *api.PodSandbox) error { return errors.New("no pods on Sundays") },
-		make: func(*api.Container) (*api.ContainerAdjustment, []*api.ContainerUpdate, error) {
-			return nil, nil, errors.New("nor containers")
+	f.connect(t, first, "00")
+	f.connect(t, &plugin{
+		onRunPod: func(context.Context, *api.PodSandbox) error { return errors.New("pods are refused") },
+		onCreateContainer: func(*api.Container) (*api.ContainerAdjustment, []*api.ContainerUpdate, error) {
+			return nil, nil, errors.New("containers are refused")
 		},
 	}, "10")
-	err := b.RunPod(t.Context(), testPod("p"))
-	if err == nil || !strings.Contains(err.Error(), `plugin "10-test", RunPodSandbox: no pods on Sundays`) {
-		t.Errorf("got %v", err)
+	err := f.RunPod(t.Context(), testPod("p"))
+	if err == nil || !strings.Contains(err.Error(), `plugin "10-test", RunPodSandbox: pods are refused`) {
+		t.Errorf("RunPod: got %v", err)
 	}
-	_, err = b.CreateContainer(t.Context(), testPod("p"), testContainer("c"), testSpec())
-	if err == nil || !strings.Contains(err.Error(), "nor containers") {
-		t.Errorf("got %v", err)
+	_, err = f.CreateContainer(t.Context(), testPod("p"), testContainer("c"), testSpec())
+	if err == nil || !strings.Contains(err.Error(), "containers are refused") {
+		t.Errorf("CreateContainer: got %v", err)
 	}
-	if errdefs.IsNotFound(err) || b.plugins.Load() != 2 {
-		t.Errorf("a refusal must not cost the connection: %d plugins, %v", b.plugins.Load(), err)
+	if errdefs.IsNotFound(err) || f.plugins.Load() != 2 {
+		t.Errorf("after a refusal: got %d plugins, %v, want 2 plugins and no NotFound error", f.plugins.Load(), err)
 	}
 }
 
-// A plugin that does not answer costs the request its time-out, once; then it is
-// gone, and nobody waits for it any more.
-func TestHangingPluginIsDropped(t *testing.T) {
-	b := newBed(t, func(c *Config) { c.RequestTimeout = 200 * time.Millisecond })
+// TestHangingPlugin checks that a plugin that does not answer delays only one request, and is
+// then disconnected.
+func TestHangingPlugin(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.RequestTimeout = 200 * time.Millisecond })
 	release := make(chan struct{})
 	t.Cleanup(func() { close(release) })
-	p := &plugin{runs: func(context.Context, *api.PodSandbox) error { <-release; return nil }}
-	b.connect(t, p, "10")
+	p := &plugin{onRunPod: func(context.Context, *api.PodSandbox) error { <-release; return nil }}
+	f.connect(t, p, "10")
 	var all sync.WaitGroup
 	errs := make([]error, 20)
 	for i := range errs {
-		all.Go(func() { errs[i] = b.RunPod(t.Context(), testPod(fmt.Sprint(i))) })
+		all.Go(func() { errs[i] = f.RunPod(t.Context(), testPod(fmt.Sprint(i))) })
 	}
 	all.Wait()
 	if err := errors.Join(errs...); err != nil {
-		t.Errorf("requests fail with a plugin that hangs: %v", err)
+		t.Errorf("requests with a hanging plugin: got %v", err)
 	}
-	if n := len(p.seen()); n != 1 {
-		t.Errorf("%d requests waited for the plugin that hangs, want 1", n)
+	if n := len(p.recorded()); n != 1 {
+		t.Errorf("%d requests waited for the hanging plugin, want 1", n)
 	}
-	await(t, "the plugin's end", func() bool { return !b.Any() })
+	waitFor(t, "the disconnection of the plugin", func() bool { return !f.HasPlugins() })
 }
 
-func TestWaitingForATurnEndsWithTheCaller(t *testing.T) {
-	b := newBed(t, nil)
+// TestCancelWhileWaiting checks that a caller that waits for another event can give up.
+func TestCancelWhileWaiting(t *testing.T) {
+	f := newFixture(t, nil)
 	reached, release := make(chan struct{}), make(chan struct{})
-	b.connect(t, &plugin{runs: func(context.Context, *api.PodSandbox) error { close(reached); <-release; return nil }}, "10")
+	f.connect(t, &plugin{onRunPod: func(context.Context, *api.PodSandbox) error { close(reached); <-release; return nil }}, "10")
 	done := make(chan error, 1)
-	go func() { done <- b.RunPod(context.WithoutCancel(t.Context()), testPod("slow")) }()
+	go func() { done <- f.RunPod(context.WithoutCancel(t.Context()), testPod("slow")) }()
 	<-reached
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := b.StartContainer(ctx, testPod("p"), testContainer("c")); !errors.Is(err, context.Canceled) {
+	if err := f.StartContainer(ctx, testPod("p"), testContainer("c")); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	close(release)
@@ -81,60 +84,66 @@ func TestWaitingForATurnEndsWithTheCaller(t *testing.T) {
 	}
 }
 
-func TestPluginThatDiesMidRequest(t *testing.T) {
-	b := newBed(t, nil)
+// TestPluginExitsDuringEvent checks that a request succeeds if a plugin disconnects while it
+// handles the event.
+func TestPluginExitsDuringEvent(t *testing.T) {
+	f := newFixture(t, nil)
 	p := &plugin{}
-	p.runs = func(context.Context, *api.PodSandbox) error { go p.stub.Stop(); <-p.closed; return nil }
-	b.connect(t, p, "10")
-	if err := b.RunPod(t.Context(), testPod("p")); err != nil {
+	p.onRunPod = func(context.Context, *api.PodSandbox) error { go p.stub.Stop(); <-p.closed; return nil }
+	f.connect(t, p, "10")
+	if err := f.RunPod(t.Context(), testPod("p")); err != nil {
 		t.Errorf("got %v", err)
 	}
-	await(t, "the plugin's end", func() bool { _ = b.RunPod(t.Context(), testPod("q")); return !b.Any() })
+	waitFor(t, "the disconnection of the plugin", func() bool { _ = f.RunPod(t.Context(), testPod("q")); return !f.HasPlugins() })
 }
 
-// fail_request is the plugin's own wish.
-func TestPluginThatInsists(t *testing.T) {
-	b := newBed(t, func(c *Config) { c.RequestTimeout = 200 * time.Millisecond })
+// TestFailurePolicy checks that a request fails if the plugin does not answer and has registered
+// with the policy fail_request.
+func TestFailurePolicy(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.RequestTimeout = 200 * time.Millisecond })
 	release := make(chan struct{})
 	t.Cleanup(func() { close(release) })
-	p := &plugin{runs: func(context.Context, *api.PodSandbox) error { <-release; return nil }}
-	b.connect(t, p, "10", stub.WithFailurePolicy(&api.FailurePolicy{FailRequest: true}))
-	if err := b.RunPod(t.Context(), testPod("p")); !errors.Is(err, context.DeadlineExceeded) {
+	p := &plugin{onRunPod: func(context.Context, *api.PodSandbox) error { <-release; return nil }}
+	f.connect(t, p, "10", stub.WithFailurePolicy(&api.FailurePolicy{FailRequest: true}))
+	if err := f.RunPod(t.Context(), testPod("p")); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestNonsenseOnTheSocket(t *testing.T) {
-	b := newBed(t, func(c *Config) { c.RegistrationTimeout = 300 * time.Millisecond })
+// TestInvalidConnections checks that clients that do not speak the protocol do not affect plugins.
+func TestInvalidConnections(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.RegistrationTimeout = 300 * time.Millisecond })
 	for _, data := range []string{"", "GET / HTTP/1.1\r\n\r\n", strings.Repeat("\xff", 64<<10)} {
-		conn, err := net.Dial("unix", b.socket)
+		conn, err := net.Dial("unix", f.socket)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = conn.Close() })
 		if _, err := conn.Write([]byte(data)); err != nil && !errors.Is(err, os.ErrClosed) {
-			t.Log(err) // it was thrown out before it had said it all
+			t.Log(err) // the connection was closed before all data was written
 		}
 	}
 	p := &plugin{}
-	b.connect(t, p, "10")
-	if err := b.RunPod(t.Context(), testPod("p")); err != nil || len(p.seen()) != 1 {
-		t.Errorf("%v, %v", err, p.seen())
+	f.connect(t, p, "10")
+	if err := f.RunPod(t.Context(), testPod("p")); err != nil || len(p.recorded()) != 1 {
+		t.Errorf("got %v, events %v", err, p.recorded())
 	}
 }
 
-func TestSocketOfAnother(t *testing.T) {
-	b := newBed(t, nil)
-	c := b.cfg
+// TestSocketErrors checks that Start does not replace a socket in use, and does not create a
+// socket in a directory that other users can write to.
+func TestSocketErrors(t *testing.T) {
+	f := newFixture(t, nil)
+	c := f.cfg
 	m, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := m.Start(); !errors.Is(err, ErrSocketInUse) {
-		t.Errorf("got %v", err)
+		t.Errorf("socket in use: got %v", err)
 	}
 	if SocketInUse(filepath.Join(t.TempDir(), "none")) {
-		t.Error("a socket that is not there is in use")
+		t.Error("SocketInUse returns true for a socket that does not exist")
 	}
 	open := filepath.Join(t.TempDir(), "open")
 	if err := os.Mkdir(open, 0o700); err != nil {
@@ -147,7 +156,7 @@ func TestSocketOfAnother(t *testing.T) {
 	if m, err = New(c); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Start(); err == nil || !strings.Contains(err.Error(), "can be written to by others") {
-		t.Errorf("got %v", err)
+	if err := m.Start(); err == nil || !strings.Contains(err.Error(), "is writable by other users") {
+		t.Errorf("writable directory: got %v", err)
 	}
 }

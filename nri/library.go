@@ -12,13 +12,14 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// What the library keeps in variables of its own is set here: its log is handed
-// to ours, once, as it is read without a lock from then on.
+// The NRI library has global variables for its logger and its timeouts.
 var (
-	setLog = sync.OnceFunc(func() { log.Set(logger{}) })
-	// quiet is for its beginning, when it calls the absence of WebAssembly, which
-	// is how this is built, an error.
-	quiet atomic.Bool
+	// installLogger sets the logger of the library. It does so only once, because the
+	// library reads its logger without a lock.
+	installLogger = sync.OnceFunc(func() { log.Set(logger{}) })
+	// suppressLog suppresses the log while New creates the adaptation. The library then
+	// logs an error because it was built without support for WebAssembly.
+	suppressLog atomic.Bool
 )
 
 func setTimeouts(cfg Config) {
@@ -26,8 +27,8 @@ func setTimeouts(cfg Config) {
 	adaptation.SetPluginRequestTimeout(cfg.RequestTimeout)
 }
 
-// logger hands on the library's log. What it says at info is for those who debug
-// plugins, but that plugins come and go, which watcher tells.
+// logger passes the log of the library to logrus at lower levels. The entries at info level
+// help only to debug plugins; pluginMetrics logs when plugins connect and disconnect.
 type logger struct{}
 
 func (logger) Debugf(ctx context.Context, format string, args ...any) {
@@ -47,32 +48,32 @@ func (logger) Errorf(ctx context.Context, format string, args ...any) {
 }
 
 func write(ctx context.Context, level logrus.Level, format string, args []any) {
-	if !quiet.Load() {
+	if !suppressLog.Load() {
 		logOf(ctx).Logf(level, format, args...)
 	}
 }
 
-// watcher learns from the library's metrics how many plugins there are, and
-// which one an error came from.
-type watcher struct{ m *Manager }
+// pluginMetrics receives the metrics of the library: the number of plugins, and the plugin
+// that caused an error.
+type pluginMetrics struct{ m *Manager }
 
-func (w watcher) RecordPluginInvocation(plugin, operation string, err error) {
+func (p pluginMetrics) RecordPluginInvocation(plugin, operation string, err error) {
 	if err != nil {
-		who := fmt.Sprintf("plugin %q, %s", plugin, operation)
-		w.m.failed.Store(&who)
+		call := fmt.Sprintf("plugin %q, %s", plugin, operation)
+		p.m.failedCall.Store(&call)
 	}
 }
 
-func (w watcher) RecordPluginLatency(plugin, operation string, latency time.Duration) {
+func (p pluginMetrics) RecordPluginLatency(plugin, operation string, latency time.Duration) {
 	logOf(context.Background()).Tracef("plugin %q answered %s in %s", plugin, operation, latency)
 }
 
-func (watcher) RecordPluginAdjustments(string, string, *adaptation.ContainerAdjustment, int, int) {}
+func (pluginMetrics) RecordPluginAdjustments(string, string, *adaptation.ContainerAdjustment, int, int) {
+}
 
-// UpdatePluginCount is called by the library whenever it looked, most often
-// with what is known already.
-func (w watcher) UpdatePluginCount(count int) {
-	if before := w.m.plugins.Swap(int32(count)); int(before) != count {
-		logOf(context.Background()).WithField("plugins", count).Info("plugins came or went")
+// UpdatePluginCount is called by the library often, and mostly with an unchanged count.
+func (p pluginMetrics) UpdatePluginCount(count int) {
+	if before := p.m.plugins.Swap(int32(count)); int(before) != count {
+		logOf(context.Background()).WithField("plugins", count).Info("the number of connected plugins changed")
 	}
 }

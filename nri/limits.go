@@ -10,19 +10,18 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// limitsMessage translates the limits of the CRI, where 0 and "" mean "not
-// set"; extra is laid over them.
-func limitsMessage(r *cri.LinuxContainerResources, extra *specs.LinuxResources) *api.LinuxResources {
-	if r == nil && extra == nil {
+// limitsMessage returns limits as a message, or nil if no limits are set.
+func limitsMessage(limits Limits) *api.LinuxResources {
+	if limits.CRI == nil && limits.Extra == nil {
 		return nil
 	}
-	return resourcesMessage(nil, r, extra)
+	return resourcesMessage(nil, limits)
 }
 
-// resourcesMessage lays the limits in force over those that a container was
-// made with.
-func resourcesMessage(made *specs.LinuxResources, r *cri.LinuxContainerResources, extra *specs.LinuxResources) *api.LinuxResources {
-	out := api.FromOCILinuxResources(made, nil)
+// resourcesMessage returns the resources of an OCI config as a message, in which the current
+// limits replace those of the OCI config.
+func resourcesMessage(created *specs.LinuxResources, current Limits) *api.LinuxResources {
+	out := api.FromOCILinuxResources(created, nil)
 	if out == nil {
 		out = &api.LinuxResources{}
 	}
@@ -32,12 +31,13 @@ func resourcesMessage(made *specs.LinuxResources, r *cri.LinuxContainerResources
 	if out.Cpu == nil {
 		out.Cpu = &api.LinuxCPU{}
 	}
-	layLimits(out, r)
-	layExtra(out, extra)
+	setCRILimits(out, current.CRI)
+	setExtraLimits(out, current.Extra)
 	return out
 }
 
-func layLimits(out *api.LinuxResources, r *cri.LinuxContainerResources) {
+// setCRILimits sets the fields for the limits in r, where 0 and "" mean "not set".
+func setCRILimits(out *api.LinuxResources, r *cri.LinuxContainerResources) {
 	if v := r.GetMemoryLimitInBytes(); v != 0 {
 		out.Memory.Limit = api.Int64(v)
 	}
@@ -60,7 +60,7 @@ func layLimits(out *api.LinuxResources, r *cri.LinuxContainerResources) {
 		out.Cpu.Mems = v
 	}
 	for _, h := range r.GetHugepageLimits() {
-		setHugepages(out, h.GetPageSize(), h.GetLimit())
+		setHugepageLimit(out, h.GetPageSize(), h.GetLimit())
 	}
 	for k, v := range r.GetUnified() {
 		if out.Unified == nil {
@@ -70,7 +70,7 @@ func layLimits(out *api.LinuxResources, r *cri.LinuxContainerResources) {
 	}
 }
 
-func setHugepages(out *api.LinuxResources, size string, limit uint64) {
+func setHugepageLimit(out *api.LinuxResources, size string, limit uint64) {
 	for _, h := range out.HugepageLimits {
 		if h.GetPageSize() == size {
 			h.Limit = limit
@@ -80,41 +80,43 @@ func setHugepages(out *api.LinuxResources, size string, limit uint64) {
 	out.HugepageLimits = append(out.HugepageLimits, &api.HugepageLimit{PageSize: size, Limit: limit})
 }
 
-// layExtra is about what extraOf takes out.
-func layExtra(out *api.LinuxResources, extra *specs.LinuxResources) {
+// setExtraLimits sets the fields for the limits that parseExtraLimits returns.
+func setExtraLimits(out *api.LinuxResources, extra *specs.LinuxResources) {
 	if extra == nil {
 		return
 	}
 	if m := extra.Memory; m != nil {
-		replace(&out.Memory.Reservation, api.Int64(m.Reservation))
-		replace(&out.Memory.Kernel, api.Int64(m.Kernel)) //nolint:staticcheck // plugins may still set it
-		replace(&out.Memory.KernelTcp, api.Int64(m.KernelTCP))
-		replace(&out.Memory.Swappiness, api.UInt64(m.Swappiness))
-		replace(&out.Memory.DisableOomKiller, api.Bool(m.DisableOOMKiller))
-		replace(&out.Memory.UseHierarchy, api.Bool(m.UseHierarchy))
+		setIfNotNil(&out.Memory.Reservation, api.Int64(m.Reservation))
+		setIfNotNil(&out.Memory.Kernel, api.Int64(m.Kernel)) //nolint:staticcheck // plugins may still set it
+		setIfNotNil(&out.Memory.KernelTcp, api.Int64(m.KernelTCP))
+		setIfNotNil(&out.Memory.Swappiness, api.UInt64(m.Swappiness))
+		setIfNotNil(&out.Memory.DisableOomKiller, api.Bool(m.DisableOOMKiller))
+		setIfNotNil(&out.Memory.UseHierarchy, api.Bool(m.UseHierarchy))
 	}
 	if c := extra.CPU; c != nil {
-		replace(&out.Cpu.RealtimeRuntime, api.Int64(c.RealtimeRuntime))
-		replace(&out.Cpu.RealtimePeriod, api.UInt64(c.RealtimePeriod))
+		setIfNotNil(&out.Cpu.RealtimeRuntime, api.Int64(c.RealtimeRuntime))
+		setIfNotNil(&out.Cpu.RealtimePeriod, api.UInt64(c.RealtimePeriod))
 	}
 	if p := extra.Pids; p != nil && p.Limit != nil {
 		out.Pids = &api.LinuxPids{Limit: *p.Limit}
 	}
 }
 
-func replace[T any](field **T, by *T) {
-	if by != nil {
-		*field = by
+func setIfNotNil[T any](field **T, value *T) {
+	if value != nil {
+		*field = value
 	}
 }
 
-func updatesOf(messages []*api.ContainerUpdate) ([]Update, error) {
+// parseUpdates parses the updates of an answer. It omits invalid updates whose failure the
+// plugin ignores.
+func parseUpdates(messages []*api.ContainerUpdate) ([]Update, error) {
 	var out []Update
 	for _, message := range messages {
-		if message == nil { // the library's word for "as requested"
+		if message == nil { // the library returns nil for "as requested"
 			continue
 		}
-		u, err := updateOf(message)
+		u, err := parseUpdate(message)
 		if err != nil && !message.GetIgnoreFailure() {
 			return nil, err
 		}
@@ -125,21 +127,21 @@ func updatesOf(messages []*api.ContainerUpdate) ([]Update, error) {
 	return out, nil
 }
 
-func updateOf(message *api.ContainerUpdate) (Update, error) {
+func parseUpdate(message *api.ContainerUpdate) (Update, error) {
 	r := message.GetLinux().GetResources()
-	limits, extra, err := limitsOf(r)
+	limits, err := parseLimits(r)
 	if err == nil {
-		err = fixed(r)
+		err = checkUpdatable(r)
 	}
 	if err != nil {
 		return Update{}, fmt.Errorf("update of container %q: linux.resources: %w", message.GetContainerId(), err)
 	}
-	return Update{ContainerID: message.GetContainerId(), Limits: limits, Extra: extra, Optional: message.GetIgnoreFailure()}, nil
+	return Update{ContainerID: message.GetContainerId(), Limits: limits, Optional: message.GetIgnoreFailure()}, nil
 }
 
-// fixed names the first of the limits that no OCI runtime changes once the
-// container is made: it would take them and do nothing.
-func fixed(r *api.LinuxResources) error {
+// checkUpdatable returns an error if r contains a limit that OCI runtimes set only when they
+// create a container. For such a limit an OCI runtime would report success and do nothing.
+func checkUpdatable(r *api.LinuxResources) error {
 	m := r.GetMemory()
 	for _, f := range []struct {
 		name string
@@ -155,15 +157,15 @@ func fixed(r *api.LinuxResources) error {
 		{"memory.kernel_tcp", m.GetKernelTcp() != nil},
 	} {
 		if f.set {
-			return fmt.Errorf("%s cannot be changed once the container is made: %w", f.name, errdefs.ErrNotImplemented)
+			return fmt.Errorf("%s cannot be changed after the creation of the container: %w", f.name, errdefs.ErrNotImplemented)
 		}
 	}
 	return nil
 }
 
-// limitsOf splits what a plugin wants into what the CRI has words for, which is
-// recorded and shown, and the rest.
-func limitsOf(r *api.LinuxResources) (*cri.LinuxContainerResources, *specs.LinuxResources, error) {
+// parseLimits returns the limits that the CRI defines, which the runtime records and reports,
+// and the other limits.
+func parseLimits(r *api.LinuxResources) (Limits, error) {
 	out := &cri.LinuxContainerResources{
 		MemoryLimitInBytes: r.GetMemory().GetLimit().GetValue(), MemorySwapLimitInBytes: r.GetMemory().GetSwap().GetValue(),
 		CpuQuota:   r.GetCpu().GetQuota().GetValue(),
@@ -178,18 +180,18 @@ func limitsOf(r *api.LinuxResources) (*cri.LinuxContainerResources, *specs.Linux
 		{"cpu.period", r.GetCpu().GetPeriod().GetValue(), &out.CpuPeriod},
 	} {
 		if f.from > math.MaxInt64 {
-			return nil, nil, fmt.Errorf("%s %d is too large: %w", f.name, f.from, errdefs.ErrInvalidArgument)
+			return Limits{}, fmt.Errorf("%s %d is too large: %w", f.name, f.from, errdefs.ErrInvalidArgument)
 		}
 		*f.to = int64(f.from)
 	}
 	for _, h := range r.GetHugepageLimits() {
 		out.HugepageLimits = append(out.HugepageLimits, &cri.HugepageLimit{PageSize: h.GetPageSize(), Limit: h.GetLimit()})
 	}
-	return out, extraOf(r), nil
+	return Limits{CRI: out, Extra: parseExtraLimits(r)}, nil
 }
 
-// extraOf is nil when there is nothing beyond the CRI's words.
-func extraOf(r *api.LinuxResources) *specs.LinuxResources {
+// parseExtraLimits returns the limits that the CRI does not define, or nil if there are none.
+func parseExtraLimits(r *api.LinuxResources) *specs.LinuxResources {
 	out := &specs.LinuxResources{}
 	m := specs.LinuxMemory{
 		Reservation: r.GetMemory().GetReservation().Get(), Kernel: r.GetMemory().GetKernel().Get(), //nolint:staticcheck // plugins may still set it

@@ -8,62 +8,60 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync/atomic"
 
 	"github.com/containerd/nri/pkg/adaptation"
 	"github.com/containerd/nri/pkg/api"
-	validator "github.com/containerd/nri/plugins/default-validator/builtin"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 )
 
-// Manager relays events to plugins and what plugins want to the runtime.
+// Manager sends events to plugins, and passes the changes of plugins to the runtime.
 //
-// One event is relayed at a time, in the order in which they came: plugins
-// that count resources rely on it, and the protocol's library has one lock for
-// all. turn stands before that lock, so that who waits can give up.
+// It sends one event at a time, in the order of the calls, because plugins that count
+// resources depend on the order, and because the NRI library has one lock for all events.
+// Callers wait for callSlot and not for the lock of the library, so that they can give up.
 type Manager struct {
-	cfg     Config
-	nri     *adaptation.Adaptation
-	plugins atomic.Int32  // connected and synchronized
-	turn    chan struct{} // capacity one: full while an event is relayed
-	failed  atomic.Pointer[string]
+	cfg        Config
+	nri        *adaptation.Adaptation
+	plugins    atomic.Int32           // number of plugins that are connected and synchronized
+	callSlot   chan struct{}          // capacity 1; full while an event is sent
+	failedCall atomic.Pointer[string] // plugin and operation of the last call that failed
 
-	making making
-	synced chan []*api.ContainerUpdate // what Synchronize brought, for Run
+	pending     pendingObjects
+	syncUpdates chan []*api.ContainerUpdate // updates from synchronizations, for Run
 }
 
-// syncedBacklog is how many plugins may be synchronized before the changes that
-// the first of them wants are begun.
-const syncedBacklog = 64
+// syncUpdatesBacklog is the number of plugins that may be synchronized before Run applies the
+// updates of the first plugin.
+const syncUpdatesBacklog = 64
 
-// New returns a Manager that does nothing until Start.
+// New returns a Manager. It does nothing until Start is called.
 func New(cfg Config) (*Manager, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, turn: make(chan struct{}, 1), making: newMaking(), synced: make(chan []*api.ContainerUpdate, syncedBacklog)}
-	setLog()
+	m := &Manager{cfg: cfg, callSlot: make(chan struct{}, 1), pending: newPendingObjects(), syncUpdates: make(chan []*api.ContainerUpdate, syncUpdatesBacklog)}
+	installLogger()
 	setTimeouts(cfg)
 	opts := []adaptation.Option{
 		adaptation.WithPluginPath(cfg.PluginDir), adaptation.WithPluginConfigPath(cfg.PluginConfigDir),
-		adaptation.WithSocketPath(cfg.Socket), adaptation.WithMetrics(watcher{m}), adaptation.WithDefaultValidator(rules(cfg.Validator)),
+		adaptation.WithSocketPath(cfg.Socket), adaptation.WithMetrics(pluginMetrics{m}), adaptation.WithDefaultValidator(cfg.Validator.validatorConfig()),
 	}
 	if cfg.Socket == "" {
 		opts = append(opts, adaptation.WithDisabledExternalConnections())
 	}
 	var err error
-	quiet.Store(true)
-	defer quiet.Store(false)
-	if m.nri, err = adaptation.New(cfg.Name, cfg.Version, m.synchronize, m.unsolicited, opts...); err != nil {
+	suppressLog.Store(true)
+	defer suppressLog.Store(false)
+	if m.nri, err = adaptation.New(cfg.Name, cfg.Version, m.synchronize, m.handleUnsolicitedUpdates, opts...); err != nil {
 		return nil, fmt.Errorf("nri: %w", err)
 	}
 	return m, nil
 }
 
-// Start runs the plugins of the plugin directory and lets others connect. When
-// it returns the former are synchronized, and those that failed are reported.
+// Start starts and synchronizes the plugins of the plugin directory, and opens the socket for
+// other plugins. It logs the plugins that failed to start.
 func (m *Manager) Start() error {
 	if err := m.prepareSocket(); err != nil {
 		return fmt.Errorf("nri: %w", err)
@@ -74,29 +72,27 @@ func (m *Manager) Start() error {
 	return nil
 }
 
-// Run makes the changes that plugins answer their synchronization with, until
-// ctx ends.
+// Run applies the updates that plugins return from their synchronization, until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case updates := <-m.synced:
-			m.updateAll(ctx, updates, updateTimeout)
+		case updates := <-m.syncUpdates:
+			m.applyUpdates(ctx, updates, updateTimeout)
 		}
 	}
 }
 
-// Stop takes no more plugins and ends those that Start ran. Connections end with
-// the process.
+// Stop closes the socket and stops the plugins that Start started. The connections of other
+// plugins close when the process exits.
 func (m *Manager) Stop() { m.nri.Stop() }
 
-// ErrSocketInUse says that another process serves the socket.
+// ErrSocketInUse means that another process serves the socket.
 var ErrSocketInUse = errors.New("another process serves the socket")
 
-// SocketInUse says whether somebody takes connections at path. Two runtimes on
-// one node have the same default; the library would take the socket away from
-// the other.
+// SocketInUse reports whether a process serves the socket. All runtimes of a node have the same
+// default path, and the NRI library would replace the socket of another runtime.
 func SocketInUse(path string) bool {
 	c, err := net.Dial("unix", path)
 	if err != nil {
@@ -106,8 +102,8 @@ func SocketInUse(path string) bool {
 	return true
 }
 
-// prepareSocket makes the socket's directory, for root alone: who connects can
-// run anything on the node.
+// prepareSocket creates the directory of the socket with permissions for root only, because a
+// plugin can run anything on the node.
 func (m *Manager) prepareSocket() error {
 	if m.cfg.Socket == "" {
 		return nil
@@ -123,30 +119,13 @@ func (m *Manager) prepareSocket() error {
 	if err != nil {
 		return err
 	}
-	if st := info.Mode().Perm(); st&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
-		return fmt.Errorf("directory %s of the socket can be written to by others (mode %o)", dir, st)
+	if perm := info.Mode().Perm(); perm&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
+		return fmt.Errorf("directory %s of the socket is writable by other users (mode %o)", dir, perm)
 	}
 	if err := unix.Access(dir, unix.W_OK); err != nil {
 		return fmt.Errorf("directory %s of the socket: %w", dir, err)
 	}
 	return nil
-}
-
-func rules(r *Rules) *validator.DefaultValidatorConfig {
-	if r == nil {
-		return nil
-	}
-	return &validator.DefaultValidatorConfig{
-		Enable:                                true,
-		RejectOCIHookAdjustment:               r.RejectHooks,
-		RejectNamespaceAdjustment:             r.RejectNamespaces,
-		RejectSysctlAdjustment:                r.RejectSysctls,
-		RejectRuntimeDefaultSeccompAdjustment: slices.Contains(r.RejectSeccomp, SeccompRuntimeDefault),
-		RejectCustomSeccompAdjustment:         slices.Contains(r.RejectSeccomp, SeccompLocalhost),
-		RejectUnconfinedSeccompAdjustment:     slices.Contains(r.RejectSeccomp, SeccompUnconfined),
-		RequiredPlugins:                       r.RequiredPlugins,
-		TolerateMissingAnnotation:             r.TolerateMissing,
-	}
 }
 
 func logOf(ctx context.Context) *logrus.Entry {

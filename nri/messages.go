@@ -13,23 +13,44 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// event is what most requests to plugins are made of.
-type event struct {
+func podMessages(pods []Pod) []*api.PodSandbox {
+	out := make([]*api.PodSandbox, len(pods))
+	for i, p := range pods {
+		out[i] = podMessage(p)
+	}
+	return out
+}
+
+func podMessage(p Pod) *api.PodSandbox {
+	md := p.Config.GetMetadata()
+	return &api.PodSandbox{
+		Id: p.ID, Name: md.GetName(), Uid: md.GetUid(), Namespace: md.GetNamespace(),
+		Labels: p.Config.GetLabels(), Annotations: p.Config.GetAnnotations(),
+		RuntimeHandler: p.RuntimeHandler, Pid: uint32(p.PID), Ips: p.IPs,
+		Linux: &api.LinuxPodSandbox{
+			PodOverhead: limitsMessage(Limits{CRI: p.Overhead}), PodResources: limitsMessage(Limits{CRI: p.Resources}),
+			CgroupParent: p.CgroupParent, Namespaces: api.FromOCILinuxNamespaces(p.Namespaces),
+		},
+	}
+}
+
+// containerEvent contains the messages of an event about a container.
+type containerEvent struct {
 	pod       *api.PodSandbox
 	container *api.Container
 }
 
-// newEvent reads the container's config. One that has gone with its directory
-// is told of by its name.
-func newEvent(p Pod, c Container) (event, error) {
-	spec, err := specOf(c)
+func newContainerEvent(p Pod, c Container) (containerEvent, error) {
+	spec, err := readSpec(c)
 	if err != nil {
-		return event{}, err
+		return containerEvent{}, err
 	}
-	return event{podMessage(p), containerMessage(c, spec)}, nil
+	return containerEvent{podMessage(p), containerMessage(c, spec)}, nil
 }
 
-func specOf(c Container) (*specs.Spec, error) {
+// readSpec returns the OCI config of a container. If the directory of the container has been
+// removed, it returns an empty config, so that the event contains at least the ID.
+func readSpec(c Container) (*specs.Spec, error) {
 	if c.Spec == nil {
 		return &specs.Spec{}, nil
 	}
@@ -40,16 +61,16 @@ func specOf(c Container) (*specs.Spec, error) {
 	return spec, err
 }
 
-// containerMessages leaves out what cannot be read, and says so.
+// containerMessages omits and logs containers whose OCI configs cannot be read.
 func containerMessages(ctx context.Context, containers []Container) []*api.Container {
 	out := make([]*api.Container, 0, len(containers))
 	for _, c := range containers {
-		e, err := newEvent(Pod{}, c)
+		spec, err := readSpec(c)
 		if err != nil {
-			logOf(ctx).WithField("container", c.ID).WithError(err).Error("plugins cannot be told of the container")
+			logOf(ctx).WithField("container", c.ID).WithError(err).Error("a synchronization of plugins omits the container")
 			continue
 		}
-		out = append(out, e.container)
+		out = append(out, containerMessage(c, spec))
 	}
 	return out
 }
@@ -83,7 +104,7 @@ func containerMessage(c Container, spec *specs.Spec) *api.Container {
 	return out
 }
 
-// annotations are the request's, and those that only the config has.
+// annotations returns the annotations of the request and of the OCI config.
 func annotations(c *cri.ContainerConfig, spec *specs.Spec) map[string]string {
 	out := make(map[string]string, len(c.GetAnnotations())+len(spec.Annotations))
 	maps.Copy(out, c.GetAnnotations())
@@ -91,6 +112,7 @@ func annotations(c *cri.ContainerConfig, spec *specs.Spec) map[string]string {
 	return out
 }
 
+// nanos returns the time in nanoseconds since 1970, or 0 for the zero time.
 func nanos(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -98,7 +120,7 @@ func nanos(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-// digestOf is the digest in a reference that has one.
+// digestOf returns the digest of an image reference, or "".
 func digestOf(ref string) string {
 	_, digest, _ := strings.Cut(ref, "@")
 	return digest
@@ -115,18 +137,18 @@ func linuxMessage(c Container, spec *specs.Spec) *api.LinuxContainer {
 	}
 	l := spec.Linux
 	if l == nil {
-		out.Resources = limitsMessage(c.Limits, c.Extra)
+		out.Resources = limitsMessage(c.Limits)
 		return out
 	}
 	out.Namespaces, out.Devices = api.FromOCILinuxNamespaces(l.Namespaces), api.FromOCILinuxDevices(l.Devices)
-	out.Resources = resourcesMessage(l.Resources, c.Limits, c.Extra)
-	out.CgroupsPath, out.Sysctl = l.CgroupsPath, maps.Clone(l.Sysctl) // the library writes to it
+	out.Resources = resourcesMessage(l.Resources, c.Limits)
+	out.CgroupsPath, out.Sysctl = l.CgroupsPath, maps.Clone(l.Sysctl) // the library changes the map
 	if l.Seccomp != nil {
 		out.SeccompPolicy = api.FromOCILinuxSeccomp(l.Seccomp)
 	}
 	out.NetDevices = api.FromOCILinuxNetDevices(l.NetDevices)
 	if r := l.IntelRdt; r != nil {
-		out.Rdt = &api.LinuxRdt{ClosId: optional(r.ClosID), EnableMonitoring: api.Bool(r.EnableMonitoring)}
+		out.Rdt = &api.LinuxRdt{ClosId: optionalString(r.ClosID), EnableMonitoring: api.Bool(r.EnableMonitoring)}
 		if len(r.Schemata) > 0 {
 			out.Rdt.Schemata = api.RepeatedString(r.Schemata)
 		}
@@ -134,7 +156,7 @@ func linuxMessage(c Container, spec *specs.Spec) *api.LinuxContainer {
 	return out
 }
 
-func optional(s string) *api.OptionalString {
+func optionalString(s string) *api.OptionalString {
 	if s == "" {
 		return nil
 	}

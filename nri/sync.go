@@ -12,13 +12,13 @@ import (
 	"github.com/containerd/nri/pkg/api"
 )
 
-// updateTimeout is how long a change of a container's limits may wait for the
-// container, where no plugin waits for the answer.
+// updateTimeout limits an update of a container's limits, including the wait for the container,
+// if no plugin waits for the result.
 const updateTimeout = time.Minute
 
-// synchronize shows a plugin that connected all there is. No event is relayed
-// meanwhile, which is why what the plugin wants changed is done afterwards: an
-// event may hold the container that it wants to change.
+// synchronize sends all pods and containers to a plugin that has connected. No event is sent
+// at the same time. Run applies the updates that the plugin returns, because an event that
+// waits for the end of the synchronization may hold the lock of a container to update.
 func (m *Manager) synchronize(ctx context.Context, plugin adaptation.SyncCB) error {
 	pods, containers := m.inventory()
 	updates, err := plugin(ctx, podMessages(pods), containerMessages(ctx, containers))
@@ -29,66 +29,67 @@ func (m *Manager) synchronize(ctx context.Context, plugin adaptation.SyncCB) err
 		return nil
 	}
 	select {
-	case m.synced <- updates:
+	case m.syncUpdates <- updates:
 		return nil
 	default:
-		return fmt.Errorf("more than %d plugins wait for what they want changed: %w", syncedBacklog, errdefs.ErrResourceExhausted)
+		return fmt.Errorf("the updates of more than %d plugins are pending: %w", syncUpdatesBacklog, errdefs.ErrResourceExhausted)
 	}
 }
 
-// inventory is all there is. What is in the making is looked at first: it
-// leaves there only once the runtime shows it. Pods are looked at last, so that
-// none is missing of which there is a container.
+// inventory returns all pods and containers. It lists the pending objects first, because they
+// cease to be pending only after the runtime lists them. It lists pods after containers, so
+// that the pod of each container is included.
 func (m *Manager) inventory() ([]Pod, []Container) {
-	madePods, madeContainers := m.making.all()
+	pendingPods, pendingContainers := m.pending.list()
 	containers := m.cfg.Runtime.Containers()
 	pods := m.cfg.Runtime.Pods()
 	for _, c := range containers {
-		delete(madeContainers, c.ID)
+		delete(pendingContainers, c.ID)
 	}
 	for _, p := range pods {
-		delete(madePods, p.ID)
+		delete(pendingPods, p.ID)
 	}
-	return slices.AppendSeq(pods, maps.Values(madePods)), slices.AppendSeq(containers, maps.Values(madeContainers))
+	return slices.AppendSeq(pods, maps.Values(pendingPods)), slices.AppendSeq(containers, maps.Values(pendingContainers))
 }
 
-// unsolicited is for what a plugin wants out of itself. The answer lists what
-// failed.
-func (m *Manager) unsolicited(ctx context.Context, updates []*api.ContainerUpdate) ([]*api.ContainerUpdate, error) {
-	// The plugin may be in the middle of an answer about this very container, and
-	// is to hear in time that it cannot be changed just now.
-	return m.updateAll(ctx, updates, m.cfg.RequestTimeout/2), nil
+// handleUnsolicitedUpdates applies updates that a plugin sends on its own initiative. It
+// returns the updates that failed.
+func (m *Manager) handleUnsolicitedUpdates(ctx context.Context, updates []*api.ContainerUpdate) ([]*api.ContainerUpdate, error) {
+	// If the plugin is answering an event about the same container, the lock of the
+	// container is not available. The plugin must get the failure before its own answer
+	// times out.
+	return m.applyUpdates(ctx, updates, m.cfg.RequestTimeout/2), nil
 }
 
-// updateAll returns the updates that failed and should not have. patience is how
-// long each may wait for its container.
-func (m *Manager) updateAll(ctx context.Context, updates []*api.ContainerUpdate, patience time.Duration) []*api.ContainerUpdate {
+// applyUpdates applies each update within the timeout. It returns the updates that failed,
+// except those whose failure the plugin ignores.
+func (m *Manager) applyUpdates(ctx context.Context, updates []*api.ContainerUpdate, timeout time.Duration) []*api.ContainerUpdate {
 	var failed []*api.ContainerUpdate
 	for _, u := range updates {
 		if u == nil {
 			continue
 		}
-		if err := m.update(ctx, u, patience); err != nil && !u.GetIgnoreFailure() {
-			logOf(ctx).WithField("container", u.GetContainerId()).WithError(err).Warn("limits that a plugin wants cannot be set")
+		if err := m.applyUpdate(ctx, u, timeout); err != nil && !u.GetIgnoreFailure() {
+			logOf(ctx).WithField("container", u.GetContainerId()).WithError(err).Warn("set limits that a plugin requests")
 			failed = append(failed, u)
 		}
 	}
 	return failed
 }
 
-func (m *Manager) update(ctx context.Context, message *api.ContainerUpdate, patience time.Duration) error {
-	u, err := updateOf(message)
+func (m *Manager) applyUpdate(ctx context.Context, message *api.ContainerUpdate, timeout time.Duration) error {
+	u, err := parseUpdate(message)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return m.cfg.Runtime.Update(ctx, u)
 }
 
-// Others makes the changes that plugins asked for in their answer about another
-// container. One that has gone or ended meanwhile needs no limits.
-func (m *Manager) Others(ctx context.Context, updates []Update) error {
+// UpdateOthers applies the updates that plugins requested in answers about another container.
+// Containers that do not exist or have exited need no limits, so they cause no error.
+func (m *Manager) UpdateOthers(ctx context.Context, updates []Update) error {
 	for _, u := range updates {
 		ctx, cancel := context.WithTimeout(ctx, updateTimeout)
 		err := m.cfg.Runtime.Update(ctx, u)
@@ -99,7 +100,7 @@ func (m *Manager) Others(ctx context.Context, updates []Update) error {
 		if !u.Optional {
 			return err
 		}
-		logOf(ctx).WithField("container", u.ContainerID).WithError(err).Info("limits that a plugin wants cannot be set; it does not insist")
+		logOf(ctx).WithField("container", u.ContainerID).WithError(err).Info("set optional limits that a plugin requests")
 	}
 	return nil
 }

@@ -13,14 +13,16 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
+// TestSynchronize checks that a synchronization contains all pods and containers, also pending
+// ones, and that its updates are applied.
 func TestSynchronize(t *testing.T) {
-	b := newBed(t, nil)
-	b.runtime.pods, b.runtime.containers = []Pod{testPod("old")}, []Container{testContainer("c1"), testContainer("c2")}
-	b.runtime.fail["c2"] = errors.New("no")
-	if err := b.RunPod(t.Context(), testPod("unseen")); err != nil { // nobody is asked, and it is not shown yet
+	f := newFixture(t, nil)
+	f.runtime.pods, f.runtime.containers = []Pod{testPod("old")}, []Container{testContainer("c1"), testContainer("c2")}
+	f.runtime.updateErrs["c2"] = errors.New("no")
+	if err := f.RunPod(t.Context(), testPod("pending")); err != nil { // no plugin is connected, and the runtime does not list the pod yet
 		t.Fatal(err)
 	}
-	p := &plugin{sync: func(_ []*api.PodSandbox, cs []*api.Container) []*api.ContainerUpdate {
+	p := &plugin{onSynchronize: func(_ []*api.PodSandbox, cs []*api.Container) []*api.ContainerUpdate {
 		var out []*api.ContainerUpdate
 		for _, c := range cs {
 			u := &api.ContainerUpdate{ContainerId: c.GetId()}
@@ -29,22 +31,23 @@ func TestSynchronize(t *testing.T) {
 		}
 		return out
 	}}
-	b.connect(t, p, "10")
+	f.connect(t, p, "10")
 	slices.Sort(p.synced)
-	if got := strings.Join(p.synced, ","); got != "c1,c2,old,unseen" {
-		t.Errorf("synchronized with %s", got)
+	if got := strings.Join(p.synced, ","); got != "c1,c2,old,pending" {
+		t.Errorf("got IDs %s in the synchronization", got)
 	}
-	await(t, "the updates", func() bool { return len(b.runtime.made()) == 2 })
-	if u := b.runtime.made()[0]; u.ContainerID != "c1" || u.Limits.GetCpuShares() != 513 {
-		t.Errorf("got %+v", u)
+	waitFor(t, "the updates", func() bool { return len(f.runtime.applied()) == 2 })
+	if u := f.runtime.applied()[0]; u.ContainerID != "c1" || u.Limits.CRI.GetCpuShares() != 513 {
+		t.Errorf("got update %+v", u)
 	}
 }
 
-// What is made while a plugin is being synchronized is told to it afterwards.
-func TestMadeDuringSynchronize(t *testing.T) {
-	b := newBed(t, nil)
+// TestEventDuringSynchronize checks that a plugin receives an event that occurred during its
+// synchronization.
+func TestEventDuringSynchronize(t *testing.T) {
+	f := newFixture(t, nil)
 	reached, release := make(chan struct{}), make(chan struct{})
-	p := &plugin{sync: func([]*api.PodSandbox, []*api.Container) []*api.ContainerUpdate {
+	p := &plugin{onSynchronize: func([]*api.PodSandbox, []*api.Container) []*api.ContainerUpdate {
 		close(reached)
 		<-release
 		return nil
@@ -53,29 +56,29 @@ func TestMadeDuringSynchronize(t *testing.T) {
 	var runErr error
 	all.Go(func() {
 		<-reached
-		all.Go(func() { runErr = b.RunPod(t.Context(), testPod("late")) })
+		all.Go(func() { runErr = f.RunPod(t.Context(), testPod("late")) })
 		close(release)
 	})
-	b.connect(t, p, "10")
+	f.connect(t, p, "10")
 	all.Wait()
-	if runErr != nil || !slices.Equal(p.seen(), []string{"run late"}) || slices.Contains(p.synced, "late") {
-		t.Errorf("%v: events %v, synchronized %v", runErr, p.seen(), p.synced)
+	if runErr != nil || !slices.Equal(p.recorded(), []string{"run late"}) || slices.Contains(p.synced, "late") {
+		t.Errorf("got %v, events %v, IDs %v in the synchronization", runErr, p.recorded(), p.synced)
 	}
 }
 
 func TestUnsolicitedUpdates(t *testing.T) {
-	b, p := newBed(t, nil), &plugin{}
-	b.connect(t, p, "10")
-	b.runtime.fail["gone"] = errdefs.ErrNotFound
-	good, gone, nonsense, ignored := &api.ContainerUpdate{ContainerId: "a"}, &api.ContainerUpdate{ContainerId: "gone"}, &api.ContainerUpdate{ContainerId: "b"}, &api.ContainerUpdate{ContainerId: "gone"}
-	swappy := &api.ContainerUpdate{ContainerId: "swappy"}
-	swappy.SetLinuxMemorySwappiness(5)
-	good.SetLinuxMemoryLimit(1 << 20)
-	good.SetLinuxPidLimits(9)
+	f, p := newFixture(t, nil), &plugin{}
+	f.connect(t, p, "10")
+	f.runtime.updateErrs["gone"] = errdefs.ErrNotFound
+	valid, gone, invalid, ignored := &api.ContainerUpdate{ContainerId: "a"}, &api.ContainerUpdate{ContainerId: "gone"}, &api.ContainerUpdate{ContainerId: "b"}, &api.ContainerUpdate{ContainerId: "gone"}
+	swappiness := &api.ContainerUpdate{ContainerId: "swappiness"}
+	swappiness.SetLinuxMemorySwappiness(5)
+	valid.SetLinuxMemoryLimit(1 << 20)
+	valid.SetLinuxPidLimits(9)
 	gone.SetLinuxCPUShares(1)
-	nonsense.SetLinuxCPUShares(1 << 63)
+	invalid.SetLinuxCPUShares(1 << 63)
 	ignored.SetIgnoreFailure()
-	failed, err := p.stub.UpdateContainers([]*api.ContainerUpdate{good, gone, nonsense, ignored, {ContainerId: "empty"}, swappy})
+	failed, err := p.stub.UpdateContainers([]*api.ContainerUpdate{valid, gone, invalid, ignored, {ContainerId: "empty"}, swappiness})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,31 +86,31 @@ func TestUnsolicitedUpdates(t *testing.T) {
 	for _, u := range failed {
 		ids = append(ids, u.GetContainerId())
 	}
-	if !slices.Equal(ids, []string{"gone", "b", "swappy"}) {
-		t.Errorf("failed: %v", ids)
+	if !slices.Equal(ids, []string{"gone", "b", "swappiness"}) {
+		t.Errorf("got failed updates of %v", ids)
 	}
-	u := b.runtime.made()[0]
-	if u.Limits.GetMemoryLimitInBytes() != 1<<20 || u.Extra == nil || *u.Extra.Pids.Limit != 9 {
-		t.Errorf("got %+v", u)
+	u := f.runtime.applied()[0]
+	if u.Limits.CRI.GetMemoryLimitInBytes() != 1<<20 || u.Limits.Extra == nil || *u.Limits.Extra.Pids.Limit != 9 {
+		t.Errorf("got update %+v", u)
 	}
 }
 
-// A plugin that wants to change, amid its answer about a container, this very
-// container by another way, is told that it cannot; it is not taken for dead.
-func TestUnsolicitedAmidAnAnswer(t *testing.T) {
-	b := newBed(t, func(c *Config) { c.RequestTimeout = 2 * time.Second })
-	b.runtime.hold = map[string]bool{"c": true}
+// TestUnsolicitedUpdateDuringEvent checks that an unsolicited update fails if the plugin is
+// handling an event about the same container, and that the plugin remains connected.
+func TestUnsolicitedUpdateDuringEvent(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.RequestTimeout = 2 * time.Second })
+	f.runtime.locked = map[string]bool{"c": true}
 	p := &plugin{}
 	var failed []*api.ContainerUpdate
-	p.alter = func(c *api.Container, _ *api.LinuxResources) (_ []*api.ContainerUpdate, err error) {
+	p.onUpdateContainer = func(c *api.Container, _ *api.LinuxResources) (_ []*api.ContainerUpdate, err error) {
 		failed, err = p.stub.UpdateContainers([]*api.ContainerUpdate{{ContainerId: c.GetId()}})
 		return nil, err
 	}
-	b.connect(t, p, "10")
-	if _, _, err := b.UpdateContainer(t.Context(), testPod("p"), testContainer("c"), &cri.LinuxContainerResources{}); err != nil {
+	f.connect(t, p, "10")
+	if _, _, err := f.UpdateContainer(t.Context(), testPod("p"), testContainer("c"), &cri.LinuxContainerResources{}); err != nil {
 		t.Error(err)
 	}
-	if len(failed) != 1 || !b.Any() {
-		t.Errorf("failed: %v; connected: %v", failed, b.Any())
+	if len(failed) != 1 || !f.HasPlugins() {
+		t.Errorf("got failed updates %v, connected: %v", failed, f.HasPlugins())
 	}
 }

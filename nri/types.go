@@ -1,12 +1,14 @@
-// Package nri is the Node Resource Interface: plugins of the node are told of
-// each step in the life of pods and containers, may change a container before
-// it is made, change limits later, and refuse. The protocol and the merging of
-// what several plugins want are github.com/containerd/nri's; this package
-// translates, keeps slow plugins from holding up more than their own request,
-// and sees to it that no plugin misses a pod or container.
+// Package nri implements the Node Resource Interface. It notifies plugins of each step in the
+// life of pods and containers. Plugins may refuse a step, change a container before it is
+// created, and change the limits of containers later.
 //
-// It knows nothing of package sandbox or container: what it is told are the
-// types below, and what it needs is the interface [Runtime].
+// The library github.com/containerd/nri implements the protocol and merges the changes of
+// several plugins. This package translates between the library and the daemon, limits the
+// effect of a slow plugin to the requests that wait for the plugin, and ensures that every
+// plugin is notified of every pod and container.
+//
+// The package does not know the packages sandbox and container. Its callers describe pods and
+// containers with [Pod] and [Container], and implement [Runtime].
 package nri
 
 import (
@@ -17,18 +19,18 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Runtime is what is synchronized with plugins, and what they change.
+// Runtime is the container runtime that plugins extend.
 type Runtime interface {
-	// Pods and Containers are all there are, whatever their state.
+	// Pods and Containers return all pods and containers, whatever their state.
 	Pods() []Pod
 	Containers() []Container
-	// Update changes the limits of a container, without asking plugins again.
-	// ErrNotFound and ErrFailedPrecondition say that it is not there any more, or
-	// not alive.
+	// Update changes the limits of a container, and calls no plugins. It returns
+	// ErrNotFound if the container does not exist, and ErrFailedPrecondition if the
+	// container has exited.
 	Update(ctx context.Context, u Update) error
 }
 
-// Pod is what plugins are told of a pod sandbox.
+// Pod describes a pod sandbox.
 type Pod struct {
 	ID             string
 	Config         *cri.PodSandboxConfig
@@ -36,15 +38,15 @@ type Pod struct {
 	CgroupParent   string
 	Namespaces     []specs.LinuxNamespace // with their paths
 	IPs            []string
-	PID            int // of its first process, 0 where there is none
-	// Overhead and Resources are those in force.
+	PID            int // PID of the pause process, 0 if the pod has none
+	// Overhead and Resources are the current limits.
 	Overhead, Resources *cri.LinuxContainerResources
 }
 
-// State is a container's state.
+// State is the state of a container.
 type State int
 
-// The states that plugins know.
+// The states of the NRI protocol.
 const (
 	Unknown State = iota
 	Created
@@ -52,18 +54,17 @@ const (
 	Stopped
 )
 
-// Container is what plugins are told of a container.
+// Container describes a container.
 type Container struct {
 	ID, PodID string
 	Config    *cri.ContainerConfig
-	// Spec returns the OCI config that it was or will be made from. It is called
-	// only when there is a plugin to be told.
+	// Spec returns the OCI config of the container. It is called only if a plugin is
+	// connected. It is nil if the OCI config is not available.
 	Spec func() (*specs.Spec, error)
-	// Limits are those in force, Extra what they have beyond the words of the CRI.
-	Limits *cri.LinuxContainerResources
-	Extra  *specs.LinuxResources
-	// Image is its image as the request named it, ImageID the digest of the
-	// image's config.
+	// Limits are the current limits.
+	Limits Limits
+	// Image is the image as the request named it. ImageID is the digest of the config of
+	// the image.
 	Image, ImageID string
 
 	State                            State
@@ -73,32 +74,37 @@ type Container struct {
 	Reason, Message                  string
 }
 
-// Update is a change of a container's limits.
+// Limits contains resource limits of a container.
+type Limits struct {
+	// CRI contains the limits that the CRI defines. The values 0 and "" mean "not set".
+	CRI *cri.LinuxContainerResources
+	// Extra contains the limits that the CRI does not define; nil if there are none.
+	Extra *specs.LinuxResources
+}
+
+// Update is a change of the limits of a container.
 type Update struct {
 	ContainerID string
-	// Limits are the fields to change, as in UpdateContainerResources; Extra is
-	// what the CRI has no word for.
-	Limits *cri.LinuxContainerResources
-	Extra  *specs.LinuxResources
-	// Optional: what asked for it goes on when it fails.
+	Limits      Limits // the limits to change
+	// Optional means that the request that led to the update succeeds even if the update
+	// fails.
 	Optional bool
 }
 
-// Adjustment is what plugins want of a container that is about to be made,
-// beyond what they changed in its OCI config.
+// Adjustment contains the changes of plugins to a container that is being created, except for
+// changes of its OCI config.
 type Adjustment struct {
-	// Asked says whether there was a plugin.
-	Asked bool
-	// Limits and Extra go over those of the request, see Update.
-	Limits *cri.LinuxContainerResources
-	Extra  *specs.LinuxResources
-	// OOMScoreAdj is nil for the request's.
+	// Consulted reports whether a plugin was connected.
+	Consulted bool
+	// Limits override the limits of the request.
+	Limits Limits
+	// OOMScoreAdj overrides the value of the request, unless it is nil.
 	OOMScoreAdj *int
-	// BlockIOClass and RDTClass are names of the operator's classes, "" for none;
-	// nil for the request's.
+	// BlockIOClass and RDTClass are names of classes that override those of the request,
+	// unless they are nil. An empty name means no class.
 	BlockIOClass, RDTClass *string
-	// CDIDevices are to be injected, by their qualified names.
+	// CDIDevices are the qualified names of CDI devices to inject.
 	CDIDevices []string
-	// Others are changes to other containers, to be made first.
-	Others []Update
+	// OtherUpdates are changes to other containers that precede the creation.
+	OtherUpdates []Update
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/criserver/criserver/server"
 )
 
-// newPlugins returns nil where NRI is off.
+// newPlugins returns the manager of NRI plugins, or nil if NRI is disabled.
 func newPlugins(p *parts) (*nri.Manager, error) {
 	n := p.settings.NRI
 	if !n.Enable {
@@ -28,7 +28,7 @@ func newPlugins(p *parts) (*nri.Manager, error) {
 		c.Socket = ""
 	}
 	if c.Socket != "" && nri.SocketInUse(c.Socket) {
-		// Another runtime of this node, which has the same default.
+		// Another runtime of this node has the same default socket.
 		logrus.WithField("socket", c.Socket).Error("another process serves nri.socket: no plugin can connect to this daemon; set nri.socket, or nri.enable = false")
 		c.Socket = ""
 	}
@@ -41,129 +41,133 @@ func newPlugins(p *parts) (*nri.Manager, error) {
 	return nri.New(c)
 }
 
-// pluginRuntime shows pods and containers to plugins.
-type pluginRuntime struct{ p *parts }
+// pluginRuntime implements nri.Runtime.
+type pluginRuntime struct{ parts *parts }
 
 func (r pluginRuntime) Pods() []nri.Pod {
 	var out []nri.Pod
-	for _, p := range r.p.pods.List() {
-		out = append(out, podForPlugins(p))
+	for _, p := range r.parts.pods.List() {
+		out = append(out, nriPod(p))
 	}
 	return out
 }
 
 func (r pluginRuntime) Containers() []nri.Container {
 	var out []nri.Container
-	for _, c := range r.p.containers.List() {
-		out = append(out, containerForPlugins(c, nil))
+	for _, s := range r.parts.containers.List() {
+		out = append(out, nriContainer(s))
 	}
 	return out
 }
 
 func (r pluginRuntime) Update(ctx context.Context, u nri.Update) error {
-	return r.p.containers.SetLimits(ctx, u.ContainerID, container.Limits{CRI: u.Limits, Extra: u.Extra})
+	return r.parts.containers.SetLimits(ctx, u.ContainerID, container.Limits(u.Limits))
 }
 
-// podPlugins is what pods see of plugins.
+// podPlugins implements sandbox.Plugins.
 type podPlugins struct{ nri *nri.Manager }
 
 func (a podPlugins) Run(ctx context.Context, p *sandbox.Pod) error {
-	return a.nri.RunPod(ctx, podForPlugins(p))
+	return a.nri.RunPod(ctx, nriPod(p))
 }
 
+func (a podPlugins) Shown(p *sandbox.Pod) { a.nri.PodListed(p.ID) }
+
 func (a podPlugins) Update(ctx context.Context, p *sandbox.Pod, overhead, resources *cri.LinuxContainerResources) error {
-	return a.nri.UpdatePod(ctx, podForPlugins(p), overhead, resources)
+	return a.nri.UpdatePod(ctx, nriPod(p), overhead, resources)
 }
 
 func (a podPlugins) Updated(ctx context.Context, p *sandbox.Pod) {
-	a.nri.PodUpdated(ctx, podForPlugins(p))
+	a.nri.PodUpdated(ctx, nriPod(p))
 }
-func (a podPlugins) Shown(p *sandbox.Pod) { a.nri.Settled(p.ID) }
+
 func (a podPlugins) Stopped(ctx context.Context, p *sandbox.Pod) {
-	a.nri.StopPod(ctx, podForPlugins(p))
+	a.nri.StopPod(ctx, nriPod(p))
 }
 
 func (a podPlugins) Removed(ctx context.Context, p *sandbox.Pod) {
-	a.nri.RemovePod(ctx, podForPlugins(p))
+	a.nri.RemovePod(ctx, nriPod(p))
 }
 
-// containerPlugins is what containers see of plugins.
+// containerPlugins implements container.Plugins.
 type containerPlugins struct {
 	nri  *nri.Manager
 	pods *podAdapter
 }
 
-func (a containerPlugins) Any() bool { return a.nri.Any() }
+func (a containerPlugins) Any() bool { return a.nri.HasPlugins() }
 
 func (a containerPlugins) Create(ctx context.Context, s *container.Snapshot, spec *specs.Spec) (container.Adjustment, error) {
-	made := func() (*specs.Spec, error) { return spec, nil }
-	adj, err := a.nri.CreateContainer(ctx, a.pod(s), containerForPlugins(s, made), spec)
+	c := nriContainer(s)
+	c.Spec = func() (*specs.Spec, error) { return spec, nil } // the OCI config is not on disk yet
+	adj, err := a.nri.CreateContainer(ctx, a.pod(s), c, spec)
 	if err != nil {
 		return container.Adjustment{}, err
 	}
 	out := container.Adjustment{
-		Asked:  adj.Asked,
-		Limits: container.Limits{CRI: adj.Limits, Extra: adj.Extra}, OOMScoreAdj: adj.OOMScoreAdj, CDIDevices: adj.CDIDevices,
-		BlockIOClass: adj.BlockIOClass, RDTClass: adj.RDTClass,
+		Asked: adj.Consulted, Limits: container.Limits(adj.Limits), OOMScoreAdj: adj.OOMScoreAdj,
+		BlockIOClass: adj.BlockIOClass, RDTClass: adj.RDTClass, CDIDevices: adj.CDIDevices,
 	}
-	return out, a.nri.Others(ctx, adj.Others)
+	return out, a.nri.UpdateOthers(ctx, adj.OtherUpdates)
 }
 
 func (a containerPlugins) Created(ctx context.Context, s *container.Snapshot) {
-	a.nri.ContainerCreated(ctx, a.pod(s), containerForPlugins(s, nil))
+	a.nri.ContainerCreated(ctx, a.pod(s), nriContainer(s))
 }
 
 func (a containerPlugins) Start(ctx context.Context, s *container.Snapshot) error {
-	return a.nri.StartContainer(ctx, a.pod(s), containerForPlugins(s, nil))
+	return a.nri.StartContainer(ctx, a.pod(s), nriContainer(s))
 }
 
 func (a containerPlugins) Started(ctx context.Context, s *container.Snapshot) {
-	a.nri.ContainerStarted(ctx, a.pod(s), containerForPlugins(s, nil))
+	a.nri.ContainerStarted(ctx, a.pod(s), nriContainer(s))
 }
 
 func (a containerPlugins) Update(ctx context.Context, s *container.Snapshot, l container.Limits) (container.Limits, func(context.Context), error) {
-	own, others, err := a.nri.UpdateContainer(ctx, a.pod(s), containerForPlugins(s, nil), l.CRI)
-	return container.Limits{CRI: own.Limits, Extra: own.Extra}, a.others(s, others), err
+	limits, others, err := a.nri.UpdateContainer(ctx, a.pod(s), nriContainer(s), l.CRI)
+	return container.Limits(limits), a.updateOthers(s, others), err
 }
 
 func (a containerPlugins) Updated(ctx context.Context, s *container.Snapshot) {
-	a.nri.ContainerUpdated(ctx, a.pod(s), containerForPlugins(s, nil))
+	a.nri.ContainerUpdated(ctx, a.pod(s), nriContainer(s))
 }
 
 func (a containerPlugins) Stopped(ctx context.Context, s *container.Snapshot) func(context.Context) {
-	return a.others(s, a.nri.StopContainer(ctx, a.pod(s), containerForPlugins(s, nil)))
+	return a.updateOthers(s, a.nri.StopContainer(ctx, a.pod(s), nriContainer(s)))
 }
 
 func (a containerPlugins) Removed(ctx context.Context, s *container.Snapshot, spec *specs.Spec) {
-	was := func() (*specs.Spec, error) { return spec, nil }
-	if spec == nil {
-		was = nil
+	c := nriContainer(s)
+	if spec != nil {
+		c.Spec = func() (*specs.Spec, error) { return spec, nil } // the bundle has been removed
 	}
-	a.nri.RemoveContainer(ctx, a.pod(s), containerForPlugins(s, was))
+	a.nri.RemoveContainer(ctx, a.pod(s), c)
 }
 
-// others is nil when there is nothing to do. What was asked for has been done
-// by then, so that a failure is no more than worth a line.
-func (a containerPlugins) others(s *container.Snapshot, updates []nri.Update) func(context.Context) {
+// updateOthers returns a function that applies updates of other containers, or nil if there
+// are none. The request for s has succeeded before the function is called, so errors are only
+// logged.
+func (a containerPlugins) updateOthers(s *container.Snapshot, updates []nri.Update) func(context.Context) {
 	if len(updates) == 0 {
 		return nil
 	}
 	return func(ctx context.Context) {
-		if err := a.nri.Others(ctx, updates); err != nil {
-			logrus.WithContext(ctx).WithField("container", s.ID).WithError(err).Warn("limits that plugins want for other containers cannot be set")
+		if err := a.nri.UpdateOthers(ctx, updates); err != nil {
+			logrus.WithContext(ctx).WithField("container", s.ID).WithError(err).Warn("set limits of other containers that plugins request")
 		}
 	}
 }
 
-// pod is what is left of a pod's description when the pod has gone.
+// pod describes the pod of a container. If the pod has been removed, the description contains
+// what the container knows of the pod.
 func (a containerPlugins) pod(s *container.Snapshot) nri.Pod {
 	if p, err := a.pods.pods.Get(s.PodID); err == nil {
-		return podForPlugins(p)
+		return nriPod(p)
 	}
 	return nri.Pod{ID: s.PodID, Config: s.PodConfig}
 }
 
-func podForPlugins(p *sandbox.Pod) nri.Pod {
+func nriPod(p *sandbox.Pod) nri.Pod {
 	out := nri.Pod{
 		ID: p.ID, Config: p.Config, RuntimeHandler: p.RuntimeHandler, CgroupParent: p.CgroupParent, PID: p.PausePID,
 		Overhead: p.Overhead, Resources: p.Resources,
@@ -185,21 +189,18 @@ func podForPlugins(p *sandbox.Pod) nri.Pod {
 	return out
 }
 
-// containerForPlugins reads the container's config from where it stands, unless
-// it is at hand.
-func containerForPlugins(s *container.Snapshot, spec func() (*specs.Spec, error)) nri.Container {
-	if spec == nil {
-		spec = s.Spec
-	}
+// nriContainer describes a container. The description reads the OCI config from the bundle.
+func nriContainer(s *container.Snapshot) nri.Container {
 	return nri.Container{
-		ID: s.ID, PodID: s.PodID, Config: s.Config, Spec: spec, Limits: s.Resources, Extra: s.Extra,
-		Image: s.ImageRef, ImageID: s.ImageID, State: stateForPlugins(s.State), PID: s.PID,
+		ID: s.ID, PodID: s.PodID, Config: s.Config, Spec: s.Spec,
+		Limits: nri.Limits{CRI: s.Resources, Extra: s.Extra},
+		Image:  s.ImageRef, ImageID: s.ImageID, State: nriState(s.State), PID: s.PID,
 		CreatedAt: s.CreatedAt, StartedAt: s.StartedAt, FinishedAt: s.FinishedAt,
 		ExitCode: s.ExitCode, Reason: s.Reason, Message: s.Message,
 	}
 }
 
-func stateForPlugins(s container.State) nri.State {
+func nriState(s container.State) nri.State {
 	switch s {
 	case container.Created:
 		return nri.Created

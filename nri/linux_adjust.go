@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
+// adjustLinux applies the changes of the Linux part of the OCI config.
 func adjustLinux(spec *specs.Spec, a *api.LinuxContainerAdjustment) error {
 	if a == nil {
 		return nil
@@ -26,7 +27,7 @@ func adjustLinux(spec *specs.Spec, a *api.LinuxContainerAdjustment) error {
 		l.Seccomp = seccomp(s)
 	}
 	if changes := a.GetSysctl(); len(changes) > 0 {
-		l.Sysctl = orEmpty(maps.Clone(l.Sysctl))
+		l.Sysctl = cloneMap(l.Sysctl)
 		adjustMap(l.Sysctl, changes)
 	}
 	adjustNetDevices(l, a.GetNetDevices())
@@ -55,21 +56,23 @@ func resources(l *specs.Linux) *specs.LinuxResources {
 	return l.Resources
 }
 
-func orEmpty[V any](m map[string]V) map[string]V {
+// cloneMap returns a copy of m that is not nil.
+func cloneMap[V any](m map[string]V) map[string]V {
 	if m == nil {
 		return make(map[string]V)
 	}
-	return m
+	return maps.Clone(m)
 }
 
-// adjustDevices lets the container use what it gets. What it loses it could
-// not make a node of again: the rule goes too.
+// adjustDevices also changes the device rules of the cgroup. A container may use the devices
+// that plugins add. It may no longer use the devices that plugins remove, not even if it
+// creates their device nodes itself.
 func adjustDevices(l *specs.Linux, changes []*api.LinuxDevice) {
 	for _, d := range changes {
 		path, remove := d.IsMarkedForRemoval()
-		for _, old := range l.Devices {
-			if old.Path == path {
-				dropRule(l, old)
+		for _, existing := range l.Devices {
+			if existing.Path == path {
+				removeDeviceRule(l, existing)
 			}
 		}
 		l.Devices = slices.DeleteFunc(l.Devices, func(o specs.LinuxDevice) bool { return o.Path == path })
@@ -84,7 +87,7 @@ func adjustDevices(l *specs.Linux, changes []*api.LinuxDevice) {
 	}
 }
 
-func dropRule(l *specs.Linux, d specs.LinuxDevice) {
+func removeDeviceRule(l *specs.Linux, d specs.LinuxDevice) {
 	r := resources(l)
 	r.Devices = slices.DeleteFunc(r.Devices, func(rule specs.LinuxDeviceCgroup) bool {
 		return rule.Allow && rule.Type == d.Type && rule.Major != nil && *rule.Major == d.Major && rule.Minor != nil && *rule.Minor == d.Minor
@@ -117,7 +120,7 @@ func adjustNetDevices(l *specs.Linux, changes map[string]*api.LinuxNetDevice) {
 	if len(changes) == 0 {
 		return
 	}
-	out := orEmpty(maps.Clone(l.NetDevices))
+	out := cloneMap(l.NetDevices)
 	for k, d := range changes {
 		if key, remove := api.IsMarkedForRemoval(k); remove {
 			delete(out, key)
@@ -128,8 +131,8 @@ func adjustNetDevices(l *specs.Linux, changes map[string]*api.LinuxNetDevice) {
 	l.NetDevices = out
 }
 
-// adjustRdt sets a control group of resctrl by its parts. A class stands for all
-// of them.
+// adjustRdt sets the properties of a control group of resctrl. A class defines all properties,
+// so a plugin may not set both.
 func adjustRdt(l *specs.Linux, r *api.LinuxRdt, class string) error {
 	id, schemata, monitor := r.GetClosId().Get(), r.GetSchemata().Get(), r.GetEnableMonitoring().Get()
 	if r.GetRemove() {
@@ -139,7 +142,7 @@ func adjustRdt(l *specs.Linux, r *api.LinuxRdt, class string) error {
 		return nil
 	}
 	if class != "" {
-		return fmt.Errorf("linux.rdt and the rdt_class %q exclude each other: %w", class, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("linux.rdt and the rdt_class %q cannot both be set: %w", class, errdefs.ErrInvalidArgument)
 	}
 	rdt := specs.LinuxIntelRdt{}
 	if l.IntelRdt != nil {
@@ -158,7 +161,7 @@ func adjustRdt(l *specs.Linux, r *api.LinuxRdt, class string) error {
 	return nil
 }
 
-// namespaceTypes are those by their names in the OCI config.
+// namespaceTypes contains the types of namespaces in the OCI config.
 var namespaceTypes = []specs.LinuxNamespaceType{
 	specs.PIDNamespace, specs.NetworkNamespace, specs.MountNamespace, specs.IPCNamespace, specs.UTSNamespace,
 	specs.UserNamespace, specs.CgroupNamespace, specs.TimeNamespace,

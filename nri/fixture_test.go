@@ -14,17 +14,22 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// fakeRuntime has what the test put there, and notes what is to be changed.
+// fakeRuntime is a Runtime with the pods and containers of a test. It records updates.
 type fakeRuntime struct {
 	mu         sync.Mutex
 	pods       []Pod
 	containers []Container
 	updates    []Update
-	fail       map[string]error
-	hold       map[string]bool // containers that somebody else works on
+	updateErrs map[string]error
+	locked     map[string]bool // containers whose operation lock is held
 }
 
-func (f *fakeRuntime) Pods() []Pod { f.mu.Lock(); defer f.mu.Unlock(); return slices.Clone(f.pods) }
+func (f *fakeRuntime) Pods() []Pod {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.pods)
+}
+
 func (f *fakeRuntime) Containers() []Container {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -32,75 +37,83 @@ func (f *fakeRuntime) Containers() []Container {
 }
 
 func (f *fakeRuntime) Update(ctx context.Context, u Update) error {
-	if f.hold[u.ContainerID] {
+	if f.locked[u.ContainerID] {
 		<-ctx.Done()
 		return ctx.Err()
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.updates = append(f.updates, u)
-	return f.fail[u.ContainerID]
+	return f.updateErrs[u.ContainerID]
 }
 
-func (f *fakeRuntime) made() []Update {
+// applied returns the updates so far.
+func (f *fakeRuntime) applied() []Update {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.updates)
 }
 
-// bed is a Manager on a socket of its own.
-type bed struct {
+// fixture is a running Manager with its own socket.
+type fixture struct {
 	*Manager
 	runtime *fakeRuntime
 	socket  string
 }
 
-func newBed(t *testing.T, change func(*Config)) *bed {
+func newFixture(t *testing.T, change func(*Config)) *fixture {
 	t.Helper()
-	b := &bed{runtime: &fakeRuntime{fail: map[string]error{}}, socket: filepath.Join(t.TempDir(), "nri", "nri.sock")}
+	f := &fixture{runtime: &fakeRuntime{updateErrs: map[string]error{}}, socket: filepath.Join(t.TempDir(), "nri", "nri.sock")}
 	c := Config{
-		Socket: b.socket, PluginDir: t.TempDir(), PluginConfigDir: t.TempDir(),
-		RegistrationTimeout: 5 * time.Second, RequestTimeout: 5 * time.Second, Name: "test", Version: "0", Runtime: b.runtime,
+		Socket: f.socket, PluginDir: t.TempDir(), PluginConfigDir: t.TempDir(),
+		RegistrationTimeout: 5 * time.Second, RequestTimeout: 5 * time.Second, Name: "test", Version: "0", Runtime: f.runtime,
 	}
 	if change != nil {
 		change(&c)
 	}
 	var err error
-	if b.Manager, err = New(c); err != nil {
+	if f.Manager, err = New(c); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Start(); err != nil {
+	if err := f.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { _ = b.Run(ctx) })
-	t.Cleanup(func() { b.Stop(); cancel(); running.Wait() })
-	return b
+	running.Go(func() { _ = f.Run(ctx) })
+	t.Cleanup(func() { f.Stop(); cancel(); running.Wait() })
+	return f
 }
 
-// plugin is a real one, in this process. What it is not given it allows.
+// plugin is a real plugin that runs in the process of the test. It answers the events whose
+// functions are nil without changes.
 type plugin struct {
-	sync  func([]*api.PodSandbox, []*api.Container) []*api.ContainerUpdate
-	runs  func(context.Context, *api.PodSandbox) error
-	make  func(*api.Container) (*api.ContainerAdjustment, []*api.ContainerUpdate, error)
-	alter func(*api.Container, *api.LinuxResources) ([]*api.ContainerUpdate, error)
-	ends  func(*api.Container) []*api.ContainerUpdate
+	onSynchronize     func([]*api.PodSandbox, []*api.Container) []*api.ContainerUpdate
+	onRunPod          func(context.Context, *api.PodSandbox) error
+	onCreateContainer func(*api.Container) (*api.ContainerAdjustment, []*api.ContainerUpdate, error)
+	onUpdateContainer func(*api.Container, *api.LinuxResources) ([]*api.ContainerUpdate, error)
+	onStopContainer   func(*api.Container) []*api.ContainerUpdate
 
 	mu     sync.Mutex
 	events []string
-	synced []string
+	synced []string // IDs of pods and containers in the synchronization
 	stub   stub.Stub
 	closed chan struct{}
 }
 
-func (p *plugin) note(what, id string) {
+// record records an event.
+func (p *plugin) record(event, id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.events = append(p.events, what+" "+id)
+	p.events = append(p.events, event+" "+id)
 }
 
-func (p *plugin) seen() []string { p.mu.Lock(); defer p.mu.Unlock(); return slices.Clone(p.events) }
+// recorded returns the events so far.
+func (p *plugin) recorded() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.events)
+}
 
 func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, containers []*api.Container) ([]*api.ContainerUpdate, error) {
 	p.mu.Lock()
@@ -111,95 +124,95 @@ func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, containe
 		p.synced = append(p.synced, x.GetId())
 	}
 	p.mu.Unlock()
-	if p.sync != nil {
-		return p.sync(pods, containers), nil
+	if p.onSynchronize != nil {
+		return p.onSynchronize(pods, containers), nil
 	}
 	return nil, nil
 }
 
 func (p *plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
-	p.note("run", pod.GetId())
-	if p.runs != nil {
-		return p.runs(ctx, pod)
+	p.record("run", pod.GetId())
+	if p.onRunPod != nil {
+		return p.onRunPod(ctx, pod)
 	}
 	return nil
 }
 
 func (p *plugin) StopPodSandbox(_ context.Context, pod *api.PodSandbox) error {
-	p.note("stop", pod.GetId())
+	p.record("stop", pod.GetId())
 	return nil
 }
 
 func (p *plugin) RemovePodSandbox(_ context.Context, pod *api.PodSandbox) error {
-	p.note("remove", pod.GetId())
+	p.record("remove", pod.GetId())
 	return nil
 }
 
 func (p *plugin) UpdatePodSandbox(_ context.Context, pod *api.PodSandbox, _, _ *api.LinuxResources) error {
-	p.note("update", pod.GetId())
+	p.record("update", pod.GetId())
 	return nil
 }
 
 func (p *plugin) PostUpdatePodSandbox(_ context.Context, pod *api.PodSandbox) error {
-	p.note("updated", pod.GetId())
+	p.record("updated", pod.GetId())
 	return nil
 }
 
 func (p *plugin) CreateContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) (*api.ContainerAdjustment, []*api.ContainerUpdate, error) {
-	p.note("create", c.GetId())
-	if p.make != nil {
-		return p.make(c)
+	p.record("create", c.GetId())
+	if p.onCreateContainer != nil {
+		return p.onCreateContainer(c)
 	}
 	return nil, nil, nil
 }
 
 func (p *plugin) PostCreateContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) error {
-	p.note("created", c.GetId())
+	p.record("created", c.GetId())
 	return nil
 }
 
 func (p *plugin) StartContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) error {
-	p.note("start", c.GetId())
+	p.record("start", c.GetId())
 	return nil
 }
 
 func (p *plugin) PostStartContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) error {
-	p.note("started", c.GetId())
+	p.record("started", c.GetId())
 	return nil
 }
 
 func (p *plugin) UpdateContainer(_ context.Context, _ *api.PodSandbox, c *api.Container, r *api.LinuxResources) ([]*api.ContainerUpdate, error) {
-	p.note("update", c.GetId())
-	if p.alter != nil {
-		return p.alter(c, r)
+	p.record("update", c.GetId())
+	if p.onUpdateContainer != nil {
+		return p.onUpdateContainer(c, r)
 	}
 	return nil, nil
 }
 
 func (p *plugin) PostUpdateContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) error {
-	p.note("updated", c.GetId())
+	p.record("updated", c.GetId())
 	return nil
 }
 
 func (p *plugin) StopContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) ([]*api.ContainerUpdate, error) {
-	p.note("stop", c.GetId())
-	if p.ends != nil {
-		return p.ends(c), nil
+	p.record("stop", c.GetId())
+	if p.onStopContainer != nil {
+		return p.onStopContainer(c), nil
 	}
 	return nil, nil
 }
 
 func (p *plugin) RemoveContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) error {
-	p.note("remove", c.GetId())
+	p.record("remove", c.GetId())
 	return nil
 }
 
-// connect returns when the manager counts the plugin.
-func (b *bed) connect(t *testing.T, p *plugin, index string, opts ...stub.Option) {
+// connect connects a plugin, and returns when the plugin is synchronized.
+func (f *fixture) connect(t *testing.T, p *plugin, index string, opts ...stub.Option) {
 	t.Helper()
-	before := b.plugins.Load()
+	before := f.plugins.Load()
 	p.closed = make(chan struct{})
-	opts = append(opts, stub.WithSocketPath(b.socket), stub.WithPluginName("test"), stub.WithPluginIdx(index),
+	opts = append(opts, stub.WithSocketPath(f.socket), stub.WithPluginName("test"), stub.WithPluginIdx(index),
 		stub.WithOnClose(sync.OnceFunc(func() { close(p.closed) })))
 	var err error
 	if p.stub, err = stub.New(p, opts...); err != nil {
@@ -209,15 +222,15 @@ func (b *bed) connect(t *testing.T, p *plugin, index string, opts ...stub.Option
 		t.Fatal(err)
 	}
 	t.Cleanup(p.stub.Stop)
-	await(t, "the plugin to be counted", func() bool { return b.plugins.Load() == before+1 })
+	waitFor(t, "the synchronization of the plugin", func() bool { return f.plugins.Load() == before+1 })
 }
 
-// await fails the test when what it waits for does not come at all.
-func await(t *testing.T, what string, ok func() bool) {
+// waitFor waits until ok returns true. It fails the test after 30 seconds.
+func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("waited in vain for %s", what)
+			t.Fatalf("timeout while waiting for %s", what)
 		}
 	}
 }
@@ -242,6 +255,6 @@ func testContainer(id string) Container {
 	return Container{
 		ID: id, PodID: "pod", State: Created, Spec: func() (*specs.Spec, error) { return testSpec(), nil },
 		Config: &cri.ContainerConfig{Metadata: &cri.ContainerMetadata{Name: "c-" + id}, Labels: map[string]string{"l": "1"}},
-		Limits: &cri.LinuxContainerResources{CpuShares: 512},
+		Limits: Limits{CRI: &cri.LinuxContainerResources{CpuShares: 512}},
 	}
 }
