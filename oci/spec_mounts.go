@@ -98,7 +98,7 @@ func (c *build) standardMounts() []specs.Mount {
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: append(slices.Clone(kernel), access)},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: append(slices.Clone(kernel), "relatime", access)},
 	}
-	if _, mapped := userns.Host(c.in.UserGIDs, ttyGroup); mapped || c.in.Namespaces.User == "" {
+	if _, mapped := userns.HostID(c.in.UserGIDs, ttyGroup); mapped || c.in.Namespaces.User == "" {
 		mounts[2].Options = append(mounts[2].Options, fmt.Sprintf("gid=%d", ttyGroup))
 	}
 	if c.in.Namespaces.User != "" && c.in.Namespaces.Net == "" {

@@ -131,11 +131,11 @@ func (id Identity) CheckMapped(maps userns.Maps) error {
 	if len(maps.UIDs)+len(maps.GIDs) == 0 {
 		return nil
 	}
-	if _, ok := userns.Host(maps.UIDs, id.UID); !ok {
+	if _, ok := userns.HostID(maps.UIDs, id.UID); !ok {
 		return invalid("config.linux.security_context.run_as_user or the image's USER: uid %d is not mapped in the pod's user namespace", id.UID)
 	}
 	for _, g := range append([]uint32{id.GID}, id.Groups...) {
-		if _, ok := userns.Host(maps.GIDs, g); !ok {
+		if _, ok := userns.HostID(maps.GIDs, g); !ok {
 			return invalid("config.linux.security_context.run_as_group, supplemental_groups or the image's: gid %d is not mapped in the pod's user namespace", g)
 		}
 	}

@@ -1,5 +1,5 @@
-// Package atomicfile replaces files in one step, so that a reader sees the old
-// content or the new and a crash leaves one of the two.
+// Package atomicfile replaces files atomically: a reader sees either the old or the new
+// content, and a crash leaves one of the two.
 package atomicfile
 
 import (
@@ -9,15 +9,14 @@ import (
 	"path/filepath"
 )
 
-// Write replaces path with data through a temporary file beside it and a
-// rename. It does not sync: it is for state on tmpfs, which a power cut ends
-// anyway.
+// Write writes data to a temporary file in the same directory and renames the file to
+// path. It does not sync the file, because state on tmpfs does not survive a power cut.
 func Write(path string, data []byte, perm os.FileMode) error {
 	return write(path, data, perm, false)
 }
 
-// WriteSync is Write for what must outlive a power cut: the file is synced
-// before the rename and the directory after it.
+// WriteSync is Write for a file that must survive a power cut: it syncs the file before
+// the rename and the directory after the rename.
 func WriteSync(path string, data []byte, perm os.FileMode) error {
 	if err := write(path, data, perm, true); err != nil {
 		return err
@@ -25,7 +24,7 @@ func WriteSync(path string, data []byte, perm os.FileMode) error {
 	return SyncDir(filepath.Dir(path))
 }
 
-// SyncDir makes the entries of a directory durable.
+// SyncDir syncs a directory, so that its entries survive a power cut.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -39,7 +38,7 @@ func write(path string, data []byte, perm os.FileMode, sync bool) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	err = errors.Join(fill(f, data, perm, sync), f.Close())
+	err = errors.Join(writeTo(f, data, perm, sync), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
@@ -49,7 +48,8 @@ func write(path string, data []byte, perm os.FileMode, sync bool) error {
 	return nil
 }
 
-func fill(f *os.File, data []byte, perm os.FileMode, sync bool) error {
+// writeTo writes the content and the mode of a file, and syncs the file if sync is set.
+func writeTo(f *os.File, data []byte, perm os.FileMode, sync bool) error {
 	if _, err := f.Write(data); err != nil {
 		return err
 	}

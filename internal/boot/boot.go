@@ -1,4 +1,4 @@
-// Package boot tells one boot of the machine from another.
+// Package boot identifies the current boot of the machine.
 package boot
 
 import (
@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// ID returns the kernel's random identifier of this boot.
+// ID returns the random id that the kernel has generated for the current boot.
 func ID() (string, error) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

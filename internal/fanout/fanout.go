@@ -1,41 +1,43 @@
-// Package fanout hands on what happens to whoever listens.
+// Package fanout sends each event to all subscribers.
 package fanout
 
 import "sync"
 
-// Fanout is a list of listeners. The zero value is ready.
+// Fanout is a set of subscribers. The zero value is ready to use.
 type Fanout[T any] struct {
-	mu   sync.Mutex // guards the rest; held while listeners are called, so that all hear the same order
-	next int
-	subs map[int]func(T)
+	// mu guards the fields below. It is held while the subscribers are called, so that
+	// all subscribers receive the events in the same order.
+	mu          sync.Mutex
+	nextID      int
+	subscribers map[int]func(T)
 }
 
-// Subscribe calls fn for each event from now on until cancel is called; after
-// that it is not called any more. fn must not block, nor subscribe, cancel or
-// send.
+// Subscribe calls fn for each event from now on. When cancel has returned, fn is not
+// called any more. fn must not block, and must not call Subscribe, cancel or Send,
+// because the lock is held.
 func (f *Fanout[T]) Subscribe(fn func(T)) (cancel func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.subs == nil {
-		f.subs = make(map[int]func(T))
+	if f.subscribers == nil {
+		f.subscribers = make(map[int]func(T))
 	}
-	id := f.next
-	f.next++
-	f.subs[id] = fn
+	id := f.nextID
+	f.nextID++
+	f.subscribers[id] = fn
 	return func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		delete(f.subs, id)
+		delete(f.subscribers, id)
 	}
 }
 
-// Send hands on the events that choose returns. One choose runs at a time, and
-// the next one not before these events were handed on.
-func (f *Fanout[T]) Send(choose func() []T) {
+// Send sends the events that produce returns. Calls of Send run one after the other:
+// produce is called after the events of the previous call were sent.
+func (f *Fanout[T]) Send(produce func() []T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, event := range choose() {
-		for _, fn := range f.subs {
+	for _, event := range produce() {
+		for _, fn := range f.subscribers {
 			fn(event)
 		}
 	}

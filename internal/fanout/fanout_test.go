@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestListenersHearUntilTheyCancel(t *testing.T) {
+func TestSubscribeAndCancel(t *testing.T) {
 	var f Fanout[int]
 	send := func(events ...int) { f.Send(func() []int { return events }) }
 	var a, b []int
@@ -15,11 +15,11 @@ func TestListenersHearUntilTheyCancel(t *testing.T) {
 	cancelB := f.Subscribe(func(n int) { b = append(b, n) })
 	send(3)
 	cancelA()
-	cancelA()
+	cancelA() // has no effect
 	send(4)
 	cancelB()
 	send(5)
 	if !slices.Equal(a, []int{1, 2, 3}) || !slices.Equal(b, []int{3, 4}) {
-		t.Errorf("heard %v and %v", a, b)
+		t.Errorf("received %v and %v, want [1 2 3] and [3 4]", a, b)
 	}
 }

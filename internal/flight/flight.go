@@ -1,4 +1,4 @@
-// Package flight lets the retry of a slow operation join the first try.
+// Package flight lets the retry of a slow operation join the first attempt.
 package flight
 
 import (
@@ -7,17 +7,19 @@ import (
 	"time"
 )
 
-// Group runs at most one call per key at a time; a second call of the same key
-// waits for the first and shares its result. The work runs on a context of its
-// own: a caller that gives up does not end it while others wait, and when the
-// last one has left it goes on for Linger, so that a client which retries after
-// its own deadline finds the work advanced and not begun again.
+// Group runs at most one call per key at a time. A second call with the same key waits
+// for the first call and shares its result.
 //
-// The zero value cancels the work as soon as its last caller leaves.
+// The work runs on its own context. If a caller gives up, the work continues while
+// other callers wait. When the last caller has given up, the work continues for
+// Linger, so that a client that retries after its own deadline does not start the work
+// again.
+//
+// The zero value cancels the work as soon as the last caller gives up.
 type Group[V any] struct {
 	Linger time.Duration
 
-	mu    sync.Mutex // guards calls and their waiters
+	mu    sync.Mutex // guards calls, and waiters, linger and cancelled of each call
 	calls map[string]*call[V]
 }
 
@@ -27,13 +29,13 @@ type call[V any] struct {
 	err       error
 	waiters   int
 	cancel    context.CancelFunc
-	linger    *time.Timer // set while nobody waits
-	abandoned bool        // cancelled: nobody may join any more
+	linger    *time.Timer // nil while a caller waits
+	cancelled bool        // no caller may join any more
 }
 
-// Do returns the result of fn for key. fn's context carries the values of the
-// first caller's context but neither its cancellation nor its deadline. A
-// caller whose own context ends gets that context's error.
+// Do returns the result of fn for key. The context of fn has the values of the first
+// caller's context, but neither its cancellation nor its deadline. A caller whose
+// context ends gets the error of the context.
 func (g *Group[V]) Do(ctx context.Context, key string, fn func(context.Context) (V, error)) (V, error) {
 	for {
 		c, joined := g.join(ctx, key, fn)
@@ -50,11 +52,11 @@ func (g *Group[V]) Do(ctx context.Context, key string, fn func(context.Context) 
 			g.leave(c)
 			return c.val, c.err
 		}
-		// An abandoned call has ended; the key is free for a new one.
+		// The cancelled call has ended, and the key is free for a new call.
 	}
 }
 
-// Waiters returns how many callers wait for key at the moment.
+// Waiters returns the number of callers that wait for key.
 func (g *Group[V]) Waiters(key string) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -64,13 +66,14 @@ func (g *Group[V]) Waiters(key string) int {
 	return 0
 }
 
-// join enters the call of key, beginning it when there is none. It reports
-// false when that call was cancelled and has only to be waited for.
+// join adds a waiter to the call of key, and starts the call if there is none. It
+// returns false if the call was cancelled: then the caller waits for its end, and
+// tries again.
 func (g *Group[V]) join(ctx context.Context, key string, fn func(context.Context) (V, error)) (*call[V], bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c, ok := g.calls[key]; ok {
-		if c.abandoned {
+		if c.cancelled {
 			return c, false
 		}
 		if c.linger != nil {
@@ -90,6 +93,7 @@ func (g *Group[V]) join(ctx context.Context, key string, fn func(context.Context
 	return c, true
 }
 
+// run executes the work of a call.
 func (g *Group[V]) run(ctx context.Context, key string, c *call[V], fn func(context.Context) (V, error)) {
 	defer c.cancel()
 	c.val, c.err = fn(ctx)
@@ -102,6 +106,8 @@ func (g *Group[V]) run(ctx context.Context, key string, c *call[V], fn func(cont
 	close(c.done)
 }
 
+// leave removes a waiter from a call. It cancels an unfinished call without waiters,
+// at once or after Linger.
 func (g *Group[V]) leave(c *call[V]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -118,21 +124,21 @@ func (g *Group[V]) leave(c *call[V]) {
 		c.linger = time.AfterFunc(g.Linger, func() { g.expire(c) })
 		return
 	}
-	g.abandon(c)
+	g.cancel(c)
 }
 
-// expire abandons work that nobody came back for. A caller that joined as the
-// timer fired has cleared linger under the lock and keeps the work alive.
+// expire cancels a call that no caller has joined within Linger. A caller that joined
+// while the timer fired has set linger to nil; then the call continues.
 func (g *Group[V]) expire(c *call[V]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c.linger != nil && c.waiters == 0 {
-		g.abandon(c)
+		g.cancel(c)
 	}
 }
 
-// abandon is called with mu held. On a finished call it has no effect.
-func (g *Group[V]) abandon(c *call[V]) {
-	c.abandoned = true
+// cancel cancels a call. It has no effect on a finished call. The caller must hold mu.
+func (g *Group[V]) cancel(c *call[V]) {
+	c.cancelled = true
 	c.cancel()
 }

@@ -29,41 +29,41 @@ func TestSecondCallJoinsFirst(t *testing.T) {
 		}
 		synctest.Wait()
 		if k, other := g.Waiters("k"), g.Waiters("other"); k != 2 || other != 0 {
-			t.Errorf("%d wait, and %d for nothing", k, other)
+			t.Errorf("%d callers wait for \"k\" and %d for \"other\", want 2 and 0", k, other)
 		}
 		if a, b := <-results, <-results; a != 1 || b != 1 || runs != 1 {
-			t.Fatalf("got %d and %d from %d runs, want one run shared", a, b, runs)
+			t.Fatalf("got %d and %d from %d runs, want the result of one run", a, b, runs)
 		}
 	})
 }
 
-func TestWorkIsCancelledWithItsLastWaiter(t *testing.T) {
+func TestLastWaiterCancelsWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g Group[int]
-		ended := make(chan error, 1)
+		workErr := make(chan error, 1)
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { time.Sleep(time.Second); cancel() }()
 		_, err := g.Do(ctx, "k", func(ctx context.Context) (int, error) {
 			<-ctx.Done()
-			ended <- ctx.Err()
-			time.Sleep(time.Second) // a rollback
+			workErr <- ctx.Err()
+			time.Sleep(time.Second) // simulates a rollback
 			return 0, ctx.Err()
 		})
 		if !errors.Is(err, context.Canceled) {
-			t.Fatalf("caller got %v, want its own cancellation", err)
+			t.Fatalf("caller got %v, want Canceled", err)
 		}
-		if err := <-ended; !errors.Is(err, context.Canceled) {
-			t.Fatalf("work saw %v", err)
+		if err := <-workErr; !errors.Is(err, context.Canceled) {
+			t.Fatalf("work got %v, want Canceled", err)
 		}
-		// A new call waits for the rollback and then runs afresh.
+		// A new call waits for the rollback and then runs its own work.
 		v, err := g.Do(t.Context(), "k", func(context.Context) (int, error) { return 7, nil })
 		if v != 7 || err != nil {
-			t.Fatalf("got %d, %v after an abandoned call", v, err)
+			t.Fatalf("got %d, %v after a cancelled call", v, err)
 		}
 	})
 }
 
-func TestLingerKeepsWorkForTheRetry(t *testing.T) {
+func TestRetryWithinLinger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := Group[string]{Linger: 10 * time.Second}
 		runs := 0
@@ -89,20 +89,20 @@ func TestLingerKeepsWorkForTheRetry(t *testing.T) {
 	})
 }
 
-func TestLingerEnds(t *testing.T) {
+func TestLingerExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := Group[int]{Linger: 5 * time.Second}
-		begun := time.Now()
-		ended := make(chan time.Duration, 1)
+		start := time.Now()
+		cancelled := make(chan time.Duration, 1)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, _ = g.Do(ctx, "k", func(ctx context.Context) (int, error) {
 			<-ctx.Done()
-			ended <- time.Since(begun)
+			cancelled <- time.Since(start)
 			return 0, ctx.Err()
 		})
-		if d := <-ended; d != 6*time.Second {
-			t.Fatalf("work was cancelled after %s, want 1 s and the linger", d)
+		if d := <-cancelled; d != 6*time.Second {
+			t.Fatalf("work was cancelled after %s, want 6 s", d)
 		}
 	})
 }

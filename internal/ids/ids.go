@@ -1,5 +1,4 @@
-// Package ids makes the identifiers of pods and containers and resolves the
-// shortened forms that people type.
+// Package ids generates the ids of pods and containers, and resolves prefixes of ids.
 package ids
 
 import (
@@ -11,22 +10,23 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Len is the length of a full identifier in characters: 32 random bytes in hex.
+// Len is the length of a full id in characters: 32 random bytes in hex.
 const Len = 64
 
-// New returns a random identifier of Len lower-case hex digits.
+// New returns a random id of Len lower-case hex digits.
 func New() string {
 	var b [Len / 2]byte
 	_, _ = rand.Read(b[:]) // crypto/rand.Read never fails
 	return hex.EncodeToString(b[:])
 }
 
-// Valid says whether s has the form of a full identifier. Nothing else may
-// become part of a path below the state directories.
+// Valid reports whether s has the form of a full id. Only a valid id may become part of
+// a path below the state directories.
 func Valid(s string) bool {
 	return len(s) == Len && isHex(s)
 }
 
+// isHex reports whether s consists of one or more lower-case hex digits.
 func isHex(s string) bool {
 	for i := range len(s) {
 		c := s[i]
@@ -37,31 +37,33 @@ func isHex(s string) bool {
 	return s != ""
 }
 
-// Resolve returns the one key of known that id names: the key itself or a
-// unique prefix of it. kind is the word for the error. Errors: ErrNotFound when
-// no key matches, ErrInvalidArgument when id is empty or more than one does.
-func Resolve[V any](kind string, known map[string]V, id string) (string, error) {
+// Resolve returns the key of byID that id is equal to, or that id is a unique prefix
+// of. kind names the object in errors, for example "container".
+//
+// Errors: ErrNotFound if no key matches, and ErrInvalidArgument if id is empty or
+// several keys match.
+func Resolve[V any](kind string, byID map[string]V, id string) (string, error) {
 	if id == "" {
 		return "", fmt.Errorf("%s id is empty: %w", kind, errdefs.ErrInvalidArgument)
 	}
-	if _, ok := known[id]; ok {
+	if _, ok := byID[id]; ok {
 		return id, nil
 	}
 	if len(id) >= Len || !isHex(id) {
 		return "", fmt.Errorf("%s %q: %w", kind, id, errdefs.ErrNotFound)
 	}
-	found := ""
-	for k := range known {
+	match := ""
+	for k := range byID {
 		if !strings.HasPrefix(k, id) {
 			continue
 		}
-		if found != "" {
+		if match != "" {
 			return "", fmt.Errorf("%s id %q is ambiguous: %w", kind, id, errdefs.ErrInvalidArgument)
 		}
-		found = k
+		match = k
 	}
-	if found == "" {
+	if match == "" {
 		return "", fmt.Errorf("%s %q: %w", kind, id, errdefs.ErrNotFound)
 	}
-	return found, nil
+	return match, nil
 }

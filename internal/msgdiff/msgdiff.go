@@ -1,5 +1,5 @@
-// Package msgdiff names the fields in which two protobuf messages differ, for logs
-// and errors. It never returns values, as those may be secrets.
+// Package msgdiff returns the names of the fields in which two protobuf messages
+// differ, for logs and errors. It never returns values, because values can be secret.
 package msgdiff
 
 import (
@@ -11,29 +11,32 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// maxFields bounds the answer, and maxKey the bytes of a map's key in it.
-const maxFields, maxKey = 8, 64
+const (
+	maxFields = 8  // bounds the number of fields in the result
+	maxKey    = 64 // bounds the key of a map in the result, in bytes
+)
 
-// Fields returns the paths of the fields in which two messages of one type differ,
-// such as "mounts[2].host_path". Of more than maxFields the rest is "…".
+// Fields returns the paths of the fields in which two messages of the same type differ,
+// such as "mounts[2].host_path". If more than maxFields differ, the last element is "…".
 func Fields(a, b proto.Message) []string {
 	d := &differ{}
-	d.messages("", a.ProtoReflect(), b.ProtoReflect())
-	if len(d.found) > maxFields {
-		return append(d.found[:maxFields], "…")
+	d.compareMessages("", a.ProtoReflect(), b.ProtoReflect())
+	if len(d.paths) > maxFields {
+		return append(d.paths[:maxFields], "…")
 	}
-	return d.found
+	return d.paths
 }
 
-type differ struct{ found []string }
+// differ collects the paths of fields that differ.
+type differ struct{ paths []string }
 
 func (d *differ) add(path string) {
-	if len(d.found) <= maxFields { // one more than is returned
-		d.found = append(d.found, path)
+	if len(d.paths) <= maxFields { // one more than maxFields, so that Fields notices the excess
+		d.paths = append(d.paths, path)
 	}
 }
 
-func (d *differ) messages(prefix string, a, b protoreflect.Message) {
+func (d *differ) compareMessages(prefix string, a, b protoreflect.Message) {
 	if prefix != "" {
 		prefix += "."
 	}
@@ -46,7 +49,7 @@ func (d *differ) messages(prefix string, a, b protoreflect.Message) {
 			continue
 		}
 		if a.Has(f) {
-			d.field(path, f, a.Get(f), b.Get(f))
+			d.compareField(path, f, a.Get(f), b.Get(f))
 		}
 	}
 	if !bytes.Equal(a.GetUnknown(), b.GetUnknown()) {
@@ -54,55 +57,55 @@ func (d *differ) messages(prefix string, a, b protoreflect.Message) {
 	}
 }
 
-func (d *differ) field(path string, f protoreflect.FieldDescriptor, a, b protoreflect.Value) {
+func (d *differ) compareField(path string, f protoreflect.FieldDescriptor, a, b protoreflect.Value) {
 	switch {
 	case f.IsMap():
-		d.maps(path, f, a.Map(), b.Map())
+		d.compareMaps(path, f, a.Map(), b.Map())
 	case f.IsList():
-		d.lists(path, f, a.List(), b.List())
+		d.compareLists(path, f, a.List(), b.List())
 	default:
-		d.values(path, f, a, b)
+		d.compareValues(path, f, a, b)
 	}
 }
 
-// values is for what is neither a list nor a map.
-func (d *differ) values(path string, f protoreflect.FieldDescriptor, a, b protoreflect.Value) {
+// compareValues compares single values, elements of lists and values of maps.
+func (d *differ) compareValues(path string, f protoreflect.FieldDescriptor, a, b protoreflect.Value) {
 	if f.Message() != nil {
-		d.messages(path, a.Message(), b.Message())
+		d.compareMessages(path, a.Message(), b.Message())
 	} else if !a.Equal(b) {
 		d.add(path)
 	}
 }
 
-func (d *differ) lists(path string, f protoreflect.FieldDescriptor, a, b protoreflect.List) {
+func (d *differ) compareLists(path string, f protoreflect.FieldDescriptor, a, b protoreflect.List) {
 	if a.Len() != b.Len() {
 		d.add(path)
 		return
 	}
 	for i := range a.Len() {
-		d.values(fmt.Sprintf("%s[%d]", path, i), f, a.Get(i), b.Get(i))
+		d.compareValues(fmt.Sprintf("%s[%d]", path, i), f, a.Get(i), b.Get(i))
 	}
 }
 
-func (d *differ) maps(path string, f protoreflect.FieldDescriptor, a, b protoreflect.Map) {
+func (d *differ) compareMaps(path string, f protoreflect.FieldDescriptor, a, b protoreflect.Map) {
 	var keys []string
-	at := make(map[string]protoreflect.MapKey)
-	note := func(k protoreflect.MapKey, _ protoreflect.Value) bool {
-		if _, ok := at[k.String()]; !ok {
-			keys, at[k.String()] = append(keys, k.String()), k
+	byName := make(map[string]protoreflect.MapKey)
+	addKey := func(k protoreflect.MapKey, _ protoreflect.Value) bool {
+		if _, ok := byName[k.String()]; !ok {
+			keys, byName[k.String()] = append(keys, k.String()), k
 		}
 		return true
 	}
-	a.Range(note)
-	b.Range(note)
+	a.Range(addKey)
+	b.Range(addKey)
 	slices.Sort(keys)
 	for _, key := range keys {
-		k := at[key]
+		k := byName[key]
 		path := fmt.Sprintf("%s[%q]", path, key[:min(len(key), maxKey)])
 		if a.Has(k) != b.Has(k) {
 			d.add(path)
 			continue
 		}
-		d.values(path, f.MapValue(), a.Get(k), b.Get(k))
+		d.compareValues(path, f.MapValue(), a.Get(k), b.Get(k))
 	}
 }

@@ -10,6 +10,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
+// config returns a message with fields of all kinds.
 func config() *cri.ContainerConfig {
 	return &cri.ContainerConfig{
 		Metadata: &cri.ContainerMetadata{Name: "a"}, Command: []string{"sh"}, Labels: map[string]string{"x": "1", "y": "2"},
@@ -24,7 +25,7 @@ func TestFields(t *testing.T) {
 		change func(*cri.ContainerConfig)
 		want   []string
 	}{
-		"nothing":         {func(*cri.ContainerConfig) {}, nil},
+		"no difference":   {func(*cri.ContainerConfig) {}, nil},
 		"a host path":     {func(c *cri.ContainerConfig) { c.Mounts[1].HostPath = "/pods/1/b2" }, []string{"mounts[1].host_path"}},
 		"a list's length": {func(c *cri.ContainerConfig) { c.Mounts = c.Mounts[:1] }, []string{"mounts"}},
 		"a string list":   {func(c *cri.ContainerConfig) { c.Command[0] = "ash" }, []string{"command[0]"}},
@@ -42,11 +43,11 @@ func TestFields(t *testing.T) {
 			tc.change(b)
 			for _, got := range [][]string{Fields(a, b), Fields(b, a)} {
 				if !slices.Equal(got, tc.want) {
-					t.Errorf("%q, want %q", got, tc.want)
+					t.Errorf("got %q, want %q", got, tc.want)
 				}
 			}
 			if equal := proto.Equal(a, b); equal != (len(tc.want) == 0) {
-				t.Errorf("equal: %t", equal)
+				t.Errorf("proto.Equal returns %t", equal)
 			}
 		})
 	}
@@ -59,6 +60,6 @@ func TestManyFields(t *testing.T) {
 	}
 	got := Fields(a, b)
 	if len(got) != maxFields+1 || got[maxFields] != "…" || len(got[0]) > 2*maxKey {
-		t.Errorf("%d fields: %q", len(got), got)
+		t.Errorf("got %d fields: %q", len(got), got)
 	}
 }

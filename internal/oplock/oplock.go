@@ -1,5 +1,5 @@
-// Package oplock holds one operation lock per key, for work that must not run
-// twice at once on the same pod, container or layer.
+// Package oplock provides one lock per key, for operations on a pod, container or layer
+// that must not run at the same time.
 package oplock
 
 import (
@@ -8,46 +8,47 @@ import (
 	"sync"
 )
 
-// Locks is a set of locks by key. The zero value is ready. A key that nobody
-// holds or waits for takes no memory.
+// Locks is a set of locks by key. The zero value is ready to use. A key uses memory only
+// while its lock is held or waited for.
 type Locks struct {
-	mu    sync.Mutex // guards locks; never held across a wait
-	locks map[string]*entry
+	mu    sync.Mutex // guards locks and users; never held during a wait
+	locks map[string]*lock
 }
 
-type entry struct {
-	held  chan struct{} // capacity one: full while the lock is held
-	users int           // holder and waiters
+type lock struct {
+	held  chan struct{} // has capacity 1, and is full while the lock is held
+	users int           // the holder and the waiters
 }
 
-// Lock waits for the lock of key and returns its release, to be called once.
-// It fails only with the context's error.
+// Lock waits for the lock of key. The caller must call unlock once when the operation
+// ends. The only error is that of the context.
 func (l *Locks) Lock(ctx context.Context, key string) (unlock func(), err error) {
 	l.mu.Lock()
 	if l.locks == nil {
-		l.locks = make(map[string]*entry)
+		l.locks = make(map[string]*lock)
 	}
-	e := l.locks[key]
-	if e == nil {
-		e = &entry{held: make(chan struct{}, 1)}
-		l.locks[key] = e
+	lk := l.locks[key]
+	if lk == nil {
+		lk = &lock{held: make(chan struct{}, 1)}
+		l.locks[key] = lk
 	}
-	e.users++
+	lk.users++
 	l.mu.Unlock()
 
 	select {
-	case e.held <- struct{}{}:
-		return func() { <-e.held; l.leave(key, e) }, nil
+	case lk.held <- struct{}{}:
+		return func() { <-lk.held; l.leave(key, lk) }, nil
 	case <-ctx.Done():
-		l.leave(key, e)
-		return nil, fmt.Errorf("wait for the operation under way on %s: %w", key, context.Cause(ctx))
+		l.leave(key, lk)
+		return nil, fmt.Errorf("wait for the running operation on %s: %w", key, context.Cause(ctx))
 	}
 }
 
-func (l *Locks) leave(key string, e *entry) {
+// leave removes a user of the lock of key.
+func (l *Locks) leave(key string, lk *lock) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e.users--; e.users == 0 {
+	if lk.users--; lk.users == 0 {
 		delete(l.locks, key)
 	}
 }

@@ -1,5 +1,5 @@
-// Package osthread runs code that changes its thread for good: its namespaces,
-// its root, its credentials.
+// Package osthread runs code that changes the attributes of its thread permanently, for
+// example namespaces, the root directory or credentials.
 package osthread
 
 import (
@@ -8,27 +8,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Run runs fn on a thread that ends with it, so that no other code of this
-// process ever runs on what fn made of it. It returns fn's result.
+// Run runs fn on a thread of its own and returns its result. The thread ends with fn, so
+// that no other goroutine runs on a thread that fn has changed.
 func Run(fn func() error) error {
 	done := make(chan error, 1)
-	go onOther(fn, done)
+	go runLocked(fn, done)
 	return <-done
 }
 
-// onOther never unlocks its thread when fn ran on it: Go ends such a thread
-// with its goroutine. The main thread is the exception. Go parks it instead,
-// and it would hold the namespaces, and show them as the process's own in
-// /proc, for as long as the daemon lives. So while the main thread is what this
-// goroutine got, it is kept occupied and another one tries.
-func onOther(fn func() error, done chan<- error) {
+// runLocked locks its goroutine to a thread and runs fn. It does not unlock the thread,
+// because Go ends a locked thread together with its goroutine.
+//
+// The main thread is an exception: Go parks the main thread instead of ending it. The
+// main thread would hold the namespaces that fn has entered until the daemon ends, and
+// /proc/PID would show them as those of the process. Therefore a goroutine that gets the
+// main thread keeps it occupied while another goroutine runs fn.
+func runLocked(fn func() error, done chan<- error) {
 	runtime.LockOSThread()
 	if unix.Gettid() != unix.Getpid() {
 		done <- fn()
 		return
 	}
-	inner := make(chan error, 1)
-	go onOther(fn, inner)
-	done <- <-inner
+	result := make(chan error, 1)
+	go runLocked(fn, result)
+	done <- <-result
 	runtime.UnlockOSThread()
 }

@@ -9,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestRunNeverTakesTheMainThread(t *testing.T) {
+func TestRunAvoidsMainThread(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 200 {
 		wg.Go(func() {
 			if err := Run(func() error {
 				if unix.Gettid() == unix.Getpid() {
-					return errors.New("on the main thread")
+					return errors.New("fn runs on the main thread")
 				}
 				runtime.Gosched()
 				return nil
@@ -27,9 +27,9 @@ func TestRunNeverTakesTheMainThread(t *testing.T) {
 	wg.Wait()
 }
 
-func TestRunReturnsTheResult(t *testing.T) {
-	want := errors.New("x")
+func TestRunReturnsResult(t *testing.T) {
+	want := errors.New("failed")
 	if got := Run(func() error { return want }); !errors.Is(got, want) {
-		t.Errorf("got %v", got)
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -1,5 +1,5 @@
-// Package patience gives tests the longest time to wait for something. It is for
-// tests only: the daemon does not import it.
+// Package patience scales the timeouts of tests, so that the tests also pass on a slow
+// machine. Only tests import it.
 package patience
 
 import (
@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Variable is the environment variable of the factor, a number from 1 to 1000. The
-// suites that drive the daemon read the same variable.
+// Variable is the environment variable of the factor by which timeouts are multiplied,
+// a number from 1 to 1000. The suites below test/ read the same variable.
 const Variable = "CRISERVER_TEST_PATIENCE"
 
 var factor = sync.OnceValue(func() float64 {
@@ -26,10 +26,9 @@ var factor = sync.OnceValue(func() float64 {
 	return f
 })
 
-// For returns the longest time to wait for something that takes less than d on an
-// idle machine. It is for upper bounds only, and not for the time that a test lets
-// pass on purpose.
+// For returns the timeout for an event that takes less than d on an idle machine. Use
+// For only for upper bounds, and not for a time that a test lets pass on purpose.
 func For(d time.Duration) time.Duration { return time.Duration(float64(d) * factor()) }
 
-// Until returns the time at which a wait that begins now and may take For(d) ends.
+// Until returns the time at which a timeout of For(d) that starts now expires.
 func Until(d time.Duration) time.Time { return time.Now().Add(For(d)) }

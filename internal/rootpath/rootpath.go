@@ -1,5 +1,6 @@
-// Package rootpath opens paths that come from an image or a container below a
-// root directory, with the kernel keeping symbolic links and ".." inside it.
+// Package rootpath opens untrusted paths of an image or container below a root
+// directory. The kernel resolves the paths, so that symbolic links and ".." cannot leave
+// the root directory.
 package rootpath
 
 import (
@@ -12,11 +13,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrTooLarge says that a file holds more than its reader's bound.
+// ErrTooLarge is the error of ReadFile for a file that exceeds the limit.
 var ErrTooLarge = errors.New("file is too large")
 
-// Open opens path as a process with root as its root directory would see it:
-// absolute links and ".." stay inside. Magic links of /proc are not followed.
+// maxName is the longest name in the usual file systems (NAME_MAX), in bytes.
+const maxName = 255
+
+// LengthRule describes the rule of TooLong for error messages.
+const LengthRule = "must have less than 4096 bytes, and at most 255 between two slashes"
+
+// TooLong reports whether the kernel refuses a path because of its length
+// (ENAMETOOLONG).
+func TooLong(path string) bool {
+	if len(path) >= unix.PathMax {
+		return true
+	}
+	for name := range strings.SplitSeq(path, "/") {
+		if len(name) > maxName {
+			return true
+		}
+	}
+	return false
+}
+
+// Open opens path in the way of a process whose root directory is root: absolute links
+// and ".." stay below root. Open does not follow the magic links of /proc.
 func Open(root, path string, flags int, perm os.FileMode) (*os.File, error) {
 	dir, err := os.OpenFile(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -26,7 +47,7 @@ func Open(root, path string, flags int, perm os.FileMode) (*os.File, error) {
 	return OpenAt(dir, path, flags, perm)
 }
 
-// OpenAt is Open below a directory that is open already.
+// OpenAt is Open with an open file as the root directory.
 func OpenAt(dir *os.File, path string, flags int, perm os.FileMode) (*os.File, error) {
 	how := unix.OpenHow{
 		Flags:   uint64(flags | unix.O_CLOEXEC),
@@ -38,7 +59,7 @@ func OpenAt(dir *os.File, path string, flags int, perm os.FileMode) (*os.File, e
 	for {
 		fd, err := unix.Openat2(int(dir.Fd()), path, &how)
 		switch {
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN): // a rename raced with the walk
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN): // EAGAIN: a directory was renamed during the resolution
 			continue
 		case err != nil:
 			return nil, &os.PathError{Op: "openat2", Path: path, Err: err}
@@ -47,9 +68,9 @@ func OpenAt(dir *os.File, path string, flags int, perm os.FileMode) (*os.File, e
 	}
 }
 
-// ReadFile reads a regular file below root, of limit bytes at most.
+// ReadFile reads a regular file of at most limit bytes below root.
 func ReadFile(root, path string, limit int64) ([]byte, error) {
-	// O_NONBLOCK: a FIFO in the way must not hold the reader.
+	// Without O_NONBLOCK, the open of a FIFO would block.
 	f, err := Open(root, path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
@@ -72,15 +93,15 @@ func ReadFile(root, path string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// MkdirAll makes path and its missing parents below root and returns it opened
-// with O_PATH. An existing directory, also one behind links that stay inside
-// root, is taken as it is.
+// MkdirAll creates the directory path and its missing parents below root, and opens the
+// directory with O_PATH. Directories that exist, also behind symbolic links below root,
+// do not change.
 func MkdirAll(root, path string, perm os.FileMode) (*os.File, error) {
 	return MkdirAllFor(root, path, perm, -1, -1)
 }
 
-// MkdirAllFor is MkdirAll for another user: what it makes belongs to uid and
-// gid. Of -1 the calling process's stay.
+// MkdirAllFor is MkdirAll with uid and gid as the owner of the new directories. -1 is
+// the owner or group of the calling process.
 func MkdirAllFor(root, path string, perm os.FileMode, uid, gid int) (*os.File, error) {
 	dir, err := os.OpenFile(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -90,34 +111,36 @@ func MkdirAllFor(root, path string, perm os.FileMode, uid, gid int) (*os.File, e
 		return f, dir.Close()
 	}
 	defer dir.Close()
-	// Each step is resolved from the root again, as a link may lead elsewhere
-	// inside it; only the last component of a step is made, in an open parent.
-	done := ""
+	// Each step resolves the path from the root again, because a link may lead to
+	// another directory below root. Each step creates only the last component, in the
+	// open parent directory.
+	created := ""
 	for _, name := range strings.Split(path, "/") {
 		if name == "" || name == "." {
 			continue
 		}
-		parent, err := OpenAt(dir, "/"+done, unix.O_PATH|unix.O_DIRECTORY, 0)
+		parent, err := OpenAt(dir, "/"+created, unix.O_PATH|unix.O_DIRECTORY, 0)
 		if err != nil {
 			return nil, err
 		}
-		next := done + "/" + name
+		next := created + "/" + name
 		if name != ".." {
 			err = mkdirFor(parent, name, perm, uid, gid)
 		}
-		if cerr := parent.Close(); cerr != nil {
-			return nil, cerr
+		if closeErr := parent.Close(); closeErr != nil {
+			return nil, closeErr
 		}
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return nil, &os.PathError{Op: "mkdirat", Path: next, Err: err}
 		}
-		done = next
+		created = next
 	}
-	return OpenAt(dir, "/"+done, unix.O_PATH|unix.O_DIRECTORY, 0)
+	return OpenAt(dir, "/"+created, unix.O_PATH|unix.O_DIRECTORY, 0)
 }
 
-// mkdirFor makes a directory in an open one. Were it replaced by a link before
-// it is given away, the link would be.
+// mkdirFor creates a directory in an open parent directory and changes its owner. If
+// another process replaces the directory by a symbolic link between the two steps, only
+// the owner of the link changes.
 func mkdirFor(parent *os.File, name string, perm os.FileMode, uid, gid int) error {
 	if err := unix.Mkdirat(int(parent.Fd()), name, uint32(perm.Perm())); err != nil || uid == -1 && gid == -1 {
 		return err

@@ -4,12 +4,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-func TestLinksStayInside(t *testing.T) {
+func TestReadFileStaysBelowRoot(t *testing.T) {
 	base := t.TempDir()
 	root := filepath.Join(base, "root")
 	for _, d := range []string{"etc", "a"} {
@@ -32,21 +33,21 @@ func TestLinksStayInside(t *testing.T) {
 	for _, p := range []string{"up", "abs", "a/deep", "../secret", "/../../secret"} {
 		b, err := ReadFile(root, p, 100)
 		if err != nil || string(b) != "inside" {
-			t.Errorf("%s: read %q, %v; want the file inside the root", p, b, err)
+			t.Errorf("%s: read %q, %v; want the file below the root", p, b, err)
 		}
 	}
 	if _, err := ReadFile(root, "/secret", 3); !errors.Is(err, ErrTooLarge) {
-		t.Errorf("bound: %v", err)
+		t.Errorf("file above the limit: %v, want ErrTooLarge", err)
 	}
 	if err := unix.Mkfifo(filepath.Join(root, "fifo"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ReadFile(root, "fifo", 3); err == nil {
-		t.Error("a FIFO was read")
+		t.Error("ReadFile has read a FIFO")
 	}
 }
 
-func TestMkdirAllFollowsLinksInside(t *testing.T) {
+func TestMkdirAllStaysBelowRoot(t *testing.T) {
 	base := t.TempDir()
 	root := filepath.Join(base, "root")
 	if err := os.MkdirAll(filepath.Join(root, "real"), 0o755); err != nil {
@@ -68,9 +69,27 @@ func TestMkdirAllFollowsLinksInside(t *testing.T) {
 	}
 	if f, err := MkdirAll(root, "evil/x", 0o755); err == nil {
 		f.Close()
-		t.Error("a dangling link was made into a directory")
+		t.Error("MkdirAll has followed a link that leaves the root")
 	}
 	if _, err := os.Stat(filepath.Join(base, "out")); err == nil {
-		t.Error("a directory was made outside the root")
+		t.Error("MkdirAll has created a directory outside of the root")
+	}
+}
+
+// TestTooLong compares TooLong with the kernel.
+func TestTooLong(t *testing.T) {
+	dir := t.TempDir() + "/"
+	deep := strings.Repeat("a/", 2048)
+	for name, path := range map[string]string{
+		"short":               dir + "x",
+		"a name of 255 bytes": dir + strings.Repeat("a", 255),
+		"a name of 256 bytes": dir + strings.Repeat("a", 256),
+		"4095 bytes":          (dir + deep)[:4095],
+		"4096 bytes":          (dir + deep)[:4096],
+	} {
+		_, err := os.Lstat(path)
+		if got := TooLong(path); got != errors.Is(err, unix.ENAMETOOLONG) {
+			t.Errorf("%s: TooLong returns %v, and lstat returns %v", name, got, err)
+		}
 	}
 }

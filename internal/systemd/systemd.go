@@ -1,6 +1,5 @@
-// Package systemd asks systemd over D-Bus to start scopes, and to list and stop
-// units. It must not decide which units belong to the daemon: that is for the
-// caller.
+// Package systemd starts scopes and lists and stops units by requests to systemd over
+// D-Bus. The caller decides which units belong to the daemon.
 package systemd
 
 import (
@@ -13,18 +12,18 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 )
 
-// timeout bounds one request to systemd with the job that follows from it.
+// timeout bounds a request to systemd and the job that the request starts.
 const timeout = 30 * time.Second
 
-// noSuchUnit is the name of the error for a unit that is not loaded.
+// noSuchUnit is the name of the D-Bus error for a unit that is not loaded.
 const noSuchUnit = "org.freedesktop.systemd1.NoSuchUnit"
 
 // Manager sends requests to the systemd of this machine. It opens a connection
-// for each request: requests are rare, and systemd drops connections when it
-// executes itself again. The zero value is ready.
+// for each request, because requests are rare and systemd closes all connections when
+// it executes itself again. The zero value is ready to use.
 type Manager struct {
-	// connect is a test's; nil for connect.
-	connect func(context.Context) (conn, error)
+	// dial replaces the function dial in tests.
+	dial func(context.Context) (conn, error)
 }
 
 // conn is a connection to systemd. *dbus.Conn implements it.
@@ -35,9 +34,9 @@ type conn interface {
 	Close()
 }
 
-// connect prefers the private socket of systemd, which works without a D-Bus
-// daemon, and falls back on the system bus.
-func connect(ctx context.Context) (conn, error) {
+// dial connects to the private socket of systemd, which works without a D-Bus daemon,
+// or else to the system bus.
+func dial(ctx context.Context) (conn, error) {
 	private, privateErr := dbus.NewSystemdConnectionContext(ctx)
 	if privateErr == nil {
 		return private, nil
@@ -49,13 +48,13 @@ func connect(ctx context.Context) (conn, error) {
 	return system, nil
 }
 
-// with calls fn with a connection.
-func (m *Manager) with(ctx context.Context, fn func(context.Context, conn) error) error {
+// withConn calls fn with a connection.
+func (m *Manager) withConn(ctx context.Context, fn func(context.Context, conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	open := m.connect
+	open := m.dial
 	if open == nil {
-		open = connect
+		open = dial
 	}
 	c, err := open(ctx)
 	if err != nil {
@@ -65,26 +64,26 @@ func (m *Manager) with(ctx context.Context, fn func(context.Context, conn) error
 	return fn(ctx, c)
 }
 
-// Scope is a transient scope unit for a process that runs already.
+// Scope is a transient scope unit for a running process.
 type Scope struct {
 	Name, Slice, Description string
 	PID                      int
 }
 
-// StartScope moves a process into a new scope, and returns when the scope is
-// active. systemd removes the scope when the process has ended. A shutdown does
-// not stop the scope before its slice.
+// StartScope moves a process into a new scope and waits until the scope is active.
+// systemd removes the scope when the process has ended. At a shutdown, systemd stops
+// the scope together with its slice, because the scope has no default dependencies.
 func (m *Manager) StartScope(ctx context.Context, s Scope) error {
 	properties := []dbus.Property{
 		dbus.PropSlice(s.Slice),
 		dbus.PropDescription(s.Description),
 		dbus.PropPids(uint32(s.PID)),
 		{Name: "DefaultDependencies", Value: godbus.MakeVariant(false)},
-		// Forget the scope also when it has failed.
+		// systemd also removes a scope that has failed.
 		{Name: "CollectMode", Value: godbus.MakeVariant("inactive-or-failed")},
 	}
-	err := m.with(ctx, func(ctx context.Context, c conn) error {
-		return job(ctx, func(ch chan<- string) error {
+	err := m.withConn(ctx, func(ctx context.Context, c conn) error {
+		return runJob(ctx, func(ch chan<- string) error {
 			_, err := c.StartTransientUnitContext(ctx, s.Name, "replace", properties, ch)
 			return err
 		})
@@ -95,16 +94,16 @@ func (m *Manager) StartScope(ctx context.Context, s Scope) error {
 	return nil
 }
 
-// Stop stops a unit with everything in it, and returns when the unit is inactive.
-// A unit that systemd does not know is no error.
+// Stop stops a unit with all processes in it and waits until the unit is inactive. A unit
+// that is not loaded is no error.
 func (m *Manager) Stop(ctx context.Context, unit string) error {
-	err := m.with(ctx, func(ctx context.Context, c conn) error {
-		return job(ctx, func(ch chan<- string) error {
+	err := m.withConn(ctx, func(ctx context.Context, c conn) error {
+		return runJob(ctx, func(ch chan<- string) error {
 			_, err := c.StopUnitContext(ctx, unit, "replace", ch)
 			return err
 		})
 	})
-	if known := (godbus.Error{}); errors.As(err, &known) && known.Name == noSuchUnit {
+	if dbusErr := (godbus.Error{}); errors.As(err, &dbusErr) && dbusErr.Name == noSuchUnit {
 		return nil
 	}
 	if err != nil {
@@ -113,11 +112,10 @@ func (m *Manager) Stop(ctx context.Context, unit string) error {
 	return nil
 }
 
-// List returns the names of the loaded units that match a pattern, in the form of
-// glob(7).
+// List returns the names of the loaded units that match a pattern of glob(7).
 func (m *Manager) List(ctx context.Context, pattern string) ([]string, error) {
 	var names []string
-	err := m.with(ctx, func(ctx context.Context, c conn) error {
+	err := m.withConn(ctx, func(ctx context.Context, c conn) error {
 		units, err := c.ListUnitsByPatternsContext(ctx, nil, []string{pattern})
 		for _, u := range units {
 			names = append(names, u.Name)
@@ -130,8 +128,8 @@ func (m *Manager) List(ctx context.Context, pattern string) ([]string, error) {
 	return names, nil
 }
 
-// job runs a request that starts a job, and waits for the result of the job.
-func job(ctx context.Context, request func(chan<- string) error) error {
+// runJob sends a request that starts a job and waits for the result of the job.
+func runJob(ctx context.Context, request func(chan<- string) error) error {
 	result := make(chan string, 1)
 	if err := request(result); err != nil {
 		return err

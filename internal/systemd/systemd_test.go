@@ -16,29 +16,27 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 )
 
-// fakeConn answers requests with a result, with an error, or with no result at
-// all.
+// fakeConn answers each request with err, or with the result of a job. With neither, the
+// job never ends.
 type fakeConn struct {
 	result string
 	err    error
 	closed int
-	asked  []string
 }
 
-func (f *fakeConn) answer(what string, ch chan<- string) (int, error) {
-	f.asked = append(f.asked, what)
+func (f *fakeConn) answer(ch chan<- string) (int, error) {
 	if f.err == nil && f.result != "" {
 		ch <- f.result
 	}
 	return 1, f.err
 }
 
-func (f *fakeConn) StartTransientUnitContext(_ context.Context, name, mode string, p []dbus.Property, ch chan<- string) (int, error) {
-	return f.answer(fmt.Sprint("start ", name, " ", mode, " ", len(p)), ch)
+func (f *fakeConn) StartTransientUnitContext(_ context.Context, _, _ string, _ []dbus.Property, ch chan<- string) (int, error) {
+	return f.answer(ch)
 }
 
-func (f *fakeConn) StopUnitContext(_ context.Context, name, mode string, ch chan<- string) (int, error) {
-	return f.answer("stop "+name+" "+mode, ch)
+func (f *fakeConn) StopUnitContext(_ context.Context, _, _ string, ch chan<- string) (int, error) {
+	return f.answer(ch)
 }
 
 func (f *fakeConn) ListUnitsByPatternsContext(_ context.Context, _, patterns []string) ([]dbus.UnitStatus, error) {
@@ -47,14 +45,15 @@ func (f *fakeConn) ListUnitsByPatternsContext(_ context.Context, _, patterns []s
 
 func (f *fakeConn) Close() { f.closed++ }
 
+// manager returns a Manager that uses the fake.
 func (f *fakeConn) manager() *Manager {
-	return &Manager{connect: func(context.Context) (conn, error) { return f, nil }}
+	return &Manager{dial: func(context.Context) (conn, error) { return f, nil }}
 }
 
 func TestJobs(t *testing.T) {
 	for name, tc := range map[string]struct {
 		conn        *fakeConn
-		start, stop string // what the errors say; "" for none
+		start, stop string // text of the errors, "" for no error
 	}{
 		"done":         {&fakeConn{result: "done"}, "", ""},
 		"failed":       {&fakeConn{result: "failed"}, `start a.scope: the job ended with the result "failed"`, `stop b.slice: the job ended with the result "failed"`},
@@ -77,7 +76,7 @@ func TestJobs(t *testing.T) {
 					}
 				}
 				if tc.conn.closed != 2 {
-					t.Errorf("%d of 2 connections were closed", tc.conn.closed)
+					t.Errorf("%d connections were closed, want 2", tc.conn.closed)
 				}
 			})
 		})
@@ -85,7 +84,7 @@ func TestJobs(t *testing.T) {
 }
 
 func TestNoSystemd(t *testing.T) {
-	m := &Manager{connect: func(context.Context) (conn, error) { return nil, errors.New("no socket") }}
+	m := &Manager{dial: func(context.Context) (conn, error) { return nil, errors.New("no socket") }}
 	if err := m.Stop(t.Context(), "a.slice"); err == nil || err.Error() != "stop a.slice: no socket" {
 		t.Errorf("got %v", err)
 	}
@@ -94,10 +93,11 @@ func TestNoSystemd(t *testing.T) {
 	}
 }
 
-// TestRealSystemd starts a scope for a process, finds it, and stops its slice.
+// TestRealSystemd starts a scope for a process, lists the slice of the scope, and stops
+// the slice.
 func TestRealSystemd(t *testing.T) {
 	if _, err := os.Lstat("/run/systemd/system"); err != nil || os.Geteuid() != 0 {
-		t.Skip("needs root and a machine that systemd runs")
+		t.Skip("needs root and systemd as the init process")
 	}
 	m := &Manager{}
 	id := fmt.Sprint(os.Getpid())
@@ -117,16 +117,16 @@ func TestRealSystemd(t *testing.T) {
 	if names, err := m.List(t.Context(), "criservertest-*.slice"); err != nil || !slices.Contains(names, slice) {
 		t.Errorf("units %v, %v", names, err)
 	}
-	for range 2 { // the second time the unit is unknown
+	for range 2 { // the second time the unit is not loaded
 		if err := m.Stop(t.Context(), slice); err != nil {
 			t.Error(err)
 		}
 	}
 	if err := cmd.Wait(); err == nil {
-		t.Error("the process has ended by itself")
+		t.Error("the process was not killed")
 	}
 	if names, err := m.List(t.Context(), "criservertest-"+id+"*"); err != nil || len(names) > 0 {
-		t.Errorf("left: %v, %v", names, err)
+		t.Errorf("units after the stop: %v, %v", names, err)
 	}
 	if err := m.Stop(t.Context(), "criservertest.slice"); err != nil {
 		t.Error(err)

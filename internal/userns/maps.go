@@ -1,5 +1,5 @@
-// Package userns makes user namespaces and knows the rules of their id maps. It
-// knows nothing of pods or containers.
+// Package userns creates user namespaces, checks their id maps, and creates idmapped
+// mounts. It does not depend on pods or containers.
 package userns
 
 import (
@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// Mapping maps Size ids from ContainerID on, as the namespace sees them, to
-// those of the host from HostID on.
+// Mapping maps a range of Size ids. The range starts at ContainerID inside the user
+// namespace and at HostID on the host.
 type Mapping struct {
 	ContainerID, HostID, Size uint32
 }
@@ -21,20 +21,22 @@ type Maps struct {
 	UIDs, GIDs []Mapping
 }
 
-// maxExtents is how many lines the kernel takes in one map (user_namespaces(7)).
-const maxExtents = 340
+// maxMappings is the number of lines that the kernel accepts in one id map
+// (user_namespaces(7)).
+const maxMappings = 340
 
-// Check says which rule of the kernel one of the two lists breaks: no empty
-// range, none past the last id, and none that overlaps with another.
+// Check checks a list of mappings by the rules of the kernel: no range is empty, exceeds
+// the last id, or overlaps another range. The message of an error continues the name of
+// the field, for example "has 341 ranges, more than 340".
 func Check(list []Mapping) error {
-	if len(list) > maxExtents {
-		return fmt.Errorf("has %d ranges, more than %d", len(list), maxExtents)
+	if len(list) > maxMappings {
+		return fmt.Errorf("has %d ranges, more than %d", len(list), maxMappings)
 	}
 	for i, m := range list {
 		switch {
 		case m.Size == 0:
 			return fmt.Errorf("element %d has length 0", i)
-		// The highest id stands for "none" (-1) in the kernel's calls.
+		// The highest id is no valid id: -1 means "no id" in system calls.
 		case uint64(m.ContainerID)+uint64(m.Size) > math.MaxUint32:
 			return fmt.Errorf("element %d: container ids %d and %d more end past %d", i, m.ContainerID, m.Size, uint32(math.MaxUint32-1))
 		case uint64(m.HostID)+uint64(m.Size) > math.MaxUint32:
@@ -49,15 +51,17 @@ func Check(list []Mapping) error {
 	return nil
 }
 
+// overlap reports whether the ranges of n ids from a and m ids from b overlap.
 func overlap(a, n, b, m uint32) bool {
 	return uint64(a) < uint64(b)+uint64(m) && uint64(b) < uint64(a)+uint64(n)
 }
 
-// Equal says whether both map the same ids in the same way.
+// Equal reports whether two maps have the same mappings in the same order.
 func (m Maps) Equal(o Maps) bool { return slices.Equal(m.UIDs, o.UIDs) && slices.Equal(m.GIDs, o.GIDs) }
 
-// Host returns the id of the host that an id of the namespace stands for.
-func Host(list []Mapping, id uint32) (uint32, bool) {
+// HostID returns the id on the host for an id inside the user namespace. It returns false
+// if the id is not mapped.
+func HostID(list []Mapping, id uint32) (uint32, bool) {
 	for _, m := range list {
 		if id >= m.ContainerID && id-m.ContainerID < m.Size {
 			return m.HostID + (id - m.ContainerID), true
@@ -66,24 +70,25 @@ func Host(list []Mapping, id uint32) (uint32, bool) {
 	return 0, false
 }
 
-// Root returns the host's ids of the namespace's root. Error: it has none.
+// Root returns the ids on the host for root inside the user namespace. It fails if user 0
+// or group 0 is not mapped.
 func (m Maps) Root() (uid, gid uint32, err error) {
-	uid, uok := Host(m.UIDs, 0)
-	gid, gok := Host(m.GIDs, 0)
+	uid, uok := HostID(m.UIDs, 0)
+	gid, gok := HostID(m.GIDs, 0)
 	if !uok || !gok {
-		return 0, 0, errors.New("the id maps have no root")
+		return 0, 0, errors.New("id maps do not contain user 0 and group 0")
 	}
 	return uid, gid, nil
 }
 
-// SysProcAttr starts a process in a user namespace with these maps, as its
-// root, and in new namespaces of the other kinds that flags name: the kernel
-// makes the user namespace first, so that it owns them.
+// SysProcAttr returns the attributes to start a process as root in a new user namespace
+// with these maps, and in new namespaces of the other kinds in flags. The kernel creates
+// the user namespace first, so that the user namespace owns the other namespaces.
 func (m Maps) SysProcAttr(flags uintptr) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{
 		Cloneflags:  flags | syscall.CLONE_NEWUSER,
 		UidMappings: sysProcMap(m.UIDs), GidMappings: sysProcMap(m.GIDs),
-		// setgroups(2) is what lets containers have supplementary groups.
+		// Containers need setgroups(2) for supplementary groups.
 		GidMappingsEnableSetgroups: true,
 		Credential:                 &syscall.Credential{},
 	}

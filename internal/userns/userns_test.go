@@ -13,7 +13,7 @@ import (
 func TestCheck(t *testing.T) {
 	for name, tc := range map[string]struct {
 		list []Mapping
-		says string
+		want string // in the error, "" for no error
 	}{
 		"none":            {nil, ""},
 		"one":             {[]Mapping{{0, 1000, 65536}}, ""},
@@ -28,8 +28,8 @@ func TestCheck(t *testing.T) {
 		"too many ranges": {make([]Mapping, 341), "341"},
 	} {
 		err := Check(tc.list)
-		if (err == nil) != (tc.says == "") || err != nil && !strings.Contains(err.Error(), tc.says) {
-			t.Errorf("%s: %v", name, err)
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: got %v, want %q", name, err, tc.want)
 		}
 	}
 }
@@ -37,38 +37,39 @@ func TestCheck(t *testing.T) {
 func TestHostID(t *testing.T) {
 	m := Maps{UIDs: []Mapping{{0, 1000, 10}, {100, 5000, 2}}, GIDs: []Mapping{{0, 2000, 10}}}
 	for id, want := range map[uint32]uint32{0: 1000, 9: 1009, 100: 5000, 101: 5001} {
-		if got, ok := Host(m.UIDs, id); !ok || got != want {
-			t.Errorf("%d: %d, %v", id, got, ok)
+		if got, ok := HostID(m.UIDs, id); !ok || got != want {
+			t.Errorf("id %d: got %d, %v; want %d", id, got, ok, want)
 		}
 	}
 	for _, id := range []uint32{10, 99, 102, 1<<32 - 1} {
-		if got, ok := Host(m.UIDs, id); ok {
-			t.Errorf("%d is mapped to %d", id, got)
+		if got, ok := HostID(m.UIDs, id); ok {
+			t.Errorf("id %d, which is not mapped, is %d on the host", id, got)
 		}
 	}
 	if uid, gid, err := m.Root(); uid != 1000 || gid != 2000 || err != nil {
-		t.Errorf("root %d:%d, %v", uid, gid, err)
+		t.Errorf("root is %d:%d, %v", uid, gid, err)
 	}
 	if _, _, err := (Maps{UIDs: m.UIDs}).Root(); err == nil {
-		t.Error("a root without a group")
+		t.Error("Root of maps without groups returns no error")
 	}
 }
 
+// sleeper is a Holder that sleeps.
 var sleeper = Holder{Path: "/bin/sleep", Args: []string{"sleep", "600"}}
 
 func TestHold(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("making namespaces needs root")
+		t.Skip("needs root to create namespaces")
 	}
 	m := Maps{UIDs: []Mapping{{0, 300000, 1000}}, GIDs: []Mapping{{0, 400000, 1000}}}
 	var pid int
 	err := sleeper.Hold(m, unix.CLONE_NEWNET, func(p int) error {
 		pid = p
 		for kind := range map[string]bool{"user": true, "net": true} {
-			own, err := os.Readlink("/proc/self/ns/" + kind)
-			other, oerr := os.Readlink(Path(p, kind))
-			if err != nil || oerr != nil || own == other {
-				t.Errorf("%s namespace: %s %s, %v %v", kind, own, other, err, oerr)
+			daemon, err := os.Readlink("/proc/self/ns/" + kind)
+			holder, holderErr := os.Readlink(Path(p, kind))
+			if err != nil || holderErr != nil || daemon == holder {
+				t.Errorf("%s namespace: %s of this process and %s of the holder, %v, %v", kind, daemon, holder, err, holderErr)
 			}
 		}
 		return nil
@@ -77,20 +78,20 @@ func TestHold(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := unix.Kill(pid, 0); !errors.Is(err, unix.ESRCH) {
-		t.Errorf("the holder lives on: %v", err)
+		t.Errorf("holder was not killed: %v", err)
 	}
-	failure := errors.New("no")
-	if err := sleeper.Hold(m, 0, func(int) error { return failure }); !errors.Is(err, failure) {
-		t.Error(err)
+	want := errors.New("failed")
+	if err := sleeper.Hold(m, 0, func(int) error { return want }); !errors.Is(err, want) {
+		t.Errorf("got %v, want the error of the function", err)
 	}
 	if err := (Holder{Path: "/no/such", Args: []string{"x"}}).Hold(m, 0, nil); err == nil {
-		t.Error("a holder that is not there")
+		t.Error("Hold with a missing program returns no error")
 	}
 }
 
 func TestMapMount(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("making namespaces needs root")
+		t.Skip("needs root to create namespaces")
 	}
 	ns, err := sleeper.Open(Maps{UIDs: []Mapping{{0, 300000, 1000}}, GIDs: []Mapping{{0, 400000, 1000}}})
 	if err != nil {
@@ -111,9 +112,9 @@ func TestMapMount(t *testing.T) {
 	defer tree.Close()
 	var st unix.Stat_t
 	if err := unix.Fstatat(int(tree.Fd()), "f", &st, 0); err != nil || st.Uid != 300007 || st.Gid != 400008 {
-		t.Errorf("owner %d:%d, %v", st.Uid, st.Gid, err)
+		t.Errorf("owner is %d:%d, %v; want 300007:400008", st.Uid, st.Gid, err)
 	}
 	if _, err := MapMount("/proc", ns, false); !errors.Is(err, unix.EINVAL) {
-		t.Errorf("a file system that cannot be mapped: %v", err)
+		t.Errorf("MapMount of a file system without idmapped mounts: %v, want EINVAL", err)
 	}
 }
