@@ -129,7 +129,7 @@ func (r *Runtime) execStart(ctx context.Context, in ExecInput, stdio [3]*os.File
 	// By its session and group the command's processes are found again when
 	// their parents have gone; runc makes new ones for it, crun does not.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Cancel = func() error { return endTree(cmd.Process) }
+	cmd.Cancel = func() error { return killDescendants(cmd.Process) }
 	cmd.WaitDelay = waitAfter
 	err = cmd.Run()
 	pid, pidErr := readPID(pidFile)
@@ -141,8 +141,8 @@ func (r *Runtime) execStart(ctx context.Context, in ExecInput, stdio [3]*os.File
 		err = pidErr
 	}
 	if cmd.Process != nil {
-		endGroup(cmd.Process.Pid)
-		r.buryFailed()
+		killGroup(cmd.Process.Pid)
+		r.reapFailedExec()
 	}
 	return 0, readLog(files[0]), err
 }

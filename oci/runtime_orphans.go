@@ -5,18 +5,15 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/criserver/criserver/internal/proc"
 	"golang.org/x/sys/unix"
 )
 
-// AdoptOrphans makes the calling process the parent of those of its descendants
-// whose own parent has died: the commands that Exec starts, and the containers
-// whose monitor was killed. Whoever calls it also runs ReapOrphans.
+// AdoptOrphans makes the calling process a subreaper: it becomes the parent of descendants
+// whose parents exit. These are the commands that Exec starts, and the containers whose monitor
+// was killed. The caller must also run ReapOrphans.
 func AdoptOrphans() error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("adopt orphans: %w", err)
@@ -24,44 +21,43 @@ func AdoptOrphans() error {
 	return nil
 }
 
-// orphanAge is for how long a dead child that nobody waited for is left alone.
-// All who start a process wait for it at once, so it is nobody's after that.
+// orphanAge is the age at which ReapOrphans reaps a zombie. Code that starts a process waits
+// for the process at once, so nobody else will wait for an older zombie.
 const orphanAge = 5 * time.Second
 
-// ReapOrphans buries adopted processes that nobody knows of, such as what a
-// killed plugin left behind, until ctx ends. It looks after a child has died,
-// and not else.
+// ReapOrphans reaps adopted processes that nobody waits for, for instance those that a killed
+// plugin has left behind. It returns when ctx ends. It looks for zombies only after a SIGCHLD.
 func ReapOrphans(ctx context.Context) {
-	deaths := make(chan os.Signal, 1)
-	signal.Notify(deaths, unix.SIGCHLD)
-	defer signal.Stop(deaths)
-	look := time.NewTimer(orphanAge) // what died before is found too
-	defer look.Stop()
-	waiting := true
-	var dead map[proc.Ref]bool
+	exits := make(chan os.Signal, 1)
+	signal.Notify(exits, unix.SIGCHLD)
+	defer signal.Stop(exits)
+	timer := time.NewTimer(orphanAge) // also find processes that exited before
+	defer timer.Stop()
+	timerSet := true
+	var zombies map[proc.Ref]bool
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-deaths:
-			if waiting {
+		case <-exits:
+			if timerSet {
 				continue
 			}
-		case <-look.C:
-			if dead = reapOrphans(dead); len(dead) == 0 {
-				waiting = false
+		case <-timer.C:
+			if zombies = reapOrphans(zombies); len(zombies) == 0 {
+				timerSet = false
 				continue
 			}
 		}
-		look.Reset(orphanAge)
-		waiting = true
+		timer.Reset(orphanAge)
+		timerSet = true
 	}
 }
 
-// reapOrphans reaps the dead that were dead before, and returns those that are.
+// reapOrphans reaps the zombies that are in before, and returns the others.
 func reapOrphans(before map[proc.Ref]bool) map[proc.Ref]bool {
-	dead := make(map[proc.Ref]bool)
-	for _, pid := range children() {
+	zombies := make(map[proc.Ref]bool)
+	for _, pid := range proc.Children() {
 		ref, err := proc.Identify(pid)
 		if err != nil || ref.Alive() {
 			continue
@@ -70,29 +66,7 @@ func reapOrphans(before map[proc.Ref]bool) map[proc.Ref]bool {
 			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 			continue
 		}
-		dead[ref] = true
+		zombies[ref] = true
 	}
-	return dead
-}
-
-// children are the pids of this process's children. A kernel without that list
-// has none to show; their zombies stay then until the daemon ends.
-func children() []int {
-	lists, err := filepath.Glob("/proc/self/task/*/children")
-	if err != nil {
-		return nil
-	}
-	var pids []int
-	for _, list := range lists {
-		b, err := os.ReadFile(list)
-		if err != nil {
-			continue
-		}
-		for f := range strings.FieldsSeq(string(b)) {
-			if pid, err := strconv.Atoi(f); err == nil {
-				pids = append(pids, pid)
-			}
-		}
-	}
-	return pids
+	return zombies
 }

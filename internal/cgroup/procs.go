@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/criserver/criserver/internal/proc"
 	"golang.org/x/sys/unix"
 )
 
@@ -86,17 +87,12 @@ func processesOfThreads(dir string) ([]int, error) {
 // threadGroup returns the process that a thread belongs to, or false for a thread
 // that has ended.
 func threadGroup(tid int) (int, bool) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/status")
-	if err != nil {
+	value, ok := proc.StatusField(tid, "Tgid")
+	if !ok {
 		return 0, false
 	}
-	for line := range strings.Lines(string(b)) {
-		if value, ok := strings.CutPrefix(line, "Tgid:"); ok {
-			pid, err := strconv.Atoi(strings.TrimSpace(value))
-			return pid, err == nil && pid > 0
-		}
-	}
-	return 0, false
+	pid, err := strconv.Atoi(value)
+	return pid, err == nil && pid > 0
 }
 
 // procsDir returns the directory whose files list the processes of p. On v1 the

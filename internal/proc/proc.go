@@ -1,5 +1,5 @@
-// Package proc knows processes by pid and start time, never by pid alone, and
-// watches them through pidfds.
+// Package proc identifies processes by pid and start time, never by pid alone, reads what the
+// kernel says about them in /proc, and watches them through pidfds.
 package proc
 
 import (
@@ -12,54 +12,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrGone says that the process named by a Ref has ended; its pid may be
-// another process's by now.
+// ErrGone reports that the process of a Ref has exited. Another process may have its pid now.
 var ErrGone = errors.New("process is gone")
 
-// Ref identifies a process for as long as the machine is up.
+// Ref identifies a process until the machine is rebooted.
 type Ref struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"` // start time in clock ticks since boot
 }
 
-// Identify reads the start time of pid. It fails with ErrGone when there is no
+// Identify returns the Ref of the process that has the pid now. It returns ErrGone if there is no
 // such process.
 func Identify(pid int) (Ref, error) {
-	start, _, err := stat(pid)
-	if err != nil {
-		return Ref{}, err
-	}
-	return Ref{PID: pid, Start: start}, nil
+	s, err := ReadStat(pid)
+	return s.Ref, err
 }
 
-// stat returns the start time and the state letter of pid.
-func stat(pid int) (start uint64, state byte, err error) {
-	if pid <= 0 {
-		return 0, 0, fmt.Errorf("pid %d: %w", pid, ErrGone)
-	}
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return 0, 0, fmt.Errorf("pid %d: %w", pid, ErrGone)
-	}
-	if err != nil {
-		return 0, 0, err
-	}
-	// The command name may hold anything, so fields count from the last ')'.
-	end := bytes.LastIndexByte(b, ')')
-	fields := bytes.Fields(b[end+1:])
-	const startField = 22 - 3 // fields[0] is field 3 of proc_pid_stat(5)
-	if end < 0 || len(fields) <= startField {
-		return 0, 0, fmt.Errorf("pid %d: stat has too few fields", pid)
-	}
-	start, err = strconv.ParseUint(string(fields[startField]), 10, 64)
-	if err != nil {
-		return 0, 0, fmt.Errorf("pid %d: start time: %w", pid, err)
-	}
-	return start, fields[0][0], nil
-}
-
-// Open returns a pidfd of the process, or ErrGone. Having it open keeps the
-// pid from being taken for another process's.
+// Open returns a pidfd of the process, or ErrGone. The pid cannot be reused while the pidfd is
+// open.
 func (r Ref) Open() (*os.File, error) {
 	fd, err := unix.PidfdOpen(r.PID, 0)
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
@@ -69,9 +39,9 @@ func (r Ref) Open() (*os.File, error) {
 		return nil, fmt.Errorf("pidfd_open %d: %w", r.PID, err)
 	}
 	f := os.NewFile(uintptr(fd), "pidfd")
-	// Only now is the pid pinned, so only now does the comparison hold.
-	start, _, err := stat(r.PID)
-	if err == nil && start != r.Start {
+	// Compare the start time only now: the pidfd keeps the pid from being reused.
+	now, err := Identify(r.PID)
+	if err == nil && now != r {
 		err = fmt.Errorf("pid %d: %w", r.PID, ErrGone)
 	}
 	if err != nil {
@@ -80,13 +50,14 @@ func (r Ref) Open() (*os.File, error) {
 	return f, nil
 }
 
-// Alive says whether the process exists and has not ended. A zombie has ended.
+// Alive reports whether the process exists and is not a zombie.
 func (r Ref) Alive() bool {
-	start, state, err := stat(r.PID)
-	return err == nil && start == r.Start && state != 'Z' && state != 'X'
+	s, err := ReadStat(r.PID)
+	return err == nil && s.Ref == r && !s.Zombie()
 }
 
-// Signal sends sig to the process, and only to it. ErrGone when it has ended.
+// Signal sends sig to the process. It returns ErrGone if the process has exited, and never signals
+// another process.
 func (r Ref) Signal(sig unix.Signal) error {
 	f, err := r.Open()
 	if err != nil {
@@ -98,4 +69,69 @@ func (r Ref) Signal(sig unix.Signal) error {
 		return fmt.Errorf("pid %d: %w", r.PID, ErrGone)
 	}
 	return err
+}
+
+// Stat contains fields of /proc/PID/stat. Pids are those of the caller's PID namespace.
+type Stat struct {
+	Ref
+	State  byte
+	Parent int
+	// Session is 0 if the session leader is outside of the caller's PID namespace.
+	Session int
+}
+
+// Zombie reports whether the process has exited, but its parent has not yet reaped it.
+func (s *Stat) Zombie() bool { return s.State == 'Z' || s.State == 'X' }
+
+// ReadStat reads /proc/PID/stat. It returns ErrGone if there is no such process.
+//
+// Package conmon/monitor has its own parser, which needs neither fmt nor new memory.
+func ReadStat(pid int) (Stat, error) {
+	if pid <= 0 {
+		return Stat{}, fmt.Errorf("pid %d: %w", pid, ErrGone)
+	}
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return Stat{}, fmt.Errorf("pid %d: %w", pid, ErrGone)
+	}
+	if err != nil {
+		return Stat{}, err
+	}
+	return parseStat(pid, b)
+}
+
+// parseStat parses the content of /proc/PID/stat, see proc_pid_stat(5).
+func parseStat(pid int, b []byte) (Stat, error) {
+	// The command name may contain spaces and parentheses, so count the fields after the last ")".
+	end := bytes.LastIndexByte(b, ')')
+	fields := bytes.Fields(b[end+1:])
+	const state, parent, session, start = 3 - 3, 4 - 3, 6 - 3, 22 - 3 // fields[0] is field 3
+	if end < 0 || len(fields) <= start {
+		return Stat{}, fmt.Errorf("pid %d: stat has too few fields", pid)
+	}
+	s := Stat{Ref: Ref{PID: pid}, State: fields[state][0]}
+	var errParent, errSession, errStart error
+	s.Parent, errParent = strconv.Atoi(string(fields[parent]))
+	s.Session, errSession = strconv.Atoi(string(fields[session]))
+	s.Start, errStart = strconv.ParseUint(string(fields[start]), 10, 64)
+	if err := errors.Join(errParent, errSession, errStart); err != nil {
+		return Stat{}, fmt.Errorf("pid %d: parse stat: %w", pid, err)
+	}
+	return s, nil
+}
+
+// StatusField returns a field of /proc/PID/status without surrounding space. For a thread, pid may
+// be the thread id. ok is false if there is no such process, thread or field.
+func StatusField(pid int, name string) (value string, ok bool) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return "", false
+	}
+	for line := range bytes.Lines(b) {
+		key, value, found := bytes.Cut(line, []byte(":"))
+		if found && string(key) == name {
+			return string(bytes.TrimSpace(value)), true
+		}
+	}
+	return "", false
 }

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 )
 
-func TestWatchTellsEndAndStatus(t *testing.T) {
+func TestWatchReportsExitAndStatus(t *testing.T) {
 	w, err := NewWatcher()
 	if err != nil {
 		t.Fatal(err)
@@ -31,17 +33,17 @@ func TestWatchTellsEndAndStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !ref.Alive() {
-		t.Fatal("a running process is not alive")
+		t.Fatal("Alive is false for a running process")
 	}
-	reaped, ended := make(chan struct{}), make(chan int, 1)
+	reaped, exited := make(chan struct{}), make(chan int, 1)
 	if err := w.Watch(ref, func(f *os.File) {
 		<-reaped
 		st, err := ExitStatus(f)
 		if err != nil {
-			ended <- -1
+			exited <- -1
 			return
 		}
-		ended <- st.ExitStatus()
+		exited <- st.ExitStatus()
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -52,17 +54,17 @@ func TestWatchTellsEndAndStatus(t *testing.T) {
 	}
 	close(reaped)
 	select {
-	case code := <-ended:
+	case code := <-exited:
 		if code == -1 {
-			t.Log("this kernel does not tell exit codes through pidfds")
+			t.Log("this kernel does not return exit codes through pidfds")
 		} else if code != 9 {
 			t.Fatalf("exit code %d, want 9", code)
 		}
 	case <-time.After(10 * time.Second):
-		t.Fatal("the end was not told")
+		t.Fatal("Watch did not report the exit")
 	}
 	if ref.Alive() {
-		t.Fatal("a reaped process is alive")
+		t.Fatal("Alive is true for a reaped process")
 	}
 	if err := ref.Signal(0); !errors.Is(err, ErrGone) {
 		t.Fatalf("signal: %v, want ErrGone", err)
@@ -73,14 +75,14 @@ func TestWatchTellsEndAndStatus(t *testing.T) {
 	}
 }
 
-func TestReusedPidIsNotBelieved(t *testing.T) {
+func TestRefOfReusedPID(t *testing.T) {
 	self, err := Identify(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
 	self.Start++
 	if self.Alive() {
-		t.Error("alive with another start time")
+		t.Error("Alive is true for another start time")
 	}
 	if _, err := self.Open(); !errors.Is(err, ErrGone) {
 		t.Errorf("open: %v, want ErrGone", err)
@@ -100,5 +102,47 @@ func TestFindByCommandLine(t *testing.T) {
 		if ref, ok := Find(args...); ok {
 			t.Errorf("%q: found %+v", args, ref)
 		}
+	}
+}
+
+func TestParseStat(t *testing.T) {
+	const rest = " S 10 20 30 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 1 2\n"
+	want := Stat{Ref: Ref{PID: 42, Start: 4711}, State: 'S', Parent: 10, Session: 30}
+	for _, comm := range []string{"sh", "a b", "x) Z 1 1 1", "(", ""} {
+		if got, err := parseStat(42, []byte("42 ("+comm+")"+rest)); err != nil || got != want {
+			t.Errorf("command %q: %+v, %v, want %+v", comm, got, err, want)
+		}
+	}
+	for _, content := range []string{"", "42 (sh) S 10 20", "42 sh" + rest, "42 (sh) S x 20 30 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 4711"} {
+		if s, err := parseStat(42, []byte(content)); err == nil {
+			t.Errorf("%q: %+v, want an error", content, s)
+		}
+	}
+}
+
+func TestStatusField(t *testing.T) {
+	if got, ok := StatusField(os.Getpid(), "Tgid"); !ok || got != strconv.Itoa(os.Getpid()) {
+		t.Errorf("Tgid is %q, %t", got, ok)
+	}
+	if got, ok := StatusField(os.Getpid(), "Tg"); ok {
+		t.Errorf("the field Tg is %q, want none", got)
+	}
+}
+
+func TestChildren(t *testing.T) {
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	if got := Children(); !slices.Contains(got, cmd.Process.Pid) {
+		t.Errorf("children %v do not include %d", got, cmd.Process.Pid)
+	}
+	all, err := All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(all, func(s Stat) bool { return s.PID == cmd.Process.Pid && s.Parent == os.Getpid() }) {
+		t.Errorf("All does not return the child %d", cmd.Process.Pid)
 	}
 }

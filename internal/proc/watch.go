@@ -12,23 +12,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watcher tells of the end of processes: one epoll set over their pidfds, one
-// goroutine for all of them.
+// Watcher calls functions when processes exit. It needs one epoll set over the pidfds and one
+// goroutine for all processes.
 type Watcher struct {
 	epoll int
-	wake  int // eventfd that ends Run
+	wake  int // eventfd that wakes Run up
 
-	mu      sync.Mutex // guards watched and closed
-	watched map[int32]watch
+	mu      sync.Mutex      // guards watched and closed
+	watched map[int32]watch // by pidfd
 	closed  bool
 }
 
 type watch struct {
-	pidfd *os.File
-	ended func(pidfd *os.File)
+	pidfd  *os.File
+	exited func(pidfd *os.File)
 }
 
-// NewWatcher makes a Watcher. Run does the work and releases it.
+// NewWatcher returns a Watcher. Run must be called: it calls the functions, and releases the
+// descriptors when it ends.
 func NewWatcher() (*Watcher, error) {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -44,11 +45,10 @@ func NewWatcher() (*Watcher, error) {
 	return &Watcher{epoll: ep, wake: wake, watched: make(map[int32]watch)}, nil
 }
 
-// Watch calls ended once when the process of r has ended. The pidfd it gets is
-// still open, so that ExitCode can be asked, and is closed after it returns.
-// ended runs on a goroutine of its own. Watch fails with ErrGone when the
-// process has been reaped already; then ended is not called.
-func (w *Watcher) Watch(r Ref, ended func(pidfd *os.File)) error {
+// Watch calls exited once, in a new goroutine, when the process of r has exited. The pidfd
+// stays open until exited returns, so that exited can call ExitStatus. Watch returns ErrGone if
+// the process was already reaped; then exited is not called.
+func (w *Watcher) Watch(r Ref, exited func(pidfd *os.File)) error {
 	f, err := r.Open()
 	if err != nil {
 		return err
@@ -57,9 +57,9 @@ func (w *Watcher) Watch(r Ref, ended func(pidfd *os.File)) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return errors.Join(errors.New("watch process: the watcher has ended"), f.Close())
+		return errors.Join(errors.New("watch process: the watcher has stopped"), f.Close())
 	}
-	w.watched[fd] = watch{f, ended}
+	w.watched[fd] = watch{f, exited}
 	if err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: fd}); err != nil {
 		delete(w.watched, fd)
 		return errors.Join(fmt.Errorf("watch pid %d: %w", r.PID, err), f.Close())
@@ -67,7 +67,8 @@ func (w *Watcher) Watch(r Ref, ended func(pidfd *os.File)) error {
 	return nil
 }
 
-// Run delivers ends until ctx does. It returns after the callbacks have.
+// Run calls the functions of processes that exit until ctx ends. It returns when all functions
+// have returned.
 func (w *Watcher) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _, _ = unix.Write(w.wake, binary.NativeEndian.AppendUint64(nil, 1)) })
 	defer stop()
@@ -77,12 +78,12 @@ func (w *Watcher) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		n, err := unix.EpollWait(w.epoll, events, -1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
-			return errors.Join(fmt.Errorf("wait for process ends: %w", err), w.release())
+			return errors.Join(fmt.Errorf("wait for processes: %w", err), w.release())
 		}
 		for _, ev := range events[:max(n, 0)] {
 			if e, ok := w.take(ev.Fd); ok {
 				callbacks.Go(func() {
-					e.ended(e.pidfd)
+					e.exited(e.pidfd)
 					_ = e.pidfd.Close()
 				})
 			}
@@ -91,6 +92,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	return w.release()
 }
 
+// take removes a pidfd from the watched ones and returns its entry.
 func (w *Watcher) take(fd int32) (watch, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -102,6 +104,7 @@ func (w *Watcher) take(fd int32) (watch, bool) {
 	return e, ok
 }
 
+// release closes all descriptors.
 func (w *Watcher) release() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -114,7 +117,7 @@ func (w *Watcher) release() error {
 	return errors.Join(append(errs, unix.Close(w.wake), unix.Close(w.epoll))...)
 }
 
-// pidfdInfo is struct pidfd_info of linux/pidfd.h, in its first published size.
+// pidfdInfo is struct pidfd_info of linux/pidfd.h in its first published size.
 type pidfdInfo struct {
 	mask, cgroupID                           uint64
 	pid, tgid, ppid                          uint32
@@ -128,12 +131,12 @@ const (
 	pidfdInfoExit = 1 << 3     // PIDFD_INFO_EXIT, Linux 6.15
 )
 
-// ErrNotReaped says that the kernel knows no wait status yet.
+// ErrNotReaped reports that the process has no wait status yet.
 var ErrNotReaped = errors.New("the process has not been reaped")
 
-// ExitStatus returns the wait status of an ended and reaped process. Only Linux
-// 6.15 and later tell it to others than the parent; the error of an earlier
-// kernel is not ErrNotReaped.
+// ExitStatus returns the wait status of a process that has exited and was reaped. Only Linux
+// 6.15 and later return the status to a process that is not the parent. On earlier kernels, the
+// error is not ErrNotReaped.
 func ExitStatus(pidfd *os.File) (unix.WaitStatus, error) {
 	info := pidfdInfo{mask: pidfdInfoExit}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, pidfd.Fd(), pidfdGetInfo, uintptr(unsafe.Pointer(&info)))

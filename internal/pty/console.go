@@ -12,20 +12,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Console is the socket at which an OCI runtime delivers the master of one
-// terminal (runc's --console-socket).
+// Console is the socket on which an OCI runtime sends the master of a terminal
+// (--console-socket of runc's command line).
+//
+// Package conmon/monitor has its own implementation, which needs no goroutine and not package
+// net.
 type Console struct {
-	// Path is the socket's for other processes of this user, while the Console
-	// is open.
+	// Path is the path of the socket for other processes of this user. It is valid while the
+	// Console is open.
 	Path string
 
 	dir *os.File
 	l   *net.UnixListener
 }
 
-// ListenConsole makes the socket in dir, which nobody else can enter. The path
-// leads through this process's descriptor of the directory, as a socket's own
-// must stay below 108 bytes and a directory's may be longer.
+// ListenConsole makes the socket in dir, which no other user may be able to enter. The path
+// leads through this process's descriptor of the directory, because a socket address has at
+// most 107 bytes and the path of the directory may be longer.
 func ListenConsole(dir string) (*Console, error) {
 	d, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -39,8 +42,8 @@ func ListenConsole(dir string) (*Console, error) {
 	return &Console{Path: path, dir: d, l: l}, nil
 }
 
-// Receive returns the master that the runtime has sent, or sends within the
-// timeout. Reads of it can be given deadlines.
+// Receive returns the master that the runtime sends within the timeout, or has already sent.
+// The file supports read deadlines.
 func (c *Console) Receive(timeout time.Duration) (*os.File, error) {
 	f, err := c.receive(time.Now().Add(timeout))
 	if err != nil {
@@ -61,7 +64,7 @@ func (c *Console) receive(deadline time.Time) (*os.File, error) {
 	if err := conn.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
-	text := make([]byte, 4096) // the runtime's name of the terminal, of no use
+	text := make([]byte, 4096) // the runtime's name of the terminal, which is not needed
 	oob := make([]byte, unix.CmsgSpace(4*4))
 	_, n, _, _, err := conn.ReadMsgUnix(text, oob)
 	if err != nil {
@@ -70,7 +73,7 @@ func (c *Console) receive(deadline time.Time) (*os.File, error) {
 	return master(oob[:n])
 }
 
-// master takes the one descriptor of a control message.
+// master returns the file of the only descriptor in a control message.
 func master(oob []byte) (*os.File, error) {
 	msgs, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
@@ -83,7 +86,7 @@ func master(oob []byte) (*os.File, error) {
 		}
 	}
 	if len(fds) == 1 {
-		// Go's poller takes what does not block.
+		// Go's poller needs a non-blocking descriptor.
 		if err := unix.SetNonblock(fds[0], true); err != nil {
 			return nil, errors.Join(err, unix.Close(fds[0]))
 		}
@@ -92,8 +95,8 @@ func master(oob []byte) (*os.File, error) {
 	for _, fd := range fds {
 		_ = unix.Close(fd)
 	}
-	return nil, fmt.Errorf("the runtime sent %d descriptors, not one", len(fds))
+	return nil, fmt.Errorf("the runtime sent %d descriptors, want 1", len(fds))
 }
 
-// Close removes the socket. A master that was received stays open.
+// Close closes and removes the socket. A master that was received stays open.
 func (c *Console) Close() error { return errors.Join(c.l.Close(), c.dir.Close()) }

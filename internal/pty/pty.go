@@ -1,4 +1,4 @@
-// Package pty handles the masters of terminals that OCI runtimes make.
+// Package pty handles the masters of terminals that OCI runtimes create.
 package pty
 
 import (
@@ -7,22 +7,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Size is that of a terminal, in characters.
+// Size is the size of a terminal, in characters.
 type Size struct{ Width, Height uint16 }
 
-// Resize sets the terminal's size. Whoever is in its foreground gets SIGWINCH.
+// Resize sets the size of a terminal. The kernel sends SIGWINCH to the foreground process
+// group.
 func Resize(master *os.File, s Size) error {
-	// The descriptor stays with Go's poller, which File.Fd would take it from.
+	// File.Fd would make the descriptor blocking and remove it from Go's poller.
 	c, err := master.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var failure error
+	var ioctlErr error
 	err = c.Control(func(fd uintptr) {
-		failure = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: s.Height, Col: s.Width})
+		ioctlErr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: s.Height, Col: s.Width})
 	})
 	if err != nil {
 		return err
 	}
-	return failure
+	return ioctlErr
 }

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// send is the runtime: it gives the files away over the console socket.
+// send does what a runtime does: it sends the files over the console socket.
 func send(t *testing.T, path string, files ...*os.File) {
 	t.Helper()
 	conn, err := net.Dial("unix", path)
@@ -35,7 +35,7 @@ func send(t *testing.T, path string, files ...*os.File) {
 
 func console(t *testing.T) *Console {
 	t.Helper()
-	// Longer than a socket's path may be.
+	// The path is longer than a socket address.
 	dir := filepath.Join(t.TempDir(), strings.Repeat("d", 120))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func console(t *testing.T) *Console {
 			t.Error(err)
 		}
 		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-			t.Errorf("left: %v, %v", left, err)
+			t.Errorf("files that still exist: %v, %v", left, err)
 		}
 	})
 	return c
@@ -94,17 +94,17 @@ func TestConsoleTakesOneDescriptor(t *testing.T) {
 		c := console(t)
 		send(t, c.Path, files...)
 		if _, err := c.Receive(time.Minute); err == nil {
-			t.Errorf("%d descriptors are no error", len(files))
+			t.Errorf("Receive returned no error for %d descriptors", len(files))
 		}
 	}
-	if after := descriptors(t); after > before+4 { // those of the two consoles
-		t.Errorf("%d descriptors, %d before", after, before)
+	if after := descriptors(t); after > before+4 { // the two consoles have four
+		t.Errorf("%d descriptors are open, %d before", after, before)
 	}
 }
 
-func TestConsoleDoesNotWaitForEver(t *testing.T) {
+func TestReceiveTimeout(t *testing.T) {
 	if _, err := console(t).Receive(time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("got %v", err)
+		t.Errorf("error %v, want os.ErrDeadlineExceeded", err)
 	}
 }
 

@@ -86,7 +86,7 @@ func (c *collector) addProcesses(r *reading, pid int) {
 		return
 	}
 	// cAdvisor reports only this limit.
-	if n, ok := proc.OpenFiles(pid); ok {
+	if n, ok := proc.OpenFilesLimit(pid); ok {
 		c.add(openFilesLimit, n, "max_open_files")
 	}
 	if !r.detail.Processes.Known {

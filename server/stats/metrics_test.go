@@ -146,7 +146,7 @@ func TestMetricValues(t *testing.T) {
 		t.Errorf("pod metrics:\ngot  %v\nwant %v", got, pod)
 	}
 	fs := readFilesystem("/")
-	limit, ok := proc.OpenFiles(os.Getpid())
+	limit, ok := proc.OpenFilesLimit(os.Getpid())
 	if !fs.bytes.Known || fs.device == "" || !ok {
 		t.Fatalf("file system %+v, limit of open files %d, %t", fs, limit, ok)
 	}

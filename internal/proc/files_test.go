@@ -4,6 +4,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -26,16 +28,35 @@ func TestCountDescriptors(t *testing.T) {
 	defer l.Close()
 	after, ok := CountDescriptors(pid)
 	if !ok || after.Sockets != before.Sockets+1 || after.Files < before.Files+3 {
-		t.Errorf("a pipe and a socket more: %+v, then %+v, %v", before, after, ok)
+		t.Errorf("got %+v, %v after opening a pipe and a socket; before: %+v", after, ok, before)
 	}
 }
 
-func TestProcessesThatHaveEndedHaveNoDescriptors(t *testing.T) {
+func TestCountDescriptorsOfExitedProcess(t *testing.T) {
 	cmd := exec.Command("true")
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)
 	}
 	if d, ok := CountDescriptors([]int{cmd.Process.Pid}); !ok || d != (Descriptors{}) {
 		t.Errorf("%+v, %v", d, ok)
+	}
+}
+func TestOpenFilesLimit(t *testing.T) {
+	limits, err := os.ReadFile("/proc/self/limits")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(limits), "Max open files")
+	want, err := strconv.ParseUint(strings.Fields(after)[0], 10, 64)
+	if err != nil {
+		t.Fatal(err) // the kernel bounds it by nr_open
+	}
+	if n, ok := OpenFilesLimit(os.Getpid()); n != want || !ok {
+		t.Errorf("limit %d, %t, want %d", n, ok, want)
+	}
+	for _, pid := range []int{0, -1, 1 << 30} {
+		if n, ok := OpenFilesLimit(pid); ok {
+			t.Errorf("pid %d: limit %d, want none", pid, n)
+		}
 	}
 }

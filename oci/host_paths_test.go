@@ -1,0 +1,65 @@
+package oci
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestHostDevice(t *testing.T) {
+	got, err := HostDevice("/dev/null", "/dev/other", "rw")
+	if err != nil || len(got) != 1 || got[0].Path != "/dev/other" || got[0].Type != "c" || got[0].Major != 1 || got[0].Minor != 3 || got[0].Access != "rw" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, path := range []string{"/dev/criserver-none", "/etc/passwd"} {
+		if got, err := HostDevice(path, path, "rw"); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: %v, %v", path, got, err)
+		}
+	}
+	all, err := AllDevices()
+	if err != nil || len(all) == 0 {
+		t.Fatalf("%d, %v", len(all), err)
+	}
+	for _, d := range all {
+		if strings.HasPrefix(d.Path, "/dev/pts/") || d.Path == "/dev/ptmx" || d.Path == "/dev/console" {
+			t.Errorf("a container has %s of its own", d.Path)
+		}
+	}
+}
+
+func TestCheckPropagation(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	sub := filepath.Join(dir, "sub")
+	if err := os.Mkdir(sub, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const private, slave, shared = cri.MountPropagation_PROPAGATION_PRIVATE, cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER, cri.MountPropagation_PROPAGATION_BIDIRECTIONAL
+	for _, tc := range []struct {
+		flag uintptr
+		ok   map[cri.MountPropagation]bool
+	}{
+		{unix.MS_PRIVATE, map[cri.MountPropagation]bool{private: true}},
+		{unix.MS_SHARED, map[cri.MountPropagation]bool{private: true, slave: true, shared: true}},
+	} {
+		if err := unix.Mount("", dir, "", tc.flag, ""); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range []cri.MountPropagation{private, slave, shared} {
+			if err := CheckPropagation(sub, p); (err == nil) != tc.ok[p] {
+				t.Errorf("flag %#x, %s: %v", tc.flag, p, err)
+			}
+		}
+	}
+}
