@@ -254,7 +254,7 @@ func TestForeignLockOfTheLeases(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience.For(60*time.Second))
 	defer cancel()
 	_, err = m.RunPod(ctx, podConfig("b"), "")
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "lock") || strings.Contains(err.Error(), "still under way") || ctx.Err() != nil {
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "lock") || strings.Contains(err.Error(), "still in progress") || ctx.Err() != nil {
 		t.Errorf("run: %v", err)
 	}
 	if n := len(m.List()); n != 1 {

@@ -7,21 +7,20 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/internal/userns"
 	"github.com/criserver/criserver/sandbox/namespace"
 	"github.com/criserver/criserver/sandbox/network"
+	"github.com/criserver/criserver/sandbox/podspec"
 	"golang.org/x/sync/errgroup"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // build is a pod in the making. Whatever it did when it fails is teardown's.
 type build struct {
 	m       *Manager
-	config  *cri.PodSandboxConfig
+	spec    *podspec.Spec
 	rec     *record
 	sysctls []namespace.Sysctl
 	stages  stages
@@ -61,7 +60,9 @@ func (b *build) finish(ctx context.Context) error {
 }
 
 func (b *build) entry() *entry {
-	return &entry{rec: b.rec, config: b.config, cgroup: b.cgroup, told: b.told, gauge: &gauge{}, claimed: new(atomic.Bool)}
+	e := newEntry(b.rec, b.spec)
+	e.cgroup, e.told = b.cgroup, b.told
+	return e
 }
 
 // files makes what needs no namespace: the cgroup, the log directory, files.
@@ -73,12 +74,12 @@ func (b *build) files() error {
 		}
 		b.cgroup = true
 	}
-	if dir := b.config.LogDirectory; dir != "" {
+	if dir := b.spec.LogDirectory; dir != "" {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("make log directory: %w", err)
 		}
 	}
-	conf, err := resolvConf(b.config.DnsConfig)
+	conf, err := resolvConf(b.spec.DNS)
 	if err == nil {
 		err = b.writeFile(resolvConfFile, conf)
 	}
@@ -88,7 +89,7 @@ func (b *build) files() error {
 	if err := b.writeFile(hostnameFile, []byte(b.rec.HostName+"\n")); err != nil {
 		return err
 	}
-	if hostIPC(b.config) {
+	if b.spec.Namespaces.HostIPC {
 		return nil
 	}
 	return b.mountShm()
@@ -97,7 +98,7 @@ func (b *build) files() error {
 // isolate makes the namespaces, and in them what a pod has of its own.
 func (b *build) isolate(ctx context.Context) error {
 	early := slices.DeleteFunc(slices.Clone(b.sysctls), ofInterface)
-	ownNet, ownIPC := !hostNetwork(b.config), !hostIPC(b.config)
+	ownNet, ownIPC := !b.spec.Namespaces.HostNetwork, !b.spec.Namespaces.HostIPC
 	spec := namespace.Spec{
 		Dir: b.m.dirs.pin(b.rec.ID), Net: ownNet, UTS: ownNet, IPC: ownIPC,
 		Hostname: b.rec.HostName, Sysctls: early,
@@ -113,7 +114,7 @@ func (b *build) isolate(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	if sharesPID(b.config) && !owned {
+	if b.spec.Namespaces.SharedPID && !owned {
 		g.Go(func() error { return b.pause(ctx, nil, 0) })
 	}
 	if ownNet {
@@ -123,7 +124,7 @@ func (b *build) isolate(ctx context.Context) error {
 }
 
 func (b *build) networkPod() network.Pod {
-	return networkPod(b.rec, filepath.Join(b.m.dirs.pin(b.rec.ID), namespace.Net), b.config)
+	return networkPod(b.rec, filepath.Join(b.m.dirs.pin(b.rec.ID), namespace.Net), b.spec)
 }
 
 // pause starts the pause, in namespaces that are there or, with user, in those
@@ -146,7 +147,7 @@ func (b *build) pause(ctx context.Context, user *userns.Maps, flags int) error {
 // hosts comes last, as it names the addresses.
 func (b *build) hosts() error {
 	content := hosts(b.rec.IPs, b.rec.HostName)
-	if hostNetwork(b.config) {
+	if b.spec.Namespaces.HostNetwork {
 		host, err := hostFile("/etc/hosts")
 		if err != nil {
 			return errors.Join(errors.New("make hosts"), err)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/sandbox/network"
+	"github.com/criserver/criserver/sandbox/podspec"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -108,6 +109,16 @@ func setDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
 		*field = value
+	}
+}
+
+// node returns what the node and the configuration allow in requests.
+func (c Config) node() podspec.Node {
+	return podspec.Node{
+		KnownHandler:   c.KnownHandler,
+		HandlerNames:   c.HandlerNames,
+		Pause:          c.PausePath != "",
+		UserNamespaces: c.UserNamespaces,
 	}
 }
 

@@ -10,10 +10,10 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/criserver/criserver/internal/mountopt"
 	"github.com/criserver/criserver/internal/rootpath"
 	"golang.org/x/sys/unix"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // maxHostFile bounds what is copied of the host's files, in bytes.
@@ -34,22 +34,22 @@ func (b *build) writeFile(name string, content []byte) error {
 	if err := os.WriteFile(path, content, 0o644); err != nil {
 		return err
 	}
-	uid, gid := b.root()
+	uid, gid := b.spec.Namespaces.Root()
 	return errors.Join(os.Chown(path, int(uid), int(gid)), b.labelFile(path))
 }
 
 // resolvConf returns the pod's resolver configuration. Without a DNSConfig in the
 // request it is the host's. An empty DNSConfig is an empty configuration: the
 // kubelet sends one if its own resolv.conf has no entries.
-func resolvConf(d *cri.DNSConfig) ([]byte, error) {
+func resolvConf(d *types.DNS) ([]byte, error) {
 	if d == nil {
 		return hostFile("/etc/resolv.conf")
 	}
 	var b bytes.Buffer
-	if len(d.Searches) > 0 {
-		fmt.Fprintf(&b, "search %s\n", strings.Join(d.Searches, " "))
+	if len(d.Search) > 0 {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(d.Search, " "))
 	}
-	for _, s := range d.Servers {
+	for _, s := range d.Nameservers {
 		if s != "" {
 			fmt.Fprintf(&b, "nameserver %s\n", s)
 		}
@@ -100,7 +100,7 @@ func hosts(ips []netip.Addr, name string) []byte {
 // belongs to its root.
 func (b *build) mountShm() error {
 	target := filepath.Join(b.m.dirs.pod(b.rec.ID), shmDir)
-	uid, gid := b.root()
+	uid, gid := b.spec.Namespaces.Root()
 	options := shmOptions(b.m.cfg.ShmSize, uid, gid, b.rec.MountLabel)
 	if err := os.Mkdir(target, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err

@@ -127,7 +127,7 @@ func (s *selection) check() error {
 // have ended. Without that the result of a request would depend on the speed of
 // the machine.
 func (b *build) awaitNetwork(ctx context.Context) error {
-	if hostNetwork(b.config) {
+	if b.spec.Namespaces.HostNetwork {
 		return nil
 	}
 	defer b.stages.enter("network configuration")()
@@ -138,7 +138,7 @@ func (b *build) awaitNetwork(ctx context.Context) error {
 
 // planNetwork notes how the pod is to be attached, and claims its host ports.
 func (b *build) planNetwork() error {
-	first, more, err := interfaces(b.config, b.m.cfg.CNI.Additional)
+	first, more, err := interfaces(b.spec.Config, b.m.cfg.CNI.Additional)
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (b *build) planNetwork() error {
 		}
 	}
 	b.rec.Interfaces = more
-	return b.m.ports.claim(b.rec.ID, nameOf(b.config), pod.PortMappings)
+	return b.m.ports.claim(b.rec.ID, b.spec.Name, pod.PortMappings)
 }
 
 // attach puts the pod on its networks, one after the other: plugins meet in one
@@ -206,7 +206,7 @@ func (m *Manager) detach(ctx context.Context, e *entry) error {
 	if !namespace.Pinned(netns) {
 		netns = "" // as the CNI specification wants it; a stop never fails for this
 	}
-	pod := networkPod(r, netns, e.config)
+	pod := networkPod(r, netns, e.spec)
 	var errs []error
 	for _, i := range slices.Backward(r.attachments()) {
 		errs = append(errs, m.net.Detach(ctx, pod, i))

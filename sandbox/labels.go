@@ -25,12 +25,12 @@ func selinuxOptions(c *cri.PodSandboxConfig) *cri.SELinuxOption {
 // of the request are ignored.
 func (b *build) label() (err error) {
 	if b.m.cfg.Labels == nil {
-		if proto.Size(selinuxOptions(b.config)) > 0 {
+		if proto.Size(selinuxOptions(b.spec.Config)) > 0 {
 			logrus.WithField("pod", b.rec.ID).Debug("SELinux is not enabled: ignore the selinux_options of the pod sandbox")
 		}
 		return nil
 	}
-	b.rec.ProcessLabel, b.rec.MountLabel, err = b.m.cfg.Labels.Pod(selinuxOptions(b.config))
+	b.rec.ProcessLabel, b.rec.MountLabel, err = b.m.cfg.Labels.Pod(selinuxOptions(b.spec.Config))
 	return err
 }
 

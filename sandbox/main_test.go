@@ -20,6 +20,7 @@ import (
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/sandbox/network"
+	"github.com/criserver/criserver/sandbox/podspec"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -317,6 +318,16 @@ func hostPod(name string) *cri.PodSandboxConfig {
 	o := c.Linux.SecurityContext.NamespaceOptions
 	o.Network, o.Ipc = cri.NamespaceMode_NODE, cri.NamespaceMode_NODE
 	return c
+}
+
+// mustParse parses a request as RunPod does.
+func mustParse(t testing.TB, m *Manager, c *cri.PodSandboxConfig) *podspec.Spec {
+	t.Helper()
+	spec, err := podspec.Parse(c, "", m.cfg.node())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return spec
 }
 
 func mustRun(t testing.TB, m *Manager, c *cri.PodSandboxConfig) *Pod {

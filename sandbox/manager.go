@@ -13,6 +13,7 @@ import (
 	"github.com/criserver/criserver/internal/oplock"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/sandbox/network"
+	"github.com/criserver/criserver/sandbox/podspec"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -38,7 +39,7 @@ type Manager struct {
 	events fanout.Fanout[Event]
 
 	mu       sync.Mutex // guards building and the exchange of view
-	building map[podName]*stages
+	building map[podspec.Name]*stages
 }
 
 // New checks the configuration. Restore must follow before anything else, and
@@ -60,7 +61,7 @@ func New(cfg Config) (*Manager, error) {
 		runs:     flight.Group[string]{Linger: cfg.Linger},
 		releases: flight.Group[struct{}]{Linger: cfg.TeardownTimeout},
 		retries:  newRetries(),
-		building: make(map[podName]*stages),
+		building: make(map[podspec.Name]*stages),
 	}
 	m.view.Store(newView(map[string]*entry{}))
 	return m, nil

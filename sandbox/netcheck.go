@@ -35,7 +35,7 @@ func (m *Manager) checkNetworks(ctx context.Context) {
 func (m *Manager) checkNetwork(ctx context.Context, id string, e *entry) {
 	bounded, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	pod := networkPod(e.rec, filepath.Join(m.dirs.pin(id), namespace.Net), e.config)
+	pod := networkPod(e.rec, filepath.Join(m.dirs.pin(id), namespace.Net), e.spec)
 	err := m.checkInterfaces(bounded, pod, e.rec.attachments())
 	if err == nil || ctx.Err() != nil {
 		return

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containernetworking/cni/pkg/types"
 	"github.com/criserver/criserver/sandbox/network"
+	"github.com/criserver/criserver/sandbox/podspec"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -29,48 +29,24 @@ func hostIPC(c *cri.PodSandboxConfig) bool {
 	return namespaceOptions(c).GetIpc() == cri.NamespaceMode_NODE
 }
 
-// sharesPID says whether the pod needs a pause. The kubelet asks for CONTAINER
-// by default.
-func sharesPID(c *cri.PodSandboxConfig) bool {
-	return namespaceOptions(c).GetPid() == cri.NamespaceMode_POD
-}
-
 func checkSecurity(c *cri.PodSandboxConfig) error {
-	const prefix = "linux.security_context."
-	o := namespaceOptions(c)
-	for _, f := range []struct {
-		name string
-		mode cri.NamespaceMode
-	}{{"network", o.GetNetwork()}, {"ipc", o.GetIpc()}} {
-		if f.mode != cri.NamespaceMode_POD && f.mode != cri.NamespaceMode_NODE {
-			return invalid(prefix+"namespace_options."+f.name, "is %s; a pod's can be POD or NODE", f.mode)
-		}
-	}
-	switch o.GetPid() {
-	case cri.NamespaceMode_POD, cri.NamespaceMode_CONTAINER, cri.NamespaceMode_NODE:
-	default:
-		return invalid(prefix+"namespace_options.pid", "is %s; a pod's can be POD, CONTAINER or NODE", o.GetPid())
-	}
-	if err := checkUserNamespace(prefix+"namespace_options.", o); err != nil {
-		return err
-	}
 	sc := c.GetLinux().GetSecurityContext()
 	if sc.GetRunAsGroup() != nil && sc.GetRunAsUser() == nil {
-		return invalid(prefix+"run_as_group", "must not be set without run_as_user")
+		return invalid("linux.security_context.run_as_group", "must not be set without run_as_user")
 	}
 	return nil
 }
 
 // hostname returns the name inside the pod: the host's where it shares the
 // host's network and so its UTS namespace, and never an empty one.
-func hostname(id string, c *cri.PodSandboxConfig) (string, error) {
-	if hostNetwork(c) {
+func hostname(id string, spec *podspec.Spec) (string, error) {
+	if spec.Namespaces.HostNetwork {
 		return os.Hostname()
 	}
-	if c.Hostname == "" {
+	if spec.Hostname == "" {
 		return id[:12], nil
 	}
-	return c.Hostname, nil
+	return spec.Hostname, nil
 }
 
 // cgroupParent returns the cgroup, or with the systemd driver the slice, of a
@@ -114,21 +90,20 @@ func cgroupPath(parent string) string {
 }
 
 // networkPod is what CNI plugins are told.
-func networkPod(r *record, netns string, c *cri.PodSandboxConfig) network.Pod {
+func networkPod(r *record, netns string, spec *podspec.Spec) network.Pod {
+	c := spec.Config
 	p := network.Pod{
 		ID:           r.ID,
-		Name:         c.Metadata.Name,
-		Namespace:    c.Metadata.Namespace,
-		UID:          c.Metadata.Uid,
+		Name:         spec.Name.Name,
+		Namespace:    spec.Name.Namespace,
+		UID:          spec.Name.UID,
 		NetNS:        netns,
 		PortMappings: portMappings(c),
 		Annotations:  c.Annotations,
 		CgroupPath:   cgroupPath(r.CgroupParent),
 	}
 	p.Bandwidth, _ = bandwidth(c) // was validated
-	if d := c.DnsConfig; d != nil {
-		p.DNS = &types.DNS{Nameservers: d.Servers, Search: d.Searches, Options: d.Options}
-	}
+	p.DNS = spec.DNS
 	return p
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/sandbox/network"
+	"github.com/criserver/criserver/sandbox/podspec"
 )
 
 // hostPorts are the host ports that pods hold. Plugins do not look: with two
@@ -14,12 +15,12 @@ import (
 type hostPorts struct {
 	mu    sync.Mutex // guards held
 	held  map[string][]network.PortMapping
-	names map[string]podName
+	names map[string]podspec.Name
 }
 
 // claim takes the ports for a pod, all or none. ErrFailedPrecondition when one
 // is another pod's.
-func (h *hostPorts) claim(id string, name podName, ports []network.PortMapping) error {
+func (h *hostPorts) claim(id string, name podspec.Name, ports []network.PortMapping) error {
 	if len(ports) == 0 {
 		return nil
 	}
@@ -39,15 +40,15 @@ func (h *hostPorts) claim(id string, name podName, ports []network.PortMapping) 
 }
 
 // take is claim for what is so already. It is called with mu held.
-func (h *hostPorts) take(id string, name podName, ports []network.PortMapping) {
+func (h *hostPorts) take(id string, name podspec.Name, ports []network.PortMapping) {
 	if h.held == nil {
-		h.held, h.names = make(map[string][]network.PortMapping), make(map[string]podName)
+		h.held, h.names = make(map[string][]network.PortMapping), make(map[string]podspec.Name)
 	}
 	h.held[id], h.names[id] = ports, name
 }
 
 // adopt notes the ports of a pod that an earlier daemon made.
-func (h *hostPorts) adopt(id string, name podName, ports []network.PortMapping) {
+func (h *hostPorts) adopt(id string, name podspec.Name, ports []network.PortMapping) {
 	if len(ports) == 0 {
 		return
 	}

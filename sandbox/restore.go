@@ -10,11 +10,11 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/criserver/criserver/internal/boot"
 	"github.com/criserver/criserver/sandbox/namespace"
 	"github.com/criserver/criserver/sandbox/network"
+	"github.com/criserver/criserver/sandbox/podspec"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 )
@@ -90,7 +90,11 @@ func (m *Manager) restore(ctx context.Context, id string) (e *entry, owned bool)
 		return m.unread(ctx, id, err), true
 	}
 	m.keepLabel(rec)
-	e = &entry{rec: rec, config: config, gauge: &gauge{}, claimed: new(atomic.Bool)}
+	spec, err := podspec.ParseStored(config, rec.Handler)
+	if err != nil {
+		log.WithError(err).Warn("stored config of the pod sandbox breaks rules of this version of the daemon; the pod sandbox is kept")
+	}
+	e = newEntry(rec, spec)
 	switch {
 	case rec.BootID != m.boot:
 		// Nothing of it is left but leases and files. Its pids are others' now.
@@ -116,13 +120,13 @@ func (m *Manager) restore(ctx context.Context, id string) (e *entry, owned bool)
 
 // missing says what a ready pod has lost while no daemon was there to see.
 func (m *Manager) missing(e *entry) string {
-	ns := m.namespaces(e.rec.ID, e.config)
+	ns := m.namespaces(e.rec.ID, e.spec.Namespaces)
 	for _, path := range []string{ns.Net, ns.IPC, ns.UTS, ns.PID, ns.User} {
 		if path != "" && !namespace.Pinned(path) {
 			return "its namespace " + path + " is gone"
 		}
 	}
-	if sharesPID(e.config) && (e.rec.Pause == nil || !e.rec.Pause.Alive()) {
+	if e.spec.Namespaces.SharedPID && (e.rec.Pause == nil || !e.rec.Pause.Alive()) {
 		return "its pause process has ended"
 	}
 	return ""
@@ -181,10 +185,10 @@ func (m *Manager) adoptNetworks(owners []string, entries map[string]*entry) {
 		}
 		m.net.Adopt(id, e.rec.attachments()...)
 		if e.rec.Plan != nil {
-			m.ports.adopt(id, nameOf(e.config), portMappings(e.config))
+			m.ports.adopt(id, e.spec.Name, portMappings(e.spec.Config))
 			first := network.Default(e.rec.Plan)
 			first.Result = e.rec.CNIResult
-			m.net.AdoptPorts(id, first, portMappings(e.config))
+			m.net.AdoptPorts(id, first, portMappings(e.spec.Config))
 		}
 	}
 }

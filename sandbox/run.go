@@ -5,138 +5,132 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/msgdiff"
+	"github.com/criserver/criserver/sandbox/podspec"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// RunPod makes a pod sandbox ready and returns its id. The same request asked
-// again gets the same pod. A request of the same name and attempt gets it, too,
-// while the pod is being made, and afterwards until a caller has its id. Errors:
-// ErrInvalidArgument, ErrFailedPrecondition where the machine or the handler has
-// no user namespaces, ErrUnavailable where there is no network, and
-// ErrAlreadyExists where the name is another pod's.
+// RunPod creates a pod sandbox and returns its id when the pod sandbox is ready.
+//
+// A repeated request returns the same pod sandbox. While the pod sandbox is being created, and until a caller has
+// received its id, this also holds for a request with another config but the same name and attempt.
+//
+// Errors: ErrInvalidArgument, ErrFailedPrecondition if the node or the runtime handler supports no user namespaces,
+// ErrUnavailable if there is no network, and ErrAlreadyExists if another pod sandbox has the name.
 func (m *Manager) RunPod(ctx context.Context, config *cri.PodSandboxConfig, handler string) (string, error) {
+	spec, err := podspec.Parse(config, handler, m.cfg.node())
+	if err != nil {
+		return "", fmt.Errorf("run pod sandbox: %w", err)
+	}
 	if err := m.validate(config, handler); err != nil {
 		return "", fmt.Errorf("run pod sandbox: %w", err)
 	}
-	name := nameOf(config)
-	id, err := m.runs.Do(ctx, name.String(), func(ctx context.Context) (string, error) {
-		return m.findOrCreate(ctx, name, config, handler)
+	id, err := m.runs.Do(ctx, spec.Name.String(), func(ctx context.Context) (string, error) {
+		return m.findOrCreate(ctx, spec)
 	})
 	if err != nil {
 		if ctx.Err() != nil {
-			err = m.whereItHangs(ctx, name, err)
+			err = m.addStages(ctx, spec.Name, err)
 		}
-		return "", fmt.Errorf("run pod sandbox %s: %w", name, err)
+		return "", fmt.Errorf("run pod sandbox %s: %w", spec.Name, err)
 	}
 	e := m.view.Load().entries[id]
 	if e == nil {
-		return "", fmt.Errorf("run pod sandbox %s: %q was removed meanwhile: %w", name, id, errdefs.ErrUnavailable)
+		return "", fmt.Errorf("run pod sandbox %s: pod sandbox %q has been removed meanwhile: %w", spec.Name, id, errdefs.ErrUnavailable)
 	}
-	// The run that was joined may have been of another request.
-	if err := e.mustServe(config.Metadata.Attempt, handler); err != nil {
-		return "", fmt.Errorf("run pod sandbox %s: %w", name, err)
+	// This call may have joined the creation for another request.
+	if err := e.checkJoin(spec); err != nil {
+		return "", fmt.Errorf("run pod sandbox %s: %w", spec.Name, err)
 	}
-	if !proto.Equal(e.config, config) {
-		logrus.WithContext(ctx).WithFields(logrus.Fields{"pod": id, "differs": msgdiff.Fields(e.config, config)}).
-			Warn("a retry of RunPodSandbox has another config than the first try, which holds")
+	if !proto.Equal(e.spec.Config, config) {
+		logrus.WithContext(ctx).WithFields(logrus.Fields{"pod": id, "differs": msgdiff.Fields(e.spec.Config, config)}).
+			Warn("retry of RunPodSandbox has another config than the first attempt; the config of the first attempt is used")
 	}
-	if ctx.Err() == nil { // else the caller does not hear of it
-		e.claimed.Store(true)
+	if ctx.Err() == nil { // otherwise the caller does not receive the id
+		e.idReturned.Store(true)
 	}
 	return id, nil
 }
 
-// String is different for different names: it quotes the parts that contain a slash or a
-// quotation mark.
-func (n podName) String() string {
-	part := func(s string) string {
-		if strings.ContainsAny(s, `/"`) {
-			return strconv.Quote(s)
-		}
-		return s
-	}
-	return fmt.Sprintf("%s/%s/%s/%d", part(n.namespace), part(n.name), part(n.uid), n.attempt)
-}
-
-func (m *Manager) whereItHangs(ctx context.Context, name podName, err error) error {
+// addStages adds to the error of a caller that has left what the creation of the pod sandbox is waiting for.
+func (m *Manager) addStages(ctx context.Context, name podspec.Name, err error) error {
 	m.mu.Lock()
 	s := m.building[name]
 	m.mu.Unlock()
 	if s == nil {
 		return err
 	}
-	logrus.WithContext(ctx).WithFields(logrus.Fields{"pod": name.String(), "stage": s.String()}).Warn("caller left while its pod sandbox is being made")
-	return fmt.Errorf("it is still under way (%s): %w", s, err)
+	logrus.WithContext(ctx).WithFields(logrus.Fields{"pod": name.String(), "stage": s.String()}).Warn("caller left while its pod sandbox is being created")
+	return fmt.Errorf("creation is still in progress (%s): %w", s, err)
 }
 
-// mustServe says whether a pod may stand for a request of its name that it joins.
-func (e *entry) mustServe(attempt uint32, handler string) error {
+// checkJoin returns nil if a request may use an existing pod sandbox of its name, whose creation the request has joined.
+func (e *entry) checkJoin(spec *podspec.Spec) error {
+	attempt := spec.Name.Attempt
 	if !e.rec.ready() {
-		return fmt.Errorf("attempt %d is pod sandbox %q, which is not ready (%s); remove it or ask for a higher attempt: %w",
+		return fmt.Errorf("attempt %d is pod sandbox %q, which is not ready (%s); remove it or use a higher attempt: %w",
 			attempt, e.rec.ID, e.rec.notReadyReason(), errdefs.ErrAlreadyExists)
 	}
-	if e.rec.Handler != handler {
+	if e.rec.Handler != spec.Handler {
 		return fmt.Errorf("attempt %d is pod sandbox %q, which has the runtime handler %q: %w", attempt, e.rec.ID, e.rec.Handler, errdefs.ErrAlreadyExists)
 	}
 	return nil
 }
 
-// mustBe says whether a pod that was made before may stand for a request of its
-// name. No caller may have the id of a pod that was made from another config.
-func (e *entry) mustBe(config *cri.PodSandboxConfig, handler string) error {
-	if err := e.mustServe(config.Metadata.Attempt, handler); err != nil {
+// checkReuse returns nil if a request may use an existing pod sandbox of its name, which was created before the request.
+// Once a caller has the id of the pod sandbox, a request with another config is refused.
+func (e *entry) checkReuse(spec *podspec.Spec) error {
+	if err := e.checkJoin(spec); err != nil {
 		return err
 	}
-	if e.claimed.Load() && !proto.Equal(e.config, config) {
+	if e.idReturned.Load() && !proto.Equal(e.spec.Config, spec.Config) {
 		return fmt.Errorf("attempt %d is pod sandbox %q, whose config differs in %v: %w",
-			config.Metadata.Attempt, e.rec.ID, msgdiff.Fields(e.config, config), errdefs.ErrAlreadyExists)
+			spec.Name.Attempt, e.rec.ID, msgdiff.Fields(e.spec.Config, spec.Config), errdefs.ErrAlreadyExists)
 	}
 	return nil
 }
 
-func (m *Manager) findOrCreate(ctx context.Context, name podName, config *cri.PodSandboxConfig, handler string) (string, error) {
-	for _, e := range m.view.Load().named(name) {
+func (m *Manager) findOrCreate(ctx context.Context, spec *podspec.Spec) (string, error) {
+	for _, e := range m.view.Load().named(spec.Name) {
 		if !e.hidden {
-			return e.rec.ID, e.mustBe(config, handler)
+			return e.rec.ID, e.checkReuse(spec)
 		}
-		// Remains of this very pod, which could hold its host ports.
+		// The leftovers of this pod may hold the host ports that the new pod sandbox needs.
 		if err := m.discard(ctx, e.rec.ID); err != nil {
-			return "", fmt.Errorf("remove the remains of an earlier try: %w", err)
+			return "", fmt.Errorf("remove leftovers of an earlier attempt: %w", err)
 		}
 	}
-	return m.create(ctx, config, handler)
+	return m.create(ctx, spec)
 }
 
-func (m *Manager) create(ctx context.Context, config *cri.PodSandboxConfig, handler string) (string, error) {
+func (m *Manager) create(ctx context.Context, spec *podspec.Spec) (string, error) {
 	id := ids.New()
-	rec, err := m.build(ctx, id, config, handler)
+	rec, err := m.build(ctx, id, spec)
 	if err != nil {
 		return "", err
 	}
 	m.watchPause(rec)
 	logrus.WithContext(ctx).WithFields(logrus.Fields{
-		"pod": id, "name": config.Metadata.Name, "namespace": config.Metadata.Namespace, "ips": rec.IPs,
+		"pod": id, "name": spec.Name.Name, "namespace": spec.Name.Namespace, "ips": rec.IPs,
 	}).Info("pod sandbox is ready")
 	return id, nil
 }
 
-func (m *Manager) build(ctx context.Context, id string, config *cri.PodSandboxConfig, handler string) (*record, error) {
+// build creates the pod sandbox with its operation lock held.
+func (m *Manager) build(ctx context.Context, id string, spec *podspec.Spec) (*record, error) {
 	unlock, err := m.ops.Lock(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	b := &build{m: m, config: config, rec: &record{ID: id, Handler: handler}}
-	defer m.track(nameOf(config), &b.stages)()
+	b := &build{m: m, spec: spec, rec: &record{ID: id, Handler: spec.Handler}}
+	defer m.track(spec.Name, &b.stages)()
 	if err := b.awaitNetwork(ctx); err != nil {
 		return nil, err
 	}
@@ -149,7 +143,8 @@ func (m *Manager) build(ctx context.Context, id string, config *cri.PodSandboxCo
 	return b.rec, nil
 }
 
-func (m *Manager) track(name podName, s *stages) (untrack func()) {
+// track makes the stages of a creation available to addStages until untrack is called.
+func (m *Manager) track(name podspec.Name, s *stages) (untrack func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.building[name] = s
@@ -160,8 +155,8 @@ func (m *Manager) track(name podName, s *stages) (untrack func()) {
 	}
 }
 
-// rollback undoes a pod that could not be made. What cannot be undone at once
-// stays visible, for the kubelet to stop and remove.
+// rollback tears down a pod sandbox whose creation failed. If the teardown fails too, the pod sandbox becomes visible
+// as not ready, so that the kubelet can stop and remove it.
 func (m *Manager) rollback(ctx context.Context, b *build, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.TeardownTimeout)
 	defer cancel()
@@ -177,13 +172,13 @@ func (m *Manager) rollback(ctx context.Context, b *build, cause error) error {
 		return nil
 	}
 	b.rec.StoppedAt = time.Now()
-	b.rec.Trouble = fmt.Sprintf("it could not be made: %v; what was made is still being taken down: %v", cause, err)
+	b.rec.Trouble = fmt.Sprintf("creation failed: %v; the teardown is not complete: %v", cause, err)
 	m.save(ctx, e)
 	m.retries.add(b.rec.ID, retryFirst)
 	return fmt.Errorf("roll back: %w", err)
 }
 
-// begin plans the pod and writes the intent. It undoes itself.
+// begin plans the pod sandbox and writes the intent record. If begin fails, it undoes its own steps.
 func (b *build) begin() error {
 	if err := b.plan(); err != nil {
 		return err
@@ -194,11 +189,12 @@ func (b *build) begin() error {
 	}
 	if err != nil {
 		b.m.ports.free(b.rec.ID)
-		b.m.unlabel(b.rec, b.config)
+		b.m.unlabel(b.rec, b.spec.Config)
 	}
 	return err
 }
 
+// record creates the directory of the pod sandbox and writes the intent record.
 func (b *build) record() error {
 	dir := b.m.dirs.pod(b.rec.ID)
 	if err := os.Mkdir(dir, 0o711); err != nil {
@@ -213,17 +209,17 @@ func (b *build) record() error {
 func (b *build) plan() (err error) {
 	r := b.rec
 	r.Version, r.BootID, r.CreatedAt = recordVersion, b.m.boot, time.Now()
-	r.CgroupParent = cgroupParent(b.m.cfg, r.ID, b.config)
-	if r.Config, err = proto.Marshal(b.config); err != nil {
-		return fmt.Errorf("record the request: %w", err)
+	r.CgroupParent = cgroupParent(b.m.cfg, r.ID, b.spec.Config)
+	if r.Config, err = proto.Marshal(b.spec.Config); err != nil {
+		return fmt.Errorf("encode the config: %w", err)
 	}
-	if r.HostName, err = hostname(r.ID, b.config); err != nil {
+	if r.HostName, err = hostname(r.ID, b.spec); err != nil {
 		return err
 	}
-	if b.sysctls, err = sysctls(b.config, b.m.cfg.AllowedSysctls); err != nil {
+	if b.sysctls, err = sysctls(b.spec.Config, b.m.cfg.AllowedSysctls); err != nil {
 		return err
 	}
-	if hostNetwork(b.config) {
+	if b.spec.Namespaces.HostNetwork {
 		return nil
 	}
 	return b.planNetwork()

@@ -107,10 +107,9 @@ func (m *Manager) markStopped(ctx context.Context, id string) error {
 
 // copy returns an entry whose record may be written to until it is published.
 func (e *entry) copy() *entry {
-	rec := *e.rec
-	return &entry{
-		rec: &rec, config: e.config, hidden: e.hidden, unread: e.unread, cgroup: e.cgroup, told: e.told, gauge: e.gauge, claimed: e.claimed, fault: e.fault,
-	}
+	rec, next := *e.rec, *e
+	next.rec, next.pod = &rec, nil
+	return &next
 }
 
 // save shows a pod's new state and records it. A record that cannot be written
@@ -186,7 +185,7 @@ func (m *Manager) teardown(ctx context.Context, e *entry) error {
 }
 
 func (m *Manager) endPause(ctx context.Context, e *entry) error {
-	if !sharesPID(e.config) {
+	if !e.spec.Namespaces.SharedPID {
 		return nil
 	}
 	if e.rec.Pause == nil && e.rec.ReadyAt.IsZero() {
@@ -218,7 +217,7 @@ func (m *Manager) removeRest(ctx context.Context, e *entry) error {
 	if err := m.removeFiles(e.rec.ID); err != nil {
 		return err
 	}
-	m.unlabel(e.rec, e.config)
+	m.unlabel(e.rec, e.spec.Config)
 	return nil
 }
 

@@ -4,11 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"github.com/criserver/criserver/sandbox/namespace"
 	"github.com/criserver/criserver/sandbox/network"
+	"github.com/criserver/criserver/sandbox/podspec"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -42,7 +42,9 @@ func (m *Manager) unread(ctx context.Context, id string, cause error) *entry {
 			}
 		}
 	}
-	e := &entry{rec: rec, config: config, unread: true, gauge: &gauge{}, claimed: new(atomic.Bool)}
+	spec, _ := podspec.ParseStored(config, rec.Handler)
+	e := newEntry(rec, spec)
+	e.unread = true
 	e.pod = m.snapshot(e)
 	return e
 }

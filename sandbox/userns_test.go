@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -30,59 +29,6 @@ func userPod(name string) *cri.PodSandboxConfig {
 	c := podConfig(name)
 	namespaceOptions(c).UsernsOptions = userOptions(cri.NamespaceMode_POD, idMap(0, 327680, 65536))
 	return c
-}
-
-func TestUserNamespaceRules(t *testing.T) {
-	const pod, node = cri.NamespaceMode_POD, cri.NamespaceMode_NODE
-	good := idMap(0, 65536, 65536)
-	for name, tc := range map[string]struct {
-		change func(o *cri.NamespaceOption)
-		want   string
-	}{
-		"pod":               {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, good) }, ""},
-		"node":              {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(node) }, ""},
-		"node with mapping": {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(node, good) }, "userns_options.mode"},
-		"container":         {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(cri.NamespaceMode_CONTAINER, good) }, "userns_options.mode"},
-		"target":            {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(cri.NamespaceMode_TARGET) }, "userns_options.mode"},
-		"unknown mode":      {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(17) }, "userns_options.mode"},
-		"no mapping":        {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod) }, "userns_options.uids"},
-		"two mappings":      {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, good, idMap(65536, 1<<20, 1)) }, "userns_options.uids"},
-		"no gids":           {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, good); o.UsernsOptions.Gids = nil }, "userns_options.gids"},
-		"other gids": {func(o *cri.NamespaceOption) {
-			o.UsernsOptions = userOptions(pod, good)
-			o.UsernsOptions.Gids = []*cri.IDMapping{idMap(0, 1000, 65536)}
-		}, "userns_options.gids"},
-		"root is not mapped":  {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, idMap(1, 65536, 65536)) }, "uids[0].container_id"},
-		"length 0":            {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, idMap(0, 65536, 0)) }, "length 0"},
-		"past the last id":    {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, idMap(0, 1<<32-1, 2)) }, "host ids"},
-		"with host's network": {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, good); o.Network = node }, "namespace_options.network"},
-		"with host's PID":     {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, good); o.Pid = node }, "namespace_options.pid"},
-		"with host's IPC":     {func(o *cri.NamespaceOption) { o.UsernsOptions = userOptions(pod, good); o.Ipc = node }, "namespace_options.ipc"},
-	} {
-		c := podConfig("a")
-		tc.change(namespaceOptions(c))
-		err := checkSecurity(c)
-		if tc.want == "" && err != nil || tc.want != "" && (!errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tc.want)) {
-			t.Errorf("%s: got %v, want %q", name, err, tc.want)
-		}
-	}
-}
-
-func TestUserNamespaceOfAHandlerWithoutThem(t *testing.T) {
-	reason := errors.New("its kernel is too old")
-	for name, cfg := range map[string]Config{
-		"no probe": {PausePath: "/pause"},
-		"no pause": {UserNamespaces: func(string) error { return nil }},
-		"refused":  {PausePath: "/pause", UserNamespaces: func(string) error { return reason }},
-	} {
-		m := &Manager{cfg: cfg}
-		if err := m.checkUserNamespaceSupport(userPod("a"), "runc"); !errdefs.IsFailedPrecondition(err) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if err := m.checkUserNamespaceSupport(podConfig("a"), "runc"); err != nil {
-			t.Errorf("%s: a pod that asks for none: %v", name, err)
-		}
-	}
 }
 
 // ownerOf returns the inode of the user namespace that owns a namespace.

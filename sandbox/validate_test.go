@@ -2,11 +2,11 @@ package sandbox
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/pkg/types"
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -30,51 +30,13 @@ func unitManager(t *testing.T, change func(*Config)) *Manager {
 
 func TestValidate(t *testing.T) {
 	m := unitManager(t, nil)
-	options := func(c *cri.PodSandboxConfig) *cri.NamespaceOption { return namespaceOptions(c) }
 	tests := map[string]struct {
 		change func(*cri.PodSandboxConfig)
 		want   string // in the error; "" for none
 	}{
-		"plain":         {func(*cri.PodSandboxConfig) {}, ""},
-		"no linux part": {func(c *cri.PodSandboxConfig) { c.Linux = nil }, ""},
-		"no metadata":   {func(c *cri.PodSandboxConfig) { c.Metadata = nil }, "metadata must"},
-		"no name":       {func(c *cri.PodSandboxConfig) { c.Metadata.Name = "" }, "metadata.name must"},
-		"no uid":        {func(c *cri.PodSandboxConfig) { c.Metadata.Uid = "" }, ""},
-		"no namespace":  {func(c *cri.PodSandboxConfig) { c.Metadata.Namespace = "" }, "metadata.namespace must"},
-		"odd names": {func(c *cri.PodSandboxConfig) {
-			c.Metadata.Name, c.Metadata.Namespace, c.Metadata.Uid = "a b/../c:d\\\"e", "../ä", "/;="
-		}, ""},
-		"name of 4096":           {func(c *cri.PodSandboxConfig) { c.Metadata.Name = strings.Repeat("a", 4096) }, ""},
-		"name of 4097":           {func(c *cri.PodSandboxConfig) { c.Metadata.Name = strings.Repeat("a", 4097) }, "metadata.name has"},
-		"line in a name":         {func(c *cri.PodSandboxConfig) { c.Metadata.Name = "a\nb" }, "metadata.name"},
-		"NUL in a uid":           {func(c *cri.PodSandboxConfig) { c.Metadata.Uid = "a\x00" }, "metadata.uid"},
-		"qualified hostname":     {func(c *cri.PodSandboxConfig) { c.Hostname = "a.b.example" }, ""},
-		"hostname of 65":         {func(c *cri.PodSandboxConfig) { c.Hostname = strings.Repeat("a.", 32) + "a" }, "hostname has"},
-		"hostname label of 64":   {func(c *cri.PodSandboxConfig) { c.Hostname = strings.Repeat("a", 64) }, ""},
-		"blank in the hostname":  {func(c *cri.PodSandboxConfig) { c.Hostname = "a b" }, "hostname"},
-		"comment in hostname":    {func(c *cri.PodSandboxConfig) { c.Hostname = "a#b" }, "hostname"},
-		"odd hostname":           {func(c *cri.PodSandboxConfig) { c.Hostname = "-A_b..c-" }, ""},
-		"line in the hostname":   {func(c *cri.PodSandboxConfig) { c.Hostname = "a\n1.2.3.4 b" }, "hostname"},
-		"hostname ends in a dot": {func(c *cri.PodSandboxConfig) { c.Hostname = "a.sub.ns.svc." }, ""},
-		"relative log directory": {func(c *cri.PodSandboxConfig) { c.LogDirectory = "logs" }, "log_directory"},
-		"log directory upward":   {func(c *cri.PodSandboxConfig) { c.LogDirectory = "/var/log/../../etc" }, "log_directory"},
-		"log directory too long": {func(c *cri.PodSandboxConfig) { c.LogDirectory = "/var/" + strings.Repeat("a", 256) }, "log_directory"},
-		"log directory too deep": {func(c *cri.PodSandboxConfig) { c.LogDirectory = strings.Repeat("/a", 2048) }, "log_directory"},
+		"plain":                  {func(*cri.PodSandboxConfig) {}, ""},
+		"no linux part":          {func(c *cri.PodSandboxConfig) { c.Linux = nil }, ""},
 		"cgroup too long":        {func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = "/" + strings.Repeat("a", 256) }, "cgroup_parent"},
-		"resolver options":       {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("fe80::1%eth0", "a.b", "ndots:5") }, ""},
-		"server by name":         {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("ns.example", "", "") }, ""},
-		"server with a port":     {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("[::1]:53", "", "") }, ""},
-		"many servers": {func(c *cri.PodSandboxConfig) {
-			c.DnsConfig = &cri.DNSConfig{Servers: slices.Repeat([]string{"::1"}, 40)}
-		}, ""},
-		"empty DNS entries": {func(c *cri.PodSandboxConfig) {
-			c.DnsConfig = &cri.DNSConfig{Servers: []string{""}, Searches: []string{""}}
-		}, ""},
-		"search of the root":     {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("1.1.1.1", ".", "ndots:1") }, ""},
-		"comment in a search":    {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("1.1.1.1", "#", ";") }, ""},
-		"line in a search":       {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("1.1.1.1", "a\nnameserver 6.6.6.6", "") }, "dns_config.searches"},
-		"blank in an option":     {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("1.1.1.1", "a", "x y") }, ""},
-		"line in an option":      {func(c *cri.PodSandboxConfig) { c.DnsConfig = dns("1.1.1.1", "a", "x\ny") }, "dns_config.options"},
 		"no host port, bad rest": {func(c *cri.PodSandboxConfig) { c.PortMappings = ports(0, 0, "nonsense") }, ""},
 		"host port":              {func(c *cri.PodSandboxConfig) { c.PortMappings = ports(80, 80, "::1") }, ""},
 		"host port of 65536":     {func(c *cri.PodSandboxConfig) { c.PortMappings = ports(65536, 80, "") }, "port_mappings[0].host_port"},
@@ -99,21 +61,12 @@ func TestValidate(t *testing.T) {
 		"two host IPs": {func(c *cri.PodSandboxConfig) {
 			c.PortMappings = append(ports(80, 80, "10.0.0.2"), ports(80, 81, "10.0.0.1")...)
 		}, ""},
-		"network of a container": {func(c *cri.PodSandboxConfig) { options(c).Network = cri.NamespaceMode_CONTAINER }, "namespace_options.network"},
-		"IPC of a target":        {func(c *cri.PodSandboxConfig) { options(c).Ipc = cri.NamespaceMode_TARGET }, "namespace_options.ipc"},
-		"PID of a target":        {func(c *cri.PodSandboxConfig) { options(c).Pid = cri.NamespaceMode_TARGET }, "namespace_options.pid"},
-		"PID of the host":        {func(c *cri.PodSandboxConfig) { options(c).Pid = cri.NamespaceMode_NODE }, ""},
-		"user namespace of host": {func(c *cri.PodSandboxConfig) {
-			options(c).UsernsOptions = &cri.UserNamespace{Mode: cri.NamespaceMode_NODE}
-		}, ""},
 		"group without user":      {func(c *cri.PodSandboxConfig) { c.Linux.SecurityContext.RunAsGroup = &cri.Int64Value{} }, "run_as_group"},
-		"windows":                 {func(c *cri.PodSandboxConfig) { c.Windows = &cri.WindowsPodSandboxConfig{} }, "windows"},
 		"slice for cgroupfs":      {func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = "a.slice" }, "cgroup_parent"},
 		"cgroup upward":           {func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = "/a/../.." }, "cgroup_parent"},
 		"cgroup of the root":      {func(c *cri.PodSandboxConfig) { c.Linux.CgroupParent = "/" }, "cgroup_parent"},
 		"sysctl":                  {func(c *cri.PodSandboxConfig) { c.Linux.Sysctls = map[string]string{"net.ipv4.ip_forward": "1"} }, ""},
 		"sysctl of the host":      {func(c *cri.PodSandboxConfig) { c.Linux.Sysctls = map[string]string{"kernel.core_pattern": "x"} }, "sysctls"},
-		"huge":                    {func(c *cri.PodSandboxConfig) { c.Labels = map[string]string{"a": strings.Repeat("a", maxConfig)} }, "config has"},
 		"too many sysctls values": {func(c *cri.PodSandboxConfig) { c.Linux.Sysctls = map[string]string{"net.a": strings.Repeat("1", 5000)} }, "sysctls"},
 	}
 	for name, tt := range tests {
@@ -132,25 +85,6 @@ func TestValidate(t *testing.T) {
 			}
 		})
 	}
-	if err := m.validate(podConfig("a"), "kata"); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), `"runc"`) {
-		t.Errorf("unknown handler: %v", err)
-	}
-	if err := m.validate(nil, ""); !errdefs.IsInvalidArgument(err) {
-		t.Errorf("no config: %v", err)
-	}
-}
-
-func dns(server, search, option string) *cri.DNSConfig {
-	d := &cri.DNSConfig{}
-	for _, f := range []struct {
-		to    *[]string
-		value string
-	}{{&d.Servers, server}, {&d.Searches, search}, {&d.Options, option}} {
-		if f.value != "" {
-			*f.to = append(*f.to, f.value)
-		}
-	}
-	return d
 }
 
 func ports(host, container int32, ip string) []*cri.PortMapping {
@@ -260,14 +194,14 @@ func TestCgroupParent(t *testing.T) {
 }
 
 func TestResolvConf(t *testing.T) {
-	got, err := resolvConf(&cri.DNSConfig{
-		Servers: []string{"10.96.0.10", "fd00::10"}, Searches: []string{"a.svc", "b"}, Options: []string{"ndots:5", "edns0"},
+	got, err := resolvConf(&types.DNS{
+		Nameservers: []string{"10.96.0.10", "fd00::10"}, Search: []string{"a.svc", "b"}, Options: []string{"ndots:5", "edns0"},
 	})
 	const want = "search a.svc b\nnameserver 10.96.0.10\nnameserver fd00::10\noptions ndots:5 edns0\n"
 	if err != nil || string(got) != want {
 		t.Errorf("got %q, %v", got, err)
 	}
-	got, err = resolvConf(&cri.DNSConfig{Servers: []string{"", "1.1.1.1"}, Searches: []string{"."}})
+	got, err = resolvConf(&types.DNS{Nameservers: []string{"", "1.1.1.1"}, Search: []string{"."}})
 	if err != nil || string(got) != "search .\nnameserver 1.1.1.1\n" {
 		t.Errorf("with an empty server: %q, %v", got, err)
 	}
@@ -278,7 +212,7 @@ func TestResolvConf(t *testing.T) {
 	if got, err := resolvConf(nil); err != nil || string(got) != string(host) {
 		t.Errorf("without any: %q, %v", got, err)
 	}
-	if got, err := resolvConf(&cri.DNSConfig{}); err != nil || len(got) != 0 {
+	if got, err := resolvConf(&types.DNS{}); err != nil || len(got) != 0 {
 		t.Errorf("with an empty one: %q, %v", got, err)
 	}
 }
@@ -295,22 +229,6 @@ func TestHosts(t *testing.T) {
 		if got := string(hosts(ips, name)); got != localHosts+want {
 			t.Errorf("%q: %q", name, got)
 		}
-	}
-}
-
-// TestNamesOfPods has names that would be the same if their parts were only joined.
-func TestNamesOfPods(t *testing.T) {
-	seen := make(map[string]podName)
-	for _, n := range []podName{
-		{"ns", "a", "u", 0}, {"ns/a", "u", "", 0}, {"ns", "a/u", "", 0}, {"ns", "a", "/u", 0}, {"ns", `"a/u"`, "", 0}, {`"ns/a"`, "u", "", 0},
-	} {
-		if other, ok := seen[n.String()]; ok {
-			t.Errorf("%+v and %+v are both %s", n, other, n)
-		}
-		seen[n.String()] = n
-	}
-	if got := (podName{"kube-system", "dns-0", "1-2", 3}).String(); got != "kube-system/dns-0/1-2/3" {
-		t.Error(got)
 	}
 }
 
@@ -334,7 +252,7 @@ func TestPortMappings(t *testing.T) {
 func TestRecordSurvivesItsFile(t *testing.T) {
 	m := unitManager(t, nil)
 	m.boot = "boot"
-	b := &build{m: m, config: hostPod("a"), rec: &record{ID: strings.Repeat("12", 32), Handler: "runc"}}
+	b := &build{m: m, spec: mustParse(t, m, hostPod("a")), rec: &record{ID: strings.Repeat("12", 32), Handler: "runc"}}
 	if err := m.prepare(); err != nil {
 		t.Fatal(err)
 	}
@@ -342,7 +260,7 @@ func TestRecordSurvivesItsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, config, err := m.dirs.read(b.rec.ID)
-	if err != nil || !proto.Equal(config, b.config) {
+	if err != nil || !proto.Equal(config, b.spec.Config) {
 		t.Fatalf("%v, %v", config, err)
 	}
 	if a, b := mustJSON(t, got), mustJSON(t, b.rec); a != b {

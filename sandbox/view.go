@@ -9,15 +9,15 @@ import (
 
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/sandbox/namespace"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"github.com/criserver/criserver/sandbox/podspec"
 )
 
 // entry is all that is known of a pod. It is never written to: a change makes a
 // new one.
 type entry struct {
-	rec    *record
-	config *cri.PodSandboxConfig
-	pod    *Pod
+	rec  *record
+	spec *podspec.Spec
+	pod  *Pod
 	// hidden pods are remains that are about to be removed and that nobody
 	// outside was ever told of.
 	hidden bool
@@ -29,11 +29,14 @@ type entry struct {
 	told bool
 	// gauge is shared by all entries that a pod has in the course of time.
 	gauge *gauge
-	// claimed says that a caller of RunPod has the id. All entries of the pod share
-	// it.
-	claimed *atomic.Bool
+	// idReturned is true once a caller of RunPod has received the id. All entries of a pod share idReturned.
+	idReturned *atomic.Bool
 	// fault is what plugins found wrong with the pod's network, or "".
 	fault string
+}
+
+func newEntry(rec *record, spec *podspec.Spec) *entry {
+	return &entry{rec: rec, spec: spec, gauge: &gauge{}, idReturned: new(atomic.Bool)}
 }
 
 // view is an immutable picture of all pods.
@@ -61,24 +64,14 @@ func newView(entries map[string]*entry) *view {
 }
 
 // named returns the pods of a name: one at most is visible.
-func (v *view) named(n podName) []*entry {
+func (v *view) named(n podspec.Name) []*entry {
 	var out []*entry
 	for _, e := range v.entries {
-		if nameOf(e.config) == n {
+		if e.spec.Name == n {
 			out = append(out, e)
 		}
 	}
 	return out
-}
-
-// podName is what makes a pod sandbox unique (CRI, PodSandboxMetadata).
-type podName struct {
-	namespace, name, uid string
-	attempt              uint32
-}
-
-func nameOf(c *cri.PodSandboxConfig) podName {
-	return podName{c.Metadata.Namespace, c.Metadata.Name, c.Metadata.Uid, c.Metadata.Attempt}
 }
 
 // publish shows a pod as it is now.
@@ -112,13 +105,13 @@ func (m *Manager) snapshot(e *entry) *Pod {
 	r, dir := e.rec, m.dirs.pod(e.rec.ID)
 	p := &Pod{
 		ID:             r.ID,
-		Config:         e.config,
+		Config:         e.spec.Config,
 		RuntimeHandler: r.Handler,
 		CreatedAt:      r.CreatedAt,
 		Ready:          r.ready(),
 		Unread:         e.unread,
 		NotReadyReason: r.notReadyReason(),
-		Namespaces:     m.namespaces(r.ID, e.config),
+		Namespaces:     m.namespaces(r.ID, e.spec.Namespaces),
 		IPs:            r.IPs,
 		CNIResult:      r.CNIResult,
 		Interfaces:     r.Interfaces,
@@ -131,8 +124,8 @@ func (m *Manager) snapshot(e *entry) *Pod {
 		Hostname:       filepath.Join(dir, hostnameFile),
 		ResolvConf:     filepath.Join(dir, resolvConfFile),
 	}
-	p.Overhead, p.Resources = r.limits(e.config)
-	if !hostIPC(e.config) {
+	p.Overhead, p.Resources = r.limits(e.spec.Config)
+	if !e.spec.Namespaces.HostIPC {
 		p.Shm = filepath.Join(dir, shmDir)
 	}
 	if r.Pause != nil && r.Lost == "" {
@@ -145,19 +138,19 @@ func (m *Manager) snapshot(e *entry) *Pod {
 }
 
 // namespaces returns where the pod's own namespaces are pinned.
-func (m *Manager) namespaces(id string, c *cri.PodSandboxConfig) Namespaces {
+func (m *Manager) namespaces(id string, own podspec.Namespaces) Namespaces {
 	var n Namespaces
 	pin := func(name string) string { return filepath.Join(m.dirs.pin(id), name) }
-	if !hostNetwork(c) {
+	if !own.HostNetwork {
 		n.Net, n.UTS = pin(namespace.Net), pin(namespace.UTS)
 	}
-	if !hostIPC(c) {
+	if !own.HostIPC {
 		n.IPC = pin(namespace.IPC)
 	}
-	if sharesPID(c) {
+	if own.SharedPID {
 		n.PID = pin(namespace.PID)
 	}
-	if userMaps(c) != nil {
+	if own.User != nil {
 		n.User = pin(namespace.User)
 	}
 	return n
