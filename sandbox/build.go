@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/criserver/criserver/internal/proc"
-	"github.com/criserver/criserver/internal/userns"
 	"github.com/criserver/criserver/sandbox/namespace"
 	"github.com/criserver/criserver/sandbox/network"
 	"github.com/criserver/criserver/sandbox/podspec"
@@ -19,13 +17,13 @@ import (
 
 // build is a pod in the making. Whatever it did when it fails is teardown's.
 type build struct {
-	m       *Manager
-	spec    *podspec.Spec
-	rec     *record
-	sysctls []namespace.Sysctl
-	stages  stages
-	cgroup  bool // holds its cgroup
-	told    bool // plugins were asked about it
+	m         *Manager
+	spec      *podspec.Spec
+	rec       *record
+	sysctls   []namespace.Sysctl
+	stages    stages
+	cgroup    bool // holds its cgroup
+	inPlugins bool // see entry
 }
 
 // finish makes what the intent announced, side by side where it can, and shows
@@ -53,7 +51,7 @@ func (b *build) finish(ctx context.Context) error {
 	// From here on the record is shared and no longer written to.
 	e := b.entry()
 	b.m.publish(e)
-	if b.told {
+	if b.inPlugins {
 		b.m.cfg.Plugins.Shown(e.pod)
 	}
 	return nil
@@ -61,7 +59,7 @@ func (b *build) finish(ctx context.Context) error {
 
 func (b *build) entry() *entry {
 	e := newEntry(b.rec, b.spec)
-	e.cgroup, e.told = b.cgroup, b.told
+	e.cgroup, e.inPlugins = b.cgroup, b.inPlugins
 	return e
 }
 
@@ -125,23 +123,6 @@ func (b *build) isolate(ctx context.Context) error {
 
 func (b *build) networkPod() network.Pod {
 	return networkPod(b.rec, filepath.Join(b.m.dirs.pin(b.rec.ID), namespace.Net), b.spec)
-}
-
-// pause starts the pause, in namespaces that are there or, with user, in those
-// that it brings along.
-func (b *build) pause(ctx context.Context, user *userns.Maps, flags int) error {
-	defer b.stages.enter("pause")()
-	ref, err := namespace.Pause{
-		Path: b.m.cfg.PausePath, ID: b.rec.ID, Dir: b.m.dirs.pin(b.rec.ID), User: user, Flags: flags,
-		ProcessLabel: b.rec.ProcessLabel, MountLabel: b.rec.MountLabel,
-	}.Start()
-	if ref != (proc.Ref{}) {
-		b.rec.Pause = &ref
-	}
-	if err != nil {
-		return err
-	}
-	return b.m.placePause(ctx, b.rec)
 }
 
 // hosts comes last, as it names the addresses.

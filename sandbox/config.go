@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -11,14 +12,13 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// CgroupDriver says who makes cgroups, and so in which form their names come.
-type CgroupDriver string
-
-// The cgroup drivers of the kubelet.
-const (
-	Cgroupfs CgroupDriver = "cgroupfs"
-	Systemd  CgroupDriver = "systemd"
-)
+// Containers stops and removes the containers of pods.
+type Containers interface {
+	// StopPod stops all containers of a pod by force. It returns when all of them have exited.
+	StopPod(ctx context.Context, podID string) error
+	// RemovePod removes all containers of a pod.
+	RemovePod(ctx context.Context, podID string) error
+}
 
 // Config is what a Manager is made of. Zero values of the optional fields stand
 // for the defaults that are named.
@@ -119,6 +119,9 @@ func (c Config) node() podspec.Node {
 		HandlerNames:   c.HandlerNames,
 		Pause:          c.PausePath != "",
 		UserNamespaces: c.UserNamespaces,
+		CgroupDriver:   c.CgroupDriver,
+		CheckSecurity:  c.CheckSecurity,
+		CheckResources: c.CheckResources,
 	}
 }
 
@@ -133,5 +136,6 @@ func (c Config) check() error {
 	case c.CgroupDriver != Cgroupfs && c.CgroupDriver != Systemd:
 		return fmt.Errorf("cgroup driver %q must be %q or %q", c.CgroupDriver, Cgroupfs, Systemd)
 	}
-	return checkCgroupParent(c.CgroupDriver, c.CgroupParent)
+	_, err := podspec.ParseCgroupParent(c.CgroupDriver, c.CgroupParent)
+	return err
 }

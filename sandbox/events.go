@@ -2,24 +2,23 @@ package sandbox
 
 import cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-// Event tells of one step in a pod sandbox's life. It is named as a container's
-// would be: the kubelet takes the sandbox for one.
+// Event is a change in the life cycle of a pod sandbox. It has the type of a container event, because the kubelet treats
+// the pod sandbox as a container.
 type Event struct {
 	Type cri.ContainerEventType
-	Pod  *Pod // as it is then; as it last was when it is deleted
+	Pod  *Pod // after the change; for a deleted pod, its last state
 }
 
-// Subscribe calls fn for each event from now on until cancel is called. fn must
-// not block and must not subscribe or cancel itself.
+// Subscribe calls fn for each event until cancel is called. fn must not block, and must not call Subscribe or cancel.
 func (m *Manager) Subscribe(fn func(Event)) (cancel func()) { return m.events.Subscribe(fn) }
 
-// announce tells what follows from two pictures of one pod, nil where it cannot
-// be seen. A pod's operation lock keeps its pictures in order.
-func (m *Manager) announce(before, after *Pod) {
-	m.events.Send(func() []Event { return steps(before, after) })
+// sendEvents sends the events between two snapshots of one pod; nil for a pod that is not visible. The operation lock of
+// the pod keeps the events in order.
+func (m *Manager) sendEvents(before, after *Pod) {
+	m.events.Send(func() []Event { return eventsBetween(before, after) })
 }
 
-func steps(before, after *Pod) []Event {
+func eventsBetween(before, after *Pod) []Event {
 	var out []Event
 	add := func(t cri.ContainerEventType, p *Pod) { out = append(out, Event{t, p}) }
 	if before == nil && after == nil {
@@ -34,9 +33,9 @@ func steps(before, after *Pod) []Event {
 	}
 	last := after
 	if after == nil {
-		gone := *before
-		gone.Ready = false
-		last = &gone
+		deleted := *before
+		deleted.Ready = false
+		last = &deleted
 	}
 	if before.Ready && !last.Ready {
 		add(cri.ContainerEventType_CONTAINER_STOPPED_EVENT, last)

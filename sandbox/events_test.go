@@ -34,13 +34,13 @@ func TestEventsOfAPodsLife(t *testing.T) {
 }
 
 func TestStepsOfWhatCannotBeSeen(t *testing.T) {
-	if s := steps(nil, nil); len(s) != 0 {
+	if s := eventsBetween(nil, nil); len(s) != 0 {
 		t.Errorf("hidden: %v", s)
 	}
-	if s := steps(nil, &Pod{}); len(s) != 1 {
+	if s := eventsBetween(nil, &Pod{}); len(s) != 1 {
 		t.Errorf("remains of a pod that could not be made: %v", s)
 	}
-	if s := steps(&Pod{Ready: true}, nil); len(s) != 2 {
+	if s := eventsBetween(&Pod{Ready: true}, nil); len(s) != 2 {
 		t.Errorf("a ready pod that is gone: %v", s)
 	}
 }

@@ -75,7 +75,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { return m.watcher.Run(ctx) })
 	g.Go(func() error { m.retries.run(ctx, m.retry); return nil })
 	g.Go(func() error { m.checkNetworks(ctx); return nil })
-	g.Go(func() error { m.sweepSlices(ctx); return nil })
+	g.Go(func() error { m.stopOrphanedSlices(ctx); return nil })
 	return g.Wait()
 }
 

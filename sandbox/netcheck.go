@@ -57,7 +57,7 @@ func (m *Manager) checkNetwork(ctx context.Context, id string, e *entry) {
 	}
 	logrus.WithContext(ctx).WithError(err).WithField("pod", id).Warn("network of the pod sandbox is not as it was left")
 	next := now.copy()
-	next.fault = err.Error()
+	next.networkFault = err.Error()
 	m.publish(next)
 }
 

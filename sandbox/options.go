@@ -2,9 +2,7 @@ package sandbox
 
 import (
 	"os"
-	"path"
 	"slices"
-	"strings"
 
 	"github.com/criserver/criserver/sandbox/network"
 	"github.com/criserver/criserver/sandbox/podspec"
@@ -29,14 +27,6 @@ func hostIPC(c *cri.PodSandboxConfig) bool {
 	return namespaceOptions(c).GetIpc() == cri.NamespaceMode_NODE
 }
 
-func checkSecurity(c *cri.PodSandboxConfig) error {
-	sc := c.GetLinux().GetSecurityContext()
-	if sc.GetRunAsGroup() != nil && sc.GetRunAsUser() == nil {
-		return invalid("linux.security_context.run_as_group", "must not be set without run_as_user")
-	}
-	return nil
-}
-
 // hostname returns the name inside the pod: the host's where it shares the
 // host's network and so its UTS namespace, and never an empty one.
 func hostname(id string, spec *podspec.Spec) (string, error) {
@@ -47,46 +37,6 @@ func hostname(id string, spec *podspec.Spec) (string, error) {
 		return id[:12], nil
 	}
 	return spec.Hostname, nil
-}
-
-// cgroupParent returns the cgroup, or with the systemd driver the slice, of a
-// pod. A pod that names no parent gets a cgroup of its own below the configured
-// parent.
-func cgroupParent(cfg Config, id string, c *cri.PodSandboxConfig) string {
-	parent := c.GetLinux().GetCgroupParent()
-	switch {
-	case cfg.CgroupDriver == Systemd && parent == "":
-		return slicePrefix(cfg) + id + ".slice"
-	case cfg.CgroupDriver == Systemd:
-		return path.Base(parent)
-	case parent == "":
-		return path.Join("/", cfg.CgroupParent, ownCgroup(id))
-	}
-	return path.Clean("/" + parent)
-}
-
-// slicePrefix is what stands before the id in the name of a slice that the daemon
-// chose for a pod.
-func slicePrefix(cfg Config) string {
-	return strings.TrimSuffix(path.Base(cfg.CgroupParent), ".slice") + "-pod"
-}
-
-// ownCgroup is the name of the cgroup that a pod gets from us.
-func ownCgroup(id string) string { return "pod-" + id }
-
-// cgroupPath is where a pod's cgroup is in the hierarchy. A dash in the name of
-// a slice stands for a level above it (systemd.slice(5)).
-func cgroupPath(parent string) string {
-	if !strings.HasSuffix(parent, ".slice") {
-		return parent
-	}
-	full, prefix := "", ""
-	for part := range strings.SplitSeq(strings.TrimSuffix(parent, ".slice"), "-") {
-		prefix += part
-		full += "/" + prefix + ".slice"
-		prefix += "-"
-	}
-	return full
 }
 
 // networkPod is what CNI plugins are told.

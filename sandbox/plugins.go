@@ -31,7 +31,7 @@ func (b *build) consult(ctx context.Context) error {
 		return nil
 	}
 	defer b.stages.enter("NRI plugins")()
-	b.told = true
+	b.inPlugins = true
 	return b.m.cfg.Plugins.Run(ctx, b.m.snapshot(b.entry()))
 }
 
@@ -50,10 +50,10 @@ func (m *Manager) tellUpdated(ctx context.Context, e *entry) {
 
 // tellStopped is for teardown, on an entry that is not published.
 func (m *Manager) tellStopped(ctx context.Context, e *entry) {
-	if m.cfg.Plugins == nil || !e.told {
+	if m.cfg.Plugins == nil || !e.inPlugins {
 		return
 	}
-	e.told = false
+	e.inPlugins = false
 	m.cfg.Plugins.Stopped(ctx, m.snapshot(e))
 }
 

@@ -137,8 +137,8 @@ func (d dirs) read(id string) (*record, *cri.PodSandboxConfig, error) {
 	return r, config, nil
 }
 
-// known lists the ids in a directory whose entries are named by them.
-func known(dir string) ([]string, error) {
+// listIDs returns the pod ids among the names of the entries of a directory.
+func listIDs(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

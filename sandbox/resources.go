@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/sandbox/podspec"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -22,7 +23,7 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, overhead, reso
 		return fmt.Errorf("update pod sandbox: %w", err)
 	}
 	id = e.rec.ID
-	if err := m.checkResources("", overhead, resources); err != nil {
+	if err := m.cfg.node().CheckPodResources("", overhead, resources); err != nil {
 		return fmt.Errorf("update pod sandbox %q: %w", id, err)
 	}
 	unlock, err := m.ops.Lock(ctx, id)
@@ -52,17 +53,6 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, overhead, reso
 	return nil
 }
 
-// checkResources is for the limits below prefix, as far as they are given.
-func (m *Manager) checkResources(prefix string, overhead, resources *cri.LinuxContainerResources) error {
-	if m.cfg.CheckResources == nil {
-		return nil
-	}
-	if err := m.cfg.CheckResources(prefix+"overhead", overhead); err != nil {
-		return err
-	}
-	return m.cfg.CheckResources(prefix+"resources", resources)
-}
-
 // withResources returns the entry with other limits, recorded and not published.
 func (e *entry) withResources(overhead, resources *cri.LinuxContainerResources) (*entry, error) {
 	now := &cri.LinuxPodSandboxConfig{Overhead: e.pod.Overhead, Resources: e.pod.Resources}
@@ -81,9 +71,9 @@ func (e *entry) withResources(overhead, resources *cri.LinuxContainerResources) 
 }
 
 // limits are those in force: of the last update, or else of the request.
-func (r *record) limits(config *cri.PodSandboxConfig) (overhead, resources *cri.LinuxContainerResources) {
+func (r *record) limits(spec *podspec.Spec) (overhead, resources *cri.LinuxContainerResources) {
 	if r.Updated == nil {
-		return config.GetLinux().GetOverhead(), config.GetLinux().GetResources()
+		return spec.Overhead, spec.Resources
 	}
 	now := &cri.LinuxPodSandboxConfig{}
 	if err := proto.Unmarshal(r.Updated, now); err != nil {

@@ -27,7 +27,7 @@ func (m *Manager) Restore(ctx context.Context) error {
 	if err := m.prepare(); err != nil {
 		return fmt.Errorf("restore pod sandboxes: %w", err)
 	}
-	all, err := known(m.dirs.pods())
+	all, err := listIDs(m.dirs.pods())
 	if err != nil {
 		return fmt.Errorf("restore pod sandboxes: %w", err)
 	}
@@ -87,9 +87,9 @@ func (m *Manager) restore(ctx context.Context, id string) (e *entry, owned bool)
 		return nil, false
 	}
 	if err != nil {
-		return m.unread(ctx, id, err), true
+		return m.recoverUnreadable(ctx, id, err), true
 	}
-	m.keepLabel(rec)
+	m.keepLabels(rec)
 	spec, err := podspec.ParseStored(config, rec.Handler)
 	if err != nil {
 		log.WithError(err).Warn("stored config of the pod sandbox breaks rules of this version of the daemon; the pod sandbox is kept")
@@ -113,21 +113,21 @@ func (m *Manager) restore(ctx context.Context, id string) (e *entry, owned bool)
 			log.WithError(err).Warn("cgroup of the pod sandbox")
 		}
 	}
-	e.told = !e.hidden && !rec.released()
+	e.inPlugins = !e.hidden && !rec.released()
 	e.pod = m.snapshot(e)
 	return e, true
 }
 
 // missing says what a ready pod has lost while no daemon was there to see.
 func (m *Manager) missing(e *entry) string {
-	ns := m.namespaces(e.rec.ID, e.spec.Namespaces)
+	ns := m.namespaces(e)
 	for _, path := range []string{ns.Net, ns.IPC, ns.UTS, ns.PID, ns.User} {
 		if path != "" && !namespace.Pinned(path) {
 			return "its namespace " + path + " is gone"
 		}
 	}
 	if e.spec.Namespaces.SharedPID && (e.rec.Pause == nil || !e.rec.Pause.Alive()) {
-		return "its pause process has ended"
+		return pauseEnded
 	}
 	return ""
 }
@@ -154,7 +154,7 @@ func (m *Manager) removeUnrecorded(id string) error {
 
 // sweepPins releases namespaces that belong to no pod.
 func (m *Manager) sweepPins(ctx context.Context, owners []string) {
-	pinned, err := known(m.dirs.pins())
+	pinned, err := listIDs(m.dirs.pins())
 	if err != nil {
 		logrus.WithContext(ctx).WithError(err).Warn("namespaces without a pod could not be looked for")
 	}
@@ -177,7 +177,7 @@ func (m *Manager) sweepPins(ctx context.Context, owners []string) {
 func (m *Manager) adoptNetworks(owners []string, entries map[string]*entry) {
 	for _, id := range owners {
 		e := entries[id]
-		if e.unread {
+		if e.unreadable {
 			m.net.AdoptUnknown(id, m.seenInterfaces(id)...)
 		}
 		if !e.rec.DetachedAt.IsZero() {

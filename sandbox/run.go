@@ -166,7 +166,7 @@ func (m *Manager) rollback(ctx context.Context, b *build, cause error) error {
 		err = m.removeRest(ctx, e)
 	}
 	if err == nil {
-		if b.told {
+		if b.inPlugins {
 			m.tellRemoved(ctx, m.snapshot(e))
 		}
 		return nil
@@ -189,7 +189,7 @@ func (b *build) begin() error {
 	}
 	if err != nil {
 		b.m.ports.free(b.rec.ID)
-		b.m.unlabel(b.rec, b.spec.Config)
+		b.m.releaseLabels(b.entry())
 	}
 	return err
 }
@@ -209,7 +209,7 @@ func (b *build) record() error {
 func (b *build) plan() (err error) {
 	r := b.rec
 	r.Version, r.BootID, r.CreatedAt = recordVersion, b.m.boot, time.Now()
-	r.CgroupParent = cgroupParent(b.m.cfg, r.ID, b.spec.Config)
+	r.CgroupParent = b.m.cfg.cgroupParent(r.ID, b.spec.CgroupParent)
 	if r.Config, err = proto.Marshal(b.spec.Config); err != nil {
 		return fmt.Errorf("encode the config: %w", err)
 	}

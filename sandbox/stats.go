@@ -10,61 +10,57 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Stats are the figures of a pod at one moment.
+// Stats are the stats of a pod at one moment.
 type Stats struct {
 	Pod  *Pod
 	Time time.Time
-	// Usage is that of the pod's cgroup and all below it; nil without a cgroup.
+	// Usage is the usage of the pod's cgroup and of all cgroups below it; nil if the cgroup cannot be read.
 	Usage *cgroup.Usage
-	// Processes are those in the pod's cgroup and below it.
+	// Processes is the number of processes in the pod's cgroup and in all cgroups below it.
 	Processes int
-	// Links are the interfaces of the pod's own network namespace, nil for a pod
-	// that has the host's.
+	// Links are the interfaces in the network namespace of the pod; nil for a pod with the network of the host.
 	Links []Link
 }
 
-// Link is what has gone through one interface.
+// Link has the counters of one interface.
 type Link = namespace.Link
 
-// DefaultLink is the name of a pod's first interface.
+// DefaultLink is the name of a pod's interface on the default network.
 const DefaultLink = network.IfName
 
-// gauge remembers a pod's last figures. It stays the same when the pod's entry
-// is replaced.
-type gauge struct {
-	mu   sync.Mutex // guards last, and is held while reading, so that who comes meanwhile shares it
+// statsCache has the last stats of a pod.
+type statsCache struct {
+	mu   sync.Mutex // guards last; held while the stats are read, so that concurrent callers share one read
 	last Stats
 }
 
-// Stats returns the figures of pods. What cannot be read of one is missing in
-// its figures; a pod that is gone is left out.
+// Stats returns the stats of pods. It omits pods that no longer exist, and leaves the fields unset that cannot be read.
 func (m *Manager) Stats(pods []*Pod) []Stats {
 	all := make([]Stats, 0, len(pods))
 	namespace.Visit(func(links func(string) ([]namespace.Link, error)) {
 		entries := m.view.Load().entries
-		group := m.groupReader()
+		group := m.cgroupReader()
 		for _, p := range pods {
 			if e := entries[p.ID]; e != nil && !e.hidden {
-				all = append(all, m.measure(e, group, links))
+				all = append(all, m.readStats(e, group, links))
 			}
 		}
 	})
 	return all
 }
 
-// group is what is read of a cgroup.
-type group struct {
+// cgroupStats is what one read of a cgroup returned.
+type cgroupStats struct {
 	stats     cgroup.Stats
 	err       error
 	processes int
 }
 
-// groupReader reads each cgroup once. Pods have one each from the kubelet, but
-// other clients put all theirs below one parent, which costs the kernel more
-// the more there is in it.
-func (m *Manager) groupReader() func(path string) group {
-	read := make(map[string]group)
-	return func(path string) group {
+// cgroupReader returns a function that reads each cgroup at most once. The kubelet gives each pod its own cgroup, but
+// other clients put all pods below one cgroup, and reading a cgroup costs the kernel more the more cgroups are below it.
+func (m *Manager) cgroupReader() func(path string) cgroupStats {
+	read := make(map[string]cgroupStats)
+	return func(path string) cgroupStats {
 		g, ok := read[path]
 		if ok {
 			return g
@@ -78,11 +74,12 @@ func (m *Manager) groupReader() func(path string) group {
 	}
 }
 
-// measure is called on a thread of which the network namespace changes.
-func (m *Manager) measure(e *entry, read func(string) group, links func(string) ([]namespace.Link, error)) Stats {
-	e.gauge.mu.Lock()
-	defer e.gauge.mu.Unlock()
-	last := &e.gauge.last
+// readStats returns the stats of one pod, from the cache if they are fresh. links switches the network namespace of the
+// thread, so readStats must run in namespace.Visit.
+func (m *Manager) readStats(e *entry, read func(string) cgroupStats, links func(string) ([]namespace.Link, error)) Stats {
+	e.stats.mu.Lock()
+	defer e.stats.mu.Unlock()
+	last := &e.stats.last
 	if time.Since(last.Time) < cgroup.Fresh {
 		s := *last
 		s.Pod = e.pod
@@ -100,12 +97,12 @@ func (m *Manager) measure(e *entry, read func(string) group, links func(string) 
 		u := before.Next(g.stats)
 		s.Usage = &u
 	} else {
-		log.WithError(g.err).Debug("figures of the pod sandbox's cgroup cannot be read")
+		log.WithError(g.err).Debug("cannot read the stats of the pod sandbox's cgroup")
 	}
 	if path := e.pod.Namespaces.Net; path != "" && e.rec.ready() {
 		var err error
 		if s.Links, err = links(path); err != nil {
-			log.WithError(err).Debug("interfaces of the pod sandbox cannot be read")
+			log.WithError(err).Debug("cannot read the interfaces of the pod sandbox")
 		}
 	}
 	*last = s

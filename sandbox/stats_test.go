@@ -48,13 +48,13 @@ func TestStatsHaveTheLinksOfThePod(t *testing.T) {
 	with.Namespaces.Net = "/proc/thread-self/ns/net"
 	e.pod = &with
 	namespace.Visit(func(links func(string) ([]namespace.Link, error)) {
-		s := m.measure(&e, m.groupReader(), links)
+		s := m.readStats(&e, m.cgroupReader(), links)
 		if !slices.ContainsFunc(s.Links, func(l namespace.Link) bool { return l.Name == "lo" }) {
 			t.Errorf("links: %+v", s.Links)
 		}
 		with.Namespaces.Net = "/nowhere"
-		e.gauge = &gauge{}
-		if s := m.measure(&e, m.groupReader(), links); s.Links != nil || s.Usage == nil {
+		e.stats = &statsCache{}
+		if s := m.readStats(&e, m.cgroupReader(), links); s.Links != nil || s.Usage == nil {
 			t.Errorf("a namespace that is gone takes the rest with it: %+v", s)
 		}
 	})

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"time"
 
@@ -105,13 +104,6 @@ func (m *Manager) markStopped(ctx context.Context, id string) error {
 	return nil
 }
 
-// copy returns an entry whose record may be written to until it is published.
-func (e *entry) copy() *entry {
-	rec, next := *e.rec, *e
-	next.rec, next.pod = &rec, nil
-	return &next
-}
-
 // save shows a pod's new state and records it. A record that cannot be written
 // does not keep a pod from ending: after a restart the kernel tells the rest.
 func (m *Manager) save(ctx context.Context, e *entry) {
@@ -161,7 +153,7 @@ func (m *Manager) release(ctx context.Context, id string) error {
 func (m *Manager) teardown(ctx context.Context, e *entry) error {
 	m.tellStopped(ctx, e)
 	r, pins := e.rec, m.dirs.pin(e.rec.ID)
-	errs := []error{m.endPause(ctx, e)}
+	errs := []error{m.stopPause(ctx, e)}
 	// Whoever owns a network outlives it for the plugins' sake.
 	names := []string{namespace.IPC, namespace.UTS, namespace.PID}
 	if err := m.detach(ctx, e); err != nil {
@@ -184,31 +176,11 @@ func (m *Manager) teardown(ctx context.Context, e *entry) error {
 	return errors.Join(errs...)
 }
 
-func (m *Manager) endPause(ctx context.Context, e *entry) error {
-	if !e.spec.Namespaces.SharedPID {
-		return nil
-	}
-	if e.rec.Pause == nil && e.rec.ReadyAt.IsZero() {
-		// A daemon may have died between its start and the record of it.
-		if ref, ok := namespace.FindPause(e.rec.ID); ok {
-			e.rec.Pause = &ref
-		}
-	}
-	if e.rec.Pause != nil {
-		if err := namespace.EndPause(ctx, *e.rec.Pause); err != nil {
-			return err
-		}
-		e.rec.Pause = nil
-	}
-	m.releasePause(e.rec)
-	return nil
-}
-
 // removeRest removes what is left of a pod that was taken down: its cgroup, then
 // its files. The record goes last, because the next daemon finds the pod by the
 // record. e is not published; a caller that keeps the pod publishes e.
 func (m *Manager) removeRest(ctx context.Context, e *entry) error {
-	if err := m.dropSlice(ctx, e.rec); err != nil {
+	if err := m.stopSlice(ctx, e.rec); err != nil {
 		return err
 	}
 	if err := m.removeCgroup(e); err != nil {
@@ -217,23 +189,7 @@ func (m *Manager) removeRest(ctx context.Context, e *entry) error {
 	if err := m.removeFiles(e.rec.ID); err != nil {
 		return err
 	}
-	m.unlabel(e.rec, e.spec.Config)
-	return nil
-}
-
-// removeCgroup removes the pod's cgroup. A cgroup with the pod's id in its name
-// belongs to no other pod, also if a daemon died before it could note that it
-// had made the cgroup.
-func (m *Manager) removeCgroup(e *entry) error {
-	if path.Base(e.rec.CgroupParent) == ownCgroup(e.rec.ID) {
-		if err := m.cfg.Cgroups.Remove(e.rec.CgroupParent); err != nil {
-			return fmt.Errorf("remove cgroup: %w", err)
-		}
-	}
-	if e.cgroup {
-		m.cfg.Cgroups.Release(e.rec.CgroupParent)
-		e.cgroup = false
-	}
+	m.releaseLabels(e)
 	return nil
 }
 

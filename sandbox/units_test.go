@@ -140,7 +140,7 @@ func TestSlicesOfLostPodsAreStopped(t *testing.T) {
 	units.slices = append(units.slices, lost)
 	m = b.restored()
 	b.cgroups.pids = map[string]int{"/criserver.slice/" + lost: 1}
-	m.sweepSlices(t.Context())
+	m.stopOrphanedSlices(t.Context())
 	if got := units.stops(); len(got) != 2 {
 		t.Errorf("stopped units %v", got)
 	}

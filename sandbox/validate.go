@@ -3,11 +3,8 @@ package sandbox
 import (
 	"fmt"
 	"net/netip"
-	"path"
-	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/criserver/criserver/internal/rootpath"
 	"github.com/criserver/criserver/sandbox/network"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -27,25 +24,8 @@ func invalid(field, rule string, args ...any) error {
 
 // validate checks the whole request before anything is done about it.
 func (m *Manager) validate(c *cri.PodSandboxConfig, handler string) error {
-	for _, check := range []func(*cri.PodSandboxConfig) error{
-		checkPorts, checkSecurity, checkIdentity,
-	} {
-		if err := check(c); err != nil {
-			return err
-		}
-	}
-	if parent := c.GetLinux().GetCgroupParent(); parent != "" {
-		if err := checkCgroupParent(m.cfg.CgroupDriver, parent); err != nil {
-			return err
-		}
-	}
-	if err := m.checkResources("linux.", c.GetLinux().GetOverhead(), c.GetLinux().GetResources()); err != nil {
+	if err := checkPorts(c); err != nil {
 		return err
-	}
-	if m.cfg.CheckSecurity != nil {
-		if err := m.cfg.CheckSecurity(c.GetLinux().GetSecurityContext()); err != nil {
-			return err
-		}
 	}
 	if _, err := bandwidth(c); err != nil {
 		return err
@@ -59,15 +39,6 @@ func (m *Manager) validate(c *cri.PodSandboxConfig, handler string) error {
 
 func isNameRune(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.'
-}
-
-func hasDotDot(p string) bool {
-	for part := range strings.SplitSeq(p, "/") {
-		if part == ".." {
-			return true
-		}
-	}
-	return false
 }
 
 func checkPorts(c *cri.PodSandboxConfig) error {
@@ -106,34 +77,6 @@ func checkOverlap(ports []network.PortMapping) error {
 				return invalid("port_mappings", "maps host port %s to container ports %d and %d", portName(p), q.ContainerPort, p.ContainerPort)
 			}
 		}
-	}
-	return nil
-}
-
-// checkCgroupParent holds a parent to the form of its driver. The kubelet's
-// driver must be ours, or pods end up where nobody limits them.
-func checkCgroupParent(driver CgroupDriver, parent string) error {
-	const field = "linux.cgroup_parent"
-	if strings.ContainsAny(parent, "\n\x00:") {
-		return invalid(field, "must have no line break, NUL or ':'")
-	}
-	if rootpath.TooLong(parent) {
-		return invalid(field, rootpath.LengthRule)
-	}
-	slice := strings.HasSuffix(parent, ".slice")
-	if driver == Systemd {
-		// As a path, the last part is what systemd knows.
-		name := path.Base(parent)
-		if !slice || hasDotDot(parent) || strings.HasPrefix(name, "-") || strings.Contains(name, "--") || strings.Contains(name, "-.slice") {
-			return invalid(field, `%q must be the name of a slice, ending in ".slice", as the cgroup driver is systemd`, parent)
-		}
-		return nil
-	}
-	switch {
-	case slice:
-		return invalid(field, "%q is a systemd slice, but the cgroup driver is cgroupfs", parent)
-	case hasDotDot(parent) || path.Clean("/"+parent) == "/":
-		return invalid(field, `%q must be below the root, without ".."`, parent)
 	}
 	return nil
 }

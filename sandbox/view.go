@@ -2,48 +2,51 @@ package sandbox
 
 import (
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
 
 	"github.com/criserver/criserver/internal/ids"
-	"github.com/criserver/criserver/sandbox/namespace"
 	"github.com/criserver/criserver/sandbox/podspec"
 )
 
-// entry is all that is known of a pod. It is never written to: a change makes a
-// new one.
+// entry is the state of one pod. An entry is not modified after it is published: each change publishes a new entry.
 type entry struct {
 	rec  *record
 	spec *podspec.Spec
 	pod  *Pod
-	// hidden pods are remains that are about to be removed and that nobody
-	// outside was ever told of.
+	// hidden is true for the leftovers of a pod whose id no client has received, and which are about to be removed.
 	hidden bool
-	// unread says that the record could not be read, so that much is not known.
-	unread bool
-	// cgroup says that this daemon holds the pod's cgroup.
+	// unreadable is true if the record of the pod cannot be read, so that parts of rec and spec are made up.
+	unreadable bool
+	// cgroup is true if this daemon holds the pod's cgroup.
 	cgroup bool
-	// told says that plugins take the pod for one that runs.
-	told bool
-	// gauge is shared by all entries that a pod has in the course of time.
-	gauge *gauge
-	// idReturned is true once a caller of RunPod has received the id. All entries of a pod share idReturned.
+	// inPlugins is true from the call of Plugins.Run to the call of Plugins.Stopped.
+	inPlugins bool
+	// stats is shared by all entries of a pod.
+	stats *statsCache
+	// idReturned is true once a caller of RunPod has received the id. It is shared by all entries of a pod.
 	idReturned *atomic.Bool
-	// fault is what plugins found wrong with the pod's network, or "".
-	fault string
+	// networkFault is the error of CNI CHECK, or "".
+	networkFault string
 }
 
 func newEntry(rec *record, spec *podspec.Spec) *entry {
-	return &entry{rec: rec, spec: spec, gauge: &gauge{}, idReturned: new(atomic.Bool)}
+	return &entry{rec: rec, spec: spec, stats: &statsCache{}, idReturned: new(atomic.Bool)}
 }
 
-// view is an immutable picture of all pods.
+// copy returns a copy of the entry and of its record. The copy may be modified until it is published.
+func (e *entry) copy() *entry {
+	rec, next := *e.rec, *e
+	next.rec, next.pod = &rec, nil
+	return &next
+}
+
+// view is an immutable snapshot of all pods.
 type view struct {
-	entries map[string]*entry
+	entries map[string]*entry // including the hidden entries
 	visible map[string]*Pod
-	sorted  []*Pod // the oldest first
+	sorted  []*Pod // the visible pods, oldest first
 }
 
 func newView(entries map[string]*entry) *view {
@@ -63,7 +66,7 @@ func newView(entries map[string]*entry) *view {
 	return v
 }
 
-// named returns the pods of a name: one at most is visible.
+// named returns the entries with a name. At most one of them is visible.
 func (v *view) named(n podspec.Name) []*entry {
 	var out []*entry
 	for _, e := range v.entries {
@@ -74,89 +77,35 @@ func (v *view) named(n podspec.Name) []*entry {
 	return out
 }
 
-// publish shows a pod as it is now.
+// publish replaces the entry of a pod in the view.
 func (m *Manager) publish(e *entry) {
 	e.pod = m.snapshot(e)
-	m.change(e.rec.ID, func(all map[string]*entry) { all[e.rec.ID] = e })
+	m.change(e.rec.ID, func(entries map[string]*entry) { entries[e.rec.ID] = e })
 }
 
+// forget removes the entry of a pod from the view.
 func (m *Manager) forget(id string) {
-	m.change(id, func(all map[string]*entry) { delete(all, id) })
+	m.change(id, func(entries map[string]*entry) { delete(entries, id) })
 }
 
-// change replaces the view by one in which fn changed the pod, and tells of it.
+// change replaces the view with a copy to which fn has applied a change of one pod, and sends the events of the change.
 func (m *Manager) change(id string, fn func(map[string]*entry)) {
 	before, after := m.exchange(fn)
-	m.announce(before.visible[id], after.visible[id])
+	m.sendEvents(before.visible[id], after.visible[id])
 }
 
 func (m *Manager) exchange(fn func(map[string]*entry)) (before, after *view) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before = m.view.Load()
-	all := maps.Clone(before.entries)
-	fn(all)
-	after = newView(all)
+	entries := maps.Clone(before.entries)
+	fn(entries)
+	after = newView(entries)
 	m.view.Store(after)
 	return before, after
 }
 
-func (m *Manager) snapshot(e *entry) *Pod {
-	r, dir := e.rec, m.dirs.pod(e.rec.ID)
-	p := &Pod{
-		ID:             r.ID,
-		Config:         e.spec.Config,
-		RuntimeHandler: r.Handler,
-		CreatedAt:      r.CreatedAt,
-		Ready:          r.ready(),
-		Unread:         e.unread,
-		NotReadyReason: r.notReadyReason(),
-		Namespaces:     m.namespaces(r.ID, e.spec.Namespaces),
-		IPs:            r.IPs,
-		CNIResult:      r.CNIResult,
-		Interfaces:     r.Interfaces,
-		NetworkFault:   e.fault,
-		CgroupParent:   cgroupPath(r.CgroupParent),
-		ProcessLabel:   r.ProcessLabel,
-		MountLabel:     r.MountLabel,
-		HostName:       r.HostName,
-		Hosts:          filepath.Join(dir, hostsFile),
-		Hostname:       filepath.Join(dir, hostnameFile),
-		ResolvConf:     filepath.Join(dir, resolvConfFile),
-	}
-	p.Overhead, p.Resources = r.limits(e.spec.Config)
-	if !e.spec.Namespaces.HostIPC {
-		p.Shm = filepath.Join(dir, shmDir)
-	}
-	if r.Pause != nil && r.Lost == "" {
-		p.PausePID = r.Pause.PID
-		if m.cfg.CgroupDriver == Systemd {
-			p.PauseUnit = pauseUnit(r)
-		}
-	}
-	return p
-}
-
-// namespaces returns where the pod's own namespaces are pinned.
-func (m *Manager) namespaces(id string, own podspec.Namespaces) Namespaces {
-	var n Namespaces
-	pin := func(name string) string { return filepath.Join(m.dirs.pin(id), name) }
-	if !own.HostNetwork {
-		n.Net, n.UTS = pin(namespace.Net), pin(namespace.UTS)
-	}
-	if !own.HostIPC {
-		n.IPC = pin(namespace.IPC)
-	}
-	if own.SharedPID {
-		n.PID = pin(namespace.PID)
-	}
-	if own.User != nil {
-		n.User = pin(namespace.User)
-	}
-	return n
-}
-
-// find returns the entry of a full id or a unique prefix.
+// find returns the entry of a full id or a unique prefix of an id.
 func (m *Manager) find(id string) (*entry, error) {
 	v := m.view.Load()
 	full, err := ids.Resolve("pod sandbox", v.visible, id)

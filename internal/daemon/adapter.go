@@ -22,7 +22,7 @@ func (a *podAdapter) Pod(id string) (container.Pod, error) {
 		return container.Pod{}, err
 	}
 	config := p.Config
-	if p.Unread {
+	if p.Unreadable {
 		config = nil // the record of the pod is not readable; those of its containers contain the config
 	}
 	return container.Pod{
@@ -46,7 +46,7 @@ func (a *podAdapter) Pod(id string) (container.Pod, error) {
 	}, nil
 }
 
-func (a *podAdapter) Lose(id, why string) { a.pods.Lose(id, why) }
+func (a *podAdapter) Lose(id, why string) { a.pods.MarkNotReady(id, why) }
 
 // imageAdapter implements container.Images.
 type imageAdapter struct{ images *image.Manager }

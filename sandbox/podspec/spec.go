@@ -32,6 +32,13 @@ type Spec struct {
 	// DNS is the resolver configuration. A pod with nil gets the configuration of the host.
 	DNS        *types.DNS
 	Namespaces Namespaces
+	// SELinux has the SELinux options, or nil.
+	SELinux *cri.SELinuxOption
+	// CgroupParent is the requested cgroup parent, or "": an absolute path in the cgroup hierarchy for the cgroupfs
+	// driver, the name of a slice for the systemd driver.
+	CgroupParent string
+	// Overhead and Resources are the resource limits of the pod as a whole, or nil.
+	Overhead, Resources *cri.LinuxContainerResources
 }
 
 // Node says what the node and the configuration of the daemon allow.
@@ -45,6 +52,14 @@ type Node struct {
 	// UserNamespaces returns the reason why pods of a runtime handler cannot have a user namespace, or nil if they
 	// can. If UserNamespaces is nil, no pod can have one.
 	UserNamespaces func(handler string) error
+	// CgroupDriver is the cgroup driver of the daemon.
+	CgroupDriver CgroupDriver
+	// CheckSecurity returns an error if the node cannot confine a pod as the security context requires. If
+	// CheckSecurity is nil, the node can.
+	CheckSecurity func(*cri.LinuxSandboxSecurityContext) error
+	// CheckResources returns an error that names the field if its limits break a rule. If CheckResources is nil, all
+	// limits are valid.
+	CheckResources func(field string, r *cri.LinuxContainerResources) error
 }
 
 // Parse checks a request and parses it. Errors: ErrInvalidArgument, and ErrFailedPrecondition if the node or the
@@ -102,6 +117,9 @@ var subjects = []func(*parser) error{
 	(*parser).dns,
 	(*parser).namespaces,
 	(*parser).userNamespace,
+	(*parser).security,
+	(*parser).cgroupParent,
+	(*parser).resources,
 }
 
 func (p *parser) platform() error {

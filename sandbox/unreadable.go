@@ -14,14 +14,13 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// unread makes the entry of a pod whose record cannot be read. The pod is shown as
-// not ready, and nothing of it ends before it is stopped. What is known of it comes
-// from the parts of the record that can be read, the cache of the CNI library and
-// the kernel; what is missing is taken for what a pod has most often.
-func (m *Manager) unread(ctx context.Context, id string, cause error) *entry {
+// recoverUnreadable returns an entry for a pod whose record cannot be read. The pod is shown as not ready, and keeps
+// running until a client stops it. The entry consists of the readable parts of the record, of the cache of the CNI
+// library and of facts from the kernel. Parts that are missing get the values that most pods have.
+func (m *Manager) recoverUnreadable(ctx context.Context, id string, cause error) *entry {
 	log := logrus.WithContext(ctx).WithField("pod", id)
-	log.WithError(cause).Error("the record of the pod sandbox cannot be read: it is shown as not ready, and can be stopped and removed")
-	rec, config := m.salvage(id)
+	log.WithError(cause).Error("cannot read the record of the pod sandbox; the pod sandbox is not ready, and can be stopped and removed")
+	rec, spec := m.salvage(id)
 	rec.Lost = "its record cannot be read: " + cause.Error()
 	if rec.Pause == nil || !rec.Pause.Alive() {
 		rec.Pause = nil
@@ -32,7 +31,7 @@ func (m *Manager) unread(ctx context.Context, id string, cause error) *entry {
 	if rec.Plan == nil {
 		attached, err := m.net.Cached(id)
 		if err != nil {
-			log.WithError(err).Warn("networks of the pod could not be looked for")
+			log.WithError(err).Warn("cannot find the networks of the pod sandbox")
 		}
 		for _, i := range attached {
 			if i.Name == network.IfName {
@@ -42,30 +41,30 @@ func (m *Manager) unread(ctx context.Context, id string, cause error) *entry {
 			}
 		}
 	}
-	spec, _ := podspec.ParseStored(config, rec.Handler)
 	e := newEntry(rec, spec)
-	e.unread = true
+	e.unreadable = true
 	e.pod = m.snapshot(e)
 	return e
 }
 
-// salvage returns what can be read of a record, and of the request in it.
-func (m *Manager) salvage(id string) (*record, *cri.PodSandboxConfig) {
+// salvage returns the readable parts of a record, and the spec of the request in the record.
+func (m *Manager) salvage(id string) (*record, *podspec.Spec) {
 	rec, config := &record{}, &cri.PodSandboxConfig{}
 	info, err := os.Lstat(m.dirs.file(id))
 	if err == nil && info.Mode().IsRegular() && info.Size() <= maxRecord {
 		if b, err := os.ReadFile(m.dirs.file(id)); err == nil {
-			_ = json.Unmarshal(b, rec) // fields that can be read are there
+			_ = json.Unmarshal(b, rec) // sets the fields before the error
 		}
 	}
 	if rec.ID != id {
 		*rec = record{ID: id}
 	}
 	if len(rec.Config) == 0 || proto.Unmarshal(rec.Config, config) != nil || config.Metadata == nil {
-		// The name is one that no other pod has.
+		// No other pod has this name.
 		config = &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Name: id, Uid: id}}
 		rec.Config, _ = proto.Marshal(config)
 	}
+	spec, _ := podspec.ParseStored(config, rec.Handler) // the pod is not ready, whatever rules the request breaks
 	rec.Version, rec.BootID = recordVersion, m.boot
 	if rec.CreatedAt.IsZero() {
 		rec.CreatedAt = time.Now()
@@ -74,11 +73,12 @@ func (m *Manager) salvage(id string) (*record, *cri.PodSandboxConfig) {
 		}
 	}
 	if rec.ReadyAt.IsZero() {
-		rec.ReadyAt = rec.CreatedAt // or the next daemon would take the pod for remains
+		rec.ReadyAt = rec.CreatedAt // otherwise the next daemon would treat the pod as the leftovers of a failed creation
 	}
-	rec.StoppedAt, rec.DetachedAt, rec.ReleasedAt = time.Time{}, time.Time{}, time.Time{} // all is looked for again
+	// A stop must release everything again, because it is unknown what an earlier stop has released.
+	rec.StoppedAt, rec.DetachedAt, rec.ReleasedAt = time.Time{}, time.Time{}, time.Time{}
 	if rec.CgroupParent == "" {
-		rec.CgroupParent = cgroupParent(m.cfg, id, config)
+		rec.CgroupParent = m.cfg.cgroupParent(id, spec.CgroupParent)
 	}
-	return rec, config
+	return rec, spec
 }

@@ -45,7 +45,7 @@ func TestUnreadableRecord(t *testing.T) {
 
 			m = b.start()
 			got, err := m.Get(p.ID)
-			if err != nil || got.Ready || !got.Unread || !strings.Contains(got.NotReadyReason, "record") || len(m.List()) != 2 {
+			if err != nil || got.Ready || !got.Unreadable || !strings.Contains(got.NotReadyReason, "record") || len(m.List()) != 2 {
 				t.Fatalf("%+v, %v", got, err)
 			}
 			wantName := tc.wantName
