@@ -4,30 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
+	"github.com/criserver/criserver/internal/userns"
 	"github.com/criserver/criserver/sandbox/namespace"
 	"github.com/criserver/criserver/sandbox/network"
 	"github.com/criserver/criserver/sandbox/podspec"
 	"golang.org/x/sync/errgroup"
 )
 
-// build is a pod in the making. Whatever it did when it fails is teardown's.
+// build creates one pod. If the creation fails, teardown undoes its side effects.
 type build struct {
 	m         *Manager
 	spec      *podspec.Spec
 	rec       *record
-	sysctls   []namespace.Sysctl
 	stages    stages
-	cgroup    bool // holds its cgroup
+	cgroup    bool // see entry
 	inPlugins bool // see entry
 }
 
-// finish makes what the intent announced, side by side where it can, and shows
-// the pod.
+// finish creates the resources of the pod, concurrently where possible, and publishes the pod. The intent record must
+// exist.
 func (b *build) finish(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, b.m.cfg.SetupTimeout)
 	defer cancel()
@@ -40,7 +44,7 @@ func (b *build) finish(ctx context.Context) error {
 	if err := b.hosts(); err != nil {
 		return err
 	}
-	if err := b.consult(bounded); err != nil {
+	if err := b.runPlugins(bounded); err != nil {
 		return err
 	}
 	b.rec.ReadyAt = time.Now()
@@ -48,11 +52,11 @@ func (b *build) finish(ctx context.Context) error {
 		b.rec.ReadyAt = time.Time{}
 		return err
 	}
-	// From here on the record is shared and no longer written to.
+	// The view shares the record from here on, so build must not modify the record any more.
 	e := b.entry()
 	b.m.publish(e)
 	if b.inPlugins {
-		b.m.cfg.Plugins.Shown(e.pod)
+		b.m.cfg.Plugins.Published(e.pod)
 	}
 	return nil
 }
@@ -63,7 +67,7 @@ func (b *build) entry() *entry {
 	return e
 }
 
-// files makes what needs no namespace: the cgroup, the log directory, files.
+// files creates what does not depend on a namespace: the cgroup, the log directory and the files of the pod.
 func (b *build) files() error {
 	defer b.stages.enter("files")()
 	if b.m.cfg.CgroupDriver == Cgroupfs {
@@ -74,7 +78,7 @@ func (b *build) files() error {
 	}
 	if dir := b.spec.LogDirectory; dir != "" {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("make log directory: %w", err)
+			return fmt.Errorf("create log directory: %w", err)
 		}
 	}
 	conf, err := resolvConf(b.spec.DNS)
@@ -82,10 +86,10 @@ func (b *build) files() error {
 		err = b.writeFile(resolvConfFile, conf)
 	}
 	if err != nil {
-		return fmt.Errorf("make resolv.conf: %w", err)
+		return fmt.Errorf("create resolv.conf: %w", err)
 	}
 	if err := b.writeFile(hostnameFile, []byte(b.rec.HostName+"\n")); err != nil {
-		return err
+		return fmt.Errorf("create hostname: %w", err)
 	}
 	if b.spec.Namespaces.HostIPC {
 		return nil
@@ -93,49 +97,90 @@ func (b *build) files() error {
 	return b.mountShm()
 }
 
-// isolate makes the namespaces, and in them what a pod has of its own.
+// isolate creates the namespaces of the pod, and then its pause and its network in the namespaces.
 func (b *build) isolate(ctx context.Context) error {
-	early := slices.DeleteFunc(slices.Clone(b.sysctls), ofInterface)
-	ownNet, ownIPC := !b.spec.Namespaces.HostNetwork, !b.spec.Namespaces.HostIPC
-	spec := namespace.Spec{
-		Dir: b.m.dirs.pin(b.rec.ID), Net: ownNet, UTS: ownNet, IPC: ownIPC,
-		Hostname: b.rec.HostName, Sysctls: early,
+	own := b.spec.Namespaces
+	ns := namespace.Spec{
+		Dir: b.m.dirs.pin(b.rec.ID), Net: !own.HostNetwork, UTS: !own.HostNetwork, IPC: !own.HostIPC,
+		Hostname: b.rec.HostName, Sysctls: b.spec.Sysctls,
 	}
-	owned, err := b.own(ctx, &spec)
-	if err != nil {
-		return err
+	if own.User != nil {
+		if err := b.setOwner(ctx, &ns); err != nil {
+			return err
+		}
 	}
 	leave := b.stages.enter("namespaces")
-	err = namespace.Make(spec)
+	err := namespace.Make(ns)
 	leave()
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	if b.spec.Namespaces.SharedPID && !owned {
+	if own.SharedPID && own.User == nil {
 		g.Go(func() error { return b.pause(ctx, nil, 0) })
 	}
-	if ownNet {
+	if !own.HostNetwork {
 		g.Go(func() error { return b.attach(ctx) })
 	}
 	return g.Wait()
+}
+
+// setOwner makes the user namespace of the pod the owner of its other namespaces. A shared PID namespace must have this
+// owner too, because otherwise no process in it could mount /proc. For a shared PID namespace, setOwner therefore starts
+// the pause first, and the pause creates all namespaces.
+func (b *build) setOwner(ctx context.Context, ns *namespace.Spec) error {
+	maps := b.spec.Namespaces.User
+	ns.Owner = &namespace.Owner{Maps: *maps, Holder: userns.Holder{
+		Path: b.m.cfg.PausePath, Args: []string{"pause", "namespaces of " + b.rec.ID},
+	}, QueueLabel: b.rec.MountLabel}
+	if !b.spec.Namespaces.SharedPID {
+		return nil
+	}
+	if err := os.Mkdir(ns.Dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := b.pause(ctx, maps, ns.Flags()); err != nil {
+		return err
+	}
+	ns.Owner.PID = b.rec.Pause.PID
+	return nil
 }
 
 func (b *build) networkPod() network.Pod {
 	return networkPod(b.rec, filepath.Join(b.m.dirs.pin(b.rec.ID), namespace.Net), b.spec)
 }
 
-// hosts comes last, as it names the addresses.
-func (b *build) hosts() error {
-	content := hosts(b.rec.IPs, b.rec.HostName)
-	if b.spec.Namespaces.HostNetwork {
-		host, err := hostFile("/etc/hosts")
-		if err != nil {
-			return errors.Join(errors.New("make hosts"), err)
-		}
-		if len(host) > 0 {
-			content = host
-		}
+// stages records which stages of a creation are in progress, so that the error of a caller that has left can say what
+// the creation is waiting for.
+type stages struct {
+	mu     sync.Mutex // guards active
+	active map[string]time.Time
+}
+
+// enter begins a stage. The caller must call leave when the stage ends.
+func (s *stages) enter(name string) (leave func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.active == nil {
+		s.active = make(map[string]time.Time)
 	}
-	return b.writeFile(hostsFile, content)
+	s.active[name] = time.Now()
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.active, name)
+	}
+}
+
+func (s *stages) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(s.active)) {
+		out = append(out, fmt.Sprintf("%s for %s", name, time.Since(s.active[name]).Round(time.Millisecond)))
+	}
+	if len(out) == 0 {
+		return "between two stages"
+	}
+	return strings.Join(out, ", ")
 }

@@ -122,6 +122,7 @@ func (c Config) node() podspec.Node {
 		CgroupDriver:   c.CgroupDriver,
 		CheckSecurity:  c.CheckSecurity,
 		CheckResources: c.CheckResources,
+		AllowedSysctls: c.AllowedSysctls,
 	}
 }
 

@@ -13,13 +13,14 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/criserver/criserver/internal/mountopt"
 	"github.com/criserver/criserver/internal/rootpath"
+	"github.com/criserver/criserver/sandbox/podspec"
 	"golang.org/x/sys/unix"
 )
 
-// maxHostFile bounds what is copied of the host's files, in bytes.
+// maxHostFile bounds the size of the files that are copied from the host, in bytes.
 const maxHostFile = 1 << 20
 
-// The names of a pod's files in its directory.
+// The names of the files in the directory of a pod.
 const (
 	hostsFile      = "hosts"
 	hostnameFile   = "hostname"
@@ -27,8 +28,7 @@ const (
 	shmDir         = "shm"
 )
 
-// writeFile writes a file that containers see at a path of /etc, as their
-// root's.
+// writeFile writes a file that is bind mounted to /etc in containers. The file belongs to root of the containers.
 func (b *build) writeFile(name string, content []byte) error {
 	path := filepath.Join(b.m.dirs.pod(b.rec.ID), name)
 	if err := os.WriteFile(path, content, 0o644); err != nil {
@@ -38,12 +38,24 @@ func (b *build) writeFile(name string, content []byte) error {
 	return errors.Join(os.Chown(path, int(uid), int(gid)), b.labelFile(path))
 }
 
-// resolvConf returns the pod's resolver configuration. Without a DNSConfig in the
-// request it is the host's. An empty DNSConfig is an empty configuration: the
-// kubelet sends one if its own resolv.conf has no entries.
+// hostname returns the host name inside a pod, which is never empty. A pod with the network of the host shares the UTS
+// namespace of the host, and thus its host name.
+func hostname(id string, spec *podspec.Spec) (string, error) {
+	if spec.Namespaces.HostNetwork {
+		return os.Hostname()
+	}
+	if spec.Hostname == "" {
+		return id[:12], nil
+	}
+	return spec.Hostname, nil
+}
+
+// resolvConf returns the content of the pod's resolv.conf. If the request has no DNS config, it is the content of the
+// host's resolv.conf. If the DNS config is empty, resolv.conf is empty: the kubelet sends an empty DNS config if its own
+// resolv.conf has no entries.
 func resolvConf(d *types.DNS) ([]byte, error) {
 	if d == nil {
-		return hostFile("/etc/resolv.conf")
+		return readHostFile("/etc/resolv.conf")
 	}
 	var b bytes.Buffer
 	if len(d.Search) > 0 {
@@ -60,9 +72,9 @@ func resolvConf(d *types.DNS) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// hostFile copies a file of the host; a missing one is empty. It is copied, not
-// bound, so that no container can write to the host's.
-func hostFile(path string) ([]byte, error) {
+// readHostFile returns the content of a file of the host, or nothing if the file does not exist. Files of the host are
+// copied instead of bind mounted, so that no container can write to them.
+func readHostFile(path string) ([]byte, error) {
 	b, err := rootpath.ReadFile("/", path, maxHostFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -78,9 +90,26 @@ fe00::1	ip6-allnodes
 fe00::2	ip6-allrouters
 `
 
-// hosts returns the pod's /etc/hosts. Each address has the pod's name and, for a
-// qualified name, its first part. A name with a trailing dot is listed without the dot
-// too, as programs look it up in both forms.
+// hosts writes the pod's /etc/hosts. The network must exist, because the file has the addresses of the pod.
+func (b *build) hosts() error {
+	content := hosts(b.rec.IPs, b.rec.HostName)
+	if b.spec.Namespaces.HostNetwork {
+		host, err := readHostFile("/etc/hosts")
+		if err != nil {
+			return fmt.Errorf("create hosts: %w", err)
+		}
+		if len(host) > 0 {
+			content = host
+		}
+	}
+	if err := b.writeFile(hostsFile, content); err != nil {
+		return fmt.Errorf("create hosts: %w", err)
+	}
+	return nil
+}
+
+// hosts returns the content of the pod's /etc/hosts. Each address has the host name of the pod, and its first label if
+// the name is qualified. A name with a trailing dot is listed without the dot too, because programs look up both forms.
 func hosts(ips []netip.Addr, name string) []byte {
 	b := []byte(localHosts)
 	names := name
@@ -96,8 +125,7 @@ func hosts(ips []netip.Addr, name string) []byte {
 	return b
 }
 
-// mountShm mounts the pod's /dev/shm, which goes with its IPC namespace and
-// belongs to its root.
+// mountShm mounts the pod's /dev/shm, which belongs to root of the containers. The pod must have its own IPC namespace.
 func (b *build) mountShm() error {
 	target := filepath.Join(b.m.dirs.pod(b.rec.ID), shmDir)
 	uid, gid := b.spec.Namespaces.Root()
@@ -112,11 +140,26 @@ func (b *build) mountShm() error {
 	return nil
 }
 
-// shmOptions returns the options of mount(2) for a shm.
+// shmOptions returns the mount options of /dev/shm.
 func shmOptions(size int64, uid, gid uint32, label string) string {
 	options := fmt.Sprintf("mode=1777,size=%d,uid=%d,gid=%d", size, uid, gid)
 	if label != "" {
 		options += "," + mountopt.Context(label)
 	}
 	return options
+}
+
+// removeFiles removes the directory of a pod. It removes the record after the other files, because the next daemon finds
+// the pod by its record.
+func (m *Manager) removeFiles(id string) error {
+	dir := m.dirs.pod(id)
+	for _, name := range []string{hostsFile, hostnameFile, resolvConfFile, shmDir, recordFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove files: %w", err)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove files: %w", err)
+	}
+	return nil
 }

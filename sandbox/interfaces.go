@@ -180,11 +180,10 @@ func (b *build) attach(ctx context.Context) error {
 		}
 		b.rec.Interfaces[i].Result = res.JSON
 	}
-	late := slices.DeleteFunc(slices.Clone(b.sysctls), func(sc namespace.Sysctl) bool { return !ofInterface(sc) })
-	if len(late) == 0 {
+	if len(b.spec.InterfaceSysctls) == 0 {
 		return nil
 	}
-	return namespace.Write(pod.NetNS, late)
+	return namespace.Write(pod.NetNS, b.spec.InterfaceSysctls)
 }
 
 // attachments are the pod's interfaces, eth0 first. None with the host's network.

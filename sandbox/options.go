@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"os"
 	"slices"
 
 	"github.com/criserver/criserver/sandbox/network"
@@ -25,18 +24,6 @@ func hostNetwork(c *cri.PodSandboxConfig) bool {
 
 func hostIPC(c *cri.PodSandboxConfig) bool {
 	return namespaceOptions(c).GetIpc() == cri.NamespaceMode_NODE
-}
-
-// hostname returns the name inside the pod: the host's where it shares the
-// host's network and so its UTS namespace, and never an empty one.
-func hostname(id string, spec *podspec.Spec) (string, error) {
-	if spec.Namespaces.HostNetwork {
-		return os.Hostname()
-	}
-	if spec.Hostname == "" {
-		return id[:12], nil
-	}
-	return spec.Hostname, nil
 }
 
 // networkPod is what CNI plugins are told.

@@ -6,27 +6,27 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Plugins are told of each step in a pod's life. Every call may take as long as
-// plugins are given time for, and is made with no lock held but the pod's
-// operation lock.
+// Plugins are the NRI plugins, which are notified of each step in the life cycle of a pod. A call may take as long as the
+// plugins are allowed to take. During a call, the caller holds only the operation lock of the pod.
 type Plugins interface {
-	// Run is for a pod that is complete and not shown yet. An error is a refusal:
-	// the pod is taken down. Shown or Removed follows.
+	// Run is called for a pod that is complete but not published. If Run returns an error, the pod is torn down. Either
+	// Published or Removed follows.
 	Run(ctx context.Context, p *Pod) error
-	Shown(p *Pod)
-	// Update is for other limits of a pod, of which nil ones stay as they are. An
-	// error is a refusal.
+	// Published is called when clients can see the pod.
+	Published(p *Pod)
+	// Update is called before the resource limits of a pod change. Limits that are nil do not change. If Update returns
+	// an error, no limit changes.
 	Update(ctx context.Context, p *Pod, overhead, resources *cri.LinuxContainerResources) error
+	// Updated is called after the resource limits of a pod have changed.
 	Updated(ctx context.Context, p *Pod)
-	// Stopped is for a pod whose containers have ended, and which still has its
-	// namespaces and network. It is called once.
+	// Stopped is called once, for a pod whose containers have exited and which still has its namespaces and network.
 	Stopped(ctx context.Context, p *Pod)
-	// Removed is for a pod that has gone, also one that could not be made.
+	// Removed is called for a pod that was removed, and for a pod whose creation failed after Run.
 	Removed(ctx context.Context, p *Pod)
 }
 
-// consult asks plugins about a pod that is all but ready.
-func (b *build) consult(ctx context.Context) error {
+// runPlugins calls Plugins.Run.
+func (b *build) runPlugins(ctx context.Context) error {
 	if b.m.cfg.Plugins == nil {
 		return nil
 	}
@@ -35,21 +35,21 @@ func (b *build) consult(ctx context.Context) error {
 	return b.m.cfg.Plugins.Run(ctx, b.m.snapshot(b.entry()))
 }
 
-func (m *Manager) consultUpdate(ctx context.Context, e *entry, overhead, resources *cri.LinuxContainerResources) error {
+func (m *Manager) pluginsUpdate(ctx context.Context, e *entry, overhead, resources *cri.LinuxContainerResources) error {
 	if m.cfg.Plugins == nil {
 		return nil
 	}
 	return m.cfg.Plugins.Update(ctx, e.pod, overhead, resources)
 }
 
-func (m *Manager) tellUpdated(ctx context.Context, e *entry) {
+func (m *Manager) pluginsUpdated(ctx context.Context, e *entry) {
 	if m.cfg.Plugins != nil {
 		m.cfg.Plugins.Updated(ctx, e.pod)
 	}
 }
 
-// tellStopped is for teardown, on an entry that is not published.
-func (m *Manager) tellStopped(ctx context.Context, e *entry) {
+// pluginsStopped calls Plugins.Stopped, unless it was called before. e must not be published.
+func (m *Manager) pluginsStopped(ctx context.Context, e *entry) {
 	if m.cfg.Plugins == nil || !e.inPlugins {
 		return
 	}
@@ -57,8 +57,8 @@ func (m *Manager) tellStopped(ctx context.Context, e *entry) {
 	m.cfg.Plugins.Stopped(ctx, m.snapshot(e))
 }
 
-// tellRemoved is for a pod that plugins were asked about.
-func (m *Manager) tellRemoved(ctx context.Context, p *Pod) {
+// pluginsRemoved calls Plugins.Removed for a pod for which Plugins.Run was called.
+func (m *Manager) pluginsRemoved(ctx context.Context, p *Pod) {
 	if m.cfg.Plugins == nil || p == nil {
 		return
 	}

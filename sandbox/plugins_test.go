@@ -32,7 +32,7 @@ func (f *fakePlugins) seen() string {
 }
 
 func (f *fakePlugins) Run(_ context.Context, p *Pod) error { f.note("run", p); return f.refuse }
-func (f *fakePlugins) Shown(p *Pod)                        { f.note("shown", p) }
+func (f *fakePlugins) Published(p *Pod)                    { f.note("shown", p) }
 func (f *fakePlugins) Update(_ context.Context, p *Pod, _, _ *cri.LinuxContainerResources) error {
 	f.note("update", p)
 	return f.refuse

@@ -37,7 +37,7 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, overhead, reso
 	if !e.rec.ready() {
 		return fmt.Errorf("update pod sandbox %q: it is not ready (%s): %w", id, e.rec.notReadyReason(), errdefs.ErrFailedPrecondition)
 	}
-	if err := m.consultUpdate(ctx, e, overhead, resources); err != nil {
+	if err := m.pluginsUpdate(ctx, e, overhead, resources); err != nil {
 		return fmt.Errorf("update pod sandbox %q: %w", id, err)
 	}
 	next, err := e.withResources(overhead, resources)
@@ -49,7 +49,7 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, overhead, reso
 	}
 	m.publish(next)
 	logrus.WithContext(ctx).WithField("pod", id).Info("pod sandbox updated")
-	m.tellUpdated(ctx, next)
+	m.pluginsUpdated(ctx, next)
 	return nil
 }
 

@@ -167,7 +167,7 @@ func (m *Manager) rollback(ctx context.Context, b *build, cause error) error {
 	}
 	if err == nil {
 		if b.inPlugins {
-			m.tellRemoved(ctx, m.snapshot(e))
+			m.pluginsRemoved(ctx, m.snapshot(e))
 		}
 		return nil
 	}
@@ -214,9 +214,6 @@ func (b *build) plan() (err error) {
 		return fmt.Errorf("encode the config: %w", err)
 	}
 	if r.HostName, err = hostname(r.ID, b.spec); err != nil {
-		return err
-	}
-	if b.sysctls, err = sysctls(b.spec.Config, b.m.cfg.AllowedSysctls); err != nil {
 		return err
 	}
 	if b.spec.Namespaces.HostNetwork {

@@ -58,7 +58,7 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 	}
 	m.forget(id)
 	logrus.WithContext(ctx).WithField("pod", id).Info("pod sandbox removed")
-	m.tellRemoved(ctx, e.pod)
+	m.pluginsRemoved(ctx, e.pod)
 	return nil
 }
 
@@ -151,7 +151,7 @@ func (m *Manager) release(ctx context.Context, id string) error {
 // notes in the record how far it came. It is called with the operation lock
 // held, on an entry that is not published.
 func (m *Manager) teardown(ctx context.Context, e *entry) error {
-	m.tellStopped(ctx, e)
+	m.pluginsStopped(ctx, e)
 	r, pins := e.rec, m.dirs.pin(e.rec.ID)
 	errs := []error{m.stopPause(ctx, e)}
 	// Whoever owns a network outlives it for the plugins' sake.
@@ -190,18 +190,5 @@ func (m *Manager) removeRest(ctx context.Context, e *entry) error {
 		return err
 	}
 	m.releaseLabels(e)
-	return nil
-}
-
-func (m *Manager) removeFiles(id string) error {
-	dir := m.dirs.pod(id)
-	for _, name := range []string{hostsFile, hostnameFile, resolvConfFile, shmDir, recordFile} {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove files: %w", err)
-		}
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("remove files: %w", err)
-	}
 	return nil
 }

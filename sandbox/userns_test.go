@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/osthread"
 	"github.com/criserver/criserver/sandbox/namespace"
 	"golang.org/x/sys/unix"
@@ -152,40 +151,6 @@ func TestUserNamespacePods(t *testing.T) {
 		t.Errorf("without its user namespace: %+v, %v", got, err)
 	}
 	mustRemove(t, m, p.ID, q.ID)
-}
-
-// TestSysctlsWithIDs checks that a pod with a user namespace names its own groups, and that the daemon writes those of
-// the host.
-func TestSysctlsWithIDs(t *testing.T) {
-	for _, tt := range []struct{ value, want string }{
-		{"0 65535", "327680 393215"},
-		{"0 0", "327680 327680"},
-		{"1000\t0x7d0", "328680 329680"},
-		{"0 2147483647", "327680 393215"},
-		{"1 0", "1 0"},
-		{"65536 70000", ""},
-		{"5", ""},
-		{"0 1 2", ""},
-		{"0 -1", ""},
-		{"0 a", ""},
-		{"0 1_000", ""},
-		{"0 4294967296", ""},
-	} {
-		c := userPod("a")
-		c.Linux.Sysctls = map[string]string{"net.ipv4.ping_group_range": tt.value}
-		got, err := sysctls(c, DefaultSysctls)
-		switch {
-		case tt.want == "" && (!errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "net.ipv4.ping_group_range")):
-			t.Errorf("%q: %v, %v", tt.value, got, err)
-		case tt.want != "" && (err != nil || len(got) != 1 || got[0].Value != tt.want):
-			t.Errorf("%q: %v, %v, want %q", tt.value, got, err, tt.want)
-		}
-		c = podConfig("a")
-		c.Linux.Sysctls = map[string]string{"net.ipv4.ping_group_range": "1000 2000"}
-		if got, err := sysctls(c, DefaultSysctls); err != nil || got[0].Value != "1000 2000" {
-			t.Errorf("without a user namespace: %v, %v", got, err)
-		}
-	}
 }
 
 // A sysctl that the kernel gives to no network of a user namespace must not be

@@ -11,10 +11,7 @@ import (
 
 // Bounds of a request, in bytes or elements.
 const (
-	maxSysctlName = 253
-	maxPorts      = 4096
-	maxSysctls    = 256
-	maxSysctlSize = 4096
+	maxPorts = 4096
 )
 
 // invalid names the field of the request and the rule that it breaks.
@@ -30,10 +27,7 @@ func (m *Manager) validate(c *cri.PodSandboxConfig, handler string) error {
 	if _, err := bandwidth(c); err != nil {
 		return err
 	}
-	if _, _, err := interfaces(c, m.cfg.CNI.Additional); err != nil {
-		return err
-	}
-	_, err := sysctls(c, m.cfg.AllowedSysctls)
+	_, _, err := interfaces(c, m.cfg.CNI.Additional)
 	return err
 }
 

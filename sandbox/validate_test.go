@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 
@@ -61,9 +60,6 @@ func TestValidate(t *testing.T) {
 		"two host IPs": {func(c *cri.PodSandboxConfig) {
 			c.PortMappings = append(ports(80, 80, "10.0.0.2"), ports(80, 81, "10.0.0.1")...)
 		}, ""},
-		"sysctl":                  {func(c *cri.PodSandboxConfig) { c.Linux.Sysctls = map[string]string{"net.ipv4.ip_forward": "1"} }, ""},
-		"sysctl of the host":      {func(c *cri.PodSandboxConfig) { c.Linux.Sysctls = map[string]string{"kernel.core_pattern": "x"} }, "sysctls"},
-		"too many sysctls values": {func(c *cri.PodSandboxConfig) { c.Linux.Sysctls = map[string]string{"net.a": strings.Repeat("1", 5000)} }, "sysctls"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -85,79 +81,6 @@ func TestValidate(t *testing.T) {
 
 func ports(host, container int32, ip string) []*cri.PortMapping {
 	return []*cri.PortMapping{{HostPort: host, ContainerPort: container, HostIp: ip}}
-}
-
-func TestSysctls(t *testing.T) {
-	const ok, refused = true, false
-	tests := []struct {
-		name, value      string
-		hostNet, hostIPC bool
-		want             bool
-		path             string
-	}{
-		{"net.ipv4.ip_forward", "1", false, false, ok, "net/ipv4/ip_forward"},
-		{"net/ipv4/conf/eth0.100/forwarding", "1", false, false, ok, "net/ipv4/conf/eth0.100/forwarding"},
-		{"net.ipv4.conf.eth0/100.forwarding", "1", false, false, ok, "net/ipv4/conf/eth0.100/forwarding"},
-		{"net.ipv4.ip_local_port_range", "1024 65535", false, false, ok, "net/ipv4/ip_local_port_range"},
-		{"kernel.shm_rmid_forced", "1", false, false, ok, "kernel/shm_rmid_forced"},
-		{"kernel.sem", "1 2 3 4", false, false, ok, "kernel/sem"},
-		{"fs.mqueue.msg_max", "10", false, false, ok, "fs/mqueue/msg_max"},
-		{"net.ipv4.ip_forward", "1", true, false, refused, ""},
-		{"kernel.sem", "1", false, true, refused, ""},
-		{"fs.mqueue.msg_max", "10", false, true, refused, ""},
-		{"kernel.core_pattern", "|/bin/x", false, false, refused, ""},
-		{"kernel.sem2", "1", false, false, refused, ""},
-		{"vm.swappiness", "1", false, false, refused, ""},
-		// What CVE-2022-0811 was made of, and its relatives.
-		{"kernel.shm_rmid_forced", "1+kernel.core_pattern=|/x", false, false, refused, ""},
-		{"kernel.shm_rmid_forced+kernel.core_pattern", "1", false, false, refused, ""},
-		{"kernel.shm_rmid_forced", "1\nx", false, false, refused, ""},
-		{"net/../kernel/core_pattern", "x", false, false, refused, ""},
-		{"net./.kernel.core_pattern", "x", false, false, refused, ""},
-		{"net.//.//.kernel", "x", false, false, refused, ""},
-		{"kernel/shm/../core_pattern", "x", false, false, refused, ""},
-		{"kernel.shm*", "x", false, false, refused, ""},
-		{"/proc/sys/kernel/sem", "x", false, false, refused, ""},
-		{"net", "x", false, false, refused, ""},
-		{"net.", "x", false, false, refused, ""},
-		{"", "x", false, false, refused, ""},
-		{"net.ipv4.ip_forward", "", false, false, refused, ""},
-		{"net.ipv4.ip_local_port_range", " \t", false, false, refused, ""},
-	}
-	for _, tt := range tests {
-		c := podConfig("a")
-		c.Linux.Sysctls = map[string]string{tt.name: tt.value}
-		if tt.hostNet {
-			namespaceOptions(c).Network = cri.NamespaceMode_NODE
-		}
-		if tt.hostIPC {
-			namespaceOptions(c).Ipc = cri.NamespaceMode_NODE
-		}
-		got, err := sysctls(c, DefaultSysctls)
-		switch {
-		case tt.want != (err == nil):
-			t.Errorf("%q=%q: %v", tt.name, tt.value, err)
-		case tt.want && (len(got) != 1 || got[0].Path != tt.path || got[0].Value != tt.value):
-			t.Errorf("%q: %+v", tt.name, got)
-		}
-	}
-	c := podConfig("a")
-	c.Linux.Sysctls = map[string]string{"vm.swappiness": "1"}
-	if _, err := sysctls(c, []string{"vm.*"}); err == nil {
-		t.Error("a sysctl of the host was allowed by the list alone")
-	}
-}
-
-func FuzzSysctlPath(f *testing.F) {
-	for _, s := range []string{"net.ipv4.conf.eth0/1.x", "a/b", "../x", "a..b"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, name string) {
-		path, ok := sysctlPath(name)
-		if ok && (path == "" || slices.Contains(strings.Split(path, "/"), "..") || path[0] == '/' || strings.Contains(path, "//") || strings.ContainsAny(path, "\x00\n+ ")) {
-			t.Errorf("%q became %q", name, path)
-		}
-	})
 }
 
 func TestCgroupOfPod(t *testing.T) {
@@ -191,7 +114,7 @@ func TestResolvConf(t *testing.T) {
 	if err != nil || string(got) != "search .\nnameserver 1.1.1.1\n" {
 		t.Errorf("with an empty server: %q, %v", got, err)
 	}
-	host, err := hostFile("/etc/resolv.conf")
+	host, err := readHostFile("/etc/resolv.conf")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func (a podPlugins) Run(ctx context.Context, p *sandbox.Pod) error {
 	return a.nri.RunPod(ctx, nriPod(p))
 }
 
-func (a podPlugins) Shown(p *sandbox.Pod) { a.nri.PodListed(p.ID) }
+func (a podPlugins) Published(p *sandbox.Pod) { a.nri.PodListed(p.ID) }
 
 func (a podPlugins) Update(ctx context.Context, p *sandbox.Pod, overhead, resources *cri.LinuxContainerResources) error {
 	return a.nri.UpdatePod(ctx, nriPod(p), overhead, resources)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/criserver/criserver/sandbox/namespace"
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -39,6 +40,9 @@ type Spec struct {
 	CgroupParent string
 	// Overhead and Resources are the resource limits of the pod as a whole, or nil.
 	Overhead, Resources *cri.LinuxContainerResources
+	// Sysctls are written when the namespaces of the pod are created. InterfaceSysctls are written when the pod is
+	// attached to its networks, because they belong to its interfaces.
+	Sysctls, InterfaceSysctls []namespace.Sysctl
 }
 
 // Node says what the node and the configuration of the daemon allow.
@@ -60,6 +64,8 @@ type Node struct {
 	// CheckResources returns an error that names the field if its limits break a rule. If CheckResources is nil, all
 	// limits are valid.
 	CheckResources func(field string, r *cri.LinuxContainerResources) error
+	// AllowedSysctls are names of sysctls, or prefixes that end in "*".
+	AllowedSysctls []string
 }
 
 // Parse checks a request and parses it. Errors: ErrInvalidArgument, and ErrFailedPrecondition if the node or the
@@ -120,6 +126,7 @@ var subjects = []func(*parser) error{
 	(*parser).security,
 	(*parser).cgroupParent,
 	(*parser).resources,
+	(*parser).sysctls,
 }
 
 func (p *parser) platform() error {
