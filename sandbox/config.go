@@ -123,6 +123,8 @@ func (c Config) node() podspec.Node {
 		CheckSecurity:  c.CheckSecurity,
 		CheckResources: c.CheckResources,
 		AllowedSysctls: c.AllowedSysctls,
+
+		AdditionalNetworks: c.CNI.Additional,
 	}
 }
 

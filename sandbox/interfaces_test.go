@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/sandbox/podspec"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -53,7 +54,7 @@ func manyBed(t *testing.T) (*bed, fakePlugin) {
 
 func asking(name, networks string) *cri.PodSandboxConfig {
 	c := podConfig(name)
-	c.Annotations = map[string]string{networksAnnotation: networks}
+	c.Annotations = map[string]string{podspec.NetworksAnnotation: networks}
 	return c
 }
 
@@ -151,7 +152,7 @@ func TestPodWithoutNetwork(t *testing.T) {
 	b.writeConf("05-none.conflist", `{"cniVersion":"1.0.0","name":"none","plugins":[{"type":"loopback"}]}`)
 	m := b.start()
 	c := podConfig("a")
-	c.Annotations = map[string]string{defaultNetworkAnnotation: "none"}
+	c.Annotations = map[string]string{podspec.DefaultNetworkAnnotation: "none"}
 	p := mustRun(t, m, c)
 	if len(p.IPs) != 0 || plugin.calls("ADD") != 0 {
 		t.Errorf("addresses %v, %d ADD", p.IPs, plugin.calls("ADD"))
@@ -167,52 +168,4 @@ func TestPodWithoutNetwork(t *testing.T) {
 		t.Errorf("hosts %q, %v", got, err)
 	}
 	mustRemove(t, m, p.ID)
-}
-
-func TestInterfacesAreValidated(t *testing.T) {
-	allowed := []string{"one", "two"}
-	tests := map[string]struct{ networks, want string }{
-		"names":            {"one,two", ""},
-		"the same twice":   {"one,one", ""},
-		"with interfaces":  {"one@a.1 , two@b_2", ""},
-		"objects":          {`[{"name":"one"},{"name":"two","mac":"0a:00:00:00:00:01","ips":["10.0.0.1","fd00::1/64"]}]`, ""},
-		"empty array":      {`[]`, ""},
-		"not allowed":      {"one,three", `"three" is not one of the networks`},
-		"empty":            {"", `"" is not one`},
-		"trailing comma":   {"one,", `"" is not one`},
-		"of a namespace":   {"kube-system/one", "not one"},
-		"eth0":             {"one@eth0", `"eth0"`},
-		"loopback":         {"one@lo", `"lo"`},
-		"path":             {"one@../x", `"../x"`},
-		"dots":             {"one@..", `".."`},
-		"long interface":   {"one@" + strings.Repeat("a", 16), "1 to 15"},
-		"interface twice":  {"one@x,two@x", `"x" twice`},
-		"generated name":   {"two@net2,one", `"net2" twice`},
-		"too many":         {strings.TrimSuffix(strings.Repeat("one,", 9), ","), "9 interfaces"},
-		"unknown member":   {`[{"name":"one","cni-args":{}}]`, "cni-args"},
-		"half an array":    {`[{"name":"one"}`, "array"},
-		"behind the array": {`[{"name":"one"}] x`, "behind"},
-		"multicast mac":    {`[{"name":"one","mac":"01:00:00:00:00:01"}]`, "mac"},
-		"long mac":         {`[{"name":"one","mac":"02:00:00:00:00:01:02:03"}]`, "mac"},
-		"address by name":  {`[{"name":"one","ips":["host"]}]`, "ips"},
-	}
-	for name, tt := range tests {
-		_, got, err := interfaces(asking("a", tt.networks), allowed)
-		switch {
-		case tt.want == "" && err != nil:
-			t.Errorf("%s: %v", name, err)
-		case tt.want != "" && (!errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), networksAnnotation)):
-			t.Errorf("%s: got %v, %v; want an error with %s", name, got, err, tt.want)
-		}
-	}
-	host := hostPod("a")
-	host.Annotations = map[string]string{networksAnnotation: "one"}
-	if _, _, err := interfaces(host, allowed); !errdefs.IsInvalidArgument(err) {
-		t.Errorf("with the host's network: %v", err)
-	}
-	other := podConfig("a")
-	other.Annotations = map[string]string{defaultNetworkAnnotation: "three"}
-	if _, _, err := interfaces(other, allowed); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), defaultNetworkAnnotation) {
-		t.Errorf("another default network: %v", err)
-	}
 }

@@ -320,6 +320,23 @@ func hostPod(name string) *cri.PodSandboxConfig {
 	return c
 }
 
+func unitManager(t *testing.T, change func(*Config)) *Manager {
+	t.Helper()
+	cfg := Config{
+		RunDir: t.TempDir(), Containers: &fakeContainers{}, Cgroups: &fakeCgroups{}, PausePath: "/pause",
+		KnownHandler: func(name string) bool { return name == "" || name == "runc" },
+		HandlerNames: func() []string { return []string{"runc"} },
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	m, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
 // mustParse parses a request as RunPod does.
 func mustParse(t testing.TB, m *Manager, c *cri.PodSandboxConfig) *podspec.Spec {
 	t.Helper()

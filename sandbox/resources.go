@@ -83,9 +83,3 @@ func (r *record) limits(spec *podspec.Spec) (overhead, resources *cri.LinuxConta
 	}
 	return now.GetOverhead(), now.GetResources()
 }
-
-// SetPodCIDR is told by the kubelet which addresses the node's pods have, a
-// list separated by commas. Errors: ErrInvalidArgument, ErrFailedPrecondition.
-func (m *Manager) SetPodCIDR(ctx context.Context, cidrs string) error {
-	return m.net.SetPodCIDR(ctx, cidrs)
-}

@@ -185,10 +185,10 @@ func (m *Manager) adoptNetworks(owners []string, entries map[string]*entry) {
 		}
 		m.net.Adopt(id, e.rec.attachments()...)
 		if e.rec.Plan != nil {
-			m.ports.adopt(id, e.spec.Name, portMappings(e.spec.Config))
+			m.ports.reserveUnchecked(id, e.spec.Name, e.spec.PortMappings)
 			first := network.Default(e.rec.Plan)
 			first.Result = e.rec.CNIResult
-			m.net.AdoptPorts(id, first, portMappings(e.spec.Config))
+			m.net.AdoptPorts(id, first, e.spec.PortMappings)
 		}
 	}
 }

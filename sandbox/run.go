@@ -28,9 +28,6 @@ func (m *Manager) RunPod(ctx context.Context, config *cri.PodSandboxConfig, hand
 	if err != nil {
 		return "", fmt.Errorf("run pod sandbox: %w", err)
 	}
-	if err := m.validate(config, handler); err != nil {
-		return "", fmt.Errorf("run pod sandbox: %w", err)
-	}
 	id, err := m.runs.Do(ctx, spec.Name.String(), func(ctx context.Context) (string, error) {
 		return m.findOrCreate(ctx, spec)
 	})
@@ -188,7 +185,7 @@ func (b *build) begin() error {
 		err = b.record()
 	}
 	if err != nil {
-		b.m.ports.free(b.rec.ID)
+		b.m.ports.release(b.rec.ID)
 		b.m.releaseLabels(b.entry())
 	}
 	return err

@@ -163,7 +163,7 @@ func (m *Manager) teardown(ctx context.Context, e *entry) error {
 		if r.Plan != nil && r.DetachedAt.IsZero() {
 			r.DetachedAt = time.Now()
 		}
-		m.ports.free(r.ID)
+		m.ports.release(r.ID)
 		names = append(names, namespace.Net, namespace.User)
 	}
 	errs = append(errs, namespace.Unpin(pins, names...))

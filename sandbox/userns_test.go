@@ -26,7 +26,7 @@ func idMap(container, host, length uint32) *cri.IDMapping {
 // userPod asks for a user namespace as the kubelet does.
 func userPod(name string) *cri.PodSandboxConfig {
 	c := podConfig(name)
-	namespaceOptions(c).UsernsOptions = userOptions(cri.NamespaceMode_POD, idMap(0, 327680, 65536))
+	c.Linux.SecurityContext.NamespaceOptions.UsernsOptions = userOptions(cri.NamespaceMode_POD, idMap(0, 327680, 65536))
 	return c
 }
 
@@ -101,8 +101,8 @@ func TestUserNamespacePods(t *testing.T) {
 	c := userPod("a")
 	c.Linux.Sysctls = map[string]string{"kernel.shmmax": "12345", "net.ipv4.ip_unprivileged_port_start": "99", "fs.mqueue.msg_max": "21", "net.ipv4.ping_group_range": "0 2147483647"}
 	shared := userPod("b")
-	namespaceOptions(shared).Pid = cri.NamespaceMode_POD
-	namespaceOptions(shared).UsernsOptions = userOptions(cri.NamespaceMode_POD, idMap(0, 4000, 1000)) // fewer than the pause's usual id
+	shared.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
+	shared.Linux.SecurityContext.NamespaceOptions.UsernsOptions = userOptions(cri.NamespaceMode_POD, idMap(0, 4000, 1000)) // fewer than the pause's usual id
 	p, q := mustRun(t, m, c), mustRun(t, m, shared)
 
 	for _, pod := range []*Pod{p, q} {

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/criserver/criserver/sandbox/namespace"
+	"github.com/criserver/criserver/sandbox/network"
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -43,6 +44,14 @@ type Spec struct {
 	// Sysctls are written when the namespaces of the pod are created. InterfaceSysctls are written when the pod is
 	// attached to its networks, because they belong to its interfaces.
 	Sysctls, InterfaceSysctls []namespace.Sysctl
+	// PortMappings are the mappings with a host port, in the order in which rules for them must be created.
+	PortMappings []network.PortMapping
+	// DefaultNetwork is the requested network of eth0; "" for the default network of the node.
+	DefaultNetwork string
+	// Interfaces are the requested interfaces on additional networks. Their field Plan is not set.
+	Interfaces []network.Interface
+	// Bandwidth has the limits of the traffic on eth0, or nil.
+	Bandwidth *network.Bandwidth
 }
 
 // Node says what the node and the configuration of the daemon allow.
@@ -66,6 +75,8 @@ type Node struct {
 	CheckResources func(field string, r *cri.LinuxContainerResources) error
 	// AllowedSysctls are names of sysctls, or prefixes that end in "*".
 	AllowedSysctls []string
+	// AdditionalNetworks are the CNI networks that pods may request with annotations.
+	AdditionalNetworks []string
 }
 
 // Parse checks a request and parses it. Errors: ErrInvalidArgument, and ErrFailedPrecondition if the node or the
@@ -127,6 +138,9 @@ var subjects = []func(*parser) error{
 	(*parser).cgroupParent,
 	(*parser).resources,
 	(*parser).sysctls,
+	(*parser).ports,
+	(*parser).networks,
+	(*parser).bandwidth,
 }
 
 func (p *parser) platform() error {

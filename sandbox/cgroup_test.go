@@ -168,3 +168,22 @@ func TestSystemdNeedsUnits(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestCgroupOfPod(t *testing.T) {
+	const id = "0123456789abcdef"
+	for _, tt := range []struct {
+		driver               CgroupDriver
+		configured, asked    string
+		wantParent, wantPath string
+	}{
+		{Cgroupfs, "/criserver", "", "/criserver/pod-" + id, "/criserver/pod-" + id},
+		{Cgroupfs, "/criserver", "/kubepods/burstable/pod1", "/kubepods/burstable/pod1", "/kubepods/burstable/pod1"},
+		{Systemd, "criserver.slice", "", "criserver-pod" + id + ".slice", "/criserver.slice/criserver-pod" + id + ".slice"},
+		{Systemd, "criserver.slice", "kubepods-burstable-pod1_2.slice", "kubepods-burstable-pod1_2.slice", "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice"},
+	} {
+		cfg := Config{CgroupDriver: tt.driver, CgroupParent: tt.configured}
+		if got := cfg.cgroupParent(id, tt.asked); got != tt.wantParent || cgroupPath(got) != tt.wantPath {
+			t.Errorf("%s %q: got parent %q at %q", tt.driver, tt.asked, got, cgroupPath(got))
+		}
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
-	"github.com/criserver/criserver/sandbox/network"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -162,32 +161,4 @@ func TestHostPortOfAnotherPod(t *testing.T) {
 		mustRemove(t, m, left.ID)
 	}
 	_ = udp
-}
-
-func TestOverlap(t *testing.T) {
-	tests := []struct {
-		a, b string
-		want bool
-	}{
-		{"", "", true},
-		{"", "10.0.0.1", true},
-		{"", "fd00::1", true},
-		{"0.0.0.0", "10.0.0.1", true},
-		{"0.0.0.0", "fd00::1", false},
-		{"::", "10.0.0.1", false},
-		{"::", "fd00::1", true},
-		{"10.0.0.1", "10.0.0.1", true},
-		{"10.0.0.1", "10.0.0.2", false},
-		{"10.0.0.1", "::ffff:10.0.0.1", true},
-		{"fd00::1", "fd00:0::1", true},
-	}
-	for _, tt := range tests {
-		a, b := network.PortMapping{HostPort: 1, Protocol: "tcp", HostIP: tt.a}, network.PortMapping{HostPort: 1, Protocol: "tcp", HostIP: tt.b}
-		if overlap(a, b) != tt.want || overlap(b, a) != tt.want {
-			t.Errorf("%q and %q: want %t", tt.a, tt.b, tt.want)
-		}
-		if b.Protocol = "udp"; overlap(a, b) {
-			t.Errorf("%q and %q of another protocol", tt.a, tt.b)
-		}
-	}
 }

@@ -1,0 +1,47 @@
+package sandbox
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+func TestResolvConf(t *testing.T) {
+	got, err := resolvConf(&types.DNS{
+		Nameservers: []string{"10.96.0.10", "fd00::10"}, Search: []string{"a.svc", "b"}, Options: []string{"ndots:5", "edns0"},
+	})
+	const want = "search a.svc b\nnameserver 10.96.0.10\nnameserver fd00::10\noptions ndots:5 edns0\n"
+	if err != nil || string(got) != want {
+		t.Errorf("got %q, %v", got, err)
+	}
+	got, err = resolvConf(&types.DNS{Nameservers: []string{"", "1.1.1.1"}, Search: []string{"."}})
+	if err != nil || string(got) != "search .\nnameserver 1.1.1.1\n" {
+		t.Errorf("with an empty server: %q, %v", got, err)
+	}
+	host, err := readHostFile("/etc/resolv.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := resolvConf(nil); err != nil || string(got) != string(host) {
+		t.Errorf("without any: %q, %v", got, err)
+	}
+	if got, err := resolvConf(&types.DNS{}); err != nil || len(got) != 0 {
+		t.Errorf("with an empty one: %q, %v", got, err)
+	}
+}
+
+func TestHosts(t *testing.T) {
+	ips := []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::2")}
+	for name, want := range map[string]string{
+		"a":           "10.0.0.2\ta\nfd00::2\ta\n",
+		"a.b.example": "10.0.0.2\ta.b.example\ta\nfd00::2\ta.b.example\ta\n",
+		"a.ns.svc.":   "10.0.0.2\ta.ns.svc\ta.ns.svc.\ta\nfd00::2\ta.ns.svc\ta.ns.svc.\ta\n",
+		"a.":          "10.0.0.2\ta\ta.\nfd00::2\ta\ta.\n",
+		".":           "10.0.0.2\t.\nfd00::2\t.\n",
+	} {
+		if got := string(hosts(ips, name)); got != localHosts+want {
+			t.Errorf("%q: %q", name, got)
+		}
+	}
+}
