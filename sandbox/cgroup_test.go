@@ -138,7 +138,7 @@ func TestSlicesOfLostPodsAreStopped(t *testing.T) {
 
 	// A slice with a process belongs to somebody.
 	units.slices = append(units.slices, lost)
-	m = b.restored()
+	m = b.recovered()
 	b.cgroups.pids = map[string]int{"/criserver.slice/" + lost: 1}
 	m.stopOrphanedSlices(t.Context())
 	if got := units.stops(); len(got) != 2 {
@@ -162,9 +162,9 @@ func TestPauseWithoutAScopeEnds(t *testing.T) {
 	})
 }
 
-func TestSystemdNeedsUnits(t *testing.T) {
+func TestSystemdDriverNeedsUnits(t *testing.T) {
 	_, err := New(Config{RunDir: "/run", Containers: &fakeContainers{}, Cgroups: &fakeCgroups{}, CgroupDriver: Systemd})
-	if err == nil || !strings.Contains(err.Error(), "units must be given") {
+	if err == nil || !strings.Contains(err.Error(), "units must be set") {
 		t.Errorf("got %v", err)
 	}
 }

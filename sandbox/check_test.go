@@ -57,7 +57,7 @@ func TestRealCheck(t *testing.T) {
 						t.Fatalf("%v: %s", err, out)
 					}
 					b.cfg.CNI.NoBuiltin = checked
-					m = b.restored()
+					m = b.recovered()
 					m.checkNetworks(t.Context())
 					q, err := m.Get(p.ID)
 					// The plugin, which has to be asked also when it masquerades, is

@@ -20,63 +20,59 @@ type Containers interface {
 	RemovePod(ctx context.Context, podID string) error
 }
 
-// Config is what a Manager is made of. Zero values of the optional fields stand
-// for the defaults that are named.
+// Config configures a Manager. The zero values of optional fields stand for the documented defaults.
 type Config struct {
-	// RunDir is on a file system that a reboot empties. The Manager owns its
-	// subdirectories pods, ns and cni.
+	// RunDir must be on a file system that is empty after a reboot. The Manager owns its subdirectories pods, ns and cni.
 	RunDir string
 	CNI    network.Config
 
 	Containers Containers
 	Cgroups    Cgroups
-	// Units must be given with the systemd driver.
+	// Units is required with the systemd driver.
 	Units Units
-	// Plugins have a say in pods; nil where there are none.
+	// Plugins is nil if there are no NRI plugins.
 	Plugins Plugins
-	// HasGuests says whether a handler's runtime runs pods under kernels of their
-	// own; nil for none.
+	// HasGuests reports whether the runtime of a handler runs pods under their own kernels (docs/adr/0007). If HasGuests
+	// is nil, no runtime does.
 	HasGuests func(handler string) bool
-	// KnownHandler says whether there is a runtime handler of this name, and
-	// HandlerNames which there are, for the error.
+	// KnownHandler reports whether a runtime handler exists. HandlerNames lists the handlers for error messages.
 	KnownHandler func(name string) bool
 	HandlerNames func() []string
 
-	// CheckResources says which rule limits break that stand in the field of the
-	// request. Nil accepts all.
+	// CheckResources returns an error that names the field if its limits break a rule. If CheckResources is nil, all
+	// limits are valid.
 	CheckResources func(field string, r *cri.LinuxContainerResources) error
-	// UserNamespaces says why pods of a handler cannot have a user namespace of
-	// their own, or nil when they can. Without it none can.
+	// UserNamespaces returns the reason why pods of a runtime handler cannot have a user namespace, or nil if they can. If
+	// UserNamespaces is nil, no pod can have one.
 	UserNamespaces func(handler string) error
-	// CheckSecurity says what of a pod's confinement this machine cannot give;
-	// nil for nothing.
+	// CheckSecurity returns an error if the node cannot confine a pod as the security context requires. If CheckSecurity
+	// is nil, the node can.
 	CheckSecurity func(*cri.LinuxSandboxSecurityContext) error
-	// Labels are nil where the machine has no SELinux.
+	// Labels is nil if SELinux is not enabled.
 	Labels Labels
 
 	// CgroupDriver is Cgroupfs by default.
 	CgroupDriver CgroupDriver
-	// CgroupParent is below where pods are put that ask for no parent:
-	// "/criserver" by default, "criserver.slice" with the systemd driver.
+	// CgroupParent is the parent of the cgroups of pods that request no parent: "/criserver" by default,
+	// "criserver.slice" with the systemd driver.
 	CgroupParent string
-	// AllowedSysctls are names or prefixes ending in "*"; DefaultSysctls when
-	// nil. An empty list that is not nil allows none.
+	// AllowedSysctls are names of sysctls, or prefixes that end in "*". A nil list stands for DefaultSysctls; an empty
+	// list that is not nil allows no sysctl.
 	AllowedSysctls []string
-	// PausePath is the static binary that serves as pause when its argv[0] is
-	// "pause". Without it pods can neither share a PID namespace nor have a user
-	// namespace.
+	// PausePath is the path of a static binary that runs as the pause if its argv[0] is "pause". Without PausePath, pods
+	// can have neither a shared PID namespace nor a user namespace.
 	PausePath string
 	// ShmSize is the size of a pod's /dev/shm in bytes, 64 MiB by default.
 	ShmSize int64
-	// SetupTimeout bounds the making of a pod and TeardownTimeout one try to take
-	// it down, without its containers; 2 min each by default.
+	// SetupTimeout bounds the creation of a pod. TeardownTimeout bounds one attempt to tear down a pod, without the stop
+	// of its containers. Both are 2 minutes by default.
 	SetupTimeout, TeardownTimeout time.Duration
-	// Linger is how long the making of a pod goes on when nobody waits for it any
-	// more, so that a retry finds it; 4 min by default.
+	// Linger is the time for which the creation of a pod continues after its last caller has left, so that a retry can
+	// join the creation. It is 4 minutes by default.
 	Linger time.Duration
 }
 
-// DefaultSysctls are those that the pod's own namespaces confine.
+// DefaultSysctls are the sysctls that the namespaces of a pod confine.
 var DefaultSysctls = []string{"kernel.shm*", "kernel.msg*", "kernel.sem", "fs.mqueue.*", "net.*"}
 
 func (c Config) withDefaults() Config {
@@ -115,15 +111,14 @@ func setDefault[T comparable](field *T, value T) {
 // node returns what the node and the configuration allow in requests.
 func (c Config) node() podspec.Node {
 	return podspec.Node{
-		KnownHandler:   c.KnownHandler,
-		HandlerNames:   c.HandlerNames,
-		Pause:          c.PausePath != "",
-		UserNamespaces: c.UserNamespaces,
-		CgroupDriver:   c.CgroupDriver,
-		CheckSecurity:  c.CheckSecurity,
-		CheckResources: c.CheckResources,
-		AllowedSysctls: c.AllowedSysctls,
-
+		KnownHandler:       c.KnownHandler,
+		HandlerNames:       c.HandlerNames,
+		Pause:              c.PausePath != "",
+		UserNamespaces:     c.UserNamespaces,
+		CgroupDriver:       c.CgroupDriver,
+		CheckSecurity:      c.CheckSecurity,
+		CheckResources:     c.CheckResources,
+		AllowedSysctls:     c.AllowedSysctls,
 		AdditionalNetworks: c.CNI.Additional,
 	}
 }
@@ -133,9 +128,9 @@ func (c Config) check() error {
 	case !filepath.IsAbs(c.RunDir):
 		return fmt.Errorf("run directory %q must be absolute", c.RunDir)
 	case c.Containers == nil || c.Cgroups == nil:
-		return errors.New("containers and cgroups must be given")
+		return errors.New("containers and cgroups must be set")
 	case c.CgroupDriver == Systemd && c.Units == nil:
-		return errors.New("units must be given with the systemd driver")
+		return errors.New("units must be set with the systemd driver")
 	case c.CgroupDriver != Cgroupfs && c.CgroupDriver != Systemd:
 		return fmt.Errorf("cgroup driver %q must be %q or %q", c.CgroupDriver, Cgroupfs, Systemd)
 	}

@@ -11,21 +11,21 @@ import (
 	"github.com/criserver/criserver/sandbox/namespace"
 )
 
-// loopback are the addresses at which a pod's ports are looked for, in order.
+// loopback has the addresses to which Dial connects, in order.
 var loopback = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 
-// Dial connects to a TCP port of a ready pod from inside it, at the first
-// loopback address where somebody answers. For a pod with the host's network
-// these are the host's. A pod whose guest has taken over its addresses has no
-// inside to connect from, and is tried at those, from the host. Errors: ErrNotFound, ErrFailedPrecondition when the pod
-// is not ready, else those of the dials.
+// Dial connects to a TCP port of a ready pod. It tries the loopback addresses in the network namespace of the pod; for a
+// pod with the network of the host, the loopback addresses of the host. If the pod may run under its own kernel, which has
+// taken over the addresses of the pod, Dial then tries these addresses from the host.
+//
+// Errors: ErrNotFound, ErrFailedPrecondition for a pod that is not ready, otherwise the errors of all attempts.
 func (m *Manager) Dial(ctx context.Context, id string, port uint16) (net.Conn, error) {
 	pod, err := m.Get(id)
 	if err != nil {
 		return nil, err
 	}
 	if !pod.Ready {
-		return nil, fmt.Errorf("connect to pod sandbox %q: it is not ready: %w", pod.ID, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("connect to pod sandbox %q: pod sandbox is not ready: %w", pod.ID, errdefs.ErrFailedPrecondition)
 	}
 	var errs []error
 	for _, ip := range loopback {

@@ -224,15 +224,15 @@ func (b *bed) writeConf(name, conf string) {
 	}
 }
 
-// restored returns a Manager that has its view and does nothing yet.
-func (b *bed) restored() *Manager {
+// recovered returns a Manager after Recover and before Run.
+func (b *bed) recovered() *Manager {
 	b.t.Helper()
 	*b.cgroups = fakeCgroups{} // who held what ended with the daemon before
 	m, err := New(b.cfg)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if err := m.Restore(b.t.Context()); err != nil {
+	if err := m.Recover(b.t.Context()); err != nil {
 		b.t.Fatal(err)
 	}
 	return m
@@ -241,7 +241,7 @@ func (b *bed) restored() *Manager {
 // start returns a Manager at work. halt, or the end of the test, ends it.
 func (b *bed) start() *Manager {
 	b.t.Helper()
-	m := b.restored()
+	m := b.recovered()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()

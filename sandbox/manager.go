@@ -19,19 +19,18 @@ import (
 
 // Manager runs, stops and removes pod sandboxes.
 //
-// Order of locks: a pod's operation lock, then mu, then that of retries. mu is
-// held for the exchange of the view only. Nothing is waited for, and no file or
-// process touched, with mu held.
+// Lock order: the operation lock of a pod, then mu, then the mutex of retries. mu is held only while the view is exchanged
+// or building is accessed: no code waits, and no code accesses a file or a process, while mu is held.
 type Manager struct {
 	cfg     Config
 	dirs    dirs
 	net     *network.Network
 	watcher *proc.Watcher // of pauses
-	boot    string        // set by Restore
+	boot    string        // boot id, set by Recover
 
-	ops      oplock.Locks // per pod: whoever changes the pod or its record
-	runs     flight.Group[string]
-	releases flight.Group[struct{}]
+	ops      oplock.Locks           // one lock per pod, for changes of the pod and of its record
+	runs     flight.Group[string]   // creations, by name
+	releases flight.Group[struct{}] // releases, by id
 	retries  retries
 	ports    hostPorts
 
@@ -42,8 +41,8 @@ type Manager struct {
 	building map[podspec.Name]*stages
 }
 
-// New checks the configuration. Restore must follow before anything else, and
-// Run does the work in the background.
+// New returns a Manager after it has checked the configuration. The caller must call Recover before any other method,
+// and Run for the work in the background.
 func New(cfg Config) (*Manager, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.check(); err != nil {
@@ -67,8 +66,7 @@ func New(cfg Config) (*Manager, error) {
 	return m, nil
 }
 
-// Run watches the network configuration and the pauses, and takes down what
-// could not be taken down at once, until ctx ends.
+// Run watches the network configuration and the pauses, and retries failed teardowns, until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.net.Run(ctx) })
@@ -79,8 +77,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Get returns the pod of a full id or a unique prefix. Errors: ErrNotFound, or
-// ErrInvalidArgument where a prefix is ambiguous.
+// Get returns the pod with an id or with a unique prefix of an id. Errors: ErrNotFound, or ErrInvalidArgument for an
+// ambiguous prefix.
 func (m *Manager) Get(id string) (*Pod, error) {
 	e, err := m.find(id)
 	if err != nil {
@@ -89,12 +87,11 @@ func (m *Manager) Get(id string) (*Pod, error) {
 	return e.pod, nil
 }
 
-// List returns all pods, the oldest first.
+// List returns all pods, oldest first.
 func (m *Manager) List() []*Pod { return slices.Clone(m.view.Load().sorted) }
 
-// NetworkStatus returns nil when pods can be attached to the default network.
-// Otherwise the error says why they cannot and what to do. It is not nil before
-// Run has checked the network.
+// NetworkStatus returns nil if pods can be attached to the default network. Otherwise the error says why they cannot, and
+// what the operator can do. NetworkStatus returns an error until Run has checked the network.
 func (m *Manager) NetworkStatus() error { return m.net.Status() }
 
 // NetworkConf returns the CNI configuration list in use, or nil.

@@ -124,7 +124,7 @@ func (m *Manager) MarkNotReady(id, reason string) {
 		return
 	}
 	next := e.copy()
-	next.rec.Lost = reason
+	next.rec.LostReason = reason
 	m.save(ctx, next)
 	logrus.WithFields(logrus.Fields{"pod": id, "reason": reason}).Warn("pod sandbox is no longer ready")
 }

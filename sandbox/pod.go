@@ -91,7 +91,7 @@ func (m *Manager) snapshot(e *entry) *Pod {
 	if !e.spec.Namespaces.HostIPC {
 		p.Shm = filepath.Join(dir, shmDir)
 	}
-	if r.Pause != nil && r.Lost == "" {
+	if r.Pause != nil && r.LostReason == "" {
 		p.PausePID = r.Pause.PID
 		if m.cfg.CgroupDriver == Systemd {
 			p.PauseUnit = pauseUnit(r)

@@ -11,41 +11,49 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// UpdateResources notes what a ready pod as a whole may have from now on: its
-// overhead, and the sum of its containers' limits. One that is nil stays as it
-// is; one that is given replaces the former as a whole. The pod's cgroup is the
-// kubelet's, who has changed it before (CRI, UpdatePodSandboxResources), so no
-// limit is written here. Errors: ErrNotFound, ErrInvalidArgument, and
-// ErrFailedPrecondition for a pod that is not ready.
+// UpdateResources records new resource limits of a ready pod as a whole: its overhead, and the sum of the limits of its
+// containers. A message that is nil leaves its limits unchanged; a message that is not nil replaces all its limits.
+//
+// UpdateResources writes no limit to the pod's cgroup. The cgroup belongs to the kubelet, which has written the limits
+// before the request (CRI, UpdatePodSandboxResources).
+//
+// Errors: ErrNotFound, ErrInvalidArgument, and ErrFailedPrecondition for a pod that is not ready.
 func (m *Manager) UpdateResources(ctx context.Context, id string, overhead, resources *cri.LinuxContainerResources) error {
 	e, err := m.find(id)
 	if err != nil {
 		return fmt.Errorf("update pod sandbox: %w", err)
 	}
-	id = e.rec.ID
+	if err := m.updateResources(ctx, e.rec.ID, overhead, resources); err != nil {
+		return fmt.Errorf("update pod sandbox %q: %w", e.rec.ID, err)
+	}
+	return nil
+}
+
+func (m *Manager) updateResources(ctx context.Context, id string, overhead, resources *cri.LinuxContainerResources) error {
 	if err := m.cfg.node().CheckPodResources("", overhead, resources); err != nil {
-		return fmt.Errorf("update pod sandbox %q: %w", id, err)
+		return err
 	}
 	unlock, err := m.ops.Lock(ctx, id)
 	if err != nil {
-		return fmt.Errorf("update pod sandbox %q: %w", id, err)
+		return err
 	}
 	defer unlock()
-	if e = m.view.Load().entries[id]; e == nil {
-		return fmt.Errorf("update pod sandbox %q: %w", id, errdefs.ErrNotFound)
+	e := m.view.Load().entries[id]
+	if e == nil {
+		return errdefs.ErrNotFound
 	}
 	if !e.rec.ready() {
-		return fmt.Errorf("update pod sandbox %q: it is not ready (%s): %w", id, e.rec.notReadyReason(), errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("pod sandbox is not ready (%s): %w", e.rec.notReadyReason(), errdefs.ErrFailedPrecondition)
 	}
 	if err := m.pluginsUpdate(ctx, e, overhead, resources); err != nil {
-		return fmt.Errorf("update pod sandbox %q: %w", id, err)
+		return err
 	}
 	next, err := e.withResources(overhead, resources)
 	if err != nil {
-		return fmt.Errorf("update pod sandbox %q: %w", id, err)
+		return err
 	}
 	if err := m.dirs.write(next.rec); err != nil {
-		return fmt.Errorf("update pod sandbox %q: %w", id, err)
+		return err
 	}
 	m.publish(next)
 	logrus.WithContext(ctx).WithField("pod", id).Info("pod sandbox updated")
@@ -53,33 +61,33 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, overhead, reso
 	return nil
 }
 
-// withResources returns the entry with other limits, recorded and not published.
+// withResources returns a copy of the entry with new limits.
 func (e *entry) withResources(overhead, resources *cri.LinuxContainerResources) (*entry, error) {
-	now := &cri.LinuxPodSandboxConfig{Overhead: e.pod.Overhead, Resources: e.pod.Resources}
+	limits := &cri.LinuxPodSandboxConfig{Overhead: e.pod.Overhead, Resources: e.pod.Resources}
 	if overhead != nil {
-		now.Overhead = overhead
+		limits.Overhead = overhead
 	}
 	if resources != nil {
-		now.Resources = resources
+		limits.Resources = resources
 	}
 	next := e.copy()
 	var err error
-	if next.rec.Updated, err = proto.Marshal(now); err != nil {
-		return nil, fmt.Errorf("record the resources: %w", err)
+	if next.rec.Updated, err = proto.Marshal(limits); err != nil {
+		return nil, fmt.Errorf("encode the resources: %w", err)
 	}
 	return next, nil
 }
 
-// limits are those in force: of the last update, or else of the request.
+// limits returns the limits of the last update, or the limits of the request if there was no update.
 func (r *record) limits(spec *podspec.Spec) (overhead, resources *cri.LinuxContainerResources) {
 	if r.Updated == nil {
 		return spec.Overhead, spec.Resources
 	}
-	now := &cri.LinuxPodSandboxConfig{}
-	if err := proto.Unmarshal(r.Updated, now); err != nil {
-		// It is shown to people and guides nothing that would need it right.
-		logrus.WithError(err).WithField("pod", r.ID).Warn("resources of the pod sandbox cannot be read")
+	limits := &cri.LinuxPodSandboxConfig{}
+	if err := proto.Unmarshal(r.Updated, limits); err != nil {
+		// The limits are only shown to users, so the pod can do without them.
+		logrus.WithError(err).WithField("pod", r.ID).Warn("cannot read the resources of the pod sandbox")
 		return nil, nil
 	}
-	return now.GetOverhead(), now.GetResources()
+	return limits.GetOverhead(), limits.GetResources()
 }

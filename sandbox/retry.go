@@ -10,35 +10,34 @@ import (
 )
 
 const (
-	retryFirst = time.Second
-	retryMax   = time.Minute
-	retryWidth = 4 // pods taken down side by side in the background
+	firstRetryDelay  = time.Second
+	maxRetryDelay    = time.Minute
+	retryConcurrency = 4 // pods
 )
 
-// retries are the pods whose end is to be brought about in the background,
-// again and again until it is done.
+// retries schedules pods whose teardown is retried in the background until it succeeds.
 type retries struct {
-	changed chan struct{} // capacity one
+	changed chan struct{} // capacity 1
 
-	mu  sync.Mutex // guards due
-	due map[string]*due
+	mu   sync.Mutex // guards pods
+	pods map[string]*retryState
 }
 
-type due struct {
-	at    time.Time
-	after time.Duration // until the next try, once this one has failed
-	busy  bool
+type retryState struct {
+	dueAt time.Time
+	delay time.Duration // from a failure of the next attempt to the attempt after it
+	busy  bool          // an attempt is in progress
 }
 
 func newRetries() retries {
-	return retries{changed: make(chan struct{}, 1), due: make(map[string]*due)}
+	return retries{changed: make(chan struct{}, 1), pods: make(map[string]*retryState)}
 }
 
-// add has a pod tried after a while, unless it is waiting already.
-func (r *retries) add(id string, after time.Duration) {
+// add schedules an attempt for a pod after a delay, unless the pod is scheduled already.
+func (r *retries) add(id string, delay time.Duration) {
 	r.mu.Lock()
-	if r.due[id] == nil {
-		r.due[id] = &due{at: time.Now().Add(after), after: retryFirst}
+	if r.pods[id] == nil {
+		r.pods[id] = &retryState{dueAt: time.Now().Add(delay), delay: firstRetryDelay}
 	}
 	r.mu.Unlock()
 	r.wake()
@@ -51,42 +50,42 @@ func (r *retries) wake() {
 	}
 }
 
-// take returns what is due now and how long it is until there is more.
-func (r *retries) take(now time.Time) (ready []string, next time.Duration) {
+// take returns the pods that are due, and the time until the next pod is due.
+func (r *retries) take(now time.Time) (due []string, next time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	next = time.Hour
-	for id, d := range r.due {
-		switch wait := d.at.Sub(now); {
-		case d.busy:
+	for id, s := range r.pods {
+		switch wait := s.dueAt.Sub(now); {
+		case s.busy:
 		case wait <= 0:
-			d.busy = true
-			ready = append(ready, id)
+			s.busy = true
+			due = append(due, id)
 		default:
 			next = min(next, wait)
 		}
 	}
-	return ready, next
+	return due, next
 }
 
-// settle notes how a try went.
-func (r *retries) settle(id string, err error) {
+// finish records the result of an attempt. A pod whose attempt failed is scheduled again.
+func (r *retries) finish(id string, err error) {
 	r.mu.Lock()
 	if err == nil {
-		delete(r.due, id)
-	} else if d := r.due[id]; d != nil {
-		d.busy, d.at = false, time.Now().Add(d.after)
-		d.after = min(2*d.after, retryMax)
+		delete(r.pods, id)
+	} else if s := r.pods[id]; s != nil {
+		s.busy, s.dueAt = false, time.Now().Add(s.delay)
+		s.delay = min(2*s.delay, maxRetryDelay)
 	}
 	r.mu.Unlock()
 	r.wake()
 }
 
-// run tries what is due until ctx ends.
-func (r *retries) run(ctx context.Context, try func(context.Context, string) error) {
+// run calls attempt for the pods that are due, until ctx ends.
+func (r *retries) run(ctx context.Context, attempt func(context.Context, string) error) {
 	var g errgroup.Group
 	defer func() { _ = g.Wait() }()
-	g.SetLimit(retryWidth)
+	g.SetLimit(retryConcurrency)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -96,13 +95,13 @@ func (r *retries) run(ctx context.Context, try func(context.Context, string) err
 		case <-timer.C:
 		case <-r.changed:
 		}
-		ready, next := r.take(time.Now())
-		for _, id := range ready {
+		due, next := r.take(time.Now())
+		for _, id := range due {
 			g.Go(func() error {
-				err := try(ctx, id)
-				r.settle(id, err)
+				err := attempt(ctx, id)
+				r.finish(id, err)
 				if err != nil && ctx.Err() == nil {
-					logrus.WithContext(ctx).WithError(err).WithField("pod", id).Warn("pod sandbox could not be taken down, trying again")
+					logrus.WithContext(ctx).WithError(err).WithField("pod", id).Warn("cannot tear down the pod sandbox, will try again")
 				}
 				return nil
 			})
@@ -111,7 +110,7 @@ func (r *retries) run(ctx context.Context, try func(context.Context, string) err
 	}
 }
 
-// retry brings a pod to its end as far as that was asked for.
+// retry continues the teardown of a pod that was stopped, or of hidden leftovers.
 func (m *Manager) retry(ctx context.Context, id string) error {
 	e := m.view.Load().entries[id]
 	switch {
@@ -125,8 +124,8 @@ func (m *Manager) retry(ctx context.Context, id string) error {
 	return m.stop(ctx, id)
 }
 
-// discard takes down and removes remains that nobody was ever told of. When it
-// fails they become visible, and the kubelet's to remove.
+// discard tears down and removes hidden leftovers. If the teardown fails, the leftovers become visible, so that the kubelet
+// can remove them.
 func (m *Manager) discard(ctx context.Context, id string) error {
 	_, err := m.releases.Do(ctx, id, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, m.release(ctx, id)
@@ -149,6 +148,6 @@ func (m *Manager) discard(ctx context.Context, id string) error {
 		return err
 	}
 	m.forget(id)
-	logrus.WithContext(ctx).WithField("pod", id).Info("remains of a pod sandbox removed")
+	logrus.WithContext(ctx).WithField("pod", id).Info("removed the leftovers of a pod sandbox")
 	return nil
 }

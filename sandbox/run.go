@@ -169,9 +169,9 @@ func (m *Manager) rollback(ctx context.Context, b *build, cause error) error {
 		return nil
 	}
 	b.rec.StoppedAt = time.Now()
-	b.rec.Trouble = fmt.Sprintf("creation failed: %v; the teardown is not complete: %v", cause, err)
+	b.rec.TeardownError = fmt.Sprintf("creation failed: %v; the teardown is not complete: %v", cause, err)
 	m.save(ctx, e)
-	m.retries.add(b.rec.ID, retryFirst)
+	m.retries.add(b.rec.ID, firstRetryDelay)
 	return fmt.Errorf("roll back: %w", err)
 }
 

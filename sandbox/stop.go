@@ -13,9 +13,9 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Stop ends a pod's containers and gives its resources back. It may be called
-// any number of times, also side by side. Where it fails the pod is not ready,
-// and taking it down goes on in the background. ErrNotFound for unknown ids.
+// Stop stops the containers of a pod by force and releases the resources of the pod. It may be called any number of times,
+// also concurrently. If Stop fails, the pod is not ready, and the teardown is retried in the background. It returns
+// ErrNotFound for an unknown id.
 func (m *Manager) Stop(ctx context.Context, id string) error {
 	e, err := m.find(id)
 	if err != nil {
@@ -27,9 +27,8 @@ func (m *Manager) Stop(ctx context.Context, id string) error {
 	return nil
 }
 
-// Remove removes a pod and its containers, ending by force what still runs
-// (CRI, RemovePodSandbox). Where it fails the pod stays visible. ErrNotFound
-// for unknown ids.
+// Remove stops a pod and removes the pod and its containers (CRI, RemovePodSandbox). If Remove fails, the pod stays
+// visible. It returns ErrNotFound for an unknown id.
 func (m *Manager) Remove(ctx context.Context, id string) error {
 	e, err := m.find(id)
 	if err != nil {
@@ -48,7 +47,7 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 	}
 	defer unlock()
 	e = m.view.Load().entries[id]
-	if e == nil { // another Remove was faster
+	if e == nil { // removed by a concurrent call
 		return nil
 	}
 	next := e.copy()
@@ -62,8 +61,8 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 	return nil
 }
 
-// stop waits for the containers without any lock. They are ended by force, by
-// the rule of the CRI: who wants them to end well stops them first.
+// stop holds no lock while it waits for the containers. It stops the containers by force: a client that wants a graceful
+// stop stops the containers first (CRI, StopPodSandbox).
 func (m *Manager) stop(ctx context.Context, id string) error {
 	if err := m.markStopped(ctx, id); err != nil {
 		return err
@@ -73,7 +72,7 @@ func (m *Manager) stop(ctx context.Context, id string) error {
 		return nil
 	}
 	if err := m.cfg.Containers.StopPod(ctx, id); err != nil {
-		m.retries.add(id, retryFirst)
+		m.retries.add(id, firstRetryDelay)
 		return fmt.Errorf("stop its containers: %w", err)
 	}
 	_, err := m.releases.Do(ctx, id, func(ctx context.Context) (struct{}, error) {
@@ -82,10 +81,10 @@ func (m *Manager) stop(ctx context.Context, id string) error {
 	return err
 }
 
-// markStopped makes the pod not ready, before anything of it ends.
+// markStopped makes the pod not ready, before any of its containers or resources are stopped.
 func (m *Manager) markStopped(ctx context.Context, id string) error {
-	// A release under way holds the lock for as long as plugins take, and does
-	// not come before the mark.
+	// A release in progress holds the operation lock for as long as the CNI plugins take. It begins after the mark, so a
+	// pod that is marked needs no lock.
 	if e := m.view.Load().entries[id]; e == nil || !e.rec.StoppedAt.IsZero() {
 		return nil
 	}
@@ -104,17 +103,17 @@ func (m *Manager) markStopped(ctx context.Context, id string) error {
 	return nil
 }
 
-// save shows a pod's new state and records it. A record that cannot be written
-// does not keep a pod from ending: after a restart the kernel tells the rest.
+// save writes the record of an entry and publishes the entry. If the record cannot be written, the pod can be stopped
+// nevertheless: after a restart, the daemon finds from the kernel what remains of the pod.
 func (m *Manager) save(ctx context.Context, e *entry) {
 	if err := m.dirs.write(e.rec); err != nil {
-		logrus.WithContext(ctx).WithError(err).WithField("pod", e.rec.ID).Error("state of the pod sandbox could not be recorded")
+		logrus.WithContext(ctx).WithError(err).WithField("pod", e.rec.ID).Error("cannot write the record of the pod sandbox")
 	}
 	m.publish(e)
 }
 
-// release gives back all that a stopped pod holds, but its files. It has its
-// own deadline, as what is half released must not stay so for a caller's sake.
+// release releases all resources of a stopped pod but its files. It has its own deadline, because a teardown must
+// continue when its caller leaves.
 func (m *Manager) release(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.TeardownTimeout)
 	defer cancel()
@@ -130,15 +129,15 @@ func (m *Manager) release(ctx context.Context, id string) error {
 	next := e.copy()
 	err = m.teardown(ctx, next)
 	if err == nil {
-		next.rec.ReleasedAt, next.rec.Trouble = time.Now(), ""
+		next.rec.ReleasedAt, next.rec.TeardownError = time.Now(), ""
 	} else {
-		// Also a hidden one is now the kubelet's to see.
+		// Leftovers that were hidden become visible too, so that the kubelet can remove them.
 		next.hidden = false
-		next.rec.Trouble = fmt.Sprintf("it is still being taken down: %v", err)
+		next.rec.TeardownError = fmt.Sprintf("its teardown is not complete: %v", err)
 		if next.rec.StoppedAt.IsZero() {
 			next.rec.StoppedAt = time.Now()
 		}
-		m.retries.add(id, retryFirst)
+		m.retries.add(id, firstRetryDelay)
 	}
 	m.save(ctx, next)
 	if err == nil && !next.hidden {
@@ -147,17 +146,15 @@ func (m *Manager) release(ctx context.Context, id string) error {
 	return err
 }
 
-// teardown undoes what build did, each step whatever became of the others, and
-// notes in the record how far it came. It is called with the operation lock
-// held, on an entry that is not published.
+// teardown undoes the steps of build. It runs all its steps even if some fail, joins their errors, and records the steps
+// that have succeeded. The caller must hold the operation lock. e must not be published.
 func (m *Manager) teardown(ctx context.Context, e *entry) error {
 	m.pluginsStopped(ctx, e)
 	r, pins := e.rec, m.dirs.pin(e.rec.ID)
 	errs := []error{m.stopPause(ctx, e)}
-	// Whoever owns a network outlives it for the plugins' sake.
 	names := []string{namespace.IPC, namespace.UTS, namespace.PID}
 	if err := m.detach(ctx, e); err != nil {
-		// The plugins need the network namespace again for the next try.
+		// The CNI plugins need the network namespace, and the user namespace that owns it, for the next attempt.
 		errs = append(errs, err)
 	} else {
 		if r.Plan != nil && r.DetachedAt.IsZero() {
@@ -176,9 +173,8 @@ func (m *Manager) teardown(ctx context.Context, e *entry) error {
 	return errors.Join(errs...)
 }
 
-// removeRest removes what is left of a pod that was taken down: its cgroup, then
-// its files. The record goes last, because the next daemon finds the pod by the
-// record. e is not published; a caller that keeps the pod publishes e.
+// removeRest removes the cgroup, the files and the labels of a pod after its teardown. It removes the record last, because
+// the next daemon finds the pod by its record. e must not be published; if removeRest fails, the caller publishes e.
 func (m *Manager) removeRest(ctx context.Context, e *entry) error {
 	if err := m.stopSlice(ctx, e.rec); err != nil {
 		return err

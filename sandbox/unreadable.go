@@ -21,7 +21,7 @@ func (m *Manager) recoverUnreadable(ctx context.Context, id string, cause error)
 	log := logrus.WithContext(ctx).WithField("pod", id)
 	log.WithError(cause).Error("cannot read the record of the pod sandbox; the pod sandbox is not ready, and can be stopped and removed")
 	rec, spec := m.salvage(id)
-	rec.Lost = "its record cannot be read: " + cause.Error()
+	rec.LostReason = "its record cannot be read: " + cause.Error()
 	if rec.Pause == nil || !rec.Pause.Alive() {
 		rec.Pause = nil
 		if ref, ok := namespace.FindPause(id); ok {

@@ -57,7 +57,7 @@ func (p *parts) restore(ctx context.Context) error {
 	if err := p.images.Restore(ctx); err != nil {
 		return fmt.Errorf("restore images: %w", err)
 	}
-	if err := p.pods.Restore(ctx); err != nil {
+	if err := p.pods.Recover(ctx); err != nil {
 		return fmt.Errorf("restore pods: %w", err)
 	}
 	if err := p.containers.Restore(ctx); err != nil {
