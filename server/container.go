@@ -121,7 +121,8 @@ func (s *Server) ContainerStatus(_ context.Context, req *cri.ContainerStatusRequ
 }
 
 // UpdateContainerResources changes the resource limits of a created or running
-// container. Either all limits change or none, as the CRI demands.
+// container. The CRI demands that the update is transactional: if one limit cannot be
+// set, the others are restored.
 //
 // Errors: InvalidArgument for a limit that violates a rule, NotFound,
 // FailedPrecondition if the container is exited or uses more memory than the new
@@ -139,7 +140,7 @@ func (s *Server) UpdateContainerResources(ctx context.Context, req *cri.UpdateCo
 	return &cri.UpdateContainerResourcesResponse{}, s.cfg.Containers.UpdateResources(ctx, req.GetContainerId(), req.GetLinux())
 }
 
-// ReopenContainerLog opens the log file anew after a rotation.
+// ReopenContainerLog opens the log file again after its rotation.
 //
 // Errors: InvalidArgument for an empty or ambiguous id, NotFound, and
 // FailedPrecondition for a container that is exited. The CRI allows this error, and

@@ -16,9 +16,9 @@ import (
 	"github.com/criserver/criserver/sandbox"
 )
 
-// maxQueuedEvents bounds the events in the queue of one client. The events of some
-// hundred pods that end at once fit into the queue. A client that is further behind
-// has to list the containers again anyway.
+// maxQueuedEvents bounds the events in the queue of one client. The queue holds the
+// events of several hundred pods that end at the same time. A client that is further
+// behind must list the containers again anyway.
 const maxQueuedEvents = 4096
 
 // event is an event of a container, or of a pod sandbox under the id of the pod

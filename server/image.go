@@ -27,7 +27,7 @@ func (s *Server) checkImageRequest(req imageRequest) (string, error) {
 // messages of the CRI.
 //
 // Errors: InvalidArgument for an empty or malformed reference or for an unknown
-// runtime handler, NotFound if the registry does not have the image for this
+// runtime handler, NotFound if the registry does not have the image, or not for this
 // platform, Unauthenticated or PermissionDenied if the registry or registries.conf
 // refuses access, FailedPrecondition for a broken configuration on the node,
 // ResourceExhausted for an image above a limit or for a full disk, Unimplemented for

@@ -32,7 +32,7 @@ func sendBatches[T proto.Message](items iter.Seq[T], send func([]T) error) error
 			if err := send(batch); err != nil {
 				return err
 			}
-			// The transport may still read the batch, so that its memory is not reused.
+			// The transport may still read the batch, so its memory must not be reused.
 			batch, size = nil, 0
 		}
 		batch, size = append(batch, item), size+n

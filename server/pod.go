@@ -17,10 +17,10 @@ import (
 // the earlier request.
 //
 // Errors: InvalidArgument for a config that violates a rule or for an unknown
-// runtime handler, AlreadyExists if a pod sandbox with another config has the name
-// and attempt, FailedPrecondition if a host port is in use or the node lacks a
-// feature, and Unavailable while the pod network is not ready or the runtime handler
-// is still being probed.
+// runtime handler, AlreadyExists if the pod sandbox with this name and attempt has
+// another config or is not ready, FailedPrecondition if a host port is in use or the
+// node lacks a feature, and Unavailable while the pod network is not ready or the
+// daemon still probes the runtime handler.
 func (s *Server) RunPodSandbox(ctx context.Context, req *cri.RunPodSandboxRequest) (*cri.RunPodSandboxResponse, error) {
 	if req.GetConfig() == nil {
 		return nil, missing("config")

@@ -19,9 +19,9 @@ var cpuMetrics = []cgroupMetric{
 	{gauge("container_spec_cpu_shares", "Shares of the CPU."), nil, cpuShares},
 }
 
-// cpuShares returns the CPU shares from the container's config if it has any. On
-// cgroup v2 many numbers of shares become the same weight, so that the cgroup does
-// not know the exact number.
+// cpuShares returns the CPU shares in the container's config, and without any those of
+// the cgroup. A cgroup of v2 has only a weight, to which several numbers of shares are
+// rounded.
 func cpuShares(r *reading) cgroup.Figure {
 	if r.cpuShares > 0 && r.detail.CPU.Shares.Known {
 		return number(r.cpuShares)

@@ -15,20 +15,22 @@ import (
 	"github.com/criserver/criserver/container"
 )
 
+// execRequest is a request of the RPC Exec.
 type execRequest struct {
 	id  string
 	cmd []string
 	Options
 }
 
+// attachRequest is a request of the RPC Attach.
 type attachRequest struct {
 	id string
 	Options
 }
 
-// session calls serve with the request that belongs to the token in the URL. It
-// answers 404 if there is none of the type R.
-func session[R any](s *Server, w http.ResponseWriter, r *http.Request, serve func(R)) {
+// serveRequest calls serve with the request that belongs to the token in the URL. It
+// answers 404 if there is no request of type R.
+func serveRequest[R any](s *Server, w http.ResponseWriter, r *http.Request, serve func(R)) {
 	request, _ := s.pending.take(r.PathValue("token"))
 	typed, ok := request.(R)
 	if !ok {
@@ -51,8 +53,9 @@ func transport(r *http.Request) string {
 	return "spdy"
 }
 
+// exec handles the URLs of Exec.
 func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
-	session(s, w, r, func(req execRequest) {
+	serveRequest(s, w, r, func(req execRequest) {
 		x := &executor{s, req.Options}
 		if isV5Request(r) {
 			serveV5(w, r, req.Options, s.cfg.IdleTimeout, func(ctx context.Context, in io.Reader, out, errs io.WriteCloser, resize <-chan remotecommand.TerminalSize) error {
@@ -64,8 +67,9 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+// attach handles the URLs of Attach.
 func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
-	session(s, w, r, func(req attachRequest) {
+	serveRequest(s, w, r, func(req attachRequest) {
 		x := &executor{s, req.Options}
 		if isV5Request(r) {
 			serveV5(w, r, req.Options, s.cfg.IdleTimeout, func(ctx context.Context, in io.Reader, out, errs io.WriteCloser, resize <-chan remotecommand.TerminalSize) error {
@@ -171,8 +175,8 @@ func closeStreams(streams ...io.Closer) {
 	}
 }
 
-// logSession logs the end of a session. The end by a client or by a stop of the daemon
-// is no failure.
+// logSession logs the end of a session. It is not a failure if the client or a stop of
+// the daemon has ended the session.
 func logSession(ctx context.Context, what string, start time.Time, err error, f logrus.Fields) {
 	f["duration"] = time.Since(start).Round(time.Millisecond).String()
 	entry := logrus.WithContext(ctx).WithFields(f)

@@ -13,16 +13,22 @@ import (
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
 )
 
+// forwardRequest is a request of the RPC PortForward.
 type forwardRequest struct {
 	podID string
 	ports []int32
 }
 
-// dialTimeout bounds the connection to a port, which is on the same machine.
-const dialTimeout = 30 * time.Second
+const (
+	// dialTimeout bounds the wait for the connection to a port, which is on the same
+	// machine.
+	dialTimeout = 30 * time.Second
+	maxPort     = 1<<16 - 1
+)
 
+// portForward handles the URLs of PortForward.
 func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
-	session(s, w, r, func(req forwardRequest) {
+	serveRequest(s, w, r, func(req forwardRequest) {
 		f := forwarder(func(_ context.Context, port int32, stream io.ReadWriteCloser) error {
 			if !s.startSession() {
 				return errStopping
@@ -71,10 +77,10 @@ func (s *Server) forward(ctx context.Context, podID string, port int32, stream i
 	return err
 }
 
-// waitForReply returns when the reply to the client's stream has been sent, or
-// when ctx ends. The SPDY library hands a stream over just before it sends the
-// reply, and resets the stream when the port forward fails. A reset before the
-// reply makes the client fail to create the stream, so that it never reads the error.
+// waitForReply returns when the reply to the client's stream has been sent, or when ctx
+// ends. The SPDY library passes a stream to the handler before it sends the reply, and
+// resets the stream when the port forward fails. After a reset before the reply, the
+// client fails to create the stream and never reads the error.
 func waitForReply(ctx context.Context, stream io.ReadWriteCloser) {
 	if !canHalfClose(stream) {
 		return // a channel of a WebSocket has no reply
@@ -89,8 +95,6 @@ func waitForReply(ctx context.Context, stream io.ReadWriteCloser) {
 	case <-ctx.Done():
 	}
 }
-
-const maxPort = 1<<16 - 1
 
 // relay copies data in both directions, and closes each direction when its source
 // ends.
