@@ -14,38 +14,35 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// interceptUnary maps the error of a call to a gRPC code, recovers from a panic,
-// checks the size of the answer, and logs the call.
+// interceptUnary runs the handler of a call, checks the size of the answer, and ends
+// the call with endCall.
 func interceptUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	rpc := path.Base(info.FullMethod)
 	ctx = context.WithValue(ctx, rpcKey{}, rpc)
-	start := time.Now()
-	defer func() {
-		if r := recover(); r != nil {
-			err = panicError(ctx, r)
-		}
-		err = grpcError(err)
-		logCall(ctx, rpc, req, time.Since(start), err)
-	}()
+	defer endCall(ctx, rpc, req, time.Now(), &err)
 	if resp, err = handler(ctx, req); err != nil {
 		return nil, err
 	}
 	return resp, checkListSize(rpc, resp)
 }
 
-// interceptStream is interceptUnary for calls whose answer is a stream.
+// interceptStream is interceptUnary for a call whose answer is a stream. It does not
+// check sizes, because sendBatches bounds the messages.
 func interceptStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	rpc := path.Base(info.FullMethod)
 	ctx := context.WithValue(ss.Context(), rpcKey{}, rpc)
-	start := time.Now()
-	defer func() {
-		if r := recover(); r != nil {
-			err = panicError(ctx, r)
-		}
-		err = grpcError(err)
-		logCall(ctx, rpc, nil, time.Since(start), err)
-	}()
+	defer endCall(ctx, rpc, nil, time.Now(), &err)
 	return handler(srv, rpcStream{ss, func() context.Context { return ctx }})
+}
+
+// endCall recovers from a panic of the handler, maps the error to a gRPC code, and
+// logs the call. It must be deferred directly, because it calls recover.
+func endCall(ctx context.Context, rpc string, req any, start time.Time, err *error) {
+	if r := recover(); r != nil {
+		*err = panicError(ctx, r)
+	}
+	*err = grpcError(*err)
+	logCall(ctx, rpc, req, time.Since(start), *err)
 }
 
 // rpcStream is a stream whose context carries the name of the RPC.
