@@ -47,7 +47,7 @@ $(BIN)/runc: tools/runc/go.mod tools/runc/go.sum | deps
 
 $(CNI) &: tools/cni/go.mod tools/cni/go.sum
 	cd tools/cni && CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/cni/ \
-		-ldflags '$(STRIP) -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=v1.9.1' tool
+		-ldflags '$(STRIP) -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=v1.10.0' tool
 	@touch $(CNI)
 
 $(BIN)/crictl: tools/crictl/go.mod tools/crictl/go.sum
