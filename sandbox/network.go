@@ -97,7 +97,7 @@ func (b *build) attach(ctx context.Context) error {
 	if len(b.spec.InterfaceSysctls) == 0 {
 		return nil
 	}
-	return namespace.Write(pod.NetNS, b.spec.InterfaceSysctls)
+	return namespace.WriteSysctls(pod.NetNS, b.spec.InterfaceSysctls)
 }
 
 // attachments returns the interfaces of the pod, eth0 first. A pod with the network of the host has none.

@@ -1,25 +1,23 @@
 package namespace
 
 import (
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
 
 	"github.com/criserver/criserver/internal/osthread"
-	"golang.org/x/sys/unix"
 )
 
-// Link is what has gone through a network interface since it was made.
+// Link has the counters of a network interface. The kernel counts from the creation of the interface.
 type Link struct {
 	Name                                    string
 	RxBytes, RxPackets, RxErrors, RxDropped uint64
 	TxBytes, TxPackets, TxErrors, TxDropped uint64
 }
 
-// Visit calls fn on one thread that is given up afterwards; links reads the
-// interfaces of the network namespace pinned at path. One thread for many
-// namespaces makes a list of pods cheap.
+// Visit calls fn on a thread that ends when fn returns. fn calls links for each network namespace that it wants to
+// read; links returns the interfaces of the network namespace pinned at path. One thread reads many namespaces, because
+// a thread for each pod would make the list of all pods expensive.
 func Visit(fn func(links func(path string) ([]Link, error))) {
 	_ = osthread.Run(func() error {
 		fn(links)
@@ -27,15 +25,10 @@ func Visit(fn func(links func(path string) ([]Link, error))) {
 	})
 }
 
-// links makes its thread enter the namespace for good.
+// links moves the calling thread into the namespace and reads the interfaces.
 func links(path string) ([]Link, error) {
-	f, err := os.Open(path)
-	if err != nil {
+	if err := enterNet(path); err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-		return nil, fmt.Errorf("enter %s: %w", path, err)
 	}
 	b, err := os.ReadFile("/proc/thread-self/net/dev")
 	if err != nil {
@@ -44,27 +37,28 @@ func links(path string) ([]Link, error) {
 	return parseLinks(string(b)), nil
 }
 
-// parseLinks reads proc_pid_net(5), dev: two lines of headings, then one for
-// each interface with eight figures received and eight sent.
+// parseLinks reads the file net/dev of proc_pid_net(5): two lines of headings, then a line for each interface with eight
+// counters of what was received and eight counters of what was sent.
 func parseLinks(text string) []Link {
 	var out []Link
 	for line := range strings.Lines(text) {
-		// A name may hold anything but a slash, a colon or white space.
-		name, figures, ok := strings.Cut(strings.TrimSpace(line), ":")
-		f := strings.Fields(figures)
+		// The kernel allows every character in a name except slash, colon and white space.
+		name, counters, ok := strings.Cut(strings.TrimSpace(line), ":")
+		f := strings.Fields(counters)
 		if !ok || len(f) < 16 {
 			continue
 		}
 		out = append(out, Link{
 			Name:    name,
-			RxBytes: figure(f[0]), RxPackets: figure(f[1]), RxErrors: figure(f[2]), RxDropped: figure(f[3]),
-			TxBytes: figure(f[8]), TxPackets: figure(f[9]), TxErrors: figure(f[10]), TxDropped: figure(f[11]),
+			RxBytes: counter(f[0]), RxPackets: counter(f[1]), RxErrors: counter(f[2]), RxDropped: counter(f[3]),
+			TxBytes: counter(f[8]), TxPackets: counter(f[9]), TxErrors: counter(f[10]), TxDropped: counter(f[11]),
 		})
 	}
 	return out
 }
 
-func figure(s string) uint64 {
+// counter parses a counter. It returns 0 for text that is not a number.
+func counter(s string) uint64 {
 	v, _ := strconv.ParseUint(s, 10, 64)
 	return v
 }

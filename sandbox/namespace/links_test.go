@@ -18,7 +18,7 @@ func TestParseLinks(t *testing.T) {
 		{"net1.100@x", 1, 9, 2, 7, 3, 8, 5, 6},
 	}
 	if got := parseLinks(string(b)); !reflect.DeepEqual(got, want) {
-		t.Errorf("got %+v", got)
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 	for _, bad := range []string{"", "eth0", "eth0: 1 2 3\n", ":\n"} {
 		if got := parseLinks(bad); got != nil {
@@ -27,9 +27,9 @@ func TestParseLinks(t *testing.T) {
 	}
 }
 
-func TestVisitReadsItsNamespace(t *testing.T) {
+func TestVisit(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("entering a network namespace needs root")
+		t.Skip("only root can enter a network namespace")
 	}
 	Visit(func(links func(string) ([]Link, error)) {
 		got, err := links("/proc/thread-self/ns/net")
@@ -38,10 +38,10 @@ func TestVisitReadsItsNamespace(t *testing.T) {
 		}
 		dirs, err := os.ReadDir("/sys/class/net")
 		if err != nil || len(got) == 0 || len(got) > len(dirs) {
-			t.Errorf("%d links, the namespace has %d (%v)", len(got), len(dirs), err)
+			t.Errorf("links returned %d interfaces, /sys/class/net has %d (%v)", len(got), len(dirs), err)
 		}
 		if _, err := links("/nowhere"); err == nil {
-			t.Error("a namespace that is not there was read")
+			t.Error("links succeeded for a path that does not exist")
 		}
 	})
 }

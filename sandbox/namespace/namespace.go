@@ -1,6 +1,6 @@
-// Package namespace makes the Linux namespaces of a pod and pins them by bind
-// mounts, so that they live without a process. It owns what is in the directory
-// it is given for a pod, and nothing else.
+// Package namespace creates the Linux namespaces of a pod and pins them by bind mounts, so that they exist without a
+// process. It enters network namespaces and writes sysctls. The package owns the content of the directory that it gets
+// for a pod, and nothing else.
 package namespace
 
 import (
@@ -15,57 +15,50 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The file names of the pins in a pod's directory.
+// The names of the pins in the directory of a pod.
 const (
 	Net = "net"
 	IPC = "ipc"
 	UTS = "uts"
 	PID = "pid"
-	// User owns all the others.
+	// User is the user namespace that owns the other namespaces.
 	User = "user"
 )
 
-// All are the names of all pins.
+// All has the names of all pins.
 var All = []string{Net, IPC, UTS, PID, User}
 
-// Spec says which namespaces to make and how they are to be set up.
+// Spec says which namespaces to create and how to configure them.
 type Spec struct {
-	// Dir is where the pins go; it is made. Its parent must exist.
+	// Dir is the directory of the pins. Make creates it; its parent must exist.
 	Dir           string
 	Net, IPC, UTS bool
-	// Hostname is set in the new UTS namespace.
+	// Hostname is the hostname in the new UTS namespace.
 	Hostname string
-	// Owner, when set, has the namespaces belong to a user namespace of their own.
+	// Owner is the user namespace that owns the other namespaces; nil if they belong to the host's.
 	Owner *Owner
-	// Sysctls are written inside the new namespaces. The caller has checked that
-	// they touch nothing else.
+	// Sysctls are written inside the new namespaces. The caller has checked that they affect no other namespace.
 	Sysctls []Sysctl
 }
 
-// Sysctl is a kernel parameter by its path below /proc/sys.
-type Sysctl struct {
-	Path, Value string
-}
-
-// Make makes and pins the namespaces. What was pinned when it fails is left for
-// Unpin.
+// Make creates and pins the namespaces. If Make fails, some namespaces may be pinned; the caller calls Unpin.
 func Make(s Spec) error {
 	if err := os.Mkdir(s.Dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make namespaces: %w", err)
+		return fmt.Errorf("create namespaces: %w", err)
 	}
 	run := func() error { return osthread.Run(s.make) }
 	if s.Owner != nil {
-		run = s.makeOwned
+		run = s.makeInUserNS
 	}
 	err := run()
 	if err != nil {
-		return fmt.Errorf("make namespaces: %w", err)
+		return fmt.Errorf("create namespaces: %w", err)
 	}
 	return nil
 }
 
-// kinds are the kinds of namespaces asked for, as names of pins and as flags.
-func (s Spec) kinds() (names []string, flags int) {
+// requested returns the requested namespaces as names of pins and as CLONE_NEW flags.
+func (s Spec) requested() (names []string, flags int) {
 	for _, ns := range []struct {
 		name string
 		flag int
@@ -79,8 +72,9 @@ func (s Spec) kinds() (names []string, flags int) {
 	return names, flags
 }
 
+// make creates, pins and configures the namespaces on the calling thread.
 func (s Spec) make() error {
-	pins, flags := s.kinds()
+	pins, flags := s.requested()
 	if err := unix.Unshare(flags); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
@@ -89,21 +83,21 @@ func (s Spec) make() error {
 			return err
 		}
 	}
-	return s.furnish()
+	return s.configure()
 }
 
-// furnish sets up the calling thread's namespaces.
-func (s Spec) furnish() error {
+// configure configures the namespaces of the calling thread.
+func (s Spec) configure() error {
 	if s.UTS {
 		if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
 			return fmt.Errorf("set hostname %q: %w", s.Hostname, err)
 		}
 	}
 	if s.Net {
-		// Routers may not announce themselves to pods: anybody on the bridge
-		// could, and take their traffic. A sysctl of the pod can undo it.
-		err := write(Sysctl{"net/ipv6/conf/default/accept_ra", "0"})
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // no IPv6 in this kernel
+		// Pods do not accept router advertisements. Otherwise any pod on the bridge could advertise itself as a
+		// router and receive the traffic of the other pods. A sysctl of the pod can allow them again.
+		err := Sysctl{"net/ipv6/conf/default/accept_ra", "0"}.Write()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6 does not have the sysctl
 			return err
 		}
 		if err := loopbackUp(); err != nil {
@@ -111,14 +105,32 @@ func (s Spec) furnish() error {
 		}
 	}
 	if s.IPC && s.Owner != nil {
-		if err := s.furnishQueues(); err != nil {
+		if err := s.chownQueues(); err != nil {
 			return err
 		}
 	}
 	return s.writeSysctls()
 }
 
-// pin keeps the namespace at source alive by a bind mount on target.
+// loopbackUp brings up the interface lo, as the CNI plugin loopback does, but without a process.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("bring up lo: %w", err)
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return fmt.Errorf("bring up lo: %w", err)
+	}
+	ifr.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
+		return fmt.Errorf("bring up lo: %w", err)
+	}
+	return nil
+}
+
+// pin keeps the namespace at source in existence by a bind mount on target.
 func pin(source, target string) error {
 	f, err := os.OpenFile(target, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
 	if err != nil {
@@ -133,14 +145,13 @@ func pin(source, target string) error {
 	return nil
 }
 
-// Pinned says whether there is a namespace at path.
+// Pinned reports whether a namespace is mounted at path.
 func Pinned(path string) bool {
 	var st unix.Statfs_t
 	return unix.Statfs(path, &st) == nil && st.Type == unix.NSFS_MAGIC
 }
 
-// Unpin releases the named pins in a pod's directory. What is not there is
-// released already.
+// Unpin releases the named pins in the directory of a pod. Pins that do not exist are no error.
 func Unpin(dir string, names ...string) error {
 	var errs []error
 	for _, name := range names {
@@ -155,7 +166,7 @@ func Unpin(dir string, names ...string) error {
 	return errors.Join(errs...)
 }
 
-// UnpinAll releases all pins and the directory itself.
+// UnpinAll releases all pins in the directory of a pod and removes the directory.
 func UnpinAll(dir string) error {
 	if err := Unpin(dir, All...); err != nil {
 		return err
@@ -166,19 +177,19 @@ func UnpinAll(dir string) error {
 	return nil
 }
 
-// A mount may be busy for a moment, because a tool that looks at all mounts has
-// opened it. A lazy unmount would hide a user that stays.
+// A mount can be busy for a moment, because a tool that looks at all mounts has opened it. Unmount tries again
+// for busyTimeout. A lazy unmount would hide a process that keeps using the mount.
 const (
-	busyFor   = 5 * time.Second
-	busyPause = 5 * time.Millisecond
+	busyTimeout = 5 * time.Second
+	busyPause   = 5 * time.Millisecond
 )
 
-// Unmount unmounts all that is mounted on path itself. A path that is gone or
-// is no mount point is no error.
+// Unmount unmounts everything that is mounted on path itself. A path that does not exist or is no mount point is no
+// error.
 func Unmount(path string) error {
-	for end := time.Now().Add(busyFor); ; {
+	for end := time.Now().Add(busyTimeout); ; {
 		switch err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW); {
-		case err == nil: // there may be another one below
+		case err == nil: // another mount may be below
 		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
 			return nil
 		case errors.Is(err, unix.EBUSY) && time.Now().Before(end):

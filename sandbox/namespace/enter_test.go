@@ -10,14 +10,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/criserver/criserver/internal/osthread"
 	"github.com/criserver/criserver/internal/patience"
 	"golang.org/x/sys/unix"
 )
 
 func TestDial(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("making namespaces needs root")
+		t.Skip("only root can create namespaces")
 	}
 	dir := filepath.Join(t.TempDir(), "ns")
 	if err := Make(Spec{Dir: dir, Net: true}); err != nil {
@@ -49,32 +48,25 @@ func TestDial(t *testing.T) {
 	}
 	b := make([]byte, 1)
 	if _, err := peer.Read(b); err != nil || b[0] != 'x' {
-		t.Errorf("read %q, %v", b, err)
+		t.Errorf("got %q, %v; want \"x\"", b, err)
 	}
 
-	// The listener is in there and nowhere else, and this thread never was.
+	// The listener is in the pinned namespace only, and the thread of the test has never entered it.
 	if c, err := Dial(ctx, "", addr); !errors.Is(err, unix.ECONNREFUSED) {
-		t.Errorf("the host's: %v, %v", c, err)
+		t.Errorf("dial from the host: %v, %v", c, err)
 	}
 	if c, err := Dial(ctx, path, netip.AddrPortFrom(addr.Addr(), addr.Port()^1)); !errors.Is(err, unix.ECONNREFUSED) {
-		t.Errorf("another port: %v, %v", c, err)
+		t.Errorf("dial another port: %v, %v", c, err)
 	}
 	if c, err := Dial(ctx, filepath.Join(dir, "none"), addr); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("no namespace: %v, %v", c, err)
+		t.Errorf("dial in a namespace that does not exist: %v, %v", c, err)
 	}
 }
 
+// listen listens on a TCP port in a network namespace until the end of the test.
 func listen(t *testing.T, path string) (l net.Listener) {
 	t.Helper()
-	err := osthread.Run(func() error {
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-			return err
-		}
+	err := RunInNet(path, func() (err error) {
 		l, err = net.Listen("tcp", "127.0.0.1:0")
 		return err
 	})
