@@ -5,88 +5,87 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
+	"slices"
 
-	"github.com/criserver/criserver/internal/rtnl"
+	"github.com/criserver/criserver/sandbox/namespace"
 )
 
-// check says what of an attachment is not as add left it: the pair, its port on
-// the bridge, the addresses of both, and the leases.
+// check returns an error if the veth pair, the bridge port, the addresses of the pod and of the bridge, or the leases are
+// not as add has left them.
 func check(c *conf, call Call) error {
-	host, ls, known := previous(c)
-	if !known || host.name == "" {
-		return errors.New("the result of ADD is not known or names no interface of the host")
+	host, leases, ok := previous(c)
+	if !ok || host.name == "" {
+		return errors.New("the configuration has no result of ADD, or the result has no interface of the host")
 	}
-	conn, err := rtnl.Open()
+	h, err := openNetlink()
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	br, err := conn.LinkByName(c.Bridge)
+	defer h.Close()
+	bridge, err := linkByName(h, c.Bridge)
 	if err != nil {
 		return err
 	}
-	l, err := conn.LinkByName(host.name)
+	l, err := linkByName(h, host.name)
 	if err != nil {
 		return err
 	}
-	if l.Master != br.Index || !l.Up {
-		return fmt.Errorf("interface %s is not a port of bridge %s, or is down", host.name, c.Bridge)
+	if l.Attrs().MasterIndex != bridge.Attrs().Index || l.Attrs().Flags&net.FlagUp == 0 {
+		return fmt.Errorf("interface %s is down, or is not a port of bridge %s", host.name, c.Bridge)
 	}
 	if c.IsGateway || c.IsDefaultGateway {
-		if err := hasAddrs(c.Bridge, gateways(c, ls)); err != nil {
+		if err := checkAddresses(c.Bridge, gateways(c, leases)); err != nil {
 			return err
 		}
 	}
-	ns, err := os.Open(call.NetNS)
-	if err != nil {
+	own := make([]netip.Addr, len(leases))
+	for i, l := range leases {
+		own[i] = l.addr.Addr()
+	}
+	if err := namespace.RunInNet(call.NetNS, func() error { return checkAddresses(call.IfName, own) }); err != nil {
 		return err
 	}
-	defer ns.Close()
-	own := make([]netip.Addr, len(ls))
-	for i, le := range ls {
-		own[i] = le.addr.Addr()
-	}
-	if err := inside(ns, func() error { return hasAddrs(call.IfName, own) }); err != nil {
-		return err
-	}
-	return leasesOf(c).holds(ls, owner(call.ContainerID, call.IfName))
+	return c.leaseDir().checkOwner(leases, owner(call.ContainerID, call.IfName))
 }
 
-// gateways are those of the subnets that the addresses are from.
-func gateways(c *conf, ls []lease) []netip.Addr {
+// gateways returns the gateways of the subnets that the addresses belong to.
+func gateways(c *conf, leases []lease) []netip.Addr {
 	var out []netip.Addr
-	for _, set := range c.IPAM.Ranges {
-		for _, s := range set {
-			for _, le := range ls {
-				if s.Subnet.Contains(le.addr.Addr()) {
-					out = append(out, s.Gateway)
-				}
+	for _, r := range slices.Concat(c.ranges...) {
+		for _, l := range leases {
+			subnet := net.IPNet(r.Subnet)
+			if gateway, ok := netip.AddrFromSlice(r.Gateway); ok && subnet.Contains(l.addr.Addr().AsSlice()) {
+				out = append(out, gateway.Unmap())
 			}
 		}
 	}
 	return out
 }
 
-// hasAddrs looks at an interface of the calling thread's network namespace.
-func hasAddrs(name string, want []netip.Addr) error {
-	i, err := net.InterfaceByName(name)
+// checkAddresses returns an error if an interface in the network namespace of the calling thread lacks an address.
+func checkAddresses(name string, want []netip.Addr) error {
+	h, err := openNetlink()
 	if err != nil {
-		return fmt.Errorf("interface %s: %w", name, err)
+		return err
 	}
-	addrs, err := i.Addrs()
+	defer h.Close()
+	l, err := linkByName(h, name)
 	if err != nil {
-		return fmt.Errorf("interface %s: %w", name, err)
+		return err
 	}
-	have := make(map[netip.Addr]bool)
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			have[p.Addr().Unmap()] = true
+	var have []netip.Addr
+	for _, v6 := range []bool{false, true} {
+		addrs, err := addresses(h, l, v6)
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			have = append(have, a.Addr())
 		}
 	}
 	for _, a := range want {
-		if !have[a] {
-			return fmt.Errorf("interface %s has no longer the address %s", name, a)
+		if !slices.Contains(have, a) {
+			return fmt.Errorf("interface %s has lost the address %s", name, a)
 		}
 	}
 	return nil

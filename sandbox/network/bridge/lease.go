@@ -5,186 +5,240 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"time"
 
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend"
+	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
+	"github.com/criserver/criserver/internal/flock"
 	"github.com/criserver/criserver/internal/oplock"
-	"golang.org/x/sys/unix"
 )
 
-// leases is the directory of a network in which host-local keeps a file for
-// each address in use, named by it, with the id of its pod and the interface.
-type leases struct{ dir string }
-
-// lease is an address with what belongs to it.
+// lease is a leased address.
 type lease struct {
 	addr    netip.Prefix
 	gateway netip.Addr
 }
 
-const (
-	lineBreak  = "\r\n"
-	lastPrefix = "last_reserved_ip."
-	lockName   = "lock"
-)
+// leaseDir is the directory in which host-local keeps the leases of a network. The directory has a file for each leased
+// address. The name of the file is the address, its content is the owner.
+type leaseDir string
 
-func leasesOf(c *conf) *leases { return &leases{dir: filepath.Join(c.IPAM.DataDir, c.Name)} }
+// lockName is the name of the lock file that host-local uses, too.
+const lockName = "lock"
 
-// lock waits for the lock that host-local takes, too. Another process may hold it for
-// as long as it likes, so the wait ends with the context. Calls of this process wait
-// for each other first, in the order in which they came.
-func (l *leases) lock(ctx context.Context, turns *oplock.Locks) (unlock func(), err error) {
-	done, err := turns.Lock(ctx, l.dir)
+func (c *conf) leaseDir() leaseDir { return leaseDir(filepath.Join(c.IPAM.DataDir, c.Name)) }
+
+func (d leaseDir) file(name string) string { return filepath.Join(string(d), name) }
+
+// owner returns the content of the lease files of an interface.
+func owner(id, ifName string) string { return id + "\r\n" + ifName }
+
+// lock locks the leases against changes by this process and by host-local. Another process may hold the lock for any
+// time, so the wait ends with the context. Calls of this process wait for each other first, in the order of their arrival.
+func (d leaseDir) lock(ctx context.Context, locks *oplock.Locks) (unlock func(), err error) {
+	release, err := locks.Lock(ctx, string(d))
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(l.dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := flock.Open(ctx, d.file(lockName))
 	if err != nil {
-		done()
+		release()
 		return nil, err
 	}
-	if err := flock(ctx, f); err != nil {
-		done()
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
-	}
-	return func() { _ = f.Close(); done() }, nil
+	return func() { _ = f.Close(); release() }, nil
 }
 
-// maxLockPause bounds the pause between two tries to get a lock that another process
-// holds.
-const maxLockPause = 20 * time.Millisecond
+// lockedStore is the store for the allocator of host-local. The caller holds the lock of the directory.
+//
+// The package disk of host-local is not used: it waits for the lock without a deadline, opens the lock file without
+// close-on-exec, so that processes of the daemon would inherit it, and reads all leases at each ADD and DEL.
+type lockedStore struct{ leaseDir }
 
-func flock(ctx context.Context, f *os.File) error {
-	for pause := time.Millisecond; ; pause = min(2*pause, maxLockPause) {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, unix.EINTR):
-			continue
-		case !errors.Is(err, unix.EWOULDBLOCK):
-			return err
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return fmt.Errorf("another process holds the lock: %w", context.Cause(ctx))
-		}
+var _ backend.Store = lockedStore{}
+
+// lastPrefix begins the names of the files with the address that was leased last, one file for each set of ranges.
+const lastPrefix = "last_reserved_ip."
+
+// Lock does nothing, because the caller holds the lock.
+func (lockedStore) Lock() error { return nil }
+
+// Unlock does nothing, because the caller holds the lock.
+func (lockedStore) Unlock() error { return nil }
+
+// Close does nothing, because the store has no open file.
+func (lockedStore) Close() error { return nil }
+
+// Reserve leases an address to an interface. ok is false if the address is leased already.
+func (s lockedStore) Reserve(id, ifName string, ip net.IP, rangeID string) (ok bool, err error) {
+	f, err := os.OpenFile(s.file(ip.String()), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return false, nil
 	}
-}
-
-// reserve takes one address out of each set of ranges. It undoes itself.
-func (l *leases) reserve(sets [][]subnet, owner string) (out []lease, err error) {
-	for i, set := range sets {
-		le, err := l.reserveOne(set, i, owner)
-		if err != nil {
-			return nil, errors.Join(err, l.release(out, owner))
-		}
-		out = append(out, le)
-	}
-	return out, nil
-}
-
-// reserveOne goes round all addresses of a set, from the one after the last
-// that was given away, so that a freed address rests for as long as possible.
-func (l *leases) reserveOne(set []subnet, id int, owner string) (lease, error) {
-	i, addr := after(set, l.lastReserved(id))
-	start := addr
-	for first := true; first || addr != start; first = false {
-		s := set[i]
-		if addr != s.Gateway {
-			switch err := l.take(addr, owner); {
-			case err == nil:
-				if err := os.WriteFile(l.lastFile(id), []byte(addr.String()), 0o600); err != nil {
-					return lease{}, errors.Join(err, os.Remove(filepath.Join(l.dir, addr.String())))
-				}
-				return lease{netip.PrefixFrom(addr, s.Subnet.Bits()), s.Gateway}, nil
-			case !errors.Is(err, fs.ErrExist):
-				return lease{}, err
-			}
-		}
-		i, addr = next(set, i, addr)
-	}
-	return lease{}, fmt.Errorf("no address is free in %s", set[0].Subnet)
-}
-
-func (l *leases) lastFile(id int) string { return filepath.Join(l.dir, lastPrefix+strconv.Itoa(id)) }
-
-func (l *leases) lastReserved(id int) netip.Addr {
-	b, err := os.ReadFile(l.lastFile(id))
 	if err != nil {
-		return netip.Addr{}
+		return false, err
 	}
-	a, _ := netip.ParseAddr(strings.TrimSpace(string(b)))
-	return a
+	_, err = f.WriteString(owner(id, ifName))
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.WriteFile(s.file(lastPrefix+rangeID), []byte(ip.String()), 0o600)
+	}
+	if err != nil {
+		return false, errors.Join(err, os.Remove(f.Name()))
+	}
+	return true, nil
 }
 
-// after returns the address after a, and the first of all when a is in none of
-// the ranges.
-func after(set []subnet, a netip.Addr) (int, netip.Addr) {
-	for i, s := range set {
-		if a.IsValid() && a.BitLen() == s.RangeStart.BitLen() && s.RangeStart.Compare(a) <= 0 && a.Compare(s.RangeEnd) <= 0 {
-			return next(set, i, a)
-		}
+// LastReservedIP returns the address that was leased last from a set of ranges. The allocator begins its search with the
+// next address, so that a freed address stays unused for as long as possible.
+func (s lockedStore) LastReservedIP(rangeID string) (net.IP, error) {
+	b, err := os.ReadFile(s.file(lastPrefix + rangeID))
+	if err != nil {
+		return nil, err
 	}
-	return 0, set[0].RangeStart
+	return net.ParseIP(strings.TrimSpace(string(b))), nil
 }
 
-func next(set []subnet, i int, a netip.Addr) (int, netip.Addr) {
-	if a != set[i].RangeEnd {
-		return i, a.Next()
-	}
-	i = (i + 1) % len(set)
-	return i, set[i].RangeStart
-}
-
-// take makes the file of an address. fs.ErrExist when it is in use.
-func (l *leases) take(a netip.Addr, owner string) error {
-	f, err := os.OpenFile(filepath.Join(l.dir, a.String()), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+// ReleaseByID frees the addresses of an interface.
+func (s lockedStore) ReleaseByID(id, ifName string) error {
+	all, err := s.all()
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(owner)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+	return s.remove(all, isOwner(owner(id, ifName)))
+}
+
+// GetByID returns no addresses. The allocator refuses a second ADD for an interface that has addresses, for which it
+// would have to read all leases. The sandbox package runs DEL before it runs ADD again.
+func (lockedStore) GetByID(string, string) []net.IP { return nil }
+
+// reserve leases one address from each set of ranges. If reserve fails, it frees the addresses.
+func (p *Plugin) reserve(ctx context.Context, c *conf, id, ifName string) ([]lease, error) {
+	dir := c.leaseDir()
+	if err := os.MkdirAll(string(dir), 0o755); err != nil {
+		return nil, err
+	}
+	unlock, err := dir.lock(ctx, &p.leaseLocks)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	leases := make([]lease, 0, len(c.ranges))
+	for i := range c.ranges {
+		ip, err := allocator.NewIPAllocator(&c.ranges[i], lockedStore{dir}, i).Get(id, ifName, nil)
+		if err != nil {
+			return nil, errors.Join(err, dir.remove(names(leases), isOwner(owner(id, ifName))))
+		}
+		gateway, _ := netip.AddrFromSlice(ip.Gateway)
+		leases = append(leases, lease{prefixOf(ip.Address), gateway.Unmap()})
+	}
+	return leases, nil
+}
+
+func prefixOf(n net.IPNet) netip.Prefix {
+	addr, _ := netip.AddrFromSlice(n.IP)
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(addr.Unmap(), bits)
+}
+
+// free frees the addresses of an interface after a failed ADD.
+func (p *Plugin) free(ctx context.Context, c *conf, call Call, leases []lease) error {
+	dir := c.leaseDir()
+	unlock, err := dir.lock(ctx, &p.leaseLocks)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return dir.remove(names(leases), isOwner(owner(call.ContainerID, call.IfName)))
+}
+
+func isOwner(owner string) func(string) bool { return func(o string) bool { return o == owner } }
+
+// freeAll frees the addresses of a pod. It searches for them before it takes the lock: a pod without an address, for
+// example after an ADD that did not get the lock, must not wait for the lock again. No other call can lease an address to
+// the pod meanwhile. leases are the addresses in the result of ADD; hasResult is false if there is no result.
+func (p *Plugin) freeAll(ctx context.Context, c *conf, call Call, leases []lease, hasResult bool) error {
+	dir, full := c.leaseDir(), owner(call.ContainerID, call.IfName)
+	// Old versions of host-local wrote only the container id.
+	match := func(o string) bool { return o == full || o == call.ContainerID }
+	found, err := dir.find(names(leases), match)
+	if err == nil && (!hasResult || c.ranges == nil || len(found) < len(c.ranges)) {
+		var all []string
+		if all, err = dir.all(); err == nil {
+			found, err = dir.find(all, match)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return p.removeFound(ctx, dir, found, match)
+}
+
+// gc frees the addresses of all interfaces that are not in the list of valid attachments.
+func (p *Plugin) gc(ctx context.Context, c *conf) error {
+	valid := make(map[string]bool)
+	for _, list := range [][]types.GCAttachment{c.ValidAttachments, c.Attachments} {
+		for _, a := range list {
+			valid[owner(a.ContainerID, a.IfName)] = true
+			valid[a.ContainerID] = true // old versions of host-local wrote only the container id
+		}
+	}
+	dir, match := c.leaseDir(), func(o string) bool { return !valid[o] }
+	all, err := dir.all()
+	if err == nil {
+		all, err = dir.find(all, match)
+	}
+	if err == nil {
+		err = p.removeFound(ctx, dir, all, match)
+	}
+	if err != nil {
+		return fmt.Errorf("free the addresses of removed pods: %w", err)
 	}
 	return nil
 }
 
-// release frees addresses that are still their owner's.
-func (l *leases) release(ls []lease, owner string) error {
-	return l.drop(names(ls), func(o string) bool { return o == owner })
+// removeFound removes leases that find has returned, if match still selects their owner under the lock.
+func (p *Plugin) removeFound(ctx context.Context, dir leaseDir, found []string, match func(owner string) bool) error {
+	if len(found) == 0 {
+		return nil
+	}
+	unlock, err := dir.lock(ctx, &p.leaseLocks)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return dir.remove(found, match)
 }
 
-func names(ls []lease) []string {
-	out := make([]string, len(ls))
-	for i, le := range ls {
-		out[i] = le.addr.Addr().String()
+func names(leases []lease) []string {
+	out := make([]string, len(leases))
+	for i, l := range leases {
+		out[i] = l.addr.Addr().String()
 	}
 	return out
 }
 
-// holds says whether the addresses are still their owner's.
-func (l *leases) holds(ls []lease, owner string) error {
-	for _, le := range ls {
-		b, err := os.ReadFile(filepath.Join(l.dir, le.addr.Addr().String()))
+// checkOwner returns an error unless all addresses are leased to an owner.
+func (d leaseDir) checkOwner(leases []lease, owner string) error {
+	for _, name := range names(leases) {
+		b, err := os.ReadFile(d.file(name))
 		if err != nil {
-			return fmt.Errorf("lease of %s: %w", le.addr.Addr(), err)
+			return fmt.Errorf("read the lease of %s: %w", name, err)
 		}
 		if strings.TrimSpace(string(b)) != owner {
-			return fmt.Errorf("lease of %s is another pod's", le.addr.Addr())
+			return fmt.Errorf("address %s is leased to another pod", name)
 		}
 	}
 	return nil
 }
 
-// all lists the addresses in use.
-func (l *leases) all() ([]string, error) {
-	entries, err := os.ReadDir(l.dir)
+// all returns all leased addresses.
+func (d leaseDir) all() ([]string, error) {
+	entries, err := os.ReadDir(string(d))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -197,11 +251,10 @@ func (l *leases) all() ([]string, error) {
 	return out, nil
 }
 
-// find returns those of the named addresses whose owner match selects. It needs no
-// lock; what is found can have another owner by the time the lock is held.
-func (l *leases) find(names []string, match func(owner string) bool) (found []string, err error) {
+// find returns those of the named addresses whose owner match selects. Without the lock, the owner can change afterwards.
+func (d leaseDir) find(names []string, match func(owner string) bool) (found []string, err error) {
 	for _, name := range names {
-		b, err := os.ReadFile(filepath.Join(l.dir, name))
+		b, err := os.ReadFile(d.file(name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -215,19 +268,15 @@ func (l *leases) find(names []string, match func(owner string) bool) (found []st
 	return found, nil
 }
 
-// drop frees those of the named addresses whose owner is to go. It is called with the
-// lock held.
-func (l *leases) drop(names []string, goes func(owner string) bool) error {
+// remove removes the leases of those of the named addresses whose owner match selects. The caller holds the lock.
+func (d leaseDir) remove(names []string, match func(owner string) bool) error {
 	var errs []error
 	for _, name := range names {
-		found, err := l.find([]string{name}, goes)
+		found, err := d.find([]string{name}, match)
 		if len(found) == 1 {
-			err = os.Remove(filepath.Join(l.dir, name))
+			err = os.Remove(d.file(name))
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
-
-// owner is what the file of an address says.
-func owner(id, ifName string) string { return id + lineBreak + ifName }
