@@ -102,7 +102,7 @@ func (n *Network) Detach(ctx context.Context, pod Pod, i Interface) error {
 		return fmt.Errorf("detach from network: %w", err)
 	}
 	if l.hostPorts != nil {
-		err = n.ports.change(ctx, *l.hostPorts, pod.ID, nil)
+		err = n.unmapHostPorts(ctx, pod, *l.hostPorts, i.Result)
 	}
 	// Whatever became of that, the rest goes.
 	if err := errors.Join(err, n.cni.DelNetworkList(ctx, l.conf, pod.at(i).runtimeConf())); err != nil {

@@ -19,8 +19,7 @@ import (
 // say which port leads where. The portmap plugin starts nft or iptables some
 // twenty times for the same. The table is always replaced as a whole by what the
 // daemon knows, in one transaction, so that there is nothing to collect after a
-// crash. What UDP needs besides, the removal of the kernel's memory of earlier
-// datagrams, is the plugin's: it gets pods that have such a port.
+// crash. For UDP the daemon also deletes connection tracking entries.
 
 // hostPortPlan is, in the plan of an interface, that the daemon does its host
 // ports. It is recorded: a later daemon does as this one did.
@@ -111,12 +110,34 @@ func (n *Network) mapHostPorts(ctx context.Context, pod Pod, plan hostPortPlan, 
 	if err != nil {
 		return fmt.Errorf("host ports: %w", err)
 	}
-	if err := n.ports.change(ctx, plan, pod.ID, &podPorts{addrs, pod.PortMappings}); err != nil || !plan.SNAT {
+	if err := n.ports.change(ctx, plan, pod.ID, &podPorts{addrs, pod.PortMappings}); err != nil {
 		return err
+	}
+	if err := deleteUDPFlows(ctx, pod.PortMappings, addrs); err != nil {
+		return fmt.Errorf("host ports: %w", err)
+	}
+	if !plan.SNAT {
+		return nil
 	}
 	// Answers to the host's loopback come in by the bridge. The table drops all else
 	// that has no business there.
 	if err := routeLocalnet(plan.Bridge, true); err != nil {
+		return fmt.Errorf("host ports: %w", err)
+	}
+	return nil
+}
+
+// unmapHostPorts removes the host ports of a pod. result is the CNI result of ADD, or nil. A repeated call deletes the
+// flows that an earlier call could not delete.
+func (n *Network) unmapHostPorts(ctx context.Context, pod Pod, plan hostPortPlan, result json.RawMessage) error {
+	if err := n.ports.change(ctx, plan, pod.ID, nil); err != nil {
+		return err
+	}
+	addrs, err := addrsOf(result)
+	if err != nil {
+		addrs = nil // the pod was not attached
+	}
+	if err := deleteUDPFlows(ctx, pod.PortMappings, addrs); err != nil {
 		return fmt.Errorf("host ports: %w", err)
 	}
 	return nil

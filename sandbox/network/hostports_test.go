@@ -60,7 +60,7 @@ func TestWhoDoesHostPorts(t *testing.T) {
 		plugins  int
 		own      bool
 	}{
-		"none": {nil, 1, false}, "TCP": {[]PortMapping{tcp}, 1, true}, "UDP": {[]PortMapping{udp}, 2, false}, "both": {[]PortMapping{tcp, udp}, 2, false},
+		"none": {nil, 1, false}, "TCP": {[]PortMapping{tcp}, 1, true}, "UDP": {[]PortMapping{udp}, 1, true}, "both": {[]PortMapping{tcp, udp}, 1, true},
 	} {
 		planned, err := New(Config{}).trim(l, Pod{PortMappings: tt.mappings})
 		if err != nil {

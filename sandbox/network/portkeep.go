@@ -59,7 +59,18 @@ func (p *portTables) settleOne(ctx context.Context, name string, check bool, inU
 	if err := p.apply(ctx, name); err != nil {
 		return errors.Join(err, p.closeLocalnet(plan))
 	}
-	return nil
+	return deleteUDPFlows(ctx, p.mappings(name), nil) // flows to the host that began without the table
+}
+
+// mappings returns the port mappings of all pods of a table.
+func (p *portTables) mappings(name string) []PortMapping {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []PortMapping
+	for _, pod := range p.table(name).pods {
+		out = append(out, pod.mappings...)
+	}
+	return out
 }
 
 // closeLocalnet closes the host's loopback, which has lost its guard, until the table

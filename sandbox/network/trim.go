@@ -66,8 +66,7 @@ func (n *Network) trim(l *list, pod Pod) (*list, error) {
 	if err != nil {
 		return nil, err
 	}
-	udp := func(m PortMapping) bool { return m.Protocol == "udp" }
-	if l.hostPorts != nil && len(pod.PortMappings) > 0 && !slices.ContainsFunc(pod.PortMappings, udp) {
+	if l.hostPorts != nil && len(pod.PortMappings) > 0 {
 		return l.withHostPorts()
 	}
 	return l, nil
