@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,13 +16,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/types/create"
 	"github.com/criserver/criserver/internal/patience"
-	"github.com/sirupsen/logrus"
 )
-
-func TestMain(m *testing.M) {
-	logrus.SetOutput(io.Discard)
-	os.Exit(m.Run())
-}
 
 func TestLoad(t *testing.T) {
 	const list = `{"cniVersion":"1.0.0","name":%q,"plugins":[{"type":"x"}]}`

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -129,6 +130,11 @@ func (a *attachment) configurePod() error {
 	if err != nil {
 		return err
 	}
+	// No duplicate address detection. A kernel without IPv6 does not have the sysctl.
+	err = namespace.Sysctl{Path: "net/ipv6/conf/" + name + "/accept_dad", Value: "0"}.Ensure()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	for _, sc := range a.sysctls() {
 		if err := sc.Ensure(); err != nil {
 			return err
@@ -145,7 +151,7 @@ func (a *attachment) configurePod() error {
 	return a.addRoutes(h, l.Attrs().Index)
 }
 
-// sysctls returns the settings of the interface of the pod.
+// sysctls returns the settings that the interface of the pod needs for its addresses.
 func (a *attachment) sysctls() []namespace.Sysctl {
 	v4, v6 := "net/ipv4/conf/"+a.call.IfName, "net/ipv6/conf/"+a.call.IfName
 	out := []namespace.Sysctl{{Path: v4 + "/arp_notify", Value: "1"}}
@@ -154,7 +160,6 @@ func (a *attachment) sysctls() []namespace.Sysctl {
 			namespace.Sysctl{Path: "net/ipv6/conf/lo/disable_ipv6", Value: "0"},
 			namespace.Sysctl{Path: v6 + "/disable_ipv6", Value: "0"},
 			namespace.Sysctl{Path: v6 + "/keep_addr_on_down", Value: "1"},
-			namespace.Sysctl{Path: v6 + "/accept_dad", Value: "0"},
 		)
 	}
 	return out
