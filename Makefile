@@ -1,4 +1,4 @@
-# `make help` lists the targets. What is built lands in bin/, what is only kept to save time in .cache/.
+# `make help` lists the targets. Programs are built in bin/; .cache/ holds files that only save time.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -11,7 +11,7 @@ TAGS    := containers_image_openpgp,nri_no_wasm
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 STRIP   := -s -w
 PROCS   ?= 4
-# What the linter has seen is kept beside the results of other tools, and is no one else's.
+# The cache of the linter is below .cache, where `make clean` removes it.
 LINT    := GOLANGCI_LINT_CACHE=$(CURDIR)/.cache/golangci-lint $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml
 # The architectures that the daemon must compile for. No 32-bit architecture is supported.
 ARCHS   := amd64,arm64,loong64,ppc64le,riscv64,s390x
@@ -19,14 +19,14 @@ ARCHS   := amd64,arm64,loong64,ppc64le,riscv64,s390x
 CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback macvlan portmap ptp static tuning)
 TOOLS := $(BIN)/runc $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
 
-# Each of these is a Go module of its own, so that what tests need never weighs on the daemon.
+# Each suite is a Go module of its own, so that the dependencies of tests are not dependencies of the daemon.
 SUBMODULES := test/harness test/images test/critest test/system test/kubelet test/systemd test/vm
 
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  VARIANT=name and FOCUS=regexp narrow critest, PROCS=n says how many of its specs run at a time, DEMO_IMAGE=reference is shown by the demo."
+	@echo "  VARIANT=name and FOCUS=regexp select specs of critest, PROCS=n sets how many specs run at a time, DEMO_IMAGE=reference sets the image of the demo."
 
 .PHONY: build
 build: ## Build bin/criserver and bin/conmon
@@ -34,10 +34,10 @@ build: ## Build bin/criserver and bin/conmon
 		-o $(BIN)/ ./cmd/criserver ./cmd/conmon
 
 .PHONY: tools
-tools: deps $(TOOLS) ## Build what tests and the demo run beside the daemon: runc, CNI plugins, crictl, test images
+tools: deps $(TOOLS) ## Build the programs that tests and the demo need: runc, CNI plugins, crictl, testimages
 
 .PHONY: deps
-deps: ## Install the Debian packages that are missing (as root)
+deps: ## Install missing Debian packages (as root)
 	@hack/deps.sh
 
 $(BIN)/runc: tools/runc/go.mod tools/runc/go.sum | deps
@@ -59,14 +59,14 @@ $(BIN)/ginkgo: test/critest/go.mod test/critest/go.sum
 	cd test/critest && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(STRIP)' -o $@ github.com/onsi/ginkgo/v2/ginkgo
 	@touch $@
 
-# The kubelet takes minutes to build, so that it is no part of tools: only the suite that runs it asks for it, and "test" builds it
-# while another suite mostly waits.
+# The kubelet takes minutes to build, so it is not part of tools: only its suite needs it, and "test" builds it while the
+# system suite runs, which mostly waits.
 $(BIN)/kubelet: tools/kubelet/go.mod tools/kubelet/go.sum
 	cd tools/kubelet && CGO_ENABLED=0 nice $(GO) build -trimpath -o $@ \
 		-ldflags '$(STRIP) -X k8s.io/component-base/version.gitVersion=v1.36.3' k8s.io/kubernetes/cmd/kubelet
 	@touch $@
 
-# It takes minutes to build; the result stays in bin/.
+# The linter takes minutes to build.
 $(BIN)/golangci-lint: tools/golangci-lint/go.mod tools/golangci-lint/go.sum
 	cd tools/golangci-lint && CGO_ENABLED=0 nice $(GO) build -trimpath -ldflags '$(STRIP)' -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	@touch $@
@@ -76,7 +76,7 @@ $(BIN)/testimages: $(wildcard test/images/*.go test/images/*/*.go test/images/*/
 	@touch $@
 
 .PHONY: images
-images: tools ## Make the test images (kept in .cache/images)
+images: tools ## Build the test images in .cache/images
 	$(BIN)/testimages build -dir .cache/images
 
 .PHONY: unit
@@ -93,7 +93,7 @@ system: deps tools build ## Run the black-box suite: recovery, scale, several da
 	cd test/system && $(GO) test -count=1 -timeout 20m -v .
 
 .PHONY: kubelet
-kubelet: deps tools $(BIN)/kubelet build images ## Build the kubelet and have it drive the daemon (as root)
+kubelet: deps tools $(BIN)/kubelet build images ## Run the suite in which a kubelet drives the daemon (as root)
 	cd test/kubelet && $(GO) test -count=1 -timeout 20m -v .
 
 .PHONY: critest
@@ -110,22 +110,22 @@ typecheck: ## Check the types of the daemon's module for all architectures
 	cd test/harness && $(CURDIR)/.cache/typecheck -arch $(ARCHS) ./...
 
 .PHONY: vet
-vet: typecheck ## typecheck, and go vet on every module: quicker than lint
+vet: typecheck ## Run typecheck, and go vet on every module; faster than lint
 	$(GO) vet -tags $(TAGS) ./...
 	@for m in $(SUBMODULES); do (cd $$m && echo "go vet $$m" && $(GO) vet ./...); done
 
-# golangci-lint does what go vet does, and more.
+# golangci-lint includes go vet.
 .PHONY: lint
-lint: typecheck $(BIN)/golangci-lint ## typecheck, and golangci-lint on every module
+lint: typecheck $(BIN)/golangci-lint ## Run typecheck, and golangci-lint on every module
 	$(LINT) ./...
 	@for m in $(SUBMODULES); do (cd $$m && echo "golangci-lint $$m" && $(LINT) ./...); done
 
 .PHONY: vm
-vm: vm-deps tools $(BIN)/kubelet build images ## Run a selection of suites in guests with systemd, cgroup v2 and AppArmor (as root)
+vm: vm-deps tools $(BIN)/kubelet build images ## Run a selection of suites in virtual machines with systemd, cgroup v2 and AppArmor (as root)
 	cd test/vm && $(GO) test -count=1 -timeout 12h -v . -args $(if $(GUEST),-guest '$(GUEST)') $(if $(SUITE),-suite '$(SUITE)') $(if $(FOCUS),-focus '$(FOCUS)')
 
 .PHONY: vm-full
-vm-full: vm-full-deps tools $(BIN)/kubelet build images ## Run all suites in all guests; hours (as root)
+vm-full: vm-full-deps tools $(BIN)/kubelet build images ## Run all suites in all virtual machines; takes hours (as root)
 	cd test/vm && $(GO) test -count=1 -timeout 12h -v . -args -full $(if $(GUEST),-guest '$(GUEST)')
 
 .PHONY: vm-deps vm-full-deps
@@ -136,7 +136,7 @@ $(BIN)/vm: $(wildcard test/vm/cmd/vm/*.go test/vm/guest/*.go test/vm/wire/*.go) 
 	cd test/vm && CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/vm
 
 .PHONY: test
-test: lint root-test ## Everything: packages, tools, build, lint, all tests, CRI validation (as root)
+test: lint root-test ## Run lint, all tests, the CRI validation suite, the kubelet suite and the demo (as root)
 	cd test/harness && $(GO) test ./...
 	cd test/images && $(GO) test ./...
 	$(MAKE) --no-print-directory -j2 system $(BIN)/kubelet
@@ -145,11 +145,11 @@ test: lint root-test ## Everything: packages, tools, build, lint, all tests, CRI
 	$(MAKE) --no-print-directory demo
 
 .PHONY: test-full
-test-full: test ## The same, and what takes long: CRI validation again and again, crowded (as root)
+test-full: test ## Run test, and then the CRI validation suite several times with more concurrency (as root)
 	cd test/critest && $(GO) test -count=1 -timeout 30m -v -run TestCRI . -args -long
 
 .PHONY: demo
-demo: deps tools build images ## Pull, run, look at, kill and find again a container; about a minute (as root)
+demo: deps tools build images ## Run nginx in a pod, kill and restart the daemon, clean up; about a minute (as root)
 	@test/demo/demo.sh
 
 .PHONY: bench
@@ -157,9 +157,9 @@ bench: ## Run the Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem -tags $(TAGS) ./...
 
 .PHONY: docs
-docs: ## Write the documentation that is generated from the code
+docs: ## Generate docs/configuration.md from the code
 	$(GO) generate -tags $(TAGS) ./...
 
 .PHONY: clean
-clean: ## Remove what was built and what was kept
+clean: ## Remove bin/ and .cache/
 	rm -rf $(BIN) .cache

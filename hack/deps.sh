@@ -1,20 +1,20 @@
 #!/bin/bash
-# Installs the Debian packages that building and testing need, and nothing when all of them are there.
-# With the argument "vm" it installs those that building and booting guests need, too, and with "vm-full" those for guests of another
-# architecture.
+# Installs the Debian packages that building and testing need, and does nothing if all of them are installed.
+# With the argument "vm" it also installs the packages for building and booting guests, and with "vm-full" those for
+# guests of another architecture.
 set -euo pipefail
 
 packages=(
   gcc libc6-dev libseccomp-dev pkg-config   # runc and the race detector need cgo
-  iproute2 nftables iptables                # what CNI plugins call, what the tests look at
-  procps util-linux mount curl jq ca-certificates # what the tests and the demo call
-  e2fsprogs xfsprogs                        # file systems that tests make for themselves
-  busybox-static                            # what runs in the containers of tests that need no image
-  crun runsc                                # OCI runtimes beside runc, which is built
+  iproute2 nftables iptables                # programs that CNI plugins and tests call
+  procps util-linux mount curl jq ca-certificates # programs that the tests and the demo call
+  e2fsprogs xfsprogs                        # file systems that tests create
+  busybox-static                            # the process in containers of tests that need no image
+  crun runsc                                # OCI runtimes in addition to runc, which is built from source
 )
 if [[ "${1:-}" = vm* ]]; then
   packages+=(
-    debootstrap                             # makes the root file systems of guests
+    debootstrap                             # creates the root file systems of guests
     qemu-system-x86                         # emulates guests
     git                                     # lists the files of the project that a guest gets
   )
@@ -37,7 +37,7 @@ if [ "$(id -u)" != 0 ]; then
   exit 1
 fi
 
-# No package may start a service: the machine may be someone's own.
+# Packages must not start services, because the machine may be a workstation.
 guard=
 if [ ! -e /usr/sbin/policy-rc.d ]; then
   guard=/usr/sbin/policy-rc.d

@@ -64,10 +64,10 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 	}
 	d := &harness.Daemon{Bin: o.Bin, Dir: dir, Command: o.Daemon, CgroupParent: "/" + filepath.Base(dir)}
-	if err := errors.Join(harness.Settle(), harness.Tmpfs(filepath.Join(dir, "run"))); err != nil {
+	if err := errors.Join(harness.SetUpHost(), harness.Tmpfs(filepath.Join(dir, "run"))); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, harness.Sweep(dir, d.CgroupParent)) }()
+	defer func() { err = errors.Join(err, harness.CleanUp(dir, d.CgroupParent)) }()
 
 	addr, err := serve(o.Images)
 	if err != nil {

@@ -17,43 +17,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Daemon is a criserver on directories that only this run uses.
+// Daemon is a criserver process with directories that only this run uses.
 type Daemon struct {
 	Bin          string            // directory of criserver, conmon, runc and cni/
-	Dir          string            // everything of the daemon is below this
+	Dir          string            // all files of the daemon are below this directory
 	Registries   string            // content of registries.conf
 	CgroupParent string            // path of the parent cgroup; with the systemd driver its last element names a slice
 	CgroupDriver string            // "" for the one that CgroupDriver returns
 	Network      string            // content of the CNI conflist; "" for none
-	Config       string            // further lines of the configuration
+	Config       string            // additional lines of the configuration
 	Runtime      string            // default handler; "" for runc
-	CNI          string            // further lines of its section cni
+	CNI          string            // additional lines of the section cni
 	PluginDirs   []string          // searched for CNI plugins before those of Bin
-	Networks     map[string]string // further CNI conflists by file name
-	NetNS        string            // path of the network namespace that it runs in; "" for the caller's
-	Output       *os.File          // takes the log of the daemon in place of the file LogPath, when set
-	Command      string            // run by the shell in place of criserver, when set; it finds its paths in $HARNESS_DIR and $HARNESS_SOCKET
+	Networks     map[string]string // additional CNI conflists by file name
+	NetNS        string            // path of the daemon's network namespace; "" for the caller's
+	Output       *os.File          // receives the log of the daemon in place of the file LogPath
+	Command      string            // shell command to run in place of criserver, with $HARNESS_DIR and $HARNESS_SOCKET in its environment
 
 	cmd     *exec.Cmd
-	gone    chan error
-	bridges []string // of Bridge
+	exited  chan error // receives the result of Wait
+	bridges []string   // names that Bridge was called with
 }
 
-// Socket is where the daemon listens.
+// Socket returns the path of the gRPC socket.
 func (d *Daemon) Socket() string { return d.path("run", "criserver.sock") }
 
-// NRISocket is where NRI plugins connect.
+// NRISocket returns the path of the socket for NRI plugins.
 func (d *Daemon) NRISocket() string { return d.path("nri", "nri.sock") }
 
-// LogPath is where its log goes.
+// LogPath returns the path of the daemon's log.
 func (d *Daemon) LogPath() string { return d.path("daemon.log") }
 
-// StateDirs are the directories that must look the same before and after.
+// StateDirs returns the directories in which a run must leave no files.
 func (d *Daemon) StateDirs() []string {
 	return []string{d.path("run"), d.path("root"), d.path("leases")}
 }
 
-// Pid returns the daemon's process.
+// Pid returns the process ID of the daemon.
 func (d *Daemon) Pid() int { return d.cmd.Process.Pid }
 
 func (d *Daemon) path(parts ...string) string {
@@ -96,14 +96,14 @@ path = %q
 // runc returns the path of the runc under test: that of Bin, or that of the host if Bin has none, as in guests of
 // another architecture.
 func (d *Daemon) runc() string {
-	own := filepath.Join(d.Bin, "runc")
-	if _, err := os.Stat(own); err == nil {
-		return own
+	built := filepath.Join(d.Bin, "runc")
+	if _, err := os.Stat(built); err == nil {
+		return built
 	}
 	if path, err := exec.LookPath("runc"); err == nil {
 		return path
 	}
-	return own
+	return built
 }
 
 func (d *Daemon) pluginDirs() string {
@@ -114,8 +114,9 @@ func (d *Daemon) pluginDirs() string {
 	return strings.Join(quoted, ", ")
 }
 
-// Bridge is a CNI network like that of `docker run`: a bridge, masquerade
-// outward, host ports. Leases are kept below the daemon's directory.
+// Bridge returns the configuration of a CNI network like that of `docker run`:
+// a bridge with masquerading and host ports. The leases are below the directory
+// of the daemon.
 func (d *Daemon) Bridge(name string, subnets ...string) string {
 	d.bridges = append(d.bridges, name)
 	ranges, routes := make([]string, len(subnets)), make([]string, len(subnets))
@@ -187,7 +188,7 @@ func (d *Daemon) exec() error {
 	if d.Command != "" {
 		d.cmd = exec.Command("/bin/sh", "-c", "exec "+d.Command)
 	}
-	// The plugins find their own helpers, nft among them, in the PATH.
+	// The CNI plugins find nft and other programs in the PATH.
 	d.cmd.Env = append(os.Environ(), "HARNESS_DIR="+d.Dir, "HARNESS_SOCKET="+d.Socket())
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	if d.Output != nil {
@@ -196,38 +197,38 @@ func (d *Daemon) exec() error {
 	if err := In(d.NetNS, d.cmd.Start); err != nil {
 		return err
 	}
-	d.gone = make(chan error, 1)
-	go func() { d.gone <- d.cmd.Wait() }()
+	d.exited = make(chan error, 1)
+	go func() { d.exited <- d.cmd.Wait() }()
 	return nil
 }
 
-// serving waits until the socket takes connections, which it does when all is
-// restored.
+// serving waits until the socket accepts connections, which it does when the
+// daemon has restored its state.
 func (d *Daemon) serving(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, Patience(60*time.Second))
 	defer cancel()
 	for {
 		c, err := net.Dial("unix", d.Socket())
 		if err == nil {
-			err = errors.Join(d.listens(c), c.Close())
+			err = errors.Join(d.checkPeer(c), c.Close())
 		}
 		if err == nil {
 			return nil
 		}
 		select {
-		case exit := <-d.gone:
-			d.gone <- exit
-			return fmt.Errorf("it ended: %s", d.cmd.ProcessState)
+		case exit := <-d.exited:
+			d.exited <- exit
+			return fmt.Errorf("the daemon exited: %s", d.cmd.ProcessState)
 		case <-ctx.Done():
-			return fmt.Errorf("not serving: %w", err)
+			return fmt.Errorf("the daemon does not serve: %w", err)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// listens says whether it is this daemon that took a connection. A child of a
-// killed one, not yet come to its own program, can keep its socket for a moment.
-func (d *Daemon) listens(c net.Conn) error {
+// checkPeer returns an error if another process than this daemon accepted the
+// connection. A child of a killed daemon holds the socket until its exec.
+func (d *Daemon) checkPeer(c net.Conn) error {
 	u, ok := c.(*net.UnixConn)
 	if !ok || d.Command != "" {
 		return nil
@@ -246,38 +247,38 @@ func (d *Daemon) listens(c net.Conn) error {
 	return err
 }
 
-// Stop ends the daemon as a service manager does.
+// Stop ends the daemon with SIGTERM, as a service manager does.
 func (d *Daemon) Stop() error {
 	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return fmt.Errorf("stop daemon: %w", err)
 	}
 	select {
-	case err := <-d.gone:
+	case err := <-d.exited:
 		if err != nil {
-			return fmt.Errorf("stop daemon: it ended with %w", err)
+			return fmt.Errorf("stop daemon: exit: %w", err)
 		}
 		return nil
 	case <-time.After(Patience(20 * time.Second)):
 		_ = d.cmd.Process.Kill()
-		<-d.gone
-		return errors.New("stop daemon: it did not end in time and was killed")
+		<-d.exited
+		return errors.New("stop daemon: the daemon did not exit before the deadline and was killed")
 	}
 }
 
-// Kill ends the daemon as a crash does.
+// Kill ends the daemon with SIGKILL, like a crash.
 func (d *Daemon) Kill() {
 	_ = d.cmd.Process.Kill()
-	<-d.gone
+	<-d.exited
 }
 
-// RemoveNetworks removes the bridges of Bridge and the tables of their rules,
-// which a daemon leaves for the next one on the same network. Another daemon can
-// have their addresses then, and listing all rules stays quick.
+// RemoveNetworks removes the bridges of Bridge and their nftables tables, which
+// a daemon leaves for the next one on the same network. Afterwards another daemon
+// can use their addresses, and listing all rules remains fast.
 func (d *Daemon) RemoveNetworks() error {
 	return In(d.NetNS, func() error {
 		out, err := exec.Command("nft", "list", "tables").Output()
 		if err != nil {
-			return fmt.Errorf("list tables of rules: %w", err)
+			return fmt.Errorf("list nftables tables: %w", err)
 		}
 		var errs []error
 		for _, name := range d.bridges {
@@ -299,7 +300,7 @@ func removeNetwork(name, tables string) error {
 		}
 	}
 	if _, err := os.Stat("/proc/thread-self/net/dev_snmp6/" + name); err != nil {
-		return errors.Join(errs...) // no pod has had the bridge made
+		return errors.Join(errs...) // the bridge is created with the first pod
 	}
 	if out, err := exec.Command("ip", "link", "del", name).CombinedOutput(); err != nil {
 		errs = append(errs, fmt.Errorf("remove bridge %s: %w: %s", name, err, out))
@@ -317,5 +318,5 @@ func (d *Daemon) LogTail() string {
 	if len(lines) > 40 {
 		lines = lines[len(lines)-40:]
 	}
-	return "daemon's log:\n  " + strings.Join(lines, "\n  ")
+	return "log of the daemon:\n  " + strings.Join(lines, "\n  ")
 }

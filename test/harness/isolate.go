@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,19 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stageVariable tells a process of a run which stage it is.
+// stageVariable is the environment variable with the stage of a process.
 const stageVariable = "CRISERVER_TEST_STAGE"
 
-// Stage returns the name that Again was given for this process, or "".
+// Stage returns the stage that Again started this process for, or "".
 func Stage() string { return os.Getenv(stageVariable) }
 
-// Again starts this same binary once more as another stage of the run and
-// waits for it. attr may be nil.
+// Again runs this test binary as another stage of the run and waits for its
+// exit. attr may be nil.
 func Again(stage string, attr *syscall.SysProcAttr, env []string, args ...string) error {
 	if attr == nil {
 		attr = &syscall.SysProcAttr{}
 	}
-	// The kernel sends this signal when the starting thread dies, so it must stay.
+	// The kernel sends Pdeathsig when the thread that started the process ends, so the thread must remain.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	attr.Pdeathsig = syscall.SIGTERM
@@ -35,32 +34,33 @@ func Again(stage string, attr *syscall.SysProcAttr, env []string, args ...string
 	return cmd.Run()
 }
 
-// Isolated runs the stage "inside" in namespaces of its own.
+// Isolated runs the stage "inside" in new mount, network and IPC namespaces.
 func Isolated(args ...string) error {
 	return Again("inside", &syscall.SysProcAttr{
 		Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC,
 	}, nil, args...)
 }
 
-// Settle makes the new namespaces look like a machine: a loopback that is up,
-// forwarding, shared mounts. Orphans come to this process from now on, so that
-// nothing which the run starts can hide from it.
-func Settle() error {
-	if err := lookLikeAHost(); err != nil {
+// SetUpHost makes the new namespaces look like a machine: the loopback interface
+// is up, forwarding is enabled, mounts are shared. It makes this process the
+// subreaper of all processes that the run starts, so that none of them escapes
+// the search for leaks.
+func SetUpHost() error {
+	if err := setUpHostNetwork(); err != nil {
 		return err
 	}
-	// Shared within the run only: the namespace was made with private mounts.
+	// The mounts are shared within the run only, because the namespace was created with private mounts.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
 		return fmt.Errorf("share mounts: %w", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	go reap()
+	go reapOrphans()
 	return nil
 }
 
-// Tmpfs mounts what a reboot would empty.
+// Tmpfs mounts a tmpfs, which a reboot empties.
 func Tmpfs(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -69,26 +69,4 @@ func Tmpfs(dir string) error {
 		return fmt.Errorf("mount tmpfs on %s: %w", dir, err)
 	}
 	return nil
-}
-
-// Sweep kills what is left of the run and removes its directory and its cgroups.
-func Sweep(dir, cgroupParent string) error {
-	for _, pid := range descendants(os.Getpid()) {
-		_ = unix.Kill(pid, unix.SIGKILL)
-	}
-	for {
-		if _, err := unix.Wait4(-1, nil, 0, nil); errors.Is(err, unix.ECHILD) {
-			break
-		}
-	}
-	left := Snapshot{}
-	if err := mounts(left); err != nil {
-		return err
-	}
-	detach(left, dir)
-	if err := cgroups(left, cgroupParent); err != nil {
-		return err
-	}
-	removeCgroups(left)
-	return errors.Join(stopSlice(cgroupParent), os.RemoveAll(dir))
 }

@@ -16,52 +16,56 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Snapshot is all that a runtime may leave behind. Two of them are compared: one taken when the daemon had just started, one when all
-// pods and images were removed again.
-type Snapshot map[string]string // what it is → where it was found
+// Snapshot is the set of objects that a runtime may leak, by their description.
+// The value is the line or path where the object was found. A test compares a
+// snapshot from the start of the daemon with one after the removal of all pods
+// and images.
+type Snapshot map[string]string
 
-// podRule recognizes a firewall rule that was made for one pod: the plugins write its id into a comment.
+// podRule matches a firewall rule of a pod: the CNI plugins write the pod's id into a comment.
 var podRule = regexp.MustCompile(`id: |[0-9a-f]{64}`)
 
-// Take looks at the whole namespace that the run has for itself, and at the cgroups of the machine under the given name.
+// Take returns the objects in the namespaces of the run, the files below dirs, and
+// the cgroups of the machine whose path contains cgroupParent.
 func Take(dirs []string, cgroupParent string, daemon int) (Snapshot, error) {
 	s := Snapshot{}
-	for _, look := range []func(Snapshot) error{
-		mounts, links, addresses, rules,
-		func(s Snapshot) error { return cgroups(s, cgroupParent) },
-		func(s Snapshot) error { return files(s, dirs) },
-		func(s Snapshot) error { return processes(s, daemon) },
+	for _, add := range []func(Snapshot) error{
+		addMounts, addLinks, addAddresses, addRules,
+		func(s Snapshot) error { return addCgroups(s, cgroupParent) },
+		func(s Snapshot) error { return addFiles(s, dirs) },
+		func(s Snapshot) error { return addProcesses(s, daemon) },
 	} {
-		if err := look(s); err != nil {
-			return nil, fmt.Errorf("look for what is left: %w", err)
+		if err := add(s); err != nil {
+			return nil, fmt.Errorf("take snapshot: %w", err)
 		}
 	}
 	return s, nil
 }
 
-// Since lists what is in s and was not in before.
+// Since returns the descriptions that are in s and not in before.
 func (s Snapshot) Since(before Snapshot) []string {
-	var left []string
+	var added []string
 	for _, what := range slices.Sorted(maps.Keys(s)) {
 		if _, ok := before[what]; !ok {
-			left = append(left, what)
+			added = append(added, what)
 		}
 	}
-	return left
+	return added
 }
 
-func mounts(s Snapshot) error {
+func addMounts(s Snapshot) error {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
 	}
-	s.addMounts(string(info))
+	s.addMountInfo(string(info))
 	return nil
 }
 
-// addMounts reads a mountinfo file (proc_pid_mountinfo(5)). The key of a mount consists of its mount point, its source and a
-// number that counts equal mounts, so that a second mount at the same place and a replaced mount are noticed.
-func (s Snapshot) addMounts(info string) {
+// addMountInfo adds the mounts of a mountinfo file (proc_pid_mountinfo(5)). The key
+// of a mount has its mount point, its source, and a number that counts equal
+// mounts, so that a second mount at the same place and a replaced mount are found.
+func (s Snapshot) addMountInfo(info string) {
 	for line := range strings.Lines(info) {
 		mounted, source, _ := strings.Cut(line, " - ")
 		f, from := strings.Fields(mounted), strings.Fields(source)
@@ -71,7 +75,7 @@ func (s Snapshot) addMounts(info string) {
 	}
 }
 
-// mountPoint returns where the mount is that a line of a mountinfo file shows.
+// mountPoint returns the mount point in a line of a mountinfo file.
 func mountPoint(line string) string {
 	if f := strings.Fields(line); len(f) > 4 {
 		return f[4]
@@ -79,7 +83,7 @@ func mountPoint(line string) string {
 	return ""
 }
 
-// addOne adds one of several things that are alike.
+// addOne adds an object whose description may not be unique.
 func (s Snapshot) addOne(what, found string) {
 	name := what
 	for n := 2; ; n++ {
@@ -91,7 +95,7 @@ func (s Snapshot) addOne(what, found string) {
 	s[name] = found
 }
 
-func links(s Snapshot) error {
+func addLinks(s Snapshot) error {
 	out, err := exec.Command("ip", "-o", "link").Output()
 	if err != nil {
 		return fmt.Errorf("ip link: %w", err)
@@ -104,13 +108,13 @@ func links(s Snapshot) error {
 	return nil
 }
 
-func addresses(s Snapshot) error {
+func addAddresses(s Snapshot) error {
 	out, err := exec.Command("ip", "-o", "addr").Output()
 	if err != nil {
 		return fmt.Errorf("ip addr: %w", err)
 	}
 	for line := range strings.Lines(string(out)) {
-		// Those of the link come and go with carriers, as the kernel has it.
+		// The kernel adds and removes link-local addresses with the carrier.
 		if f := strings.Fields(line); len(f) > 3 && !strings.HasPrefix(f[3], "fe80:") {
 			s["address "+f[3]+" of "+f[1]] = line
 		}
@@ -118,7 +122,7 @@ func addresses(s Snapshot) error {
 	return nil
 }
 
-func rules(s Snapshot) error {
+func addRules(s Snapshot) error {
 	out, err := exec.Command("nft", "list", "ruleset").Output()
 	if err != nil {
 		return fmt.Errorf("nft list ruleset: %w", err)
@@ -131,10 +135,10 @@ func rules(s Snapshot) error {
 	return nil
 }
 
-func cgroups(s Snapshot, parent string) error {
+func addCgroups(s Snapshot, parent string) error {
 	return filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
-			return nil // other people's cgroups come and go
+			return nil // cgroups of other programs may disappear during the walk
 		}
 		if d.IsDir() && strings.Contains(path, parent) && isCgroup(path) {
 			s["cgroup "+path] = path
@@ -143,25 +147,25 @@ func cgroups(s Snapshot, parent string) error {
 	})
 }
 
-// isCgroup tells a cgroup from a directory in the place of a hierarchy that is not mounted.
+// isCgroup reports whether path is a cgroup, and not a directory on which no hierarchy is mounted.
 func isCgroup(path string) bool {
 	var fs unix.Statfs_t
 	return unix.Statfs(path, &fs) == nil && (fs.Type == unix.CGROUP_SUPER_MAGIC || fs.Type == unix.CGROUP2_SUPER_MAGIC)
 }
 
-// seccompCache is where crun, since 1.9, keeps one compiled filter for each seccomp profile that it has seen,
-// for the next container.
+// seccompCache is the directory in which crun, since 1.9, keeps one compiled filter
+// per seccomp profile for later containers.
 const seccompCache = "/runtimes/crun/.cache"
 
-// verdict recognizes the files in which the daemon keeps what trials of an OCI runtime came to. A trial may end
-// long after the daemon serves.
-var verdict = regexp.MustCompile(`/run/(userns|runtime)-[a-z]+\.json$`)
+// trialResult matches the files with the results of trials of an OCI runtime. A
+// trial may end long after the daemon has begun to serve.
+var trialResult = regexp.MustCompile(`/run/(userns|runtime)-[a-z]+\.json$`)
 
-func files(s Snapshot, dirs []string) error {
+func addFiles(s Snapshot, dirs []string) error {
 	for _, dir := range dirs {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
-				return nil // it went while it was looked at
+				return nil // the file was removed during the walk
 			}
 			if err != nil {
 				return err
@@ -169,7 +173,7 @@ func files(s Snapshot, dirs []string) error {
 			if strings.HasSuffix(path, seccompCache) {
 				return fs.SkipDir
 			}
-			if !verdict.MatchString(path) {
+			if !trialResult.MatchString(path) {
 				s["file "+path] = path
 			}
 			return nil
@@ -181,16 +185,16 @@ func files(s Snapshot, dirs []string) error {
 	return nil
 }
 
-// processes lists the descendants of this process except the daemon: this process is the reaper of all that are orphaned, so that
-// nothing which the run has started can hide from it.
-func processes(s Snapshot, daemon int) error {
+// addProcesses adds the descendants of this process except the daemon. This process
+// is the subreaper of the run, so all processes of the run are its descendants.
+func addProcesses(s Snapshot, daemon int) error {
 	for _, pid := range descendants(os.Getpid()) {
 		if pid == daemon {
 			continue
 		}
 		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if len(cmdline) == 0 {
-			continue // a zombie that nobody has waited for yet, or gone
+			continue // a zombie, or a process that has been reaped
 		}
 		if argv0, _, _ := strings.Cut(string(cmdline), "\x00"); filepath.Base(argv0) == "criserver" {
 			continue // another daemon of the run
@@ -201,6 +205,7 @@ func processes(s Snapshot, daemon int) error {
 	return nil
 }
 
+// descendants returns all descendants of a process.
 func descendants(root int) []int {
 	children := map[int][]int{}
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
@@ -209,7 +214,7 @@ func descendants(root int) []int {
 		if err != nil {
 			continue
 		}
-		// pid (comm) state ppid …, and comm may hold spaces and parentheses
+		// The format is "pid (comm) state ppid …"; comm may contain spaces and parentheses.
 		rest := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 		if len(rest) < 2 {
 			continue

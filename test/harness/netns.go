@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NewNetNS makes a network namespace with its loopback up, forwarding as a
-// router does, and pins it at path by a bind mount.
+// NewNetNS creates a network namespace in which the loopback interface is up and
+// forwarding is enabled, and pins it at path with a bind mount.
 func NewNetNS(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
 	if err != nil {
@@ -27,17 +27,18 @@ func NewNetNS(path string) error {
 		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("pin %s: %w", path, err)
 		}
-		return lookLikeAHost()
+		return setUpHostNetwork()
 	})
 }
 
-// RemoveNetNS gives a namespace back. It ends when nobody is in it any more.
+// RemoveNetNS removes the bind mount of a network namespace. The kernel removes the
+// namespace when its last process and socket are gone.
 func RemoveNetNS(path string) error {
 	return errors.Join(unix.Unmount(path, unix.MNT_DETACH), os.Remove(path))
 }
 
-// In runs fn in the network namespace pinned at path, or where it is called when
-// path is empty. Sockets and processes that fn makes stay there.
+// In runs fn in the network namespace that is pinned at path, or in the caller's if
+// path is empty. Sockets and processes that fn creates remain in that namespace.
 func In(path string, fn func() error) error {
 	if path == "" {
 		return fn()
@@ -48,7 +49,7 @@ func In(path string, fn func() error) error {
 			return err
 		}
 		err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
-		// While it is open the mount is busy, and fn may last.
+		// An open file would keep the mount busy as long as fn runs.
 		if err := errors.Join(err, f.Close()); err != nil {
 			return fmt.Errorf("enter %s: %w", path, err)
 		}
@@ -56,16 +57,17 @@ func In(path string, fn func() error) error {
 	})
 }
 
-// onThread runs fn on a thread that is thrown away afterwards.
+// onThread runs fn on a thread that ends afterwards.
 func onThread(fn func() error) error {
 	done := make(chan error, 1)
 	go lockedThread(fn, done)
 	return <-done
 }
 
-// lockedThread never unlocks its thread, which then ends with the goroutine; all
-// but the main thread, which Go would keep, and the namespace with it. So where
-// this is the main thread, it is occupied while another one does it.
+// lockedThread runs fn and never unlocks its thread, so the thread ends with the
+// goroutine. The Go runtime never ends the main thread, which would keep the
+// namespace. So if the goroutine is on the main thread, it blocks that thread while
+// another goroutine runs fn.
 func lockedThread(fn func() error, done chan<- error) {
 	runtime.LockOSThread()
 	if unix.Gettid() != unix.Getpid() {
@@ -78,8 +80,9 @@ func lockedThread(fn func() error, done chan<- error) {
 	runtime.UnlockOSThread()
 }
 
-// lookLikeAHost sets up the calling thread's network namespace.
-func lookLikeAHost() error {
+// setUpHostNetwork sets up the network namespace of the calling thread: the
+// loopback interface is up and forwarding is enabled.
+func setUpHostNetwork() error {
 	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		return fmt.Errorf("ip link set lo up: %w: %s", err, out)
 	}

@@ -11,26 +11,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// own is how long a dead process that this one may have started itself is left
-// to whoever started it.
-const own = 5 * time.Second
+// reapDelay is how long reapOrphans leaves a zombie that this process may have
+// started to the code that started it.
+const reapDelay = 5 * time.Second
 
-// reap buries the orphans that come to this process, as the machine's init
-// does: the first process of a PID namespace does not end before every other
-// one of it has been waited for, among them commands whose daemon was killed.
-func reap() {
+// reapOrphans reaps the orphans whose parent this process has become, like the init
+// process of a machine. It is necessary because the first process of a PID
+// namespace exits only after all others have been reaped, including commands whose
+// daemon was killed.
+func reapOrphans() {
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, unix.SIGCHLD)
 	seen := map[int]time.Time{}
 	for {
-		dead := zombies()
+		found := zombies()
 		for pid := range seen {
-			if !dead[pid] {
+			if !found[pid] {
 				delete(seen, pid)
 			}
 		}
-		for pid := range dead {
-			bury(pid, seen)
+		for pid := range found {
+			reap(pid, seen)
 		}
 		select {
 		case <-children:
@@ -39,9 +40,10 @@ func reap() {
 	}
 }
 
-// bury waits for a dead child. Processes of containers and monitors have left
-// this process's group; of those that have not, who started them may be about to wait.
-func bury(pid int, seen map[int]time.Time) {
+// reap waits for a zombie. Processes of containers and monitors have left the
+// process group of this process. For a zombie in this process group, the code that
+// started it may be about to wait, so reap gives it reapDelay.
+func reap(pid int, seen map[int]time.Time) {
 	group, err := unix.Getpgid(pid)
 	if err != nil {
 		return
@@ -49,23 +51,23 @@ func bury(pid int, seen map[int]time.Time) {
 	if _, ok := seen[pid]; !ok {
 		seen[pid] = time.Now()
 	}
-	if group != unix.Getpgrp() || time.Since(seen[pid]) > own {
+	if group != unix.Getpgrp() || time.Since(seen[pid]) > reapDelay {
 		_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 	}
 }
 
-// zombies lists the children of this process that have ended.
+// zombies returns the children of this process that have exited and were not reaped.
 func zombies() map[int]bool {
-	dead := map[int]bool{}
+	found := map[int]bool{}
 	lists, _ := filepath.Glob("/proc/self/task/*/children")
 	for _, list := range lists {
-		b, _ := os.ReadFile(list) // of a thread that may have ended
+		b, _ := os.ReadFile(list) // the thread may have ended
 		for _, word := range strings.Fields(string(b)) {
 			stat, err := os.ReadFile("/proc/" + word + "/stat")
 			if pid, _ := strconv.Atoi(word); err == nil && strings.Contains(string(stat), ") Z ") {
-				dead[pid] = true
+				found[pid] = true
 			}
 		}
 	}
-	return dead
+	return found
 }

@@ -59,10 +59,10 @@ func run(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	if err := errors.Join(harness.Settle(), settle()); err != nil {
+	if err := errors.Join(harness.SetUpHost(), settle()); err != nil {
 		return 1, err
 	}
-	defer func() { err = errors.Join(err, harness.Sweep(world.dir, filepath.Base(world.dir))) }()
+	defer func() { err = errors.Join(err, harness.CleanUp(world.dir, filepath.Base(world.dir))) }()
 	addr, err := serveImages(cache)
 	if err != nil {
 		return 1, err

@@ -73,10 +73,10 @@ func run(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	if err := harness.Settle(); err != nil {
+	if err := harness.SetUpHost(); err != nil {
 		return 1, err
 	}
-	defer func() { err = errors.Join(err, harness.Sweep(world.dir, filepath.Base(world.dir))) }()
+	defer func() { err = errors.Join(err, harness.CleanUp(world.dir, filepath.Base(world.dir))) }()
 	if world.catalog, err = images.Handler(cache); err != nil {
 		return 1, err
 	}
