@@ -13,7 +13,7 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// clients speak to the runtime under test.
+// clients are the CRI clients of the runtime under test.
 type clients struct {
 	runtime internalapi.RuntimeService
 	image   internalapi.ImageManagerService
@@ -32,8 +32,8 @@ func connect(ctx context.Context, socket string) (*clients, error) {
 	return &clients{runtime, image}, nil
 }
 
-// ready waits until the runtime says that it can take pods.
-func (c *clients) ready(ctx context.Context) error {
+// waitReady waits until all conditions of the runtime are true.
+func (c *clients) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, harness.Patience(30*time.Second))
 	defer cancel()
 	for {
@@ -43,7 +43,7 @@ func (c *clients) ready(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("not ready: %w", err)
+			return fmt.Errorf("the runtime is not ready: %w", err)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -62,9 +62,9 @@ func (c *clients) status(ctx context.Context) error {
 	return nil
 }
 
-// onePod makes and removes a pod with a container, and the image of it. It also asks for an image by a short name, for which the image
-// library keeps a lock file.
-func (c *clients) onePod(ctx context.Context) error {
+// runFirstPod pulls an image, runs a pod with a container, and removes all of them. It also requests the status of an
+// image by a short name, for which the image library keeps a lock file.
+func (c *clients) runFirstPod(ctx context.Context) error {
 	if _, err := c.image.ImageStatus(ctx, &runtimeapi.ImageSpec{Image: "short"}, false); err != nil {
 		return err
 	}
@@ -94,18 +94,18 @@ func (c *clients) onePod(ctx context.Context) error {
 	if err := c.runtime.StartContainer(ctx, container); err != nil {
 		return err
 	}
-	_, err = c.empty(ctx)
+	_, err = c.removeAll(ctx)
 	return err
 }
 
-// empty removes all pods and images, and returns how many pods there were: a spec that failed may have left its own.
-func (c *clients) empty(ctx context.Context) (pods int, err error) {
-	left, err := c.runtime.ListPodSandbox(ctx, nil)
+// removeAll removes all pods and images, and returns the number of pods. A spec that failed may leave pods.
+func (c *clients) removeAll(ctx context.Context) (pods int, err error) {
+	list, err := c.runtime.ListPodSandbox(ctx, nil)
 	if err != nil {
 		return 0, err
 	}
 	var errs []error
-	for _, pod := range left {
+	for _, pod := range list {
 		if err := errors.Join(c.runtime.StopPodSandbox(ctx, pod.GetId()), c.runtime.RemovePodSandbox(ctx, pod.GetId())); err != nil {
 			errs = append(errs, fmt.Errorf("remove pod %q: %w", pod.GetId(), err))
 		}
@@ -117,5 +117,5 @@ func (c *clients) empty(ctx context.Context) (pods int, err error) {
 			errs = append(errs, fmt.Errorf("remove image %q: %w", i.GetId(), err))
 		}
 	}
-	return len(left), errors.Join(errs...)
+	return len(list), errors.Join(errs...)
 }

@@ -31,12 +31,12 @@ var (
 
 func TestMain(m *testing.M) {
 	framework.RegisterFlags()
-	flag.StringVar(&variant, "variant", "", "run only this variant; else, all of them")
-	flag.BoolVar(&longRuns, "long", false, "run the long variants instead: more at a time, and again")
-	flag.StringVar(&options.Focus, "focus", "", "run only the specs that match this regular expression, in the default variant if no other is named")
-	flag.IntVar(&options.Procs, "procs", 1, "how many specs run at a time")
+	flag.StringVar(&variant, "variant", "", "run only this variant in place of all")
+	flag.BoolVar(&longRuns, "long", false, "run the long variants: more specs at a time, several times")
+	flag.StringVar(&options.Focus, "focus", "", "run only the specs that match this regular expression; implies the default variant without -variant")
+	flag.IntVar(&options.Procs, "procs", 1, "number of specs that run at a time")
 	flag.StringVar(&options.Daemon, "daemon", "", "shell command that starts another runtime in place of criserver")
-	flag.BoolVar(&options.List, "list", false, "print the specs and run none of them")
+	flag.BoolVar(&options.List, "list", false, "print the specs without running them")
 	flag.Parse()
 
 	top, err := filepath.Abs(filepath.Join("..", ".."))
@@ -57,17 +57,17 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// list is which variants there are in this run.
-func list() []Variant {
+// variants returns the variants of this run.
+func variants() []Variant {
 	if longRuns {
 		return LongVariants
 	}
 	return Variants
 }
 
-// inside is the second stage, of one variant.
+// inside runs the second stage of one variant.
 func inside(top string) (err error) {
-	if options.Variant, err = find(list(), variant); err != nil {
+	if options.Variant, err = find(variants(), variant); err != nil {
 		return err
 	}
 	if options.Variant.Procs > 0 {
@@ -77,7 +77,7 @@ func inside(top string) (err error) {
 	return Run(context.Background(), options)
 }
 
-// TestCRI is all runs, and in its third stage the suite.
+// TestCRI runs all variants. In the third stage it runs the suite.
 func TestCRI(t *testing.T) {
 	if os.Getenv(endpointVariable) != "" || options.List {
 		runSpecs(t)
@@ -93,19 +93,19 @@ func TestCRI(t *testing.T) {
 		variant = "default"
 	}
 	if variant != "" {
-		v, err := find(list(), variant)
+		v, err := find(variants(), variant)
 		if err != nil {
 			t.Fatal(err)
 		}
 		runVariant(t, v)
 		return
 	}
-	for _, v := range list() {
+	for _, v := range variants() {
 		t.Run(v.Name, func(t *testing.T) { runVariant(t, v) })
 	}
 }
 
-// runVariant runs one variant as often as it says.
+// runVariant runs one variant v.Repeat times, and at least once.
 func runVariant(t *testing.T, v Variant) {
 	for _, binary := range append([]string{"criserver", "conmon", "runc", "cni/bridge", "ginkgo"}, v.Binaries...) {
 		_, err := os.Stat(filepath.Join(options.Bin, binary))
@@ -113,7 +113,7 @@ func runVariant(t *testing.T, v Variant) {
 			_, err = exec.LookPath(binary)
 		}
 		if err != nil && options.Daemon == "" {
-			t.Fatalf("%v: run make deps tools build first", err)
+			t.Fatalf("%v; run make deps tools build first", err)
 		}
 	}
 	for i := range max(v.Repeat, 1) {
@@ -131,21 +131,21 @@ func runSpecs(t *testing.T) {
 	if options.List {
 		suite.DryRun, reporter.Verbose = true, true
 	} else if suite.ParallelTotal == 1 {
-		ginkgo.ReportAfterEach(progress)
+		ginkgo.ReportAfterEach(printResult)
 		formatter.ColorableStdOut = withoutDots{os.Stdout}
 	}
 	ginkgo.RunSpecs(t, suiteName, suite, reporter)
 }
 
-// progress prints a line as each spec ends; ginkgo alone prints dots, or all that a spec has logged.
-func progress(spec types.SpecReport) {
+// printResult prints a line at the end of each spec. ginkgo would print dots, or the complete log of a spec.
+func printResult(spec types.SpecReport) {
 	if spec.State.Is(types.SpecStateSkipped) && spec.FailureMessage() == "" {
 		return
 	}
 	fmt.Printf("%-8s %5.1fs  %s\n", spec.State, spec.RunTime.Round(100*time.Millisecond).Seconds(), spec.FullText())
 }
 
-// withoutDots leaves out ginkgo's own sign of progress, one character a spec.
+// withoutDots is a writer that drops the character that ginkgo prints for each spec.
 type withoutDots struct{ io.Writer }
 
 func (w withoutDots) Write(p []byte) (int, error) {

@@ -11,7 +11,7 @@ import (
 	"github.com/criserver/criserver/test/images"
 )
 
-// It stands in for the suite's own spec of the same name, whose digest belongs to an image that only a far registry has.
+// This spec replaces the spec of the suite with the same name, which needs an image of a public registry.
 var _ = ginkgo.Describe("[criserver] Image Manager", func() {
 	f := framework.NewDefaultCRIFramework()
 

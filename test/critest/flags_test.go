@@ -9,9 +9,10 @@ import (
 	"github.com/onsi/gomega"
 )
 
-// A flag that is lost on its way, through ginkgo's command and its processes, leaves a suite that passes and has tested something else.
+// This spec checks that the flags reach the suite through ginkgo's command and its processes. Without a flag the suite
+// could pass and test another variant.
 var _ = ginkgo.Describe("[criserver] Variant", func() {
-	ginkgo.It("has the flags that it is run with", func() {
+	ginkgo.It("should have the flags of the run", func() {
 		for _, want := range strings.Fields(os.Getenv(flagsVariable)) {
 			name, value, _ := strings.Cut(want, "=")
 			f := flag.Lookup(name)

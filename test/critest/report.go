@@ -14,24 +14,24 @@ import (
 	"github.com/onsi/ginkgo/v2/types"
 )
 
-// suiteName stands before the text of a spec where ginkgo matches patterns.
+// suiteName is the prefix of the text of a spec when ginkgo matches patterns.
 const suiteName = "CRI validation"
 
-// Expectation is which specs of the suite must pass: all but those that the skips name.
+// Expectation defines the specs that must pass: all specs except those of the skips.
 type Expectation struct {
 	Skips []Skip
-	Focus *regexp.Regexp // others are left out; nil for none
+	Focus *regexp.Regexp // only specs that match are run; nil for all
 }
 
-// Result is what a run of the suite came to.
+// Result is the result of a run of the suite.
 type Result struct {
-	Specs                   []string // what patterns are matched with: the full text of every spec, run or not
+	Specs                   []string // full text of every spec, run or not; patterns match it
 	Passed, Failed, Skipped int
-	Unexpected              int // skipped without being named, or passed though named
+	Unexpected              int // skipped without a skip, or passed despite one of kind self
 
 	want   Expectation
 	groups map[string]*counts
-	notes  []string // what failed, and what was skipped
+	notes  []string // one line per spec that failed or was skipped
 }
 
 type counts struct{ passed, failed, skipped int }
@@ -80,7 +80,7 @@ func (r *Result) add(spec types.SpecReport) {
 	case spec.State.Is(types.SpecStateSkipped | types.SpecStatePending):
 		r.Skipped++
 		c.skipped++
-		r.skipped(text, spec)
+		r.addSkipped(text, spec)
 	default:
 		r.Failed++
 		c.failed++
@@ -92,8 +92,9 @@ func (r *Result) outOfFocus(text string) bool {
 	return r.want.Focus != nil && !r.want.Focus.MatchString(suiteName+" "+text)
 }
 
-// skipped judges a spec that was not run. One that the suite itself passed over has its reason in the report.
-func (r *Result) skipped(text string, spec types.SpecReport) {
+// addSkipped checks whether a skipped spec has a line in the skip file. If the suite itself skipped the spec, the report
+// has the reason.
+func (r *Result) addSkipped(text string, spec types.SpecReport) {
 	kinds := []string{omit}
 	why := oneLine(spec.FailureMessage())
 	if why != "" {
@@ -124,14 +125,14 @@ func (r *Result) group(spec types.SpecReport) *counts {
 	return r.groups[name]
 }
 
-// Err is nil when what should pass did, and only what may be skipped was.
+// Err returns an error if a spec failed, if no spec passed, or if the skips do not match the skipped specs.
 func (r *Result) Err() error {
 	var errs []error
 	if r.Failed > 0 {
 		errs = append(errs, fmt.Errorf("%d specs failed", r.Failed))
 	}
 	if r.Unexpected > 0 {
-		errs = append(errs, fmt.Errorf("%d specs were skipped, or passed, against what the skip file says", r.Unexpected))
+		errs = append(errs, fmt.Errorf("%d specs were skipped or passed in contradiction to the skip file", r.Unexpected))
 	}
 	if r.Passed == 0 {
 		errs = append(errs, errors.New("no spec passed"))
@@ -142,7 +143,7 @@ func (r *Result) Err() error {
 	return errors.Join(errs...)
 }
 
-// Print writes the table of groups, then what failed or was skipped, then the sums.
+// Print writes the failed and skipped specs, a table of groups, and the totals.
 func (r *Result) Print(w io.Writer, variant string) {
 	names := make([]string, 0, len(r.groups))
 	for name := range r.groups {

@@ -20,37 +20,37 @@ import (
 	"github.com/criserver/criserver/test/images"
 )
 
-// What the third stage, and only that, is told: where the daemon listens, where the test images are.
+// Environment variables of the third stage.
 const (
-	endpointVariable = "CRITEST_ENDPOINT"
-	imagesVariable   = "CRITEST_IMAGES"
-	flagsVariable    = "CRITEST_FLAGS" // and which flags it must have
+	endpointVariable = "CRITEST_ENDPOINT" // address of the runtime
+	imagesVariable   = "CRITEST_IMAGES"   // directory of the test images
+	flagsVariable    = "CRITEST_FLAGS"    // flags that the suite must have
 )
 
-// nriFlag has a suite that knows it, which cri-tools v1.36.0 does not, run its specs of NRI too.
+// nriFlag is the flag with the socket for the NRI specs, which cri-tools v1.36.0 does not have yet.
 const nriFlag = "nri-socket"
 
 // Options are the flags of a run.
 type Options struct {
 	Variant   Variant
-	Focus     string // regular expression in place of the variant's own
+	Focus     string // regular expression in place of the variant's
 	Skips     string // path of the skip file
-	Procs     int    // how many specs run at a time
+	Procs     int    // number of specs that run at a time
 	Bin       string // directory of the binaries
 	Images    string // directory of the test images
-	ReportDir string // gets the variant's critest.junit.xml, critest.json and daemon.log
+	ReportDir string // directory for critest.junit.xml, critest.json and daemon.log
 	Daemon    string // shell command that starts another runtime in place of criserver
-	List      bool   // print the specs, run nothing
+	List      bool   // print the specs without running them
 }
 
-// Run is the second stage: everything from the registry to the search for leaks. It must be in namespaces of its own.
+// Run runs the second stage, from the start of the registry to the search for leaks, in the namespaces of the run.
 func Run(ctx context.Context, o Options) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 
 	dir, err := os.MkdirTemp("", "critest")
 	if err == nil {
-		err = os.Chmod(dir, 0o711) // as /run and /var/lib let everybody through
+		err = os.Chmod(dir, 0o711) // like /run and /var/lib: users of pods with a user namespace must be able to enter
 	}
 	if err == nil {
 		err = harness.LabelState(dir)
@@ -73,7 +73,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.Setenv("CRITEST_REGISTRY", addr); err != nil { // for another runtime's start script
+	if err := os.Setenv("CRITEST_REGISTRY", addr); err != nil { // for the shell command of another runtime
 		return err
 	}
 	d.Registries = images.RegistriesConf(addr)
@@ -85,31 +85,32 @@ func Run(ctx context.Context, o Options) (err error) {
 	if flag.Lookup(nriFlag) != nil {
 		flags = append(flags, nriFlag+"="+d.NRISocket())
 	}
-	defer keepLog(d, o.ReportDir)
+	defer copyLog(d, o.ReportDir)
 	if err := d.Start(ctx); err != nil {
 		return err
 	}
-	return underTest(ctx, o, d, flags)
+	return runSuite(ctx, o, d, flags)
 }
 
-// underTest is the run from the moment the daemon serves until it is stopped.
-func underTest(ctx context.Context, o Options, d *harness.Daemon, flags []string) error {
+// runSuite runs the suite against a running daemon, searches for leaks and stops the daemon.
+func runSuite(ctx context.Context, o Options, d *harness.Daemon, flags []string) error {
 	c, err := connect(ctx, d.Socket())
 	if err != nil {
 		return err
 	}
-	// What is made once and stays (the bridge, the plugins' chains, directories) is no leak: one pod brings it forth.
-	if err := errors.Join(c.ready(ctx), c.onePod(ctx)); err != nil {
+	// The first pod creates objects that remain and are not leaks: the bridge, chains of the plugins, directories.
+	if err := errors.Join(c.waitReady(ctx), c.runFirstPod(ctx)); err != nil {
 		return fmt.Errorf("first pod: %w\n%s", err, d.LogTail())
 	}
 	before, err := harness.Take(d.StateDirs(), d.CgroupParent, d.Pid())
 	if err != nil {
 		return err
 	}
-	return errors.Join(suite(o, d, flags), leaks(ctx, d, c, before), d.Stop(), checkLog(o, d))
+	return errors.Join(suite(o, d, flags), checkLeaks(ctx, d, c, before), d.Stop(), checkLog(o, d))
 }
 
-// checkLog is the variant's own look at the daemon's log. A run of chosen specs says nothing of what all of them would have left there.
+// checkLog calls the variant's check of the daemon's log. It does nothing if -focus selected specs, because the check
+// expects the log entries of all specs.
 func checkLog(o Options, d *harness.Daemon) error {
 	if o.Variant.Check == nil || o.Focus != "" || o.Daemon != "" {
 		return nil
@@ -130,11 +131,11 @@ func serve(dir string) (addr string, err error) {
 	if err != nil {
 		return "", err
 	}
-	go http.Serve(l, handler) // it serves until the process ends
+	go http.Serve(l, handler) // the server ends with the process
 	return l.Addr().String(), nil
 }
 
-// suite is the third stage, and what came of it.
+// suite runs the third stage and checks its results.
 func suite(o Options, d *harness.Daemon, flags []string) error {
 	want, err := o.expectation()
 	if err != nil {
@@ -151,16 +152,16 @@ func suite(o Options, d *harness.Daemon, flags []string) error {
 		return err
 	}
 	start := time.Now()
-	ran := runGinkgo(o, want, flags,
+	runErr := runGinkgo(o, want, flags,
 		endpointVariable+"=unix://"+d.Socket(), imagesVariable+"="+o.Images, flagsVariable+"="+strings.Join(flags, " "), "TMPDIR="+tmp)
 
 	result, err := ReadResult(report, want)
 	if err != nil {
-		return errors.Join(ran, err)
+		return errors.Join(runErr, err)
 	}
 	fmt.Printf("\ncritest took %s\n", time.Since(start).Round(time.Second))
 	result.Print(os.Stdout, o.Variant.Name)
-	return errors.Join(ran, result.Err())
+	return errors.Join(runErr, result.Err())
 }
 
 func (o Options) expectation() (e Expectation, err error) {
@@ -177,8 +178,8 @@ func (o Options) expectation() (e Expectation, err error) {
 	return e, err
 }
 
-// runGinkgo starts the suite: straight when one spec runs at a time, through ginkgo's own command when several do.
-func runGinkgo(o Options, want Expectation, own []string, env ...string) error {
+// runGinkgo runs the suite, directly if one spec runs at a time, and otherwise with the ginkgo command.
+func runGinkgo(o Options, want Expectation, suiteFlags []string, env ...string) error {
 	flags := map[string][]string{
 		"junit-report":  {filepath.Join(o.ReportDir, "critest.junit.xml")},
 		"json-report":   {filepath.Join(o.ReportDir, "critest.json")},
@@ -196,19 +197,19 @@ func runGinkgo(o Options, want Expectation, own []string, env ...string) error {
 			flags["skip"] = append(flags["skip"], s.Pattern.String())
 		}
 	}
-	for i, f := range own {
-		own[i] = "-" + f
+	for i, f := range suiteFlags {
+		suiteFlags[i] = "-" + f
 	}
 	if o.Procs <= 1 {
-		return harness.Again("suite", nil, env, append(arguments("-ginkgo.", flags), own...)...)
+		return harness.Again("suite", nil, env, append(arguments("-ginkgo.", flags), suiteFlags...)...)
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	// It was built beforehand: from in here no module could be fetched.
+	// The test binary is passed to ginkgo, because modules cannot be downloaded in this network namespace.
 	args := append(arguments("-", flags), fmt.Sprintf("-procs=%d", o.Procs), self, "--")
-	args = append(args, own...)
+	args = append(args, suiteFlags...)
 	cmd := exec.Command(filepath.Join(o.Bin, "ginkgo"), args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
@@ -225,34 +226,35 @@ func arguments(prefix string, flags map[string][]string) []string {
 	return args
 }
 
-// leaks removes all that the suite has left in the runtime's care, and compares.
-func leaks(ctx context.Context, d *harness.Daemon, c *clients, before harness.Snapshot) error {
-	pods, err := c.empty(ctx)
+// checkLeaks removes all pods and images, and returns an error if other objects remain.
+func checkLeaks(ctx context.Context, d *harness.Daemon, c *clients, before harness.Snapshot) error {
+	pods, err := c.removeAll(ctx)
 	if err != nil {
 		return err
 	}
 	if pods > 0 {
-		fmt.Printf("the suite left %d pods behind, removed now\n", pods)
+		fmt.Printf("removed %d pods that the suite left\n", pods)
 	}
-	var left []string
-	// Monitors and plugins may need a moment to end.
+	var leaked []string
+	// Monitors and plugins may take a moment to exit.
 	for end := time.Now().Add(harness.Patience(5 * time.Second)); ; time.Sleep(250 * time.Millisecond) {
 		after, err := harness.Take(d.StateDirs(), d.CgroupParent, d.Pid())
 		if err != nil {
 			return err
 		}
-		if left = after.Since(before); len(left) == 0 {
-			fmt.Println("nothing is left behind: no process, mount, link, rule, cgroup or file")
+		if leaked = after.Since(before); len(leaked) == 0 {
+			fmt.Println("no leaks of processes, mounts, links, rules, cgroups or files")
 			return nil
 		}
 		if time.Now().After(end) {
 			break
 		}
 	}
-	return fmt.Errorf("left behind:\n  %s", strings.Join(left, "\n  "))
+	return fmt.Errorf("leaks:\n  %s", strings.Join(leaked, "\n  "))
 }
 
-func keepLog(d *harness.Daemon, dir string) {
+// copyLog copies the log of the daemon into the report.
+func copyLog(d *harness.Daemon, dir string) {
 	if log, err := os.ReadFile(d.LogPath()); err == nil {
 		_ = os.WriteFile(filepath.Join(dir, "daemon.log"), log, 0o644)
 	}

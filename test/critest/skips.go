@@ -14,23 +14,23 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// Skip is one line of the skip file: the specs that it names, how they come to be skipped, and why.
+// Skip is one line of the skip file: a pattern of specs, how they are skipped, and the reason.
 type Skip struct {
 	Kind    string
 	Pattern *regexp.Regexp
 	Reason  string
-	// Void says that the host has the feature that the line names, so that no spec may be skipped because of the line.
+	// Void is set if the host has the feature of the line, so that no spec may be skipped because of the line.
 	Void bool
 }
 
 // Kinds of skips.
 const (
 	omit = "omit" // the spec is not run
-	self = "self" // the suite leaves it out by itself, and would not if the daemon could do it
-	host = "host" // the suite leaves it out by itself where the host lacks a feature
+	self = "self" // the suite skips the spec, because the daemon lacks a feature
+	host = "host" // the suite skips the spec if the host lacks a feature
 )
 
-// features are what a line of kind host may name, with a function that says whether the host has the feature.
+// features are the features that a line of kind host may name. The functions report whether the host has the feature.
 var features = map[string]func() (bool, error){
 	"apparmor":    hasAppArmor,
 	"idmap-tmpfs": harness.MapsTmpfs,
@@ -44,8 +44,9 @@ func hasAppArmor() (bool, error) {
 	return strings.TrimSpace(string(enabled)) == "Y", err
 }
 
-// ReadSkips reads those lines of a skip file that are for a variant: kind, regular expression and reason, with two or more spaces between
-// them, below [all] or below the variant's name in brackets. Empty lines and lines that begin with # are comments.
+// ReadSkips reads the lines of a skip file that apply to a variant: those below [all] and those below the name of the
+// variant in brackets. A line has a kind, a regular expression and a reason, separated by two or more spaces. Empty
+// lines and lines that begin with # are ignored.
 func ReadSkips(path, variant string) ([]Skip, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -67,7 +68,7 @@ func ReadSkips(path, variant string) ([]Skip, error) {
 		}
 		s, err := parseSkip(line)
 		if err == nil && section == "" {
-			err = fmt.Errorf("a skip stands below [all] or the name of a variant in brackets")
+			err = fmt.Errorf("a skip must be below [all] or the name of a variant in brackets")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", path, n, err)
@@ -108,7 +109,7 @@ func parseSkip(line string) (Skip, error) {
 	return Skip{Kind: kind, Pattern: re, Reason: reason, Void: void}, nil
 }
 
-// unused returns the patterns that match none of the specs: what they named has gone, and so should they.
+// unused returns the patterns that match none of the specs. Their lines should be removed.
 func unused(skips []Skip, specs []string) []string {
 	var list []string
 	for _, s := range skips {
@@ -119,7 +120,7 @@ func unused(skips []Skip, specs []string) []string {
 	return list
 }
 
-// lookup returns the line of one of the kinds that names a spec and is not void, or nil.
+// lookup returns the first skip of the given kinds that matches the spec and is not void, or nil.
 func lookup(skips []Skip, spec string, kinds ...string) *Skip {
 	for i := range skips {
 		if !skips[i].Void && slices.Contains(kinds, skips[i].Kind) && skips[i].Pattern.MatchString(spec) {

@@ -37,10 +37,10 @@ func TestReadSkips(t *testing.T) {
 			}
 			got, err := ReadSkips(path, "v")
 			if (err != nil) != (tt.wantErr != "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) {
-				t.Fatalf("error is %v, want %q", err, tt.wantErr)
+				t.Fatalf("ReadSkips: got error %v, want %q", err, tt.wantErr)
 			}
 			if len(got) != tt.want {
-				t.Errorf("%d skips, want %d", len(got), tt.want)
+				t.Errorf("got %d skips, want %d", len(got), tt.want)
 			}
 		})
 	}
@@ -53,12 +53,12 @@ func line(kind, pattern string) Skip {
 func TestUnused(t *testing.T) {
 	skips := []Skip{line(omit, "^one$"), line(self, "two"), line(host, "three")}
 	if got, want := unused(skips, []string{"one more", "spec two"}), []string{"^one$", "three"}; !reflect.DeepEqual(got, want) {
-		t.Errorf("unused are %q, want %q", got, want)
+		t.Errorf("unused patterns: got %q, want %q", got, want)
 	}
 }
 
-// What the skip file does not name may not be skipped, and what it names as missing may not pass.
-func TestResultAgainstSkips(t *testing.T) {
+// A skipped spec needs a line in the skip file, and a spec with a line of kind self must not pass.
+func TestResultErr(t *testing.T) {
 	spec := func(text string, state types.SpecState, message string) types.SpecReport {
 		r := types.SpecReport{LeafNodeType: types.NodeTypeIt, LeafNodeText: text, State: state}
 		r.Failure.Message = message
@@ -73,24 +73,27 @@ func TestResultAgainstSkips(t *testing.T) {
 		focus string
 		want  string
 	}{
-		"passes":                     {spec: spec("fine", passed, "")},
-		"fails":                      {spec: spec("fine", types.SpecStateFailed, "why"), want: "1 specs failed"},
-		"panics":                     {spec: spec("fine", types.SpecStatePanicked, "why"), want: "1 specs failed"},
-		"left out as said":           {spec: spec("omitted", skipped, "")},
-		"left out by the suite":      {spec: spec("unable", skipped, "cannot")},
-		"left out for the host":      {spec: spec("lacking", skipped, "has none")},
-		"host has it":                {spec: spec("lacking", passed, "")},
-		"left out though present":    {spec: spec("present", skipped, "has none"), want: "against what the skip file says"},
-		"can do it by now":           {spec: spec("unable", passed, ""), want: "against what the skip file says"},
-		"skipped without a line":     {spec: spec("fine", skipped, "cannot"), want: "against what the skip file says"},
-		"never reached":              {spec: spec("fine", skipped, ""), want: "against what the skip file says"},
-		"never reached though named": {spec: spec("unable", skipped, ""), want: "against what the skip file says"},
-		"pending":                    {spec: spec("fine", types.SpecStatePending, ""), want: "against what the skip file says"},
-		"out of focus":               {spec: spec("fine", skipped, ""), focus: "other"},
+		"passes":                      {spec: spec("fine", passed, "")},
+		"fails":                       {spec: spec("fine", types.SpecStateFailed, "why"), want: "1 specs failed"},
+		"panics":                      {spec: spec("fine", types.SpecStatePanicked, "why"), want: "1 specs failed"},
+		"omitted":                     {spec: spec("omitted", skipped, "")},
+		"skipped by the suite":        {spec: spec("unable", skipped, "cannot")},
+		"skipped for the host":        {spec: spec("lacking", skipped, "has none")},
+		"host has the feature":        {spec: spec("lacking", passed, "")},
+		"skipped despite the feature": {spec: spec("present", skipped, "has none"), want: "in contradiction to the skip file"},
+		"passes despite its line":     {spec: spec("unable", passed, ""), want: "in contradiction to the skip file"},
+		"skipped without a line":      {spec: spec("fine", skipped, "cannot"), want: "in contradiction to the skip file"},
+		"not run":                     {spec: spec("fine", skipped, ""), want: "in contradiction to the skip file"},
+		"not run despite its line":    {spec: spec("unable", skipped, ""), want: "in contradiction to the skip file"},
+		"pending":                     {spec: spec("fine", types.SpecStatePending, ""), want: "in contradiction to the skip file"},
+		"out of focus":                {spec: spec("fine", skipped, ""), focus: "other"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "report.json")
-			all := []types.SpecReport{tc.spec, spec("other one that passes", passed, ""), spec("omitted", skipped, ""), spec("lacking", passed, ""), spec("unable", skipped, "cannot"), spec("present too", passed, "")}
+			all := []types.SpecReport{
+				tc.spec, spec("other one that passes", passed, ""), spec("omitted", skipped, ""),
+				spec("lacking", passed, ""), spec("unable", skipped, "cannot"), spec("present too", passed, ""),
+			}
 			b, err := json.Marshal([]types.Report{{SpecReports: all}})
 			if err == nil {
 				err = os.WriteFile(path, b, 0o644)
@@ -113,7 +116,7 @@ func TestResultAgainstSkips(t *testing.T) {
 	}
 }
 
-// The log of a run whose flags were lost must not pass for one over WebSocket.
+// The log of a run without the flags of the variant must not pass.
 func TestOnlyWebSockets(t *testing.T) {
 	line := func(kind, transport string) string {
 		return `time="x" level=debug msg="stream opened" endpoint="GET /` + kind + `/{token}" transport=` + transport + "\n"
@@ -121,7 +124,7 @@ func TestOnlyWebSockets(t *testing.T) {
 	all := line("exec", "websocket") + line("attach", "websocket") + line("portforward", "websocket")
 	for log, ok := range map[string]bool{all: true, "": false, all + line("exec", "spdy"): false, line("exec", "websocket"): false} {
 		if err := onlyWebSockets(log); (err == nil) != ok {
-			t.Errorf("%q: %v", log, err)
+			t.Errorf("log %q: got error %v, want success %t", log, err, ok)
 		}
 	}
 }

@@ -12,24 +12,24 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// Variant is one way to run the suite: which specs, with which of its flags, against a daemon that was set up how. Its skips are a section
-// of the skip file, and its reports a directory.
+// Variant is one way to run the suite: a selection of specs, flags of the suite, and a configuration of the daemon. A
+// variant can have a section in the skip file, and has a directory for its reports.
 type Variant struct {
 	Name     string
-	About    string   // for people
+	About    string   // description that is printed at the start
 	Focus    string   // regular expression; "" for the whole suite
-	Binaries []string // that must be there besides those of every run; a name without a slash is looked for in the PATH
-	Repeat   int      // how often a long run runs it
-	Procs    int      // how many specs run at a time; 0 for what the command line says
-	// Machine changes the run's own namespaces before anything is started in them.
+	Binaries []string // additional programs that must be in the PATH
+	Repeat   int      // number of runs
+	Procs    int      // number of specs that run at a time; 0 for that of the command line
+	// Machine changes the namespaces of the run before anything is started in them.
 	Machine func() error
 	// Setup changes the daemon before it starts, and returns flags of the suite.
 	Setup func(d *harness.Daemon) (flags []string)
-	// Check looks at the daemon's log once the suite has ended: what only the daemon can know.
+	// Check checks the log of the daemon after the suite has ended.
 	Check func(log string) error
 }
 
-// flagsSpec is the spec of this package that compares the flags of a variant with those that the suite really has.
+// flagsSpec matches the spec of this package that compares the flags of the suite with those of the variant.
 const flagsSpec = `\[criserver\] Variant`
 
 // Variants are the runs of `make critest`.
@@ -50,16 +50,16 @@ var Variants = []Variant{
 		Binaries: []string{"crun"},
 		Machine:  withoutHybrid,
 		Setup:    func(d *harness.Daemon) []string { d.Runtime = "crun"; return nil },
-		Check:    chosen("crun"),
+		Check:    runtimeChosen("crun"),
 	},
 }
 
-// LongVariants are those of `make test-full`: more specs at a time, each run in another order.
+// LongVariants are the runs of `make test-full`: more specs at a time, each run in another random order.
 var LongVariants = []Variant{
-	{Name: "default", About: "runc, again and again, crowded", Repeat: 3, Procs: 8},
+	{Name: "default", About: "runc, several runs, more specs at a time", Repeat: 3, Procs: 8},
 }
 
-// find returns the variant of a name.
+// find returns the variant with a name.
 func find(list []Variant, name string) (Variant, error) {
 	i := slices.IndexFunc(list, func(v Variant) bool { return v.Name == name })
 	if i < 0 {
@@ -72,11 +72,12 @@ func find(list []Variant, name string) (Variant, error) {
 	return list[i], nil
 }
 
-// unified is where a hybrid layout keeps the controllers that are in use with cgroup v2.
+// unified is the mount point of the cgroup v2 hierarchy in a hybrid layout.
 const unified = "/sys/fs/cgroup/unified"
 
-// withoutHybrid takes the cgroup v2 part of a hybrid layout, with which crun 1.8 refuses to work, out of this run's mount namespace. In its
-// place crun makes directories as if it were there, and leaves them: they are to go with the run.
+// withoutHybrid unmounts the cgroup v2 hierarchy of a hybrid layout in the mount namespace of this run, because crun 1.8
+// refuses hybrid layouts. crun creates directories on the mount point and does not remove them, so withoutHybrid mounts
+// a tmpfs there, which ends with the run.
 func withoutHybrid() error {
 	var fs unix.Statfs_t
 	err := unix.Statfs(unified, &fs)
@@ -95,33 +96,33 @@ func withoutHybrid() error {
 	return nil
 }
 
-var opened = regexp.MustCompile(`endpoint="?(?:GET|POST) /(\w+)/\{token\}"? .*transport=(\w+)`)
+var streamOpened = regexp.MustCompile(`endpoint="?(?:GET|POST) /(\w+)/\{token\}"? .*transport=(\w+)`)
 
-// onlyWebSockets demands that the daemon has seen streams of each kind, and none over SPDY.
+// onlyWebSockets returns an error unless the log has WebSocket streams of each kind, and no SPDY streams.
 func onlyWebSockets(log string) error {
 	seen := map[string]int{}
-	for _, m := range opened.FindAllStringSubmatch(log, -1) {
+	for _, m := range streamOpened.FindAllStringSubmatch(log, -1) {
 		seen[m[1]+" over "+m[2]]++
 	}
 	var errs []error
 	for _, kind := range []string{"exec", "attach", "portforward"} {
 		if seen[kind+" over websocket"] == 0 {
-			errs = append(errs, fmt.Errorf("the daemon has seen no %s over a WebSocket", kind))
+			errs = append(errs, fmt.Errorf("the log has no %s over a WebSocket", kind))
 		}
 		if n := seen[kind+" over spdy"]; n > 0 {
-			errs = append(errs, fmt.Errorf("the daemon has seen %d of %s over SPDY", n, kind))
+			errs = append(errs, fmt.Errorf("the log has %d %s streams over SPDY", n, kind))
 		}
 	}
-	fmt.Printf("streams that the daemon has seen: %v\n", seen)
+	fmt.Printf("streams in the log: %v\n", seen)
 	return errors.Join(errs...)
 }
 
-// chosen demands that the daemon has taken this runtime as its default.
-func chosen(runtime string) func(log string) error {
+// runtimeChosen returns a check that the daemon chose this runtime as its default.
+func runtimeChosen(runtime string) func(log string) error {
 	want := regexp.MustCompile(`OCI runtime chosen.* runtime=` + runtime + `\b`)
 	return func(log string) error {
 		if !want.MatchString(log) {
-			return fmt.Errorf("the daemon has not chosen %s", runtime)
+			return fmt.Errorf("the daemon did not choose %s", runtime)
 		}
 		return nil
 	}

@@ -23,19 +23,19 @@ var sources embed.FS
 // refName is the standard annotation of an OCI image layout for the name of an image.
 const refName = "org.opencontainers.image.ref.name"
 
-// arch is the architecture that the images are for. Only BuildFor changes it.
+// arch is the architecture of the images. Only BuildFor changes it.
 var arch = runtime.GOARCH
 
-// BuildFor is Build for another architecture than that of this program. No other function of this package may run
-// meanwhile.
+// BuildFor is Build for another architecture than that of this program. No other function of this package may run at
+// the same time.
 func BuildFor(ctx context.Context, target, dir string, withHeavy bool) error {
 	arch = target
 	defer func() { arch = runtime.GOARCH }()
 	return Build(ctx, dir, withHeavy)
 }
 
-// Build makes the test images in dir, as OCI image layouts, unless those that are there were made from these same sources.
-// The heavy image takes about half a minute and 300 MB, and is made only when asked for.
+// Build builds the test images in dir, as OCI image layouts, unless dir has images that were built from the same
+// sources. The heavy image takes about half a minute and 300 MB, and is built only on request.
 func Build(ctx context.Context, dir string, withHeavy bool) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -119,7 +119,7 @@ func appendTo(path layout.Path, made artifact, name string) error {
 	return fmt.Errorf("neither an image nor an index: %T", made)
 }
 
-// stamp is a digest of all that the images are made from, except the Debian packages.
+// stamp returns a digest of everything that the images are built from, except the Debian packages.
 func stamp() (string, error) {
 	sum := sha256.New()
 	fmt.Fprintln(sum, runtime.Version(), arch)

@@ -9,10 +9,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// artifact is an image or an index: what can stand behind a reference.
+// artifact is an image or an index.
 type artifact = mutate.Appendable
 
-// recipe makes one artifact and names the references under which it is served.
+// recipe builds one artifact, and has the references under which it is served.
 type recipe struct {
 	names []string
 	make  func(*parts) (artifact, error)
@@ -24,7 +24,7 @@ const (
 	own     = "registry.test/"
 )
 
-// catalog lists every image but the heavy one.
+// catalog returns the recipes of all images except the heavy one.
 func catalog() []recipe {
 	c := []recipe{
 		{[]string{e2e + "busybox:1.29-2", "docker.io/library/busybox:latest"}, busybox("", v1.Config{})},
@@ -55,7 +55,7 @@ func catalog() []recipe {
 	return append(c, ownCatalog()...)
 }
 
-// assemble makes an OCI image of layers; each file of it is dated at the epoch.
+// assemble builds an OCI image from layers. The modification time of every file is the epoch.
 func assemble(cfg v1.Config, layers ...v1.Layer) (v1.Image, error) {
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	adds := make([]mutate.Addendum, 0, len(layers))
@@ -87,7 +87,7 @@ func configured(img v1.Image, cfg v1.Config) (v1.Image, error) {
 	return mutate.ConfigFile(img, file)
 }
 
-// busybox is the busybox image with its tools, and one more, empty file at the root when a name is given.
+// busybox builds the busybox image with its tools. If a name is given, the root has an empty file with that name.
 func busybox(file string, cfg v1.Config) func(*parts) (artifact, error) {
 	return func(p *parts) (artifact, error) {
 		if cfg.Cmd == nil && cfg.Entrypoint == nil {
@@ -144,7 +144,7 @@ func pause(p *parts) (artifact, error) {
 	return assemble(v1.Config{Entrypoint: []string{"/pause"}, User: "65535:65535"}, l)
 }
 
-// predefinedGroup has a user who is a member of a group by the image's own /etc/group.
+// predefinedGroup builds an image whose /etc/group makes a user a member of a group.
 func predefinedGroup(p *parts) (artifact, error) {
 	l, err := newTree().
 		text("etc/passwd", passwd+"default-user:x:1000:1000::/home/default-user:/bin/sh\n").

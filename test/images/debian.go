@@ -11,14 +11,14 @@ import (
 	"slices"
 )
 
-// fetch downloads Debian packages, without installing them, and unpacks all of them under dir.
-// Nothing of the machine changes, and no package gets to start a service.
+// fetch downloads Debian packages without installing them, and unpacks all of them below dir. It changes nothing else
+// on the machine and starts no services.
 func fetch(ctx context.Context, dir string, packages ...string) error {
 	return fetchFor(ctx, arch, dir, packages...)
 }
 
-// fetchFor is fetch for an architecture. For a foreign architecture it keeps the lists of packages below dir, because
-// those of this machine do not have that architecture.
+// fetchFor is fetch for an architecture. For a foreign architecture it keeps the package lists below dir, because the
+// lists of the machine do not contain that architecture.
 func fetchFor(ctx context.Context, arch, dir string, packages ...string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -29,7 +29,7 @@ func fetchFor(ctx context.Context, arch, dir string, packages ...string) error {
 	}
 	defer os.RemoveAll(archives)
 
-	// apt drops root to download; the sandbox user could not write here.
+	// apt downloads as an unprivileged user, which cannot write to this directory.
 	options := []string{"-q", "-o", "APT::Sandbox::User=root"}
 	if arch != runtime.GOARCH {
 		state, err := foreignState(archives, arch)
@@ -83,7 +83,8 @@ func command(ctx context.Context, dir, name string, args ...string) ([]byte, err
 	return cmd.CombinedOutput()
 }
 
-// program adds a dynamically linked program, with its loader and all libraries that it needs, from the packages unpacked at root.
+// program adds a dynamically linked program with its loader and its libraries, from the packages that are unpacked at
+// root.
 func (t *tree) program(name, from, root string) error {
 	t.hostFile(name, 0o755, from)
 	return t.libraries(root, from)
@@ -101,7 +102,7 @@ func (t *tree) libraries(root, object string) error {
 			return fmt.Errorf("loader of %s: %w", object, err)
 		}
 		name := string(loader[:len(loader)-1])
-		from, err := find(root, filepath.Base(name)) // in the package the name itself is an absolute symlink
+		from, err := find(root, filepath.Base(name)) // in the package this name is an absolute symbolic link
 		if err != nil {
 			return err
 		}
@@ -128,7 +129,7 @@ func (t *tree) libraries(root, object string) error {
 	return nil
 }
 
-// find looks for a library in the directories that Debian puts them in, one per architecture.
+// find returns the path of a library in the library directories of Debian, one per architecture.
 func find(root, lib string) (string, error) {
 	for _, dir := range []string{"lib", "usr/lib"} {
 		found, err := filepath.Glob(filepath.Join(root, dir, "*-linux-gnu*", lib))

@@ -14,11 +14,12 @@ import (
 const (
 	heavyName   = own + "heavy:1"
 	heavyLayers = 7
-	heavyFiles  = 36      // in each layer
-	heavySize   = 2 << 20 // of each file, in bytes: 504 MiB in all
+	heavyFiles  = 36      // per layer
+	heavySize   = 2 << 20 // size of each file in bytes; 504 MiB in total
 )
 
-// heavy is half a gigabyte in seven gzip layers. Its files shrink to about half when compressed, as programs do.
+// heavy builds an image of half a gigabyte in seven gzip layers. Like programs, its files compress to about half of their
+// size.
 func heavy(p *parts) (artifact, error) {
 	layers := []v1.Layer{p.busybox}
 	for i := range heavyLayers {
@@ -32,7 +33,7 @@ func heavy(p *parts) (artifact, error) {
 	return assemble(v1.Config{Cmd: []string{"sh"}}, layers...)
 }
 
-// heavyLayer makes the tar while it is read, so that none of it need be held in memory.
+// heavyLayer generates the tar while it is read, so that it is never in memory as a whole.
 func heavyLayer(layer int) io.ReadCloser {
 	r, w := io.Pipe()
 	go func() {
@@ -56,7 +57,7 @@ func heavyLayer(layer int) io.ReadCloser {
 	return r
 }
 
-// program returns bytes that compress as machine code does: runs that no one can guess between copies of what came shortly before.
+// program returns bytes that compress like machine code: random runs between copies of preceding bytes.
 func program(layer, file uint64) []byte {
 	rnd := rand.New(rand.NewPCG(layer+1, file+1))
 	b := make([]byte, 0, heavySize+64)

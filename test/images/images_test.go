@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 )
 
-// registryOf builds the images once for all tests of a run, and serves them.
+// registryOf builds the images once for all tests, and serves them.
 func registryOf(t *testing.T) (addr string) {
 	t.Helper()
 	dir := filepath.Join("..", "..", ".cache", "images")
@@ -53,7 +53,7 @@ func pull(t *testing.T, addr, image string) v1.Image {
 	return img
 }
 
-func TestEveryImageIsWhole(t *testing.T) {
+func TestImagesAreValid(t *testing.T) {
 	addr := registryOf(t)
 	for _, r := range catalog() {
 		for _, image := range r.names {
@@ -74,7 +74,7 @@ func TestEveryImageIsWhole(t *testing.T) {
 				}
 				var opts []validate.Option
 				if strings.Contains(image, "zstd") {
-					opts = append(opts, validate.Fast) // the validator unpacks gzip only
+					opts = append(opts, validate.Fast) // the validator supports only gzip
 				}
 				if err := validate.Image(pull(t, addr, image), opts...); err != nil {
 					t.Error(err)
@@ -102,16 +102,16 @@ func TestMediaTypes(t *testing.T) {
 				t.Fatal(err)
 			}
 			if m.MediaType != tt.manifest {
-				t.Errorf("manifest is %s, want %s", m.MediaType, tt.manifest)
+				t.Errorf("media type of the manifest: got %s, want %s", m.MediaType, tt.manifest)
 			}
 			if got := m.Layers[len(m.Layers)-1].MediaType; got != tt.lastOf {
-				t.Errorf("last layer is %s, want %s", got, tt.lastOf)
+				t.Errorf("media type of the last layer: got %s, want %s", got, tt.lastOf)
 			}
 		})
 	}
 }
 
-func TestOneImageUnderSeveralNames(t *testing.T) {
+func TestNamesOfOneImage(t *testing.T) {
 	addr := registryOf(t)
 	for _, names := range [][]string{
 		{"registry.k8s.io/pause:3.9", "k8s.gcr.io/pause:3.9"},
@@ -123,13 +123,13 @@ func TestOneImageUnderSeveralNames(t *testing.T) {
 		}
 		for _, n := range names[1:] {
 			if got, err := pull(t, addr, n).Digest(); err != nil || got != want {
-				t.Errorf("%s is %v (%v), want %v as %s is", n, got, err, want, names[0])
+				t.Errorf("digest of %s: got %v (error %v), want %v like %s", n, got, err, want, names[0])
 			}
 		}
 	}
 }
 
-// TestPrograms runs, by chroot, what the CRI validation suite will run in containers of these images.
+// TestPrograms runs the programs that the CRI validation suite runs in containers of these images, with chroot.
 func TestPrograms(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("chroot needs root")
@@ -164,7 +164,7 @@ func TestPrograms(t *testing.T) {
 			}
 			out, _ := cmd.CombinedOutput()
 			if !strings.Contains(string(out), tt.want) {
-				t.Errorf("%v printed %q, want %q in it", tt.args, out, tt.want)
+				t.Errorf("%v: got output %q, want it to contain %q", tt.args, out, tt.want)
 			}
 		})
 	}
@@ -190,7 +190,7 @@ func unpack(t *testing.T, img v1.Image) string {
 	return root
 }
 
-func TestHeavyLayerCompressesLikePrograms(t *testing.T) {
+func TestHeavyLayerCompressesLikeMachineCode(t *testing.T) {
 	layer := heavyLayer(0)
 	defer layer.Close()
 	sample, err := io.ReadAll(io.LimitReader(layer, 4<<20))
@@ -206,7 +206,7 @@ func TestHeavyLayerCompressesLikePrograms(t *testing.T) {
 		t.Fatal(err)
 	}
 	if ratio := float64(size) / float64(len(sample)); ratio < 0.3 || ratio > 0.8 {
-		t.Errorf("compresses to %.0f %%, which no program does", ratio*100)
+		t.Errorf("the layer compresses to %.0f %% of its size, unlike machine code", ratio*100)
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// tree is the content of one layer. Its entries are written in the order in which they were added, with no time and no names of
-// users, so that the same tree is always the same bytes.
+// tree is the content of one layer. The entries are written in the order in which they were added, without times and
+// user names, so that equal trees give equal bytes.
 type tree struct {
 	entries []entry
 	known   map[string]bool
@@ -59,12 +59,12 @@ func (t *tree) symlink(name, target string) *tree {
 	return t.add(tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777}, nil)
 }
 
-// hardlink gives an earlier file of the same tree one more name.
+// hardlink adds another name for a file of the tree.
 func (t *tree) hardlink(name, target string) *tree {
 	return t.add(tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: strings.TrimPrefix(target, "/"), Mode: 0o755}, nil)
 }
 
-// hostFile copies a file of the machine; an error is kept until the layer is made.
+// hostFile copies a file of the machine. layer returns its error.
 func (t *tree) hostFile(name string, mode int64, from string) *tree {
 	body, err := os.ReadFile(from)
 	if err != nil && t.err == nil {
@@ -73,7 +73,7 @@ func (t *tree) hostFile(name string, mode int64, from string) *tree {
 	return t.file(name, mode, body)
 }
 
-// whiteout marks a name of a lower layer as deleted; opaque marks all of a directory.
+// whiteout deletes a name of a lower layer; opaque deletes all names of a directory.
 func (t *tree) whiteout(name string) *tree {
 	return t.file(path.Join(path.Dir(name), ".wh."+path.Base(name)), 0o644, nil)
 }
@@ -98,7 +98,7 @@ func (t *tree) writeTo(w io.Writer) error {
 	return tw.Close()
 }
 
-// layer packs the tree; gzip unless an option says otherwise.
+// layer packs the tree, with gzip unless an option selects another format.
 func (t *tree) layer(opts ...tarball.LayerOption) (v1.Layer, error) {
 	var buf bytes.Buffer
 	if err := t.writeTo(&buf); err != nil {

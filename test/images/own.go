@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// ownCatalog lists the images that test one property of an image each.
+// ownCatalog returns the recipes of images of this project, each of which tests one property.
 func ownCatalog() []recipe {
 	return []recipe{
 		{[]string{own + "layers:120"}, manyLayers(120)},
@@ -25,7 +25,7 @@ func ownCatalog() []recipe {
 	}
 }
 
-// manyLayers writes its number to /layer in each layer, and leaves one file of each layer beside it.
+// manyLayers builds an image with n layers. Each layer writes its number to /layer and adds one file to /layers.
 func manyLayers(n int) func(*parts) (artifact, error) {
 	return func(p *parts) (artifact, error) {
 		layers := []v1.Layer{p.busybox}
@@ -43,9 +43,9 @@ func manyLayers(n int) func(*parts) (artifact, error) {
 	}
 }
 
-// whiteouts deletes in its second layer what the first one has: a file, a directory, the old content of a directory, and replaces a
-// directory by a file and the other way round. What must be seen: /data/kept, /data/opaque/new, /data/was-dir (a file),
-// /data/was-file/inside, and nothing else under /data.
+// whiteouts builds an image whose second layer deletes a file, a directory, and the old content of a directory, and
+// replaces a directory with a file and a file with a directory. The visible files below /data are exactly /data/kept,
+// /data/opaque/new, /data/was-dir and /data/was-file/inside.
 func whiteouts(p *parts) (artifact, error) {
 	lower, err := newTree().
 		text("data/kept", "kept\n").
@@ -72,8 +72,8 @@ func whiteouts(p *parts) (artifact, error) {
 	return assemble(v1.Config{Cmd: []string{"sh"}}, p.busybox, lower, upper)
 }
 
-// volume is an image to be mounted, not run: it has a program, one with set-user-id, and links that would lead out of it, were they
-// followed on the host.
+// volume builds an image for image volumes. It has a program, a set-user-id program, and links that would lead out of the
+// image if the host followed them.
 func volume(p *parts) (artifact, error) {
 	l, err := newTree().
 		text("data/file", "from the image\n").
@@ -89,7 +89,7 @@ func volume(p *parts) (artifact, error) {
 	return assemble(v1.Config{}, l)
 }
 
-// owners has files of several owners and modes, links, and a name with spaces and bytes that are no UTF-8.
+// owners builds an image with files of several owners and modes, links, and a name with spaces and invalid UTF-8.
 func owners(p *parts) (artifact, error) {
 	l, err := newTree().
 		dir("owners", 0o755).
@@ -110,7 +110,7 @@ func owners(p *parts) (artifact, error) {
 	return assemble(v1.Config{Cmd: []string{"sh"}}, p.busybox, l)
 }
 
-// fullConfig sets every field of an image's configuration that a runtime has to obey or to leave alone.
+// fullConfig returns an image configuration with every field that a runtime must apply or ignore.
 func fullConfig() v1.Config {
 	return v1.Config{
 		User:         "www-data:1004",
@@ -126,7 +126,7 @@ func fullConfig() v1.Config {
 	}
 }
 
-// zstd has its layers compressed with Zstandard.
+// zstd builds an image whose layers are compressed with Zstandard.
 func zstd(p *parts) (artifact, error) {
 	l, err := newTree().text("zstd", "zstd\n").
 		layer(tarball.WithCompression(compression.ZStd), tarball.WithMediaType(types.OCILayerZStd))
@@ -140,7 +140,7 @@ func zstd(p *parts) (artifact, error) {
 	return mutate.Append(img, mutate.Addendum{Layer: l, MediaType: types.OCILayerZStd})
 }
 
-// docker is the busybox image in Docker's own format, manifest schema 2.
+// docker builds the busybox image in Docker's format, manifest schema 2.
 func docker(p *parts) (artifact, error) {
 	img, err := mutate.Append(empty.Image,
 		mutate.Addendum{Layer: p.busybox, MediaType: types.DockerLayer},
@@ -152,7 +152,7 @@ func docker(p *parts) (artifact, error) {
 	return configured(img, v1.Config{Cmd: []string{"sh"}})
 }
 
-// multiarch is an index: this machine's platform, others that must be passed over, and an attestation as build tools add them.
+// multiarch builds an index with this machine's platform, other platforms, and an attestation like those of build tools.
 func multiarch(p *parts) (artifact, error) {
 	native, err := assemble(v1.Config{Cmd: []string{"sh"}}, p.busybox, p.tools)
 	if err != nil {
@@ -194,7 +194,7 @@ func multiarch(p *parts) (artifact, error) {
 	}), nil
 }
 
-// otherPlatform is an image that must never be run: it holds the name of its platform and nothing else.
+// otherPlatform builds an image that must never run. It contains only the name of its platform.
 func otherPlatform(pf v1.Platform) (v1.Image, error) {
 	l, err := newTree().text("platform", pf.String()+"\n").layer()
 	if err != nil {

@@ -16,17 +16,17 @@ import (
 //go:embed guest
 var guest embed.FS
 
-// parts are the layers that most images share. Each is made once for a build.
+// parts are the layers that most images share. Each is built once.
 type parts struct {
-	busybox v1.Layer // Debian's busybox under all its names, a shell, users, /tmp
-	tools   v1.Layer // pgrep and ipcs: what the validation suite expects of a busybox image
+	busybox v1.Layer // Debian's busybox with all its names, a shell, users, /tmp
+	tools   v1.Layer // pgrep, ipcs and others, which the validation suite expects in a busybox image
 	nginx   v1.Layer // Debian's nginx with its libraries
 	pause   []byte
 	guest   []byte
 }
 
 func makeParts(ctx context.Context, scratch string) (*parts, error) {
-	// Two packages have a /bin/busybox, so that each gets a root of its own.
+	// Two packages have /bin/busybox, so each is unpacked in a separate directory.
 	static, root := filepath.Join(scratch, "static"), filepath.Join(scratch, "debian")
 	if err := fetch(ctx, static, "busybox-static"); err != nil {
 		return nil, err
@@ -35,7 +35,7 @@ func makeParts(ctx context.Context, scratch string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The busybox of another architecture cannot list its names here. That of this machine has the same names.
+	// The busybox of another architecture cannot run on this machine. That of this machine has the same names.
 	lister := filepath.Join(static, "bin/busybox")
 	if arch != runtime.GOARCH {
 		native := filepath.Join(scratch, "native")
@@ -63,7 +63,7 @@ func makeParts(ctx context.Context, scratch string) (*parts, error) {
 	return p, nil
 }
 
-// compile builds a program of guest/ as a static binary, the same bytes wherever it is built.
+// compile builds a program of guest/ as a static, reproducible binary.
 func compile(ctx context.Context, scratch, name string) ([]byte, error) {
 	source, err := guest.ReadFile("guest/" + name + "/main.go")
 	if err != nil {
@@ -102,9 +102,9 @@ users:x:100:
 nogroup:x:65534:
 `
 
-// busyboxLayer is a small root file system. The names are hard links, as in the image that everyone knows: a masked path must hide
-// one command, not all of them. For the same reason the shell is the one of the package that is not static: the static one runs its
-// own commands without a look at their files.
+// busyboxLayer builds a small root file system. The names are hard links, as in the official busybox image, because a
+// masked path must hide one command, not all of them. For the same reason the shell is that of the dynamically linked
+// package: the static one runs its built-in commands without looking at the files.
 func busyboxLayer(ctx context.Context, lister, static, root string) (v1.Layer, error) {
 	list, err := exec.CommandContext(ctx, lister, "--list").Output()
 	if err != nil {
@@ -119,8 +119,8 @@ func busyboxLayer(ctx context.Context, lister, static, root string) (v1.Layer, e
 		return nil, err
 	}
 	for _, name := range strings.Fields(string(list)) {
-		if name != "httpd" { // a name that an image above gives to another program
-			t.hardlink("bin/"+name, "bin/busybox") // names that are taken stay as they are
+		if name != "httpd" { // images with this layer replace this name with another program
+			t.hardlink("bin/"+name, "bin/busybox") // existing names are not replaced
 		}
 	}
 	return t.layer()
@@ -160,7 +160,7 @@ func nginxLayer(root string) (v1.Layer, error) {
 	return t.layer()
 }
 
-// nginxSite is the small top layer that says on which port the page is served.
+// nginxSite builds the small top layer with the port on which nginx serves the page.
 func nginxSite(port int) (v1.Layer, error) {
 	return newTree().
 		text("etc/nginx/conf.d/default.conf", fmt.Sprintf("server {\n\tlisten %d;\n\troot /usr/share/nginx/html;\n}\n", port)).

@@ -19,8 +19,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 )
 
-// Handler serves the images that Build made in dir, under their full names as repositories: registry.k8s.io/pause:3.9 is
-// /v2/registry.k8s.io/pause/manifests/3.9. It is a registry like others: more can be pushed to it, which is held in memory only.
+// Handler serves the images that Build built in dir. The repositories have the full names of the images:
+// registry.k8s.io/pause:3.9 is /v2/registry.k8s.io/pause/manifests/3.9. Clients can push other images, which are kept in
+// memory.
 func Handler(dir string) (http.Handler, error) {
 	b := &blobs{Handler: registry.NewInMemoryBlobHandler()}
 	h := registry.New(
@@ -44,7 +45,7 @@ func Handler(dir string) (http.Handler, error) {
 	return h, nil
 }
 
-// Names lists the references that dir holds.
+// Names returns the references of the images in dir.
 func Names(dir string) ([]string, error) {
 	found, err := descriptors(dir)
 	names := make([]string, len(found))
@@ -54,7 +55,7 @@ func Names(dir string) ([]string, error) {
 	return names, err
 }
 
-// Digest returns the digest of the manifest, or the index, that a name of dir stands for.
+// Digest returns the digest of the manifest or index of a name in dir.
 func Digest(dir, name string) (string, error) {
 	found, err := descriptors(dir)
 	if err != nil {
@@ -87,7 +88,7 @@ func descriptors(dir string) ([]v1.Descriptor, error) {
 	return all, nil
 }
 
-// load puts the manifests of a layout into the registry; the blobs stay where they are.
+// load adds the manifests of a layout to the registry. The blobs are read from the layout.
 func load(h http.Handler, path layout.Path) error {
 	index, err := path.ImageIndex()
 	if err != nil {
@@ -110,7 +111,7 @@ func load(h http.Handler, path layout.Path) error {
 	return nil
 }
 
-// put adds a manifest, and before it those that it lists when it is an index.
+// put adds a manifest. If it is an index, put first adds the manifests that it lists.
 func put(h http.Handler, path layout.Path, repo, ref string, d v1.Descriptor) error {
 	raw, err := path.Bytes(d.Digest)
 	if err != nil {
@@ -137,7 +138,7 @@ func put(h http.Handler, path layout.Path, repo, ref string, d v1.Descriptor) er
 	return nil
 }
 
-// blobs reads the blobs of image layouts straight from their files; what is pushed goes to the handler inside.
+// blobs serves the blobs of image layouts from their files. The embedded handler stores pushed blobs.
 type blobs struct {
 	dirs    []string
 	Handler registry.BlobHandler

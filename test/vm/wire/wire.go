@@ -28,7 +28,7 @@ type Request struct {
 type Reply struct {
 	ID string `json:"id,omitempty"`
 
-	Boot string `json:"boot,omitempty"` // the boot ID of the guest; sent when the agent starts, and in reply to an empty Request
+	Boot string `json:"boot,omitempty"` // boot ID of the guest; sent at the start of the agent and in reply to an empty Request
 
 	Out    []byte `json:"out,omitempty"` // bytes of stdout
 	Err    []byte `json:"err,omitempty"` // bytes of stderr

@@ -1,4 +1,4 @@
-// Testimages makes the images that tests and the demo run, and serves them from a registry on loopback.
+// Testimages builds the images that tests and the demo run, and serves them from a registry on loopback.
 package main
 
 import (

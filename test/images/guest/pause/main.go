@@ -1,4 +1,4 @@
-// Pause holds the place of a pod: it sleeps until it is told to end.
+// Pause sleeps until it receives a signal. It is the process of pause images.
 package main
 
 import (

@@ -1,4 +1,5 @@
-// Tools is one program under several names: what the CRI validation suite runs inside its containers and Debian's busybox lacks.
+// Tools is one program with several names: those that the CRI validation suite runs in its containers and that Debian's
+// busybox does not have.
 package main
 
 import (
@@ -31,7 +32,7 @@ func main() {
 	}
 }
 
-// pgrep prints the pids of the processes whose name contains its argument, and fails when there is none.
+// pgrep prints the pids of the processes whose name contains the argument, and fails if there are none.
 func pgrep(args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: pgrep NAME")
@@ -56,7 +57,7 @@ func pgrep(args []string) error {
 	return nil
 }
 
-// ipcs -m lists the shared memory segments of its IPC namespace.
+// ipcs -m lists the shared memory segments of the IPC namespace.
 func ipcs([]string) error {
 	segments, err := os.ReadFile("/proc/sysvipc/shm")
 	if err != nil {
@@ -66,7 +67,7 @@ func ipcs([]string) error {
 	return err
 }
 
-// nonewprivs prints its effective user. Its file is setuid root, so that this is 0 unless no_new_privs is set.
+// nonewprivs prints the effective user id. The file is setuid root, so the id is 0 unless no_new_privs is set.
 func nonewprivs([]string) error {
 	_, err := fmt.Printf("Effective uid: %d\n", os.Geteuid())
 	return err
