@@ -19,7 +19,7 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// api is the kubelet's own API, as the API server calls it.
+// api is a client of the kubelet's API, like the API server.
 type api struct {
 	config *rest.Config
 	client *http.Client
@@ -31,10 +31,10 @@ func newAPI() (*api, error) {
 	return &api{config, client}, err
 }
 
-// container addresses one container of a pod of the default name space.
+// container names a container of a pod in the default namespace.
 type container struct{ pod, name string }
 
-// url makes an address of path/namespace/pod/container, or of path alone.
+// url returns the URL of path/namespace/pod/container, or of path if c is empty.
 func (a *api) url(path string, c container, query url.Values) *url.URL {
 	u, err := url.Parse(a.config.Host + "/" + path)
 	if err != nil {
@@ -47,7 +47,7 @@ func (a *api) url(path string, c container, query url.Values) *url.URL {
 	return u
 }
 
-// open starts a GET and returns its body, once the kubelet has agreed to it.
+// open sends a GET request and returns the body of a successful answer.
 func (a *api) open(ctx context.Context, u *url.URL) (io.ReadCloser, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
@@ -83,7 +83,7 @@ func (a *api) json(ctx context.Context, path string, into any) error {
 	return json.Unmarshal([]byte(text), into)
 }
 
-// logs returns a container's log.
+// logs returns the log of a container.
 func (a *api) logs(t *testing.T, c container, query url.Values) string {
 	t.Helper()
 	text, err := a.get(t.Context(), a.url("containerLogs", c, query))
@@ -93,7 +93,7 @@ func (a *api) logs(t *testing.T, c container, query url.Values) string {
 	return text
 }
 
-// pod returns a pod of the given name, or nil.
+// pod returns the pod with a name, or nil.
 func (a *api) pod(ctx context.Context, name string) (*corev1.Pod, error) {
 	var list corev1.PodList
 	if err := a.json(ctx, "pods", &list); err != nil {
@@ -107,13 +107,14 @@ func (a *api) pod(ctx context.Context, name string) (*corev1.Pod, error) {
 	return nil, nil
 }
 
-// eventually waits until look is content. It says what is missing meanwhile.
-func eventually(t *testing.T, within time.Duration, look func() error) {
+// eventually calls check until it returns nil. It fails with the last error when
+// the time has passed.
+func eventually(t *testing.T, within time.Duration, check func() error) {
 	t.Helper()
 	within = harness.Patience(within)
 	end := time.Now().Add(within)
 	for {
-		err := look()
+		err := check()
 		if err == nil {
 			return
 		}
@@ -124,7 +125,7 @@ func eventually(t *testing.T, within time.Duration, look func() error) {
 	}
 }
 
-// protocols are the two ways to open a command's streams.
+// protocols are the protocols for the streams of exec and attach.
 var protocols = map[string]func(*rest.Config, *url.URL) (remotecommand.Executor, error){
 	"spdy": func(config *rest.Config, u *url.URL) (remotecommand.Executor, error) {
 		return remotecommand.NewSPDYExecutor(config, http.MethodPost, u)
@@ -134,7 +135,7 @@ var protocols = map[string]func(*rest.Config, *url.URL) (remotecommand.Executor,
 	},
 }
 
-// stream runs exec or attach to its end.
+// stream runs exec or attach until it ends.
 func (a *api) stream(ctx context.Context, protocol, path string, c container, cmd []string, o remotecommand.StreamOptions) error {
 	query := url.Values{"command": cmd}
 	for name, wanted := range map[string]bool{"input": o.Stdin != nil, "output": o.Stdout != nil, "error": o.Stderr != nil, "tty": o.Tty} {
@@ -149,7 +150,7 @@ func (a *api) stream(ctx context.Context, protocol, path string, c container, cm
 	return e.StreamWithContext(ctx, o)
 }
 
-// exec runs a shell script in a container and returns its output. It must succeed.
+// exec runs a shell script in a container and returns its output. The script must succeed.
 func (a *api) exec(t *testing.T, c container, script string) string {
 	t.Helper()
 	out, err := a.tryExec(t.Context(), c, script)
@@ -160,7 +161,7 @@ func (a *api) exec(t *testing.T, c container, script string) string {
 }
 
 func (a *api) tryExec(ctx context.Context, c container, script string) (string, error) {
-	var out, errs bytes.Buffer // two, as both are written to at once
+	var out, errs bytes.Buffer // separate buffers, because both are written concurrently
 	err := a.stream(ctx, "websocket", "exec", c, []string{"sh", "-c", script}, remotecommand.StreamOptions{Stdout: &out, Stderr: &errs})
 	return strings.TrimRight(out.String(), "\n") + errs.String(), err
 }

@@ -15,7 +15,7 @@ import (
 
 const cgroupMount = "/sys/fs/cgroup"
 
-// hierarchies returns the mount point of each controller, on v1; none on v2.
+// hierarchies returns the mount point of each controller on cgroup v1, and nothing on v2.
 func hierarchies() (map[string]string, error) {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -38,7 +38,7 @@ func hierarchies() (map[string]string, error) {
 	return found, nil
 }
 
-// cgroupRoot is the cgroup below which one kubelet keeps its pods.
+// cgroupRoot is the cgroup below which a kubelet creates the cgroups of its pods.
 type cgroupRoot struct {
 	driver string
 	name   string // without dashes, which separate the levels of slices
@@ -48,10 +48,10 @@ func newCgroupRoot(name string) cgroupRoot {
 	return cgroupRoot{harness.CgroupDriver(), strings.ReplaceAll(name, "-", "")}
 }
 
-// config returns the root in the form of the kubelet's configuration.
+// config returns the value of cgroupRoot in the kubelet's configuration.
 func (r cgroupRoot) config() string { return "/" + r.name }
 
-// parent returns the daemon's cgroup_parent for pods that are not the kubelet's.
+// parent returns the daemon's cgroup_parent, for pods that the kubelet did not create.
 func (r cgroupRoot) parent() string {
 	if r.driver == harness.Systemd {
 		return r.name + "own.slice"
@@ -59,7 +59,7 @@ func (r cgroupRoot) parent() string {
 	return "/" + r.name + "own"
 }
 
-// path returns the path of the root in its hierarchies.
+// path returns the path of the root within a hierarchy.
 func (r cgroupRoot) path() string {
 	if r.driver == harness.Systemd {
 		return "/" + r.slice()
@@ -79,7 +79,7 @@ func (r cgroupRoot) burstable(uid string) string {
 		top+"-burstable-pod"+strings.ReplaceAll(uid, "-", "_")+".slice")
 }
 
-// isPod says whether a directory below the root is the cgroup of a pod.
+// isPod reports whether a directory below the root is the cgroup of a pod.
 func (r cgroupRoot) isPod(dir string) bool {
 	base := filepath.Base(dir)
 	if r.driver == harness.Systemd {
@@ -88,13 +88,13 @@ func (r cgroupRoot) isPod(dir string) bool {
 	return strings.HasPrefix(base, "pod")
 }
 
-// mentions says whether a text has the pod's uid in one of its forms.
+// mentions reports whether a text contains the uid of the pod in one of its forms.
 func (r cgroupRoot) mentions(text, uid string) bool {
 	return strings.Contains(text, uid) || strings.Contains(text, strings.ReplaceAll(uid, "-", "_"))
 }
 
-// make makes the root: the kubelet demands that the root exists, with every
-// controller, when the kubelet starts.
+// make creates the root. The kubelet requires at its start that the root exists
+// with every controller.
 func (r cgroupRoot) make() error {
 	mounts, err := hierarchies()
 	if err != nil {
@@ -104,10 +104,10 @@ func (r cgroupRoot) make() error {
 		if out, err := exec.Command("systemctl", "start", r.slice()).CombinedOutput(); err != nil {
 			return fmt.Errorf("start %s: %w: %s", r.slice(), err, out)
 		}
-		return handDownControllers()
+		return enableControllers()
 	}
 	if len(mounts) == 0 {
-		return errors.Join(handDownControllers(), os.MkdirAll(filepath.Join(cgroupMount, r.path()), 0o755))
+		return errors.Join(enableControllers(), os.MkdirAll(filepath.Join(cgroupMount, r.path()), 0o755))
 	}
 	for controller, mount := range mounts {
 		dir := filepath.Join(mount, r.path())
@@ -130,37 +130,37 @@ func (r cgroupRoot) make() error {
 	return nil
 }
 
-// handDownControllers gives the children of the top cgroup of v2 all of its
-// controllers.
-func handDownControllers() error {
+// enableControllers enables all controllers for the children of the root cgroup
+// of cgroup v2.
+func enableControllers() error {
 	has, err := os.ReadFile(filepath.Join(cgroupMount, "cgroup.controllers"))
 	if err != nil {
 		return err
 	}
 	for _, controller := range strings.Fields(string(has)) {
 		if err := os.WriteFile(filepath.Join(cgroupMount, "cgroup.subtree_control"), []byte("+"+controller), 0o644); err != nil {
-			return fmt.Errorf("hand down controller %s: %w", controller, err)
+			return fmt.Errorf("enable controller %s: %w", controller, err)
 		}
 	}
 	return nil
 }
 
-// dirs lists the cgroups at and below the root, the deepest first, in every hierarchy.
+// dirs returns the cgroups at and below the root in every hierarchy, the deepest first.
 func (r cgroupRoot) dirs() []string {
 	var dirs []string
 	_ = filepath.WalkDir(cgroupMount, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() && strings.Contains(path+"/", r.path()+"/") {
 			dirs = append(dirs, path)
 		}
-		return nil // other people's cgroups come and go
+		return nil // cgroups of other programs may disappear during the walk
 	})
 	slices.Sort(dirs)
 	slices.Reverse(dirs)
 	return dirs
 }
 
-// remove removes the cgroups that the kubelet made for itself. A cgroup with a
-// process in it is an error.
+// remove removes the cgroups that the kubelet created. A cgroup with a process is
+// an error.
 func (r cgroupRoot) remove() error {
 	if r.driver == harness.Systemd {
 		return r.stop()
@@ -172,24 +172,25 @@ func (r cgroupRoot) remove() error {
 	return errors.Join(errs...)
 }
 
-// stop has systemd remove the slices, which would also end their processes.
+// stop stops the slices. It first checks that they have no processes, because
+// systemd would kill them.
 func (r cgroupRoot) stop() error {
 	for _, dir := range r.dirs() {
 		if b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs")); err == nil && len(b) > 0 {
-			return fmt.Errorf("cgroup %s has the processes %q", dir, b)
+			return fmt.Errorf("cgroup %s has processes %q", dir, b)
 		}
 	}
 	if out, err := exec.Command("systemctl", "stop", r.slice(), r.name+"own.slice").CombinedOutput(); err != nil {
 		return fmt.Errorf("stop %s: %w: %s", r.slice(), err, out)
 	}
 	if left := r.dirs(); len(left) > 0 {
-		return fmt.Errorf("the cgroups %v are there after their slices were stopped", left)
+		return fmt.Errorf("cgroups %v exist after the stop of their slices", left)
 	}
 	return nil
 }
 
-// cgroupFile reads a file of the cgroup of a process: the one of v1 in its
-// controller's hierarchy, or the one of v2.
+// cgroupFile reads a file of the cgroup of a process: v1 in the hierarchy of the
+// controller, or v2 in the unified hierarchy.
 func cgroupFile(pid int, controller, v1, v2 string) (string, error) {
 	mounts, err := hierarchies()
 	if err != nil {

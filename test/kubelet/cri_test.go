@@ -13,9 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// TestKubeletFromTheCRI has the kubelet take from the CRI what it can: figures,
-// metrics, lists as streams, and in place of its own polling the events. CPUs it
-// hands out itself.
+// TestKubeletFromTheCRI runs a kubelet that takes stats, metrics, streamed lists and
+// events from the CRI, and one that assigns exclusive CPUs.
 func TestKubeletFromTheCRI(t *testing.T) {
 	n := newNode(t, "cri", 82, map[string]any{
 		"featureGates": map[string]bool{
@@ -25,7 +24,7 @@ func TestKubeletFromTheCRI(t *testing.T) {
 	})
 	talk := sh("talk", "exec sleep 100000")
 	talk.Resources.Limits = amounts("cpu", "500m", "memory", "64Mi")
-	talk.Resources.Requests = amounts("cpu", "0") // so that there is a whole CPU to give away
+	talk.Resources.Requests = amounts("cpu", "0") // so that one CPU remains for the guaranteed pod
 	n.runPod(t, newPod("one", talk, sh("web", "mkdir /www; exec busybox httpd -f -p 8080 -h /www")))
 	n.exec(t, container{"one", "web"}, "wget -q -O- http://"+nodeIP+":10248/healthz || true; echo x > /file")
 
@@ -34,19 +33,21 @@ func TestKubeletFromTheCRI(t *testing.T) {
 		of := []string{`namespace="default"`, `pod="one-node"`}
 		checkMetrics(t, n, "metrics/cadvisor", append(of, `container="talk"`),
 			"container_cpu_usage_seconds_total", "container_memory_working_set_bytes", "container_fs_usage_bytes",
-			"container_cpu_cfs_periods_total", "container_memory_cache", "container_memory_failures_total", "container_processes", "container_ulimits_soft", "container_last_seen")
+			"container_cpu_cfs_periods_total", "container_memory_cache", "container_memory_failures_total",
+			"container_processes", "container_ulimits_soft", "container_last_seen")
 		checkMetrics(t, n, "metrics/cadvisor", append(of, `container="talk"`, " 6.7108864e+07 "), "container_spec_memory_limit_bytes")
 		checkMetrics(t, n, "metrics/cadvisor", append(of, `container="talk"`, " 50000 "), "container_spec_cpu_quota")
 		checkMetrics(t, n, "metrics/cadvisor", append(of, `interface="eth0"`), "container_network_receive_bytes_total")
 		checkMetrics(t, n, "metrics/resource", append(of, `container="web"`), "container_cpu_usage_seconds_total")
 	})
-	t.Run("lists come as streams", func(t *testing.T) { checkStreamedLists(t, n) })
+	t.Run("streamed lists", func(t *testing.T) { checkStreamedLists(t, n) })
 	t.Run("events", func(t *testing.T) { checkEvents(t, n) })
-	t.Run("a stop signal of its own", func(t *testing.T) { checkStopSignal(t, n) })
-	t.Run("a CPU of its own", func(t *testing.T) { checkCPUs(t, n) })
+	t.Run("stop signal", func(t *testing.T) { checkStopSignal(t, n) })
+	t.Run("exclusive CPU", func(t *testing.T) { checkCPUs(t, n) })
 }
 
-// checkStreamedLists: the daemon was asked for streams. The lists in its log are this test's own.
+// checkStreamedLists checks that the kubelet called the streaming RPCs. The log of the
+// daemon also has the lists that this test requested.
 func checkStreamedLists(t *testing.T, n *node) {
 	log, err := os.ReadFile(n.LogPath())
 	if err != nil {
@@ -54,20 +55,20 @@ func checkStreamedLists(t *testing.T, n *node) {
 	}
 	for _, rpc := range []string{"StreamContainers", "StreamPodSandboxes", "StreamImages", "StreamPodSandboxStats", "StreamPodSandboxMetrics"} {
 		if !strings.Contains(string(log), "msg="+rpc) {
-			t.Errorf("the kubelet never called %s", rpc)
+			t.Errorf("the kubelet did not call %s", rpc)
 		}
 	}
 }
 
-// checkEvents: with events the kubelet lists only every five minutes, so that
-// what it knows within seconds it was told.
+// checkEvents checks that the kubelet receives events. With events the kubelet lists
+// only every five minutes, so changes that it knows within seconds come from events.
 func checkEvents(t *testing.T, n *node) {
 	text, err := n.get(t.Context(), n.url("metrics", container{}, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(text, "\nkubelet_evented_pleg_connection_success_count 1\n") {
-		t.Error("the kubelet has no connection for events")
+		t.Error("the kubelet has no connection to GetContainerEvents")
 	}
 	p := n.runPod(t, newPod("events", sh("victim", "exec sleep 100000"), sh("other", "exec sleep 100000")))
 	if err := unix.Kill(n.pid(t, status(p, "victim").ContainerID), unix.SIGKILL); err != nil {
@@ -79,13 +80,14 @@ func checkEvents(t *testing.T, n *node) {
 	n.apply(t, done)
 	n.wait(t, "ends", func(p *corev1.Pod) error {
 		if s := status(p, "main").State.Terminated; p.Status.Phase != corev1.PodFailed || s == nil || s.ExitCode != 4 {
-			return errors.New("not failed")
+			return errors.New("the pod has not failed")
 		}
 		return nil
 	})
 }
 
-// checkStopSignal: the manifest's signal comes in place of SIGTERM.
+// checkStopSignal checks that a container receives the stop signal of its manifest
+// in place of SIGTERM.
 func checkStopSignal(t *testing.T, n *node) {
 	host := n.kubelet.path("signal")
 	if err := os.Mkdir(host, 0o755); err != nil {
@@ -103,23 +105,23 @@ func checkStopSignal(t *testing.T, n *node) {
 	if err := os.Remove(n.manifest("signal")); err != nil {
 		t.Fatal(err)
 	}
-	n.gone(t, p)
+	n.waitRemoved(t, p)
 	if got, err := os.ReadFile(filepath.Join(host, "order")); err != nil || string(got) != "USR1\n" {
-		t.Errorf("the signals that came: %q, %v", got, err)
+		t.Errorf("signals of the container: got %q (error %v), want USR1", got, err)
 	}
 }
 
-// checkCPUs: with the static policy, a guaranteed pod gets CPUs which all others
-// are taken off, by UpdateContainerResources of those that run.
+// checkCPUs checks the static CPU policy: a guaranteed pod gets exclusive CPUs, which
+// the kubelet removes from running containers with UpdateContainerResources.
 func checkCPUs(t *testing.T, n *node) {
 	all, err := os.ReadFile("/sys/fs/cgroup/cpuset/cpuset.cpus")
 	if err != nil {
 		if all, err = os.ReadFile("/sys/fs/cgroup/cpuset.cpus.effective"); err != nil {
-			t.Skip("the cpuset controller is not there: ", err)
+			t.Skip("the host has no cpuset controller: ", err)
 		}
 	}
 	if strings.TrimSpace(string(all)) == "0" {
-		t.Skip("a machine of one CPU has none to hand out")
+		t.Skip("exclusive CPUs need a machine with two CPUs")
 	}
 	extra := map[string]any{
 		"cpuManagerPolicy": "static", "reservedSystemCPUs": "0", "cpuManagerReconcilePeriod": "1s",
@@ -130,7 +132,7 @@ func checkCPUs(t *testing.T, n *node) {
 	if err := n.kubelet.stop(); err != nil {
 		t.Fatal(err)
 	}
-	// The kubelet wants this file gone when the policy changes.
+	// The kubelet refuses to start with this file after a change of the policy.
 	if err := os.Remove(filepath.Join(n.kubelet.path("root"), "cpu_manager_state")); err != nil {
 		t.Fatal(err)
 	}
@@ -141,23 +143,23 @@ func checkCPUs(t *testing.T, n *node) {
 	c := sh("main", "exec sleep 100000")
 	c.Resources.Limits = amounts("cpu", "1", "memory", "64Mi")
 	p := n.runPod(t, newPod("guaranteed", c))
-	own, err := cgroupFile(n.pid(t, status(p, "main").ContainerID), "cpuset", "cpuset.cpus", "cpuset.cpus")
-	if err != nil || own == "" || own == "0" || strings.ContainsAny(own, ",-") {
-		t.Fatalf("the guaranteed pod has the CPUs %q: %v; want one, not the reserved one", own, err)
+	exclusive, err := cgroupFile(n.pid(t, status(p, "main").ContainerID), "cpuset", "cpuset.cpus", "cpuset.cpus")
+	if err != nil || exclusive == "" || exclusive == "0" || strings.ContainsAny(exclusive, ",-") {
+		t.Fatalf("CPUs of the guaranteed pod: got %q (error %v), want one that is not reserved", exclusive, err)
 	}
 	eventually(t, 60*time.Second, func() error {
 		got, err := cgroupFile(n.pid(t, status(shared, "web").ContainerID), "cpuset", "cpuset.cpus", "cpuset.cpus")
-		if err != nil || got == "" || hasCPU(got, own) {
-			return fmt.Errorf("another pod has the CPUs %q: %v; %s is taken", got, err, own)
+		if err != nil || got == "" || hasCPU(got, exclusive) {
+			return fmt.Errorf("CPUs of another pod: got %q (error %v), want them without %s", got, err, exclusive)
 		}
 		return nil
 	})
 	if now := n.wait(t, "one", ready); status(now, "web").ContainerID != status(shared, "web").ContainerID {
-		t.Error("the other pod was started again")
+		t.Error("the container of the other pod was restarted")
 	}
 }
 
-// hasCPU tells whether a list like 0-3,5 has a CPU.
+// hasCPU reports whether a list like 0-3,5 contains a CPU.
 func hasCPU(list, cpu string) bool {
 	var wanted, from, to int
 	if _, err := fmt.Sscan(cpu, &wanted); err != nil {

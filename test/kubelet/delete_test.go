@@ -12,21 +12,22 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// onEnd is a script that writes word to a file of the host when it is told to
-// end, goes on for a while, and writes again.
-func onEnd(word string) string {
-	return fmt.Sprintf("trap 'echo %[1]s told >> /host/order; usleep 1500000; echo %[1]s ends >> /host/order; exit 0' TERM; while :; do usleep 50000; done", word)
+// slowExit returns a script that writes to a file of the host when it receives
+// SIGTERM, waits, writes again, and exits.
+func slowExit(word string) string {
+	return fmt.Sprintf("trap 'echo %[1]s stops >> /host/order; usleep 1500000; echo %[1]s exits >> /host/order; exit 0' TERM; "+
+		"while :; do usleep 50000; done", word)
 }
 
-// testDeletion: the hook comes first, then the signal, then the time that the
-// pod was granted; the sidecar goes last.
+// testDeletion checks the order of a deletion: the preStop hook, the stop signal, the
+// exit within the grace period, and then the sidecar.
 func testDeletion(t *testing.T, n *node) {
 	host := n.kubelet.path("goodbye")
 	if err := os.Mkdir(host, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	always := corev1.ContainerRestartPolicyAlways
-	side, main := sh("side", onEnd("side")), sh("main", onEnd("main"))
+	side, main := sh("side", slowExit("side")), sh("main", slowExit("main"))
 	side.RestartPolicy = &always
 	main.Lifecycle = &corev1.Lifecycle{PreStop: execHook("echo hook >> /host/order")}
 	side.VolumeMounts = []corev1.VolumeMount{{Name: "host", MountPath: "/host"}}
@@ -39,19 +40,20 @@ func testDeletion(t *testing.T, n *node) {
 	}
 	p = n.runPod(t, p)
 	if traces := n.traces(t, p); len(traces) < 4 {
-		t.Fatalf("the search for what a pod leaves finds too little while it runs: %v", traces)
+		t.Fatalf("objects of the running pod: got %v, want at least 4", traces)
 	}
 	if err := os.Remove(n.manifest("goodbye")); err != nil {
 		t.Fatal(err)
 	}
-	n.gone(t, p)
+	n.waitRemoved(t, p)
 	order, err := os.ReadFile(filepath.Join(host, "order"))
-	if want := "hook\nmain told\nmain ends\nside told\nside ends\n"; err != nil || string(order) != want {
-		t.Errorf("the end came in the order %q, %v; want %q", order, err, want)
+	if want := "hook\nmain stops\nmain exits\nside stops\nside exits\n"; err != nil || string(order) != want {
+		t.Errorf("order of the deletion: got %q (error %v), want %q", order, err, want)
 	}
 }
 
-// testStubborn: who does not go is killed when the time is over.
+// testStubborn checks that a container that ignores its stop signal is killed after
+// the grace period.
 func testStubborn(t *testing.T, n *node) {
 	p := newPod("stubborn", sh("main", "trap 'echo no' TERM; while :; do usleep 50000; done"))
 	p.Spec.TerminationGracePeriodSeconds = ptr(int64(2))
@@ -59,7 +61,7 @@ func testStubborn(t *testing.T, n *node) {
 	if err := os.Remove(n.manifest("stubborn")); err != nil {
 		t.Fatal(err)
 	}
-	n.gone(t, p)
+	n.waitRemoved(t, p)
 }
 
 func testUpdate(t *testing.T, n *node) {
@@ -72,21 +74,21 @@ func testUpdate(t *testing.T, n *node) {
 	n.apply(t, version("2"))
 	n.wait(t, "update", func(p *corev1.Pod) error {
 		if p.UID == before.UID {
-			return errors.New("still the old one")
+			return errors.New("the pod has not been replaced")
 		}
 		return ready(p)
 	})
 	if got := n.exec(t, container{"update", "main"}, "echo $VERSION"); got != "2" {
-		t.Errorf("version %s runs", got)
+		t.Errorf("version of the running pod: got %s, want 2", got)
 	}
-	n.gone(t, before)
+	n.waitRemoved(t, before)
 }
 
-// traces lists what a pod has on the machine: its containers, cgroups, volumes,
+// traces returns the objects of a pod on the machine: containers, cgroups, volumes,
 // mounts and logs.
 func (n *node) traces(t *testing.T, p *corev1.Pod) []string {
 	t.Helper()
-	left, err := n.podsLeft(t.Context())
+	objects, err := n.podObjects(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +97,7 @@ func (n *node) traces(t *testing.T, p *corev1.Pod) []string {
 		t.Fatal(err)
 	}
 	var found []string
-	for _, l := range append(left, strings.Split(string(info), "\n")...) {
+	for _, l := range append(objects, strings.Split(string(info), "\n")...) {
 		if n.kubelet.cgroup.mentions(l, string(p.UID)) {
 			found = append(found, l)
 		}
@@ -103,14 +105,14 @@ func (n *node) traces(t *testing.T, p *corev1.Pod) []string {
 	return found
 }
 
-// gone waits until nothing is left of a pod but its sandbox, which the kubelet
-// keeps for up to a minute, and its log, which goes with that.
-func (n *node) gone(t *testing.T, p *corev1.Pod) {
+// waitRemoved waits until only the sandbox and the log of a pod exist. The kubelet
+// removes them within a minute.
+func (n *node) waitRemoved(t *testing.T, p *corev1.Pod) {
 	t.Helper()
 	eventually(t, 60*time.Second, func() error {
 		for _, l := range n.traces(t, p) {
 			if !strings.HasPrefix(l, n.kubelet.path("logs")) {
-				return fmt.Errorf("left: %s", l)
+				return fmt.Errorf("object of the removed pod: %s", l)
 			}
 		}
 		return nil

@@ -1,5 +1,5 @@
-// Package kubelet holds the suite in which the real kubelet drives the daemon.
-// It runs standalone, on pod manifests in a directory, in namespaces of its own;
-// what it does with the pods is read from its API, from inside the containers
-// and from the kernel.
+// Package kubelet has the suite in which a real kubelet drives the daemon. The
+// kubelet runs without an API server, on pod manifests in a directory, in
+// namespaces of the run. The tests check its pods through its API, from inside the
+// containers, and through the kernel.
 package kubelet

@@ -7,10 +7,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// noChmod is a seccomp profile in the form that nodes keep: chmod is denied.
+// noChmod is a seccomp profile that denies chmod.
 const noChmod = `{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["chmod", "fchmod", "fchmodat", "fchmodat2"], "action": "SCMP_ACT_ERRNO"}]}`
 
-// testFields: what a pod says of names, groups and filters.
+// testFields checks fields of a pod: names, groups, DNS, seccomp and others.
 func testFields(t *testing.T, n *node) {
 	if err := os.MkdirAll(n.kubelet.path("root", "seccomp"), 0o755); err != nil {
 		t.Fatal(err)
@@ -26,7 +26,7 @@ func testFields(t *testing.T, n *node) {
 	c.Resources.Limits = amounts("memory", "100Mi")
 	c.Env = []corev1.EnvVar{{Name: "LIMIT", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.memory"}}}}
 	c.VolumeMounts = []corev1.VolumeMount{{Name: "info", MountPath: "/info"}}
-	// Its image makes user 1000 a member of group 50000.
+	// In the image, user 1000 is a member of group 50000.
 	member := sh("member", "exec sleep 100000")
 	member.Image = "gcr.io/k8s-staging-cri-tools/test-image-predefined-group:latest"
 	member.SecurityContext = &corev1.SecurityContext{RunAsUser: ptr(int64(1000))}
@@ -56,10 +56,10 @@ func testFields(t *testing.T, n *node) {
 		"grep Seccomp: /proc/1/status": "Seccomp:\t2",
 	} {
 		if got := n.exec(t, main, script); got != want {
-			t.Errorf("%s: %q, want %q", script, got, want)
+			t.Errorf("%s: got %q, want %q", script, got, want)
 		}
 	}
 	if got := n.exec(t, container{"fields", "member"}, "id -G"); got != "1000 7000" {
-		t.Errorf("with the strict policy the groups are %q, want none of the image's", got)
+		t.Errorf("groups with the strict policy: got %q, want none of the image", got)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// fullPod asks for what pods usually ask for, all at once.
+// fullPod returns a pod with all fields that pods commonly have.
 func fullPod(host string) *corev1.Pod {
 	always := corev1.ContainerRestartPolicyAlways
 	work := corev1.VolumeMount{Name: "work", MountPath: "/shared"}
@@ -66,17 +66,17 @@ func testFullPod(t *testing.T, n *node) {
 		t.Fatal(err)
 	}
 	p := n.runPod(t, fullPod(host))
-	t.Run("runs its containers in order", func(t *testing.T) { checkOrder(t, n, p) })
-	t.Run("from inside", func(t *testing.T) { checkInside(t, n, p) })
-	t.Run("from outside", func(t *testing.T) { checkOutside(t, n, p) })
-	t.Run("is reached by its host port", func(t *testing.T) { checkHostPort(t) })
+	t.Run("order of containers", func(t *testing.T) { checkOrder(t, n, p) })
+	t.Run("inside", func(t *testing.T) { checkInside(t, n, p) })
+	t.Run("outside", func(t *testing.T) { checkOutside(t, n, p) })
+	t.Run("host port", func(t *testing.T) { checkHostPort(t) })
 	t.Run("volumes", func(t *testing.T) { checkVolumes(t, n, host) })
 }
 
 func checkOrder(t *testing.T, n *node, p *corev1.Pod) {
 	first, side, app := status(p, "first"), status(p, "side"), status(p, "app")
 	if s := first.State.Terminated; s == nil || s.ExitCode != 0 || s.Reason != "Completed" {
-		t.Errorf("the init container: %+v", first.State)
+		t.Errorf("state of the init container: %+v", first.State)
 	}
 	if side.State.Running == nil || app.State.Running == nil {
 		t.Fatalf("sidecar: %+v, app: %+v", side.State, app.State)
@@ -85,10 +85,10 @@ func checkOrder(t *testing.T, n *node, p *corev1.Pod) {
 		t.Error("the sidecar was started after the app")
 	}
 	if got := n.logs(t, container{"full", "side"}, nil); got != "the app is there\n" {
-		t.Errorf("the sidecar's log: %q", got)
+		t.Errorf("log of the sidecar: got %q", got)
 	}
 	if got := n.logs(t, container{"full", "other"}, nil); !strings.HasSuffix(got, "page\n") {
-		t.Errorf("the other container did not reach the app on loopback: %q", got)
+		t.Errorf("the other container did not reach the app on loopback: log %q", got)
 	}
 	for _, s := range p.Status.ContainerStatuses {
 		if s.RestartCount != 0 || !strings.HasPrefix(s.ImageID, "registry.k8s.io/e2e-test-images/busybox@sha256:") || s.Image != busybox {
@@ -100,7 +100,7 @@ func checkOrder(t *testing.T, n *node, p *corev1.Pod) {
 func checkInside(t *testing.T, n *node, p *corev1.Pod) {
 	app := container{"full", "app"}
 	if len(p.Status.PodIPs) != 1 {
-		t.Fatalf("addresses: %v", p.Status.PodIPs)
+		t.Fatalf("addresses of the pod: got %v", p.Status.PodIPs)
 	}
 	for script, want := range map[string]string{
 		"id -u":                              "1000",
@@ -116,15 +116,15 @@ func checkInside(t *testing.T, n *node, p *corev1.Pod) {
 		"grep full-host /etc/hosts":                                 p.Status.PodIP + "\tfull-host",
 	} {
 		if got := n.exec(t, app, script); got != want {
-			t.Errorf("%s: %q, want %q", script, got, want)
+			t.Errorf("%s: got %q, want %q", script, got, want)
 		}
 	}
 	if groups := strings.Fields(n.exec(t, app, "id -G")); len(groups) != 3 {
-		t.Errorf("groups: %v, want 2000, 3000 and 4000", groups)
+		t.Errorf("groups: got %v, want 2000, 3000 and 4000", groups)
 	}
-	// Each container has its own root file system and processes, and the pod's network.
+	// Each container has its own root file system and PID namespace, and the network of the pod.
 	if got := n.exec(t, container{"full", "other"}, "id -u; test -e /shared || echo own; netstat -lnt 2>/dev/null | grep -c :8080"); got != "0\nown\n1" {
-		t.Errorf("the other container: %q", got)
+		t.Errorf("user, root file system and network of the other container: got %q", got)
 	}
 }
 
@@ -145,7 +145,7 @@ func checkOutside(t *testing.T, n *node, p *corev1.Pod) {
 		"NoNewPrivs": "1", "Seccomp": "2",
 	} {
 		if fields[name] != want {
-			t.Errorf("%s of the app's process is %s, want %s", name, fields[name], want)
+			t.Errorf("%s of the app: got %s, want %s", name, fields[name], want)
 		}
 	}
 	for _, c := range []struct{ controller, v1, v2, want1, want2 string }{
@@ -154,7 +154,7 @@ func checkOutside(t *testing.T, n *node, p *corev1.Pod) {
 	} {
 		got, err := cgroupFile(pid, c.controller, c.v1, c.v2)
 		if err != nil || got != c.want1 && got != c.want2 {
-			t.Errorf("%s or %s: %q, %v; want %s", c.v1, c.v2, got, err, c.want2)
+			t.Errorf("%s or %s: got %q (error %v), want %s", c.v1, c.v2, got, err, c.want2)
 		}
 	}
 	adj, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
@@ -162,11 +162,11 @@ func checkOutside(t *testing.T, n *node, p *corev1.Pod) {
 		t.Fatal(err)
 	}
 	if score, _ := strconv.Atoi(strings.TrimSpace(string(adj))); score < 3 || score > 999 {
-		t.Errorf("oom_score_adj of a burstable pod is %s", adj)
+		t.Errorf("oom_score_adj of a burstable pod: got %s", adj)
 	}
 	lines, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if want := n.kubelet.cgroup.burstable(string(p.UID)) + "/"; err != nil || !strings.Contains(string(lines), want) {
-		t.Errorf("the app is not in a cgroup below %s: %v, %s", want, err, lines)
+		t.Errorf("cgroup of the app: want one below %s (error %v), got %s", want, err, lines)
 	}
 }
 
@@ -187,20 +187,20 @@ func checkHostPort(t *testing.T) {
 func checkVolumes(t *testing.T, n *node, host string) {
 	app := container{"full", "app"}
 	if got := n.exec(t, app, "grep ' /memory ' /proc/mounts | cut -d' ' -f3; df -k /memory | awk 'END {print $2}'"); got != "tmpfs\n16384" {
-		t.Errorf("the volume in memory: %q", got)
+		t.Errorf("volume in memory: got %q", got)
 	}
 	if got := n.exec(t, app, "stat -c %g /shared /memory; cat /shared/first"); got != "3000\n3000\n0" {
-		t.Errorf("groups of the volumes, user of the init container: %q", got)
+		t.Errorf("groups of the volumes and user of the init container: got %q", got)
 	}
 	n.exec(t, app, "echo inside > /host/file")
 	b, err := os.ReadFile(filepath.Join(host, "file"))
 	if err != nil || string(b) != "inside\n" {
-		t.Errorf("what the app wrote to the host: %q, %v", b, err)
+		t.Errorf("file of the app on the host: got %q (error %v)", b, err)
 	}
 	if got := n.exec(t, container{"full", "side"}, "echo from side > /shared/side; id -u"); got != "0" {
-		t.Errorf("the sidecar's user: %s", got)
+		t.Errorf("user of the sidecar: got %s", got)
 	}
 	if got := n.exec(t, app, "cat /shared/side"); got != "from side" {
-		t.Errorf("what the sidecar wrote: %q", got)
+		t.Errorf("file of the sidecar: got %q", got)
 	}
 }

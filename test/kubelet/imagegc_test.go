@@ -15,8 +15,8 @@ const (
 	unused = "gcr.io/k8s-staging-cri-tools/test-image-1:latest"
 )
 
-// testImageGarbage puts the kubelet under the pressure of a disk with less room
-// than it wants: it removes images that nobody uses. Static pods it spares.
+// testImageGarbage configures thresholds below the usage of the disk, so that the
+// kubelet removes unused images. The kubelet does not evict static pods.
 func testImageGarbage(t *testing.T, n *node) {
 	for _, ref := range []string{pinned, unused} {
 		if _, err := n.img.PullImage(t.Context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}}); err != nil {
@@ -35,17 +35,17 @@ func testImageGarbage(t *testing.T, n *node) {
 			return err
 		}
 		if slices.Contains(tags, unused) {
-			return fmt.Errorf("still there, of %v", tags)
+			return fmt.Errorf("the unused image still exists; images: %v", tags)
 		}
 		for _, kept := range []string{pinned, busybox, volumeImage} {
 			if !slices.Contains(tags, kept) {
-				t.Fatalf("%s was removed, which is pinned or in use; there are %v", kept, tags)
+				t.Fatalf("image %s was removed although it is pinned or in use; images: %v", kept, tags)
 			}
 		}
 		return nil
 	})
 	n.restartKubelet(t, extra)
-	n.mustBeSame(t, before, "after-pressure", "full", "streams", "imagevolume")
+	n.checkUnchanged(t, before, "after-pressure", "full", "streams", "imagevolume")
 }
 
 func (n *node) imageTags(t *testing.T) (tags []string, err error) {
@@ -55,7 +55,7 @@ func (n *node) imageTags(t *testing.T) (tags []string, err error) {
 		tags = append(tags, i.GetRepoTags()...)
 	}
 	if err == nil && len(tags) == 0 {
-		err = errors.New("no images at all")
+		err = errors.New("the daemon has no images")
 	}
 	return tags, err
 }

@@ -21,15 +21,15 @@ const (
 	nginx   = "registry.k8s.io/e2e-test-images/nginx:1.14-2"
 )
 
-// world is what the tests of one run share. They run in namespaces of their own.
-var world struct {
-	top        string // of the project
+// suite has the values that all tests of a run share.
+var suite struct {
+	top        string // top directory of the project
 	dir        string
 	registries string
 }
 
 func TestMain(m *testing.M) {
-	// The pods of a test mostly wait, for the kubelet or for each other.
+	// Most of the time the pods of a test wait for the kubelet or for each other.
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
@@ -46,33 +46,34 @@ func run(m *testing.M) (code int, err error) {
 	if os.Getuid() != 0 {
 		return 1, errors.New("a container runtime needs root")
 	}
-	if world.top, err = filepath.Abs(filepath.Join("..", "..")); err != nil {
+	if suite.top, err = filepath.Abs(filepath.Join("..", "..")); err != nil {
 		return 1, err
 	}
-	cache := filepath.Join(world.top, ".cache", "images")
+	cache := filepath.Join(suite.top, ".cache", "images")
 	if harness.Stage() != "inside" {
 		return outside(cache)
 	}
-	if world.dir, err = os.MkdirTemp("", "crikubelet"); err == nil {
-		err = os.Chmod(world.dir, 0o711) // as /run and /var/lib let everybody through
+	if suite.dir, err = os.MkdirTemp("", "crikubelet"); err == nil {
+		err = os.Chmod(suite.dir, 0o711) // like /run and /var/lib: users of pods with a user namespace must be able to enter
 	}
 	if err != nil {
 		return 1, err
 	}
-	if err := errors.Join(harness.SetUpHost(), settle()); err != nil {
+	if err := errors.Join(harness.SetUpHost(), setUpNode()); err != nil {
 		return 1, err
 	}
-	defer func() { err = errors.Join(err, harness.CleanUp(world.dir, filepath.Base(world.dir))) }()
+	defer func() { err = errors.Join(err, harness.CleanUp(suite.dir, filepath.Base(suite.dir))) }()
 	addr, err := serveImages(cache)
 	if err != nil {
 		return 1, err
 	}
-	world.registries = images.RegistriesConf(addr)
+	suite.registries = images.RegistriesConf(addr)
 	return m.Run(), nil
 }
 
-// outside does what needs the machine's own network, starts the run, and looks
-// after it whether the machine's sysctls are what they were.
+// outside runs in the namespaces of the machine. It builds the images, which needs
+// the network, starts the run in new namespaces, and then checks that the run did not
+// change sysctls of the machine.
 func outside(cache string) (code int, err error) {
 	if err := images.Build(context.Background(), cache, false); err != nil {
 		return 1, err
@@ -85,15 +86,15 @@ func outside(cache string) (code int, err error) {
 	after, readErr := readSysctls()
 	for name, value := range before {
 		if after[name] != value {
-			err = errors.Join(err, fmt.Errorf("sysctl %s was %s and is %s", name, value, after[name]))
+			err = errors.Join(err, fmt.Errorf("sysctl %s: got %s after the run, want %s", name, after[name], value))
 		}
 	}
 	return 0, errors.Join(err, readErr)
 }
 
-// settle gives the namespaces what the kubelet wants of a machine: an address of
-// the node with a route, and a /var/log to itself.
-func settle() error {
+// setUpNode adds what the kubelet needs to the namespaces: an address of the node, a
+// default route, and an empty /var/log.
+func setUpNode() error {
 	for _, args := range [][]string{
 		{"link", "add", "node0", "type", "veth", "peer", "name", "node1"},
 		{"link", "set", "node0", "up"},
@@ -117,6 +118,6 @@ func serveImages(dir string) (addr string, err error) {
 	if err != nil {
 		return "", err
 	}
-	go http.Serve(l, handler) // it serves until the process ends
+	go http.Serve(l, handler) // the server ends with the process
 	return l.Addr().String(), nil
 }

@@ -11,7 +11,7 @@ import (
 
 func ptr[T any](v T) *T { return &v }
 
-// newPod is a pod that ends a second after it is told to.
+// newPod returns a pod with a grace period of one second.
 func newPod(name string, containers ...corev1.Container) *corev1.Pod {
 	return &corev1.Pod{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
@@ -20,7 +20,7 @@ func newPod(name string, containers ...corev1.Container) *corev1.Pod {
 	}
 }
 
-// sh is a container that runs a script.
+// sh returns a container that runs a shell script.
 func sh(name, script string) corev1.Container {
 	return corev1.Container{
 		Name: name, Image: busybox, ImagePullPolicy: corev1.PullIfNotPresent,
@@ -28,8 +28,8 @@ func sh(name, script string) corev1.Container {
 	}
 }
 
-// probePeriod is the pause between two probes in seconds. On a slow machine a probe every second would leave
-// the kubelet and the daemon no time for anything else.
+// probePeriod is the pause between two probes in seconds. On a slow machine one probe per second would use all the
+// time of the kubelet and the daemon.
 func probePeriod() int32 { return int32(harness.PatienceSeconds(1)) }
 
 func execProbe(script string) *corev1.Probe {
@@ -50,7 +50,7 @@ func execHook(script string) *corev1.LifecycleHandler {
 	return &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"sh", "-c", script}}}
 }
 
-// amounts makes a list of resources of pairs of name and quantity.
+// amounts returns a resource list from pairs of name and quantity.
 func amounts(pairs ...string) corev1.ResourceList {
 	list := corev1.ResourceList{}
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -67,7 +67,7 @@ func hostPath(name, path string) corev1.Volume {
 	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path}}}
 }
 
-// status finds what a pod's status says of a container.
+// status returns the status of a container in the status of its pod.
 func status(p *corev1.Pod, name string) corev1.ContainerStatus {
 	for _, list := range [][]corev1.ContainerStatus{p.Status.ContainerStatuses, p.Status.InitContainerStatuses} {
 		for _, s := range list {

@@ -9,10 +9,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-const volumeImage = "gcr.io/k8s-staging-cri-tools/test-image-2:latest" // busybox and an empty file of its name
+const volumeImage = "gcr.io/k8s-staging-cri-tools/test-image-2:latest" // busybox, and an empty file with the name test-image-2
 
-// testImageVolume: the files of an image as a volume, read-only, and one
-// directory of them.
+// testImageVolume mounts an image as a read-only volume, and one directory of it.
 func testImageVolume(t *testing.T, n *node) {
 	c := sh("main", "exec sleep 100000")
 	c.VolumeMounts = []corev1.VolumeMount{
@@ -24,13 +23,14 @@ func testImageVolume(t *testing.T, n *node) {
 	}}}
 	n.runPod(t, p)
 	main := container{"imagevolume", "main"}
-	if got := n.exec(t, main, "ls /image/test-image-2 /part/passwd; touch /image/x 2>/dev/null || echo read-only"); got != "/image/test-image-2\n/part/passwd\nread-only" {
-		t.Errorf("the volume of an image: %q", got)
+	const script = "ls /image/test-image-2 /part/passwd; touch /image/x 2>/dev/null || echo read-only"
+	if got := n.exec(t, main, script); got != "/image/test-image-2\n/part/passwd\nread-only" {
+		t.Errorf("files of the image volume: got %q", got)
 	}
 }
 
-// testMounts: a host's directory with all that a pod may ask of it. Read-only in
-// depth is missing, as the kubelet refuses it without an API server.
+// testMounts mounts a directory of the host with all options of a pod, except
+// recursive read-only mounts, which a kubelet without an API server refuses.
 func testMounts(t *testing.T, n *node) {
 	host := n.kubelet.path("mounts")
 	if err := os.MkdirAll(filepath.Join(host, "sub", "dir"), 0o755); err != nil {
@@ -50,7 +50,7 @@ func testMounts(t *testing.T, n *node) {
 		return m
 	}
 	c := sh("main", "exec sleep 100000")
-	c.SecurityContext = &corev1.SecurityContext{Privileged: ptr(true)} // as two-way propagation asks for it
+	c.SecurityContext = &corev1.SecurityContext{Privileged: ptr(true)} // bidirectional propagation requires a privileged container
 	c.VolumeMounts = []corev1.VolumeMount{
 		mount("/ro", func(m *corev1.VolumeMount) { m.ReadOnly = true }),
 		mount("/in", func(m *corev1.VolumeMount) { m.MountPropagation = ptr(corev1.MountPropagationHostToContainer) }),
@@ -72,11 +72,11 @@ func testMounts(t *testing.T, n *node) {
 		{"ls /in/new; ls /alone/new", "made-inside"},
 	} {
 		if got := n.exec(t, main, step.script); got != step.want {
-			t.Errorf("%s: %q, want %q", step.script, got, step.want)
+			t.Errorf("%s: got %q, want %q", step.script, got, step.want)
 		}
 	}
 	if _, err := os.Stat(filepath.Join(host, "new", "made-inside")); err != nil {
-		t.Errorf("what the container mounted is not on the host: %v", err)
+		t.Errorf("the mount of the container does not exist on the host: %v", err)
 	}
 	n.exec(t, main, "umount /both/new")
 }

@@ -14,7 +14,7 @@ func testSharedProcesses(t *testing.T, n *node) {
 	n.runPod(t, p)
 	got := n.exec(t, container{"shared", "one"}, "ps -o pid,args | grep 'sleep 10000[12]$'; cat /proc/1/comm")
 	if !strings.Contains(got, "sleep 100001") || !strings.Contains(got, "sleep 100002") || strings.HasSuffix(got, "sleep") {
-		t.Errorf("processes that one container sees: %q", got)
+		t.Errorf("processes in one of the containers: got %q", got)
 	}
 }
 
@@ -30,10 +30,10 @@ func testHostNamespaces(t *testing.T, n *node) {
 			t.Fatal(err)
 		}
 		if got := n.exec(t, main, "readlink /proc/self/ns/"+ns); got != mine {
-			t.Errorf("%s namespace: %s, the host's is %s", ns, got, mine)
+			t.Errorf("%s namespace: got %s, want that of the host, %s", ns, got, mine)
 		}
 	}
 	if got := n.exec(t, main, "test -w /proc/sys/net/ipv4/ip_forward && test -e /dev/kmsg && echo privileged"); got != "privileged" {
-		t.Errorf("a privileged container: %q", got)
+		t.Errorf("privileged container: got %q", got)
 	}
 }

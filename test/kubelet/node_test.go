@@ -19,7 +19,7 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// node is a daemon and the kubelet that drives it.
+// node is a daemon with a kubelet.
 type node struct {
 	*harness.Daemon
 	*api
@@ -30,15 +30,14 @@ type node struct {
 	before  harness.Snapshot
 }
 
-// newNode starts a daemon on a bridge and subnet of its own, and a kubelet on
-// it. extra are keys of the kubelet's configuration. When the test ends, the
-// kubelet must have removed all that it was told to make, and the rest must be
-// as it was.
+// newNode starts a daemon with its own bridge and subnet, and a kubelet for it. extra
+// are additional keys of the kubelet's configuration. When the test ends, newNode
+// removes the manifests and checks that nothing leaks.
 func newNode(t *testing.T, name string, net byte, extra map[string]any) *node {
 	t.Helper()
-	root := newCgroupRoot(filepath.Base(world.dir) + name)
+	root := newCgroupRoot(filepath.Base(suite.dir) + name)
 	n := &node{t: t, Daemon: &harness.Daemon{
-		Bin: filepath.Join(world.top, "bin"), Dir: filepath.Join(world.dir, name), Registries: world.registries,
+		Bin: filepath.Join(suite.top, "bin"), Dir: filepath.Join(suite.dir, name), Registries: suite.registries,
 		CgroupDriver: root.driver,
 		CgroupParent: root.parent(),
 		Config:       fmt.Sprintf("image.pinned = [%q]\n", pinned),
@@ -49,7 +48,7 @@ func newNode(t *testing.T, name string, net byte, extra map[string]any) *node {
 	if err := errors.Join(harness.Tmpfs(filepath.Join(n.Dir, "run")), n.Start(t.Context()), n.dial()); err != nil {
 		t.Fatal(err)
 	}
-	n.first(t)
+	n.runFirstPod(t)
 	if err := n.kubelet.cgroup.make(); err != nil {
 		t.Fatal(err)
 	}
@@ -67,10 +66,10 @@ func (n *node) dial() error {
 	return err
 }
 
-// first makes and removes a pod, and takes what there is then as the state to
-// come back to: what is made once and stays (the bridge, the plugins' chains)
-// is no leak.
-func (n *node) first(t *testing.T) {
+// runFirstPod runs and removes a pod, and takes the snapshot for the search for
+// leaks. The first pod creates objects that remain and are not leaks, for example the
+// bridge and chains of the plugins.
+func (n *node) runFirstPod(t *testing.T) {
 	t.Helper()
 	config := &cri.PodSandboxConfig{
 		Metadata: &cri.PodSandboxMetadata{Name: "first", Namespace: "default", Uid: "first"},
@@ -90,12 +89,12 @@ func (n *node) first(t *testing.T) {
 
 func (n *node) startKubelet(t *testing.T) {
 	t.Helper()
-	if err := n.kubelet.start(t.Context(), world.top); err != nil {
+	if err := n.kubelet.start(t.Context(), suite.top); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// restartKubelet ends the kubelet and starts another one, with other extra keys.
+// restartKubelet stops the kubelet and starts it again with other additional keys.
 func (n *node) restartKubelet(t *testing.T, extra map[string]any) {
 	t.Helper()
 	if err := n.kubelet.stop(); err != nil {
@@ -107,22 +106,22 @@ func (n *node) restartKubelet(t *testing.T, extra map[string]any) {
 
 func (n *node) manifest(name string) string { return n.kubelet.path("manifests", name+".json") }
 
-// apply gives the kubelet a manifest, or a new version of it.
+// apply creates or replaces the manifest of a pod.
 func (n *node) apply(t *testing.T, p *corev1.Pod) {
 	t.Helper()
 	b, err := json.Marshal(p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The kubelet passes over names that begin with a dot.
+	// The kubelet ignores names that begin with a dot.
 	hidden := n.kubelet.path("manifests", "."+p.Name)
 	if err := errors.Join(os.WriteFile(hidden, b, 0o644), os.Rename(hidden, n.manifest(p.Name))); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// wait waits until a pod is as ok wants it.
-func (n *node) wait(t *testing.T, name string, ok func(*corev1.Pod) error) *corev1.Pod {
+// wait waits until check returns nil for a pod.
+func (n *node) wait(t *testing.T, name string, check func(*corev1.Pod) error) *corev1.Pod {
 	t.Helper()
 	var found *corev1.Pod
 	eventually(t, 60*time.Second, func() error {
@@ -131,10 +130,10 @@ func (n *node) wait(t *testing.T, name string, ok func(*corev1.Pod) error) *core
 			return err
 		}
 		if p == nil {
-			return fmt.Errorf("pod %s is not there", name)
+			return fmt.Errorf("pod %s does not exist", name)
 		}
 		found = p
-		if err := ok(p); err != nil {
+		if err := check(p); err != nil {
 			status, _ := json.Marshal(p.Status)
 			return fmt.Errorf("pod %s: %w: %s", name, err, status)
 		}
@@ -143,14 +142,14 @@ func (n *node) wait(t *testing.T, name string, ok func(*corev1.Pod) error) *core
 	return found
 }
 
-// ready is for wait.
+// ready returns an error unless the pod is ready.
 func ready(p *corev1.Pod) error {
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue && p.Status.Phase == corev1.PodRunning {
 			return nil
 		}
 	}
-	return errors.New("not ready")
+	return errors.New("the pod is not ready")
 }
 
 // runPod applies a manifest and waits until the pod is ready.
@@ -160,12 +159,12 @@ func (n *node) runPod(t *testing.T, p *corev1.Pod) *corev1.Pod {
 	return n.wait(t, p.Name, ready)
 }
 
-// criStatus returns what the daemon knows of a container, by the id in a pod's status.
+// criStatus returns the CRI status of a container, by the id in the status of its pod.
 func (n *node) criStatus(t *testing.T, id string) *cri.ContainerStatusResponse {
 	t.Helper()
 	_, bare, ok := strings.Cut(id, "://")
 	if !ok {
-		t.Fatalf("container id %q has no runtime's name in front", id)
+		t.Fatalf("container id %q has no prefix with the name of the runtime", id)
 	}
 	r, err := n.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: bare, Verbose: true})
 	if err != nil {
@@ -174,27 +173,27 @@ func (n *node) criStatus(t *testing.T, id string) *cri.ContainerStatusResponse {
 	return r
 }
 
-// pid returns the first process of a container, in the machine's numbers.
+// pid returns the host's pid of the first process of a container.
 func (n *node) pid(t *testing.T, id string) int {
 	t.Helper()
 	var info struct {
 		Pid int `json:"pid"`
 	}
 	if err := json.Unmarshal([]byte(n.criStatus(t, id).GetInfo()["info"]), &info); err != nil || info.Pid == 0 {
-		t.Fatalf("no pid in the verbose status: %v", err)
+		t.Fatalf("verbose status without pid: %v", err)
 	}
 	return info.Pid
 }
 
-// close removes all manifests, waits for the kubelet to remove all of the pods,
-// and looks for what is left.
+// close removes all manifests, waits until the kubelet has removed all pods, stops
+// the kubelet and the daemon, and searches for leaks.
 func (n *node) close() {
 	t := n.t
 	empty := n.kubelet.cmd != nil
 	if empty {
-		if err := n.empty(); err != nil {
+		if err := n.removePods(); err != nil {
 			t.Error(err)
-			empty = false // that there is more than before needs no saying
+			empty = false // the remaining pods would be reported as leaks again
 		}
 		if err := n.kubelet.stop(); err != nil {
 			t.Error(err)
@@ -207,18 +206,18 @@ func (n *node) close() {
 		if err := n.kubelet.cgroup.remove(); err != nil {
 			t.Errorf("cgroups of the kubelet: %v", err)
 		}
-		n.mustBeClean()
+		n.checkLeaks()
 	}
 	if err := n.Stop(); err != nil {
 		t.Error(err)
 	}
 }
 
-// report shows the ends of the logs, and keeps them whole.
+// report logs the ends of the logs and copies the complete logs to the report directory.
 func (n *node) report() {
 	n.t.Log(n.kubelet.logTail())
 	n.t.Log(n.LogTail())
-	dir := filepath.Join(world.top, "test", "kubelet", "report")
+	dir := filepath.Join(suite.top, "test", "kubelet", "report")
 	for _, file := range []string{n.LogPath(), n.kubelet.path("kubelet.log")} {
 		text, err := os.ReadFile(file)
 		if err = errors.Join(err, os.MkdirAll(dir, 0o755)); err == nil {
@@ -230,8 +229,9 @@ func (n *node) report() {
 	}
 }
 
-// empty has the kubelet remove all pods. It collects sandboxes once a minute.
-func (n *node) empty() error {
+// removePods removes all manifests and waits until the kubelet has removed all pods.
+// The kubelet removes sandboxes once a minute.
+func (n *node) removePods() error {
 	manifests, err := filepath.Glob(n.manifest("*"))
 	if err != nil {
 		return err
@@ -244,24 +244,24 @@ func (n *node) empty() error {
 	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience(150*time.Second))
 	defer cancel()
 	for {
-		left, err := n.podsLeft(ctx)
+		left, err := n.podObjects(ctx)
 		if err == nil && len(left) == 0 {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d things are left by the kubelet, the first of them %v (%v)", len(left), left[:min(len(left), 10)], err)
-		case exit := <-n.kubelet.gone:
-			n.kubelet.gone <- exit
-			return fmt.Errorf("the kubelet ended: %v", exit)
+			return fmt.Errorf("%d objects remain, the first of them %v (error %v)", len(left), left[:min(len(left), 10)], err)
+		case exit := <-n.kubelet.exited:
+			n.kubelet.exited <- exit
+			return fmt.Errorf("the kubelet exited: %v", exit)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }
 
-// podsLeft lists what there still is of pods: sandboxes, containers, cgroups,
-// volumes, logs.
-func (n *node) podsLeft(ctx context.Context) ([]string, error) {
+// podObjects returns the objects of all pods: sandboxes, containers, cgroups, volumes
+// and logs.
+func (n *node) podObjects(ctx context.Context) ([]string, error) {
 	var left []string
 	pods, err := n.rt.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
 	if err != nil {
@@ -292,9 +292,9 @@ func (n *node) podsLeft(ctx context.Context) ([]string, error) {
 	return left, nil
 }
 
-// mustBeClean removes the images and waits, as deleting layers goes on after the
-// answer, for nothing to be there that was not before.
-func (n *node) mustBeClean() {
+// checkLeaks removes the images and compares with the first snapshot. It repeats the
+// comparison for a while, because the daemon deletes layers in the background.
+func (n *node) checkLeaks() {
 	t := n.t
 	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience(time.Minute))
 	defer cancel()
@@ -319,6 +319,6 @@ func (n *node) mustBeClean() {
 		}
 	}
 	for _, l := range left {
-		t.Errorf("left behind: %s", l)
+		t.Errorf("leak: %s", l)
 	}
 }

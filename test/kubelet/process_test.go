@@ -23,24 +23,23 @@ const (
 	apiURL   = "https://127.0.0.1:10250"
 )
 
-// kubelet is a kubelet of its own directories. Its configuration is the
-// example of the documentation, with a drop-in of what this machine and the
-// haste of a test ask for.
+// kubelet is a kubelet process with its own directories. Its configuration is
+// docs/examples/kubelet.yaml with a drop-in for this machine and for short intervals.
 type kubelet struct {
 	dir    string
 	cgroup cgroupRoot
 	socket string         // of the daemon
-	extra  map[string]any // further keys of its configuration, in place of others
+	extra  map[string]any // additional keys of the configuration, which replace others
 
-	cmd  *exec.Cmd
-	gone chan error
+	cmd    *exec.Cmd
+	exited chan error
 }
 
 func (k *kubelet) path(parts ...string) string {
 	return filepath.Join(append([]string{k.dir}, parts...)...)
 }
 
-// dropIn is the configuration beyond docs/examples/kubelet.yaml.
+// dropIn returns the drop-in for docs/examples/kubelet.yaml.
 func (k *kubelet) dropIn() map[string]any {
 	config := map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -52,8 +51,8 @@ func (k *kubelet) dropIn() map[string]any {
 		"volumePluginDir":          k.path("plugins"),
 		"cgroupRoot":               k.cgroup.config(),
 
-		"oomScoreAdj":      0,     // less needs a capability that a nested machine lacks
-		"failCgroupV1":     false, // what the machine has is what is tested
+		"oomScoreAdj":      0,     // lower values need a capability that the kubelet does not have in a container
+		"failCgroupV1":     false, // the tests run on both versions
 		"evictionHard":     map[string]string{"memory.available": "1Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
 		"syncFrequency":    "5s",
 		"crashLoopBackOff": map[string]string{"maxContainerRestartPeriod": restartPeriod().String()},
@@ -64,8 +63,8 @@ func (k *kubelet) dropIn() map[string]any {
 	return config
 }
 
-// restartPeriod is the longest pause of a crash loop, which a test must have the time to see in the pod's status.
-// On a slow machine this is the longest that the kubelet allows.
+// restartPeriod is the longest pause between restarts in a crash loop. It must be long enough for a test to see the
+// pause in the status of the pod. On a slow machine it is the longest that the kubelet allows.
 func restartPeriod() time.Duration {
 	const short = 3 * time.Second
 	if harness.Patience(short) > short {
@@ -74,7 +73,7 @@ func restartPeriod() time.Duration {
 	return short
 }
 
-// start runs the kubelet and waits until it serves its API.
+// start starts the kubelet and waits until it serves its API.
 func (k *kubelet) start(ctx context.Context, top string) error {
 	for _, dir := range []string{"manifests", "logs", "plugins", "root", "config.d", "sysctl"} {
 		if err := os.MkdirAll(k.path(dir), 0o755); err != nil {
@@ -88,7 +87,7 @@ func (k *kubelet) start(ctx context.Context, top string) error {
 	if err := os.WriteFile(k.path("config.d", "10-test.conf"), dropIn, 0o644); err != nil {
 		return err
 	}
-	args, err := veil(k.path("sysctl"), filepath.Join(top, "bin", "kubelet"),
+	args, err := withSysctlCopies(k.path("sysctl"), filepath.Join(top, "bin", "kubelet"),
 		"--config", filepath.Join(top, "docs", "examples", "kubelet.yaml"), "--config-dir", k.path("config.d"),
 		"--root-dir", k.path("root"), "--cert-dir", k.path("root", "pki"),
 		"--hostname-override", nodeName, "--node-ip", nodeIP, "--v", "4")
@@ -105,8 +104,8 @@ func (k *kubelet) start(ctx context.Context, top string) error {
 	if err := k.cmd.Start(); err != nil {
 		return fmt.Errorf("start kubelet: %w", err)
 	}
-	k.gone = make(chan error, 1)
-	go func() { k.gone <- k.cmd.Wait() }()
+	k.exited = make(chan error, 1)
+	go func() { k.exited <- k.cmd.Wait() }()
 	if err := k.serving(ctx); err != nil {
 		return fmt.Errorf("start kubelet: %w\n%s", err, k.logTail())
 	}
@@ -127,17 +126,17 @@ func (k *kubelet) serving(ctx context.Context) error {
 			err = errors.New(answer.Status)
 		}
 		select {
-		case exit := <-k.gone:
-			k.gone <- exit
-			return fmt.Errorf("it ended: %v", exit)
+		case exit := <-k.exited:
+			k.exited <- exit
+			return fmt.Errorf("the kubelet exited: %v", exit)
 		case <-ctx.Done():
-			return fmt.Errorf("not healthy: %w", err)
+			return fmt.Errorf("the kubelet is not healthy: %w", err)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
-// stop ends the kubelet, which leaves the pods alone.
+// stop stops the kubelet. The pods continue to run.
 func (k *kubelet) stop() error {
 	if k.cmd == nil {
 		return nil
@@ -146,16 +145,16 @@ func (k *kubelet) stop() error {
 		return fmt.Errorf("stop kubelet: %w", err)
 	}
 	select {
-	case <-k.gone: // its exit code says nothing
+	case <-k.exited: // the exit code has no meaning
 		return nil
 	case <-time.After(harness.Patience(20 * time.Second)):
 		_ = k.cmd.Process.Kill()
-		<-k.gone
-		return errors.New("stop kubelet: it did not end in time and was killed")
+		<-k.exited
+		return errors.New("stop kubelet: the kubelet did not exit before the deadline and was killed")
 	}
 }
 
-// logTail returns the errors and the last lines of its log.
+// logTail returns the errors and the last lines of the log.
 func (k *kubelet) logTail() string {
 	log, err := os.ReadFile(k.path("kubelet.log"))
 	if err != nil {

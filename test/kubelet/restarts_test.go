@@ -15,16 +15,17 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// restarted is for wait: a container runs anew, after an end like this.
+// restarted returns a check that a container runs again after an exit with this code
+// and reason.
 func restarted(name string, code int32, reason string) func(*corev1.Pod) error {
 	return func(p *corev1.Pod) error {
 		s := status(p, name)
 		last := s.LastTerminationState.Terminated
 		if s.RestartCount != 1 || last == nil || s.State.Running == nil {
-			return errors.New("not started again")
+			return errors.New("the container has not been restarted")
 		}
 		if last.ExitCode != code || last.Reason != reason {
-			return fmt.Errorf("it ended with code %d, reason %q; want %d, %q", last.ExitCode, last.Reason, code, reason)
+			return fmt.Errorf("last exit: got code %d, reason %q; want %d, %q", last.ExitCode, last.Reason, code, reason)
 		}
 		return ready(p)
 	}
@@ -39,15 +40,15 @@ func testLivenessProbe(t *testing.T, n *node) {
 	n.exec(t, container{"liveness", "sick"}, "touch /sick")
 	after := n.wait(t, "liveness", restarted("sick", 3, "Error"))
 	if status(before, "sick").ContainerID == status(after, "sick").ContainerID || before.Status.PodIP != after.Status.PodIP {
-		t.Error("want another container in the same pod")
+		t.Error("the restart did not create another container in the same pod")
 	}
 	if got := n.logs(t, container{"liveness", "sick"}, url.Values{"previous": {"true"}}); got != "told\n" {
-		t.Errorf("the first one's log: %q", got)
+		t.Errorf("log of the first container: got %q", got)
 	}
 }
 
-// testHangingProbe: a probe that does not answer in time has failed, and what
-// it started is gone.
+// testHangingProbe checks that a probe that reaches its timeout has failed, and that
+// its processes are killed.
 func testHangingProbe(t *testing.T, n *node) {
 	c := sh("hangs", "[ -e /data/second ] && rm /data/hang; touch /data/second; exec sleep 100000")
 	c.LivenessProbe = execProbe("if [ -e /data/hang ]; then exec sleep 100042; fi")
@@ -63,8 +64,8 @@ func testHangingProbe(t *testing.T, n *node) {
 		t.Fatal(err)
 	}
 	for _, file := range stats {
-		if b, _ := os.ReadFile(file); string(b) == "sleep\x00100042\x00" { // others come and go
-			t.Errorf("%s: the probe still runs", file)
+		if b, _ := os.ReadFile(file); string(b) == "sleep\x00100042\x00" { // other processes may exit during the walk
+			t.Errorf("%s: the command of the probe still runs", file)
 		}
 	}
 }
@@ -77,7 +78,7 @@ func testReadinessProbe(t *testing.T, n *node) {
 	n.apply(t, newPod("readiness", c))
 	n.wait(t, "readiness", func(p *corev1.Pod) error {
 		if s := status(p, "late"); s.State.Running == nil || *s.Started {
-			return errors.New("not running, or said to be started")
+			return errors.New("want a running container that is not started")
 		}
 		return nil
 	})
@@ -85,7 +86,7 @@ func testReadinessProbe(t *testing.T, n *node) {
 	n.exec(t, late, "touch /started")
 	n.wait(t, "readiness", func(p *corev1.Pod) error {
 		if s := status(p, "late"); !*s.Started || s.Ready {
-			return errors.New("not started, or ready")
+			return errors.New("want a started container that is not ready")
 		}
 		return nil
 	})
@@ -94,12 +95,12 @@ func testReadinessProbe(t *testing.T, n *node) {
 	n.exec(t, late, "rm /ready")
 	p := n.wait(t, "readiness", func(p *corev1.Pod) error {
 		if ready(p) == nil {
-			return errors.New("still ready")
+			return errors.New("the container is still ready")
 		}
 		return nil
 	})
 	if s := status(p, "late"); s.RestartCount != 0 {
-		t.Errorf("a failing readiness probe restarted the container %d times", s.RestartCount)
+		t.Errorf("restarts by a failing readiness probe: got %d, want none", s.RestartCount)
 	}
 }
 
@@ -110,7 +111,7 @@ func testKilledProcess(t *testing.T, n *node) {
 	}
 	after := n.wait(t, "killed", restarted("victim", 137, "Error"))
 	if a, b := status(p, "other"), status(after, "other"); a.ContainerID != b.ContainerID || b.RestartCount != 0 {
-		t.Error("the other container was replaced too")
+		t.Error("the other container was restarted, too")
 	}
 }
 
@@ -138,13 +139,13 @@ func testCrashLoop(t *testing.T, n *node) {
 				return fmt.Errorf("%s is not in a crash loop", name)
 			}
 			if last := s.LastTerminationState.Terminated; last.ExitCode != want.ExitCode || last.Message != want.Message {
-				return fmt.Errorf("%s ended with code %d, message %q", name, last.ExitCode, last.Message)
+				return fmt.Errorf("last exit of %s: got code %d, message %q", name, last.ExitCode, last.Message)
 			}
 		}
 		return nil
 	})
 	if got := n.logs(t, container{"crash", "crash"}, url.Values{"previous": {"true"}}); got != "about to end\n" {
-		t.Errorf("the previous one's log: %q", got)
+		t.Errorf("log of the previous container: got %q", got)
 	}
 }
 
@@ -158,21 +159,21 @@ func testJobs(t *testing.T, n *node) {
 	n.apply(t, failed)
 	n.wait(t, "done", func(p *corev1.Pod) error {
 		if s := status(p, "main").State.Terminated; p.Status.Phase != corev1.PodSucceeded || s == nil || s.Reason != "Completed" {
-			return errors.New("not succeeded")
+			return errors.New("the pod has not succeeded")
 		}
 		return nil
 	})
 	if got := n.logs(t, container{"done", "main"}, nil); got != "result\n" {
-		t.Errorf("log of a pod that has ended: %q", got)
+		t.Errorf("log of a completed pod: got %q", got)
 	}
 	p := n.wait(t, "failed", func(p *corev1.Pod) error {
 		if s := status(p, "first").State.Terminated; p.Status.Phase != corev1.PodFailed || s == nil || s.ExitCode != 9 {
-			return errors.New("not failed")
+			return errors.New("the pod has not failed")
 		}
 		return nil
 	})
 	if s := status(p, "main"); s.ContainerID != "" {
-		t.Errorf("after a failed init container the main one was made: %+v", s)
+		t.Errorf("the main container was created after a failed init container: %+v", s)
 	}
 }
 
@@ -185,7 +186,7 @@ func testBadPods(t *testing.T, n *node) {
 	n.apply(t, newPod("noprogram", c))
 	n.wait(t, "noimage", func(p *corev1.Pod) error {
 		if w := status(p, "main").State.Waiting; w == nil || w.Reason != "ErrImagePull" && w.Reason != "ImagePullBackOff" {
-			return errors.New("not said that the image is not there")
+			return errors.New("the status does not report the missing image")
 		}
 		return nil
 	})
@@ -193,7 +194,7 @@ func testBadPods(t *testing.T, n *node) {
 		s := status(p, "main")
 		text := fmt.Sprintf("%v %v", s.LastTerminationState.Terminated, s.State)
 		if !strings.Contains(text, "/no/such/program") {
-			return errors.New("not said that the program is not there")
+			return errors.New("the status does not report the missing program")
 		}
 		return nil
 	})

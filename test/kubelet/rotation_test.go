@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// testRotation: a log that grows is cut into files, of which the older ones are
-// compressed and the oldest go. Not a line is lost where it is cut.
+// testRotation checks that a growing log is rotated into files, that old files are
+// compressed and the oldest removed, and that no line is lost.
 func testRotation(t *testing.T, n *node) {
 	filler := strings.Repeat("x", 100)
 	c := sh("talk", "i=0; until [ -e /stop ]; do i=$((i+1)); echo $i "+filler+"; usleep 2000; done; echo end $i; exec sleep 100000")
@@ -27,7 +27,7 @@ func testRotation(t *testing.T, n *node) {
 			return err
 		}
 		if len(files) < 3 || !strings.HasSuffix(files[0], ".gz") {
-			return fmt.Errorf("there are %v", files)
+			return fmt.Errorf("log files: got %v", files)
 		}
 		return nil
 	})
@@ -38,21 +38,21 @@ func testRotation(t *testing.T, n *node) {
 			return err
 		}
 		if len(files) > 3 {
-			return fmt.Errorf("more files than allowed: %v", files)
+			return fmt.Errorf("log files: got %v, want at most 3", files)
 		}
 		return consecutive(files)
 	})
 }
 
-// logFiles lists the files of a container's log, the oldest first.
+// logFiles returns the files of a container's log, the oldest first.
 func logFiles(dir string) ([]string, error) {
 	rotated, err := filepath.Glob(filepath.Join(dir, "0.log.*"))
 	slices.Sort(rotated)
 	return append(rotated, filepath.Join(dir, "0.log")), err
 }
 
-// consecutive reads the files: each line has the number after that of the line
-// before, and the last one is the end.
+// consecutive returns an error unless the numbers of the lines are consecutive and
+// the last line marks the end.
 func consecutive(files []string) error {
 	last, ended := 0, false
 	for _, file := range files {
@@ -77,7 +77,7 @@ func consecutive(files []string) error {
 		}
 	}
 	if !ended {
-		return errors.New("the end is missing")
+		return errors.New("the log has no last line yet")
 	}
 	return nil
 }

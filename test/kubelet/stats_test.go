@@ -10,9 +10,9 @@ import (
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-// checkSummary: /stats/summary knows what containers of a pod use. The pod's
-// traffic and processes it knows from the CRI alone: cAdvisor looks for a pause
-// container.
+// checkSummary checks the stats of a pod and its containers in /stats/summary. Stats
+// of network traffic and processes of the pod come only from the CRI, because
+// cAdvisor looks for a pause container.
 func checkSummary(t *testing.T, n *node, fromCRI bool, pod string, containers ...string) {
 	t.Helper()
 	eventually(t, 60*time.Second, func() error {
@@ -25,7 +25,7 @@ func checkSummary(t *testing.T, n *node, fromCRI bool, pod string, containers ..
 				return errors.Join(podFigures(p, fromCRI), containerFigures(p, containers))
 			}
 		}
-		return fmt.Errorf("no figures of pod %s among %d", pod, len(s.Pods))
+		return fmt.Errorf("no stats of pod %s among those of %d pods", pod, len(s.Pods))
 	})
 }
 
@@ -51,7 +51,7 @@ func containerFigures(p stats.PodStats, containers []string) error {
 	for _, name := range containers {
 		c, ok := found[name]
 		if !ok {
-			return fmt.Errorf("no figures of container %s", name)
+			return fmt.Errorf("no stats of container %s", name)
 		}
 		if c.CPU == nil || c.CPU.UsageCoreNanoSeconds == nil || c.CPU.UsageNanoCores == nil ||
 			c.Memory == nil || c.Memory.WorkingSetBytes == nil || *c.Memory.WorkingSetBytes == 0 {
@@ -64,8 +64,8 @@ func containerFigures(p stats.PodStats, containers []string) error {
 	return nil
 }
 
-// checkMetrics: a path of the kubelet's metrics has a line of each name that
-// carries all labels.
+// checkMetrics checks that a metrics endpoint of the kubelet has a line for each name
+// with all labels.
 func checkMetrics(t *testing.T, n *node, path string, labels []string, names ...string) {
 	t.Helper()
 	eventually(t, 60*time.Second, func() error {
@@ -98,7 +98,7 @@ lines:
 	return false
 }
 
-func testFigures(t *testing.T, n *node) {
+func testStats(t *testing.T, n *node) {
 	checkSummary(t, n, false, "full", "app", "other", "side")
 	checkMetrics(t, n, "metrics/resource", []string{`container="app"`, `namespace="default"`, `pod="full-node"`},
 		"container_cpu_usage_seconds_total", "container_memory_working_set_bytes")

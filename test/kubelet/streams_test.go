@@ -14,14 +14,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream" //nolint:staticcheck // client-go has its dialers in this form
+	"k8s.io/apimachinery/pkg/util/httpstream" //nolint:staticcheck // the dialers of client-go use this package
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
 	utilexec "k8s.io/client-go/util/exec"
 )
 
-// streamPod has a container to execute in, one to attach to, and a web server.
+// streamPod returns a pod with a container for exec, one for attach, and a web server.
 func streamPod() *corev1.Pod {
 	echo := sh("echo", "while read line; do echo got $line; done; echo bye; exec sleep 100000")
 	echo.Stdin = true
@@ -63,10 +63,10 @@ func checkExec(t *testing.T, n *node, protocol string) {
 		remotecommand.StreamOptions{Stdin: strings.NewReader(input), Stdout: &stdout, Stderr: &stderr})
 	var code utilexec.CodeExitError
 	if !errors.As(err, &code) || code.Code != 42 {
-		t.Errorf("exit code 42 came back as %v", err)
+		t.Errorf("exec of a command with exit code 42: got error %v", err)
 	}
 	if stdout.String() != input || stderr.String() != "done\n" {
-		t.Errorf("%d bytes of %d came back; stderr: %q", stdout.Len(), len(input), stderr.String())
+		t.Errorf("output: got %d bytes, want %d; stderr: %q", stdout.Len(), len(input), stderr.String())
 	}
 
 	stdout.Reset()
@@ -75,13 +75,13 @@ func checkExec(t *testing.T, n *node, protocol string) {
 	err = n.stream(t.Context(), protocol, "exec", plain, []string{"sh", "-c", "until stty size | grep '45 123'; do usleep 10000; done; tty"},
 		remotecommand.StreamOptions{Stdin: strings.NewReader(""), Stdout: &stdout, Tty: true, TerminalSizeQueue: sizes})
 	if err != nil || !strings.Contains(stdout.String(), "45 123\r\n/dev/") {
-		t.Errorf("on a terminal: %v, %q", err, stdout.String())
+		t.Errorf("exec with a terminal: error %v, output %q", err, stdout.String())
 	}
 }
 
 type sizeQueue chan remotecommand.TerminalSize
 
-// Next implements remotecommand.TerminalSizeQueue. There is one size, and no other comes.
+// Next implements remotecommand.TerminalSizeQueue. The queue has one size.
 func (q sizeQueue) Next() *remotecommand.TerminalSize {
 	select {
 	case s := <-q:
@@ -91,7 +91,7 @@ func (q sizeQueue) Next() *remotecommand.TerminalSize {
 	}
 }
 
-// checkAttach attaches, speaks with the container, and leaves.
+// checkAttach attaches to a container, exchanges lines with it, and disconnects.
 func checkAttach(t *testing.T, n *node, protocol string) {
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
@@ -109,16 +109,16 @@ func checkAttach(t *testing.T, n *node, protocol string) {
 			t.Fatal(err)
 		}
 		if line, err := lines.ReadString('\n'); err != nil || line != "got "+word+"\n" {
-			t.Fatalf("answer to %s: %q, %v", word, line, err)
+			t.Fatalf("answer to %s: got %q (error %v)", word, line, err)
 		}
 	}
 	leave()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("attach ended with %v", err)
 	}
-	// It still reads: the next one who attaches gets answers too.
+	// The container still reads its input, so the next client gets answers, too.
 	if p, err := n.pod(t.Context(), "streams"); err != nil || status(p, "echo").State.Running == nil {
-		t.Errorf("the container ended with its client: %v", err)
+		t.Errorf("the container does not run after its client has disconnected: %v", err)
 	}
 }
 
@@ -149,7 +149,7 @@ func checkPortForward(t *testing.T, dialer httpstream.Dialer) {
 		page, err := io.ReadAll(answer.Body)
 		answer.Body.Close()
 		if err != nil || string(page) != "page\n" {
-			t.Errorf("%q, %v", page, err)
+			t.Errorf("page: got %q (error %v)", page, err)
 		}
 	}
 	close(stop)
@@ -158,7 +158,7 @@ func checkPortForward(t *testing.T, dialer httpstream.Dialer) {
 	}
 }
 
-// testLogs: what the kubelet reads from the log files, while they grow.
+// testLogs reads logs through the kubelet while they grow.
 func testLogs(t *testing.T, n *node) {
 	c := sh("talk", "for i in 1 2 3 4 5; do echo line $i; done; while read line; do echo $line; done < /fifo; exec sleep 100000")
 	c.Command[2] = "mkfifo /fifo; " + c.Command[2]
@@ -171,13 +171,13 @@ func testLogs(t *testing.T, n *node) {
 		return nil
 	})
 	if got := n.logs(t, talk, url.Values{"tailLines": {"2"}}); got != "line 4\nline 5\n" {
-		t.Errorf("the last two lines: %q", got)
+		t.Errorf("last two lines: got %q", got)
 	}
 	if got := n.logs(t, talk, url.Values{"limitBytes": {"6"}}); got != "line 1" {
-		t.Errorf("the first six bytes: %q", got)
+		t.Errorf("first six bytes: got %q", got)
 	}
 	if got := n.logs(t, talk, url.Values{"timestamps": {"true"}, "tailLines": {"1"}}); !strings.HasPrefix(got, "20") || !strings.HasSuffix(got, "Z line 5\n") {
-		t.Errorf("a line with its time: %q", got)
+		t.Errorf("line with a time stamp: got %q", got)
 	}
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
@@ -188,12 +188,12 @@ func testLogs(t *testing.T, n *node) {
 	defer body.Close()
 	lines := bufio.NewReader(body)
 	if line, err := lines.ReadString('\n'); err != nil || line != "line 5\n" {
-		t.Fatalf("followed: %q, %v", line, err)
+		t.Fatalf("following the log: got %q (error %v)", line, err)
 	}
 	n.exec(t, talk, "exec 3> /fifo; echo new 1 >&3; echo new 2 >&3")
 	for _, want := range []string{"new 1\n", "new 2\n"} {
 		if line, err := lines.ReadString('\n'); err != nil || line != want {
-			t.Fatalf("followed: %q, %v; want %q", line, err, want)
+			t.Fatalf("following the log: got %q (error %v), want %q", line, err, want)
 		}
 	}
 }

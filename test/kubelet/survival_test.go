@@ -9,14 +9,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// identity is what a container keeps as long as it lives.
+// identity has the values of a container that do not change while it runs.
 type identity struct {
 	id       string
 	restarts int32
 	pid      int
 }
 
-// identities finds all containers of pods that must be ready.
+// identities returns the identities of all containers of ready pods.
 func (n *node) identities(t *testing.T, pods ...string) map[container]identity {
 	t.Helper()
 	found := map[container]identity{}
@@ -33,19 +33,20 @@ func (n *node) identities(t *testing.T, pods ...string) map[container]identity {
 	return found
 }
 
-// mustBeSame waits until the kubelet makes new pods again, and looks whether the old ones are the same.
-func (n *node) mustBeSame(t *testing.T, before map[container]identity, sign string, pods ...string) {
+// checkUnchanged waits until the kubelet creates new pods again, and checks that the
+// containers have not changed.
+func (n *node) checkUnchanged(t *testing.T, before map[container]identity, sign string, pods ...string) {
 	t.Helper()
 	n.runPod(t, newPod(sign, sh("main", "exec sleep 100000")))
 	for c, now := range n.identities(t, pods...) {
 		if now != before[c] {
-			t.Errorf("container %v was %+v and is %+v", c, before[c], now)
+			t.Errorf("container %v: got %+v after the restart, want %+v", c, now, before[c])
 		}
 		if now.pid == 0 {
 			continue
 		}
 		if got := n.exec(t, c, "echo alive"); got != "alive" {
-			t.Errorf("exec in %v: %q", c, got)
+			t.Errorf("exec in %v: got %q", c, got)
 		}
 	}
 }
@@ -53,24 +54,25 @@ func (n *node) mustBeSame(t *testing.T, before map[container]identity, sign stri
 func testSurvival(t *testing.T, n *node) {
 	pods := []string{"full", "streams", "shared", "host"}
 	before := n.identities(t, pods...)
-	t.Run("of the kubelet's restart", func(t *testing.T) {
+	t.Run("restart of the kubelet", func(t *testing.T) {
 		n.restartKubelet(t, n.kubelet.extra)
-		n.mustBeSame(t, before, "after-kubelet", pods...)
+		n.checkUnchanged(t, before, "after-kubelet", pods...)
 	})
-	t.Run("of the daemon's restart", func(t *testing.T) {
+	t.Run("restart of the daemon", func(t *testing.T) {
 		if err := n.Stop(); err != nil {
 			t.Fatal(err)
 		}
 		if err := n.Restart(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		n.mustBeSame(t, before, "after-restart", pods...)
+		n.checkUnchanged(t, before, "after-restart", pods...)
 	})
-	t.Run("of the daemon's death", func(t *testing.T) { daemonDies(t, n, before, pods) })
+	t.Run("kill of the daemon", func(t *testing.T) { checkDaemonKill(t, n, before, pods) })
 }
 
-// daemonDies kills the daemon, and a container meanwhile: that one alone is started again.
-func daemonDies(t *testing.T, n *node, before map[container]identity, pods []string) {
+// checkDaemonKill kills the daemon, and a container while the daemon does not run. Only
+// that container is restarted.
+func checkDaemonKill(t *testing.T, n *node, before map[container]identity, pods []string) {
 	victim := n.runPod(t, newPod("meanwhile", sh("victim", "exec sleep 100000")))
 	pid := n.pid(t, status(victim, "victim").ContainerID)
 	n.Kill()
@@ -86,9 +88,9 @@ func daemonDies(t *testing.T, n *node, before map[container]identity, pods []str
 	if err := n.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	n.mustBeSame(t, before, "after-death", pods...)
+	n.checkUnchanged(t, before, "after-death", pods...)
 	p := n.wait(t, "meanwhile", restarted("victim", 137, "Error"))
 	if p.Status.Phase != corev1.PodRunning {
-		t.Errorf("phase %s", p.Status.Phase)
+		t.Errorf("phase of the pod: got %s", p.Status.Phase)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// sysctls are those that a kubelet sets for the whole machine when it starts.
+// sysctls are the sysctls of the whole machine that a kubelet sets when it starts.
 var sysctls = []string{
 	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
 	"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
@@ -25,12 +25,12 @@ func readSysctls() (map[string]string, error) {
 	return values, nil
 }
 
-// veil returns the command line that runs args with files of dir in place of
-// the sysctls: in a mount namespace that differs in this alone, so that nobody's
-// death can leave the machine with other values than it had. Mounts below / are
-// still shared with the daemon; /proc is not, as a container in a user namespace
-// gets no proc file system where the one at hand is covered in part.
-func veil(dir string, args ...string) ([]string, error) {
+// withSysctlCopies returns the command line that runs args in a mount namespace in
+// which files of dir are mounted over the sysctls, so that the values of the machine
+// cannot change, even if a process is killed. Other mounts are still shared with the
+// daemon. The daemon does not see the mounts over /proc, because the kernel refuses
+// proc file systems in user namespaces if the visible one is covered in part.
+func withSysctlCopies(dir string, args ...string) ([]string, error) {
 	values, err := readSysctls()
 	if err != nil {
 		return nil, err

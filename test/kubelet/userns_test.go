@@ -15,8 +15,8 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// userPod has users of its own, and every kind of volume that needs no API
-// server.
+// userPod returns a pod with a user namespace and every kind of volume that needs no
+// API server.
 func userPod(host string) *corev1.Pod {
 	mounts := []corev1.VolumeMount{
 		{Name: "work", MountPath: "/shared"},
@@ -49,7 +49,7 @@ func testUserNamespace(t *testing.T, n *node) {
 	if ok, err := harness.MapsTmpfs(); err != nil {
 		t.Fatal(err)
 	} else if !ok {
-		t.Skip("pods cannot have user namespaces: the kernel does not map the ids of tmpfs, which needs Linux 6.3")
+		t.Skip("user namespaces of pods need id-mapped tmpfs mounts, which need Linux 6.3")
 	}
 	host := n.kubelet.path("users-host")
 	if err := os.Mkdir(host, 0o755); err != nil {
@@ -74,7 +74,7 @@ func testUserNamespace(t *testing.T, n *node) {
 			t.Fatal(err)
 		}
 		if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != id {
-			t.Errorf("on the host %s is %d, want %d", name, st.Uid, id)
+			t.Errorf("owner of %s on the host: got %d, want %d", name, st.Uid, id)
 		}
 	}
 	for script, want := range map[string]string{
@@ -87,25 +87,25 @@ func testUserNamespace(t *testing.T, n *node) {
 		"grep -c users /etc/hosts":             "1",
 	} {
 		if got := n.exec(t, user, script); got != want {
-			t.Errorf("%s: %q, want %q", script, got, want)
+			t.Errorf("%s: got %q, want %q", script, got, want)
 		}
 	}
 	eventually(t, 10*time.Second, func() error {
 		if got := n.logs(t, user, nil); !strings.Contains(got, ids[1]) {
-			return fmt.Errorf("the log: %q", got)
+			return fmt.Errorf("log: got %q", got)
 		}
 		return nil
 	})
-	// What its root writes to the host's directory is the host's root's there.
+	// The hostPath volume is id-mapped, so files have the same owners in the pod and on the host.
 	n.exec(t, root, "echo x > /host/file && chown 5 /host/file")
 	info, err := os.Stat(filepath.Join(host, "file"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Uid != 5 {
-		t.Errorf("what it wrote belongs to %d", st.Uid)
+		t.Errorf("owner of the written file: got %d, want 5", st.Uid)
 	}
 	if status(p, "root").RestartCount != 0 || status(p, "user").RestartCount != 0 {
-		t.Errorf("restarted: %+v", p.Status.ContainerStatuses)
+		t.Errorf("container was restarted: %+v", p.Status.ContainerStatuses)
 	}
 }
