@@ -20,7 +20,7 @@ CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback mac
 TOOLS := $(BIN)/runc $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
 
 # Each suite is a Go module of its own, so that the dependencies of tests are not dependencies of the daemon.
-SUBMODULES := test/harness test/images test/critest test/system test/kubelet test/systemd test/vm
+SUBMODULES := test/harness test/harness/criclient test/images test/critest test/system test/kubelet test/systemd test/vm
 
 .PHONY: help
 help: ## List the targets

@@ -1,7 +1,6 @@
 package system
 
 import (
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path"
@@ -37,12 +36,12 @@ func bothRuntimes(t *testing.T, n *node, test func(t *testing.T, p *pod)) {
 				}
 				// crun keeps compiled seccomp profiles. They are no leak.
 				p := n.runPodOn(t, handler, podConfig("cache"))
-				n.exited(t, n.run(t, p, "c", "true"))
-				n.removePod(t, p.id)
+				n.WaitExited(t, n.run(t, p, "c", "true"))
+				n.RemovePod(t, p.ID)
 				n.mark(t)
 			}
 			p := n.runPodOn(t, handler, podConfig("pod-"+handler))
-			defer n.removePod(t, p.id)
+			defer n.RemovePod(t, p.ID)
 			test(t, p)
 		})
 	}
@@ -50,11 +49,11 @@ func bothRuntimes(t *testing.T, n *node, test func(t *testing.T, p *pod)) {
 
 func (c *clients) runPodOn(t *testing.T, handler string, config *cri.PodSandboxConfig) *pod {
 	t.Helper()
-	r, err := c.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+	r, err := c.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
 	if err != nil {
 		t.Fatalf("run pod %s with %s: %v", config.GetMetadata().GetName(), handler, err)
 	}
-	return &pod{r.GetPodSandboxId(), config}
+	return &pod{ID: r.GetPodSandboxId(), Config: config}
 }
 
 // runWith runs a shell script with limits.
@@ -62,30 +61,16 @@ func (c *clients) runWith(t *testing.T, p *pod, name string, r *limits, script s
 	t.Helper()
 	config := containerConfig(p, name, busybox, "sh", "-c", script)
 	config.Linux.Resources = r
-	id := c.create(t, p, config)
-	c.startContainer(t, id)
+	id := c.CreateContainer(t, p, config)
+	c.StartContainer(t, id)
 	return id
-}
-
-// pidOf returns the pid of a container's first process.
-func (n *node) pidOf(t *testing.T, id string) int {
-	t.Helper()
-	r, err := n.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var info struct{ Pid int }
-	if err := json.Unmarshal([]byte(r.GetInfo()["info"]), &info); err != nil || info.Pid == 0 {
-		t.Fatalf("verbose info has no pid: %v: %s", err, r.GetInfo()["info"])
-	}
-	return info.Pid
 }
 
 // processCgroup returns the directory of the cgroup that the container's first
 // process is in.
 func (n *node) processCgroup(t *testing.T, id string) string {
 	t.Helper()
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(n.pidOf(t, id)) + "/cgroup")
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(n.ContainerPID(t, id)) + "/cgroup")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,11 +219,11 @@ func TestOOMKilledOnCgroupV2(t *testing.T) {
 				}, tc.script)
 				if tc.stop >= 0 {
 					waitFor(t, "the container's message", func() bool { return strings.Contains(logLinesNow(p, tc.name), "survived") })
-					if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: int64(tc.stop.Seconds())}); err != nil {
+					if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: int64(tc.stop.Seconds())}); err != nil {
 						t.Fatal(err)
 					}
 				}
-				if s := n.exited(t, id); s.GetExitCode() != tc.code || s.GetReason() != tc.reason {
+				if s := n.WaitExited(t, id); s.GetExitCode() != tc.code || s.GetReason() != tc.reason {
 					t.Errorf("exit code %d, reason %s; want %d and %s", s.GetExitCode(), s.GetReason(), tc.code, tc.reason)
 				}
 			})
@@ -256,7 +241,7 @@ func TestOOMScoreAdjIsNotInherited(t *testing.T) {
 		if got := logLines(t, p, "c"); len(got) != 1 || got[0] != "0" {
 			t.Errorf("oom_score_adj is %q", got)
 		}
-		if got := n.exec(t, id, "cat", "/proc/1/oom_score_adj"); got != "0" {
+		if got := n.Exec(t, id, "cat", "/proc/1/oom_score_adj"); got != "0" {
 			t.Errorf("oom_score_adj of the first process is %q", got)
 		}
 	})
@@ -268,9 +253,9 @@ func TestThreadedCgroups(t *testing.T) {
 	needSystemd(t)
 	n := newNode(t, "threaded", 134)
 	bothRuntimes(t, n, func(t *testing.T, p *pod) {
-		config := podConfig("threaded-" + p.config.GetMetadata().GetName())
+		config := podConfig("threaded-" + p.Config.GetMetadata().GetName())
 		config.Linux.SecurityContext.Privileged = true
-		q := n.runPodOn(t, strings.TrimPrefix(p.config.GetMetadata().GetName(), "pod-"), config)
+		q := n.runPodOn(t, strings.TrimPrefix(p.Config.GetMetadata().GetName(), "pod-"), config)
 		c := containerConfig(q, "c", busybox, "sh", "-c", `g=/sys/fs/cgroup$(sed s/0:://p -n /proc/self/cgroup) && mkdir $g/t $g/t/u $g/invalid &&
 			echo threaded >$g/t/cgroup.type && echo 1 >$g/t/cgroup.threads && ! cat $g/t/cgroup.procs && echo in; sleep 1000`)
 		c.Linux.SecurityContext.Privileged, c.Linux.SecurityContext.Seccomp = true, nil
@@ -278,24 +263,24 @@ func TestThreadedCgroups(t *testing.T) {
 		// so the pod's PID namespace is shared to have Stop kill by the cgroup.
 		c.Linux.SecurityContext.NamespaceOptions = &cri.NamespaceOption{Pid: cri.NamespaceMode_NODE}
 		c.Command[2] = strings.Replace(c.Command[2], "echo 1 >", "echo $$ >", 1)
-		id := n.create(t, q, c)
-		n.startContainer(t, id)
+		id := n.CreateContainer(t, q, c)
+		n.StartContainer(t, id)
 		waitFor(t, "the threaded cgroup", func() bool { return strings.Contains(logLinesNow(q, "c"), " in\n") })
 		if got := n.containerStats(t, id).GetMemory().GetUsageBytes().GetValue(); got == 0 {
 			t.Error("the container uses no memory")
 		}
 		n.mustUpdate(t, id, &limits{CpuShares: 300, OomScoreAdj: 400})
-		if b, err := os.ReadFile("/proc/" + strconv.Itoa(n.pidOf(t, id)) + "/oom_score_adj"); err != nil || strings.TrimSpace(string(b)) != "400" {
+		if b, err := os.ReadFile("/proc/" + strconv.Itoa(n.ContainerPID(t, id)) + "/oom_score_adj"); err != nil || strings.TrimSpace(string(b)) != "400" {
 			t.Errorf("oom_score_adj is %q, %v", b, err)
 		}
-		pid := n.pidOf(t, id)
-		if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: 1}); err != nil {
+		pid := n.ContainerPID(t, id)
+		if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: 1}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := os.Stat("/proc/" + strconv.Itoa(pid)); err == nil {
 			t.Error("the process is still there")
 		}
-		n.removePod(t, q.id)
+		n.RemovePod(t, q.ID)
 	})
 }
 
@@ -305,17 +290,17 @@ func TestUnitsOfAPod(t *testing.T) {
 	n := newNode(t, "units", 135)
 	parent := path.Base(n.CgroupParent)
 	bothRuntimes(t, n, func(t *testing.T, p *pod) {
-		handler := strings.TrimPrefix(p.config.GetMetadata().GetName(), "pod-")
+		handler := strings.TrimPrefix(p.Config.GetMetadata().GetName(), "pod-")
 		config := podConfig("shared-" + handler)
 		config.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
 		q := n.runPodOn(t, handler, config)
 		c := containerConfig(q, "c", busybox, "sleep", "1000")
 		c.Annotations = map[string]string{"io.kubernetes.pod.terminationGracePeriod": "77", "org.systemd.property.MemoryHigh": "uint64 4096"}
 		c.StopSignal = cri.Signal_SIGNAL_SIGINT
-		id := n.create(t, q, c)
-		n.startContainer(t, id)
+		id := n.CreateContainer(t, q, c)
+		n.StartContainer(t, id)
 
-		slice, scope, pause := parent+"-pod"+q.id+".slice", "criserver-"+id+".scope", "criserver-pause-"+q.id+".scope"
+		slice, scope, pause := parent+"-pod"+q.ID+".slice", "criserver-"+id+".scope", "criserver-pause-"+q.ID+".scope"
 		shown := systemctl(t, "show", scope, "--property=Slice,TimeoutStopUSec,KillSignal,MemoryHigh,TasksMax,CollectMode,Conflicts,Before,After")
 		for _, want := range []string{
 			"Slice=" + slice, "TimeoutStopUSec=1min 17s", "KillSignal=2", "MemoryHigh=infinity", "TasksMax=infinity", "Conflicts=shutdown.target", "Before=shutdown.target", "CollectMode=inactive-or-failed",
@@ -330,7 +315,7 @@ func TestUnitsOfAPod(t *testing.T) {
 		if got := systemctl(t, "show", pause, "--property=Slice,ActiveState"); !strings.Contains(got, "Slice="+slice) || !strings.Contains(got, "ActiveState=active") {
 			t.Errorf("the scope of the pause: %s", got)
 		}
-		n.removePod(t, q.id)
+		n.RemovePod(t, q.ID)
 		if left := systemctl(t, "list-units", "--all", "--plain", "--no-legend", slice, scope, pause); left != "" {
 			t.Errorf("units are left:\n%s", left)
 		}

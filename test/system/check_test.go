@@ -26,12 +26,12 @@ func TestCheckAndRepair(t *testing.T) {
 	damaged, whole, torn := reg.push(t, "damaged:1", small(t, "damaged")), reg.push(t, "whole:1", small(t, "whole")), reg.push(t, "torn:1", small(t, "torn"))
 	ids := map[string]string{}
 	for _, ref := range []string{damaged, whole, torn} {
-		ids[ref] = n.pull(t, ref)
+		ids[ref] = n.Pull(t, ref)
 	}
 	if out, err := n.check(); err == nil || !strings.Contains(out, "in use by another daemon") {
 		t.Errorf("beside the daemon: %v: %s", err, out)
 	}
-	p := n.runPod(t, podConfig("check"))
+	p := n.RunPod(t, podConfig("check"))
 	c := n.run(t, p, "c", "sleep", "1000")
 	if err := n.Stop(); err != nil {
 		t.Fatal(err)
@@ -83,12 +83,12 @@ func TestCheckAndRepair(t *testing.T) {
 		t.Errorf("left in the trash: %v, %v", left, err)
 	}
 	n.restart(t)
-	n.exec(t, c, "true") // it has noticed nothing
+	n.Exec(t, c, "true") // it has noticed nothing
 	for ref, there := range map[string]bool{damaged: false, torn: false, whole: true} {
 		if (n.imageStatus(t, ref, false).GetImage() != nil) != there {
 			t.Errorf("%s is there: %t", ref, !there)
 		}
-		n.pull(t, ref)
+		n.Pull(t, ref)
 	}
 	if err := n.Stop(); err != nil {
 		t.Fatal(err)

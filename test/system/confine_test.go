@@ -15,7 +15,7 @@ import (
 // an error, and for SELinux labels, which are ignored on a host without SELinux.
 func TestConfinementThatIsMissing(t *testing.T) {
 	n := newNode(t, "missing", 216)
-	p := n.runPod(t, podConfig("missing"))
+	p := n.RunPod(t, podConfig("missing"))
 	appArmor, seLinux := exists("/sys/kernel/security/apparmor/profiles"), exists("/sys/fs/selinux/enforce")
 	local := &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: "cs-not-loaded"}
 	for name, tc := range map[string]struct {
@@ -42,7 +42,7 @@ func TestConfinementThatIsMissing(t *testing.T) {
 	} {
 		config := containerConfig(p, name, busybox, "sleep", "1000")
 		change(config.Linux.SecurityContext)
-		n.startContainer(t, n.create(t, p, config))
+		n.StartContainer(t, n.CreateContainer(t, p, config))
 	}
 	for name, options := range map[string]*cri.SELinuxOption{
 		"selinux": {User: "system_u", Role: "system_r", Type: "container_t", Level: "s0:c1,c2"}, "selinux-form": {Type: "a b"},
@@ -52,10 +52,10 @@ func TestConfinementThatIsMissing(t *testing.T) {
 		}
 		pc := podConfig(name)
 		pc.Linux.SecurityContext.SelinuxOptions = options
-		p := n.runPod(t, pc)
+		p := n.RunPod(t, pc)
 		config := containerConfig(p, name, busybox, "sleep", "1000")
 		config.Linux.SecurityContext.SelinuxOptions = options
-		n.startContainer(t, n.create(t, p, config))
+		n.StartContainer(t, n.CreateContainer(t, p, config))
 	}
 	for name, sc := range map[string]*cri.LinuxContainerSecurityContext{
 		"ref-of-no-use": {Apparmor: &cri.SecurityProfile{LocalhostRef: "p"}},
@@ -85,11 +85,11 @@ func TestPodSecurityContext(t *testing.T) {
 	sc := pc.Linux.SecurityContext
 	sc.RunAsUser, sc.RunAsGroup, sc.ReadonlyRootfs, sc.SupplementalGroups = number(1000), number(1000), true, []int64{5}
 	sc.Seccomp, sc.Apparmor = &cri.SecurityProfile{}, &cri.SecurityProfile{}
-	p := n.runPod(t, pc)
+	p := n.RunPod(t, pc)
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
-	c := n.create(t, p, config)
-	n.startContainer(t, c)
-	if got := n.exec(t, c, "sh", "-c", "id -u; touch /x && echo ok"); got != "0\nok" {
+	c := n.CreateContainer(t, p, config)
+	n.StartContainer(t, c)
+	if got := n.Exec(t, c, "sh", "-c", "id -u; touch /x && echo ok"); got != "0\nok" {
 		t.Errorf("a container takes over what is the sandbox's: %q", got)
 	}
 	config = containerConfig(p, "privileged", busybox, "true")
@@ -125,7 +125,7 @@ func TestPodSecurityContext(t *testing.T) {
 		}
 		pc := podConfig("bad-" + name)
 		tc.change(pc.Linux.SecurityContext)
-		r, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: pc})
+		r, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: pc})
 		if status.Code(err) != tc.code || !strings.Contains(fmt.Sprint(err), "linux.security_context."+tc.says) {
 			t.Errorf("%s: %s, %v", name, r.GetPodSandboxId(), err)
 		}

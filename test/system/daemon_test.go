@@ -35,19 +35,19 @@ func infoField(t *testing.T, info, key string) string {
 func TestTwoDaemonsDoNotMeet(t *testing.T) {
 	a, b := newNode(t, "a", 66), newNode(t, "b", 67)
 	a.mark(t) // the other one's bridge is no leak
-	pa, pb := a.runPod(t, podConfig("same")), b.runPod(t, podConfig("same"))
+	pa, pb := a.RunPod(t, podConfig("same")), b.RunPod(t, podConfig("same"))
 	ca, cb := a.run(t, pa, "c", "sleep", "1000"), b.run(t, pb, "c", "sleep", "1000")
 	if p, c := a.running(t); p != 1 || c != 1 {
 		t.Errorf("one daemon sees %d pods and %d containers", p, c)
 	}
-	if _, err := a.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: cb}); status.Code(err) != codes.NotFound {
+	if _, err := a.RuntimeService.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: cb}); status.Code(err) != codes.NotFound {
 		t.Errorf("a container of the other daemon: %v", err)
 	}
-	a.removePod(t, pa.id)
+	a.RemovePod(t, pa.ID)
 	a.Kill()
 	a.restart(t)
-	b.exec(t, cb, "true")
-	if _, err := b.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: ca}); status.Code(err) != codes.NotFound {
+	b.Exec(t, cb, "true")
+	if _, err := b.RuntimeService.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: ca}); status.Code(err) != codes.NotFound {
 		t.Errorf("a container of the other daemon: %v", err)
 	}
 }
@@ -58,13 +58,13 @@ func TestASecondDaemonIsRefused(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), "in use by another daemon") {
 		t.Errorf("a second daemon on the same directories: %v: %s", err, out)
 	}
-	n.runPod(t, podConfig("still"))
+	n.RunPod(t, podConfig("still"))
 }
 
 func TestWithoutNetworkHostPodsWork(t *testing.T) {
 	n := makeNode("nonet")
 	n.start(t)
-	st, err := n.rt.Status(t.Context(), &cri.StatusRequest{Verbose: true})
+	st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,17 +76,17 @@ func TestWithoutNetworkHostPodsWork(t *testing.T) {
 			t.Errorf("the network's condition does not name the directory: %v", c)
 		}
 	}
-	if _, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("own")}); err == nil {
+	if _, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("own")}); err == nil {
 		t.Error("a pod with a network of its own was made without one")
 	}
 	config := podConfig("host")
 	config.Hostname = ""
 	config.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
-	p := n.runPod(t, config)
+	p := n.RunPod(t, config)
 	id := n.run(t, p, "c", "sleep", "1000")
 	// One of its own: those of earlier tests' pods go in the kernel's own time.
 	wire(t, "", "probe0", "", "probe1")
-	if seen := strings.Fields(n.exec(t, id, "ls", "/sys/class/net")); !slices.Contains(seen, "probe0") {
+	if seen := strings.Fields(n.Exec(t, id, "ls", "/sys/class/net")); !slices.Contains(seen, "probe0") {
 		t.Errorf("the container sees the links %v, and not the host's", seen)
 	}
 }

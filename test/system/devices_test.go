@@ -41,14 +41,14 @@ func device(host, at, permissions string) *cri.Device {
 func TestDevices(t *testing.T) {
 	n := newNode(t, "dev", 208)
 	dir := deviceDir(t)
-	p := n.runPod(t, podConfig("dev"))
+	p := n.RunPod(t, podConfig("dev"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	// fuse is none of those that every container may use.
 	config.Devices = []*cri.Device{
 		device(dir, "/dev/things", "rw"), device("/dev/fuse", "/dev/reader", "r"),
 	}
-	c := n.create(t, p, config)
-	n.startContainer(t, c)
+	c := n.CreateContainer(t, p, config)
+	n.StartContainer(t, c)
 	for cmd, want := range map[string]string{
 		"find /dev/things -type c | sort":                         "/dev/things/below/full\n/dev/things/null\n/dev/things/zero",
 		"head -c 3 /dev/things/zero | wc -c":                      "3",
@@ -60,7 +60,7 @@ func TestDevices(t *testing.T) {
 		"ls -l /dev/things/null | awk '{print $1, $5, $6}'":       "crw-rw---- 1, 3",
 		"test ! -e /dev/fuse && echo none":                        "none",
 	} {
-		if got := n.exec(t, c, "sh", "-c", cmd); got != want {
+		if got := n.Exec(t, c, "sh", "-c", cmd); got != want {
 			t.Errorf("%s: %q, want %q", cmd, got, want)
 		}
 	}
@@ -70,7 +70,7 @@ func TestDevicesRefused(t *testing.T) {
 	n := newNode(t, "devno", 209)
 	dir := deviceDir(t)
 	empty := t.TempDir()
-	p := n.runPod(t, podConfig("devno"))
+	p := n.RunPod(t, podConfig("devno"))
 	for name, d := range map[string]*cri.Device{
 		"permissions": device("/dev/null", "/dev/x", "rwx"), "twice": device("/dev/null", "/dev/x", "rr"), "absent": device("/dev/none", "/dev/x", "r"),
 		"file": device(dir+"/file", "/dev/x", "r"), "empty": device(empty, "/dev/x", "r"), "relative": device("dev/null", "/dev/x", "r"),
@@ -90,12 +90,12 @@ func TestPrivilegedDevices(t *testing.T) {
 	n := newNode(t, "devpriv", 210)
 	pc := podConfig("devpriv")
 	pc.Linux.SecurityContext.Privileged = true
-	p := n.runPod(t, pc)
+	p := n.RunPod(t, pc)
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	config.Linux.SecurityContext.Privileged = true
-	c := n.create(t, p, config)
-	n.startContainer(t, c)
-	have := strings.Fields(n.exec(t, c, "find", "/dev", "-type", "c", "-o", "-type", "b"))
+	c := n.CreateContainer(t, p, config)
+	n.StartContainer(t, c)
+	have := strings.Fields(n.Exec(t, c, "find", "/dev", "-type", "c", "-o", "-type", "b"))
 	entries, err := os.ReadDir("/dev")
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +105,7 @@ func TestPrivilegedDevices(t *testing.T) {
 			t.Errorf("/dev/%s is not there", e.Name())
 		}
 	}
-	if got := n.exec(t, c, "sh", "-c", "mknod /tmp/k c 10 229 && exec 3</tmp/k && echo open"); got != "open" {
+	if got := n.Exec(t, c, "sh", "-c", "mknod /tmp/k c 10 229 && exec 3</tmp/k && echo open"); got != "open" {
 		t.Errorf("a device made by itself: %q", got)
 	}
 	// The host's /dev as a volume is used as it is, with terminals of the
@@ -113,9 +113,9 @@ func TestPrivilegedDevices(t *testing.T) {
 	whole := containerConfig(p, "whole", busybox, "sleep", "1000")
 	whole.Linux.SecurityContext.Privileged = true
 	whole.Mounts = []*cri.Mount{bindMount("/dev", "/dev")}
-	w := n.create(t, p, whole)
-	n.startContainer(t, w)
-	if got := n.exec(t, w, "sh", "-c", "ls /dev/pts; echo x >/dev/null && echo ok"); got != "ptmx\nok" {
+	w := n.CreateContainer(t, p, whole)
+	n.StartContainer(t, w)
+	if got := n.Exec(t, w, "sh", "-c", "ls /dev/pts; echo x >/dev/null && echo ok"); got != "ptmx\nok" {
 		t.Errorf("with the host's /dev: %q", got)
 	}
 }
@@ -128,18 +128,18 @@ func TestDevicesOfTheUser(t *testing.T) {
 			n.Config = fmt.Sprintf("[container]\ndevice_owner_from_user = %v\n", own)
 			n.Network = n.Bridge("csdevown", "10.211.0.0/16", "fd00:d3::/64")
 			n.start(t)
-			p := n.runPod(t, podConfig("devown"))
+			p := n.RunPod(t, podConfig("devown"))
 			config := containerConfig(p, "c", busybox, "sleep", "1000")
 			config.Linux.SecurityContext.RunAsUser = &cri.Int64Value{Value: 1000}
 			config.Linux.SecurityContext.RunAsGroup = &cri.Int64Value{Value: 1001}
 			config.Devices = []*cri.Device{device(dir+"/zero", "/dev/thing", "rw")}
-			c := n.create(t, p, config)
-			n.startContainer(t, c)
+			c := n.CreateContainer(t, p, config)
+			n.StartContainer(t, c)
 			want := "0:0 no"
 			if own {
 				want = "1000:1001 3"
 			}
-			if got := n.exec(t, c, "sh", "-c", "echo $(stat -c %u:%g /dev/thing) $(head -c 3 /dev/thing 2>/dev/null | wc -c | sed s/^0$/no/)"); got != want {
+			if got := n.Exec(t, c, "sh", "-c", "echo $(stat -c %u:%g /dev/thing) $(head -c 3 /dev/thing 2>/dev/null | wc -c | sed s/^0$/no/)"); got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}
 		})
@@ -169,7 +169,7 @@ func TestCDIDevices(t *testing.T) {
 	n.Config = fmt.Sprintf("[container]\ncdi_spec_dirs = [%q]\n", specs)
 	n.Network = n.Bridge("cscdi", "10.212.0.0/16", "fd00:d4::/64")
 	n.start(t)
-	p := n.runPod(t, podConfig("cdi"))
+	p := n.RunPod(t, podConfig("cdi"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	config.CDIDevices = []*cri.CDIDevice{{Name: "vendor.test/thing=one"}}
 	config.Annotations = map[string]string{"cdi.k8s.io/vendor.test_plugin": "vendor.test/thing=two,vendor.test/thing=one"}
@@ -185,8 +185,8 @@ func TestCDIDevices(t *testing.T) {
 	if err := os.WriteFile(specs+"/thing.yaml", []byte(fmt.Sprintf(thingSpec, host+"/file", host+"/hook")), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c := n.create(t, p, config)
-	n.startContainer(t, c)
+	c := n.CreateContainer(t, p, config)
+	n.StartContainer(t, c)
 	for cmd, want := range map[string]string{
 		"echo $EVERY $ONE $TWO":                             "thing 1 2",
 		"cat /thing/file":                                   "of the device",
@@ -195,14 +195,14 @@ func TestCDIDevices(t *testing.T) {
 		"(exec 3>/dev/thing) 2>/dev/null || echo read only": "read only",
 		"id -G": "0 4711",
 	} {
-		if got := n.exec(t, c, "sh", "-c", cmd); got != want {
+		if got := n.Exec(t, c, "sh", "-c", cmd); got != want {
 			t.Errorf("%s: %q, want %q", cmd, got, want)
 		}
 	}
 	if b, err := os.ReadFile(host + "/hook"); err != nil || string(b) != "ran\n" {
 		t.Errorf("the hook: %q, %v", b, err)
 	}
-	s := n.status(t, c)
+	s := n.ContainerStatus(t, c)
 	if g := s.GetUser().GetLinux().GetSupplementalGroups(); !slices.Contains(g, 4711) {
 		t.Errorf("groups in the status: %v", g)
 	}

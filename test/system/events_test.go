@@ -9,17 +9,17 @@ import (
 
 func TestEventsOfAPodsLife(t *testing.T) {
 	n := newNode(t, "events", 73)
-	stream, err := n.rt.GetContainerEvents(t.Context(), &cri.GetEventsRequest{})
+	stream, err := n.RuntimeService.GetContainerEvents(t.Context(), &cri.GetEventsRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := stream.Header(); err != nil {
 		t.Fatal(err)
 	}
-	p := n.runPod(t, podConfig("heard"))
+	p := n.RunPod(t, podConfig("heard"))
 	id := n.run(t, p, "quick", "true") // its end races with the answer to its start
-	n.exited(t, id)
-	n.removePod(t, p.id)
+	n.WaitExited(t, id)
+	n.RemovePod(t, p.ID)
 
 	const (
 		created = cri.ContainerEventType_CONTAINER_CREATED_EVENT
@@ -30,34 +30,34 @@ func TestEventsOfAPodsLife(t *testing.T) {
 	want := []cri.ContainerEventType{created, started, stopped, deleted}
 	heard := make(map[string][]cri.ContainerEventType)
 	last := int64(0)
-	for len(heard[p.id]) < len(want) {
+	for len(heard[p.ID]) < len(want) {
 		e, err := stream.Recv()
 		if err != nil {
 			t.Fatal(err)
 		}
 		heard[e.GetContainerId()] = append(heard[e.GetContainerId()], e.GetContainerEventType())
-		if e.GetPodSandboxStatus().GetMetadata().GetUid() != p.config.GetMetadata().GetUid() {
+		if e.GetPodSandboxStatus().GetMetadata().GetUid() != p.Config.GetMetadata().GetUid() {
 			t.Errorf("event without its pod: %v", e)
 		}
 		if e.GetCreatedAt() < last {
 			t.Errorf("the time goes back: %v", e)
 		}
 		last = e.GetCreatedAt()
-		if e.GetContainerId() == p.id && e.GetContainerEventType() == deleted {
+		if e.GetContainerId() == p.ID && e.GetContainerEventType() == deleted {
 			if e.GetPodSandboxStatus().GetState() != cri.PodSandboxState_SANDBOX_NOTREADY || len(e.GetContainersStatuses()) != 0 {
 				t.Errorf("the pod's last event: %v", e)
 			}
 		}
 	}
-	if len(heard) != 2 || !slices.Equal(heard[p.id], want) || !slices.Equal(heard[id], want) {
+	if len(heard) != 2 || !slices.Equal(heard[p.ID], want) || !slices.Equal(heard[id], want) {
 		t.Errorf("heard %v", heard)
 	}
 }
 
 func TestAnEndCarriesTheExitCode(t *testing.T) {
 	n := newNode(t, "endevent", 74)
-	p := n.runPod(t, podConfig("p"))
-	stream, err := n.rt.GetContainerEvents(t.Context(), &cri.GetEventsRequest{})
+	p := n.RunPod(t, podConfig("p"))
+	stream, err := n.RuntimeService.GetContainerEvents(t.Context(), &cri.GetEventsRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}

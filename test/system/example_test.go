@@ -54,7 +54,7 @@ func TestExampleOfVolumes(t *testing.T) {
 		"id -u":                                     "1000",
 		"sed -n 's/^CapBnd:.//p' /proc/self/status": "0000000000000000",
 	} {
-		if got := n.exec(t, c, "sh", "-c", cmd); got != want {
+		if got := n.Exec(t, c, "sh", "-c", cmd); got != want {
 			t.Errorf("%s: %q, want %q", cmd, got, want)
 		}
 	}

@@ -23,10 +23,10 @@ func TestPodMetadataLabelsAndAnnotations(t *testing.T) {
 	config.Metadata.Attempt = 7
 	config.Labels = map[string]string{"io.kubernetes.pod.name": "meta", "empty": "", "odd/key": "ü\n\"'\\"}
 	config.Annotations = map[string]string{"kubernetes.io/config.source": "file", "long": strings.Repeat("x", 200<<10)}
-	p := n.runPod(t, config)
-	other := n.runPod(t, podConfig("other"))
+	p := n.RunPod(t, config)
+	other := n.RunPod(t, podConfig("other"))
 
-	st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id})
+	st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,17 +36,17 @@ func TestPodMetadataLabelsAndAnnotations(t *testing.T) {
 	if s := st.GetStatus(); !proto.Equal(s.GetMetadata(), config.GetMetadata()) || !maps.Equal(s.GetLabels(), config.GetLabels()) || !maps.Equal(s.GetAnnotations(), config.GetAnnotations()) {
 		t.Errorf("the pod came back as %v %v", s.GetMetadata(), s.GetLabels())
 	}
-	again, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
-	if err != nil || again.GetPodSandboxId() != p.id {
+	again, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
+	if err != nil || again.GetPodSandboxId() != p.ID {
 		t.Errorf("the same request again: %v, %v", again, err)
 	}
 	next := proto.Clone(config).(*cri.PodSandboxConfig)
 	next.Metadata.Attempt++
-	second := n.runPod(t, next)
-	if second.id == p.id {
+	second := n.RunPod(t, next)
+	if second.ID == p.ID {
 		t.Error("another attempt is the same pod")
 	}
-	if _, err := n.rt.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: second.id}); err != nil {
+	if _, err := n.RuntimeService.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: second.ID}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -55,19 +55,19 @@ func TestPodMetadataLabelsAndAnnotations(t *testing.T) {
 		filter *cri.PodSandboxFilter
 		want   []string
 	}{
-		"none":       {nil, []string{p.id, other.id, second.id}},
-		"id":         {&cri.PodSandboxFilter{Id: p.id}, []string{p.id}},
-		"prefix":     {&cri.PodSandboxFilter{Id: p.id[:20]}, []string{p.id}},
-		"ready":      {&cri.PodSandboxFilter{State: &cri.PodSandboxStateValue{State: ready}}, []string{p.id, other.id}},
-		"not ready":  {&cri.PodSandboxFilter{State: &cri.PodSandboxStateValue{State: notReady}}, []string{second.id}},
-		"label":      {&cri.PodSandboxFilter{LabelSelector: map[string]string{"empty": ""}}, []string{p.id, second.id}},
+		"none":       {nil, []string{p.ID, other.ID, second.ID}},
+		"id":         {&cri.PodSandboxFilter{Id: p.ID}, []string{p.ID}},
+		"prefix":     {&cri.PodSandboxFilter{Id: p.ID[:20]}, []string{p.ID}},
+		"ready":      {&cri.PodSandboxFilter{State: &cri.PodSandboxStateValue{State: ready}}, []string{p.ID, other.ID}},
+		"not ready":  {&cri.PodSandboxFilter{State: &cri.PodSandboxStateValue{State: notReady}}, []string{second.ID}},
+		"label":      {&cri.PodSandboxFilter{LabelSelector: map[string]string{"empty": ""}}, []string{p.ID, second.ID}},
 		"two labels": {&cri.PodSandboxFilter{LabelSelector: map[string]string{"empty": "", "test": "other"}}, nil},
 		"all at once": {
-			&cri.PodSandboxFilter{Id: second.id, State: &cri.PodSandboxStateValue{State: notReady}, LabelSelector: map[string]string{"empty": ""}},
-			[]string{second.id},
+			&cri.PodSandboxFilter{Id: second.ID, State: &cri.PodSandboxStateValue{State: notReady}, LabelSelector: map[string]string{"empty": ""}},
+			[]string{second.ID},
 		},
 	} {
-		list, err := n.rt.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{Filter: tc.filter})
+		list, err := n.RuntimeService.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{Filter: tc.filter})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,17 +91,17 @@ func TestPodFilesAndNames(t *testing.T) {
 	config := podConfig("files")
 	config.Hostname = "web-0"
 	config.DnsConfig = &cri.DNSConfig{Servers: []string{"10.1.2.3", "fd00::53"}, Searches: []string{"a.example", "b.example"}, Options: []string{"ndots:3", "edns0"}}
-	p := n.runPod(t, config)
+	p := n.RunPod(t, config)
 	id := n.run(t, p, "c", "sleep", "1000")
 	want := "search a.example b.example\nnameserver 10.1.2.3\nnameserver fd00::53\noptions ndots:3 edns0"
-	if got := n.exec(t, id, "cat", "/etc/resolv.conf"); got != want {
+	if got := n.Exec(t, id, "cat", "/etc/resolv.conf"); got != want {
 		t.Errorf("resolv.conf is %q, want %q", got, want)
 	}
-	if got := n.exec(t, id, "sh", "-c", "hostname; cat /etc/hostname; echo $HOSTNAME"); got != "web-0\nweb-0\nweb-0" {
+	if got := n.Exec(t, id, "sh", "-c", "hostname; cat /etc/hostname; echo $HOSTNAME"); got != "web-0\nweb-0\nweb-0" {
 		t.Errorf("the host name is %q", got)
 	}
-	hosts := n.exec(t, id, "cat", "/etc/hosts")
-	for _, ip := range n.podIPs(t, p.id) {
+	hosts := n.Exec(t, id, "cat", "/etc/hosts")
+	for _, ip := range n.podIPs(t, p.ID) {
 		if !strings.Contains(hosts, ip+"\tweb-0") {
 			t.Errorf("hosts does not name %s: %s", ip, hosts)
 		}
@@ -118,7 +118,7 @@ func TestPodFilesAndNames(t *testing.T) {
 // image both have something to say.
 func TestContainerProcessFields(t *testing.T) {
 	n := newNode(t, "process", 98)
-	p := n.runPod(t, podConfig("process"))
+	p := n.RunPod(t, podConfig("process"))
 	config := containerConfig(p, "c", busybox, "sh", "-c")
 	config.Args = []string{`pwd; echo "$A|$B|$PATH"; for a; do echo "<$a>"; done`, "zero", "", "a b", "ü"}
 	config.WorkingDir = "/made/for it"
@@ -127,9 +127,9 @@ func TestContainerProcessFields(t *testing.T) {
 		{Key: "A", Value: []byte("second")},
 		{Key: "B", Value: []byte("x=y\nz")},
 	}
-	id := n.create(t, p, config)
-	n.startContainer(t, id)
-	if s := n.exited(t, id); s.GetExitCode() != 0 {
+	id := n.CreateContainer(t, p, config)
+	n.StartContainer(t, id)
+	if s := n.WaitExited(t, id); s.GetExitCode() != 0 {
 		t.Errorf("exit code %d", s.GetExitCode())
 	}
 	want := []string{"/made/for it", "second|x=y", "z|" + "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "<>", "<a b>", "<ü>"}
@@ -140,25 +140,25 @@ func TestContainerProcessFields(t *testing.T) {
 
 func TestContainerMetadataLabelsAndAnnotations(t *testing.T) {
 	n := newNode(t, "ctrmeta", 99)
-	p, q := n.runPod(t, podConfig("one")), n.runPod(t, podConfig("two"))
+	p, q := n.RunPod(t, podConfig("one")), n.RunPod(t, podConfig("two"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	config.Metadata.Attempt = 3
 	config.Labels, config.Annotations = map[string]string{"which": "c", "empty": ""}, map[string]string{"io.kubernetes.container.hash": "ü"}
 	config.LogPath = "c/3.log"
-	running := n.create(t, p, config)
-	n.startContainer(t, running)
-	created := n.create(t, q, containerConfig(q, "c", busybox, "true"))
+	running := n.CreateContainer(t, p, config)
+	n.StartContainer(t, running)
+	created := n.CreateContainer(t, q, containerConfig(q, "c", busybox, "true"))
 	exited := n.run(t, q, "d", "true")
-	n.exited(t, exited)
+	n.WaitExited(t, exited)
 
-	s := n.status(t, running)
+	s := n.ContainerStatus(t, running)
 	if !proto.Equal(s.GetMetadata(), config.GetMetadata()) || !maps.Equal(s.GetLabels(), config.GetLabels()) || !maps.Equal(s.GetAnnotations(), config.GetAnnotations()) {
 		t.Errorf("the container came back as %v", s)
 	}
-	if want := filepath.Join(p.config.GetLogDirectory(), "c/3.log"); s.GetLogPath() != want {
+	if want := filepath.Join(p.Config.GetLogDirectory(), "c/3.log"); s.GetLogPath() != want {
 		t.Errorf("log path %q, want %q", s.GetLogPath(), want)
 	}
-	again, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+	again, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if err == nil && again.GetContainerId() != running {
 		t.Errorf("a second container of the same name and attempt: %v", again)
 	}
@@ -170,15 +170,15 @@ func TestContainerMetadataLabelsAndAnnotations(t *testing.T) {
 		"none":    {nil, []string{running, created, exited}},
 		"id":      {&cri.ContainerFilter{Id: running}, []string{running}},
 		"prefix":  {&cri.ContainerFilter{Id: running[:20]}, []string{running}},
-		"pod":     {&cri.ContainerFilter{PodSandboxId: q.id}, []string{created, exited}},
+		"pod":     {&cri.ContainerFilter{PodSandboxId: q.ID}, []string{created, exited}},
 		"created": {&cri.ContainerFilter{State: of(cri.ContainerState_CONTAINER_CREATED)}, []string{created}},
 		"running": {&cri.ContainerFilter{State: of(cri.ContainerState_CONTAINER_RUNNING)}, []string{running}},
 		"exited":  {&cri.ContainerFilter{State: of(cri.ContainerState_CONTAINER_EXITED)}, []string{exited}},
 		"unknown": {&cri.ContainerFilter{State: of(cri.ContainerState_CONTAINER_UNKNOWN)}, nil},
 		"label":   {&cri.ContainerFilter{LabelSelector: map[string]string{"empty": ""}}, []string{running}},
-		"two":     {&cri.ContainerFilter{PodSandboxId: q.id, LabelSelector: map[string]string{"empty": ""}}, nil},
+		"two":     {&cri.ContainerFilter{PodSandboxId: q.ID, LabelSelector: map[string]string{"empty": ""}}, nil},
 	} {
-		list, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{Filter: tc.filter})
+		list, err := n.RuntimeService.ListContainers(t.Context(), &cri.ListContainersRequest{Filter: tc.filter})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -195,7 +195,7 @@ func TestContainerMetadataLabelsAndAnnotations(t *testing.T) {
 // The request's signal goes before the image's, and the container sees it.
 func TestContainerStopSignal(t *testing.T) {
 	n := newNode(t, "signal", 100)
-	p := n.runPod(t, podConfig("signal"))
+	p := n.RunPod(t, podConfig("signal"))
 	const script = `trap 'echo usr1; exit 3' USR1; trap 'echo term; exit 4' TERM; trap 'echo rt; exit 5' RTMIN+1; echo up; while :; do sleep 0.05; done`
 	for name, tc := range map[string]struct {
 		signal, shown cri.Signal
@@ -209,13 +209,13 @@ func TestContainerStopSignal(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			config := containerConfig(p, name, busybox, "sh", "-c", strings.Replace(script, "trap 'echo rt; exit 5' RTMIN+1; ", "", 1))
 			config.StopSignal = tc.signal
-			id := n.create(t, p, config)
-			n.startContainer(t, id)
+			id := n.CreateContainer(t, p, config)
+			n.StartContainer(t, id)
 			waitFor(t, "the trap to be set", func() bool { return slices.Contains(logLines(t, p, name), "up") })
-			if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: harness.PatienceSeconds(60)}); err != nil {
+			if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: harness.PatienceSeconds(60)}); err != nil {
 				t.Fatal(err)
 			}
-			s := n.exited(t, id)
+			s := n.WaitExited(t, id)
 			if s.GetExitCode() != tc.code || s.GetStopSignal() != tc.shown {
 				t.Errorf("exit code %d, stop signal %v", s.GetExitCode(), s.GetStopSignal())
 			}
@@ -229,15 +229,15 @@ func TestContainerStopSignal(t *testing.T) {
 // The flags of standard input and of terminals reach the process and the log.
 func TestContainerTerminalAndStdinFields(t *testing.T) {
 	n := newNode(t, "tty", 101)
-	p := n.runPod(t, podConfig("tty"))
+	p := n.RunPod(t, podConfig("tty"))
 	for _, tty := range []bool{false, true} {
 		name := fmt.Sprint("tty-", tty)
 		config := containerConfig(p, name, busybox, "sh", "-c", "test -t 1 && echo terminal; readlink /proc/self/fd/0; echo err >&2")
 		config.Tty = tty
-		id := n.create(t, p, config)
-		n.startContainer(t, id)
-		n.exited(t, id)
-		b, err := os.ReadFile(filepath.Join(p.config.GetLogDirectory(), name+".log"))
+		id := n.CreateContainer(t, p, config)
+		n.StartContainer(t, id)
+		n.WaitExited(t, id)
+		b, err := os.ReadFile(filepath.Join(p.Config.GetLogDirectory(), name+".log"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -256,19 +256,19 @@ func TestContainerTerminalAndStdinFields(t *testing.T) {
 
 func TestExecSyncFields(t *testing.T) {
 	n := newNode(t, "execsync", 102)
-	p := n.runPod(t, podConfig("execsync"))
+	p := n.RunPod(t, podConfig("execsync"))
 	id := n.run(t, p, "c", "sleep", "1000")
-	r, err := n.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id[:16], Cmd: []string{"sh", "-c", `printf 'out\377'; printf err >&2; exit 42`}, Timeout: harness.PatienceSeconds(30)})
+	r, err := n.RuntimeService.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id[:16], Cmd: []string{"sh", "-c", `printf 'out\377'; printf err >&2; exit 42`}, Timeout: harness.PatienceSeconds(30)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if string(r.GetStdout()) != "out\xff" || string(r.GetStderr()) != "err" || r.GetExitCode() != 42 {
 		t.Errorf("got %q, %q, %d", r.GetStdout(), r.GetStderr(), r.GetExitCode())
 	}
-	if _, err := n.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sleep", "1000"}, Timeout: 1}); err == nil {
+	if _, err := n.RuntimeService.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sleep", "1000"}, Timeout: 1}); err == nil {
 		t.Error("a command outlived its timeout")
 	}
-	if got := n.exec(t, id, "sh", "-c", "ps -o args | grep -c '[s]leep 1000'"); got != "1" {
+	if got := n.Exec(t, id, "sh", "-c", "ps -o args | grep -c '[s]leep 1000'"); got != "1" {
 		t.Errorf("%s commands are left, want the container's own alone", got)
 	}
 }
@@ -279,19 +279,19 @@ func TestOddNames(t *testing.T) {
 	config := podConfig("odd")
 	config.Metadata = &cri.PodSandboxMetadata{Name: `a b/../../c;IP=1.2.3.4 "ä"`, Namespace: "/x y", Uid: ""}
 	config.Labels, config.Annotations = map[string]string{"": "a b", "k/v=;": "ö"}, map[string]string{" ": "", "../x": "\n"}
-	p := n.runPod(t, config)
-	if again := n.runPod(t, config); again.id != p.id {
-		t.Errorf("the same request made %s and %s", p.id, again.id)
+	p := n.RunPod(t, config)
+	if again := n.RunPod(t, config); again.ID != p.ID {
+		t.Errorf("the same request made %s and %s", p.ID, again.ID)
 	}
 	cc := containerConfig(p, "../c d/e", busybox, "sleep", "1000")
 	cc.LogPath = "c d/0.log"
-	c := n.create(t, p, cc)
-	n.startContainer(t, c)
-	st, err := n.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: c})
+	c := n.CreateContainer(t, p, cc)
+	n.StartContainer(t, c)
+	st, err := n.RuntimeService.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: c})
 	if err != nil || st.GetStatus().GetMetadata().GetName() != "../c d/e" {
 		t.Errorf("%v, %v", st, err)
 	}
-	pod, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id})
+	pod, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID})
 	if err != nil || !proto.Equal(pod.GetStatus().GetMetadata(), config.Metadata) {
 		t.Errorf("%v, %v", pod, err)
 	}

@@ -51,11 +51,11 @@ func testFileSystem(t *testing.T, kind string, mkfs []string) {
 	n.Network = n.Bridge("cs"+kind, "10.68.0.0/16")
 	n.start(t)
 
-	n.pull(t, "registry.test/layers:120")
-	p := n.runPod(t, podConfig("store"))
-	layered := n.create(t, p, containerConfig(p, "layered", "registry.test/layers:120", "sleep", "1000"))
-	n.startContainer(t, layered)
-	if got := n.exec(t, layered, "sh", "-c", "ls /layers | wc -l; cat /layer"); got != "119\n120" {
+	n.Pull(t, "registry.test/layers:120")
+	p := n.RunPod(t, podConfig("store"))
+	layered := n.CreateContainer(t, p, containerConfig(p, "layered", "registry.test/layers:120", "sleep", "1000"))
+	n.StartContainer(t, layered)
+	if got := n.Exec(t, layered, "sh", "-c", "ls /layers | wc -l; cat /layer"); got != "119\n120" {
 		t.Errorf("a container of 120 layers sees %q", got)
 	}
 	writer := n.run(t, p, "writer", "sleep", "1000")
@@ -65,11 +65,11 @@ mv /etc/passwd /etc/moved
 rm -rf /home; mkdir /home; echo opaque >/home/file
 ln /etc/moved /etc/link
 mkdir /deep; dd if=/dev/zero of=/deep/data bs=1M count=8 2>/dev/null`
-	n.exec(t, writer, "sh", "-c", script)
+	n.Exec(t, writer, "sh", "-c", script)
 	check := func(when string) {
 		t.Helper()
 		const look = `ls /bin/wget /etc/passwd 2>/dev/null; ls /home; stat -c %h /etc/moved; stat -c %s /deep/data`
-		if got, want := n.exec(t, writer, "sh", "-c", look), "file\n2\n8388608"; got != want {
+		if got, want := n.Exec(t, writer, "sh", "-c", look), "file\n2\n8388608"; got != want {
 			t.Errorf("%s the container sees %q, want %q", when, got, want)
 		}
 	}
@@ -80,11 +80,11 @@ mkdir /deep; dd if=/dev/zero of=/deep/data bs=1M count=8 2>/dev/null`
 
 	// Nothing of the writable layer reaches the image.
 	fresh := n.run(t, p, "fresh", "sleep", "1000")
-	if got := n.exec(t, fresh, "sh", "-c", "ls /bin/wget /etc/passwd; ls -d /deep 2>/dev/null || true"); got != "/bin/wget\n/etc/passwd" {
+	if got := n.Exec(t, fresh, "sh", "-c", "ls /bin/wget /etc/passwd; ls -d /deep 2>/dev/null || true"); got != "/bin/wget\n/etc/passwd" {
 		t.Errorf("another container of the image sees %q", got)
 	}
-	n.removePod(t, p.id)
-	info, err := n.img.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
+	n.RemovePod(t, p.ID)
+	info, err := n.ImageService.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}

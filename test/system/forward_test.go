@@ -21,7 +21,7 @@ import (
 // first.
 func (n *node) forward(t *testing.T, transport, podID, port string) (local uint16, stop func() error) {
 	t.Helper()
-	r, err := n.rt.PortForward(t.Context(), &cri.PortForwardRequest{PodSandboxId: podID})
+	r, err := n.RuntimeService.PortForward(t.Context(), &cri.PortForwardRequest{PodSandboxId: podID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,17 +72,17 @@ func get(t *testing.T, port uint16) (string, error) {
 
 func TestPortForward(t *testing.T) {
 	n := newNode(t, "forward", 73)
-	n.pull(t, nginx)
-	p := n.runPod(t, podConfig("forward"))
-	id := n.create(t, p, containerConfig(p, "web", nginx))
-	n.startContainer(t, id)
+	n.Pull(t, nginx)
+	p := n.RunPod(t, podConfig("forward"))
+	id := n.CreateContainer(t, p, containerConfig(p, "web", nginx))
+	n.StartContainer(t, id)
 	host := podConfig("hostnet")
 	host.Hostname = ""
 	host.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
-	h := n.runPod(t, host)
+	h := n.RunPod(t, host)
 	for transport := range executors {
 		t.Run(transport, func(t *testing.T) {
-			port, stop := n.forward(t, transport, p.id, "80")
+			port, stop := n.forward(t, transport, p.ID, "80")
 			var want string
 			for end := time.Now().Add(harness.Patience(30 * time.Second)); want == ""; time.Sleep(50 * time.Millisecond) {
 				var err error
@@ -91,7 +91,7 @@ func TestPortForward(t *testing.T) {
 				}
 				if err != nil { // nobody listens yet, for which clients give up
 					_ = stop()
-					port, stop = n.forward(t, transport, p.id, "80")
+					port, stop = n.forward(t, transport, p.ID, "80")
 				}
 			}
 			defer func() {
@@ -110,10 +110,10 @@ func TestPortForward(t *testing.T) {
 			wg.Wait()
 		})
 	}
-	if _, err := n.rt.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: h.id}); err != nil {
+	if _, err := n.RuntimeService.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: h.ID}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.rt.PortForward(t.Context(), &cri.PortForwardRequest{PodSandboxId: h.id}); err == nil {
+	if _, err := n.RuntimeService.PortForward(t.Context(), &cri.PortForwardRequest{PodSandboxId: h.ID}); err == nil {
 		t.Error("ports of a stopped pod are forwarded")
 	}
 }

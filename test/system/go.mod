@@ -4,6 +4,7 @@ go 1.26.2
 
 replace (
 	github.com/criserver/criserver/test/harness => ../harness
+	github.com/criserver/criserver/test/harness/criclient => ../harness/criclient
 	github.com/criserver/criserver/test/images => ../images
 )
 
@@ -11,6 +12,7 @@ require (
 	github.com/ProtonMail/go-crypto v1.4.1
 	github.com/containerd/nri v0.12.5
 	github.com/criserver/criserver/test/harness v0.0.0
+	github.com/criserver/criserver/test/harness/criclient v0.0.0
 	github.com/criserver/criserver/test/images v0.0.0
 	github.com/google/go-containerregistry v0.22.1
 	google.golang.org/grpc v1.85.0

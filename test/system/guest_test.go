@@ -41,11 +41,11 @@ func newNodeWith(t *testing.T, name string, net byte, config string) *node {
 // runPodFor runs a pod for a runtime handler.
 func (c *clients) runPodFor(t *testing.T, handler string, config *cri.PodSandboxConfig) *pod {
 	t.Helper()
-	r, err := c.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+	r, err := c.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
 	if err != nil {
 		t.Fatalf("run pod %s for %q: %v", config.GetMetadata().GetName(), handler, err)
 	}
-	return &pod{r.GetPodSandboxId(), config}
+	return &pod{ID: r.GetPodSandboxId(), Config: config}
 }
 
 // Containers of one pod share a guest, with its loopback and its hostname, and
@@ -56,15 +56,15 @@ func TestGuestsNetwork(t *testing.T) {
 	config.PortMappings = []*cri.PortMapping{{ContainerPort: 80, HostPort: 18085}}
 	p := n.runPodFor(t, "runsc", config)
 	for name, image := range map[string]string{"web": nginx, "web2": nginx12003} {
-		n.pull(t, image)
-		n.startContainer(t, n.create(t, p, containerConfig(p, name, image)))
+		n.Pull(t, image)
+		n.StartContainer(t, n.CreateContainer(t, p, containerConfig(p, name, image)))
 	}
 	client := n.run(t, p, "client", "sleep", "1000")
-	other := n.runPod(t, podConfig("guestpeer"))
+	other := n.RunPod(t, podConfig("guestpeer"))
 	peer := n.run(t, other, "peer", "sleep", "1000")
 	n.fetches(t, client, "127.0.0.1", "80")
 	n.fetches(t, client, "127.0.0.1", "12003")
-	for _, ip := range n.podIPs(t, p.id) {
+	for _, ip := range n.podIPs(t, p.ID) {
 		if !strings.Contains(ip, ":") { // nginx listens for IPv4 only
 			n.fetches(t, peer, ip, "80")
 		}
@@ -73,7 +73,7 @@ func TestGuestsNetwork(t *testing.T) {
 		t.Errorf("the host's port: %q, %v", got, err)
 	}
 	for transport := range executors {
-		port, stop := n.forward(t, transport, p.id, "80")
+		port, stop := n.forward(t, transport, p.ID, "80")
 		if got, err := get(t, port); err != nil || !strings.Contains(got, "nginx") {
 			t.Errorf("port forward over %s: %q, %v", transport, got, err)
 		}
@@ -81,7 +81,7 @@ func TestGuestsNetwork(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if got := n.exec(t, client, "sh", "-c", "pgrep nginx | wc -l"); got != "0" {
+	if got := n.Exec(t, client, "sh", "-c", "pgrep nginx | wc -l"); got != "0" {
 		t.Errorf("one container sees %s of the others' processes", got)
 	}
 }
@@ -90,7 +90,7 @@ func TestGuestsNetwork(t *testing.T) {
 func (n *node) fetches(t *testing.T, id, host, port string) {
 	t.Helper()
 	fetch := "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc " + host + " " + port
-	n.exec(t, id, "timeout", "20", "sh", "-c", "until "+fetch+" | grep -q '200 OK'; do sleep 0.1; done")
+	n.Exec(t, id, "timeout", "20", "sh", "-c", "until "+fetch+" | grep -q '200 OK'; do sleep 0.1; done")
 }
 
 func TestGuestsStreams(t *testing.T) {
@@ -98,8 +98,8 @@ func TestGuestsStreams(t *testing.T) {
 	p := n.runPodFor(t, "runsc", podConfig("gueststreams"))
 	config := containerConfig(p, "main", busybox, "sh", "-c", "echo up; while read x; do echo got $x; done; exit 6")
 	config.Stdin, config.StdinOnce = true, true
-	id := n.create(t, p, config)
-	n.startContainer(t, id)
+	id := n.CreateContainer(t, p, config)
+	n.StartContainer(t, id)
 	var stdout, stderr text
 	code, err := n.stream(t.Context(), t, "WebSocket", id,
 		remotecommand.StreamOptions{Stdin: strings.NewReader(strings.Repeat("x", 300_000)), Stdout: &stdout, Stderr: &stderr},
@@ -112,7 +112,7 @@ func TestGuestsStreams(t *testing.T) {
 	if err != nil || code != 4 || !strings.Contains(screen.String(), "terminal") {
 		t.Errorf("exec with a terminal: code %d, %q, %v", code, screen.String(), err)
 	}
-	r, err := n.rt.Attach(t.Context(), &cri.AttachRequest{ContainerId: id, Stdin: true, Stdout: true})
+	r, err := n.RuntimeService.Attach(t.Context(), &cri.AttachRequest{ContainerId: id, Stdin: true, Stdout: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,14 +120,14 @@ func TestGuestsStreams(t *testing.T) {
 	if _, err := join(t.Context(), "SPDY", r.GetUrl(), remotecommand.StreamOptions{Stdin: strings.NewReader("hello\n"), Stdout: &out}); err != nil || !strings.Contains(out.String(), "got hello") {
 		t.Errorf("attach: %q, %v", out.String(), err)
 	}
-	if s := n.exited(t, id); s.GetExitCode() != 6 {
+	if s := n.WaitExited(t, id); s.GetExitCode() != 6 {
 		t.Errorf("with the end of its input it ended with %d", s.GetExitCode())
 	}
 	terminal := containerConfig(p, "terminal", busybox, "sh", "-c", "test -t 0 && echo terminal; exit 7")
 	terminal.Tty, terminal.Stdin = true, true
-	id = n.create(t, p, terminal)
-	n.startContainer(t, id)
-	if s := n.exited(t, id); s.GetExitCode() != 7 {
+	id = n.CreateContainer(t, p, terminal)
+	n.StartContainer(t, id)
+	if s := n.WaitExited(t, id); s.GetExitCode() != 7 {
 		t.Errorf("one with a terminal ended with %d", s.GetExitCode())
 	}
 	if got := strings.Join(logLines(t, p, "terminal"), "|"); !strings.HasPrefix(got, "terminal") {
@@ -150,7 +150,7 @@ func TestGuestsFigures(t *testing.T) {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	if _, err := n.rt.PodSandboxStats(t.Context(), &cri.PodSandboxStatsRequest{PodSandboxId: p.id}); err != nil {
+	if _, err := n.RuntimeService.PodSandboxStats(t.Context(), &cri.PodSandboxStatsRequest{PodSandboxId: p.ID}); err != nil {
 		t.Error(err)
 	}
 }
@@ -163,30 +163,30 @@ func TestGuestsOutliveTheDaemon(t *testing.T) {
 	lives := n.run(t, p, "lives", "sh", "-c", "i=0; while true; do echo $i; i=$((i+1)); sleep 0.01; done")
 	exits := n.run(t, p, "exits", "sh", "-c", "sleep 1; exit 7")
 	unheard := n.run(t, p, "unheard", "sh", "-c", "trap 'exit 8' TERM; while :; do sleep 0.1; done")
-	created := n.create(t, p, containerConfig(p, "created", busybox, "sh", "-c", "exit 9"))
+	created := n.CreateContainer(t, p, containerConfig(p, "created", busybox, "sh", "-c", "exit 9"))
 	n.killMonitor(t, unheard)
 	n.Kill()
 	n.restart(t)
-	if s := n.exited(t, exits); s.GetExitCode() != 7 {
+	if s := n.WaitExited(t, exits); s.GetExitCode() != 7 {
 		t.Errorf("one that ended meanwhile has code %d, %s", s.GetExitCode(), s.GetMessage())
 	}
-	n.exec(t, lives, "true")
-	n.startContainer(t, created)
-	if s := n.exited(t, created); s.GetExitCode() != 9 {
+	n.Exec(t, lives, "true")
+	n.StartContainer(t, created)
+	if s := n.WaitExited(t, created); s.GetExitCode() != 9 {
 		t.Errorf("one that was started later has code %d", s.GetExitCode())
 	}
 	for _, id := range []string{unheard, lives} {
-		if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: harness.PatienceSeconds(20)}); err != nil {
+		if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: harness.PatienceSeconds(20)}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if s := n.status(t, unheard); s.GetExitCode() != 8 {
+	if s := n.ContainerStatus(t, unheard); s.GetExitCode() != 8 {
 		t.Errorf("one whose monitor was killed ended with %d, %s", s.GetExitCode(), s.GetMessage())
 	}
 	if lines := logLines(t, p, "lives"); len(lines) < 20 || lines[len(lines)-1] != strconv.Itoa(len(lines)-1) {
 		t.Errorf("there is a gap in the log of %d lines", len(lines))
 	}
-	n.removePod(t, p.id)
+	n.RemovePod(t, p.ID)
 }
 
 // killMonitor kills a container's monitor.
@@ -218,7 +218,7 @@ func TestGuestThatEndsTakesThePodAlong(t *testing.T) {
 	n := newNodeWith(t, "guestends", 189, runscConfig)
 	p := n.runPodFor(t, "runsc", podConfig("guestends"))
 	id := n.run(t, p, "c", "sleep", "1000")
-	verbose, err := n.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
+	verbose, err := n.RuntimeService.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,11 +229,11 @@ func TestGuestThatEndsTakesThePodAlong(t *testing.T) {
 	if err := syscall.Kill(info.Pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if s := n.exited(t, id); s.GetExitCode() == 0 {
+	if s := n.WaitExited(t, id); s.GetExitCode() == 0 {
 		t.Errorf("the container ended with code 0")
 	}
 	for end := time.Now().Add(harness.Patience(30 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
-		st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id})
+		st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -244,15 +244,15 @@ func TestGuestThatEndsTakesThePodAlong(t *testing.T) {
 			t.Fatal("the pod is still ready")
 		}
 	}
-	if _, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{
-		PodSandboxId: p.id, Config: containerConfig(p, "again", busybox, "true"), SandboxConfig: p.config,
+	if _, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{
+		PodSandboxId: p.ID, Config: containerConfig(p, "again", busybox, "true"), SandboxConfig: p.Config,
 	}); err == nil {
 		t.Error("a container is created in a pod whose guest has ended")
 	}
 	again := podConfig("guestends")
 	again.Metadata.Attempt = 1
 	q := n.runPodFor(t, "runsc", again)
-	if s := n.exited(t, n.run(t, q, "c", "sh", "-c", "exit 3")); s.GetExitCode() != 3 {
+	if s := n.WaitExited(t, n.run(t, q, "c", "sh", "-c", "exit 3")); s.GetExitCode() != 3 {
 		t.Errorf("in the next pod a container ends with %d", s.GetExitCode())
 	}
 }
@@ -264,7 +264,7 @@ func TestGuestsRefuse(t *testing.T) {
 	id := n.run(t, p, "c", "sleep", "1000")
 	config := containerConfig(p, "target", busybox, "true")
 	config.Linux.SecurityContext.NamespaceOptions = &cri.NamespaceOption{Pid: cri.NamespaceMode_TARGET, TargetId: id}
-	_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+	_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), `"runsc" cannot join another container`) {
 		t.Errorf("the PID namespace of another container: %v", err)
 	}
@@ -275,11 +275,11 @@ func TestGuestsRefuse(t *testing.T) {
 func TestGuestsOwnNetwork(t *testing.T) {
 	n := newNodeWith(t, "guestown", 191, "[runtimes.runsc]\noptions = [\"--network=sandbox\"]\n")
 	p := n.runPodFor(t, "runsc", podConfig("guestown"))
-	st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id, Verbose: true})
+	st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID, Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	netns := filepath.Join(n.Dir, "run", "ns", p.id, "net")
+	netns := filepath.Join(n.Dir, "run", "ns", p.ID, "net")
 	// It looks for a file that older kernels had for the host's network only.
 	if out, err := exec.Command("nsenter", "--net="+netns, "mount", "-t", "tmpfs", "tmpfs", "/proc/sys/net/core").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -287,14 +287,14 @@ func TestGuestsOwnNetwork(t *testing.T) {
 	serve := "mkdir /www; echo hello >/www/index.html; busybox httpd -f -h /www -p "
 	n.run(t, p, "web", "sh", "-c", serve+"8080")
 	n.run(t, p, "local", "sh", "-c", serve+"127.0.0.1:8081")
-	n.pull(t, nginx)
-	n.startContainer(t, n.create(t, p, containerConfig(p, "nginx", nginx)))
+	n.Pull(t, nginx)
+	n.StartContainer(t, n.CreateContainer(t, p, containerConfig(p, "nginx", nginx)))
 	n.fetches(t, n.run(t, p, "ready", "sleep", "1000"), "127.0.0.1", "80")
 	client := n.run(t, p, "client", "sleep", "1000")
 	n.fetches(t, client, "127.0.0.1", "8081")
-	other := n.runPod(t, podConfig("ownpeer"))
+	other := n.RunPod(t, podConfig("ownpeer"))
 	n.fetches(t, n.run(t, other, "peer", "sleep", "1000"), st.GetStatus().GetNetwork().GetIp(), "8080")
-	port, stop := n.forward(t, "SPDY", p.id, "80")
+	port, stop := n.forward(t, "SPDY", p.ID, "80")
 	if got, err := get(t, port); err != nil || !strings.Contains(got, "nginx") {
 		t.Errorf("port forward: %q, %v", got, err)
 	}
@@ -313,7 +313,7 @@ func TestGuestThatDoesNotStart(t *testing.T) {
 	p := n.runPodFor(t, "runsc", podConfig("guestfails"))
 	config := containerConfig(p, "c", busybox, "true")
 	for range 2 { // the second try meets nothing of the first
-		_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+		_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 		if err == nil {
 			t.Skip("this runsc, or this kernel, has no need of --network=host")
 		}
@@ -324,7 +324,7 @@ func TestGuestThatDoesNotStart(t *testing.T) {
 	if left, err := filepath.Glob(filepath.Join(n.Dir, "run", "guests", "*")); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
-	if st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id}); err != nil || st.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_READY {
+	if st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID}); err != nil || st.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_READY {
 		t.Errorf("the pod is %s, %v", st.GetStatus().GetState(), err)
 	}
 }

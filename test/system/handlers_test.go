@@ -54,7 +54,7 @@ func TestHandlersSideBySide(t *testing.T) {
 	pods := make(map[string]*pod)
 	for _, h := range append(handlers, "") {
 		pods[h] = n.runPodFor(t, h, podConfig("side"+h))
-		st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: pods[h].id})
+		st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: pods[h].ID})
 		if err != nil || st.GetStatus().GetRuntimeHandler() != h {
 			t.Errorf("%q: the pod's handler is %q, %v", h, st.GetStatus().GetRuntimeHandler(), err)
 		}
@@ -71,21 +71,21 @@ func TestHandlersSideBySide(t *testing.T) {
 // lifeUnder is the life of containers under a handler.
 func (n *node) lifeUnder(t *testing.T, p *pod, handler string) {
 	id := n.run(t, p, "c", "sh", "-c", "echo out; echo err >&2; trap 'echo bye; exit 4' TERM; while :; do sleep 0.1; done")
-	if got := n.exec(t, id, "sh", "-c", "hostname; echo $PPID"); got != p.config.GetHostname()+"\n0" {
+	if got := n.Exec(t, id, "sh", "-c", "hostname; echo $PPID"); got != p.Config.GetHostname()+"\n0" {
 		t.Errorf("exec: %q", got)
 	}
-	r, err := n.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", "echo o; echo e >&2; exit 5"}})
+	r, err := n.RuntimeService.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", "echo o; echo e >&2; exit 5"}})
 	if err != nil || r.GetExitCode() != 5 || string(r.GetStdout()) != "o\n" || string(r.GetStderr()) != "e\n" {
 		t.Errorf("exec: %+v, %v", r, err)
 	}
-	if _, err := n.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"/no/such"}}); err == nil || !strings.Contains(err.Error(), "/no/such") {
+	if _, err := n.RuntimeService.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"/no/such"}}); err == nil || !strings.Contains(err.Error(), "/no/such") {
 		t.Errorf("exec of what is not there: %v", err)
 	}
-	_, err = n.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", "sleep 1001 & sleep 1000"}, Timeout: 1})
+	_, err = n.RuntimeService.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", "sleep 1001 & sleep 1000"}, Timeout: 1})
 	if status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("a command that takes too long: %v", err)
 	}
-	if got := n.exec(t, id, "ps"); strings.Contains(got, "sleep 100") {
+	if got := n.Exec(t, id, "ps"); strings.Contains(got, "sleep 100") {
 		t.Errorf("the command that took too long is still there:\n%s", got)
 	}
 	// Nothing of it is left that the container would wait for at its end.
@@ -97,10 +97,10 @@ func (n *node) lifeUnder(t *testing.T, p *pod, handler string) {
 		}
 	}
 	n.updateUnder(t, id, handler)
-	if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: harness.PatienceSeconds(20)}); err != nil {
+	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: harness.PatienceSeconds(20)}); err != nil {
 		t.Fatal(err)
 	}
-	if s := n.status(t, id); s.GetExitCode() != 4 || s.GetReason() != "Error" {
+	if s := n.ContainerStatus(t, id); s.GetExitCode() != 4 || s.GetReason() != "Error" {
 		t.Errorf("it ended with %d, %s", s.GetExitCode(), s.GetReason())
 	}
 	lines := logLines(t, p, "c")
@@ -109,7 +109,7 @@ func (n *node) lifeUnder(t *testing.T, p *pod, handler string) {
 	}
 	for _, want := range []int32{0, 255} {
 		c := n.run(t, p, fmt.Sprint("exit", want), "sh", "-c", fmt.Sprint("exit ", want))
-		if s := n.exited(t, c); s.GetExitCode() != want {
+		if s := n.WaitExited(t, c); s.GetExitCode() != want {
 			t.Errorf("code %d, %s; want %d", s.GetExitCode(), s.GetReason(), want)
 		}
 	}
@@ -145,24 +145,24 @@ func (n *node) endsUnder(t *testing.T, p *pod) {
 	for end := time.Now().Add(harness.Patience(30 * time.Second)); len(logLines(t, p, "stubborn")) == 0 && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond) // until it ignores the signal
 	}
-	if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: stubborn, Timeout: 1}); err != nil {
+	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: stubborn, Timeout: 1}); err != nil {
 		t.Error(err)
 	}
-	if s := n.status(t, stubborn); s.GetExitCode() != 137 {
+	if s := n.ContainerStatus(t, stubborn); s.GetExitCode() != 137 {
 		t.Errorf("one that ignores its stop signal ends with %d", s.GetExitCode())
 	}
-	created := n.create(t, p, containerConfig(p, "created", busybox, "true"))
-	if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: created, Timeout: 10}); err != nil {
+	created := n.CreateContainer(t, p, containerConfig(p, "created", busybox, "true"))
+	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: created, Timeout: 10}); err != nil {
 		t.Error(err)
 	}
-	if s := n.status(t, created); s.GetState() != cri.ContainerState_CONTAINER_EXITED || s.GetExitCode() != 137 {
+	if s := n.ContainerStatus(t, created); s.GetState() != cri.ContainerState_CONTAINER_EXITED || s.GetExitCode() != 137 {
 		t.Errorf("one that was never started is %s, code %d", s.GetState(), s.GetExitCode())
 	}
 	// A program that is missing shows at the creation or at the start, as the runtime looks for it.
 	config := containerConfig(p, "missing", busybox, "/no/such/program")
-	r, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+	r, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if err == nil {
-		_, err = n.rt.StartContainer(t.Context(), &cri.StartContainerRequest{ContainerId: r.GetContainerId()})
+		_, err = n.RuntimeService.StartContainer(t.Context(), &cri.StartContainerRequest{ContainerId: r.GetContainerId()})
 	}
 	if err == nil || !strings.Contains(err.Error(), "/no/such/program") {
 		t.Errorf("a program that is not there: %v", err)
@@ -171,7 +171,7 @@ func (n *node) endsUnder(t *testing.T, p *pod) {
 
 func (n *node) updateUnder(t *testing.T, id, handler string) {
 	t.Helper()
-	_, err := n.rt.UpdateContainerResources(t.Context(), &cri.UpdateContainerResourcesRequest{
+	_, err := n.RuntimeService.UpdateContainerResources(t.Context(), &cri.UpdateContainerResourcesRequest{
 		ContainerId: id, Linux: &cri.LinuxContainerResources{CpuShares: 204},
 	})
 	switch {
@@ -185,7 +185,7 @@ func (n *node) updateUnder(t *testing.T, id, handler string) {
 // Every handler shows what its runtime can do, and no more.
 func TestStatusTellsOfHandlers(t *testing.T) {
 	n := handlersNode(t, "features", 182)
-	st, err := n.rt.Status(t.Context(), &cri.StatusRequest{Verbose: true})
+	st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestFlawedRuntimeIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := newNodeWith(t, "flawed", 183, fmt.Sprintf("[runtimes.old]\npath = %q\n", script))
-	st, err := n.rt.Status(t.Context(), &cri.StatusRequest{Verbose: true})
+	st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,15 +240,15 @@ func TestFlawedRuntimeIsNamed(t *testing.T) {
 
 func TestUnknownHandlers(t *testing.T) {
 	n := handlersNode(t, "nohandler", 184)
-	_, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("kata"), RuntimeHandler: "kata"})
+	_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("kata"), RuntimeHandler: "kata"})
 	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), `"kata" is unknown; there are ["crun" "runc" "runsc"]`) {
 		t.Errorf("a pod: %v", err)
 	}
 	for handler, want := range map[string]codes.Code{"": codes.OK, "runsc": codes.OK, "kata": codes.InvalidArgument} {
 		spec := &cri.ImageSpec{Image: busybox, RuntimeHandler: handler}
-		_, pull := n.img.PullImage(t.Context(), &cri.PullImageRequest{Image: spec})
-		st, stat := n.img.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: spec})
-		list, lists := n.img.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: spec}})
+		_, pull := n.ImageService.PullImage(t.Context(), &cri.PullImageRequest{Image: spec})
+		st, stat := n.ImageService.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: spec})
+		list, lists := n.ImageService.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: spec}})
 		for name, err := range map[string]error{"pull": pull, "status": stat, "list": lists} {
 			if status.Code(err) != want || err != nil && !strings.Contains(err.Error(), `"kata" is unknown; there are ["crun" "runc" "runsc"]`) {
 				t.Errorf("%s for %q: %v", name, handler, err)
@@ -259,13 +259,13 @@ func TestUnknownHandlers(t *testing.T) {
 			t.Errorf("for %q: status %v, list %v", handler, st.GetImage(), list.GetImages())
 		}
 	}
-	if _, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: busybox, RuntimeHandler: "kata"}}); status.Code(err) != codes.InvalidArgument {
+	if _, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: busybox, RuntimeHandler: "kata"}}); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("remove: %v", err)
 	}
-	p := n.runPod(t, podConfig("image"))
+	p := n.RunPod(t, podConfig("image"))
 	config := containerConfig(p, "c", busybox, "true")
 	config.Image.RuntimeHandler = "kata"
-	_, err = n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+	_, err = n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "config.image.runtime_handler") {
 		t.Errorf("a container: %v", err)
 	}

@@ -48,10 +48,10 @@ func testHostPorts(t *testing.T, builtin bool) {
 	}
 	co := podConfig("other")
 	co.PortMappings = []*cri.PortMapping{{Protocol: udp, HostPort: 8080, ContainerPort: 53}}
-	p, other := n.runPod(t, c), n.runPod(t, co)
+	p, other := n.RunPod(t, c), n.RunPod(t, co)
 	n.web(t, p)
 	echo(t, n.netns(other), ":53")
-	ips := n.podIPs(t, p.id)
+	ips := n.podIPs(t, p.ID)
 
 	// Who asks from outside is seen as who he is.
 	sees(t, outside, "192.0.2.1", 8080, "192.0.2.9")
@@ -120,15 +120,15 @@ func testHostPorts(t *testing.T, builtin bool) {
 	n.Kill()
 	n.restart(t)
 	sees(t, outside, "192.0.2.1", 8080, "192.0.2.9")
-	_, err = n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: webOn("late", 8081)})
-	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), p.id) {
+	_, err = n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: webOn("late", 8081)})
+	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), p.ID) {
 		t.Errorf("the host port of another pod: %v", err)
 	}
-	n.removePod(t, p.id)
+	n.RemovePod(t, p.ID)
 	for _, ip := range append(ips, "192.0.2.1", "192.0.2.2") {
 		silent(t, outside, ip, 8080)
 	}
-	late := n.runPod(t, webOn("late", 8081))
+	late := n.RunPod(t, webOn("late", 8081))
 	n.web(t, late)
 	sees(t, outside, "192.0.2.2", 8081, "192.0.2.9")
 }

@@ -55,7 +55,7 @@ func demand(r *testRegistry, bearer bool) func(http.ResponseWriter, *http.Reques
 
 func (n *node) pullWith(t *testing.T, ref string, auth *cri.AuthConfig) error {
 	t.Helper()
-	_, err := n.img.PullImage(t.Context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}, Auth: auth})
+	_, err := n.ImageService.PullImage(t.Context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}, Auth: auth})
 	return err
 }
 

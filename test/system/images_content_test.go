@@ -255,11 +255,11 @@ func TestImageRequestsThatCannotBe(t *testing.T) {
 	}
 	for _, ref := range bad {
 		spec := &cri.ImageSpec{Image: ref}
-		_, err := n.img.PullImage(t.Context(), &cri.PullImageRequest{Image: spec})
+		_, err := n.ImageService.PullImage(t.Context(), &cri.PullImageRequest{Image: spec})
 		if status.Code(err) != codes.InvalidArgument || len(err.Error()) > 2000 {
 			t.Errorf("PullImage %.40q: %.300v, want InvalidArgument", ref, err)
 		}
-		st, err := n.img.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: spec, Verbose: true})
+		st, err := n.ImageService.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: spec, Verbose: true})
 		want := codes.OK // there is no such image
 		if ref == "" {
 			want = codes.InvalidArgument
@@ -267,22 +267,22 @@ func TestImageRequestsThatCannotBe(t *testing.T) {
 		if status.Code(err) != want || st.GetImage() != nil {
 			t.Errorf("ImageStatus %.40q: %v, %.300v", ref, st, err)
 		}
-		if _, err = n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: spec}); status.Code(err) != want {
+		if _, err = n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: spec}); status.Code(err) != want {
 			t.Errorf("RemoveImage %.40q: %.300v", ref, err)
 		}
-		list, err := n.img.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: spec}})
+		list, err := n.ImageService.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: spec}})
 		if err != nil || len(list.GetImages()) > 0 && ref != "" {
 			t.Errorf("ListImages %.40q: %d images, %.300v", ref, len(list.GetImages()), err)
 		}
 	}
 	for name, call := range map[string]func() error{
-		"PullImage": func() error { _, err := n.img.PullImage(t.Context(), &cri.PullImageRequest{}); return err },
+		"PullImage": func() error { _, err := n.ImageService.PullImage(t.Context(), &cri.PullImageRequest{}); return err },
 		"ImageStatus": func() error {
-			_, err := n.img.ImageStatus(t.Context(), &cri.ImageStatusRequest{})
+			_, err := n.ImageService.ImageStatus(t.Context(), &cri.ImageStatusRequest{})
 			return err
 		},
 		"RemoveImage": func() error {
-			_, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{})
+			_, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{})
 			return err
 		},
 	} {

@@ -19,7 +19,7 @@ import (
 
 func (n *node) imageStatus(t *testing.T, ref string, verbose bool) *cri.ImageStatusResponse {
 	t.Helper()
-	r, err := n.img.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: ref}, Verbose: verbose})
+	r, err := n.ImageService.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: ref}, Verbose: verbose})
 	if err != nil {
 		t.Fatalf("status of image %s: %v", ref, err)
 	}
@@ -28,7 +28,7 @@ func (n *node) imageStatus(t *testing.T, ref string, verbose bool) *cri.ImageSta
 
 func (n *node) listImages(t *testing.T, filter string) []*cri.Image {
 	t.Helper()
-	r, err := n.img.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: filter}}})
+	r, err := n.ImageService.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: filter}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,11 +56,11 @@ func TestImageFields(t *testing.T) {
 	two := reg.push(t, "deep/two:2", img)
 	pinned := reg.push(t, "pinned:1", small(t, "pinned"))
 
-	id := n.pull(t, one)
-	if got := n.pull(t, two); got != id {
+	id := n.Pull(t, one)
+	if got := n.Pull(t, two); got != id {
 		t.Errorf("the same image has the ids %s and %s", id, got)
 	}
-	pinnedID := n.pull(t, pinned)
+	pinnedID := n.Pull(t, pinned)
 	st := n.imageStatus(t, one, false)
 	got := st.GetImage()
 	repoDigest := reg.host + "/one@" + digestOf(t, img)
@@ -107,7 +107,7 @@ func TestImageFields(t *testing.T) {
 		}
 	})
 	t.Run("stream", func(t *testing.T) {
-		stream, err := n.img.StreamImages(t.Context(), &cri.StreamImagesRequest{})
+		stream, err := n.ImageService.StreamImages(t.Context(), &cri.StreamImagesRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -122,7 +122,7 @@ func TestImageFields(t *testing.T) {
 			}
 			streamed = append(streamed, m.GetImages()...)
 		}
-		stream, err = n.img.StreamImages(t.Context(), &cri.StreamImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: two}}})
+		stream, err = n.ImageService.StreamImages(t.Context(), &cri.StreamImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: two}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -138,13 +138,13 @@ func TestImageFields(t *testing.T) {
 	})
 	t.Run("remove", func(t *testing.T) {
 		remove := func(ref string) {
-			if _, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: ref}}); err != nil {
+			if _, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: ref}}); err != nil {
 				t.Errorf("remove %s: %v", ref, err)
 			}
 		}
 		for _, ref := range []string{one, repoDigest, id, strings.TrimPrefix(id, "sha256:")[:12]} {
-			n.pull(t, one)
-			n.pull(t, two)
+			n.Pull(t, one)
+			n.Pull(t, two)
 			for range 2 { // idempotent
 				remove(ref)
 				for _, gone := range []string{one, two, id, repoDigest} {
@@ -204,7 +204,7 @@ func TestImageFsInfo(t *testing.T) {
 	n.trust(t, reg)
 	usage := func() (images, containers *cri.FilesystemUsage) {
 		t.Helper()
-		r, err := n.img.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
+		r, err := n.ImageService.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
 		if err != nil || len(r.GetImageFilesystems()) != 1 || len(r.GetContainerFilesystems()) != 1 {
 			t.Fatalf("%v, %v", r, err)
 		}
@@ -222,7 +222,7 @@ func TestImageFsInfo(t *testing.T) {
 		files = append(files, textFile(name, strings.Repeat(name, 100<<10)))
 	}
 	ref := reg.push(t, "a:1", imageOf(t, v1.Config{}, layerOf(t, files...)))
-	n.pull(t, ref)
+	n.Pull(t, ref)
 	after, containers := usage()
 	bytes := int64(after.GetUsedBytes().GetValue()) - int64(before.GetUsedBytes().GetValue())
 	inodes := int64(after.GetInodesUsed().GetValue()) - int64(before.GetInodesUsed().GetValue())
@@ -232,7 +232,7 @@ func TestImageFsInfo(t *testing.T) {
 	if after.GetTimestamp() < before.GetTimestamp() || containers.GetUsedBytes().GetValue() != 0 {
 		t.Errorf("%v then %v; containers %v", before, after, containers)
 	}
-	if _, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: ref}}); err != nil {
+	if _, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: ref}}); err != nil {
 		t.Fatal(err)
 	}
 	if end, _ := usage(); end.GetUsedBytes().GetValue() != before.GetUsedBytes().GetValue() || end.GetInodesUsed().GetValue() != before.GetInodesUsed().GetValue() {
@@ -244,13 +244,13 @@ func TestImageFsInfo(t *testing.T) {
 // and shows users what the status says.
 func TestContainersShowTheirImage(t *testing.T) {
 	n := newNode(t, "imgshow", 181)
-	p := n.runPod(t, podConfig("imgshow"))
-	id := n.pull(t, busybox)
+	p := n.RunPod(t, podConfig("imgshow"))
+	id := n.Pull(t, busybox)
 	config := containerConfig(p, "c", id, "sleep", "1000")
 	config.Image.UserSpecifiedImage = busybox
 	config.Image.Annotations = map[string]string{"k": "v"}
-	c := n.create(t, p, config)
-	st := n.status(t, c)
+	c := n.CreateContainer(t, p, config)
+	st := n.ContainerStatus(t, c)
 	var repoDigest string
 	for _, d := range n.imageStatus(t, id, false).GetImage().GetRepoDigests() {
 		if strings.HasPrefix(d, "registry.k8s.io/e2e-test-images/busybox@sha256:") {
@@ -264,7 +264,7 @@ func TestContainersShowTheirImage(t *testing.T) {
 	if spec.GetImage() != busybox || spec.GetUserSpecifiedImage() != busybox || spec.GetAnnotations()["k"] != "v" {
 		t.Errorf("image %v", spec)
 	}
-	list, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{Filter: &cri.ContainerFilter{Id: c}})
+	list, err := n.RuntimeService.ListContainers(t.Context(), &cri.ListContainersRequest{Filter: &cri.ContainerFilter{Id: c}})
 	if err != nil || len(list.GetContainers()) != 1 {
 		t.Fatalf("%v, %v", list, err)
 	}
@@ -275,26 +275,26 @@ func TestContainersShowTheirImage(t *testing.T) {
 	for _, state := range []string{"created", "running", "exited"} {
 		switch state {
 		case "running":
-			n.startContainer(t, c)
+			n.StartContainer(t, c)
 		case "exited":
-			if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: c}); err != nil {
+			if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: c}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		for _, ref := range []string{busybox, id, repoDigest} {
-			_, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: ref}})
+			_, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: ref}})
 			if status.Code(err) != codes.FailedPrecondition || !strings.Contains(fmt.Sprint(err), c) {
 				t.Errorf("remove %s of a container that is %s: %v", ref, state, err)
 			}
 		}
 	}
-	if _, err := n.rt.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: c}); err != nil {
+	if _, err := n.RuntimeService.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: c}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}}); err != nil {
+	if _, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}}); err != nil {
 		t.Errorf("with the container gone: %v", err)
 	}
-	n.pull(t, busybox)
+	n.Pull(t, busybox)
 }
 
 // TestDeclaredVolumes: the volumes of an image have its content and owners, and
@@ -307,16 +307,16 @@ func TestDeclaredVolumes(t *testing.T) {
 	declared := map[string]struct{}{"/data": {}, "/made/here": {}, "/etc": {}, "/": {}, "/proc": {}, "/mine": {}, "/out": {}}
 	img := imageOf(t, v1.Config{Volumes: declared, User: "1000", Cmd: []string{"sh"}}, append(base,
 		layerOf(t, directory("data", 1000, 0o750), textFile("data/from-image", "content"), symlink("out", "../../../../../.."), directory("mine", 0, 0o755)))...)
-	n.pull(t, reg.push(t, "declared:1", img))
-	p := n.runPod(t, podConfig("imgdecl"))
+	n.Pull(t, reg.push(t, "declared:1", img))
+	p := n.RunPod(t, podConfig("imgdecl"))
 	host := t.TempDir()
 	for name, readonly := range map[string]bool{"writable": false, "readonly": true} {
 		config := containerConfig(p, name, reg.host+"/declared:1", "sleep", "1000")
 		config.Linux.SecurityContext.ReadonlyRootfs = readonly
 		config.Mounts = []*cri.Mount{{HostPath: host, ContainerPath: "/mine", Readonly: true}}
-		c := n.create(t, p, config)
-		n.startContainer(t, c)
-		sh := func(script string) string { return n.exec(t, c, "sh", "-c", script+" 2>/dev/null") }
+		c := n.CreateContainer(t, p, config)
+		n.StartContainer(t, c)
+		sh := func(script string) string { return n.Exec(t, c, "sh", "-c", script+" 2>/dev/null") }
 		for script, want := range map[string]string{
 			"cat /data/from-image":                        "content",
 			"stat -c %u:%g:%a /data":                      "1000:1000:750",

@@ -106,7 +106,7 @@ func TestMirrors(t *testing.T) {
 			}
 			n.mirrored(t, origin.host, mirror{location: at}, mirror{location: second.host})
 			origin.asked("")
-			id := n.pull(t, "registry.example/"+repo+":1")
+			id := n.Pull(t, "registry.example/"+repo+":1")
 			if got := n.imageStatus(t, id, false).GetImage().GetRepoTags(); len(got) != 1 || got[0] != "registry.example/"+repo+":1" {
 				t.Errorf("tags %v: the mirror must not show", got)
 			}
@@ -121,7 +121,7 @@ func TestMirrors(t *testing.T) {
 			}
 			first.set(c.first)
 			n.mirrored(t, origin.host, mirror{location: at})
-			n.pull(t, "registry.example/"+repo+":2")
+			n.Pull(t, "registry.example/"+repo+":2")
 		})
 	}
 	first.set(nil)
@@ -168,7 +168,7 @@ func TestMirrorsByDigestOrTagOnly(t *testing.T) {
 		n.mirrored(t, origin.host, mirror{m.host, setting})
 		for i, ref := range []string{byTag, byDigest} {
 			m.asked("")
-			n.pull(t, ref)
+			n.Pull(t, ref)
 			if asked := len(m.asked("")) > 0; asked != want[i] {
 				t.Errorf("%s: %s: the mirror was asked: %t", setting, ref, asked)
 			}
@@ -204,7 +204,7 @@ func TestRegistriesConf(t *testing.T) {
 	t.Run("blocked mirror", func(t *testing.T) {
 		conf("[[registry]]\nprefix = \"registry.example\"\nlocation = \"REG\"\ninsecure = true\n[[registry.mirror]]\nlocation = \"OTHER\"\ninsecure = true\n[[registry]]\nlocation = \"OTHER\"\nblocked = true\n")
 		other.asked("")
-		n.pull(t, "registry.example/tool")
+		n.Pull(t, "registry.example/tool")
 		if asked := other.asked(""); len(asked) > 0 {
 			t.Errorf("a blocked mirror was asked for %v", asked)
 		}
@@ -230,15 +230,15 @@ func TestRegistriesConf(t *testing.T) {
 			t.Errorf("it was asked for %v", asked)
 		}
 		n.trust(t, secure)
-		n.pull(t, secure.host+"/tool")
+		n.Pull(t, secure.host+"/tool")
 	})
 	t.Run("short names", func(t *testing.T) {
 		conf("unqualified-search-registries = [\"DEAD\", \"REG\", \"OTHER\"]\n[aliases]\n\"aliased\" = \"REG/deep/aliased\"\n" + insecure)
-		n.pull(t, "tool")
+		n.Pull(t, "tool")
 		if got := n.imageStatus(t, "tool", false).GetImage().GetRepoTags(); !slices.Contains(got, reg.host+"/tool:latest") {
 			t.Errorf("the first registry that has it is %v", got)
 		}
-		n.pull(t, "aliased")
+		n.Pull(t, "aliased")
 		if got := n.imageStatus(t, "aliased:latest", false).GetImage().GetRepoTags(); len(got) != 1 || got[0] != reg.host+"/deep/aliased:latest" {
 			t.Errorf("the alias is %v", got)
 		}
@@ -256,7 +256,7 @@ func TestRegistriesConf(t *testing.T) {
 		conf("[[registry]]\nlocation = \"REG/\"\nmirror-by-digest-only = 5\n")
 		code(reg.host+"/tool", codes.FailedPrecondition, "registries.conf")
 		// What is there can still be seen.
-		if _, err := n.img.ListImages(t.Context(), &cri.ListImagesRequest{}); err != nil {
+		if _, err := n.ImageService.ListImages(t.Context(), &cri.ListImagesRequest{}); err != nil {
 			t.Error(err)
 		}
 	})

@@ -40,7 +40,7 @@ func (n *node) pullFor(t *testing.T, namespace, ref string) error {
 	if namespace != "" {
 		req.SandboxConfig = &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Name: "p", Namespace: namespace, Uid: "u"}}
 	}
-	_, err := n.img.PullImage(t.Context(), req)
+	_, err := n.ImageService.PullImage(t.Context(), req)
 	return err
 }
 

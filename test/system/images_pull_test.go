@@ -82,7 +82,7 @@ type progress struct {
 
 func (n *node) pulls(t *testing.T) []progress {
 	t.Helper()
-	st, err := n.rt.Status(t.Context(), &cri.StatusRequest{Verbose: true})
+	st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func (n *node) pulling(ctx context.Context, t *testing.T, ref string, auth *cri.
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {
-		_, err := n.img.PullImage(ctx, &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}, Auth: auth})
+		_, err := n.ImageService.PullImage(ctx, &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}, Auth: auth})
 		done <- err
 	}()
 	return func() error { return <-done }
@@ -253,7 +253,7 @@ func TestKillInAPull(t *testing.T) {
 	})
 	reg.asked("")
 	close(g.next)
-	n.pull(t, ref)
+	n.Pull(t, ref)
 	if again := reg.asked(digestOf(t, whole)); len(again) > 0 {
 		t.Errorf("the layer that was whole was fetched again: %v", again)
 	}
@@ -302,7 +302,7 @@ func TestDiskFull(t *testing.T) {
 		// What it had brought is not kept: it would be in the way of others.
 		waitFor(t, "the space to be free again", func() bool { return used() <= before+64<<10 })
 	}
-	n.pull(t, fits)
+	n.Pull(t, fits)
 }
 
 // TestSeveralPullsAtOnce shows them all, the oldest first.

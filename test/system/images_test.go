@@ -10,18 +10,18 @@ import (
 
 func TestImageOf120Layers(t *testing.T) {
 	n := newNode(t, "layers", 61)
-	n.pull(t, "registry.test/layers:120")
-	p := n.runPod(t, podConfig("layers"))
-	id := n.create(t, p, containerConfig(p, "c", "registry.test/layers:120", "sleep", "1000"))
-	n.startContainer(t, id)
-	st, err := n.img.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: "registry.test/layers:120"}, Verbose: true})
+	n.Pull(t, "registry.test/layers:120")
+	p := n.RunPod(t, podConfig("layers"))
+	id := n.CreateContainer(t, p, containerConfig(p, "c", "registry.test/layers:120", "sleep", "1000"))
+	n.StartContainer(t, id)
+	st, err := n.ImageService.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: "registry.test/layers:120"}, Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := strings.Count(st.GetInfo()["info"], `"diffID"`); got < 120 {
 		t.Errorf("the verbose status lists %d layers, want 120 or more", got)
 	}
-	if got := n.exec(t, id, "sh", "-c", "ls /layers | wc -l; cat /layer"); got != "119\n120" {
+	if got := n.Exec(t, id, "sh", "-c", "ls /layers | wc -l; cat /layer"); got != "119\n120" {
 		t.Errorf("the container sees %q: want a file of each layer but the first, and the uppermost layer's content", got)
 	}
 }
@@ -32,26 +32,26 @@ func TestHeavyImage(t *testing.T) {
 	}
 	n := newNode(t, "heavy", 62)
 	begun := time.Now()
-	id := n.pull(t, "registry.test/heavy:1")
+	id := n.Pull(t, "registry.test/heavy:1")
 	t.Logf("pulled in %s", time.Since(begun).Round(time.Millisecond))
-	st, err := n.img.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: id}})
+	st, err := n.ImageService.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: id}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if size := st.GetImage().GetSize(); size < 500<<20 {
 		t.Errorf("its size is %d bytes", size)
 	}
-	fs, err := n.img.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
+	fs, err := n.ImageService.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if used := fs.GetImageFilesystems()[0].GetUsedBytes().GetValue(); used < 500<<20 {
 		t.Errorf("the store says it uses %d bytes", used)
 	}
-	p := n.runPod(t, podConfig("heavy"))
-	c := n.create(t, p, containerConfig(p, "c", "registry.test/heavy:1", "sleep", "1000"))
-	n.startContainer(t, c)
-	if _, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}}); err == nil {
+	p := n.RunPod(t, podConfig("heavy"))
+	c := n.CreateContainer(t, p, containerConfig(p, "c", "registry.test/heavy:1", "sleep", "1000"))
+	n.StartContainer(t, c)
+	if _, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}}); err == nil {
 		t.Error("an image was removed under a running container")
 	}
 }

@@ -23,7 +23,7 @@ func imageMount(image, sub, at string) *cri.Mount {
 // text.
 func (n *node) refused(t *testing.T, p *pod, config *cri.ContainerConfig, want codes.Code) string {
 	t.Helper()
-	r, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+	r, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if status.Code(err) != want {
 		t.Errorf("%s: created %q, %v; want %s", config.GetMetadata().GetName(), r.GetContainerId(), err, want)
 	}
@@ -35,8 +35,8 @@ func (n *node) refused(t *testing.T, p *pod, config *cri.ContainerConfig, want c
 
 func TestImageVolumes(t *testing.T) {
 	n := newNode(t, "imgvol", 200)
-	id := n.pull(t, volumeImage)
-	p := n.runPod(t, podConfig("imgvol"))
+	id := n.Pull(t, volumeImage)
+	p := n.RunPod(t, podConfig("imgvol"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	noexec := imageMount(id, "", "/noexec")
 	noexec.MountOptions = []string{"noexec"}
@@ -45,8 +45,8 @@ func TestImageVolumes(t *testing.T) {
 	config.Mounts = []*cri.Mount{
 		imageMount(id, "", "/all"), writable, imageMount(id, "data/file", "/etc/one"), imageMount(id, "inside", "/linked"), noexec,
 	}
-	c := n.create(t, p, config)
-	n.startContainer(t, c)
+	c := n.CreateContainer(t, p, config)
+	n.StartContainer(t, c)
 	for cmd, want := range map[string]string{
 		"cat /all/data/file /sub/deep /etc/one /linked/deep": "from the image\ndeep\nfrom the image\ndeep",
 		"/all/bin/hello":                    "hello",
@@ -56,7 +56,7 @@ func TestImageVolumes(t *testing.T) {
 		"/noexec/bin/hello || echo no":      "no",
 		"mount -o remount,rw /all||echo no": "no",
 	} {
-		if got := n.exec(t, c, "sh", "-c", cmd+" 2>/dev/null"); got != want {
+		if got := n.Exec(t, c, "sh", "-c", cmd+" 2>/dev/null"); got != want {
 			t.Errorf("%s: %q, want %q", cmd, got, want)
 		}
 	}
@@ -75,18 +75,18 @@ func TestImageVolumes(t *testing.T) {
 	user := containerConfig(p, "user", busybox, "/v/bin/nonewprivs")
 	user.Linux.SecurityContext.RunAsUser = &cri.Int64Value{Value: 1000}
 	user.Mounts = []*cri.Mount{imageMount(id, "", "/v")}
-	u := n.create(t, p, user)
-	n.startContainer(t, u)
-	n.exited(t, u)
+	u := n.CreateContainer(t, p, user)
+	n.StartContainer(t, u)
+	n.WaitExited(t, u)
 	if got := strings.Join(logLines(t, p, "user"), ""); got != "Effective uid: 1000" {
 		t.Errorf("a set-user-id program of the image: %q", got)
 	}
-	if _, err := n.rt.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: u}); err != nil {
+	if _, err := n.RuntimeService.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: u}); err != nil {
 		t.Fatal(err)
 	}
 
 	remove := func() error {
-		_, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}})
+		_, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}})
 		return err
 	}
 	if err := remove(); status.Code(err) != codes.FailedPrecondition {
@@ -94,14 +94,14 @@ func TestImageVolumes(t *testing.T) {
 	}
 	n.Kill()
 	n.restart(t)
-	if got := n.exec(t, c, "cat", "/all/data/file"); got != "from the image" {
+	if got := n.Exec(t, c, "cat", "/all/data/file"); got != "from the image" {
 		t.Errorf("after a restart: %q", got)
 	}
 	n.imageVolumeStatus(t, c, id)
 	if err := remove(); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("after a restart the image was removed under its volume: %v", err)
 	}
-	if _, err := n.rt.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: c}); err != nil {
+	if _, err := n.RuntimeService.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: c}); err != nil {
 		t.Fatal(err)
 	}
 	if err := remove(); err != nil {
@@ -113,7 +113,7 @@ func TestImageVolumes(t *testing.T) {
 func (n *node) mountOptions(t *testing.T, c, at string) map[string]bool {
 	t.Helper()
 	opts := map[string]bool{}
-	for line := range strings.Lines(n.exec(t, c, "cat", "/proc/self/mountinfo")) {
+	for line := range strings.Lines(n.Exec(t, c, "cat", "/proc/self/mountinfo")) {
 		if f := strings.Fields(line); len(f) > 5 && f[4] == at {
 			clear(opts) // what is mounted later is on top
 			for _, o := range strings.Split(f[5], ",") {
@@ -126,7 +126,7 @@ func (n *node) mountOptions(t *testing.T, c, at string) map[string]bool {
 
 func (n *node) imageVolumeStatus(t *testing.T, c, id string) {
 	t.Helper()
-	s := n.status(t, c)
+	s := n.ContainerStatus(t, c)
 	if len(s.GetMounts()) != 5 {
 		t.Fatalf("mounts: %v", s.GetMounts())
 	}
@@ -142,8 +142,8 @@ func (n *node) imageVolumeStatus(t *testing.T, c, id string) {
 
 func TestImageVolumesRefused(t *testing.T) {
 	n := newNode(t, "imgvolno", 201)
-	id := n.pull(t, volumeImage)
-	p := n.runPod(t, podConfig("imgvolno"))
+	id := n.Pull(t, volumeImage)
+	p := n.RunPod(t, podConfig("imgvolno"))
 	for name, tc := range map[string]struct {
 		mount *cri.Mount
 		code  codes.Code
@@ -165,7 +165,7 @@ func TestImageVolumesRefused(t *testing.T) {
 		}
 	}
 	// Nothing of the failed ones holds the image.
-	if _, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}}); err != nil {
+	if _, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}}); err != nil {
 		t.Error(err)
 	}
 }
@@ -174,9 +174,9 @@ func TestImageVolumesRefused(t *testing.T) {
 // not, leaves nothing that keeps the image.
 func TestImageVolumesAmidKill(t *testing.T) {
 	n := newNode(t, "imgvolkill", 202)
-	id := n.pull(t, volumeImage)
+	id := n.Pull(t, volumeImage)
 	for round := range 4 {
-		p := n.runPod(t, podConfig("imgvolkill"))
+		p := n.RunPod(t, podConfig("imgvolkill"))
 		created := make(chan struct{}, 100)
 		done := make(chan struct{})
 		go func() {
@@ -184,8 +184,8 @@ func TestImageVolumesAmidKill(t *testing.T) {
 			for i := range 100 {
 				config := containerConfig(p, fmt.Sprintf("c%d", i), busybox, "true")
 				config.Mounts = []*cri.Mount{imageMount(id, "", "/a"), imageMount(id, "data", "/b")}
-				req := &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config}
-				if _, err := n.rt.CreateContainer(t.Context(), req); err != nil {
+				req := &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config}
+				if _, err := n.RuntimeService.CreateContainer(t.Context(), req); err != nil {
 					return // the daemon is gone
 				}
 				created <- struct{}{}
@@ -201,19 +201,19 @@ func TestImageVolumesAmidKill(t *testing.T) {
 		n.Kill()
 		<-done
 		n.restart(t)
-		list, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{})
+		list, err := n.RuntimeService.ListContainers(t.Context(), &cri.ListContainersRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := n.volumeDirs(t); got != len(list.GetContainers()) {
 			t.Errorf("%d containers, but volumes of %d", len(list.GetContainers()), got)
 		}
-		n.removePod(t, p.id)
+		n.RemovePod(t, p.ID)
 		if got := n.volumeDirs(t); got != 0 {
 			t.Errorf("volumes of %d containers are left", got)
 		}
 	}
-	if _, err := n.img.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}}); err != nil {
+	if _, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}}); err != nil {
 		t.Error(err)
 	}
 }
@@ -233,19 +233,19 @@ func (n *node) volumeDirs(t *testing.T) int {
 func TestImageVolumesInUserNamespace(t *testing.T) {
 	n := newNode(t, "imgvolns", 221)
 	n.needUserNamespaces(t)
-	id := n.pull(t, volumeImage)
-	p := n.runPod(t, userPodConfig("imgvolns"))
+	id := n.Pull(t, volumeImage)
+	p := n.RunPod(t, userPodConfig("imgvolns"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	config.Mounts = []*cri.Mount{imageMount(id, "", "/all"), imageMount(id, "data/sub", "/sub"), imageMount(busybox, "bin/busybox", "/box")}
 	for _, m := range config.Mounts {
 		m.UidMappings, m.GidMappings = idMappings(), idMappings()
 	}
-	c := n.create(t, p, config)
-	n.startContainer(t, c)
-	if got := n.exec(t, c, "stat", "-c", "%u:%g", "/all/data/file", "/sub/deep", "/box"); got != "0:0\n0:0\n0:0" {
+	c := n.CreateContainer(t, p, config)
+	n.StartContainer(t, c)
+	if got := n.Exec(t, c, "stat", "-c", "%u:%g", "/all/data/file", "/sub/deep", "/box"); got != "0:0\n0:0\n0:0" {
 		t.Errorf("they belong to %q", got)
 	}
-	if got := n.exec(t, c, "sh", "-c", "cat /all/data/file /sub/deep; /all/bin/hello; touch /all/x 2>/dev/null || echo no"); got != "from the image\ndeep\nhello\nno" {
+	if got := n.Exec(t, c, "sh", "-c", "cat /all/data/file /sub/deep; /all/bin/hello; touch /all/x 2>/dev/null || echo no"); got != "from the image\ndeep\nhello\nno" {
 		t.Errorf("got %q", got)
 	}
 }

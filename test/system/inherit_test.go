@@ -18,14 +18,14 @@ func TestContainersDoNotInheritFromTheDaemon(t *testing.T) {
 	n.Network = n.Bridge("csinherit", "10.127.0.0/16")
 	n.Command = fmt.Sprintf(`sh -c 'umask 077; ulimit -Sn 5000; exec %s --config "$HARNESS_DIR/config.toml"'`, filepath.Join(n.Bin, "criserver"))
 	n.start(t)
-	p := n.runPod(t, podConfig("inherit"))
+	p := n.RunPod(t, podConfig("inherit"))
 	config := containerConfig(p, "c", busybox, "sh", "-c", "umask >/tmp/umask; ulimit -Sn >/tmp/soft; ulimit -Hn >/tmp/hard; sleep 1000")
 	config.WorkingDir = "/new/work"
 	made := filepath.Join(t.TempDir(), "made")
 	config.Mounts = append(config.Mounts,
 		&cri.Mount{ContainerPath: "/made", HostPath: filepath.Join(made, "by")}, &cri.Mount{ContainerPath: "/tmp", HostPath: t.TempDir()})
-	id := n.create(t, p, config)
-	n.startContainer(t, id)
+	id := n.CreateContainer(t, p, config)
+	n.StartContainer(t, id)
 	waitFor(t, "the container to write", func() bool {
 		b, err := os.ReadFile(filepath.Join(config.Mounts[1].HostPath, "hard"))
 		return err == nil && len(b) > 0
@@ -39,11 +39,11 @@ func TestContainersDoNotInheritFromTheDaemon(t *testing.T) {
 		"stat -c %a /etc/hosts /etc/hostname /etc/resolv.conf": "644\n644\n644",
 		"stat -c %a /new /new/work /made":                      "755\n755\n755",
 	} {
-		if got := n.exec(t, id, "sh", "-c", command); strings.TrimSpace(got) != want {
+		if got := n.Exec(t, id, "sh", "-c", command); strings.TrimSpace(got) != want {
 			t.Errorf("%s: %q, want %q", command, got, want)
 		}
 	}
-	logs := p.config.GetLogDirectory()
+	logs := p.Config.GetLogDirectory()
 	for path, want := range map[string]os.FileMode{
 		made: 0o755, logs: 0o755, filepath.Join(logs, "c.log"): 0o640, n.Socket(): 0o660,
 		filepath.Join(n.Dir, "run", "pods"): 0o711, filepath.Join(n.Dir, "run", "containers"): 0o711,

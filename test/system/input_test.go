@@ -135,7 +135,7 @@ var required = map[protoreflect.Name]string{
 func TestStrangeIDsAreNotFound(t *testing.T) {
 	n := newNode(t, "ids", 91)
 	c := newCaller(t, n.Socket())
-	p := n.runPod(t, podConfig("bystander"))
+	p := n.RunPod(t, podConfig("bystander"))
 	id := n.run(t, p, "c", "sleep", "1000")
 	idempotent := []protoreflect.Name{"StopPodSandbox", "RemovePodSandbox", "StopContainer", "RemoveContainer"}
 	for _, m := range methods() {
@@ -161,7 +161,7 @@ func TestStrangeIDsAreNotFound(t *testing.T) {
 			})
 		}
 	}
-	n.exec(t, id, "true")
+	n.Exec(t, id, "true")
 	if pods, containers := n.running(t); pods != 1 || containers != 1 {
 		t.Errorf("%d pods and %d containers are left of one", pods, containers)
 	}
@@ -173,7 +173,7 @@ func completed(m protoreflect.MethodDescriptor) *dynamicpb.Message {
 	switch m.Name() {
 	case "CreateContainer":
 		config := podConfig("none")
-		whole = &cri.CreateContainerRequest{Config: containerConfig(&pod{config: config}, "c", busybox, "true"), SandboxConfig: config}
+		whole = &cri.CreateContainerRequest{Config: containerConfig(&pod{Config: config}, "c", busybox, "true"), SandboxConfig: config}
 	case "UpdateContainerResources":
 		whole = &cri.UpdateContainerResourcesRequest{Linux: &cri.LinuxContainerResources{CpuShares: 100}}
 	case "UpdatePodSandboxResources":
@@ -201,7 +201,7 @@ func completed(m protoreflect.MethodDescriptor) *dynamicpb.Message {
 // An id filter that matches nothing is an empty list, not an error.
 func TestListsOfStrangeIDsAreEmpty(t *testing.T) {
 	n := newNode(t, "lists", 92)
-	p := n.runPod(t, podConfig("bystander"))
+	p := n.RunPod(t, podConfig("bystander"))
 	n.run(t, p, "c", "sleep", "1000")
 	for what, strange := range strangeIDs {
 		if !strings.ContainsAny(strange, "\x00\u202e") {
@@ -212,27 +212,27 @@ func TestListsOfStrangeIDsAreEmpty(t *testing.T) {
 
 func (c *clients) emptyLists(t *testing.T, id string) {
 	ctx := t.Context()
-	pods, err := c.rt.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{Id: id}})
+	pods, err := c.RuntimeService.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{Id: id}})
 	if err != nil || len(pods.GetItems()) > 0 {
 		t.Errorf("pods: %v, %v", pods, err)
 	}
-	list, err := c.rt.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{Id: id}})
+	list, err := c.RuntimeService.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{Id: id}})
 	if err != nil || len(list.GetContainers()) > 0 {
 		t.Errorf("containers: %v, %v", list, err)
 	}
-	list, err = c.rt.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{PodSandboxId: id}})
+	list, err = c.RuntimeService.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{PodSandboxId: id}})
 	if err != nil || len(list.GetContainers()) > 0 {
 		t.Errorf("containers of the pod: %v, %v", list, err)
 	}
-	podStats, err := c.rt.ListPodSandboxStats(ctx, &cri.ListPodSandboxStatsRequest{Filter: &cri.PodSandboxStatsFilter{Id: id}})
+	podStats, err := c.RuntimeService.ListPodSandboxStats(ctx, &cri.ListPodSandboxStatsRequest{Filter: &cri.PodSandboxStatsFilter{Id: id}})
 	if err != nil || len(podStats.GetStats()) > 0 {
 		t.Errorf("stats of pods: %v, %v", podStats, err)
 	}
-	stats, err := c.rt.ListContainerStats(ctx, &cri.ListContainerStatsRequest{Filter: &cri.ContainerStatsFilter{Id: id}})
+	stats, err := c.RuntimeService.ListContainerStats(ctx, &cri.ListContainerStatsRequest{Filter: &cri.ContainerStatsFilter{Id: id}})
 	if err != nil || len(stats.GetStats()) > 0 {
 		t.Errorf("stats of containers: %v, %v", stats, err)
 	}
-	stats, err = c.rt.ListContainerStats(ctx, &cri.ListContainerStatsRequest{Filter: &cri.ContainerStatsFilter{PodSandboxId: id}})
+	stats, err = c.RuntimeService.ListContainerStats(ctx, &cri.ListContainerStatsRequest{Filter: &cri.ContainerStatsFilter{PodSandboxId: id}})
 	if err != nil || len(stats.GetStats()) > 0 {
 		t.Errorf("stats of the pod's containers: %v, %v", stats, err)
 	}

@@ -155,11 +155,11 @@ func (n *node) start(t *testing.T) {
 	n.settled(t)
 	// What is made once and stays (the bridge, the plugins' chains) is no leak:
 	// a first pod brings it forth.
-	n.pull(t, busybox)
+	n.Pull(t, busybox)
 	if n.Network != "" {
-		p := n.runPod(t, podConfig("first"))
+		p := n.RunPod(t, podConfig("first"))
 		n.run(t, p, "first", "true")
-		n.removePod(t, p.id)
+		n.RemovePod(t, p.ID)
 	}
 	n.mark(t)
 }
@@ -169,7 +169,7 @@ func (n *node) start(t *testing.T) {
 func (n *node) settled(t *testing.T) {
 	t.Helper()
 	waitFor(t, "the checks of the start to end", func() bool {
-		st, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
+		st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -25,7 +25,7 @@ func metricKey(m *cri.Metric, keys []string) string {
 // metrics returns those of the one pod there is, and of its one container.
 func (n *node) metrics(t *testing.T) (pod, container map[string]uint64) {
 	t.Helper()
-	d, err := n.rt.ListMetricDescriptors(t.Context(), &cri.ListMetricDescriptorsRequest{})
+	d, err := n.RuntimeService.ListMetricDescriptors(t.Context(), &cri.ListMetricDescriptorsRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func (n *node) metrics(t *testing.T) (pod, container map[string]uint64) {
 	for _, m := range d.GetDescriptors() {
 		keys[m.GetName()] = m.GetLabelKeys()
 	}
-	r, err := n.rt.ListPodSandboxMetrics(t.Context(), &cri.ListPodSandboxMetricsRequest{})
+	r, err := n.RuntimeService.ListPodSandboxMetrics(t.Context(), &cri.ListPodSandboxMetricsRequest{})
 	if err != nil || len(r.GetPodMetrics()) != 1 || len(r.GetPodMetrics()[0].GetContainerMetrics()) != 1 {
 		t.Fatalf("metrics: %v, %v", r, err)
 	}
@@ -59,23 +59,23 @@ func (n *node) metrics(t *testing.T) (pod, container map[string]uint64) {
 // the page cache.
 func TestMetricsOfAKnownLoad(t *testing.T) {
 	n := newNode(t, "metrics", 118)
-	p := n.runPod(t, podConfig("load"))
+	p := n.RunPod(t, podConfig("load"))
 	const written = 64 << 12
 	config := containerConfig(p, "load", busybox, "sh", "-c",
 		"dd if=/dev/zero of=/file bs=4096 count=64 oflag=direct && touch /written; while :; do :; done")
 	config.Linux.Resources = &limits{
 		CpuShares: 300, CpuQuota: 20000, CpuPeriod: 80000, MemoryLimitInBytes: 96 << 20, MemorySwapLimitInBytes: 128 << 20,
 	}
-	id := n.create(t, p, config)
+	id := n.CreateContainer(t, p, config)
 	before := uint64(time.Now().Unix())
-	n.startContainer(t, id)
+	n.StartContainer(t, id)
 
 	var pod, c map[string]uint64
 	waitFor(t, "a second of CPU and of waiting for more", func() bool {
 		pod, c = n.metrics(t)
 		return c["cpu_usage_seconds_total cpu=total"] > 0 && c["cpu_cfs_throttled_seconds_total"] > 0
 	})
-	n.exec(t, id, "ls", "/written")
+	n.Exec(t, id, "ls", "/written")
 	checkSpec(t, c)
 	checkLoad(t, c, before)
 	n.checkDevices(t, id, c, written)

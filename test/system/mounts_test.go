@@ -53,14 +53,14 @@ func with(m *cri.Mount, change func(*cri.Mount)) *cri.Mount {
 
 func TestMountOptions(t *testing.T) {
 	n := newNode(t, "mntopt", 203)
-	st, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
+	st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{})
 	if err != nil || !st.GetFeatures().GetMountOptions() {
 		t.Fatalf("the daemon does not say that it applies mount options: %v, %v", st.GetFeatures(), err)
 	}
 	dir := hostDir(t, map[string]string{"run": "#!/bin/sh\necho ran\n"})
 	strict := filepath.Join(t.TempDir(), "strict")
 	mountTmpfs(t, strict, unix.MS_NOSUID|unix.MS_NOEXEC)
-	p := n.runPod(t, podConfig("mntopt"))
+	p := n.RunPod(t, podConfig("mntopt"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	options := func(o ...string) func(*cri.Mount) { return func(m *cri.Mount) { m.MountOptions = o } }
 	config.Mounts = []*cri.Mount{
@@ -72,8 +72,8 @@ func TestMountOptions(t *testing.T) {
 		with(bindMount(strict, "/stricter"), options("nodev")),
 		with(bindMount(strict, "/readonly"), func(m *cri.Mount) { m.Readonly = true }),
 	}
-	c := n.create(t, p, config)
-	n.startContainer(t, c)
+	c := n.CreateContainer(t, p, config)
+	n.StartContainer(t, c)
 	for at, want := range map[string]string{
 		"/plain": "", "/restricted": "noexec nodev nosuid", "/twice": "noexec noatime", "/ro": "ro",
 		// What the host has restricted stays so.
@@ -86,10 +86,10 @@ func TestMountOptions(t *testing.T) {
 			}
 		}
 	}
-	if got := n.exec(t, c, "sh", "-c", "/plain/run; /restricted/run 2>/dev/null || echo no; touch /plain/x; touch /ro/x 2>/dev/null || echo no"); got != "ran\nno\nno" {
+	if got := n.Exec(t, c, "sh", "-c", "/plain/run; /restricted/run 2>/dev/null || echo no; touch /plain/x; touch /ro/x 2>/dev/null || echo no"); got != "ran\nno\nno" {
 		t.Errorf("got %q", got)
 	}
-	if m := n.status(t, c).GetMounts()[1]; len(m.GetMountOptions()) != 3 {
+	if m := n.ContainerStatus(t, c).GetMounts()[1]; len(m.GetMountOptions()) != 3 {
 		t.Errorf("in the status: %v", m)
 	}
 	for _, bad := range []string{"suid", "exec", "dev", "rw", "bind", "rshared", "size=1g", "", "noexec,suid", "context=system_u:object_r:x:s0"} {
@@ -105,16 +105,16 @@ func TestRecursiveReadOnly(t *testing.T) {
 	n := newNode(t, "mntrro", 204)
 	dir := t.TempDir()
 	mountTmpfs(t, filepath.Join(dir, "sub"), 0)
-	p := n.runPod(t, podConfig("mntrro"))
+	p := n.RunPod(t, podConfig("mntrro"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	config.Mounts = []*cri.Mount{
 		with(bindMount(dir, "/ro"), func(m *cri.Mount) { m.Readonly = true }),
 		with(bindMount(dir, "/rro"), func(m *cri.Mount) { m.Readonly, m.RecursiveReadOnly = true, true }),
 	}
-	c := n.create(t, p, config)
-	n.startContainer(t, c)
+	c := n.CreateContainer(t, p, config)
+	n.StartContainer(t, c)
 	script := "for f in /ro/x /ro/sub/x /rro/x /rro/sub/x; do touch $f 2>/dev/null && echo $f; done; true"
-	if got := n.exec(t, c, "sh", "-c", script); got != "/ro/sub/x" {
+	if got := n.Exec(t, c, "sh", "-c", script); got != "/ro/sub/x" {
 		t.Errorf("written to: %q, want /ro/sub/x alone", got)
 	}
 	for name, m := range map[string]*cri.Mount{
@@ -136,7 +136,7 @@ func TestRecursiveReadOnly(t *testing.T) {
 func TestMountsOverTheUsualOnes(t *testing.T) {
 	n := newNode(t, "mntover", 205)
 	dir := hostDir(t, map[string]string{"hosts": "of the request\n", "etc/own": "etc\n", "a/file": "a\n", "b/file": "b\n", "shm/x": "shm\n"})
-	p := n.runPod(t, podConfig("mntover"))
+	p := n.RunPod(t, podConfig("mntover"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	config.Mounts = []*cri.Mount{
 		bindMount(dir+"/b", "/data/inner/deep"), // before its parent
@@ -145,24 +145,24 @@ func TestMountsOverTheUsualOnes(t *testing.T) {
 		bindMount(dir+"/etc", "/etc"),
 		bindMount(dir+"/shm", "/dev/shm"),
 	}
-	c := n.create(t, p, config)
-	n.startContainer(t, c)
+	c := n.CreateContainer(t, p, config)
+	n.StartContainer(t, c)
 	for file, want := range map[string]string{
 		"/data/file": "a", "/data/inner/deep/file": "b", "/etc/hosts": "of the request", "/etc/own": "etc", "/dev/shm/x": "shm",
 		"/etc/hostname": "mntover",
 	} {
-		if got := n.exec(t, c, "cat", file); got != want {
+		if got := n.Exec(t, c, "cat", file); got != want {
 			t.Errorf("%s: %q, want %q", file, got, want)
 		}
 	}
-	if got := n.exec(t, c, "cat", "/etc/resolv.conf"); !strings.Contains(got, "10.96.0.10") {
+	if got := n.Exec(t, c, "cat", "/etc/resolv.conf"); !strings.Contains(got, "10.96.0.10") {
 		t.Errorf("the pod's resolv.conf is not in the volume at /etc: %q", got)
 	}
 	readonly := containerConfig(p, "ro", busybox, "sleep", "1000")
 	readonly.Mounts = []*cri.Mount{with(bindMount(dir+"/a", "/etc"), func(m *cri.Mount) { m.Readonly = true })}
-	r := n.create(t, p, readonly)
-	n.startContainer(t, r)
-	if got := n.exec(t, r, "ls", "/etc"); !strings.Contains(got, "file") || strings.Contains(got, "hosts") {
+	r := n.CreateContainer(t, p, readonly)
+	n.StartContainer(t, r)
+	if got := n.Exec(t, r, "ls", "/etc"); !strings.Contains(got, "file") || strings.Contains(got, "hosts") {
 		t.Errorf("a read-only volume at /etc shows %q", got)
 	}
 }
@@ -181,13 +181,13 @@ func TestHostPaths(t *testing.T) {
 	if err := unix.Mount("", alone, "", unix.MS_PRIVATE, ""); err != nil {
 		t.Fatal(err)
 	}
-	p := n.runPod(t, podConfig("mntpath"))
+	p := n.RunPod(t, podConfig("mntpath"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	config.Mounts = []*cri.Mount{bindMount(dir+"/link", "/link"), bindMount(dir+"/link/file", "/file"), bindMount(dir+"/new/dir", "/made")}
 	config.Mounts[0].SelinuxRelabel = true // of no meaning on a host without SELinux
-	c := n.create(t, p, config)
-	n.startContainer(t, c)
-	if got := n.exec(t, c, "sh", "-c", "cat /link/file /file; touch /made/x"); got != "real\nreal" {
+	c := n.CreateContainer(t, p, config)
+	n.StartContainer(t, c)
+	if got := n.Exec(t, c, "sh", "-c", "cat /link/file /file; touch /made/x"); got != "real\nreal" {
 		t.Errorf("got %q", got)
 	}
 	if _, err := os.Stat(dir + "/new/dir/x"); err != nil {
@@ -221,7 +221,7 @@ func TestMissingHostPathsRefused(t *testing.T) {
 	n.Config = "[container]\nmake_host_paths = false\n"
 	n.Network = n.Bridge("csmntmiss", "10.207.0.0/16", "fd00:cf::/64")
 	n.start(t)
-	p := n.runPod(t, podConfig("mntmiss"))
+	p := n.RunPod(t, podConfig("mntmiss"))
 	missing := filepath.Join(t.TempDir(), "missing")
 	config := containerConfig(p, "c", busybox, "true")
 	config.Mounts = []*cri.Mount{bindMount(missing, "/d")}

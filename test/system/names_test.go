@@ -28,9 +28,9 @@ func TestResolvConf(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := podConfig("dns" + strings.ReplaceAll(name, " ", ""))
 			c.DnsConfig = tc.dns
-			p := n.runPod(t, c)
+			p := n.RunPod(t, c)
 			id := n.run(t, p, "c", "sleep", "1000")
-			if got := n.exec(t, id, "cat", "/etc/resolv.conf"); got != strings.TrimRight(tc.want, "\n") {
+			if got := n.Exec(t, id, "cat", "/etc/resolv.conf"); got != strings.TrimRight(tc.want, "\n") {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}
 		})
@@ -55,25 +55,25 @@ func TestHostNames(t *testing.T) {
 			if name == "host" {
 				c.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
 			}
-			p := n.runPod(t, c)
+			p := n.RunPod(t, c)
 			if name == "none" {
-				tc.want = p.id[:12]
+				tc.want = p.ID[:12]
 			}
 			id := n.run(t, p, "c", "sleep", "1000")
-			if got := n.exec(t, id, "sh", "-c", "hostname; cat /etc/hostname"); got != tc.want+"\n"+tc.want {
+			if got := n.Exec(t, id, "sh", "-c", "hostname; cat /etc/hostname"); got != tc.want+"\n"+tc.want {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}
 			if name == "host" {
 				return
 			}
-			hosts, names := n.exec(t, id, "cat", "/etc/hosts"), tc.want
+			hosts, names := n.Exec(t, id, "cat", "/etc/hosts"), tc.want
 			if short, _, ok := strings.Cut(tc.want, "."); ok {
 				names += "\t" + short
 			}
 			if name == "dot" {
 				names = "web-0.web.ns.svc\tweb-0.web.ns.svc.\tweb-0"
 			}
-			for _, ip := range n.podIPs(t, p.id) {
+			for _, ip := range n.podIPs(t, p.ID) {
 				if !strings.Contains(hosts+"\n", ip+"\t"+names+"\n") {
 					t.Errorf("no %s for %q in %q", ip, names, hosts)
 				}

@@ -51,7 +51,7 @@ func netNode(t *testing.T, n *node, networks ...string) *node {
 	for i, asked := range networks {
 		c := podConfig(fmt.Sprint("networks", i))
 		c.Annotations = map[string]string{"criserver.io/networks": asked}
-		n.removePod(t, n.runPod(t, c).id)
+		n.RemovePod(t, n.RunPod(t, c).ID)
 	}
 	if n.Network != "" {
 		// Chains are made for the first host ports and stay: the daemon's own, and
@@ -61,7 +61,7 @@ func netNode(t *testing.T, n *node, networks ...string) *node {
 			for _, ip := range []string{"", "127.0.0.1"} {
 				c.PortMappings = append(c.PortMappings, &cri.PortMapping{Protocol: protocol, HostPort: int32(900 + len(ip)), ContainerPort: 1, HostIp: ip})
 			}
-			n.removePod(t, n.runPod(t, c).id)
+			n.RemovePod(t, n.RunPod(t, c).ID)
 		}
 	}
 	before := n.ruleset(t)
@@ -109,7 +109,7 @@ func try(netns string, args ...string) (string, error) {
 }
 
 // netns is where a pod's network namespace is pinned.
-func (n *node) netns(p *pod) string { return filepath.Join(n.Dir, "run", "ns", p.id, "net") }
+func (n *node) netns(p *pod) string { return filepath.Join(n.Dir, "run", "ns", p.ID, "net") }
 
 // aHost makes a network namespace that stands for another machine.
 func aHost(t *testing.T, name string) (path string) {
@@ -167,10 +167,10 @@ func (n *node) serves(t *testing.T, p *pod, container string) {
 		if err == nil {
 			return
 		}
-		if time.Now().After(end) || n.status(t, container).GetState() == cri.ContainerState_CONTAINER_EXITED {
-			log, _ := os.ReadFile(filepath.Join(p.config.GetLogDirectory(), "web.log"))
+		if time.Now().After(end) || n.ContainerStatus(t, container).GetState() == cri.ContainerState_CONTAINER_EXITED {
+			log, _ := os.ReadFile(filepath.Join(p.Config.GetLogDirectory(), "web.log"))
 			t.Logf("its log: %s", log)
-			t.Fatalf("the server of %s does not answer: %v", p.config.GetMetadata().GetName(), err)
+			t.Fatalf("the server of %s does not answer: %v", p.Config.GetMetadata().GetName(), err)
 		}
 	}
 }

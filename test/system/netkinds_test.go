@@ -31,11 +31,11 @@ func TestKindsOfNetworks(t *testing.T) {
 			outside := aHost(t, "outside")
 			wire(t, "", "up0", outside, "up1", [2]string{"192.0.2.1/24", "192.0.2.2/24"}, [2]string{"2001:db8::1/64", "2001:db8::2/64"})
 			netNode(t, n)
-			a, b := n.runPod(t, podConfig("a")), n.runPod(t, podConfig("b"))
+			a, b := n.RunPod(t, podConfig("a")), n.RunPod(t, podConfig("b"))
 			n.web(t, a)
 			n.web(t, b)
 			l := listen(t, outside, "[::]:80")
-			ipsA, ipsB := n.podIPs(t, a.id), n.podIPs(t, b.id)
+			ipsA, ipsB := n.podIPs(t, a.ID), n.podIPs(t, b.ID)
 			if len(ipsA) != 2 || strings.Contains(ipsA[0], ":") || !strings.Contains(ipsA[1], ":") {
 				t.Fatalf("addresses %v, want one of each family, IPv4 first", ipsA)
 			}
@@ -51,7 +51,7 @@ func TestKindsOfNetworks(t *testing.T) {
 			if n := l.count(); n != 2 {
 				t.Errorf("%d requests outside", n)
 			}
-			hosts := n.exec(t, n.run(t, a, "look", "sleep", "1000"), "cat", "/etc/hosts")
+			hosts := n.Exec(t, n.run(t, a, "look", "sleep", "1000"), "cat", "/etc/hosts")
 			for _, ip := range ipsA {
 				if !strings.Contains(hosts, ip+"\ta") {
 					t.Errorf("/etc/hosts has no %s:\n%s", ip, hosts)
@@ -101,8 +101,8 @@ func TestMacvlanBesideTheBridge(t *testing.T) {
 
 	c := podConfig("a")
 	c.Annotations = map[string]string{"criserver.io/networks": `[{"name":"lan","interface":"lan","mac":"02:00:00:00:00:77"}]`}
-	a, plain := n.runPod(t, c), n.runPod(t, podConfig("plain"))
-	if ips := n.podIPs(t, a.id); len(ips) != 2 || strings.HasPrefix(ips[0], "192.168.77.") {
+	a, plain := n.RunPod(t, c), n.RunPod(t, podConfig("plain"))
+	if ips := n.podIPs(t, a.ID); len(ips) != 2 || strings.HasPrefix(ips[0], "192.168.77.") {
 		t.Errorf("the pod's own addresses are %v", ips)
 	}
 	const own = "192.168.77.129" // the address before it rests
@@ -117,7 +117,7 @@ func TestMacvlanBesideTheBridge(t *testing.T) {
 	if out, err := try(n.netns(plain), "ip", "link", "show", "lan"); err == nil {
 		t.Errorf("a pod that did not ask is on the LAN: %s", out)
 	}
-	st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: a.id, Verbose: true})
+	st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: a.ID, Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestMacvlanBesideTheBridge(t *testing.T) {
 	if got, err := fetch(n.netns(a), "192.168.77.1", 80, "/"); err != nil || got != own || server.count() == 0 {
 		t.Errorf("after a restart the LAN sees the pod as %q, %v", got, err)
 	}
-	n.removePod(t, a.id)
+	n.RemovePod(t, a.ID)
 	if _, err := os.Stat(filepath.Join(n.Dir, "leases", "lan", own)); err == nil {
 		t.Error("the lease on the LAN is left")
 	}
@@ -152,7 +152,7 @@ func TestStaticAddressesOnAStorageNetwork(t *testing.T) {
 	for _, ip := range []string{"10.99.0.1", "10.99.0.2"} {
 		c := podConfig("s" + ip[len(ip)-1:])
 		c.Annotations = map[string]string{"criserver.io/networks": fmt.Sprintf(`[{"name":"storage","ips":["%s/24"]}]`, ip)}
-		pods = append(pods, n.runPod(t, c))
+		pods = append(pods, n.RunPod(t, c))
 	}
 	n.web(t, pods[0])
 	sees(t, n.netns(pods[1]), "10.99.0.1", 80, "10.99.0.2")
@@ -172,27 +172,27 @@ func TestNoNetwork(t *testing.T) {
 	netNode(t, n)
 	c := podConfig("alone")
 	c.Annotations = map[string]string{"criserver.io/default-network": "none"}
-	alone, other := n.runPod(t, c), n.runPod(t, podConfig("other"))
+	alone, other := n.RunPod(t, c), n.RunPod(t, podConfig("other"))
 	n.web(t, alone) // it has its loopback
 	n.web(t, other)
-	if ips := n.podIPs(t, alone.id); len(ips) != 1 || ips[0] != "" {
+	if ips := n.podIPs(t, alone.ID); len(ips) != 1 || ips[0] != "" {
 		t.Errorf("a pod without network has %v", ips)
 	}
 	if links := command(t, n.netns(alone), "ip", "-o", "link"); strings.Count(links, "\n") != 1 {
 		t.Errorf("its interfaces are\n%s", links)
 	}
-	if _, err := fetch(n.netns(alone), n.podIPs(t, other.id)[0], 80, "/"); err == nil || !strings.Contains(err.Error(), "unreachable") {
+	if _, err := fetch(n.netns(alone), n.podIPs(t, other.ID)[0], 80, "/"); err == nil || !strings.Contains(err.Error(), "unreachable") {
 		t.Errorf("it reaches another pod: %v", err)
 	}
-	answers(t, "", n.podIPs(t, other.id)[0], 80)
+	answers(t, "", n.podIPs(t, other.ID)[0], 80)
 }
 
 func TestNoNetworkForAnybody(t *testing.T) {
 	n := makeNode("nobody")
 	n.Network = example(t, "net/none.conflist")
 	n.start(t)
-	p := n.runPod(t, podConfig("alone"))
-	if ips := n.podIPs(t, p.id); ips[0] != "" {
+	p := n.RunPod(t, podConfig("alone"))
+	if ips := n.podIPs(t, p.ID); ips[0] != "" {
 		t.Errorf("addresses %v", ips)
 	}
 }
@@ -203,16 +203,16 @@ func TestChainOfPlugins(t *testing.T) {
 	netNode(t, n)
 	c := podConfig("a")
 	c.Annotations = map[string]string{"kubernetes.io/ingress-bandwidth": "8M", "kubernetes.io/egress-bandwidth": "4M"}
-	a, b := n.runPod(t, c), n.runPod(t, podConfig("b"))
+	a, b := n.RunPod(t, c), n.RunPod(t, podConfig("b"))
 	n.web(t, a)
-	sees(t, n.netns(b), n.podIPs(t, a.id)[0], 80, n.podIPs(t, b.id)[0])
+	sees(t, n.netns(b), n.podIPs(t, a.ID)[0], 80, n.podIPs(t, b.ID)[0])
 	queues := command(t, "", "tc", "qdisc")
 	for _, rate := range []string{"rate 8Mbit", "rate 4Mbit"} {
 		if !strings.Contains(queues, rate) {
 			t.Errorf("no queue has %q:\n%s", rate, queues)
 		}
 	}
-	if rules := n.ruleset(t); !strings.Contains(rules, n.podIPs(t, b.id)[0]) {
+	if rules := n.ruleset(t); !strings.Contains(rules, n.podIPs(t, b.ID)[0]) {
 		t.Errorf("the firewall plugin lets nothing through to b:\n%s", rules)
 	}
 	if got := command(t, n.netns(b), "cat", "/proc/sys/net/core/somaxconn"); got != "512\n" {

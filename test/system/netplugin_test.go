@@ -32,8 +32,8 @@ func TestPrimaryAddress(t *testing.T) {
 			n := makeNode("prim" + strings.ReplaceAll(name, " ", ""))
 			n.Network = n.Bridge("csprimary", tc.subnets...)
 			n.start(t)
-			a, b := n.runPod(t, podConfig("a")), n.runPod(t, podConfig("b"))
-			ips := n.podIPs(t, a.id)
+			a, b := n.RunPod(t, podConfig("a")), n.RunPod(t, podConfig("b"))
+			ips := n.podIPs(t, a.ID)
 			if len(ips) != tc.n || !strings.HasPrefix(ips[0], tc.first) {
 				t.Errorf("addresses %v", ips)
 			}
@@ -71,14 +71,14 @@ E
 exit 0`)
 	n.Network = `{"cniVersion":"1.0.0","name":"meta","plugins":[{"type":"meta"}]}`
 	n.start(t)
-	if got := fmt.Sprint(n.podIPs(t, n.runPod(t, podConfig("a")).id)); got != "[10.9.0.2 fd09::2 10.8.0.2 fd08::2]" {
+	if got := fmt.Sprint(n.podIPs(t, n.RunPod(t, podConfig("a")).ID)); got != "[10.9.0.2 fd09::2 10.8.0.2 fd08::2]" {
 		t.Errorf("addresses %s; want those of eth0 first and none of the host's", got)
 	}
 }
 
 func (n *node) networkCondition(t *testing.T) *cri.RuntimeCondition {
 	t.Helper()
-	st, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
+	st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ exit 0`)
 	n.start(t)
 
 	mood("refuse-ADD", true)
-	_, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("refused")})
+	_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("refused")})
 	if err == nil || !strings.Contains(err.Error(), "in a bad mood") || !strings.Contains(err.Error(), `network "moody"`) {
 		t.Errorf("got %v", err)
 	}
@@ -127,30 +127,30 @@ exit 0`)
 	mood("hang-ADD", true)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, err = n.rt.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: podConfig("slow")})
+	_, err = n.RuntimeService.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: podConfig("slow")})
 	if status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("got %v", err)
 	}
 	// All else goes on meanwhile, a pod that needs no plugin included.
 	host := podConfig("host")
 	host.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
-	n.removePod(t, n.runPod(t, host).id)
+	n.RemovePod(t, n.RunPod(t, host).ID)
 	mood("hang-ADD", false)
-	slow := n.runPod(t, podConfig("slow")) // the same request joins the first one
+	slow := n.RunPod(t, podConfig("slow")) // the same request joins the first one
 	if calls, _ := os.ReadFile(filepath.Join(n.Dir, "calls")); strings.Count(string(calls), "ADD\n") != 3 {
 		t.Errorf("calls %q, want one ADD each for first, refused and slow", calls)
 	}
 
 	mood("refuse-DEL", true)
-	if _, err := n.rt.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: slow.id}); err == nil || !strings.Contains(err.Error(), "in a bad mood") {
+	if _, err := n.RuntimeService.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: slow.ID}); err == nil || !strings.Contains(err.Error(), "in a bad mood") {
 		t.Errorf("got %v", err)
 	}
-	st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: slow.id, Verbose: true})
+	st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: slow.ID, Verbose: true})
 	if err != nil || st.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_NOTREADY || !strings.Contains(infoField(t, st.GetInfo()["info"], "notReadyReason"), "in a bad mood") {
 		t.Errorf("status %v, %v", st, err)
 	}
 	mood("refuse-DEL", false)
-	n.removePod(t, slow.id)
+	n.RemovePod(t, slow.ID)
 
 	// Status answers from what is known, however long the plugin takes.
 	n.Kill()
@@ -164,7 +164,7 @@ exit 0`)
 	if c := n.networkCondition(t); !strings.Contains(c.GetMessage(), "in a bad mood") || !strings.Contains(c.GetMessage(), "code 50") {
 		t.Errorf("condition %v", c)
 	}
-	if _, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("b")}); status.Code(err) != codes.Unavailable {
+	if _, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("b")}); status.Code(err) != codes.Unavailable {
 		t.Errorf("a pod while the network is not ready: %v", err)
 	}
 	mood("refuse-STATUS", false)
@@ -186,10 +186,10 @@ exit 0`)
 // daemon's back, and leave a lease of no pod.
 func TestDamagedNetwork(t *testing.T) {
 	n := newNode(t, "damage", 111)
-	p := n.runPod(t, podConfig("a"))
+	p := n.RunPod(t, podConfig("a"))
 	info := func() (fault string, s *cri.PodSandboxStatus) {
 		t.Helper()
-		st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id, Verbose: true})
+		st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID, Verbose: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -222,11 +222,11 @@ func TestDamagedNetwork(t *testing.T) {
 	if !gone {
 		t.Error("the lease of no pod is left")
 	}
-	lease := filepath.Join(n.Dir, "leases", "csdamage", n.podIPs(t, p.id)[0])
+	lease := filepath.Join(n.Dir, "leases", "csdamage", n.podIPs(t, p.ID)[0])
 	if _, err := os.Stat(lease); err != nil {
 		t.Errorf("the lease of a pod: %v", err)
 	}
-	n.removePod(t, p.id)
+	n.RemovePod(t, p.ID)
 	if _, err := os.Stat(lease); err == nil {
 		t.Error("the lease outlives the pod")
 	}

@@ -58,7 +58,7 @@ func TestNetworkRequestsThatAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			config := podConfig("refused")
 			tc.spoil(config)
-			_, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
+			_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
 			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("want InvalidArgument that names %s, got %v", tc.says, err)
 			}
@@ -66,7 +66,7 @@ func TestNetworkRequestsThatAreRefused(t *testing.T) {
 	}
 	config := podConfig("absent")
 	config.Annotations = map[string]string{"criserver.io/networks": "storage"}
-	if _, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config}); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), `"storage"`) {
+	if _, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config}); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), `"storage"`) {
 		t.Errorf("a listed network that is not configured: %v", err)
 	}
 	if pods, _ := n.running(t); pods != 0 {
@@ -80,27 +80,27 @@ func TestHostNetworkPod(t *testing.T) {
 	c.Hostname = ""
 	c.PortMappings = []*cri.PortMapping{{HostPort: 8088, ContainerPort: 8088}} // as the kubelet sets them
 	c.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
-	p, twin := n.runPod(t, c), podConfig("twin")
-	if ips := n.podIPs(t, p.id); len(ips) != 1 || ips[0] != "" {
+	p, twin := n.RunPod(t, c), podConfig("twin")
+	if ips := n.podIPs(t, p.ID); len(ips) != 1 || ips[0] != "" {
 		t.Errorf("addresses %v; the field is ignored for the host's network", ips)
 	}
 	twin.PortMappings = c.PortMappings // the other one's is no mapping, so this is no conflict
-	n.runPod(t, twin)
+	n.RunPod(t, twin)
 	id := n.run(t, p, "c", "sleep", "1000")
 	wire(t, "", "probe0", "", "probe1")
-	if got := n.exec(t, id, "cat", "/proc/net/dev"); !strings.Contains(got, "probe0:") {
+	if got := n.Exec(t, id, "cat", "/proc/net/dev"); !strings.Contains(got, "probe0:") {
 		t.Errorf("the container sees not the host's links but\n%s", got)
 	}
 	hosts, err := os.ReadFile("/etc/hosts")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := n.exec(t, id, "cat", "/etc/hosts"); got != strings.TrimRight(string(hosts), "\n") {
+	if got := n.Exec(t, id, "cat", "/etc/hosts"); got != strings.TrimRight(string(hosts), "\n") {
 		t.Errorf("its hosts are %q, want the host's", got)
 	}
 	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
 		port := page(t, "", at)
-		local, stop := n.forward(t, "SPDY", p.id, port)
+		local, stop := n.forward(t, "SPDY", p.ID, port)
 		if got, err := get(t, local); err != nil || got != at {
 			t.Errorf("%s by port-forward: %q, %v", at, got, err)
 		}
@@ -130,10 +130,10 @@ func page(t *testing.T, netns, at string) (port string) {
 
 func TestPortForwardByFamily(t *testing.T) {
 	n := newNode(t, "family", 109)
-	p := n.runPod(t, podConfig("family"))
+	p := n.RunPod(t, podConfig("family"))
 	for _, at := range []string{"127.0.0.1:0", "[::1]:0", "[::]:0", "0.0.0.0:0"} {
 		for transport := range executors {
-			local, stop := n.forward(t, transport, p.id, page(t, n.netns(p), at))
+			local, stop := n.forward(t, transport, p.ID, page(t, n.netns(p), at))
 			if got, err := get(t, local); err != nil || got != at {
 				t.Errorf("%s over %s: %q, %v", at, transport, got, err)
 			}

@@ -30,9 +30,9 @@ func TestNRIRefusals(t *testing.T) {
 	}
 	const words = `NRI plugin "10-test"`
 	config := asked(podConfig("refused"), "RunPodSandbox", "refuse")
-	_, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
+	_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
 	refused("pod", err, codes.Unknown, words+", RunPodSandbox: not on this node")
-	pods, err := n.rt.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{})
+	pods, err := n.RuntimeService.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{})
 	if err != nil || len(pods.GetItems()) != 0 {
 		t.Errorf("pods that are left: %v, %v", pods.GetItems(), err)
 	}
@@ -42,32 +42,32 @@ func TestNRIRefusals(t *testing.T) {
 	}
 	n.mustBeClean(t.Context()) // namespaces, links, addresses, cgroups, files
 	config.Annotations = nil
-	p := n.runPod(t, config)
+	p := n.RunPod(t, config)
 	n.mark(t)
 
 	c := containerConfig(p, "c", busybox, "sleep", "1000")
 	c.Annotations = map[string]string{"ask/CreateContainer": "refuse"}
 	create := func() error {
-		_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: c, SandboxConfig: p.config})
+		_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: c, SandboxConfig: p.Config})
 		return err
 	}
 	refused("container", create(), codes.Unknown, words+", CreateContainer: not on this node")
 	c.Annotations = map[string]string{"blockio": "slow"}
 	refused("a class of block I/O", create(), codes.FailedPrecondition, "blockio_class")
-	list, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{})
+	list, err := n.RuntimeService.ListContainers(t.Context(), &cri.ListContainersRequest{})
 	if err != nil || len(list.GetContainers()) != 0 {
 		t.Errorf("containers that are left: %v, %v", list.GetContainers(), err)
 	}
 	n.mustBeClean(t.Context())
 
 	c.Annotations = map[string]string{"ask/StartContainer": "refuse"}
-	id := n.create(t, p, c)
-	_, err = n.rt.StartContainer(t.Context(), &cri.StartContainerRequest{ContainerId: id})
+	id := n.CreateContainer(t, p, c)
+	_, err = n.RuntimeService.StartContainer(t.Context(), &cri.StartContainerRequest{ContainerId: id})
 	refused("start", err, codes.Unknown, words+", StartContainer: not on this node")
-	if s := n.status(t, id); s.GetState() != cri.ContainerState_CONTAINER_EXITED || !strings.Contains(s.GetMessage(), "not on this node") {
+	if s := n.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_EXITED || !strings.Contains(s.GetMessage(), "not on this node") {
 		t.Errorf("the container that may not start is %v", s)
 	}
-	n.removePod(t, p.id)
+	n.RemovePod(t, p.ID)
 	plugin.kill()
 	n.mark(t) // what was marked had the pod
 }
@@ -84,16 +84,16 @@ func TestNRIPluginThatFails(t *testing.T) {
 			t.Run(how+" in "+event, func(t *testing.T) {
 				plugin := n.startPlugin(t)
 				defer plugin.kill()
-				p := n.runPod(t, asked(podConfig("fail"), event, how))
+				p := n.RunPod(t, asked(podConfig("fail"), event, how))
 				c := containerConfig(p, "c", busybox, "sleep", "1000")
 				c.Annotations = map[string]string{"ask/" + event: how}
-				id := n.create(t, p, c)
-				n.startContainer(t, id)
-				if s := n.status(t, id).GetState(); s != cri.ContainerState_CONTAINER_RUNNING {
+				id := n.CreateContainer(t, p, c)
+				n.StartContainer(t, id)
+				if s := n.ContainerStatus(t, id).GetState(); s != cri.ContainerState_CONTAINER_RUNNING {
 					t.Errorf("the container is %s", s)
 				}
-				n.removePod(t, p.id)
-				if !slices.Contains(append(plugin.events(t, p.id), plugin.events(t, id)...), event) {
+				n.RemovePod(t, p.ID)
+				if !slices.Contains(append(plugin.events(t, p.ID), plugin.events(t, id)...), event) {
 					t.Errorf("the plugin was not told of %s", event)
 				}
 				waitFor(t, "the plugin's end", func() bool { return strings.Contains(n.LogTail(), "plugins=0") })
@@ -120,19 +120,19 @@ func TestNRIShowsNothingTooEarly(t *testing.T) {
 	var p *pod
 	ran := make(chan error, 1)
 	go func() {
-		r, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
-		p = &pod{r.GetPodSandboxId(), config}
+		r, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
+		p = &pod{ID: r.GetPodSandboxId(), Config: config}
 		ran <- err
 	}()
 	podID := strings.Fields(plugin.await(t, "RunPodSandbox"))[1]
-	if r, err := n.rt.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{}); err != nil || len(r.GetItems()) != 0 {
+	if r, err := n.RuntimeService.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{}); err != nil || len(r.GetItems()) != 0 {
 		t.Errorf("amid RunPodSandbox: %v, %v", r.GetItems(), err)
 	}
-	if _, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: podID}); status.Code(err) != codes.NotFound {
+	if _, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: podID}); status.Code(err) != codes.NotFound {
 		t.Errorf("amid RunPodSandbox, status: %v", err)
 	}
-	early := containerConfig(&pod{podID, config}, "early", busybox, "true")
-	if _, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: podID, Config: early, SandboxConfig: config}); status.Code(err) != codes.NotFound {
+	early := containerConfig(&pod{ID: podID, Config: config}, "early", busybox, "true")
+	if _, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: podID, Config: early, SandboxConfig: config}); status.Code(err) != codes.NotFound {
 		t.Errorf("amid RunPodSandbox, a container: %v", err)
 	}
 	release("run")
@@ -143,28 +143,28 @@ func TestNRIShowsNothingTooEarly(t *testing.T) {
 	c.Annotations = map[string]string{"ask/CreateContainer": filepath.Join(dir, "create")}
 	created := make(chan error, 1)
 	go func() {
-		_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: c, SandboxConfig: config})
+		_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: c, SandboxConfig: config})
 		created <- err
 	}()
 	id := strings.Fields(plugin.await(t, "CreateContainer"))[1]
-	if r, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{}); err != nil || len(r.GetContainers()) != 0 {
+	if r, err := n.RuntimeService.ListContainers(t.Context(), &cri.ListContainersRequest{}); err != nil || len(r.GetContainers()) != 0 {
 		t.Errorf("amid CreateContainer: %v, %v", r.GetContainers(), err)
 	}
 	release("create")
 	if err := <-created; err != nil {
 		t.Fatal(err)
 	}
-	n.startContainer(t, id)
+	n.StartContainer(t, id)
 	stopped := make(chan error, 1)
 	go func() {
-		_, err := n.rt.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: p.id})
+		_, err := n.RuntimeService.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: p.ID})
 		stopped <- err
 	}()
 	plugin.await(t, "StopPodSandbox")
-	if s := n.status(t, id).GetState(); s != cri.ContainerState_CONTAINER_EXITED {
+	if s := n.ContainerStatus(t, id).GetState(); s != cri.ContainerState_CONTAINER_EXITED {
 		t.Errorf("amid StopPodSandbox the container is %s", s)
 	}
-	if r, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.id}); err != nil || r.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_NOTREADY {
+	if r, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID}); err != nil || r.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_NOTREADY {
 		t.Errorf("amid StopPodSandbox: %v, %v", r.GetStatus(), err)
 	}
 	release("stop")
@@ -181,23 +181,23 @@ func TestNRIKeepsNobodyFromStopping(t *testing.T) {
 	n.Config = fmt.Sprintf("nri.request_timeout = %q", harness.Patience(2*time.Second))
 	n.start(t)
 	plugin := n.startPlugin(t)
-	p := n.runPod(t, podConfig("other"))
+	p := n.RunPod(t, podConfig("other"))
 	id := n.run(t, p, "main", "sleep", "1000")
 	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience(30*time.Second))
 	defer cancel()
 	hung := make(chan error, 1)
 	go func() {
-		_, err := n.rt.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: asked(podConfig("hung"), "RunPodSandbox", "hang")})
+		_, err := n.RuntimeService.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: asked(podConfig("hung"), "RunPodSandbox", "hang")})
 		hung <- err
 	}()
 	waitFor(t, "the plugin to hang", func() bool { return strings.Count(strings.Join(plugin.lines(t), "\n"), "RunPodSandbox") == 2 })
-	if _, err := n.rt.ListContainers(ctx, &cri.ListContainersRequest{}); err != nil {
+	if _, err := n.RuntimeService.ListContainers(ctx, &cri.ListContainersRequest{}); err != nil {
 		t.Error(err)
 	}
-	if _, err := n.rt.StopContainer(ctx, &cri.StopContainerRequest{ContainerId: id}); err != nil {
+	if _, err := n.RuntimeService.StopContainer(ctx, &cri.StopContainerRequest{ContainerId: id}); err != nil {
 		t.Error(err)
 	}
-	if s := n.status(t, id).GetState(); s != cri.ContainerState_CONTAINER_EXITED {
+	if s := n.ContainerStatus(t, id).GetState(); s != cri.ContainerState_CONTAINER_EXITED {
 		t.Errorf("the container is %s", s)
 	}
 	if err := <-hung; err != nil {
@@ -227,7 +227,7 @@ func TestNRILosesNothing(t *testing.T) {
 	<-started
 	plugin = n.startPlugin(t)
 	all.Wait()
-	list, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{})
+	list, err := n.RuntimeService.ListContainers(t.Context(), &cri.ListContainersRequest{})
 	if err != nil || len(list.GetContainers()) != count {
 		t.Fatalf("%d containers, %v", len(list.GetContainers()), err)
 	}

@@ -15,33 +15,33 @@ import (
 func TestNRITellsOfEveryStepInOrder(t *testing.T) {
 	n := newNode(t, "nriall", 90)
 	plugin := n.startPlugin(t)
-	p := n.runPod(t, podConfig("all"))
-	if line, want := plugin.await(t, "RunPodSandbox"), "RunPodSandbox "+p.id+" all system uid-all 2 true"; line != want {
+	p := n.RunPod(t, podConfig("all"))
+	if line, want := plugin.await(t, "RunPodSandbox"), "RunPodSandbox "+p.ID+" all system uid-all 2 true"; line != want {
 		t.Errorf("got %q, want %q: names, addresses, and the network namespace in reach", line, want)
 	}
 	id := n.run(t, p, "main", "sleep", "1000")
 	update := &cri.UpdateContainerResourcesRequest{ContainerId: id, Linux: &cri.LinuxContainerResources{CpuShares: 500}}
-	if _, err := n.rt.UpdateContainerResources(t.Context(), update); err != nil {
+	if _, err := n.RuntimeService.UpdateContainerResources(t.Context(), update); err != nil {
 		t.Fatal(err)
 	}
-	if got := n.status(t, id).GetResources().GetLinux().GetCpuShares(); got != 555 {
+	if got := n.ContainerStatus(t, id).GetResources().GetLinux().GetCpuShares(); got != 555 {
 		t.Errorf("after an update that the plugin changed, the status shows %d shares, want 555", got)
 	}
 	if got := n.cgroupFile(t, id, "memory/memory.soft_limit_in_bytes", "memory.low"); got != strconv.Itoa(8<<20) {
 		t.Errorf("the plugin's reservation: the cgroup has %s", got)
 	}
-	own := n.create(t, p, containerConfig(p, "fast", busybox, "sh", "-c", "exit 3"))
-	n.startContainer(t, own)
+	own := n.CreateContainer(t, p, containerConfig(p, "fast", busybox, "sh", "-c", "exit 3"))
+	n.StartContainer(t, own)
 	plugin.await(t, "StopContainer "+own) // without anybody having asked for a stop
-	if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: own}); err != nil {
+	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: own}); err != nil {
 		t.Fatal(err)
 	}
-	n.removePod(t, p.id)
-	if _, err := n.rt.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: p.id}); err != nil {
+	n.RemovePod(t, p.ID)
+	if _, err := n.RuntimeService.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: p.ID}); err != nil {
 		t.Fatal(err)
 	}
 	for what, want := range map[string]string{
-		p.id: "RunPodSandbox StopPodSandbox RemovePodSandbox",
+		p.ID: "RunPodSandbox StopPodSandbox RemovePodSandbox",
 		id:   "CreateContainer PostCreateContainer StartContainer PostStartContainer UpdateContainer PostUpdateContainer StopContainer RemoveContainer",
 		own:  "CreateContainer PostCreateContainer StartContainer PostStartContainer StopContainer RemoveContainer",
 	} {
@@ -50,7 +50,7 @@ func TestNRITellsOfEveryStepInOrder(t *testing.T) {
 		}
 	}
 	lines := strings.Join(plugin.lines(t), "\n")
-	if strings.Index(lines, "StopContainer "+id) > strings.Index(lines, "StopPodSandbox "+p.id) {
+	if strings.Index(lines, "StopContainer "+id) > strings.Index(lines, "StopPodSandbox "+p.ID) {
 		t.Error("the pod's stop was told before its container's")
 	}
 	for _, line := range []string{"StopContainer " + id + " CONTAINER_STOPPED", "RemoveContainer " + id + " main", "PostUpdateContainer " + id + " 555"} {
@@ -67,15 +67,15 @@ func TestNRIAdjustsAContainer(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(mount, "file"), []byte("hello"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	p := n.runPod(t, podConfig("adjusted"))
+	p := n.RunPod(t, podConfig("adjusted"))
 	c := containerConfig(p, "main", busybox, "sleep", "1000")
 	c.Annotations = map[string]string{"ask/CreateContainer": "adjust", "mount": mount}
 	c.Envs = []*cri.KeyValue{{Key: "UNWANTED", Value: []byte("1")}, {Key: "KEPT", Value: []byte("2")}}
-	id := n.create(t, p, c)
+	id := n.CreateContainer(t, p, c)
 	if _, err := os.Stat(filepath.Join(mount, "hooked")); err != nil {
 		t.Errorf("the plugin's OCI hook has not run: %v", err)
 	}
-	n.startContainer(t, id)
+	n.StartContainer(t, id)
 	for name, probe := range map[string]struct{ cmd, want string }{
 		"env":            {"tr '\\0' '\\n' </proc/1/environ | grep -E 'ADDED|UNWANTED|KEPT' | sort", "ADDED=by a plugin\nKEPT=2"},
 		"env of an exec": {"echo $ADDED", "by a plugin"},
@@ -85,13 +85,13 @@ func TestNRIAdjustsAContainer(t *testing.T) {
 		"oom score":      {"cat /proc/1/oom_score_adj", "432"},
 		"sysctl":         {"cat /proc/sys/net/ipv4/ip_unprivileged_port_start", "77"},
 	} {
-		if got := n.exec(t, id, "sh", "-c", probe.cmd); got != probe.want {
+		if got := n.Exec(t, id, "sh", "-c", probe.cmd); got != probe.want {
 			t.Errorf("%s: got %q, want %q", name, got, probe.want)
 		}
 	}
 	check := func(when string) {
 		t.Helper()
-		r := n.status(t, id).GetResources().GetLinux()
+		r := n.ContainerStatus(t, id).GetResources().GetLinux()
 		if r.GetMemoryLimitInBytes() != 64<<20 || r.GetCpuShares() != 333 || r.GetOomScoreAdj() != 432 {
 			t.Errorf("%s: the status shows %v", when, r)
 		}
@@ -116,16 +116,16 @@ func TestNRIAdjustsAContainer(t *testing.T) {
 	if line, want := plugin.await(t, "SyncContainer "+id), "SyncContainer "+id+" CONTAINER_RUNNING "+strconv.Itoa(64<<20); line != want {
 		t.Errorf("got %q, want %q", line, want)
 	}
-	plugin.await(t, "SyncPod "+p.id+" adjusted")
+	plugin.await(t, "SyncPod "+p.ID+" adjusted")
 }
 
 func TestNRIUpdatesOfAPod(t *testing.T) {
 	n := newNode(t, "nripod", 93)
 	plugin := n.startPlugin(t)
-	p := n.runPod(t, podConfig("limits"))
+	p := n.RunPod(t, podConfig("limits"))
 	update := func(shares int64) error {
-		_, err := n.rt.UpdatePodSandboxResources(t.Context(), &cri.UpdatePodSandboxResourcesRequest{
-			PodSandboxId: p.id, Overhead: &cri.LinuxContainerResources{CpuShares: 20},
+		_, err := n.RuntimeService.UpdatePodSandboxResources(t.Context(), &cri.UpdatePodSandboxResourcesRequest{
+			PodSandboxId: p.ID, Overhead: &cri.LinuxContainerResources{CpuShares: 20},
 			Resources: &cri.LinuxContainerResources{CpuShares: shares, MemoryLimitInBytes: 5 << 20},
 		})
 		return err
@@ -136,26 +136,26 @@ func TestNRIUpdatesOfAPod(t *testing.T) {
 	if err := update(14); err != nil {
 		t.Errorf("an update that is refused once it is done: %v", err)
 	}
-	if got := strings.Join(plugin.events(t, p.id), " "); got != "RunPodSandbox UpdatePodSandbox UpdatePodSandbox PostUpdatePodSandbox" {
+	if got := strings.Join(plugin.events(t, p.ID), " "); got != "RunPodSandbox UpdatePodSandbox UpdatePodSandbox PostUpdatePodSandbox" {
 		t.Errorf("events: %s", got)
 	}
-	plugin.await(t, "UpdatePodSandbox "+p.id+" 20 5242880")
-	plugin.await(t, "PostUpdatePodSandbox "+p.id+" 5242880")
+	plugin.await(t, "UpdatePodSandbox "+p.ID+" 20 5242880")
+	plugin.await(t, "PostUpdatePodSandbox "+p.ID+" 5242880")
 }
 
 func TestNRIChangesOtherContainers(t *testing.T) {
 	n := newNode(t, "nrioth", 94)
 	plugin := n.startPlugin(t)
-	p := n.runPod(t, podConfig("others"))
+	p := n.RunPod(t, podConfig("others"))
 	first := n.run(t, p, "first", "sleep", "1000")
-	sharesOf := func(id string) int64 { return n.status(t, id).GetResources().GetLinux().GetCpuShares() }
+	sharesOf := func(id string) int64 { return n.ContainerStatus(t, id).GetResources().GetLinux().GetCpuShares() }
 	c := containerConfig(p, "second", busybox, "sleep", "1000")
 	c.Annotations = map[string]string{"others": first, "heir": first, "later": "250"}
-	second := n.create(t, p, c)
+	second := n.CreateContainer(t, p, c)
 	if got := sharesOf(first); got != 300 {
 		t.Errorf("with the answer to a creation: %d shares, want 300", got)
 	}
-	n.startContainer(t, second)
+	n.StartContainer(t, second)
 	if line := plugin.await(t, "UpdateContainers"); line != "UpdateContainers 1 <nil>" {
 		t.Errorf("an unsolicited update of one container that is there and one that is not: %q", line)
 	}
@@ -165,13 +165,13 @@ func TestNRIChangesOtherContainers(t *testing.T) {
 	if got := n.cgroupFile(t, second, "cpu/cpu.shares", "cpu.weight"); !unifiedHost() && got != "250" {
 		t.Errorf("unsolicited: the cgroup has %s shares", got)
 	}
-	if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: second}); err != nil {
+	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: second}); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "the limits of who is left", func() bool { return sharesOf(first) == 400 })
 	// One that is gone is no obstacle.
 	c.Metadata.Name, c.Annotations = "third", map[string]string{"others": second}
-	n.create(t, p, c)
+	n.CreateContainer(t, p, c)
 }
 
 // TestNRIPluginOfTheDaemon is one that the daemon runs, with a configuration.
@@ -200,12 +200,12 @@ func TestNRIPluginOfTheDaemon(t *testing.T) {
 	n.Config = "nri.disable_connections = true\nnri.plugin_dir = \"" + dir + "/plugins\"\nnri.plugin_config_dir = \"" + dir + "/conf\"\n"
 	n.start(t)
 	plugin.await(t, "Configure criserver true its-configuration")
-	p := n.runPod(t, podConfig("own"))
-	plugin.await(t, "RunPodSandbox "+p.id)
+	p := n.RunPod(t, podConfig("own"))
+	plugin.await(t, "RunPodSandbox "+p.ID)
 	if _, err := os.Stat(n.NRISocket()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket of a node that takes no connections: %v", err)
 	}
-	n.removePod(t, p.id)
+	n.RemovePod(t, p.ID)
 	if err := n.Stop(); err != nil {
 		t.Error(err)
 	}
@@ -221,7 +221,7 @@ func TestNRIOff(t *testing.T) {
 	n.Network = n.Bridge("csnrioff", "10.98.0.0/16")
 	n.Config = "nri.enable = false"
 	n.start(t)
-	p := n.runPod(t, podConfig("off"))
+	p := n.RunPod(t, podConfig("off"))
 	n.run(t, p, "main", "true")
 	if _, err := os.Stat(n.NRISocket()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket of NRI that is off: %v", err)

@@ -41,10 +41,10 @@ func TestOverlayAcrossHosts(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	a, b, c := one.runPod(t, podConfig("a")), two.runPod(t, podConfig("b")), one.runPod(t, podConfig("c"))
+	a, b, c := one.RunPod(t, podConfig("a")), two.RunPod(t, podConfig("b")), one.RunPod(t, podConfig("c"))
 	two.web(t, b)
 	one.web(t, a)
-	ipsA, ipsB, ipsC := one.podIPs(t, a.id), two.podIPs(t, b.id), one.podIPs(t, c.id)
+	ipsA, ipsB, ipsC := one.podIPs(t, a.ID), two.podIPs(t, b.ID), one.podIPs(t, c.ID)
 	if !strings.HasPrefix(ipsA[0], "10.90.1.") || !strings.HasPrefix(ipsB[0], "10.90.2.") {
 		t.Fatalf("addresses %v and %v are not from the hosts' own ranges", ipsA, ipsB)
 	}
@@ -104,9 +104,9 @@ func TestPolicyBetweenPods(t *testing.T) {
 	n.Network = n.conflist(t, "10-criserver.conflist")
 	netNode(t, n)
 	pa := podConfig("a")
-	a, b, c := n.runPod(t, pa), n.runPod(t, webOn("b", 8080)), n.runPod(t, podConfig("c"))
+	a, b, c := n.RunPod(t, pa), n.RunPod(t, webOn("b", 8080)), n.RunPod(t, podConfig("c"))
 	n.web(t, b)
-	ipA, ipB, ipC := n.podIPs(t, a.id)[0], n.podIPs(t, b.id)[0], n.podIPs(t, c.id)[0]
+	ipA, ipB, ipC := n.podIPs(t, a.ID)[0], n.podIPs(t, b.ID)[0], n.podIPs(t, c.ID)[0]
 	const host = "10.88.0.1"
 	sees(t, n.netns(a), ipB, 80, ipA)
 
@@ -135,7 +135,7 @@ func TestPolicyBetweenPods(t *testing.T) {
 	// What the daemon does to its own rules leaves the agent's alone.
 	n.Kill()
 	n.restart(t)
-	n.removePod(t, n.runPod(t, webOn("d", 8081)).id)
+	n.RemovePod(t, n.RunPod(t, webOn("d", 8081)).ID)
 	enforced()
 	if now := command(t, "", "nft", "list", "table", "bridge", "pod_policy"); now != policy {
 		t.Errorf("the agent's table was\n%s\nand is\n%s", policy, now)

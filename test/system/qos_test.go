@@ -73,7 +73,7 @@ func TestClassesOfBlockIO(t *testing.T) {
 		blockIOOfPod: "slow", blockIOOf + "own": "slower", blockIOOf + "none": "", blockIOOf + "light": "light",
 		blockIOOf + "unknown": "fast", blockIOOf + "absent": "absent",
 	}
-	p := n.runPod(t, config)
+	p := n.RunPod(t, config)
 	rates := func(id, kind string) string {
 		if !unifiedHost() {
 			return n.cgroupFile(t, id, "blkio/blkio.throttle."+kind+"_device", "")
@@ -98,14 +98,14 @@ func TestClassesOfBlockIO(t *testing.T) {
 	is(own, "read_bps", "rbps", 1<<20)
 	byAnnotation := containerConfig(p, "byannotation", busybox, "sleep", "1000")
 	byAnnotation.Annotations = map[string]string{"io.kubernetes.cri.blockio-class": "slower"}
-	is(n.create(t, p, byAnnotation), "read_bps", "rbps", 1<<20)
+	is(n.CreateContainer(t, p, byAnnotation), "read_bps", "rbps", 1<<20)
 	if got := rates(n.run(t, p, "none", "sleep", "1000"), "read_bps"); got != "" {
 		t.Errorf("a container without a class has %q", got)
 	}
 	n.run(t, p, "light", "true") // also where no scheduler knows weights
 
 	for name, code := range map[string]codes.Code{"unknown": codes.InvalidArgument, "absent": codes.FailedPrecondition} {
-		_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: containerConfig(p, name, busybox, "true"), SandboxConfig: p.config})
+		_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: containerConfig(p, name, busybox, "true"), SandboxConfig: p.Config})
 		if status.Code(err) != code || !strings.Contains(err.Error(), blockIOOf+name) {
 			t.Errorf("class %s: %v, want %s", name, err, code)
 		}
@@ -113,7 +113,7 @@ func TestClassesOfBlockIO(t *testing.T) {
 	// A change of the file is for the containers to come.
 	n.classFiles(t, fmt.Sprintf("classes:\n  slower:\n  - devices: [%q]\n    throttleReadBps: 2Mi\n", path), "classes: {}\n")
 	byAnnotation.Metadata.Name = "later"
-	is(n.create(t, p, byAnnotation), "read_bps", "rbps", 2<<20)
+	is(n.CreateContainer(t, p, byAnnotation), "read_bps", "rbps", 2<<20)
 	is(own, "read_bps", "rbps", 1<<20)
 }
 
@@ -125,12 +125,12 @@ func TestRDTIsRefusedWhereThereIsNone(t *testing.T) {
 	n.Network = n.Bridge("csrdt", "10.118.0.0/16")
 	n.classFiles(t, "classes: {}\n", "classes: {gold: {l3CacheSchema: 'L3:0=ff'}}\n")
 	n.start(t)
-	n.run(t, n.runPod(t, podConfig("without")), "c", "true")
+	n.run(t, n.RunPod(t, podConfig("without")), "c", "true")
 	for class, code := range map[string]codes.Code{"gold": codes.FailedPrecondition, "brass": codes.InvalidArgument} {
 		config := podConfig(class)
 		config.Annotations = map[string]string{rdtOfPod: class}
-		p := n.runPod(t, config)
-		_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: containerConfig(p, "c", busybox, "true"), SandboxConfig: p.config})
+		p := n.RunPod(t, config)
+		_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: containerConfig(p, "c", busybox, "true"), SandboxConfig: p.Config})
 		if status.Code(err) != code || !strings.Contains(err.Error(), rdtOfPod) {
 			t.Errorf("class %s: %v, want %s", class, err, code)
 		}

@@ -74,11 +74,11 @@ func killAmidCreates(t *testing.T, name string, after int32) {
 // started is replaced by the next attempt.
 func (n *node) retry(ctx context.Context, i int) error {
 	name := podConfig("p" + strconv.Itoa(i)).GetMetadata().GetName()
-	cs, err := n.rt.ListContainers(ctx, &cri.ListContainersRequest{})
+	cs, err := n.RuntimeService.ListContainers(ctx, &cri.ListContainersRequest{})
 	if err != nil {
 		return err
 	}
-	ps, err := n.rt.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{LabelSelector: map[string]string{"test": name}}})
+	ps, err := n.RuntimeService.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{LabelSelector: map[string]string{"test": name}}})
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (n *node) retry(ctx context.Context, i int) error {
 			}
 			continue
 		}
-		if err := n.remove(ctx, p.GetId()); err != nil {
+		if err := n.StopAndRemovePod(ctx, p.GetId()); err != nil {
 			return err
 		}
 	}
@@ -101,12 +101,12 @@ func (n *node) retry(ctx context.Context, i int) error {
 
 func TestEverythingIsFoundAgain(t *testing.T) {
 	n := newNode(t, "found", 65)
-	p := n.runPod(t, podConfig("found"))
+	p := n.RunPod(t, podConfig("found"))
 	lives := n.run(t, p, "lives", "sh", "-c", "i=0; while true; do echo $i; i=$((i+1)); usleep 2000; done")
 	exits := n.run(t, p, "exits", "sh", "-c", "while [ ! -e /go ]; do usleep 10000; done; exit 7")
-	created := n.create(t, p, containerConfig(p, "created", busybox, "sleep", "1000"))
-	ips := n.podIPs(t, p.id)
-	verbose, err := n.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: exits, Verbose: true})
+	created := n.CreateContainer(t, p, containerConfig(p, "created", busybox, "sleep", "1000"))
+	ips := n.podIPs(t, p.ID)
+	verbose, err := n.RuntimeService.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: exits, Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,18 +118,18 @@ func TestEverythingIsFoundAgain(t *testing.T) {
 	}
 	time.Sleep(300 * time.Millisecond)
 	n.restart(t)
-	if s := n.status(t, lives); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
+	if s := n.ContainerStatus(t, lives); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
 		t.Errorf("the living container is %s", s.GetState())
 	}
-	if s := n.exited(t, exits); s.GetExitCode() != 7 || s.GetReason() != "Error" {
+	if s := n.WaitExited(t, exits); s.GetExitCode() != 7 || s.GetReason() != "Error" {
 		t.Errorf("the one that ended meanwhile has code %d, reason %q; want 7, Error", s.GetExitCode(), s.GetReason())
 	}
-	n.startContainer(t, created)
-	if got := n.podIPs(t, p.id); len(got) != len(ips) || got[0] != ips[0] {
+	n.StartContainer(t, created)
+	if got := n.podIPs(t, p.ID); len(got) != len(ips) || got[0] != ips[0] {
 		t.Errorf("the pod has the addresses %v, had %v", got, ips)
 	}
-	n.exec(t, lives, "true")
-	if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: lives}); err != nil {
+	n.Exec(t, lives, "true")
+	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: lives}); err != nil {
 		t.Fatal(err)
 	}
 	lines := logLines(t, p, "lives")

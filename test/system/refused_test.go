@@ -11,7 +11,7 @@ import (
 
 func TestContainerRequestsThatAreRefused(t *testing.T) {
 	n := newNode(t, "refused", 103)
-	p := n.runPod(t, podConfig("refused"))
+	p := n.RunPod(t, podConfig("refused"))
 	for name, tc := range map[string]struct {
 		spoil func(*cri.ContainerConfig)
 		says  string
@@ -25,7 +25,7 @@ func TestContainerRequestsThatAreRefused(t *testing.T) {
 		"log at no path":      {func(c *cri.ContainerConfig) { c.LogPath = "/etc/passwd" }, "log_path"},
 		"log too long":        {func(c *cri.ContainerConfig) { c.LogPath = strings.Repeat("a", 256) }, "log_path"},
 		"log too deep": {func(c *cri.ContainerConfig) {
-			c.LogPath = strings.TrimSuffix(strings.Repeat("a/", (4100-len(p.config.GetLogDirectory()))/2), "/") + "/0.log"
+			c.LogPath = strings.TrimSuffix(strings.Repeat("a/", (4100-len(p.Config.GetLogDirectory()))/2), "/") + "/0.log"
 		}, "log_path"},
 		"directory too long": {func(c *cri.ContainerConfig) { c.WorkingDir = "/" + strings.Repeat("a", 256) }, "working directory"},
 		"relative directory": {func(c *cri.ContainerConfig) { c.WorkingDir = "tmp" }, "working_dir"},
@@ -40,7 +40,7 @@ func TestContainerRequestsThatAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			config := containerConfig(p, "c", busybox, "true")
 			tc.spoil(config)
-			_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+			_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("want InvalidArgument that names %s, got %v", tc.says, err)
 			}
@@ -48,7 +48,7 @@ func TestContainerRequestsThatAreRefused(t *testing.T) {
 	}
 	config := containerConfig(p, "c", busybox, "true")
 	config.Image.Image = "registry.k8s.io/never/pulled:1"
-	_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+	_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "never/pulled") {
 		t.Errorf("an image that is not here: %v", err)
 	}
@@ -100,7 +100,7 @@ func TestPodRequestsThatAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			config := podConfig("refused")
 			tc.spoil(config)
-			_, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
+			_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
 			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("want InvalidArgument that names %s, got %v", tc.says, err)
 			}

@@ -273,7 +273,7 @@ func pullNode(t *testing.T, name string, settings ...string) *node {
 	n.settings(t, settings...)
 	n.start(t)
 	// Short names come with a lock file that stays.
-	if _, err := n.img.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: "short"}}}); err != nil {
+	if _, err := n.ImageService.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: "short"}}}); err != nil {
 		t.Fatal(err)
 	}
 	n.mark(t)

@@ -30,7 +30,7 @@ func (n *node) cgroupFile(t *testing.T, id, v1, v2 string) string {
 
 func (n *node) cgroupOf(t *testing.T, id string) string {
 	t.Helper()
-	r, err := n.rt.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
+	r, err := n.RuntimeService.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func readCgroup(t *testing.T, cgroup, v1, v2 string) string {
 
 func (n *node) update(t *testing.T, id string, r *limits) error {
 	t.Helper()
-	_, err := n.rt.UpdateContainerResources(t.Context(), &cri.UpdateContainerResourcesRequest{ContainerId: id, Linux: r})
+	_, err := n.RuntimeService.UpdateContainerResources(t.Context(), &cri.UpdateContainerResourcesRequest{ContainerId: id, Linux: r})
 	return err
 }
 
@@ -71,7 +71,7 @@ func (n *node) mustUpdate(t *testing.T, id string, r *limits) {
 // what the status says.
 func (n *node) inForce(t *testing.T, id string, want *limits) {
 	t.Helper()
-	if got := n.status(t, id).GetResources().GetLinux(); !proto.Equal(got, want) {
+	if got := n.ContainerStatus(t, id).GetResources().GetLinux(); !proto.Equal(got, want) {
 		t.Errorf("the status has %v, want %v", got, want)
 	}
 	check := func(field, want, v1, v2 string) {
@@ -98,7 +98,7 @@ func (n *node) inForce(t *testing.T, id string, want *limits) {
 		check("hugepage_limits", strconv.FormatUint(h.GetLimit(), 10), "unified/"+size+".max", size+".max")
 		check("hugepage_limits", strconv.FormatUint(h.GetLimit(), 10), "unified/"+size+".rsvd.max", size+".rsvd.max")
 	}
-	if got := n.exec(t, id, "cat", "/proc/1/oom_score_adj"); got != itoa(want.GetOomScoreAdj()) {
+	if got := n.Exec(t, id, "cat", "/proc/1/oom_score_adj"); got != itoa(want.GetOomScoreAdj()) {
 		t.Errorf("oom_score_adj is %s, want %d", got, want.GetOomScoreAdj())
 	}
 }
@@ -123,11 +123,11 @@ func everyLimit() *limits {
 
 func TestEveryLimitIsSetAndUpdated(t *testing.T) {
 	n := newNode(t, "limits", 90)
-	p := n.runPod(t, podConfig("limits"))
+	p := n.RunPod(t, podConfig("limits"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	config.Linux.Resources = everyLimit()
-	id := n.create(t, p, config)
-	n.startContainer(t, id)
+	id := n.CreateContainer(t, p, config)
+	n.StartContainer(t, id)
 	want := everyLimit()
 	n.inForce(t, id, want)
 	for _, step := range []struct{ update, changed *limits }{
@@ -163,24 +163,24 @@ func TestEveryLimitIsSetAndUpdated(t *testing.T) {
 
 func TestLimitsAreUpdatedInTheRightStates(t *testing.T) {
 	n := newNode(t, "states", 91)
-	p := n.runPod(t, podConfig("states"))
-	created := n.create(t, p, containerConfig(p, "created", busybox, "sleep", "1000"))
+	p := n.RunPod(t, podConfig("states"))
+	created := n.CreateContainer(t, p, containerConfig(p, "created", busybox, "sleep", "1000"))
 	want := everyLimit()
 	n.mustUpdate(t, created, want)
-	n.startContainer(t, created)
+	n.StartContainer(t, created)
 	n.inForce(t, created, want)
 	exited := n.run(t, p, "exited", "true")
-	n.exited(t, exited)
+	n.WaitExited(t, exited)
 	if err := n.update(t, exited, want); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("an exited container: %v", err)
 	}
 	if err := n.update(t, "no-such-container", want); status.Code(err) != codes.NotFound {
 		t.Errorf("an unknown container: %v", err)
 	}
-	if _, err := n.rt.UpdateContainerResources(t.Context(), &cri.UpdateContainerResourcesRequest{ContainerId: created}); status.Code(err) != codes.InvalidArgument {
+	if _, err := n.RuntimeService.UpdateContainerResources(t.Context(), &cri.UpdateContainerResourcesRequest{ContainerId: created}); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("without limits: %v", err)
 	}
-	if got := n.status(t, exited).GetResources().GetLinux().GetCpuShares(); got != 102 {
+	if got := n.ContainerStatus(t, exited).GetResources().GetLinux().GetCpuShares(); got != 102 {
 		t.Errorf("the exited container shows cpu_shares %d", got)
 	}
 }
@@ -192,12 +192,12 @@ func TestAnUpdateThatFailsHalfWayChangesNothing(t *testing.T) {
 		t.Skip("on the unified hierarchy a quota may be above the parent's")
 	}
 	n := newNode(t, "halfway", 92)
-	p := n.runPod(t, podConfig("halfway"))
+	p := n.RunPod(t, podConfig("halfway"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	config.Linux.Resources = everyLimit()
 	config.Linux.Resources.CpuQuota = 10000
-	id := n.create(t, p, config)
-	n.startContainer(t, id)
+	id := n.CreateContainer(t, p, config)
+	n.StartContainer(t, id)
 	parent := filepath.Dir(n.cgroupOf(t, id))
 	if err := os.WriteFile(cgroupPath(parent, "cpu/cpu.cfs_quota_us", ""), []byte("50000"), 0); err != nil {
 		t.Fatal(err)
@@ -217,10 +217,10 @@ func TestAnUpdateThatFailsHalfWayChangesNothing(t *testing.T) {
 
 func TestMemoryLimitBelowTheUse(t *testing.T) {
 	n := newNode(t, "belowuse", 93)
-	p := n.runPod(t, podConfig("belowuse"))
+	p := n.RunPod(t, podConfig("belowuse"))
 	id := n.run(t, p, "fat", "sh", "-c", "x=$(head -c 30000000 /dev/zero | tr '\\0' x); echo full; while true; do sleep 1000; done")
 	for len(logLinesNow(p, "fat")) == 0 {
-		n.exec(t, id, "usleep", "10000")
+		n.Exec(t, id, "usleep", "10000")
 	}
 	before := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max")
 	err := n.update(t, id, &limits{MemoryLimitInBytes: 16 << 20, CpuShares: 77})
@@ -230,20 +230,20 @@ func TestMemoryLimitBelowTheUse(t *testing.T) {
 	if after := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max"); after != before {
 		t.Errorf("the limit is %s, was %s", after, before)
 	}
-	if s := n.status(t, id); s.GetState() != cri.ContainerState_CONTAINER_RUNNING || s.GetResources().GetLinux().GetCpuShares() != 102 {
+	if s := n.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_RUNNING || s.GetResources().GetLinux().GetCpuShares() != 102 {
 		t.Errorf("got %v", s)
 	}
 }
 
 // logLinesNow is what has been logged so far, in whatever form.
 func logLinesNow(p *pod, name string) string {
-	b, _ := os.ReadFile(filepath.Join(p.config.GetLogDirectory(), name+".log"))
+	b, _ := os.ReadFile(filepath.Join(p.Config.GetLogDirectory(), name+".log"))
 	return string(b)
 }
 
 func TestBadLimitsAreRefusedByName(t *testing.T) {
 	n := newNode(t, "badlimits", 94)
-	p := n.runPod(t, podConfig("badlimits"))
+	p := n.RunPod(t, podConfig("badlimits"))
 	id := n.run(t, p, "c", "sleep", "1000")
 	before := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max")
 	tests := map[string]struct {
@@ -280,7 +280,7 @@ func TestBadLimitsAreRefusedByName(t *testing.T) {
 			}
 			config := containerConfig(p, "bad", busybox, "true")
 			config.Linux.Resources = tc.r
-			_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+			_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "config.linux.resources."+tc.field) {
 				t.Errorf("create: %v", err)
 			}
@@ -288,7 +288,7 @@ func TestBadLimitsAreRefusedByName(t *testing.T) {
 	}
 	config := containerConfig(p, "bad", busybox, "true")
 	config.Linux.Resources = &limits{MemorySwapLimitInBytes: 64 << 20}
-	_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+	_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "config.linux.resources.memory_swap_limit_in_bytes 67108864 is of memory and swap together: it needs memory_limit_in_bytes") {
 		t.Errorf("swap without memory: %v", err)
 	}
@@ -304,7 +304,7 @@ func TestPidsLimitOfTheConfiguration(t *testing.T) {
 	n.Network = n.Bridge("cspids", "10.120.0.0/16")
 	n.writeFile(t, "config.toml.d/pids.toml", "[container]\npids_limit = 77\n")
 	n.start(t)
-	p := n.runPod(t, podConfig("pids"))
+	p := n.RunPod(t, podConfig("pids"))
 	id := n.run(t, p, "c", "sleep", "1000")
 	n.mustUpdate(t, id, &limits{CpuShares: 300, MemoryLimitInBytes: 64 << 20})
 	if got := n.cgroupFile(t, id, "pids/pids.max", "pids.max"); got != "77" {
@@ -316,7 +316,7 @@ func TestPidsLimitOfTheConfiguration(t *testing.T) {
 // field is what holds, in the kernel and in the status.
 func TestUpdatesSideBySide(t *testing.T) {
 	n := newNode(t, "sidebyside", 121)
-	p := n.runPod(t, podConfig("sidebyside"))
+	p := n.RunPod(t, podConfig("sidebyside"))
 	id := n.run(t, p, "c", "sleep", "1000")
 	parallel(24, 8, func(i int) {
 		r := &limits{CpuShares: int64(100 + i)}
@@ -327,7 +327,7 @@ func TestUpdatesSideBySide(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	got := n.status(t, id).GetResources().GetLinux()
+	got := n.ContainerStatus(t, id).GetResources().GetLinux()
 	if kernel := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max"); kernel != strconv.FormatInt(got.GetMemoryLimitInBytes(), 10) {
 		t.Errorf("the kernel limits memory to %s, the status says %d", kernel, got.GetMemoryLimitInBytes())
 	}

@@ -54,9 +54,9 @@ func TestRulesetOfOthers(t *testing.T) {
 	n.Registries = strings.ReplaceAll(n.Registries, world.images, addr)
 	n.Network = n.Bridge("csrules", "10.69.0.0/16")
 	n.start(t)
-	p := n.runPod(t, webOn("rules", 8090))
+	p := n.RunPod(t, webOn("rules", 8090))
 	n.web(t, p)
-	ip := n.podIPs(t, p.id)[0]
+	ip := n.podIPs(t, p.ID)[0]
 	works := func() error {
 		if _, err := fetch(outside, "192.0.2.1", 8090, "/cgi-bin/peer"); err != nil {
 			return fmt.Errorf("the host port does not answer: %w", err)
@@ -84,7 +84,7 @@ func TestRulesetOfOthers(t *testing.T) {
 	if now := others(); strings.Contains(now, "others") || strings.Contains(now, "OTHERS") {
 		t.Errorf("the daemon made rules of others:\n%s", now)
 	}
-	n.removePod(t, p.id)
+	n.RemovePod(t, p.ID)
 	if left := command(t, host, "nft", "list", "ruleset"); strings.Contains(left, ip+" ") || strings.Contains(left, "8090") {
 		t.Errorf("rules of the removed pod are left:\n%s", left)
 	}

@@ -20,7 +20,7 @@ import (
 
 func (n *node) setPodCIDR(t *testing.T, cidrs string) error {
 	t.Helper()
-	_, err := n.rt.UpdateRuntimeConfig(t.Context(), &cri.UpdateRuntimeConfigRequest{
+	_, err := n.RuntimeService.UpdateRuntimeConfig(t.Context(), &cri.UpdateRuntimeConfigRequest{
 		RuntimeConfig: &cri.RuntimeConfig{NetworkConfig: &cri.NetworkConfig{PodCidr: cidrs}},
 	})
 	return err
@@ -30,7 +30,7 @@ func (n *node) setPodCIDR(t *testing.T, cidrs string) error {
 func (n *node) networkReady(t *testing.T, want bool) {
 	t.Helper()
 	for end := time.Now().Add(harness.Patience(30 * time.Second)); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		st, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
+		st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,7 +65,7 @@ func TestPodCIDRMakesTheNetwork(t *testing.T) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	if _, err := n.rt.UpdateRuntimeConfig(t.Context(), &cri.UpdateRuntimeConfigRequest{}); status.Code(err) != codes.InvalidArgument {
+	if _, err := n.RuntimeService.UpdateRuntimeConfig(t.Context(), &cri.UpdateRuntimeConfigRequest{}); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("an empty request: %v", err)
 	}
 	if err := n.setPodCIDR(t, ""); err != nil {
@@ -77,10 +77,10 @@ func TestPodCIDRMakesTheNetwork(t *testing.T) {
 	}
 	n.networkReady(t, true)
 	// Once to bring forth the bridge and its rules.
-	n.removePod(t, n.runPod(t, podConfig("first")).id)
+	n.RemovePod(t, n.RunPod(t, podConfig("first")).ID)
 	n.mark(t)
-	p := n.runPod(t, podConfig("cidr"))
-	ips := n.podIPs(t, p.id)
+	p := n.RunPod(t, podConfig("cidr"))
+	ips := n.podIPs(t, p.ID)
 	if len(ips) != 2 {
 		t.Fatalf("addresses %v", ips)
 	}
@@ -90,7 +90,7 @@ func TestPodCIDRMakesTheNetwork(t *testing.T) {
 		}
 	}
 	id := n.run(t, p, "c", "sleep", "1000")
-	if out := n.exec(t, id, "ip", "route"); !strings.Contains(out, "default via 10.110.3.1") {
+	if out := n.Exec(t, id, "ip", "route"); !strings.Contains(out, "default via 10.110.3.1") {
 		t.Errorf("routes:\n%s", out)
 	}
 	n.Kill()
@@ -113,7 +113,7 @@ func TestPodCIDRLeavesAnotherNetworkAlone(t *testing.T) {
 	if err != nil || len(files) != 1 {
 		t.Errorf("configuration files: %v, %v", files, err)
 	}
-	ip := netip.MustParseAddr(n.podIPs(t, n.runPod(t, podConfig("other")).id)[0])
+	ip := netip.MustParseAddr(n.podIPs(t, n.RunPod(t, podConfig("other")).ID)[0])
 	if !netip.MustParsePrefix("10.111.0.0/16").Contains(ip) {
 		t.Errorf("address %s", ip)
 	}
@@ -132,7 +132,7 @@ func TestPodCIDRWithoutTemplateIsIgnored(t *testing.T) {
 // podLimits reads what a pod as a whole has in its verbose status.
 func (n *node) podLimits(t *testing.T, id string) (overhead, resources *limits) {
 	t.Helper()
-	st, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
+	st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,26 +148,26 @@ func TestPodResources(t *testing.T) {
 	config := podConfig("podres")
 	config.Linux.Overhead = &limits{CpuShares: 10, MemoryLimitInBytes: 8 << 20}
 	config.Linux.Resources = &limits{CpuShares: 200, CpuQuota: 50000, CpuPeriod: 100000, MemoryLimitInBytes: 256 << 20}
-	p := n.runPod(t, config)
+	p := n.RunPod(t, config)
 	id := n.run(t, p, "c", "sleep", "1000")
 	expect := func(shares, memory int64) {
 		t.Helper()
-		o, r := n.podLimits(t, p.id)
+		o, r := n.podLimits(t, p.ID)
 		if o.GetCpuShares() != shares || r.GetMemoryLimitInBytes() != memory {
 			t.Errorf("overhead %v, resources %v", o, r)
 		}
 	}
 	update := func(id string, overhead, resources *limits) error {
-		_, err := n.rt.UpdatePodSandboxResources(t.Context(), &cri.UpdatePodSandboxResourcesRequest{PodSandboxId: id, Overhead: overhead, Resources: resources})
+		_, err := n.RuntimeService.UpdatePodSandboxResources(t.Context(), &cri.UpdatePodSandboxResourcesRequest{PodSandboxId: id, Overhead: overhead, Resources: resources})
 		return err
 	}
 	expect(10, 256<<20)
 	parent := filepath.Dir(n.cgroupOf(t, id))
 	before := readCgroup(t, parent, "memory/memory.limit_in_bytes", "memory.max")
-	if err := update(p.id, &limits{CpuShares: 11}, &limits{MemoryLimitInBytes: 512 << 20}); err != nil {
+	if err := update(p.ID, &limits{CpuShares: 11}, &limits{MemoryLimitInBytes: 512 << 20}); err != nil {
 		t.Fatal(err)
 	}
-	if err := update(p.id, nil, &limits{MemoryLimitInBytes: 768 << 20}); err != nil {
+	if err := update(p.ID, nil, &limits{MemoryLimitInBytes: 768 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	expect(11, 768<<20)
@@ -182,20 +182,20 @@ func TestPodResources(t *testing.T) {
 		"resources.cpu_shares 1": {{CpuShares: 5}, {CpuShares: 1}},
 		"resources.cpuset_cpus":  {nil, {CpusetCpus: "x"}},
 	} {
-		if err := update(p.id, args[0], args[1]); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), field) {
+		if err := update(p.ID, args[0], args[1]); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s: %v", field, err)
 		}
 	}
 	bad := podConfig("bad")
 	bad.Linux.Resources = &limits{CpuShares: -4}
-	if _, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: bad}); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "linux.resources.cpu_shares -4") {
+	if _, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: bad}); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "linux.resources.cpu_shares -4") {
 		t.Errorf("a pod with bad resources: %v", err)
 	}
 	expect(11, 768<<20)
-	if _, err := n.rt.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: p.id}); err != nil {
+	if _, err := n.RuntimeService.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: p.ID}); err != nil {
 		t.Fatal(err)
 	}
-	for id, code := range map[string]codes.Code{p.id: codes.FailedPrecondition, "no-such-pod": codes.NotFound, "": codes.InvalidArgument} {
+	for id, code := range map[string]codes.Code{p.ID: codes.FailedPrecondition, "no-such-pod": codes.NotFound, "": codes.InvalidArgument} {
 		if err := update(id, nil, &limits{CpuShares: 5}); status.Code(err) != code {
 			t.Errorf("pod %q: %v, want %s", id, err, code)
 		}
@@ -209,16 +209,16 @@ var semantic = regexp.MustCompile(`^\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?$`)
 func TestVersionStatusAndRuntimeConfig(t *testing.T) {
 	n := newNode(t, "first", 116)
 	for _, asked := range []string{"", "0.1.0", "v1", "v99"} {
-		v, err := n.rt.Version(t.Context(), &cri.VersionRequest{Version: asked})
+		v, err := n.RuntimeService.Version(t.Context(), &cri.VersionRequest{Version: asked})
 		if err != nil || v.GetVersion() != "0.1.0" || v.GetRuntimeName() != "criserver" || !semantic.MatchString(v.GetRuntimeVersion()) || v.GetRuntimeApiVersion() != "v1" {
 			t.Errorf("version for %q: %v, %v", asked, v, err)
 		}
 	}
-	c, err := n.rt.RuntimeConfig(t.Context(), &cri.RuntimeConfigRequest{})
+	c, err := n.RuntimeService.RuntimeConfig(t.Context(), &cri.RuntimeConfigRequest{})
 	if err != nil || c.GetLinux().GetCgroupDriver() != cri.CgroupDriver_CGROUPFS {
 		t.Errorf("runtime config %v, %v", c, err)
 	}
-	st, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
+	st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,29 +26,29 @@ func parallel(n, width int, fn func(i int)) {
 // bring makes a pod with a sleeping container; asked again it must come to the
 // same ones.
 func (n *node) bring(ctx context.Context, i int) (podID, containerID string, err error) {
-	p := &pod{config: podConfig(fmt.Sprintf("p%d", i))}
-	r, err := n.rt.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: p.config})
+	p := &pod{Config: podConfig(fmt.Sprintf("p%d", i))}
+	r, err := n.RuntimeService.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: p.Config})
 	if err != nil {
 		return "", "", fmt.Errorf("run pod %d: %w", i, err)
 	}
-	p.id = r.GetPodSandboxId()
-	c, err := n.rt.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: p.id, Config: containerConfig(p, "c", busybox, "sleep", "1000"), SandboxConfig: p.config})
+	p.ID = r.GetPodSandboxId()
+	c, err := n.RuntimeService.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: containerConfig(p, "c", busybox, "sleep", "1000"), SandboxConfig: p.Config})
 	if err != nil {
-		return p.id, "", fmt.Errorf("create container %d: %w", i, err)
+		return p.ID, "", fmt.Errorf("create container %d: %w", i, err)
 	}
-	if _, err = n.rt.StartContainer(ctx, &cri.StartContainerRequest{ContainerId: c.GetContainerId()}); err != nil {
+	if _, err = n.RuntimeService.StartContainer(ctx, &cri.StartContainerRequest{ContainerId: c.GetContainerId()}); err != nil {
 		err = fmt.Errorf("start container %d: %w", i, err)
 	}
-	return p.id, c.GetContainerId(), err
+	return p.ID, c.GetContainerId(), err
 }
 
 func (n *node) running(t *testing.T) (pods, containers int) {
 	t.Helper()
-	ps, err := n.rt.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{State: &cri.PodSandboxStateValue{State: cri.PodSandboxState_SANDBOX_READY}}})
+	ps, err := n.RuntimeService.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{State: &cri.PodSandboxStateValue{State: cri.PodSandboxState_SANDBOX_READY}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	cs, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{Filter: &cri.ContainerFilter{State: &cri.ContainerStateValue{State: cri.ContainerState_CONTAINER_RUNNING}}})
+	cs, err := n.RuntimeService.ListContainers(t.Context(), &cri.ListContainersRequest{Filter: &cri.ContainerFilter{State: &cri.ContainerStateValue{State: cri.ContainerState_CONTAINER_RUNNING}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestHundredPodsLeaveNoTrace(t *testing.T) {
 		if ids[i] == "" {
 			return
 		}
-		if err := n.remove(t.Context(), ids[i]); err != nil {
+		if err := n.StopAndRemovePod(t.Context(), ids[i]); err != nil {
 			t.Error(err)
 		}
 	})

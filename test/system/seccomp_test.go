@@ -16,7 +16,7 @@ func TestSeccompProfiles(t *testing.T) {
 		"no-chmod.json": `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["chmod","fchmodat","fchmodat2"],"action":"SCMP_ACT_ERRNO"}]}`,
 		"bad.json":      `{"defaultAction":`,
 	})
-	p := n.runPod(t, podConfig("seccomp"))
+	p := n.RunPod(t, podConfig("seccomp"))
 	local := func(path string) *cri.SecurityProfile {
 		return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: path}
 	}
@@ -65,10 +65,10 @@ func (n *node) seccompOf(t *testing.T, p *pod, name string, sc *cri.LinuxContain
 	config := containerConfig(p, name, busybox, "sleep", "1000")
 	sc.NamespaceOptions = config.GetLinux().GetSecurityContext().GetNamespaceOptions()
 	config.Linux.SecurityContext = sc
-	c := n.create(t, p, config)
-	n.startContainer(t, c)
+	c := n.CreateContainer(t, p, config)
+	n.StartContainer(t, c)
 	// That of an exec, which has to be the same.
-	return n.exec(t, c, "sh", "-c", "echo $(sed -n 's/^Seccomp:[[:space:]]*//p' /proc/self/status) $(chmod 700 /tmp 2>/dev/null && echo ok || echo no)")
+	return n.Exec(t, c, "sh", "-c", "echo $(sed -n 's/^Seccomp:[[:space:]]*//p' /proc/self/status) $(chmod 700 /tmp 2>/dev/null && echo ok || echo no)")
 }
 
 func TestConfiguredSeccomp(t *testing.T) {
@@ -82,7 +82,7 @@ func TestConfiguredSeccomp(t *testing.T) {
 	n.start(t)
 	pc := podConfig("seccompcfg")
 	pc.Linux.SecurityContext.Privileged = true
-	p := n.runPod(t, pc)
+	p := n.RunPod(t, pc)
 	for name, tc := range map[string]struct {
 		sc   *cri.LinuxContainerSecurityContext
 		want string

@@ -12,7 +12,7 @@ import (
 // capsOf returns a capability set of a container's process as /proc has it.
 func (n *node) capsOf(t *testing.T, c, set string) string {
 	t.Helper()
-	for line := range strings.Lines(n.exec(t, c, "cat", "/proc/1/status")) {
+	for line := range strings.Lines(n.Exec(t, c, "cat", "/proc/1/status")) {
 		if name, value, _ := strings.Cut(line, ":"); name == set {
 			return strings.TrimLeft(strings.TrimSpace(value), "0")
 		}
@@ -23,7 +23,7 @@ func (n *node) capsOf(t *testing.T, c, set string) string {
 
 func TestCapabilitySets(t *testing.T) {
 	n := newNode(t, "caps", 213)
-	p := n.runPod(t, podConfig("caps"))
+	p := n.RunPod(t, podConfig("caps"))
 	const netBind, kill = 1 << 10, 1 << 5
 	for name, tc := range map[string]struct {
 		caps             *cri.Capability
@@ -40,8 +40,8 @@ func TestCapabilitySets(t *testing.T) {
 		config := containerConfig(p, strings.NewReplacer(" ", "-", ",", "").Replace(name), busybox, "sleep", "1000")
 		config.Linux.SecurityContext.Capabilities = tc.caps
 		config.Linux.SecurityContext.RunAsUser = &cri.Int64Value{Value: tc.uid}
-		c := n.create(t, p, config)
-		n.startContainer(t, c)
+		c := n.CreateContainer(t, p, config)
+		n.StartContainer(t, c)
 		for set, want := range map[string]uint64{
 			"CapBnd": tc.bounding, "CapEff": tc.useful, "CapPrm": tc.useful, "CapAmb": tc.ambient, "CapInh": tc.ambient,
 		} {
@@ -58,8 +58,8 @@ func TestCapabilitySets(t *testing.T) {
 
 func TestIdentity(t *testing.T) {
 	n := newNode(t, "ident", 217)
-	n.pull(t, "gcr.io/k8s-staging-cri-tools/test-image-predefined-group:latest")
-	p := n.runPod(t, podConfig("ident"))
+	n.Pull(t, "gcr.io/k8s-staging-cri-tools/test-image-predefined-group:latest")
+	p := n.RunPod(t, podConfig("ident"))
 	number := func(v int64) *cri.Int64Value { return &cri.Int64Value{Value: v} }
 	for name, tc := range map[string]struct {
 		sc     *cri.LinuxContainerSecurityContext
@@ -77,12 +77,12 @@ func TestIdentity(t *testing.T) {
 		config := containerConfig(p, name, "gcr.io/k8s-staging-cri-tools/test-image-predefined-group:latest", "sleep", "1000")
 		tc.sc.NamespaceOptions = config.GetLinux().GetSecurityContext().GetNamespaceOptions()
 		config.Linux.SecurityContext = tc.sc
-		c := n.create(t, p, config)
-		n.startContainer(t, c)
-		if got := n.exec(t, c, "sh", "-c", "echo $(id -u) $(id -g) $(id -G | tr ' ' '\\n' | sort -n)"); got != tc.want {
+		c := n.CreateContainer(t, p, config)
+		n.StartContainer(t, c)
+		if got := n.Exec(t, c, "sh", "-c", "echo $(id -u) $(id -g) $(id -G | tr ' ' '\\n' | sort -n)"); got != tc.want {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
 		}
-		u := n.status(t, c).GetUser().GetLinux()
+		u := n.ContainerStatus(t, c).GetUser().GetLinux()
 		if got := fmt.Sprintf("%d:%d %v", u.GetUid(), u.GetGid(), u.GetSupplementalGroups()); got != tc.status {
 			t.Errorf("%s: the status says %s, want %s", name, got, tc.status)
 		}
@@ -104,13 +104,13 @@ func TestIdentity(t *testing.T) {
 
 func TestPathsOfTheRequest(t *testing.T) {
 	n := newNode(t, "paths", 218)
-	p := n.runPod(t, podConfig("paths"))
+	p := n.RunPod(t, podConfig("paths"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	sc := config.Linux.SecurityContext
 	sc.MaskedPaths, sc.ReadonlyPaths = []string{"/proc/version", "/proc/fs", "/not/there"}, []string{"/proc/sys"}
 	sc.ReadonlyRootfs, sc.NoNewPrivs = true, true
-	c := n.create(t, p, config)
-	n.startContainer(t, c)
+	c := n.CreateContainer(t, p, config)
+	n.StartContainer(t, c)
 	for cmd, want := range map[string]string{
 		"wc -c </proc/version": "0",
 		"ls /proc/fs":          "",
@@ -121,7 +121,7 @@ func TestPathsOfTheRequest(t *testing.T) {
 		"sed -n 's/^NoNewPrivs:[[:space:]]*//p' /proc/1/status":          "1",
 		"test -n \"$(head -n 1 /proc/interrupts)\" && echo seen":         "seen", // the list is the request's, not ours
 	} {
-		if got := n.exec(t, c, "sh", "-c", cmd); got != want {
+		if got := n.Exec(t, c, "sh", "-c", cmd); got != want {
 			t.Errorf("%s: %q, want %q", cmd, got, want)
 		}
 	}

@@ -42,7 +42,7 @@ func selinuxNode(t *testing.T, name string, net byte) *node {
 	// crun keeps the seccomp filter of its first container, which is no leak.
 	p := n.runPodFor(t, "crun", podConfig("first-crun"))
 	n.run(t, p, "first", "true")
-	n.removePod(t, p.id)
+	n.RemovePod(t, p.ID)
 	n.mark(t)
 	return n
 }
@@ -62,7 +62,7 @@ const privateLevel = "s0:c1022,c1023"
 // processLabel returns the label of a container's first process.
 func (n *node) processLabel(t *testing.T, id string) string {
 	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/attr/current", n.pidOf(t, id)))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/attr/current", n.ContainerPID(t, id)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func (n *node) processLabel(t *testing.T, id string) string {
 // execLabel returns the label of a process that ExecSync starts.
 func (n *node) execLabel(t *testing.T, id string) string {
 	t.Helper()
-	return strings.TrimRight(n.exec(t, id, "cat", "/proc/self/attr/current"), "\x00\n")
+	return strings.TrimRight(n.Exec(t, id, "cat", "/proc/self/attr/current"), "\x00\n")
 }
 
 // levelOf returns the level of a confined container and fails if the container has another label than
@@ -104,7 +104,7 @@ func fileLabel(t *testing.T, path string) string {
 // insideLabel returns the label of a file in a container.
 func (n *node) insideLabel(t *testing.T, id, path string) string {
 	t.Helper()
-	return fileLabel(t, fmt.Sprintf("/proc/%d/root%s", n.pidOf(t, id), path)) // root itself is a link, root/ is not
+	return fileLabel(t, fmt.Sprintf("/proc/%d/root%s", n.ContainerPID(t, id), path)) // root itself is a link, root/ is not
 }
 
 // filesHaveLevel checks the labels of files in a container.
@@ -127,7 +127,7 @@ var containerFiles = []string{
 // writesFiles makes the new files of containerFiles.
 func (n *node) writesFiles(t *testing.T, id string) {
 	t.Helper()
-	n.exec(t, id, "sh", "-c", "echo x >/new && echo x >/dev/shm/new && cat /new /dev/shm/new /etc/hosts /etc/hostname /etc/resolv.conf && echo >>/etc/hosts")
+	n.Exec(t, id, "sh", "-c", "echo x >/new && echo x >/dev/shm/new && cat /new /dev/shm/new /etc/hosts /etc/hostname /etc/resolv.conf && echo >>/etc/hosts")
 }
 
 func TestSELinuxLabels(t *testing.T) {
@@ -157,19 +157,19 @@ func TestSELinuxLabels(t *testing.T) {
 func TestSELinuxUserNamespace(t *testing.T) {
 	n := selinuxNode(t, "seuser", 226)
 	n.needUserNamespaces(t)
-	id := n.pull(t, volumeImage)
+	id := n.Pull(t, volumeImage)
 	for _, handler := range selinuxHandlers {
 		t.Run(handler, func(t *testing.T) {
 			p := n.runPodFor(t, handler, userPodConfig("seuser-"+handler))
 			config := containerConfig(p, "c", busybox, "sleep", "1000")
 			config.Mounts = []*cri.Mount{imageMount(id, "", "/image")}
 			config.Mounts[0].UidMappings, config.Mounts[0].GidMappings = idMappings(), idMappings()
-			c := n.create(t, p, config)
-			n.startContainer(t, c)
+			c := n.CreateContainer(t, p, config)
+			n.StartContainer(t, c)
 			level := n.levelOf(t, c)
 			n.writesFiles(t, c)
 			n.filesHaveLevel(t, c, level, append([]string{"/image", "/image/data/file"}, containerFiles...)...)
-			if got := n.exec(t, c, "stat", "-c", "%u", "/", "/bin/busybox", "/dev/shm", "/dev/mqueue", "/image/data/file"); got != "0\n0\n0\n0\n0" {
+			if got := n.Exec(t, c, "stat", "-c", "%u", "/", "/bin/busybox", "/dev/shm", "/dev/mqueue", "/image/data/file"); got != "0\n0\n0\n0\n0" {
 				t.Errorf("files belong to %q", got)
 			}
 		})
@@ -202,15 +202,15 @@ func TestSELinuxUnconfined(t *testing.T) {
 				config := containerConfig(p, "c", busybox, "sleep", "1000")
 				config.Linux.SecurityContext.Privileged, config.Linux.SecurityContext.SelinuxOptions = sc.Privileged, sc.SelinuxOptions
 				config.Mounts = []*cri.Mount{{HostPath: private, ContainerPath: "/v", SelinuxRelabel: true}}
-				id := n.create(t, p, config)
-				n.startContainer(t, id)
+				id := n.CreateContainer(t, p, config)
+				n.StartContainer(t, id)
 				for what, got := range map[string]string{"container": n.processLabel(t, id), "exec": n.execLabel(t, id)} {
 					if got != unconfinedLabel {
 						t.Errorf("%s has the label %q, want %q", what, got, unconfinedLabel)
 					}
 				}
 				n.filesHaveLevel(t, id, privateLevel, "/", "/bin/busybox")
-				n.exec(t, id, "sh", "-c", useVolume)
+				n.Exec(t, id, "sh", "-c", useVolume)
 				if got := fileLabel(t, private); got != hostLabel {
 					t.Errorf("a volume of an unconfined container was relabelled: %q", got)
 				}
@@ -224,15 +224,15 @@ func TestSELinuxHostNamespaces(t *testing.T) {
 	n := selinuxNode(t, "sehost", 231)
 	pc := podConfig("sehost-net")
 	pc.Hostname, pc.Linux.SecurityContext.NamespaceOptions.Network = "", cri.NamespaceMode_NODE
-	n.levelOf(t, n.run(t, n.runPod(t, pc), "net", "sleep", "1000"))
+	n.levelOf(t, n.run(t, n.RunPod(t, pc), "net", "sleep", "1000"))
 
 	pc = podConfig("sehost-pid")
 	pc.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_NODE
-	p := n.runPod(t, pc)
+	p := n.RunPod(t, pc)
 	config := containerConfig(p, "pid", busybox, "sleep", "1000")
 	config.Linux.SecurityContext.SelinuxOptions = &cri.SELinuxOption{Level: "s0:c4,c5"}
-	id := n.create(t, p, config)
-	n.startContainer(t, id)
+	id := n.CreateContainer(t, p, config)
+	n.StartContainer(t, id)
 	if got := n.levelOf(t, id); got != "s0:c4,c5" {
 		t.Errorf("a container that asks for a level has the level %q", got)
 	}
@@ -243,7 +243,7 @@ func TestSELinuxOptions(t *testing.T) {
 	const level = "s0:c11,c12"
 	pc := podConfig("seopt")
 	pc.Linux.SecurityContext.SelinuxOptions = &cri.SELinuxOption{User: "system_u", Role: "system_r", Type: "container_t", Level: level}
-	p := n.runPod(t, pc)
+	p := n.RunPod(t, pc)
 	id := n.run(t, p, "pod", "sleep", "1000")
 	if got := n.levelOf(t, id); got != level {
 		t.Errorf("level %q, want that of the pod, %q", got, level)
@@ -262,8 +262,8 @@ func TestSELinuxOptions(t *testing.T) {
 	} {
 		config := containerConfig(p, name, busybox, "sleep", "1000")
 		config.Linux.SecurityContext.SelinuxOptions = tc.options
-		id := n.create(t, p, config)
-		n.startContainer(t, id)
+		id := n.CreateContainer(t, p, config)
+		n.StartContainer(t, id)
 		for what, got := range map[string]string{"container": n.processLabel(t, id), "exec": n.execLabel(t, id)} {
 			if got != tc.process {
 				t.Errorf("%s: %s has the label %q, want %q", name, what, got, tc.process)
@@ -275,10 +275,10 @@ func TestSELinuxOptions(t *testing.T) {
 
 func TestSELinuxRefused(t *testing.T) {
 	n := selinuxNode(t, "serefuse", 233)
-	p := n.runPod(t, podConfig("serefuse"))
+	p := n.RunPod(t, podConfig("serefuse"))
 	privileged := podConfig("serefuse-privileged")
 	privileged.Linux.SecurityContext.Privileged = true
-	open := n.runPod(t, privileged)
+	open := n.RunPod(t, privileged)
 	for name, options := range map[string]*cri.SELinuxOption{
 		"blank": {Type: "a b"}, "colon": {User: "a:b"}, "quote": {Level: `s0"`}, "no-level": {Level: "s0,c4,c5"},
 		"no-type": {Type: "criserver_unknown_t"}, "no-user": {User: "criserver_unknown_u"}, "category": {Level: "s0:c5000"},
@@ -286,7 +286,7 @@ func TestSELinuxRefused(t *testing.T) {
 	} {
 		pc := podConfig("serefuse-" + name)
 		pc.Linux.SecurityContext.SelinuxOptions = options
-		r, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: pc})
+		r, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: pc})
 		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "selinux_options") {
 			t.Errorf("pod with %s: %q, %v", name, r.GetPodSandboxId(), err)
 		}
@@ -304,7 +304,7 @@ func TestSELinuxRefused(t *testing.T) {
 // TestSELinuxRestart checks that a daemon keeps the levels of the pods of an earlier daemon.
 func TestSELinuxRestart(t *testing.T) {
 	n := selinuxNode(t, "serestart", 234)
-	p := n.runPod(t, podConfig("serestart"))
+	p := n.RunPod(t, podConfig("serestart"))
 	first := n.run(t, p, "first", "sleep", "1000")
 	level := n.levelOf(t, first)
 	n.Kill()
@@ -319,14 +319,14 @@ func TestSELinuxRestart(t *testing.T) {
 	n.writesFiles(t, second)
 	levels := []string{level}
 	for i := range 4 {
-		q := n.runPod(t, podConfig(fmt.Sprint("serestart-", i)))
+		q := n.RunPod(t, podConfig(fmt.Sprint("serestart-", i)))
 		got := n.levelOf(t, n.run(t, q, "c", "sleep", "1000"))
 		if slices.Contains(levels, got) {
 			t.Errorf("two pods have the level %q", got)
 		}
 		levels = append(levels, got)
 	}
-	if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: first, Timeout: harness.PatienceSeconds(5)}); err != nil {
+	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: first, Timeout: harness.PatienceSeconds(5)}); err != nil {
 		t.Error(err)
 	}
 }
@@ -339,21 +339,21 @@ func TestSELinuxStreams(t *testing.T) {
 		p := n.runPodFor(t, handler, podConfig("sestream-"+handler))
 		config := containerConfig(p, "tty", busybox, "sh", "-c", "tty && cat /proc/self/attr/current && echo end")
 		config.Tty, config.Stdin = true, true
-		id := n.create(t, p, config)
-		n.startContainer(t, id)
-		if s := n.exited(t, id); s.GetExitCode() != 0 {
+		id := n.CreateContainer(t, p, config)
+		n.StartContainer(t, id)
+		if s := n.WaitExited(t, id); s.GetExitCode() != 0 {
 			t.Errorf("%s: a container with a terminal ended with %d", handler, s.GetExitCode())
 		}
-		b, err := os.ReadFile(filepath.Join(p.config.GetLogDirectory(), "tty.log"))
+		b, err := os.ReadFile(filepath.Join(p.Config.GetLogDirectory(), "tty.log"))
 		if err != nil || !strings.Contains(string(b), "/dev/pts/0") || !strings.Contains(string(b), "container_t") || !strings.Contains(string(b), "end") {
 			t.Errorf("%s: log %q, %v", handler, b, err)
 		}
 		id = n.run(t, p, "term", "sh", "-c", "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done")
 		waitFor(t, "the log", func() bool { return slices.Equal(logLines(t, p, "term"), []string{"up"}) })
-		if _, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: harness.PatienceSeconds(20)}); err != nil {
+		if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: harness.PatienceSeconds(20)}); err != nil {
 			t.Fatal(err)
 		}
-		if s := n.status(t, id); s.GetExitCode() != 3 {
+		if s := n.ContainerStatus(t, id); s.GetExitCode() != 3 {
 			t.Errorf("%s: the container ended with %d, %s", handler, s.GetExitCode(), s.GetMessage())
 		}
 	}
@@ -365,15 +365,15 @@ func TestSELinuxSharedPID(t *testing.T) {
 	for _, make := range []func(string) *cri.PodSandboxConfig{podConfig, userPodConfig} {
 		pc := make("sepid")
 		pc.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
-		p := n.runPod(t, pc)
+		p := n.RunPod(t, pc)
 		id := n.run(t, p, "c", "sleep", "1000")
 		level := n.levelOf(t, id)
-		if got := strings.TrimRight(n.exec(t, id, "cat", "/proc/1/attr/current"), "\x00\n"); got != n.processLabel(t, id) {
+		if got := strings.TrimRight(n.Exec(t, id, "cat", "/proc/1/attr/current"), "\x00\n"); got != n.processLabel(t, id) {
 			t.Errorf("process 1 has the label %q, want that of the container", got)
 		}
-		if got := n.exec(t, id, "cat", "/proc/1/mountinfo"); !strings.Contains(got, `context="system_u:object_r:container_file_t:`+level+`"`) {
+		if got := n.Exec(t, id, "cat", "/proc/1/mountinfo"); !strings.Contains(got, `context="system_u:object_r:container_file_t:`+level+`"`) {
 			t.Errorf("mounts of process 1: %s", got)
 		}
-		n.removePod(t, p.id)
+		n.RemovePod(t, p.ID)
 	}
 }

@@ -13,14 +13,14 @@ import (
 
 func TestSELinuxImageVolumes(t *testing.T) {
 	n := selinuxNode(t, "seimage", 227)
-	id := n.pull(t, volumeImage)
-	p := n.runPod(t, podConfig("seimage"))
+	id := n.Pull(t, volumeImage)
+	p := n.RunPod(t, podConfig("seimage"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	config.Mounts = []*cri.Mount{imageMount(id, "", "/all"), imageMount(id, "data/sub", "/sub"), imageMount(busybox, "bin/busybox", "/box")}
-	c := n.create(t, p, config)
-	n.startContainer(t, c)
-	n.exec(t, c, "cat", "/all/data/file", "/sub/deep")
-	n.exec(t, c, "/all/bin/hello")
+	c := n.CreateContainer(t, p, config)
+	n.StartContainer(t, c)
+	n.Exec(t, c, "cat", "/all/data/file", "/sub/deep")
+	n.Exec(t, c, "/all/bin/hello")
 	n.filesHaveLevel(t, c, n.levelOf(t, c), "/all", "/all/data/file", "/sub", "/sub/deep", "/box")
 }
 
@@ -54,8 +54,8 @@ func (n *node) withVolume(t *testing.T, p *pod, name, volume string, relabel boo
 	config := containerConfig(p, name, busybox, "sleep", "1000")
 	config.Mounts = []*cri.Mount{{HostPath: volume, ContainerPath: "/v", SelinuxRelabel: relabel}}
 	config.Linux.SecurityContext.SelinuxOptions = options
-	id := n.create(t, p, config)
-	n.startContainer(t, id)
+	id := n.CreateContainer(t, p, config)
+	n.StartContainer(t, id)
 	return id
 }
 
@@ -76,7 +76,7 @@ func TestSELinuxVolumes(t *testing.T) {
 	n := selinuxNode(t, "sevol", 228)
 	private := n.volumeOf(t, "private")
 	shadow := fileLabel(t, "/etc/shadow")
-	p, other := n.runPod(t, podConfig("sevol")), n.runPod(t, podConfig("sevol-other"))
+	p, other := n.RunPod(t, podConfig("sevol")), n.RunPod(t, podConfig("sevol-other"))
 
 	// Without selinux_relabel the volume keeps its labels, and the container cannot access it.
 	n.denied(t, n.withVolume(t, p, "as-it-is", private, false, nil))
@@ -88,7 +88,7 @@ func TestSELinuxVolumes(t *testing.T) {
 
 	// With selinux_relabel the volume belongs to the pod.
 	owner := n.withVolume(t, p, "owner", private, true, nil)
-	n.exec(t, owner, "sh", "-c", useVolume)
+	n.Exec(t, owner, "sh", "-c", useVolume)
 	level := n.levelOf(t, owner)
 	for _, path := range []string{"", "below", "below/file", "link"} {
 		if got, want := fileLabel(t, filepath.Join(private, path)), "system_u:object_r:container_file_t:"+level; got != want {
@@ -98,27 +98,27 @@ func TestSELinuxVolumes(t *testing.T) {
 	if got := fileLabel(t, "/etc/shadow"); got != shadow {
 		t.Errorf("relabelling follows a link: /etc/shadow has the label %q", got)
 	}
-	n.exec(t, n.withVolume(t, p, "same-pod", private, false, nil), "sh", "-c", useVolume)
+	n.Exec(t, n.withVolume(t, p, "same-pod", private, false, nil), "sh", "-c", useVolume)
 
 	// A container of another pod has the same type and other categories.
 	n.denied(t, n.withVolume(t, other, "stranger", private, false, nil))
 	// A container with the level of the pod may use the volume of the pod.
-	n.exec(t, n.withVolume(t, other, "level", private, false, &cri.SELinuxOption{Level: level}), "sh", "-c", useVolume)
+	n.Exec(t, n.withVolume(t, other, "level", private, false, &cri.SELinuxOption{Level: level}), "sh", "-c", useVolume)
 
 	// Containers without categories share a volume.
 	shared := n.volumeOf(t, "shared")
 	for i, p := range []*pod{p, other} {
 		id := n.withVolume(t, p, fmt.Sprint("shared", i), shared, true, &cri.SELinuxOption{Level: "s0"})
-		n.exec(t, id, "sh", "-c", useVolume)
+		n.Exec(t, id, "sh", "-c", useVolume)
 	}
 	if got := fileLabel(t, filepath.Join(shared, "below", "file")); got != "system_u:object_r:container_file_t:s0" {
 		t.Errorf("a shared volume has the label %q", got)
 	}
-	n.exec(t, n.withVolume(t, p, "categories", shared, false, nil), "cat", "/v/below/file")
+	n.Exec(t, n.withVolume(t, p, "categories", shared, false, nil), "cat", "/v/below/file")
 
 	// A volume may be one file.
 	file := filepath.Join(n.volumeOf(t, "single"), "below", "file")
-	n.exec(t, n.withVolume(t, p, "single", file, true, nil), "cat", "/v")
+	n.Exec(t, n.withVolume(t, p, "single", file, true, nil), "cat", "/v")
 	if got := fileLabel(t, filepath.Dir(file)); got != hostLabel {
 		t.Errorf("the directory of a volume that is one file has the label %q", got)
 	}
@@ -127,12 +127,12 @@ func TestSELinuxVolumes(t *testing.T) {
 // TestSELinuxSystemDirectories checks that no request changes the labels of the host's own directories.
 func TestSELinuxSystemDirectories(t *testing.T) {
 	n := selinuxNode(t, "sesys", 229)
-	p := n.runPod(t, podConfig("sesys"))
+	p := n.RunPod(t, podConfig("sesys"))
 	for _, dir := range []string{"/etc", "/usr", "/var/lib"} {
 		before := fileLabel(t, dir)
 		config := containerConfig(p, "c", busybox, "true")
 		config.Mounts = []*cri.Mount{{HostPath: dir, ContainerPath: "/v", SelinuxRelabel: true}}
-		r, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: config, SandboxConfig: p.config})
+		r, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 		if err == nil || !strings.Contains(err.Error(), "config.mounts[0].selinux_relabel") {
 			t.Errorf("%s: created %q, %v", dir, r.GetContainerId(), err)
 		}

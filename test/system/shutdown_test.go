@@ -35,7 +35,7 @@ func TestCallsUnderWayAtTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := newNodeWith(t, "ending", 211, fmt.Sprintf("[runtimes.slow]\npath = %q\n", script))
-	p := n.runPod(t, podConfig("quick"))
+	p := n.RunPod(t, podConfig("quick"))
 	dying := n.run(t, p, "dying", "sh", "-c", "trap 'echo asked; sleep 2; exit 5' TERM; echo up; while :; do sleep 0.1; done")
 	n.logHas(t, p, "dying", "up")
 	slow := n.runPodFor(t, "slow", podConfig("slow"))
@@ -45,14 +45,14 @@ func TestCallsUnderWayAtTheEnd(t *testing.T) {
 
 	stopped, created := make(chan error, 1), make(chan error, 1)
 	go func() {
-		_, err := n.rt.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: dying, Timeout: harness.PatienceSeconds(30)})
+		_, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: dying, Timeout: harness.PatienceSeconds(30)})
 		stopped <- err
 	}()
 	n.logHas(t, p, "dying", "asked")
 	id := ""
 	go func() {
-		req := &cri.CreateContainerRequest{PodSandboxId: slow.id, Config: containerConfig(slow, "made", busybox, "sleep", "1000"), SandboxConfig: slow.config}
-		r, err := n.rt.CreateContainer(t.Context(), req)
+		req := &cri.CreateContainerRequest{PodSandboxId: slow.ID, Config: containerConfig(slow, "made", busybox, "sleep", "1000"), SandboxConfig: slow.Config}
+		r, err := n.RuntimeService.CreateContainer(t.Context(), req)
 		id = r.GetContainerId()
 		created <- err
 	}()
@@ -67,10 +67,10 @@ func TestCallsUnderWayAtTheEnd(t *testing.T) {
 		t.Errorf("a creation under way: %v", err)
 	}
 	n.restart(t)
-	if s := n.exited(t, dying); s.GetExitCode() != 5 {
+	if s := n.WaitExited(t, dying); s.GetExitCode() != 5 {
 		t.Errorf("the container that was being stopped has the exit code %d", s.GetExitCode())
 	}
-	if s := n.status(t, id); s.GetState() != cri.ContainerState_CONTAINER_CREATED {
+	if s := n.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_CREATED {
 		t.Errorf("the container that was being made is %s", s.GetState())
 	}
 }
@@ -78,7 +78,7 @@ func TestCallsUnderWayAtTheEnd(t *testing.T) {
 // logHas waits for a text in the log of a container.
 func (n *node) logHas(t *testing.T, p *pod, name, text string) {
 	t.Helper()
-	file := filepath.Join(p.config.GetLogDirectory(), name+".log")
+	file := filepath.Join(p.Config.GetLogDirectory(), name+".log")
 	waitFor(t, fmt.Sprintf("%q in the log of %s", text, name), func() bool {
 		b, err := os.ReadFile(file)
 		return err == nil && strings.Contains(string(b), text)
@@ -110,7 +110,7 @@ func TestSignalsThatDoNotEndTheDaemon(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond) // for the signal to have an effect
-		if _, err := n.rt.Version(t.Context(), &cri.VersionRequest{}); err != nil {
+		if _, err := n.RuntimeService.Version(t.Context(), &cri.VersionRequest{}); err != nil {
 			t.Fatalf("after %s: %v", sig, err)
 		}
 	}
@@ -118,11 +118,11 @@ func TestSignalsThatDoNotEndTheDaemon(t *testing.T) {
 	p := podConfig("after")
 	p.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
 	p.Hostname = ""
-	made := n.runPod(t, p)
+	made := n.RunPod(t, p)
 	// Commands in containers do not inherit that. Other signals may be ignored since
 	// the start of this test.
 	id := n.run(t, made, "c", "sleep", "1000")
-	ignored, err := strconv.ParseUint(n.exec(t, id, "sh", "-c", "sed -n 's/SigIgn:\\t//p' /proc/self/status"), 16, 64)
+	ignored, err := strconv.ParseUint(n.Exec(t, id, "sh", "-c", "sed -n 's/SigIgn:\\t//p' /proc/self/status"), 16, 64)
 	if err != nil {
 		t.Fatal(err)
 	}

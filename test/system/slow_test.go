@@ -39,7 +39,7 @@ func TestASlowMachineReachesTheSameState(t *testing.T) {
 	n.PluginDirs = []string{slow}
 	n.Network = n.Bridge("csslow", "10.121.0.0/16")
 	n.start(t)
-	want, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
+	want, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,10 +64,10 @@ func TestASlowMachineReachesTheSameState(t *testing.T) {
 	if c := n.networkCondition(t); c.GetStatus() || !strings.Contains(c.GetMessage(), " yet") {
 		t.Errorf("the daemon serves while nft sleeps, and its network is %v", c)
 	}
-	web := n.runPod(t, webOn("web", 18090)) // it waits for the result of the checks
+	web := n.RunPod(t, webOn("web", 18090)) // it waits for the result of the checks
 	n.networkReady(t, true)
 	n.settled(t)
-	got, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
+	got, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,5 +83,5 @@ func TestASlowMachineReachesTheSameState(t *testing.T) {
 	if pluginRules(rules) > before {
 		t.Errorf("a plugin has made rules:\n%s", rules)
 	}
-	n.removePod(t, web.id)
+	n.RemovePod(t, web.ID)
 }

@@ -34,7 +34,7 @@ func collect[M, T any](t *testing.T, recv func() (M, error), items func(M) []T) 
 
 func TestStatsOfPodsAndContainers(t *testing.T) {
 	n := newNode(t, "stats", 71)
-	p, other := n.runPod(t, podConfig("busy")), n.runPod(t, podConfig("idle"))
+	p, other := n.RunPod(t, podConfig("busy")), n.RunPod(t, podConfig("idle"))
 	id := n.run(t, p, "burn", "sh", "-c", "while :; do :; done")
 	n.run(t, other, "sleep", "sleep", "1000")
 
@@ -42,7 +42,7 @@ func TestStatsOfPodsAndContainers(t *testing.T) {
 	if cs.GetCpu().GetUsageCoreNanoSeconds() == nil || cs.GetMemory().GetWorkingSetBytes().GetValue() == 0 || cs.GetMemory().GetAvailableBytes().GetValue() == 0 {
 		t.Errorf("figures of the container: %v", cs)
 	}
-	fs, err := n.img.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
+	fs, err := n.ImageService.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
 	if err != nil || len(fs.GetContainerFilesystems()) != 1 {
 		t.Fatalf("file systems: %v, %v", fs, err)
 	}
@@ -56,7 +56,7 @@ func TestStatsOfPodsAndContainers(t *testing.T) {
 		}
 	}
 
-	r, err := n.rt.PodSandboxStats(t.Context(), &cri.PodSandboxStatsRequest{PodSandboxId: p.id})
+	r, err := n.RuntimeService.PodSandboxStats(t.Context(), &cri.PodSandboxStatsRequest{PodSandboxId: p.ID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,11 +70,11 @@ func TestStatsOfPodsAndContainers(t *testing.T) {
 	if net := l.GetNetwork(); net.GetDefaultInterface().GetName() != "eth0" || len(net.GetInterfaces()) != 1 || net.GetInterfaces()[0].GetName() != "lo" {
 		t.Errorf("interfaces of the pod: %v", net)
 	}
-	if _, err := n.rt.PodSandboxStats(t.Context(), &cri.PodSandboxStatsRequest{PodSandboxId: "nosuchpod"}); status.Code(err) != codes.NotFound {
+	if _, err := n.RuntimeService.PodSandboxStats(t.Context(), &cri.PodSandboxStatsRequest{PodSandboxId: "nosuchpod"}); status.Code(err) != codes.NotFound {
 		t.Errorf("an unknown pod: %v", err)
 	}
 
-	m, err := n.rt.ListPodSandboxMetrics(t.Context(), &cri.ListPodSandboxMetricsRequest{})
+	m, err := n.RuntimeService.ListPodSandboxMetrics(t.Context(), &cri.ListPodSandboxMetricsRequest{})
 	if err != nil || len(m.GetPodMetrics()) != 2 || len(m.GetPodMetrics()[0].GetContainerMetrics()) != 1 {
 		t.Errorf("metrics: %v, %v", m, err)
 	}
@@ -84,15 +84,15 @@ func TestStatsOfPodsAndContainers(t *testing.T) {
 		want   int
 	}{
 		"all":     {nil, 2},
-		"id":      {&cri.PodSandboxStatsFilter{Id: p.id}, 1},
+		"id":      {&cri.PodSandboxStatsFilter{Id: p.ID}, 1},
 		"label":   {&cri.PodSandboxStatsFilter{LabelSelector: map[string]string{"test": "idle"}}, 1},
-		"nothing": {&cri.PodSandboxStatsFilter{Id: p.id, LabelSelector: map[string]string{"test": "idle"}}, 0},
+		"nothing": {&cri.PodSandboxStatsFilter{Id: p.ID, LabelSelector: map[string]string{"test": "idle"}}, 0},
 	} {
-		list, err := n.rt.ListPodSandboxStats(t.Context(), &cri.ListPodSandboxStatsRequest{Filter: tc.filter})
+		list, err := n.RuntimeService.ListPodSandboxStats(t.Context(), &cri.ListPodSandboxStatsRequest{Filter: tc.filter})
 		if err != nil || len(list.GetStats()) != tc.want {
 			t.Errorf("%s: %d pods, %v", name, len(list.GetStats()), err)
 		}
-		stream, err := n.rt.StreamPodSandboxStats(t.Context(), &cri.StreamPodSandboxStatsRequest{Filter: tc.filter})
+		stream, err := n.RuntimeService.StreamPodSandboxStats(t.Context(), &cri.StreamPodSandboxStatsRequest{Filter: tc.filter})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ func TestStatsOfPodsAndContainers(t *testing.T) {
 
 func (n *node) containerStats(t *testing.T, id string) *cri.ContainerStats {
 	t.Helper()
-	r, err := n.rt.ContainerStats(t.Context(), &cri.ContainerStatsRequest{ContainerId: id})
+	r, err := n.RuntimeService.ContainerStats(t.Context(), &cri.ContainerStatsRequest{ContainerId: id})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,24 +113,24 @@ func (n *node) containerStats(t *testing.T, id string) *cri.ContainerStats {
 
 func TestStreamsListTheSame(t *testing.T) {
 	n := newNode(t, "streams", 72)
-	p := n.runPod(t, podConfig("one"))
+	p := n.RunPod(t, podConfig("one"))
 	id := n.run(t, p, "c", "sleep", "1000")
 	ctx := t.Context()
-	pods, err := n.rt.StreamPodSandboxes(ctx, &cri.StreamPodSandboxesRequest{Filter: &cri.PodSandboxFilter{Id: p.id}})
+	pods, err := n.RuntimeService.StreamPodSandboxes(ctx, &cri.StreamPodSandboxesRequest{Filter: &cri.PodSandboxFilter{Id: p.ID}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := collect(t, pods.Recv, (*cri.StreamPodSandboxesResponse).GetPodSandboxes); len(got) != 1 || got[0].GetId() != p.id {
+	if got := collect(t, pods.Recv, (*cri.StreamPodSandboxesResponse).GetPodSandboxes); len(got) != 1 || got[0].GetId() != p.ID {
 		t.Errorf("pods: %v", got)
 	}
-	containers, err := n.rt.StreamContainers(ctx, &cri.StreamContainersRequest{Filter: &cri.ContainerFilter{PodSandboxId: p.id}})
+	containers, err := n.RuntimeService.StreamContainers(ctx, &cri.StreamContainersRequest{Filter: &cri.ContainerFilter{PodSandboxId: p.ID}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := collect(t, containers.Recv, (*cri.StreamContainersResponse).GetContainers); len(got) != 1 || got[0].GetId() != id {
 		t.Errorf("containers: %v", got)
 	}
-	stats, err := n.rt.StreamContainerStats(ctx, &cri.StreamContainerStatsRequest{Filter: &cri.ContainerStatsFilter{Id: id}})
+	stats, err := n.RuntimeService.StreamContainerStats(ctx, &cri.StreamContainerStatsRequest{Filter: &cri.ContainerStatsFilter{Id: id}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestStreamsListTheSame(t *testing.T) {
 		t.Errorf("stats: %v", got)
 	}
 	for ref, want := range map[string]int{busybox: 1, "": 1, "registry.k8s.io/no/such:1": 0} {
-		images, err := n.img.StreamImages(ctx, &cri.StreamImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: ref}}})
+		images, err := n.ImageService.StreamImages(ctx, &cri.StreamImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: ref}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,11 +150,11 @@ func TestStreamsListTheSame(t *testing.T) {
 
 func TestContainerStatsFilters(t *testing.T) {
 	n := newNode(t, "statfilter", 105)
-	p, q := n.runPod(t, podConfig("one")), n.runPod(t, podConfig("two"))
+	p, q := n.RunPod(t, podConfig("one")), n.RunPod(t, podConfig("two"))
 	labelled := containerConfig(p, "a", busybox, "sleep", "1000")
 	labelled.Labels = map[string]string{"app": "a", "tier": "x"}
-	a := n.create(t, p, labelled)
-	n.startContainer(t, a)
+	a := n.CreateContainer(t, p, labelled)
+	n.StartContainer(t, a)
 	b, c := n.run(t, p, "b", "sleep", "1000"), n.run(t, q, "c", "sleep", "1000")
 	for name, tc := range map[string]struct {
 		filter *cri.ContainerStatsFilter
@@ -163,17 +163,17 @@ func TestContainerStatsFilters(t *testing.T) {
 		"none":       {nil, []string{a, b, c}},
 		"id":         {&cri.ContainerStatsFilter{Id: c}, []string{c}},
 		"prefix":     {&cri.ContainerStatsFilter{Id: c[:20]}, []string{c}},
-		"pod":        {&cri.ContainerStatsFilter{PodSandboxId: p.id}, []string{a, b}},
+		"pod":        {&cri.ContainerStatsFilter{PodSandboxId: p.ID}, []string{a, b}},
 		"label":      {&cri.ContainerStatsFilter{LabelSelector: map[string]string{"app": "a"}}, []string{a}},
 		"labels":     {&cri.ContainerStatsFilter{LabelSelector: map[string]string{"app": "a", "tier": "y"}}, nil},
-		"both":       {&cri.ContainerStatsFilter{PodSandboxId: q.id, LabelSelector: map[string]string{"app": "a"}}, nil},
-		"pod and id": {&cri.ContainerStatsFilter{PodSandboxId: p.id, Id: b}, []string{b}},
+		"both":       {&cri.ContainerStatsFilter{PodSandboxId: q.ID, LabelSelector: map[string]string{"app": "a"}}, nil},
+		"pod and id": {&cri.ContainerStatsFilter{PodSandboxId: p.ID, Id: b}, []string{b}},
 	} {
-		list, err := n.rt.ListContainerStats(t.Context(), &cri.ListContainerStatsRequest{Filter: tc.filter})
+		list, err := n.RuntimeService.ListContainerStats(t.Context(), &cri.ListContainerStatsRequest{Filter: tc.filter})
 		if err != nil {
 			t.Fatal(err)
 		}
-		stream, err := n.rt.StreamContainerStats(t.Context(), &cri.StreamContainerStatsRequest{Filter: tc.filter})
+		stream, err := n.RuntimeService.StreamContainerStats(t.Context(), &cri.StreamContainerStatsRequest{Filter: tc.filter})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -42,7 +42,7 @@ func parse(t *testing.T, address string) *url.URL {
 // stream runs a command with the streams that o has and returns its exit code.
 func (n *node) stream(ctx context.Context, t *testing.T, transport, id string, o remotecommand.StreamOptions, cmd ...string) (int, error) {
 	t.Helper()
-	r, err := n.rt.Exec(t.Context(), &cri.ExecRequest{
+	r, err := n.RuntimeService.Exec(t.Context(), &cri.ExecRequest{
 		ContainerId: id, Cmd: cmd, Stdin: o.Stdin != nil, Stdout: o.Stdout != nil, Stderr: o.Stderr != nil, Tty: o.Tty,
 	})
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 
 func TestStreamsOfCommands(t *testing.T) {
 	n := newNode(t, "exec", 71)
-	p := n.runPod(t, podConfig("exec"))
+	p := n.RunPod(t, podConfig("exec"))
 	id := n.run(t, p, "main", "sleep", "10000")
 	for transport := range executors {
 		t.Run(transport, func(t *testing.T) {
@@ -123,7 +123,7 @@ func (n *node) clientLeaves(t *testing.T, transport, id string) {
 	leave()
 	<-ended
 	for end := time.Now().Add(harness.Patience(30 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
-		left := n.exec(t, id, "sh", "-c", "pgrep -f 'sleep 432[12]' || true")
+		left := n.Exec(t, id, "sh", "-c", "pgrep -f 'sleep 432[12]' || true")
 		if left == "" {
 			return
 		}
@@ -135,15 +135,15 @@ func (n *node) clientLeaves(t *testing.T, transport, id string) {
 
 func TestAttachToTheLiving(t *testing.T) {
 	n := newNode(t, "attach", 72)
-	p := n.runPod(t, podConfig("attach"))
+	p := n.RunPod(t, podConfig("attach"))
 	for transport := range executors {
 		t.Run(transport, func(t *testing.T) {
 			config := containerConfig(p, strings.ToLower(transport), busybox, "sh", "-c", "while read x; do echo got $x; done; echo end; sleep 1; exit 3")
 			config.Stdin, config.StdinOnce = true, true
-			id := n.create(t, p, config)
-			n.startContainer(t, id)
+			id := n.CreateContainer(t, p, config)
+			n.StartContainer(t, id)
 			attach := func(ctx context.Context, o remotecommand.StreamOptions) chan error {
-				r, err := n.rt.Attach(t.Context(), &cri.AttachRequest{ContainerId: id, Stdin: o.Stdin != nil, Stdout: true})
+				r, err := n.RuntimeService.Attach(t.Context(), &cri.AttachRequest{ContainerId: id, Stdin: o.Stdin != nil, Stdout: true})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -171,7 +171,7 @@ func TestAttachToTheLiving(t *testing.T) {
 			}
 			leave()
 			<-looker
-			if s := n.status(t, id); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
+			if s := n.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
 				t.Errorf("a client left, and the container is %s", s.GetState())
 			}
 			_ = keys.Close()
@@ -181,7 +181,7 @@ func TestAttachToTheLiving(t *testing.T) {
 			if !strings.HasSuffix(out.String(), "end\n") {
 				t.Errorf("output %q", out.String())
 			}
-			if s := n.exited(t, id); s.GetExitCode() != 3 {
+			if s := n.WaitExited(t, id); s.GetExitCode() != 3 {
 				t.Errorf("code %d", s.GetExitCode())
 			}
 		})
@@ -192,11 +192,11 @@ func TestAttachToTheLiving(t *testing.T) {
 // the next one serves streams again.
 func TestStreamsAfterTheDaemonDied(t *testing.T) {
 	n := newNode(t, "streamkill", 74)
-	p := n.runPod(t, podConfig("streamkill"))
+	p := n.RunPod(t, podConfig("streamkill"))
 	config := containerConfig(p, "main", busybox, "sh", "-c", "while read x; do echo got $x; done")
 	config.Stdin = true
-	id := n.create(t, p, config)
-	n.startContainer(t, id)
+	id := n.CreateContainer(t, p, config)
+	n.StartContainer(t, id)
 	for _, tty := range []bool{false, true} {
 		in, keys := io.Pipe()
 		var out text
@@ -210,17 +210,17 @@ func TestStreamsAfterTheDaemonDied(t *testing.T) {
 		<-ended
 		_ = keys.Close()
 		n.restart(t)
-		if s := n.status(t, id); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
+		if s := n.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
 			t.Fatalf("the container is %s", s.GetState())
 		}
-		for end := time.Now().Add(harness.Patience(30 * time.Second)); n.exec(t, id, "sh", "-c", "pgrep cat || true") != ""; time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(harness.Patience(30 * time.Second)); n.Exec(t, id, "sh", "-c", "pgrep cat || true") != ""; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatal("the command outlives the daemon that had its streams")
 			}
 		}
 	}
 	in, keys := io.Pipe()
-	r, err := n.rt.Attach(t.Context(), &cri.AttachRequest{ContainerId: id, Stdin: true, Stdout: true})
+	r, err := n.RuntimeService.Attach(t.Context(), &cri.AttachRequest{ContainerId: id, Stdin: true, Stdout: true})
 	if err != nil {
 		t.Fatal(err)
 	}

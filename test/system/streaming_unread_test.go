@@ -15,7 +15,7 @@ import (
 // and expects all of the output and no error when the container ends.
 func TestAttachWithUnreadInput(t *testing.T) {
 	n := newNode(t, "unread", 212)
-	p := n.runPod(t, podConfig("unread"))
+	p := n.RunPod(t, podConfig("unread"))
 	var want strings.Builder
 	for i := range 30000 {
 		fmt.Fprintln(&want, i+1)
@@ -27,9 +27,9 @@ func TestAttachWithUnreadInput(t *testing.T) {
 			for i := range 12 {
 				config := containerConfig(p, fmt.Sprintf("%s%d", strings.ToLower(transport), i), busybox, "sh", "-c", "sleep 3; seq 1 30000; echo result")
 				config.Stdin, config.StdinOnce = true, true
-				id := n.create(t, p, config)
-				n.startContainer(t, id)
-				r, err := n.rt.Attach(t.Context(), &cri.AttachRequest{ContainerId: id, Stdin: true, Stdout: true})
+				id := n.CreateContainer(t, p, config)
+				n.StartContainer(t, id)
+				r, err := n.RuntimeService.Attach(t.Context(), &cri.AttachRequest{ContainerId: id, Stdin: true, Stdout: true})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -27,14 +27,14 @@ func TestLimitsOnTheUnifiedHierarchy(t *testing.T) {
 	if err := n.dial(n.Socket()); err != nil {
 		t.Fatal(err)
 	}
-	n.pull(t, busybox)
-	n.removePod(t, n.runPod(t, podConfig("first")).id)
+	n.Pull(t, busybox)
+	n.RemovePod(t, n.RunPod(t, podConfig("first")).ID)
 	n.mark(t)
-	p := n.runPod(t, podConfig("v2"))
+	p := n.RunPod(t, podConfig("v2"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	config.Linux.Resources = &limits{HugepageLimits: hugepages(4 << 20), Unified: map[string]string{"hugetlb.1GB.max": "1073741824"}, OomScoreAdj: 100}
-	id := n.create(t, p, config)
-	n.startContainer(t, id)
+	id := n.CreateContainer(t, p, config)
+	n.StartContainer(t, id)
 	root := "/sys/fs/cgroup/unified"
 	if unifiedHost() {
 		root = "/sys/fs/cgroup"
@@ -61,7 +61,7 @@ func TestLimitsOnTheUnifiedHierarchy(t *testing.T) {
 	if err := n.update(t, id, &limits{Unified: map[string]string{"cgroup.freeze": "1"}}); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("cgroup.freeze: %v", err)
 	}
-	if got := n.status(t, id).GetResources().GetLinux().GetUnified(); len(got) != 1 || got["hugetlb.1GB.max"] != "2147483648" {
+	if got := n.ContainerStatus(t, id).GetResources().GetLinux().GetUnified(); len(got) != 1 || got["hugetlb.1GB.max"] != "2147483648" {
 		t.Errorf("the status has %v", got)
 	}
 }

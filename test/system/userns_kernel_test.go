@@ -16,34 +16,34 @@ func TestUserNamespaceKernel(t *testing.T) {
 	n.needUserNamespaces(t)
 	config := userPodConfig("kernel")
 	config.Linux.Sysctls = map[string]string{"kernel.shmmax": "54321", "net.ipv4.ip_unprivileged_port_start": "7", "net.ipv4.ping_group_range": "0 2147483647", "fs.mqueue.msg_max": "17"}
-	p := n.runPod(t, config)
-	plain := n.runPod(t, podConfig("plain"))
+	p := n.RunPod(t, config)
+	plain := n.RunPod(t, podConfig("plain"))
 	c := containerConfig(p, "main", busybox, "sh", "-c", "mkdir /www && echo from the inside > /www/index.html && exec busybox httpd -f -p 80 -h /www")
 	c.Linux.SecurityContext.Capabilities = &cri.Capability{AddCapabilities: []string{"NET_ADMIN", "NET_RAW", "SYS_ADMIN"}}
 	// The default profile denies mounts, which the kernel allows to root of a user namespace.
 	c.Linux.SecurityContext.Apparmor = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}
-	id := n.create(t, p, c)
-	n.startContainer(t, id)
+	id := n.CreateContainer(t, p, c)
+	n.StartContainer(t, id)
 	other := n.run(t, plain, "main", "sh", "-c", "mkdir /www && echo from the outside > /www/index.html && exec busybox httpd -f -p 80 -h /www")
 
 	for name, want := range map[string]string{"kernel/shmmax": "54321", "net/ipv4/ip_unprivileged_port_start": "7", "fs/mqueue/msg_max": "17", "net/ipv4/ping_group_range": "0\t65535"} {
-		if got := n.exec(t, id, "cat", "/proc/sys/"+name); got != want {
+		if got := n.Exec(t, id, "cat", "/proc/sys/"+name); got != want {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
-	if got := n.exec(t, id, "hostname"); got != "kernel" {
+	if got := n.Exec(t, id, "hostname"); got != "kernel" {
 		t.Errorf("hostname: %q", got)
 	}
 	// Its root is root over its network, its host name and its mounts.
-	n.exec(t, id, "sh", "-c", "hostname renamed && ip link add v0 type veth peer name v1 && ip addr add 192.0.2.1/32 dev v0 && ip link set v0 up")
-	if got := n.exec(t, id, "sh", "-c", "mkdir /m && mount -t tmpfs t /m && stat -c %u /m && umount /m && ls /sys/class/net"); !strings.Contains(got, "eth0") || !strings.HasPrefix(got, "0\n") {
+	n.Exec(t, id, "sh", "-c", "hostname renamed && ip link add v0 type veth peer name v1 && ip addr add 192.0.2.1/32 dev v0 && ip link set v0 up")
+	if got := n.Exec(t, id, "sh", "-c", "mkdir /m && mount -t tmpfs t /m && stat -c %u /m && umount /m && ls /sys/class/net"); !strings.Contains(got, "eth0") || !strings.HasPrefix(got, "0\n") {
 		t.Errorf("mount and sysfs: %q", got)
 	}
 	if got, err := os.Hostname(); err != nil || got == "renamed" {
 		t.Error("the host was renamed")
 	}
-	ip, otherIP := n.podIPs(t, p.id)[0], n.podIPs(t, plain.id)[0]
-	n.exec(t, id, "ping", "-c", "1", "-W", "5", otherIP)
+	ip, otherIP := n.podIPs(t, p.ID)[0], n.podIPs(t, plain.ID)[0]
+	n.Exec(t, id, "ping", "-c", "1", "-W", "5", otherIP)
 	get := func(from, host string) string {
 		out, _ := n.attempt(t, from, "sh", "-c", "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 5 "+host+" 80")
 		return out
@@ -57,11 +57,11 @@ func TestUserNamespaceKernel(t *testing.T) {
 			t.Errorf("%s: allowed: %s", cmd, out)
 		}
 	}
-	if got := n.exec(t, id, "sh", "-c", "ls -l /dev/null | cut -c1; echo x > /dev/null; head -c 4 /dev/zero | wc -c; head -c 4 /dev/urandom | wc -c"); got != "c\n4\n4" {
+	if got := n.Exec(t, id, "sh", "-c", "ls -l /dev/null | cut -c1; echo x > /dev/null; head -c 4 /dev/zero | wc -c; head -c 4 /dev/urandom | wc -c"); got != "c\n4\n4" {
 		t.Errorf("devices: %q", got)
 	}
 
-	stats, err := n.rt.PodSandboxStats(t.Context(), &cri.PodSandboxStatsRequest{PodSandboxId: p.id})
+	stats, err := n.RuntimeService.PodSandboxStats(t.Context(), &cri.PodSandboxStatsRequest{PodSandboxId: p.ID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,9 +76,9 @@ func TestUserNamespaceSharedPID(t *testing.T) {
 	n.needUserNamespaces(t)
 	config := userPodConfig("shared")
 	config.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
-	p := n.runPod(t, config)
+	p := n.RunPod(t, config)
 	one, two := n.run(t, p, "one", "sleep", "1001"), n.run(t, p, "two", "sleep", "1002")
-	if got := n.exec(t, one, "ps"); !strings.Contains(got, "sleep 1001") || !strings.Contains(got, "sleep 1002") || !strings.Contains(got, "pause") {
+	if got := n.Exec(t, one, "ps"); !strings.Contains(got, "sleep 1001") || !strings.Contains(got, "sleep 1002") || !strings.Contains(got, "pause") {
 		t.Errorf("processes: %s", got)
 	}
 	if out, err := n.attempt(t, two, "ls", "/proc/1/root/pause"); err == nil {
@@ -86,15 +86,15 @@ func TestUserNamespaceSharedPID(t *testing.T) {
 	}
 
 	// A debug container in the PID namespace of another.
-	q := n.runPod(t, userPodConfig("target"))
+	q := n.RunPod(t, userPodConfig("target"))
 	target := n.run(t, q, "main", "sleep", "1003")
 	debug := containerConfig(q, "debug", busybox, "sleep", "1004")
 	debug.Linux.SecurityContext.NamespaceOptions = &cri.NamespaceOption{
-		Pid: cri.NamespaceMode_TARGET, TargetId: target, UsernsOptions: q.config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions(),
+		Pid: cri.NamespaceMode_TARGET, TargetId: target, UsernsOptions: q.Config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions(),
 	}
-	id := n.create(t, q, debug)
-	n.startContainer(t, id)
-	if got := n.exec(t, id, "ps"); !strings.Contains(got, "sleep 1003") {
+	id := n.CreateContainer(t, q, debug)
+	n.StartContainer(t, id)
+	if got := n.Exec(t, id, "ps"); !strings.Contains(got, "sleep 1003") {
 		t.Errorf("processes of the target: %s", got)
 	}
 }
@@ -104,19 +104,19 @@ func TestUserNamespacePrivileged(t *testing.T) {
 	n.needUserNamespaces(t)
 	config := userPodConfig("privileged")
 	config.Linux.SecurityContext.Privileged = true
-	p := n.runPod(t, config)
+	p := n.RunPod(t, config)
 	c := containerConfig(p, "main", busybox, "sleep", "1000")
 	c.Linux.SecurityContext.Privileged = true
-	id := n.create(t, p, c)
-	n.startContainer(t, id)
-	if got := strings.Fields(n.exec(t, id, "cat", "/proc/self/uid_map")); len(got) != 3 || got[1] != strconv.Itoa(firstID) {
+	id := n.CreateContainer(t, p, c)
+	n.StartContainer(t, id)
+	if got := strings.Fields(n.Exec(t, id, "cat", "/proc/self/uid_map")); len(got) != 3 || got[1] != strconv.Itoa(firstID) {
 		t.Errorf("uid_map: %v", got)
 	}
-	n.exec(t, id, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward && mkdir /m && mount -t tmpfs t /m")
+	n.Exec(t, id, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward && mkdir /m && mount -t tmpfs t /m")
 	if out, err := n.attempt(t, id, "sh", "-c", "mknod /dev/disk b 8 0 && head -c 1 /dev/disk"); err == nil {
 		t.Errorf("a disk of the host: %s", out)
 	}
-	if entries := n.exec(t, id, "ls", "/dev"); strings.Contains(entries, "vda") || strings.Contains(entries, "kmsg") {
+	if entries := n.Exec(t, id, "ls", "/dev"); strings.Contains(entries, "vda") || strings.Contains(entries, "kmsg") {
 		t.Errorf("devices of the host: %s", entries)
 	}
 }
@@ -133,9 +133,9 @@ func TestUserNamespaceSysctls(t *testing.T) {
 		"net.ipv4.tcp_rmem": "4096\t131072\t6000000", "net.ipv4.tcp_wmem": "4096\t16384\t4000000",
 		"net.core.somaxconn": "1234", "kernel.msgmax": "9999", "kernel.sem": "251\t32001\t33\t129", "net.ipv4.conf.eth0.log_martians": "1",
 	}
-	id := n.run(t, n.runPod(t, config), "main", "sleep", "1000")
+	id := n.run(t, n.RunPod(t, config), "main", "sleep", "1000")
 	for _, name := range slices.Sorted(maps.Keys(config.Linux.Sysctls)) {
-		if got := n.exec(t, id, "cat", "/proc/sys/"+strings.ReplaceAll(name, ".", "/")); got != config.Linux.Sysctls[name] {
+		if got := n.Exec(t, id, "cat", "/proc/sys/"+strings.ReplaceAll(name, ".", "/")); got != config.Linux.Sysctls[name] {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
@@ -145,13 +145,13 @@ func TestUserNamespaceSysctls(t *testing.T) {
 func TestUserNamespaceConfinement(t *testing.T) {
 	n := newNode(t, "unsc", 161)
 	n.needUserNamespaces(t)
-	p := n.runPod(t, userPodConfig("confined"))
+	p := n.RunPod(t, userPodConfig("confined"))
 	c := containerConfig(p, "main", busybox, "sleep", "1000")
 	c.Linux.SecurityContext.MaskedPaths, c.Linux.SecurityContext.ReadonlyPaths = []string{"/proc/version", "/proc/scsi"}, []string{"/proc/sys", "/proc/irq"}
 	c.Linux.SecurityContext.ReadonlyRootfs, c.Linux.SecurityContext.NoNewPrivs = true, true
 	c.Devices = []*cri.Device{{HostPath: "/dev/zero", ContainerPath: "/dev/nil", Permissions: "rw"}}
-	id := n.create(t, p, c)
-	n.startContainer(t, id)
+	id := n.CreateContainer(t, p, c)
+	n.StartContainer(t, id)
 	for script, want := range map[string]string{
 		"head -c 3 /dev/nil | wc -c":                                 "3",
 		"wc -c < /proc/version":                                      "0",
@@ -166,7 +166,7 @@ func TestUserNamespaceConfinement(t *testing.T) {
 			t.Errorf("%s: %q, want %q", script, got, want)
 		}
 	}
-	if got := n.exec(t, id, "grep", "CapEff", "/proc/self/status"); strings.Contains(got, "ffffffff") {
+	if got := n.Exec(t, id, "grep", "CapEff", "/proc/self/status"); strings.Contains(got, "ffffffff") {
 		t.Errorf("capabilities: %s", got)
 	}
 }

@@ -22,10 +22,10 @@ import (
 func TestUserNamespaceRecovery(t *testing.T) {
 	n := newNode(t, "unsr", 87)
 	n.needUserNamespaces(t)
-	p := n.runPod(t, userPodConfig("recovery"))
+	p := n.RunPod(t, userPodConfig("recovery"))
 	shared := userPodConfig("recovery-shared")
 	shared.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
-	q := n.runPod(t, shared)
+	q := n.RunPod(t, shared)
 	id, other := n.run(t, p, "main", "sleep", "1000"), n.run(t, q, "main", "sleep", "1000")
 
 	for _, end := range []func(){func() {
@@ -37,7 +37,7 @@ func TestUserNamespaceRecovery(t *testing.T) {
 		n.restart(t)
 		n.needUserNamespaces(t)
 		for _, pod := range []*pod{p, q} {
-			r, err := n.rt.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: pod.id})
+			r, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: pod.ID})
 			if err != nil || r.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_READY {
 				t.Fatalf("pod after the restart: %v, %v", r.GetStatus(), err)
 			}
@@ -46,14 +46,14 @@ func TestUserNamespaceRecovery(t *testing.T) {
 			}
 		}
 		for _, c := range []string{id, other} {
-			if got := n.exec(t, c, "sh", "-c", "echo x > /dev/stdout; id -u"); got != "x\n0" {
+			if got := n.Exec(t, c, "sh", "-c", "echo x > /dev/stdout; id -u"); got != "x\n0" {
 				t.Errorf("exec after the restart: %q", got)
 			}
 		}
 	}
 	// Also a new container finds its way into the namespace.
 	later := n.run(t, p, "later", "cat", "/proc/self/uid_map")
-	n.exited(t, later)
+	n.WaitExited(t, later)
 	if got := strings.Join(logLines(t, p, "later"), ""); !strings.Contains(got, strconv.Itoa(firstID)) {
 		t.Errorf("a container of later has %q", got)
 	}
@@ -70,7 +70,7 @@ func TestUserNamespaceKilledMidway(t *testing.T) {
 			if i%2 == 1 {
 				config.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
 			}
-			_, _ = n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
+			_, _ = n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
 		}()
 		// At another moment each time, wherever the pod then is. Only every second pod
 		// has a PID namespace.
@@ -111,13 +111,13 @@ func TestUserNamespaceBadInput(t *testing.T) {
 	} {
 		c := userPodConfig("bad")
 		tc.change(c.Linux.SecurityContext.NamespaceOptions)
-		_, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: c})
+		_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: c})
 		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tc.says) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 
-	p, plain := n.runPod(t, userPodConfig("good")), n.runPod(t, podConfig("plain"))
+	p, plain := n.RunPod(t, userPodConfig("good")), n.RunPod(t, podConfig("plain"))
 	differs := func(in *pod, options *cri.UserNamespace) *cri.ContainerConfig {
 		c := containerConfig(in, "differs", busybox, "true")
 		c.Linux.SecurityContext.NamespaceOptions = &cri.NamespaceOption{Pid: cri.NamespaceMode_CONTAINER, UsernsOptions: options}
@@ -133,9 +133,9 @@ func TestUserNamespaceBadInput(t *testing.T) {
 	node.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_NODE
 	n.notCreated(t, p, node, codes.InvalidArgument, "namespace_options.pid")
 	// None at all is the pod's.
-	id := n.create(t, p, differs(p, nil))
-	n.startContainer(t, id)
-	if s := n.exited(t, id); s.GetExitCode() != 0 {
+	id := n.CreateContainer(t, p, differs(p, nil))
+	n.StartContainer(t, id)
+	if s := n.WaitExited(t, id); s.GetExitCode() != 0 {
 		t.Errorf("a container without options: %v", s)
 	}
 }
@@ -145,14 +145,14 @@ func TestUserNamespaceBadInput(t *testing.T) {
 func TestUserNamespaceKilledAmidCreates(t *testing.T) {
 	n := newNode(t, "unsx", 164)
 	n.needUserNamespaces(t)
-	p := n.runPod(t, userPodConfig("creates"))
+	p := n.RunPod(t, userPodConfig("creates"))
 	for i, wait := range []string{"record.json", "rootfs/bin", "config.json", "oci.log", "pid"} {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			_, _ = n.rt.CreateContainer(ctx, &cri.CreateContainerRequest{
-				PodSandboxId: p.id, SandboxConfig: p.config, Config: containerConfig(p, fmt.Sprint("c", i), busybox, "sleep", "1000"),
+			_, _ = n.RuntimeService.CreateContainer(ctx, &cri.CreateContainerRequest{
+				PodSandboxId: p.ID, SandboxConfig: p.Config, Config: containerConfig(p, fmt.Sprint("c", i), busybox, "sleep", "1000"),
 			})
 		}()
 		for end := time.Now().Add(harness.Patience(2 * time.Second)); time.Now().Before(end); {
@@ -164,18 +164,18 @@ func TestUserNamespaceKilledAmidCreates(t *testing.T) {
 		cancel()
 		<-done
 		n.restart(t)
-		list, err := n.rt.ListContainers(t.Context(), &cri.ListContainersRequest{})
+		list, err := n.RuntimeService.ListContainers(t.Context(), &cri.ListContainersRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, c := range list.GetContainers() {
-			if _, err := n.rt.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: c.GetId()}); err != nil {
+			if _, err := n.RuntimeService.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: c.GetId()}); err != nil {
 				t.Error(err)
 			}
 		}
 	}
 	id := n.run(t, p, "main", "sleep", "1000")
-	if got := n.exec(t, id, "id", "-u"); got != "0" {
+	if got := n.Exec(t, id, "id", "-u"); got != "0" {
 		t.Errorf("id: %s", got)
 	}
 }
@@ -221,7 +221,7 @@ func TestUserNamespaceClosedDirectory(t *testing.T) {
 	n.Dir = filepath.Join(closed, "unscd")
 	n.Network = n.Bridge("csunscd", "10.168.0.0/16")
 	n.start(t)
-	r, err := n.rt.Status(t.Context(), &cri.StatusRequest{Verbose: true})
+	r, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +233,7 @@ func TestUserNamespaceClosedDirectory(t *testing.T) {
 	if info := fmt.Sprint(r.GetInfo()); !strings.Contains(info, "noUserNamespaces") || !strings.Contains(info, "permission denied") {
 		t.Errorf("the status does not say why: %s", info)
 	}
-	if _, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: userPodConfig("closed")}); status.Code(err) != codes.FailedPrecondition {
+	if _, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: userPodConfig("closed")}); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("run pod: %v", err)
 	}
 	if err := os.Chmod(closed, 0o711); err != nil {
@@ -244,9 +244,9 @@ func TestUserNamespaceClosedDirectory(t *testing.T) {
 	}
 	n.restart(t)
 	n.needUserNamespaces(t)
-	p := n.runPod(t, userPodConfig("open"))
-	n.exited(t, n.run(t, p, "main", "true"))
-	n.removePod(t, p.id)
+	p := n.RunPod(t, userPodConfig("open"))
+	n.WaitExited(t, n.run(t, p, "main", "true"))
+	n.RemovePod(t, p.ID)
 	if err := n.mayKeep("userns-runc.json"); err != nil {
 		t.Fatal(err)
 	}
@@ -264,14 +264,14 @@ func (n *node) mayKeep(name string) error {
 func TestUserNamespaceStreams(t *testing.T) {
 	n := newNode(t, "unsst", 166)
 	n.needUserNamespaces(t)
-	n.pull(t, nginx)
-	p := n.runPod(t, userPodConfig("streams"))
+	n.Pull(t, nginx)
+	p := n.RunPod(t, userPodConfig("streams"))
 	tty := containerConfig(p, "tty", busybox, "sh")
 	tty.Tty, tty.Stdin = true, true
-	shell := n.create(t, p, tty)
-	n.startContainer(t, shell)
-	web := n.create(t, p, containerConfig(p, "web", nginx))
-	n.startContainer(t, web)
+	shell := n.CreateContainer(t, p, tty)
+	n.StartContainer(t, shell)
+	web := n.CreateContainer(t, p, containerConfig(p, "web", nginx))
+	n.StartContainer(t, web)
 	for transport := range executors {
 		t.Run(transport, func(t *testing.T) {
 			n.terminal(t, transport, shell)
@@ -282,7 +282,7 @@ func TestUserNamespaceStreams(t *testing.T) {
 			if err != nil || code != 5 || out.String() != "hello0\n" {
 				t.Errorf("exec: %d, %q, %v", code, out.String(), err)
 			}
-			r, err := n.rt.Attach(t.Context(), &cri.AttachRequest{ContainerId: shell, Stdin: true, Stdout: true, Tty: true})
+			r, err := n.RuntimeService.Attach(t.Context(), &cri.AttachRequest{ContainerId: shell, Stdin: true, Stdout: true, Tty: true})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -297,14 +297,14 @@ func TestUserNamespaceStreams(t *testing.T) {
 			leave()
 			<-ended
 			waitFor(t, "the web server", func() bool {
-				port, stop := n.forward(t, transport, p.id, "80")
+				port, stop := n.forward(t, transport, p.ID, "80")
 				got, err := get(t, port)
 				_ = stop()
 				return err == nil && got != ""
 			})
 		})
 	}
-	events, err := n.rt.ListPodSandboxStats(t.Context(), &cri.ListPodSandboxStatsRequest{Filter: &cri.PodSandboxStatsFilter{Id: p.id}})
+	events, err := n.RuntimeService.ListPodSandboxStats(t.Context(), &cri.ListPodSandboxStatsRequest{Filter: &cri.PodSandboxStatsFilter{Id: p.ID}})
 	if err != nil || len(events.GetStats()) != 1 || len(events.GetStats()[0].GetLinux().GetContainers()) != 2 {
 		t.Errorf("figures: %v, %v", events, err)
 	}
@@ -333,7 +333,7 @@ func TestUserNamespaceHandlerWithout(t *testing.T) {
 	n.Network = n.Bridge("csunsh", "10.167.0.0/16")
 	n.start(t)
 	n.needUserNamespaces(t)
-	r, err := n.rt.Status(t.Context(), &cri.StatusRequest{})
+	r, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,15 +350,15 @@ func TestUserNamespaceHandlerWithout(t *testing.T) {
 		t.Errorf("%d of the handlers are in the status", seen)
 	}
 	for name := range scripts {
-		_, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: userPodConfig(name), RuntimeHandler: name})
+		_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: userPodConfig(name), RuntimeHandler: name})
 		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "userns_options") || !strings.Contains(err.Error(), name) {
 			t.Errorf("handler %s: %v", name, err)
 		}
-		p, err := n.rt.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig(name), RuntimeHandler: name})
+		p, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig(name), RuntimeHandler: name})
 		if err != nil {
 			t.Errorf("handler %s, plain pod: %v", name, err)
 			continue
 		}
-		n.removePod(t, p.GetPodSandboxId())
+		n.RemovePod(t, p.GetPodSandboxId())
 	}
 }

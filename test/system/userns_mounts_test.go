@@ -14,7 +14,7 @@ import (
 func TestUserNamespaceVolumes(t *testing.T) {
 	n := newNode(t, "unsv", 84)
 	n.needUserNamespaces(t)
-	p := n.runPod(t, userPodConfig("volumes"))
+	p := n.RunPod(t, userPodConfig("volumes"))
 	volume, tmpfs := filepath.Join(n.Dir, "volume"), filepath.Join(n.Dir, "tmpfs")
 	for _, dir := range []string{volume, tmpfs, filepath.Join(volume, "below")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -46,24 +46,24 @@ func TestUserNamespaceVolumes(t *testing.T) {
 	}
 	image := imageMount(volumeImage, "", "/image")
 	image.UidMappings, image.GidMappings = idMappings(), idMappings()
-	n.pull(t, volumeImage)
+	n.Pull(t, volumeImage)
 	readOnly := mount(volume, "/ro", true)
 	readOnly.Readonly, readOnly.RecursiveReadOnly = true, true
 	c.Mounts = []*cri.Mount{mount(volume, "/v", true), mount(tmpfs, "/t", true), mount(file, "/one", true), mount(volume, "/plain", false), readOnly, image, imageMount(volumeImage, "data", "/part")}
-	id := n.create(t, p, c)
-	n.startContainer(t, id)
+	id := n.CreateContainer(t, p, c)
+	n.StartContainer(t, id)
 	for path, want := range map[string]string{
 		"/v": "0:0", "/v/file": "12:34", "/v/below/file": "0:0", "/t/file": "0:0", "/one": "12:34", "/plain/file": "65534:65534", "/ro/file": "12:34", "/ro/below/file": "0:0",
 		"/image": "0:0", "/image/data/file": "0:0", "/part": "0:0",
 	} {
-		if got := n.exec(t, id, "stat", "-c", "%u:%g", path); got != want {
+		if got := n.Exec(t, id, "stat", "-c", "%u:%g", path); got != want {
 			t.Errorf("%s belongs to %s, want %s", path, got, want)
 		}
 	}
-	if got := n.exec(t, id, "cat", "/v/file", "/v/below/file", "/t/file", "/one"); strings.Count(got, "the host's") != 4 {
+	if got := n.Exec(t, id, "cat", "/v/file", "/v/below/file", "/t/file", "/one"); strings.Count(got, "the host's") != 4 {
 		t.Errorf("files: %q", got)
 	}
-	n.exec(t, id, "sh", "-c", "echo new > /v/new && echo new > /v/below/new && chown 56:78 /v/below/new")
+	n.Exec(t, id, "sh", "-c", "echo new > /v/new && echo new > /v/below/new && chown 56:78 /v/below/new")
 	for path, want := range map[string]uint32{"new": 0, "below/new": 56} {
 		if uid, _ := ownerOnHost(t, filepath.Join(volume, path)); uid != want {
 			t.Errorf("%s is of %d on the host, want %d", path, uid, want)
@@ -103,14 +103,14 @@ func TestMappedMountWithoutUserNamespace(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p := n.runPod(t, podConfig("mapped"))
+	p := n.RunPod(t, podConfig("mapped"))
 	c := containerConfig(p, "main", busybox, "stat", "-c", "%u:%g", "/v")
 	c.Mounts = []*cri.Mount{{
 		HostPath: dir, ContainerPath: "/v", UidMappings: []*cri.IDMapping{{HostId: 40, Length: 10}}, GidMappings: []*cri.IDMapping{{HostId: 50, Length: 10}},
 	}}
-	id := n.create(t, p, c)
-	n.startContainer(t, id)
-	n.exited(t, id)
+	id := n.CreateContainer(t, p, c)
+	n.StartContainer(t, id)
+	n.WaitExited(t, id)
 	waitFor(t, "the log", func() bool { return strings.Join(logLines(t, p, "main"), "") == "40:50" })
 }
 
@@ -119,19 +119,19 @@ func TestMappedMountWithoutUserNamespace(t *testing.T) {
 func TestUserNamespaceDeclaredVolumes(t *testing.T) {
 	n := newNode(t, "unsd", 163)
 	n.needUserNamespaces(t)
-	n.pull(t, "registry.test/config:1")
-	p := n.runPod(t, userPodConfig("declared"))
+	n.Pull(t, "registry.test/config:1")
+	p := n.RunPod(t, userPodConfig("declared"))
 	c := containerConfig(p, "main", "registry.test/config:1", "sleep", "1000")
 	c.Args, c.Linux.SecurityContext.ReadonlyRootfs = nil, true
 	c.Linux.SecurityContext.RunAsUser, c.Linux.SecurityContext.RunAsGroup = &cri.Int64Value{}, &cri.Int64Value{}
-	id := n.create(t, p, c)
-	n.startContainer(t, id)
+	id := n.CreateContainer(t, p, c)
+	n.StartContainer(t, id)
 	for _, dir := range []string{"/data", "/var/cache/app", "/var/work"} {
-		if got := n.exec(t, id, "stat", "-c", "%u:%g", dir); got != "0:0" {
+		if got := n.Exec(t, id, "stat", "-c", "%u:%g", dir); got != "0:0" {
 			t.Errorf("%s belongs to %s", dir, got)
 		}
 	}
-	n.exec(t, id, "touch", "/data/x", "/var/cache/app/x")
+	n.Exec(t, id, "touch", "/data/x", "/var/cache/app/x")
 	if out, err := n.attempt(t, id, "touch", "/var/work/x"); err == nil {
 		t.Errorf("the root is writable: %s", out)
 	}

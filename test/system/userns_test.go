@@ -48,7 +48,7 @@ func (n *node) needUserNamespaces(t *testing.T) {
 	t.Helper()
 	needMappedTmpfs(t)
 	n.settled(t)
-	r, err := n.rt.Status(t.Context(), &cri.StatusRequest{Verbose: true})
+	r, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,30 +92,30 @@ func (n *node) initPID(t *testing.T, id string) int {
 func TestUserNamespaceIDs(t *testing.T) {
 	n := newNode(t, "uns", 81)
 	n.needUserNamespaces(t)
-	p := n.runPod(t, userPodConfig("uns"))
+	p := n.RunPod(t, userPodConfig("uns"))
 	c := containerConfig(p, "main", busybox, "sleep", "1000")
-	id := n.create(t, p, c)
-	n.startContainer(t, id)
+	id := n.CreateContainer(t, p, c)
+	n.StartContainer(t, id)
 
-	if got := strings.Fields(n.exec(t, id, "cat", "/proc/self/uid_map")); strings.Join(got, " ") != fmt.Sprintf("0 %d 65536", firstID) {
+	if got := strings.Fields(n.Exec(t, id, "cat", "/proc/self/uid_map")); strings.Join(got, " ") != fmt.Sprintf("0 %d 65536", firstID) {
 		t.Errorf("uid_map: %q", got)
 	}
-	if got := n.exec(t, id, "cat", "/proc/self/setgroups"); got != "allow" {
+	if got := n.Exec(t, id, "cat", "/proc/self/setgroups"); got != "allow" {
 		t.Errorf("setgroups: %q", got)
 	}
 	if uid, gid := ownerOnHost(t, fmt.Sprintf("/proc/%d", n.initPID(t, id))); uid != firstID || gid != firstID {
 		t.Errorf("on the host the process is %d:%d", uid, gid)
 	}
-	if got := n.exec(t, id, "id", "-u"); got != "0" {
+	if got := n.Exec(t, id, "id", "-u"); got != "0" {
 		t.Errorf("in the container it is %s", got)
 	}
 	for _, path := range []string{"/", "/bin/busybox", "/etc", "/tmp", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev", "/dev/shm", "/dev/mqueue", "/dev/pts", "/proc/1"} {
-		if got := n.exec(t, id, "stat", "-c", "%u:%g", path); got != "0:0" {
+		if got := n.Exec(t, id, "stat", "-c", "%u:%g", path); got != "0:0" {
 			t.Errorf("%s belongs to %s", path, got)
 		}
 	}
 	upper := filepath.Join(n.Dir, "root", "rootfs", id, "upper")
-	n.exec(t, id, "sh", "-c", "echo mine > /new && chown 12:34 /new && echo more >> /etc/passwd && rm /etc/group && chown 7 /bin/busybox")
+	n.Exec(t, id, "sh", "-c", "echo mine > /new && chown 12:34 /new && echo more >> /etc/passwd && rm /etc/group && chown 7 /bin/busybox")
 	if uid, gid := ownerOnHost(t, filepath.Join(upper, "new")); uid != firstID+12 || gid != firstID+34 {
 		t.Errorf("what was written is of %d:%d on the host", uid, gid)
 	}
@@ -126,12 +126,12 @@ func TestUserNamespaceIDs(t *testing.T) {
 		t.Errorf("what was given away is of %d on the host", uid)
 	}
 	// The layer is shared with everybody and stays what it was.
-	plain := n.runPod(t, podConfig("plain"))
+	plain := n.RunPod(t, podConfig("plain"))
 	other := n.run(t, plain, "main", "sleep", "1000")
-	if got := n.exec(t, other, "stat", "-c", "%u:%g", "/bin/busybox"); got != "0:0" {
+	if got := n.Exec(t, other, "stat", "-c", "%u:%g", "/bin/busybox"); got != "0:0" {
 		t.Errorf("in another pod busybox belongs to %s", got)
 	}
-	if got := strings.Fields(n.exec(t, other, "cat", "/proc/self/uid_map")); strings.Join(got, " ") != "0 0 4294967295" {
+	if got := strings.Fields(n.Exec(t, other, "cat", "/proc/self/uid_map")); strings.Join(got, " ") != "0 0 4294967295" {
 		t.Errorf("uid_map of a pod without: %q", got)
 	}
 }
@@ -139,23 +139,23 @@ func TestUserNamespaceIDs(t *testing.T) {
 func TestUserNamespaceUsers(t *testing.T) {
 	n := newNode(t, "unsu", 82)
 	n.needUserNamespaces(t)
-	p := n.runPod(t, userPodConfig("users"))
+	p := n.RunPod(t, userPodConfig("users"))
 	c := containerConfig(p, "user", busybox, "sh", "-c", "echo out > /dev/stdout; echo err > /dev/stderr; id -u; id -G; sleep 1000")
 	sc := c.Linux.SecurityContext
 	sc.RunAsUser, sc.RunAsGroup, sc.SupplementalGroups = &cri.Int64Value{Value: 1000}, &cri.Int64Value{Value: 1001}, []int64{5000}
 	c.WorkingDir = "/made/for/it"
-	id := n.create(t, p, c)
-	n.startContainer(t, id)
+	id := n.CreateContainer(t, p, c)
+	n.StartContainer(t, id)
 	if uid, gid := ownerOnHost(t, fmt.Sprintf("/proc/%d", n.initPID(t, id))); uid != firstID+1000 || gid != firstID+1001 {
 		t.Errorf("on the host the process is %d:%d", uid, gid)
 	}
-	if u := n.status(t, id).GetUser().GetLinux(); u.GetUid() != 1000 || u.GetGid() != 1001 {
+	if u := n.ContainerStatus(t, id).GetUser().GetLinux(); u.GetUid() != 1000 || u.GetGid() != 1001 {
 		t.Errorf("status of the user: %v", u)
 	}
-	if got := n.exec(t, id, "stat", "-c", "%u:%g", "/made/for/it"); got != "0:0" {
+	if got := n.Exec(t, id, "stat", "-c", "%u:%g", "/made/for/it"); got != "0:0" {
 		t.Errorf("the working directory that was made belongs to %s", got)
 	}
-	if got := n.exec(t, id, "sh", "-c", "echo hi > /dev/stdout; id -u"); got != "hi\n1000" {
+	if got := n.Exec(t, id, "sh", "-c", "echo hi > /dev/stdout; id -u"); got != "hi\n1000" {
 		t.Errorf("exec: %q", got)
 	}
 	waitFor(t, "the log", func() bool {
@@ -177,7 +177,7 @@ func TestUserNamespaceUsers(t *testing.T) {
 
 func (n *node) notCreated(t *testing.T, p *pod, c *cri.ContainerConfig, code codes.Code, says string) {
 	t.Helper()
-	_, err := n.rt.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.id, Config: c, SandboxConfig: p.config})
+	_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: c, SandboxConfig: p.Config})
 	if status.Code(err) != code || !strings.Contains(err.Error(), says) {
 		t.Errorf("create %s: got %v, want %s with %q", c.GetMetadata().GetName(), err, code, says)
 	}
@@ -185,7 +185,7 @@ func (n *node) notCreated(t *testing.T, p *pod, c *cri.ContainerConfig, code cod
 
 func (n *node) attempt(t *testing.T, id string, cmd ...string) (string, error) {
 	t.Helper()
-	r, err := n.rt.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: cmd, Timeout: harness.PatienceSeconds(30)})
+	r, err := n.RuntimeService.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: cmd, Timeout: harness.PatienceSeconds(30)})
 	if err == nil && r.GetExitCode() != 0 {
 		err = fmt.Errorf("exit code %d: %s", r.GetExitCode(), r.GetStderr())
 	}

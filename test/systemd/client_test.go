@@ -3,7 +3,6 @@ package systemd
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -17,22 +16,19 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/criserver/criserver/test/harness"
+	"github.com/criserver/criserver/test/harness/criclient"
 )
 
-// client speaks to the daemon.
-type client struct {
-	cri.RuntimeServiceClient
-	images cri.ImageServiceClient
-}
+// client is the CRI client of the daemon.
+type client struct{ *criclient.Client }
 
-// retries has calls wait for the next daemon, and try again when the connection
-// to the last daemon ends under them.
+// retries is the gRPC configuration with which calls wait for the next daemon, and
+// are repeated if the connection to the last daemon ends.
 const retries = `{"methodConfig": [{
 	"name": [{"service": "runtime.v1.RuntimeService"}, {"service": "runtime.v1.ImageService"}],
 	"waitForReady": true,
@@ -44,20 +40,19 @@ const retries = `{"methodConfig": [{
 
 func dial(t *testing.T) *client {
 	t.Helper()
-	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultServiceConfig(retries),
+	c, err := criclient.Dial(socket, grpc.WithDefaultServiceConfig(retries),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second},
 		}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
-	return &client{cri.NewRuntimeServiceClient(conn), cri.NewImageServiceClient(conn)}
+	c.Timeout, c.Diagnostics = callTimeout, journalTail
+	return &client{c}
 }
 
-// hasUserNamespaces says whether pods can have user namespaces, which must be so
-// where the kernel maps the ids of tmpfs mounts.
+// hasUserNamespaces reports whether pods can have user namespaces. It fails the test
+// unless this is the case exactly if the kernel supports id-mapped tmpfs mounts.
 func (c *client) hasUserNamespaces(t *testing.T) bool {
 	t.Helper()
 	must, err := harness.MapsTmpfs()
@@ -66,7 +61,7 @@ func (c *client) hasUserNamespaces(t *testing.T) bool {
 	}
 	has := false
 	ask := func() error {
-		r, err := c.Status(limited(t), &cri.StatusRequest{})
+		r, err := c.RuntimeService.Status(limited(t), &cri.StatusRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,133 +76,42 @@ func (c *client) hasUserNamespaces(t *testing.T) bool {
 	if must {
 		eventually(t, 10*time.Second, ask) // the daemon tries the handlers while it serves
 	} else if ask() == nil {
-		t.Error("the daemon offers user namespaces, but the kernel does not map the ids of tmpfs")
+		t.Error("the daemon offers user namespaces, but the kernel does not support id-mapped tmpfs mounts")
 	}
 	return has
 }
 
-// limited is the context of one call.
+// callTimeout limits each call, multiplied by the factor of harness.Patience.
+const callTimeout = 30 * time.Second
+
+// limited returns the context of one call.
 func limited(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience(30*time.Second))
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience(callTimeout))
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// pod is a pod sandbox that a test made.
-type pod struct {
-	ID     string
-	Config *cri.PodSandboxConfig
-}
+// pod is a pod sandbox that a test created.
+type pod = criclient.Pod
 
 func podConfig(name string) *cri.PodSandboxConfig {
-	return &cri.PodSandboxConfig{
-		Metadata:     &cri.PodSandboxMetadata{Name: name, Namespace: "systemd", Uid: "uid-" + name},
-		Hostname:     name,
-		LogDirectory: filepath.Join(stateDir, "logs", name),
-		Linux: &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{
-			NamespaceOptions: &cri.NamespaceOption{Pid: cri.NamespaceMode_CONTAINER},
-			Seccomp:          &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault},
-		}},
-	}
+	return criclient.PodConfig("systemd", name, filepath.Join(stateDir, "logs", name))
 }
 
-func (p *pod) container(name string, command ...string) *cri.ContainerConfig {
-	return &cri.ContainerConfig{
-		Metadata: &cri.ContainerMetadata{Name: name},
-		Image:    &cri.ImageSpec{Image: busybox},
-		Command:  command,
-		LogPath:  name + ".log",
-		Linux: &cri.LinuxContainerConfig{
-			Resources: &cri.LinuxContainerResources{CpuShares: 102, MemoryLimitInBytes: 64 << 20, OomScoreAdj: 100},
-			SecurityContext: &cri.LinuxContainerSecurityContext{
-				NamespaceOptions: p.Config.GetLinux().GetSecurityContext().GetNamespaceOptions(),
-				Seccomp:          &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault},
-			},
-		},
-	}
+func containerConfig(p *pod, name string, command ...string) *cri.ContainerConfig {
+	return p.ContainerConfig(name, busybox, command...)
 }
 
-func (c *client) pull(t *testing.T, image string) {
-	t.Helper()
-	if _, err := c.images.PullImage(limited(t), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: image}}); err != nil {
-		t.Fatalf("pull %s: %v\n%s", image, err, journalTail())
-	}
-}
-
+// runPod runs a pod without logs of earlier runs.
 func (c *client) runPod(t *testing.T, config *cri.PodSandboxConfig) *pod {
 	t.Helper()
 	if err := os.RemoveAll(config.GetLogDirectory()); err != nil {
 		t.Fatal(err)
 	}
-	r, err := c.RunPodSandbox(limited(t), &cri.RunPodSandboxRequest{Config: config})
-	if err != nil {
-		t.Fatalf("run pod %s: %v\n%s", config.GetMetadata().GetName(), err, journalTail())
-	}
-	return &pod{r.GetPodSandboxId(), config}
+	return c.RunPod(t, config)
 }
 
-// run creates and starts a container and returns its id.
-func (c *client) run(t *testing.T, p *pod, config *cri.ContainerConfig) string {
-	t.Helper()
-	r, err := c.CreateContainer(limited(t), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
-	if err != nil {
-		t.Fatalf("create container %s: %v\n%s", config.GetMetadata().GetName(), err, journalTail())
-	}
-	if _, err := c.StartContainer(limited(t), &cri.StartContainerRequest{ContainerId: r.GetContainerId()}); err != nil {
-		t.Fatalf("start container %s: %v\n%s", config.GetMetadata().GetName(), err, journalTail())
-	}
-	return r.GetContainerId()
-}
-
-func (c *client) status(t *testing.T, id string) *cri.ContainerStatusResponse {
-	t.Helper()
-	r, err := c.ContainerStatus(limited(t), &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
-	if err != nil {
-		t.Fatalf("status of container: %v\n%s", err, journalTail())
-	}
-	return r
-}
-
-// pid returns the first process of a container.
-func (c *client) pid(t *testing.T, id string) int {
-	t.Helper()
-	var info struct {
-		PID int `json:"pid"`
-	}
-	if err := json.Unmarshal([]byte(c.status(t, id).GetInfo()["info"]), &info); err != nil || info.PID == 0 {
-		t.Fatalf("no pid in the verbose status of %s: %v", id, err)
-	}
-	return info.PID
-}
-
-// exited waits until a container has ended.
-func (c *client) exited(t *testing.T, id string) *cri.ContainerStatus {
-	t.Helper()
-	var s *cri.ContainerStatus
-	eventually(t, 30*time.Second, func() error {
-		if s = c.status(t, id).GetStatus(); s.GetState() != cri.ContainerState_CONTAINER_EXITED {
-			return fmt.Errorf("container %s is %s", s.GetMetadata().GetName(), s.GetState())
-		}
-		return nil
-	})
-	return s
-}
-
-// exec runs a command in a container and returns its output. The command must succeed.
-func (c *client) exec(t *testing.T, id string, command ...string) string {
-	t.Helper()
-	timeout := int64(harness.Patience(10 * time.Second).Seconds())
-	r, err := c.ExecSync(limited(t), &cri.ExecSyncRequest{ContainerId: id, Cmd: command, Timeout: timeout})
-	if err != nil {
-		t.Fatalf("exec %v: %v\n%s", command, err, journalTail())
-	}
-	if r.GetExitCode() != 0 {
-		t.Fatalf("exec %v: exit code %d: %s%s", command, r.GetExitCode(), r.GetStdout(), r.GetStderr())
-	}
-	return strings.TrimSpace(string(r.GetStdout()))
-}
-
-// output collects what a stream brings.
+// output is a buffer for a stream that another goroutine may read.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -228,7 +132,7 @@ func (o *output) String() string {
 // say attaches to a container, sends a line, and waits for the reply.
 func (c *client) say(t *testing.T, id string, tty bool, line, reply string) {
 	t.Helper()
-	r, err := c.Attach(limited(t), &cri.AttachRequest{ContainerId: id, Stdin: true, Stdout: true, Tty: tty})
+	r, err := c.RuntimeService.Attach(limited(t), &cri.AttachRequest{ContainerId: id, Stdin: true, Stdout: true, Tty: tty})
 	if err != nil {
 		t.Fatalf("attach: %v", err)
 	}
@@ -270,21 +174,7 @@ func (c *client) say(t *testing.T, id string, tty bool, line, reply string) {
 // removeAll removes all pods.
 func (c *client) removeAll(t *testing.T) {
 	t.Helper()
-	pods, err := c.ListPodSandbox(limited(t), &cri.ListPodSandboxRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range pods.GetItems() {
-		c.remove(t, p.GetId())
-	}
-}
-
-func (c *client) remove(t *testing.T, id string) {
-	t.Helper()
-	if _, err := c.StopPodSandbox(limited(t), &cri.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
-		t.Errorf("stop pod: %v", err)
-	}
-	if _, err := c.RemovePodSandbox(limited(t), &cri.RemovePodSandboxRequest{PodSandboxId: id}); err != nil {
-		t.Errorf("remove pod: %v", err)
+	if err := c.RemoveAllPods(limited(t)); err != nil {
+		t.Error(err)
 	}
 }

@@ -54,7 +54,7 @@ func newFleet(t *testing.T, c *client) *fleet {
 	if err := os.MkdirAll(f.signals, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c.pull(t, busybox)
+	c.Pull(t, busybox)
 
 	f.plain, f.ending = c.runPod(t, podConfig("plain")), c.runPod(t, podConfig("ending"))
 	shared := podConfig("shared")
@@ -67,18 +67,18 @@ func newFleet(t *testing.T, c *client) *fleet {
 		kinds = append(kinds, mapped)
 	}
 
-	f.add("counter", f.plain, f.plain.container("counter", "sh", "-c", count))
-	f.add("rotated", f.plain, f.plain.container("rotated", "sh", "-c", count))
-	stdin := f.plain.container("stdin", "sh", "-c", echo)
+	f.add("counter", f.plain, containerConfig(f.plain, "counter", "sh", "-c", count))
+	f.add("rotated", f.plain, containerConfig(f.plain, "rotated", "sh", "-c", count))
+	stdin := containerConfig(f.plain, "stdin", "sh", "-c", echo)
 	stdin.Stdin = true
 	f.add("stdin", f.plain, stdin)
-	tty := f.plain.container("tty", "sh", "-c", echo)
+	tty := containerConfig(f.plain, "tty", "sh", "-c", echo)
 	tty.Stdin, tty.Tty = true, true
 	f.add("tty", f.plain, tty)
 	for _, config := range kinds {
 		p := c.runPod(t, config)
 		name := config.GetMetadata().GetName()
-		f.add(name, p, p.container(name, "sh", "-c", count))
+		f.add(name, p, containerConfig(p, name, "sh", "-c", count))
 	}
 	f.check()
 	return f
@@ -87,9 +87,9 @@ func newFleet(t *testing.T, c *client) *fleet {
 func (f *fleet) add(name string, p *pod, config *cri.ContainerConfig) {
 	f.t.Helper()
 	m := &member{pod: p, counts: config.GetCommand()[2] == count, tty: config.GetTty(), ips: f.ips(p)}
-	m.id = f.run(f.t, p, config)
+	m.id = f.RunContainer(f.t, p, config)
 	var err error
-	if m.first, err = identify(f.pid(f.t, m.id)); err != nil {
+	if m.first, err = identify(f.ContainerPID(f.t, m.id)); err != nil {
 		f.t.Fatal(err)
 	}
 	f.members[name] = m
@@ -97,7 +97,7 @@ func (f *fleet) add(name string, p *pod, config *cri.ContainerConfig) {
 
 func (f *fleet) ips(p *pod) string {
 	f.t.Helper()
-	r, err := f.PodSandboxStatus(limited(f.t), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID})
+	r, err := f.RuntimeService.PodSandboxStatus(limited(f.t), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID})
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -121,10 +121,10 @@ func (f *fleet) mortal() *mortal {
 	f.round++
 	name := fmt.Sprintf("mortal%d", f.round)
 	m := &mortal{file: filepath.Join(f.signals, name), code: int32(10 + f.round)}
-	config := f.ending.container(name, "sh", "-c",
+	config := containerConfig(f.ending, name, "sh", "-c",
 		fmt.Sprintf("while [ ! -e /signals/%s ]; do usleep 100000; done; echo end; exit %d", name, m.code))
 	config.Mounts = []*cri.Mount{{HostPath: f.signals, ContainerPath: "/signals", Readonly: true}}
-	m.id = f.run(f.t, f.ending, config)
+	m.id = f.RunContainer(f.t, f.ending, config)
 	return m
 }
 
@@ -141,7 +141,7 @@ func (f *fleet) end(m *mortal) {
 // before the given time, and removes the container.
 func (f *fleet) mourn(m *mortal, before time.Time) {
 	f.t.Helper()
-	s := f.exited(f.t, m.id)
+	s := f.WaitExited(f.t, m.id)
 	reason := "Error"
 	if s.GetExitCode() != m.code || s.GetReason() != reason {
 		f.t.Errorf("the container that ended has exit code %d, reason %q, message %q; want %d, %q",
@@ -154,7 +154,7 @@ func (f *fleet) mourn(m *mortal, before time.Time) {
 	if err != nil || !strings.HasSuffix(strings.TrimSpace(string(log)), " stdout F end") {
 		f.t.Errorf("the last line of the container that ended is not in its log: %v: %s", err, log)
 	}
-	if _, err := f.RemoveContainer(limited(f.t), &cri.RemoveContainerRequest{ContainerId: m.id}); err != nil {
+	if _, err := f.RuntimeService.RemoveContainer(limited(f.t), &cri.RemoveContainerRequest{ContainerId: m.id}); err != nil {
 		f.t.Errorf("remove the container that ended: %v", err)
 	}
 }
@@ -165,18 +165,18 @@ func (f *fleet) check() {
 	f.t.Helper()
 	f.round++
 	for name, m := range f.members {
-		s := f.status(f.t, m.id).GetStatus()
+		s := f.ContainerStatus(f.t, m.id)
 		if s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
 			f.t.Errorf("container %s is %s, exit code %d, reason %q", name, s.GetState(), s.GetExitCode(), s.GetReason())
 			continue
 		}
-		if now, err := identify(f.pid(f.t, m.id)); err != nil || now != m.first {
+		if now, err := identify(f.ContainerPID(f.t, m.id)); err != nil || now != m.first {
 			f.t.Errorf("container %s is process %v, %v; it was %v", name, now, err, m.first)
 		}
 		if now := f.ips(m.pod); now != m.ips {
 			f.t.Errorf("the pod of container %s has the addresses %s, it had %s", name, now, m.ips)
 		}
-		if got := f.exec(f.t, m.id, "sh", "-c", "echo $((6*7))"); got != "42" {
+		if got := f.Exec(f.t, m.id, "sh", "-c", "echo $((6*7))"); got != "42" {
 			f.t.Errorf("exec in container %s printed %q", name, got)
 		}
 		if m.counts {
@@ -219,7 +219,7 @@ func (f *fleet) rotate() {
 	if err := os.Rename(log, fmt.Sprintf("%s.%05d", log, f.round)); err != nil {
 		f.t.Fatal(err)
 	}
-	if _, err := f.ReopenContainerLog(limited(f.t), &cri.ReopenContainerLogRequest{ContainerId: f.members["rotated"].id}); err != nil {
+	if _, err := f.RuntimeService.ReopenContainerLog(limited(f.t), &cri.ReopenContainerLogRequest{ContainerId: f.members["rotated"].id}); err != nil {
 		f.t.Errorf("reopen the log: %v", err)
 	}
 }
@@ -266,10 +266,10 @@ func (f *fleet) stop() {
 			continue
 		}
 		timeout := int64(harness.Patience(10 * time.Second).Seconds())
-		if _, err := f.StopContainer(limited(f.t), &cri.StopContainerRequest{ContainerId: m.id, Timeout: timeout}); err != nil {
+		if _, err := f.RuntimeService.StopContainer(limited(f.t), &cri.StopContainerRequest{ContainerId: m.id, Timeout: timeout}); err != nil {
 			f.t.Errorf("stop container %s: %v", name, err)
 		}
-		if s := f.status(f.t, m.id).GetStatus(); s.GetExitCode() != 0 || s.GetReason() != "Completed" {
+		if s := f.ContainerStatus(f.t, m.id); s.GetExitCode() != 0 || s.GetReason() != "Completed" {
 			f.t.Errorf("container %s ended with code %d, reason %q; want 0, Completed", name, s.GetExitCode(), s.GetReason())
 		}
 		f.checkWhole(name, m)

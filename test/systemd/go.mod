@@ -4,11 +4,13 @@ go 1.26.2
 
 replace (
 	github.com/criserver/criserver/test/harness => ../harness
+	github.com/criserver/criserver/test/harness/criclient => ../harness/criclient
 	github.com/criserver/criserver/test/images => ../images
 )
 
 require (
 	github.com/criserver/criserver/test/harness v0.0.0
+	github.com/criserver/criserver/test/harness/criclient v0.0.0
 	github.com/criserver/criserver/test/images v0.0.0
 	golang.org/x/sys v0.49.0
 	google.golang.org/grpc v1.85.0

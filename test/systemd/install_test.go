@@ -64,7 +64,7 @@ func TestInstall(t *testing.T) {
 
 // testStatus checks what the daemon has selected on this host.
 func testStatus(t *testing.T, c *client) {
-	r, err := c.Status(limited(t), &cri.StatusRequest{Verbose: true})
+	r, err := c.RuntimeService.Status(limited(t), &cri.StatusRequest{Verbose: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func testStatus(t *testing.T, c *client) {
 			t.Errorf("condition %s is false: %s: %s", condition.GetType(), condition.GetReason(), condition.GetMessage())
 		}
 	}
-	config, err := c.RuntimeConfig(limited(t), &cri.RuntimeConfigRequest{})
+	config, err := c.RuntimeService.RuntimeConfig(limited(t), &cri.RuntimeConfigRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,8 +87,8 @@ func testStatus(t *testing.T, c *client) {
 func testUnits(t *testing.T, c *client) {
 	before := traces(t)
 	p := c.runPod(t, podConfig("units"))
-	id := c.run(t, p, p.container("units", "sh", "-c", count))
-	pid := c.pid(t, id)
+	id := c.RunContainer(t, p, containerConfig(p, "units", "sh", "-c", count))
+	pid := c.ContainerPID(t, id)
 	path, err := cgroupOf(pid)
 	if err != nil {
 		t.Fatal(err)

@@ -99,7 +99,7 @@ func restart(t *testing.T, f *fleet) {
 
 func stopAndStart(t *testing.T, f *fleet) {
 	m := f.mortal()
-	pid := f.pid(t, m.id)
+	pid := f.ContainerPID(t, m.id)
 	systemctl(t, "stop", unit)
 	if state := unitState(); !strings.Contains(state, "ActiveState=inactive") || !strings.Contains(state, "Result=success") {
 		t.Errorf("after the stop: %s", state)
@@ -299,7 +299,7 @@ func longStop(t *testing.T, f *fleet) {
 	}
 	pids := make([]int, len(mortals))
 	for i, m := range mortals {
-		pids[i] = f.pid(t, m.id)
+		pids[i] = f.ContainerPID(t, m.id)
 	}
 	systemctl(t, "stop", unit)
 	for i, m := range mortals {

@@ -17,10 +17,10 @@ import (
 // outlive whatever happens to the daemon and to the memory of containers.
 func TestMonitors(t *testing.T) {
 	c := installed(t)
-	c.pull(t, busybox)
+	c.Pull(t, busybox)
 	before := traces(t)
 	p := c.runPod(t, podConfig("monitors"))
-	lives := c.run(t, p, p.container("lives", "sh", "-c", count))
+	lives := c.RunContainer(t, p, containerConfig(p, "lives", "sh", "-c", count))
 	watched := monitors(t)
 	if len(watched) != 1 {
 		t.Fatalf("one container has the monitors %v", watched)
@@ -30,7 +30,7 @@ func TestMonitors(t *testing.T) {
 		if !alive(watched[0]) || !subset(watched, monitors(t)) {
 			t.Fatalf("monitor %d is not alive in its cgroup; it has %v", watched[0], monitors(t))
 		}
-		c.exec(t, lives, "true")
+		c.Exec(t, lives, "true")
 	}
 
 	t.Run("they are accounted for in the unit", func(t *testing.T) {
@@ -49,22 +49,22 @@ func TestMonitors(t *testing.T) {
 		survives(t)
 	})
 	t.Run("a child of a container runs out of memory", func(t *testing.T) {
-		config := p.container("child", "sh", "-c", "tail /dev/zero; echo ended with $?; exec sleep 100000")
+		config := containerConfig(p, "child", "sh", "-c", "tail /dev/zero; echo ended with $?; exec sleep 100000")
 		config.Linux.Resources.MemoryLimitInBytes = 24 << 20
-		id := c.run(t, p, config)
+		id := c.RunContainer(t, p, config)
 		eventually(t, 60*time.Second, func() error { return logHas(p, "child", "ended with 137") })
 		survives(t)
 		if n := len(monitors(t)); n != 2 {
 			t.Errorf("two containers have %d monitors", n)
 		}
-		if state := c.status(t, id).GetStatus(); state.GetFinishedAt() != 0 {
+		if state := c.ContainerStatus(t, id); state.GetFinishedAt() != 0 {
 			t.Errorf("the container whose child ran out of memory is %v", state)
 		}
 	})
 	t.Run("the first process of a container runs out of memory", func(t *testing.T) {
-		config := p.container("first", "tail", "/dev/zero")
+		config := containerConfig(p, "first", "tail", "/dev/zero")
 		config.Linux.Resources.MemoryLimitInBytes = 24 << 20
-		s := c.exited(t, c.run(t, p, config))
+		s := c.WaitExited(t, c.RunContainer(t, p, config))
 		if s.GetExitCode() != 137 || s.GetReason() != "OOMKilled" {
 			t.Errorf("exit code %d, reason %q; want 137, OOMKilled", s.GetExitCode(), s.GetReason())
 		}
@@ -163,12 +163,12 @@ func testOOMD(t *testing.T, c *client) {
 	// rises long before the limit. systemd-oomd chooses only cgroups whose pages the
 	// kernel scans, which without swap are pages of files.
 	p := c.runPod(t, podConfig("pressure"))
-	config := p.container("pressure", "sh", "-c",
+	config := containerConfig(p, "pressure", "sh", "-c",
 		"dd if=/dev/zero of=/file bs=1M count=48; tail /dev/zero & while true; do cat /file >/dev/null; done")
 	config.Linux.Resources.MemoryLimitInBytes = 1 << 30
 	config.Linux.Resources.Unified = map[string]string{"memory.high": "16777216"}
-	id := c.run(t, p, config)
-	path, err := cgroupOf(c.pid(t, id))
+	id := c.RunContainer(t, p, config)
+	path, err := cgroupOf(c.ContainerPID(t, id))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func testOOMD(t *testing.T, c *client) {
 	}
 	var s *cri.ContainerStatus
 	eventually(t, 60*time.Second, func() error { // pressure counts after 30 seconds
-		if s = c.status(t, id).GetStatus(); s.GetState() != cri.ContainerState_CONTAINER_EXITED {
+		if s = c.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_EXITED {
 			return errors.New("systemd-oomd does not kill the container under memory pressure")
 		}
 		return nil

@@ -42,7 +42,7 @@ func bootID(t *testing.T) string {
 
 func (c *client) imageNames(t *testing.T) []string {
 	t.Helper()
-	r, err := c.images.ListImages(limited(t), &cri.ListImagesRequest{})
+	r, err := c.ImageService.ListImages(limited(t), &cri.ListImagesRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,11 +92,11 @@ func TestBeforeReboot(t *testing.T) {
 		{"stubborn", stubborn, cri.Signal_SIGNAL_RUNTIME_DEFAULT, stubbornGrace},
 	} {
 		name := kind.name
-		config := p.container(name, "sh", "-c", strings.ReplaceAll(kind.script, "NAME", name))
+		config := containerConfig(p, name, "sh", "-c", strings.ReplaceAll(kind.script, "NAME", name))
 		config.Mounts = []*cri.Mount{{HostPath: rebootDir, ContainerPath: "/host"}}
 		config.StopSignal = kind.signal
 		config.Annotations = map[string]string{"io.kubernetes.pod.terminationGracePeriod": itoa(kind.grace)} // as the kubelet sends it
-		id := c.run(t, p, config)
+		id := c.RunContainer(t, p, config)
 		state.IDs = append(state.IDs, id)
 		if name == "stubborn" {
 			state.Stubborn = append(state.Stubborn, id)
@@ -193,11 +193,11 @@ func testBoot(t *testing.T, state beforeReboot) {
 			t.Errorf("the start after the reboot logged: %s", e.Message)
 		}
 	}
-	pods, err := c.ListPodSandbox(limited(t), &cri.ListPodSandboxRequest{})
+	pods, err := c.RuntimeService.ListPodSandbox(limited(t), &cri.ListPodSandboxRequest{})
 	if err != nil || len(pods.GetItems()) > 0 {
 		t.Errorf("after the reboot there are the pods %v, %v", pods.GetItems(), err)
 	}
-	containers, err := c.ListContainers(limited(t), &cri.ListContainersRequest{})
+	containers, err := c.RuntimeService.ListContainers(limited(t), &cri.ListContainersRequest{})
 	if err != nil || len(containers.GetContainers()) > 0 {
 		t.Errorf("after the reboot there are the containers %v, %v", containers.GetContainers(), err)
 	}
@@ -218,8 +218,8 @@ func testBoot(t *testing.T, state beforeReboot) {
 	command(t, "criserver", "check")
 	systemctl(t, "start", unit)
 	p := c.runPod(t, podConfig("afterwards")) // without a pull
-	id := c.run(t, p, p.container("afterwards", "sh", "-c", "echo fine; exit 3"))
-	if s := c.exited(t, id); s.GetExitCode() != 3 {
+	id := c.RunContainer(t, p, containerConfig(p, "afterwards", "sh", "-c", "echo fine; exit 3"))
+	if s := c.WaitExited(t, id); s.GetExitCode() != 3 {
 		t.Errorf("exit code %d, want 3", s.GetExitCode())
 	}
 	c.removeAll(t)

@@ -10,9 +10,9 @@ import (
 // that the host has nothing of it any more.
 func TestRemove(t *testing.T) {
 	c := installed(t)
-	c.pull(t, busybox)
+	c.Pull(t, busybox)
 	p := c.runPod(t, podConfig("removed"))
-	c.run(t, p, p.container("removed", "sleep", "100000"))
+	c.RunContainer(t, p, containerConfig(p, "removed", "sleep", "100000"))
 	follow(t, "Remove")
 	for what := range traces(t) {
 		if strings.Contains(what, "criserver") || strings.Contains(what, "cri0") || strings.Contains(what, p.ID) {
