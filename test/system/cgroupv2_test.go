@@ -16,8 +16,7 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// needSystemd skips a test of what only a host with systemd and cgroup v2 has.
-// On such a host nothing is skipped.
+// needSystemd skips the test unless the host runs systemd with cgroup v2.
 func needSystemd(t *testing.T) {
 	t.Helper()
 	if harness.CgroupDriver() != harness.Systemd {
@@ -25,8 +24,8 @@ func needSystemd(t *testing.T) {
 	}
 }
 
-// bothRuntimes runs a test with each OCI runtime that the host has. They differ
-// in what they make of limits: crun puts processes into a cgroup below the scope.
+// bothRuntimes runs a test with each OCI runtime of the host. crun, unlike runc, puts
+// processes into a cgroup below the scope.
 func bothRuntimes(t *testing.T, n *node, test func(t *testing.T, p *pod)) {
 	for _, handler := range []string{"runc", "crun"} {
 		t.Run(handler, func(t *testing.T) {
@@ -34,11 +33,11 @@ func bothRuntimes(t *testing.T, n *node, test func(t *testing.T, p *pod)) {
 				if _, err := exec.LookPath(handler); err != nil {
 					t.Skip("this host has no crun")
 				}
-				// crun keeps compiled seccomp profiles. They are no leak.
+				// crun keeps compiled seccomp profiles, which are no leaks.
 				p := n.runPodOn(t, handler, podConfig("cache"))
 				n.WaitExited(t, n.run(t, p, "c", "true"))
 				n.RemovePod(t, p.ID)
-				n.mark(t)
+				n.takeBaseline(t)
 			}
 			p := n.runPodOn(t, handler, podConfig("pod-"+handler))
 			defer n.RemovePod(t, p.ID)
@@ -56,7 +55,7 @@ func (c *clients) runPodOn(t *testing.T, handler string, config *cri.PodSandboxC
 	return &pod{ID: r.GetPodSandboxId(), Config: config}
 }
 
-// runWith runs a shell script with limits.
+// runWith runs a container with a shell script and limits.
 func (c *clients) runWith(t *testing.T, p *pod, name string, r *limits, script string) string {
 	t.Helper()
 	config := containerConfig(p, name, busybox, "sh", "-c", script)
@@ -66,8 +65,7 @@ func (c *clients) runWith(t *testing.T, p *pod, name string, r *limits, script s
 	return id
 }
 
-// processCgroup returns the directory of the cgroup that the container's first
-// process is in.
+// processCgroup returns the directory of the cgroup of a container's first process.
 func (n *node) processCgroup(t *testing.T, id string) string {
 	t.Helper()
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(n.ContainerPID(t, id)) + "/cgroup")
@@ -78,13 +76,13 @@ func (n *node) processCgroup(t *testing.T, id string) string {
 }
 
 // haveFiles checks the control files of a cgroup. Each may have one of several
-// contents, as runtimes convert CPU shares by one of two formulas.
+// contents, because runtimes convert CPU shares with one of two formulas.
 func haveFiles(t *testing.T, dir string, want map[string][]string) {
 	t.Helper()
 	for file, values := range want {
 		b, err := os.ReadFile(filepath.Join(dir, file))
 		if got := strings.TrimSpace(string(b)); err != nil || !slices.Contains(values, got) {
-			t.Errorf("%s has %q, %v; want one of %q", file, got, err, values)
+			t.Errorf("%s: got %q (error %v), want one of %q", file, got, err, values)
 		}
 	}
 }
@@ -111,8 +109,8 @@ func systemdVersion(t *testing.T) int {
 	return v
 }
 
-// Limits are in the cgroup of the processes, and stay there when systemd reloads
-// its units.
+// TestLimitsOutliveAReloadOfSystemd checks that limits are in the cgroup of the
+// processes, and that a reload of systemd does not change them.
 func TestLimitsOutliveAReloadOfSystemd(t *testing.T) {
 	needSystemd(t)
 	n := newNode(t, "reload", 131)
@@ -131,7 +129,7 @@ func TestLimitsOutliveAReloadOfSystemd(t *testing.T) {
 		dir := n.processCgroup(t, id)
 		haveFiles(t, dir, want)
 		if systemdVersion(t) < 253 && strings.HasSuffix(dir, ".scope") {
-			// It has no property of a scope for the file, and sets the file to 0.
+			// This systemd has no property for the file and sets the file to 0.
 			delete(want, "memory.oom.group")
 		}
 		systemctl(t, "daemon-reload")
@@ -155,9 +153,9 @@ func TestLimitsOutliveAReloadOfSystemd(t *testing.T) {
 		n.restart(t)
 		haveFiles(t, dir, want)
 
-		// An update that fails half-way is undone for good.
+		// The rollback of a failed update survives a reload, too.
 		if err := n.update(t, id, &limits{CpuShares: 2048, Unified: map[string]string{"memory.high": "1048576000", "memory.no_such": "1"}}); err == nil {
-			t.Error("a file that does not exist was written")
+			t.Error("an update of a file that does not exist succeeded")
 		}
 		haveFiles(t, dir, want)
 		systemctl(t, "daemon-reload")
@@ -165,7 +163,7 @@ func TestLimitsOutliveAReloadOfSystemd(t *testing.T) {
 	})
 }
 
-// Stats come from the cgroup of the processes.
+// TestStatsOnCgroupV2 checks that stats come from the cgroup of the processes.
 func TestStatsOnCgroupV2(t *testing.T) {
 	needSystemd(t)
 	n := newNode(t, "v2stats", 132)
@@ -177,22 +175,22 @@ func TestStatsOnCgroupV2(t *testing.T) {
 		})
 		s := n.containerStats(t, id)
 		if got := s.GetMemory().GetAvailableBytes().GetValue(); got == 0 || got > 96<<20 {
-			t.Errorf("available memory is %d below a limit of %d", got, 96<<20)
+			t.Errorf("available memory: got %d, limit %d", got, 96<<20)
 		}
 		if got := s.GetSwap().GetSwapAvailableBytes().GetValue(); got == 0 || got > 8<<20 {
-			t.Errorf("available swap is %d below a limit of %d", got, 8<<20)
+			t.Errorf("available swap: got %d, limit %d", got, 8<<20)
 		}
 		if _, err := os.Stat("/proc/pressure"); err != nil {
 			t.Skip("this kernel was started without PSI")
 		}
 		if s.GetCpu().GetPsi() == nil || s.GetMemory().GetPsi() == nil || s.GetIo().GetPsi() == nil {
-			t.Errorf("pressure is missing: %v", s)
+			t.Errorf("stats without pressure: %v", s)
 		}
 	})
 }
 
-// A container is OOMKilled if the OOM killer ended it, though systemd removes its
-// scope at once.
+// TestOOMKilledOnCgroupV2 checks that a container is OOMKilled exactly if the OOM
+// killer ended it, although systemd removes its scope at once.
 func TestOOMKilledOnCgroupV2(t *testing.T) {
 	needSystemd(t)
 	n := newNode(t, "v2oom", 133)
@@ -224,14 +222,15 @@ func TestOOMKilledOnCgroupV2(t *testing.T) {
 					}
 				}
 				if s := n.WaitExited(t, id); s.GetExitCode() != tc.code || s.GetReason() != tc.reason {
-					t.Errorf("exit code %d, reason %s; want %d and %s", s.GetExitCode(), s.GetReason(), tc.code, tc.reason)
+					t.Errorf("got exit code %d and reason %s, want %d and %s", s.GetExitCode(), s.GetReason(), tc.code, tc.reason)
 				}
 			})
 		}
 	})
 }
 
-// A container never has the oom_score_adj of the daemon.
+// TestOOMScoreAdjIsNotInherited checks that a container does not inherit the
+// oom_score_adj of the daemon.
 func TestOOMScoreAdjIsNotInherited(t *testing.T) {
 	needSystemd(t)
 	n := newNode(t, "v2adj", 137)
@@ -239,16 +238,16 @@ func TestOOMScoreAdjIsNotInherited(t *testing.T) {
 		id := n.runWith(t, p, "c", nil, "cat /proc/self/oom_score_adj; sleep 1000")
 		waitFor(t, "the container's message", func() bool { return logLinesNow(p, "c") != "" })
 		if got := logLines(t, p, "c"); len(got) != 1 || got[0] != "0" {
-			t.Errorf("oom_score_adj is %q", got)
+			t.Errorf("oom_score_adj: got %q", got)
 		}
 		if got := n.Exec(t, id, "cat", "/proc/1/oom_score_adj"); got != "0" {
-			t.Errorf("oom_score_adj of the first process is %q", got)
+			t.Errorf("oom_score_adj of the first process: got %q", got)
 		}
 	})
 }
 
-// A container makes threaded cgroups and moves into one. Everything that walks
-// cgroups goes on to work.
+// TestThreadedCgroups runs a container that creates threaded cgroups and moves into
+// one. All code that walks cgroups must still work.
 func TestThreadedCgroups(t *testing.T) {
 	needSystemd(t)
 	n := newNode(t, "threaded", 134)
@@ -259,32 +258,33 @@ func TestThreadedCgroups(t *testing.T) {
 		c := containerConfig(q, "c", busybox, "sh", "-c", `g=/sys/fs/cgroup$(sed s/0:://p -n /proc/self/cgroup) && mkdir $g/t $g/t/u $g/invalid &&
 			echo threaded >$g/t/cgroup.type && echo 1 >$g/t/cgroup.threads && ! cat $g/t/cgroup.procs && echo in; sleep 1000`)
 		c.Linux.SecurityContext.Privileged, c.Linux.SecurityContext.Seccomp = true, nil
-		// A cgroup whose children are threaded can only have threaded controllers,
-		// so the pod's PID namespace is shared to have Stop kill by the cgroup.
+		// A cgroup with threaded children can only have threaded controllers. The pod
+		// shares its PID namespace, so that Stop kills through the cgroup.
 		c.Linux.SecurityContext.NamespaceOptions = &cri.NamespaceOption{Pid: cri.NamespaceMode_NODE}
 		c.Command[2] = strings.Replace(c.Command[2], "echo 1 >", "echo $$ >", 1)
 		id := n.CreateContainer(t, q, c)
 		n.StartContainer(t, id)
 		waitFor(t, "the threaded cgroup", func() bool { return strings.Contains(logLinesNow(q, "c"), " in\n") })
 		if got := n.containerStats(t, id).GetMemory().GetUsageBytes().GetValue(); got == 0 {
-			t.Error("the container uses no memory")
+			t.Error("memory usage of the container is 0")
 		}
 		n.mustUpdate(t, id, &limits{CpuShares: 300, OomScoreAdj: 400})
 		if b, err := os.ReadFile("/proc/" + strconv.Itoa(n.ContainerPID(t, id)) + "/oom_score_adj"); err != nil || strings.TrimSpace(string(b)) != "400" {
-			t.Errorf("oom_score_adj is %q, %v", b, err)
+			t.Errorf("oom_score_adj: got %q (error %v)", b, err)
 		}
 		pid := n.ContainerPID(t, id)
 		if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: 1}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := os.Stat("/proc/" + strconv.Itoa(pid)); err == nil {
-			t.Error("the process is still there")
+			t.Error("the process still exists")
 		}
 		n.RemovePod(t, q.ID)
 	})
 }
 
-// The units of a pod end with the pod, and the scopes have what a shutdown needs.
+// TestUnitsOfAPod checks that the units of a pod are removed with the pod, and that the
+// scopes have the properties for a shutdown.
 func TestUnitsOfAPod(t *testing.T) {
 	needSystemd(t)
 	n := newNode(t, "units", 135)
@@ -306,23 +306,24 @@ func TestUnitsOfAPod(t *testing.T) {
 			"Slice=" + slice, "TimeoutStopUSec=1min 17s", "KillSignal=2", "MemoryHigh=infinity", "TasksMax=infinity", "Conflicts=shutdown.target", "Before=shutdown.target", "CollectMode=inactive-or-failed",
 		} {
 			if !slices.Contains(strings.Split(shown, "\n"), want) {
-				t.Errorf("the scope has no %s:\n%s", want, shown)
+				t.Errorf("the scope does not have %s:\n%s", want, shown)
 			}
 		}
 		if !strings.Contains(shown, pause) {
-			t.Errorf("the container's scope is not after the pause's:\n%s", shown)
+			t.Errorf("the scope of the container is not ordered after that of the pause process:\n%s", shown)
 		}
 		if got := systemctl(t, "show", pause, "--property=Slice,ActiveState"); !strings.Contains(got, "Slice="+slice) || !strings.Contains(got, "ActiveState=active") {
-			t.Errorf("the scope of the pause: %s", got)
+			t.Errorf("scope of the pause process: got %s", got)
 		}
 		n.RemovePod(t, q.ID)
 		if left := systemctl(t, "list-units", "--all", "--plain", "--no-legend", slice, scope, pause); left != "" {
-			t.Errorf("units are left:\n%s", left)
+			t.Errorf("units after the removal of the pod:\n%s", left)
 		}
 	})
 }
 
-// A daemon that was killed may leave slices behind. The next one stops them.
+// TestSlicesOfLostPodsAreStopped checks that a daemon stops slices that a killed daemon
+// has left.
 func TestSlicesOfLostPodsAreStopped(t *testing.T) {
 	needSystemd(t)
 	n := newNode(t, "lost", 136)

@@ -10,15 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// check runs `criserver check` on the node's directories.
+// check runs `criserver check` on the directories of the node.
 func (n *node) check(flags ...string) (out string, err error) {
 	args := append([]string{"check", "--config", filepath.Join(n.Dir, "config.toml")}, flags...)
-	b, err := exec.Command(filepath.Join(world.bin, "criserver"), args...).CombinedOutput()
+	b, err := exec.Command(filepath.Join(suite.bin, "criserver"), args...).CombinedOutput()
 	return string(b), err
 }
 
-// TestCheckAndRepair damages the store of a daemon that does not run, under a
-// container that does.
+// TestCheckAndRepair damages the image store while the daemon is stopped and a container
+// runs.
 func TestCheckAndRepair(t *testing.T) {
 	n := newNode(t, "check", 183)
 	reg := newRegistry(t)
@@ -29,7 +29,7 @@ func TestCheckAndRepair(t *testing.T) {
 		ids[ref] = n.Pull(t, ref)
 	}
 	if out, err := n.check(); err == nil || !strings.Contains(out, "in use by another daemon") {
-		t.Errorf("beside the daemon: %v: %s", err, out)
+		t.Errorf("check while the daemon runs: %v: %s", err, out)
 	}
 	p := n.RunPod(t, podConfig("check"))
 	c := n.run(t, p, "c", "sleep", "1000")
@@ -37,17 +37,17 @@ func TestCheckAndRepair(t *testing.T) {
 		t.Fatal(err)
 	}
 	if out, err := n.check("--repair"); err != nil || !strings.Contains(out, "4 images checked, 0 repaired") {
-		t.Errorf("a sound store: %v: %s", err, out)
+		t.Errorf("check of an intact store: %v: %s", err, out)
 	}
 
-	// What a file system can come back with after a power cut: an empty file.
+	// After a power failure a file system may have an empty file.
 	truncate(t, filepath.Join(n.Dir, "root/layers"), "file", "damaged")
 	record := filepath.Join(n.Dir, "root/images", strings.TrimPrefix(ids[torn], "sha256:"), "image.json")
 	if err := os.WriteFile(record, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	busyboxFile := filepath.Join(n.Dir, "root/layers", "*", "diff/etc/passwd")
-	for range 2 { // without --repair nothing changes
+	for range 2 { // without --repair, check changes nothing
 		out, err := n.check()
 		if err == nil || !strings.Contains(out, "image "+ids[damaged]+" ("+damaged+"): ") || !strings.Contains(out, "image "+ids[torn]+": cannot be loaded") ||
 			strings.Contains(out, ids[whole]) || !strings.Contains(out, "2 problems") || strings.Count(out, "; --repair drops it\n") != 2 {
@@ -56,37 +56,37 @@ func TestCheckAndRepair(t *testing.T) {
 	}
 	out, err := n.check("--repair")
 	if err != nil || strings.Count(out, "; dropped\n") != 2 || !strings.Contains(out, "2 repaired") {
-		t.Errorf("repair: %v: %s", err, out)
+		t.Errorf("check --repair: %v: %s", err, out)
 	}
 	if out, err := n.check(); err != nil || !strings.Contains(out, "2 images checked, 0 repaired") {
-		t.Errorf("after the repair: %v: %s", err, out)
+		t.Errorf("check after the repair: %v: %s", err, out)
 	}
 
-	// An image in use is reported and left alone.
+	// An image in use is reported and not changed.
 	found, err := filepath.Glob(busyboxFile)
 	if err != nil || len(found) == 0 {
-		t.Fatalf("%v, %v", found, err)
+		t.Fatalf("files found: %v (error %v)", found, err)
 	}
 	if err := os.Chmod(found[0], 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := n.check(); err == nil || !strings.Contains(out, "; --repair leaves it as it is: container "+c+" uses it") {
-		t.Errorf("an image in use: %v: %s", err, out)
+		t.Errorf("check of a damaged image in use: %v: %s", err, out)
 	}
 	if out, err := n.check("--repair"); err == nil || !strings.Contains(out, "not repaired: ") || !strings.Contains(out, "uses it") {
-		t.Errorf("an image in use: %v: %s", err, out)
+		t.Errorf("check of a damaged image in use: %v: %s", err, out)
 	}
 	if err := os.Chmod(found[0], 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := os.ReadDir(filepath.Join(n.Dir, "root/trash")); err != nil || len(left) > 0 {
-		t.Errorf("left in the trash: %v, %v", left, err)
+		t.Errorf("trash after the repair: %v (error %v)", left, err)
 	}
 	n.restart(t)
-	n.Exec(t, c, "true") // it has noticed nothing
+	n.Exec(t, c, "true") // the container still runs
 	for ref, there := range map[string]bool{damaged: false, torn: false, whole: true} {
 		if (n.imageStatus(t, ref, false).GetImage() != nil) != there {
-			t.Errorf("%s is there: %t", ref, !there)
+			t.Errorf("image %s exists: got %t", ref, !there)
 		}
 		n.Pull(t, ref)
 	}
@@ -94,12 +94,12 @@ func TestCheckAndRepair(t *testing.T) {
 		t.Fatal(err)
 	}
 	if out, err := n.check(); err != nil {
-		t.Errorf("at the end: %v: %s", err, out)
+		t.Errorf("check at the end: %v: %s", err, out)
 	}
 	n.restart(t)
 }
 
-// truncate empties the file of that name and content somewhere below dir.
+// truncate truncates the file below dir that has the name and the content.
 func truncate(t *testing.T, dir, name, content string) {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(dir, "*", "diff", name))
@@ -114,5 +114,5 @@ func truncate(t *testing.T, dir, name, content string) {
 			return
 		}
 	}
-	t.Fatalf("no file %s of %q in %s", name, content, dir)
+	t.Fatalf("no file %s with content %q below %s", name, content, dir)
 }

@@ -28,7 +28,7 @@ type pod = criclient.Pod
 
 // podConfig returns the configuration of a pod like that of the kubelet.
 func podConfig(name string) *cri.PodSandboxConfig {
-	config := criclient.PodConfig("system", name, filepath.Join(world.dir, "logs", name))
+	config := criclient.PodConfig("system", name, filepath.Join(suite.dir, "logs", name))
 	config.DnsConfig = &cri.DNSConfig{Servers: []string{"10.96.0.10"}, Searches: []string{"cluster.local"}, Options: []string{"ndots:5"}}
 	config.Labels = map[string]string{"test": name}
 	return config

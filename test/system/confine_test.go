@@ -11,8 +11,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// TestConfinementThatIsMissing asks for AppArmor profiles that are not loaded, which is
-// an error, and for SELinux labels, which are ignored on a host without SELinux.
+// TestConfinementThatIsMissing requests AppArmor profiles that are not loaded, which is
+// an error, and SELinux labels, which are ignored on a host without SELinux.
 func TestConfinementThatIsMissing(t *testing.T) {
 	n := newNode(t, "missing", 216)
 	p := n.RunPod(t, podConfig("missing"))
@@ -28,7 +28,7 @@ func TestConfinementThatIsMissing(t *testing.T) {
 		config := containerConfig(p, name, busybox, "true")
 		tc.change(config.Linux.SecurityContext)
 		if msg := n.refused(t, p, config, codes.FailedPrecondition); !strings.Contains(msg, tc.says) {
-			t.Errorf("%s: %s", name, msg)
+			t.Errorf("%s: got error %s", name, msg)
 		}
 	}
 	t.Logf("AppArmor %v, SELinux %v", appArmor, seLinux)
@@ -66,7 +66,7 @@ func TestConfinementThatIsMissing(t *testing.T) {
 		config := containerConfig(p, "bad-"+name, busybox, "true")
 		config.Linux.SecurityContext = sc
 		if msg := n.refused(t, p, config, codes.InvalidArgument); !strings.Contains(msg, "apparmor") {
-			t.Errorf("%s: %s", name, msg)
+			t.Errorf("%s: got error %s", name, msg)
 		}
 	}
 }
@@ -76,8 +76,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// TestPodSecurityContext is about the fields of the pod sandbox, in which no
-// process runs.
+// TestPodSecurityContext checks the security context of the pod, in which no process
+// runs.
 func TestPodSecurityContext(t *testing.T) {
 	n := newNode(t, "podsec", 219)
 	number := func(v int64) *cri.Int64Value { return &cri.Int64Value{Value: v} }
@@ -90,7 +90,7 @@ func TestPodSecurityContext(t *testing.T) {
 	c := n.CreateContainer(t, p, config)
 	n.StartContainer(t, c)
 	if got := n.Exec(t, c, "sh", "-c", "id -u; touch /x && echo ok"); got != "0\nok" {
-		t.Errorf("a container takes over what is the sandbox's: %q", got)
+		t.Errorf("the container inherits the security context of the pod: %q", got)
 	}
 	config = containerConfig(p, "privileged", busybox, "true")
 	config.Linux.SecurityContext.Privileged = true
@@ -127,7 +127,7 @@ func TestPodSecurityContext(t *testing.T) {
 		tc.change(pc.Linux.SecurityContext)
 		r, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: pc})
 		if status.Code(err) != tc.code || !strings.Contains(fmt.Sprint(err), "linux.security_context."+tc.says) {
-			t.Errorf("%s: %s, %v", name, r.GetPodSandboxId(), err)
+			t.Errorf("%s: got pod %s and error %v", name, r.GetPodSandboxId(), err)
 		}
 	}
 }

@@ -13,7 +13,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// deviceDir has the nodes null and zero, and in a directory below it full.
+// deviceDir returns a directory with the device nodes null and zero, and with full in a
+// subdirectory.
 func deviceDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -24,7 +25,7 @@ func deviceDir(t *testing.T) string {
 		if err := unix.Mknod(filepath.Join(dir, name), unix.S_IFCHR|0o660, int(unix.Mkdev(1, minor))); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(filepath.Join(dir, name), 0o660); err != nil { // whatever the umask
+		if err := os.Chmod(filepath.Join(dir, name), 0o660); err != nil { // independent of the umask
 			t.Fatal(err)
 		}
 	}
@@ -43,7 +44,7 @@ func TestDevices(t *testing.T) {
 	dir := deviceDir(t)
 	p := n.RunPod(t, podConfig("dev"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
-	// fuse is none of those that every container may use.
+	// Containers may not use fuse by default.
 	config.Devices = []*cri.Device{
 		device(dir, "/dev/things", "rw"), device("/dev/fuse", "/dev/reader", "r"),
 	}
@@ -61,7 +62,7 @@ func TestDevices(t *testing.T) {
 		"test ! -e /dev/fuse && echo none":                        "none",
 	} {
 		if got := n.Exec(t, c, "sh", "-c", cmd); got != want {
-			t.Errorf("%s: %q, want %q", cmd, got, want)
+			t.Errorf("%s: got %q, want %q", cmd, got, want)
 		}
 	}
 }
@@ -79,13 +80,13 @@ func TestDevicesRefused(t *testing.T) {
 		config := containerConfig(p, name, busybox, "true")
 		config.Devices = []*cri.Device{device("/dev/null", "", "rwm"), d}
 		if msg := n.refused(t, p, config, codes.InvalidArgument); !strings.Contains(msg, "config.devices[1].") {
-			t.Errorf("%s: %s", name, msg)
+			t.Errorf("%s: got error %s", name, msg)
 		}
 	}
 }
 
-// TestPrivilegedDevices looks for all of the host's devices in a privileged
-// container, and uses one.
+// TestPrivilegedDevices checks that a privileged container has all devices of the host,
+// and uses one.
 func TestPrivilegedDevices(t *testing.T) {
 	n := newNode(t, "devpriv", 210)
 	pc := podConfig("devpriv")
@@ -102,21 +103,21 @@ func TestPrivilegedDevices(t *testing.T) {
 	}
 	for _, e := range entries {
 		if e.Type()&os.ModeDevice != 0 && e.Name() != "console" && e.Name() != "ptmx" && !slices.Contains(have, "/dev/"+e.Name()) {
-			t.Errorf("/dev/%s is not there", e.Name())
+			t.Errorf("/dev/%s does not exist", e.Name())
 		}
 	}
 	if got := n.Exec(t, c, "sh", "-c", "mknod /tmp/k c 10 229 && exec 3</tmp/k && echo open"); got != "open" {
-		t.Errorf("a device made by itself: %q", got)
+		t.Errorf("device that the container created: got %q", got)
 	}
-	// The host's /dev as a volume is used as it is, with terminals of the
-	// container's own.
+	// The host's /dev as a volume is not changed, except that the container has its
+	// own terminals.
 	whole := containerConfig(p, "whole", busybox, "sleep", "1000")
 	whole.Linux.SecurityContext.Privileged = true
 	whole.Mounts = []*cri.Mount{bindMount("/dev", "/dev")}
 	w := n.CreateContainer(t, p, whole)
 	n.StartContainer(t, w)
 	if got := n.Exec(t, w, "sh", "-c", "ls /dev/pts; echo x >/dev/null && echo ok"); got != "ptmx\nok" {
-		t.Errorf("with the host's /dev: %q", got)
+		t.Errorf("with the host's /dev as a volume: got %q", got)
 	}
 }
 
@@ -176,11 +177,11 @@ func TestCDIDevices(t *testing.T) {
 	msg := n.refused(t, p, config, codes.NotFound)
 	for _, says := range []string{"config.CDI_devices", `"vendor.test/thing=one"`, `"vendor.test/thing=two"`, specs} {
 		if !strings.Contains(msg, says) {
-			t.Errorf("%q says nothing of %s", msg, says)
+			t.Errorf("error %q does not contain %s", msg, says)
 		}
 	}
 
-	// It is there as soon as its spec is: the daemon has not been told.
+	// The device is available as soon as its spec exists, without a notification of the daemon.
 	host := hostDir(t, map[string]string{"file": "of the device\n"})
 	if err := os.WriteFile(specs+"/thing.yaml", []byte(fmt.Sprintf(thingSpec, host+"/file", host+"/hook")), 0o644); err != nil {
 		t.Fatal(err)
@@ -196,18 +197,18 @@ func TestCDIDevices(t *testing.T) {
 		"id -G": "0 4711",
 	} {
 		if got := n.Exec(t, c, "sh", "-c", cmd); got != want {
-			t.Errorf("%s: %q, want %q", cmd, got, want)
+			t.Errorf("%s: got %q, want %q", cmd, got, want)
 		}
 	}
 	if b, err := os.ReadFile(host + "/hook"); err != nil || string(b) != "ran\n" {
-		t.Errorf("the hook: %q, %v", b, err)
+		t.Errorf("output of the hook: got %q (error %v)", b, err)
 	}
 	s := n.ContainerStatus(t, c)
 	if g := s.GetUser().GetLinux().GetSupplementalGroups(); !slices.Contains(g, 4711) {
-		t.Errorf("groups in the status: %v", g)
+		t.Errorf("groups in the status: got %v", g)
 	}
 	if len(s.GetAnnotations()) != 1 {
-		t.Errorf("annotations: %v", s.GetAnnotations())
+		t.Errorf("annotations: got %v", s.GetAnnotations())
 	}
 	for name, change := range map[string]func(*cri.ContainerConfig){
 		"field":      func(c *cri.ContainerConfig) { c.CDIDevices = []*cri.CDIDevice{{Name: "not qualified"}} },
@@ -217,7 +218,7 @@ func TestCDIDevices(t *testing.T) {
 		bad := containerConfig(p, name, busybox, "true")
 		change(bad)
 		if msg := n.refused(t, p, bad, codes.InvalidArgument); !strings.Contains(msg, "vendor/class=name") {
-			t.Errorf("%s: %s", name, msg)
+			t.Errorf("%s: got error %s", name, msg)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-// Package system holds the black-box suite: the daemon's binary, driven by its
-// socket as the kubelet drives it, with real images, networks and runtimes.
-// Every test ends with a search for what was left behind.
+// Package system has the black-box suite. It drives the daemon through its socket
+// like the kubelet, with real images, networks and runtimes. Every test ends with a
+// search for leaks.
 package system

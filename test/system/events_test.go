@@ -17,7 +17,7 @@ func TestEventsOfAPodsLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := n.RunPod(t, podConfig("heard"))
-	id := n.run(t, p, "quick", "true") // its end races with the answer to its start
+	id := n.run(t, p, "quick", "true") // the exit may come before the answer to StartContainer
 	n.WaitExited(t, id)
 	n.RemovePod(t, p.ID)
 
@@ -37,20 +37,20 @@ func TestEventsOfAPodsLife(t *testing.T) {
 		}
 		heard[e.GetContainerId()] = append(heard[e.GetContainerId()], e.GetContainerEventType())
 		if e.GetPodSandboxStatus().GetMetadata().GetUid() != p.Config.GetMetadata().GetUid() {
-			t.Errorf("event without its pod: %v", e)
+			t.Errorf("event without pod: %v", e)
 		}
 		if e.GetCreatedAt() < last {
-			t.Errorf("the time goes back: %v", e)
+			t.Errorf("event with an earlier time than the one before: %v", e)
 		}
 		last = e.GetCreatedAt()
 		if e.GetContainerId() == p.ID && e.GetContainerEventType() == deleted {
 			if e.GetPodSandboxStatus().GetState() != cri.PodSandboxState_SANDBOX_NOTREADY || len(e.GetContainersStatuses()) != 0 {
-				t.Errorf("the pod's last event: %v", e)
+				t.Errorf("last event of the pod: got %v", e)
 			}
 		}
 	}
 	if len(heard) != 2 || !slices.Equal(heard[p.ID], want) || !slices.Equal(heard[id], want) {
-		t.Errorf("heard %v", heard)
+		t.Errorf("events: got %v", heard)
 	}
 }
 
@@ -75,7 +75,7 @@ func TestAnEndCarriesTheExitCode(t *testing.T) {
 		}
 		s := e.GetContainersStatuses()
 		if len(s) != 1 || s[0].GetId() != id || s[0].GetExitCode() != 7 || e.GetPodSandboxStatus().GetState() != cri.PodSandboxState_SANDBOX_READY {
-			t.Errorf("event of the end: %v", e)
+			t.Errorf("event of the exit: got %v", e)
 		}
 		return
 	}

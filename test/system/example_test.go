@@ -8,15 +8,15 @@ import (
 	"testing"
 )
 
-// TestExampleOfVolumes does with crictl what docs/mounts.md says, but for the
-// directories of the host.
+// TestExampleOfVolumes runs the example of docs/mounts.md with crictl, with other host
+// directories.
 func TestExampleOfVolumes(t *testing.T) {
 	n := newNode(t, "exvol", 220)
 	dir := t.TempDir()
 	if err := os.Mkdir(dir+"/data", 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(dir+"/data", 0o777); err != nil { // whatever the umask
+	if err := os.Chmod(dir+"/data", 0o777); err != nil { // independent of the umask
 		t.Fatal(err)
 	}
 	for _, name := range []string{"pod.json", "container.json"} {
@@ -31,7 +31,7 @@ func TestExampleOfVolumes(t *testing.T) {
 	}
 	crictl := func(args ...string) string {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), filepath.Join(world.bin, "crictl"), append([]string{"--runtime-endpoint", "unix://" + n.Socket(), "--image-endpoint", "unix://" + n.Socket()}, args...)...)
+		cmd := exec.CommandContext(t.Context(), filepath.Join(suite.bin, "crictl"), append([]string{"--runtime-endpoint", "unix://" + n.Socket(), "--image-endpoint", "unix://" + n.Socket()}, args...)...)
 		cmd.Dir, cmd.Stderr = dir, os.Stderr
 		out, err := cmd.Output()
 		if err != nil {
@@ -55,7 +55,7 @@ func TestExampleOfVolumes(t *testing.T) {
 		"sed -n 's/^CapBnd:.//p' /proc/self/status": "0000000000000000",
 	} {
 		if got := n.Exec(t, c, "sh", "-c", cmd); got != want {
-			t.Errorf("%s: %q, want %q", cmd, got, want)
+			t.Errorf("%s: got %q, want %q", cmd, got, want)
 		}
 	}
 }

@@ -16,7 +16,8 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// All that identifies a pod comes back as it went in, and finds the pod again.
+// TestPodMetadataLabelsAndAnnotations checks that the status and the list return the
+// metadata, labels and annotations of a pod, and that filters find the pod.
 func TestPodMetadataLabelsAndAnnotations(t *testing.T) {
 	n := newNode(t, "podmeta", 96)
 	config := podConfig("meta")
@@ -31,20 +32,20 @@ func TestPodMetadataLabelsAndAnnotations(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(st.GetInfo()) != 0 {
-		t.Error("a status that was not asked to be verbose has info")
+		t.Error("status without verbose has info")
 	}
 	if s := st.GetStatus(); !proto.Equal(s.GetMetadata(), config.GetMetadata()) || !maps.Equal(s.GetLabels(), config.GetLabels()) || !maps.Equal(s.GetAnnotations(), config.GetAnnotations()) {
-		t.Errorf("the pod came back as %v %v", s.GetMetadata(), s.GetLabels())
+		t.Errorf("status of the pod: got %v, labels %v", s.GetMetadata(), s.GetLabels())
 	}
 	again, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
 	if err != nil || again.GetPodSandboxId() != p.ID {
-		t.Errorf("the same request again: %v, %v", again, err)
+		t.Errorf("repeated request: got %v (error %v)", again, err)
 	}
 	next := proto.Clone(config).(*cri.PodSandboxConfig)
 	next.Metadata.Attempt++
 	second := n.RunPod(t, next)
 	if second.ID == p.ID {
-		t.Error("another attempt is the same pod")
+		t.Error("another attempt returned the same pod")
 	}
 	if _, err := n.RuntimeService.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: second.ID}); err != nil {
 		t.Fatal(err)
@@ -85,7 +86,7 @@ func sameSet(a, b []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
-// What a pod is asked for is seen by its containers.
+// TestPodFilesAndNames checks that the fields of a pod apply in its containers.
 func TestPodFilesAndNames(t *testing.T) {
 	n := newNode(t, "podfiles", 97)
 	config := podConfig("files")
@@ -95,27 +96,27 @@ func TestPodFilesAndNames(t *testing.T) {
 	id := n.run(t, p, "c", "sleep", "1000")
 	want := "search a.example b.example\nnameserver 10.1.2.3\nnameserver fd00::53\noptions ndots:3 edns0"
 	if got := n.Exec(t, id, "cat", "/etc/resolv.conf"); got != want {
-		t.Errorf("resolv.conf is %q, want %q", got, want)
+		t.Errorf("resolv.conf: got %q, want %q", got, want)
 	}
 	if got := n.Exec(t, id, "sh", "-c", "hostname; cat /etc/hostname; echo $HOSTNAME"); got != "web-0\nweb-0\nweb-0" {
-		t.Errorf("the host name is %q", got)
+		t.Errorf("hostname: got %q", got)
 	}
 	hosts := n.Exec(t, id, "cat", "/etc/hosts")
 	for _, ip := range n.podIPs(t, p.ID) {
 		if !strings.Contains(hosts, ip+"\tweb-0") {
-			t.Errorf("hosts does not name %s: %s", ip, hosts)
+			t.Errorf("/etc/hosts does not contain %s: %s", ip, hosts)
 		}
 	}
 	if info, err := os.Stat(config.GetLogDirectory()); err != nil || !info.IsDir() {
-		t.Errorf("the log directory: %v", err)
+		t.Errorf("log directory: %v", err)
 	}
 	if got := logLines(t, p, "c"); len(got) != 0 {
-		t.Errorf("the log of a silent container has %q", got)
+		t.Errorf("log of a container without output: got %q", got)
 	}
 }
 
-// Command, arguments, directory and environment, where the request and the
-// image both have something to say.
+// TestContainerProcessFields checks command, arguments, working directory and
+// environment, which the request and the image can both set.
 func TestContainerProcessFields(t *testing.T) {
 	n := newNode(t, "process", 98)
 	p := n.RunPod(t, podConfig("process"))
@@ -130,11 +131,11 @@ func TestContainerProcessFields(t *testing.T) {
 	id := n.CreateContainer(t, p, config)
 	n.StartContainer(t, id)
 	if s := n.WaitExited(t, id); s.GetExitCode() != 0 {
-		t.Errorf("exit code %d", s.GetExitCode())
+		t.Errorf("exit code: got %d", s.GetExitCode())
 	}
 	want := []string{"/made/for it", "second|x=y", "z|" + "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "<>", "<a b>", "<ü>"}
 	if got := logLines(t, p, "c"); !slices.Equal(got, want) {
-		t.Errorf("the process wrote %q, want %q", got, want)
+		t.Errorf("output of the process: got %q, want %q", got, want)
 	}
 }
 
@@ -153,14 +154,14 @@ func TestContainerMetadataLabelsAndAnnotations(t *testing.T) {
 
 	s := n.ContainerStatus(t, running)
 	if !proto.Equal(s.GetMetadata(), config.GetMetadata()) || !maps.Equal(s.GetLabels(), config.GetLabels()) || !maps.Equal(s.GetAnnotations(), config.GetAnnotations()) {
-		t.Errorf("the container came back as %v", s)
+		t.Errorf("status of the container: got %v", s)
 	}
 	if want := filepath.Join(p.Config.GetLogDirectory(), "c/3.log"); s.GetLogPath() != want {
-		t.Errorf("log path %q, want %q", s.GetLogPath(), want)
+		t.Errorf("log path: got %q, want %q", s.GetLogPath(), want)
 	}
 	again, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if err == nil && again.GetContainerId() != running {
-		t.Errorf("a second container of the same name and attempt: %v", again)
+		t.Errorf("second container with the same name and attempt: got %v", again)
 	}
 	of := func(s cri.ContainerState) *cri.ContainerStateValue { return &cri.ContainerStateValue{State: s} }
 	for name, tc := range map[string]struct {
@@ -192,7 +193,8 @@ func TestContainerMetadataLabelsAndAnnotations(t *testing.T) {
 	}
 }
 
-// The request's signal goes before the image's, and the container sees it.
+// TestContainerStopSignal checks that the stop signal of the request replaces that of
+// the image, and that the container receives it.
 func TestContainerStopSignal(t *testing.T) {
 	n := newNode(t, "signal", 100)
 	p := n.RunPod(t, podConfig("signal"))
@@ -217,16 +219,17 @@ func TestContainerStopSignal(t *testing.T) {
 			}
 			s := n.WaitExited(t, id)
 			if s.GetExitCode() != tc.code || s.GetStopSignal() != tc.shown {
-				t.Errorf("exit code %d, stop signal %v", s.GetExitCode(), s.GetStopSignal())
+				t.Errorf("got exit code %d, stop signal %v", s.GetExitCode(), s.GetStopSignal())
 			}
 			if got := strings.Join(logLines(t, p, name)[1:], ","); got != tc.says {
-				t.Errorf("the container said %q, want %q", got, tc.says)
+				t.Errorf("output of the container: got %q, want %q", got, tc.says)
 			}
 		})
 	}
 }
 
-// The flags of standard input and of terminals reach the process and the log.
+// TestContainerTerminalAndStdinFields checks the effect of stdin and tty on the process
+// and on the log.
 func TestContainerTerminalAndStdinFields(t *testing.T) {
 	n := newNode(t, "tty", 101)
 	p := n.RunPod(t, podConfig("tty"))
@@ -242,14 +245,14 @@ func TestContainerTerminalAndStdinFields(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := bytes.Contains(b, []byte("terminal")); got != tty {
-			t.Errorf("tty %v: the log is %q", tty, b)
+			t.Errorf("tty %v: got log %q", tty, b)
 		}
-		// A terminal is one stream.
+		// A terminal has one output stream.
 		if got := bytes.Contains(b, []byte(" stderr F err")); got == tty {
-			t.Errorf("tty %v: the log is %q", tty, b)
+			t.Errorf("tty %v: got log %q", tty, b)
 		}
 		if !tty && !bytes.Contains(b, []byte("/dev/null")) {
-			t.Errorf("without stdin the process reads from elsewhere: %q", b)
+			t.Errorf("input of a process without stdin: got %q", b)
 		}
 	}
 }
@@ -263,17 +266,17 @@ func TestExecSyncFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(r.GetStdout()) != "out\xff" || string(r.GetStderr()) != "err" || r.GetExitCode() != 42 {
-		t.Errorf("got %q, %q, %d", r.GetStdout(), r.GetStderr(), r.GetExitCode())
+		t.Errorf("exec: got stdout %q, stderr %q, exit code %d", r.GetStdout(), r.GetStderr(), r.GetExitCode())
 	}
 	if _, err := n.RuntimeService.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sleep", "1000"}, Timeout: 1}); err == nil {
-		t.Error("a command outlived its timeout")
+		t.Error("the command was not killed at its timeout")
 	}
 	if got := n.Exec(t, id, "sh", "-c", "ps -o args | grep -c '[s]leep 1000'"); got != "1" {
-		t.Errorf("%s commands are left, want the container's own alone", got)
+		t.Errorf("processes in the container: got %s, want only that of the container", got)
 	}
 }
 
-// TestOddNames has names that no API server allows but other clients of the CRI use.
+// TestOddNames uses names that an API server refuses but other clients of the CRI use.
 func TestOddNames(t *testing.T) {
 	n := newNode(t, "oddnames", 239)
 	config := podConfig("odd")
@@ -281,7 +284,7 @@ func TestOddNames(t *testing.T) {
 	config.Labels, config.Annotations = map[string]string{"": "a b", "k/v=;": "ö"}, map[string]string{" ": "", "../x": "\n"}
 	p := n.RunPod(t, config)
 	if again := n.RunPod(t, config); again.ID != p.ID {
-		t.Errorf("the same request made %s and %s", p.ID, again.ID)
+		t.Errorf("repeated request: got pods %s and %s, want one", p.ID, again.ID)
 	}
 	cc := containerConfig(p, "../c d/e", busybox, "sleep", "1000")
 	cc.LogPath = "c d/0.log"
@@ -289,16 +292,16 @@ func TestOddNames(t *testing.T) {
 	n.StartContainer(t, c)
 	st, err := n.RuntimeService.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: c})
 	if err != nil || st.GetStatus().GetMetadata().GetName() != "../c d/e" {
-		t.Errorf("%v, %v", st, err)
+		t.Errorf("status: got %v (error %v)", st, err)
 	}
 	pod, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID})
 	if err != nil || !proto.Equal(pod.GetStatus().GetMetadata(), config.Metadata) {
-		t.Errorf("%v, %v", pod, err)
+		t.Errorf("pod status: got %v (error %v)", pod, err)
 	}
-	// A daemon that starts again finds both.
+	// A restarted daemon has both.
 	n.Kill()
 	n.restart(t)
 	if pods, containers := n.running(t); pods != 1 || containers != 1 {
-		t.Errorf("%d pods and %d containers after a restart", pods, containers)
+		t.Errorf("after a restart: got %d pods and %d containers", pods, containers)
 	}
 }

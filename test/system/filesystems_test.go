@@ -10,9 +10,9 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// TestFileSystemsOfTheStore keeps images and writable layers on file systems of
-// the kinds that hosts have, and uses what differs between them: whiteouts,
-// extended attributes, hard links, synced layers, the usage of a layer.
+// TestFileSystemsOfTheStore keeps images and writable layers on different file systems,
+// and tests features in which they differ: whiteouts, extended attributes, hard links,
+// synced layers, the usage of a layer.
 func TestFileSystemsOfTheStore(t *testing.T) {
 	for _, fs := range []struct {
 		kind string
@@ -40,7 +40,7 @@ func testFileSystem(t *testing.T, kind string, mkfs []string) {
 	}
 	command(t, "", append(mkfs, disk)...)
 	command(t, "", "mount", "-o", "loop", disk, root)
-	t.Cleanup(func() { // the daemon has ended by now
+	t.Cleanup(func() { // the daemon has exited by now
 		if err := unix.Unmount(root, 0); err != nil {
 			t.Errorf("unmount the store: %v", err)
 		}
@@ -56,7 +56,7 @@ func testFileSystem(t *testing.T, kind string, mkfs []string) {
 	layered := n.CreateContainer(t, p, containerConfig(p, "layered", "registry.test/layers:120", "sleep", "1000"))
 	n.StartContainer(t, layered)
 	if got := n.Exec(t, layered, "sh", "-c", "ls /layers | wc -l; cat /layer"); got != "119\n120" {
-		t.Errorf("a container of 120 layers sees %q", got)
+		t.Errorf("container of 120 layers: got %q", got)
 	}
 	writer := n.run(t, p, "writer", "sleep", "1000")
 	const script = `set -e
@@ -70,7 +70,7 @@ mkdir /deep; dd if=/dev/zero of=/deep/data bs=1M count=8 2>/dev/null`
 		t.Helper()
 		const look = `ls /bin/wget /etc/passwd 2>/dev/null; ls /home; stat -c %h /etc/moved; stat -c %s /deep/data`
 		if got, want := n.Exec(t, writer, "sh", "-c", look), "file\n2\n8388608"; got != want {
-			t.Errorf("%s the container sees %q, want %q", when, got, want)
+			t.Errorf("%s: got %q, want %q", when, got, want)
 		}
 	}
 	check("at first")
@@ -78,10 +78,10 @@ mkdir /deep; dd if=/dev/zero of=/deep/data bs=1M count=8 2>/dev/null`
 	n.restart(t)
 	check("after a restart of the daemon")
 
-	// Nothing of the writable layer reaches the image.
+	// Changes in the writable layer do not affect the image.
 	fresh := n.run(t, p, "fresh", "sleep", "1000")
 	if got := n.Exec(t, fresh, "sh", "-c", "ls /bin/wget /etc/passwd; ls -d /deep 2>/dev/null || true"); got != "/bin/wget\n/etc/passwd" {
-		t.Errorf("another container of the image sees %q", got)
+		t.Errorf("another container of the image: got %q", got)
 	}
 	n.RemovePod(t, p.ID)
 	info, err := n.ImageService.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
@@ -89,13 +89,13 @@ mkdir /deep; dd if=/dev/zero of=/deep/data bs=1M count=8 2>/dev/null`
 		t.Fatal(err)
 	}
 	if got := info.GetImageFilesystems()[0].GetFsId().GetMountpoint(); !strings.HasPrefix(got, root) {
-		t.Errorf("images are on %q, not on the file system at %s", got, root)
+		t.Errorf("file system of images: got %q, want %s", got, root)
 	}
 	if err := n.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := n.check(); err != nil {
-		t.Errorf("the store is not sound: %v: %s", err, out)
+		t.Errorf("check of the store: %v: %s", err, out)
 	}
 	n.restart(t)
 }

@@ -17,8 +17,7 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// forward opens port-forwarding to the ports and returns the local one of the
-// first.
+// forward starts port forwarding and returns the local port of the first port.
 func (n *node) forward(t *testing.T, transport, podID, port string) (local uint16, stop func() error) {
 	t.Helper()
 	r, err := n.RuntimeService.PortForward(t.Context(), &cri.PortForwardRequest{PodSandboxId: podID})
@@ -89,7 +88,7 @@ func TestPortForward(t *testing.T) {
 				if want, err = get(t, port); err != nil && time.Now().After(end) {
 					t.Fatal(err)
 				}
-				if err != nil { // nobody listens yet, for which clients give up
+				if err != nil { // the client ends because the server does not listen yet
 					_ = stop()
 					port, stop = n.forward(t, transport, p.ID, "80")
 				}
@@ -103,7 +102,7 @@ func TestPortForward(t *testing.T) {
 			for range 30 {
 				wg.Go(func() {
 					if got, err := get(t, port); err != nil || got != want {
-						t.Errorf("%d bytes, %v", len(got), err)
+						t.Errorf("got %d bytes (error %v)", len(got), err)
 					}
 				})
 			}
@@ -114,6 +113,6 @@ func TestPortForward(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := n.RuntimeService.PortForward(t.Context(), &cri.PortForwardRequest{PodSandboxId: h.ID}); err == nil {
-		t.Error("ports of a stopped pod are forwarded")
+		t.Error("port forward to a stopped pod succeeded")
 	}
 }

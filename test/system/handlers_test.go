@@ -37,7 +37,7 @@ func handlersNode(t *testing.T, name string, net byte) *node {
 		}
 	}
 	// The name is that of the processes, too.
-	script := filepath.Join(world.dir, name+"-bin", "crun")
+	script := filepath.Join(suite.dir, name+"-bin", "crun")
 	if err := os.Mkdir(filepath.Dir(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +220,7 @@ func TestStatusTellsOfHandlers(t *testing.T) {
 
 // A runtime with known holes is used, and named where the operator looks.
 func TestFlawedRuntimeIsNamed(t *testing.T) {
-	script := filepath.Join(world.dir, "old-runc")
+	script := filepath.Join(suite.dir, "old-runc")
 	if err := os.WriteFile(script, []byte("#!/bin/sh\necho runc version 1.1.11\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}

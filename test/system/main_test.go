@@ -25,8 +25,8 @@ const (
 	nginx   = "registry.k8s.io/e2e-test-images/nginx:1.14-2"
 )
 
-// world is what the tests of one run share. They run in namespaces of their own.
-var world struct {
+// suite has the values that all tests of a run share.
+var suite struct {
 	bin        string
 	dir        string
 	catalog    http.Handler // the registry of the test images
@@ -35,7 +35,7 @@ var world struct {
 }
 
 func TestMain(m *testing.M) {
-	if os.Getenv(pluginVariable) != "" { // this binary is also the plugin of the NRI tests
+	if os.Getenv(pluginVariable) != "" { // the test binary is also the plugin of the NRI tests
 		os.Exit(pluginMain())
 	}
 	flag.Parse()
@@ -57,18 +57,18 @@ func run(m *testing.M) (code int, err error) {
 	}
 	cache := filepath.Join(top, ".cache", "images")
 	if harness.Stage() != "inside" {
-		// Making the images needs the machine's own network.
+		// Building the images needs the network of the machine.
 		if err := images.Build(context.Background(), cache, !testing.Short()); err != nil {
 			return 1, err
 		}
 		return 0, harness.Isolated(os.Args[1:]...)
 	}
-	world.bin = filepath.Join(top, "bin")
-	if world.dir, err = os.MkdirTemp("", "crisystem"); err == nil {
-		err = os.Chmod(world.dir, 0o711) // as /run and /var/lib let everybody through
+	suite.bin = filepath.Join(top, "bin")
+	if suite.dir, err = os.MkdirTemp("", "crisystem"); err == nil {
+		err = os.Chmod(suite.dir, 0o711) // like /run and /var/lib: users of pods with a user namespace must be able to enter
 	}
 	if err == nil {
-		err = harness.LabelState(world.dir)
+		err = harness.LabelState(suite.dir)
 	}
 	if err != nil {
 		return 1, err
@@ -76,28 +76,28 @@ func run(m *testing.M) (code int, err error) {
 	if err := harness.SetUpHost(); err != nil {
 		return 1, err
 	}
-	defer func() { err = errors.Join(err, harness.CleanUp(world.dir, filepath.Base(world.dir))) }()
-	if world.catalog, err = images.Handler(cache); err != nil {
+	defer func() { err = errors.Join(err, harness.CleanUp(suite.dir, filepath.Base(suite.dir))) }()
+	if suite.catalog, err = images.Handler(cache); err != nil {
 		return 1, err
 	}
-	if world.images, err = serveImages("127.0.0.1:0"); err != nil {
+	if suite.images, err = serveImages("127.0.0.1:0"); err != nil {
 		return 1, err
 	}
-	world.registries = images.RegistriesConf(world.images)
+	suite.registries = images.RegistriesConf(suite.images)
 	return m.Run(), nil
 }
 
-// serveImages serves the images in the caller's network namespace.
-func serveImages(at string) (addr string, err error) {
-	l, err := net.Listen("tcp", at)
+// serveImages serves the test images at an address in the caller's network namespace.
+func serveImages(address string) (addr string, err error) {
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return "", err
 	}
-	go http.Serve(l, world.catalog) // it serves until the process ends
+	go http.Serve(l, suite.catalog) // the server ends with the process
 	return l.Addr().String(), nil
 }
 
-// node is a daemon with its clients.
+// node is a daemon with its CRI clients.
 type node struct {
 	*harness.Daemon
 	clients
@@ -105,8 +105,8 @@ type node struct {
 	before harness.Snapshot
 }
 
-// newNode starts a daemon on a bridge and subnets of its own. When the test
-// ends, all that it did must be gone.
+// newNode starts a daemon with its own bridge and subnets. When the test ends, the
+// node removes all pods and checks that nothing leaks.
 func newNode(t *testing.T, name string, net byte) *node {
 	t.Helper()
 	n := makeNode(name)
@@ -118,12 +118,12 @@ func newNode(t *testing.T, name string, net byte) *node {
 
 func makeNode(name string) *node {
 	return &node{Daemon: &harness.Daemon{
-		Bin: world.bin, Dir: unused(filepath.Join(world.dir, name)), Registries: world.registries,
-		CgroupParent: "/" + filepath.Base(world.dir) + "-" + name,
+		Bin: suite.bin, Dir: unused(filepath.Join(suite.dir, name)), Registries: suite.registries,
+		CgroupParent: "/" + filepath.Base(suite.dir) + "-" + name,
 	}}
 }
 
-// unused is the path, or one like it if a test that was run before had that.
+// unused returns the path, with a number appended if an earlier test has used it.
 func unused(path string) string {
 	for next, i := path, 2; ; i++ {
 		if _, err := os.Lstat(next); err != nil {
@@ -140,7 +140,7 @@ func (n *node) start(t *testing.T) {
 	if err := harness.Tmpfs(run); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // with the daemon gone nothing may keep it busy
+	t.Cleanup(func() { // after the exit of the daemon nothing may use the mount
 		if err := unix.Unmount(run, 0); err != nil {
 			t.Errorf("unmount %s: %v", run, err)
 		}
@@ -152,23 +152,23 @@ func (n *node) start(t *testing.T) {
 	if err := n.dial(n.Socket()); err != nil {
 		t.Fatal(err)
 	}
-	n.settled(t)
-	// What is made once and stays (the bridge, the plugins' chains) is no leak:
-	// a first pod brings it forth.
+	n.waitChecked(t)
+	// The first pod creates objects that remain and are not leaks, for example the
+	// bridge and chains of the plugins.
 	n.Pull(t, busybox)
 	if n.Network != "" {
 		p := n.RunPod(t, podConfig("first"))
 		n.run(t, p, "first", "true")
 		n.RemovePod(t, p.ID)
 	}
-	n.mark(t)
+	n.takeBaseline(t)
 }
 
-// settled waits until the daemon has ended the checks of its start: the features
-// of the handlers are known, and the state of the network.
-func (n *node) settled(t *testing.T) {
+// waitChecked waits until the daemon has finished the checks of its start, so that it
+// knows the features of the handlers and the state of the network.
+func (n *node) waitChecked(t *testing.T) {
 	t.Helper()
-	waitFor(t, "the checks of the start to end", func() bool {
+	waitFor(t, "the checks of the start", func() bool {
 		st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{})
 		if err != nil {
 			t.Fatal(err)
@@ -182,8 +182,8 @@ func (n *node) settled(t *testing.T) {
 	})
 }
 
-// mark takes the state of now as the one to come back to.
-func (n *node) mark(t *testing.T) {
+// takeBaseline takes the snapshot with which checkLeaks compares.
+func (n *node) takeBaseline(t *testing.T) {
 	t.Helper()
 	var err error
 	if n.before, err = n.take(); err != nil {
@@ -199,7 +199,7 @@ func (n *node) take() (s harness.Snapshot, err error) {
 	return s, err
 }
 
-// restart starts the daemon again, after a stop or kill, and connects to it.
+// restart starts the daemon after a stop or kill, and connects to it.
 func (n *node) restart(t *testing.T) {
 	t.Helper()
 	if err := n.Restart(t.Context()); err != nil {
@@ -210,7 +210,7 @@ func (n *node) restart(t *testing.T) {
 	}
 }
 
-// close takes everything down and looks for what is left.
+// close removes all pods and images, checks for leaks, and stops the daemon.
 func (n *node) close() {
 	t := n.t
 	if t.Failed() {
@@ -222,7 +222,7 @@ func (n *node) close() {
 		t.Error(err)
 	}
 	if n.before != nil {
-		n.mustBeClean(ctx)
+		n.checkLeaks(ctx)
 	}
 	err := n.Stop()
 	if err := errors.Join(err, n.RemoveNetworks()); err != nil {
@@ -230,22 +230,24 @@ func (n *node) close() {
 	}
 }
 
-// mustBeClean waits, as deleting layers goes on after the answer, for nothing to
-// be there that was not before.
-func (n *node) mustBeClean(ctx context.Context) {
+// checkLeaks fails the test if objects exist that are not in the baseline. It repeats
+// the comparison for a while, because the daemon deletes layers in the background.
+func (n *node) checkLeaks(ctx context.Context) {
 	n.t.Helper()
-	var left []string
-	for end := time.Now().Add(harness.Patience(15 * time.Second)); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+	var leaked []string
+	end := time.Now().Add(harness.Patience(15 * time.Second))
+	for time.Now().Before(end) && ctx.Err() == nil {
 		after, err := n.take()
 		if err != nil {
 			n.t.Error(err)
 			return
 		}
-		if left = after.Since(n.before); len(left) == 0 {
+		if leaked = after.Since(n.before); len(leaked) == 0 {
 			return
 		}
+		time.Sleep(100 * time.Millisecond)
 	}
-	for _, l := range left {
-		n.t.Errorf("left behind: %s", l)
+	for _, l := range leaked {
+		n.t.Errorf("leak: %s", l)
 	}
 }

@@ -73,7 +73,7 @@ func netNode(t *testing.T, n *node, networks ...string) *node {
 			t.Errorf("the rules were\n%s\nand are\n%s", before, after)
 		}
 	})
-	n.mark(t)
+	n.takeBaseline(t)
 	return n
 }
 
@@ -114,7 +114,7 @@ func (n *node) netns(p *pod) string { return filepath.Join(n.Dir, "run", "ns", p
 // aHost makes a network namespace that stands for another machine.
 func aHost(t *testing.T, name string) (path string) {
 	t.Helper()
-	path = filepath.Join(world.dir, name)
+	path = filepath.Join(suite.dir, name)
 	if err := harness.NewNetNS(path); err != nil {
 		t.Fatal(err)
 	}

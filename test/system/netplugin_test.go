@@ -42,7 +42,7 @@ func TestPrimaryAddress(t *testing.T) {
 			}
 			n.empty(t.Context()) // it is looked at when the node is closed
 			command(t, "", "ip", "link", "del", "csprimary")
-			n.mark(t)
+			n.takeBaseline(t)
 		})
 	}
 }
@@ -159,7 +159,7 @@ exit 0`)
 	n.networkCondition(t)
 	mood("refuse-STATUS", true)
 	mood("hang-STATUS", false)
-	n.settled(t)
+	n.waitChecked(t)
 	n.networkReady(t, false)
 	if c := n.networkCondition(t); !strings.Contains(c.GetMessage(), "in a bad mood") || !strings.Contains(c.GetMessage(), "code 50") {
 		t.Errorf("condition %v", c)

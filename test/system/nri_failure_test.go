@@ -21,7 +21,7 @@ import (
 func TestNRIRefusals(t *testing.T) {
 	n := newNode(t, "nriveto", 92)
 	plugin := n.startPlugin(t)
-	n.mark(t)
+	n.takeBaseline(t)
 	refused := func(what string, err error, code codes.Code, words string) {
 		t.Helper()
 		if status.Code(err) != code || !strings.Contains(err.Error(), words) {
@@ -40,10 +40,10 @@ func TestNRIRefusals(t *testing.T) {
 	if got := strings.Join(plugin.events(t, line[1]), " "); got != "RunPodSandbox StopPodSandbox RemovePodSandbox" {
 		t.Errorf("events of the refused pod: %s", got)
 	}
-	n.mustBeClean(t.Context()) // namespaces, links, addresses, cgroups, files
+	n.checkLeaks(t.Context()) // namespaces, links, addresses, cgroups, files
 	config.Annotations = nil
 	p := n.RunPod(t, config)
-	n.mark(t)
+	n.takeBaseline(t)
 
 	c := containerConfig(p, "c", busybox, "sleep", "1000")
 	c.Annotations = map[string]string{"ask/CreateContainer": "refuse"}
@@ -58,7 +58,7 @@ func TestNRIRefusals(t *testing.T) {
 	if err != nil || len(list.GetContainers()) != 0 {
 		t.Errorf("containers that are left: %v, %v", list.GetContainers(), err)
 	}
-	n.mustBeClean(t.Context())
+	n.checkLeaks(t.Context())
 
 	c.Annotations = map[string]string{"ask/StartContainer": "refuse"}
 	id := n.CreateContainer(t, p, c)
@@ -69,7 +69,7 @@ func TestNRIRefusals(t *testing.T) {
 	}
 	n.RemovePod(t, p.ID)
 	plugin.kill()
-	n.mark(t) // what was marked had the pod
+	n.takeBaseline(t) // what was marked had the pod
 }
 
 // TestNRIPluginThatFails has plugins die and hang in the middle of requests: all

@@ -213,7 +213,7 @@ func TestNRIPluginOfTheDaemon(t *testing.T) {
 		t.Errorf("the daemon's plugin has outlived it: %s", out)
 	}
 	n.restart(t)
-	n.mark(t)
+	n.takeBaseline(t)
 }
 
 func TestNRIOff(t *testing.T) {

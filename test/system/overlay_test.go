@@ -19,7 +19,7 @@ func overlayHost(t *testing.T, netns string, k int) *node {
 	n.NetNS = netns
 	n.Network = n.conflist(t, "net/overlay.conflist", "10.90.1.", fmt.Sprintf("10.90.%d.", k), "fd00:90::1:", fmt.Sprintf("fd00:90::%d:", k))
 	// Images come from this machine's own loopback, as everywhere else.
-	if err := harness.In(netns, func() error { _, err := serveImages(world.images); return err }); err != nil {
+	if err := harness.In(netns, func() error { _, err := serveImages(suite.images); return err }); err != nil {
 		t.Fatal(err)
 	}
 	return netNode(t, n)
@@ -35,7 +35,7 @@ func TestOverlayAcrossHosts(t *testing.T) {
 		command(t, hosts[k], "sh", script, "eth0", fmt.Sprintf("192.0.2.%d", k), fmt.Sprintf("192.0.2.%d", 3-k))
 	}
 	one, two := overlayHost(t, hosts[1], 1), overlayHost(t, hosts[2], 2)
-	one.mark(t) // the other one's directories are no leak, nor are its pods
+	one.takeBaseline(t) // the other one's directories are no leak, nor are its pods
 	t.Cleanup(func() {
 		if err := errors.Join(one.empty(context.Background()), two.empty(context.Background())); err != nil {
 			t.Error(err)

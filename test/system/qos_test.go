@@ -141,9 +141,9 @@ func TestBadClassesEndTheStart(t *testing.T) {
 	n := makeNode("badclass")
 	n.classFiles(t, "classes:\n  a:\n  - weight: 5\n", "partitions: {}\n")
 	n.writeFile(t, "config.toml", "")
-	out, err := exec.Command(filepath.Join(world.bin, "criserver"), "--config", filepath.Join(n.Dir, "config.toml"),
+	out, err := exec.Command(filepath.Join(suite.bin, "criserver"), "--config", filepath.Join(n.Dir, "config.toml"),
 		"--root", filepath.Join(n.Dir, "root"), "--run-dir", filepath.Join(n.Dir, "run"), "--cgroup-parent", n.CgroupParent,
-		"--monitor.path", filepath.Join(world.bin, "conmon")).CombinedOutput()
+		"--monitor.path", filepath.Join(suite.bin, "conmon")).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "container.blockio_config_file") || !strings.Contains(string(out), "container.rdt_config_file") {
 		t.Errorf("got %v: %s", err, out)
 	}

@@ -164,7 +164,7 @@ func symlink(name, target string) file {
 // busyboxLayers are the layers of the busybox image, to build upon.
 func (n *node) busyboxLayers(t *testing.T) []v1.Layer {
 	t.Helper()
-	ref, err := name.ParseReference(world.images+"/"+busybox, name.Insecure)
+	ref, err := name.ParseReference(suite.images+"/"+busybox, name.Insecure)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +276,7 @@ func pullNode(t *testing.T, name string, settings ...string) *node {
 	if _, err := n.ImageService.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: "short"}}}); err != nil {
 		t.Fatal(err)
 	}
-	n.mark(t)
+	n.takeBaseline(t)
 	return n
 }
 

@@ -51,7 +51,7 @@ func TestRulesetOfOthers(t *testing.T) {
 	n := makeNode("rules")
 	n.NetNS = host
 	addr := n.serveIn(t, host)
-	n.Registries = strings.ReplaceAll(n.Registries, world.images, addr)
+	n.Registries = strings.ReplaceAll(n.Registries, suite.images, addr)
 	n.Network = n.Bridge("csrules", "10.69.0.0/16")
 	n.start(t)
 	p := n.RunPod(t, webOn("rules", 8090))
@@ -88,7 +88,7 @@ func TestRulesetOfOthers(t *testing.T) {
 	if left := command(t, host, "nft", "list", "ruleset"); strings.Contains(left, ip+" ") || strings.Contains(left, "8090") {
 		t.Errorf("rules of the removed pod are left:\n%s", left)
 	}
-	n.mark(t) // the rules that the flush removed are no leak
+	n.takeBaseline(t) // the rules that the flush removed are no leak
 }
 
 // serveIn serves the test images in a network namespace.

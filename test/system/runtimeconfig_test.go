@@ -78,7 +78,7 @@ func TestPodCIDRMakesTheNetwork(t *testing.T) {
 	n.networkReady(t, true)
 	// Once to bring forth the bridge and its rules.
 	n.RemovePod(t, n.RunPod(t, podConfig("first")).ID)
-	n.mark(t)
+	n.takeBaseline(t)
 	p := n.RunPod(t, podConfig("cidr"))
 	ips := n.podIPs(t, p.ID)
 	if len(ips) != 2 {

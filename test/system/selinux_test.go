@@ -43,7 +43,7 @@ func selinuxNode(t *testing.T, name string, net byte) *node {
 	p := n.runPodFor(t, "crun", podConfig("first-crun"))
 	n.run(t, p, "first", "true")
 	n.RemovePod(t, p.ID)
-	n.mark(t)
+	n.takeBaseline(t)
 	return n
 }
 

@@ -26,12 +26,12 @@ exec %q "$@"
 // less than the grace period: they succeed, which takes the monitor, the watcher
 // of processes and the watcher of exits.
 func TestCallsUnderWayAtTheEnd(t *testing.T) {
-	dir, err := os.MkdirTemp(world.dir, "slow-runtime")
+	dir, err := os.MkdirTemp(suite.dir, "slow-runtime")
 	if err != nil {
 		t.Fatal(err)
 	}
 	script, creating := filepath.Join(dir, "slow"), filepath.Join(dir, "creating")
-	if err := os.WriteFile(script, fmt.Appendf(nil, slowCreate, creating, filepath.Join(world.bin, "runc")), 0o755); err != nil {
+	if err := os.WriteFile(script, fmt.Appendf(nil, slowCreate, creating, filepath.Join(suite.bin, "runc")), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	n := newNodeWith(t, "ending", 211, fmt.Sprintf("[runtimes.slow]\npath = %q\n", script))

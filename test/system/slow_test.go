@@ -66,7 +66,7 @@ func TestASlowMachineReachesTheSameState(t *testing.T) {
 	}
 	web := n.RunPod(t, webOn("web", 18090)) // it waits for the result of the checks
 	n.networkReady(t, true)
-	n.settled(t)
+	n.waitChecked(t)
 	got, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{})
 	if err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ func TestLimitsOnTheUnifiedHierarchy(t *testing.T) {
 	}
 	n := makeNode("v2")
 	n.Network = n.Bridge("csv2", "10.119.0.0/16")
-	n.Command = "unshare --mount --propagation private sh -c 'mount -t cgroup2 none /sys/fs/cgroup && exec " + filepath.Join(world.bin, "criserver") + " --config $HARNESS_DIR/config.toml'"
+	n.Command = "unshare --mount --propagation private sh -c 'mount -t cgroup2 none /sys/fs/cgroup && exec " + filepath.Join(suite.bin, "criserver") + " --config $HARNESS_DIR/config.toml'"
 	if err := n.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func TestLimitsOnTheUnifiedHierarchy(t *testing.T) {
 	}
 	n.Pull(t, busybox)
 	n.RemovePod(t, n.RunPod(t, podConfig("first")).ID)
-	n.mark(t)
+	n.takeBaseline(t)
 	p := n.RunPod(t, podConfig("v2"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	config.Linux.Resources = &limits{HugepageLimits: hugepages(4 << 20), Unified: map[string]string{"hugetlb.1GB.max": "1073741824"}, OomScoreAdj: 100}

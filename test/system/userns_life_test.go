@@ -214,7 +214,7 @@ func TestUserNamespaceTrialRemains(t *testing.T) {
 func TestUserNamespaceClosedDirectory(t *testing.T) {
 	needMappedTmpfs(t)
 	n := makeNode("unscd")
-	closed := filepath.Join(world.dir, "closed")
+	closed := filepath.Join(suite.dir, "closed")
 	if err := os.Mkdir(closed, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -313,12 +313,12 @@ func TestUserNamespaceStreams(t *testing.T) {
 // A handler that cannot do it says so in Status and refuses such pods alone.
 func TestUserNamespaceHandlerWithout(t *testing.T) {
 	n := makeNode("unsh")
-	dir := filepath.Join(world.dir, "handlers")
+	dir := filepath.Join(suite.dir, "handlers")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	// One that says that it cannot, and one that says nothing and fails.
-	runc := filepath.Join(world.bin, "runc")
+	runc := filepath.Join(suite.bin, "runc")
 	scripts := map[string]string{
 		"without": `case "$*" in *features) echo '{"ociVersionMin":"1.0.0","ociVersionMax":"1.1.0","linux":{"namespaces":["pid","mount"]}}';; *) exec ` + runc + ` "$@";; esac`,
 		"failing": `case "$*" in *features) exit 1;; *userns-*) echo no >&2; exit 1;; *) exec ` + runc + ` "$@";; esac`,

@@ -47,7 +47,7 @@ func needMappedTmpfs(t *testing.T) {
 func (n *node) needUserNamespaces(t *testing.T) {
 	t.Helper()
 	needMappedTmpfs(t)
-	n.settled(t)
+	n.waitChecked(t)
 	r, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{Verbose: true})
 	if err != nil {
 		t.Fatal(err)
