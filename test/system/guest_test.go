@@ -21,13 +21,13 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// runscConfig has gVisor use the pod's own network: the runsc of Debian 12 takes
-// every network for the host's on a kernel as new as this, and refuses another.
+// runscConfig makes gVisor use the network namespace of the pod. On new kernels the
+// runsc of Debian 12 takes every network for the host's and refuses its own stack.
 const runscConfig = "[runtimes.runsc]\noptions = [\"--network=host\"]\n"
 
 const nginx12003 = "gcr.io/k8s-staging-cri-tools/hostnet-nginx-" + runtime.GOARCH + ":latest"
 
-// newNodeWith is newNode with further lines of configuration.
+// newNodeWith is newNode with additional lines of configuration.
 func newNodeWith(t *testing.T, name string, net byte, config string) *node {
 	t.Helper()
 	n := makeNode(name)
@@ -38,7 +38,7 @@ func newNodeWith(t *testing.T, name string, net byte, config string) *node {
 	return n
 }
 
-// runPodFor runs a pod for a runtime handler.
+// runPodFor runs a pod with a runtime handler.
 func (c *clients) runPodFor(t *testing.T, handler string, config *cri.PodSandboxConfig) *pod {
 	t.Helper()
 	r, err := c.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
@@ -48,8 +48,9 @@ func (c *clients) runPodFor(t *testing.T, handler string, config *cri.PodSandbox
 	return &pod{ID: r.GetPodSandboxId(), Config: config}
 }
 
-// Containers of one pod share a guest, with its loopback and its hostname, and
-// are reached at the pod's address and the host's port.
+// TestGuestsNetwork checks that the containers of a pod share the loopback interface
+// and the hostname of a guest, and that clients reach them at the pod's address and at
+// the host port.
 func TestGuestsNetwork(t *testing.T) {
 	n := newNodeWith(t, "guestnet", 185, runscConfig)
 	config := podConfig("guestnet")
@@ -65,28 +66,28 @@ func TestGuestsNetwork(t *testing.T) {
 	n.fetches(t, client, "127.0.0.1", "80")
 	n.fetches(t, client, "127.0.0.1", "12003")
 	for _, ip := range n.podIPs(t, p.ID) {
-		if !strings.Contains(ip, ":") { // nginx listens for IPv4 only
+		if !strings.Contains(ip, ":") { // nginx listens only on IPv4
 			n.fetches(t, peer, ip, "80")
 		}
 	}
 	if got, err := get(t, 18085); err != nil || !strings.Contains(got, "nginx") {
-		t.Errorf("the host's port: %q, %v", got, err)
+		t.Errorf("host port: got %q (error %v)", got, err)
 	}
 	for transport := range executors {
 		port, stop := n.forward(t, transport, p.ID, "80")
 		if got, err := get(t, port); err != nil || !strings.Contains(got, "nginx") {
-			t.Errorf("port forward over %s: %q, %v", transport, got, err)
+			t.Errorf("port forward over %s: got %q (error %v)", transport, got, err)
 		}
 		if err := stop(); err != nil {
 			t.Error(err)
 		}
 	}
 	if got := n.Exec(t, client, "sh", "-c", "pgrep nginx | wc -l"); got != "0" {
-		t.Errorf("one container sees %s of the others' processes", got)
+		t.Errorf("processes of other containers in a container: got %s", got)
 	}
 }
 
-// fetches waits for what is served, as the server may have just been started.
+// fetches waits until the server answers, because it may have just been started.
 func (n *node) fetches(t *testing.T, id, host, port string) {
 	t.Helper()
 	fetch := "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc " + host + " " + port
@@ -105,12 +106,12 @@ func TestGuestsStreams(t *testing.T) {
 		remotecommand.StreamOptions{Stdin: strings.NewReader(strings.Repeat("x", 300_000)), Stdout: &stdout, Stderr: &stderr},
 		"sh", "-c", "wc -c; echo err >&2; exit 3")
 	if err != nil || code != 3 || stdout.String() != "300000\n" || stderr.String() != "err\n" {
-		t.Errorf("exec: code %d, %q, %q, %v", code, stdout.String(), stderr.String(), err)
+		t.Errorf("exec: got code %d, stdout %q, stderr %q (error %v)", code, stdout.String(), stderr.String(), err)
 	}
 	var screen text
 	code, err = n.stream(t.Context(), t, "SPDY", id, remotecommand.StreamOptions{Stdin: strings.NewReader("test -t 0 && echo te''rminal; exit 4\n"), Stdout: &screen, Tty: true}, "sh")
 	if err != nil || code != 4 || !strings.Contains(screen.String(), "terminal") {
-		t.Errorf("exec with a terminal: code %d, %q, %v", code, screen.String(), err)
+		t.Errorf("exec with a terminal: got code %d, output %q (error %v)", code, screen.String(), err)
 	}
 	r, err := n.RuntimeService.Attach(t.Context(), &cri.AttachRequest{ContainerId: id, Stdin: true, Stdout: true})
 	if err != nil {
@@ -118,24 +119,24 @@ func TestGuestsStreams(t *testing.T) {
 	}
 	var out text
 	if _, err := join(t.Context(), "SPDY", r.GetUrl(), remotecommand.StreamOptions{Stdin: strings.NewReader("hello\n"), Stdout: &out}); err != nil || !strings.Contains(out.String(), "got hello") {
-		t.Errorf("attach: %q, %v", out.String(), err)
+		t.Errorf("attach: got %q (error %v)", out.String(), err)
 	}
 	if s := n.WaitExited(t, id); s.GetExitCode() != 6 {
-		t.Errorf("with the end of its input it ended with %d", s.GetExitCode())
+		t.Errorf("exit code after the end of the input: got %d", s.GetExitCode())
 	}
 	terminal := containerConfig(p, "terminal", busybox, "sh", "-c", "test -t 0 && echo terminal; exit 7")
 	terminal.Tty, terminal.Stdin = true, true
 	id = n.CreateContainer(t, p, terminal)
 	n.StartContainer(t, id)
 	if s := n.WaitExited(t, id); s.GetExitCode() != 7 {
-		t.Errorf("one with a terminal ended with %d", s.GetExitCode())
+		t.Errorf("exit code of the container with a terminal: got %d", s.GetExitCode())
 	}
 	if got := strings.Join(logLines(t, p, "terminal"), "|"); !strings.HasPrefix(got, "terminal") {
-		t.Errorf("log of the terminal: %q", got)
+		t.Errorf("log of the terminal: got %q", got)
 	}
 }
 
-func TestGuestsFigures(t *testing.T) {
+func TestGuestsStats(t *testing.T) {
 	n := newNodeWith(t, "gueststats", 187, runscConfig)
 	p := n.runPodFor(t, "runsc", podConfig("gueststats"))
 	id := n.run(t, p, "busy", "sh", "-c", "while :; do :; done")
@@ -146,7 +147,7 @@ func TestGuestsFigures(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("figures: %v", s)
+			t.Fatalf("stats: got %v", s)
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
@@ -155,8 +156,8 @@ func TestGuestsFigures(t *testing.T) {
 	}
 }
 
-// A daemon that dies leaves guests as they are, and the next one goes on with
-// them.
+// TestGuestsOutliveTheDaemon checks that guests run while the daemon is restarted after
+// a kill, and that the next daemon manages them.
 func TestGuestsOutliveTheDaemon(t *testing.T) {
 	n := newNodeWith(t, "guestlives", 188, runscConfig)
 	p := n.runPodFor(t, "runsc", podConfig("guestlives"))
@@ -168,12 +169,12 @@ func TestGuestsOutliveTheDaemon(t *testing.T) {
 	n.Kill()
 	n.restart(t)
 	if s := n.WaitExited(t, exits); s.GetExitCode() != 7 {
-		t.Errorf("one that ended meanwhile has code %d, %s", s.GetExitCode(), s.GetMessage())
+		t.Errorf("container that exited while no daemon ran: got code %d, message %s", s.GetExitCode(), s.GetMessage())
 	}
 	n.Exec(t, lives, "true")
 	n.StartContainer(t, created)
 	if s := n.WaitExited(t, created); s.GetExitCode() != 9 {
-		t.Errorf("one that was started later has code %d", s.GetExitCode())
+		t.Errorf("container that was started later: got code %d", s.GetExitCode())
 	}
 	for _, id := range []string{unheard, lives} {
 		if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: harness.PatienceSeconds(20)}); err != nil {
@@ -181,15 +182,15 @@ func TestGuestsOutliveTheDaemon(t *testing.T) {
 		}
 	}
 	if s := n.ContainerStatus(t, unheard); s.GetExitCode() != 8 {
-		t.Errorf("one whose monitor was killed ended with %d, %s", s.GetExitCode(), s.GetMessage())
+		t.Errorf("container whose monitor was killed: got code %d, message %s", s.GetExitCode(), s.GetMessage())
 	}
 	if lines := logLines(t, p, "lives"); len(lines) < 20 || lines[len(lines)-1] != strconv.Itoa(len(lines)-1) {
-		t.Errorf("there is a gap in the log of %d lines", len(lines))
+		t.Errorf("the log of %d lines has a gap", len(lines))
 	}
 	n.RemovePod(t, p.ID)
 }
 
-// killMonitor kills a container's monitor.
+// killMonitor kills the monitor of a container.
 func (n *node) killMonitor(t *testing.T, id string) {
 	t.Helper()
 	lists, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -210,10 +211,11 @@ func (n *node) killMonitor(t *testing.T, id string) {
 		}
 		return
 	}
-	t.Fatalf("no monitor of %s", id)
+	t.Fatalf("container %s has no monitor process", id)
 }
 
-// With its guest a pod ends: the kubelet has to see that, and make another.
+// TestGuestThatEndsTakesThePodAlong checks that a pod becomes not ready when its guest
+// exits, so that the kubelet creates another pod.
 func TestGuestThatEndsTakesThePodAlong(t *testing.T) {
 	n := newNodeWith(t, "guestends", 189, runscConfig)
 	p := n.runPodFor(t, "runsc", podConfig("guestends"))
@@ -224,13 +226,13 @@ func TestGuestThatEndsTakesThePodAlong(t *testing.T) {
 	}
 	var info struct{ Pid int }
 	if err := json.Unmarshal([]byte(verbose.GetInfo()["info"]), &info); err != nil || info.Pid <= 1 {
-		t.Fatalf("pid %d, %v", info.Pid, err)
+		t.Fatalf("verbose status: pid %d (error %v)", info.Pid, err)
 	}
 	if err := syscall.Kill(info.Pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	if s := n.WaitExited(t, id); s.GetExitCode() == 0 {
-		t.Errorf("the container ended with code 0")
+		t.Errorf("exit code of the container: got 0")
 	}
 	for end := time.Now().Add(harness.Patience(30 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
 		st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID})
@@ -247,17 +249,17 @@ func TestGuestThatEndsTakesThePodAlong(t *testing.T) {
 	if _, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{
 		PodSandboxId: p.ID, Config: containerConfig(p, "again", busybox, "true"), SandboxConfig: p.Config,
 	}); err == nil {
-		t.Error("a container is created in a pod whose guest has ended")
+		t.Error("CreateContainer succeeded in a pod whose guest has exited")
 	}
 	again := podConfig("guestends")
 	again.Metadata.Attempt = 1
 	q := n.runPodFor(t, "runsc", again)
 	if s := n.WaitExited(t, n.run(t, q, "c", "sh", "-c", "exit 3")); s.GetExitCode() != 3 {
-		t.Errorf("in the next pod a container ends with %d", s.GetExitCode())
+		t.Errorf("exit code of a container in the next pod: got %d", s.GetExitCode())
 	}
 }
 
-// What a guest cannot do is refused by name.
+// TestGuestsRefuse checks that requests that a guest cannot satisfy are refused.
 func TestGuestsRefuse(t *testing.T) {
 	n := newNodeWith(t, "guestrefuse", 190, runscConfig)
 	p := n.runPodFor(t, "runsc", podConfig("guestrefuse"))
@@ -266,12 +268,12 @@ func TestGuestsRefuse(t *testing.T) {
 	config.Linux.SecurityContext.NamespaceOptions = &cri.NamespaceOption{Pid: cri.NamespaceMode_TARGET, TargetId: id}
 	_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), `"runsc" cannot join another container`) {
-		t.Errorf("the PID namespace of another container: %v", err)
+		t.Errorf("PID namespace of another container: got error %v", err)
 	}
 }
 
-// The guest's own network needs no help of the host's TCP/IP. This runsc is made
-// to believe that the pod's network is not the host's.
+// TestGuestsOwnNetwork tests the network stack of gVisor. The test hides from runsc the
+// file by which it takes the network of the pod for the host's.
 func TestGuestsOwnNetwork(t *testing.T) {
 	n := newNodeWith(t, "guestown", 191, "[runtimes.runsc]\noptions = [\"--network=sandbox\"]\n")
 	p := n.runPodFor(t, "runsc", podConfig("guestown"))
@@ -280,7 +282,7 @@ func TestGuestsOwnNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	netns := filepath.Join(n.Dir, "run", "ns", p.ID, "net")
-	// It looks for a file that older kernels had for the host's network only.
+	// runsc looks for a file that older kernels had only in the host's network namespace.
 	if out, err := exec.Command("nsenter", "--net="+netns, "mount", "-t", "tmpfs", "tmpfs", "/proc/sys/net/core").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -296,7 +298,7 @@ func TestGuestsOwnNetwork(t *testing.T) {
 	n.fetches(t, n.run(t, other, "peer", "sleep", "1000"), st.GetStatus().GetNetwork().GetIp(), "8080")
 	port, stop := n.forward(t, "SPDY", p.ID, "80")
 	if got, err := get(t, port); err != nil || !strings.Contains(got, "nginx") {
-		t.Errorf("port forward: %q, %v", got, err)
+		t.Errorf("port forward: got %q (error %v)", got, err)
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
@@ -306,25 +308,25 @@ func TestGuestsOwnNetwork(t *testing.T) {
 	}
 }
 
-// A guest that does not come up is an error in its runtime's words, and leaves
-// nothing; the pod is as it was.
+// TestGuestThatDoesNotStart checks that the error of a guest that does not start has the
+// message of the runtime, and that nothing leaks and the pod is unchanged.
 func TestGuestThatDoesNotStart(t *testing.T) {
 	n := newNodeWith(t, "guestfails", 192, "[runtimes.runsc]\noptions = [\"--network=sandbox\"]\n")
 	p := n.runPodFor(t, "runsc", podConfig("guestfails"))
 	config := containerConfig(p, "c", busybox, "true")
-	for range 2 { // the second try meets nothing of the first
+	for range 2 { // the second attempt finds no remains of the first
 		_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 		if err == nil {
-			t.Skip("this runsc, or this kernel, has no need of --network=host")
+			t.Skip("this combination of runsc and kernel works without --network=host")
 		}
 		if !strings.Contains(err.Error(), "cannot run with network enabled in root network namespace") {
-			t.Errorf("got %v", err)
+			t.Errorf("got error %v", err)
 		}
 	}
 	if left, err := filepath.Glob(filepath.Join(n.Dir, "run", "guests", "*")); err != nil || len(left) > 0 {
-		t.Errorf("left: %v, %v", left, err)
+		t.Errorf("remaining files: %v (error %v)", left, err)
 	}
 	if st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID}); err != nil || st.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_READY {
-		t.Errorf("the pod is %s, %v", st.GetStatus().GetState(), err)
+		t.Errorf("state of the pod: got %s (error %v)", st.GetStatus().GetState(), err)
 	}
 }

@@ -19,16 +19,16 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// crunScript calls crun in a mount namespace without the cgroup v2 part of a
-// hybrid layout, with which crun 1.8 refuses to work. A tmpfs takes its place,
-// as crun goes on to make directories there.
+// crunScript calls crun in a mount namespace without the cgroup v2 hierarchy of a hybrid
+// layout, because crun 1.8 refuses hybrid layouts. A tmpfs replaces the hierarchy,
+// because crun creates directories on the mount point.
 const crunScript = `#!/bin/sh
 exec unshare --mount --propagation slave /bin/sh -c '
   umount -l /sys/fs/cgroup/unified 2>/dev/null && mount -t tmpfs tmpfs /sys/fs/cgroup/unified
   exec crun "$@"' crun "$@"
 `
 
-// handlersNode is a daemon with runc, crun and runsc.
+// handlersNode starts a daemon with runc, crun and runsc.
 func handlersNode(t *testing.T, name string, net byte) *node {
 	t.Helper()
 	for _, binary := range []string{"crun", "runsc"} {
@@ -36,7 +36,7 @@ func handlersNode(t *testing.T, name string, net byte) *node {
 			t.Fatalf("%v: run make deps", err)
 		}
 	}
-	// The name is that of the processes, too.
+	// The name of the script is that of the processes, too.
 	script := filepath.Join(suite.dir, name+"-bin", "crun")
 	if err := os.Mkdir(filepath.Dir(script), 0o755); err != nil {
 		t.Fatal(err)
@@ -56,43 +56,43 @@ func TestHandlersSideBySide(t *testing.T) {
 		pods[h] = n.runPodFor(t, h, podConfig("side"+h))
 		st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: pods[h].ID})
 		if err != nil || st.GetStatus().GetRuntimeHandler() != h {
-			t.Errorf("%q: the pod's handler is %q, %v", h, st.GetStatus().GetRuntimeHandler(), err)
+			t.Errorf("%q: got handler %q (error %v)", h, st.GetStatus().GetRuntimeHandler(), err)
 		}
 	}
 	for h, p := range pods {
 		t.Run("handler "+h, func(t *testing.T) {
 			n := *n
 			n.t = t
-			n.lifeUnder(t, p, h)
+			n.checkLifeCycle(t, p, h)
 		})
 	}
 }
 
 // lifeUnder is the life of containers under a handler.
-func (n *node) lifeUnder(t *testing.T, p *pod, handler string) {
+func (n *node) checkLifeCycle(t *testing.T, p *pod, handler string) {
 	id := n.run(t, p, "c", "sh", "-c", "echo out; echo err >&2; trap 'echo bye; exit 4' TERM; while :; do sleep 0.1; done")
 	if got := n.Exec(t, id, "sh", "-c", "hostname; echo $PPID"); got != p.Config.GetHostname()+"\n0" {
-		t.Errorf("exec: %q", got)
+		t.Errorf("exec: got %q", got)
 	}
 	r, err := n.RuntimeService.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", "echo o; echo e >&2; exit 5"}})
 	if err != nil || r.GetExitCode() != 5 || string(r.GetStdout()) != "o\n" || string(r.GetStderr()) != "e\n" {
-		t.Errorf("exec: %+v, %v", r, err)
+		t.Errorf("exec: got %+v (error %v)", r, err)
 	}
 	if _, err := n.RuntimeService.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"/no/such"}}); err == nil || !strings.Contains(err.Error(), "/no/such") {
-		t.Errorf("exec of what is not there: %v", err)
+		t.Errorf("exec of a missing program: got error %v", err)
 	}
 	_, err = n.RuntimeService.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", "sleep 1001 & sleep 1000"}, Timeout: 1})
 	if status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("a command that takes too long: %v", err)
+		t.Errorf("exec of a command that reaches its timeout: got error %v", err)
 	}
 	if got := n.Exec(t, id, "ps"); strings.Contains(got, "sleep 100") {
-		t.Errorf("the command that took too long is still there:\n%s", got)
+		t.Errorf("the command still runs after its timeout:\n%s", got)
 	}
-	// Nothing of it is left that the container would wait for at its end.
+	// No process of the command remains that would delay the exit of the container.
 	for end := time.Now().Add(harness.Patience(3 * time.Second)); len(zombies(t, n.Pid())) > 0; time.Sleep(10 * time.Millisecond) {
-		// On a fast machine this comes before the daemon looks for orphans, after five seconds.
+		// The daemon looks for orphans after five seconds, so the test waits.
 		if time.Now().After(end) {
-			t.Errorf("the daemon has not buried %v", zombies(t, n.Pid()))
+			t.Errorf("zombies of the daemon: %v", zombies(t, n.Pid()))
 			break
 		}
 	}
@@ -101,23 +101,23 @@ func (n *node) lifeUnder(t *testing.T, p *pod, handler string) {
 		t.Fatal(err)
 	}
 	if s := n.ContainerStatus(t, id); s.GetExitCode() != 4 || s.GetReason() != "Error" {
-		t.Errorf("it ended with %d, %s", s.GetExitCode(), s.GetReason())
+		t.Errorf("exit: got code %d, reason %s", s.GetExitCode(), s.GetReason())
 	}
 	lines := logLines(t, p, "c")
 	if slices.Sort(lines); !slices.Equal(lines, []string{"bye", "err", "out"}) {
-		t.Errorf("log: %q", lines)
+		t.Errorf("log: got %q", lines)
 	}
 	for _, want := range []int32{0, 255} {
 		c := n.run(t, p, fmt.Sprint("exit", want), "sh", "-c", fmt.Sprint("exit ", want))
 		if s := n.WaitExited(t, c); s.GetExitCode() != want {
-			t.Errorf("code %d, %s; want %d", s.GetExitCode(), s.GetReason(), want)
+			t.Errorf("exit: got code %d, reason %s; want code %d", s.GetExitCode(), s.GetReason(), want)
 		}
 	}
-	n.endsUnder(t, p)
+	n.checkExits(t, p)
 }
 
-// zombies are the dead children of a process, without the parts of a guest:
-// those of a pod that has just ended go in their own time.
+// zombies returns the exited children of a process that were not reaped. It omits the
+// processes of guests, which may take a while to exit.
 func zombies(t *testing.T, parent int) (pids []int) {
 	t.Helper()
 	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
@@ -125,7 +125,7 @@ func zombies(t *testing.T, parent int) (pids []int) {
 		t.Fatal(err)
 	}
 	for _, list := range lists {
-		b, _ := os.ReadFile(list) // of a thread that may have ended
+		b, _ := os.ReadFile(list) // the thread may have ended
 		for word := range strings.FieldsSeq(string(b)) {
 			stat, err := os.ReadFile("/proc/" + word + "/stat")
 			guest := strings.Contains(string(stat), " (runsc") || strings.Contains(string(stat), " (exe)")
@@ -139,33 +139,33 @@ func zombies(t *testing.T, parent int) (pids []int) {
 }
 
 // endsUnder is about containers that come to an unusual end.
-func (n *node) endsUnder(t *testing.T, p *pod) {
+func (n *node) checkExits(t *testing.T, p *pod) {
 	t.Helper()
 	stubborn := n.run(t, p, "stubborn", "sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done")
 	for end := time.Now().Add(harness.Patience(30 * time.Second)); len(logLines(t, p, "stubborn")) == 0 && time.Now().Before(end); {
-		time.Sleep(10 * time.Millisecond) // until it ignores the signal
+		time.Sleep(10 * time.Millisecond) // until the script ignores the signal
 	}
 	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: stubborn, Timeout: 1}); err != nil {
 		t.Error(err)
 	}
 	if s := n.ContainerStatus(t, stubborn); s.GetExitCode() != 137 {
-		t.Errorf("one that ignores its stop signal ends with %d", s.GetExitCode())
+		t.Errorf("exit code of a container that ignores its stop signal: got %d", s.GetExitCode())
 	}
 	created := n.CreateContainer(t, p, containerConfig(p, "created", busybox, "true"))
 	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: created, Timeout: 10}); err != nil {
 		t.Error(err)
 	}
 	if s := n.ContainerStatus(t, created); s.GetState() != cri.ContainerState_CONTAINER_EXITED || s.GetExitCode() != 137 {
-		t.Errorf("one that was never started is %s, code %d", s.GetState(), s.GetExitCode())
+		t.Errorf("container that was never started: got state %s, code %d", s.GetState(), s.GetExitCode())
 	}
-	// A program that is missing shows at the creation or at the start, as the runtime looks for it.
+	// Depending on the runtime, a missing program is an error of the creation or of the start.
 	config := containerConfig(p, "missing", busybox, "/no/such/program")
 	r, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if err == nil {
 		_, err = n.RuntimeService.StartContainer(t.Context(), &cri.StartContainerRequest{ContainerId: r.GetContainerId()})
 	}
 	if err == nil || !strings.Contains(err.Error(), "/no/such/program") {
-		t.Errorf("a program that is not there: %v", err)
+		t.Errorf("missing program: got error %v", err)
 	}
 }
 
@@ -176,13 +176,14 @@ func (n *node) updateUnder(t *testing.T, id, handler string) {
 	})
 	switch {
 	case handler == "runsc" && status.Code(err) != codes.Unimplemented:
-		t.Errorf("update: %v", err)
+		t.Errorf("update: got error %v", err)
 	case handler != "runsc" && err != nil:
-		t.Errorf("update: %v", err)
+		t.Errorf("update: got error %v", err)
 	}
 }
 
-// Every handler shows what its runtime can do, and no more.
+// TestStatusTellsOfHandlers checks that Status lists each handler with the features of
+// its runtime.
 func TestStatusTellsOfHandlers(t *testing.T) {
 	n := handlersNode(t, "features", 182)
 	st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{Verbose: true})
@@ -210,15 +211,16 @@ func TestStatusTellsOfHandlers(t *testing.T) {
 	}
 	for _, r := range info.Runtimes {
 		if !strings.HasPrefix(r.Version, r.Name) || !filepath.IsAbs(r.Path) || r.Default != (r.Name == "runc") || r.Flaw != "" {
-			t.Errorf("verbose status: %+v", r)
+			t.Errorf("verbose status: got %+v", r)
 		}
 	}
 	if len(info.Runtimes) != len(handlers) {
-		t.Errorf("verbose status lists %+v", info.Runtimes)
+		t.Errorf("runtimes in the verbose status: got %+v", info.Runtimes)
 	}
 }
 
-// A runtime with known holes is used, and named where the operator looks.
+// TestFlawedRuntimeIsNamed checks that a runtime with known vulnerabilities is used, and
+// is reported in the log and in the verbose status.
 func TestFlawedRuntimeIsNamed(t *testing.T) {
 	script := filepath.Join(suite.dir, "old-runc")
 	if err := os.WriteFile(script, []byte("#!/bin/sh\necho runc version 1.1.11\n"), 0o755); err != nil {
@@ -230,11 +232,11 @@ func TestFlawedRuntimeIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info := st.GetInfo()["config"]; !strings.Contains(info, `"name":"old"`) || !strings.Contains(info, "CVE-2024-21626") {
-		t.Errorf("verbose status: %s", info)
+		t.Errorf("verbose status: got %s", info)
 	}
 	log, err := os.ReadFile(n.LogPath())
 	if err != nil || !strings.Contains(string(log), "CVE-2024-21626") {
-		t.Errorf("the log does not name the flaw: %v", err)
+		t.Errorf("the log does not have the vulnerability (error %v)", err)
 	}
 }
 
@@ -242,7 +244,7 @@ func TestUnknownHandlers(t *testing.T) {
 	n := handlersNode(t, "nohandler", 184)
 	_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("kata"), RuntimeHandler: "kata"})
 	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), `"kata" is unknown; there are ["crun" "runc" "runsc"]`) {
-		t.Errorf("a pod: %v", err)
+		t.Errorf("pod: got error %v", err)
 	}
 	for handler, want := range map[string]codes.Code{"": codes.OK, "runsc": codes.OK, "kata": codes.InvalidArgument} {
 		spec := &cri.ImageSpec{Image: busybox, RuntimeHandler: handler}
@@ -251,22 +253,22 @@ func TestUnknownHandlers(t *testing.T) {
 		list, lists := n.ImageService.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: spec}})
 		for name, err := range map[string]error{"pull": pull, "status": stat, "list": lists} {
 			if status.Code(err) != want || err != nil && !strings.Contains(err.Error(), `"kata" is unknown; there are ["crun" "runc" "runsc"]`) {
-				t.Errorf("%s for %q: %v", name, handler, err)
+				t.Errorf("%s for %q: got error %v", name, handler, err)
 			}
 		}
-		// It is one image for all of them.
+		// The image is the same for all handlers.
 		if want == codes.OK && (len(list.GetImages()) != 1 || st.GetImage().GetId() != list.GetImages()[0].GetId()) {
-			t.Errorf("for %q: status %v, list %v", handler, st.GetImage(), list.GetImages())
+			t.Errorf("for %q: got status %v, list %v", handler, st.GetImage(), list.GetImages())
 		}
 	}
 	if _, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: busybox, RuntimeHandler: "kata"}}); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("remove: %v", err)
+		t.Errorf("remove: got error %v", err)
 	}
 	p := n.RunPod(t, podConfig("image"))
 	config := containerConfig(p, "c", busybox, "true")
 	config.Image.RuntimeHandler = "kata"
 	_, err = n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "config.image.runtime_handler") {
-		t.Errorf("a container: %v", err)
+		t.Errorf("container: got error %v", err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// webOn is a pod whose port 80 is a TCP port of the host.
+// webOn returns a pod whose port 80 is mapped to a TCP port of the host.
 func webOn(name string, port int32) *cri.PodSandboxConfig {
 	c := podConfig(name)
 	c.PortMappings = []*cri.PortMapping{{HostPort: port, ContainerPort: 80}}
@@ -53,7 +53,7 @@ func testHostPorts(t *testing.T, builtin bool) {
 	echo(t, n.netns(other), ":53")
 	ips := n.podIPs(t, p.ID)
 
-	// Who asks from outside is seen as who he is.
+	// The server sees the address of a client outside of the node.
 	sees(t, outside, "192.0.2.1", 8080, "192.0.2.9")
 	sees(t, outside, "192.0.2.2", 8080, "192.0.2.9")
 	sees(t, outside, "2001:db8::1", 8080, "2001:db8::9")
@@ -64,7 +64,7 @@ func testHostPorts(t *testing.T, builtin bool) {
 	answers(t, "", "127.0.0.1", 8080)
 	answers(t, "", "127.0.0.1", 8083)
 	answers(t, "", "192.0.2.1", 8081)
-	// From pods, the one itself included, which hears itself by way of the host.
+	// Pods reach the host port, including the pod itself.
 	for _, from := range []*pod{p, other} {
 		answers(t, n.netns(from), "192.0.2.1", 8080)
 		answers(t, n.netns(from), "10.88.0.1", 8080)
@@ -72,18 +72,18 @@ func testHostPorts(t *testing.T, builtin bool) {
 	}
 	for _, addr := range []string{"192.0.2.1:8080", "[2001:db8::1]:8080"} {
 		if err := datagram(outside, addr); err != nil {
-			t.Errorf("UDP: %v", err)
+			t.Errorf("UDP: got error %v", err)
 		}
 	}
 	if err := datagram("", "127.0.0.1:8080"); err != nil {
-		t.Errorf("UDP on loopback: %v", err)
+		t.Errorf("UDP on loopback: got error %v", err)
 	}
-	// The kernel may know no SCTP sockets; the rule is what there is to see.
+	// The kernel may have no SCTP sockets, so the test checks only the rule.
 	if rules := n.ruleset(t); !strings.Contains(rules, "sctp") {
-		t.Errorf("no rule for SCTP:\n%s", rules)
+		t.Errorf("rules without one for SCTP:\n%s", rules)
 	}
-	// A mapping of one host address is none of another, and of one family none
-	// of the other.
+	// A mapping for one host address does not apply to others, and a mapping for one
+	// address family does not apply to the other.
 	for _, closed := range []struct {
 		ip   string
 		port int
@@ -93,7 +93,7 @@ func testHostPorts(t *testing.T, builtin bool) {
 		silent(t, outside, closed.ip, closed.port)
 	}
 
-	// The host's loopback is the host's, also for a pod that means to get there.
+	// A pod cannot reach services on the host's loopback interface.
 	port := page(t, "", "127.0.0.1:0")
 	if err := os.WriteFile("/proc/sys/net/ipv4/conf/all/route_localnet", []byte("0"), 0o644); err != nil {
 		t.Fatal(err)
@@ -112,7 +112,7 @@ func testHostPorts(t *testing.T, builtin bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if builtin { // the plugin leaves this open
+	if builtin { // the plugin does not prevent this
 		silent(t, n.netns(other), "127.0.0.1", number)
 		silent(t, "", "::1", 8080)
 	}
@@ -122,7 +122,7 @@ func testHostPorts(t *testing.T, builtin bool) {
 	sees(t, outside, "192.0.2.1", 8080, "192.0.2.9")
 	_, err = n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: webOn("late", 8081)})
 	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), p.ID) {
-		t.Errorf("the host port of another pod: %v", err)
+		t.Errorf("host port of another pod: got error %v", err)
 	}
 	n.RemovePod(t, p.ID)
 	for _, ip := range append(ips, "192.0.2.1", "192.0.2.2") {

@@ -20,8 +20,8 @@ const (
 	authBearer   = "b3arer-token"
 )
 
-// demand asks for a password, or for a token of a token server that takes the
-// password or a refresh token.
+// demand returns a handler that requires a password, or a token from a token server
+// that accepts the password or a refresh token.
 func demand(r *testRegistry, bearer bool) func(http.ResponseWriter, *http.Request) bool {
 	refuse := func(w http.ResponseWriter) {
 		challenge := `Basic realm="test"`
@@ -59,7 +59,7 @@ func (n *node) pullWith(t *testing.T, ref string, auth *cri.AuthConfig) error {
 	return err
 }
 
-// secrets must be found neither in errors nor in the log, in any form.
+// secrets must not appear in errors and in the log, in any form.
 var secrets = []string{
 	"s3cret", authRefresh, authBearer,
 	base64.StdEncoding.EncodeToString([]byte(authUser + ":" + authPassword)),
@@ -70,7 +70,7 @@ func mustNotShow(t *testing.T, where, text string) {
 	t.Helper()
 	for _, s := range secrets {
 		if i := strings.Index(text, s); i >= 0 {
-			t.Errorf("%s: shows a secret: …%.120s", where, text[max(0, i-60):])
+			t.Errorf("%s contains a secret: …%.120s", where, text[max(0, i-60):])
 		}
 	}
 }
@@ -123,15 +123,15 @@ func TestPullCredentials(t *testing.T) {
 			})
 		}
 	}
-	log, err := os.ReadFile(n.LogPath()) // at level debug
+	log, err := os.ReadFile(n.LogPath()) // the log level is debug
 	if err != nil {
 		t.Fatal(err)
 	}
 	mustNotShow(t, "the log", string(log))
 }
 
-// TestCredentialsStay: what is meant for one host is shown to no other, though
-// it is redirected to (CVE-2020-15157) or stands in for it.
+// TestCredentialsStay checks that credentials for one host are not sent to another host
+// after a redirect (CVE-2020-15157), and not to a mirror.
 func TestCredentialsStay(t *testing.T) {
 	n := pullNode(t, "authstay")
 	reg, other := newRegistry(t), newRegistryAt(t, "127.0.0.2")
@@ -158,11 +158,11 @@ func TestCredentialsStay(t *testing.T) {
 		}
 		blobs := other.asked("/blobs/")
 		if len(blobs) == 0 {
-			t.Error("the redirect was not followed")
+			t.Error("the client did not follow the redirect")
 		}
 		for _, b := range blobs {
 			if b.authorization != "" {
-				t.Errorf("%s was sent %q", b.path, b.authorization)
+				t.Errorf("%s received the credential %q", b.path, b.authorization)
 			}
 		}
 	})
@@ -175,7 +175,7 @@ func TestCredentialsStay(t *testing.T) {
 		for range 2 {
 			err := n.pullWith(t, reg.host+"/b:1", auth)
 			if err == nil {
-				t.Error("a blob that is not there was fetched")
+				t.Error("the pull of a missing blob succeeded")
 			}
 			mustNotShow(t, "the error", fmt.Sprint(err))
 			other.set(func(w http.ResponseWriter, _ *http.Request) bool { panic(http.ErrAbortHandler) })
@@ -185,7 +185,7 @@ func TestCredentialsStay(t *testing.T) {
 	t.Run("mirror", func(t *testing.T) {
 		reg.set(gate)
 		mirror := newRegistry(t)
-		mirror.set(demand(mirror, false)) // it would take them
+		mirror.set(demand(mirror, false)) // the mirror would accept the credentials
 		n.writeFile(t, "registries.conf", n.Registries+fmt.Sprintf(`
 [[registry]]
 location = %q
@@ -203,13 +203,13 @@ insecure = true
 			}
 			asked := mirror.asked("")
 			if len(asked) == 0 {
-				t.Errorf("%s: the mirror was not asked", name)
+				t.Errorf("%s: the mirror received no request", name)
 			}
 			for _, req := range asked {
 				raw, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(req.authorization, "Basic "))
-				// Asked for a password it has none for, the client offers ":".
+				// Without credentials, the client sends ":" if the registry demands a password.
 				if string(raw) != "" && string(raw) != ":" {
-					t.Errorf("%s: the mirror was sent %q", name, req.authorization)
+					t.Errorf("%s: the mirror received the credential %q", name, req.authorization)
 				}
 			}
 		}
@@ -221,8 +221,8 @@ insecure = true
 	mustNotShow(t, "the log", string(log))
 }
 
-// TestPullsShareNoCredentials: who may not have an image does not get it by
-// asking while another is pulling it, nor when its layers are there.
+// TestPullsShareNoCredentials checks that a client without access does not get an image
+// while a client with access is pulling it, or when the layers are in the store.
 func TestPullsShareNoCredentials(t *testing.T) {
 	n := pullNode(t, "authjoin")
 	reg := newRegistry(t)
@@ -238,7 +238,7 @@ func TestPullsShareNoCredentials(t *testing.T) {
 	for range 2 {
 		for _, auth := range others {
 			if err := n.pullWith(t, ref, auth); status.Code(err) != codes.Unauthenticated {
-				t.Errorf("%v: %v", auth, err)
+				t.Errorf("pull with %v: got error %v", auth, err)
 			}
 		}
 		if wait == nil {
@@ -248,12 +248,12 @@ func TestPullsShareNoCredentials(t *testing.T) {
 		if err := wait(); err != nil {
 			t.Fatal(err)
 		}
-		wait = nil // and once more with the image in the store
+		wait = nil // the second round runs with the image in the store
 	}
 }
 
-// TestAuthFile: the node's own credentials serve pulls that bring none, and
-// mirrors, which those of a request are not for.
+// TestAuthFile checks that the credentials of the node are used for requests without
+// credentials, and for mirrors.
 func TestAuthFile(t *testing.T) {
 	n := makeNode("authfile")
 	n.settings(t, fmt.Sprintf("auth_file = %q", n.Dir+"/auth.json"))
@@ -272,11 +272,11 @@ func TestAuthFile(t *testing.T) {
 		t.Error(err)
 	}
 	if err := n.pullWith(t, reg.host+"/a:1", &cri.AuthConfig{Username: authUser, Password: "x"}); status.Code(err) != codes.Unauthenticated {
-		t.Errorf("the request's credentials come before the file's: %v", err)
+		t.Errorf("credentials of the request must replace those of the file: got error %v", err)
 	}
 	other := &cri.AuthConfig{Username: authUser, Password: authPassword, ServerAddress: "registry.example"}
 	if err := n.pullWith(t, reg.host+"/a:1", other); err != nil {
-		t.Errorf("those for another host leave it to the file: %v", err)
+		t.Errorf("credentials for another host must not replace those of the file: got error %v", err)
 	}
 	mirror.push(t, "m:1", small(t, "of the mirror"))
 	mirror.set(demand(mirror, false))
@@ -287,11 +287,11 @@ func TestAuthFile(t *testing.T) {
 		t.Error(err)
 	}
 	if asked := reg.asked(""); len(asked) > 0 {
-		t.Errorf("the mirror has it, and the registry was asked for %v", asked)
+		t.Errorf("the registry received requests for %v although the mirror has the image", asked)
 	}
 	n.writeFile(t, "auth.json", "{")
 	if err := n.pullWith(t, "registry.example/m:1", nil); err == nil {
-		t.Error("a file that cannot be read was passed over")
+		t.Error("the pull succeeded with an unreadable file of credentials")
 	} else {
 		mustNotShow(t, "the error", err.Error())
 	}

@@ -22,8 +22,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// rawLayer is a layer of any media type and content; diff is what it claims to
-// unpack to.
+// rawLayer is a layer with an arbitrary media type and content. diff is the diff ID that
+// it claims.
 type rawLayer struct {
 	v1.Layer
 	diff v1.Hash
@@ -31,7 +31,7 @@ type rawLayer struct {
 
 func (l rawLayer) DiffID() (v1.Hash, error) { return l.diff, nil }
 
-// withLayer is an image with one more layer on top, as it is.
+// withLayer returns an image with an additional top layer, which is not validated.
 func withLayer(t *testing.T, blob []byte, mediaType types.MediaType, diff v1.Hash, urls ...string) v1.Image {
 	t.Helper()
 	img, err := mutate.Append(small(t, string(mediaType)+diff.Hex), mutate.Addendum{
@@ -43,7 +43,7 @@ func withLayer(t *testing.T, blob []byte, mediaType types.MediaType, diff v1.Has
 	return img
 }
 
-// tarOf is the tar of a layer, and its digest.
+// tarOf returns the tar of a layer and its digest.
 func tarOf(t *testing.T, files ...file) ([]byte, v1.Hash) {
 	t.Helper()
 	r, err := layerOf(t, files...).Uncompressed()
@@ -71,8 +71,8 @@ func manifestOf(t *testing.T, v any) []byte {
 	return b
 }
 
-// TestContentThatIsRefused: what cannot be run is refused with the reason, and
-// leaves nothing behind.
+// TestContentThatIsRefused checks that invalid images are refused with the reason, and
+// that nothing remains of them.
 func TestContentThatIsRefused(t *testing.T) {
 	n := pullNode(t, "content", "max_layers = 20")
 	reg := newRegistry(t)
@@ -151,29 +151,29 @@ func TestContentThatIsRefused(t *testing.T) {
 	}
 	for _, path := range []string{"/secret", "/escaped"} {
 		if asked := reg.asked(path); len(asked) > 0 {
-			t.Errorf("asked for %v", asked)
+			t.Errorf("requests to the registry: %v", asked)
 		}
 	}
 }
 
-// mustLeaveNothing pulls what must be refused.
+// mustLeaveNothing pulls an image that must be refused, and checks that nothing remains.
 func mustLeaveNothing(t *testing.T, n *node, _ *testRegistry, ref string, code codes.Code, says string) {
 	t.Helper()
 	before := len(n.listImages(t, ""))
 	err := n.pullFor(t, "", ref)
 	if status.Code(err) != code || !strings.Contains(fmt.Sprint(err), says) {
-		t.Errorf("got %v, want %s and %q", err, code, says)
+		t.Errorf("got error %v, want %s and %q", err, code, says)
 	}
 	if after := len(n.listImages(t, "")); after != before {
-		t.Errorf("%d images, before %d", after, before)
+		t.Errorf("got %d images, want %d", after, before)
 	}
 	staged, err := os.ReadDir(filepath.Join(n.Dir, "root/tmp"))
 	if err != nil || len(staged) > 0 {
-		t.Errorf("left in the stage: %v, %v", staged, err)
+		t.Errorf("staged files after the failed pull: %v (error %v)", staged, err)
 	}
 }
 
-// TestContentThatIsTaken pulls all kinds of layers and images that are in use.
+// TestContentThatIsTaken pulls all kinds of layers and images that registries have.
 func TestContentThatIsTaken(t *testing.T) {
 	n := pullNode(t, "taken")
 	reg := newRegistry(t)
@@ -187,8 +187,7 @@ func TestContentThatIsTaken(t *testing.T) {
 		}
 		return w.EncodeAll(b, nil)
 	}
-	// As zstd:chunked has it: frames that a reader of zstd skips, with a table
-	// of contents in them.
+	// zstd:chunked has frames with a table of contents, which a zstd reader skips.
 	skippable := append([]byte{0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0}, "toc!"...)
 	double := layerOf(t, textFile("twice", ""))
 	native := imageOf(t, v1.Config{}, layerOf(t, textFile("native", "")))
@@ -221,12 +220,12 @@ func TestContentThatIsTaken(t *testing.T) {
 	for name, what := range images {
 		ref := reg.push(t, strings.NewReplacer(" ", "-", ":", "-", "'", "").Replace(name)+":1", what)
 		if err := n.pullFor(t, "", ref); err != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got error %v", name, err)
 		}
 		if name == "docker's list" {
 			id, err := native.ConfigName()
 			if got := n.imageStatus(t, ref, false).GetImage(); err != nil || got.GetId() != id.String() || len(got.GetRepoDigests()) != 2 {
-				t.Errorf("of the list %v was taken, %v", got, err)
+				t.Errorf("platform of the list: got %v (error %v)", got, err)
 			}
 		}
 	}
@@ -242,8 +241,7 @@ func setPlatform(img v1.Image) (v1.Image, error) {
 	return mutate.ConfigFile(img, f)
 }
 
-// TestImageRequestsThatCannotBe sends what no client should to each RPC that
-// names an image.
+// TestImageRequestsThatCannotBe sends invalid references to each RPC that names an image.
 func TestImageRequestsThatCannotBe(t *testing.T) {
 	n := pullNode(t, "imgbad")
 	digest := "@sha256:" + strings.Repeat("a", 64)
@@ -260,7 +258,7 @@ func TestImageRequestsThatCannotBe(t *testing.T) {
 			t.Errorf("PullImage %.40q: %.300v, want InvalidArgument", ref, err)
 		}
 		st, err := n.ImageService.ImageStatus(t.Context(), &cri.ImageStatusRequest{Image: spec, Verbose: true})
-		want := codes.OK // there is no such image
+		want := codes.OK // the image does not exist
 		if ref == "" {
 			want = codes.InvalidArgument
 		}
@@ -287,7 +285,7 @@ func TestImageRequestsThatCannotBe(t *testing.T) {
 		},
 	} {
 		if err := call(); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "image.image") {
-			t.Errorf("%s without an image: %v", name, err)
+			t.Errorf("%s without an image: got error %v", name, err)
 		}
 	}
 	log, err := os.ReadFile(n.LogPath())
@@ -296,7 +294,7 @@ func TestImageRequestsThatCannotBe(t *testing.T) {
 	}
 	for line := range bytes.Lines(log) {
 		if len(line) > 16<<10 {
-			t.Errorf("a line of %d bytes in the log: %.200s", len(line), line)
+			t.Errorf("the log has a line of %d bytes: %.200s", len(line), line)
 		}
 	}
 }

@@ -58,7 +58,7 @@ func TestImageFields(t *testing.T) {
 
 	id := n.Pull(t, one)
 	if got := n.Pull(t, two); got != id {
-		t.Errorf("the same image has the ids %s and %s", id, got)
+		t.Errorf("second pull of the image: got id %s, want %s", got, id)
 	}
 	pinnedID := n.Pull(t, pinned)
 	st := n.imageStatus(t, one, false)
@@ -154,7 +154,7 @@ func TestImageFields(t *testing.T) {
 				}
 			}
 		}
-		remove(pinned) // a client can still request it, and the runtime must oblige
+		remove(pinned) // clients can remove pinned images; only the kubelet does not
 		if n.imageStatus(t, pinnedID, false).GetImage() != nil {
 			t.Error("a pinned image was not removed on request")
 		}
@@ -240,8 +240,8 @@ func TestImageFsInfo(t *testing.T) {
 	}
 }
 
-// TestContainersShowTheirImage: the kubelet creates containers by an image's id
-// and shows users what the status says.
+// TestContainersShowTheirImage checks the image in the status of containers. The kubelet
+// creates containers with the id of an image, and shows users the status.
 func TestContainersShowTheirImage(t *testing.T) {
 	n := newNode(t, "imgshow", 181)
 	p := n.RunPod(t, podConfig("imgshow"))
@@ -271,7 +271,7 @@ func TestContainersShowTheirImage(t *testing.T) {
 	if l := list.GetContainers()[0]; l.GetImageId() != id || l.GetImageRef() != repoDigest || l.GetImage().GetImage() != busybox {
 		t.Errorf("listed with image_id %q, image_ref %q, image %q", l.GetImageId(), l.GetImageRef(), l.GetImage().GetImage())
 	}
-	// As long as there is the container, the image stays.
+	// An image with a container cannot be removed.
 	for _, state := range []string{"created", "running", "exited"} {
 		switch state {
 		case "running":
@@ -297,8 +297,8 @@ func TestContainersShowTheirImage(t *testing.T) {
 	n.Pull(t, busybox)
 }
 
-// TestDeclaredVolumes: the volumes of an image have its content and owners, and
-// can be written to where the root file system cannot.
+// TestDeclaredVolumes checks that the volumes that an image declares have the content and
+// the owners of the image, and are writable on a read-only root file system.
 func TestDeclaredVolumes(t *testing.T) {
 	n := newNode(t, "imgdecl", 182)
 	reg := newRegistry(t)
@@ -322,8 +322,8 @@ func TestDeclaredVolumes(t *testing.T) {
 			"stat -c %u:%g:%a /data":                      "1000:1000:750",
 			"stat -c %u:%a /made/here":                    "0:755",
 			"echo x >/data/new && cat /data/new":          "x",
-			"touch /mine/x || echo no":                    "no", // the request's mount is what counts
-			"grep -c imgdecl /etc/hosts":                  "2",  // the pod's file is not hidden
+			"touch /mine/x || echo no":                    "no", // the mount of the request replaces the volume
+			"grep -c imgdecl /etc/hosts":                  "2",  // the volume does not hide the file of the pod
 			"test -d /proc/self/fd && echo kernel":        "kernel",
 			"echo 1 >/proc/sys/kernel/sysrq || echo no":   "no",
 			"touch /x || echo no":                         "no",
