@@ -80,7 +80,7 @@ func TestOOMScoreAdjIsReset(t *testing.T) {
 // innerCgroups puts every process into a cgroup below the container's.
 type innerCgroups struct{ Cgroups }
 
-func (innerCgroups) Of(int) (string, error) { return "/pod/criserver-1.scope/container", nil }
+func (innerCgroups) ProcessCgroup(int) (string, error) { return "/pod/criserver-1.scope/container", nil }
 
 func TestProcessCgroup(t *testing.T) {
 	m := &Manager{cfg: Config{Cgroups: innerCgroups{}}}

@@ -93,7 +93,7 @@ func (m *Manager) processCgroup(c *container, pid int) string {
 	if !c.runtime.SystemdCgroup || c.runtime.Guest {
 		return ""
 	}
-	path, err := m.cfg.Cgroups.Of(pid)
+	path, err := m.cfg.Cgroups.ProcessCgroup(pid)
 	if err != nil || !strings.HasPrefix(path, c.rec.CgroupPath+"/") {
 		return ""
 	}

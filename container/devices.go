@@ -59,7 +59,7 @@ func (m *Manager) injectDevices(config *specs.Spec, names []string) error {
 // the node supports weights, because then the files for weights do not exist.
 func (m *Manager) supportedBlockIO(c *container, p *plan) *specs.LinuxBlockIO {
 	b := p.blockIO
-	if b == nil || b.Weight == nil && b.WeightDevice == nil || m.cfg.Cgroups.WeighsBlockIO(p.pod.CgroupParent) {
+	if b == nil || b.Weight == nil && b.WeightDevice == nil || m.cfg.Cgroups.HasBlockIOWeight(p.pod.CgroupParent) {
 		return b
 	}
 	c.log().Warn("weights of block I/O are not enforced: no I/O scheduler of this node supports them")

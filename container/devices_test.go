@@ -9,7 +9,7 @@ import (
 // noWeights are the cgroups of a kernel without an I/O scheduler that supports weights.
 type noWeights struct{ Cgroups }
 
-func (noWeights) WeighsBlockIO(string) bool { return false }
+func (noWeights) HasBlockIOWeight(string) bool { return false }
 
 func TestUnsupportedWeightsAreDropped(t *testing.T) {
 	weight := uint16(50)

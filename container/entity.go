@@ -43,7 +43,7 @@ type container struct {
 	endTold   chan struct{} // closed when plugins know of the end, or need not
 	toldOnce  sync.Once
 
-	meter cgroup.Meter // of its cgroup
+	meter cgroup.StatsCache // of its cgroup
 
 	mu           sync.Mutex // guards all below, and the state file
 	facts        facts

@@ -81,14 +81,14 @@ type Cgroups interface {
 	Kill(ctx context.Context, path string) error
 	Remove(path string) error
 	Stats(path string) (cgroup.Stats, error)
-	// Of returns the cgroup of a process.
-	Of(pid int) (string, error)
+	// ProcessCgroup returns the cgroup of a process.
+	ProcessCgroup(pid int) (string, error)
 	// V2 says whether the controllers are on the unified hierarchy.
 	V2() bool
 	// Pids returns the processes in a cgroup and below it.
 	Pids(path string) ([]int, error)
-	// WeighsBlockIO says whether weights of block I/O can be set.
-	WeighsBlockIO(path string) bool
+	// HasBlockIOWeight says whether weights of block I/O can be set.
+	HasBlockIOWeight(path string) bool
 	// Limits reads the limits, with those of the unified hierarchy's further
 	// files; SetLimits puts them back.
 	Limits(path string, unified ...string) ([]cgroup.Limit, error)

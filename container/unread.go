@@ -113,7 +113,7 @@ func (m *Manager) findInit(c *container) proc.Ref {
 	if err != nil {
 		return proc.Ref{}
 	}
-	path, err := m.cfg.Cgroups.Of(pid)
+	path, err := m.cfg.Cgroups.ProcessCgroup(pid)
 	if err != nil || !ref.Alive() { // asked last: the cgroup was this process's
 		return proc.Ref{}
 	}

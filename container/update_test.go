@@ -265,7 +265,7 @@ func TestUpdateOOMScoreOfAllWhoInheritedIt(t *testing.T) {
 
 func TestHugepagesOfCreationAndUpdate(t *testing.T) {
 	b := newBed(t)
-	if !b.tree.HasController("hugetlb") && !b.tree.HugetlbApart() {
+	if !b.tree.HasController("hugetlb") && !b.tree.HybridHugetlb() {
 		t.Skip("this kernel has no hugetlb controller")
 	}
 	if _, err := os.Stat("/sys/kernel/mm/hugepages/hugepages-1048576kB"); err != nil {

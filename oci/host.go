@@ -20,8 +20,8 @@ type Host struct {
 	// nobody can tell which files cgroups have.
 	UnifiedRoot string
 	Hugetlb     bool // OCI runtimes can use the hugetlb controller
-	// HugetlbApart: it is on the unified hierarchy beside v1, where they do not.
-	HugetlbApart bool
+	// HybridHugetlb: it is on the unified hierarchy beside v1, where they do not.
+	HybridHugetlb bool
 	// PageSize is the size of a memory page in bytes; 0 stands for 4096.
 	PageSize int64
 	// HugePages are the sizes that there are, as cgroups name them ("2MB").
@@ -47,7 +47,7 @@ type Host struct {
 type Controllers interface {
 	V2() bool
 	HasController(name string) bool
-	HugetlbApart() bool
+	HybridHugetlb() bool
 	Dir(controller, path string) string
 }
 
@@ -60,7 +60,7 @@ func DetectHost(cg Controllers) (Host, error) {
 	h := Host{
 		CgroupV2:     cg.V2(),
 		Hugetlb:      cg.HasController("hugetlb"),
-		HugetlbApart: cg.HugetlbApart(),
+		HybridHugetlb: cg.HybridHugetlb(),
 		PageSize:     int64(os.Getpagesize()),
 		HugePages:    hugePages("/sys/kernel/mm/hugepages"),
 		OnlineCPUs:   "/sys/devices/system/cpu/online",

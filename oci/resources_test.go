@@ -198,7 +198,7 @@ func TestHugepagesAfterCreate(t *testing.T) {
 		"unified, no controller": {true, false, false, 0},
 	} {
 		h := testHost()
-		h.CgroupV2, h.Hugetlb, h.HugetlbApart = tc.v2, tc.hugetlb, tc.apart
+		h.CgroupV2, h.Hugetlb, h.HybridHugetlb = tc.v2, tc.hugetlb, tc.apart
 		if got := NewBuilder(h, Defaults{}).HugepagesAfterCreate(r); len(got) != tc.want {
 			t.Errorf("%s: %v", name, got)
 		}
@@ -240,7 +240,7 @@ func TestResourcesWhereTheHostHasLess(t *testing.T) {
 	if _, err := NewBuilder(h, Defaults{}).Build(in); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "config.linux.resources.unified: this host has cgroup v1") {
 		t.Errorf("unified on v1: %v", err)
 	}
-	h.HugetlbApart = true
+	h.HybridHugetlb = true
 	in.Resources.Unified = nil
 	if res = mustBuild(t, h, in); len(res.Warnings) != 1 || res.Spec.Linux.Resources.HugepageLimits != nil {
 		t.Errorf("hugepages beside v1: %q", res.Warnings)

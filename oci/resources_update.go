@@ -42,7 +42,7 @@ func (b *Builder) Update(has, r *cri.LinuxContainerResources) (*Update, error) {
 		return nil, err
 	}
 	u.Resources.HugepageLimits = nil
-	if b.host.Hugetlb || b.host.HugetlbApart {
+	if b.host.Hugetlb || b.host.HybridHugetlb {
 		u.Hugepages = hugepages(u.Now)
 	}
 	if m := u.Resources.Memory; m != nil && b.host.CgroupV2 {

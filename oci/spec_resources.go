@@ -53,7 +53,7 @@ func (b *Builder) translate(field string, r *cri.LinuxContainerResources) (*spec
 		switch {
 		case b.host.Hugetlb:
 			out.HugepageLimits = append(out.HugepageLimits, specs.LinuxHugepageLimit{Pagesize: h.GetPageSize(), Limit: h.GetLimit()})
-		case !b.host.HugetlbApart && h.GetLimit() > 0:
+		case !b.host.HybridHugetlb && h.GetLimit() > 0:
 			// The kubelet sends a limit of 0 for each page size on every node.
 			warnings = append(warnings, "hugepage_limits of "+h.GetPageSize()+" are not enforced: the hugetlb controller is missing")
 		}
@@ -66,7 +66,7 @@ func (b *Builder) translate(field string, r *cri.LinuxContainerResources) (*spec
 // not limit the reservations of hugepages. On the unified hierarchy beside v1 no
 // runtime limits anything.
 func (b *Builder) HugepagesAfterCreate(r *cri.LinuxContainerResources) map[string]uint64 {
-	if !b.host.HugetlbApart && (!b.host.CgroupV2 || !b.host.Hugetlb) {
+	if !b.host.HybridHugetlb && (!b.host.CgroupV2 || !b.host.Hugetlb) {
 		return nil
 	}
 	return hugepages(r)

@@ -80,7 +80,7 @@ func (m *Manager) readStats(e *entry, read func(string) cgroupStats, links func(
 	e.stats.mu.Lock()
 	defer e.stats.mu.Unlock()
 	last := &e.stats.last
-	if time.Since(last.Time) < cgroup.Fresh {
+	if time.Since(last.Time) < cgroup.CacheTime {
 		s := *last
 		s.Pod = e.pod
 		return s

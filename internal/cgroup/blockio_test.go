@@ -10,7 +10,7 @@ func TestWeighsBlockIO(t *testing.T) {
 	}{
 		"v2":                           {true, map[string]string{"a.slice/pod/io.max": "", "a.slice/pod/io.weight": ""}, true},
 		"v2 without a scheduler":       {true, map[string]string{"a.slice/pod/io.max": ""}, false},
-		"v2, slice not made":           {true, map[string]string{"a.slice/io.max": "", "a.slice/io.bfq.weight": ""}, true},
+		"v2, slice does not exist":     {true, map[string]string{"a.slice/io.max": "", "a.slice/io.bfq.weight": ""}, true},
 		"v2, no controller in the pod": {true, map[string]string{"a.slice/pod/cgroup.procs": "", "b.slice/io.max": "", "b.slice/io.weight": ""}, true},
 		"v2, no controller":            {true, map[string]string{"a.slice/pod/cgroup.procs": ""}, false},
 		"v1":                           {false, map[string]string{"a.slice/pod/cgroup.procs": "", "a.slice/pod/blkio.bfq.weight": ""}, true},
@@ -22,11 +22,11 @@ func TestWeighsBlockIO(t *testing.T) {
 		if tc.v2 {
 			key = ""
 		}
-		if got := newTree(tc.v2, map[string]string{key: dir}).WeighsBlockIO("/a.slice/pod"); got != tc.want {
+		if got := newTree(tc.v2, map[string]string{key: dir}).HasBlockIOWeight("/a.slice/pod"); got != tc.want {
 			t.Errorf("%s: %t", name, got)
 		}
 	}
-	if newTree(false, map[string]string{"memory": "/m"}).WeighsBlockIO("/a") {
-		t.Error("a weight without the controller")
+	if newTree(false, map[string]string{"memory": "/m"}).HasBlockIOWeight("/a") {
+		t.Error("true without the controller")
 	}
 }

@@ -18,7 +18,7 @@ import (
 func tree(t *testing.T) *Tree {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("making cgroups needs root")
+		t.Skip("cgroups need root")
 	}
 	tr, err := Open()
 	if err != nil {
@@ -27,6 +27,7 @@ func tree(t *testing.T) *Tree {
 	return tr
 }
 
+// exists returns in how many hierarchies the cgroup exists.
 func exists(tr *Tree, p string) int {
 	n := 0
 	for _, root := range tr.roots {
@@ -37,7 +38,7 @@ func exists(tr *Tree, p string) int {
 	return n
 }
 
-func TestMakeAndReleaseLeaveNothing(t *testing.T) {
+func TestMakeAndRelease(t *testing.T) {
 	tr := tree(t)
 	base := fmt.Sprintf("/criserver-test-%d", os.Getpid())
 	for _, p := range []string{base + "/a", base + "/a", base} {
@@ -46,23 +47,23 @@ func TestMakeAndReleaseLeaveNothing(t *testing.T) {
 		}
 	}
 	if n := exists(tr, base+"/a"); n != len(tr.roots) {
-		t.Fatalf("made in %d of %d hierarchies", n, len(tr.roots))
+		t.Fatalf("the cgroup exists in %d of %d hierarchies", n, len(tr.roots))
 	}
 	tr.Release(base + "/a")
 	if exists(tr, base+"/a") == 0 {
-		t.Fatal("removed while it had a user")
+		t.Fatal("the cgroup was removed although it had a user")
 	}
 	tr.Release(base + "/a")
 	if exists(tr, base+"/a") != 0 || exists(tr, base) == 0 {
-		t.Fatal("the child should be gone and its parent, still held, not")
+		t.Fatal("want the child removed and its parent, which has a user, not")
 	}
 	tr.Release(base)
 	if n := exists(tr, base); n != 0 {
-		t.Fatalf("%d directories are left", n)
+		t.Fatalf("%d directories still exist", n)
 	}
 }
 
-func TestForeignCgroupIsKept(t *testing.T) {
+func TestReleaseKeepsForeignCgroup(t *testing.T) {
 	tr := tree(t)
 	p := fmt.Sprintf("/criserver-test-foreign-%d", os.Getpid())
 	for _, root := range tr.roots {
@@ -76,22 +77,22 @@ func TestForeignCgroupIsKept(t *testing.T) {
 	}
 	tr.Release(p + "/sub")
 	if exists(tr, p) != len(tr.roots) {
-		t.Error("a cgroup that somebody else made was removed")
+		t.Error("Release removed a cgroup that Make did not make")
 	}
 	if exists(tr, p+"/sub") != 0 {
-		t.Error("the own one is left")
+		t.Error("Release did not remove the cgroup that Make made")
 	}
 }
 
-func TestBadPaths(t *testing.T) {
+func TestCheckPath(t *testing.T) {
 	for _, p := range []string{"", "/", "a", "/a/../b", "/a//b", "/a\n/b"} {
-		if Valid(p) == nil {
-			t.Errorf("%q is taken for valid", p)
+		if CheckPath(p) == nil {
+			t.Errorf("%q: no error", p)
 		}
 	}
 }
 
-func TestSpawnStartsInTheCgroup(t *testing.T) {
+func TestSpawnerStartsInCgroup(t *testing.T) {
 	tr := tree(t)
 	path := fmt.Sprintf("/criserver-test-spawn-%d", os.Getpid())
 	sp := NewSpawner(tr, path)
@@ -107,11 +108,11 @@ func TestSpawnStartsInTheCgroup(t *testing.T) {
 	if err := sp.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
-	if own, err := tr.Of(cmd.Process.Pid); err != nil || own != path {
-		t.Errorf("the process is in %q, %v", own, err)
+	if got, err := tr.ProcessCgroup(cmd.Process.Pid); err != nil || got != path {
+		t.Errorf("the process is in %q, %v", got, err)
 	}
-	if own, err := tr.Of(os.Getpid()); err != nil || own == path {
-		t.Errorf("this process itself is in %q, %v", own, err)
+	if got, err := tr.ProcessCgroup(os.Getpid()); err != nil || got == path {
+		t.Errorf("the test process is in %q, %v", got, err)
 	}
 	in.Close()
 	_ = cmd.Wait()
@@ -120,10 +121,10 @@ func TestSpawnStartsInTheCgroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := exists(tr, path); n != 0 {
-		t.Errorf("%d directories are left", n)
+		t.Errorf("%d directories still exist", n)
 	}
 	if err := sp.Start(exec.Command("true")); err == nil {
-		t.Error("an ended spawner started a process")
+		t.Error("a stopped spawner started a process")
 	}
 }
 
@@ -160,11 +161,11 @@ func TestKillAndStats(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-reaped
-	if err := tr.Kill(ctx, path+"-gone"); err != nil {
-		t.Errorf("killing what is gone: %v", err)
+	if err := tr.Kill(ctx, path+"-missing"); err != nil {
+		t.Errorf("kill of a missing cgroup: %v", err)
 	}
 	if _, err := tr.Stats(path + "-gone"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("stats of what is gone: %v", err)
+		t.Errorf("stats of a missing cgroup: %v", err)
 	}
 }
 

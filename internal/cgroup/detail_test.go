@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-func known(v uint64) Figure { return Figure{v, true} }
+func valid(v uint64) Optional { return Optional{v, true} }
 
-func TestDetailOfFiles(t *testing.T) {
+func TestDetail(t *testing.T) {
 	dir, err := filepath.Abs("testdata")
 	if err != nil {
 		t.Fatal(err)
@@ -21,22 +21,22 @@ func TestDetailOfFiles(t *testing.T) {
 	}
 	v2 := Detail{
 		CPU: CPUDetail{
-			User: known(1_904_311_000), System: known(827_144_000), Periods: known(120), Throttled: known(7), ThrottledTime: known(91_234_000),
-			Period: known(80000), Quota: known(40000), Shares: known(1024),
+			User: valid(1_904_311_000), System: valid(827_144_000), Periods: valid(120), Throttled: valid(7), ThrottledTime: valid(91_234_000),
+			Period: valid(80000), Quota: valid(40000), Shares: valid(1024),
 		},
 		Memory: MemoryDetail{
-			Cache: known(9 << 20), Mapped: known(4325376), Kernel: known(1396736), Swap: known(1 << 20), Peak: known(64 << 20),
-			ActiveFile: known(3 << 20), InactiveFile: known(6 << 20), Faults: known(48211), MajorFaults: known(37), LimitHits: known(5), OOMKills: known(3),
-			MemSwLimit: known(128 << 20), Reserved: known(16 << 20),
+			Cache: valid(9 << 20), Mapped: valid(4325376), Kernel: valid(1396736), Swap: valid(1 << 20), Peak: valid(64 << 20),
+			ActiveFile: valid(3 << 20), InactiveFile: valid(6 << 20), Faults: valid(48211), MajorFaults: valid(37), LimitHits: valid(5), OOMKills: valid(3),
+			MemSwLimit: valid(128 << 20), Reserved: valid(16 << 20),
 		},
-		Devices: []DeviceIO{{"4095:7", known(8192), known(4096), known(512), known(2), known(1)}},
-		// The pod's file says "max".
-		MaxTasks: known(0), Processes: known(3), PIDs: []int{101, 102, 103},
+		Devices: []DeviceIO{{"4095:7", valid(8192), valid(4096), valid(512), valid(2), valid(1)}},
+		// pids.max contains "max".
+		MaxTasks: valid(0), Processes: valid(3), PIDs: []int{101, 102, 103},
 	}
 	v1 := v2
-	v1.CPU.User, v1.CPU.System, v1.CPU.Quota = known(1_900_000_000), known(820_000_000), Figure{}
-	v1.Memory.OwnFaults, v1.Memory.MemSwLimit, v1.Memory.Reserved = known(3), known(256<<20), known(0)
-	v1.MaxTasks = known(32)
+	v1.CPU.User, v1.CPU.System, v1.CPU.Quota = valid(1_900_000_000), valid(820_000_000), Optional{}
+	v1.Memory.OwnFaults, v1.Memory.MemSwLimit, v1.Memory.Reserved = valid(3), valid(256<<20), valid(0)
+	v1.MaxTasks = valid(32)
 	for name, tc := range map[string]struct {
 		tree *Tree
 		want Detail
@@ -54,8 +54,8 @@ func TestDetailOfFiles(t *testing.T) {
 	}
 }
 
-// Files that a kernel lacks make figures unknown, not 0.
-func TestDetailOfALittleHost(t *testing.T) {
+// Values of files that the kernel does not have are not valid, rather than 0.
+func TestDetailWithMissingFiles(t *testing.T) {
 	write := func(dir string, files map[string]string) string {
 		for name, text := range files {
 			file := filepath.Join(dir, name)
@@ -74,8 +74,8 @@ func TestDetailOfALittleHost(t *testing.T) {
 		tree *Tree
 		want Detail
 	}{
-		"v2": {newTree(true, map[string]string{"": v2}), Detail{CPU: CPUDetail{Period: known(100000)}, Processes: known(0)}},
-		"v1": {newTree(false, map[string]string{"cpuacct": v1 + "/cpuacct", "memory": v1 + "/memory"}), Detail{Processes: known(0)}},
+		"v2": {newTree(true, map[string]string{"": v2}), Detail{CPU: CPUDetail{Period: valid(100000)}, Processes: valid(0)}},
+		"v1": {newTree(false, map[string]string{"cpuacct": v1 + "/cpuacct", "memory": v1 + "/memory"}), Detail{Processes: valid(0)}},
 	} {
 		s, err := tc.tree.Stats("/pod")
 		if err != nil {
@@ -87,7 +87,7 @@ func TestDetailOfALittleHost(t *testing.T) {
 	}
 }
 
-// For one reading the further files are read once, and not before they are asked for.
+// The additional files are read once, when Detail is first called.
 func TestDetailIsReadOnce(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS("testdata/v2")); err != nil {
@@ -105,35 +105,35 @@ func TestDetailIsReadOnce(t *testing.T) {
 	}
 	for _, now := range []string{"2", "3"} {
 		peak(now)
-		if got := s.Detail().Memory.Peak; got != known(2) {
-			t.Errorf("with %s in the file: %v", now, got)
+		if got := s.Detail().Memory.Peak; got != valid(2) {
+			t.Errorf("peak is %v with %s in the file, want 2", got, now)
 		}
 	}
 }
 
-// The pairs are those that OCI runtimes make of shares.
-func TestSharesOfWeights(t *testing.T) {
+// OCI runtimes convert these shares to these weights.
+func TestSharesOfWeight(t *testing.T) {
 	for weight, want := range map[uint64]uint64{1: 2, 100: 1024, 10000: 262144} {
-		if got := sharesOf(known(weight)); got != known(want) {
+		if got := sharesOfWeight(valid(weight)); got != valid(want) {
 			t.Errorf("weight %d: %v", weight, got)
 		}
 	}
-	for _, w := range []Figure{{}, known(0)} {
-		if got := sharesOf(w); got != (Figure{}) {
+	for _, w := range []Optional{{}, valid(0)} {
+		if got := sharesOfWeight(w); got != (Optional{}) {
 			t.Errorf("%v: %v", w, got)
 		}
 	}
 }
 
-func TestBothLimits(t *testing.T) {
+func TestMemSwLimit(t *testing.T) {
 	for _, tc := range []struct {
 		memory uint64
 		swap   string
-		want   Figure
+		want   Optional
 	}{
-		{100, "50", known(150)}, {100, "0", known(100)}, {100, "max", known(0)}, {0, "50", known(0)}, {100, "", Figure{}},
+		{100, "50", valid(150)}, {100, "0", valid(100)}, {100, "max", valid(0)}, {0, "50", valid(0)}, {100, "", Optional{}},
 	} {
-		if got := bothLimitsV2(tc.memory, tc.swap); got != tc.want {
+		if got := memSwLimitV2(tc.memory, tc.swap); got != tc.want {
 			t.Errorf("memory %d, swap %q: %v", tc.memory, tc.swap, got)
 		}
 	}
@@ -141,7 +141,7 @@ func TestBothLimits(t *testing.T) {
 
 func TestDeviceNames(t *testing.T) {
 	if got := DeviceName("4095:7"); got != "4095:7" {
-		t.Errorf("an unknown device: %s", got)
+		t.Errorf("name of a missing device is %s", got)
 	}
 	links, err := filepath.Glob("/sys/dev/block/*")
 	if err != nil || len(links) == 0 {
@@ -153,6 +153,6 @@ func TestDeviceNames(t *testing.T) {
 	}
 	name := DeviceName(filepath.Base(links[0]))
 	if !strings.Contains(string(uevent), "DEVNAME="+strings.TrimPrefix(name, "/dev/")+"\n") {
-		t.Errorf("%s is called %s, not as in %s", links[0], name, uevent)
+		t.Errorf("name of %s is %s, which is not in %s", links[0], name, uevent)
 	}
 }

@@ -4,41 +4,34 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 )
 
-// hugetlb returns the key of the hierarchy that limits hugepages, nil for none,
-// and the name that the file of a limit ends in there.
+// hugetlb returns the key in hierarchies of the hierarchy that limits huge pages, or nil if
+// there is none, and the suffix of the names of limit files in that hierarchy.
 func (t *Tree) hugetlb() (controller *string, suffix string) {
-	unified, v1, beside := "", "hugetlb", hybrid
+	unified, v1, beside := "", "hugetlb", hybridKey
 	switch {
 	case t.v2:
 		return &unified, "max"
 	case t.hierarchies[v1] != "":
 		return &v1, "limit_in_bytes"
-	case t.HugetlbApart():
+	case t.HybridHugetlb():
 		return &beside, "max"
 	}
 	return nil, ""
 }
 
-// HugetlbApart says whether hugepages are limited on the unified hierarchy
-// beside the v1 ones. OCI runtimes put containers there but set no limit.
-func (t *Tree) HugetlbApart() bool {
-	root := t.hierarchies[hybrid]
-	return !t.v2 && root != "" && t.hierarchies["hugetlb"] == "" && hasWord(filepath.Join(root, "cgroup.controllers"), "hugetlb")
+// HybridHugetlb reports whether the hugetlb controller is on the v2 hierarchy of a hybrid host.
+// OCI runtimes make cgroups in that hierarchy, but set no limits.
+func (t *Tree) HybridHugetlb() bool {
+	root := t.hierarchies[hybridKey]
+	return !t.v2 && root != "" && t.hierarchies["hugetlb"] == "" && fileHasWord(filepath.Join(root, "cgroup.controllers"), "hugetlb")
 }
 
-func hasWord(file, word string) bool {
-	b, err := os.ReadFile(file)
-	return err == nil && slices.Contains(strings.Fields(string(b)), word)
-}
-
-// hugetlbFiles lists the limits of hugepages that a cgroup has.
+// hugetlbFiles returns the names of the files with huge page limits of a cgroup.
 func (t *Tree) hugetlbFiles(p string) []string {
 	controller, suffix := t.hugetlb()
 	found, _ := filepath.Glob(filepath.Join(t.Dir(*controller, p), "hugetlb.*."+suffix))
@@ -48,16 +41,16 @@ func (t *Tree) hugetlbFiles(p string) []string {
 	return found
 }
 
-// EnableHugetlb makes the files of hugepage limits appear in a cgroup where the
-// OCI runtime does not see to it.
+// EnableHugetlb enables the hugetlb controller in the parents of a cgroup, on hosts where the
+// OCI runtime does not do that.
 func (t *Tree) EnableHugetlb(p string) error {
-	if !t.HugetlbApart() {
+	if !t.HybridHugetlb() {
 		return nil
 	}
-	dir := t.hierarchies[hybrid]
+	dir := t.hierarchies[hybridKey]
 	for name := range strings.SplitSeq(strings.TrimPrefix(p, "/"), "/") {
 		control := filepath.Join(dir, "cgroup.subtree_control")
-		if !hasWord(control, "hugetlb") {
+		if !fileHasWord(control, "hugetlb") {
 			if err := write(control, "+hugetlb"); err != nil {
 				return fmt.Errorf("hugepage limits of cgroup %s: %w", p, err)
 			}
@@ -67,16 +60,15 @@ func (t *Tree) EnableHugetlb(p string) error {
 	return nil
 }
 
-// SetHugetlb limits the bytes in hugepages of each size, in use and reserved, by
-// the size's name ("2MB"). It fails with fs.ErrNotExist where they cannot be
-// limited.
+// SetHugetlb limits the huge pages of a cgroup that are in use or reserved, in bytes by page
+// size ("2MB"). It returns fs.ErrNotExist if the kernel cannot limit them.
 func (t *Tree) SetHugetlb(p string, limits map[string]uint64) error {
 	if len(limits) == 0 {
 		return nil
 	}
 	controller, suffix := t.hugetlb()
 	if controller == nil {
-		return fmt.Errorf("hugepage limits of cgroup %s: the hugetlb controller is missing: %w", p, fs.ErrNotExist)
+		return fmt.Errorf("hugepage limits of cgroup %s: the host has no hugetlb controller: %w", p, fs.ErrNotExist)
 	}
 	if err := t.EnableHugetlb(p); err != nil {
 		return err
@@ -87,7 +79,7 @@ func (t *Tree) SetHugetlb(p string, limits map[string]uint64) error {
 		if err := write(filepath.Join(dir, "hugetlb."+size+"."+suffix), value); err != nil {
 			return fmt.Errorf("hugepage limits of cgroup %s: %w", p, err)
 		}
-		// Reservations are counted since Linux 5.7.
+		// The kernel limits reservations since Linux 5.7.
 		err := write(filepath.Join(dir, "hugetlb."+size+".rsvd."+suffix), value)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("hugepage limits of cgroup %s: %w", p, err)

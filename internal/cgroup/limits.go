@@ -5,21 +5,21 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
-// Limit is what one control file of a cgroup said at some moment.
+// Limit is the content of one control file of a cgroup.
 type Limit struct {
-	Controller string `json:"controller,omitempty"` // that of the hierarchy on v1
+	Controller string `json:"controller,omitempty"` // selects the hierarchy on v1
 	File       string `json:"file"`
 	Value      string `json:"value"`
 }
 
-// limitFiles are the control files that an update of limits may write, by
-// controller; what the kernel does not have is passed over.
+// limitFilesV1 and limitFilesV2 are the control files that an update of limits may write, by
+// controller. Files that the kernel does not have are ignored.
 var (
 	limitFilesV1 = map[string][]string{
 		"cpu": {
@@ -41,16 +41,16 @@ var (
 	}}
 )
 
-// noLimit is what takes a device out of a file that lists devices.
-var noLimit = map[string]string{
+// resetValue is the value that removes the limit of a device from a file that lists devices.
+var resetValue = map[string]string{
 	"io.max": "rbps=max wbps=max riops=max wiops=max", "io.weight": "default", "io.bfq.weight": "default",
 	"blkio.throttle.read_bps_device": "0", "blkio.throttle.write_bps_device": "0",
 	"blkio.throttle.read_iops_device": "0", "blkio.throttle.write_iops_device": "0",
 	"blkio.weight_device": "0", "blkio.bfq.weight_device": "0",
 }
 
-// Limits reads the limits of a cgroup, those of hugepages and of the further
-// files of the unified hierarchy included. Of a cgroup that is gone there are none.
+// Limits reads the limits of a cgroup, including huge pages and the additional files unified on
+// v2. It returns none for a cgroup that does not exist.
 func (t *Tree) Limits(p string, unified ...string) ([]Limit, error) {
 	files := maps.Clone(limitFilesV1)
 	if t.v2 {
@@ -79,16 +79,16 @@ func (t *Tree) Limits(p string, unified ...string) ([]Limit, error) {
 	return out, nil
 }
 
-// setPasses is how often limits are written that hold each other up: memory may
-// not be above memory with swap, nor a quota above what its parent allows. Two
-// would do for the orders known.
-const setPasses = 3
+// setAttempts is how often SetLimits writes limits that depend on each other: the limit of
+// memory must not exceed the limit of memory and swap, and a quota must not exceed that of the
+// parent. Two attempts would suffice for the known dependencies.
+const setAttempts = 3
 
-// SetLimits makes a cgroup's limits what they were when they were read. Those
-// that are so already are not touched. A cgroup that is gone needs none.
+// SetLimits restores limits that Limits has returned. It does not write limits that already
+// have the right value. It is no error if the cgroup does not exist.
 func (t *Tree) SetLimits(p string, limits []Limit) error {
 	var errs []error
-	for range setPasses {
+	for range setAttempts {
 		errs = nil
 		for _, l := range limits {
 			if err := setLimit(filepath.Join(t.Dir(l.Controller, p), l.File), l.Value); err != nil {
@@ -99,7 +99,7 @@ func (t *Tree) SetLimits(p string, limits []Limit) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("put back the limits of cgroup %s: %w", p, errors.Join(errs...))
+	return fmt.Errorf("restore limits of cgroup %s: %w", p, errors.Join(errs...))
 }
 
 func setLimit(file, value string) error {
@@ -111,7 +111,8 @@ func setLimit(file, value string) error {
 		return err
 	}
 	for _, line := range limitLines(filepath.Base(file), now, value) {
-		// An empty list is a line too; without a byte nothing would be written.
+		// Write the line break also for an empty list, because a write of 0 bytes has no
+		// effect.
 		if err := write(file, line+"\n"); err != nil {
 			return err
 		}
@@ -119,12 +120,11 @@ func setLimit(file, value string) error {
 	return nil
 }
 
-// limitLines are the writes that lead from one content of a control file to
-// another: the kernel takes one line at a time, and a device that is not named
-// keeps what it has.
+// limitLines returns the lines to write, to change the content of a control file from now to
+// value. The kernel accepts one line per write, and a device that is not named keeps its limit.
 func limitLines(file, now, value string) []string {
 	var lines []string
-	none, listed := noLimit[file]
+	none, listed := resetValue[file]
 	if !listed {
 		return []string{value}
 	}
@@ -140,18 +140,21 @@ func limitLines(file, now, value string) []string {
 	return append(lines, strings.Split(value, "\n")...)
 }
 
-func readLimit(file string) (string, error) {
-	b, err := os.ReadFile(file)
-	return strings.TrimRight(string(b), "\n"), err
-}
-
-// write writes to a control file that exists. Opened as os.WriteFile does, one
-// that the kernel lacks would be told as "permission denied".
-func write(file, value string) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_TRUNC, 0)
-	if err != nil {
-		return err
+// Reclaim makes the kernel reclaim memory from a cgroup until the cgroup uses at most limit. It
+// returns the memory in use afterwards. On v2, a limit below the usage would kill processes, so
+// memory must be reclaimed first. On v1, Reclaim does nothing: when the limit is set, the
+// kernel reclaims memory itself and refuses the limit if that does not suffice.
+func (t *Tree) Reclaim(p string, limit uint64) (used uint64) {
+	if !t.v2 {
+		return readUint(filepath.Join(t.Dir("memory", p), "memory.usage_in_bytes"))
 	}
-	_, err = f.WriteString(value)
-	return errors.Join(err, f.Close())
+	dir := t.Dir("", p)
+	current := filepath.Join(dir, "memory.current")
+	if used = readUint(current); used > limit {
+		// The file exists since Linux 5.19. The write fails if the kernel cannot reclaim as
+		// much as requested.
+		_ = write(filepath.Join(dir, "memory.reclaim"), strconv.FormatUint(used-limit, 10))
+		used = readUint(current)
+	}
+	return used
 }

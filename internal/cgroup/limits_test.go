@@ -35,7 +35,7 @@ func asMap(limits []Limit) map[string]string {
 	return out
 }
 
-func TestLimitsOfTheUnifiedHierarchy(t *testing.T) {
+func TestLimitsV2(t *testing.T) {
 	dir := t.TempDir()
 	tree := newTree(true, map[string]string{"": dir})
 	before := map[string]string{
@@ -57,7 +57,7 @@ func TestLimitsOfTheUnifiedHierarchy(t *testing.T) {
 	if err != nil || !slices.Equal(again, limits) {
 		t.Errorf("got %v, want %v, %v", again, limits, err)
 	}
-	// A container that has gone meanwhile has nothing to put back.
+	// A cgroup that was removed meanwhile has no limits to restore.
 	if err := os.RemoveAll(filepath.Join(dir, "c")); err != nil {
 		t.Fatal(err)
 	}
@@ -65,22 +65,22 @@ func TestLimitsOfTheUnifiedHierarchy(t *testing.T) {
 		t.Error(err)
 	}
 	if none, err := tree.Limits("/c"); err != nil || len(none) != 0 {
-		t.Errorf("of a cgroup that is gone: %v, %v", none, err)
+		t.Errorf("limits of a missing cgroup: %v, %v", none, err)
 	}
 }
 
-func TestDevicesAreResetOneByOne(t *testing.T) {
+func TestLimitLines(t *testing.T) {
 	const max = " rbps=max wbps=max riops=max wiops=max"
 	for name, tc := range map[string]struct {
 		file, now, value string
 		want             []string
 	}{
-		"one more":      {"io.max", "8:0 rbps=1 wbps=max riops=max wiops=max\n8:16 rbps=2 wbps=max riops=max wiops=max", "8:0 rbps=7 wbps=max riops=max wiops=max", []string{"8:16" + max, "8:0 rbps=7 wbps=max riops=max wiops=max"}},
-		"to none":       {"io.max", "8:0 rbps=1 wbps=max riops=max wiops=max", "", []string{"8:0" + max}},
-		"weights":       {"io.weight", "default 50\n8:0 70", "default 100", []string{"8:0 default", "default 100"}},
-		"rates of v1":   {"blkio.throttle.read_bps_device", "8:0 100\n8:16 200", "8:16 300\n8:32 400", []string{"8:0 0", "8:16 300", "8:32 400"}},
-		"not by device": {"cpu.max", "1000 2000", "max 100000", []string{"max 100000"}},
-		"empty list":    {"cpuset.cpus", "1", "", []string{""}},
+		"device removed": {"io.max", "8:0 rbps=1 wbps=max riops=max wiops=max\n8:16 rbps=2 wbps=max riops=max wiops=max", "8:0 rbps=7 wbps=max riops=max wiops=max", []string{"8:16" + max, "8:0 rbps=7 wbps=max riops=max wiops=max"}},
+		"no device left": {"io.max", "8:0 rbps=1 wbps=max riops=max wiops=max", "", []string{"8:0" + max}},
+		"weights":        {"io.weight", "default 50\n8:0 70", "default 100", []string{"8:0 default", "default 100"}},
+		"rates on v1":    {"blkio.throttle.read_bps_device", "8:0 100\n8:16 200", "8:16 300\n8:32 400", []string{"8:0 0", "8:16 300", "8:32 400"}},
+		"no devices":     {"cpu.max", "1000 2000", "max 100000", []string{"max 100000"}},
+		"empty list":     {"cpuset.cpus", "1", "", []string{""}},
 	} {
 		if got := limitLines(tc.file, tc.now, tc.value); !slices.Equal(got, tc.want) {
 			t.Errorf("%s: %q", name, got)
@@ -88,7 +88,7 @@ func TestDevicesAreResetOneByOne(t *testing.T) {
 	}
 }
 
-func TestRatesOfBlockIOArePutBack(t *testing.T) {
+func TestRestoreBlockIORates(t *testing.T) {
 	tree, p := realCgroup(t)
 	file, line := tree.Dir("blkio", p)+"/blkio.throttle.read_bps_device", " 1048576"
 	if tree.V2() {
@@ -97,10 +97,10 @@ func TestRatesOfBlockIOArePutBack(t *testing.T) {
 	var st unix.Stat_t
 	disks, err := filepath.Glob("/dev/[vs]da")
 	if err != nil || len(disks) == 0 || unix.Stat(disks[0], &st) != nil {
-		t.Skip("this machine has no disk of the usual names")
+		t.Skip("this host has no disk with a usual name")
 	}
 	if _, err := os.Stat(file); err != nil {
-		t.Skip("this kernel has no rates of block I/O")
+		t.Skip("this kernel has no block I/O rates")
 	}
 	line = strconv.Itoa(int(unix.Major(st.Rdev))) + ":" + strconv.Itoa(int(unix.Minor(st.Rdev))) + line
 	free, err := tree.Limits(p)
@@ -124,30 +124,30 @@ func TestRatesOfBlockIOArePutBack(t *testing.T) {
 	}
 }
 
-func TestReclaimAsksOnlyForTheExcess(t *testing.T) {
+func TestReclaim(t *testing.T) {
 	dir := t.TempDir()
 	writeFiles(t, dir, map[string]string{"c/memory.current": "9000\n", "c/memory.reclaim": ""})
 	tree := newTree(true, map[string]string{"": dir})
-	asked := func() string {
+	requested := func() string {
 		b, err := os.ReadFile(filepath.Join(dir, "c/memory.reclaim"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return string(b)
 	}
-	if used := tree.Reclaim("/c", 10000); used != 9000 || asked() != "" {
-		t.Errorf("enough room: %d, asked for %q", used, asked())
+	if used := tree.Reclaim("/c", 10000); used != 9000 || requested() != "" {
+		t.Errorf("usage below the limit: %d in use, requested %q", used, requested())
 	}
-	if used := tree.Reclaim("/c", 8000); used != 9000 || asked() != "1000" {
-		t.Errorf("too little room: %d, asked for %q", used, asked())
+	if used := tree.Reclaim("/c", 8000); used != 9000 || requested() != "1000" {
+		t.Errorf("usage above the limit: %d in use, requested %q", used, requested())
 	}
 }
 
-// realCgroup makes a cgroup with its parent.
+// realCgroup makes a cgroup on the host.
 func realCgroup(t *testing.T) (*Tree, string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("making cgroups needs root")
+		t.Skip("cgroups need root")
 	}
 	tree, err := Open()
 	if err != nil {
@@ -161,7 +161,7 @@ func realCgroup(t *testing.T) (*Tree, string) {
 	return tree, p
 }
 
-func TestLimitsArePutBackInWhateverOrder(t *testing.T) {
+func TestRestoreDependentLimits(t *testing.T) {
 	tree, p := realCgroup(t)
 	change := map[string]string{"cpu.max": "30000 50000", "memory.max": "8388608"}
 	controller := map[string]string{"cpu.max": "", "memory.max": ""}
@@ -184,7 +184,7 @@ func TestLimitsArePutBackInWhateverOrder(t *testing.T) {
 		tight = append(tight, Limit{controller[file], file, v})
 	}
 	for range 2 {
-		// Down and up again: neither order of memory and swap does for both.
+		// Lower and raise the limits: for memory and swap, each direction needs another order.
 		for _, want := range [][]Limit{tight, free} {
 			if err := tree.SetLimits(p, want); err != nil {
 				t.Fatal(err)
@@ -200,9 +200,9 @@ func TestLimitsArePutBackInWhateverOrder(t *testing.T) {
 			}
 		}
 	}
-	bad := []Limit{{controller["memory.max"], "cpu.shares", "1"}, {"memory", "memory.limit_in_bytes", "words"}}
+	bad := []Limit{{controller["memory.max"], "cpu.shares", "1"}, {"memory", "memory.limit_in_bytes", "malformed"}}
 	if err := tree.SetLimits(p, bad); !tree.V2() && (err == nil || !strings.Contains(err.Error(), "memory.limit_in_bytes")) {
-		t.Errorf("a value that the kernel refuses: %v", err)
+		t.Errorf("malformed value: %v", err)
 	}
 }
 
@@ -213,7 +213,7 @@ func TestHugetlb(t *testing.T) {
 	}
 	const size = "2MB"
 	if _, err := os.Stat("/sys/kernel/mm/hugepages/hugepages-2048kB"); err != nil {
-		t.Skip("this machine has no hugepages of 2 MB")
+		t.Skip("this host has no huge pages of 2 MB")
 	}
 	if err := tree.SetHugetlb(p, map[string]uint64{size: 6 << 20}); err != nil {
 		t.Fatal(err)
@@ -235,14 +235,14 @@ func TestHugetlb(t *testing.T) {
 		t.Fatal(err)
 	}
 	if again, err := tree.Limits(p); err != nil || !slices.Equal(again, limits) {
-		t.Errorf("put back: %v, %v", again, err)
+		t.Errorf("restored limits: %v, %v", again, err)
 	}
 	if err := tree.SetHugetlb(p, map[string]uint64{"3MB": 1}); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a size that there is not: %v", err)
+		t.Errorf("missing page size: %v", err)
 	}
 	none := newTree(false, map[string]string{"memory": "/m"})
 	if err := none.SetHugetlb(p, map[string]uint64{size: 0}); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("without the controller: %v", err)
+		t.Errorf("missing controller: %v", err)
 	}
 	if err := none.SetHugetlb(p, nil); err != nil {
 		t.Error(err)

@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// madeMark is an extended attribute of the directories that this package makes.
+// ownerMark is an extended attribute of the directories that this package makes.
 // The package removes only directories that have the mark. The mark is still
 // there after a restart of the daemon.
-const madeMark = "trusted.criserver.made"
+const ownerMark = "trusted.criserver.made"
 
-// Valid says why p cannot be a cgroup path: it must be absolute and clean, and
-// may not be the root.
-func Valid(p string) error {
+// CheckPath returns an error if p is not a valid cgroup path. A path must be absolute and
+// clean, and must not be the root.
+func CheckPath(p string) error {
 	switch {
 	case !strings.HasPrefix(p, "/"):
 		return fmt.Errorf("cgroup path %q must be absolute", p)
@@ -33,27 +33,27 @@ func Valid(p string) error {
 	return nil
 }
 
-// Make makes the cgroup with its missing parents in every hierarchy and holds
-// it until Release. On v2, Make enables all controllers in all parents of the
-// cgroup. Make must not be used below a cgroup that systemd manages: see
-// MakeBare.
-func (t *Tree) Make(p string) error { return t.hold(p, true) }
+// Make makes the cgroup with its missing parents in every hierarchy and keeps it until Release.
+// On v2, Make enables all controllers in all parents of the cgroup. Make must not be used below
+// a cgroup that systemd manages: see MakeWithoutControllers.
+func (t *Tree) Make(p string) error { return t.acquire(p, true) }
 
-// MakeBare is Make without a change to the controllers of any parent. While a
+// MakeWithoutControllers is Make without a change to the controllers of any parent. While a
 // cgroup of v2 has controllers enabled for its children, the kernel puts no
 // process into the cgroup itself (the "no internal processes" rule). systemd
 // starts every service in the cgroup of its unit, so the controllers in
 // cgroup.subtree_control of that cgroup must stay disabled.
-func (t *Tree) MakeBare(p string) error { return t.hold(p, false) }
+func (t *Tree) MakeWithoutControllers(p string) error { return t.acquire(p, false) }
 
-func (t *Tree) hold(p string, controllers bool) error {
-	if err := Valid(p); err != nil {
+// acquire makes the cgroup, unless it has users already, and adds a user.
+func (t *Tree) acquire(p string, controllers bool) error {
+	if err := CheckPath(p); err != nil {
 		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.held[p] > 0 {
-		t.held[p]++
+	if t.refs[p] > 0 {
+		t.refs[p]++
 		return nil
 	}
 	for _, root := range t.roots {
@@ -62,23 +62,23 @@ func (t *Tree) hold(p string, controllers bool) error {
 			return fmt.Errorf("make cgroup %s: %w", p, err)
 		}
 	}
-	t.held[p]++
+	t.refs[p]++
 	return nil
 }
 
-// Release ends one hold of Make or MakeBare. The last Release of a cgroup
-// removes the cgroup and its parents, if this package made them and they are
-// empty.
+// Release undoes one Make or MakeWithoutControllers. The last Release of a cgroup removes the
+// cgroup and its parents, if this package made them and they are empty.
 func (t *Tree) Release(p string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.held[p]--; t.held[p] > 0 {
+	if t.refs[p]--; t.refs[p] > 0 {
 		return
 	}
-	delete(t.held, p)
+	delete(t.refs, p)
 	t.prune(p)
 }
 
+// makeIn makes the cgroup with its missing parents in one hierarchy.
 func (t *Tree) makeIn(root, p string, controllers bool) error {
 	dir := filepath.Join(root, p)
 	if _, err := os.Stat(dir); err == nil {
@@ -98,7 +98,7 @@ func (t *Tree) makeIn(root, p string, controllers bool) error {
 		if err != nil {
 			return err
 		}
-		if err := unix.Setxattr(dir, madeMark, []byte("1"), 0); err != nil {
+		if err := unix.Setxattr(dir, ownerMark, []byte("1"), 0); err != nil {
 			return fmt.Errorf("mark %s: %w", dir, err)
 		}
 		if root == t.hierarchies["cpuset"] {
@@ -138,11 +138,10 @@ func inheritCpuset(parent, dir string) error {
 	return nil
 }
 
-// prune removes p and its parents up to the first one that is held. The caller
-// holds mu.
+// prune removes p and its parents, up to the first one that has users. The caller must hold mu.
 func (t *Tree) prune(p string) {
-	for ; p != "/" && p != "." && t.held[p] == 0; p = path.Dir(p) {
-		if !t.made(p) {
+	for ; p != "/" && p != "." && t.refs[p] == 0; p = path.Dir(p) {
+		if !t.isMarked(p) {
 			continue
 		}
 		for _, root := range t.roots {
@@ -154,10 +153,10 @@ func (t *Tree) prune(p string) {
 
 // made reports whether this package made p. A mark in one hierarchy is enough: a
 // daemon that was killed during Make may not have marked the last directory.
-func (t *Tree) made(p string) bool {
+func (t *Tree) isMarked(p string) bool {
 	for _, root := range t.roots {
 		var mark [1]byte
-		if _, err := unix.Getxattr(filepath.Join(root, p), madeMark, mark[:]); err == nil {
+		if _, err := unix.Getxattr(filepath.Join(root, p), ownerMark, mark[:]); err == nil {
 			return true
 		}
 	}

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pids returns the processes in the cgroup and below it, each once. A cgroup that
-// is gone has none.
+// Pids returns the processes in the cgroup and below it, without duplicates. It returns none
+// for a cgroup that does not exist.
 func (t *Tree) Pids(p string) ([]int, error) {
 	top := t.procsDir(p)
 	var pids []int
@@ -49,8 +49,8 @@ func (t *Tree) Pids(p string) ([]int, error) {
 	return pids, nil
 }
 
-// readPids reads a file that lists processes or threads. A file that is gone
-// lists none.
+// readPids reads a file that lists processes or threads. It returns none for a file that does
+// not exist.
 func readPids(file string) ([]int, error) {
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
@@ -106,10 +106,10 @@ func (t *Tree) procsDir(p string) string {
 	return ""
 }
 
-// Kill sends SIGKILL to every process in the cgroup and below it, and returns
-// when none is left or ctx ends. A cgroup that is gone is no error.
+// Kill sends SIGKILL to every process in the cgroup and below it. It returns when no process is
+// left, or when ctx ends. It is no error if the cgroup does not exist.
 func (t *Tree) Kill(ctx context.Context, p string) error {
-	if err := Valid(p); err != nil {
+	if err := CheckPath(p); err != nil {
 		return err
 	}
 	for {
@@ -118,7 +118,7 @@ func (t *Tree) Kill(ctx context.Context, p string) error {
 			return err
 		}
 		if slices.Contains(pids, os.Getpid()) {
-			// A frozen thread of this process could not even end.
+			// Killing would freeze this process, which could then not go on.
 			return fmt.Errorf("kill cgroup %s: this process is in the cgroup", p)
 		}
 		if err := t.killOnce(p, pids); err != nil {
@@ -141,8 +141,8 @@ func (t *Tree) killOnce(p string, pids []int) error {
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EOPNOTSUPP) {
 			return err
 		}
-		// The kernel is older than Linux 5.14, the cgroup is gone, or the cgroup is
-		// threaded: kill the processes one by one.
+		// The kernel is older than Linux 5.14, the cgroup does not exist, or the cgroup is
+		// threaded. Kill the processes one by one.
 	}
 	// Frozen processes cannot fork while the list is read and killed.
 	t.freeze(p, "FROZEN")
@@ -158,6 +158,7 @@ func (t *Tree) killOnce(p string, pids []int) error {
 	return nil
 }
 
+// freeze sets the freezer state of the cgroup, FROZEN or THAWED.
 func (t *Tree) freeze(p, state string) {
 	if t.v2 {
 		value := map[string]string{"FROZEN": "1", "THAWED": "0"}[state]
@@ -179,11 +180,11 @@ func (t *Tree) Add(p string, pid int) error {
 	return nil
 }
 
-// Remove removes the cgroup and all cgroups below it in every hierarchy. They
-// must have no process. An OCI runtime that was killed leaves its cgroups behind.
-// A cgroup that is gone is no error.
+// Remove removes the cgroup and all cgroups below it in every hierarchy, for instance cgroups
+// that a killed OCI runtime has left behind. They must contain no process. It is no error if
+// the cgroup does not exist.
 func (t *Tree) Remove(p string) error {
-	if err := Valid(p); err != nil {
+	if err := CheckPath(p); err != nil {
 		return err
 	}
 	var errs []error
@@ -196,7 +197,8 @@ func (t *Tree) Remove(p string) error {
 	return nil
 }
 
-// removeDirs removes the deepest directories first. Usually there is nothing.
+// removeDirs removes a directory after the directories below it. Usually the directory does not
+// exist.
 func removeDirs(dir string) error {
 	err := unix.Rmdir(dir)
 	if err == nil || errors.Is(err, unix.ENOENT) {

@@ -19,39 +19,39 @@ import (
 // cgroup (clone3 with CLONE_INTO_CGROUP). On v1 a thread of this process lives in
 // the cgroup and forks there.
 type Spawner struct {
-	tree *Tree
-	path string
-	work chan spawn
-	gone chan struct{} // closed when Run has returned
+	tree     *Tree
+	path     string
+	requests chan spawnRequest
+	stopped  chan struct{} // closed when Run has returned
 }
 
-type spawn struct {
+type spawnRequest struct {
 	cmd  *exec.Cmd
 	done chan error
 }
 
 // NewSpawner returns a Spawner for the cgroup path. Run makes the cgroup with
-// MakeBare: the processes of a Spawner need no controllers.
+// MakeWithoutControllers: the processes of a Spawner need no controllers.
 func NewSpawner(t *Tree, path string) *Spawner {
-	return &Spawner{tree: t, path: path, work: make(chan spawn), gone: make(chan struct{})}
+	return &Spawner{tree: t, path: path, requests: make(chan spawnRequest), stopped: make(chan struct{})}
 }
 
 // Start is cmd.Start in the cgroup. It waits for Run to be ready.
 func (s *Spawner) Start(cmd *exec.Cmd) error {
-	w := spawn{cmd, make(chan error, 1)}
+	w := spawnRequest{cmd, make(chan error, 1)}
 	select {
-	case s.work <- w:
+	case s.requests <- w:
 		return <-w.done
-	case <-s.gone:
-		return errors.New("start process: the spawner has ended")
+	case <-s.stopped:
+		return errors.New("start process: the spawner has stopped")
 	}
 }
 
 // Run makes the cgroup and serves Start until ctx ends. Then Run removes the
 // cgroup if the cgroup is empty. Run must be called once.
 func (s *Spawner) Run(ctx context.Context) error {
-	defer close(s.gone)
-	if err := s.tree.MakeBare(s.path); err != nil {
+	defer close(s.stopped)
+	if err := s.tree.MakeWithoutControllers(s.path); err != nil {
 		return err
 	}
 	defer func() { s.tree.Release(s.path) }()
@@ -103,7 +103,7 @@ func (s *Spawner) serveV2(ctx context.Context) error {
 func (s *Spawner) serve(ctx context.Context, start func(*exec.Cmd) error) {
 	for {
 		select {
-		case w := <-s.work:
+		case w := <-s.requests:
 			w.done <- start(w.cmd)
 		case <-ctx.Done():
 			return
@@ -132,7 +132,7 @@ func (s *Spawner) open() (*os.File, error) {
 // remake makes the cgroup again after somebody else removed it.
 func (s *Spawner) remake() (*os.File, error) {
 	s.tree.Release(s.path)
-	if err := s.tree.MakeBare(s.path); err != nil {
+	if err := s.tree.MakeWithoutControllers(s.path); err != nil {
 		return nil, err
 	}
 	return s.open()
@@ -143,7 +143,7 @@ func (s *Spawner) remake() (*os.File, error) {
 // hierarchy limits nothing of a monitor.
 func (s *Spawner) enter() error {
 	for _, root := range s.tree.roots {
-		if root == s.tree.hierarchies[hybrid] {
+		if root == s.tree.hierarchies[hybridKey] {
 			continue
 		}
 		if err := moveThread(filepath.Join(root, s.path)); err != nil {

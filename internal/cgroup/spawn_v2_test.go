@@ -12,14 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unifiedTree returns the unified hierarchy of this machine, also where it is
-// mounted beside the hierarchies of v1.
+// unifiedTree returns the v2 hierarchy of the host, also on a hybrid host.
 func unifiedTree(t *testing.T) *Tree {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: cgroups")
+		t.Skip("cgroups need root")
 	}
-	for _, dir := range []string{mountRoot, filepath.Join(mountRoot, hybrid)} {
+	for _, dir := range []string{mountRoot, filepath.Join(mountRoot, hybridKey)} {
 		var st unix.Statfs_t
 		if err := unix.Statfs(dir, &st); err == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
 			return newTree(true, map[string]string{"": dir})
@@ -49,14 +48,14 @@ func TestUnitOf(t *testing.T) {
 
 // The cgroup of a service must keep its subtree_control empty, so that systemd
 // can start the service in it again.
-func TestMakeBareEnablesNoControllers(t *testing.T) {
+func TestMakeWithoutControllers(t *testing.T) {
 	tr := unifiedTree(t)
 	unit := fmt.Sprintf("/criserver-test-bare-%d.service", os.Getpid())
 	if err := os.Mkdir(tr.Dir("", unit), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	defer os.Remove(tr.Dir("", unit))
-	if err := tr.MakeBare(unit + "/monitors"); err != nil {
+	if err := tr.MakeWithoutControllers(unit + "/monitors"); err != nil {
 		t.Fatal(err)
 	}
 	defer tr.Release(unit + "/monitors")
@@ -70,7 +69,7 @@ func TestMakeBareEnablesNoControllers(t *testing.T) {
 	}
 }
 
-func TestSpawnMakesARemovedCgroupAgain(t *testing.T) {
+func TestSpawnerMakesRemovedCgroupAgain(t *testing.T) {
 	tr := unifiedTree(t)
 	path := fmt.Sprintf("/criserver-test-respawn-%d/monitors", os.Getpid())
 	sp := NewSpawner(tr, path)
@@ -101,6 +100,6 @@ func TestSpawnMakesARemovedCgroupAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := exists(tr, filepath.Dir(path)); n != 0 {
-		t.Errorf("%d directories are left", n)
+		t.Errorf("%d directories still exist", n)
 	}
 }

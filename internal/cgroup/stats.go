@@ -13,37 +13,37 @@ import (
 	"time"
 )
 
-// Stats is what a cgroup has used. Figures that the kernel does not give are 0.
+// Stats contains the resource usage of a cgroup. Values that the kernel does not provide are 0.
 type Stats struct {
 	Time     time.Time
-	CPUUsage uint64 // nanoseconds since the cgroup was made
+	CPUUsage uint64 // CPU time in nanoseconds since the cgroup was made
 	Memory   Memory
-	Pids     uint64 // tasks now
-	// CPUPressure, MemoryPressure and IOPressure are nil where the kernel does
-	// not measure them: on v1, or without PSI.
+	Pids     uint64 // current number of tasks
+	// CPUPressure, MemoryPressure and IOPressure are nil if the kernel does not measure
+	// pressure, that is on v1 or without PSI.
 	CPUPressure, MemoryPressure, IOPressure *Pressure
-	// Detail reads what metrics tell besides, at most once for these Stats and
-	// only if it is called. It is nil for what is not in a cgroup, like a guest's.
+	// Detail reads the additional values for metrics. It reads them at most once for these
+	// Stats, when it is first called. It is nil for a container in a guest, which has no
+	// cgroup.
 	Detail func() Detail
 }
 
-// NoLimit is a limit that is not set.
+// NoLimit is the value of a limit that is not set.
 const NoLimit = math.MaxUint64
 
-// Memory is in bytes but for the faults.
+// Memory contains bytes, except for the page faults.
 type Memory struct {
-	Usage      uint64 // all that is charged, page cache included
-	WorkingSet uint64 // usage less the inactive file pages: what cannot be had back easily
-	RSS        uint64 // anonymous memory, transparent huge pages included
+	Usage      uint64 // memory that is charged to the cgroup, including page cache
+	WorkingSet uint64 // Usage without inactive file pages, which the kernel can reclaim easily
+	RSS        uint64 // anonymous memory, including transparent huge pages
 	Limit      uint64 // 0 for none
 	Swap       uint64
-	SwapLimit  uint64 // NoLimit for none: 0 means that nothing may be swapped
+	SwapLimit  uint64 // NoLimit for none; 0 forbids swap
 	PageFaults uint64
 	MajorFault uint64
 }
 
-// Stats reads the figures of a cgroup. It fails with fs.ErrNotExist when the
-// cgroup is gone.
+// Stats reads the stats of a cgroup. It returns fs.ErrNotExist if the cgroup does not exist.
 func (t *Tree) Stats(p string) (Stats, error) {
 	s := Stats{Time: time.Now()}
 	var err error
@@ -65,8 +65,8 @@ func (t *Tree) statsV2(p string, s *Stats) error {
 		return err
 	}
 	s.CPUUsage = cpu["usage_usec"] * 1000
-	// A cgroup without the memory controller has no such file: a threaded cgroup,
-	// or one whose parent does not enable the controller.
+	// The file is missing if the cgroup does not have the memory controller: in a threaded
+	// cgroup, or if the parent does not enable the controller.
 	mem, err := readKeyed(filepath.Join(dir, "memory.stat"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -74,7 +74,7 @@ func (t *Tree) statsV2(p string, s *Stats) error {
 	m := &s.Memory
 	m.Usage = readUint(filepath.Join(dir, "memory.current"))
 	m.Limit = readUint(filepath.Join(dir, "memory.max"))
-	swap := readFigure(filepath.Join(dir, "memory.swap.current"))
+	swap := readOptional(filepath.Join(dir, "memory.swap.current"))
 	m.Swap, m.SwapLimit = swap.Value, swapLimitV2(dir)
 	m.RSS, m.PageFaults, m.MajorFault = mem["anon"], mem["pgfault"], mem["pgmajfault"]
 	m.WorkingSet = sub(m.Usage, mem["inactive_file"])
@@ -82,26 +82,22 @@ func (t *Tree) statsV2(p string, s *Stats) error {
 	s.CPUPressure = readPressure(filepath.Join(dir, "cpu.pressure"))
 	s.MemoryPressure = readPressure(filepath.Join(dir, "memory.pressure"))
 	s.IOPressure = readPressure(filepath.Join(dir, "io.pressure"))
-	d, limit := foundV2(cpu, mem), m.Limit
+	d, limit := baseDetailV2(cpu, mem), m.Limit
 	d.Memory.Swap = swap
 	s.Detail = sync.OnceValue(func() Detail { return t.detailV2(p, d, limit) })
 	return nil
 }
 
-// swapLimitV2 is NoLimit for "max" and where swap is not accounted for.
+// swapLimitV2 returns NoLimit for "max", and if the kernel does not account for swap.
 func swapLimitV2(dir string) uint64 {
-	b, err := os.ReadFile(filepath.Join(dir, "memory.swap.max"))
-	if err != nil {
+	limit := readOptional(filepath.Join(dir, "memory.swap.max"))
+	if !limit.Valid {
 		return NoLimit
 	}
-	v, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
-	if err != nil {
-		return NoLimit
-	}
-	return v
+	return limit.Value
 }
 
-// swapLimitV1 is what the limit of memory and swap together leaves for swap.
+// swapLimitV1 returns the limit of memory and swap together minus the limit of memory.
 func swapLimitV1(dir string, memory uint64) uint64 {
 	both := unlimited(readUint(filepath.Join(dir, "memory.memsw.limit_in_bytes")))
 	if both == 0 || memory == 0 {
@@ -131,12 +127,12 @@ func (t *Tree) statsV1(p string, s *Stats) error {
 	if dir := t.Dir("pids", p); dir != "" {
 		s.Pids = readUint(filepath.Join(dir, "pids.current"))
 	}
-	d := foundV1(mem)
+	d := baseDetailV1(mem)
 	s.Detail = sync.OnceValue(func() Detail { return t.detailV1(p, d) })
 	return nil
 }
 
-// unlimited turns v1's "no limit", the greatest page-aligned int64, into 0.
+// unlimited returns 0 for "no limit" of v1, which is the greatest page-aligned int64.
 func unlimited(v uint64) uint64 {
 	if v >= 1<<62 {
 		return 0
@@ -144,7 +140,7 @@ func unlimited(v uint64) uint64 {
 	return v
 }
 
-// sub is a-b, and 0 where two figures read one after the other disagree.
+// sub returns a-b, or 0 if b is greater: the files are not read at the same moment.
 func sub(a, b uint64) uint64 {
 	if b > a {
 		return 0
@@ -152,28 +148,59 @@ func sub(a, b uint64) uint64 {
 	return a - b
 }
 
-// readUint reads a file of one number; "max" and what cannot be read are 0.
-func readUint(file string) uint64 {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return 0
-	}
-	v, _ := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
-	return v
+// Pressure is the time for which tasks waited for a resource (PSI, see
+// Documentation/accounting/psi.rst of the kernel).
+type Pressure struct {
+	Some Stall // time in which at least one task waited
+	Full Stall // time in which all tasks waited
 }
 
-// readKeyed reads a flat keyed file: lines of a word and a number.
-func readKeyed(file string) (map[string]uint64, error) {
+// Stall is the time for which tasks waited. The averages are percentages over the last 10, 60
+// and 300 seconds.
+type Stall struct {
+	Total                time.Duration
+	Avg10, Avg60, Avg300 float64
+}
+
+// readPressure returns nil if the file does not exist, or cannot be read because PSI is
+// disabled.
+func readPressure(file string) *Pressure {
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return nil
 	}
-	m := make(map[string]uint64, 64)
+	p := &Pressure{}
 	for line := range strings.Lines(string(b)) {
-		k, v, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		if n, err := strconv.ParseUint(v, 10, 64); ok && err == nil {
-			m[k] = n
+		kind, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch kind {
+		case "some":
+			p.Some = parseStall(rest)
+		case "full":
+			p.Full = parseStall(rest)
 		}
 	}
-	return m, nil
+	return p
+}
+
+// parseStall parses "avg10=0.00 avg60=0.00 avg300=0.00 total=0".
+func parseStall(text string) Stall {
+	var s Stall
+	for field := range strings.FieldsSeq(text) {
+		key, value, _ := strings.Cut(field, "=")
+		if key == "total" {
+			us, _ := strconv.ParseInt(value, 10, 64)
+			s.Total = time.Duration(us) * time.Microsecond
+			continue
+		}
+		v, _ := strconv.ParseFloat(value, 64)
+		switch key {
+		case "avg10":
+			s.Avg10 = v
+		case "avg60":
+			s.Avg60 = v
+		case "avg300":
+			s.Avg300 = v
+		}
+	}
+	return s
 }

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// The files were taken from kernels and made to differ in every figure.
-func TestStatsOfFiles(t *testing.T) {
+// The files are from real kernels, with different values in all fields.
+func TestStats(t *testing.T) {
 	dir, err := filepath.Abs("testdata")
 	if err != nil {
 		t.Fatal(err)
@@ -45,63 +45,63 @@ func TestStatsOfFiles(t *testing.T) {
 			continue
 		}
 		if got.Time.IsZero() {
-			t.Errorf("%s: without a time", name)
+			t.Errorf("%s: Time is zero", name)
 		}
 		if got.Detail == nil {
-			t.Errorf("%s: without detail", name)
+			t.Errorf("%s: Detail is nil", name)
 		}
 		got.Time, got.Detail = time.Time{}, nil
 		if !reflect.DeepEqual(got, tc.want) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", name, got, tc.want)
 		}
-		if _, err := tc.tree.Stats("/gone"); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s: what is gone: %v", name, err)
+		if _, err := tc.tree.Stats("/missing"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: stats of a missing cgroup: %v", name, err)
 		}
 	}
 }
 
-func TestMeterSharesReadings(t *testing.T) {
-	var m Meter
+func TestStatsCacheSharesReads(t *testing.T) {
+	var m StatsCache
 	var reads atomic.Int64
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
 			u, err := m.Read(func() (Stats, error) { reads.Add(1); return Stats{Time: time.Now().Add(time.Hour)}, nil })
 			if err != nil || u.NanoCores != nil {
-				t.Errorf("the first reading has a rate: %v, %v", u.NanoCores, err)
+				t.Errorf("the first usage has a rate: %v, %v", u.NanoCores, err)
 			}
 		})
 	}
 	wg.Wait()
 	if n := reads.Load(); n != 1 {
-		t.Errorf("%d readings for callers of one moment", n)
+		t.Errorf("%d reads for concurrent callers, want 1", n)
 	}
 }
 
-func TestMeterHasARate(t *testing.T) {
+func TestStatsCacheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var m Meter
+		var m StatsCache
 		cpu := uint64(0)
 		read := func() (Stats, error) {
 			cpu += 500_000_000
 			return Stats{Time: time.Now(), CPUUsage: cpu}, nil
 		}
 		if u, err := m.Read(read); err != nil || u.NanoCores != nil {
-			t.Errorf("the first reading has a rate: %v, %v", u.NanoCores, err)
+			t.Errorf("the first usage has a rate: %v, %v", u.NanoCores, err)
 		}
 		time.Sleep(2 * time.Second)
 		u, err := m.Read(read)
 		if err != nil || u.NanoCores == nil || *u.NanoCores != 250_000_000 {
-			t.Errorf("half a second of CPU in two: %v, %v", u.NanoCores, err)
+			t.Errorf("rate for 0.5 s of CPU time in 2 s: %v, %v", u.NanoCores, err)
 		}
 		time.Sleep(2 * time.Second)
 		if _, err := m.Read(func() (Stats, error) { return Stats{}, fs.ErrNotExist }); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("an error: %v", err)
+			t.Errorf("error %v, want the error of read", err)
 		}
 	})
 }
 
-func TestRateNeedsTwoReadingsInOrder(t *testing.T) {
+func TestNextWithoutRate(t *testing.T) {
 	at := func(s int, cpu uint64) Stats { return Stats{Time: time.Unix(int64(s), 0), CPUUsage: cpu} }
 	for name, next := range map[string]Usage{
 		"first":     Usage{}.Next(at(1, 5)),
@@ -109,7 +109,7 @@ func TestRateNeedsTwoReadingsInOrder(t *testing.T) {
 		"same time": Usage{Stats: at(1, 5)}.Next(at(1, 6)),
 	} {
 		if next.NanoCores != nil {
-			t.Errorf("%s: %d", name, *next.NanoCores)
+			t.Errorf("%s: rate %d, want none", name, *next.NanoCores)
 		}
 	}
 }

@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// threadedBed is a cgroup with two processes, of which one is in a threaded
-// cgroup below, beside a cgroup that is "domain invalid".
-func threadedBed(t *testing.T) (tr *Tree, p string, cmds [2]*exec.Cmd) {
+// newThreadedCgroup makes a cgroup with two processes. One process is in a threaded cgroup
+// below. Another cgroup below is "domain invalid".
+func newThreadedCgroup(t *testing.T) (tr *Tree, p string, cmds [2]*exec.Cmd) {
 	t.Helper()
 	tr = unifiedTree(t)
 	p = fmt.Sprintf("/criserver-test-threaded-%d", os.Getpid())
@@ -48,8 +48,8 @@ func threadedBed(t *testing.T) (tr *Tree, p string, cmds [2]*exec.Cmd) {
 	if got := readText(dir + "/invalid/cgroup.type"); got != "domain invalid" {
 		t.Fatalf("the type of the sibling is %q", got)
 	}
-	for i, at := range []string{dir, dir + "/threads"} {
-		cmd := exec.Command("sh", "-c", "echo $$ >"+dir+"/cgroup.procs && echo $$ >"+at+"/cgroup.threads && echo in; exec sleep 1000")
+	for i, target := range []string{dir, dir + "/threads"} {
+		cmd := exec.Command("sh", "-c", "echo $$ >"+dir+"/cgroup.procs && echo $$ >"+target+"/cgroup.threads && echo in; exec sleep 1000")
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -59,14 +59,14 @@ func threadedBed(t *testing.T) (tr *Tree, p string, cmds [2]*exec.Cmd) {
 		}
 		cmds[i] = cmd
 		if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "in\n" {
-			t.Fatalf("the process is not in %s: %q, %v", at, line, err)
+			t.Fatalf("the process is not in %s: %q, %v", target, line, err)
 		}
 	}
 	return tr, p, cmds
 }
 
 func TestPidsOfThreadedCgroups(t *testing.T) {
-	tr, p, cmds := threadedBed(t)
+	tr, p, cmds := newThreadedCgroup(t)
 	if _, err := os.ReadFile(filepath.Join(tr.Dir("", p), "threads", "cgroup.procs")); !errors.Is(err, unix.EOPNOTSUPP) {
 		t.Fatalf("cgroup.procs of a threaded cgroup: %v", err)
 	}
@@ -93,7 +93,7 @@ func TestPidsOfThreadedCgroups(t *testing.T) {
 func TestKillThreadedCgroups(t *testing.T) {
 	for _, below := range []string{"", "/threads"} {
 		t.Run(strconv.Quote(below), func(t *testing.T) {
-			tr, p, cmds := threadedBed(t)
+			tr, p, cmds := newThreadedCgroup(t)
 			reaped := make(chan struct{}, 2)
 			for _, cmd := range cmds {
 				go func() { _ = cmd.Wait(); reaped <- struct{}{} }()
@@ -105,11 +105,11 @@ func TestKillThreadedCgroups(t *testing.T) {
 			}
 			<-reaped
 			if below == "" {
-				<-reaped // a process that nobody has reaped still has its name
+				<-reaped // a zombie still has its name
 			}
 			other := readText("/proc/" + strconv.Itoa(cmds[0].Process.Pid) + "/comm")
 			if killed := !strings.Contains(other, "sleep"); killed != (below == "") {
-				t.Errorf("the process in the domain was killed: %t", killed)
+				t.Errorf("the process in the domain cgroup was killed: %t", killed)
 			}
 			if err := tr.Kill(ctx, p); err != nil {
 				t.Fatal(err)

@@ -1,6 +1,6 @@
-// Package cgroup reads and writes the host's control groups, v1 and v2 alike:
-// the parents of pods, the home of the monitors, kill, processes and figures.
-// The cgroups of the containers themselves belong to the OCI runtime.
+// Package cgroup reads and writes the host's cgroups, of v1 and v2. It makes the cgroups of
+// pods and of the monitors, reads stats and limits, lists processes, and kills them. The OCI
+// runtime makes the cgroups of containers.
 package cgroup
 
 import (
@@ -17,31 +17,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tree is the host's cgroup file system. Paths given to its methods are
-// absolute in the hierarchy, as in "/kubepods/pod1".
+// Tree is the cgroup file system of the host. Paths in arguments of its methods are absolute in
+// the hierarchy, for example "/kubepods/pod1".
 type Tree struct {
-	// hierarchies maps a v1 controller, or "" for the unified v2 hierarchy, to
-	// its mount point. Co-mounted controllers share one. On a hybrid machine the
-	// v2 hierarchy beside the v1 ones is under the key hybrid, as OCI runtimes
-	// make their cgroups there too.
+	// hierarchies maps a v1 controller, or "" for the v2 hierarchy, to its mount point.
+	// Controllers that are mounted together have the same mount point. On a hybrid host, the v2
+	// hierarchy beside the v1 hierarchies has the key hybridKey, because OCI runtimes make
+	// their cgroups there too.
 	hierarchies map[string]string
 	roots       []string // the distinct mount points
 	v2          bool
 
-	mu   sync.Mutex     // guards held, and makes Make and Release exclude each other
-	held map[string]int // users of each path
+	mu   sync.Mutex     // guards refs, and serializes Make and Release
+	refs map[string]int // number of users by path
 }
 
 const mountRoot = "/sys/fs/cgroup"
 
-const hybrid = "unified"
+// hybridKey is the key of the v2 hierarchy of a hybrid host in Tree.hierarchies.
+const hybridKey = "unified"
 
-// maxMountLine bounds a line of the mount table: an overlay of hundreds of layers
-// has tens of kilobytes.
+// maxMountLine is the maximum length of a line of the mount table in bytes. An overlay of
+// hundreds of layers has a line of tens of kilobytes.
 const maxMountLine = 1 << 20
 
-// Open finds out how cgroups are mounted. A machine whose controllers are on
-// v1, wholly or but for a few ("hybrid"), counts as v1.
+// Open finds out how cgroups are mounted. A host whose controllers are all or mostly on v1 (a
+// hybrid host) counts as v1.
 func Open() (*Tree, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(mountRoot, &st); err != nil {
@@ -68,7 +69,7 @@ func Open() (*Tree, error) {
 }
 
 func newTree(v2 bool, hierarchies map[string]string) *Tree {
-	t := &Tree{hierarchies: hierarchies, v2: v2, held: make(map[string]int)}
+	t := &Tree{hierarchies: hierarchies, v2: v2, refs: make(map[string]int)}
 	seen := make(map[string]bool)
 	for _, dir := range hierarchies {
 		if !seen[dir] {
@@ -79,8 +80,9 @@ func newTree(v2 bool, hierarchies map[string]string) *Tree {
 	return t
 }
 
-// v1Mounts reads proc_pid_mountinfo(5). The controllers stand among the super
-// block options; named hierarchies such as systemd's as "name=systemd".
+// v1Mounts parses the format of proc_pid_mountinfo(5) and returns the mount points by
+// controller. The controllers are among the super block options. A named hierarchy, such as
+// that of systemd, has the option "name=systemd".
 func v1Mounts(sc *bufio.Scanner) map[string]string {
 	found := make(map[string]string)
 	for sc.Scan() {
@@ -91,7 +93,7 @@ func v1Mounts(sc *bufio.Scanner) map[string]string {
 		}
 		dir := fields[4]
 		if super[0] == "cgroup2" {
-			found[hybrid] = dir
+			found[hybridKey] = dir
 		}
 		if super[0] != "cgroup" {
 			continue
@@ -107,11 +109,11 @@ func v1Mounts(sc *bufio.Scanner) map[string]string {
 	return found
 }
 
-// V2 says whether the controllers are on the unified hierarchy.
+// V2 reports whether the controllers are on the unified hierarchy.
 func (t *Tree) V2() bool { return t.v2 }
 
-// Dir returns the directory of path for a controller, or "" when that
-// controller is not mounted. On v2 every controller is in the one hierarchy.
+// Dir returns the directory of a path in the hierarchy of a controller, or "" if the controller
+// is not mounted. On v2 all controllers are in one hierarchy.
 func (t *Tree) Dir(controller, p string) string {
 	if t.v2 {
 		controller = ""
@@ -123,13 +125,12 @@ func (t *Tree) Dir(controller, p string) string {
 	return filepath.Join(root, p)
 }
 
-// HasController says whether limits of the controller can be set at all.
+// HasController reports whether the controller is available.
 func (t *Tree) HasController(name string) bool {
 	if !t.v2 {
 		return t.hierarchies[name] != ""
 	}
-	b, err := os.ReadFile(filepath.Join(mountRoot, "cgroup.controllers"))
-	return err == nil && slices.Contains(strings.Fields(string(b)), name)
+	return fileHasWord(filepath.Join(mountRoot, "cgroup.controllers"), name)
 }
 
 // UnitOf returns the cgroup of the systemd unit that the cgroup path p belongs
@@ -145,9 +146,9 @@ func UnitOf(p string) string {
 	return ""
 }
 
-// Of returns the cgroup of a process. On v1 that is the cgroup of the memory
-// controller.
-func (t *Tree) Of(pid int) (string, error) {
+// ProcessCgroup returns the cgroup of a process. On v1 it returns the cgroup in the hierarchy
+// of the memory controller.
+func (t *Tree) ProcessCgroup(pid int) (string, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
 		return "", err

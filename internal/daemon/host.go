@@ -81,7 +81,7 @@ func (h *hostInfo) placeCgroupsUnderSystemd() error {
 	if !h.cgroups.V2() {
 		return errors.New("cgroup_driver: systemd needs the unified cgroup hierarchy, which this host does not have")
 	}
-	daemonCgroup, err := h.cgroups.Of(os.Getpid())
+	daemonCgroup, err := h.cgroups.ProcessCgroup(os.Getpid())
 	if err != nil {
 		return err
 	}

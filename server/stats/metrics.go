@@ -40,7 +40,7 @@ var (
 type cgroupMetric struct {
 	metric
 	values []string // of metric.labels
-	read   func(r *reading) cgroup.Figure
+	read   func(r *reading) cgroup.Optional
 }
 
 // reading is what a cgroup of a container or of a pod reported at one time.
@@ -159,8 +159,8 @@ func (c *collector) add(m metric, v uint64, labels ...string) {
 }
 
 // addKnown adds a metric unless its value is unknown.
-func (c *collector) addKnown(m metric, v cgroup.Figure, labels ...string) {
-	if v.Known {
+func (c *collector) addKnown(m metric, v cgroup.Optional, labels ...string) {
+	if v.Valid {
 		c.add(m, v.Value, labels...)
 	}
 }
@@ -176,11 +176,11 @@ func (c *collector) addCgroup(r *reading) {
 }
 
 // number returns v as a value that is known.
-func number(v uint64) cgroup.Figure { return cgroup.Figure{Value: v, Known: true} }
+func number(v uint64) cgroup.Optional { return cgroup.Optional{Value: v, Valid: true} }
 
 // toSeconds converts nanoseconds to whole seconds.
-func toSeconds(v cgroup.Figure) cgroup.Figure {
-	return cgroup.Figure{Value: v.Value / uint64(time.Second), Known: v.Known}
+func toSeconds(v cgroup.Optional) cgroup.Optional {
+	return cgroup.Optional{Value: v.Value / uint64(time.Second), Valid: v.Valid}
 }
 
 // unixSeconds returns the seconds from the unix epoch to t.

@@ -8,22 +8,22 @@ import (
 )
 
 var cpuMetrics = []cgroupMetric{
-	{counter("container_cpu_usage_seconds_total", "CPU time consumed in seconds.", "cpu"), []string{"total"}, func(r *reading) cgroup.Figure { return toSeconds(number(r.CPUUsage)) }},
-	{counter("container_cpu_user_seconds_total", "CPU time consumed in user mode in seconds."), nil, func(r *reading) cgroup.Figure { return toSeconds(r.detail.CPU.User) }},
-	{counter("container_cpu_system_seconds_total", "CPU time consumed in the kernel in seconds."), nil, func(r *reading) cgroup.Figure { return toSeconds(r.detail.CPU.System) }},
-	{counter("container_cpu_cfs_periods_total", "Periods of the CPU quota that have passed."), nil, func(r *reading) cgroup.Figure { return r.detail.CPU.Periods }},
-	{counter("container_cpu_cfs_throttled_periods_total", "Periods in which the CPU quota was used up."), nil, func(r *reading) cgroup.Figure { return r.detail.CPU.Throttled }},
-	{counter("container_cpu_cfs_throttled_seconds_total", "Time spent waiting for CPU quota in seconds."), nil, func(r *reading) cgroup.Figure { return toSeconds(r.detail.CPU.ThrottledTime) }},
-	{gauge("container_spec_cpu_period", "Period of the CPU quota in microseconds."), nil, func(r *reading) cgroup.Figure { return r.detail.CPU.Period }},
-	{gauge("container_spec_cpu_quota", "CPU quota in microseconds of each period."), nil, func(r *reading) cgroup.Figure { return r.detail.CPU.Quota }},
+	{counter("container_cpu_usage_seconds_total", "CPU time consumed in seconds.", "cpu"), []string{"total"}, func(r *reading) cgroup.Optional { return toSeconds(number(r.CPUUsage)) }},
+	{counter("container_cpu_user_seconds_total", "CPU time consumed in user mode in seconds."), nil, func(r *reading) cgroup.Optional { return toSeconds(r.detail.CPU.User) }},
+	{counter("container_cpu_system_seconds_total", "CPU time consumed in the kernel in seconds."), nil, func(r *reading) cgroup.Optional { return toSeconds(r.detail.CPU.System) }},
+	{counter("container_cpu_cfs_periods_total", "Periods of the CPU quota that have passed."), nil, func(r *reading) cgroup.Optional { return r.detail.CPU.Periods }},
+	{counter("container_cpu_cfs_throttled_periods_total", "Periods in which the CPU quota was used up."), nil, func(r *reading) cgroup.Optional { return r.detail.CPU.Throttled }},
+	{counter("container_cpu_cfs_throttled_seconds_total", "Time spent waiting for CPU quota in seconds."), nil, func(r *reading) cgroup.Optional { return toSeconds(r.detail.CPU.ThrottledTime) }},
+	{gauge("container_spec_cpu_period", "Period of the CPU quota in microseconds."), nil, func(r *reading) cgroup.Optional { return r.detail.CPU.Period }},
+	{gauge("container_spec_cpu_quota", "CPU quota in microseconds of each period."), nil, func(r *reading) cgroup.Optional { return r.detail.CPU.Quota }},
 	{gauge("container_spec_cpu_shares", "Shares of the CPU."), nil, cpuShares},
 }
 
 // cpuShares returns the CPU shares in the container's config, and without any those of
 // the cgroup. A cgroup of v2 has only a weight, to which several numbers of shares are
 // rounded.
-func cpuShares(r *reading) cgroup.Figure {
-	if r.cpuShares > 0 && r.detail.CPU.Shares.Known {
+func cpuShares(r *reading) cgroup.Optional {
+	if r.cpuShares > 0 && r.detail.CPU.Shares.Valid {
 		return number(r.cpuShares)
 	}
 	return r.detail.CPU.Shares
@@ -31,40 +31,40 @@ func cpuShares(r *reading) cgroup.Figure {
 
 // pressureMetrics are those of pressure stall information (PSI).
 var pressureMetrics = []cgroupMetric{
-	{counter("container_pressure_cpu_waiting_seconds_total", "Time in which at least one task waited for CPU."), nil, func(r *reading) cgroup.Figure { return someStalled(r.CPUPressure) }},
-	{counter("container_pressure_cpu_stalled_seconds_total", "Time in which all tasks waited for CPU."), nil, func(r *reading) cgroup.Figure { return allStalled(r.CPUPressure) }},
-	{counter("container_pressure_memory_waiting_seconds_total", "Time in which at least one task waited for memory."), nil, func(r *reading) cgroup.Figure { return someStalled(r.MemoryPressure) }},
-	{counter("container_pressure_memory_stalled_seconds_total", "Time in which all tasks waited for memory."), nil, func(r *reading) cgroup.Figure { return allStalled(r.MemoryPressure) }},
-	{counter("container_pressure_io_waiting_seconds_total", "Time in which at least one task waited for I/O."), nil, func(r *reading) cgroup.Figure { return someStalled(r.IOPressure) }},
-	{counter("container_pressure_io_stalled_seconds_total", "Time in which all tasks waited for I/O."), nil, func(r *reading) cgroup.Figure { return allStalled(r.IOPressure) }},
+	{counter("container_pressure_cpu_waiting_seconds_total", "Time in which at least one task waited for CPU."), nil, func(r *reading) cgroup.Optional { return someStalled(r.CPUPressure) }},
+	{counter("container_pressure_cpu_stalled_seconds_total", "Time in which all tasks waited for CPU."), nil, func(r *reading) cgroup.Optional { return allStalled(r.CPUPressure) }},
+	{counter("container_pressure_memory_waiting_seconds_total", "Time in which at least one task waited for memory."), nil, func(r *reading) cgroup.Optional { return someStalled(r.MemoryPressure) }},
+	{counter("container_pressure_memory_stalled_seconds_total", "Time in which all tasks waited for memory."), nil, func(r *reading) cgroup.Optional { return allStalled(r.MemoryPressure) }},
+	{counter("container_pressure_io_waiting_seconds_total", "Time in which at least one task waited for I/O."), nil, func(r *reading) cgroup.Optional { return someStalled(r.IOPressure) }},
+	{counter("container_pressure_io_stalled_seconds_total", "Time in which all tasks waited for I/O."), nil, func(r *reading) cgroup.Optional { return allStalled(r.IOPressure) }},
 }
 
 // someStalled returns the seconds in which at least one task was stalled.
-func someStalled(p *cgroup.Pressure) cgroup.Figure {
+func someStalled(p *cgroup.Pressure) cgroup.Optional {
 	if p == nil {
-		return cgroup.Figure{}
+		return cgroup.Optional{}
 	}
 	return number(uint64(p.Some.Total / time.Second))
 }
 
 // allStalled returns the seconds in which all tasks were stalled.
-func allStalled(p *cgroup.Pressure) cgroup.Figure {
+func allStalled(p *cgroup.Pressure) cgroup.Optional {
 	if p == nil {
-		return cgroup.Figure{}
+		return cgroup.Optional{}
 	}
 	return number(uint64(p.Full.Total / time.Second))
 }
 
 var taskMetrics = []cgroupMetric{
-	{gauge("container_processes", "Number of processes."), nil, func(r *reading) cgroup.Figure { return r.detail.Processes }},
+	{gauge("container_processes", "Number of processes."), nil, func(r *reading) cgroup.Optional { return r.detail.Processes }},
 	{gauge("container_threads", "Number of tasks."), nil, tasks},
-	{gauge("container_threads_max", "Limit of tasks, 0 for none."), nil, func(r *reading) cgroup.Figure { return r.detail.MaxTasks }},
+	{gauge("container_threads_max", "Limit of tasks, 0 for none."), nil, func(r *reading) cgroup.Optional { return r.detail.MaxTasks }},
 }
 
 // tasks returns the number of tasks. 0 is a number only for a cgroup with a pids
 // controller, which has a limit, too. A guest kernel reports tasks without a limit.
-func tasks(r *reading) cgroup.Figure {
-	return cgroup.Figure{Value: r.Pids, Known: r.Pids > 0 || r.detail.MaxTasks.Known}
+func tasks(r *reading) cgroup.Optional {
+	return cgroup.Optional{Value: r.Pids, Valid: r.Pids > 0 || r.detail.MaxTasks.Valid}
 }
 
 var (
@@ -89,7 +89,7 @@ func (c *collector) addProcesses(r *reading, pid int) {
 	if n, ok := proc.OpenFilesLimit(pid); ok {
 		c.add(openFilesLimit, n, "max_open_files")
 	}
-	if !r.detail.Processes.Known {
+	if !r.detail.Processes.Valid {
 		return
 	}
 	if d, ok := proc.CountDescriptors(r.detail.PIDs); ok {

@@ -23,7 +23,7 @@ var (
 // filesystem is the device and the size of a file system.
 type filesystem struct {
 	device                    string
-	bytes, inodesFree, inodes cgroup.Figure
+	bytes, inodesFree, inodes cgroup.Optional
 }
 
 // filesystemCache holds file systems by mount point.
@@ -52,8 +52,8 @@ func readFilesystem(mountpoint string) (fs filesystem) {
 		return fs
 	}
 	fs.bytes = number(size.Blocks * uint64(size.Bsize))
-	fs.inodesFree = cgroup.Figure{Value: size.Ffree, Known: size.Files > 0}
-	fs.inodes = cgroup.Figure{Value: size.Files, Known: size.Files > 0}
+	fs.inodesFree = cgroup.Optional{Value: size.Ffree, Valid: size.Files > 0}
+	fs.inodes = cgroup.Optional{Value: size.Files, Valid: size.Files > 0}
 	return fs
 }
 

@@ -147,7 +147,7 @@ func TestMetricValues(t *testing.T) {
 	}
 	fs := readFilesystem("/")
 	limit, ok := proc.OpenFilesLimit(os.Getpid())
-	if !fs.bytes.Known || fs.device == "" || !ok {
+	if !fs.bytes.Valid || fs.device == "" || !ok {
 		t.Fatalf("file system %+v, limit of open files %d, %t", fs, limit, ok)
 	}
 	want := commonMetrics()
@@ -155,11 +155,11 @@ func TestMetricValues(t *testing.T) {
 		"start_time_seconds": 5, "oom_events_total": 114, "spec_cpu_shares": 300, "ulimits_soft max_open_files": limit,
 		"fs_usage_bytes " + fs.device: 77, "fs_limit_bytes " + fs.device: fs.bytes.Value,
 	})
-	if fs.inodes.Known { // some file systems create inodes on demand
+	if fs.inodes.Valid { // some file systems create inodes on demand
 		want["fs_inodes_total "+fs.device] = fs.inodes.Value
 	}
 	got := valuesOf(metrics.GetContainerMetrics()[0].GetMetrics())
-	if free, ok := got["fs_inodes_free "+fs.device]; ok != fs.inodes.Known || free > fs.inodes.Value {
+	if free, ok := got["fs_inodes_free "+fs.device]; ok != fs.inodes.Valid || free > fs.inodes.Value {
 		t.Errorf("%d inodes of %v are free", free, fs.inodes)
 	}
 	delete(got, "fs_inodes_free "+fs.device) // other processes create and delete files

@@ -1,4 +1,4 @@
-// Package cgrouptest removes cgroups that killed tests have left.
+// Package cgrouptest removes cgroups that killed tests have left behind.
 package cgrouptest
 
 import (
@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// names are the cgroups of tests. A name contains the process ID of the test binary.
+// names matches the names of cgroups that tests make. They contain the pid of the test binary.
 var names = regexp.MustCompile(`^criserver-test-(?:[a-z]+-)*([0-9]+)(?:-[0-9]+)?$`)
 
-// Sweep removes the cgroups of test binaries that no longer run: a test that is killed, or
-// whose binary ends at its deadline, does not clean up. Cgroups with processes stay.
+// Sweep removes the cgroups of test binaries that no longer run. A test that is killed, or
+// whose binary reaches its deadline, does not remove its cgroups. Cgroups with processes stay.
 func Sweep() error {
 	var errs []error
 	for _, pattern := range []string{"/sys/fs/cgroup/criserver-test-*", "/sys/fs/cgroup/*/criserver-test-*"} {
@@ -34,6 +34,7 @@ func Sweep() error {
 	return errors.Join(errs...)
 }
 
+// abandoned reports whether the name is that of a cgroup whose test binary no longer runs.
 func abandoned(name string) bool {
 	m := names.FindStringSubmatch(name)
 	if m == nil {

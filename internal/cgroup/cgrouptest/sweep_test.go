@@ -33,15 +33,15 @@ func TestSweep(t *testing.T) {
 	if err := Sweep(); err != nil {
 		t.Fatal(err)
 	}
-	if left := places(t, dead); len(left) > 0 {
-		t.Errorf("the cgroup of a process that has ended is still at %v", left)
+	if paths := existingDirs(t, dead); len(paths) > 0 {
+		t.Errorf("the cgroup of an exited process still exists: %v", paths)
 	}
-	if len(places(t, alive)) == 0 {
+	if len(existingDirs(t, alive)) == 0 {
 		t.Error("the cgroup of a running process was removed")
 	}
 }
 
-func places(t *testing.T, path string) []string {
+func existingDirs(t *testing.T, path string) []string {
 	t.Helper()
 	var all []string
 	for _, pattern := range []string{"/sys/fs/cgroup" + path, "/sys/fs/cgroup/*" + path} {
