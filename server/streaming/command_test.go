@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/internal/patience"
 )
 
 // forEachProtocol runs a test with every protocol, without and with TLS.
@@ -315,6 +316,8 @@ func TestServeEndsSessions(t *testing.T) {
 }
 
 func TestIdleTimeout(t *testing.T) {
+	// The client must open its streams within this time.
+	idleTimeout := patience.For(500 * time.Millisecond)
 	for name, connect := range protocols {
 		t.Run(name, func(t *testing.T) {
 			ended := make(chan error, 1)
@@ -322,7 +325,7 @@ func TestIdleTimeout(t *testing.T) {
 				<-ctx.Done()
 				ended <- context.Cause(ctx)
 				return context.Cause(ctx)
-			}}, func(c *Config) { c.IdleTimeout = 50 * time.Millisecond })
+			}}, func(c *Config) { c.IdleTimeout = idleTimeout })
 			u, err := s.Attach("c", allStreams)
 			if err != nil {
 				t.Fatal(err)
