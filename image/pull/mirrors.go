@@ -2,6 +2,7 @@ package pull
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"go.podman.io/image/v5/docker/reference"
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
+	"golang.org/x/sys/unix"
 
 	"github.com/criserver/criserver/image/layer"
 )
@@ -61,7 +63,7 @@ func (p *Puller) pullFromSources(ctx context.Context, a attempt, lease *layer.Le
 		if err == nil {
 			return result, nil
 		}
-		if s.last || ctx.Err() != nil || errdefs.IsResourceExhausted(err) {
+		if s.last || ctx.Err() != nil || isDiskFull(err) {
 			return nil, withMirrorErrors(err, mirrorErrs)
 		}
 		logrus.WithContext(ctx).WithFields(logrus.Fields{"image": a.name.String(), "source": s.ref.String()}).WithError(redact(err)).
@@ -69,6 +71,12 @@ func (p *Puller) pullFromSources(ctx context.Context, a attempt, lease *layer.Le
 		mirrorErrs = append(mirrorErrs, fmt.Sprintf("%s: %v", s.ref, redact(err)))
 	}
 	return nil, fmt.Errorf("image %s has no pull source: %w", a.name, errdefs.ErrInternal)
+}
+
+// isDiskFull reports whether there is no space for the image. Another source would not help, in
+// contrast to ErrResourceExhausted for a mirror that sends more than an image may have.
+func isDiskFull(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
 
 // withMirrorErrors appends the errors of the mirrors to the error of the registry itself, so
