@@ -80,8 +80,8 @@ const maxLower = 500
 
 func (m *Manager) stage(stage string, img *stored, res *pull.Result) error {
 	var err error
-	stack := layer.Of(res.Layers)
-	if img.cover, err = stack.Cover(filepath.Join(stage, coverDir)); err != nil {
+	stack := layer.NewStack(res.Layers)
+	if img.cover, err = stack.WriteCover(filepath.Join(stage, coverDir)); err != nil {
 		return err
 	}
 	if n := len(stack.Dirs()); img.cover && n >= maxLower {

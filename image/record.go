@@ -76,7 +76,7 @@ func (m *Manager) lower(img *stored) ([]string, error) {
 		}
 		layers = append(layers, known)
 	}
-	dirs := layer.Of(layers).Dirs()
+	dirs := layer.NewStack(layers).Dirs()
 	if img.cover {
 		dirs = append([]string{filepath.Join(m.imageDir(img.ID), coverDir)}, dirs...)
 	}

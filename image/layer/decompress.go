@@ -17,25 +17,29 @@ import (
 )
 
 const (
-	// maxWindow bounds the memory that a zstd frame can ask for, in bytes;
-	// `zstd --ultra -22` takes so much.
+	// maxWindow is the maximum size of the window of a zstd frame in bytes. A decoder needs that
+	// much memory. `zstd --ultra -22` uses windows of this size.
 	maxWindow = 128 << 20
-	// usualWindow is what every decoder should support by the format's
-	// recommendation. A blob is taken to have at least this window, because its
-	// later frames may have a larger one than the first.
-	usualWindow = 8 << 20
-	// allWindows bounds the windows of all blobs that are unpacked at a time, of
-	// all pulls. It is the same as 32 blobs with the usual window.
+	// minWindow is the size of window that every decoder should support, as the format recommends.
+	// Each decoder gets at least this size, because later frames can have a larger window than the
+	// first frame.
+	minWindow = 8 << 20
+	// allWindows is the maximum size of the windows of all layers that are unpacked in parallel, of
+	// all pulls together. It suffices for 32 layers with the minimum window.
 	allWindows = 256 << 20
 )
 
-// newWindows returns what the streams of a store share: the memory for windows.
+// newWindows returns the semaphore for the memory of windows, which the streams of a store share.
 func newWindows() *semaphore.Weighted { return semaphore.NewWeighted(allWindows) }
 
-// decompress looks at what the data are, not at what the manifest calls them:
-// registries and builders are known to mislabel layers, and the diff ID says
-// in the end whether the content is the one that was meant.
-func (s *stream) decompress() (io.ReadCloser, error) {
+// newDecompressor returns a reader of the tar. It detects the compression from the data and not
+// from the media type, because registries and builders mislabel layers. The diff ID shows whether
+// the content is right.
+//
+// The decompressors of containers/image (pkg/compression) are not used, because they accept zstd
+// windows of 512 MiB, have no common limit, and read 4 MiB of gzip ahead per layer. See
+// docs/dependencies.md.
+func (s *stream) newDecompressor() (io.ReadCloser, error) {
 	magic, err := s.src.Peek(6)
 	if err != nil && err != io.EOF {
 		return nil, err
@@ -44,48 +48,48 @@ func (s *stream) decompress() (io.ReadCloser, error) {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b, 0x08}):
 		return gzip.NewReader(s.src)
 	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}), isSkippableFrame(magic):
-		return s.unzstd()
+		return s.newZstdDecompressor()
 	case bytes.HasPrefix(magic, []byte("BZh")), bytes.HasPrefix(magic, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
-		return nil, fmt.Errorf("layer is compressed with bzip2 or xz, which OCI images have not: %w", errdefs.ErrNotImplemented)
+		return nil, fmt.Errorf("layer is compressed with bzip2 or xz, which OCI does not allow: %w", errdefs.ErrNotImplemented)
 	}
 	return io.NopCloser(s.src), nil
 }
 
-// unzstd decompresses zstd, when there is memory for the window.
-func (s *stream) unzstd() (io.ReadCloser, error) {
+// newZstdDecompressor returns a reader of a zstd blob. It waits until there is memory for the window.
+func (s *stream) newZstdDecompressor() (io.ReadCloser, error) {
 	window, err := firstWindow(s.src)
 	if err != nil {
 		return nil, err
 	}
 	if window > maxWindow {
-		return nil, fmt.Errorf("layer has a zstd window of %d bytes, and may have %d: %w", window, maxWindow, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("layer has a zstd window of %d bytes, at most %d are allowed: %w", window, maxWindow, errdefs.ErrInvalidArgument)
 	}
-	window = max(window, usualWindow)
-	if err := s.reserve(int64(window)); err != nil {
+	window = max(window, minWindow)
+	if err := s.acquireWindow(int64(window)); err != nil {
 		return nil, err
 	}
 	d, err := zstd.NewReader(s.src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(window))
 	if err != nil {
-		s.unreserve(int64(window))
+		s.releaseWindow(int64(window))
 		return nil, err
 	}
-	return reserved{d.IOReadCloser(), func() { s.unreserve(int64(window)) }}, nil
+	return windowReader{d.IOReadCloser(), func() { s.releaseWindow(int64(window)) }}, nil
 }
 
-// reserved gives back the memory for a window when it is closed.
-type reserved struct {
+// windowReader releases the memory of its window when it is closed.
+type windowReader struct {
 	io.ReadCloser
-	done func()
+	release func()
 }
 
-func (r reserved) Close() error {
-	defer r.done()
+func (r windowReader) Close() error {
+	defer r.release()
 	return r.ReadCloser.Close()
 }
 
-// reserve waits for memory. The blobs that have it are being unpacked, or their
-// pulls end; so the wait counts as progress.
-func (s *stream) reserve(n int64) error {
+// acquireWindow waits for n bytes of memory. The layers that have the memory make progress, or
+// their pulls end. So acquireWindow reports progress while it waits.
+func (s *stream) acquireWindow(n int64) error {
 	if s.limits.windows == nil || s.limits.windows.TryAcquire(n) {
 		return nil
 	}
@@ -101,24 +105,24 @@ func (s *stream) reserve(n int64) error {
 			return err
 		case <-tick.C:
 			s.progress(1)
-		case <-s.stop:
+		case <-s.stopping:
 			cancel()
 			if <-granted == nil {
-				s.unreserve(n)
+				s.releaseWindow(n)
 			}
 			return errStopped
 		}
 	}
 }
 
-func (s *stream) unreserve(n int64) {
+func (s *stream) releaseWindow(n int64) {
 	if s.limits.windows != nil {
 		s.limits.windows.Release(n)
 	}
 }
 
-// firstWindow returns the window of the first frame that has data, in bytes, and
-// skips the frames before it.
+// firstWindow returns the window size in bytes of the first frame with data. It skips the skippable
+// frames before that frame.
 func firstWindow(r *bufio.Reader) (uint64, error) {
 	for {
 		b, err := r.Peek(zstd.HeaderMaxSize)
@@ -134,7 +138,7 @@ func firstWindow(r *bufio.Reader) (uint64, error) {
 		}
 		var h zstd.Header
 		if h.Decode(b) != nil {
-			return 0, nil // the decoder says what is wrong
+			return 0, nil // the decoder reports the error
 		}
 		if h.SingleSegment {
 			return h.FrameContentSize, nil
@@ -143,11 +147,11 @@ func firstWindow(r *bufio.Reader) (uint64, error) {
 	}
 }
 
-// skippableHeader is the length of the magic number and the size of a frame that
-// decoders skip.
+// skippableHeader is the length in bytes of the header of a skippable frame: a magic number and the
+// size of the frame.
 const skippableHeader = 8
 
-// isSkippableFrame tells a zstd stream that begins with metadata.
+// isSkippableFrame reports whether data begin with a skippable zstd frame, which has metadata.
 func isSkippableFrame(magic []byte) bool {
 	return len(magic) >= 4 && magic[0]&0xf0 == 0x50 && magic[1] == 0x2a && magic[2] == 0x4d && magic[3] == 0x18
 }

@@ -1,11 +1,10 @@
-// Package layer keeps the unpacked layers of images, each in a directory of its
-// own under its diff ID, shared by all images that have it. A layer is unpacked
-// without its parents, so layers of an image can arrive in any order and side
-// by side; what is deleted below is kept in overlay's own form: character
-// devices 0/0 and the opaque attribute.
+// Package layer stores the unpacked layers of images. Each layer has a directory, which is named
+// after its diff ID and shared by all images with the layer. A layer is unpacked without the layers
+// below it, so the layers of an image can be unpacked in any order and in parallel. Whiteouts are
+// stored in the form of overlay: as character devices 0/0 and opaque attributes.
 //
-// It knows nothing of images, registries or mounts. Which layers are still
-// wanted is told to it.
+// The package must not deal with images, registries or mounts. The functions in [Config] report
+// which layers are in use.
 package layer
 
 import (
@@ -20,42 +19,42 @@ import (
 type Layer struct {
 	// DiffID is the digest of the uncompressed tar.
 	DiffID digest.Digest `json:"diffID"`
-	// Blobs are the blobs, whole and verified, that unpack to this layer.
+	// Blobs are the verified blobs that this layer was unpacked from.
 	Blobs []Blob `json:"blobs"`
-	// Bytes and Inodes are what it takes on disk, reckoned from the tar: files
-	// in blocks of 4 KiB, a block for each directory.
+	// Bytes and Inodes are the disk usage, calculated from the tar: the sizes of the files in
+	// blocks of 4 KiB, and one block for each directory.
 	Bytes  uint64 `json:"bytes"`
 	Inodes uint64 `json:"inodes"`
-	// Entries counts the entries of the tar. A layer of none changes nothing.
+	// Entries is the number of entries of the tar. A layer without entries changes nothing.
 	Entries int `json:"entries"`
-	// Implied are the directories that the tar has no entry for but only
-	// entries below, relative to the layer's root, which is "." when it is one
-	// of them. Their owner and mode are of no meaning: see [Stack].
+	// Implied are the directories for which the tar has no entry but only entries below them, as
+	// paths relative to the layer's root, which is ".". Their owner and mode in the layer have no
+	// meaning, see [Stack].
 	Implied []string `json:"implied,omitempty"`
-	// OpaqueRoot says that the layer hides everything below it.
+	// OpaqueRoot reports whether the layer hides all layers below it.
 	OpaqueRoot bool `json:"opaqueRoot,omitempty"`
-	// Tree is a digest over the unpacked files' names and metadata.
+	// Tree is the digest of the names and metadata of the unpacked files.
 	Tree digest.Digest `json:"tree"`
-	// BootID is the boot that unpacked it. In a later one the files can be
-	// trusted only if an image that has the layer was synced to disk.
+	// BootID is the id of the boot in which the layer was unpacked. In a later boot the files can
+	// be trusted only if an image with the layer was synced to disk.
 	BootID string `json:"bootID"`
-	// Added is when it was unpacked.
+	// Added is the time at which the layer was unpacked.
 	Added time.Time `json:"added"`
 
-	dir string // of the record and the files
+	dir string // the directory with the record and the files
 }
 
-// Blob names a layer's blob as a registry has it.
+// Blob is the blob of a layer in a registry.
 type Blob struct {
 	Digest digest.Digest `json:"digest"`
 	Size   int64         `json:"size"`
 }
 
-// Dir returns the directory with the layer's files.
+// Dir returns the directory with the files of the layer.
 func (l *Layer) Dir() string { return filepath.Join(l.dir, filesDir) }
 
-// Blob returns what is known of the blob with this digest.
-func (l *Layer) Blob(d digest.Digest) (Blob, bool) {
+// Blob returns the blob with a digest. ok is false if the layer was not unpacked from that blob.
+func (l *Layer) Blob(d digest.Digest) (blob Blob, ok bool) {
 	for _, b := range l.Blobs {
 		if b.Digest == d {
 			return b, true
@@ -64,16 +63,16 @@ func (l *Layer) Blob(d digest.Digest) (Blob, bool) {
 	return Blob{}, false
 }
 
-// Names in a layer's directory.
+// Names in the directory of a layer.
 const (
 	filesDir   = "diff"
 	recordFile = "layer.json"
 )
 
-// Limits bound what one layer may make the store do.
+// Limits are the maximum sizes of one layer.
 type Limits struct {
-	Entries int   // entries of the tar
-	Bytes   int64 // of the uncompressed tar, and of the files with their holes filled
+	Entries int   // number of entries of the tar
+	Bytes   int64 // of the uncompressed tar, and of all files, including holes
 
-	windows *semaphore.Weighted // shared by all layers that are unpacked; nil: no bound
+	windows *semaphore.Weighted // memory for zstd windows, shared by all layers; nil: no limit
 }

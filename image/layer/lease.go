@@ -2,12 +2,9 @@ package layer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,194 +13,174 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Lease is one pull's hand on the store: what it finds or adds is not deleted
-// until the lease is closed.
+// Lease holds the layers of one pull: the layers that the lease finds or adds are not deleted until
+// the lease is closed.
 type Lease struct {
 	store *Store
 
-	mu      sync.Mutex               // guards what follows
-	blobs   map[digest.Digest]*Layer // in hand, by blob digest
-	added   []digest.Digest          // diff IDs that this lease has unpacked
-	claimed map[digest.Digest]*arrival
+	mu       sync.Mutex               // guards the fields below; taken after the lock of the store
+	held     map[digest.Digest]*Layer // by blob digest
+	added    []digest.Digest          // diff IDs of the layers that this lease has unpacked
+	reserved map[digest.Digest]*reservation
 }
 
-// arrival is a blob that is being unpacked.
-type arrival struct {
-	done  chan struct{} // closed when that has ended, well or not
-	bytes atomic.Int64  // that came and that were unpacked so far
+// reservation is the reservation of a blob by the lease that unpacks the blob. Other leases wait
+// for it.
+type reservation struct {
+	done  chan struct{} // closed when the lease has unpacked the blob or given up
+	bytes atomic.Int64  // received and unpacked so far
 }
 
-// Lease returns a new lease, to be closed.
+// Lease returns a new lease. The caller must close it.
 func (s *Store) Lease() *Lease {
 	return &Lease{
-		store:   s,
-		blobs:   make(map[digest.Digest]*Layer),
-		claimed: make(map[digest.Digest]*arrival),
+		store:    s,
+		held:     make(map[digest.Digest]*Layer),
+		reserved: make(map[digest.Digest]*reservation),
 	}
 }
 
-// Find returns the layer that a blob unpacks to. Without one, nil: then the
-// caller is the one to bring it, with Add. While another pull is at that, Find
-// waits for it, and calls moved as long as it gets on.
-func (l *Lease) Find(ctx context.Context, blob digest.Digest, moved func(n int)) (*Layer, error) {
-	var last int64
+// Find returns the layer of a blob. If there is no such layer, Find returns nil and reserves the
+// blob for this lease, which must then call Add. If another lease unpacks the blob, Find waits for
+// it, and calls progress with the number of bytes that the other lease has received or unpacked.
+func (l *Lease) Find(ctx context.Context, blob digest.Digest, progress func(n int)) (*Layer, error) {
+	var reported int64
 	for {
-		found, other := l.find(blob)
+		found, other := l.findOrReserve(blob)
 		if other == nil {
 			return found, nil
 		}
-		look := time.NewTimer(time.Second)
+		timer := time.NewTimer(time.Second)
 		select {
 		case <-other.done:
-		case <-look.C:
-			if n := other.bytes.Load(); n != last {
-				moved(int(n - last))
-				last = n
+		case <-timer.C:
+			if n := other.bytes.Load(); n != reported {
+				progress(int(n - reported))
+				reported = n
 			}
 		case <-ctx.Done():
-			look.Stop()
+			timer.Stop()
 			return nil, context.Cause(ctx)
 		}
-		look.Stop()
+		timer.Stop()
 	}
 }
 
-// find returns the layer, or who is bringing it, or neither, when from now on
-// this lease is.
-func (l *Lease) find(blob digest.Digest) (*Layer, *arrival) {
+// findOrReserve returns the layer of a blob, or the reservation of another lease. If there is
+// neither, findOrReserve reserves the blob and returns nil.
+func (l *Lease) findOrReserve(blob digest.Digest) (*Layer, *reservation) {
 	s := l.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if id, ok := s.blobs[blob]; ok {
-		if _, ok := l.blobs[blob]; !ok {
-			l.blobs[blob] = s.layers[id]
-			s.held[id]++
+		if _, ok := l.held[blob]; !ok {
+			l.held[blob] = s.layers[id]
+			s.holds[id]++
 		}
 		return s.layers[id], nil
 	}
-	if other, ok := s.coming[blob]; ok {
+	if other, ok := s.reserved[blob]; ok {
 		return nil, other
 	}
-	a := &arrival{done: make(chan struct{})}
-	s.coming[blob], l.claimed[blob] = a, a
+	r := &reservation{done: make(chan struct{})}
+	s.reserved[blob], l.reserved[blob] = r, r
 	return nil, nil
 }
 
-// Add unpacks a blob that Find did not.
+// Add unpacks a blob that Find did not find.
 func (l *Lease) Add(ctx context.Context, src Source) (*Layer, error) {
 	blob := src.Blob.Digest
-	defer l.disclaim(blob)
-	layer, err := l.store.add(ctx, l.follow(src))
+	defer l.release(blob)
+	layer, err := l.store.add(ctx, l.withProgress(src))
 	if err != nil {
 		return nil, fmt.Errorf("unpack layer %s: %w", blob, err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.added = append(l.added, layer.DiffID)
-	l.blobs[blob] = layer // with the hold that add has taken
+	l.held[blob] = layer // Store.add has added the hold
 	return layer, nil
 }
 
-// follow lets those who wait for a blob see how it gets on.
-func (l *Lease) follow(src Source) Source {
+// withProgress returns src with a reader and a callback that count bytes in the reservation of the
+// blob, for the leases that wait for it.
+func (l *Lease) withProgress(src Source) Source {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if a, ok := l.claimed[src.Blob.Digest]; ok {
+	if r, ok := l.reserved[src.Blob.Digest]; ok {
 		progress := src.Progress
-		src.Progress = func(n int) { a.bytes.Add(int64(n)); progress(n) }
-		src.Reader = arriving{src.Reader, a}
+		src.Progress = func(n int) { r.bytes.Add(int64(n)); progress(n) }
+		src.Reader = countingReader{src.Reader, r}
 	}
 	return src
 }
 
-// arriving counts what comes of a blob, slow as it may.
-type arriving struct {
+// countingReader counts received bytes. A slow connection takes long to fill the chunks that are
+// unpacked.
+type countingReader struct {
 	io.Reader
-	arrival *arrival
+	reservation *reservation
 }
 
-func (r arriving) Read(p []byte) (int, error) {
+func (r countingReader) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
-	r.arrival.bytes.Add(int64(n))
+	r.reservation.bytes.Add(int64(n))
 	return n, err
 }
 
-// add unpacks a blob in the stage and puts the layer, held, in its place.
-func (s *Store) add(ctx context.Context, src Source) (placed *Layer, err error) {
-	stage, err := os.MkdirTemp(s.cfg.Stage, "layer-")
-	if err != nil {
-		return nil, err
-	}
-	// What is still there at the end is of no use: half a layer, or one that
-	// another blob has brought as well.
-	defer func() { err = errors.Join(err, s.cfg.Bin.Put(stage)) }()
-	files := filepath.Join(stage, filesDir)
-	if err := os.Mkdir(files, 0o755); err != nil {
-		return nil, err
-	}
-	layer, err := unpack(ctx, files, src, s.cfg.Limits)
-	if err != nil {
-		return nil, err
-	}
-	if layer.Tree, err = tree(ctx, files); err != nil {
-		return nil, err
-	}
-	layer.BootID, layer.Added = s.cfg.BootID, time.Now()
-	return s.publish(ctx, &layer, stage)
-}
-
-// Layer returns the layer in hand for a blob.
+// Layer returns the layer that the lease holds for a blob.
 func (l *Lease) Layer(blob digest.Digest) (*Layer, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	layer, ok := l.blobs[blob]
+	layer, ok := l.held[blob]
 	return layer, ok
 }
 
-// Added returns the diff IDs of the layers that came through this lease.
+// Added returns the diff IDs of the layers that this lease has unpacked.
 func (l *Lease) Added() []digest.Digest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.added)
 }
 
-// disclaim lets others try to bring a blob, or find it.
-func (l *Lease) disclaim(blob digest.Digest) {
+// release ends the reservation of a blob. The leases that wait for the blob then find the layer, or
+// one of them reserves the blob.
+func (l *Lease) release(blob digest.Digest) {
 	l.store.mu.Lock()
 	defer l.store.mu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if a, ok := l.claimed[blob]; ok {
-		delete(l.claimed, blob)
-		delete(l.store.coming, blob)
-		close(a.done)
+	if r, ok := l.reserved[blob]; ok {
+		delete(l.reserved, blob)
+		delete(l.store.reserved, blob)
+		close(r.done)
 	}
 }
 
-// ReleaseReservations gives up the blobs that Find left to this lease and that it has not
-// brought, so that others, or a next attempt by it, can.
+// ReleaseReservations ends the reservations of the blobs that the lease has not unpacked, so that
+// another lease or another attempt of this lease can unpack them.
 func (l *Lease) ReleaseReservations() {
 	l.mu.Lock()
-	claims := slices.Collect(maps.Keys(l.claimed))
+	blobs := slices.Collect(maps.Keys(l.reserved))
 	l.mu.Unlock()
-	for _, blob := range claims {
-		l.disclaim(blob)
+	for _, blob := range blobs {
+		l.release(blob)
 	}
 }
 
-// Close gives up what the lease has in hand.
+// Close ends the reservations and holds of the lease.
 func (l *Lease) Close() {
 	l.ReleaseReservations()
 	l.store.mu.Lock()
 	defer l.store.mu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for blob, layer := range l.blobs {
-		delete(l.blobs, blob)
-		if l.store.held[layer.DiffID]--; l.store.held[layer.DiffID] == 0 {
-			delete(l.store.held, layer.DiffID)
+	for blob, layer := range l.held {
+		delete(l.held, blob)
+		if l.store.holds[layer.DiffID]--; l.store.holds[layer.DiffID] == 0 {
+			delete(l.store.holds, layer.DiffID)
 		}
 	}
 }

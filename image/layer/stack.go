@@ -13,26 +13,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stack is an image's layers as overlay wants them.
+// Stack is the layers of an image in the form that overlay needs.
 //
-// Overlay shows a directory that several layers have with the owner and mode of
-// the topmost. So a layer that brings a/b/c but says nothing of a and a/b would
-// give these the metadata they happened to be made with. The layer cannot know
-// better: it is unpacked without the ones below, and other images have it on
-// top of others. Hence each image in which that makes a difference gets one
-// small layer more, the cover, on top of all: it has just those directories,
-// with the metadata of the topmost layer that does speak of them.
+// If several layers have a directory, overlay shows the owner and mode of the topmost one. A layer whose
+// tar has an entry for a/b/c but not for a and a/b would thus replace the metadata of a and a/b with
+// the metadata of the implied directories. Their right metadata cannot be stored in the layer, because a
+// layer is unpacked without the layers below it, which differ between images. So an image in which the
+// metadata differ gets an additional small layer at the top, the cover. The cover has only these
+// directories, with the metadata of the topmost layer whose tar has an entry for them.
 type Stack struct {
-	layers  []*Layer // topmost first
-	implied []map[string]bool
-	seen    map[lookup]node
+	layers  []*Layer          // topmost first
+	implied []map[string]bool // the implied directories of each layer
+	nodes   map[nodeKey]node  // cache of lookup
 }
 
-// Of returns the stack of layers, lowest first. Layers that add nothing are
-// left out: the ones below an opaque root, empty ones, and all but the topmost
-// of equals, which overlay would refuse.
-func Of(layers []*Layer) *Stack {
-	s := &Stack{seen: make(map[lookup]node)}
+// NewStack returns the stack of layers, which are ordered from the lowest to the topmost. It omits layers
+// that change nothing: layers below an opaque root, empty layers, and all but the topmost of equal
+// layers, which overlay refuses.
+func NewStack(layers []*Layer) *Stack {
+	s := &Stack{nodes: make(map[nodeKey]node)}
 	have := make(map[digest.Digest]bool)
 	for i := len(layers) - 1; i >= 0; i-- {
 		l := layers[i]
@@ -46,7 +45,7 @@ func Of(layers []*Layer) *Stack {
 		}
 	}
 	if len(s.layers) == 0 && len(layers) > 0 {
-		s.layers = append(s.layers, layers[0]) // overlay needs one
+		s.layers = append(s.layers, layers[0]) // overlay needs at least one layer
 	}
 	for _, l := range s.layers {
 		implied := make(map[string]bool, len(l.Implied))
@@ -58,7 +57,7 @@ func Of(layers []*Layer) *Stack {
 	return s
 }
 
-// Dirs returns the layers' directories, topmost first.
+// Dirs returns the directories of the layers, topmost first.
 func (s *Stack) Dirs() []string {
 	dirs := make([]string, len(s.layers))
 	for i, l := range s.layers {
@@ -67,13 +66,13 @@ func (s *Stack) Dirs() []string {
 	return dirs
 }
 
-// Cover makes the cover in dir, which does not exist yet, and reports whether
-// one is needed. When not, it makes nothing.
-func (s *Stack) Cover(dir string) (bool, error) {
+// WriteCover writes the cover to dir, which must not exist, and reports whether the image needs a cover. If
+// it needs none, WriteCover does not create dir.
+func (s *Stack) WriteCover(dir string) (bool, error) {
 	covered := make(map[string]bool)
 	for _, l := range s.layers {
 		for _, name := range l.Implied {
-			if err := s.cover(dir, name, covered); err != nil {
+			if err := s.coverDir(dir, name, covered); err != nil {
 				return false, fmt.Errorf("cover directory %q: %w", name, err)
 			}
 		}
@@ -81,13 +80,13 @@ func (s *Stack) Cover(dir string) (bool, error) {
 	return len(covered) > 0, nil
 }
 
-// cover puts name into the cover if it must be, and its parents with it.
-func (s *Stack) cover(dir, name string, covered map[string]bool) error {
-	from, differs, err := s.spokenFor(name)
+// coverDir adds a directory and its parents to the cover, if overlay would show wrong metadata.
+func (s *Stack) coverDir(dir, name string, covered map[string]bool) error {
+	from, differs, err := s.metadataSource(name)
 	if err != nil || !differs || covered[name] {
 		return err
 	}
-	same, err := plainDir(from)
+	same, err := hasDefaultMetadata(from)
 	if err != nil || same {
 		return err
 	}
@@ -95,12 +94,12 @@ func (s *Stack) cover(dir, name string, covered map[string]bool) error {
 		if covered[part] {
 			continue
 		}
-		from, _, err := s.spokenFor(part)
+		from, _, err := s.metadataSource(part)
 		if err != nil {
 			return err
 		}
 		to := filepath.Join(dir, part)
-		if err := errors.Join(os.Mkdir(to, 0o755), CopyMeta(to, from)); err != nil {
+		if err := errors.Join(os.Mkdir(to, 0o755), CopyMetadata(to, from)); err != nil {
 			return err
 		}
 		covered[part] = true
@@ -108,7 +107,7 @@ func (s *Stack) cover(dir, name string, covered map[string]bool) error {
 	return nil
 }
 
-// parents returns ".", "a", "a/b" for "a/b".
+// parents returns a path and its parents: ".", "a" and "a/b" for "a/b".
 func parents(name string) []string {
 	all := []string{"."}
 	if name == "." {
@@ -122,12 +121,12 @@ func parents(name string) []string {
 	return append(all, name)
 }
 
-// spokenFor returns the directory whose metadata name should have, and whether
-// overlay left alone would show those of another one.
-func (s *Stack) spokenFor(name string) (from string, differs bool, err error) {
+// metadataSource returns the directory with the metadata for name, and reports whether overlay would show
+// the metadata of another directory.
+func (s *Stack) metadataSource(name string) (from string, differs bool, err error) {
 	top := ""
 	for i, l := range s.layers {
-		n, err := s.look(i, name)
+		n, err := s.lookup(i, name)
 		if err != nil {
 			return "", false, err
 		}
@@ -137,63 +136,64 @@ func (s *Stack) spokenFor(name string) (from string, differs bool, err error) {
 		if n.isDir && top == "" {
 			top = filepath.Join(l.Dir(), name)
 		}
-		if n.ends {
+		if n.hidesBelow {
 			break
 		}
 	}
 	return top, false, nil
 }
 
-// node is what one layer has to say on a path.
+// node is the result of the lookup of a path in one layer.
 type node struct {
 	isDir, implied bool
-	ends           bool // the layers below do not show
+	hidesBelow     bool // the layers below are hidden at this path
 }
 
-type lookup struct {
+type nodeKey struct {
 	layer int
 	name  string
 }
 
-// look is a lookup as overlay does it, in one layer. The layer is at rest and
-// every component is known for a directory before the next is looked up, so
-// links are never followed.
-func (s *Stack) look(i int, name string) (node, error) {
-	key := lookup{i, name}
-	if n, ok := s.seen[key]; ok {
+// lookup looks up a path in one layer as overlay does. It never follows symbolic links, because layers do
+// not change, and each component is known to be a directory before the next one is looked up.
+func (s *Stack) lookup(i int, name string) (node, error) {
+	key := nodeKey{i, name}
+	if n, ok := s.nodes[key]; ok {
 		return n, nil
 	}
-	n, err := s.lookAt(i, name)
+	n, err := s.readNode(i, name)
 	if err == nil {
-		s.seen[key] = n
+		s.nodes[key] = n
 	}
 	return n, err
 }
 
-func (s *Stack) lookAt(i int, name string) (node, error) {
+// readNode is lookup without the cache.
+func (s *Stack) readNode(i int, name string) (node, error) {
 	l := s.layers[i]
 	if name == "." {
-		return node{isDir: true, implied: s.implied[i][name], ends: l.OpaqueRoot}, nil
+		return node{isDir: true, implied: s.implied[i][name], hidesBelow: l.OpaqueRoot}, nil
 	}
-	parent, err := s.look(i, path.Dir(name))
+	parent, err := s.lookup(i, path.Dir(name))
 	if err != nil || !parent.isDir {
-		return node{ends: parent.ends}, err
+		return node{hidesBelow: parent.hidesBelow}, err
 	}
 	full := filepath.Join(l.Dir(), name)
 	info, err := os.Lstat(full)
 	if errors.Is(err, fs.ErrNotExist) {
-		return node{ends: parent.ends}, nil
+		return node{hidesBelow: parent.hidesBelow}, nil
 	}
 	if err != nil {
 		return node{}, err
 	}
 	if !info.IsDir() {
-		return node{ends: true}, nil
+		return node{hidesBelow: true}, nil
 	}
 	opaque, err := isOpaque(full)
-	return node{isDir: true, implied: s.implied[i][name], ends: parent.ends || opaque}, err
+	return node{isDir: true, implied: s.implied[i][name], hidesBelow: parent.hidesBelow || opaque}, err
 }
 
+// isOpaque reports whether a directory has overlay's opaque attribute.
 func isOpaque(dir string) (bool, error) {
 	var value [1]byte
 	n, err := unix.Lgetxattr(dir, opaqueXattr, value[:])
@@ -203,8 +203,8 @@ func isOpaque(dir string) (bool, error) {
 	return n == 1 && value[0] == 'y', err
 }
 
-// plainDir says whether a directory has the metadata that implied ones get.
-func plainDir(dir string) (bool, error) {
+// hasDefaultMetadata reports whether a directory has the metadata that implied directories have.
+func hasDefaultMetadata(dir string) (bool, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(dir, &st); err != nil {
 		return false, err
@@ -213,9 +213,9 @@ func plainDir(dir string) (bool, error) {
 	return st.Mode == unix.S_IFDIR|0o755 && st.Uid == 0 && st.Gid == 0 && len(attrs) == 0, err
 }
 
-// CopyMeta gives the directory dst the owner, mode, time and extended
-// attributes of src, but not what overlay has noted there for itself.
-func CopyMeta(dst, src string) error {
+// CopyMetadata copies the owner, mode, times and extended attributes of the directory src to dst, except
+// for the attributes that overlay uses itself.
+func CopyMetadata(dst, src string) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(src, &st); err != nil {
 		return &os.PathError{Op: "lstat", Path: src, Err: err}
@@ -239,7 +239,7 @@ func CopyMeta(dst, src string) error {
 	return unix.UtimesNanoAt(unix.AT_FDCWD, dst, times, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// xattrs returns the attributes that a layer's tar can have set.
+// xattrs returns the extended attributes of a directory that can come from the tar of a layer.
 func xattrs(dir string) (map[string][]byte, error) {
 	n, err := unix.Llistxattr(dir, nil)
 	names := make([]byte, max(n, 0))
@@ -254,7 +254,7 @@ func xattrs(dir string) (map[string][]byte, error) {
 		if name == "" || strings.HasPrefix(name, "trusted.") || strings.HasPrefix(name, "security.") {
 			continue
 		}
-		value := make([]byte, 64<<10) // the kernel's bound
+		value := make([]byte, 64<<10) // the maximum size of an attribute
 		n, err := unix.Lgetxattr(dir, name, value)
 		if err != nil {
 			return nil, &os.PathError{Op: "getxattr", Path: dir, Err: err}

@@ -15,7 +15,7 @@ import (
 
 func sorted(s []string) []string { return slices.Sorted(slices.Values(s)) }
 
-// stackOf unpacks layers, lowest first.
+// stackOf unpacks layers, which are ordered from the lowest to the topmost.
 func stackOf(tb testing.TB, layers ...[]imagetest.Entry) *Stack {
 	tb.Helper()
 	var all []*Layer
@@ -36,14 +36,14 @@ func stackOf(tb testing.TB, layers ...[]imagetest.Entry) *Stack {
 		l.DiffID, l.dir = digest.FromBytes(blob), parent
 		all = append(all, &l)
 	}
-	return Of(all)
+	return NewStack(all)
 }
 
 // merged mounts a stack with its cover and returns the mount point.
 func merged(tb testing.TB, s *Stack) string {
 	tb.Helper()
 	cover := filepath.Join(tb.TempDir(), "cover")
-	needed, err := s.Cover(cover)
+	needed, err := s.WriteCover(cover)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func merged(tb testing.TB, s *Stack) string {
 	if needed {
 		dirs = append([]string{cover}, dirs...)
 	}
-	dirs = append(dirs, tb.TempDir()) // overlay alone wants two
+	dirs = append(dirs, tb.TempDir()) // overlay without an upper directory needs two
 	target := tb.TempDir()
 	if err := unix.Mount("overlay", target, "overlay", 0, "lowerdir="+strings.Join(dirs, ":")); err != nil {
 		tb.Fatal(err)
@@ -69,18 +69,18 @@ func TestCover(t *testing.T) {
 	file := func(name string) imagetest.Entry { return imagetest.File(name, "") }
 	for name, c := range map[string]struct {
 		layers []entries
-		// want is uid and mode by path; a mode of 0 wants nothing there.
+		// want has uid and mode by path. If the mode is 0, the path must not exist.
 		want map[string]unix.Stat_t
 	}{
-		"lower speaks": {
+		"entry in lower layer": {
 			[]entries{{imagetest.DirMode("a", 1, 0o700), imagetest.DirMode("a/b", 2, 0o1777)}, {file("a/b/f")}},
 			map[string]unix.Stat_t{"a": {Uid: 1, Mode: 0o700}, "a/b": {Uid: 2, Mode: 0o1777}, "a/b/f": {Mode: 0o644}},
 		},
-		"nobody speaks": {
+		"no entry": {
 			[]entries{{file("a/b/f")}, {file("a/b/g")}},
 			map[string]unix.Stat_t{"a/b": {Mode: 0o755}},
 		},
-		"upper speaks": {
+		"entry in upper layer": {
 			[]entries{{imagetest.DirMode("a", 1, 0o700)}, {file("a/f")}, {imagetest.DirMode("a", 3, 0o711)}, {imagetest.DirMode("b", 3, 0o711)}},
 			map[string]unix.Stat_t{"a": {Uid: 3, Mode: 0o711}, "b": {Uid: 3, Mode: 0o711}},
 		},
@@ -88,7 +88,7 @@ func TestCover(t *testing.T) {
 			[]entries{{imagetest.DirMode("a", 1, 0o700)}, {file("a/f")}, {file("a/g")}},
 			map[string]unix.Stat_t{"a": {Uid: 1, Mode: 0o700}},
 		},
-		"removed between": {
+		"whiteout between": {
 			[]entries{{imagetest.DirMode("a", 1, 0o700), file("a/old")}, {file(".wh.a")}, {file("a/f")}},
 			map[string]unix.Stat_t{"a": {Mode: 0o755}, "a/old": {}, "a/f": {Mode: 0o644}},
 		},
@@ -96,11 +96,11 @@ func TestCover(t *testing.T) {
 			[]entries{{imagetest.DirMode("a", 1, 0o700), imagetest.DirMode("a/b", 1, 0o700)}, {file("a/.wh..wh..opq")}, {file("a/b/f")}},
 			map[string]unix.Stat_t{"a": {Mode: 0o755}, "a/b": {Mode: 0o755}},
 		},
-		"a file between": {
+		"file between": {
 			[]entries{{imagetest.DirMode("a", 1, 0o700)}, {file("a")}, {file("a/f")}},
 			map[string]unix.Stat_t{"a": {Mode: 0o755}},
 		},
-		"hidden above": {
+		"whiteout above": {
 			[]entries{{imagetest.DirMode("a", 1, 0o700)}, {file("a/f")}, {file(".wh.a")}},
 			map[string]unix.Stat_t{"a": {}},
 		},
@@ -124,23 +124,23 @@ func TestCover(t *testing.T) {
 				err := unix.Lstat(filepath.Join(root, path), &st)
 				switch {
 				case want.Mode == 0 && err != unix.ENOENT:
-					t.Errorf("%s is there, %v", path, err)
+					t.Errorf("%s exists: %v", path, err)
 				case want.Mode != 0 && (err != nil || st.Uid != want.Uid || st.Mode&0o7777 != want.Mode):
-					t.Errorf("%s: %d %o, want %d %o; %v", path, st.Uid, st.Mode&0o7777, want.Uid, want.Mode, err)
+					t.Errorf("%s: got uid %d mode %o, want uid %d mode %o, %v", path, st.Uid, st.Mode&0o7777, want.Uid, want.Mode, err)
 				}
 			}
 		})
 	}
 }
 
-func TestNoCoverWithoutNeed(t *testing.T) {
+func TestCoverNotNeeded(t *testing.T) {
 	s := stackOf(t, []imagetest.Entry{imagetest.Dir("a")}, []imagetest.Entry{imagetest.File("a/f", "")})
-	if needed, err := s.Cover(filepath.Join(t.TempDir(), "cover")); needed || err != nil {
-		t.Errorf("cover %v, %v", needed, err)
+	if needed, err := s.WriteCover(filepath.Join(t.TempDir(), "cover")); needed || err != nil {
+		t.Errorf("cover needed: %v, %v", needed, err)
 	}
 }
 
-func TestStackLeavesOut(t *testing.T) {
+func TestStackOmitsLayers(t *testing.T) {
 	a, b := &Layer{DiffID: "a", Entries: 1, dir: "a"}, &Layer{DiffID: "b", Entries: 1, dir: "b"}
 	empty, top := &Layer{DiffID: "empty", dir: "e"}, &Layer{DiffID: "top", Entries: 1, OpaqueRoot: true, dir: "t"}
 	for _, c := range []struct {
@@ -154,11 +154,11 @@ func TestStackLeavesOut(t *testing.T) {
 		{[]*Layer{empty}, "e"},
 	} {
 		var got []string
-		for _, dir := range Of(c.layers).Dirs() {
+		for _, dir := range NewStack(c.layers).Dirs() {
 			got = append(got, filepath.Dir(dir))
 		}
 		if strings.Join(got, " ") != c.want {
-			t.Errorf("got %v, want %s", got, c.want)
+			t.Errorf("got directories %v, want %s", got, c.want)
 		}
 	}
 }

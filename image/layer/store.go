@@ -21,60 +21,59 @@ import (
 	"github.com/criserver/criserver/internal/oplock"
 )
 
-// Config is what a Store needs. All directories exist and are on one file
-// system.
+// Config configures a Store. All directories must exist and be on one file system.
 type Config struct {
-	Dir    string // the layers
-	Stage  string // layers while they are unpacked; emptied on start by its owner
+	Dir    string // the directories of the layers
+	Stage  string // layers that are being unpacked; the caller empties it before Restore
 	Bin    *trash.Bin
 	BootID string
 	Limits Limits
-	// The functions below are called with the store's lock held and must not wait.
 
-	// Used says whether the layer must stay because an image, a root file system
-	// or a volume has it, or because what has it cannot be read.
+	// The store calls the functions below with its lock held, so they must not block.
+
+	// Used reports whether a layer must not be deleted, because an image, a root file system or a
+	// volume has the layer, or has a record that cannot be read.
 	Used func(digest.Digest) bool
-	// Mounted says whether a root file system or a volume has the layer, or may.
+	// Mounted reports whether a root file system or a volume has the layer, or may have it.
 	Mounted func(digest.Digest) bool
-	// Durable says whether a record that was written after the layer had reached
-	// the disk names the layer.
+	// Durable reports whether there is a record with the layer that was written after the layer had
+	// been synced to disk.
 	Durable func(digest.Digest) bool
 }
 
-// Store keeps layers.
+// Store stores layers.
 type Store struct {
 	cfg Config
-	ops oplock.Locks // by diff ID: who moves a layer's directory in or out
+	ops oplock.Locks // by diff ID; held while the directory of a layer is moved
 
-	mu     sync.Mutex                      // guards what follows; taken after a lock of ops
-	layers map[digest.Digest]*Layer        // by diff ID
-	broken map[digest.Digest]error         // by diff ID: kept on disk, and cannot be used
-	blobs  map[digest.Digest]digest.Digest // diff ID by blob digest
-	coming map[digest.Digest]*arrival      // by blob digest
-	// held counts the leases that have a layer in hand.
-	held map[digest.Digest]int
+	mu       sync.Mutex                      // guards the fields below; taken after a lock of ops
+	layers   map[digest.Digest]*Layer        // by diff ID
+	broken   map[digest.Digest]error         // by diff ID: layers on disk that cannot be used
+	blobs    map[digest.Digest]digest.Digest // diff ID by blob digest
+	reserved map[digest.Digest]*reservation  // by blob digest
+	holds    map[digest.Digest]int           // number of holds of leases by diff ID
 }
 
-// NewStore returns an empty store. See Restore.
+// NewStore returns an empty store. The caller must call Restore before anything else.
 func NewStore(cfg Config) *Store {
 	cfg.Limits.windows = newWindows()
 	return &Store{
-		cfg:    cfg,
-		layers: make(map[digest.Digest]*Layer),
-		broken: make(map[digest.Digest]error),
-		blobs:  make(map[digest.Digest]digest.Digest),
-		coming: make(map[digest.Digest]*arrival),
-		held:   make(map[digest.Digest]int),
+		cfg:      cfg,
+		layers:   make(map[digest.Digest]*Layer),
+		broken:   make(map[digest.Digest]error),
+		blobs:    make(map[digest.Digest]digest.Digest),
+		reserved: make(map[digest.Digest]*reservation),
+		holds:    make(map[digest.Digest]int),
 	}
 }
 
-// Restore loads the layers on disk. The files of a layer of an earlier boot
-// reached the disk only if a record names the layer, so without such a record
-// the layer is not loaded. A layer that cannot be loaded is deleted if nothing
-// uses it. Otherwise it stays as it is, and Broken returns the reason. Report is
-// told of the layers whose records cannot be read.
+// Restore loads the layers on disk. A layer of an earlier boot is loaded only if it is durable, because
+// otherwise its files may not have reached the disk. A layer that cannot be loaded is deleted if it is
+// not in use. Otherwise its directory is kept, and Broken returns the reason. Restore calls report for
+// each layer whose record cannot be read.
 func (s *Store) Restore(report func(error)) error {
-	// Asked for the first time in a layer's root, this would find no /proc.
+	// The function caches its result. Its first call must not be made on a thread whose root directory
+	// is that of a layer, where /proc is missing.
 	userns.RunningInUserNS()
 	entries, err := os.ReadDir(s.cfg.Dir)
 	if err != nil {
@@ -85,7 +84,7 @@ func (s *Store) Restore(report func(error)) error {
 	for _, e := range entries {
 		id := digest.NewDigestFromEncoded(digest.SHA256, e.Name())
 		if id.Validate() != nil {
-			report(fmt.Errorf("restore layer %q: no layer has this name, it stays as it is: %w", e.Name(), errdefs.ErrInvalidArgument))
+			report(fmt.Errorf("restore layer %q: name is not a diff id, directory is kept: %w", e.Name(), errdefs.ErrInvalidArgument))
 			continue
 		}
 		if err := s.restore(id); err != nil {
@@ -95,26 +94,27 @@ func (s *Store) Restore(report func(error)) error {
 	return nil
 }
 
-// restore is called with mu held.
+// restore loads one layer. The caller holds mu.
 func (s *Store) restore(id digest.Digest) error {
-	l, err := load(s.place(id), id)
+	l, err := load(s.layerDir(id), id)
 	if err == nil && (l.BootID == s.cfg.BootID || s.cfg.Durable(id)) {
 		s.insert(l)
 		return nil
 	}
 	if !s.cfg.Used(id) {
-		return errors.Join(err, s.cfg.Bin.Put(s.place(id)))
+		return errors.Join(err, s.cfg.Bin.Put(s.layerDir(id)))
 	}
 	if err == nil {
-		err = fmt.Errorf("it was unpacked in an earlier boot, and no record shows that its files reached the disk: %w", errdefs.ErrDataLoss)
+		err = fmt.Errorf("layer was unpacked in an earlier boot, and no record shows that it was synced to disk: %w", errdefs.ErrDataLoss)
 	}
 	s.broken[id] = err
 	return err
 }
 
-// place is where a layer lies.
-func (s *Store) place(id digest.Digest) string { return filepath.Join(s.cfg.Dir, id.Encoded()) }
+// layerDir returns the directory of a layer.
+func (s *Store) layerDir(id digest.Digest) string { return filepath.Join(s.cfg.Dir, id.Encoded()) }
 
+// load reads the record of a layer.
 func load(dir string, id digest.Digest) (*Layer, error) {
 	b, err := os.ReadFile(filepath.Join(dir, recordFile))
 	if err != nil {
@@ -125,7 +125,7 @@ func load(dir string, id digest.Digest) (*Layer, error) {
 		return nil, fmt.Errorf("parse %s: %w: %w", recordFile, err, errdefs.ErrDataLoss)
 	}
 	if l.DiffID != id {
-		return nil, fmt.Errorf("record is of layer %q: %w", l.DiffID, errdefs.ErrDataLoss)
+		return nil, fmt.Errorf("record has diff id %q: %w", l.DiffID, errdefs.ErrDataLoss)
 	}
 	if _, err := os.Lstat(l.Dir()); err != nil {
 		return nil, err
@@ -133,15 +133,14 @@ func load(dir string, id digest.Digest) (*Layer, error) {
 	return l, nil
 }
 
-// save writes the record of a layer in the stage. The sync of the image that
-// the layer belongs to makes it durable.
+// save writes the record of a staged layer. The record becomes durable when an image with the layer is
+// synced.
 func (l *Layer) save() error {
 	return l.write(atomicfile.Write)
 }
 
-// replace replaces the record of a layer in its place, which can be durable
-// already. Without a sync before the rename, a power cut could leave an empty
-// file where there was a whole one.
+// replace replaces the record of a published layer, which may be durable already. Without a sync
+// before the rename, a power cut could leave an empty file instead of the old record.
 func (l *Layer) replace() error {
 	return l.write(atomicfile.WriteSync)
 }
@@ -154,7 +153,7 @@ func (l *Layer) write(to func(path string, data []byte, perm os.FileMode) error)
 	return to(filepath.Join(l.dir, recordFile), b, 0o600)
 }
 
-// insert is called with mu held.
+// insert adds or replaces a layer. The caller holds mu.
 func (s *Store) insert(l *Layer) {
 	s.layers[l.DiffID] = l
 	for _, b := range l.Blobs {
@@ -162,7 +161,7 @@ func (s *Store) insert(l *Layer) {
 	}
 }
 
-// Get returns the layer with this diff ID.
+// Get returns the layer with a diff ID.
 func (s *Store) Get(id digest.Digest) (*Layer, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,14 +169,14 @@ func (s *Store) Get(id digest.Digest) (*Layer, bool) {
 	return l, ok
 }
 
-// Broken returns why a layer that is on disk cannot be used, or nil.
+// Broken returns the reason why a layer on disk cannot be used, or nil.
 func (s *Store) Broken(id digest.Digest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.broken[id]
 }
 
-// Drop deletes those of the layers that nothing uses.
+// Drop deletes those of the layers that are not in use.
 func (s *Store) Drop(ctx context.Context, ids []digest.Digest) error {
 	var errs []error
 	for _, id := range ids {
@@ -186,17 +185,17 @@ func (s *Store) Drop(ctx context.Context, ids []digest.Digest) error {
 	return errors.Join(errs...)
 }
 
-// DropOlder deletes the layers that nothing uses and that were unpacked before
-// the time: what interrupted pulls have left and no retry came back for.
-func (s *Store) DropOlder(ctx context.Context, than time.Time) error {
+// DropOlder deletes the layers that are not in use and were unpacked before a time. Such layers are
+// leftovers of failed pulls that were not repeated.
+func (s *Store) DropOlder(ctx context.Context, before time.Time) error {
 	var old []digest.Digest
 	s.mu.Lock()
 	for id, l := range s.layers {
-		if l.Added.Before(than) {
+		if l.Added.Before(before) {
 			old = append(old, id)
 		}
 	}
-	// A broken layer was kept because something used it.
+	// A broken layer was kept because it was in use.
 	old = slices.AppendSeq(old, maps.Keys(s.broken))
 	s.mu.Unlock()
 	return s.Drop(ctx, old)
@@ -208,23 +207,23 @@ func (s *Store) drop(ctx context.Context, id digest.Digest) error {
 		return err
 	}
 	defer unlock()
-	if !s.forget(id) {
+	if !s.removeUnused(id) {
 		return nil
 	}
-	if err := s.cfg.Bin.Put(s.place(id)); err != nil {
+	if err := s.cfg.Bin.Put(s.layerDir(id)); err != nil {
 		return fmt.Errorf("delete layer %s: %w", id, err)
 	}
 	return nil
 }
 
-// forget takes a layer out of the maps, unless it is in use. A lease that gets
-// the layer under way does so under mu and counts as use; an image that has it
-// is in Used before its lease ends.
-func (s *Store) forget(id digest.Digest) bool {
+// removeUnused removes a layer from the maps, unless the layer is in use. It reports whether it removed
+// the layer. A lease adds its hold with mu held, and an image with the layer is reported by Used before
+// the lease of its pull ends, so there is no moment at which a layer in use looks unused.
+func (s *Store) removeUnused(id digest.Digest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l, ok := s.layers[id]
-	if !ok && s.broken[id] == nil || s.held[id] > 0 || s.cfg.Used(id) {
+	if !ok && s.broken[id] == nil || s.holds[id] > 0 || s.cfg.Used(id) {
 		return false
 	}
 	delete(s.layers, id)
@@ -237,7 +236,7 @@ func (s *Store) forget(id digest.Digest) bool {
 	return true
 }
 
-// Total returns what all layers take on disk.
+// Total returns the disk usage of all layers.
 func (s *Store) Total() (bytes, inodes uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

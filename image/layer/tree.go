@@ -16,44 +16,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tree returns a digest over what is in a directory: names, kinds, owners,
-// modes, sizes, times and link targets, but not the files' content, which would
-// take as long as to unpack it. It finds files that are missing, cut short or
-// empty after a crash of the file system.
-func tree(ctx context.Context, dir string) (digest.Digest, error) {
-	return sumTree(ctx, treeSum{sum: sha256.New()}, dir)
+// treeDigest returns the digest of the files in a directory: names, types, owners, modes, sizes, times
+// and link targets. The content of files is left out, because to read it takes as long as to unpack the
+// layer. The digest shows files that are missing, truncated or empty after a crash of the file system.
+func treeDigest(ctx context.Context, dir string) (digest.Digest, error) {
+	return hashTree(ctx, treeHash{sum: sha256.New()}, dir)
 }
 
-// SameTree says whether two directories have the same files, by all that tree
-// compares except the times of whiteouts, which no tar has.
+// SameTree reports whether two directories have the same tree digest, except for the times of
+// whiteouts, which are not in the tar.
 func SameTree(ctx context.Context, a, b string) (bool, error) {
-	first, err := sumTree(ctx, treeSum{sum: sha256.New(), whiteoutsHaveNoTime: true}, a)
+	first, err := hashTree(ctx, treeHash{sum: sha256.New(), ignoreWhiteoutTimes: true}, a)
 	if err != nil {
 		return false, err
 	}
-	second, err := sumTree(ctx, treeSum{sum: sha256.New(), whiteoutsHaveNoTime: true}, b)
+	second, err := hashTree(ctx, treeHash{sum: sha256.New(), ignoreWhiteoutTimes: true}, b)
 	return first == second, err
 }
 
-// treeSum adds up a tree.
-type treeSum struct {
+// treeHash hashes a tree.
+type treeHash struct {
 	sum                 hash.Hash
-	whiteoutsHaveNoTime bool
+	ignoreWhiteoutTimes bool
 }
 
-func sumTree(ctx context.Context, s treeSum, dir string) (digest.Digest, error) {
+func hashTree(ctx context.Context, h treeHash, dir string) (digest.Digest, error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return "", err
 	}
-	if err := s.addTree(ctx, d); err != nil {
-		return "", fmt.Errorf("look through %s: %w", dir, err)
+	if err := h.addTree(ctx, d); err != nil {
+		return "", fmt.Errorf("hash tree %s: %w", dir, err)
 	}
-	return digest.NewDigest(digest.SHA256, s.sum), nil
+	return digest.NewDigest(digest.SHA256, h.sum), nil
 }
 
-// addTree adds an open directory, and closes it.
-func (s treeSum) addTree(ctx context.Context, d *os.File) error {
+// addTree hashes an open directory, and closes it.
+func (h treeHash) addTree(ctx context.Context, d *os.File) error {
 	defer d.Close()
 	names, err := d.Readdirnames(-1)
 	if err != nil {
@@ -61,31 +60,32 @@ func (s treeSum) addTree(ctx context.Context, d *os.File) error {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		if err := s.addNode(ctx, d, name); err != nil {
+		if err := h.addNode(ctx, d, name); err != nil {
 			return err
 		}
 	}
-	// An end mark, so that a file cannot move to the parent unnoticed.
-	_, err = s.sum.Write([]byte{0})
+	// Without an end mark, a file could move to the parent directory without a change of the digest.
+	_, err = h.sum.Write([]byte{0})
 	return errors.Join(err, context.Cause(ctx))
 }
 
-func (s treeSum) addNode(ctx context.Context, d *os.File, name string) error {
+// addNode hashes an entry of a directory, and the tree below it.
+func (h treeHash) addNode(ctx context.Context, d *os.File, name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(int(d.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 	if isDir {
-		st.Size, st.Nlink, st.Mtim = 0, 0, unix.Timespec{} // the file system's own affair
+		st.Size, st.Nlink, st.Mtim = 0, 0, unix.Timespec{} // these depend on the file system
 	}
-	if s.whiteoutsHaveNoTime && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
+	if h.ignoreWhiteoutTimes && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
 		st.Mtim = unix.Timespec{}
 	}
 	record := append([]byte(name), 0)
 	for _, v := range []uint64{
 		uint64(st.Mode), uint64(st.Uid), uint64(st.Gid), uint64(st.Size),
-		uint64(st.Rdev), uint64(st.Nlink), uint64(st.Mtim.Sec), //nolint:unconvert // their widths depend on the architecture
+		uint64(st.Rdev), uint64(st.Nlink), uint64(st.Mtim.Sec), //nolint:unconvert // the widths depend on the architecture
 	} {
 		record = binary.AppendUvarint(record, v)
 	}
@@ -97,17 +97,17 @@ func (s treeSum) addNode(ctx context.Context, d *os.File, name string) error {
 		}
 		record = append(record, target[:n]...)
 	}
-	if _, err := s.sum.Write(record); err != nil || !isDir {
+	if _, err := h.sum.Write(record); err != nil || !isDir {
 		return err
 	}
 	fd, err := unix.Openat(int(d.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	return s.addTree(ctx, os.NewFile(uintptr(fd), name))
+	return h.addTree(ctx, os.NewFile(uintptr(fd), name))
 }
 
-// Verify compares a layer's files with what was unpacked. ErrDataLoss when they
+// Verify compares the files of a layer with the tree digest in its record. It returns ErrDataLoss if they
 // differ.
 func (s *Store) Verify(ctx context.Context, id digest.Digest) error {
 	if err := s.Broken(id); err != nil {
@@ -117,17 +117,17 @@ func (s *Store) Verify(ctx context.Context, id digest.Digest) error {
 	if !ok {
 		return fmt.Errorf("layer %s: %w", id, errdefs.ErrNotFound)
 	}
-	now, err := tree(ctx, l.Dir())
+	current, err := treeDigest(ctx, l.Dir())
 	if err != nil {
 		return fmt.Errorf("verify layer %s: %w", id, err)
 	}
-	if now != l.Tree {
-		return fmt.Errorf("files of layer %s are not those that were unpacked: %w", id, errdefs.ErrDataLoss)
+	if current != l.Tree {
+		return fmt.Errorf("files of layer %s differ from the unpacked files: %w", id, errdefs.ErrDataLoss)
 	}
 	return nil
 }
 
-// IDs returns the diff IDs of all layers, of the broken ones as well.
+// IDs returns the diff IDs of all layers, including broken layers.
 func (s *Store) IDs() []digest.Digest {
 	s.mu.Lock()
 	defer s.mu.Unlock()

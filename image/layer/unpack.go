@@ -13,45 +13,42 @@ import (
 	"github.com/criserver/criserver/internal/osthread"
 )
 
-// Source is a blob on its way.
+// Source is a blob that is being fetched.
 type Source struct {
 	Blob   Blob
-	Reader io.Reader // ends with io.EOF only if the digest is right
-	// Progress is told of every piece unpacked.
+	Reader io.Reader // returns io.EOF only if the digest of the blob is right
+	// Progress is called with the number of unpacked bytes of each chunk.
 	Progress func(n int)
-	// Abort is called when unpacking fails while the Reader may still be
-	// waiting for data; it makes the Reader return.
+	// Abort is called if unpacking fails. It makes a Read of Reader that waits for data return.
 	Abort func(error)
 }
 
-// unpack writes the files of a blob into dir, an empty directory, and says what
-// they are. What it leaves in dir when it fails is the caller's to delete.
+// unpack writes the files of a blob into dir, an empty directory, and returns the layer. If
+// unpack fails, the caller deletes dir.
 func unpack(ctx context.Context, dir string, src Source, limits Limits) (Layer, error) {
 	s := newStream(src.Reader, limits, src.Progress)
-	p := newPlacer(limits)
-	err := inRoot(dir, func() error { return p.apply(ctx, s) })
+	u := newUnpacker(limits)
+	err := inRoot(dir, func() error { return u.apply(ctx, s) })
 	if err == nil {
-		// Behind the tar's end mark there may be padding, which belongs to the
-		// digests as well.
+		// The digests cover the padding after the end mark of the tar.
 		_, err = io.Copy(io.Discard, s)
 	}
 	if err != nil {
-		s.halt()
+		s.stop()
 		src.Abort(err)
 	}
 	s.close()
 	if err != nil {
 		return Layer{}, err
 	}
-	l := p.layer
+	l := u.layer
 	l.DiffID, l.Blobs = s.diffID(), []Blob{src.Blob}
 	return l, nil
 }
 
-// inRoot runs fn with dir as its root directory. Whatever names the tar holds,
-// fn has nothing but dir to apply them to: the kernel sees to it that neither
-// ".." nor a link leads out, should the checks before it have a hole. fn must
-// start no goroutine that uses files.
+// inRoot runs fn on a thread whose root directory is dir. The kernel ensures that neither ".." nor
+// a symbolic link in the tar leads out of dir, even if the checks of the names have a gap. fn must
+// not start a goroutine that uses files.
 func inRoot(dir string, fn func() error) error {
 	return osthread.Run(func() error {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
@@ -63,30 +60,30 @@ func inRoot(dir string, fn func() error) error {
 		if err := unix.Chdir("/"); err != nil {
 			return fmt.Errorf("change root to %s: %w", dir, err)
 		}
-		unix.Umask(0) // the thread's own since unshare
+		unix.Umask(0) // of this thread only, because of CLONE_FS
 		return fn()
 	})
 }
 
-// apply unpacks the tar into the root directory.
-func (p *placer) apply(ctx context.Context, tar io.Reader) error {
-	_, err := archive.Apply(ctx, "/", tar, archive.WithFilter(p.check), archive.WithConvertWhiteout(p.place))
+// apply unpacks the tar into the root directory of the thread.
+func (u *unpacker) apply(ctx context.Context, tar io.Reader) error {
+	_, err := archive.Apply(ctx, "/", tar, archive.WithFilter(u.checkHeader), archive.WithConvertWhiteout(u.placeEntry))
 	if err == nil {
-		err = p.finish()
+		err = u.finish()
 	}
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
-	case err != nil && !classed(err) && ctx.Err() == nil:
-		// The tar's fault as far as can be told: a header that does not
-		// parse, a link to nowhere, a name too long.
+	case err != nil && !hasClass(err) && ctx.Err() == nil:
+		// The tar is most likely invalid: a header that cannot be parsed, a hard link without a
+		// target, or a name that is too long.
 		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	return err
 }
 
-// classed says whether err has a class already that says more than "invalid".
-func classed(err error) bool {
+// hasClass reports whether err has a class that is more specific than ErrInvalidArgument.
+func hasClass(err error) bool {
 	return errdefs.IsInvalidArgument(err) || errdefs.IsResourceExhausted(err) || errdefs.IsAborted(err) ||
 		errdefs.IsNotImplemented(err) || errdefs.IsDataLoss(err) || errors.Is(err, ErrSource)
 }

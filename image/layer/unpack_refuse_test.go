@@ -16,7 +16,7 @@ import (
 	"github.com/criserver/criserver/image/internal/imagetest"
 )
 
-// TestUnpackEscapes gives tars that aim outside of the layer.
+// TestUnpackEscapes unpacks tars that try to write outside of the layer.
 func TestUnpackEscapes(t *testing.T) {
 	needRoot(t)
 	outside := t.TempDir()
@@ -51,10 +51,10 @@ func TestUnpackEscapes(t *testing.T) {
 			before := lstat(t, outside)
 			_, _, err := unpackBytes(t, imagetest.Tar(t, entries...), testLimits)
 			if err != nil && !errdefs.IsInvalidArgument(err) {
-				t.Errorf("class of %v", err)
+				t.Errorf("got error of another class: %v", err)
 			}
 			if b, err := os.ReadFile(filepath.Join(outside, "kept")); string(b) != "kept" || err != nil {
-				t.Errorf("file outside: %q, %v", b, err)
+				t.Errorf("file outside has changed: %q, %v", b, err)
 			}
 			if st := lstat(t, outside, "kept"); st.Nlink != 1 {
 				t.Error("file outside has another link")
@@ -79,13 +79,13 @@ func TestUnpackLimits(t *testing.T) {
 	for i := range 300 {
 		links = append(links, imagetest.Symlink(fmt.Sprint("l", i), strings.Repeat("x", 4000)))
 	}
-	var noted []imagetest.Entry // directories with attributes, which stay in memory
+	var withXattrs []imagetest.Entry // directories, whose attributes stay in memory
 	for i := range 30 {
 		e := imagetest.Dir(fmt.Sprint("d", i))
 		e.PAXRecords = map[string]string{xattrRecord + "user.note": strings.Repeat("x", 60_000)}
-		noted = append(noted, e)
+		withXattrs = append(withXattrs, e)
 	}
-	var implied []imagetest.Entry // the names of all directories above are 20 times as long
+	var implied []imagetest.Entry // the names of all parents are 20 times as long as the names of the files
 	for i := range 1000 {
 		implied = append(implied, imagetest.File(fmt.Sprintf("%d/%sf", i, strings.Repeat(strings.Repeat("d", 99)+"/", 20)), ""))
 	}
@@ -94,14 +94,14 @@ func TestUnpackLimits(t *testing.T) {
 		limits  Limits
 		is      func(error) bool
 	}{
-		"entries":         {many, Limits{Entries: 29, Bytes: 1 << 20}, errdefs.IsResourceExhausted},
-		"directories":     {[]imagetest.Entry{deep}, Limits{Entries: 29, Bytes: 1 << 20}, errdefs.IsResourceExhausted},
-		"bytes":           {[]imagetest.Entry{big}, Limits{Entries: 29, Bytes: 64 << 10}, errdefs.IsResourceExhausted},
-		"owner":           {[]imagetest.Entry{owner}, testLimits, errdefs.IsInvalidArgument},
-		"names":           {links, Limits{Entries: 300, Bytes: 64 << 20}, errdefs.IsResourceExhausted},
-		"attributes":      {noted, Limits{Entries: 300, Bytes: 64 << 20}, errdefs.IsResourceExhausted},
-		"implied names":   {implied, Limits{Entries: 100_000, Bytes: 64 << 20}, errdefs.IsResourceExhausted},
-		"link to nowhere": {[]imagetest.Entry{imagetest.HardLink("h", "none")}, testLimits, errdefs.IsInvalidArgument},
+		"entries":             {many, Limits{Entries: 29, Bytes: 1 << 20}, errdefs.IsResourceExhausted},
+		"directories":         {[]imagetest.Entry{deep}, Limits{Entries: 29, Bytes: 1 << 20}, errdefs.IsResourceExhausted},
+		"bytes":               {[]imagetest.Entry{big}, Limits{Entries: 29, Bytes: 64 << 10}, errdefs.IsResourceExhausted},
+		"owner":               {[]imagetest.Entry{owner}, testLimits, errdefs.IsInvalidArgument},
+		"names":               {links, Limits{Entries: 300, Bytes: 64 << 20}, errdefs.IsResourceExhausted},
+		"attributes":          {withXattrs, Limits{Entries: 300, Bytes: 64 << 20}, errdefs.IsResourceExhausted},
+		"implied names":       {implied, Limits{Entries: 100_000, Bytes: 64 << 20}, errdefs.IsResourceExhausted},
+		"missing link target": {[]imagetest.Entry{imagetest.HardLink("h", "none")}, testLimits, errdefs.IsInvalidArgument},
 	} {
 		t.Run(name, func(t *testing.T) {
 			layer := imagetest.Gzip(t, imagetest.Tar(t, c.entries...))
@@ -122,23 +122,23 @@ func TestUnpackCorrupt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, _, err := unpackBytes(t, blob, testLimits); err == nil {
-				t.Error("unpacked")
-			} else if !classed(err) {
-				t.Errorf("no class: %v", err)
+				t.Error("got no error")
+			} else if !hasClass(err) {
+				t.Errorf("error has no class: %v", err)
 			}
 		})
 	}
 }
 
-// TestUnpackReportsTheSource wants the error of the source, not what it makes
-// of the tar, and wants Abort before anybody waits for the source.
-func TestUnpackReportsTheSource(t *testing.T) {
+// TestUnpackSourceError checks that unpack returns the error of the source and not the resulting
+// error of the tar, and that unpack calls Abort before it waits for the source.
+func TestUnpackSourceError(t *testing.T) {
 	needRoot(t)
 	blob := imagetest.Tar(t, imagetest.File("f", strings.Repeat("x", 1<<20)))
 	dir := t.TempDir()
 	fail := unix.ECONNRESET
 	_, err := unpack(t.Context(), dir, Source{
-		Reader:   io.MultiReader(bytes.NewReader(blob[:1<<19]), failing{fail}),
+		Reader:   io.MultiReader(bytes.NewReader(blob[:1<<19]), failingReader{fail}),
 		Progress: func(int) {}, Abort: func(error) {},
 	}, testLimits)
 	if !strings.Contains(err.Error(), fail.Error()) || errdefs.IsInvalidArgument(err) {
@@ -146,7 +146,7 @@ func TestUnpackReportsTheSource(t *testing.T) {
 	}
 	r, w := io.Pipe()
 	bad := append(imagetest.Tar(t, imagetest.File("../f", "")), make([]byte, 4*chunkSize)...)
-	go func() { _, _ = w.Write(bad) }() // and then it says no more
+	go func() { _, _ = w.Write(bad) }() // then the source waits
 	_, err = unpack(t.Context(), dir, Source{
 		Reader: r, Progress: func(int) {}, Abort: func(err error) { _ = w.CloseWithError(err) },
 	}, testLimits)
@@ -155,12 +155,11 @@ func TestUnpackReportsTheSource(t *testing.T) {
 	}
 }
 
-type failing struct{ err error }
+type failingReader struct{ err error }
 
-func (f failing) Read([]byte) (int, error) { return 0, f.err }
+func (f failingReader) Read([]byte) (int, error) { return 0, f.err }
 
-// FuzzUnpack unpacks whatever comes into a directory beside which nothing may
-// change.
+// FuzzUnpack unpacks arbitrary data. Nothing outside of the directory of the layer may change.
 func FuzzUnpack(f *testing.F) {
 	f.Add(imagetest.Tar(f, imagetest.Symlink("l", "../outside"), imagetest.File("l/f", "x"), imagetest.HardLink("h", "l/kept")))
 	f.Add(imagetest.Tar(f, imagetest.Dir("a"), imagetest.File("a/.wh..wh..opq", ""), imagetest.File(".wh.a", ""), imagetest.File("a/b", "x")))
@@ -183,18 +182,18 @@ func FuzzUnpack(f *testing.F) {
 		_, err := unpack(t.Context(), dir, Source{
 			Reader: bytes.NewReader(blob), Progress: func(int) {}, Abort: func(error) {},
 		}, Limits{Entries: 100, Bytes: 1 << 20})
-		if err != nil && !classed(err) {
-			t.Errorf("no class: %v", err)
+		if err != nil && !hasClass(err) {
+			t.Errorf("error has no class: %v", err)
 		}
 		if after := lstat(t, outside); after != before && (after.Mtim != before.Mtim || after.Mode != before.Mode || after.Ctim != before.Ctim) {
-			t.Errorf("outside has changed")
+			t.Errorf("directory outside has changed")
 		}
 		if st := lstat(t, outside, "kept"); st.Size != 4 || st.Nlink != 1 {
 			t.Errorf("file outside has changed")
 		}
 		entries, _ := os.ReadDir(parent)
 		if len(entries) != 2 {
-			t.Errorf("new beside the layer: %v", entries)
+			t.Errorf("directory beside the layer has new entries: %v", entries)
 		}
 	})
 }

@@ -73,7 +73,7 @@ func xattr(tb testing.TB, name string, path ...string) string {
 
 func isWhiteout(st unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 }
 
-func TestUnpackKinds(t *testing.T) {
+func TestUnpackEntryTypes(t *testing.T) {
 	long := strings.Repeat("long/", 60) + strings.Repeat("n", 200)
 	caps := "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" // net_raw
 	ping := imagetest.File("ping", "elf")
@@ -105,7 +105,7 @@ func TestUnpackKinds(t *testing.T) {
 		"trusted.overlay.redirect": "", "user.overlay.opaque": "", "security.selinux": "",
 	} {
 		if got := xattr(t, name, dir, "ping"); got != want {
-			t.Errorf("%s is %q, not %q", name, got, want)
+			t.Errorf("attribute %s: got %q, want %q", name, got, want)
 		}
 	}
 	if st := lstat(t, dir, "null"); st.Mode != unix.S_IFCHR|0o666 || st.Rdev != unix.Mkdev(1, 3) {
@@ -126,35 +126,35 @@ func TestUnpackKinds(t *testing.T) {
 	lstat(t, dir, "absolute")
 	lstat(t, dir, "dotted")
 	if l.Entries != 10 || l.Inodes < 8 || l.Bytes == 0 {
-		t.Errorf("counted %+v", l)
+		t.Errorf("got layer %+v", l)
 	}
 }
 
-// TestHardLinksKeepCapabilities has hard links to a file with capabilities, with
-// and without them in the entry of the link.
-func TestHardLinksKeepCapabilities(t *testing.T) {
+// TestHardLinkCapabilities unpacks hard links to a file with capabilities. The entry of the link has
+// the capabilities in some cases, and lacks them in others.
+func TestHardLinkCapabilities(t *testing.T) {
 	caps := map[string]string{xattrRecord + capability: "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}
 	with := func(e imagetest.Entry, records map[string]string) imagetest.Entry {
 		e.PAXRecords = records
 		return e
 	}
 	for name, entries := range map[string][]imagetest.Entry{
-		"in the file":            {with(imagetest.File("bin/ping", "elf"), caps), imagetest.HardLink("ping4", "bin/ping")},
-		"in file and link":       {with(imagetest.File("bin/ping", "elf"), caps), with(imagetest.HardLink("ping4", "bin/ping"), caps)},
-		"in the link":            {imagetest.File("bin/ping", "elf"), with(imagetest.HardLink("ping4", "bin/ping"), caps)},
-		"through a link, rooted": {with(imagetest.File("bin/ping", "elf"), caps), imagetest.Symlink("sbin", "/bin"), imagetest.HardLink("ping4", "/sbin/ping")},
-		"of two links":           {with(imagetest.File("bin/ping", "elf"), caps), imagetest.HardLink("ping6", "bin/ping"), imagetest.HardLink("ping4", "ping6")},
+		"in the file":                       {with(imagetest.File("bin/ping", "elf"), caps), imagetest.HardLink("ping4", "bin/ping")},
+		"in file and link":                  {with(imagetest.File("bin/ping", "elf"), caps), with(imagetest.HardLink("ping4", "bin/ping"), caps)},
+		"in the link":                       {imagetest.File("bin/ping", "elf"), with(imagetest.HardLink("ping4", "bin/ping"), caps)},
+		"through an absolute symbolic link": {with(imagetest.File("bin/ping", "elf"), caps), imagetest.Symlink("sbin", "/bin"), imagetest.HardLink("ping4", "/sbin/ping")},
+		"two links":                         {with(imagetest.File("bin/ping", "elf"), caps), imagetest.HardLink("ping6", "bin/ping"), imagetest.HardLink("ping4", "ping6")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, _ := unpackEntries(t, entries...)
 			for _, file := range []string{"bin/ping", "ping4"} {
 				if got := xattr(t, capability, dir, file); got != caps[xattrRecord+capability] {
-					t.Errorf("%s of %s is %q", capability, file, got)
+					t.Errorf("%s of %s: got %q", capability, file, got)
 				}
 			}
 		})
 	}
-	// A link to what cannot have attributes.
+	// A FIFO cannot have these attributes.
 	fifo := imagetest.Entry{Header: tar.Header{Typeflag: tar.TypeFifo, Name: "fifo", Mode: 0o600}}
 	unpackEntries(t, fifo, with(imagetest.HardLink("other", "fifo"), map[string]string{xattrRecord + "user.note": "x", xattrRecord + capability: "x"}))
 }
@@ -162,16 +162,16 @@ func TestHardLinksKeepCapabilities(t *testing.T) {
 func TestUnpackWhiteouts(t *testing.T) {
 	w := func(name string) imagetest.Entry { return imagetest.File(name, "") }
 	dir, l := unpackEntries(t,
-		w(".wh.gone"), imagetest.Dir("d"), w("d/.wh.x"), w("o/.wh..wh..opq"), imagetest.File("o/new", ""),
+		w(".wh.removed"), imagetest.Dir("d"), w("d/.wh.x"), w("o/.wh..wh..opq"), imagetest.File("o/new", ""),
 		w(".wh.dirfirst"), imagetest.Dir("dirfirst"), imagetest.File("dirfirst/f", ""),
 		imagetest.Dir("dirlast"), imagetest.File("dirlast/f", ""), w(".wh.dirlast"),
 		w(".wh.implied"), imagetest.File("implied/f", ""),
 		w(".wh.filefirst"), imagetest.File("filefirst", "stays"),
 		imagetest.File("filelast", "stays"), w(".wh.filelast"),
 		imagetest.Dir(".wh..wh.plnk"), imagetest.File(".wh..wh.plnk/1.2", "aufs"), imagetest.File(".wh..wh.aufs", ""))
-	for _, name := range []string{"gone", "d/x"} {
+	for _, name := range []string{"removed", "d/x"} {
 		if !isWhiteout(lstat(t, dir, name)) {
-			t.Errorf("%s is no whiteout", name)
+			t.Errorf("%s is not a whiteout", name)
 		}
 	}
 	for _, name := range []string{"o", "dirfirst", "dirlast", "implied"} {
@@ -206,7 +206,7 @@ func TestUnpackRoot(t *testing.T) {
 	}
 }
 
-// TestUnpackSparse takes a sparse tar that GNU tar has made, in both formats.
+// TestUnpackSparse unpacks sparse files in both formats of GNU tar.
 func TestUnpackSparse(t *testing.T) {
 	for _, name := range []string{"sparse-gnu.tar", "sparse-pax.tar"} {
 		blob, err := os.ReadFile(filepath.Join("testdata", name))
@@ -219,10 +219,10 @@ func TestUnpackSparse(t *testing.T) {
 		}
 		b, err := os.ReadFile(filepath.Join(dir, "sparse"))
 		if err != nil || len(b) != 1<<20 || !bytes.HasSuffix(b, []byte("end")) || strings.Trim(string(b[:len(b)-3]), "\x00") != "" {
-			t.Errorf("%s: %d bytes, %v", name, len(b), err)
+			t.Errorf("%s: read %d bytes, %v", name, len(b), err)
 		}
 		if _, _, err := unpackBytes(t, blob, Limits{Entries: 10, Bytes: 1 << 19}); !errdefs.IsResourceExhausted(err) {
-			t.Errorf("%s: holes do not count: %v, layer %+v", name, err, l)
+			t.Errorf("%s: limit of bytes does not include holes: %v, layer %+v", name, err, l)
 		}
 	}
 }

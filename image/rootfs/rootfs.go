@@ -133,7 +133,7 @@ func (s *Store) make(dir string, req Request) error {
 	}
 	upper, work := filepath.Join(dir, upperDir), filepath.Join(dir, workDir)
 	// The merged root shows the upper directory's owner and mode.
-	err = errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o700), layer.CopyMeta(upper, req.Lower[0]))
+	err = errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o700), layer.CopyMetadata(upper, req.Lower[0]))
 	if err != nil {
 		return err
 	}

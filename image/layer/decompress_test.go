@@ -18,7 +18,7 @@ import (
 	"github.com/criserver/criserver/image/internal/imagetest"
 )
 
-// compress returns a zstd stream with a window of this size in its header.
+// compress returns a zstd stream whose header has a window size.
 func compress(t *testing.T, content []byte, window int) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -26,7 +26,7 @@ func compress(t *testing.T, content []byte, window int) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for len(content) > 0 { // in parts, or the writer would leave the window out
+	for len(content) > 0 { // in parts, because the header of a single segment has no window size
 		n := min(len(content), 1000)
 		if _, err := w.Write(content[:n]); err != nil {
 			t.Fatal(err)
@@ -42,7 +42,7 @@ func compress(t *testing.T, content []byte, window int) []byte {
 	return b.Bytes()
 }
 
-// skippable is a frame that decoders skip.
+// skippable returns a skippable frame of n bytes.
 func skippable(n byte) []byte {
 	return append([]byte{0x50, 0x2a, 0x4d, 0x18, n, 0, 0, 0}, make([]byte, n)...)
 }
@@ -55,11 +55,11 @@ func TestZstdWindows(t *testing.T) {
 		blob []byte
 		is   func(error) bool
 	}{
-		"usual":                         {compress(t, tar, 8<<20), nil},
-		"large":                         {large, nil},
-		"after frames that are skipped": {append(append(skippable(0), skippable(200)...), large...), nil},
-		"of the second frame":           {two, nil},
-		"too large":                     {compress(t, tar, 256<<20), errdefs.IsInvalidArgument},
+		"minimum":                {compress(t, tar, 8<<20), nil},
+		"large":                  {large, nil},
+		"after skippable frames": {append(append(skippable(0), skippable(200)...), large...), nil},
+		"larger in second frame": {two, nil},
+		"too large":              {compress(t, tar, 256<<20), errdefs.IsInvalidArgument},
 	} {
 		limits := testLimits
 		limits.windows = semaphore.NewWeighted(maxWindow)
@@ -68,22 +68,22 @@ func TestZstdWindows(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if !limits.windows.TryAcquire(maxWindow) {
-			t.Errorf("%s: memory is not given back", name)
+			t.Errorf("%s: memory was not released", name)
 		}
 	}
 }
 
-// TestZstdWindowsAreBounded unpacks a layer while others have all the memory: it
-// waits, and the wait counts as progress.
-func TestZstdWindowsAreBounded(t *testing.T) {
+// TestZstdWindowLimit unpacks a layer while all memory for windows is in use. unpack must wait and
+// report progress.
+func TestZstdWindowLimit(t *testing.T) {
 	needRoot(t)
 	limits := testLimits
 	limits.windows = semaphore.NewWeighted(maxWindow)
 	if !limits.windows.TryAcquire(maxWindow) {
-		t.Fatal("no memory")
+		t.Fatal("acquire all memory: not available")
 	}
 	blob := compress(t, imagetest.Tar(t, imagetest.File("f", "content")), 1<<20)
-	start := func(read io.Reader, moved chan struct{}) (done chan error) {
+	start := func(read io.Reader, progress chan struct{}) (done chan error) {
 		dir := filepath.Join(t.TempDir(), "layer")
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -94,7 +94,7 @@ func TestZstdWindowsAreBounded(t *testing.T) {
 				Blob: Blob{Digest: digest.FromBytes(blob)}, Reader: read,
 				Progress: func(int) {
 					select {
-					case moved <- struct{}{}:
+					case progress <- struct{}{}:
 					default:
 					}
 				},
@@ -104,14 +104,14 @@ func TestZstdWindowsAreBounded(t *testing.T) {
 		}()
 		return done
 	}
-	moved := make(chan struct{}, 1)
-	done := start(bytes.NewReader(blob), moved)
+	progress := make(chan struct{}, 1)
+	done := start(bytes.NewReader(blob), progress)
 	select {
-	case <-moved:
+	case <-progress:
 	case err := <-done:
-		t.Fatalf("did not wait: %v", err)
+		t.Fatalf("unpack did not wait for memory: %v", err)
 	case <-time.After(time.Minute):
-		t.Fatal("does not move")
+		t.Fatal("unpack reports no progress while it waits")
 	}
 	limits.windows.Release(maxWindow)
 	if err := <-done; err != nil {
