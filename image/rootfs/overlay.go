@@ -13,56 +13,54 @@ import (
 	"github.com/criserver/criserver/internal/osthread"
 )
 
-// Options are what can be asked of a mount. The zero value is a writable mount
-// without a security label.
+// Options are the options of a mount. The zero value means a mount without a security label and without mapped ids.
 type Options struct {
 	// MountLabel is the SELinux context of all files, or "".
 	MountLabel string
-	// UserNS is the path of a user namespace in which the files are to belong to
-	// whom the image says; "" is the host's. See mountMapped.
+	// UserNS is the path of the user namespace of the container, in which the files belong to the owners in the image.
+	// It is "" if the container has no user namespace. See mountMapped.
 	UserNS string
 }
 
-// overlay is one mount to be made. Without upper and work it is read-only, and
-// nothing in it can be a device or give privileges.
+// overlay is an overlay mount. Without upper and work, it is read-only and mounted with nosuid and nodev.
 type overlay struct {
 	lower       []string   // topmost first
-	trees       []*os.File // the lower layers, mapped; nil for as they are
+	trees       []*os.File // detached mounts of the lower layers with mapped ids, or nil
 	upper, work string
 	options     Options
 }
 
-// support is what the kernel can do, found out once.
-type support struct {
-	lowerByOne bool // the new mount API takes lower layers one by one; Linux 6.7
-	lowerByFD  bool // and as descriptors of mounts that are attached nowhere; Linux 6.13
-	// volatile keeps fsync and the like from reaching the disk; Linux 5.10.
+// overlaySupport is the overlay support of the kernel. probe detects it once.
+type overlaySupport struct {
+	lowerByOne bool // fsconfig(2) accepts lower layers one by one, since Linux 6.7
+	lowerByFD  bool // fsconfig(2) accepts descriptors of detached mounts as lower layers, since Linux 6.13
+	// volatile means that overlay does not sync files to disk, since Linux 5.10.
 	volatile bool
-	// off are the features that are known and set to "off".
+	// off are the features that the kernel has and that are set to "off".
 	off []string
 }
 
-// features that shall be off whatever the module's defaults are. Layers come
-// from strangers, and metacopy and redirect make files and directories in them
-// stand for others; index and nfs_export forbid what is done here, to use one
-// lower layer in many mounts, or cost a copy of each directory entry.
+// features are features that must be off, whatever the defaults of the kernel module are. Layers are not trusted, and
+// with metacopy and redirect_dir a file or directory in a layer can stand for another one. index does not allow a
+// lower layer in several mounts. nfs_export needs index, so it is off too.
 var features = []string{"metacopy", "redirect_dir", "index"}
 
-// fsconfigMax is the length of a string that fsconfig(2) takes, less one.
+// fsconfigMax is the maximum length of a string for fsconfig(2) in bytes.
 const fsconfigMax = 255
 
-// mount mounts o at target. On any error nothing is mounted.
-func (s support) mount(o overlay, target string) error {
+// mount mounts o at target. If mount returns an error, nothing is mounted.
+func (s overlaySupport) mount(o overlay, target string) error {
 	if o.options.UserNS != "" {
 		return s.mountMapped(o, target)
 	}
-	if s.lowerByOne && o.fits() {
-		return s.mountNew(o, target)
+	if s.lowerByOne && o.fitsFsconfig() {
+		return s.mountByFsconfig(o, target)
 	}
-	return s.mountOld(o, target)
+	return s.mountByMount2(o, target)
 }
 
-func (o overlay) fits() bool {
+// fitsFsconfig reports whether fsconfig(2) accepts all strings of o.
+func (o overlay) fitsFsconfig() bool {
 	for _, dir := range o.lower {
 		if len(dir) > fsconfigMax {
 			return false
@@ -71,7 +69,8 @@ func (o overlay) fits() bool {
 	return len(o.upper) <= fsconfigMax && len(o.work) <= fsconfigMax && len(o.options.MountLabel) <= fsconfigMax
 }
 
-func (s support) mountNew(o overlay, target string) error {
+// mountByFsconfig mounts o with the mount API of fsopen(2) and fsconfig(2).
+func (s overlaySupport) mountByFsconfig(o overlay, target string) error {
 	fd, err := s.create(o)
 	if err != nil {
 		return err
@@ -83,8 +82,8 @@ func (s support) mountNew(o overlay, target string) error {
 	return nil
 }
 
-// create makes the mount without a place in the file system yet.
-func (s support) create(o overlay) (int, error) {
+// create creates a detached mount.
+func (s overlaySupport) create(o overlay) (int, error) {
 	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, fmt.Errorf("fsopen overlay: %w", err)
@@ -94,7 +93,7 @@ func (s support) create(o overlay) (int, error) {
 		return -1, err
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, fmt.Errorf("create overlay: %w%s", err, kernelSays(fs))
+		return -1, fmt.Errorf("create overlay: %w%s", err, kernelMessages(fs))
 	}
 	attr := 0
 	if o.upper == "" {
@@ -102,19 +101,20 @@ func (s support) create(o overlay) (int, error) {
 	}
 	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attr)
 	if err != nil {
-		return -1, fmt.Errorf("fsmount overlay: %w%s", err, kernelSays(fs))
+		return -1, fmt.Errorf("fsmount overlay: %w%s", err, kernelMessages(fs))
 	}
 	return fd, nil
 }
 
-func (s support) configure(fs int, o overlay) error {
+// configure sets the options of o.
+func (s overlaySupport) configure(fs int, o overlay) error {
 	for i, dir := range o.lower {
 		add := func() error { return unix.FsconfigSetString(fs, "lowerdir+", dir) }
 		if o.trees != nil {
 			add = func() error { return unix.FsconfigSetFd(fs, "lowerdir+", int(o.trees[i].Fd())) }
 		}
 		if err := add(); err != nil {
-			return fmt.Errorf("overlay lower directory %s: %w%s", dir, err, kernelSays(fs))
+			return fmt.Errorf("set overlay lower directory %s: %w%s", dir, err, kernelMessages(fs))
 		}
 	}
 	for _, kv := range s.settings(o) {
@@ -124,15 +124,15 @@ func (s support) configure(fs int, o overlay) error {
 			set = func() error { return unix.FsconfigSetString(fs, key, value) }
 		}
 		if err := set(); err != nil {
-			return fmt.Errorf("overlay option %s: %w%s", kv, err, kernelSays(fs))
+			return fmt.Errorf("set overlay option %s: %w%s", kv, err, kernelMessages(fs))
 		}
 	}
 	return nil
 }
 
-// settings returns all mount options except the lower directories, in the form of
-// fsconfig(2): the label is not quoted.
-func (s support) settings(o overlay) []string {
+// settings returns all mount options except the lower directories, in the form for fsconfig(2), in which the label is
+// not quoted.
+func (s overlaySupport) settings(o overlay) []string {
 	all := []string{"source=overlay"}
 	for _, name := range s.off {
 		all = append(all, name+"=off")
@@ -149,34 +149,33 @@ func (s support) settings(o overlay) []string {
 	return all
 }
 
-// kernelSays returns the messages that a failed step has left.
-func kernelSays(fs int) string {
-	var said []string
-	for buf := make([]byte, 1024); len(said) < 8; {
+// kernelMessages returns the messages of the kernel about a failed step, in parentheses, or "".
+func kernelMessages(fs int) string {
+	var messages []string
+	for buf := make([]byte, 1024); len(messages) < 8; {
 		n, err := unix.Read(fs, buf)
 		if err != nil || n <= 0 {
 			break
 		}
-		said = append(said, strings.TrimSpace(string(buf[:n])))
+		messages = append(messages, strings.TrimSpace(string(buf[:n])))
 	}
-	if len(said) == 0 {
+	if len(messages) == 0 {
 		return ""
 	}
-	return " (" + strings.Join(said, "; ") + ")"
+	return " (" + strings.Join(messages, "; ") + ")"
 }
 
-// mountOld mounts through mount(2), whose options must fit in one page. So each
-// directory is named by the number of an open descriptor, and the mount is made
-// by a thread whose working directory has these names: hundreds of layers take
-// less than 3 KB, however long their paths are.
-func (s support) mountOld(o overlay, target string) error {
+// mountByMount2 mounts o with mount(2), whose options must fit in one page. So the name of each directory is the number
+// of an open descriptor, and the working directory of the mounting thread is /proc/self/fd. The options for hundreds of
+// layers have less than 3 KB, whatever the lengths of the paths are.
+func (s overlaySupport) mountByMount2(o overlay, target string) error {
 	var open []*os.File
 	defer func() {
 		for _, f := range open {
 			_ = f.Close()
 		}
 	}()
-	short := func(dir string) (string, error) {
+	openDir := func(dir string) (string, error) {
 		f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return "", err
@@ -186,26 +185,26 @@ func (s support) mountOld(o overlay, target string) error {
 	}
 	var lower []string
 	for _, dir := range o.lower {
-		name, err := short(dir)
+		name, err := openDir(dir)
 		if err != nil {
 			return err
 		}
 		lower = append(lower, name)
 	}
 	if o.upper != "" {
-		var uerr, werr error
-		o.upper, uerr = short(o.upper)
-		o.work, werr = short(o.work)
-		if err := errors.Join(uerr, werr); err != nil {
+		var upperErr, workErr error
+		o.upper, upperErr = openDir(o.upper)
+		o.work, workErr = openDir(o.work)
+		if err := errors.Join(upperErr, workErr); err != nil {
 			return err
 		}
 	}
-	data := s.oldOptions(o, lower)
+	data := s.mount2Options(o, lower)
 	flags := uintptr(0)
 	if o.upper == "" {
 		flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV
 	}
-	return onDescriptors(func() error {
+	return inFDDirectory(func() error {
 		if err := unix.Mount("overlay", target, "overlay", flags, data); err != nil {
 			return fmt.Errorf("mount overlay of %d layers at %s: %w", len(lower), target, err)
 		}
@@ -213,9 +212,9 @@ func (s support) mountOld(o overlay, target string) error {
 	})
 }
 
-// oldOptions returns the options of o for mount(2): one string, with the names of the
-// lower directories, in which the label is quoted.
-func (s support) oldOptions(o overlay, lower []string) string {
+// mount2Options returns the options of o for mount(2): one string with the names of the lower directories, in which the
+// label is quoted.
+func (s overlaySupport) mount2Options(o overlay, lower []string) string {
 	label := o.options.MountLabel
 	o.options.MountLabel = ""
 	all := append(s.settings(o)[1:], "lowerdir="+strings.Join(lower, ":")) // without source
@@ -225,8 +224,8 @@ func (s support) oldOptions(o overlay, lower []string) string {
 	return strings.Join(all, ",")
 }
 
-// onDescriptors runs fn in the directory of the process's descriptors.
-func onDescriptors(fn func() error) error {
+// inFDDirectory runs fn on a thread whose working directory is /proc/self/fd.
+func inFDDirectory(fn func() error) error {
 	return osthread.Run(func() error {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return fmt.Errorf("unshare working directory: %w", err)

@@ -11,9 +11,9 @@ import (
 	"github.com/criserver/criserver/internal/osthread"
 )
 
-// probe finds out what the kernel's overlay can do, by mounting one that is not
-// attached anywhere, or, where that cannot be done, in dir, which is empty.
-func probe(dir string) (support, error) {
+// probe detects the overlay support of the kernel. It creates detached mounts, or, if the kernel cannot create them,
+// mounts in a mount namespace of its own. dir is an empty directory on the file system of the layers.
+func probe(dir string) (overlaySupport, error) {
 	o := overlay{
 		lower: []string{filepath.Join(dir, "l1"), filepath.Join(dir, "l2")},
 		upper: filepath.Join(dir, "upper"), work: filepath.Join(dir, "work"),
@@ -21,29 +21,29 @@ func probe(dir string) (support, error) {
 	target := filepath.Join(dir, "target")
 	for _, d := range append([]string{o.upper, o.work, target}, o.lower...) {
 		if err := os.Mkdir(d, 0o700); err != nil {
-			return support{}, fmt.Errorf("probe overlay: %w", err)
+			return overlaySupport{}, fmt.Errorf("probe overlay: %w", err)
 		}
 	}
-	s := support{lowerByOne: true}
-	try := func(s support) error { return s.try(o, target) }
+	s := overlaySupport{lowerByOne: true}
+	try := func(s overlaySupport) error { return s.try(o, target) }
 	if err := try(s); err != nil {
 		s.lowerByOne = false
-		if old := try(s); old != nil {
-			return support{}, fmt.Errorf("probe overlay in %s: %w", dir, errors.Join(err, old))
+		if mount2Err := try(s); mount2Err != nil {
+			return overlaySupport{}, fmt.Errorf("probe overlay in %s: %w", dir, errors.Join(err, mount2Err))
 		}
 	}
 	s.volatile = true
 	s.volatile = try(s) == nil
-	// What volatile leaves in the work directory forbids its use ever after.
+	// Overlay refuses a work directory that was used with volatile before.
 	if err := os.RemoveAll(o.work); err != nil {
-		return support{}, err
+		return overlaySupport{}, err
 	}
 	if err := os.Mkdir(o.work, 0o700); err != nil {
-		return support{}, err
+		return overlaySupport{}, err
 	}
-	s.lowerByFD = s.lowerByOne && tryTrees(o, target)
+	s.lowerByFD = s.lowerByOne && tryDetachedLayers(o, target)
 	for _, name := range features {
-		with := support{lowerByOne: s.lowerByOne, off: []string{name}}
+		with := overlaySupport{lowerByOne: s.lowerByOne, off: []string{name}}
 		if try(with) == nil {
 			s.off = append(s.off, name)
 		}
@@ -51,7 +51,8 @@ func probe(dir string) (support, error) {
 	return s, nil
 }
 
-func (s support) try(o overlay, target string) error {
+// try reports whether overlay accepts the options of s, by mounting o.
+func (s overlaySupport) try(o overlay, target string) error {
 	if s.lowerByOne {
 		fd, err := s.create(o)
 		if err != nil {
@@ -59,13 +60,12 @@ func (s support) try(o overlay, target string) error {
 		}
 		return unix.Close(fd)
 	}
-	return inOwnMounts(func() error { return s.tryOld(o, target) })
+	return inMountNamespace(func() error { return s.tryMount2(o, target) })
 }
 
-// tryOld mounts with mount(2) and unmounts. The directories of o are beside
-// target, and mount(2) gets their names without the way to them, which may have
-// characters that overlay gives a meaning.
-func (s support) tryOld(o overlay, target string) error {
+// tryMount2 mounts o with mount(2) and unmounts it. The directories of o are in the directory of target. mount(2) gets
+// their names relative to that directory, whose path can have characters with a meaning for overlay.
+func (s overlaySupport) tryMount2(o overlay, target string) error {
 	if err := unix.Chdir(filepath.Dir(target)); err != nil {
 		return err
 	}
@@ -74,15 +74,15 @@ func (s support) tryOld(o overlay, target string) error {
 		lower = append(lower, filepath.Base(dir))
 	}
 	o.upper, o.work, target = filepath.Base(o.upper), filepath.Base(o.work), filepath.Base(target)
-	if err := unix.Mount("overlay", target, "overlay", 0, s.oldOptions(o, lower)); err != nil {
+	if err := unix.Mount("overlay", target, "overlay", 0, s.mount2Options(o, lower)); err != nil {
 		return fmt.Errorf("mount overlay: %w", err)
 	}
 	return unix.Unmount(target, 0)
 }
 
-// inOwnMounts runs fn in a mount namespace that ends with the process at the
-// latest, so that a daemon that is killed during fn leaves no mount behind.
-func inOwnMounts(fn func() error) error {
+// inMountNamespace runs fn in a new mount namespace, which ends with the thread, so that a daemon that is killed during
+// fn leaves no mount behind.
+func inMountNamespace(fn func() error) error {
 	return osthread.Run(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
 			return fmt.Errorf("unshare: %w", err)

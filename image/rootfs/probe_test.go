@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestProbeMountsAreNotOfTheHost mounts as the probe does. The mount namespace of
-// the process never has the mount, so a kill cannot leave the mount behind.
-func TestProbeMountsAreNotOfTheHost(t *testing.T) {
+// TestInMountNamespace mounts like the probe. The mount namespace of the process must never have the mount, so that a
+// killed process leaves no mount behind.
+func TestInMountNamespace(t *testing.T) {
 	needRoot(t)
 	target := mkdir(t, t.TempDir(), "target")
 	mounted := func(table string) bool {
@@ -21,7 +21,7 @@ func TestProbeMountsAreNotOfTheHost(t *testing.T) {
 		}
 		return strings.Contains(string(b), " "+target+" ")
 	}
-	err := inOwnMounts(func() error {
+	err := inMountNamespace(func() error {
 		if err := unix.Mount("probe", target, "tmpfs", 0, ""); err != nil {
 			return err
 		}
@@ -37,20 +37,20 @@ func TestProbeMountsAreNotOfTheHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	if mounted("/proc/self/mountinfo") {
-		t.Error("the mount is left")
+		t.Error("the mount still exists")
 	}
 }
 
-// TestProbeByTheOldCall tries what kernels before 6.5 have, in a directory whose
-// name has the separators of overlay's options.
-func TestProbeByTheOldCall(t *testing.T) {
+// TestProbeWithMount2 probes with mount(2), as on kernels before 6.5, in a directory whose name has the separators of
+// overlay's options.
+func TestProbeWithMount2(t *testing.T) {
 	needRoot(t)
 	dir := mkdir(t, t.TempDir(), "a:b,c")
 	o := overlay{lower: []string{mkdir(t, dir, "l1"), mkdir(t, dir, "l2")}, upper: mkdir(t, dir, "upper"), work: mkdir(t, dir, "work")}
-	if err := (support{}).try(o, mkdir(t, dir, "target")); err != nil {
+	if err := (overlaySupport{}).try(o, mkdir(t, dir, "target")); err != nil {
 		t.Error(err)
 	}
-	if err := (support{off: []string{"no_such_feature"}}).try(o, mkdir(t, dir, "target")); err == nil {
-		t.Error("the kernel takes an option that does not exist")
+	if err := (overlaySupport{off: []string{"no_such_feature"}}).try(o, mkdir(t, dir, "target")); err == nil {
+		t.Error("mount with an unknown option: got no error")
 	}
 }

@@ -7,14 +7,17 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/sys/mountinfo"
 
 	"github.com/criserver/criserver/internal/ids"
 )
 
-// Restore finds out what the kernel can do, loads the records, and deletes the
-// writable layers of an earlier boot, which has ended all their containers.
+// Restore detects the features of the kernel, loads the records, and deletes the writable layers of earlier boots,
+// whose containers ended with the boot. It calls report for each record that cannot be read.
 func (s *Store) Restore(report func(error)) error {
 	dir, err := os.MkdirTemp(s.cfg.Stage, "probe-")
 	if err != nil {
@@ -38,10 +41,10 @@ func (s *Store) Restore(report func(error)) error {
 	return nil
 }
 
-// restore is called with mu held.
+// restore loads the record of one container. The caller holds mu.
 func (s *Store) restore(id string) error {
 	if !ids.Valid(id) {
-		return fmt.Errorf("no root file system has this name, it stays as it is: %w", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("name is not a container id, directory is kept: %w", errdefs.ErrInvalidArgument)
 	}
 	dir := filepath.Join(s.cfg.Dir, id)
 	r, err := readRecord(dir, id)
@@ -52,16 +55,17 @@ func (s *Store) restore(id string) error {
 	case err == nil:
 		return s.cfg.Bin.Put(dir)
 	}
-	targets, merr := mountsOf(dir, id)
-	if errors.Is(err, fs.ErrNotExist) && merr == nil && len(targets) == 0 {
-		return s.cfg.Bin.Put(dir) // nothing is mounted before there is a record
+	targets, mountErr := findMounts(dir, id)
+	if errors.Is(err, fs.ErrNotExist) && mountErr == nil && len(targets) == 0 {
+		return s.cfg.Bin.Put(dir) // the record is written before the mount
 	}
-	// Kept, for Unmount or Sweep to remove.
-	unknown := merr != nil || len(targets) > 0
-	s.all[id] = &entry{Record: Record{ContainerID: id, Unreadable: unknown}}
-	return errors.Join(err, merr)
+	// Unmount or Sweep removes the root file system.
+	mayBeMounted := mountErr != nil || len(targets) > 0
+	s.all[id] = &entry{Record: Record{ContainerID: id, Unreadable: mayBeMounted}}
+	return errors.Join(err, mountErr)
 }
 
+// readRecord reads the record of a container.
 func readRecord(dir, id string) (Record, error) {
 	b, err := os.ReadFile(filepath.Join(dir, recordFile))
 	if err != nil {
@@ -72,7 +76,28 @@ func readRecord(dir, id string) (Record, error) {
 		return Record{}, fmt.Errorf("parse %s: %w: %w", recordFile, err, errdefs.ErrDataLoss)
 	}
 	if r.ContainerID != id {
-		return Record{}, fmt.Errorf("record is of %q: %w", r.ContainerID, errdefs.ErrDataLoss)
+		return Record{}, fmt.Errorf("record has container id %q: %w", r.ContainerID, errdefs.ErrDataLoss)
 	}
 	return r, nil
+}
+
+// findMounts returns the mount points of the root file system of a container whose record cannot be read, the last
+// mount first. It searches for the writable layer in the mount options, and for the container id in the path of the
+// mount point, because mount(2) gets the number of a descriptor as the writable layer.
+func findMounts(dir, containerID string) ([]string, error) {
+	upper := "upperdir=" + filepath.Join(dir, upperDir)
+	found, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
+		matches := slices.Contains(strings.Split(i.VFSOptions, ","), upper) ||
+			slices.Contains(strings.Split(i.Mountpoint, "/"), containerID)
+		return i.FSType != "overlay" || !strings.Contains(i.VFSOptions, "upperdir=") || !matches, false
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find mounts of container %q: %w", containerID, err)
+	}
+	targets := make([]string, 0, len(found))
+	for _, i := range found {
+		targets = append(targets, i.Mountpoint)
+	}
+	slices.Reverse(targets)
+	return targets, nil
 }

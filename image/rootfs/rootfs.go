@@ -1,7 +1,6 @@
-// Package rootfs mounts the root file systems of containers: overlay over the
-// layers of an image, with a writable layer of the container's own. It owns the
-// writable layers and knows what they take on disk; it knows nothing of
-// registries or of the containers' lives.
+// Package rootfs mounts the root file systems of containers, which are overlays of the layers of an image and a writable
+// layer of the container, and images as volumes. It owns the writable layers and measures their disk usage. It must
+// not deal with registries or with the state of containers.
 package rootfs
 
 import (
@@ -24,55 +23,53 @@ import (
 	"github.com/criserver/criserver/internal/oplock"
 )
 
-// Config is what a Store needs. All directories exist and are on one file
-// system, which overlay can write to.
+// Config configures a Store. All directories must exist and be on one file system, which supports the upper directories
+// of overlay.
 type Config struct {
-	Dir    string // the writable layers, by container
-	Stage  string // for the probe of the kernel
+	Dir    string // the directories of the writable layers
+	Stage  string // for temporary directories of probe
 	Bin    *trash.Bin
 	BootID string
-	// Interval is between two measurements of a writable layer.
+	// Interval is the time between two measurements of a writable layer.
 	Interval time.Duration
 }
 
-// Store keeps writable layers.
+// Store stores the writable layers of containers.
 type Store struct {
 	cfg     Config
-	support support
-	ops     oplock.Locks // by container
+	support overlaySupport
+	ops     oplock.Locks // by container id
 
-	mu  sync.Mutex // guards all; taken after a lock of ops
-	all map[string]*entry
+	mu  sync.Mutex        // guards all; taken after a lock of ops
+	all map[string]*entry // by container id
 }
 
-// entry is one writable layer. Record never changes.
+// entry is one writable layer. The Record is immutable.
 type entry struct {
 	Record
 	usage usage
 }
 
-// Record is what is kept of a root file system. It is written before anything
-// is mounted.
+// Record is the record of a root file system on disk. It is written before the mount.
 type Record struct {
 	ContainerID string `json:"containerID"`
 	ImageID     string `json:"imageID"`
-	// Layers are the diff IDs of the image's layers. Records of older versions
-	// do not have them.
+	// Layers are the diff IDs of the image's layers. Records of older versions do not have this field.
 	Layers []string `json:"layers,omitempty"`
 	Target string   `json:"target"`
 	BootID string   `json:"bootID"`
-	// Unreadable says that the record on disk cannot be read and that the root
-	// file system is, or may be, mounted. The image is unknown.
+	// Unreadable reports that the record on disk cannot be read and that the root file system may be mounted. The image
+	// is unknown.
 	Unreadable bool `json:"-"`
 }
 
-// Request asks for a root file system.
+// Request is a request for a root file system.
 type Request struct {
-	ContainerID string   // a full id
-	ImageID     string   // noted, not looked at
-	Layers      []string // diff IDs, likewise
-	Lower       []string // the directories to mount, topmost first
-	Target      string   // where to mount, an existing directory
+	ContainerID string   // a complete id
+	ImageID     string   // only for the record
+	Layers      []string // diff IDs, only for the record
+	Lower       []string // the directories of the layers, topmost first
+	Target      string   // the mount point, an existing directory
 	Options     Options
 }
 
@@ -83,20 +80,20 @@ const (
 	recordFile = "rootfs.json"
 )
 
-// unmountPatience is how long an unmount may find the file system busy: the
-// mount namespace of a process that has just ended goes a little later.
-const unmountPatience = 5 * time.Second
+// unmountTimeout is the time for which unmount waits for a busy file system. The mount namespace of a process ends a
+// moment after the process.
+const unmountTimeout = 5 * time.Second
 
-// NewStore returns an empty store. See Restore.
+// NewStore returns an empty store. The caller must call Restore before anything else.
 func NewStore(cfg Config) *Store {
 	return &Store{cfg: cfg, all: make(map[string]*entry)}
 }
 
-// Mount makes a writable layer and mounts the root file system. What an earlier
-// try has left is removed first. It returns the writable layer's directory.
+// Mount creates a writable layer and mounts the root file system. It returns the directory of the writable layer.
+// Mount first removes the leftovers of an earlier attempt for the container.
 func (s *Store) Mount(ctx context.Context, req Request) (upper string, err error) {
 	if !ids.Valid(req.ContainerID) {
-		return "", fmt.Errorf("container id %q: %w", req.ContainerID, errdefs.ErrInvalidArgument)
+		return "", fmt.Errorf("invalid container id %q: %w", req.ContainerID, errdefs.ErrInvalidArgument)
 	}
 	if len(req.Lower) == 0 {
 		return "", fmt.Errorf("image has no layers: %w", errdefs.ErrFailedPrecondition)
@@ -107,16 +104,17 @@ func (s *Store) Mount(ctx context.Context, req Request) (upper string, err error
 	}
 	defer unlock()
 	if err := s.remove(ctx, req.ContainerID); err != nil {
-		return "", fmt.Errorf("remove what is left of an earlier try: %w", err)
+		return "", fmt.Errorf("remove leftovers of an earlier attempt: %w", err)
 	}
 	dir := filepath.Join(s.cfg.Dir, req.ContainerID)
-	if err := s.make(dir, req); err != nil {
+	if err := s.create(dir, req); err != nil {
 		return "", errors.Join(err, s.remove(context.WithoutCancel(ctx), req.ContainerID))
 	}
 	return filepath.Join(dir, upperDir), nil
 }
 
-func (s *Store) make(dir string, req Request) error {
+// create writes the record, creates the writable layer and mounts the root file system.
+func (s *Store) create(dir string, req Request) error {
 	r := Record{ContainerID: req.ContainerID, ImageID: req.ImageID, Layers: req.Layers, Target: req.Target, BootID: s.cfg.BootID}
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -132,7 +130,7 @@ func (s *Store) make(dir string, req Request) error {
 		return err
 	}
 	upper, work := filepath.Join(dir, upperDir), filepath.Join(dir, workDir)
-	// The merged root shows the upper directory's owner and mode.
+	// The root directory of the overlay has the owner and mode of the upper directory.
 	err = errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o700), layer.CopyMetadata(upper, req.Lower[0]))
 	if err != nil {
 		return err
@@ -140,9 +138,8 @@ func (s *Store) make(dir string, req Request) error {
 	return s.support.mount(overlay{lower: req.Lower, upper: upper, work: work, options: req.Options}, req.Target)
 }
 
-// Unmount unmounts a root file system and deletes the writable layer. That
-// there is none is no error. When it fails, all stays as it is, to be asked for
-// again.
+// Unmount unmounts a root file system and deletes the writable layer. It is not an error if there is none. If Unmount
+// fails, the record is kept and the caller can call Unmount again.
 func (s *Store) Unmount(ctx context.Context, containerID string) error {
 	unlock, err := s.ops.Lock(ctx, containerID)
 	if err != nil {
@@ -152,7 +149,7 @@ func (s *Store) Unmount(ctx context.Context, containerID string) error {
 	return s.remove(ctx, containerID)
 }
 
-// remove is called with the container's lock of ops.
+// remove is Unmount for callers that hold the operation lock of the container.
 func (s *Store) remove(ctx context.Context, containerID string) error {
 	s.mu.Lock()
 	e, ok := s.all[containerID]
@@ -164,7 +161,7 @@ func (s *Store) remove(ctx context.Context, containerID string) error {
 	targets := []string{e.Target}
 	if e.Target == "" {
 		var err error
-		if targets, err = mountsOf(dir, containerID); err != nil {
+		if targets, err = findMounts(dir, containerID); err != nil {
 			return err
 		}
 	}
@@ -182,13 +179,13 @@ func (s *Store) remove(ctx context.Context, containerID string) error {
 	return nil
 }
 
-// unmount undoes what is mounted at target. A busy file system is waited for,
-// but not for long, and never detached: that would hide it, not end it.
+// unmount unmounts target. It waits for a busy file system up to unmountTimeout. It never detaches the mount, because a
+// detached file system stays in use.
 func unmount(ctx context.Context, target string) error {
-	for deadline := time.Now().Add(unmountPatience); ; {
+	for deadline := time.Now().Add(unmountTimeout); ; {
 		err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW)
 		switch {
-		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT): // no mount point, or nothing at all
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT): // not a mount point, or target does not exist
 			return nil
 		case err == nil:
 			return nil
@@ -205,7 +202,7 @@ func unmount(ctx context.Context, target string) error {
 	}
 }
 
-// Records returns all root file systems.
+// Records returns the records of all root file systems.
 func (s *Store) Records() []Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -216,7 +213,7 @@ func (s *Store) Records() []Record {
 	return records
 }
 
-// Sweep removes the root file systems of containers that live does not know.
+// Sweep removes the root file systems of the containers for which live returns false.
 func (s *Store) Sweep(ctx context.Context, live func(containerID string) bool) error {
 	var errs []error
 	for _, r := range s.Records() {

@@ -73,9 +73,9 @@ func unmountAll(tb testing.TB, s *Store) {
 	})
 }
 
-// TestBothWaysToMount mounts as many layers as overlay takes, in directories
-// whose names would not fit on a page.
-func TestBothWaysToMount(t *testing.T) {
+// TestMountManyLayers mounts the maximum number of layers with both mount APIs. The names of their directories are too long
+// for the options of mount(2).
+func TestMountManyLayers(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()
 	var lower []string
@@ -89,38 +89,38 @@ func TestBothWaysToMount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("kernel: %+v", probed)
+	t.Logf("overlay support: %+v", probed)
 	for _, byOne := range []bool{true, false} {
 		if byOne && !probed.lowerByOne {
 			continue
 		}
 		s := probed
 		s.lowerByOne = byOne
-		base := fmt.Sprint("by-one-", byOne)
+		base := fmt.Sprint("lower-by-one-", byOne)
 		o := overlay{lower: lower, upper: mkdir(t, dir, base, "upper"), work: mkdir(t, dir, base, "work")}
 		target := mkdir(t, dir, base, "target")
 		if err := s.mount(o, target); err != nil {
 			t.Fatalf("%s: %v", base, err)
 		}
 		if got := read(t, target, "top"); got != "0" {
-			t.Errorf("%s: topmost is %s", base, got)
+			t.Errorf("%s: topmost layer is %s", base, got)
 		}
 		if got := read(t, target, "f499"); got != "499" {
-			t.Errorf("%s: lowest is %s", base, got)
+			t.Errorf("%s: lowest layer is %s", base, got)
 		}
 		write(t, "w", target, "written")
 		if err := unix.Unmount(target, 0); err != nil {
 			t.Fatal(err)
 		}
 		if got := read(t, o.upper, "written"); got != "w" {
-			t.Errorf("%s: wrote %q", base, got)
+			t.Errorf("%s: content of upper directory is %q", base, got)
 		}
 		o.upper, o.work = "", ""
 		if err := s.mount(o, target); err != nil {
 			t.Fatalf("%s, read-only: %v", base, err)
 		}
 		if err := os.WriteFile(filepath.Join(target, "w"), nil, 0o600); err == nil {
-			t.Errorf("%s: read-only is written to", base)
+			t.Errorf("%s: read-only mount is writable", base)
 		}
 		if err := unix.Unmount(target, 0); err != nil {
 			t.Fatal(err)
@@ -140,7 +140,7 @@ func request(tb testing.TB) Request {
 	return Request{ContainerID: ids.New(), ImageID: "sha256:x", Lower: []string{lower}, Target: mkdir(tb, tb.TempDir(), "t")}
 }
 
-func TestMountIsTakenUpAfterARestart(t *testing.T) {
+func TestMountAfterRestart(t *testing.T) {
 	dir := t.TempDir()
 	s := newStore(t, dir, "boot")
 	req := request(t)
@@ -149,31 +149,31 @@ func TestMountIsTakenUpAfterARestart(t *testing.T) {
 	}
 	info, err := os.Stat(req.Target)
 	if st := info.Sys(); err != nil || info.Mode().Perm() != 0o711 {
-		t.Errorf("root directory %v, %v", info.Mode(), st)
+		t.Errorf("root directory has mode %v, %v", info.Mode(), st)
 	}
 	again := newStore(t, dir, "boot")
 	if r := again.Records(); len(r) != 1 || r[0].ContainerID != req.ContainerID || r[0].ImageID != req.ImageID {
-		t.Errorf("records %+v", r)
+		t.Errorf("got records %+v", r)
 	}
 	write(t, "old", req.Target, "f")
-	// A mount for the same container begins anew.
+	// Another mount for the same container starts with an empty writable layer.
 	if _, err := again.Mount(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
 	if got := read(t, req.Target, "f"); got != "lower" {
-		t.Errorf("got %q of an earlier try", got)
+		t.Errorf("got %q from the earlier mount", got)
 	}
-	for range 2 { // the second time there is nothing to do
+	for range 2 { // the second call has nothing to do
 		if err := again.Unmount(t.Context(), req.ContainerID); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if entries, _ := os.ReadDir(filepath.Join(dir, "rootfs")); len(entries) > 0 {
-		t.Errorf("left: %v", entries)
+		t.Errorf("leftovers: %v", entries)
 	}
 }
 
-func TestBusyUnmountIsNotHidden(t *testing.T) {
+func TestUnmountBusyRootFS(t *testing.T) {
 	s := newStore(t, t.TempDir(), "boot")
 	unmountAll(t, s)
 	req := request(t)
@@ -188,7 +188,7 @@ func TestBusyUnmountIsNotHidden(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if got := read(t, req.Target, "f"); got != "lower" || len(s.Records()) != 1 {
-		t.Errorf("after a failed unmount: %q, %+v", got, s.Records())
+		t.Errorf("after failed unmount: got content %q, records %+v", got, s.Records())
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
@@ -198,7 +198,7 @@ func TestBusyUnmountIsNotHidden(t *testing.T) {
 	}
 }
 
-func TestRestoreSweeps(t *testing.T) {
+func TestRestoreAndSweep(t *testing.T) {
 	dir := t.TempDir()
 	s := newStore(t, dir, "boot")
 	unmountAll(t, s)
@@ -208,31 +208,31 @@ func TestRestoreSweeps(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	mkdir(t, dir, "rootfs", ids.New(), "upper") // made before its record
+	mkdir(t, dir, "rootfs", ids.New(), "upper") // killed before the record was written
 	write(t, "{", mkdir(t, dir, "rootfs", broken), recordFile)
 
 	again := newStore(t, dir, "boot")
 	if n := len(again.Records()); n != 3 {
-		t.Errorf("%d records, want two and the broken one", n)
+		t.Errorf("got %d records, want 3 including the broken one", n)
 	}
 	if err := again.Sweep(t.Context(), func(id string) bool { return id == live.ContainerID }); err != nil {
 		t.Fatal(err)
 	}
 	if r := again.Records(); len(r) != 1 || r[0].ContainerID != live.ContainerID {
-		t.Errorf("records %+v", r)
+		t.Errorf("got records %+v", r)
 	}
-	if err := unix.Unmount(live.Target, 0); err != nil { // as a reboot does
+	if err := unix.Unmount(live.Target, 0); err != nil { // like a reboot
 		t.Fatal(err)
 	}
 	if r := newStore(t, dir, "another boot").Records(); len(r) > 0 {
-		t.Errorf("of an earlier boot: %+v", r)
+		t.Errorf("got records of an earlier boot: %+v", r)
 	}
 	if entries, _ := os.ReadDir(filepath.Join(dir, "rootfs")); len(entries) > 0 {
-		t.Errorf("left: %v", entries)
+		t.Errorf("leftovers: %v", entries)
 	}
 }
 
-func TestFailedMountLeavesNothing(t *testing.T) {
+func TestFailedMountRollback(t *testing.T) {
 	dir := t.TempDir()
 	s := newStore(t, dir, "boot")
 	for _, change := range []func(*Request){
@@ -244,15 +244,15 @@ func TestFailedMountLeavesNothing(t *testing.T) {
 		req := request(t)
 		change(&req)
 		if _, err := s.Mount(t.Context(), req); err == nil {
-			t.Errorf("mounted %+v", req)
+			t.Errorf("mount %+v: got no error", req)
 		}
 	}
 	if entries, _ := os.ReadDir(filepath.Join(dir, "rootfs")); len(entries) > 0 || len(s.Records()) > 0 {
-		t.Errorf("left: %v, %+v", entries, s.Records())
+		t.Errorf("leftovers: %v, records %+v", entries, s.Records())
 	}
 }
 
-func TestUsageIsMeasuredInTheBackground(t *testing.T) {
+func TestUsage(t *testing.T) {
 	s := newStore(t, t.TempDir(), "boot")
 	unmountAll(t, s)
 	req := request(t)
@@ -267,9 +267,9 @@ func TestUsageIsMeasuredInTheBackground(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	ran := make(chan struct{})
-	go func() { s.Run(ctx); close(ran) }()
-	defer func() { cancel(); <-ran }()
+	stopped := make(chan struct{})
+	go func() { s.Run(ctx); close(stopped) }()
+	defer func() { cancel(); <-stopped }()
 	for end := patience.Until(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		u, err := s.Usage(req.ContainerID)
 		if err != nil {
@@ -277,15 +277,15 @@ func TestUsageIsMeasuredInTheBackground(t *testing.T) {
 		}
 		if u.Bytes >= 1<<20 {
 			if u.Bytes > 1<<20+1<<16 || u.Inodes != 3 {
-				t.Errorf("usage %+v, want 1 MiB and 3 inodes", u)
+				t.Errorf("got usage %+v, want 1 MiB and 3 inodes", u)
 			}
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatal("not measured within 10 s")
+			t.Fatal("usage was not measured within 10 s")
 		}
 	}
 	if _, err := s.Usage(ids.New()); !errdefs.IsNotFound(err) {
-		t.Errorf("unknown container: %v", err)
+		t.Errorf("usage of unknown container: got %v", err)
 	}
 }

@@ -20,66 +20,62 @@ import (
 	"github.com/criserver/criserver/internal/rootpath"
 )
 
-// Volumes mounts images read-only, for containers to have them as volumes. A
-// volume has nothing that is written to, so all that is kept of it lies on a
+// Volumes mounts images read-only as volumes of containers. A volume has no writable layer, so its directory is on a
 // file system that a reboot empties.
 type Volumes struct {
-	dir    string // volumes by container and index
-	boot   string
-	kernel *Store // knows what overlay can do
-	ops    oplock.Locks
+	dir    string // directories of the volumes, CONTAINER/INDEX
+	bootID string
+	store  *Store       // has detected the overlay support of the kernel
+	ops    oplock.Locks // by container id
 
 	mu  sync.Mutex                      // guards all; taken after a lock of ops
-	all map[string]map[int]VolumeRecord // by container and index
+	all map[string]map[int]VolumeRecord // by container id and index
 }
 
-// VolumeRecord is what is kept of a volume. It is written before anything is
-// mounted.
+// VolumeRecord is the record of a volume on disk. It is written before the mount.
 type VolumeRecord struct {
 	ContainerID string `json:"containerID"`
 	Index       int    `json:"index"`
 	ImageID     string `json:"imageID"`
-	// Layers are the diff IDs of the image's layers. Records of older versions
-	// do not have them.
+	// Layers are the diff IDs of the image's layers. Records of older versions do not have this field.
 	Layers []string `json:"layers,omitempty"`
 	BootID string   `json:"bootID"`
-	// Unreadable says that the record on disk cannot be read and that the volume
-	// is, or may be, mounted. The image is unknown.
+	// Unreadable reports that the record on disk cannot be read and that the volume may be mounted. The image is unknown.
 	Unreadable bool `json:"-"`
 }
 
-// VolumeRequest asks for a volume.
+// VolumeRequest is a request for a volume.
 type VolumeRequest struct {
-	ContainerID string   // a full id
-	Index       int      // of the volume among the container's, 0 or more
-	ImageID     string   // noted, not looked at
-	Layers      []string // diff IDs, likewise
-	Lower       []string // the directories to mount, topmost first
-	// SubPath is what of the image to mount, a directory or a regular file; "" for
-	// all of it. Links in it lead where they would with the image as root.
+	ContainerID string   // a complete id
+	Index       int      // of the volume in the container, 0 or more
+	ImageID     string   // only for the record
+	Layers      []string // diff IDs, only for the record
+	Lower       []string // the directories of the layers, topmost first
+	// SubPath is a directory or a regular file of the image that is mounted, or "" for the complete image. Symbolic links
+	// are resolved with the image as the root directory.
 	SubPath string
 	Options Options
 }
 
 // Names in the directory of a volume.
 const (
-	volumeMount  = "mount" // what the container gets
-	volumeImage  = "image" // the whole image, while its sub path is looked up
-	volumeBase   = "base"  // empty; read-only, overlay wants two lower directories
+	volumeMount  = "mount" // the mount point of the volume
+	volumeImage  = "image" // the mount point of the complete image while the sub path is resolved
+	volumeBase   = "base"  // empty; a read-only overlay needs two lower directories
 	volumeRecord = "volume.json"
 )
 
-// NewVolumes returns volumes below dir, on a file system that a reboot empties.
-// See Restore. store has been restored before.
+// NewVolumes returns the volumes below dir, which must be on a file system that a reboot empties. The caller must
+// restore first store and then the volumes, before anything else.
 func NewVolumes(dir, bootID string, store *Store) *Volumes {
-	return &Volumes{dir: dir, boot: bootID, kernel: store, all: make(map[string]map[int]VolumeRecord)}
+	return &Volumes{dir: dir, bootID: bootID, store: store, all: make(map[string]map[int]VolumeRecord)}
 }
 
-// Mount mounts a volume and returns where. What an earlier try has left is
-// removed first. Errors: ErrNotFound and ErrInvalidArgument for the sub path.
+// Mount mounts a volume and returns its mount point. It first removes the leftovers of an earlier attempt. It returns
+// ErrNotFound or ErrInvalidArgument for a wrong sub path.
 func (v *Volumes) Mount(ctx context.Context, req VolumeRequest) (path string, err error) {
 	if !ids.Valid(req.ContainerID) || req.Index < 0 {
-		return "", fmt.Errorf("volume %d of container %q: %w", req.Index, req.ContainerID, errdefs.ErrInvalidArgument)
+		return "", fmt.Errorf("invalid volume %d of container %q: %w", req.Index, req.ContainerID, errdefs.ErrInvalidArgument)
 	}
 	if len(req.Lower) == 0 {
 		return "", fmt.Errorf("image has no layers: %w", errdefs.ErrFailedPrecondition)
@@ -91,9 +87,9 @@ func (v *Volumes) Mount(ctx context.Context, req VolumeRequest) (path string, er
 	defer unlock()
 	dir := v.path(req.ContainerID, req.Index)
 	if err := removeVolume(ctx, dir); err != nil {
-		return "", fmt.Errorf("remove what is left of an earlier try: %w", err)
+		return "", fmt.Errorf("remove leftovers of an earlier attempt: %w", err)
 	}
-	if err := v.note(dir, req); err != nil {
+	if err := v.writeRecord(dir, req); err != nil {
 		return "", err
 	}
 	if err := v.mount(dir, req); err != nil {
@@ -102,9 +98,9 @@ func (v *Volumes) Mount(ctx context.Context, req VolumeRequest) (path string, er
 	return filepath.Join(dir, volumeMount), nil
 }
 
-// note writes the record of what is about to be mounted.
-func (v *Volumes) note(dir string, req VolumeRequest) error {
-	r := VolumeRecord{ContainerID: req.ContainerID, Index: req.Index, ImageID: req.ImageID, Layers: req.Layers, BootID: v.boot}
+// writeRecord adds and writes the record of a volume that is about to be mounted.
+func (v *Volumes) writeRecord(dir string, req VolumeRequest) error {
+	r := VolumeRecord{ContainerID: req.ContainerID, Index: req.Index, ImageID: req.ImageID, Layers: req.Layers, BootID: v.bootID}
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -121,6 +117,7 @@ func (v *Volumes) note(dir string, req VolumeRequest) error {
 	return atomicfile.Write(filepath.Join(dir, volumeRecord), b, 0o600)
 }
 
+// mount mounts the image, or its sub path.
 func (v *Volumes) mount(dir string, req VolumeRequest) error {
 	base, image, target := filepath.Join(dir, volumeBase), filepath.Join(dir, volumeImage), filepath.Join(dir, volumeMount)
 	o := overlay{lower: req.Lower, options: req.Options}
@@ -131,29 +128,28 @@ func (v *Volumes) mount(dir string, req VolumeRequest) error {
 		o.lower = []string{req.Lower[0], base}
 	}
 	if strings.Trim(req.SubPath, "/") == "" {
-		return errors.Join(os.Mkdir(target, 0o700), v.kernel.support.mount(o, target))
+		return errors.Join(os.Mkdir(target, 0o700), v.store.support.mount(o, target))
 	}
 	if err := os.Mkdir(image, 0o700); err != nil {
 		return err
 	}
-	if err := v.kernel.support.mount(o, image); err != nil {
+	if err := v.store.support.mount(o, image); err != nil {
 		return err
 	}
-	if err := bindInside(image, req.SubPath, target); err != nil {
+	if err := bindSubPath(image, req.SubPath, target); err != nil {
 		return err
 	}
-	// The file system lives on in what is mounted of it. Detaching hides nothing
-	// therefore, and does not fail because somebody just looks at the mounts.
+	// The file system stays mounted at target, so that detaching the mount hides nothing. Unlike unmounting, detaching does
+	// not fail if another process accesses the mount.
 	return errors.Join(unix.Unmount(image, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH), os.Remove(image))
 }
 
-// bindInside mounts what path means below root at target, which is made as a
-// file or a directory like it.
-func bindInside(root, path, target string) error {
+// bindSubPath mounts path below root at target. It creates target as a file or a directory, like path.
+func bindSubPath(root, path, target string) error {
 	f, err := rootpath.Open(root, path, unix.O_PATH, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-		return fmt.Errorf("sub path %q is not in the image: %w", path, errdefs.ErrNotFound)
+		return fmt.Errorf("sub path %q does not exist in the image: %w", path, errdefs.ErrNotFound)
 	case errors.Is(err, unix.ELOOP):
 		return fmt.Errorf("sub path %q has too many symbolic links: %w", path, errdefs.ErrInvalidArgument)
 	case err != nil:
@@ -181,7 +177,7 @@ func bindInside(root, path, target string) error {
 	return nil
 }
 
-// drop removes one volume. If it cannot, the volume is still known.
+// drop removes one volume. If drop fails, the record is kept.
 func (v *Volumes) drop(ctx context.Context, containerID string, index int) error {
 	if err := removeVolume(ctx, v.path(containerID, index)); err != nil {
 		return err

@@ -15,7 +15,7 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 )
 
-// volumeBed is volumes with one image of two layers.
+// volumeBed is a Volumes with an image of two layers.
 type volumeBed struct {
 	*Volumes
 	dir   string
@@ -31,8 +31,8 @@ func newVolumes(t *testing.T) *volumeBed {
 	b.lower = []string{top, bottom}
 	write(t, "top", mkdir(t, top, "data"), "file")
 	write(t, "bottom", mkdir(t, bottom, "data", "sub"), "deep")
-	write(t, "gone", bottom, "gone")
-	if err := unix.Mknod(filepath.Join(top, "gone"), unix.S_IFCHR, 0); err != nil {
+	write(t, "deleted", bottom, "deleted")
+	if err := unix.Mknod(filepath.Join(top, "deleted"), unix.S_IFCHR, 0); err != nil {
 		t.Fatal(err)
 	}
 	for name, to := range map[string]string{"inside": "/data/sub", "climbs": "../../../../data/sub", "out": "/../../etc/hostname", "loop": "loop"} {
@@ -51,9 +51,9 @@ func newVolumes(t *testing.T) *volumeBed {
 			}
 		}
 		mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(b.dir))
-		left, _ := os.ReadDir(b.dir)
-		if err != nil || len(mounts)+len(left) > 0 {
-			t.Errorf("left behind: %v, %v, %v", mounts, left, err)
+		entries, _ := os.ReadDir(b.dir)
+		if err != nil || len(mounts)+len(entries) > 0 {
+			t.Errorf("leftovers: mounts %v, directories %v, %v", mounts, entries, err)
 		}
 	})
 	return b
@@ -71,7 +71,7 @@ func (b *volumeBed) request(sub string) VolumeRequest {
 	return VolumeRequest{ContainerID: ids.New(), ImageID: "sha256:x", Lower: b.lower, SubPath: sub}
 }
 
-func TestVolumeShowsTheImage(t *testing.T) {
+func TestVolumeContent(t *testing.T) {
 	b := newVolumes(t)
 	for sub, want := range map[string]map[string]string{
 		"":            {"data/file": "top", "data/sub/deep": "bottom"},
@@ -90,12 +90,12 @@ func TestVolumeShowsTheImage(t *testing.T) {
 		}
 		for name, content := range want {
 			if got := read(t, path, name); got != content {
-				t.Errorf("%q: %s is %q, want %q", sub, name, got, content)
+				t.Errorf("%q: content of %s is %q, want %q", sub, name, got, content)
 			}
 		}
-		for _, name := range []string{"gone", "new"} {
+		for _, name := range []string{"deleted", "new"} {
 			if _, err := os.Stat(filepath.Join(path, name)); err == nil {
-				t.Errorf("%q: there is a %s", sub, name)
+				t.Errorf("%q: %s exists", sub, name)
 			}
 		}
 		var st unix.Statfs_t
@@ -103,10 +103,10 @@ func TestVolumeShowsTheImage(t *testing.T) {
 			t.Fatal(err)
 		}
 		if flags := uint64(unix.ST_RDONLY | unix.ST_NOSUID | unix.ST_NODEV); uint64(st.Flags)&(flags|unix.ST_NOEXEC) != flags {
-			t.Errorf("%q: flags %x", sub, st.Flags)
+			t.Errorf("%q: got mount flags %x", sub, st.Flags)
 		}
 		if mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(b.dir)); err != nil || len(mounts) != 1 {
-			t.Errorf("%q: mounted are %v, %v", sub, mounts, err)
+			t.Errorf("%q: got mounts %v, %v, want one mount", sub, mounts, err)
 		}
 		if err := b.Unmount(t.Context(), req.ContainerID); err != nil {
 			t.Error(err)
@@ -124,8 +124,8 @@ func TestVolumeOfOneLayer(t *testing.T) {
 	if got := read(t, path, "data/file"); got != "top" {
 		t.Errorf("got %q", got)
 	}
-	if _, err := os.Lstat(filepath.Join(path, "gone")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a mark of deletion is seen: %v", err)
+	if _, err := os.Lstat(filepath.Join(path, "deleted")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("whiteout is visible: %v", err)
 	}
 }
 
@@ -133,9 +133,9 @@ func TestVolumeRefused(t *testing.T) {
 	b := newVolumes(t)
 	for sub, class := range map[string]func(error) bool{
 		"none":            errdefs.IsNotFound,
-		"gone":            errdefs.IsNotFound,
+		"deleted":         errdefs.IsNotFound,
 		"data/file/x":     errdefs.IsNotFound,
-		"out":             errdefs.IsNotFound, // would be the host's, were it followed there
+		"out":             errdefs.IsNotFound, // exists on the host
 		"../../../../etc": errdefs.IsNotFound,
 		"loop":            errdefs.IsInvalidArgument,
 		"fifo":            errdefs.IsInvalidArgument,
@@ -147,7 +147,7 @@ func TestVolumeRefused(t *testing.T) {
 	bad := b.request("")
 	bad.ContainerID = "../x"
 	if _, err := b.Mount(t.Context(), bad); !errdefs.IsInvalidArgument(err) {
-		t.Errorf("container id: %v", err)
+		t.Errorf("invalid container id: got %v", err)
 	}
 	bad = b.request("")
 	bad.Lower = []string{b.lower[0], filepath.Join(b.dir, "none")}
@@ -155,13 +155,13 @@ func TestVolumeRefused(t *testing.T) {
 		t.Error("a missing layer was mounted")
 	}
 	if r := b.Records(); len(r) > 0 {
-		t.Errorf("what failed is in use: %+v", r)
+		t.Errorf("failed volumes have records: %+v", r)
 	}
 }
 
-// A restart finds the volumes, and in what a kill left half made nothing that
-// cannot be removed.
-func TestVolumesAfterARestart(t *testing.T) {
+// TestVolumesRestart restarts the store with mounted volumes and with the leftovers of processes that were killed during
+// Mount. Sweep must remove the leftovers.
+func TestVolumesRestart(t *testing.T) {
 	b := newVolumes(t)
 	live, dead := b.request("data"), b.request("")
 	for _, r := range []VolumeRequest{live, dead} {
@@ -169,12 +169,12 @@ func TestVolumesAfterARestart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	early := mkdir(t, b.dir, ids.New(), "0") // before the record
-	write(t, "half", early, ".volume.json.123")
-	cut := b.request("data") // killed between the two mounts of a sub path
-	dir := filepath.Join(b.dir, cut.ContainerID, "0")
+	unrecorded := mkdir(t, b.dir, ids.New(), "0") // killed before the record was written
+	write(t, "half", unrecorded, ".volume.json.123")
+	interrupted := b.request("data") // killed between the two mounts of a sub path
+	dir := filepath.Join(b.dir, interrupted.ContainerID, "0")
 	mkdir(t, dir)
-	if err := b.note(dir, cut); err != nil {
+	if err := b.writeRecord(dir, interrupted); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.store.support.mount(overlay{lower: b.lower}, mkdir(t, dir, volumeImage)); err != nil {
@@ -184,21 +184,21 @@ func TestVolumesAfterARestart(t *testing.T) {
 
 	b.restart(t)
 	if r := b.Records(); len(r) != 3 {
-		t.Errorf("records %+v", r)
+		t.Errorf("got records %+v", r)
 	}
 	if err := b.Sweep(t.Context(), func(id string) bool { return id == live.ContainerID }); err != nil {
 		t.Fatal(err)
 	}
 	r := b.Records()
 	if len(r) != 1 || r[0].ContainerID != live.ContainerID || r[0].ImageID != live.ImageID {
-		t.Errorf("after the sweep: %+v", r)
+		t.Errorf("got records %+v after Sweep", r)
 	}
 	if got := read(t, b.dir, live.ContainerID, "0", volumeMount, "file"); got != "top" {
-		t.Errorf("the living volume shows %q", got)
+		t.Errorf("content of remaining volume is %q", got)
 	}
 }
 
-func TestBusyVolumeStaysKnown(t *testing.T) {
+func TestUnmountBusyVolume(t *testing.T) {
 	b := newVolumes(t)
 	req := b.request("")
 	path, err := b.Mount(t.Context(), req)
@@ -210,10 +210,10 @@ func TestBusyVolumeStaysKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := b.Unmount(t.Context(), req.ContainerID); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), path) {
-		t.Errorf("busy: %v", err)
+		t.Errorf("unmount busy volume: got %v", err)
 	}
 	if len(b.Records()) != 1 {
-		t.Error("it is no longer in use")
+		t.Error("busy volume has no record")
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
@@ -225,28 +225,28 @@ func TestBusyVolumeStaysKnown(t *testing.T) {
 	}
 }
 
-// TestLabelsOfMounts has a label with a comma, which ends an option of mount(2) unless the
-// label is quoted. The order of options matters: overlay reads them one after the other.
-func TestLabelsOfMounts(t *testing.T) {
+// TestMountLabel mounts with a label with a comma, which ends an option of mount(2) unless the label is quoted. The order
+// of the options matters, because overlay reads them one after the other.
+func TestMountLabel(t *testing.T) {
 	const label = "system_u:object_r:container_file_t:s0:c1,c2"
-	s := support{off: []string{"metacopy"}, volatile: true}
+	s := overlaySupport{off: []string{"metacopy"}, volatile: true}
 	o := overlay{lower: []string{"/a", "/b"}, upper: "/u", work: "/w", options: Options{MountLabel: label}}
 	all := s.settings(o)
 	if got := all[len(all)-1]; got != "context="+label {
-		t.Errorf("for fsconfig(2): %q", got)
+		t.Errorf("option for fsconfig(2): got %q", got)
 	}
 	for _, o := range []overlay{o, {lower: o.lower, options: o.options}} {
-		got := s.oldOptions(o, []string{"3", "4"})
+		got := s.mount2Options(o, []string{"3", "4"})
 		want := `metacopy=off,`
 		if o.upper != "" {
 			want += "upperdir=/u,workdir=/w,volatile,"
 		}
 		if want += `lowerdir=3:4,context="` + label + `"`; got != want {
-			t.Errorf("for mount(2): %s, want %s", got, want)
+			t.Errorf("options for mount(2): got %s, want %s", got, want)
 		}
 		o.options.MountLabel = ""
-		if got := s.oldOptions(o, []string{"3", "4"}); strings.Contains(got, "context") {
-			t.Errorf("without a label: %s", got)
+		if got := s.mount2Options(o, []string{"3", "4"}); strings.Contains(got, "context") {
+			t.Errorf("options without a label: got %s", got)
 		}
 	}
 }

@@ -9,9 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deeper makes directories below dir, more than a path can name, with a file in
-// the last.
-func deeper(t *testing.T, dir string, levels int) {
+// mkdirDeep creates nested directories below dir, with a file in the last one. Their path is longer than the kernel allows.
+func mkdirDeep(t *testing.T, dir string, levels int) {
 	t.Helper()
 	const part = 100
 	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -39,12 +38,11 @@ func deeper(t *testing.T, dir string, levels int) {
 	_, _ = unix.Close(f), unix.Close(fd)
 }
 
-// TestDeepTree deletes a tree that is deeper than the process may have
-// directories open.
-func TestDeepTree(t *testing.T) {
+// TestEmptyDeepTree deletes a tree with more levels than the process may have open files.
+func TestEmptyDeepTree(t *testing.T) {
 	dir := t.TempDir()
 	bin, tree := mkdir(t, dir, "bin"), mkdir(t, dir, "tree")
-	deeper(t, tree, 3000)
+	mkdirDeep(t, tree, 3000)
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
@@ -63,12 +61,12 @@ func TestDeepTree(t *testing.T) {
 		t.Error(err)
 	}
 	if n := count(t, bin); n > 0 {
-		t.Errorf("%d left", n)
+		t.Errorf("bin has %d entries, want none", n)
 	}
 }
 
-// TestMountInATree has something mounted in a tree: it is not emptied.
-func TestMountInATree(t *testing.T) {
+// TestEmptyWithMount deletes a tree with a mounted file system, whose files must not be deleted.
+func TestEmptyWithMount(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounts a file system: must be root")
 	}
@@ -81,10 +79,10 @@ func TestMountInATree(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := New(bin).Empty(t.Context())
-	if uerr := unix.Unmount(target, 0); uerr != nil {
-		t.Fatal(uerr)
+	if unmountErr := unix.Unmount(target, 0); unmountErr != nil {
+		t.Fatal(unmountErr)
 	}
-	if _, serr := os.Stat(filepath.Join(kept, "file")); serr != nil || err == nil {
-		t.Errorf("the file of the mount: %v; empty: %v", serr, err)
+	if _, statErr := os.Stat(filepath.Join(kept, "file")); statErr != nil || err == nil {
+		t.Errorf("file in the mount: %v, Empty: %v", statErr, err)
 	}
 }

@@ -1,6 +1,6 @@
-// Package trash deletes directory trees without making anyone wait: a tree is
-// moved aside by one rename, and its files go when there is time. What is in
-// the bin when the process dies is deleted by the next one.
+// Package trash deletes directory trees in the background. Put moves a tree into the bin with one
+// rename, so that its caller does not wait, and Run deletes the files. A bin that is not empty when
+// the process dies is emptied by the next process.
 package trash
 
 import (
@@ -19,24 +19,24 @@ import (
 // Bin is a directory on the file system of the trees that are put into it.
 type Bin struct {
 	dir  string
-	wake chan struct{} // capacity one: full when there may be work
+	wake chan struct{} // has the capacity one; full if the bin may not be empty
 }
 
-// New returns the bin at dir. Run must be running for it ever to be emptied.
+// New returns the bin at dir. Only Run and Empty delete trees.
 func New(dir string) *Bin {
 	return &Bin{dir: dir, wake: make(chan struct{}, 1)}
 }
 
-// Put moves path into the bin. That path does not exist is no error.
+// Put moves path into the bin. It is not an error if path does not exist.
 func (b *Bin) Put(path string) error {
 	err := os.Rename(path, filepath.Join(b.dir, rand.Text()))
 	if errors.Is(err, fs.ErrNotExist) {
-		if _, serr := os.Lstat(path); errors.Is(serr, fs.ErrNotExist) {
+		if _, statErr := os.Lstat(path); errors.Is(statErr, fs.ErrNotExist) {
 			return nil
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("move to trash: %w", err)
+		return fmt.Errorf("move %s to trash: %w", path, err)
 	}
 	select {
 	case b.wake <- struct{}{}:
@@ -55,9 +55,8 @@ func (b *Bin) PutAll(dir string) error {
 	return errors.Join(errs...)
 }
 
-// Run empties the bin now and whenever something is put into it, until ctx
-// ends. Report is told of what could not be deleted; it is tried again with the
-// next thing that is put in.
+// Run empties the bin at once and after each Put, until ctx ends. It calls report with the errors of
+// trees that cannot be deleted, and tries to delete them again after the next Put.
 func (b *Bin) Run(ctx context.Context, report func(error)) {
 	for {
 		if err := b.Empty(ctx); err != nil {
@@ -71,7 +70,7 @@ func (b *Bin) Run(ctx context.Context, report func(error)) {
 	}
 }
 
-// Empty deletes what is in the bin. It stops between two trees when ctx ends.
+// Empty deletes all trees in the bin. If ctx ends, Empty stops after the current tree.
 func (b *Bin) Empty(ctx context.Context) error {
 	for {
 		entries, err := b.empty(ctx)
@@ -81,8 +80,8 @@ func (b *Bin) Empty(ctx context.Context) error {
 	}
 }
 
-// empty deletes the trees that are in the bin, and returns how many there were.
-// Of deep ones, parts can be in the bin afterwards as trees of their own.
+// empty deletes the trees that are in the bin, and returns their number. Parts of deep trees can be
+// in the bin afterwards as trees of their own.
 func (b *Bin) empty(ctx context.Context) (int, error) {
 	entries, err := os.ReadDir(b.dir)
 	errs := []error{err}
@@ -98,9 +97,8 @@ func (b *Bin) empty(ctx context.Context) (int, error) {
 	return len(entries), nil
 }
 
-// maxDepth is the depth from which on a tree is not deleted from above. Each
-// level costs an open directory, and a container can nest more than a process
-// may have open.
+// maxDepth is the maximum depth to which a tree is deleted recursively. Each level needs an open
+// directory, and a container can nest more directories than a process may have open.
 const maxDepth = 64
 
 // remove deletes a tree of the bin.
@@ -113,8 +111,8 @@ func (b *Bin) remove(name string) error {
 	return remove(bin, bin, name, 0)
 }
 
-// remove deletes what name is in the directory parent. A directory that lies too
-// deep is moved to the bin instead.
+// remove deletes the file or tree with a name in the directory parent. A directory at maxDepth is moved
+// to the bin instead.
 func remove(bin, parent int, name string, depth int) error {
 	err := unix.Unlinkat(parent, name, 0)
 	switch {
@@ -132,8 +130,7 @@ func remove(bin, parent int, name string, depth int) error {
 	return pathError("rmdir", name, unix.Unlinkat(parent, name, unix.AT_REMOVEDIR))
 }
 
-// removeContent deletes what is in a directory. It leaves file systems that are
-// mounted in there alone.
+// removeContent deletes the entries of a directory. It does not enter mounted file systems.
 func removeContent(bin, parent int, name string, depth int) error {
 	fd, err := unix.Openat2(parent, name, &unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
@@ -159,13 +156,14 @@ func removeContent(bin, parent int, name string, depth int) error {
 		if len(names) == 0 {
 			return nil
 		}
-		// Entries can have been passed over, as the directory has changed.
+		// The directory has changed, so Readdirnames may have skipped entries.
 		if _, err := dir.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
 	}
 }
 
+// pathError returns err as a PathError, or nil.
 func pathError(op, path string, err error) error {
 	if err == nil {
 		return nil

@@ -29,15 +29,15 @@ func count(t *testing.T, dir string) int {
 func TestBin(t *testing.T) {
 	dir := t.TempDir()
 	bin := mkdir(t, dir, "bin")
-	mkdir(t, bin, "left by an earlier process", "a")
+	mkdir(t, bin, "of an earlier process", "a")
 	synctest.Test(t, func(t *testing.T) {
-		b := New(bin) // a channel of the bubble's
+		b := New(bin) // its channel must belong to the bubble
 		ctx, cancel := context.WithCancel(t.Context())
-		ran := make(chan struct{})
-		go func() { b.Run(ctx, func(err error) { t.Error(err) }); close(ran) }()
+		stopped := make(chan struct{})
+		go func() { b.Run(ctx, func(err error) { t.Error(err) }); close(stopped) }()
 		synctest.Wait()
 		if n := count(t, bin); n != 0 {
-			t.Errorf("%d left", n)
+			t.Errorf("got %d entries, want none", n)
 		}
 		mkdir(t, dir, "all", "x", "y")
 		mkdir(t, dir, "all", "z")
@@ -45,17 +45,17 @@ func TestBin(t *testing.T) {
 			t.Error(err)
 		}
 		if err := b.Put(filepath.Join(dir, "none")); err != nil {
-			t.Errorf("put what is not there: %v", err)
+			t.Errorf("put a missing path: %v", err)
 		}
 		synctest.Wait()
 		if n := count(t, bin) + count(t, filepath.Join(dir, "all")); n != 0 {
-			t.Errorf("%d left", n)
+			t.Errorf("got %d entries, want none", n)
 		}
 		cancel()
-		<-ran
+		<-stopped
 	})
 	if err := New(filepath.Join(dir, "no bin")).Put(mkdir(t, dir, "kept")); err == nil {
-		t.Error("put into no bin")
+		t.Error("put into a missing bin: got no error")
 	}
 	if _, err := os.Stat(filepath.Join(dir, "kept")); err != nil {
 		t.Error(err)

@@ -9,9 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestUsageOfADeepTree counts a tree that is deeper than a path can name, with a
-// file on every level.
-func TestUsageOfADeepTree(t *testing.T) {
+// TestMeasureDeepTree measures a tree whose paths are longer than the kernel allows, with a file on each level.
+func TestMeasureDeepTree(t *testing.T) {
 	const levels = 2500
 	dir := t.TempDir()
 	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -40,16 +39,16 @@ func TestUsageOfADeepTree(t *testing.T) {
 	_ = unix.Close(fd)
 	bytes, inodes := measure(t.Context(), dir)
 	if want := uint64(2*levels + 1); inodes != want {
-		t.Errorf("%d inodes, want %d", inodes, want)
+		t.Errorf("got %d inodes, want %d", inodes, want)
 	}
 	if bytes < levels*4096 {
-		t.Errorf("%d bytes", bytes)
+		t.Errorf("got %d bytes, want at least %d", bytes, levels*4096)
 	}
 }
 
-// TestUsageOfATreeThatMoves moves the directory that the walk is in to another
-// parent: the walk ends, and does not climb out of the tree.
-func TestUsageOfATreeThatMoves(t *testing.T) {
+// TestMeasureMovedDirectory moves the current directory of the walk out of the tree. The walk must end and must not
+// follow ".." out of the tree.
+func TestMeasureMovedDirectory(t *testing.T) {
 	dir := t.TempDir()
 	top := filepath.Join(dir, "top")
 	for _, d := range []string{"a/b/c", "z"} {
@@ -57,7 +56,7 @@ func TestUsageOfATreeThatMoves(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w := walk{linked: map[uint64]struct{}{}}
+	w := treeWalk{counted: map[uint64]struct{}{}}
 	var err error
 	if w.dir, err = os.Open(top); err != nil {
 		t.Fatal(err)
@@ -66,23 +65,23 @@ func TestUsageOfATreeThatMoves(t *testing.T) {
 	w.enter()
 	for filepath.Base(w.dir.Name()) != "c" {
 		if !w.step() {
-			t.Fatal("ended early")
+			t.Fatal("walk ended too early")
 		}
-		if w.dir.Name() == "z" { // the order of directories is the file system's
+		if w.dir.Name() == "z" { // the order of directories depends on the file system
 			if !w.step() {
-				t.Fatal("ended early")
+				t.Fatal("walk ended too early")
 			}
 		}
 	}
 	if err := os.Rename(filepath.Join(top, "a/b"), filepath.Join(dir, "b")); err != nil {
 		t.Fatal(err)
 	}
-	for len(w.above) > 0 && w.step() {
+	for len(w.levels) > 0 && w.step() {
 	}
-	if w.dir.Name() != ".." || len(w.above) == 0 {
-		t.Errorf("the walk did not end at the directory that has moved: at %s, %d levels left", w.dir.Name(), len(w.above))
+	if w.dir.Name() != ".." || len(w.levels) == 0 {
+		t.Errorf("walk did not end at the moved directory: at %s, %d levels left", w.dir.Name(), len(w.levels))
 	}
 	if _, inodes := measure(context.Background(), top); inodes != 3 {
-		t.Errorf("%d inodes, want 3", inodes)
+		t.Errorf("got %d inodes, want 3", inodes)
 	}
 }

@@ -13,32 +13,30 @@ import (
 	"github.com/criserver/criserver/internal/userns"
 )
 
-// mountMapped mounts o for a user namespace. The layers are mapped in their
-// mounts, and not one file of them is changed, so that all pods still share
-// them. The writable layer is not mapped: what a container writes has on disk,
-// too, the ids that its processes have on the host, and its root owns nothing
-// there that the host's root does.
-func (s support) mountMapped(o overlay, target string) (err error) {
+// mountMapped mounts o for a user namespace. It maps the ids of the layers in their mounts. The files of the
+// layers do not change, so all pods share them. The writable layer is not mapped: the files that a container
+// writes have on disk the ids that its processes have on the host, so they never belong to the host's root.
+func (s overlaySupport) mountMapped(o overlay, target string) (err error) {
 	ns, err := os.Open(o.options.UserNS)
 	if err != nil {
-		return fmt.Errorf("user namespace: %w", err)
+		return fmt.Errorf("open user namespace: %w", err)
 	}
 	defer ns.Close()
 	defer func() { closeAll(o.trees) }()
 	for _, dir := range o.lower {
 		tree, err := userns.MapMount(dir, ns, false)
 		if err != nil {
-			return fmt.Errorf("map the ids of a layer: %w", err)
+			return fmt.Errorf("map ids of layer %s: %w", dir, err)
 		}
 		o.trees = append(o.trees, tree)
 	}
-	if err := chownAs(o.upper, o.trees[0]); err != nil {
+	if err := copyOwner(o.upper, o.trees[0]); err != nil {
 		return err
 	}
-	if s.lowerByFD && o.fits() {
-		return s.mountNew(o, target)
+	if s.lowerByFD && o.fitsFsconfig() {
+		return s.mountByFsconfig(o, target)
 	}
-	return s.mountApart(o, target)
+	return s.mountInNamespace(o, target)
 }
 
 func closeAll(files []*os.File) {
@@ -47,43 +45,42 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// chownAs gives a directory the owner that an open one shows. No link is
-// followed, and the mode is left, as a directory has no setuid bit to lose.
-func chownAs(dir string, as *os.File) error {
+// copyOwner gives a directory the owner of an open directory. It does not follow symbolic links. A change of the
+// owner does not change the mode of a directory.
+func copyOwner(dir string, from *os.File) error {
 	if dir == "" {
 		return nil
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(int(as.Fd()), &st); err != nil {
+	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
 		return os.NewSyscallError("fstat", err)
 	}
 	return os.Lchown(dir, int(st.Uid), int(st.Gid))
 }
 
-// mountApart mounts o where the kernel takes as lower layers only mounts that
-// are attached in the caller's own mount namespace, before Linux 6.13: so they
-// are, in one that is given up right after, and with it everything that was made
-// in it. Only the result is brought home.
-func (s support) mountApart(o overlay, target string) error {
+// mountInNamespace mounts o on kernels before Linux 6.13, which accept only mounts of the caller's mount namespace
+// as lower layers. It attaches the mapped layers in a new mount namespace, which ends with the thread, and
+// moves only the overlay mount to the namespace of the process.
+func (s overlaySupport) mountInNamespace(o overlay, target string) error {
 	return osthread.Run(func() error {
-		home, err := os.Open("/proc/thread-self/ns/mnt")
+		processNS, err := os.Open("/proc/thread-self/ns/mnt")
 		if err != nil {
 			return err
 		}
-		defer home.Close()
+		defer processNS.Close()
 		if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
 			return fmt.Errorf("unshare: %w", err)
 		}
 		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 			return fmt.Errorf("make mounts private: %w", err)
 		}
-		fd, err := s.assemble(o, target)
+		fd, err := s.mountInScratch(o, target)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
-		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNS); err != nil {
-			return fmt.Errorf("go back to the mount namespace: %w", err)
+		if err := unix.Setns(int(processNS.Fd()), unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("return to the mount namespace of the process: %w", err)
 		}
 		if err := unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 			return fmt.Errorf("move_mount to %s: %w", target, err)
@@ -92,13 +89,13 @@ func (s support) mountApart(o overlay, target string) error {
 	})
 }
 
-// assemble mounts o in the calling thread's mount namespace, in a scratch
-// directory that covers at, and returns it as a mount that is attached nowhere.
-func (s support) assemble(o overlay, at string) (fd int, err error) {
-	if err := unix.Mount("layers", at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700"); err != nil {
+// mountInScratch mounts o in the mount namespace of the calling thread, below a tmpfs that it mounts at target. It
+// returns the overlay as a detached mount.
+func (s overlaySupport) mountInScratch(o overlay, target string) (fd int, err error) {
+	if err := unix.Mount("layers", target, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700"); err != nil {
 		return -1, fmt.Errorf("mount tmpfs: %w", err)
 	}
-	if err := unix.Chdir(at); err != nil {
+	if err := unix.Chdir(target); err != nil {
 		return -1, err
 	}
 	names := make([]string, len(o.trees))
@@ -108,14 +105,14 @@ func (s support) assemble(o overlay, at string) (fd int, err error) {
 			return -1, err
 		}
 		if err := unix.MoveMount(int(tree.Fd()), "", unix.AT_FDCWD, names[i], unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-			return -1, fmt.Errorf("attach a mapped layer: %w", err)
+			return -1, fmt.Errorf("attach mapped layer: %w", err)
 		}
 	}
 	const merged = "merged"
 	if err := os.Mkdir(merged, 0o700); err != nil {
 		return -1, err
 	}
-	data, flags := s.oldOptions(o, names), uintptr(0)
+	data, flags := s.mount2Options(o, names), uintptr(0)
 	if o.upper == "" {
 		flags = unix.MS_RDONLY
 	}
@@ -128,8 +125,8 @@ func (s support) assemble(o overlay, at string) (fd int, err error) {
 	return fd, nil
 }
 
-// tryTrees says whether overlay takes layers as descriptors of mounts.
-func tryTrees(o overlay, target string) bool {
+// tryDetachedLayers reports whether overlay accepts descriptors of detached mounts as lower layers.
+func tryDetachedLayers(o overlay, target string) bool {
 	defer func() { closeAll(o.trees) }()
 	for _, dir := range o.lower {
 		fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
@@ -138,13 +135,12 @@ func tryTrees(o overlay, target string) bool {
 		}
 		o.trees = append(o.trees, os.NewFile(uintptr(fd), dir))
 	}
-	return support{lowerByOne: true}.try(o, target) == nil
+	return overlaySupport{lowerByOne: true}.try(o, target) == nil
 }
 
-// Trial mounts an overlay for a user namespace at target, an existing directory,
-// with everything else of it in dir, which is empty and on the file system that
-// layers are on. It is for finding out whether that can be done. The caller
-// unmounts target.
+// Trial mounts an overlay for a user namespace at target, an existing directory, to find out whether the kernel and
+// the file system support that. dir is an empty directory on the file system of the layers. The caller unmounts
+// target.
 func Trial(dir, target, userNS string) error {
 	for _, d := range []string{"probe", "lower", upperDir, workDir} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
@@ -160,7 +156,7 @@ func Trial(dir, target, userNS string) error {
 		options: Options{UserNS: userNS},
 	}, target)
 	if err != nil {
-		return fmt.Errorf("overlay for a user namespace on the file system of %s: %w", dir, err)
+		return fmt.Errorf("mount overlay for a user namespace on the file system of %s: %w", dir, err)
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(target, &st); err != nil || st.Uid == 0 {

@@ -16,7 +16,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 )
 
-// Restore loads the records.
+// Restore loads the records. It calls report for each record that cannot be read.
 func (v *Volumes) Restore(report func(error)) error {
 	if err := os.MkdirAll(v.dir, 0o700); err != nil {
 		return fmt.Errorf("restore image volumes: %w", err)
@@ -35,15 +35,14 @@ func (v *Volumes) Restore(report func(error)) error {
 		if records == nil {
 			records = map[int]VolumeRecord{-1: {ContainerID: e.Name(), Index: -1, Unreadable: true}}
 		}
-		// Without a record it is still known, for Unmount or Sweep to remove.
+		// A container without records is added too, so that Unmount or Sweep removes its directory.
 		v.all[e.Name()] = records
 	}
 	return nil
 }
 
-// read returns the records of one container's volumes. A volume whose record
-// cannot be read is among them if it is mounted, or if that cannot be found out.
-// Without any answer from the file system, read returns nil and an error.
+// read returns the records of the volumes of one container, including a record with Unreadable for each volume whose record
+// cannot be read and that may be mounted. If the directory of the container cannot be read, read returns nil and an error.
 func (v *Volumes) read(container string) (map[int]VolumeRecord, error) {
 	entries, err := os.ReadDir(filepath.Join(v.dir, container))
 	if err != nil {
@@ -55,27 +54,28 @@ func (v *Volumes) read(container string) (map[int]VolumeRecord, error) {
 		dir := filepath.Join(v.dir, container, e.Name())
 		r, err := readVolume(dir, container)
 		switch {
-		case err == nil && r.BootID == v.boot:
+		case err == nil && r.BootID == v.bootID:
 			records[r.Index] = r
 			continue
 		case err == nil:
 			continue
 		}
-		mounted, merr := volumeMounted(dir)
-		if mounted || merr != nil {
-			n, nerr := strconv.Atoi(e.Name())
-			if nerr != nil {
+		mounted, mountErr := volumeMounted(dir)
+		if mounted || mountErr != nil {
+			n, parseErr := strconv.Atoi(e.Name())
+			if parseErr != nil {
 				n = -1 - len(records)
 			}
 			records[n] = VolumeRecord{ContainerID: container, Index: n, Unreadable: true}
 		} else if errors.Is(err, fs.ErrNotExist) {
-			continue // nothing is mounted before there is a record
+			continue // the record is written before the mount
 		}
-		errs = append(errs, fmt.Errorf("volume %s: %w", e.Name(), errors.Join(err, merr)))
+		errs = append(errs, fmt.Errorf("volume %s: %w", e.Name(), errors.Join(err, mountErr)))
 	}
 	return records, errors.Join(errs...)
 }
 
+// readVolume reads the record of a volume.
 func readVolume(dir, container string) (VolumeRecord, error) {
 	b, err := os.ReadFile(filepath.Join(dir, volumeRecord))
 	if err != nil {
@@ -86,12 +86,12 @@ func readVolume(dir, container string) (VolumeRecord, error) {
 		return VolumeRecord{}, fmt.Errorf("parse %s: %w: %w", volumeRecord, err, errdefs.ErrDataLoss)
 	}
 	if r.ContainerID != container {
-		return VolumeRecord{}, fmt.Errorf("record is of %q: %w", r.ContainerID, errdefs.ErrDataLoss)
+		return VolumeRecord{}, fmt.Errorf("record has container id %q: %w", r.ContainerID, errdefs.ErrDataLoss)
 	}
 	return r, nil
 }
 
-// volumeMounted says whether anything is mounted in the directory of a volume.
+// volumeMounted reports whether there is a mount in the directory of a volume.
 func volumeMounted(dir string) (bool, error) {
 	for _, name := range []string{volumeMount, volumeImage} {
 		mounted, err := mountinfo.Mounted(filepath.Join(dir, name))
@@ -102,13 +102,13 @@ func volumeMounted(dir string) (bool, error) {
 	return false, nil
 }
 
-// Unmount removes all volumes of a container. That there are none is no error.
-// What fails stays as it is, to be asked for again.
+// Unmount removes all volumes of a container. It is not an error if there are none. If Unmount fails, the records are kept
+// and the caller can call Unmount again.
 func (v *Volumes) Unmount(ctx context.Context, containerID string) error {
 	v.mu.Lock()
-	_, known := v.all[containerID]
+	_, ok := v.all[containerID]
 	v.mu.Unlock()
-	if !known {
+	if !ok {
 		return nil
 	}
 	unlock, err := v.ops.Lock(ctx, containerID)
@@ -134,8 +134,7 @@ func (v *Volumes) Unmount(ctx context.Context, containerID string) error {
 	return nil
 }
 
-// removeVolume unmounts and removes one volume. Nothing here descends into what
-// may be mounted: directories go only when they are empty.
+// removeVolume unmounts and removes one volume. It removes only empty directories, so it never deletes files in a mount.
 func removeVolume(ctx context.Context, dir string) error {
 	for _, name := range []string{volumeMount, volumeImage} {
 		if err := unmount(ctx, filepath.Join(dir, name)); err != nil {
@@ -154,6 +153,7 @@ func removeVolume(ctx context.Context, dir string) error {
 	return remove(dir)
 }
 
+// remove removes a file or an empty directory, if it exists.
 func remove(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -161,7 +161,7 @@ func remove(path string) error {
 	return nil
 }
 
-// Records returns all volumes.
+// Records returns the records of all volumes.
 func (v *Volumes) Records() []VolumeRecord {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -172,7 +172,7 @@ func (v *Volumes) Records() []VolumeRecord {
 	return records
 }
 
-// Sweep removes the volumes of containers that live does not know.
+// Sweep removes the volumes of the containers for which live returns false.
 func (v *Volumes) Sweep(ctx context.Context, live func(containerID string) bool) error {
 	v.mu.Lock()
 	var dead []string

@@ -13,13 +13,13 @@ import (
 	"github.com/criserver/criserver/internal/userns"
 )
 
-const mappedTo = 500000
+const firstHostID = 500000
 
-// userNS returns the path of a user namespace.
+// userNS returns the path of a new user namespace.
 func userNS(t *testing.T) string {
 	t.Helper()
 	needRoot(t)
-	list := []userns.Mapping{{HostID: mappedTo, Size: 65536}}
+	list := []userns.Mapping{{HostID: firstHostID, Size: 65536}}
 	f, err := userns.Holder{Path: "/bin/sleep", Args: []string{"sleep", "600"}}.Open(userns.Maps{UIDs: list, GIDs: list})
 	if err != nil {
 		t.Fatal(err)
@@ -49,17 +49,16 @@ func ownedBy(t *testing.T, want uint32, path ...string) {
 	t.Helper()
 	var st unix.Stat_t
 	if err := unix.Lstat(filepath.Join(path...), &st); err != nil || st.Uid != want || st.Gid != want {
-		t.Errorf("%s is of %d:%d, want %d; %v", filepath.Join(path...), st.Uid, st.Gid, want, err)
+		t.Errorf("%s has owner %d:%d, want %d, %v", filepath.Join(path...), st.Uid, st.Gid, want, err)
 	}
 }
 
-// TestMapped looks at a mapped root file system from the host, in each way that
-// it can be mounted.
-func TestMapped(t *testing.T) {
+// TestMountMapped mounts a root file system with mapped ids in both ways, and checks it from the host.
+func TestMountMapped(t *testing.T) {
 	ns := userNS(t)
-	for name, change := range map[string]func(*support){
-		"by descriptor":  func(s *support) {},
-		"in a namespace": func(s *support) { s.lowerByFD = false },
+	for name, change := range map[string]func(*overlaySupport){
+		"by descriptor":        func(s *overlaySupport) {},
+		"in a mount namespace": func(s *overlaySupport) { s.lowerByFD = false },
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -69,7 +68,7 @@ func TestMapped(t *testing.T) {
 			write(t, "bottom", bottom, "f")
 			write(t, "user's", bottom, "u")
 			chown(t, 1000, bottom, "u")
-			write(t, "goes", mkdir(t, bottom, "d"), "x")
+			write(t, "deleted", mkdir(t, bottom, "d"), "x")
 			write(t, "top", top, "f")
 			if err := os.Symlink("f", filepath.Join(bottom, "link")); err != nil {
 				t.Fatal(err)
@@ -84,20 +83,20 @@ func TestMapped(t *testing.T) {
 			}
 			unmountAll(t, s)
 			if got := mountsBelow(t, dir); got != mounts+1 {
-				t.Errorf("%d mounts more, want one", got-mounts)
+				t.Errorf("got %d new mounts, want one", got-mounts)
 			}
 			if got := read(t, target, "f"); got != "top" {
-				t.Errorf("f holds %q", got)
+				t.Errorf("content of f is %q", got)
 			}
-			for path, want := range map[string]uint32{"": mappedTo, "f": mappedTo, "u": mappedTo + 1000, "d/x": mappedTo, "link": mappedTo} {
+			for path, want := range map[string]uint32{"": firstHostID, "f": firstHostID, "u": firstHostID + 1000, "d/x": firstHostID, "link": firstHostID} {
 				ownedBy(t, want, target, path)
 			}
-			// What is written is copied up with the ids of the host's side.
+			// A file that is copied up has the ids of the host.
 			write(t, "changed", target, "u")
-			ownedBy(t, mappedTo+1000, upper, "u")
+			ownedBy(t, firstHostID+1000, upper, "u")
 			ownedBy(t, 1000, bottom, "u")
 			if got := read(t, bottom, "u"); got != "user's" {
-				t.Errorf("the layer holds %q", got)
+				t.Errorf("content in the layer is %q", got)
 			}
 			if err := os.RemoveAll(filepath.Join(target, "d")); err != nil {
 				t.Fatal(err)
@@ -112,7 +111,7 @@ func mountsBelow(t *testing.T, dir string) int {
 	return strings.Count(read(t, "/proc/self/mountinfo"), " "+dir)
 }
 
-func TestMappedManyLayers(t *testing.T) {
+func TestMountMappedManyLayers(t *testing.T) {
 	ns, dir := userNS(t), t.TempDir()
 	s := newStore(t, dir, "boot")
 	var lower []string
@@ -123,13 +122,13 @@ func TestMappedManyLayers(t *testing.T) {
 		s.support.lowerByFD = byFD
 		target := mkdir(t, dir, "target", ids.New()[:8])
 		if _, err := s.Mount(t.Context(), Request{ContainerID: ids.New(), Lower: lower, Target: target, Options: Options{UserNS: ns}}); err != nil {
-			t.Errorf("by descriptor %v: %v", byFD, err)
+			t.Errorf("mount by descriptor %v: %v", byFD, err)
 		}
 	}
 	unmountAll(t, s)
 }
 
-func TestMappedFails(t *testing.T) {
+func TestMountMappedErrors(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()
 	s := newStore(t, dir, "boot")
@@ -137,11 +136,11 @@ func TestMappedFails(t *testing.T) {
 	for _, ns := range []string{filepath.Join(dir, "none"), "/proc/self/ns/net", "/proc/self/ns/user"} {
 		_, err := s.Mount(t.Context(), Request{ContainerID: ids.New(), Lower: []string{mkdir(t, dir, "l")}, Target: target, Options: Options{UserNS: ns}})
 		if err == nil {
-			t.Errorf("mounted with %s", ns)
+			t.Errorf("mount with %s: got no error", ns)
 		}
 	}
 	if n := len(s.Records()); n != 0 {
-		t.Errorf("%d records are left", n)
+		t.Errorf("got %d records, want none", n)
 	}
 }
 
