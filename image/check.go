@@ -3,7 +3,6 @@ package image
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,24 +12,23 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Problem is something that Check has found.
+// Problem is a problem that Check has found.
 type Problem struct {
-	// Image is the image that is broken; empty for a layer that none has.
+	// Image is the broken image, or empty for a layer that no image has.
 	Image ID
-	Layer digest.Digest // empty when it is the image's own records
+	Layer digest.Digest // the broken layer, or empty if the files of the image are broken
 	Err   error
-	// User says which container uses, or may use, the image or the layer. A repair changes
+	// User describes the container that uses, or may use, the image or the layer. A repair changes
 	// nothing if User is set.
 	User string
-	// Repaired says that the image or layer was deleted. It has to be pulled again.
+	// Repaired reports whether the image or layer was deleted. It must be pulled again.
 	Repaired bool
 }
 
-// Check compares all images with what was stored: manifest and config by their
-// digests, layers by the names, kinds, owners and sizes of their files. With
-// repair, Check deletes broken images and their broken layers, and no others. Images and
-// layers that a container uses are reported and never deleted. The only error is that of
-// the context.
+// Check verifies all images: manifest and config by their digests, and layers by the names, types,
+// owners and sizes of their files. With repair, Check deletes broken images and broken layers. Images
+// and layers that a container uses are reported and never deleted. Check returns only the error of the
+// context.
 func (m *Manager) Check(ctx context.Context, repair bool) ([]Problem, error) {
 	damaged := make(map[digest.Digest]error)
 	for _, id := range m.layers.IDs() {
@@ -53,21 +51,21 @@ func (m *Manager) Check(ctx context.Context, repair bool) ([]Problem, error) {
 	return found, ctx.Err()
 }
 
-// problems returns what is wrong with images, and with layers that no image has.
+// problems returns the problems of images, and of layers that no image has.
 func (m *Manager) problems(damaged map[digest.Digest]error) []Problem {
 	var found []Problem
-	now := m.now.Load()
-	for id, b := range now.broken {
-		found = append(found, Problem{Image: id, Err: fmt.Errorf("cannot be loaded: %w", b.err), User: m.userOf(id)})
+	x := m.index.Load()
+	for id, b := range x.broken {
+		found = append(found, Problem{Image: id, Err: fmt.Errorf("load image: %w", b.err), User: m.imageUser(id)})
 	}
-	for _, img := range now.all {
+	for _, img := range x.all {
 		if p, bad := m.checkImage(img, damaged); bad {
-			p.User = m.userOf(img.ID)
+			p.User = m.imageUser(img.ID)
 			found = append(found, p)
 		}
 	}
 	for id, err := range damaged {
-		if !now.usesLayer[id] {
+		if !x.usesLayer[id] {
 			found = append(found, Problem{Layer: id, Err: err, User: m.layerUser(id)})
 		}
 	}
@@ -77,6 +75,7 @@ func (m *Manager) problems(damaged map[digest.Digest]error) []Problem {
 	return found
 }
 
+// checkImage returns the first problem of an image.
 func (m *Manager) checkImage(img *stored, damaged map[digest.Digest]error) (Problem, bool) {
 	for _, l := range img.Layers {
 		if err, bad := damaged[l.DiffID]; bad {
@@ -90,7 +89,7 @@ func (m *Manager) checkImage(img *stored, damaged map[digest.Digest]error) (Prob
 			err = want.Validate()
 		}
 		if err == nil && want.Algorithm().FromBytes(b) != want {
-			err = fmt.Errorf("%s is not the one that was stored: %w", name, errdefs.ErrDataLoss)
+			err = fmt.Errorf("%s has changed: %w", name, errdefs.ErrDataLoss)
 		}
 		if err != nil {
 			return Problem{Image: img.ID, Err: err}, true
@@ -108,9 +107,9 @@ func (m *Manager) repair(ctx context.Context, p *Problem) error {
 		return fmt.Errorf("%s: %w", p.User, errdefs.ErrFailedPrecondition)
 	}
 	var err error
-	switch _, unusable := m.now.Load().broken[p.Image]; {
-	case unusable:
-		err = m.dropBroken(ctx, p.Image)
+	switch _, broken := m.index.Load().broken[p.Image]; {
+	case broken:
+		err = m.removeBrokenImage(ctx, p.Image)
 	case p.Image != "":
 		err = m.Remove(ctx, p.Image.String())
 	default:
@@ -118,15 +117,4 @@ func (m *Manager) repair(ctx context.Context, p *Problem) error {
 	}
 	p.Repaired = err == nil
 	return err
-}
-
-// dropBroken is Remove for an image that cannot be loaded.
-func (m *Manager) dropBroken(ctx context.Context, id ID) error {
-	unlock, err := m.lockCommit(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	layers, err := m.removeBroken(id)
-	return errors.Join(err, m.layers.Drop(context.WithoutCancel(ctx), layers))
 }

@@ -9,30 +9,30 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// index is a snapshot of all images. It is immutable, and so can be read by
-// everyone at any time.
+// index is an immutable snapshot of all images, which is read without a lock.
 type index struct {
-	all       []*stored // by id
-	list      []Image   // likewise
+	all       []*stored // ordered by the hexadecimal digits of the id
+	list      []Image   // in the same order
 	byID      map[ID]*stored
-	byName    map[string]*stored // by tag and by digest reference
-	broken    map[ID]*broken     // on disk, and cannot be used
+	byName    map[string]*stored  // by tag and digest reference
+	broken    map[ID]*brokenImage // images on disk that cannot be used
 	usesLayer map[digest.Digest]bool
 }
 
-func newIndex(all []*stored, unusable map[ID]*broken, pinned []string) *index {
+// newIndex returns an index of images and broken images. It sets Pinned of the images that a pattern matches.
+func newIndex(all []*stored, broken map[ID]*brokenImage, pinned []string) *index {
 	x := &index{
 		all:  slices.Clone(all),
-		byID: make(map[ID]*stored), byName: make(map[string]*stored), broken: make(map[ID]*broken),
+		byID: make(map[ID]*stored), byName: make(map[string]*stored), broken: make(map[ID]*brokenImage),
 		usesLayer: make(map[digest.Digest]bool),
 	}
-	// By the digits, which prefix searches, and not by the algorithm first.
+	// The order ignores the algorithm, because findPrefix searches for digits.
 	slices.SortFunc(x.all, func(a, b *stored) int { return strings.Compare(a.ID.Encoded(), b.ID.Encoded()) })
 	for i, img := range x.all {
 		if p := isPinned(&img.Image, pinned); p != img.Pinned {
-			with := *img
-			with.Pinned = p
-			img, x.all[i] = &with, &with
+			updated := *img
+			updated.Pinned = p
+			img, x.all[i] = &updated, &updated
 		}
 		x.byID[img.ID] = img
 		for _, name := range append(slices.Clone(img.RepoDigests), img.RepoTags...) {
@@ -43,9 +43,9 @@ func newIndex(all []*stored, unusable map[ID]*broken, pinned []string) *index {
 		}
 		x.list = append(x.list, img.Image)
 	}
-	for id, b := range unusable {
+	for id, b := range broken {
 		if _, ok := x.byID[id]; ok {
-			continue // it was pulled again
+			continue // the image was pulled again
 		}
 		x.broken[id] = b
 		for _, l := range b.layers {
@@ -55,22 +55,20 @@ func newIndex(all []*stored, unusable map[ID]*broken, pinned []string) *index {
 	return x
 }
 
-// with returns the images of x with the changed ones put in and the gone ones
-// left out.
-func (x *index) with(changed []*stored, gone ...ID) []*stored {
+// with returns the images of x, with changed images added or replaced, and without removed images.
+func (x *index) with(changed []*stored, removed ...ID) []*stored {
 	next := slices.Clone(changed)
 	for _, img := range x.all {
 		replaced := slices.ContainsFunc(changed, func(c *stored) bool { return c.ID == img.ID })
-		if !replaced && !slices.Contains(gone, img.ID) {
+		if !replaced && !slices.Contains(removed, img.ID) {
 			next = append(next, img)
 		}
 	}
 	return next
 }
 
-// prefix returns the image whose id begins so. Fewer than three digits are not
-// taken for one.
-func (x *index) prefix(hex string) (*stored, error) {
+// findPrefix returns the image whose id begins with hexadecimal digits. It requires three digits or more.
+func (x *index) findPrefix(hex string) (*stored, error) {
 	if len(hex) < 3 || strings.Trim(hex, "0123456789abcdef") != "" {
 		return nil, errdefs.ErrNotFound
 	}
@@ -79,19 +77,18 @@ func (x *index) prefix(hex string) (*stored, error) {
 		return nil, errdefs.ErrNotFound
 	}
 	if i+1 < len(x.all) && strings.HasPrefix(x.all[i+1].ID.Encoded(), hex) {
-		return nil, fmt.Errorf("image id %.64q is ambiguous: %w", hex, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("image id prefix %.64q is ambiguous: %w", hex, errdefs.ErrInvalidArgument)
 	}
 	return x.all[i], nil
 }
 
-// find returns the image that ref names. Names without a registry are left to
-// full, which returns what they can stand for.
-func (x *index) find(ref string, full func() []string) (*stored, error) {
+// find returns the image that ref names. fullNames returns the full names that ref can stand for.
+func (x *index) find(ref string, fullNames func() []string) (*stored, error) {
 	hex := ref
 	for _, algorithm := range idAlgorithms {
 		hex = strings.TrimPrefix(hex, algorithm.String()+":")
 	}
-	if id, ok := idOf(hex); ok && (hex == ref || id.String() == ref) {
+	if id, ok := parseIDHex(hex); ok && (hex == ref || id.String() == ref) {
 		if img, ok := x.byID[id]; ok {
 			return img, nil
 		}
@@ -99,18 +96,19 @@ func (x *index) find(ref string, full func() []string) (*stored, error) {
 	if img, ok := x.byName[ref]; ok {
 		return img, nil
 	}
-	for _, name := range full() {
+	for _, name := range fullNames() {
 		if img, ok := x.byName[name]; ok {
 			return img, nil
 		}
 	}
-	img, err := x.prefix(hex)
+	img, err := x.findPrefix(hex)
 	if errdefs.IsNotFound(err) {
 		return nil, fmt.Errorf("image %.256q: %w", ref, err)
 	}
 	return img, err
 }
 
+// isPinned reports whether a pattern matches a name of the image.
 func isPinned(img *Image, patterns []string) bool {
 	for _, pattern := range patterns {
 		for _, name := range append(slices.Clone(img.RepoTags), img.RepoDigests...) {
@@ -122,6 +120,7 @@ func isPinned(img *Image, patterns []string) bool {
 	return false
 }
 
+// matches reports whether a name matches a pattern, which can have "*" at the end or at both ends.
 func matches(pattern, name string) bool {
 	body, prefix := strings.CutSuffix(pattern, "*")
 	if !prefix {
@@ -132,3 +131,37 @@ func matches(pattern, name string) bool {
 	}
 	return strings.HasPrefix(name, body)
 }
+
+// Get returns the image that ref names. ref is an id with or without its algorithm, a unique prefix of an id, a tag or a
+// digest reference. A name without a registry or a tag is completed as for Pull. Get returns ErrNotFound if there is no
+// such image, and ErrInvalidArgument if ref is the prefix of several ids.
+func (m *Manager) Get(ref string) (Image, error) {
+	img, err := m.find(ref)
+	if err != nil {
+		return Image{}, err
+	}
+	return img.Image, nil
+}
+
+func (m *Manager) find(ref string) (*stored, error) {
+	return m.index.Load().find(ref, func() []string {
+		var names []string
+		for _, n := range m.puller.LocalCandidates(ref) {
+			names = append(names, n.String())
+		}
+		return names
+	})
+}
+
+// Repositories returns the repositories that ref can stand for, such as "docker.io/library/nginx" for "nginx", in the
+// order in which Pull tries them.
+func (m *Manager) Repositories(ref string) []string {
+	var names []string
+	for _, n := range m.puller.LocalCandidates(ref) {
+		names = append(names, n.Name())
+	}
+	return names
+}
+
+// List returns all images, ordered by id.
+func (m *Manager) List() []Image { return slices.Clone(m.index.Load().list) }

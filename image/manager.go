@@ -3,7 +3,6 @@ package image
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -20,69 +19,69 @@ import (
 	"github.com/criserver/criserver/internal/flight"
 )
 
-// Config is what the image store needs to know. Zero values of everything but
-// Root and RunRoot mean the default named.
+// Config configures a Manager. Root and RunRoot must be set. For all other fields, the zero value means the default that
+// their comment states.
 type Config struct {
 	Root    string // durable: layers, images, writable layers
-	RunRoot string // tmpfs: nothing in it outlives a reboot
+	RunRoot string // on tmpfs: files that a reboot deletes
 
-	RegistriesConf    string // "": the system's registries.conf
-	RegistriesConfDir string // "": the system's registries.conf.d
-	// PolicyPath is the signature policy, which must exist. "": the system's
-	// policy.json, or every image is accepted where there is none.
+	RegistriesConf    string // default: registries.conf of the system
+	RegistriesConfDir string // default: registries.conf.d of the system
+	// PolicyPath is the signature policy, which must exist. The default is policy.json of the system. If the system has
+	// none, every image is accepted.
 	PolicyPath string
-	// PolicyDir has signature policies for single namespaces, as NAMESPACE.json.
-	// They stand in for the one at PolicyPath. "": none.
+	// PolicyDir has signature policies for namespaces as NAMESPACE.json. A namespace without one has the policy at
+	// PolicyPath. By default no namespace has its own policy.
 	PolicyDir   string
-	RegistriesD string // where signatures are kept; "": the system's registries.d
-	AuthFile    string // "": the system's auth files
-	// PinnedImages are names of images that garbage collection must leave:
-	// exact, with "*" at the end, or with "*" at both ends.
+	RegistriesD string // says where signatures are stored; default: registries.d of the system
+	AuthFile    string // default: the auth files of the system
+	// PinnedImages are the names of images that garbage collection must not remove. A name can have "*" at the end or at
+	// both ends.
 	PinnedImages []string
-	// MaxParallelLayers bounds the layers that one pull fetches at once; 6.
+	// MaxParallelLayers is the maximum number of layers that one pull fetches in parallel. The default is 6.
 	MaxParallelLayers int
-	// ProgressWindow ends a pull in which nothing moved for so long; 2 minutes.
-	// Below zero: nothing does.
+	// ProgressWindow is the time without progress after which a pull is cancelled. The default is 2 minutes. A negative
+	// value means that no pull is cancelled.
 	ProgressWindow time.Duration
-	// ReportInterval is between two lines in the log on a running pull; 10 s.
+	// ReportInterval is the time between two log lines of a running pull. The default is 10 seconds.
 	ReportInterval time.Duration
-	// ResumeWindow is how long the layers of a pull that did not succeed are
-	// kept for the next try; an hour.
+	// ResumeWindow is the time for which the layers of a failed pull are kept for the next attempt. The default is an hour.
 	ResumeWindow time.Duration
-	// UsageInterval is between two measurements of a writable layer; 30 s.
+	// UsageInterval is the time between two measurements of a writable layer. The default is 30 seconds.
 	UsageInterval time.Duration
 	Limits        Limits
 }
 
-// Limits bound what an image may make the store do. Zero is the default.
+// Limits are the maximum sizes of an image.
 type Limits struct {
-	Layers     int   // layers of an image; 500, which is also overlay's bound
-	Entries    int   // files, directories and so on in one layer; 1,000,000
-	LayerBytes int64 // unpacked size of one layer; 64 GiB
-	Config     int64 // bytes of the image config; 4 MiB
+	Layers     int   // number of layers of an image; default: 500, the maximum of overlay
+	Entries    int   // number of entries of one layer; default: 1,000,000
+	LayerBytes int64 // unpacked size of one layer; default: 64 GiB
+	Config     int64 // size of the image config in bytes; default: 4 MiB
 }
 
 func (c Config) withDefaults() Config {
-	or(&c.MaxParallelLayers, 6)
-	or(&c.ProgressWindow, 2*time.Minute)
-	or(&c.ReportInterval, 10*time.Second)
-	or(&c.ResumeWindow, time.Hour)
-	or(&c.UsageInterval, 30*time.Second)
-	or(&c.Limits.Layers, 500)
-	or(&c.Limits.Entries, 1_000_000)
-	or(&c.Limits.LayerBytes, 64<<30)
-	or(&c.Limits.Config, 4<<20)
+	setDefault(&c.MaxParallelLayers, 6)
+	setDefault(&c.ProgressWindow, 2*time.Minute)
+	setDefault(&c.ReportInterval, 10*time.Second)
+	setDefault(&c.ResumeWindow, time.Hour)
+	setDefault(&c.UsageInterval, 30*time.Second)
+	setDefault(&c.Limits.Layers, 500)
+	setDefault(&c.Limits.Entries, 1_000_000)
+	setDefault(&c.Limits.LayerBytes, 64<<30)
+	setDefault(&c.Limits.Config, 4<<20)
 	return c
 }
 
-func or[T comparable](v *T, def T) {
+// setDefault sets *v to def if *v is the zero value.
+func setDefault[T comparable](v *T, def T) {
 	var zero T
 	if *v == zero {
 		*v = def
 	}
 }
 
-// Manager owns the image store.
+// Manager owns the images, the layer store, and the root file systems and image volumes of containers.
 type Manager struct {
 	cfg     Config
 	bin     *trash.Bin
@@ -91,19 +90,19 @@ type Manager struct {
 	volumes *rootfs.Volumes
 	puller  *pull.Puller
 	pulls   flight.Group[Image]
-	// keySalt makes the keys of pulls worthless to whoever sees them.
+	// keySalt is the key of the MAC in pullKey, so that the keys of pulls do not reveal credentials.
 	keySalt [32]byte
 
-	// commit serializes changes of the records on disk. It is held across a
-	// sync, so nobody who only reads or mounts may need it.
-	commit chan struct{}
-	// mu orders new uses of an image against its removal. Held for moments.
+	// changes has the capacity one. It is full while a goroutine changes records on disk. It is full during a sync too, so
+	// operations that only read or mount do not use it. mu is taken after it.
+	changes chan struct{}
+	// mu prevents that an image is removed while a container begins to use it. It is never held during disk I/O.
 	mu sync.Mutex
-	// mounting counts the root file systems and volumes under way, by image. Those
-	// that are made are known to rootfs and volumes.
+	// mounting has the number of root file systems and volumes that are being mounted, by image. The mounted ones have
+	// records in rootfs and volumes.
 	mounting map[ID]int
-	// now is what all readers see; replaced as a whole, with mu held.
-	now atomic.Pointer[index]
+	// index is the snapshot that readers use. It is replaced with mu held.
+	index atomic.Pointer[index]
 }
 
 // Names below Root.
@@ -118,10 +117,10 @@ const (
 // volumesDir is below RunRoot.
 const volumesDir = "volumes"
 
-// New returns a manager that has not touched the disk yet; see Restore.
+// New returns a manager. It does not access the disk. The caller must call Restore before anything else.
 func New(cfg Config) (*Manager, error) {
 	if !filepath.IsAbs(cfg.Root) || !filepath.IsAbs(cfg.RunRoot) {
-		return nil, fmt.Errorf("image store roots %q, %q are not absolute: %w", cfg.Root, cfg.RunRoot, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("image store root %q or %q is not an absolute path: %w", cfg.Root, cfg.RunRoot, errdefs.ErrInvalidArgument)
 	}
 	bootID, err := boot.ID()
 	if err != nil {
@@ -130,11 +129,11 @@ func New(cfg Config) (*Manager, error) {
 	m := &Manager{
 		cfg:      cfg.withDefaults(),
 		bin:      trash.New(filepath.Join(cfg.Root, trashDir)),
-		commit:   make(chan struct{}, 1),
+		changes:  make(chan struct{}, 1),
 		mounting: make(map[ID]int),
 	}
 	m.keySalt = newSalt()
-	m.now.Store(newIndex(nil, nil, nil))
+	m.index.Store(newIndex(nil, nil, nil))
 	m.layers = layer.NewStore(layer.Config{
 		Dir: m.dir(layersDir), Stage: m.dir(stageDir), Bin: m.bin, BootID: bootID,
 		Limits: layer.Limits{Entries: m.cfg.Limits.Entries, Bytes: m.cfg.Limits.LayerBytes},
@@ -157,58 +156,29 @@ func New(cfg Config) (*Manager, error) {
 
 func (m *Manager) dir(name string) string { return filepath.Join(m.cfg.Root, name) }
 
-// Restore loads the records and moves what an earlier process left behind to
-// the trash. It is called once, before anything else. A record that cannot be
-// read is reported in the log and does not keep the rest from being loaded.
-func (m *Manager) Restore(ctx context.Context) error {
-	for _, name := range []string{".", imagesDir, layersDir, rootfsDir, stageDir, trashDir} {
-		// Set-user-id programs of images lie below: nobody else may look in.
-		if err := os.MkdirAll(m.dir(name), 0o700); err != nil {
-			return fmt.Errorf("restore image store: %w", err)
-		}
-	}
-	if err := os.MkdirAll(m.cfg.RunRoot, 0o711); err != nil {
-		return fmt.Errorf("restore image store: %w", err)
-	}
-	report := m.report(ctx)
-	// What containers have mounted comes first: images and layers in use must not
-	// be taken for leftovers.
-	for _, step := range []func() error{
-		func() error { return m.bin.PutAll(m.dir(stageDir)) },
-		func() error { return m.rootfs.Restore(report) },
-		func() error { return m.volumes.Restore(report) },
-		func() error { return m.restoreImages(report) },
-		func() error { return m.layers.Restore(report) },
-	} {
-		if err := step(); err != nil {
-			return fmt.Errorf("restore image store: %w", err)
-		}
-	}
-	m.checkLayers(report)
-	return nil
-}
-
-func (m *Manager) report(ctx context.Context) func(error) {
+// logWarning returns a function that logs errors of the image store.
+func (m *Manager) logWarning(ctx context.Context) func(error) {
 	log := logrus.WithContext(ctx)
 	return func(err error) { log.WithError(err).Warn("image store") }
 }
 
-// Run empties the trash, measures writable layers, and deletes the layers that
-// no retry came back for, until ctx ends.
+// Run empties the trash, measures writable layers, and deletes the layers of failed pulls after the resume window, until
+// ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
-	report := m.report(ctx)
+	report := m.logWarning(ctx)
 	var all sync.WaitGroup
 	all.Go(func() { m.bin.Run(ctx, report) })
 	all.Go(func() { m.rootfs.Run(ctx) })
-	all.Go(func() { m.expire(ctx, report) })
+	all.Go(func() { m.expireLayers(ctx, report) })
 	all.Wait()
 	return nil
 }
 
-// EmptyTrash deletes what Run else would, for a process that does not Run.
+// EmptyTrash deletes the files in the trash, for a process that does not call Run.
 func (m *Manager) EmptyTrash(ctx context.Context) error { return m.bin.Empty(ctx) }
 
-func (m *Manager) expire(ctx context.Context, report func(error)) {
+// expireLayers deletes the layers that are not in use after the resume window.
+func (m *Manager) expireLayers(ctx context.Context, report func(error)) {
 	tick := time.NewTicker(m.cfg.ResumeWindow / 4)
 	defer tick.Stop()
 	for {
@@ -223,12 +193,26 @@ func (m *Manager) expire(ctx context.Context, report func(error)) {
 	}
 }
 
-// lockCommit waits for the turn to change records.
-func (m *Manager) lockCommit(ctx context.Context) (unlock func(), err error) {
+// lockChanges waits until no other goroutine changes records.
+func (m *Manager) lockChanges(ctx context.Context) (unlock func(), err error) {
 	select {
-	case m.commit <- struct{}{}:
-		return func() { <-m.commit }, nil
+	case m.changes <- struct{}{}:
+		return func() { <-m.changes }, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for another change of images: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("wait for another change of the image store: %w", context.Cause(ctx))
 	}
+}
+
+// FSUsage returns the disk usage of images, from their records, and of the writable layers of containers, from past
+// measurements.
+func (m *Manager) FSUsage(context.Context) (images, containers FSUsage, err error) {
+	images = FSUsage{Mountpoint: m.cfg.Root, Time: time.Now()}
+	images.Bytes, images.Inodes = m.layers.Total()
+	for _, img := range m.index.Load().all {
+		images.Bytes += uint64(len(img.RawConfig))
+		images.Inodes += 4 // the directory and its files
+	}
+	written := m.rootfs.Total()
+	containers = FSUsage{Mountpoint: m.cfg.Root, Time: written.At, Bytes: written.Bytes, Inodes: written.Inodes}
+	return images, containers, nil
 }

@@ -7,30 +7,29 @@ import (
 	"github.com/criserver/criserver/image/rootfs"
 )
 
-// MountOptions are what can be asked of a root file system.
+// MountOptions are the options of a root file system or a volume.
 type MountOptions = rootfs.Options
 
-// MountRootFS makes a writable layer for the container and mounts its root file
-// system, writable, at target, an existing directory. What an earlier try for
-// the same container has left is removed first. From then on the image is in
-// use. Errors: ErrNotFound, ErrInvalidArgument, ErrFailedPrecondition.
+// MountRootFS creates a writable layer for the container and mounts its root file system at target, an existing directory.
+// It first removes the leftovers of an earlier attempt for the same container. The image is in use until UnmountRootFS. The
+// errors are ErrNotFound, ErrInvalidArgument and ErrFailedPrecondition.
 func (m *Manager) MountRootFS(ctx context.Context, id ID, containerID, target string) (RootFS, error) {
 	return m.MountRootFSWith(ctx, id, containerID, target, MountOptions{})
 }
 
 // MountRootFSWith is MountRootFS with options.
 func (m *Manager) MountRootFSWith(ctx context.Context, id ID, containerID, target string, opts MountOptions) (RootFS, error) {
-	img, done, err := m.use(id)
+	img, release, err := m.use(id)
 	if err != nil {
 		return RootFS{}, err
 	}
-	defer done()
-	lower, err := m.lower(img)
+	defer release()
+	lower, err := m.lowerDirs(img)
 	if err != nil {
 		return RootFS{}, err
 	}
 	upper, err := m.rootfs.Mount(ctx, rootfs.Request{
-		ContainerID: containerID, ImageID: id.String(), Layers: layerNames(img), Lower: lower, Target: target, Options: opts,
+		ContainerID: containerID, ImageID: id.String(), Layers: diffIDStrings(img), Lower: lower, Target: target, Options: opts,
 	})
 	if err != nil {
 		return RootFS{}, fmt.Errorf("mount root file system of container %q: %w", containerID, err)
@@ -38,9 +37,8 @@ func (m *Manager) MountRootFSWith(ctx context.Context, id ID, containerID, targe
 	return RootFS{ImageID: id, Path: target, Upper: upper}, nil
 }
 
-// UnmountRootFS unmounts the container's root file system and deletes its
-// writable layer. An unknown container is no error. When it fails, nothing has
-// changed, and it can be asked for again.
+// UnmountRootFS unmounts the root file system of a container and deletes the writable layer. It is not an error if there is
+// none. If UnmountRootFS fails, the caller can call it again.
 func (m *Manager) UnmountRootFS(ctx context.Context, containerID string) error {
 	if err := m.rootfs.Unmount(ctx, containerID); err != nil {
 		return fmt.Errorf("unmount root file system of container %q: %w", containerID, err)
@@ -48,31 +46,30 @@ func (m *Manager) UnmountRootFS(ctx context.Context, containerID string) error {
 	return nil
 }
 
-// VolumeRequest asks for a volume that shows an image.
+// VolumeRequest is a request for a volume with the content of an image.
 type VolumeRequest struct {
 	ImageID     ID
 	ContainerID string
-	Index       int // among the container's volumes
-	// SubPath is what of the image to show, a directory or a file; "" for all.
+	Index       int // of the volume in the container
+	// SubPath is a directory or a file of the image, or "" for the complete image.
 	SubPath string
 	Options MountOptions
 }
 
-// MountVolume mounts an image, or a part of it, read-only for a container to
-// have as a volume, and returns the mount point. From then on the image is in
-// use. Errors: ErrNotFound for the image and the sub path, ErrInvalidArgument.
+// MountVolume mounts an image, or a sub path of it, read-only as a volume of a container, and returns the mount point. The
+// image is in use until UnmountVolumes. The errors are ErrNotFound for the image or the sub path, and ErrInvalidArgument.
 func (m *Manager) MountVolume(ctx context.Context, req VolumeRequest) (path string, err error) {
-	img, done, err := m.use(req.ImageID)
+	img, release, err := m.use(req.ImageID)
 	if err != nil {
 		return "", err
 	}
-	defer done()
-	lower, err := m.lower(img)
+	defer release()
+	lower, err := m.lowerDirs(img)
 	if err != nil {
 		return "", err
 	}
 	path, err = m.volumes.Mount(ctx, rootfs.VolumeRequest{
-		ContainerID: req.ContainerID, Index: req.Index, ImageID: req.ImageID.String(), Layers: layerNames(img),
+		ContainerID: req.ContainerID, Index: req.Index, ImageID: req.ImageID.String(), Layers: diffIDStrings(img),
 		Lower: lower, SubPath: req.SubPath, Options: req.Options,
 	})
 	if err != nil {
@@ -81,8 +78,15 @@ func (m *Manager) MountVolume(ctx context.Context, req VolumeRequest) (path stri
 	return path, nil
 }
 
-// UnmountVolumes removes all image volumes of a container. An unknown container
-// is no error. When it fails, it can be asked for again.
+// UnmountVolumes removes all image volumes of a container. It is not an error if there are none. If UnmountVolumes fails, the
+// caller can call it again.
 func (m *Manager) UnmountVolumes(ctx context.Context, containerID string) error {
 	return m.volumes.Unmount(ctx, containerID)
+}
+
+// RootFSUsage returns the last measured disk usage of a container's writable layer, which is zero before the first
+// measurement, and requests another measurement. It returns ErrNotFound if there is no such layer.
+func (m *Manager) RootFSUsage(containerID string) (bytes, inodes uint64, err error) {
+	u, err := m.rootfs.Usage(containerID)
+	return u.Bytes, u.Inodes, err
 }

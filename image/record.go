@@ -17,10 +17,10 @@ import (
 	"github.com/criserver/criserver/internal/atomicfile"
 )
 
-// recordVersion is raised when older daemons could not read a record.
+// recordVersion is increased if older daemons cannot read the records of newer ones.
 const recordVersion = 1
 
-// record is what is kept of an image beside its manifest and config.
+// record is the record of an image on disk. Manifest and config are in files of their own.
 type record struct {
 	Version  int           `json:"version"`
 	ID       ID            `json:"id"`
@@ -30,12 +30,11 @@ type record struct {
 	PulledAt time.Time     `json:"pulledAt"`
 	Layers   []Layer       `json:"layers"` // lowest first
 	Size     uint64        `json:"size"`
-	// Cover says that the image has a directory of corrected metadata to go on
-	// top of its layers; see layer.Stack.
+	// Cover reports whether the image has a cover, see layer.Stack.
 	Cover bool `json:"cover,omitempty"`
 }
 
-// Names in an image's directory.
+// Names in the directory of an image.
 const (
 	recordFile   = "image.json"
 	manifestFile = "manifest.json"
@@ -59,22 +58,22 @@ func (s *stored) diffIDs() []digest.Digest {
 
 func (m *Manager) imageDir(id ID) string { return filepath.Join(m.dir(imagesDir), id.Encoded()) }
 
-// lower returns the directories of an image's root file system, topmost first.
-func (m *Manager) lower(img *stored) ([]string, error) {
+// lowerDirs returns the lower directories of an image for overlay, topmost first.
+func (m *Manager) lowerDirs(img *stored) ([]string, error) {
 	var layers []*layer.Layer
-	for _, l := range img.Layers {
-		known, ok := m.layers.Get(l.DiffID)
+	for _, ref := range img.Layers {
+		l, ok := m.layers.Get(ref.DiffID)
 		if !ok {
-			err := m.layers.Broken(l.DiffID)
+			err := m.layers.Broken(ref.DiffID)
 			if err != nil {
-				// Not the class of err, which can be that of a missing file.
+				// The class of err is replaced, because it can be that of a missing file.
 				err = fmt.Errorf("%s: %w", err.Error(), errdefs.ErrDataLoss)
 			} else {
 				err = errdefs.ErrNotFound
 			}
-			return nil, fmt.Errorf("layer %s of image %s: %w", l.DiffID, img.ID, err)
+			return nil, fmt.Errorf("layer %s of image %s: %w", ref.DiffID, img.ID, err)
 		}
-		layers = append(layers, known)
+		layers = append(layers, l)
 	}
 	dirs := layer.NewStack(layers).Dirs()
 	if img.cover {
@@ -83,7 +82,7 @@ func (m *Manager) lower(img *stored) ([]string, error) {
 	return dirs, nil
 }
 
-// write puts record, manifest and config into dir.
+// write writes record, manifest and config to dir.
 func (r *record) write(dir string, manifest, config []byte) error {
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -96,8 +95,8 @@ func (r *record) write(dir string, manifest, config []byte) error {
 	)
 }
 
-// rewrite replaces the record of an image that is in its place.
-func (m *Manager) rewrite(img *stored) error {
+// updateRecord replaces the record of an image.
+func (m *Manager) updateRecord(img *stored) error {
 	b, err := json.Marshal(img.record())
 	if err != nil {
 		return err
@@ -112,6 +111,7 @@ func (s *stored) record() *record {
 	}
 }
 
+// loadImage reads an image from its directory.
 func loadImage(dir string) (*stored, error) {
 	var r record
 	b, err := os.ReadFile(filepath.Join(dir, recordFile))
@@ -123,49 +123,49 @@ func loadImage(dir string) (*stored, error) {
 	}
 	switch {
 	case r.Version != recordVersion:
-		return nil, fmt.Errorf("%s is of version %d, and this daemon reads version %d: %w", recordFile, r.Version, recordVersion, errdefs.ErrNotImplemented)
+		return nil, fmt.Errorf("%s has version %d, and this daemon reads version %d: %w", recordFile, r.Version, recordVersion, errdefs.ErrNotImplemented)
 	case r.ID.Validate() != nil, r.ID.Encoded() != filepath.Base(dir):
-		return nil, fmt.Errorf("%s is of image %q: %w", recordFile, r.ID, errdefs.ErrDataLoss)
+		return nil, fmt.Errorf("%s has image id %q: %w", recordFile, r.ID, errdefs.ErrDataLoss)
 	}
 	config, err := os.ReadFile(filepath.Join(dir, configFile))
 	if err != nil {
 		return nil, err
 	}
 	if r.ID.Algorithm().FromBytes(config) != r.ID {
-		return nil, fmt.Errorf("config does not have the image's digest: %w", errdefs.ErrDataLoss)
+		return nil, fmt.Errorf("digest of config is not the image id: %w", errdefs.ErrDataLoss)
 	}
 	s := &stored{cover: r.Cover, Image: Image{
 		ID: r.ID, RepoTags: r.Tags, RepoDigests: r.Digests, Size: r.Size, PulledAt: r.PulledAt,
 		Manifest: r.Manifest, Layers: r.Layers, RawConfig: config,
 	}}
-	// Without its manifest an image can still be run. Check finds it missing.
+	// An image without its manifest can still be used. Check reports the missing manifest.
 	if b, err := os.ReadFile(filepath.Join(dir, manifestFile)); err == nil {
 		s.readManifest(b)
 	}
 	return s, json.Unmarshal(config, &s.Config)
 }
 
-// readManifest takes from a manifest what is shown of it.
+// readManifest sets the fields that are read from the manifest.
 func (s *stored) readManifest(b []byte) {
 	var m struct {
 		Annotations map[string]string `json:"annotations"`
 	}
 	s.MediaType = manifest.GuessMIMEType(b)
-	// It was parsed when it was pulled; one that is damaged has no annotations.
+	// The manifest was valid when it was pulled. A damaged manifest has no annotations.
 	if err := json.Unmarshal(b, &m); err == nil {
 		s.Annotations = m.Annotations
 	}
 }
 
-// dedupe takes a tag from all but the image that was pulled last: a crash can
-// come between writing the new owner's record and the old one's.
-func dedupe(all []*stored) []*stored {
+// removeDuplicateTags removes a tag from all images except the one that was pulled last. Several images have the same tag if a
+// crash came between the writes of their records in publish.
+func removeDuplicateTags(all []*stored) []*stored {
 	slices.SortFunc(all, func(a, b *stored) int { return b.PulledAt.Compare(a.PulledAt) })
-	taken := make(map[string]bool)
+	seen := make(map[string]bool)
 	for _, img := range all {
 		img.RepoTags = slices.DeleteFunc(img.RepoTags, func(tag string) bool {
-			defer func() { taken[tag] = true }()
-			return taken[tag]
+			defer func() { seen[tag] = true }()
+			return seen[tag]
 		})
 	}
 	return all

@@ -1,6 +1,5 @@
-// Package image owns references, pulls, the layer store on overlay, and the
-// root file systems that are mounted from it. It knows nothing of pods,
-// containers or gRPC.
+// Package image owns the images: their names, pulls, records and layers, and the root file systems and volumes that are mounted
+// from them. It must not deal with pods, with the state of containers, or with gRPC.
 package image
 
 import (
@@ -12,39 +11,38 @@ import (
 	"github.com/criserver/criserver/image/pull"
 )
 
-// ID is an image's identity: the digest of its config, as in "sha256:…". It is
-// the same in every RPC, whatever registry or tag the image came by.
+// ID is the id of an image: the digest of its config, such as "sha256:…". It is the same in every RPC and does not depend on
+// registries and tags.
 type ID = digest.Digest
 
-// Image is an immutable snapshot of what the store holds of an image.
+// Image is an immutable snapshot of an image in the store.
 type Image struct {
 	ID          ID
 	RepoTags    []string // "registry/name:tag", sorted
 	RepoDigests []string // "registry/name@sha256:…", sorted
-	// Size is the bytes that the image's unpacked layers take on disk, shared
-	// or not, plus its config and manifest.
+	// Size is the disk usage of all layers of the image, including shared layers, and of its config and manifest, in bytes.
 	Size      uint64
 	Pinned    bool
 	PulledAt  time.Time
 	Manifest  digest.Digest // of the image manifest, not of an index
 	MediaType string        // of the manifest
-	// Annotations are those of the manifest.
+	// Annotations are the annotations of the manifest.
 	Annotations map[string]string
 	Layers      []Layer // lowest first
 	Config      ispec.Image
 	RawConfig   []byte
 }
 
-// Layer is one layer of an image, lowest first.
+// Layer is one layer of an image.
 type Layer struct {
 	DiffID  digest.Digest // of the uncompressed tar
-	Digest  digest.Digest // of the blob as it was pulled
+	Digest  digest.Digest // of the blob from which the layer was pulled
 	ChainID digest.Digest
-	Size    uint64 // bytes on disk, unpacked
+	Size    uint64 // disk usage in bytes
 }
 
-// Auth is the credential of one pull. At most one form is set: Username and
-// Password, Encoded ("base64 of user:password"), IdentityToken, RegistryToken.
+// Auth is the credential of one pull. Only one form is set: Username and Password, Encoded (base64 of "user:password"),
+// IdentityToken, or RegistryToken.
 type Auth struct {
 	Username, Password string
 	Encoded            string
@@ -53,21 +51,20 @@ type Auth struct {
 	RegistryToken      string
 }
 
-// PullRequest asks for one image.
+// PullRequest is a request for one image.
 type PullRequest struct {
 	Ref  string
-	Auth *Auth // nil: the auth files decide
+	Auth *Auth // nil: the credential in the auth files is used
 	// Handler is the runtime handler that the image is pulled for, or "".
 	Handler string
-	// Namespace is the pod's that the image is pulled for, or "". It may have a
-	// signature policy of its own.
+	// Namespace is the namespace of the pod that the image is pulled for, or "". It can have its own signature policy.
 	Namespace string
 }
 
-// PullProgress is how far a running pull has come.
+// PullProgress is the progress of a running pull.
 type PullProgress = pull.Progress
 
-// FSUsage is what the image store takes of its file system.
+// FSUsage is the disk usage of images or of writable layers.
 type FSUsage struct {
 	Mountpoint string
 	Time       time.Time
@@ -82,8 +79,8 @@ type RootFS struct {
 	Upper   string // the writable layer
 }
 
-// Errors that the kubelet knows by the first word of their text. They come
-// beside a class of errdefs, ErrUnavailable and ErrPermissionDenied.
+// The kubelet recognizes these errors by the first word of their text. The chain of such an error also has an error of errdefs:
+// ErrUnavailable or ErrPermissionDenied.
 var (
 	ErrRegistryUnavailable       = pull.ErrRegistryUnavailable
 	ErrSignatureValidationFailed = pull.ErrSignatureValidationFailed

@@ -70,10 +70,10 @@ func TestCheckAndRepair(t *testing.T) {
 	if err := os.Chmod(found[0], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := n.check(); err == nil || !strings.Contains(out, "; --repair leaves it as it is: container "+c+" uses it") {
+	if out, err := n.check(); err == nil || !strings.Contains(out, "; --repair leaves it as it is: container "+c+" uses the image") {
 		t.Errorf("check of a damaged image in use: %v: %s", err, out)
 	}
-	if out, err := n.check("--repair"); err == nil || !strings.Contains(out, "not repaired: ") || !strings.Contains(out, "uses it") {
+	if out, err := n.check("--repair"); err == nil || !strings.Contains(out, "not repaired: ") || !strings.Contains(out, "uses the image") {
 		t.Errorf("check of a damaged image in use: %v: %s", err, out)
 	}
 	if err := os.Chmod(found[0], 0o644); err != nil {
