@@ -16,7 +16,7 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 )
 
-// bed is a manager over a directory of the test's.
+// bed is a Manager with the directories of a test.
 type bed struct {
 	*Manager
 	dir string
@@ -30,8 +30,8 @@ func needRoot(tb testing.TB) {
 	}
 }
 
-// newBed returns a restored manager that takes the registries for insecure.
-// At the end of the test nothing may be left mounted or staged.
+// newBed returns a restored manager, for which the registries are insecure. At the end of the test there must be no mounts and
+// no files in the staging directory.
 func newBed(tb testing.TB, registries ...*imagetest.Registry) *bed {
 	tb.Helper()
 	needRoot(tb)
@@ -60,7 +60,7 @@ func write(tb testing.TB, path, content string) string {
 	return path
 }
 
-// restart is what a new process does.
+// restart replaces the manager like a new process.
 func (b *bed) restart(tb testing.TB) {
 	tb.Helper()
 	m, err := New(b.cfg)
@@ -86,10 +86,10 @@ func (b *bed) checkLeaks(tb testing.TB) {
 	}
 	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(b.dir))
 	if err != nil || len(mounts) > 0 {
-		tb.Errorf("mounts left behind: %v, %v", mounts, err)
+		tb.Errorf("leftover mounts: %v, %v", mounts, err)
 	}
 	if staged := names(tb, b.Manager.dir(stageDir)); len(staged) > 0 {
-		tb.Errorf("left in the stage: %v", staged)
+		tb.Errorf("leftovers in the staging directory: %v", staged)
 	}
 }
 
@@ -115,8 +115,7 @@ func (b *bed) pull(tb testing.TB, ref string) Image {
 	return img
 }
 
-// mount mounts a root file system of the image and returns its mount point and
-// the container.
+// mount mounts a root file system of the image and returns its mount point and the id of the container.
 func (b *bed) mount(tb testing.TB, img Image) (root, container string) {
 	tb.Helper()
 	root, container = tb.TempDir(), ids.New()
@@ -156,20 +155,19 @@ func equalList(tb testing.TB, what string, got, want []string) {
 	}
 }
 
-// eventually waits for what another goroutine brings about.
+// eventually waits for a condition that another goroutine fulfills.
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
-	if err := soon(what, ok); err != nil {
+	if err := waitFor(what, ok); err != nil {
 		tb.Fatal(err)
 	}
 }
 
-// soon is eventually for goroutines other than the test's, like HTTP handlers, which
-// cannot end a test.
-func soon(what string, ok func() bool) error {
+// waitFor is eventually for other goroutines than that of the test, such as HTTP handlers, which cannot end a test.
+func waitFor(what string, ok func() bool) error {
 	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			return fmt.Errorf("not within 10 s: %s", what)
+			return fmt.Errorf("%s: not within 10 s", what)
 		}
 	}
 	return nil

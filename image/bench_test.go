@@ -12,9 +12,8 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 )
 
-// large is an image of 7 layers, 75 MB each, in files of 1 KiB to 4 MiB that
-// gzip packs to something over a third.
-func large(b *testing.B) imagetest.Image {
+// largeImage returns an image with 7 layers of 75 MB, in files of 1 KiB to 4 MiB, which gzip compresses to about a third.
+func largeImage(b *testing.B) imagetest.Image {
 	words := make([]byte, 1<<16)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for i := range words {
@@ -40,7 +39,7 @@ func large(b *testing.B) imagetest.Image {
 
 func BenchmarkPull(b *testing.B) {
 	reg := imagetest.NewRegistry(b)
-	img := large(b)
+	img := largeImage(b)
 	reg.Push("large", "1", img)
 	bytes := 0
 	for _, l := range img.Layers {
@@ -48,11 +47,11 @@ func BenchmarkPull(b *testing.B) {
 	}
 	bed := newBed(b, reg)
 	b.SetBytes(int64(bytes))
-	var spent time.Duration
+	var used time.Duration
 	for b.Loop() {
-		before := cpu()
+		before := cpuTime()
 		bed.pull(b, reg.Host+"/large:1")
-		spent += cpu() - before
+		used += cpuTime() - before
 		b.StopTimer()
 		if err := bed.Remove(b.Context(), reg.Host+"/large:1"); err != nil {
 			b.Fatal(err)
@@ -62,11 +61,11 @@ func BenchmarkPull(b *testing.B) {
 		}
 		b.StartTimer()
 	}
-	// The registry's share is in it, but not the noise of a busy machine.
-	b.ReportMetric(spent.Seconds()/float64(b.N), "cpu-s/op")
+	// The CPU time includes that of the registry, but not that of other processes on the machine.
+	b.ReportMetric(used.Seconds()/float64(b.N), "cpu-s/op")
 }
 
-func cpu() time.Duration {
+func cpuTime() time.Duration {
 	var r unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &r)
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())

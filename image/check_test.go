@@ -8,7 +8,7 @@ import (
 	"github.com/criserver/criserver/image/internal/imagetest"
 )
 
-func TestCheckFindsAndRepairs(t *testing.T) {
+func TestCheckAndRepair(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	base := imagetest.Files(t, imagetest.Dir("etc"), imagetest.File("etc/base", "content"), imagetest.Symlink("l", "etc/base"))
 	own := imagetest.Files(t, imagetest.File("own", "x"))
@@ -43,24 +43,24 @@ func TestCheckFindsAndRepairs(t *testing.T) {
 				return
 			}
 			if len(found) != 1 || found[0].Image != img.ID || found[0].Err == nil || found[0].Repaired {
-				t.Fatalf("found %+v", found)
+				t.Fatalf("got problems %+v", found)
 			}
 			if found, err = b.Check(t.Context(), true); err != nil || len(found) != 1 || !found[0].Repaired {
-				t.Fatalf("repaired %+v, %v", found, err)
+				t.Fatalf("repair: got %+v, %v", found, err)
 			}
 			root, _ := b.mount(t, b.pull(t, reg.Host+"/a:1"))
 			equal(t, "file", read(t, root, "l"), "content")
 			if _, err := b.Get(other.ID.String()); err != nil {
-				t.Errorf("the whole image: %v", err)
+				t.Errorf("get undamaged image: %v", err)
 			}
 			if found, _ = b.Check(t.Context(), true); len(found) > 0 {
-				t.Errorf("found after the repair: %+v", found)
+				t.Errorf("got problems after the repair: %+v", found)
 			}
 		})
 	}
 }
 
-func TestCheckLeavesWhatIsInUse(t *testing.T) {
+func TestCheckImageInUse(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	reg.Push("a", "1", three(t))
 	b := newBed(t, reg)
@@ -69,7 +69,7 @@ func TestCheckLeavesWhatIsInUse(t *testing.T) {
 	write(t, filepath.Join(b.imageDir(img.ID), manifestFile), "{}")
 	found, err := b.Check(t.Context(), true)
 	if err != nil || len(found) != 1 || found[0].Repaired {
-		t.Errorf("found %+v, %v", found, err)
+		t.Errorf("got problems %+v, %v", found, err)
 	}
 	if _, err := b.Get(img.ID.String()); err != nil {
 		t.Error(err)

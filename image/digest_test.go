@@ -12,8 +12,7 @@ import (
 	"github.com/criserver/criserver/image/internal/imagetest"
 )
 
-// TestSHA512 pulls an image whose manifest has digests by SHA-512. The digest in a
-// name, and diff ids, must be by SHA-256.
+// TestSHA512 pulls an image whose manifest has SHA-512 digests. The digest in a name and the diff IDs must be SHA-256 digests.
 func TestSHA512(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
@@ -26,7 +25,7 @@ func TestSHA512(t *testing.T) {
 	equal(t, "id", got.ID, img.ID())
 	byDigest := reg.Host + "/a@" + digest.SHA512.FromString(read(t, b.imageDir(got.ID), manifestFile)).String()
 	if _, err := b.Pull(t.Context(), PullRequest{Ref: byDigest}); !errdefs.IsNotImplemented(err) || !strings.Contains(err.Error(), "want sha256") {
-		t.Errorf("by digest: %v", err)
+		t.Errorf("pull by SHA-512 digest: got %v", err)
 	}
 	for range 2 {
 		for _, ref := range []string{got.ID.String(), got.ID.Encoded(), got.ID.Encoded()[:12], "sha512:" + got.ID.Encoded()[:12], reg.Host + "/a:1"} {
@@ -35,10 +34,10 @@ func TestSHA512(t *testing.T) {
 			}
 		}
 		if found, err := b.Get(other.ID.Encoded()[:12]); err != nil || found.ID != other.ID {
-			t.Errorf("the other image: %v, %v", found.ID, err)
+			t.Errorf("get other image: %v, %v", found.ID, err)
 		}
 		if found, err := b.Check(t.Context(), false); err != nil || len(found) > 0 {
-			t.Errorf("found %+v, %v", found, err)
+			t.Errorf("got problems %+v, %v", found, err)
 		}
 		b.restart(t)
 	}
@@ -51,13 +50,13 @@ func TestSHA512(t *testing.T) {
 	img.DiffIDs = []digest.Digest{digest.SHA512.FromString("x"), digest.SHA512.FromString("x"), digest.SHA512.FromString("x")}
 	reg.Push("c", "1", img)
 	if _, err := b.Pull(t.Context(), PullRequest{Ref: reg.Host + "/c:1"}); !errdefs.IsNotImplemented(err) || !strings.Contains(err.Error(), "sha512") {
-		t.Errorf("diff ids by SHA-512: %v", err)
+		t.Errorf("pull image with SHA-512 diff ids: got %v", err)
 	}
 }
 
-// TestLayersOfARefusedPullAreKept has a registry that refuses the last blob: the
-// layers that are complete are there for a pull with another credential.
-func TestLayersOfARefusedPullAreKept(t *testing.T) {
+// TestRefusedPullKeepsLayers runs a registry that refuses the last blob. The complete layers must be kept for a pull with
+// another credential.
+func TestRefusedPullKeepsLayers(t *testing.T) {
 	for _, code := range []int{http.StatusForbidden, http.StatusUnauthorized, http.StatusNotFound, http.StatusBadRequest, http.StatusUnavailableForLegalReasons} {
 		reg := imagetest.NewRegistry(t)
 		b := newBed(t, reg)
@@ -68,7 +67,7 @@ func TestLayersOfARefusedPullAreKept(t *testing.T) {
 			http.Error(w, "no", code)
 		}))
 		if _, err := b.Pull(t.Context(), PullRequest{Ref: reg.Host + "/a:1"}); err == nil {
-			t.Errorf("%d: pulled", code)
+			t.Errorf("status %d: got no error", code)
 		}
 		equalList(t, http.StatusText(code)+": layers", names(t, filepath.Join(b.cfg.Root, layersDir)), []string{good.DiffID.Encoded()})
 	}

@@ -20,7 +20,7 @@ import (
 	"github.com/criserver/criserver/image/pull"
 )
 
-// onBlob answers requests for one blob.
+// onBlob returns faults with a handler for the requests for one blob.
 func onBlob(want digest.Digest, answer func(http.ResponseWriter, *http.Request, []byte)) imagetest.Faults {
 	return imagetest.Faults{Blob: func(w http.ResponseWriter, r *http.Request, d digest.Digest, b []byte) bool {
 		if d == want {
@@ -30,6 +30,7 @@ func onBlob(want digest.Digest, answer func(http.ResponseWriter, *http.Request, 
 	}}
 }
 
+// noise returns n bytes or more that do not compress well.
 func noise(n int) string {
 	var b strings.Builder
 	for i := 0; b.Len() < n; i++ {
@@ -38,7 +39,7 @@ func noise(n int) string {
 	return b.String()
 }
 
-func TestInterruptedPullIsResumed(t *testing.T) {
+func TestResumePull(t *testing.T) {
 	for name, answer := range map[string]func(http.ResponseWriter, *http.Request, []byte){
 		"truncated": func(w http.ResponseWriter, _ *http.Request, b []byte) { imagetest.Truncate(w, b) },
 		"corrupt": func(w http.ResponseWriter, _ *http.Request, b []byte) {
@@ -46,8 +47,8 @@ func TestInterruptedPullIsResumed(t *testing.T) {
 			b[len(b)/2] ^= 0xff
 			_, _ = w.Write(b)
 		},
-		"too short": func(w http.ResponseWriter, _ *http.Request, b []byte) { _, _ = w.Write(b[:len(b)-100]) },
-		"gone":      func(w http.ResponseWriter, r *http.Request, _ []byte) { http.Error(w, "", http.StatusBadGateway) },
+		"too short":   func(w http.ResponseWriter, _ *http.Request, b []byte) { _, _ = w.Write(b[:len(b)-100]) },
+		"bad gateway": func(w http.ResponseWriter, r *http.Request, _ []byte) { http.Error(w, "", http.StatusBadGateway) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			reg := imagetest.NewRegistry(t)
@@ -55,15 +56,15 @@ func TestInterruptedPullIsResumed(t *testing.T) {
 			good := imagetest.Files(t, imagetest.File("good", "g"))
 			bad := imagetest.Files(t, imagetest.File("bad", noise(1<<20)))
 			reg.Push("a", "1", imagetest.Image{Layers: []imagetest.Layer{good, bad}})
-			arrived := make(chan struct{})
+			unpacked := make(chan struct{})
 			reg.Set(onBlob(bad.Digest(), func(w http.ResponseWriter, r *http.Request, content []byte) {
 				select {
-				case <-arrived:
+				case <-unpacked:
 				default:
-					if err := soon("the other layer", func() bool { _, ok := b.layers.Get(good.DiffID); return ok }); err != nil {
+					if err := waitFor("the other layer", func() bool { _, ok := b.layers.Get(good.DiffID); return ok }); err != nil {
 						t.Error(err)
 					}
-					close(arrived)
+					close(unpacked)
 				}
 				answer(w, r, content)
 			}))
@@ -72,24 +73,24 @@ func TestInterruptedPullIsResumed(t *testing.T) {
 				t.Fatalf("got %v", err)
 			}
 			if len(b.List()) > 0 {
-				t.Errorf("images: %v", b.List())
+				t.Errorf("got images %v", b.List())
 			}
-			b.restart(t) // as after a crash
+			b.restart(t) // like after a crash
 			if staged := names(t, b.Manager.dir(stageDir)); len(staged) > 0 {
-				t.Errorf("staged: %v", staged)
+				t.Errorf("leftovers in the staging directory: %v", staged)
 			}
 			reg.Set(imagetest.Faults{})
 			reg.Requests()
 			root, _ := b.mount(t, b.pull(t, reg.Host+"/a:1"))
 			equal(t, "file", read(t, root, "good"), "g")
 			if n := imagetest.Blobs(reg.Requests(), good.Digest()); n > 0 {
-				t.Errorf("the whole layer was fetched again, %d times", n)
+				t.Errorf("complete layer was fetched again %d times", n)
 			}
 		})
 	}
 }
 
-func TestPullThatStallsIsEnded(t *testing.T) {
+func TestStalledPull(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
 	b.cfg.ProgressWindow = 200 * time.Millisecond
@@ -102,11 +103,11 @@ func TestPullThatStallsIsEnded(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if !strings.HasPrefix(err.Error(), "RegistryUnavailable: ") {
-		t.Errorf("the kubelet does not understand %q", err)
+		t.Errorf("error %q does not begin with the text for the kubelet", err)
 	}
 }
 
-func TestRefusedImagesLeaveNothing(t *testing.T) {
+func TestRefusedImageCleanup(t *testing.T) {
 	file := imagetest.Files(t, imagetest.File("f", "x"))
 	with := func(change func(*imagetest.Layer)) imagetest.Image {
 		l := imagetest.Files(t, imagetest.File("f", "y"))
@@ -121,14 +122,14 @@ func TestRefusedImagesLeaveNothing(t *testing.T) {
 		image imagetest.Image
 		is    func(error) bool
 	}{
-		"encrypted":      {with(func(l *imagetest.Layer) { l.MediaType += "+encrypted" }), errdefs.IsNotImplemented},
-		"foreign":        {with(func(l *imagetest.Layer) { l.URLs = []string{"https://example.com/layer"} }), errdefs.IsNotImplemented},
-		"unknown type":   {with(func(l *imagetest.Layer) { l.MediaType = "application/x-thing" }), errdefs.IsInvalidArgument},
-		"wrong diff id":  {imagetest.Image{Layers: []imagetest.Layer{file}, DiffIDs: []digest.Digest{digest.FromString("x")}}, errdefs.IsInvalidArgument},
-		"too many ids":   {imagetest.Image{Layers: []imagetest.Layer{file}, DiffIDs: []digest.Digest{file.DiffID, file.DiffID}}, errdefs.IsInvalidArgument},
-		"escape":         {imagetest.Image{Layers: []imagetest.Layer{file, imagetest.Files(t, imagetest.File("../../f", ""))}}, errdefs.IsInvalidArgument},
-		"layers":         {many, errdefs.IsInvalidArgument},
-		"config no JSON": {imagetest.Image{Layers: []imagetest.Layer{file}, RawConfig: []byte("{")}, func(err error) bool { return err != nil }},
+		"encrypted":         {with(func(l *imagetest.Layer) { l.MediaType += "+encrypted" }), errdefs.IsNotImplemented},
+		"foreign":           {with(func(l *imagetest.Layer) { l.URLs = []string{"https://example.com/layer"} }), errdefs.IsNotImplemented},
+		"unknown type":      {with(func(l *imagetest.Layer) { l.MediaType = "application/x-thing" }), errdefs.IsInvalidArgument},
+		"wrong diff id":     {imagetest.Image{Layers: []imagetest.Layer{file}, DiffIDs: []digest.Digest{digest.FromString("x")}}, errdefs.IsInvalidArgument},
+		"too many diff ids": {imagetest.Image{Layers: []imagetest.Layer{file}, DiffIDs: []digest.Digest{file.DiffID, file.DiffID}}, errdefs.IsInvalidArgument},
+		"escape":            {imagetest.Image{Layers: []imagetest.Layer{file, imagetest.Files(t, imagetest.File("../../f", ""))}}, errdefs.IsInvalidArgument},
+		"layers":            {many, errdefs.IsInvalidArgument},
+		"invalid config":    {imagetest.Image{Layers: []imagetest.Layer{file}, RawConfig: []byte("{")}, func(err error) bool { return err != nil }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			reg := imagetest.NewRegistry(t)
@@ -140,14 +141,14 @@ func TestRefusedImagesLeaveNothing(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			if n := b.layerCount(t); n > 0 {
-				t.Errorf("%d layers left", n)
+				t.Errorf("got %d layers, want none", n)
 			}
-			equal(t, "images left", len(names(t, b.Manager.dir(imagesDir))), 0)
+			equal(t, "images", len(names(t, b.Manager.dir(imagesDir))), 0)
 		})
 	}
 }
 
-func TestErrorsOfRegistries(t *testing.T) {
+func TestRegistryErrors(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
 	reg.Push("a", "1", three(t))
@@ -202,10 +203,10 @@ func TestCredentials(t *testing.T) {
 					t.Errorf("got %v", err)
 				}
 				if err != nil && (strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), token)) {
-					t.Errorf("the error shows a secret: %v", err)
+					t.Errorf("error has a secret: %v", err)
 				}
 				if err != nil && !errdefs.IsUnauthorized(err) && !errdefs.IsInvalidArgument(err) {
-					t.Errorf("class of %v", err)
+					t.Errorf("got error of another class: %v", err)
 				}
 			})
 		}
@@ -214,9 +215,8 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// TestCredentialsStayWithTheirRegistry pulls through a mirror that would take
-// whatever it is sent.
-func TestCredentialsStayWithTheirRegistry(t *testing.T) {
+// TestMirrorGetsNoCredential pulls through a mirror that asks for a credential. The mirror must not get that of the registry.
+func TestMirrorGetsNoCredential(t *testing.T) {
 	reg, mirror := imagetest.NewRegistry(t), imagetest.NewRegistry(t)
 	b := newBed(t)
 	write(t, b.cfg.RegistriesConf, fmt.Sprintf(`
@@ -236,10 +236,10 @@ insecure = true
 			t.Fatal(err)
 		}
 		if len(mirror.Requests()) == 0 {
-			t.Error("the mirror was not asked")
+			t.Error("mirror got no request")
 		}
 		if sent := mirror.Authorization(); sent != "" {
-			t.Errorf("the mirror was sent %q", sent)
+			t.Errorf("mirror got the credential %q", sent)
 		}
 	}
 }
@@ -289,7 +289,7 @@ insecure = true
 	} {
 		equalList(t, "repositories of "+ref, slices.DeleteFunc(b.Repositories(ref), func(r string) bool { return strings.HasPrefix(r, "localhost/") }), want)
 	}
-	again := b.pull(t, "a:1") // the first candidate does not answer
+	again := b.pull(t, "a:1") // the first candidate cannot be reached
 	equal(t, "image", again.ID, img.ID)
 }
 
@@ -307,11 +307,11 @@ func TestPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := b.Pull(t.Context(), PullRequest{Ref: reg.Host + "/a:1"}); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("a policy that is named and missing: %v", err)
+		t.Errorf("pull with a missing policy file: got %v", err)
 	}
 	t.Run("none", func(t *testing.T) {
 		if _, err := os.Stat("/etc/containers/policy.json"); err == nil {
-			t.Skip("this machine has a policy of its own")
+			t.Skip("the system has a policy.json")
 		}
 		b.cfg.PolicyPath = ""
 		b.restart(t)
@@ -319,7 +319,7 @@ func TestPolicy(t *testing.T) {
 	})
 }
 
-func TestPullsOfOneImageAreOne(t *testing.T) {
+func TestPullJoinsRunningPull(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
 	layer := imagetest.Files(t, imagetest.File("f", "x"))
@@ -328,30 +328,30 @@ func TestPullsOfOneImageAreOne(t *testing.T) {
 	other := shared
 	other.Comment = "other"
 	reg.Push("b", "1", other)
-	begun, release := make(chan struct{}, 10), make(chan struct{})
+	started, release := make(chan struct{}, 10), make(chan struct{})
 	reg.Set(onBlob(layer.Digest(), func(w http.ResponseWriter, _ *http.Request, b []byte) {
-		begun <- struct{}{}
+		started <- struct{}{}
 		<-release
 		_, _ = w.Write(b)
 	}))
 	var all sync.WaitGroup
-	ask := func(ref string) {
+	startPull := func(ref string) {
 		all.Go(func() {
 			if _, err := b.Pull(context.Background(), PullRequest{Ref: reg.Host + ref}); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	ask("/a:1")
-	<-begun
-	ask("/a:1") // the same image
-	ask("/b:1") // another one with the same layers
-	eventually(t, "the other image", func() bool {
+	startPull("/a:1")
+	<-started
+	startPull("/a:1") // the same image
+	startPull("/b:1") // another image with the same layers
+	eventually(t, "request for the other image", func() bool {
 		return strings.Contains(strings.Join(reg.Requests(), " "), "/v2/b/manifests/1")
 	})
 	close(release)
 	all.Wait()
-	equal(t, "fetches of the shared layer", 1+len(begun), 1)
+	equal(t, "fetches of the shared layer", 1+len(started), 1)
 	equal(t, "images", len(b.List()), 2)
 	equal(t, "layers", b.layerCount(t), 2)
 	for _, img := range b.List() {
@@ -360,24 +360,24 @@ func TestPullsOfOneImageAreOne(t *testing.T) {
 	}
 }
 
-func TestPullEndsWithItsLastCaller(t *testing.T) {
+func TestPullCancelledByLastCaller(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
 	layer := imagetest.Files(t, imagetest.File("f", noise(1<<20)))
 	reg.Push("a", "1", imagetest.Image{Layers: []imagetest.Layer{layer}})
-	begun := make(chan struct{}, 1)
+	started := make(chan struct{}, 1)
 	ended := make(chan struct{})
 	reg.Set(onBlob(layer.Digest(), func(w http.ResponseWriter, r *http.Request, b []byte) {
-		begun <- struct{}{}
+		started <- struct{}{}
 		imagetest.Stall(w, r, b)
 		close(ended)
 	}))
 	ctx, cancel := context.WithCancel(t.Context())
-	go func() { <-begun; cancel() }()
+	go func() { <-started; cancel() }()
 	if _, err := b.Pull(ctx, PullRequest{Ref: reg.Host + "/a:1"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	<-ended
 	reg.Set(imagetest.Faults{})
-	b.pull(t, reg.Host+"/a:1") // waits for the end of the one before
+	b.pull(t, reg.Host+"/a:1") // waits for the end of the cancelled pull
 }

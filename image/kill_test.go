@@ -20,11 +20,10 @@ import (
 	"github.com/criserver/criserver/image/internal/imagetest"
 )
 
-// killVar tells this binary to be the process that is killed.
+// killVar is the environment variable that makes this test binary the process that is killed.
 const killVar = "IMAGE_TEST_KILLED"
 
-// TestKilled is not a test of its own but the process that TestKillWhilePulling
-// kills: it pulls and removes an image until it is.
+// TestKilled is the process that TestKillDuringPull kills. It pulls and removes an image until it is killed.
 func TestKilled(t *testing.T) {
 	args := strings.Split(os.Getenv(killVar), " ")
 	if len(args) != 2 {
@@ -51,8 +50,7 @@ func killedConfig(dir string) Config {
 	}
 }
 
-// killAfter runs TestKilled in a process of its own until wait returns, and kills
-// the process, which must not have ended by itself.
+// killAfter runs TestKilled in a new process and kills the process when wait returns. The process must not end before.
 func killAfter(t *testing.T, dir, ref string, wait func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$", "-test.v")
@@ -64,16 +62,15 @@ func killAfter(t *testing.T, dir, ref string, wait func()) {
 	}
 	defer func() {
 		err := errors.Join(cmd.Process.Kill(), cmd.Wait())
-		// A process that has ended can be killed as long as nobody has waited for it.
+		// Before Wait, a process that has ended can still be killed.
 		if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() || status.Signal() != syscall.SIGKILL {
-			t.Fatalf("the process that was to be killed ended by itself: %v\n%s", err, out.String())
+			t.Fatalf("process ended before it was killed: %v\n%s", err, out.String())
 		}
 	}()
 	wait()
 }
 
-// seededRand returns random numbers. The log has the seed if the test fails;
-// $CRISERVER_TEST_SEED repeats it.
+// seededRand returns a source of random numbers. A failed test logs the seed, and $CRISERVER_TEST_SEED sets the seed.
 func seededRand(t *testing.T) *rand.Rand {
 	t.Helper()
 	seed := rand.Uint64()
@@ -87,16 +84,16 @@ func seededRand(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-// TestKillWhilePulling kills a process at any time in a pull or a removal, and
-// wants its successor to have whole images or none.
-func TestKillWhilePulling(t *testing.T) {
+// TestKillDuringPull kills a process at random times during a pull or a removal. The next process must have either the complete
+// image or none.
+func TestKillDuringPull(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	img := three(t)
 	for i := range 4 {
 		img.Layers = append(img.Layers, imagetest.Files(t, imagetest.File(fmt.Sprint("noise", i), fmt.Sprint(i)+noise(1<<20))))
 	}
 	reg.Push("a", "1", img)
-	// Slow enough to be caught in the middle.
+	// A slow registry makes it likely that the process is killed during the pull.
 	reg.Set(imagetest.Faults{Blob: func(w http.ResponseWriter, _ *http.Request, _ digest.Digest, b []byte) bool {
 		w.Header().Set("Content-Length", fmt.Sprint(len(b)))
 		for len(b) > 0 {
@@ -118,10 +115,10 @@ func TestKillWhilePulling(t *testing.T) {
 		})
 		b.restart(t)
 		if staged := names(t, b.Manager.dir(stageDir)); len(staged) > 0 {
-			t.Errorf("run %d: left in the stage: %v", i, staged)
+			t.Errorf("run %d: leftovers in the staging directory: %v", i, staged)
 		}
 		if found, err := b.Check(t.Context(), false); err != nil || len(found) > 0 {
-			t.Errorf("run %d: %+v, %v", i, found, err)
+			t.Errorf("run %d: got problems %+v, %v", i, found, err)
 		}
 		for _, got := range b.List() {
 			root, container := b.mount(t, got)

@@ -9,11 +9,10 @@ import (
 	"github.com/criserver/criserver/image/internal/imagetest"
 )
 
-// TestPowerCutWhileARecordIsReplaced pulls an image that has a layer of another
-// image as another blob, and cuts the power before that pull is done, when the
-// file system has written its journal and not the data of files. The record of
-// the layer is replaced in the pull, and the first image must still be there.
-func TestPowerCutWhileARecordIsReplaced(t *testing.T) {
+// TestPowerCutDuringRecordUpdate pulls an image with a layer of another image as another blob, and cuts the power before the pull
+// ends, when the file system has written its journal but not the data of files. The pull replaces the record of the layer. The
+// first image must not be damaged.
+func TestPowerCutDuringRecordUpdate(t *testing.T) {
 	needRoot(t)
 	for name, disk := range map[string]func(testing.TB) disk{
 		"ext4": func(tb testing.TB) disk { return newExt4(tb, ",noauto_da_alloc") },
@@ -52,7 +51,7 @@ func TestPowerCutWhileARecordIsReplaced(t *testing.T) {
 			}
 			next := after.boot(t, b.cfg)
 			if found, err := next.Check(t.Context(), false); err != nil || len(found) > 0 {
-				t.Errorf("found %+v, %v", found, err)
+				t.Errorf("got problems %+v, %v", found, err)
 			}
 			got, err := next.Get(reg.Host + "/a:1")
 			if err != nil {
@@ -67,7 +66,7 @@ func TestPowerCutWhileARecordIsReplaced(t *testing.T) {
 	}
 }
 
-// syncOther syncs a file, and with it the journal of the file system.
+// syncOther syncs another file, which also writes the journal of the file system.
 func syncOther(tb testing.TB, path string) {
 	tb.Helper()
 	f, err := os.Create(path)

@@ -18,11 +18,10 @@ import (
 	"github.com/criserver/criserver/image/internal/imagetest"
 )
 
-// disk is a file system in a file, of which only what was written out to the
-// file is there after a power cut.
+// disk is a file system in a file. After a power cut it has only the data that was written to the file.
 type disk struct{ file, dir, options string }
 
-// diskSize is the least that mkfs.xfs takes.
+// diskSize is the minimum size for mkfs.xfs.
 const diskSize = 300 << 20
 
 func newDisk(tb testing.TB, options string, mkfs ...string) disk {
@@ -40,7 +39,7 @@ func newDisk(tb testing.TB, options string, mkfs ...string) disk {
 	return d
 }
 
-// newExt4 returns a disk on which nothing is written out by itself for a while.
+// newExt4 returns a disk whose file system does not write data back for some time.
 func newExt4(tb testing.TB, options string) disk {
 	tb.Helper()
 	return newDisk(tb, "commit=600"+options, "mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1")
@@ -65,7 +64,7 @@ func (d disk) mount(tb testing.TB) {
 	})
 }
 
-// cut returns the disk as it is found after the power goes at this moment.
+// cut returns the disk as it is after a power cut at this moment.
 func (d disk) cut(tb testing.TB) disk {
 	tb.Helper()
 	after := disk{filepath.Join(tb.TempDir(), "disk"), tb.TempDir(), d.options}
@@ -106,8 +105,7 @@ func command(tb testing.TB, name string, args ...string) {
 	}
 }
 
-// boot starts a manager on the disk, in a boot that is not the one in which its
-// layers were unpacked.
+// boot starts a manager on the disk, with another boot id than that with which the layers were unpacked.
 func (d disk) boot(tb testing.TB, cfg Config) *bed {
 	tb.Helper()
 	cfg.Root = filepath.Join(d.dir, "root")
@@ -126,8 +124,8 @@ func (d disk) boot(tb testing.TB, cfg Config) *bed {
 	return b
 }
 
-// TestPowerCut takes the power away: what a pull has reported done is there,
-// whole, in the next boot, and what it has not is whole or not there at all.
+// TestPowerCut cuts the power during and after pulls. In the next boot, an image whose pull has returned must be complete, and an
+// image whose pull has not returned must be complete or absent.
 func TestPowerCut(t *testing.T) {
 	needRoot(t)
 	for name, disk := range map[string]func(testing.TB) disk{
@@ -149,14 +147,14 @@ func powerCut(t *testing.T, d disk) {
 	b.restart(t)
 	sound := func(t *testing.T, b *bed, there bool) {
 		t.Helper()
-		equal(t, "images found in the next boot", len(b.List()) == 1, there)
-		equal(t, "left in the stage", len(names(t, b.Manager.dir(stageDir))), 0)
+		equal(t, "image exists in the next boot", len(b.List()) == 1, there)
+		equal(t, "leftovers in the staging directory", len(names(t, b.Manager.dir(stageDir))), 0)
 		if !there {
-			equal(t, "layers that no image has", b.layerCount(t), 0)
+			equal(t, "layers without an image", b.layerCount(t), 0)
 			b.pull(t, ref)
 		}
 		if found, err := b.Check(t.Context(), false); err != nil || len(found) > 0 {
-			t.Errorf("found %+v, %v", found, err)
+			t.Errorf("got problems %+v, %v", found, err)
 		}
 		got, err := b.Get(ref)
 		if err != nil {
@@ -205,10 +203,10 @@ func powerCut(t *testing.T, d disk) {
 		next := d.cut(t).boot(t, b.cfg)
 		got, err := next.Get(ref)
 		if err != nil || got.ID != id {
-			t.Errorf("the tag is of %s, want %s: %v", got.ID, id, err)
+			t.Errorf("image of the tag: got %s, want %s, %v", got.ID, id, err)
 		}
 		if found, err := next.Check(t.Context(), false); err != nil || len(found) > 0 {
-			t.Errorf("found %+v, %v", found, err)
+			t.Errorf("got problems %+v, %v", found, err)
 		}
 	})
 	t.Run("after a removal", func(t *testing.T) {
@@ -217,10 +215,10 @@ func powerCut(t *testing.T, d disk) {
 				t.Fatal(err)
 			}
 		}
-		// That was not written out, and may be undone; but not by halves.
+		// The removal was not synced, so it may be undone, but only completely.
 		next := d.cut(t).boot(t, b.cfg)
 		if found, err := next.Check(t.Context(), false); err != nil || len(found) > 0 {
-			t.Errorf("found %+v, %v", found, err)
+			t.Errorf("got problems %+v, %v", found, err)
 		}
 		if _, err := next.Get(ref); err != nil && !errdefs.IsNotFound(err) {
 			t.Error(err)

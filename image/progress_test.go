@@ -16,8 +16,8 @@ import (
 	"github.com/criserver/criserver/image/internal/imagetest"
 )
 
-// TestALongPullIsInTheLog: it says how far each layer is, again and again.
-func TestALongPullIsInTheLog(t *testing.T) {
+// TestPullProgressLog checks that the log has the progress of each layer of a running pull at intervals.
+func TestPullProgressLog(t *testing.T) {
 	hook := test.NewGlobal()
 	t.Cleanup(func() { logrus.StandardLogger().ReplaceHooks(make(logrus.LevelHooks)) })
 	reg := imagetest.NewRegistry(t)
@@ -36,17 +36,17 @@ func TestALongPullIsInTheLog(t *testing.T) {
 		}
 		return all
 	}
-	const piece = 100 << 10
-	want := fmt.Sprintf("%.12s %d/%d", layer.Digest().Encoded(), piece, len(layer.Blob))
+	const part = 100 << 10
+	want := fmt.Sprintf("%.12s %d/%d", layer.Digest().Encoded(), part, len(layer.Blob))
 	reg.Set(onBlob(layer.Digest(), func(w http.ResponseWriter, _ *http.Request, content []byte) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-		_, _ = w.Write(content[:piece])
+		_, _ = w.Write(content[:part])
 		w.(http.Flusher).Flush()
-		err := soon("two lines that show a tenth", func() bool {
+		err := waitFor("two log lines with the first part", func() bool {
 			n := 0
 			for _, e := range lines() {
-				shown, _ := e.Data["layers"].([]string)
-				if len(shown) == 1 && shown[0] == want && e.Data["image"] == ref && e.Data["bytes"] == int64(piece) && e.Data["total"] == int64(len(content)) {
+				layers, _ := e.Data["layers"].([]string)
+				if len(layers) == 1 && layers[0] == want && e.Data["image"] == ref && e.Data["bytes"] == int64(part) && e.Data["total"] == int64(len(content)) {
 					n++
 				}
 			}
@@ -55,18 +55,18 @@ func TestALongPullIsInTheLog(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		_, _ = w.Write(content[piece:])
+		_, _ = w.Write(content[part:])
 	}))
 	b.pull(t, ref)
 	after := len(lines())
-	time.Sleep(5 * b.cfg.ReportInterval) // nothing reports any more, however long one waits
-	equal(t, "lines after the end", len(lines()), after)
-	equal(t, "running", len(b.Pulls()), 0)
+	time.Sleep(5 * b.cfg.ReportInterval) // a log line after the end of the pull would be an error
+	equal(t, "log lines after the end of the pull", len(lines()), after)
+	equal(t, "running pulls", len(b.Pulls()), 0)
 }
 
-// TestErrorsHaveNoSecretsOfAddresses: registries redirect to addresses that are
-// signed, which is a credential of its own.
-func TestErrorsHaveNoSecretsOfAddresses(t *testing.T) {
+// TestErrorsRedactURLs checks that errors do not have the signed parts of URLs that a registry redirects to, because they are
+// credentials.
+func TestErrorsRedactURLs(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
 	layer := imagetest.Files(t, imagetest.File("f", "x"))
@@ -80,12 +80,12 @@ func TestErrorsHaveNoSecretsOfAddresses(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if !errors.Is(err, ErrRegistryUnavailable) || !strings.HasPrefix(err.Error(), ErrRegistryUnavailable.Error()) {
-		t.Errorf("class of %v", err)
+		t.Errorf("got error of another class: %v", err)
 	}
 }
 
-// TestErrorsAreBounded: a registry cannot fill the log.
-func TestErrorsAreBounded(t *testing.T) {
+// TestErrorLength checks that the message of a registry does not make an error too long for the log.
+func TestErrorLength(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
 	layer := imagetest.Files(t, imagetest.File("f", "x"))
@@ -97,13 +97,12 @@ func TestErrorsAreBounded(t *testing.T) {
 	}))
 	_, err := b.Pull(t.Context(), PullRequest{Ref: reg.Host + "/a:1"})
 	if !errdefs.IsPermissionDenied(err) || len(err.Error()) > 3<<10 || !utf8.ValidString(err.Error()) {
-		t.Errorf("%.3000v", err)
+		t.Errorf("got error of %d bytes: %.3000v", len(err.Error()), err)
 	}
 }
 
-// TestNextNameTakesOver: of the names that a short one can stand for, one fails
-// in the middle, with a layer that the next one has as well.
-func TestNextNameTakesOver(t *testing.T) {
+// TestShortNameNextCandidate pulls a short name. The first candidate stalls during a layer, which the second candidate also has.
+func TestShortNameNextCandidate(t *testing.T) {
 	bad, good := imagetest.NewRegistry(t), imagetest.NewRegistry(t)
 	b := newBed(t, bad, good)
 	b.cfg.ProgressWindow = 3 * time.Second // a busy machine must not make the good registry look stalled

@@ -9,7 +9,7 @@ import (
 	"github.com/criserver/criserver/image/internal/imagetest"
 )
 
-// three is an image whose layers change, delete and hide.
+// three returns an image whose layers replace, delete and hide files.
 func three(tb testing.TB) imagetest.Image {
 	return imagetest.Image{Layers: []imagetest.Layer{
 		imagetest.Files(tb, imagetest.Dir("etc"), imagetest.File("etc/a", "lower"), imagetest.File("etc/b", "lower"),
@@ -40,7 +40,7 @@ func TestPullAndMount(t *testing.T) {
 			}
 			equalList(t, "digests", got.RepoDigests, want)
 			if got.Size == 0 || len(got.Layers) == 0 || got.Layers[0].ChainID != got.Layers[0].DiffID {
-				t.Errorf("image %+v", got)
+				t.Errorf("got image %+v", got)
 			}
 			root, _ := b.mount(t, got)
 			if name == "docker" {
@@ -54,7 +54,7 @@ func TestPullAndMount(t *testing.T) {
 	}
 }
 
-func TestWritesStayInTheContainer(t *testing.T) {
+func TestContainersDoNotShareWrites(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
 	reg.Push("a", "1", three(t))
@@ -65,8 +65,8 @@ func TestWritesStayInTheContainer(t *testing.T) {
 	if err := os.Remove(filepath.Join(one, "opt/new")); err != nil {
 		t.Fatal(err)
 	}
-	equal(t, "the other container's file", read(t, two, "etc/a"), "upper")
-	equal(t, "the other container's file", read(t, two, "opt/new"), "y")
+	equal(t, "file in the other container", read(t, two, "etc/a"), "upper")
+	equal(t, "file in the other container", read(t, two, "opt/new"), "y")
 	if err := b.UnmountRootFS(t.Context(), container); err != nil {
 		t.Fatal(err)
 	}
@@ -74,5 +74,5 @@ func TestWritesStayInTheContainer(t *testing.T) {
 	if _, err := b.MountRootFS(t.Context(), img.ID, container, again); err != nil {
 		t.Fatal(err)
 	}
-	equal(t, "a new root file system", read(t, again, "etc/a"), "upper")
+	equal(t, "file in a new root file system", read(t, again, "etc/a"), "upper")
 }

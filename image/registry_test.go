@@ -16,9 +16,9 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 )
 
-// TestLayerTwiceAndRefused has a layer twice whose blob the registry refuses: the
-// second of the two must not wait for the first.
-func TestLayerTwiceAndRefused(t *testing.T) {
+// TestDuplicateLayerRefused pulls an image that lists a layer twice. The registry refuses the blob. The second one of the two must not
+// wait for the first one.
+func TestDuplicateLayerRefused(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
 	b.cfg.ProgressWindow = 5 * time.Minute
@@ -32,28 +32,27 @@ func TestLayerTwiceAndRefused(t *testing.T) {
 	began := time.Now()
 	_, err := b.Pull(t.Context(), PullRequest{Ref: reg.Host + "/a:1"})
 	if !errdefs.IsPermissionDenied(err) || !strings.Contains(err.Error(), "not for you") {
-		t.Errorf("got %v", err)
+		t.Errorf("got error %v", err)
 	}
 	if d := time.Since(began); d > 2*time.Minute {
-		t.Errorf("took %s", d)
+		t.Errorf("pull took %s", d)
 	}
 }
 
-// TestConfigIsRefused has a registry that refuses the config and has the layers.
-func TestConfigIsRefused(t *testing.T) {
+// TestConfigRefused runs a registry that refuses the config but not the layers.
+func TestConfigRefused(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
 	img := three(t)
 	reg.Push("a", "1", img)
 	reg.Set(onBlob(img.ID(), func(w http.ResponseWriter, _ *http.Request, _ []byte) { w.WriteHeader(http.StatusForbidden) }))
 	if _, err := b.Pull(t.Context(), PullRequest{Ref: reg.Host + "/a:1"}); !errdefs.IsPermissionDenied(err) {
-		t.Errorf("got %v", err)
+		t.Errorf("got error %v", err)
 	}
 }
 
-// TestBrokenConnectionsOfAPull breaks the first connection for each blob, and answers the
-// second request for the blob with an error.
-func TestBrokenConnectionsOfAPull(t *testing.T) {
+// TestPullBrokenConnections breaks the first connection for each blob, and answers the second request for the blob with an error.
+func TestPullBrokenConnections(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
 	var layers []imagetest.Layer
@@ -75,14 +74,14 @@ func TestBrokenConnectionsOfAPull(t *testing.T) {
 			w.WriteHeader(http.StatusBadGateway)
 			return true
 		}
-		return false // the registry ignores ranges
+		return false // the registry sends the complete blob
 	}})
 	b.pull(t, reg.Host+"/a:1")
 	mu.Lock()
 	defer mu.Unlock()
 	for blob, n := range requests {
 		if n != 3 {
-			t.Errorf("%d requests for %s, want 3", n, blob)
+			t.Errorf("got %d requests for blob %s, want 3", n, blob)
 		}
 	}
 }
@@ -104,9 +103,9 @@ func TestMirrorWithOversizedManifest(t *testing.T) {
 	b.pull(t, reg.Host+"/a:1")
 }
 
-// TestMediaTypesOfManifests has a server that calls every manifest the same.
-func TestMediaTypesOfManifests(t *testing.T) {
-	for _, mediaType := range []string{"application/octet-stream", "text/plain; charset=utf-8", "application/json", "no type", "application/vnd.oci.image.manifest.v1+json; charset=utf-8"} {
+// TestManifestMediaType runs a registry that sends the same media type for all manifests.
+func TestManifestMediaType(t *testing.T) {
+	for _, mediaType := range []string{"application/octet-stream", "text/plain; charset=utf-8", "application/json", "invalid", "application/vnd.oci.image.manifest.v1+json; charset=utf-8"} {
 		reg := imagetest.NewRegistry(t)
 		b := newBed(t, reg)
 		reg.Push("a", "1", three(t))

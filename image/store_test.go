@@ -18,7 +18,7 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 )
 
-func TestGetTakesAllFormsOfReference(t *testing.T) {
+func TestGetReferenceForms(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
 	reg.Push("a", "latest", three(t))
@@ -39,7 +39,7 @@ func TestGetTakesAllFormsOfReference(t *testing.T) {
 	}
 }
 
-func TestTagMoves(t *testing.T) {
+func TestMoveTag(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
 	tag := reg.Host + "/a:1"
@@ -56,7 +56,7 @@ func TestTagMoves(t *testing.T) {
 	for range 2 {
 		got, err := b.Get(tag)
 		if err != nil || got.ID != now.ID || now.ID == old.ID {
-			t.Errorf("tag is of %s, %v", got.ID, err)
+			t.Errorf("image of the tag: got %s, %v", got.ID, err)
 		}
 		was, err := b.Get(old.ID.String())
 		if err != nil {
@@ -66,7 +66,7 @@ func TestTagMoves(t *testing.T) {
 		equalList(t, "digests of the old image", was.RepoDigests, old.RepoDigests)
 		b.restart(t)
 	}
-	reg.Push("a", "1", three(t)) // and back
+	reg.Push("a", "1", three(t)) // move the tag back
 	equal(t, "tag", b.pull(t, tag).ID, old.ID)
 }
 
@@ -85,7 +85,7 @@ func TestRemove(t *testing.T) {
 	_, container := b.mount(t, img)
 	b.restart(t)
 	if err := b.Remove(t.Context(), img.ID.String()); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("in use: %v", err)
+		t.Errorf("remove image in use: got %v", err)
 	}
 	if err := b.UnmountRootFS(t.Context(), container); err != nil {
 		t.Fatal(err)
@@ -107,13 +107,12 @@ func TestRemove(t *testing.T) {
 	}
 	b.mount(t, other)
 	if _, err := b.MountRootFS(t.Context(), img.ID, ids.New(), t.TempDir()); !errdefs.IsNotFound(err) {
-		t.Errorf("mount of a removed image: %v", err)
+		t.Errorf("mount removed image: got %v", err)
 	}
 }
 
-// TestCrashesInTheMiddle makes what a kill at each step of a pull or a removal
-// leaves on disk.
-func TestCrashesInTheMiddle(t *testing.T) {
+// TestRestoreAfterCrash restores the store from what a crash at each step of a pull or a removal leaves on disk.
+func TestRestoreAfterCrash(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	reg.Push("a", "1", three(t))
 	ref := reg.Host + "/a:1"
@@ -149,8 +148,8 @@ func TestCrashesInTheMiddle(t *testing.T) {
 			c.crash(b)
 			b.restart(t)
 			_, err := b.Get(ref)
-			equal(t, "the image is there", err == nil, c.kept)
-			equal(t, "left in the stage", len(names(t, b.Manager.dir(stageDir))), 0)
+			equal(t, "image exists", err == nil, c.kept)
+			equal(t, "leftovers in the staging directory", len(names(t, b.Manager.dir(stageDir))), 0)
 			root, _ := b.mount(t, b.pull(t, ref))
 			equal(t, "file", read(t, root, "etc/a"), "upper")
 			b.restart(t)
@@ -161,8 +160,8 @@ func TestCrashesInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestUnsyncedLayersOfAnEarlierBootGo has layers that no image was synced with.
-func TestUnsyncedLayersOfAnEarlierBootGo(t *testing.T) {
+// TestRestoreDropsUnsyncedLayers restores layers of an earlier boot, with and without an image.
+func TestRestoreDropsUnsyncedLayers(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	reg.Push("a", "1", three(t))
 	b := newBed(t, reg)
@@ -174,12 +173,12 @@ func TestUnsyncedLayersOfAnEarlierBootGo(t *testing.T) {
 		write(t, path, strings.Replace(record, rest[:36], "of-before", 1))
 	}
 	b.restart(t)
-	equal(t, "layers that an image has", b.layerCount(t), 3)
+	equal(t, "layers with an image", b.layerCount(t), 3)
 	if err := os.RemoveAll(b.Manager.dir(imagesDir)); err != nil {
 		t.Fatal(err)
 	}
 	b.restart(t)
-	equal(t, "layers that none has", b.layerCount(t), 0)
+	equal(t, "layers without an image", b.layerCount(t), 0)
 }
 
 func TestManyLayers(t *testing.T) {
@@ -191,12 +190,12 @@ func TestManyLayers(t *testing.T) {
 	}
 	reg.Push("a", "1", img)
 	root, _ := b.mount(t, b.pull(t, reg.Host+"/a:1"))
-	equal(t, "topmost", read(t, root, "top"), "129")
-	equal(t, "lowest", read(t, root, "f0"), "0")
+	equal(t, "file of the topmost layer", read(t, root, "top"), "129")
+	equal(t, "file of the lowest layer", read(t, root, "f0"), "0")
 	equal(t, "files", len(names(t, root)), 131)
 }
 
-func TestImpliedDirectoryKeepsTheLowerMode(t *testing.T) {
+func TestImpliedDirectoryMode(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
 	upper := imagetest.Files(t, imagetest.File("tmp/f", ""))
@@ -221,16 +220,16 @@ func TestUsage(t *testing.T) {
 	img := b.pull(t, reg.Host+"/a:1")
 	images, containers, err := b.FSUsage(t.Context())
 	if err != nil || images.Bytes < 1<<20 || images.Bytes > 2<<20 || images.Inodes < 2 || images.Mountpoint != b.cfg.Root {
-		t.Errorf("images %+v, %v", images, err)
+		t.Errorf("got usage of images %+v, %v", images, err)
 	}
 	equal(t, "containers", containers.Bytes, 0)
 	if img.Size < 1<<20 || img.Size > 2<<20 {
-		t.Errorf("size %d", img.Size)
+		t.Errorf("got image size %d", img.Size)
 	}
 	du, err := exec.Command("du", "-s", "--block-size=1", filepath.Join(b.Manager.dir(layersDir), names(t, b.Manager.dir(layersDir))[0], "diff")).Output()
 	var onDisk uint64
 	if _, serr := fmt.Sscan(string(du), &onDisk); err != nil || serr != nil || onDisk > img.Size || img.Size > onDisk+16<<10 {
-		t.Errorf("du finds %d, the image says %d: %v %v", onDisk, img.Size, err, serr)
+		t.Errorf("du reports %d bytes, size of the image is %d, %v, %v", onDisk, img.Size, err, serr)
 	}
 }
 
@@ -244,7 +243,7 @@ func TestPinned(t *testing.T) {
 	}
 }
 
-func TestOldOrphansExpire(t *testing.T) {
+func TestExpireLayers(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
 	good, bad := imagetest.Files(t, imagetest.File("good", "")), imagetest.Files(t, imagetest.File("bad", ""))
@@ -256,17 +255,17 @@ func TestOldOrphansExpire(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.restart(t)
-	equal(t, "layers kept for a retry", b.layerCount(t), 2)
+	equal(t, "layers within the resume window", b.layerCount(t), 2)
 	if err := b.layers.DropOlder(t.Context(), time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	equal(t, "layers kept for good", b.layerCount(t), 1)
+	equal(t, "layers after the resume window", b.layerCount(t), 1)
 	if _, ok := b.layers.Get(bad.DiffID); !ok {
-		t.Error("the layer of an image has gone")
+		t.Error("layer of an image was deleted")
 	}
 }
 
-func TestPrefixOfTwo(t *testing.T) {
+func TestAmbiguousPrefix(t *testing.T) {
 	id := func(hex string) *stored {
 		return &stored{Image: Image{ID: digest.NewDigestFromEncoded(digest.SHA256, hex+strings.Repeat("0", 64-len(hex)))}}
 	}
@@ -282,6 +281,6 @@ func TestPrefixOfTwo(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if !bytes.Equal([]byte(x.list[0].ID), []byte(id("abc1").ID)) {
-		t.Error("not in order")
+		t.Error("list is not sorted")
 	}
 }

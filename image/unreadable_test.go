@@ -14,8 +14,7 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 )
 
-// covered is an image with a cover: its upper layer has files in a directory that
-// only the lower layer describes.
+// covered returns an image with a cover: its upper layer has files in a directory for which only the lower layer has an entry.
 func covered(tb testing.TB) imagetest.Image {
 	tb.Helper()
 	return imagetest.Image{Layers: []imagetest.Layer{
@@ -24,7 +23,7 @@ func covered(tb testing.TB) imagetest.Image {
 	}}
 }
 
-// old makes all layers look as if they were unpacked long ago in this boot.
+// old changes all layers as if they had been unpacked in this boot a long time ago.
 func (b *bed) old(tb testing.TB) {
 	tb.Helper()
 	records, err := filepath.Glob(filepath.Join(b.Manager.dir(layersDir), "*", "layer.json"))
@@ -45,8 +44,7 @@ func (b *bed) old(tb testing.TB) {
 	}
 }
 
-// collect does all that deletes files: a start, the garbage collection of layers,
-// a repair, and the emptying of the trash.
+// collect runs everything that deletes files: a restart, the expiry of layers, a repair, and the deletion of the trash.
 func (b *bed) collect(tb testing.TB) {
 	tb.Helper()
 	b.restart(tb)
@@ -61,7 +59,7 @@ func (b *bed) collect(tb testing.TB) {
 	}
 }
 
-// damages are ways in which records of an image can be unreadable.
+// damages are ways to make the records of an image unreadable.
 var damages = map[string]func(image, layer string) error{
 	"image.json empty":   func(i, _ string) error { return os.Truncate(filepath.Join(i, recordFile), 0) },
 	"image.json missing": func(i, _ string) error { return os.Remove(filepath.Join(i, recordFile)) },
@@ -91,10 +89,9 @@ var damages = map[string]func(image, layer string) error{
 	"layer.json of another layer": func(_, l string) error { return os.WriteFile(filepath.Join(l, "layer.json"), []byte("{}"), 0o600) },
 }
 
-// TestUnreadableRecordsOfAnImageInUse damages the records of an image that a
-// container uses. The files of the container stay, other images can be used, and
-// the image can be pulled again.
-func TestUnreadableRecordsOfAnImageInUse(t *testing.T) {
+// TestUnreadableImageInUse damages the records of an image that a container uses. The files of the container must not change, other
+// images must be usable, and the image can be pulled again.
+func TestUnreadableImageInUse(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	img := covered(t)
 	reg.Push("a", "1", img)
@@ -107,12 +104,12 @@ func TestUnreadableRecordsOfAnImageInUse(t *testing.T) {
 			root, container := b.mount(t, id)
 			whole := func() {
 				t.Helper()
-				// A directory that was never looked at is read from the layers.
+				// This directory is not in the page cache, so it is read from the layers.
 				equal(t, "file of the upper layer", read(t, root, "home/top"), "top")
 				equal(t, "file of the lower layer", read(t, root, "home/low"), "low")
 				info, err := os.Stat(filepath.Join(root, "home"))
 				if err != nil || info.Mode().Perm() != 0o700 {
-					t.Errorf("the directory of the cover: %v, %v", info, err)
+					t.Errorf("directory of the cover: got %v, %v", info, err)
 				}
 			}
 			if err := damage(b.imageDir(id.ID), filepath.Join(b.Manager.dir(layersDir), img.Layers[0].DiffID.Encoded())); err != nil {
@@ -122,21 +119,21 @@ func TestUnreadableRecordsOfAnImageInUse(t *testing.T) {
 			b.collect(t)
 			whole()
 			if _, err := b.Get(id.ID.String()); !errdefs.IsNotFound(err) {
-				t.Errorf("the damaged image: %v", err)
+				t.Errorf("get damaged image: got %v", err)
 			}
 			found, err := b.Check(t.Context(), true)
 			if err != nil || len(found) != 1 || found[0].Image != id.ID && found[0].Image != "" || found[0].Repaired || !strings.Contains(found[0].User, container) {
-				t.Errorf("found %+v, %v", found, err)
+				t.Errorf("got problems %+v, %v", found, err)
 			}
 			if _, err := b.Get(reg.Host + "/b:1"); err != nil {
-				t.Errorf("the other image: %v", err)
+				t.Errorf("get other image: %v", err)
 			}
 			again := b.pull(t, reg.Host+"/a:1")
 			equal(t, "id", again.ID, id.ID)
 			b.collect(t)
 			whole()
 			if found, err := b.Check(t.Context(), false); err != nil || len(found) > 0 {
-				t.Errorf("found after the image was pulled again: %+v, %v", found, err)
+				t.Errorf("got problems after the image was pulled again: %+v, %v", found, err)
 			}
 			second, _ := b.mount(t, again)
 			equal(t, "file in a second container", read(t, second, "home/low"), "low")
@@ -144,9 +141,9 @@ func TestUnreadableRecordsOfAnImageInUse(t *testing.T) {
 	}
 }
 
-// TestUnreadableRecordsOfContainers damages the record of what a container has
-// mounted: as it may be any image, none can be removed until the container is.
-func TestUnreadableRecordsOfContainers(t *testing.T) {
+// TestUnreadableMountRecord damages the record of a container's root file system or volume. It can be a mount of any image, so no image
+// can be removed until the container is removed.
+func TestUnreadableMountRecord(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	reg.Push("a", "1", covered(t))
 	for name, damage := range map[string]func(tb testing.TB, path string){
@@ -163,16 +160,16 @@ func TestUnreadableRecordsOfContainers(t *testing.T) {
 				b.collect(t)
 				equal(t, "file", read(t, root, "home/low"), "low")
 				if err := b.Remove(t.Context(), img.ID.String()); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), container) {
-					t.Errorf("remove: %v", err)
+					t.Errorf("remove image: got %v", err)
 				}
 				if err := b.Sweep(t.Context(), func(string) bool { return false }); err != nil {
 					t.Fatal(err)
 				}
 				if _, err := os.Stat(filepath.Join(root, "home")); err == nil {
-					t.Error("still mounted")
+					t.Error("mount still exists")
 				}
 				if err := b.Remove(t.Context(), img.ID.String()); err != nil {
-					t.Errorf("remove without the container: %v", err)
+					t.Errorf("remove image after the container: %v", err)
 				}
 				equal(t, "layers", b.layerCount(t), 0)
 			})
@@ -180,8 +177,8 @@ func TestUnreadableRecordsOfContainers(t *testing.T) {
 	}
 }
 
-// TestRecordsOfAnOlderVersion has the record of a container without layers.
-func TestRecordsOfAnOlderVersion(t *testing.T) {
+// TestMountRecordWithoutLayers restores a record of an older version, which does not have the layers of the image.
+func TestMountRecordWithoutLayers(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	reg.Push("a", "1", covered(t))
 	b := newBed(t, reg)
@@ -204,8 +201,7 @@ func TestRecordsOfAnOlderVersion(t *testing.T) {
 	equal(t, "file", read(t, root, "home/low"), "low")
 }
 
-// mountKind mounts an image for a container and returns the mount point, the path
-// of the record and the container.
+// mountKind mounts an image for a container. It returns the mount point, the path of the record and the id of the container.
 func (b *bed) mountKind(tb testing.TB, kind string, img Image) (root, record, container string) {
 	tb.Helper()
 	container = ids.New()
