@@ -21,30 +21,29 @@ type Entry struct {
 	Content string
 }
 
-// File is a regular file with the usual mode; Dir, Link, HardLink and the like
-// below are entries of their kinds.
+// File returns a regular file with the mode 0644.
 func File(name, content string) Entry {
 	return Entry{tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, ModTime: Time}, content}
 }
 
-// Dir is a directory of mode 0755.
+// Dir returns a directory with the mode 0755.
 func Dir(name string) Entry {
 	return Entry{Header: tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: Time}}
 }
 
-// DirMode is a directory with an owner and a mode.
+// DirMode returns a directory with an owner and a mode.
 func DirMode(name string, uid int, mode int64) Entry {
 	e := Dir(name)
 	e.Uid, e.Gid, e.Mode = uid, uid, mode
 	return e
 }
 
-// Symlink is a symbolic link.
+// Symlink returns a symbolic link.
 func Symlink(name, target string) Entry {
 	return Entry{Header: tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777, ModTime: Time}}
 }
 
-// HardLink is another name of a file.
+// HardLink returns a hard link.
 func HardLink(name, target string) Entry {
 	return Entry{Header: tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: target, Mode: 0o644, ModTime: Time}}
 }
@@ -52,7 +51,7 @@ func HardLink(name, target string) Entry {
 // Time is the modification time of all entries.
 var Time = time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// Tar returns a layer's tar.
+// Tar returns the tar of a layer.
 func Tar(tb testing.TB, entries ...Entry) []byte {
 	tb.Helper()
 	var b bytes.Buffer
@@ -73,7 +72,7 @@ func Tar(tb testing.TB, entries ...Entry) []byte {
 	return b.Bytes()
 }
 
-// Layer is a layer's blob.
+// Layer is the blob of a layer.
 type Layer struct {
 	Blob      []byte
 	DiffID    digest.Digest
@@ -81,10 +80,10 @@ type Layer struct {
 	URLs      []string
 }
 
-// Digest is the blob's.
+// Digest returns the digest of the blob.
 func (l Layer) Digest() digest.Digest { return digest.FromBytes(l.Blob) }
 
-// Gzip compresses a tar.
+// Gzip returns a tar as a gzip layer.
 func Gzip(tb testing.TB, t []byte) Layer {
 	tb.Helper()
 	var b bytes.Buffer
@@ -98,7 +97,7 @@ func Gzip(tb testing.TB, t []byte) Layer {
 	return Layer{Blob: b.Bytes(), DiffID: digest.FromBytes(t), MediaType: ispec.MediaTypeImageLayerGzip}
 }
 
-// Zstd compresses a tar.
+// Zstd returns a tar as a zstd layer.
 func Zstd(tb testing.TB, t []byte) Layer {
 	tb.Helper()
 	w, err := zstd.NewWriter(nil)
@@ -108,38 +107,38 @@ func Zstd(tb testing.TB, t []byte) Layer {
 	return Layer{Blob: w.EncodeAll(t, nil), DiffID: digest.FromBytes(t), MediaType: ispec.MediaTypeImageLayerZstd}
 }
 
-// Plain leaves a tar as it is.
+// Plain returns a tar as an uncompressed layer.
 func Plain(t []byte) Layer {
 	return Layer{Blob: t, DiffID: digest.FromBytes(t), MediaType: ispec.MediaTypeImageLayer}
 }
 
-// Files is a gzip layer of the entries.
+// Files returns a gzip layer with entries.
 func Files(tb testing.TB, entries ...Entry) Layer { return Gzip(tb, Tar(tb, entries...)) }
 
-// Pushable is an image or an index.
+// Pushable is an image or an index that can be pushed.
 type Pushable interface {
 	push() (mediaType string, body []byte, parts []part)
 }
 
-// part is a blob, or with a media type a manifest.
+// part is a manifest if it has a media type, and a blob otherwise.
 type part struct {
 	mediaType string
 	body      []byte
 }
 
-// Image is an image to be pushed.
+// Image is an image that can be pushed.
 type Image struct {
 	Layers []Layer
 	Config ispec.ImageConfig
-	Docker bool // schema 2
+	Docker bool // the manifest is of docker schema 2 instead of OCI
 	Arch   string
 	// Comment makes images with the same layers differ.
 	Comment string
-	// DiffIDs, when set, are claimed in place of the right ones.
+	// DiffIDs, if set, replace the right diff IDs in the config.
 	DiffIDs []digest.Digest
-	// RawConfig, when set, is the config.
+	// RawConfig, if set, is the config.
 	RawConfig []byte
-	// Algorithm is that of the digests in the manifest; "" is SHA-256.
+	// Algorithm is the algorithm of the digests in the manifest. "" means SHA-256.
 	Algorithm digest.Algorithm
 }
 
@@ -168,7 +167,7 @@ func (i Image) config() []byte {
 	return marshal(c)
 }
 
-// ID is the digest of the config.
+// ID returns the digest of the config.
 func (i Image) ID() digest.Digest { return i.algorithm().FromBytes(i.config()) }
 
 func (i Image) push() (string, []byte, []part) {

@@ -1,5 +1,4 @@
-// Package imagetest makes images in memory and serves them on loopback, by a
-// registry that can be told to misbehave.
+// Package imagetest creates images in memory and serves them on loopback with a registry that can have faults.
 package imagetest
 
 import (
@@ -18,8 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Registry is a registry in memory. Its faults can be changed at any time
-// through Set.
+// Registry is a registry in memory. Set changes its faults at any time.
 type Registry struct {
 	Host string // "127.0.0.1:port"
 
@@ -28,7 +26,7 @@ type Registry struct {
 	blobs     map[digest.Digest][]byte
 	faults    Faults
 	requests  []string
-	sent      string // the last Authorization header
+	lastAuth  string // the last Authorization header
 }
 
 type manifest struct {
@@ -36,22 +34,20 @@ type manifest struct {
 	body      []byte
 }
 
-// Faults is what a registry does wrong.
+// Faults configures the faults and the authentication of a registry.
 type Faults struct {
-	// User and Password, when set, must be given: as basic authentication, or
-	// to the token server that Bearer names.
+	// User and Password, if set, are required: with basic authentication, or by the token server if Bearer is set.
 	User, Password string
 	Bearer         bool
-	// Down answers 503 to everything.
+	// Down makes the registry send 503 for all requests.
 	Down bool
-	// Blob is called with the blob's digest and content, and answers itself
-	// when it returns true.
+	// Blob is called with the digest and the content of a requested blob. If it returns true, it has sent the response.
 	Blob func(w http.ResponseWriter, r *http.Request, d digest.Digest, content []byte) bool
-	// ManifestType, when set, is what all manifests are called.
+	// ManifestType, if set, is the media type of all manifests.
 	ManifestType string
 }
 
-// NewRegistry starts a registry that ends with the test.
+// NewRegistry starts a registry that is closed at the end of the test.
 func NewRegistry(tb testing.TB) *Registry {
 	tb.Helper()
 	r := &Registry{manifests: make(map[string]manifest), blobs: make(map[digest.Digest][]byte)}
@@ -62,7 +58,7 @@ func NewRegistry(tb testing.TB) *Registry {
 	return r
 }
 
-// DeadHost returns a loopback address at which nobody listens.
+// DeadHost returns a loopback address without a listener.
 func DeadHost(tb testing.TB) string {
 	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -80,8 +76,7 @@ func (r *Registry) Set(f Faults) {
 	r.faults = f
 }
 
-// Push stores an image or index under name:tag and under its digests, and
-// returns the one by SHA-256.
+// Push stores an image or index under name:tag and under its digests. It returns the SHA-256 digest.
 func (r *Registry) Push(name, tag string, img Pushable) digest.Digest {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -110,15 +105,14 @@ func (r *Registry) Requests() []string {
 	return all
 }
 
-// Authorization returns the last credential that the registry was sent.
+// Authorization returns the last Authorization header that the registry received.
 func (r *Registry) Authorization() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.sent
+	return r.lastAuth
 }
 
-// Blobs counts those of the requests that were for blobs of these digests, or
-// of any when there are none.
+// Blobs returns the number of requests for blobs with these digests. Without digests, it counts the requests for all blobs.
 func Blobs(requests []string, digests ...digest.Digest) int {
 	n := 0
 	for _, req := range requests {
@@ -134,7 +128,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
 	r.requests = append(r.requests, req.Method+" "+req.URL.Path)
 	if a := req.Header.Get("Authorization"); a != "" {
-		r.sent = a
+		r.lastAuth = a
 	}
 	faults := r.faults
 	r.mu.Unlock()
@@ -187,7 +181,7 @@ func (r *Registry) serveBlob(w http.ResponseWriter, req *http.Request, faults Fa
 	_, _ = w.Write(b)
 }
 
-// Token is what the token server gives out for a password.
+// Token returns the token that the token server issues for a password.
 func Token(user, password string) string {
 	sum := sha256.Sum256([]byte(user + ":" + password))
 	return hex.EncodeToString(sum[:])
@@ -231,17 +225,17 @@ func (r *Registry) challenge(w http.ResponseWriter, f Faults) {
 func fail(w http.ResponseWriter, status int, code string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	fmt.Fprintf(w, `{"errors":[{"code":%q,"message":"test registry says so"}]}`, code)
+	fmt.Fprintf(w, `{"errors":[{"code":%q,"message":"fault of the test registry"}]}`, code)
 }
 
-// Truncate answers with half of a blob, and closes the connection.
+// Truncate sends half of a blob and closes the connection.
 func Truncate(w http.ResponseWriter, content []byte) {
 	w.Header().Set("Content-Length", fmt.Sprint(len(content)))
 	_, _ = w.Write(content[:len(content)/2])
 	panic(http.ErrAbortHandler)
 }
 
-// Stall answers with half of a blob and then waits for the client to go.
+// Stall sends half of a blob and then waits until the client closes the connection.
 func Stall(w http.ResponseWriter, r *http.Request, content []byte) {
 	w.Header().Set("Content-Length", fmt.Sprint(len(content)))
 	_, _ = w.Write(content[:len(content)/2])
