@@ -27,7 +27,7 @@ const killVar = "IMAGE_TEST_KILLED"
 func TestKilled(t *testing.T) {
 	args := strings.Split(os.Getenv(killVar), " ")
 	if len(args) != 2 {
-		t.Skip("runs only as a child of TestKillWhilePulling")
+		t.Skip("runs only as a child of TestKillDuringPull")
 	}
 	b := &bed{dir: args[0], cfg: killedConfig(args[0])}
 	b.restart(t)
