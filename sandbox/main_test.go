@@ -271,7 +271,7 @@ func awaitNetwork(t testing.TB, m *Manager) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience.For(time.Minute))
 	defer cancel()
-	if err := m.net.Await(ctx); err != nil {
+	if err := m.net.WaitChecked(ctx); err != nil {
 		t.Fatal(err)
 	}
 }

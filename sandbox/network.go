@@ -50,7 +50,7 @@ func (b *build) awaitNetwork(ctx context.Context) error {
 	defer b.stages.enter("network configuration")()
 	ctx, cancel := context.WithTimeout(ctx, b.m.cfg.SetupTimeout)
 	defer cancel()
-	return b.m.net.Await(ctx)
+	return b.m.net.WaitChecked(ctx)
 }
 
 // planNetwork sets the interfaces of the pod in its record, and reserves its host ports.
@@ -82,14 +82,14 @@ func (b *build) attach(ctx context.Context) error {
 	pod := b.networkPod()
 	res, err := b.m.net.Attach(ctx, pod, network.Default(b.rec.Plan))
 	if err != nil {
-		b.m.net.Suspect()
+		b.m.net.RequestGC()
 		return err
 	}
 	b.rec.IPs, b.rec.CNIResult = res.IPs, res.JSON
 	for i, next := range b.rec.Interfaces {
 		res, err := b.m.net.Attach(ctx, pod, next)
 		if err != nil {
-			b.m.net.Suspect()
+			b.m.net.RequestGC()
 			return err
 		}
 		b.rec.Interfaces[i].Result = res.JSON

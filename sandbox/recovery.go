@@ -172,17 +172,17 @@ func (m *Manager) unpinOrphans(ctx context.Context, entries map[string]*entry) {
 func (m *Manager) recoverNetworks(entries map[string]*entry) {
 	for id, e := range entries {
 		if e.unreadable {
-			m.net.AdoptUnknown(id, m.interfacesOf(id)...)
+			m.net.RestoreUnreadable(id, m.interfacesOf(id)...)
 		}
 		if !e.rec.DetachedAt.IsZero() {
 			continue
 		}
-		m.net.Adopt(id, e.rec.attachments()...)
+		m.net.RestoreAttachments(id, e.rec.attachments()...)
 		if e.rec.Plan != nil {
 			m.ports.reserveUnchecked(id, e.spec.Name, e.spec.PortMappings)
 			first := network.Default(e.rec.Plan)
 			first.Result = e.rec.CNIResult
-			m.net.AdoptPorts(id, first, e.spec.PortMappings)
+			m.net.RestoreHostPorts(id, first, e.spec.PortMappings)
 		}
 	}
 }

@@ -29,7 +29,7 @@ func (m *Manager) recoverUnreadable(ctx context.Context, id string, cause error)
 		}
 	}
 	if rec.Plan == nil {
-		attached, err := m.net.Cached(id)
+		attached, err := m.net.CachedAttachments(id)
 		if err != nil {
 			log.WithError(err).Warn("cannot find the networks of the pod sandbox")
 		}

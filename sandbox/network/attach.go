@@ -2,37 +2,31 @@ package network
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// Pod describes a pod to plugins. Name, Namespace and UID can contain any character;
-// see argument.
+// Pod describes a pod to the plugins. Name, Namespace and UID may contain any character; see argument.
 type Pod struct {
 	ID, Name, Namespace, UID string
-	// NetNS is the path of the network namespace; empty when it is gone.
+	// NetNS is the path of the network namespace, or "" if the namespace does not exist any more.
 	NetNS        string
 	PortMappings []PortMapping
 	DNS          *types.DNS
 	Annotations  map[string]string
 	Bandwidth    *Bandwidth
-	// CgroupPath is the pod's cgroup, absolute in the hierarchy.
+	// CgroupPath is the absolute path of the cgroup of the pod in the hierarchy.
 	CgroupPath string
 
-	ifName, mac string // set by at
+	ifName, mac string // set by forInterface
 	ips         []string
 }
 
-// PortMapping is an element of the capability portMappings, in the form of the
-// CNI conventions.
+// PortMapping is an element of the capability portMappings. The JSON has the form of the CNI conventions.
 type PortMapping struct {
 	HostPort      int32  `json:"hostPort"`
 	ContainerPort int32  `json:"containerPort"`
@@ -40,7 +34,7 @@ type PortMapping struct {
 	HostIP        string `json:"hostIP,omitempty"`
 }
 
-// Bandwidth is the capability bandwidth: bits per second, and bits of burst.
+// Bandwidth is the capability bandwidth. Rates are in bits per second, bursts in bits.
 type Bandwidth struct {
 	IngressRate  uint64 `json:"ingressRate,omitempty"`
 	IngressBurst uint64 `json:"ingressBurst,omitempty"`
@@ -48,32 +42,23 @@ type Bandwidth struct {
 	EgressBurst  uint64 `json:"egressBurst,omitempty"`
 }
 
-// Result is what attaching a pod led to.
-type Result struct {
-	// IPs are the addresses inside the pod, the primary one first.
-	IPs []netip.Addr
-	// JSON is the CNI result as the last plugin gave it.
-	JSON json.RawMessage
-}
-
-// Attach puts the pod on a network by one interface. When it fails, Detach has
-// to follow.
+// Attach attaches an interface of the pod to a network. If Attach fails, the caller must call Detach.
 func (n *Network) Attach(ctx context.Context, pod Pod, i Interface) (*Result, error) {
-	l, err := fromRaw(i.Plan)
+	l, err := parseList(i.Plan)
 	if err != nil {
 		return nil, fmt.Errorf("attach to network: %w", err)
 	}
-	leave, err := n.gate.enter(ctx, i.attachment(pod.ID), l.conf.Name)
+	end, err := n.attachments.begin(ctx, i.attachment(pod.ID), l.conf.Name)
 	if err != nil {
-		return nil, fmt.Errorf("attach to network %q: wait for the collection of remains: %w", l.conf.Name, err)
+		return nil, fmt.Errorf("attach to network %q: wait for the end of GC: %w", l.conf.Name, err)
 	}
-	defer leave()
+	defer end()
 	if l.masquerade != nil {
-		if err := n.masquerades.hold(ctx, *l.masquerade, i.attachment(pod.ID)); err != nil {
+		if err := n.masquerades.acquire(ctx, *l.masquerade, i.attachment(pod.ID)); err != nil {
 			return nil, fmt.Errorf("attach to network %q: %w", l.conf.Name, err)
 		}
 	}
-	res, err := n.cni.AddNetworkList(ctx, l.conf, pod.at(i).runtimeConf())
+	res, err := n.cni.AddNetworkList(ctx, l.conf, pod.forInterface(i).runtimeConf())
 	if err != nil {
 		return nil, fmt.Errorf("attach to network %q: %w", l.conf.Name, err)
 	}
@@ -81,10 +66,10 @@ func (n *Network) Attach(ctx context.Context, pod Pod, i Interface) (*Result, er
 	if err != nil {
 		return nil, fmt.Errorf("attach to network %q: %w", l.conf.Name, err)
 	}
-	// A further network may be for frames of other kinds; the first one without
-	// an address is a fault of its configuration.
+	// An additional network may carry frames of other protocols. A default network without addresses is an error in
+	// its configuration.
 	if len(r.IPs) == 0 && i.Name == IfName && !l.isolated() {
-		return nil, fmt.Errorf("attach to network %q: result: the pod has got no address", l.conf.Name)
+		return nil, fmt.Errorf("attach to network %q: the result has no address of the pod", l.conf.Name)
 	}
 	if l.hostPorts != nil {
 		if err := n.mapHostPorts(ctx, pod, *l.hostPorts, r.JSON); err != nil {
@@ -94,42 +79,41 @@ func (n *Network) Attach(ctx context.Context, pod Pod, i Interface) (*Result, er
 	return r, nil
 }
 
-// Detach takes the pod from a network. It may be called any number of times
-// and with the network namespace gone.
+// Detach detaches an interface of the pod from a network. It can be called repeatedly, and without a network namespace.
 func (n *Network) Detach(ctx context.Context, pod Pod, i Interface) error {
-	l, err := fromRaw(i.Plan)
+	l, err := parseList(i.Plan)
 	if err != nil {
 		return fmt.Errorf("detach from network: %w", err)
 	}
 	if l.hostPorts != nil {
 		err = n.unmapHostPorts(ctx, pod, *l.hostPorts, i.Result)
 	}
-	// Whatever became of that, the rest goes.
-	if err := errors.Join(err, n.cni.DelNetworkList(ctx, l.conf, pod.at(i).runtimeConf())); err != nil {
+	// The plugins run even if the host ports could not be removed.
+	if err := errors.Join(err, n.cni.DelNetworkList(ctx, l.conf, pod.forInterface(i).runtimeConf())); err != nil {
 		return fmt.Errorf("detach from network %q: %w", l.conf.Name, err)
 	}
-	n.gate.forget(i.attachment(pod.ID))
+	n.attachments.remove(i.attachment(pod.ID))
 	if l.masquerade != nil && n.masquerades.release(*l.masquerade, i.attachment(pod.ID)) || !n.configured(l.conf.Name) {
-		n.wakeTables()
+		n.requestReconcile()
 	}
 	return nil
 }
 
-// Check asks the plugins whether the pod is attached as they left it. It is nil
-// where the version of the configuration, 0.4.0 at least, does not know the
-// question, or its author forbids it.
+// Check executes CNI CHECK: the plugins check whether the pod is attached as ADD has left it. Check returns nil if the
+// version of the configuration is older than 0.4.0, or if the configuration disables CHECK.
 func (n *Network) Check(ctx context.Context, pod Pod, i Interface) error {
-	l, err := fromRaw(i.Plan)
+	l, err := parseList(i.Plan)
 	if err != nil {
 		return fmt.Errorf("check network: %w", err)
 	}
-	err = n.cni.CheckNetworkList(ctx, l.conf, pod.at(i).runtimeConf())
+	err = n.cni.CheckNetworkList(ctx, l.conf, pod.forInterface(i).runtimeConf())
 	if err != nil && !errors.Is(err, libcni.ErrorCheckNotSupp) {
 		return fmt.Errorf("check network %q, interface %s: %w", l.conf.Name, i.Name, err)
 	}
 	return nil
 }
 
+// runtimeConf returns the parameters of the plugins for the interface that forInterface has set.
 func (p Pod) runtimeConf() *libcni.RuntimeConf {
 	caps := map[string]any{}
 	if len(p.PortMappings) > 0 {
@@ -168,9 +152,8 @@ func (p Pod) runtimeConf() *libcni.RuntimeConf {
 	}
 }
 
-// argument returns a value for CNI_ARGS, where ";" and "=" separate arguments. It
-// replaces every character except letters, digits, '-', '_' and '.' by '_', which no
-// name of Kubernetes contains: a plugin never takes the pod for another one.
+// argument returns a value for CNI_ARGS, in which ";" and "=" are separators. It replaces every character except letters,
+// digits, '-', '_' and '.' by '_'. No name in Kubernetes contains '_', so a plugin never mistakes the pod for another.
 func argument(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r) {
@@ -178,47 +161,4 @@ func argument(s string) string {
 		}
 		return '_'
 	}, s)
-}
-
-// readResult takes from a result the addresses inside the pod, those of the
-// interface asked for before those of further ones. Loopback's are nobody's.
-func readResult(res types.Result, ifName string) (*Result, error) {
-	raw, err := json.Marshal(res)
-	if err != nil {
-		return nil, err
-	}
-	cur, err := types100.NewResultFromResult(res)
-	if err != nil {
-		return nil, fmt.Errorf("result: %w", err)
-	}
-	var first, rest []netip.Addr
-	for _, ip := range cur.IPs {
-		addr, ok := netip.AddrFromSlice(ip.Address.IP)
-		if !ok {
-			return nil, fmt.Errorf("result: address %q is invalid", ip.Address.IP)
-		}
-		addr = addr.Unmap()
-		name, inside := interfaceOf(cur, ip)
-		switch {
-		case !inside || addr.IsLoopback() || slices.Contains(first, addr) || slices.Contains(rest, addr):
-		case name == ifName || name == "":
-			first = append(first, addr)
-		default:
-			rest = append(rest, addr)
-		}
-	}
-	return &Result{IPs: append(first, rest...), JSON: raw}, nil
-}
-
-// interfaceOf says which interface has an address and whether that is in the
-// pod. Results of old versions do not say; theirs are the pod's.
-func interfaceOf(r *types100.Result, ip *types100.IPConfig) (name string, inside bool) {
-	if ip.Interface == nil {
-		return "", true
-	}
-	i := *ip.Interface
-	if i < 0 || i >= len(r.Interfaces) {
-		return "", false
-	}
-	return r.Interfaces[i].Name, r.Interfaces[i].Sandbox != ""
 }

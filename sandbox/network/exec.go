@@ -21,58 +21,55 @@ import (
 )
 
 const (
-	maxOutput = 1 << 20 // bytes taken from each stream of a plugin
-	maxQuote  = 2 << 10 // bytes of them put in an error
-	// killWait is how long the children of an ended plugin may keep its pipes.
-	killWait = 5 * time.Second
+	maxOutput = 1 << 20 // bytes that are read from each stream of a plugin
+	maxQuote  = 2 << 10 // bytes of the output in an error
+	// pipeTimeout is the time for which the children of an ended plugin may keep its pipes open.
+	pipeTimeout = 5 * time.Second
 )
 
-// tuned makes plugins that are written in Go cheaper, as nearly all are: they
-// live for milliseconds, and a seventh of their CPU time goes into waking
-// threads for one another.
-var tuned = []string{"GOMAXPROCS=1"}
+// pluginEnv has further environment variables for plugins. Nearly all plugins are written in Go and run for a few
+// milliseconds. With several threads they spend a seventh of their CPU time on waking each other.
+var pluginEnv = []string{"GOMAXPROCS=1"}
 
-// runner executes plugins. Other than libcni's own it ends the children of a
-// plugin with it, bounds what it reads and puts none of it on our stderr. What
-// is built in is done without a process.
+// runner executes plugins, or does the work of a plugin without a process. In contrast to the runner of libcni, it kills
+// the children of a plugin together with the plugin, limits the output, and does not write to the stderr of the daemon.
 type runner struct {
 	version.PluginDecoder
 	builtin bool
 	bridge  bridge.Plugin
-	turns   oplock.Locks // by plugin, of those that take turns
+	locks   oplock.Locks // by name of a plugin that must not run concurrently
 }
 
-// takesTurns names a plugin of which two at a time fail each other: both find
-// that a chain of theirs is missing, and only one can make it. They would wait
-// for the lock of iptables anyway.
-const takesTurns = "portmap"
+// serializedPlugin is the name of a plugin that must not run concurrently. Two processes both find that a chain is missing,
+// and one of them fails to add the chain. They would wait for the lock of iptables anyway.
+const serializedPlugin = "portmap"
 
-// FindInPath finds a plugin's binary.
+// FindInPath returns the path of the binary of a plugin.
 func (*runner) FindInPath(plugin string, paths []string) (string, error) {
 	return invoke.FindInPath(plugin, paths)
 }
 
-// ExecPlugin runs a plugin and returns what it wrote to stdout.
+// ExecPlugin executes a plugin and returns its stdout.
 func (r *runner) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	if r.builtin && filepath.Base(path) == "bridge" {
-		out, mine, err := r.bridge.Run(ctx, callOf(stdin, environ))
-		if mine {
+		out, handled, err := r.bridge.Run(ctx, bridgeCall(stdin, environ))
+		if handled {
 			return out, err
 		}
 	}
-	if name := filepath.Base(path); name == takesTurns {
-		done, err := r.turns.Lock(ctx, name)
+	if name := filepath.Base(path); name == serializedPlugin {
+		unlock, err := r.locks.Lock(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		defer done()
+		defer unlock()
 	}
 	return execute(ctx, path, stdin, environ)
 }
 
-// callOf reads the variables of the CNI specification, of which libcni puts the
-// valid ones behind those of the daemon.
-func callOf(stdin []byte, environ []string) bridge.Call {
+// bridgeCall reads the environment variables of the CNI specification. libcni appends them to the environment of the
+// daemon, so the last value of a variable is valid.
+func bridgeCall(stdin []byte, environ []string) bridge.Call {
 	c := bridge.Call{Stdin: stdin}
 	to := map[string]*string{
 		"CNI_COMMAND": &c.Command, "CNI_CONTAINERID": &c.ContainerID, "CNI_NETNS": &c.NetNS, "CNI_IFNAME": &c.IfName,
@@ -85,82 +82,83 @@ func callOf(stdin []byte, environ []string) bridge.Call {
 	return c
 }
 
+// execute executes a plugin in a process.
 func execute(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	var stdout, stderr bounded
+	var stdout, stderr limitedBuffer
 	cmd := exec.CommandContext(ctx, path)
-	cmd.Env = append(environ, tuned...)
+	cmd.Env = append(environ, pluginEnv...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := runTied(cmd)
+	err := runKillable(cmd)
 	if errors.Is(err, exec.ErrWaitDelay) {
-		err = nil // it succeeded, and left a child behind that keeps its pipes
+		err = nil // the plugin succeeded, but a child keeps the pipes open
 	}
-	if err == nil && stdout.dropped {
-		err = fmt.Errorf("it wrote more than %d bytes", maxOutput)
+	if err == nil && stdout.truncated {
+		err = fmt.Errorf("the plugin wrote more than %d bytes", maxOutput)
 	}
 	if err == nil {
-		return stdout.kept.Bytes(), nil
+		return stdout.buf.Bytes(), nil
 	}
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("%s: %w", path, context.Cause(ctx))
 	}
-	return nil, pluginError(err, stdout.kept.Bytes(), stderr.kept.Bytes())
+	return nil, pluginError(err, stdout.buf.Bytes(), stderr.buf.Bytes())
 }
 
-// runTied runs a command that neither outlives its context nor the daemon. The next
-// daemon takes down a pod that was not made to the end, and a plugin of the earlier
-// daemon that still runs would add to the network what nobody removes.
-func runTied(cmd *exec.Cmd) error {
+// runKillable runs a command that is killed when its context or the daemon ends. The next daemon removes pods that were not
+// created completely. A plugin of the earlier daemon that is still running could add something to the network afterwards,
+// and nothing would remove it.
+func runKillable(cmd *exec.Cmd) error {
 	// The process group includes the processes that the command starts.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = killWait
-	// The kernel sends Pdeathsig when the thread ends that started the command, and
-	// other code of the daemon ends threads.
+	cmd.WaitDelay = pipeTimeout
+	// The kernel sends Pdeathsig when the thread that started the command ends, and other code of the daemon ends
+	// threads.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	return cmd.Run()
 }
 
-// pluginError is the plugin's own error where it wrote one, as the CNI
-// specification wants it, and else what there is.
+// pluginError returns the error that the plugin has written to stdout, as the CNI specification requires. Without such an
+// error it returns err with the output.
 func pluginError(err error, stdout, stderr []byte) error {
-	var told types.Error
-	if json.Unmarshal(stdout, &told) == nil && told.Msg != "" {
-		return &told
+	var fromPlugin types.Error
+	if json.Unmarshal(stdout, &fromPlugin) == nil && fromPlugin.Msg != "" {
+		return &fromPlugin
 	}
-	if words := quote(stderr) + quote(stdout); words != "" {
-		return fmt.Errorf("%w: %s", err, words)
+	if output := quote(stderr) + quote(stdout); output != "" {
+		return fmt.Errorf("%w: %s", err, output)
 	}
-	return fmt.Errorf("%w, without a word", err)
+	return fmt.Errorf("%w without output", err)
 }
 
+// quote returns the beginning of the output of a process.
 func quote(b []byte) string {
 	return strings.TrimSpace(string(b[:min(len(b), maxQuote)]))
 }
 
-// bounded keeps the first maxOutput bytes and drops the rest, as a plugin must
-// not be blocked by its own chatter. The buffer is not embedded: io.Copy would
-// fill it past the bound through its ReadFrom.
-type bounded struct {
-	kept    bytes.Buffer
-	dropped bool
+// limitedBuffer keeps the first maxOutput bytes and discards the rest, so that a plugin with much output does not block.
+// The buffer is not embedded, because io.Copy would call its ReadFrom, which has no limit.
+type limitedBuffer struct {
+	buf       bytes.Buffer
+	truncated bool
 }
 
-func (b *bounded) Write(p []byte) (int, error) {
-	room := maxOutput - b.kept.Len()
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	room := maxOutput - b.buf.Len()
 	if len(p) > room {
-		b.dropped = true
+		b.truncated = true
 	}
-	b.kept.Write(p[:min(len(p), room)])
+	b.buf.Write(p[:min(len(p), room)])
 	return len(p), nil
 }
 
-// code returns the number of a plugin's error, or 0.
+// code returns the code of the error of a plugin, or 0.
 func code(err error) uint {
-	var told *types.Error
-	if errors.As(err, &told) {
-		return told.Code
+	var fromPlugin *types.Error
+	if errors.As(err, &fromPlugin) {
+		return fromPlugin.Code
 	}
 	return 0
 }

@@ -13,17 +13,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// daemonEnv names the plugin that the test binary runs in the place of a daemon.
+// daemonEnv has the path of the plugin that the test binary executes when it acts as the daemon.
 const daemonEnv = "CRISERVER_NETWORK_TEST_PLUGIN"
 
-// TestPluginsEndWithTheDaemon kills a daemon that waits for a plugin.
-func TestPluginsEndWithTheDaemon(t *testing.T) {
+// TestPluginsEndWithDaemon checks that the kernel kills a plugin when the daemon is killed.
+func TestPluginsEndWithDaemon(t *testing.T) {
 	if plugin := os.Getenv(daemonEnv); plugin != "" {
 		_, err := (&runner{}).ExecPlugin(t.Context(), plugin, nil, []string{"PATH=" + os.Getenv("PATH")})
-		t.Fatal("the plugin has ended: ", err)
+		t.Fatal("the plugin has ended before the daemon: ", err)
 	}
 	pidFile := filepath.Join(t.TempDir(), "pid")
-	daemon := exec.Command("/proc/self/exe", "-test.run=^TestPluginsEndWithTheDaemon$")
+	daemon := exec.Command("/proc/self/exe", "-test.run=^TestPluginsEndWithDaemon$")
 	daemon.Env = append(os.Environ(), daemonEnv+"="+script(t, "echo $$ >"+pidFile+".new; mv "+pidFile+".new "+pidFile+"; exec sleep 1000"))
 	if err := daemon.Start(); err != nil {
 		t.Fatal(err)
@@ -51,11 +51,12 @@ func TestPluginsEndWithTheDaemon(t *testing.T) {
 	})
 }
 
+// until waits for a condition.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := patience.Until(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
+			t.Fatalf("timeout: %s", what)
 		}
 	}
 }

@@ -5,38 +5,34 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
-	"os"
+	"io/fs"
 	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
-	types100 "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/types/create"
+	"github.com/criserver/criserver/sandbox/namespace"
 )
 
-// Host ports of pods on a bridge are one nftables table per network, whose maps
-// say which port leads where. The portmap plugin starts nft or iptables some
-// twenty times for the same. The table is always replaced as a whole by what the
-// daemon knows, in one transaction, so that there is nothing to collect after a
-// crash. For UDP the daemon also deletes connection tracking entries.
+// The daemon maps the host ports of the pods on a bridge by one nftables table for each network. The maps of the table have
+// the pod and the port for each host port. The portmap plugin starts nft or iptables about twenty times for the same
+// result. The daemon always replaces the whole table in one transaction, so a crash leaves no rules behind. For UDP the
+// daemon also deletes connection tracking entries.
 
-// hostPortPlan is, in the plan of an interface, that the daemon does its host
-// ports. It is recorded: a later daemon does as this one did.
+// hostPortPlan in the plan of an interface says that the daemon maps the host ports. It is part of the record of the pod,
+// so that a later daemon removes the host ports in the same way.
 type hostPortPlan struct {
 	Table  string `json:"table"`
 	Bridge string `json:"bridge"`
 	SNAT   bool   `json:"snat"`
 }
 
-// hostPortsPrefix begins the name of every such table; the name of the network
-// follows.
+// hostPortsPrefix is the beginning of the names of these tables. The name of the network follows.
 const hostPortsPrefix = "criserver_hostports_"
 
-// planKey is where a plan has it, beside what the CNI specification knows.
-const planKey = "io.criserver.hostPorts"
+// hostPortPlanKey is the key of hostPortPlan in the JSON of a plan.
+const hostPortPlanKey = "io.criserver.hostPorts"
 
-// portmapConf is the configuration of the plugin with all that is done here.
+// portmapConf has the options of the portmap plugin that the daemon supports.
 type portmapConf struct {
 	CNIVersion   string          `json:"cniVersion"`
 	Name         string          `json:"name"`
@@ -46,9 +42,8 @@ type portmapConf struct {
 	Capabilities map[string]bool `json:"capabilities"`
 }
 
-// hostPortsOf returns how the daemon can do the host ports of a list, or nil
-// where the plugin has to.
-func hostPortsOf(conf *libcni.NetworkConfigList) *hostPortPlan {
+// planHostPorts returns how the daemon maps the host ports of a list, or nil if only the plugin can map them.
+func planHostPorts(conf *libcni.NetworkConfigList) *hostPortPlan {
 	var first struct {
 		Bridge    string `json:"bridge"`
 		IsGateway bool   `json:"isGateway"`
@@ -59,7 +54,7 @@ func hostPortsOf(conf *libcni.NetworkConfigList) *hostPortPlan {
 		return nil
 	}
 	if first.VLAN != 0 {
-		return nil // the gateway is another interface than the bridge
+		return nil // the gateway is on another interface than the bridge
 	}
 	isPortmap := func(p *libcni.PluginConfig) bool { return p.Network.Type == "portmap" }
 	i := slices.IndexFunc(conf.Plugins, isPortmap)
@@ -67,7 +62,7 @@ func hostPortsOf(conf *libcni.NetworkConfigList) *hostPortPlan {
 		return nil
 	}
 	var c portmapConf
-	if !decodeAll(conf.Plugins[i].Bytes, &c) || c.Backend == "iptables" || !c.Capabilities["portMappings"] {
+	if !decodeStrict(conf.Plugins[i].Bytes, &c) || c.Backend == "iptables" || !c.Capabilities["portMappings"] {
 		return nil
 	}
 	if first.Bridge == "" {
@@ -76,53 +71,50 @@ func hostPortsOf(conf *libcni.NetworkConfigList) *hostPortPlan {
 	return &hostPortPlan{Table: hostPortsPrefix + conf.Name, Bridge: first.Bridge, SNAT: c.SNAT == nil || *c.SNAT}
 }
 
-// takeHostPorts makes the daemon do the host ports of a list as planned, if the
-// kernel knows everything that a table needs. A nil plan leaves them to the
-// plugin.
-func (n *Network) takeHostPorts(ctx context.Context, l *list, plan *hostPortPlan, within time.Duration) error {
+// enableHostPorts sets the plan of a list if nft and the kernel support everything that the table needs. If the plan is
+// nil, the plugin maps the host ports.
+func (n *Network) enableHostPorts(ctx context.Context, l *list, plan *hostPortPlan, timeout time.Duration) error {
 	if plan == nil {
 		return nil
 	}
-	if err := nftWithin(ctx, within, (&portTable{plan: *plan}).script(), "--check", "-f", "-"); err != nil {
+	if err := runNFTTimeout(ctx, timeout, (&portTable{plan: *plan}).script(), "--check", "-f", "-"); err != nil {
 		return err
 	}
 	l.hostPorts = plan
 	return nil
 }
 
-// withHostPorts returns the list without the plugin and with the plan to do it
-// without.
+// withHostPorts returns the list without the portmap plugin and with the plan of the daemon.
 func (l *list) withHostPorts() (*list, error) {
-	less, err := l.without(func(p *libcni.PluginConfig) bool { return p.Network.Type == "portmap" })
+	shorter, err := l.without(func(p *libcni.PluginConfig) bool { return p.Network.Type == "portmap" })
 	if err != nil {
 		return nil, err
 	}
-	raw, err := encode(less.conf, less.masquerade, l.hostPorts)
+	raw, err := encode(shorter.conf, shorter.masquerade, l.hostPorts)
 	if err != nil {
 		return nil, err
 	}
-	return fromRaw(raw)
+	return parseList(raw)
 }
 
-// mapHostPorts does the host ports of a pod that was attached as planned.
+// mapHostPorts maps the host ports of an attached pod.
 func (n *Network) mapHostPorts(ctx context.Context, pod Pod, plan hostPortPlan, result json.RawMessage) error {
-	addrs, err := addrsOf(result)
+	addrs, err := podAddresses(result)
 	if err != nil {
-		return fmt.Errorf("host ports: %w", err)
+		return fmt.Errorf("map host ports: %w", err)
 	}
-	if err := n.ports.change(ctx, plan, pod.ID, &podPorts{addrs, pod.PortMappings}); err != nil {
+	if err := n.ports.update(ctx, plan, pod.ID, &podPorts{addrs, pod.PortMappings}); err != nil {
 		return err
 	}
 	if err := deleteUDPFlows(ctx, pod.PortMappings, addrs); err != nil {
-		return fmt.Errorf("host ports: %w", err)
+		return fmt.Errorf("map host ports: %w", err)
 	}
 	if !plan.SNAT {
 		return nil
 	}
-	// Answers to the host's loopback come in by the bridge. The table drops all else
-	// that has no business there.
-	if err := routeLocalnet(plan.Bridge, true); err != nil {
-		return fmt.Errorf("host ports: %w", err)
+	// Answers to 127.0.0.1 arrive on the bridge. The chain guard of the table drops all other packets to 127.0.0.0/8.
+	if err := setRouteLocalnet(plan.Bridge, true); err != nil {
+		return fmt.Errorf("map host ports: %w", err)
 	}
 	return nil
 }
@@ -130,52 +122,38 @@ func (n *Network) mapHostPorts(ctx context.Context, pod Pod, plan hostPortPlan, 
 // unmapHostPorts removes the host ports of a pod. result is the CNI result of ADD, or nil. A repeated call deletes the
 // flows that an earlier call could not delete.
 func (n *Network) unmapHostPorts(ctx context.Context, pod Pod, plan hostPortPlan, result json.RawMessage) error {
-	if err := n.ports.change(ctx, plan, pod.ID, nil); err != nil {
+	if err := n.ports.update(ctx, plan, pod.ID, nil); err != nil {
 		return err
 	}
-	addrs, err := addrsOf(result)
+	addrs, err := podAddresses(result)
 	if err != nil {
 		addrs = nil // the pod was not attached
 	}
 	if err := deleteUDPFlows(ctx, pod.PortMappings, addrs); err != nil {
-		return fmt.Errorf("host ports: %w", err)
+		return fmt.Errorf("remove host ports: %w", err)
 	}
 	return nil
 }
 
-// routeLocalnet opens the host's loopback to what comes in by a bridge, or closes it.
-func routeLocalnet(bridge string, open bool) error {
-	value := "0"
-	if open {
-		value = "1"
+// setRouteLocalnet says whether the kernel accepts packets to 127.0.0.0/8 that arrive on a bridge.
+func setRouteLocalnet(bridge string, accept bool) error {
+	sc := namespace.Sysctl{Path: "net/ipv4/conf/" + bridge + "/route_localnet", Value: "0"}
+	if accept {
+		sc.Value = "1"
 	}
-	return os.WriteFile("/proc/sys/net/ipv4/conf/"+bridge+"/route_localnet", []byte(value), 0o644)
+	return sc.Write()
 }
 
-// addrsOf returns the addresses of eth0, the first of each family.
-func addrsOf(result json.RawMessage) ([]netip.Prefix, error) {
-	res, err := create.CreateFromBytes(result)
-	if err != nil {
-		return nil, err
-	}
-	cur, err := types100.NewResultFromResult(res)
-	if err != nil {
-		return nil, err
-	}
-	var out []netip.Prefix
-	for _, ip := range cur.IPs {
-		addr, ok := netip.AddrFromSlice(ip.Address.IP)
-		addr = addr.Unmap()
-		name, inside := interfaceOf(cur, ip)
-		same := func(p netip.Prefix) bool { return p.Addr().Is4() == addr.Is4() }
-		if !ok || !inside || name != IfName && name != "" || slices.ContainsFunc(out, same) {
-			continue
+// closeLoopback closes route_localnet of the bridge while the table with the chain guard is missing. apply opens it again.
+func (p *portTables) closeLoopback(plan hostPortPlan) error {
+	if err := setRouteLocalnet(plan.Bridge, false); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
 		}
-		bits, _ := ip.Address.Mask.Size()
-		out = append(out, netip.PrefixFrom(addr, bits))
+		return err
 	}
-	if len(out) == 0 {
-		return nil, errors.New("the pod has got no address to map host ports to")
-	}
-	return out, nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.table(plan.Table).localnetClosed = plan.SNAT
+	return nil
 }

@@ -7,20 +7,20 @@ import (
 	"testing"
 )
 
-const withPorts = `{"cniVersion":"1.1.0","name":"n","plugins":[{"type":"bridge","bridge":"br9","isGateway":true,"ipam":{"type":"host-local"}},{"type":"portmap","snat":true,"capabilities":{"portMappings":true}}]}`
+const portsConf = `{"cniVersion":"1.1.0","name":"n","plugins":[{"type":"bridge","bridge":"br9","isGateway":true,"ipam":{"type":"host-local"}},{"type":"portmap","snat":true,"capabilities":{"portMappings":true}}]}`
 
-func TestHostPortsOf(t *testing.T) {
+func TestPlanHostPorts(t *testing.T) {
 	change := func(old, next string) string {
-		if !strings.Contains(withPorts, old) {
-			t.Fatalf("no %q", old)
+		if !strings.Contains(portsConf, old) {
+			t.Fatalf("the configuration does not contain %q", old)
 		}
-		return strings.Replace(withPorts, old, next, 1)
+		return strings.Replace(portsConf, old, next, 1)
 	}
 	tests := map[string]struct {
 		conf string
 		want *hostPortPlan
 	}{
-		"usual":          {withPorts, &hostPortPlan{"criserver_hostports_n", "br9", true}},
+		"usual":          {portsConf, &hostPortPlan{"criserver_hostports_n", "br9", true}},
 		"default bridge": {change(`"bridge":"br9",`, ""), &hostPortPlan{"criserver_hostports_n", "cni0", true}},
 		"no loopback":    {change(`"snat":true`, `"snat":false`), &hostPortPlan{"criserver_hostports_n", "br9", false}},
 		"snat by itself": {change(`"snat":true,`, ""), &hostPortPlan{"criserver_hostports_n", "br9", true}},
@@ -36,48 +36,49 @@ func TestHostPortsOf(t *testing.T) {
 		"no portmap":     {change(`"type":"portmap"`, `"type":"tuning"`), nil},
 	}
 	for name, tt := range tests {
-		l, err := fromRaw([]byte(tt.conf))
+		l, err := parseList([]byte(tt.conf))
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := hostPortsOf(l.conf)
+		got := planHostPorts(l.conf)
 		if (got == nil) != (tt.want == nil) || got != nil && *got != *tt.want {
 			t.Errorf("%s: got %+v, want %+v", name, got, tt.want)
 		}
 	}
 }
 
-// TestWhoDoesHostPorts has a plan say it, and a file not.
-func TestWhoDoesHostPorts(t *testing.T) {
-	l, err := fromRaw([]byte(withPorts))
+// TestHostPortsInPlan checks that the plan of a pod says whether the daemon maps the host ports, and that a configuration
+// file cannot say so.
+func TestHostPortsInPlan(t *testing.T) {
+	l, err := parseList([]byte(portsConf))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.hostPorts = hostPortsOf(l.conf)
+	l.hostPorts = planHostPorts(l.conf)
 	tcp, udp := PortMapping{HostPort: 1, ContainerPort: 1, Protocol: "tcp"}, PortMapping{HostPort: 1, ContainerPort: 1, Protocol: "udp"}
 	for name, tt := range map[string]struct {
 		mappings []PortMapping
 		plugins  int
-		own      bool
+		builtin  bool
 	}{
 		"none": {nil, 1, false}, "TCP": {[]PortMapping{tcp}, 1, true}, "UDP": {[]PortMapping{udp}, 1, true}, "both": {[]PortMapping{tcp, udp}, 1, true},
 	} {
-		planned, err := New(Config{}).trim(l, Pod{PortMappings: tt.mappings})
+		planned, err := New(Config{}).podList(l, Pod{PortMappings: tt.mappings})
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := fromRaw(planned.planned)
-		if err != nil || len(again.conf.Plugins) != tt.plugins || (again.hostPorts != nil) != tt.own {
-			t.Errorf("%s: %d plugins, own %v, %v", name, len(again.conf.Plugins), again.hostPorts, err)
+		again, err := parseList(planned.planned)
+		if err != nil || len(again.conf.Plugins) != tt.plugins || (again.hostPorts != nil) != tt.builtin {
+			t.Errorf("%s: %d plugins, host ports of the daemon %v, %v", name, len(again.conf.Plugins), again.hostPorts, err)
 		}
 	}
-	forged, err := fromRaw([]byte(strings.Replace(withPorts, `"name"`, `"io.criserver.hostPorts":{"table":"x"},"name"`, 1)))
+	forged, err := parseList([]byte(strings.Replace(portsConf, `"name"`, `"io.criserver.hostPorts":{"table":"x"},"name"`, 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	raw, err := inline(forged.conf)
-	if err != nil || strings.Contains(string(raw), planKey) {
-		t.Errorf("a file says who does host ports: %s, %v", raw, err)
+	if err != nil || strings.Contains(string(raw), hostPortPlanKey) {
+		t.Errorf("the plan of a configuration file was not removed: %s, %v", raw, err)
 	}
 }
 
@@ -92,7 +93,7 @@ func TestElements(t *testing.T) {
 			{84, 8084, "tcp", "::"},
 			{85, 8085, "tcp", "::ffff:192.0.2.1"},
 		}},
-		// Two of one port, which claims rule out, must not cost the others theirs.
+		// The host port 80 of two pods, which the sandbox package prevents, must not affect the other host ports.
 		"b": {[]netip.Prefix{netip.MustParsePrefix("10.0.0.3/24")}, []PortMapping{{80, 9, "tcp", ""}, {90, 9, "tcp", "2001:db8::1"}}},
 	}}
 	v4, v6 := &family{name: "ip"}, &family{name: "ip6"}

@@ -10,18 +10,18 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// Interface is one place of a pod on one network. It is to be recorded before
-// Attach, as Detach needs the same one, whatever is configured by then.
+// Interface is an interface of a pod on a network. The caller must record it before Attach, because Detach needs the same
+// value, even if the configuration has changed meanwhile.
 type Interface struct {
 	Network string `json:"network"`
 	Name    string `json:"name"` // of the interface inside the pod
-	// MAC and IPs are what the pod asked for, empty where it left the choice to
-	// the plugins. An address may have a prefix length.
+	// MAC and IPs are the addresses that the pod asks for. They are empty if the plugins choose the addresses. An
+	// address may have a prefix length.
 	MAC string   `json:"mac,omitempty"`
 	IPs []string `json:"ips,omitempty"`
-	// Plan is the configuration list that the pod is attached and detached with.
+	// Plan is the configuration list for Attach and Detach.
 	Plan json.RawMessage `json:"plan"`
-	// Result is the CNI result as the last plugin gave it; nil before Attach.
+	// Result is the CNI result of the last plugin; nil before Attach.
 	Result json.RawMessage `json:"result,omitempty"`
 }
 
@@ -32,25 +32,25 @@ func (i Interface) attachment(pod string) types.GCAttachment {
 	return types.GCAttachment{ContainerID: pod, IfName: i.Name}
 }
 
-// Plan returns the configuration to attach a pod to the default network with.
+// Plan returns the configuration with which a pod is attached to the default network.
 func (n *Network) Plan(pod Pod) (json.RawMessage, error) {
 	if err := n.Status(); err != nil {
 		return nil, err
 	}
 	l := n.loaded.Load().list
-	if l == nil { // replaced since
+	if l == nil { // the configuration has changed after the call of Status
 		return nil, n.Status()
 	}
-	l, err := n.trim(l, pod)
+	l, err := n.podList(l, pod)
 	if err != nil {
 		return nil, err
 	}
 	return l.planned, nil
 }
 
-// PlanFor returns the configuration for an interface on the network that it
-// names: the default one, or one of Config.Additional. ErrUnavailable when that
-// is not configured, ErrInvalidArgument when it cannot do what is asked for.
+// PlanFor returns the configuration for an interface on the network i.Network, which is the default network or one of
+// Config.Additional. The error is ErrUnavailable if the network is not configured, and ErrInvalidArgument if the network
+// does not support the requested addresses.
 func (n *Network) PlanFor(pod Pod, i Interface) (json.RawMessage, error) {
 	loaded := n.loaded.Load()
 	l := loaded.additional[i.Network]
@@ -63,22 +63,21 @@ func (n *Network) PlanFor(pod Pod, i Interface) (json.RawMessage, error) {
 	if err := n.findPlugins(l); err != nil {
 		return nil, err
 	}
-	for capability, asked := range map[string]bool{"mac": i.MAC != "", "ips": len(i.IPs) > 0} {
-		if asked && !l.capable(capability) {
+	for capability, requested := range map[string]bool{"mac": i.MAC != "", "ips": len(i.IPs) > 0} {
+		if requested && !l.capable(capability) {
 			return nil, fmt.Errorf("network %q has no plugin with the capability %q, which interface %q asks for: %w",
 				i.Network, capability, i.Name, errdefs.ErrInvalidArgument)
 		}
 	}
-	l, err := n.trim(l, pod.at(i))
+	l, err := n.podList(l, pod.forInterface(i))
 	if err != nil {
 		return nil, err
 	}
 	return l.planned, nil
 }
 
-// at returns what plugins are told of the pod for one of its interfaces. Host
-// ports and bandwidth belong to eth0.
-func (p Pod) at(i Interface) Pod {
+// forInterface returns the pod with the parameters of one interface. Host ports and bandwidth belong to eth0.
+func (p Pod) forInterface(i Interface) Pod {
 	p.ifName, p.mac, p.ips = i.Name, i.MAC, i.IPs
 	if i.Name != IfName {
 		p.PortMappings, p.Bandwidth = nil, nil
@@ -86,7 +85,7 @@ func (p Pod) at(i Interface) Pod {
 	return p
 }
 
-// capable says whether a plugin of the list declares a capability.
+// capable reports whether a plugin of the list declares a capability.
 func (l *list) capable(name string) bool {
 	for _, p := range l.conf.Plugins {
 		if p.Network.Capabilities[name] {
@@ -96,8 +95,7 @@ func (l *list) capable(name string) bool {
 	return false
 }
 
-// isolated says whether the network consists of loopback alone, which is how a
-// pod is given none.
+// isolated reports whether the network has only the plugin loopback. A pod on such a network has no network.
 func (l *list) isolated() bool {
 	return !slices.ContainsFunc(l.conf.Plugins, func(p *libcni.PluginConfig) bool { return p.Network.Type != "loopback" })
 }

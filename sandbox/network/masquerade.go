@@ -11,28 +11,25 @@ import (
 	"github.com/containernetworking/cni/libcni"
 )
 
-// Masquerading is the costliest thing that plugins do for a pod: the bridge
-// plugin starts nft or iptables four to nine times to add the rule of a pod,
-// and a dozen times to remove it again. One rule for the whole subnet says the
-// same. So where the subnets are known from the configuration, the daemon keeps
-// one nftables table per network, and tells the plugin to leave it alone.
+// Masquerading is the most expensive work of the plugins: the bridge plugin starts nft or iptables four to nine times to
+// add the rule of a pod, and a dozen times to remove the rule. One rule for the whole subnet has the same effect. If the
+// configuration has the subnets, the daemon keeps one nftables table for each network and sets ipMasq of the plugin to
+// false.
 
-// masqueradePrefix begins the name of every such table; the name of the network
-// follows.
+// masqueradePrefix is the beginning of the names of these tables. The name of the network follows.
 const masqueradePrefix = "criserver_masquerade_"
 
-// masquerade is, in the plan of an interface, that the daemon does its masquerading.
-// It is recorded: the subnets have to be masqueraded for as long as the pod is
-// attached, whatever is configured by then.
+// masquerade in the plan of an interface says that the daemon masquerades the subnets. It is part of the record of the
+// pod, because the subnets must be masqueraded while the pod is attached, even if the configuration has changed.
 type masquerade struct {
 	Table   string         `json:"table"`
 	Subnets []netip.Prefix `json:"subnets"`
 }
 
-// masqueradeKey is where a plan has it, beside what the CNI specification knows.
-const masqueradeKey = "io.criserver.masquerade"
+// masqueradePlanKey is the key of masquerade in the JSON of a plan.
+const masqueradePlanKey = "io.criserver.masquerade"
 
-// bridgeConf is what counts of a plugin's configuration.
+// bridgeConf has the options of a plugin that matter for masquerading.
 type bridgeConf struct {
 	IPMasq  bool   `json:"ipMasq"`
 	Backend string `json:"ipMasqBackend"`
@@ -41,7 +38,7 @@ type bridgeConf struct {
 		Subnet string     `json:"subnet"`
 		Ranges [][]subnet `json:"ranges"`
 	} `json:"ipam"`
-	// A file that has these can name subnets in them.
+	// These options may have further subnets.
 	RuntimeConfig json.RawMessage `json:"runtimeConfig"`
 	Args          json.RawMessage `json:"args"`
 }
@@ -50,10 +47,9 @@ type subnet struct {
 	Subnet string `json:"subnet"`
 }
 
-// masqueradeOf returns the table that can stand in for a plugin's own rules, or
-// nil where the plugin has to do it: it does not masquerade, is told to use
-// iptables, or its subnets are not in its configuration.
-func masqueradeOf(network string, p *libcni.PluginConfig) *masquerade {
+// planMasquerade returns the table that replaces the rules of a plugin. It returns nil if the plugin does not masquerade,
+// must use iptables, or has no subnets in its configuration.
+func planMasquerade(network string, p *libcni.PluginConfig) *masquerade {
 	var c bridgeConf
 	if p.Network.Type != "bridge" && p.Network.Type != "ptp" || json.Unmarshal(p.Bytes, &c) != nil {
 		return nil
@@ -81,14 +77,14 @@ func masqueradeOf(network string, p *libcni.PluginConfig) *masquerade {
 	return m
 }
 
-// takeMasquerade makes the daemon do the masquerading of a list, if it can.
-func (n *Network) takeMasquerade(ctx context.Context, l *list, within time.Duration) error {
+// enableMasquerade creates the table of a list and sets ipMasq of the plugin to false, if the daemon can masquerade.
+func (n *Network) enableMasquerade(ctx context.Context, l *list, timeout time.Duration) error {
 	conf := *l.conf
 	conf.Plugins = make([]*libcni.PluginConfig, len(l.conf.Plugins))
 	var found *masquerade
 	for i, p := range l.conf.Plugins {
 		conf.Plugins[i] = p
-		m := masqueradeOf(conf.Name, p)
+		m := planMasquerade(conf.Name, p)
 		if m == nil || found != nil {
 			continue
 		}
@@ -101,23 +97,23 @@ func (n *Network) takeMasquerade(ctx context.Context, l *list, within time.Durat
 	if found == nil {
 		return nil
 	}
-	if err := n.masquerades.offer(ctx, *found, within); err != nil {
-		l.masqueradeFailed = true
+	if err := n.masquerades.prepare(ctx, *found, timeout); err != nil {
+		l.masqueradePending = true
 		return err
 	}
 	raw, err := encode(&conf, found, nil)
 	if err != nil {
 		return err
 	}
-	taken, err := fromRaw(raw)
+	planned, err := parseList(raw)
 	if err != nil {
 		return err
 	}
-	l.conf, l.planned, l.masquerade = taken.conf, taken.raw, taken.masquerade
+	l.conf, l.planned, l.masquerade = planned.conf, planned.raw, planned.masquerade
 	return nil
 }
 
-// script replaces the table as a whole, in one transaction.
+// script returns the commands for nft that replace the whole table in one transaction.
 func (m masquerade) script() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "add table inet %[1]s\ndelete table inet %[1]s\nadd table inet %[1]s\n", m.Table)

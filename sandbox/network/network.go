@@ -1,12 +1,10 @@
-// Package network attaches pods to networks through CNI plugins. It owns the
-// loaded network configuration and the calls of plugins, and keeps no state of
-// pods but which attachments there are: what is needed to detach one is handed
-// out and taken back.
+// Package network attaches pods to networks by means of CNI plugins. It owns the loaded network configuration, the calls
+// of plugins, and the nftables tables for masquerading and host ports. Of the pods it knows only the attachments: the
+// caller records what Detach needs, and passes it to Detach.
 package network
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -17,75 +15,65 @@ import (
 	"github.com/containernetworking/cni/libcni"
 )
 
-// IfName is the name of a pod's interface on the default network.
+// IfName is the name of the interface of a pod on the default network.
 const IfName = "eth0"
 
-// Config says where CNI configuration and plugins are.
+// Config configures a Network.
 type Config struct {
-	// ConfDirs are searched in order; /etc/cni/net.d by default.
+	// ConfDirs are the directories of the CNI configuration, in the order of the search. The default is
+	// /etc/cni/net.d.
 	ConfDirs []string
-	// BinDirs are where plugins are looked for, in order; /opt/cni/bin by default.
+	// BinDirs are the directories of the CNI plugins, in the order of the search. The default is /opt/cni/bin.
 	BinDirs []string
-	// DefaultNetwork is the name of the network for pods; by default the first
-	// valid one in the order of file names.
+	// DefaultNetwork is the name of the network of all pods. The default is the first valid network in the order of
+	// the file names.
 	DefaultNetwork string
-	// Additional are names of further networks, on which pods may have
-	// interfaces.
+	// Additional are the names of further networks that pods may ask for.
 	Additional []string
-	// CacheDir is where results of ADD are kept for DEL. No two daemons may
-	// share one.
+	// CacheDir is the directory in which the CNI library keeps the results of ADD for DEL. Two daemons must not use
+	// the same directory.
 	CacheDir string
-	// NoBuiltin has every plugin do all of its work in a process of its own, also
-	// what the daemon knows how to do: the usual bridge with host-local
-	// addresses, masquerading and host ports.
+	// NoBuiltin makes the daemon execute the plugins for all work, including the work that the daemon can do itself:
+	// the usual bridge with host-local addresses, masquerading and host ports.
 	NoBuiltin bool
-	// ConfTemplate is the file of a template that makes the default network when
-	// the kubelet tells the addresses of pods: see CIDRs. "" for none.
+	// ConfTemplate is the file of the template for the default network, which the daemon executes when the kubelet
+	// sends the pod CIDR: see CIDRs. "" means that there is no template.
 	ConfTemplate string
 }
 
-// Network is the networks of pods.
+// Network manages the networks of pods.
 type Network struct {
-	cfg     Config
-	cni     *libcni.CNIConfig
-	gate    gate
-	suspect chan struct{} // capacity one: a collection is wanted
+	cfg         Config
+	cni         *libcni.CNIConfig
+	attachments attachments
+	gcRequests  chan struct{} // capacity 1
 
-	files       tableFiles
-	ports       portTables
-	masquerades masqTables
-	tables      chan struct{} // capacity one: the tables are not as they shall be
-	// tablesKnown says that a configuration was loaded, so that it is known which
-	// tables nobody needs.
-	tablesKnown atomic.Bool
+	files             tableFiles
+	ports             portTables
+	masquerades       masqueradeTables
+	reconcileRequests chan struct{} // capacity 1
+	// confLoaded says that a configuration has been loaded. Before that, the daemon does not know which tables are
+	// unused.
+	confLoaded atomic.Bool
 
 	loaded atomic.Pointer[loaded]
 	// answer is the last answer of the plugins to STATUS; nil before the first answer.
-	answer atomic.Pointer[answer]
-	// template makes writers of the generated file wait for each other. It is not
-	// a mu: it is held while files are written, by nobody else's calls.
-	template sync.Mutex
+	answer atomic.Pointer[statusAnswer]
+	// podCIDR serializes calls of SetPodCIDR. It is held while files are written; no other method locks it.
+	podCIDR sync.Mutex
 }
 
-// loaded is what was found in the configuration directories. One of list, the
-// default network, and err is set.
+// loaded is the content of the configuration directories. Either list or err is set.
 type loaded struct {
 	read       bool
-	list       *list
-	additional map[string]*list // by name, without the default one
-	err        error
-	// settled is closed when Run has finished the first round of checks of this
-	// configuration, whatever their result is.
-	settled chan struct{}
+	list       *list            // the default network
+	additional map[string]*list // the additional networks by name
+	err        error            // the reason why there is no default network
+	// checked is closed when Run has finished the first checks of this configuration, whatever the result is.
+	checked chan struct{}
 }
 
-// answer is what the plugins of a configuration answered to STATUS.
-type answer struct {
-	of  *loaded
-	err error // nil when the plugins can attach pods
-}
-
-// New returns a Network with no configuration loaded.
+// New returns a Network that has not loaded a configuration.
 func New(cfg Config) *Network {
 	if len(cfg.ConfDirs) == 0 {
 		cfg.ConfDirs = []string{"/etc/cni/net.d"}
@@ -95,55 +83,20 @@ func New(cfg Config) *Network {
 	}
 	files := tableFiles{filepath.Join(cmp.Or(cfg.CacheDir, libcni.CacheDir), "tables")}
 	n := &Network{
-		cfg:     cfg,
-		cni:     libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, &runner{builtin: !cfg.NoBuiltin}),
-		suspect: make(chan struct{}, 1),
+		cfg:        cfg,
+		cni:        libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, &runner{builtin: !cfg.NoBuiltin}),
+		gcRequests: make(chan struct{}, 1),
 
-		files:       files,
-		ports:       portTables{files: files},
-		masquerades: masqTables{files: files},
-		tables:      make(chan struct{}, 1),
+		files:             files,
+		ports:             portTables{files: files},
+		masquerades:       masqueradeTables{files: files},
+		reconcileRequests: make(chan struct{}, 1),
 	}
-	n.loaded.Store(&loaded{err: fmt.Errorf("CNI configuration is not loaded yet: %w", errdefs.ErrUnavailable), settled: make(chan struct{})})
+	n.loaded.Store(&loaded{err: fmt.Errorf("CNI configuration is not loaded yet: %w", errdefs.ErrUnavailable), checked: make(chan struct{})})
 	return n
 }
 
-// Status returns nil when pods can be attached. Otherwise the error says why they
-// cannot and what to do about it. A network is not ready before its plugins have
-// answered STATUS.
-func (n *Network) Status() error {
-	l := n.loaded.Load()
-	if l.err != nil {
-		return l.err
-	}
-	if err := n.findPlugins(l.list); err != nil {
-		return err
-	}
-	a := n.answer.Load()
-	if a == nil || a.of != l {
-		return fmt.Errorf("CNI network %q is not ready yet: its plugins have not answered STATUS: %w", l.list.conf.Name, errdefs.ErrUnavailable)
-	}
-	return a.err
-}
-
-// Await waits until Run has loaded the configuration and has asked the plugins
-// for their status, so that the result of Status does not depend on the speed of
-// the machine. The error is the cause of the end of ctx.
-func (n *Network) Await(ctx context.Context) error {
-	for {
-		l := n.loaded.Load()
-		select {
-		case <-l.settled:
-		case <-ctx.Done():
-			return fmt.Errorf("wait for the checks of the CNI network: %w", context.Cause(ctx))
-		}
-		if n.loaded.Load() == l {
-			return nil
-		}
-	}
-}
-
-// Conf returns the configuration list of the default network, JSON, or nil.
+// Conf returns the JSON of the default network, or nil if there is no default network.
 func (n *Network) Conf() json.RawMessage {
 	if l := n.loaded.Load(); l.list != nil {
 		return l.list.raw

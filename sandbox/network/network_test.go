@@ -26,15 +26,15 @@ func TestLoad(t *testing.T) {
 		want  string // name of the network
 		err   string
 	}{
-		"first in the order of names": {map[string]string{"20-b.conflist": fmt.Sprintf(list, "b"), "10-a.conflist": fmt.Sprintf(list, "a")}, "", "a", ""},
-		"named":                       {map[string]string{"20-b.conflist": fmt.Sprintf(list, "b"), "10-a.conflist": fmt.Sprintf(list, "a")}, "b", "b", ""},
-		"broken one is passed over":   {map[string]string{"10-a.conflist": "{", "20-b.conflist": fmt.Sprintf(list, "b")}, "", "b", ""},
-		"the old form":                {map[string]string{"10-a.conf": `{"cniVersion":"0.3.1","name":"old","type":"x"}`}, "", "old", ""},
-		"other files":                 {map[string]string{"a.txt": fmt.Sprintf(list, "a")}, "", "", "no CNI network configuration in "},
-		"none of that name":           {map[string]string{"a.conflist": fmt.Sprintf(list, "a")}, "z", "", `no CNI network named "z"`},
-		"says what is broken":         {map[string]string{"a.conflist": `{"name":"a"}`}, "", "", "a.conflist"},
-		"bad name":                    {map[string]string{"a.conflist": fmt.Sprintf(list, "../a")}, "", "", "a.conflist"},
-		"no plugins":                  {map[string]string{"a.conflist": `{"name":"a","plugins":[]}`}, "", "", "no plugins"},
+		"first in the order of names":  {map[string]string{"20-b.conflist": fmt.Sprintf(list, "b"), "10-a.conflist": fmt.Sprintf(list, "a")}, "", "a", ""},
+		"named":                        {map[string]string{"20-b.conflist": fmt.Sprintf(list, "b"), "10-a.conflist": fmt.Sprintf(list, "a")}, "b", "b", ""},
+		"invalid file is ignored":      {map[string]string{"10-a.conflist": "{", "20-b.conflist": fmt.Sprintf(list, "b")}, "", "b", ""},
+		"file with one plugin":         {map[string]string{"10-a.conf": `{"cniVersion":"0.3.1","name":"old","type":"x"}`}, "", "old", ""},
+		"other files":                  {map[string]string{"a.txt": fmt.Sprintf(list, "a")}, "", "", "no CNI network configuration in "},
+		"no network of the name":       {map[string]string{"a.conflist": fmt.Sprintf(list, "a")}, "z", "", `no CNI network named "z"`},
+		"error names the invalid file": {map[string]string{"a.conflist": `{"name":"a"}`}, "", "", "a.conflist"},
+		"invalid name":                 {map[string]string{"a.conflist": fmt.Sprintf(list, "../a")}, "", "", "a.conflist"},
+		"no plugins":                   {map[string]string{"a.conflist": `{"name":"a","plugins":[]}`}, "", "", "no plugins"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -59,8 +59,7 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// TestInline has plugins that stand in files of their own end up in the list,
-// as a record of it must be enough to detach with.
+// TestInline checks that the list contains the plugins from separate files.
 func TestInline(t *testing.T) {
 	dir := t.TempDir()
 	for file, content := range map[string]string{
@@ -75,7 +74,7 @@ func TestInline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := fromRaw(l.raw)
+	again, err := parseList(l.raw)
 	if err != nil || len(again.conf.Plugins) != 2 || !again.conf.Plugins[1].Network.Capabilities["portMappings"] {
 		t.Errorf("%+v, %v", again, err)
 	}
@@ -85,19 +84,19 @@ func TestInline(t *testing.T) {
 	}
 }
 
-func TestMasqueradeOf(t *testing.T) {
+func TestPlanMasquerade(t *testing.T) {
 	const base = `{"type":"bridge","ipMasq":true,"ipam":{"type":"host-local","ranges":[[{"subnet":"10.1.2.3/16"}],[{"subnet":"fd00::/64"}]]}}`
 	tests := map[string]struct{ conf, want string }{
-		"both families":   {base, "[10.1.0.0/16 fd00::/64]"},
-		"nftables":        {strings.Replace(base, `"ipMasq":true`, `"ipMasq":true,"ipMasqBackend":"nftables"`, 1), "[10.1.0.0/16 fd00::/64]"},
-		"one subnet":      {`{"type":"ptp","ipMasq":true,"ipam":{"type":"host-local","subnet":"10.1.0.0/16"}}`, "[10.1.0.0/16]"},
-		"iptables wanted": {strings.Replace(base, `"ipMasq":true`, `"ipMasq":true,"ipMasqBackend":"iptables"`, 1), ""},
-		"none wanted":     {strings.Replace(base, `"ipMasq":true,`, "", 1), ""},
-		"other plugin":    {strings.Replace(base, "bridge", "macvlan", 1), ""},
-		"other IPAM":      {strings.Replace(base, "host-local", "dhcp", 1), ""},
-		"bad subnet":      {strings.Replace(base, "10.1.2.3/16", "10.1.2.3", 1), ""},
-		"own run config":  {strings.Replace(base, `"ipMasq":true`, `"ipMasq":true,"runtimeConfig":{"ipRanges":[[{"subnet":"10.9.0.0/16"}]]}`, 1), ""},
-		"no subnet":       {`{"type":"bridge","ipMasq":true,"ipam":{"type":"host-local"}}`, ""},
+		"both families":             {base, "[10.1.0.0/16 fd00::/64]"},
+		"nftables":                  {strings.Replace(base, `"ipMasq":true`, `"ipMasq":true,"ipMasqBackend":"nftables"`, 1), "[10.1.0.0/16 fd00::/64]"},
+		"one subnet":                {`{"type":"ptp","ipMasq":true,"ipam":{"type":"host-local","subnet":"10.1.0.0/16"}}`, "[10.1.0.0/16]"},
+		"iptables backend":          {strings.Replace(base, `"ipMasq":true`, `"ipMasq":true,"ipMasqBackend":"iptables"`, 1), ""},
+		"no masquerading":           {strings.Replace(base, `"ipMasq":true,`, "", 1), ""},
+		"another plugin":            {strings.Replace(base, "bridge", "macvlan", 1), ""},
+		"another IPAM":              {strings.Replace(base, "host-local", "dhcp", 1), ""},
+		"invalid subnet":            {strings.Replace(base, "10.1.2.3/16", "10.1.2.3", 1), ""},
+		"runtimeConfig in the file": {strings.Replace(base, `"ipMasq":true`, `"ipMasq":true,"runtimeConfig":{"ipRanges":[[{"subnet":"10.9.0.0/16"}]]}`, 1), ""},
+		"no subnet":                 {`{"type":"bridge","ipMasq":true,"ipam":{"type":"host-local"}}`, ""},
 	}
 	for name, tt := range tests {
 		p, err := libcni.NetworkPluginConfFromBytes([]byte(tt.conf))
@@ -105,7 +104,7 @@ func TestMasqueradeOf(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := ""
-		if m := masqueradeOf("n", p); m != nil {
+		if m := planMasquerade("n", p); m != nil {
 			got = fmt.Sprint(m.Subnets)
 		}
 		if got != tt.want {
@@ -121,13 +120,13 @@ func TestReadResult(t *testing.T) {
 			"ips":[{"address":"10.0.0.1/8","interface":0},{"address":"10.9.0.1/8","interface":1},{"address":"10.0.0.2/8","interface":2},{"address":"fd00::2/64","interface":2}]}`,
 			"[10.0.0.2 fd00::2 10.9.0.1]",
 		},
-		"without interfaces": {`{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/8"}]}`, "[10.0.0.2]"},
-		"old":                {`{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.2/8"},"ip6":{"ip":"fd00::2/64"}}`, "[10.0.0.2 fd00::2]"},
-		"none":               {`{"cniVersion":"1.0.0","ips":[]}`, "[]"},
-		"host side only":     {`{"cniVersion":"1.0.0","interfaces":[{"name":"br0"}],"ips":[{"address":"10.0.0.1/8","interface":0}]}`, "[]"},
-		"loopback":           {`{"cniVersion":"1.0.0","interfaces":[{"name":"lo","sandbox":"/x"}],"ips":[{"address":"127.0.0.1/8","interface":0},{"address":"::1/128","interface":0}]}`, "[]"},
-		"the same twice":     {`{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/8"},{"address":"::ffff:10.0.0.2/104"}]}`, "[10.0.0.2]"},
-		"no such interface":  {`{"cniVersion":"1.0.0","interfaces":[],"ips":[{"address":"10.0.0.2/8","interface":3}]}`, "[]"},
+		"without interfaces":  {`{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/8"}]}`, "[10.0.0.2]"},
+		"version 0.2.0":       {`{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.2/8"},"ip6":{"ip":"fd00::2/64"}}`, "[10.0.0.2 fd00::2]"},
+		"none":                {`{"cniVersion":"1.0.0","ips":[]}`, "[]"},
+		"host interface only": {`{"cniVersion":"1.0.0","interfaces":[{"name":"br0"}],"ips":[{"address":"10.0.0.1/8","interface":0}]}`, "[]"},
+		"loopback":            {`{"cniVersion":"1.0.0","interfaces":[{"name":"lo","sandbox":"/x"}],"ips":[{"address":"127.0.0.1/8","interface":0},{"address":"::1/128","interface":0}]}`, "[]"},
+		"duplicate address":   {`{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/8"},{"address":"::ffff:10.0.0.2/104"}]}`, "[10.0.0.2]"},
+		"missing interface":   {`{"cniVersion":"1.0.0","interfaces":[],"ips":[{"address":"10.0.0.2/8","interface":3}]}`, "[]"},
 	}
 	for name, tt := range tests {
 		res, err := create.CreateFromBytes([]byte(tt.result))
@@ -144,6 +143,7 @@ func TestReadResult(t *testing.T) {
 	}
 }
 
+// script writes an executable shell script and returns its path.
 func script(t *testing.T, body string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "plugin")
@@ -155,11 +155,11 @@ func script(t *testing.T, body string) string {
 
 func TestRunner(t *testing.T) {
 	tests := map[string]struct{ body, out, err string }{
-		"output":           {`cat; echo " $X"`, "in y\n", ""},
-		"its own error":    {`echo '{"code":7,"msg":"no such bridge","details":"br9"}'; exit 1`, "", "no such bridge; br9"},
-		"words on stderr":  {`echo oops >&2; exit 3`, "", "exit status 3: oops"},
-		"without a word":   {`exit 2`, "", "exit status 2, without a word"},
-		"too much to keep": {`head -c 2000000 /dev/zero`, "", "more than"},
+		"output":          {`cat; echo " $X"`, "in y\n", ""},
+		"CNI error":       {`echo '{"code":7,"msg":"no such bridge","details":"br9"}'; exit 1`, "", "no such bridge; br9"},
+		"stderr":          {`echo oops >&2; exit 3`, "", "exit status 3: oops"},
+		"no output":       {`exit 2`, "", "exit status 2 without output"},
+		"too much output": {`head -c 2000000 /dev/zero`, "", "more than"},
 	}
 	for name, tt := range tests {
 		out, err := (&runner{}).ExecPlugin(t.Context(), script(t, tt.body), []byte("in"), []string{"X=y", "PATH=" + os.Getenv("PATH")})
@@ -172,8 +172,8 @@ func TestRunner(t *testing.T) {
 	}
 }
 
-// TestRunnerEndsChildren has a plugin whose child keeps the pipes open.
-func TestRunnerEndsChildren(t *testing.T) {
+// TestRunnerKillsChildren checks that the runner kills a child that keeps the pipes of the plugin open.
+func TestRunnerKillsChildren(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	done := make(chan error, 1)
@@ -185,7 +185,7 @@ func TestRunnerEndsChildren(t *testing.T) {
 			t.Error(err)
 		}
 	case <-time.After(patience.For(20 * time.Second)):
-		t.Error("the call outlived its context")
+		t.Error("ExecPlugin did not return after the end of its context")
 	}
 }
 
@@ -197,11 +197,11 @@ func TestRuntimeConf(t *testing.T) {
 	const common = `"cgroupPath":"/pods/a","dns":{"nameservers":["10.0.0.10"],"options":["ndots:5"]},"io.kubernetes.cri.pod-annotations":{"a":"b"}`
 	first := `{"bandwidth":{"ingressRate":1000,"ingressBurst":2000},` + common + `,"portMappings":[{"hostPort":1,"containerPort":2,"protocol":"tcp"}]}`
 	second := `{` + common + `,"ips":["10.0.0.9/24"],"mac":"02:00:00:00:00:01"}`
-	rc := p.at(Default(nil)).runtimeConf()
+	rc := p.forInterface(Default(nil)).runtimeConf()
 	if b, err := json.Marshal(rc.CapabilityArgs); err != nil || string(b) != first || rc.IfName != "eth0" {
 		t.Errorf("%s, %v", b, err)
 	}
-	more := p.at(Interface{Name: "net1", MAC: "02:00:00:00:00:01", IPs: []string{"10.0.0.9/24"}}).runtimeConf()
+	more := p.forInterface(Interface{Name: "net1", MAC: "02:00:00:00:00:01", IPs: []string{"10.0.0.9/24"}}).runtimeConf()
 	if b, err := json.Marshal(more.CapabilityArgs); err != nil || string(b) != second || more.IfName != "net1" {
 		t.Errorf("%s, %v", b, err)
 	}
@@ -212,7 +212,7 @@ func TestRuntimeConf(t *testing.T) {
 	want := [][2]string{
 		{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", ".._b_c"}, {"K8S_POD_NAME", "a_IP_10.0.0.1"}, {"K8S_POD_INFRA_CONTAINER_ID", "id"}, {"K8S_POD_UID", "__1"},
 	}
-	if got := p.at(Default(nil)).runtimeConf().Args; !slices.Equal(got, want) {
+	if got := p.forInterface(Default(nil)).runtimeConf().Args; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -10,40 +10,39 @@ import (
 	"time"
 )
 
-// nftTimeout bounds a call of nft. A call takes a few milliseconds on an idle
-// machine; under emulation, the first one, which loads kernel modules, takes
-// more than five seconds.
+// nftTimeout bounds a call of nft. A call takes a few milliseconds on an idle machine. On an emulated machine the first call,
+// which loads kernel modules, takes more than five seconds.
 const nftTimeout = time.Minute
 
-// tableExists reports whether nft lists a table. An error says that nft did not
-// end in time: the table may exist then.
+// tableExists reports whether a table exists. The error says that nft did not end before the timeout, so that the table may
+// exist.
 func tableExists(ctx context.Context, name string) (bool, error) {
-	err := nft(ctx, nil, "list", "table", "inet", name)
+	err := runNFT(ctx, nil, "list", "table", "inet", name)
 	if errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 		return false, err
 	}
 	return err == nil, nil
 }
 
-// deleteTable deletes a table, if there is one.
+// deleteTable deletes a table if the table exists.
 func deleteTable(ctx context.Context, name string) error {
-	return nft(ctx, fmt.Appendf(nil, "add table inet %[1]s\ndelete table inet %[1]s\n", name), "-f", "-")
+	return runNFT(ctx, fmt.Appendf(nil, "add table inet %[1]s\ndelete table inet %[1]s\n", name), "-f", "-")
 }
 
-func nft(ctx context.Context, stdin []byte, args ...string) error {
-	return nftWithin(ctx, nftTimeout, stdin, args...)
+// runNFT executes nft with the default timeout.
+func runNFT(ctx context.Context, stdin []byte, args ...string) error {
+	return runNFTTimeout(ctx, nftTimeout, stdin, args...)
 }
 
-// nftWithin runs nft. If nft does not end within the given time, it is killed and
-// the error is context.DeadlineExceeded.
-func nftWithin(ctx context.Context, within time.Duration, stdin []byte, args ...string) error {
-	limited, cancel := context.WithTimeout(ctx, within)
+// runNFTTimeout executes nft. After the timeout it kills nft and returns context.DeadlineExceeded.
+func runNFTTimeout(ctx context.Context, timeout time.Duration, stdin []byte, args ...string) error {
+	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	cmd := exec.CommandContext(limited, nftPath(), args...)
 	cmd.Stdin = bytes.NewReader(stdin)
-	var words bounded
-	cmd.Stdout, cmd.Stderr = nil, &words
-	err := runTied(cmd)
+	var stderr limitedBuffer
+	cmd.Stdout, cmd.Stderr = nil, &stderr
+	err := runKillable(cmd)
 	if err == nil {
 		return nil
 	}
@@ -52,12 +51,12 @@ func nftWithin(ctx context.Context, within time.Duration, stdin []byte, args ...
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", name, context.Cause(ctx))
 	case limited.Err() != nil:
-		return fmt.Errorf("%s has not ended within %s: %w", name, within, limited.Err())
+		return fmt.Errorf("%s: timeout after %s: %w", name, timeout, limited.Err())
 	}
-	return errors.Join(fmt.Errorf("%s: %w", name, err), errors.New(quote(words.kept.Bytes())))
+	return errors.Join(fmt.Errorf("%s: %w", name, err), errors.New(quote(stderr.buf.Bytes())))
 }
 
-// nftPath finds nft also where services have a short PATH.
+// nftPath returns the path of nft. The PATH of a service may lack /usr/sbin.
 func nftPath() string {
 	for _, name := range []string{"nft", "/usr/sbin/nft", "/sbin/nft"} {
 		if path, err := exec.LookPath(name); err == nil {

@@ -97,7 +97,7 @@ func attachAndDetach(t *testing.T, conf, leases string, noBuiltin bool, pod Pod)
 		}
 		_ = exec.Command("nft", "flush", "ruleset").Run()
 	}()
-	l, err := n.trim(n.loaded.Load().list, pod)
+	l, err := n.podList(n.loaded.Load().list, pod)
 	if err != nil {
 		t.Fatal(err)
 	}

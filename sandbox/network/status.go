@@ -10,81 +10,120 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// inquiry asks the plugins for their status beside the loop of Run: a slow
-// answer must not delay the reading of a new configuration.
-type inquiry struct {
-	answers chan answer // nil while no inquiry runs
+// statusTimeout bounds the answers of all plugins to STATUS. After a timeout the plugins are asked again with more time.
+const statusTimeout = time.Minute
+
+// statusAnswer is the answer of the plugins of a configuration to STATUS.
+type statusAnswer struct {
+	conf *loaded
+	err  error // nil if the plugins can attach pods
+}
+
+// Status returns nil if pods can be attached to the default network. Otherwise the error gives the reason and says what
+// to do. A network is not ready before its plugins have answered STATUS.
+func (n *Network) Status() error {
+	l := n.loaded.Load()
+	if l.err != nil {
+		return l.err
+	}
+	if err := n.findPlugins(l.list); err != nil {
+		return err
+	}
+	a := n.answer.Load()
+	if a == nil || a.conf != l {
+		return fmt.Errorf("CNI network %q is not ready yet: its plugins have not answered STATUS: %w", l.list.conf.Name, errdefs.ErrUnavailable)
+	}
+	return a.err
+}
+
+// WaitChecked waits until Run has loaded the configuration and has asked the plugins for their status. Afterwards the
+// result of Status does not depend on the speed of the machine. The error is the cause of the end of ctx.
+func (n *Network) WaitChecked(ctx context.Context) error {
+	for {
+		l := n.loaded.Load()
+		select {
+		case <-l.checked:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the checks of the CNI network: %w", context.Cause(ctx))
+		}
+		if n.loaded.Load() == l {
+			return nil
+		}
+	}
+}
+
+// statusQuery asks the plugins for their status in a goroutine, because a slow answer must not delay the loading of a new
+// configuration.
+type statusQuery struct {
+	answers chan statusAnswer // nil while no query runs
 	cancel  context.CancelFunc
 }
 
-func (i *inquiry) running() bool { return i.answers != nil }
+func (q *statusQuery) running() bool { return q.answers != nil }
 
-// start asks in a goroutine that stop waits for.
-func (i *inquiry) start(ctx context.Context, ask func(context.Context) answer) {
+// start starts the goroutine. stop waits for its end.
+func (q *statusQuery) start(ctx context.Context, ask func(context.Context) statusAnswer) {
 	ctx, cancel := context.WithCancel(ctx)
-	answers := make(chan answer, 1)
-	i.answers, i.cancel = answers, cancel
+	answers := make(chan statusAnswer, 1)
+	q.answers, q.cancel = answers, cancel
 	go func() { answers <- ask(ctx) }()
 }
 
-// stop ends an inquiry whose answer nobody needs any more.
-func (i *inquiry) stop() {
-	if i.running() {
-		i.cancel()
-		<-i.answers
-		i.end()
+// stop cancels a running query.
+func (q *statusQuery) stop() {
+	if q.running() {
+		q.cancel()
+		<-q.answers
+		q.finish()
 	}
 }
 
-// end is called after the answer was received.
-func (i *inquiry) end() {
-	i.cancel()
-	i.answers = nil
+// finish must be called when the answer has been received.
+func (q *statusQuery) finish() {
+	q.cancel()
+	q.answers = nil
 }
 
-// ask starts an inquiry of the current configuration, if its plugins are there.
-func (r *rounds) ask(ctx context.Context) {
-	l := r.n.loaded.Load()
-	if l.err != nil || r.n.findPlugins(l.list) != nil {
-		r.ready, r.statusAt = false, time.Now().Add(recheck)
-		l.settle()
+// startQuery starts a query for the current configuration if all plugins are installed.
+func (c *checker) startQuery(ctx context.Context) {
+	l := c.n.loaded.Load()
+	if l.err != nil || c.n.findPlugins(l.list) != nil {
+		c.ready, c.statusDue = false, time.Now().Add(retryInterval)
+		l.markChecked()
 		return
 	}
-	within := longer(statusTimeout, r.missed)
-	r.inquiry.start(ctx, func(ctx context.Context) answer { return answer{l, r.n.askStatus(ctx, l.list, within)} })
+	timeout := doubled(statusTimeout, c.statusTimeouts)
+	c.query.start(ctx, func(ctx context.Context) statusAnswer { return statusAnswer{l, c.n.askStatus(ctx, l.list, timeout)} })
 }
 
-// answered takes the answer of the plugins. If they have missed the deadline
-// once, an earlier answer is kept: on a machine under load a late answer means
-// nothing. If they miss the next deadline too, which is longer, the network is
-// not ready.
-func (r *rounds) answered(ctx context.Context, a answer) {
-	r.inquiry.end()
-	r.statusAt = time.Now().Add(recheck)
+// handleAnswer stores the answer of the plugins. After one timeout the earlier answer stays valid, because a late answer
+// on a machine under load has no meaning. After a second timeout in a row, which is longer, the network is not ready.
+func (c *checker) handleAnswer(ctx context.Context, a statusAnswer) {
+	c.query.finish()
+	c.statusDue = time.Now().Add(retryInterval)
 	if ctx.Err() != nil {
 		return
 	}
 	if errors.Is(a.err, context.DeadlineExceeded) {
-		r.missed++
-		logrus.WithContext(ctx).WithError(a.err).Warn("the daemon asks for the status of the CNI network again, with more time")
+		c.statusTimeouts++
+		logrus.WithContext(ctx).WithError(a.err).Warn("timeout of CNI STATUS; the daemon asks again with more time")
 	} else {
-		r.missed = 0
+		c.statusTimeouts = 0
 	}
-	if r.missed != 1 || !r.ready {
-		r.n.answer.Store(&a)
-		r.ready = a.err == nil
+	if c.statusTimeouts != 1 || !c.ready {
+		c.n.answer.Store(&a)
+		c.ready = a.err == nil
 	}
-	if r.ready && r.missed == 0 {
-		r.statusAt = time.Now().Add(statusEvery)
+	if c.ready && c.statusTimeouts == 0 {
+		c.statusDue = time.Now().Add(checkInterval)
 	}
-	a.of.settle()
+	a.conf.markChecked()
 }
 
-// askStatus asks the plugins of a list whether they can attach pods, if the
-// version of the configuration knows that question. The error is
-// context.DeadlineExceeded when they have not answered within the given time.
-func (n *Network) askStatus(ctx context.Context, l *list, within time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, within)
+// askStatus asks the plugins of a list whether they can attach pods, if the version of the configuration supports STATUS.
+// The error is context.DeadlineExceeded if the plugins have not answered before the timeout.
+func (n *Network) askStatus(ctx context.Context, l *list, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := n.cni.GetStatusNetworkList(ctx, l.conf)
 	switch {
@@ -92,7 +131,7 @@ func (n *Network) askStatus(ctx context.Context, l *list, within time.Duration) 
 		return nil
 	case ctx.Err() != nil:
 		return fmt.Errorf("CNI network %q is not ready yet: its plugins have not answered STATUS within %s: %w: %w",
-			l.conf.Name, within, ctx.Err(), errdefs.ErrUnavailable)
+			l.conf.Name, timeout, ctx.Err(), errdefs.ErrUnavailable)
 	}
-	return fmt.Errorf("CNI network %q says that it is not ready (code %d): %w: %w", l.conf.Name, code(err), err, errdefs.ErrUnavailable)
+	return fmt.Errorf("CNI network %q reports that it is not ready (code %d): %w: %w", l.conf.Name, code(err), err, errdefs.ErrUnavailable)
 }

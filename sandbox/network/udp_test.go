@@ -42,7 +42,7 @@ func newUDPTest(t *testing.T) *udpTest {
 func (u *udpTest) attach(t *testing.T, name string) (detach func()) {
 	t.Helper()
 	pod := Pod{ID: name, Name: name, Namespace: "n", UID: name, NetNS: makeNetNS(t), PortMappings: []PortMapping{{HostPort: 18080, ContainerPort: 80, Protocol: "udp"}}}
-	plan, err := u.n.trim(u.n.loaded.Load().list, pod)
+	plan, err := u.n.podList(u.n.loaded.Load().list, pod)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestUDPHostPortRestored(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.wantRefused(t)
-	if !u.n.settleTables(t.Context(), true) {
+	if !u.n.reconcileTables(t.Context(), true) {
 		t.Error("the table was not restored")
 	}
 	u.wantAnswer(t, "a")

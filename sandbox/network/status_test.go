@@ -12,10 +12,9 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// slowMachine puts an nft in front of the PATH that sleeps, and returns a Network
-// on a bridge with a plugin whose STATUS sleeps, too. Both read their times from
-// files, so that a test can change them.
-func slowMachine(t *testing.T, nftSeconds, statusSeconds string) (n *Network, set func(file, seconds string)) {
+// newSlowNetwork puts an nft that sleeps into the PATH, and returns a Network on a bridge with a plugin whose STATUS sleeps.
+// Both read the seconds from files, so that a test can change them with set.
+func newSlowNetwork(t *testing.T, nftSeconds, statusSeconds string) (n *Network, set func(file, seconds string)) {
 	t.Helper()
 	dir := t.TempDir()
 	set = func(file, seconds string) {
@@ -46,10 +45,10 @@ func slowMachine(t *testing.T, nftSeconds, statusSeconds string) (n *Network, se
 	return New(Config{ConfDirs: []string{dir}, BinDirs: []string{dir}, CacheDir: filepath.Join(dir, "cache")}), set
 }
 
-// TestReloadWithoutAnAnswerOfNft checks that a missed deadline decides nothing: the
-// network is not ready, and the next try comes to the result of a fast machine.
-func TestReloadWithoutAnAnswerOfNft(t *testing.T) {
-	n, set := slowMachine(t, "600", "0")
+// TestReloadTimeout checks that a timeout of nft decides nothing: the network is not ready, and the next attempt has the
+// same result as on a fast machine.
+func TestReloadTimeout(t *testing.T) {
+	n, set := newSlowNetwork(t, "600", "0")
 	changed, err := n.Reload(t.Context(), 100*time.Millisecond)
 	if changed || !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("changed %v, %v", changed, err)
@@ -63,14 +62,13 @@ func TestReloadWithoutAnAnswerOfNft(t *testing.T) {
 	}
 	l := n.loaded.Load().list
 	if l == nil || l.hostPorts == nil || l.masquerade == nil {
-		t.Fatalf("the daemon leaves work to the plugins: %+v", l)
+		t.Fatalf("the plugins map host ports or masquerade: %+v", l)
 	}
 }
 
-// TestReloadKeepsTheNetworkThatItHas has nft miss its deadline for a new
-// configuration only.
-func TestReloadKeepsTheNetworkThatItHas(t *testing.T) {
-	n, set := slowMachine(t, "0", "0")
+// TestReloadTimeoutKeepsNetwork checks that the earlier configuration stays valid if nft times out for a new one.
+func TestReloadTimeoutKeepsNetwork(t *testing.T) {
+	n, set := newSlowNetwork(t, "0", "0")
 	if _, err := n.Reload(t.Context(), time.Minute); err != nil {
 		t.Fatal(err)
 	}
@@ -91,10 +89,10 @@ func TestReloadKeepsTheNetworkThatItHas(t *testing.T) {
 	}
 }
 
-// TestTheNetworkIsNotReadyBeforeTheAnswer checks that Status waits for the plugins,
-// and that Await ends with their answer.
-func TestTheNetworkIsNotReadyBeforeTheAnswer(t *testing.T) {
-	n, _ := slowMachine(t, "0", "2")
+// TestStatusBeforeAnswer checks that the network is not ready before the plugins have answered STATUS, and that WaitChecked
+// returns after the answer.
+func TestStatusBeforeAnswer(t *testing.T) {
+	n, _ := newSlowNetwork(t, "0", "2")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- n.Run(ctx) }()
@@ -108,54 +106,54 @@ func TestTheNetworkIsNotReadyBeforeTheAnswer(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	if err := n.Status(); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "have not answered STATUS") {
-		t.Errorf("before the answer: %v", err)
+		t.Errorf("status before the answer: %v", err)
 	}
-	if err := n.Await(t.Context()); err != nil {
+	if err := n.WaitChecked(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.Status(); err != nil {
-		t.Errorf("after the answer: %v", err)
+		t.Errorf("status after the answer: %v", err)
 	}
 }
 
-// TestLateAnswersToStatus goes through the states by the result of each inquiry.
-func TestLateAnswersToStatus(t *testing.T) {
-	n, _ := slowMachine(t, "0", "600")
+// TestStatusTimeouts checks the result of Status after each answer of the plugins.
+func TestStatusTimeouts(t *testing.T) {
+	n, _ := newSlowNetwork(t, "0", "600")
 	if _, err := n.Reload(t.Context(), time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	l := n.loaded.Load()
 	late := n.askStatus(t.Context(), l.list, 50*time.Millisecond)
 	if !errors.Is(late, context.DeadlineExceeded) || !errdefs.IsUnavailable(late) {
-		t.Fatalf("a late answer: %v", late)
+		t.Fatalf("got %v, want DeadlineExceeded and ErrUnavailable", late)
 	}
-	r := rounds{n: n}
+	c := checker{n: n}
 	for i, step := range []struct {
 		err   error
 		ready bool
 	}{
-		{late, false},                   // nothing is known yet
+		{late, false},                   // no answer yet
 		{nil, true},                     // the plugins have answered
-		{late, true},                    // one late answer means nothing
+		{late, true},                    // one timeout has no effect
 		{nil, true},                     //
 		{late, true},                    //
-		{late, false},                   // two in a row do
+		{late, false},                   // two timeouts in a row have
 		{errors.New("no agent"), false}, //
 		{nil, true},                     //
-		{errors.New("no agent"), false}, // a refusal counts at once
+		{errors.New("no agent"), false}, // an error has an effect at once
 	} {
-		r.inquiry.start(t.Context(), func(context.Context) answer { return answer{l, step.err} })
-		r.answered(t.Context(), <-r.inquiry.answers)
+		c.query.start(t.Context(), func(context.Context) statusAnswer { return statusAnswer{l, step.err} })
+		c.handleAnswer(t.Context(), <-c.query.answers)
 		if ready := n.Status() == nil; ready != step.ready {
-			t.Errorf("step %d: ready %v, %v", i, ready, n.Status())
+			t.Errorf("step %d: ready %v, want %v (%v)", i, ready, step.ready, n.Status())
 		}
 	}
 }
 
-func TestLonger(t *testing.T) {
-	for missed, want := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, longest, longest} {
-		if got := longer(time.Minute, missed); got != want {
-			t.Errorf("after %d: %s, want %s", missed, got, want)
+func TestDoubled(t *testing.T) {
+	for missed, want := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute, maxTimeout, maxTimeout} {
+		if got := doubled(time.Minute, missed); got != want {
+			t.Errorf("after %d timeouts: %s, want %s", missed, got, want)
 		}
 	}
 }

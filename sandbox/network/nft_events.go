@@ -13,59 +13,58 @@ import (
 )
 
 const (
-	// replaceTime is how long after the deletion of a table its replacement may be
-	// announced. A transaction that replaces a table announces both, one by one.
-	replaceTime = 20 * time.Millisecond
-	// overflowPause follows the loss of events, so that a storm of changes by others
-	// does not have the tables checked all the time.
+	// replaceDelay is the maximum time between the events of a transaction that deletes a table and adds it again.
+	replaceDelay = 20 * time.Millisecond
+	// overflowPause follows the loss of events, so that many changes by other programs do not cause permanent checks.
 	overflowPause = time.Second
 
 	sizeofNfgenmsg = 4 // struct nfgenmsg of linux/netfilter/nfnetlink.h
 )
 
-// watchTables listens to the changes of the rule set and fills deleted, of capacity
-// one, after the deletion of a table with one of our names. It ends with ctx.
-func watchTables(ctx context.Context, deleted chan<- struct{}) error {
+// watchTables receives the events of nftables until ctx ends. It sends to notify, which has capacity 1, when another program
+// has deleted a table of the daemon.
+func watchTables(ctx context.Context, notify chan<- struct{}) error {
 	f, err := openEvents()
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	defer context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })()
-	tell := func() {
+	send := func() {
 		select {
-		case deleted <- struct{}{}:
+		case notify <- struct{}{}:
 		default:
 		}
 	}
-	buf, gone := make([]byte, 64<<10), map[string]bool{}
+	buf, deleted := make([]byte, 64<<10), map[string]bool{}
 	for ctx.Err() == nil {
 		n, err := f.Read(buf)
 		switch {
 		case err == nil:
-			waiting := len(gone) > 0
-			noteTables(buf[:n], gone)
-			if len(gone) > 0 && !waiting {
-				err = f.SetReadDeadline(time.Now().Add(replaceTime))
+			waiting := len(deleted) > 0
+			collectDeleted(buf[:n], deleted)
+			if len(deleted) > 0 && !waiting {
+				err = f.SetReadDeadline(time.Now().Add(replaceDelay))
 			}
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if len(gone) > 0 {
-				clear(gone)
-				tell()
+			if len(deleted) > 0 {
+				clear(deleted)
+				send()
 			}
 			err = f.SetReadDeadline(time.Time{})
-		case errors.Is(err, unix.ENOBUFS): // events are lost
-			tell()
+		case errors.Is(err, unix.ENOBUFS): // events were lost
+			send()
 			pause(ctx, overflowPause)
 			err = nil
 		}
 		if err != nil {
-			return fmt.Errorf("events of nftables: %w", err)
+			return fmt.Errorf("receive events of nftables: %w", err)
 		}
 	}
 	return nil
 }
 
+// pause sleeps until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
@@ -73,24 +72,25 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
+// openEvents opens a netlink socket that receives the events of nftables.
 func openEvents() (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
 	if err != nil {
-		return nil, fmt.Errorf("events of nftables: %w", err)
+		return nil, fmt.Errorf("receive events of nftables: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "nftables")
 	if err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err == nil {
 		err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, unix.NFNLGRP_NFTABLES)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("events of nftables: %w", err), f.Close())
+		return nil, errors.Join(fmt.Errorf("receive events of nftables: %w", err), f.Close())
 	}
 	return f, nil
 }
 
-// noteTables goes through a datagram of events and adds to gone the tables with one of
-// our names that were deleted, or takes out those that were made.
-func noteTables(b []byte, gone map[string]bool) {
+// collectDeleted reads a datagram with events. It adds the deleted tables of the daemon to the set deleted, and removes the
+// tables that were added again.
+func collectDeleted(b []byte, deleted map[string]bool) {
 	for len(b) >= unix.SizeofNlMsghdr {
 		size := int(binary.NativeEndian.Uint32(b))
 		if size < unix.SizeofNlMsghdr || size > len(b) {
@@ -106,15 +106,14 @@ func noteTables(b []byte, gone map[string]bool) {
 		switch {
 		case !strings.HasPrefix(name, masqueradePrefix) && !strings.HasPrefix(name, hostPortsPrefix):
 		case isNew:
-			delete(gone, name)
+			delete(deleted, name)
 		default:
-			gone[name] = true
+			deleted[name] = true
 		}
 	}
 }
 
-// tableName reads struct nfgenmsg and the attribute NFTA_TABLE_NAME. It returns "" for
-// tables of other families than inet.
+// tableName reads struct nfgenmsg and the attribute NFTA_TABLE_NAME. It returns "" if the family of the table is not inet.
 func tableName(b []byte) string {
 	if len(b) < sizeofNfgenmsg || b[0] != unix.NFPROTO_INET {
 		return ""

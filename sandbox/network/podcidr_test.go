@@ -34,7 +34,7 @@ func TestParseCIDRs(t *testing.T) {
 	}
 }
 
-// example is the template that is shown to operators.
+// example returns the path of the template in the documentation.
 func example(t *testing.T) string {
 	t.Helper()
 	file, err := filepath.Abs("../../docs/examples/cni.template")
@@ -44,6 +44,7 @@ func example(t *testing.T) string {
 	return file
 }
 
+// subnets returns the subnets and the route destinations of a generated file.
 func subnets(t *testing.T, file string) []string {
 	t.Helper()
 	b, err := os.ReadFile(file)
@@ -74,14 +75,14 @@ func subnets(t *testing.T, file string) []string {
 func TestSetPodCIDR(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made")
 	n := New(Config{ConfDirs: []string{dir}, ConfTemplate: example(t)})
-	file := filepath.Join(dir, generated)
+	file := filepath.Join(dir, generatedFile)
 	set := func(cidrs string, want ...string) {
 		t.Helper()
 		if err := n.SetPodCIDR(t.Context(), cidrs); err != nil {
 			t.Fatal(err)
 		}
 		if got := subnets(t, file); !slices.Equal(got, want) {
-			t.Errorf("%s made %v", cidrs, got)
+			t.Errorf("%s: got %v, want %v", cidrs, got, want)
 		}
 	}
 	set("10.1.0.0/16,fd00::/64", "10.1.0.0/16", "fd00::/64", "0.0.0.0/0", "::/0")
@@ -91,11 +92,11 @@ func TestSetPodCIDR(t *testing.T) {
 	}
 	set("10.1.0.0/16,fd00::/64", "10.1.0.0/16", "fd00::/64", "0.0.0.0/0", "::/0")
 	if after, err := os.Stat(file); err != nil || !os.SameFile(before, after) {
-		t.Errorf("the same once more was written again: %v", err)
+		t.Errorf("the file was written again without a change: %v", err)
 	}
 	set("10.2.0.0/16", "10.2.0.0/16", "0.0.0.0/0")
 	set("", "10.2.0.0/16", "0.0.0.0/0")
-	// One that comes later in the order is not what pods are attached to.
+	// The default network is the first file, so a later file does not matter.
 	if err := os.WriteFile(filepath.Join(dir, "20-b.conflist"), []byte(`{"cniVersion":"1.0.0","name":"b","plugins":[{"type":"x"}]}`), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +107,7 @@ func TestSetPodCIDR(t *testing.T) {
 	set("10.4.0.0/16", "10.3.0.0/16", "0.0.0.0/0")
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 2 {
-		t.Errorf("left: %v, %v", entries, err)
+		t.Errorf("got the files %v, %v", entries, err)
 	}
 }
 
@@ -117,21 +118,21 @@ func TestSetPodCIDRWithoutTemplate(t *testing.T) {
 		t.Error(err)
 	}
 	if err := n.SetPodCIDR(t.Context(), "x"); !errdefs.IsInvalidArgument(err) {
-		t.Errorf("nonsense: %v", err)
+		t.Errorf("invalid list: %v", err)
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 0 {
-		t.Errorf("made %v", entries)
+		t.Errorf("SetPodCIDR created %v", entries)
 	}
 }
 
-func TestUselessTemplates(t *testing.T) {
+func TestInvalidTemplates(t *testing.T) {
 	for name, tc := range map[string]struct{ text, says string }{
-		"syntax":        {"{{", "unclosed action"},
-		"unknown field": {"{{.Pods}}", "Pods"},
-		"no JSON":       {"x {{.PodCIDR}}", "what it makes is no network"},
-		"no name":       {`{"cniVersion":"1.0.0","plugins":[{"type":"x"}]}`, "what it makes is no network"},
-		"bad name":      {`{"cniVersion":"1.0.0","name":"../x","plugins":[{"type":"x"}]}`, "what it makes is no network"},
-		"endless":       {`{{define "t"}}xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx{{template "t" .}}{{end}}{{template "t" .}}`, "bytes"},
+		"syntax":         {"{{", "unclosed action"},
+		"unknown field":  {"{{.Pods}}", "Pods"},
+		"invalid JSON":   {"x {{.PodCIDR}}", "the result is not a valid network"},
+		"no name":        {`{"cniVersion":"1.0.0","plugins":[{"type":"x"}]}`, "the result is not a valid network"},
+		"invalid name":   {`{"cniVersion":"1.0.0","name":"../x","plugins":[{"type":"x"}]}`, "the result is not a valid network"},
+		"endless result": {`{{define "t"}}xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx{{template "t" .}}{{end}}{{template "t" .}}`, "bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -148,6 +149,6 @@ func TestUselessTemplates(t *testing.T) {
 	}
 	n := New(Config{ConfDirs: []string{t.TempDir()}, ConfTemplate: "/no/such/template"})
 	if err := n.SetPodCIDR(t.Context(), "10.1.0.0/16"); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("missing: %v", err)
+		t.Errorf("missing template: %v", err)
 	}
 }

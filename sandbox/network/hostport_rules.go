@@ -9,21 +9,20 @@ import (
 	"strings"
 )
 
-// masqueradeMark is the bit by which a packet remembers, from where its
-// destination was changed to where its source is, that the pod must answer the
-// host: it came from loopback, or from the same subnet, whose pods would answer
-// each other past the host. It is the bit that the portmap plugin uses.
+// masqueradeMark is the mark of packets whose source address must become the address of the host: packets from loopback,
+// and packets from the subnet of the pods, whose answers would otherwise not pass the host. The chain hostports sets the
+// mark, and the chain postrouting masquerades. The portmap plugin uses the same mark.
 const masqueradeMark = "0x2000"
 
-// family is half of a table: the rules speak of IPv4 or of IPv6.
+// family has the elements of a table for IPv4 or IPv6.
 type family struct {
-	name, proto string // "ip" and "ipv4", "ip6" and "ipv6"
-	addr        string // the type of sets
-	all, one    []string
-	subnets     []string
+	name, proto string   // "ip" and "ipv4", or "ip6" and "ipv6"
+	addr        string   // the type of addresses in sets
+	all, one    []string // the mappings for all addresses of the host, and for one address
+	subnets     []string // of the pods
 }
 
-// script replaces the table as a whole, in one transaction.
+// script returns the commands for nft that replace the whole table in one transaction.
 func (t *portTable) script() []byte {
 	v4, v6 := &family{name: "ip", proto: "ipv4", addr: "ipv4_addr"}, &family{name: "ip6", proto: "ipv6", addr: "ipv6_addr"}
 	ports := t.elements(v4, v6)
@@ -42,7 +41,7 @@ func (t *portTable) script() []byte {
 	} else {
 		b.WriteString("\t\tip daddr 127.0.0.0/8 return\n")
 	}
-	b.WriteString("\t\tip6 daddr ::1 return\n") // the kernel routes it nowhere else
+	b.WriteString("\t\tip6 daddr ::1 return\n") // the kernel does not route packets from ::1 to a pod
 	for _, f := range []*family{v4, v6} {
 		mark(&b, f.name+" saddr @pods_"+f.name)
 		fmt.Fprintf(&b, "\t\tmeta nfproto %[2]s dnat %[1]s to meta l4proto . %[1]s daddr . th dport map @one_%[1]s\n", f.name, f.proto)
@@ -53,16 +52,18 @@ func (t *portTable) script() []byte {
 		fmt.Fprintf(&b, "\tchain %[1]s {\n\t\ttype nat hook %[1]s priority %[2]s;\n\t\tfib daddr type local jump hostports\n\t}\n", hook.name, hook.priority)
 	}
 	fmt.Fprintf(&b, "\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat;\n\t\tmeta mark & %[1]s == %[1]s ct status dnat masquerade\n\t}\n", masqueradeMark)
-	// With route_localnet the kernel would let pods at what listens on the
-	// host's loopback. Answers still have the bridge's address here.
+	// With route_localnet the kernel would deliver packets from pods to servers on the host's loopback. The answers of
+	// pods still have the address of the bridge as destination in this chain, so the chain does not drop them.
 	b.WriteString("\tchain guard {\n\t\ttype filter hook prerouting priority raw;\n\t\tiifname != \"lo\" ip daddr 127.0.0.0/8 drop\n\t}\n}\n")
 	return b.Bytes()
 }
 
+// mark writes a rule that marks matching packets for masquerading.
 func mark(b *bytes.Buffer, match string) {
 	fmt.Fprintf(b, "\t\t%s meta l4proto . th dport @ports meta mark set meta mark | %s\n", match, masqueradeMark)
 }
 
+// set writes a set or a map.
 func set(b *bytes.Buffer, what, kind, flags string, elements []string) {
 	fmt.Fprintf(b, "\t%s { type %s; %s", what, kind, flags)
 	if len(elements) > 0 {
@@ -71,9 +72,8 @@ func set(b *bytes.Buffer, what, kind, flags string, elements []string) {
 	b.WriteString("}\n")
 }
 
-// elements fills the sets and maps of both families and returns the host ports.
-// A key that two pods have, which their claims rule out, is the first one's, as
-// the kernel would refuse them all.
+// elements fills the sets and maps of both families and returns the host ports. If two pods have the same key, which the
+// sandbox package prevents, the first pod gets the host port, because the kernel would refuse the whole table.
 func (t *portTable) elements(v4, v6 *family) (ports []string) {
 	seen := map[string]bool{}
 	add := func(to *[]string, key, rest string) {
@@ -83,14 +83,14 @@ func (t *portTable) elements(v4, v6 *family) (ports []string) {
 		}
 	}
 	for _, pod := range slices.Sorted(maps.Keys(t.pods)) {
-		part := t.pods[pod]
-		for _, a := range part.addrs {
+		podPorts := t.pods[pod]
+		for _, a := range podPorts.addrs {
 			f := v4
 			if a.Addr().Is6() {
 				f = v6
 			}
 			add(&f.subnets, a.Masked().String(), "")
-			for _, m := range part.mappings {
+			for _, m := range podPorts.mappings {
 				key, all, ok := m.key(a.Addr())
 				if !ok {
 					continue
@@ -100,7 +100,7 @@ func (t *portTable) elements(v4, v6 *family) (ports []string) {
 					to, key = &f.all, fmt.Sprintf("%s . %d", m.Protocol, m.HostPort)
 				}
 				add(&ports, fmt.Sprintf("%s . %d", m.Protocol, m.HostPort), "")
-				// Keys of different maps must not be taken for one another.
+				// The maps of both families may have the same key.
 				if id := f.name + key; !seen[id] {
 					seen[id] = true
 					*to = append(*to, fmt.Sprintf("%s comment \"pod %s\" : %s . %d", key, pod, a.Addr(), m.ContainerPort))
@@ -111,9 +111,8 @@ func (t *portTable) elements(v4, v6 *family) (ports []string) {
 	return ports
 }
 
-// key is the mapping's in the map of one address, for a pod's address of its
-// family; all says that it is for every address of the host instead. It is not
-// ok where the mapping is of the other family.
+// key returns the key of the mapping in the map one_ip or one_ip6, for an address of the pod. all is true if the mapping
+// is for all addresses of the host. ok is false if the mapping is for the other address family.
 func (m PortMapping) key(pod netip.Addr) (key string, all, ok bool) {
 	if m.HostIP == "" {
 		return "", true, true

@@ -19,29 +19,27 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// generated is the file, in the first of the configuration directories, that is
-// made from the template. It is the daemon's own.
-const generated = "10-criserver-pod-cidr.conflist"
+// generatedFile is the name of the file that the daemon generates from the template. The file is in the first of the
+// configuration directories.
+const generatedFile = "10-criserver-pod-cidr.conflist"
 
 const (
 	maxCIDRs = 16
-	// maxRendered bounds what a template may bring forth; it is maxConfSize.
+	// maxRendered is the maximum size of the result of a template.
 	maxRendered = maxConfSize
 )
 
-// CIDRs is what a template is filled with.
+// CIDRs is the data for the template.
 type CIDRs struct {
-	PodCIDR       string   // the first
-	PodCIDRRanges []string // all
-	Routes        []string // the default routes of their families
+	PodCIDR       string   // the first range
+	PodCIDRRanges []string // all ranges
+	Routes        []string // the default routes of the address families of the ranges
 }
 
-// SetPodCIDR makes a network configuration for the address ranges of the node's
-// pods, a list separated by commas, from the template. It is written when it
-// differs from the one there is, and never where somebody else has configured
-// the default network: theirs is kept. Without a template or without a range
-// nothing is done. Errors: ErrInvalidArgument for what is no such list,
-// ErrFailedPrecondition for a template that is of no use.
+// SetPodCIDR generates the default network from the template. list has the address ranges for the pods of the node,
+// separated by commas. SetPodCIDR writes the file only if the content has changed, and does nothing if another file has the
+// default network, if there is no template, or if the list is empty. The error is ErrInvalidArgument if the list is invalid,
+// and ErrFailedPrecondition if the template is invalid.
 func (n *Network) SetPodCIDR(ctx context.Context, list string) error {
 	if list == "" {
 		return nil
@@ -52,18 +50,18 @@ func (n *Network) SetPodCIDR(ctx context.Context, list string) error {
 	}
 	log := logrus.WithContext(ctx).WithField("podCIDR", list)
 	if n.cfg.ConfTemplate == "" {
-		log.Debug("pod CIDR is ignored: there is no cni.conf_template")
+		log.Debug("pod CIDR is ignored: cni.conf_template is not set")
 		return nil
 	}
 	content, err := render(n.cfg.ConfTemplate, cidrs)
 	if err != nil {
 		return err
 	}
-	n.template.Lock()
-	defer n.template.Unlock()
-	file := filepath.Join(n.cfg.ConfDirs[0], generated)
+	n.podCIDR.Lock()
+	defer n.podCIDR.Unlock()
+	file := filepath.Join(n.cfg.ConfDirs[0], generatedFile)
 	if l := n.load().list; l != nil && l.file != file {
-		log.WithField("file", l.file).Info("pod CIDR is ignored: the network is configured already")
+		log.WithField("file", l.file).Info("pod CIDR is ignored: another file has the default network")
 		return nil
 	}
 	if before, err := os.ReadFile(file); err == nil && bytes.Equal(before, content) {
@@ -77,20 +75,21 @@ func (n *Network) SetPodCIDR(ctx context.Context, list string) error {
 	if err := atomicfile.WriteSync(file, content, 0o600); err != nil {
 		return err
 	}
-	log.WithField("file", file).Info("network configuration written")
+	log.WithField("file", file).Info("network configuration was generated from the pod CIDR")
 	return nil
 }
 
+// parseCIDRs parses a list of ranges that are separated by commas.
 func parseCIDRs(list string) (CIDRs, error) {
 	var c CIDRs
 	parts := strings.Split(list, ",")
 	if len(parts) > maxCIDRs {
-		return c, fmt.Errorf("has %d ranges, more than %d: %w", len(parts), maxCIDRs, errdefs.ErrInvalidArgument)
+		return c, fmt.Errorf("pod CIDR has %d ranges, more than %d: %w", len(parts), maxCIDRs, errdefs.ErrInvalidArgument)
 	}
 	for _, part := range parts {
 		p, err := netip.ParsePrefix(part)
 		if err != nil || p.Bits() == 0 || p.Addr().Is4In6() {
-			return c, fmt.Errorf("%q must be a range of addresses like 10.244.1.0/24, or several separated by commas: %w", part, errdefs.ErrInvalidArgument)
+			return c, fmt.Errorf("pod CIDR %q is not a range of addresses like 10.244.1.0/24: %w", part, errdefs.ErrInvalidArgument)
 		}
 		route := "::/0"
 		if p.Addr().Is4() {
@@ -105,42 +104,41 @@ func parseCIDRs(list string) (CIDRs, error) {
 	return c, nil
 }
 
-// render fills the template, which is read each time, and checks that the result
-// is what CNI takes.
+// render reads the template, executes it, and validates the result.
 func render(file string, c CIDRs) ([]byte, error) {
-	useless := func(err error) error {
+	invalidTemplate := func(err error) error {
 		return fmt.Errorf("cni.conf_template %s: %w: %w", file, err, errdefs.ErrFailedPrecondition)
 	}
 	info, err := os.Stat(file)
 	if err != nil {
-		return nil, useless(err)
+		return nil, invalidTemplate(err)
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxConfSize {
-		return nil, useless(fmt.Errorf("it must be a regular file of at most %d bytes", maxConfSize))
+		return nil, invalidTemplate(fmt.Errorf("not a regular file of at most %d bytes", maxConfSize))
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return nil, useless(err)
+		return nil, invalidTemplate(err)
 	}
 	t, err := template.New(filepath.Base(file)).Parse(string(text))
 	if err != nil {
-		return nil, useless(err)
+		return nil, invalidTemplate(err)
 	}
 	var out bytes.Buffer
 	if err := t.Execute(&limited{&out, maxRendered}, c); err != nil {
-		return nil, useless(err)
+		return nil, invalidTemplate(err)
 	}
 	conf, err := libcni.NetworkConfFromBytes(out.Bytes())
 	if err == nil {
 		err = check(conf)
 	}
 	if err != nil {
-		return nil, useless(fmt.Errorf("what it makes is no network: %w", err))
+		return nil, invalidTemplate(fmt.Errorf("the result is not a valid network: %w", err))
 	}
 	return out.Bytes(), nil
 }
 
-// limited fails when more than room bytes are written.
+// limited is a writer that fails when more than room bytes are written.
 type limited struct {
 	to   *bytes.Buffer
 	room int
@@ -148,7 +146,7 @@ type limited struct {
 
 func (l *limited) Write(p []byte) (int, error) {
 	if l.room -= len(p); l.room < 0 {
-		return 0, fmt.Errorf("it makes more than %d bytes", maxRendered)
+		return 0, fmt.Errorf("the result has more than %d bytes", maxRendered)
 	}
 	return l.to.Write(p)
 }

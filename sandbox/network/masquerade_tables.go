@@ -1,0 +1,257 @@
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/criserver/criserver/internal/oplock"
+	"github.com/sirupsen/logrus"
+)
+
+// masqueradeTables has the desired state of the tables for masquerading. Each table has the subnets of the loaded
+// configuration and the subnets in the plans of attached pods.
+type masqueradeTables struct {
+	files tableFiles
+	locks oplock.Locks // by name of the table; held while the kernel's table changes
+
+	mu     sync.Mutex // guards tables and their content
+	tables map[string]*masqueradeTable
+}
+
+// masqueradeTable is the desired state of a table.
+type masqueradeTable struct {
+	configured []netip.Prefix
+	attached   map[types.GCAttachment][]netip.Prefix
+	// kept are the subnets of a table of an earlier daemon. They are kept for pods whose record cannot be read.
+	kept []netip.Prefix
+	// applied are subnets that the kernel's table has. The table may have more subnets, unless exact is true.
+	applied []netip.Prefix
+	exact   bool
+	// owned says that this daemon or an earlier daemon has created the table.
+	owned bool
+}
+
+// table returns the state of a table. It is called with mu held.
+func (m *masqueradeTables) table(name string) *masqueradeTable {
+	if m.tables == nil {
+		m.tables = make(map[string]*masqueradeTable)
+	}
+	if m.tables[name] == nil {
+		m.tables[name] = &masqueradeTable{attached: make(map[types.GCAttachment][]netip.Prefix)}
+	}
+	return m.tables[name]
+}
+
+// desired returns the subnets that the table must have.
+func (t *masqueradeTable) desired() []netip.Prefix {
+	return union(append(slices.Collect(maps.Values(t.attached)), t.configured, t.kept)...)
+}
+
+// covers reports whether the kernel's table has the given subnets.
+func (t *masqueradeTable) covers(subnets []netip.Prefix) bool {
+	return !slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return !slices.Contains(t.applied, p) })
+}
+
+// prepare adds the subnets of a configuration that is being loaded. If the configuration is not loaded, reconcile removes
+// them again.
+func (m *masqueradeTables) prepare(ctx context.Context, added masquerade, timeout time.Duration) error {
+	return m.apply(ctx, added.Table, timeout, added.Subnets)
+}
+
+// acquire keeps the subnets of an attachment in the table until release. The table has the subnets already, unless the
+// configuration has changed since the plan of the attachment was made.
+func (m *masqueradeTables) acquire(ctx context.Context, need masquerade, a types.GCAttachment) error {
+	m.mu.Lock()
+	t := m.table(need.Table)
+	t.attached[a] = need.Subnets
+	covered := t.covers(need.Subnets)
+	m.mu.Unlock()
+	if covered {
+		return nil
+	}
+	err := m.apply(ctx, need.Table, nftTimeout, nil)
+	if err != nil {
+		m.release(need, a)
+		return fmt.Errorf("masquerade: %w", err)
+	}
+	return nil
+}
+
+// restore is acquire for a pod that an earlier daemon has attached. It does not change the kernel's table.
+func (m *masqueradeTables) restore(need masquerade, a types.GCAttachment) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.table(need.Table).attached[a] = need.Subnets
+}
+
+// release reverts acquire. It reports whether the kernel's table has unused subnets, which reconcile removes.
+func (m *masqueradeTables) release(need masquerade, a types.GCAttachment) (unused bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.table(need.Table)
+	delete(t.attached, a)
+	return len(t.desired()) < len(t.applied)
+}
+
+// configure sets the subnets of the loaded configuration.
+func (m *masqueradeTables) configure(loaded []*list) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, t := range m.tables {
+		t.configured = nil
+	}
+	for _, l := range loaded {
+		if l.masquerade != nil {
+			m.table(l.masquerade.Table).configured = l.masquerade.Subnets
+		}
+	}
+}
+
+// load adds the tables that earlier daemons have recorded in their files. With keep, reconcile keeps all their subnets.
+func (m *masqueradeTables) load(contents map[string][]byte, keep bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var errs []error
+	for name, content := range contents {
+		if !strings.HasPrefix(name, masqueradePrefix) {
+			continue
+		}
+		var recorded masquerade
+		if err := json.Unmarshal(content, &recorded); err != nil {
+			errs = append(errs, fmt.Errorf("read the file of table %s, which is not changed: %w", name, err))
+			continue
+		}
+		t := m.table(name)
+		t.owned = true
+		if keep {
+			t.kept = recorded.Subnets
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// reconcile brings the kernel's tables into the desired state and deletes unused tables. With check it also restores tables
+// that another program has deleted. It reports whether all tables are in the desired state.
+func (m *masqueradeTables) reconcile(ctx context.Context, check bool) bool {
+	m.mu.Lock()
+	names := slices.Sorted(maps.Keys(m.tables))
+	m.mu.Unlock()
+	ok := true
+	for _, name := range names {
+		err := m.reconcileTable(ctx, name, check)
+		if err != nil && ctx.Err() == nil {
+			logrus.WithContext(ctx).WithError(err).WithField("table", name).Error("failed to reconcile the table for masquerading")
+		}
+		ok = ok && err == nil
+	}
+	return ok
+}
+
+func (m *masqueradeTables) reconcileTable(ctx context.Context, name string, check bool) error {
+	m.mu.Lock()
+	t := m.table(name)
+	desired := t.desired()
+	upToDate := t.exact && slices.Equal(t.applied, desired)
+	m.mu.Unlock()
+	switch {
+	case len(desired) == 0:
+		return m.deleteUnused(ctx, name)
+	case !upToDate:
+		return m.apply(ctx, name, nftTimeout, nil)
+	case !check:
+		return nil
+	}
+	exists, err := tableExists(ctx, name)
+	if exists || err != nil {
+		return err
+	}
+	logrus.WithContext(ctx).WithField("table", name).Warn("the table for masquerading was deleted by another program; the daemon restores the table")
+	return m.apply(ctx, name, nftTimeout, nil)
+}
+
+// apply replaces the kernel's table by a table with the desired subnets and further subnets.
+func (m *masqueradeTables) apply(ctx context.Context, name string, timeout time.Duration, further []netip.Prefix) error {
+	unlock, err := m.locks.Lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	next, isNew := m.next(name, further)
+	if err = m.files.put(name, next); err == nil {
+		err = runNFTTimeout(ctx, timeout, next.script(), "-f", "-")
+	}
+	if err != nil && isNew && !errors.Is(err, context.DeadlineExceeded) {
+		err = errors.Join(err, m.files.remove(name)) // nft has not created the table
+		isNew = false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.table(name)
+	t.owned = t.owned || err == nil || isNew
+	if err == nil {
+		t.applied, t.exact = next.Subnets, true
+	}
+	return err
+}
+
+// next returns the table that apply is about to create. isNew is true if the daemon does not own a table of the name.
+func (m *masqueradeTables) next(name string, further []netip.Prefix) (next masquerade, isNew bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.table(name)
+	next = masquerade{Table: name, Subnets: union(t.desired(), further)}
+	// acquire must not rely on subnets that are being removed.
+	t.applied = slices.DeleteFunc(slices.Clone(t.applied), func(p netip.Prefix) bool { return !slices.Contains(next.Subnets, p) })
+	t.exact = false
+	return next, !t.owned
+}
+
+// union returns the sorted union of lists.
+func union(lists ...[]netip.Prefix) []netip.Prefix {
+	all := slices.Concat(lists...)
+	slices.SortFunc(all, netip.Prefix.Compare)
+	return slices.Compact(all)
+}
+
+// deleteUnused deletes an unused table.
+func (m *masqueradeTables) deleteUnused(ctx context.Context, name string) error {
+	unlock, err := m.locks.Lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	m.mu.Lock()
+	t := m.table(name)
+	owned, used := t.owned, len(t.desired()) > 0 // a pod may have been attached meanwhile
+	if !used {
+		t.applied, t.exact = nil, false
+	}
+	m.mu.Unlock()
+	if used {
+		return nil
+	}
+	if owned {
+		if err := deleteTable(ctx, name); err != nil {
+			return err
+		}
+		if err := m.files.remove(name); err != nil {
+			return err
+		}
+		logrus.WithContext(ctx).WithField("table", name).Info("deleted the unused table for masquerading")
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t.owned = false; len(t.desired()) == 0 {
+		delete(m.tables, name)
+	}
+	return nil
+}
