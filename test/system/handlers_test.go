@@ -68,7 +68,7 @@ func TestHandlersSideBySide(t *testing.T) {
 	}
 }
 
-// lifeUnder is the life of containers under a handler.
+// checkLifeCycle runs containers with a handler.
 func (n *node) checkLifeCycle(t *testing.T, p *pod, handler string) {
 	id := n.run(t, p, "c", "sh", "-c", "echo out; echo err >&2; trap 'echo bye; exit 4' TERM; while :; do sleep 0.1; done")
 	if got := n.Exec(t, id, "sh", "-c", "hostname; echo $PPID"); got != p.Config.GetHostname()+"\n0" {
@@ -138,7 +138,7 @@ func zombies(t *testing.T, parent int) (pids []int) {
 	return pids
 }
 
-// endsUnder is about containers that come to an unusual end.
+// checkExits checks unusual exits of containers.
 func (n *node) checkExits(t *testing.T, p *pod) {
 	t.Helper()
 	stubborn := n.run(t, p, "stubborn", "sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done")

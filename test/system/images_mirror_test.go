@@ -23,8 +23,8 @@ type mirror struct{ location, more string }
 
 func mirrorAt(r *testRegistry) mirror { return mirror{location: r.host} }
 
-// mirrored writes a registries.conf in which registry.example is at origin and
-// has the mirrors.
+// mirrored returns a registries.conf in which registry.example is at origin and has the
+// mirrors.
 func (n *node) mirrored(t *testing.T, origin string, mirrors ...mirror) {
 	t.Helper()
 	conf := n.Registries + fmt.Sprintf("\n[[registry]]\nprefix = \"registry.example\"\nlocation = %q\ninsecure = true\n", origin)
@@ -34,7 +34,8 @@ func (n *node) mirrored(t *testing.T, origin string, mirrors ...mirror) {
 	n.writeFile(t, "registries.conf", conf)
 }
 
-// hang answers a part of the requests not at all, until the client has left.
+// hang returns a handler that does not answer some of the requests until the client
+// disconnects.
 func hang(path string, begin []byte) func(http.ResponseWriter, *http.Request) bool {
 	return func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.Contains(r.URL.Path, path) {
@@ -62,15 +63,15 @@ func fail(path string, code int) func(http.ResponseWriter, *http.Request) bool {
 	}
 }
 
-// TestMirrors: whatever a mirror does, the next one is tried, and the registry
-// itself at the end.
+// TestMirrors checks that after any failure of a mirror the daemon tries the next mirror,
+// and the registry at the end.
 func TestMirrors(t *testing.T) {
 	n := pullNode(t, "mirrors", fmt.Sprintf("progress_window = %q", harness.Patience(800*time.Millisecond)))
 	origin, first, second := newRegistry(t), newRegistry(t), newRegistry(t)
 	bad := small(t, "bad mirror's")
 	for name, c := range map[string]struct {
 		first  func(http.ResponseWriter, *http.Request) bool
-		dead   bool // nobody listens at all
+		dead   bool // nothing listens at the address
 		absent bool // the first mirror does not have the image
 	}{
 		"nobody listens":        {dead: true},
@@ -108,12 +109,12 @@ func TestMirrors(t *testing.T) {
 			origin.asked("")
 			id := n.Pull(t, "registry.example/"+repo+":1")
 			if got := n.imageStatus(t, id, false).GetImage().GetRepoTags(); len(got) != 1 || got[0] != "registry.example/"+repo+":1" {
-				t.Errorf("tags %v: the mirror must not show", got)
+				t.Errorf("tags: got %v, want those without the mirror", got)
 			}
 			if asked := origin.asked(""); len(asked) > 0 {
-				t.Errorf("the second mirror has it, and the origin was asked for %v", asked)
+				t.Errorf("the origin received requests for %v although the second mirror has the image", asked)
 			}
-			// With that mirror alone, the registry itself is what helps.
+			// With this mirror alone, the pull uses the registry.
 			origin.push(t, repo+":2", small(t, name+" of the origin"))
 			first.set(nil)
 			if !c.absent {
@@ -133,7 +134,7 @@ func TestMirrors(t *testing.T) {
 		}
 		n.mirrored(t, origin.host, mirror{location: deadHost(t)})
 		if err := n.pullFor(t, "", "registry.example/none:1"); status.Code(err) != codes.NotFound {
-			t.Errorf("the registry's own answer counts: %v", err)
+			t.Errorf("want the error of the registry, got %v", err)
 		}
 	})
 	left, err := os.ReadDir(n.Dir + "/run")
@@ -142,7 +143,7 @@ func TestMirrors(t *testing.T) {
 	}
 	for _, e := range left {
 		if strings.HasPrefix(e.Name(), "registries-") {
-			t.Errorf("left behind: %s", e.Name())
+			t.Errorf("remaining file: %s", e.Name())
 		}
 	}
 }
@@ -159,7 +160,7 @@ func TestMirrorsByDigestOrTagOnly(t *testing.T) {
 	origin.push(t, "a:1", img)
 	m.push(t, "a:1", img)
 	byTag, byDigest := "registry.example/a:1", "registry.example/a@"+digestOf(t, img)
-	for setting, want := range map[string][2]bool{ // asked for a tag, for a digest
+	for setting, want := range map[string][2]bool{ // whether the mirror receives requests for a tag, for a digest
 		`pull-from-mirror = "digest-only"`: {false, true},
 		`pull-from-mirror = "tag-only"`:    {true, false},
 		`pull-from-mirror = "all"`:         {true, true},
@@ -170,13 +171,14 @@ func TestMirrorsByDigestOrTagOnly(t *testing.T) {
 			m.asked("")
 			n.Pull(t, ref)
 			if asked := len(m.asked("")) > 0; asked != want[i] {
-				t.Errorf("%s: %s: the mirror was asked: %t", setting, ref, asked)
+				t.Errorf("%s: %s: request to the mirror: got %t", setting, ref, asked)
 			}
 		}
 	}
 }
 
-// TestRegistriesConf is about what is refused or resolved by registries.conf.
+// TestRegistriesConf checks blocked registries, insecure registries and short names of
+// registries.conf.
 func TestRegistriesConf(t *testing.T) {
 	n := pullNode(t, "regconf")
 	reg, other := newRegistry(t), newRegistry(t)
@@ -206,7 +208,7 @@ func TestRegistriesConf(t *testing.T) {
 		other.asked("")
 		n.Pull(t, "registry.example/tool")
 		if asked := other.asked(""); len(asked) > 0 {
-			t.Errorf("a blocked mirror was asked for %v", asked)
+			t.Errorf("a blocked mirror received requests for %v", asked)
 		}
 	})
 	t.Run("plain HTTP", func(t *testing.T) {
@@ -216,7 +218,7 @@ func TestRegistriesConf(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		if asked := reg.asked(""); len(asked) > 0 {
-			t.Errorf("without being told so, the daemon spoke plain HTTP: %v", asked)
+			t.Errorf("the daemon used plain HTTP without insecure = true: %v", asked)
 		}
 	})
 	t.Run("TLS", func(t *testing.T) {
@@ -224,10 +226,10 @@ func TestRegistriesConf(t *testing.T) {
 		secure.push(t, "tool:latest", small(t, "secure"))
 		conf("")
 		if err := n.pullFor(t, "", secure.host+"/tool"); !kubeletSees(err, crierrors.ErrRegistryUnavailable) || !strings.Contains(err.Error(), "certificate") {
-			t.Errorf("a certificate that nobody knows: %v", err)
+			t.Errorf("registry with an unknown certificate: got error %v", err)
 		}
 		if asked := secure.asked(""); len(asked) > 0 {
-			t.Errorf("it was asked for %v", asked)
+			t.Errorf("it received requests for %v", asked)
 		}
 		n.trust(t, secure)
 		n.Pull(t, secure.host+"/tool")
@@ -236,13 +238,13 @@ func TestRegistriesConf(t *testing.T) {
 		conf("unqualified-search-registries = [\"DEAD\", \"REG\", \"OTHER\"]\n[aliases]\n\"aliased\" = \"REG/deep/aliased\"\n" + insecure)
 		n.Pull(t, "tool")
 		if got := n.imageStatus(t, "tool", false).GetImage().GetRepoTags(); !slices.Contains(got, reg.host+"/tool:latest") {
-			t.Errorf("the first registry that has it is %v", got)
+			t.Errorf("first registry with the image: got %v", got)
 		}
 		n.Pull(t, "aliased")
 		if got := n.imageStatus(t, "aliased:latest", false).GetImage().GetRepoTags(); len(got) != 1 || got[0] != reg.host+"/deep/aliased:latest" {
-			t.Errorf("the alias is %v", got)
+			t.Errorf("alias: got %v", got)
 		}
-		code("absent", codes.Unknown, "RegistryUnavailable") // not all could be asked
+		code("absent", codes.Unknown, "RegistryUnavailable") // not all registries answered
 		conf("unqualified-search-registries = [\"REG\", \"OTHER\"]\nshort-name-mode = \"enforcing\"\n[aliases]\n\"aliased\" = \"REG/deep/aliased\"\n" + insecure)
 		code("tool", codes.InvalidArgument, "use the full name")
 		code("aliased", codes.OK, "")
@@ -255,7 +257,7 @@ func TestRegistriesConf(t *testing.T) {
 		code(reg.host+"/tool", codes.FailedPrecondition, "registries.conf")
 		conf("[[registry]]\nlocation = \"REG/\"\nmirror-by-digest-only = 5\n")
 		code(reg.host+"/tool", codes.FailedPrecondition, "registries.conf")
-		// What is there can still be seen.
+		// Images in the store are still listed.
 		if _, err := n.ImageService.ListImages(t.Context(), &cri.ListImagesRequest{}); err != nil {
 			t.Error(err)
 		}

@@ -19,7 +19,7 @@ type requirement map[string]any
 
 var anything = requirement{"type": "insecureAcceptAnything"}
 
-// policy writes a policy.json: what holds for all, and for scopes of registries.
+// policy returns a policy.json with a default and with rules for scopes of registries.
 func (n *node) policy(t *testing.T, name string, general requirement, scopes map[string]requirement) {
 	t.Helper()
 	docker := map[string][]requirement{}
@@ -33,7 +33,7 @@ func (n *node) policy(t *testing.T, name string, general requirement, scopes map
 	n.writeFile(t, name, string(b))
 }
 
-// pullFor pulls as the kubelet does, for a pod of the namespace.
+// pullFor pulls an image for a pod in a namespace, like the kubelet.
 func (n *node) pullFor(t *testing.T, namespace, ref string) error {
 	t.Helper()
 	req := &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}}
@@ -44,15 +44,15 @@ func (n *node) pullFor(t *testing.T, namespace, ref string) error {
 	return err
 }
 
-// kubeletSees is what the kubelet makes of a failed pull's error: of the code
-// Unknown it takes the text alone, and compares its beginning.
+// kubeletSees reports whether the kubelet recognizes the error of a failed pull. For
+// errors with the code Unknown, the kubelet compares the beginning of the message.
 func kubeletSees(err error, want error) bool {
 	s := status.Convert(err)
 	return s.Code() == codes.Unknown && strings.HasPrefix(s.Message(), want.Error())
 }
 
-// mustBeRefused wants a pull to be refused for the signature's sake, and no
-// layer fetched.
+// mustBeRefused checks that a pull is refused because of its signature, and that no layer
+// is downloaded.
 func (n *node) mustBeRefused(t *testing.T, reg *testRegistry, namespace, ref string) {
 	t.Helper()
 	reg.asked("")
@@ -61,8 +61,8 @@ func (n *node) mustBeRefused(t *testing.T, reg *testRegistry, namespace, ref str
 		t.Errorf("got %v, want %v", err, crierrors.ErrSignatureValidationFailed)
 	}
 	blobs := reg.asked("/blobs/")
-	if len(blobs) > 1 { // that of an attached signature
-		t.Errorf("%d blobs were fetched of an image that is refused", len(blobs))
+	if len(blobs) > 1 { // the blob of an attached signature
+		t.Errorf("%d blobs of a refused image were downloaded", len(blobs))
 	}
 }
 
@@ -83,7 +83,7 @@ func TestSignaturePolicy(t *testing.T) {
 	sigstoreSigned := requirement{
 		"type": "sigstoreSigned", "keyPath": n.writeFile(t, "cosign.pub", string(cosignPublic)), "signedIdentity": map[string]string{"type": "matchRepository"},
 	}
-	// Each image has its own content, so that nothing is in the store already.
+	// Each image has different content, so that the store has none of its layers.
 	image := func(repo string) (ref, digest string) {
 		img := small(t, repo)
 		return reg.push(t, repo+":1", img), digestOf(t, img)
@@ -118,7 +118,7 @@ func TestSignaturePolicy(t *testing.T) {
 			attach(t, reg, "sigstore-of-another-name", cosign, reg.host+"/sigstore-good", digest)
 		}, false},
 		{"sigstore-of-another-digest", sigstoreSigned, func(_, digest string) {
-			// Stored for this digest, made for another.
+			// The signature is stored for this digest and was made for another one.
 			zero := "sha256:" + strings.Repeat("0", 64)
 			attach(t, reg, "sigstore-of-another-digest", cosign, reg.host+"/sigstore-of-another-digest", zero)
 			tag := strings.Replace(digest, ":", "-", 1) + ".sig"
@@ -138,7 +138,7 @@ func TestSignaturePolicy(t *testing.T) {
 			if err := n.pullFor(t, "", ref); err != nil {
 				t.Error(err)
 			}
-			// By digest the same rule holds.
+			// The same rule applies to references by digest.
 			if err := n.pullFor(t, "", reg.host+"/"+c.repo+"@"+digest); err != nil {
 				t.Error(err)
 			}
@@ -148,7 +148,7 @@ func TestSignaturePolicy(t *testing.T) {
 		ref, _ := image("deep/in/scope")
 		n.policy(t, "policy.json", anything, map[string]requirement{reg.host: {"type": "reject"}, reg.host + "/deep": anything})
 		if err := n.pullFor(t, "", ref); err != nil {
-			t.Errorf("the narrower scope allows it: %v", err)
+			t.Errorf("the narrower scope must allow the pull: got error %v", err)
 		}
 		n.policy(t, "policy.json", anything, map[string]requirement{reg.host + "/deep": anything, reg.host + "/deep/in/scope": {"type": "reject"}})
 		n.mustBeRefused(t, reg, "", ref)
@@ -159,7 +159,7 @@ func TestSignaturePolicy(t *testing.T) {
 		store.setDown(true)
 		n.policy(t, "policy.json", signedBy, nil)
 		if err := n.pullFor(t, "", ref); !kubeletSees(err, crierrors.ErrRegistryUnavailable) {
-			t.Errorf("a signature that could not be fetched is not a wrong one: %v", err)
+			t.Errorf("signature that cannot be downloaded: got error %v, want another one than for an invalid signature", err)
 		}
 		store.setDown(false)
 		if err := n.pullFor(t, "", ref); err != nil {
@@ -187,14 +187,14 @@ func TestSignaturePolicy(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := n.pullFor(t, "", ref); status.Code(err) != codes.FailedPrecondition {
-			t.Errorf("a policy that is named and not there: %v", err)
+			t.Errorf("missing policy file: got error %v", err)
 		}
 	})
 	n.policy(t, "policy.json", anything, nil)
 }
 
-// namespacePolicies has a policy for one namespace that is stricter, and for
-// another that is less strict, than the general one.
+// namespacePolicies tests a stricter policy for one namespace and a less strict policy
+// for another one.
 func namespacePolicies(t *testing.T, n *node, reg *testRegistry) {
 	ref := reg.push(t, "tenant:1", small(t, "tenant"))
 	n.policy(t, "policy.json", anything, nil)
@@ -205,7 +205,7 @@ func namespacePolicies(t *testing.T, n *node, reg *testRegistry) {
 			t.Errorf("namespace %q: %v", namespace, err)
 		}
 	}
-	// That the image is here by now does not help.
+	// The policy also applies to an image in the store.
 	n.mustBeRefused(t, reg, "strict", ref)
 	n.policy(t, "policy.json", requirement{"type": "reject"}, nil)
 	n.policy(t, "policies/lax.json", anything, nil)
@@ -220,7 +220,7 @@ func namespacePolicies(t *testing.T, n *node, reg *testRegistry) {
 	}
 	n.writeFile(t, "policies/broken.json", "{")
 	if err := n.pullFor(t, "broken", ref); status.Code(err) != codes.FailedPrecondition {
-		t.Errorf("a broken policy: %v", err)
+		t.Errorf("invalid policy: got error %v", err)
 	}
 	if err := errors.Join(os.RemoveAll(filepath.Join(n.Dir, "policies"))); err != nil {
 		t.Fatal(err)

@@ -23,19 +23,19 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// noise does not compress.
+// noise returns random bytes, which do not compress.
 func noise(n int) string {
 	b := make([]byte, n)
 	rnd := rand.NewChaCha8([32]byte{byte(n)})
-	_, _ = rnd.Read(b) // it never fails
+	_, _ = rnd.Read(b) // Read never fails
 	return string(b)
 }
 
-// gate lets through the blobs of a registry piece by piece.
+// gate is a handler that delivers the blobs of a registry in pieces, on request.
 type gate struct {
 	piece int
-	begun chan string   // told of each blob that is asked for
-	next  chan struct{} // each lets one piece through; closed, all
+	begun chan string   // receives the path of each requested blob
+	next  chan struct{} // a value releases one piece; closing it releases all
 }
 
 func newGate(piece int) *gate {
@@ -66,7 +66,7 @@ func (g *gate) serve(r *testRegistry, only string) func(http.ResponseWriter, *ht
 	}
 }
 
-// progress is what Status tells of a running pull.
+// progress is the state of a running pull in the verbose Status.
 type progress struct {
 	Image, Source  string
 	Since          time.Time
@@ -94,7 +94,7 @@ func (n *node) pulls(t *testing.T) []progress {
 	return all
 }
 
-// pulling starts a pull and returns what awaits its end.
+// pulling starts a pull and returns a function that waits for its result.
 func (n *node) pulling(ctx context.Context, t *testing.T, ref string, auth *cri.AuthConfig) (wait func() error) {
 	t.Helper()
 	done := make(chan error, 1)
@@ -105,8 +105,8 @@ func (n *node) pulling(ctx context.Context, t *testing.T, ref string, auth *cri.
 	return func() error { return <-done }
 }
 
-// TestPullProgress has a registry that goes slowly, for longer than the window
-// in which some progress must be made, and one that stops.
+// TestPullProgress pulls from a registry that is slow for longer than the progress
+// window, and then stops.
 func TestPullProgress(t *testing.T) {
 	window := harness.Patience(1500 * time.Millisecond)
 	n := pullNode(t, "progress", fmt.Sprintf("progress_window = %q", window))
@@ -128,24 +128,24 @@ func TestPullProgress(t *testing.T) {
 			p := n.pulls(t)
 			return len(p) == 1 && p[0].Bytes == int64(i)<<10
 		})
-		time.Sleep(window / 10) // the registry is slow, and that is what is tested
+		time.Sleep(window / 10) // the test needs a slow registry
 	}
 	p := n.pulls(t)[0]
 	switch {
 	case p.Image != ref || p.Source != ref || p.Since.IsZero() || time.Since(p.Since) > harness.Patience(time.Minute):
-		t.Errorf("progress %+v", p)
+		t.Errorf("progress: got %+v", p)
 	case p.Total < 64<<10 || p.Total > 80<<10 || p.Bytes <= 0 || p.Bytes >= p.Total || p.BytesPerSecond <= 0 || p.IdleSeconds > window.Seconds():
-		t.Errorf("progress %+v", p)
+		t.Errorf("progress: got %+v", p)
 	case len(p.Layers) != 1 || p.Layers[0].Digest != layer || p.Layers[0].State != "fetching" || p.Layers[0].Bytes != p.Bytes || p.Layers[0].Total != p.Total:
-		t.Errorf("layers %+v", p.Layers)
+		t.Errorf("layers: got %+v", p.Layers)
 	}
-	// Now it stops.
+	// The registry stops sending.
 	err := wait()
 	if !kubeletSees(err, crierrors.ErrRegistryUnavailable) || !strings.Contains(err.Error(), "no data for "+window.String()) {
 		t.Errorf("got %v", err)
 	}
 	if p := n.pulls(t); len(p) > 0 {
-		t.Errorf("still running: %+v", p)
+		t.Errorf("pulls after the failure: got %+v", p)
 	}
 	close(g.next)
 	if err := n.pullWith(t, ref, auth); err != nil {
@@ -153,8 +153,8 @@ func TestPullProgress(t *testing.T) {
 	}
 }
 
-// TestPullsJoin: one image asked for twice is pulled once; two with a layer in
-// common share it; and a pull ends with the last who waits for it.
+// TestPullsJoin checks that two requests for an image cause one pull, that two images
+// share the download of a common layer, and that a pull ends when its last caller leaves.
 func TestPullsJoin(t *testing.T) {
 	n := pullNode(t, "join")
 	reg := newRegistry(t)
@@ -174,16 +174,16 @@ func TestPullsJoin(t *testing.T) {
 		p := n.pulls(t)
 		return len(p) == 2 && p[0].Callers == 2 && p[1].Callers == 1
 	})
-	leave() // the first caller goes; the pull goes on for the second
+	leave() // the first caller leaves, and the pull continues for the second
 	if err := first(); status.Code(err) != codes.Canceled {
-		t.Errorf("the caller that left: %v", err)
+		t.Errorf("first caller: got error %v", err)
 	}
 	close(g.next)
 	if err := second(); err != nil {
-		t.Errorf("who joined: %v", err)
+		t.Errorf("second caller: got error %v", err)
 	}
 	if err := other(); err != nil {
-		t.Errorf("the other image: %v", err)
+		t.Errorf("other image: got error %v", err)
 	}
 	manifests, blobs := 0, 0
 	for _, r := range reg.asked("") {
@@ -195,7 +195,7 @@ func TestPullsJoin(t *testing.T) {
 		}
 	}
 	if manifests != 1 || blobs != 1 {
-		t.Errorf("the manifest was fetched %d times, the shared layer %d times", manifests, blobs)
+		t.Errorf("downloads: got %d of the manifest and %d of the shared layer, want one each", manifests, blobs)
 	}
 
 	alone := imageOf(t, v1.Config{}, layerOf(t, textFile("noise", noise(65<<10))))
@@ -212,12 +212,12 @@ func TestPullsJoin(t *testing.T) {
 	waitFor(t, "the pull to end", func() bool { return len(n.pulls(t)) == 0 })
 	staged, err := os.ReadDir(filepath.Join(n.Dir, "root/tmp"))
 	if err != nil || len(staged) > 0 {
-		t.Errorf("left in the stage: %v, %v", staged, err)
+		t.Errorf("staged files: got %v (error %v)", staged, err)
 	}
 }
 
-// TestKillInAPull: the next daemon finds no half of an image, and fetches what
-// was whole already no second time.
+// TestKillInAPull checks that after a kill during a pull the next daemon lists no
+// incomplete image, and does not download complete layers again.
 func TestKillInAPull(t *testing.T) {
 	n := pullNode(t, "killpull")
 	reg := newRegistry(t)
@@ -237,15 +237,15 @@ func TestKillInAPull(t *testing.T) {
 	})
 	n.Kill()
 	if err := wait(); err == nil {
-		t.Error("a daemon that is dead has answered")
+		t.Error("the killed daemon answered")
 	}
 	n.restart(t)
 	if st := n.imageStatus(t, ref, false).GetImage(); st != nil {
-		t.Errorf("half an image is shown: %v", st)
+		t.Errorf("status of an incomplete image: got %v", st)
 	}
 	staged, err := os.ReadDir(filepath.Join(n.Dir, "root/tmp"))
 	if err != nil || len(staged) > 0 {
-		t.Errorf("left in the stage: %v, %v", staged, err)
+		t.Errorf("staged files: got %v (error %v)", staged, err)
 	}
 	waitFor(t, "the trash to be emptied", func() bool {
 		left, err := os.ReadDir(filepath.Join(n.Dir, "root/trash"))
@@ -255,11 +255,11 @@ func TestKillInAPull(t *testing.T) {
 	close(g.next)
 	n.Pull(t, ref)
 	if again := reg.asked(digestOf(t, whole)); len(again) > 0 {
-		t.Errorf("the layer that was whole was fetched again: %v", again)
+		t.Errorf("a complete layer was downloaded again: %v", again)
 	}
 }
 
-// TestDiskFull pulls more than the file system of the store holds.
+// TestDiskFull pulls an image that is larger than the file system of the store.
 func TestDiskFull(t *testing.T) {
 	n := makeNode("full")
 	root := filepath.Join(n.Dir, "root")
@@ -297,15 +297,15 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		if n.imageStatus(t, tooLarge, false).GetImage() != nil {
-			t.Error("half an image is shown")
+			t.Error("an incomplete image is listed")
 		}
-		// What it had brought is not kept: it would be in the way of others.
+		// The layers of the failed pull are deleted, because they would fill the disk.
 		waitFor(t, "the space to be free again", func() bool { return used() <= before+64<<10 })
 	}
 	n.Pull(t, fits)
 }
 
-// TestSeveralPullsAtOnce shows them all, the oldest first.
+// TestSeveralPullsAtOnce checks that Status lists all pulls, the oldest first.
 func TestSeveralPullsAtOnce(t *testing.T) {
 	n := pullNode(t, "several")
 	reg := newRegistry(t)
@@ -325,7 +325,7 @@ func TestSeveralPullsAtOnce(t *testing.T) {
 		all = append(all, p.Image)
 	}
 	if strings.Join(all, " ") != strings.Join(refs, " ") {
-		t.Errorf("pulls of %v, want %v", all, refs)
+		t.Errorf("pulls in Status: got %v, want %v", all, refs)
 	}
 	close(g.next)
 	var ended sync.WaitGroup

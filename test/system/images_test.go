@@ -19,7 +19,7 @@ func TestImageOf120Layers(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := strings.Count(st.GetInfo()["info"], `"diffID"`); got < 120 {
-		t.Errorf("the verbose status lists %d layers, want 120 or more", got)
+		t.Errorf("layers in the verbose status: got %d, want at least 120", got)
 	}
 	if got := n.Exec(t, id, "sh", "-c", "ls /layers | wc -l; cat /layer"); got != "119\n120" {
 		t.Errorf("the container sees %q: want a file of each layer but the first, and the uppermost layer's content", got)
@@ -28,7 +28,7 @@ func TestImageOf120Layers(t *testing.T) {
 
 func TestHeavyImage(t *testing.T) {
 	if testing.Short() {
-		t.Skip("half a gigabyte is not for a short run")
+		t.Skip("-short omits the image of half a gigabyte")
 	}
 	n := newNode(t, "heavy", 62)
 	begun := time.Now()
@@ -39,14 +39,14 @@ func TestHeavyImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if size := st.GetImage().GetSize(); size < 500<<20 {
-		t.Errorf("its size is %d bytes", size)
+		t.Errorf("size: got %d bytes", size)
 	}
 	fs, err := n.ImageService.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if used := fs.GetImageFilesystems()[0].GetUsedBytes().GetValue(); used < 500<<20 {
-		t.Errorf("the store says it uses %d bytes", used)
+		t.Errorf("usage of the store: got %d bytes", used)
 	}
 	p := n.RunPod(t, podConfig("heavy"))
 	c := n.CreateContainer(t, p, containerConfig(p, "c", "registry.test/heavy:1", "sleep", "1000"))

@@ -14,13 +14,13 @@ import (
 
 const volumeImage = "registry.test/volume:1"
 
-// imageMount asks for a part of an image as a volume.
+// imageMount returns a mount with a part of an image as a volume.
 func imageMount(image, sub, at string) *cri.Mount {
 	return &cri.Mount{Image: &cri.ImageSpec{Image: image}, ImageSubPath: sub, ContainerPath: at, Readonly: true}
 }
 
-// refused creates a container that must not come to be, and returns the error's
-// text.
+// refused requests a container that must be refused, and returns the message of the
+// error.
 func (n *node) refused(t *testing.T, p *pod, config *cri.ContainerConfig, want codes.Code) string {
 	t.Helper()
 	r, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
@@ -40,7 +40,7 @@ func TestImageVolumes(t *testing.T) {
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	noexec := imageMount(id, "", "/noexec")
 	noexec.MountOptions = []string{"noexec"}
-	writable := imageMount(volumeImage, "/data/sub", "/sub") // by tag, and not asked for read-only
+	writable := imageMount(volumeImage, "/data/sub", "/sub") // by tag, and without readonly
 	writable.Readonly = false
 	config.Mounts = []*cri.Mount{
 		imageMount(id, "", "/all"), writable, imageMount(id, "data/file", "/etc/one"), imageMount(id, "inside", "/linked"), noexec,
@@ -109,13 +109,13 @@ func TestImageVolumes(t *testing.T) {
 	}
 }
 
-// mountOptions returns the options of what a container has mounted at a path.
+// mountOptions returns the options of the mount at a path in a container.
 func (n *node) mountOptions(t *testing.T, c, at string) map[string]bool {
 	t.Helper()
 	opts := map[string]bool{}
 	for line := range strings.Lines(n.Exec(t, c, "cat", "/proc/self/mountinfo")) {
 		if f := strings.Fields(line); len(f) > 5 && f[4] == at {
-			clear(opts) // what is mounted later is on top
+			clear(opts) // later mounts are on top
 			for _, o := range strings.Split(f[5], ",") {
 				opts[o] = true
 			}
@@ -164,14 +164,14 @@ func TestImageVolumesRefused(t *testing.T) {
 			t.Errorf("%s: %q says nothing of %q", name, msg, tc.says)
 		}
 	}
-	// Nothing of the failed ones holds the image.
+	// The failed requests do not keep the image in use.
 	if _, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}}); err != nil {
 		t.Error(err)
 	}
 }
 
-// A container whose creation was cut off by a crash, with its volumes mounted or
-// not, leaves nothing that keeps the image.
+// TestImageVolumesAmidKill checks that a container whose creation was interrupted by a
+// kill does not keep the image in use, whether its volumes were mounted or not.
 func TestImageVolumesAmidKill(t *testing.T) {
 	n := newNode(t, "imgvolkill", 202)
 	id := n.Pull(t, volumeImage)
@@ -186,7 +186,7 @@ func TestImageVolumesAmidKill(t *testing.T) {
 				config.Mounts = []*cri.Mount{imageMount(id, "", "/a"), imageMount(id, "data", "/b")}
 				req := &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config}
 				if _, err := n.RuntimeService.CreateContainer(t.Context(), req); err != nil {
-					return // the daemon is gone
+					return // the daemon has been killed
 				}
 				created <- struct{}{}
 			}
@@ -218,7 +218,7 @@ func TestImageVolumesAmidKill(t *testing.T) {
 	}
 }
 
-// volumeDirs counts the containers that have image volumes.
+// volumeDirs returns the number of containers with image volumes.
 func (n *node) volumeDirs(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(n.Dir, "run", "volumes"))
@@ -228,8 +228,8 @@ func (n *node) volumeDirs(t *testing.T) int {
 	return len(entries)
 }
 
-// In a user namespace the files of an image belong to whom the image says, as
-// those of the root file system do.
+// TestImageVolumesInUserNamespace checks that in a user namespace the files of an image
+// volume have the owners of the image, like those of the root file system.
 func TestImageVolumesInUserNamespace(t *testing.T) {
 	n := newNode(t, "imgvolns", 221)
 	n.needUserNamespaces(t)

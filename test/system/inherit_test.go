@@ -11,8 +11,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Containers do not depend on the umask and the limits that the daemon was started
-// with.
+// TestContainersDoNotInheritFromTheDaemon checks that containers do not depend on the
+// umask and the limits with which the daemon was started.
 func TestContainersDoNotInheritFromTheDaemon(t *testing.T) {
 	n := makeNode("inherit")
 	n.Network = n.Bridge("csinherit", "10.127.0.0/16")
@@ -57,7 +57,8 @@ func TestContainersDoNotInheritFromTheDaemon(t *testing.T) {
 	}
 }
 
-// hardLimitOfFiles is that of this process, which the daemon has, too.
+// hardLimitOfFiles returns the hard limit of open files of this process, which the daemon
+// inherits.
 func hardLimitOfFiles(t *testing.T) int {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/limits")

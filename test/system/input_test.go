@@ -18,10 +18,10 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Ids that no pod, container or image has; some are no ids at all.
+// strangeIDs are ids that no pod, container or image has; some are invalid.
 var strangeIDs = map[string]string{
 	"unknown":   strings.Repeat("0", 64),
-	"short":     "g", // no id begins with it, as ids are hexadecimal
+	"short":     "g", // no id has this prefix, because ids are hexadecimal
 	"a path":    "../../../etc/passwd",
 	"a slash":   "/",
 	"a dot":     ".",
@@ -32,7 +32,7 @@ var strangeIDs = map[string]string{
 	"not ASCII": "\u202e\u0000é",
 }
 
-// idField is the field by which a request names its pod or container.
+// idField returns the field with the id of the pod or container of a request.
 func idField(m protoreflect.MessageDescriptor) protoreflect.FieldDescriptor {
 	for _, name := range []protoreflect.Name{"container_id", "pod_sandbox_id"} {
 		if f := m.Fields().ByName(name); f != nil {
@@ -52,8 +52,8 @@ func methods() (all []protoreflect.MethodDescriptor) {
 	return all
 }
 
-// caller makes calls by descriptor, so that a method that cri-api gains is
-// called without anybody's thinking of it.
+// caller calls methods by their descriptors, so that the tests include every new method
+// of cri-api.
 type caller struct{ conn *grpc.ClientConn }
 
 func newCaller(t *testing.T, socket string) caller {
@@ -84,7 +84,7 @@ func (c caller) call(ctx context.Context, m protoreflect.MethodDescriptor, req p
 		return err
 	}
 	if m.Name() == "GetContainerEvents" {
-		return nil // it ends when the client leaves
+		return nil // the stream ends when the client disconnects
 	}
 	for {
 		if err := s.RecvMsg(dynamicpb.NewMessage(m.Output())); errors.Is(err, io.EOF) {
@@ -95,8 +95,8 @@ func (c caller) call(ctx context.Context, m protoreflect.MethodDescriptor, req p
 	}
 }
 
-// An empty request is either a question about everything, or names the first
-// field that it lacks.
+// TestEveryRPCAnswersAnEmptyRequest checks that an empty request either succeeds, or
+// fails with the name of the first missing field.
 func TestEveryRPCAnswersAnEmptyRequest(t *testing.T) {
 	n := newNode(t, "empty", 90)
 	c := newCaller(t, n.Socket())
@@ -107,11 +107,11 @@ func TestEveryRPCAnswersAnEmptyRequest(t *testing.T) {
 			switch code := status.Code(err); {
 			case slices.Contains(notYet, m.Name()):
 				if code != codes.Unimplemented {
-					t.Errorf("got %v", err)
+					t.Errorf("got error %v", err)
 				}
 			case required[m.Name()] == "":
 				if err != nil {
-					t.Errorf("got %v", err)
+					t.Errorf("got error %v", err)
 				}
 			case code != codes.InvalidArgument || !strings.Contains(err.Error(), required[m.Name()]):
 				t.Errorf("want InvalidArgument that names %s, got %v", required[m.Name()], err)
@@ -120,7 +120,7 @@ func TestEveryRPCAnswersAnEmptyRequest(t *testing.T) {
 	}
 }
 
-// required is the field that an empty request is told to lack.
+// required is the missing field in the error of an empty request.
 var required = map[protoreflect.Name]string{
 	"RunPodSandbox": "config", "StopPodSandbox": "pod_sandbox_id", "RemovePodSandbox": "pod_sandbox_id",
 	"PodSandboxStatus": "pod_sandbox_id", "PodSandboxStats": "pod_sandbox_id", "UpdatePodSandboxResources": "pod_sandbox_id",
@@ -131,7 +131,8 @@ var required = map[protoreflect.Name]string{
 	"UpdateRuntimeConfig": "runtime_config", "ImageStatus": "image", "PullImage": "image", "RemoveImage": "image",
 }
 
-// Whoever names what is not there is told so; whoever wants it gone is content.
+// TestStrangeIDsAreNotFound checks that requests with unknown ids are NotFound, except
+// for stops and removals, which succeed.
 func TestStrangeIDsAreNotFound(t *testing.T) {
 	n := newNode(t, "ids", 91)
 	c := newCaller(t, n.Socket())
@@ -156,18 +157,18 @@ func TestStrangeIDsAreNotFound(t *testing.T) {
 					t.Errorf("want %s, got %.300v", want, err)
 				}
 				if err != nil && len(err.Error()) > 5000 {
-					t.Errorf("the error is %d bytes long", len(err.Error()))
+					t.Errorf("length of the error: got %d bytes", len(err.Error()))
 				}
 			})
 		}
 	}
 	n.Exec(t, id, "true")
 	if pods, containers := n.running(t); pods != 1 || containers != 1 {
-		t.Errorf("%d pods and %d containers are left of one", pods, containers)
+		t.Errorf("after the requests: got %d pods and %d containers, want one each", pods, containers)
 	}
 }
 
-// completed is a request that lacks nothing but the right id.
+// completed returns a valid request with the given id.
 func completed(m protoreflect.MethodDescriptor) *dynamicpb.Message {
 	var whole proto.Message
 	switch m.Name() {
@@ -198,7 +199,8 @@ func completed(m protoreflect.MethodDescriptor) *dynamicpb.Message {
 	return req
 }
 
-// An id filter that matches nothing is an empty list, not an error.
+// TestListsOfStrangeIDsAreEmpty checks that a filter with an unknown id returns an empty
+// list.
 func TestListsOfStrangeIDsAreEmpty(t *testing.T) {
 	n := newNode(t, "lists", 92)
 	p := n.RunPod(t, podConfig("bystander"))

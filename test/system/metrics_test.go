@@ -11,7 +11,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// metricKey names a metric with its labels but for those that tell whose it is.
+// metricKey returns the name of a metric with its labels, except those that identify the
+// pod and the container.
 func metricKey(m *cri.Metric, keys []string) string {
 	name := strings.TrimPrefix(m.GetName(), "container_")
 	for i, v := range m.GetLabelValues() {
@@ -22,7 +23,7 @@ func metricKey(m *cri.Metric, keys []string) string {
 	return name
 }
 
-// metrics returns those of the one pod there is, and of its one container.
+// metrics returns the metrics of the only pod and of its only container.
 func (n *node) metrics(t *testing.T) (pod, container map[string]uint64) {
 	t.Helper()
 	d, err := n.RuntimeService.ListMetricDescriptors(t.Context(), &cri.ListMetricDescriptorsRequest{})
@@ -45,7 +46,7 @@ func (n *node) metrics(t *testing.T) (pod, container map[string]uint64) {
 			}
 			key := metricKey(m, keys[m.GetName()])
 			if _, twice := all[key]; twice {
-				t.Errorf("%s comes twice", key)
+				t.Errorf("duplicate metric %s", key)
 			}
 			all[key] = m.GetValue().GetValue()
 		}
@@ -55,8 +56,8 @@ func (n *node) metrics(t *testing.T) (pod, container map[string]uint64) {
 	return figures(p.GetMetrics()), figures(p.GetContainerMetrics()[0].GetMetrics())
 }
 
-// A container that has limits, burns CPU against its quota and has written past
-// the page cache.
+// TestMetricsOfAKnownLoad runs a container with limits that exceeds its CPU quota and
+// writes around the page cache.
 func TestMetricsOfAKnownLoad(t *testing.T) {
 	n := newNode(t, "metrics", 118)
 	p := n.RunPod(t, podConfig("load"))
@@ -85,11 +86,11 @@ func TestMetricsOfAKnownLoad(t *testing.T) {
 		}
 	}
 	if pod["cpu_usage_seconds_total cpu=total"] == 0 || pod["processes"] != c["processes"] || pod["start_time_seconds"] == 0 || pod["start_time_seconds"] > c["start_time_seconds"] {
-		t.Errorf("of the pod: %v", pod)
+		t.Errorf("metrics of the pod: got %v", pod)
 	}
 }
 
-// checkSpec: the limits are those of the request.
+// checkSpec checks that the limits are those of the request.
 func checkSpec(t *testing.T, c map[string]uint64) {
 	t.Helper()
 	want := map[string]uint64{
@@ -98,12 +99,12 @@ func checkSpec(t *testing.T, c map[string]uint64) {
 	}
 	for name, v := range want {
 		if got, ok := c[name]; !ok || got != v {
-			t.Errorf("%s is %d, %t, want %d", name, got, ok, v)
+			t.Errorf("%s: got %d (present: %t), want %d", name, got, ok, v)
 		}
 	}
 }
 
-// checkLoad: the figures agree with one another and with what is known.
+// checkLoad checks that the values are consistent and within known bounds.
 func checkLoad(t *testing.T, c map[string]uint64, before uint64) {
 	t.Helper()
 	now := uint64(time.Now().Unix())
@@ -117,10 +118,10 @@ func checkLoad(t *testing.T, c map[string]uint64, before uint64) {
 	} {
 		v, ok := c[name]
 		if !ok && unifiedHost() && slices.Contains([]string{"memory_max_usage_bytes", "memory_kernel_usage"}, name) {
-			continue // the unified hierarchy has them since Linux 5.19
+			continue // cgroup v2 has this value since Linux 5.19
 		}
 		if !ok || v < bounds[0] || v > bounds[1] {
-			t.Errorf("%s is %d, %t, want from %d to %d", name, v, ok, bounds[0], bounds[1])
+			t.Errorf("%s: got %d (present: %t), want %d to %d", name, v, ok, bounds[0], bounds[1])
 		}
 	}
 	var free, inodes, limit bool
@@ -130,12 +131,12 @@ func checkLoad(t *testing.T, c map[string]uint64, before uint64) {
 		limit = limit || strings.HasPrefix(key, "fs_limit_bytes device=") && v > 1<<20
 	}
 	if !limit || free != inodes {
-		t.Errorf("the file system: %v", c)
+		t.Errorf("metrics of the file system: got %v", c)
 	}
 }
 
-// checkDevices: what was written past the page cache was counted on a device,
-// if this host counts any I/O of the container.
+// checkDevices checks that the direct writes were counted for a device, if this host
+// counts I/O of the container.
 func (n *node) checkDevices(t *testing.T, id string, c map[string]uint64, written uint64) {
 	t.Helper()
 	file := cgroupPath(n.cgroupOf(t, id), "blkio/blkio.throttle.io_service_bytes_recursive", "io.stat")

@@ -11,7 +11,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// hostDir makes a directory of the host with files in it.
+// hostDir creates a directory of the host with files.
 func hostDir(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -27,7 +27,7 @@ func hostDir(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// mountTmpfs mounts a file system of the host's for the time of the test.
+// mountTmpfs mounts a tmpfs on the host until the end of the test.
 func mountTmpfs(t *testing.T, dir string, flags uintptr) {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -45,7 +45,7 @@ func mountTmpfs(t *testing.T, dir string, flags uintptr) {
 
 func bindMount(host, at string) *cri.Mount { return &cri.Mount{HostPath: host, ContainerPath: at} }
 
-// with changes a mount; it reads better than three lines each.
+// with returns the mount after applying a change.
 func with(m *cri.Mount, change func(*cri.Mount)) *cri.Mount {
 	change(m)
 	return m
@@ -55,7 +55,7 @@ func TestMountOptions(t *testing.T) {
 	n := newNode(t, "mntopt", 203)
 	st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{})
 	if err != nil || !st.GetFeatures().GetMountOptions() {
-		t.Fatalf("the daemon does not say that it applies mount options: %v, %v", st.GetFeatures(), err)
+		t.Fatalf("features without mount options: %v (error %v)", st.GetFeatures(), err)
 	}
 	dir := hostDir(t, map[string]string{"run": "#!/bin/sh\necho ran\n"})
 	strict := filepath.Join(t.TempDir(), "strict")
@@ -76,13 +76,13 @@ func TestMountOptions(t *testing.T) {
 	n.StartContainer(t, c)
 	for at, want := range map[string]string{
 		"/plain": "", "/restricted": "noexec nodev nosuid", "/twice": "noexec noatime", "/ro": "ro",
-		// What the host has restricted stays so.
+		// Restrictions of the host's mount remain.
 		"/strict": "noexec nosuid", "/stricter": "noexec nosuid nodev", "/readonly": "noexec nosuid ro",
 	} {
 		got := n.mountOptions(t, c, at)
 		for _, o := range []string{"noexec", "nodev", "nosuid", "ro", "noatime"} {
 			if wanted := strings.Contains(" "+want+" ", " "+o+" "); got[o] != wanted {
-				t.Errorf("%s: %s is %v in %v", at, o, got[o], got)
+				t.Errorf("%s: option %s: got %v in %v", at, o, got[o], got)
 			}
 		}
 	}
@@ -90,7 +90,7 @@ func TestMountOptions(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	if m := n.ContainerStatus(t, c).GetMounts()[1]; len(m.GetMountOptions()) != 3 {
-		t.Errorf("in the status: %v", m)
+		t.Errorf("mount in the status: got %v", m)
 	}
 	for _, bad := range []string{"suid", "exec", "dev", "rw", "bind", "rshared", "size=1g", "", "noexec,suid", "context=system_u:object_r:x:s0"} {
 		config := containerConfig(p, "bad", busybox, "true")
@@ -115,7 +115,7 @@ func TestRecursiveReadOnly(t *testing.T) {
 	n.StartContainer(t, c)
 	script := "for f in /ro/x /ro/sub/x /rro/x /rro/sub/x; do touch $f 2>/dev/null && echo $f; done; true"
 	if got := n.Exec(t, c, "sh", "-c", script); got != "/ro/sub/x" {
-		t.Errorf("written to: %q, want /ro/sub/x alone", got)
+		t.Errorf("written files: got %q, want only /ro/sub/x", got)
 	}
 	for name, m := range map[string]*cri.Mount{
 		"writable": with(bindMount(dir, "/d"), func(m *cri.Mount) { m.RecursiveReadOnly = true }),
@@ -126,20 +126,20 @@ func TestRecursiveReadOnly(t *testing.T) {
 		config := containerConfig(p, name, busybox, "true")
 		config.Mounts = []*cri.Mount{m}
 		if msg := n.refused(t, p, config, codes.InvalidArgument); !strings.Contains(msg, "recursive_read_only") {
-			t.Errorf("%s: %s", name, msg)
+			t.Errorf("%s: got error %s", name, msg)
 		}
 	}
 }
 
-// TestMountsOverTheUsualOnes puts volumes where a container has something
-// anyway, and below one another.
+// TestMountsOverTheUsualOnes mounts volumes over the default mounts of a container, and
+// below each other.
 func TestMountsOverTheUsualOnes(t *testing.T) {
 	n := newNode(t, "mntover", 205)
 	dir := hostDir(t, map[string]string{"hosts": "of the request\n", "etc/own": "etc\n", "a/file": "a\n", "b/file": "b\n", "shm/x": "shm\n"})
 	p := n.RunPod(t, podConfig("mntover"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	config.Mounts = []*cri.Mount{
-		bindMount(dir+"/b", "/data/inner/deep"), // before its parent
+		bindMount(dir+"/b", "/data/inner/deep"), // listed before its parent
 		bindMount(dir+"/a", "/data"),
 		bindMount(dir+"/hosts", "/etc/hosts"),
 		bindMount(dir+"/etc", "/etc"),
@@ -152,7 +152,7 @@ func TestMountsOverTheUsualOnes(t *testing.T) {
 		"/etc/hostname": "mntover",
 	} {
 		if got := n.Exec(t, c, "cat", file); got != want {
-			t.Errorf("%s: %q, want %q", file, got, want)
+			t.Errorf("%s: got %q, want %q", file, got, want)
 		}
 	}
 	if got := n.Exec(t, c, "cat", "/etc/resolv.conf"); !strings.Contains(got, "10.96.0.10") {
@@ -163,7 +163,7 @@ func TestMountsOverTheUsualOnes(t *testing.T) {
 	r := n.CreateContainer(t, p, readonly)
 	n.StartContainer(t, r)
 	if got := n.Exec(t, r, "ls", "/etc"); !strings.Contains(got, "file") || strings.Contains(got, "hosts") {
-		t.Errorf("a read-only volume at /etc shows %q", got)
+		t.Errorf("read-only volume at /etc: got %q", got)
 	}
 }
 
@@ -184,7 +184,7 @@ func TestHostPaths(t *testing.T) {
 	p := n.RunPod(t, podConfig("mntpath"))
 	config := containerConfig(p, "c", busybox, "sleep", "1000")
 	config.Mounts = []*cri.Mount{bindMount(dir+"/link", "/link"), bindMount(dir+"/link/file", "/file"), bindMount(dir+"/new/dir", "/made")}
-	config.Mounts[0].SelinuxRelabel = true // of no meaning on a host without SELinux
+	config.Mounts[0].SelinuxRelabel = true // no effect on a host without SELinux
 	c := n.CreateContainer(t, p, config)
 	n.StartContainer(t, c)
 	if got := n.Exec(t, c, "sh", "-c", "cat /link/file /file; touch /made/x"); got != "real\nreal" {
@@ -211,7 +211,7 @@ func TestHostPaths(t *testing.T) {
 		config := containerConfig(p, strings.ReplaceAll(name, " ", "-"), busybox, "true")
 		config.Mounts = []*cri.Mount{tc.m}
 		if msg := n.refused(t, p, config, tc.code); !strings.Contains(msg, tc.says) {
-			t.Errorf("%s: %s", name, msg)
+			t.Errorf("%s: got error %s", name, msg)
 		}
 	}
 }
@@ -229,6 +229,6 @@ func TestMissingHostPathsRefused(t *testing.T) {
 		t.Error(msg)
 	}
 	if _, err := os.Stat(missing); err == nil {
-		t.Error("it was made all the same")
+		t.Error("the missing host path was created")
 	}
 }

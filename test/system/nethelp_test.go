@@ -20,8 +20,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// example reads a file of docs/examples, so that what is told there stays true,
-// and puts replacements in, old and new by turns.
+// example reads a file of docs/examples, so that the examples are tested, and applies
+// replacements, given as alternating old and new strings.
 func example(t *testing.T, name string, replace ...string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "examples", name))
@@ -36,15 +36,15 @@ func example(t *testing.T, name string, replace ...string) string {
 	return strings.NewReplacer(replace...).Replace(string(b))
 }
 
-// conflist is an example with its leases below the daemon's directory.
+// conflist returns an example with the leases below the directory of the daemon.
 func (n *node) conflist(t *testing.T, name string, replace ...string) string {
 	t.Helper()
 	return example(t, name, append(replace, "/run/criserver/ipam", filepath.Join(n.Dir, "leases"))...)
 }
 
-// netNode starts a daemon whose firewall must be the same at the end, word for
-// word, as after its first pods. These also ask for the given networks, whose
-// bridges and directories come with them and stay.
+// netNode starts a daemon and runs first pods, which request the given networks. The
+// bridges and directories of these networks remain. At the end of the test the rules of
+// the firewall must be the same as after the first pods.
 func netNode(t *testing.T, n *node, networks ...string) *node {
 	t.Helper()
 	n.start(t)
@@ -54,8 +54,8 @@ func netNode(t *testing.T, n *node, networks ...string) *node {
 		n.RemovePod(t, n.RunPod(t, c).ID)
 	}
 	if n.Network != "" {
-		// Chains are made for the first host ports and stay: the daemon's own, and
-		// those of the plugin, which has UDP.
+		// The first host ports create chains that remain: those of the daemon, and those
+		// of the plugin for UDP.
 		for _, protocol := range []cri.Protocol{cri.Protocol_TCP, cri.Protocol_UDP} {
 			c := podConfig("ports" + protocol.String())
 			for _, ip := range []string{"", "127.0.0.1"} {
@@ -70,7 +70,7 @@ func netNode(t *testing.T, n *node, networks ...string) *node {
 			t.Error(err)
 		}
 		if after := n.ruleset(t); after != before {
-			t.Errorf("the rules were\n%s\nand are\n%s", before, after)
+			t.Errorf("rules before:\n%s\nrules after:\n%s", before, after)
 		}
 	})
 	n.takeBaseline(t)
@@ -79,8 +79,8 @@ func netNode(t *testing.T, n *node, networks ...string) *node {
 
 var counted = regexp.MustCompile(`counter packets \d+ bytes \d+`)
 
-// ruleset is the firewall of the node, without what traffic changes in it, and
-// with its tables in order: one that is replaced goes to the end.
+// ruleset returns the rules of the node without counters, and with sorted tables, because
+// a replaced table moves to the end.
 func (n *node) ruleset(t *testing.T) string {
 	t.Helper()
 	all := counted.ReplaceAllString(command(t, n.NetNS, "nft", "list", "ruleset"), "counter")
@@ -89,7 +89,7 @@ func (n *node) ruleset(t *testing.T) string {
 	return strings.Join(tables, "")
 }
 
-// command runs a program in a network namespace; it must succeed.
+// command runs a program in a network namespace. The program must succeed.
 func command(t *testing.T, netns string, args ...string) string {
 	t.Helper()
 	out, err := try(netns, args...)
@@ -108,10 +108,10 @@ func try(netns string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// netns is where a pod's network namespace is pinned.
+// netns returns the path of a pod's network namespace.
 func (n *node) netns(p *pod) string { return filepath.Join(n.Dir, "run", "ns", p.ID, "net") }
 
-// aHost makes a network namespace that stands for another machine.
+// aHost creates a network namespace in the role of another machine.
 func aHost(t *testing.T, name string) (path string) {
 	t.Helper()
 	path = filepath.Join(suite.dir, name)
@@ -126,7 +126,7 @@ func aHost(t *testing.T, name string) (path string) {
 	return path
 }
 
-// wire connects two network namespaces, "" being the test's own.
+// wire connects two network namespaces with a veth pair; "" is that of the test.
 func wire(t *testing.T, a, nameA, b, nameB string, addrs ...[2]string) {
 	t.Helper()
 	args := []string{"ip", "link", "add", nameA, "type", "veth", "peer", "name", nameB}
@@ -150,7 +150,7 @@ func wire(t *testing.T, a, nameA, b, nameB string, addrs ...[2]string) {
 	}
 }
 
-// web starts a container that answers with the address from where it was asked.
+// web starts a container with a server that returns the address of the client.
 func (n *node) web(t *testing.T, p *pod) {
 	t.Helper()
 	const script = `mkdir -p /tmp/www/cgi-bin && cd /tmp/www && head -c 300000 /dev/zero >big &&
@@ -159,7 +159,7 @@ exec busybox httpd -f -p 80 -h /tmp/www`
 	n.serves(t, p, n.run(t, p, "web", "sh", "-c", script))
 }
 
-// serves waits until the pod's port 80 answers inside it.
+// serves waits until port 80 answers inside the pod.
 func (n *node) serves(t *testing.T, p *pod, container string) {
 	t.Helper()
 	for end := time.Now().Add(harness.Patience(30 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
@@ -177,7 +177,7 @@ func (n *node) serves(t *testing.T, p *pod, container string) {
 
 var askTimeout = harness.Patience(10 * time.Second)
 
-// fetch gets a page from inside a network namespace.
+// fetch sends an HTTP request from a network namespace.
 func fetch(netns, ip string, port int, path string) (string, error) {
 	return fetchWithin(askTimeout, netns, ip, port, path)
 }
@@ -186,7 +186,7 @@ func fetchWithin(timeout time.Duration, netns, ip string, port int, path string)
 	client := http.Client{Timeout: timeout, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, addr string) (c net.Conn, err error) {
-			// An address needs no resolver, so the socket is made on this thread.
+			// An address needs no resolver, so this thread creates the socket.
 			err = harness.In(netns, func() error {
 				c, err = (&net.Dialer{}).DialContext(ctx, network, addr)
 				return err
@@ -206,34 +206,34 @@ func fetchWithin(timeout time.Duration, netns, ip string, port int, path string)
 	return string(b), err
 }
 
-// sees asks for a page, and the server must see it come from want.
+// sees sends a request, and checks that the server sees the client address want.
 func sees(t *testing.T, netns, ip string, port int, want string) {
 	t.Helper()
 	got, err := fetch(netns, ip, port, "/cgi-bin/peer")
 	got = strings.TrimPrefix(strings.Trim(got, "[]"), "::ffff:")
 	if err != nil || got != want {
-		t.Errorf("%s port %d: seen as coming from %q, %v; want %q", ip, port, got, err, want)
+		t.Errorf("%s port %d: client address: got %q (error %v), want %q", ip, port, got, err, want)
 	}
 }
 
-// answers asks for a page from wherever it seems to come.
+// answers sends a request that must succeed with any client address.
 func answers(t *testing.T, netns, ip string, port int) {
 	t.Helper()
 	if _, err := fetch(netns, ip, port, "/cgi-bin/peer"); err != nil {
-		t.Errorf("%s port %d: %v", ip, port, err)
+		t.Errorf("%s port %d: got error %v", ip, port, err)
 	}
 }
 
-// silent asks for a page that must not come. How long nothing comes is a guess;
-// each such question stands beside one that is answered.
+// silent sends a request that must not be answered. The timeout is a guess, so each such
+// request accompanies one that succeeds.
 func silent(t *testing.T, netns, ip string, port int) {
 	t.Helper()
 	if got, err := fetchWithin(time.Second, netns, ip, port, "/cgi-bin/peer"); err == nil {
-		t.Errorf("%s port %d answers %q", ip, port, got)
+		t.Errorf("%s port %d: got answer %q, want none", ip, port, got)
 	}
 }
 
-// ping has an echo come back from an address.
+// ping checks that an address answers ICMP echo requests.
 func ping(t *testing.T, netns, ip string) {
 	t.Helper()
 	if out, err := try(netns, "busybox", "ping", "-c", "1", "-W", "5", ip); err != nil {
@@ -241,8 +241,8 @@ func ping(t *testing.T, netns, ip string) {
 	}
 }
 
-// echo answers UDP datagrams at an address in a network namespace with what
-// they hold and where they came from.
+// echo starts a UDP server at an address in a network namespace. It answers with the
+// content and the source address of each datagram.
 func echo(t *testing.T, netns, addr string) {
 	t.Helper()
 	var c net.PacketConn
@@ -266,7 +266,7 @@ func echo(t *testing.T, netns, addr string) {
 	}()
 }
 
-// datagram sends one and wants it back.
+// datagram sends a datagram and checks the answer.
 func datagram(netns, addr string) error {
 	return harness.In(netns, func() error {
 		c, err := net.Dial("udp", addr)

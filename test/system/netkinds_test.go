@@ -14,8 +14,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// kinds are networks that attach pods in the same sense: one address of each
-// family, all reach all, host ports.
+// kinds are networks with the same properties: one address of each family per pod, all
+// pods reach each other, host ports.
 func kinds(t *testing.T) map[string]*node {
 	t.Helper()
 	bridge, plugin, ptp := makeNode("kbridge"), makeNode("kplugin"), makeNode("kptp")
@@ -37,19 +37,19 @@ func TestKindsOfNetworks(t *testing.T) {
 			l := listen(t, outside, "[::]:80")
 			ipsA, ipsB := n.podIPs(t, a.ID), n.podIPs(t, b.ID)
 			if len(ipsA) != 2 || strings.Contains(ipsA[0], ":") || !strings.Contains(ipsA[1], ":") {
-				t.Fatalf("addresses %v, want one of each family, IPv4 first", ipsA)
+				t.Fatalf("addresses: got %v, want one of each family, IPv4 first", ipsA)
 			}
 			for i, up := range []struct{ host, outside string }{{"192.0.2.1", "192.0.2.2"}, {"2001:db8::1", "2001:db8::2"}} {
 				ping(t, n.netns(a), ipsB[i])
 				sees(t, n.netns(a), ipsB[i], 80, ipsA[i]) // no translation between pods
 				answers(t, "", ipsB[i], 80)               // from the host
-				// Outward all pods are the host.
+				// Outside of the node, all pods have the address of the host.
 				if got, err := fetch(n.netns(a), up.outside, 80, "/"); err != nil || got != up.host {
-					t.Errorf("%s sees %q, %v", up.outside, got, err)
+					t.Errorf("%s: client address: got %q (error %v)", up.outside, got, err)
 				}
 			}
 			if n := l.count(); n != 2 {
-				t.Errorf("%d requests outside", n)
+				t.Errorf("requests outside of the node: got %d", n)
 			}
 			hosts := n.Exec(t, n.run(t, a, "look", "sleep", "1000"), "cat", "/etc/hosts")
 			for _, ip := range ipsA {
@@ -61,7 +61,7 @@ func TestKindsOfNetworks(t *testing.T) {
 	}
 }
 
-// server answers with the address from where it was asked.
+// server starts an HTTP server that returns the address of the client.
 type server struct{ seen chan struct{} }
 
 func (s *server) count() int { return len(s.seen) }
@@ -84,7 +84,7 @@ func listen(t *testing.T, netns, addr string) *server {
 		t.Fatal(err)
 	}
 	h := &http.Server{Handler: s}
-	go h.Serve(l) // it serves until it is closed
+	go h.Serve(l) // the server ends when it is closed
 	t.Cleanup(func() { _ = h.Close() })
 	return s
 }
@@ -103,19 +103,19 @@ func TestMacvlanBesideTheBridge(t *testing.T) {
 	c.Annotations = map[string]string{"criserver.io/networks": `[{"name":"lan","interface":"lan","mac":"02:00:00:00:00:77"}]`}
 	a, plain := n.RunPod(t, c), n.RunPod(t, podConfig("plain"))
 	if ips := n.podIPs(t, a.ID); len(ips) != 2 || strings.HasPrefix(ips[0], "192.168.77.") {
-		t.Errorf("the pod's own addresses are %v", ips)
+		t.Errorf("addresses of the pod: got %v", ips)
 	}
-	const own = "192.168.77.129" // the address before it rests
+	const own = "192.168.77.129" // the preceding address is reserved
 	if got, err := fetch(n.netns(a), "192.168.77.1", 80, "/"); err != nil || got != own {
-		t.Errorf("the LAN sees the pod as %q, %v", got, err)
+		t.Errorf("client address in the LAN: got %q (error %v)", got, err)
 	}
 	if link := command(t, n.netns(a), "ip", "-o", "link", "show", "lan"); !strings.Contains(link, "02:00:00:00:00:77") {
-		t.Errorf("the interface is %s", link)
+		t.Errorf("interface: got %s", link)
 	}
 	n.web(t, a)
 	answers(t, lan, own, 80)
 	if out, err := try(n.netns(plain), "ip", "link", "show", "lan"); err == nil {
-		t.Errorf("a pod that did not ask is on the LAN: %s", out)
+		t.Errorf("a pod without the annotation is on the LAN: %s", out)
 	}
 	st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: a.ID, Verbose: true})
 	if err != nil {
@@ -134,11 +134,11 @@ func TestMacvlanBesideTheBridge(t *testing.T) {
 	n.Kill()
 	n.restart(t)
 	if got, err := fetch(n.netns(a), "192.168.77.1", 80, "/"); err != nil || got != own || server.count() == 0 {
-		t.Errorf("after a restart the LAN sees the pod as %q, %v", got, err)
+		t.Errorf("client address in the LAN after a restart: got %q (error %v)", got, err)
 	}
 	n.RemovePod(t, a.ID)
 	if _, err := os.Stat(filepath.Join(n.Dir, "leases", "lan", own)); err == nil {
-		t.Error("the lease on the LAN is left")
+		t.Error("the lease of the removed pod still exists")
 	}
 }
 
@@ -157,10 +157,10 @@ func TestStaticAddressesOnAStorageNetwork(t *testing.T) {
 	n.web(t, pods[0])
 	sees(t, n.netns(pods[1]), "10.99.0.1", 80, "10.99.0.2")
 	if got := command(t, n.netns(pods[0]), "cat", "/proc/sys/net/ipv4/conf/net1/arp_filter"); got != "1\n" {
-		t.Errorf("the tuning plugin left %q", got)
+		t.Errorf("sysctl of the tuning plugin: got %q", got)
 	}
 	if link := command(t, n.netns(pods[0]), "ip", "-o", "link", "show", "net1"); !strings.Contains(link, "mtu 9000") {
-		t.Errorf("the interface is %s", link)
+		t.Errorf("interface: got %s", link)
 	}
 }
 
@@ -173,16 +173,16 @@ func TestNoNetwork(t *testing.T) {
 	c := podConfig("alone")
 	c.Annotations = map[string]string{"criserver.io/default-network": "none"}
 	alone, other := n.RunPod(t, c), n.RunPod(t, podConfig("other"))
-	n.web(t, alone) // it has its loopback
+	n.web(t, alone) // the pod has a loopback interface
 	n.web(t, other)
 	if ips := n.podIPs(t, alone.ID); len(ips) != 1 || ips[0] != "" {
-		t.Errorf("a pod without network has %v", ips)
+		t.Errorf("addresses of a pod without network: got %v", ips)
 	}
 	if links := command(t, n.netns(alone), "ip", "-o", "link"); strings.Count(links, "\n") != 1 {
-		t.Errorf("its interfaces are\n%s", links)
+		t.Errorf("interfaces:\n%s", links)
 	}
 	if _, err := fetch(n.netns(alone), n.podIPs(t, other.ID)[0], 80, "/"); err == nil || !strings.Contains(err.Error(), "unreachable") {
-		t.Errorf("it reaches another pod: %v", err)
+		t.Errorf("the pod reaches another pod: %v", err)
 	}
 	answers(t, "", n.podIPs(t, other.ID)[0], 80)
 }
@@ -213,9 +213,9 @@ func TestChainOfPlugins(t *testing.T) {
 		}
 	}
 	if rules := n.ruleset(t); !strings.Contains(rules, n.podIPs(t, b.ID)[0]) {
-		t.Errorf("the firewall plugin lets nothing through to b:\n%s", rules)
+		t.Errorf("rules of the firewall plugin do not accept traffic to b:\n%s", rules)
 	}
 	if got := command(t, n.netns(b), "cat", "/proc/sys/net/core/somaxconn"); got != "512\n" {
-		t.Errorf("the tuning plugin left %q", got)
+		t.Errorf("sysctl of the tuning plugin: got %q", got)
 	}
 }

@@ -40,14 +40,14 @@ func TestPrimaryAddress(t *testing.T) {
 			for _, ip := range ips {
 				ping(t, n.netns(b), ip)
 			}
-			n.empty(t.Context()) // it is looked at when the node is closed
+			n.empty(t.Context()) // close reports errors
 			command(t, "", "ip", "link", "del", "csprimary")
 			n.takeBaseline(t)
 		})
 	}
 }
 
-// plugin writes a CNI plugin made of shell commands into a directory of its own.
+// plugin writes a CNI plugin that is a shell script to a new directory.
 func plugin(t *testing.T, n *node, name, script string) {
 	t.Helper()
 	dir := filepath.Join(n.Dir, "plugins")
@@ -60,7 +60,8 @@ func plugin(t *testing.T, n *node, name, script string) {
 	}
 }
 
-// TestSeveralInterfacesInAResult is what a meta plugin answers.
+// TestSeveralInterfacesInAResult tests a result with several interfaces, like that of a
+// meta plugin.
 func TestSeveralInterfacesInAResult(t *testing.T) {
 	n := makeNode("meta")
 	plugin(t, n, "meta", `cat >/dev/null; [ $CNI_COMMAND = ADD ] && cat <<E
@@ -91,10 +92,10 @@ func (n *node) networkCondition(t *testing.T) *cri.RuntimeCondition {
 	return nil
 }
 
-// TestPluginsThatFail has a plugin refuse, hang and recover.
+// TestPluginsThatFail tests a plugin that fails, hangs and recovers.
 func TestPluginsThatFail(t *testing.T) {
 	n := makeNode("failing")
-	// A file refuse-COMMAND has it refuse, and hang-COMMAND hang.
+	// The plugin fails if the file refuse-COMMAND exists, and hangs if hang-COMMAND exists.
 	plugin(t, n, "moody", `cat >/dev/null; echo $CNI_COMMAND >>$d/../calls
 while [ -e $d/../hang-$CNI_COMMAND ]; do sleep 0.05; done
 if [ -e $d/../refuse-$CNI_COMMAND ]; then echo '{"cniVersion":"1.1.0","code":50,"msg":"in a bad mood"}'; exit 1; fi
@@ -131,12 +132,12 @@ exit 0`)
 	if status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("got %v", err)
 	}
-	// All else goes on meanwhile, a pod that needs no plugin included.
+	// Meanwhile other requests work, for example for a pod that needs no plugin.
 	host := podConfig("host")
 	host.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
 	n.RemovePod(t, n.RunPod(t, host).ID)
 	mood("hang-ADD", false)
-	slow := n.RunPod(t, podConfig("slow")) // the same request joins the first one
+	slow := n.RunPod(t, podConfig("slow")) // the repeated request joins the first one
 	if calls, _ := os.ReadFile(filepath.Join(n.Dir, "calls")); strings.Count(string(calls), "ADD\n") != 3 {
 		t.Errorf("calls %q, want one ADD each for first, refused and slow", calls)
 	}
@@ -152,7 +153,7 @@ exit 0`)
 	mood("refuse-DEL", false)
 	n.RemovePod(t, slow.ID)
 
-	// Status answers from what is known, however long the plugin takes.
+	// Status answers at once, however long the plugin takes.
 	n.Kill()
 	mood("hang-STATUS", true)
 	n.restart(t)
@@ -182,8 +183,8 @@ exit 0`)
 	}
 }
 
-// TestDamagedNetwork has somebody take a pod's interface away behind the
-// daemon's back, and leave a lease of no pod.
+// TestDamagedNetwork deletes the interface of a pod, and creates a lease without a pod,
+// without the daemon.
 func TestDamagedNetwork(t *testing.T) {
 	n := newNode(t, "damage", 111)
 	p := n.RunPod(t, podConfig("a"))

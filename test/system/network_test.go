@@ -67,10 +67,10 @@ func TestNetworkRequestsThatAreRefused(t *testing.T) {
 	config := podConfig("absent")
 	config.Annotations = map[string]string{"criserver.io/networks": "storage"}
 	if _, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config}); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), `"storage"`) {
-		t.Errorf("a listed network that is not configured: %v", err)
+		t.Errorf("network that is allowed but not configured: got error %v", err)
 	}
 	if pods, _ := n.running(t); pods != 0 {
-		t.Errorf("%d pods are there", pods)
+		t.Errorf("pods: got %d, want none", pods)
 	}
 }
 
@@ -78,25 +78,25 @@ func TestHostNetworkPod(t *testing.T) {
 	n := newNode(t, "hostpod", 108)
 	c := podConfig("host")
 	c.Hostname = ""
-	c.PortMappings = []*cri.PortMapping{{HostPort: 8088, ContainerPort: 8088}} // as the kubelet sets them
+	c.PortMappings = []*cri.PortMapping{{HostPort: 8088, ContainerPort: 8088}} // like the kubelet
 	c.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
 	p, twin := n.RunPod(t, c), podConfig("twin")
 	if ips := n.podIPs(t, p.ID); len(ips) != 1 || ips[0] != "" {
-		t.Errorf("addresses %v; the field is ignored for the host's network", ips)
+		t.Errorf("addresses: got %v, want none with the host's network", ips)
 	}
-	twin.PortMappings = c.PortMappings // the other one's is no mapping, so this is no conflict
+	twin.PortMappings = c.PortMappings // pods with the host's network have no mappings, so there is no conflict
 	n.RunPod(t, twin)
 	id := n.run(t, p, "c", "sleep", "1000")
 	wire(t, "", "probe0", "", "probe1")
 	if got := n.Exec(t, id, "cat", "/proc/net/dev"); !strings.Contains(got, "probe0:") {
-		t.Errorf("the container sees not the host's links but\n%s", got)
+		t.Errorf("links in the container, want those of the host:\n%s", got)
 	}
 	hosts, err := os.ReadFile("/etc/hosts")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := n.Exec(t, id, "cat", "/etc/hosts"); got != strings.TrimRight(string(hosts), "\n") {
-		t.Errorf("its hosts are %q, want the host's", got)
+		t.Errorf("/etc/hosts: got %q, want that of the host", got)
 	}
 	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
 		port := page(t, "", at)
@@ -110,7 +110,7 @@ func TestHostNetworkPod(t *testing.T) {
 	}
 }
 
-// page serves a word on a port of a network namespace and returns the port.
+// page starts a server with one page in a network namespace and returns its port.
 func page(t *testing.T, netns, at string) (port string) {
 	t.Helper()
 	var l net.Listener
@@ -122,7 +122,7 @@ func page(t *testing.T, netns, at string) (port string) {
 		t.Fatal(err)
 	}
 	h := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, at) })}
-	go h.Serve(l) // it serves until it is closed
+	go h.Serve(l) // the server ends when it is closed
 	t.Cleanup(func() { _ = h.Close() })
 	_, port, _ = net.SplitHostPort(l.Addr().String())
 	return port

@@ -18,7 +18,7 @@ type runningPlugin struct {
 	cmd *exec.Cmd
 }
 
-// startPlugin runs a plugin and waits until it is synchronized.
+// startPlugin starts a plugin and waits until it is synchronized.
 func (n *node) startPlugin(t *testing.T) *runningPlugin {
 	t.Helper()
 	p := &runningPlugin{log: filepath.Join(t.TempDir(), "events"), cmd: exec.Command(os.Args[0])}
@@ -29,7 +29,7 @@ func (n *node) startPlugin(t *testing.T) *runningPlugin {
 	}
 	t.Cleanup(func() { p.kill() })
 	p.await(t, "Synchronize")
-	// What the daemon logs comes last, after it has added the plugin.
+	// The daemon writes this log entry after it has added the plugin.
 	waitFor(t, "the plugin to be counted", func() bool { return strings.Contains(n.LogTail(), "plugins=1") })
 	return p
 }
@@ -39,7 +39,7 @@ func (p *runningPlugin) kill() {
 	_ = p.cmd.Wait()
 }
 
-// events are those of one pod or container, by their names.
+// events returns the names of the events of a pod or container.
 func (p *runningPlugin) events(t *testing.T, id string) []string {
 	t.Helper()
 	var out []string

@@ -25,7 +25,7 @@ func TestNRIRefusals(t *testing.T) {
 	refused := func(what string, err error, code codes.Code, words string) {
 		t.Helper()
 		if status.Code(err) != code || !strings.Contains(err.Error(), words) {
-			t.Errorf("%s: got %v, want %s and the words %q", what, err, code, words)
+			t.Errorf("%s: got error %v, want %s and %q", what, err, code, words)
 		}
 	}
 	const words = `NRI plugin "10-test"`
@@ -34,11 +34,11 @@ func TestNRIRefusals(t *testing.T) {
 	refused("pod", err, codes.Unknown, words+", RunPodSandbox: not on this node")
 	pods, err := n.RuntimeService.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{})
 	if err != nil || len(pods.GetItems()) != 0 {
-		t.Errorf("pods that are left: %v, %v", pods.GetItems(), err)
+		t.Errorf("pods after the refusal: got %v (error %v)", pods.GetItems(), err)
 	}
 	line := strings.Fields(plugin.await(t, "RunPodSandbox"))
 	if got := strings.Join(plugin.events(t, line[1]), " "); got != "RunPodSandbox StopPodSandbox RemovePodSandbox" {
-		t.Errorf("events of the refused pod: %s", got)
+		t.Errorf("events of the refused pod: got %s", got)
 	}
 	n.checkLeaks(t.Context()) // namespaces, links, addresses, cgroups, files
 	config.Annotations = nil
@@ -56,7 +56,7 @@ func TestNRIRefusals(t *testing.T) {
 	refused("a class of block I/O", create(), codes.FailedPrecondition, "blockio_class")
 	list, err := n.RuntimeService.ListContainers(t.Context(), &cri.ListContainersRequest{})
 	if err != nil || len(list.GetContainers()) != 0 {
-		t.Errorf("containers that are left: %v, %v", list.GetContainers(), err)
+		t.Errorf("containers after the refusal: got %v (error %v)", list.GetContainers(), err)
 	}
 	n.checkLeaks(t.Context())
 
@@ -65,15 +65,15 @@ func TestNRIRefusals(t *testing.T) {
 	_, err = n.RuntimeService.StartContainer(t.Context(), &cri.StartContainerRequest{ContainerId: id})
 	refused("start", err, codes.Unknown, words+", StartContainer: not on this node")
 	if s := n.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_EXITED || !strings.Contains(s.GetMessage(), "not on this node") {
-		t.Errorf("the container that may not start is %v", s)
+		t.Errorf("container whose start was refused: got %v", s)
 	}
 	n.RemovePod(t, p.ID)
 	plugin.kill()
-	n.takeBaseline(t) // what was marked had the pod
+	n.takeBaseline(t) // the baseline contained the pod
 }
 
-// TestNRIPluginThatFails has plugins die and hang in the middle of requests: all
-// of these go on without them.
+// TestNRIPluginThatFails runs plugins that exit or hang during requests. The requests
+// continue without them.
 func TestNRIPluginThatFails(t *testing.T) {
 	n := makeNode("nrifail")
 	n.Network = n.Bridge("csnrifail", "10.95.0.0/16")
@@ -90,11 +90,11 @@ func TestNRIPluginThatFails(t *testing.T) {
 				id := n.CreateContainer(t, p, c)
 				n.StartContainer(t, id)
 				if s := n.ContainerStatus(t, id).GetState(); s != cri.ContainerState_CONTAINER_RUNNING {
-					t.Errorf("the container is %s", s)
+					t.Errorf("state of the container: got %s", s)
 				}
 				n.RemovePod(t, p.ID)
 				if !slices.Contains(append(plugin.events(t, p.ID), plugin.events(t, id)...), event) {
-					t.Errorf("the plugin was not told of %s", event)
+					t.Errorf("the plugin did not receive %s", event)
 				}
 				waitFor(t, "the plugin's end", func() bool { return strings.Contains(n.LogTail(), "plugins=0") })
 			})
@@ -102,7 +102,7 @@ func TestNRIPluginThatFails(t *testing.T) {
 	}
 }
 
-// TestNRIShowsNothingTooEarly holds plugins up in hooks and looks around.
+// TestNRIShowsNothingTooEarly blocks plugins in events and checks what clients see.
 func TestNRIShowsNothingTooEarly(t *testing.T) {
 	n := makeNode("nrihold")
 	n.Network = n.Bridge("csnrihold", "10.96.0.0/16")
@@ -126,14 +126,14 @@ func TestNRIShowsNothingTooEarly(t *testing.T) {
 	}()
 	podID := strings.Fields(plugin.await(t, "RunPodSandbox"))[1]
 	if r, err := n.RuntimeService.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{}); err != nil || len(r.GetItems()) != 0 {
-		t.Errorf("amid RunPodSandbox: %v, %v", r.GetItems(), err)
+		t.Errorf("pods during RunPodSandbox: got %v (error %v)", r.GetItems(), err)
 	}
 	if _, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: podID}); status.Code(err) != codes.NotFound {
-		t.Errorf("amid RunPodSandbox, status: %v", err)
+		t.Errorf("status during RunPodSandbox: got error %v", err)
 	}
 	early := containerConfig(&pod{ID: podID, Config: config}, "early", busybox, "true")
 	if _, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: podID, Config: early, SandboxConfig: config}); status.Code(err) != codes.NotFound {
-		t.Errorf("amid RunPodSandbox, a container: %v", err)
+		t.Errorf("CreateContainer during RunPodSandbox: got error %v", err)
 	}
 	release("run")
 	if err := <-ran; err != nil {
@@ -148,7 +148,7 @@ func TestNRIShowsNothingTooEarly(t *testing.T) {
 	}()
 	id := strings.Fields(plugin.await(t, "CreateContainer"))[1]
 	if r, err := n.RuntimeService.ListContainers(t.Context(), &cri.ListContainersRequest{}); err != nil || len(r.GetContainers()) != 0 {
-		t.Errorf("amid CreateContainer: %v, %v", r.GetContainers(), err)
+		t.Errorf("containers during CreateContainer: got %v (error %v)", r.GetContainers(), err)
 	}
 	release("create")
 	if err := <-created; err != nil {
@@ -162,10 +162,10 @@ func TestNRIShowsNothingTooEarly(t *testing.T) {
 	}()
 	plugin.await(t, "StopPodSandbox")
 	if s := n.ContainerStatus(t, id).GetState(); s != cri.ContainerState_CONTAINER_EXITED {
-		t.Errorf("amid StopPodSandbox the container is %s", s)
+		t.Errorf("state of the container during StopPodSandbox: got %s", s)
 	}
 	if r, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID}); err != nil || r.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_NOTREADY {
-		t.Errorf("amid StopPodSandbox: %v, %v", r.GetStatus(), err)
+		t.Errorf("status during StopPodSandbox: got %v (error %v)", r.GetStatus(), err)
 	}
 	release("stop")
 	if err := <-stopped; err != nil {
@@ -173,8 +173,8 @@ func TestNRIShowsNothingTooEarly(t *testing.T) {
 	}
 }
 
-// TestNRIKeepsNobodyFromStopping has a plugin hang in the creation of one pod
-// while another is listed and stopped.
+// TestNRIKeepsNobodyFromStopping lists and stops a pod while a plugin blocks the creation
+// of another one.
 func TestNRIKeepsNobodyFromStopping(t *testing.T) {
 	n := makeNode("nristop")
 	n.Network = n.Bridge("csnristop", "10.99.0.0/16")
@@ -198,15 +198,16 @@ func TestNRIKeepsNobodyFromStopping(t *testing.T) {
 		t.Error(err)
 	}
 	if s := n.ContainerStatus(t, id).GetState(); s != cri.ContainerState_CONTAINER_EXITED {
-		t.Errorf("the container is %s", s)
+		t.Errorf("state of the container: got %s", s)
 	}
 	if err := <-hung; err != nil {
-		t.Errorf("the pod that the plugin does not answer about: %v", err)
+		t.Errorf("request that the plugin does not answer: got error %v", err)
 	}
 }
 
-// TestNRILosesNothing connects a plugin while pods and containers are being made:
-// each it either finds when it is synchronized or is asked about, and not both.
+// TestNRILosesNothing connects a plugin while pods and containers are being created. The
+// plugin must receive each of them either in the synchronization or in an event, and not
+// in both.
 func TestNRILosesNothing(t *testing.T) {
 	n := newNode(t, "nrilose", 100)
 	const count = 24
@@ -229,14 +230,14 @@ func TestNRILosesNothing(t *testing.T) {
 	all.Wait()
 	list, err := n.RuntimeService.ListContainers(t.Context(), &cri.ListContainersRequest{})
 	if err != nil || len(list.GetContainers()) != count {
-		t.Fatalf("%d containers, %v", len(list.GetContainers()), err)
+		t.Fatalf("containers: got %d (error %v)", len(list.GetContainers()), err)
 	}
 	asked := 0
 	for _, c := range list.GetContainers() {
 		for id, ways := range map[string][]string{c.GetId(): {"SyncContainer", "CreateContainer"}, c.GetPodSandboxId(): {"SyncPod", "RunPodSandbox"}} {
 			events := plugin.events(t, id)
 			if slices.Contains(events, ways[0]) == slices.Contains(events, ways[1]) {
-				t.Errorf("the plugin has learned of %s by %v", id, events)
+				t.Errorf("events with container %s: got %v, want one", id, events)
 			}
 			if slices.Contains(events, ways[1]) {
 				asked++

@@ -17,7 +17,7 @@ func TestNRITellsOfEveryStepInOrder(t *testing.T) {
 	plugin := n.startPlugin(t)
 	p := n.RunPod(t, podConfig("all"))
 	if line, want := plugin.await(t, "RunPodSandbox"), "RunPodSandbox "+p.ID+" all system uid-all 2 true"; line != want {
-		t.Errorf("got %q, want %q: names, addresses, and the network namespace in reach", line, want)
+		t.Errorf("event of the pod: got %q, want %q", line, want)
 	}
 	id := n.run(t, p, "main", "sleep", "1000")
 	update := &cri.UpdateContainerResourcesRequest{ContainerId: id, Linux: &cri.LinuxContainerResources{CpuShares: 500}}
@@ -25,14 +25,14 @@ func TestNRITellsOfEveryStepInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := n.ContainerStatus(t, id).GetResources().GetLinux().GetCpuShares(); got != 555 {
-		t.Errorf("after an update that the plugin changed, the status shows %d shares, want 555", got)
+		t.Errorf("CPU shares in the status after an update that the plugin changed: got %d, want 555", got)
 	}
 	if got := n.cgroupFile(t, id, "memory/memory.soft_limit_in_bytes", "memory.low"); got != strconv.Itoa(8<<20) {
-		t.Errorf("the plugin's reservation: the cgroup has %s", got)
+		t.Errorf("memory reservation of the plugin: got %s", got)
 	}
 	own := n.CreateContainer(t, p, containerConfig(p, "fast", busybox, "sh", "-c", "exit 3"))
 	n.StartContainer(t, own)
-	plugin.await(t, "StopContainer "+own) // without anybody having asked for a stop
+	plugin.await(t, "StopContainer "+own) // the container exits without a stop
 	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: own}); err != nil {
 		t.Fatal(err)
 	}
@@ -51,11 +51,11 @@ func TestNRITellsOfEveryStepInOrder(t *testing.T) {
 	}
 	lines := strings.Join(plugin.lines(t), "\n")
 	if strings.Index(lines, "StopContainer "+id) > strings.Index(lines, "StopPodSandbox "+p.ID) {
-		t.Error("the pod's stop was told before its container's")
+		t.Error("the event of the pod's stop came before that of its container")
 	}
 	for _, line := range []string{"StopContainer " + id + " CONTAINER_STOPPED", "RemoveContainer " + id + " main", "PostUpdateContainer " + id + " 555"} {
 		if !strings.Contains(lines, line) {
-			t.Errorf("no line %q", line)
+			t.Errorf("missing event %q", line)
 		}
 	}
 }
@@ -73,7 +73,7 @@ func TestNRIAdjustsAContainer(t *testing.T) {
 	c.Envs = []*cri.KeyValue{{Key: "UNWANTED", Value: []byte("1")}, {Key: "KEPT", Value: []byte("2")}}
 	id := n.CreateContainer(t, p, c)
 	if _, err := os.Stat(filepath.Join(mount, "hooked")); err != nil {
-		t.Errorf("the plugin's OCI hook has not run: %v", err)
+		t.Errorf("the OCI hook of the plugin did not run: %v", err)
 	}
 	n.StartContainer(t, id)
 	for name, probe := range map[string]struct{ cmd, want string }{
@@ -93,12 +93,12 @@ func TestNRIAdjustsAContainer(t *testing.T) {
 		t.Helper()
 		r := n.ContainerStatus(t, id).GetResources().GetLinux()
 		if r.GetMemoryLimitInBytes() != 64<<20 || r.GetCpuShares() != 333 || r.GetOomScoreAdj() != 432 {
-			t.Errorf("%s: the status shows %v", when, r)
+			t.Errorf("%s: resources in the status: got %v", when, r)
 		}
 	}
 	check("at once")
 	if path := n.cgroupOf(t, id); !strings.HasSuffix(path, "-moved") {
-		t.Errorf("the cgroup is %s", path)
+		t.Errorf("cgroup: got %s", path)
 	}
 	if got := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max"); got != strconv.Itoa(64<<20) {
 		t.Errorf("memory limit in the cgroup: %s", got)
@@ -106,7 +106,7 @@ func TestNRIAdjustsAContainer(t *testing.T) {
 	if got := n.cgroupFile(t, id, "pids/pids.max", "pids.max"); got != "55" {
 		t.Errorf("pids limit in the cgroup: %s", got)
 	}
-	// The daemon goes and comes; the plugin connects again and is synchronized.
+	// After a restart of the daemon, the plugin connects again and is synchronized.
 	n.Kill()
 	if err := os.Truncate(plugin.log, 0); err != nil {
 		t.Fatal(err)
@@ -131,13 +131,13 @@ func TestNRIUpdatesOfAPod(t *testing.T) {
 		return err
 	}
 	if err := update(13); err == nil || !strings.Contains(err.Error(), "bad luck") {
-		t.Errorf("got %v", err)
+		t.Errorf("got error %v", err)
 	}
 	if err := update(14); err != nil {
-		t.Errorf("an update that is refused once it is done: %v", err)
+		t.Errorf("update that the plugin refuses: got error %v", err)
 	}
 	if got := strings.Join(plugin.events(t, p.ID), " "); got != "RunPodSandbox UpdatePodSandbox UpdatePodSandbox PostUpdatePodSandbox" {
-		t.Errorf("events: %s", got)
+		t.Errorf("events: got %s", got)
 	}
 	plugin.await(t, "UpdatePodSandbox "+p.ID+" 20 5242880")
 	plugin.await(t, "PostUpdatePodSandbox "+p.ID+" 5242880")
@@ -153,28 +153,28 @@ func TestNRIChangesOtherContainers(t *testing.T) {
 	c.Annotations = map[string]string{"others": first, "heir": first, "later": "250"}
 	second := n.CreateContainer(t, p, c)
 	if got := sharesOf(first); got != 300 {
-		t.Errorf("with the answer to a creation: %d shares, want 300", got)
+		t.Errorf("CPU shares after the answer to CreateContainer: got %d, want 300", got)
 	}
 	n.StartContainer(t, second)
 	if line := plugin.await(t, "UpdateContainers"); line != "UpdateContainers 1 <nil>" {
-		t.Errorf("an unsolicited update of one container that is there and one that is not: %q", line)
+		t.Errorf("unsolicited update of an existing and an unknown container: got %q", line)
 	}
 	if got := sharesOf(second); got != 250 {
-		t.Errorf("unsolicited: %d shares, want 250", got)
+		t.Errorf("CPU shares after an unsolicited update: got %d, want 250", got)
 	}
 	if got := n.cgroupFile(t, second, "cpu/cpu.shares", "cpu.weight"); !unifiedHost() && got != "250" {
-		t.Errorf("unsolicited: the cgroup has %s shares", got)
+		t.Errorf("cgroup after an unsolicited update: got %s shares", got)
 	}
 	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: second}); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "the limits of who is left", func() bool { return sharesOf(first) == 400 })
-	// One that is gone is no obstacle.
+	// A container that no longer exists is no error.
 	c.Metadata.Name, c.Annotations = "third", map[string]string{"others": second}
 	n.CreateContainer(t, p, c)
 }
 
-// TestNRIPluginOfTheDaemon is one that the daemon runs, with a configuration.
+// TestNRIPluginOfTheDaemon tests a plugin that the daemon starts with a configuration.
 func TestNRIPluginOfTheDaemon(t *testing.T) {
 	n := makeNode("nridir")
 	n.Network = n.Bridge("csnridir", "10.97.0.0/16")
@@ -203,14 +203,14 @@ func TestNRIPluginOfTheDaemon(t *testing.T) {
 	p := n.RunPod(t, podConfig("own"))
 	plugin.await(t, "RunPodSandbox "+p.ID)
 	if _, err := os.Stat(n.NRISocket()); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the socket of a node that takes no connections: %v", err)
+		t.Errorf("socket with disable_connections: %v", err)
 	}
 	n.RemovePod(t, p.ID)
 	if err := n.Stop(); err != nil {
 		t.Error(err)
 	}
 	if out, err := exec.CommandContext(t.Context(), "pgrep", "-f", plugin.log).Output(); err == nil {
-		t.Errorf("the daemon's plugin has outlived it: %s", out)
+		t.Errorf("the plugin of the daemon still runs after the daemon: %s", out)
 	}
 	n.restart(t)
 	n.takeBaseline(t)
@@ -224,9 +224,9 @@ func TestNRIOff(t *testing.T) {
 	p := n.RunPod(t, podConfig("off"))
 	n.run(t, p, "main", "true")
 	if _, err := os.Stat(n.NRISocket()); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the socket of NRI that is off: %v", err)
+		t.Errorf("socket without NRI: %v", err)
 	}
 	if log := n.LogTail(); strings.Contains(log, "subsystem=nri") {
-		t.Errorf("NRI that is off speaks: %s", log)
+		t.Errorf("log entries of NRI although it is disabled: %s", log)
 	}
 }

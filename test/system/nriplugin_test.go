@@ -14,9 +14,9 @@ import (
 	"github.com/containerd/nri/pkg/stub"
 )
 
-// The test binary run with pluginVariable is an NRI plugin. It writes what it is
-// told to the file of that name, a line each, and does what annotations of pods
-// and containers ask of it, which are "ask/" and the event's name.
+// With pluginVariable in its environment, the test binary is an NRI plugin. It writes one
+// line per event to the file that the variable names. Annotations "ask/" with the name of
+// an event select its answers.
 const (
 	pluginVariable = "SYSTEM_TEST_PLUGIN"
 	pluginSocket   = "SYSTEM_TEST_PLUGIN_SOCKET"
@@ -28,7 +28,7 @@ type testPlugin struct {
 	log  *os.File
 }
 
-// pluginMain reconnects as plugins do, until it is killed.
+// pluginMain runs the plugin, and connects again after a disconnection, until it is killed.
 func pluginMain() int {
 	log, err := os.OpenFile(os.Getenv(pluginVariable), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -38,16 +38,16 @@ func pluginMain() int {
 	for {
 		p := &testPlugin{log: log}
 		var opts []stub.Option
-		if s := os.Getenv(pluginSocket); s != "" { // else the daemon has started it
+		if s := os.Getenv(pluginSocket); s != "" { // otherwise the daemon has started the plugin
 			opts = append(opts, stub.WithSocketPath(s), stub.WithPluginName("test"), stub.WithPluginIdx("10"))
 		}
 		if p.stub, err = stub.New(p, opts...); err == nil {
-			_ = p.stub.Run(context.Background()) // it ends when the daemon does, or when the daemon refuses the plugin
+			_ = p.stub.Run(context.Background()) // Run ends with the daemon, or when the daemon refuses the plugin
 		}
 		if os.Getenv(pluginSocket) == "" {
 			return 0
 		}
-		time.Sleep(20 * time.Millisecond) // the daemon is not there yet
+		time.Sleep(20 * time.Millisecond) // the daemon does not run yet
 	}
 }
 
@@ -57,7 +57,7 @@ func (p *testPlugin) note(words ...any) {
 	fmt.Fprintln(p.log, words...)
 }
 
-// obey does what an annotation asks for, if it is nothing special.
+// obey executes the common values of an annotation.
 func (p *testPlugin) obey(ctx context.Context, event string, annotations map[string]string) error {
 	switch what := annotations["ask/"+event]; what {
 	case "refuse":
@@ -67,7 +67,7 @@ func (p *testPlugin) obey(ctx context.Context, event string, annotations map[str
 	case "hang":
 		select {}
 	case "", "adjust":
-	default: // a file to wait for
+	default: // the path of a file to wait for
 		for ctx.Err() == nil {
 			if _, err := os.Stat(what); err == nil {
 				return nil
@@ -183,7 +183,7 @@ func (p *testPlugin) StartContainer(ctx context.Context, _ *api.PodSandbox, c *a
 	return p.obey(ctx, "StartContainer", c.GetAnnotations())
 }
 
-// PostStartContainer changes limits out of itself when it is asked to.
+// PostStartContainer sends an unsolicited update if an annotation asks for it.
 func (p *testPlugin) PostStartContainer(_ context.Context, _ *api.PodSandbox, c *api.Container) error {
 	p.note("PostStartContainer", c.GetId())
 	n, err := strconv.ParseUint(c.GetAnnotations()["later"], 10, 64)

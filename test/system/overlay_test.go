@@ -11,22 +11,21 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// overlayHost makes a machine of its own with a daemon whose pods are part of an
-// overlay; k is 1 or 2.
+// overlayHost creates a network namespace in the role of a machine, with a daemon whose
+// pods are part of an overlay network. k is 1 or 2.
 func overlayHost(t *testing.T, netns string, k int) *node {
 	t.Helper()
 	n := makeNode(fmt.Sprintf("host%d", k))
 	n.NetNS = netns
 	n.Network = n.conflist(t, "net/overlay.conflist", "10.90.1.", fmt.Sprintf("10.90.%d.", k), "fd00:90::1:", fmt.Sprintf("fd00:90::%d:", k))
-	// Images come from this machine's own loopback, as everywhere else.
+	// The registry is on the loopback interface of this namespace.
 	if err := harness.In(netns, func() error { _, err := serveImages(suite.images); return err }); err != nil {
 		t.Fatal(err)
 	}
 	return netNode(t, n)
 }
 
-// TestOverlayAcrossHosts has pods of two machines on one network, which leaves
-// the machines as VXLAN.
+// TestOverlayAcrossHosts connects the pods of two machines through VXLAN.
 func TestOverlayAcrossHosts(t *testing.T) {
 	hosts := []string{"", aHost(t, "host1.ns"), aHost(t, "host2.ns")}
 	wire(t, hosts[1], "eth0", hosts[2], "eth0", [2]string{"192.0.2.1/24", "192.0.2.2/24"})
@@ -35,7 +34,7 @@ func TestOverlayAcrossHosts(t *testing.T) {
 		command(t, hosts[k], "sh", script, "eth0", fmt.Sprintf("192.0.2.%d", k), fmt.Sprintf("192.0.2.%d", 3-k))
 	}
 	one, two := overlayHost(t, hosts[1], 1), overlayHost(t, hosts[2], 2)
-	one.takeBaseline(t) // the other one's directories are no leak, nor are its pods
+	one.takeBaseline(t) // directories and pods of the other daemon are no leaks
 	t.Cleanup(func() {
 		if err := errors.Join(one.empty(context.Background()), two.empty(context.Background())); err != nil {
 			t.Error(err)
@@ -46,7 +45,7 @@ func TestOverlayAcrossHosts(t *testing.T) {
 	one.web(t, a)
 	ipsA, ipsB, ipsC := one.podIPs(t, a.ID), two.podIPs(t, b.ID), one.podIPs(t, c.ID)
 	if !strings.HasPrefix(ipsA[0], "10.90.1.") || !strings.HasPrefix(ipsB[0], "10.90.2.") {
-		t.Fatalf("addresses %v and %v are not from the hosts' own ranges", ipsA, ipsB)
+		t.Fatalf("addresses %v and %v are not from the ranges of the hosts", ipsA, ipsB)
 	}
 	sent := vxlanBytes(t, hosts[1])
 	for i := range ipsA {
@@ -54,26 +53,27 @@ func TestOverlayAcrossHosts(t *testing.T) {
 		ping(t, two.netns(b), ipsA[i])
 		sees(t, one.netns(a), ipsB[i], 80, ipsA[i])
 		sees(t, two.netns(b), ipsA[i], 80, ipsB[i])
-		sees(t, one.netns(c), ipsA[i], 80, ipsC[i]) // on one host as ever
-		// Full segments, none of which may be too long for the wire.
+		sees(t, one.netns(c), ipsA[i], 80, ipsC[i]) // on one host
+		// The transfer has full segments, none of which may exceed the MTU.
 		big, err := fetch(one.netns(a), ipsB[i], 80, "/big")
 		if err != nil || len(big) != 300000 {
-			t.Errorf("%d bytes of 300000 came across, %v", len(big), err)
+			t.Errorf("transfer: got %d of 300000 bytes (error %v)", len(big), err)
 		}
 	}
 	if got := vxlanBytes(t, hosts[1]); got < sent+600000 {
-		t.Errorf("%d bytes came in by VXLAN", got-sent)
+		t.Errorf("received through VXLAN: got %d bytes", got-sent)
 	}
 	for _, at := range []string{one.netns(a), two.netns(b)} {
 		if link := command(t, at, "ip", "-o", "link", "show", "eth0"); !strings.Contains(link, "mtu 1450 ") {
-			t.Errorf("a pod's interface: %s", link)
+			t.Errorf("interface of a pod: got %s", link)
 		}
 	}
-	// A host reaches its own pods as their gateway, and the other's by the bridge.
+	// A host reaches its own pods as their gateway, and those of the other host through the
+	// bridge.
 	answers(t, hosts[1], ipsB[0], 80)
 	answers(t, hosts[2], ipsB[0], 80)
 
-	// The machines are apart but for the wire.
+	// The wire is the only connection of the machines.
 	command(t, hosts[1], "ip", "link", "set", "eth0", "down")
 	silent(t, one.netns(a), ipsB[0], 80)
 	sees(t, one.netns(c), ipsA[0], 80, ipsC[0])
@@ -83,7 +83,7 @@ func TestOverlayAcrossHosts(t *testing.T) {
 	sees(t, one.netns(a), ipsB[0], 80, ipsA[0])
 }
 
-// vxlanBytes is how much has come in over a host's end of the overlay.
+// vxlanBytes returns the number of bytes that a host received through the overlay.
 func vxlanBytes(t *testing.T, netns string) int {
 	t.Helper()
 	for line := range strings.Lines(command(t, netns, "cat", "/proc/thread-self/net/dev")) {
@@ -95,7 +95,7 @@ func vxlanBytes(t *testing.T, netns string) int {
 			return n
 		}
 	}
-	t.Fatal("no vxlan90")
+	t.Fatal("the interface vxlan90 does not exist")
 	return 0
 }
 
@@ -125,20 +125,20 @@ func TestPolicyBetweenPods(t *testing.T) {
 	enforced := func() {
 		t.Helper()
 		silent(t, n.netns(a), ipB, 80)
-		silent(t, n.netns(a), host, 8080) // nor by way of the host
+		silent(t, n.netns(a), host, 8080) // nor through the host
 		sees(t, n.netns(c), ipB, 80, ipC)
 		answers(t, n.netns(c), host, 8080)
 		answers(t, "", ipB, 80)
 		answers(t, "", "127.0.0.1", 8080)
 	}
 	enforced()
-	// What the daemon does to its own rules leaves the agent's alone.
+	// Changes of the daemon's rules do not affect those of the agent.
 	n.Kill()
 	n.restart(t)
 	n.RemovePod(t, n.RunPod(t, webOn("d", 8081)).ID)
 	enforced()
 	if now := command(t, "", "nft", "list", "table", "bridge", "pod_policy"); now != policy {
-		t.Errorf("the agent's table was\n%s\nand is\n%s", policy, now)
+		t.Errorf("table of the agent before:\n%s\nafter:\n%s", policy, now)
 	}
 	for _, family := range []string{"bridge", "inet"} {
 		command(t, "", "nft", "delete", "table", family, "pod_policy")

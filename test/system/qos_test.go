@@ -21,7 +21,7 @@ const (
 	rdtOfPod     = "rdt.resources.beta.kubernetes.io/pod"
 )
 
-// disk finds a block device, as path and as major:minor.
+// disk returns the path and the major:minor of a block device.
 func disk(t *testing.T) (path, number string) {
 	t.Helper()
 	devices, err := os.ReadDir("/sys/block")
@@ -40,7 +40,7 @@ func disk(t *testing.T) (path, number string) {
 	return "", ""
 }
 
-// classFiles configures the classes of both kinds.
+// classFiles configures classes of block I/O and RDT.
 func (n *node) classFiles(t *testing.T, blockIO, rdt string) {
 	t.Helper()
 	n.writeFile(t, "config.toml.d/classes.toml", fmt.Sprintf("[container]\nblockio_config_file = %q\nrdt_config_file = %q\n",
@@ -84,7 +84,7 @@ func TestClassesOfBlockIO(t *testing.T) {
 		t.Helper()
 		got := rates(id, v1Kind)
 		if !unifiedHost() && got != number+" "+strconv.Itoa(want) || unifiedHost() && !strings.Contains(got, v2Kind+"="+strconv.Itoa(want)) {
-			t.Errorf("%s is %q, want %d", v1Kind, got, want)
+			t.Errorf("%s: got %q, want %d", v1Kind, got, want)
 		}
 	}
 	id := n.run(t, p, "any", "sleep", "1000")
@@ -100,17 +100,17 @@ func TestClassesOfBlockIO(t *testing.T) {
 	byAnnotation.Annotations = map[string]string{"io.kubernetes.cri.blockio-class": "slower"}
 	is(n.CreateContainer(t, p, byAnnotation), "read_bps", "rbps", 1<<20)
 	if got := rates(n.run(t, p, "none", "sleep", "1000"), "read_bps"); got != "" {
-		t.Errorf("a container without a class has %q", got)
+		t.Errorf("container without a class: got %q", got)
 	}
-	n.run(t, p, "light", "true") // also where no scheduler knows weights
+	n.run(t, p, "light", "true") // also without a scheduler that supports weights
 
 	for name, code := range map[string]codes.Code{"unknown": codes.InvalidArgument, "absent": codes.FailedPrecondition} {
 		_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: containerConfig(p, name, busybox, "true"), SandboxConfig: p.Config})
 		if status.Code(err) != code || !strings.Contains(err.Error(), blockIOOf+name) {
-			t.Errorf("class %s: %v, want %s", name, err, code)
+			t.Errorf("class %s: got error %v, want %s", name, err, code)
 		}
 	}
-	// A change of the file is for the containers to come.
+	// A change of the file applies to new containers.
 	n.classFiles(t, fmt.Sprintf("classes:\n  slower:\n  - devices: [%q]\n    throttleReadBps: 2Mi\n", path), "classes: {}\n")
 	byAnnotation.Metadata.Name = "later"
 	is(n.CreateContainer(t, p, byAnnotation), "read_bps", "rbps", 2<<20)
@@ -119,7 +119,7 @@ func TestClassesOfBlockIO(t *testing.T) {
 
 func TestRDTIsRefusedWhereThereIsNone(t *testing.T) {
 	if _, err := os.Stat("/sys/fs/resctrl/schemata"); err == nil {
-		t.Skip("this machine has RDT")
+		t.Skip("this test needs a machine without RDT")
 	}
 	n := makeNode("rdt")
 	n.Network = n.Bridge("csrdt", "10.118.0.0/16")
@@ -132,7 +132,7 @@ func TestRDTIsRefusedWhereThereIsNone(t *testing.T) {
 		p := n.RunPod(t, config)
 		_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: containerConfig(p, "c", busybox, "true"), SandboxConfig: p.Config})
 		if status.Code(err) != code || !strings.Contains(err.Error(), rdtOfPod) {
-			t.Errorf("class %s: %v, want %s", class, err, code)
+			t.Errorf("class %s: got error %v, want %s", class, err, code)
 		}
 	}
 }

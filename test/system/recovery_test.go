@@ -14,8 +14,8 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// TestKillAmidCreates kills the daemon while 50 pods and their containers are
-// being made, at several moments, and has a client retry as the kubelet does.
+// TestKillAmidCreates kills the daemon at several moments while 50 pods and their
+// containers are being created. The client retries like the kubelet.
 func TestKillAmidCreates(t *testing.T) {
 	for name, after := range map[string]int32{"early": 3, "middle": 25, "late": 45} {
 		t.Run(name, func(t *testing.T) { killAmidCreates(t, name, after) })
@@ -33,7 +33,7 @@ func killAmidCreates(t *testing.T, name string, after int32) {
 	all.Go(func() {
 		parallel(count, 12, func(i int) {
 			if _, _, err := n.bring(t.Context(), i); err != nil {
-				return // the daemon is gone
+				return // the daemon has been killed
 			}
 			finished[i] = true
 			if done.Add(1) >= after {
@@ -52,7 +52,7 @@ func killAmidCreates(t *testing.T, name string, after int32) {
 		}
 	}
 	if _, c := n.running(t); c < kept {
-		t.Errorf("%d containers run after the restart, %d had been started before", c, kept)
+		t.Errorf("running containers after the restart: got %d, want at least %d", c, kept)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience(2*time.Minute))
 	defer cancel()
@@ -65,13 +65,13 @@ func killAmidCreates(t *testing.T, name string, after int32) {
 		}
 	})
 	if p, c := n.running(t); p != count || c != count {
-		t.Errorf("%d pods and %d containers run, want %d of each", p, c, count)
+		t.Errorf("got %d pods and %d containers, want %d each", p, c, count)
 	}
 }
 
-// retry is what the kubelet does after a failure: it looks what there is of the
-// pod, and goes on from there. A container that was made and never known to be
-// started is replaced by the next attempt.
+// retry does what the kubelet does after a failure: it reads the state of the pod and
+// continues from there. A container that was created and not started is replaced with the
+// next attempt.
 func (n *node) retry(ctx context.Context, i int) error {
 	name := podConfig("p" + strconv.Itoa(i)).GetMetadata().GetName()
 	cs, err := n.RuntimeService.ListContainers(ctx, &cri.ListContainersRequest{})
@@ -86,7 +86,7 @@ func (n *node) retry(ctx context.Context, i int) error {
 		if p.GetState() == cri.PodSandboxState_SANDBOX_READY {
 			for _, c := range cs.GetContainers() {
 				if c.GetPodSandboxId() == p.GetId() && c.GetState() == cri.ContainerState_CONTAINER_RUNNING {
-					return nil // its start had succeeded, only the answer was lost
+					return nil // the start succeeded and the answer was lost
 				}
 			}
 			continue
@@ -119,14 +119,14 @@ func TestEverythingIsFoundAgain(t *testing.T) {
 	time.Sleep(300 * time.Millisecond)
 	n.restart(t)
 	if s := n.ContainerStatus(t, lives); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
-		t.Errorf("the living container is %s", s.GetState())
+		t.Errorf("state of the running container: got %s", s.GetState())
 	}
 	if s := n.WaitExited(t, exits); s.GetExitCode() != 7 || s.GetReason() != "Error" {
-		t.Errorf("the one that ended meanwhile has code %d, reason %q; want 7, Error", s.GetExitCode(), s.GetReason())
+		t.Errorf("container that exited while no daemon ran: got code %d, reason %q; want 7, Error", s.GetExitCode(), s.GetReason())
 	}
 	n.StartContainer(t, created)
 	if got := n.podIPs(t, p.ID); len(got) != len(ips) || got[0] != ips[0] {
-		t.Errorf("the pod has the addresses %v, had %v", got, ips)
+		t.Errorf("addresses of the pod: got %v, want %v", got, ips)
 	}
 	n.Exec(t, lives, "true")
 	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: lives}); err != nil {
@@ -135,10 +135,10 @@ func TestEverythingIsFoundAgain(t *testing.T) {
 	lines := logLines(t, p, "lives")
 	for i, line := range lines {
 		if line != strconv.Itoa(i) {
-			t.Fatalf("line %d of the log is %q: there is a gap", i, line)
+			t.Fatalf("the log has a gap at line %d: %q", i, line)
 		}
 	}
 	if len(lines) < 50 {
-		t.Errorf("only %d lines were logged", len(lines))
+		t.Errorf("lines in the log: got %d", len(lines))
 	}
 }

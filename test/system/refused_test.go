@@ -32,7 +32,7 @@ func TestContainerRequestsThatAreRefused(t *testing.T) {
 		"env without a key":  {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Value: []byte("x")}} }, "env"},
 		"env key with =":     {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Key: "A=B"}} }, "env"},
 		"env value with NUL": {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Key: "A", Value: []byte("x\x00y")}} }, "env"},
-		// An OCI config is JSON.
+		// An OCI config is JSON, which must be UTF-8.
 		"env value not UTF-8": {func(c *cri.ContainerConfig) { c.Envs = []*cri.KeyValue{{Key: "A", Value: []byte{0xff}}} }, `env "A"`},
 		"argument with NUL":   {func(c *cri.ContainerConfig) { c.Args = []string{"x\x00y"} }, "args"},
 		"stop signal unknown": {func(c *cri.ContainerConfig) { c.StopSignal = 999 }, "stop_signal"},
@@ -50,10 +50,10 @@ func TestContainerRequestsThatAreRefused(t *testing.T) {
 	config.Image.Image = "registry.k8s.io/never/pulled:1"
 	_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "never/pulled") {
-		t.Errorf("an image that is not here: %v", err)
+		t.Errorf("missing image: got error %v", err)
 	}
 	if _, containers := n.running(t); containers != 0 {
-		t.Errorf("%d containers are there", containers)
+		t.Errorf("containers: got %d, want none", containers)
 	}
 }
 
@@ -107,6 +107,6 @@ func TestPodRequestsThatAreRefused(t *testing.T) {
 		})
 	}
 	if pods, _ := n.running(t); pods != 0 {
-		t.Errorf("%d pods are there", pods)
+		t.Errorf("pods: got %d, want none", pods)
 	}
 }

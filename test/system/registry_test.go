@@ -27,28 +27,27 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// testRegistry is a registry of one test's, with something in front that can
-// answer in its place.
+// testRegistry is a registry of one test. A handler in front of it can answer requests.
 type testRegistry struct {
 	host    string // 127.0.0.1:port
 	handler http.Handler
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	front    func(w http.ResponseWriter, r *http.Request) (answered bool)
 	requests []request
 }
 
-// request is what the registry was asked, and with which credential.
+// request is a request to the registry with its credential.
 type request struct{ method, path, authorization string }
 
-// newRegistry starts a registry that ends with the test.
+// newRegistry starts a registry until the end of the test.
 func newRegistry(t *testing.T) *testRegistry {
 	t.Helper()
 	return newRegistryAt(t, "127.0.0.1")
 }
 
-// newRegistryAt is newRegistry on another of the loopback's addresses: another
-// host in the eyes of HTTP clients, which do not look at ports.
+// newRegistryAt is newRegistry at another loopback address, which HTTP clients treat as
+// another host.
 func newRegistryAt(t *testing.T, ip string) *testRegistry {
 	t.Helper()
 	return startRegistry(t, ip, (*httptest.Server).Start)
@@ -68,7 +67,7 @@ func startRegistry(t *testing.T, ip string, start func(*httptest.Server)) *testR
 	}
 	start(server)
 	t.Cleanup(func() {
-		server.CloseClientConnections() // a front may be waiting for its client
+		server.CloseClientConnections() // the handler in front may be waiting for its client
 		server.Close()
 	})
 	r.host = server.Listener.Addr().String()
@@ -85,14 +84,14 @@ func (r *testRegistry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// set puts something in front of the registry, or nothing for nil.
+// set sets the handler in front of the registry, or removes it if h is nil.
 func (r *testRegistry) set(front func(w http.ResponseWriter, req *http.Request) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.front = front
 }
 
-// asked returns the requests since the last call whose path contains the text.
+// asked returns the requests since the last call whose path contains text.
 func (r *testRegistry) asked(text string) []request {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -106,8 +105,8 @@ func (r *testRegistry) asked(text string) []request {
 	return all
 }
 
-// push stores an image or an index, past what is in front, and returns the
-// reference to pull it by.
+// push stores an image or an index, without the handler in front, and returns its
+// reference.
 func (r *testRegistry) push(t *testing.T, repoTag string, what any) string {
 	t.Helper()
 	server := httptest.NewServer(r.handler)
@@ -130,7 +129,7 @@ func (r *testRegistry) push(t *testing.T, repoTag string, what any) string {
 	return r.host + "/" + repoTag
 }
 
-// put stores a manifest as it is.
+// put stores a manifest without validation.
 func (r *testRegistry) put(t *testing.T, repo, ref, mediaType string, body []byte) string {
 	t.Helper()
 	req := httptest.NewRequest(http.MethodPut, "/v2/"+repo+"/manifests/"+ref, bytes.NewReader(body))
@@ -143,7 +142,7 @@ func (r *testRegistry) put(t *testing.T, repo, ref, mediaType string, body []byt
 	return r.host + "/" + repo + ":" + ref
 }
 
-// file is one file of a layer.
+// file is a file in a layer.
 type file struct {
 	tar.Header
 	content string
@@ -161,7 +160,7 @@ func symlink(name, target string) file {
 	return file{Header: tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777}}
 }
 
-// busyboxLayers are the layers of the busybox image, to build upon.
+// busyboxLayers returns the layers of the busybox image.
 func (n *node) busyboxLayers(t *testing.T) []v1.Layer {
 	t.Helper()
 	ref, err := name.ParseReference(suite.images+"/"+busybox, name.Insecure)
@@ -202,7 +201,7 @@ func layerOf(t *testing.T, files ...file) v1.Layer {
 	return l
 }
 
-// imageOf is an OCI image for this machine.
+// imageOf returns an OCI image for this machine.
 func imageOf(t *testing.T, config v1.Config, layers ...v1.Layer) v1.Image {
 	t.Helper()
 	return imageFor(t, v1.Platform{OS: "linux", Architecture: runtime.GOARCH}, config, layers...)
@@ -229,7 +228,7 @@ func imageFor(t *testing.T, platform v1.Platform, config v1.Config, layers ...v1
 	return img
 }
 
-// small is an image of one file, which makes it differ from others.
+// small returns an image with one file with the given content.
 func small(t *testing.T, content string) v1.Image {
 	t.Helper()
 	return imageOf(t, v1.Config{Cmd: []string{"sh"}}, layerOf(t, textFile("file", content)))
@@ -244,7 +243,7 @@ func digestOf(t *testing.T, img interface{ Digest() (v1.Hash, error) }) string {
 	return d.String()
 }
 
-// blobOf is the digest of an image's topmost layer as the registry has it.
+// blobOf returns the digest of the top layer of an image in the registry.
 func blobOf(t *testing.T, img v1.Image) string {
 	t.Helper()
 	layers, err := img.Layers()
@@ -254,7 +253,7 @@ func blobOf(t *testing.T, img v1.Image) string {
 	return digestOf(t, layers[len(layers)-1])
 }
 
-// deadHost is a loopback address at which nobody listens.
+// deadHost returns a loopback address on which nothing listens.
 func deadHost(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -265,14 +264,14 @@ func deadHost(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// pullNode starts a daemon for tests of pulls alone, which need no network of
-// pods. settings are lines of the table [image].
+// pullNode starts a daemon without a pod network for tests of pulls. settings are lines
+// of the table [image].
 func pullNode(t *testing.T, name string, settings ...string) *node {
 	t.Helper()
 	n := makeNode(name)
 	n.settings(t, settings...)
 	n.start(t)
-	// Short names come with a lock file that stays.
+	// The first short name creates a lock file, which remains.
 	if _, err := n.ImageService.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: "short"}}}); err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +279,7 @@ func pullNode(t *testing.T, name string, settings ...string) *node {
 	return n
 }
 
-// settings writes a drop-in of the configuration, before the daemon starts.
+// settings writes a configuration drop-in before the daemon starts.
 func (n *node) settings(t *testing.T, image ...string) {
 	t.Helper()
 	n.writeFile(t, "config.toml.d/50-image.toml", "[image]\n"+strings.Join(image, "\n")+"\n")
@@ -298,8 +297,8 @@ func (n *node) writeFile(t *testing.T, name, content string) string {
 	return path
 }
 
-// trust lets the daemon speak plain HTTP with the registries. What is written
-// into registries.conf holds from the next pull on.
+// trust lets the daemon use plain HTTP for the registries. The daemon reads
+// registries.conf for each pull.
 func (n *node) trust(t *testing.T, registries ...*testRegistry) {
 	t.Helper()
 	conf := n.Registries
@@ -309,7 +308,7 @@ func (n *node) trust(t *testing.T, registries ...*testRegistry) {
 	n.writeFile(t, "registries.conf", conf)
 }
 
-// copyManifest gives a manifest another tag.
+// copyManifest adds another tag to a manifest.
 func copyManifest(t *testing.T, r *testRegistry, repo, from, to string) {
 	t.Helper()
 	answer := httptest.NewRecorder()
@@ -320,7 +319,7 @@ func copyManifest(t *testing.T, r *testRegistry, repo, from, to string) {
 	r.put(t, repo, to, answer.Header().Get("Content-Type"), answer.Body.Bytes())
 }
 
-// blob returns what the registry itself answers.
+// blob returns a blob from the registry.
 func (r *testRegistry) blob(req *http.Request) []byte {
 	answer := httptest.NewRecorder()
 	r.handler.ServeHTTP(answer, req)

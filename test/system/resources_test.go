@@ -15,14 +15,14 @@ import (
 
 type limits = cri.LinuxContainerResources
 
-// unifiedHost says whether the machine has cgroup v2 throughout.
+// unifiedHost reports whether the machine has only cgroup v2.
 func unifiedHost() bool {
 	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
 	return err == nil
 }
 
-// cgroupFile reads a control file of a container: v1 names the controller and the
-// file, v2 the file of the unified hierarchy.
+// cgroupFile reads a control file of a container. v1 has the controller and the file, v2
+// the file of the unified hierarchy.
 func (n *node) cgroupFile(t *testing.T, id, v1, v2 string) string {
 	t.Helper()
 	return readCgroup(t, n.cgroupOf(t, id), v1, v2)
@@ -67,17 +67,16 @@ func (n *node) mustUpdate(t *testing.T, id string, r *limits) {
 	}
 }
 
-// inForce compares what the kernel has with the limits, field by field, and with
-// what the status says.
+// inForce compares the limits with the values of the kernel and of the status.
 func (n *node) inForce(t *testing.T, id string, want *limits) {
 	t.Helper()
 	if got := n.ContainerStatus(t, id).GetResources().GetLinux(); !proto.Equal(got, want) {
-		t.Errorf("the status has %v, want %v", got, want)
+		t.Errorf("status: got %v, want %v", got, want)
 	}
 	check := func(field, want, v1, v2 string) {
 		t.Helper()
 		if got := n.cgroupFile(t, id, v1, v2); got != want {
-			t.Errorf("%s: %s has %q, want %q", field, cgroupPath("…", v1, v2), got, want)
+			t.Errorf("%s: %s: got %q, want %q", field, cgroupPath("…", v1, v2), got, want)
 		}
 	}
 	itoa := func(v int64) string { return strconv.FormatInt(v, 10) }
@@ -99,11 +98,11 @@ func (n *node) inForce(t *testing.T, id string, want *limits) {
 		check("hugepage_limits", strconv.FormatUint(h.GetLimit(), 10), "unified/"+size+".rsvd.max", size+".rsvd.max")
 	}
 	if got := n.Exec(t, id, "cat", "/proc/1/oom_score_adj"); got != itoa(want.GetOomScoreAdj()) {
-		t.Errorf("oom_score_adj is %s, want %d", got, want.GetOomScoreAdj())
+		t.Errorf("oom_score_adj: got %s, want %d", got, want.GetOomScoreAdj())
 	}
 }
 
-// hugepages are limits of 2 MB pages where this machine can limit them.
+// hugepages returns limits of 2 MB pages if this machine can limit them.
 func hugepages(limit uint64) []*cri.HugepageLimit {
 	for _, file := range []string{"/sys/fs/cgroup/unified/cgroup.controllers", "/sys/fs/cgroup/cgroup.controllers"} {
 		b, err := os.ReadFile(file)
@@ -136,7 +135,7 @@ func TestEveryLimitIsSetAndUpdated(t *testing.T) {
 		{&limits{CpuPeriod: 100000}, &limits{CpuPeriod: 100000}},
 		{&limits{MemoryLimitInBytes: 64 << 20}, &limits{MemoryLimitInBytes: 64 << 20}},
 		{&limits{MemorySwapLimitInBytes: 80 << 20}, &limits{MemorySwapLimitInBytes: 80 << 20}},
-		// Up and down by more than the other one was: both orders of writing.
+		// Both limits increase and decrease by a lot, which tests both orders of writing.
 		{&limits{MemoryLimitInBytes: 256 << 20, MemorySwapLimitInBytes: 256 << 20}, &limits{MemoryLimitInBytes: 256 << 20, MemorySwapLimitInBytes: 256 << 20}},
 		{&limits{MemoryLimitInBytes: 32 << 20, MemorySwapLimitInBytes: 48 << 20}, &limits{MemoryLimitInBytes: 32 << 20, MemorySwapLimitInBytes: 48 << 20}},
 		{&limits{CpusetCpus: "0"}, &limits{CpusetCpus: "0"}},
@@ -172,21 +171,21 @@ func TestLimitsAreUpdatedInTheRightStates(t *testing.T) {
 	exited := n.run(t, p, "exited", "true")
 	n.WaitExited(t, exited)
 	if err := n.update(t, exited, want); status.Code(err) != codes.FailedPrecondition {
-		t.Errorf("an exited container: %v", err)
+		t.Errorf("exited container: got error %v", err)
 	}
 	if err := n.update(t, "no-such-container", want); status.Code(err) != codes.NotFound {
-		t.Errorf("an unknown container: %v", err)
+		t.Errorf("unknown container: got error %v", err)
 	}
 	if _, err := n.RuntimeService.UpdateContainerResources(t.Context(), &cri.UpdateContainerResourcesRequest{ContainerId: created}); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("without limits: %v", err)
+		t.Errorf("update without limits: got error %v", err)
 	}
 	if got := n.ContainerStatus(t, exited).GetResources().GetLinux().GetCpuShares(); got != 102 {
-		t.Errorf("the exited container shows cpu_shares %d", got)
+		t.Errorf("cpu_shares of the exited container: got %d", got)
 	}
 }
 
-// TestAnUpdateThatFailsHalfWayChangesNothing gives the pod's cgroup half a CPU,
-// so that the kernel refuses the quota, which the runtime writes after memory.
+// TestAnUpdateThatFailsHalfWayChangesNothing limits the cgroup of the pod to half a CPU,
+// so that the kernel refuses the quota, which the runtime writes after the memory limit.
 func TestAnUpdateThatFailsHalfWayChangesNothing(t *testing.T) {
 	if unifiedHost() {
 		t.Skip("on the unified hierarchy a quota may be above the parent's")
@@ -228,14 +227,14 @@ func TestMemoryLimitBelowTheUse(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if after := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max"); after != before {
-		t.Errorf("the limit is %s, was %s", after, before)
+		t.Errorf("limit: got %s, want %s", after, before)
 	}
 	if s := n.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_RUNNING || s.GetResources().GetLinux().GetCpuShares() != 102 {
 		t.Errorf("got %v", s)
 	}
 }
 
-// logLinesNow is what has been logged so far, in whatever form.
+// logLinesNow returns the current content of the log.
 func logLinesNow(p *pod, name string) string {
 	b, _ := os.ReadFile(filepath.Join(p.Config.GetLogDirectory(), name+".log"))
 	return string(b)
@@ -276,13 +275,13 @@ func TestBadLimitsAreRefusedByName(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			if err := n.update(t, id, tc.r); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "linux."+tc.field) {
-				t.Errorf("update: %v", err)
+				t.Errorf("update: got error %v", err)
 			}
 			config := containerConfig(p, "bad", busybox, "true")
 			config.Linux.Resources = tc.r
 			_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "config.linux.resources."+tc.field) {
-				t.Errorf("create: %v", err)
+				t.Errorf("create: got error %v", err)
 			}
 		})
 	}
@@ -290,15 +289,15 @@ func TestBadLimitsAreRefusedByName(t *testing.T) {
 	config.Linux.Resources = &limits{MemorySwapLimitInBytes: 64 << 20}
 	_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "config.linux.resources.memory_swap_limit_in_bytes 67108864 is of memory and swap together: it needs memory_limit_in_bytes") {
-		t.Errorf("swap without memory: %v", err)
+		t.Errorf("swap without memory: got error %v", err)
 	}
 	if after := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max"); after != before {
-		t.Errorf("the limit is %s, was %s", after, before)
+		t.Errorf("limit: got %s, want %s", after, before)
 	}
 }
 
-// The CRI has no limit of processes; that of the configuration stays whatever is
-// updated.
+// TestPidsLimitOfTheConfiguration checks that updates do not change the limit of
+// processes, which the CRI does not have.
 func TestPidsLimitOfTheConfiguration(t *testing.T) {
 	n := makeNode("pids")
 	n.Network = n.Bridge("cspids", "10.120.0.0/16")
@@ -308,12 +307,12 @@ func TestPidsLimitOfTheConfiguration(t *testing.T) {
 	id := n.run(t, p, "c", "sleep", "1000")
 	n.mustUpdate(t, id, &limits{CpuShares: 300, MemoryLimitInBytes: 64 << 20})
 	if got := n.cgroupFile(t, id, "pids/pids.max", "pids.max"); got != "77" {
-		t.Errorf("pids.max is %s", got)
+		t.Errorf("pids.max: got %s", got)
 	}
 }
 
-// Updates from several clients come one after another, and the last of each
-// field is what holds, in the kernel and in the status.
+// TestUpdatesSideBySide checks that concurrent updates are serialized, and that the kernel
+// and the status have the same values afterwards.
 func TestUpdatesSideBySide(t *testing.T) {
 	n := newNode(t, "sidebyside", 121)
 	p := n.RunPod(t, podConfig("sidebyside"))
@@ -329,12 +328,12 @@ func TestUpdatesSideBySide(t *testing.T) {
 	})
 	got := n.ContainerStatus(t, id).GetResources().GetLinux()
 	if kernel := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max"); kernel != strconv.FormatInt(got.GetMemoryLimitInBytes(), 10) {
-		t.Errorf("the kernel limits memory to %s, the status says %d", kernel, got.GetMemoryLimitInBytes())
+		t.Errorf("memory limit: kernel %s, status %d", kernel, got.GetMemoryLimitInBytes())
 	}
 	if kernel := n.cgroupFile(t, id, "cpu/cpu.shares", "cpu.weight"); !unifiedHost() && kernel != strconv.FormatInt(got.GetCpuShares(), 10) {
-		t.Errorf("the kernel has %s cpu.shares, the status says %d", kernel, got.GetCpuShares())
+		t.Errorf("CPU shares: kernel %s, status %d", kernel, got.GetCpuShares())
 	}
 	if got.GetCpuShares() == 102 || got.GetMemoryLimitInBytes() == 256<<20 {
-		t.Errorf("in force %v", got)
+		t.Errorf("limits in the status: got %v", got)
 	}
 }

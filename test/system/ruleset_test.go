@@ -11,8 +11,8 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// othersRules are the tables of another owner: nftables that filter and translate, as a firewall of the host has
-// them, and chains that iptables-nft wrote, as other programs of a node have them.
+// othersRules are the tables of another owner: nftables tables that filter and translate, like those of a firewall, and
+// chains of iptables-nft, like those of other programs of a node.
 var othersRules = [][]string{
 	{"nft", "add table inet others; add chain inet others forward { type filter hook forward priority -10; policy accept; }; " +
 		"add rule inet others forward ip daddr 203.0.113.1 counter drop; add chain inet others post { type nat hook postrouting priority 110; }; " +
@@ -23,8 +23,8 @@ var othersRules = [][]string{
 	{"iptables-nft", "-w", "-t", "nat", "-A", "POSTROUTING", "-s", "198.51.100.0/24", "-j", "MASQUERADE"},
 }
 
-// TestRulesetOfOthers runs pods beside rules of other owners, and has somebody
-// flush all rules while pods run.
+// TestRulesetOfOthers runs pods beside rules of other owners, and flushes all rules while
+// pods run.
 func TestRulesetOfOthers(t *testing.T) {
 	host := aHost(t, "rules")
 	outside := aHost(t, "rulesout")
@@ -45,7 +45,7 @@ func TestRulesetOfOthers(t *testing.T) {
 	}
 	before := others()
 	if !strings.Contains(before, "OTHERS") || !strings.Contains(before, "203.0.113.1") {
-		t.Fatalf("the rules of others are\n%s", before)
+		t.Fatalf("rules of other owners:\n%s", before)
 	}
 
 	n := makeNode("rules")
@@ -64,14 +64,14 @@ func TestRulesetOfOthers(t *testing.T) {
 		return n.masquerades(p, "192.0.2.9")
 	}
 	if err := works(); err != nil {
-		t.Errorf("beside the rules of others: %v", err)
+		t.Errorf("with rules of other owners: %v", err)
 	}
 	if now := others(); now != before {
-		t.Errorf("the rules of others were\n%s\nand are\n%s", before, now)
+		t.Errorf("rules of other owners before:\n%s\nafter:\n%s", before, now)
 	}
 
 	command(t, host, "nft", "flush", "ruleset")
-	const interval = time.Minute // between two looks of the daemon at its rules
+	const interval = time.Minute // interval in which the daemon checks its rules
 	var err error
 	for end := time.Now().Add(interval + harness.Patience(30*time.Second)); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
 		if err = works(); err == nil {
@@ -79,14 +79,14 @@ func TestRulesetOfOthers(t *testing.T) {
 		}
 	}
 	if err != nil {
-		t.Errorf("after the rules were flushed: %v", err)
+		t.Errorf("after the flush of all rules: %v", err)
 	}
 	if now := others(); strings.Contains(now, "others") || strings.Contains(now, "OTHERS") {
-		t.Errorf("the daemon made rules of others:\n%s", now)
+		t.Errorf("the daemon created rules of other owners:\n%s", now)
 	}
 	n.RemovePod(t, p.ID)
 	if left := command(t, host, "nft", "list", "ruleset"); strings.Contains(left, ip+" ") || strings.Contains(left, "8090") {
-		t.Errorf("rules of the removed pod are left:\n%s", left)
+		t.Errorf("rules of the removed pod:\n%s", left)
 	}
 	n.takeBaseline(t) // the rules that the flush removed are no leak
 }
@@ -133,6 +133,6 @@ func servePeer(t *testing.T, netns string) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
 		fmt.Fprint(w, host)
 	})}
-	go server.Serve(l) // it serves until it is closed
+	go server.Serve(l) // the server ends when it is closed
 	t.Cleanup(func() { _ = server.Close() })
 }

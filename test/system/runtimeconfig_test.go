@@ -26,7 +26,7 @@ func (n *node) setPodCIDR(t *testing.T, cidrs string) error {
 	return err
 }
 
-// networkReady waits for the condition to become what it shall be.
+// networkReady waits until the condition NetworkReady has the value want.
 func (n *node) networkReady(t *testing.T, want bool) {
 	t.Helper()
 	for end := time.Now().Add(harness.Patience(30 * time.Second)); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
@@ -43,8 +43,8 @@ func (n *node) networkReady(t *testing.T, want bool) {
 	t.Fatalf("NetworkReady does not become %v", want)
 }
 
-// templated gives the node the template of the examples, with a bridge and leases
-// of its own.
+// templated configures the CNI template of the examples with the bridge and leases of the
+// node.
 func (n *node) templated(t *testing.T, name string) {
 	t.Helper()
 	b, err := os.ReadFile("../../docs/examples/cni.template")
@@ -76,7 +76,7 @@ func TestPodCIDRMakesTheNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.networkReady(t, true)
-	// Once to bring forth the bridge and its rules.
+	// The first pod creates the bridge and its rules.
 	n.RemovePod(t, n.RunPod(t, podConfig("first")).ID)
 	n.takeBaseline(t)
 	p := n.RunPod(t, podConfig("cidr"))
@@ -129,7 +129,7 @@ func TestPodCIDRWithoutTemplateIsIgnored(t *testing.T) {
 	}
 }
 
-// podLimits reads what a pod as a whole has in its verbose status.
+// podLimits returns the overhead and the resources in the verbose status of a pod.
 func (n *node) podLimits(t *testing.T, id string) (overhead, resources *limits) {
 	t.Helper()
 	st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
@@ -172,7 +172,7 @@ func TestPodResources(t *testing.T) {
 	}
 	expect(11, 768<<20)
 	if after := readCgroup(t, parent, "memory/memory.limit_in_bytes", "memory.max"); after != before {
-		t.Errorf("the pod's cgroup, which is the kubelet's, was changed from %s to %s", before, after)
+		t.Errorf("the cgroup of the pod was changed from %s to %s", before, after)
 	}
 	n.Kill()
 	n.restart(t)
@@ -202,10 +202,10 @@ func TestPodResources(t *testing.T) {
 	}
 }
 
-// semantic recognizes a semantic version. The kubelet shows any other as "Unknown".
+// semantic matches a semantic version. The kubelet shows other versions as "Unknown".
 var semantic = regexp.MustCompile(`^\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?$`)
 
-// TestVersionStatusAndRuntimeConfig looks at what the kubelet asks first.
+// TestVersionStatusAndRuntimeConfig tests the first requests of the kubelet.
 func TestVersionStatusAndRuntimeConfig(t *testing.T) {
 	n := newNode(t, "first", 116)
 	for _, asked := range []string{"", "0.1.0", "v1", "v99"} {
@@ -223,7 +223,7 @@ func TestVersionStatusAndRuntimeConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(st.GetInfo()) != 0 {
-		t.Error("a status that was not asked to be verbose has info")
+		t.Error("status without verbose has info")
 	}
 	if !st.GetFeatures().GetSupplementalGroupsPolicy() {
 		t.Errorf("features %v", st.GetFeatures())

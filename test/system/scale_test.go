@@ -9,7 +9,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// parallel calls fn for 0 to n-1, width at a time.
+// parallel calls fn with 0 to n-1, width calls at a time.
 func parallel(n, width int, fn func(i int)) {
 	var wg sync.WaitGroup
 	gate := make(chan struct{}, width)
@@ -23,8 +23,8 @@ func parallel(n, width int, fn func(i int)) {
 	wg.Wait()
 }
 
-// bring makes a pod with a sleeping container; asked again it must come to the
-// same ones.
+// bring creates a pod with a sleeping container. Repeated calls return the same pod and
+// container.
 func (n *node) bring(ctx context.Context, i int) (podID, containerID string, err error) {
 	p := &pod{Config: podConfig(fmt.Sprintf("p%d", i))}
 	r, err := n.RuntimeService.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: p.Config})
@@ -66,7 +66,7 @@ func TestHundredPodsLeaveNoTrace(t *testing.T) {
 		}
 	})
 	if p, c := n.running(t); p != count || c != count {
-		t.Errorf("%d pods and %d containers run", p, c)
+		t.Errorf("got %d pods and %d containers", p, c)
 	}
 	parallel(count, 8, func(i int) {
 		if ids[i] == "" {

@@ -22,7 +22,7 @@ func TestSeccompProfiles(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		sc   *cri.LinuxContainerSecurityContext
-		want string // Seccomp of /proc/self/status, and whether chmod works
+		want string // Seccomp in /proc/self/status, and whether chmod works
 	}{
 		"unasked":           {&cri.LinuxContainerSecurityContext{}, "0 ok"},
 		"default":           {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}}, "2 ok"},
@@ -58,8 +58,7 @@ func TestSeccompProfiles(t *testing.T) {
 	}
 }
 
-// seccompOf runs a container and returns its seccomp mode and whether chmod
-// works in it.
+// seccompOf runs a container and returns its seccomp mode, and whether chmod works.
 func (n *node) seccompOf(t *testing.T, p *pod, name string, sc *cri.LinuxContainerSecurityContext) string {
 	t.Helper()
 	config := containerConfig(p, name, busybox, "sleep", "1000")
@@ -67,7 +66,7 @@ func (n *node) seccompOf(t *testing.T, p *pod, name string, sc *cri.LinuxContain
 	config.Linux.SecurityContext = sc
 	c := n.CreateContainer(t, p, config)
 	n.StartContainer(t, c)
-	// That of an exec, which has to be the same.
+	// The profile must also apply to exec.
 	return n.Exec(t, c, "sh", "-c", "echo $(sed -n 's/^Seccomp:[[:space:]]*//p' /proc/self/status) $(chmod 700 /tmp 2>/dev/null && echo ok || echo no)")
 }
 
@@ -103,7 +102,7 @@ func TestConfiguredSeccomp(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := n.Restart(t.Context()); err == nil || !strings.Contains(err.Error(), "container.seccomp_profile") {
-		t.Errorf("a daemon with a broken profile: %v", err)
+		t.Errorf("daemon with an invalid profile: got error %v", err)
 	}
 	if err := os.WriteFile(dir+"/default.json", []byte(`{"defaultAction":"SCMP_ACT_ALLOW"}`), 0o644); err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// capsOf returns a capability set of a container's process as /proc has it.
+// capsOf returns a capability set of a container's process from /proc.
 func (n *node) capsOf(t *testing.T, c, set string) string {
 	t.Helper()
 	for line := range strings.Lines(n.Exec(t, c, "cat", "/proc/1/status")) {
@@ -119,7 +119,7 @@ func TestPathsOfTheRequest(t *testing.T) {
 		"echo >/etc/hosts 2>/dev/null || echo no":                        "no",
 		"touch /dev/shm/x && echo ok":                                    "ok",
 		"sed -n 's/^NoNewPrivs:[[:space:]]*//p' /proc/1/status":          "1",
-		"test -n \"$(head -n 1 /proc/interrupts)\" && echo seen":         "seen", // the list is the request's, not ours
+		"test -n \"$(head -n 1 /proc/interrupts)\" && echo seen":         "seen", // the masked paths are those of the request
 	} {
 		if got := n.Exec(t, c, "sh", "-c", cmd); got != want {
 			t.Errorf("%s: %q, want %q", cmd, got, want)

@@ -15,16 +15,16 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// slowCreate is an OCI runtime that takes two seconds to create a container, and
-// makes a file before.
+// slowCreate is an OCI runtime that creates a file and then takes two seconds to create a
+// container.
 const slowCreate = `#!/bin/sh
 case " $* " in *" create "*) touch %q; sleep 2 ;; esac
 exec %q "$@"
 `
 
-// TestCallsUnderWayAtTheEnd ends the daemon while calls are under way that take
-// less than the grace period: they succeed, which takes the monitor, the watcher
-// of processes and the watcher of exits.
+// TestCallsUnderWayAtTheEnd stops the daemon while calls run that take less than the grace
+// period. They must succeed, which needs the monitor, the watcher of processes and the
+// watcher of exits.
 func TestCallsUnderWayAtTheEnd(t *testing.T) {
 	dir, err := os.MkdirTemp(suite.dir, "slow-runtime")
 	if err != nil {
@@ -39,7 +39,7 @@ func TestCallsUnderWayAtTheEnd(t *testing.T) {
 	dying := n.run(t, p, "dying", "sh", "-c", "trap 'echo asked; sleep 2; exit 5' TERM; echo up; while :; do sleep 0.1; done")
 	n.logHas(t, p, "dying", "up")
 	slow := n.runPodFor(t, "slow", podConfig("slow"))
-	if err := os.RemoveAll(creating); err != nil { // the trial of the runtime made it
+	if err := os.RemoveAll(creating); err != nil { // the trial of the runtime created the file
 		t.Fatal(err)
 	}
 
@@ -61,21 +61,21 @@ func TestCallsUnderWayAtTheEnd(t *testing.T) {
 		t.Error(err)
 	}
 	if err := <-stopped; err != nil {
-		t.Errorf("a stop under way: %v", err)
+		t.Errorf("running stop: got error %v", err)
 	}
 	if err := <-created; err != nil {
-		t.Errorf("a creation under way: %v", err)
+		t.Errorf("running creation: got error %v", err)
 	}
 	n.restart(t)
 	if s := n.WaitExited(t, dying); s.GetExitCode() != 5 {
-		t.Errorf("the container that was being stopped has the exit code %d", s.GetExitCode())
+		t.Errorf("exit code of the stopped container: got %d", s.GetExitCode())
 	}
 	if s := n.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_CREATED {
-		t.Errorf("the container that was being made is %s", s.GetState())
+		t.Errorf("state of the created container: got %s", s.GetState())
 	}
 }
 
-// logHas waits for a text in the log of a container.
+// logHas waits until the log of a container contains a text.
 func (n *node) logHas(t *testing.T, p *pod, name, text string) {
 	t.Helper()
 	file := filepath.Join(p.Config.GetLogDirectory(), name+".log")
@@ -85,8 +85,8 @@ func (n *node) logHas(t *testing.T, p *pod, name, text string) {
 	})
 }
 
-// TestSignalsThatDoNotEndTheDaemon sends signals whose default is the end, and
-// has the daemon write to a log that nobody reads any more.
+// TestSignalsThatDoNotEndTheDaemon sends signals whose default action ends a process, and
+// closes the read end of the daemon's log pipe.
 func TestSignalsThatDoNotEndTheDaemon(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -96,7 +96,7 @@ func TestSignalsThatDoNotEndTheDaemon(t *testing.T) {
 	n := makeNode("signals")
 	n.Output = w
 	read := make(chan struct{})
-	go func() { // until the daemon has said something, as `head -1` does
+	go func() { // reads the first line and closes the pipe, like `head -1`
 		defer close(read)
 		b := make([]byte, 1)
 		_, _ = r.Read(b)
@@ -109,7 +109,7 @@ func TestSignalsThatDoNotEndTheDaemon(t *testing.T) {
 		if err := syscall.Kill(pid, sig); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(50 * time.Millisecond) // for the signal to have an effect
+		time.Sleep(50 * time.Millisecond) // time for the effect of the signal
 		if _, err := n.RuntimeService.Version(t.Context(), &cri.VersionRequest{}); err != nil {
 			t.Fatalf("after %s: %v", sig, err)
 		}
@@ -119,8 +119,8 @@ func TestSignalsThatDoNotEndTheDaemon(t *testing.T) {
 	p.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
 	p.Hostname = ""
 	made := n.RunPod(t, p)
-	// Commands in containers do not inherit that. Other signals may be ignored since
-	// the start of this test.
+	// Commands in containers do not inherit ignored signals. Signals that were ignored
+	// when this test started are not considered.
 	id := n.run(t, made, "c", "sleep", "1000")
 	ignored, err := strconv.ParseUint(n.Exec(t, id, "sh", "-c", "sed -n 's/SigIgn:\\t//p' /proc/self/status"), 16, 64)
 	if err != nil {

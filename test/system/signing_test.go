@@ -25,7 +25,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// payload is what both kinds of signatures sign.
+// payload returns the signed content of both kinds of signatures.
 func payload(t *testing.T, kind, identity, digest string) []byte {
 	t.Helper()
 	b, err := json.Marshal(map[string]any{
@@ -42,7 +42,7 @@ func payload(t *testing.T, kind, identity, digest string) []byte {
 	return b
 }
 
-// gpgKey makes a key, and its public half as a policy wants it.
+// gpgKey returns a key, and its public half in the format of a policy.
 func gpgKey(t *testing.T) (key *openpgp.Entity, public []byte) {
 	t.Helper()
 	key, err := openpgp.NewEntity("Signer", "", "signer@example.org", nil)
@@ -63,7 +63,7 @@ func gpgKey(t *testing.T) (key *openpgp.Entity, public []byte) {
 	return key, b.Bytes()
 }
 
-// simpleSignature is a simple signing signature, as `skopeo standalone-sign` makes it.
+// simpleSignature returns a simple signing signature like that of `skopeo standalone-sign`.
 func simpleSignature(t *testing.T, key *openpgp.Entity, identity, digest string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -80,11 +80,11 @@ func simpleSignature(t *testing.T, key *openpgp.Entity, identity, digest string)
 	return b.Bytes()
 }
 
-// lookaside serves signatures beside a registry.
+// lookaside is a server for the signatures of a registry.
 type lookaside struct {
 	url string
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	files map[string][]byte
 	down  bool
 }
@@ -112,7 +112,7 @@ func (l *lookaside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// put stores the one signature of a manifest.
+// put stores the signature of a manifest.
 func (l *lookaside) put(repo, digest string, signature []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -125,7 +125,7 @@ func (l *lookaside) setDown(down bool) {
 	l.down = down
 }
 
-// sigstoreKey makes a key like cosign's, and its public half.
+// sigstoreKey returns a key like that of cosign, and its public half.
 func sigstoreKey(t *testing.T) (key *ecdsa.PrivateKey, public []byte) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -139,8 +139,8 @@ func sigstoreKey(t *testing.T) (key *ecdsa.PrivateKey, public []byte) {
 	return key, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
-// attach stores a signature as cosign does: an image under a tag made of the
-// digest, with the payload as its layer.
+// attach stores a signature like cosign: as an image whose tag contains the digest, with
+// the payload as its layer.
 func attach(t *testing.T, reg *testRegistry, repo string, key *ecdsa.PrivateKey, identity, digest string) {
 	t.Helper()
 	body := payload(t, "cosign container image signature", identity, digest)

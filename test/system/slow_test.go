@@ -13,8 +13,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// slowly puts a program in front of another one: it sleeps before it runs the
-// other one.
+// slowly replaces a program with a script that sleeps before it runs the program.
 func slowly(t *testing.T, dir, program string, seconds int) {
 	t.Helper()
 	path, err := exec.LookPath(program)
@@ -27,9 +26,9 @@ func slowly(t *testing.T, dir, program string, seconds int) {
 	}
 }
 
-// TestASlowMachineReachesTheSameState has an nft that takes longer than every
-// deadline of an earlier version, and slow plugins. The daemon serves before the
-// checks end, is not ready before, and then does what it does on a fast machine.
+// TestASlowMachineReachesTheSameState runs the daemon with a slow nft and slow plugins. The
+// daemon must serve before its checks have finished, become ready afterwards, and then
+// behave like on a fast machine.
 func TestASlowMachineReachesTheSameState(t *testing.T) {
 	n := makeNode("slow")
 	slow := filepath.Join(n.Dir, "slow")
@@ -44,13 +43,13 @@ func TestASlowMachineReachesTheSameState(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	pluginRules := func(rules string) int { return strings.Count(rules, "CNI-") } // also those of plugins in earlier tests
+	pluginRules := func(rules string) int { return strings.Count(rules, "CNI-") } // including those of plugins in earlier tests
 	before := pluginRules(command(t, "", "nft", "list", "ruleset"))
 	n.Kill()
-	if err := n.RemoveNetworks(); err != nil { // also the tables are to be made anew
+	if err := n.RemoveNetworks(); err != nil { // so that the tables are created again
 		t.Fatal(err)
 	}
-	// The trial of user namespaces is to run again. Where it failed it left no file.
+	// Without its result, the trial of user namespaces runs again. A failed trial has no file.
 	if err := os.Remove(filepath.Join(n.Dir, "run", "userns-runc.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
@@ -62,9 +61,9 @@ func TestASlowMachineReachesTheSameState(t *testing.T) {
 	n.restart(t)
 
 	if c := n.networkCondition(t); c.GetStatus() || !strings.Contains(c.GetMessage(), " yet") {
-		t.Errorf("the daemon serves while nft sleeps, and its network is %v", c)
+		t.Errorf("NetworkReady while nft sleeps: got %v", c)
 	}
-	web := n.RunPod(t, webOn("web", 18090)) // it waits for the result of the checks
+	web := n.RunPod(t, webOn("web", 18090)) // the request waits for the checks
 	n.networkReady(t, true)
 	n.waitChecked(t)
 	got, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{})
@@ -72,16 +71,16 @@ func TestASlowMachineReachesTheSameState(t *testing.T) {
 		t.Fatal(err)
 	}
 	if w, g := fmt.Sprint(want.GetRuntimeHandlers()), fmt.Sprint(got.GetRuntimeHandlers()); w != g {
-		t.Errorf("handlers of the slow machine: %s; want %s", g, w)
+		t.Errorf("handlers: got %s, want %s", g, w)
 	}
 	rules := command(t, "", "nft", "list", "ruleset")
 	for _, table := range []string{"criserver_hostports_csslow", "criserver_masquerade_csslow"} {
 		if !strings.Contains(rules, "table inet "+table) {
-			t.Errorf("the daemon has left the work of table %s to a plugin", table)
+			t.Errorf("the daemon did not create the table %s", table)
 		}
 	}
 	if pluginRules(rules) > before {
-		t.Errorf("a plugin has made rules:\n%s", rules)
+		t.Errorf("rules of a plugin:\n%s", rules)
 	}
 	n.RemovePod(t, web.ID)
 }

@@ -9,8 +9,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// What is asked of a container in the wrong state is a failed precondition:
-// the client need not ask again before the state has changed.
+// TestContainerRPCsInEachState checks that requests for a container in the wrong state
+// fail with FailedPrecondition.
 func TestContainerRPCsInEachState(t *testing.T) {
 	n := newNode(t, "states", 93)
 	p := n.RunPod(t, podConfig("states"))
@@ -54,7 +54,7 @@ func TestContainerRPCsInEachState(t *testing.T) {
 			_, err := n.RuntimeService.UpdateContainerResources(ctx, &cri.UpdateContainerResourcesRequest{ContainerId: id, Linux: &cri.LinuxContainerResources{CpuShares: 200}})
 			return err
 		}},
-		// The last ones change the state.
+		// The last requests change the state.
 		{"StartContainer", 0, wrong, wrong, func(ctx context.Context, id string) error {
 			_, err := n.RuntimeService.StartContainer(ctx, &cri.StartContainerRequest{ContainerId: id})
 			return err
@@ -78,8 +78,8 @@ func TestContainerRPCsInEachState(t *testing.T) {
 	}
 }
 
-// A created container that was never started is stopped, one that runs is
-// removed, and both may be asked for twice.
+// TestStopAndRemoveInEachState stops a container that was never started, removes a running
+// one, and repeats both requests.
 func TestStopAndRemoveInEachState(t *testing.T) {
 	n := newNode(t, "ends", 94)
 	p := n.RunPod(t, podConfig("ends"))
@@ -94,7 +94,7 @@ func TestStopAndRemoveInEachState(t *testing.T) {
 		}
 	}
 	if s := n.ContainerStatus(t, created); s.GetState() != cri.ContainerState_CONTAINER_EXITED || s.GetStartedAt() != 0 || s.GetFinishedAt() == 0 {
-		t.Errorf("a created container that was stopped is %v", s)
+		t.Errorf("stopped container that was never started: got %v", s)
 	}
 	for range 2 {
 		if _, err := n.RuntimeService.RemovePodSandbox(t.Context(), &cri.RemovePodSandboxRequest{PodSandboxId: p.ID}); err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// collect reads a stream to its end.
+// collect reads all messages of a stream.
 func collect[M, T any](t *testing.T, recv func() (M, error), items func(M) []T) []T {
 	t.Helper()
 	var all []T
@@ -26,7 +26,7 @@ func collect[M, T any](t *testing.T, recv func() (M, error), items func(M) []T) 
 			t.Fatal(err)
 		}
 		if len(items(m)) == 0 {
-			t.Error("a message without items")
+			t.Error("message without items")
 		}
 		all = append(all, items(m)...)
 	}
@@ -40,7 +40,7 @@ func TestStatsOfPodsAndContainers(t *testing.T) {
 
 	cs := n.containerStats(t, id)
 	if cs.GetCpu().GetUsageCoreNanoSeconds() == nil || cs.GetMemory().GetWorkingSetBytes().GetValue() == 0 || cs.GetMemory().GetAvailableBytes().GetValue() == 0 {
-		t.Errorf("figures of the container: %v", cs)
+		t.Errorf("stats of the container: got %v", cs)
 	}
 	fs, err := n.ImageService.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
 	if err != nil || len(fs.GetContainerFilesystems()) != 1 {
@@ -52,7 +52,7 @@ func TestStatsOfPodsAndContainers(t *testing.T) {
 	}
 	for end := time.Now().Add(harness.Patience(30 * time.Second)); n.containerStats(t, id).GetCpu().GetUsageNanoCores().GetValue() == 0; time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("a busy container has no rate of CPU")
+			t.Fatal("a busy container has no CPU rate")
 		}
 	}
 
@@ -62,7 +62,7 @@ func TestStatsOfPodsAndContainers(t *testing.T) {
 	}
 	l := r.GetStats().GetLinux()
 	if l.GetCpu().GetUsageCoreNanoSeconds().GetValue() == 0 || l.GetMemory().GetUsageBytes().GetValue() == 0 || l.GetProcess().GetProcessCount().GetValue() != 1 {
-		t.Errorf("figures of the pod: %v", l)
+		t.Errorf("stats of the pod: got %v", l)
 	}
 	if len(l.GetContainers()) != 1 || l.GetContainers()[0].GetAttributes().GetId() != id {
 		t.Errorf("containers of the pod: %v", l.GetContainers())

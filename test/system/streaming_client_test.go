@@ -20,7 +20,7 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// executors are the clients that kubectl and crictl are made of.
+// executors are the clients of kubectl and crictl.
 var executors = map[string]func(address *url.URL) (remotecommand.Executor, error){
 	"SPDY": func(u *url.URL) (remotecommand.Executor, error) {
 		return remotecommand.NewSPDYExecutor(&rest.Config{}, http.MethodPost, u)
@@ -39,7 +39,7 @@ func parse(t *testing.T, address string) *url.URL {
 	return u
 }
 
-// stream runs a command with the streams that o has and returns its exit code.
+// stream runs a command with the streams of o and returns its exit code.
 func (n *node) stream(ctx context.Context, t *testing.T, transport, id string, o remotecommand.StreamOptions, cmd ...string) (int, error) {
 	t.Helper()
 	r, err := n.RuntimeService.Exec(t.Context(), &cri.ExecRequest{
@@ -51,7 +51,7 @@ func (n *node) stream(ctx context.Context, t *testing.T, transport, id string, o
 	return join(ctx, transport, r.GetUrl(), o)
 }
 
-// join connects to a stream. It runs in goroutines too, so it ends no test.
+// join connects to a stream. Other goroutines call it, so it returns errors.
 func join(ctx context.Context, transport, address string, o remotecommand.StreamOptions) (int, error) {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -69,7 +69,7 @@ func join(ctx context.Context, transport, address string, o remotecommand.Stream
 	return 0, err
 }
 
-// text is a writer that can be looked into meanwhile.
+// text is a buffer that another goroutine can read.
 type text struct {
 	mu sync.Mutex
 	b  bytes.Buffer

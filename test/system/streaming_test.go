@@ -49,7 +49,7 @@ func TestStreamsOfCommands(t *testing.T) {
 	}
 }
 
-// sizeQueue is a terminal that is resized.
+// sizeQueue is the size of a terminal that is resized.
 type sizeQueue chan remotecommand.TerminalSize
 
 func (q sizeQueue) Next() *remotecommand.TerminalSize {
@@ -90,7 +90,7 @@ func (n *node) terminal(t *testing.T, transport, id string) {
 		t.Fatal(err)
 	}
 	out.wait(t, "begin")
-	// The shell may not have come to the sleep yet.
+	// The shell may not have started the sleep yet.
 	for end := time.Now().Add(harness.Patience(30 * time.Second)); time.Now().Before(end); {
 		if _, err := io.WriteString(keys, "\x03"); err != nil {
 			break
@@ -107,7 +107,7 @@ func (n *node) terminal(t *testing.T, transport, id string) {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	t.Fatalf("the shell does not end: %q", out.String())
+	t.Fatalf("the shell has not exited: output %q", out.String())
 }
 
 func (n *node) clientLeaves(t *testing.T, transport, id string) {
@@ -128,7 +128,7 @@ func (n *node) clientLeaves(t *testing.T, transport, id string) {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("still there: %s", left)
+			t.Fatalf("processes that remain: %s", left)
 		}
 	}
 }
@@ -172,11 +172,11 @@ func TestAttachToTheLiving(t *testing.T) {
 			leave()
 			<-looker
 			if s := n.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
-				t.Errorf("a client left, and the container is %s", s.GetState())
+				t.Errorf("state of the container after a client has disconnected: got %s", s.GetState())
 			}
 			_ = keys.Close()
 			if err := <-owner; err != nil {
-				t.Errorf("the container's end: %v", err)
+				t.Errorf("attach at the exit of the container: got error %v", err)
 			}
 			if !strings.HasSuffix(out.String(), "end\n") {
 				t.Errorf("output %q", out.String())
@@ -188,8 +188,8 @@ func TestAttachToTheLiving(t *testing.T) {
 	}
 }
 
-// A daemon that dies with streams open leaves the containers as they are, and
-// the next one serves streams again.
+// TestStreamsAfterTheDaemonDied checks that a kill of the daemon with open streams does not
+// affect containers, and that the next daemon serves streams.
 func TestStreamsAfterTheDaemonDied(t *testing.T) {
 	n := newNode(t, "streamkill", 74)
 	p := n.RunPod(t, podConfig("streamkill"))
@@ -211,11 +211,11 @@ func TestStreamsAfterTheDaemonDied(t *testing.T) {
 		_ = keys.Close()
 		n.restart(t)
 		if s := n.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
-			t.Fatalf("the container is %s", s.GetState())
+			t.Fatalf("state of the container: got %s", s.GetState())
 		}
 		for end := time.Now().Add(harness.Patience(30 * time.Second)); n.Exec(t, id, "sh", "-c", "pgrep cat || true") != ""; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatal("the command outlives the daemon that had its streams")
+				t.Fatal("the command still runs after the daemon was killed")
 			}
 		}
 	}

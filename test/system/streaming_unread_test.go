@@ -11,8 +11,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// TestAttachWithUnreadInput attaches with an input that the container never reads,
-// and expects all of the output and no error when the container ends.
+// TestAttachWithUnreadInput attaches with an input that the container never reads. The
+// client must receive all output, and no error when the container exits.
 func TestAttachWithUnreadInput(t *testing.T) {
 	n := newNode(t, "unread", 212)
 	p := n.RunPod(t, podConfig("unread"))

@@ -10,12 +10,12 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// TestLimitsOnTheUnifiedHierarchy shows the daemon a machine with cgroup v2 alone,
-// also where this one has its controllers on v1: those that are on v2 beside
-// them, as hugetlb is, make a hierarchy to be seen.
+// TestLimitsOnTheUnifiedHierarchy runs the daemon with only the cgroup v2 hierarchy. On a
+// machine with a hybrid layout it is the hierarchy with the remaining controllers, for
+// example hugetlb.
 func TestLimitsOnTheUnifiedHierarchy(t *testing.T) {
 	if hugepages(0) == nil {
-		t.Skip("no limits of hugepages are on the unified hierarchy of this machine")
+		t.Skip("the unified hierarchy of this machine has no hugetlb controller")
 	}
 	n := makeNode("v2")
 	n.Network = n.Bridge("csv2", "10.119.0.0/16")
@@ -43,7 +43,7 @@ func TestLimitsOnTheUnifiedHierarchy(t *testing.T) {
 		t.Helper()
 		b, err := os.ReadFile(filepath.Join(root, n.cgroupOf(t, id), file))
 		if got := strings.TrimSpace(string(b)); err != nil || got != want {
-			t.Errorf("%s is %q, want %s, %v", file, got, want, err)
+			t.Errorf("%s: got %q, want %s (error %v)", file, got, want, err)
 		}
 	}
 	is("hugetlb.2MB.max", "4194304")
@@ -55,13 +55,13 @@ func TestLimitsOnTheUnifiedHierarchy(t *testing.T) {
 	is("hugetlb.2MB.max", "8388608")
 	is("hugetlb.2MB.rsvd.max", "8388608")
 	if err := n.update(t, id, &limits{Unified: map[string]string{"hugetlb.1GB.max": "0", "hugetlb.no.such": "1"}}); err == nil {
-		t.Error("a file that there is not was written")
+		t.Error("an update of a file that does not exist succeeded")
 	}
 	is("hugetlb.1GB.max", "2147483648")
 	if err := n.update(t, id, &limits{Unified: map[string]string{"cgroup.freeze": "1"}}); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("cgroup.freeze: %v", err)
 	}
 	if got := n.ContainerStatus(t, id).GetResources().GetLinux().GetUnified(); len(got) != 1 || got["hugetlb.1GB.max"] != "2147483648" {
-		t.Errorf("the status has %v", got)
+		t.Errorf("status: got %v", got)
 	}
 }

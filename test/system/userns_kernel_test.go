@@ -34,7 +34,7 @@ func TestUserNamespaceKernel(t *testing.T) {
 	if got := n.Exec(t, id, "hostname"); got != "kernel" {
 		t.Errorf("hostname: %q", got)
 	}
-	// Its root is root over its network, its host name and its mounts.
+	// Root of the pod has all rights over its network, hostname and mounts.
 	n.Exec(t, id, "sh", "-c", "hostname renamed && ip link add v0 type veth peer name v1 && ip addr add 192.0.2.1/32 dev v0 && ip link set v0 up")
 	if got := n.Exec(t, id, "sh", "-c", "mkdir /m && mount -t tmpfs t /m && stat -c %u /m && umount /m && ls /sys/class/net"); !strings.Contains(got, "eth0") || !strings.HasPrefix(got, "0\n") {
 		t.Errorf("mount and sysfs: %q", got)
@@ -51,7 +51,7 @@ func TestUserNamespaceKernel(t *testing.T) {
 	waitFor(t, "both servers", func() bool {
 		return strings.Contains(get(other, ip), "from the inside") && strings.Contains(get(id, otherIP), "from the outside")
 	})
-	// Over the host it has no power, and the host's files are nobody's.
+	// Root of the pod has no rights over the host, and files of the host belong to nobody.
 	for _, cmd := range []string{"mknod /dev/mine b 8 0", "echo 1 > /proc/sysrq-trigger", "mount -o remount,rw /sys/fs/cgroup", "dmesg -n 1"} {
 		if out, err := n.attempt(t, id, "sh", "-c", cmd); err == nil {
 			t.Errorf("%s: allowed: %s", cmd, out)
@@ -121,7 +121,7 @@ func TestUserNamespacePrivileged(t *testing.T) {
 	}
 }
 
-// TestUserNamespaceSysctls sets those that Kubernetes allows every pod.
+// TestUserNamespaceSysctls sets the sysctls that Kubernetes allows for every pod.
 func TestUserNamespaceSysctls(t *testing.T) {
 	n := newNode(t, "unss", 160)
 	n.needUserNamespaces(t)
@@ -141,7 +141,7 @@ func TestUserNamespaceSysctls(t *testing.T) {
 	}
 }
 
-// TestUserNamespaceConfinement looks for what every container is kept from.
+// TestUserNamespaceConfinement checks the confinement of containers in a user namespace.
 func TestUserNamespaceConfinement(t *testing.T) {
 	n := newNode(t, "unsc", 161)
 	n.needUserNamespaces(t)

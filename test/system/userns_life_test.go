@@ -51,7 +51,7 @@ func TestUserNamespaceRecovery(t *testing.T) {
 			}
 		}
 	}
-	// Also a new container finds its way into the namespace.
+	// A new container joins the namespace, too.
 	later := n.run(t, p, "later", "cat", "/proc/self/uid_map")
 	n.WaitExited(t, later)
 	if got := strings.Join(logLines(t, p, "later"), ""); !strings.Contains(got, strconv.Itoa(firstID)) {
@@ -72,8 +72,7 @@ func TestUserNamespaceKilledMidway(t *testing.T) {
 			}
 			_, _ = n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
 		}()
-		// At another moment each time, wherever the pod then is. Only every second pod
-		// has a PID namespace.
+		// Each kill is at another moment. Only every second pod has a PID namespace.
 		wanted := []string{"", "user", "net", "pid", "uts", ""}[i]
 		found := false
 		for end := time.Now().Add(harness.Patience(10 * time.Second)); !found && time.Now().Before(end); {
@@ -87,7 +86,7 @@ func TestUserNamespaceKilledMidway(t *testing.T) {
 		<-done
 		n.restart(t)
 	}
-	// close finds what is left.
+	// close reports leaks.
 }
 
 func TestUserNamespaceBadInput(t *testing.T) {
@@ -132,7 +131,7 @@ func TestUserNamespaceBadInput(t *testing.T) {
 	node := differs(p, nil)
 	node.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_NODE
 	n.notCreated(t, p, node, codes.InvalidArgument, "namespace_options.pid")
-	// None at all is the pod's.
+	// A container without options has those of the pod.
 	id := n.CreateContainer(t, p, differs(p, nil))
 	n.StartContainer(t, id)
 	if s := n.WaitExited(t, id); s.GetExitCode() != 0 {
@@ -140,8 +139,8 @@ func TestUserNamespaceBadInput(t *testing.T) {
 	}
 }
 
-// A daemon that is killed while containers are being made leaves nothing of them
-// either, and the pod is of use afterwards.
+// TestUserNamespaceKilledAmidCreates checks that a kill during the creation of containers
+// leaks nothing, and that the pod can be used afterwards.
 func TestUserNamespaceKilledAmidCreates(t *testing.T) {
 	n := newNode(t, "unsx", 164)
 	n.needUserNamespaces(t)
@@ -180,7 +179,8 @@ func TestUserNamespaceKilledAmidCreates(t *testing.T) {
 	}
 }
 
-// A trial that was cut off by the daemon's death is cleaned up by the next one.
+// TestUserNamespaceTrialRemains checks that a daemon cleans up a trial that was interrupted
+// by a kill.
 func TestUserNamespaceTrialRemains(t *testing.T) {
 	n := newNode(t, "unst", 165)
 	n.needUserNamespaces(t)
@@ -209,8 +209,8 @@ func TestUserNamespaceTrialRemains(t *testing.T) {
 	}
 }
 
-// What keeps the root of a user namespace from its root file system keeps the
-// handlers from having them, until it is out of the way.
+// TestUserNamespaceClosedDirectory checks that handlers have no user namespaces while a
+// directory denies access to the root file system, and have them afterwards.
 func TestUserNamespaceClosedDirectory(t *testing.T) {
 	needMappedTmpfs(t)
 	n := makeNode("unscd")
@@ -252,8 +252,7 @@ func TestUserNamespaceClosedDirectory(t *testing.T) {
 	}
 }
 
-// mayKeep takes a file of the run directory, which is there from now on, for
-// none that was left behind.
+// mayKeep adds a file of the run directory to the baseline.
 func (n *node) mayKeep(name string) error {
 	path := filepath.Join(n.Dir, "run", name)
 	n.before["file "+path] = path
@@ -310,14 +309,15 @@ func TestUserNamespaceStreams(t *testing.T) {
 	}
 }
 
-// A handler that cannot do it says so in Status and refuses such pods alone.
+// TestUserNamespaceHandlerWithout checks that Status reports a handler without user
+// namespaces, and that the handler refuses only pods with user namespaces.
 func TestUserNamespaceHandlerWithout(t *testing.T) {
 	n := makeNode("unsh")
 	dir := filepath.Join(suite.dir, "handlers")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// One that says that it cannot, and one that says nothing and fails.
+	// One runtime reports no support, and the other one reports nothing and fails.
 	runc := filepath.Join(suite.bin, "runc")
 	scripts := map[string]string{
 		"without": `case "$*" in *features) echo '{"ociVersionMin":"1.0.0","ociVersionMax":"1.1.0","linux":{"namespaces":["pid","mount"]}}';; *) exec ` + runc + ` "$@";; esac`,

@@ -95,7 +95,8 @@ func TestUserNamespaceVolumes(t *testing.T) {
 	}
 }
 
-// TestMappedMountWithoutUserNamespace: mappings of a mount stand for themselves.
+// TestMappedMountWithoutUserNamespace tests mappings of a mount in a pod without a user
+// namespace.
 func TestMappedMountWithoutUserNamespace(t *testing.T) {
 	n := newNode(t, "unsw", 162)
 	n.needUserNamespaces(t)
@@ -114,8 +115,8 @@ func TestMappedMountWithoutUserNamespace(t *testing.T) {
 	waitFor(t, "the log", func() bool { return strings.Join(logLines(t, p, "main"), "") == "40:50" })
 }
 
-// TestUserNamespaceDeclaredVolumes: what an image declares to be volumes stays
-// writable on a read-only root, and root's.
+// TestUserNamespaceDeclaredVolumes checks that the volumes of an image are writable on a
+// read-only root file system, and belong to root of the pod.
 func TestUserNamespaceDeclaredVolumes(t *testing.T) {
 	n := newNode(t, "unsd", 163)
 	n.needUserNamespaces(t)

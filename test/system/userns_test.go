@@ -16,14 +16,14 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// firstID is who the root of the pods of these tests is on the host.
+// firstID is the host id of root in the pods of these tests.
 const firstID = 196608
 
 func idMappings() []*cri.IDMapping {
 	return []*cri.IDMapping{{HostId: firstID, Length: 65536}}
 }
 
-// userPodConfig is a pod with hostUsers: false as the kubelet asks for it.
+// userPodConfig returns a pod with hostUsers: false, like the kubelet.
 func userPodConfig(name string) *cri.PodSandboxConfig {
 	c := podConfig(name)
 	c.Linux.SecurityContext.NamespaceOptions.UsernsOptions = &cri.UserNamespace{
@@ -32,7 +32,7 @@ func userPodConfig(name string) *cri.PodSandboxConfig {
 	return c
 }
 
-// needMappedTmpfs skips the test on kernels on which no handler can have user namespaces.
+// needMappedTmpfs skips the test on kernels without id-mapped tmpfs mounts.
 func needMappedTmpfs(t *testing.T) {
 	t.Helper()
 	if ok, err := harness.MapsTmpfs(); err != nil {
@@ -42,8 +42,8 @@ func needMappedTmpfs(t *testing.T) {
 	}
 }
 
-// needUserNamespaces skips the test where the kernel cannot give pods a user namespace. The test fails if the
-// kernel can and the daemon does not find that out.
+// needUserNamespaces skips the test if the kernel does not support user namespaces for pods. The test fails if the
+// kernel does and the daemon reports no support.
 func (n *node) needUserNamespaces(t *testing.T) {
 	t.Helper()
 	needMappedTmpfs(t)
@@ -66,7 +66,7 @@ func (n *node) needUserNamespaces(t *testing.T) {
 	}
 }
 
-// ownerOnHost returns the owner of a file or process as the host sees it.
+// ownerOnHost returns the owner of a file or process on the host.
 func ownerOnHost(t *testing.T, path string) (uid, gid uint32) {
 	t.Helper()
 	var st unix.Stat_t
@@ -125,7 +125,7 @@ func TestUserNamespaceIDs(t *testing.T) {
 	if uid, _ := ownerOnHost(t, filepath.Join(upper, "bin/busybox")); uid != firstID+7 {
 		t.Errorf("what was given away is of %d on the host", uid)
 	}
-	// The layer is shared with everybody and stays what it was.
+	// The layer is shared with other pods and does not change.
 	plain := n.RunPod(t, podConfig("plain"))
 	other := n.run(t, plain, "main", "sleep", "1000")
 	if got := n.Exec(t, other, "stat", "-c", "%u:%g", "/bin/busybox"); got != "0:0" {
