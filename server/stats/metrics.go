@@ -158,8 +158,8 @@ func (c *collector) add(m metric, v uint64, labels ...string) {
 	})
 }
 
-// addKnown adds a metric unless its value is unknown.
-func (c *collector) addKnown(m metric, v cgroup.Optional, labels ...string) {
+// addValid adds a metric if its value is valid.
+func (c *collector) addValid(m metric, v cgroup.Optional, labels ...string) {
 	if v.Valid {
 		c.add(m, v.Value, labels...)
 	}
@@ -168,15 +168,15 @@ func (c *collector) addKnown(m metric, v cgroup.Optional, labels ...string) {
 // addCgroup adds the metrics of a cgroup and of the block devices that it used.
 func (c *collector) addCgroup(r *reading) {
 	for _, m := range cgroupMetrics {
-		c.addKnown(m.metric, m.read(r), m.values...)
+		c.addValid(m.metric, m.read(r), m.values...)
 	}
 	for _, d := range r.detail.Devices {
 		c.addDevice(d)
 	}
 }
 
-// number returns v as a value that is known.
-func number(v uint64) cgroup.Optional { return cgroup.Optional{Value: v, Valid: true} }
+// valid returns v as a valid value.
+func valid(v uint64) cgroup.Optional { return cgroup.Optional{Value: v, Valid: true} }
 
 // toSeconds converts nanoseconds to whole seconds.
 func toSeconds(v cgroup.Optional) cgroup.Optional {

@@ -8,7 +8,7 @@ import (
 )
 
 var cpuMetrics = []cgroupMetric{
-	{counter("container_cpu_usage_seconds_total", "CPU time consumed in seconds.", "cpu"), []string{"total"}, func(r *reading) cgroup.Optional { return toSeconds(number(r.CPUUsage)) }},
+	{counter("container_cpu_usage_seconds_total", "CPU time consumed in seconds.", "cpu"), []string{"total"}, func(r *reading) cgroup.Optional { return toSeconds(valid(r.CPUUsage)) }},
 	{counter("container_cpu_user_seconds_total", "CPU time consumed in user mode in seconds."), nil, func(r *reading) cgroup.Optional { return toSeconds(r.detail.CPU.User) }},
 	{counter("container_cpu_system_seconds_total", "CPU time consumed in the kernel in seconds."), nil, func(r *reading) cgroup.Optional { return toSeconds(r.detail.CPU.System) }},
 	{counter("container_cpu_cfs_periods_total", "Periods of the CPU quota that have passed."), nil, func(r *reading) cgroup.Optional { return r.detail.CPU.Periods }},
@@ -24,7 +24,7 @@ var cpuMetrics = []cgroupMetric{
 // rounded.
 func cpuShares(r *reading) cgroup.Optional {
 	if r.cpuShares > 0 && r.detail.CPU.Shares.Valid {
-		return number(r.cpuShares)
+		return valid(r.cpuShares)
 	}
 	return r.detail.CPU.Shares
 }
@@ -44,7 +44,7 @@ func someStalled(p *cgroup.Pressure) cgroup.Optional {
 	if p == nil {
 		return cgroup.Optional{}
 	}
-	return number(uint64(p.Some.Total / time.Second))
+	return valid(uint64(p.Some.Total / time.Second))
 }
 
 // allStalled returns the seconds in which all tasks were stalled.
@@ -52,7 +52,7 @@ func allStalled(p *cgroup.Pressure) cgroup.Optional {
 	if p == nil {
 		return cgroup.Optional{}
 	}
-	return number(uint64(p.Full.Total / time.Second))
+	return valid(uint64(p.Full.Total / time.Second))
 }
 
 var taskMetrics = []cgroupMetric{

@@ -39,8 +39,8 @@ func (c filesystemCache) get(mountpoint string) filesystem {
 	return fs
 }
 
-// readFilesystem reads the size of the file system at a mount point. Numbers that
-// the file system does not report are unknown; btrfs, for example, has no number
+// readFilesystem reads the size of the file system at a mount point. Values that
+// the file system does not report are not valid; btrfs, for example, has no number
 // of inodes.
 func readFilesystem(mountpoint string) (fs filesystem) {
 	var st unix.Stat_t
@@ -51,7 +51,7 @@ func readFilesystem(mountpoint string) (fs filesystem) {
 	if err := unix.Statfs(mountpoint, &size); err != nil {
 		return fs
 	}
-	fs.bytes = number(size.Blocks * uint64(size.Bsize))
+	fs.bytes = valid(size.Blocks * uint64(size.Bsize))
 	fs.inodesFree = cgroup.Optional{Value: size.Ffree, Valid: size.Files > 0}
 	fs.inodes = cgroup.Optional{Value: size.Files, Valid: size.Files > 0}
 	return fs
@@ -61,9 +61,9 @@ func readFilesystem(mountpoint string) (fs filesystem) {
 func (c *collector) addLayer(u container.LayerUsage, cache filesystemCache) {
 	fs := cache.get(u.Mountpoint)
 	c.add(layerBytes, u.Bytes, fs.device)
-	c.addKnown(filesystemBytes, fs.bytes, fs.device)
-	c.addKnown(filesystemInodesFree, fs.inodesFree, fs.device)
-	c.addKnown(filesystemInodes, fs.inodes, fs.device)
+	c.addValid(filesystemBytes, fs.bytes, fs.device)
+	c.addValid(filesystemInodesFree, fs.inodesFree, fs.device)
+	c.addValid(filesystemInodes, fs.inodes, fs.device)
 }
 
 // Metrics of a block device that a cgroup has used.
@@ -80,14 +80,14 @@ var (
 // addDevice adds the metrics of a block device.
 func (c *collector) addDevice(d cgroup.DeviceIO) {
 	name := cgroup.DeviceName(d.Device)
-	c.addKnown(deviceReadBytes, d.ReadBytes, name)
-	c.addKnown(deviceReads, d.Reads, name)
-	c.addKnown(deviceWriteBytes, d.WriteBytes, name)
-	c.addKnown(deviceWrites, d.Writes, name)
+	c.addValid(deviceReadBytes, d.ReadBytes, name)
+	c.addValid(deviceReads, d.Reads, name)
+	c.addValid(deviceWriteBytes, d.WriteBytes, name)
+	c.addValid(deviceWrites, d.Writes, name)
 	major, minor, _ := strings.Cut(d.Device, ":")
-	c.addKnown(deviceUsage, d.ReadBytes, name, major, minor, "Read")
-	c.addKnown(deviceUsage, d.WriteBytes, name, major, minor, "Write")
-	c.addKnown(deviceUsage, d.DiscardBytes, name, major, minor, "Discard")
+	c.addValid(deviceUsage, d.ReadBytes, name, major, minor, "Read")
+	c.addValid(deviceUsage, d.WriteBytes, name, major, minor, "Write")
+	c.addValid(deviceUsage, d.DiscardBytes, name, major, minor, "Discard")
 }
 
 // networkMetrics are the metrics of one network interface of a pod.

@@ -3,9 +3,9 @@ package stats
 import "github.com/criserver/criserver/internal/cgroup"
 
 var memoryMetrics = []cgroupMetric{
-	{gauge("container_memory_usage_bytes", "Memory in use, page cache included."), nil, func(r *reading) cgroup.Optional { return number(r.Memory.Usage) }},
-	{gauge("container_memory_working_set_bytes", "Memory in use without inactive file pages."), nil, func(r *reading) cgroup.Optional { return number(r.Memory.WorkingSet) }},
-	{gauge("container_memory_rss", "Anonymous memory in bytes."), nil, func(r *reading) cgroup.Optional { return number(r.Memory.RSS) }},
+	{gauge("container_memory_usage_bytes", "Memory in use, page cache included."), nil, func(r *reading) cgroup.Optional { return valid(r.Memory.Usage) }},
+	{gauge("container_memory_working_set_bytes", "Memory in use without inactive file pages."), nil, func(r *reading) cgroup.Optional { return valid(r.Memory.WorkingSet) }},
+	{gauge("container_memory_rss", "Anonymous memory in bytes."), nil, func(r *reading) cgroup.Optional { return valid(r.Memory.RSS) }},
 	{gauge("container_memory_cache", "Page cache in bytes."), nil, func(r *reading) cgroup.Optional { return r.detail.Memory.Cache }},
 	{gauge("container_memory_total_active_file_bytes", "Recently used page cache in bytes."), nil, func(r *reading) cgroup.Optional { return r.detail.Memory.ActiveFile }},
 	{gauge("container_memory_total_inactive_file_bytes", "Page cache that was not used recently, in bytes."), nil, func(r *reading) cgroup.Optional { return r.detail.Memory.InactiveFile }},
@@ -34,7 +34,7 @@ func pageFaults(kind, scope string, read func(m *cgroup.MemoryDetail) cgroup.Opt
 	}
 }
 
-// oomKills returns the OOM kills in a container. The number is unknown for a pod:
+// oomKills returns the OOM kills in a container. The value is not valid for a pod:
 // on cgroup v1 the pod's cgroup does not count the kills in the cgroups below it.
 func oomKills(r *reading) cgroup.Optional {
 	if !r.isContainer {
@@ -43,7 +43,7 @@ func oomKills(r *reading) cgroup.Optional {
 	return r.detail.Memory.OOMKills
 }
 
-// memoryLimit returns the memory limit. The limit is unknown for a guest kernel.
+// memoryLimit returns the memory limit. The value is not valid for a guest kernel.
 func memoryLimit(r *reading) cgroup.Optional {
 	return cgroup.Optional{Value: r.Memory.Limit, Valid: r.Detail != nil}
 }

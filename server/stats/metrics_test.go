@@ -48,22 +48,22 @@ func podWithContainer() PodStats {
 	}
 }
 
-// fullDetail returns a detail in which every number is known.
+// fullDetail returns a detail in which every value is valid.
 func fullDetail() cgroup.Detail {
 	return cgroup.Detail{
 		CPU: cgroup.CPUDetail{
-			User: number(5_900_000_000), System: number(2_000_000_000), Periods: number(101), Throttled: number(102), ThrottledTime: number(3_400_000_000),
-			Period: number(103), Quota: number(104), Shares: number(105),
+			User: valid(5_900_000_000), System: valid(2_000_000_000), Periods: valid(101), Throttled: valid(102), ThrottledTime: valid(3_400_000_000),
+			Period: valid(103), Quota: valid(104), Shares: valid(105),
 		},
 		Memory: cgroup.MemoryDetail{
-			Cache: number(106), ActiveFile: number(117), InactiveFile: number(118), Mapped: number(107), Kernel: number(108), Swap: number(5), Peak: number(109), Faults: number(110), MajorFaults: number(2),
-			OwnFaults: number(111), OwnMajorFaults: number(112), LimitHits: number(113), OOMKills: number(114), MemSwLimit: number(115), Reserved: number(116),
+			Cache: valid(106), ActiveFile: valid(117), InactiveFile: valid(118), Mapped: valid(107), Kernel: valid(108), Swap: valid(5), Peak: valid(109), Faults: valid(110), MajorFaults: valid(2),
+			OwnFaults: valid(111), OwnMajorFaults: valid(112), LimitHits: valid(113), OOMKills: valid(114), MemSwLimit: valid(115), Reserved: valid(116),
 		},
 		Devices: []cgroup.DeviceIO{
-			{Device: "4095:7", ReadBytes: number(121), WriteBytes: number(122), DiscardBytes: number(123), Reads: number(124), Writes: number(125)},
-			{Device: "4095:8", Reads: number(126)},
+			{Device: "4095:7", ReadBytes: valid(121), WriteBytes: valid(122), DiscardBytes: valid(123), Reads: valid(124), Writes: valid(125)},
+			{Device: "4095:8", Reads: valid(126)},
 		},
-		Processes: number(6), PIDs: []int{os.Getpid()}, MaxTasks: number(127),
+		Processes: valid(6), PIDs: []int{os.Getpid()}, MaxTasks: valid(127),
 	}
 }
 
