@@ -11,8 +11,8 @@ import (
 // BenchmarkLife is one container from creation to removal, by phases.
 func BenchmarkLife(b *testing.B) {
 	logrus.SetLevel(logrus.ErrorLevel)
-	bed := newBed(b)
-	m, _ := bed.manager()
+	testBed := newTestBed(b)
+	m, _ := testBed.manager()
 	ctx := b.Context()
 	var create, start, exec, stop, remove time.Duration
 	lap := func(d *time.Duration, fn func() error) {

@@ -132,13 +132,13 @@ func (m *Manager) identify(c *container, p *plan) (containerspec.Identity, error
 func (c *container) setIdentity(id containerspec.Identity) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.facts.UID, c.facts.GID, c.facts.Groups = int64(id.UID), int64(id.GID), toInt64(id.Groups)
+	c.status.UID, c.status.GID, c.status.Groups = int64(id.UID), int64(id.GID), toInt64(id.Groups)
 }
 
 func (c *container) setGroups(groups []uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.facts.Groups = toInt64(groups)
+	c.status.Groups = toInt64(groups)
 }
 
 func toInt64(ids []uint32) []int64 {

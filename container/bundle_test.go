@@ -17,7 +17,7 @@ import (
 // The daemon sets the properties of a scope. Annotations of the user set none,
 // even if the operator hands all annotations on to the runtime.
 func TestScopePropertiesReachTheConfig(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	b.pods.change(func(p *Pod) { p.PauseUnit = "criserver-pause-1.scope" })
 	seen := &readingMonitors{}
 	m, _ := b.manager(func(c *Config) {
@@ -99,7 +99,7 @@ func TestProcessCgroup(t *testing.T) {
 		if got := m.processCgroup(c, 1); got != tc.want {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
 		}
-		c.facts.ProcessCgroup = tc.want
+		c.status.ProcessCgroup = tc.want
 		if got := c.snapshot().ProcessCgroup; tc.want != "" && got != tc.want || tc.want == "" && got != tc.path {
 			t.Errorf("%s: the snapshot has %q", name, got)
 		}

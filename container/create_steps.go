@@ -69,7 +69,7 @@ func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 	if err != nil {
 		return err
 	}
-	if err := c.change(func(f *facts) {
+	if err := c.change(func(f *status) {
 		f.Created, f.Init, f.Monitor = time.Now().UnixNano(), started.Init, monitor
 		f.ProcessCgroup = m.processCgroup(c, started.Init.PID)
 	}); err != nil {
@@ -127,6 +127,6 @@ func (c *container) fail(reason string) {
 	c.mu.Lock()
 	c.startFailure = reason
 	c.mu.Unlock()
-	c.finish(end{Finished: time.Now().UnixNano()})
-	c.told() // plugins are notified of its removal instead
+	c.setExit(exitInfo{Finished: time.Now().UnixNano()})
+	c.markExitNotified() // plugins are notified of its removal instead
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func TestRejections(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	for name, tc := range map[string]struct {
 		change func(*cri.ContainerConfig)
@@ -64,7 +64,7 @@ func terminated(t *testing.T, name string) *cri.ContainerConfig {
 
 // leave begins a creation and leaves it in the mount of the root file system, which
 // goes on when proceed is called.
-func (b *bed) leave(m *Manager, c *cri.ContainerConfig) (proceed func()) {
+func (b *testBed) leave(m *Manager, c *cri.ContainerConfig) (proceed func()) {
 	b.t.Helper()
 	hold := make(chan struct{})
 	b.images.mu.Lock()
@@ -83,7 +83,7 @@ func (b *bed) leave(m *Manager, c *cri.ContainerConfig) (proceed func()) {
 
 // A retry of a creation that hangs joins it.
 func TestRetryJoins(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	first := terminated(t, "slow")
 	proceed := b.leave(m, first)
@@ -125,7 +125,7 @@ func TestRetryJoins(t *testing.T) {
 func TestRetryGetsWhatNobodyHas(t *testing.T) {
 	for name, restart := range map[string]bool{"same daemon": false, "next daemon": true} {
 		t.Run(name, func(t *testing.T) {
-			b := newBed(t)
+			b := newTestBed(t)
 			m, stop := b.manager()
 			b.leave(m, terminated(t, "late"))()
 			eventually(t, "the container is made", func() bool { return len(m.List()) == 1 })
@@ -146,7 +146,7 @@ func TestRetryGetsWhatNobodyHas(t *testing.T) {
 
 // A container that died before anybody had its id is made anew for the retry.
 func TestRetryAfterTheContainerDied(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	b.leave(m, terminated(t, "dead"))()
 	eventually(t, "the container is made", func() bool { return len(m.List()) == 1 })
@@ -174,7 +174,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 func TestFailedRollbackIsVisible(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	b.images.fail(errors.New("no space"))
 	c := shell("unlucky", "exit 0")
@@ -193,7 +193,7 @@ func TestFailedRollbackIsVisible(t *testing.T) {
 }
 
 func TestUserEnvAndDirectory(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	b.images.config.WorkingDir = "/made/by/us"
 	b.images.config.Volumes = map[string]struct{}{"/vol": {}, "/../../escape": {}}
 	m, _ := b.manager()
@@ -215,7 +215,7 @@ func TestUserEnvAndDirectory(t *testing.T) {
 }
 
 func TestTargetPIDNamespace(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	target := b.run(m, shell("target", "sleep 1000"))
 	c := shell("debug", "cat /proc/1/cmdline")
@@ -225,7 +225,7 @@ func TestTargetPIDNamespace(t *testing.T) {
 }
 
 func TestMountsAndReadonlyRoot(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	host := t.TempDir()
 	c := shell("mounts", "echo data > /data/out; touch /x; touch /ro/x; echo done")
@@ -247,7 +247,7 @@ func TestMountsAndReadonlyRoot(t *testing.T) {
 }
 
 func TestPrivilegedWithSeccompDefault(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	for name, privileged := range map[string]bool{"priv": true, "plain": false} {
 		c := shell(name, "mount -t tmpfs none /tmp && echo mounted; exit 0")

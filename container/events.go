@@ -5,81 +5,82 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Event tells of one step in a container's life.
+// Event is one step in the life of a container.
 type Event struct {
 	Type     cri.ContainerEventType
 	Snapshot *Snapshot
 }
 
-// events hands on what happens, the steps of a container's life always in their
-// order. The zero value is ready.
+// events sends events to the subscribers. The events of a container are always in the
+// order created, started, stopped, deleted. The zero value is ready to use.
 type events struct {
-	out  fanout.Fanout[Event]
-	owed map[string]owed // by id, what is not told yet; for choose and expect alone
+	out     fanout.Fanout[Event]
+	pending map[string]pendingEvents // by container id; only the functions that Fanout.Send calls use it
 }
 
-// owed says which steps are about to be told. A process that ends at once is seen to
-// have ended before.
-type owed struct{ created, started bool }
+// pendingEvents are the events that a running operation is about to send. A process can
+// exit so soon that the exit is seen before the operation has sent its event.
+type pendingEvents struct{ created, started bool }
 
-// Subscribe calls fn for each event from now on until cancel is called. fn must
-// not block and must not subscribe or cancel itself.
+// Subscribe calls fn for each event from now on until cancel is called. fn must not
+// block, and must not subscribe or cancel.
 func (m *Manager) Subscribe(fn func(Event)) (cancel func()) { return m.events.out.Subscribe(fn) }
 
-// expectCreate comes before anything is made, and the event, or forget, after it.
-func (e *events) expectCreate(id string) { e.expect(id, func(o *owed) { o.created = true }) }
+// expectCreate announces the created event. The caller calls it before the creation has
+// side effects, and sends the event or calls forget afterwards.
+func (e *events) expectCreate(id string) { e.expect(id, func(p *pendingEvents) { p.created = true }) }
 
-// expectStart comes before the start, and the event after it.
-func (e *events) expectStart(id string) { e.expect(id, func(o *owed) { o.started = true }) }
+// expectStart announces the started event. The caller calls it before the start.
+func (e *events) expectStart(id string) { e.expect(id, func(p *pendingEvents) { p.started = true }) }
 
-// forget is for a creation that failed.
-func (e *events) forget(id string) { e.expect(id, func(o *owed) { *o = owed{} }) }
+// forget withdraws the announcements of a creation that failed.
+func (e *events) forget(id string) { e.expect(id, func(p *pendingEvents) { *p = pendingEvents{} }) }
 
-func (e *events) expect(id string, change func(*owed)) {
+func (e *events) expect(id string, change func(*pendingEvents)) {
 	e.out.Send(func() []Event {
-		o := e.owed[id]
-		change(&o)
-		e.set(id, o)
+		p := e.pending[id]
+		change(&p)
+		e.setPending(id, p)
 		return nil
 	})
 }
 
-func (e *events) set(id string, o owed) {
-	if o == (owed{}) {
-		delete(e.owed, id)
+func (e *events) setPending(id string, p pendingEvents) {
+	if p == (pendingEvents{}) {
+		delete(e.pending, id)
 		return
 	}
-	if e.owed == nil {
-		e.owed = make(map[string]owed)
+	if e.pending == nil {
+		e.pending = make(map[string]pendingEvents)
 	}
-	e.owed[id] = o
+	e.pending[id] = p
 }
 
 func (e *events) send(t cri.ContainerEventType, s *Snapshot) {
-	e.out.Send(func() []Event { return e.choose(Event{t, s}) })
+	e.out.Send(func() []Event { return e.inOrder(Event{t, s}) })
 }
 
-// choose returns what to tell: an end comes with the steps before it that are not
-// told yet, and those are left out when their own turn comes.
-func (e *events) choose(event Event) (out []Event) {
+// inOrder returns the events to send for an event. Before a stopped event it inserts
+// the events that are still pending, and drops them when their operation sends them.
+func (e *events) inOrder(event Event) (out []Event) {
 	s := event.Snapshot
-	o := e.owed[s.ID]
-	tell, left := true, owed{}
+	pending := e.pending[s.ID]
+	send, next := true, pendingEvents{}
 	switch event.Type {
 	case cri.ContainerEventType_CONTAINER_CREATED_EVENT:
-		tell, left = o.created, owed{started: o.started}
+		send, next = pending.created, pendingEvents{started: pending.started}
 	case cri.ContainerEventType_CONTAINER_STARTED_EVENT:
-		tell, left = o.started, owed{created: o.created}
+		send, next = pending.started, pendingEvents{created: pending.created}
 	case cri.ContainerEventType_CONTAINER_STOPPED_EVENT:
-		if o.created {
+		if pending.created {
 			out = append(out, Event{cri.ContainerEventType_CONTAINER_CREATED_EVENT, s})
 		}
-		if o.started && s.Reason != ReasonContainerCannotRun {
+		if pending.started && s.Reason != ReasonContainerCannotRun {
 			out = append(out, Event{cri.ContainerEventType_CONTAINER_STARTED_EVENT, s})
 		}
 	}
-	e.set(s.ID, left)
-	if !tell {
+	e.setPending(s.ID, next)
+	if !send {
 		return nil
 	}
 	return append(out, event)

@@ -66,8 +66,8 @@ func TestEventsAreInOrder(t *testing.T) {
 		}
 		cancel()
 		m.events.send(deleted, &Snapshot{ID: "x"})
-		if !slices.Equal(got, tc.want) || len(m.events.owed) != 0 {
-			t.Errorf("%s: %v, %v", name, got, m.events.owed)
+		if !slices.Equal(got, tc.want) || len(m.events.pending) != 0 {
+			t.Errorf("%s: %v, %v", name, got, m.events.pending)
 		}
 	}
 }
@@ -75,7 +75,7 @@ func TestEventsAreInOrder(t *testing.T) {
 // TestEventsOfAnEndAmidTheCreation kills the process of a container during the creation.
 // The CREATED event must still come before the STOPPED event.
 func TestEventsOfAnEndAmidTheCreation(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager(func(c *Config) { c.Monitors = killingMonitors{c.Monitors} })
 	got := make(chan Event, 10)
 	defer m.Subscribe(func(e Event) { got <- e })()

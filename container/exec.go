@@ -4,26 +4,36 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/internal/pty"
 	"github.com/criserver/criserver/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// ExecResult is the outcome of ExecSync.
+// ExecResult is the result of ExecSync.
 type ExecResult = oci.ExecOutput
 
-// ExecSync runs a command in a running container. Of each stream the first
-// oci.MaxExecOutput bytes are kept. A timeout of 0 is none; one that passes
-// gives context.DeadlineExceeded, by which the kubelet knows a probe's timeout.
+// Streams are the streams of the client of an exec or attach. A stream can be nil.
+type Streams = oci.Streams
+
+// Size is the size of a terminal.
+type Size = pty.Size
+
+// ExecSync runs a command in a running container. The result has the first
+// oci.MaxExecOutput bytes of each stream. A timeout of 0 means no timeout. When the
+// timeout expires, the error is context.DeadlineExceeded, by which the kubelet
+// recognizes the timeout of a probe.
 func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (ExecResult, error) {
 	r, full, p, err := m.ExecProcess(id, cmd, false)
 	if err != nil {
 		return ExecResult{}, err
 	}
-	ctx, cancel := m.whileAlive(ctx, full)
+	ctx, cancel := m.cancelOnExit(ctx, full)
 	defer cancel()
 	out, err := r.Exec(ctx, m.execInput(full, p, timeout))
 	if err != nil {
@@ -32,8 +42,28 @@ func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	return out, nil
 }
 
-// ExecProcess is what an exec in a running container starts from: the runtime,
-// the full id, and the container's own process with another command.
+// Exec runs a command in a running container, also during a stop, and connects its
+// streams to the streams of the client. Exec returns when the command has exited and its
+// output is copied. When ctx ends, Exec kills the command and returns. One goroutine can
+// stay in Stdin.Read until the client closes the reader.
+func (m *Manager) Exec(ctx context.Context, id string, cmd []string, tty bool, s Streams) (exitCode int32, err error) {
+	r, full, p, err := m.ExecProcess(id, cmd, tty)
+	if err != nil {
+		return 0, err
+	}
+	if tty && !slices.ContainsFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, "TERM=") }) {
+		p.Env = append(slices.Clone(p.Env), "TERM=xterm") // the container shares the list
+	}
+	ctx, cancel := m.cancelOnExit(ctx, full)
+	defer cancel()
+	if exitCode, err = r.ExecStream(ctx, m.execInput(full, p, 0), s); err != nil {
+		return 0, fmt.Errorf("exec in container %q: %w", short(full), err)
+	}
+	return exitCode, nil
+}
+
+// ExecProcess returns what an exec in a running container needs: the runtime, the full
+// id, and the process of the container with another command.
 func (m *Manager) ExecProcess(id string, cmd []string, terminal bool) (*oci.Runtime, string, *specs.Process, error) {
 	c, err := m.find(id)
 	if err != nil {
@@ -54,7 +84,7 @@ func (m *Manager) ExecProcess(id string, cmd []string, terminal bool) (*oci.Runt
 	return c.runtime, c.id, &p, nil
 }
 
-// execInput returns the input of an exec in a container with this full id.
+// execInput returns the input of an exec in the container with this full id.
 func (m *Manager) execInput(id string, p *specs.Process, timeout time.Duration) oci.ExecInput {
 	in := oci.ExecInput{ID: id, Process: p, Timeout: timeout, Dir: m.dir(id)}
 	if c, err := m.find(id); err == nil {
@@ -65,10 +95,10 @@ func (m *Manager) execInput(id string, p *specs.Process, timeout time.Duration) 
 	return in
 }
 
-// whileAlive ends the context of an exec when the container ends. In a PID
-// namespace of its own the kernel kills the command; in a shared one a command
-// that was just being started would be left.
-func (m *Manager) whileAlive(ctx context.Context, id string) (context.Context, func()) {
+// cancelOnExit returns a context for an exec that ends when the container exits. In a
+// PID namespace of the container, the kernel kills the command. In a shared PID
+// namespace, a command that is just starting would stay.
+func (m *Manager) cancelOnExit(ctx context.Context, id string) (context.Context, func()) {
 	c, err := m.find(id)
 	if err != nil || !c.rec.SharedPID {
 		return ctx, func() {}
@@ -76,16 +106,16 @@ func (m *Manager) whileAlive(ctx context.Context, id string) (context.Context, f
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
 		select {
-		case <-c.ended:
-			cancel(fmt.Errorf("the container has ended: %w", errdefs.ErrFailedPrecondition))
+		case <-c.exited:
+			cancel(fmt.Errorf("the container has exited: %w", errdefs.ErrFailedPrecondition))
 		case <-ctx.Done():
 		}
 	}()
 	return ctx, func() { cancel(nil) }
 }
 
-// baseProcess is the process of the config; after a restart of the daemon it is
-// read from the bundle.
+// baseProcess returns the process of the OCI config. After a restart of the daemon it
+// reads the config from the bundle.
 func (c *container) baseProcess() (*specs.Process, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -103,7 +133,26 @@ func (c *container) baseProcess() (*specs.Process, error) {
 	return c.process, nil
 }
 
-// ReopenLog has the monitor open the log file anew after a rotation.
+// Attach connects the streams of a client to the streams of a running container. It
+// returns when the container has exited or ctx has ended. If the container has
+// stdin_once, the end of the client's input ends the input of the container. One
+// goroutine can stay in Stdin.Read until the client closes the reader.
+func (m *Manager) Attach(ctx context.Context, id string, s Streams) error {
+	c, err := m.find(id)
+	if err != nil {
+		return fmt.Errorf("attach to container: %w", err)
+	}
+	if snap := c.snap.Load(); snap.State != Running {
+		return errWrongState("attach to", snap)
+	}
+	opts := conmon.AttachOptions{Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr, Resize: s.Resize}
+	if _, err := conmon.Attach(ctx, c.dir, opts); err != nil {
+		return fmt.Errorf("container %q: %w", short(c.id), err)
+	}
+	return nil
+}
+
+// ReopenLog lets the monitor open the log file again after a rotation.
 func (m *Manager) ReopenLog(ctx context.Context, id string) error {
 	c, err := m.find(id)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 )
 
 func TestExecSync(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	id := b.run(m, shell("main", "sleep 1000"))
 	for script, want := range map[string]struct {
@@ -54,7 +54,7 @@ func TestExecSync(t *testing.T) {
 }
 
 func TestExecOutputIsBounded(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	id := b.run(m, shell("main", "sleep 1000"))
 	out, err := m.ExecSync(t.Context(), id, []string{"sh", "-c", "head -c 20000000 /dev/zero; echo end >&2; exit 2"}, time.Minute)
@@ -65,7 +65,7 @@ func TestExecOutputIsBounded(t *testing.T) {
 
 // The timeout ends the command with its children, and nothing else.
 func TestExecTimeout(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	id := b.run(m, shell("main", "sleep 1000"))
 	s, _ := m.Get(id)
@@ -105,7 +105,7 @@ func TestExecTimeout(t *testing.T) {
 // In a shared PID namespace nobody but the manager ends a command whose
 // container has ended.
 func TestExecEndsWithContainer(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	c := shell("host", "sleep 1000")
 	c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_NODE

@@ -32,7 +32,7 @@ func (f *fakePods) Pod(id string) (Pod, error) {
 	return p, nil
 }
 
-func (f *fakePods) Lose(id, why string) {
+func (f *fakePods) MarkNotReady(id, reason string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p := f.pods[id]

@@ -11,32 +11,31 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sys/unix"
 )
 
-// guestRecord is a pod's guest: the kernel under which a runtime such as gVisor
-// runs all containers of the pod. It is made with the first of them, as only
-// then is there a network to take over, and goes with the pod.
+// guestRecord is the record of the guest of a pod: the kernel in which a runtime such as
+// gVisor runs all containers of the pod. The guest is created with the first container,
+// because only then the pod has a network that the guest can take over. It is removed with
+// the pod.
 type guestRecord struct {
 	Version    int         `json:"version"`
 	Boot       string      `json:"boot"`
-	PodID      string      `json:"podID"` // also the guest's id in the runtime
+	PodID      string      `json:"podID"` // also the id of the guest in the runtime
 	Runtime    oci.Runtime `json:"runtime"`
 	CgroupPath string      `json:"cgroupPath"`
-	// Process is that of the guest, zero while it is being made.
+	// Process is the process of the guest, or zero until the creation is complete.
 	Process proc.Ref `json:"process"`
 
-	unread bool // the record could not be read, and the process is not known
+	unreadable bool // the record could not be read, so the process is unknown
 }
 
 const (
 	guestFile    = "guest.json"
-	guestTimeout = 2 * time.Minute // for making or removing one
+	guestTimeout = 2 * time.Minute // for the creation or removal of a guest
 	pauseInGuest = "/pause"
 )
 
@@ -44,20 +43,20 @@ func (m *Manager) guestDir(podID string) string {
 	return filepath.Join(m.cfg.RunDir, "guests", podID)
 }
 
-// lockGuest takes the operation lock of a guest. Its key is the pod's id, which is
-// no container's.
+// lockGuest takes the operation lock of a guest. The key is the id of the pod, which is
+// never the id of a container.
 func (m *Manager) lockGuest(ctx context.Context, podID string) (func(), error) {
 	return m.ops.Lock(ctx, podID)
 }
 
-// ensureGuest makes the pod's guest if it has none yet. It is taken before the
-// operation lock of any container would be: see Manager.
+// ensureGuest creates the guest of a pod that has none. The caller may hold the operation
+// lock of a container: see the lock order of Manager.
 func (m *Manager) ensureGuest(ctx context.Context, pod Pod, r *oci.Runtime) error {
 	if !r.Guest {
 		return nil
 	}
 	if pod.UserNS != "" {
-		return fmt.Errorf("runtime handler %q has no user namespaces of pods: %w", r.Name, errdefs.ErrNotImplemented)
+		return fmt.Errorf("runtime handler %q does not support user namespaces of pods: %w", r.Name, errdefs.ErrNotImplemented)
 	}
 	unlock, err := m.lockGuest(ctx, pod.ID)
 	if err != nil {
@@ -69,15 +68,15 @@ func (m *Manager) ensureGuest(ctx context.Context, pod Pod, r *oci.Runtime) erro
 	case err == nil && g.Process.Alive():
 		return nil
 	case err == nil && g.Process != (proc.Ref{}):
-		// It had the pod's addresses, which went with it.
-		return fmt.Errorf("the guest of pod %q has ended, the pod has to be made anew: %w", short(pod.ID), errdefs.ErrFailedPrecondition)
+		// The addresses of the pod were lost with the guest.
+		return fmt.Errorf("the guest of pod %q has exited, the pod must be created again: %w", short(pod.ID), errdefs.ErrFailedPrecondition)
 	case err == nil:
-		err = m.removeGuest(ctx, g) // half made
+		err = m.deleteGuest(ctx, g) // its creation was interrupted
 	case errors.Is(err, fs.ErrNotExist):
 		err = nil
 	}
 	if err == nil {
-		err = m.makeGuest(ctx, pod, r)
+		err = m.createGuest(ctx, pod, r)
 	}
 	if err != nil {
 		return fmt.Errorf("guest of pod %q: %w", short(pod.ID), err)
@@ -91,18 +90,18 @@ func (m *Manager) readGuest(podID string) (*guestRecord, error) {
 		return nil, err
 	}
 	if g.Version != recordVersion || g.PodID != podID {
-		return nil, fmt.Errorf("%s: version %d, pod %q: not understood", guestFile, g.Version, g.PodID)
+		return nil, fmt.Errorf("%s: version %d with pod %q is not supported", guestFile, g.Version, g.PodID)
 	}
 	return &g, nil
 }
 
-// salvageGuest makes a record of a guest whose own cannot be read, for its removal.
+// salvageGuest makes a record for the removal of a guest whose record cannot be read.
 func (m *Manager) salvageGuest(podID string) *guestRecord {
-	g := &guestRecord{Version: recordVersion, Boot: m.boot, PodID: podID, Runtime: m.runtimeThatKnows(podID), unread: true}
+	g := &guestRecord{Version: recordVersion, Boot: m.boot, PodID: podID, Runtime: m.findRuntime(podID), unreadable: true}
 	var spec specs.Spec
 	if err := readJSON(filepath.Join(m.guestDir(podID), configFile), &spec); err == nil && spec.Linux != nil {
 		if path, err := g.Runtime.ResolveCgroup(spec.Linux.CgroupsPath); err == nil {
-			g.CgroupPath, _ = cgroupOf(podID, path)
+			g.CgroupPath, _ = containerCgroup(podID, path)
 		}
 	}
 	return g
@@ -110,9 +109,10 @@ func (m *Manager) salvageGuest(podID string) *guestRecord {
 
 func (g *guestRecord) write(dir string) error { return writeJSON(filepath.Join(dir, guestFile), g) }
 
-// makeGuest is called with the lock held. It is bounded, and the caller cannot
-// cancel it: another container of the pod may be waiting for it too.
-func (m *Manager) makeGuest(ctx context.Context, pod Pod, r *oci.Runtime) error {
+// createGuest creates the guest of a pod. The caller holds the operation lock of the
+// guest. The creation has a timeout, and the caller cannot cancel it, because other
+// containers of the pod may wait for it, too.
+func (m *Manager) createGuest(ctx context.Context, pod Pod, r *oci.Runtime) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), guestTimeout)
 	defer cancel()
 	dir := m.guestDir(pod.ID)
@@ -124,7 +124,7 @@ func (m *Manager) makeGuest(ctx context.Context, pod Pod, r *oci.Runtime) error 
 	if err := g.write(dir); err != nil {
 		return err
 	}
-	err := m.guestBundle(g, pod, dir)
+	err := m.writeGuestBundle(g, pod, dir)
 	if err == nil {
 		g.Process, err = r.StartGuest(ctx, pod.ID, dir)
 	}
@@ -132,17 +132,17 @@ func (m *Manager) makeGuest(ctx context.Context, pod Pod, r *oci.Runtime) error 
 		err = g.write(dir)
 	}
 	if err != nil {
-		return errors.Join(err, m.removeGuest(ctx, g))
+		return errors.Join(err, m.deleteGuest(ctx, g))
 	}
 	logrus.WithContext(ctx).WithFields(logrus.Fields{"pod": pod.ID, "runtime": r.Name, "pid": g.Process.PID}).Info("guest started")
 	m.watchGuest(g)
 	return nil
 }
 
-// guestBundle is that of a container with nothing but the pause in it, which
-// keeps the guest. It has the pod's network, and no limits of its own, as those
-// of the pod's cgroup hold.
-func (m *Manager) guestBundle(g *guestRecord, pod Pod, dir string) error {
+// writeGuestBundle writes the bundle of a guest: a container whose only process is the
+// pause process. It has the network of the pod. It has no limits, because the limits of
+// the pod cgroup apply.
+func (m *Manager) writeGuestBundle(g *guestRecord, pod Pod, dir string) error {
 	cgroups, _ := g.Runtime.CgroupsPath(pod.CgroupParent, pod.ID)
 	res, err := m.cfg.Builder.Build(oci.Input{
 		Args: []string{pauseInGuest}, Env: []string{"PATH=/"}, Cwd: "/", RootFS: filepath.Join(dir, "rootfs"), CgroupsPath: cgroups,
@@ -163,7 +163,7 @@ func (m *Manager) guestBundle(g *guestRecord, pod Pod, dir string) error {
 	return os.WriteFile(filepath.Join(dir, configFile), b, 0o600)
 }
 
-// annotateGuest adds to a container's config which guest it is in.
+// annotateGuest adds the annotations that tell the runtime the guest of the container.
 func annotateGuest(r *oci.Runtime, pod Pod, config *specs.Spec) {
 	if !r.Guest {
 		return
@@ -172,95 +172,4 @@ func annotateGuest(r *oci.Runtime, pod Pod, config *specs.Spec) {
 		config.Annotations = make(map[string]string)
 	}
 	maps.Copy(config.Annotations, oci.InGuestAnnotations(pod.ID))
-}
-
-// watchGuest makes the pod not ready when its guest ends by itself.
-func (m *Manager) watchGuest(g *guestRecord) {
-	lost := func() { m.cfg.Pods.Lose(g.PodID, "its guest has ended") }
-	err := m.cfg.Watcher.Watch(g.Process, func(pidfd *os.File) {
-		// Who adopted it buries it; the runtime, when asked to delete it, waits for that.
-		_ = unix.Waitid(unix.P_PIDFD, int(pidfd.Fd()), nil, unix.WEXITED|unix.WNOHANG, nil)
-		lost()
-	})
-	if errors.Is(err, proc.ErrGone) {
-		lost()
-	} else if err != nil {
-		logrus.WithError(err).WithField("pod", g.PodID).Error("the guest of the pod cannot be watched")
-	}
-}
-
-// dropGuest removes the pod's guest, if it has one.
-func (m *Manager) dropGuest(ctx context.Context, podID string) error {
-	if _, err := os.Lstat(m.guestDir(podID)); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	unlock, err := m.lockGuest(ctx, podID)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	g, err := m.readGuest(podID)
-	if errors.Is(err, fs.ErrNotExist) {
-		return os.RemoveAll(m.guestDir(podID)) // before its record was written, or after it was removed
-	}
-	if err != nil {
-		logrus.WithContext(ctx).WithField("pod", podID).WithError(err).Warn("the record of the guest cannot be read")
-		g = m.salvageGuest(podID)
-	}
-	if err := m.removeGuest(ctx, g); err != nil {
-		return fmt.Errorf("guest of pod %q: %w", short(podID), err)
-	}
-	return nil
-}
-
-func (m *Manager) removeGuest(ctx context.Context, g *guestRecord) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), guestTimeout)
-	defer cancel()
-	if g.Boot == m.boot {
-		if err := g.Runtime.Delete(ctx, g.PodID, true); err != nil && (g.Process.Alive() || g.unread && g.Runtime.Knows(g.PodID)) {
-			return err
-		}
-	}
-	// What the runtime has not removed, as it did not know of it.
-	if g.CgroupPath != "" {
-		if err := m.cfg.Cgroups.Remove(g.CgroupPath); err != nil {
-			return err
-		}
-	}
-	return os.RemoveAll(m.guestDir(g.PodID))
-}
-
-// restoreGuests watches the guests that run, and removes those that are of no
-// pod, or were never finished.
-func (m *Manager) restoreGuests(ctx context.Context) error {
-	dir := filepath.Join(m.cfg.RunDir, "guests")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if err := m.restoreGuest(ctx, e.Name()); err != nil {
-			logrus.WithContext(ctx).WithField("pod", e.Name()).WithError(err).Error("guest is not restored")
-		}
-	}
-	return nil
-}
-
-func (m *Manager) restoreGuest(ctx context.Context, podID string) error {
-	if !ids.Valid(podID) {
-		return errors.New("the directory's name is not an id")
-	}
-	g, err := m.readGuest(podID)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	_, podErr := m.cfg.Pods.Pod(podID)
-	if g == nil || g.Boot != m.boot || g.Process == (proc.Ref{}) || errors.Is(podErr, errdefs.ErrNotFound) {
-		return m.dropGuest(ctx, podID)
-	}
-	m.watchGuest(g)
-	return podErr
 }

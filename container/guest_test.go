@@ -39,9 +39,9 @@ func guestRuntime(t *testing.T, dir, script string) (r *oci.Runtime, asked func(
 }
 
 // guestBed is a manager's directory with a pod, which has a guest on record.
-func guestBed(t *testing.T, alter func(*guestRecord)) (b *bed, m *Manager, podID string, asked func() string) {
+func guestBed(t *testing.T, alter func(*guestRecord)) (b *testBed, m *Manager, podID string, asked func() string) {
 	t.Helper()
-	b = newBed(t)
+	b = newTestBed(t)
 	r, asked := guestRuntime(t, t.TempDir(), "")
 	podID = ids.New()
 	m, stop := b.manager()
@@ -136,7 +136,7 @@ func TestAGuestThatEndsLosesItsPod(t *testing.T) {
 	}
 	p, _ := b.pods.Pod(podID)
 	r := m.cfg.Runtimes[m.cfg.DefaultRuntime]
-	if err := m.ensureGuest(t.Context(), p, &oci.Runtime{Name: r.Name, Guest: true}); err == nil || !strings.Contains(err.Error(), "has ended, the pod has to be made anew") {
+	if err := m.ensureGuest(t.Context(), p, &oci.Runtime{Name: r.Name, Guest: true}); err == nil || !strings.Contains(err.Error(), "has exited, the pod must be created again") {
 		t.Errorf("another guest: %v", err)
 	}
 	if err := m.StopPod(t.Context(), podID); err != nil {
@@ -150,7 +150,7 @@ func TestAGuestThatEndsLosesItsPod(t *testing.T) {
 // Containers that are created at once get one guest; one that does not start is
 // taken back, with the runtime's words, and tried again.
 func TestOneGuestForAPod(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, stop := b.manager()
 	defer stop()
 	dir := t.TempDir()
@@ -205,10 +205,10 @@ esac`, sleeper.Process.Pid, broken))
 	if err != nil || spec.Hostname != "pod-host" || spec.Annotations["io.kubernetes.cri.container-type"] != "sandbox" {
 		t.Errorf("config: %+v, %v", spec, err)
 	}
-	if err := m.dropGuest(t.Context(), p.ID); err != nil {
+	if err := m.removePodGuest(t.Context(), p.ID); err != nil {
 		t.Error(err)
 	}
-	if err := m.dropGuest(t.Context(), p.ID); err != nil {
+	if err := m.removePodGuest(t.Context(), p.ID); err != nil {
 		t.Errorf("again: %v", err)
 	}
 }

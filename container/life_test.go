@@ -14,7 +14,7 @@ import (
 )
 
 func TestLife(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	ctx := t.Context()
 	c := shell("main", "echo hello $WHO; trap 'exit 3' TERM; while :; do sleep 0.1; done")
@@ -60,7 +60,7 @@ func TestLife(t *testing.T) {
 }
 
 func TestExitCodes(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	for script, want := range map[string]struct {
 		code   int32
@@ -79,7 +79,7 @@ func TestExitCodes(t *testing.T) {
 }
 
 func TestCannotRun(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	c := shell("no", "")
 	c.Command = []string{"/does/not/exist"}
@@ -95,7 +95,7 @@ func TestCannotRun(t *testing.T) {
 
 // The runtime fails to start: the process was never run, and the container says so.
 func TestStartFails(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	script := filepath.Join(t.TempDir(), "runc")
 	text := "#!/bin/sh\nfor a; do case $a in start) echo '{\"level\":\"error\",\"msg\":\"no start today\"}' >&3; exit 1;; esac; done\nexec " + b.runtime.Path + " \"$@\"\n"
 	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
@@ -115,7 +115,7 @@ func TestStartFails(t *testing.T) {
 }
 
 func TestReopenLog(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	id := b.run(m, shell("log", "while :; do echo tick; sleep 0.05; done"))
 	b.log("log", "tick")
@@ -130,7 +130,7 @@ func TestReopenLog(t *testing.T) {
 
 // A monitor that is killed takes only the log with it.
 func TestMonitorKilled(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	id := b.run(m, shell("orphan", "trap 'exit 5' TERM; echo up; while :; do sleep 0.1; done"))
 	b.log("orphan", "up")
@@ -139,7 +139,7 @@ func TestMonitorKilled(t *testing.T) {
 	if err := monitor.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	<-c.monitorGone
+	<-c.monitorExited
 	for end := patience.Until(5 * time.Second); time.Now().Before(end); {
 		if s, _ := m.Get(id); s.Message != "" {
 			break

@@ -13,7 +13,7 @@ import (
 
 // The status of a container says how much of its log is missing.
 func TestLostLogIsReported(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	if err := unix.Mount("tmpfs", b.logs, "tmpfs", 0, "size=64k"); err != nil {
 		t.Fatal("mount: ", err)
 	}

@@ -17,93 +17,96 @@ import (
 	"github.com/criserver/criserver/oci/qos"
 )
 
-// Config is what a Manager works with.
+// Config is the input of New.
 type Config struct {
-	// RunDir is on tmpfs. Below it are containers/<id> and exits/<id>.
+	// RunDir is on tmpfs. It has the directories containers/<id> and guests/<pod id>, and
+	// the exit records exits/<id>.
 	RunDir   string
 	Pods     Pods
 	Images   Images
 	Monitors Monitors
 	Watcher  Watcher
 	Cgroups  Cgroups
-	// Usage returns the last measured size of a container's writable layer; nil
-	// when nobody measures.
+	// Usage returns the last measured size of the writable layer of a container. It is nil
+	// if the sizes are not measured.
 	Usage func(containerID string) (bytes, inodes uint64, err error)
 	// LayerRoot is a directory on the file system of the writable layers.
 	LayerRoot string
-	// Runtimes are the OCI runtimes by handler name; DefaultRuntime names the
-	// one that the empty handler stands for.
+	// Runtimes are the OCI runtimes by handler name. DefaultRuntime is the name of the
+	// handler that the empty handler name stands for.
 	Runtimes       map[string]*oci.Runtime
 	DefaultRuntime string
-	// MountOptions returns the options that a handler's runtime can set, or nil
-	// for a runtime that does not tell.
+	// MountOptions returns the mount options that the runtime of a handler supports, or nil
+	// if the runtime does not report them.
 	MountOptions func(handler string) []string
-	// RefuseMissingHostPaths makes a mount of a host path that does not exist an
-	// error; else a directory is made there.
+	// RefuseMissingHostPaths makes a mount of a host path that does not exist an error.
+	// Otherwise the manager makes a directory at the host path.
 	RefuseMissingHostPaths bool
-	// Labels and AppArmor are nil where the machine has none.
+	// Labels and AppArmor are nil if the host has no SELinux or no AppArmor.
 	Labels   Labels
 	AppArmor AppArmor
-	// CDI finds the devices of vendors.
+	// CDI finds the devices of the Container Device Interface.
 	CDI *cdi.Registry
-	// DeviceOwnerIsUser gives the devices that a request names to the user and
-	// group that it sets, where they are the host's root's otherwise.
+	// DeviceOwnerIsUser makes the user and group of the request the owner of its device
+	// nodes. Otherwise the device nodes keep the owner that they have on the host.
 	DeviceOwnerIsUser bool
-	// PausePath is the static binary that keeps a guest, for runtimes with guests.
+	// PausePath is the static binary of the pause process, for runtimes with guests.
 	PausePath string
-	// UserNamespaces says why a handler cannot do user namespaces and mounts with
-	// mapped ids, or nil when it can; nil when nobody knows.
+	// UserNamespaces returns why a handler does not support user namespaces and mounts with
+	// mapped ids, or nil if it does. The function is nil if this is unknown.
 	UserNamespaces func(handler string) error
-	// BlockIO and RDT are the operator's classes, which annotations ask for.
+	// BlockIO and RDT are the classes of the operator, which annotations name.
 	BlockIO qos.BlockIO
 	RDT     qos.RDT
-	// MapsSubmounts says whether a handler can map the ids of a mount together
-	// with those of what is mounted below; nil when all can.
+	// MapsSubmounts reports whether a handler can map the ids of a mount together with the
+	// ids of its submounts. The function is nil if all handlers can.
 	MapsSubmounts func(handler string) bool
-	// DaemonUnit is the systemd service that the daemon runs in, "" for none. It
-	// stops after the scopes of the containers.
+	// DaemonUnit is the systemd service of the daemon, or "". The service stops after the
+	// scopes of the containers.
 	DaemonUnit string
 	// Builder makes the OCI configs.
 	Builder *oci.Builder
-	// Plugins have a say in containers; nil where there are none.
+	// Plugins are notified of the life of containers, and can change them. Plugins is nil
+	// if NRI is off.
 	Plugins Plugins
 }
 
-// lingerCreate is how long a creation goes on for a caller that has left.
+// lingerCreate is how long a creation continues after its caller has given up.
 const lingerCreate = time.Minute
 
-// Manager owns all containers.
+// Manager manages all containers.
 //
-// Locks, in the order in which they may be taken: the operation lock of a
-// container, or of a pod's guest while that one is held (Create, Start, UpdateResources and the cleaning part of Remove hold
-// it; Stop and all that only looks do not), then mu, then a container's own mu.
+// A goroutine takes locks in this order: the operation lock of a container, the
+// operation lock of the guest of its pod, Manager.mu, container.mu. Create, Start,
+// UpdateResources and the teardown of Remove hold the operation lock of the container.
+// Stop and the operations that only read do not.
 type Manager struct {
-	cfg     Config
-	boot    string
-	ops     oplock.Locks
-	creates flight.Group[string]
-	events  events
-	ending  chan struct{}  // closed when Run ends
-	tells   sync.WaitGroup // plugins being told of ends; begun with mu held
+	cfg           Config
+	boot          string
+	ops           oplock.Locks
+	creates       flight.Group[string]
+	events        events
+	stopping      chan struct{}  // closed when Run ends
+	notifications sync.WaitGroup // notifications of exits; Go is called with mu held
 
-	mu         sync.RWMutex          // guards all below; never held across a wait
-	containers map[string]*container // by id, those in the making included
+	mu         sync.RWMutex          // guards the fields below; never held during a wait
+	containers map[string]*container // by id, including containers in their creation
 	names      map[name]*container
-	kept       map[string]bool // directories whose record could not be read
-	ended      bool            // no more tells
+	unreadable map[string]bool // ids of directories that could not be removed in the recovery
+	closed     bool            // no notification may begin
 }
 
-// name is what the kubelet takes for a container's identity.
+// name identifies a container for the kubelet.
 type name struct {
 	pod     string
 	name    string
 	attempt uint32
 }
 
-// New returns a Manager that knows no container yet: call Restore, then Run.
+// New returns a Manager without containers. The caller calls Recover and then Run.
 func New(cfg Config) (*Manager, error) {
 	if cfg.Runtimes[cfg.DefaultRuntime] == nil {
-		return nil, fmt.Errorf("default runtime %q is not among the configured ones: %w", cfg.DefaultRuntime, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("default runtime %q is not configured: %w", cfg.DefaultRuntime, errdefs.ErrInvalidArgument)
 	}
 	if !filepath.IsAbs(cfg.RunDir) {
 		return nil, fmt.Errorf("run directory %q must be absolute: %w", cfg.RunDir, errdefs.ErrInvalidArgument)
@@ -116,15 +119,15 @@ func New(cfg Config) (*Manager, error) {
 		cfg:        cfg,
 		boot:       id,
 		creates:    flight.Group[string]{Linger: lingerCreate},
-		ending:     make(chan struct{}),
+		stopping:   make(chan struct{}),
 		containers: make(map[string]*container),
 		names:      make(map[name]*container),
-		kept:       make(map[string]bool),
+		unreadable: make(map[string]bool),
 	}, nil
 }
 
-// Get returns the container of a full id or a unique prefix. ErrNotFound when
-// there is none, or none that is ready to be seen.
+// Get returns the container with this id or unique prefix of an id. It returns
+// ErrNotFound if there is none, or if its creation has not ended.
 func (m *Manager) Get(id string) (*Snapshot, error) {
 	c, err := m.find(id)
 	if err != nil {
@@ -133,7 +136,7 @@ func (m *Manager) Get(id string) (*Snapshot, error) {
 	return c.snap.Load(), nil
 }
 
-// List returns all containers, in no order.
+// List returns all containers, in any order.
 func (m *Manager) List() []*Snapshot {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -146,16 +149,16 @@ func (m *Manager) List() []*Snapshot {
 	return list
 }
 
-// Holds says whether a container of this full id exists in whatever form, also
-// half made, or with a record that cannot be read: its writable layer may not
-// be taken for garbage.
+// Holds reports whether there is a container with this full id, including containers in
+// their creation and containers whose files cannot be read. Their writable layers are not
+// garbage.
 func (m *Manager) Holds(id string) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return m.containers[id] != nil || m.kept[id]
+	return m.containers[id] != nil || m.unreadable[id]
 }
 
-// find returns a container that can be seen.
+// find returns a container whose creation has ended.
 func (m *Manager) find(id string) (*container, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -170,8 +173,8 @@ func (m *Manager) find(id string) (*container, error) {
 	return c, nil
 }
 
-// inPod returns a pod's containers, those in the making included.
-func (m *Manager) inPod(pod string) []*container {
+// podContainers returns the containers of a pod, including containers in their creation.
+func (m *Manager) podContainers(pod string) []*container {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	var found []*container
@@ -189,7 +192,7 @@ func (m *Manager) byName(n name) *container {
 	return m.names[n]
 }
 
-// register makes a container known, still unseen unless it has a snapshot.
+// register adds a container. The container is visible when it has a Snapshot.
 func (m *Manager) register(c *container) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -210,7 +213,7 @@ func (m *Manager) unregister(c *container) {
 	}
 }
 
-// runtime returns the OCI runtime of a handler name.
+// runtime returns the OCI runtime of a handler.
 func (m *Manager) runtime(handler string) (*oci.Runtime, error) {
 	if handler == "" {
 		handler = m.cfg.DefaultRuntime
@@ -232,16 +235,17 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
 }
 
-// errWrongState is for operations that a container's state does not allow.
+// errWrongState is the error of an operation that the state of the container does not
+// allow.
 func errWrongState(verb string, s *Snapshot) error {
-	return fmt.Errorf("%s container %q: it is %s: %w", verb, short(s.ID), s.State, errdefs.ErrFailedPrecondition)
+	return fmt.Errorf("%s container %q: the container is %s: %w", verb, short(s.ID), s.State, errdefs.ErrFailedPrecondition)
 }
 
-// short is how ids stand in messages.
+// short shortens an id for messages.
 func short(id string) string { return id[:min(len(id), 12)] }
 
-// goneIsFine drops the error of an idempotent call on what is unknown.
-func goneIsFine(err error) error {
+// ignoreNotFound makes an operation on a container that does not exist successful.
+func ignoreNotFound(err error) error {
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return nil
 	}

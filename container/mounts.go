@@ -170,7 +170,7 @@ func effectiveMounts(c *cri.ContainerConfig, imageIDs map[int]string) []*cri.Mou
 	mounts := make([]*cri.Mount, len(c.GetMounts()))
 	for i, m := range c.GetMounts() {
 		mounts[i] = m
-		if id := imageIDs[i]; id != "" {
+		if id := imageIDs[i]; id != "" && m.GetImage() != nil { // a damaged record can disagree with its config
 			mounts[i] = proto.CloneOf(m)
 			mounts[i].Readonly = true
 			mounts[i].Image.ImageRef = id

@@ -78,7 +78,7 @@ func (f *fakePlugins) Any() bool { return true }
 func withPlugins(f *fakePlugins) func(*Config) { return func(c *Config) { c.Plugins = f } }
 
 func TestPluginsRefuseACreation(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	f := &fakePlugins{create: func(*specs.Spec) (Adjustment, error) { return Adjustment{}, errors.New("never") }}
 	m, _ := b.manager(withPlugins(f))
 	c := shell("c", "sleep 1000")
@@ -100,7 +100,7 @@ func TestPluginsRefuseACreation(t *testing.T) {
 
 // What plugins want goes by the rules of a request.
 func TestPluginsCannotHaveEverything(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	f := &fakePlugins{}
 	m, _ := b.manager(withPlugins(f))
 	for words, a := range map[string]Adjustment{
@@ -124,7 +124,7 @@ func TestPluginsCannotHaveEverything(t *testing.T) {
 }
 
 func TestPluginsRefuseAStart(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	f := &fakePlugins{start: func() error { return errors.New("never") }}
 	m, _ := b.manager(withPlugins(f))
 	id := b.create(m, shell("c", "sleep 1000"))
@@ -145,7 +145,7 @@ func TestPluginsRefuseAStart(t *testing.T) {
 
 // A container's end is told once, after its start, whoever noticed it first.
 func TestPluginsHearOfTheEndOnce(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	f := &fakePlugins{}
 	m, _ := b.manager(withPlugins(f))
 	for range 5 {
@@ -172,7 +172,7 @@ func TestPluginsHearOfTheEndOnce(t *testing.T) {
 // TestPluginsThatTakeLong keeps plugins busy with a container's end: it is shown,
 // and who has no time to wait is not kept.
 func TestPluginsThatTakeLong(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	reached, release := make(chan struct{}), make(chan struct{})
 	f := &fakePlugins{ended: func(context.Context) { close(reached); <-release }}
 	m, _ := b.manager(withPlugins(f))
@@ -206,7 +206,7 @@ func TestPluginsThatTakeLong(t *testing.T) {
 
 // What plugins want for other containers is done without the container's lock.
 func TestOthersAreChangedWithoutALock(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	f := &fakePlugins{}
 	m, _ := b.manager(withPlugins(f))
 	id := b.run(m, shell("c", "sleep 1000"))

@@ -23,8 +23,8 @@ const (
 	configFile    = "config.json" // of the OCI bundle
 )
 
-// record is the intent: what a container is to be. It is written once, before
-// anything is made, and removed last.
+// record is the intent record: what the container is to be. It is written once, before
+// any other side effect of the creation, and removed last.
 type record struct {
 	Version   int             `json:"version"`
 	Boot      string          `json:"boot"`
@@ -32,25 +32,26 @@ type record struct {
 	PodID     string          `json:"podID"`
 	Config    json.RawMessage `json:"config"`
 	PodConfig json.RawMessage `json:"podConfig"`
-	// Runtime is kept whole, as the configuration may change while the
-	// container lives.
+	// Runtime is a complete copy, because the configuration of the daemon can change
+	// during the life of the container.
 	Runtime    oci.Runtime `json:"runtime"`
 	ImageID    string      `json:"imageID"`
 	ImageRef   string      `json:"imageRef"`
 	LogPath    string      `json:"logPath,omitempty"`
 	CgroupPath string      `json:"cgroupPath"`
 	StopSignal unix.Signal `json:"stopSignal"`
-	// SharedPID: other processes than the container's are in its PID namespace,
-	// so that the death of its first process does not end the rest.
+	// SharedPID is true if the PID namespace also has processes of other containers or of
+	// the host. The exit of the first process then does not end the other processes of the
+	// container.
 	SharedPID bool `json:"sharedPID,omitempty"`
-	// Volumes are the ids of the images that the request's mounts name, by the
-	// mount's index.
+	// Volumes are the ids of the images that are mounted as volumes, by the index of the
+	// mount in the request.
 	Volumes map[int]string `json:"volumes,omitempty"`
 }
 
 func (r *record) write(dir string) error { return writeJSON(filepath.Join(dir, recordFile), r) }
 
-// setMessages keeps the CRI messages as JSON.
+// setMessages stores the CRI messages as JSON.
 func (r *record) setMessages(c *cri.ContainerConfig, p *cri.PodSandboxConfig) (err error) {
 	if r.Config, err = protojson.Marshal(c); err != nil {
 		return fmt.Errorf("encode container config: %w", err)
@@ -61,9 +62,10 @@ func (r *record) setMessages(c *cri.ContainerConfig, p *cri.PodSandboxConfig) (e
 	return nil
 }
 
+// messages returns the stored CRI messages.
 func (r *record) messages() (*cri.ContainerConfig, *cri.PodSandboxConfig, error) {
 	c, p := &cri.ContainerConfig{}, &cri.PodSandboxConfig{}
-	// A daemon of another version may have written fields that are unknown here.
+	// Another version of the daemon may have written fields that this version does not know.
 	opts := protojson.UnmarshalOptions{DiscardUnknown: true}
 	if err := opts.Unmarshal(r.Config, c); err != nil {
 		return nil, nil, fmt.Errorf("decode container config: %w", err)
@@ -74,106 +76,108 @@ func (r *record) messages() (*cri.ContainerConfig, *cri.PodSandboxConfig, error)
 	return c, p, nil
 }
 
-// readRecord fails with fs.ErrNotExist when dir has none.
+// readRecord returns fs.ErrNotExist if the directory has no record.
 func readRecord(dir string) (*record, error) {
 	var r record
 	if err := readJSON(filepath.Join(dir, recordFile), &r); err != nil {
 		return nil, err
 	}
 	if r.Version != recordVersion || r.ID != filepath.Base(dir) {
-		return nil, fmt.Errorf("%s: version %d, id %q: not understood", recordFile, r.Version, r.ID)
+		return nil, fmt.Errorf("%s: version %d with id %q is not supported", recordFile, r.Version, r.ID)
 	}
 	return &r, nil
 }
 
-// facts is what has happened to a container. Times are nanoseconds since the
-// epoch, 0 for "not yet".
-type facts struct {
+// status is what has happened to a container. Times are nanoseconds since the epoch, or
+// 0 for "not yet".
+type status struct {
 	Version int   `json:"version"`
 	Created int64 `json:"created,omitempty"`
-	// Starting is the intent to run the process, Started that it was done.
+	// Starting is set before the runtime starts the first process, and Started after it.
 	Starting int64    `json:"starting,omitempty"`
 	Started  int64    `json:"started,omitempty"`
 	Init     proc.Ref `json:"init"`
 	Monitor  proc.Ref `json:"monitor"`
-	// ProcessCgroup is the cgroup of the first process when the container was
-	// made, if it is below the record's CgroupPath; else "".
+	// ProcessCgroup is the cgroup that the first process had at the creation, if it is
+	// below the CgroupPath of the record; otherwise it is "".
 	ProcessCgroup string `json:"processCgroup,omitempty"`
-	// MonitorLost: the monitor went before the container did.
+	// MonitorLost is true if the monitor exited before the container.
 	MonitorLost bool `json:"monitorLost,omitempty"`
-	// Unread says why the state is unknown: a file could not be read.
-	Unread string  `json:"unread,omitempty"`
-	UID    int64   `json:"uid"`
-	GID    int64   `json:"gid"`
-	Groups []int64 `json:"groups,omitempty"`
-	End    *end    `json:"end,omitempty"`
-	// Updated are the resources in force, once they were updated.
+	// ReadError is why a file of the container could not be read, or "". With a
+	// ReadError, the state is unknown.
+	ReadError string    `json:"unread,omitempty"`
+	UID       int64     `json:"uid"`
+	GID       int64     `json:"gid"`
+	Groups    []int64   `json:"groups,omitempty"`
+	Exit      *exitInfo `json:"end,omitempty"`
+	// Updated are the resources in force after the first update.
 	Updated json.RawMessage `json:"updated,omitempty"`
-	// Extra are limits that updates have set beyond the words of the CRI. It is
-	// replaced, never written to.
+	// Extra are limits from updates that the CRI cannot express. A change replaces the
+	// value, and never writes to it.
 	Extra *specs.LinuxResources `json:"extra,omitempty"`
-
-	// Undo is what to put back should the update under way not be finished.
-	Undo *undo `json:"undo,omitempty"`
+	// Undo has the limits from before the running update, or is nil. If the daemon dies
+	// during an update, the next daemon sets these limits.
+	Undo *savedLimits `json:"undo,omitempty"`
 
 	updated *cri.LinuxContainerResources // Updated, decoded
 }
 
-// end is how a container ended.
-type end struct {
+// exitInfo is how a container has exited.
+type exitInfo struct {
 	Finished int64  `json:"finished"`
 	ExitCode int32  `json:"exitCode"`
 	Reason   string `json:"reason"`
 	Message  string `json:"message,omitempty"`
 }
 
-func (f *facts) write(dir string) error {
-	f.Version = recordVersion
-	return writeJSON(filepath.Join(dir, stateFile), f)
+func (s *status) write(dir string) error {
+	s.Version = recordVersion
+	return writeJSON(filepath.Join(dir, stateFile), s)
 }
 
-func readFacts(dir string) (facts, error) {
-	var f facts
-	if err := readJSON(filepath.Join(dir, stateFile), &f); err != nil {
-		return f, err
+// readStatus returns fs.ErrNotExist if the directory has no state file.
+func readStatus(dir string) (status, error) {
+	var s status
+	if err := readJSON(filepath.Join(dir, stateFile), &s); err != nil {
+		return s, err
 	}
-	if f.Version != recordVersion {
-		return f, fmt.Errorf("%s: version %d is not understood", stateFile, f.Version)
+	if s.Version != recordVersion {
+		return s, fmt.Errorf("%s: version %d is not supported", stateFile, s.Version)
 	}
-	if len(f.Updated) > 0 {
-		f.updated = &cri.LinuxContainerResources{}
-		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(f.Updated, f.updated); err != nil {
-			return f, fmt.Errorf("%s: resources: %w", stateFile, err)
+	if len(s.Updated) > 0 {
+		s.updated = &cri.LinuxContainerResources{}
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(s.Updated, s.updated); err != nil {
+			return s, fmt.Errorf("%s: resources: %w", stateFile, err)
 		}
 	}
-	return f, nil
+	return s, nil
 }
 
-// resources are those in force.
-func (f *facts) resources(c *cri.ContainerConfig) *cri.LinuxContainerResources {
-	if f.updated != nil {
-		return f.updated
+// resources returns the resources in force.
+func (s *status) resources(c *cri.ContainerConfig) *cri.LinuxContainerResources {
+	if s.updated != nil {
+		return s.updated
 	}
 	return c.GetLinux().GetResources()
 }
 
-func (f *facts) setResources(r *cri.LinuxContainerResources) error {
+func (s *status) setResources(r *cri.LinuxContainerResources) error {
 	b, err := protojson.Marshal(r)
 	if err != nil {
 		return err
 	}
-	f.Updated, f.updated = b, proto.CloneOf(r)
+	s.Updated, s.updated = b, proto.CloneOf(r)
 	return nil
 }
 
-func (f *facts) addExtra(extra *specs.LinuxResources) {
+func (s *status) addExtra(extra *specs.LinuxResources) {
 	if extra == nil {
 		return
 	}
 	sum := &specs.LinuxResources{}
-	oci.Overlay(sum, f.Extra)
+	oci.Overlay(sum, s.Extra)
 	oci.Overlay(sum, extra)
-	f.Extra = sum
+	s.Extra = sum
 }
 
 func writeJSON(path string, v any) error {

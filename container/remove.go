@@ -10,15 +10,15 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Remove removes a container with all it has; one that runs is killed first. A
-// removal that fails leaves the container visible, to be removed again.
-// Removing what is unknown is no error.
+// Remove removes a container, and kills it first if it is running. After a removal that
+// failed, the container is still visible and can be removed again. To remove a container
+// that does not exist is no error.
 func (m *Manager) Remove(ctx context.Context, id string) error {
 	c, err := m.find(id)
 	if err == nil {
 		err = m.remove(ctx, c)
 	}
-	if err = goneIsFine(err); err != nil {
+	if err = ignoreNotFound(err); err != nil {
 		return fmt.Errorf("remove container %q: %w", short(id), err)
 	}
 	return nil
@@ -33,37 +33,37 @@ func (m *Manager) remove(ctx context.Context, c *container) error {
 		return err
 	}
 	defer unlock()
-	if !m.known(c) {
-		return nil // another removal was faster
+	if !m.isRegistered(c) {
+		return nil // another call has removed the container
 	}
-	// Half a removal helps nobody: the caller cannot cancel it.
+	// The caller cannot cancel the removal, because half a removal is of no use.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	tell := m.removalOf(c)
+	notify := m.prepareRemovedNotification(c)
 	if err := m.teardown(ctx, c, true); err != nil {
 		return err
 	}
 	m.unregister(c)
 	c.log().Info("container removed")
 	m.events.send(cri.ContainerEventType_CONTAINER_DELETED_EVENT, c.snap.Load())
-	tell(ctx)
+	notify(ctx)
 	return nil
 }
 
-func (m *Manager) known(c *container) bool {
+func (m *Manager) isRegistered(c *container) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.containers[c.id] == c
 }
 
-// RemovePod removes every container of a pod, and its guest.
+// RemovePod removes every container and the guest of a pod.
 func (m *Manager) RemovePod(ctx context.Context, podID string) error {
-	err := each(m.inPod(podID), func(c *container) error {
-		if err := m.settled(ctx, c); err != nil {
+	err := forEach(m.podContainers(podID), func(c *container) error {
+		if err := m.awaitCreation(ctx, c); err != nil {
 			return err
 		}
 		if c.snap.Load() == nil {
-			return nil // its creation failed and is undone
+			return nil // the creation failed and was rolled back
 		}
 		if err := m.remove(ctx, c); err != nil {
 			return fmt.Errorf("remove container %q: %w", short(c.id), err)
@@ -73,24 +73,25 @@ func (m *Manager) RemovePod(ctx context.Context, podID string) error {
 	if err != nil {
 		return err
 	}
-	return m.dropGuest(ctx, podID)
+	return m.removePodGuest(ctx, podID)
 }
 
-// teardown gives back all that a container has, the runtime's part only if it
-// may know the container. All steps are tried; the record goes last, and only
-// when nothing else is left.
+// teardown releases everything that a container has. It asks the runtime only if the
+// runtime may have the container. A step that fails does not keep the other steps from
+// running. The record is removed last, and only if all other steps have succeeded.
 func (m *Manager) teardown(ctx context.Context, c *container, inRuntime bool) error {
 	var errs []error
 	if inRuntime {
-		if err := c.deleteInRuntime(ctx); err != nil {
+		if err := c.deleteFromRuntime(ctx); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	if err := m.cfg.Images.Unmount(ctx, c.id); err != nil {
 		errs = append(errs, fmt.Errorf("unmount root file system: %w", err))
 	}
-	// A create that was killed leaves a cgroup of which the runtime knows nothing.
-	if path := c.rec.CgroupPath; path != "" { // else it is not known
+	// A killed "runtime create" leaves a cgroup that the runtime does not know. The path is
+	// "" if the record could not be read.
+	if path := c.rec.CgroupPath; path != "" {
 		if err := m.cfg.Cgroups.Remove(path); err != nil {
 			errs = append(errs, err)
 		}
@@ -101,17 +102,17 @@ func (m *Manager) teardown(ctx context.Context, c *container, inRuntime bool) er
 	return m.removeFiles(c.id, c.rootfs(), c.dir)
 }
 
-// deleteInRuntime asks kindly first when the container has ended: by force, runc
-// sends a signal even to what is dead, and waits a tenth of a second for it.
-func (c *container) deleteInRuntime(ctx context.Context) error {
-	if c.hasEnded() && c.runtime.Delete(ctx, c.id, false) == nil {
+// deleteFromRuntime tries to delete an exited container without force first. With
+// force, runc sends a signal even to an exited process and then waits for 100 ms.
+func (c *container) deleteFromRuntime(ctx context.Context) error {
+	if c.hasExited() && c.runtime.Delete(ctx, c.id, false) == nil {
 		return nil
 	}
 	return c.runtime.Delete(ctx, c.id, true)
 }
 
-// removeFiles removes the mount point first, with rmdir: were it still mounted,
-// that fails, and nothing ever descends into a root file system.
+// removeFiles removes the mount point first, with rmdir, which fails if the root file
+// system is still mounted. So removeFiles never deletes files of a root file system.
 func (m *Manager) removeFiles(id, rootfs, dir string) error {
 	if err := os.Remove(rootfs); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove mount point: %w", err)

@@ -104,7 +104,7 @@ func (r *readingMonitors) Create(_ context.Context, spec conmon.Spec) (conmon.St
 }
 
 func TestLabelsReachTheConfig(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	b.pods.change(func(p *Pod) { p.ProcessLabel, p.MountLabel = "process", "mount" })
 	f, seen := &fakeLabels{}, &readingMonitors{}
 	host, err := oci.DetectHost(b.tree)

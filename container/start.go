@@ -5,23 +5,24 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 const (
-	// startTimeout bounds the runtime's start, which the request cannot cancel:
-	// cut off, nobody could say whether the process runs.
+	// startTimeout limits the start in the runtime. The request cannot cancel it, because
+	// after an interrupted start nobody could say whether the process runs.
 	startTimeout = 2 * time.Minute
-	// deathTimeout bounds the wait for a process that was sent SIGKILL, and for
-	// the record of its end: it is longer than recordGrace.
+	// deathTimeout limits the wait for a process after SIGKILL, and for the record of its
+	// exit. It is longer than recordGrace.
 	deathTimeout = 2 * time.Minute
-	// exitCannotRun is the exit code of a container whose process was never run.
+	// exitCannotRun is the exit code of a container whose process never ran.
 	exitCannotRun = 128
 )
 
-// Start runs the process of a created container. When that fails the container
-// has ended, with ReasonContainerCannotRun and the runtime's words.
+// Start runs the process of a created container. If the start fails, the container has
+// exited with ReasonContainerCannotRun and the message of the runtime.
 func (m *Manager) Start(ctx context.Context, id string) error {
 	c, err := m.find(id)
 	if err != nil {
@@ -35,55 +36,63 @@ func (m *Manager) Start(ctx context.Context, id string) error {
 	if s := c.snap.Load(); s.State != Created {
 		return errWrongState("start", s)
 	}
-	if err := m.checkPodReady(c.rec.PodID); err != nil {
-		return fmt.Errorf("start container %q: %w", short(c.id), err)
-	}
-	if err := m.consultStart(ctx, c); err != nil {
-		return fmt.Errorf("start container %q: %w", short(c.id), err)
-	}
-	m.events.expectStart(c.id)
-	if err := m.start(context.WithoutCancel(ctx), c); err != nil {
+	if err := m.startLocked(ctx, c); err != nil {
 		return fmt.Errorf("start container %q: %w", short(c.id), err)
 	}
 	c.log().Info("container started")
 	m.events.send(cri.ContainerEventType_CONTAINER_STARTED_EVENT, c.snap.Load())
-	m.tellStarted(ctx, c)
+	m.notifyStarted(ctx, c)
 	return nil
 }
 
-// start is called with the operation lock held. The time is taken and written
-// before the call, so that no process ends before it has started, and a daemon
-// that dies in between knows what it was about.
-func (m *Manager) start(ctx context.Context, c *container) error {
+// startLocked starts a created container. The caller holds the operation lock.
+func (m *Manager) startLocked(ctx context.Context, c *container) error {
+	if c.configError != nil {
+		return fmt.Errorf("an earlier version of the daemon has accepted the config, this version does not: %w: %w", c.configError, errdefs.ErrFailedPrecondition)
+	}
+	if err := m.checkPodReady(c.rec.PodID); err != nil {
+		return err
+	}
+	if err := m.approveStart(ctx, c); err != nil {
+		return err
+	}
+	m.events.expectStart(c.id)
+	return m.startProcess(context.WithoutCancel(ctx), c)
+}
+
+// startProcess writes the start time before the call of the runtime. The process then
+// cannot exit before its start time, and a daemon that finds the time after a crash
+// completes the start.
+func (m *Manager) startProcess(ctx context.Context, c *container) error {
 	now := time.Now().UnixNano()
-	if err := c.change(func(f *facts) { f.Starting = now }); err != nil {
+	if err := c.change(func(s *status) { s.Starting = now }); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := c.runProcess(ctx); err != nil {
-		m.cannotRun(c, err)
+		m.failStart(c, err)
 		return err
 	}
-	if err := c.change(func(f *facts) { f.Started = now }); err != nil {
-		c.log().WithError(err).Warn("the container's start is not on disk")
+	if err := c.change(func(s *status) { s.Started = now }); err != nil {
+		c.log().WithError(err).Warn("write the start of the container to its state file")
 	}
 	return nil
 }
 
-// cannotRun ends what could not be started.
-func (m *Manager) cannotRun(c *container, cause error) {
+// failStart kills a container that could not be started, and waits for its exit.
+func (m *Manager) failStart(c *container, cause error) {
 	c.mu.Lock()
 	c.startFailure = cause.Error()
 	c.mu.Unlock()
 	if c.runtime.Guest {
 		c.killUnstarted()
 	} else if init, _ := c.refs(); init.PID != 0 {
-		_ = init.Signal(unix.SIGKILL) // it may have gone by itself
+		_ = init.Signal(unix.SIGKILL) // the process may have exited
 	}
 	select {
-	case <-c.ended:
+	case <-c.exited:
 	case <-time.After(deathTimeout):
-		c.log().Error("the container that could not be started does not die")
+		c.log().WithField("timeout", deathTimeout).Error("a container that could not be started does not exit after SIGKILL")
 	}
 }

@@ -7,9 +7,9 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// The limits of the figures are those that the kernel has now.
+// The limits of the readUsage are those that the kernel has now.
 func TestStats(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	c := shell("busy", "while :; do :; done")
 	c.Linux.Resources = &cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuShares: 200}

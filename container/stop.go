@@ -11,85 +11,87 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stop ends a container: its stop signal, timeout, SIGKILL. It returns when the
-// end is recorded. A timeout of 0, or a process that was never started, means
-// SIGKILL at once. Of several calls at the same time the earliest deadline
-// holds. Stopping what has ended, or is unknown, is no error.
+// Stop stops a container: it sends the stop signal, waits for the timeout and sends
+// SIGKILL. Stop returns when the exit is recorded. If the timeout is 0, or the process
+// was never started, Stop sends SIGKILL at once. Of several calls at the same time the
+// earliest deadline is in force. To stop a container that has exited or that does not
+// exist is no error.
 //
-// No lock is held: all else about the container goes on meanwhile.
+// Stop holds no lock while it waits, so other operations of the container continue.
 func (m *Manager) Stop(ctx context.Context, id string, timeout time.Duration) error {
 	c, err := m.find(id)
 	if err == nil {
 		err = m.stop(ctx, c, timeout)
 	}
-	if err = goneIsFine(err); err != nil {
+	if err = ignoreNotFound(err); err != nil {
 		return fmt.Errorf("stop container %q: %w", short(id), err)
 	}
 	return nil
 }
 
-// stop returns when the container has ended and plugins know.
+// stop returns when the container has exited and plugins are notified.
 func (m *Manager) stop(ctx context.Context, c *container, timeout time.Duration) error {
-	if err := m.endIt(ctx, c, timeout); err != nil {
+	if err := m.terminate(ctx, c, timeout); err != nil {
 		return err
 	}
-	c.awaitTold(ctx)
+	c.awaitExitNotified(ctx)
 	return nil
 }
 
-func (m *Manager) endIt(ctx context.Context, c *container, timeout time.Duration) error {
-	if c.hasEnded() {
-		return m.killRest(ctx, c) // where an earlier try failed
+func (m *Manager) terminate(ctx context.Context, c *container, timeout time.Duration) error {
+	if c.hasExited() {
+		return m.killRemaining(ctx, c) // an earlier attempt may have failed
 	}
 	first := c.beginStop()
 	defer c.endStop()
-	if c.unseen() {
-		return m.killUnseen(ctx, c)
+	if c.initUnknown() {
+		return m.killWithoutInit(ctx, c)
 	}
 	s := c.snap.Load()
 	if timeout > 0 && s.State != Created {
-		// A process may take a second signal for more urgent, so it gets one.
+		// Programs can take a second signal for a more urgent request, so only the first of
+		// several calls sends the signal.
 		if first {
 			if err := c.signal(s.StopSignal); err != nil {
-				c.log().WithError(err).Warn("stop signal cannot be sent")
+				c.log().WithError(err).Warn("send the stop signal")
 			}
 		}
 		grace := time.NewTimer(timeout)
 		defer grace.Stop()
 		select {
-		case <-c.ended:
-			return m.killRest(ctx, c)
+		case <-c.exited:
+			return m.killRemaining(ctx, c)
 		case <-ctx.Done():
-			return fmt.Errorf("it has been sent %s and has not ended: %w", unix.SignalName(s.StopSignal), context.Cause(ctx))
+			return fmt.Errorf("the container has not exited after %s: %w", unix.SignalName(s.StopSignal), context.Cause(ctx))
 		case <-grace.C:
 		}
 	}
 	return m.kill(ctx, c)
 }
 
-// kill sends SIGKILL and waits for the end.
+// kill sends SIGKILL and waits for the exit.
 func (m *Manager) kill(ctx context.Context, c *container) error {
 	if err := c.signal(unix.SIGKILL); err != nil {
 		return fmt.Errorf("kill: %w", err)
 	}
-	if err := m.killRest(ctx, c); err != nil {
+	if err := m.killRemaining(ctx, c); err != nil {
 		return err
 	}
 	dead := time.NewTimer(deathTimeout)
 	defer dead.Stop()
 	select {
-	case <-c.ended:
+	case <-c.exited:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("it has been sent SIGKILL and has not ended: %w", context.Cause(ctx))
+		return fmt.Errorf("the container has not exited after SIGKILL: %w", context.Cause(ctx))
 	case <-dead.C:
-		return fmt.Errorf("it has not ended within %s of SIGKILL: %w", deathTimeout, context.DeadlineExceeded)
+		return fmt.Errorf("the container has not exited within %s after SIGKILL: %w", deathTimeout, context.DeadlineExceeded)
 	}
 }
 
-// killRest ends what the death of the first process does not: the others of a
-// container that shares a PID namespace.
-func (m *Manager) killRest(ctx context.Context, c *container) error {
+// killRemaining kills the processes of a container that the exit of its first process
+// does not end, because the container shares a PID namespace.
+func (m *Manager) killRemaining(ctx context.Context, c *container) error {
 	if !c.rec.SharedPID || c.runtime.Guest || c.rec.CgroupPath == "" {
 		return nil
 	}
@@ -98,7 +100,7 @@ func (m *Manager) killRest(ctx context.Context, c *container) error {
 	return m.cfg.Cgroups.Kill(ctx, c.rec.CgroupPath)
 }
 
-// signal is for the first process; one that has gone needs none.
+// signal sends a signal to the first process. It is no error if the process has exited.
 func (c *container) signal(sig unix.Signal) error {
 	if c.runtime.Guest {
 		return c.signalInGuest(sig)
@@ -110,6 +112,7 @@ func (c *container) signal(sig unix.Signal) error {
 	return nil
 }
 
+// beginStop reports whether no other Stop call waits for the exit.
 func (c *container) beginStop() (first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -123,15 +126,15 @@ func (c *container) endStop() {
 	c.stops--
 }
 
-// StopPod ends every container of a pod by force, and its guest, and returns when
-// all have ended. Creations under way are waited for.
+// StopPod kills every container and the guest of a pod, and returns when all have
+// exited. It waits for running creations.
 func (m *Manager) StopPod(ctx context.Context, podID string) error {
-	err := each(m.inPod(podID), func(c *container) error {
-		if err := m.settled(ctx, c); err != nil {
+	err := forEach(m.podContainers(podID), func(c *container) error {
+		if err := m.awaitCreation(ctx, c); err != nil {
 			return err
 		}
 		if c.snap.Load() == nil {
-			return nil // its creation failed
+			return nil // the creation failed
 		}
 		if err := m.stop(ctx, c, 0); err != nil {
 			return fmt.Errorf("stop container %q: %w", short(c.id), err)
@@ -141,11 +144,11 @@ func (m *Manager) StopPod(ctx context.Context, podID string) error {
 	if err != nil {
 		return err
 	}
-	return m.dropGuest(ctx, podID)
+	return m.removePodGuest(ctx, podID)
 }
 
-// settled waits until a creation is done.
-func (m *Manager) settled(ctx context.Context, c *container) error {
+// awaitCreation waits until a creation has ended.
+func (m *Manager) awaitCreation(ctx context.Context, c *container) error {
 	if c.snap.Load() != nil {
 		return nil
 	}
@@ -157,8 +160,9 @@ func (m *Manager) settled(ctx context.Context, c *container) error {
 	return nil
 }
 
-// each runs fn for all at once; a pod has few containers.
-func each(list []*container, fn func(*container) error) error {
+// forEach calls fn for all containers at the same time, and joins the errors. A pod has
+// few containers.
+func forEach(list []*container, fn func(*container) error) error {
 	errs := make([]error, len(list))
 	var wg sync.WaitGroup
 	for i, c := range list {

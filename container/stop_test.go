@@ -13,7 +13,7 @@ import (
 )
 
 func TestStopEscalates(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	id := b.run(m, shell("deaf", "trap '' TERM; echo up; while :; do sleep 1; done"))
 	b.log("deaf", "up")
@@ -45,7 +45,7 @@ func TestStopEscalates(t *testing.T) {
 }
 
 func TestStopSignalOfImage(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	b.images.config.StopSignal = "SIGUSR1"
 	m, _ := b.manager()
 	id := b.run(m, shell("usr1", "trap 'exit 11' USR1; echo up; while :; do sleep 0.1; done"))
@@ -59,7 +59,7 @@ func TestStopSignalOfImage(t *testing.T) {
 }
 
 func TestStopOfNeverStarted(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	id := b.create(m, shell("idle", "exit 0"))
 	if err := m.Stop(t.Context(), id, time.Hour); err != nil {
@@ -75,7 +75,7 @@ func TestStopOfNeverStarted(t *testing.T) {
 
 // With the host's PID namespace the death of the first process ends no other.
 func TestStopEndsAllInSharedPIDNamespace(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	c := shell("host", "setsid sleep 1000 & sleep 1000 & echo up; wait")
 	c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_NODE
@@ -94,7 +94,7 @@ func TestStopEndsAllInSharedPIDNamespace(t *testing.T) {
 }
 
 func TestStopPodAndEvents(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	seen := make(chan cri.ContainerEventType, 100)
 	cancel := m.Subscribe(func(e Event) { seen <- e.Type })
@@ -132,7 +132,7 @@ func TestStopPodAndEvents(t *testing.T) {
 
 // What cannot be removed stays visible, and goes with a later try.
 func TestFailedRemovalIsVisible(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	id := b.run(m, shell("stuck", "exit 0"))
 	b.waitExit(m, id)

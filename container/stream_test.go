@@ -47,7 +47,7 @@ func (b *buffer) wait(t *testing.T, want string) {
 }
 
 // pids waits until a container has so many processes.
-func (b *bed) pids(m *Manager, id string, want int) {
+func (b *testBed) pids(m *Manager, id string, want int) {
 	b.t.Helper()
 	s, err := m.Get(id)
 	if err != nil {
@@ -70,7 +70,7 @@ func (b *bed) pids(m *Manager, id string, want int) {
 func sh(script string) []string { return []string{"sh", "-c", script} }
 
 func TestExec(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	id := b.run(m, shell("main", "sleep 1000"))
 	for script, want := range map[string]struct {
@@ -118,7 +118,7 @@ func (s *slow) Write(p []byte) (int, error) {
 
 // The exit code comes after all of the output, however slow the client is.
 func TestExecOutputIsComplete(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	id := b.run(m, shell("main", "sleep 1000"))
 	for _, tty := range []bool{false, true} {
@@ -133,7 +133,7 @@ func TestExecOutputIsComplete(t *testing.T) {
 }
 
 func TestExecTerminal(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	id := b.run(m, shell("main", "sleep 1000"))
 	in, keys := io.Pipe()
@@ -167,7 +167,7 @@ func TestExecTerminal(t *testing.T) {
 
 // When the client leaves, the command and its children are killed.
 func TestExecEndsWithItsClient(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	id := b.run(m, shell("main", "sleep 1000"))
 	goroutines := runtime.NumGoroutine()
@@ -209,7 +209,7 @@ func (broken) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
 // A container that is being stopped can still be looked into.
 func TestExecWhileTerminating(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	id := b.run(m, shell("main", "trap 'echo asked' TERM; echo ready; while :; do sleep 0.1; done"))
 	b.log("main", "ready")
@@ -240,7 +240,7 @@ func TestExecWhileTerminating(t *testing.T) {
 }
 
 func TestAttach(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	c := shell("main", "while read x; do echo out $x; echo err $x >&2; done; echo end; sleep 1000")
 	c.Stdin, c.StdinOnce = true, true
@@ -298,7 +298,7 @@ func TestAttach(t *testing.T) {
 }
 
 func TestAttachTerminal(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	c := shell("main", "while read x; do stty size; echo got $x; done")
 	c.Stdin, c.Tty = true, true

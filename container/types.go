@@ -1,8 +1,8 @@
-// Package container owns containers: their records, root file systems, bundles
-// and monitors, their state and its recovery. It never imports package sandbox
-// or image; what it needs of them are the interfaces [Pods] and [Images].
-// Requests are kept as the CRI messages they came as, which are treated as
-// immutable data.
+// Package container manages containers: their records, root file systems, bundles and
+// monitors, their state, and the recovery of the state after a restart of the daemon. It
+// never imports package sandbox or image; the interfaces [Pods] and [Images] say what it
+// needs of them. Package containerspec parses the requests. The CRI messages are stored
+// as they were received, and are never written to.
 package container
 
 import (
@@ -21,116 +21,122 @@ import (
 
 // Pods is what containers need of pod sandboxes.
 type Pods interface {
-	// Pod returns the pod of a full id or a unique prefix, ready or not.
-	// ErrNotFound when there is none.
+	// Pod returns the pod with this id or unique prefix of an id, ready or not. It returns
+	// ErrNotFound if there is none.
 	Pod(id string) (Pod, error)
-	// Lose makes a ready pod not ready, for a reason in words for people, when
-	// something has ended without which it cannot go on.
-	Lose(id, why string)
+	// MarkNotReady makes a ready pod not ready. reason is a sentence for the log.
+	MarkNotReady(id, reason string)
 }
 
-// Pod is what a container takes from its pod sandbox.
+// Pod is what a container needs of its pod sandbox.
 type Pod struct {
 	ID             string
 	Ready          bool
-	Config         *cri.PodSandboxConfig // nil where it is not known
+	Config         *cri.PodSandboxConfig // nil if it cannot be read
 	RuntimeHandler string
 	CgroupParent   string
-	// PauseUnit is the systemd scope of the pod's pause, or "".
+	// PauseUnit is the systemd scope of the pause process, or "".
 	PauseUnit string
-	// Paths of the pod's namespaces, empty for the host's, or for a new one of
-	// the container's own in the case of PID.
+	// NetNS, IPCNS, UTSNS and UserNS are the paths of the namespaces of the pod, or "" for
+	// the namespaces of the host. PIDNS is "" if the containers do not share a PID
+	// namespace.
 	NetNS, IPCNS, UTSNS, PIDNS, UserNS string
-	// ProcessLabel and MountLabel are its SELinux labels, or "".
+	// ProcessLabel and MountLabel are the SELinux labels of the pod, or "".
 	ProcessLabel, MountLabel string
-	// Files bind mounted into containers; Shm "" where the host's is used.
+	// Hosts, Hostname and ResolvConf are files that are bind mounted into containers. Shm is
+	// "" if containers use the /dev/shm of the host.
 	Hosts, Hostname, ResolvConf, Shm string
 }
 
 // Images is what containers need of the image store.
 type Images interface {
-	// Image returns the image that ref, an id, a tag or a digest, names.
+	// Image returns the image with this reference: an id, a tag or a digest.
 	Image(ref string) (Image, error)
-	// Mount makes the container's root file system from the image and mounts it.
-	// From then on the image is in use.
+	// Mount makes the root file system of a container from an image and mounts it. The
+	// image is in use until Unmount.
 	Mount(ctx context.Context, r RootFS) error
-	// MountVolume mounts an image read-only and returns where; from then on the
-	// image is in use.
+	// MountVolume mounts an image read-only and returns the path. The image is in use until
+	// Unmount.
 	MountVolume(ctx context.Context, v ImageVolume) (path string, err error)
-	// Unmount undoes Mount and MountVolume and drops the writable layer. Unknown
-	// ids are no error.
+	// Unmount undoes Mount and MountVolume, and deletes the writable layer. An unknown id is
+	// no error.
 	Unmount(ctx context.Context, containerID string) error
 }
 
-// Monitors starts monitor processes; *conmon.Launcher does.
+// Monitors starts monitor processes. *conmon.Launcher implements Monitors.
 type Monitors interface {
-	// Create starts a monitor and returns when the container is created, with
-	// its init and the monitor itself. When it fails nothing is left but files.
+	// Create starts a monitor and returns the first process of the container and the
+	// monitor when the container is created. If Create fails, no process and no mount is
+	// left, but files can be left.
 	Create(ctx context.Context, spec conmon.Spec) (started conmon.Started, monitor proc.Ref, err error)
 }
 
-// Watcher tells of the end of processes; *proc.Watcher does. Whoever made it
-// runs it.
+// Watcher watches processes. *proc.Watcher implements Watcher. The caller of New runs it.
 type Watcher interface {
-	Watch(r proc.Ref, ended func(pidfd *os.File)) error
+	// Watch calls exited when the process has exited.
+	Watch(r proc.Ref, exited func(pidfd *os.File)) error
 }
 
-// Cgroups is what containers need of the host's cgroups; paths are absolute in
-// the hierarchy. *cgroup.Tree does it.
+// Cgroups is what containers need of the cgroups of the host. Paths are absolute in the
+// hierarchy. *cgroup.Tree implements Cgroups.
 type Cgroups interface {
 	Kill(ctx context.Context, path string) error
 	Remove(path string) error
 	Stats(path string) (cgroup.Stats, error)
 	// ProcessCgroup returns the cgroup of a process.
 	ProcessCgroup(pid int) (string, error)
-	// V2 says whether the controllers are on the unified hierarchy.
+	// V2 reports whether the controllers are on the unified hierarchy.
 	V2() bool
-	// Pids returns the processes in a cgroup and below it.
+	// Pids returns the processes in a cgroup and in the cgroups below it.
 	Pids(path string) ([]int, error)
-	// HasBlockIOWeight says whether weights of block I/O can be set.
+	// HasBlockIOWeight reports whether a cgroup can have weights of block I/O.
 	HasBlockIOWeight(path string) bool
-	// Limits reads the limits, with those of the unified hierarchy's further
-	// files; SetLimits puts them back.
+	// Limits reads the limits of a cgroup, including these files of the unified hierarchy.
+	// SetLimits sets such limits.
 	Limits(path string, unified ...string) ([]cgroup.Limit, error)
 	SetLimits(path string, limits []cgroup.Limit) error
-	// SetHugetlb limits hugepages, and EnableHugetlb makes that possible.
-	SetHugetlb(path string, limits map[string]uint64) error
+	// EnableHugetlb enables the hugetlb controller for a cgroup, and SetHugetlb sets limits
+	// of hugepages.
 	EnableHugetlb(path string) error
-	// Reclaim tries to get the use of memory down to limit and returns it.
+	SetHugetlb(path string, limits map[string]uint64) error
+	// Reclaim tries to reduce the memory use to limit, and returns the memory use.
 	Reclaim(path string, limit uint64) (used uint64)
 }
 
-// Image is what a container takes from its image.
+// Image is what a container needs of its image.
 type Image struct {
-	ID string // the config's digest
-	// Ref is the reference to show when the request has none: a tag or the id.
+	ID string // digest of the image config
+	// Ref is shown as the image of a container whose request has only the image id.
 	Ref    string
 	Config ispec.ImageConfig
 }
 
-// RootFS is a root file system to be mounted.
+// RootFS is a root file system to mount.
 type RootFS struct {
 	ImageID, ContainerID string
 	Target               string // an existing directory
-	UserNS               string // in which the files belong to whom the image says; "" for the host's
-	Label                string // SELinux label of all files, or ""
+	// UserNS is the user namespace in which the files have the owners that the image says,
+	// or "" for the host's.
+	UserNS string
+	Label  string // SELinux label of all files, or ""
 }
 
-// ImageVolume is an image, or a part of it, that a container has as a volume.
+// ImageVolume is an image, or a part of it, to mount as a volume.
 type ImageVolume struct {
 	ContainerID string
 	Index       int // of the mount in the request
 	ImageID     string
-	SubPath     string // a directory or file in the image; "" for all of it
-	UserNS      string // whose ids its files are to have; "" for the host's
+	SubPath     string // a directory or file in the image; "" for the complete image
+	UserNS      string // user namespace of the owners of the files; "" for the host's
 	Label       string // SELinux label of all files, or ""
 }
 
-// State is derived from the facts that are known of a container.
+// State is the state of a container.
 type State int
 
-// The states of the CRI, in the order of a container's life. Unknown is a
-// container whose process can be neither found nor declared dead.
+// The states of the CRI, in the order in which a container has them. Unknown is the state
+// of a container that may be running, but whose processes or files the manager cannot
+// observe.
 const (
 	Created State = iota
 	Running
@@ -138,7 +144,7 @@ const (
 	Unknown
 )
 
-// Reasons of an end, as the kubelet knows them.
+// The reasons of an exit that the kubelet knows.
 const (
 	ReasonCompleted          = "Completed"
 	ReasonError              = "Error"
@@ -150,37 +156,36 @@ const (
 type Snapshot struct {
 	ID             string
 	PodID          string
-	Config         *cri.ContainerConfig // as requested; never written to
+	Config         *cri.ContainerConfig // as requested
 	PodConfig      *cri.PodSandboxConfig
-	RuntimeHandler string // effective handler
+	RuntimeHandler string // never ""
 	ImageID        string
 	ImageRef       string // the image as the request named it
 	LogPath        string // absolute; "" for no log
 	State          State
-	PID            int // of the init process; 0 unless created or running
+	PID            int // of the first process; 0 after the exit
 	CreatedAt      time.Time
-	StartedAt      time.Time // zero until started
-	FinishedAt     time.Time // zero until ended
+	StartedAt      time.Time // zero before the start
+	FinishedAt     time.Time // zero before the exit
 	ExitCode       int32
 	Reason         string
 	Message        string
-	// Resources are those in force, after updates.
+	// Resources are the resources in force, including updates.
 	Resources *cri.LinuxContainerResources
-	// Extra are limits that updates have set for which the CRI has no word.
+	// Extra are limits from updates that the CRI cannot express.
 	Extra *specs.LinuxResources
-	// User is who the first process runs as.
+	// UID, GID and SupplementalGroups are the ids of the first process.
 	UID, GID           int64
 	SupplementalGroups []int64
-	// Mounts are the effective mounts asked for by the request. Those of images
-	// are read-only and say which image it is.
+	// Mounts are the requested mounts. Mounts of images are read-only and have the id of the
+	// image.
 	Mounts []*cri.Mount
 	// StopSignal is the signal that Stop sends first.
 	StopSignal unix.Signal
-	// RootFS is the mount point of the root file system, CgroupPath the
-	// container's cgroup in the hierarchy, RunDir where its bundle is.
+	// RootFS is the mount point of the root file system, CgroupPath the cgroup of the
+	// container in the hierarchy, and RunDir the directory with the bundle.
 	RootFS, CgroupPath, RunDir string
-	// ProcessCgroup is the cgroup of the container's processes, which has the
-	// container's limits. It is CgroupPath or, with crun and the systemd driver, a
-	// cgroup below it.
+	// ProcessCgroup is the cgroup of the processes, which has the limits of the container.
+	// It is CgroupPath or, with crun and the systemd driver, a cgroup below CgroupPath.
 	ProcessCgroup string
 }

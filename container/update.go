@@ -16,29 +16,28 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// updateTimeout bounds an update, which the request cannot cancel: cut off, it
-// would have to be undone, and the caller who comes again wants it done.
+// updateTimeout limits an update. The request cannot cancel it: an interrupted update
+// would have to be undone, and the caller would then ask for it again.
 const updateTimeout = time.Minute
 
-// UpdateResources changes the limits of a created or running container; fields
-// that are 0 or empty stay as they are. It is done as a whole or not at all
-// (CRI, UpdateContainerResources): what was written when a part of it fails is
-// put back. Errors: ErrInvalidArgument before anything is done;
-// ErrFailedPrecondition for a container that has ended, or that uses more memory
-// than it shall have.
+// UpdateResources changes the limits of a created or running container. Fields that are
+// 0 or empty do not change. As the CRI requires for UpdateContainerResources, an update
+// that fails changes nothing: the limits that were set before the failure are reset.
+// Errors: ErrInvalidArgument for invalid limits; ErrFailedPrecondition for a container
+// that has exited, or that uses more memory than the new limit.
 func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxContainerResources) (err error) {
 	c, err := m.find(id)
 	if err != nil {
 		return fmt.Errorf("update container: %w", err)
 	}
-	// Nobody is asked about what is refused anyway.
+	// Plugins are not asked about an invalid request.
 	if err := m.cfg.Builder.CheckResources("linux", r); err != nil {
 		return fmt.Errorf("update container %q: %w", short(c.id), err)
 	}
-	var others func(context.Context)
-	defer func() { // without the lock
-		if err == nil && others != nil {
-			others(ctx)
+	var otherUpdates func(context.Context)
+	defer func() { // after the unlock
+		if err == nil && otherUpdates != nil {
+			otherUpdates(ctx)
 		}
 	}()
 	unlock, err := m.ops.Lock(ctx, c.id)
@@ -50,10 +49,10 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxCo
 	if s.State != Created && s.State != Running {
 		return errWrongState("update", s)
 	}
-	if err := c.mustUpdate(); err != nil {
+	if err := c.checkUpdatable(); err != nil {
 		return fmt.Errorf("update container %q: %w", short(c.id), err)
 	}
-	limits, others, err := m.consultUpdate(ctx, s, r)
+	limits, otherUpdates, err := m.adjustUpdate(ctx, s, r)
 	if err == nil {
 		err = m.setLimits(ctx, c, s, limits)
 	}
@@ -61,189 +60,218 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxCo
 		return fmt.Errorf("update container %q: %w", short(c.id), err)
 	}
 	c.log().Info("container updated")
-	m.tellUpdated(ctx, c)
+	m.notifyUpdated(ctx, c)
 	return nil
 }
 
-// setLimits is called with the operation lock held.
-func (m *Manager) setLimits(ctx context.Context, c *container, s *Snapshot, l Limits) error {
-	if err := c.mustUpdate(); err != nil {
-		return err // of one that a plugin names
+// SetLimits changes the limits of a container for a plugin. Unlike UpdateResources, it
+// does not ask the plugins.
+func (m *Manager) SetLimits(ctx context.Context, id string, l Limits) error {
+	c, err := m.find(id)
+	if err != nil {
+		return fmt.Errorf("set limits of container: %w", err)
 	}
-	plan, err := m.cfg.Builder.Update(s.Resources, l.CRI)
+	unlock, err := m.ops.Lock(ctx, c.id)
+	if err != nil {
+		return fmt.Errorf("set limits of container %q: %w", short(c.id), err)
+	}
+	defer unlock()
+	s := c.snap.Load()
+	if s.State != Created && s.State != Running {
+		return errWrongState("set limits of", s)
+	}
+	if err := m.setLimits(ctx, c, s, l); err != nil {
+		return fmt.Errorf("set limits of container %q: %w", short(c.id), err)
+	}
+	return nil
+}
+
+// setLimits sets limits. The caller holds the operation lock.
+func (m *Manager) setLimits(ctx context.Context, c *container, s *Snapshot, l Limits) error {
+	if err := c.checkUpdatable(); err != nil {
+		return err
+	}
+	update, err := m.cfg.Builder.Update(s.Resources, l.CRI)
 	if err != nil {
 		return err
 	}
-	plan.Overlay(l.Extra)
+	update.Overlay(l.Extra)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), updateTimeout)
 	defer cancel()
-	if err := m.update(ctx, c, s, plan, l.Extra); err != nil {
+	if err := m.update(ctx, c, s, update, l.Extra); err != nil {
 		if init, _ := c.refs(); !init.Alive() {
-			err = fmt.Errorf("it has ended meanwhile: %w", errors.Join(errdefs.ErrFailedPrecondition, err))
+			err = fmt.Errorf("the container has exited during the update: %w", errors.Join(errdefs.ErrFailedPrecondition, err))
 		}
 		return err
 	}
-	for _, w := range plan.Warnings {
+	for _, w := range update.Warnings {
 		c.log().Warn(w)
 	}
 	return nil
 }
 
-// undo is what to put back when an update fails, or when the daemon dies amid it.
-type undo struct {
+// savedLimits are the limits from before an update. They are set again when the update
+// fails, or by the next daemon if the daemon dies during the update.
+type savedLimits struct {
 	Limits []cgroup.Limit `json:"limits,omitempty"`
-	// ScopeLimits are the limits of the container's scope, if its processes are in
-	// a cgroup below the scope.
+	// ScopeLimits are the limits of the scope of the container, if its processes are in a
+	// cgroup below the scope.
 	ScopeLimits []cgroup.Limit `json:"scopeLimits,omitempty"`
-	// OOMScoreAdj is that of the first process; nil when it is not to change.
+	// OOMScoreAdj is the oom_score_adj of the first process, or nil if the update does not
+	// change it.
 	OOMScoreAdj *int `json:"oomScoreAdj,omitempty"`
 }
 
-// update is called with the operation lock held.
-func (m *Manager) update(ctx context.Context, c *container, s *Snapshot, plan *oci.Update, extra *specs.LinuxResources) error {
-	if err := m.fits(s, plan); err != nil {
+// update applies an update, and undoes it if it fails. The caller holds the operation
+// lock.
+func (m *Manager) update(ctx context.Context, c *container, s *Snapshot, update *oci.Update, extra *specs.LinuxResources) error {
+	if err := m.checkMemoryFits(s, update); err != nil {
 		return err
 	}
-	before, err := m.saveLimits(s, plan)
+	saved, err := m.saveLimits(s, update)
 	if err != nil {
 		return err
 	}
-	if err := c.commit(func(f *facts) error { f.Undo = before; return nil }); err != nil {
+	if err := c.commit(func(s *status) error { s.Undo = saved; return nil }); err != nil {
 		return err
 	}
-	err = m.apply(ctx, c, s, plan)
+	err = m.applyUpdate(ctx, c, s, update)
 	if err == nil {
-		err = c.commit(func(f *facts) error { f.Undo = nil; f.addExtra(extra); return f.setResources(plan.Now) })
+		err = c.commit(func(s *status) error { s.Undo = nil; s.addExtra(extra); return s.setResources(update.Now) })
 	}
 	if err != nil {
-		return errors.Join(m.explain(s, plan, err), m.putBack(ctx, c, s, before))
+		return errors.Join(m.explainFailure(s, update, err), m.undoUpdate(ctx, c, s, saved))
 	}
 	return nil
 }
 
-// saveLimits reads what the update may change.
-func (m *Manager) saveLimits(s *Snapshot, plan *oci.Update) (*undo, error) {
-	if len(plan.Hugepages) > 0 {
+// saveLimits reads the limits that the update may change.
+func (m *Manager) saveLimits(s *Snapshot, update *oci.Update) (*savedLimits, error) {
+	if len(update.Hugepages) > 0 {
 		if err := m.cfg.Cgroups.EnableHugetlb(s.ProcessCgroup); err != nil {
 			return nil, err
 		}
 	}
 	var unified []string
-	if plan.Resources != nil {
-		unified = slices.Collect(maps.Keys(plan.Resources.Unified))
+	if update.Resources != nil {
+		unified = slices.Collect(maps.Keys(update.Resources.Unified))
 	}
-	u := &undo{}
+	saved := &savedLimits{}
 	var err error
-	if u.Limits, err = m.cfg.Cgroups.Limits(s.ProcessCgroup, unified...); err != nil {
+	if saved.Limits, err = m.cfg.Cgroups.Limits(s.ProcessCgroup, unified...); err != nil {
 		return nil, err
 	}
 	if s.ProcessCgroup != s.CgroupPath {
-		if u.ScopeLimits, err = m.cfg.Cgroups.Limits(s.CgroupPath, unified...); err != nil {
+		if saved.ScopeLimits, err = m.cfg.Cgroups.Limits(s.CgroupPath, unified...); err != nil {
 			return nil, err
 		}
 	}
-	if plan.OOMScoreAdj != nil {
+	if update.OOMScoreAdj != nil {
 		adj, err := oomScoreAdj(s.PID)
 		if err != nil {
 			return nil, err
 		}
-		u.OOMScoreAdj = &adj
+		saved.OOMScoreAdj = &adj
 	}
-	return u, nil
+	return saved, nil
 }
 
-func (m *Manager) apply(ctx context.Context, c *container, s *Snapshot, plan *oci.Update) error {
-	if plan.Resources != nil {
-		if err := c.runtime.Update(ctx, c.id, plan.Resources); err != nil {
+func (m *Manager) applyUpdate(ctx context.Context, c *container, s *Snapshot, update *oci.Update) error {
+	if update.Resources != nil {
+		if err := c.runtime.Update(ctx, c.id, update.Resources); err != nil {
 			return err
 		}
 	}
-	if err := m.setHugepages(c, plan.Hugepages); err != nil {
+	if err := m.setHugepages(c, update.Hugepages); err != nil {
 		return err
 	}
-	if plan.OOMScoreAdj != nil {
-		return m.setOOMScoreAdj(s, *plan.OOMScoreAdj)
+	if update.OOMScoreAdj != nil {
+		return m.setOOMScoreAdj(s, *update.OOMScoreAdj)
 	}
 	return nil
 }
 
-// putBack undoes an update. What is put back stays on record as something to be
-// put back until that has been done, so that a new daemon tries it again.
-func (m *Manager) putBack(ctx context.Context, c *container, s *Snapshot, before *undo) error {
+// undoUpdate sets the saved limits. They stay in the state file until all of them are
+// set, so that a new daemon tries again.
+func (m *Manager) undoUpdate(ctx context.Context, c *container, s *Snapshot, saved *savedLimits) error {
 	if c.runtime.SystemdCgroup {
-		// The runtime changes the properties of the unit. Files of the cgroup alone
-		// would have the failed values again after the next reload of systemd.
+		// The runtime changes the properties of the systemd unit. If only the files of the
+		// cgroup were changed, the next reload of systemd would set the failed values again.
 		if res, err := m.cfg.Builder.Restate(s.Resources); err == nil {
 			if err := c.runtime.Update(ctx, c.id, res); err != nil {
-				c.log().WithError(err).Warn("the runtime does not take the former limits")
+				c.log().WithError(err).Warn("reset the limits of the systemd unit after a failed update")
 			}
 		}
 	}
 	err := errors.Join(
-		m.cfg.Cgroups.SetLimits(s.CgroupPath, before.ScopeLimits), m.cfg.Cgroups.SetLimits(s.ProcessCgroup, before.Limits),
+		m.cfg.Cgroups.SetLimits(s.CgroupPath, saved.ScopeLimits), m.cfg.Cgroups.SetLimits(s.ProcessCgroup, saved.Limits),
 	)
-	if before.OOMScoreAdj != nil {
-		if oomErr := m.setOOMScoreAdj(s, *before.OOMScoreAdj); !errdefs.IsFailedPrecondition(oomErr) {
-			err = errors.Join(err, oomErr) // else there is no process left
+	if saved.OOMScoreAdj != nil {
+		// ErrFailedPrecondition means that the first process has exited.
+		if oomErr := m.setOOMScoreAdj(s, *saved.OOMScoreAdj); !errdefs.IsFailedPrecondition(oomErr) {
+			err = errors.Join(err, oomErr)
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("undo: %w", err)
 	}
-	return c.commit(func(f *facts) error { f.Undo = nil; return nil })
+	return c.commit(func(s *status) error { s.Undo = nil; return nil })
 }
 
-// resumeUpdate undoes an update that a daemon before did not finish: nobody was
-// told that it was done.
-func (m *Manager) resumeUpdate(ctx context.Context, c *container) {
+// undoInterruptedUpdate undoes an update that an earlier daemon did not complete. The
+// caller of that update has not received a success.
+func (m *Manager) undoInterruptedUpdate(ctx context.Context, c *container) {
 	c.mu.Lock()
-	before := c.facts.Undo
+	saved := c.status.Undo
 	c.mu.Unlock()
 	s := c.snap.Load()
-	if before == nil || s == nil || s.State == Exited {
+	if saved == nil || s == nil || s.State == Exited {
 		return
 	}
-	if err := m.putBack(ctx, c, s, before); err != nil {
-		c.log().WithError(err).Error("an update that was cut off is not undone")
+	if err := m.undoUpdate(ctx, c, s, saved); err != nil {
+		c.log().WithError(err).Error("undo an interrupted update of the container")
 		return
 	}
-	c.log().Info("an update that was cut off is undone")
+	c.log().Info("undid an interrupted update of the container")
 }
 
-// fits refuses a limit of memory that would make the kernel kill.
-func (m *Manager) fits(s *Snapshot, plan *oci.Update) error {
-	limit := memoryLimit(plan)
+// checkMemoryFits refuses a memory limit at which the kernel would kill processes of the
+// container.
+func (m *Manager) checkMemoryFits(s *Snapshot, update *oci.Update) error {
+	limit := memoryLimit(update)
 	if limit <= 0 || !m.cfg.Cgroups.V2() {
-		return nil // on v1 the kernel refuses by itself
+		return nil // with cgroup v1, the kernel itself refuses such a limit
 	}
-	return tooSmall(limit, m.cfg.Cgroups.Reclaim(s.ProcessCgroup, uint64(limit)))
+	return checkMemoryUse(limit, m.cfg.Cgroups.Reclaim(s.ProcessCgroup, uint64(limit)))
 }
 
-// explain adds what the runtime's words may not say.
-func (m *Manager) explain(s *Snapshot, plan *oci.Update, err error) error {
-	if limit := memoryLimit(plan); limit > 0 {
-		return errors.Join(tooSmall(limit, m.cfg.Cgroups.Reclaim(s.ProcessCgroup, uint64(limit))), err)
+// explainFailure adds the memory use to the error of the runtime, if that is the cause.
+func (m *Manager) explainFailure(s *Snapshot, update *oci.Update, err error) error {
+	if limit := memoryLimit(update); limit > 0 {
+		return errors.Join(checkMemoryUse(limit, m.cfg.Cgroups.Reclaim(s.ProcessCgroup, uint64(limit))), err)
 	}
 	return err
 }
 
-func tooSmall(limit int64, used uint64) error {
+func checkMemoryUse(limit int64, used uint64) error {
 	if used <= uint64(limit) {
 		return nil
 	}
-	return fmt.Errorf("linux.memory_limit_in_bytes %d must not be below what the container uses, %d, and cannot be made to give back: %w",
+	return fmt.Errorf("linux.memory_limit_in_bytes %d must not be below what the container uses, %d bytes, which the kernel cannot reclaim: %w",
 		limit, used, errdefs.ErrFailedPrecondition)
 }
 
-func memoryLimit(plan *oci.Update) int64 {
-	if plan.Resources == nil || plan.Resources.Memory == nil || plan.Resources.Memory.Limit == nil {
+// memoryLimit returns 0 if the update does not change the memory limit.
+func memoryLimit(update *oci.Update) int64 {
+	if update.Resources == nil || update.Resources.Memory == nil || update.Resources.Memory.Limit == nil {
 		return 0
 	}
-	return *plan.Resources.Memory.Limit
+	return *update.Resources.Memory.Limit
 }
 
-// setHugepages limits hugepages where no runtime does. Without a cgroup for
-// them, as when the runtime uses none, nothing can be limited.
+// setHugepages sets the limits of hugepages on hosts where no runtime does it. If the
+// container has no cgroup for hugepages, because the runtime does not use one, the
+// limits are not enforced.
 func (m *Manager) setHugepages(c *container, limits map[string]uint64) error {
 	err := m.cfg.Cgroups.SetHugetlb(c.snap.Load().ProcessCgroup, limits)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -251,20 +279,4 @@ func (m *Manager) setHugepages(c *container, limits map[string]uint64) error {
 		return nil
 	}
 	return err
-}
-
-// commit alters the facts if that can be written, and else leaves them.
-func (c *container) commit(alter func(*facts) error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	next := c.facts
-	if err := alter(&next); err != nil {
-		return err
-	}
-	if err := next.write(c.dir); err != nil {
-		return err
-	}
-	c.facts = next
-	c.publish()
-	return nil
 }

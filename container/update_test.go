@@ -16,7 +16,7 @@ import (
 )
 
 // controls reads the limits of a container from the kernel.
-func (b *bed) controls(s *Snapshot) map[string]string {
+func (b *testBed) controls(s *Snapshot) map[string]string {
 	b.t.Helper()
 	limits, err := b.tree.Limits(s.CgroupPath)
 	if err != nil || len(limits) == 0 {
@@ -31,7 +31,7 @@ func (b *bed) controls(s *Snapshot) map[string]string {
 
 // narrow gives the pod half a CPU, so that a container cannot have more: the
 // kernel refuses that after the runtime has changed what comes before it.
-func (b *bed) narrow() {
+func (b *testBed) narrow() {
 	b.t.Helper()
 	file, value := b.tree.Dir("cpu", b.pods.pods["pod"].CgroupParent)+"/cpu.cfs_quota_us", "50000"
 	if b.tree.V2() {
@@ -48,7 +48,7 @@ var limited = &cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuShar
 var tooMuch = &cri.LinuxContainerResources{MemoryLimitInBytes: 32 << 20, CpuShares: 500, CpuQuota: 200000, CpuPeriod: 100000, OomScoreAdj: 300}
 
 func TestUpdateIsAllOrNothing(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	b.narrow()
 	m, stop := b.manager()
 	c := shell("c", "sleep 1000")
@@ -81,9 +81,9 @@ func TestUpdateIsAllOrNothing(t *testing.T) {
 	}
 }
 
-// wrapped is the bed's runtime with a script around it: $RUNC is the real one,
+// wrapped is the testBed's runtime with a script around it: $RUNC is the real one,
 // and $update says that this is an update.
-func (b *bed) wrapped(script string) {
+func (b *testBed) wrapped(script string) {
 	b.t.Helper()
 	path := filepath.Join(b.dir, "wrapper")
 	text := fmt.Sprintf("#!/bin/sh\nRUNC=%s\nupdate=\nfor a; do [ \"$a\" = update ] && update=1; done\n%s\n", b.runtime.Path, script)
@@ -94,7 +94,7 @@ func (b *bed) wrapped(script string) {
 }
 
 func TestUpdateThatCannotBeRecordedIsUndone(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	// The record is replaced by a directory as soon as the limits are changed.
 	b.wrapped(fmt.Sprintf(`"$RUNC" "$@"; e=$?; [ "$update" ] && for d in %s/containers/*; do rm $d/state.json && mkdir -p $d/state.json/x; done; exit $e`, b.runDir))
 	m, _ := b.manager()
@@ -123,7 +123,7 @@ func TestUpdateThatCannotBeRecordedIsUndone(t *testing.T) {
 }
 
 func TestUpdateCutOffIsUndoneByTheNextDaemon(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, stop := b.manager()
 	conf := shell("c", "sleep 1000")
 	conf.Linux.Resources = limited
@@ -143,10 +143,10 @@ func TestUpdateCutOffIsUndoneByTheNextDaemon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.commit(func(f *facts) error { f.Undo = before; return nil }); err != nil {
+	if err := c.commit(func(f *status) error { f.Undo = before; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.apply(t.Context(), c, s, plan); err != nil {
+	if err := m.applyUpdate(t.Context(), c, s, plan); err != nil {
 		t.Fatal(err)
 	}
 	if now := b.controls(s); maps.Equal(now, was) {
@@ -160,7 +160,7 @@ func TestUpdateCutOffIsUndoneByTheNextDaemon(t *testing.T) {
 	if adj, err := oomScoreAdj(s.PID); err != nil || adj != 0 {
 		t.Errorf("oom_score_adj %d, %v", adj, err)
 	}
-	if f, err := readFacts(s.RunDir); err != nil || f.Undo != nil {
+	if f, err := readStatus(s.RunDir); err != nil || f.Undo != nil {
 		t.Errorf("still to be undone: %+v, %v", f.Undo, err)
 	}
 	if s, err := m.Get(id); err != nil || s.Resources.GetMemoryLimitInBytes() != 64<<20 {
@@ -169,7 +169,7 @@ func TestUpdateCutOffIsUndoneByTheNextDaemon(t *testing.T) {
 }
 
 func TestUpdateInEveryState(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	created, exited := b.create(m, shell("created", "sleep 1000")), b.run(m, shell("exited", "exit 0"))
 	b.waitExit(m, exited)
@@ -196,7 +196,7 @@ func TestUpdateInEveryState(t *testing.T) {
 }
 
 func TestUpdateBelowTheUse(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, _ := b.manager()
 	c := shell("fat", "x=$(head -c 20000000 /dev/zero | busybox tr '\\0' x); echo full; sleep 1000; true")
 	c.Linux.Resources = &cri.LinuxContainerResources{MemoryLimitInBytes: 256 << 20}
@@ -225,7 +225,7 @@ func TestUpdateBelowTheUse(t *testing.T) {
 }
 
 func TestUpdateOOMScoreOfAllWhoInheritedIt(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, stop := b.manager()
 	c := shell("c", "sleep 1000 & echo $! >/tmp/same; sh -c 'echo 900 >/proc/self/oom_score_adj; echo ready; exec sleep 1000'; true")
 	id := b.run(m, c)
@@ -264,7 +264,7 @@ func TestUpdateOOMScoreOfAllWhoInheritedIt(t *testing.T) {
 }
 
 func TestHugepagesOfCreationAndUpdate(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	if !b.tree.HasController("hugetlb") && !b.tree.HybridHugetlb() {
 		t.Skip("this kernel has no hugetlb controller")
 	}

@@ -46,7 +46,7 @@ func (a *podAdapter) Pod(id string) (container.Pod, error) {
 	}, nil
 }
 
-func (a *podAdapter) Lose(id, why string) { a.pods.MarkNotReady(id, why) }
+func (a *podAdapter) MarkNotReady(id, reason string) { a.pods.MarkNotReady(id, reason) }
 
 // imageAdapter implements container.Images.
 type imageAdapter struct{ images *image.Manager }

@@ -60,8 +60,8 @@ func (p *parts) restore(ctx context.Context) error {
 	if err := p.pods.Recover(ctx); err != nil {
 		return fmt.Errorf("restore pods: %w", err)
 	}
-	if err := p.containers.Restore(ctx); err != nil {
-		return fmt.Errorf("restore containers: %w", err)
+	if err := p.containers.Recover(ctx); err != nil {
+		return fmt.Errorf("recover containers: %w", err)
 	}
 	if err := p.images.Sweep(ctx, p.containers.Holds); err != nil {
 		logrus.WithContext(ctx).WithError(err).Warn("delete writable layers of containers that do not exist")

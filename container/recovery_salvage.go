@@ -18,13 +18,13 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// salvage makes a record from the parts of the files that can be read. Missing fields get
-// safe values: the container's id as its name, so that no other container has the name, and
-// SharedPID, so that a stop kills all processes of the container's cgroup.
+// salvage makes a record from the readable parts of the files. Missing fields get safe
+// values: the id of the container as its name, which no other container has, and
+// SharedPID, so that a stop kills all processes in the cgroup of the container.
 func (m *Manager) salvage(id string) (*record, *cri.ContainerConfig, *cri.PodSandboxConfig) {
 	rec := &record{}
 	if b, err := os.ReadFile(filepath.Join(m.dir(id), recordFile)); err == nil {
-		_ = json.Unmarshal(b, rec) // fields that can be read are there
+		_ = json.Unmarshal(b, rec) // sets the fields before the error
 	}
 	if rec.ID != id {
 		*rec = record{ID: id, SharedPID: true}
@@ -42,22 +42,22 @@ func (m *Manager) salvage(id string) (*record, *cri.ContainerConfig, *cri.PodSan
 		rec.StopSignal = unix.SIGTERM
 	}
 	var spec specs.Spec
-	_ = readJSON(filepath.Join(m.dir(id), configFile), &spec) // there may be none
+	_ = readJSON(filepath.Join(m.dir(id), configFile), &spec) // the file may be missing
 	if rec.Runtime.Path == "" || rec.Runtime.Root == "" {
-		rec.Runtime = m.runtimeThatKnows(id)
+		rec.Runtime = m.findRuntime(id)
 	}
-	rec.PodID = cmp.Or(rec.PodID, m.podOf(&spec))
+	rec.PodID = cmp.Or(rec.PodID, m.findPodID(&spec))
 	if rec.CgroupPath == "" && spec.Linux != nil {
 		if path, err := rec.Runtime.ResolveCgroup(spec.Linux.CgroupsPath); err == nil {
-			rec.CgroupPath, _ = cgroupOf(id, path)
+			rec.CgroupPath, _ = containerCgroup(id, path)
 		}
 	}
 	return rec, config, podConfig
 }
 
-// runtimeThatKnows returns the runtime that has a container of the id. If no runtime has
+// findRuntime returns the runtime that has a container of the id. If no runtime has
 // one, it returns the default runtime, whose delete then does nothing.
-func (m *Manager) runtimeThatKnows(id string) oci.Runtime {
+func (m *Manager) findRuntime(id string) oci.Runtime {
 	for _, name := range slices.Sorted(maps.Keys(m.cfg.Runtimes)) {
 		if r := m.cfg.Runtimes[name]; r.Knows(id) {
 			return *r
@@ -66,9 +66,9 @@ func (m *Manager) runtimeThatKnows(id string) oci.Runtime {
 	return *m.cfg.Runtimes[m.cfg.DefaultRuntime]
 }
 
-// podOf finds the pod of a container by the pod's files and namespaces that its OCI
+// findPodID finds the pod of a container by the pod's files and namespaces that its OCI
 // config names, which are at pods/ID and ns/ID of the run directory.
-func (m *Manager) podOf(spec *specs.Spec) string {
+func (m *Manager) findPodID(spec *specs.Spec) string {
 	var paths []string
 	for _, mount := range spec.Mounts {
 		paths = append(paths, mount.Source)

@@ -22,9 +22,9 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// bed is a machine for containers: real runtime, real monitor, real cgroups; in
+// testBed is a machine for containers: real runtime, real monitor, real cgroups; in
 // the place of pods and images stand small fakes.
-type bed struct {
+type testBed struct {
 	t       testing.TB
 	dir     string
 	parent  string // cgroup
@@ -95,7 +95,7 @@ func findRunc(t testing.TB) string {
 	return path
 }
 
-func newBed(t testing.TB) *bed {
+func newTestBed(t testing.TB) *testBed {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("running containers needs root")
@@ -109,7 +109,7 @@ func newBed(t testing.TB) *bed {
 		t.Fatal(err)
 	}
 	parent := fmt.Sprintf("/criserver-test-container-%d-%d", os.Getpid(), time.Now().UnixNano()%1e6)
-	b := bedAt(t, t.TempDir(), parent, monitor)
+	b := testBedAt(t, t.TempDir(), parent, monitor)
 	if err := b.tree.Make(parent + "/pod"); err != nil {
 		t.Fatal(err)
 	}
@@ -119,14 +119,14 @@ func newBed(t testing.TB) *bed {
 	return b
 }
 
-// bedAt is a bed in a directory and a cgroup that may be another's.
-func bedAt(t testing.TB, dir, parent, monitor string) *bed {
+// testBedAt is a testBed in a directory and a cgroup that may be another's.
+func testBedAt(t testing.TB, dir, parent, monitor string) *testBed {
 	t.Helper()
 	tree, err := cgroup.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bed{t: t, dir: dir, parent: parent, runDir: filepath.Join(dir, "run"), logs: filepath.Join(dir, "logs"), tree: tree, monitor: monitor}
+	b := &testBed{t: t, dir: dir, parent: parent, runDir: filepath.Join(dir, "run"), logs: filepath.Join(dir, "logs"), tree: tree, monitor: monitor}
 	for _, d := range []string{b.runDir, b.logs, filepath.Join(dir, "images")} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
@@ -148,7 +148,7 @@ func bedAt(t testing.TB, dir, parent, monitor string) *bed {
 }
 
 // startShared runs the watcher and the spawner, as the daemon does.
-func (b *bed) startShared(cgroupPath string) {
+func (b *testBed) startShared(cgroupPath string) {
 	b.t.Helper()
 	var err error
 	if b.watcher, err = proc.NewWatcher(); err != nil {
@@ -162,7 +162,7 @@ func (b *bed) startShared(cgroupPath string) {
 	b.t.Cleanup(func() { cancel(); wg.Wait() })
 }
 
-func (b *bed) config() Config {
+func (b *testBed) config() Config {
 	return Config{
 		RunDir: b.runDir, Pods: b.pods, Images: b.images, Cgroups: b.tree,
 		Monitors: &conmon.Launcher{Path: b.monitor, Starter: b.spawner, Watcher: b.watcher},
@@ -172,7 +172,7 @@ func (b *bed) config() Config {
 
 // manager restores and runs a manager; stop ends it as a daemon's death would,
 // but for what the process itself holds open.
-func (b *bed) manager(change ...func(*Config)) (m *Manager, stop func()) {
+func (b *testBed) manager(change ...func(*Config)) (m *Manager, stop func()) {
 	b.t.Helper()
 	cfg := b.config()
 	w, err := proc.NewWatcher()
@@ -187,7 +187,7 @@ func (b *bed) manager(change ...func(*Config)) (m *Manager, stop func()) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if err := m.Restore(b.t.Context()); err != nil {
+	if err := m.Recover(b.t.Context()); err != nil {
 		b.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -217,7 +217,7 @@ func (b *bed) manager(change ...func(*Config)) (m *Manager, stop func()) {
 }
 
 // checkLeaks runs last.
-func (b *bed) checkLeaks() {
+func (b *testBed) checkLeaks() {
 	for _, dir := range []string{filepath.Join(b.runDir, "containers"), filepath.Join(b.runDir, "exits"), b.runtime.Root} {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -266,7 +266,7 @@ func shell(name, script string) *cri.ContainerConfig {
 	}
 }
 
-func (b *bed) create(m *Manager, c *cri.ContainerConfig) string {
+func (b *testBed) create(m *Manager, c *cri.ContainerConfig) string {
 	b.t.Helper()
 	id, err := m.Create(b.t.Context(), "pod", c, nil)
 	if err != nil {
@@ -275,7 +275,7 @@ func (b *bed) create(m *Manager, c *cri.ContainerConfig) string {
 	return id
 }
 
-func (b *bed) run(m *Manager, c *cri.ContainerConfig) string {
+func (b *testBed) run(m *Manager, c *cri.ContainerConfig) string {
 	b.t.Helper()
 	id := b.create(m, c)
 	if err := m.Start(b.t.Context(), id); err != nil {
@@ -285,14 +285,14 @@ func (b *bed) run(m *Manager, c *cri.ContainerConfig) string {
 }
 
 // waitExit waits for a container to be seen as ended.
-func (b *bed) waitExit(m *Manager, id string) *Snapshot {
+func (b *testBed) waitExit(m *Manager, id string) *Snapshot {
 	b.t.Helper()
 	c, err := m.find(id)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	select {
-	case <-c.ended:
+	case <-c.exited:
 	case <-time.After(patience.For(20 * time.Second)):
 		b.t.Fatalf("container has not ended: %+v", c.snap.Load())
 	}
@@ -300,7 +300,7 @@ func (b *bed) waitExit(m *Manager, id string) *Snapshot {
 }
 
 // log waits until the container's log has the text.
-func (b *bed) log(name, want string) {
+func (b *testBed) log(name, want string) {
 	b.t.Helper()
 	var got []byte
 	for end := patience.Until(5 * time.Second); time.Now().Before(end); {

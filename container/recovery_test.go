@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/patience"
@@ -20,7 +21,7 @@ import (
 )
 
 func TestRestoreSeesAllStates(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, stop := b.manager()
 	created := b.create(m, shell("created", "exit 4"))
 	running := b.run(m, shell("running", "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done"))
@@ -72,12 +73,12 @@ func TestRestoreSeesAllStates(t *testing.T) {
 // A start that the daemon's death cut off is finished, whichever side of the
 // runtime's call it died on.
 func TestRestoreFinishesStart(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	for name, called := range map[string]bool{"before": false, "after": true} {
 		m, stop := b.manager()
 		id := b.create(m, shell(name, "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done"))
 		c, _ := m.find(id)
-		if err := c.change(func(f *facts) { f.Starting = time.Now().UnixNano() }); err != nil {
+		if err := c.change(func(f *status) { f.Starting = time.Now().UnixNano() }); err != nil {
 			t.Fatal(err)
 		}
 		if called {
@@ -98,7 +99,7 @@ func TestRestoreFinishesStart(t *testing.T) {
 }
 
 func TestRestoreSweepsHalfMade(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, stop := b.manager()
 	// The daemon read the monitor's answer and died before it wrote it down.
 	id := b.create(m, shell("half", "sleep 1000"))
@@ -134,7 +135,7 @@ func TestRestoreSweepsHalfMade(t *testing.T) {
 }
 
 func TestRestoreAfterReboot(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, stop := b.manager()
 	id := b.create(m, shell("old", "exit 0"))
 	c, _ := m.find(id)
@@ -162,7 +163,7 @@ func TestRestoreAfterReboot(t *testing.T) {
 // The daemon died after it had recorded the end of a container and before it had
 // killed the other processes of the container.
 func TestRestoreKillsTheRest(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, stop := b.manager()
 	config := shell("host", "setsid sleep 1000 & echo up; wait")
 	config.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_NODE
@@ -174,7 +175,7 @@ func TestRestoreKillsTheRest(t *testing.T) {
 	if err := init.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	c.finish(end{Finished: time.Now().UnixNano(), ExitCode: 137, Reason: ReasonError})
+	c.setExit(exitInfo{Finished: time.Now().UnixNano(), ExitCode: 137, Reason: ReasonError})
 	if pids, err := b.tree.Pids(c.rec.CgroupPath); err != nil || len(pids) == 0 {
 		t.Fatalf("nothing is left to kill: %v, %v", pids, err)
 	}
@@ -189,7 +190,7 @@ func TestRestoreKillsTheRest(t *testing.T) {
 
 // Monitor and container both died while no daemon looked, and left no record.
 func TestRestoreWithoutAnyWitness(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, stop := b.manager()
 	id := b.run(m, shell("gone", "sleep 1000"))
 	c, _ := m.find(id)
@@ -215,7 +216,7 @@ func TestKilledDaemon(t *testing.T) {
 		victim(t)
 		return
 	}
-	b := newBed(t)
+	b := newTestBed(t)
 	for _, at := range []string{"record", "mounted", "answered", "created", "started"} {
 		t.Run(at, func(t *testing.T) {
 			cmd := exec.Command(os.Args[0], "-test.run=^TestKilledDaemon$")
@@ -247,7 +248,7 @@ func TestKilledDaemon(t *testing.T) {
 // victim makes a container and kills itself on the way.
 func victim(t *testing.T) {
 	at := os.Getenv("CRISERVER_TEST_VICTIM")
-	b := bedAt(t, os.Getenv("CRISERVER_TEST_DIR"), os.Getenv("CRISERVER_TEST_PARENT"), os.Getenv("CRISERVER_TEST_MONITOR"))
+	b := testBedAt(t, os.Getenv("CRISERVER_TEST_DIR"), os.Getenv("CRISERVER_TEST_PARENT"), os.Getenv("CRISERVER_TEST_MONITOR"))
 	b.startShared(b.parent + "/monitors")
 	die := func() { _ = unix.Kill(os.Getpid(), unix.SIGKILL); select {} }
 	m, _ := b.manager(func(c *Config) {
@@ -313,6 +314,53 @@ func (b *bindImages) adopt(t *testing.T, runDir string) {
 		target := filepath.Join(runDir, "containers", e.Name(), "rootfs")
 		if strings.Contains(string(info), target) {
 			b.mounts[e.Name()] = target
+		}
+	}
+}
+
+// TestRecoverConfigOfAnotherVersion stores a config that breaks a rule of this version. The
+// container keeps its state, and can be stopped and removed, but not started.
+func TestRecoverConfigOfAnotherVersion(t *testing.T) {
+	b := newTestBed(t)
+	m, stop := b.manager()
+	running, created := b.run(m, shell("running", "sleep 1000")), b.create(m, shell("created", "exit 0"))
+	var dirs []*container
+	for _, id := range []string{running, created} {
+		c, err := m.find(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dirs = append(dirs, c)
+	}
+	stop()
+	for _, c := range dirs {
+		c.config.Linux.SecurityContext.SupplementalGroups = []int64{-1}
+		if err := errors.Join(c.rec.setMessages(c.config, c.podConfig), c.rec.write(c.dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	m, _ = b.manager()
+	for id, want := range map[string]State{running: Running, created: Created} {
+		if s, err := m.Get(id); err != nil || s.State != want {
+			t.Errorf("%s: %+v, %v", want, s, err)
+		}
+	}
+	if _, err := m.ExecSync(t.Context(), running, []string{"true"}, 0); err != nil {
+		t.Errorf("exec: %v", err)
+	}
+	if err := m.Start(t.Context(), created); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "supplemental_groups") {
+		t.Errorf("start: %v", err)
+	}
+	for _, id := range []string{running, created} {
+		if err := m.Stop(t.Context(), id, 0); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+		if s := b.waitExit(m, id); s.State != Exited {
+			t.Errorf("after the stop: %+v", s)
+		}
+		if err := m.Remove(t.Context(), id); err != nil {
+			t.Errorf("remove: %v", err)
 		}
 	}
 }

@@ -48,7 +48,7 @@ func TestUnreadableFilesOfARunningContainer(t *testing.T) {
 		}, false, "pod"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBed(t)
+			b := newTestBed(t)
 			m, stop := b.manager()
 			id := b.run(m, shell("main", "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done"))
 			b.log("main", "up")
@@ -96,7 +96,7 @@ func remove(t *testing.T, dir, name string) {
 
 // One that has ended is shown as ended, with what the monitor has recorded.
 func TestUnreadableFilesOfAnEndedContainer(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, stop := b.manager()
 	id := b.run(m, shell("main", "exit 7"))
 	b.waitExit(m, id)
@@ -125,7 +125,7 @@ func TestUnreadableFilesOfAnEndedContainer(t *testing.T) {
 
 // Of two containers with one name both are shown and can be removed.
 func TestTwoContainersOfOneName(t *testing.T) {
-	b := newBed(t)
+	b := newTestBed(t)
 	m, stop := b.manager()
 	first, second := b.run(m, shell("a", "sleep 1000")), b.run(m, shell("b", "sleep 1000"))
 	c, _ := m.find(second)

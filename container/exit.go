@@ -1,0 +1,244 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/internal/ids"
+	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/oci"
+	"github.com/fsnotify/fsnotify"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const (
+	// recordGrace is how long a living monitor may take to write the exit record after the
+	// exit of the first process. After that, the exit code comes from the kernel or is
+	// unknown, so recordGrace is long enough for a machine under load. The daemon does not
+	// wait if the monitor has exited.
+	recordGrace = time.Minute
+	// statusGrace is how long the parent of an orphan may take to reap the orphan. The
+	// kernel does not report the exit status earlier. The daemon does not wait if the
+	// kernel never reports it.
+	statusGrace = 10 * time.Second
+	// exitUnknown is the exit code if the exit code is unknown. It must not be 0.
+	exitUnknown = 255
+)
+
+// Run records the exits of containers from the exit records that monitors write, until
+// ctx ends. Run also reaps the processes that the daemon has adopted.
+func (m *Manager) Run(ctx context.Context) error {
+	defer close(m.stopping)
+	if err := os.MkdirAll(m.exitsDir(), 0o700); err != nil {
+		return err
+	}
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch exit records: %w", err)
+	}
+	defer w.Close()
+	if err := w.Add(m.exitsDir()); err != nil {
+		return fmt.Errorf("watch exit records: %w", err)
+	}
+	var wg sync.WaitGroup
+	defer m.awaitNotifications()
+	defer wg.Wait()
+	wg.Go(func() { oci.ReapOrphans(ctx) })
+	wg.Go(m.scanExits) // records from before the watch
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case ev := <-w.Events:
+			if ev.Has(fsnotify.Create) {
+				wg.Go(func() { m.exitWritten(filepath.Base(ev.Name)) })
+			}
+		case err := <-w.Errors:
+			if !errors.Is(err, fsnotify.ErrEventOverflow) {
+				return fmt.Errorf("watch exit records: %w", err)
+			}
+			wg.Go(m.scanExits)
+		}
+	}
+}
+
+func (m *Manager) scanExits() {
+	entries, err := os.ReadDir(m.exitsDir())
+	if err != nil {
+		logrus.WithError(err).Error("list the exit records")
+	}
+	for _, e := range entries {
+		m.exitWritten(e.Name())
+	}
+}
+
+func (m *Manager) exitWritten(id string) {
+	if !ids.Valid(id) {
+		return // a temporary file
+	}
+	m.mu.RLock()
+	c := m.containers[id]
+	m.mu.RUnlock()
+	// A creation looks for the exit record itself when it ends.
+	if c != nil && c.snap.Load() != nil {
+		m.takeExit(c)
+	}
+}
+
+// takeExit records the exit from the exit record of the monitor, if there is one. It
+// reports whether the container has exited.
+func (m *Manager) takeExit(c *container) bool {
+	if c.hasExited() {
+		return true
+	}
+	x, err := conmon.ReadExit(m.exitFile(c.id))
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			c.log().WithError(err).Error("read the exit record")
+		}
+		return false
+	}
+	e := exitInfo{Finished: x.FinishedAt, ExitCode: x.ExitCode, Reason: reasonOf(x.ExitCode)}
+	if x.OOMKilled && x.ExitCode != 0 {
+		e.Reason = ReasonOOMKilled
+	}
+	if x.LogLost > 0 {
+		c.log().WithField("bytes", x.LogLost).Warn("a part of the log of the container could not be written")
+		e.Message = fmt.Sprintf("%d bytes of the log could not be written", x.LogLost)
+	}
+	m.recordExit(c, e)
+	return true
+}
+
+func reasonOf(code int32) string {
+	if code == 0 {
+		return ReasonCompleted
+	}
+	return ReasonError
+}
+
+// recordExit records the exit, sends the event, kills the remaining processes and
+// notifies plugins.
+func (m *Manager) recordExit(c *container, e exitInfo) {
+	if !c.setExit(e) {
+		return
+	}
+	s := c.snap.Load()
+	c.log().WithFields(logrus.Fields{"exitCode": s.ExitCode, "reason": s.Reason}).Info("container exited")
+	m.events.send(cri.ContainerEventType_CONTAINER_STOPPED_EVENT, s)
+	if err := m.killRemaining(context.Background(), c); err != nil {
+		c.log().WithError(err).Error("other processes of the exited container are still running")
+	}
+	m.notifyExit(c)
+}
+
+// watch watches the monitor and the first process, because a monitor can be killed before
+// it writes the exit record.
+func (m *Manager) watch(c *container) {
+	init, monitor := c.refs()
+	monitorErr := m.cfg.Watcher.Watch(monitor, func(*os.File) { m.onMonitorExit(c) })
+	if errors.Is(monitorErr, proc.ErrGone) {
+		m.onMonitorExit(c)
+		monitorErr = nil
+	}
+	initErr := m.cfg.Watcher.Watch(init, func(pidfd *os.File) { m.onInitExit(c, pidfd) })
+	if errors.Is(initErr, proc.ErrGone) {
+		m.onInitExit(c, nil)
+		initErr = nil
+	}
+	if err := errors.Join(monitorErr, initErr); err != nil {
+		c.log().WithError(err).Error("watch the processes of the container")
+		c.mu.Lock()
+		c.unwatched = initErr != nil
+		c.publish()
+		c.mu.Unlock()
+	}
+}
+
+// onMonitorExit is called when the monitor has exited. Usually the monitor has written an
+// exit record. A killed monitor has not, and its container continues without a log.
+func (m *Manager) onMonitorExit(c *container) {
+	close(c.monitorExited)
+	if m.takeExit(c) {
+		return
+	}
+	c.log().Warn("the monitor exited before the container: the log is incomplete and attach is not possible")
+	if err := c.change(func(f *status) { f.MonitorLost = true }); err != nil {
+		c.log().WithError(err).Warn("write the loss of the monitor to the state file")
+	}
+	if c.runtime.Guest {
+		go m.awaitGuestExit(c) // returns when the container exits or Run ends
+	}
+}
+
+// onInitExit is called when the first process has exited. It waits for the exit record,
+// and continues without it if the monitor has exited or does not write it in time.
+func (m *Manager) onInitExit(c *container, pidfd *os.File) {
+	if m.takeExit(c) {
+		return
+	}
+	grace := time.NewTimer(recordGrace)
+	defer grace.Stop()
+	select {
+	case <-c.exited:
+		return
+	case <-m.stopping: // the next daemon records the exit
+		return
+	case <-c.monitorExited:
+	case <-grace.C:
+	}
+	if !m.takeExit(c) {
+		m.recordExit(c, m.exitWithoutRecord(c, pidfd))
+	}
+}
+
+// exitWithoutRecord asks the kernel for the exit status. The kernel reports the status to
+// the parent, which is the daemon if the monitor died during the life of the daemon. Since
+// Linux 6.15 it reports the status to everybody after the process was reaped. If the
+// kernel does not report the status, the exit code is exitUnknown.
+func (m *Manager) exitWithoutRecord(c *container, pidfd *os.File) exitInfo {
+	e := exitInfo{Finished: time.Now().UnixNano(), ExitCode: exitUnknown, Reason: ReasonError}
+	status, ok := exitStatus(c, pidfd)
+	if !ok {
+		e.Message = "the exit code is unknown: the monitor process had exited"
+		return e
+	}
+	e.ExitCode = int32(status.ExitStatus())
+	if status.Signaled() {
+		e.ExitCode = 128 + int32(status.Signal())
+	}
+	e.Reason = reasonOf(e.ExitCode)
+	e.Message = "the monitor process had exited; the exit code is from the kernel"
+	return e
+}
+
+func exitStatus(c *container, pidfd *os.File) (unix.WaitStatus, bool) {
+	if pidfd == nil || c.runtime.Guest { // the exit status of the guest is not that of the container
+		return 0, false
+	}
+	// The pid of a zombie is not reused.
+	init, _ := c.refs()
+	var status unix.WaitStatus
+	if pid, err := unix.Wait4(init.PID, &status, unix.WNOHANG, nil); err == nil && pid == init.PID {
+		return status, true
+	}
+	for deadline := time.Now().Add(statusGrace); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		status, err := proc.ExitStatus(pidfd)
+		if err == nil {
+			return status, true
+		}
+		if !errors.Is(err, proc.ErrNotReaped) {
+			return 0, false
+		}
+	}
+	return 0, false
+}

@@ -1,0 +1,201 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/internal/proc"
+	"golang.org/x/sys/unix"
+)
+
+// A container with a file that cannot be read has the state Unknown, or Exited when its
+// first process has exited. It can be stopped and removed. The manager takes what it
+// needs from the readable parts of the files, the OCI config, the pid file of the
+// runtime and the kernel.
+
+// recoverUnreadableRecord recovers a container whose record cannot be used.
+func (m *Manager) recoverUnreadableRecord(ctx context.Context, id string, cause error) error {
+	rec, config, podConfig := m.salvage(id)
+	c := newContainer(m.dir(id), rec, config, podConfig)
+	if err := m.register(c); errors.Is(err, errdefs.ErrAlreadyExists) {
+		m.registerWithoutName(c)
+	}
+	return m.resumeUnreadable(ctx, c, cause)
+}
+
+// registerWithoutName registers a container whose name belongs to another container.
+func (m *Manager) registerWithoutName(c *container) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.containers[c.id] = c
+}
+
+// resumeUnreadable continues with a container that has a file that cannot be read.
+func (m *Manager) resumeUnreadable(ctx context.Context, c *container, cause error) error {
+	c.log().WithError(cause).Error("files of the container cannot be read: its state is unknown, and it can be stopped and removed")
+	s, err := readStatus(c.dir)
+	if err != nil {
+		s = m.reconstructStatus(c)
+		if err := preserveFile(filepath.Join(c.dir, stateFile)); err != nil {
+			c.log().WithError(err).Warn("preserve the unreadable state file")
+		}
+	} else if s.Init == (proc.Ref{}) {
+		s.Init = m.findInit(c)
+	}
+	s.ReadError = cause.Error()
+	if err := c.change(func(now *status) { *now = s }); err != nil {
+		c.log().WithError(err).Warn("write the unknown state of the container to its state file")
+	}
+	if s.Exit != nil {
+		close(c.exited)
+		err := m.killRemaining(ctx, c)
+		c.markExitNotified()
+		return err
+	}
+	if s.Init == (proc.Ref{}) && (s.Monitor.Alive() || m.hasProcesses(c)) {
+		c.mu.Lock()
+		c.unwatched = true // until a stop: see killWithoutInit
+		c.publish()
+		c.mu.Unlock()
+		return nil
+	}
+	m.watch(c)
+	return nil
+}
+
+// preserveFile gives an unreadable file a second name, because the first name is about
+// to be replaced. The file is deleted with its directory.
+func preserveFile(file string) error {
+	err := os.Link(file, file+".unread")
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// reconstructStatus finds the status of a container without its state file.
+func (m *Manager) reconstructStatus(c *container) status {
+	s := status{Version: recordVersion, Created: time.Now().UnixNano()}
+	if info, err := os.Stat(c.dir); err == nil {
+		s.Created = info.ModTime().UnixNano()
+	}
+	s.Monitor, _ = proc.Find(conmon.CommandLine(c.id)...)
+	s.Init = m.findInit(c)
+	return s
+}
+
+// findInit returns the first process of a container from the pid file. The process must
+// be in the cgroup of the container, because the pid can belong to another process now.
+func (m *Manager) findInit(c *container) proc.Ref {
+	if c.runtime.Guest {
+		if g, err := m.readGuest(c.rec.PodID); err == nil {
+			return g.Process
+		}
+		return proc.Ref{}
+	}
+	b, err := os.ReadFile(filepath.Join(c.dir, conmon.PIDFile))
+	if err != nil {
+		return proc.Ref{}
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return proc.Ref{}
+	}
+	ref, err := proc.Identify(pid)
+	if err != nil {
+		return proc.Ref{}
+	}
+	path, err := m.cfg.Cgroups.ProcessCgroup(pid)
+	// If the process is alive after its cgroup was read, the pid was not reused before.
+	if err != nil || !ref.Alive() {
+		return proc.Ref{}
+	}
+	cgroup, ok := containerCgroup(c.id, path)
+	if !ok || c.rec.CgroupPath != "" && c.rec.CgroupPath != cgroup {
+		return proc.Ref{}
+	}
+	c.rec.CgroupPath = cgroup
+	return ref
+}
+
+// containerCgroup returns the part of a cgroup path that is the cgroup of a container.
+func containerCgroup(id, path string) (string, bool) {
+	name := "/criserver-" + id
+	before, after, found := strings.Cut(path+"/", name)
+	switch {
+	case found && strings.HasPrefix(after, "/"):
+		return before + name, true
+	case found && strings.HasPrefix(after, ".scope/"):
+		return before + name + ".scope", true
+	}
+	return "", false
+}
+
+// hasProcesses reports whether the cgroup of a container has processes, or may have.
+func (m *Manager) hasProcesses(c *container) bool {
+	if c.rec.CgroupPath == "" {
+		return false
+	}
+	pids, err := m.cfg.Cgroups.Pids(c.rec.CgroupPath)
+	return err != nil || len(pids) > 0
+}
+
+// isUnreadable reports whether a file of the container could not be read. It is then
+// unknown whether the container was ever started.
+func (c *container) isUnreadable() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.status.ReadError != ""
+}
+
+// initUnknown reports whether the first process of a container is unknown.
+func (c *container) initUnknown() bool {
+	init, _ := c.refs()
+	return init == (proc.Ref{}) && c.snap.Load().State == Unknown
+}
+
+// killWithoutInit kills all processes in the cgroup of a container whose first process
+// is unknown.
+func (m *Manager) killWithoutInit(ctx context.Context, c *container) error {
+	ctx, cancel := context.WithTimeout(ctx, deathTimeout)
+	defer cancel()
+	if c.runtime.Guest {
+		if err := c.runtime.Kill(ctx, c.id, unix.SIGKILL); err != nil && c.runtime.Knows(c.id) {
+			return err
+		}
+	} else if c.rec.CgroupPath != "" {
+		if err := m.cfg.Cgroups.Kill(ctx, c.rec.CgroupPath); err != nil {
+			return err
+		}
+	}
+	m.awaitExitRecord(ctx, c)
+	if !m.takeExit(c) {
+		m.recordExit(c, exitInfo{
+			Finished: time.Now().UnixNano(), ExitCode: exitUnknown, Reason: ReasonError,
+			Message: "the exit code is unknown: files of the container cannot be read",
+		})
+	}
+	return nil
+}
+
+// awaitExitRecord gives a monitor that is alive some time to write the exit record.
+func (m *Manager) awaitExitRecord(ctx context.Context, c *container) {
+	if _, monitor := c.refs(); !monitor.Alive() {
+		return
+	}
+	grace := time.NewTimer(statusGrace)
+	defer grace.Stop()
+	select {
+	case <-c.exited:
+	case <-ctx.Done():
+	case <-grace.C:
+	}
+}
