@@ -8,7 +8,7 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// BenchmarkLife is one container from creation to removal, by phases.
+// BenchmarkLife measures the phases of a container from the creation to the removal.
 func BenchmarkLife(b *testing.B) {
 	logrus.SetLevel(logrus.ErrorLevel)
 	testBed := newTestBed(b)

@@ -14,8 +14,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// The daemon sets the properties of a scope. Annotations of the user set none,
-// even if the operator hands all annotations on to the runtime.
+// TestScopePropertiesReachTheConfig checks that the daemon sets the properties of a scope,
+// and that annotations of the request set none, even if the operator allows all annotations.
 func TestScopePropertiesReachTheConfig(t *testing.T) {
 	b := newTestBed(t)
 	b.pods.change(func(p *Pod) { p.PauseUnit = "criserver-pause-1.scope" })
@@ -77,10 +77,12 @@ func TestOOMScoreAdjIsReset(t *testing.T) {
 	}
 }
 
-// innerCgroups puts every process into a cgroup below the container's.
+// innerCgroups puts every process into a cgroup below the cgroup of the container.
 type innerCgroups struct{ Cgroups }
 
-func (innerCgroups) ProcessCgroup(int) (string, error) { return "/pod/criserver-1.scope/container", nil }
+func (innerCgroups) ProcessCgroup(int) (string, error) {
+	return "/pod/criserver-1.scope/container", nil
+}
 
 func TestProcessCgroup(t *testing.T) {
 	m := &Manager{cfg: Config{Cgroups: innerCgroups{}}}
@@ -101,7 +103,7 @@ func TestProcessCgroup(t *testing.T) {
 		}
 		c.status.ProcessCgroup = tc.want
 		if got := c.snapshot().ProcessCgroup; tc.want != "" && got != tc.want || tc.want == "" && got != tc.path {
-			t.Errorf("%s: the snapshot has %q", name, got)
+			t.Errorf("%s: the Snapshot has %q", name, got)
 		}
 	}
 }

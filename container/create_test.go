@@ -14,7 +14,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-func TestRejections(t *testing.T) {
+func TestCreateRefuses(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager()
 	for name, tc := range map[string]struct {
@@ -50,9 +50,9 @@ func TestRejections(t *testing.T) {
 	}
 }
 
-// terminated is a request as the kubelet sends it: the host path of the termination
-// log is another one each time.
-func terminated(t *testing.T, name string) *cri.ContainerConfig {
+// withTerminationLog returns a config like a config of the kubelet: the host path of the
+// termination log is different in each request.
+func withTerminationLog(t *testing.T, name string) *cri.ContainerConfig {
 	t.Helper()
 	c := shell(name, "exit 0")
 	c.Mounts = []*cri.Mount{{ContainerPath: "/dev/termination-log", HostPath: filepath.Join(t.TempDir(), "log")}}
@@ -62,9 +62,9 @@ func terminated(t *testing.T, name string) *cri.ContainerConfig {
 	return c
 }
 
-// leave begins a creation and leaves it in the mount of the root file system, which
-// goes on when proceed is called.
-func (b *testBed) leave(m *Manager, c *cri.ContainerConfig) (proceed func()) {
+// createAndGiveUp begins a creation whose caller gives up during the mount of the root file
+// system. The mount continues when proceed is called.
+func (b *testBed) createAndGiveUp(m *Manager, c *cri.ContainerConfig) (proceed func()) {
 	b.t.Helper()
 	hold := make(chan struct{})
 	b.images.mu.Lock()
@@ -76,22 +76,22 @@ func (b *testBed) leave(m *Manager, c *cri.ContainerConfig) (proceed func()) {
 	<-b.images.entered
 	cancel()
 	if err := <-first; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "mount root file system") {
-		b.t.Errorf("the first caller got %v", err)
+		b.t.Errorf("first caller: %v", err)
 	}
 	return func() { close(hold) }
 }
 
-// A retry of a creation that hangs joins it.
-func TestRetryJoins(t *testing.T) {
+// TestRetryJoinsCreation checks that a retry waits for the running creation.
+func TestRetryJoinsCreation(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager()
-	first := terminated(t, "slow")
-	proceed := b.leave(m, first)
+	first := withTerminationLog(t, "slow")
+	proceed := b.createAndGiveUp(m, first)
 	type result struct {
 		id  string
 		err error
 	}
-	second, retry := make(chan result, 1), terminated(t, "slow")
+	second, retry := make(chan result, 1), withTerminationLog(t, "slow")
 	go func() {
 		id, err := m.Create(t.Context(), "pod", retry, nil)
 		second <- result{id, err}
@@ -105,56 +105,57 @@ func TestRetryJoins(t *testing.T) {
 		t.Fatal(r.err)
 	}
 	if n := len(b.images.entered); n != 0 {
-		t.Errorf("mounted %d times more", n)
+		t.Errorf("%d more mounts", n)
 	}
 	if s, err := m.Get(r.id); err != nil || s.Mounts[0].GetHostPath() != first.Mounts[0].HostPath {
-		t.Errorf("the container has not the config of the first try: %+v, %v", s, err)
+		t.Errorf("the container does not have the config of the first request: %+v, %v", s, err)
 	}
-	// Now somebody has the id: the same request gets it, another one does not.
+	// A caller has received the id, so only the same config gets it again.
 	if id, err := m.Create(t.Context(), "pod", first, nil); err != nil || id != r.id {
 		t.Errorf("the same request: %q, %v", id, err)
 	}
 	_, err := m.Create(t.Context(), "pod", retry, nil)
 	if !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), "mounts[0].host_path") {
-		t.Errorf("other config: %v", err)
+		t.Errorf("another config: %v", err)
 	}
 }
 
-// TestRetryGetsWhatNobodyHas creates a container whose caller gives up before the creation
-// ends. The retry must return this container, also after a restart of the daemon.
-func TestRetryGetsWhatNobodyHas(t *testing.T) {
+// TestRetryGetsUnclaimedContainer creates a container whose caller gives up before the
+// creation ends. The retry must return this container, also after a restart of the daemon.
+func TestRetryGetsUnclaimedContainer(t *testing.T) {
 	for name, restart := range map[string]bool{"same daemon": false, "next daemon": true} {
 		t.Run(name, func(t *testing.T) {
 			b := newTestBed(t)
 			m, stop := b.manager()
-			b.leave(m, terminated(t, "late"))()
-			eventually(t, "the container is made", func() bool { return len(m.List()) == 1 })
+			b.createAndGiveUp(m, withTerminationLog(t, "late"))()
+			eventually(t, "the container is created", func() bool { return len(m.List()) == 1 })
 			if restart {
 				stop()
 				m, _ = b.manager()
 			}
-			made := m.List()[0].ID
-			if id, err := m.Create(t.Context(), "pod", terminated(t, "late"), nil); err != nil || id != made {
-				t.Errorf("%q, %v; want %q", id, err, made)
+			created := m.List()[0].ID
+			if id, err := m.Create(t.Context(), "pod", withTerminationLog(t, "late"), nil); err != nil || id != created {
+				t.Errorf("%q, %v; want %q", id, err, created)
 			}
 			if n := len(b.images.entered); n != 0 {
-				t.Errorf("mounted %d times more", n)
+				t.Errorf("%d more mounts", n)
 			}
 		})
 	}
 }
 
-// A container that died before anybody had its id is made anew for the retry.
-func TestRetryAfterTheContainerDied(t *testing.T) {
+// TestRetryReplacesExitedContainer checks that a retry replaces a container that exited
+// before a caller received its id.
+func TestRetryReplacesExitedContainer(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager()
-	b.leave(m, terminated(t, "dead"))()
-	eventually(t, "the container is made", func() bool { return len(m.List()) == 1 })
+	b.createAndGiveUp(m, withTerminationLog(t, "dead"))()
+	eventually(t, "the container is created", func() bool { return len(m.List()) == 1 })
 	dead := m.List()[0].ID
 	if err := m.Stop(t.Context(), dead, 0); err != nil {
 		t.Fatal(err)
 	}
-	id, err := m.Create(t.Context(), "pod", terminated(t, "dead"), nil)
+	id, err := m.Create(t.Context(), "pod", withTerminationLog(t, "dead"), nil)
 	if err != nil || id == dead {
 		t.Errorf("%q, %v", id, err)
 	}
@@ -163,12 +164,12 @@ func TestRetryAfterTheContainerDied(t *testing.T) {
 	}
 }
 
-// eventually waits for what happens in the background.
+// eventually waits until ok returns true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := patience.Until(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
+			t.Fatalf("timeout: %s", what)
 		}
 	}
 }
@@ -185,7 +186,7 @@ func TestFailedRollbackIsVisible(t *testing.T) {
 		t.Fatalf("%+v", l)
 	}
 	b.images.fail(nil)
-	// The retry clears it away and succeeds.
+	// The retry removes the container and succeeds.
 	b.waitExit(m, b.run(m, c))
 	if l := m.List(); len(l) != 1 || l[0].ExitCode != 0 {
 		t.Errorf("%+v", l)
@@ -210,7 +211,7 @@ func TestUserEnvAndDirectory(t *testing.T) {
 	b.log("who", "stdout F /escape")
 	b.log("who", "stdout F 555")
 	if s.UID != 1000 || s.GID != 1001 || len(s.SupplementalGroups) != 3 {
-		t.Errorf("snapshot says %d:%d %v", s.UID, s.GID, s.SupplementalGroups)
+		t.Errorf("the Snapshot has the ids %d:%d %v", s.UID, s.GID, s.SupplementalGroups)
 	}
 }
 

@@ -30,22 +30,22 @@ func TestEventsAreInOrder(t *testing.T) {
 			[]cri.ContainerEventType{created, started, stopped, deleted},
 			[]cri.ContainerEventType{created, started, stopped, deleted},
 		},
-		"the end was faster than the start": {
+		"exit before the end of the start": {
 			false, true, ReasonCompleted,
 			[]cri.ContainerEventType{stopped, started, deleted},
 			[]cri.ContainerEventType{started, stopped, deleted},
 		},
-		"the end was faster than the creation": {
+		"exit before the end of the creation": {
 			true, false, ReasonError,
 			[]cri.ContainerEventType{stopped, created, deleted},
 			[]cri.ContainerEventType{created, stopped, deleted},
 		},
-		"it could not be run": {
+		"start fails": {
 			false, true, ReasonContainerCannotRun,
 			[]cri.ContainerEventType{stopped, deleted},
 			[]cri.ContainerEventType{stopped, deleted},
 		},
-		"started by one before": {
+		"started by an earlier daemon": {
 			false, false, ReasonError,
 			[]cri.ContainerEventType{stopped, deleted},
 			[]cri.ContainerEventType{stopped, deleted},
@@ -72,9 +72,9 @@ func TestEventsAreInOrder(t *testing.T) {
 	}
 }
 
-// TestEventsOfAnEndAmidTheCreation kills the process of a container during the creation.
+// TestEventsOfAnExitDuringTheCreation kills the process of a container during the creation.
 // The CREATED event must still come before the STOPPED event.
-func TestEventsOfAnEndAmidTheCreation(t *testing.T) {
+func TestEventsOfAnExitDuringTheCreation(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager(func(c *Config) { c.Monitors = killingMonitors{c.Monitors} })
 	got := make(chan Event, 10)
@@ -94,7 +94,7 @@ func TestEventsOfAnEndAmidTheCreation(t *testing.T) {
 }
 
 // killingMonitors kills the first process of each new container. Create returns when the
-// monitor has recorded the end of the process and has ended itself.
+// monitor has written the exit record and has exited.
 type killingMonitors struct{ Monitors }
 
 func (k killingMonitors) Create(ctx context.Context, s conmon.Spec) (conmon.Started, proc.Ref, error) {

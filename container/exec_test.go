@@ -29,7 +29,7 @@ func TestExecSync(t *testing.T) {
 		"kill -9 $$":                     {"", "", 137},
 		"sleep 1000 >/dev/null & echo x": {"x\n", "", 0},
 		"sleep 1000 & echo x":            {"x\n", "", 0}, // a grandchild keeps the pipe
-		"cat":                            {"", "", 0},    // there is no input
+		"cat":                            {"", "", 0},    // stdin is empty
 	} {
 		out, err := m.ExecSync(t.Context(), id, []string{"sh", "-c", script}, time.Minute)
 		if err != nil || string(out.Stdout) != want.stdout || string(out.Stderr) != want.stderr || out.ExitCode != want.code {
@@ -49,11 +49,11 @@ func TestExecSync(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := m.ExecSync(t.Context(), id, []string{"true"}, 0); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("ended container: %v", err)
+		t.Errorf("exited container: %v", err)
 	}
 }
 
-func TestExecOutputIsBounded(t *testing.T) {
+func TestExecOutputIsLimited(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager()
 	id := b.run(m, shell("main", "sleep 1000"))
@@ -63,7 +63,8 @@ func TestExecOutputIsBounded(t *testing.T) {
 	}
 }
 
-// The timeout ends the command with its children, and nothing else.
+// TestExecTimeout checks that a timeout kills the command and its children, and no other
+// process.
 func TestExecTimeout(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager()
@@ -79,10 +80,10 @@ func TestExecTimeout(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if took := time.Since(begun); took > patience.For(10*time.Second) {
-		t.Errorf("it took %s", took)
+		t.Errorf("the exec took %s", took)
 	}
 	after := before
-	for end := patience.Until(2 * time.Second); time.Now().Before(end); { // the container's first process reaps the orphans
+	for end := patience.Until(2 * time.Second); time.Now().Before(end); { // the first process of the container reaps the orphans
 		if after, err = b.tree.Pids(s.CgroupPath); err != nil || len(after) == len(before) {
 			break
 		}
@@ -98,12 +99,12 @@ func TestExecTimeout(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := m.ExecSync(ctx, id, []string{"sleep", "1000"}, 0); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("the caller's own deadline: %v", err)
+		t.Errorf("deadline of the caller: %v", err)
 	}
 }
 
-// In a shared PID namespace nobody but the manager ends a command whose
-// container has ended.
+// TestExecEndsWithContainer uses a shared PID namespace, in which only the manager kills a
+// command whose container has exited.
 func TestExecEndsWithContainer(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager()
@@ -120,8 +121,8 @@ func TestExecEndsWithContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	select {
-	case <-ended: // killed, or refused: it depends on how far it had come
+	case <-ended: // the command was killed, or the runtime refused it
 	case <-time.After(patience.For(20 * time.Second)):
-		t.Fatal("the command outlives its container")
+		t.Fatal("the command is running after the exit of its container")
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fakePods answers for the pods that a test has put in.
+// fakePods has the pods that a test has added.
 type fakePods struct {
 	mu   sync.Mutex
 	pods map[string]Pod
@@ -48,17 +48,17 @@ func (f *fakePods) change(alter func(*Pod)) {
 	f.pods["pod"] = p
 }
 
-// bindImages mounts a directory of its own for each container.
+// bindImages mounts a new directory for each container.
 type bindImages struct {
 	dir    string
 	config ispec.ImageConfig
 
 	mu       sync.Mutex
-	mounts   map[string]string // by container
-	labels   map[string]string // that were asked for, by container
-	failWith error             // of the next Mount or Unmount
-	hold     chan struct{}     // when set, Mount waits for it to be closed
-	entered  chan struct{}     // gets a value when Mount is entered
+	mounts   map[string]string // targets, by container
+	labels   map[string]string // requested SELinux labels, by container
+	failWith error             // error of Mount and Unmount, or nil
+	hold     chan struct{}     // Mount waits until it is closed; nil for no wait
+	entered  chan struct{}     // receives a value when Mount begins
 }
 
 func newBindImages(t testing.TB, dir string) *bindImages {
@@ -112,7 +112,7 @@ func (b *bindImages) Mount(ctx context.Context, r RootFS) error {
 	return nil
 }
 
-// MountVolume shows a directory with one file in the place of an image.
+// MountVolume returns a directory with one file instead of an image.
 func (b *bindImages) MountVolume(_ context.Context, v ImageVolume) (string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

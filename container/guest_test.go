@@ -19,9 +19,9 @@ import (
 	"github.com/criserver/criserver/oci"
 )
 
-// guestRuntime stands in for gVisor where that has to fail, or was cut off: it
-// writes down what it is asked.
-func guestRuntime(t *testing.T, dir, script string) (r *oci.Runtime, asked func() string) {
+// guestRuntime returns a fake runtime with guests, for errors that gVisor does not make on
+// demand. calls returns the arguments of its calls.
+func guestRuntime(t *testing.T, dir, script string) (r *oci.Runtime, calls func() string) {
 	t.Helper()
 	path, log := filepath.Join(dir, "guestrt"), filepath.Join(dir, "asked")
 	text := "#!/bin/sh\nshift 6\necho \"$@\" >>" + log + "\n" + script + "\n"
@@ -38,7 +38,7 @@ func guestRuntime(t *testing.T, dir, script string) (r *oci.Runtime, asked func(
 	}
 }
 
-// guestBed is a manager's directory with a pod, which has a guest on record.
+// guestBed returns a manager with a pod that has the record of a guest.
 func guestBed(t *testing.T, alter func(*guestRecord)) (b *testBed, m *Manager, podID string, asked func() string) {
 	t.Helper()
 	b = newTestBed(t)
@@ -62,9 +62,9 @@ func guestBed(t *testing.T, alter func(*guestRecord)) (b *testBed, m *Manager, p
 	return b, m, podID, asked
 }
 
-// A guest that nobody needs, or that was never finished, goes when the daemon
-// starts; one that runs stays.
-func TestRestoreOfGuests(t *testing.T) {
+// TestRecoverGuests checks that the recovery removes guests without a pod and guests whose
+// creation was interrupted, and keeps running guests.
+func TestRecoverGuests(t *testing.T) {
 	self, err := proc.Identify(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
@@ -73,13 +73,13 @@ func TestRestoreOfGuests(t *testing.T) {
 		alter func(*guestRecord)
 		noPod bool
 		stays bool
-		asks  string // of the runtime
+		calls string // of the runtime
 	}{
-		"runs":         {alter: func(g *guestRecord) { g.Process = self }, stays: true},
-		"cut off":      {alter: func(*guestRecord) {}, asks: "delete --force"},
-		"of no pod":    {alter: func(g *guestRecord) { g.Process = proc.Ref{PID: 1 << 22, Start: 1} }, noPod: true, asks: "delete --force"},
-		"before boot":  {alter: func(g *guestRecord) { g.Boot = "another" }},
-		"not readable": {alter: func(g *guestRecord) { g.Version = 99 }, stays: true},
+		"running":         {alter: func(g *guestRecord) { g.Process = self }, stays: true},
+		"interrupted":     {alter: func(*guestRecord) {}, calls: "delete --force"},
+		"without a pod":   {alter: func(g *guestRecord) { g.Process = proc.Ref{PID: 1 << 22, Start: 1} }, noPod: true, calls: "delete --force"},
+		"before a reboot": {alter: func(g *guestRecord) { g.Boot = "another" }},
+		"unreadable":      {alter: func(g *guestRecord) { g.Version = 99 }, stays: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, m, podID, asked := guestBed(t, tc.alter)
@@ -91,20 +91,21 @@ func TestRestoreOfGuests(t *testing.T) {
 			_, stop := b.manager()
 			defer stop()
 			if _, err := os.Stat(m.guestDir(podID)); errors.Is(err, fs.ErrNotExist) == tc.stays {
-				t.Errorf("its directory: %v", err)
+				t.Errorf("directory of the guest: %v", err)
 			}
-			if got := asked(); !strings.HasPrefix(got, tc.asks) || (got == "") != (tc.asks == "") {
-				t.Errorf("the runtime was asked for %q", got)
+			if got := asked(); !strings.HasPrefix(got, tc.calls) || (got == "") != (tc.calls == "") {
+				t.Errorf("calls of the runtime: %q", got)
 			}
-			if tc.stays { // or the search for leaks finds it
+			if tc.stays { // checkLeaks would find the directory
 				_ = os.RemoveAll(m.guestDir(podID))
 			}
 		})
 	}
 }
 
-// When the guest's process ends, its pod is lost, and no other guest is made.
-func TestAGuestThatEndsLosesItsPod(t *testing.T) {
+// TestGuestExit checks that the pod is not ready after the exit of its guest, and that the
+// pod does not get another guest.
+func TestGuestExit(t *testing.T) {
 	guest := exec.Command("sleep", "1000")
 	if err := guest.Start(); err != nil {
 		t.Fatal(err)
@@ -124,14 +125,14 @@ func TestAGuestThatEndsLosesItsPod(t *testing.T) {
 		return p.Ready
 	}
 	if !ready() {
-		t.Fatal("the pod is lost while its guest runs")
+		t.Fatal("the pod is not ready although its guest is running")
 	}
 	if err := guest.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	for end := patience.Until(20 * time.Second); ready(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("the pod is still ready")
+			t.Fatal("the pod is ready after the exit of its guest")
 		}
 	}
 	p, _ := b.pods.Pod(podID)
@@ -143,12 +144,12 @@ func TestAGuestThatEndsLosesItsPod(t *testing.T) {
 		t.Error(err)
 	}
 	if got := asked(); !strings.Contains(got, "delete --force "+podID) {
-		t.Errorf("the runtime was asked for %q", got)
+		t.Errorf("calls of the runtime: %q", got)
 	}
 }
 
-// Containers that are created at once get one guest; one that does not start is
-// taken back, with the runtime's words, and tried again.
+// TestOneGuestForAPod checks that containers that are created at the same time share a
+// guest, and that a guest that does not start is removed and created again.
 func TestOneGuestForAPod(t *testing.T) {
 	b := newTestBed(t)
 	m, stop := b.manager()
@@ -177,7 +178,7 @@ esac`, sleeper.Process.Pid, broken))
 		t.Errorf("a guest that does not start: %v", err)
 	}
 	if _, err := os.Stat(m.guestDir(p.ID)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("it leaves its directory: %v", err)
+		t.Errorf("directory of the guest: %v", err)
 	}
 	if err := os.Remove(broken); err != nil {
 		t.Fatal(err)
@@ -192,7 +193,7 @@ esac`, sleeper.Process.Pid, broken))
 	}
 	wg.Wait()
 	if n := strings.Count(asked(), "create "); n != 2 {
-		t.Errorf("%d guests were made:\n%s", n, asked())
+		t.Errorf("%d guests were created:\n%s", n, asked())
 	}
 	var spec struct {
 		Hostname    string
@@ -203,12 +204,12 @@ esac`, sleeper.Process.Pid, broken))
 		err = json.Unmarshal(raw, &spec)
 	}
 	if err != nil || spec.Hostname != "pod-host" || spec.Annotations["io.kubernetes.cri.container-type"] != "sandbox" {
-		t.Errorf("config: %+v, %v", spec, err)
+		t.Errorf("OCI config: %+v, %v", spec, err)
 	}
 	if err := m.removePodGuest(t.Context(), p.ID); err != nil {
 		t.Error(err)
 	}
 	if err := m.removePodGuest(t.Context(), p.ID); err != nil {
-		t.Errorf("again: %v", err)
+		t.Errorf("second attempt: %v", err)
 	}
 }

@@ -25,7 +25,7 @@ func TestLife(t *testing.T) {
 		t.Fatalf("after create: %+v, %v", s, err)
 	}
 	if again := b.create(m, c); again != id {
-		t.Errorf("the same request made another container: %s", again)
+		t.Errorf("the same request created another container: %s", again)
 	}
 	if err := m.Start(ctx, id); err != nil {
 		t.Fatal(err)
@@ -38,7 +38,7 @@ func TestLife(t *testing.T) {
 		t.Errorf("second start: %v", err)
 	}
 	if _, err := m.Create(ctx, "pod", c, nil); !errdefs.IsAlreadyExists(err) {
-		t.Errorf("create of a running one: %v", err)
+		t.Errorf("create with the name of a running container: %v", err)
 	}
 	if err := m.Stop(ctx, id, patience.For(20*time.Second)); err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func TestLife(t *testing.T) {
 	}
 	for range 2 {
 		if err := m.Stop(ctx, id, time.Second); err != nil {
-			t.Errorf("stop of a stopped one: %v", err)
+			t.Errorf("stop after stop: %v", err)
 		}
 		if err := m.Remove(ctx, id); err != nil {
 			t.Errorf("remove: %v", err)
@@ -68,7 +68,7 @@ func TestExitCodes(t *testing.T) {
 	}{
 		"exit 0":       {0, ReasonCompleted},
 		"exit 7":       {7, ReasonError},
-		"kill -9 $$":   {0, ReasonCompleted}, // the first of a PID namespace cannot kill itself
+		"kill -9 $$":   {0, ReasonCompleted}, // the first process of a PID namespace cannot kill itself
 		"exec /bin/no": {127, ReasonError},
 	} {
 		id := b.run(m, shell(strings.ReplaceAll(script, "/", "."), script))
@@ -89,11 +89,12 @@ func TestCannotRun(t *testing.T) {
 			t.Errorf("%v, %+v", err, s)
 		}
 	} else if !strings.Contains(err.Error(), "/does/not/exist") {
-		t.Errorf("the runtime's words are missing: %v", err)
+		t.Errorf("the message of the runtime is missing: %v", err)
 	}
 }
 
-// The runtime fails to start: the process was never run, and the container says so.
+// TestStartFails checks that a container whose start fails has exited, with a reason that
+// says that its process never ran.
 func TestStartFails(t *testing.T) {
 	b := newTestBed(t)
 	script := filepath.Join(t.TempDir(), "runc")
@@ -105,11 +106,11 @@ func TestStartFails(t *testing.T) {
 	m, _ := b.manager()
 	id := b.create(m, shell("no", "exit 0"))
 	err := m.Start(t.Context(), id)
-	if err == nil || !strings.Contains(err.Error(), "no start today") {
+	if err == nil || !strings.Contains(err.Error(), "injected start failure") {
 		t.Errorf("start: %v", err)
 	}
 	s := b.waitExit(m, id)
-	if s.ExitCode != 128 || s.Reason != ReasonContainerCannotRun || !strings.Contains(s.Message, "no start today") {
+	if s.ExitCode != 128 || s.Reason != ReasonContainerCannotRun || !strings.Contains(s.Message, "injected start failure") {
 		t.Errorf("%+v", s)
 	}
 }
@@ -128,7 +129,7 @@ func TestReopenLog(t *testing.T) {
 	b.log("log", "tick")
 }
 
-// A monitor that is killed takes only the log with it.
+// TestMonitorKilled checks that a container continues after its monitor was killed.
 func TestMonitorKilled(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager()
@@ -152,7 +153,7 @@ func TestMonitorKilled(t *testing.T) {
 	if err := m.Stop(t.Context(), id, patience.For(20*time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	// The daemon has adopted the container and is told its exit code.
+	// The daemon is the parent of the container now, so the kernel reports the exit code.
 	if s, _ := m.Get(id); s.ExitCode != 5 || s.Message == "" {
 		t.Errorf("%+v", s)
 	}

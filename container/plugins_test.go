@@ -14,7 +14,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// fakePlugins note what they are told, and do as they are made to.
+// fakePlugins record their calls. Their fields set their results.
 type fakePlugins struct {
 	create func(*specs.Spec) (Adjustment, error)
 	start  func() error
@@ -77,7 +77,7 @@ func (f *fakePlugins) Any() bool { return true }
 
 func withPlugins(f *fakePlugins) func(*Config) { return func(c *Config) { c.Plugins = f } }
 
-func TestPluginsRefuseACreation(t *testing.T) {
+func TestPluginRefusesCreation(t *testing.T) {
 	b := newTestBed(t)
 	f := &fakePlugins{create: func(*specs.Spec) (Adjustment, error) { return Adjustment{}, errors.New("never") }}
 	m, _ := b.manager(withPlugins(f))
@@ -86,20 +86,20 @@ func TestPluginsRefuseACreation(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if len(m.List()) != 0 || b.images.mounted() != 0 {
-		t.Errorf("left: %v, %d mounts", m.List(), b.images.mounted())
+		t.Errorf("containers %v and %d mounts are left", m.List(), b.images.mounted())
 	}
 	if got := f.seen(); got != "create c,removed c" {
-		t.Errorf("told: %s", got)
+		t.Errorf("calls: %s", got)
 	}
 	f.create = nil
-	id := b.create(m, c) // the name is free again
+	id := b.create(m, c) // another container can have the name
 	if err := m.Remove(t.Context(), id); err != nil {
 		t.Error(err)
 	}
 }
 
-// What plugins want goes by the rules of a request.
-func TestPluginsCannotHaveEverything(t *testing.T) {
+// TestPluginsObeyTheRules checks that the rules of requests apply to the changes of plugins.
+func TestPluginsObeyTheRules(t *testing.T) {
 	b := newTestBed(t)
 	f := &fakePlugins{}
 	m, _ := b.manager(withPlugins(f))
@@ -123,7 +123,7 @@ func TestPluginsCannotHaveEverything(t *testing.T) {
 	}
 }
 
-func TestPluginsRefuseAStart(t *testing.T) {
+func TestPluginRefusesStart(t *testing.T) {
 	b := newTestBed(t)
 	f := &fakePlugins{start: func() error { return errors.New("never") }}
 	m, _ := b.manager(withPlugins(f))
@@ -139,12 +139,13 @@ func TestPluginsRefuseAStart(t *testing.T) {
 		t.Error(err)
 	}
 	if got := f.seen(); got != "create c,created c,start c,stopped c,removed c" {
-		t.Errorf("told: %s", got)
+		t.Errorf("calls: %s", got)
 	}
 }
 
-// A container's end is told once, after its start, whoever noticed it first.
-func TestPluginsHearOfTheEndOnce(t *testing.T) {
+// TestExitNotification checks that plugins are notified of an exit once, and after the
+// start.
+func TestExitNotification(t *testing.T) {
 	b := newTestBed(t)
 	f := &fakePlugins{}
 	m, _ := b.manager(withPlugins(f))
@@ -164,14 +165,14 @@ func TestPluginsHearOfTheEndOnce(t *testing.T) {
 			t.Error(err)
 		}
 		if got := f.seen(); got != "create c,created c,start c,started c,stopped c,removed c" {
-			t.Errorf("told: %s", got)
+			t.Errorf("calls: %s", got)
 		}
 	}
 }
 
-// TestPluginsThatTakeLong keeps plugins busy with a container's end: it is shown,
-// and who has no time to wait is not kept.
-func TestPluginsThatTakeLong(t *testing.T) {
+// TestSlowPlugins blocks the notification of an exit. The container must be visible as
+// exited, and a stop must not wait longer than its context.
+func TestSlowPlugins(t *testing.T) {
 	b := newTestBed(t)
 	reached, release := make(chan struct{}), make(chan struct{})
 	f := &fakePlugins{ended: func(context.Context) { close(reached); <-release }}
@@ -186,9 +187,9 @@ func TestPluginsThatTakeLong(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := m.Stop(ctx, id, 0); err != nil {
-		t.Errorf("a second stop of what has ended: %v", err)
+		t.Errorf("second stop: %v", err)
 	}
-	// Limits for the other do not wait for this one's lock.
+	// SetLimits for another container does not wait for the lock of this container.
 	if err := m.SetLimits(t.Context(), other, Limits{CRI: &cri.LinuxContainerResources{CpuShares: 99}}); err != nil {
 		t.Error(err)
 	}
@@ -204,8 +205,9 @@ func TestPluginsThatTakeLong(t *testing.T) {
 	}
 }
 
-// What plugins want for other containers is done without the container's lock.
-func TestOthersAreChangedWithoutALock(t *testing.T) {
+// TestUpdatesOfOtherContainersHoldNoLock checks that the updates of other containers run
+// without the operation lock of the container.
+func TestUpdatesOfOtherContainersHoldNoLock(t *testing.T) {
 	b := newTestBed(t)
 	f := &fakePlugins{}
 	m, _ := b.manager(withPlugins(f))
@@ -227,13 +229,13 @@ func TestOthersAreChangedWithoutALock(t *testing.T) {
 	if err := m.Stop(t.Context(), id, 0); err != nil {
 		t.Error(err)
 	}
-	if err := <-results; !errdefs.IsFailedPrecondition(err) { // it has ended by then
-		t.Errorf("limits of a container that has ended: %v", err)
+	if err := <-results; !errdefs.IsFailedPrecondition(err) { // the container has exited
+		t.Errorf("limits of an exited container: %v", err)
 	}
 	if err := m.Remove(t.Context(), id); err != nil {
 		t.Error(err)
 	}
 	if !slices.Contains(strings.Split(f.seen(), ","), "updated c") {
-		t.Errorf("told: %s", f.seen())
+		t.Errorf("calls: %s", f.seen())
 	}
 }

@@ -20,7 +20,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-func TestRestoreSeesAllStates(t *testing.T) {
+func TestRecoverAllStates(t *testing.T) {
 	b := newTestBed(t)
 	m, stop := b.manager()
 	created := b.create(m, shell("created", "exit 4"))
@@ -34,7 +34,7 @@ func TestRestoreSeesAllStates(t *testing.T) {
 	}
 	before, _ := m.Get(running)
 	stop()
-	// One ends while no daemon looks.
+	// This container exits while no daemon is running.
 	if err := os.WriteFile(filepath.Join(b.images.dir, soon, "tmp/go"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -51,10 +51,10 @@ func TestRestoreSeesAllStates(t *testing.T) {
 		t.Errorf("exec: %q, %v", out.Stdout, err)
 	}
 	if s := b.waitExit(m, ended); s.ExitCode != 6 {
-		t.Errorf("ended: %+v", s)
+		t.Errorf("exited: %+v", s)
 	}
 	if s := b.waitExit(m, soon); s.ExitCode != 8 {
-		t.Errorf("ended meanwhile: %+v", s)
+		t.Errorf("exited without a daemon: %+v", s)
 	}
 	if err := m.Start(t.Context(), created); err != nil {
 		t.Error(err)
@@ -70,9 +70,9 @@ func TestRestoreSeesAllStates(t *testing.T) {
 	}
 }
 
-// A start that the daemon's death cut off is finished, whichever side of the
-// runtime's call it died on.
-func TestRestoreFinishesStart(t *testing.T) {
+// TestRecoverCompletesStart checks that the recovery completes a start that was interrupted
+// before or after the call of the runtime.
+func TestRecoverCompletesStart(t *testing.T) {
 	b := newTestBed(t)
 	for name, called := range map[string]bool{"before": false, "after": true} {
 		m, stop := b.manager()
@@ -98,17 +98,17 @@ func TestRestoreFinishesStart(t *testing.T) {
 	}
 }
 
-func TestRestoreSweepsHalfMade(t *testing.T) {
+func TestRecoverRemovesIncompleteContainers(t *testing.T) {
 	b := newTestBed(t)
 	m, stop := b.manager()
-	// The daemon read the monitor's answer and died before it wrote it down.
+	// The daemon died after it read the reply of the monitor and before it wrote the state file.
 	id := b.create(m, shell("half", "sleep 1000"))
 	c, _ := m.find(id)
 	init, monitor := c.refs()
 	if err := os.Remove(filepath.Join(c.dir, stateFile)); err != nil {
 		t.Fatal(err)
 	}
-	// It died between directory and record.
+	// The daemon died after it made the directory and before it wrote the record.
 	empty := filepath.Join(b.runDir, "containers", ids.New())
 	if err := os.Mkdir(empty, 0o700); err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func TestRestoreSweepsHalfMade(t *testing.T) {
 	}
 }
 
-func TestRestoreAfterReboot(t *testing.T) {
+func TestRecoverAfterReboot(t *testing.T) {
 	b := newTestBed(t)
 	m, stop := b.manager()
 	id := b.create(m, shell("old", "exit 0"))
@@ -156,13 +156,13 @@ func TestRestoreAfterReboot(t *testing.T) {
 	stop()
 	m, _ = b.manager()
 	if len(m.List()) != 0 {
-		t.Error("a container of another boot is shown")
+		t.Error("a container from before the reboot is visible")
 	}
 }
 
-// The daemon died after it had recorded the end of a container and before it had
-// killed the other processes of the container.
-func TestRestoreKillsTheRest(t *testing.T) {
+// TestRecoverKillsRemainingProcesses simulates a daemon that died after it recorded the exit
+// of a container and before it killed the other processes of the container.
+func TestRecoverKillsRemainingProcesses(t *testing.T) {
 	b := newTestBed(t)
 	m, stop := b.manager()
 	config := shell("host", "setsid sleep 1000 & echo up; wait")
@@ -177,19 +177,20 @@ func TestRestoreKillsTheRest(t *testing.T) {
 	}
 	c.setExit(exitInfo{Finished: time.Now().UnixNano(), ExitCode: 137, Reason: ReasonError})
 	if pids, err := b.tree.Pids(c.rec.CgroupPath); err != nil || len(pids) == 0 {
-		t.Fatalf("nothing is left to kill: %v, %v", pids, err)
+		t.Fatalf("the container has no other processes: %v, %v", pids, err)
 	}
 	m, _ = b.manager()
 	if pids, err := b.tree.Pids(c.rec.CgroupPath); err != nil || len(pids) != 0 {
-		t.Errorf("left: %v, %v", pids, err)
+		t.Errorf("processes are left: %v, %v", pids, err)
 	}
 	if s, err := m.Get(id); err != nil || s.State != Exited || s.ExitCode != 137 {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
 
-// Monitor and container both died while no daemon looked, and left no record.
-func TestRestoreWithoutAnyWitness(t *testing.T) {
+// TestRecoverWithoutExitRecord kills a monitor and its container while no daemon is running,
+// so that there is no exit record.
+func TestRecoverWithoutExitRecord(t *testing.T) {
 	b := newTestBed(t)
 	m, stop := b.manager()
 	id := b.run(m, shell("gone", "sleep 1000"))
@@ -210,7 +211,8 @@ func TestRestoreWithoutAnyWitness(t *testing.T) {
 	}
 }
 
-// The daemon is really killed, at each step of a life, and another takes over.
+// TestKilledDaemon kills a daemon at each step of the life of a container, and starts
+// another one.
 func TestKilledDaemon(t *testing.T) {
 	if os.Getenv("CRISERVER_TEST_VICTIM") != "" {
 		victim(t)
@@ -223,7 +225,7 @@ func TestKilledDaemon(t *testing.T) {
 			cmd.Env = append(os.Environ(), "CRISERVER_TEST_VICTIM="+at, "CRISERVER_TEST_DIR="+b.dir, "CRISERVER_TEST_PARENT="+b.parent, "CRISERVER_TEST_MONITOR="+b.monitor)
 			out, err := cmd.CombinedOutput()
 			if status, ok := cmd.ProcessState.Sys().(interface{ Signaled() bool }); !ok || !status.Signaled() {
-				t.Fatalf("the victim was not killed: %v: %s", err, out)
+				t.Fatalf("the daemon was not killed: %v: %s", err, out)
 			}
 			b.images.adopt(t, b.runDir)
 			m, stop := b.manager()
@@ -235,7 +237,7 @@ func TestKilledDaemon(t *testing.T) {
 			}
 			if alive {
 				if want := map[string]State{"created": Created, "started": Running}[at]; list[0].State != want {
-					t.Errorf("it is %s", list[0].State)
+					t.Errorf("the container is %s", list[0].State)
 				}
 			}
 			if err := m.RemovePod(t.Context(), "pod"); err != nil {
@@ -245,7 +247,7 @@ func TestKilledDaemon(t *testing.T) {
 	}
 }
 
-// victim makes a container and kills itself on the way.
+// victim creates a container and kills itself at a step.
 func victim(t *testing.T) {
 	at := os.Getenv("CRISERVER_TEST_VICTIM")
 	b := testBedAt(t, os.Getenv("CRISERVER_TEST_DIR"), os.Getenv("CRISERVER_TEST_PARENT"), os.Getenv("CRISERVER_TEST_MONITOR"))
@@ -296,7 +298,7 @@ func (d *dyingMonitors) Create(ctx context.Context, s conmon.Spec) (conmon.Start
 	return started, ref, err
 }
 
-// adopt takes over what another process mounted, as a real store does from the
+// adopt registers the mounts of another process, which a real image store finds in the
 // mount table.
 func (b *bindImages) adopt(t *testing.T, runDir string) {
 	t.Helper()

@@ -15,7 +15,7 @@ import (
 	"github.com/criserver/criserver/oci"
 )
 
-// spoil replaces files of a container.
+// spoil replaces the content of files of a container.
 func spoil(t *testing.T, dir, content string, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -25,12 +25,12 @@ func spoil(t *testing.T, dir, content string, names ...string) {
 	}
 }
 
-// A container whose files cannot be read is shown while its process runs, leaves the
-// process alone, and can be stopped and removed.
-func TestUnreadableFilesOfARunningContainer(t *testing.T) {
+// TestUnreadableFilesOfRunningContainer checks that a running container with unreadable
+// files is visible, keeps its processes, and can be stopped and removed.
+func TestUnreadableFilesOfRunningContainer(t *testing.T) {
 	for name, tc := range map[string]struct {
 		spoil   func(t *testing.T, dir string)
-		known   bool // its first process
+		known   bool // the first process is found
 		wantPod string
 	}{
 		"empty state":           {func(t *testing.T, dir string) { spoil(t, dir, "", stateFile) }, true, "pod"},
@@ -57,7 +57,7 @@ func TestUnreadableFilesOfARunningContainer(t *testing.T) {
 			stop()
 			tc.spoil(t, c.dir)
 
-			for range 2 { // also by the daemon after the next one
+			for range 2 { // also after a second restart
 				m, stop = b.manager()
 				s, err := m.Get(id)
 				if err != nil || s.State != Unknown || s.Message == "" || s.PodID != tc.wantPod || s.Config.GetMetadata().GetName() == "" {
@@ -67,7 +67,7 @@ func TestUnreadableFilesOfARunningContainer(t *testing.T) {
 					t.Errorf("pid %d, want %d", s.PID, want)
 				}
 				if !init.Alive() || !monitor.Alive() || len(m.List()) != 1 || !m.Holds(id) {
-					t.Error("the container was touched")
+					t.Error("the recovery has changed the container")
 				}
 				stop()
 			}
@@ -94,8 +94,9 @@ func remove(t *testing.T, dir, name string) {
 	}
 }
 
-// One that has ended is shown as ended, with what the monitor has recorded.
-func TestUnreadableFilesOfAnEndedContainer(t *testing.T) {
+// TestUnreadableFilesOfExitedContainer checks that an exited container with unreadable files
+// has exited, with the exit record of the monitor.
+func TestUnreadableFilesOfExitedContainer(t *testing.T) {
 	b := newTestBed(t)
 	m, stop := b.manager()
 	id := b.run(m, shell("main", "exit 7"))
@@ -123,8 +124,8 @@ func TestUnreadableFilesOfAnEndedContainer(t *testing.T) {
 	}
 }
 
-// Of two containers with one name both are shown and can be removed.
-func TestTwoContainersOfOneName(t *testing.T) {
+// TestContainersWithTheSameName checks that both containers are visible and can be removed.
+func TestContainersWithTheSameName(t *testing.T) {
 	b := newTestBed(t)
 	m, stop := b.manager()
 	first, second := b.run(m, shell("a", "sleep 1000")), b.run(m, shell("b", "sleep 1000"))
@@ -145,7 +146,8 @@ func TestTwoContainersOfOneName(t *testing.T) {
 	}
 }
 
-// A guest whose record cannot be read does not keep its pod from being removed.
+// TestUnreadableGuest checks that a pod can be removed if the record of its guest cannot be
+// read.
 func TestUnreadableGuest(t *testing.T) {
 	var r oci.Runtime
 	_, m, podID, asked := guestBed(t, func(g *guestRecord) { r = g.Runtime })
@@ -162,6 +164,6 @@ func TestUnreadableGuest(t *testing.T) {
 		t.Error("the guest is left")
 	}
 	if want := "delete --force " + podID; !strings.Contains(asked(), want) {
-		t.Errorf("the runtime was asked %q, want %q", asked(), want)
+		t.Errorf("calls of the runtime: %q, want %q", asked(), want)
 	}
 }

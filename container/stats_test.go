@@ -7,7 +7,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// The limits of the readUsage are those that the kernel has now.
+// TestStats checks that the limits in the stats are the limits of the kernel.
 func TestStats(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager()

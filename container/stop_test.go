@@ -20,14 +20,14 @@ func TestStopEscalates(t *testing.T) {
 	long := make(chan error, 1)
 	go func() { long <- m.Stop(context.Background(), id, time.Hour) }()
 	time.Sleep(100 * time.Millisecond)
-	// While it is being stopped all else goes on.
+	// Other operations continue during the stop.
 	if out, err := m.ExecSync(t.Context(), id, []string{"echo", "here"}, 0); err != nil || string(out.Stdout) != "here\n" {
-		t.Errorf("exec while stopping: %q, %v", out.Stdout, err)
+		t.Errorf("exec during the stop: %q, %v", out.Stdout, err)
 	}
 	if s, err := m.Get(id); err != nil || s.State != Running {
 		t.Errorf("%+v, %v", s, err)
 	}
-	// A second stop shortens the first one's deadline.
+	// A second stop shortens the deadline of the first stop.
 	if err := m.Stop(t.Context(), id, 200*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func TestStopEscalates(t *testing.T) {
 			t.Error(err)
 		}
 	case <-time.After(patience.For(10 * time.Second)):
-		t.Fatal("the first stop still waits")
+		t.Fatal("the first stop has not returned")
 	}
 	if s, _ := m.Get(id); s.ExitCode != 137 {
 		t.Errorf("%+v", s)
@@ -58,7 +58,7 @@ func TestStopSignalOfImage(t *testing.T) {
 	}
 }
 
-func TestStopOfNeverStarted(t *testing.T) {
+func TestStopBeforeStart(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager()
 	id := b.create(m, shell("idle", "exit 0"))
@@ -73,8 +73,9 @@ func TestStopOfNeverStarted(t *testing.T) {
 	}
 }
 
-// With the host's PID namespace the death of the first process ends no other.
-func TestStopEndsAllInSharedPIDNamespace(t *testing.T) {
+// TestStopKillsAllInSharedPIDNamespace uses the PID namespace of the host, in which the exit
+// of the first process does not end other processes.
+func TestStopKillsAllInSharedPIDNamespace(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager()
 	c := shell("host", "setsid sleep 1000 & sleep 1000 & echo up; wait")
@@ -89,7 +90,7 @@ func TestStopEndsAllInSharedPIDNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	if pids, err := b.tree.Pids(s.CgroupPath); err != nil || len(pids) != 0 {
-		t.Errorf("left: %v, %v", pids, err)
+		t.Errorf("processes are left: %v, %v", pids, err)
 	}
 }
 
@@ -125,12 +126,13 @@ func TestStopPodAndEvents(t *testing.T) {
 	}
 	for e, n := range count {
 		if n != 3 {
-			t.Errorf("%s came %d times", e, n)
+			t.Errorf("event %s occurred %d times", e, n)
 		}
 	}
 }
 
-// What cannot be removed stays visible, and goes with a later try.
+// TestFailedRemovalIsVisible checks that a container is visible after a removal that failed,
+// and that a later removal succeeds.
 func TestFailedRemovalIsVisible(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager()

@@ -17,7 +17,7 @@ import (
 	"github.com/criserver/criserver/internal/patience"
 )
 
-// buffer is a writer that tests can look into meanwhile.
+// buffer is a writer that tests can read at the same time.
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -46,7 +46,7 @@ func (b *buffer) wait(t *testing.T, want string) {
 	t.Fatalf("no %q in %q", want, b.String())
 }
 
-// pids waits until a container has so many processes.
+// pids waits until a container has this number of processes.
 func (b *testBed) pids(m *Manager, id string, want int) {
 	b.t.Helper()
 	s, err := m.Get(id)
@@ -80,7 +80,7 @@ func TestExec(t *testing.T) {
 		"echo out; echo err >&2; exit 3": {"", "out\n", "err\n", 3},
 		"kill -9 $$":                     {"", "", "", 137},
 		"cat; echo end":                  {"input", "inputend\n", "", 0},
-		"exec 0<&-; echo closed":         {strings.Repeat("x", 1<<20), "closed\n", "", 0}, // nobody reads it
+		"exec 0<&-; echo closed":         {strings.Repeat("x", 1<<20), "closed\n", "", 0}, // the command does not read its input
 		"sleep 1000 & echo x":            {"", "x\n", "", 0},                              // a grandchild keeps the pipes
 		"echo x > /dev/stdout":           {"", "x\n", "", 0},
 	} {
@@ -104,7 +104,7 @@ func TestExec(t *testing.T) {
 	}
 }
 
-// slow takes its time for the first bytes, as a client far away would.
+// slow delays the first bytes, like a distant client.
 type slow struct {
 	n    int64
 	once sync.Once
@@ -116,7 +116,8 @@ func (s *slow) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// The exit code comes after all of the output, however slow the client is.
+// TestExecOutputIsComplete checks that Exec returns the exit code after a slow client has
+// read the complete output.
 func TestExecOutputIsComplete(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager()
@@ -161,11 +162,12 @@ func TestExecTerminal(t *testing.T) {
 		t.Error(err)
 	}
 	if strings.Count(out.String(), "hello") != 2 {
-		t.Errorf("the echo is not one: %q", out.String())
+		t.Errorf("the output has no single echo: %q", out.String())
 	}
 }
 
-// When the client leaves, the command and its children are killed.
+// TestExecEndsWithItsClient checks that the command and its children are killed when the
+// client disconnects.
 func TestExecEndsWithItsClient(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager()
@@ -189,7 +191,7 @@ func TestExecEndsWithItsClient(t *testing.T) {
 		_ = keys.Close()
 		b.pids(m, id, 1)
 	}
-	// A writer that fails is a client that left.
+	// A writer that fails is a client that has disconnected.
 	if _, err := m.Exec(t.Context(), id, sh("while :; do echo x; sleep 0.01; done"), false, Streams{Stdout: broken{}}); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("got %v", err)
 	}
@@ -207,8 +209,8 @@ type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
-// A container that is being stopped can still be looked into.
-func TestExecWhileTerminating(t *testing.T) {
+// TestExecDuringStop checks that an exec works during a stop, and ends with the container.
+func TestExecDuringStop(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager()
 	id := b.run(m, shell("main", "trap 'echo asked' TERM; echo ready; while :; do sleep 0.1; done"))
@@ -235,7 +237,7 @@ func TestExecWhileTerminating(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := m.Exec(t.Context(), id, sh("true"), false, Streams{}); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("ended container: %v", err)
+		t.Errorf("exited container: %v", err)
 	}
 }
 
@@ -246,7 +248,7 @@ func TestAttach(t *testing.T) {
 	c.Stdin, c.StdinOnce = true, true
 	id := b.run(m, c)
 
-	// Who only looks on leaves, and the container stays.
+	// A client without stdin disconnects, and the container continues.
 	ctx, leave := context.WithCancel(t.Context())
 	var seen buffer
 	left := make(chan error, 1)
@@ -267,7 +269,7 @@ func TestAttach(t *testing.T) {
 	}
 	leave()
 	if err := <-left; !errors.Is(err, context.Canceled) {
-		t.Errorf("left: %v", err)
+		t.Errorf("disconnected: %v", err)
 	}
 	if err := keys.Close(); err != nil {
 		t.Fatal(err)
@@ -276,7 +278,7 @@ func TestAttach(t *testing.T) {
 	if s, err := m.Get(id); err != nil || s.State != Running {
 		t.Errorf("state %v, %v", s.State, err)
 	}
-	// Its input is closed now; that is no reason to refuse anybody.
+	// The input of the container is closed now. Clients can still attach.
 	var late buffer
 	lateEnded := make(chan error, 1)
 	go func() {
@@ -286,11 +288,11 @@ func TestAttach(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := <-ended; err != nil {
-		t.Errorf("the container's end: %v", err)
+		t.Errorf("exit of the container: %v", err)
 	}
-	<-lateEnded // refused or ended, whichever came first
+	<-lateEnded // the attach was refused or has ended
 	if err := m.Attach(t.Context(), id, Streams{Stdout: &late}); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("ended container: %v", err)
+		t.Errorf("exited container: %v", err)
 	}
 	if err := m.Attach(t.Context(), "0123", Streams{}); !errdefs.IsNotFound(err) {
 		t.Errorf("unknown container: %v", err)

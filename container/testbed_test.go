@@ -22,8 +22,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// testBed is a machine for containers: real runtime, real monitor, real cgroups; in
-// the place of pods and images stand small fakes.
+// testBed runs containers with a real runtime, a real monitor and real cgroups. Pods and
+// images are fakes.
 type testBed struct {
 	t       testing.TB
 	dir     string
@@ -76,8 +76,8 @@ func buildMonitorIfBuilt() (string, error) {
 	return buildMonitor()
 }
 
-// findRunc returns the runtime to test with: $CRISERVER_TEST_RUNTIME, or the runc
-// of `make tools`, or the machine's.
+// findRunc returns the runtime of the tests: $CRISERVER_TEST_RUNTIME, or the runc of
+// "make tools", or the runc in $PATH.
 func findRunc(t testing.TB) string {
 	t.Helper()
 	if other := os.Getenv("CRISERVER_TEST_RUNTIME"); other != "" {
@@ -90,7 +90,7 @@ func findRunc(t testing.TB) string {
 	}
 	path, err := exec.LookPath("runc")
 	if err != nil {
-		t.Fatal("no runc: run `make tools`")
+		t.Fatal("no runc: run \"make tools\"")
 	}
 	return path
 }
@@ -98,10 +98,10 @@ func findRunc(t testing.TB) string {
 func newTestBed(t testing.TB) *testBed {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("running containers needs root")
+		t.Skip("containers need root")
 	}
 	if _, err := os.Stat("/bin/busybox"); err != nil {
-		t.Fatal("no static /bin/busybox: run `make deps`")
+		t.Fatal("no static /bin/busybox: run \"make deps\"")
 	}
 	monitorBuilt = true
 	monitor, err := buildMonitor()
@@ -119,7 +119,7 @@ func newTestBed(t testing.TB) *testBed {
 	return b
 }
 
-// testBedAt is a testBed in a directory and a cgroup that may be another's.
+// testBedAt returns a testBed in this directory and cgroup, which two test beds can share.
 func testBedAt(t testing.TB, dir, parent, monitor string) *testBed {
 	t.Helper()
 	tree, err := cgroup.Open()
@@ -170,8 +170,8 @@ func (b *testBed) config() Config {
 	}
 }
 
-// manager restores and runs a manager; stop ends it as a daemon's death would,
-// but for what the process itself holds open.
+// manager returns a manager that has recovered its state and runs. stop ends the manager
+// without a clean-up, as the death of the daemon does, but files of the process stay open.
 func (b *testBed) manager(change ...func(*Config)) (m *Manager, stop func()) {
 	b.t.Helper()
 	cfg := b.config()
@@ -216,7 +216,7 @@ func (b *testBed) manager(change ...func(*Config)) (m *Manager, stop func()) {
 	return m, stop
 }
 
-// checkLeaks runs last.
+// checkLeaks runs at the end of each test.
 func (b *testBed) checkLeaks() {
 	for _, dir := range []string{filepath.Join(b.runDir, "containers"), filepath.Join(b.runDir, "exits"), b.runtime.Root} {
 		entries, err := os.ReadDir(dir)
@@ -224,14 +224,14 @@ func (b *testBed) checkLeaks() {
 			b.t.Error(err)
 		}
 		for _, e := range entries {
-			b.t.Errorf("left in %s: %s", filepath.Base(dir), e.Name())
+			b.t.Errorf("%s still has %s", filepath.Base(dir), e.Name())
 		}
 	}
 	if n := b.images.mounted(); n != 0 {
-		b.t.Errorf("%d root file systems are mounted", n)
+		b.t.Errorf("%d root file systems are still mounted", n)
 	}
 	if info, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(info), filepath.Dir(b.runDir)) {
-		b.t.Error("mounts are left")
+		b.t.Error("mounts of the test are left")
 	}
 	deadline := patience.Until(5 * time.Second)
 	for _, dir := range []string{b.tree.Dir("memory", b.pods.pods["pod"].CgroupParent)} {
@@ -247,7 +247,7 @@ func (b *testBed) checkLeaks() {
 				break
 			}
 			if time.Now().After(deadline) {
-				b.t.Errorf("%d cgroups are left below the pod's", left)
+				b.t.Errorf("%d cgroups are left in the cgroup of the pod", left)
 				break
 			}
 			time.Sleep(10 * time.Millisecond)
@@ -255,7 +255,7 @@ func (b *testBed) checkLeaks() {
 	}
 }
 
-// shell is the request for a container that runs a script.
+// shell returns the config of a container that runs a script.
 func shell(name, script string) *cri.ContainerConfig {
 	return &cri.ContainerConfig{
 		Metadata: &cri.ContainerMetadata{Name: name}, Image: &cri.ImageSpec{Image: "busybox"},
@@ -284,7 +284,7 @@ func (b *testBed) run(m *Manager, c *cri.ContainerConfig) string {
 	return id
 }
 
-// waitExit waits for a container to be seen as ended.
+// waitExit waits until the exit of a container is recorded.
 func (b *testBed) waitExit(m *Manager, id string) *Snapshot {
 	b.t.Helper()
 	c, err := m.find(id)
@@ -294,12 +294,12 @@ func (b *testBed) waitExit(m *Manager, id string) *Snapshot {
 	select {
 	case <-c.exited:
 	case <-time.After(patience.For(20 * time.Second)):
-		b.t.Fatalf("container has not ended: %+v", c.snap.Load())
+		b.t.Fatalf("the container has not exited: %+v", c.snap.Load())
 	}
 	return c.snap.Load()
 }
 
-// log waits until the container's log has the text.
+// log waits until the log of a container contains the text.
 func (b *testBed) log(name, want string) {
 	b.t.Helper()
 	var got []byte
@@ -310,5 +310,5 @@ func (b *testBed) log(name, want string) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	b.t.Fatalf("log of %s has no %q: %s", name, want, got)
+	b.t.Fatalf("the log of %s does not contain %q: %s", name, want, got)
 }

@@ -29,8 +29,8 @@ func (b *testBed) controls(s *Snapshot) map[string]string {
 	return out
 }
 
-// narrow gives the pod half a CPU, so that a container cannot have more: the
-// kernel refuses that after the runtime has changed what comes before it.
+// narrow limits the pod to half a CPU. The kernel then refuses a higher quota for a
+// container, after the runtime has set the limits that it sets before the quota.
 func (b *testBed) narrow() {
 	b.t.Helper()
 	file, value := b.tree.Dir("cpu", b.pods.pods["pod"].CgroupParent)+"/cpu.cfs_quota_us", "50000"
@@ -44,7 +44,7 @@ func (b *testBed) narrow() {
 
 var limited = &cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuShares: 200, CpuQuota: 20000, CpuPeriod: 100000, CpusetCpus: "0"}
 
-// tooMuch has a memory limit, which is written first, and a quota that fails.
+// tooMuch has a memory limit, which the runtime sets first, and a quota that fails.
 var tooMuch = &cri.LinuxContainerResources{MemoryLimitInBytes: 32 << 20, CpuShares: 500, CpuQuota: 200000, CpuPeriod: 100000, OomScoreAdj: 300}
 
 func TestUpdateIsAllOrNothing(t *testing.T) {
@@ -58,7 +58,7 @@ func TestUpdateIsAllOrNothing(t *testing.T) {
 	was := b.controls(before)
 	err := m.UpdateResources(t.Context(), id, tooMuch)
 	if err == nil || !strings.Contains(err.Error(), "cpu.cfs_quota_us") || strings.Contains(err.Error(), "undo") {
-		t.Fatalf("an update beyond the pod's quota: %v", err)
+		t.Fatalf("an update with more than the quota of the pod: %v", err)
 	}
 	for range 2 {
 		after, _ := m.Get(id)
@@ -66,7 +66,7 @@ func TestUpdateIsAllOrNothing(t *testing.T) {
 			t.Errorf("limits are %v, were %v", now, was)
 		}
 		if after.Resources.String() != before.Resources.String() {
-			t.Errorf("in force %v, was %v", after.Resources, before.Resources)
+			t.Errorf("resources are %v, were %v", after.Resources, before.Resources)
 		}
 		stop()
 		m, stop = b.manager()
@@ -77,12 +77,12 @@ func TestUpdateIsAllOrNothing(t *testing.T) {
 	s, _ := m.Get(id)
 	was["cpu.shares"] = "500"
 	if now := b.controls(s); !maps.Equal(now, was) {
-		t.Errorf("after another update limits are %v, want %v", now, was)
+		t.Errorf("limits after another update are %v, want %v", now, was)
 	}
 }
 
-// wrapped is the testBed's runtime with a script around it: $RUNC is the real one,
-// and $update says that this is an update.
+// wrapped replaces the runtime with a script. In the script, $RUNC is the real runtime, and
+// $update is set for an update.
 func (b *testBed) wrapped(script string) {
 	b.t.Helper()
 	path := filepath.Join(b.dir, "wrapper")
@@ -93,9 +93,9 @@ func (b *testBed) wrapped(script string) {
 	b.runtime = &oci.Runtime{Name: "runc", Path: path, Root: b.runtime.Root}
 }
 
-func TestUpdateThatCannotBeRecordedIsUndone(t *testing.T) {
+func TestUpdateIsUndoneIfTheStateFileCannotBeWritten(t *testing.T) {
 	b := newTestBed(t)
-	// The record is replaced by a directory as soon as the limits are changed.
+	// The script replaces the state file with a directory when the limits are set.
 	b.wrapped(fmt.Sprintf(`"$RUNC" "$@"; e=$?; [ "$update" ] && for d in %s/containers/*; do rm $d/state.json && mkdir -p $d/state.json/x; done; exit $e`, b.runDir))
 	m, _ := b.manager()
 	c := shell("c", "sleep 1000")
@@ -115,14 +115,14 @@ func TestUpdateThatCannotBeRecordedIsUndone(t *testing.T) {
 		t.Errorf("oom_score_adj %d, %v", adj, err)
 	}
 	if after.Resources.GetMemoryLimitInBytes() != 64<<20 {
-		t.Errorf("in force %v", after.Resources)
+		t.Errorf("resources are %v", after.Resources)
 	}
 	if err := os.RemoveAll(filepath.Join(before.RunDir, stateFile)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestUpdateCutOffIsUndoneByTheNextDaemon(t *testing.T) {
+func TestInterruptedUpdateIsUndoneByTheNextDaemon(t *testing.T) {
 	b := newTestBed(t)
 	m, stop := b.manager()
 	conf := shell("c", "sleep 1000")
@@ -138,7 +138,7 @@ func TestUpdateCutOffIsUndoneByTheNextDaemon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// As far as the daemon came: all is changed, and nobody was told.
+	// The daemon has set all limits, and dies before it answers.
 	before, err := m.saveLimits(s, plan)
 	if err != nil {
 		t.Fatal(err)
@@ -150,7 +150,7 @@ func TestUpdateCutOffIsUndoneByTheNextDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	if now := b.controls(s); maps.Equal(now, was) {
-		t.Fatal("nothing was changed")
+		t.Fatal("the limits did not change")
 	}
 	stop()
 	m, _ = b.manager()
@@ -161,10 +161,10 @@ func TestUpdateCutOffIsUndoneByTheNextDaemon(t *testing.T) {
 		t.Errorf("oom_score_adj %d, %v", adj, err)
 	}
 	if f, err := readStatus(s.RunDir); err != nil || f.Undo != nil {
-		t.Errorf("still to be undone: %+v, %v", f.Undo, err)
+		t.Errorf("the state file still has saved limits: %+v, %v", f.Undo, err)
 	}
 	if s, err := m.Get(id); err != nil || s.Resources.GetMemoryLimitInBytes() != 64<<20 {
-		t.Errorf("in force %v, %v", s, err)
+		t.Errorf("resources are %v, %v", s, err)
 	}
 }
 
@@ -185,7 +185,7 @@ func TestUpdateInEveryState(t *testing.T) {
 		t.Fatal(err)
 	}
 	if adj, err := oomScoreAdj(s.PID); err != nil || adj != 123 {
-		t.Errorf("oom_score_adj of the process that was started since is %d, %v", adj, err)
+		t.Errorf("oom_score_adj of the started process is %d, %v", adj, err)
 	}
 	if err := m.UpdateResources(t.Context(), exited, r); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("exited: %v", err)
@@ -195,7 +195,7 @@ func TestUpdateInEveryState(t *testing.T) {
 	}
 }
 
-func TestUpdateBelowTheUse(t *testing.T) {
+func TestUpdateBelowMemoryUse(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager()
 	c := shell("fat", "x=$(head -c 20000000 /dev/zero | busybox tr '\\0' x); echo full; sleep 1000; true")
@@ -224,7 +224,7 @@ func TestUpdateBelowTheUse(t *testing.T) {
 	}
 }
 
-func TestUpdateOOMScoreOfAllWhoInheritedIt(t *testing.T) {
+func TestUpdateOOMScoreAdjOfInheritingProcesses(t *testing.T) {
 	b := newTestBed(t)
 	m, stop := b.manager()
 	c := shell("c", "sleep 1000 & echo $! >/tmp/same; sh -c 'echo 900 >/proc/self/oom_score_adj; echo ready; exec sleep 1000'; true")
@@ -249,7 +249,7 @@ func TestUpdateOOMScoreOfAllWhoInheritedIt(t *testing.T) {
 	if !maps.Equal(seen, map[int]int{400: 2, 900: 1}) {
 		t.Errorf("oom_score_adj: %v processes", seen)
 	}
-	// What is run from now on has it too, also by another daemon.
+	// New commands have the value, too, also after a restart of the daemon.
 	for range 2 {
 		out, err := m.ExecSync(t.Context(), id, []string{"sh", "-c", "while [ $(cat /proc/self/oom_score_adj) != 400 ]; do sleep 0.01; done; cat /proc/self/oom_score_adj"}, 10*time.Second)
 		if err != nil || string(out.Stdout) != "400\n" {
@@ -259,11 +259,11 @@ func TestUpdateOOMScoreOfAllWhoInheritedIt(t *testing.T) {
 		m, stop = b.manager()
 	}
 	if s.Resources.GetOomScoreAdj() != 400 {
-		t.Errorf("in force %v", s.Resources)
+		t.Errorf("resources are %v", s.Resources)
 	}
 }
 
-func TestHugepagesOfCreationAndUpdate(t *testing.T) {
+func TestHugepageLimits(t *testing.T) {
 	b := newTestBed(t)
 	if !b.tree.HasController("hugetlb") && !b.tree.HybridHugetlb() {
 		t.Skip("this kernel has no hugetlb controller")
@@ -296,13 +296,13 @@ func TestHugepagesOfCreationAndUpdate(t *testing.T) {
 	if err := m.UpdateResources(t.Context(), id, &cri.LinuxContainerResources{HugepageLimits: []*cri.HugepageLimit{{PageSize: "2MB", Limit: 8 << 20}}}); err != nil {
 		t.Fatal(err)
 	}
-	// Another update has the runtime write what it knows of the creation.
+	// In another update, the runtime writes the limits of the creation again.
 	if err := m.UpdateResources(t.Context(), id, &cri.LinuxContainerResources{CpuShares: 99}); err != nil {
 		t.Fatal(err)
 	}
 	look("2MB", 8<<20)
 	look("1GB", 1<<30)
 	if s, _ = m.Get(id); len(s.Resources.GetHugepageLimits()) != 2 || s.Resources.GetHugepageLimits()[0].GetLimit() != 8<<20 {
-		t.Errorf("in force %v", s.Resources)
+		t.Errorf("resources are %v", s.Resources)
 	}
 }

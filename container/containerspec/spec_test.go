@@ -169,6 +169,9 @@ func TestParseFields(t *testing.T) {
 func TestPrivilegedPod(t *testing.T) {
 	c, pod := testConfig(), testPod()
 	c.Linux.SecurityContext.Privileged = true
+	if _, err := Parse(Request{Config: c, Pod: pod}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("in a pod that is not privileged: %v", err)
+	}
 	pod.Linux = &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{Privileged: true}}
 	if s, err := Parse(Request{Config: c, Pod: pod}); err != nil || !s.Security.Privileged {
 		t.Errorf("got %+v, %v", s, err)

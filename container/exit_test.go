@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The status of a container says how much of its log is missing.
+// TestLostLogIsReported checks that the status of a container has the number of log bytes
+// that could not be written.
 func TestLostLogIsReported(t *testing.T) {
 	b := newTestBed(t)
 	if err := unix.Mount("tmpfs", b.logs, "tmpfs", 0, "size=64k"); err != nil {
