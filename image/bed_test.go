@@ -30,8 +30,8 @@ func needRoot(tb testing.TB) {
 	}
 }
 
-// newBed returns a restored manager, for which the registries are insecure. At the end of the test there must be no mounts and
-// no files in the staging directory.
+// newBed returns a restored manager, for which the registries are insecure. At the end of the test
+// there must be no mounts and no files in the staging directory.
 func newBed(tb testing.TB, registries ...*imagetest.Registry) *bed {
 	tb.Helper()
 	needRoot(tb)
@@ -163,7 +163,8 @@ func eventually(tb testing.TB, what string, ok func() bool) {
 	}
 }
 
-// waitFor is eventually for other goroutines than that of the test, such as HTTP handlers, which cannot end a test.
+// waitFor is eventually for other goroutines than that of the test, such as HTTP handlers, which
+// cannot end a test.
 func waitFor(what string, ok func() bool) error {
 	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {

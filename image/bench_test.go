@@ -12,7 +12,8 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 )
 
-// largeImage returns an image with 7 layers of 75 MB, in files of 1 KiB to 4 MiB, which gzip compresses to about a third.
+// largeImage returns an image with 7 layers of 75 MB, in files of 1 KiB to 4 MiB, which gzip
+// compresses to about a third.
 func largeImage(b *testing.B) imagetest.Image {
 	words := make([]byte, 1<<16)
 	rnd := rand.New(rand.NewPCG(1, 2))

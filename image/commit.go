@@ -71,8 +71,9 @@ func newImage(res *pull.Result) *stored {
 	return img
 }
 
-// addNames adds the names of a pull. An image that was pulled by an index has two digest references, one with the digest
-// of the index and one with that of the manifest for this platform, because a pod can use either.
+// addNames adds the names of a pull. An image that was pulled by an index has two digest
+// references, one with the digest of the index and one with that of the manifest for this platform,
+// because a pod can use either.
 func (s *stored) addNames(res *pull.Result) {
 	if _, ok := res.Name.(reference.Tagged); ok {
 		s.RepoTags = addName(s.RepoTags, res.Name.String())
@@ -91,7 +92,8 @@ func addName(names []string, name string) []string {
 	return slices.Insert(slices.Clone(names), i, name)
 }
 
-// publish adds an image to the index. It removes the tags of the image from other images, also in their records.
+// publish adds an image to the index. It removes the tags of the image from other images, also in
+// their records.
 func (m *Manager) publish(img *stored) Image {
 	old := m.index.Load()
 	retagged := make(map[ID]*stored)
@@ -111,15 +113,15 @@ func (m *Manager) publish(img *stored) Image {
 	m.index.Store(next)
 	m.mu.Unlock()
 	for _, other := range retagged {
-		// If the record cannot be written, it keeps the tag. removeDuplicateTags removes the tag when the records are
-		// loaded.
+		// If the record cannot be written, it keeps the tag. removeDuplicateTags removes the tag
+		// when the records are loaded.
 		_ = m.updateRecord(other)
 	}
 	return next.byID[img.ID].Image
 }
 
-// writeImage writes a new image to disk. It writes all files to the staging directory, syncs them and the layers of the
-// image at once, and moves the directory to its final path with one rename.
+// writeImage writes a new image to disk. It writes all files to the staging directory, syncs them
+// and the layers of the image at once, and moves the directory to its final path with one rename.
 func (m *Manager) writeImage(img *stored, res *pull.Result) error {
 	stage, err := os.MkdirTemp(m.dir(stageDir), "image-")
 	if err != nil {
@@ -136,9 +138,10 @@ func (m *Manager) writeImage(img *stored, res *pull.Result) error {
 	return atomicfile.SyncDir(m.dir(imagesDir))
 }
 
-// moveFromStage moves a staged image to its final directory. If that directory exists, it belongs to a broken image. If a
-// container may use the broken image, moveFromStage keeps the directory and replaces only the records, because a mounted
-// root file system may include the cover in the directory.
+// moveFromStage moves a staged image to its final directory. If that directory exists, it belongs
+// to a broken image. If a container may use the broken image, moveFromStage keeps the directory and
+// replaces only the records, because a mounted root file system may include the cover in the
+// directory.
 func (m *Manager) moveFromStage(stage string, img *stored) error {
 	dir := m.imageDir(img.ID)
 	if m.imageUser(img.ID) == "" {
@@ -158,8 +161,8 @@ func (m *Manager) moveFromStage(stage string, img *stored) error {
 	return atomicfile.SyncDir(dir)
 }
 
-// placeCover moves the staged cover of an image to the directory final, if the image needs a cover. A cover that exists is
-// kept. It must equal the staged cover.
+// placeCover moves the staged cover of an image to the directory final, if the image needs a cover.
+// A cover that exists is kept. It must equal the staged cover.
 func placeCover(final, staged string, needed bool) error {
 	if !needed {
 		return nil
@@ -192,8 +195,8 @@ func (m *Manager) writeStage(stage string, img *stored, res *pull.Result) error 
 		return err
 	}
 	if err := syncFS(stage); err != nil {
-		// The kernel reports a write error only once. Layers that no image has yet may be damaged, and the next sync would
-		// not report that.
+		// The kernel reports a write error only once. Layers that no image has yet may be damaged,
+		// and the next sync would not report that.
 		return errors.Join(err, m.layers.DropOlder(context.Background(), time.Now()))
 	}
 	return nil

@@ -12,7 +12,8 @@ import (
 	"github.com/criserver/criserver/image/internal/imagetest"
 )
 
-// TestSHA512 pulls an image whose manifest has SHA-512 digests. The digest in a name and the diff IDs must be SHA-256 digests.
+// TestSHA512 pulls an image whose manifest has SHA-512 digests. The digest in a name and the diff
+// IDs must be SHA-256 digests.
 func TestSHA512(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
@@ -54,8 +55,8 @@ func TestSHA512(t *testing.T) {
 	}
 }
 
-// TestRefusedPullKeepsLayers runs a registry that refuses the last blob. The complete layers must be kept for a pull with
-// another credential.
+// TestRefusedPullKeepsLayers runs a registry that refuses the last blob. The complete layers must
+// be kept for a pull with another credential.
 func TestRefusedPullKeepsLayers(t *testing.T) {
 	for _, code := range []int{http.StatusForbidden, http.StatusUnauthorized, http.StatusNotFound, http.StatusBadRequest, http.StatusUnavailableForLegalReasons} {
 		reg := imagetest.NewRegistry(t)

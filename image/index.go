@@ -132,9 +132,10 @@ func matches(pattern, name string) bool {
 	return strings.HasPrefix(name, body)
 }
 
-// Get returns the image that ref names. ref is an id with or without its algorithm, a unique prefix of an id, a tag or a
-// digest reference. A name without a registry or a tag is completed as for Pull. Get returns ErrNotFound if there is no
-// such image, and ErrInvalidArgument if ref is the prefix of several ids.
+// Get returns the image that ref names. ref is an id with or without its algorithm, a unique prefix
+// of an id, a tag or a digest reference. A name without a registry or a tag is completed as for
+// Pull. Get returns ErrNotFound if there is no such image, and ErrInvalidArgument if ref is the
+// prefix of several ids.
 func (m *Manager) Get(ref string) (Image, error) {
 	img, err := m.find(ref)
 	if err != nil {
@@ -153,8 +154,8 @@ func (m *Manager) find(ref string) (*stored, error) {
 	})
 }
 
-// Repositories returns the repositories that ref can stand for, such as "docker.io/library/nginx" for "nginx", in the
-// order in which Pull tries them.
+// Repositories returns the repositories that ref can stand for, such as "docker.io/library/nginx"
+// for "nginx", in the order in which Pull tries them.
 func (m *Manager) Repositories(ref string) []string {
 	var names []string
 	for _, n := range m.puller.LocalCandidates(ref) {

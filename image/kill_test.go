@@ -50,7 +50,8 @@ func killedConfig(dir string) Config {
 	}
 }
 
-// killAfter runs TestKilled in a new process and kills the process when wait returns. The process must not end before.
+// killAfter runs TestKilled in a new process and kills the process when wait returns. The process
+// must not end before.
 func killAfter(t *testing.T, dir, ref string, wait func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$", "-test.v")
@@ -70,7 +71,8 @@ func killAfter(t *testing.T, dir, ref string, wait func()) {
 	wait()
 }
 
-// seededRand returns a source of random numbers. A failed test logs the seed, and $CRISERVER_TEST_SEED sets the seed.
+// seededRand returns a source of random numbers. A failed test logs the seed, and
+// $CRISERVER_TEST_SEED sets the seed.
 func seededRand(t *testing.T) *rand.Rand {
 	t.Helper()
 	seed := rand.Uint64()
@@ -84,8 +86,8 @@ func seededRand(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-// TestKillDuringPull kills a process at random times during a pull or a removal. The next process must have either the complete
-// image or none.
+// TestKillDuringPull kills a process at random times during a pull or a removal. The next process
+// must have either the complete image or none.
 func TestKillDuringPull(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	img := three(t)

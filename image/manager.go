@@ -19,33 +19,34 @@ import (
 	"github.com/criserver/criserver/internal/flight"
 )
 
-// Config configures a Manager. Root and RunRoot must be set. For all other fields, the zero value means the default that
-// their comment states.
+// Config configures a Manager. Root and RunRoot must be set. For all other fields, the zero value
+// means the default that their comment states.
 type Config struct {
 	Root    string // durable: layers, images, writable layers
 	RunRoot string // on tmpfs: files that a reboot deletes
 
 	RegistriesConf    string // default: registries.conf of the system
 	RegistriesConfDir string // default: registries.conf.d of the system
-	// PolicyPath is the signature policy, which must exist. The default is policy.json of the system. If the system has
-	// none, every image is accepted.
+	// PolicyPath is the signature policy, which must exist. The default is policy.json of the
+	// system. If the system has none, every image is accepted.
 	PolicyPath string
-	// PolicyDir has signature policies for namespaces as NAMESPACE.json. A namespace without one has the policy at
-	// PolicyPath. By default no namespace has its own policy.
+	// PolicyDir has signature policies for namespaces as NAMESPACE.json. A namespace without one
+	// has the policy at PolicyPath. By default no namespace has its own policy.
 	PolicyDir   string
 	RegistriesD string // says where signatures are stored; default: registries.d of the system
 	AuthFile    string // default: the auth files of the system
-	// PinnedImages are the names of images that garbage collection must not remove. A name can have "*" at the end or at
-	// both ends.
+	// PinnedImages are the names of images that garbage collection must not remove. A name can have
+	// "*" at the end or at both ends.
 	PinnedImages []string
 	// MaxParallelLayers is the maximum number of layers that one pull fetches in parallel. The default is 6.
 	MaxParallelLayers int
-	// ProgressWindow is the time without progress after which a pull is cancelled. The default is 2 minutes. A negative
-	// value means that no pull is cancelled.
+	// ProgressWindow is the time without progress after which a pull is cancelled. The default is 2
+	// minutes. A negative value means that no pull is cancelled.
 	ProgressWindow time.Duration
 	// ReportInterval is the time between two log lines of a running pull. The default is 10 seconds.
 	ReportInterval time.Duration
-	// ResumeWindow is the time for which the layers of a failed pull are kept for the next attempt. The default is an hour.
+	// ResumeWindow is the time for which the layers of a failed pull are kept for the next attempt.
+	// The default is an hour.
 	ResumeWindow time.Duration
 	// UsageInterval is the time between two measurements of a writable layer. The default is 30 seconds.
 	UsageInterval time.Duration
@@ -93,13 +94,15 @@ type Manager struct {
 	// keySalt is the key of the MAC in pullKey, so that the keys of pulls do not reveal credentials.
 	keySalt [32]byte
 
-	// changes has the capacity one. It is full while a goroutine changes records on disk. It is full during a sync too, so
-	// operations that only read or mount do not use it. mu is taken after it.
+	// changes has the capacity one. It is full while a goroutine changes records on disk. It is
+	// full during a sync too, so operations that only read or mount do not use it. mu is taken
+	// after it.
 	changes chan struct{}
-	// mu prevents that an image is removed while a container begins to use it. It is never held during disk I/O.
+	// mu prevents that an image is removed while a container begins to use it. It is never held
+	// during disk I/O.
 	mu sync.Mutex
-	// mounting has the number of root file systems and volumes that are being mounted, by image. The mounted ones have
-	// records in rootfs and volumes.
+	// mounting has the number of root file systems and volumes that are being mounted, by image.
+	// The mounted ones have records in rootfs and volumes.
 	mounting map[ID]int
 	// index is the snapshot that readers use. It is replaced with mu held.
 	index atomic.Pointer[index]
@@ -162,8 +165,8 @@ func (m *Manager) logWarning(ctx context.Context) func(error) {
 	return func(err error) { log.WithError(err).Warn("image store") }
 }
 
-// Run empties the trash, measures writable layers, and deletes the layers of failed pulls after the resume window, until
-// ctx ends.
+// Run empties the trash, measures writable layers, and deletes the layers of failed pulls after the
+// resume window, until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
 	report := m.logWarning(ctx)
 	var all sync.WaitGroup
@@ -203,8 +206,8 @@ func (m *Manager) lockChanges(ctx context.Context) (unlock func(), err error) {
 	}
 }
 
-// FSUsage returns the disk usage of images, from their records, and of the writable layers of containers, from past
-// measurements.
+// FSUsage returns the disk usage of images, from their records, and of the writable layers of
+// containers, from past measurements.
 func (m *Manager) FSUsage(context.Context) (images, containers FSUsage, err error) {
 	images = FSUsage{Mountpoint: m.cfg.Root, Time: time.Now()}
 	images.Bytes, images.Inodes = m.layers.Total()

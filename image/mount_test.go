@@ -10,8 +10,8 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 )
 
-// TestVolumeProtectsImage mounts a volume of an image, which cannot be removed until the volume is unmounted, also after a
-// restart.
+// TestVolumeProtectsImage mounts a volume of an image, which cannot be removed until the volume is
+// unmounted, also after a restart.
 func TestVolumeProtectsImage(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
@@ -42,8 +42,8 @@ func TestVolumeProtectsImage(t *testing.T) {
 	}
 }
 
-// TestMaxLayers mounts images with the maximum number of layers, with and without a cover, and pulls images with one layer
-// more, which are refused.
+// TestMaxLayers mounts images with the maximum number of layers, with and without a cover, and
+// pulls images with one layer more, which are refused.
 func TestMaxLayers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("unpacks a thousand layers, which takes long")

@@ -9,9 +9,9 @@ import (
 	"github.com/criserver/criserver/image/internal/imagetest"
 )
 
-// TestPowerCutDuringRecordUpdate pulls an image with a layer of another image as another blob, and cuts the power before the pull
-// ends, when the file system has written its journal but not the data of files. The pull replaces the record of the layer. The
-// first image must not be damaged.
+// TestPowerCutDuringRecordUpdate pulls an image with a layer of another image as another blob, and
+// cuts the power before the pull ends, when the file system has written its journal but not the
+// data of files. The pull replaces the record of the layer. The first image must not be damaged.
 func TestPowerCutDuringRecordUpdate(t *testing.T) {
 	needRoot(t)
 	for name, disk := range map[string]func(testing.TB) disk{

@@ -124,8 +124,8 @@ func (d disk) boot(tb testing.TB, cfg Config) *bed {
 	return b
 }
 
-// TestPowerCut cuts the power during and after pulls. In the next boot, an image whose pull has returned must be complete, and an
-// image whose pull has not returned must be complete or absent.
+// TestPowerCut cuts the power during and after pulls. In the next boot, an image whose pull has
+// returned must be complete, and an image whose pull has not returned must be complete or absent.
 func TestPowerCut(t *testing.T) {
 	needRoot(t)
 	for name, disk := range map[string]func(testing.TB) disk{

@@ -64,8 +64,8 @@ func TestPullProgressLog(t *testing.T) {
 	equal(t, "running pulls", len(b.Pulls()), 0)
 }
 
-// TestErrorsRedactURLs checks that errors do not have the signed parts of URLs that a registry redirects to, because they are
-// credentials.
+// TestErrorsRedactURLs checks that errors do not have the signed parts of URLs that a registry
+// redirects to, because they are credentials.
 func TestErrorsRedactURLs(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
@@ -101,7 +101,8 @@ func TestErrorLength(t *testing.T) {
 	}
 }
 
-// TestShortNameNextCandidate pulls a short name. The first candidate stalls during a layer, which the second candidate also has.
+// TestShortNameNextCandidate pulls a short name. The first candidate stalls during a layer, which
+// the second candidate also has.
 func TestShortNameNextCandidate(t *testing.T) {
 	bad, good := imagetest.NewRegistry(t), imagetest.NewRegistry(t)
 	b := newBed(t, bad, good)

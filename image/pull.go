@@ -17,10 +17,11 @@ import (
 	"github.com/criserver/criserver/image/pull"
 )
 
-// Pull pulls an image. If the same request is running already, Pull waits for its result. A pull is cancelled when its last
-// caller has left. Layers that the store has are not fetched again, whatever image they belong to. The errors are
-// ErrInvalidArgument, ErrNotFound, ErrUnauthenticated, ErrPermissionDenied, ErrUnavailable, ErrDataLoss,
-// ErrResourceExhausted and ErrNotImplemented. If the registry cannot be reached or a signature is missing, the text of the
+// Pull pulls an image. If the same request is running already, Pull waits for its result. A pull is
+// cancelled when its last caller has left. Layers that the store has are not fetched again,
+// whatever image they belong to. The errors are ErrInvalidArgument, ErrNotFound,
+// ErrUnauthenticated, ErrPermissionDenied, ErrUnavailable, ErrDataLoss, ErrResourceExhausted and
+// ErrNotImplemented. If the registry cannot be reached or a signature is missing, the text of the
 // error begins as the kubelet expects.
 func (m *Manager) Pull(ctx context.Context, req PullRequest) (Image, error) {
 	key, err := m.pullKey(req)
@@ -39,8 +40,9 @@ func (m *Manager) Pulls() []PullProgress {
 	return running
 }
 
-// pullKey returns the key of a request. Requests with different names, credentials or namespaces have different keys, so
-// that a caller does not get an image through the credential of another caller.
+// pullKey returns the key of a request. Requests with different names, credentials or namespaces
+// have different keys, so that a caller does not get an image through the credential of another
+// caller.
 func (m *Manager) pullKey(req PullRequest) (string, error) {
 	b, err := json.Marshal(req)
 	if err != nil {
@@ -73,8 +75,8 @@ func (m *Manager) pull(ctx context.Context, key string, req PullRequest) (Image,
 	return img, nil
 }
 
-// dropFailedLayers deletes the layers that a failed pull has unpacked, if the image is refused or the disk is full. Otherwise
-// the layers are kept for the next attempt.
+// dropFailedLayers deletes the layers that a failed pull has unpacked, if the image is refused or
+// the disk is full. Otherwise the layers are kept for the next attempt.
 func (m *Manager) dropFailedLayers(ctx context.Context, lease *layer.Lease, err error) error {
 	added := lease.Added()
 	lease.Close()

@@ -157,8 +157,8 @@ func (s *stored) readManifest(b []byte) {
 	}
 }
 
-// removeDuplicateTags removes a tag from all images except the one that was pulled last. Several images have the same tag if a
-// crash came between the writes of their records in publish.
+// removeDuplicateTags removes a tag from all images except the one that was pulled last. Several
+// images have the same tag if a crash came between the writes of their records in publish.
 func removeDuplicateTags(all []*stored) []*stored {
 	slices.SortFunc(all, func(a, b *stored) int { return b.PulledAt.Compare(a.PulledAt) })
 	seen := make(map[string]bool)

@@ -16,8 +16,8 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 )
 
-// TestDuplicateLayerRefused pulls an image that lists a layer twice. The registry refuses the blob. The second one of the two must not
-// wait for the first one.
+// TestDuplicateLayerRefused pulls an image that lists a layer twice. The registry refuses the blob.
+// The second one of the two must not wait for the first one.
 func TestDuplicateLayerRefused(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)
@@ -51,7 +51,8 @@ func TestConfigRefused(t *testing.T) {
 	}
 }
 
-// TestPullBrokenConnections breaks the first connection for each blob, and answers the second request for the blob with an error.
+// TestPullBrokenConnections breaks the first connection for each blob, and answers the second
+// request for the blob with an error.
 func TestPullBrokenConnections(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	b := newBed(t, reg)

@@ -111,7 +111,8 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// TestRestoreAfterCrash restores the store from what a crash at each step of a pull or a removal leaves on disk.
+// TestRestoreAfterCrash restores the store from what a crash at each step of a pull or a removal
+// leaves on disk.
 func TestRestoreAfterCrash(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	reg.Push("a", "1", three(t))

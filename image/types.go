@@ -1,5 +1,6 @@
-// Package image owns the images: their names, pulls, records and layers, and the root file systems and volumes that are mounted
-// from them. It must not deal with pods, with the state of containers, or with gRPC.
+// Package image owns the images: their names, pulls, records and layers, and the root file systems
+// and volumes that are mounted from them. It must not deal with pods, with the state of containers,
+// or with gRPC.
 package image
 
 import (
@@ -11,8 +12,8 @@ import (
 	"github.com/criserver/criserver/image/pull"
 )
 
-// ID is the id of an image: the digest of its config, such as "sha256:…". It is the same in every RPC and does not depend on
-// registries and tags.
+// ID is the id of an image: the digest of its config, such as "sha256:…". It is the same in every
+// RPC and does not depend on registries and tags.
 type ID = digest.Digest
 
 // Image is an immutable snapshot of an image in the store.
@@ -20,7 +21,8 @@ type Image struct {
 	ID          ID
 	RepoTags    []string // "registry/name:tag", sorted
 	RepoDigests []string // "registry/name@sha256:…", sorted
-	// Size is the disk usage of all layers of the image, including shared layers, and of its config and manifest, in bytes.
+	// Size is the disk usage of all layers of the image, including shared layers, and of its config
+	// and manifest, in bytes.
 	Size      uint64
 	Pinned    bool
 	PulledAt  time.Time
@@ -41,8 +43,8 @@ type Layer struct {
 	Size    uint64 // disk usage in bytes
 }
 
-// Auth is the credential of one pull. Only one form is set: Username and Password, Encoded (base64 of "user:password"),
-// IdentityToken, or RegistryToken.
+// Auth is the credential of one pull. Only one form is set: Username and Password, Encoded (base64
+// of "user:password"), IdentityToken, or RegistryToken.
 type Auth struct {
 	Username, Password string
 	Encoded            string
@@ -57,7 +59,8 @@ type PullRequest struct {
 	Auth *Auth // nil: the credential in the auth files is used
 	// Handler is the runtime handler that the image is pulled for, or "".
 	Handler string
-	// Namespace is the namespace of the pod that the image is pulled for, or "". It can have its own signature policy.
+	// Namespace is the namespace of the pod that the image is pulled for, or "". It can have its
+	// own signature policy.
 	Namespace string
 }
 
@@ -79,8 +82,8 @@ type RootFS struct {
 	Upper   string // the writable layer
 }
 
-// The kubelet recognizes these errors by the first word of their text. The chain of such an error also has an error of errdefs:
-// ErrUnavailable or ErrPermissionDenied.
+// The kubelet recognizes these errors by the first word of their text. The chain of such an error
+// also has an error of errdefs: ErrUnavailable or ErrPermissionDenied.
 var (
 	ErrRegistryUnavailable       = pull.ErrRegistryUnavailable
 	ErrSignatureValidationFailed = pull.ErrSignatureValidationFailed

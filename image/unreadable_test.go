@@ -14,7 +14,8 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 )
 
-// covered returns an image with a cover: its upper layer has files in a directory for which only the lower layer has an entry.
+// covered returns an image with a cover: its upper layer has files in a directory for which only
+// the lower layer has an entry.
 func covered(tb testing.TB) imagetest.Image {
 	tb.Helper()
 	return imagetest.Image{Layers: []imagetest.Layer{
@@ -44,7 +45,8 @@ func (b *bed) old(tb testing.TB) {
 	}
 }
 
-// collect runs everything that deletes files: a restart, the expiry of layers, a repair, and the deletion of the trash.
+// collect runs everything that deletes files: a restart, the expiry of layers, a repair, and the
+// deletion of the trash.
 func (b *bed) collect(tb testing.TB) {
 	tb.Helper()
 	b.restart(tb)
@@ -89,8 +91,8 @@ var damages = map[string]func(image, layer string) error{
 	"layer.json of another layer": func(_, l string) error { return os.WriteFile(filepath.Join(l, "layer.json"), []byte("{}"), 0o600) },
 }
 
-// TestUnreadableImageInUse damages the records of an image that a container uses. The files of the container must not change, other
-// images must be usable, and the image can be pulled again.
+// TestUnreadableImageInUse damages the records of an image that a container uses. The files of the
+// container must not change, other images must be usable, and the image can be pulled again.
 func TestUnreadableImageInUse(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	img := covered(t)
@@ -141,8 +143,8 @@ func TestUnreadableImageInUse(t *testing.T) {
 	}
 }
 
-// TestUnreadableMountRecord damages the record of a container's root file system or volume. It can be a mount of any image, so no image
-// can be removed until the container is removed.
+// TestUnreadableMountRecord damages the record of a container's root file system or volume. It can
+// be a mount of any image, so no image can be removed until the container is removed.
 func TestUnreadableMountRecord(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	reg.Push("a", "1", covered(t))
@@ -177,7 +179,8 @@ func TestUnreadableMountRecord(t *testing.T) {
 	}
 }
 
-// TestMountRecordWithoutLayers restores a record of an older version, which does not have the layers of the image.
+// TestMountRecordWithoutLayers restores a record of an older version, which does not have the
+// layers of the image.
 func TestMountRecordWithoutLayers(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	reg.Push("a", "1", covered(t))
@@ -201,7 +204,8 @@ func TestMountRecordWithoutLayers(t *testing.T) {
 	equal(t, "file", read(t, root, "home/low"), "low")
 }
 
-// mountKind mounts an image for a container. It returns the mount point, the path of the record and the id of the container.
+// mountKind mounts an image for a container. It returns the mount point, the path of the record and
+// the id of the container.
 func (b *bed) mountKind(tb testing.TB, kind string, img Image) (root, record, container string) {
 	tb.Helper()
 	container = ids.New()

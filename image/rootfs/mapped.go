@@ -45,8 +45,8 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// copyOwner gives a directory the owner of an open directory. It does not follow symbolic links. A change of the
-// owner does not change the mode of a directory.
+// copyOwner gives a directory the owner of an open directory. It does not follow symbolic links. A
+// change of the owner does not change the mode of a directory.
 func copyOwner(dir string, from *os.File) error {
 	if dir == "" {
 		return nil
@@ -58,9 +58,9 @@ func copyOwner(dir string, from *os.File) error {
 	return os.Lchown(dir, int(st.Uid), int(st.Gid))
 }
 
-// mountInNamespace mounts o on kernels before Linux 6.13, which accept only mounts of the caller's mount namespace
-// as lower layers. It attaches the mapped layers in a new mount namespace, which ends with the thread, and
-// moves only the overlay mount to the namespace of the process.
+// mountInNamespace mounts o on kernels before Linux 6.13, which accept only mounts of the caller's
+// mount namespace as lower layers. It attaches the mapped layers in a new mount namespace, which
+// ends with the thread, and moves only the overlay mount to the namespace of the process.
 func (s overlaySupport) mountInNamespace(o overlay, target string) error {
 	return osthread.Run(func() error {
 		processNS, err := os.Open("/proc/thread-self/ns/mnt")
@@ -89,8 +89,8 @@ func (s overlaySupport) mountInNamespace(o overlay, target string) error {
 	})
 }
 
-// mountInScratch mounts o in the mount namespace of the calling thread, below a tmpfs that it mounts at target. It
-// returns the overlay as a detached mount.
+// mountInScratch mounts o in the mount namespace of the calling thread, below a tmpfs that it
+// mounts at target. It returns the overlay as a detached mount.
 func (s overlaySupport) mountInScratch(o overlay, target string) (fd int, err error) {
 	if err := unix.Mount("layers", target, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700"); err != nil {
 		return -1, fmt.Errorf("mount tmpfs: %w", err)
@@ -138,9 +138,9 @@ func tryDetachedLayers(o overlay, target string) bool {
 	return overlaySupport{lowerByOne: true}.try(o, target) == nil
 }
 
-// Trial mounts an overlay for a user namespace at target, an existing directory, to find out whether the kernel and
-// the file system support that. dir is an empty directory on the file system of the layers. The caller unmounts
-// target.
+// Trial mounts an overlay for a user namespace at target, an existing directory, to find out
+// whether the kernel and the file system support that. dir is an empty directory on the file system
+// of the layers. The caller unmounts target.
 func Trial(dir, target, userNS string) error {
 	for _, d := range []string{"probe", "lower", upperDir, workDir} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {

@@ -13,12 +13,13 @@ import (
 	"github.com/criserver/criserver/internal/osthread"
 )
 
-// Options are the options of a mount. The zero value means a mount without a security label and without mapped ids.
+// Options are the options of a mount. The zero value means a mount without a security label and
+// without mapped ids.
 type Options struct {
 	// MountLabel is the SELinux context of all files, or "".
 	MountLabel string
-	// UserNS is the path of the user namespace of the container, in which the files belong to the owners in the image.
-	// It is "" if the container has no user namespace. See mountMapped.
+	// UserNS is the path of the user namespace of the container, in which the files belong to the
+	// owners in the image. It is "" if the container has no user namespace. See mountMapped.
 	UserNS string
 }
 
@@ -40,9 +41,10 @@ type overlaySupport struct {
 	off []string
 }
 
-// features are features that must be off, whatever the defaults of the kernel module are. Layers are not trusted, and
-// with metacopy and redirect_dir a file or directory in a layer can stand for another one. index does not allow a
-// lower layer in several mounts. nfs_export needs index, so it is off too.
+// features are features that must be off, whatever the defaults of the kernel module are. Layers
+// are not trusted, and with metacopy and redirect_dir a file or directory in a layer can stand for
+// another one. index does not allow a lower layer in several mounts. nfs_export needs index, so it
+// is off too.
 var features = []string{"metacopy", "redirect_dir", "index"}
 
 // fsconfigMax is the maximum length of a string for fsconfig(2) in bytes.
@@ -130,8 +132,8 @@ func (s overlaySupport) configure(fs int, o overlay) error {
 	return nil
 }
 
-// settings returns all mount options except the lower directories, in the form for fsconfig(2), in which the label is
-// not quoted.
+// settings returns all mount options except the lower directories, in the form for fsconfig(2), in
+// which the label is not quoted.
 func (s overlaySupport) settings(o overlay) []string {
 	all := []string{"source=overlay"}
 	for _, name := range s.off {
@@ -165,9 +167,10 @@ func kernelMessages(fs int) string {
 	return " (" + strings.Join(messages, "; ") + ")"
 }
 
-// mountByMount2 mounts o with mount(2), whose options must fit in one page. So the name of each directory is the number
-// of an open descriptor, and the working directory of the mounting thread is /proc/self/fd. The options for hundreds of
-// layers have less than 3 KB, whatever the lengths of the paths are.
+// mountByMount2 mounts o with mount(2), whose options must fit in one page. So the name of each
+// directory is the number of an open descriptor, and the working directory of the mounting thread
+// is /proc/self/fd. The options for hundreds of layers have less than 3 KB, whatever the lengths of
+// the paths are.
 func (s overlaySupport) mountByMount2(o overlay, target string) error {
 	var open []*os.File
 	defer func() {
@@ -212,8 +215,8 @@ func (s overlaySupport) mountByMount2(o overlay, target string) error {
 	})
 }
 
-// mount2Options returns the options of o for mount(2): one string with the names of the lower directories, in which the
-// label is quoted.
+// mount2Options returns the options of o for mount(2): one string with the names of the lower
+// directories, in which the label is quoted.
 func (s overlaySupport) mount2Options(o overlay, lower []string) string {
 	label := o.options.MountLabel
 	o.options.MountLabel = ""

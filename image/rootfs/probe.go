@@ -11,8 +11,9 @@ import (
 	"github.com/criserver/criserver/internal/osthread"
 )
 
-// probe detects the overlay support of the kernel. It creates detached mounts, or, if the kernel cannot create them,
-// mounts in a mount namespace of its own. dir is an empty directory on the file system of the layers.
+// probe detects the overlay support of the kernel. It creates detached mounts, or, if the kernel
+// cannot create them, mounts in a mount namespace of its own. dir is an empty directory on the file
+// system of the layers.
 func probe(dir string) (overlaySupport, error) {
 	o := overlay{
 		lower: []string{filepath.Join(dir, "l1"), filepath.Join(dir, "l2")},
@@ -63,8 +64,9 @@ func (s overlaySupport) try(o overlay, target string) error {
 	return inMountNamespace(func() error { return s.tryMount2(o, target) })
 }
 
-// tryMount2 mounts o with mount(2) and unmounts it. The directories of o are in the directory of target. mount(2) gets
-// their names relative to that directory, whose path can have characters with a meaning for overlay.
+// tryMount2 mounts o with mount(2) and unmounts it. The directories of o are in the directory of
+// target. mount(2) gets their names relative to that directory, whose path can have characters with
+// a meaning for overlay.
 func (s overlaySupport) tryMount2(o overlay, target string) error {
 	if err := unix.Chdir(filepath.Dir(target)); err != nil {
 		return err
@@ -80,8 +82,8 @@ func (s overlaySupport) tryMount2(o overlay, target string) error {
 	return unix.Unmount(target, 0)
 }
 
-// inMountNamespace runs fn in a new mount namespace, which ends with the thread, so that a daemon that is killed during
-// fn leaves no mount behind.
+// inMountNamespace runs fn in a new mount namespace, which ends with the thread, so that a daemon
+// that is killed during fn leaves no mount behind.
 func inMountNamespace(fn func() error) error {
 	return osthread.Run(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {

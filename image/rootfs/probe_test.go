@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestInMountNamespace mounts like the probe. The mount namespace of the process must never have the mount, so that a
-// killed process leaves no mount behind.
+// TestInMountNamespace mounts like the probe. The mount namespace of the process must never have
+// the mount, so that a killed process leaves no mount behind.
 func TestInMountNamespace(t *testing.T) {
 	needRoot(t)
 	target := mkdir(t, t.TempDir(), "target")
@@ -41,8 +41,8 @@ func TestInMountNamespace(t *testing.T) {
 	}
 }
 
-// TestProbeWithMount2 probes with mount(2), as on kernels before 6.5, in a directory whose name has the separators of
-// overlay's options.
+// TestProbeWithMount2 probes with mount(2), as on kernels before 6.5, in a directory whose name has
+// the separators of overlay's options.
 func TestProbeWithMount2(t *testing.T) {
 	needRoot(t)
 	dir := mkdir(t, t.TempDir(), "a:b,c")

@@ -16,8 +16,9 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 )
 
-// Restore detects the features of the kernel, loads the records, and deletes the writable layers of earlier boots,
-// whose containers ended with the boot. It calls report for each record that cannot be read.
+// Restore detects the features of the kernel, loads the records, and deletes the writable layers of
+// earlier boots, whose containers ended with the boot. It calls report for each record that cannot
+// be read.
 func (s *Store) Restore(report func(error)) error {
 	dir, err := os.MkdirTemp(s.cfg.Stage, "probe-")
 	if err != nil {
@@ -81,9 +82,10 @@ func readRecord(dir, id string) (Record, error) {
 	return r, nil
 }
 
-// findMounts returns the mount points of the root file system of a container whose record cannot be read, the last
-// mount first. It searches for the writable layer in the mount options, and for the container id in the path of the
-// mount point, because mount(2) gets the number of a descriptor as the writable layer.
+// findMounts returns the mount points of the root file system of a container whose record cannot be
+// read, the last mount first. It searches for the writable layer in the mount options, and for the
+// container id in the path of the mount point, because mount(2) gets the number of a descriptor as
+// the writable layer.
 func findMounts(dir, containerID string) ([]string, error) {
 	upper := "upperdir=" + filepath.Join(dir, upperDir)
 	found, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {

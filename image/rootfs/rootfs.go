@@ -1,6 +1,6 @@
-// Package rootfs mounts the root file systems of containers, which are overlays of the layers of an image and a writable
-// layer of the container, and images as volumes. It owns the writable layers and measures their disk usage. It must
-// not deal with registries or with the state of containers.
+// Package rootfs mounts the root file systems of containers, which are overlays of the layers of an
+// image and a writable layer of the container, and images as volumes. It owns the writable layers
+// and measures their disk usage. It must not deal with registries or with the state of containers.
 package rootfs
 
 import (
@@ -23,8 +23,8 @@ import (
 	"github.com/criserver/criserver/internal/oplock"
 )
 
-// Config configures a Store. All directories must exist and be on one file system, which supports the upper directories
-// of overlay.
+// Config configures a Store. All directories must exist and be on one file system, which supports
+// the upper directories of overlay.
 type Config struct {
 	Dir    string // the directories of the writable layers
 	Stage  string // for temporary directories of probe
@@ -58,8 +58,8 @@ type Record struct {
 	Layers []string `json:"layers,omitempty"`
 	Target string   `json:"target"`
 	BootID string   `json:"bootID"`
-	// Unreadable reports that the record on disk cannot be read and that the root file system may be mounted. The image
-	// is unknown.
+	// Unreadable reports that the record on disk cannot be read and that the root file system may
+	// be mounted. The image is unknown.
 	Unreadable bool `json:"-"`
 }
 
@@ -80,8 +80,8 @@ const (
 	recordFile = "rootfs.json"
 )
 
-// unmountTimeout is the time for which unmount waits for a busy file system. The mount namespace of a process ends a
-// moment after the process.
+// unmountTimeout is the time for which unmount waits for a busy file system. The mount namespace of
+// a process ends a moment after the process.
 const unmountTimeout = 5 * time.Second
 
 // NewStore returns an empty store. The caller must call Restore before anything else.
@@ -89,8 +89,8 @@ func NewStore(cfg Config) *Store {
 	return &Store{cfg: cfg, all: make(map[string]*entry)}
 }
 
-// Mount creates a writable layer and mounts the root file system. It returns the directory of the writable layer.
-// Mount first removes the leftovers of an earlier attempt for the container.
+// Mount creates a writable layer and mounts the root file system. It returns the directory of the
+// writable layer. Mount first removes the leftovers of an earlier attempt for the container.
 func (s *Store) Mount(ctx context.Context, req Request) (upper string, err error) {
 	if !ids.Valid(req.ContainerID) {
 		return "", fmt.Errorf("invalid container id %q: %w", req.ContainerID, errdefs.ErrInvalidArgument)
@@ -138,8 +138,8 @@ func (s *Store) create(dir string, req Request) error {
 	return s.support.mount(overlay{lower: req.Lower, upper: upper, work: work, options: req.Options}, req.Target)
 }
 
-// Unmount unmounts a root file system and deletes the writable layer. It is not an error if there is none. If Unmount
-// fails, the record is kept and the caller can call Unmount again.
+// Unmount unmounts a root file system and deletes the writable layer. It is not an error if there
+// is none. If Unmount fails, the record is kept and the caller can call Unmount again.
 func (s *Store) Unmount(ctx context.Context, containerID string) error {
 	unlock, err := s.ops.Lock(ctx, containerID)
 	if err != nil {
@@ -179,8 +179,8 @@ func (s *Store) remove(ctx context.Context, containerID string) error {
 	return nil
 }
 
-// unmount unmounts target. It waits for a busy file system up to unmountTimeout. It never detaches the mount, because a
-// detached file system stays in use.
+// unmount unmounts target. It waits for a busy file system up to unmountTimeout. It never detaches
+// the mount, because a detached file system stays in use.
 func unmount(ctx context.Context, target string) error {
 	for deadline := time.Now().Add(unmountTimeout); ; {
 		err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW)

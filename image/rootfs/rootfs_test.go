@@ -73,8 +73,8 @@ func unmountAll(tb testing.TB, s *Store) {
 	})
 }
 
-// TestMountManyLayers mounts the maximum number of layers with both mount APIs. The names of their directories are too long
-// for the options of mount(2).
+// TestMountManyLayers mounts the maximum number of layers with both mount APIs. The names of their
+// directories are too long for the options of mount(2).
 func TestMountManyLayers(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()

@@ -23,12 +23,13 @@ type usage struct {
 	requested bool // since the last measurement
 }
 
-// pauseFactor limits the cost of measurements. After each measurement, measureAll pauses for this multiple of the
-// time that the measurement took.
+// pauseFactor limits the cost of measurements. After each measurement, measureAll pauses for this
+// multiple of the time that the measurement took.
 const pauseFactor = 20
 
-// Usage returns the last measurement of a container's writable layer and requests another one, which Run makes later.
-// Layers whose usage is not requested are not measured. Usage returns ErrNotFound if there is no such layer.
+// Usage returns the last measurement of a container's writable layer and requests another one,
+// which Run makes later. Layers whose usage is not requested are not measured. Usage returns
+// ErrNotFound if there is no such layer.
 func (s *Store) Usage(containerID string) (Usage, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,11 +110,13 @@ func (s *Store) setUsage(id string, u Usage) {
 	}
 }
 
-// measure returns the disk usage of a tree that a container may change at the same time. It walks the tree with
-// descriptors, so that a directory that becomes a symbolic link does not lead out of the tree, and skips files that
-// disappear. It has at most two directories open, whatever the depth of the tree, and returns to parents with "..".
+// measure returns the disk usage of a tree that a container may change at the same time. It walks
+// the tree with descriptors, so that a directory that becomes a symbolic link does not lead out of
+// the tree, and skips files that disappear. It has at most two directories open, whatever the depth
+// of the tree, and returns to parents with "..".
 //
-// fs.DiskUsage of containerd's continuity is not used, because it walks by path names. See docs/dependencies.md.
+// fs.DiskUsage of containerd's continuity is not used, because it walks by path names. See
+// docs/dependencies.md.
 func measure(ctx context.Context, dir string) (bytes, inodes uint64) {
 	fd, err := unix.Open(dir, openDir, 0)
 	if err != nil {
@@ -144,8 +147,8 @@ type level struct {
 	pending  []string // subdirectories that have not been counted
 }
 
-// step goes to the next directory. It returns false if the walk must end, because a container has moved a directory
-// on the path and ".." leads to another directory.
+// step goes to the next directory. It returns false if the walk must end, because a container has
+// moved a directory on the path and ".." leads to another directory.
 func (w *treeWalk) step() bool {
 	last := &w.levels[len(w.levels)-1]
 	if n := len(last.pending); n > 0 {

@@ -46,8 +46,8 @@ func TestMeasureDeepTree(t *testing.T) {
 	}
 }
 
-// TestMeasureMovedDirectory moves the current directory of the walk out of the tree. The walk must end and must not
-// follow ".." out of the tree.
+// TestMeasureMovedDirectory moves the current directory of the walk out of the tree. The walk must
+// end and must not follow ".." out of the tree.
 func TestMeasureMovedDirectory(t *testing.T) {
 	dir := t.TempDir()
 	top := filepath.Join(dir, "top")

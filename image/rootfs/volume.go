@@ -20,8 +20,8 @@ import (
 	"github.com/criserver/criserver/internal/rootpath"
 )
 
-// Volumes mounts images read-only as volumes of containers. A volume has no writable layer, so its directory is on a
-// file system that a reboot empties.
+// Volumes mounts images read-only as volumes of containers. A volume has no writable layer, so its
+// directory is on a file system that a reboot empties.
 type Volumes struct {
 	dir    string // directories of the volumes, CONTAINER/INDEX
 	bootID string
@@ -40,7 +40,8 @@ type VolumeRecord struct {
 	// Layers are the diff IDs of the image's layers. Records of older versions do not have this field.
 	Layers []string `json:"layers,omitempty"`
 	BootID string   `json:"bootID"`
-	// Unreadable reports that the record on disk cannot be read and that the volume may be mounted. The image is unknown.
+	// Unreadable reports that the record on disk cannot be read and that the volume may be mounted.
+	// The image is unknown.
 	Unreadable bool `json:"-"`
 }
 
@@ -51,8 +52,8 @@ type VolumeRequest struct {
 	ImageID     string   // only for the record
 	Layers      []string // diff IDs, only for the record
 	Lower       []string // the directories of the layers, topmost first
-	// SubPath is a directory or a regular file of the image that is mounted, or "" for the complete image. Symbolic links
-	// are resolved with the image as the root directory.
+	// SubPath is a directory or a regular file of the image that is mounted, or "" for the complete
+	// image. Symbolic links are resolved with the image as the root directory.
 	SubPath string
 	Options Options
 }
@@ -65,14 +66,14 @@ const (
 	volumeRecord = "volume.json"
 )
 
-// NewVolumes returns the volumes below dir, which must be on a file system that a reboot empties. The caller must
-// restore first store and then the volumes, before anything else.
+// NewVolumes returns the volumes below dir, which must be on a file system that a reboot empties.
+// The caller must restore first store and then the volumes, before anything else.
 func NewVolumes(dir, bootID string, store *Store) *Volumes {
 	return &Volumes{dir: dir, bootID: bootID, store: store, all: make(map[string]map[int]VolumeRecord)}
 }
 
-// Mount mounts a volume and returns its mount point. It first removes the leftovers of an earlier attempt. It returns
-// ErrNotFound or ErrInvalidArgument for a wrong sub path.
+// Mount mounts a volume and returns its mount point. It first removes the leftovers of an earlier
+// attempt. It returns ErrNotFound or ErrInvalidArgument for a wrong sub path.
 func (v *Volumes) Mount(ctx context.Context, req VolumeRequest) (path string, err error) {
 	if !ids.Valid(req.ContainerID) || req.Index < 0 {
 		return "", fmt.Errorf("invalid volume %d of container %q: %w", req.Index, req.ContainerID, errdefs.ErrInvalidArgument)
@@ -139,8 +140,8 @@ func (v *Volumes) mount(dir string, req VolumeRequest) error {
 	if err := bindSubPath(image, req.SubPath, target); err != nil {
 		return err
 	}
-	// The file system stays mounted at target, so that detaching the mount hides nothing. Unlike unmounting, detaching does
-	// not fail if another process accesses the mount.
+	// The file system stays mounted at target, so that detaching the mount hides nothing. Unlike
+	// unmounting, detaching does not fail if another process accesses the mount.
 	return errors.Join(unix.Unmount(image, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH), os.Remove(image))
 }
 

@@ -41,8 +41,9 @@ func (v *Volumes) Restore(report func(error)) error {
 	return nil
 }
 
-// read returns the records of the volumes of one container, including a record with Unreadable for each volume whose record
-// cannot be read and that may be mounted. If the directory of the container cannot be read, read returns nil and an error.
+// read returns the records of the volumes of one container, including a record with Unreadable for
+// each volume whose record cannot be read and that may be mounted. If the directory of the
+// container cannot be read, read returns nil and an error.
 func (v *Volumes) read(container string) (map[int]VolumeRecord, error) {
 	entries, err := os.ReadDir(filepath.Join(v.dir, container))
 	if err != nil {
@@ -102,8 +103,8 @@ func volumeMounted(dir string) (bool, error) {
 	return false, nil
 }
 
-// Unmount removes all volumes of a container. It is not an error if there are none. If Unmount fails, the records are kept
-// and the caller can call Unmount again.
+// Unmount removes all volumes of a container. It is not an error if there are none. If Unmount
+// fails, the records are kept and the caller can call Unmount again.
 func (v *Volumes) Unmount(ctx context.Context, containerID string) error {
 	v.mu.Lock()
 	_, ok := v.all[containerID]
@@ -134,7 +135,8 @@ func (v *Volumes) Unmount(ctx context.Context, containerID string) error {
 	return nil
 }
 
-// removeVolume unmounts and removes one volume. It removes only empty directories, so it never deletes files in a mount.
+// removeVolume unmounts and removes one volume. It removes only empty directories, so it never
+// deletes files in a mount.
 func removeVolume(ctx context.Context, dir string) error {
 	for _, name := range []string{volumeMount, volumeImage} {
 		if err := unmount(ctx, filepath.Join(dir, name)); err != nil {

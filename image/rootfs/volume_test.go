@@ -159,8 +159,8 @@ func TestVolumeRefused(t *testing.T) {
 	}
 }
 
-// TestVolumesRestart restarts the store with mounted volumes and with the leftovers of processes that were killed during
-// Mount. Sweep must remove the leftovers.
+// TestVolumesRestart restarts the store with mounted volumes and with the leftovers of processes
+// that were killed during Mount. Sweep must remove the leftovers.
 func TestVolumesRestart(t *testing.T) {
 	b := newVolumes(t)
 	live, dead := b.request("data"), b.request("")
@@ -225,8 +225,9 @@ func TestUnmountBusyVolume(t *testing.T) {
 	}
 }
 
-// TestMountLabel mounts with a label with a comma, which ends an option of mount(2) unless the label is quoted. The order
-// of the options matters, because overlay reads them one after the other.
+// TestMountLabel mounts with a label with a comma, which ends an option of mount(2) unless the
+// label is quoted. The order of the options matters, because overlay reads them one after the
+// other.
 func TestMountLabel(t *testing.T) {
 	const label = "system_u:object_r:container_file_t:s0:c1,c2"
 	s := overlaySupport{off: []string{"metacopy"}, volatile: true}

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mkdirDeep creates nested directories below dir, with a file in the last one. Their path is longer than the kernel allows.
+// mkdirDeep creates nested directories below dir, with a file in the last one. Their path is longer
+// than the kernel allows.
 func mkdirDeep(t *testing.T, dir string, levels int) {
 	t.Helper()
 	const part = 100

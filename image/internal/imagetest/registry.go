@@ -36,12 +36,14 @@ type manifest struct {
 
 // Faults configures the faults and the authentication of a registry.
 type Faults struct {
-	// User and Password, if set, are required: with basic authentication, or by the token server if Bearer is set.
+	// User and Password, if set, are required: with basic authentication, or by the token server if
+	// Bearer is set.
 	User, Password string
 	Bearer         bool
 	// Down makes the registry send 503 for all requests.
 	Down bool
-	// Blob is called with the digest and the content of a requested blob. If it returns true, it has sent the response.
+	// Blob is called with the digest and the content of a requested blob. If it returns true, it
+	// has sent the response.
 	Blob func(w http.ResponseWriter, r *http.Request, d digest.Digest, content []byte) bool
 	// ManifestType, if set, is the media type of all manifests.
 	ManifestType string
@@ -112,7 +114,8 @@ func (r *Registry) Authorization() string {
 	return r.lastAuth
 }
 
-// Blobs returns the number of requests for blobs with these digests. Without digests, it counts the requests for all blobs.
+// Blobs returns the number of requests for blobs with these digests. Without digests, it counts the
+// requests for all blobs.
 func Blobs(requests []string, digests ...digest.Digest) int {
 	n := 0
 	for _, req := range requests {
