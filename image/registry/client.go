@@ -195,7 +195,7 @@ func (c *Client) detectScheme(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ping registry %s: %w", c.cfg.Host, err)
 	}
-	drain(res)
+	defer drain(res)
 	if isTemporaryStatus(res.StatusCode) {
 		return fmt.Errorf("ping registry %s: %w", c.cfg.Host, newStatusError(res))
 	}

@@ -433,6 +433,19 @@ func TestBearerTokenWithReadableRoot(t *testing.T) {
 	}
 }
 
+// TestPingErrorMessage checks that the error of a failed ping has the message of the registry.
+func TestPingErrorMessage(t *testing.T) {
+	host := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprint(w, `{"errors":[{"code":"UNAVAILABLE","message":"maintenance until noon"}]}`)
+	})
+	_, _, err := client(t, host, func(cfg *Config) { cfg.Attempts = 1 }).Manifest(t.Context(), "1", nil)
+	var s *StatusError
+	if !errors.As(err, &s) || s.Message != "unavailable: maintenance until noon" {
+		t.Errorf("got error %v", err)
+	}
+}
+
 func TestStatusErrorMessage(t *testing.T) {
 	long := strings.Repeat("x", 10_000)
 	for body, want := range map[string]string{
