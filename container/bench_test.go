@@ -16,11 +16,11 @@ func BenchmarkLife(b *testing.B) {
 	ctx := b.Context()
 	var create, start, exec, stop, remove time.Duration
 	lap := func(d *time.Duration, fn func() error) {
-		begun := time.Now()
+		start := time.Now()
 		if err := fn(); err != nil {
 			b.Fatal(err)
 		}
-		*d += time.Since(begun)
+		*d += time.Since(start)
 	}
 	for i := range b.N {
 		var id string

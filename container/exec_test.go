@@ -74,12 +74,12 @@ func TestExecTimeout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	begun := time.Now()
+	start := time.Now()
 	_, err = m.ExecSync(t.Context(), id, []string{"sh", "-c", "(sleep 1001 & sleep 1002 &); sleep 1003 & trap '' TERM; sleep 1004"}, 300*time.Millisecond)
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
-	if took := time.Since(begun); took > patience.For(10*time.Second) {
+	if took := time.Since(start); took > patience.For(10*time.Second) {
 		t.Errorf("the exec took %s", took)
 	}
 	after := before

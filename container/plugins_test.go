@@ -103,15 +103,15 @@ func TestPluginsObeyTheRules(t *testing.T) {
 	b := newTestBed(t)
 	f := &fakePlugins{}
 	m, _ := b.manager(withPlugins(f))
-	for words, a := range map[string]Adjustment{
+	for field, a := range map[string]Adjustment{
 		"cpu_shares":    {Limits: Limits{CRI: &cri.LinuxContainerResources{CpuShares: 1}}},
 		"unified":       {Limits: Limits{CRI: &cri.LinuxContainerResources{Unified: map[string]string{"cgroup.procs": "1"}}}},
 		"blockio_class": {BlockIOClass: new("x")},
 		"rdt_class":     {RDTClass: new("x")},
 	} {
 		f.create = func(*specs.Spec) (Adjustment, error) { a.Asked = true; return a, nil }
-		if _, err := m.Create(t.Context(), "pod", shell("c", "true"), nil); err == nil || !strings.Contains(err.Error(), words) {
-			t.Errorf("%s: got %v", words, err)
+		if _, err := m.Create(t.Context(), "pod", shell("c", "true"), nil); err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s: got %v", field, err)
 		}
 	}
 	f.create = func(s *specs.Spec) (Adjustment, error) {
