@@ -100,19 +100,3 @@ func TestErrorLength(t *testing.T) {
 		t.Errorf("got error of %d bytes: %.3000v", len(err.Error()), err)
 	}
 }
-
-// TestShortNameNextCandidate pulls a short name. The first candidate stalls during a layer, which
-// the second candidate also has.
-func TestShortNameNextCandidate(t *testing.T) {
-	bad, good := imagetest.NewRegistry(t), imagetest.NewRegistry(t)
-	b := newBed(t, bad, good)
-	b.cfg.ProgressWindow = 3 * time.Second // a busy machine must not make the good registry look stalled
-	b.restart(t)
-	write(t, b.cfg.RegistriesConf, fmt.Sprintf("unqualified-search-registries = [%[1]q, %[2]q]\n[[registry]]\nlocation = %[1]q\ninsecure = true\n[[registry]]\nlocation = %[2]q\ninsecure = true\n", bad.Host, good.Host))
-	layer := imagetest.Files(t, imagetest.File("f", noise(1<<20)))
-	for _, r := range []*imagetest.Registry{bad, good} {
-		r.Push("a", "1", imagetest.Image{Layers: []imagetest.Layer{layer}})
-	}
-	bad.Set(onBlob(layer.Digest(), imagetest.Stall))
-	equalList(t, "tags", b.pull(t, "a:1").RepoTags, []string{good.Host + "/a:1"})
-}

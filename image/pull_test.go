@@ -1,9 +1,14 @@
 package image
 
 import (
+	"context"
+	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/criserver/criserver/image/internal/imagetest"
@@ -75,4 +80,67 @@ func TestContainersDoNotShareWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, "file in a new root file system", read(t, again, "etc/a"), "upper")
+}
+
+func TestPullJoinsRunningPull(t *testing.T) {
+	reg := imagetest.NewRegistry(t)
+	b := newBed(t, reg)
+	layer := imagetest.Files(t, imagetest.File("f", "x"))
+	shared := imagetest.Image{Layers: []imagetest.Layer{layer, layer, imagetest.Files(t, imagetest.File("g", ""))}}
+	reg.Push("a", "1", shared)
+	other := shared
+	other.Comment = "other"
+	reg.Push("b", "1", other)
+	started, release := make(chan struct{}, 10), make(chan struct{})
+	reg.Set(onBlob(layer.Digest(), func(w http.ResponseWriter, _ *http.Request, b []byte) {
+		started <- struct{}{}
+		<-release
+		_, _ = w.Write(b)
+	}))
+	var all sync.WaitGroup
+	startPull := func(ref string) {
+		all.Go(func() {
+			if _, err := b.Pull(context.Background(), PullRequest{Ref: reg.Host + ref}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	startPull("/a:1")
+	<-started
+	startPull("/a:1") // the same image
+	startPull("/b:1") // another image with the same layers
+	eventually(t, "request for the other image", func() bool {
+		return strings.Contains(strings.Join(reg.Requests(), " "), "/v2/b/manifests/1")
+	})
+	close(release)
+	all.Wait()
+	equal(t, "fetches of the shared layer", 1+len(started), 1)
+	equal(t, "images", len(b.List()), 2)
+	equal(t, "layers", b.layerCount(t), 2)
+	for _, img := range b.List() {
+		root, _ := b.mount(t, img)
+		equal(t, "file", read(t, root, "f"), "x")
+	}
+}
+
+func TestPullCancelledByLastCaller(t *testing.T) {
+	reg := imagetest.NewRegistry(t)
+	b := newBed(t, reg)
+	layer := imagetest.Files(t, imagetest.File("f", noise(1<<20)))
+	reg.Push("a", "1", imagetest.Image{Layers: []imagetest.Layer{layer}})
+	started := make(chan struct{}, 1)
+	ended := make(chan struct{})
+	reg.Set(onBlob(layer.Digest(), func(w http.ResponseWriter, r *http.Request, b []byte) {
+		started <- struct{}{}
+		imagetest.Stall(w, r, b)
+		close(ended)
+	}))
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-started; cancel() }()
+	if _, err := b.Pull(ctx, PullRequest{Ref: reg.Host + "/a:1"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	<-ended
+	reg.Set(imagetest.Faults{})
+	b.pull(t, reg.Host+"/a:1") // waits for the end of the cancelled pull
 }

@@ -3,7 +3,6 @@ package image
 import (
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -85,23 +84,6 @@ func TestPullBrokenConnections(t *testing.T) {
 			t.Errorf("got %d requests for blob %s, want 3", n, blob)
 		}
 	}
-}
-
-// TestMirrorWithOversizedManifest pulls from a mirror that answers each request for a manifest
-// with more bytes than a manifest may have.
-func TestMirrorWithOversizedManifest(t *testing.T) {
-	mirror := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/v2/" {
-			_, _ = w.Write(make([]byte, 5<<20))
-		}
-	}))
-	t.Cleanup(mirror.Close)
-	reg := imagetest.NewRegistry(t)
-	b := newBed(t)
-	write(t, b.cfg.RegistriesConf, fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n[[registry.mirror]]\nlocation = %q\ninsecure = true\n",
-		reg.Host, strings.TrimPrefix(mirror.URL, "http://")))
-	reg.Push("a", "1", three(t))
-	b.pull(t, reg.Host+"/a:1")
 }
 
 // TestManifestMediaType runs a registry that sends the same media type for all manifests.

@@ -1,8 +1,13 @@
 package registry
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,6 +106,94 @@ func TestRetryAfter(t *testing.T) {
 	} {
 		if got := retryAfter(http.Header{"Retry-After": {value}}, now); got != want {
 			t.Errorf("%q: got %s, want %s", value, got, want)
+		}
+	}
+}
+
+// TestRedirectOfRefreshToken runs a token server that redirects to another origin in a way that
+// repeats the body of the request.
+func TestRedirectOfRefreshToken(t *testing.T) {
+	var got atomic.Value
+	other := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		got.Store(r.FormValue("refresh_token"))
+		fmt.Fprint(w, `{"token":"t"}`)
+	})
+	var host string
+	host = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/token":
+			http.Redirect(w, r, "http://"+other+"/token", http.StatusPermanentRedirect)
+		case r.Header.Get("Authorization") == "":
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token"`, host))
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	})
+	c := client(t, host, func(cfg *Config) { cfg.Auth = Auth{IdentityToken: "secret"} })
+	if _, _, err := c.Manifest(t.Context(), "1", nil); !errdefs.IsPermissionDenied(err) || strings.Contains(err.Error(), "secret") {
+		t.Errorf("got error %v", err)
+	}
+	if v := got.Load(); v != nil {
+		t.Errorf("the other origin got the refresh token %q", v)
+	}
+}
+
+// TestTokenRenewal runs a registry that refuses each token after two requests, although the
+// token has not expired. In one case the root of the API needs no token.
+func TestTokenRenewal(t *testing.T) {
+	for name, openRoot := range map[string]bool{"root needs a token": false, "root needs no token": true} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			var issued, uses int
+			var host string
+			host = serve(t, func(w http.ResponseWriter, r *http.Request) {
+				mu.Lock()
+				defer mu.Unlock()
+				if r.URL.Path == "/token" {
+					issued++
+					uses = 0
+					if got := r.URL.Query()["scope"]; len(got) == 0 || got[0] != "repository:a:pull" {
+						t.Errorf("got scope %q", got)
+					}
+					fmt.Fprintf(w, `{"token":"t%d","expires_in":300}`, issued)
+					return
+				}
+				if isRoot(r) && openRoot {
+					return
+				}
+				if uses++; r.Header.Get("Authorization") != fmt.Sprintf("Bearer t%d", issued) || uses > 2 {
+					w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",scope="repository:a:pull"`, host))
+					w.WriteHeader(http.StatusUnauthorized)
+					return
+				}
+				_, _ = w.Write([]byte("{}"))
+			})
+			c := client(t, host, nil)
+			for range 6 {
+				if _, _, err := c.Manifest(t.Context(), "1", nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if issued != 3 {
+				t.Errorf("got %d tokens, want 3", issued)
+			}
+		})
+	}
+}
+
+// TestBearerTokenWithReadableRoot runs a registry that asks for a credential for manifests only.
+func TestBearerTokenWithReadableRoot(t *testing.T) {
+	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if !isRoot(r) && r.Header.Get("Authorization") != "Bearer right" {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="http://127.0.0.1:1/token"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	})
+	for token, code := range map[string]int{"right": 0, "wrong": http.StatusUnauthorized} {
+		c := client(t, host, func(cfg *Config) { cfg.Auth = Auth{BearerToken: token} })
+		_, _, err := c.Manifest(t.Context(), "1", nil)
+		var s *StatusError
+		if code == 0 && err != nil || code != 0 && (!errors.As(err, &s) || s.Code != code) {
+			t.Errorf("%s token: got error %v", token, err)
 		}
 	}
 }
