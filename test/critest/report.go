@@ -92,8 +92,8 @@ func (r *Result) outOfFocus(text string) bool {
 	return r.want.Focus != nil && !r.want.Focus.MatchString(suiteName+" "+text)
 }
 
-// addSkipped checks whether a skipped spec has a line in the skip file. If the suite itself skipped the spec, the report
-// has the reason.
+// addSkipped checks whether a skipped spec has a line in the skip file. If the suite itself skipped
+// the spec, the report has the reason.
 func (r *Result) addSkipped(text string, spec types.SpecReport) {
 	kinds := []string{omit}
 	why := oneLine(spec.FailureMessage())

@@ -75,9 +75,9 @@ func find(list []Variant, name string) (Variant, error) {
 // unified is the mount point of the cgroup v2 hierarchy in a hybrid layout.
 const unified = "/sys/fs/cgroup/unified"
 
-// withoutHybrid unmounts the cgroup v2 hierarchy of a hybrid layout in the mount namespace of this run, because crun 1.8
-// refuses hybrid layouts. crun creates directories on the mount point and does not remove them, so withoutHybrid mounts
-// a tmpfs there, which ends with the run.
+// withoutHybrid unmounts the cgroup v2 hierarchy of a hybrid layout in the mount namespace of this
+// run, because crun 1.8 refuses hybrid layouts. crun creates directories on the mount point and
+// does not remove them, so withoutHybrid mounts a tmpfs there, which ends with the run.
 func withoutHybrid() error {
 	var fs unix.Statfs_t
 	err := unix.Statfs(unified, &fs)

@@ -18,8 +18,8 @@ const (
 	heavySize   = 2 << 20 // size of each file in bytes; 504 MiB in total
 )
 
-// heavy builds an image of half a gigabyte in seven gzip layers. Like programs, its files compress to about half of their
-// size.
+// heavy builds an image of half a gigabyte in seven gzip layers. Like programs, its files compress
+// to about half of their size.
 func heavy(p *parts) (artifact, error) {
 	layers := []v1.Layer{p.busybox}
 	for i := range heavyLayers {

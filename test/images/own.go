@@ -72,8 +72,8 @@ func whiteouts(p *parts) (artifact, error) {
 	return assemble(v1.Config{Cmd: []string{"sh"}}, p.busybox, lower, upper)
 }
 
-// volume builds an image for image volumes. It has a program, a set-user-id program, and links that would lead out of the
-// image if the host followed them.
+// volume builds an image for image volumes. It has a program, a set-user-id program, and links that
+// would lead out of the image if the host followed them.
 func volume(p *parts) (artifact, error) {
 	l, err := newTree().
 		text("data/file", "from the image\n").
@@ -152,7 +152,8 @@ func docker(p *parts) (artifact, error) {
 	return configured(img, v1.Config{Cmd: []string{"sh"}})
 }
 
-// multiarch builds an index with this machine's platform, other platforms, and an attestation like those of build tools.
+// multiarch builds an index with this machine's platform, other platforms, and an attestation like
+// those of build tools.
 func multiarch(p *parts) (artifact, error) {
 	native, err := assemble(v1.Config{Cmd: []string{"sh"}}, p.busybox, p.tools)
 	if err != nil {

@@ -10,8 +10,8 @@ var Prefixes = []string{
 	"registry.k8s.io", "k8s.gcr.io", "gcr.io", "registry.test", "docker.io/library/busybox", "docker.io/library/nginx",
 }
 
-// RegistriesConf returns a registries.conf that redirects the given prefixes, or all of Prefixes if none is given, to the
-// registry at addr, over plain HTTP. It does not affect other names.
+// RegistriesConf returns a registries.conf that redirects the given prefixes, or all of Prefixes if
+// none is given, to the registry at addr, over plain HTTP. It does not affect other names.
 func RegistriesConf(addr string, prefixes ...string) string {
 	if len(prefixes) == 0 {
 		prefixes = Prefixes

@@ -19,9 +19,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 )
 
-// Handler serves the images that Build built in dir. The repositories have the full names of the images:
-// registry.k8s.io/pause:3.9 is /v2/registry.k8s.io/pause/manifests/3.9. Clients can push other images, which are kept in
-// memory.
+// Handler serves the images that Build built in dir. The repositories have the full names of the
+// images: registry.k8s.io/pause:3.9 is /v2/registry.k8s.io/pause/manifests/3.9. Clients can push
+// other images, which are kept in memory.
 func Handler(dir string) (http.Handler, error) {
 	b := &blobs{Handler: registry.NewInMemoryBlobHandler()}
 	h := registry.New(

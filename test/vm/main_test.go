@@ -82,8 +82,8 @@ var compiling sync.Mutex
 
 var compiled = map[string]bool{}
 
-// compile builds the test binaries of the suites for an architecture. It returns the path of each binary once, relative to
-// guest.Tree.
+// compile builds the test binaries of the suites for an architecture. It returns the path of each
+// binary once, relative to guest.Tree.
 func compile(ctx context.Context, arch string, suites []suite) ([]string, error) {
 	compiling.Lock()
 	defer compiling.Unlock()
