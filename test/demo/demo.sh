@@ -1,12 +1,12 @@
 #!/bin/bash
-# A guided tour of the daemon: what `docker run -p` does, one step at a time, with all that it leaves on the machine made visible, and
-# then gone. Everything is checked on the way; the first thing that is not as it should be ends the tour with an error.
+# A guided tour of the daemon. It does the steps of `docker run -p` one by one, shows the objects that each step
+# creates on the machine, and removes them at the end. Each step is checked; the first failure ends the tour.
 #
-# DEMO_IMAGE takes another image in place of nginx, from wherever registries are reached; DEMO_PORT is where it serves HTTP (80).
-# CRISERVER_TEST_PATIENCE, a whole number, multiplies all deadlines on a slow machine.
+# DEMO_IMAGE is an image in place of nginx; DEMO_PORT is the port on which it serves HTTP (default 80).
+# CRISERVER_TEST_PATIENCE, an integer, multiplies all deadlines on a slow machine.
 #
-# The script needs a complete bin/ directory and the test images, but no Go. It works with cgroup v1 and v2. Its daemon is no unit of systemd,
-# so the daemon makes its cgroups by itself.
+# The script needs a complete bin/ directory and the test images, but no Go. It works with cgroup v1 and v2. The daemon
+# is not a systemd unit here, so it uses the cgroupfs driver.
 set -euo pipefail
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
@@ -17,7 +17,7 @@ patience=${CRISERVER_TEST_PATIENCE:-1}
 busybox=docker.io/library/busybox:latest
 work= bridge= registry_pid= daemon_pid= hostport= forward=
 
-# --- talking ---------------------------------------------------------------------------------------------------------------------
+# --- output
 
 if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' green=$'\e[32m' red=$'\e[31m' off=$'\e[0m'; else bold='' dim='' green='' red='' off=''; fi
 
@@ -26,28 +26,28 @@ note() { printf '%s%s%s\n' "$dim" "$*" "$off"; }
 good() { printf '  %s✓%s %s\n' "$green" "$off" "$*"; }
 die() { printf '\n%sThe tour ends here: %s%s\n' "$red" "$*" "$off" >&2; exit 1; }
 
-# show prints a command as one would type it, runs it, and prints what it printed; `out` keeps that.
+# show prints a command, runs it, and prints its output, which it keeps in `out`.
 show() {
   printf '  $%s\n' "$(shorten "$(for a in "$@"; do case $a in *[\ \;\>]*) printf " '%s'" "$a" ;; *) printf ' %s' "$a" ;; esac; done)")"
   out=$("$@" 2>&1) || { printf '%s\n' "$out" | sed 's/^/    /'; die "$1 failed"; }
   if [ -n "$out" ]; then shorten "$out" | sed 's/^/    /'; fi
 }
 
-# shorten takes out what is long and says nothing: our own directory, and all but the start of ids.
+# shorten removes the directory of the tour from paths, and all but the beginning of ids.
 shorten() { printf '%s\n' "$1" | sed -E "s#$bin/##g; s#$work#\$W#g; s#\b([0-9a-f]{13})[0-9a-f]{51}\b#\1#g"; }
 
-# has checks that what was shown last contains something.
+# has checks that the last output of show contains a string.
 has() { case $out in *"$1"*) ;; *) die "expected to see \"$1\"${2:+ ($2)}" ;; esac; }
 
-# page fetches one, and waits for a server that has only just been started. headlines is what one sees of it at a glance.
+# page fetches a page, and waits for a server that has just been started. headlines prints its title and headings.
 page() { command curl -sS --max-time $((5 * patience)) --retry 50 --retry-connrefused --retry-delay 0 --retry-max-time $((10 * patience)) "$1"; }
 headlines() { grep -i -m2 -o -e '<title>.*</title>' -e '<h1>.*</h1>' || printf '(a page without headlines)\n'; }
 curl() { page "$1" >"$work/page" || return; headlines <"$work/page"; }
 
-# options prints the options of a mount one a line.
+# findmnt prints the options of a mount, one per line.
 findmnt() { command findmnt -n -o FSTYPE,OPTIONS "$1" | tr ',' '\n' | grep -v -e relatime -e uuid; }
 
-# --- the stage -------------------------------------------------------------------------------------------------------------------
+# --- setup and clean-up
 
 crictl() { "$bin/crictl" --config "$work/crictl.yaml" "$@"; }
 
@@ -55,7 +55,7 @@ prepare() {
   [ "$(id -u)" = 0 ] || die "containers need root"
   for f in criserver conmon runc crictl testimages cni/bridge; do [ -x "$bin/$f" ] || die "bin/$f is missing: run make build tools"; done
   work=$(mktemp -d /tmp/criserver-demo.XXXXXX)
-  chmod 711 "$work" # who runs in a pod with a user namespace has to pass
+  chmod 711 "$work" # users of pods with a user namespace must be able to enter
   bridge=demo$(printf '%x' $((RANDOM % 4096)))
   forward=$(cat /proc/sys/net/ipv4/ip_forward)
   subnet=10.$((200 + RANDOM % 50)).$((RANDOM % 250)).0/24
@@ -65,7 +65,7 @@ prepare() {
 
   "$bin/testimages" serve -dir "$top/.cache/images" -registries-conf "$work/registries.conf" >"$work/registry.log" 2>&1 &
   registry_pid=$!
-  until grep -q listening "$work/registry.log"; do kill -0 $registry_pid || die "no registry: $(cat "$work/registry.log")"; sleep 0.1; done
+  until grep -q listening "$work/registry.log"; do kill -0 $registry_pid || die "the registry does not run: $(cat "$work/registry.log")"; sleep 0.1; done
   if [ -n "${DEMO_IMAGE:-}" ]; then # other images come from their own registries
     busybox=$image
     echo 'unqualified-search-registries = ["docker.io"]' >"$work/registries.conf"
@@ -125,23 +125,23 @@ start_daemon() {
   disown $daemon_pid
   for _ in $(seq $((100 * patience))); do
     crictl version >/dev/null 2>&1 && return
-    kill -0 $daemon_pid 2>/dev/null || die "the daemon ended: $(tail -5 "$work/daemon.log")"
+    kill -0 $daemon_pid 2>/dev/null || die "the daemon exited: $(tail -5 "$work/daemon.log")"
     sleep 0.1
   done
   die "the daemon does not answer: $(tail -5 "$work/daemon.log")"
 }
 
-# ours lists the processes that have to do with this tour, by the directory in their command lines or by their cgroup.
+# ours lists the processes of the tour, by the directory in their command lines or by their cgroup.
 ours() { grep -l -s -F -f <(basename "$work") /proc/[0-9]*/{cmdline,cgroup} 2>/dev/null | cut -d/ -f3 | sort -un | grep -v -x -e $$ -e "$registry_pid" || true; }
 
-# end stops the daemon as a service manager does, and says whether it went.
+# end stops the daemon with SIGTERM, and returns whether it has exited.
 end() {
   kill "$1" 2>/dev/null
   for _ in $(seq $((100 * patience))); do kill -0 "$1" 2>/dev/null || return 0; sleep 0.1; done
   return 1
 }
 
-# clean takes everything down however far the tour came.
+# clean removes everything, however far the tour came.
 clean() {
   local status=$?
   trap - EXIT INT TERM
@@ -165,17 +165,17 @@ clean() {
   exit $status
 }
 
-# tables_of_ours are the nft tables that were made for the tour's network, by the daemon or by CNI plugins.
+# tables_of_ours lists the nft tables of the tour's network.
 tables_of_ours() { nft list tables | grep -E -e "_$bridge\$" -e ' cni_(hostport|plugins_masquerade)$' | grep -v -x -F "${tables:-none}"; }
 
-# --- the tour --------------------------------------------------------------------------------------------------------------------
+# --- tour
 
 trap clean EXIT
 trap 'exit 130' INT TERM
 prepare
 
 step "1. The daemon"
-note "One process on a socket. The kubelet would talk to it; here crictl does. All of its files are in $work."
+note "The daemon is one process that serves a socket. Here crictl is the client in place of the kubelet. All files are in $work."
 start_daemon
 show crictl version
 has "RuntimeName:  criserver"
@@ -185,7 +185,7 @@ note "As docker pull.$([ -n "${DEMO_IMAGE:-}" ] || echo " The images were built 
 show crictl pull "$image"
 [ "$busybox" = "$image" ] || show crictl pull "$busybox"
 show crictl images --digests=false
-note "Each layer is one directory, by the digest of its content, however many images use it:"
+note "Each layer is one directory, named after the digest of its content and shared by all images:"
 show ls "$work/root/layers"
 layers_of() { crictl inspecti -o json "$1" | jq -r '(.info.imageSpec.rootfs.diff_ids // .info.rootfs.diff_ids // .info.diffIDs // .info.layers // [])[]' | sort; }
 shared=$(comm -12 <(layers_of "$image") <(layers_of "$busybox") | wc -l)
@@ -195,7 +195,7 @@ if [ -z "${DEMO_IMAGE:-}" ]; then
 fi
 
 step "3. A pod"
-note "What docker run does before it starts a process: a network namespace, a cable, an address, a host port."
+note "Like docker run before it starts a process: a network namespace, a veth pair, an address, a host port."
 cat >"$work/pod/pod.json" <<E
 {
   "metadata": { "name": "web", "namespace": "demo", "uid": "demo-web" }, "hostname": "web",
@@ -234,50 +234,50 @@ has Running
 pid=$(crictl inspect -o json "$container" | jq -r .info.pid)
 show curl "http://$address:$port"
 show ps -o pid,ppid,user,args --forest -p "$pid,$(ps -o ppid= -p "$pid" | tr -d ' '),$(pgrep -d, -P "$pid" || echo "$pid")"
-note "Its parent is not the daemon ($daemon_pid) but a monitor of its own, which is why the daemon may die."
+note "Its parent is not the daemon ($daemon_pid) but a monitor process, so the container does not depend on the daemon."
 
 step "5. The page"
-note "Over the pod's own address, which only this machine knows:"
+note "At the address of the pod, which only this machine can reach:"
 show curl "http://$address:$port"
 first=$out
-note "Over the host port, as with docker run -p $hostport:$port:"
+note "At the host port, as with docker run -p $hostport:$port:"
 show curl "http://127.0.0.1:$hostport"
 has "$first" "both ways lead to one page"
-note "What the server wrote to its standard output, and a command run beside it:"
+note "The output of the server, and a command in its container:"
 show crictl logs --tail 3 "$container"
 show crictl exec --sync "$container" sh -c 'hostname; id; ls -l /proc/1/exe'
 has web
 
-step "6. The network, as it was made"
-note "One end of a veth pair is eth0 in the pod's network namespace, which has no process of its own to hold it …"
+step "6. The network"
+note "One end of a veth pair is eth0 in the pod's network namespace, which a bind mount holds …"
 netns=$(find "$work/run/ns/$pod" -name net)
 [ -n "$netns" ] || die "no network namespace pinned for the pod"
 show nsenter --net="$netns" ip -brief addr
 has "$address"
 show nsenter --net="$netns" ip route
-note "… the other end is plugged into a bridge, which is the pod's gateway …"
+note "… the other end is a port of a bridge, which is the gateway of the pod …"
 show ip -brief link show master "$bridge"
 veth=$(printf '%s' "$out" | sed 's/@.*//')
-[ -n "$veth" ] || die "nothing is plugged into the bridge"
+[ -n "$veth" ] || die "the bridge has no ports"
 show ip -brief addr show dev "$bridge"
-note "… and the firewall turns the host port to the pod, and hides the pod's address behind the machine's on the way out:"
+note "… and the firewall forwards the host port to the pod, and masquerades outgoing connections of the pod:"
 show nft list map inet "criserver_hostports_$bridge" all_ip
 has "$address . $port"
 show nft list table $(nft list tables | grep -m1 masquerade | cut -d' ' -f2-)
 has masquerade
 
 step "7. The file system"
-note "The image's layers, read-only, under one writable directory of the container's own: an overlay mount."
+note "An overlay mount combines the read-only layers of the image with a writable directory of the container."
 rootfs=$(grep -F " overlay " /proc/self/mountinfo | cut -d' ' -f5 | grep -F "$work" | head -1)
 [ -n "$rootfs" ] || die "no overlay mount"
 show findmnt "$rootfs"
 has upperdir=
-# A kernel before 6.7 shows no paths here, because the layers are mounted by file descriptors.
+# Kernels before 6.7 show no paths here, because the layers are mounted by file descriptors.
 upper=$(find "$work/root" -type d -path "*/$container/upper")
 [ -n "$upper" ] || die "no writable layer"
 index=/usr/share/nginx/html/index.html
 [ -z "${DEMO_IMAGE:-}" ] || index=/hello.html
-note "What is written goes to that one directory, and the image stays what it was:"
+note "Changes are written to that directory; the image does not change:"
 show crictl exec --sync "$container" sh -c "echo \"<title>Changed in this container</title>\" > $index"
 show find "$upper" -path "*$index" -printf '%M %s bytes  %P\n'
 has "${index#/}"
@@ -285,39 +285,39 @@ if [ -z "${DEMO_IMAGE:-}" ]; then
   show curl "http://127.0.0.1:$hostport"
   has "Changed in this container"
 fi
-note "A second container of the same image does not see it:"
+note "A second container of the image does not see the change:"
 container_json second '"command": ["sh", "-c", "trap exit TERM; sleep 1000 & wait"],' >"$work/pod/second.json"
 show crictl create "$pod" "$work/pod/second.json" "$work/pod/pod.json"
 second=$out
 show crictl start "$second"
 show crictl exec --sync "$second" sh -c "grep -o -s \"<title>.*</title>\" $index || true"
-case $out in *Changed*) die "the second container sees what the first one wrote" ;; esac
-good "copy-on-write: changes are one container's own"
+case $out in *Changed*) die "the second container sees the change of the first one" ;; esac
+good "copy-on-write: changes belong to one container"
 
 step "8. The daemon is killed"
-note "As an out-of-memory kill or a crash would. The containers are not its children."
+note "This is like a crash or an OOM kill. The containers are not children of the daemon."
 before=$(page "http://127.0.0.1:$hostport" | sha256sum)
 show kill -9 "$daemon_pid"
 while kill -0 "$daemon_pid" 2>/dev/null; do sleep 0.05; done
 show curl "http://127.0.0.1:$hostport"
-good "without a daemon the page is still served"
+good "the page is served without a daemon"
 start_daemon
-note "Started again, it finds what runs:"
+note "The restarted daemon finds the running containers:"
 show crictl ps
 has "${container:0:13}" "the same container"
 has "${second:0:13}" "the second container"
-[ "$(crictl inspect -o json "$container" | jq -r .info.pid)" = "$pid" ] || die "another process than before"
-[ "$(page "http://127.0.0.1:$hostport" | sha256sum)" = "$before" ] || die "another page than before"
+[ "$(crictl inspect -o json "$container" | jq -r .info.pid)" = "$pid" ] || die "the process has changed"
+[ "$(page "http://127.0.0.1:$hostport" | sha256sum)" = "$before" ] || die "the page has changed"
 good "same id, same process $pid, same files, same page"
 
-step "9. And all of it gone"
+step "9. Clean-up"
 show crictl stopp "$pod"
 show crictl rmp "$pod"
 show crictl rmi -a
 show crictl ps -a
 end "$daemon_pid" || die "the daemon does not stop"
 daemon_pid=
-gone() { [ -z "$2" ] || die "left behind, $1: $2"; good "no $1"; }
+gone() { [ -z "$2" ] || die "$1 left: $2"; good "no $1"; }
 gone processes "$(for p in $(ours); do ps -o pid=,args= -p "$p" || true; done)"
 gone "mounts" "$(grep -F " $work" /proc/self/mountinfo | grep -v -F " $work/run " | cut -d' ' -f5 || true)"
 gone "network namespaces" "$(find "$work/run" -path '*ns*' -name net)"
@@ -326,5 +326,5 @@ gone "firewall rules for the pod" "$(nft list ruleset | grep -F -e "$pod" -e "$a
 gone "cgroups of pods or containers" "$(find /sys/fs/cgroup -mindepth 2 -type d -path "*$(basename "$work")*" | grep -E '[0-9a-f]{64}' || true)"
 gone "addresses in use" "$(find "$work/run/leases" -name '[0-9]*' 2>/dev/null)"
 gone "layers, images or containers on disk" "$(find "$work/root" "$work/run" -regextype posix-extended -regex '.*/[0-9a-f]{64}.*' 2>/dev/null)"
-note "The bridge and the network's own rules stay for the next pod; the tour takes them away now."
+note "The bridge and the rules of the network remain for later pods; the tour removes them now."
 printf '\n%sThat was all of it.%s\n' "$bold" "$off"

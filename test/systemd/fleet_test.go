@@ -22,18 +22,18 @@ const count = "trap 'exit 0' TERM; i=0; while true; do echo $i; i=$((i+1)); usle
 // echo replies to each line of its input.
 const echo = "while read line; do echo got:$line; done"
 
-// fleet is a set of containers that must not notice what happens to the daemon.
+// fleet is a set of containers that restarts of the daemon must not affect.
 type fleet struct {
 	*client
 	t       *testing.T
 	plain   *pod
-	ending  *pod   // of the containers that end while the daemon is away
+	ending  *pod   // pod of the containers that exit while no daemon runs
 	signals string // directory whose files end these containers
 	members map[string]*member
 	round   int
 }
 
-// member is a container of the fleet that runs all the time.
+// member is a container of the fleet that runs until the end of the test.
 type member struct {
 	id      string
 	pod     *pod
@@ -41,7 +41,7 @@ type member struct {
 	tty     bool
 	first   process
 	ips     string
-	printed int // lines that the last check found
+	printed int // number of lines at the last check
 }
 
 // newFleet runs pods and containers of different kinds.
@@ -107,20 +107,20 @@ func (f *fleet) ips(p *pod) string {
 	return r.GetStatus().GetNetwork().String()
 }
 
-// mortal is a container that ends with a code of its own when the test says so.
-type mortal struct {
+// ephemeral is a container that exits with a known code on request of the test.
+type ephemeral struct {
 	id    string
 	file  string
 	code  int32
-	ended time.Time // when the test told it to end
+	ended time.Time // when the test requested the exit
 }
 
-// mortal runs a container that ends as soon as end is called.
-func (f *fleet) mortal() *mortal {
+// startEphemeral runs a container that exits when end is called.
+func (f *fleet) startEphemeral() *ephemeral {
 	f.t.Helper()
 	f.round++
-	name := fmt.Sprintf("mortal%d", f.round)
-	m := &mortal{file: filepath.Join(f.signals, name), code: int32(10 + f.round)}
+	name := fmt.Sprintf("ephemeral%d", f.round)
+	m := &ephemeral{file: filepath.Join(f.signals, name), code: int32(10 + f.round)}
 	config := containerConfig(f.ending, name, "sh", "-c",
 		fmt.Sprintf("while [ ! -e /signals/%s ]; do usleep 100000; done; echo end; exit %d", name, m.code))
 	config.Mounts = []*cri.Mount{{HostPath: f.signals, ContainerPath: "/signals", Readonly: true}}
@@ -128,8 +128,8 @@ func (f *fleet) mortal() *mortal {
 	return m
 }
 
-// end tells the container to end.
-func (f *fleet) end(m *mortal) {
+// end makes the container exit.
+func (f *fleet) end(m *ephemeral) {
 	f.t.Helper()
 	m.ended = time.Now()
 	if err := os.WriteFile(m.file, nil, 0o644); err != nil {
@@ -137,9 +137,9 @@ func (f *fleet) end(m *mortal) {
 	}
 }
 
-// mourn checks what the daemon knows about the end of the container, which was
-// before the given time, and removes the container.
-func (f *fleet) mourn(m *mortal, before time.Time) {
+// checkExit checks the exit of the container in its status, which must be before the
+// given time, and removes the container.
+func (f *fleet) checkExit(m *ephemeral, before time.Time) {
 	f.t.Helper()
 	s := f.WaitExited(f.t, m.id)
 	reason := "Error"
@@ -159,8 +159,8 @@ func (f *fleet) mourn(m *mortal, before time.Time) {
 	}
 }
 
-// check verifies that the containers are the same processes as at first, that
-// their output has no gap and continues, and that exec and attach work.
+// check verifies that the containers have the same processes as before, that their
+// output has no gap and continues, and that exec and attach work.
 func (f *fleet) check() {
 	f.t.Helper()
 	f.round++
@@ -272,12 +272,12 @@ func (f *fleet) stop() {
 		if s := f.ContainerStatus(f.t, m.id); s.GetExitCode() != 0 || s.GetReason() != "Completed" {
 			f.t.Errorf("container %s ended with code %d, reason %q; want 0, Completed", name, s.GetExitCode(), s.GetReason())
 		}
-		f.checkWhole(name, m)
+		f.checkCompleteLog(name, m)
 	}
 }
 
-// checkWhole verifies the complete log of a container that has ended.
-func (f *fleet) checkWhole(name string, m *member) {
+// checkCompleteLog verifies the complete log of an exited container.
+func (f *fleet) checkCompleteLog(name string, m *member) {
 	f.t.Helper()
 	lines, err := logLines(m.pod, name)
 	if err != nil {
@@ -290,5 +290,5 @@ func (f *fleet) checkWhole(name string, m *member) {
 	}
 }
 
-// alive says whether a process exists.
-func alive(pid int) bool { return unix.Kill(pid, 0) == nil }
+// exists reports whether a process exists.
+func exists(pid int) bool { return unix.Kill(pid, 0) == nil }

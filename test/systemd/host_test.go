@@ -99,7 +99,7 @@ func journal(t *testing.T, args ...string) []entry {
 	return entries
 }
 
-// cursor returns the present end of the journal.
+// cursor returns the current end of the journal.
 func cursor(t *testing.T) string {
 	t.Helper()
 	all := journal(t, "-n", "1")
@@ -109,8 +109,8 @@ func cursor(t *testing.T) string {
 	return all[0].Cursor
 }
 
-// complaints returns the warnings and errors about the unit since a cursor, both
-// those of the daemon and those of systemd, without the expected ones.
+// complaints returns the unexpected warnings and errors of the daemon and of systemd
+// about the unit since a cursor.
 func complaints(t *testing.T, since string, expected ...string) []string {
 	t.Helper()
 	var found []string
@@ -184,7 +184,7 @@ func identify(pid int) (process, error) {
 	return process{pid, fields[19]}, nil
 }
 
-// startLimit is how long the daemon may take to serve, on a fast host.
+// startLimit is the longest time until the daemon serves on a fast host.
 const startLimit = 8 * time.Second
 
 // serving waits until the unit is active, by another process than before, and

@@ -12,7 +12,7 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// traces lists everything on the host that pods may leave behind.
+// traces returns a snapshot of the objects on the host that pods may leak.
 func traces(t *testing.T) harness.Snapshot {
 	t.Helper()
 	s, err := harness.Take([]string{"/run/criserver", "/var/lib/criserver"}, "criserver", 0)
@@ -30,7 +30,7 @@ func traces(t *testing.T) harness.Snapshot {
 	}
 	stats, _ := filepath.Glob("/proc/[0-9]*/cgroup")
 	for _, path := range stats {
-		b, _ := os.ReadFile(path) // the process may have ended
+		b, _ := os.ReadFile(path) // the process may have exited
 		if strings.Contains(string(b), "criserver") {
 			cmdline, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
 			// The daemon has another pid after each restart.
@@ -55,9 +55,9 @@ func traces(t *testing.T) harness.Snapshot {
 	return s
 }
 
-// mustBeClean waits until the host has nothing that it did not have before. The
+// checkLeaks waits until the host has nothing that it did not have before. The
 // daemon deletes layers, and systemd removes units, after the last answer.
-func mustBeClean(t *testing.T, before harness.Snapshot) {
+func checkLeaks(t *testing.T, before harness.Snapshot) {
 	t.Helper()
 	var left []string
 	for end := time.Now().Add(harness.Patience(6 * time.Second)); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {

@@ -17,17 +17,17 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// leftover is what systemd warns about at each start while monitors run: they
-// are processes of the unit that KillMode=process keeps.
+// leftover is in the warning of systemd at each start while monitors run: they are
+// processes of the unit that KillMode=process keeps.
 var leftover = []string{"Found left-over process", "This usually indicates unclean termination", oldRuntime}
 
-// killed is what systemd says about a daemon that was killed.
+// killed is in the message of systemd about a killed daemon.
 var killed = append(slices.Clone(leftover), "Main process exited, code=killed", "Failed with result 'signal'")
 
 // TestLife restarts, kills and upgrades the daemon while containers run.
 func TestLife(t *testing.T) {
 	c := installed(t)
-	warm := newFleet(t, c) // creates what stays: the bridge, rules, images, slices
+	warm := newFleet(t, c) // creates objects that remain: the bridge, rules, images, slices
 	warm.stop()
 	c.removeAll(t)
 	before := traces(t)
@@ -74,11 +74,11 @@ func TestLife(t *testing.T) {
 	f.t = t
 	f.stop()
 	c.removeAll(t)
-	mustBeClean(t, before)
+	checkLeaks(t, before)
 }
 
-// broken says whether no daemon serves, so that further tests make no sense. It
-// tries to start the daemon first.
+// broken reports whether no daemon serves, so that further tests cannot succeed. It
+// first tries to start the daemon.
 func broken(t *testing.T) bool {
 	_ = quietly("systemctl", "reset-failed", unit)
 	_ = quietly("systemctl", "start", unit)
@@ -90,15 +90,15 @@ func subset(part, of []int) bool {
 }
 
 func restart(t *testing.T, f *fleet) {
-	m, before := f.mortal(), mainPID(t)
+	m, before := f.startEphemeral(), mainPID(t)
 	f.end(m)
 	systemctl(t, "restart", unit)
 	serving(t, before)
-	f.mourn(m, time.Now())
+	f.checkExit(m, time.Now())
 }
 
 func stopAndStart(t *testing.T, f *fleet) {
-	m := f.mortal()
+	m := f.startEphemeral()
 	pid := f.ContainerPID(t, m.id)
 	systemctl(t, "stop", unit)
 	if state := unitState(); !strings.Contains(state, "ActiveState=inactive") || !strings.Contains(state, "Result=success") {
@@ -106,7 +106,7 @@ func stopAndStart(t *testing.T, f *fleet) {
 	}
 	f.end(m)
 	eventually(t, 10*time.Second, func() error {
-		if alive(pid) {
+		if exists(pid) {
 			return fmt.Errorf("the container without a daemon does not end")
 		}
 		return nil
@@ -115,75 +115,75 @@ func stopAndStart(t *testing.T, f *fleet) {
 	time.Sleep(2 * time.Second)
 	systemctl(t, "start", unit)
 	serving(t, 0)
-	f.mourn(m, ended.Add(time.Second))
+	f.checkExit(m, ended.Add(time.Second))
 }
 
 func kill(t *testing.T, f *fleet) {
-	m, before := f.mortal(), mainPID(t)
+	m, before := f.startEphemeral(), mainPID(t)
 	if err := unix.Kill(before, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	f.end(m)
 	serving(t, before)
-	f.mourn(m, time.Now())
+	f.checkExit(m, time.Now())
 }
 
 func killMain(t *testing.T, f *fleet) {
-	m, before := f.mortal(), mainPID(t)
+	m, before := f.startEphemeral(), mainPID(t)
 	systemctl(t, "kill", "--kill-whom=main", "--signal=SIGKILL", unit)
 	f.end(m)
 	serving(t, before)
-	f.mourn(m, time.Now())
+	f.checkExit(m, time.Now())
 }
 
 // terminateAll sends SIGTERM to the monitors, too, which ignore it.
 func terminateAll(t *testing.T, f *fleet) {
-	m, before := f.mortal(), mainPID(t)
+	m, before := f.startEphemeral(), mainPID(t)
 	systemctl(t, "kill", unit)
 	f.end(m)
 	serving(t, before)
-	f.mourn(m, time.Now())
+	f.checkExit(m, time.Now())
 }
 
 func reload(t *testing.T, f *fleet) {
-	m, before := f.mortal(), mainPID(t)
+	m, before := f.startEphemeral(), mainPID(t)
 	systemctl(t, "daemon-reload")
 	f.end(m)
-	f.mourn(m, time.Now().Add(harness.Patience(30*time.Second)))
+	f.checkExit(m, time.Now().Add(harness.Patience(30*time.Second)))
 	if now := mainPID(t); now != before {
 		t.Errorf("the daemon is process %d, it was %d", now, before)
 	}
 }
 
 func reexec(t *testing.T, f *fleet) {
-	m, before := f.mortal(), mainPID(t)
+	m, before := f.startEphemeral(), mainPID(t)
 	systemctl(t, "daemon-reexec")
 	f.end(m)
-	f.mourn(m, time.Now().Add(harness.Patience(30*time.Second)))
+	f.checkExit(m, time.Now().Add(harness.Patience(30*time.Second)))
 	if now := mainPID(t); now != before || property(t, unit, "ActiveState") != "active" {
 		t.Errorf("the daemon is process %d, it was %d: %s", now, before, unitState())
 	}
-	restart(t, f) // systemd still knows how
+	restart(t, f) // systemd can still restart the unit
 }
 
 // upgrade replaces the programs while monitors of the old program run.
 func upgrade(t *testing.T, f *fleet) {
-	m, before := f.mortal(), mainPID(t)
+	m, before := f.startEphemeral(), mainPID(t)
 	f.end(m)
 	follow(t, "Upgrade")
 	serving(t, before)
-	f.mourn(m, time.Now())
+	f.checkExit(m, time.Now())
 	for _, pid := range monitors(t) {
 		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil || !strings.HasSuffix(exe, " (deleted)") {
 			t.Errorf("monitor %d runs %q, %v; the upgrade must not replace its program", pid, exe, err)
 		}
 	}
-	m = f.mortal() // of the new monitor
+	m = f.startEphemeral() // a container of the new monitor
 	f.end(m)
-	f.mourn(m, time.Now().Add(harness.Patience(30*time.Second)))
+	f.checkExit(m, time.Now().Add(harness.Patience(30*time.Second)))
 }
 
-// crashes is how often a crash loop kills the daemon.
+// crashes is the number of kills in a crash loop.
 func crashes() int {
 	if testing.Short() {
 		return 3
@@ -192,7 +192,7 @@ func crashes() int {
 }
 
 func crashLoop(t *testing.T, f *fleet) {
-	m := f.mortal()
+	m := f.startEphemeral()
 	for i := range crashes() {
 		before := mainPID(t)
 		if err := unix.Kill(before, unix.SIGKILL); err != nil {
@@ -203,12 +203,12 @@ func crashLoop(t *testing.T, f *fleet) {
 		}
 		serving(t, before)
 	}
-	f.mourn(m, time.Now())
+	f.checkExit(m, time.Now())
 }
 
 // crashStart kills the daemon at different moments of its start.
 func crashStart(t *testing.T, f *fleet) {
-	m := f.mortal()
+	m := f.startEphemeral()
 	before := mainPID(t)
 	if err := unix.Kill(before, unix.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -232,14 +232,14 @@ func crashStart(t *testing.T, f *fleet) {
 		before = next
 	}
 	serving(t, before)
-	f.mourn(m, time.Now())
+	f.checkExit(m, time.Now())
 }
 
 // badConfig has an error in the configuration make every start fail, until
 // systemd gives up, and repairs it. A limit for the test makes systemd give up
 // after a few starts, also on a slow machine.
 func badConfig(t *testing.T, f *fleet) {
-	m := f.mortal()
+	m := f.startEphemeral()
 	limit := "/run/systemd/system/" + unit + ".d/50-test.conf"
 	if err := os.MkdirAll(filepath.Dir(limit), 0o755); err != nil {
 		t.Fatal(err)
@@ -287,15 +287,15 @@ func badConfig(t *testing.T, f *fleet) {
 	systemctl(t, "reset-failed", unit)
 	systemctl(t, "start", unit)
 	serving(t, 0)
-	f.mourn(m, time.Now())
+	f.checkExit(m, time.Now())
 }
 
-// longStop has containers end one after the other while no daemon runs.
+// longStop lets containers exit one after the other while no daemon runs.
 func longStop(t *testing.T, f *fleet) {
-	var mortals []*mortal
+	var mortals []*ephemeral
 	var ends []time.Time
 	for range 4 {
-		mortals = append(mortals, f.mortal())
+		mortals = append(mortals, f.startEphemeral())
 	}
 	pids := make([]int, len(mortals))
 	for i, m := range mortals {
@@ -305,7 +305,7 @@ func longStop(t *testing.T, f *fleet) {
 	for i, m := range mortals {
 		f.end(m)
 		eventually(t, 10*time.Second, func() error {
-			if alive(pids[i]) {
+			if exists(pids[i]) {
 				return fmt.Errorf("container %d does not end", i)
 			}
 			return nil
@@ -316,6 +316,6 @@ func longStop(t *testing.T, f *fleet) {
 	systemctl(t, "start", unit)
 	serving(t, 0)
 	for i, m := range mortals {
-		f.mourn(m, ends[i])
+		f.checkExit(m, ends[i])
 	}
 }

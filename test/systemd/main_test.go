@@ -58,8 +58,7 @@ func run(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// serveImages serves the test images on loopback and points the host's
-// registries.conf to them.
+// serveImages serves the test images on loopback, and writes a registries.conf for them.
 func serveImages(cache string) error {
 	if err := images.Build(context.Background(), cache, false); err != nil {
 		return err
@@ -72,7 +71,7 @@ func serveImages(cache string) error {
 	if err != nil {
 		return err
 	}
-	go http.Serve(l, handler) // it serves until the process ends
+	go http.Serve(l, handler) // the server ends with the process
 	if err := os.MkdirAll(filepath.Dir(registries), 0o755); err != nil {
 		return err
 	}

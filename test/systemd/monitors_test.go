@@ -13,8 +13,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// TestMonitors checks that monitors are accounted for in the daemon's unit and
-// outlive whatever happens to the daemon and to the memory of containers.
+// TestMonitors checks that monitors are accounted to the daemon's unit, and that they
+// survive restarts of the daemon and OOM kills in containers.
 func TestMonitors(t *testing.T) {
 	c := installed(t)
 	c.Pull(t, busybox)
@@ -27,7 +27,7 @@ func TestMonitors(t *testing.T) {
 	}
 	survives := func(t *testing.T) {
 		t.Helper()
-		if !alive(watched[0]) || !subset(watched, monitors(t)) {
+		if !exists(watched[0]) || !subset(watched, monitors(t)) {
 			t.Fatalf("monitor %d is not alive in its cgroup; it has %v", watched[0], monitors(t))
 		}
 		c.Exec(t, lives, "true")
@@ -42,7 +42,7 @@ func TestMonitors(t *testing.T) {
 		if now := number(t, filepath.Join(cgroupDir(t), "memory.current")); now == 0 || now > memory {
 			t.Errorf("the stopped unit with a monitor has %d bytes of memory; with the daemon it had %d", now, memory)
 		}
-		if !alive(watched[0]) {
+		if !exists(watched[0]) {
 			t.Errorf("monitor %d has ended with the daemon", watched[0])
 		}
 		systemctl(t, "start", unit)
@@ -77,7 +77,7 @@ func TestMonitors(t *testing.T) {
 		}
 	}
 	c.removeAll(t)
-	mustBeClean(t, before)
+	checkLeaks(t, before)
 }
 
 func logHas(p *pod, name, want string) error {
@@ -179,7 +179,7 @@ func testOOMD(t *testing.T, c *client) {
 		t.Errorf("systemd-oomd must watch %s and not %s:\n%s", slice, unit, out)
 	}
 	var s *cri.ContainerStatus
-	eventually(t, 60*time.Second, func() error { // pressure counts after 30 seconds
+	eventually(t, 60*time.Second, func() error { // systemd-oomd acts after 30 seconds of pressure
 		if s = c.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_EXITED {
 			return errors.New("systemd-oomd does not kill the container under memory pressure")
 		}

@@ -17,7 +17,7 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// beforeReboot is what TestBeforeReboot leaves for TestAfterReboot.
+// beforeReboot has the values that TestBeforeReboot stores for TestAfterReboot.
 type beforeReboot struct {
 	BootID   string
 	Images   []string
@@ -95,7 +95,7 @@ func TestBeforeReboot(t *testing.T) {
 		config := containerConfig(p, name, "sh", "-c", strings.ReplaceAll(kind.script, "NAME", name))
 		config.Mounts = []*cri.Mount{{HostPath: rebootDir, ContainerPath: "/host"}}
 		config.StopSignal = kind.signal
-		config.Annotations = map[string]string{"io.kubernetes.pod.terminationGracePeriod": itoa(kind.grace)} // as the kubelet sends it
+		config.Annotations = map[string]string{"io.kubernetes.pod.terminationGracePeriod": itoa(kind.grace)} // like the kubelet
 		id := c.RunContainer(t, p, config)
 		state.IDs = append(state.IDs, id)
 		if name == "stubborn" {
