@@ -125,9 +125,10 @@ func (b *build) isolate(ctx context.Context) error {
 	return g.Wait()
 }
 
-// setOwner makes the user namespace of the pod the owner of its other namespaces. A shared PID namespace must have this
-// owner too, because otherwise no process in it could mount /proc. For a shared PID namespace, setOwner therefore starts
-// the pause first, and the pause creates all namespaces.
+// setOwner makes the user namespace of the pod the owner of its other namespaces. A shared PID
+// namespace must have this owner too, because otherwise no process in it could mount /proc. For a
+// shared PID namespace, setOwner therefore starts the pause first, and the pause creates all
+// namespaces.
 func (b *build) setOwner(ctx context.Context, ns *namespace.Spec) error {
 	maps := b.spec.Namespaces.User
 	ns.Owner = &namespace.Owner{Maps: *maps, Holder: userns.Holder{

@@ -84,9 +84,9 @@ func cgroupPath(parent string) string {
 	return full
 }
 
-// removeCgroup removes the cgroup that the daemon chose for the pod, and releases the cgroup that the entry holds. The
-// name of a chosen cgroup has the id of the pod. Such a cgroup belongs to this pod even if an earlier daemon died before
-// it could record that it had created the cgroup.
+// removeCgroup removes the cgroup that the daemon chose for the pod, and releases the cgroup that
+// the entry holds. The name of a chosen cgroup has the id of the pod. Such a cgroup belongs to this
+// pod even if an earlier daemon died before it could record that it had created the cgroup.
 func (m *Manager) removeCgroup(e *entry) error {
 	if path.Base(e.rec.CgroupParent) == cgroupName(e.rec.ID) {
 		if err := m.cfg.Cgroups.Remove(e.rec.CgroupParent); err != nil {

@@ -50,9 +50,9 @@ func hostname(id string, spec *podspec.Spec) (string, error) {
 	return spec.Hostname, nil
 }
 
-// resolvConf returns the content of the pod's resolv.conf. If the request has no DNS config, it is the content of the
-// host's resolv.conf. If the DNS config is empty, resolv.conf is empty: the kubelet sends an empty DNS config if its own
-// resolv.conf has no entries.
+// resolvConf returns the content of the pod's resolv.conf. If the request has no DNS config, it is
+// the content of the host's resolv.conf. If the DNS config is empty, resolv.conf is empty: the
+// kubelet sends an empty DNS config if its own resolv.conf has no entries.
 func resolvConf(d *types.DNS) ([]byte, error) {
 	if d == nil {
 		return readHostFile("/etc/resolv.conf")
@@ -149,8 +149,8 @@ func shmOptions(size int64, uid, gid uint32, label string) string {
 	return options
 }
 
-// removeFiles removes the directory of a pod. It removes the record after the other files, because the next daemon finds
-// the pod by its record.
+// removeFiles removes the directory of a pod. It removes the record after the other files, because
+// the next daemon finds the pod by its record.
 func (m *Manager) removeFiles(id string) error {
 	dir := m.dirs.pod(id)
 	for _, name := range []string{hostsFile, hostnameFile, resolvConfFile, shmDir, recordFile} {

@@ -9,8 +9,8 @@ import (
 	"github.com/criserver/criserver/sandbox/podspec"
 )
 
-// hostPorts has the host ports that pods have reserved. CNI plugins do not check for conflicts: if two pods had the same
-// host port, the second pod would be created but never reached.
+// hostPorts has the host ports that pods have reserved. CNI plugins do not check for conflicts: if
+// two pods had the same host port, the second pod would be created but never reached.
 type hostPorts struct {
 	mu   sync.Mutex // guards pods
 	pods map[string]reservation
@@ -40,8 +40,8 @@ func (h *hostPorts) reserve(id string, name podspec.Name, ports []network.PortMa
 	return nil
 }
 
-// reserveUnchecked reserves the ports of a pod that an earlier daemon created. The pod has the ports already, so reserveUnchecked does not
-// check for conflicts.
+// reserveUnchecked reserves the ports of a pod that an earlier daemon created. The pod has the
+// ports already, so reserveUnchecked does not check for conflicts.
 func (h *hostPorts) reserveUnchecked(id string, name podspec.Name, ports []network.PortMapping) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

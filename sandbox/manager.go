@@ -19,8 +19,9 @@ import (
 
 // Manager runs, stops and removes pod sandboxes.
 //
-// Lock order: the operation lock of a pod, then mu, then the mutex of retries. mu is held only while the view is exchanged
-// or building is accessed: no code waits, and no code accesses a file or a process, while mu is held.
+// Lock order: the operation lock of a pod, then mu, then the mutex of retries. mu is held only
+// while the view is exchanged or building is accessed: no code waits, and no code accesses a file
+// or a process, while mu is held.
 type Manager struct {
 	cfg     Config
 	dirs    dirs
@@ -90,8 +91,9 @@ func (m *Manager) Get(id string) (*Pod, error) {
 // List returns all pods, oldest first.
 func (m *Manager) List() []*Pod { return slices.Clone(m.view.Load().sorted) }
 
-// NetworkStatus returns nil if pods can be attached to the default network. Otherwise the error says why they cannot, and
-// what the operator can do. NetworkStatus returns an error until Run has checked the network.
+// NetworkStatus returns nil if pods can be attached to the default network. Otherwise the error
+// says why they cannot, and what the operator can do. NetworkStatus returns an error until Run has
+// checked the network.
 func (m *Manager) NetworkStatus() error { return m.net.Status() }
 
 // NetworkConf returns the CNI configuration list in use, or nil.

@@ -6,8 +6,9 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Plugins are the NRI plugins, which are notified of each step in the life cycle of a pod. A call may take as long as the
-// plugins are allowed to take. During a call, the caller holds only the operation lock of the pod.
+// Plugins are the NRI plugins, which are notified of each step in the life cycle of a pod. A call
+// may take as long as the plugins are allowed to take. During a call, the caller holds only the
+// operation lock of the pod.
 type Plugins interface {
 	// Run is called for a pod that is complete but not published. If Run returns an error, the pod is torn down. Either
 	// Published or Removed follows.

@@ -1,9 +1,10 @@
-// Package sandbox owns pod sandboxes: their namespaces, networks, files, cgroups and records, and their recovery after a
-// restart of the daemon.
+// Package sandbox owns pod sandboxes: their namespaces, networks, files, cgroups and records, and
+// their recovery after a restart of the daemon.
 //
-// A request is parsed once, by the package podspec. The record of a pod stores the request as the CRI message that the
-// client sent, which is immutable data. The package knows nothing about images, about gRPC servers or about the state of
-// containers; it stops and removes containers through the interface [Containers].
+// A request is parsed once, by the package podspec. The record of a pod stores the request as the
+// CRI message that the client sent, which is immutable data. The package knows nothing about
+// images, about gRPC servers or about the state of containers; it stops and removes containers
+// through the interface [Containers].
 package sandbox
 
 import (
@@ -57,8 +58,8 @@ type Pod struct {
 	Hosts, Hostname, ResolvConf, Shm string
 }
 
-// Namespaces has the paths of the pinned namespaces of a pod. A path is "" if the pod uses the namespace of the host, or
-// if each container has its own namespace.
+// Namespaces has the paths of the pinned namespaces of a pod. A path is "" if the pod uses the
+// namespace of the host, or if each container has its own namespace.
 type Namespaces struct {
 	Net, IPC, UTS, PID, User string
 }

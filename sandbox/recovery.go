@@ -18,10 +18,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Recover rebuilds the view of all pods after a restart of the daemon, from the records and the kernel, and removes
-// namespaces and directories that belong to no pod. A pod whose record cannot be read is shown as not ready; see
-// unreadable.go. Recover calls neither CNI plugins nor nft, because they can be slow: Run loads the network configuration
-// and tears down pods.
+// Recover rebuilds the view of all pods after a restart of the daemon, from the records and the
+// kernel, and removes namespaces and directories that belong to no pod. A pod whose record cannot
+// be read is shown as not ready; see unreadable.go. Recover calls neither CNI plugins nor nft,
+// because they can be slow: Run loads the network configuration and tears down pods.
 func (m *Manager) Recover(ctx context.Context) error {
 	if err := m.prepare(); err != nil {
 		return fmt.Errorf("recover pod sandboxes: %w", err)

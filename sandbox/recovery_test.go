@@ -65,8 +65,9 @@ func TestRecover(t *testing.T) {
 	}
 }
 
-// TestRecoverInvalidRequest recovers pods whose stored requests break rules that an earlier version of the daemon did not
-// have, and pods that the configuration of the daemon no longer allows. All of them stay ready, and can be removed.
+// TestRecoverInvalidRequest recovers pods whose stored requests break rules that an earlier version
+// of the daemon did not have, and pods that the configuration of the daemon no longer allows. All
+// of them stay ready, and can be removed.
 func TestRecoverInvalidRequest(t *testing.T) {
 	b, plugin := manyBed(t)
 	m := b.start()

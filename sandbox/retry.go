@@ -124,8 +124,8 @@ func (m *Manager) retry(ctx context.Context, id string) error {
 	return m.stop(ctx, id)
 }
 
-// discard tears down and removes hidden leftovers. If the teardown fails, the leftovers become visible, so that the kubelet
-// can remove them.
+// discard tears down and removes hidden leftovers. If the teardown fails, the leftovers become
+// visible, so that the kubelet can remove them.
 func (m *Manager) discard(ctx context.Context, id string) error {
 	_, err := m.releases.Do(ctx, id, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, m.release(ctx, id)

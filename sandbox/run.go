@@ -67,7 +67,8 @@ func (m *Manager) addStages(ctx context.Context, name podspec.Name, err error) e
 	return fmt.Errorf("creation is still in progress (%s): %w", s, err)
 }
 
-// checkJoin returns nil if a request may use an existing pod sandbox of its name, whose creation the request has joined.
+// checkJoin returns nil if a request may use an existing pod sandbox of its name, whose creation
+// the request has joined.
 func (e *entry) checkJoin(spec *podspec.Spec) error {
 	attempt := spec.Name.Attempt
 	if !e.rec.ready() {
@@ -80,8 +81,9 @@ func (e *entry) checkJoin(spec *podspec.Spec) error {
 	return nil
 }
 
-// checkReuse returns nil if a request may use an existing pod sandbox of its name, which was created before the request.
-// Once a caller has the id of the pod sandbox, a request with another config is refused.
+// checkReuse returns nil if a request may use an existing pod sandbox of its name, which was
+// created before the request. Once a caller has the id of the pod sandbox, a request with another
+// config is refused.
 func (e *entry) checkReuse(spec *podspec.Spec) error {
 	if err := e.checkJoin(spec); err != nil {
 		return err

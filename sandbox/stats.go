@@ -56,8 +56,9 @@ type cgroupStats struct {
 	processes int
 }
 
-// cgroupReader returns a function that reads each cgroup at most once. The kubelet gives each pod its own cgroup, but
-// other clients put all pods below one cgroup, and reading a cgroup costs the kernel more the more cgroups are below it.
+// cgroupReader returns a function that reads each cgroup at most once. The kubelet gives each pod
+// its own cgroup, but other clients put all pods below one cgroup, and reading a cgroup costs the
+// kernel more the more cgroups are below it.
 func (m *Manager) cgroupReader() func(path string) cgroupStats {
 	read := make(map[string]cgroupStats)
 	return func(path string) cgroupStats {

@@ -37,8 +37,8 @@ func links(path string) ([]Link, error) {
 	return parseLinks(string(b)), nil
 }
 
-// parseLinks reads the file net/dev of proc_pid_net(5): two lines of headings, then a line for each interface with eight
-// counters of what was received and eight counters of what was sent.
+// parseLinks reads the file net/dev of proc_pid_net(5): two lines of headings, then a line for each
+// interface with eight counters of what was received and eight counters of what was sent.
 func parseLinks(text string) []Link {
 	var out []Link
 	for line := range strings.Lines(text) {

@@ -77,8 +77,8 @@ func (p Pause) Start() (proc.Ref, error) {
 	return ref, nil
 }
 
-// start starts the process from the calling thread, which has joined the namespaces and changed its root before, because
-// a child inherits both from the thread that forks.
+// start starts the process from the calling thread, which has joined the namespaces and changed its
+// root before, because a child inherits both from the thread that forks.
 func (p Pause) start() (int, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -197,8 +197,8 @@ func FindPause(id string) (proc.Ref, bool) { return proc.Find("pause", id) }
 // pollMillis is the longest time in milliseconds until EndPause notices the end of its context.
 const pollMillis = 50
 
-// EndPause kills a pause and waits until it has ended. The kernel kills all other processes of the PID namespace, too. A
-// pause that has already ended is no error.
+// EndPause kills a pause and waits until it has ended. The kernel kills all other processes of the
+// PID namespace, too. A pause that has already ended is no error.
 func EndPause(ctx context.Context, ref proc.Ref) error {
 	f, err := ref.Open()
 	if errors.Is(err, proc.ErrGone) {

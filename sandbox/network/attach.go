@@ -152,8 +152,9 @@ func (p Pod) runtimeConf() *libcni.RuntimeConf {
 	}
 }
 
-// argument returns a value for CNI_ARGS, in which ";" and "=" are separators. It replaces every character except letters,
-// digits, '-', '_' and '.' by '_'. No name in Kubernetes contains '_', so a plugin never mistakes the pod for another.
+// argument returns a value for CNI_ARGS, in which ";" and "=" are separators. It replaces every
+// character except letters, digits, '-', '_' and '.' by '_'. No name in Kubernetes contains '_', so
+// a plugin never mistakes the pod for another.
 func argument(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r) {

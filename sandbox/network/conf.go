@@ -34,8 +34,8 @@ type list struct {
 	hostPorts *hostPortPlan
 }
 
-// load reads all configuration files. It uses the first of several networks with the same name. An additional network is
-// the default network only if the configuration of the daemon names it.
+// load reads all configuration files. It uses the first of several networks with the same name. An
+// additional network is the default network only if the configuration of the daemon names it.
 func (n *Network) load() *loaded {
 	d := &loaded{read: true, additional: map[string]*list{}}
 	var errs []error
@@ -206,8 +206,8 @@ func parseList(raw json.RawMessage) (*list, error) {
 	return &list{conf: conf, raw: raw, planned: raw, hostPorts: plan.HostPorts, masquerade: plan.Masquerade}, nil
 }
 
-// findPlugins searches for the binaries of the plugins of a list. It searches every time, because plugins can be installed
-// without a change of the configuration.
+// findPlugins searches for the binaries of the plugins of a list. It searches every time, because
+// plugins can be installed without a change of the configuration.
 func (n *Network) findPlugins(l *list) error {
 	var types []string
 	for _, p := range l.conf.Plugins {

@@ -31,8 +31,9 @@ const (
 // milliseconds. With several threads they spend a seventh of their CPU time on waking each other.
 var pluginEnv = []string{"GOMAXPROCS=1"}
 
-// runner executes plugins, or does the work of a plugin without a process. In contrast to the runner of libcni, it kills
-// the children of a plugin together with the plugin, limits the output, and does not write to the stderr of the daemon.
+// runner executes plugins, or does the work of a plugin without a process. In contrast to the
+// runner of libcni, it kills the children of a plugin together with the plugin, limits the output,
+// and does not write to the stderr of the daemon.
 type runner struct {
 	version.PluginDecoder
 	builtin bool
@@ -40,8 +41,9 @@ type runner struct {
 	locks   oplock.Locks // by name of a plugin that must not run concurrently
 }
 
-// serializedPlugin is the name of a plugin that must not run concurrently. Two processes both find that a chain is missing,
-// and one of them fails to add the chain. They would wait for the lock of iptables anyway.
+// serializedPlugin is the name of a plugin that must not run concurrently. Two processes both find
+// that a chain is missing, and one of them fails to add the chain. They would wait for the lock of
+// iptables anyway.
 const serializedPlugin = "portmap"
 
 // FindInPath returns the path of the binary of a plugin.
@@ -105,9 +107,9 @@ func execute(ctx context.Context, path string, stdin []byte, environ []string) (
 	return nil, pluginError(err, stdout.buf.Bytes(), stderr.buf.Bytes())
 }
 
-// runKillable runs a command that is killed when its context or the daemon ends. The next daemon removes pods that were not
-// created completely. A plugin of the earlier daemon that is still running could add something to the network afterwards,
-// and nothing would remove it.
+// runKillable runs a command that is killed when its context or the daemon ends. The next daemon
+// removes pods that were not created completely. A plugin of the earlier daemon that is still
+// running could add something to the network afterwards, and nothing would remove it.
 func runKillable(cmd *exec.Cmd) error {
 	// The process group includes the processes that the command starts.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -120,8 +122,8 @@ func runKillable(cmd *exec.Cmd) error {
 	return cmd.Run()
 }
 
-// pluginError returns the error that the plugin has written to stdout, as the CNI specification requires. Without such an
-// error it returns err with the output.
+// pluginError returns the error that the plugin has written to stdout, as the CNI specification
+// requires. Without such an error it returns err with the output.
 func pluginError(err error, stdout, stderr []byte) error {
 	var fromPlugin types.Error
 	if json.Unmarshal(stdout, &fromPlugin) == nil && fromPlugin.Msg != "" {
@@ -138,8 +140,9 @@ func quote(b []byte) string {
 	return strings.TrimSpace(string(b[:min(len(b), maxQuote)]))
 }
 
-// limitedBuffer keeps the first maxOutput bytes and discards the rest, so that a plugin with much output does not block.
-// The buffer is not embedded, because io.Copy would call its ReadFrom, which has no limit.
+// limitedBuffer keeps the first maxOutput bytes and discards the rest, so that a plugin with much
+// output does not block. The buffer is not embedded, because io.Copy would call its ReadFrom, which
+// has no limit.
 type limitedBuffer struct {
 	buf       bytes.Buffer
 	truncated bool

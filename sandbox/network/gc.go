@@ -30,9 +30,10 @@ func (n *Network) RequestGC() {
 	}
 }
 
-// gc makes the plugins of all networks remove what belongs to no pod: the leases, rules and attachments of removed pods,
-// for example after a reboot. Plugins support GC with cniVersion 1.1.0. gc respects disableGC in the configuration. It
-// returns errAttaching while pods are being attached.
+// gc makes the plugins of all networks remove what belongs to no pod: the leases, rules and
+// attachments of removed pods, for example after a reboot. Plugins support GC with cniVersion
+// 1.1.0. gc respects disableGC in the configuration. It returns errAttaching while pods are being
+// attached.
 func (n *Network) gc(ctx context.Context) error {
 	valid, end, err := n.attachments.beginGC()
 	if err != nil {

@@ -9,9 +9,10 @@ import (
 	"strings"
 )
 
-// masqueradeMark is the mark of packets whose source address must become the address of the host: packets from loopback,
-// and packets from the subnet of the pods, whose answers would otherwise not pass the host. The chain hostports sets the
-// mark, and the chain postrouting masquerades. The portmap plugin uses the same mark.
+// masqueradeMark is the mark of packets whose source address must become the address of the host:
+// packets from loopback, and packets from the subnet of the pods, whose answers would otherwise not
+// pass the host. The chain hostports sets the mark, and the chain postrouting masquerades. The
+// portmap plugin uses the same mark.
 const masqueradeMark = "0x2000"
 
 // family has the elements of a table for IPv4 or IPv6.
@@ -72,8 +73,9 @@ func set(b *bytes.Buffer, what, kind, flags string, elements []string) {
 	b.WriteString("}\n")
 }
 
-// elements fills the sets and maps of both families and returns the host ports. If two pods have the same key, which the
-// sandbox package prevents, the first pod gets the host port, because the kernel would refuse the whole table.
+// elements fills the sets and maps of both families and returns the host ports. If two pods have
+// the same key, which the sandbox package prevents, the first pod gets the host port, because the
+// kernel would refuse the whole table.
 func (t *portTable) elements(v4, v6 *family) (ports []string) {
 	seen := map[string]bool{}
 	add := func(to *[]string, key, rest string) {
@@ -111,8 +113,9 @@ func (t *portTable) elements(v4, v6 *family) (ports []string) {
 	return ports
 }
 
-// key returns the key of the mapping in the map one_ip or one_ip6, for an address of the pod. all is true if the mapping
-// is for all addresses of the host. ok is false if the mapping is for the other address family.
+// key returns the key of the mapping in the map one_ip or one_ip6, for an address of the pod. all
+// is true if the mapping is for all addresses of the host. ok is false if the mapping is for the
+// other address family.
 func (m PortMapping) key(pod netip.Addr) (key string, all, ok bool) {
 	if m.HostIP == "" {
 		return "", true, true

@@ -158,11 +158,12 @@ func (p *portTables) apply(ctx context.Context, name string) error {
 	return nil
 }
 
-// reconcile creates the tables that this daemon has not created yet, including incomplete tables of earlier daemons, and
-// deletes unused tables. With check it also restores tables that another program has deleted. inUse reports whether pods
-// are attached to a network. A table without host ports is not deleted while pods are attached, because its chain guard
-// also protects the host's loopback if the portmap plugin has set route_localnet. reconcile reports whether all tables
-// are in the desired state.
+// reconcile creates the tables that this daemon has not created yet, including incomplete tables of
+// earlier daemons, and deletes unused tables. With check it also restores tables that another
+// program has deleted. inUse reports whether pods are attached to a network. A table without host
+// ports is not deleted while pods are attached, because its chain guard also protects the host's
+// loopback if the portmap plugin has set route_localnet. reconcile reports whether all tables are
+// in the desired state.
 func (p *portTables) reconcile(ctx context.Context, check bool, inUse func(network string) bool) bool {
 	p.mu.Lock()
 	names := slices.Sorted(maps.Keys(p.tables))

@@ -13,13 +13,14 @@ import (
 	"github.com/criserver/criserver/sandbox/namespace"
 )
 
-// The daemon maps the host ports of the pods on a bridge by one nftables table for each network. The maps of the table have
-// the pod and the port for each host port. The portmap plugin starts nft or iptables about twenty times for the same
-// result. The daemon always replaces the whole table in one transaction, so a crash leaves no rules behind. For UDP the
-// daemon also deletes connection tracking entries.
+// The daemon maps the host ports of the pods on a bridge by one nftables table for each network.
+// The maps of the table have the pod and the port for each host port. The portmap plugin starts nft
+// or iptables about twenty times for the same result. The daemon always replaces the whole table in
+// one transaction, so a crash leaves no rules behind. For UDP the daemon also deletes connection
+// tracking entries.
 
-// hostPortPlan in the plan of an interface says that the daemon maps the host ports. It is part of the record of the pod,
-// so that a later daemon removes the host ports in the same way.
+// hostPortPlan in the plan of an interface says that the daemon maps the host ports. It is part of
+// the record of the pod, so that a later daemon removes the host ports in the same way.
 type hostPortPlan struct {
 	Table  string `json:"table"`
 	Bridge string `json:"bridge"`
@@ -144,7 +145,8 @@ func setRouteLocalnet(bridge string, accept bool) error {
 	return sc.Write()
 }
 
-// closeLoopback closes route_localnet of the bridge while the table with the chain guard is missing. apply opens it again.
+// closeLoopback closes route_localnet of the bridge while the table with the chain guard is
+// missing. apply opens it again.
 func (p *portTables) closeLoopback(plan hostPortPlan) error {
 	if err := setRouteLocalnet(plan.Bridge, false); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {

@@ -47,8 +47,8 @@ func TestPlanHostPorts(t *testing.T) {
 	}
 }
 
-// TestHostPortsInPlan checks that the plan of a pod says whether the daemon maps the host ports, and that a configuration
-// file cannot say so.
+// TestHostPortsInPlan checks that the plan of a pod says whether the daemon maps the host ports,
+// and that a configuration file cannot say so.
 func TestHostPortsInPlan(t *testing.T) {
 	l, err := parseList([]byte(portsConf))
 	if err != nil {

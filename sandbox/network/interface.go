@@ -10,8 +10,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// Interface is an interface of a pod on a network. The caller must record it before Attach, because Detach needs the same
-// value, even if the configuration has changed meanwhile.
+// Interface is an interface of a pod on a network. The caller must record it before Attach, because
+// Detach needs the same value, even if the configuration has changed meanwhile.
 type Interface struct {
 	Network string `json:"network"`
 	Name    string `json:"name"` // of the interface inside the pod
@@ -48,9 +48,9 @@ func (n *Network) Plan(pod Pod) (json.RawMessage, error) {
 	return l.planned, nil
 }
 
-// PlanFor returns the configuration for an interface on the network i.Network, which is the default network or one of
-// Config.Additional. The error is ErrUnavailable if the network is not configured, and ErrInvalidArgument if the network
-// does not support the requested addresses.
+// PlanFor returns the configuration for an interface on the network i.Network, which is the default
+// network or one of Config.Additional. The error is ErrUnavailable if the network is not
+// configured, and ErrInvalidArgument if the network does not support the requested addresses.
 func (n *Network) PlanFor(pod Pod, i Interface) (json.RawMessage, error) {
 	loaded := n.loaded.Load()
 	l := loaded.additional[i.Network]

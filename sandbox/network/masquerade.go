@@ -11,10 +11,10 @@ import (
 	"github.com/containernetworking/cni/libcni"
 )
 
-// Masquerading is the most expensive work of the plugins: the bridge plugin starts nft or iptables four to nine times to
-// add the rule of a pod, and a dozen times to remove the rule. One rule for the whole subnet has the same effect. If the
-// configuration has the subnets, the daemon keeps one nftables table for each network and sets ipMasq of the plugin to
-// false.
+// Masquerading is the most expensive work of the plugins: the bridge plugin starts nft or iptables
+// four to nine times to add the rule of a pod, and a dozen times to remove the rule. One rule for
+// the whole subnet has the same effect. If the configuration has the subnets, the daemon keeps one
+// nftables table for each network and sets ipMasq of the plugin to false.
 
 // masqueradePrefix is the beginning of the names of these tables. The name of the network follows.
 const masqueradePrefix = "criserver_masquerade_"
@@ -47,8 +47,8 @@ type subnet struct {
 	Subnet string `json:"subnet"`
 }
 
-// planMasquerade returns the table that replaces the rules of a plugin. It returns nil if the plugin does not masquerade,
-// must use iptables, or has no subnets in its configuration.
+// planMasquerade returns the table that replaces the rules of a plugin. It returns nil if the
+// plugin does not masquerade, must use iptables, or has no subnets in its configuration.
 func planMasquerade(network string, p *libcni.PluginConfig) *masquerade {
 	var c bridgeConf
 	if p.Network.Type != "bridge" && p.Network.Type != "ptp" || json.Unmarshal(p.Bytes, &c) != nil {

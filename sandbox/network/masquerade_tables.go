@@ -61,8 +61,8 @@ func (t *masqueradeTable) covers(subnets []netip.Prefix) bool {
 	return !slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return !slices.Contains(t.applied, p) })
 }
 
-// prepare adds the subnets of a configuration that is being loaded. If the configuration is not loaded, reconcile removes
-// them again.
+// prepare adds the subnets of a configuration that is being loaded. If the configuration is not
+// loaded, reconcile removes them again.
 func (m *masqueradeTables) prepare(ctx context.Context, added masquerade, timeout time.Duration) error {
 	return m.apply(ctx, added.Table, timeout, added.Subnets)
 }
@@ -139,8 +139,9 @@ func (m *masqueradeTables) load(contents map[string][]byte, keep bool) error {
 	return errors.Join(errs...)
 }
 
-// reconcile brings the kernel's tables into the desired state and deletes unused tables. With check it also restores tables
-// that another program has deleted. It reports whether all tables are in the desired state.
+// reconcile brings the kernel's tables into the desired state and deletes unused tables. With check
+// it also restores tables that another program has deleted. It reports whether all tables are in
+// the desired state.
 func (m *masqueradeTables) reconcile(ctx context.Context, check bool) bool {
 	m.mu.Lock()
 	names := slices.Sorted(maps.Keys(m.tables))

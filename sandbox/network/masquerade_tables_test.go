@@ -13,8 +13,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// fakeNFT puts an nft into the PATH that records its arguments and its stdin, and fails while the file broken exists. calls
-// returns the calls since the last call of calls.
+// fakeNFT puts an nft into the PATH that records its arguments and its stdin, and fails while the
+// file broken exists. calls returns the calls since the last call of calls.
 func fakeNFT(t *testing.T) (calls func() []string, broken string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -167,8 +167,8 @@ func TestForeignMasqueradeTables(t *testing.T) {
 	}
 }
 
-// TestMasqueradeInPlan checks that a plan without some plugins and a plan with host ports keep the masquerading, and that a
-// configuration file cannot set it.
+// TestMasqueradeInPlan checks that a plan without some plugins and a plan with host ports keep the
+// masquerading, and that a configuration file cannot set it.
 func TestMasqueradeInPlan(t *testing.T) {
 	fakeNFT(t)
 	n := New(Config{CacheDir: t.TempDir()})

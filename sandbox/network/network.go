@@ -1,6 +1,7 @@
-// Package network attaches pods to networks by means of CNI plugins. It owns the loaded network configuration, the calls
-// of plugins, and the nftables tables for masquerading and host ports. Of the pods it knows only the attachments: the
-// caller records what Detach needs, and passes it to Detach.
+// Package network attaches pods to networks by means of CNI plugins. It owns the loaded network
+// configuration, the calls of plugins, and the nftables tables for masquerading and host ports. Of
+// the pods it knows only the attachments: the caller records what Detach needs, and passes it to
+// Detach.
 package network
 
 import (

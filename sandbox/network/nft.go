@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// nftTimeout bounds a call of nft. A call takes a few milliseconds on an idle machine. On an emulated machine the first call,
-// which loads kernel modules, takes more than five seconds.
+// nftTimeout bounds a call of nft. A call takes a few milliseconds on an idle machine. On an
+// emulated machine the first call, which loads kernel modules, takes more than five seconds.
 const nftTimeout = time.Minute
 
-// tableExists reports whether a table exists. The error says that nft did not end before the timeout, so that the table may
-// exist.
+// tableExists reports whether a table exists. The error says that nft did not end before the
+// timeout, so that the table may exist.
 func tableExists(ctx context.Context, name string) (bool, error) {
 	err := runNFT(ctx, nil, "list", "table", "inet", name)
 	if errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {

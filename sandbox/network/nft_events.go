@@ -21,8 +21,8 @@ const (
 	sizeofNfgenmsg = 4 // struct nfgenmsg of linux/netfilter/nfnetlink.h
 )
 
-// watchTables receives the events of nftables until ctx ends. It sends to notify, which has capacity 1, when another program
-// has deleted a table of the daemon.
+// watchTables receives the events of nftables until ctx ends. It sends to notify, which has
+// capacity 1, when another program has deleted a table of the daemon.
 func watchTables(ctx context.Context, notify chan<- struct{}) error {
 	f, err := openEvents()
 	if err != nil {
@@ -88,8 +88,8 @@ func openEvents() (*os.File, error) {
 	return f, nil
 }
 
-// collectDeleted reads a datagram with events. It adds the deleted tables of the daemon to the set deleted, and removes the
-// tables that were added again.
+// collectDeleted reads a datagram with events. It adds the deleted tables of the daemon to the set
+// deleted, and removes the tables that were added again.
 func collectDeleted(b []byte, deleted map[string]bool) {
 	for len(b) >= unix.SizeofNlMsghdr {
 		size := int(binary.NativeEndian.Uint32(b))
@@ -113,7 +113,8 @@ func collectDeleted(b []byte, deleted map[string]bool) {
 	}
 }
 
-// tableName reads struct nfgenmsg and the attribute NFTA_TABLE_NAME. It returns "" if the family of the table is not inet.
+// tableName reads struct nfgenmsg and the attribute NFTA_TABLE_NAME. It returns "" if the family of
+// the table is not inet.
 func tableName(b []byte) string {
 	if len(b) < sizeofNfgenmsg || b[0] != unix.NFPROTO_INET {
 		return ""

@@ -9,8 +9,9 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// idleOptions has the options with which the plugins bandwidth and portmap do nothing unless a pod uses a capability. If a
-// configuration has any other option, such as a rate or a runtimeConfig, the plugin must run.
+// idleOptions has the options with which the plugins bandwidth and portmap do nothing unless a pod
+// uses a capability. If a configuration has any other option, such as a rate or a runtimeConfig,
+// the plugin must run.
 type idleOptions struct {
 	CNIVersion   string          `json:"cniVersion"`
 	Name         string          `json:"name"`
@@ -30,7 +31,8 @@ type idlePortmapOptions struct {
 	ExternalSetMarkChain json.RawMessage `json:"externalSetMarkChain"`
 }
 
-// decodeStrict decodes a configuration into v. It reports false if the configuration has an option without a field in v.
+// decodeStrict decodes a configuration into v. It reports false if the configuration has an option
+// without a field in v.
 func decodeStrict(conf []byte, v any) bool {
 	d := json.NewDecoder(bytes.NewReader(conf))
 	d.DisallowUnknownFields()
@@ -48,8 +50,9 @@ func isIdle(p *libcni.PluginConfig, pod Pod) bool {
 	return false
 }
 
-// podList returns the list for a pod. It removes the plugins that would do nothing for the pod, which saves two processes
-// for most pods, and the plugin portmap if the daemon maps the host ports. With Config.NoBuiltin it keeps all plugins.
+// podList returns the list for a pod. It removes the plugins that would do nothing for the pod,
+// which saves two processes for most pods, and the plugin portmap if the daemon maps the host
+// ports. With Config.NoBuiltin it keeps all plugins.
 func (n *Network) podList(l *list, pod Pod) (*list, error) {
 	if len(pod.PortMappings) > 0 && !l.capable("portMappings") {
 		// This is no error, because some plugins get host ports by other means.

@@ -16,8 +16,9 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// TestBuiltinLikePlugins attaches a pod with the built-in bridge and with the plugins, for each option that the built-in
-// bridge handles, and compares the results, the interfaces of the pod and of the host, and the leases.
+// TestBuiltinLikePlugins attaches a pod with the built-in bridge and with the plugins, for each
+// option that the built-in bridge handles, and compares the results, the interfaces of the pod and
+// of the host, and the leases.
 func TestBuiltinLikePlugins(t *testing.T) {
 	const both = `"ranges":[[{"subnet":"10.68.0.0/24"}],[{"subnet":"fd68::/64"}]]`
 	type test struct {

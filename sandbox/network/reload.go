@@ -14,11 +14,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Reload loads the networks from the configuration directories. If there is no network, Status returns the reason. Reload
-// uses the valid files if other files cannot be read. It logs the changes and reports whether anything has changed.
+// Reload loads the networks from the configuration directories. If there is no network, Status
+// returns the reason. Reload uses the valid files if other files cannot be read. It logs the
+// changes and reports whether anything has changed.
 //
-// timeout bounds each call of nft that prepares a network. After a timeout Reload keeps the earlier configuration and
-// returns the error. The caller tries again with more time, so that a slow machine gets the same result as a fast one.
+// timeout bounds each call of nft that prepares a network. After a timeout Reload keeps the earlier
+// configuration and returns the error. The caller tries again with more time, so that a slow
+// machine gets the same result as a fast one.
 func (n *Network) Reload(ctx context.Context, timeout time.Duration) (changed bool, err error) {
 	before, next := n.loaded.Load(), n.load()
 	if next.equal(before) {

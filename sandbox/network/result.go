@@ -20,8 +20,8 @@ type Result struct {
 	JSON json.RawMessage
 }
 
-// readResult reads the addresses of the pod from a result. The addresses of the named interface come before the addresses
-// of other interfaces. Loopback addresses are ignored.
+// readResult reads the addresses of the pod from a result. The addresses of the named interface
+// come before the addresses of other interfaces. Loopback addresses are ignored.
 func readResult(res types.Result, ifName string) (*Result, error) {
 	raw, err := json.Marshal(res)
 	if err != nil {

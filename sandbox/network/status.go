@@ -10,7 +10,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// statusTimeout bounds the answers of all plugins to STATUS. After a timeout the plugins are asked again with more time.
+// statusTimeout bounds the answers of all plugins to STATUS. After a timeout the plugins are asked
+// again with more time.
 const statusTimeout = time.Minute
 
 // statusAnswer is the answer of the plugins of a configuration to STATUS.
@@ -52,8 +53,8 @@ func (n *Network) WaitChecked(ctx context.Context) error {
 	}
 }
 
-// statusQuery asks the plugins for their status in a goroutine, because a slow answer must not delay the loading of a new
-// configuration.
+// statusQuery asks the plugins for their status in a goroutine, because a slow answer must not
+// delay the loading of a new configuration.
 type statusQuery struct {
 	answers chan statusAnswer // nil while no query runs
 	cancel  context.CancelFunc
@@ -96,8 +97,9 @@ func (c *checker) startQuery(ctx context.Context) {
 	c.query.start(ctx, func(ctx context.Context) statusAnswer { return statusAnswer{l, c.n.askStatus(ctx, l.list, timeout)} })
 }
 
-// handleAnswer stores the answer of the plugins. After one timeout the earlier answer stays valid, because a late answer
-// on a machine under load has no meaning. After a second timeout in a row, which is longer, the network is not ready.
+// handleAnswer stores the answer of the plugins. After one timeout the earlier answer stays valid,
+// because a late answer on a machine under load has no meaning. After a second timeout in a row,
+// which is longer, the network is not ready.
 func (c *checker) handleAnswer(ctx context.Context, a statusAnswer) {
 	c.query.finish()
 	c.statusDue = time.Now().Add(retryInterval)
@@ -120,8 +122,9 @@ func (c *checker) handleAnswer(ctx context.Context, a statusAnswer) {
 	a.conf.markChecked()
 }
 
-// askStatus asks the plugins of a list whether they can attach pods, if the version of the configuration supports STATUS.
-// The error is context.DeadlineExceeded if the plugins have not answered before the timeout.
+// askStatus asks the plugins of a list whether they can attach pods, if the version of the
+// configuration supports STATUS. The error is context.DeadlineExceeded if the plugins have not
+// answered before the timeout.
 func (n *Network) askStatus(ctx context.Context, l *list, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -12,8 +12,9 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// newSlowNetwork puts an nft that sleeps into the PATH, and returns a Network on a bridge with a plugin whose STATUS sleeps.
-// Both read the seconds from files, so that a test can change them with set.
+// newSlowNetwork puts an nft that sleeps into the PATH, and returns a Network on a bridge with a
+// plugin whose STATUS sleeps. Both read the seconds from files, so that a test can change them with
+// set.
 func newSlowNetwork(t *testing.T, nftSeconds, statusSeconds string) (n *Network, set func(file, seconds string)) {
 	t.Helper()
 	dir := t.TempDir()
@@ -45,8 +46,8 @@ func newSlowNetwork(t *testing.T, nftSeconds, statusSeconds string) (n *Network,
 	return New(Config{ConfDirs: []string{dir}, BinDirs: []string{dir}, CacheDir: filepath.Join(dir, "cache")}), set
 }
 
-// TestReloadTimeout checks that a timeout of nft decides nothing: the network is not ready, and the next attempt has the
-// same result as on a fast machine.
+// TestReloadTimeout checks that a timeout of nft decides nothing: the network is not ready, and the
+// next attempt has the same result as on a fast machine.
 func TestReloadTimeout(t *testing.T) {
 	n, set := newSlowNetwork(t, "600", "0")
 	changed, err := n.Reload(t.Context(), 100*time.Millisecond)
@@ -89,8 +90,8 @@ func TestReloadTimeoutKeepsNetwork(t *testing.T) {
 	}
 }
 
-// TestStatusBeforeAnswer checks that the network is not ready before the plugins have answered STATUS, and that WaitChecked
-// returns after the answer.
+// TestStatusBeforeAnswer checks that the network is not ready before the plugins have answered
+// STATUS, and that WaitChecked returns after the answer.
 func TestStatusBeforeAnswer(t *testing.T) {
 	n, _ := newSlowNetwork(t, "0", "2")
 	ctx, cancel := context.WithCancel(t.Context())

@@ -47,8 +47,8 @@ func (n *Network) requestReconcile() {
 	}
 }
 
-// reconcileLoop reconciles the tables when their desired state has changed, when another program has deleted a table, and
-// once a minute, until ctx ends.
+// reconcileLoop reconciles the tables when their desired state has changed, when another program
+// has deleted a table, and once a minute, until ctx ends.
 func (n *Network) reconcileLoop(ctx context.Context) {
 	deleted := make(chan struct{}, 1)
 	watching := make(chan struct{})
@@ -85,9 +85,9 @@ func (n *Network) reconcileTables(ctx context.Context, check bool) (ok bool) {
 	return n.masquerades.reconcile(ctx, check) && ports
 }
 
-// tableFiles is a directory with a file for each nftables table that a daemon of this run directory has created or is about
-// to create. The content of the file describes the table. A table without a file belongs to another daemon and is never
-// deleted.
+// tableFiles is a directory with a file for each nftables table that a daemon of this run directory
+// has created or is about to create. The content of the file describes the table. A table without a
+// file belongs to another daemon and is never deleted.
 type tableFiles struct{ dir string }
 
 // put writes the file of a table.

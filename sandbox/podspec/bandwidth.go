@@ -15,8 +15,8 @@ const (
 	egressBandwidth  = "kubernetes.io/egress-bandwidth"
 )
 
-// maxBurst is the burst of a shaped pod, in bits. No annotation sets the burst, so it is the maximum that the CNI plugin
-// bandwidth accepts.
+// maxBurst is the burst of a shaped pod, in bits. No annotation sets the burst, so it is the
+// maximum that the CNI plugin bandwidth accepts.
 const maxBurst = math.MaxInt32
 
 // bandwidth parses the annotations for traffic shaping.

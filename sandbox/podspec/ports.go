@@ -52,8 +52,9 @@ func checkPort(field string, m *cri.PortMapping) error {
 	return nil
 }
 
-// hostPortMappings returns the mappings that have a host port, without duplicates. Mappings of a single host address come
-// first, because plugins create rules in this order, and the first rule that matches a packet applies.
+// hostPortMappings returns the mappings that have a host port, without duplicates. Mappings of a
+// single host address come first, because plugins create rules in this order, and the first rule
+// that matches a packet applies.
 func hostPortMappings(mappings []*cri.PortMapping) []network.PortMapping {
 	var out []network.PortMapping
 	for _, p := range mappings {
@@ -95,8 +96,8 @@ func PortsOverlap(a, b network.PortMapping) bool {
 	return a.HostPort == b.HostPort && a.Protocol == b.Protocol && addressesOverlap(a.HostIP, b.HostIP)
 }
 
-// addressesOverlap compares two host addresses. "" stands for all addresses, and the unspecified address of a family for
-// all addresses of the family.
+// addressesOverlap compares two host addresses. "" stands for all addresses, and the unspecified
+// address of a family for all addresses of the family.
 func addressesOverlap(a, b string) bool {
 	if a == "" || b == "" {
 		return true

@@ -111,8 +111,8 @@ func sysctlAllowed(path string, allowed []string) bool {
 	return false
 }
 
-// hostScope returns the part of the host that a sysctl of the pod would change, or "" if a namespace of the pod confines
-// the sysctl.
+// hostScope returns the part of the host that a sysctl of the pod would change, or "" if a
+// namespace of the pod confines the sysctl.
 func hostScope(path string, n Namespaces) string {
 	switch {
 	case strings.HasPrefix(path, "net/"):

@@ -10,8 +10,8 @@ import (
 	"github.com/criserver/criserver/sandbox/namespace"
 )
 
-// check returns an error if the veth pair, the bridge port, the addresses of the pod and of the bridge, or the leases are
-// not as add has left them.
+// check returns an error if the veth pair, the bridge port, the addresses of the pod and of the
+// bridge, or the leases are not as add has left them.
 func check(c *conf, call Call) error {
 	host, leases, ok := previous(c)
 	if !ok || host.name == "" {

@@ -41,13 +41,15 @@ func detach(ctx context.Context, call Call, host hostLink) error {
 	return err
 }
 
-// deleteDelay is the time that the kernel has to delete the veth pair together with the network namespace of the pod. The
-// kernel deletes many pairs in one step, while each separate deletion of an interface waits several times for all CPUs.
+// deleteDelay is the time that the kernel has to delete the veth pair together with the network
+// namespace of the pod. The kernel deletes many pairs in one step, while each separate deletion of
+// an interface waits several times for all CPUs.
 const deleteDelay = 2 * time.Second
 
-// detachHost takes the interface of the host off the bridge. After deleteDelay it deletes the interface if the interface
-// still exists: a process that has joined the network namespace, or a copy of the bind mount of the namespace in another
-// mount namespace, can keep the namespace and the veth pair for ever. detached is false if there is no such interface.
+// detachHost takes the interface of the host off the bridge. After deleteDelay it deletes the
+// interface if the interface still exists: a process that has joined the network namespace, or a
+// copy of the bind mount of the namespace in another mount namespace, can keep the namespace and
+// the veth pair for ever. detached is false if there is no such interface.
 func detachHost(ctx context.Context, host hostLink) (detached bool, err error) {
 	if host.name == "" {
 		return false, nil

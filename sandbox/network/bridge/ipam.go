@@ -45,9 +45,10 @@ func (p *Plugin) free(ctx context.Context, c *conf, call Call, leases []lease) e
 	return dir.remove(names(leases), isOwner(owner(call.ContainerID, call.IfName)))
 }
 
-// freeAll frees the addresses of a pod. It searches for them before it takes the lock: a pod without an address, for
-// example after an ADD that did not get the lock, must not wait for the lock again. No other call can lease an address to
-// the pod meanwhile. leases are the addresses in the result of ADD; hasResult is false if there is no result.
+// freeAll frees the addresses of a pod. It searches for them before it takes the lock: a pod
+// without an address, for example after an ADD that did not get the lock, must not wait for the
+// lock again. No other call can lease an address to the pod meanwhile. leases are the addresses in
+// the result of ADD; hasResult is false if there is no result.
 func (p *Plugin) freeAll(ctx context.Context, c *conf, call Call, leases []lease, hasResult bool) error {
 	dir, full := c.leaseDir(), owner(call.ContainerID, call.IfName)
 	// Old versions of host-local wrote only the container id.

@@ -36,8 +36,9 @@ func (d leaseDir) file(name string) string { return filepath.Join(string(d), nam
 // owner returns the content of the lease files of an interface.
 func owner(id, ifName string) string { return id + "\r\n" + ifName }
 
-// lock locks the leases against changes by this process and by host-local. Another process may hold the lock for any
-// time, so the wait ends with the context. Calls of this process wait for each other first, in the order of their arrival.
+// lock locks the leases against changes by this process and by host-local. Another process may hold
+// the lock for any time, so the wait ends with the context. Calls of this process wait for each
+// other first, in the order of their arrival.
 func (d leaseDir) lock(ctx context.Context, locks *oplock.Locks) (unlock func(), err error) {
 	release, err := locks.Lock(ctx, string(d))
 	if err != nil {
@@ -91,8 +92,9 @@ func (s lockedStore) Reserve(id, ifName string, ip net.IP, rangeID string) (ok b
 	return true, nil
 }
 
-// LastReservedIP returns the address that was leased last from a set of ranges. The allocator begins its search with the
-// next address, so that a freed address stays unused for as long as possible.
+// LastReservedIP returns the address that was leased last from a set of ranges. The allocator
+// begins its search with the next address, so that a freed address stays unused for as long as
+// possible.
 func (s lockedStore) LastReservedIP(rangeID string) (net.IP, error) {
 	b, err := os.ReadFile(s.file(lastPrefix + rangeID))
 	if err != nil {
@@ -159,7 +161,8 @@ func (d leaseDir) all() ([]string, error) {
 	return out, nil
 }
 
-// find returns those of the named addresses whose owner match selects. Without the lock, the owner can change afterwards.
+// find returns those of the named addresses whose owner match selects. Without the lock, the owner
+// can change afterwards.
 func (d leaseDir) find(names []string, match func(owner string) bool) (found []string, err error) {
 	for _, name := range names {
 		b, err := os.ReadFile(d.file(name))
