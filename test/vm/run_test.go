@@ -53,12 +53,10 @@ func runSuite(t *testing.T, m *guest.Machine, s suite, reports string, results *
 		t.Fatal(err)
 	}
 	defer log.Close()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), s.timeout, fmt.Errorf("the suite took more than %s", s.timeout))
-	defer cancel()
-	err = runPart(ctx, m, s, s.args, log)
+	err = runPart(t.Context(), m, s, s.args, log)
 	if err == nil && s.reboot != nil {
-		if err = m.Reboot(ctx); err == nil {
-			err = runPart(ctx, m, s, s.reboot, log)
+		if err = m.Reboot(t.Context()); err == nil {
+			err = runPart(t.Context(), m, s, s.reboot, log)
 		}
 	}
 	counts, readErr := judge(path, filepath.Join(reports, s.name+".junit.xml"), m.Name+"/"+s.name)
@@ -81,10 +79,16 @@ func runSuite(t *testing.T, m *guest.Machine, s suite, reports string, results *
 	}
 }
 
+// outputGrace is the time that a test binary has to print its goroutines after its own timeout.
+const outputGrace = 5 * time.Minute
+
 func runPart(ctx context.Context, m *guest.Machine, s suite, args []string, log io.Writer) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout+outputGrace, fmt.Errorf("the suite took more than %s", s.timeout))
+	defer cancel()
 	if s.binary != "" {
+		args = append(slices.Clone(args), "-test.timeout="+s.timeout.String())
 		if !*full {
-			args = append(slices.Clone(args), s.brief...)
+			args = append(args, s.brief...)
 		}
 		if *focus != "" && s.reboot == nil {
 			args = append(args, "-test.run="+*focus)
@@ -145,7 +149,8 @@ func excerpt(path string) string {
 	lines := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
 	var failures []string
 	for i, line := range lines {
-		if i < len(lines)-last && strings.HasPrefix(strings.TrimSpace(line), "--- FAIL") && len(failures) < most {
+		failed := strings.HasPrefix(strings.TrimSpace(line), "--- FAIL") || strings.HasPrefix(line, "panic: ")
+		if failed && i < len(lines)-last && len(failures) < most {
 			failures = append(failures, line)
 		}
 	}
