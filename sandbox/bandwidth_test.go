@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestStaticRates has the rates in the network's file, and pods that ask for none.
-func TestStaticRates(t *testing.T) {
+// TestBandwidthOfNetwork sets rates in the configuration of the network, for pods that request no rates.
+func TestBandwidthOfNetwork(t *testing.T) {
 	for _, noBuiltin := range []bool{false, true} {
 		t.Run(fmt.Sprintf("noBuiltin=%t", noBuiltin), func(t *testing.T) {
 			needRoot(t)
@@ -32,13 +32,13 @@ func TestStaticRates(t *testing.T) {
 			for _, want := range []struct{ dev, rate string }{{result.Interfaces[1].Name, "rate 1Mbit"}, {result.Interfaces[len(result.Interfaces)-1].Name, "rate 2Mbit"}} {
 				out, err := exec.Command("tc", "qdisc", "show", "dev", want.dev).CombinedOutput()
 				if err != nil || !strings.Contains(string(out), want.rate) {
-					t.Errorf("%s has not %q: %s, %v", want.dev, want.rate, out, err)
+					t.Errorf("%s does not have %q: got %s, %v", want.dev, want.rate, out, err)
 				}
 			}
 			mustRemove(t, m, p.ID)
 			out, err := exec.Command("ip", "-o", "link", "show", "type", "ifb").CombinedOutput()
 			if err != nil || len(out) > 0 {
-				t.Errorf("left: %s, %v", out, err)
+				t.Errorf("ifb interfaces remain: %s, %v", out, err)
 			}
 		})
 	}

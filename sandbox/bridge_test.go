@@ -20,14 +20,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bridgeConf is a network of nothing but a bridge; options and ipam are members of
-// their objects, each with a comma in front.
+// bridgeConf returns the configuration of a network whose only plugin is bridge. options and ipam are additional members of
+// the objects of bridge and of its IPAM, with a comma before each member.
 func bridgeConf(leases, options, ipam string) string {
 	return fmt.Sprintf(`{"cniVersion":"1.0.0","name":"br","plugins":[{"type":"bridge","bridge":"crisbxt2","isGateway":true%s,
 "ipam":{"type":"host-local","dataDir":%q%s}}]}`, options, leases, ipam)
 }
 
-// bridgeBed returns the directory of the leases, too.
+// bridgeBed returns a testbed with the configuration of bridgeConf, and the directory of the IP leases.
 func bridgeBed(t *testing.T, options, ipam string) (*bed, string) {
 	t.Helper()
 	needRoot(t)
@@ -40,9 +40,9 @@ func bridgeBed(t *testing.T, options, ipam string) (*bed, string) {
 	return b, leases
 }
 
-// stayIn starts a process that keeps a network namespace alive, as a copy of the mounts
-// of the host can do, and returns its end.
-func stayIn(t *testing.T, netns string) (end func()) {
+// holdNetNS starts a process that keeps a network namespace alive, as a copy of the mounts of the host can do. end ends the
+// process.
+func holdNetNS(t *testing.T, netns string) (end func()) {
 	t.Helper()
 	cmd := exec.Command("nsenter", "--net="+netns, "sh", "-c", "echo; exec sleep 1000")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
@@ -64,17 +64,17 @@ func stayIn(t *testing.T, netns string) (end func()) {
 	return end
 }
 
-// TestStopDeletesTheLink has somebody keep the network namespace alive.
-func TestStopDeletesTheLink(t *testing.T) {
+// TestStopDeletesVeth stops a pod while a process keeps its network namespace alive.
+func TestStopDeletesVeth(t *testing.T) {
 	const ranges = `,"ranges":[[{"subnet":"10.205.0.0/16"}]]`
-	for _, moved := range []bool{false, true} {
-		t.Run(fmt.Sprintf("moved=%t", moved), func(t *testing.T) {
+	for _, changed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("changed address=%t", changed), func(t *testing.T) {
 			b, _ := bridgeBed(t, "", ranges)
 			m := b.start()
 			p := mustRun(t, m, podConfig("a"))
-			end := stayIn(t, p.Namespaces.Net)
-			name := hostEnd(t, p)
-			if moved { // udev does this to new interfaces on some hosts
+			end := holdNetNS(t, p.Namespaces.Net)
+			name := hostVeth(t, p)
+			if changed { // udev changes the addresses of new interfaces on some hosts
 				if out, err := exec.Command("ip", "link", "set", name, "address", "02:00:00:00:00:01").CombinedOutput(); err != nil {
 					t.Fatalf("%v: %s", err, out)
 				}
@@ -82,15 +82,15 @@ func TestStopDeletesTheLink(t *testing.T) {
 			if err := m.Stop(t.Context(), p.ID); err != nil {
 				t.Fatal(err)
 			}
-			mustVanish(t, name)
+			mustBeDeleted(t, name)
 			mustRemove(t, m, p.ID)
 			end()
 		})
 	}
 }
 
-// mustVanish waits for the deletion of an interface, which comes a while after DEL.
-func mustVanish(t *testing.T, name string) {
+// mustBeDeleted waits for the deletion of an interface, which the kernel completes after DEL has returned.
+func mustBeDeleted(t *testing.T, name string) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if _, err := net.InterfaceByName(name); err != nil {
@@ -100,9 +100,9 @@ func mustVanish(t *testing.T, name string) {
 	t.Errorf("interface %s still exists", name)
 }
 
-// TestFailedAddLeavesNoLink has a plugin after the bridge fail and keep the network
-// namespace alive. DEL knows no result then.
-func TestFailedAddLeavesNoLink(t *testing.T) {
+// TestFailedADDDeletesVeth lets a plugin after the bridge fail and keep the network namespace alive. DEL gets no result of ADD
+// then.
+func TestFailedADDDeletesVeth(t *testing.T) {
 	const ranges = `,"ranges":[[{"subnet":"10.205.0.0/16"}]]`
 	b, leases := bridgeBed(t, "", ranges)
 	dir := t.TempDir()
@@ -121,7 +121,7 @@ exit 1
 	m := b.start()
 	_, err := m.RunPod(t.Context(), podConfig("a"), "")
 	if err == nil || !strings.Contains(err.Error(), "told to fail") {
-		t.Errorf("got %v", err)
+		t.Errorf("got error %v", err)
 	}
 	pid, err := os.ReadFile(filepath.Join(dir, "pid"))
 	if err != nil {
@@ -133,7 +133,7 @@ exit 1
 	}
 	for _, l := range links {
 		if strings.HasPrefix(l.Name, "veth") {
-			t.Errorf("%s is still there", l.Name)
+			t.Errorf("interface %s still exists", l.Name)
 		}
 	}
 	if out, err := exec.Command("kill", strings.TrimSpace(string(pid))).CombinedOutput(); err != nil {
@@ -141,9 +141,9 @@ exit 1
 	}
 }
 
-// TestAnotherGatewayOfTheSubnet changes the gateway while the bridge still has the old
-// one, built in and by plugin.
-func TestAnotherGatewayOfTheSubnet(t *testing.T) {
+// TestChangedGateway changes the gateway in the configuration while the bridge has the old gateway, with the built-in bridge
+// and with the CNI plugin.
+func TestChangedGateway(t *testing.T) {
 	for _, noBuiltin := range []bool{false, true} {
 		t.Run(fmt.Sprintf("noBuiltin=%t", noBuiltin), func(t *testing.T) {
 			b, leases := bridgeBed(t, "", `,"ranges":[[{"subnet":"10.205.0.0/24"}]]`)
@@ -155,10 +155,10 @@ func TestAnotherGatewayOfTheSubnet(t *testing.T) {
 			m = b.start()
 			_, err := m.RunPod(t.Context(), podConfig("b"), "")
 			if err == nil || !strings.Contains(err.Error(), "10.205.0.254/24") || !strings.Contains(err.Error(), "crisbxt2") {
-				t.Errorf("got %v", err)
+				t.Errorf("got error %v", err)
 			}
 			if !noBuiltin && !errdefs.IsFailedPrecondition(err) {
-				t.Errorf("got %v", err)
+				t.Errorf("got error %v", err)
 			}
 			mustRemove(t, m, p.ID)
 			if out, err := exec.Command("ip", "addr", "del", "10.205.0.1/24", "dev", "crisbxt2").CombinedOutput(); err != nil {
@@ -170,8 +170,8 @@ func TestAnotherGatewayOfTheSubnet(t *testing.T) {
 	}
 }
 
-// TestAnotherSubnetOnTheBridge has pods of two subnets with a gateway each.
-func TestAnotherSubnetOnTheBridge(t *testing.T) {
+// TestChangedSubnet changes the subnet in the configuration. The bridge then has pods of two subnets, each with its gateway.
+func TestChangedSubnet(t *testing.T) {
 	b, leases := bridgeBed(t, "", `,"ranges":[[{"subnet":"10.205.0.0/24"}],[{"subnet":"fd05::/64"}]]`)
 	m := b.start()
 	p := mustRun(t, m, podConfig("a"))
@@ -180,14 +180,13 @@ func TestAnotherSubnetOnTheBridge(t *testing.T) {
 	m = b.start()
 	q := mustRun(t, m, podConfig("b"))
 	if p.IPs[0].String() != "10.205.0.2" || q.IPs[0].String() != "10.206.0.2" || q.IPs[1].String() != "fd06::2" {
-		t.Errorf("%v, %v", p.IPs, q.IPs)
+		t.Errorf("got addresses %v and %v", p.IPs, q.IPs)
 	}
 	mustRemove(t, m, p.ID, q.ID)
 }
 
-// TestRoutesLikeThePlugin compares the routes in a pod, and those of the result, with
-// what the plugin makes of the same configuration.
-func TestRoutesLikeThePlugin(t *testing.T) {
+// TestRoutes compares the routes in a pod and in its CNI result between the built-in bridge and the CNI plugin.
+func TestRoutes(t *testing.T) {
 	const v4, both = `,"ranges":[[{"subnet":"10.205.0.0/24"}]]`, `,"ranges":[[{"subnet":"10.205.0.0/24"}],[{"subnet":"fd05::/64"}]]`
 	for name, tt := range map[string]struct{ options, ipam string }{
 		"default":                  {"", both + `,"routes":[{"dst":"0.0.0.0/0"},{"dst":"::/0"}]`},
@@ -198,24 +197,25 @@ func TestRoutesLikeThePlugin(t *testing.T) {
 		"no gateway of the family": {"", `,"ranges":[[{"subnet":"fd05::/64"}]],"routes":[{"dst":"10.9.0.0/16"},{"dst":"fd09::/64"}]`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var made [2]string
+			var routes [2]string
 			for i, noBuiltin := range []bool{false, true} {
 				b, _ := bridgeBed(t, tt.options, tt.ipam)
 				b.cfg.CNI.NoBuiltin = noBuiltin
 				m := b.start()
 				p := mustRun(t, m, podConfig("a"))
-				made[i] = routesOf(t, p)
+				routes[i] = routesOf(t, p)
 				mustRemove(t, m, p.ID)
 				b.halt()
 				_ = exec.Command("ip", "link", "del", "crisbxt2").Run()
 			}
-			if made[0] != made[1] {
-				t.Errorf("built in:\n%s\nby plugin:\n%s", made[0], made[1])
+			if routes[0] != routes[1] {
+				t.Errorf("built-in bridge:\n%s\nCNI plugin:\n%s", routes[0], routes[1])
 			}
 		})
 	}
 }
 
+// routesOf returns the routes in the CNI result and in the network namespace of a pod.
 func routesOf(t *testing.T, p *Pod) string {
 	t.Helper()
 	var result struct{ Routes json.RawMessage }
@@ -237,9 +237,8 @@ func routesOf(t *testing.T, p *Pod) string {
 	return out
 }
 
-// TestForeignLockOfTheLeases has another process hold the lock for longer than any
-// deadline.
-func TestForeignLockOfTheLeases(t *testing.T) {
+// TestLeasesLockedByOtherProcess lets another process hold the lock of the IP leases for longer than any deadline.
+func TestLeasesLockedByOtherProcess(t *testing.T) {
 	b, leases := bridgeBed(t, "", `,"ranges":[[{"subnet":"10.205.0.0/24"}]]`)
 	b.cfg.SetupTimeout, b.cfg.TeardownTimeout = patience.For(2*time.Second), patience.For(2*time.Second)
 	m := b.start()
@@ -256,13 +255,13 @@ func TestForeignLockOfTheLeases(t *testing.T) {
 	defer cancel()
 	_, err = m.RunPod(ctx, podConfig("b"), "")
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "lock") || strings.Contains(err.Error(), "still in progress") || ctx.Err() != nil {
-		t.Errorf("run: %v", err)
+		t.Errorf("run: got error %v", err)
 	}
 	if n := len(m.List()); n != 1 {
-		t.Errorf("%d pods: the one that was not made is left", n)
+		t.Errorf("got %d pods, want only the pod that was created", n)
 	}
 	if err := m.Stop(ctx, p.ID); !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
-		t.Errorf("stop: %v", err)
+		t.Errorf("stop: got error %v", err)
 	}
 	if err := lock.Close(); err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// fakeUnits has slices, and notes what it is asked for.
+// fakeUnits has slices and records its calls.
 type fakeUnits struct {
 	mu      sync.Mutex
 	scopes  []systemd.Scope
@@ -68,7 +68,7 @@ func (f *fakeUnits) stops() []string {
 	return slices.Clone(f.stopped)
 }
 
-// systemdBed has the systemd driver.
+// systemdBed returns a testbed with the systemd driver.
 func systemdBed(t *testing.T) (*bed, *fakeUnits) {
 	t.Helper()
 	b := newBed(t, "")
@@ -85,8 +85,8 @@ func sharedPIDPod(name, parent string) *cri.PodSandboxConfig {
 	return c
 }
 
-// The daemon stops the slice that it chose for a pod, and no other slice.
-func TestSlicesEndWithTheirPods(t *testing.T) {
+// TestSliceOfPod checks that the daemon stops the slice that it chose for a pod, and no other slice.
+func TestSliceOfPod(t *testing.T) {
 	b, units := systemdBed(t)
 	m := b.start()
 	const kubelets = "kubepods-besteffort-pod1.slice"
@@ -97,19 +97,19 @@ func TestSlicesEndWithTheirPods(t *testing.T) {
 		{Name: "criserver-pause-" + kubelet.ID + ".scope", Slice: kubelets, Description: "pause of pod " + kubelet.ID, PID: kubelet.PausePID},
 	}
 	if !slices.Equal(units.scopes, want) {
-		t.Errorf("scopes %v", units.scopes)
+		t.Errorf("got scopes %v", units.scopes)
 	}
 	if own.PauseUnit != want[0].Name || len(b.cgroups.pids) > 0 {
-		t.Errorf("the unit of the pause is %q, cgroups made by hand: %v", own.PauseUnit, b.cgroups.pids)
+		t.Errorf("got pause unit %q, processes in cgroups %v", own.PauseUnit, b.cgroups.pids)
 	}
 	if err := m.Stop(t.Context(), own.ID); err != nil || len(units.stops()) > 0 {
-		t.Errorf("stop: %v; stopped units %v", err, units.stops())
+		t.Errorf("stop: got error %v and stopped units %v", err, units.stops())
 	}
 
-	// A slice that cannot be stopped keeps the pod visible, to be removed again.
+	// If the slice cannot be stopped, the pod stays visible, so that the client can retry.
 	units.fail(errors.New("no answer"))
 	if err := m.Remove(t.Context(), own.ID); err == nil || !strings.Contains(err.Error(), "no answer") {
-		t.Errorf("remove: %v", err)
+		t.Errorf("remove: got error %v", err)
 	}
 	if _, err := m.Get(own.ID); err != nil {
 		t.Error(err)
@@ -117,46 +117,46 @@ func TestSlicesEndWithTheirPods(t *testing.T) {
 	units.fail(nil)
 	mustRemove(t, m, own.ID, kubelet.ID)
 	if got := units.stops(); !slices.Equal(got, []string{slice}) {
-		t.Errorf("stopped units %v", got)
+		t.Errorf("got stopped units %v", got)
 	}
 }
 
-func TestSlicesOfLostPodsAreStopped(t *testing.T) {
+func TestOrphanedSlicesAreStopped(t *testing.T) {
 	b, units := systemdBed(t)
 	m := b.start()
 	p := mustRun(t, m, sharedPIDPod("a", ""))
 	b.halt()
-	lost := "criserver-pod" + strings.Repeat("ab", 32) + ".slice"
-	units.slices = append(units.slices, lost, "criserver-podcast.slice", "kubepods-pod"+strings.Repeat("ab", 32)+".slice")
+	orphan := "criserver-pod" + strings.Repeat("ab", 32) + ".slice"
+	units.slices = append(units.slices, orphan, "criserver-podcast.slice", "kubepods-pod"+strings.Repeat("ab", 32)+".slice")
 	m = b.start()
-	eventually(t, "the slice is stopped", func() bool { return len(units.stops()) > 0 })
+	eventually(t, "stop of the slice", func() bool { return len(units.stops()) > 0 })
 	mustRemove(t, m, p.ID)
 	b.halt()
-	if got := units.stops(); !slices.Equal(got, []string{lost, "criserver-pod" + p.ID + ".slice"}) {
-		t.Errorf("stopped units %v", got)
+	if got := units.stops(); !slices.Equal(got, []string{orphan, "criserver-pod" + p.ID + ".slice"}) {
+		t.Errorf("got stopped units %v", got)
 	}
 
-	// A slice with a process belongs to somebody.
-	units.slices = append(units.slices, lost)
+	// A slice with a process is in use.
+	units.slices = append(units.slices, orphan)
 	m = b.recovered()
-	b.cgroups.pids = map[string]int{"/criserver.slice/" + lost: 1}
+	b.cgroups.pids = map[string]int{"/criserver.slice/" + orphan: 1}
 	m.stopOrphanedSlices(t.Context())
 	if got := units.stops(); len(got) != 2 {
-		t.Errorf("stopped units %v", got)
+		t.Errorf("got stopped units %v", got)
 	}
 	b.cgroups.pids = nil
 }
 
-// A pause that systemd does not take ends with the failed pod.
-func TestPauseWithoutAScopeEnds(t *testing.T) {
+// TestRollbackAfterFailedScope checks that the pause is stopped if systemd does not create its scope.
+func TestRollbackAfterFailedScope(t *testing.T) {
 	b, units := systemdBed(t)
 	m := b.start()
 	units.fail(errors.New("no answer"))
 	_, err := m.RunPod(t.Context(), sharedPIDPod("a", "kubepods-pod1.slice"), "")
 	if err == nil || !strings.Contains(err.Error(), "no answer") {
-		t.Fatalf("run: %v", err)
+		t.Fatalf("run: got error %v", err)
 	}
-	eventually(t, "nothing is left", func() bool {
+	eventually(t, "removal of the pod directory", func() bool {
 		left, _ := os.ReadDir(filepath.Join(b.cfg.RunDir, "pods"))
 		return len(left) == 0
 	})
@@ -165,7 +165,7 @@ func TestPauseWithoutAScopeEnds(t *testing.T) {
 func TestSystemdDriverNeedsUnits(t *testing.T) {
 	_, err := New(Config{RunDir: "/run", Containers: &fakeContainers{}, Cgroups: &fakeCgroups{}, CgroupDriver: Systemd})
 	if err == nil || !strings.Contains(err.Error(), "units must be set") {
-		t.Errorf("got %v", err)
+		t.Errorf("got error %v", err)
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// hostEnd returns the host's end of a pod's pair by its CNI result.
-func hostEnd(t *testing.T, p *Pod) string {
+// hostVeth returns the name of the pod's veth on the host, from the CNI result.
+func hostVeth(t *testing.T, p *Pod) string {
 	t.Helper()
 	var r types100.Result
 	if err := json.Unmarshal(p.CNIResult, &r); err != nil {
@@ -24,30 +24,31 @@ func hostEnd(t *testing.T, p *Pod) string {
 			return i.Name
 		}
 	}
-	t.Fatalf("no host end in %s", p.CNIResult)
+	t.Fatalf("there is no veth in %s", p.CNIResult)
 	return ""
 }
 
-// TestRealCheck has either way find good what the other made, and damage bad.
-func TestRealCheck(t *testing.T) {
+// TestCheck checks pods with the built-in bridge and with the CNI plugin. Each must accept the pods that the other one has
+// attached, and must find damage.
+func TestCheck(t *testing.T) {
 	damages := map[string]func(t *testing.T, p *Pod, leases string) *exec.Cmd{
 		"none": func(*testing.T, *Pod, string) *exec.Cmd { return exec.Command("true") },
-		"off bridge": func(t *testing.T, p *Pod, _ string) *exec.Cmd {
-			return exec.Command("ip", "link", "del", hostEnd(t, p))
+		"no veth": func(t *testing.T, p *Pod, _ string) *exec.Cmd {
+			return exec.Command("ip", "link", "del", hostVeth(t, p))
 		},
-		"address": func(_ *testing.T, p *Pod, _ string) *exec.Cmd {
+		"no address": func(_ *testing.T, p *Pod, _ string) *exec.Cmd {
 			return exec.Command("nsenter", "--net="+p.Namespaces.Net, "ip", "addr", "del", p.IPs[0].String()+"/16", "dev", "eth0")
 		},
-		"lease": func(_ *testing.T, p *Pod, leases string) *exec.Cmd {
+		"no lease": func(_ *testing.T, p *Pod, leases string) *exec.Cmd {
 			return exec.Command("rm", filepath.Join(leases, "criserver", p.IPs[0].String()))
 		},
 	}
 	for name, damage := range damages {
-		for _, made := range []bool{false, true} {
+		for _, created := range []bool{false, true} {
 			for _, checked := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s/made by processes=%t/checked=%t", name, made, checked), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/created by processes=%t/checked=%t", name, created, checked), func(t *testing.T) {
 					b, leases := realBed(t, "nftables")
-					b.cfg.CNI.NoBuiltin = made
+					b.cfg.CNI.NoBuiltin = created
 					m := b.start()
 					c := podConfig("a")
 					c.PortMappings = []*cri.PortMapping{{HostPort: 18080, ContainerPort: 80}}
@@ -60,11 +61,11 @@ func TestRealCheck(t *testing.T) {
 					m = b.recovered()
 					m.checkNetworks(t.Context())
 					q, err := m.Get(p.ID)
-					// The plugin, which has to be asked also when it masquerades, is
-					// content with one lease of several.
-					sound := name == "none" || name == "lease" && (checked || made)
-					if err != nil || !q.Ready || (q.NetworkFault == "") != sound {
-						t.Errorf("ready %t, fault %q, %v", q.Ready, q.NetworkFault, err)
+					// The CNI plugin accepts a pod with one of several leases. It also checks the pods that the built-in
+					// bridge does not check, because the plugin masquerades them.
+					ok := name == "none" || name == "no lease" && (checked || created)
+					if err != nil || !q.Ready || (q.NetworkFault == "") != ok {
+						t.Errorf("got ready %t, network fault %q, %v", q.Ready, q.NetworkFault, err)
 					}
 					mustRemove(t, m, p.ID)
 				})
@@ -73,7 +74,7 @@ func TestRealCheck(t *testing.T) {
 	}
 }
 
-func TestEachVersionOfCNI(t *testing.T) {
+func TestCNIVersions(t *testing.T) {
 	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
 		for _, noBuiltin := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/processes=%t", version, noBuiltin), func(t *testing.T) {
@@ -87,7 +88,7 @@ func TestEachVersionOfCNI(t *testing.T) {
 				p := mustRun(t, m, c)
 				var r struct{ CNIVersion string }
 				if err := json.Unmarshal(p.CNIResult, &r); err != nil || r.CNIVersion != version || len(p.IPs) != 2 {
-					t.Errorf("version %q, addresses %v, %v", r.CNIVersion, p.IPs, err)
+					t.Errorf("got version %q, addresses %v, %v", r.CNIVersion, p.IPs, err)
 				}
 				serve(t, p, 80)
 				if err := ask("127.0.0.1:18080"); err != nil {
@@ -99,15 +100,14 @@ func TestEachVersionOfCNI(t *testing.T) {
 	}
 }
 
-// TestAVersionThatAPluginDoesNotKnow checks that the caller gets the reason why the
-// network is not ready.
-func TestAVersionThatAPluginDoesNotKnow(t *testing.T) {
+// TestUnsupportedCNIVersion checks that the caller gets the reason why the network is not ready.
+func TestUnsupportedCNIVersion(t *testing.T) {
 	b, leases := realBed(t, "nftables")
 	conf := exampleConf(t, "nftables", "crisbxt0", leases)
 	b.writeConf("10-test.conflist", strings.Replace(conf, `"cniVersion": "1.1.0"`, `"cniVersion": "9.0.0"`, 1))
 	m := b.start()
 	if _, err := m.RunPod(t.Context(), podConfig("a"), ""); err == nil || !strings.Contains(err.Error(), "plugin version does not allow STATUS") {
-		t.Errorf("got %v", err)
+		t.Errorf("got error %v", err)
 	}
 }
 
@@ -116,7 +116,7 @@ func TestCheckAfterRestart(t *testing.T) {
 	m := b.start()
 	good, bad := mustRun(t, m, asking("good", "one")), mustRun(t, m, podConfig("bad"))
 	if n := plugin.calls("CHECK"); n != 0 {
-		t.Errorf("%d CHECK of pods just made", n)
+		t.Errorf("got %d CHECK of pods that this daemon created", n)
 	}
 	if err := m.Stop(t.Context(), good.ID); err != nil {
 		t.Fatal(err)
@@ -124,23 +124,23 @@ func TestCheckAfterRestart(t *testing.T) {
 	b.halt()
 	plugin.fail("CHECK", 1)
 	m = b.start()
-	eventually(t, "the plugin's word is shown", func() bool {
+	eventually(t, "network fault with the error of the plugin", func() bool {
 		p, err := m.Get(bad.ID)
 		return err == nil && p.Ready && strings.Contains(p.NetworkFault, "told to fail") && strings.Contains(p.NetworkFault, `"fake"`)
 	})
 	if n := plugin.calls("CHECK"); n != 1 {
-		t.Errorf("%d CHECK, also of a stopped pod", n)
+		t.Errorf("got %d CHECK, want one for the pod that is ready", n)
 	}
 	b.halt()
 	m = b.start()
-	eventually(t, "the next daemon asks again", func() bool { return plugin.calls("CHECK") == 2 })
+	eventually(t, "CHECK by the next daemon", func() bool { return plugin.calls("CHECK") == 2 })
 	if p, err := m.Get(bad.ID); err != nil || p.NetworkFault != "" {
-		t.Errorf("%+v, %v", p, err)
+		t.Errorf("after a successful CHECK: got %+v, %v", p, err)
 	}
 	mustRemove(t, m, good.ID, bad.ID)
 }
 
-func TestOldVersionsAreNotAskedWhatTheyDoNotKnow(t *testing.T) {
+func TestCommandsOfCNIVersions(t *testing.T) {
 	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0"} {
 		t.Run(version, func(t *testing.T) {
 			b, plugin := fakeBed(t)
@@ -154,10 +154,10 @@ func TestOldVersionsAreNotAskedWhatTheyDoNotKnow(t *testing.T) {
 			}
 			mustRemove(t, m, p.ID)
 			if got, err := m.Get(p.ID); err == nil {
-				t.Errorf("%+v", got)
+				t.Errorf("removed pod: got %+v", got)
 			}
 			if s, g := plugin.calls("STATUS"), plugin.calls("GC"); s+g != 0 || version == "0.3.1" && plugin.calls("CHECK") != 0 {
-				t.Errorf("%d STATUS, %d GC, %d CHECK", s, g, plugin.calls("CHECK"))
+				t.Errorf("version %s: got %d STATUS, %d GC, %d CHECK", version, s, g, plugin.calls("CHECK"))
 			}
 		})
 	}

@@ -23,7 +23,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// realPlugins returns where CNI plugins are.
+// realPlugins returns the directory of the CNI plugins.
 func realPlugins(t testing.TB) string {
 	t.Helper()
 	dir := os.Getenv("CNI_PATH")
@@ -32,13 +32,13 @@ func realPlugins(t testing.TB) string {
 	}
 	for _, name := range []string{"bridge", "host-local", "portmap"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			t.Fatalf("no CNI plugins in %s: run \"make tools\" or set CNI_PATH", dir)
+			t.Fatalf("there are no CNI plugins in %s: run \"make tools\" or set CNI_PATH", dir)
 		}
 	}
 	return dir
 }
 
-// exampleConf is the documented configuration on a bridge of the test's own.
+// exampleConf returns the documented configuration, with a bridge of the test.
 func exampleConf(t testing.TB, backend, bridge, dataDir string) string {
 	t.Helper()
 	b, err := os.ReadFile("../docs/examples/10-criserver.conflist")
@@ -55,6 +55,7 @@ func exampleConf(t testing.TB, backend, bridge, dataDir string) string {
 	return conf
 }
 
+// realBed returns a testbed with the documented configuration, and the directory of the IP leases.
 func realBed(t testing.TB, backend string) (*bed, string) {
 	t.Helper()
 	needRoot(t)
@@ -67,11 +68,11 @@ func realBed(t testing.TB, backend string) (*bed, string) {
 	return b, leases
 }
 
-// checkHostClean looks for what pods leave on the host side of their network.
+// checkHostClean fails the test if interfaces, IP leases or nft rules of pods remain on the host.
 func checkHostClean(t testing.TB, leases string) {
 	t.Helper()
-	// The kernel takes network namespaces down in its own time.
-	eventually(t, "the interfaces of the pods go", func() bool {
+	// The kernel destroys network namespaces asynchronously.
+	eventually(t, "removal of the interfaces of the pods", func() bool {
 		links, err := net.Interfaces()
 		if err != nil {
 			t.Error(err)
@@ -81,7 +82,7 @@ func checkHostClean(t testing.TB, leases string) {
 	entries, _ := os.ReadDir(leases)
 	for _, e := range entries {
 		if _, err := netip.ParseAddr(e.Name()); err == nil {
-			t.Errorf("address still leased: %s", e.Name())
+			t.Errorf("IP lease of %s remains", e.Name())
 		}
 	}
 	rules, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
@@ -90,12 +91,12 @@ func checkHostClean(t testing.TB, leases string) {
 	}
 	for line := range strings.Lines(string(rules)) {
 		if strings.Contains(line, "saddr 10.88.0.") && !strings.Contains(line, "saddr 10.88.0.0/16") || strings.Contains(line, "dnat to") || strings.Contains(line, "CNI-DN-") || strings.Contains(line, `comment "pod `) {
-			t.Errorf("rule left: %s", line)
+			t.Errorf("nft rule remains: %s", line)
 		}
 	}
 }
 
-// inNetNS runs fn on a thread in a pod's network namespace, thrown away after.
+// inNetNS runs fn on a thread in a network namespace. The thread exits afterwards.
 func inNetNS(t testing.TB, path string, fn func() error) {
 	t.Helper()
 	err := osthread.Run(func() error {
@@ -114,7 +115,7 @@ func inNetNS(t testing.TB, path string, fn func() error) {
 	}
 }
 
-// serve answers "hello" on a TCP port inside a pod.
+// serve sends "hello" to the clients of a TCP port inside a pod.
 func serve(t testing.TB, p *Pod, port int) {
 	t.Helper()
 	inNetNS(t, p.Namespaces.Net, func() error {
@@ -137,6 +138,7 @@ func serve(t testing.TB, p *Pod, port int) {
 	})
 }
 
+// ask returns nil if a server that serve has started answers at the address.
 func ask(addr string) error {
 	c, err := net.DialTimeout("tcp", addr, patience.For(5*time.Second))
 	if err != nil {
@@ -169,7 +171,7 @@ func testRealNetwork(t *testing.T, backend string, noBuiltin bool) {
 	}
 	server, client := mustRun(t, m, web), mustRun(t, m, podConfig("client"))
 	if len(server.IPs) != 2 || !server.IPs[0].Is4() || !server.IPs[1].Is6() {
-		t.Fatalf("addresses %v, want one of each family, IPv4 first", server.IPs)
+		t.Fatalf("got addresses %v, want one of each family, IPv4 first", server.IPs)
 	}
 	serve(t, server, 80)
 	for _, ip := range server.IPs {
@@ -177,11 +179,11 @@ func testRealNetwork(t *testing.T, backend string, noBuiltin bool) {
 		inNetNS(t, client.Namespaces.Net, func() error { return ask(addr) })
 	}
 	if err := ask("127.0.0.1:18080"); err != nil {
-		t.Errorf("host port: %v", err)
+		t.Errorf("connect to the host port: %v", err)
 	}
 	hosts, err := os.ReadFile(server.Hosts)
 	if err != nil || !strings.Contains(string(hosts), server.IPs[0].String()+"\tweb\n") {
-		t.Errorf("hosts %q, %v", hosts, err)
+		t.Errorf("got hosts %q, %v", hosts, err)
 	}
 	for range 2 {
 		if err := m.Stop(t.Context(), server.ID); err != nil {
@@ -216,16 +218,16 @@ func TestRealNetworkParallel(t *testing.T) {
 	for _, p := range m.List() {
 		for _, ip := range p.IPs {
 			if seen[ip] {
-				t.Errorf("%s given twice", ip)
+				t.Errorf("two pods have the address %s", ip)
 			}
 			seen[ip] = true
 		}
 	}
 	if len(seen) != 2*n {
-		t.Errorf("%d addresses, want %d", len(seen), 2*n)
+		t.Errorf("got %d addresses, want %d", len(seen), 2*n)
 	}
 	for _, id := range ids {
-		for range 2 { // concurrent stops join
+		for range 2 { // concurrent stops of one pod share their work
 			wg.Go(func() {
 				if err := m.Stop(t.Context(), id); err != nil {
 					t.Error(err)
@@ -244,9 +246,9 @@ func TestRealNetworkParallel(t *testing.T) {
 	wg.Wait()
 }
 
-// TestBuiltinAndPluginsUndoEachOther has a pod that one way put on the network
-// be taken off it in the other.
-func TestBuiltinAndPluginsUndoEachOther(t *testing.T) {
+// TestDetachWithOtherImplementation attaches a pod with the built-in bridge and detaches it with the CNI plugin, and the
+// other way round.
+func TestDetachWithOtherImplementation(t *testing.T) {
 	for _, noBuiltin := range []bool{false, true} {
 		t.Run(fmt.Sprintf("processes=%t", noBuiltin), func(t *testing.T) {
 			b, _ := realBed(t, "nftables")
@@ -277,12 +279,12 @@ func TestRealNetworkMissingNamespace(t *testing.T) {
 	m = b.start()
 	got, err := m.Get(p.ID)
 	if err != nil || got.Ready || got.NotReadyReason == "" {
-		t.Fatalf("a pod without namespaces: %+v, %v", got, err)
+		t.Fatalf("pod without namespaces: got %+v, %v", got, err)
 	}
 	mustRemove(t, m, p.ID)
 }
 
-func TestCollectAfterLostRecords(t *testing.T) {
+func TestCollectWithoutRecord(t *testing.T) {
 	b, leases := realBed(t, "nftables")
 	m := b.start()
 	p := mustRun(t, m, podConfig("a"))
@@ -296,15 +298,15 @@ func TestCollectAfterLostRecords(t *testing.T) {
 	}
 	m = b.start()
 	lease := filepath.Join(leases, "criserver", p.IPs[0].String())
-	eventually(t, "the lease of a pod without a record goes", func() bool {
+	eventually(t, "removal of the IP lease of a pod without a record", func() bool {
 		_, err := os.Stat(lease)
 		return os.IsNotExist(err)
 	})
 	if _, err := os.Stat(filepath.Join(leases, "criserver", kept.IPs[0].String())); err != nil {
-		t.Errorf("the lease of a pod was taken: %v", err)
+		t.Errorf("IP lease of a pod with a record: %v", err)
 	}
 	if namespace.Pinned(p.Namespaces.Net) {
-		t.Error("the namespace of a pod without a record is left")
+		t.Error("the namespace of a pod without a record is still pinned")
 	}
 	mustRemove(t, m, kept.ID)
 }
@@ -356,10 +358,10 @@ func benchWith(b *testing.B, bd *bed, ports int) {
 	b.ReportMetric(float64(cpu.Microseconds())/1000/n, "ms-plugin-cpu/op")
 }
 
-// TestChurn has many pods come and go, after which the daemon must be as it was.
+// TestChurn creates and removes many pods. The numbers of file descriptors and goroutines must not grow.
 func TestChurn(t *testing.T) {
 	if testing.Short() {
-		t.Skip("many pods")
+		t.Skip("creates 440 pods")
 	}
 	b, _ := realBed(t, "nftables")
 	m := b.start()
@@ -389,10 +391,10 @@ func TestChurn(t *testing.T) {
 	round(40)
 	fds, goroutines := count("/proc/self/fd"), runtime.NumGoroutine()
 	round(400)
-	eventually(t, "descriptors and goroutines go", func() bool {
+	eventually(t, "end of file descriptors and goroutines", func() bool {
 		return count("/proc/self/fd") <= fds && runtime.NumGoroutine() <= goroutines
 	})
 	if n := count("/proc/self/task"); n > 100 {
-		t.Errorf("%d threads", n)
+		t.Errorf("got %d threads, want at most 100", n)
 	}
 }

@@ -10,16 +10,16 @@ import (
 	"testing"
 )
 
-// TestCollectionSparesWhatIsThere looks at what plugins are told to keep.
-func TestCollectionSparesWhatIsThere(t *testing.T) {
+// TestGCKeepsAttachments checks the attachments that CNI GC is told to keep.
+func TestGCKeepsAttachments(t *testing.T) {
 	b, plugin := manyBed(t)
 	m := b.start()
-	p, gone := mustRun(t, m, asking("a", "one")), mustRun(t, m, podConfig("b"))
-	if err := m.Stop(t.Context(), gone.ID); err != nil {
+	p, stopped := mustRun(t, m, asking("a", "one")), mustRun(t, m, podConfig("b"))
+	if err := m.Stop(t.Context(), stopped.ID); err != nil {
 		t.Fatal(err)
 	}
 	b.halt()
-	// A record that cannot be read costs its pod the view, not the network.
+	// A pod whose record cannot be read must keep its network.
 	file := filepath.Join(b.cfg.RunDir, "pods", p.ID, recordFile)
 	good, err := os.ReadFile(file)
 	if err != nil {
@@ -31,43 +31,42 @@ func TestCollectionSparesWhatIsThere(t *testing.T) {
 		}
 		before := plugin.calls("GC")
 		b.start()
-		eventually(t, "both networks of version 1.1.0 are collected", func() bool { return plugin.calls("GC") == before+2 })
+		eventually(t, "CNI GC of both networks of version 1.1.0", func() bool { return plugin.calls("GC") == before+2 })
 		b.halt()
 		var kept []struct{ ContainerID, IfName string }
 		if err := json.Unmarshal([]byte(plugin.stdin("GC", "cni.dev/valid-attachments")), &kept); err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"eth0", "net1"} {
-			// The fake makes no interfaces, so that only eth0 can be known of a pod
-			// without a record.
+			// The fake plugin creates no interfaces, so the daemon finds only eth0 of a pod whose record it cannot read.
 			if string(content) == "{" && name != "eth0" {
 				continue
 			}
 			if !slices.Contains(kept, struct{ ContainerID, IfName string }{p.ID, name}) {
-				t.Errorf("%s of the pod is not kept: %v", name, kept)
+				t.Errorf("%s of the pod is not among the valid attachments %v", name, kept)
 			}
 		}
-		if strings.Contains(fmt.Sprint(kept), gone.ID) {
-			t.Errorf("a stopped pod is kept: %v", kept)
+		if strings.Contains(fmt.Sprint(kept), stopped.ID) {
+			t.Errorf("a stopped pod is among the valid attachments %v", kept)
 		}
 	}
 	if err := os.WriteFile(file, good, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	m = b.start()
-	mustRemove(t, m, p.ID, gone.ID)
+	mustRemove(t, m, p.ID, stopped.ID)
 }
 
-// TestNoPodIsAttachedDuringACollection has a new pod wait for plugins that were
-// not told of it.
-func TestNoPodIsAttachedDuringACollection(t *testing.T) {
+// TestNoADDDuringGC checks that a new pod waits for the end of CNI GC. The plugin does not know the pod, and would delete its
+// attachment.
+func TestNoADDDuringGC(t *testing.T) {
 	b, plugin := fakeBed(t)
 	release := plugin.hold("GC")
 	m := b.start()
-	eventually(t, "the collection runs", func() bool { return plugin.calls("GC") == 1 })
-	made := make(chan error, 1)
-	go func() { _, err := m.RunPod(t.Context(), podConfig("a"), ""); made <- err }()
-	eventually(t, "the pod waits", func() bool {
+	eventually(t, "call of GC", func() bool { return plugin.calls("GC") == 1 })
+	created := make(chan error, 1)
+	go func() { _, err := m.RunPod(t.Context(), podConfig("a"), ""); created <- err }()
+	eventually(t, "wait before ADD", func() bool {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		for _, s := range m.building {
@@ -78,10 +77,10 @@ func TestNoPodIsAttachedDuringACollection(t *testing.T) {
 		return false
 	})
 	if plugin.calls("ADD") != 0 {
-		t.Error("a pod was attached while the plugin collects")
+		t.Error("the plugin got ADD during GC")
 	}
 	release()
-	if err := <-made; err != nil {
+	if err := <-created; err != nil {
 		t.Fatal(err)
 	}
 	mustRemove(t, m, m.List()[0].ID)
@@ -95,24 +94,24 @@ func TestNetworkStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.writeConf("05-other.conflist", `{"cniVersion":"1.0.0","name":"other","plugins":[{"type":"nowhere"}]}`)
-	eventually(t, "the missing plugin is named", func() bool {
+	eventually(t, "error that names the missing plugin", func() bool {
 		err := m.NetworkStatus()
 		return err != nil && strings.Contains(err.Error(), `"nowhere"`) && strings.Contains(err.Error(), plugin.dir)
 	})
 	b.writeConf("05-other.conflist", `{`)
-	eventually(t, "the next valid file is used", func() bool { return m.NetworkStatus() == nil })
+	eventually(t, "use of the next valid file", func() bool { return m.NetworkStatus() == nil })
 	if err := os.Remove(filepath.Join(b.cfg.CNI.ConfDirs[0], "10-test.conflist")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the broken file is named", func() bool {
+	eventually(t, "error that names the invalid file", func() bool {
 		err := m.NetworkStatus()
 		return err != nil && strings.Contains(err.Error(), "05-other.conflist")
 	})
 	plugin.fail("STATUS", 1)
 	b.writeConf("10-test.conflist", fakeConf)
-	eventually(t, "the plugin's own word", func() bool {
+	eventually(t, "error of the plugin", func() bool {
 		err := m.NetworkStatus()
 		return err != nil && strings.Contains(err.Error(), "told to fail")
 	})
-	eventually(t, "the plugin is asked again", func() bool { return m.NetworkStatus() == nil })
+	eventually(t, "next STATUS of the plugin", func() bool { return m.NetworkStatus() == nil })
 }

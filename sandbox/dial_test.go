@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestDialIntoPods(t *testing.T) {
+func TestDial(t *testing.T) {
 	b, _ := fakeBed(t)
 	m := b.start()
 	p := mustRun(t, m, podConfig("dial"))
@@ -45,25 +45,25 @@ func TestDialIntoPods(t *testing.T) {
 		}
 		got, err := io.ReadAll(c)
 		if err != nil || string(got) != addr {
-			t.Errorf("%s: %q, %v", addr, got, err)
+			t.Errorf("%s: got %q, %v", addr, got, err)
 		}
 		_ = c.Close()
 	}
 	if _, err := m.Dial(t.Context(), p.ID, 1); !errors.Is(err, unix.ECONNREFUSED) {
-		t.Errorf("nobody listens: %v", err)
+		t.Errorf("port without a listener: got error %v", err)
 	}
 	if err := m.Stop(t.Context(), p.ID); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := m.Dial(t.Context(), p.ID, 1); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("stopped pod: %v", err)
+		t.Errorf("stopped pod: got error %v", err)
 	}
 	mustRemove(t, m, p.ID)
 	if _, err := m.Dial(t.Context(), p.ID, 1); !errdefs.IsNotFound(err) {
-		t.Errorf("removed pod: %v", err)
+		t.Errorf("removed pod: got error %v", err)
 	}
 
-	// The host's network is dialled directly.
+	// Dial connects to the network of the host for a pod with this network.
 	h := mustRun(t, m, hostPod("host"))
 	defer mustRemove(t, m, h.ID)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

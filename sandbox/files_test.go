@@ -13,21 +13,21 @@ func TestResolvConf(t *testing.T) {
 	})
 	const want = "search a.svc b\nnameserver 10.96.0.10\nnameserver fd00::10\noptions ndots:5 edns0\n"
 	if err != nil || string(got) != want {
-		t.Errorf("got %q, %v", got, err)
+		t.Errorf("got %q, %v; want %q", got, err, want)
 	}
 	got, err = resolvConf(&types.DNS{Nameservers: []string{"", "1.1.1.1"}, Search: []string{"."}})
 	if err != nil || string(got) != "search .\nnameserver 1.1.1.1\n" {
-		t.Errorf("with an empty server: %q, %v", got, err)
+		t.Errorf("empty server: got %q, %v", got, err)
 	}
 	host, err := readHostFile("/etc/resolv.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got, err := resolvConf(nil); err != nil || string(got) != string(host) {
-		t.Errorf("without any: %q, %v", got, err)
+		t.Errorf("no DNS config: got %q, %v", got, err)
 	}
 	if got, err := resolvConf(&types.DNS{}); err != nil || len(got) != 0 {
-		t.Errorf("with an empty one: %q, %v", got, err)
+		t.Errorf("empty DNS config: got %q, %v", got, err)
 	}
 }
 
@@ -41,7 +41,7 @@ func TestHosts(t *testing.T) {
 		".":           "10.0.0.2\t.\nfd00::2\t.\n",
 	} {
 		if got := string(hosts(ips, name)); got != localHosts+want {
-			t.Errorf("%q: %q", name, got)
+			t.Errorf("host name %q: got %q", name, got)
 		}
 	}
 }

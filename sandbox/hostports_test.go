@@ -28,16 +28,16 @@ func listTable(t *testing.T) string {
 	return string(out)
 }
 
-// TestHostPortsAreRestored has others, and a daemon that died, leave the table
-// in disorder.
-func TestHostPortsAreRestored(t *testing.T) {
-	disorders := map[string][]string{
-		"flushed":       {"flush", "ruleset"},
-		"one left over": {"add", "element", "inet", portTable, "all_ip", "{ tcp . 18081 comment \"pod gone\" : 10.88.0.99 . 80 }"},
-		"one lost":      {"delete", "element", "inet", portTable, "all_ip", "{ tcp . 18080 }"},
-		"rules lost":    {"flush", "chain", "inet", portTable, "hostports"},
+// TestHostPortsAreRepaired changes the table of host ports while no daemon runs, as another program or a daemon that died
+// could. The next daemon must repair the table.
+func TestHostPortsAreRepaired(t *testing.T) {
+	damages := map[string][]string{
+		"no tables":     {"flush", "ruleset"},
+		"leftover port": {"add", "element", "inet", portTable, "all_ip", "{ tcp . 18081 comment \"pod removed\" : 10.88.0.99 . 80 }"},
+		"missing port":  {"delete", "element", "inet", portTable, "all_ip", "{ tcp . 18080 }"},
+		"no rules":      {"flush", "chain", "inet", portTable, "hostports"},
 	}
-	for name, args := range disorders {
+	for name, args := range damages {
 		t.Run(name, func(t *testing.T) {
 			b, _ := realBed(t, "nftables")
 			m := b.start()
@@ -51,22 +51,22 @@ func TestHostPortsAreRestored(t *testing.T) {
 				t.Fatalf("nft %q: %v: %s", args, err, out)
 			}
 			m = b.start()
-			eventually(t, "the table is right again", func() bool {
+			eventually(t, "repair of the table", func() bool {
 				return ask("127.0.0.1:18080") == nil && !strings.Contains(listTable(t), "18081")
 			})
 			mustRemove(t, m, p.ID)
 			if rules := listTable(t); strings.Contains(rules, p.ID) || strings.Contains(rules, "18080") {
-				t.Errorf("left of the pod:\n%s", rules)
+				t.Errorf("rules of the pod remain:\n%s", rules)
 			}
 		})
 	}
 }
 
-// TestHostPortsOutliveTheWayTheyWereMade has either way take back what the other
-// did.
-func TestHostPortsOutliveTheWayTheyWereMade(t *testing.T) {
+// TestHostPortsWithOtherImplementation creates host ports with the built-in portmap and deletes them with the CNI plugin, and
+// the other way round.
+func TestHostPortsWithOtherImplementation(t *testing.T) {
 	for _, noBuiltin := range []bool{false, true} {
-		t.Run(fmt.Sprintf("made by processes=%t", noBuiltin), func(t *testing.T) {
+		t.Run(fmt.Sprintf("created by processes=%t", noBuiltin), func(t *testing.T) {
 			b, _ := realBed(t, "nftables")
 			b.cfg.CNI.NoBuiltin = noBuiltin
 			m := b.start()
@@ -84,7 +84,7 @@ func TestHostPortsOutliveTheWayTheyWereMade(t *testing.T) {
 			}
 			mustRemove(t, m, p.ID)
 			if err := ask("127.0.0.1:18080"); err == nil {
-				t.Error("the host port still answers")
+				t.Error("the host port of the removed pod still answers")
 			}
 			if err := ask("127.0.0.1:18081"); err != nil {
 				t.Error(err)
@@ -94,7 +94,7 @@ func TestHostPortsOutliveTheWayTheyWereMade(t *testing.T) {
 	}
 }
 
-func TestHostPortsSideBySide(t *testing.T) {
+func TestConcurrentHostPorts(t *testing.T) {
 	b, _ := realBed(t, "nftables")
 	m := b.start()
 	const n = 12
@@ -108,7 +108,7 @@ func TestHostPortsSideBySide(t *testing.T) {
 					return
 				}
 				if rules := listTable(t); !strings.Contains(rules, id) {
-					t.Errorf("no rule of pod %d", i)
+					t.Errorf("there is no rule of pod %d", i)
 				}
 				mustRemove(t, m, id)
 			}
@@ -116,11 +116,11 @@ func TestHostPortsSideBySide(t *testing.T) {
 	}
 	wg.Wait()
 	if rules := listTable(t); strings.Contains(rules, "comment") {
-		t.Errorf("left:\n%s", rules)
+		t.Errorf("rules remain:\n%s", rules)
 	}
 }
 
-func TestHostPortOfAnotherPod(t *testing.T) {
+func TestHostPortInUse(t *testing.T) {
 	b, plugin := fakeBed(t)
 	m := b.start()
 	web := func(name, ip string, protocol cri.Protocol) *cri.PodSandboxConfig {
@@ -133,32 +133,31 @@ func TestHostPortOfAnotherPod(t *testing.T) {
 		t.Helper()
 		_, err := m.RunPod(t.Context(), web("b", "127.0.0.1", cri.Protocol_TCP), "")
 		if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "8080/tcp") || !strings.Contains(err.Error(), p.ID) {
-			t.Errorf("got %v", err)
+			t.Errorf("got error %v", err)
 		}
 	}
 	refused(m)
-	udp := mustRun(t, m, web("udp", "", cri.Protocol_UDP))
+	mustRun(t, m, web("udp", "", cri.Protocol_UDP))
 	b.halt()
 	m = b.start()
 	refused(m)
 	plugin.fail("DEL", 1)
 	if err := m.Stop(t.Context(), p.ID); err == nil {
-		t.Fatal("no error")
+		t.Fatal("got no error")
 	}
-	refused(m) // as long as the plugins may still have the mapping
-	eventually(t, "the port is free", func() bool {
+	refused(m) // the plugins may still have the mapping
+	eventually(t, "release of the port", func() bool {
 		_, err := m.RunPod(t.Context(), web("b", "127.0.0.1", cri.Protocol_TCP), "")
 		return err == nil
 	})
 	plugin.fail("ADD", 1)
-	for range 2 { // one that could not be made holds nothing
+	for range 2 { // the first attempt fails and must release its port
 		_, _ = m.RunPod(t.Context(), web("c", "10.0.0.1", cri.Protocol_TCP), "")
 	}
 	if n := len(m.List()); n != 4 {
-		t.Errorf("%d pods", n)
+		t.Errorf("got %d pods, want 4", n)
 	}
-	for _, left := range m.List() {
-		mustRemove(t, m, left.ID)
+	for _, p := range m.List() {
+		mustRemove(t, m, p.ID)
 	}
-	_ = udp
 }

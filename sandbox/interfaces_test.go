@@ -12,8 +12,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// order lists the interfaces of all calls of a command, in order.
-func (p fakePlugin) order(command string) string {
+// interfaces returns the interfaces of all calls of a command, in order.
+func (p fakePlugin) interfaces(command string) string {
 	p.t.Helper()
 	b, err := os.ReadFile(filepath.Join(p.dir, "calls"))
 	if err != nil {
@@ -28,7 +28,7 @@ func (p fakePlugin) order(command string) string {
 	return strings.Join(out, " ")
 }
 
-// stdin returns a member of the configuration that a command was last given.
+// stdin returns a member of the configuration in the last call of a command.
 func (p fakePlugin) stdin(command, member string) string {
 	p.t.Helper()
 	b, err := os.ReadFile(filepath.Join(p.dir, "stdin-"+command))
@@ -42,7 +42,7 @@ func (p fakePlugin) stdin(command, member string) string {
 	return string(m[member])
 }
 
-// manyBed has two additional networks beside the default one.
+// manyBed returns a testbed with two networks in addition to the default network.
 func manyBed(t *testing.T) (*bed, fakePlugin) {
 	t.Helper()
 	b, plugin := fakeBed(t)
@@ -52,6 +52,7 @@ func manyBed(t *testing.T) (*bed, fakePlugin) {
 	return b, plugin
 }
 
+// asking returns a request for additional networks.
 func asking(name, networks string) *cri.PodSandboxConfig {
 	c := podConfig(name)
 	c.Annotations = map[string]string{podspec.NetworksAnnotation: networks}
@@ -62,14 +63,14 @@ func TestSeveralNetworks(t *testing.T) {
 	b, plugin := manyBed(t)
 	m := b.start()
 	p := mustRun(t, m, asking("a", "one, two@stor0"))
-	if got := plugin.order("ADD"); got != "eth0 net1 stor0" {
-		t.Errorf("attached in the order %s", got)
+	if got := plugin.interfaces("ADD"); got != "eth0 net1 stor0" {
+		t.Errorf("got ADD in the order %s", got)
 	}
 	if len(p.IPs) != 2 || len(p.Interfaces) != 2 || p.Interfaces[0].Network != "one" || !strings.Contains(string(p.Interfaces[1].Result), "stor0") {
-		t.Errorf("%+v", p)
+		t.Errorf("got %+v", p)
 	}
 	b.halt()
-	// What the files say by then must not matter.
+	// The record of the pod has the configurations, so the files are not needed.
 	for _, name := range []string{"01-one.conflist", "20-two.conflist", "10-test.conflist"} {
 		if err := os.Remove(filepath.Join(b.cfg.CNI.ConfDirs[0], name)); err != nil {
 			t.Fatal(err)
@@ -77,40 +78,40 @@ func TestSeveralNetworks(t *testing.T) {
 	}
 	m = b.start()
 	if q, err := m.Get(p.ID); err != nil || !q.Ready || mustJSON(t, q.Interfaces) != mustJSON(t, p.Interfaces) {
-		t.Errorf("after the restart: %+v, %v", q, err)
+		t.Errorf("after the restart: got %+v, %v", q, err)
 	}
 	mustRemove(t, m, p.ID)
-	if got := plugin.order("DEL"); got != "stor0 net1 eth0" {
-		t.Errorf("detached in the order %s", got)
+	if got := plugin.interfaces("DEL"); got != "stor0 net1 eth0" {
+		t.Errorf("got DEL in the order %s", got)
 	}
 }
 
-func TestWhatAnInterfaceAsksFor(t *testing.T) {
+func TestInterfaceCapabilities(t *testing.T) {
 	b, plugin := manyBed(t)
 	m := b.start()
 	c := asking("a", `[{"name":"one","interface":"data","mac":"02:00:00:00:00:05","ips":["10.5.0.9/24","fd05::9"]}]`)
 	c.PortMappings = []*cri.PortMapping{{HostPort: 80, ContainerPort: 80}}
 	p := mustRun(t, m, c)
 	if got := plugin.stdin("ADD", "runtimeConfig"); got != `{"ips":["10.5.0.9/24","fd05::9"],"mac":"02:00:00:00:00:05"}` {
-		t.Errorf("the plugin was told %s", got)
+		t.Errorf("got runtimeConfig %s", got)
 	}
 	mustRemove(t, m, p.ID)
-	// A network that cannot do it must not leave it undone in silence.
+	// A request for a capability that the network does not have must be refused.
 	_, err := m.RunPod(t.Context(), asking("b", `[{"name":"two","mac":"02:00:00:00:00:05"}]`), "")
 	if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), `"mac"`) {
-		t.Errorf("mac without the capability: %v", err)
+		t.Errorf("mac without the capability: got error %v", err)
 	}
 }
 
-func TestAFailedInterfaceIsUndone(t *testing.T) {
+func TestRollbackAfterFailedInterface(t *testing.T) {
 	b, plugin := manyBed(t)
 	b.writeConf("20-two.conflist", `{"cniVersion":"1.0.0","name":"two","plugins":[{"type":"other"}]}`)
 	m := b.start()
 	if _, err := m.RunPod(t.Context(), asking("a", "one,two"), ""); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), `"other"`) {
-		t.Errorf("a plugin that is missing: %v", err)
+		t.Errorf("missing plugin: got error %v", err)
 	}
 	if n := plugin.calls("ADD"); n != 0 {
-		t.Errorf("%d ADD before it was known that one would fail", n)
+		t.Errorf("got %d ADD before all plugins were found", n)
 	}
 	script := "#!/bin/sh\n[ $CNI_COMMAND = ADD ] && { echo no >&2; exit 1; }\nexit 0\n"
 	if err := os.WriteFile(filepath.Join(plugin.dir, "other"), []byte(script), 0o755); err != nil {
@@ -119,23 +120,23 @@ func TestAFailedInterfaceIsUndone(t *testing.T) {
 	if _, err := m.RunPod(t.Context(), asking("a", "one,two"), ""); err == nil || !strings.Contains(err.Error(), `network "two"`) {
 		t.Errorf("error %v does not name the network", err)
 	}
-	if got := plugin.order("DEL"); got != "net1 eth0" {
-		t.Errorf("detached %s", got)
+	if got := plugin.interfaces("DEL"); got != "net1 eth0" {
+		t.Errorf("got DEL in the order %s", got)
 	}
-	b.checkNothingLeft()
+	b.checkClean()
 }
 
-func TestAdditionalNetworkIsNotConfigured(t *testing.T) {
+func TestAdditionalNetworkWithoutConfiguration(t *testing.T) {
 	b, _ := fakeBed(t)
 	b.cfg.CNI.Additional = []string{"storage"}
 	m := b.start()
 	if _, err := m.RunPod(t.Context(), asking("a", "storage"), ""); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), `"storage"`) {
-		t.Errorf("%v", err)
+		t.Errorf("got error %v", err)
 	}
 	mustRemove(t, m, mustRun(t, m, podConfig("b")).ID)
-	// It is found when it comes.
+	// The network is used when its configuration exists.
 	b.writeConf("50-storage.conflist", `{"cniVersion":"1.0.0","name":"storage","plugins":[{"type":"fake"}]}`)
-	eventually(t, "the network is loaded", func() bool {
+	eventually(t, "load of the network", func() bool {
 		id, err := m.RunPod(t.Context(), asking("a", "storage"), "")
 		if err != nil {
 			return false
@@ -155,17 +156,17 @@ func TestPodWithoutNetwork(t *testing.T) {
 	c.Annotations = map[string]string{podspec.DefaultNetworkAnnotation: "none"}
 	p := mustRun(t, m, c)
 	if len(p.IPs) != 0 || plugin.calls("ADD") != 0 {
-		t.Errorf("addresses %v, %d ADD", p.IPs, plugin.calls("ADD"))
+		t.Errorf("got addresses %v and %d ADD, want none", p.IPs, plugin.calls("ADD"))
 	}
 	inNetNS(t, p.Namespaces.Net, func() error {
 		dev, err := os.ReadFile("/proc/thread-self/net/dev")
 		if n := strings.Count(string(dev), ":"); n != 1 {
-			t.Errorf("interfaces in the pod:\n%s", dev)
+			t.Errorf("got more interfaces than lo:\n%s", dev)
 		}
 		return err
 	})
 	if got, err := os.ReadFile(p.Hosts); err != nil || string(got) != localHosts {
-		t.Errorf("hosts %q, %v", got, err)
+		t.Errorf("got hosts %q, %v", got, err)
 	}
 	mustRemove(t, m, p.ID)
 }

@@ -26,11 +26,11 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// insideEnv marks the run of the tests in namespaces of their own.
-const insideEnv = "CRISERVER_SANDBOX_TEST_INSIDE"
+// namespacesEnv is set in the process that runs the tests in its own namespaces.
+const namespacesEnv = "CRISERVER_SANDBOX_TEST_INSIDE"
 
-// TestMain runs the tests of root in their own network and mount namespaces, so
-// that no bridge, rule or mount of the machine is touched or left behind.
+// TestMain runs the tests in their own network and mount namespaces if the user is root, so that they neither change nor leave
+// bridges, nft rules and mounts of the machine.
 func TestMain(m *testing.M) {
 	logrus.SetOutput(io.Discard)
 	if os.Getenv("CRISERVER_TEST_LOG") != "" {
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	if os.Geteuid() != 0 {
 		os.Exit(m.Run())
 	}
-	if os.Getenv(insideEnv) == "" {
+	if os.Getenv(namespacesEnv) == "" {
 		os.Exit(rerun())
 	}
 	if err := enter(); err != nil {
@@ -49,12 +49,13 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// rerun runs the test binary again, in new namespaces.
 func rerun() int {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideEnv+"=1")
+	cmd.Env = append(os.Environ(), namespacesEnv+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	runtime.LockOSThread() // Pdeathsig goes by the thread
+	runtime.LockOSThread() // the kernel sends Pdeathsig when the thread exits
 	err := cmd.Run()
 	var exit *exec.ExitError
 	switch {
@@ -67,12 +68,12 @@ func rerun() int {
 	return 0
 }
 
+// enter prepares the new namespaces.
 func enter() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	// The lock of iptables is on /run. /sys shows the interfaces of whoever
-	// mounts it.
+	// The lock of iptables is on /run.
 	if err := unix.Mount("run", "/run", "tmpfs", 0, ""); err != nil {
 		return err
 	}
@@ -86,13 +87,13 @@ func needRoot(t testing.TB) {
 	}
 }
 
-// fakeContainers notes what it is asked for and fails on command.
+// fakeContainers records its calls and can fail or block.
 type fakeContainers struct {
 	mu      sync.Mutex
 	stops   int
 	removed []string
 	stopErr error
-	hold    chan struct{} // when set, StopPod waits for it
+	hold    chan struct{} // if not nil, StopPod waits until it is closed
 }
 
 func (f *fakeContainers) StopPod(ctx context.Context, _ string) error {
@@ -117,14 +118,14 @@ func (f *fakeContainers) RemovePod(_ context.Context, id string) error {
 	return nil
 }
 
-// fakeCgroups counts who holds what.
+// fakeCgroups counts the holds of each cgroup.
 type fakeCgroups struct {
 	mu    sync.Mutex
 	held  map[string]int
 	pids  map[string]int
 	fails error
-	read  int                     // times that figures were read
-	drop  func(path string) error // called by Remove and, without its error, by the last Release
+	read  int                     // number of reads of stats
+	drop  func(path string) error // called by Remove and by the last Release, which ignores the error; or nil
 }
 
 func (f *fakeCgroups) Make(path string) error {
@@ -186,7 +187,7 @@ func (f *fakeCgroups) Pids(path string) ([]int, error) {
 	return make([]int, len(f.pids)), nil
 }
 
-// bed is a directory of a daemon, and daemons in it one after the other.
+// bed is a testbed: the directories of a daemon, and the daemons that use them one after the other.
 type bed struct {
 	t          testing.TB
 	cfg        Config
@@ -195,7 +196,7 @@ type bed struct {
 	stop       func()
 }
 
-// newBed has CNI configuration conf and plugins in bins.
+// newBed returns a testbed with a CNI configuration and directories of CNI plugins.
 func newBed(t testing.TB, conf string, bins ...string) *bed {
 	t.Helper()
 	needRoot(t)
@@ -213,7 +214,7 @@ func newBed(t testing.TB, conf string, bins ...string) *bed {
 	if conf != "" {
 		b.writeConf("10-test.conflist", conf)
 	}
-	t.Cleanup(b.checkNothingLeft)
+	t.Cleanup(b.checkClean)
 	return b
 }
 
@@ -227,7 +228,7 @@ func (b *bed) writeConf(name, conf string) {
 // recovered returns a Manager after Recover and before Run.
 func (b *bed) recovered() *Manager {
 	b.t.Helper()
-	*b.cgroups = fakeCgroups{} // who held what ended with the daemon before
+	*b.cgroups = fakeCgroups{} // the holds end with the process of a daemon
 	m, err := New(b.cfg)
 	if err != nil {
 		b.t.Fatal(err)
@@ -238,7 +239,7 @@ func (b *bed) recovered() *Manager {
 	return m
 }
 
-// start returns a Manager at work. halt, or the end of the test, ends it.
+// start returns a Manager whose Run is active until halt or the end of the test.
 func (b *bed) start() *Manager {
 	b.t.Helper()
 	m := b.recovered()
@@ -255,9 +256,10 @@ func (b *bed) start() *Manager {
 	return m
 }
 
+// halt ends Run of the last Manager.
 func (b *bed) halt() { b.stop() }
 
-// halted returns a Manager that has checked the network and does nothing any more.
+// halted returns a Manager whose Run has checked the network and has ended.
 func (b *bed) halted() *Manager {
 	b.t.Helper()
 	m := b.start()
@@ -276,12 +278,12 @@ func awaitNetwork(t testing.TB, m *Manager) {
 	}
 }
 
-// checkNothingLeft runs when all pods of the test are removed.
-func (b *bed) checkNothingLeft() {
+// checkClean fails the test if directories, mounts or cgroups of pods remain. The test must have removed its pods.
+func (b *bed) checkClean() {
 	for _, dir := range []string{"pods", "ns", "cni/results"} {
 		entries, _ := os.ReadDir(filepath.Join(b.cfg.RunDir, dir))
 		for _, e := range entries {
-			b.t.Errorf("left in %s: %s", dir, e.Name())
+			b.t.Errorf("%s still has %s", dir, e.Name())
 		}
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
@@ -290,16 +292,17 @@ func (b *bed) checkNothingLeft() {
 	}
 	for line := range strings.Lines(string(mounts)) {
 		if strings.Contains(line, b.cfg.RunDir) {
-			b.t.Errorf("mount left: %s", line)
+			b.t.Errorf("mount remains: %s", line)
 		}
 	}
 	b.cgroups.mu.Lock()
 	defer b.cgroups.mu.Unlock()
 	if len(b.cgroups.held) > 0 {
-		b.t.Errorf("cgroups still held: %v", b.cgroups.held)
+		b.t.Errorf("cgroups are still held: %v", b.cgroups.held)
 	}
 }
 
+// podConfig returns a request for a pod whose containers have their own PID namespaces.
 func podConfig(name string) *cri.PodSandboxConfig {
 	return &cri.PodSandboxConfig{
 		Metadata: &cri.PodSandboxMetadata{Name: name, Namespace: "default", Uid: "uid-" + name},
@@ -313,6 +316,7 @@ func podConfig(name string) *cri.PodSandboxConfig {
 	}
 }
 
+// hostPod returns a request for a pod with the network and IPC namespaces of the host.
 func hostPod(name string) *cri.PodSandboxConfig {
 	c := podConfig(name)
 	o := c.Linux.SecurityContext.NamespaceOptions
@@ -347,6 +351,7 @@ func mustParse(t testing.TB, m *Manager, c *cri.PodSandboxConfig) *podspec.Spec 
 	return spec
 }
 
+// mustRun runs a pod and returns its snapshot.
 func mustRun(t testing.TB, m *Manager, c *cri.PodSandboxConfig) *Pod {
 	t.Helper()
 	id, err := m.RunPod(t.Context(), c, "")
@@ -360,6 +365,7 @@ func mustRun(t testing.TB, m *Manager, c *cri.PodSandboxConfig) *Pod {
 	return p
 }
 
+// mustRemove stops and removes pods.
 func mustRemove(t testing.TB, m *Manager, ids ...string) {
 	t.Helper()
 	for _, id := range ids {
@@ -372,13 +378,13 @@ func mustRemove(t testing.TB, m *Manager, ids ...string) {
 	}
 }
 
-// eventually waits for what happens in the background.
+// eventually waits until ok returns true. what describes the event for the error message.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := patience.Until(30 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
+			t.Fatalf("timeout: %s", what)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -393,7 +399,7 @@ func mustJSON(t testing.TB, v any) string {
 	return string(b)
 }
 
-// build compiles a program of testdata or elsewhere in this module.
+// buildBinary compiles a program of this module.
 func buildBinary(t testing.TB, pkg string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), filepath.Base(pkg))

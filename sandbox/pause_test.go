@@ -32,25 +32,25 @@ func TestPause(t *testing.T) {
 	}
 	for _, want := range []string{"Uid:\t65535\t65535\t65535\t65535", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000"} {
 		if !strings.Contains(string(status), want) {
-			t.Errorf("the pause has not %q", want)
+			t.Errorf("the status of the pause does not have %q", want)
 		}
 	}
-	// Nothing of the host may be reached through it.
+	// The pause must not give access to files of the host.
 	if entries, err := os.ReadDir(proc + "/root"); err != nil || len(entries) != 1 || entries[0].Name() != "pause" {
-		t.Errorf("root of the pause: %v, %v", entries, err)
+		t.Errorf("root directory of the pause: got %v, %v", entries, err)
 	}
 	if f, err := os.OpenFile(proc+"/root/pause", os.O_WRONLY, 0); err == nil {
-		t.Error("the binary can be written to", f.Close())
+		t.Error("the binary of the pause can be opened for writing", f.Close())
 	}
 	if b.cgroups.pids[pauseCgroup(&record{ID: p.ID, CgroupParent: p.CgroupParent})] != p.PausePID {
-		t.Errorf("the pause is not in its cgroup: %v", b.cgroups.pids)
+		t.Errorf("the pause is not in its cgroup: got %v", b.cgroups.pids)
 	}
 
 	b.halt()
 	m = b.start()
 	for _, pod := range []*Pod{p, q} {
 		if got, err := m.Get(pod.ID); err != nil || !got.Ready || got.PausePID != pod.PausePID {
-			t.Fatalf("after the restart: %+v, %v", got, err)
+			t.Fatalf("after the restart: got %+v, %v", got, err)
 		}
 	}
 	killed, err := os.FindProcess(q.PausePID)
@@ -60,14 +60,15 @@ func TestPause(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the death of a pause is noticed", func() bool { got, _ := m.Get(q.ID); return !got.Ready })
+	eventually(t, "not ready after the death of the pause", func() bool { got, _ := m.Get(q.ID); return !got.Ready })
 	mustRemove(t, m, p.ID, q.ID)
 	if _, err := os.Stat(proc); err == nil {
-		t.Error("the pause is still there")
+		t.Error("the pause still exists")
 	}
 }
 
-func TestUnrecordedPauseIsFound(t *testing.T) {
+// TestPauseWithoutRecord starts a pause and ends the daemon before it records the pause.
+func TestPauseWithoutRecord(t *testing.T) {
 	b, _ := fakeBed(t)
 	b.cfg.PausePath = buildBinary(t, "../cmd/conmon")
 	m := b.halted()
@@ -78,14 +79,14 @@ func TestUnrecordedPauseIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	ref := *bd.rec.Pause
-	// The kernel shows the command line a moment after the start has returned.
-	eventually(t, "the pause has its command line", func() bool { _, found := namespace.FindPause(bd.rec.ID); return found })
+	// The kernel may show the command line only after Start has returned.
+	eventually(t, "command line of the pause", func() bool { _, found := namespace.FindPause(bd.rec.ID); return found })
 	b.start()
-	eventually(t, "the remains go", func() bool {
+	eventually(t, "removal of the leftovers", func() bool {
 		_, err := os.Stat(filepath.Join(b.cfg.RunDir, "pods", bd.rec.ID))
 		return os.IsNotExist(err)
 	})
 	if ref.Alive() {
-		t.Error("the pause outlived its pod")
+		t.Error("the pause still runs")
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-func TestRecordSurvivesItsFile(t *testing.T) {
+func TestRecordFile(t *testing.T) {
 	m := unitManager(t, nil)
 	m.boot = "boot"
 	b := &build{m: m, spec: mustParse(t, m, hostPod("a")), rec: &record{ID: strings.Repeat("12", 32), Handler: "runc"}}
@@ -19,7 +19,7 @@ func TestRecordSurvivesItsFile(t *testing.T) {
 	}
 	got, config, err := m.dirs.read(b.rec.ID)
 	if err != nil || !proto.Equal(config, b.spec.Config) {
-		t.Fatalf("%v, %v", config, err)
+		t.Fatalf("got config %v, %v", config, err)
 	}
 	if a, b := mustJSON(t, got), mustJSON(t, b.rec); a != b {
 		t.Errorf("read %s, wrote %s", a, b)
@@ -29,6 +29,6 @@ func TestRecordSurvivesItsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, _, err := m.dirs.read(b.rec.ID); err == nil {
-		t.Error("a record of a version to come was read")
+		t.Error("record of a later version: got no error")
 	}
 }

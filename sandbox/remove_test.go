@@ -7,38 +7,38 @@ import (
 	"testing"
 )
 
-// A daemon that dies between two steps of a removal leaves a cgroup behind if
-// the record goes before the cgroup.
-func TestRecordGoesAfterTheCgroup(t *testing.T) {
-	for name, parent := range map[string]string{"of the pod alone": "", "that the request names": "/kubelet/pod1"} {
+// TestRecordIsRemovedAfterCgroup checks the order of a removal. If the record were removed first, a daemon that dies between
+// the two steps would leave a cgroup that no other daemon removes.
+func TestRecordIsRemovedAfterCgroup(t *testing.T) {
+	for name, parent := range map[string]string{"chosen by the daemon": "", "requested": "/kubelet/pod1"} {
 		t.Run(name, func(t *testing.T) {
 			b, _ := fakeBed(t)
 			m := b.start()
 			c := podConfig("a")
 			c.Linux.CgroupParent = parent
 			p := mustRun(t, m, c)
-			var steps []string
+			var removed []string
 			b.cgroups.drop = func(path string) error {
 				_, err := os.Stat(m.dirs.file(p.ID))
-				steps = append(steps, fmt.Sprintf("%s, record: %t", path, err == nil))
+				removed = append(removed, fmt.Sprintf("%s, record: %t", path, err == nil))
 				return nil
 			}
 			mustRemove(t, m, p.ID)
-			if len(steps) == 0 {
+			if len(removed) == 0 {
 				t.Error("no cgroup was removed")
 			}
-			for _, s := range steps {
+			for _, s := range removed {
 				if want := p.CgroupParent + ", record: true"; s != want {
-					t.Errorf("removed cgroup %s, want %s", s, want)
+					t.Errorf("removed cgroup %s; want %s", s, want)
 				}
 			}
 		})
 	}
 }
 
-// A cgroup that cannot be removed keeps the record, so that the removal can be
-// repeated, and the hold on the cgroup is given back once.
-func TestRemovalIsRepeated(t *testing.T) {
+// TestRemoveAfterFailure removes a pod again after the removal of its cgroup has failed. The hold on the cgroup must be
+// released only once.
+func TestRemoveAfterFailure(t *testing.T) {
 	b, _ := fakeBed(t)
 	m := b.start()
 	c := podConfig("a")
@@ -50,7 +50,7 @@ func TestRemovalIsRepeated(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := m.Remove(t.Context(), p.ID); !errors.Is(err, busy) {
-		t.Errorf("remove: %v", err)
+		t.Errorf("remove: got error %v", err)
 	}
 	b.cgroups.mu.Lock()
 	b.cgroups.drop = nil
@@ -61,7 +61,7 @@ func TestRemovalIsRepeated(t *testing.T) {
 	}
 	b.cgroups.mu.Lock()
 	if n := b.cgroups.held[p.CgroupParent]; n != 1 {
-		t.Errorf("%d holds are left, want that of the other user", n)
+		t.Errorf("got %d holds, want the hold of the other user", n)
 	}
 	delete(b.cgroups.held, p.CgroupParent)
 	b.cgroups.mu.Unlock()

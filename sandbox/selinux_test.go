@@ -11,8 +11,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// fakeLabels gives numbers out. No file gets a label: this machine may have no
-// SELinux.
+// fakeLabels allocates numbered labels. It records the labels of files instead of setting them, because the test may run on a
+// machine without SELinux.
 type fakeLabels struct {
 	mu   sync.Mutex
 	next int
@@ -59,56 +59,55 @@ func (f *fakeLabels) holds(want ...string) bool {
 	return slices.Equal(f.held, want)
 }
 
-// A pod has its labels from its making to its removal, also when the daemon
-// starts anew in between. The pods share the host's IPC: a kernel without
-// SELinux takes no label for a tmpfs.
-func TestLabelsOfPods(t *testing.T) {
+// TestLabels checks that a pod has its labels from its creation to its removal, also if the daemon restarts in between. The pods
+// use the IPC namespace of the host, because a kernel without SELinux refuses the label of a tmpfs.
+func TestLabels(t *testing.T) {
 	b, _ := fakeBed(t)
 	f := &fakeLabels{}
 	b.cfg.Labels = f
 	m := b.start()
-	of := func(name string) *cri.PodSandboxConfig {
+	request := func(name string) *cri.PodSandboxConfig {
 		c := podConfig(name)
 		c.Linux.SecurityContext.NamespaceOptions.Ipc = cri.NamespaceMode_NODE
 		return c
 	}
-	a, other := mustRun(t, m, of("a")), mustRun(t, m, of("b"))
+	a, other := mustRun(t, m, request("a")), mustRun(t, m, request("b"))
 	if a.ProcessLabel != "p1" || a.MountLabel != "m1" || other.ProcessLabel != "p2" || !f.holds("p1", "p2") {
-		t.Errorf("labels %s, %s, %s; held %v", a.ProcessLabel, a.MountLabel, other.ProcessLabel, f.held)
+		t.Errorf("got labels %s, %s, %s; reserved %v", a.ProcessLabel, a.MountLabel, other.ProcessLabel, f.held)
 	}
 	for _, file := range []string{"hosts m1", "hostname m1", "resolv.conf m1"} {
 		if !slices.Contains(f.file, file) {
-			t.Errorf("not labelled: %s; only %q", file, f.file)
+			t.Errorf("file without a label: %s; got %q", file, f.file)
 		}
 	}
 	if err := m.Stop(t.Context(), other.ID); err != nil {
 		t.Fatal(err)
 	}
 	if !f.holds("p1", "p2") {
-		t.Errorf("a stopped pod has lost its label: %v", f.held)
+		t.Errorf("after a stop: got reserved labels %v", f.held)
 	}
 	mustRemove(t, m, other.ID)
 	if !f.holds("p1") {
-		t.Errorf("held after a removal: %v", f.held)
+		t.Errorf("after a removal: got reserved labels %v", f.held)
 	}
 	b.halt()
 	f = &fakeLabels{next: 7}
 	b.cfg.Labels = f
 	m = b.start()
 	if got, err := m.Get(a.ID); err != nil || got.ProcessLabel != "p1" || got.MountLabel != "m1" || !f.holds("p1") {
-		t.Errorf("after a restart: %+v, %v; held %v", got, err, f.held)
+		t.Errorf("after a restart: got %+v, %v; reserved labels %v", got, err, f.held)
 	}
 	mustRemove(t, m, a.ID)
 	if !f.holds() {
-		t.Errorf("held in the end: %v", f.held)
+		t.Errorf("after the last removal: got reserved labels %v", f.held)
 	}
 	f.fail = errdefs.ErrInvalidArgument
-	if _, err := m.RunPod(t.Context(), of("c"), ""); !errdefs.IsInvalidArgument(err) || len(m.List()) > 0 {
-		t.Errorf("a label that cannot be had: %v", err)
+	if _, err := m.RunPod(t.Context(), request("c"), ""); !errdefs.IsInvalidArgument(err) || len(m.List()) > 0 {
+		t.Errorf("failed allocation: got error %v", err)
 	}
 }
 
-func TestLabelsOfFailedPods(t *testing.T) {
+func TestLabelsAfterFailedADD(t *testing.T) {
 	b, plugin := fakeBed(t)
 	f := &fakeLabels{}
 	b.cfg.Labels = f
@@ -117,10 +116,10 @@ func TestLabelsOfFailedPods(t *testing.T) {
 	c := podConfig("a")
 	c.Linux.SecurityContext.NamespaceOptions.Ipc = cri.NamespaceMode_NODE
 	if _, err := m.RunPod(t.Context(), c, ""); err == nil {
-		t.Fatal("a failed network attachment is no error")
+		t.Fatal("got no error")
 	}
 	if !f.holds() {
-		t.Errorf("still held: %v", f.held)
+		t.Errorf("got reserved labels %v, want none", f.held)
 	}
 }
 
@@ -130,7 +129,7 @@ func TestShmOptions(t *testing.T) {
 		"u:r:t:s0:c1,c2": `mode=1777,size=64,uid=1,gid=2,context="u:r:t:s0:c1,c2"`,
 	} {
 		if got := shmOptions(64, 1, 2, label); got != want {
-			t.Errorf("label %q: %s, want %s", label, got, want)
+			t.Errorf("label %q: got %s, want %s", label, got, want)
 		}
 	}
 }

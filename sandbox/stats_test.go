@@ -17,7 +17,7 @@ func TestStats(t *testing.T) {
 		wg.Go(func() {
 			s := m.Stats([]*Pod{p})
 			if len(s) != 1 || s[0].Pod != p || s[0].Usage == nil || s[0].Links != nil {
-				t.Errorf("stats of a pod with the host's network: %+v", s)
+				t.Errorf("pod with the network of the host: got %+v", s)
 			}
 		})
 	}
@@ -26,23 +26,23 @@ func TestStats(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s := m.Stats([]*Pod{p}); len(s) != 1 || s[0].Pod.Ready {
-		t.Errorf("a stopped pod is shown as it was: %+v", s)
+		t.Errorf("stopped pod: got %+v", s)
 	}
-	// Slow machines may need more than the second for which figures are kept.
+	// A slow machine may take longer than the second for which stats are fresh.
 	if b.cgroups.read > 5 {
-		t.Errorf("figures were read %d times for callers of one moment", b.cgroups.read)
+		t.Errorf("concurrent callers read the cgroup %d times", b.cgroups.read)
 	}
 	mustRemove(t, m, p.ID)
 	if s := m.Stats([]*Pod{p}); len(s) != 0 {
-		t.Errorf("a removed pod: %+v", s)
+		t.Errorf("removed pod: got %+v", s)
 	}
 }
 
-func TestStatsHaveTheLinksOfThePod(t *testing.T) {
+func TestStatsOfLinks(t *testing.T) {
 	b := newBed(t, "")
 	m := b.start()
 	p := mustRun(t, m, hostPod("h"))
-	// The test's own namespace stands for the pod's.
+	// The test uses its own network namespace as the namespace of the pod.
 	e := *m.view.Load().entries[p.ID]
 	with := *p
 	with.Namespaces.Net = "/proc/thread-self/ns/net"
@@ -50,12 +50,12 @@ func TestStatsHaveTheLinksOfThePod(t *testing.T) {
 	namespace.Visit(func(links func(string) ([]namespace.Link, error)) {
 		s := m.readStats(&e, m.cgroupReader(), links)
 		if !slices.ContainsFunc(s.Links, func(l namespace.Link) bool { return l.Name == "lo" }) {
-			t.Errorf("links: %+v", s.Links)
+			t.Errorf("got links %+v, want lo", s.Links)
 		}
 		with.Namespaces.Net = "/nowhere"
 		e.stats = &statsCache{}
 		if s := m.readStats(&e, m.cgroupReader(), links); s.Links != nil || s.Usage == nil {
-			t.Errorf("a namespace that is gone takes the rest with it: %+v", s)
+			t.Errorf("missing network namespace: got %+v", s)
 		}
 	})
 	mustRemove(t, m, p.ID)

@@ -11,12 +11,13 @@ import (
 	"github.com/criserver/criserver/internal/patience"
 )
 
-// subnetConf is a bridge with masquerading and host ports.
+// subnetConf returns the configuration of a bridge with masquerading and host ports.
 func subnetConf(leases, subnet string) string {
 	c := bridgeConf(leases, `,"ipMasq":true`, `,"ranges":[[{"subnet":"`+subnet+`"}]]`)
 	return strings.Replace(c, "}}]}", `}},{"type":"portmap","capabilities":{"portMappings":true}}]}`, 1)
 }
 
+// table returns the rules of a table of the daemon, or "".
 func table(t *testing.T, kind string) string {
 	t.Helper()
 	out, err := exec.Command("nft", "list", "table", "inet", "criserver_"+kind+"_br").CombinedOutput()
@@ -26,7 +27,7 @@ func table(t *testing.T, kind string) string {
 	return string(out)
 }
 
-// masquerades reports whether exactly the given subnets are masqueraded.
+// masquerades returns a function that reports whether exactly the given subnets are masqueraded.
 func masquerades(t *testing.T, subnets ...string) func() bool {
 	return func() bool {
 		rules := table(t, "masquerade")
@@ -50,43 +51,43 @@ func routeLocalnet(t *testing.T) string {
 
 const first, second = "10.205.0.0/24", "10.206.0.0/24"
 
-// TestMasqueradingFollowsThePods changes the subnet and removes the network while pods
-// are attached.
-func TestMasqueradingFollowsThePods(t *testing.T) {
+// TestMasqueradingOfPods changes the subnet and removes the network while pods are attached. The subnets of attached pods must
+// stay masqueraded.
+func TestMasqueradingOfPods(t *testing.T) {
 	b, leases := bridgeBed(t, "", "")
 	b.writeConf("10-test.conflist", subnetConf(leases, first))
 	m := b.start()
 	p := mustRun(t, m, podConfig("a"))
 	b.writeConf("10-test.conflist", subnetConf(leases, second))
-	eventually(t, "both subnets", masquerades(t, first, second))
+	eventually(t, "masquerading of both subnets", masquerades(t, first, second))
 	b.halt()
 	m = b.start()
 	awaitNetwork(t, m)
-	eventually(t, "both subnets after a restart", masquerades(t, first, second))
+	eventually(t, "masquerading of both subnets after a restart", masquerades(t, first, second))
 	q := mustRun(t, m, podConfig("b"))
 	if err := exec.Command("nft", "flush", "ruleset").Run(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "both subnets after a flush", masquerades(t, first, second))
+	eventually(t, "masquerading of both subnets after a flush", masquerades(t, first, second))
 	mustRemove(t, m, p.ID)
-	eventually(t, "the subnet without pods goes", masquerades(t, second))
+	eventually(t, "end of masquerading of the subnet without pods", masquerades(t, second))
 	if err := os.Remove(filepath.Join(b.cfg.CNI.ConfDirs[0], "10-test.conflist")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the removal is noticed", func() bool { return m.NetworkStatus() != nil })
+	eventually(t, "network status without a configuration", func() bool { return m.NetworkStatus() != nil })
 	b.halt()
 	m = b.start()
 	time.Sleep(500 * time.Millisecond)
 	if !masquerades(t, second)() {
-		t.Errorf("the subnet of a pod has gone with the configuration:\n%s", table(t, "masquerade"))
+		t.Errorf("the subnet of a pod is no longer masqueraded:\n%s", table(t, "masquerade"))
 	}
 	mustRemove(t, m, q.ID)
-	eventually(t, "the table goes with the last pod", masquerades(t))
+	eventually(t, "removal of the table after the last pod", masquerades(t))
 }
 
-// TestTablesOfARemovedNetwork has the daemon delete what it made, also after a restart,
-// and close the host's loopback.
-func TestTablesOfARemovedNetwork(t *testing.T) {
+// TestTablesOfRemovedNetwork removes the configuration of a network. The daemon must delete its tables, also after a restart,
+// and must close the loopback addresses of the host.
+func TestTablesOfRemovedNetwork(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		b, leases := bridgeBed(t, "", "")
 		b.writeConf("10-test.conflist", subnetConf(leases, first))
@@ -97,7 +98,7 @@ func TestTablesOfARemovedNetwork(t *testing.T) {
 		m := b.start()
 		p := mustRun(t, m, webPod("a", 18080))
 		if got := routeLocalnet(t); got != "1" {
-			t.Errorf("route_localnet is %s", got)
+			t.Errorf("got route_localnet %s, want 1", got)
 		}
 		mustRemove(t, m, p.ID)
 		if restart {
@@ -109,21 +110,21 @@ func TestTablesOfARemovedNetwork(t *testing.T) {
 		if restart {
 			b.start()
 		}
-		eventually(t, "the tables and their files go", func() bool {
+		eventually(t, "removal of the tables and their files", func() bool {
 			files, _ := os.ReadDir(filepath.Join(b.cfg.RunDir, "cni", "tables"))
 			return table(t, "masquerade") == "" && table(t, "hostports") == "" && len(files) == 0
 		})
 		if got := routeLocalnet(t); got != "0" {
-			t.Errorf("restart %t: without a guard route_localnet is %s", restart, got)
+			t.Errorf("restart %t, no guard: got route_localnet %s, want 0", restart, got)
 		}
 		b.halt()
 		if err := exec.Command("nft", "delete", "table", "inet", foreign).Run(); err != nil {
-			t.Errorf("the table of another daemon has gone: %v", err)
+			t.Errorf("delete the table of another daemon: %v", err)
 		}
 	}
 }
 
-// TestTablesOfUnreadableRecords takes nothing from a pod of which nothing is known.
+// TestTablesOfUnreadableRecords checks that a pod whose record cannot be read keeps its rules.
 func TestTablesOfUnreadableRecords(t *testing.T) {
 	b, leases := bridgeBed(t, "", "")
 	b.writeConf("10-test.conflist", subnetConf(leases, first))
@@ -140,14 +141,14 @@ func TestTablesOfUnreadableRecords(t *testing.T) {
 	}
 	b.writeConf("10-test.conflist", subnetConf(leases, second))
 	m = b.start()
-	eventually(t, "both subnets", masquerades(t, first, second))
+	eventually(t, "masquerading of both subnets", masquerades(t, first, second))
 	if err := os.Remove(filepath.Join(b.cfg.CNI.ConfDirs[0], "10-test.conflist")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the removal is noticed", func() bool { return m.NetworkStatus() != nil })
-	eventually(t, "only the subnet of the configuration goes", masquerades(t, first))
+	eventually(t, "network status without a configuration", func() bool { return m.NetworkStatus() != nil })
+	eventually(t, "end of masquerading of the subnet in the configuration", masquerades(t, first))
 	if table(t, "hostports") == "" {
-		t.Error("the host ports have gone")
+		t.Error("the table of host ports was deleted")
 	}
 	b.halt()
 	if err := os.WriteFile(file, good, 0o600); err != nil {
@@ -155,11 +156,12 @@ func TestTablesOfUnreadableRecords(t *testing.T) {
 	}
 	m = b.start()
 	mustRemove(t, m, p.ID)
-	eventually(t, "the tables go", func() bool { return table(t, "masquerade") == "" && table(t, "hostports") == "" })
+	eventually(t, "removal of the tables", func() bool { return table(t, "masquerade") == "" && table(t, "hostports") == "" })
 }
 
-// TestFlushedRulesAreRestoredAtOnce is about the guard of the host's loopback.
-func TestFlushedRulesAreRestoredAtOnce(t *testing.T) {
+// TestFlushedRulesAreRepaired measures for how long the loopback addresses of the host are without their guard after another
+// program has flushed all rules.
+func TestFlushedRulesAreRepaired(t *testing.T) {
 	b, leases := bridgeBed(t, "", "")
 	b.writeConf("10-test.conflist", subnetConf(leases, first))
 	m := b.start()
@@ -169,18 +171,18 @@ func TestFlushedRulesAreRestoredAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		flushed := time.Now()
-		eventually(t, "the tables come back", func() bool {
+		eventually(t, "repair of the tables", func() bool {
 			return strings.Contains(table(t, "hostports"), "guard") && masquerades(t, first)()
 		})
 		if took := time.Since(flushed); took > patience.For(10*time.Second) {
-			t.Errorf("the guard was away for %s", took)
+			t.Errorf("the guard was missing for %s", took)
 		}
 	}
 	mustRemove(t, m, p.ID)
 }
 
-// TestLoopbackIsClosedWithoutAGuard has nft fail when the guard has to be restored.
-func TestLoopbackIsClosedWithoutAGuard(t *testing.T) {
+// TestLoopbackIsClosedWithoutGuard lets nft fail when the guard has to be repaired.
+func TestLoopbackIsClosedWithoutGuard(t *testing.T) {
 	dir := t.TempDir()
 	real, err := exec.LookPath("nft")
 	if err != nil {
@@ -203,10 +205,10 @@ func TestLoopbackIsClosedWithoutAGuard(t *testing.T) {
 	if out, err := exec.Command(real, "flush", "ruleset").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	eventually(t, "the loopback is closed", func() bool { return routeLocalnet(t) == "0" })
+	eventually(t, "end of route_localnet", func() bool { return routeLocalnet(t) == "0" })
 	if err := os.Remove(broken); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "host ports work again", func() bool { return routeLocalnet(t) == "1" && ask("127.0.0.1:18080") == nil })
+	eventually(t, "repair of the host ports", func() bool { return routeLocalnet(t) == "1" && ask("127.0.0.1:18080") == nil })
 	mustRemove(t, m, p.ID)
 }

@@ -8,10 +8,11 @@ import (
 
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/sandbox/namespace"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// A pod whose record cannot be read is shown as not ready, is not touched, and can be
-// stopped and removed with all that it has.
+// TestUnreadableRecord checks that a pod whose record cannot be read is not ready, keeps its resources until a client stops it,
+// and can be removed with all its resources.
 func TestUnreadableRecord(t *testing.T) {
 	later := func(b []byte) []byte {
 		var fields map[string]any
@@ -22,11 +23,11 @@ func TestUnreadableRecord(t *testing.T) {
 		return []byte(mustJSON(t, fields))
 	}
 	for name, tc := range map[string]struct {
-		spoil    func([]byte) []byte
+		corrupt  func([]byte) []byte
 		wantName string
 	}{
 		"empty":           {func([]byte) []byte { return nil }, ""},
-		"torn":            {func(b []byte) []byte { return b[:len(b)/2] }, ""},
+		"half":            {func(b []byte) []byte { return b[:len(b)/2] }, ""},
 		"a later version": {later, "a"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -37,7 +38,7 @@ func TestUnreadableRecord(t *testing.T) {
 			file := m.dirs.file(p.ID)
 			rec, err := os.ReadFile(file)
 			if err == nil {
-				err = os.WriteFile(file, tc.spoil(rec), 0o600)
+				err = os.WriteFile(file, tc.corrupt(rec), 0o600)
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -46,39 +47,39 @@ func TestUnreadableRecord(t *testing.T) {
 			m = b.start()
 			got, err := m.Get(p.ID)
 			if err != nil || got.Ready || !got.Unreadable || !strings.Contains(got.NotReadyReason, "record") || len(m.List()) != 2 {
-				t.Fatalf("%+v, %v", got, err)
+				t.Fatalf("got %+v, %v", got, err)
 			}
 			wantName := tc.wantName
 			if wantName == "" {
 				wantName = p.ID
 			}
 			if got.Config.Metadata.Name != wantName {
-				t.Errorf("its name is %q, want %q", got.Config.Metadata.Name, wantName)
+				t.Errorf("got name %q, want %q", got.Config.Metadata.Name, wantName)
 			}
 			if plugin.calls("DEL") != 0 || !namespace.Pinned(p.Namespaces.Net) {
-				t.Error("the pod was touched")
+				t.Error("the pod was torn down")
 			}
 			if ready, err := m.Get(other.ID); err != nil || !ready.Ready {
-				t.Errorf("the other pod: %+v, %v", ready, err)
+				t.Errorf("other pod: got %+v, %v", ready, err)
 			}
-			// The kubelet makes the pod anew before it removes the old one.
+			// The kubelet creates a new pod sandbox before it removes the old one.
 			next := podConfig("a")
 			next.Metadata.Attempt = 1
 			mustRemove(t, m, p.ID, mustRun(t, m, next).ID, other.ID)
 			if n := plugin.calls("DEL"); n != 3 {
-				t.Errorf("%d DEL, want 3", n)
+				t.Errorf("got %d DEL, want 3", n)
 			}
 		})
 	}
 }
 
-// The pause of a pod whose record cannot be read is found by its command line.
-func TestUnreadableRecordOfPodWithPause(t *testing.T) {
+// TestUnreadableRecordWithPause checks that the daemon finds the pause of a pod whose record cannot be read.
+func TestUnreadableRecordWithPause(t *testing.T) {
 	b, _ := fakeBed(t)
 	b.cfg.PausePath = buildBinary(t, "../cmd/conmon")
 	m := b.start()
 	c := podConfig("a")
-	c.Linux.SecurityContext.NamespaceOptions.Pid = 0 // the pod's
+	c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
 	p := mustRun(t, m, c)
 	pause, err := proc.Identify(p.PausePID)
 	if err != nil {
@@ -90,10 +91,10 @@ func TestUnreadableRecordOfPodWithPause(t *testing.T) {
 	}
 	m = b.start()
 	if got, err := m.Get(p.ID); err != nil || got.Ready || !pause.Alive() {
-		t.Errorf("%+v, %v; the pause lives: %t", got, err, pause.Alive())
+		t.Errorf("got %+v, %v; the pause runs: %t", got, err, pause.Alive())
 	}
 	mustRemove(t, m, p.ID)
 	if pause.Alive() {
-		t.Error("the pause is left")
+		t.Error("the pause still runs")
 	}
 }

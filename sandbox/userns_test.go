@@ -23,7 +23,7 @@ func idMap(container, host, length uint32) *cri.IDMapping {
 	return &cri.IDMapping{ContainerId: container, HostId: host, Length: length}
 }
 
-// userPod asks for a user namespace as the kubelet does.
+// userPod returns a request for a user namespace as the kubelet sends it.
 func userPod(name string) *cri.PodSandboxConfig {
 	c := podConfig(name)
 	c.Linux.SecurityContext.NamespaceOptions.UsernsOptions = userOptions(cri.NamespaceMode_POD, idMap(0, 327680, 65536))
@@ -50,6 +50,7 @@ func ownerOf(t *testing.T, path string) uint64 {
 	return st.Ino
 }
 
+// inode returns the inode of a file or namespace.
 func inode(t *testing.T, path string) uint64 {
 	t.Helper()
 	var st unix.Stat_t
@@ -59,6 +60,7 @@ func inode(t *testing.T, path string) uint64 {
 	return st.Ino
 }
 
+// owner returns the user who owns a file.
 func owner(t *testing.T, path string) uint32 {
 	t.Helper()
 	var st unix.Stat_t
@@ -68,7 +70,7 @@ func owner(t *testing.T, path string) uint32 {
 	return st.Uid
 }
 
-// sysctlIn reads a parameter in pinned namespaces.
+// sysctlIn returns the value of a sysctl in the namespaces of a pod.
 func sysctlIn(t *testing.T, ns Namespaces, path string) string {
 	t.Helper()
 	var value string
@@ -93,7 +95,7 @@ func sysctlIn(t *testing.T, ns Namespaces, path string) string {
 	return value
 }
 
-func TestUserNamespacePods(t *testing.T) {
+func TestUserNamespace(t *testing.T) {
 	b, _ := fakeBed(t)
 	b.cfg.PausePath = buildBinary(t, "../cmd/conmon")
 	b.cfg.UserNamespaces = func(string) error { return nil }
@@ -102,41 +104,41 @@ func TestUserNamespacePods(t *testing.T) {
 	c.Linux.Sysctls = map[string]string{"kernel.shmmax": "12345", "net.ipv4.ip_unprivileged_port_start": "99", "fs.mqueue.msg_max": "21", "net.ipv4.ping_group_range": "0 2147483647"}
 	shared := userPod("b")
 	shared.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
-	shared.Linux.SecurityContext.NamespaceOptions.UsernsOptions = userOptions(cri.NamespaceMode_POD, idMap(0, 4000, 1000)) // fewer than the pause's usual id
+	shared.Linux.SecurityContext.NamespaceOptions.UsernsOptions = userOptions(cri.NamespaceMode_POD, idMap(0, 4000, 1000)) // fewer IDs than the usual ID of the pause
 	p, q := mustRun(t, m, c), mustRun(t, m, shared)
 
 	for _, pod := range []*Pod{p, q} {
 		user := inode(t, pod.Namespaces.User)
 		if user == inode(t, "/proc/self/ns/user") {
-			t.Error("the user namespace is the host's")
+			t.Error("the pod has the user namespace of the host")
 		}
 		for _, ns := range []string{pod.Namespaces.Net, pod.Namespaces.IPC, pod.Namespaces.UTS, pod.Namespaces.PID} {
 			if ns != "" && ownerOf(t, ns) != user {
-				t.Errorf("%s belongs to another user namespace", ns)
+				t.Errorf("another user namespace owns %s", ns)
 			}
 		}
 	}
 	for path, want := range map[string]string{
-		"net/ipv4/ping_group_range": "327680\t393215", // as the host sees all groups of the pod
+		"net/ipv4/ping_group_range": "327680\t393215", // all groups of the pod, as the host sees them
 		"kernel/shmmax":             "12345", "net/ipv4/ip_unprivileged_port_start": "99", "fs/mqueue/msg_max": "21", "net/ipv6/conf/default/accept_ra": "0",
 	} {
 		if got := sysctlIn(t, p.Namespaces, path); got != want {
-			t.Errorf("%s is %q, want %q", path, got, want)
+			t.Errorf("%s: got %q, want %q", path, got, want)
 		}
 	}
 	for _, path := range []string{p.Hosts, p.Hostname, p.ResolvConf, p.Shm} {
 		if uid := owner(t, path); uid != 327680 {
-			t.Errorf("%s belongs to %d", path, uid)
+			t.Errorf("%s belongs to user %d", path, uid)
 		}
 	}
 	if p.PausePID != 0 || q.PausePID == 0 {
-		t.Errorf("pauses: %d, %d", p.PausePID, q.PausePID)
+		t.Errorf("got pauses %d and %d, want none and one", p.PausePID, q.PausePID)
 	}
 	if uid := owner(t, "/proc/"+strconv.Itoa(q.PausePID)); uid != 4999 {
-		t.Errorf("the pause is user %d", uid)
+		t.Errorf("got a pause with user %d, want 4999", uid)
 	}
 	if got := inode(t, "/proc/"+strconv.Itoa(q.PausePID)+"/ns/net"); got != inode(t, q.Namespaces.Net) {
-		t.Error("the pause is not in the pod's network")
+		t.Error("the pause is not in the network namespace of the pod")
 	}
 
 	b.halt()
@@ -145,17 +147,17 @@ func TestUserNamespacePods(t *testing.T) {
 	}
 	m = b.start()
 	if got, err := m.Get(q.ID); err != nil || !got.Ready || got.Namespaces.User != q.Namespaces.User {
-		t.Errorf("after the restart: %+v, %v", got, err)
+		t.Errorf("after the restart: got %+v, %v", got, err)
 	}
 	if got, err := m.Get(p.ID); err != nil || got.Ready || !strings.Contains(got.NotReadyReason, "user") {
-		t.Errorf("without its user namespace: %+v, %v", got, err)
+		t.Errorf("without its user namespace: got %+v, %v", got, err)
 	}
 	mustRemove(t, m, p.ID, q.ID)
 }
 
-// A sysctl that the kernel gives to no network of a user namespace must not be
-// left out silently.
-func TestSysctlThatAUserNamespaceLacks(t *testing.T) {
+// TestUnknownSysctlInUserNamespace checks that the daemon does not ignore a sysctl that does not exist in the namespaces of a
+// pod with a user namespace.
+func TestUnknownSysctlInUserNamespace(t *testing.T) {
 	b, _ := fakeBed(t)
 	b.cfg.PausePath = buildBinary(t, "../cmd/conmon")
 	b.cfg.UserNamespaces = func(string) error { return nil }
@@ -163,9 +165,9 @@ func TestSysctlThatAUserNamespaceLacks(t *testing.T) {
 	c := userPod("a")
 	c.Linux.Sysctls = map[string]string{"net.ipv4.no_such_thing": "1"}
 	if _, err := m.RunPod(t.Context(), c, ""); err == nil || !strings.Contains(err.Error(), "net/ipv4/no_such_thing") {
-		t.Error(err)
+		t.Errorf("got error %v", err)
 	}
 	if pods := m.List(); len(pods) != 0 {
-		t.Errorf("left: %v", pods)
+		t.Errorf("got pods %v, want none", pods)
 	}
 }

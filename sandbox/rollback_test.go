@@ -8,63 +8,63 @@ import (
 	"github.com/criserver/criserver/sandbox/namespace"
 )
 
-func TestFailedAddIsUndone(t *testing.T) {
+func TestRollbackAfterFailedADD(t *testing.T) {
 	b, plugin := fakeBed(t)
 	m := b.start()
 	plugin.fail("ADD", 1)
 	_, err := m.RunPod(t.Context(), podConfig("a"), "")
 	if err == nil || !strings.Contains(err.Error(), "told to fail") {
-		t.Fatalf("error %v does not quote the plugin", err)
+		t.Fatalf("error %v does not have the message of the plugin", err)
 	}
 	if plugin.calls("DEL") != 1 || len(m.List()) != 0 {
-		t.Errorf("%d DEL, pods %v", plugin.calls("DEL"), m.List())
+		t.Errorf("got %d DEL and pods %v, want one DEL and no pods", plugin.calls("DEL"), m.List())
 	}
-	b.checkNothingLeft()
+	b.checkClean()
 	mustRemove(t, m, mustRun(t, m, podConfig("a")).ID)
 }
 
-func TestFailedUndoStaysVisible(t *testing.T) {
+func TestFailedRollbackIsVisible(t *testing.T) {
 	b, plugin := fakeBed(t)
 	m := b.start()
 	plugin.fail("ADD", 1)
 	plugin.fail("DEL", 2)
 	if _, err := m.RunPod(t.Context(), podConfig("a"), ""); err == nil {
-		t.Fatal("no error")
+		t.Fatal("got no error")
 	}
 	pods := m.List()
 	if len(pods) != 1 || pods[0].Ready || !strings.Contains(pods[0].NotReadyReason, "told to fail") {
-		t.Fatalf("pods %+v", pods)
+		t.Fatalf("got pods %+v, want one that is not ready", pods)
 	}
-	eventually(t, "tear-down in the background", func() bool { return plugin.calls("DEL") == 3 && !namespace.Pinned(pods[0].Namespaces.Net) })
+	eventually(t, "teardown in the background", func() bool { return plugin.calls("DEL") == 3 && !namespace.Pinned(pods[0].Namespaces.Net) })
 	mustRemove(t, m, pods[0].ID)
 }
 
-func TestFailedDelIsRetriedToTheEnd(t *testing.T) {
+func TestFailedDELIsRetried(t *testing.T) {
 	b, plugin := fakeBed(t)
 	m := b.start()
 	p := mustRun(t, m, podConfig("a"))
 	plugin.fail("DEL", 3)
 	if err := m.Stop(t.Context(), p.ID); err == nil {
-		t.Fatal("no error")
+		t.Fatal("got no error")
 	}
 	if got, _ := m.Get(p.ID); got.Ready || got.NotReadyReason == "" {
-		t.Errorf("after a failed stop: %+v", got)
+		t.Errorf("after a failed stop: got %+v", got)
 	}
-	if err := m.Stop(t.Context(), p.ID); err == nil { // tries again at once
-		t.Fatal("no error")
+	if err := m.Stop(t.Context(), p.ID); err == nil { // a client may retry at once
+		t.Fatal("got no error")
 	}
-	b.halt() // what is left to do outlives the daemon
+	b.halt() // the next daemon continues the teardown
 	m = b.start()
-	eventually(t, "tear-down by the next daemon", func() bool { return plugin.calls("DEL") == 4 })
+	eventually(t, "teardown by the next daemon", func() bool { return plugin.calls("DEL") == 4 })
 	mustRemove(t, m, p.ID)
 	if n := plugin.calls("DEL"); n != 4 {
-		t.Errorf("%d DEL", n)
+		t.Errorf("got %d DEL, want 4", n)
 	}
 }
 
-// TestDeathInTheMaking stops the making of a pod at each point where a daemon
-// can die, by leaving it there.
-func TestDeathInTheMaking(t *testing.T) {
+// TestCrashDuringCreation ends the creation of a pod after each of its steps, as the death of the daemon does, and starts
+// another daemon.
+func TestCrashDuringCreation(t *testing.T) {
 	steps := []struct {
 		name string
 		do   func(*build) error
@@ -89,12 +89,12 @@ func TestDeathInTheMaking(t *testing.T) {
 			}
 			m = b.start()
 			if len(m.List()) != 0 {
-				t.Error("remains are shown")
+				t.Error("the leftovers are visible")
 			}
-			// The same pod asked for has to wait for the remains to go.
+			// The leftovers must be removed before a pod with the same name is created.
 			p := mustRun(t, m, podConfig("a"))
 			if plugin.calls("DEL") != 1 {
-				t.Errorf("%d DEL", plugin.calls("DEL"))
+				t.Errorf("got %d DEL, want 1", plugin.calls("DEL"))
 			}
 			mustRemove(t, m, p.ID)
 		})

@@ -14,7 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-func TestPodLife(t *testing.T) {
+func TestPodLifecycle(t *testing.T) {
 	b, plugin := fakeBed(t)
 	m := b.start()
 	c := podConfig("a")
@@ -24,20 +24,20 @@ func TestPodLife(t *testing.T) {
 	}
 	p := mustRun(t, m, c)
 	if !p.Ready || len(p.IPs) != 2 || p.IPs[0].String() != "10.1.2.3" || p.IPs[1].String() != "fd00::3" {
-		t.Fatalf("%+v", p)
+		t.Fatalf("got %+v", p)
 	}
 	again, err := m.RunPod(t.Context(), c, "")
 	if err != nil || again != p.ID {
-		t.Errorf("the same request again: %q, %v", again, err)
+		t.Errorf("same request again: got %q, %v", again, err)
 	}
 	if got, err := m.Get(p.ID[:8]); err != nil || got != p {
-		t.Errorf("by prefix: %v, %v", got, err)
+		t.Errorf("get by prefix: got %v, %v", got, err)
 	}
 	inNetNS(t, p.Namespaces.Net, func() error {
 		for path, want := range map[string]string{"ipv4/ip_unprivileged_port_start": "0", "ipv4/conf/lo/arp_notify": "1", "ipv6/conf/default/accept_ra": "0"} {
 			got, err := os.ReadFile("/proc/sys/net/" + path)
 			if err != nil || strings.TrimSpace(string(got)) != want {
-				t.Errorf("%s is %q, %v; want %s", path, got, err, want)
+				t.Errorf("%s: got %q, %v; want %s", path, got, err, want)
 			}
 		}
 		return nil
@@ -47,63 +47,63 @@ func TestPodLife(t *testing.T) {
 	}
 	mustRemove(t, m, p.ID)
 	if err := m.Stop(t.Context(), p.ID); !errdefs.IsNotFound(err) {
-		t.Errorf("stop of a removed pod: %v", err)
+		t.Errorf("stop of a removed pod: got error %v", err)
 	}
 	if plugin.calls("ADD") != 1 || plugin.calls("DEL") != 1 {
-		t.Errorf("%d ADD, %d DEL", plugin.calls("ADD"), plugin.calls("DEL"))
+		t.Errorf("got %d ADD and %d DEL, want one of each", plugin.calls("ADD"), plugin.calls("DEL"))
 	}
 	if got, err := os.ReadFile("/proc/sys/kernel/shm_rmid_forced"); err != nil || strings.TrimSpace(string(got)) != "0" {
-		t.Errorf("a sysctl of the pod reached the host: %q, %v", got, err)
+		t.Errorf("kernel.shm_rmid_forced of the host: got %q, %v; want 0", got, err)
 	}
 }
 
-func TestNameIsTaken(t *testing.T) {
+func TestNameInUse(t *testing.T) {
 	b, _ := fakeBed(t)
 	m := b.start()
 	p := mustRun(t, m, podConfig("a"))
 	other := podConfig("a")
 	other.Labels = map[string]string{"x": "y"}
 	if _, err := m.RunPod(t.Context(), other, ""); !errdefs.IsAlreadyExists(err) {
-		t.Errorf("another request of the same name: %v", err)
+		t.Errorf("another request with the same name: got error %v", err)
 	}
 	if err := m.Stop(t.Context(), p.ID); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := m.RunPod(t.Context(), podConfig("a"), ""); !errdefs.IsAlreadyExists(err) {
-		t.Errorf("the name of a stopped pod: %v", err)
+		t.Errorf("request with the name of a stopped pod: got error %v", err)
 	}
 	next := podConfig("a")
 	next.Metadata.Attempt = 1
 	q := mustRun(t, m, next)
 	if got := m.List(); len(got) != 2 || got[0].ID != p.ID || got[1].ID != q.ID {
-		t.Errorf("list %v", got)
+		t.Errorf("got pods %v, want %s and %s", got, p.ID, q.ID)
 	}
 	mustRemove(t, m, p.ID, q.ID)
 }
 
-func TestRetryJoinsTheFirstTry(t *testing.T) {
+func TestRetryJoinsFirstAttempt(t *testing.T) {
 	b, plugin := fakeBed(t)
 	m := b.start()
 	release := plugin.hold("ADD")
 	ctx, cancel := context.WithCancel(t.Context())
 	left := make(chan error)
 	go func() { _, err := m.RunPod(ctx, podConfig("a"), ""); left <- err }()
-	eventually(t, "the plugin runs", func() bool { return plugin.calls("ADD") == 1 })
+	eventually(t, "call of the plugin", func() bool { return plugin.calls("ADD") == 1 })
 	cancel()
 	if err := <-left; err == nil || !strings.Contains(err.Error(), "CNI ADD") {
-		t.Errorf("error %v does not say where it hangs", err)
+		t.Errorf("error %v does not name the stage that is in progress", err)
 	}
 	if len(m.List()) != 0 {
-		t.Error("a pod in the making is shown")
+		t.Error("a pod is visible before its creation is complete")
 	}
-	if _, err := m.RunPod(timedOut(t), podConfig("a"), "other"); err == nil {
-		t.Error("a request for another runtime handler joins")
+	if _, err := m.RunPod(shortContext(t), podConfig("a"), "other"); err == nil {
+		t.Error("a request for another runtime handler joined the creation")
 	}
 	var wg sync.WaitGroup
 	got := make([]string, 3)
 	for i := range got {
 		wg.Go(func() {
-			// Name and attempt make a retry: the kubelet may send another config.
+			// A request with the same name and attempt is a retry: the kubelet may send another config.
 			c := podConfig("a")
 			c.Annotations = map[string]string{"try": fmt.Sprint(i)}
 			var err error
@@ -115,58 +115,58 @@ func TestRetryJoinsTheFirstTry(t *testing.T) {
 	release()
 	wg.Wait()
 	if got[0] != got[1] || got[1] != got[2] || plugin.calls("ADD") != 1 {
-		t.Errorf("ids %q, %d ADD", got, plugin.calls("ADD"))
+		t.Errorf("got ids %q and %d ADD, want one id and one ADD", got, plugin.calls("ADD"))
 	}
 	mustRemove(t, m, got[0])
 }
 
-// timedOut returns a context that ends soon.
-func timedOut(t *testing.T) context.Context {
+// shortContext returns a context that ends after 100 ms.
+func shortContext(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// A pod that was finished after its caller had left is for the retry, whatever the
-// config of the retry. When somebody has the id, another config is refused.
-func TestRetryGetsWhatNobodyHas(t *testing.T) {
+// TestRetryAfterCallerLeft checks that a retry gets the pod whose creation was complete after the first caller had left,
+// even if the retry has another config. Once a caller has the id, a request with another config is refused.
+func TestRetryAfterCallerLeft(t *testing.T) {
 	b, plugin := fakeBed(t)
 	m := b.start()
 	release := plugin.hold("ADD")
 	ctx, cancel := context.WithCancel(t.Context())
 	left := make(chan error)
 	go func() { _, err := m.RunPod(ctx, podConfig("a"), ""); left <- err }()
-	eventually(t, "the plugin runs", func() bool { return plugin.calls("ADD") == 1 })
+	eventually(t, "call of the plugin", func() bool { return plugin.calls("ADD") == 1 })
 	cancel()
 	<-left
 	release()
-	eventually(t, "the pod is ready", func() bool { return len(m.List()) == 1 })
+	eventually(t, "creation of the pod", func() bool { return len(m.List()) == 1 })
 	retry := podConfig("a")
 	retry.Labels = map[string]string{"x": "y"}
 	p := mustRun(t, m, retry)
 	if plugin.calls("ADD") != 1 {
-		t.Errorf("%d ADD", plugin.calls("ADD"))
+		t.Errorf("got %d ADD, want 1", plugin.calls("ADD"))
 	}
 	if _, err := m.RunPod(t.Context(), retry, ""); !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), "labels") {
-		t.Errorf("another config once somebody has the pod: %v", err)
+		t.Errorf("request with another config: got error %v", err)
 	}
 	mustRemove(t, m, p.ID)
 }
 
-func TestStopDoesNotBlock(t *testing.T) {
+func TestConcurrentStopAndRemove(t *testing.T) {
 	b, plugin := fakeBed(t)
 	m := b.start()
 	p := mustRun(t, m, podConfig("a"))
 	b.containers.hold = make(chan struct{})
 	stopped := make(chan error)
 	go func() { stopped <- m.Stop(t.Context(), p.ID) }()
-	eventually(t, "stop reaches the containers", func() bool { got, _ := m.Get(p.ID); return !got.Ready })
+	eventually(t, "call of StopPod", func() bool { got, _ := m.Get(p.ID); return !got.Ready })
 	if plugin.calls("DEL") != 0 {
-		t.Error("the network went before the containers")
+		t.Error("the pod was detached before its containers had stopped")
 	}
 	removed := make(chan error)
 	go func() { removed <- m.Remove(t.Context(), p.ID) }()
-	eventually(t, "the second reaches the containers too", func() bool {
+	eventually(t, "second call of StopPod", func() bool {
 		b.containers.mu.Lock()
 		defer b.containers.mu.Unlock()
 		return b.containers.stops == 2
@@ -176,17 +176,17 @@ func TestStopDoesNotBlock(t *testing.T) {
 		t.Error(err)
 	}
 	if len(b.containers.removed) != 1 {
-		t.Errorf("containers removed: %v", b.containers.removed)
+		t.Errorf("got calls of RemovePod %v, want one", b.containers.removed)
 	}
 }
 
-func TestContainersThatDoNotStop(t *testing.T) {
+func TestStopWhenContainersDoNotStop(t *testing.T) {
 	b, plugin := fakeBed(t)
 	m := b.start()
 	p := mustRun(t, m, podConfig("a"))
 	b.containers.stopErr = errors.New("stuck")
 	if err := m.Stop(t.Context(), p.ID); err == nil || plugin.calls("DEL") != 0 {
-		t.Errorf("%v, %d DEL", err, plugin.calls("DEL"))
+		t.Errorf("got error %v and %d DEL, want an error and no DEL", err, plugin.calls("DEL"))
 	}
 	b.containers.mu.Lock()
 	b.containers.stopErr = nil
@@ -195,15 +195,15 @@ func TestContainersThatDoNotStop(t *testing.T) {
 	mustRemove(t, m, p.ID)
 }
 
-func TestHostPodNeedsNoNetwork(t *testing.T) {
+func TestHostNetworkWithoutConfiguration(t *testing.T) {
 	b := newBed(t, "")
 	m := b.start()
 	awaitNetwork(t, m)
 	if err := m.NetworkStatus(); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), b.cfg.CNI.ConfDirs[0]) {
-		t.Errorf("network status %v", err)
+		t.Errorf("got network status %v", err)
 	}
 	if _, err := m.RunPod(t.Context(), podConfig("a"), ""); !errdefs.IsUnavailable(err) {
-		t.Errorf("a pod without network: %v", err)
+		t.Errorf("pod with its own network: got error %v", err)
 	}
 	p := mustRun(t, m, hostPod("h"))
 	host, err := os.Hostname()
@@ -212,7 +212,7 @@ func TestHostPodNeedsNoNetwork(t *testing.T) {
 	}
 	name, err := os.ReadFile(p.Hostname)
 	if err != nil || strings.TrimSpace(string(name)) != host || p.Namespaces != (Namespaces{}) || p.Shm != "" || len(p.IPs) != 0 {
-		t.Errorf("%+v, hostname %q, %v", p, name, err)
+		t.Errorf("got %+v, hostname %q, %v", p, name, err)
 	}
 	mustRemove(t, m, p.ID)
 }
