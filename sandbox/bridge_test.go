@@ -110,7 +110,7 @@ func TestFailedADDDeletesVeth(t *testing.T) {
 [ "$CNI_COMMAND" = ADD ] || exit 0
 nsenter --net="$CNI_NETNS" sleep 1000 >/dev/null 2>&1 &
 echo $! >"${0%/*}/pid"
-echo '{"cniVersion":"1.0.0","code":100,"msg":"told to fail"}'
+echo '{"cniVersion":"1.0.0","code":100,"msg":"failure on command"}'
 exit 1
 `
 	if err := os.WriteFile(filepath.Join(dir, "failing"), []byte(plugin), 0o755); err != nil {
@@ -120,7 +120,7 @@ exit 1
 	b.writeConf("10-test.conflist", strings.Replace(bridgeConf(leases, "", ranges), "}}]}", `}},{"type":"failing"}]}`, 1))
 	m := b.start()
 	_, err := m.RunPod(t.Context(), podConfig("a"), "")
-	if err == nil || !strings.Contains(err.Error(), "told to fail") {
+	if err == nil || !strings.Contains(err.Error(), "failure on command") {
 		t.Errorf("got error %v", err)
 	}
 	pid, err := os.ReadFile(filepath.Join(dir, "pid"))

@@ -157,8 +157,8 @@ func TestRollbackAfterFailedScope(t *testing.T) {
 		t.Fatalf("run: got error %v", err)
 	}
 	eventually(t, "removal of the pod directory", func() bool {
-		left, _ := os.ReadDir(filepath.Join(b.cfg.RunDir, "pods"))
-		return len(left) == 0
+		entries, _ := os.ReadDir(filepath.Join(b.cfg.RunDir, "pods"))
+		return len(entries) == 0
 	})
 }
 
@@ -172,9 +172,9 @@ func TestSystemdDriverNeedsUnits(t *testing.T) {
 func TestCgroupOfPod(t *testing.T) {
 	const id = "0123456789abcdef"
 	for _, tt := range []struct {
-		driver               CgroupDriver
-		configured, asked    string
-		wantParent, wantPath string
+		driver                CgroupDriver
+		configured, requested string
+		wantParent, wantPath  string
 	}{
 		{Cgroupfs, "/criserver", "", "/criserver/pod-" + id, "/criserver/pod-" + id},
 		{Cgroupfs, "/criserver", "/kubepods/burstable/pod1", "/kubepods/burstable/pod1", "/kubepods/burstable/pod1"},
@@ -182,8 +182,8 @@ func TestCgroupOfPod(t *testing.T) {
 		{Systemd, "criserver.slice", "kubepods-burstable-pod1_2.slice", "kubepods-burstable-pod1_2.slice", "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice"},
 	} {
 		cfg := Config{CgroupDriver: tt.driver, CgroupParent: tt.configured}
-		if got := cfg.cgroupParent(id, tt.asked); got != tt.wantParent || cgroupPath(got) != tt.wantPath {
-			t.Errorf("%s %q: got parent %q at %q", tt.driver, tt.asked, got, cgroupPath(got))
+		if got := cfg.cgroupParent(id, tt.requested); got != tt.wantParent || cgroupPath(got) != tt.wantPath {
+			t.Errorf("%s %q: got parent %q at %q", tt.driver, tt.requested, got, cgroupPath(got))
 		}
 	}
 }

@@ -91,7 +91,7 @@ func TestCNIVersions(t *testing.T) {
 					t.Errorf("got version %q, addresses %v, %v", r.CNIVersion, p.IPs, err)
 				}
 				serve(t, p, 80)
-				if err := ask("127.0.0.1:18080"); err != nil {
+				if err := dialHello("127.0.0.1:18080"); err != nil {
 					t.Error(err)
 				}
 				mustRemove(t, m, p.ID)
@@ -126,7 +126,7 @@ func TestCheckAfterRestart(t *testing.T) {
 	m = b.start()
 	eventually(t, "network fault with the error of the plugin", func() bool {
 		p, err := m.Get(bad.ID)
-		return err == nil && p.Ready && strings.Contains(p.NetworkFault, "told to fail") && strings.Contains(p.NetworkFault, `"fake"`)
+		return err == nil && p.Ready && strings.Contains(p.NetworkFault, "failure on command") && strings.Contains(p.NetworkFault, `"fake"`)
 	})
 	if n := plugin.calls("CHECK"); n != 1 {
 		t.Errorf("got %d CHECK, want one for the pod that is ready", n)

@@ -138,8 +138,8 @@ func serve(t testing.TB, p *Pod, port int) {
 	})
 }
 
-// ask returns nil if a server that serve has started answers at the address.
-func ask(addr string) error {
+// dialHello returns nil if a server that serve has started answers at the address.
+func dialHello(addr string) error {
 	c, err := net.DialTimeout("tcp", addr, patience.For(5*time.Second))
 	if err != nil {
 		return err
@@ -176,9 +176,9 @@ func testRealNetwork(t *testing.T, backend string, noBuiltin bool) {
 	serve(t, server, 80)
 	for _, ip := range server.IPs {
 		addr := netip.AddrPortFrom(ip, 80).String()
-		inNetNS(t, client.Namespaces.Net, func() error { return ask(addr) })
+		inNetNS(t, client.Namespaces.Net, func() error { return dialHello(addr) })
 	}
-	if err := ask("127.0.0.1:18080"); err != nil {
+	if err := dialHello("127.0.0.1:18080"); err != nil {
 		t.Errorf("connect to the host port: %v", err)
 	}
 	hosts, err := os.ReadFile(server.Hosts)
@@ -190,7 +190,7 @@ func testRealNetwork(t *testing.T, backend string, noBuiltin bool) {
 			t.Error(err)
 		}
 	}
-	if err := ask("127.0.0.1:18080"); err == nil {
+	if err := dialHello("127.0.0.1:18080"); err == nil {
 		t.Error("the host port still answers after the stop")
 	}
 	mustRemove(t, m, server.ID, client.ID)
@@ -261,7 +261,7 @@ func TestDetachWithOtherImplementation(t *testing.T) {
 			q := mustRun(t, m, podConfig("b"))
 			serve(t, p, 80)
 			for _, ip := range p.IPs {
-				inNetNS(t, q.Namespaces.Net, func() error { return ask(netip.AddrPortFrom(ip, 80).String()) })
+				inNetNS(t, q.Namespaces.Net, func() error { return dialHello(netip.AddrPortFrom(ip, 80).String()) })
 			}
 			mustRemove(t, m, p.ID, q.ID)
 		})

@@ -111,7 +111,7 @@ func TestNetworkStatus(t *testing.T) {
 	b.writeConf("10-test.conflist", fakeConf)
 	eventually(t, "error of the plugin", func() bool {
 		err := m.NetworkStatus()
-		return err != nil && strings.Contains(err.Error(), "told to fail")
+		return err != nil && strings.Contains(err.Error(), "failure on command")
 	})
 	eventually(t, "next STATUS of the plugin", func() bool { return m.NetworkStatus() == nil })
 }

@@ -43,7 +43,7 @@ func TestHostPortsAreRepaired(t *testing.T) {
 			m := b.start()
 			p := mustRun(t, m, webPod("a", 18080))
 			serve(t, p, 80)
-			if err := ask("127.0.0.1:18080"); err != nil {
+			if err := dialHello("127.0.0.1:18080"); err != nil {
 				t.Fatal(err)
 			}
 			b.halt()
@@ -52,7 +52,7 @@ func TestHostPortsAreRepaired(t *testing.T) {
 			}
 			m = b.start()
 			eventually(t, "repair of the table", func() bool {
-				return ask("127.0.0.1:18080") == nil && !strings.Contains(listTable(t), "18081")
+				return dialHello("127.0.0.1:18080") == nil && !strings.Contains(listTable(t), "18081")
 			})
 			mustRemove(t, m, p.ID)
 			if rules := listTable(t); strings.Contains(rules, p.ID) || strings.Contains(rules, "18080") {
@@ -78,15 +78,15 @@ func TestHostPortsWithOtherImplementation(t *testing.T) {
 			q := mustRun(t, m, webPod("b", 18081))
 			serve(t, q, 80)
 			for _, port := range []string{"18080", "18081"} {
-				if err := ask("127.0.0.1:" + port); err != nil {
+				if err := dialHello("127.0.0.1:" + port); err != nil {
 					t.Errorf("port %s: %v", port, err)
 				}
 			}
 			mustRemove(t, m, p.ID)
-			if err := ask("127.0.0.1:18080"); err == nil {
+			if err := dialHello("127.0.0.1:18080"); err == nil {
 				t.Error("the host port of the removed pod still answers")
 			}
-			if err := ask("127.0.0.1:18081"); err != nil {
+			if err := dialHello("127.0.0.1:18081"); err != nil {
 				t.Error(err)
 			}
 			mustRemove(t, m, q.ID)

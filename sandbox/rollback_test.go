@@ -13,7 +13,7 @@ func TestRollbackAfterFailedADD(t *testing.T) {
 	m := b.start()
 	plugin.fail("ADD", 1)
 	_, err := m.RunPod(t.Context(), podConfig("a"), "")
-	if err == nil || !strings.Contains(err.Error(), "told to fail") {
+	if err == nil || !strings.Contains(err.Error(), "failure on command") {
 		t.Fatalf("error %v does not have the message of the plugin", err)
 	}
 	if plugin.calls("DEL") != 1 || len(m.List()) != 0 {
@@ -32,7 +32,7 @@ func TestFailedRollbackIsVisible(t *testing.T) {
 		t.Fatal("got no error")
 	}
 	pods := m.List()
-	if len(pods) != 1 || pods[0].Ready || !strings.Contains(pods[0].NotReadyReason, "told to fail") {
+	if len(pods) != 1 || pods[0].Ready || !strings.Contains(pods[0].NotReadyReason, "failure on command") {
 		t.Fatalf("got pods %+v, want one that is not ready", pods)
 	}
 	eventually(t, "teardown in the background", func() bool { return plugin.calls("DEL") == 3 && !namespace.Pinned(pods[0].Namespaces.Net) })

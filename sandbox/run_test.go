@@ -86,11 +86,11 @@ func TestRetryJoinsFirstAttempt(t *testing.T) {
 	m := b.start()
 	release := plugin.hold("ADD")
 	ctx, cancel := context.WithCancel(t.Context())
-	left := make(chan error)
-	go func() { _, err := m.RunPod(ctx, podConfig("a"), ""); left <- err }()
+	result := make(chan error)
+	go func() { _, err := m.RunPod(ctx, podConfig("a"), ""); result <- err }()
 	eventually(t, "call of the plugin", func() bool { return plugin.calls("ADD") == 1 })
 	cancel()
-	if err := <-left; err == nil || !strings.Contains(err.Error(), "CNI ADD") {
+	if err := <-result; err == nil || !strings.Contains(err.Error(), "CNI ADD") {
 		t.Errorf("error %v does not name the stage that is in progress", err)
 	}
 	if len(m.List()) != 0 {
@@ -134,11 +134,11 @@ func TestRetryAfterCallerLeft(t *testing.T) {
 	m := b.start()
 	release := plugin.hold("ADD")
 	ctx, cancel := context.WithCancel(t.Context())
-	left := make(chan error)
-	go func() { _, err := m.RunPod(ctx, podConfig("a"), ""); left <- err }()
+	result := make(chan error)
+	go func() { _, err := m.RunPod(ctx, podConfig("a"), ""); result <- err }()
 	eventually(t, "call of the plugin", func() bool { return plugin.calls("ADD") == 1 })
 	cancel()
-	<-left
+	<-result
 	release()
 	eventually(t, "creation of the pod", func() bool { return len(m.List()) == 1 })
 	retry := podConfig("a")

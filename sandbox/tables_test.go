@@ -189,7 +189,7 @@ func TestLoopbackIsClosedWithoutGuard(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := filepath.Join(dir, "broken")
-	script := "#!/bin/sh\n[ -e " + broken + " ] && { echo told to fail >&2; exit 1; }\nexec " + real + " \"$@\"\n"
+	script := "#!/bin/sh\n[ -e " + broken + " ] && { echo failure on command >&2; exit 1; }\nexec " + real + " \"$@\"\n"
 	if err := os.WriteFile(filepath.Join(dir, "nft"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -209,6 +209,6 @@ func TestLoopbackIsClosedWithoutGuard(t *testing.T) {
 	if err := os.Remove(broken); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "repair of the host ports", func() bool { return routeLocalnet(t) == "1" && ask("127.0.0.1:18080") == nil })
+	eventually(t, "repair of the host ports", func() bool { return routeLocalnet(t) == "1" && dialHello("127.0.0.1:18080") == nil })
 	mustRemove(t, m, p.ID)
 }

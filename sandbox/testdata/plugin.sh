@@ -1,10 +1,10 @@
 #!/bin/sh
-# A CNI plugin that notes its calls and fails on command. Its directory holds:
-#   calls            one line a call
-#   stdin-ADD, …     the configuration of the last such call
-#   fail-ADD, …      how many more calls of that command fail
-#   hold-ADD, …      while it exists, the command waits
-#   attached/ID@IF   the interfaces on the network
+# A CNI plugin that records its calls and can fail or block. Its directory contains:
+#   calls            one line for each call
+#   stdin-ADD, …     the configuration of the last call of the command
+#   fail-ADD, …      the number of calls of the command that will fail
+#   hold-ADD, …      the command blocks while this file exists
+#   attached/ID@IF   the attached interfaces
 dir=$(dirname "$0")
 cat >"$dir/stdin-$CNI_COMMAND"
 echo "$CNI_COMMAND $CNI_CONTAINERID ${CNI_NETNS:-none} $CNI_IFNAME" >>"$dir/calls"
@@ -15,7 +15,7 @@ esac
 n=$(cat "$dir/fail-$CNI_COMMAND" 2>/dev/null || echo 0)
 if [ "$n" -gt 0 ]; then
 	echo $((n - 1)) >"$dir/fail-$CNI_COMMAND"
-	echo '{"cniVersion":"1.1.0","code":11,"msg":"told to fail"}'
+	echo '{"cniVersion":"1.1.0","code":11,"msg":"failure on command"}'
 	exit 1
 fi
 case $CNI_COMMAND in
