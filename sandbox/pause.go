@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"time"
 
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/internal/systemd"
@@ -14,9 +13,6 @@ import (
 	"github.com/criserver/criserver/sandbox/namespace"
 	"github.com/sirupsen/logrus"
 )
-
-// markTimeout bounds the wait for the operation lock of a pod that is marked as not ready.
-const markTimeout = time.Minute
 
 // pauseEnded is the reason why a pod is not ready after its pause process has ended.
 const pauseEnded = "its pause process has ended"
@@ -104,27 +100,4 @@ func (m *Manager) watchPause(r *record) {
 	} else if err != nil {
 		logrus.WithError(err).WithField("pod", id).Error("cannot watch the pause process of the pod sandbox")
 	}
-}
-
-// MarkNotReady makes a ready pod not ready. reason is shown to users. MarkNotReady does nothing if the pod is not ready
-// or if another operation holds the pod's lock for too long.
-func (m *Manager) MarkNotReady(id, reason string) {
-	if e := m.view.Load().entries[id]; e == nil || !e.rec.ready() {
-		return // a stop is in progress and holds the lock
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), markTimeout)
-	defer cancel()
-	unlock, err := m.ops.Lock(ctx, id)
-	if err != nil {
-		return // the operation that holds the lock is stopping the pod
-	}
-	defer unlock()
-	e := m.view.Load().entries[id]
-	if e == nil || !e.rec.ready() {
-		return
-	}
-	next := e.copy()
-	next.rec.LostReason = reason
-	m.save(ctx, next)
-	logrus.WithFields(logrus.Fields{"pod": id, "reason": reason}).Warn("pod sandbox is no longer ready")
 }

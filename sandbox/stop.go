@@ -13,6 +13,9 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
+// markTimeout bounds the wait for the operation lock of a pod that is marked as not ready.
+const markTimeout = time.Minute
+
 // Stop stops the containers of a pod by force and releases the resources of the pod. It may be called any number of times,
 // also concurrently. If Stop fails, the pod is not ready, and the teardown is retried in the background. It returns
 // ErrNotFound for an unknown id.
@@ -101,6 +104,29 @@ func (m *Manager) markStopped(ctx context.Context, id string) error {
 	next.rec.StoppedAt = time.Now()
 	m.save(ctx, next)
 	return nil
+}
+
+// MarkNotReady makes a ready pod not ready. reason is shown to users. MarkNotReady does nothing if the pod is not ready
+// or if another operation holds the pod's lock for too long.
+func (m *Manager) MarkNotReady(id, reason string) {
+	if e := m.view.Load().entries[id]; e == nil || !e.rec.ready() {
+		return // a stop is in progress and holds the lock
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), markTimeout)
+	defer cancel()
+	unlock, err := m.ops.Lock(ctx, id)
+	if err != nil {
+		return // the operation that holds the lock is stopping the pod
+	}
+	defer unlock()
+	e := m.view.Load().entries[id]
+	if e == nil || !e.rec.ready() {
+		return
+	}
+	next := e.copy()
+	next.rec.LostReason = reason
+	m.save(ctx, next)
+	logrus.WithFields(logrus.Fields{"pod": id, "reason": reason}).Warn("pod sandbox is no longer ready")
 }
 
 // save writes the record of an entry and publishes the entry. If the record cannot be written, the pod can be stopped
