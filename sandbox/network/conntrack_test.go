@@ -1,11 +1,9 @@
 package network
 
 import (
-	"net"
 	"net/netip"
 	"testing"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,12 +30,14 @@ func TestUDPFlows(t *testing.T) {
 		"another port":                {unix.IPPROTO_UDP, "192.0.2.1", "10.88.0.2", 54, false},
 		"another protocol":            {unix.IPPROTO_TCP, "192.0.2.1", "10.88.0.2", 53, false},
 	} {
-		f := &netlink.ConntrackFlow{
-			Forward: netlink.IPTuple{Protocol: tt.protocol, DstIP: net.ParseIP(tt.dst), DstPort: tt.port},
-			Reverse: netlink.IPTuple{SrcIP: net.ParseIP(tt.answers)},
-		}
-		if got := u.MatchConntrackFlow(f); got != tt.want {
+		f := flow{protocol: tt.protocol, dst: netip.MustParseAddr(tt.dst), port: tt.port, answers: netip.MustParseAddr(tt.answers)}
+		if got := u.match(f); got != tt.want {
 			t.Errorf("%s: got %t, want %t", name, got, tt.want)
 		}
 	}
+}
+
+func FuzzParseFlow(f *testing.F) {
+	f.Add([]byte{2, 0, 0, 0, 20, 0, 1, 0x80, 16, 0, 2, 0x80, 5, 0, 1, 0, 17, 0, 0, 0})
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = parseFlow(b) })
 }
