@@ -3,6 +3,7 @@ package network
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -157,7 +158,7 @@ func interfaces(t *testing.T) string {
 		if a.Name == "lo" || strings.HasPrefix(a.Name, "veth") && a.MasterIndex == 0 { // an interface of an earlier pod
 			continue
 		}
-		line := fmt.Sprintf("%s %s mtu %d flags %s", a.Name, l.Type(), a.MTU, a.Flags)
+		line := fmt.Sprintf("%s %s mtu %d flags %s", a.Name, l.Type(), a.MTU, a.Flags&^net.FlagRunning)
 		if p, err := h.LinkGetProtinfo(l); err == nil && a.MasterIndex != 0 {
 			line += " port hairpin " + fmt.Sprint(p.Hairpin)
 		}
