@@ -98,7 +98,7 @@ func TestCannotRun(t *testing.T) {
 func TestStartFails(t *testing.T) {
 	b := newTestBed(t)
 	script := filepath.Join(t.TempDir(), "runc")
-	text := "#!/bin/sh\nfor a; do case $a in start) echo '{\"level\":\"error\",\"msg\":\"no start today\"}' >&3; exit 1;; esac; done\nexec " + b.runtime.Path + " \"$@\"\n"
+	text := "#!/bin/sh\nfor a; do case $a in start) echo '{\"level\":\"error\",\"msg\":\"injected start failure\"}' >&3; exit 1;; esac; done\nexec " + b.runtime.Path + " \"$@\"\n"
 	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
