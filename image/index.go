@@ -19,7 +19,8 @@ type index struct {
 	usesLayer map[digest.Digest]bool
 }
 
-// newIndex returns an index of images and broken images. It sets Pinned of the images that a pattern matches.
+// newIndex returns an index of images and broken images. It sets Pinned of the images that a pattern
+// matches.
 func newIndex(all []*stored, broken map[ID]*brokenImage, pinned []string) *index {
 	x := &index{
 		all:  slices.Clone(all),
@@ -55,7 +56,8 @@ func newIndex(all []*stored, broken map[ID]*brokenImage, pinned []string) *index
 	return x
 }
 
-// with returns the images of x, with changed images added or replaced, and without removed images.
+// with returns the images of x with the changed images added or replaced and the removed images left
+// out.
 func (x *index) with(changed []*stored, removed ...ID) []*stored {
 	next := slices.Clone(changed)
 	for _, img := range x.all {

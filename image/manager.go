@@ -98,7 +98,7 @@ type Manager struct {
 	// full during a sync too, so operations that only read or mount do not use it. mu is taken
 	// after it.
 	changes chan struct{}
-	// mu prevents that an image is removed while a container begins to use it. It is never held
+	// mu keeps an image from being removed while a container begins to use it. It is never held
 	// during disk I/O.
 	mu sync.Mutex
 	// mounting has the number of root file systems and volumes that are being mounted, by image.
@@ -162,7 +162,7 @@ func (m *Manager) dir(name string) string { return filepath.Join(m.cfg.Root, nam
 // logWarning returns a function that logs errors of the image store.
 func (m *Manager) logWarning(ctx context.Context) func(error) {
 	log := logrus.WithContext(ctx)
-	return func(err error) { log.WithError(err).Warn("image store") }
+	return func(err error) { log.WithError(err).Warn("image store operation failed") }
 }
 
 // Run empties the trash, measures writable layers, and deletes the layers of failed pulls after the
