@@ -93,11 +93,11 @@ func TestWithoutNetworkHostPodsWork(t *testing.T) {
 
 func TestConfigurationErrorsEndTheStart(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "bad.toml")
-	if err := os.WriteFile(file, []byte("[image]\nparalel_layers = 3\n"), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte("[image]\nparallel_layer = 3\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.Command(filepath.Join(suite.bin, "criserver"), "--config", file).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), file+": image.paralel_layers: unknown key") {
+	if err == nil || !strings.Contains(string(out), file+": image.parallel_layer: unknown key") {
 		t.Errorf("daemon with an invalid configuration: error %v, output %s", err, out)
 	}
 }
