@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bridgeConf returns the configuration of a network whose only plugin is bridge. options and ipam are additional members of
-// the objects of bridge and of its IPAM, with a comma before each member.
+// bridgeConf returns the configuration of a network whose only plugin is bridge. options and ipam
+// are additional members of the objects of bridge and of its IPAM, with a comma before each member.
 func bridgeConf(leases, options, ipam string) string {
 	return fmt.Sprintf(`{"cniVersion":"1.0.0","name":"br","plugins":[{"type":"bridge","bridge":"crisbxt2","isGateway":true%s,
 "ipam":{"type":"host-local","dataDir":%q%s}}]}`, options, leases, ipam)
@@ -40,8 +40,8 @@ func bridgeBed(t *testing.T, options, ipam string) (*bed, string) {
 	return b, leases
 }
 
-// holdNetNS starts a process that keeps a network namespace alive, as a copy of the mounts of the host can do. end ends the
-// process.
+// holdNetNS starts a process that keeps a network namespace alive, as a copy of the mounts of the
+// host can do. end ends the process.
 func holdNetNS(t *testing.T, netns string) (end func()) {
 	t.Helper()
 	cmd := exec.Command("nsenter", "--net="+netns, "sh", "-c", "echo; exec sleep 1000")
@@ -100,8 +100,8 @@ func mustBeDeleted(t *testing.T, name string) {
 	t.Errorf("interface %s still exists", name)
 }
 
-// TestFailedADDDeletesVeth lets a plugin after the bridge fail and keep the network namespace alive. DEL gets no result of ADD
-// then.
+// TestFailedADDDeletesVeth lets a plugin after the bridge fail and keep the network namespace
+// alive. DEL gets no result of ADD then.
 func TestFailedADDDeletesVeth(t *testing.T) {
 	const ranges = `,"ranges":[[{"subnet":"10.205.0.0/16"}]]`
 	b, leases := bridgeBed(t, "", ranges)
@@ -141,8 +141,8 @@ exit 1
 	}
 }
 
-// TestChangedGateway changes the gateway in the configuration while the bridge has the old gateway, with the built-in bridge
-// and with the CNI plugin.
+// TestChangedGateway changes the gateway in the configuration while the bridge has the old gateway,
+// with the built-in bridge and with the CNI plugin.
 func TestChangedGateway(t *testing.T) {
 	for _, noBuiltin := range []bool{false, true} {
 		t.Run(fmt.Sprintf("noBuiltin=%t", noBuiltin), func(t *testing.T) {
@@ -170,7 +170,8 @@ func TestChangedGateway(t *testing.T) {
 	}
 }
 
-// TestChangedSubnet changes the subnet in the configuration. The bridge then has pods of two subnets, each with its gateway.
+// TestChangedSubnet changes the subnet in the configuration. The bridge then has pods of two
+// subnets, each with its gateway.
 func TestChangedSubnet(t *testing.T) {
 	b, leases := bridgeBed(t, "", `,"ranges":[[{"subnet":"10.205.0.0/24"}],[{"subnet":"fd05::/64"}]]`)
 	m := b.start()

@@ -28,8 +28,8 @@ func hostVeth(t *testing.T, p *Pod) string {
 	return ""
 }
 
-// TestCheck checks pods with the built-in bridge and with the CNI plugin. Each must accept the pods that the other one has
-// attached, and must find damage.
+// TestCheck checks pods with the built-in bridge and with the CNI plugin. Each must accept the pods
+// that the other one has attached, and must find damage.
 func TestCheck(t *testing.T) {
 	damages := map[string]func(t *testing.T, p *Pod, leases string) *exec.Cmd{
 		"none": func(*testing.T, *Pod, string) *exec.Cmd { return exec.Command("true") },

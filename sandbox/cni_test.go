@@ -246,8 +246,8 @@ func TestRealNetworkParallel(t *testing.T) {
 	wg.Wait()
 }
 
-// TestDetachWithOtherImplementation attaches a pod with the built-in bridge and detaches it with the CNI plugin, and the
-// other way round.
+// TestDetachWithOtherImplementation attaches a pod with the built-in bridge and detaches it with
+// the CNI plugin, and the other way round.
 func TestDetachWithOtherImplementation(t *testing.T) {
 	for _, noBuiltin := range []bool{false, true} {
 		t.Run(fmt.Sprintf("processes=%t", noBuiltin), func(t *testing.T) {

@@ -57,8 +57,8 @@ func TestGCKeepsAttachments(t *testing.T) {
 	mustRemove(t, m, p.ID, stopped.ID)
 }
 
-// TestNoADDDuringGC checks that a new pod waits for the end of CNI GC. The plugin does not know the pod, and would delete its
-// attachment.
+// TestNoADDDuringGC checks that a new pod waits for the end of CNI GC. The plugin does not know the
+// pod, and would delete its attachment.
 func TestNoADDDuringGC(t *testing.T) {
 	b, plugin := fakeBed(t)
 	release := plugin.hold("GC")

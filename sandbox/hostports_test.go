@@ -28,8 +28,8 @@ func listTable(t *testing.T) string {
 	return string(out)
 }
 
-// TestHostPortsAreRepaired changes the table of host ports while no daemon runs, as another program or a daemon that died
-// could. The next daemon must repair the table.
+// TestHostPortsAreRepaired changes the table of host ports while no daemon runs, as another program
+// or a daemon that died could. The next daemon must repair the table.
 func TestHostPortsAreRepaired(t *testing.T) {
 	damages := map[string][]string{
 		"no tables":     {"flush", "ruleset"},
@@ -62,8 +62,8 @@ func TestHostPortsAreRepaired(t *testing.T) {
 	}
 }
 
-// TestHostPortsWithOtherImplementation creates host ports with the built-in portmap and deletes them with the CNI plugin, and
-// the other way round.
+// TestHostPortsWithOtherImplementation creates host ports with the built-in portmap and deletes
+// them with the CNI plugin, and the other way round.
 func TestHostPortsWithOtherImplementation(t *testing.T) {
 	for _, noBuiltin := range []bool{false, true} {
 		t.Run(fmt.Sprintf("created by processes=%t", noBuiltin), func(t *testing.T) {

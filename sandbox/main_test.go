@@ -29,8 +29,8 @@ import (
 // namespacesEnv is set in the process that runs the tests in its own namespaces.
 const namespacesEnv = "CRISERVER_SANDBOX_TEST_INSIDE"
 
-// TestMain runs the tests in their own network and mount namespaces if the user is root, so that they neither change nor leave
-// bridges, nft rules and mounts of the machine.
+// TestMain runs the tests in their own network and mount namespaces if the user is root, so that
+// they neither change nor leave bridges, nft rules and mounts of the machine.
 func TestMain(m *testing.M) {
 	logrus.SetOutput(io.Discard)
 	if os.Getenv("CRISERVER_TEST_LOG") != "" {

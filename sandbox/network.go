@@ -131,9 +131,10 @@ func (m *Manager) detach(ctx context.Context, e *entry) error {
 	return errors.Join(errs...)
 }
 
-// checkNetworks calls CNI CHECK once after the start of the daemon, for the pods that an earlier daemon created. An error
-// is logged and shown with the pod, but the pod stays ready: otherwise the kubelet would recreate all pods of the node if
-// a plugin failed for a moment, for example while its own agent restarts.
+// checkNetworks calls CNI CHECK once after the start of the daemon, for the pods that an earlier
+// daemon created. An error is logged and shown with the pod, but the pod stays ready: otherwise the
+// kubelet would recreate all pods of the node if a plugin failed for a moment, for example while
+// its own agent restarts.
 func (m *Manager) checkNetworks(ctx context.Context) {
 	var g errgroup.Group
 	g.SetLimit(checkConcurrency)
@@ -188,11 +189,13 @@ func (m *Manager) checkInterfaces(ctx context.Context, pod network.Pod, interfac
 // loopback has the addresses to which Dial connects, in order.
 var loopback = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 
-// Dial connects to a TCP port of a ready pod. It tries the loopback addresses in the network namespace of the pod; for a
-// pod with the network of the host, the loopback addresses of the host. If the pod may run under its own kernel, which has
-// taken over the addresses of the pod, Dial then tries these addresses from the host.
+// Dial connects to a TCP port of a ready pod. It tries the loopback addresses in the network
+// namespace of the pod; for a pod with the network of the host, the loopback addresses of the host.
+// If the pod may run under its own kernel, which has taken over the addresses of the pod, Dial then
+// tries these addresses from the host.
 //
-// Errors: ErrNotFound, ErrFailedPrecondition for a pod that is not ready, otherwise the errors of all attempts.
+// Errors: ErrNotFound, ErrFailedPrecondition for a pod that is not ready, otherwise the errors of
+// all attempts.
 func (m *Manager) Dial(ctx context.Context, id string, port uint16) (net.Conn, error) {
 	pod, err := m.Get(id)
 	if err != nil {

@@ -77,8 +77,9 @@ func TestPluginsRefusePod(t *testing.T) {
 	}
 }
 
-// TestRefusedPodWithFailedTeardown checks that NRI plugins are notified of each step once if the teardown of a refused pod is
-// retried, and that the pod still has its network when Stopped is called.
+// TestRefusedPodWithFailedTeardown checks that NRI plugins are notified of each step once if the
+// teardown of a refused pod is retried, and that the pod still has its network when Stopped is
+// called.
 func TestRefusedPodWithFailedTeardown(t *testing.T) {
 	b, plugin := fakeBed(t)
 	m := b.start()

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestRecordIsRemovedAfterCgroup checks the order of a removal. If the record were removed first, a daemon that dies between
-// the two steps would leave a cgroup that no other daemon removes.
+// TestRecordIsRemovedAfterCgroup checks the order of a removal. If the record were removed first, a
+// daemon that dies between the two steps would leave a cgroup that no other daemon removes.
 func TestRecordIsRemovedAfterCgroup(t *testing.T) {
 	for name, parent := range map[string]string{"chosen by the daemon": "", "requested": "/kubelet/pod1"} {
 		t.Run(name, func(t *testing.T) {

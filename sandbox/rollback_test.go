@@ -62,8 +62,8 @@ func TestFailedDELIsRetried(t *testing.T) {
 	}
 }
 
-// TestCrashDuringCreation ends the creation of a pod after each of its steps, as the death of the daemon does, and starts
-// another daemon.
+// TestCrashDuringCreation ends the creation of a pod after each of its steps, as the death of the
+// daemon does, and starts another daemon.
 func TestCrashDuringCreation(t *testing.T) {
 	steps := []struct {
 		name string

@@ -127,8 +127,9 @@ func shortContext(t *testing.T) context.Context {
 	return ctx
 }
 
-// TestRetryAfterCallerLeft checks that a retry gets the pod whose creation was complete after the first caller had left,
-// even if the retry has another config. Once a caller has the id, a request with another config is refused.
+// TestRetryAfterCallerLeft checks that a retry gets the pod whose creation was complete after the
+// first caller had left, even if the retry has another config. Once a caller has the id, a request
+// with another config is refused.
 func TestRetryAfterCallerLeft(t *testing.T) {
 	b, plugin := fakeBed(t)
 	m := b.start()

@@ -11,8 +11,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// fakeLabels allocates numbered labels. It records the labels of files instead of setting them, because the test may run on a
-// machine without SELinux.
+// fakeLabels allocates numbered labels. It records the labels of files instead of setting them,
+// because the test may run on a machine without SELinux.
 type fakeLabels struct {
 	mu   sync.Mutex
 	next int
@@ -59,8 +59,9 @@ func (f *fakeLabels) holds(want ...string) bool {
 	return slices.Equal(f.held, want)
 }
 
-// TestLabels checks that a pod has its labels from its creation to its removal, also if the daemon restarts in between. The pods
-// use the IPC namespace of the host, because a kernel without SELinux refuses the label of a tmpfs.
+// TestLabels checks that a pod has its labels from its creation to its removal, also if the daemon
+// restarts in between. The pods use the IPC namespace of the host, because a kernel without SELinux
+// refuses the label of a tmpfs.
 func TestLabels(t *testing.T) {
 	b, _ := fakeBed(t)
 	f := &fakeLabels{}

@@ -16,9 +16,9 @@ import (
 // markTimeout bounds the wait for the operation lock of a pod that is marked as not ready.
 const markTimeout = time.Minute
 
-// Stop stops the containers of a pod by force and releases the resources of the pod. It may be called any number of times,
-// also concurrently. If Stop fails, the pod is not ready, and the teardown is retried in the background. It returns
-// ErrNotFound for an unknown id.
+// Stop stops the containers of a pod by force and releases the resources of the pod. It may be
+// called any number of times, also concurrently. If Stop fails, the pod is not ready, and the
+// teardown is retried in the background. It returns ErrNotFound for an unknown id.
 func (m *Manager) Stop(ctx context.Context, id string) error {
 	e, err := m.find(id)
 	if err != nil {
@@ -64,8 +64,8 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 	return nil
 }
 
-// stop holds no lock while it waits for the containers. It stops the containers by force: a client that wants a graceful
-// stop stops the containers first (CRI, StopPodSandbox).
+// stop holds no lock while it waits for the containers. It stops the containers by force: a client
+// that wants a graceful stop stops the containers first (CRI, StopPodSandbox).
 func (m *Manager) stop(ctx context.Context, id string) error {
 	if err := m.markStopped(ctx, id); err != nil {
 		return err
@@ -172,8 +172,9 @@ func (m *Manager) release(ctx context.Context, id string) error {
 	return err
 }
 
-// teardown undoes the steps of build. It runs all its steps even if some fail, joins their errors, and records the steps
-// that have succeeded. The caller must hold the operation lock. e must not be published.
+// teardown undoes the steps of build. It runs all its steps even if some fail, joins their errors,
+// and records the steps that have succeeded. The caller must hold the operation lock. e must not be
+// published.
 func (m *Manager) teardown(ctx context.Context, e *entry) error {
 	m.pluginsStopped(ctx, e)
 	r, pins := e.rec, m.dirs.pin(e.rec.ID)
@@ -199,8 +200,9 @@ func (m *Manager) teardown(ctx context.Context, e *entry) error {
 	return errors.Join(errs...)
 }
 
-// removeRest removes the cgroup, the files and the labels of a pod after its teardown. It removes the record last, because
-// the next daemon finds the pod by its record. e must not be published; if removeRest fails, the caller publishes e.
+// removeRest removes the cgroup, the files and the labels of a pod after its teardown. It removes
+// the record last, because the next daemon finds the pod by its record. e must not be published; if
+// removeRest fails, the caller publishes e.
 func (m *Manager) removeRest(ctx context.Context, e *entry) error {
 	if err := m.stopSlice(ctx, e.rec); err != nil {
 		return err

@@ -51,8 +51,8 @@ func routeLocalnet(t *testing.T) string {
 
 const first, second = "10.205.0.0/24", "10.206.0.0/24"
 
-// TestMasqueradingOfPods changes the subnet and removes the network while pods are attached. The subnets of attached pods must
-// stay masqueraded.
+// TestMasqueradingOfPods changes the subnet and removes the network while pods are attached. The
+// subnets of attached pods must stay masqueraded.
 func TestMasqueradingOfPods(t *testing.T) {
 	b, leases := bridgeBed(t, "", "")
 	b.writeConf("10-test.conflist", subnetConf(leases, first))
@@ -85,8 +85,8 @@ func TestMasqueradingOfPods(t *testing.T) {
 	eventually(t, "removal of the table after the last pod", masquerades(t))
 }
 
-// TestTablesOfRemovedNetwork removes the configuration of a network. The daemon must delete its tables, also after a restart,
-// and must close the loopback addresses of the host.
+// TestTablesOfRemovedNetwork removes the configuration of a network. The daemon must delete its
+// tables, also after a restart, and must close the loopback addresses of the host.
 func TestTablesOfRemovedNetwork(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		b, leases := bridgeBed(t, "", "")
@@ -159,8 +159,8 @@ func TestTablesOfUnreadableRecords(t *testing.T) {
 	eventually(t, "removal of the tables", func() bool { return table(t, "masquerade") == "" && table(t, "hostports") == "" })
 }
 
-// TestFlushedRulesAreRepaired measures for how long the loopback addresses of the host are without their guard after another
-// program has flushed all rules.
+// TestFlushedRulesAreRepaired measures for how long the loopback addresses of the host are without
+// their guard after another program has flushed all rules.
 func TestFlushedRulesAreRepaired(t *testing.T) {
 	b, leases := bridgeBed(t, "", "")
 	b.writeConf("10-test.conflist", subnetConf(leases, first))

@@ -11,8 +11,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// TestUnreadableRecord checks that a pod whose record cannot be read is not ready, keeps its resources until a client stops it,
-// and can be removed with all its resources.
+// TestUnreadableRecord checks that a pod whose record cannot be read is not ready, keeps its
+// resources until a client stops it, and can be removed with all its resources.
 func TestUnreadableRecord(t *testing.T) {
 	later := func(b []byte) []byte {
 		var fields map[string]any

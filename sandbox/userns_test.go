@@ -155,8 +155,8 @@ func TestUserNamespace(t *testing.T) {
 	mustRemove(t, m, p.ID, q.ID)
 }
 
-// TestUnknownSysctlInUserNamespace checks that the daemon does not ignore a sysctl that does not exist in the namespaces of a
-// pod with a user namespace.
+// TestUnknownSysctlInUserNamespace checks that the daemon does not ignore a sysctl that does not
+// exist in the namespaces of a pod with a user namespace.
 func TestUnknownSysctlInUserNamespace(t *testing.T) {
 	b, _ := fakeBed(t)
 	b.cfg.PausePath = buildBinary(t, "../cmd/conmon")

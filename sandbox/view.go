@@ -116,8 +116,8 @@ func (m *Manager) find(id string) (*entry, error) {
 	return v.entries[full], nil
 }
 
-// Event is a change in the life cycle of a pod sandbox. It has the type of a container event, because the kubelet treats
-// the pod sandbox as a container.
+// Event is a change in the life cycle of a pod sandbox. It has the type of a container event,
+// because the kubelet treats the pod sandbox as a container.
 type Event struct {
 	Type cri.ContainerEventType
 	Pod  *Pod // after the change; for a deleted pod, its last state
@@ -126,8 +126,8 @@ type Event struct {
 // Subscribe calls fn for each event until cancel is called. fn must not block, and must not call Subscribe or cancel.
 func (m *Manager) Subscribe(fn func(Event)) (cancel func()) { return m.events.Subscribe(fn) }
 
-// sendEvents sends the events between two snapshots of one pod; nil for a pod that is not visible. The operation lock of
-// the pod keeps the events in order.
+// sendEvents sends the events between two snapshots of one pod; nil for a pod that is not visible.
+// The operation lock of the pod keeps the events in order.
 func (m *Manager) sendEvents(before, after *Pod) {
 	m.events.Send(func() []Event { return eventsBetween(before, after) })
 }

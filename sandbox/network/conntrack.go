@@ -17,9 +17,10 @@ import (
 // maxConntrackDumps bounds the attempts to list the connection tracking table while the kernel changes it.
 const maxConntrackDumps = 10
 
-// deleteUDPFlows deletes the connection tracking entries of the UDP host ports in mappings. The kernel looks at the rules
-// of NAT only for the first packet of a flow. Without the deletion, a client that keeps its source port would still reach
-// a removed pod, or no pod if it has sent a packet before the pod existed. addrs are the addresses of the pod.
+// deleteUDPFlows deletes the connection tracking entries of the UDP host ports in mappings. The
+// kernel looks at the rules of NAT only for the first packet of a flow. Without the deletion, a
+// client that keeps its source port would still reach a removed pod, or no pod if it has sent a
+// packet before the pod existed. addrs are the addresses of the pod.
 //
 // TCP and SCTP need no deletion, because a new connection is a new flow.
 func deleteUDPFlows(ctx context.Context, mappings []PortMapping, addrs []netip.Prefix) error {
@@ -73,8 +74,8 @@ type flow struct {
 	answers  netip.Addr // the address that answers, which is the address of the pod after DNAT
 }
 
-// match reports whether a flow is selected. Flows that other machines receive on the same port, such as the DNS queries of
-// pods, are not selected.
+// match reports whether a flow is selected. Flows that other machines receive on the same port,
+// such as the DNS queries of pods, are not selected.
 func (u *udpFlows) match(f flow) bool {
 	if f.protocol != unix.IPPROTO_UDP || !u.ports[f.port] {
 		return false
@@ -120,8 +121,8 @@ const (
 	filterDstPort      = 1 << 5
 )
 
-// dumpUDPFlows returns the UDP flows to a port. The kernel (5.8 or later) selects the flows: the netlink library can only
-// read the whole table, which takes most of a second for 50,000 entries.
+// dumpUDPFlows returns the UDP flows to a port. The kernel (5.8 or later) selects the flows: the
+// netlink library can only read the whole table, which takes most of a second for 50,000 entries.
 func dumpUDPFlows(family uint8, port uint16) ([][]byte, error) {
 	tuple := nl.NewRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_ORIG, nil)
 	protocol := nl.NewRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_PROTO, nil)

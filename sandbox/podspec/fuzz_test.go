@@ -7,8 +7,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// FuzzParse checks that Parse returns either a Spec or an error, that ParseStored always returns a Spec, and that neither
-// of them modifies the request.
+// FuzzParse checks that Parse returns either a Spec or an error, that ParseStored always returns a
+// Spec, and that neither of them modifies the request.
 func FuzzParse(f *testing.F) {
 	full := userPod()
 	full.Annotations = map[string]string{NetworksAnnotation: `[{"name":"one"}]`, DefaultNetworkAnnotation: "one", ingressBandwidth: "1M"}
