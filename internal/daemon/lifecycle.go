@@ -10,16 +10,15 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// phases holds the functions that are called when the daemon enters a phase of its life.
+// phases contains the functions that run calls when the daemon has started and when it stops.
 type phases struct {
 	serving  func() // the daemon accepts requests
-	stopping func() // ctx has ended, and requests in progress are finished
+	stopping func() // the context has ended; the daemon completes the requests in progress
 }
 
 // run runs the parts until ctx ends or a part fails. The parts end in the reverse order of
 // their use: first the server with the requests in progress, then the managers, then the
-// plugins, and last the spawner and the watcher, which the managers need for all that they
-// do.
+// plugins, and last the spawner and the watcher, which the managers use until they end.
 func (p *parts) run(ctx context.Context, ph phases) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
