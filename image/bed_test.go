@@ -30,6 +30,9 @@ func needRoot(tb testing.TB) {
 	}
 }
 
+// testLimits are the limits of images in tests.
+var testLimits = Limits{Layers: 500, Entries: 1_000_000, LayerBytes: 64 << 30}
+
 // newBed returns a restored manager, for which the registries are insecure. At the end of the test
 // there must be no mounts and no files in the staging directory.
 func newBed(tb testing.TB, registries ...*imagetest.Registry) *bed {
@@ -46,6 +49,7 @@ func newBed(tb testing.TB, registries ...*imagetest.Registry) *bed {
 		RegistriesConfDir: filepath.Join(dir, "registries.conf.d"),
 		PolicyPath:        write(tb, filepath.Join(dir, "policy.json"), `{"default":[{"type":"insecureAcceptAnything"}]}`),
 		AuthFile:          write(tb, filepath.Join(dir, "auth.json"), `{}`),
+		MaxParallelLayers: 6, ProgressWindow: 2 * time.Minute, Limits: testLimits,
 	}}
 	b.restart(tb)
 	tb.Cleanup(func() { b.checkLeaks(tb) })

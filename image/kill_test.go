@@ -47,6 +47,7 @@ func killedConfig(dir string) Config {
 	return Config{
 		Root: dir + "/root", RunRoot: dir + "/run", RegistriesConf: dir + "/registries.conf",
 		RegistriesConfDir: dir + "/registries.conf.d", PolicyPath: dir + "/policy.json", AuthFile: dir + "/auth.json",
+		MaxParallelLayers: 6, ProgressWindow: 2 * time.Minute, Limits: testLimits,
 	}
 }
 

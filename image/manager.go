@@ -19,8 +19,8 @@ import (
 	"github.com/criserver/criserver/internal/flight"
 )
 
-// Config configures a Manager. Root and RunRoot must be set. For all other fields, the zero value
-// means the default that their comment states.
+// Config configures a Manager. Root, RunRoot, MaxParallelLayers and Limits must be set. For all
+// other fields, the zero value means the default that their comment states.
 type Config struct {
 	Root    string // durable: layers, images, writable layers
 	RunRoot string // on tmpfs: files that a reboot deletes
@@ -38,10 +38,10 @@ type Config struct {
 	// PinnedImages are the names of images that garbage collection must not remove. A name can have
 	// "*" at the end or at both ends.
 	PinnedImages []string
-	// MaxParallelLayers is the maximum number of layers that one pull fetches in parallel. The default is 6.
+	// MaxParallelLayers is the maximum number of layers that one pull fetches in parallel.
 	MaxParallelLayers int
-	// ProgressWindow is the time without progress after which a pull is cancelled. The default is 2
-	// minutes. A negative value means that no pull is cancelled.
+	// ProgressWindow is the time without progress after which a pull is cancelled. By default no
+	// pull is cancelled.
 	ProgressWindow time.Duration
 	// ReportInterval is the time between two log lines of a running pull. The default is 10 seconds.
 	ReportInterval time.Duration
@@ -55,22 +55,18 @@ type Config struct {
 
 // Limits are the maximum sizes of an image.
 type Limits struct {
-	Layers     int   // number of layers of an image; default: 500, the maximum of overlay
-	Entries    int   // number of entries of one layer; default: 1,000,000
-	LayerBytes int64 // unpacked size of one layer; default: 64 GiB
-	Config     int64 // size of the image config in bytes; default: 4 MiB
+	Layers     int   // number of layers of an image
+	Entries    int   // number of entries of one layer
+	LayerBytes int64 // unpacked size of one layer
 }
 
+// maxConfigBytes is the maximum size of an image config.
+const maxConfigBytes = 4 << 20
+
 func (c Config) withDefaults() Config {
-	setDefault(&c.MaxParallelLayers, 6)
-	setDefault(&c.ProgressWindow, 2*time.Minute)
 	setDefault(&c.ReportInterval, 10*time.Second)
 	setDefault(&c.ResumeWindow, time.Hour)
 	setDefault(&c.UsageInterval, 30*time.Second)
-	setDefault(&c.Limits.Layers, 500)
-	setDefault(&c.Limits.Entries, 1_000_000)
-	setDefault(&c.Limits.LayerBytes, 64<<30)
-	setDefault(&c.Limits.Config, 4<<20)
 	return c
 }
 
@@ -125,6 +121,9 @@ func New(cfg Config) (*Manager, error) {
 	if !filepath.IsAbs(cfg.Root) || !filepath.IsAbs(cfg.RunRoot) {
 		return nil, fmt.Errorf("image store root %q or %q is not an absolute path: %w", cfg.Root, cfg.RunRoot, errdefs.ErrInvalidArgument)
 	}
+	if cfg.MaxParallelLayers <= 0 || cfg.Limits.Layers <= 0 || cfg.Limits.Entries <= 0 || cfg.Limits.LayerBytes <= 0 {
+		return nil, fmt.Errorf("image store: MaxParallelLayers and Limits must be greater than 0: %w", errdefs.ErrInvalidArgument)
+	}
 	bootID, err := boot.ID()
 	if err != nil {
 		return nil, err
@@ -152,7 +151,7 @@ func New(cfg Config) (*Manager, error) {
 		PolicyPath: cfg.PolicyPath, PolicyDir: cfg.PolicyDir, RegistriesD: cfg.RegistriesD, AuthFile: cfg.AuthFile,
 		TempDir: m.dir(stageDir), RunDir: cfg.RunRoot,
 		MaxParallelLayers: m.cfg.MaxParallelLayers, ProgressWindow: m.cfg.ProgressWindow, ReportInterval: m.cfg.ReportInterval,
-		Limits: pull.Limits{Layers: m.cfg.Limits.Layers, Config: m.cfg.Limits.Config},
+		Limits: pull.Limits{Layers: m.cfg.Limits.Layers, Config: maxConfigBytes},
 	}, m.layers)
 	return m, nil
 }

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -101,20 +100,11 @@ func imageConfig(cfg config.Config) image.Config {
 		AuthFile:          cfg.Image.AuthFile,
 		PinnedImages:      cfg.Image.Pinned,
 		MaxParallelLayers: cfg.Image.ParallelLayers,
-		ProgressWindow:    progressWindow(cfg.Image.ProgressWindow),
+		ProgressWindow:    cfg.Image.ProgressWindow,
 		Limits: image.Limits{
 			Layers: cfg.Image.MaxLayers, Entries: cfg.Image.MaxLayerEntries, LayerBytes: cfg.Image.MaxLayerBytes,
 		},
 	}
-}
-
-// progressWindow converts image.progress_window, where 0 means no limit, to the form of
-// package image, where 0 means the default and a negative value means no limit.
-func progressWindow(d time.Duration) time.Duration {
-	if d == 0 {
-		return -1
-	}
-	return d
 }
 
 func (p *parts) containerConfig(pods *podAdapter) container.Config {
