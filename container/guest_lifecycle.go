@@ -62,7 +62,7 @@ func (m *Manager) deleteGuest(ctx context.Context, g *guestRecord) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), guestTimeout)
 	defer cancel()
 	if g.Boot == m.boot {
-		if err := g.Runtime.Delete(ctx, g.PodID, true); err != nil && (g.Process.Alive() || g.unreadable && g.Runtime.Knows(g.PodID)) {
+		if err := g.Runtime.Delete(ctx, g.PodID, true); err != nil && (g.Process.Alive() || g.unreadable && g.Runtime.HasContainer(g.PodID)) {
 			return err
 		}
 	}

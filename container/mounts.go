@@ -48,7 +48,7 @@ func (m *Manager) hostMount(ctx context.Context, r containerspec.Mount) (oci.Mou
 	if err := oci.CheckPropagation(source, r.Propagation); err != nil {
 		return oci.Mount{}, err
 	}
-	options, err := oci.Restrictions(source)
+	options, err := oci.MountRestrictions(source)
 	if err != nil {
 		return oci.Mount{}, err
 	}

@@ -93,7 +93,7 @@ func (m *Manager) applyAdjustment(c *container, p *plan, spec *specs.Spec, a Adj
 			return fmt.Errorf("limits that plugins request: %w", err)
 		}
 	}
-	for _, w := range m.cfg.Builder.Fit(spec) {
+	for _, w := range m.cfg.Builder.FitToHost(spec) {
 		c.log().Warn(w)
 	}
 	return nil
@@ -130,7 +130,7 @@ func cloneSpec(spec *specs.Spec) (*specs.Spec, error) {
 
 // adjustLimits applies the rules of the builder as if the request had these limits.
 func (m *Manager) adjustLimits(c *container, p *plan, spec *specs.Spec, a Adjustment) error {
-	u, err := m.cfg.Builder.Adjusted(p.spec.Resources, a.CRI)
+	u, err := m.cfg.Builder.Adjust(p.spec.Resources, a.CRI)
 	if err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (m *Manager) adjustLimits(c *container, p *plan, spec *specs.Spec, a Adjust
 	}
 	r := spec.Linux.Resources
 	r.CPU, r.Memory, r.HugepageLimits, r.Unified = u.Resources.CPU, u.Resources.Memory, u.Resources.HugepageLimits, u.Resources.Unified
-	oci.Overlay(r, a.Extra)
+	oci.MergeResources(r, a.Extra)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.status.setResources(u.Now)

@@ -175,8 +175,8 @@ func (s *status) addExtra(extra *specs.LinuxResources) {
 		return
 	}
 	sum := &specs.LinuxResources{}
-	oci.Overlay(sum, s.Extra)
-	oci.Overlay(sum, extra)
+	oci.MergeResources(sum, s.Extra)
+	oci.MergeResources(sum, extra)
 	s.Extra = sum
 }
 

@@ -59,7 +59,7 @@ func (m *Manager) salvage(id string) (*record, *cri.ContainerConfig, *cri.PodSan
 // one, it returns the default runtime, whose delete then does nothing.
 func (m *Manager) findRuntime(id string) oci.Runtime {
 	for _, name := range slices.Sorted(maps.Keys(m.cfg.Runtimes)) {
-		if r := m.cfg.Runtimes[name]; r.Knows(id) {
+		if r := m.cfg.Runtimes[name]; r.HasContainer(id) {
 			return *r
 		}
 	}

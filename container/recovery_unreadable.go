@@ -168,7 +168,7 @@ func (m *Manager) killWithoutInit(ctx context.Context, c *container) error {
 	ctx, cancel := context.WithTimeout(ctx, deathTimeout)
 	defer cancel()
 	if c.runtime.Guest {
-		if err := c.runtime.Kill(ctx, c.id, unix.SIGKILL); err != nil && c.runtime.Knows(c.id) {
+		if err := c.runtime.Kill(ctx, c.id, unix.SIGKILL); err != nil && c.runtime.HasContainer(c.id) {
 			return err
 		}
 	} else if c.rec.CgroupPath != "" {

@@ -95,7 +95,7 @@ func (m *Manager) setLimits(ctx context.Context, c *container, s *Snapshot, l Li
 	if err != nil {
 		return err
 	}
-	update.Overlay(l.Extra)
+	update.Merge(l.Extra)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), updateTimeout)
 	defer cancel()
 	if err := m.update(ctx, c, s, update, l.Extra); err != nil {
@@ -197,7 +197,7 @@ func (m *Manager) undoUpdate(ctx context.Context, c *container, s *Snapshot, sav
 	if c.runtime.SystemdCgroup {
 		// The runtime changes the properties of the systemd unit. If only the files of the
 		// cgroup were changed, the next reload of systemd would set the failed values again.
-		if res, err := m.cfg.Builder.Restate(s.Resources); err == nil {
+		if res, err := m.cfg.Builder.FullResources(s.Resources); err == nil {
 			if err := c.runtime.Update(ctx, c.id, res); err != nil {
 				c.log().WithError(err).Warn("reset the limits of the systemd unit after a failed update")
 			}

@@ -1,7 +1,7 @@
-// Package oci builds OCI runtime specs and calls OCI runtimes. The building
-// (spec*.go) is pure: data in, a specs.Spec out. The calling (runtime*.go) and
-// the looking at the machine (host*.go) are impure and know nothing of how a
-// spec came about. The package knows nothing of pods' or containers' lives.
+// Package oci builds OCI runtime specs and calls OCI runtimes. Building a spec (spec*.go,
+// resources*.go) is pure: it reads nothing but its input. Calling a runtime (runtime*.go) and
+// reading facts about the host (host*.go) are impure and do not know how a spec was built. The
+// package does not know the life cycles of pods and containers.
 package oci
 
 import (
@@ -10,8 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// invalid is an error about the request; the message names the field and the
-// rule that it breaks.
+// invalid returns an error about a request. The message names the field and the rule.
 func invalid(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
 }

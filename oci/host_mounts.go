@@ -1,25 +1,34 @@
 package oci
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"strings"
 
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/userns"
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // restrictions pairs the flags of statfs(2) with the options of mount(8).
-var restrictions = []struct {
+var mountRestrictions = []struct {
 	flag   uint64
 	option string
 }{
 	{unix.ST_RDONLY, "ro"}, {unix.ST_NOSUID, "nosuid"}, {unix.ST_NODEV, "nodev"}, {unix.ST_NOEXEC, "noexec"},
 }
 
-// Restrictions returns the options by which the host has restricted the mount
+// MountRestrictions returns the options by which the host has restricted the mount
 // that a path is on. A bind mount has them too, until it is mounted again with
 // other options; OCI runtimes do that for any option, and then drop what is not
 // said again.
-func Restrictions(path string) ([]string, error) {
+func MountRestrictions(path string) ([]string, error) {
 	var st unix.Statfs_t
 	for {
 		err := unix.Statfs(path, &st)
@@ -32,10 +41,130 @@ func Restrictions(path string) ([]string, error) {
 		break
 	}
 	var options []string
-	for _, r := range restrictions {
+	for _, r := range mountRestrictions {
 		if uint64(st.Flags)&r.flag != 0 { // the type of Flags depends on the architecture
 			options = append(options, r.option)
 		}
 	}
 	return options, nil
+}
+
+// maxMountLine is how much is read of a line of the mount table. Paths and
+// options of the mount itself fit in, with every byte of them escaped; last come
+// the file system's options, which nothing here looks at and which are longer
+// than what mountinfo takes when an overlay has hundreds of layers.
+const maxMountLine = 48 << 10
+
+// hostMounts returns the mounts that the filter lets through.
+func hostMounts(filter mountinfo.FilterFunc) ([]*mountinfo.Info, error) {
+	f, err := os.Open("/proc/thread-self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readMounts(f, filter)
+}
+
+func readMounts(from io.Reader, filter mountinfo.FilterFunc) ([]*mountinfo.Info, error) {
+	var table bytes.Buffer
+	r := bufio.NewReaderSize(from, maxMountLine)
+	for {
+		line, err := r.ReadSlice('\n')
+		table.Write(line)
+		cut := errors.Is(err, bufio.ErrBufferFull)
+		for errors.Is(err, bufio.ErrBufferFull) {
+			_, err = r.ReadSlice('\n')
+		}
+		if cut {
+			table.WriteByte('\n')
+		}
+		if errors.Is(err, io.EOF) {
+			return mountinfo.GetMountsFromReader(&table, filter)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// CheckIDMap says whether the kernel can map the ids of what is at source, which
+// has no symbolic links, by a user namespace, and of all that is mounted below;
+// submounts says whether anything is. ErrFailedPrecondition when it cannot.
+func CheckIDMap(source, userNS string) (submounts bool, err error) {
+	ns, err := os.Open(userNS)
+	if err != nil {
+		return false, fmt.Errorf("user namespace: %w", err)
+	}
+	defer ns.Close()
+	below, err := hostMounts(mountinfo.PrefixFilter(source))
+	if err != nil {
+		return false, fmt.Errorf("read the mounts: %w", err)
+	}
+	paths := []string{source}
+	for _, m := range below {
+		if m.Mountpoint != source {
+			paths = append(paths, m.Mountpoint)
+		}
+	}
+	for _, path := range paths {
+		tree, err := userns.MapMount(path, ns, false)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) {
+			return false, fmt.Errorf("the ids of %s cannot be mapped: %s on this kernel: %w", path, fsType(path), errdefs.ErrFailedPrecondition)
+		}
+		if err != nil {
+			return false, fmt.Errorf("map the ids of %s: %w", path, err)
+		}
+		if err := tree.Close(); err != nil {
+			return false, err
+		}
+	}
+	return len(paths) > 1, nil
+}
+
+// fsType names the file system at path, for people.
+func fsType(path string) string {
+	mounts, err := hostMounts(mountinfo.ParentsFilter(path))
+	at := (*mountinfo.Info)(nil)
+	for _, m := range mounts {
+		if at == nil || len(m.Mountpoint) >= len(at.Mountpoint) {
+			at = m
+		}
+	}
+	if err != nil || at == nil {
+		return "its file system does not support it"
+	}
+	return "its file system, " + at.FSType + ", does not support it"
+}
+
+// CheckPropagation says whether mounts can spread from or to a directory of the
+// host as asked: the mount that it lies on has to be shared, or for one
+// direction at least a slave. source has no symbolic links.
+func CheckPropagation(source string, p cri.MountPropagation) error {
+	if p == cri.MountPropagation_PROPAGATION_PRIVATE {
+		return nil
+	}
+	mounts, err := hostMounts(mountinfo.ParentsFilter(source))
+	if err != nil {
+		return fmt.Errorf("read the mounts: %w", err)
+	}
+	var at *mountinfo.Info
+	for _, m := range mounts {
+		// Of mounts on one another the last is on top.
+		if at == nil || len(m.Mountpoint) >= len(at.Mountpoint) {
+			at = m
+		}
+	}
+	if at == nil {
+		return fmt.Errorf("%s is on no mount: %w", source, errdefs.ErrFailedPrecondition)
+	}
+	shared := strings.Contains(at.Optional, "shared:")
+	slave := strings.Contains(at.Optional, "master:")
+	if shared || (slave && p == cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER) {
+		return nil
+	}
+	want := "shared"
+	if p == cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER {
+		want = "shared or slave"
+	}
+	return fmt.Errorf("%s is on the mount %s, which is not a %s mount: %w", source, at.Mountpoint, want, errdefs.ErrFailedPrecondition)
 }

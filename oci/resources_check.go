@@ -78,12 +78,12 @@ func (b *Builder) checkCPUSets(field string, r *cri.LinuxContainerResources) err
 		if set.list == "" {
 			continue
 		}
-		want, ok := parseList(set.list)
+		want, ok := parseCPUList(set.list)
 		if !ok {
 			return invalid("%s.%s %q must be a list like 0-2,7", field, set.name, set.list)
 		}
 		// Read now, as CPUs and memory come and go.
-		there, ok := parseList(readTrimmed(set.online))
+		there, ok := parseCPUList(readTrimmed(set.online))
 		if ok && !covers(there, want) {
 			return invalid("%s.%s %q must be within the host's %s, %s", field, set.name, set.list, set.what, readTrimmed(set.online))
 		}
@@ -94,12 +94,12 @@ func (b *Builder) checkCPUSets(field string, r *cri.LinuxContainerResources) err
 // span is a range of numbers, both ends included.
 type span struct{ first, last int }
 
-// maxListed bounds the numbers in a list of CPUs or nodes: the kernel's NR_CPUS
+// maxCPUNumber bounds the numbers in a list of CPUs or nodes: the kernel's NR_CPUS
 // is 8192 at most.
-const maxListed = 1 << 16
+const maxCPUNumber = 1 << 16
 
 // parseList reads the kernel's form of a set of CPUs.
-func parseList(s string) ([]span, bool) {
+func parseCPUList(s string) ([]span, bool) {
 	var out []span
 	for part := range strings.SplitSeq(s, ",") {
 		from, to, ranged := strings.Cut(part, "-")
@@ -108,7 +108,7 @@ func parseList(s string) ([]span, bool) {
 		}
 		first, err1 := strconv.ParseUint(from, 10, 31)
 		last, err2 := strconv.ParseUint(to, 10, 31)
-		if err1 != nil || err2 != nil || first > last || last >= maxListed {
+		if err1 != nil || err2 != nil || first > last || last >= maxCPUNumber {
 			return nil, false
 		}
 		out = append(out, span{int(first), int(last)})

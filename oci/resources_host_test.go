@@ -56,12 +56,12 @@ func TestUnifiedKeysOfTheKernel(t *testing.T) {
 	} {
 		r := &limits{Unified: map[string]string{key: "1"}}
 		h.UnifiedRoot = root
-		err := NewBuilder(h, Defaults{}).CheckNew(r)
+		err := NewBuilder(h, Defaults{}).CheckNewResources(r)
 		if (want == "") != (err == nil) || err != nil && (!errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "unified: \""+key)) {
 			t.Errorf("%s: %v", key, err)
 		}
 		h.UnifiedRoot = ""
-		if err := NewBuilder(h, Defaults{}).CheckNew(r); err != nil {
+		if err := NewBuilder(h, Defaults{}).CheckNewResources(r); err != nil {
 			t.Errorf("%s, on a host that nobody knows: %v", key, err)
 		}
 	}

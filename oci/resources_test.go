@@ -146,16 +146,16 @@ func FuzzParseList(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		spans, ok := parseList(s)
+		spans, ok := parseCPUList(s)
 		for _, p := range spans {
-			if ok && (p.first < 0 || p.last < p.first || p.last >= maxListed) {
+			if ok && (p.first < 0 || p.last < p.first || p.last >= maxCPUNumber) {
 				t.Errorf("%q: %v", s, spans)
 			}
 		}
 		if ok && strings.Trim(s, "0123456789,-") != "" {
 			t.Errorf("%q is no list", s)
 		}
-		if ok && !covers([]span{{0, maxListed}}, spans) {
+		if ok && !covers([]span{{0, maxCPUNumber}}, spans) {
 			t.Errorf("%q is not within all", s)
 		}
 	})
@@ -267,7 +267,7 @@ func TestSwap(t *testing.T) {
 		}
 	}
 	for _, r := range []*limits{{MemorySwapLimitInBytes: 8192}, {MemoryLimitInBytes: -1, MemorySwapLimitInBytes: 8192}} {
-		if err := NewBuilder(testHost(), Defaults{}).CheckNew(r); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "needs memory_limit_in_bytes") {
+		if err := NewBuilder(testHost(), Defaults{}).CheckNewResources(r); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "needs memory_limit_in_bytes") {
 			t.Errorf("swap without memory: %v", err)
 		}
 	}

@@ -114,10 +114,10 @@ func whole(now, r *cri.LinuxContainerResources) *cri.LinuxContainerResources {
 	return out
 }
 
-// Restate are the limits of a container as the OCI runtime is told them when an
+// FullResources are the limits of a container as the OCI runtime is told them when an
 // update has failed, those that it never had said outright: a runtime that keeps
 // them elsewhere than in the cgroup, as in a systemd unit, would not know.
-func (b *Builder) Restate(has *cri.LinuxContainerResources) (*specs.LinuxResources, error) {
+func (b *Builder) FullResources(has *cri.LinuxContainerResources) (*specs.LinuxResources, error) {
 	full := merge(&cri.LinuxContainerResources{CpuShares: 1024, CpuQuota: -1, MemoryLimitInBytes: -1}, has)
 	full.Unified = has.GetUnified()
 	res, _, err := b.translate(updateField, full)

@@ -105,7 +105,7 @@ func TestUpdateOOMScoreAdj(t *testing.T) {
 // What goes to a runtime when an update failed says everything, also what had
 // never been said.
 func TestRestate(t *testing.T) {
-	res, err := NewBuilder(testHost(), Defaults{}).Restate(&limits{CpuQuota: 20000, CpuPeriod: 50000})
+	res, err := NewBuilder(testHost(), Defaults{}).FullResources(&limits{CpuQuota: 20000, CpuPeriod: 50000})
 	if err != nil || *res.CPU.Shares != 1024 || *res.CPU.Quota != 20000 || *res.CPU.Period != 50000 || *res.Memory.Limit != -1 || *res.Memory.Swap != -1 {
 		t.Errorf("%+v %+v %v", res.CPU, res.Memory, err)
 	}

@@ -14,28 +14,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Runtime is an OCI runtime binary as it is configured for a runtime handler.
+// Runtime is an OCI runtime binary, configured for a runtime handler.
 type Runtime struct {
-	Name string // of the handler
-	Path string // of the binary
-	Root string // the runtime's own state directory, on tmpfs
-	// SystemdCgroup has the runtime make cgroups through systemd.
+	Name string // name of the runtime handler
+	Path string // path of the binary
+	Root string // state directory of the runtime, on tmpfs
+	// SystemdCgroup makes the runtime create cgroups through systemd.
 	SystemdCgroup bool
-	// ScopeProperties says that annotations set the properties of a container's
-	// scope. runc since 1.0 and crun since 0.14 know them; others ignore them.
+	// ScopeProperties says that the runtime sets properties of a container's scope from
+	// annotations, as runc 1.0 and crun 0.14 do. Other runtimes ignore such annotations.
 	ScopeProperties bool
-	// Options are further options of the runtime, before its command.
+	// Options are additional options of the runtime, before its command.
 	Options []string
-	// Guest says that the runtime runs the containers of a pod under one kernel
-	// of its own: see StartGuest.
+	// Guest says that the runtime runs the containers of a pod under a kernel of their own: see
+	// StartGuest.
 	Guest bool
-	// AllowedAnnotations are those that are handed on to the runtime: keys, or
-	// prefixes ending in "*".
+	// AllowedAnnotations are the annotations that the runtime gets: keys, or prefixes that end
+	// in "*".
 	AllowedAnnotations []string
 }
 
-// Args is the command line up to the runtime's command, as the monitor needs
-// it to call create.
+// Args returns the command line before the runtime's command. The monitor needs it to call
+// create.
 func (r *Runtime) Args() []string {
 	args := []string{r.Path, "--root", r.Root}
 	if r.SystemdCgroup {
@@ -44,34 +44,14 @@ func (r *Runtime) Args() []string {
 	return append(args, r.Options...)
 }
 
-// CgroupsPath is the container's cgroup below parent: as the config names it,
-// and as a path in the hierarchy.
-func (r *Runtime) CgroupsPath(parent, id string) (config, path string) {
-	if r.SystemdCgroup {
-		slice := parent[lastSlash(parent)+1:]
-		return slice + ":criserver:" + id, parent + "/criserver-" + id + ".scope"
-	}
-	path = parent + "/criserver-" + id
-	return path, path
-}
-
-func lastSlash(s string) int {
-	for i := len(s) - 1; i >= 0; i-- {
-		if s[i] == '/' {
-			return i
-		}
-	}
-	return -1
-}
-
-// Start has the created container run its process.
+// Start starts the process of a created container.
 func (r *Runtime) Start(ctx context.Context, id string) error {
 	_, err := r.call(ctx, nil, "start", id)
 	return err
 }
 
-// Delete drops what the runtime has of a container, its cgroup included. With
-// force one that still runs is killed, and one that is unknown is no error.
+// Delete deletes a container with its cgroup. With force, Delete kills a running container, and
+// it is no error if the runtime does not know the container.
 func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
 	args := []string{"delete", id}
 	if force {
@@ -87,9 +67,9 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
 	return remove()
 }
 
-// Knows says whether the runtime has state of a container. runc and crun have a
-// directory for it, and runsc has a file.
-func (r *Runtime) Knows(id string) bool {
+// HasContainer reports whether the runtime has state of a container. runc and crun have a
+// directory for each container, and runsc has a file.
+func (r *Runtime) HasContainer(id string) bool {
 	if r.Guest {
 		files, err := filepath.Glob(filepath.Join(r.Root, id+"_*.state"))
 		return err == nil && len(files) > 0
@@ -104,7 +84,7 @@ func (r *Runtime) Kill(ctx context.Context, id string, sig unix.Signal) error {
 	return err
 }
 
-// Update changes the limits of a container; what is not set stays as it is.
+// Update changes the limits of a container. Limits that are not set in res stay as they are.
 func (r *Runtime) Update(ctx context.Context, id string, res *specs.LinuxResources) error {
 	b, err := json.Marshal(res)
 	if err != nil {
@@ -114,8 +94,8 @@ func (r *Runtime) Update(ctx context.Context, id string, res *specs.LinuxResourc
 	return err
 }
 
-// Features asks the runtime what it can do. Those before runc 1.1 and crun 1.8
-// do not know the question; that is an error too.
+// Features returns the output of the runtime's features command. Runtimes before runc 1.1 and
+// crun 1.8 do not have the command and return an error.
 func (r *Runtime) Features(ctx context.Context) (*features.Features, error) {
 	out, err := r.call(ctx, nil, "features")
 	if err != nil {
@@ -128,7 +108,7 @@ func (r *Runtime) Features(ctx context.Context) (*features.Features, error) {
 	return &f, nil
 }
 
-// Version is the first line that the runtime says about itself.
+// Version returns the first line of the runtime's --version output.
 func (r *Runtime) Version(ctx context.Context) (string, error) {
 	out, err := r.call(ctx, nil, "--version")
 	if err != nil {
@@ -136,7 +116,7 @@ func (r *Runtime) Version(ctx context.Context) (string, error) {
 	}
 	line := firstLine(out)
 	if line == "" {
-		return "", errors.New(r.Path + " --version: no answer")
+		return "", errors.New(r.Path + " --version: no output")
 	}
 	return line, nil
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 	"unicode"
@@ -17,63 +18,65 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A runtime is given its input and its log as anonymous memory, so that no call
-// leaves a file behind, however it ends.
+// The runtime gets its input and its log as memory files, so that no call leaves a file behind.
 const (
 	logPath   = "/proc/self/fd/3"
 	inputPath = "/proc/self/fd/4"
 
-	maxAnswer  = 1 << 20 // of what a command prints, in bytes
-	maxLog     = 64 << 10
-	maxWords   = 1 << 10 // of the runtime's words in an error
-	logOptions = 4
-	// waitAfter bounds the wait for output that a process left by the runtime
-	// still holds open.
-	waitAfter = 5 * time.Second
+	maxOutput    = 1 << 20 // of a command's output, in bytes
+	maxLog       = 64 << 10
+	maxErrorText = 1 << 10 // of the runtime's message in an error
+	logOptions   = 4
+	// outputTimeout limits the wait for the end of output that a child of the runtime holds
+	// open.
+	outputTimeout = 5 * time.Second
 )
 
-// call runs one command of the runtime to its end and returns what it printed.
-// When ctx ends first, the runtime is killed.
+// call runs a command of the runtime and returns its output. If ctx ends, call kills the
+// runtime.
 func (r *Runtime) call(ctx context.Context, input []byte, args ...string) ([]byte, error) {
 	files, err := r.files(input)
 	if err != nil {
 		return nil, err
 	}
 	defer closeAll(files)
-	stdout, stderr := &bounded{limit: maxAnswer}, &bounded{limit: maxLog}
+	stdout, stderr := &limitedBuffer{limit: maxOutput}, &limitedBuffer{limit: maxLog}
 	cmd := r.command(ctx, files, logPath, args)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	cmd.WaitDelay = waitAfter
+	cmd.WaitDelay = outputTimeout
 	if err := cmd.Run(); err != nil {
-		return nil, r.failed(ctx, args[0], err, readLog(files[0]), stderr.data)
+		return nil, r.commandError(ctx, args[0], err, readLog(files[0]), stderr.data)
 	}
 	return stdout.data, nil
 }
 
+// command returns a command of the runtime that logs to log.
 func (r *Runtime) command(ctx context.Context, files []*os.File, log string, args []string) *exec.Cmd {
-	own := r.Args()
-	all := make([]string, 0, len(own)+len(args)+logOptions)
-	all = append(all, own[1:]...)
+	base := r.Args()
+	all := make([]string, 0, len(base)+len(args)+logOptions)
+	all = append(all, base[1:]...)
 	all = append(all, "--log", log, "--log-format", "json")
-	cmd := exec.CommandContext(ctx, own[0], append(all, args...)...)
+	cmd := exec.CommandContext(ctx, base[0], append(all, args...)...)
 	cmd.ExtraFiles = files
 	return cmd
 }
 
-// files are descriptors 3 and up of the runtime: its log, and input if any.
+// files returns the files for the descriptors of the runtime from 3 on: its log, and the input,
+// if any.
 func (r *Runtime) files(input []byte) ([]*os.File, error) {
-	log, err := memory("log", nil)
+	log, err := memoryFile("log", nil)
 	if err != nil || input == nil {
 		return []*os.File{log}, err
 	}
-	in, err := memory("input", input)
+	in, err := memoryFile("input", input)
 	if err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
 	return []*os.File{log, in}, nil
 }
 
-func memory(name string, content []byte) (*os.File, error) {
+// memoryFile returns an anonymous file in memory.
+func memoryFile(name string, content []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate("criserver-"+name, unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
@@ -96,26 +99,27 @@ func readLog(f *os.File) []byte {
 	return b
 }
 
-// failed words the failure of a command by what the runtime said, in its log
-// or else on its standard error.
-func (r *Runtime) failed(ctx context.Context, verb string, err error, log, stderr []byte) error {
+// commandError returns the error of a failed command. It contains the last error in the
+// runtime's log, or else the runtime's standard error.
+func (r *Runtime) commandError(ctx context.Context, verb string, err error, log, stderr []byte) error {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	words := LogError(log)
-	if words == "" {
-		words = clean(stderr)
+	message := LogError(log)
+	if message == "" {
+		message = sanitize(stderr)
 	}
-	if words == "" {
+	if message == "" {
 		return fmt.Errorf("%s %s: %w", r.base(), verb, err)
 	}
-	return fmt.Errorf("%s %s: %s: %w", r.base(), verb, words, err)
+	return fmt.Errorf("%s %s: %s: %w", r.base(), verb, message, err)
 }
 
-func (r *Runtime) base() string { return r.Path[lastSlash(r.Path)+1:] }
+// base returns the name of the runtime's binary.
+func (r *Runtime) base() string { return filepath.Base(r.Path) }
 
-// LogError returns the last error in a runtime's JSON log, or "". It is what
-// the runtime says of a failed command; the text is bounded and of one line.
+// LogError returns the last error in a runtime's JSON log, or "". The text has one line of
+// limited length.
 func LogError(log []byte) string {
 	last := ""
 	sc := bufio.NewScanner(bytes.NewReader(log))
@@ -129,11 +133,12 @@ func LogError(log []byte) string {
 			last = line.Msg
 		}
 	}
-	return clean([]byte(last))
+	return sanitize([]byte(last))
 }
 
-// clean makes one bounded line of a text that may come out of a container.
-func clean(b []byte) string {
+// sanitize converts a text that may come from a container to one line of limited length without
+// control characters.
+func sanitize(b []byte) string {
 	s := strings.Map(func(c rune) rune {
 		if unicode.IsSpace(c) {
 			return ' '
@@ -143,32 +148,33 @@ func clean(b []byte) string {
 		}
 		return c
 	}, strings.TrimSpace(strings.ToValidUTF8(string(b), "")))
-	if len(s) > maxWords {
-		s = strings.ToValidUTF8(s[:maxWords], "") + "…"
+	if len(s) > maxErrorText {
+		s = strings.ToValidUTF8(s[:maxErrorText], "") + "…"
 	}
 	return s
 }
 
+// firstLine returns the first line of b.
 func firstLine(b []byte) string {
 	line, _, _ := bytes.Cut(b, []byte("\n"))
-	return clean(line)
+	return sanitize(line)
 }
 
-// bounded keeps the first limit bytes written to it and drops the rest, so that
-// the writer never blocks and memory is bounded. It reads straight from a pipe,
-// without a copy in between.
-type bounded struct {
+// limitedBuffer keeps the first limit bytes that are written to it and discards the rest. So
+// the writer never blocks, and memory is limited. It can read directly from a pipe, without an
+// extra copy.
+type limitedBuffer struct {
 	data  []byte
 	limit int
 }
 
-func (b *bounded) Write(p []byte) (int, error) {
+func (b *limitedBuffer) Write(p []byte) (int, error) {
 	b.data = append(b.data, p[:min(len(p), b.limit-len(b.data))]...)
 	return len(p), nil
 }
 
-// ReadFrom is what io.Copy uses.
-func (b *bounded) ReadFrom(r io.Reader) (int64, error) {
+// ReadFrom implements io.ReaderFrom for io.Copy.
+func (b *limitedBuffer) ReadFrom(r io.Reader) (int64, error) {
 	var total int64
 	var drop []byte
 	for {
@@ -197,6 +203,7 @@ func (b *bounded) ReadFrom(r io.Reader) (int64, error) {
 	}
 }
 
+// grow returns a copy of b with a larger capacity of at most limit.
 func grow(b []byte, limit int) []byte {
 	const first = 512
 	bigger := make([]byte, len(b), min(max(first, 4*cap(b)), limit))

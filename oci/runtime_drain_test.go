@@ -22,7 +22,7 @@ func TestOutputIsReadAfterTheDeadline(t *testing.T) {
 	if err := r.SetReadDeadline(time.Now().Add(-time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	b := &bounded{limit: 100}
+	b := &limitedBuffer{limit: 100}
 	collect(b, r) // it returns although the pipe does not end
 	if string(b.data) != words {
 		t.Errorf("read %q, want %q", b.data, words)

@@ -18,35 +18,35 @@ import (
 )
 
 const (
-	// MaxExecOutput is what Exec keeps of each stream, in bytes; the CRI has
-	// runtimes drop the rest. The answer to ExecSync can hold less of the two.
+	// MaxExecOutput is the number of bytes that Exec keeps of each stream. The CRI requires
+	// runtimes to discard the rest. The answer to ExecSync may contain less of both.
 	MaxExecOutput = 16 << 20
-	// drainFor bounds the wait for the end of output that a process left by the
-	// command still holds open. What is in the pipe by then is read in any case.
-	drainFor = 500 * time.Millisecond
+	// drainTimeout limits the wait for the end of output that another process holds open after
+	// the command has exited. Exec always returns what is in the pipe by then.
+	drainTimeout = 500 * time.Millisecond
 )
 
-// ExecInput is one command to run in a container.
+// ExecInput describes a command to run in a container.
 type ExecInput struct {
 	ID string
-	// Process is the whole process, as in a config.
+	// Process is the complete process, as in a config.
 	Process *specs.Process
 	Timeout time.Duration // 0 for none
-	// Dir is a directory on tmpfs for files that live for a moment.
+	// Dir is a directory on tmpfs for short-lived files.
 	Dir string
-	// StdioUID and StdioGID are who on the host is the container's root, to whom
-	// the command's pipes are given.
+	// StdioUID and StdioGID are the host ids of the container's root user, who becomes the
+	// owner of the command's pipes.
 	StdioUID, StdioGID uint32
-	// OOMScoreAdj is the oom_score_adj of the command. Nil leaves the value that the
-	// runtime sets.
+	// OOMScoreAdj is the oom_score_adj of the command. With nil, the command keeps the value
+	// that the runtime sets.
 	OOMScoreAdj *int
 
-	name string // of those files
+	name string // prefix of the names of these files
 }
 
-// own gives the command's ends of its pipes to the container's root, who could
-// else not open /dev/stdout.
-func (in ExecInput) own(stdio [3]*os.File) error {
+// chownPipes makes the root user of the container the owner of the command's ends of the pipes.
+// Otherwise that user could not open /dev/stdout.
+func (in ExecInput) chownPipes(stdio [3]*os.File) error {
 	if in.StdioUID == 0 && in.StdioGID == 0 {
 		return nil
 	}
@@ -61,20 +61,19 @@ func (in ExecInput) own(stdio [3]*os.File) error {
 	return nil
 }
 
-// ExecOutput is how it ended.
+// ExecOutput is the result of a command.
 type ExecOutput struct {
 	Stdout, Stderr []byte // the first MaxExecOutput bytes of each
-	ExitCode       int32  // 128 plus the number for a death by signal
+	ExitCode       int32  // 128 plus the signal number if a signal ended the command
 }
 
-// Exec runs a command in a container and waits for its end. When the timeout
-// passes, the command is killed with all its descendants, and the error is
-// context.DeadlineExceeded. What left the command's session is not followed.
+// Exec runs a command in a container and waits until the command exits. After the timeout, Exec
+// kills the command with all descendants and returns context.DeadlineExceeded. It does not find
+// descendants that have left the command's session and whose parents have exited.
 //
-// The runtime only starts the command and leaves: then no runtime copies the
-// output, waits for grandchildren that hold it open, or takes memory while the
-// command runs. The calling process has to be the adopter of orphans for that:
-// see AdoptOrphans.
+// The runtime only starts the command and exits. So no runtime process copies the output, waits
+// for grandchildren that hold the output open, or takes memory while the command runs. The
+// calling process must be a subreaper: see AdoptOrphans.
 func (r *Runtime) Exec(ctx context.Context, in ExecInput) (ExecOutput, error) {
 	if in.Timeout > 0 {
 		var cancel context.CancelFunc
@@ -82,20 +81,20 @@ func (r *Runtime) Exec(ctx context.Context, in ExecInput) (ExecOutput, error) {
 		defer cancel()
 	}
 	in.name = "exec-" + rand.Text()
-	defer r.swept(in)
+	defer r.removeExecFiles(in)
 	out, err := newExecStreams()
 	if err != nil {
 		return ExecOutput{}, fmt.Errorf("%s exec: %w", r.base(), err)
 	}
 	defer out.close()
 	pid, log, err := r.execStart(ctx, in, [3]*os.File{1: out.writers[0], 2: out.writers[1]})
-	out.started()
+	out.closeWriters()
 	if err != nil {
 		out.drain()
-		err = r.failed(ctx, "exec", err, log, out.stderr.data)
+		err = r.commandError(ctx, "exec", err, log, out.stderr.data)
 	} else {
 		var status syscall.WaitStatus
-		if status, err = await(ctx, pid, r.ender(in, pid)); err == nil {
+		if status, err = waitForCommand(ctx, pid, r.killFunc(in, pid)); err == nil {
 			out.drain()
 			return ExecOutput{Stdout: out.stdout.data, Stderr: out.stderr.data, ExitCode: statusCode(status)}, nil
 		}
@@ -106,12 +105,12 @@ func (r *Runtime) Exec(ctx context.Context, in ExecInput) (ExecOutput, error) {
 	return ExecOutput{}, err
 }
 
-// execStart has the runtime start the command with these as its streams, nil
-// ones being empty, and returns its pid, or how the runtime failed.
+// execStart makes the runtime start the command with the files in stdio. A nil file means
+// /dev/null. It returns the pid of the command, or the log and the error of the runtime.
 func (r *Runtime) execStart(ctx context.Context, in ExecInput, stdio [3]*os.File, options ...string) (pid int, log []byte, err error) {
 	process, err := json.Marshal(in.Process)
 	if err == nil {
-		err = in.own(stdio)
+		err = in.chownPipes(stdio)
 	}
 	if err != nil {
 		return 0, nil, err
@@ -122,20 +121,20 @@ func (r *Runtime) execStart(ctx context.Context, in ExecInput, stdio [3]*os.File
 	}
 	defer closeAll(files)
 	pidFile := in.file("")
-	defer func() { _ = os.Remove(pidFile) }() // a runtime that failed wrote none
+	defer func() { _ = os.Remove(pidFile) }() // a failed runtime has not written the file
 	args := append([]string{"exec", "--detach", "--pid-file", pidFile}, append(handed, options...)...)
 	cmd := r.command(ctx, files, logAt, append(args, in.ID))
 	setStdio(cmd, stdio)
-	// By its session and group the command's processes are found again when
-	// their parents have gone; runc makes new ones for it, crun does not.
+	// The command's processes are found by session and process group if their parents have
+	// exited. runc makes a new session for the command; crun does not.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Cancel = func() error { return killDescendants(cmd.Process) }
-	cmd.WaitDelay = waitAfter
+	cmd.WaitDelay = outputTimeout
 	err = cmd.Run()
 	pid, pidErr := readPID(pidFile)
 	if pidErr == nil && (err == nil || ctx.Err() != nil) {
 		in.adjustOOMScore(pid)
-		return pid, nil, nil // also what was started just as ctx ended: it is to be ended
+		return pid, nil, nil // also a command that was started while ctx ended; the caller will kill it
 	}
 	if err == nil {
 		err = pidErr
@@ -147,7 +146,7 @@ func (r *Runtime) execStart(ctx context.Context, in ExecInput, stdio [3]*os.File
 	return 0, readLog(files[0]), err
 }
 
-// setStdio keeps nil files from becoming interfaces that are not nil.
+// setStdio sets the stdio of cmd. A nil *os.File must not become a non-nil interface.
 func setStdio(cmd *exec.Cmd, stdio [3]*os.File) {
 	if f := stdio[0]; f != nil {
 		cmd.Stdin = f
@@ -160,15 +159,16 @@ func setStdio(cmd *exec.Cmd, stdio [3]*os.File) {
 	}
 }
 
-// adjustOOMScore is about a child of this process that nobody has waited for, so
-// that the pid is its own. One that has ended needs no score, and one that may
-// not have it goes without.
+// adjustOOMScore sets the oom_score_adj of a child that nobody has waited for, so the pid is
+// still valid. It ignores errors: the command may have exited, or the daemon may not be allowed
+// to set the value.
 func (in ExecInput) adjustOOMScore(pid int) {
 	if in.OOMScoreAdj != nil {
 		_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(strconv.Itoa(*in.OOMScoreAdj)), 0)
 	}
 }
 
+// readPID reads a pid file.
 func readPID(file string) (int, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -176,33 +176,34 @@ func readPID(file string) (int, error) {
 	}
 	pid, err := strconv.Atoi(string(bytes.TrimSpace(b)))
 	if err != nil || pid <= 1 {
-		return 0, fmt.Errorf("pid file says %q", clean(b))
+		return 0, fmt.Errorf("pid file contains %q", sanitize(b))
 	}
 	return pid, nil
 }
 
-// await reaps the adopted command; when ctx ends first, end is called, which is
-// to kill it. Until it is reaped its pid can be nobody else's.
-func await(ctx context.Context, pid int, end func()) (syscall.WaitStatus, error) {
+// waitForCommand waits for an adopted command and returns its status. If ctx ends first, it
+// calls kill and returns the cause. The pid stays valid until the command is reaped.
+func waitForCommand(ctx context.Context, pid int, kill func()) (syscall.WaitStatus, error) {
 	p, err := os.FindProcess(pid)
 	if err != nil {
 		return 0, err
 	}
-	stop := context.AfterFunc(ctx, end)
+	stop := context.AfterFunc(ctx, kill)
 	state, err := p.Wait()
 	if !stop() && ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("wait for the command: %w", err)
+		return 0, fmt.Errorf("wait for command: %w", err)
 	}
 	status, ok := state.Sys().(syscall.WaitStatus)
 	if !ok {
-		return 0, errors.New("wait for the command: no status")
+		return 0, errors.New("wait for command: no wait status")
 	}
 	return status, nil
 }
 
+// statusCode returns the exit code for a wait status.
 func statusCode(s syscall.WaitStatus) int32 {
 	if s.Signaled() {
 		return 128 + int32(s.Signal())
@@ -210,17 +211,17 @@ func statusCode(s syscall.WaitStatus) int32 {
 	return int32(s.ExitStatus())
 }
 
-// execStreams are the pipes of one command and what came out of them.
+// execStreams contains the output pipes of a command and the output.
 type execStreams struct {
-	stdout, stderr bounded
+	stdout, stderr limitedBuffer
 	readers        [2]*os.File
 	writers        [2]*os.File
 	copies         sync.WaitGroup
 }
 
 func newExecStreams() (*execStreams, error) {
-	s := &execStreams{stdout: bounded{limit: MaxExecOutput}, stderr: bounded{limit: MaxExecOutput}}
-	for i, b := range []*bounded{&s.stdout, &s.stderr} {
+	s := &execStreams{stdout: limitedBuffer{limit: MaxExecOutput}, stderr: limitedBuffer{limit: MaxExecOutput}}
+	for i, b := range []*limitedBuffer{&s.stdout, &s.stderr} {
 		r, w, err := os.Pipe()
 		if err != nil {
 			s.close()
@@ -232,8 +233,8 @@ func newExecStreams() (*execStreams, error) {
 	return s, nil
 }
 
-// started closes the ends that the command has got by now.
-func (s *execStreams) started() {
+// closeWriters closes this process's copies of the write ends.
+func (s *execStreams) closeWriters() {
 	for i, w := range s.writers {
 		if w != nil {
 			_ = w.Close()
@@ -242,25 +243,26 @@ func (s *execStreams) started() {
 	}
 }
 
-// collect reads a stream until the pipe ends or drain has set a deadline that
-// passes. It reads then what the command has written before its end: a goroutine
-// that had no CPU until the deadline would lose it otherwise.
-func collect(b *bounded, r *os.File) {
+// collect reads a stream until the pipe ends, or until the deadline that drain has set. After
+// the deadline it reads what is still in the pipe: a goroutine that got no CPU time before the
+// deadline would otherwise lose output.
+func collect(b *limitedBuffer, r *os.File) {
 	if _, err := b.ReadFrom(r); errors.Is(err, os.ErrDeadlineExceeded) {
-		_ = output{r, b}.rest(make([]byte, copySize)) // b takes everything
+		_ = output{r, b}.drain(make([]byte, copyBufferSize)) // writes to b never fail
 	}
 }
 
-// drain waits for the end of the output, but no longer than drainFor.
+// drain waits for the end of the output, for at most drainTimeout.
 func (s *execStreams) drain() {
 	for _, r := range s.readers {
-		_ = r.SetReadDeadline(time.Now().Add(drainFor))
+		_ = r.SetReadDeadline(time.Now().Add(drainTimeout))
 	}
 	s.copies.Wait()
 }
 
+// close closes all pipes.
 func (s *execStreams) close() {
-	s.started()
+	s.closeWriters()
 	for _, r := range s.readers {
 		if r != nil {
 			_ = r.Close()

@@ -12,35 +12,38 @@ import (
 	"github.com/criserver/criserver/internal/proc"
 )
 
-// A runtime with guests (gVisor) runs the containers of a pod under one kernel
-// of its own, the guest. The guest is a container too, the first one; the others
-// name it in an annotation. Their processes are none of the host's, so all that
-// is done to them goes through the runtime.
+// A runtime with guests, such as gVisor, runs the containers of a pod under a kernel of their
+// own, the guest. For the runtime the guest is a container too, the first one of the pod; the
+// other containers name it in an annotation. The host does not see the processes of the
+// containers, so every operation on them is a call of the runtime.
 
-// The annotations by which such a runtime knows what belongs together.
+// Annotations that tell the runtime which containers belong to a guest. Kubernetes runtimes
+// share them.
 const (
-	kindAnnotation  = "io.kubernetes.cri.container-type"
-	guestAnnotation = "io.kubernetes.cri.sandbox-id"
+	containerTypeAnnotation = "io.kubernetes.cri.container-type"
+	sandboxIDAnnotation     = "io.kubernetes.cri.sandbox-id"
 )
 
-// GuestAnnotations are for the config of a guest itself.
-func GuestAnnotations() map[string]string { return map[string]string{kindAnnotation: "sandbox"} }
-
-// InGuestAnnotations are for the config of a container in a guest.
-func InGuestAnnotations(guest string) map[string]string {
-	return map[string]string{kindAnnotation: "container", guestAnnotation: guest}
+// GuestAnnotations returns the annotations for the config of a guest.
+func GuestAnnotations() map[string]string {
+	return map[string]string{containerTypeAnnotation: "sandbox"}
 }
 
-// undoGuestFor bounds the undoing of a guest that did not start.
-const undoGuestFor = 2 * time.Minute
+// InGuestAnnotations returns the annotations for the config of a container in a guest.
+func InGuestAnnotations(guest string) map[string]string {
+	return map[string]string{containerTypeAnnotation: "container", sandboxIDAnnotation: guest}
+}
 
-// StartGuest starts a guest from its bundle, in which it leaves a file with the
-// pid, and returns its process. When it fails nothing of the guest is left.
+// guestCleanupTimeout limits the deletion of a guest that did not start.
+const guestCleanupTimeout = 2 * time.Minute
+
+// StartGuest creates and starts a guest from its bundle and returns its process. It writes a
+// pid file to the bundle. If StartGuest fails, it deletes the guest.
 func (r *Runtime) StartGuest(ctx context.Context, id, bundle string) (proc.Ref, error) {
 	pidFile := filepath.Join(bundle, "pid")
-	err := r.silently(ctx, "create", "--bundle", bundle, "--pid-file", pidFile, id)
+	err := r.callDetached(ctx, "create", "--bundle", bundle, "--pid-file", pidFile, id)
 	if err == nil {
-		err = r.silently(ctx, "start", id)
+		err = r.callDetached(ctx, "start", id)
 	}
 	var pid int
 	if err == nil {
@@ -51,29 +54,29 @@ func (r *Runtime) StartGuest(ctx context.Context, id, bundle string) (proc.Ref, 
 		ref, err = proc.Identify(pid)
 	}
 	if err != nil {
-		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoGuestFor)
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), guestCleanupTimeout)
 		defer cancel()
-		_ = r.Delete(cleanup, id, true) // what was not made cannot be deleted
+		_ = r.Delete(cleanup, id, true) // the error is expected if the guest was not created
 		return proc.Ref{}, err
 	}
 	return ref, nil
 }
 
-// silently is call for a command that leaves a process behind: that would hold
-// on to pipes for its output.
-func (r *Runtime) silently(ctx context.Context, args ...string) error {
+// callDetached is call for a command that leaves a process behind. Such a process would hold
+// pipes for the output open.
+func (r *Runtime) callDetached(ctx context.Context, args ...string) error {
 	files, err := r.files(nil)
 	if err != nil {
 		return err
 	}
 	defer closeAll(files)
 	if err := r.command(ctx, files, logPath, args).Run(); err != nil {
-		return r.failed(ctx, args[0], err, readLog(files[0]), nil)
+		return r.commandError(ctx, args[0], err, readLog(files[0]), nil)
 	}
 	return nil
 }
 
-// Wait returns the exit code of a container in a guest, once it has ended.
+// Wait waits until a container in a guest has exited, and returns its exit code.
 func (r *Runtime) Wait(ctx context.Context, id string) (int32, error) {
 	out, err := r.call(ctx, nil, "wait", id)
 	if err != nil {
@@ -86,14 +89,13 @@ func (r *Runtime) Wait(ctx context.Context, id string) (int32, error) {
 		return 0, fmt.Errorf("%s wait: %w", r.base(), err)
 	}
 	if answer.ExitStatus == nil {
-		return 0, errors.New(r.base() + " wait: no exit status in the answer")
+		return 0, errors.New(r.base() + " wait: the output contains no exit status")
 	}
 	return *answer.ExitStatus, nil
 }
 
-// GuestStats are the figures of a container in a guest, as far as the guest has
-// them: its share of the CPU time, its memory without the guest's own, its
-// tasks.
+// GuestStats returns the stats of a container in a guest that the guest provides: its CPU time,
+// its memory without the memory of the guest's kernel, and its number of tasks.
 func (r *Runtime) GuestStats(ctx context.Context, id string) (cgroup.Stats, error) {
 	s := cgroup.Stats{Time: time.Now()}
 	out, err := r.call(ctx, nil, "events", "--stats", id)

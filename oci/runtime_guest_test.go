@@ -15,31 +15,31 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-func TestOffspring(t *testing.T) {
+func TestGuestDescendants(t *testing.T) {
 	table := []byte("UID       PID       PPID      C         TTY       STIME     TIME      CMD\n" +
 		"0         2         0         1         ?         07:48     10ms      httpd\n" +
 		"0         7         0         0         ?         07:48     0s        sh\n" +
 		"0         8         7         0         ?         07:48     0s        sh 9 7\n" +
 		"0         9         8         0         ?         07:48     0s        sleep\n" +
 		"nonsense\n")
-	family := map[int]bool{7: true}
-	got := offspring(table, family)
-	if slices.Sort(got); !slices.Equal(got, []int{7, 8, 9}) || !maps.Equal(family, map[int]bool{7: true, 8: true, 9: true}) {
-		t.Errorf("offspring %v, family %v", got, family)
+	tree := map[int]bool{7: true}
+	got := guestDescendants(table, tree)
+	if slices.Sort(got); !slices.Equal(got, []int{7, 8, 9}) || !maps.Equal(tree, map[int]bool{7: true, 8: true, 9: true}) {
+		t.Errorf("offspring %v, tree %v", got, tree)
 	}
-	// 8 has ended, and 9 is nobody's child any more: it still is of the family.
-	if got := offspring([]byte("0 2 0\n0 9 0\n"), family); !slices.Equal(got, []int{9}) {
+	// 8 has ended, and 9 is nobody's child any more: it still is of the tree.
+	if got := guestDescendants([]byte("0 2 0\n0 9 0\n"), tree); !slices.Equal(got, []int{9}) {
 		t.Errorf("offspring that was left: %v", got)
 	}
-	if got := offspring(nil, family); len(got) != 0 {
+	if got := guestDescendants(nil, tree); len(got) != 0 {
 		t.Errorf("of nobody: %v", got)
 	}
 }
 
-func FuzzOffspring(f *testing.F) {
+func FuzzGuestDescendants(f *testing.F) {
 	f.Add([]byte("UID PID PPID\n0 1 1\n0 2 1\n0 1 2\n"))
 	f.Fuzz(func(t *testing.T, table []byte) {
-		for _, pid := range offspring(table, map[int]bool{1: true}) {
+		for _, pid := range guestDescendants(table, map[int]bool{1: true}) {
 			if !strings.Contains(string(table), fmt.Sprint(pid)) {
 				t.Errorf("%d is not in %q", pid, table)
 			}
@@ -76,8 +76,8 @@ func TestGuestStats(t *testing.T) {
 	}
 }
 
-// What the runtime waits for while it deletes has to be buried by its adopter.
-func TestDeleteBuriesHelpers(t *testing.T) {
+// What the runtime waits for while it deletes has to be reaped by its adopter.
+func TestDeleteReapsGuestProcesses(t *testing.T) {
 	helper := exec.Command("sleep", "1000")
 	if err := helper.Start(); err != nil {
 		t.Fatal(err)

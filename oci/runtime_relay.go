@@ -14,23 +14,24 @@ import (
 )
 
 const (
-	copySize = 32 << 10 // what is in memory of each output, in bytes
-	// maxRest bounds what is read after a command's end, as others may have its
-	// streams and write for ever. It is what a pipe can hold at most.
-	maxRest = 1 << 20
+	copyBufferSize = 32 << 10 // size of the copy buffer of each output, in bytes
+	// maxDrain limits the output that is read after the command has exited, because other
+	// processes may hold the streams and write without end. It is the maximum capacity of a
+	// pipe.
+	maxDrain = 1 << 20
 )
 
-// relay is this side of a command's streams.
+// relay copies data between the streams of a command and the Streams of the caller.
 type relay struct {
-	outputs  []output
-	input    *os.File   // write end of a pipe, or the terminal's master; nil for none
-	terminal *os.File   // its master, or nil
-	theirs   []*os.File // the command's ends, until it has them
-	own      []*os.File
+	outputs     []output
+	input       *os.File   // write end of a pipe, or the terminal's master; nil for none
+	terminal    *os.File   // the terminal's master, or nil
+	commandEnds []*os.File // the command's ends, until the command has started
+	ends        []*os.File // all ends of this process
 
 	copying  sync.WaitGroup
 	resizing sync.WaitGroup
-	ended    chan struct{} // closed when the command has
+	exited   chan struct{} // closed when the command has exited
 }
 
 type output struct {
@@ -38,13 +39,13 @@ type output struct {
 	to   io.Writer
 }
 
-// pipes makes what is joined with s and returns the command's ends.
-func (y *relay) pipes(s Streams) (stdio [3]*os.File, err error) {
+// openPipes makes the pipes for s and returns the command's ends.
+func (y *relay) openPipes(s Streams) (stdio [3]*os.File, err error) {
 	if s.Stdin != nil {
 		if stdio[0], y.input, err = os.Pipe(); err != nil {
 			return stdio, err
 		}
-		y.theirs, y.own = append(y.theirs, stdio[0]), append(y.own, y.input)
+		y.commandEnds, y.ends = append(y.commandEnds, stdio[0]), append(y.ends, y.input)
 	}
 	for i, to := range []io.Writer{1: s.Stdout, 2: s.Stderr} {
 		if to == nil {
@@ -55,15 +56,15 @@ func (y *relay) pipes(s Streams) (stdio [3]*os.File, err error) {
 			return stdio, err
 		}
 		stdio[i] = w
-		y.theirs, y.own = append(y.theirs, w), append(y.own, r)
+		y.commandEnds, y.ends = append(y.commandEnds, w), append(y.ends, r)
 		y.outputs = append(y.outputs, output{r, to})
 	}
 	return stdio, nil
 }
 
-// useTerminal takes over the master.
-func (y *relay) useTerminal(master *os.File, s Streams) {
-	y.terminal, y.own = master, append(y.own, master)
+// setTerminal sets the terminal's master, which relay closes.
+func (y *relay) setTerminal(master *os.File, s Streams) {
+	y.terminal, y.ends = master, append(y.ends, master)
 	if s.Stdin != nil {
 		y.input = master
 	}
@@ -74,28 +75,29 @@ func (y *relay) useTerminal(master *os.File, s Streams) {
 	y.outputs = append(y.outputs, output{master, to})
 }
 
-// start moves bytes. A writer that fails ends the command by cancel.
+// start starts the goroutines that copy data. If a writer fails, start cancels the command with
+// cancel.
 func (y *relay) start(ctx context.Context, cancel context.CancelCauseFunc, s Streams) {
-	closeAll(y.theirs)
-	y.theirs = nil
+	closeAll(y.commandEnds)
+	y.commandEnds = nil
 	for _, o := range y.outputs {
 		y.copying.Go(func() {
 			if err := o.copy(); err != nil {
-				cancel(fmt.Errorf("pass output on: %w", err))
+				cancel(fmt.Errorf("write output: %w", err))
 			}
 		})
 	}
 	if y.input != nil {
-		go pump(y.input, s.Stdin, y.terminal != nil)
+		go copyInput(y.input, s.Stdin, y.terminal != nil)
 	}
 	if s.Resize != nil {
 		y.resizing.Go(func() { y.resize(ctx, s.Resize) })
 	}
 }
 
-// finish passes on what is left, once the command has ended.
+// finish writes the rest of the output after the command has exited.
 func (y *relay) finish() {
-	close(y.ended)
+	close(y.exited)
 	for _, o := range y.outputs {
 		_ = o.from.SetReadDeadline(time.Now())
 	}
@@ -103,18 +105,20 @@ func (y *relay) finish() {
 	y.resizing.Wait()
 }
 
+// close closes all files.
 func (y *relay) close() {
-	closeAll(y.theirs)
-	closeAll(y.own)
+	closeAll(y.commandEnds)
+	closeAll(y.ends)
 }
 
-// resize follows the sizes; those of a command without a terminal go nowhere.
+// resize sets the size of the terminal for each size from the channel. Without a terminal, it
+// only drains the channel.
 func (y *relay) resize(ctx context.Context, sizes <-chan pty.Size) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-y.ended:
+		case <-y.exited:
 			return
 		case size, ok := <-sizes:
 			if !ok {
@@ -127,10 +131,10 @@ func (y *relay) resize(ctx context.Context, sizes <-chan pty.Size) {
 	}
 }
 
-// pump moves the input and passes its end on, which a terminal does not have.
-// What comes after the command has closed its own is dropped, as the one who
-// sends it may send other things behind it, on the same connection.
-func pump(to *os.File, from io.Reader, terminal bool) {
+// copyInput copies the input and closes the command's input at the end, unless the input is a
+// terminal. If the command has closed its input, copyInput discards the rest, because the
+// client may send other data behind it on the same connection.
+func copyInput(to *os.File, from io.Reader, terminal bool) {
 	_, err := io.Copy(to, from)
 	if !terminal {
 		err = errors.Join(err, to.Close())
@@ -140,10 +144,10 @@ func pump(to *os.File, from io.Reader, terminal bool) {
 	}
 }
 
-// copy moves output until its end, or until the command's. Only a failure of
-// the writer is an error: a terminal ends in EIO.
+// copy copies output until its end, or until the command has exited. It returns only errors of
+// the writer: reading a closed terminal returns EIO.
 func (o output) copy() error {
-	b := make([]byte, copySize)
+	b := make([]byte, copyBufferSize)
 	for {
 		n, err := o.from.Read(b)
 		if n > 0 {
@@ -153,21 +157,21 @@ func (o output) copy() error {
 		}
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return o.rest(b)
+			return o.drain(b)
 		case err != nil:
 			return nil
 		}
 	}
 }
 
-// rest moves what is there and does not wait for more.
-func (o output) rest(b []byte) error {
-	_ = o.from.SetReadDeadline(time.Time{}) // a deadline that has passed forbids every read
+// drain copies the output that is available and does not wait for more.
+func (o output) drain(b []byte) error {
+	_ = o.from.SetReadDeadline(time.Time{}) // an expired deadline would make every read fail
 	c, err := o.from.SyscallConn()
 	if err != nil {
 		return nil
 	}
-	for moved := 0; moved < maxRest; {
+	for moved := 0; moved < maxDrain; {
 		n := 0
 		var failure error
 		err := c.Read(func(fd uintptr) bool {

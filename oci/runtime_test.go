@@ -27,8 +27,8 @@ func TestLogError(t *testing.T) {
 			t.Errorf("%s: %q", log, got)
 		}
 	}
-	long := `{"level":"error","msg":"` + strings.Repeat("ä", maxWords) + `"}`
-	if got := LogError([]byte(long)); len(got) > maxWords+len("…") {
+	long := `{"level":"error","msg":"` + strings.Repeat("ä", maxErrorText) + `"}`
+	if got := LogError([]byte(long)); len(got) > maxErrorText+len("…") {
 		t.Errorf("%d bytes", len(got))
 	}
 }
@@ -36,21 +36,21 @@ func TestLogError(t *testing.T) {
 func FuzzLogError(f *testing.F) {
 	f.Add([]byte(`{"level":"error","msg":"x"}`))
 	f.Fuzz(func(t *testing.T, log []byte) {
-		if s := LogError(log); len(s) > maxWords+len("…") || strings.ContainsAny(s, "\n\x00\x1b") {
+		if s := LogError(log); len(s) > maxErrorText+len("…") || strings.ContainsAny(s, "\n\x00\x1b") {
 			t.Errorf("%q", s)
 		}
 	})
 }
 
-func TestBounded(t *testing.T) {
+func TestLimitedBuffer(t *testing.T) {
 	text := bytes.Repeat([]byte("0123456789"), 10000)
 	for _, limit := range []int{0, 1, 511, 512, 513, 40000, 200000} {
-		b := &bounded{limit: limit}
+		b := &limitedBuffer{limit: limit}
 		n, err := b.ReadFrom(bytes.NewReader(text))
 		if want := text[:min(limit, len(text))]; n != int64(len(text)) || err != nil || !bytes.Equal(b.data, want) {
 			t.Errorf("limit %d: read %d, kept %d, %v", limit, n, len(b.data), err)
 		}
-		b = &bounded{limit: limit}
+		b = &limitedBuffer{limit: limit}
 		if _, err := io.Copy(struct{ io.Writer }{b}, bytes.NewReader(text)); err != nil || len(b.data) != min(limit, len(text)) {
 			t.Errorf("limit %d written: kept %d, %v", limit, len(b.data), err)
 		}

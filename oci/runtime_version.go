@@ -1,30 +1,34 @@
 package oci
 
 import (
+	"context"
 	"regexp"
 	"strconv"
+
+	"github.com/opencontainers/runtime-spec/specs-go/features"
 )
 
-// release is a version within one minor line; rc is 0 for a final one.
+// release is a version within one minor version. rc is 0 for a final release.
 type release struct{ patch, rc int }
 
-// before says whether r came out earlier than o.
+// before reports whether r was released before o.
 func (r release) before(o release) bool {
 	return r.patch < o.patch || r.patch == o.patch && r.rc != 0 && (o.rc == 0 || r.rc < o.rc)
 }
 
-// safeRunc are the first runc 1.x releases, by minor version, without the
-// redirections of masked paths and of procfs by which a container writes to the
-// host's /proc. Minors before the first have none, those after the last are safe.
-var safeRunc = map[int]release{2: {patch: 8}, 3: {patch: 3}, 4: {rc: 3}}
+// firstSafeRunc contains, by minor version, the first runc 1.x releases without the
+// vulnerabilities by which a container can redirect masked paths and procfs to write to the
+// host's /proc. Minor versions before the first key have no safe release; minor versions after
+// the last key are safe.
+var firstSafeRunc = map[int]release{2: {patch: 8}, 3: {patch: 3}, 4: {rc: 3}}
 
-const lastSafeMinor = 4
+const lastUnsafeRuncMinor = 4
 
 var versionLine = regexp.MustCompile(`^(runc|crun) version v?(\d+)\.(\d+)(?:\.(\d+))?(?:[-~]rc\.?(\d+))?`)
 
-// KnownFlaw says what is known to be wrong with a runtime of this version line,
-// or "". A line of another form is not judged.
-func KnownFlaw(line string) string {
+// Vulnerability returns a description of a vulnerability of the runtime with this version line,
+// or "". It returns "" for lines of another format.
+func Vulnerability(line string) string {
 	m := versionLine.FindStringSubmatch(line)
 	if m == nil {
 		return ""
@@ -36,8 +40,8 @@ func KnownFlaw(line string) string {
 		if major == 0 || major == 1 && (minor == 0 || minor == 1 && rel.before(release{patch: 12})) {
 			return "runc before 1.1.12 lets a container reach the host's file system by its working directory (CVE-2024-21626), and more"
 		}
-		safe, known := safeRunc[minor]
-		if major == 1 && minor <= lastSafeMinor && (!known || rel.before(safe)) {
+		safe, ok := firstSafeRunc[minor]
+		if major == 1 && minor <= lastUnsafeRuncMinor && (!ok || rel.before(safe)) {
 			return "runc before 1.2.8, 1.3.3 and 1.4.0-rc.3 lets a container write to the host's /proc (CVE-2025-31133, CVE-2025-52565, CVE-2025-52881)"
 		}
 	case "crun":
@@ -46,4 +50,35 @@ func KnownFlaw(line string) string {
 		}
 	}
 	return ""
+}
+
+// DetectFeatures returns the features of the runtime. A runtime that is too old for the
+// features command gets the features of the version in line. If that version is unknown,
+// DetectFeatures returns the runtime's error.
+func (r *Runtime) DetectFeatures(ctx context.Context, line string) (*features.Features, error) {
+	f, err := r.Features(ctx)
+	if err == nil {
+		return f, nil
+	}
+	if old := featuresByVersion(line); old != nil {
+		return old, nil
+	}
+	return nil, err
+}
+
+// featuresByVersion returns features of crun, which has recursive read-only mounts since 1.4
+// and the features command since 1.8.6. Other features count as missing. It returns nil for
+// other runtimes.
+func featuresByVersion(line string) *features.Features {
+	m := versionLine.FindStringSubmatch(line)
+	if m == nil || m[1] != "crun" {
+		return nil
+	}
+	major, _ := strconv.Atoi(m[2])
+	minor, _ := strconv.Atoi(m[3])
+	f := &features.Features{OCIVersionMin: "1.0.0", OCIVersionMax: "1.1.0"}
+	if major > 1 || major == 1 && minor >= 4 {
+		f.MountOptions = []string{"rro"}
+	}
+	return f
 }

@@ -12,7 +12,7 @@ func TestKnownFlaw(t *testing.T) {
 		"runc version 1.4.0-rc.2": true, "runc version 1.4.0-rc.3": false, "runc version 1.4.0": false, "runc version 1.5.2": false, "runc version 1.0.0-rc10": true,
 		"runc version 2.0.0": false, "crun version 1.4.3": true, "crun version 1.8.1": false, "crun version 0.21": true, "runsc version x": false,
 	} {
-		if got := KnownFlaw(line) != ""; got != flawed {
+		if got := Vulnerability(line) != ""; got != flawed {
 			t.Errorf("%s: %v", line, got)
 		}
 	}
@@ -23,7 +23,7 @@ func TestKnownFlawNamesTheWorst(t *testing.T) {
 		"runc version 1.1.11": "CVE-2024-21626", "runc version 1.1.12": "CVE-2025-31133", "runc version 1.0.3": "CVE-2024-21626",
 		"runc version 1.2.5": "CVE-2025-52881", "crun version 1.4.3": "CVE-2022-27650",
 	} {
-		if got := KnownFlaw(line); !strings.Contains(got, want) {
+		if got := Vulnerability(line); !strings.Contains(got, want) {
 			t.Errorf("%s: %q", line, got)
 		}
 	}
@@ -34,18 +34,18 @@ func TestKnownFlawNamesTheWorst(t *testing.T) {
 func TestFeaturesOfOldRuntimes(t *testing.T) {
 	old := fakeRuntime(t, "echo unknown command features >&2; exit 1")
 	for line, recursive := range map[string]bool{"crun version 1.8.1": true, "crun version 1.4": true, "crun version 1.3": false, "crun version 2.0": true} {
-		f, err := old.FeaturesOf(t.Context(), line)
+		f, err := old.DetectFeatures(t.Context(), line)
 		if err != nil || slices.Contains(f.MountOptions, "rro") != recursive {
 			t.Errorf("%s: %+v, %v", line, f, err)
 		}
 	}
 	for _, line := range []string{"runc version 1.0.3", "runsc version 0.0~20221219.0", "", "other version 3"} {
-		if f, err := old.FeaturesOf(t.Context(), line); err == nil || !strings.Contains(err.Error(), "unknown command") {
+		if f, err := old.DetectFeatures(t.Context(), line); err == nil || !strings.Contains(err.Error(), "unknown command") {
 			t.Errorf("%s: %+v, %v", line, f, err)
 		}
 	}
 	told := fakeRuntime(t, `echo '{"ociVersionMin":"1.0.0","mountOptions":["ro"]}'`)
-	if f, err := told.FeaturesOf(t.Context(), "crun version 1.8.1"); err != nil || slices.Contains(f.MountOptions, "rro") {
+	if f, err := told.DetectFeatures(t.Context(), "crun version 1.8.1"); err != nil || slices.Contains(f.MountOptions, "rro") {
 		t.Errorf("what the runtime says does not win: %+v, %v", f, err)
 	}
 }

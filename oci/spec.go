@@ -16,9 +16,9 @@ import (
 // The versions written into a config: a runtime refuses one that it does not
 // know, so it is the lowest that has all the fields used.
 const (
-	versionBase      = "1.0.2"
-	versionRecursive = "1.1.0" // recursive mount attributes ("rro") and mount mappings
-	versionIDMap     = "1.2.0" // mappings of submounts ("ridmap")
+	versionBase            = "1.0.2"
+	versionRecursiveMounts = "1.1.0" // recursive mount attributes ("rro") and mount mappings
+	versionIDMap           = "1.2.0" // mappings of submounts ("ridmap")
 )
 
 // Input is all that a config is made from. Whatever had to be looked up on the
@@ -110,7 +110,7 @@ func NewBuilder(host Host, defaults Defaults) *Builder {
 }
 
 // build is one config in the making.
-type build struct {
+type specBuilder struct {
 	*Builder
 	in       Input
 	spec     *specs.Spec
@@ -121,14 +121,14 @@ type build struct {
 // breaks a rule and ErrFailedPrecondition where the machine lacks what it
 // insists on.
 func (b *Builder) Build(in Input) (*Result, error) {
-	c := &build{Builder: b, in: in, spec: &specs.Spec{
+	c := &specBuilder{Builder: b, in: in, spec: &specs.Spec{
 		Version:     versionBase,
 		Root:        &specs.Root{Path: in.RootFS, Readonly: in.Security.GetReadonlyRootfs()},
 		Annotations: maps.Clone(in.Annotations),
 		Linux:       &specs.Linux{CgroupsPath: in.CgroupsPath},
 	}}
 	for _, step := range []func() error{
-		c.process, c.capabilities, c.namespaces, c.mounts, c.paths, c.devices, c.resources, c.confine, c.filter,
+		c.process, c.capabilities, c.namespaces, c.mounts, c.paths, c.devices, c.resources, c.securityLabels, c.seccompFilter,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -140,18 +140,18 @@ func (b *Builder) Build(in Input) (*Result, error) {
 // Encode renders a config as JSON.
 func Encode(s *specs.Spec) ([]byte, error) { return json.Marshal(s) }
 
-func (c *build) warn(format string, args ...any) {
+func (c *specBuilder) warn(format string, args ...any) {
 	c.warnings = append(c.warnings, fmt.Sprintf(format, args...))
 }
 
 // atLeast raises the version: versions are in their order as strings, too.
-func (c *build) atLeast(version string) { c.spec.Version = max(c.spec.Version, version) }
+func (c *specBuilder) atLeast(version string) { c.spec.Version = max(c.spec.Version, version) }
 
-func (c *build) privileged() bool { return c.in.Security.GetPrivileged() }
+func (c *specBuilder) privileged() bool { return c.in.Security.GetPrivileged() }
 
 // namespaces: a container joins its pod's, and has mounts of its own. A cgroup
 // namespace hides the host's tree where the tree is unified.
-func (c *build) namespaces() error {
+func (c *specBuilder) namespaces() error {
 	l, ns := c.spec.Linux, c.in.Namespaces
 	l.Namespaces = []specs.LinuxNamespace{{Type: specs.MountNamespace}}
 	for _, n := range []specs.LinuxNamespace{
@@ -192,7 +192,7 @@ func DefaultReadonlyPaths() []string {
 // paths takes the request's lists as they are: an empty list in a security
 // context means "none" (the CRI has them passed straight on), and privileged
 // containers see everything.
-func (c *build) paths() error {
+func (c *specBuilder) paths() error {
 	sc, l := c.in.Security, c.spec.Linux
 	switch {
 	case sc == nil:

@@ -23,7 +23,7 @@ func CheckSecurityContext(sc *cri.LinuxContainerSecurityContext) error {
 		if f.name == "add_capabilities" && sc.GetPrivileged() {
 			continue // a privileged container has all capabilities
 		}
-		if _, err := normalizeAll(f.name, f.names); err != nil {
+		if _, err := normalizeCapabilities(f.name, f.names); err != nil {
 			return err
 		}
 	}

@@ -17,8 +17,8 @@ type Device struct {
 // devices: nothing is allowed but what the runtime itself adds (null, zero, tty
 // and their like) and what was asked for; a privileged container may use all,
 // unless the machine is kept from its root by a user namespace.
-func (c *build) devices() error {
-	wanted, err := c.wantedDevices()
+func (c *specBuilder) devices() error {
+	wanted, err := c.requestedDevices()
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (c *build) devices() error {
 
 // addNode: root in a user namespace may not make a node, so it gets the host's.
 // A runtime would look for that at the path that the container is to have it at.
-func (c *build) addNode(d Device) {
+func (c *specBuilder) addNode(d Device) {
 	if c.in.Namespaces.User == "" || d.HostPath == "" {
 		c.spec.Linux.Devices = append(c.spec.Linux.Devices, d.LinuxDevice)
 		return
@@ -53,9 +53,9 @@ func (c *build) addNode(d Device) {
 	})
 }
 
-// wantedDevices has one for each path: a later request wins over an earlier one
+// requestedDevices has one for each path: a later request wins over an earlier one
 // and over the host's list.
-func (c *build) wantedDevices() ([]Device, error) {
+func (c *specBuilder) requestedDevices() ([]Device, error) {
 	var wanted []Device
 	at := make(map[string]int, len(c.in.Devices))
 	for _, d := range c.in.Devices {

@@ -39,14 +39,14 @@ var propagationOption = map[cri.MountPropagation]string{
 
 // mounts are the usual ones, without those whose place the request takes, the
 // image's volumes and the request's, each parent before what lies below it.
-func (c *build) mounts() error {
+func (c *specBuilder) mounts() error {
 	var all []specs.Mount
 	usual := c.standardMounts()
 	for _, m := range c.in.Volumes {
 		usual = append(usual, c.bind(m))
 	}
 	for _, m := range append(usual, c.podFiles()...) {
-		if !c.replaced(m.Destination) && !c.shutOut(m) {
+		if !c.replaced(m.Destination) && !c.conflicts(m) {
 			all = append(all, m)
 		}
 	}
@@ -63,7 +63,7 @@ func depth(p string) int { return strings.Count(filepath.Clean(p), "/") }
 // shutOut says whether one of the usual mounts has no place below a requested
 // one: where mounts spread to the host, as it would show up there, and a file in
 // what is read-only, as nothing can be made there to mount it on.
-func (c *build) shutOut(m specs.Mount) bool {
+func (c *specBuilder) conflicts(m specs.Mount) bool {
 	file := strings.HasPrefix(m.Destination, "/etc/")
 	return slices.ContainsFunc(c.in.Mounts, func(r Mount) bool {
 		below := strings.HasPrefix(m.Destination, filepath.Clean(r.Destination)+"/")
@@ -73,7 +73,7 @@ func (c *build) shutOut(m specs.Mount) bool {
 
 // replaced says whether the request mounts at dst itself, or mounts the host's
 // /sys, which brings the cgroups with it.
-func (c *build) replaced(dst string) bool {
+func (c *specBuilder) replaced(dst string) bool {
 	return slices.ContainsFunc(c.in.Mounts, func(m Mount) bool {
 		at := filepath.Clean(m.Destination)
 		return at == dst || (at == "/sys" && dst == "/sys/fs/cgroup")
@@ -84,7 +84,7 @@ func (c *build) replaced(dst string) bool {
 // that it has no such group, which the kernel refuses to mount a devpts with.
 const ttyGroup = 5
 
-func (c *build) standardMounts() []specs.Mount {
+func (c *specBuilder) standardMounts() []specs.Mount {
 	kernel := []string{"nosuid", "noexec", "nodev"}
 	access := "ro"
 	if c.privileged() {
@@ -109,7 +109,7 @@ func (c *build) standardMounts() []specs.Mount {
 	return mounts
 }
 
-func (c *build) podFiles() []specs.Mount {
+func (c *specBuilder) podFiles() []specs.Mount {
 	access := "rw"
 	if c.in.Security.GetReadonlyRootfs() {
 		access = "ro"
@@ -131,12 +131,12 @@ func (c *build) podFiles() []specs.Mount {
 
 // bind renders a requested mount. Where one wants propagation, the container's
 // whole tree has to let it pass.
-func (c *build) bind(m Mount) specs.Mount {
+func (c *specBuilder) bind(m Mount) specs.Mount {
 	opts := []string{"rbind", propagationOption[m.Propagation]}
 	switch {
 	case m.RecursiveReadOnly:
 		opts = append(opts, "ro", "rro")
-		c.atLeast(versionRecursive)
+		c.atLeast(versionRecursiveMounts)
 	case m.readOnly():
 		opts = append(opts, "ro")
 	default:
@@ -154,7 +154,7 @@ func (c *build) bind(m Mount) specs.Mount {
 		l.RootfsPropagation = "rslave"
 	}
 	if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
-		c.atLeast(versionRecursive)
+		c.atLeast(versionRecursiveMounts)
 		if m.MapSubmounts {
 			opts = append(opts, "ridmap")
 			c.atLeast(versionIDMap)

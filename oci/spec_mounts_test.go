@@ -27,7 +27,7 @@ func TestMounts(t *testing.T) {
 	if slices.Index(d, "/data") > slices.Index(d, "/data/sub/deep") || len(slices.Compact(slices.Sorted(slices.Values(d)))) != len(d) {
 		t.Errorf("order of %v", d)
 	}
-	if got := mountAt(s, "/data"); !slices.Contains(got.Options, "rro") || s.Version != versionRecursive {
+	if got := mountAt(s, "/data"); !slices.Contains(got.Options, "rro") || s.Version != versionRecursiveMounts {
 		t.Errorf("recursive read-only: %v in version %s", got, s.Version)
 	}
 	if got := mountAt(s, "/slave"); !slices.Contains(got.Options, "rslave") || !slices.Contains(got.Options, "noexec") || s.Linux.RootfsPropagation != "rslave" {
@@ -114,11 +114,11 @@ func TestRestrictions(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	got, err := Restrictions(dir)
+	got, err := MountRestrictions(dir)
 	if err != nil || !slices.Equal(got, []string{"ro", "nosuid", "noexec"}) {
 		t.Errorf("%v, %v", got, err)
 	}
-	if _, err := Restrictions(dir + "/none"); err == nil {
+	if _, err := MountRestrictions(dir + "/none"); err == nil {
 		t.Error("of what does not exist")
 	}
 }

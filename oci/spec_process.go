@@ -5,10 +5,11 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/moby/sys/capability"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-func (c *build) process() error {
+func (c *specBuilder) process() error {
 	in := c.in
 	if len(in.Args) == 0 {
 		return invalid("no command: neither the request nor the image has one")
@@ -41,10 +42,134 @@ func (c *build) process() error {
 
 // oomScoreAdj is always set, so that a container never inherits the value of the
 // daemon, which the kernel spares when memory is short.
-func (c *build) oomScoreAdj() *int {
+func (c *specBuilder) oomScoreAdj() *int {
 	adj, warning := c.OOMScoreAdj(c.in.Resources.GetOomScoreAdj())
 	if warning != "" && c.in.Resources != nil {
 		c.warnings = append(c.warnings, warning)
 	}
 	return &adj
+}
+
+// DefaultCapabilities is what a container has without asking: enough to change
+// users and file owners, bind low ports and signal, and nothing that reaches
+// past the container. NET_RAW, MKNOD, SYS_CHROOT and AUDIT_WRITE are not in it.
+func DefaultCapabilities() []string {
+	return []string{
+		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
+		"CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID",
+	}
+}
+
+const allCapabilities = "CAP_ALL"
+
+// NormalizeCapability turns "net_admin" or "CAP_NET_ADMIN" into the latter.
+func NormalizeCapability(name string) string {
+	name = strings.ToUpper(name)
+	if !strings.HasPrefix(name, "CAP_") {
+		name = "CAP_" + name
+	}
+	return name
+}
+
+func capabilityName(c capability.Cap) string { return "CAP_" + strings.ToUpper(c.String()) }
+
+func isCapability(name string) bool {
+	return slices.ContainsFunc(capability.ListKnown(), func(c capability.Cap) bool { return capabilityName(c) == name })
+}
+
+// capabilities: the inheritable set stays empty, or files with inheritable
+// capabilities would hand them to any user in the container (CVE-2022-27652).
+func (c *specBuilder) capabilities() error {
+	want, err := c.requestedCapabilities()
+	if err != nil {
+		return err
+	}
+	ambient, err := normalizeCapabilities("add_ambient_capabilities", c.in.Security.GetCapabilities().GetAddAmbientCapabilities())
+	if err != nil {
+		return err
+	}
+	if slices.Contains(ambient, allCapabilities) {
+		ambient = want
+	}
+	// As with add_capabilities, what is dropped by its name stays dropped.
+	drop, err := normalizeCapabilities("drop_capabilities", c.in.Security.GetCapabilities().GetDropCapabilities())
+	if err != nil {
+		return err
+	}
+	for _, a := range ambient {
+		switch {
+		case slices.Contains(want, a) || slices.Contains(drop, a):
+		case slices.Contains(c.host.Capabilities, a):
+			want = append(want, a)
+		default:
+			c.warn("capability %s cannot be ambient: the daemon does not have it itself", a)
+		}
+	}
+	slices.Sort(want)
+	ambient = intersect(ambient, want)
+	if len(ambient) > 0 {
+		// The kernel keeps ambient within inheritable, so here alone it is set.
+		c.spec.Process.Capabilities = &specs.LinuxCapabilities{
+			Bounding: want, Effective: want, Permitted: want, Inheritable: ambient, Ambient: ambient,
+		}
+		return nil
+	}
+	c.spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: want, Effective: want, Permitted: want}
+	return nil
+}
+
+func (c *specBuilder) requestedCapabilities() ([]string, error) {
+	if c.privileged() {
+		return slices.Clone(c.host.Capabilities), nil
+	}
+	req := c.in.Security.GetCapabilities()
+	add, err := normalizeCapabilities("add_capabilities", req.GetAddCapabilities())
+	if err != nil {
+		return nil, err
+	}
+	drop, err := normalizeCapabilities("drop_capabilities", req.GetDropCapabilities())
+	if err != nil {
+		return nil, err
+	}
+	want := slices.Clone(c.defaults.Capabilities)
+	if slices.Contains(drop, allCapabilities) {
+		want = nil
+	}
+	if slices.Contains(add, allCapabilities) {
+		want = slices.Clone(c.host.Capabilities)
+	}
+	for _, a := range add {
+		if a == allCapabilities || slices.Contains(want, a) {
+			continue
+		}
+		if !slices.Contains(c.host.Capabilities, a) {
+			c.warn("capability %s cannot be added: the daemon does not have it itself", a)
+			continue
+		}
+		want = append(want, a)
+	}
+	want = slices.DeleteFunc(want, func(s string) bool { return slices.Contains(drop, s) })
+	return intersect(want, c.host.Capabilities), nil
+}
+
+func normalizeCapabilities(field string, names []string) ([]string, error) {
+	out := make([]string, 0, len(names))
+	for _, n := range names {
+		name := NormalizeCapability(n)
+		if name != allCapabilities && !isCapability(name) {
+			return nil, invalid("linux.security_context.capabilities.%s: %q is not a capability", field, n)
+		}
+		out = append(out, name)
+	}
+	return out, nil
+}
+
+func intersect(a, b []string) []string {
+	out := make([]string, 0, len(a))
+	for _, s := range a {
+		if slices.Contains(b, s) && !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
 }

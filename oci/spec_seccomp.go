@@ -19,8 +19,8 @@ type SeccompDefaults struct {
 	Profile []byte
 	// Privileged is for privileged containers, whatever they ask for; nil for none.
 	Privileged []byte
-	// Unasked gives the default profile to containers whose request says nothing.
-	Unasked bool
+	// DefaultForAll gives the default profile to containers whose request says nothing.
+	DefaultForAll bool
 }
 
 // CheckSeccomp says what is wrong with a profile, if anything.
@@ -41,7 +41,7 @@ func (b *Builder) SeccompProfile(sc *cri.LinuxContainerSecurityContext) (kind cr
 	case p != nil:
 		// Clients write the prefix of the deprecated field here too.
 		kind, path = p.GetProfileType(), strings.TrimPrefix(p.GetLocalhostRef(), "localhost/")
-	case sc.GetSeccompProfilePath() == "" && b.defaults.Seccomp.Unasked:
+	case sc.GetSeccompProfilePath() == "" && b.defaults.Seccomp.DefaultForAll:
 		return cri.SecurityProfile_RuntimeDefault, "", nil
 	default:
 		if kind, path, err = legacySeccomp(sc.GetSeccompProfilePath()); err != nil {
@@ -71,7 +71,7 @@ func legacySeccomp(ref string) (cri.SecurityProfile_ProfileType, string, error) 
 	return 0, "", invalid("linux.security_context.seccomp_profile_path %q is unknown", ref)
 }
 
-func (c *build) filter() error {
+func (c *specBuilder) seccompFilter() error {
 	kind, path, err := c.SeccompProfile(c.in.Security)
 	if err != nil {
 		return err
@@ -99,7 +99,7 @@ func (c *build) filter() error {
 }
 
 // seccompCache keeps the default profile for each capability set, on which it
-// depends. The sets in use are few, but requests choose them, so it is bounded.
+// depends. The sets in use are few, but requests choose them, so its size is limited.
 type seccompCache struct {
 	x32     bool   // the kernel has the x32 ABI
 	profile []byte // the operator's, or nil

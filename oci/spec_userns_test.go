@@ -51,7 +51,7 @@ func TestMappedMounts(t *testing.T) {
 		option  bool
 	}{
 		"plain":          {Mount{}, versionBase, false},
-		"mapped":         {Mount{UIDMappings: ids, GIDMappings: ids}, versionRecursive, false},
+		"mapped":         {Mount{UIDMappings: ids, GIDMappings: ids}, versionRecursiveMounts, false},
 		"with submounts": {Mount{UIDMappings: ids, GIDMappings: ids, MapSubmounts: true}, versionIDMap, true},
 		"not mapped":     {Mount{MapSubmounts: true}, versionBase, false},
 		"and read-only":  {Mount{UIDMappings: ids, GIDMappings: ids, MapSubmounts: true, ReadOnly: true, RecursiveReadOnly: true}, versionIDMap, true},

@@ -11,6 +11,7 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/systemd"
 	"github.com/criserver/criserver/sandbox/podspec"
+	cgroupsystemd "github.com/opencontainers/cgroups/systemd"
 	"github.com/sirupsen/logrus"
 )
 
@@ -75,11 +76,9 @@ func cgroupPath(parent string) string {
 	if !strings.HasSuffix(parent, ".slice") {
 		return parent
 	}
-	full, prefix := "", ""
-	for part := range strings.SplitSeq(strings.TrimSuffix(parent, ".slice"), "-") {
-		prefix += part
-		full += "/" + prefix + ".slice"
-		prefix += "-"
+	full, err := cgroupsystemd.ExpandSlice(parent)
+	if err != nil {
+		return parent // not reached: the name of the slice was checked in the request
 	}
 	return full
 }

@@ -72,7 +72,7 @@ func (p *parser) resources() error {
 	if p.Node == nil {
 		return nil
 	}
-	return p.Node.Rules.CheckNew(p.spec.Resources)
+	return p.Node.Rules.CheckNewResources(p.spec.Resources)
 }
 
 // classes looks up the classes of block I/O and RDT that annotations name. A class that

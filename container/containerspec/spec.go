@@ -90,8 +90,8 @@ type Node struct {
 
 // Rules are the rules of the OCI config builder. *oci.Builder implements Rules.
 type Rules interface {
-	// CheckNew returns an error if the limits of a new container break a rule.
-	CheckNew(r *cri.LinuxContainerResources) error
+	// CheckNewResources returns an error if the limits of a new container break a rule.
+	CheckNewResources(r *cri.LinuxContainerResources) error
 	// AppArmorProfile returns the name of the AppArmor profile, or "" for none.
 	AppArmorProfile(sc *cri.LinuxContainerSecurityContext) (string, error)
 	// SeccompProfile returns the kind of the seccomp profile, and the file of a Localhost

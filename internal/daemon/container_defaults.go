@@ -35,7 +35,7 @@ func newBuilder(ctx context.Context, cfg config.Config, host oci.Host) (*oci.Bui
 func containerDefaults(cfg config.Config, host oci.Host, appArmorProfile string) (oci.Defaults, error) {
 	d := oci.Defaults{
 		Capabilities: cfg.Container.Capabilities, PidsLimit: cfg.Container.PidsLimit, AppArmorProfile: appArmorProfile,
-		Seccomp: oci.SeccompDefaults{Unasked: cfg.Container.SeccompUnasked},
+		Seccomp: oci.SeccompDefaults{DefaultForAll: cfg.Container.SeccompUnasked},
 	}
 	var err error
 	if d.Rlimits, err = rlimits(cfg.Container.DefaultUlimits, host); err != nil {

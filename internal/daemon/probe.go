@@ -112,10 +112,10 @@ func (p *prober) query(ctx context.Context, timeout time.Duration) *probeResult 
 		log.WithError(err).Warn("the OCI runtime does not report its version")
 		return result
 	}
-	if result.info.Flaw = oci.KnownFlaw(result.info.Version); result.info.Flaw != "" {
+	if result.info.Flaw = oci.Vulnerability(result.info.Version); result.info.Flaw != "" {
 		log.WithField("version", result.info.Version).Warn(result.info.Flaw)
 	}
-	if result.features, err = p.runtime.FeaturesOf(ctx, result.info.Version); err != nil {
+	if result.features, err = p.runtime.DetectFeatures(ctx, result.info.Version); err != nil {
 		result.timedOut = ctx.Err() != nil
 		log.WithError(err).Debug("the OCI runtime does not report its features")
 	}

@@ -89,7 +89,7 @@ func (p *parts) runUserNSTrial(ctx context.Context, rt *oci.Runtime, timeout tim
 	}
 	defer release()
 	chooser := newChooser(p.settings, p.host, p.builder, "probe")
-	chooser.Within = timeout
+	chooser.TrialTimeout = timeout
 	err = chooser.TryUserNS(ctx, rt, oci.UserNSTrial{
 		Holder:      userns.Holder{Path: p.host.monitorPath, Args: []string{"pause", "trial of user namespaces"}},
 		Storage:     p.settings.Root,

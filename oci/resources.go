@@ -12,8 +12,8 @@ import (
 // createField is where limits stand in a CreateContainerRequest.
 const createField = "config.linux.resources"
 
-func (c *build) resources() error {
-	if err := c.CheckNew(c.in.Resources); err != nil {
+func (c *specBuilder) resources() error {
+	if err := c.CheckNewResources(c.in.Resources); err != nil {
 		return err
 	}
 	res, warnings, err := c.translate(createField, c.in.Resources)
@@ -30,9 +30,9 @@ func (c *build) resources() error {
 	return nil
 }
 
-// CheckNew says which rule the limits of a container break that is to be made:
+// CheckNewResources says which rule the limits of a container break that is to be made:
 // unlike those of an update, they have to be whole by themselves.
-func (b *Builder) CheckNew(r *cri.LinuxContainerResources) error {
+func (b *Builder) CheckNewResources(r *cri.LinuxContainerResources) error {
 	if err := b.CheckResources(createField, r); err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 // confine sets the AppArmor profile and the SELinux labels. A request for an AppArmor
 // profile that is missing is an error. On a host without SELinux, SELinux options are
 // ignored, as the Kubernetes API documents.
-func (c *build) confine() error {
+func (c *specBuilder) securityLabels() error {
 	if err := c.checkSELinux(c.in.Security.GetSelinuxOptions()); err != nil {
 		return err
 	}
@@ -105,4 +105,20 @@ func checkAppArmor(kind cri.SecurityProfile_ProfileType, name string) error {
 		return invalid(field+": localhost_ref %q must be the name of a profile", name)
 	}
 	return nil
+}
+
+// CheckSandbox checks the confinement that a pod sandbox asks for, by the rules for
+// containers. The confinement has no effect, because no process runs in a sandbox:
+// each container asks for its own. CheckSandbox returns the errors of Build.
+func (b *Builder) CheckSandbox(sc *cri.LinuxSandboxSecurityContext) error {
+	same := &cri.LinuxContainerSecurityContext{
+		Seccomp: sc.GetSeccomp(), SeccompProfilePath: sc.GetSeccompProfilePath(), Apparmor: sc.GetApparmor(),
+	}
+	if _, _, err := b.SeccompProfile(same); err != nil {
+		return err
+	}
+	if _, err := b.AppArmorProfile(same); err != nil {
+		return err
+	}
+	return b.checkSELinux(sc.GetSelinuxOptions())
 }

@@ -86,14 +86,14 @@ func TestChooserKeepsNoVerdictOfALateTrial(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := fakeRuntime(t, "[ ! -e "+slow+" ] || { case \"$*\" in *delete*) ;; *) exec sleep 600;; esac; }")
-	c := &Chooser{RunDir: dir, Prober: "/bin/true", CgroupParent: "/test", Cgroups: tree, Builder: NewBuilder(host, Defaults{}), Within: 200 * time.Millisecond}
+	c := &Chooser{RunDir: dir, Prober: "/bin/true", CgroupParent: "/test", Cgroups: tree, Builder: NewBuilder(host, Defaults{}), TrialTimeout: 200 * time.Millisecond}
 	if _, err := c.Choose(t.Context(), r); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("a late trial: %v", err)
 	}
 	if err := os.Remove(slow); err != nil {
 		t.Fatal(err)
 	}
-	c.Within = time.Minute
+	c.TrialTimeout = time.Minute
 	if _, err := c.Choose(t.Context(), r); err != nil {
 		t.Errorf("the runtime is fast now: %v", err)
 	}
@@ -123,7 +123,7 @@ func TestChooserRemovesTheCgroupOfAKilledRuntime(t *testing.T) {
 	r := fakeRuntime(t, "case \"$*\" in *delete*) exit 1;; esac; for id; do :; done; mkdir "+where+"/criserver-$id && touch "+made+"; exec sleep 600")
 	c := &Chooser{
 		RunDir: dir, Prober: "/bin/true", CgroupParent: parent, Cgroups: tree, Builder: NewBuilder(host, Defaults{}),
-		Within: patience.For(2 * time.Second),
+		TrialTimeout: patience.For(2 * time.Second),
 	}
 	check := func() {
 		t.Helper()
@@ -131,7 +131,7 @@ func TestChooserRemovesTheCgroupOfAKilledRuntime(t *testing.T) {
 		if err != nil || len(left) > 0 {
 			t.Errorf("cgroups are left: %v, %v", left, err)
 		}
-		if left, err := filepath.Glob(filepath.Join(dir, provePrefix+"*")); err != nil || len(left) > 0 {
+		if left, err := filepath.Glob(filepath.Join(dir, trialPrefix+"*")); err != nil || len(left) > 0 {
 			t.Errorf("bundles are left: %v, %v", left, err)
 		}
 	}
@@ -145,7 +145,7 @@ func TestChooserRemovesTheCgroupOfAKilledRuntime(t *testing.T) {
 
 	// The next daemon removes what a killed one left.
 	id := ids.New()
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, provePrefix+id), 0o700), os.Mkdir(where+"/criserver-"+id, 0o755)); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, trialPrefix+id), 0o700), os.Mkdir(where+"/criserver-"+id, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Choose(t.Context(), r); err == nil {

@@ -10,11 +10,8 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sys/unix"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
-
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // maxDevices bounds what a request for a directory of devices may bring.
@@ -58,7 +55,7 @@ func deviceDir(dir, target, access string) ([]Device, error) {
 			return nil
 		case err != nil:
 			return err
-		case d.IsDir() && path != dir && ownDir(path):
+		case d.IsDir() && path != dir && isContainerDir(path):
 			return fs.SkipDir
 		case d.Type()&fs.ModeDevice == 0 || path == "/dev/console" || path == "/dev/ptmx":
 			return nil
@@ -76,7 +73,7 @@ func deviceDir(dir, target, access string) ([]Device, error) {
 	return found, nil
 }
 
-func ownDir(path string) bool {
+func isContainerDir(path string) bool {
 	return slices.Contains([]string{"/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/.lxc", "/dev/.lxd-mounts", "/dev/.udev"}, path)
 }
 
@@ -99,37 +96,4 @@ func device(path, target, access string) (Device, bool) {
 		Path: filepath.Clean(target), Type: kind, Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
 		FileMode: &mode, UID: &uid, GID: &gid,
 	}}, true
-}
-
-// CheckPropagation says whether mounts can spread from or to a directory of the
-// host as asked: the mount that it lies on has to be shared, or for one
-// direction at least a slave. source has no symbolic links.
-func CheckPropagation(source string, p cri.MountPropagation) error {
-	if p == cri.MountPropagation_PROPAGATION_PRIVATE {
-		return nil
-	}
-	mounts, err := hostMounts(mountinfo.ParentsFilter(source))
-	if err != nil {
-		return fmt.Errorf("read the mounts: %w", err)
-	}
-	var at *mountinfo.Info
-	for _, m := range mounts {
-		// Of mounts on one another the last is on top.
-		if at == nil || len(m.Mountpoint) >= len(at.Mountpoint) {
-			at = m
-		}
-	}
-	if at == nil {
-		return fmt.Errorf("%s is on no mount: %w", source, errdefs.ErrFailedPrecondition)
-	}
-	shared := strings.Contains(at.Optional, "shared:")
-	slave := strings.Contains(at.Optional, "master:")
-	if shared || (slave && p == cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER) {
-		return nil
-	}
-	want := "shared"
-	if p == cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER {
-		want = "shared or slave"
-	}
-	return fmt.Errorf("%s is on the mount %s, which is not a %s mount: %w", source, at.Mountpoint, want, errdefs.ErrFailedPrecondition)
 }

@@ -87,7 +87,7 @@ func TestConfiguredSeccomp(t *testing.T) {
 	errno := func(call string) []byte {
 		return []byte(`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["` + call + `"],"action":"SCMP_ACT_ERRNO"}]}`)
 	}
-	d := Defaults{Seccomp: SeccompDefaults{Profile: errno("chmod"), Privileged: errno("reboot"), Unasked: true}}
+	d := Defaults{Seccomp: SeccompDefaults{Profile: errno("chmod"), Privileged: errno("reboot"), DefaultForAll: true}}
 	for name, tc := range map[string]struct {
 		sc   *cri.LinuxContainerSecurityContext
 		want string // the forbidden call, "" for no filter

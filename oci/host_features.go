@@ -53,25 +53,25 @@ type Controllers interface {
 
 // DetectHost finds out about the machine and the calling process.
 func DetectHost(cg Controllers) (Host, error) {
-	caps, err := ownCapabilities()
+	caps, err := daemonCapabilities()
 	if err != nil {
 		return Host{}, fmt.Errorf("read the daemon's capabilities: %w", err)
 	}
 	h := Host{
-		CgroupV2:     cg.V2(),
-		Hugetlb:      cg.HasController("hugetlb"),
+		CgroupV2:      cg.V2(),
+		Hugetlb:       cg.HasController("hugetlb"),
 		HybridHugetlb: cg.HybridHugetlb(),
-		PageSize:     int64(os.Getpagesize()),
-		HugePages:    hugePages("/sys/kernel/mm/hugepages"),
-		OnlineCPUs:   "/sys/devices/system/cpu/online",
-		OnlineNodes:  "/sys/devices/system/node/online",
-		Seccomp:      exists("/proc/sys/kernel/seccomp/actions_avail"),
-		X32:          x32(),
-		SELinux:      exists("/sys/fs/selinux/enforce"),
-		AppArmor:     strings.HasPrefix(readTrimmed("/sys/module/apparmor/parameters/enabled"), "Y"),
-		Capabilities: caps,
-		HardRlimits:  ownHardRlimits(),
-		MaxOpenFiles: maxOpenFiles(),
+		PageSize:      int64(os.Getpagesize()),
+		HugePages:     hugePages("/sys/kernel/mm/hugepages"),
+		OnlineCPUs:    "/sys/devices/system/cpu/online",
+		OnlineNodes:   "/sys/devices/system/node/online",
+		Seccomp:       exists("/proc/sys/kernel/seccomp/actions_avail"),
+		X32:           x32(),
+		SELinux:       exists("/sys/fs/selinux/enforce"),
+		AppArmor:      strings.HasPrefix(readTrimmed("/sys/module/apparmor/parameters/enabled"), "Y"),
+		Capabilities:  caps,
+		HardRlimits:   daemonHardRlimits(),
+		MaxOpenFiles:  maxOpenFiles(),
 	}
 	if h.CgroupV2 {
 		h.UnifiedRoot = cg.Dir("", "/")
@@ -84,8 +84,8 @@ func DetectHost(cg Controllers) (Host, error) {
 	return h, nil
 }
 
-// ownCapabilities are those both permitted and in the bounding set.
-func ownCapabilities() ([]string, error) {
+// daemonCapabilities are those both permitted and in the bounding set.
+func daemonCapabilities() ([]string, error) {
 	own, err := capability.NewPid2(0)
 	if err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func ownCapabilities() ([]string, error) {
 	return names, nil
 }
 
-func ownHardRlimits() map[string]uint64 {
+func daemonHardRlimits() map[string]uint64 {
 	limits := make(map[string]uint64)
 	for name, resource := range map[string]int{
 		"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_DATA": unix.RLIMIT_DATA,

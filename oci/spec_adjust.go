@@ -2,8 +2,6 @@ package oci
 
 import (
 	"maps"
-	"path/filepath"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -15,7 +13,7 @@ const versionDevices = "1.3.0"
 // Fit brings a config that somebody has changed after Build within what the
 // machine allows, and gives it the version that its fields need. It returns
 // where the machine allows less.
-func (b *Builder) Fit(spec *specs.Spec) (warnings []string) {
+func (b *Builder) FitToHost(spec *specs.Spec) (warnings []string) {
 	if p := spec.Process; p != nil {
 		if p.OOMScoreAdj != nil {
 			adj, warning := b.OOMScoreAdj(int64(*p.OOMScoreAdj))
@@ -32,14 +30,14 @@ func (b *Builder) Fit(spec *specs.Spec) (warnings []string) {
 	case len(l.NetDevices) > 0, l.MemoryPolicy != nil, l.IntelRdt != nil && (l.IntelRdt.EnableMonitoring || len(l.IntelRdt.Schemata) > 0):
 		spec.Version = versionDevices
 	case spec.Process != nil && (spec.Process.Scheduler != nil || spec.Process.IOPriority != nil) && spec.Version == versionBase:
-		spec.Version = versionRecursive
+		spec.Version = versionRecursiveMounts
 	}
 	return warnings
 }
 
-// Adjusted are the limits of a container in the making, has, with r laid over
+// Adjust are the limits of a container in the making, has, with r laid over
 // them, by the rules for either.
-func (b *Builder) Adjusted(has, r *cri.LinuxContainerResources) (*Update, error) {
+func (b *Builder) Adjust(has, r *cri.LinuxContainerResources) (*Update, error) {
 	const field = "linux.resources"
 	u := &Update{Now: merge(has, r)}
 	for _, limits := range []*cri.LinuxContainerResources{r, u.Now} {
@@ -52,20 +50,20 @@ func (b *Builder) Adjusted(has, r *cri.LinuxContainerResources) (*Update, error)
 	return u, err
 }
 
-// Overlay adds limits that the CRI has no words for.
-func (u *Update) Overlay(by *specs.LinuxResources) {
+// Merge adds limits that the CRI has no words for.
+func (u *Update) Merge(by *specs.LinuxResources) {
 	if by == nil {
 		return
 	}
 	if u.Resources == nil {
 		u.Resources = &specs.LinuxResources{}
 	}
-	Overlay(u.Resources, by)
+	MergeResources(u.Resources, by)
 }
 
 // Overlay lays those limits of by that are set over r. Device rules are not
 // among them.
-func Overlay(r, by *specs.LinuxResources) {
+func MergeResources(r, by *specs.LinuxResources) {
 	if by == nil {
 		return
 	}
@@ -106,34 +104,4 @@ func set[T any](to **T, v *T) {
 	if v != nil {
 		*to = v
 	}
-}
-
-// ResolveCgroup is the path in the hierarchy of a cgroup that is named as in a
-// config: a path, or slice:prefix:name where the runtime goes through systemd.
-func (r *Runtime) ResolveCgroup(config string) (string, error) {
-	if !r.SystemdCgroup {
-		if !cleanAbsolute(config) || filepath.Clean(config) == "/" {
-			return "", invalid("%q must be an absolute path without \"..\", not the root", config)
-		}
-		return filepath.Clean(config), nil
-	}
-	parts := strings.Split(config, ":")
-	if len(parts) != 3 || parts[2] == "" || strings.ContainsAny(config, "/\x00") || (parts[0] != "" && !strings.HasSuffix(parts[0], ".slice")) {
-		return "", invalid("%q must be of the form name.slice:prefix:name", config)
-	}
-	slice := parts[0]
-	if slice == "" {
-		slice = "system.slice" // as runc has it
-	}
-	path, name := "", ""
-	for part := range strings.SplitSeq(strings.TrimSuffix(slice, ".slice"), "-") {
-		name += part
-		path += "/" + name + ".slice"
-		name += "-"
-	}
-	unit := parts[2] + ".scope"
-	if parts[1] != "" {
-		unit = parts[1] + "-" + unit
-	}
-	return path + "/" + unit, nil
 }

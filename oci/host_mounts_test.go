@@ -1,10 +1,14 @@
 package oci
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // An overlay of 500 layers has a line longer than mountinfo's reader takes; it
@@ -30,5 +34,37 @@ func TestMountsBesideAnOverlayOfManyLayers(t *testing.T) {
 	}
 	if got, err := hostMounts(mountinfo.SingleEntryFilter("/proc")); err != nil || len(got) == 0 {
 		t.Errorf("of this machine: %v, %v", got, err)
+	}
+}
+
+func TestCheckPropagation(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	sub := filepath.Join(dir, "sub")
+	if err := os.Mkdir(sub, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const private, slave, shared = cri.MountPropagation_PROPAGATION_PRIVATE, cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER, cri.MountPropagation_PROPAGATION_BIDIRECTIONAL
+	for _, tc := range []struct {
+		flag uintptr
+		ok   map[cri.MountPropagation]bool
+	}{
+		{unix.MS_PRIVATE, map[cri.MountPropagation]bool{private: true}},
+		{unix.MS_SHARED, map[cri.MountPropagation]bool{private: true, slave: true, shared: true}},
+	} {
+		if err := unix.Mount("", dir, "", tc.flag, ""); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range []cri.MountPropagation{private, slave, shared} {
+			if err := CheckPropagation(sub, p); (err == nil) != tc.ok[p] {
+				t.Errorf("flag %#x, %s: %v", tc.flag, p, err)
+			}
+		}
 	}
 }

@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// endInGuestFor bounds the killing of a command in a guest.
-const endInGuestFor = time.Minute
+// guestKillTimeout limits the killing of a command in a guest.
+const guestKillTimeout = time.Minute
 
-// execFiles are what an exec hands to the runtime, and where the runtime finds
-// it. One with guests leaves a process that speaks for the command, and that
-// one opens the files anew, under names.
+// execFiles returns the files and arguments with which the runtime gets the process of an exec.
+// A runtime with guests leaves a process that represents the command and opens the files again
+// by name, so they must be real files.
 func (r *Runtime) execFiles(in ExecInput, process []byte) (files []*os.File, log string, args []string, err error) {
 	if !r.Guest {
 		files, err = r.files(process)
@@ -34,10 +34,11 @@ func (r *Runtime) execFiles(in ExecInput, process []byte) (files []*os.File, log
 	return []*os.File{f}, log, []string{"--process", in.file(".json"), "--internal-pid-file", in.file(".inner")}, nil
 }
 
+// file returns the path of a file of this exec.
 func (in *ExecInput) file(suffix string) string { return filepath.Join(in.Dir, in.name+suffix) }
 
-// swept removes the files of an exec that were kept for its end.
-func (r *Runtime) swept(in ExecInput) {
+// removeExecFiles removes the files that an exec needs until its end.
+func (r *Runtime) removeExecFiles(in ExecInput) {
 	if !r.Guest {
 		return
 	}
@@ -46,48 +47,49 @@ func (r *Runtime) swept(in ExecInput) {
 	}
 }
 
-// ender kills a command with its descendants; pid is that of the process that
-// stands for it here.
-func (r *Runtime) ender(in ExecInput, pid int) func() {
+// killFunc returns a function that kills a command with its descendants. pid is the command, or
+// the process that represents a command in a guest.
+func (r *Runtime) killFunc(in ExecInput, pid int) func() {
 	if !r.Guest {
 		return func() { _ = killTree(pid, true) }
 	}
 	return func() {
-		ctx, cancel := context.WithTimeout(context.Background(), endInGuestFor)
+		ctx, cancel := context.WithTimeout(context.Background(), guestKillTimeout)
 		defer cancel()
-		_ = r.endInGuest(ctx, in)
-		_ = killTree(pid, true) // it may have left by itself
+		_ = r.killInGuest(ctx, in)
+		_ = killTree(pid, true) // the process may have exited already
 	}
 }
 
-// endInGuest kills the command in the guest, the parents before their children,
-// and looks again until nobody is left.
-func (r *Runtime) endInGuest(ctx context.Context, in ExecInput) error {
+// killInGuest kills the command in the guest, parents before their children. It repeats until
+// it finds no process.
+func (r *Runtime) killInGuest(ctx context.Context, in ExecInput) error {
 	root, err := readPID(in.file(".inner"))
 	if err != nil {
 		return err
 	}
-	family := map[int]bool{root: true}
+	tree := map[int]bool{root: true}
 	for ctx.Err() == nil {
 		table, err := r.call(ctx, nil, "ps", in.ID)
 		if err != nil {
 			return err
 		}
-		victims := offspring(table, family)
+		victims := guestDescendants(table, tree)
 		if len(victims) == 0 {
 			return nil
 		}
 		for _, pid := range victims {
-			// The guest's pids; one that has ended is as good.
+			// The pid is one of the guest. The process may have exited already.
 			_, _ = r.call(ctx, nil, "kill", "--pid", strconv.Itoa(pid), in.ID, strconv.Itoa(int(unix.SIGKILL)))
 		}
 	}
 	return ctx.Err()
 }
 
-// offspring returns those in a table of processes, with UID, PID and PPID as its
-// first columns, that are of the family, and adds new ones to it.
-func offspring(table []byte, family map[int]bool) []int {
+// guestDescendants returns the pids of a process table that are in tree or descend from it, and
+// adds them to tree. The first columns of the table are UID, PID and PPID. tree keeps pids of
+// exited processes, so that their orphans are found too.
+func guestDescendants(table []byte, tree map[int]bool) []int {
 	var pids []int
 	children := make(map[int][]int)
 	alive := make(map[int]bool)
@@ -99,13 +101,13 @@ func offspring(table []byte, family map[int]bool) []int {
 		pid, err := strconv.Atoi(string(f[1]))
 		ppid, perr := strconv.Atoi(string(f[2]))
 		if err != nil || perr != nil {
-			continue // the heading
+			continue // the header
 		}
 		alive[pid] = true
 		children[ppid] = append(children[ppid], pid)
 	}
-	queue := make([]int, 0, len(family))
-	for pid := range family {
+	queue := make([]int, 0, len(tree))
+	for pid := range tree {
 		queue = append(queue, pid)
 	}
 	seen := make(map[int]bool)
@@ -115,7 +117,7 @@ func offspring(table []byte, family map[int]bool) []int {
 		if seen[pid] {
 			continue
 		}
-		seen[pid], family[pid] = true, true
+		seen[pid], tree[pid] = true, true
 		queue = append(queue, children[pid]...)
 		if alive[pid] {
 			pids = append(pids, pid)

@@ -1,0 +1,29 @@
+package oci
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+)
+
+func TestHostDevice(t *testing.T) {
+	got, err := HostDevice("/dev/null", "/dev/other", "rw")
+	if err != nil || len(got) != 1 || got[0].Path != "/dev/other" || got[0].Type != "c" || got[0].Major != 1 || got[0].Minor != 3 || got[0].Access != "rw" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, path := range []string{"/dev/criserver-none", "/etc/passwd"} {
+		if got, err := HostDevice(path, path, "rw"); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: %v, %v", path, got, err)
+		}
+	}
+	all, err := AllDevices()
+	if err != nil || len(all) == 0 {
+		t.Fatalf("%d, %v", len(all), err)
+	}
+	for _, d := range all {
+		if strings.HasPrefix(d.Path, "/dev/pts/") || d.Path == "/dev/ptmx" || d.Path == "/dev/console" {
+			t.Errorf("a container has %s of its own", d.Path)
+		}
+	}
+}
