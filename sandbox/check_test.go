@@ -61,8 +61,8 @@ func TestCheck(t *testing.T) {
 					m = b.recovered()
 					m.checkNetworks(t.Context())
 					q, err := m.Get(p.ID)
-					// The CNI plugin accepts a pod with one of several leases. It also checks the pods that the built-in
-					// bridge does not check, because the plugin masquerades them.
+					// The CNI plugin accepts a pod that still has one of several leases. If the plugin has
+					// attached and masquerades the pod, it also checks the pod when the built-in bridge is enabled.
 					ok := name == "none" || name == "no lease" && (checked || created)
 					if err != nil || !q.Ready || (q.NetworkFault == "") != ok {
 						t.Errorf("got ready %t, network fault %q, %v", q.Ready, q.NetworkFault, err)
