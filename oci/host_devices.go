@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxDevices bounds what a request for a directory of devices may bring.
+// maxDevices is the maximum number of devices in a requested directory.
 const maxDevices = 4096
 
 // HostDevice looks up a device node of the host, or all device nodes in a directory.
@@ -43,8 +43,8 @@ func HostDevice(hostPath, target, access string) ([]Device, error) {
 	return []Device{dev}, nil
 }
 
-// AllDevices returns every device node below /dev, for privileged containers.
-// What each container has of its own is left out.
+// AllDevices returns every device node below /dev, for privileged containers. It omits devices
+// that each container has itself.
 func AllDevices() ([]Device, error) { return deviceDir("/dev", "/dev", "rwm") }
 
 func deviceDir(dir, target, access string) ([]Device, error) {

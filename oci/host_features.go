@@ -13,37 +13,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host is what the machine and the daemon's own privileges allow.
+// Host contains what the host and the privileges of the daemon allow.
 type Host struct {
 	CgroupV2 bool
-	// UnifiedRoot is the directory of the unified hierarchy if CgroupV2; "" where
-	// nobody can tell which files cgroups have.
+	// UnifiedRoot is the root directory of the v2 hierarchy if CgroupV2. With "", the files of
+	// cgroups are not checked.
 	UnifiedRoot string
 	Hugetlb     bool // OCI runtimes can use the hugetlb controller
-	// HybridHugetlb: it is on the unified hierarchy beside v1, where they do not.
+	// HybridHugetlb says that the hugetlb controller is on the v2 hierarchy of a hybrid host,
+	// where OCI runtimes cannot use it.
 	HybridHugetlb bool
-	// PageSize is the size of a memory page in bytes; 0 stands for 4096.
+	// PageSize is the size of a memory page in bytes. 0 means 4096.
 	PageSize int64
-	// HugePages are the sizes that there are, as cgroups name them ("2MB").
+	// HugePages are the huge page sizes of the host, in the format of cgroups ("2MB").
 	HugePages      []string
 	SwapAccounting bool
 	Seccomp        bool
 	X32            bool // the x32 ABI of amd64
 	AppArmor       bool
 	SELinux        bool
-	// OnlineCPUs and OnlineNodes are the files that list the CPUs and memory nodes
-	// of now; "" when nobody can tell.
+	// OnlineCPUs and OnlineNodes are the files that list the online CPUs and memory nodes; ""
+	// if unknown.
 	OnlineCPUs, OnlineNodes string
-	// Capabilities are those that the daemon can hand on, sorted.
+	// Capabilities are the capabilities that the daemon can give to containers, sorted.
 	Capabilities []string
-	// OOMScoreAdj and HardRlimits are the daemon's own.
+	// OOMScoreAdj and HardRlimits are the values of the daemon's process.
 	OOMScoreAdj int
 	HardRlimits map[string]uint64
-	// MaxOpenFiles is fs.nr_open, which no RLIMIT_NOFILE can exceed; 0 for unknown.
+	// MaxOpenFiles is fs.nr_open, the maximum of RLIMIT_NOFILE; 0 if unknown.
 	MaxOpenFiles uint64
 }
 
-// Controllers tells which cgroup controllers there are. *cgroup.Tree does.
+// Controllers reports the available cgroup controllers. *cgroup.Tree implements it.
 type Controllers interface {
 	V2() bool
 	HasController(name string) bool
@@ -51,7 +52,7 @@ type Controllers interface {
 	Dir(controller, path string) string
 }
 
-// DetectHost finds out about the machine and the calling process.
+// DetectHost returns what the host and the privileges of the calling process allow.
 func DetectHost(cg Controllers) (Host, error) {
 	caps, err := daemonCapabilities()
 	if err != nil {
@@ -84,7 +85,7 @@ func DetectHost(cg Controllers) (Host, error) {
 	return h, nil
 }
 
-// daemonCapabilities are those both permitted and in the bounding set.
+// daemonCapabilities returns the capabilities that are permitted and in the bounding set.
 func daemonCapabilities() ([]string, error) {
 	own, err := capability.NewPid2(0)
 	if err != nil {
@@ -128,9 +129,8 @@ func maxOpenFiles() uint64 {
 	return n
 }
 
-// FitRlimits returns the limits, lowered to what processes of this host can have,
-// and says which were lowered. Without CAP_SYS_RESOURCE no hard limit can be above
-// the daemon's own.
+// FitRlimits returns the limits, lowered to what processes on this host can have, and a warning
+// for each lowered limit. Without CAP_SYS_RESOURCE, a hard limit cannot exceed the daemon's.
 func (h *Host) FitRlimits(limits []specs.POSIXRlimit) (fit []specs.POSIXRlimit, warnings []string) {
 	fit = slices.Clone(limits)
 	for i := range fit {
@@ -147,9 +147,9 @@ func (h *Host) FitRlimits(limits []specs.POSIXRlimit) (fit []specs.POSIXRlimit, 
 	return fit, warnings
 }
 
-// swapAccounting says whether the kernel limits swap. On v2 the root has no
-// limits to look at, so another cgroup tells, or, where there is none yet with
-// limits of memory, whether the kernel has swap at all.
+// swapAccounting reports whether the kernel limits swap. On v2 the root cgroup has no limits,
+// so another cgroup shows whether the file exists. If no cgroup has memory limits yet, the
+// result is whether the kernel supports swap.
 func swapAccounting(cg Controllers, swaps string) bool {
 	if !cg.V2() {
 		return exists(cg.Dir("memory", "/") + "/memory.memsw.limit_in_bytes")
@@ -163,7 +163,7 @@ func swapAccounting(cg Controllers, swaps string) bool {
 	return len(limited) == 0 && exists(swaps)
 }
 
-// hugePages reads the sizes off the names in a directory: "hugepages-2048kB".
+// hugePages returns the page sizes from the names in a directory, such as "hugepages-2048kB".
 func hugePages(dir string) []string {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

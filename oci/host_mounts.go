@@ -24,10 +24,9 @@ var mountRestrictions = []struct {
 	{unix.ST_RDONLY, "ro"}, {unix.ST_NOSUID, "nosuid"}, {unix.ST_NODEV, "nodev"}, {unix.ST_NOEXEC, "noexec"},
 }
 
-// MountRestrictions returns the options by which the host has restricted the mount
-// that a path is on. A bind mount has them too, until it is mounted again with
-// other options; OCI runtimes do that for any option, and then drop what is not
-// said again.
+// MountRestrictions returns the options by which the host restricts the mount of a path. A bind
+// mount inherits them until it is remounted with other options. OCI runtimes remount for any
+// option, and drop restrictions that the options do not repeat.
 func MountRestrictions(path string) ([]string, error) {
 	var st unix.Statfs_t
 	for {
@@ -49,13 +48,13 @@ func MountRestrictions(path string) ([]string, error) {
 	return options, nil
 }
 
-// maxMountLine is how much is read of a line of the mount table. Paths and
-// options of the mount itself fit in, with every byte of them escaped; last come
-// the file system's options, which nothing here looks at and which are longer
-// than what mountinfo takes when an overlay has hundreds of layers.
+// maxMountLine is the part of a line of the mount table that is read, in bytes. It has space
+// for paths and options of the mount itself, even if every byte is escaped. The options of the
+// file system come last and are not needed. With hundreds of overlay layers they are longer
+// than mountinfo can read.
 const maxMountLine = 48 << 10
 
-// hostMounts returns the mounts that the filter lets through.
+// hostMounts returns the mounts that match the filter.
 func hostMounts(filter mountinfo.FilterFunc) ([]*mountinfo.Info, error) {
 	f, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
@@ -87,9 +86,9 @@ func readMounts(from io.Reader, filter mountinfo.FilterFunc) ([]*mountinfo.Info,
 	}
 }
 
-// CheckIDMap says whether the kernel can map the ids of what is at source, which
-// has no symbolic links, by a user namespace, and of all that is mounted below;
-// submounts says whether anything is. ErrFailedPrecondition when it cannot.
+// CheckIDMap checks whether the kernel can map ids by a user namespace for source, which must
+// have no symbolic links, and for all mounts below. submounts reports whether there are mounts
+// below. CheckIDMap returns ErrFailedPrecondition if a file system does not support it.
 func CheckIDMap(source, userNS string) (submounts bool, err error) {
 	ns, err := os.Open(userNS)
 	if err != nil {
@@ -121,7 +120,7 @@ func CheckIDMap(source, userNS string) (submounts bool, err error) {
 	return len(paths) > 1, nil
 }
 
-// fsType names the file system at path, for people.
+// fsType describes the file system at path for an error message.
 func fsType(path string) string {
 	mounts, err := hostMounts(mountinfo.ParentsFilter(path))
 	at := (*mountinfo.Info)(nil)
@@ -136,9 +135,9 @@ func fsType(path string) string {
 	return "its file system, " + at.FSType + ", does not support it"
 }
 
-// CheckPropagation says whether mounts can spread from or to a directory of the
-// host as asked: the mount that it lies on has to be shared, or for one
-// direction at least a slave. source has no symbolic links.
+// CheckPropagation checks whether mounts can propagate from or to a directory of the host. The
+// mount of the directory must be shared; for propagation to the container, slave is enough.
+// source must have no symbolic links.
 func CheckPropagation(source string, p cri.MountPropagation) error {
 	if p == cri.MountPropagation_PROPAGATION_PRIVATE {
 		return nil
@@ -149,7 +148,7 @@ func CheckPropagation(source string, p cri.MountPropagation) error {
 	}
 	var at *mountinfo.Info
 	for _, m := range mounts {
-		// Of mounts on one another the last is on top.
+		// If several mounts have the same mount point, the last one is on top.
 		if at == nil || len(m.Mountpoint) >= len(at.Mountpoint) {
 			at = m
 		}

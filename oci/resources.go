@@ -9,7 +9,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// createField is where limits stand in a CreateContainerRequest.
+// createField is the field with the limits in a CreateContainerRequest.
 const createField = "config.linux.resources"
 
 func (c *specBuilder) resources() error {
@@ -30,8 +30,8 @@ func (c *specBuilder) resources() error {
 	return nil
 }
 
-// CheckNewResources says which rule the limits of a container break that is to be made:
-// unlike those of an update, they have to be whole by themselves.
+// CheckNewResources returns an error if the limits of a new container are not valid. Unlike the
+// limits of an update, they must be complete.
 func (b *Builder) CheckNewResources(r *cri.LinuxContainerResources) error {
 	if err := b.CheckResources(createField, r); err != nil {
 		return err
@@ -40,8 +40,7 @@ func (b *Builder) CheckNewResources(r *cri.LinuxContainerResources) error {
 	return err
 }
 
-// translate puts limits that are in order into the terms of the OCI. It serves
-// creation and update alike.
+// translate converts valid limits to OCI limits, for creation and update.
 func (b *Builder) translate(field string, r *cri.LinuxContainerResources) (*specs.LinuxResources, []string, error) {
 	out := &specs.LinuxResources{CPU: cpu(r), Unified: maps.Clone(r.GetUnified())}
 	var warnings []string
@@ -100,13 +99,13 @@ func cpu(r *cri.LinuxContainerResources) *specs.LinuxCPU {
 	return c
 }
 
-// swapMax is the file of v2 that limits swap alone.
+// swapMax is the file of v2 with the limit of swap alone.
 const swapMax = "memory.swap.max"
 
-// memory: a limit without one for swap means no swap at all, where the kernel
-// accounts for it; else the container could swap without bound. The limit for
-// swap is of both together, as v1 has it; on v2 the runtime takes the limit of
-// memory off.
+// memory converts the limits of memory and swap. Without a swap limit, a container with a
+// memory limit gets no swap, if the kernel accounts for swap; otherwise the container could
+// swap without limit. The OCI swap limit is the sum of memory and swap, as on v1; on v2, the
+// runtime subtracts the memory limit.
 func (b *Builder) memory(field string, r *cri.LinuxContainerResources) (*specs.LinuxMemory, []string, error) {
 	limit, swap := r.GetMemoryLimitInBytes(), r.GetMemorySwapLimitInBytes()
 	switch {
@@ -128,9 +127,9 @@ func (b *Builder) memory(field string, r *cri.LinuxContainerResources) (*specs.L
 	return m, nil, nil
 }
 
-// OOMScoreAdj is what a process of a container can have of what was asked for:
-// without CAP_SYS_RESOURCE, which nested runtimes lack, none can have less than
-// the daemon has, and a pod must not fail for that.
+// OOMScoreAdj returns the oom_score_adj that a process of a container gets. Without
+// CAP_SYS_RESOURCE, which nested runtimes do not have, the value cannot be lower than the
+// daemon's. A pod must not fail because of that.
 func (b *Builder) OOMScoreAdj(want int64) (adj int, warning string) {
 	adj = int(want)
 	if adj < b.host.OOMScoreAdj && !slices.Contains(b.host.Capabilities, "CAP_SYS_RESOURCE") {

@@ -10,8 +10,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Bounds that the kernel sets, in its units: microseconds for the quota, which
-// is a number of 44 bits, and the period; bytes for memory.
+// Limits of the kernel, in its units: microseconds for the period and for the quota, which has
+// 44 bits, and bytes for memory.
 const (
 	minShares, maxShares = 2, 1 << 18
 	minPeriod, maxPeriod = 1000, 1_000_000
@@ -21,8 +21,8 @@ const (
 
 var pageSize = regexp.MustCompile(`^[1-9][0-9]{0,9}[KMG]B$`)
 
-// CheckResources says which rule limits break. Of each field 0 or "" means "not
-// specified". field is where they stand in the request.
+// CheckResources returns an error if limits break a rule. A value of 0 or "" means "not
+// specified". field is the name of the field with the limits in the request.
 func (b *Builder) CheckResources(field string, r *cri.LinuxContainerResources) error {
 	if r == nil {
 		return nil
@@ -82,7 +82,7 @@ func (b *Builder) checkCPUSets(field string, r *cri.LinuxContainerResources) err
 		if !ok {
 			return invalid("%s.%s %q must be a list like 0-2,7", field, set.name, set.list)
 		}
-		// Read now, as CPUs and memory come and go.
+		// Read the file at each request, because CPUs and memory can be added and removed.
 		there, ok := parseCPUList(readTrimmed(set.online))
 		if ok && !covers(there, want) {
 			return invalid("%s.%s %q must be within the host's %s, %s", field, set.name, set.list, set.what, readTrimmed(set.online))
@@ -91,14 +91,14 @@ func (b *Builder) checkCPUSets(field string, r *cri.LinuxContainerResources) err
 	return nil
 }
 
-// span is a range of numbers, both ends included.
+// span is a range of numbers. It includes both ends.
 type span struct{ first, last int }
 
-// maxCPUNumber bounds the numbers in a list of CPUs or nodes: the kernel's NR_CPUS
-// is 8192 at most.
+// maxCPUNumber limits the numbers in a list of CPUs or memory nodes. The kernel's NR_CPUS is at
+// most 8192.
 const maxCPUNumber = 1 << 16
 
-// parseList reads the kernel's form of a set of CPUs.
+// parseCPUList parses the kernel's list format of CPUs and memory nodes.
 func parseCPUList(s string) ([]span, bool) {
 	var out []span
 	for part := range strings.SplitSeq(s, ",") {
@@ -116,8 +116,8 @@ func parseCPUList(s string) ([]span, bool) {
 	return out, true
 }
 
-// covers says whether all of want is in one of the spans of there, of which no
-// two touch.
+// covers reports whether each span of want is in a span of there. The spans of there do not
+// touch each other.
 func covers(there, want []span) bool {
 	return !slices.ContainsFunc(want, func(w span) bool {
 		return !slices.ContainsFunc(there, func(t span) bool { return t.first <= w.first && w.last <= t.last })

@@ -11,7 +11,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Bounds of the map of unified resources, in entries and bytes.
+// Limits of the map of unified resources, in entries and bytes.
 const maxUnified, maxUnifiedValue = 128, 4096
 
 var unified = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[A-Za-z0-9_]+)+$`)
@@ -27,8 +27,8 @@ func (b *Builder) checkUnified(field string, r *cri.LinuxContainerResources) err
 		return invalid("%s.unified has %d entries, more than %d", field, len(m), maxUnified)
 	}
 	for _, k := range slices.Sorted(maps.Keys(m)) {
-		// The key is a file name in the container's cgroup; cgroup.* would move
-		// processes or change the tree (CVE-2023-6476 and its kin).
+		// The key is a file name in the container's cgroup. Keys such as cgroup.procs would
+		// move processes or change the tree (CVE-2023-6476).
 		if !unified.MatchString(k) || strings.HasPrefix(k, "cgroup.") {
 			return invalid("%s.unified: %q is not a key of a resource controller", field, k)
 		}
@@ -42,10 +42,10 @@ func (b *Builder) checkUnified(field string, r *cri.LinuxContainerResources) err
 	return nil
 }
 
-// unifiedRule says which rule a key of unified resources breaks, or "": it must be
-// a file that this kernel has in cgroups and lets the daemon write. The cgroups at
-// the top of the hierarchy show that, as the container's own does not exist yet. A
-// key that they cannot judge is left to the OCI runtime.
+// unifiedRule returns the rule that a key of unified resources breaks, or "". The key must be a
+// file that this kernel has in cgroups and that the daemon can write. The cgroup of the
+// container does not exist yet, so unifiedRule looks at cgroups at the top of the hierarchy. If
+// they do not show the answer, the OCI runtime decides.
 func (h *Host) unifiedRule(key string) string {
 	if h.UnifiedRoot == "" {
 		return ""
@@ -77,5 +77,5 @@ func (h *Host) unifiedRule(key string) string {
 	return ""
 }
 
-// controllersFile lists the controllers that a cgroup has.
+// controllersFile is the file that lists the controllers of a cgroup.
 const controllersFile = "cgroup.controllers"

@@ -8,27 +8,27 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// updateField is where limits stand in an UpdateContainerResourcesRequest.
+// updateField is the field with the limits in an UpdateContainerResourcesRequest.
 const updateField = "linux"
 
-// Update is what has to be done to change the limits of a container.
+// Update describes a change of the limits of a container.
 type Update struct {
-	// Resources are for the OCI runtime; nil when there is nothing for it.
+	// Resources are the limits for the OCI runtime, or nil if there are none.
 	Resources *specs.LinuxResources
-	// Hugepages are limits in bytes by page size. runc leaves them alone in an
-	// update, and even puts back those of the creation, so they are set after it.
+	// Hugepages are limits in bytes by page size. The daemon sets them after the runtime's
+	// update, because runc ignores them in an update and restores the limits of the creation.
 	Hugepages map[string]uint64
-	// OOMScoreAdj is for the processes; nil to leave it.
+	// OOMScoreAdj is the new value for the processes, or nil for no change.
 	OOMScoreAdj *int
-	// Now are the limits in force when all this is done.
+	// Now contains all limits of the container after the change.
 	Now *cri.LinuxContainerResources
-	// Warnings say where the machine allows less than was asked for.
+	// Warnings describe limits that the host does not support.
 	Warnings []string
 }
 
-// Update plans a change of the limits that a container has; fields of r that are
-// 0 or empty stay as they are. It fails with ErrInvalidArgument, before anything
-// is done, where r breaks a rule by itself or together with what it leaves alone.
+// Update plans a change of the limits has of a container. Fields of r that are 0 or empty do
+// not change. Update returns ErrInvalidArgument if r is not valid by itself or together with
+// the limits that do not change.
 func (b *Builder) Update(has, r *cri.LinuxContainerResources) (*Update, error) {
 	if err := b.CheckResources(updateField, r); err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func (b *Builder) Update(has, r *cri.LinuxContainerResources) (*Update, error) {
 		u.Hugepages = hugepages(u.Now)
 	}
 	if m := u.Resources.Memory; m != nil && b.host.CgroupV2 {
-		// There, a limit below the use kills rather than failing.
+		// On v2, a limit below the usage would kill processes instead of being refused.
 		m.CheckBeforeUpdate = ptr(true)
 	}
 	if u.Resources.CPU == nil && u.Resources.Memory == nil && len(u.Resources.Unified) == 0 {
@@ -62,14 +62,14 @@ func (b *Builder) Update(has, r *cri.LinuxContainerResources) (*Update, error) {
 	return u, nil
 }
 
-// merge lays the fields that are set in r over those of has.
+// merge returns has with the fields that are set in r.
 func merge(has, r *cri.LinuxContainerResources) *cri.LinuxContainerResources {
 	now := &cri.LinuxContainerResources{}
 	if has != nil {
 		now = proto.CloneOf(has)
 	}
 	limits := now.GetHugepageLimits()
-	// A container that may not swap goes on so with another limit of memory.
+	// A container without swap must stay without swap when its memory limit changes.
 	follows := r.GetMemorySwapLimitInBytes() == 0 && has.GetMemorySwapLimitInBytes() == has.GetMemoryLimitInBytes()
 	now.HugepageLimits = nil // proto.Merge would append
 	proto.Merge(now, r)
@@ -94,8 +94,8 @@ func mergeHugepages(has, r []*cri.HugepageLimit) []*cri.HugepageLimit {
 	return out
 }
 
-// whole is r with those fields that only have a meaning together: on v2 quota
-// and period are one file, and the limit of swap is the rest of one for both.
+// whole returns r with the fields that belong to fields of r: on v2, quota and period are in
+// one file, and the swap limit depends on the memory limit.
 func whole(now, r *cri.LinuxContainerResources) *cri.LinuxContainerResources {
 	out := proto.CloneOf(r)
 	if r.GetCpuQuota() != 0 || r.GetCpuPeriod() != 0 {
@@ -114,9 +114,9 @@ func whole(now, r *cri.LinuxContainerResources) *cri.LinuxContainerResources {
 	return out
 }
 
-// FullResources are the limits of a container as the OCI runtime is told them when an
-// update has failed, those that it never had said outright: a runtime that keeps
-// them elsewhere than in the cgroup, as in a systemd unit, would not know.
+// FullResources returns the limits of a container with explicit values for limits that are not
+// set. The OCI runtime gets them after a failed update, because it may also keep limits outside
+// of the cgroup, as in a systemd unit.
 func (b *Builder) FullResources(has *cri.LinuxContainerResources) (*specs.LinuxResources, error) {
 	full := merge(&cri.LinuxContainerResources{CpuShares: 1024, CpuQuota: -1, MemoryLimitInBytes: -1}, has)
 	full.Unified = has.GetUnified()

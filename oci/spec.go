@@ -13,16 +13,16 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// The versions written into a config: a runtime refuses one that it does not
-// know, so it is the lowest that has all the fields used.
+// Versions of a config. A runtime refuses an unknown version, so Build uses the lowest version
+// that has all used fields.
 const (
 	versionBase            = "1.0.2"
 	versionRecursiveMounts = "1.1.0" // recursive mount attributes ("rro") and mount mappings
 	versionIDMap           = "1.2.0" // mappings of submounts ("ridmap")
 )
 
-// Input is all that a config is made from. Whatever had to be looked up on the
-// machine or in the image has been.
+// Input contains everything that a config is made from. The caller has already read what is
+// needed from the host and from the image.
 type Input struct {
 	Args, Env []string
 	Cwd       string
@@ -32,63 +32,61 @@ type Input struct {
 
 	Security  *cri.LinuxContainerSecurityContext // nil: all defaults
 	Resources *cri.LinuxContainerResources       // nil: no limits
-	// SeccompProfile is the content of the file when Security names a profile
-	// of the node.
+	// SeccompProfile is the content of the profile if Security names a profile of the node.
 	SeccompProfile []byte
 	// ProcessLabel and MountLabel are SELinux labels, or "".
 	ProcessLabel, MountLabel string
 
 	Namespaces Namespaces
-	// UserGIDs are the groups that Namespaces.User has.
+	// UserGIDs are the group mappings of Namespaces.User.
 	UserGIDs []userns.Mapping
 	Files    Files
-	// Volumes are directories of the root file system that stay writable when
-	// it is not: see writableVolumes in package container.
+	// Volumes are directories of the root file system that stay writable if the root file
+	// system is read-only: see writableVolumes in package container.
 	Volumes     []Mount
 	Mounts      []Mount
 	Devices     []Device
 	CgroupsPath string
-	// BlockIO and RDT are what a class stands for; nil for none.
+	// BlockIO and RDT are the parameters of the container's classes; nil for none.
 	BlockIO *specs.LinuxBlockIO
 	RDT     *specs.LinuxIntelRdt
-	// Annotations are handed to the runtime as they are: see AllowAnnotations.
+	// Annotations are passed to the runtime: see AllowAnnotations.
 	Annotations map[string]string
 }
 
-// Namespaces are paths of namespaces to join; "" is the host's.
+// Namespaces contains the paths of namespaces to join. "" means the host's namespace.
 type Namespaces struct {
 	Net, IPC, UTS, PID, User string
-	NewPID                   bool // a PID namespace of its own; PID is "" then
+	NewPID                   bool // the container gets a new PID namespace, and PID is ""
 }
 
-// Files are host files bind mounted to their usual places, unless the request
-// mounts something there itself. Shm "" is the host's /dev/shm.
+// Files are host files that are bind mounted to their usual paths, unless the request mounts
+// something there. With "" for Shm, the container gets the host's /dev/shm.
 type Files struct {
 	Hosts, Hostname, ResolvConf, Shm string
 }
 
-// Result is a config and what the user should be told about it.
+// Result is a config with warnings for the user.
 type Result struct {
 	Spec *specs.Spec
-	// Warnings say where the machine allows less than was asked for.
+	// Warnings describe requested values that the host does not support.
 	Warnings []string
 }
 
-// Defaults are what the operator configures for every container.
+// Defaults are the operator's settings for every container.
 type Defaults struct {
-	// Capabilities a container has without asking, with CAP_ or without; nil for
-	// DefaultCapabilities.
+	// Capabilities are the capabilities of a container that requests none, with or without
+	// CAP_; nil for DefaultCapabilities.
 	Capabilities []string
-	// Rlimits are lowered to what Host.FitRlimits returns.
+	// Rlimits are lowered to the result of Host.FitRlimits.
 	Rlimits   []specs.POSIXRlimit
 	PidsLimit int64 // 0 or less for none
-	// AppArmorProfile is the name of the profile that "RuntimeDefault" means;
-	// "" for none.
+	// AppArmorProfile is the name of the profile for "RuntimeDefault", or "" for none.
 	AppArmorProfile string
 	Seccomp         SeccompDefaults
 }
 
-// Builder makes configs for one machine. It is safe for concurrent use.
+// Builder builds configs for one host. It is safe for concurrent use.
 type Builder struct {
 	host     Host
 	defaults Defaults
@@ -109,7 +107,7 @@ func NewBuilder(host Host, defaults Defaults) *Builder {
 	return &Builder{host: host, defaults: defaults, seccomp: seccompCache{x32: host.X32, profile: defaults.Seccomp.Profile}}
 }
 
-// build is one config in the making.
+// specBuilder is the state of one Build.
 type specBuilder struct {
 	*Builder
 	in       Input
@@ -117,9 +115,8 @@ type specBuilder struct {
 	warnings []string
 }
 
-// Build makes a config. Its errors are ErrInvalidArgument where the request
-// breaks a rule and ErrFailedPrecondition where the machine lacks what it
-// insists on.
+// Build builds a config. It returns ErrInvalidArgument if the request breaks a rule, and
+// ErrFailedPrecondition if the host does not have what the request requires.
 func (b *Builder) Build(in Input) (*Result, error) {
 	c := &specBuilder{Builder: b, in: in, spec: &specs.Spec{
 		Version:     versionBase,
@@ -137,20 +134,21 @@ func (b *Builder) Build(in Input) (*Result, error) {
 	return &Result{Spec: c.spec, Warnings: c.warnings}, nil
 }
 
-// Encode renders a config as JSON.
+// Encode returns a config as JSON.
 func Encode(s *specs.Spec) ([]byte, error) { return json.Marshal(s) }
 
 func (c *specBuilder) warn(format string, args ...any) {
 	c.warnings = append(c.warnings, fmt.Sprintf(format, args...))
 }
 
-// atLeast raises the version: versions are in their order as strings, too.
+// atLeast raises the version of the config. Versions are compared as strings, which gives the
+// right order for them.
 func (c *specBuilder) atLeast(version string) { c.spec.Version = max(c.spec.Version, version) }
 
 func (c *specBuilder) privileged() bool { return c.in.Security.GetPrivileged() }
 
-// namespaces: a container joins its pod's, and has mounts of its own. A cgroup
-// namespace hides the host's tree where the tree is unified.
+// namespaces adds the namespaces of the pod and a new mount namespace. On cgroup v2, a cgroup
+// namespace hides the host's cgroups.
 func (c *specBuilder) namespaces() error {
 	l, ns := c.spec.Linux, c.in.Namespaces
 	l.Namespaces = []specs.LinuxNamespace{{Type: specs.MountNamespace}}
@@ -174,8 +172,8 @@ func (c *specBuilder) namespaces() error {
 	return nil
 }
 
-// DefaultMaskedPaths are hidden from a container whose request has no security
-// context: kernel interfaces that tell of or act on the whole machine.
+// DefaultMaskedPaths returns the paths that are hidden from a container whose request has no
+// security context: kernel interfaces that show or affect the whole host.
 func DefaultMaskedPaths() []string {
 	return []string{
 		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -184,14 +182,14 @@ func DefaultMaskedPaths() []string {
 	}
 }
 
-// DefaultReadonlyPaths go with DefaultMaskedPaths.
+// DefaultReadonlyPaths returns the paths that are read-only for the same containers.
 func DefaultReadonlyPaths() []string {
 	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 }
 
-// paths takes the request's lists as they are: an empty list in a security
-// context means "none" (the CRI has them passed straight on), and privileged
-// containers see everything.
+// paths sets the masked and read-only paths of the request. The CRI passes the lists to the
+// runtime: an empty list in a security context means "none". Privileged containers see
+// everything.
 func (c *specBuilder) paths() error {
 	sc, l := c.in.Security, c.spec.Linux
 	switch {
@@ -213,9 +211,10 @@ func cleanAbsolute(p string) bool {
 	return filepath.IsAbs(p) && !strings.ContainsRune(p, 0) && !slices.Contains(strings.Split(p, "/"), "..")
 }
 
-// AllowAnnotations returns those of the maps' entries whose key is allowed: is
-// named, or begins with what stands before a final "*", the later map winning. Keys that runtimes take for systemd
-// properties of the unit never pass: they would be set on the host's systemd.
+// AllowAnnotations returns the annotations whose keys are allowed: an allowed key is named
+// exactly, or by a prefix that ends in "*". Values of later maps take precedence. Annotations
+// that runtimes convert to systemd properties are never allowed, because they would change
+// units of the host's systemd.
 func AllowAnnotations(allowed []string, from ...map[string]string) map[string]string {
 	var out map[string]string
 	for _, m := range from {

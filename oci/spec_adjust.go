@@ -7,12 +7,12 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// versionDevices has network devices, memory policies and RDT schemata.
+// versionDevices is the first version with network devices, memory policies and RDT schemata.
 const versionDevices = "1.3.0"
 
-// Fit brings a config that somebody has changed after Build within what the
-// machine allows, and gives it the version that its fields need. It returns
-// where the machine allows less.
+// FitToHost limits a config that was changed after Build to what the host allows, and sets the
+// version that the fields of the config need. It returns warnings about values that it has
+// lowered.
 func (b *Builder) FitToHost(spec *specs.Spec) (warnings []string) {
 	if p := spec.Process; p != nil {
 		if p.OOMScoreAdj != nil {
@@ -35,8 +35,8 @@ func (b *Builder) FitToHost(spec *specs.Spec) (warnings []string) {
 	return warnings
 }
 
-// Adjust are the limits of a container in the making, has, with r laid over
-// them, by the rules for either.
+// Adjust returns the limits of a new container with the limits r applied to the limits has.
+// Both r and the result must be valid.
 func (b *Builder) Adjust(has, r *cri.LinuxContainerResources) (*Update, error) {
 	const field = "linux.resources"
 	u := &Update{Now: merge(has, r)}
@@ -50,7 +50,7 @@ func (b *Builder) Adjust(has, r *cri.LinuxContainerResources) (*Update, error) {
 	return u, err
 }
 
-// Merge adds limits that the CRI has no words for.
+// Merge adds limits that have no field in the CRI.
 func (u *Update) Merge(by *specs.LinuxResources) {
 	if by == nil {
 		return
@@ -61,8 +61,7 @@ func (u *Update) Merge(by *specs.LinuxResources) {
 	MergeResources(u.Resources, by)
 }
 
-// Overlay lays those limits of by that are set over r. Device rules are not
-// among them.
+// MergeResources copies the limits that are set in by to r. It does not copy device rules.
 func MergeResources(r, by *specs.LinuxResources) {
 	if by == nil {
 		return

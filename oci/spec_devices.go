@@ -6,17 +6,17 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Device is a device node of the host, as it is to appear in the container.
+// Device is a device node of the host as it appears in the container.
 type Device struct {
 	specs.LinuxDevice
-	Access string // some of "rwm"
-	// HostPath is where the node is on the host.
+	Access string // a combination of r, w and m
+	// HostPath is the path of the node on the host.
 	HostPath string
 }
 
-// devices: nothing is allowed but what the runtime itself adds (null, zero, tty
-// and their like) and what was asked for; a privileged container may use all,
-// unless the machine is kept from its root by a user namespace.
+// devices sets the device rules. A container may use only requested devices and those that the
+// runtime adds itself, such as null, zero and tty. A privileged container may use all devices,
+// unless it has a user namespace.
 func (c *specBuilder) devices() error {
 	wanted, err := c.requestedDevices()
 	if err != nil {
@@ -41,8 +41,8 @@ func (c *specBuilder) devices() error {
 	return nil
 }
 
-// addNode: root in a user namespace may not make a node, so it gets the host's.
-// A runtime would look for that at the path that the container is to have it at.
+// addNode adds a device node. In a user namespace, root cannot make device nodes, so the host's
+// node is bind mounted. A runtime would look for the host's node at the path in the container.
 func (c *specBuilder) addNode(d Device) {
 	if c.in.Namespaces.User == "" || d.HostPath == "" {
 		c.spec.Linux.Devices = append(c.spec.Linux.Devices, d.LinuxDevice)
@@ -53,8 +53,7 @@ func (c *specBuilder) addNode(d Device) {
 	})
 }
 
-// requestedDevices has one for each path: a later request wins over an earlier one
-// and over the host's list.
+// requestedDevices returns one device for each path. A later request takes precedence.
 func (c *specBuilder) requestedDevices() ([]Device, error) {
 	var wanted []Device
 	at := make(map[string]int, len(c.in.Devices))

@@ -40,8 +40,8 @@ func (c *specBuilder) process() error {
 	return nil
 }
 
-// oomScoreAdj is always set, so that a container never inherits the value of the
-// daemon, which the kernel spares when memory is short.
+// oomScoreAdj returns a value even if the request has none. Otherwise the container would
+// inherit the value of the daemon, which the kernel spares when memory is short.
 func (c *specBuilder) oomScoreAdj() *int {
 	adj, warning := c.OOMScoreAdj(c.in.Resources.GetOomScoreAdj())
 	if warning != "" && c.in.Resources != nil {
@@ -50,9 +50,9 @@ func (c *specBuilder) oomScoreAdj() *int {
 	return &adj
 }
 
-// DefaultCapabilities is what a container has without asking: enough to change
-// users and file owners, bind low ports and signal, and nothing that reaches
-// past the container. NET_RAW, MKNOD, SYS_CHROOT and AUDIT_WRITE are not in it.
+// DefaultCapabilities returns the capabilities of a container that requests none. They allow
+// changing users and file owners, binding low ports and sending signals, and nothing outside of
+// the container. NET_RAW, MKNOD, SYS_CHROOT and AUDIT_WRITE are not included.
 func DefaultCapabilities() []string {
 	return []string{
 		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
@@ -62,7 +62,7 @@ func DefaultCapabilities() []string {
 
 const allCapabilities = "CAP_ALL"
 
-// NormalizeCapability turns "net_admin" or "CAP_NET_ADMIN" into the latter.
+// NormalizeCapability converts "net_admin" and "CAP_NET_ADMIN" to "CAP_NET_ADMIN".
 func NormalizeCapability(name string) string {
 	name = strings.ToUpper(name)
 	if !strings.HasPrefix(name, "CAP_") {
@@ -77,8 +77,8 @@ func isCapability(name string) bool {
 	return slices.ContainsFunc(capability.ListKnown(), func(c capability.Cap) bool { return capabilityName(c) == name })
 }
 
-// capabilities: the inheritable set stays empty, or files with inheritable
-// capabilities would hand them to any user in the container (CVE-2022-27652).
+// capabilities sets the capability sets. The inheritable set stays empty, because files with
+// inheritable capabilities would give them to any user in the container (CVE-2022-27652).
 func (c *specBuilder) capabilities() error {
 	want, err := c.requestedCapabilities()
 	if err != nil {
@@ -91,7 +91,7 @@ func (c *specBuilder) capabilities() error {
 	if slices.Contains(ambient, allCapabilities) {
 		ambient = want
 	}
-	// As with add_capabilities, what is dropped by its name stays dropped.
+	// As with add_capabilities, capabilities that are dropped by name stay dropped.
 	drop, err := normalizeCapabilities("drop_capabilities", c.in.Security.GetCapabilities().GetDropCapabilities())
 	if err != nil {
 		return err
@@ -108,7 +108,7 @@ func (c *specBuilder) capabilities() error {
 	slices.Sort(want)
 	ambient = intersect(ambient, want)
 	if len(ambient) > 0 {
-		// The kernel keeps ambient within inheritable, so here alone it is set.
+		// The kernel requires ambient capabilities to be inheritable.
 		c.spec.Process.Capabilities = &specs.LinuxCapabilities{
 			Bounding: want, Effective: want, Permitted: want, Inheritable: ambient, Ambient: ambient,
 		}

@@ -12,18 +12,17 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// SeccompDefaults are what the operator configures; profiles are in the JSON of
-// docker and the OCI.
+// SeccompDefaults are the operator's settings. Profiles are in the JSON format of Docker.
 type SeccompDefaults struct {
-	// Profile is what "RuntimeDefault" means; nil for the one that is built in.
+	// Profile is the profile for "RuntimeDefault"; nil for the built-in one.
 	Profile []byte
-	// Privileged is for privileged containers, whatever they ask for; nil for none.
+	// Privileged is the profile of privileged containers, whatever they request; nil for none.
 	Privileged []byte
-	// DefaultForAll gives the default profile to containers whose request says nothing.
+	// DefaultForAll gives the default profile to containers whose request names none.
 	DefaultForAll bool
 }
 
-// CheckSeccomp says what is wrong with a profile, if anything.
+// CheckSeccomp returns an error if a profile is not valid.
 func CheckSeccomp(profile []byte) error {
 	_, err := seccomp.LoadProfile(string(profile), &specs.Spec{
 		Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}, Linux: &specs.Linux{},
@@ -31,15 +30,15 @@ func CheckSeccomp(profile []byte) error {
 	return err
 }
 
-// SeccompProfile says which profile a request wants, of the present field or of
-// the deprecated one. A request with neither is unconfined, as the CRI has it,
-// unless the operator has it otherwise. path is the file of a profile of the node.
+// SeccompProfile returns the profile that a request names in the current or in the deprecated
+// field. According to the CRI, a request without a profile is unconfined, unless DefaultForAll
+// is set. path is the file of a profile of the node.
 func (b *Builder) SeccompProfile(sc *cri.LinuxContainerSecurityContext) (kind cri.SecurityProfile_ProfileType, path string, err error) {
 	switch p := sc.GetSeccomp(); {
 	case sc.GetPrivileged():
 		return cri.SecurityProfile_Unconfined, "", nil
 	case p != nil:
-		// Clients write the prefix of the deprecated field here too.
+		// Some clients use the prefix of the deprecated field here too.
 		kind, path = p.GetProfileType(), strings.TrimPrefix(p.GetLocalhostRef(), "localhost/")
 	case sc.GetSeccompProfilePath() == "" && b.defaults.Seccomp.DefaultForAll:
 		return cri.SecurityProfile_RuntimeDefault, "", nil
@@ -98,11 +97,11 @@ func (c *specBuilder) seccompFilter() error {
 	return nil
 }
 
-// seccompCache keeps the default profile for each capability set, on which it
-// depends. The sets in use are few, but requests choose them, so its size is limited.
+// seccompCache caches the default profile for each capability set. Few sets are in use, but
+// requests choose them, so its size is limited.
 type seccompCache struct {
 	x32     bool   // the kernel has the x32 ABI
-	profile []byte // the operator's, or nil
+	profile []byte // the operator's profile, or nil
 
 	mu       sync.Mutex // guards profiles
 	profiles map[string]*specs.LinuxSeccomp
@@ -110,16 +109,16 @@ type seccompCache struct {
 
 const seccompCacheSize = 64
 
-// withoutX32 leaves out an ABI that the kernel does not have, and whose calls
-// stay forbidden without being listed. runc builds the filter anew for every
-// create and exec, architecture by architecture; that is half of its time.
+// withoutX32 removes the x32 ABI if the kernel does not have it; its system calls stay
+// forbidden without being listed. runc builds the filter for each architecture at every create
+// and exec, which takes half of its time.
 func withoutX32(p *specs.LinuxSeccomp) *specs.LinuxSeccomp {
 	less := *p
 	less.Architectures = slices.DeleteFunc(slices.Clone(p.Architectures), func(a specs.Arch) bool { return a == specs.ArchX32 })
 	return &less
 }
 
-// get returns a profile that is shared and must not be written to.
+// get returns a shared profile, which the caller must not modify.
 func (s *seccompCache) get(spec *specs.Spec) (*specs.LinuxSeccomp, error) {
 	key := strings.Join(spec.Process.Capabilities.Bounding, ",")
 	s.mu.Lock()

@@ -37,11 +37,11 @@ func (b *Builder) checkSELinux(o *cri.SELinuxOption) error {
 	return nil
 }
 
-// AppArmorProfile returns the name of the profile that a request means, of the
-// present field or of the deprecated one, or "" for none: then the container is
-// not confined, as the machine's default is nothing where there is no AppArmor.
-// A privileged container has no default profile, but it has the one that it names.
-// ErrFailedPrecondition where a profile is named and the machine has no AppArmor.
+// AppArmorProfile returns the name of the profile that a request names in the current or in the
+// deprecated field, or "" for none. On a host without AppArmor, the default is no profile. A
+// privileged container has no default profile, but gets a profile that it names.
+// AppArmorProfile returns ErrFailedPrecondition if the request names a profile and the host has
+// no AppArmor.
 func (b *Builder) AppArmorProfile(sc *cri.LinuxContainerSecurityContext) (string, error) {
 	kind, name, err := appArmorOf(sc)
 	if err != nil {
@@ -62,7 +62,7 @@ func (b *Builder) AppArmorProfile(sc *cri.LinuxContainerSecurityContext) (string
 	return name, nil
 }
 
-// DefaultAppArmorProfile is the profile that "RuntimeDefault" means here, or "".
+// DefaultAppArmorProfile returns the profile for "RuntimeDefault", or "".
 func (b *Builder) DefaultAppArmorProfile() string { return b.defaults.AppArmorProfile }
 
 func appArmorOf(sc *cri.LinuxContainerSecurityContext) (kind cri.SecurityProfile_ProfileType, name string, err error) {
@@ -86,8 +86,8 @@ func legacyAppArmor(ref string) (cri.SecurityProfile_ProfileType, string, error)
 	return 0, "", invalid("linux.security_context.apparmor_profile %q must be runtime/default, unconfined or localhost/NAME", ref)
 }
 
-// checkAppArmor is about form. A name goes into the kernel's interface as it is,
-// where a blank or a line break would end it.
+// checkAppArmor checks the syntax of a profile name. The name is written to an interface of the
+// kernel, where white space would end it.
 func checkAppArmor(kind cri.SecurityProfile_ProfileType, name string) error {
 	const field = "linux.security_context.apparmor"
 	switch kind {
