@@ -41,6 +41,7 @@ func TestCountDescriptorsOfExitedProcess(t *testing.T) {
 		t.Errorf("%+v, %v", d, ok)
 	}
 }
+
 func TestOpenFilesLimit(t *testing.T) {
 	limits, err := os.ReadFile("/proc/self/limits")
 	if err != nil {

@@ -105,7 +105,7 @@ func parseStat(pid int, b []byte) (Stat, error) {
 	// The command name may contain spaces and parentheses, so count the fields after the last ")".
 	end := bytes.LastIndexByte(b, ')')
 	fields := bytes.Fields(b[end+1:])
-	const state, parent, session, start = 3 - 3, 4 - 3, 6 - 3, 22 - 3 // fields[0] is field 3
+	const state, parent, session, start = 0, 1, 3, 19 // the numbers in proc_pid_stat(5), minus 3
 	if end < 0 || len(fields) <= start {
 		return Stat{}, fmt.Errorf("pid %d: stat has too few fields", pid)
 	}

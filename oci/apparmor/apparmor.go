@@ -1,6 +1,6 @@
-// Package apparmor sees to it that the profiles containers are to run under are
-// loaded: the daemon's own default, which it makes when it is missing, and those
-// of the operator, which it only looks for.
+// Package apparmor checks that the AppArmor profiles of containers are loaded. It loads the
+// default profile of the daemon itself if the profile is missing. It only looks for the
+// profiles of the operator.
 package apparmor
 
 import (
@@ -12,28 +12,28 @@ import (
 	"github.com/moby/profiles/apparmor"
 )
 
-// DefaultProfile is the name of the profile that the daemon makes itself.
+// DefaultProfile is the name of the profile that the daemon loads itself.
 const DefaultProfile = "criserver-default"
 
-// kernel is what is asked of the machine.
+// kernel contains the operations on the host.
 type kernel interface {
 	IsLoaded(name string) (bool, error)
-	// Install makes the default profile under a name and loads it.
+	// Install loads the default profile under a name.
 	Install(name string) error
 }
 
-// Profiles are those of the machine. It is safe for concurrent use.
+// Profiles are the AppArmor profiles of the host. It is safe for concurrent use.
 type Profiles struct {
 	kernel kernel
-	loads  oplock.Locks // one load at a time: the others find it done
+	loads  oplock.Locks // one load at a time per profile
 }
 
-// New returns the machine's profiles. AppArmor must be enabled.
+// New returns the profiles of the host. AppArmor must be enabled.
 func New() *Profiles { return &Profiles{kernel: machine{}} }
 
-// Ensure returns nil when the profile is loaded. The default one is loaded if it
-// is not, also when somebody has unloaded it since. ErrFailedPrecondition where
-// another one is missing, or the default cannot be loaded.
+// Ensure returns nil if the profile is loaded. It loads the default profile if necessary, for
+// instance after somebody has unloaded it. It returns ErrFailedPrecondition if another profile
+// is not loaded, or if the default cannot be loaded.
 func (p *Profiles) Ensure(ctx context.Context, name string) error {
 	loaded, err := p.kernel.IsLoaded(name)
 	if err != nil {
@@ -63,7 +63,7 @@ func (p *Profiles) install(ctx context.Context, name string) error {
 	return nil
 }
 
-// machine is the kernel, with apparmor_parser to compile profiles.
+// machine is the host's kernel, with apparmor_parser to compile profiles.
 type machine struct{}
 
 func (machine) IsLoaded(name string) (bool, error) { return apparmor.IsLoaded(name) }

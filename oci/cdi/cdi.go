@@ -1,7 +1,7 @@
-// Package cdi gives containers the devices of the Container Device Interface:
-// what a vendor's spec file says a device needs (nodes, mounts, environment,
-// hooks, groups) is put into an OCI config. Spec files are the operator's, as
-// trusted as the daemon's own configuration; names of devices are the request's.
+// Package cdi adds the devices of the Container Device Interface to OCI configs: nodes, mounts,
+// environment variables, hooks and groups from the spec file of a vendor. Spec files belong to
+// the operator and are as trusted as the daemon's configuration. The names of devices come from
+// the request.
 package cdi
 
 import (
@@ -17,24 +17,23 @@ import (
 	"tags.cncf.io/container-device-interface/pkg/parser"
 )
 
-// maxDevices bounds the devices of one request.
+// maxDevices is the maximum number of devices of one request.
 const maxDevices = 1024
 
-// versionNetDevices is that of the first OCI config with network devices.
+// versionNetDevices is the first version of OCI configs with network devices.
 const versionNetDevices = "1.3.0"
 
-// Registry finds devices in spec files. A nil one has none.
+// Registry finds devices in spec files. A nil Registry has none.
 type Registry struct{ dirs []string }
 
-// NewRegistry returns a registry over the *.json and *.yaml files in dirs, of
-// which later ones win. A directory need not exist. Without any, every device is
-// refused.
+// NewRegistry returns a Registry of the *.json and *.yaml files in dirs. Files in later
+// directories take precedence. A directory need not exist. Without directories, the Registry
+// refuses every device.
 func NewRegistry(dirs []string) *Registry { return &Registry{dirs: slices.Clone(dirs)} }
 
-// Names lists the devices of a request: those that it names, and those in
-// annotations with the prefix cdi.k8s.io/, where kubelets put them before the
-// CRI had a field. Each is named once. ErrInvalidArgument where one has not the
-// form vendor/class=name.
+// Names returns the devices of a request without duplicates: those that the request names, and
+// those in annotations with the prefix cdi.k8s.io/, which kubelets used before the CRI had a
+// field. It returns ErrInvalidArgument for names that do not have the form vendor/class=name.
 func Names(requested []string, annotations map[string]string) ([]string, error) {
 	var names []string
 	add := func(where, name string) error {
@@ -67,10 +66,9 @@ func Names(requested []string, annotations map[string]string) ([]string, error) 
 	return names, nil
 }
 
-// Inject changes a config so that its container has the devices. The spec files
-// are read for each call that names any: a device plugin may have written one a
-// moment before, which a watch could not promise to have seen. ErrNotFound names
-// the devices that no file has, and the files that could not be used.
+// Inject adds devices to a config. It reads the spec files at each call, because a device
+// plugin may have written one just before. It returns ErrNotFound with the names of unknown
+// devices and of files that could not be used.
 func (r *Registry) Inject(s *specs.Spec, names []string) error {
 	if len(names) == 0 {
 		return nil
@@ -85,7 +83,7 @@ func (r *Registry) Inject(s *specs.Spec, names []string) error {
 	unknown, err := cache.InjectDevices(s, names...)
 	if len(unknown) > 0 {
 		return fmt.Errorf("CDI_devices: unknown device %s: no usable spec in %s has it%s: %w",
-			quoted(unknown), strings.Join(r.dirs, ", "), troubles(cache), errdefs.ErrNotFound)
+			quoted(unknown), strings.Join(r.dirs, ", "), fileErrors(cache), errdefs.ErrNotFound)
 	}
 	if err != nil {
 		return fmt.Errorf("CDI_devices: %w: %w", err, errdefs.ErrFailedPrecondition)
@@ -104,16 +102,16 @@ func quoted(names []string) string {
 	return strings.Join(out, ", ")
 }
 
-// troubles says which files could not be used, as a missing device may be in one
+// fileErrors describes the files that could not be used, because a missing device may be in one
 // of them.
-func troubles(c *cdi.Cache) string {
+func fileErrors(c *cdi.Cache) string {
 	errs := c.GetErrors()
 	if len(errs) == 0 {
 		return ""
 	}
-	var said []string
+	var messages []string
 	for _, path := range slices.Sorted(maps.Keys(errs)) {
-		said = append(said, fmt.Sprintf("%s: %v", filepath.Base(path), errs[path][0]))
+		messages = append(messages, fmt.Sprintf("%s: %v", filepath.Base(path), errs[path][0]))
 	}
-	return " (" + strings.Join(said, "; ") + ")"
+	return " (" + strings.Join(messages, "; ") + ")"
 }

@@ -17,22 +17,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bounds of a weight, which are the kernel's.
+// minWeight and maxWeight are the kernel's limits of a weight.
 const minWeight, maxWeight = 10, 1000
 
-// BlockIO is the classes of block I/O of a file, "" for none. The file's form is
-// that of goresctrl's blockio package, as containerd and CRI-O have it.
+// BlockIO contains the block I/O classes of a file, "" for none. The format is that of
+// goresctrl's blockio package, which containerd and CRI-O use.
 type BlockIO struct{ File string }
 
 type blockIOFile struct {
 	Classes map[string][]blockIO
 }
 
-// blockIO are the parameters of a set of devices: rates in bytes or operations a
-// second, and a weight against others. Without devices there is only a weight,
-// for all that are not named.
+// blockIO contains the parameters of a set of devices: rates in bytes or operations per second,
+// and a weight. Without devices, it has only a weight, which applies to all other devices.
 type blockIO struct {
-	Devices           []string // paths or patterns of them
+	Devices           []string // paths or patterns
 	ThrottleReadBps   quantity
 	ThrottleWriteBps  quantity
 	ThrottleReadIOPS  quantity
@@ -40,8 +39,8 @@ type blockIO struct {
 	Weight            quantity
 }
 
-// Check reads the file, for an operator to hear of mistakes at the start. That a
-// device is missing is none: it may come.
+// Check reads the file and returns its errors, for the start of the daemon. A missing device is
+// no error, because the device may be added later.
 func (b BlockIO) Check() error {
 	if b.File == "" {
 		return nil
@@ -72,8 +71,8 @@ func (b BlockIO) read() (f blockIOFile, err error) {
 	return f, nil
 }
 
-// Class looks up a class and its devices. Errors: ErrInvalidArgument for one that
-// does not exist, ErrFailedPrecondition where the node lacks what it needs.
+// Class returns a class with its devices. It returns ErrInvalidArgument for an unknown class,
+// and ErrFailedPrecondition if the node does not have what the class needs.
 func (b BlockIO) Class(name string) (*specs.LinuxBlockIO, error) {
 	if b.File == "" {
 		return nil, unconfigured("block I/O")
@@ -149,8 +148,8 @@ func throttle(list *[]specs.LinuxThrottleDevice, device [2]int64, rate quantity)
 	*list = append(*list, t)
 }
 
-// findDevices returns major and minor of the block devices that patterns match,
-// of which there must be one at least.
+// findDevices returns the major and minor numbers of the block devices that match patterns. At
+// least one must match.
 func findDevices(patterns []string) ([][2]int64, error) {
 	var out [][2]int64
 	for _, pattern := range patterns {
@@ -175,14 +174,14 @@ func findDevices(patterns []string) ([][2]int64, error) {
 	return out, nil
 }
 
-// quantity is a number with a unit: 4000, 60M, 1Gi.
+// quantity is a number with an optional unit: 4000, 60M, 1Gi.
 type quantity uint64
 
 var units = map[string]uint64{
 	"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
 }
 
-// UnmarshalJSON takes a number or a string.
+// UnmarshalJSON accepts a number or a string.
 func (q *quantity) UnmarshalJSON(b []byte) error {
 	text := string(b)
 	if text == "null" {

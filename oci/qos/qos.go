@@ -1,7 +1,7 @@
-// Package qos knows the operator's classes of block I/O and of cache and memory
-// bandwidth (RDT), which pods ask for by annotation. A file defines the classes
-// of each kind; it is read again for each container that asks, so that a change
-// needs no restart. The package looks at the machine and changes nothing.
+// Package qos reads the operator's classes of block I/O and of cache and memory bandwidth
+// (RDT), which pods request by annotation. A file defines the classes of each kind. The file is
+// read for each container that requests a class, so changes need no restart. The package reads
+// facts about the host and changes nothing.
 package qos
 
 import (
@@ -16,25 +16,25 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxFile bounds a file of classes, in bytes.
+// maxFile is the maximum size of a file of classes, in bytes.
 const maxFile = 1 << 20
 
 var className = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
-// Kind is one of the two kinds of classes: how annotations name them.
+// Kind is a kind of classes, with the annotations that select a class.
 type Kind struct {
 	container, podContainer, pod string
 }
 
-// The kinds, with the annotations that containerd and CRI-O read too.
+// The kinds of classes. containerd and CRI-O read the same annotations.
 var (
 	BlockIOClass = Kind{"io.kubernetes.cri.blockio-class", "blockio.resources.beta.kubernetes.io/container.", "blockio.resources.beta.kubernetes.io/pod"}
 	RDTClass     = Kind{"io.kubernetes.cri.rdt-class", "rdt.resources.beta.kubernetes.io/container.", "rdt.resources.beta.kubernetes.io/pod"}
 )
 
-// Of finds the class that a container asks for, and the annotation that says so:
-// one of its own, one of its pod's with its name, or one for all of the pod. An
-// empty class is none.
+// Of returns the class that a container requests, and the annotation that names the class: an
+// annotation of the container, an annotation of the pod for this container, or an annotation of
+// the pod for all its containers. An empty class means none.
 func (k Kind) Of(name string, container, pod map[string]string) (class, annotation string) {
 	for _, from := range []struct {
 		key string
@@ -47,7 +47,7 @@ func (k Kind) Of(name string, container, pod map[string]string) (class, annotati
 	return "", ""
 }
 
-// read decodes a file strictly; keys may be written in upper or lower case.
+// read decodes a file and refuses unknown keys. Keys may be written in upper or lower case.
 func read(file string, into any) error {
 	f, err := os.Open(file)
 	if err != nil {

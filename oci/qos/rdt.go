@@ -12,23 +12,23 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// RDT is the classes of cache and memory bandwidth of a file, "" for none. A
-// class is a control group of the resctrl file system: one that the OCI runtime
-// makes with the schemata in the file, or one that is there already.
+// RDT contains the classes of cache and memory bandwidth of a file, "" for none. A class is a
+// control group of the resctrl file system. The OCI runtime makes it with the schemata in the
+// file, or it exists already.
 type RDT struct {
 	File string
 	Root string // where resctrl is mounted
 }
 
-// ResctrlRoot is where resctrl is mounted everywhere.
+// mount point of resctrl
 const ResctrlRoot = "/sys/fs/resctrl"
 
 type rdtFile struct {
 	Classes map[string]rdtClass
 }
 
-// rdtClass has the lines of a schemata file, as the OCI names them; both may be
-// left out.
+// rdtClass contains the lines of a schemata file, with the names of the OCI config. Both are
+// optional.
 type rdtClass struct {
 	L3CacheSchema string
 	MemBwSchema   string
@@ -39,7 +39,7 @@ var (
 	mbSchema = regexp.MustCompile(`^MB:\d{1,4}=\d{1,9}(;\d{1,4}=\d{1,9})*$`)
 )
 
-// Check reads the file, for an operator to hear of mistakes at the start.
+// Check reads the file and returns its errors, for the start of the daemon.
 func (r RDT) Check() error {
 	if r.File == "" {
 		return nil
@@ -66,8 +66,8 @@ func (r RDT) read() (f rdtFile, err error) {
 	return f, nil
 }
 
-// Class looks up a class. Errors: ErrInvalidArgument for one that does not exist,
-// ErrFailedPrecondition where the node lacks what it needs.
+// Class returns a class. It returns ErrInvalidArgument for an unknown class, and
+// ErrFailedPrecondition if the node does not have what the class needs.
 func (r RDT) Class(name string) (*specs.LinuxIntelRdt, error) {
 	if r.File == "" {
 		return nil, unconfigured("RDT")

@@ -18,30 +18,30 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// system is what is asked of the machine and its policy.
+// system contains the operations on the host and its policy.
 type system interface {
-	// Init returns labels for a container, with categories of their own unless
-	// options say otherwise; both are "" where the policy knows no containers.
+	// Init returns the labels of a container, with unique categories unless options set the
+	// level. Both labels are "" if the policy does not know containers.
 	Init(options []string) (process, mount string, err error)
-	// Reserve keeps the label's categories from being given to others.
+	// Reserve keeps the categories of the label from being assigned to others.
 	Reserve(label string) error
 	Release(label string)
-	// Check fails for a label that the policy does not know.
+	// Check returns an error for a label that the policy does not know.
 	Check(label string) error
 	FileLabel(path string) (string, error)
 	SetFileLabel(path, label string) error
-	// Relabel labels all below path, and path last.
+	// Relabel sets the label of everything below path, and of path last.
 	Relabel(path, label string) error
 }
 
-// Labels gives labels out. It is safe for concurrent use.
+// Labels assigns labels. It is safe for concurrent use.
 type Labels struct{ system system }
 
-// New returns labels for a machine on which SELinux is enabled.
+// New returns Labels for a host on which SELinux is enabled.
 func New() *Labels { return &Labels{system: machine{}} }
 
-// Pod returns the labels of a new pod, until Release. Errors: ErrInvalidArgument
-// for options that make no label of this machine's policy.
+// Pod returns the labels of a new pod, which are reserved until Release. It returns
+// ErrInvalidArgument for options that make no label of the host's policy.
 func (l *Labels) Pod(o *cri.SELinuxOption) (process, mount string, err error) {
 	if err := CheckOptions(o); err != nil {
 		return "", "", err
@@ -57,7 +57,7 @@ func (l *Labels) Pod(o *cri.SELinuxOption) (process, mount string, err error) {
 	return process, mount, nil
 }
 
-// Keep takes over the label of a pod that an earlier process gave out.
+// Keep reserves the label of a pod that an earlier daemon process assigned.
 func (l *Labels) Keep(process string) error {
 	if process == "" {
 		return nil
@@ -68,8 +68,8 @@ func (l *Labels) Keep(process string) error {
 	return nil
 }
 
-// Release gives a pod's categories back. Those that the request named may be
-// others' too, and are nobody's to give back.
+// Release frees the categories of a pod. It does not free categories that the request named,
+// because other pods may use them too.
 func (l *Labels) Release(process string, o *cri.SELinuxOption) {
 	if process != "" && o.GetLevel() == "" {
 		l.system.Release(process)
@@ -145,7 +145,7 @@ func (l *Labels) check(label string) error {
 	return nil
 }
 
-// File labels one file.
+// File sets the label of one file.
 func (l *Labels) File(path, label string) error {
 	if label == "" {
 		return nil
@@ -156,10 +156,10 @@ func (l *Labels) File(path, label string) error {
 	return nil
 }
 
-// Relabel labels a volume with all that is in it. As its top comes last, one
-// whose top has the label has it all, and is left alone, however large it is. A
-// file system without labels needs none. It may take long: no lock that others
-// need may be held.
+// Relabel sets the label of a volume and of everything in it. The top directory gets its label
+// last, so if it has the label, the volume is complete and Relabel does nothing. File systems
+// without labels are skipped. Relabel may take long, so the caller must not hold a lock that
+// others need.
 func (l *Labels) Relabel(path, label string) error {
 	if label == "" {
 		return nil
@@ -173,13 +173,13 @@ func (l *Labels) Relabel(path, label string) error {
 	return nil
 }
 
-// Asked says whether options ask for anything.
+// Asked reports whether any option is set.
 func Asked(o *cri.SELinuxOption) bool {
 	return o.GetUser()+o.GetRole()+o.GetType()+o.GetLevel() != ""
 }
 
-// CheckOptions says what is wrong with the form of options, if anything. It
-// needs no machine.
+// CheckOptions returns an error if options have invalid characters. It does not look at the
+// host.
 func CheckOptions(o *cri.SELinuxOption) error {
 	for _, f := range []struct{ name, value, chars string }{
 		{"user", o.GetUser(), "_-."}, {"role", o.GetRole(), "_-."}, {"type", o.GetType(), "_-."}, {"level", o.GetLevel(), "_-.:,"},
@@ -207,9 +207,9 @@ func initOptions(o *cri.SELinuxOption) []string {
 	return options
 }
 
-// override changes parts of labels, which have the form user:role:type:level.
-// Files take over the user and the level alone: their role and type are not
-// those of processes.
+// override changes parts of labels of the form user:role:type:level. The label of files gets
+// only the user and the level, because the roles and types of files differ from those of
+// processes.
 func override(process, mount string, o *cri.SELinuxOption) (newProcess, newMount string) {
 	p, m := strings.SplitN(process, ":", 4), strings.SplitN(mount, ":", 4)
 	set := func(parts []string, i int, value string) {
@@ -226,7 +226,7 @@ func override(process, mount string, o *cri.SELinuxOption) (newProcess, newMount
 	return strings.Join(p, ":"), strings.Join(m, ":")
 }
 
-// machine is the kernel and the policy that it has loaded.
+// machine is the host's kernel with its loaded policy.
 type machine struct{}
 
 func (machine) Init(options []string) (process, mount string, err error) {
