@@ -58,13 +58,13 @@ func TestUpdate(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !proto.Equal(u.Now, tc.now) {
-				t.Errorf("in force %v, want %v", u.Now, tc.now)
+				t.Errorf("limits after the update %v, want %v", u.Now, tc.now)
 			}
 			if !reflect.DeepEqual(u.Resources, tc.want) {
-				t.Errorf("for the runtime %+v, want %+v", u.Resources, tc.want)
+				t.Errorf("limits for the runtime %+v, want %+v", u.Resources, tc.want)
 			}
 			if !proto.Equal(before, tc.has) {
-				t.Errorf("what it had was changed to %v", tc.has)
+				t.Errorf("Update changed its argument to %v", tc.has)
 			}
 			if !maps.Equal(u.Hugepages, hugepages(tc.now)) {
 				t.Errorf("hugepages %v", u.Hugepages)
@@ -73,7 +73,7 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
-func TestUpdateTogetherWithWhatStays(t *testing.T) {
+func TestUpdateChecksUnchangedLimits(t *testing.T) {
 	b := NewBuilder(testHost(), Defaults{})
 	for name, tc := range map[string]struct {
 		has, r *limits
@@ -98,13 +98,12 @@ func TestUpdateOOMScoreAdj(t *testing.T) {
 		}
 	}
 	if u, err := b.Update(&limits{OomScoreAdj: 7}, &limits{CpuShares: 2}); err != nil || u.OOMScoreAdj != nil || u.Now.GetOomScoreAdj() != 7 {
-		t.Errorf("left alone: %+v, %v", u, err)
+		t.Errorf("without a value: %+v, %v", u, err)
 	}
 }
 
-// What goes to a runtime when an update failed says everything, also what had
-// never been said.
-func TestRestate(t *testing.T) {
+// After a failed update, the runtime gets a value for every limit.
+func TestFullResources(t *testing.T) {
 	res, err := NewBuilder(testHost(), Defaults{}).FullResources(&limits{CpuQuota: 20000, CpuPeriod: 50000})
 	if err != nil || *res.CPU.Shares != 1024 || *res.CPU.Quota != 20000 || *res.CPU.Period != 50000 || *res.Memory.Limit != -1 || *res.Memory.Swap != -1 {
 		t.Errorf("%+v %+v %v", res.CPU, res.Memory, err)

@@ -21,18 +21,18 @@ func TestGuestDescendants(t *testing.T) {
 		"0         7         0         0         ?         07:48     0s        sh\n" +
 		"0         8         7         0         ?         07:48     0s        sh 9 7\n" +
 		"0         9         8         0         ?         07:48     0s        sleep\n" +
-		"nonsense\n")
+		"malformed\n")
 	tree := map[int]bool{7: true}
 	got := guestDescendants(table, tree)
 	if slices.Sort(got); !slices.Equal(got, []int{7, 8, 9}) || !maps.Equal(tree, map[int]bool{7: true, 8: true, 9: true}) {
-		t.Errorf("offspring %v, tree %v", got, tree)
+		t.Errorf("descendants %v, tree %v", got, tree)
 	}
-	// 8 has ended, and 9 is nobody's child any more: it still is of the tree.
+	// 8 has exited, and 9 is an orphan, but still belongs to the tree.
 	if got := guestDescendants([]byte("0 2 0\n0 9 0\n"), tree); !slices.Equal(got, []int{9}) {
-		t.Errorf("offspring that was left: %v", got)
+		t.Errorf("orphan: %v", got)
 	}
 	if got := guestDescendants(nil, tree); len(got) != 0 {
-		t.Errorf("of nobody: %v", got)
+		t.Errorf("empty table: %v", got)
 	}
 }
 
@@ -72,17 +72,18 @@ func TestGuestStats(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 	if _, err := fakeRuntime(t, "echo nonsense").GuestStats(t.Context(), "c"); err == nil {
-		t.Error("nonsense passes for figures")
+		t.Error("malformed output: no error")
 	}
 }
 
-// What the runtime waits for while it deletes has to be reaped by its adopter.
+// The runtime waits for processes while it deletes. Their parent must reap them.
 func TestDeleteReapsGuestProcesses(t *testing.T) {
 	helper := exec.Command("sleep", "1000")
 	if err := helper.Start(); err != nil {
 		t.Fatal(err)
 	}
-	// It kills its helper and waits, as runsc does, until that is gone from the process table.
+	// Like runsc, the runtime kills its process and waits until the process table does not
+	// contain it.
 	r := fakeRuntime(t, fmt.Sprintf("root=$2; kill -9 %d; for i in $(seq 500); do kill -0 %d 2>/dev/null || { rm $root/c_*.state; exit 0; }; sleep 0.01; done; echo still there >&2; exit 1", helper.Process.Pid, helper.Process.Pid))
 	r.Guest = true
 	if err := os.MkdirAll(r.Root, 0o700); err != nil {
@@ -97,15 +98,15 @@ func TestDeleteReapsGuestProcesses(t *testing.T) {
 	if err := r.Delete(t.Context(), "c", true); err != nil {
 		t.Error(err)
 	}
-	left, err := filepath.Glob(r.Root + "/*.lock") // of those that are still there, and of other guests
-	if err != nil || len(left) != 2 || filepath.Base(left[0]) != "e_sandbox:guest.lock" || filepath.Base(left[1]) != "f_sandbox:other.lock" {
-		t.Errorf("locks left: %v, %v", left, err)
+	files, err := filepath.Glob(r.Root + "/*.lock") // locks of existing containers and of other guests
+	if err != nil || len(files) != 2 || filepath.Base(files[0]) != "e_sandbox:guest.lock" || filepath.Base(files[1]) != "f_sandbox:other.lock" {
+		t.Errorf("locks: %v, %v", files, err)
 	}
 }
 
-// A command in a guest is killed in the guest, with its descendants, and the
-// files of the exec go.
-func TestExecInGuestEndsWithItsTime(t *testing.T) {
+// After the timeout, a command in a guest is killed in the guest with its descendants, and the
+// files of the exec are removed.
+func TestExecInGuestTimeout(t *testing.T) {
 	dir := t.TempDir()
 	killed := filepath.Join(t.TempDir(), "killed")
 	r := fakeRuntime(t, `
@@ -130,7 +131,7 @@ echo $! >$pid`)
 	if err != nil || !strings.Contains(string(b), "kill --pid 41 c 9") || !strings.Contains(string(b), "kill --pid 42 c 9") {
 		t.Errorf("killed: %s, %v", b, err)
 	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-		t.Errorf("files left: %v, %v", left, err)
+	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
+		t.Errorf("files still exist: %v, %v", files, err)
 	}
 }

@@ -51,16 +51,16 @@ func TestChooser(t *testing.T) {
 			t.Fatalf("got %v, %v", got, err)
 		}
 	}
-	// One run and one delete: the verdict of the first time was kept.
+	// One run and one delete: the result of the first trial was stored.
 	if b, err := os.ReadFile(count); err != nil || len(b) != 4 {
-		t.Errorf("the bad one was called %d times, %v", len(b)/2, err)
+		t.Errorf("the runtime that does not work was called %d times, %v", len(b)/2, err)
 	}
 	if _, err := c.Choose(t.Context(), bad); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "not on this machine") {
-		t.Errorf("none: %v", err)
+		t.Errorf("no working runtime: %v", err)
 	}
-	left, _ := filepath.Glob(filepath.Join(dir, "prove-*"))
-	if len(left) > 0 {
-		t.Errorf("left: %v", left)
+	bundles, _ := filepath.Glob(filepath.Join(dir, "prove-*"))
+	if len(bundles) > 0 {
+		t.Errorf("bundles still exist: %v", bundles)
 	}
 	if _, err := good.Features(t.Context()); err != nil {
 		t.Error(err)
@@ -70,8 +70,8 @@ func TestChooser(t *testing.T) {
 	}
 }
 
-// TestChooserKeepsNoVerdictOfALateTrial has a runtime that is slow at first.
-func TestChooserKeepsNoVerdictOfALateTrial(t *testing.T) {
+// A trial that times out has no stored result.
+func TestChooserStoresNoTimeout(t *testing.T) {
 	tree, err := cgroup.Open()
 	if err != nil {
 		t.Fatal(err)
@@ -88,20 +88,19 @@ func TestChooserKeepsNoVerdictOfALateTrial(t *testing.T) {
 	r := fakeRuntime(t, "[ ! -e "+slow+" ] || { case \"$*\" in *delete*) ;; *) exec sleep 600;; esac; }")
 	c := &Chooser{RunDir: dir, Prober: "/bin/true", CgroupParent: "/test", Cgroups: tree, Builder: NewBuilder(host, Defaults{}), TrialTimeout: 200 * time.Millisecond}
 	if _, err := c.Choose(t.Context(), r); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("a late trial: %v", err)
+		t.Fatalf("trial of a slow runtime: %v", err)
 	}
 	if err := os.Remove(slow); err != nil {
 		t.Fatal(err)
 	}
 	c.TrialTimeout = time.Minute
 	if _, err := c.Choose(t.Context(), r); err != nil {
-		t.Errorf("the runtime is fast now: %v", err)
+		t.Errorf("second trial: %v", err)
 	}
 }
 
-// TestChooserRemovesTheCgroupOfAKilledRuntime kills a runtime, by the deadline of
-// the trial, that has made a cgroup and not written its state.
-func TestChooserRemovesTheCgroupOfAKilledRuntime(t *testing.T) {
+// The deadline of the trial kills a runtime that has made a cgroup but not written its state.
+func TestChooserRemovesCgroupOfKilledRuntime(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("making a cgroup needs root")
 	}
@@ -127,29 +126,29 @@ func TestChooserRemovesTheCgroupOfAKilledRuntime(t *testing.T) {
 	}
 	check := func() {
 		t.Helper()
-		left, err := filepath.Glob(where + "/criserver-*")
-		if err != nil || len(left) > 0 {
-			t.Errorf("cgroups are left: %v, %v", left, err)
+		found, err := filepath.Glob(where + "/criserver-*")
+		if err != nil || len(found) > 0 {
+			t.Errorf("cgroups still exist: %v, %v", found, err)
 		}
-		if left, err := filepath.Glob(filepath.Join(dir, trialPrefix+"*")); err != nil || len(left) > 0 {
-			t.Errorf("bundles are left: %v, %v", left, err)
+		if found, err := filepath.Glob(filepath.Join(dir, trialPrefix+"*")); err != nil || len(found) > 0 {
+			t.Errorf("bundles still exist: %v, %v", found, err)
 		}
 	}
 	if _, err := c.Choose(t.Context(), r); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("a trial whose runtime hangs: %v", err)
+		t.Fatalf("trial of a hanging runtime: %v", err)
 	}
 	if _, err := os.Stat(made); err != nil {
 		t.Fatalf("the runtime has made no cgroup: %v", err)
 	}
 	check()
 
-	// The next daemon removes what a killed one left.
+	// The next daemon removes what a killed daemon has left behind.
 	id := ids.New()
 	if err := errors.Join(os.Mkdir(filepath.Join(dir, trialPrefix+id), 0o700), os.Mkdir(where+"/criserver-"+id, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Choose(t.Context(), r); err == nil {
-		t.Error("a runtime that hangs was chosen")
+		t.Error("a hanging runtime was chosen")
 	}
 	check()
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestKnownFlaw(t *testing.T) {
+func TestVulnerability(t *testing.T) {
 	for line, flawed := range map[string]bool{
 		"runc version 1.1.15": true, "runc version 1.2.7": true, "runc version 1.2.8": false, "runc version 1.3.2": true, "runc version 1.3.3": false,
 		"runc version 1.4.0-rc.2": true, "runc version 1.4.0-rc.3": false, "runc version 1.4.0": false, "runc version 1.5.2": false, "runc version 1.0.0-rc10": true,
@@ -18,7 +18,7 @@ func TestKnownFlaw(t *testing.T) {
 	}
 }
 
-func TestKnownFlawNamesTheWorst(t *testing.T) {
+func TestVulnerabilityNamesCVE(t *testing.T) {
 	for line, want := range map[string]string{
 		"runc version 1.1.11": "CVE-2024-21626", "runc version 1.1.12": "CVE-2025-31133", "runc version 1.0.3": "CVE-2024-21626",
 		"runc version 1.2.5": "CVE-2025-52881", "crun version 1.4.3": "CVE-2022-27650",
