@@ -20,7 +20,7 @@ type RDT struct {
 	Root string // where resctrl is mounted
 }
 
-// mount point of resctrl
+// ResctrlRoot is the usual mount point of resctrl.
 const ResctrlRoot = "/sys/fs/resctrl"
 
 type rdtFile struct {
