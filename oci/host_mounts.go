@@ -1,15 +1,13 @@
 package oci
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/mounttable"
 	"github.com/criserver/criserver/internal/userns"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -48,44 +46,6 @@ func MountRestrictions(path string) ([]string, error) {
 	return options, nil
 }
 
-// maxMountLine is the part of a line of the mount table that is read, in bytes. It has space
-// for paths and options of the mount itself, even if every byte is escaped. The options of the
-// file system come last and are not needed. With hundreds of overlay layers they are longer
-// than mountinfo can read.
-const maxMountLine = 48 << 10
-
-// hostMounts returns the mounts that match the filter.
-func hostMounts(filter mountinfo.FilterFunc) ([]*mountinfo.Info, error) {
-	f, err := os.Open("/proc/thread-self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readMounts(f, filter)
-}
-
-func readMounts(from io.Reader, filter mountinfo.FilterFunc) ([]*mountinfo.Info, error) {
-	var table bytes.Buffer
-	r := bufio.NewReaderSize(from, maxMountLine)
-	for {
-		line, err := r.ReadSlice('\n')
-		table.Write(line)
-		cut := errors.Is(err, bufio.ErrBufferFull)
-		for errors.Is(err, bufio.ErrBufferFull) {
-			_, err = r.ReadSlice('\n')
-		}
-		if cut {
-			table.WriteByte('\n')
-		}
-		if errors.Is(err, io.EOF) {
-			return mountinfo.GetMountsFromReader(&table, filter)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-}
-
 // CheckIDMap checks whether the kernel can map ids by a user namespace for source, which must
 // have no symbolic links, and for all mounts below. submounts reports whether there are mounts
 // below. CheckIDMap returns ErrFailedPrecondition if a file system does not support it.
@@ -95,7 +55,7 @@ func CheckIDMap(source, userNS string) (submounts bool, err error) {
 		return false, fmt.Errorf("user namespace: %w", err)
 	}
 	defer ns.Close()
-	below, err := hostMounts(mountinfo.PrefixFilter(source))
+	below, err := mounttable.Read(mountinfo.PrefixFilter(source))
 	if err != nil {
 		return false, fmt.Errorf("read the mounts: %w", err)
 	}
@@ -122,7 +82,7 @@ func CheckIDMap(source, userNS string) (submounts bool, err error) {
 
 // fsType describes the file system at path for an error message.
 func fsType(path string) string {
-	mounts, err := hostMounts(mountinfo.ParentsFilter(path))
+	mounts, err := mounttable.Read(mountinfo.ParentsFilter(path))
 	at := (*mountinfo.Info)(nil)
 	for _, m := range mounts {
 		if at == nil || len(m.Mountpoint) >= len(at.Mountpoint) {
@@ -142,7 +102,7 @@ func CheckPropagation(source string, p cri.MountPropagation) error {
 	if p == cri.MountPropagation_PROPAGATION_PRIVATE {
 		return nil
 	}
-	mounts, err := hostMounts(mountinfo.ParentsFilter(source))
+	mounts, err := mounttable.Read(mountinfo.ParentsFilter(source))
 	if err != nil {
 		return fmt.Errorf("read the mounts: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 
 	"github.com/criserver/criserver/internal/ids"
+	"github.com/criserver/criserver/internal/mounttable"
 )
 
 // Restore detects the features of the kernel, loads the records, and deletes the writable layers of
@@ -88,7 +89,7 @@ func readRecord(dir, id string) (Record, error) {
 // the writable layer.
 func findMounts(dir, containerID string) ([]string, error) {
 	upper := "upperdir=" + filepath.Join(dir, upperDir)
-	found, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
+	found, err := mounttable.Read(func(i *mountinfo.Info) (skip, stop bool) {
 		matches := slices.Contains(strings.Split(i.VFSOptions, ","), upper) ||
 			slices.Contains(strings.Split(i.Mountpoint, "/"), containerID)
 		return i.FSType != "overlay" || !strings.Contains(i.VFSOptions, "upperdir=") || !matches, false

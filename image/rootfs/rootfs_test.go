@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,7 +81,7 @@ func TestMountManyLayers(t *testing.T) {
 	dir := t.TempDir()
 	var lower []string
 	for i := range 500 {
-		l := mkdir(t, dir, strings.Repeat("l", 64)+fmt.Sprint(i), "diff")
+		l := mkdir(t, dir, strings.Repeat("l", 128)+fmt.Sprint(i), "diff")
 		write(t, fmt.Sprint(i), l, fmt.Sprint("f", i))
 		write(t, fmt.Sprint(i), l, "top")
 		lower = append(lower, l)
@@ -107,6 +108,10 @@ func TestMountManyLayers(t *testing.T) {
 		}
 		if got := read(t, target, "f499"); got != "499" {
 			t.Errorf("%s: lowest layer is %s", base, got)
+		}
+		// The line of the mount is longer than 64 KiB.
+		if got, err := findMounts(filepath.Dir(o.upper), base); err != nil || !slices.Equal(got, []string{target}) {
+			t.Errorf("%s: found mounts %v and error %v", base, got, err)
 		}
 		write(t, "w", target, "written")
 		if err := unix.Unmount(target, 0); err != nil {

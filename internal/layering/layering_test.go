@@ -48,6 +48,8 @@ const errdefs = "github.com/containerd/errdefs"
 var libraries = map[string][]string{
 	// The D-Bus protocol of systemd's manager.
 	"internal/systemd": {"github.com/coreos/go-systemd/v22/dbus", "github.com/godbus/dbus/v5"},
+	// The types and filters of the mount table.
+	"internal/mounttable": {"github.com/moby/sys/mountinfo"},
 	// Package msgdiff compares protobuf messages of any type.
 	"internal/msgdiff": {"google.golang.org/protobuf/proto", "google.golang.org/protobuf/reflect/protoreflect"},
 }
