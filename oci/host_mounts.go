@@ -80,19 +80,29 @@ func CheckIDMap(source, userNS string) (submounts bool, err error) {
 	return len(paths) > 1, nil
 }
 
-// fsType describes the file system at path for an error message.
-func fsType(path string) string {
+// mountOf returns the mount that a path without symbolic links is on, or nil if there is none.
+func mountOf(path string) (*mountinfo.Info, error) {
 	mounts, err := mounttable.Read(mountinfo.ParentsFilter(path))
-	at := (*mountinfo.Info)(nil)
+	if err != nil {
+		return nil, fmt.Errorf("read the mounts: %w", err)
+	}
+	var mount *mountinfo.Info
 	for _, m := range mounts {
-		if at == nil || len(m.Mountpoint) >= len(at.Mountpoint) {
-			at = m
+		// If several mounts have the same mount point, the last one is on top.
+		if mount == nil || len(m.Mountpoint) >= len(mount.Mountpoint) {
+			mount = m
 		}
 	}
-	if err != nil || at == nil {
+	return mount, nil
+}
+
+// fsType describes the file system at path for an error message.
+func fsType(path string) string {
+	mount, err := mountOf(path)
+	if err != nil || mount == nil {
 		return "its file system does not support it"
 	}
-	return "its file system, " + at.FSType + ", does not support it"
+	return "its file system, " + mount.FSType + ", does not support it"
 }
 
 // CheckPropagation checks whether mounts can propagate from or to a directory of the host. The
@@ -102,22 +112,15 @@ func CheckPropagation(source string, p cri.MountPropagation) error {
 	if p == cri.MountPropagation_PROPAGATION_PRIVATE {
 		return nil
 	}
-	mounts, err := mounttable.Read(mountinfo.ParentsFilter(source))
+	mount, err := mountOf(source)
 	if err != nil {
-		return fmt.Errorf("read the mounts: %w", err)
+		return err
 	}
-	var at *mountinfo.Info
-	for _, m := range mounts {
-		// If several mounts have the same mount point, the last one is on top.
-		if at == nil || len(m.Mountpoint) >= len(at.Mountpoint) {
-			at = m
-		}
-	}
-	if at == nil {
+	if mount == nil {
 		return fmt.Errorf("%s is on no mount: %w", source, errdefs.ErrFailedPrecondition)
 	}
-	shared := strings.Contains(at.Optional, "shared:")
-	slave := strings.Contains(at.Optional, "master:")
+	shared := strings.Contains(mount.Optional, "shared:")
+	slave := strings.Contains(mount.Optional, "master:")
 	if shared || (slave && p == cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER) {
 		return nil
 	}
@@ -125,5 +128,5 @@ func CheckPropagation(source string, p cri.MountPropagation) error {
 	if p == cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER {
 		want = "shared or slave"
 	}
-	return fmt.Errorf("%s is on the mount %s, which is not a %s mount: %w", source, at.Mountpoint, want, errdefs.ErrFailedPrecondition)
+	return fmt.Errorf("%s is on the mount %s, which is not a %s mount: %w", source, mount.Mountpoint, want, errdefs.ErrFailedPrecondition)
 }

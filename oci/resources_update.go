@@ -38,7 +38,7 @@ func (b *Builder) Update(has, r *cri.LinuxContainerResources) (*Update, error) {
 		return nil, err
 	}
 	var err error
-	if u.Resources, u.Warnings, err = b.translate(updateField, whole(u.Now, r)); err != nil {
+	if u.Resources, u.Warnings, err = b.translate(updateField, withDependentLimits(u.Now, r)); err != nil {
 		return nil, err
 	}
 	u.Resources.HugepageLimits = nil
@@ -82,21 +82,21 @@ func merge(has, r *cri.LinuxContainerResources) *cri.LinuxContainerResources {
 
 func mergeHugepages(has, r []*cri.HugepageLimit) []*cri.HugepageLimit {
 	var out []*cri.HugepageLimit
-	at := make(map[string]int)
+	index := make(map[string]int)
 	for _, h := range append(has[:len(has):len(has)], r...) {
-		if i, ok := at[h.GetPageSize()]; ok {
+		if i, ok := index[h.GetPageSize()]; ok {
 			out[i] = proto.CloneOf(h)
 			continue
 		}
-		at[h.GetPageSize()] = len(out)
+		index[h.GetPageSize()] = len(out)
 		out = append(out, proto.CloneOf(h))
 	}
 	return out
 }
 
-// whole returns r with the fields that belong to fields of r: on v2, quota and period are in
+// withDependentLimits returns r with the limits of now on which limits of r depend: on v2, quota and period are in
 // one file, and the swap limit depends on the memory limit.
-func whole(now, r *cri.LinuxContainerResources) *cri.LinuxContainerResources {
+func withDependentLimits(now, r *cri.LinuxContainerResources) *cri.LinuxContainerResources {
 	out := proto.CloneOf(r)
 	if r.GetCpuQuota() != 0 || r.GetCpuPeriod() != 0 {
 		out.CpuQuota, out.CpuPeriod = now.GetCpuQuota(), now.GetCpuPeriod()

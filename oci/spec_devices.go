@@ -56,16 +56,16 @@ func (c *specBuilder) addNode(d Device) {
 // requestedDevices returns one device for each path. A later request takes precedence.
 func (c *specBuilder) requestedDevices() ([]Device, error) {
 	var wanted []Device
-	at := make(map[string]int, len(c.in.Devices))
+	index := make(map[string]int, len(c.in.Devices))
 	for _, d := range c.in.Devices {
 		if !filepath.IsAbs(d.Path) {
 			return nil, invalid("device path %q must be absolute", d.Path)
 		}
-		if i, ok := at[d.Path]; ok {
+		if i, ok := index[d.Path]; ok {
 			wanted[i] = d
 			continue
 		}
-		at[d.Path] = len(wanted)
+		index[d.Path] = len(wanted)
 		wanted = append(wanted, d)
 	}
 	return wanted, nil

@@ -12,23 +12,23 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Mount is a bind mount that the request asks for; its source has been looked
-// up on the host.
+// Mount is a requested bind mount. Its source has been resolved on the host.
 type Mount struct {
 	Source, Destination string
 	ReadOnly            bool
 	RecursiveReadOnly   bool // needs ReadOnly and private propagation
 	Propagation         cri.MountPropagation
-	// Options are further mount options: those of the request and, as a bind mount
-	// may not undo them, those of the host's mount that the source is on.
+	// Options are further mount options: those of the request, and the restrictions of the
+	// host's mount that has the source, because a bind mount must keep them.
 	Options []string
 	// Mappings of an id-mapped mount, or none.
 	UIDMappings, GIDMappings []specs.LinuxIDMapping
-	// MapSubmounts has what is mounted below Source mapped too.
+	// MapSubmounts applies the mappings also to the mounts below Source.
 	MapSubmounts bool
 }
 
-// readOnly: an option says it too, be it the request's or the host's.
+// readOnly reports whether the mount is read-only. The option "ro" can come from the request or
+// from the host's mount.
 func (m Mount) readOnly() bool { return m.ReadOnly || slices.Contains(m.Options, "ro") }
 
 var propagationOption = map[cri.MountPropagation]string{
@@ -37,15 +37,16 @@ var propagationOption = map[cri.MountPropagation]string{
 	cri.MountPropagation_PROPAGATION_BIDIRECTIONAL:     "rshared",
 }
 
-// mounts are the usual ones, without those whose place the request takes, the
-// image's volumes and the request's, each parent before what lies below it.
+// mounts sets the mounts of the spec: the standard mounts, the volumes of the image, the files of
+// the pod, and the requested mounts. Requested mounts replace others at the same destination. Mounts
+// are sorted so that no mount hides a mount below it.
 func (c *specBuilder) mounts() error {
 	var all []specs.Mount
-	usual := c.standardMounts()
+	defaults := c.standardMounts()
 	for _, m := range c.in.Volumes {
-		usual = append(usual, c.bind(m))
+		defaults = append(defaults, c.bind(m))
 	}
-	for _, m := range append(usual, c.podFiles()...) {
+	for _, m := range append(defaults, c.podFiles()...) {
 		if !c.replaced(m.Destination) && !c.conflicts(m) {
 			all = append(all, m)
 		}
@@ -60,9 +61,9 @@ func (c *specBuilder) mounts() error {
 
 func depth(p string) int { return strings.Count(filepath.Clean(p), "/") }
 
-// shutOut says whether one of the usual mounts has no place below a requested
-// one: where mounts spread to the host, as it would show up there, and a file in
-// what is read-only, as nothing can be made there to mount it on.
+// conflicts reports whether m, which was not requested, cannot be mounted below a requested mount.
+// Below a mount with bidirectional propagation, m would also appear on the host. Below a read-only
+// mount, the runtime cannot create the file on which a file is mounted.
 func (c *specBuilder) conflicts(m specs.Mount) bool {
 	file := strings.HasPrefix(m.Destination, "/etc/")
 	return slices.ContainsFunc(c.in.Mounts, func(r Mount) bool {
@@ -71,17 +72,17 @@ func (c *specBuilder) conflicts(m specs.Mount) bool {
 	})
 }
 
-// replaced says whether the request mounts at dst itself, or mounts the host's
-// /sys, which brings the cgroups with it.
+// replaced reports whether a requested mount replaces the mount at dst. A requested /sys also
+// replaces the cgroups, because the host's /sys contains them.
 func (c *specBuilder) replaced(dst string) bool {
 	return slices.ContainsFunc(c.in.Mounts, func(m Mount) bool {
-		at := filepath.Clean(m.Destination)
-		return at == dst || (at == "/sys" && dst == "/sys/fs/cgroup")
+		requested := filepath.Clean(m.Destination)
+		return requested == dst || (requested == "/sys" && dst == "/sys/fs/cgroup")
 	})
 }
 
-// ttyGroup owns terminals in all distributions. A user namespace may be so small
-// that it has no such group, which the kernel refuses to mount a devpts with.
+// ttyGroup is the group of terminals in all distributions. The kernel refuses to mount a devpts
+// with this group in a user namespace that is too small to contain it.
 const ttyGroup = 5
 
 func (c *specBuilder) standardMounts() []specs.Mount {
@@ -102,8 +103,8 @@ func (c *specBuilder) standardMounts() []specs.Mount {
 		mounts[2].Options = append(mounts[2].Options, fmt.Sprintf("gid=%d", ttyGroup))
 	}
 	if c.in.Namespaces.User != "" && c.in.Namespaces.Net == "" {
-		// A sysfs shows a network namespace, and the kernel lets only that one's
-		// owner mount it: a user namespace with the host's network binds instead.
+		// A sysfs belongs to a network namespace, and only the user namespace that owns the network
+		// namespace can mount it. With the network of the host, the host's /sys is bind-mounted.
 		mounts[4] = specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: append(slices.Clone(kernel), "rbind", access)}
 	}
 	return mounts
@@ -129,8 +130,8 @@ func (c *specBuilder) podFiles() []specs.Mount {
 	return append(mounts, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: shm, Options: []string{"bind", "rprivate", "nosuid", "nodev", "noexec", "rw"}})
 }
 
-// bind renders a requested mount. Where one wants propagation, the container's
-// whole tree has to let it pass.
+// bind returns a requested mount in the form of the OCI spec. If the mount has propagation, bind
+// also sets the propagation of the root of the container, without which it would have no effect.
 func (c *specBuilder) bind(m Mount) specs.Mount {
 	opts := []string{"rbind", propagationOption[m.Propagation]}
 	switch {

@@ -75,9 +75,9 @@ func (c *specBuilder) seccompFilter() error {
 	if err != nil {
 		return err
 	}
-	own := c.in.SeccompProfile
+	localhostProfile := c.in.SeccompProfile
 	if c.privileged() && c.defaults.Seccomp.Privileged != nil {
-		kind, path, own = cri.SecurityProfile_Localhost, "for privileged containers", c.defaults.Seccomp.Privileged
+		kind, path, localhostProfile = cri.SecurityProfile_Localhost, "for privileged containers", c.defaults.Seccomp.Privileged
 	}
 	if kind == cri.SecurityProfile_Unconfined {
 		return nil
@@ -91,7 +91,7 @@ func (c *specBuilder) seccompFilter() error {
 		}
 		return nil
 	}
-	if c.spec.Linux.Seccomp, err = seccomp.LoadProfile(string(own), c.spec); err != nil {
+	if c.spec.Linux.Seccomp, err = seccomp.LoadProfile(string(localhostProfile), c.spec); err != nil {
 		return invalid("linux.security_context.seccomp: profile %q: %v", path, err)
 	}
 	return nil

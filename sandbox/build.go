@@ -99,12 +99,12 @@ func (b *build) files() error {
 
 // isolate creates the namespaces of the pod, and then its pause and its network in the namespaces.
 func (b *build) isolate(ctx context.Context) error {
-	own := b.spec.Namespaces
+	requested := b.spec.Namespaces
 	ns := namespace.Spec{
-		Dir: b.m.dirs.pin(b.rec.ID), Net: !own.HostNetwork, UTS: !own.HostNetwork, IPC: !own.HostIPC,
+		Dir: b.m.dirs.pin(b.rec.ID), Net: !requested.HostNetwork, UTS: !requested.HostNetwork, IPC: !requested.HostIPC,
 		Hostname: b.rec.HostName, Sysctls: b.spec.Sysctls,
 	}
-	if own.User != nil {
+	if requested.User != nil {
 		if err := b.setOwner(ctx, &ns); err != nil {
 			return err
 		}
@@ -116,10 +116,10 @@ func (b *build) isolate(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	if own.SharedPID && own.User == nil {
+	if requested.SharedPID && requested.User == nil {
 		g.Go(func() error { return b.pause(ctx, nil, 0) })
 	}
-	if !own.HostNetwork {
+	if !requested.HostNetwork {
 		g.Go(func() error { return b.attach(ctx) })
 	}
 	return g.Wait()

@@ -105,17 +105,17 @@ func (m *Manager) snapshot(e *entry) *Pod {
 func (m *Manager) namespaces(e *entry) Namespaces {
 	pin := func(name string) string { return filepath.Join(m.dirs.pin(e.rec.ID), name) }
 	var n Namespaces
-	own := e.spec.Namespaces
-	if !own.HostNetwork {
+	requested := e.spec.Namespaces
+	if !requested.HostNetwork {
 		n.Net, n.UTS = pin(namespace.Net), pin(namespace.UTS)
 	}
-	if !own.HostIPC {
+	if !requested.HostIPC {
 		n.IPC = pin(namespace.IPC)
 	}
-	if own.SharedPID {
+	if requested.SharedPID {
 		n.PID = pin(namespace.PID)
 	}
-	if own.User != nil {
+	if requested.User != nil {
 		n.User = pin(namespace.User)
 	}
 	return n

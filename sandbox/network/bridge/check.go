@@ -38,11 +38,11 @@ func check(c *conf, call Call) error {
 			return err
 		}
 	}
-	own := make([]netip.Addr, len(leases))
+	addrs := make([]netip.Addr, len(leases))
 	for i, l := range leases {
-		own[i] = l.addr.Addr()
+		addrs[i] = l.addr.Addr()
 	}
-	if err := namespace.RunInNet(call.NetNS, func() error { return checkAddresses(call.IfName, own) }); err != nil {
+	if err := namespace.RunInNet(call.NetNS, func() error { return checkAddresses(call.IfName, addrs) }); err != nil {
 		return err
 	}
 	return c.leaseDir().checkOwner(leases, owner(call.ContainerID, call.IfName))
