@@ -49,7 +49,7 @@ func TestCheckAndRepair(t *testing.T) {
 	busyboxFile := filepath.Join(n.Dir, "root/layers", "*", "diff/etc/passwd")
 	for range 2 { // without --repair, check changes nothing
 		out, err := n.check()
-		if err == nil || !strings.Contains(out, "image "+ids[damaged]+" ("+damaged+"): ") || !strings.Contains(out, "image "+ids[torn]+": cannot be loaded") ||
+		if err == nil || !strings.Contains(out, "image "+ids[damaged]+" ("+damaged+"): ") || !strings.Contains(out, "image "+ids[torn]+": load image: ") ||
 			strings.Contains(out, ids[whole]) || !strings.Contains(out, "2 problems") || strings.Count(out, "; --repair drops it\n") != 2 {
 			t.Errorf("%v: %s", err, out)
 		}
