@@ -41,8 +41,7 @@ type container struct {
 
 	idReturned atomic.Bool // a caller of Create has received the id
 
-	pluginsAsked     bool          // plugins had a say in the creation; only create uses it
-	pluginConfig     *specs.Spec   // the OCI config after the plugins, until the creation ends
+	pluginConfig     *specs.Spec   // the OCI config that plugins have received, until the creation ends
 	exitNotified     chan struct{} // closed when plugins are notified of the exit, or need not be
 	exitNotifiedOnce sync.Once
 

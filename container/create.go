@@ -122,7 +122,8 @@ func (m *Manager) create(ctx context.Context, n name, p *plan) (string, error) {
 	}
 	logrus.WithContext(ctx).WithFields(c.log().Data).WithField("name", n.name).Info("container created")
 	m.events.send(cri.ContainerEventType_CONTAINER_CREATED_EVENT, c.snap.Load())
-	m.notifyCreated(ctx, c)
+	c.pluginConfig = nil
+	m.notify(ctx, c.snap.Load(), Plugins.Created)
 	return c.id, nil
 }
 

@@ -114,7 +114,9 @@ func (m *Manager) undo(ctx context.Context, c *container, p *plan, cause error) 
 	err := m.teardown(ctx, c, p.runtimeCalled)
 	if err == nil {
 		m.unregister(c)
-		m.notifyUndone(ctx, c, s)
+		if c.pluginConfig != nil {
+			m.notify(ctx, s.withSpec(c.pluginConfig), Plugins.Removed)
+		}
 		return cause
 	}
 	c.log().WithError(err).Error("the rollback of a failed creation failed: the container stays visible and can be removed")

@@ -19,9 +19,9 @@ import (
 // the operation lock of the container, but no other lock.
 type Plugins interface {
 	// Create can change spec until it returns, and reads spec afterwards. The updates of
-	// other containers that plugins request are complete when Create returns. A call of
-	// Created or Removed follows.
-	Create(ctx context.Context, s *Snapshot, spec *specs.Spec) (Adjustment, error)
+	// other containers that plugins request are complete when Create returns. The
+	// adjustment is nil if no plugin is connected. A call of Created or Removed follows.
+	Create(ctx context.Context, s *Snapshot, spec *specs.Spec) (*Adjustment, error)
 	Created(ctx context.Context, s *Snapshot)
 	Start(ctx context.Context, s *Snapshot) error
 	Started(ctx context.Context, s *Snapshot)
@@ -31,11 +31,10 @@ type Plugins interface {
 	Updated(ctx context.Context, s *Snapshot)
 	// Stopped is called once for a container that has exited. For otherUpdates see Update.
 	Stopped(ctx context.Context, s *Snapshot) (otherUpdates func(context.Context))
-	// Removed is called for a container that was removed, or whose creation failed. spec
-	// is its OCI config, or nil if the config is unknown.
-	Removed(ctx context.Context, s *Snapshot, spec *specs.Spec)
-	// Any reports whether a plugin is connected now.
-	Any() bool
+	// Removed is called for a container that was removed, or whose creation failed.
+	Removed(ctx context.Context, s *Snapshot)
+	// HasPlugins reports whether a plugin is connected now.
+	HasPlugins() bool
 }
 
 // Limits are limits to set.
@@ -45,11 +44,11 @@ type Limits struct {
 	Extra *specs.LinuxResources
 }
 
-// Adjustment is what plugins request for a new container, in addition to their changes
-// of the OCI config.
+// Adjustment contains the changes that plugins request for a new container, in addition to
+// their changes of the OCI config.
 type Adjustment struct {
-	Asked bool // at least one plugin was asked
-	Limits
+	CRI                    *cri.LinuxContainerResources // see Limits
+	Extra                  *specs.LinuxResources
 	OOMScoreAdj            *int    // nil keeps the value of the request
 	BlockIOClass, RDTClass *string // "" means no class; nil keeps the class of the request
 	CDIDevices             []string
@@ -61,10 +60,10 @@ func (m *Manager) applyPlugins(ctx context.Context, c *container, p *plan, spec 
 		return spec, nil
 	}
 	c.enter("NRI plugins")
-	c.pluginsAsked, c.pluginConfig = true, spec
+	c.pluginConfig = spec
 	cgroup := spec.Linux.CgroupsPath
-	a, err := m.cfg.Plugins.Create(ctx, c.preview(), spec)
-	if err != nil || !a.Asked {
+	a, err := m.cfg.Plugins.Create(ctx, c.preview().withSpec(spec), spec)
+	if err != nil || a == nil {
 		return spec, err
 	}
 	// A plugin that connects now reads c.pluginConfig, so the changes below need a copy.
@@ -78,7 +77,7 @@ func (m *Manager) applyPlugins(ctx context.Context, c *container, p *plan, spec 
 }
 
 // applyAdjustment applies the parts of an adjustment for which the manager has rules.
-func (m *Manager) applyAdjustment(c *container, p *plan, spec *specs.Spec, a Adjustment) error {
+func (m *Manager) applyAdjustment(c *container, p *plan, spec *specs.Spec, a *Adjustment) error {
 	if err := m.adjustClasses(c, p, spec, a); err != nil {
 		return err
 	}
@@ -100,7 +99,7 @@ func (m *Manager) applyAdjustment(c *container, p *plan, spec *specs.Spec, a Adj
 }
 
 // adjustClasses looks up the classes that plugins request.
-func (m *Manager) adjustClasses(c *container, p *plan, spec *specs.Spec, a Adjustment) (err error) {
+func (m *Manager) adjustClasses(c *container, p *plan, spec *specs.Spec, a *Adjustment) (err error) {
 	if class := a.BlockIOClass; class != nil {
 		if p.blockIO = nil; *class != "" {
 			if p.blockIO, err = m.cfg.BlockIO.Class(*class); err != nil {
@@ -129,7 +128,7 @@ func cloneSpec(spec *specs.Spec) (*specs.Spec, error) {
 }
 
 // adjustLimits applies the rules of the builder as if the request had these limits.
-func (m *Manager) adjustLimits(c *container, p *plan, spec *specs.Spec, a Adjustment) error {
+func (m *Manager) adjustLimits(c *container, p *plan, spec *specs.Spec, a *Adjustment) error {
 	u, err := m.cfg.Builder.Adjust(p.spec.Resources, a.CRI)
 	if err != nil {
 		return err
@@ -174,8 +173,12 @@ func (c *container) updateRecord(spec *specs.Spec, cgroup string) error {
 	return c.rec.write(c.dir)
 }
 
-// Spec reads the OCI config of a container.
+// Spec returns the OCI config of a container. It reads the file of the config, unless the
+// snapshot contains the config.
 func (s *Snapshot) Spec() (*specs.Spec, error) {
+	if s.spec != nil {
+		return s.spec, nil
+	}
 	b, err := os.ReadFile(filepath.Join(s.RunDir, configFile))
 	if err != nil {
 		return nil, err
@@ -185,4 +188,11 @@ func (s *Snapshot) Spec() (*specs.Spec, error) {
 		return nil, fmt.Errorf("%s: %w", configFile, err)
 	}
 	return &spec, nil
+}
+
+// withSpec returns a copy of the snapshot that contains the OCI config, for events before
+// the file of the config is written or after it is removed.
+func (s Snapshot) withSpec(spec *specs.Spec) *Snapshot {
+	s.spec = spec
+	return &s
 }

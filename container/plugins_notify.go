@@ -3,27 +3,16 @@ package container
 import (
 	"context"
 	"time"
-
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // notifyTimeout limits the notification of an exit, including the wait for the operation
 // lock of the container.
 const notifyTimeout = time.Minute
 
-func (m *Manager) notifyCreated(ctx context.Context, c *container) {
-	c.pluginConfig = nil
+// notify calls event, a method of Plugins, if there are plugins.
+func (m *Manager) notify(ctx context.Context, s *Snapshot, event func(Plugins, context.Context, *Snapshot)) {
 	if m.cfg.Plugins != nil {
-		m.cfg.Plugins.Created(ctx, c.snap.Load())
-	}
-}
-
-// notifyUndone notifies plugins of the rollback of a creation, if they were asked about
-// the creation.
-func (m *Manager) notifyUndone(ctx context.Context, c *container, s *Snapshot) {
-	if m.cfg.Plugins != nil && c.pluginsAsked {
-		m.cfg.Plugins.Removed(ctx, s, c.pluginConfig)
+		event(m.cfg.Plugins, ctx, s)
 	}
 }
 
@@ -40,38 +29,15 @@ func (m *Manager) approveStart(ctx context.Context, c *container) error {
 	return err
 }
 
-func (m *Manager) notifyStarted(ctx context.Context, c *container) {
-	if m.cfg.Plugins != nil {
-		m.cfg.Plugins.Started(ctx, c.snap.Load())
-	}
-}
-
-// adjustUpdate lets plugins change the limits of an update.
-func (m *Manager) adjustUpdate(ctx context.Context, s *Snapshot, r *cri.LinuxContainerResources) (Limits, func(context.Context), error) {
-	if m.cfg.Plugins == nil {
-		return Limits{CRI: r}, nil, nil
-	}
-	return m.cfg.Plugins.Update(ctx, s, Limits{CRI: r})
-}
-
-func (m *Manager) notifyUpdated(ctx context.Context, c *container) {
-	if m.cfg.Plugins != nil {
-		m.cfg.Plugins.Updated(ctx, c.snap.Load())
-	}
-}
-
-// prepareRemovedNotification reads the OCI config, which the removal deletes. The result
-// notifies plugins after the removal.
-func (m *Manager) prepareRemovedNotification(c *container) (notify func(context.Context)) {
-	if m.cfg.Plugins == nil {
-		return func(context.Context) {}
-	}
+// lastSnapshot returns the snapshot for the notification of a removal. If a plugin is
+// connected, the snapshot contains the OCI config, whose file the removal deletes.
+func (m *Manager) lastSnapshot(c *container) *Snapshot {
 	s := c.snap.Load()
-	var spec *specs.Spec
-	if m.cfg.Plugins.Any() {
-		spec, _ = s.Spec() // a container whose creation failed may have none
+	if m.cfg.Plugins == nil || !m.cfg.Plugins.HasPlugins() {
+		return s
 	}
-	return func(ctx context.Context) { m.cfg.Plugins.Removed(ctx, s, spec) }
+	spec, _ := s.Spec() // a container whose creation failed may have none
+	return s.withSpec(spec)
 }
 
 // notifyExit notifies plugins of the exit of a container, once, in the background.

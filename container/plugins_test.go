@@ -16,70 +16,70 @@ import (
 
 // fakePlugins record their calls. Their fields set their results.
 type fakePlugins struct {
-	create func(*specs.Spec) (Adjustment, error)
+	create func(*specs.Spec) (*Adjustment, error)
 	start  func() error
-	ended  func(context.Context)
+	onStop func(context.Context)
 	others func(context.Context)
 
 	mu     sync.Mutex
 	events []string
 }
 
-func (f *fakePlugins) note(what string, s *Snapshot) {
+func (f *fakePlugins) record(event string, s *Snapshot) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.events = append(f.events, what+" "+s.Config.GetMetadata().GetName())
+	f.events = append(f.events, event+" "+s.Config.GetMetadata().GetName())
 }
 
-func (f *fakePlugins) seen() string {
+func (f *fakePlugins) calls() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return strings.Join(f.events, ",")
 }
 
-func (f *fakePlugins) Create(_ context.Context, s *Snapshot, spec *specs.Spec) (Adjustment, error) {
-	f.note("create", s)
+func (f *fakePlugins) Create(_ context.Context, s *Snapshot, spec *specs.Spec) (*Adjustment, error) {
+	f.record("create", s)
 	if f.create != nil {
 		return f.create(spec)
 	}
-	return Adjustment{}, nil
+	return nil, nil
 }
-func (f *fakePlugins) Created(_ context.Context, s *Snapshot) { f.note("created", s) }
+func (f *fakePlugins) Created(_ context.Context, s *Snapshot) { f.record("created", s) }
 func (f *fakePlugins) Start(_ context.Context, s *Snapshot) error {
-	f.note("start", s)
+	f.record("start", s)
 	if f.start != nil {
 		return f.start()
 	}
 	return nil
 }
-func (f *fakePlugins) Started(_ context.Context, s *Snapshot) { f.note("started", s) }
+func (f *fakePlugins) Started(_ context.Context, s *Snapshot) { f.record("started", s) }
 func (f *fakePlugins) Update(_ context.Context, s *Snapshot, l Limits) (Limits, func(context.Context), error) {
-	f.note("update", s)
+	f.record("update", s)
 	return l, f.others, nil
 }
-func (f *fakePlugins) Updated(_ context.Context, s *Snapshot) { f.note("updated", s) }
+func (f *fakePlugins) Updated(_ context.Context, s *Snapshot) { f.record("updated", s) }
 func (f *fakePlugins) Stopped(ctx context.Context, s *Snapshot) func(context.Context) {
-	f.note("stopped", s)
-	if f.ended != nil {
-		f.ended(ctx)
+	f.record("stopped", s)
+	if f.onStop != nil {
+		f.onStop(ctx)
 	}
 	return f.others
 }
 
-func (f *fakePlugins) Removed(_ context.Context, s *Snapshot, spec *specs.Spec) {
-	if spec == nil || spec.Process == nil {
-		f.note("removed without config", s)
+func (f *fakePlugins) Removed(_ context.Context, s *Snapshot) {
+	if spec, err := s.Spec(); err != nil || spec.Process == nil {
+		f.record("removed without config", s)
 		return
 	}
-	f.note("removed", s)
+	f.record("removed", s)
 }
-func (f *fakePlugins) Any() bool { return true }
+func (f *fakePlugins) HasPlugins() bool { return true }
 
 func withPlugins(f *fakePlugins) func(*Config) { return func(c *Config) { c.Plugins = f } }
 
 func TestPluginRefusesCreation(t *testing.T) {
 	b := newTestBed(t)
-	f := &fakePlugins{create: func(*specs.Spec) (Adjustment, error) { return Adjustment{}, errors.New("never") }}
+	f := &fakePlugins{create: func(*specs.Spec) (*Adjustment, error) { return nil, errors.New("never") }}
 	m, _ := b.manager(withPlugins(f))
 	c := shell("c", "sleep 1000")
 	if _, err := m.Create(t.Context(), "pod", c, nil); err == nil || !strings.Contains(err.Error(), "never") {
@@ -88,7 +88,7 @@ func TestPluginRefusesCreation(t *testing.T) {
 	if len(m.List()) != 0 || b.images.mounted() != 0 {
 		t.Errorf("containers %v and %d mounts are left", m.List(), b.images.mounted())
 	}
-	if got := f.seen(); got != "create c,removed c" {
+	if got := f.calls(); got != "create c,removed c" {
 		t.Errorf("calls: %s", got)
 	}
 	f.create = nil
@@ -104,19 +104,19 @@ func TestPluginsObeyTheRules(t *testing.T) {
 	f := &fakePlugins{}
 	m, _ := b.manager(withPlugins(f))
 	for field, a := range map[string]Adjustment{
-		"cpu_shares":    {Limits: Limits{CRI: &cri.LinuxContainerResources{CpuShares: 1}}},
-		"unified":       {Limits: Limits{CRI: &cri.LinuxContainerResources{Unified: map[string]string{"cgroup.procs": "1"}}}},
+		"cpu_shares":    {CRI: &cri.LinuxContainerResources{CpuShares: 1}},
+		"unified":       {CRI: &cri.LinuxContainerResources{Unified: map[string]string{"cgroup.procs": "1"}}},
 		"blockio_class": {BlockIOClass: new("x")},
 		"rdt_class":     {RDTClass: new("x")},
 	} {
-		f.create = func(*specs.Spec) (Adjustment, error) { a.Asked = true; return a, nil }
+		f.create = func(*specs.Spec) (*Adjustment, error) { return &a, nil }
 		if _, err := m.Create(t.Context(), "pod", shell("c", "true"), nil); err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s: got %v", field, err)
 		}
 	}
-	f.create = func(s *specs.Spec) (Adjustment, error) {
+	f.create = func(s *specs.Spec) (*Adjustment, error) {
 		s.Linux.CgroupsPath = "/a/../b"
-		return Adjustment{Asked: true}, nil
+		return &Adjustment{}, nil
 	}
 	if _, err := m.Create(t.Context(), "pod", shell("c", "true"), nil); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "cgroups_path") {
 		t.Errorf("got %v", err)
@@ -138,7 +138,7 @@ func TestPluginRefusesStart(t *testing.T) {
 	if err := m.Remove(t.Context(), id); err != nil {
 		t.Error(err)
 	}
-	if got := f.seen(); got != "create c,created c,start c,stopped c,removed c" {
+	if got := f.calls(); got != "create c,created c,start c,stopped c,removed c" {
 		t.Errorf("calls: %s", got)
 	}
 }
@@ -164,7 +164,7 @@ func TestExitNotification(t *testing.T) {
 		if err := m.Remove(t.Context(), id); err != nil {
 			t.Error(err)
 		}
-		if got := f.seen(); got != "create c,created c,start c,started c,stopped c,removed c" {
+		if got := f.calls(); got != "create c,created c,start c,started c,stopped c,removed c" {
 			t.Errorf("calls: %s", got)
 		}
 	}
@@ -175,7 +175,7 @@ func TestExitNotification(t *testing.T) {
 func TestSlowPlugins(t *testing.T) {
 	b := newTestBed(t)
 	reached, release := make(chan struct{}), make(chan struct{})
-	f := &fakePlugins{ended: func(context.Context) { close(reached); <-release }}
+	f := &fakePlugins{onStop: func(context.Context) { close(reached); <-release }}
 	m, _ := b.manager(withPlugins(f))
 	id, other := b.run(m, shell("c", "sleep 1000")), b.run(m, shell("other", "sleep 1000"))
 	stopped := make(chan error, 1)
@@ -194,7 +194,7 @@ func TestSlowPlugins(t *testing.T) {
 		t.Error(err)
 	}
 	close(release)
-	f.ended = nil
+	f.onStop = nil
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
@@ -235,7 +235,7 @@ func TestUpdatesOfOtherContainersHoldNoLock(t *testing.T) {
 	if err := m.Remove(t.Context(), id); err != nil {
 		t.Error(err)
 	}
-	if !slices.Contains(strings.Split(f.seen(), ","), "updated c") {
-		t.Errorf("calls: %s", f.seen())
+	if !slices.Contains(strings.Split(f.calls(), ","), "updated c") {
+		t.Errorf("calls: %s", f.calls())
 	}
 }

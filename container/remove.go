@@ -39,14 +39,14 @@ func (m *Manager) remove(ctx context.Context, c *container) error {
 	// The caller cannot cancel the removal, because half a removal is of no use.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	notify := m.prepareRemovedNotification(c)
+	last := m.lastSnapshot(c)
 	if err := m.teardown(ctx, c, true); err != nil {
 		return err
 	}
 	m.unregister(c)
 	c.log().Info("container removed")
 	m.events.send(cri.ContainerEventType_CONTAINER_DELETED_EVENT, c.snap.Load())
-	notify(ctx)
+	m.notify(ctx, last, Plugins.Removed)
 	return nil
 }
 

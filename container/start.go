@@ -41,7 +41,7 @@ func (m *Manager) Start(ctx context.Context, id string) error {
 	}
 	c.log().Info("container started")
 	m.events.send(cri.ContainerEventType_CONTAINER_STARTED_EVENT, c.snap.Load())
-	m.notifyStarted(ctx, c)
+	m.notify(ctx, c.snap.Load(), Plugins.Started)
 	return nil
 }
 

@@ -188,4 +188,6 @@ type Snapshot struct {
 	// ProcessCgroup is the cgroup of the processes, which has the limits of the container.
 	// It is CgroupPath or, with crun and the systemd driver, a cgroup below CgroupPath.
 	ProcessCgroup string
+
+	spec *specs.Spec // see withSpec; nil in the snapshots that the Manager publishes
 }

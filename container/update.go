@@ -52,7 +52,10 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxCo
 	if err := c.checkUpdatable(); err != nil {
 		return fmt.Errorf("update container %q: %w", short(c.id), err)
 	}
-	limits, otherUpdates, err := m.adjustUpdate(ctx, s, r)
+	limits := Limits{CRI: r}
+	if plugins := m.cfg.Plugins; plugins != nil {
+		limits, otherUpdates, err = plugins.Update(ctx, s, limits)
+	}
 	if err == nil {
 		err = m.setLimits(ctx, c, s, limits)
 	}
@@ -60,7 +63,7 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxCo
 		return fmt.Errorf("update container %q: %w", short(c.id), err)
 	}
 	c.log().Info("container updated")
-	m.notifyUpdated(ctx, c)
+	m.notify(ctx, c.snap.Load(), Plugins.Updated)
 	return nil
 }
 

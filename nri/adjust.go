@@ -12,7 +12,7 @@ import (
 
 // applyAdjustment applies the changes of plugins to spec. It returns the changes that the
 // runtime must validate and apply, such as limits.
-func applyAdjustment(spec *specs.Spec, a *api.ContainerAdjustment) (Adjustment, error) {
+func applyAdjustment(spec *specs.Spec, a *api.ContainerAdjustment) (*Adjustment, error) {
 	if spec.Process == nil {
 		spec.Process = &specs.Process{}
 	}
@@ -28,18 +28,21 @@ func applyAdjustment(spec *specs.Spec, a *api.ContainerAdjustment) (Adjustment, 
 	adjustHooks(spec, a.GetHooks())
 	adjustMounts(spec, a.GetMounts())
 	if err := adjustLinux(spec, a.GetLinux()); err != nil {
-		return Adjustment{}, err
+		return nil, err
 	}
-	out := Adjustment{
+	limits, err := parseLimits(a.GetLinux().GetResources())
+	if err != nil {
+		return nil, err
+	}
+	out := &Adjustment{
+		CRI: limits.CRI, Extra: limits.Extra,
 		OOMScoreAdj: a.GetLinux().GetOomScoreAdj().Get(), BlockIOClass: a.GetLinux().GetResources().GetBlockioClass().Get(),
 		RDTClass: a.GetLinux().GetResources().GetRdtClass().Get(),
 	}
 	for _, d := range a.GetCDIDevices() {
 		out.CDIDevices = append(out.CDIDevices, d.GetName())
 	}
-	var err error
-	out.Limits, err = parseLimits(a.GetLinux().GetResources())
-	return out, err
+	return out, nil
 }
 
 // restoreRemovals adds the removals of environment variables and devices to the answer of the

@@ -15,27 +15,27 @@ import (
 func TestApplyAdjustment(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*api.ContainerAdjustment)
-		got    func(*specs.Spec, Adjustment) any
+		got    func(*specs.Spec, *Adjustment) any
 		want   any
 	}{
 		"env set, added, removed": {
 			func(a *api.ContainerAdjustment) { a.RemoveEnv("PATH"); a.AddEnv("B", "2"); a.AddEnv("A", "9") },
-			func(s *specs.Spec, _ Adjustment) any { return s.Process.Env },
+			func(s *specs.Spec, _ *Adjustment) any { return s.Process.Env },
 			[]string{"A=9", "B=2"},
 		},
 		"env removed and set again": {
 			func(a *api.ContainerAdjustment) { a.RemoveEnv("A"); a.AddEnv("A", "new") },
-			func(s *specs.Spec, _ Adjustment) any { return s.Process.Env },
+			func(s *specs.Spec, _ *Adjustment) any { return s.Process.Env },
 			[]string{"PATH=/bin", "A=new"},
 		},
 		"args": {
 			func(a *api.ContainerAdjustment) { a.SetArgs([]string{"echo", "x"}) },
-			func(s *specs.Spec, _ Adjustment) any { return s.Process.Args },
+			func(s *specs.Spec, _ *Adjustment) any { return s.Process.Args },
 			[]string{"echo", "x"},
 		},
 		"annotations": {
 			func(a *api.ContainerAdjustment) { a.RemoveAnnotation("removed"); a.AddAnnotation("k", "v") },
-			func(s *specs.Spec, _ Adjustment) any { return s.Annotations },
+			func(s *specs.Spec, _ *Adjustment) any { return s.Annotations },
 			map[string]string{"k": "v"},
 		},
 		"mounts sorted by depth": {
@@ -43,7 +43,7 @@ func TestApplyAdjustment(t *testing.T) {
 				a.RemoveMount("/proc")
 				a.AddMount(&api.Mount{Destination: "/data", Type: "bind", Source: "/y", Options: []string{"rbind", "rslave"}})
 			},
-			func(s *specs.Spec, _ Adjustment) any {
+			func(s *specs.Spec, _ *Adjustment) any {
 				return []string{s.Mounts[0].Destination, s.Mounts[1].Destination, s.Linux.RootfsPropagation}
 			},
 			[]string{"/data", "/data/in", "rslave"},
@@ -52,21 +52,21 @@ func TestApplyAdjustment(t *testing.T) {
 			func(a *api.ContainerAdjustment) {
 				a.AddHooks(&api.Hooks{CreateRuntime: []*api.Hook{{Path: "/a"}}, Poststop: []*api.Hook{{Path: "/b"}}})
 			},
-			func(s *specs.Spec, _ Adjustment) any {
+			func(s *specs.Spec, _ *Adjustment) any {
 				return []string{s.Hooks.CreateRuntime[0].Path, s.Hooks.Poststop[0].Path}
 			},
 			[]string{"/a", "/b"},
 		},
 		"rlimits": {
 			func(a *api.ContainerAdjustment) { a.AddRlimit("RLIMIT_CORE", 5, 4) },
-			func(s *specs.Spec, _ Adjustment) any { return s.Process.Rlimits },
+			func(s *specs.Spec, _ *Adjustment) any { return s.Process.Rlimits },
 			[]specs.POSIXRlimit{{Type: "RLIMIT_CORE", Hard: 5, Soft: 4}},
 		},
 		"device with its cgroup rule": {
 			func(a *api.ContainerAdjustment) {
 				a.AddDevice(&api.LinuxDevice{Path: "/dev/x", Type: "c", Major: 10, Minor: 200})
 			},
-			func(s *specs.Spec, _ Adjustment) any {
+			func(s *specs.Spec, _ *Adjustment) any {
 				r := s.Linux.Resources.Devices[1]
 				return []any{s.Linux.Devices[0].Path, r.Allow, *r.Major, *r.Minor, r.Access}
 			},
@@ -76,7 +76,7 @@ func TestApplyAdjustment(t *testing.T) {
 			func(a *api.ContainerAdjustment) {
 				a.SetLinuxSeccompPolicy(&api.LinuxSeccomp{DefaultAction: "SCMP_ACT_ERRNO", DefaultErrno: api.UInt32(uint32(38)), Architectures: []string{"SCMP_ARCH_X86_64"}})
 			},
-			func(s *specs.Spec, _ Adjustment) any {
+			func(s *specs.Spec, _ *Adjustment) any {
 				return []any{string(s.Linux.Seccomp.DefaultAction), *s.Linux.Seccomp.DefaultErrnoRet, len(s.Linux.Seccomp.Architectures)}
 			},
 			[]any{"SCMP_ACT_ERRNO", uint(38), 1},
@@ -88,7 +88,7 @@ func TestApplyAdjustment(t *testing.T) {
 				a.SetLinuxIOPriority(&api.LinuxIOPriority{Class: api.IOPrioClass_IOPRIO_CLASS_BE, Priority: 3})
 				a.SetLinuxScheduler(&api.LinuxScheduler{Policy: api.LinuxSchedulerPolicy_SCHED_BATCH, Nice: 5})
 			},
-			func(s *specs.Spec, _ Adjustment) any {
+			func(s *specs.Spec, _ *Adjustment) any {
 				return []any{s.Linux.Sysctl["net.x"], s.Linux.CgroupsPath, s.Process.IOPriority.Priority, s.Process.Scheduler.Nice}
 			},
 			[]any{"1", "/q", 3, int32(5)},
@@ -98,12 +98,12 @@ func TestApplyAdjustment(t *testing.T) {
 				a.RemoveNamespace(&api.LinuxNamespace{Type: "network"})
 				a.AddOrReplaceNamespace(&api.LinuxNamespace{Type: "pid", Path: "/p"})
 			},
-			func(s *specs.Spec, _ Adjustment) any { return s.Linux.Namespaces },
+			func(s *specs.Spec, _ *Adjustment) any { return s.Linux.Namespaces },
 			[]specs.LinuxNamespace{{Type: "pid", Path: "/p"}},
 		},
 		"classes": {
 			func(a *api.ContainerAdjustment) { a.SetLinuxRDTClass("gold"); a.SetLinuxBlockIOClass("") },
-			func(_ *specs.Spec, a Adjustment) any { return []any{*a.RDTClass, *a.BlockIOClass} },
+			func(_ *specs.Spec, a *Adjustment) any { return []any{*a.RDTClass, *a.BlockIOClass} },
 			[]any{"gold", ""},
 		},
 		"rdt properties": {
@@ -112,7 +112,7 @@ func TestApplyAdjustment(t *testing.T) {
 				a.SetLinuxRDTSchemata([]string{"L3:0=f"})
 				a.SetLinuxRDTEnableMonitoring(true)
 			},
-			func(s *specs.Spec, _ Adjustment) any { return *s.Linux.IntelRdt },
+			func(s *specs.Spec, _ *Adjustment) any { return *s.Linux.IntelRdt },
 			specs.LinuxIntelRdt{ClosID: "c", Schemata: []string{"L3:0=f"}, EnableMonitoring: true},
 		},
 		"net devices and memory policy": {
@@ -120,7 +120,7 @@ func TestApplyAdjustment(t *testing.T) {
 				a.AddLinuxNetDevice("eth7", &api.LinuxNetDevice{Name: "net0"})
 				a.SetLinuxMemoryPolicy(api.MpolMode_MPOL_BIND, "0")
 			},
-			func(s *specs.Spec, _ Adjustment) any {
+			func(s *specs.Spec, _ *Adjustment) any {
 				return []any{s.Linux.NetDevices["eth7"].Name, string(s.Linux.MemoryPolicy.Mode)}
 			},
 			[]any{"net0", "MPOL_BIND"},
@@ -137,15 +137,15 @@ func TestApplyAdjustment(t *testing.T) {
 				adj := 300
 				a.SetLinuxOomScoreAdj(&adj)
 			},
-			func(_ *specs.Spec, a Adjustment) any {
-				l := a.Limits.CRI
-				return []any{l.GetMemoryLimitInBytes(), l.GetCpuQuota(), l.GetCpusetCpus(), l.GetHugepageLimits()[0].GetLimit(), l.GetUnified()["memory.high"], *a.Limits.Extra.Memory.Reservation, *a.Limits.Extra.Pids.Limit, *a.OOMScoreAdj}
+			func(_ *specs.Spec, a *Adjustment) any {
+				l := a.CRI
+				return []any{l.GetMemoryLimitInBytes(), l.GetCpuQuota(), l.GetCpusetCpus(), l.GetHugepageLimits()[0].GetLimit(), l.GetUnified()["memory.high"], *a.Extra.Memory.Reservation, *a.Extra.Pids.Limit, *a.OOMScoreAdj}
 			},
 			[]any{int64(1 << 20), int64(-1), "0-1", uint64(4), "5", int64(7), int64(-1), 300},
 		},
 		"CDI devices": {
 			func(a *api.ContainerAdjustment) { a.AddCDIDevice(&api.CDIDevice{Name: "v/c=d"}) },
-			func(_ *specs.Spec, a Adjustment) any { return a.CDIDevices },
+			func(_ *specs.Spec, a *Adjustment) any { return a.CDIDevices },
 			[]string{"v/c=d"},
 		},
 	} {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"sync"
 
+	"github.com/containerd/nri/pkg/api"
 	"google.golang.org/grpc/status"
 )
 
@@ -69,35 +70,28 @@ func (m *Manager) pluginError(err error) error {
 	return fmt.Errorf("%s: %w", source, err)
 }
 
-// logError logs the error of an event that plugins cannot refuse.
-func (m *Manager) logError(ctx context.Context, id string, err error) {
-	if err != nil {
-		logOf(ctx).WithField("id", id).WithError(err).Warn("a plugin failed to handle an event that it cannot refuse")
-	}
-}
-
 // pendingObjects contains the pods and containers that were sent to plugins and that the
 // runtime does not list yet.
 type pendingObjects struct {
 	mu         sync.Mutex // guards the maps
-	pods       map[string]Pod
-	containers map[string]Container
+	pods       map[string]*api.PodSandbox
+	containers map[string]*Container
 }
 
 func newPendingObjects() pendingObjects {
-	return pendingObjects{pods: make(map[string]Pod), containers: make(map[string]Container)}
+	return pendingObjects{pods: make(map[string]*api.PodSandbox), containers: make(map[string]*Container)}
 }
 
-func (o *pendingObjects) addPod(p Pod) {
+func (o *pendingObjects) addPod(p *api.PodSandbox) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.pods[p.ID] = p
+	o.pods[p.GetId()] = p
 }
 
-func (o *pendingObjects) addContainer(c Container) {
+func (o *pendingObjects) addContainer(c *Container) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.containers[c.ID] = c
+	o.containers[c.Status.GetId()] = c
 }
 
 // remove removes a pod or container that the runtime lists, or whose creation has failed.
@@ -109,7 +103,7 @@ func (o *pendingObjects) remove(id string) {
 }
 
 // list returns copies of both maps.
-func (o *pendingObjects) list() (map[string]Pod, map[string]Container) {
+func (o *pendingObjects) list() (map[string]*api.PodSandbox, map[string]*Container) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return maps.Clone(o.pods), maps.Clone(o.containers)

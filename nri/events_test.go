@@ -21,31 +21,32 @@ func TestEvents(t *testing.T) {
 	if err := f.RunPod(ctx, pod); err != nil {
 		t.Fatal(err)
 	}
-	f.PodListed(pod.ID)
+	f.Listed(pod.GetId())
 	if err := f.UpdatePod(ctx, pod, nil, &cri.LinuxContainerResources{CpuShares: 1}); err != nil {
 		t.Fatal(err)
 	}
-	f.PodUpdated(ctx, pod)
-	if _, err := f.CreateContainer(ctx, pod, c, testSpec()); err != nil {
+	f.Notify(ctx, api.Event_POST_UPDATE_POD_SANDBOX, pod, nil)
+	if _, _, err := f.CreateContainer(ctx, pod, c, testSpec()); err != nil {
 		t.Fatal(err)
 	}
-	f.ContainerCreated(ctx, pod, c)
+	f.Listed(c.Status.GetId())
+	f.Notify(ctx, api.Event_POST_CREATE_CONTAINER, pod, c)
 	if err := f.StartContainer(ctx, pod, c); err != nil {
 		t.Fatal(err)
 	}
-	f.ContainerStarted(ctx, pod, c)
+	f.Notify(ctx, api.Event_POST_START_CONTAINER, pod, c)
 	limits := &cri.LinuxContainerResources{MemoryLimitInBytes: 5, OomScoreAdj: 7}
 	got, others, err := f.UpdateContainer(ctx, pod, c, limits)
 	if err != nil || got.CRI != limits || got.Extra != nil || len(others) != 0 {
 		t.Errorf("an update that no plugin changes: got %+v, %v, %v", got, others, err)
 	}
-	f.ContainerUpdated(ctx, pod, c)
+	f.Notify(ctx, api.Event_POST_UPDATE_CONTAINER, pod, c)
 	if others := f.StopContainer(ctx, pod, c); len(others) != 0 {
 		t.Errorf("StopContainer: got updates %v, want none", others)
 	}
-	f.RemoveContainer(ctx, pod, c)
-	f.StopPod(ctx, pod)
-	f.RemovePod(ctx, pod)
+	f.Notify(ctx, api.Event_REMOVE_CONTAINER, pod, c)
+	f.Notify(ctx, api.Event_STOP_POD_SANDBOX, pod, nil)
+	f.Notify(ctx, api.Event_REMOVE_POD_SANDBOX, pod, nil)
 	want := "run pod,update pod,updated pod,create c,created c,start c,started c,update c,updated c,stop c,remove c,stop pod,remove pod"
 	if got := strings.Join(p.recorded(), ","); got != want {
 		t.Errorf("got events\n %s, want\n %s", got, want)
@@ -100,8 +101,8 @@ func TestValidator(t *testing.T) {
 	})
 	create := func(annotations map[string]string) error {
 		pod := testPod("p")
-		pod.Config.Annotations = annotations
-		_, err := f.CreateContainer(t.Context(), pod, testContainer("c"), testSpec())
+		pod.Annotations = annotations
+		_, _, err := f.CreateContainer(t.Context(), pod, testContainer("c"), testSpec())
 		return err
 	}
 	if err := create(nil); err == nil || !strings.Contains(err.Error(), `required plugin "test" not present`) {
@@ -159,7 +160,7 @@ func TestRemovals(t *testing.T) {
 	}}, "10")
 	spec := testSpec()
 	spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/one", Type: "c", Major: 1}, {Path: "/dev/two", Type: "c", Major: 2}}
-	if _, err := f.CreateContainer(t.Context(), testPod("p"), testContainer("c"), spec); err != nil {
+	if _, _, err := f.CreateContainer(t.Context(), testPod("p"), testContainer("c"), spec); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(spec.Process.Env, []string{"PATH=/bin"}) || len(spec.Linux.Devices) != 1 || spec.Linux.Devices[0].Path != "/dev/two" || len(spec.Mounts) != 1 {

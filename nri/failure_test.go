@@ -33,7 +33,7 @@ func TestRefusal(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), `plugin "10-test", RunPodSandbox: pods are refused`) {
 		t.Errorf("RunPod: got %v", err)
 	}
-	_, err = f.CreateContainer(t.Context(), testPod("p"), testContainer("c"), testSpec())
+	_, _, err = f.CreateContainer(t.Context(), testPod("p"), testContainer("c"), testSpec())
 	if err == nil || !strings.Contains(err.Error(), "containers are refused") {
 		t.Errorf("CreateContainer: got %v", err)
 	}

@@ -17,20 +17,20 @@ import (
 // fakeRuntime is a Runtime with the pods and containers of a test. It records updates.
 type fakeRuntime struct {
 	mu         sync.Mutex
-	pods       []Pod
-	containers []Container
+	pods       []*api.PodSandbox
+	containers []*Container
 	updates    []Update
 	updateErrs map[string]error
 	locked     map[string]bool // containers whose operation lock is held
 }
 
-func (f *fakeRuntime) Pods() []Pod {
+func (f *fakeRuntime) Pods() []*api.PodSandbox {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.pods)
 }
 
-func (f *fakeRuntime) Containers() []Container {
+func (f *fakeRuntime) Containers() []*Container {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.containers)
@@ -235,8 +235,8 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func testPod(id string) Pod {
-	return Pod{ID: id, Config: &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Name: "n", Namespace: "ns", Uid: "u"}}}
+func testPod(id string) *api.PodSandbox {
+	return &api.PodSandbox{Id: id, Name: "n", Namespace: "ns", Uid: "u"}
 }
 
 func testSpec() *specs.Spec {
@@ -251,9 +251,10 @@ func testSpec() *specs.Spec {
 	}
 }
 
-func testContainer(id string) Container {
-	return Container{
-		ID: id, PodID: "pod", State: Created, Spec: func() (*specs.Spec, error) { return testSpec(), nil },
+func testContainer(id string) *Container {
+	return &Container{
+		Status: &api.Container{Id: id, PodSandboxId: "pod", State: api.ContainerState_CONTAINER_CREATED},
+		Spec:   func() (*specs.Spec, error) { return testSpec(), nil },
 		Config: &cri.ContainerConfig{Metadata: &cri.ContainerMetadata{Name: "c-" + id}, Labels: map[string]string{"l": "1"}},
 		Limits: Limits{CRI: &cri.LinuxContainerResources{CpuShares: 512}},
 	}

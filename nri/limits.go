@@ -10,12 +10,12 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// limitsMessage returns limits as a message, or nil if no limits are set.
-func limitsMessage(limits Limits) *api.LinuxResources {
-	if limits.CRI == nil && limits.Extra == nil {
+// Message returns limits as a message, or nil if no limits are set.
+func (l Limits) Message() *api.LinuxResources {
+	if l.CRI == nil && l.Extra == nil {
 		return nil
 	}
-	return resourcesMessage(nil, limits)
+	return resourcesMessage(nil, l)
 }
 
 // resourcesMessage returns the resources of an OCI config as a message, in which the current

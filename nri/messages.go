@@ -3,94 +3,51 @@ package nri
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
-	"strings"
-	"time"
 
 	"github.com/containerd/nri/pkg/api"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-func podMessages(pods []Pod) []*api.PodSandbox {
-	out := make([]*api.PodSandbox, len(pods))
-	for i, p := range pods {
-		out[i] = podMessage(p)
-	}
-	return out
-}
-
-func podMessage(p Pod) *api.PodSandbox {
-	md := p.Config.GetMetadata()
-	return &api.PodSandbox{
-		Id: p.ID, Name: md.GetName(), Uid: md.GetUid(), Namespace: md.GetNamespace(),
-		Labels: p.Config.GetLabels(), Annotations: p.Config.GetAnnotations(),
-		RuntimeHandler: p.RuntimeHandler, Pid: uint32(p.PID), Ips: p.IPs,
-		Linux: &api.LinuxPodSandbox{
-			PodOverhead: limitsMessage(Limits{CRI: p.Overhead}), PodResources: limitsMessage(Limits{CRI: p.Resources}),
-			CgroupParent: p.CgroupParent, Namespaces: api.FromOCILinuxNamespaces(p.Namespaces),
-		},
-	}
-}
-
-// containerEvent contains the messages of an event about a container.
-type containerEvent struct {
-	pod       *api.PodSandbox
-	container *api.Container
-}
-
-func newContainerEvent(p Pod, c Container) (containerEvent, error) {
-	spec, err := readSpec(c)
-	if err != nil {
-		return containerEvent{}, err
-	}
-	return containerEvent{podMessage(p), containerMessage(c, spec)}, nil
-}
-
-// readSpec returns the OCI config of a container. If the directory of the container has been
-// removed, it returns an empty config, so that the event contains at least the ID.
-func readSpec(c Container) (*specs.Spec, error) {
-	if c.Spec == nil {
-		return &specs.Spec{}, nil
+// message returns the message about a container. If the directory of the container has been
+// removed, the message contains at least the IDs. It is nil if c is nil, for an event about a pod.
+func (c *Container) message() (*api.Container, error) {
+	if c == nil {
+		return nil, nil
 	}
 	spec, err := c.Spec()
 	if errors.Is(err, fs.ErrNotExist) {
-		return &specs.Spec{}, nil
+		spec, err = &specs.Spec{}, nil
 	}
-	return spec, err
+	if err != nil {
+		return nil, fmt.Errorf("container %q: %w", c.Status.GetId(), err)
+	}
+	return c.messageWithSpec(spec), nil
 }
 
 // containerMessages omits and logs containers whose OCI configs cannot be read.
-func containerMessages(ctx context.Context, containers []Container) []*api.Container {
+func containerMessages(ctx context.Context, containers []*Container) []*api.Container {
 	out := make([]*api.Container, 0, len(containers))
 	for _, c := range containers {
-		spec, err := readSpec(c)
+		message, err := c.message()
 		if err != nil {
-			logOf(ctx).WithField("container", c.ID).WithError(err).Error("a synchronization of plugins omits the container")
+			logOf(ctx).WithField("container", c.Status.GetId()).WithError(err).Error("a synchronization of plugins omits the container")
 			continue
 		}
-		out = append(out, containerMessage(c, spec))
+		out = append(out, message)
 	}
 	return out
 }
 
-var states = map[State]api.ContainerState{
-	Created: api.ContainerState_CONTAINER_CREATED,
-	Running: api.ContainerState_CONTAINER_RUNNING,
-	Stopped: api.ContainerState_CONTAINER_STOPPED,
-}
-
-func containerMessage(c Container, spec *specs.Spec) *api.Container {
-	md := c.Config.GetMetadata()
-	out := &api.Container{
-		Id: c.ID, PodSandboxId: c.PodID, Name: md.GetName(), State: states[c.State],
-		Labels: c.Config.GetLabels(), Annotations: annotations(c.Config, spec),
-		Mounts: api.FromOCIMounts(spec.Mounts), Hooks: api.FromOCIHooks(spec.Hooks), Linux: linuxMessage(c, spec),
-		Pid: uint32(c.PID), CreatedAt: nanos(c.CreatedAt), StartedAt: nanos(c.StartedAt), FinishedAt: nanos(c.FinishedAt),
-		ExitCode: c.ExitCode, StatusReason: c.Reason, StatusMessage: c.Message,
-		Image: &api.Image{Name: c.Image, Digest: digestOf(c.Image), ConfigDigest: c.ImageID},
-	}
+// messageWithSpec returns the message about a container that has the OCI config spec.
+func (c *Container) messageWithSpec(spec *specs.Spec) *api.Container {
+	out := proto.CloneOf(c.Status)
+	out.Name, out.Labels, out.Annotations = c.Config.GetMetadata().GetName(), c.Config.GetLabels(), annotations(c.Config, spec)
+	out.Mounts, out.Hooks, out.Linux = api.FromOCIMounts(spec.Mounts), api.FromOCIHooks(spec.Hooks), linuxMessage(c, spec)
 	for _, d := range c.Config.GetCDIDevices() {
 		out.CDIDevices = append(out.CDIDevices, &api.CDIDevice{Name: d.GetName()})
 	}
@@ -112,21 +69,7 @@ func annotations(c *cri.ContainerConfig, spec *specs.Spec) map[string]string {
 	return out
 }
 
-// nanos returns the time in nanoseconds since 1970, or 0 for the zero time.
-func nanos(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixNano()
-}
-
-// digestOf returns the digest of an image reference, or "".
-func digestOf(ref string) string {
-	_, digest, _ := strings.Cut(ref, "@")
-	return digest
-}
-
-func linuxMessage(c Container, spec *specs.Spec) *api.LinuxContainer {
+func linuxMessage(c *Container, spec *specs.Spec) *api.LinuxContainer {
 	out := &api.LinuxContainer{SeccompProfile: seccompProfile(c.Config.GetLinux().GetSecurityContext())}
 	if p := spec.Process; p != nil {
 		out.IoPriority = api.FromOCILinuxIOPriority(p.IOPriority)
@@ -137,7 +80,7 @@ func linuxMessage(c Container, spec *specs.Spec) *api.LinuxContainer {
 	}
 	l := spec.Linux
 	if l == nil {
-		out.Resources = limitsMessage(c.Limits)
+		out.Resources = c.Limits.Message()
 		return out
 	}
 	out.Namespaces, out.Devices = api.FromOCILinuxNamespaces(l.Namespaces), api.FromOCILinuxDevices(l.Devices)

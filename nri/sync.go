@@ -21,7 +21,7 @@ const updateTimeout = time.Minute
 // waits for the end of the synchronization may hold the lock of a container to update.
 func (m *Manager) synchronize(ctx context.Context, plugin adaptation.SyncCB) error {
 	pods, containers := m.inventory()
-	updates, err := plugin(ctx, podMessages(pods), containerMessages(ctx, containers))
+	updates, err := plugin(ctx, pods, containerMessages(ctx, containers))
 	if err != nil {
 		return err
 	}
@@ -39,15 +39,15 @@ func (m *Manager) synchronize(ctx context.Context, plugin adaptation.SyncCB) err
 // inventory returns all pods and containers. It lists the pending objects first, because they
 // cease to be pending only after the runtime lists them. It lists pods after containers, so
 // that the pod of each container is included.
-func (m *Manager) inventory() ([]Pod, []Container) {
+func (m *Manager) inventory() ([]*api.PodSandbox, []*Container) {
 	pendingPods, pendingContainers := m.pending.list()
 	containers := m.cfg.Runtime.Containers()
 	pods := m.cfg.Runtime.Pods()
 	for _, c := range containers {
-		delete(pendingContainers, c.ID)
+		delete(pendingContainers, c.Status.GetId())
 	}
 	for _, p := range pods {
-		delete(pendingPods, p.ID)
+		delete(pendingPods, p.GetId())
 	}
 	return slices.AppendSeq(pods, maps.Values(pendingPods)), slices.AppendSeq(containers, maps.Values(pendingContainers))
 }

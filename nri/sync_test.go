@@ -17,7 +17,7 @@ import (
 // ones, and that its updates are applied.
 func TestSynchronize(t *testing.T) {
 	f := newFixture(t, nil)
-	f.runtime.pods, f.runtime.containers = []Pod{testPod("old")}, []Container{testContainer("c1"), testContainer("c2")}
+	f.runtime.pods, f.runtime.containers = []*api.PodSandbox{testPod("old")}, []*Container{testContainer("c1"), testContainer("c2")}
 	f.runtime.updateErrs["c2"] = errors.New("no")
 	if err := f.RunPod(t.Context(), testPod("pending")); err != nil { // no plugin is connected, and the runtime does not list the pod yet
 		t.Fatal(err)

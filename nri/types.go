@@ -7,14 +7,14 @@
 // effect of a slow plugin to the requests that wait for the plugin, and ensures that every
 // plugin is notified of every pod and container.
 //
-// The package does not know the packages sandbox and container. Its callers describe pods and
-// containers with [Pod] and [Container], and implement [Runtime].
+// The package does not know the packages sandbox and container. Its callers describe pods with
+// messages of the NRI protocol and containers with [Container], and implement [Runtime].
 package nri
 
 import (
 	"context"
-	"time"
 
+	"github.com/containerd/nri/pkg/api"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -22,56 +22,24 @@ import (
 // Runtime is the container runtime that plugins extend.
 type Runtime interface {
 	// Pods and Containers return all pods and containers, whatever their state.
-	Pods() []Pod
-	Containers() []Container
+	Pods() []*api.PodSandbox
+	Containers() []*Container
 	// Update changes the limits of a container, and calls no plugins. It returns
 	// ErrNotFound if the container does not exist, and ErrFailedPrecondition if the
 	// container has exited.
 	Update(ctx context.Context, u Update) error
 }
 
-// Pod describes a pod sandbox.
-type Pod struct {
-	ID             string
-	Config         *cri.PodSandboxConfig
-	RuntimeHandler string
-	CgroupParent   string
-	Namespaces     []specs.LinuxNamespace // with their paths
-	IPs            []string
-	PID            int // PID of the pause process, 0 if the pod has none
-	// Overhead and Resources are the current limits.
-	Overhead, Resources *cri.LinuxContainerResources
-}
-
-// State is the state of a container.
-type State int
-
-// The states of the NRI protocol.
-const (
-	Unknown State = iota
-	Created
-	Running
-	Stopped
-)
-
-// Container describes a container.
+// Container describes a container. A message is made from it only if a plugin is connected.
 type Container struct {
-	ID, PodID string
-	Config    *cri.ContainerConfig
-	// Spec returns the OCI config of the container. It is called only if a plugin is
-	// connected. It is nil if the OCI config is not available.
+	// Status has the fields of the message that Config, Spec and Limits do not determine: the
+	// IDs, the image, the state, the PID, the times and the exit. It is not modified.
+	Status *api.Container
+	Config *cri.ContainerConfig
+	// Spec returns the OCI config of the container.
 	Spec func() (*specs.Spec, error)
 	// Limits are the current limits.
 	Limits Limits
-	// Image is the image as the request named it. ImageID is the digest of the config of
-	// the image.
-	Image, ImageID string
-
-	State                            State
-	PID                              int
-	CreatedAt, StartedAt, FinishedAt time.Time
-	ExitCode                         int32
-	Reason, Message                  string
 }
 
 // Limits contains resource limits of a container.
@@ -94,10 +62,9 @@ type Update struct {
 // Adjustment contains the changes of plugins to a container that is being created, except for
 // changes of its OCI config.
 type Adjustment struct {
-	// Consulted reports whether a plugin was connected.
-	Consulted bool
-	// Limits override the limits of the request.
-	Limits Limits
+	// CRI and Extra override the limits of the request, see Limits.
+	CRI   *cri.LinuxContainerResources
+	Extra *specs.LinuxResources
 	// OOMScoreAdj overrides the value of the request, unless it is nil.
 	OOMScoreAdj *int
 	// BlockIOClass and RDTClass are names of classes that override those of the request,
@@ -105,6 +72,4 @@ type Adjustment struct {
 	BlockIOClass, RDTClass *string
 	// CDIDevices are the qualified names of CDI devices to inject.
 	CDIDevices []string
-	// OtherUpdates are changes to other containers that precede the creation.
-	OtherUpdates []Update
 }

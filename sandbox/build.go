@@ -55,9 +55,7 @@ func (b *build) finish(ctx context.Context) error {
 	// The view shares the record from here on, so build must not modify the record any more.
 	e := b.entry()
 	b.m.publish(e)
-	if b.inPlugins {
-		b.m.cfg.Plugins.Published(e.pod)
-	}
+	b.m.notify(ctx, e.pod, Plugins.Published)
 	return nil
 }
 

@@ -14,7 +14,7 @@ type Plugins interface {
 	// Published or Removed follows.
 	Run(ctx context.Context, p *Pod) error
 	// Published is called when clients can see the pod.
-	Published(p *Pod)
+	Published(ctx context.Context, p *Pod)
 	// Update is called before the resource limits of a pod change. Limits that are nil do not change. If Update returns
 	// an error, no limit changes.
 	Update(ctx context.Context, p *Pod, overhead, resources *cri.LinuxContainerResources) error
@@ -36,32 +36,9 @@ func (b *build) runPlugins(ctx context.Context) error {
 	return b.m.cfg.Plugins.Run(ctx, b.m.snapshot(b.entry()))
 }
 
-func (m *Manager) pluginsUpdate(ctx context.Context, e *entry, overhead, resources *cri.LinuxContainerResources) error {
-	if m.cfg.Plugins == nil {
-		return nil
-	}
-	return m.cfg.Plugins.Update(ctx, e.pod, overhead, resources)
-}
-
-func (m *Manager) pluginsUpdated(ctx context.Context, e *entry) {
+// notify calls event, a method of Plugins, if there are plugins.
+func (m *Manager) notify(ctx context.Context, p *Pod, event func(Plugins, context.Context, *Pod)) {
 	if m.cfg.Plugins != nil {
-		m.cfg.Plugins.Updated(ctx, e.pod)
+		event(m.cfg.Plugins, ctx, p)
 	}
-}
-
-// pluginsStopped calls Plugins.Stopped, unless it was called before. e must not be published.
-func (m *Manager) pluginsStopped(ctx context.Context, e *entry) {
-	if m.cfg.Plugins == nil || !e.inPlugins {
-		return
-	}
-	e.inPlugins = false
-	m.cfg.Plugins.Stopped(ctx, m.snapshot(e))
-}
-
-// pluginsRemoved calls Plugins.Removed for a pod for which Plugins.Run was called.
-func (m *Manager) pluginsRemoved(ctx context.Context, p *Pod) {
-	if m.cfg.Plugins == nil || p == nil {
-		return
-	}
-	m.cfg.Plugins.Removed(ctx, p)
 }

@@ -32,7 +32,7 @@ func (f *fakePlugins) calls() string {
 }
 
 func (f *fakePlugins) Run(_ context.Context, p *Pod) error { f.record("run", p); return f.refuse }
-func (f *fakePlugins) Published(p *Pod)                    { f.record("published", p) }
+func (f *fakePlugins) Published(_ context.Context, p *Pod) { f.record("published", p) }
 func (f *fakePlugins) Update(_ context.Context, p *Pod, _, _ *cri.LinuxContainerResources) error {
 	f.record("update", p)
 	return f.refuse

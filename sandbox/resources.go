@@ -45,8 +45,10 @@ func (m *Manager) updateResources(ctx context.Context, id string, overhead, reso
 	if !e.rec.ready() {
 		return fmt.Errorf("pod sandbox is not ready (%s): %w", e.rec.notReadyReason(), errdefs.ErrFailedPrecondition)
 	}
-	if err := m.pluginsUpdate(ctx, e, overhead, resources); err != nil {
-		return err
+	if plugins := m.cfg.Plugins; plugins != nil {
+		if err := plugins.Update(ctx, e.pod, overhead, resources); err != nil {
+			return err
+		}
 	}
 	next, err := e.withResources(overhead, resources)
 	if err != nil {
@@ -57,7 +59,7 @@ func (m *Manager) updateResources(ctx context.Context, id string, overhead, reso
 	}
 	m.publish(next)
 	logrus.WithContext(ctx).WithField("pod", id).Info("pod sandbox updated")
-	m.pluginsUpdated(ctx, next)
+	m.notify(ctx, next.pod, Plugins.Updated)
 	return nil
 }
 

@@ -166,7 +166,7 @@ func (m *Manager) rollback(ctx context.Context, b *build, cause error) error {
 	}
 	if err == nil {
 		if b.inPlugins {
-			m.pluginsRemoved(ctx, m.snapshot(e))
+			m.notify(ctx, m.snapshot(e), Plugins.Removed)
 		}
 		return nil
 	}

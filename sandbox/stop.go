@@ -60,7 +60,7 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 	}
 	m.forget(id)
 	logrus.WithContext(ctx).WithField("pod", id).Info("pod sandbox removed")
-	m.pluginsRemoved(ctx, e.pod)
+	m.notify(ctx, e.pod, Plugins.Removed)
 	return nil
 }
 
@@ -176,7 +176,10 @@ func (m *Manager) release(ctx context.Context, id string) error {
 // and records the steps that have succeeded. The caller must hold the operation lock. e must not be
 // published.
 func (m *Manager) teardown(ctx context.Context, e *entry) error {
-	m.pluginsStopped(ctx, e)
+	if e.inPlugins { // plugins are notified once, even if the teardown is repeated
+		e.inPlugins = false
+		m.notify(ctx, m.snapshot(e), Plugins.Stopped)
+	}
 	r, pins := e.rec, m.dirs.pin(e.rec.ID)
 	errs := []error{m.stopPause(ctx, e)}
 	names := []string{namespace.IPC, namespace.UTS, namespace.PID}

@@ -2,7 +2,10 @@ package daemon
 
 import (
 	"context"
+	"strings"
+	"time"
 
+	"github.com/containerd/nri/pkg/api"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -44,16 +47,14 @@ func newPlugins(p *parts) (*nri.Manager, error) {
 // pluginRuntime implements nri.Runtime.
 type pluginRuntime struct{ parts *parts }
 
-func (r pluginRuntime) Pods() []nri.Pod {
-	var out []nri.Pod
+func (r pluginRuntime) Pods() (out []*api.PodSandbox) {
 	for _, p := range r.parts.pods.List() {
 		out = append(out, nriPod(p))
 	}
 	return out
 }
 
-func (r pluginRuntime) Containers() []nri.Container {
-	var out []nri.Container
+func (r pluginRuntime) Containers() (out []*nri.Container) {
 	for _, s := range r.parts.containers.List() {
 		out = append(out, nriContainer(s))
 	}
@@ -71,22 +72,22 @@ func (a podPlugins) Run(ctx context.Context, p *sandbox.Pod) error {
 	return a.nri.RunPod(ctx, nriPod(p))
 }
 
-func (a podPlugins) Published(p *sandbox.Pod) { a.nri.PodListed(p.ID) }
+func (a podPlugins) Published(_ context.Context, p *sandbox.Pod) { a.nri.Listed(p.ID) }
 
 func (a podPlugins) Update(ctx context.Context, p *sandbox.Pod, overhead, resources *cri.LinuxContainerResources) error {
 	return a.nri.UpdatePod(ctx, nriPod(p), overhead, resources)
 }
 
 func (a podPlugins) Updated(ctx context.Context, p *sandbox.Pod) {
-	a.nri.PodUpdated(ctx, nriPod(p))
+	a.nri.Notify(ctx, api.Event_POST_UPDATE_POD_SANDBOX, nriPod(p), nil)
 }
 
 func (a podPlugins) Stopped(ctx context.Context, p *sandbox.Pod) {
-	a.nri.StopPod(ctx, nriPod(p))
+	a.nri.Notify(ctx, api.Event_STOP_POD_SANDBOX, nriPod(p), nil)
 }
 
 func (a podPlugins) Removed(ctx context.Context, p *sandbox.Pod) {
-	a.nri.RemovePod(ctx, nriPod(p))
+	a.nri.Notify(ctx, api.Event_REMOVE_POD_SANDBOX, nriPod(p), nil)
 }
 
 // containerPlugins implements container.Plugins.
@@ -95,24 +96,19 @@ type containerPlugins struct {
 	pods *podAdapter
 }
 
-func (a containerPlugins) Any() bool { return a.nri.HasPlugins() }
+func (a containerPlugins) HasPlugins() bool { return a.nri.HasPlugins() }
 
-func (a containerPlugins) Create(ctx context.Context, s *container.Snapshot, spec *specs.Spec) (container.Adjustment, error) {
-	c := nriContainer(s)
-	c.Spec = func() (*specs.Spec, error) { return spec, nil } // the OCI config is not on disk yet
-	adj, err := a.nri.CreateContainer(ctx, a.pod(s), c, spec)
+func (a containerPlugins) Create(ctx context.Context, s *container.Snapshot, spec *specs.Spec) (*container.Adjustment, error) {
+	adj, others, err := a.nri.CreateContainer(ctx, a.pod(s), nriContainer(s), spec)
 	if err != nil {
-		return container.Adjustment{}, err
+		return nil, err
 	}
-	out := container.Adjustment{
-		Asked: adj.Consulted, Limits: container.Limits(adj.Limits), OOMScoreAdj: adj.OOMScoreAdj,
-		BlockIOClass: adj.BlockIOClass, RDTClass: adj.RDTClass, CDIDevices: adj.CDIDevices,
-	}
-	return out, a.nri.UpdateOthers(ctx, adj.OtherUpdates)
+	return (*container.Adjustment)(adj), a.nri.UpdateOthers(ctx, others)
 }
 
 func (a containerPlugins) Created(ctx context.Context, s *container.Snapshot) {
-	a.nri.ContainerCreated(ctx, a.pod(s), nriContainer(s))
+	a.nri.Listed(s.ID)
+	a.nri.Notify(ctx, api.Event_POST_CREATE_CONTAINER, a.pod(s), nriContainer(s))
 }
 
 func (a containerPlugins) Start(ctx context.Context, s *container.Snapshot) error {
@@ -120,7 +116,7 @@ func (a containerPlugins) Start(ctx context.Context, s *container.Snapshot) erro
 }
 
 func (a containerPlugins) Started(ctx context.Context, s *container.Snapshot) {
-	a.nri.ContainerStarted(ctx, a.pod(s), nriContainer(s))
+	a.nri.Notify(ctx, api.Event_POST_START_CONTAINER, a.pod(s), nriContainer(s))
 }
 
 func (a containerPlugins) Update(ctx context.Context, s *container.Snapshot, l container.Limits) (container.Limits, func(context.Context), error) {
@@ -129,19 +125,15 @@ func (a containerPlugins) Update(ctx context.Context, s *container.Snapshot, l c
 }
 
 func (a containerPlugins) Updated(ctx context.Context, s *container.Snapshot) {
-	a.nri.ContainerUpdated(ctx, a.pod(s), nriContainer(s))
+	a.nri.Notify(ctx, api.Event_POST_UPDATE_CONTAINER, a.pod(s), nriContainer(s))
 }
 
 func (a containerPlugins) Stopped(ctx context.Context, s *container.Snapshot) func(context.Context) {
 	return a.updateOthers(s, a.nri.StopContainer(ctx, a.pod(s), nriContainer(s)))
 }
 
-func (a containerPlugins) Removed(ctx context.Context, s *container.Snapshot, spec *specs.Spec) {
-	c := nriContainer(s)
-	if spec != nil {
-		c.Spec = func() (*specs.Spec, error) { return spec, nil } // the bundle has been removed
-	}
-	a.nri.RemoveContainer(ctx, a.pod(s), c)
+func (a containerPlugins) Removed(ctx context.Context, s *container.Snapshot) {
+	a.nri.Notify(ctx, api.Event_REMOVE_CONTAINER, a.pod(s), nriContainer(s))
 }
 
 // updateOthers returns a function that applies updates of other containers, or nil if there
@@ -160,54 +152,66 @@ func (a containerPlugins) updateOthers(s *container.Snapshot, updates []nri.Upda
 
 // pod describes the pod of a container. If the pod has been removed, the description contains
 // what the container knows of the pod.
-func (a containerPlugins) pod(s *container.Snapshot) nri.Pod {
+func (a containerPlugins) pod(s *container.Snapshot) *api.PodSandbox {
 	if p, err := a.pods.pods.Get(s.PodID); err == nil {
 		return nriPod(p)
 	}
-	return nri.Pod{ID: s.PodID, Config: s.PodConfig}
+	return nriPod(&sandbox.Pod{ID: s.PodID, Config: s.PodConfig})
 }
 
-func nriPod(p *sandbox.Pod) nri.Pod {
-	out := nri.Pod{
-		ID: p.ID, Config: p.Config, RuntimeHandler: p.RuntimeHandler, CgroupParent: p.CgroupParent, PID: p.PausePID,
-		Overhead: p.Overhead, Resources: p.Resources,
+// nriPod returns the message about a pod.
+func nriPod(p *sandbox.Pod) *api.PodSandbox {
+	md := p.Config.GetMetadata()
+	linux := &api.LinuxPodSandbox{
+		CgroupParent: p.CgroupParent,
+		PodOverhead:  nri.Limits{CRI: p.Overhead}.Message(), PodResources: nri.Limits{CRI: p.Resources}.Message(),
+	}
+	for _, n := range []*api.LinuxNamespace{
+		{Type: string(specs.NetworkNamespace), Path: p.Namespaces.Net},
+		{Type: string(specs.IPCNamespace), Path: p.Namespaces.IPC},
+		{Type: string(specs.UTSNamespace), Path: p.Namespaces.UTS},
+		{Type: string(specs.PIDNamespace), Path: p.Namespaces.PID},
+		{Type: string(specs.UserNamespace), Path: p.Namespaces.User},
+	} {
+		if n.GetPath() != "" {
+			linux.Namespaces = append(linux.Namespaces, n)
+		}
+	}
+	out := &api.PodSandbox{
+		Id: p.ID, Name: md.GetName(), Uid: md.GetUid(), Namespace: md.GetNamespace(), Labels: p.Config.GetLabels(),
+		Annotations: p.Config.GetAnnotations(), RuntimeHandler: p.RuntimeHandler, Pid: uint32(p.PausePID), Linux: linux,
 	}
 	for _, ip := range p.IPs {
-		out.IPs = append(out.IPs, ip.String())
-	}
-	for _, n := range []specs.LinuxNamespace{
-		{Type: specs.NetworkNamespace, Path: p.Namespaces.Net},
-		{Type: specs.IPCNamespace, Path: p.Namespaces.IPC},
-		{Type: specs.UTSNamespace, Path: p.Namespaces.UTS},
-		{Type: specs.PIDNamespace, Path: p.Namespaces.PID},
-		{Type: specs.UserNamespace, Path: p.Namespaces.User},
-	} {
-		if n.Path != "" {
-			out.Namespaces = append(out.Namespaces, n)
-		}
+		out.Ips = append(out.Ips, ip.String())
 	}
 	return out
 }
 
-// nriContainer describes a container. The description reads the OCI config from the bundle.
-func nriContainer(s *container.Snapshot) nri.Container {
-	return nri.Container{
-		ID: s.ID, PodID: s.PodID, Config: s.Config, Spec: s.Spec,
-		Limits: nri.Limits{CRI: s.Resources, Extra: s.Extra},
-		Image:  s.ImageRef, ImageID: s.ImageID, State: nriState(s.State), PID: s.PID,
-		CreatedAt: s.CreatedAt, StartedAt: s.StartedAt, FinishedAt: s.FinishedAt,
-		ExitCode: s.ExitCode, Reason: s.Reason, Message: s.Message,
+// nriStates does not contain container.Unknown, which is the zero value of the protocol.
+var nriStates = map[container.State]api.ContainerState{
+	container.Created: api.ContainerState_CONTAINER_CREATED,
+	container.Running: api.ContainerState_CONTAINER_RUNNING,
+	container.Exited:  api.ContainerState_CONTAINER_STOPPED,
+}
+
+// nriContainer describes a container. The description reads the OCI config only for an event.
+func nriContainer(s *container.Snapshot) *nri.Container {
+	_, digest, _ := strings.Cut(s.ImageRef, "@")
+	return &nri.Container{
+		Status: &api.Container{
+			Id: s.ID, PodSandboxId: s.PodID, State: nriStates[s.State], Pid: uint32(s.PID),
+			Image:     &api.Image{Name: s.ImageRef, Digest: digest, ConfigDigest: s.ImageID},
+			CreatedAt: unixNano(s.CreatedAt), StartedAt: unixNano(s.StartedAt), FinishedAt: unixNano(s.FinishedAt),
+			ExitCode: s.ExitCode, StatusReason: s.Reason, StatusMessage: s.Message,
+		},
+		Config: s.Config, Spec: s.Spec, Limits: nri.Limits{CRI: s.Resources, Extra: s.Extra},
 	}
 }
 
-func nriState(s container.State) nri.State {
-	switch s {
-	case container.Created:
-		return nri.Created
-	case container.Running:
-		return nri.Running
-	case container.Exited:
-		return nri.Stopped
+// unixNano returns the time in nanoseconds since 1970, or 0 for the zero time.
+func unixNano(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
 	}
-	return nri.Unknown
+	return t.UnixNano()
 }
