@@ -37,14 +37,14 @@ type labels struct {
 func (m *Manager) labelsFor(s *containerspec.Spec, p Pod) (l labels, err error) {
 	options := s.Security.SELinux
 	if m.cfg.Labels == nil {
-		if selinux.Asked(options) {
+		if selinux.HasOptions(options) {
 			logrus.WithFields(logrus.Fields{"pod": p.ID, "name": s.Name}).
 				Debug("SELinux is not enabled: ignore the selinux_options of the container")
 		}
 		return labels{}, nil
 	}
 	sharesHost := p.IPCNS == "" || s.PID.Mode == cri.NamespaceMode_NODE
-	unconfined := s.Security.Privileged || sharesHost && !selinux.Asked(options)
+	unconfined := s.Security.Privileged || sharesHost && !selinux.HasOptions(options)
 	l.process, l.mount, err = m.cfg.Labels.Container(selinux.Request{
 		PodProcess: p.ProcessLabel, PodMount: p.MountLabel, Options: options, Unconfined: unconfined,
 	})

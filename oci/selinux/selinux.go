@@ -93,7 +93,7 @@ func (l *Labels) Container(r Request) (process, mount string, err error) {
 		return "", "", err
 	}
 	process, mount = r.PodProcess, r.PodMount
-	if Asked(r.Options) && r.PodProcess != "" {
+	if HasOptions(r.Options) && r.PodProcess != "" {
 		process, mount = override(r.PodProcess, r.PodMount, r.Options)
 		if err := l.check(process); err != nil {
 			return "", "", err
@@ -102,7 +102,7 @@ func (l *Labels) Container(r Request) (process, mount string, err error) {
 	switch {
 	case r.Unconfined:
 		return l.unconfined(r.PodProcess)
-	case Asked(r.Options) && r.PodProcess == "":
+	case HasOptions(r.Options) && r.PodProcess == "":
 		return "", "", fmt.Errorf("selinux_options: the policy of this host has no label for containers, so there is no label to change: %w", errdefs.ErrFailedPrecondition)
 	}
 	return process, mount, nil
@@ -173,8 +173,8 @@ func (l *Labels) Relabel(path, label string) error {
 	return nil
 }
 
-// Asked reports whether any option is set.
-func Asked(o *cri.SELinuxOption) bool {
+// HasOptions reports whether any option is set.
+func HasOptions(o *cri.SELinuxOption) bool {
 	return o.GetUser()+o.GetRole()+o.GetType()+o.GetLevel() != ""
 }
 
