@@ -11,7 +11,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/utils"
 	"github.com/containernetworking/cni/pkg/version"
 )
@@ -204,23 +203,4 @@ func parseList(raw json.RawMessage) (*list, error) {
 		return nil, fmt.Errorf("%s, %s: %w", hostPortPlanKey, masqueradePlanKey, err)
 	}
 	return &list{conf: conf, raw: raw, planned: raw, hostPorts: plan.HostPorts, masquerade: plan.Masquerade}, nil
-}
-
-// findPlugins searches for the binaries of the plugins of a list. It searches every time, because
-// plugins can be installed without a change of the configuration.
-func (n *Network) findPlugins(l *list) error {
-	var types []string
-	for _, p := range l.conf.Plugins {
-		types = append(types, p.Network.Type)
-		if p.Network.IPAM.Type != "" {
-			types = append(types, p.Network.IPAM.Type)
-		}
-	}
-	for _, t := range types {
-		if _, err := invoke.FindInPath(t, n.cfg.BinDirs); err != nil {
-			return fmt.Errorf("CNI plugin %q of network %q (%s) is not in %s: install it there: %w",
-				t, l.conf.Name, l.file, strings.Join(n.cfg.BinDirs, ", "), errdefs.ErrUnavailable)
-		}
-	}
-	return nil
 }

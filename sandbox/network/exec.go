@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
@@ -46,18 +47,33 @@ type runner struct {
 // iptables anyway.
 const serializedPlugin = "portmap"
 
-// FindInPath returns the path of the binary of a plugin.
-func (*runner) FindInPath(plugin string, paths []string) (string, error) {
-	return invoke.FindInPath(plugin, paths)
+// missingBinary is the directory in the path of a plugin without a binary whose work the daemon does itself.
+const missingBinary = "built-in"
+
+// builtinPlugin is the name of the plugin that package bridge replaces.
+const builtinPlugin = "bridge"
+
+// FindInPath returns the path of the binary of a plugin. The built-in bridge needs no binary, so the path of a missing
+// binary is not an error before ExecPlugin has to execute the binary.
+func (r *runner) FindInPath(plugin string, paths []string) (string, error) {
+	path, err := invoke.FindInPath(plugin, paths)
+	if err != nil && r.builtin && plugin == builtinPlugin {
+		return filepath.Join(missingBinary, plugin), nil
+	}
+	return path, err
 }
 
 // ExecPlugin executes a plugin and returns its stdout.
 func (r *runner) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	if r.builtin && filepath.Base(path) == "bridge" {
+	if r.builtin && filepath.Base(path) == builtinPlugin {
 		out, handled, err := r.bridge.Run(ctx, bridgeCall(stdin, environ))
 		if handled {
 			return out, err
 		}
+	}
+	if filepath.Dir(path) == missingBinary {
+		return nil, fmt.Errorf("CNI plugin %q is not installed, and the network has an option that the daemon does not handle itself: %w",
+			filepath.Base(path), errdefs.ErrUnavailable)
 	}
 	if name := filepath.Base(path); name == serializedPlugin {
 		unlock, err := r.locks.Lock(ctx, name)

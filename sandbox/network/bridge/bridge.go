@@ -25,6 +25,12 @@ type Plugin struct {
 	leaseLocks oplock.Locks // by lease directory; held while leases change
 }
 
+// Handles reports whether the package can attach pods with a configuration, so that the plugins need not be installed.
+func Handles(conf []byte) bool {
+	c := parse(conf)
+	return c != nil && c.ranges != nil
+}
+
 // Run executes a call and returns what the plugin would write to stdout. If handled is false, the package does not
 // handle the configuration or the command, and the caller must execute the plugin.
 func (p *Plugin) Run(ctx context.Context, call Call) (stdout []byte, handled bool, err error) {
