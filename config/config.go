@@ -39,6 +39,7 @@ type CNI struct {
 	Additional     []string `toml:"additional_networks"`
 	Builtin        bool     `toml:"builtin"`
 	ConfTemplate   string   `toml:"conf_template"`
+	DefaultBridge  bool     `toml:"default_bridge"`
 }
 
 // Image configures the sources of images and the limits for images.

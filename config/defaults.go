@@ -59,7 +59,8 @@ func Default() Config {
 			BinDirs:  []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"},
 			Builtin:  true,
 
-			Additional: []string{},
+			DefaultBridge: true,
+			Additional:    []string{},
 		},
 		Image: Image{
 			Pinned:          []string{},

@@ -96,5 +96,8 @@ func (m *Manager) List() []*Pod { return slices.Clone(m.view.Load().sorted) }
 // checked the network.
 func (m *Manager) NetworkStatus() error { return m.net.Status() }
 
+// DefaultBridge returns the bridge to which the daemon attaches pods because no CNI network is configured, or nil.
+func (m *Manager) DefaultBridge() *network.DefaultBridge { return m.net.DefaultBridge() }
+
 // NetworkConf returns the CNI configuration list in use, or nil.
 func (m *Manager) NetworkConf() json.RawMessage { return m.net.Conf() }

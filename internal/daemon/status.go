@@ -31,6 +31,8 @@ func (p *parts) statusInfo() map[string]string {
 		"cdiSpecDirs":     cfg.Container.CDISpecDirs,
 		"cniConfDirs":     cfg.CNI.ConfDirs,
 		"cniBinDirs":      cfg.CNI.BinDirs,
+		// null unless pods use the default bridge
+		"defaultBridge": p.pods.DefaultBridge(),
 	})
 	if err != nil {
 		return nil

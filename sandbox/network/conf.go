@@ -31,6 +31,8 @@ type list struct {
 	masqueradePending bool
 	// hostPorts is set in a loaded network if the daemon can map host ports, and in a plan if the daemon maps them.
 	hostPorts *hostPortPlan
+	// defaultBridge is set if the network is the default bridge, which has no file.
+	defaultBridge *DefaultBridge
 }
 
 // load reads all configuration files. It uses the first of several networks with the same name. An
@@ -38,8 +40,10 @@ type list struct {
 func (n *Network) load() *loaded {
 	d := &loaded{read: true, additional: map[string]*list{}}
 	var errs []error
+	d.empty = true
 	for _, dir := range n.cfg.ConfDirs {
 		files, err := libcni.ConfFiles(dir, []string{".conflist", ".conf", ".json"})
+		d.empty = d.empty && len(files) == 0 && err == nil
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -48,6 +48,9 @@ func (n *Network) gc(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("run GC of network %q: %w", l.conf.Name, err))
 		}
 	}
+	if err := n.removeUnusedBridge(ctx); err != nil {
+		errs = append(errs, fmt.Errorf("delete the unused default bridge: %w", err))
+	}
 	return errors.Join(errs...)
 }
 

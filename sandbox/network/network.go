@@ -40,6 +40,10 @@ type Config struct {
 	// ConfTemplate is the file of the template for the default network, which the daemon executes when the kubelet
 	// sends the pod CIDR: see CIDRs. "" means that there is no template.
 	ConfTemplate string
+	// DefaultBridge makes the daemon attach pods to a bridge of its own while ConfDirs contain no network, unless
+	// DefaultNetwork or ConfTemplate is set. It keeps its
+	// record and its leases in CacheDir.
+	DefaultBridge bool
 }
 
 // Network manages the networks of pods.
@@ -48,6 +52,8 @@ type Network struct {
 	cni         *libcni.CNIConfig
 	attachments attachments
 	gcRequests  chan struct{} // capacity 1
+	// reloadRequests make Run load the configuration although no file has changed. The capacity is 1.
+	reloadRequests chan struct{}
 
 	files             tableFiles
 	ports             portTables
@@ -70,6 +76,8 @@ type loaded struct {
 	list       *list            // the default network
 	additional map[string]*list // the additional networks by name
 	err        error            // the reason why there is no default network
+	empty      bool             // the directories have no configuration file, not even an invalid one
+	retry      bool             // err may disappear although no file changes
 	// checked is closed when Run has finished the first checks of this configuration, whatever the result is.
 	checked chan struct{}
 }
@@ -87,6 +95,8 @@ func New(cfg Config) *Network {
 		cfg:        cfg,
 		cni:        libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, &runner{builtin: !cfg.NoBuiltin}),
 		gcRequests: make(chan struct{}, 1),
+
+		reloadRequests: make(chan struct{}, 1),
 
 		files:             files,
 		ports:             portTables{files: files},

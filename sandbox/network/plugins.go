@@ -27,6 +27,10 @@ func (n *Network) findPlugins(l *list) error {
 		if n.installed(t) {
 			continue
 		}
+		if l.defaultBridge != nil {
+			return fmt.Errorf("the default bridge needs nftables (nft) or the CNI plugin %q, which is not in %s: install one of them: %w",
+				t, strings.Join(n.cfg.BinDirs, ", "), errdefs.ErrUnavailable)
+		}
 		return fmt.Errorf("CNI plugin %q of network %q (%s) is not in %s: install it there: %w",
 			t, l.conf.Name, l.file, strings.Join(n.cfg.BinDirs, ", "), errdefs.ErrUnavailable)
 	}

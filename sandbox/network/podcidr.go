@@ -38,8 +38,8 @@ type CIDRs struct {
 
 // SetPodCIDR generates the default network from the template. list has the address ranges for the
 // pods of the node, separated by commas. SetPodCIDR writes the file only if the content has
-// changed, and does nothing if another file has the default network, if there is no template, or if
-// the list is empty. The error is ErrInvalidArgument if the list is invalid, and
+// changed, and does nothing if another file has the default network or if the list is empty. If
+// there is no template, the default bridge uses the ranges, as soon as it is in use. The error is ErrInvalidArgument if the list is invalid, and
 // ErrFailedPrecondition if the template is invalid.
 func (n *Network) SetPodCIDR(ctx context.Context, list string) error {
 	if list == "" {
@@ -50,6 +50,9 @@ func (n *Network) SetPodCIDR(ctx context.Context, list string) error {
 		return err
 	}
 	log := logrus.WithContext(ctx).WithField("podCIDR", list)
+	if n.cfg.ConfTemplate == "" && n.cfg.DefaultBridge {
+		return n.recordPodCIDR(ctx, list)
+	}
 	if n.cfg.ConfTemplate == "" {
 		log.Debug("pod CIDR is ignored: cni.conf_template is not set")
 		return nil

@@ -23,6 +23,7 @@ import (
 // machine gets the same result as a fast one.
 func (n *Network) Reload(ctx context.Context, timeout time.Duration) (changed bool, err error) {
 	before, next := n.loaded.Load(), n.load()
+	n.addDefaultBridge(ctx, next)
 	if next.equal(before) {
 		return false, nil
 	}
@@ -61,7 +62,13 @@ func (n *Network) logChange(ctx context.Context, before, next *loaded) {
 		log.WithError(next.err).Warn("no default network; pods cannot be attached")
 	}
 	for _, l := range next.all() {
-		if old := before.byName(l.conf.Name); old == nil || !bytes.Equal(old.raw, l.raw) {
+		if old := before.byName(l.conf.Name); old != nil && bytes.Equal(old.raw, l.raw) {
+			continue
+		}
+		if b := l.defaultBridge; b != nil {
+			log.WithFields(logrus.Fields{"bridge": b.Bridge, "ranges": b.Ranges, "directories": n.cfg.ConfDirs}).Info(
+				"no CNI network is configured; pods use the default bridge until a network is configured")
+		} else {
 			log.WithFields(logrus.Fields{"network": l.conf.Name, "file": l.file}).Info("network configuration loaded")
 		}
 	}

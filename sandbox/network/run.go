@@ -63,6 +63,8 @@ func (n *Network) watchConf(ctx context.Context) error {
 		case err := <-w.Errors: // events were lost in an overflow
 			logrus.WithContext(ctx).WithError(err).Warn("watch of the CNI configuration failed")
 			c.changed = true
+		case <-n.reloadRequests:
+			c.changed = true
 		case <-n.gcRequests:
 			c.gc.request()
 		case a := <-c.query.answers:
@@ -131,8 +133,12 @@ func (c *checker) reload(ctx context.Context) {
 		return
 	}
 	c.reloadTimeouts = 0
-	if l := c.n.loaded.Load(); l.err != nil {
+	l := c.n.loaded.Load()
+	if l.err != nil {
 		l.markChecked()
+	}
+	if l.retry {
+		c.changed, c.reloadAfter = true, time.Now().Add(retryInterval)
 	}
 	if changed {
 		c.query.stop()

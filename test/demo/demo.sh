@@ -90,6 +90,7 @@ nri.enable = false
 [cni]
 conf_dirs = ["$work/cni"]
 bin_dirs = ["$bin/cni"]
+default_bridge = false
 
 [image]
 registries_conf = "$work/registries.conf"

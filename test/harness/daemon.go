@@ -73,6 +73,7 @@ nri.socket = %q
 [cni]
 conf_dirs = [%q]
 bin_dirs = [%s]
+default_bridge = false
 %s
 
 [image]

@@ -42,7 +42,7 @@ func linkByName(h *netlink.Handle, name string) (netlink.Link, error) {
 func ensureBridge(h *netlink.Handle, name string, mtu int) (netlink.Link, error) {
 	l, err := linkByName(h, name)
 	if isNoLink(err) {
-		if err := addBridge(h, name, mtu); err != nil {
+		if err := addBridge(h, name, mtu, net.FlagUp); err != nil {
 			return nil, err
 		}
 		l, err = linkByName(h, name)
@@ -61,9 +61,9 @@ func ensureBridge(h *netlink.Handle, name string, mtu int) (netlink.Link, error)
 	return l, nil
 }
 
-func addBridge(h *netlink.Handle, name string, mtu int) error {
+func addBridge(h *netlink.Handle, name string, mtu int, flags net.Flags) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.Flags = name, mtu, net.FlagUp
+	attrs.Name, attrs.MTU, attrs.Flags = name, mtu, flags
 	attrs.HardwareAddr = newMAC() // the kernel changes an address of its own choice whenever the ports change
 	if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add bridge %s: %w", name, err)

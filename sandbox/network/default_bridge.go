@@ -1,0 +1,333 @@
+package network
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/libcni"
+	"github.com/criserver/criserver/internal/atomicfile"
+	"github.com/criserver/criserver/internal/flock"
+	"github.com/criserver/criserver/sandbox/network/bridge"
+	"github.com/sirupsen/logrus"
+)
+
+// The default bridge is the network of pods while the directories of the CNI configuration have no network. The daemon
+// chooses the name of the bridge and the ranges, records its choice in the run directory, and keeps the choice while
+// pods use the bridge. The bridge itself reserves its name and its ranges against other daemons of the host.
+
+const (
+	// defaultBridgePrefix is the beginning of the name of the network. The name of the bridge follows.
+	defaultBridgePrefix = "default-"
+	// bridgeLock is the file that daemons lock while they choose a bridge and ranges. Tests have a /run of their own.
+	bridgeLock = "/run/criserver-bridge.lock"
+	// maxBridges bounds the number in the name of the bridge: cri0, cri1, …
+	maxBridges = 64
+	// maxAlias is the maximum length of the alias of an interface in bytes. The kernel allows one more.
+	maxAlias = 254
+)
+
+// DefaultBridge describes the default bridge.
+type DefaultBridge struct {
+	Bridge string         `json:"bridge"` // the name of the interface
+	Ranges []netip.Prefix `json:"ranges"` // of the addresses of pods
+}
+
+// network returns the name of the network. It contains the name of the bridge, because the names of nftables tables
+// contain the name of the network, and each daemon needs its own tables.
+func (d DefaultBridge) network() string { return defaultBridgePrefix + d.Bridge }
+
+// gateways returns the addresses of the bridge.
+func (d DefaultBridge) gateways() []netip.Prefix {
+	out := make([]netip.Prefix, len(d.Ranges))
+	for i, r := range d.Ranges {
+		out[i] = netip.PrefixFrom(r.Addr().Next(), r.Bits())
+	}
+	return out
+}
+
+// DefaultBridge returns the default bridge, or nil while pods are attached to another default network.
+func (n *Network) DefaultBridge() *DefaultBridge {
+	if l := n.loaded.Load().list; l != nil {
+		return l.defaultBridge
+	}
+	return nil
+}
+
+// addDefaultBridge makes the default bridge the default network if the configuration has no network. A configuration
+// that cannot be read, or in which a network is named that does not exist, has an error, which the operator must see.
+func (n *Network) addDefaultBridge(ctx context.Context, d *loaded) {
+	if !d.empty || !n.cfg.DefaultBridge || n.cfg.DefaultNetwork != "" || n.cfg.ConfTemplate != "" {
+		return
+	}
+	b, err := n.claimBridge(ctx)
+	var l *list
+	if err == nil {
+		l, err = n.bridgeList(b)
+	}
+	if err != nil {
+		d.retry, d.err = true, fmt.Errorf("default bridge: %w: %w", err, errdefs.ErrUnavailable)
+		return
+	}
+	l.defaultBridge, d.list, d.err = &b, l, nil
+}
+
+// bridgeList returns the network of the default bridge.
+func (n *Network) bridgeList(b DefaultBridge) (*list, error) {
+	type entry = map[string]any
+	var ranges [][]entry
+	var routes []entry
+	for _, family := range []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)} {
+		var set []entry // a pod gets one address of each set
+		for _, r := range b.Ranges {
+			if r.Addr().Is4() == family.Addr().Is4() {
+				set = append(set, entry{"subnet": r.String()})
+			}
+		}
+		if set != nil {
+			ranges, routes = append(ranges, set), append(routes, entry{"dst": family.String()})
+		}
+	}
+	raw, err := json.Marshal(entry{"cniVersion": "1.1.0", "name": b.network(), "plugins": []entry{
+		{
+			"type": builtinPlugin, "bridge": b.Bridge, "isGateway": true, "ipMasq": true, "ipMasqBackend": "nftables", "hairpinMode": true,
+			"ipam": entry{"type": "host-local", "dataDir": filepath.Join(n.stateDir(), "ipam"), "ranges": ranges, "routes": routes},
+		},
+		{"type": "portmap", "backend": "nftables", "snat": true, "capabilities": entry{"portMappings": true}},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	conf, err := libcni.NetworkConfFromBytes(raw)
+	if err != nil {
+		return nil, err
+	}
+	if raw, err = inline(conf); err != nil {
+		return nil, err
+	}
+	return parseList(raw)
+}
+
+// claimBridge returns the recorded default bridge if it is still valid, and otherwise chooses and creates one.
+func (n *Network) claimBridge(ctx context.Context) (DefaultBridge, error) {
+	ctx, cancel := context.WithTimeout(ctx, nftTimeout)
+	defer cancel()
+	lock, err := flock.Open(ctx, bridgeLock)
+	if err != nil {
+		return DefaultBridge{}, err
+	}
+	defer lock.Close()
+	recorded, err := n.recordedBridge()
+	if err != nil {
+		return DefaultBridge{}, err
+	}
+	cidrs, err := n.recordedPodCIDR()
+	if err != nil {
+		return DefaultBridge{}, err
+	}
+	next, err := n.chooseBridge(recorded, cidrs)
+	if err != nil {
+		return DefaultBridge{}, err
+	}
+	if err := n.replaceBridge(recorded, next); err != nil {
+		return DefaultBridge{}, err
+	}
+	return next, bridge.Claim(next.Bridge, n.bridgeOwner(), next.gateways())
+}
+
+// chooseBridge decides about the name and the ranges. A pod CIDR of the kubelet has priority over the recorded ranges.
+// The recorded ranges stay while pods use them, and otherwise as long as nothing else on the host uses them.
+func (n *Network) chooseBridge(recorded *DefaultBridge, cidrs []netip.Prefix) (DefaultBridge, error) {
+	if recorded != nil {
+		owner, exists, err := bridge.Owner(recorded.Bridge)
+		if err != nil {
+			return DefaultBridge{}, err
+		}
+		if exists && owner != "" && owner != n.bridgeOwner() {
+			recorded = nil // the bridge of another daemon
+		}
+	}
+	var next DefaultBridge
+	if recorded != nil {
+		next = *recorded
+	} else {
+		name, err := freeBridgeName()
+		if err != nil {
+			return DefaultBridge{}, err
+		}
+		next.Bridge = name
+	}
+	ipv6 := hasIPv6()
+	if usable := usableCIDRs(cidrs, ipv6); len(usable) > 0 {
+		next.Ranges = usable
+		return next, nil
+	}
+	if len(next.Ranges) > 0 && n.attachments.inUse(next.network()) {
+		return next, nil
+	}
+	used, err := usedPrefixes(next.Bridge)
+	if err != nil {
+		return DefaultBridge{}, err
+	}
+	if used = append(used, cidrs...); len(next.Ranges) > 0 && !anyOverlaps(next.Ranges, used) {
+		return next, nil
+	}
+	if ipv6 {
+		needed, err := needsAdvertisements()
+		if err != nil {
+			return DefaultBridge{}, err
+		}
+		ipv6 = !needed
+	}
+	next.Ranges, err = chooseRanges(used, ipv6)
+	return next, err
+}
+
+// freeBridgeName returns the first name of the form cri0, cri1, … that no interface has.
+func freeBridgeName() (string, error) {
+	for i := range maxBridges {
+		name := fmt.Sprintf("cri%d", i)
+		if _, exists, err := bridge.Owner(name); err != nil || !exists {
+			return name, err
+		}
+	}
+	return "", fmt.Errorf("the interfaces cri0 to cri%d exist", maxBridges-1)
+}
+
+// replaceBridge records the next bridge before it is created. If no pod uses the recorded bridge and its ranges have
+// changed, replaceBridge deletes the recorded bridge, so that the old gateway addresses do not remain.
+func (n *Network) replaceBridge(recorded *DefaultBridge, next DefaultBridge) error {
+	if recorded != nil && recorded.Bridge == next.Bridge {
+		if slices.Equal(recorded.Ranges, next.Ranges) {
+			return nil
+		}
+		if err := n.deleteBridge(*recorded); err != nil {
+			return err
+		}
+	}
+	b, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(n.stateDir(), 0o700); err != nil {
+		return err
+	}
+	return atomicfile.Write(n.bridgeFile(), b, 0o600)
+}
+
+// deleteBridge deletes a bridge if no pod is attached or being attached.
+func (n *Network) deleteBridge(b DefaultBridge) error {
+	_, end, err := n.attachments.beginGC()
+	if errors.Is(err, errAttaching) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer end()
+	if n.attachments.inUse(b.network()) {
+		return nil
+	}
+	_, err = bridge.Unclaim(b.Bridge, n.bridgeOwner(), b.Ranges)
+	return err
+}
+
+// removeUnusedBridge deletes the recorded bridge, and its record, when pods use another default network and the last
+// pod of the bridge has been removed. The caller has called beginGC, so that no pod is attached meanwhile.
+func (n *Network) removeUnusedBridge(ctx context.Context) error {
+	recorded, err := n.recordedBridge()
+	if err != nil || recorded == nil || n.DefaultBridge() != nil || n.attachments.inUse(recorded.network()) {
+		return err
+	}
+	deleted, err := bridge.Unclaim(recorded.Bridge, n.bridgeOwner(), recorded.Ranges)
+	if err != nil || !deleted {
+		return err
+	}
+	if err := os.Remove(n.bridgeFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	logrus.WithContext(ctx).WithField("bridge", recorded.Bridge).Info("deleted the unused default bridge")
+	return nil
+}
+
+// bridgeOwner returns the alias of the bridge of this daemon. Daemons have different state directories.
+func (n *Network) bridgeOwner() string {
+	owner := "criserver " + n.stateDir()
+	return owner[max(0, len(owner)-maxAlias):]
+}
+
+// stateDir returns the directory with the record and the leases of the default bridge.
+func (n *Network) stateDir() string {
+	return filepath.Join(cmp.Or(n.cfg.CacheDir, libcni.CacheDir), "default-bridge")
+}
+
+func (n *Network) bridgeFile() string  { return filepath.Join(n.stateDir(), "bridge.json") }
+func (n *Network) podCIDRFile() string { return filepath.Join(n.stateDir(), "pod-cidr") }
+
+// recordedBridge returns the recorded default bridge, or nil if there is no record.
+func (n *Network) recordedBridge() (*DefaultBridge, error) {
+	b, err := os.ReadFile(n.bridgeFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	d := &DefaultBridge{}
+	if err := json.Unmarshal(b, d); err != nil {
+		return nil, fmt.Errorf("read %s: %w", n.bridgeFile(), err)
+	}
+	return d, nil
+}
+
+// recordedPodCIDR returns the ranges that the kubelet has sent last, or nil. The kubelet does not send them again when
+// the daemon restarts.
+func (n *Network) recordedPodCIDR() ([]netip.Prefix, error) {
+	b, err := os.ReadFile(n.podCIDRFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	cidrs, err := parseCIDRs(string(b))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", n.podCIDRFile(), err)
+	}
+	out := make([]netip.Prefix, len(cidrs.PodCIDRRanges))
+	for i, r := range cidrs.PodCIDRRanges {
+		if out[i], err = netip.ParsePrefix(r); err != nil {
+			return nil, fmt.Errorf("read %s: %w", n.podCIDRFile(), err)
+		}
+	}
+	return out, nil
+}
+
+// recordPodCIDR records a list of ranges for the default bridge, and makes Run load the configuration again.
+func (n *Network) recordPodCIDR(ctx context.Context, list string) error {
+	n.podCIDR.Lock()
+	defer n.podCIDR.Unlock()
+	if before, err := os.ReadFile(n.podCIDRFile()); err == nil && string(before) == list {
+		return nil
+	}
+	if err := os.MkdirAll(n.stateDir(), 0o700); err != nil {
+		return err
+	}
+	if err := atomicfile.Write(n.podCIDRFile(), []byte(list), 0o600); err != nil {
+		return err
+	}
+	logrus.WithContext(ctx).WithField("podCIDR", list).Info("pod CIDR recorded for the default bridge")
+	select {
+	case n.reloadRequests <- struct{}{}:
+	default:
+	}
+	return nil
+}
