@@ -1,7 +1,6 @@
 package network
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -125,7 +124,7 @@ func (n *Network) claimBridge(ctx context.Context) (DefaultBridge, error) {
 		return DefaultBridge{}, err
 	}
 	defer lock.Close()
-	recorded, err := n.recordedBridge()
+	recorded, err := n.recordedBridge(ctx)
 	if err != nil {
 		return DefaultBridge{}, err
 	}
@@ -243,7 +242,7 @@ func (n *Network) deleteBridge(b DefaultBridge) error {
 // removeUnusedBridge deletes the recorded bridge, and its record, when pods use another default network and the last
 // pod of the bridge has been removed. The caller has called beginGC, so that no pod is attached meanwhile.
 func (n *Network) removeUnusedBridge(ctx context.Context) error {
-	recorded, err := n.recordedBridge()
+	recorded, err := n.recordedBridge(ctx)
 	if err != nil || recorded == nil || n.DefaultBridge() != nil || n.attachments.inUse(recorded.network()) {
 		return err
 	}
@@ -255,79 +254,5 @@ func (n *Network) removeUnusedBridge(ctx context.Context) error {
 		return err
 	}
 	logrus.WithContext(ctx).WithField("bridge", recorded.Bridge).Info("deleted the unused default bridge")
-	return nil
-}
-
-// bridgeOwner returns the alias of the bridge of this daemon. Daemons have different state directories.
-func (n *Network) bridgeOwner() string {
-	owner := "criserver " + n.stateDir()
-	return owner[max(0, len(owner)-maxAlias):]
-}
-
-// stateDir returns the directory with the record and the leases of the default bridge.
-func (n *Network) stateDir() string {
-	return filepath.Join(cmp.Or(n.cfg.CacheDir, libcni.CacheDir), "default-bridge")
-}
-
-func (n *Network) bridgeFile() string  { return filepath.Join(n.stateDir(), "bridge.json") }
-func (n *Network) podCIDRFile() string { return filepath.Join(n.stateDir(), "pod-cidr") }
-
-// recordedBridge returns the recorded default bridge, or nil if there is no record.
-func (n *Network) recordedBridge() (*DefaultBridge, error) {
-	b, err := os.ReadFile(n.bridgeFile())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	d := &DefaultBridge{}
-	if err := json.Unmarshal(b, d); err != nil {
-		return nil, fmt.Errorf("read %s: %w", n.bridgeFile(), err)
-	}
-	return d, nil
-}
-
-// recordedPodCIDR returns the ranges that the kubelet has sent last, or nil. The kubelet does not send them again when
-// the daemon restarts.
-func (n *Network) recordedPodCIDR() ([]netip.Prefix, error) {
-	b, err := os.ReadFile(n.podCIDRFile())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	cidrs, err := parseCIDRs(string(b))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", n.podCIDRFile(), err)
-	}
-	out := make([]netip.Prefix, len(cidrs.PodCIDRRanges))
-	for i, r := range cidrs.PodCIDRRanges {
-		if out[i], err = netip.ParsePrefix(r); err != nil {
-			return nil, fmt.Errorf("read %s: %w", n.podCIDRFile(), err)
-		}
-	}
-	return out, nil
-}
-
-// recordPodCIDR records a list of ranges for the default bridge, and makes Run load the configuration again.
-func (n *Network) recordPodCIDR(ctx context.Context, list string) error {
-	n.podCIDR.Lock()
-	defer n.podCIDR.Unlock()
-	if before, err := os.ReadFile(n.podCIDRFile()); err == nil && string(before) == list {
-		return nil
-	}
-	if err := os.MkdirAll(n.stateDir(), 0o700); err != nil {
-		return err
-	}
-	if err := atomicfile.Write(n.podCIDRFile(), []byte(list), 0o600); err != nil {
-		return err
-	}
-	logrus.WithContext(ctx).WithField("podCIDR", list).Info("pod CIDR recorded for the default bridge")
-	select {
-	case n.reloadRequests <- struct{}{}:
-	default:
-	}
 	return nil
 }

@@ -88,8 +88,8 @@ func ruleset(t *testing.T) string {
 	return string(b)
 }
 
-// TestDefaultBridge attaches a pod to the default bridge of a host without CNI files and plugins. It checks the addresses,
-// masquerading and a host port, then a restart of the daemon, and then a CNI file that an operator adds.
+// TestDefaultBridge attaches a pod to the default bridge of a host without CNI files and plugins. It checks the
+// addresses, masquerading and a host port, then a restart of the daemon, and then a CNI file that an operator adds.
 func TestDefaultBridge(t *testing.T) {
 	n, confDir := newBare(t)
 	b := reload(t, n)
@@ -237,110 +237,5 @@ func TestDefaultBridgeTurnedOff(t *testing.T) {
 			t.Errorf("%s: bridge cri0 exists", name)
 			removeBridge("cri0")
 		}
-	}
-}
-
-// TestDefaultBridgesOfTwoDaemons checks that two daemons have different bridges, ranges and networks, before the first
-// pod and after a restart.
-func TestDefaultBridgesOfTwoDaemons(t *testing.T) {
-	a, _ := newBare(t)
-	b, _ := newBare(t)
-	first, second := reload(t, a), reload(t, b)
-	if first.Bridge == second.Bridge || first.network() == second.network() || anyOverlaps(first.Ranges, second.Ranges) {
-		t.Errorf("got %+v and %+v", first, second)
-	}
-	if again := reload(t, restarted(b)); again.Bridge != second.Bridge || !slices.Equal(again.Ranges, second.Ranges) {
-		t.Errorf("after a restart: got %+v, want %+v", again, second)
-	}
-}
-
-// TestDefaultBridgeAvoidsHost checks that the range does not overlap a route of the host, and that a daemon without pods
-// chooses again when a route overlaps the recorded range.
-func TestDefaultBridgeAvoidsHost(t *testing.T) {
-	n, _ := newBare(t)
-	first := reload(t, n)
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dst := net.IPNet{IP: first.Ranges[0].Addr().AsSlice(), Mask: net.CIDRMask(24, 32)}
-	route := &netlink.Route{LinkIndex: lo.Attrs().Index, Dst: &dst, Table: 200} // a table of policy routing
-	if err := netlink.RouteAdd(route); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = netlink.RouteDel(route) }()
-	second := reload(t, restarted(n))
-	if second.Bridge != first.Bridge || second.Ranges[0].Overlaps(first.Ranges[0]) {
-		t.Errorf("got %+v after %+v", second, first)
-	}
-	addrs, err := netlink.AddrList(mustLink(t, second.Bridge), netlink.FAMILY_V4)
-	if err != nil || len(addrs) != 1 || !second.Ranges[0].Contains(netip.AddrFrom4([4]byte(addrs[0].IP.To4()))) {
-		t.Errorf("addresses of the bridge: %v, %v", addrs, err)
-	}
-
-	// While a pod uses the ranges, they stay.
-	n = restarted(n)
-	if again := reload(t, n); !slices.Equal(again.Ranges, second.Ranges) {
-		t.Fatalf("got %+v, want %+v", again, second)
-	}
-	answerStatus(t, n)
-	pod := Pod{ID: "pod", NetNS: makeNetNS(t)}
-	i, _ := attachPod(t, n, pod)
-	dst2 := net.IPNet{IP: second.Ranges[0].Addr().AsSlice(), Mask: net.CIDRMask(24, 32)}
-	route2 := &netlink.Route{LinkIndex: lo.Attrs().Index, Dst: &dst2, Table: 200}
-	if err := netlink.RouteAdd(route2); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = netlink.RouteDel(route2) }()
-	n = restarted(n)
-	n.RestoreAttachments(pod.ID, i)
-	if again := reload(t, n); !slices.Equal(again.Ranges, second.Ranges) {
-		t.Errorf("while a pod is attached: got %+v, want %+v", again, second)
-	}
-	if err := n.Detach(t.Context(), pod, i); err != nil {
-		t.Error(err)
-	}
-}
-
-func mustLink(t *testing.T, name string) netlink.Link {
-	t.Helper()
-	l, err := netlink.LinkByName(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
-// TestDefaultBridgeUsesPodCIDR checks that the default bridge uses the range of the kubelet, also after a restart, and
-// that a range without room for pods is not used.
-func TestDefaultBridgeUsesPodCIDR(t *testing.T) {
-	n, _ := newBare(t)
-	first := reload(t, n)
-	if err := n.SetPodCIDR(t.Context(), "10.64.3.0/31"); err != nil {
-		t.Fatal(err)
-	}
-	if got := reload(t, n); !slices.Equal(got.Ranges, first.Ranges) {
-		t.Errorf("range of two addresses: got %+v, want %+v", got, first)
-	}
-	if err := n.SetPodCIDR(t.Context(), "10.64.3.0/24"); err != nil {
-		t.Fatal(err)
-	}
-	if len(n.reloadRequests) == 0 {
-		t.Error("SetPodCIDR does not request a reload")
-	}
-	want := prefixes("10.64.3.0/24")
-	for range 2 {
-		if got := reload(t, n); got.Bridge != first.Bridge || !slices.Equal(got.Ranges, want) {
-			t.Errorf("got %+v, want %v", got, want)
-		}
-		n = restarted(n)
-	}
-	// The range that the kubelet has sent first is not chosen when it cannot be used.
-	other, _ := newBare(t)
-	if err := other.SetPodCIDR(t.Context(), "10.89.0.0/31"); err != nil {
-		t.Fatal(err)
-	}
-	if got := reload(t, other); anyOverlaps(got.Ranges, prefixes("10.89.0.0/31")) {
-		t.Errorf("got %+v, which overlaps the pod CIDR", got)
 	}
 }

@@ -24,8 +24,8 @@ var privateBlocks = []netip.Prefix{
 // maxULAs bounds the attempts to find a free IPv6 range.
 const maxULAs = 16
 
-// chooseRanges returns the ranges of the default bridge: an IPv4 range and, with ipv6, an IPv6 range. No range overlaps a
-// prefix in used. Without a free IPv6 range, the result has only the IPv4 range.
+// chooseRanges returns the ranges of the default bridge: an IPv4 range and, with ipv6, an IPv6 range. No range overlaps
+// a prefix in used. Without a free IPv6 range, the result has only the IPv4 range.
 func chooseRanges(used []netip.Prefix, ipv6 bool) ([]netip.Prefix, error) {
 	v4, ok := freeIPv4(used)
 	if !ok {

@@ -84,9 +84,9 @@ func readSysctl(name string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// needsAdvertisements reports whether the host has a default route from router advertisements that the kernel processes.
-// The kernel ignores advertisements when the host forwards IPv6, unless accept_ra is 2. The forwarding that pods need
-// would therefore cut the host off.
+// needsAdvertisements reports whether the host has a default route from router advertisements that the kernel
+// processes. The kernel ignores advertisements when the host forwards IPv6, unless accept_ra is 2. The forwarding that
+// pods need would therefore cut the host off.
 func needsAdvertisements() (bool, error) {
 	if readSysctl("all/forwarding") != "0" {
 		return false, nil

@@ -36,11 +36,11 @@ type CIDRs struct {
 	Routes        []string // the default routes of the address families of the ranges
 }
 
-// SetPodCIDR generates the default network from the template. list has the address ranges for the
-// pods of the node, separated by commas. SetPodCIDR writes the file only if the content has
-// changed, and does nothing if another file has the default network or if the list is empty. If
-// there is no template, the default bridge uses the ranges, as soon as it is in use. The error is ErrInvalidArgument if the list is invalid, and
-// ErrFailedPrecondition if the template is invalid.
+// SetPodCIDR generates the default network from the template. list has the address ranges for the pods of the node,
+// separated by commas. SetPodCIDR writes the file only if the content has changed, and does nothing if another file has
+// the default network or if the list is empty. If there is no template, the default bridge uses the ranges, as soon as
+// it is in use. The error is ErrInvalidArgument if the list is invalid, and ErrFailedPrecondition if the template is
+// invalid.
 func (n *Network) SetPodCIDR(ctx context.Context, list string) error {
 	if list == "" {
 		return nil

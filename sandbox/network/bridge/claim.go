@@ -8,8 +8,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Owner returns the alias of an interface, with which Claim marks the bridge of a daemon. exists is false if there is no
-// interface of the name.
+// Owner returns the alias of an interface, with which Claim marks the bridge of a daemon. exists is false if there is
+// no interface of the name.
 func Owner(name string) (owner string, exists bool, err error) {
 	h, err := openNetlink()
 	if err != nil {
@@ -27,8 +27,8 @@ func Owner(name string) (owner string, exists bool, err error) {
 }
 
 // Claim creates a bridge with the gateway addresses of pods, unless the bridge exists, and marks it with its owner. The
-// new bridge reserves the name and the ranges before the first pod needs them. It stays down until then, so the host has
-// no routes to the ranges and agents that look for the address of the host ignore the bridge.
+// new bridge reserves the name and the ranges before the first pod needs them. It stays down until then, so the host
+// has no routes to the ranges and agents that look for the address of the host ignore the bridge.
 func Claim(name, owner string, gateways []netip.Prefix) error {
 	h, err := openNetlink()
 	if err != nil {
