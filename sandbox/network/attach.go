@@ -93,8 +93,9 @@ func (n *Network) Detach(ctx context.Context, pod Pod, i Interface) error {
 		return fmt.Errorf("detach from network %q: %w", l.conf.Name, err)
 	}
 	n.attachments.remove(i.attachment(pod.ID))
-	if strings.HasPrefix(l.conf.Name, defaultBridgePrefix) && !n.configured(l.conf.Name) {
-		n.RequestGC() // GC deletes a default bridge without pods
+	if strings.HasPrefix(l.conf.Name, defaultBridgePrefix) && !n.attachments.inUse(l.conf.Name) {
+		n.requestReload() // a pod CIDR may wait for the end of the last pod
+		n.RequestGC()     // GC deletes the bridge if another network is configured
 	}
 	if l.masquerade != nil && n.masquerades.release(*l.masquerade, i.attachment(pod.ID)) || !n.configured(l.conf.Name) {
 		n.requestReconcile()

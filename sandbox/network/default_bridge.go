@@ -142,7 +142,9 @@ func (n *Network) claimBridge(ctx context.Context) (DefaultBridge, error) {
 	return next, bridge.Claim(next.Bridge, n.bridgeOwner(), next.gateways())
 }
 
-// chooseBridge decides about the name and the ranges. A pod CIDR of the kubelet has priority over the recorded ranges.
+// chooseBridge decides about the name and the ranges. A pod CIDR of the kubelet has priority over the recorded ranges,
+// unless both overlap and pods use the recorded ranges: a gateway must not change then. Detach of the last pod makes
+// Run decide again.
 // The recorded ranges stay while pods use them, and otherwise as long as nothing else on the host uses them.
 func (n *Network) chooseBridge(recorded *DefaultBridge, cidrs []netip.Prefix) (DefaultBridge, error) {
 	if recorded != nil {
@@ -164,12 +166,13 @@ func (n *Network) chooseBridge(recorded *DefaultBridge, cidrs []netip.Prefix) (D
 		}
 		next.Bridge = name
 	}
-	ipv6 := hasIPv6()
-	if usable := usableCIDRs(cidrs, ipv6); len(usable) > 0 {
+	ipv6, inUse := hasIPv6(), len(next.Ranges) > 0 && n.attachments.inUse(next.network())
+	usable := usableCIDRs(cidrs, ipv6)
+	switch {
+	case len(usable) > 0 && !(inUse && conflict(usable, next.Ranges)):
 		next.Ranges = usable
 		return next, nil
-	}
-	if len(next.Ranges) > 0 && n.attachments.inUse(next.network()) {
+	case inUse:
 		return next, nil
 	}
 	used, err := usedPrefixes(next.Bridge)

@@ -1,12 +1,15 @@
 package network
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 )
@@ -168,4 +171,82 @@ func TestDefaultBridgeKeepsIPv6OfHost(t *testing.T) {
 	if b := reload(t, other); len(b.Ranges) != 2 {
 		t.Errorf("accept_ra 2: got the ranges %v, want one of each family", b.Ranges)
 	}
+}
+
+// TestPodCIDROverlapsRangeInUse sends a pod CIDR that overlaps the range of an attached pod with another gateway. New
+// pods must get addresses of the old range, and of the pod CIDR after the last pod has been removed.
+func TestPodCIDROverlapsRangeInUse(t *testing.T) {
+	n, _ := newBare(t)
+	first := reload(t, n)
+	answerStatus(t, n)
+	pod := Pod{ID: "pod", NetNS: makeNetNS(t)}
+	i, _ := attachPod(t, n, pod)
+	cidr := netip.PrefixFrom(first.Ranges[0].Addr(), 24)
+	if err := n.SetPodCIDR(t.Context(), cidr.String()); err != nil {
+		t.Fatal(err)
+	}
+	if got := reload(t, n); !slices.Equal(got.Ranges, first.Ranges) {
+		t.Errorf("while a pod is attached: got %+v, want %+v", got, first)
+	}
+	second := Pod{ID: "second", NetNS: makeNetNS(t)}
+	j, _ := attachPod(t, n, second)
+	<-n.reloadRequests
+	for _, err := range []error{n.Detach(t.Context(), second, j), n.Detach(t.Context(), pod, i)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(n.reloadRequests) == 0 {
+		t.Error("DEL of the last pod does not request a reload")
+	}
+	if got := reload(t, n); !slices.Equal(got.Ranges, []netip.Prefix{cidr}) {
+		t.Errorf("without pods: got %+v, want %s", got, cidr)
+	}
+	answerStatus(t, n)
+	third := Pod{ID: "third", NetNS: makeNetNS(t)}
+	k, res := attachPod(t, n, third)
+	if len(res.IPs) != 1 || !cidr.Contains(res.IPs[0]) {
+		t.Errorf("got the addresses %v, want one of %s", res.IPs, cidr)
+	}
+	if err := n.Detach(t.Context(), third, k); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRunLoadsDefaultBridge checks that Run makes the default bridge ready, changes its range when the kubelet sends a
+// pod CIDR, and uses a CNI file as soon as the file exists.
+func TestRunLoadsDefaultBridge(t *testing.T) {
+	n, confDir := newBare(t)
+	t.Cleanup(func() { removeBridge("cri0") })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	await := func(what string, ok func() bool) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s: bridge %+v, status %v", what, n.DefaultBridge(), n.Status())
+			}
+		}
+	}
+	await("default bridge", func() bool { return n.DefaultBridge() != nil && n.Status() == nil })
+	if err := n.SetPodCIDR(ctx, "10.64.4.0/24"); err != nil {
+		t.Fatal(err)
+	}
+	await("pod CIDR", func() bool {
+		b := n.DefaultBridge()
+		return b != nil && slices.Equal(b.Ranges, prefixes("10.64.4.0/24")) && n.Status() == nil
+	})
+	writeFile(t, confDir, "10-none.conflist", `{"cniVersion":"1.0.0","name":"none","plugins":[{"type":"missing"}]}`)
+	await("CNI file", func() bool { return n.DefaultBridge() == nil && n.Status() != nil })
+	if err := os.Remove(filepath.Join(confDir, "10-none.conflist")); err != nil {
+		t.Fatal(err)
+	}
+	await("default bridge without the file", func() bool { return n.DefaultBridge() != nil && n.Status() == nil })
 }

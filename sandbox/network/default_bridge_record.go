@@ -89,9 +89,14 @@ func (n *Network) recordPodCIDR(ctx context.Context, list string) error {
 		return err
 	}
 	logrus.WithContext(ctx).WithField("podCIDR", list).Info("pod CIDR recorded for the default bridge")
+	n.requestReload()
+	return nil
+}
+
+// requestReload makes Run load the configuration again.
+func (n *Network) requestReload() {
 	select {
 	case n.reloadRequests <- struct{}{}:
 	default:
 	}
-	return nil
 }

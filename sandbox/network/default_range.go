@@ -79,6 +79,14 @@ func anyOverlaps(ranges, used []netip.Prefix) bool {
 	return slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return overlapsAny(p, used) })
 }
 
+// conflict reports whether ranges of two lists overlap without being equal. The bridge cannot have both
+// gateways.
+func conflict(a, b []netip.Prefix) bool {
+	return slices.ContainsFunc(a, func(p netip.Prefix) bool {
+		return slices.ContainsFunc(b, func(q netip.Prefix) bool { return p != q && p.Overlaps(q) })
+	})
+}
+
 // usableCIDRs returns the ranges of a pod CIDR with which the default bridge works: a range needs addresses for the
 // bridge and for pods, and IPv6 needs the support of the kernel. The result is empty if no range is usable.
 func usableCIDRs(cidrs []netip.Prefix, ipv6 bool) []netip.Prefix {
