@@ -52,14 +52,20 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, locks.release())
 	}
+	stopWatchdog := func() {}
 	err = p.run(ctx, phases{
 		serving: func() {
 			p.logServing(time.Since(startTime))
 			stopExtending()
 			manager.notify(stateReady)
+			stopWatchdog = manager.startWatchdog(probeServer(d.settings.Socket))
 		},
-		stopping: func() { manager.notify(stateStopping) },
+		stopping: func() {
+			stopWatchdog() // the server accepts no new requests
+			manager.notify(stateStopping)
+		},
 	})
+	stopWatchdog()
 	return errors.Join(err, locks.release())
 }
 
