@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -97,6 +98,34 @@ func TestPrint(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, c) {
 		t.Errorf("got  %+v\nwant %+v", got, c)
+	}
+}
+
+// TestPrintDefault checks that the output of PrintDefault is a configuration file that changes
+// nothing, and that it contains every key with its default value.
+func TestPrintDefault(t *testing.T) {
+	var out bytes.Buffer
+	if err := PrintDefault(&out); err != nil {
+		t.Fatal(err)
+	}
+	key := regexp.MustCompile(`(?m)^#([a-z_]+ = )`)
+	if got, want := len(key.FindAllString(out.String(), -1)), len(Keys()); got != want {
+		t.Errorf("the file contains %d keys, want %d", got, want)
+	}
+	for _, content := range []string{out.String(), key.ReplaceAllString(out.String(), "$1")} {
+		file := filepath.Join(t.TempDir(), "c.toml")
+		write(t, file, content)
+		got, err := Load(Source{File: file})
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, content)
+		}
+		want, err := Load(Source{File: os.DevNull})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got  %+v\nwant %+v", got, want)
+		}
 	}
 }
 

@@ -8,8 +8,21 @@ import (
 
 // Print writes the configuration as TOML with a comment above each key. Load can read the
 // output.
-func (c Config) Print(w io.Writer) error {
-	p := &printer{w: w}
+func (c Config) Print(w io.Writer) error { return c.print(&printer{w: w}) }
+
+// PrintDefault writes the default configuration as Print does, but with a # before each key, so
+// that the output is a configuration file that changes nothing. A key without its # replaces the
+// default.
+func PrintDefault(w io.Writer) error {
+	p := &printer{w: w, keyPrefix: "#"}
+	p.line(`# Configuration of criserver. Each key has its default value here; remove the # before a key to
+# change it. Drop-in files in the directory criserver.toml.d take precedence over this file. The
+# daemon reads the configuration when it starts.
+`)
+	return Default().print(p)
+}
+
+func (c Config) print(p *printer) error {
 	table := ""
 	for _, f := range fields(&c) {
 		name := f.key
@@ -21,7 +34,7 @@ func (c Config) Print(w io.Writer) error {
 			name = rest
 		}
 		p.comment(help[f.key])
-		p.line("%s = %s", name, tomlValue(f.value))
+		p.line("%s%s = %s", p.keyPrefix, name, tomlValue(f.value))
 	}
 	p.line("")
 	p.comment(help["runtimes"])
@@ -29,7 +42,7 @@ func (c Config) Print(w io.Writer) error {
 		p.line("[runtimes.%s]", quote(name))
 		for _, f := range runtimeFields(c.Runtimes[name]) {
 			p.comment(help["runtimes.NAME."+f.key])
-			p.line("%s = %s", f.key, tomlValue(f.value))
+			p.line("%s%s = %s", p.keyPrefix, f.key, tomlValue(f.value))
 		}
 	}
 	return p.err
@@ -74,8 +87,9 @@ func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
 
 // printer writes lines and keeps the first error.
 type printer struct {
-	w   io.Writer
-	err error
+	w         io.Writer
+	keyPrefix string // is written before each key
+	err       error
 }
 
 func (p *printer) line(format string, args ...any) {

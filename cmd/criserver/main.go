@@ -26,6 +26,7 @@ const usage = `criserver serves the Kubernetes Container Runtime Interface (CRI)
 
   criserver [flags]                      run the daemon
   criserver config [flags]               print the effective configuration with comments
+  criserver config --default             print a configuration file that contains all keys as comments
   criserver config --reference FILE      write the reference page of all configuration keys
   criserver check [--repair] [flags]     verify the image store, and delete what is broken; the daemon must not run
   criserver version                      print the version
@@ -73,6 +74,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if command == "config" && fs.reference != "" {
 		return writeReference(fs.reference)
 	}
+	if command == "config" && fs.defaults {
+		return config.PrintDefault(out)
+	}
 	cfg, err := config.Load(config.Source{File: fs.file, Flags: fs.values})
 	if err != nil {
 		return err
@@ -100,6 +104,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 type flagSet struct {
 	*flag.FlagSet
 	file, reference string
+	defaults        bool // print the default configuration
 	repair          bool
 	values          map[string]string // configuration keys that are set on the command line
 }
@@ -111,6 +116,7 @@ func newFlagSet(command string, out io.Writer) *flagSet {
 	fs.StringVar(&fs.file, "config", "", "")
 	if command == "config" {
 		fs.StringVar(&fs.reference, "reference", "", "")
+		fs.BoolVar(&fs.defaults, "default", false, "")
 	}
 	if command == "check" {
 		fs.BoolVar(&fs.repair, "repair", false, "")

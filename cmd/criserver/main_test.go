@@ -23,6 +23,7 @@ func TestRunCommands(t *testing.T) {
 	}{
 		{[]string{"version"}, []string{"criserver " + semanticVersion()}},
 		{[]string{"config", "--config", file, "--image.max-layers", "7"}, []string{"log_level = \"debug\"", "max_layers = 7"}},
+		{[]string{"config", "--default", "--config", file}, []string{"\n#log_level = \"info\"\n", "\n[image]\n"}},
 	} {
 		var out bytes.Buffer
 		if err := run(t.Context(), tc.args, &out); err != nil {
