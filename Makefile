@@ -11,6 +11,13 @@ TAGS    := containers_image_openpgp,nri_no_wasm
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 STRIP   := -s -w
 PROCS   ?= 4
+# PREFIX and DESTDIR are those of the GNU coding standards. DEFAULT_CONFIG prints the default configuration file: a
+# criserver for another architecture cannot do that.
+PREFIX  ?= /usr
+DESTDIR ?=
+DEFAULT_CONFIG ?= $(BIN)/criserver config --default
+# The architectures of the Debian packages.
+DEB_ARCHS ?= amd64 arm64
 # The cache of the linter is below .cache, where `make clean` removes it.
 LINT    := GOLANGCI_LINT_CACHE=$(CURDIR)/.cache/golangci-lint $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml
 # The architectures that the daemon must compile for. No 32-bit architecture is supported.
@@ -32,6 +39,37 @@ help: ## List the targets
 build: ## Build bin/criserver and bin/conmon
 	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(STRIP) -X main.version=$(VERSION)' \
 		-o $(BIN)/ ./cmd/criserver ./cmd/conmon
+
+# The monitor is in a directory of its own, because /usr/bin/conmon belongs to the package conmon of Debian. The
+# directories of PREFIX for systemd and sysctl are on the search path for /usr and /usr/local. A configuration file that
+# exists is kept.
+.PHONY: install
+install: DOC = $(DESTDIR)$(PREFIX)/share/doc/criserver
+install: ## Install the programs that "build" has built, the unit and the configuration below DESTDIR and PREFIX (/usr)
+	umask 022; \
+	install -D -m 755 $(BIN)/criserver $(DESTDIR)$(PREFIX)/bin/criserver; \
+	install -D -m 755 $(BIN)/conmon $(DESTDIR)$(PREFIX)/libexec/criserver/conmon; \
+	install -d -m 755 $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)/etc/criserver/criserver.toml.d; \
+	sed 's|^ExecStart=/usr/|ExecStart=$(PREFIX)/|' packaging/criserver.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/criserver.service; \
+	install -D -m 644 packaging/60-criserver.conf $(DESTDIR)$(PREFIX)/lib/sysctl.d/60-criserver.conf; \
+	[ -e $(DESTDIR)/etc/criserver/criserver.toml ] || $(DEFAULT_CONFIG) >$(DESTDIR)/etc/criserver/criserver.toml; \
+	install -D -m 644 packaging/copyright $(DOC)/copyright; \
+	[ ! -e $(BIN)/licenses ] || install -m 644 $(BIN)/licenses $(DOC)/licenses; \
+	gzip -9nc CHANGELOG.md >$(DOC)/changelog.gz; \
+	install -d -m 755 $(DOC)/examples; \
+	install -m 644 $(addprefix docs/examples/,10-criserver.conflist cni.template crictl.yaml criserver.cil kubelet.yaml runtimes.toml) $(DOC)/examples/
+
+.PHONY: deb
+deb: build $(BIN)/nfpm ## Build the Debian packages for amd64 and arm64 in bin/deb
+	@rm -rf $(BIN)/deb .cache/deb
+	@for arch in $(DEB_ARCHS); do \
+		dir=$(CURDIR)/.cache/deb/$$arch; \
+		mkdir -p $$dir/bin; \
+		GOARCH=$$arch packaging/licenses.sh $(TAGS) >$$dir/bin/licenses; \
+		GOARCH=$$arch $(MAKE) --no-print-directory -s build install BIN=$$dir/bin DESTDIR=$$dir/root PREFIX=/usr \
+			VERSION=$(VERSION) DEFAULT_CONFIG='$(BIN)/criserver config --default'; \
+		packaging/deb.sh $(BIN)/nfpm $$arch '$(VERSION)' $$dir/root $(BIN)/deb; \
+	done
 
 .PHONY: tools
 tools: deps $(TOOLS) ## Build the programs that tests and the demo need: runc, CNI plugins, crictl, testimages
@@ -64,6 +102,10 @@ $(BIN)/ginkgo: test/critest/go.mod test/critest/go.sum
 $(BIN)/kubelet: tools/kubelet/go.mod tools/kubelet/go.sum
 	cd tools/kubelet && CGO_ENABLED=0 nice $(GO) build -trimpath -o $@ \
 		-ldflags '$(STRIP) -X k8s.io/component-base/version.gitVersion=v1.36.3' k8s.io/kubernetes/cmd/kubelet
+	@touch $@
+
+$(BIN)/nfpm: tools/nfpm/go.mod tools/nfpm/go.sum
+	cd tools/nfpm && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(STRIP)' -o $@ github.com/goreleaser/nfpm/v2/cmd/nfpm
 	@touch $@
 
 # The linter takes minutes to build.

@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"config":         {},
 	"cmd/conmon":     {"conmon"},
 	"hack/typecheck": {},
+	"packaging":      {},
 	compositionRoot:  {"config", "server", "sandbox", "container", "image", "oci", "conmon", "nri", "internal"},
 	"cmd/criserver":  {"config", compositionRoot},
 }
