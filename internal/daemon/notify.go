@@ -145,6 +145,9 @@ func probeServer(socket string) func(context.Context) error {
 	}
 }
 
+// notifyTimeout limits the time that a message waits while the queue of the service manager is full.
+const notifyTimeout = 10 * time.Second
+
 // notify sends a message. Without a service manager it does nothing. A failure is only
 // logged, because the daemon can serve without a service manager.
 func (m serviceManager) notify(message string) {
@@ -153,6 +156,7 @@ func (m serviceManager) notify(message string) {
 	}
 	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: m.socket, Net: "unixgram"})
 	if err == nil {
+		_ = c.SetWriteDeadline(time.Now().Add(notifyTimeout)) // fails only for closed connections
 		_, err = c.Write([]byte(message))
 		_ = c.Close()
 	}

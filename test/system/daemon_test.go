@@ -114,6 +114,7 @@ func TestSocketAndReadiness(t *testing.T) {
 	}
 	defer manager.Close()
 	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "s"))
+	t.Setenv("WATCHDOG_USEC", "4000000")
 	told := func() string {
 		t.Helper()
 		b := make([]byte, 4096)
@@ -136,6 +137,9 @@ func TestSocketAndReadiness(t *testing.T) {
 	if got := told(); got != "READY=1" {
 		t.Errorf("notification at the start: got %q", got)
 	}
+	if got := told(); got != "WATCHDOG=1" {
+		t.Errorf("notification while the daemon serves: got %q", got)
+	}
 	info, err := os.Stat(n.Socket())
 	if err != nil {
 		t.Fatal(err)
@@ -146,8 +150,15 @@ func TestSocketAndReadiness(t *testing.T) {
 	if err := n.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if got := told(); got != "STOPPING=1" {
+	got := told()
+	for got == "WATCHDOG=1" { // messages that the daemon sent before the stop
+		got = told()
+	}
+	if got != "STOPPING=1" {
 		t.Errorf("notification at the end: got %q", got)
+	}
+	if err := os.Unsetenv("NOTIFY_SOCKET"); err != nil { // the test does not read further messages
+		t.Fatal(err)
 	}
 	n.restart(t)
 }
