@@ -162,12 +162,15 @@ lint: typecheck $(BIN)/golangci-lint ## Run typecheck, and golangci-lint on ever
 	$(LINT) ./...
 	@for m in $(SUBMODULES); do (cd $$m && echo "golangci-lint $$m" && $(LINT) ./...); done
 
+# Guests with other architectures do not test the package.
+vm vm-full: DEB_ARCHS := amd64
+
 .PHONY: vm
-vm: vm-deps tools $(BIN)/kubelet build images ## Run a selection of suites in virtual machines with systemd, cgroup v2 and AppArmor (as root)
+vm: vm-deps tools $(BIN)/kubelet build images deb ## Run a selection of suites in virtual machines with systemd, cgroup v2 and AppArmor (as root)
 	cd test/vm && $(GO) test -count=1 -timeout 12h -v . -args $(if $(GUEST),-guest '$(GUEST)') $(if $(SUITE),-suite '$(SUITE)') $(if $(FOCUS),-focus '$(FOCUS)')
 
 .PHONY: vm-full
-vm-full: vm-full-deps tools $(BIN)/kubelet build images ## Run all suites in all virtual machines; takes hours (as root)
+vm-full: vm-full-deps tools $(BIN)/kubelet build images deb ## Run all suites in all virtual machines; takes hours (as root)
 	cd test/vm && $(GO) test -count=1 -timeout 12h -v . -args -full $(if $(GUEST),-guest '$(GUEST)')
 
 .PHONY: vm-deps vm-full-deps

@@ -10,7 +10,9 @@
 //	systemd.test -test.v -test.run 'TestInstall|TestLife|TestMonitors|TestBeforeReboot'
 //	systemctl reboot
 //	systemd.test -test.v -test.run 'TestAfterReboot|TestRemove'
+//	systemd.test -test.v -test.run '^TestPackage$'
 //
-// The tests use one installation and run in the order of this list, which is the
-// order of the names of their files.
+// The tests of the first two commands use one installation and run in the order of
+// this list, which is the order of the names of their files. TestPackage needs a host
+// without an installation, and the package that "make deb" has built.
 package systemd

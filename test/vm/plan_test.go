@@ -44,6 +44,14 @@ func life() suite {
 	}
 }
 
+// debianPackage runs after life, which ends without an installation.
+func debianPackage() suite {
+	return suite{
+		name: "systemd-package", dir: "test/systemd", module: "test/systemd", binary: "systemd.test", timeout: time.Hour,
+		args: []string{"-test.v", "-test.run=^TestPackage$"},
+	}
+}
+
 func critest(variant string, long bool) suite {
 	return suite{
 		name: "critest-" + variant, dir: "test/critest", module: "test/critest", binary: "critest.test", timeout: time.Hour, long: long,
@@ -75,6 +83,7 @@ const cgroupfs = "CRISERVER_TEST_CGROUP_DRIVER=cgroupfs"
 var plans = []guestPlan{
 	{guest: "trixie", suites: []suite{
 		life(),
+		debianPackage(),
 		critest("crun", false),
 		system("system-cgroups", cgroupSelection+"|"+userNamespaceSelection, false),
 		critest("default", true),
@@ -86,6 +95,7 @@ var plans = []guestPlan{
 	}},
 	{guest: "bookworm", suites: []suite{
 		life(),
+		debianPackage(),
 		critest("default", false),
 		system("system-kernel", kernelSelection, false),
 		kubelet("kubelet-pods", kubeletSelection, false),
