@@ -70,39 +70,39 @@ func TestImageFields(t *testing.T) {
 	}
 	switch {
 	case got.GetId() != id || id != configName.String():
-		t.Errorf("id %q, pulled %q, want %s", got.GetId(), id, configName)
+		t.Errorf("id: got %q in the status and %q from the pull, want %s", got.GetId(), id, configName)
 	case !slices.Equal(got.GetRepoTags(), slices.Sorted(slices.Values([]string{one, two}))):
-		t.Errorf("tags %v", got.GetRepoTags())
+		t.Errorf("repo_tags: got %v, want %s and %s", got.GetRepoTags(), one, two)
 	case !slices.Contains(got.GetRepoDigests(), repoDigest) || len(got.GetRepoDigests()) != 2:
-		t.Errorf("digests %v", got.GetRepoDigests())
+		t.Errorf("repo_digests: got %v, want two with %s", got.GetRepoDigests(), repoDigest)
 	case got.GetSize() < 10000 || got.GetSize() > 1<<20:
-		t.Errorf("size %d", got.GetSize())
+		t.Errorf("size: got %d, want 10000 to %d", got.GetSize(), 1<<20)
 	case got.GetUid().GetValue() != 1000 || got.GetUsername() != "":
-		t.Errorf("uid %v, username %q", got.GetUid(), got.GetUsername())
+		t.Errorf("user: got uid %v, username %q, want uid 1000", got.GetUid(), got.GetUsername())
 	case !maps.Equal(got.GetSpec().GetAnnotations(), map[string]string{"org.example.note": "of the manifest"}):
-		t.Errorf("annotations %v", got.GetSpec().GetAnnotations())
+		t.Errorf("annotations: got %v, want org.example.note of the manifest", got.GetSpec().GetAnnotations())
 	case got.GetPinned() || !n.imageStatus(t, pinned, false).GetImage().GetPinned():
-		t.Error("the wrong image is pinned")
+		t.Errorf("pinned: got %t for %s, want only %s pinned", got.GetPinned(), one, pinned)
 	case len(st.GetInfo()) > 0:
-		t.Errorf("not asked to be verbose, it says %v", st.GetInfo())
+		t.Errorf("info without verbose: got %v, want none", st.GetInfo())
 	}
 	t.Run("verbose", func(t *testing.T) { checkVerboseImage(t, n.imageStatus(t, one, true).GetInfo()["info"], img) })
 	t.Run("references", func(t *testing.T) {
 		hex := strings.TrimPrefix(id, "sha256:")
 		for _, ref := range []string{one, two, id, hex, hex[:12], repoDigest} {
 			if got := ids(n.listImages(t, ref)); !slices.Equal(got, []string{id}) {
-				t.Errorf("filter %s: %v", ref, got)
+				t.Errorf("list with filter %s: got %v, want %s", ref, got, id)
 			}
 			if got := n.imageStatus(t, ref, false).GetImage().GetId(); got != id {
-				t.Errorf("status of %s: %q", ref, got)
+				t.Errorf("status of %s: got id %q, want %s", ref, got, id)
 			}
 		}
 		for _, ref := range []string{reg.host + "/one:2", reg.host + "/two:2", "sha256:" + strings.Repeat("0", 64), "absent"} {
 			if got := ids(n.listImages(t, ref)); len(got) > 0 {
-				t.Errorf("filter %s: %v", ref, got)
+				t.Errorf("list with filter %s: got %v, want no images", ref, got)
 			}
 			if got := n.imageStatus(t, ref, true); got.GetImage() != nil || len(got.GetInfo()) > 0 {
-				t.Errorf("status of %s: %v", ref, got)
+				t.Errorf("status of %s: got %v, want no image", ref, got)
 			}
 		}
 	})
@@ -118,7 +118,7 @@ func TestImageFields(t *testing.T) {
 				break
 			}
 			if err != nil || len(m.GetImages()) == 0 {
-				t.Fatalf("a message of %d images, %v", len(m.GetImages()), err)
+				t.Fatalf("receive: got a message of %d images (error %v), want images", len(m.GetImages()), err)
 			}
 			streamed = append(streamed, m.GetImages()...)
 		}
@@ -127,13 +127,13 @@ func TestImageFields(t *testing.T) {
 			t.Fatal(err)
 		}
 		if m, err := stream.Recv(); err != nil || !slices.Equal(ids(m.GetImages()), []string{id}) {
-			t.Errorf("with a filter: %v, %v", m, err)
+			t.Errorf("stream with a filter: got %v (error %v), want %s", m, err, id)
 		}
 		if m, err := stream.Recv(); !errors.Is(err, io.EOF) {
-			t.Errorf("with a filter, then: %v, %v", m, err)
+			t.Errorf("stream with a filter, second message: got %v (error %v), want EOF", m, err)
 		}
 		if want := ids(n.listImages(t, "")); !slices.Equal(ids(streamed), want) || len(want) != 3 {
-			t.Errorf("streamed %v, listed %v", ids(streamed), want)
+			t.Errorf("streamed images: got %v, want the listed %v", ids(streamed), want)
 		}
 	})
 	t.Run("remove", func(t *testing.T) {
@@ -147,16 +147,16 @@ func TestImageFields(t *testing.T) {
 			n.Pull(t, two)
 			for range 2 { // idempotent
 				remove(ref)
-				for _, gone := range []string{one, two, id, repoDigest} {
-					if n.imageStatus(t, gone, false).GetImage() != nil {
-						t.Errorf("%s was removed and %s is there", ref, gone)
+				for _, other := range []string{one, two, id, repoDigest} {
+					if n.imageStatus(t, other, false).GetImage() != nil {
+						t.Errorf("status of %s after the removal of %s: got an image, want none", other, ref)
 					}
 				}
 			}
 		}
 		remove(pinned) // clients can remove pinned images; only the kubelet does not
 		if n.imageStatus(t, pinnedID, false).GetImage() != nil {
-			t.Error("a pinned image was not removed on request")
+			t.Errorf("status of %s after its removal: got an image, want none", pinned)
 		}
 	})
 }
@@ -178,23 +178,23 @@ func checkVerboseImage(t *testing.T, text string, img v1.Image) {
 		t.Fatal(err)
 	}
 	if len(info.Layers) != len(layers) {
-		t.Fatalf("layers %+v", info.Layers)
+		t.Fatalf("layers: got %+v, want %d", info.Layers, len(layers))
 	}
 	for i, l := range layers {
 		diffID, err := l.DiffID()
 		if err != nil || info.Layers[i].DiffID != diffID.String() || info.Layers[i].Digest != digestOf(t, l) {
-			t.Errorf("layer %+v, %v", info.Layers[i], err)
+			t.Errorf("layer %d: got %+v, want diff ID %s, digest %s (error %v)", i, info.Layers[i], diffID, digestOf(t, l), err)
 		}
 	}
 	switch last := info.Layers[len(layers)-1]; {
 	case info.ChainID != last.ChainID || info.ChainID == last.DiffID || info.Layers[0].ChainID != info.Layers[0].DiffID:
-		t.Errorf("chain %s, layers %+v", info.ChainID, info.Layers)
+		t.Errorf("chain IDs: got %s for the image and %+v for the layers", info.ChainID, info.Layers)
 	case info.ManifestDigest != digestOf(t, img) || info.MediaType != "application/vnd.oci.image.manifest.v1+json":
-		t.Errorf("manifest %s %s", info.MediaType, info.ManifestDigest)
+		t.Errorf("manifest: got %s with digest %s, want an OCI manifest with digest %s", info.MediaType, info.ManifestDigest, digestOf(t, img))
 	case info.Labels["made"] != "by hand" || info.StopSignal != "SIGQUIT" || !slices.Equal(info.Volumes, []string{"/data"}) || info.PulledAt == "":
-		t.Errorf("info %+v", info)
+		t.Errorf("info: got %+v, want the label, stop signal and volume of the image and a time of the pull", info)
 	case len(info.ImageSpec.History) != 2 || info.ImageSpec.History[1].CreatedBy != "step 1" || info.ImageSpec.Config.User != "1000:50":
-		t.Errorf("image spec %+v", info.ImageSpec)
+		t.Errorf("imageSpec: got %+v, want two steps of history and user 1000:50", info.ImageSpec)
 	}
 }
 
@@ -206,12 +206,12 @@ func TestImageFsInfo(t *testing.T) {
 		t.Helper()
 		r, err := n.ImageService.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
 		if err != nil || len(r.GetImageFilesystems()) != 1 || len(r.GetContainerFilesystems()) != 1 {
-			t.Fatalf("%v, %v", r, err)
+			t.Fatalf("ImageFsInfo: got %v (error %v), want one image file system and one container file system", r, err)
 		}
 		images, containers = r.GetImageFilesystems()[0], r.GetContainerFilesystems()[0]
 		for _, u := range []*cri.FilesystemUsage{images, containers} {
 			if u.GetTimestamp() <= 0 || u.GetFsId().GetMountpoint() != n.Dir+"/root" || u.GetUsedBytes() == nil || u.GetInodesUsed() == nil {
-				t.Errorf("usage %v", u)
+				t.Errorf("usage: got %v, want a timestamp, mountpoint %s/root, bytes and inodes", u, n.Dir)
 			}
 		}
 		return images, containers
@@ -227,16 +227,16 @@ func TestImageFsInfo(t *testing.T) {
 	bytes := int64(after.GetUsedBytes().GetValue()) - int64(before.GetUsedBytes().GetValue())
 	inodes := int64(after.GetInodesUsed().GetValue()) - int64(before.GetInodesUsed().GetValue())
 	if bytes < 1000<<10 || bytes > 1100<<10 || inodes < 11 || inodes > 20 {
-		t.Errorf("an image of ten files of 100 KiB counts for %d bytes and %d inodes", bytes, inodes)
+		t.Errorf("usage of an image of ten files of 100 KiB: got %d bytes and %d inodes, want 1000 to 1100 KiB and 11 to 20 inodes", bytes, inodes)
 	}
 	if after.GetTimestamp() < before.GetTimestamp() || containers.GetUsedBytes().GetValue() != 0 {
-		t.Errorf("%v then %v; containers %v", before, after, containers)
+		t.Errorf("usage: got %v before the pull, %v after it, and %v of containers, want a later timestamp and no bytes of containers", before, after, containers)
 	}
 	if _, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: ref}}); err != nil {
 		t.Fatal(err)
 	}
 	if end, _ := usage(); end.GetUsedBytes().GetValue() != before.GetUsedBytes().GetValue() || end.GetInodesUsed().GetValue() != before.GetInodesUsed().GetValue() {
-		t.Errorf("with the image gone: %v, before it %v", end, before)
+		t.Errorf("usage after the removal of the image: got %v, want %v as before the pull", end, before)
 	}
 }
 
@@ -258,18 +258,19 @@ func TestContainersShowTheirImage(t *testing.T) {
 		}
 	}
 	if st.GetImageId() != id || st.GetImageRef() != repoDigest || repoDigest == "" {
-		t.Errorf("image_id %q, image_ref %q; want %q, %q", st.GetImageId(), st.GetImageRef(), id, repoDigest)
+		t.Errorf("image in the status: got image_id %q, image_ref %q, want %q, %q", st.GetImageId(), st.GetImageRef(), id, repoDigest)
 	}
 	spec := st.GetImage()
 	if spec.GetImage() != busybox || spec.GetUserSpecifiedImage() != busybox || spec.GetAnnotations()["k"] != "v" {
-		t.Errorf("image %v", spec)
+		t.Errorf("image spec in the status: got %v, want %s with the annotation of the request", spec, busybox)
 	}
 	list, err := n.RuntimeService.ListContainers(t.Context(), &cri.ListContainersRequest{Filter: &cri.ContainerFilter{Id: c}})
 	if err != nil || len(list.GetContainers()) != 1 {
-		t.Fatalf("%v, %v", list, err)
+		t.Fatalf("list containers: got %v (error %v), want one", list, err)
 	}
 	if l := list.GetContainers()[0]; l.GetImageId() != id || l.GetImageRef() != repoDigest || l.GetImage().GetImage() != busybox {
-		t.Errorf("listed with image_id %q, image_ref %q, image %q", l.GetImageId(), l.GetImageRef(), l.GetImage().GetImage())
+		t.Errorf("image in the list: got image_id %q, image_ref %q, image %q, want %q, %q, %q",
+			l.GetImageId(), l.GetImageRef(), l.GetImage().GetImage(), id, repoDigest, busybox)
 	}
 	// An image with a container cannot be removed.
 	for _, state := range []string{"created", "running", "exited"} {
@@ -284,7 +285,7 @@ func TestContainersShowTheirImage(t *testing.T) {
 		for _, ref := range []string{busybox, id, repoDigest} {
 			_, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: ref}})
 			if status.Code(err) != codes.FailedPrecondition || !strings.Contains(fmt.Sprint(err), c) {
-				t.Errorf("remove %s of a container that is %s: %v", ref, state, err)
+				t.Errorf("remove image %s of a container in state %s: got error %v, want FailedPrecondition with the id of the container", ref, state, err)
 			}
 		}
 	}
@@ -292,7 +293,7 @@ func TestContainersShowTheirImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}}); err != nil {
-		t.Errorf("with the container gone: %v", err)
+		t.Errorf("remove the image after its container: got error %v, want none", err)
 	}
 	n.Pull(t, busybox)
 }

@@ -15,8 +15,8 @@ import (
 const volumeImage = "registry.test/volume:1"
 
 // imageMount returns a mount with a part of an image as a volume.
-func imageMount(image, sub, at string) *cri.Mount {
-	return &cri.Mount{Image: &cri.ImageSpec{Image: image}, ImageSubPath: sub, ContainerPath: at, Readonly: true}
+func imageMount(image, subPath, target string) *cri.Mount {
+	return &cri.Mount{Image: &cri.ImageSpec{Image: image}, ImageSubPath: subPath, ContainerPath: target, Readonly: true}
 }
 
 // refused requests a container that must be refused, and returns the message of the
@@ -25,7 +25,7 @@ func (n *node) refused(t *testing.T, p *pod, config *cri.ContainerConfig, want c
 	t.Helper()
 	r, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if status.Code(err) != want {
-		t.Errorf("%s: created %q, %v; want %s", config.GetMetadata().GetName(), r.GetContainerId(), err, want)
+		t.Errorf("create %s: got container %q (error %v), want %s", config.GetMetadata().GetName(), r.GetContainerId(), err, want)
 	}
 	if err == nil {
 		return ""
@@ -57,18 +57,18 @@ func TestImageVolumes(t *testing.T) {
 		"mount -o remount,rw /all||echo no": "no",
 	} {
 		if got := n.Exec(t, c, "sh", "-c", cmd+" 2>/dev/null"); got != want {
-			t.Errorf("%s: %q, want %q", cmd, got, want)
+			t.Errorf("%s: got %q, want %q", cmd, got, want)
 		}
 	}
-	for _, at := range []string{"/all", "/sub", "/etc/one", "/noexec"} {
-		opts := n.mountOptions(t, c, at)
+	for _, target := range []string{"/all", "/sub", "/etc/one", "/noexec"} {
+		opts := n.mountOptions(t, c, target)
 		for _, o := range []string{"ro", "nosuid", "nodev"} {
 			if !opts[o] {
-				t.Errorf("%s is not mounted %s: %v", at, o, opts)
+				t.Errorf("mount options of %s: got %v, want %s", target, opts, o)
 			}
 		}
-		if opts["noexec"] != (at == "/noexec") {
-			t.Errorf("%s: noexec is %v", at, opts["noexec"])
+		if want := target == "/noexec"; opts["noexec"] != want {
+			t.Errorf("mount option noexec of %s: got %v, want %v", target, opts["noexec"], want)
 		}
 	}
 	n.imageVolumeStatus(t, c, id)
@@ -79,7 +79,7 @@ func TestImageVolumes(t *testing.T) {
 	n.StartContainer(t, u)
 	n.WaitExited(t, u)
 	if got := strings.Join(logLines(t, p, "user"), ""); got != "Effective uid: 1000" {
-		t.Errorf("a set-user-id program of the image: %q", got)
+		t.Errorf("output of a set-user-id program of the image: got %q, want effective uid 1000", got)
 	}
 	if _, err := n.RuntimeService.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: u}); err != nil {
 		t.Fatal(err)
@@ -90,31 +90,31 @@ func TestImageVolumes(t *testing.T) {
 		return err
 	}
 	if err := remove(); status.Code(err) != codes.FailedPrecondition {
-		t.Errorf("the image was removed under its volume: %v", err)
+		t.Errorf("remove the image of a volume in use: got error %v, want FailedPrecondition", err)
 	}
 	n.Kill()
 	n.restart(t)
 	if got := n.Exec(t, c, "cat", "/all/data/file"); got != "from the image" {
-		t.Errorf("after a restart: %q", got)
+		t.Errorf("file of the volume after a restart: got %q, want \"from the image\"", got)
 	}
 	n.imageVolumeStatus(t, c, id)
 	if err := remove(); status.Code(err) != codes.FailedPrecondition {
-		t.Errorf("after a restart the image was removed under its volume: %v", err)
+		t.Errorf("remove the image of a volume in use after a restart: got error %v, want FailedPrecondition", err)
 	}
 	if _, err := n.RuntimeService.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: c}); err != nil {
 		t.Fatal(err)
 	}
 	if err := remove(); err != nil {
-		t.Errorf("the image cannot be removed: %v", err)
+		t.Errorf("remove the image after its last container: got error %v, want none", err)
 	}
 }
 
-// mountOptions returns the options of the mount at a path in a container.
-func (n *node) mountOptions(t *testing.T, c, at string) map[string]bool {
+// mountOptions returns the options of the mount at the path target in a container.
+func (n *node) mountOptions(t *testing.T, c, target string) map[string]bool {
 	t.Helper()
 	opts := map[string]bool{}
 	for line := range strings.Lines(n.Exec(t, c, "cat", "/proc/self/mountinfo")) {
-		if f := strings.Fields(line); len(f) > 5 && f[4] == at {
+		if f := strings.Fields(line); len(f) > 5 && f[4] == target {
 			clear(opts) // later mounts are on top
 			for _, o := range strings.Split(f[5], ",") {
 				opts[o] = true
@@ -128,15 +128,15 @@ func (n *node) imageVolumeStatus(t *testing.T, c, id string) {
 	t.Helper()
 	s := n.ContainerStatus(t, c)
 	if len(s.GetMounts()) != 5 {
-		t.Fatalf("mounts: %v", s.GetMounts())
+		t.Fatalf("mounts in the status: got %v, want 5", s.GetMounts())
 	}
 	for _, m := range s.GetMounts() {
 		if m.GetImage().GetImageRef() != id || !m.GetReadonly() || m.GetHostPath() != "" {
-			t.Errorf("mount in the status: %v; want it read-only, with image_ref %s", m, id)
+			t.Errorf("mount in the status: got %v, want it read-only, with image_ref %s", m, id)
 		}
 	}
 	if got := s.GetMounts()[1]; got.GetImage().GetImage() != volumeImage || got.GetImageSubPath() != "/data/sub" {
-		t.Errorf("not as it was asked for: %v", got)
+		t.Errorf("mount in the status: got %v, want image %s and image_sub_path /data/sub of the request", got, volumeImage)
 	}
 }
 
@@ -153,15 +153,15 @@ func TestImageVolumesRefused(t *testing.T) {
 		"no name":       {imageMount("", "", "/v"), codes.InvalidArgument, "image is empty"},
 		"sub path":      {imageMount(id, "none", "/v"), codes.NotFound, `sub path "none"`},
 		"climbing":      {imageMount(id, "../etc", "/v"), codes.InvalidArgument, "image_sub_path"},
-		"out of it":     {imageMount(id, "out", "/v"), codes.NotFound, "ImageVolumeMountFailed"},
-		"host too":      {&cri.Mount{Image: &cri.ImageSpec{Image: id}, HostPath: "/etc", ContainerPath: "/v"}, codes.InvalidArgument, "exclude each other"},
+		"outside":       {imageMount(id, "out", "/v"), codes.NotFound, "ImageVolumeMountFailed"},
+		"host path":     {&cri.Mount{Image: &cri.ImageSpec{Image: id}, HostPath: "/etc", ContainerPath: "/v"}, codes.InvalidArgument, "exclude each other"},
 		"no image":      {&cri.Mount{HostPath: "/etc", ImageSubPath: "x", ContainerPath: "/v"}, codes.InvalidArgument, "needs image"},
 		"bidirectional": {&cri.Mount{Image: &cri.ImageSpec{Image: id}, ContainerPath: "/v", Propagation: cri.MountPropagation_PROPAGATION_BIDIRECTIONAL}, codes.InvalidArgument, "propagation"},
 	} {
 		config := containerConfig(p, strings.ReplaceAll(name, " ", "-"), busybox, "true")
 		config.Mounts = []*cri.Mount{imageMount(id, "data", "/good"), tc.mount}
 		if msg := n.refused(t, p, config, tc.code); !strings.Contains(msg, tc.says) || !strings.Contains(msg, "config.mounts[1]") {
-			t.Errorf("%s: %q says nothing of %q", name, msg, tc.says)
+			t.Errorf("%s: got error %q, want config.mounts[1] and %q", name, msg, tc.says)
 		}
 	}
 	// The failed requests do not keep the image in use.
@@ -206,11 +206,11 @@ func TestImageVolumesAmidKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := n.volumeDirs(t); got != len(list.GetContainers()) {
-			t.Errorf("%d containers, but volumes of %d", len(list.GetContainers()), got)
+			t.Errorf("containers with volumes: got %d, want %d", got, len(list.GetContainers()))
 		}
 		n.RemovePod(t, p.ID)
 		if got := n.volumeDirs(t); got != 0 {
-			t.Errorf("volumes of %d containers are left", got)
+			t.Errorf("containers with volumes after the removal of the pod: got %d, want 0", got)
 		}
 	}
 	if _, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}}); err != nil {
@@ -243,9 +243,9 @@ func TestImageVolumesInUserNamespace(t *testing.T) {
 	c := n.CreateContainer(t, p, config)
 	n.StartContainer(t, c)
 	if got := n.Exec(t, c, "stat", "-c", "%u:%g", "/all/data/file", "/sub/deep", "/box"); got != "0:0\n0:0\n0:0" {
-		t.Errorf("they belong to %q", got)
+		t.Errorf("owners of files of the volumes: got %q, want 0:0", got)
 	}
 	if got := n.Exec(t, c, "sh", "-c", "cat /all/data/file /sub/deep; /all/bin/hello; touch /all/x 2>/dev/null || echo no"); got != "from the image\ndeep\nhello\nno" {
-		t.Errorf("got %q", got)
+		t.Errorf("output of the commands: got %q, want the content of the image and a failed touch", got)
 	}
 }

@@ -40,12 +40,12 @@ func (n *node) networkReady(t *testing.T, want bool) {
 			}
 		}
 	}
-	t.Fatalf("NetworkReady does not become %v", want)
+	t.Fatalf("NetworkReady is not %v at the deadline", want)
 }
 
-// templated configures the CNI template of the examples with the bridge and leases of the
+// configureTemplate configures the CNI template of the examples with the bridge and leases of the
 // node.
-func (n *node) templated(t *testing.T, name string) {
+func (n *node) configureTemplate(t *testing.T, name string) {
 	t.Helper()
 	b, err := os.ReadFile("../../docs/examples/cni.template")
 	if err != nil {
@@ -57,19 +57,19 @@ func (n *node) templated(t *testing.T, name string) {
 
 func TestPodCIDRMakesTheNetwork(t *testing.T) {
 	n := makeNode("podcidr")
-	n.templated(t, "cspodcidr")
+	n.configureTemplate(t, "cspodcidr")
 	n.start(t)
 	n.networkReady(t, false)
 	for _, bad := range []string{"nonsense", "10.110.0.0", "10.110.0.0/40", "10.110.0.0/24,", "10.110.0.0/24;fd00:110::/64"} {
 		if err := n.setPodCIDR(t, bad); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "runtime_config.network_config.pod_cidr") {
-			t.Errorf("%q: %v", bad, err)
+			t.Errorf("pod_cidr %q: got error %v, want InvalidArgument with the field", bad, err)
 		}
 	}
 	if _, err := n.RuntimeService.UpdateRuntimeConfig(t.Context(), &cri.UpdateRuntimeConfigRequest{}); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("an empty request: %v", err)
+		t.Errorf("request without runtime_config: got error %v, want InvalidArgument", err)
 	}
 	if err := n.setPodCIDR(t, ""); err != nil {
-		t.Errorf("an empty range: %v", err)
+		t.Errorf("empty pod_cidr: got error %v, want none", err)
 	}
 	n.networkReady(t, false)
 	if err := n.setPodCIDR(t, "10.110.3.0/24,fd00:110::/64"); err != nil {
@@ -82,16 +82,16 @@ func TestPodCIDRMakesTheNetwork(t *testing.T) {
 	p := n.RunPod(t, podConfig("cidr"))
 	ips := n.podIPs(t, p.ID)
 	if len(ips) != 2 {
-		t.Fatalf("addresses %v", ips)
+		t.Fatalf("addresses of the pod: got %v, want two", ips)
 	}
 	for i, cidr := range []string{"10.110.3.0/24", "fd00:110::/64"} {
 		if !netip.MustParsePrefix(cidr).Contains(netip.MustParseAddr(ips[i])) {
-			t.Errorf("address %s is not of %s", ips[i], cidr)
+			t.Errorf("address %d of the pod: got %s, want one in %s", i, ips[i], cidr)
 		}
 	}
 	id := n.run(t, p, "c", "sleep", "1000")
 	if out := n.Exec(t, id, "ip", "route"); !strings.Contains(out, "default via 10.110.3.1") {
-		t.Errorf("routes:\n%s", out)
+		t.Errorf("routes: got\n%s\nwant the default route via 10.110.3.1", out)
 	}
 	n.Kill()
 	n.restart(t)
@@ -104,18 +104,18 @@ func TestPodCIDRMakesTheNetwork(t *testing.T) {
 func TestPodCIDRLeavesAnotherNetworkAlone(t *testing.T) {
 	n := makeNode("othercni")
 	n.Network = n.Bridge("csothercni", "10.111.0.0/16")
-	n.templated(t, "csnotused")
+	n.configureTemplate(t, "csnotused")
 	n.start(t)
 	if err := n.setPodCIDR(t, "10.112.0.0/16"); err != nil {
 		t.Fatal(err)
 	}
 	files, err := os.ReadDir(filepath.Join(n.Dir, "cni"))
 	if err != nil || len(files) != 1 {
-		t.Errorf("configuration files: %v, %v", files, err)
+		t.Errorf("CNI configuration files: got %v (error %v), want one", files, err)
 	}
 	ip := netip.MustParseAddr(n.podIPs(t, n.RunPod(t, podConfig("other")).ID)[0])
 	if !netip.MustParsePrefix("10.111.0.0/16").Contains(ip) {
-		t.Errorf("address %s", ip)
+		t.Errorf("address of the pod: got %s, want one in 10.111.0.0/16", ip)
 	}
 }
 
@@ -125,7 +125,7 @@ func TestPodCIDRWithoutTemplateIsIgnored(t *testing.T) {
 		t.Error(err)
 	}
 	if err := n.setPodCIDR(t, "x"); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("nonsense: %v", err)
+		t.Errorf("pod_cidr \"x\": got error %v, want InvalidArgument", err)
 	}
 }
 
@@ -154,7 +154,7 @@ func TestPodResources(t *testing.T) {
 		t.Helper()
 		o, r := n.podLimits(t, p.ID)
 		if o.GetCpuShares() != shares || r.GetMemoryLimitInBytes() != memory {
-			t.Errorf("overhead %v, resources %v", o, r)
+			t.Errorf("verbose status: got overhead %v, resources %v, want CPU shares %d, memory limit %d", o, r, shares, memory)
 		}
 	}
 	update := func(id string, overhead, resources *limits) error {
@@ -172,7 +172,7 @@ func TestPodResources(t *testing.T) {
 	}
 	expect(11, 768<<20)
 	if after := readCgroup(t, parent, "memory/memory.limit_in_bytes", "memory.max"); after != before {
-		t.Errorf("the cgroup of the pod was changed from %s to %s", before, after)
+		t.Errorf("memory limit in the cgroup of the pod: got %s, want %s as before the update", after, before)
 	}
 	n.Kill()
 	n.restart(t)
@@ -183,13 +183,13 @@ func TestPodResources(t *testing.T) {
 		"resources.cpuset_cpus":  {nil, {CpusetCpus: "x"}},
 	} {
 		if err := update(p.ID, args[0], args[1]); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), field) {
-			t.Errorf("%s: %v", field, err)
+			t.Errorf("update: got error %v, want InvalidArgument with %q", err, field)
 		}
 	}
 	bad := podConfig("bad")
 	bad.Linux.Resources = &limits{CpuShares: -4}
 	if _, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: bad}); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "linux.resources.cpu_shares -4") {
-		t.Errorf("a pod with bad resources: %v", err)
+		t.Errorf("run a pod with CPU shares -4: got error %v, want InvalidArgument with the field", err)
 	}
 	expect(11, 768<<20)
 	if _, err := n.RuntimeService.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: p.ID}); err != nil {
@@ -197,26 +197,26 @@ func TestPodResources(t *testing.T) {
 	}
 	for id, code := range map[string]codes.Code{p.ID: codes.FailedPrecondition, "no-such-pod": codes.NotFound, "": codes.InvalidArgument} {
 		if err := update(id, nil, &limits{CpuShares: 5}); status.Code(err) != code {
-			t.Errorf("pod %q: %v, want %s", id, err, code)
+			t.Errorf("update pod %q: got error %v, want %s", id, err, code)
 		}
 	}
 }
 
-// semantic matches a semantic version. The kubelet shows other versions as "Unknown".
-var semantic = regexp.MustCompile(`^\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?$`)
+// semanticVersion matches a semantic version. The kubelet shows other versions as "Unknown".
+var semanticVersion = regexp.MustCompile(`^\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?$`)
 
 // TestVersionStatusAndRuntimeConfig tests the first requests of the kubelet.
 func TestVersionStatusAndRuntimeConfig(t *testing.T) {
 	n := newNode(t, "first", 116)
-	for _, asked := range []string{"", "0.1.0", "v1", "v99"} {
-		v, err := n.RuntimeService.Version(t.Context(), &cri.VersionRequest{Version: asked})
-		if err != nil || v.GetVersion() != "0.1.0" || v.GetRuntimeName() != "criserver" || !semantic.MatchString(v.GetRuntimeVersion()) || v.GetRuntimeApiVersion() != "v1" {
-			t.Errorf("version for %q: %v, %v", asked, v, err)
+	for _, version := range []string{"", "0.1.0", "v1", "v99"} {
+		v, err := n.RuntimeService.Version(t.Context(), &cri.VersionRequest{Version: version})
+		if err != nil || v.GetVersion() != "0.1.0" || v.GetRuntimeName() != "criserver" || !semanticVersion.MatchString(v.GetRuntimeVersion()) || v.GetRuntimeApiVersion() != "v1" {
+			t.Errorf("version for %q: got %v (error %v), want version 0.1.0 and API version v1 of criserver", version, v, err)
 		}
 	}
 	c, err := n.RuntimeService.RuntimeConfig(t.Context(), &cri.RuntimeConfigRequest{})
 	if err != nil || c.GetLinux().GetCgroupDriver() != cri.CgroupDriver_CGROUPFS {
-		t.Errorf("runtime config %v, %v", c, err)
+		t.Errorf("runtime config: got %v (error %v), want the cgroup driver CGROUPFS", c, err)
 	}
 	st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{})
 	if err != nil {
@@ -226,18 +226,18 @@ func TestVersionStatusAndRuntimeConfig(t *testing.T) {
 		t.Error("status without verbose has info")
 	}
 	if !st.GetFeatures().GetSupplementalGroupsPolicy() {
-		t.Errorf("features %v", st.GetFeatures())
+		t.Errorf("features: got %v, want supplemental_groups_policy", st.GetFeatures())
 	}
 	names := make(map[string]int)
 	for _, h := range st.GetRuntimeHandlers() {
 		names[h.GetName()]++
 	}
 	if names[""] != 1 || names["runc"] != 1 {
-		t.Errorf("handlers: %v", names)
+		t.Errorf("handlers in the status: got %v, want the default and runc", names)
 	}
 	for name, times := range names {
 		if times != 1 {
-			t.Errorf("handler %q is listed %d times", name, times)
+			t.Errorf("entries of handler %q in the status: got %d, want 1", name, times)
 		}
 	}
 }

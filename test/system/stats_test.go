@@ -26,7 +26,7 @@ func collect[M, T any](t *testing.T, recv func() (M, error), items func(M) []T) 
 			t.Fatal(err)
 		}
 		if len(items(m)) == 0 {
-			t.Error("message without items")
+			t.Error("the stream has a message without items")
 		}
 		all = append(all, items(m)...)
 	}
@@ -40,19 +40,19 @@ func TestStatsOfPodsAndContainers(t *testing.T) {
 
 	cs := n.containerStats(t, id)
 	if cs.GetCpu().GetUsageCoreNanoSeconds() == nil || cs.GetMemory().GetWorkingSetBytes().GetValue() == 0 || cs.GetMemory().GetAvailableBytes().GetValue() == 0 {
-		t.Errorf("stats of the container: got %v", cs)
+		t.Errorf("stats of the container: got %v, want CPU usage, working set and available memory", cs)
 	}
 	fs, err := n.ImageService.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
 	if err != nil || len(fs.GetContainerFilesystems()) != 1 {
-		t.Fatalf("file systems: %v, %v", fs, err)
+		t.Fatalf("container file systems: got %v (error %v), want one", fs, err)
 	}
 	if w := cs.GetWritableLayer(); w.GetTimestamp() == 0 || w.GetUsedBytes() == nil ||
 		w.GetFsId().GetMountpoint() != fs.GetContainerFilesystems()[0].GetFsId().GetMountpoint() {
-		t.Errorf("writable layer: %v", w)
+		t.Errorf("writable layer: got %v, want a timestamp, used bytes and the container file system", w)
 	}
 	for end := time.Now().Add(harness.Patience(30 * time.Second)); n.containerStats(t, id).GetCpu().GetUsageNanoCores().GetValue() == 0; time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("a busy container has no CPU rate")
+			t.Fatal("usage_nano_cores of a busy container: got 0 until the deadline")
 		}
 	}
 
@@ -62,21 +62,21 @@ func TestStatsOfPodsAndContainers(t *testing.T) {
 	}
 	l := r.GetStats().GetLinux()
 	if l.GetCpu().GetUsageCoreNanoSeconds().GetValue() == 0 || l.GetMemory().GetUsageBytes().GetValue() == 0 || l.GetProcess().GetProcessCount().GetValue() != 1 {
-		t.Errorf("stats of the pod: got %v", l)
+		t.Errorf("stats of the pod: got %v, want CPU and memory usage and one process", l)
 	}
 	if len(l.GetContainers()) != 1 || l.GetContainers()[0].GetAttributes().GetId() != id {
-		t.Errorf("containers of the pod: %v", l.GetContainers())
+		t.Errorf("containers in the stats of the pod: got %v, want %s", l.GetContainers(), id)
 	}
 	if net := l.GetNetwork(); net.GetDefaultInterface().GetName() != "eth0" || len(net.GetInterfaces()) != 1 || net.GetInterfaces()[0].GetName() != "lo" {
-		t.Errorf("interfaces of the pod: %v", net)
+		t.Errorf("interfaces in the stats of the pod: got %v, want eth0 as the default and lo", net)
 	}
 	if _, err := n.RuntimeService.PodSandboxStats(t.Context(), &cri.PodSandboxStatsRequest{PodSandboxId: "nosuchpod"}); status.Code(err) != codes.NotFound {
-		t.Errorf("an unknown pod: %v", err)
+		t.Errorf("stats of an unknown pod: got error %v, want NotFound", err)
 	}
 
 	m, err := n.RuntimeService.ListPodSandboxMetrics(t.Context(), &cri.ListPodSandboxMetricsRequest{})
 	if err != nil || len(m.GetPodMetrics()) != 2 || len(m.GetPodMetrics()[0].GetContainerMetrics()) != 1 {
-		t.Errorf("metrics: %v, %v", m, err)
+		t.Errorf("metrics: got %v (error %v), want two pods with one container each", m, err)
 	}
 
 	for name, tc := range map[string]struct {
@@ -90,14 +90,14 @@ func TestStatsOfPodsAndContainers(t *testing.T) {
 	} {
 		list, err := n.RuntimeService.ListPodSandboxStats(t.Context(), &cri.ListPodSandboxStatsRequest{Filter: tc.filter})
 		if err != nil || len(list.GetStats()) != tc.want {
-			t.Errorf("%s: %d pods, %v", name, len(list.GetStats()), err)
+			t.Errorf("list with filter %s: got %d pods (error %v), want %d", name, len(list.GetStats()), err, tc.want)
 		}
 		stream, err := n.RuntimeService.StreamPodSandboxStats(t.Context(), &cri.StreamPodSandboxStatsRequest{Filter: tc.filter})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := collect(t, stream.Recv, (*cri.StreamPodSandboxStatsResponse).GetPodSandboxStats); len(got) != tc.want {
-			t.Errorf("%s: %d pods by stream", name, len(got))
+			t.Errorf("stream with filter %s: got %d pods, want %d", name, len(got), tc.want)
 		}
 	}
 }
@@ -121,21 +121,21 @@ func TestStreamsListTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := collect(t, pods.Recv, (*cri.StreamPodSandboxesResponse).GetPodSandboxes); len(got) != 1 || got[0].GetId() != p.ID {
-		t.Errorf("pods: %v", got)
+		t.Errorf("streamed pods: got %v, want %s", got, p.ID)
 	}
 	containers, err := n.RuntimeService.StreamContainers(ctx, &cri.StreamContainersRequest{Filter: &cri.ContainerFilter{PodSandboxId: p.ID}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := collect(t, containers.Recv, (*cri.StreamContainersResponse).GetContainers); len(got) != 1 || got[0].GetId() != id {
-		t.Errorf("containers: %v", got)
+		t.Errorf("streamed containers: got %v, want %s", got, id)
 	}
 	stats, err := n.RuntimeService.StreamContainerStats(ctx, &cri.StreamContainerStatsRequest{Filter: &cri.ContainerStatsFilter{Id: id}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := collect(t, stats.Recv, (*cri.StreamContainerStatsResponse).GetContainerStats); len(got) != 1 || got[0].GetAttributes().GetId() != id {
-		t.Errorf("stats: %v", got)
+		t.Errorf("streamed stats: got %v, want those of %s", got, id)
 	}
 	for ref, want := range map[string]int{busybox: 1, "": 1, "registry.k8s.io/no/such:1": 0} {
 		images, err := n.ImageService.StreamImages(ctx, &cri.StreamImagesRequest{Filter: &cri.ImageFilter{Image: &cri.ImageSpec{Image: ref}}})
@@ -143,7 +143,7 @@ func TestStreamsListTheSame(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := collect(t, images.Recv, (*cri.StreamImagesResponse).GetImages); len(got) != want {
-			t.Errorf("images of %q: %v", ref, got)
+			t.Errorf("streamed images with filter %q: got %v, want %d", ref, got, want)
 		}
 	}
 }

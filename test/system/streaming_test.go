@@ -35,16 +35,17 @@ func TestStreamsOfCommands(t *testing.T) {
 				code, err := n.stream(t.Context(), t, transport, id,
 					remotecommand.StreamOptions{Stdin: strings.NewReader(want.stdin), Stdout: &stdout, Stderr: &stderr}, "sh", "-c", script)
 				if err != nil || code != want.code || stdout.String() != want.stdout || stderr.String() != want.stderr {
-					t.Errorf("%s: code %d, %d bytes, errors %q, %v", script, code, len(stdout.String()), stderr.String(), err)
+					t.Errorf("%s: got code %d, %d bytes of stdout, stderr %q (error %v), want code %d, %d bytes, stderr %q",
+						script, code, len(stdout.String()), stderr.String(), err, want.code, len(want.stdout), want.stderr)
 				}
 			}
 			var out text
 			_, err := n.stream(t.Context(), t, transport, id, remotecommand.StreamOptions{Stdout: &out}, "/no/such/program")
 			if err == nil || !strings.Contains(err.Error(), "/no/such/program") {
-				t.Errorf("unknown program: %v", err)
+				t.Errorf("exec of a missing program: got error %v, want one that names the program", err)
 			}
 			n.terminal(t, transport, id)
-			n.clientLeaves(t, transport, id)
+			n.disconnectClient(t, transport, id)
 		})
 	}
 }
@@ -60,6 +61,7 @@ func (q sizeQueue) Next() *remotecommand.TerminalSize {
 	return &s
 }
 
+// terminal checks the size, the interrupt key and the exit code of a command with a terminal.
 func (n *node) terminal(t *testing.T, transport, id string) {
 	t.Helper()
 	in, keys := io.Pipe()
@@ -73,13 +75,13 @@ func (n *node) terminal(t *testing.T, transport, id string) {
 		code, err := n.stream(t.Context(), t, transport, id,
 			remotecommand.StreamOptions{Stdin: in, Stdout: &out, Tty: true, TerminalSizeQueue: sizes}, "sh")
 		if err == nil && code != 4 {
-			err = fmt.Errorf("code %d", code)
+			err = fmt.Errorf("exit code %d, want 4", code)
 		}
 		ended <- err
 	}()
 	for end := time.Now().Add(harness.Patience(15 * time.Second)); !strings.Contains(out.String(), "33 91"); {
 		if time.Now().After(end) {
-			t.Fatalf("%q", out.String())
+			t.Fatalf("output of stty: got %q, want size 33 91", out.String())
 		}
 		if _, err := io.WriteString(keys, "stty size\n"); err != nil {
 			t.Fatal(err)
@@ -101,7 +103,7 @@ func (n *node) terminal(t *testing.T, transport, id string) {
 		select {
 		case err := <-ended:
 			if err != nil {
-				t.Errorf("terminal: %v in %q", err, out.String())
+				t.Errorf("exec with a terminal: got error %v, output %q", err, out.String())
 			}
 			return
 		case <-time.After(100 * time.Millisecond):
@@ -110,9 +112,10 @@ func (n *node) terminal(t *testing.T, transport, id string) {
 	t.Fatalf("the shell has not exited: output %q", out.String())
 }
 
-func (n *node) clientLeaves(t *testing.T, transport, id string) {
+// disconnectClient checks that the processes of a command end when its client disconnects.
+func (n *node) disconnectClient(t *testing.T, transport, id string) {
 	t.Helper()
-	ctx, leave := context.WithCancel(t.Context())
+	ctx, disconnect := context.WithCancel(t.Context())
 	var out text
 	ended := make(chan error, 1)
 	go func() {
@@ -120,15 +123,15 @@ func (n *node) clientLeaves(t *testing.T, transport, id string) {
 		ended <- err
 	}()
 	out.wait(t, "up")
-	leave()
+	disconnect()
 	<-ended
 	for end := time.Now().Add(harness.Patience(30 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
-		left := n.Exec(t, id, "sh", "-c", "pgrep -f 'sleep 432[12]' || true")
-		if left == "" {
+		remaining := n.Exec(t, id, "sh", "-c", "pgrep -f 'sleep 432[12]' || true")
+		if remaining == "" {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("processes that remain: %s", left)
+			t.Fatalf("processes of the command after its client disconnected: got %s, want none", remaining)
 		}
 	}
 }
@@ -155,34 +158,34 @@ func TestAttachToTheLiving(t *testing.T) {
 				return ended
 			}
 			var seen, out text
-			ctx, leave := context.WithCancel(t.Context())
-			looker := attach(ctx, remotecommand.StreamOptions{Stdout: &seen})
+			ctx, disconnect := context.WithCancel(t.Context())
+			outputClient := attach(ctx, remotecommand.StreamOptions{Stdout: &seen})
 			in, keys := io.Pipe()
-			owner := attach(t.Context(), remotecommand.StreamOptions{Stdin: in, Stdout: &out})
+			inputClient := attach(t.Context(), remotecommand.StreamOptions{Stdin: in, Stdout: &out})
 			end := time.Now().Add(harness.Patience(15 * time.Second))
 			for i := 0; !strings.Contains(seen.String(), "got") || !strings.Contains(out.String(), "got"); i++ {
 				if time.Now().After(end) {
-					t.Fatalf("%q, %q", seen.String(), out.String())
+					t.Fatalf("output at the deadline: got %q and %q, want an echoed line at both clients", seen.String(), out.String())
 				}
 				if _, err := fmt.Fprintln(keys, i); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(50 * time.Millisecond)
 			}
-			leave()
-			<-looker
+			disconnect()
+			<-outputClient
 			if s := n.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
-				t.Errorf("state of the container after a client has disconnected: got %s", s.GetState())
+				t.Errorf("state of the container after a client has disconnected: got %s, want running", s.GetState())
 			}
 			_ = keys.Close()
-			if err := <-owner; err != nil {
-				t.Errorf("attach at the exit of the container: got error %v", err)
+			if err := <-inputClient; err != nil {
+				t.Errorf("attach at the exit of the container: got error %v, want none", err)
 			}
 			if !strings.HasSuffix(out.String(), "end\n") {
-				t.Errorf("output %q", out.String())
+				t.Errorf("output of attach: got %q, want it to end with \"end\\n\"", out.String())
 			}
 			if s := n.WaitExited(t, id); s.GetExitCode() != 3 {
-				t.Errorf("code %d", s.GetExitCode())
+				t.Errorf("exit code of the container: got %d, want 3", s.GetExitCode())
 			}
 		})
 	}
@@ -211,7 +214,7 @@ func TestStreamsAfterTheDaemonDied(t *testing.T) {
 		_ = keys.Close()
 		n.restart(t)
 		if s := n.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
-			t.Fatalf("state of the container: got %s", s.GetState())
+			t.Fatalf("state of the container: got %s, want running", s.GetState())
 		}
 		for end := time.Now().Add(harness.Patience(30 * time.Second)); n.Exec(t, id, "sh", "-c", "pgrep cat || true") != ""; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(end) {
@@ -225,7 +228,7 @@ func TestStreamsAfterTheDaemonDied(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out text
-	ctx, leave := context.WithCancel(t.Context())
+	ctx, disconnect := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
 		_, err := join(ctx, "SPDY", r.GetUrl(), remotecommand.StreamOptions{Stdin: in, Stdout: &out})
@@ -235,7 +238,7 @@ func TestStreamsAfterTheDaemonDied(t *testing.T) {
 		t.Fatal(err)
 	}
 	out.wait(t, "got hello")
-	leave()
+	disconnect()
 	_ = keys.Close()
 	<-ended
 }

@@ -28,19 +28,19 @@ func TestUserNamespaceKernel(t *testing.T) {
 
 	for name, want := range map[string]string{"kernel/shmmax": "54321", "net/ipv4/ip_unprivileged_port_start": "7", "fs/mqueue/msg_max": "17", "net/ipv4/ping_group_range": "0\t65535"} {
 		if got := n.Exec(t, id, "cat", "/proc/sys/"+name); got != want {
-			t.Errorf("%s: %q", name, got)
+			t.Errorf("sysctl %s: got %q, want %q", name, got, want)
 		}
 	}
 	if got := n.Exec(t, id, "hostname"); got != "kernel" {
-		t.Errorf("hostname: %q", got)
+		t.Errorf("hostname: got %q, want kernel", got)
 	}
 	// Root of the pod has all rights over its network, hostname and mounts.
 	n.Exec(t, id, "sh", "-c", "hostname renamed && ip link add v0 type veth peer name v1 && ip addr add 192.0.2.1/32 dev v0 && ip link set v0 up")
 	if got := n.Exec(t, id, "sh", "-c", "mkdir /m && mount -t tmpfs t /m && stat -c %u /m && umount /m && ls /sys/class/net"); !strings.Contains(got, "eth0") || !strings.HasPrefix(got, "0\n") {
-		t.Errorf("mount and sysfs: %q", got)
+		t.Errorf("owner of a new tmpfs and interfaces in sysfs: got %q, want owner 0 and eth0", got)
 	}
 	if got, err := os.Hostname(); err != nil || got == "renamed" {
-		t.Error("the host was renamed")
+		t.Errorf("hostname of the host: got %q (error %v), want no change", got, err)
 	}
 	ip, otherIP := n.podIPs(t, p.ID)[0], n.podIPs(t, plain.ID)[0]
 	n.Exec(t, id, "ping", "-c", "1", "-W", "5", otherIP)
@@ -51,14 +51,14 @@ func TestUserNamespaceKernel(t *testing.T) {
 	waitFor(t, "both servers", func() bool {
 		return strings.Contains(get(other, ip), "from the inside") && strings.Contains(get(id, otherIP), "from the outside")
 	})
-	// Root of the pod has no rights over the host, and files of the host belong to nobody.
+	// Root of the pod has no rights over the host, and files of the host have the overflow uid.
 	for _, cmd := range []string{"mknod /dev/mine b 8 0", "echo 1 > /proc/sysrq-trigger", "mount -o remount,rw /sys/fs/cgroup", "dmesg -n 1"} {
 		if out, err := n.attempt(t, id, "sh", "-c", cmd); err == nil {
-			t.Errorf("%s: allowed: %s", cmd, out)
+			t.Errorf("%s succeeded with output %q, want an error", cmd, out)
 		}
 	}
 	if got := n.Exec(t, id, "sh", "-c", "ls -l /dev/null | cut -c1; echo x > /dev/null; head -c 4 /dev/zero | wc -c; head -c 4 /dev/urandom | wc -c"); got != "c\n4\n4" {
-		t.Errorf("devices: %q", got)
+		t.Errorf("output of commands that use devices: got %q, want \"c\\n4\\n4\"", got)
 	}
 
 	stats, err := n.RuntimeService.PodSandboxStats(t.Context(), &cri.PodSandboxStatsRequest{PodSandboxId: p.ID})
@@ -67,7 +67,7 @@ func TestUserNamespaceKernel(t *testing.T) {
 	}
 	l := stats.GetStats().GetLinux()
 	if l.GetNetwork().GetDefaultInterface().GetRxBytes().GetValue() == 0 || l.GetMemory().GetWorkingSetBytes().GetValue() == 0 || l.GetProcess().GetProcessCount().GetValue() == 0 {
-		t.Errorf("figures of the pod: %v", l)
+		t.Errorf("stats of the pod: got %v, want received bytes, a working set and processes", l)
 	}
 }
 
@@ -79,10 +79,10 @@ func TestUserNamespaceSharedPID(t *testing.T) {
 	p := n.RunPod(t, config)
 	one, two := n.run(t, p, "one", "sleep", "1001"), n.run(t, p, "two", "sleep", "1002")
 	if got := n.Exec(t, one, "ps"); !strings.Contains(got, "sleep 1001") || !strings.Contains(got, "sleep 1002") || !strings.Contains(got, "pause") {
-		t.Errorf("processes: %s", got)
+		t.Errorf("processes in the shared PID namespace: got %s, want both containers and the pause process", got)
 	}
 	if out, err := n.attempt(t, two, "ls", "/proc/1/root/pause"); err == nil {
-		t.Errorf("the root of the pause can be looked at: %s", out)
+		t.Errorf("ls of the root directory of the pause process: got %s, want an error", out)
 	}
 
 	// A debug container in the PID namespace of another.
@@ -95,7 +95,7 @@ func TestUserNamespaceSharedPID(t *testing.T) {
 	id := n.CreateContainer(t, q, debug)
 	n.StartContainer(t, id)
 	if got := n.Exec(t, id, "ps"); !strings.Contains(got, "sleep 1003") {
-		t.Errorf("processes of the target: %s", got)
+		t.Errorf("processes in the PID namespace of the target: got %s, want sleep 1003", got)
 	}
 }
 
@@ -110,14 +110,14 @@ func TestUserNamespacePrivileged(t *testing.T) {
 	id := n.CreateContainer(t, p, c)
 	n.StartContainer(t, id)
 	if got := strings.Fields(n.Exec(t, id, "cat", "/proc/self/uid_map")); len(got) != 3 || got[1] != strconv.Itoa(firstID) {
-		t.Errorf("uid_map: %v", got)
+		t.Errorf("uid_map: got %v, want host ID %d", got, firstID)
 	}
 	n.Exec(t, id, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward && mkdir /m && mount -t tmpfs t /m")
 	if out, err := n.attempt(t, id, "sh", "-c", "mknod /dev/disk b 8 0 && head -c 1 /dev/disk"); err == nil {
-		t.Errorf("a disk of the host: %s", out)
+		t.Errorf("read a disk of the host: got %q, want an error", out)
 	}
 	if entries := n.Exec(t, id, "ls", "/dev"); strings.Contains(entries, "vda") || strings.Contains(entries, "kmsg") {
-		t.Errorf("devices of the host: %s", entries)
+		t.Errorf("entries of /dev: got %s, want no devices of the host", entries)
 	}
 }
 
@@ -136,7 +136,7 @@ func TestUserNamespaceSysctls(t *testing.T) {
 	id := n.run(t, n.RunPod(t, config), "main", "sleep", "1000")
 	for _, name := range slices.Sorted(maps.Keys(config.Linux.Sysctls)) {
 		if got := n.Exec(t, id, "cat", "/proc/sys/"+strings.ReplaceAll(name, ".", "/")); got != config.Linux.Sysctls[name] {
-			t.Errorf("%s: %q", name, got)
+			t.Errorf("sysctl %s: got %q, want %q", name, got, config.Linux.Sysctls[name])
 		}
 	}
 }
@@ -163,10 +163,10 @@ func TestUserNamespaceConfinement(t *testing.T) {
 		"touch $(ls -d /sys/fs/cgroup/memory 2>/dev/null || echo /sys/fs/cgroup)/x 2>/dev/null || echo no": "no",
 	} {
 		if got, _ := n.attempt(t, id, "sh", "-c", script); !strings.HasSuffix(strings.TrimSpace(got), want) {
-			t.Errorf("%s: %q, want %q", script, got, want)
+			t.Errorf("%s: got %q, want %q", script, got, want)
 		}
 	}
 	if got := n.Exec(t, id, "grep", "CapEff", "/proc/self/status"); strings.Contains(got, "ffffffff") {
-		t.Errorf("capabilities: %s", got)
+		t.Errorf("effective capabilities: got %s, want the default set", got)
 	}
 }

@@ -39,15 +39,15 @@ func TestUserNamespaceRecovery(t *testing.T) {
 		for _, pod := range []*pod{p, q} {
 			r, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: pod.ID})
 			if err != nil || r.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_READY {
-				t.Fatalf("pod after the restart: %v, %v", r.GetStatus(), err)
+				t.Fatalf("pod after the restart: got %v (error %v), want it ready", r.GetStatus(), err)
 			}
 			if o := r.GetStatus().GetLinux().GetNamespaces().GetOptions().GetUsernsOptions(); o.GetMode() != cri.NamespaceMode_POD || len(o.GetUids()) != 1 {
-				t.Errorf("options in the status: %v", o)
+				t.Errorf("userns_options in the status: got %v, want mode POD and one uid mapping", o)
 			}
 		}
 		for _, c := range []string{id, other} {
 			if got := n.Exec(t, c, "sh", "-c", "echo x > /dev/stdout; id -u"); got != "x\n0" {
-				t.Errorf("exec after the restart: %q", got)
+				t.Errorf("exec after the restart: got %q, want \"x\\n0\"", got)
 			}
 		}
 	}
@@ -55,7 +55,7 @@ func TestUserNamespaceRecovery(t *testing.T) {
 	later := n.run(t, p, "later", "cat", "/proc/self/uid_map")
 	n.WaitExited(t, later)
 	if got := strings.Join(logLines(t, p, "later"), ""); !strings.Contains(got, strconv.Itoa(firstID)) {
-		t.Errorf("a container of later has %q", got)
+		t.Errorf("uid_map of a container created after the restart: got %q, want host ID %d", got, firstID)
 	}
 }
 
@@ -80,7 +80,7 @@ func TestUserNamespaceKilledMidway(t *testing.T) {
 			found = len(paths) > 0
 		}
 		if !found {
-			t.Errorf("pod %d never had a namespace %q", i, wanted)
+			t.Errorf("pod %d: no namespace %q before the deadline", i, wanted)
 		}
 		n.Kill()
 		<-done
@@ -112,7 +112,7 @@ func TestUserNamespaceBadInput(t *testing.T) {
 		tc.change(c.Linux.SecurityContext.NamespaceOptions)
 		_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: c})
 		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tc.says) {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got error %v, want InvalidArgument with %q", name, err, tc.says)
 		}
 	}
 
@@ -135,7 +135,7 @@ func TestUserNamespaceBadInput(t *testing.T) {
 	id := n.CreateContainer(t, p, differs(p, nil))
 	n.StartContainer(t, id)
 	if s := n.WaitExited(t, id); s.GetExitCode() != 0 {
-		t.Errorf("a container without options: %v", s)
+		t.Errorf("exit of a container without userns_options: got %v, want exit code 0", s)
 	}
 }
 
@@ -175,7 +175,7 @@ func TestUserNamespaceKilledAmidCreates(t *testing.T) {
 	}
 	id := n.run(t, p, "main", "sleep", "1000")
 	if got := n.Exec(t, id, "id", "-u"); got != "0" {
-		t.Errorf("id: %s", got)
+		t.Errorf("id -u: got %s, want 0", got)
 	}
 }
 
@@ -204,7 +204,7 @@ func TestUserNamespaceTrialRemains(t *testing.T) {
 	n.needUserNamespaces(t)
 	for _, dir := range []string{bundle, storage} {
 		if _, err := os.Stat(dir); !os.IsNotExist(err) {
-			t.Errorf("%s is still there: %v", dir, err)
+			t.Errorf("stat %s after the start of the daemon: got error %v, want not exist", dir, err)
 		}
 	}
 }
@@ -227,14 +227,14 @@ func TestUserNamespaceClosedDirectory(t *testing.T) {
 	}
 	for _, h := range r.GetRuntimeHandlers() {
 		if h.GetFeatures().GetUserNamespaces() {
-			t.Errorf("handler %q has user namespaces", h.GetName())
+			t.Errorf("handler %q reports user namespaces, want none in a closed directory", h.GetName())
 		}
 	}
 	if info := fmt.Sprint(r.GetInfo()); !strings.Contains(info, "noUserNamespaces") || !strings.Contains(info, "permission denied") {
-		t.Errorf("the status does not say why: %s", info)
+		t.Errorf("verbose status: got %s, want noUserNamespaces with permission denied", info)
 	}
 	if _, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: userPodConfig("closed")}); status.Code(err) != codes.FailedPrecondition {
-		t.Errorf("run pod: %v", err)
+		t.Errorf("run pod: got error %v, want FailedPrecondition", err)
 	}
 	if err := os.Chmod(closed, 0o711); err != nil {
 		t.Fatal(err)
@@ -279,21 +279,21 @@ func TestUserNamespaceStreams(t *testing.T) {
 				Stdin: strings.NewReader("hello"), Stdout: &out,
 			}, "sh", "-c", "cat > /dev/stdout; id -u; exit 5")
 			if err != nil || code != 5 || out.String() != "hello0\n" {
-				t.Errorf("exec: %d, %q, %v", code, out.String(), err)
+				t.Errorf("exec: got code %d, output %q (error %v), want code 5, output \"hello0\\n\"", code, out.String(), err)
 			}
 			r, err := n.RuntimeService.Attach(t.Context(), &cri.AttachRequest{ContainerId: shell, Stdin: true, Stdout: true, Tty: true})
 			if err != nil {
 				t.Fatal(err)
 			}
 			var seen text
-			ctx, leave := context.WithCancel(t.Context())
+			ctx, disconnect := context.WithCancel(t.Context())
 			ended := make(chan struct{})
 			go func() {
 				defer close(ended)
 				_, _ = join(ctx, transport, r.GetUrl(), remotecommand.StreamOptions{Stdin: strings.NewReader("echo att''ached $(id -u)\n"), Stdout: &seen, Tty: true})
 			}()
 			seen.wait(t, "attached 0")
-			leave()
+			disconnect()
 			<-ended
 			waitFor(t, "the web server", func() bool {
 				port, stop := n.forward(t, transport, p.ID, "80")
@@ -303,9 +303,9 @@ func TestUserNamespaceStreams(t *testing.T) {
 			})
 		})
 	}
-	events, err := n.RuntimeService.ListPodSandboxStats(t.Context(), &cri.ListPodSandboxStatsRequest{Filter: &cri.PodSandboxStatsFilter{Id: p.ID}})
-	if err != nil || len(events.GetStats()) != 1 || len(events.GetStats()[0].GetLinux().GetContainers()) != 2 {
-		t.Errorf("figures: %v, %v", events, err)
+	stats, err := n.RuntimeService.ListPodSandboxStats(t.Context(), &cri.ListPodSandboxStatsRequest{Filter: &cri.PodSandboxStatsFilter{Id: p.ID}})
+	if err != nil || len(stats.GetStats()) != 1 || len(stats.GetStats()[0].GetLinux().GetContainers()) != 2 {
+		t.Errorf("stats of the pod: got %v (error %v), want stats of two containers", stats, err)
 	}
 }
 
@@ -342,21 +342,21 @@ func TestUserNamespaceHandlerWithout(t *testing.T) {
 		if _, mine := scripts[h.GetName()]; mine {
 			seen++
 			if h.GetFeatures().GetUserNamespaces() {
-				t.Errorf("handler %s has user namespaces", h.GetName())
+				t.Errorf("handler %s reports user namespaces, want none", h.GetName())
 			}
 		}
 	}
 	if seen != len(scripts) {
-		t.Errorf("%d of the handlers are in the status", seen)
+		t.Errorf("configured handlers in the status: got %d, want %d", seen, len(scripts))
 	}
 	for name := range scripts {
 		_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: userPodConfig(name), RuntimeHandler: name})
 		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "userns_options") || !strings.Contains(err.Error(), name) {
-			t.Errorf("handler %s: %v", name, err)
+			t.Errorf("handler %s, pod with a user namespace: got error %v, want FailedPrecondition with userns_options", name, err)
 		}
 		p, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig(name), RuntimeHandler: name})
 		if err != nil {
-			t.Errorf("handler %s, plain pod: %v", name, err)
+			t.Errorf("handler %s, pod without a user namespace: got error %v, want none", name, err)
 			continue
 		}
 		n.RemovePod(t, p.GetPodSandboxId())

@@ -37,8 +37,8 @@ func TestUserNamespaceVolumes(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := containerConfig(p, "main", busybox, "sleep", "1000")
-	mount := func(host, at string, mapped bool) *cri.Mount {
-		m := &cri.Mount{HostPath: host, ContainerPath: at}
+	mount := func(host, target string, mapped bool) *cri.Mount {
+		m := &cri.Mount{HostPath: host, ContainerPath: target}
 		if mapped {
 			m.UidMappings, m.GidMappings = idMappings(), idMappings()
 		}
@@ -57,20 +57,20 @@ func TestUserNamespaceVolumes(t *testing.T) {
 		"/image": "0:0", "/image/data/file": "0:0", "/part": "0:0",
 	} {
 		if got := n.Exec(t, id, "stat", "-c", "%u:%g", path); got != want {
-			t.Errorf("%s belongs to %s, want %s", path, got, want)
+			t.Errorf("owner of %s: got %s, want %s", path, got, want)
 		}
 	}
 	if got := n.Exec(t, id, "cat", "/v/file", "/v/below/file", "/t/file", "/one"); strings.Count(got, "the host's") != 4 {
-		t.Errorf("files: %q", got)
+		t.Errorf("content of four files: got %q, want \"the host's\" in each", got)
 	}
 	n.Exec(t, id, "sh", "-c", "echo new > /v/new && echo new > /v/below/new && chown 56:78 /v/below/new")
 	for path, want := range map[string]uint32{"new": 0, "below/new": 56} {
 		if uid, _ := ownerOnHost(t, filepath.Join(volume, path)); uid != want {
-			t.Errorf("%s is of %d on the host, want %d", path, uid, want)
+			t.Errorf("owner of %s on the host: got %d, want %d", path, uid, want)
 		}
 	}
 	if out, err := n.attempt(t, id, "sh", "-c", "echo x > /ro/x || echo x > /ro/below/x"); err == nil {
-		t.Errorf("read-only: %s", out)
+		t.Errorf("write to a read-only mount succeeded with output %q, want an error", out)
 	}
 
 	for name, tc := range map[string]struct {
@@ -129,11 +129,11 @@ func TestUserNamespaceDeclaredVolumes(t *testing.T) {
 	n.StartContainer(t, id)
 	for _, dir := range []string{"/data", "/var/cache/app", "/var/work"} {
 		if got := n.Exec(t, id, "stat", "-c", "%u:%g", dir); got != "0:0" {
-			t.Errorf("%s belongs to %s", dir, got)
+			t.Errorf("owner of %s: got %s, want 0:0", dir, got)
 		}
 	}
 	n.Exec(t, id, "touch", "/data/x", "/var/cache/app/x")
 	if out, err := n.attempt(t, id, "touch", "/var/work/x"); err == nil {
-		t.Errorf("the root is writable: %s", out)
+		t.Errorf("write to the read-only root file system succeeded with output %q, want an error", out)
 	}
 }

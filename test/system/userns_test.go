@@ -98,41 +98,41 @@ func TestUserNamespaceIDs(t *testing.T) {
 	n.StartContainer(t, id)
 
 	if got := strings.Fields(n.Exec(t, id, "cat", "/proc/self/uid_map")); strings.Join(got, " ") != fmt.Sprintf("0 %d 65536", firstID) {
-		t.Errorf("uid_map: %q", got)
+		t.Errorf("uid_map: got %q, want container ID 0, host ID %d, length 65536", got, firstID)
 	}
 	if got := n.Exec(t, id, "cat", "/proc/self/setgroups"); got != "allow" {
-		t.Errorf("setgroups: %q", got)
+		t.Errorf("setgroups: got %q, want allow", got)
 	}
 	if uid, gid := ownerOnHost(t, fmt.Sprintf("/proc/%d", n.initPID(t, id))); uid != firstID || gid != firstID {
-		t.Errorf("on the host the process is %d:%d", uid, gid)
+		t.Errorf("user of the process on the host: got %d:%d, want %d:%d", uid, gid, firstID, firstID)
 	}
 	if got := n.Exec(t, id, "id", "-u"); got != "0" {
-		t.Errorf("in the container it is %s", got)
+		t.Errorf("user of the process in the container: got %s, want 0", got)
 	}
 	for _, path := range []string{"/", "/bin/busybox", "/etc", "/tmp", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev", "/dev/shm", "/dev/mqueue", "/dev/pts", "/proc/1"} {
 		if got := n.Exec(t, id, "stat", "-c", "%u:%g", path); got != "0:0" {
-			t.Errorf("%s belongs to %s", path, got)
+			t.Errorf("owner of %s: got %s, want 0:0", path, got)
 		}
 	}
 	upper := filepath.Join(n.Dir, "root", "rootfs", id, "upper")
 	n.Exec(t, id, "sh", "-c", "echo mine > /new && chown 12:34 /new && echo more >> /etc/passwd && rm /etc/group && chown 7 /bin/busybox")
 	if uid, gid := ownerOnHost(t, filepath.Join(upper, "new")); uid != firstID+12 || gid != firstID+34 {
-		t.Errorf("what was written is of %d:%d on the host", uid, gid)
+		t.Errorf("owner of the new file on the host: got %d:%d, want %d:%d", uid, gid, firstID+12, firstID+34)
 	}
 	if uid, _ := ownerOnHost(t, filepath.Join(upper, "etc/passwd")); uid != firstID {
-		t.Errorf("what was copied up is of %d on the host", uid)
+		t.Errorf("owner of the copied-up file on the host: got %d, want %d", uid, firstID)
 	}
 	if uid, _ := ownerOnHost(t, filepath.Join(upper, "bin/busybox")); uid != firstID+7 {
-		t.Errorf("what was given away is of %d on the host", uid)
+		t.Errorf("owner on the host after chown 7: got %d, want %d", uid, firstID+7)
 	}
 	// The layer is shared with other pods and does not change.
 	plain := n.RunPod(t, podConfig("plain"))
 	other := n.run(t, plain, "main", "sleep", "1000")
 	if got := n.Exec(t, other, "stat", "-c", "%u:%g", "/bin/busybox"); got != "0:0" {
-		t.Errorf("in another pod busybox belongs to %s", got)
+		t.Errorf("owner of busybox in a pod without a user namespace: got %s, want 0:0", got)
 	}
 	if got := strings.Fields(n.Exec(t, other, "cat", "/proc/self/uid_map")); strings.Join(got, " ") != "0 0 4294967295" {
-		t.Errorf("uid_map of a pod without: %q", got)
+		t.Errorf("uid_map of a pod without a user namespace: got %q, want \"0 0 4294967295\"", got)
 	}
 }
 
@@ -143,20 +143,20 @@ func TestUserNamespaceUsers(t *testing.T) {
 	c := containerConfig(p, "user", busybox, "sh", "-c", "echo out > /dev/stdout; echo err > /dev/stderr; id -u; id -G; sleep 1000")
 	sc := c.Linux.SecurityContext
 	sc.RunAsUser, sc.RunAsGroup, sc.SupplementalGroups = &cri.Int64Value{Value: 1000}, &cri.Int64Value{Value: 1001}, []int64{5000}
-	c.WorkingDir = "/made/for/it"
+	c.WorkingDir = "/missing/directory"
 	id := n.CreateContainer(t, p, c)
 	n.StartContainer(t, id)
 	if uid, gid := ownerOnHost(t, fmt.Sprintf("/proc/%d", n.initPID(t, id))); uid != firstID+1000 || gid != firstID+1001 {
-		t.Errorf("on the host the process is %d:%d", uid, gid)
+		t.Errorf("user of the process on the host: got %d:%d, want %d:%d", uid, gid, firstID+1000, firstID+1001)
 	}
 	if u := n.ContainerStatus(t, id).GetUser().GetLinux(); u.GetUid() != 1000 || u.GetGid() != 1001 {
-		t.Errorf("status of the user: %v", u)
+		t.Errorf("user in the status: got %v, want 1000:1001", u)
 	}
-	if got := n.Exec(t, id, "stat", "-c", "%u:%g", "/made/for/it"); got != "0:0" {
-		t.Errorf("the working directory that was made belongs to %s", got)
+	if got := n.Exec(t, id, "stat", "-c", "%u:%g", "/missing/directory"); got != "0:0" {
+		t.Errorf("owner of the created working directory: got %s, want 0:0", got)
 	}
 	if got := n.Exec(t, id, "sh", "-c", "echo hi > /dev/stdout; id -u"); got != "hi\n1000" {
-		t.Errorf("exec: %q", got)
+		t.Errorf("output of exec: got %q, want \"hi\\n1000\"", got)
 	}
 	waitFor(t, "the log", func() bool {
 		lines := strings.Join(logLines(t, p, "user"), "\n")
