@@ -109,9 +109,9 @@ func systemdVersion(t *testing.T) int {
 	return v
 }
 
-// TestLimitsOutliveAReloadOfSystemd checks that limits are in the cgroup of the
+// TestLimitsAfterSystemdReload checks that limits are in the cgroup of the
 // processes, and that a reload of systemd does not change them.
-func TestLimitsOutliveAReloadOfSystemd(t *testing.T) {
+func TestLimitsAfterSystemdReload(t *testing.T) {
 	needSystemd(t)
 	n := newNode(t, "reload", 131)
 	bothRuntimes(t, n, func(t *testing.T, p *pod) {
@@ -283,9 +283,9 @@ func TestThreadedCgroups(t *testing.T) {
 	})
 }
 
-// TestUnitsOfAPod checks that the units of a pod are removed with the pod, and that the
+// TestUnitsOfPod checks that the units of a pod are removed with the pod, and that the
 // scopes have the properties for a shutdown.
-func TestUnitsOfAPod(t *testing.T) {
+func TestUnitsOfPod(t *testing.T) {
 	needSystemd(t)
 	n := newNode(t, "units", 135)
 	parent := path.Base(n.CgroupParent)
@@ -322,9 +322,9 @@ func TestUnitsOfAPod(t *testing.T) {
 	})
 }
 
-// TestSlicesOfLostPodsAreStopped checks that a daemon stops slices that a killed daemon
+// TestSlicesOfMissingPodsAreStopped checks that a daemon stops slices that a killed daemon
 // has left.
-func TestSlicesOfLostPodsAreStopped(t *testing.T) {
+func TestSlicesOfMissingPodsAreStopped(t *testing.T) {
 	needSystemd(t)
 	n := newNode(t, "lost", 136)
 	slice := path.Base(n.CgroupParent) + "-pod" + strings.Repeat("5a", 32) + ".slice"

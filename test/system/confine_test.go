@@ -11,9 +11,9 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// TestConfinementThatIsMissing requests AppArmor profiles that are not loaded, which is
+// TestMissingConfinement requests AppArmor profiles that are not loaded, which is
 // an error, and SELinux labels, which are ignored on a host without SELinux.
-func TestConfinementThatIsMissing(t *testing.T) {
+func TestMissingConfinement(t *testing.T) {
 	n := newNode(t, "missing", 216)
 	p := n.RunPod(t, podConfig("missing"))
 	appArmor, seLinux := exists("/sys/kernel/security/apparmor/profiles"), exists("/sys/fs/selinux/enforce")

@@ -32,7 +32,7 @@ func infoField(t *testing.T, info, key string) string {
 	return s
 }
 
-func TestTwoDaemonsDoNotMeet(t *testing.T) {
+func TestTwoDaemonsOnOneHost(t *testing.T) {
 	a, b := newNode(t, "a", 66), newNode(t, "b", 67)
 	a.takeBaseline(t) // the bridge of the other daemon is no leak
 	pa, pb := a.RunPod(t, podConfig("same")), b.RunPod(t, podConfig("same"))
@@ -52,7 +52,7 @@ func TestTwoDaemonsDoNotMeet(t *testing.T) {
 	}
 }
 
-func TestASecondDaemonIsRefused(t *testing.T) {
+func TestSecondDaemonOnSameDirectories(t *testing.T) {
 	n := newNode(t, "second", 68)
 	out, err := exec.Command(filepath.Join(suite.bin, "criserver"), "--config", filepath.Join(n.Dir, "config.toml")).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "in use by another daemon") {
@@ -61,7 +61,7 @@ func TestASecondDaemonIsRefused(t *testing.T) {
 	n.RunPod(t, podConfig("still"))
 }
 
-func TestWithoutNetworkHostPodsWork(t *testing.T) {
+func TestHostNetworkPodWithoutCNI(t *testing.T) {
 	n := makeNode("nonet")
 	n.start(t)
 	st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{Verbose: true})
@@ -91,7 +91,7 @@ func TestWithoutNetworkHostPodsWork(t *testing.T) {
 	}
 }
 
-func TestConfigurationErrorsEndTheStart(t *testing.T) {
+func TestInvalidConfigurationPreventsStart(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "bad.toml")
 	if err := os.WriteFile(file, []byte("[image]\nparallel_layer = 3\n"), 0o644); err != nil {
 		t.Fatal(err)

@@ -121,7 +121,7 @@ func TestPrivilegedDevices(t *testing.T) {
 	}
 }
 
-func TestDevicesOfTheUser(t *testing.T) {
+func TestDeviceOwnerFromUser(t *testing.T) {
 	dir := deviceDir(t)
 	for _, own := range []bool{false, true} {
 		t.Run(fmt.Sprint(own), func(t *testing.T) {

@@ -7,7 +7,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-func TestEventsOfAPodsLife(t *testing.T) {
+func TestEventsOfPodLifecycle(t *testing.T) {
 	n := newNode(t, "events", 73)
 	stream, err := n.RuntimeService.GetContainerEvents(t.Context(), &cri.GetEventsRequest{})
 	if err != nil {
@@ -54,7 +54,7 @@ func TestEventsOfAPodsLife(t *testing.T) {
 	}
 }
 
-func TestAnEndCarriesTheExitCode(t *testing.T) {
+func TestExitEventHasExitCode(t *testing.T) {
 	n := newNode(t, "endevent", 74)
 	p := n.RunPod(t, podConfig("p"))
 	stream, err := n.RuntimeService.GetContainerEvents(t.Context(), &cri.GetEventsRequest{})

@@ -276,8 +276,8 @@ func TestExecSyncFields(t *testing.T) {
 	}
 }
 
-// TestOddNames uses names that an API server refuses but other clients of the CRI use.
-func TestOddNames(t *testing.T) {
+// TestUnusualNames uses names that an API server refuses but other clients of the CRI use.
+func TestUnusualNames(t *testing.T) {
 	n := newNode(t, "oddnames", 239)
 	config := podConfig("odd")
 	config.Metadata = &cri.PodSandboxMetadata{Name: `a b/../../c;IP=1.2.3.4 "ä"`, Namespace: "/x y", Uid: ""}

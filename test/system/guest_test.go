@@ -156,9 +156,9 @@ func TestGuestsStats(t *testing.T) {
 	}
 }
 
-// TestGuestsOutliveTheDaemon checks that guests run while the daemon is restarted after
+// TestGuestsAfterDaemonRestart checks that guests run while the daemon is restarted after
 // a kill, and that the next daemon manages them.
-func TestGuestsOutliveTheDaemon(t *testing.T) {
+func TestGuestsAfterDaemonRestart(t *testing.T) {
 	n := newNodeWith(t, "guestlives", 188, runscConfig)
 	p := n.runPodFor(t, "runsc", podConfig("guestlives"))
 	lives := n.run(t, p, "lives", "sh", "-c", "i=0; while true; do echo $i; i=$((i+1)); sleep 0.01; done")
@@ -214,9 +214,9 @@ func (n *node) killMonitor(t *testing.T, id string) {
 	t.Fatalf("container %s has no monitor process", id)
 }
 
-// TestGuestThatEndsTakesThePodAlong checks that a pod becomes not ready when its guest
+// TestGuestExitMakesPodNotReady checks that a pod becomes not ready when its guest
 // exits, so that the kubelet creates another pod.
-func TestGuestThatEndsTakesThePodAlong(t *testing.T) {
+func TestGuestExitMakesPodNotReady(t *testing.T) {
 	n := newNodeWith(t, "guestends", 189, runscConfig)
 	p := n.runPodFor(t, "runsc", podConfig("guestends"))
 	id := n.run(t, p, "c", "sleep", "1000")
@@ -259,8 +259,8 @@ func TestGuestThatEndsTakesThePodAlong(t *testing.T) {
 	}
 }
 
-// TestGuestsRefuse checks that requests that a guest cannot satisfy are refused.
-func TestGuestsRefuse(t *testing.T) {
+// TestGuestRefusesRequests checks that requests that a guest cannot satisfy are refused.
+func TestGuestRefusesRequests(t *testing.T) {
 	n := newNodeWith(t, "guestrefuse", 190, runscConfig)
 	p := n.runPodFor(t, "runsc", podConfig("guestrefuse"))
 	id := n.run(t, p, "c", "sleep", "1000")
@@ -272,9 +272,9 @@ func TestGuestsRefuse(t *testing.T) {
 	}
 }
 
-// TestGuestsOwnNetwork tests the network stack of gVisor. The test hides from runsc the
+// TestGuestNetworkStack tests the network stack of gVisor. The test hides from runsc the
 // file by which it takes the network of the pod for the host's.
-func TestGuestsOwnNetwork(t *testing.T) {
+func TestGuestNetworkStack(t *testing.T) {
 	n := newNodeWith(t, "guestown", 191, "[runtimes.runsc]\noptions = [\"--network=sandbox\"]\n")
 	p := n.runPodFor(t, "runsc", podConfig("guestown"))
 	st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID, Verbose: true})
@@ -308,9 +308,9 @@ func TestGuestsOwnNetwork(t *testing.T) {
 	}
 }
 
-// TestGuestThatDoesNotStart checks that the error of a guest that does not start has the
+// TestGuestStartFailure checks that the error of a guest that does not start has the
 // message of the runtime, and that nothing leaks and the pod is unchanged.
-func TestGuestThatDoesNotStart(t *testing.T) {
+func TestGuestStartFailure(t *testing.T) {
 	n := newNodeWith(t, "guestfails", 192, "[runtimes.runsc]\noptions = [\"--network=sandbox\"]\n")
 	p := n.runPodFor(t, "runsc", podConfig("guestfails"))
 	config := containerConfig(p, "c", busybox, "true")

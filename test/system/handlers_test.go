@@ -49,7 +49,7 @@ func handlersNode(t *testing.T, name string, net byte) *node {
 
 var handlers = []string{"crun", "runc", "runsc"}
 
-func TestHandlersSideBySide(t *testing.T) {
+func TestHandlersOnOneNode(t *testing.T) {
 	n := handlersNode(t, "handlers", 181)
 	pods := make(map[string]*pod)
 	for _, h := range append(handlers, "") {
@@ -182,9 +182,9 @@ func (n *node) updateUnder(t *testing.T, id, handler string) {
 	}
 }
 
-// TestStatusTellsOfHandlers checks that Status lists each handler with the features of
+// TestStatusListsHandlers checks that Status lists each handler with the features of
 // its runtime.
-func TestStatusTellsOfHandlers(t *testing.T) {
+func TestStatusListsHandlers(t *testing.T) {
 	n := handlersNode(t, "features", 182)
 	st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{Verbose: true})
 	if err != nil {
@@ -219,9 +219,9 @@ func TestStatusTellsOfHandlers(t *testing.T) {
 	}
 }
 
-// TestFlawedRuntimeIsNamed checks that a runtime with known vulnerabilities is used, and
+// TestStatusReportsVulnerableRuntime checks that a runtime with known vulnerabilities is used, and
 // is reported in the log and in the verbose status.
-func TestFlawedRuntimeIsNamed(t *testing.T) {
+func TestStatusReportsVulnerableRuntime(t *testing.T) {
 	script := filepath.Join(suite.dir, "old-runc")
 	if err := os.WriteFile(script, []byte("#!/bin/sh\necho runc version 1.1.11\n"), 0o755); err != nil {
 		t.Fatal(err)

@@ -130,9 +130,9 @@ func TestPullCredentials(t *testing.T) {
 	mustNotShow(t, "the log", string(log))
 }
 
-// TestCredentialsStay checks that credentials for one host are not sent to another host
+// TestCredentialsAreNotForwarded checks that credentials for one host are not sent to another host
 // after a redirect (CVE-2020-15157), and not to a mirror.
-func TestCredentialsStay(t *testing.T) {
+func TestCredentialsAreNotForwarded(t *testing.T) {
 	n := pullNode(t, "authstay")
 	reg, other := newRegistry(t), newRegistryAt(t, "127.0.0.2")
 	img := small(t, "redirected")

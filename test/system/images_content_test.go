@@ -71,9 +71,9 @@ func manifestOf(t *testing.T, v any) []byte {
 	return b
 }
 
-// TestContentThatIsRefused checks that invalid images are refused with the reason, and
+// TestInvalidImageContent checks that invalid images are refused with the reason, and
 // that nothing remains of them.
-func TestContentThatIsRefused(t *testing.T) {
+func TestInvalidImageContent(t *testing.T) {
 	n := pullNode(t, "content", "max_layers = 20")
 	reg := newRegistry(t)
 	n.trust(t, reg)
@@ -173,8 +173,8 @@ func mustLeaveNothing(t *testing.T, n *node, _ *testRegistry, ref string, code c
 	}
 }
 
-// TestContentThatIsTaken pulls all kinds of layers and images that registries have.
-func TestContentThatIsTaken(t *testing.T) {
+// TestValidImageContent pulls all kinds of layers and images that registries have.
+func TestValidImageContent(t *testing.T) {
 	n := pullNode(t, "taken")
 	reg := newRegistry(t)
 	n.trust(t, reg)
@@ -241,8 +241,8 @@ func setPlatform(img v1.Image) (v1.Image, error) {
 	return mutate.ConfigFile(img, f)
 }
 
-// TestImageRequestsThatCannotBe sends invalid references to each RPC that names an image.
-func TestImageRequestsThatCannotBe(t *testing.T) {
+// TestInvalidImageRequests sends invalid references to each RPC that names an image.
+func TestInvalidImageRequests(t *testing.T) {
 	n := pullNode(t, "imgbad")
 	digest := "@sha256:" + strings.Repeat("a", 64)
 	bad := []string{

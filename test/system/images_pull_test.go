@@ -153,9 +153,9 @@ func TestPullProgress(t *testing.T) {
 	}
 }
 
-// TestPullsJoin checks that two requests for an image cause one pull, that two images
+// TestConcurrentPullsShareDownload checks that two requests for an image cause one pull, that two images
 // share the download of a common layer, and that a pull ends when its last caller leaves.
-func TestPullsJoin(t *testing.T) {
+func TestConcurrentPullsShareDownload(t *testing.T) {
 	n := pullNode(t, "join")
 	reg := newRegistry(t)
 	n.trust(t, reg)
@@ -216,9 +216,9 @@ func TestPullsJoin(t *testing.T) {
 	}
 }
 
-// TestKillInAPull checks that after a kill during a pull the next daemon lists no
+// TestDaemonKillDuringPull checks that after a kill during a pull the next daemon lists no
 // incomplete image, and does not download complete layers again.
-func TestKillInAPull(t *testing.T) {
+func TestDaemonKillDuringPull(t *testing.T) {
 	n := pullNode(t, "killpull")
 	reg := newRegistry(t)
 	n.trust(t, reg)
@@ -305,8 +305,8 @@ func TestDiskFull(t *testing.T) {
 	n.Pull(t, fits)
 }
 
-// TestSeveralPullsAtOnce checks that Status lists all pulls, the oldest first.
-func TestSeveralPullsAtOnce(t *testing.T) {
+// TestStatusListsPulls checks that Status lists all pulls, the oldest first.
+func TestStatusListsPulls(t *testing.T) {
 	n := pullNode(t, "several")
 	reg := newRegistry(t)
 	n.trust(t, reg)

@@ -170,9 +170,9 @@ func TestImageVolumesRefused(t *testing.T) {
 	}
 }
 
-// TestImageVolumesAmidKill checks that a container whose creation was interrupted by a
+// TestKillDuringCreateWithImageVolumes checks that a container whose creation was interrupted by a
 // kill does not keep the image in use, whether its volumes were mounted or not.
-func TestImageVolumesAmidKill(t *testing.T) {
+func TestKillDuringCreateWithImageVolumes(t *testing.T) {
 	n := newNode(t, "imgvolkill", 202)
 	id := n.Pull(t, volumeImage)
 	for round := range 4 {

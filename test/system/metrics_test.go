@@ -56,9 +56,9 @@ func (n *node) metrics(t *testing.T) (pod, container map[string]uint64) {
 	return figures(p.GetMetrics()), figures(p.GetContainerMetrics()[0].GetMetrics())
 }
 
-// TestMetricsOfAKnownLoad runs a container with limits that exceeds its CPU quota and
+// TestMetricsOfKnownLoad runs a container with limits that exceeds its CPU quota and
 // writes around the page cache.
-func TestMetricsOfAKnownLoad(t *testing.T) {
+func TestMetricsOfKnownLoad(t *testing.T) {
 	n := newNode(t, "metrics", 118)
 	p := n.RunPod(t, podConfig("load"))
 	const written = 64 << 12

@@ -131,9 +131,9 @@ func TestRecursiveReadOnly(t *testing.T) {
 	}
 }
 
-// TestMountsOverTheUsualOnes mounts volumes over the default mounts of a container, and
+// TestMountsOverDefaultMounts mounts volumes over the default mounts of a container, and
 // below each other.
-func TestMountsOverTheUsualOnes(t *testing.T) {
+func TestMountsOverDefaultMounts(t *testing.T) {
 	n := newNode(t, "mntover", 205)
 	dir := hostDir(t, map[string]string{"hosts": "of the request\n", "etc/own": "etc\n", "a/file": "a\n", "b/file": "b\n", "shm/x": "shm\n"})
 	p := n.RunPod(t, podConfig("mntover"))

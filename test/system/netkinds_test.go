@@ -89,7 +89,7 @@ func listen(t *testing.T, netns, addr string) *server {
 	return s
 }
 
-func TestMacvlanBesideTheBridge(t *testing.T) {
+func TestMacvlanBesideBridge(t *testing.T) {
 	lan := aHost(t, "lan")
 	wire(t, "", "lan0", lan, "port0", [2]string{"192.168.77.2/24", "192.168.77.1/24"})
 	server := listen(t, lan, "192.168.77.1:80")
@@ -142,7 +142,7 @@ func TestMacvlanBesideTheBridge(t *testing.T) {
 	}
 }
 
-func TestStaticAddressesOnAStorageNetwork(t *testing.T) {
+func TestStaticAddressesOnStorageNetwork(t *testing.T) {
 	n := makeNode("storage")
 	n.Network = n.conflist(t, "10-criserver.conflist")
 	n.Networks = map[string]string{"20-storage.conflist": example(t, "net/storage.conflist")}
@@ -164,7 +164,7 @@ func TestStaticAddressesOnAStorageNetwork(t *testing.T) {
 	}
 }
 
-func TestNoNetwork(t *testing.T) {
+func TestPodOnNoneNetwork(t *testing.T) {
 	n := makeNode("none")
 	n.Network = n.conflist(t, "10-criserver.conflist")
 	n.Networks = map[string]string{"05-none.conflist": example(t, "net/none.conflist")}
@@ -187,7 +187,7 @@ func TestNoNetwork(t *testing.T) {
 	answers(t, "", n.podIPs(t, other.ID)[0], 80)
 }
 
-func TestNoNetworkForAnybody(t *testing.T) {
+func TestDefaultNetworkWithoutAddresses(t *testing.T) {
 	n := makeNode("nobody")
 	n.Network = example(t, "net/none.conflist")
 	n.start(t)

@@ -92,8 +92,8 @@ func (n *node) networkCondition(t *testing.T) *cri.RuntimeCondition {
 	return nil
 }
 
-// TestPluginsThatFail tests a plugin that fails, hangs and recovers.
-func TestPluginsThatFail(t *testing.T) {
+// TestFailingPlugins tests a plugin that fails, hangs and recovers.
+func TestFailingPlugins(t *testing.T) {
 	n := makeNode("failing")
 	// The plugin fails if the file refuse-COMMAND exists, and hangs if hang-COMMAND exists.
 	plugin(t, n, "moody", `cat >/dev/null; echo $CNI_COMMAND >>$d/../calls
@@ -183,9 +183,9 @@ exit 0`)
 	}
 }
 
-// TestDamagedNetwork deletes the interface of a pod, and creates a lease without a pod,
+// TestDamagedPodNetwork deletes the interface of a pod, and creates a lease without a pod,
 // without the daemon.
-func TestDamagedNetwork(t *testing.T) {
+func TestDamagedPodNetwork(t *testing.T) {
 	n := newNode(t, "damage", 111)
 	p := n.RunPod(t, podConfig("a"))
 	info := func() (fault string, s *cri.PodSandboxStatus) {

@@ -72,9 +72,9 @@ func TestNRIRefusals(t *testing.T) {
 	n.takeBaseline(t) // the baseline contained the pod
 }
 
-// TestNRIPluginThatFails runs plugins that exit or hang during requests. The requests
+// TestNRIFailingPlugin runs plugins that exit or hang during requests. The requests
 // continue without them.
-func TestNRIPluginThatFails(t *testing.T) {
+func TestNRIFailingPlugin(t *testing.T) {
 	n := makeNode("nrifail")
 	n.Network = n.Bridge("csnrifail", "10.95.0.0/16")
 	n.Config = fmt.Sprintf("nri.request_timeout = %q", harness.Patience(500*time.Millisecond))
@@ -102,8 +102,8 @@ func TestNRIPluginThatFails(t *testing.T) {
 	}
 }
 
-// TestNRIShowsNothingTooEarly blocks plugins in events and checks what clients see.
-func TestNRIShowsNothingTooEarly(t *testing.T) {
+// TestNRIEventsPrecedeVisibility blocks plugins in events and checks what clients see.
+func TestNRIEventsPrecedeVisibility(t *testing.T) {
 	n := makeNode("nrihold")
 	n.Network = n.Bridge("csnrihold", "10.96.0.0/16")
 	n.Config = `nri.request_timeout = "60s"`
@@ -173,9 +173,9 @@ func TestNRIShowsNothingTooEarly(t *testing.T) {
 	}
 }
 
-// TestNRIKeepsNobodyFromStopping lists and stops a pod while a plugin blocks the creation
+// TestNRIDoesNotBlockOtherPods lists and stops a pod while a plugin blocks the creation
 // of another one.
-func TestNRIKeepsNobodyFromStopping(t *testing.T) {
+func TestNRIDoesNotBlockOtherPods(t *testing.T) {
 	n := makeNode("nristop")
 	n.Network = n.Bridge("csnristop", "10.99.0.0/16")
 	n.Config = fmt.Sprintf("nri.request_timeout = %q", harness.Patience(2*time.Second))
@@ -205,10 +205,10 @@ func TestNRIKeepsNobodyFromStopping(t *testing.T) {
 	}
 }
 
-// TestNRILosesNothing connects a plugin while pods and containers are being created. The
+// TestNRISynchronizationDuringCreates connects a plugin while pods and containers are being created. The
 // plugin must receive each of them either in the synchronization or in an event, and not
 // in both.
-func TestNRILosesNothing(t *testing.T) {
+func TestNRISynchronizationDuringCreates(t *testing.T) {
 	n := newNode(t, "nrilose", 100)
 	const count = 24
 	started := make(chan struct{})

@@ -12,7 +12,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-func TestNRITellsOfEveryStepInOrder(t *testing.T) {
+func TestNRIEventOrder(t *testing.T) {
 	n := newNode(t, "nriall", 90)
 	plugin := n.startPlugin(t)
 	p := n.RunPod(t, podConfig("all"))
@@ -60,7 +60,7 @@ func TestNRITellsOfEveryStepInOrder(t *testing.T) {
 	}
 }
 
-func TestNRIAdjustsAContainer(t *testing.T) {
+func TestNRIAdjustsContainer(t *testing.T) {
 	n := newNode(t, "nriadj", 91)
 	plugin := n.startPlugin(t)
 	mount := t.TempDir()
@@ -216,7 +216,7 @@ func TestNRIPluginOfTheDaemon(t *testing.T) {
 	n.takeBaseline(t)
 }
 
-func TestNRIOff(t *testing.T) {
+func TestNRIDisabled(t *testing.T) {
 	n := makeNode("nrioff")
 	n.Network = n.Bridge("csnrioff", "10.98.0.0/16")
 	n.Config = "nri.enable = false"

@@ -117,7 +117,7 @@ func TestClassesOfBlockIO(t *testing.T) {
 	is(own, "read_bps", "rbps", 1<<20)
 }
 
-func TestRDTIsRefusedWhereThereIsNone(t *testing.T) {
+func TestRDTIsRefusedWithoutSupport(t *testing.T) {
 	if _, err := os.Stat("/sys/fs/resctrl/schemata"); err == nil {
 		t.Skip("this test needs a machine without RDT")
 	}
@@ -137,7 +137,7 @@ func TestRDTIsRefusedWhereThereIsNone(t *testing.T) {
 	}
 }
 
-func TestBadClassesEndTheStart(t *testing.T) {
+func TestInvalidClassesPreventStart(t *testing.T) {
 	n := makeNode("badclass")
 	n.classFiles(t, "classes:\n  a:\n  - weight: 5\n", "partitions: {}\n")
 	n.writeFile(t, "config.toml", "")

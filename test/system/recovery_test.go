@@ -14,9 +14,9 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// TestKillAmidCreates kills the daemon at several moments while 50 pods and their
+// TestKillDuringCreates kills the daemon at several moments while 50 pods and their
 // containers are being created. The client retries like the kubelet.
-func TestKillAmidCreates(t *testing.T) {
+func TestKillDuringCreates(t *testing.T) {
 	for name, after := range map[string]int32{"early": 3, "middle": 25, "late": 45} {
 		t.Run(name, func(t *testing.T) { killAmidCreates(t, name, after) })
 	}
@@ -99,7 +99,7 @@ func (n *node) retry(ctx context.Context, i int) error {
 	return err
 }
 
-func TestEverythingIsFoundAgain(t *testing.T) {
+func TestRecoveryAfterRestart(t *testing.T) {
 	n := newNode(t, "found", 65)
 	p := n.RunPod(t, podConfig("found"))
 	lives := n.run(t, p, "lives", "sh", "-c", "i=0; while true; do echo $i; i=$((i+1)); usleep 2000; done")

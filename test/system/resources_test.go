@@ -160,7 +160,7 @@ func TestEveryLimitIsSetAndUpdated(t *testing.T) {
 	n.inForce(t, id, want)
 }
 
-func TestLimitsAreUpdatedInTheRightStates(t *testing.T) {
+func TestUpdateOfLimitsInEachState(t *testing.T) {
 	n := newNode(t, "states", 91)
 	p := n.RunPod(t, podConfig("states"))
 	created := n.CreateContainer(t, p, containerConfig(p, "created", busybox, "sleep", "1000"))
@@ -184,9 +184,9 @@ func TestLimitsAreUpdatedInTheRightStates(t *testing.T) {
 	}
 }
 
-// TestAnUpdateThatFailsHalfWayChangesNothing limits the cgroup of the pod to half a CPU,
+// TestFailedUpdateChangesNothing limits the cgroup of the pod to half a CPU,
 // so that the kernel refuses the quota, which the runtime writes after the memory limit.
-func TestAnUpdateThatFailsHalfWayChangesNothing(t *testing.T) {
+func TestFailedUpdateChangesNothing(t *testing.T) {
 	if unifiedHost() {
 		t.Skip("on the unified hierarchy a quota may be above the parent's")
 	}
@@ -214,7 +214,7 @@ func TestAnUpdateThatFailsHalfWayChangesNothing(t *testing.T) {
 	n.mustUpdate(t, id, &limits{CpuQuota: 20000})
 }
 
-func TestMemoryLimitBelowTheUse(t *testing.T) {
+func TestMemoryLimitBelowUsage(t *testing.T) {
 	n := newNode(t, "belowuse", 93)
 	p := n.RunPod(t, podConfig("belowuse"))
 	id := n.run(t, p, "fat", "sh", "-c", "x=$(head -c 30000000 /dev/zero | tr '\\0' x); echo full; while true; do sleep 1000; done")
@@ -240,7 +240,7 @@ func logLinesNow(p *pod, name string) string {
 	return string(b)
 }
 
-func TestBadLimitsAreRefusedByName(t *testing.T) {
+func TestInvalidLimitsAreNamed(t *testing.T) {
 	n := newNode(t, "badlimits", 94)
 	p := n.RunPod(t, podConfig("badlimits"))
 	id := n.run(t, p, "c", "sleep", "1000")
@@ -311,9 +311,9 @@ func TestPidsLimitOfTheConfiguration(t *testing.T) {
 	}
 }
 
-// TestUpdatesSideBySide checks that concurrent updates are serialized, and that the kernel
+// TestConcurrentUpdates checks that concurrent updates are serialized, and that the kernel
 // and the status have the same values afterwards.
-func TestUpdatesSideBySide(t *testing.T) {
+func TestConcurrentUpdates(t *testing.T) {
 	n := newNode(t, "sidebyside", 121)
 	p := n.RunPod(t, podConfig("sidebyside"))
 	id := n.run(t, p, "c", "sleep", "1000")

@@ -23,9 +23,9 @@ var othersRules = [][]string{
 	{"iptables-nft", "-w", "-t", "nat", "-A", "POSTROUTING", "-s", "198.51.100.0/24", "-j", "MASQUERADE"},
 }
 
-// TestRulesetOfOthers runs pods beside rules of other owners, and flushes all rules while
+// TestRulesOfOtherOwners runs pods beside rules of other owners, and flushes all rules while
 // pods run.
-func TestRulesetOfOthers(t *testing.T) {
+func TestRulesOfOtherOwners(t *testing.T) {
 	host := aHost(t, "rules")
 	outside := aHost(t, "rulesout")
 	servePeer(t, outside)

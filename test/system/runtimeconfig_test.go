@@ -55,7 +55,7 @@ func (n *node) configureTemplate(t *testing.T, name string) {
 	n.writeFile(t, "config.toml.d/template.toml", fmt.Sprintf("[cni]\nconf_template = %q\n", n.writeFile(t, "cni.template", text)))
 }
 
-func TestPodCIDRMakesTheNetwork(t *testing.T) {
+func TestPodCIDRCreatesNetwork(t *testing.T) {
 	n := makeNode("podcidr")
 	n.configureTemplate(t, "cspodcidr")
 	n.start(t)
@@ -101,7 +101,7 @@ func TestPodCIDRMakesTheNetwork(t *testing.T) {
 	}
 }
 
-func TestPodCIDRLeavesAnotherNetworkAlone(t *testing.T) {
+func TestPodCIDRKeepsOtherNetwork(t *testing.T) {
 	n := makeNode("othercni")
 	n.Network = n.Bridge("csothercni", "10.111.0.0/16")
 	n.configureTemplate(t, "csnotused")

@@ -55,7 +55,7 @@ func (n *node) running(t *testing.T) (pods, containers int) {
 	return len(ps.GetItems()), len(cs.GetContainers())
 }
 
-func TestHundredPodsLeaveNoTrace(t *testing.T) {
+func TestHundredPodsLeakNothing(t *testing.T) {
 	n := newNode(t, "hundred", 63)
 	const count = 100
 	ids := make([]string, count)

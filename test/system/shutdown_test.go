@@ -22,10 +22,10 @@ case " $* " in *" create "*) touch %q; sleep 2 ;; esac
 exec %q "$@"
 `
 
-// TestCallsUnderWayAtTheEnd stops the daemon while calls run that take less than the grace
+// TestRequestsDuringShutdown stops the daemon while calls run that take less than the grace
 // period. They must succeed, which needs the monitor, the watcher of processes and the
 // watcher of exits.
-func TestCallsUnderWayAtTheEnd(t *testing.T) {
+func TestRequestsDuringShutdown(t *testing.T) {
 	dir, err := os.MkdirTemp(suite.dir, "slow-runtime")
 	if err != nil {
 		t.Fatal(err)

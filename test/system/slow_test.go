@@ -26,10 +26,10 @@ func slowly(t *testing.T, dir, program string, seconds int) {
 	}
 }
 
-// TestASlowMachineReachesTheSameState runs the daemon with a slow nft and slow plugins. The
+// TestStartOnSlowMachine runs the daemon with a slow nft and slow plugins. The
 // daemon must serve before its checks have finished, become ready afterwards, and then
 // behave like on a fast machine.
-func TestASlowMachineReachesTheSameState(t *testing.T) {
+func TestStartOnSlowMachine(t *testing.T) {
 	n := makeNode("slow")
 	slow := filepath.Join(n.Dir, "slow")
 	if err := os.MkdirAll(slow, 0o755); err != nil {

@@ -111,7 +111,7 @@ func (n *node) containerStats(t *testing.T, id string) *cri.ContainerStats {
 	return r.GetStats()
 }
 
-func TestStreamsListTheSame(t *testing.T) {
+func TestStreamsEqualLists(t *testing.T) {
 	n := newNode(t, "streams", 72)
 	p := n.RunPod(t, podConfig("one"))
 	id := n.run(t, p, "c", "sleep", "1000")

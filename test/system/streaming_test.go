@@ -15,7 +15,7 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-func TestStreamsOfCommands(t *testing.T) {
+func TestExecStreams(t *testing.T) {
 	n := newNode(t, "exec", 71)
 	p := n.RunPod(t, podConfig("exec"))
 	id := n.run(t, p, "main", "sleep", "10000")
@@ -136,7 +136,7 @@ func (n *node) disconnectClient(t *testing.T, transport, id string) {
 	}
 }
 
-func TestAttachToTheLiving(t *testing.T) {
+func TestAttachToRunningContainer(t *testing.T) {
 	n := newNode(t, "attach", 72)
 	p := n.RunPod(t, podConfig("attach"))
 	for transport := range executors {
@@ -191,9 +191,9 @@ func TestAttachToTheLiving(t *testing.T) {
 	}
 }
 
-// TestStreamsAfterTheDaemonDied checks that a kill of the daemon with open streams does not
+// TestStreamsAfterDaemonKill checks that a kill of the daemon with open streams does not
 // affect containers, and that the next daemon serves streams.
-func TestStreamsAfterTheDaemonDied(t *testing.T) {
+func TestStreamsAfterDaemonKill(t *testing.T) {
 	n := newNode(t, "streamkill", 74)
 	p := n.RunPod(t, podConfig("streamkill"))
 	config := containerConfig(p, "main", busybox, "sh", "-c", "while read x; do echo got $x; done")

@@ -59,7 +59,7 @@ func TestUserNamespaceRecovery(t *testing.T) {
 	}
 }
 
-func TestUserNamespaceKilledMidway(t *testing.T) {
+func TestUserNamespaceKillDuringRunPodSandbox(t *testing.T) {
 	n := newNode(t, "unsm", 88)
 	n.needUserNamespaces(t)
 	for i := range 6 {
@@ -89,7 +89,7 @@ func TestUserNamespaceKilledMidway(t *testing.T) {
 	// close reports leaks.
 }
 
-func TestUserNamespaceBadInput(t *testing.T) {
+func TestUserNamespaceInvalidRequests(t *testing.T) {
 	n := newNode(t, "unsb", 89)
 	n.needUserNamespaces(t)
 	for name, tc := range map[string]struct {
@@ -139,9 +139,9 @@ func TestUserNamespaceBadInput(t *testing.T) {
 	}
 }
 
-// TestUserNamespaceKilledAmidCreates checks that a kill during the creation of containers
+// TestUserNamespaceKillDuringCreates checks that a kill during the creation of containers
 // leaks nothing, and that the pod can be used afterwards.
-func TestUserNamespaceKilledAmidCreates(t *testing.T) {
+func TestUserNamespaceKillDuringCreates(t *testing.T) {
 	n := newNode(t, "unsx", 164)
 	n.needUserNamespaces(t)
 	p := n.RunPod(t, userPodConfig("creates"))
@@ -309,9 +309,9 @@ func TestUserNamespaceStreams(t *testing.T) {
 	}
 }
 
-// TestUserNamespaceHandlerWithout checks that Status reports a handler without user
+// TestUserNamespaceUnsupportedByHandler checks that Status reports a handler without user
 // namespaces, and that the handler refuses only pods with user namespaces.
-func TestUserNamespaceHandlerWithout(t *testing.T) {
+func TestUserNamespaceUnsupportedByHandler(t *testing.T) {
 	n := makeNode("unsh")
 	dir := filepath.Join(suite.dir, "handlers")
 	if err := os.MkdirAll(dir, 0o755); err != nil {

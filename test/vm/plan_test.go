@@ -27,13 +27,13 @@ type guestPlan struct {
 
 // The selections are tests that depend on cgroups, kernel, security module or service manager.
 const (
-	cgroupSelection = `^Test(LimitsOutliveAReloadOfSystemd|StatsOnCgroupV2|OOMKilledOnCgroupV2|OOMScoreAdjIsNotInherited|ThreadedCgroups|` +
-		`UnitsOfAPod|SlicesOfLostPodsAreStopped|EveryLimitIsSetAndUpdated|PodResources|ClassesOfBlockIO|EverythingIsFoundAgain)$`
+	cgroupSelection = `^Test(LimitsAfterSystemdReload|StatsOnCgroupV2|OOMKilledOnCgroupV2|OOMScoreAdjIsNotInherited|ThreadedCgroups|` +
+		`UnitsOfPod|SlicesOfMissingPodsAreStopped|EveryLimitIsSetAndUpdated|PodResources|ClassesOfBlockIO|RecoveryAfterRestart)$`
 	userNamespaceSelection = `^Test(UserNamespaceKernel|UserNamespaceVolumes|ImageVolumesInUserNamespace)$`
-	kernelSelection        = `^Test(RecursiveReadOnly|SeccompProfiles|ConfinementThatIsMissing|FileSystemsOfTheStore|RulesetOfOthers|OOMKilledOnCgroupV2)$`
+	kernelSelection        = `^Test(RecursiveReadOnly|SeccompProfiles|MissingConfinement|FileSystemsOfTheStore|RulesOfOtherOwners|OOMKilledOnCgroupV2)$`
 	kubeletSelection       = `^TestStaticPods$/^pods$/^(everything_at_once|out_of_memory|mounts_are|an_image_as|containers_that_share|deletion)`
 	// arm64Selection covers exec, attach, logs, the restart of the daemon and user namespaces.
-	arm64Selection = `^(TestContainerProcessFields|TestStreamsOfCommands|TestAttachToTheLiving|TestStreamsAfterTheDaemonDied|TestUserNamespaceIDs)$`
+	arm64Selection = `^(TestContainerProcessFields|TestExecStreams|TestAttachToRunningContainer|TestStreamsAfterDaemonKill|TestUserNamespaceIDs)$`
 )
 
 func life() suite {
