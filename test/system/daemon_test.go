@@ -115,7 +115,7 @@ func TestSocketAndReadiness(t *testing.T) {
 	defer manager.Close()
 	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "s"))
 	t.Setenv("WATCHDOG_USEC", "4000000")
-	told := func() string {
+	notification := func() string {
 		t.Helper()
 		b := make([]byte, 4096)
 		if err := manager.SetReadDeadline(time.Now().Add(harness.Patience(10 * time.Second))); err != nil {
@@ -134,11 +134,11 @@ func TestSocketAndReadiness(t *testing.T) {
 	}
 	n := makeNode("ready")
 	n.start(t)
-	if got := told(); got != "READY=1" {
-		t.Errorf("notification at the start: got %q", got)
+	if got := notification(); got != "READY=1" {
+		t.Errorf("notification at the start: got %q, want READY=1", got)
 	}
-	if got := told(); got != "WATCHDOG=1" {
-		t.Errorf("notification while the daemon serves: got %q", got)
+	if got := notification(); got != "WATCHDOG=1" {
+		t.Errorf("notification while the daemon serves: got %q, want WATCHDOG=1", got)
 	}
 	info, err := os.Stat(n.Socket())
 	if err != nil {
@@ -150,12 +150,12 @@ func TestSocketAndReadiness(t *testing.T) {
 	if err := n.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	got := told()
+	got := notification()
 	for got == "WATCHDOG=1" { // messages that the daemon sent before the stop
-		got = told()
+		got = notification()
 	}
 	if got != "STOPPING=1" {
-		t.Errorf("notification at the end: got %q", got)
+		t.Errorf("notification at the end: got %q, want STOPPING=1", got)
 	}
 	if err := os.Unsetenv("NOTIFY_SOCKET"); err != nil { // the test does not read further messages
 		t.Fatal(err)

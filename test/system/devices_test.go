@@ -96,37 +96,37 @@ func TestPrivilegedDevices(t *testing.T) {
 	config.Linux.SecurityContext.Privileged = true
 	c := n.CreateContainer(t, p, config)
 	n.StartContainer(t, c)
-	have := strings.Fields(n.Exec(t, c, "find", "/dev", "-type", "c", "-o", "-type", "b"))
+	containerDevices := strings.Fields(n.Exec(t, c, "find", "/dev", "-type", "c", "-o", "-type", "b"))
 	entries, err := os.ReadDir("/dev")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		if e.Type()&os.ModeDevice != 0 && e.Name() != "console" && e.Name() != "ptmx" && !slices.Contains(have, "/dev/"+e.Name()) {
-			t.Errorf("/dev/%s does not exist", e.Name())
+		if e.Type()&os.ModeDevice != 0 && e.Name() != "console" && e.Name() != "ptmx" && !slices.Contains(containerDevices, "/dev/"+e.Name()) {
+			t.Errorf("devices of the container: got %q, want /dev/%s", containerDevices, e.Name())
 		}
 	}
 	if got := n.Exec(t, c, "sh", "-c", "mknod /tmp/k c 10 229 && exec 3</tmp/k && echo open"); got != "open" {
-		t.Errorf("device that the container created: got %q", got)
+		t.Errorf("open a device that the container created: got %q, want open", got)
 	}
 	// The host's /dev as a volume is not changed, except that the container has its
 	// own terminals.
-	whole := containerConfig(p, "whole", busybox, "sleep", "1000")
-	whole.Linux.SecurityContext.Privileged = true
-	whole.Mounts = []*cri.Mount{bindMount("/dev", "/dev")}
-	w := n.CreateContainer(t, p, whole)
+	hostDev := containerConfig(p, "host-dev", busybox, "sleep", "1000")
+	hostDev.Linux.SecurityContext.Privileged = true
+	hostDev.Mounts = []*cri.Mount{bindMount("/dev", "/dev")}
+	w := n.CreateContainer(t, p, hostDev)
 	n.StartContainer(t, w)
 	if got := n.Exec(t, w, "sh", "-c", "ls /dev/pts; echo x >/dev/null && echo ok"); got != "ptmx\nok" {
-		t.Errorf("with the host's /dev as a volume: got %q", got)
+		t.Errorf("terminals and /dev/null with the host's /dev as a volume: got %q, want only ptmx, and ok", got)
 	}
 }
 
 func TestDeviceOwnerFromUser(t *testing.T) {
 	dir := deviceDir(t)
-	for _, own := range []bool{false, true} {
-		t.Run(fmt.Sprint(own), func(t *testing.T) {
-			n := makeNode(fmt.Sprintf("devown%v", own))
-			n.Config = fmt.Sprintf("[container]\ndevice_owner_from_user = %v\n", own)
+	for _, fromUser := range []bool{false, true} {
+		t.Run(fmt.Sprint(fromUser), func(t *testing.T) {
+			n := makeNode(fmt.Sprintf("devown%v", fromUser))
+			n.Config = fmt.Sprintf("[container]\ndevice_owner_from_user = %v\n", fromUser)
 			n.Network = n.Bridge("csdevown", "10.211.0.0/16", "fd00:d3::/64")
 			n.start(t)
 			p := n.RunPod(t, podConfig("devown"))
@@ -137,11 +137,11 @@ func TestDeviceOwnerFromUser(t *testing.T) {
 			c := n.CreateContainer(t, p, config)
 			n.StartContainer(t, c)
 			want := "0:0 no"
-			if own {
+			if fromUser {
 				want = "1000:1001 3"
 			}
 			if got := n.Exec(t, c, "sh", "-c", "echo $(stat -c %u:%g /dev/thing) $(head -c 3 /dev/thing 2>/dev/null | wc -c | sed s/^0$/no/)"); got != want {
-				t.Errorf("got %q, want %q", got, want)
+				t.Errorf("owner of the device and bytes read: got %q, want %q", got, want)
 			}
 		})
 	}
@@ -177,7 +177,7 @@ func TestCDIDevices(t *testing.T) {
 	msg := n.refused(t, p, config, codes.NotFound)
 	for _, says := range []string{"config.CDI_devices", `"vendor.test/thing=one"`, `"vendor.test/thing=two"`, specs} {
 		if !strings.Contains(msg, says) {
-			t.Errorf("error %q does not contain %s", msg, says)
+			t.Errorf("error: got %q, want %s", msg, says)
 		}
 	}
 
@@ -201,14 +201,14 @@ func TestCDIDevices(t *testing.T) {
 		}
 	}
 	if b, err := os.ReadFile(host + "/hook"); err != nil || string(b) != "ran\n" {
-		t.Errorf("output of the hook: got %q (error %v)", b, err)
+		t.Errorf("output of the hook: got %q (error %v), want ran", b, err)
 	}
 	s := n.ContainerStatus(t, c)
 	if g := s.GetUser().GetLinux().GetSupplementalGroups(); !slices.Contains(g, 4711) {
-		t.Errorf("groups in the status: got %v", g)
+		t.Errorf("groups in the status: got %v, want 4711", g)
 	}
 	if len(s.GetAnnotations()) != 1 {
-		t.Errorf("annotations: got %v", s.GetAnnotations())
+		t.Errorf("annotations in the status: got %v, want that of the request", s.GetAnnotations())
 	}
 	for name, change := range map[string]func(*cri.ContainerConfig){
 		"field":      func(c *cri.ContainerConfig) { c.CDIDevices = []*cri.CDIDevice{{Name: "not qualified"}} },

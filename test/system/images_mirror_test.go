@@ -101,18 +101,18 @@ func TestMirrors(t *testing.T) {
 			}
 			second.push(t, repo+":1", img)
 			first.set(c.first)
-			at := first.host
+			firstHost := first.host
 			if c.dead {
-				at = deadHost(t)
+				firstHost = deadHost(t)
 			}
-			n.mirrored(t, origin.host, mirror{location: at}, mirror{location: second.host})
+			n.mirrored(t, origin.host, mirror{location: firstHost}, mirror{location: second.host})
 			origin.asked("")
 			id := n.Pull(t, "registry.example/"+repo+":1")
 			if got := n.imageStatus(t, id, false).GetImage().GetRepoTags(); len(got) != 1 || got[0] != "registry.example/"+repo+":1" {
 				t.Errorf("tags: got %v, want those without the mirror", got)
 			}
 			if asked := origin.asked(""); len(asked) > 0 {
-				t.Errorf("the origin received requests for %v although the second mirror has the image", asked)
+				t.Errorf("requests to the origin: got %v, want none, because the second mirror has the image", asked)
 			}
 			// With this mirror alone, the pull uses the registry.
 			origin.push(t, repo+":2", small(t, name+" of the origin"))
@@ -121,7 +121,7 @@ func TestMirrors(t *testing.T) {
 				first.push(t, repo+":2", bad)
 			}
 			first.set(c.first)
-			n.mirrored(t, origin.host, mirror{location: at})
+			n.mirrored(t, origin.host, mirror{location: firstHost})
 			n.Pull(t, "registry.example/"+repo+":2")
 		})
 	}
@@ -143,7 +143,7 @@ func TestMirrors(t *testing.T) {
 	}
 	for _, e := range left {
 		if strings.HasPrefix(e.Name(), "registries-") {
-			t.Errorf("remaining file: %s", e.Name())
+			t.Errorf("file in the directory at the end: got %s, want none", e.Name())
 		}
 	}
 }
@@ -208,7 +208,7 @@ func TestRegistriesConf(t *testing.T) {
 		other.asked("")
 		n.Pull(t, "registry.example/tool")
 		if asked := other.asked(""); len(asked) > 0 {
-			t.Errorf("a blocked mirror received requests for %v", asked)
+			t.Errorf("requests to a blocked mirror: got %v, want none", asked)
 		}
 	})
 	t.Run("plain HTTP", func(t *testing.T) {
@@ -218,7 +218,7 @@ func TestRegistriesConf(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		if asked := reg.asked(""); len(asked) > 0 {
-			t.Errorf("the daemon used plain HTTP without insecure = true: %v", asked)
+			t.Errorf("requests over plain HTTP without insecure = true: got %v, want none", asked)
 		}
 	})
 	t.Run("TLS", func(t *testing.T) {

@@ -207,7 +207,7 @@ func TestConcurrentPullsShareDownload(t *testing.T) {
 	<-g.begun
 	leave()
 	if err := wait(); status.Code(err) != codes.Canceled {
-		t.Errorf("got %v", err)
+		t.Errorf("pull whose caller left: got error %v, want Canceled", err)
 	}
 	waitFor(t, "the pull to end", func() bool { return len(n.pulls(t)) == 0 })
 	staged, err := os.ReadDir(filepath.Join(n.Dir, "root/tmp"))
@@ -222,8 +222,8 @@ func TestDaemonKillDuringPull(t *testing.T) {
 	n := pullNode(t, "killpull")
 	reg := newRegistry(t)
 	n.trust(t, reg)
-	whole := layerOf(t, textFile("whole", "whole"))
-	img := imageOf(t, v1.Config{}, whole, layerOf(t, textFile("noise", noise(256<<10))))
+	complete := layerOf(t, textFile("complete", "complete"))
+	img := imageOf(t, v1.Config{}, complete, layerOf(t, textFile("noise", noise(256<<10))))
 	ref := reg.push(t, "a:1", img)
 	g := newGate(16 << 10)
 	reg.set(g.serve(reg, blobOf(t, img)))
@@ -237,7 +237,7 @@ func TestDaemonKillDuringPull(t *testing.T) {
 	})
 	n.Kill()
 	if err := wait(); err == nil {
-		t.Error("the killed daemon answered")
+		t.Error("pull from the killed daemon succeeded, want an error")
 	}
 	n.restart(t)
 	if st := n.imageStatus(t, ref, false).GetImage(); st != nil {
@@ -254,8 +254,8 @@ func TestDaemonKillDuringPull(t *testing.T) {
 	reg.asked("")
 	close(g.next)
 	n.Pull(t, ref)
-	if again := reg.asked(digestOf(t, whole)); len(again) > 0 {
-		t.Errorf("a complete layer was downloaded again: %v", again)
+	if requests := reg.asked(digestOf(t, complete)); len(requests) > 0 {
+		t.Errorf("requests for a complete layer: got %v, want none", requests)
 	}
 }
 

@@ -216,26 +216,26 @@ func (c *clients) emptyLists(t *testing.T, id string) {
 	ctx := t.Context()
 	pods, err := c.RuntimeService.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{Id: id}})
 	if err != nil || len(pods.GetItems()) > 0 {
-		t.Errorf("pods: %v, %v", pods, err)
+		t.Errorf("pods: got %v (error %v), want none", pods, err)
 	}
 	list, err := c.RuntimeService.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{Id: id}})
 	if err != nil || len(list.GetContainers()) > 0 {
-		t.Errorf("containers: %v, %v", list, err)
+		t.Errorf("containers: got %v (error %v), want none", list, err)
 	}
 	list, err = c.RuntimeService.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{PodSandboxId: id}})
 	if err != nil || len(list.GetContainers()) > 0 {
-		t.Errorf("containers of the pod: %v, %v", list, err)
+		t.Errorf("containers of the pod: got %v (error %v), want none", list, err)
 	}
 	podStats, err := c.RuntimeService.ListPodSandboxStats(ctx, &cri.ListPodSandboxStatsRequest{Filter: &cri.PodSandboxStatsFilter{Id: id}})
 	if err != nil || len(podStats.GetStats()) > 0 {
-		t.Errorf("stats of pods: %v, %v", podStats, err)
+		t.Errorf("stats of pods: got %v (error %v), want none", podStats, err)
 	}
 	stats, err := c.RuntimeService.ListContainerStats(ctx, &cri.ListContainerStatsRequest{Filter: &cri.ContainerStatsFilter{Id: id}})
 	if err != nil || len(stats.GetStats()) > 0 {
-		t.Errorf("stats of containers: %v, %v", stats, err)
+		t.Errorf("stats of containers: got %v (error %v), want none", stats, err)
 	}
 	stats, err = c.RuntimeService.ListContainerStats(ctx, &cri.ListContainerStatsRequest{Filter: &cri.ContainerStatsFilter{PodSandboxId: id}})
 	if err != nil || len(stats.GetStats()) > 0 {
-		t.Errorf("stats of the pod's containers: %v, %v", stats, err)
+		t.Errorf("stats of the pod's containers: got %v (error %v), want none", stats, err)
 	}
 }

@@ -83,11 +83,11 @@ func TestMetricsOfKnownLoad(t *testing.T) {
 	n.checkDevices(t, id, c, written)
 	for _, name := range []string{"receive_bytes", "receive_packets", "receive_packets_dropped", "receive_errors", "transmit_bytes", "transmit_packets", "transmit_packets_dropped", "transmit_errors"} {
 		if _, ok := pod["network_"+name+"_total interface=eth0"]; !ok {
-			t.Errorf("the pod has no network_%s_total: %v", name, slices.Sorted(maps.Keys(pod)))
+			t.Errorf("metrics of the pod: got %v, want network_%s_total", slices.Sorted(maps.Keys(pod)), name)
 		}
 	}
 	if pod["processes"] != c["processes"] || pod["start_time_seconds"] == 0 || pod["start_time_seconds"] > c["start_time_seconds"] {
-		t.Errorf("metrics of the pod: got %v", pod)
+		t.Errorf("metrics of the pod: got %v, want %d processes and a start before that of the container", pod, c["processes"])
 	}
 }
 
@@ -132,7 +132,7 @@ func checkLoad(t *testing.T, c map[string]uint64, before uint64) {
 		limit = limit || strings.HasPrefix(key, "fs_limit_bytes device=") && v > 1<<20
 	}
 	if !limit || free != inodes {
-		t.Errorf("metrics of the file system: got %v", c)
+		t.Errorf("metrics of the file system: got %v, want fs_limit_bytes, and both metrics of inodes or none", c)
 	}
 }
 
@@ -142,7 +142,7 @@ func (n *node) checkDevices(t *testing.T, id string, c map[string]uint64, writte
 	t.Helper()
 	file := cgroupPath(n.cgroupOf(t, id), "blkio/blkio.throttle.io_service_bytes_recursive", "io.stat")
 	if b, err := os.ReadFile(file); err != nil || !strings.Contains(string(b), ":") {
-		t.Logf("no I/O is counted on this host: %q, %v", b, err)
+		t.Logf("this host counts no I/O: %q (error %v)", b, err)
 		return
 	}
 	var bytes, writes, usage uint64
@@ -157,6 +157,6 @@ func (n *node) checkDevices(t *testing.T, id string, c map[string]uint64, writte
 		}
 	}
 	if bytes < written || writes == 0 || usage != bytes {
-		t.Errorf("%d bytes in %d writes, %d bytes by device; %d were written: %v", bytes, writes, usage, written, c)
+		t.Errorf("writes: got %d bytes in %d writes, %d bytes by device, want at least %d bytes; metrics %v", bytes, writes, usage, written, c)
 	}
 }

@@ -45,16 +45,16 @@ func TestKindsOfNetworks(t *testing.T) {
 				answers(t, "", ipsB[i], 80)               // from the host
 				// Outside of the node, all pods have the address of the host.
 				if got, err := fetch(n.netns(a), up.outside, 80, "/"); err != nil || got != up.host {
-					t.Errorf("%s: client address: got %q (error %v)", up.outside, got, err)
+					t.Errorf("client address at %s: got %q (error %v), want %s", up.outside, got, err, up.host)
 				}
 			}
 			if n := l.count(); n != 2 {
-				t.Errorf("requests outside of the node: got %d", n)
+				t.Errorf("requests outside of the node: got %d, want 2", n)
 			}
 			hosts := n.Exec(t, n.run(t, a, "look", "sleep", "1000"), "cat", "/etc/hosts")
 			for _, ip := range ipsA {
 				if !strings.Contains(hosts, ip+"\ta") {
-					t.Errorf("/etc/hosts has no %s:\n%s", ip, hosts)
+					t.Errorf("/etc/hosts: got\n%s\nwant %s with the name a", hosts, ip)
 				}
 			}
 		})
@@ -103,19 +103,19 @@ func TestMacvlanBesideBridge(t *testing.T) {
 	c.Annotations = map[string]string{"criserver.io/networks": `[{"name":"lan","interface":"lan","mac":"02:00:00:00:00:77"}]`}
 	a, plain := n.RunPod(t, c), n.RunPod(t, podConfig("plain"))
 	if ips := n.podIPs(t, a.ID); len(ips) != 2 || strings.HasPrefix(ips[0], "192.168.77.") {
-		t.Errorf("addresses of the pod: got %v", ips)
+		t.Errorf("addresses of the pod: got %v, want two of the default network", ips)
 	}
-	const own = "192.168.77.129" // the preceding address is reserved
-	if got, err := fetch(n.netns(a), "192.168.77.1", 80, "/"); err != nil || got != own {
-		t.Errorf("client address in the LAN: got %q (error %v)", got, err)
+	const lanIP = "192.168.77.129" // the preceding address is reserved
+	if got, err := fetch(n.netns(a), "192.168.77.1", 80, "/"); err != nil || got != lanIP {
+		t.Errorf("client address in the LAN: got %q (error %v), want %s", got, err, lanIP)
 	}
 	if link := command(t, n.netns(a), "ip", "-o", "link", "show", "lan"); !strings.Contains(link, "02:00:00:00:00:77") {
-		t.Errorf("interface: got %s", link)
+		t.Errorf("interface: got %s, want the requested MAC address", link)
 	}
 	n.web(t, a)
-	answers(t, lan, own, 80)
+	answers(t, lan, lanIP, 80)
 	if out, err := try(n.netns(plain), "ip", "link", "show", "lan"); err == nil {
-		t.Errorf("a pod without the annotation is on the LAN: %s", out)
+		t.Errorf("interface lan of a pod without the annotation: got %s, want none", out)
 	}
 	st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: a.ID, Verbose: true})
 	if err != nil {
@@ -128,17 +128,17 @@ func TestMacvlanBesideBridge(t *testing.T) {
 		}
 	}
 	if err := json.Unmarshal([]byte(st.GetInfo()["info"]), &info); err != nil || len(info.Interfaces) != 1 ||
-		info.Interfaces[0].Network != "lan" || !strings.Contains(string(info.Interfaces[0].CNIResult), own+"/24") {
-		t.Errorf("verbose status %s, %v", st.GetInfo()["info"], err)
+		info.Interfaces[0].Network != "lan" || !strings.Contains(string(info.Interfaces[0].CNIResult), lanIP+"/24") {
+		t.Errorf("verbose status: got %s (error %v), want the interface lan with %s", st.GetInfo()["info"], err, lanIP)
 	}
 	n.Kill()
 	n.restart(t)
-	if got, err := fetch(n.netns(a), "192.168.77.1", 80, "/"); err != nil || got != own || server.count() == 0 {
-		t.Errorf("client address in the LAN after a restart: got %q (error %v)", got, err)
+	if got, err := fetch(n.netns(a), "192.168.77.1", 80, "/"); err != nil || got != lanIP || server.count() == 0 {
+		t.Errorf("client address in the LAN after a restart: got %q (error %v), want %s", got, err, lanIP)
 	}
 	n.RemovePod(t, a.ID)
-	if _, err := os.Stat(filepath.Join(n.Dir, "leases", "lan", own)); err == nil {
-		t.Error("the lease of the removed pod still exists")
+	if _, err := os.Stat(filepath.Join(n.Dir, "leases", "lan", lanIP)); err == nil {
+		t.Errorf("lease of %s after the removal of the pod exists, want none", lanIP)
 	}
 }
 
@@ -157,10 +157,10 @@ func TestStaticAddressesOnStorageNetwork(t *testing.T) {
 	n.web(t, pods[0])
 	sees(t, n.netns(pods[1]), "10.99.0.1", 80, "10.99.0.2")
 	if got := command(t, n.netns(pods[0]), "cat", "/proc/sys/net/ipv4/conf/net1/arp_filter"); got != "1\n" {
-		t.Errorf("sysctl of the tuning plugin: got %q", got)
+		t.Errorf("sysctl of the tuning plugin: got %q, want 1", got)
 	}
 	if link := command(t, n.netns(pods[0]), "ip", "-o", "link", "show", "net1"); !strings.Contains(link, "mtu 9000") {
-		t.Errorf("interface: got %s", link)
+		t.Errorf("interface: got %s, want MTU 9000", link)
 	}
 }
 
@@ -176,24 +176,24 @@ func TestPodOnNoneNetwork(t *testing.T) {
 	n.web(t, alone) // the pod has a loopback interface
 	n.web(t, other)
 	if ips := n.podIPs(t, alone.ID); len(ips) != 1 || ips[0] != "" {
-		t.Errorf("addresses of a pod without network: got %v", ips)
+		t.Errorf("addresses of a pod without network: got %v, want none", ips)
 	}
 	if links := command(t, n.netns(alone), "ip", "-o", "link"); strings.Count(links, "\n") != 1 {
-		t.Errorf("interfaces:\n%s", links)
+		t.Errorf("interfaces: got\n%s\nwant only lo", links)
 	}
 	if _, err := fetch(n.netns(alone), n.podIPs(t, other.ID)[0], 80, "/"); err == nil || !strings.Contains(err.Error(), "unreachable") {
-		t.Errorf("the pod reaches another pod: %v", err)
+		t.Errorf("request to another pod: got error %v, want unreachable", err)
 	}
 	answers(t, "", n.podIPs(t, other.ID)[0], 80)
 }
 
 func TestDefaultNetworkWithoutAddresses(t *testing.T) {
-	n := makeNode("nobody")
+	n := makeNode("noaddresses")
 	n.Network = example(t, "net/none.conflist")
 	n.start(t)
 	p := n.RunPod(t, podConfig("alone"))
 	if ips := n.podIPs(t, p.ID); ips[0] != "" {
-		t.Errorf("addresses %v", ips)
+		t.Errorf("addresses of the pod: got %v, want none", ips)
 	}
 }
 
@@ -209,13 +209,13 @@ func TestChainOfPlugins(t *testing.T) {
 	queues := command(t, "", "tc", "qdisc")
 	for _, rate := range []string{"rate 8Mbit", "rate 4Mbit"} {
 		if !strings.Contains(queues, rate) {
-			t.Errorf("no queue has %q:\n%s", rate, queues)
+			t.Errorf("queueing disciplines: got\n%s\nwant one with %q", queues, rate)
 		}
 	}
 	if rules := n.ruleset(t); !strings.Contains(rules, n.podIPs(t, b.ID)[0]) {
-		t.Errorf("rules of the firewall plugin do not accept traffic to b:\n%s", rules)
+		t.Errorf("rules of the firewall plugin: got\n%s\nwant one that accepts traffic to b", rules)
 	}
 	if got := command(t, n.netns(b), "cat", "/proc/sys/net/core/somaxconn"); got != "512\n" {
-		t.Errorf("sysctl of the tuning plugin: got %q", got)
+		t.Errorf("sysctl of the tuning plugin: got %q, want 512", got)
 	}
 }

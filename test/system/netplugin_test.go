@@ -35,7 +35,7 @@ func TestPrimaryAddress(t *testing.T) {
 			a, b := n.RunPod(t, podConfig("a")), n.RunPod(t, podConfig("b"))
 			ips := n.podIPs(t, a.ID)
 			if len(ips) != tc.n || !strings.HasPrefix(ips[0], tc.first) {
-				t.Errorf("addresses %v", ips)
+				t.Errorf("addresses: got %v, want %d, the first in %s", ips, tc.n, tc.first)
 			}
 			for _, ip := range ips {
 				ping(t, n.netns(b), ip)
@@ -73,7 +73,7 @@ exit 0`)
 	n.Network = `{"cniVersion":"1.0.0","name":"meta","plugins":[{"type":"meta"}]}`
 	n.start(t)
 	if got := fmt.Sprint(n.podIPs(t, n.RunPod(t, podConfig("a")).ID)); got != "[10.9.0.2 fd09::2 10.8.0.2 fd08::2]" {
-		t.Errorf("addresses %s; want those of eth0 first and none of the host's", got)
+		t.Errorf("addresses: got %s, want those of eth0 first and none of the host", got)
 	}
 }
 
@@ -88,7 +88,7 @@ func (n *node) networkCondition(t *testing.T) *cri.RuntimeCondition {
 			return c
 		}
 	}
-	t.Fatal("no condition NetworkReady")
+	t.Fatal("status has no condition NetworkReady")
 	return nil
 }
 
@@ -96,13 +96,13 @@ func (n *node) networkCondition(t *testing.T) *cri.RuntimeCondition {
 func TestFailingPlugins(t *testing.T) {
 	n := makeNode("failing")
 	// The plugin fails if the file refuse-COMMAND exists, and hangs if hang-COMMAND exists.
-	plugin(t, n, "moody", `cat >/dev/null; echo $CNI_COMMAND >>$d/../calls
+	plugin(t, n, "faulty", `cat >/dev/null; echo $CNI_COMMAND >>$d/../calls
 while [ -e $d/../hang-$CNI_COMMAND ]; do sleep 0.05; done
-if [ -e $d/../refuse-$CNI_COMMAND ]; then echo '{"cniVersion":"1.1.0","code":50,"msg":"in a bad mood"}'; exit 1; fi
+if [ -e $d/../refuse-$CNI_COMMAND ]; then echo '{"cniVersion":"1.1.0","code":50,"msg":"injected fault"}'; exit 1; fi
 [ $CNI_COMMAND = ADD ] && echo '{"cniVersion":"1.1.0","ips":[{"address":"10.9.0.2/24"}]}'
 exit 0`)
-	n.Network = `{"cniVersion":"1.1.0","name":"moody","plugins":[{"type":"moody"}]}`
-	mood := func(name string, on bool) {
+	n.Network = `{"cniVersion":"1.1.0","name":"faulty","plugins":[{"type":"faulty"}]}`
+	setFault := func(name string, on bool) {
 		t.Helper()
 		file := filepath.Join(n.Dir, name)
 		if !on {
@@ -115,71 +115,71 @@ exit 0`)
 	}
 	n.start(t)
 
-	mood("refuse-ADD", true)
+	setFault("refuse-ADD", true)
 	_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("refused")})
-	if err == nil || !strings.Contains(err.Error(), "in a bad mood") || !strings.Contains(err.Error(), `network "moody"`) {
-		t.Errorf("got %v", err)
+	if err == nil || !strings.Contains(err.Error(), "injected fault") || !strings.Contains(err.Error(), `network "faulty"`) {
+		t.Errorf("run pod with a failing ADD: got error %v, want the message of the plugin", err)
 	}
-	mood("refuse-ADD", false)
+	setFault("refuse-ADD", false)
 	if pods, _ := n.running(t); pods != 0 {
-		t.Errorf("%d pods after a failed ADD", pods)
+		t.Errorf("pods after a failed ADD: got %d, want 0", pods)
 	}
 
-	mood("hang-ADD", true)
+	setFault("hang-ADD", true)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err = n.RuntimeService.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: podConfig("slow")})
 	if status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("got %v", err)
+		t.Errorf("run pod with a hanging ADD: got error %v, want DeadlineExceeded", err)
 	}
 	// Meanwhile other requests work, for example for a pod that needs no plugin.
 	host := podConfig("host")
 	host.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
 	n.RemovePod(t, n.RunPod(t, host).ID)
-	mood("hang-ADD", false)
+	setFault("hang-ADD", false)
 	slow := n.RunPod(t, podConfig("slow")) // the repeated request joins the first one
 	if calls, _ := os.ReadFile(filepath.Join(n.Dir, "calls")); strings.Count(string(calls), "ADD\n") != 3 {
-		t.Errorf("calls %q, want one ADD each for first, refused and slow", calls)
+		t.Errorf("calls of the plugin: got %q, want one ADD each for first, refused and slow", calls)
 	}
 
-	mood("refuse-DEL", true)
-	if _, err := n.RuntimeService.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: slow.ID}); err == nil || !strings.Contains(err.Error(), "in a bad mood") {
-		t.Errorf("got %v", err)
+	setFault("refuse-DEL", true)
+	if _, err := n.RuntimeService.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: slow.ID}); err == nil || !strings.Contains(err.Error(), "injected fault") {
+		t.Errorf("stop pod with a failing DEL: got error %v, want the message of the plugin", err)
 	}
 	st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: slow.ID, Verbose: true})
-	if err != nil || st.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_NOTREADY || !strings.Contains(infoField(t, st.GetInfo()["info"], "notReadyReason"), "in a bad mood") {
-		t.Errorf("status %v, %v", st, err)
+	if err != nil || st.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_NOTREADY || !strings.Contains(infoField(t, st.GetInfo()["info"], "notReadyReason"), "injected fault") {
+		t.Errorf("status: got %v (error %v), want not ready with the message of the plugin", st, err)
 	}
-	mood("refuse-DEL", false)
+	setFault("refuse-DEL", false)
 	n.RemovePod(t, slow.ID)
 
 	// Status answers at once, however long the plugin takes.
 	n.Kill()
-	mood("hang-STATUS", true)
+	setFault("hang-STATUS", true)
 	n.restart(t)
 	n.networkCondition(t)
-	mood("refuse-STATUS", true)
-	mood("hang-STATUS", false)
+	setFault("refuse-STATUS", true)
+	setFault("hang-STATUS", false)
 	n.waitChecked(t)
 	n.networkReady(t, false)
-	if c := n.networkCondition(t); !strings.Contains(c.GetMessage(), "in a bad mood") || !strings.Contains(c.GetMessage(), "code 50") {
-		t.Errorf("condition %v", c)
+	if c := n.networkCondition(t); !strings.Contains(c.GetMessage(), "injected fault") || !strings.Contains(c.GetMessage(), "code 50") {
+		t.Errorf("condition NetworkReady: got %v, want code 50 and the message of the plugin", c)
 	}
 	if _, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("b")}); status.Code(err) != codes.Unavailable {
-		t.Errorf("a pod while the network is not ready: %v", err)
+		t.Errorf("run pod while the network is not ready: got error %v, want Unavailable", err)
 	}
-	mood("refuse-STATUS", false)
+	setFault("refuse-STATUS", false)
 	n.networkReady(t, true)
-	asked := func() int {
+	statusCalls := func() int {
 		calls, _ := os.ReadFile(filepath.Join(n.Dir, "calls"))
 		return strings.Count(string(calls), "STATUS\n")
 	}
-	before := asked()
+	before := statusCalls()
 	for range 200 {
 		n.networkCondition(t)
 	}
-	if after := asked(); after > before+1 {
-		t.Errorf("the plugin was asked %d times for 200 questions", after-before)
+	if after := statusCalls(); after > before+1 {
+		t.Errorf("STATUS calls of the plugin during 200 requests: got %d, want at most 1", after-before)
 	}
 }
 
@@ -213,22 +213,22 @@ func TestDamagedPodNetwork(t *testing.T) {
 		fault, st = info()
 	}
 	if !strings.Contains(fault, "veth") || st.GetState() != cri.PodSandboxState_SANDBOX_READY {
-		t.Errorf("fault %q, state %s", fault, st.GetState())
+		t.Errorf("verbose status: got networkFault %q, state %s, want a missing veth and ready", fault, st.GetState())
 	}
-	gone := false
-	for end := time.Now().Add(harness.Patience(30 * time.Second)); !gone && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	removed := false
+	for end := time.Now().Add(harness.Patience(30 * time.Second)); !removed && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		_, err := os.Stat(stray)
-		gone = os.IsNotExist(err)
+		removed = os.IsNotExist(err)
 	}
-	if !gone {
-		t.Error("the lease of no pod is left")
+	if !removed {
+		t.Errorf("lease without a pod at the deadline exists, want none")
 	}
 	lease := filepath.Join(n.Dir, "leases", "csdamage", n.podIPs(t, p.ID)[0])
 	if _, err := os.Stat(lease); err != nil {
-		t.Errorf("the lease of a pod: %v", err)
+		t.Errorf("lease of a running pod: got error %v, want none", err)
 	}
 	n.RemovePod(t, p.ID)
 	if _, err := os.Stat(lease); err == nil {
-		t.Error("the lease outlives the pod")
+		t.Error("lease after the removal of the pod exists, want none")
 	}
 }

@@ -98,11 +98,11 @@ func TestHostNetworkPod(t *testing.T) {
 	if got := n.Exec(t, id, "cat", "/etc/hosts"); got != strings.TrimRight(string(hosts), "\n") {
 		t.Errorf("/etc/hosts: got %q, want that of the host", got)
 	}
-	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
-		port := page(t, "", at)
+	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
+		port := page(t, "", addr)
 		local, stop := n.forward(t, "SPDY", p.ID, port)
-		if got, err := get(t, local); err != nil || got != at {
-			t.Errorf("%s by port-forward: %q, %v", at, got, err)
+		if got, err := get(t, local); err != nil || got != addr {
+			t.Errorf("page of %s through a port forward: got %q (error %v)", addr, got, err)
 		}
 		if err := stop(); err != nil {
 			t.Error(err)
@@ -110,18 +110,19 @@ func TestHostNetworkPod(t *testing.T) {
 	}
 }
 
-// page starts a server with one page in a network namespace and returns its port.
-func page(t *testing.T, netns, at string) (port string) {
+// page starts an HTTP server in a network namespace and returns its port. The server returns
+// addr, its address.
+func page(t *testing.T, netns, addr string) (port string) {
 	t.Helper()
 	var l net.Listener
 	err := harness.In(netns, func() (err error) {
-		l, err = net.Listen("tcp", at)
+		l, err = net.Listen("tcp", addr)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, at) })}
+	h := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, addr) })}
 	go h.Serve(l) // the server ends when it is closed
 	t.Cleanup(func() { _ = h.Close() })
 	_, port, _ = net.SplitHostPort(l.Addr().String())
@@ -131,11 +132,11 @@ func page(t *testing.T, netns, at string) (port string) {
 func TestPortForwardByFamily(t *testing.T) {
 	n := newNode(t, "family", 109)
 	p := n.RunPod(t, podConfig("family"))
-	for _, at := range []string{"127.0.0.1:0", "[::1]:0", "[::]:0", "0.0.0.0:0"} {
+	for _, addr := range []string{"127.0.0.1:0", "[::1]:0", "[::]:0", "0.0.0.0:0"} {
 		for transport := range executors {
-			local, stop := n.forward(t, transport, p.ID, page(t, n.netns(p), at))
-			if got, err := get(t, local); err != nil || got != at {
-				t.Errorf("%s over %s: %q, %v", at, transport, got, err)
+			local, stop := n.forward(t, transport, p.ID, page(t, n.netns(p), addr))
+			if got, err := get(t, local); err != nil || got != addr {
+				t.Errorf("page of %s over %s: got %q (error %v)", addr, transport, got, err)
 			}
 			if err := stop(); err != nil {
 				t.Error(err)

@@ -94,7 +94,7 @@ func TestNRIFailingPlugin(t *testing.T) {
 				}
 				n.RemovePod(t, p.ID)
 				if !slices.Contains(append(plugin.events(t, p.ID), plugin.events(t, id)...), event) {
-					t.Errorf("the plugin did not receive %s", event)
+					t.Errorf("events of the plugin: got none of %s, want one", event)
 				}
 				waitFor(t, "the plugin's end", func() bool { return strings.Contains(n.LogTail(), "plugins=0") })
 			})
@@ -244,5 +244,5 @@ func TestNRISynchronizationDuringCreates(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("it was asked about %d of %d", asked, 2*count)
+	t.Logf("events: %d for %d pods and containers", asked, 2*count)
 }

@@ -28,34 +28,34 @@ func TestNRIEventOrder(t *testing.T) {
 		t.Errorf("CPU shares in the status after an update that the plugin changed: got %d, want 555", got)
 	}
 	if got := n.cgroupFile(t, id, "memory/memory.soft_limit_in_bytes", "memory.low"); got != strconv.Itoa(8<<20) {
-		t.Errorf("memory reservation of the plugin: got %s", got)
+		t.Errorf("memory reservation of the plugin: got %s, want %d", got, 8<<20)
 	}
-	own := n.CreateContainer(t, p, containerConfig(p, "fast", busybox, "sh", "-c", "exit 3"))
-	n.StartContainer(t, own)
-	plugin.await(t, "StopContainer "+own) // the container exits without a stop
-	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: own}); err != nil {
+	exited := n.CreateContainer(t, p, containerConfig(p, "exited", busybox, "sh", "-c", "exit 3"))
+	n.StartContainer(t, exited)
+	plugin.await(t, "StopContainer "+exited) // the container exits without a stop
+	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: exited}); err != nil {
 		t.Fatal(err)
 	}
 	n.RemovePod(t, p.ID)
 	if _, err := n.RuntimeService.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: p.ID}); err != nil {
 		t.Fatal(err)
 	}
-	for what, want := range map[string]string{
-		p.ID: "RunPodSandbox StopPodSandbox RemovePodSandbox",
-		id:   "CreateContainer PostCreateContainer StartContainer PostStartContainer UpdateContainer PostUpdateContainer StopContainer RemoveContainer",
-		own:  "CreateContainer PostCreateContainer StartContainer PostStartContainer StopContainer RemoveContainer",
+	for id, want := range map[string]string{
+		p.ID:   "RunPodSandbox StopPodSandbox RemovePodSandbox",
+		id:     "CreateContainer PostCreateContainer StartContainer PostStartContainer UpdateContainer PostUpdateContainer StopContainer RemoveContainer",
+		exited: "CreateContainer PostCreateContainer StartContainer PostStartContainer StopContainer RemoveContainer",
 	} {
-		if got := strings.Join(plugin.events(t, what), " "); got != want {
-			t.Errorf("events of %s\n%s, want\n%s", what, got, want)
+		if got := strings.Join(plugin.events(t, id), " "); got != want {
+			t.Errorf("events of %s: got\n%s\nwant\n%s", id, got, want)
 		}
 	}
 	lines := strings.Join(plugin.lines(t), "\n")
 	if strings.Index(lines, "StopContainer "+id) > strings.Index(lines, "StopPodSandbox "+p.ID) {
-		t.Error("the event of the pod's stop came before that of its container")
+		t.Errorf("events: got\n%s\nwant StopContainer of the container before StopPodSandbox", lines)
 	}
 	for _, line := range []string{"StopContainer " + id + " CONTAINER_STOPPED", "RemoveContainer " + id + " main", "PostUpdateContainer " + id + " 555"} {
 		if !strings.Contains(lines, line) {
-			t.Errorf("missing event %q", line)
+			t.Errorf("events: got\n%s\nwant %q", lines, line)
 		}
 	}
 }
@@ -73,7 +73,7 @@ func TestNRIAdjustsContainer(t *testing.T) {
 	c.Envs = []*cri.KeyValue{{Key: "UNWANTED", Value: []byte("1")}, {Key: "KEPT", Value: []byte("2")}}
 	id := n.CreateContainer(t, p, c)
 	if _, err := os.Stat(filepath.Join(mount, "hooked")); err != nil {
-		t.Errorf("the OCI hook of the plugin did not run: %v", err)
+		t.Errorf("file of the OCI hook of the plugin: got error %v, want none", err)
 	}
 	n.StartContainer(t, id)
 	for name, probe := range map[string]struct{ cmd, want string }{
@@ -93,18 +93,18 @@ func TestNRIAdjustsContainer(t *testing.T) {
 		t.Helper()
 		r := n.ContainerStatus(t, id).GetResources().GetLinux()
 		if r.GetMemoryLimitInBytes() != 64<<20 || r.GetCpuShares() != 333 || r.GetOomScoreAdj() != 432 {
-			t.Errorf("%s: resources in the status: got %v", when, r)
+			t.Errorf("resources in the status %s: got %v, want those of the plugin", when, r)
 		}
 	}
-	check("at once")
+	check("after the creation")
 	if path := n.cgroupOf(t, id); !strings.HasSuffix(path, "-moved") {
-		t.Errorf("cgroup: got %s", path)
+		t.Errorf("cgroup: got %s, want the suffix -moved of the plugin", path)
 	}
 	if got := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max"); got != strconv.Itoa(64<<20) {
-		t.Errorf("memory limit in the cgroup: %s", got)
+		t.Errorf("memory limit in the cgroup: got %s, want %d", got, 64<<20)
 	}
 	if got := n.cgroupFile(t, id, "pids/pids.max", "pids.max"); got != "55" {
-		t.Errorf("pids limit in the cgroup: %s", got)
+		t.Errorf("pids limit in the cgroup: got %s, want 55", got)
 	}
 	// After a restart of the daemon, the plugin connects again and is synchronized.
 	n.Kill()
@@ -200,17 +200,17 @@ func TestNRIPluginOfTheDaemon(t *testing.T) {
 	n.Config = "nri.disable_connections = true\nnri.plugin_dir = \"" + dir + "/plugins\"\nnri.plugin_config_dir = \"" + dir + "/conf\"\n"
 	n.start(t)
 	plugin.await(t, "Configure criserver true its-configuration")
-	p := n.RunPod(t, podConfig("own"))
+	p := n.RunPod(t, podConfig("configured"))
 	plugin.await(t, "RunPodSandbox "+p.ID)
 	if _, err := os.Stat(n.NRISocket()); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("socket with disable_connections: %v", err)
+		t.Errorf("NRI socket with disable_connections: got error %v, want not exist", err)
 	}
 	n.RemovePod(t, p.ID)
 	if err := n.Stop(); err != nil {
 		t.Error(err)
 	}
 	if out, err := exec.CommandContext(t.Context(), "pgrep", "-f", plugin.log).Output(); err == nil {
-		t.Errorf("the plugin of the daemon still runs after the daemon: %s", out)
+		t.Errorf("processes of the plugin after the end of the daemon: got %s, want none", out)
 	}
 	n.restart(t)
 	n.takeBaseline(t)
@@ -224,9 +224,9 @@ func TestNRIDisabled(t *testing.T) {
 	p := n.RunPod(t, podConfig("off"))
 	n.run(t, p, "main", "true")
 	if _, err := os.Stat(n.NRISocket()); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("socket without NRI: %v", err)
+		t.Errorf("NRI socket without NRI: got error %v, want not exist", err)
 	}
 	if log := n.LogTail(); strings.Contains(log, "subsystem=nri") {
-		t.Errorf("log entries of NRI although it is disabled: %s", log)
+		t.Errorf("log without NRI: got %s, want no entries of NRI", log)
 	}
 }

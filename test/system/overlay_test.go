@@ -45,7 +45,7 @@ func TestOverlayAcrossHosts(t *testing.T) {
 	one.web(t, a)
 	ipsA, ipsB, ipsC := one.podIPs(t, a.ID), two.podIPs(t, b.ID), one.podIPs(t, c.ID)
 	if !strings.HasPrefix(ipsA[0], "10.90.1.") || !strings.HasPrefix(ipsB[0], "10.90.2.") {
-		t.Fatalf("addresses %v and %v are not from the ranges of the hosts", ipsA, ipsB)
+		t.Fatalf("addresses: got %v and %v, want 10.90.1.0/24 and 10.90.2.0/24 of the hosts", ipsA, ipsB)
 	}
 	sent := vxlanBytes(t, hosts[1])
 	for i := range ipsA {
@@ -61,11 +61,11 @@ func TestOverlayAcrossHosts(t *testing.T) {
 		}
 	}
 	if got := vxlanBytes(t, hosts[1]); got < sent+600000 {
-		t.Errorf("received through VXLAN: got %d bytes", got-sent)
+		t.Errorf("received through VXLAN: got %d bytes, want at least 600000", got-sent)
 	}
-	for _, at := range []string{one.netns(a), two.netns(b)} {
-		if link := command(t, at, "ip", "-o", "link", "show", "eth0"); !strings.Contains(link, "mtu 1450 ") {
-			t.Errorf("interface of a pod: got %s", link)
+	for _, netns := range []string{one.netns(a), two.netns(b)} {
+		if link := command(t, netns, "ip", "-o", "link", "show", "eth0"); !strings.Contains(link, "mtu 1450 ") {
+			t.Errorf("interface of a pod: got %s, want MTU 1450", link)
 		}
 	}
 	// A host reaches its own pods as their gateway, and those of the other host through the

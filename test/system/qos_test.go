@@ -70,7 +70,7 @@ func TestClassesOfBlockIO(t *testing.T) {
 	n.start(t)
 	config := podConfig("classes")
 	config.Annotations = map[string]string{
-		blockIOOfPod: "slow", blockIOOf + "own": "slower", blockIOOf + "none": "", blockIOOf + "light": "light",
+		blockIOOfPod: "slow", blockIOOf + "named": "slower", blockIOOf + "none": "", blockIOOf + "light": "light",
 		blockIOOf + "unknown": "fast", blockIOOf + "absent": "absent",
 	}
 	p := n.RunPod(t, config)
@@ -80,27 +80,27 @@ func TestClassesOfBlockIO(t *testing.T) {
 		}
 		return n.cgroupFile(t, id, "", "io.max")
 	}
-	is := func(id, v1Kind, v2Kind string, want int) {
+	checkRate := func(id, v1Kind, v2Kind string, want int) {
 		t.Helper()
 		got := rates(id, v1Kind)
 		if !unifiedHost() && got != number+" "+strconv.Itoa(want) || unifiedHost() && !strings.Contains(got, v2Kind+"="+strconv.Itoa(want)) {
-			t.Errorf("%s: got %q, want %d", v1Kind, got, want)
+			t.Errorf("rate %s: got %q, want %d", v1Kind, got, want)
 		}
 	}
 	id := n.run(t, p, "any", "sleep", "1000")
-	is(id, "read_bps", "rbps", 30_000_000)
-	is(id, "write_bps", "wbps", 20_000_000)
-	is(id, "read_iops", "riops", 3000)
-	is(id, "write_iops", "wiops", 2000)
+	checkRate(id, "read_bps", "rbps", 30_000_000)
+	checkRate(id, "write_bps", "wbps", 20_000_000)
+	checkRate(id, "read_iops", "riops", 3000)
+	checkRate(id, "write_iops", "wiops", 2000)
 	n.mustUpdate(t, id, &limits{CpuShares: 55})
-	is(id, "read_bps", "rbps", 30_000_000)
-	own := n.run(t, p, "own", "sleep", "1000")
-	is(own, "read_bps", "rbps", 1<<20)
+	checkRate(id, "read_bps", "rbps", 30_000_000)
+	named := n.run(t, p, "named", "sleep", "1000")
+	checkRate(named, "read_bps", "rbps", 1<<20)
 	byAnnotation := containerConfig(p, "byannotation", busybox, "sleep", "1000")
 	byAnnotation.Annotations = map[string]string{"io.kubernetes.cri.blockio-class": "slower"}
-	is(n.CreateContainer(t, p, byAnnotation), "read_bps", "rbps", 1<<20)
+	checkRate(n.CreateContainer(t, p, byAnnotation), "read_bps", "rbps", 1<<20)
 	if got := rates(n.run(t, p, "none", "sleep", "1000"), "read_bps"); got != "" {
-		t.Errorf("container without a class: got %q", got)
+		t.Errorf("rates of a container without a class: got %q, want none", got)
 	}
 	n.run(t, p, "light", "true") // also without a scheduler that supports weights
 
@@ -113,8 +113,8 @@ func TestClassesOfBlockIO(t *testing.T) {
 	// A change of the file applies to new containers.
 	n.classFiles(t, fmt.Sprintf("classes:\n  slower:\n  - devices: [%q]\n    throttleReadBps: 2Mi\n", path), "classes: {}\n")
 	byAnnotation.Metadata.Name = "later"
-	is(n.CreateContainer(t, p, byAnnotation), "read_bps", "rbps", 2<<20)
-	is(own, "read_bps", "rbps", 1<<20)
+	checkRate(n.CreateContainer(t, p, byAnnotation), "read_bps", "rbps", 2<<20)
+	checkRate(named, "read_bps", "rbps", 1<<20)
 }
 
 func TestRDTIsRefusedWithoutSupport(t *testing.T) {
@@ -145,6 +145,6 @@ func TestInvalidClassesPreventStart(t *testing.T) {
 		"--root", filepath.Join(n.Dir, "root"), "--run-dir", filepath.Join(n.Dir, "run"), "--cgroup-parent", n.CgroupParent,
 		"--monitor.path", filepath.Join(suite.bin, "conmon")).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "container.blockio_config_file") || !strings.Contains(string(out), "container.rdt_config_file") {
-		t.Errorf("got %v: %s", err, out)
+		t.Errorf("start with invalid classes: got error %v, output %s, want both keys of the configuration", err, out)
 	}
 }

@@ -124,8 +124,8 @@ var containerFiles = []string{
 	"/etc/hosts", "/etc/hostname", "/etc/resolv.conf",
 }
 
-// writesFiles makes the new files of containerFiles.
-func (n *node) writesFiles(t *testing.T, id string) {
+// writeFiles writes the new files of containerFiles.
+func (n *node) writeFiles(t *testing.T, id string) {
 	t.Helper()
 	n.Exec(t, id, "sh", "-c", "echo x >/new && echo x >/dev/shm/new && cat /new /dev/shm/new /etc/hosts /etc/hostname /etc/resolv.conf && echo >>/etc/hosts")
 }
@@ -140,14 +140,14 @@ func TestSELinuxLabels(t *testing.T) {
 				first, second := n.run(t, p, "first", "sleep", "1000"), n.run(t, p, "second", "sleep", "1000")
 				level := n.levelOf(t, first)
 				if got := n.levelOf(t, second); got != level {
-					t.Errorf("containers of one pod have the levels %q and %q", level, got)
+					t.Errorf("level of the second container: got %q, want %q as the first", got, level)
 				}
-				n.writesFiles(t, first)
+				n.writeFiles(t, first)
 				n.filesHaveLevel(t, first, level, containerFiles...)
 				levels[level] = true
 			}
 			if len(levels) != 2 {
-				t.Errorf("two pods have the levels %v", levels)
+				t.Errorf("levels of two pods: got %v, want two", levels)
 			}
 		})
 	}
@@ -167,10 +167,10 @@ func TestSELinuxUserNamespace(t *testing.T) {
 			c := n.CreateContainer(t, p, config)
 			n.StartContainer(t, c)
 			level := n.levelOf(t, c)
-			n.writesFiles(t, c)
+			n.writeFiles(t, c)
 			n.filesHaveLevel(t, c, level, append([]string{"/image", "/image/data/file"}, containerFiles...)...)
 			if got := n.Exec(t, c, "stat", "-c", "%u", "/", "/bin/busybox", "/dev/shm", "/dev/mqueue", "/image/data/file"); got != "0\n0\n0\n0\n0" {
-				t.Errorf("files belong to %q", got)
+				t.Errorf("owners of files: got %q, want 0", got)
 			}
 		})
 	}
@@ -206,13 +206,13 @@ func TestSELinuxUnconfined(t *testing.T) {
 				n.StartContainer(t, id)
 				for what, got := range map[string]string{"container": n.processLabel(t, id), "exec": n.execLabel(t, id)} {
 					if got != unconfinedLabel {
-						t.Errorf("%s has the label %q, want %q", what, got, unconfinedLabel)
+						t.Errorf("label of %s: got %q, want %q", what, got, unconfinedLabel)
 					}
 				}
 				n.filesHaveLevel(t, id, privateLevel, "/", "/bin/busybox")
 				n.Exec(t, id, "sh", "-c", useVolume)
 				if got := fileLabel(t, private); got != hostLabel {
-					t.Errorf("a volume of an unconfined container was relabelled: %q", got)
+					t.Errorf("label of the volume of an unconfined container: got %q, want %q", got, hostLabel)
 				}
 			})
 		}
@@ -234,7 +234,7 @@ func TestSELinuxHostNamespaces(t *testing.T) {
 	id := n.CreateContainer(t, p, config)
 	n.StartContainer(t, id)
 	if got := n.levelOf(t, id); got != "s0:c4,c5" {
-		t.Errorf("a container that asks for a level has the level %q", got)
+		t.Errorf("level: got %q, want s0:c4,c5 of the request", got)
 	}
 }
 
@@ -246,9 +246,9 @@ func TestSELinuxOptions(t *testing.T) {
 	p := n.RunPod(t, pc)
 	id := n.run(t, p, "pod", "sleep", "1000")
 	if got := n.levelOf(t, id); got != level {
-		t.Errorf("level %q, want that of the pod, %q", got, level)
+		t.Errorf("level: got %q, want %q of the pod", got, level)
 	}
-	n.writesFiles(t, id)
+	n.writeFiles(t, id)
 	n.filesHaveLevel(t, id, level, containerFiles...)
 	for name, tc := range map[string]struct {
 		options *cri.SELinuxOption
@@ -266,7 +266,7 @@ func TestSELinuxOptions(t *testing.T) {
 		n.StartContainer(t, id)
 		for what, got := range map[string]string{"container": n.processLabel(t, id), "exec": n.execLabel(t, id)} {
 			if got != tc.process {
-				t.Errorf("%s: %s has the label %q, want %q", name, what, got, tc.process)
+				t.Errorf("%s: label of %s: got %q, want %q", name, what, got, tc.process)
 			}
 		}
 		n.filesHaveLevel(t, id, tc.files, "/", "/bin/busybox")
@@ -288,14 +288,14 @@ func TestSELinuxRefused(t *testing.T) {
 		pc.Linux.SecurityContext.SelinuxOptions = options
 		r, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: pc})
 		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "selinux_options") {
-			t.Errorf("pod with %s: %q, %v", name, r.GetPodSandboxId(), err)
+			t.Errorf("run pod with %s: got pod %q (error %v), want InvalidArgument with selinux_options", name, r.GetPodSandboxId(), err)
 		}
 		for _, p := range []*pod{p, open} {
 			config := containerConfig(p, name, busybox, "true")
 			config.Linux.SecurityContext.SelinuxOptions = options
 			config.Linux.SecurityContext.Privileged = p == open
 			if msg := n.refused(t, p, config, codes.InvalidArgument); !strings.Contains(msg, "selinux_options") {
-				t.Errorf("container with %s: %s", name, msg)
+				t.Errorf("create container with %s: got error %q, want selinux_options", name, msg)
 			}
 		}
 	}
@@ -310,19 +310,19 @@ func TestSELinuxRestart(t *testing.T) {
 	n.Kill()
 	n.restart(t)
 	if got := n.levelOf(t, first); got != level {
-		t.Errorf("the container has the level %q after the restart, before %q", got, level)
+		t.Errorf("level of the container after the restart: got %q, want %q", got, level)
 	}
 	second := n.run(t, p, "second", "sleep", "1000")
 	if got := n.levelOf(t, second); got != level {
-		t.Errorf("a new container of the pod has the level %q, want %q", got, level)
+		t.Errorf("level of a new container of the pod: got %q, want %q", got, level)
 	}
-	n.writesFiles(t, second)
+	n.writeFiles(t, second)
 	levels := []string{level}
 	for i := range 4 {
 		q := n.RunPod(t, podConfig(fmt.Sprint("serestart-", i)))
 		got := n.levelOf(t, n.run(t, q, "c", "sleep", "1000"))
 		if slices.Contains(levels, got) {
-			t.Errorf("two pods have the level %q", got)
+			t.Errorf("level of a new pod: got %q, want none of %q", got, levels)
 		}
 		levels = append(levels, got)
 	}
@@ -331,7 +331,7 @@ func TestSELinuxRestart(t *testing.T) {
 	}
 }
 
-// TestSELinuxStreams checks that confined containers can use what the daemon's monitor gives them: pipes, a
+// TestSELinuxStreams checks that confined containers can use the streams of the monitor: pipes, a
 // terminal and a log.
 func TestSELinuxStreams(t *testing.T) {
 	n := selinuxNode(t, "sestream", 235)
@@ -342,11 +342,11 @@ func TestSELinuxStreams(t *testing.T) {
 		id := n.CreateContainer(t, p, config)
 		n.StartContainer(t, id)
 		if s := n.WaitExited(t, id); s.GetExitCode() != 0 {
-			t.Errorf("%s: a container with a terminal ended with %d", handler, s.GetExitCode())
+			t.Errorf("%s: exit code of a container with a terminal: got %d, want 0", handler, s.GetExitCode())
 		}
 		b, err := os.ReadFile(filepath.Join(p.Config.GetLogDirectory(), "tty.log"))
 		if err != nil || !strings.Contains(string(b), "/dev/pts/0") || !strings.Contains(string(b), "container_t") || !strings.Contains(string(b), "end") {
-			t.Errorf("%s: log %q, %v", handler, b, err)
+			t.Errorf("%s: log: got %q (error %v), want the terminal, the label and end", handler, b, err)
 		}
 		id = n.run(t, p, "term", "sh", "-c", "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done")
 		waitFor(t, "the log", func() bool { return slices.Equal(logLines(t, p, "term"), []string{"up"}) })
@@ -354,7 +354,7 @@ func TestSELinuxStreams(t *testing.T) {
 			t.Fatal(err)
 		}
 		if s := n.ContainerStatus(t, id); s.GetExitCode() != 3 {
-			t.Errorf("%s: the container ended with %d, %s", handler, s.GetExitCode(), s.GetMessage())
+			t.Errorf("%s: exit of the stopped container: got code %d, message %q, want code 3", handler, s.GetExitCode(), s.GetMessage())
 		}
 	}
 }
@@ -362,17 +362,17 @@ func TestSELinuxStreams(t *testing.T) {
 // TestSELinuxSharedPID checks that the first process of a shared PID namespace has the label of the pod.
 func TestSELinuxSharedPID(t *testing.T) {
 	n := selinuxNode(t, "sepid", 236)
-	for _, make := range []func(string) *cri.PodSandboxConfig{podConfig, userPodConfig} {
-		pc := make("sepid")
+	for _, newConfig := range []func(string) *cri.PodSandboxConfig{podConfig, userPodConfig} {
+		pc := newConfig("sepid")
 		pc.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
 		p := n.RunPod(t, pc)
 		id := n.run(t, p, "c", "sleep", "1000")
 		level := n.levelOf(t, id)
 		if got := strings.TrimRight(n.Exec(t, id, "cat", "/proc/1/attr/current"), "\x00\n"); got != n.processLabel(t, id) {
-			t.Errorf("process 1 has the label %q, want that of the container", got)
+			t.Errorf("label of process 1: got %q, want that of the container", got)
 		}
 		if got := n.Exec(t, id, "cat", "/proc/1/mountinfo"); !strings.Contains(got, `context="system_u:object_r:container_file_t:`+level+`"`) {
-			t.Errorf("mounts of process 1: %s", got)
+			t.Errorf("mounts of process 1: got\n%s\nwant a context with level %s", got, level)
 		}
 		n.RemovePod(t, p.ID)
 	}

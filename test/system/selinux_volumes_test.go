@@ -65,7 +65,7 @@ func (n *node) denied(t *testing.T, id string) {
 	for _, script := range []string{"cat /v/below/file", "echo x >/v/below/file", "touch /v/new"} {
 		out, err := n.attempt(t, id, "sh", "-c", script)
 		if err == nil || !strings.Contains(fmt.Sprint(out, err), "Permission denied") {
-			t.Errorf("%s: %q, %v; want that permission is denied", script, out, err)
+			t.Errorf("%s: got output %q (error %v), want Permission denied", script, out, err)
 		}
 	}
 }
@@ -79,10 +79,10 @@ func TestSELinuxVolumes(t *testing.T) {
 	p, other := n.RunPod(t, podConfig("sevol")), n.RunPod(t, podConfig("sevol-other"))
 
 	// Without selinux_relabel the volume keeps its labels, and the container cannot access it.
-	n.denied(t, n.withVolume(t, p, "as-it-is", private, false, nil))
+	n.denied(t, n.withVolume(t, p, "no-relabel", private, false, nil))
 	for _, path := range []string{"", "below", "below/file", "link"} {
 		if got := fileLabel(t, filepath.Join(private, path)); got != hostLabel {
-			t.Errorf("%q has the label %q without selinux_relabel", path, got)
+			t.Errorf("label of %q without selinux_relabel: got %q, want %q", path, got, hostLabel)
 		}
 	}
 
@@ -92,16 +92,16 @@ func TestSELinuxVolumes(t *testing.T) {
 	level := n.levelOf(t, owner)
 	for _, path := range []string{"", "below", "below/file", "link"} {
 		if got, want := fileLabel(t, filepath.Join(private, path)), "system_u:object_r:container_file_t:"+level; got != want {
-			t.Errorf("%q has the label %q, want %q", path, got, want)
+			t.Errorf("label of %q: got %q, want %q", path, got, want)
 		}
 	}
 	if got := fileLabel(t, "/etc/shadow"); got != shadow {
-		t.Errorf("relabelling follows a link: /etc/shadow has the label %q", got)
+		t.Errorf("label of /etc/shadow, a target of a link: got %q, want %q", got, shadow)
 	}
 	n.Exec(t, n.withVolume(t, p, "same-pod", private, false, nil), "sh", "-c", useVolume)
 
 	// A container of another pod has the same type and other categories.
-	n.denied(t, n.withVolume(t, other, "stranger", private, false, nil))
+	n.denied(t, n.withVolume(t, other, "other-pod", private, false, nil))
 	// A container with the level of the pod may use the volume of the pod.
 	n.Exec(t, n.withVolume(t, other, "level", private, false, &cri.SELinuxOption{Level: level}), "sh", "-c", useVolume)
 
@@ -112,7 +112,7 @@ func TestSELinuxVolumes(t *testing.T) {
 		n.Exec(t, id, "sh", "-c", useVolume)
 	}
 	if got := fileLabel(t, filepath.Join(shared, "below", "file")); got != "system_u:object_r:container_file_t:s0" {
-		t.Errorf("a shared volume has the label %q", got)
+		t.Errorf("label of a shared volume: got %q, want level s0", got)
 	}
 	n.Exec(t, n.withVolume(t, p, "categories", shared, false, nil), "cat", "/v/below/file")
 
@@ -120,7 +120,7 @@ func TestSELinuxVolumes(t *testing.T) {
 	file := filepath.Join(n.volumeOf(t, "single"), "below", "file")
 	n.Exec(t, n.withVolume(t, p, "single", file, true, nil), "cat", "/v")
 	if got := fileLabel(t, filepath.Dir(file)); got != hostLabel {
-		t.Errorf("the directory of a volume that is one file has the label %q", got)
+		t.Errorf("label of the directory of a volume that is one file: got %q, want %q", got, hostLabel)
 	}
 }
 
@@ -134,10 +134,10 @@ func TestSELinuxSystemDirectories(t *testing.T) {
 		config.Mounts = []*cri.Mount{{HostPath: dir, ContainerPath: "/v", SelinuxRelabel: true}}
 		r, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 		if err == nil || !strings.Contains(err.Error(), "config.mounts[0].selinux_relabel") {
-			t.Errorf("%s: created %q, %v", dir, r.GetContainerId(), err)
+			t.Errorf("create with volume %s: got container %q (error %v), want an error with selinux_relabel", dir, r.GetContainerId(), err)
 		}
 		if got := fileLabel(t, dir); got != before {
-			t.Errorf("%s has the label %q, before %q", dir, got, before)
+			t.Errorf("label of %s: got %q, want %q as before", dir, got, before)
 		}
 	}
 }
