@@ -9,7 +9,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-func TestBadResources(t *testing.T) {
+func TestInvalidResources(t *testing.T) {
 	tests := map[string]struct {
 		r    *limits
 		says string
@@ -29,19 +29,19 @@ func TestBadResources(t *testing.T) {
 		"swap below memory":  {&limits{MemoryLimitInBytes: 8192, MemorySwapLimitInBytes: 8191}, "F.memory_swap_limit_in_bytes 8191 is of memory and swap together"},
 		"oom_score_adj":      {&limits{OomScoreAdj: 1001}, "F.oom_score_adj 1001 must be from -1000 to 1000"},
 		"oom_score_adj low":  {&limits{OomScoreAdj: -1001}, "F.oom_score_adj -1001 must be"},
-		"cpuset words":       {&limits{CpusetCpus: "all"}, `F.cpuset_cpus "all" must be a list like`},
+		"cpuset text":        {&limits{CpusetCpus: "all"}, `F.cpuset_cpus "all" must be a list like`},
 		"cpuset newline":     {&limits{CpusetCpus: "0\n1"}, "F.cpuset_cpus"},
 		"cpuset comma":       {&limits{CpusetCpus: "0,"}, "F.cpuset_cpus"},
 		"cpuset backwards":   {&limits{CpusetCpus: "3-1"}, "F.cpuset_cpus"},
 		"cpuset signed":      {&limits{CpusetCpus: "+1"}, "F.cpuset_cpus"},
-		"cpuset absurd":      {&limits{CpusetCpus: "0-99999999999999999999"}, "F.cpuset_cpus"},
+		"cpuset huge":        {&limits{CpusetCpus: "0-99999999999999999999"}, "F.cpuset_cpus"},
 		"cpuset offline":     {&limits{CpusetCpus: "0-4"}, `F.cpuset_cpus "0-4" must be within the host's online CPUs, 0-3,6`},
 		"cpuset gap":         {&limits{CpusetCpus: "2,5"}, "F.cpuset_cpus"},
 		"mems missing":       {&limits{CpusetMems: "1"}, `F.cpuset_mems "1" must be within the host's memory nodes, 0`},
-		"page size form":     {&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 1), hugepage("../x", 0)}}, "F.hugepage_limits[1].page_size \"../x\" must be like"},
+		"page size path":     {&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 1), hugepage("../x", 0)}}, "F.hugepage_limits[1].page_size \"../x\" must be like"},
 		"page size missing":  {&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("64KB", 0)}}, "must be one of this host's: 2MB, 1GB"},
-		"page size twice":    {&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 1), hugepage("2MB", 2)}}, "F.hugepage_limits[1].page_size \"2MB\" is given twice"},
-		"hugepages absurd":   {&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", math.MaxUint64)}}, "F.hugepage_limits[0].limit"},
+		"page size again":    {&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 1), hugepage("2MB", 2)}}, "F.hugepage_limits[1].page_size \"2MB\" is given twice"},
+		"hugepages huge":     {&limits{HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", math.MaxUint64)}}, "F.hugepage_limits[0].limit"},
 		"unified cgroup.":    {&limits{Unified: map[string]string{"cgroup.procs": "1"}}, `F.unified: "cgroup.procs" is not`},
 		"unified path":       {&limits{Unified: map[string]string{"../memory.max": "1"}}, "F.unified"},
 		"unified empty":      {&limits{Unified: map[string]string{"memory.max": ""}}, `F.unified["memory.max"] must have 1 to`},
@@ -54,22 +54,22 @@ func TestBadResources(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			if err := b.CheckResources("F", tc.r); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tc.says) {
-				t.Errorf("got %v", err)
+				t.Errorf("check: got error %v, want %q", err, tc.says)
 			}
 			if _, err := b.Update(nil, tc.r); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), strings.ReplaceAll(tc.says, "F.", "linux.")) {
-				t.Errorf("update: %v", err)
+				t.Errorf("update: got error %v, want %q", err, tc.says)
 			}
 			in := testInput()
 			in.Resources = tc.r
 			if _, err := b.Build(in); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), strings.ReplaceAll(tc.says, "F.", "config.linux.resources.")) {
-				t.Errorf("create: %v", err)
+				t.Errorf("create: got error %v, want %q", err, tc.says)
 			}
 		})
 	}
 }
 
-// TestSmallestMemoryLimit has machines with pages of 4 and 64 KiB: a limit below
-// one page would be a limit of 0.
+// TestSmallestMemoryLimit checks hosts with pages of 4 and 64 KiB. The kernel rounds a limit
+// below one page to 0.
 func TestSmallestMemoryLimit(t *testing.T) {
 	for page, tests := range map[int64]map[int64]bool{
 		0:        {4095: false, 4096: true},
@@ -82,7 +82,7 @@ func TestSmallestMemoryLimit(t *testing.T) {
 		for limit, ok := range tests {
 			err := b.CheckResources("F", &limits{MemoryLimitInBytes: limit})
 			if ok != (err == nil) || err != nil && !errdefs.IsInvalidArgument(err) {
-				t.Errorf("limit %d with pages of %d bytes: %v", limit, page, err)
+				t.Errorf("limit %d with pages of %d bytes: got error %v, want valid: %t", limit, page, err, ok)
 			}
 		}
 	}
@@ -96,7 +96,7 @@ func manyUnified() map[string]string {
 	return m
 }
 
-func TestGoodResources(t *testing.T) {
+func TestValidResources(t *testing.T) {
 	b := NewBuilder(resourceHost(t), Defaults{})
 	for _, r := range []*limits{
 		nil,
@@ -107,17 +107,17 @@ func TestGoodResources(t *testing.T) {
 		{Unified: map[string]string{"memory.oom.group": "1", "io.max": "8:0 rbps=1"}, HugepageLimits: []*cri.HugepageLimit{hugepage("2MB", 0), hugepage("1GB", 1<<30)}},
 	} {
 		if err := b.CheckResources("F", r); err != nil {
-			t.Errorf("%v: %v", r, err)
+			t.Errorf("check of %v: got error %v, want none", r, err)
 		}
 	}
-	// Who cannot tell what is online leaves it to the kernel.
+	// Without facts about the host, the check leaves CPUs and memory nodes to the kernel.
 	h := testHost()
 	if err := NewBuilder(h, Defaults{}).CheckResources("F", &limits{CpusetCpus: "40", CpusetMems: "7"}); err != nil {
 		t.Error(err)
 	}
 }
 
-func FuzzParseList(f *testing.F) {
+func FuzzParseCPUList(f *testing.F) {
 	for _, s := range []string{"0", "0-3,6", "", ",", "-", "1-", "9-8", "0x1", "65535", "65536"} {
 		f.Add(s)
 	}
@@ -125,14 +125,14 @@ func FuzzParseList(f *testing.F) {
 		spans, ok := parseCPUList(s)
 		for _, p := range spans {
 			if ok && (p.first < 0 || p.last < p.first || p.last >= maxCPUNumber) {
-				t.Errorf("%q: %v", s, spans)
+				t.Errorf("parse %q: got invalid spans %v", s, spans)
 			}
 		}
 		if ok && strings.Trim(s, "0123456789,-") != "" {
-			t.Errorf("%q is no list", s)
+			t.Errorf("parse %q succeeded, want an error", s)
 		}
 		if ok && !covers([]span{{0, maxCPUNumber}}, spans) {
-			t.Errorf("%q is not within all", s)
+			t.Errorf("spans of %q: got %v, want them within 0 to %d", s, spans, maxCPUNumber)
 		}
 	})
 }

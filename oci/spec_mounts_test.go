@@ -21,20 +21,20 @@ func TestMounts(t *testing.T) {
 	}
 	s := mustBuild(t, testHost(), in).Spec
 	if got := mountAt(s, "/etc/hosts"); got.Source != "/h/hosts" {
-		t.Errorf("the pod's hosts file is mounted over the request's: %v", got)
+		t.Errorf("mount at /etc/hosts: got %v, want that of the request", got)
 	}
 	d := destinations(s)
 	if slices.Index(d, "/data") > slices.Index(d, "/data/sub/deep") || len(slices.Compact(slices.Sorted(slices.Values(d)))) != len(d) {
-		t.Errorf("order of %v", d)
+		t.Errorf("destinations: got %v, want /data before /data/sub/deep and no duplicates", d)
 	}
 	if got := mountAt(s, "/data"); !slices.Contains(got.Options, "rro") || s.Version != versionRecursiveMounts {
-		t.Errorf("recursive read-only: %v in version %s", got, s.Version)
+		t.Errorf("recursive read-only mount: got %v in version %s, want rro in version %s", got, s.Version, versionRecursiveMounts)
 	}
 	if got := mountAt(s, "/slave"); !slices.Contains(got.Options, "rslave") || !slices.Contains(got.Options, "noexec") || s.Linux.RootfsPropagation != "rslave" {
-		t.Errorf("propagation: %v, root file system %s", got, s.Linux.RootfsPropagation)
+		t.Errorf("propagation: got %v, root file system %s, want rslave", got, s.Linux.RootfsPropagation)
 	}
 	if got := mountAt(s, "/sys"); !slices.Contains(got.Options, "ro") {
-		t.Errorf("sysfs: %v", got)
+		t.Errorf("mount of sysfs: got %v, want ro", got)
 	}
 }
 
@@ -42,47 +42,49 @@ func TestHostSysReplacesCgroup(t *testing.T) {
 	in := testInput()
 	in.Mounts = []Mount{{Source: "/sys", Destination: "/sys/"}}
 	if d := destinations(mustBuild(t, testHost(), in).Spec); slices.Contains(d, "/sys/fs/cgroup") || slices.Contains(d, "/sys") {
-		t.Errorf("mounted: %v", d)
+		t.Errorf("destinations: got %v, want neither /sys nor /sys/fs/cgroup", d)
 	}
 }
 
-// What a container has anyway goes on top of volumes that lie above it, but
-// never onto the host, and no file into what is read-only.
-func TestUsualMountsBelowVolumes(t *testing.T) {
-	const usual = "/dev/mqueue /dev/pts /dev/shm"
+// TestDefaultMountsBelowVolumes checks that default mounts follow a volume of the request that is
+// mounted above them. A volume with bidirectional propagation has no default mounts below it, because
+// they would appear on the host. A read-only volume has no files of the pod below it, because the
+// runtime cannot create their mount points.
+func TestDefaultMountsBelowVolumes(t *testing.T) {
+	const devMounts = "/dev/mqueue /dev/pts /dev/shm"
 	files := "/etc/hostname /etc/hosts /etc/resolv.conf"
 	for name, tc := range map[string]struct {
 		m    Mount
 		want string
 	}{
-		"dev":               {Mount{Destination: "/dev"}, usual},
-		"dev read-only":     {Mount{Destination: "/dev", ReadOnly: true}, usual},
+		"dev":               {Mount{Destination: "/dev"}, devMounts},
+		"dev read-only":     {Mount{Destination: "/dev", ReadOnly: true}, devMounts},
 		"dev bidirectional": {Mount{Destination: "/dev/", Propagation: cri.MountPropagation_PROPAGATION_BIDIRECTIONAL}, ""},
 		"etc":               {Mount{Destination: "/etc"}, files},
 		"etc read-only":     {Mount{Destination: "/etc", ReadOnly: true}, ""},
 		"etc ro":            {Mount{Destination: "/etc", Options: []string{"ro"}}, ""},
 		"etc bidirectional": {Mount{Destination: "/etc", Propagation: cri.MountPropagation_PROPAGATION_BIDIRECTIONAL}, ""},
-		"a name as prefix":  {Mount{Destination: "/et"}, ""},
+		"prefix of a name":  {Mount{Destination: "/et"}, ""},
 	} {
 		in := testInput()
 		tc.m.Source = "/h"
 		in.Mounts = []Mount{tc.m}
 		d := destinations(mustBuild(t, testHost(), in).Spec)
-		at := slices.Index(d, tc.m.Destination)
+		volume := slices.Index(d, tc.m.Destination)
 		var below []string
-		for _, dst := range d[at+1:] {
+		for _, dst := range d[volume+1:] {
 			if strings.HasPrefix(dst, filepath.Clean(tc.m.Destination)+"/") {
 				below = append(below, dst)
 			}
 		}
 		slices.Sort(below)
-		if at < 0 || strings.Join(below, " ") != tc.want {
-			t.Errorf("%s: %q follow it, want %q; of %v", name, below, tc.want, d)
+		if volume < 0 || strings.Join(below, " ") != tc.want {
+			t.Errorf("%s: default mounts below the volume: got %q, want %q; destinations %v", name, below, tc.want, d)
 		}
 	}
 }
 
-func TestOptionsOfABind(t *testing.T) {
+func TestBindMountOptions(t *testing.T) {
 	for _, tc := range []struct {
 		m    Mount
 		want string
@@ -96,12 +98,12 @@ func TestOptionsOfABind(t *testing.T) {
 		tc.m.Destination = "/d"
 		in.Mounts = []Mount{tc.m}
 		if got := strings.Join(mountAt(mustBuild(t, testHost(), in).Spec, "/d").Options, " "); got != tc.want {
-			t.Errorf("%+v: %q, want %q", tc.m, got, tc.want)
+			t.Errorf("options of %+v: got %q, want %q", tc.m, got, tc.want)
 		}
 	}
 }
 
-func TestRestrictions(t *testing.T) {
+func TestMountRestrictions(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounting needs root")
 	}
@@ -116,9 +118,9 @@ func TestRestrictions(t *testing.T) {
 	})
 	got, err := MountRestrictions(dir)
 	if err != nil || !slices.Equal(got, []string{"ro", "nosuid", "noexec"}) {
-		t.Errorf("%v, %v", got, err)
+		t.Errorf("restrictions: got %v (error %v), want ro, nosuid and noexec", got, err)
 	}
 	if _, err := MountRestrictions(dir + "/none"); err == nil {
-		t.Error("of what does not exist")
+		t.Error("MountRestrictions of a missing path succeeded, want an error")
 	}
 }

@@ -19,13 +19,13 @@ func TestSeccomp(t *testing.T) {
 		sc   *cri.LinuxContainerSecurityContext
 		want bool
 	}{
-		"absent":            {&cri.LinuxContainerSecurityContext{}, false},
-		"runtime default":   {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}}, true},
-		"legacy default":    {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "runtime/default"}, true},
-		"present one wins":  {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}, SeccompProfilePath: "runtime/default"}, false},
-		"privileged":        {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}, Privileged: true}, false},
-		"of node, prefixed": {&cri.LinuxContainerSecurityContext{Seccomp: localSeccomp("localhost//p.json")}, true},
-		"of the node":       {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "localhost//p.json"}, true},
+		"absent":              {&cri.LinuxContainerSecurityContext{}, false},
+		"runtime default":     {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}}, true},
+		"legacy default":      {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "runtime/default"}, true},
+		"new field wins":      {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}, SeccompProfilePath: "runtime/default"}, false},
+		"privileged":          {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}, Privileged: true}, false},
+		"localhost, prefixed": {&cri.LinuxContainerSecurityContext{Seccomp: localSeccomp("localhost//p.json")}, true},
+		"legacy localhost":    {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "localhost//p.json"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := testInput()
@@ -33,14 +33,14 @@ func TestSeccomp(t *testing.T) {
 			in.SeccompProfile = []byte(`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["chmod"],"action":"SCMP_ACT_ERRNO"}]}`)
 			s := mustBuild(t, testHost(), in).Spec.Linux.Seccomp
 			if (s != nil) != tc.want {
-				t.Errorf("got %v", s)
+				t.Errorf("seccomp filter: got %v, want a filter: %t", s, tc.want)
 			}
 		})
 	}
 }
 
-// The profile allows more to who has more capabilities, so the cache must tell
-// the sets apart.
+// TestSeccompByCapabilities checks that the cache keeps one profile per set of capabilities,
+// because the profile allows more system calls to containers with more capabilities.
 func TestSeccompByCapabilities(t *testing.T) {
 	b := NewBuilder(testHost(), Defaults{})
 	allows := func(add []string, call string) bool {
@@ -56,17 +56,17 @@ func TestSeccompByCapabilities(t *testing.T) {
 		})
 	}
 	for range 2 {
-		if allows(nil, "mount") || !allows([]string{"SYS_ADMIN"}, "mount") {
-			t.Error("mount must be allowed with SYS_ADMIN and only then")
+		if without, with := allows(nil, "mount"), allows([]string{"SYS_ADMIN"}, "mount"); without || !with {
+			t.Errorf("mount: allowed without SYS_ADMIN: %t, with it: %t, want only with it", without, with)
 		}
 	}
 }
 
-func TestDefaultProfileLeavesOutWhatTheKernelLacks(t *testing.T) {
+func TestDefaultProfileX32(t *testing.T) {
 	for _, x32 := range []bool{false, true} {
 		var p *specs.LinuxSeccomp
 		c := seccompCache{x32: x32}
-		for range 2 { // built, and kept
+		for range 2 { // the second call returns the cached profile
 			spec := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}, Linux: &specs.Linux{}}
 			var err error
 			if p, err = c.get(spec); err != nil {
@@ -74,15 +74,15 @@ func TestDefaultProfileLeavesOutWhatTheKernelLacks(t *testing.T) {
 			}
 		}
 		if slices.Contains(p.Architectures, specs.ArchX86_64) && slices.Contains(p.Architectures, specs.ArchX32) != x32 {
-			t.Errorf("x32 %v: architectures %v", x32, p.Architectures)
+			t.Errorf("architectures: got %v, want x32: %t", p.Architectures, x32)
 		}
 		if len(p.Syscalls) == 0 || p.DefaultAction != specs.ActErrno {
-			t.Errorf("not an allow-list: %v, %d entries", p.DefaultAction, len(p.Syscalls))
+			t.Errorf("profile: got default action %v, %d entries, want an allow-list", p.DefaultAction, len(p.Syscalls))
 		}
 	}
 }
 
-// The operator's profiles stand in for the built-in ones.
+// TestConfiguredSeccomp checks that profiles of the configuration replace the built-in ones.
 func TestConfiguredSeccomp(t *testing.T) {
 	errno := func(call string) []byte {
 		return []byte(`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["` + call + `"],"action":"SCMP_ACT_ERRNO"}]}`)
@@ -90,10 +90,10 @@ func TestConfiguredSeccomp(t *testing.T) {
 	d := Defaults{Seccomp: SeccompDefaults{Profile: errno("chmod"), Privileged: errno("reboot"), DefaultForAll: true}}
 	for name, tc := range map[string]struct {
 		sc   *cri.LinuxContainerSecurityContext
-		want string // the forbidden call, "" for no filter
+		want string // system call that the profile denies, "" for no filter
 	}{
 		"no context":         {nil, "chmod"},
-		"unasked":            {&cri.LinuxContainerSecurityContext{}, "chmod"},
+		"no profile":         {&cri.LinuxContainerSecurityContext{}, "chmod"},
 		"default":            {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}}, "chmod"},
 		"unconfined":         {&cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}}, ""},
 		"legacy unconfined":  {&cri.LinuxContainerSecurityContext{SeccompProfilePath: "unconfined"}, ""},
@@ -104,7 +104,7 @@ func TestConfiguredSeccomp(t *testing.T) {
 		in.Security = tc.sc
 		r, err := NewBuilder(testHost(), d).Build(in)
 		if err != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: build: %v", name, err)
 			continue
 		}
 		got := ""
@@ -112,18 +112,18 @@ func TestConfiguredSeccomp(t *testing.T) {
 			got = s.Syscalls[0].Names[0]
 		}
 		if got != tc.want {
-			t.Errorf("%s: %q is forbidden, want %q", name, got, tc.want)
+			t.Errorf("%s: denied system call: got %q, want %q", name, got, tc.want)
 		}
 	}
 	for _, bad := range []string{"", "{", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"name":"a","names":["b"],"action":"SCMP_ACT_ERRNO"}]}`} {
 		if CheckSeccomp([]byte(bad)) == nil {
-			t.Errorf("%q is taken for a profile", bad)
+			t.Errorf("CheckSeccomp of %q succeeded, want an error", bad)
 		}
 	}
 }
 
 func TestAppArmor(t *testing.T) {
-	of := func(kind cri.SecurityProfile_ProfileType, ref string) *cri.LinuxContainerSecurityContext {
+	profile := func(kind cri.SecurityProfile_ProfileType, ref string) *cri.LinuxContainerSecurityContext {
 		return &cri.LinuxContainerSecurityContext{Apparmor: &cri.SecurityProfile{ProfileType: kind, LocalhostRef: ref}}
 	}
 	legacy := func(ref string) *cri.LinuxContainerSecurityContext {
@@ -131,31 +131,32 @@ func TestAppArmor(t *testing.T) {
 	}
 	const local = cri.SecurityProfile_Localhost
 	for name, tc := range map[string]struct {
-		sc             *cri.LinuxContainerSecurityContext
-		with           string // on a host that has AppArmor
-		fails, without func(error) bool
+		sc      *cri.LinuxContainerSecurityContext
+		want    string           // profile on a host with AppArmor
+		fails   func(error) bool // class of the error on a host with AppArmor
+		without func(error) bool // class of the error on a host without AppArmor
 	}{
-		"no context":         {sc: nil, with: "the-default"},
-		"nothing":            {sc: &cri.LinuxContainerSecurityContext{}, with: "the-default"},
-		"default":            {sc: of(cri.SecurityProfile_RuntimeDefault, ""), with: "the-default"},
-		"unconfined":         {sc: of(cri.SecurityProfile_Unconfined, "")},
-		"local":              {sc: of(local, "p"), with: "p", without: errdefs.IsFailedPrecondition},
-		"local prefixed":     {sc: of(local, "localhost/p"), with: "p", without: errdefs.IsFailedPrecondition},
-		"legacy default":     {sc: legacy("runtime/default"), with: "the-default"},
-		"legacy unconfined":  {sc: legacy("unconfined")},
-		"legacy local":       {sc: legacy("localhost/p//child"), with: "p//child", without: errdefs.IsFailedPrecondition},
-		"the new field wins": {sc: &cri.LinuxContainerSecurityContext{Apparmor: of(local, "p").Apparmor, ApparmorProfile: "unconfined"}, with: "p", without: errdefs.IsFailedPrecondition},
-		"privileged":         {sc: &cri.LinuxContainerSecurityContext{Privileged: true, Apparmor: of(cri.SecurityProfile_RuntimeDefault, "").Apparmor}},
-		"privileged, named":  {sc: &cri.LinuxContainerSecurityContext{Privileged: true, Apparmor: of(local, "p").Apparmor}, with: "p", without: errdefs.IsFailedPrecondition},
-		"no name":            {sc: of(local, ""), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
-		"a blank":            {sc: of(local, "p q"), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
-		"a name in default":  {sc: of(cri.SecurityProfile_RuntimeDefault, "p"), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
-		"unknown type":       {sc: of(9, ""), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
-		"legacy unknown":     {sc: legacy("p"), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
-		"legacy no name":     {sc: legacy("localhost/"), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
+		"no context":          {sc: nil, want: "the-default"},
+		"empty context":       {sc: &cri.LinuxContainerSecurityContext{}, want: "the-default"},
+		"default":             {sc: profile(cri.SecurityProfile_RuntimeDefault, ""), want: "the-default"},
+		"unconfined":          {sc: profile(cri.SecurityProfile_Unconfined, "")},
+		"local":               {sc: profile(local, "p"), want: "p", without: errdefs.IsFailedPrecondition},
+		"local prefixed":      {sc: profile(local, "localhost/p"), want: "p", without: errdefs.IsFailedPrecondition},
+		"legacy default":      {sc: legacy("runtime/default"), want: "the-default"},
+		"legacy unconfined":   {sc: legacy("unconfined")},
+		"legacy local":        {sc: legacy("localhost/p//child"), want: "p//child", without: errdefs.IsFailedPrecondition},
+		"new field wins":      {sc: &cri.LinuxContainerSecurityContext{Apparmor: profile(local, "p").Apparmor, ApparmorProfile: "unconfined"}, want: "p", without: errdefs.IsFailedPrecondition},
+		"privileged":          {sc: &cri.LinuxContainerSecurityContext{Privileged: true, Apparmor: profile(cri.SecurityProfile_RuntimeDefault, "").Apparmor}},
+		"privileged, named":   {sc: &cri.LinuxContainerSecurityContext{Privileged: true, Apparmor: profile(local, "p").Apparmor}, want: "p", without: errdefs.IsFailedPrecondition},
+		"empty name":          {sc: profile(local, ""), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
+		"name with a blank":   {sc: profile(local, "p q"), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
+		"default with a name": {sc: profile(cri.SecurityProfile_RuntimeDefault, "p"), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
+		"unknown type":        {sc: profile(9, ""), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
+		"legacy unknown":      {sc: legacy("p"), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
+		"legacy empty name":   {sc: legacy("localhost/"), fails: errdefs.IsInvalidArgument, without: errdefs.IsInvalidArgument},
 	} {
 		for _, enabled := range []bool{true, false} {
-			h, want, fails := testHost(), tc.with, tc.fails
+			h, want, fails := testHost(), tc.want, tc.fails
 			if h.AppArmor = enabled; !enabled {
 				want, fails = "", tc.without
 			}
@@ -165,12 +166,12 @@ func TestAppArmor(t *testing.T) {
 			switch {
 			case fails != nil:
 				if !fails(err) || !strings.Contains(err.Error(), "apparmor") {
-					t.Errorf("%s, enabled %v: %v", name, enabled, err)
+					t.Errorf("%s, enabled %v: got error %v, want one that names apparmor", name, enabled, err)
 				}
 			case err != nil:
-				t.Errorf("%s, enabled %v: %v", name, enabled, err)
+				t.Errorf("%s, enabled %v: got error %v, want none", name, enabled, err)
 			case r.Spec.Process.ApparmorProfile != want:
-				t.Errorf("%s, enabled %v: %q, want %q", name, enabled, r.Spec.Process.ApparmorProfile, want)
+				t.Errorf("%s, enabled %v: profile: got %q, want %q", name, enabled, r.Spec.Process.ApparmorProfile, want)
 			}
 		}
 	}
@@ -183,27 +184,27 @@ func TestSELinux(t *testing.T) {
 	in.ProcessLabel, in.MountLabel = "p", "m"
 	s := mustBuild(t, h, in).Spec
 	if s.Process.SelinuxLabel != "p" || s.Linux.MountLabel != "m" {
-		t.Errorf("labels %q, %q", s.Process.SelinuxLabel, s.Linux.MountLabel)
+		t.Errorf("process and mount label: got %q and %q, want p and m", s.Process.SelinuxLabel, s.Linux.MountLabel)
 	}
 	for name, tc := range map[string]struct {
 		sc      *cri.LinuxSandboxSecurityContext
 		selinux bool
 		fails   func(error) bool
 	}{
-		"asked with":       {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s0"}}, true, nil},
-		"asked without":    {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s0"}}, false, nil},
-		"bad form with":    {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s 0"}}, true, errdefs.IsInvalidArgument},
-		"bad form without": {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s 0"}}, false, nil},
-		"nothing":          {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{}}, false, nil},
-		"no context":       {nil, false, nil},
-		"seccomp":          {&cri.LinuxSandboxSecurityContext{Seccomp: localSeccomp("p")}, true, errdefs.IsInvalidArgument},
-		"AppArmor":         {&cri.LinuxSandboxSecurityContext{Apparmor: localSeccomp("p")}, true, errdefs.IsFailedPrecondition},
+		"level, enabled":    {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s0"}}, true, nil},
+		"level, disabled":   {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s0"}}, false, nil},
+		"invalid, enabled":  {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s 0"}}, true, errdefs.IsInvalidArgument},
+		"invalid, disabled": {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{Level: "s 0"}}, false, nil},
+		"empty options":     {&cri.LinuxSandboxSecurityContext{SelinuxOptions: &cri.SELinuxOption{}}, false, nil},
+		"no context":        {nil, false, nil},
+		"seccomp":           {&cri.LinuxSandboxSecurityContext{Seccomp: localSeccomp("p")}, true, errdefs.IsInvalidArgument},
+		"AppArmor":          {&cri.LinuxSandboxSecurityContext{Apparmor: localSeccomp("p")}, true, errdefs.IsFailedPrecondition},
 	} {
 		h.SELinux = tc.selinux
 		b := NewBuilder(h, Defaults{})
 		err := b.CheckSandbox(tc.sc)
 		if tc.fails == nil && err != nil || tc.fails != nil && !tc.fails(err) {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: CheckSandbox: got error %v, want an error: %t", name, err, tc.fails != nil)
 		}
 		if tc.sc.GetSelinuxOptions() == nil {
 			continue
@@ -211,7 +212,7 @@ func TestSELinux(t *testing.T) {
 		in := testInput()
 		in.Security.SelinuxOptions = tc.sc.GetSelinuxOptions()
 		if _, err := b.Build(in); tc.fails == nil && err != nil || tc.fails != nil && !tc.fails(err) {
-			t.Errorf("%s, of a container: %v", name, err)
+			t.Errorf("%s: Build: got error %v, want an error: %t", name, err, tc.fails != nil)
 		}
 	}
 }

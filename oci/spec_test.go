@@ -94,10 +94,10 @@ func TestCapabilities(t *testing.T) {
 				}
 			}
 			if !slices.Equal(c.Ambient, tc.ambient) || !slices.Equal(c.Inheritable, tc.ambient) {
-				t.Errorf("ambient %v, inheritable %v, want both %v", c.Ambient, c.Inheritable, tc.ambient)
+				t.Errorf("ambient and inheritable: got %v and %v, want both %v", c.Ambient, c.Inheritable, tc.ambient)
 			}
 			if len(r.Warnings) != tc.warnings {
-				t.Errorf("warnings: %q", r.Warnings)
+				t.Errorf("warnings: got %q, want %d", r.Warnings, tc.warnings)
 			}
 		})
 	}
@@ -107,7 +107,7 @@ func caps(add, drop, ambient []string) *cri.LinuxContainerSecurityContext {
 	return &cri.LinuxContainerSecurityContext{Capabilities: &cri.Capability{AddCapabilities: add, DropCapabilities: drop, AddAmbientCapabilities: ambient}}
 }
 
-func TestRejected(t *testing.T) {
+func TestInvalidInput(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(*Input)
 		class  func(error) bool
@@ -126,7 +126,7 @@ func TestRejected(t *testing.T) {
 		}, errdefs.IsFailedPrecondition, "AppArmor"},
 		"seccomp profile JSON": {func(in *Input) { in.Security.Seccomp = localSeccomp("/p"); in.SeccompProfile = []byte("{") }, errdefs.IsInvalidArgument, `"/p"`},
 		"seccomp relative":     {func(in *Input) { in.Security.Seccomp = localSeccomp("p") }, errdefs.IsInvalidArgument, "absolute"},
-		"seccomp legacy":       {func(in *Input) { in.Security.SeccompProfilePath = "what" }, errdefs.IsInvalidArgument, "seccomp_profile_path"},
+		"seccomp legacy":       {func(in *Input) { in.Security.SeccompProfilePath = "unknown" }, errdefs.IsInvalidArgument, "seccomp_profile_path"},
 		"device path relative": {func(in *Input) { in.Devices = []Device{{LinuxDevice: specs.LinuxDevice{Path: "dev/x"}}} }, errdefs.IsInvalidArgument, "device path"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -134,7 +134,7 @@ func TestRejected(t *testing.T) {
 			tc.change(&in)
 			_, err := NewBuilder(testHost(), Defaults{}).Build(in)
 			if err == nil || !tc.class(err) || !strings.Contains(err.Error(), tc.says) {
-				t.Errorf("got %v", err)
+				t.Errorf("error: got %v, want one with %q", err, tc.says)
 			}
 		})
 	}
@@ -145,16 +145,16 @@ func TestPrivileged(t *testing.T) {
 	in.Security = &cri.LinuxContainerSecurityContext{Privileged: true, MaskedPaths: []string{"/proc/kcore"}, ReadonlyPaths: []string{"/proc/sys"}}
 	s := mustBuild(t, testHost(), in).Spec
 	if len(s.Linux.MaskedPaths)+len(s.Linux.ReadonlyPaths) != 0 {
-		t.Error("paths are hidden")
+		t.Errorf("masked and read-only paths: got %q and %q, want none", s.Linux.MaskedPaths, s.Linux.ReadonlyPaths)
 	}
 	if d := s.Linux.Resources.Devices; len(d) != 1 || !d[0].Allow {
-		t.Errorf("device rules %v", d)
+		t.Errorf("device rules: got %v, want one that allows all", d)
 	}
 	if m := mountAt(s, "/sys"); slices.Contains(m.Options, "ro") {
-		t.Errorf("sysfs %v", m)
+		t.Errorf("mount of sysfs: got %v, want it writable", m)
 	}
 	if slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace }) {
-		t.Error("cgroup namespace")
+		t.Errorf("namespaces: got %v, want no cgroup namespace", s.Linux.Namespaces)
 	}
 }
 
@@ -163,30 +163,30 @@ func TestDefaultsWithoutSecurityContext(t *testing.T) {
 	in.Security = nil
 	s := mustBuild(t, testHost(), in).Spec
 	if !slices.Contains(s.Linux.MaskedPaths, "/proc/kcore") || !slices.Contains(s.Linux.ReadonlyPaths, "/proc/sys") {
-		t.Error("nothing is hidden")
+		t.Errorf("masked and read-only paths: got %q and %q, want the defaults", s.Linux.MaskedPaths, s.Linux.ReadonlyPaths)
 	}
 	if s.Version != versionBase {
-		t.Errorf("version %s", s.Version)
+		t.Errorf("version of the spec: got %s, want %s", s.Version, versionBase)
 	}
 	if d := s.Linux.Resources.Devices; len(d) != 1 || d[0].Allow {
-		t.Errorf("device rules %v", d)
+		t.Errorf("device rules: got %v, want one that denies all", d)
 	}
 }
 
-func TestRlimitsWithinTheDaemons(t *testing.T) {
+func TestRlimitsAreLimitedByDaemon(t *testing.T) {
 	d := Defaults{Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 4096, Hard: 8192}}, PidsLimit: 7}
 	r, err := NewBuilder(testHost(), d).Build(testInput())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if l := r.Spec.Process.Rlimits[0]; l.Soft != 1000 || l.Hard != 1000 || len(r.Warnings) != 0 {
-		t.Errorf("%+v, %q", l, r.Warnings)
+		t.Errorf("rlimit: got %+v (warnings %q), want 1000 without a warning", l, r.Warnings)
 	}
 	if d.Rlimits[0].Hard != 8192 {
-		t.Error("the defaults were changed")
+		t.Errorf("hard limit of the defaults after Build: got %d, want 8192", d.Rlimits[0].Hard)
 	}
-	if *r.Spec.Linux.Resources.Pids.Limit != 7 {
-		t.Error("no pids limit")
+	if got := *r.Spec.Linux.Resources.Pids.Limit; got != 7 {
+		t.Errorf("pids limit: got %d, want 7", got)
 	}
 }
 
@@ -194,7 +194,7 @@ func TestFitRlimits(t *testing.T) {
 	nofile := func(soft, hard uint64) []specs.POSIXRlimit {
 		return []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: soft, Hard: hard}}
 	}
-	raises := Host{Capabilities: []string{"CAP_SYS_RESOURCE"}, HardRlimits: map[string]uint64{"RLIMIT_NOFILE": 1000}, MaxOpenFiles: 1 << 20}
+	privilegedHost := Host{Capabilities: []string{"CAP_SYS_RESOURCE"}, HardRlimits: map[string]uint64{"RLIMIT_NOFILE": 1000}, MaxOpenFiles: 1 << 20}
 	for name, tc := range map[string]struct {
 		host       Host
 		limits     []specs.POSIXRlimit
@@ -202,15 +202,15 @@ func TestFitRlimits(t *testing.T) {
 		isAdjusted bool
 	}{
 		"fits":                         {testHost(), nofile(10, 1000), nofile(10, 1000), false},
-		"above the daemon's":           {testHost(), nofile(10, 1001), nofile(10, 1000), true},
-		"the daemon may raise":         {raises, nofile(10, 524288), nofile(10, 524288), false},
-		"above fs.nr_open":             {raises, nofile(math.MaxUint64, math.MaxUint64), nofile(1<<20, 1<<20), true},
-		"another, above fs.nr_open":    {raises, []specs.POSIXRlimit{{Type: "RLIMIT_CORE", Hard: 1 << 30}}, []specs.POSIXRlimit{{Type: "RLIMIT_CORE", Hard: 1 << 30}}, false},
-		"nothing is known of the host": {Host{}, nofile(1, 1<<40), nofile(1, 1<<40), false},
+		"above the daemon's limit":     {testHost(), nofile(10, 1001), nofile(10, 1000), true},
+		"daemon with CAP_SYS_RESOURCE": {privilegedHost, nofile(10, 524288), nofile(10, 524288), false},
+		"above fs.nr_open":             {privilegedHost, nofile(math.MaxUint64, math.MaxUint64), nofile(1<<20, 1<<20), true},
+		"other type, above fs.nr_open": {privilegedHost, []specs.POSIXRlimit{{Type: "RLIMIT_CORE", Hard: 1 << 30}}, []specs.POSIXRlimit{{Type: "RLIMIT_CORE", Hard: 1 << 30}}, false},
+		"host without limits":          {Host{}, nofile(1, 1<<40), nofile(1, 1<<40), false},
 	} {
 		got, warnings := tc.host.FitRlimits(tc.limits)
 		if !slices.Equal(got, tc.want) || (len(warnings) > 0) != tc.isAdjusted {
-			t.Errorf("%s: got %+v, %q", name, got, warnings)
+			t.Errorf("%s: got %+v (warnings %q), want %+v (warnings: %t)", name, got, warnings, tc.want, tc.isAdjusted)
 		}
 	}
 }
@@ -221,7 +221,7 @@ func TestConfiguredCapabilities(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := r.Spec.Process.Capabilities.Bounding; !slices.Equal(got, []string{"CAP_CHOWN", "CAP_KILL"}) {
-		t.Errorf("got %v", got)
+		t.Errorf("bounding capabilities: got %v, want CAP_CHOWN and CAP_KILL", got)
 	}
 }
 
@@ -230,11 +230,11 @@ func TestAllowAnnotations(t *testing.T) {
 		map[string]string{"run.oci.a": "1", "other": "x", "org.systemd.property.ExecStart": "x", "one": "3", "one.more": "x", "with.dot.x": "x"},
 		map[string]string{"run.oci.a": "2"})
 	if len(got) != 2 || got["run.oci.a"] != "2" || got["one"] != "3" {
-		t.Errorf("got %v", got)
+		t.Errorf("annotations: got %v, want run.oci.a=2 and one=3", got)
 	}
 }
 
-func TestEncodeIsAConfig(t *testing.T) {
+func TestEncode(t *testing.T) {
 	in := testInput()
 	in.Security.Seccomp = &cri.SecurityProfile{}
 	b, err := Encode(mustBuild(t, testHost(), in).Spec)
@@ -243,7 +243,7 @@ func TestEncodeIsAConfig(t *testing.T) {
 	}
 	var s specs.Spec
 	if err := json.Unmarshal(b, &s); err != nil || s.Linux.Seccomp == nil || s.Process.Args[0] != "/bin/sh" {
-		t.Errorf("%v: %s", err, b)
+		t.Errorf("decode the encoded spec: got error %v for %s", err, b)
 	}
 }
 

@@ -19,14 +19,15 @@ func userInput() Input {
 func TestUserNamespaceIsJoinedByPath(t *testing.T) {
 	s := mustBuild(t, testHost(), userInput()).Spec
 	if !slices.Contains(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: "/ns/user"}) {
-		t.Errorf("namespaces %v", s.Linux.Namespaces)
+		t.Errorf("namespaces: got %v, want the user namespace /ns/user", s.Linux.Namespaces)
 	}
 	// runc warns of a config that has both a path and mappings.
 	if len(s.Linux.UIDMappings)+len(s.Linux.GIDMappings) > 0 || s.Version != versionBase {
-		t.Errorf("mappings %v %v, version %s", s.Linux.UIDMappings, s.Linux.GIDMappings, s.Version)
+		t.Errorf("mappings: got %v and %v in version %s, want none in version %s",
+			s.Linux.UIDMappings, s.Linux.GIDMappings, s.Version, versionBase)
 	}
 	if m := mountAt(s, "/sys"); m.Type != "sysfs" {
-		t.Errorf("sysfs of the pod's own network: %v", m)
+		t.Errorf("mount at /sys: got %v, want type sysfs", m)
 	}
 }
 
@@ -35,11 +36,11 @@ func TestTerminalsOfSmallUserNamespaces(t *testing.T) {
 	for size, want := range map[uint32]bool{65536: true, 6: true, 5: false, 1: false} {
 		in.UserGIDs[0].Size = size
 		if got := mountAt(mustBuild(t, testHost(), in).Spec, "/dev/pts"); slices.Contains(got.Options, "gid=5") != want {
-			t.Errorf("%d groups: %v", size, got.Options)
+			t.Errorf("options of /dev/pts with %d gids: got %v, want gid=5: %t", size, got.Options, want)
 		}
 	}
 	if got := mountAt(mustBuild(t, testHost(), testInput()).Spec, "/dev/pts"); !slices.Contains(got.Options, "gid=5") {
-		t.Errorf("without a user namespace: %v", got.Options)
+		t.Errorf("options of /dev/pts without a user namespace: got %v, want gid=5", got.Options)
 	}
 }
 
@@ -58,12 +59,13 @@ func TestMappedMounts(t *testing.T) {
 	} {
 		in := userInput()
 		tc.mount.Source, tc.mount.Destination = "/h", "/v"
-		// A later mount of less must not lower the version.
+		// A later mount that needs a lower version must not lower the version of the spec.
 		in.Mounts = []Mount{tc.mount, {Source: "/h", Destination: "/w", ReadOnly: true}}
 		s := mustBuild(t, testHost(), in).Spec
 		m := mountAt(s, "/v")
 		if s.Version != tc.version || slices.Contains(m.Options, "ridmap") != tc.option || len(m.UIDMappings) != len(tc.mount.UIDMappings) {
-			t.Errorf("%s: version %s, %v", name, s.Version, m)
+			t.Errorf("%s: got version %s, mount %v, want version %s, ridmap %t, %d uid mappings",
+				name, s.Version, m, tc.version, tc.option, len(tc.mount.UIDMappings))
 		}
 	}
 }
@@ -74,16 +76,17 @@ func TestDevicesOfUserNamespaces(t *testing.T) {
 	in.Devices = []Device{{HostPath: "/dev/fuse", Access: "rw", LinuxDevice: specs.LinuxDevice{Path: "/dev/other", Type: "c", Major: 10, Minor: 229}}}
 	s := mustBuild(t, testHost(), in).Spec
 	if m := mountAt(s, "/dev/other"); m == nil || m.Source != "/dev/fuse" || len(s.Linux.Devices) != 0 {
-		t.Errorf("mount %v, nodes to be made %v", m, s.Linux.Devices)
+		t.Errorf("device: got mount %v, devices %v, want a mount of /dev/fuse and no devices", m, s.Linux.Devices)
 	}
-	// Privileges end at the namespace: all of the host's devices are not for it.
+	// A privileged container in a user namespace gets no access to all devices of the host.
 	rules := s.Linux.Resources.Devices
 	if len(rules) != 2 || rules[0].Allow || !rules[1].Allow || *rules[1].Major != 10 {
-		t.Errorf("rules %v", rules)
+		t.Errorf("device rules: got %v, want one that denies all and one that allows major 10", rules)
 	}
 	in.Namespaces.User = ""
 	s = mustBuild(t, testHost(), in).Spec
 	if mountAt(s, "/dev/other") != nil || len(s.Linux.Devices) != 1 || !s.Linux.Resources.Devices[0].Allow {
-		t.Errorf("without a user namespace: %v, %v", s.Linux.Devices, s.Linux.Resources.Devices)
+		t.Errorf("without a user namespace: got devices %v, rules %v, want one device and a rule that allows all",
+			s.Linux.Devices, s.Linux.Resources.Devices)
 	}
 }
