@@ -50,7 +50,7 @@ func (b *testbed) fakeInit() proc.Ref {
 func TestCreateFailure(t *testing.T) {
 	tests := []struct {
 		name    string
-		spoil   func(b *testbed)
+		prepare func(b *testbed)
 		want    string
 		deletes bool
 	}{
@@ -71,7 +71,7 @@ func TestCreateFailure(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newTestbed(t)
-			tt.spoil(b)
+			tt.prepare(b)
 			before := openFDs(t)
 			_, _, err := b.launcher.Create(t.Context(), b.spec)
 			if err == nil {

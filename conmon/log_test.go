@@ -115,7 +115,7 @@ func TestFullDisk(t *testing.T) {
 		b.dir+"/full; while ! [ -e "+b.dir+"/go ]; do sleep 0.01; done; echo again; exit 3")
 	b.create()
 	b.start()
-	b.eventually("the end of the writing", func() bool { return b.exists("full") })
+	b.eventually("the end of the output", func() bool { return b.exists("full") })
 	old := b.spec.LogPath + ".old"
 	if err := os.Rename(b.spec.LogPath, old); err != nil {
 		t.Fatal(err)
@@ -168,15 +168,15 @@ func TestLossIsReportedWithoutFurtherOutput(t *testing.T) {
 				b.dir+"/full; while ! [ -e "+b.dir+"/go ]; do sleep 0.01; done; exit 3")
 			b.create()
 			b.start()
-			b.eventually("the end of the writing", func() bool { return b.exists("full") })
-			b.eventually("the reading of all that was written", func() bool { return b.pipesEmpty() })
+			b.eventually("the end of the output", func() bool { return b.exists("full") })
+			b.eventually("the monitor to read the complete output", func() bool { return b.pipesEmpty() })
 			if err := os.Remove(filler); err != nil {
 				t.Fatal(err)
 			}
-			told := b.spec.LogPath
+			logPath := b.spec.LogPath
 			if rotate {
-				told += ".old"
-				if err := os.Rename(b.spec.LogPath, told); err != nil {
+				logPath += ".old"
+				if err := os.Rename(b.spec.LogPath, logPath); err != nil {
 					t.Fatal(err)
 				}
 				if err := conmon.ReopenLog(t.Context(), b.spec.RunDir); err != nil {
@@ -185,8 +185,8 @@ func TestLossIsReportedWithoutFurtherOutput(t *testing.T) {
 			}
 			touch(b.dir + "/go")
 			e := b.exit()
-			if got := text(b.log(told), "stderr"); e.LogLost == 0 || !strings.Contains(got, fmt.Sprintf("%d bytes of log were lost", e.LogLost)) {
-				t.Errorf("%d bytes were lost; the log reports %q", e.LogLost, got)
+			if got := text(b.log(logPath), "stderr"); e.LogLost == 0 || !strings.Contains(got, fmt.Sprintf("%d bytes of log were lost", e.LogLost)) {
+				t.Errorf("lost bytes: got %d in the exit record, %q in the log, want the same number", e.LogLost, got)
 			}
 		})
 	}

@@ -37,8 +37,8 @@ func TestExit(t *testing.T) {
 			if e.ExitCode != tt.code || e.Signal != tt.signal || e.Unknown || e.OOMKilled || e.LogLost != 0 {
 				t.Errorf("exit record %+v, want code %d, signal %d", e, tt.code, tt.signal)
 			}
-			if at := time.Unix(0, e.FinishedAt); at.Before(before) || at.After(time.Now()) {
-				t.Errorf("FinishedAt is %v", at)
+			if finishedAt := time.Unix(0, e.FinishedAt); finishedAt.Before(before) || finishedAt.After(time.Now()) {
+				t.Errorf("FinishedAt: got %v, want a time between %v and now", finishedAt, before)
 			}
 			b.waitExited(b.monitor)
 			if b.exists("run/" + conmon.ControlSocket) {

@@ -214,15 +214,15 @@ func TestRecoverWithoutExitRecord(t *testing.T) {
 // TestKilledDaemon kills a daemon at each step of the life of a container, and starts
 // another one.
 func TestKilledDaemon(t *testing.T) {
-	if os.Getenv("CRISERVER_TEST_VICTIM") != "" {
-		victim(t)
+	if os.Getenv("CRISERVER_TEST_KILL_STEP") != "" {
+		runDaemonUntilStep(t)
 		return
 	}
 	b := newTestBed(t)
-	for _, at := range []string{"record", "mounted", "answered", "created", "started"} {
-		t.Run(at, func(t *testing.T) {
+	for _, step := range []string{"record", "mounted", "answered", "created", "started"} {
+		t.Run(step, func(t *testing.T) {
 			cmd := exec.Command(os.Args[0], "-test.run=^TestKilledDaemon$")
-			cmd.Env = append(os.Environ(), "CRISERVER_TEST_VICTIM="+at, "CRISERVER_TEST_DIR="+b.dir, "CRISERVER_TEST_PARENT="+b.parent, "CRISERVER_TEST_MONITOR="+b.monitor)
+			cmd.Env = append(os.Environ(), "CRISERVER_TEST_KILL_STEP="+step, "CRISERVER_TEST_DIR="+b.dir, "CRISERVER_TEST_PARENT="+b.parent, "CRISERVER_TEST_MONITOR="+b.monitor)
 			out, err := cmd.CombinedOutput()
 			if status, ok := cmd.ProcessState.Sys().(interface{ Signaled() bool }); !ok || !status.Signaled() {
 				t.Fatalf("the daemon was not killed: %v: %s", err, out)
@@ -231,13 +231,13 @@ func TestKilledDaemon(t *testing.T) {
 			m, stop := b.manager()
 			defer stop()
 			list := m.List()
-			alive := at == "created" || at == "started"
-			if (len(list) == 1) != alive {
-				t.Fatalf("%d containers", len(list))
+			isRecovered := step == "created" || step == "started"
+			if (len(list) == 1) != isRecovered {
+				t.Fatalf("containers after the restart: got %d, want one: %t", len(list), isRecovered)
 			}
-			if alive {
-				if want := map[string]State{"created": Created, "started": Running}[at]; list[0].State != want {
-					t.Errorf("the container is %s", list[0].State)
+			if isRecovered {
+				if want := map[string]State{"created": Created, "started": Running}[step]; list[0].State != want {
+					t.Errorf("state of the container: got %s, want %s", list[0].State, want)
 				}
 			}
 			if err := m.RemovePod(t.Context(), "pod"); err != nil {
@@ -247,18 +247,18 @@ func TestKilledDaemon(t *testing.T) {
 	}
 }
 
-// victim creates a container and kills itself at a step.
-func victim(t *testing.T) {
-	at := os.Getenv("CRISERVER_TEST_VICTIM")
+// runDaemonUntilStep creates a container and kills its own process at a step.
+func runDaemonUntilStep(t *testing.T) {
+	step := os.Getenv("CRISERVER_TEST_KILL_STEP")
 	b := testBedAt(t, os.Getenv("CRISERVER_TEST_DIR"), os.Getenv("CRISERVER_TEST_PARENT"), os.Getenv("CRISERVER_TEST_MONITOR"))
 	b.startShared(b.parent + "/monitors")
 	die := func() { _ = unix.Kill(os.Getpid(), unix.SIGKILL); select {} }
 	m, _ := b.manager(func(c *Config) {
-		c.Images = &dyingImages{b.images, at, die}
-		c.Monitors = &dyingMonitors{c.Monitors, at, die}
+		c.Images = &dyingImages{b.images, step, die}
+		c.Monitors = &dyingMonitors{c.Monitors, step, die}
 	})
-	id := b.create(m, shell("victim", "sleep 1000"))
-	if at == "created" {
+	id := b.create(m, shell("main", "sleep 1000"))
+	if step == "created" {
 		die()
 	}
 	if err := m.Start(t.Context(), id); err != nil {
@@ -269,16 +269,16 @@ func victim(t *testing.T) {
 
 type dyingImages struct {
 	Images
-	at  string
-	die func()
+	step string
+	die  func()
 }
 
 func (d *dyingImages) Mount(ctx context.Context, r RootFS) error {
-	if d.at == "record" {
+	if d.step == "record" {
 		d.die()
 	}
 	err := d.Images.Mount(ctx, r)
-	if d.at == "mounted" {
+	if d.step == "mounted" {
 		d.die()
 	}
 	return err
@@ -286,13 +286,13 @@ func (d *dyingImages) Mount(ctx context.Context, r RootFS) error {
 
 type dyingMonitors struct {
 	Monitors
-	at  string
-	die func()
+	step string
+	die  func()
 }
 
 func (d *dyingMonitors) Create(ctx context.Context, s conmon.Spec) (conmon.Started, proc.Ref, error) {
 	started, ref, err := d.Monitors.Create(ctx, s)
-	if err == nil && d.at == "answered" {
+	if err == nil && d.step == "answered" {
 		d.die()
 	}
 	return started, ref, err

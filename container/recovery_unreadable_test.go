@@ -15,8 +15,8 @@ import (
 	"github.com/criserver/criserver/oci"
 )
 
-// spoil replaces the content of files of a container.
-func spoil(t *testing.T, dir, content string, names ...string) {
+// overwrite replaces the content of files of a container.
+func overwrite(t *testing.T, dir, content string, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
@@ -29,22 +29,22 @@ func spoil(t *testing.T, dir, content string, names ...string) {
 // files is visible, keeps its processes, and can be stopped and removed.
 func TestUnreadableFilesOfRunningContainer(t *testing.T) {
 	for name, tc := range map[string]struct {
-		spoil   func(t *testing.T, dir string)
-		known   bool // the first process is found
+		damage  func(t *testing.T, dir string)
+		hasPID  bool // the recovery finds the first process
 		wantPod string
 	}{
-		"empty state":           {func(t *testing.T, dir string) { spoil(t, dir, "", stateFile) }, true, "pod"},
-		"empty record":          {func(t *testing.T, dir string) { spoil(t, dir, "", recordFile) }, true, ""},
-		"state and record":      {func(t *testing.T, dir string) { spoil(t, dir, "", stateFile, recordFile) }, true, ""},
-		"a later version":       {func(t *testing.T, dir string) { spoil(t, dir, `{"version":99}`, stateFile) }, true, "pod"},
-		"torn record, no state": {func(t *testing.T, dir string) { spoil(t, dir, "{torn", recordFile); remove(t, dir, stateFile) }, true, ""},
+		"empty state":           {func(t *testing.T, dir string) { overwrite(t, dir, "", stateFile) }, true, "pod"},
+		"empty record":          {func(t *testing.T, dir string) { overwrite(t, dir, "", recordFile) }, true, ""},
+		"state and record":      {func(t *testing.T, dir string) { overwrite(t, dir, "", stateFile, recordFile) }, true, ""},
+		"a later version":       {func(t *testing.T, dir string) { overwrite(t, dir, `{"version":99}`, stateFile) }, true, "pod"},
+		"torn record, no state": {func(t *testing.T, dir string) { overwrite(t, dir, "{torn", recordFile); remove(t, dir, stateFile) }, true, ""},
 		"all but the OCI config": {func(t *testing.T, dir string) {
-			spoil(t, dir, "", recordFile, stateFile)
+			overwrite(t, dir, "", recordFile, stateFile)
 			remove(t, dir, conmon.PIDFile)
 		}, false, ""},
 		"pid of another process": {func(t *testing.T, dir string) {
-			spoil(t, dir, "", stateFile)
-			spoil(t, dir, strconv.Itoa(os.Getpid()), conmon.PIDFile)
+			overwrite(t, dir, "", stateFile)
+			overwrite(t, dir, strconv.Itoa(os.Getpid()), conmon.PIDFile)
 		}, false, "pod"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,16 +55,16 @@ func TestUnreadableFilesOfRunningContainer(t *testing.T) {
 			c, _ := m.find(id)
 			init, monitor := c.refs()
 			stop()
-			tc.spoil(t, c.dir)
+			tc.damage(t, c.dir)
 
 			for range 2 { // also after a second restart
 				m, stop = b.manager()
 				s, err := m.Get(id)
 				if err != nil || s.State != Unknown || s.Message == "" || s.PodID != tc.wantPod || s.Config.GetMetadata().GetName() == "" {
-					t.Fatalf("%+v, %v", s, err)
+					t.Fatalf("get: got %+v (error %v), want state unknown with a message and pod %q", s, err, tc.wantPod)
 				}
-				if want := map[bool]int{true: init.PID}[tc.known]; s.PID != want {
-					t.Errorf("pid %d, want %d", s.PID, want)
+				if want := map[bool]int{true: init.PID}[tc.hasPID]; s.PID != want {
+					t.Errorf("pid: got %d, want %d", s.PID, want)
 				}
 				if !init.Alive() || !monitor.Alive() || len(m.List()) != 1 || !m.Holds(id) {
 					t.Error("the recovery has changed the container")
@@ -77,8 +77,8 @@ func TestUnreadableFilesOfRunningContainer(t *testing.T) {
 				t.Fatal(err)
 			}
 			s, err := m.Get(id)
-			if want := map[bool]int32{true: 9, false: 137}[tc.known]; err != nil || s.State != Exited || s.ExitCode != want {
-				t.Errorf("stopped: %+v, %v; want exit code %d", s, err, want)
+			if want := map[bool]int32{true: 9, false: 137}[tc.hasPID]; err != nil || s.State != Exited || s.ExitCode != want {
+				t.Errorf("get after the stop: got %+v (error %v), want exit code %d", s, err, want)
 			}
 			if err := m.Remove(t.Context(), id); err != nil {
 				t.Error(err)
@@ -107,8 +107,8 @@ func TestUnreadableFilesOfExitedContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop()
-	spoil(t, c.dir, "", recordFile, stateFile)
-	spoil(t, bare, "{torn", recordFile)
+	overwrite(t, c.dir, "", recordFile, stateFile)
+	overwrite(t, bare, "{torn", recordFile)
 
 	m, _ = b.manager()
 	if s := b.waitExit(m, id); s.ExitCode != 7 {
@@ -155,8 +155,8 @@ func TestUnreadableGuest(t *testing.T) {
 	if err := os.Mkdir(r.Root, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	spoil(t, r.Root, "{}", podID+"_sandbox:"+podID+".state")
-	spoil(t, m.guestDir(podID), "", guestFile)
+	overwrite(t, r.Root, "{}", podID+"_sandbox:"+podID+".state")
+	overwrite(t, m.guestDir(podID), "", guestFile)
 	if err := m.RemovePod(t.Context(), podID); err != nil {
 		t.Fatal(err)
 	}

@@ -83,9 +83,9 @@ func findRunc(t testing.TB) string {
 	if other := os.Getenv("CRISERVER_TEST_RUNTIME"); other != "" {
 		return other
 	}
-	if own, err := filepath.Abs("../bin/runc"); err == nil {
-		if _, err := os.Stat(own); err == nil {
-			return own
+	if built, err := filepath.Abs("../bin/runc"); err == nil {
+		if _, err := os.Stat(built); err == nil {
+			return built
 		}
 	}
 	path, err := exec.LookPath("runc")

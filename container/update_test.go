@@ -29,9 +29,9 @@ func (b *testBed) controls(s *Snapshot) map[string]string {
 	return out
 }
 
-// narrow limits the pod to half a CPU. The kernel then refuses a higher quota for a
+// limitPodQuota limits the pod to half a CPU. The kernel then refuses a higher quota for a
 // container, after the runtime has set the limits that it sets before the quota.
-func (b *testBed) narrow() {
+func (b *testBed) limitPodQuota() {
 	b.t.Helper()
 	file, value := b.tree.Dir("cpu", b.pods.pods["pod"].CgroupParent)+"/cpu.cfs_quota_us", "50000"
 	if b.tree.V2() {
@@ -44,29 +44,29 @@ func (b *testBed) narrow() {
 
 var limited = &cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20, CpuShares: 200, CpuQuota: 20000, CpuPeriod: 100000, CpusetCpus: "0"}
 
-// tooMuch has a memory limit, which the runtime sets first, and a quota that fails.
-var tooMuch = &cri.LinuxContainerResources{MemoryLimitInBytes: 32 << 20, CpuShares: 500, CpuQuota: 200000, CpuPeriod: 100000, OomScoreAdj: 300}
+// excessive has a memory limit, which the runtime sets first, and a quota that fails.
+var excessive = &cri.LinuxContainerResources{MemoryLimitInBytes: 32 << 20, CpuShares: 500, CpuQuota: 200000, CpuPeriod: 100000, OomScoreAdj: 300}
 
 func TestUpdateIsAllOrNothing(t *testing.T) {
 	b := newTestBed(t)
-	b.narrow()
+	b.limitPodQuota()
 	m, stop := b.manager()
 	c := shell("c", "sleep 1000")
 	c.Linux.Resources = limited
 	id := b.run(m, c)
 	before, _ := m.Get(id)
-	was := b.controls(before)
-	err := m.UpdateResources(t.Context(), id, tooMuch)
+	limitsBefore := b.controls(before)
+	err := m.UpdateResources(t.Context(), id, excessive)
 	if err == nil || !strings.Contains(err.Error(), "cpu.cfs_quota_us") || strings.Contains(err.Error(), "undo") {
-		t.Fatalf("an update with more than the quota of the pod: %v", err)
+		t.Fatalf("update with more than the quota of the pod: got error %v, want one that names cpu.cfs_quota_us", err)
 	}
 	for range 2 {
 		after, _ := m.Get(id)
-		if now := b.controls(after); !maps.Equal(now, was) {
-			t.Errorf("limits are %v, were %v", now, was)
+		if limitsAfter := b.controls(after); !maps.Equal(limitsAfter, limitsBefore) {
+			t.Errorf("limits: got %v, want %v as before the update", limitsAfter, limitsBefore)
 		}
 		if after.Resources.String() != before.Resources.String() {
-			t.Errorf("resources are %v, were %v", after.Resources, before.Resources)
+			t.Errorf("resources: got %v, want %v as before the update", after.Resources, before.Resources)
 		}
 		stop()
 		m, stop = b.manager()
@@ -75,9 +75,9 @@ func TestUpdateIsAllOrNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, _ := m.Get(id)
-	was["cpu.shares"] = "500"
-	if now := b.controls(s); !maps.Equal(now, was) {
-		t.Errorf("limits after another update are %v, want %v", now, was)
+	limitsBefore["cpu.shares"] = "500"
+	if limitsAfter := b.controls(s); !maps.Equal(limitsAfter, limitsBefore) {
+		t.Errorf("limits after another update: got %v, want %v", limitsAfter, limitsBefore)
 	}
 }
 
@@ -102,20 +102,20 @@ func TestUpdateIsUndoneIfTheStateFileCannotBeWritten(t *testing.T) {
 	c.Linux.Resources = limited
 	id := b.run(m, c)
 	before, _ := m.Get(id)
-	was := b.controls(before)
+	limitsBefore := b.controls(before)
 	r := &cri.LinuxContainerResources{MemoryLimitInBytes: 128 << 20, OomScoreAdj: 250}
 	if err := m.UpdateResources(t.Context(), id, r); err == nil {
-		t.Fatal("no error")
+		t.Fatal("update with an unwritable state file succeeded, want an error")
 	}
 	after, _ := m.Get(id)
-	if now := b.controls(after); !maps.Equal(now, was) {
-		t.Errorf("limits are %v, were %v", now, was)
+	if limitsAfter := b.controls(after); !maps.Equal(limitsAfter, limitsBefore) {
+		t.Errorf("limits: got %v, want %v as before the update", limitsAfter, limitsBefore)
 	}
 	if adj, err := oomScoreAdj(after.PID); err != nil || adj != 0 {
-		t.Errorf("oom_score_adj %d, %v", adj, err)
+		t.Errorf("oom_score_adj: got %d (error %v), want 0", adj, err)
 	}
 	if after.Resources.GetMemoryLimitInBytes() != 64<<20 {
-		t.Errorf("resources are %v", after.Resources)
+		t.Errorf("resources: got %v, want the memory limit %d", after.Resources, 64<<20)
 	}
 	if err := os.RemoveAll(filepath.Join(before.RunDir, stateFile)); err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func TestInterruptedUpdateIsUndoneByTheNextDaemon(t *testing.T) {
 	conf.Linux.Resources = limited
 	id := b.run(m, conf)
 	s, _ := m.Get(id)
-	was := b.controls(s)
+	limitsBefore := b.controls(s)
 	plan, err := b.builder.Update(s.Resources, &cri.LinuxContainerResources{MemoryLimitInBytes: 256 << 20, OomScoreAdj: 77})
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +138,7 @@ func TestInterruptedUpdateIsUndoneByTheNextDaemon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The daemon has set all limits, and dies before it answers.
+	// The daemon has set all limits, and is killed before it answers.
 	before, err := m.saveLimits(s, plan)
 	if err != nil {
 		t.Fatal(err)
@@ -149,22 +149,22 @@ func TestInterruptedUpdateIsUndoneByTheNextDaemon(t *testing.T) {
 	if err := m.applyUpdate(t.Context(), c, s, plan); err != nil {
 		t.Fatal(err)
 	}
-	if now := b.controls(s); maps.Equal(now, was) {
+	if limitsAfter := b.controls(s); maps.Equal(limitsAfter, limitsBefore) {
 		t.Fatal("the limits did not change")
 	}
 	stop()
 	m, _ = b.manager()
-	if now := b.controls(s); !maps.Equal(now, was) {
-		t.Errorf("limits are %v, were %v", now, was)
+	if limitsAfter := b.controls(s); !maps.Equal(limitsAfter, limitsBefore) {
+		t.Errorf("limits: got %v, want %v as before the update", limitsAfter, limitsBefore)
 	}
 	if adj, err := oomScoreAdj(s.PID); err != nil || adj != 0 {
-		t.Errorf("oom_score_adj %d, %v", adj, err)
+		t.Errorf("oom_score_adj: got %d (error %v), want 0", adj, err)
 	}
 	if f, err := readStatus(s.RunDir); err != nil || f.Undo != nil {
-		t.Errorf("the state file still has saved limits: %+v, %v", f.Undo, err)
+		t.Errorf("saved limits in the state file: got %+v (error %v), want none", f.Undo, err)
 	}
 	if s, err := m.Get(id); err != nil || s.Resources.GetMemoryLimitInBytes() != 64<<20 {
-		t.Errorf("resources are %v, %v", s, err)
+		t.Errorf("resources: got %v (error %v), want the memory limit %d", s, err, 64<<20)
 	}
 }
 
@@ -179,47 +179,47 @@ func TestUpdateInEveryState(t *testing.T) {
 	}
 	s, _ := m.Get(created)
 	if got := b.controls(s)["cpu.shares"]; !b.tree.V2() && got != "321" {
-		t.Errorf("cpu.shares %s", got)
+		t.Errorf("cpu.shares: got %s, want 321", got)
 	}
 	if err := m.Start(t.Context(), created); err != nil {
 		t.Fatal(err)
 	}
 	if adj, err := oomScoreAdj(s.PID); err != nil || adj != 123 {
-		t.Errorf("oom_score_adj of the started process is %d, %v", adj, err)
+		t.Errorf("oom_score_adj of the started process: got %d (error %v), want 123", adj, err)
 	}
 	if err := m.UpdateResources(t.Context(), exited, r); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("exited: %v", err)
+		t.Errorf("update of an exited container: got error %v, want FailedPrecondition", err)
 	}
 	if err := m.UpdateResources(t.Context(), "0123", r); !errdefs.IsNotFound(err) {
-		t.Errorf("unknown: %v", err)
+		t.Errorf("update of an unknown container: got error %v, want NotFound", err)
 	}
 }
 
 func TestUpdateBelowMemoryUse(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager()
-	c := shell("fat", "x=$(head -c 20000000 /dev/zero | busybox tr '\\0' x); echo full; sleep 1000; true")
+	c := shell("memory", "x=$(head -c 20000000 /dev/zero | busybox tr '\\0' x); echo full; sleep 1000; true")
 	c.Linux.Resources = &cri.LinuxContainerResources{MemoryLimitInBytes: 256 << 20}
 	id := b.run(m, c)
-	b.log("fat", "full")
+	b.log("memory", "full")
 	s, _ := m.Get(id)
-	was := b.controls(s)
+	limitsBefore := b.controls(s)
 	err := m.UpdateResources(t.Context(), id, &cri.LinuxContainerResources{MemoryLimitInBytes: 8 << 20, CpuShares: 2})
 	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "linux.memory_limit_in_bytes 8388608 must not be below what the container uses, 2") {
-		t.Fatalf("got %v", err)
+		t.Fatalf("update below the memory in use: got error %v, want FailedPrecondition with both values", err)
 	}
-	if now := b.controls(s); !maps.Equal(now, was) {
-		t.Errorf("limits are %v, were %v", now, was)
+	if limitsAfter := b.controls(s); !maps.Equal(limitsAfter, limitsBefore) {
+		t.Errorf("limits: got %v, want %v as before the update", limitsAfter, limitsBefore)
 	}
 	if s, _ = m.Get(id); s.State != Running || s.Resources.GetMemoryLimitInBytes() != 256<<20 {
-		t.Errorf("%s with %v", s.State, s.Resources)
+		t.Errorf("container after the update: got state %s, resources %v, want running with memory limit %d", s.State, s.Resources, 256<<20)
 	}
 	for _, limit := range []int64{64 << 20, 512 << 20, 48 << 20} { // down, up, down
 		if err := m.UpdateResources(t.Context(), id, &cri.LinuxContainerResources{MemoryLimitInBytes: limit}); err != nil {
 			t.Fatal(err)
 		}
 		if st, err := b.tree.Stats(s.CgroupPath); err != nil || st.Memory.Limit != uint64(limit) {
-			t.Errorf("limit %d, want %d, %v", st.Memory.Limit, limit, err)
+			t.Errorf("memory limit in the cgroup: got %d (error %v), want %d", st.Memory.Limit, err, limit)
 		}
 	}
 }
@@ -247,19 +247,19 @@ func TestUpdateOOMScoreAdjOfInheritingProcesses(t *testing.T) {
 		seen[adj]++
 	}
 	if !maps.Equal(seen, map[int]int{400: 2, 900: 1}) {
-		t.Errorf("oom_score_adj: %v processes", seen)
+		t.Errorf("processes by oom_score_adj: got %v, want 2 with 400 and 1 with 900", seen)
 	}
 	// New commands have the value, too, also after a restart of the daemon.
 	for range 2 {
 		out, err := m.ExecSync(t.Context(), id, []string{"sh", "-c", "while [ $(cat /proc/self/oom_score_adj) != 400 ]; do sleep 0.01; done; cat /proc/self/oom_score_adj"}, 10*time.Second)
 		if err != nil || string(out.Stdout) != "400\n" {
-			t.Errorf("exec: %q, %v", out.Stdout, err)
+			t.Errorf("oom_score_adj of exec: got %q (error %v), want 400", out.Stdout, err)
 		}
 		stop()
 		m, stop = b.manager()
 	}
 	if s.Resources.GetOomScoreAdj() != 400 {
-		t.Errorf("resources are %v", s.Resources)
+		t.Errorf("resources: got %v, want oom_score_adj 400", s.Resources)
 	}
 }
 
@@ -276,23 +276,23 @@ func TestHugepageLimits(t *testing.T) {
 	c.Linux.Resources = &cri.LinuxContainerResources{HugepageLimits: []*cri.HugepageLimit{{PageSize: "2MB", Limit: 4 << 20}, {PageSize: "1GB", Limit: 1 << 30}}}
 	id := b.run(m, c)
 	s, _ := m.Get(id)
-	look := func(size string, want int) {
+	checkLimit := func(size string, want int) {
 		t.Helper()
 		found := false
 		for file, value := range b.controls(s) {
 			if strings.HasPrefix(file, "hugetlb."+size) {
 				found = true
 				if value != strconv.Itoa(want) {
-					t.Errorf("%s is %s, want %d", file, value, want)
+					t.Errorf("%s: got %s, want %d", file, value, want)
 				}
 			}
 		}
 		if !found {
-			t.Errorf("no limit of %s", size)
+			t.Errorf("limits: got none for pages of %s, want %d", size, want)
 		}
 	}
-	look("2MB", 4<<20)
-	look("1GB", 1<<30)
+	checkLimit("2MB", 4<<20)
+	checkLimit("1GB", 1<<30)
 	if err := m.UpdateResources(t.Context(), id, &cri.LinuxContainerResources{HugepageLimits: []*cri.HugepageLimit{{PageSize: "2MB", Limit: 8 << 20}}}); err != nil {
 		t.Fatal(err)
 	}
@@ -300,9 +300,9 @@ func TestHugepageLimits(t *testing.T) {
 	if err := m.UpdateResources(t.Context(), id, &cri.LinuxContainerResources{CpuShares: 99}); err != nil {
 		t.Fatal(err)
 	}
-	look("2MB", 8<<20)
-	look("1GB", 1<<30)
+	checkLimit("2MB", 8<<20)
+	checkLimit("1GB", 1<<30)
 	if s, _ = m.Get(id); len(s.Resources.GetHugepageLimits()) != 2 || s.Resources.GetHugepageLimits()[0].GetLimit() != 8<<20 {
-		t.Errorf("resources are %v", s.Resources)
+		t.Errorf("resources: got %v, want both hugepage limits", s.Resources)
 	}
 }

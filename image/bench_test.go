@@ -27,8 +27,8 @@ func largeImage(b *testing.B) imagetest.Image {
 			size := 1 << (10 + rnd.IntN(13))
 			content := make([]byte, 0, size)
 			for len(content) < size {
-				at := rnd.IntN(len(words) - 64)
-				content = append(content, words[at:at+8+rnd.IntN(56)]...)
+				start := rnd.IntN(len(words) - 64)
+				content = append(content, words[start:start+8+rnd.IntN(56)]...)
 			}
 			entries = append(entries, imagetest.File(fmt.Sprintf("usr/share/%d/%d/file%d", l, n%50, n), string(content)))
 			total += size

@@ -11,17 +11,17 @@ import (
 func TestCheckAndRepair(t *testing.T) {
 	reg := imagetest.NewRegistry(t)
 	base := imagetest.Files(t, imagetest.Dir("etc"), imagetest.File("etc/base", "content"), imagetest.Symlink("l", "etc/base"))
-	own := imagetest.Files(t, imagetest.File("own", "x"))
-	whole := imagetest.Files(t, imagetest.File("whole", "x"))
-	reg.Push("a", "1", imagetest.Image{Layers: []imagetest.Layer{base, own}})
-	reg.Push("b", "1", imagetest.Image{Layers: []imagetest.Layer{whole}})
+	upper := imagetest.Files(t, imagetest.File("upper", "x"))
+	intact := imagetest.Files(t, imagetest.File("intact", "x"))
+	reg.Push("a", "1", imagetest.Image{Layers: []imagetest.Layer{base, upper}})
+	reg.Push("b", "1", imagetest.Image{Layers: []imagetest.Layer{intact}})
 	for name, c := range map[string]struct {
 		damage func(layer, image string) error
 	}{
 		"nothing":        {func(string, string) error { return nil }},
 		"a file missing": {func(l, _ string) error { return os.Remove(filepath.Join(l, "etc/base")) }},
 		"a file empty":   {func(l, _ string) error { return os.Truncate(filepath.Join(l, "etc/base"), 0) }},
-		"a file more":    {func(l, _ string) error { return os.WriteFile(filepath.Join(l, "etc/new"), nil, 0o644) }},
+		"an extra file":  {func(l, _ string) error { return os.WriteFile(filepath.Join(l, "etc/new"), nil, 0o644) }},
 		"another mode":   {func(l, _ string) error { return os.Chmod(filepath.Join(l, "etc"), 0o700) }},
 		"a manifest":     {func(_, i string) error { return os.WriteFile(filepath.Join(i, manifestFile), []byte("{}"), 0o600) }},
 		"no config":      {func(_, i string) error { return os.Remove(filepath.Join(i, configFile)) }},

@@ -79,10 +79,10 @@ func (d disk) cut(tb testing.TB) disk {
 	}
 	defer to.Close()
 	block, none := make([]byte, 64<<10), make([]byte, 64<<10)
-	for at := int64(0); ; at += int64(len(block)) {
-		n, err := from.ReadAt(block, at)
+	for offset := int64(0); ; offset += int64(len(block)) {
+		n, err := from.ReadAt(block, offset)
 		if err == nil && !bytes.Equal(block, none) {
-			_, err = to.WriteAt(block[:n], at)
+			_, err = to.WriteAt(block[:n], offset)
 		}
 		if errors.Is(err, io.EOF) {
 			break

@@ -104,7 +104,7 @@ func TestUnreadableImageInUse(t *testing.T) {
 			id := b.pull(t, reg.Host+"/a:1")
 			b.pull(t, reg.Host+"/b:1")
 			root, container := b.mount(t, id)
-			whole := func() {
+			checkRoot := func() {
 				t.Helper()
 				// This directory is not in the page cache, so it is read from the layers.
 				equal(t, "file of the upper layer", read(t, root, "home/top"), "top")
@@ -119,7 +119,7 @@ func TestUnreadableImageInUse(t *testing.T) {
 			}
 			b.old(t)
 			b.collect(t)
-			whole()
+			checkRoot()
 			if _, err := b.Get(id.ID.String()); !errdefs.IsNotFound(err) {
 				t.Errorf("get damaged image: got %v", err)
 			}
@@ -133,7 +133,7 @@ func TestUnreadableImageInUse(t *testing.T) {
 			again := b.pull(t, reg.Host+"/a:1")
 			equal(t, "id", again.ID, id.ID)
 			b.collect(t)
-			whole()
+			checkRoot()
 			if found, err := b.Check(t.Context(), false); err != nil || len(found) > 0 {
 				t.Errorf("got problems after the image was pulled again: %+v, %v", found, err)
 			}

@@ -90,32 +90,32 @@ func TestSliceOfPod(t *testing.T) {
 	b, units := systemdBed(t)
 	m := b.start()
 	const kubelets = "kubepods-besteffort-pod1.slice"
-	own, kubelet := mustRun(t, m, sharedPIDPod("own", "")), mustRun(t, m, sharedPIDPod("kubelet", kubelets))
-	slice := "criserver-pod" + own.ID + ".slice"
+	daemonPod, kubelet := mustRun(t, m, sharedPIDPod("daemon", "")), mustRun(t, m, sharedPIDPod("kubelet", kubelets))
+	slice := "criserver-pod" + daemonPod.ID + ".slice"
 	want := []systemd.Scope{
-		{Name: "criserver-pause-" + own.ID + ".scope", Slice: slice, Description: "pause of pod " + own.ID, PID: own.PausePID},
+		{Name: "criserver-pause-" + daemonPod.ID + ".scope", Slice: slice, Description: "pause of pod " + daemonPod.ID, PID: daemonPod.PausePID},
 		{Name: "criserver-pause-" + kubelet.ID + ".scope", Slice: kubelets, Description: "pause of pod " + kubelet.ID, PID: kubelet.PausePID},
 	}
 	if !slices.Equal(units.scopes, want) {
 		t.Errorf("got scopes %v", units.scopes)
 	}
-	if own.PauseUnit != want[0].Name || len(b.cgroups.pids) > 0 {
-		t.Errorf("got pause unit %q, processes in cgroups %v", own.PauseUnit, b.cgroups.pids)
+	if daemonPod.PauseUnit != want[0].Name || len(b.cgroups.pids) > 0 {
+		t.Errorf("got pause unit %q, processes in cgroups %v", daemonPod.PauseUnit, b.cgroups.pids)
 	}
-	if err := m.Stop(t.Context(), own.ID); err != nil || len(units.stops()) > 0 {
+	if err := m.Stop(t.Context(), daemonPod.ID); err != nil || len(units.stops()) > 0 {
 		t.Errorf("stop: got error %v and stopped units %v", err, units.stops())
 	}
 
 	// If the slice cannot be stopped, the pod stays visible, so that the client can retry.
 	units.fail(errors.New("no answer"))
-	if err := m.Remove(t.Context(), own.ID); err == nil || !strings.Contains(err.Error(), "no answer") {
+	if err := m.Remove(t.Context(), daemonPod.ID); err == nil || !strings.Contains(err.Error(), "no answer") {
 		t.Errorf("remove: got error %v", err)
 	}
-	if _, err := m.Get(own.ID); err != nil {
+	if _, err := m.Get(daemonPod.ID); err != nil {
 		t.Error(err)
 	}
 	units.fail(nil)
-	mustRemove(t, m, own.ID, kubelet.ID)
+	mustRemove(t, m, daemonPod.ID, kubelet.ID)
 	if got := units.stops(); !slices.Equal(got, []string{slice}) {
 		t.Errorf("got stopped units %v", got)
 	}

@@ -102,11 +102,11 @@ func TestStatsCacheRate(t *testing.T) {
 }
 
 func TestNextWithoutRate(t *testing.T) {
-	at := func(s int, cpu uint64) Stats { return Stats{Time: time.Unix(int64(s), 0), CPUUsage: cpu} }
+	statsAt := func(s int, cpu uint64) Stats { return Stats{Time: time.Unix(int64(s), 0), CPUUsage: cpu} }
 	for name, next := range map[string]Usage{
-		"first":     Usage{}.Next(at(1, 5)),
-		"backwards": Usage{Stats: at(1, 5)}.Next(at(2, 4)),
-		"same time": Usage{Stats: at(1, 5)}.Next(at(1, 6)),
+		"first":     Usage{}.Next(statsAt(1, 5)),
+		"backwards": Usage{Stats: statsAt(1, 5)}.Next(statsAt(2, 4)),
+		"same time": Usage{Stats: statsAt(1, 5)}.Next(statsAt(1, 6)),
 	} {
 		if next.NanoCores != nil {
 			t.Errorf("%s: rate %d, want none", name, *next.NanoCores)

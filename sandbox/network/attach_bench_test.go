@@ -24,8 +24,8 @@ func benchmarkAttach(b *testing.B, others int) {
 	if os.Geteuid() != 0 {
 		b.Skip("network namespaces need root")
 	}
-	if own, err := os.Readlink("/proc/self/ns/net"); err != nil || own == hostNetNS() {
-		b.Skipf("the benchmark needs a network namespace of its own (%v)", err)
+	if netns, err := os.Readlink("/proc/self/ns/net"); err != nil || netns == hostNetNS() {
+		b.Skipf("the benchmark needs a network namespace that is not the host's (error %v)", err)
 	}
 	dir := b.TempDir()
 	const conf = `{"cniVersion":"1.1.0","name":"bench","plugins":[{"type":"bridge","bridge":%q,"isGateway":true,"hairpinMode":true,"ipam":{"type":"host-local","dataDir":%q,

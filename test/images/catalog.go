@@ -19,9 +19,9 @@ type recipe struct {
 }
 
 const (
-	e2e     = "registry.k8s.io/e2e-test-images/"
-	staging = "gcr.io/k8s-staging-cri-tools/"
-	own     = "registry.test/"
+	e2e          = "registry.k8s.io/e2e-test-images/"
+	staging      = "gcr.io/k8s-staging-cri-tools/"
+	testRegistry = "registry.test/"
 )
 
 // catalog returns the recipes of all images except the heavy one.
@@ -52,7 +52,7 @@ func catalog() []recipe {
 		{[]string{staging + "test-image-user-username-group:latest"}, busybox("", v1.Config{User: "www-data:1004"})},
 		{[]string{staging + "test-image-predefined-group:latest"}, predefinedGroup},
 	}
-	return append(c, ownCatalog()...)
+	return append(c, featureCatalog()...)
 }
 
 // assemble builds an OCI image from layers. The modification time of every file is the epoch.

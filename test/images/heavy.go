@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	heavyName   = own + "heavy:1"
+	heavyName   = testRegistry + "heavy:1"
 	heavyLayers = 7
 	heavyFiles  = 36      // per layer
 	heavySize   = 2 << 20 // size of each file in bytes; 504 MiB in total

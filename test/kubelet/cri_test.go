@@ -70,11 +70,11 @@ func checkEvents(t *testing.T, n *node) {
 	if !strings.Contains(text, "\nkubelet_evented_pleg_connection_success_count 1\n") {
 		t.Error("the kubelet has no connection to GetContainerEvents")
 	}
-	p := n.runPod(t, newPod("events", sh("victim", "exec sleep 100000"), sh("other", "exec sleep 100000")))
-	if err := unix.Kill(n.pid(t, status(p, "victim").ContainerID), unix.SIGKILL); err != nil {
+	p := n.runPod(t, newPod("events", sh("killed", "exec sleep 100000"), sh("other", "exec sleep 100000")))
+	if err := unix.Kill(n.pid(t, status(p, "killed").ContainerID), unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	n.wait(t, "events", restarted("victim", 137, "Error"))
+	n.wait(t, "events", restarted("killed", 137, "Error"))
 	done := newPod("ends", sh("main", "exit 4"))
 	done.Spec.RestartPolicy = corev1.RestartPolicyNever
 	n.apply(t, done)

@@ -105,11 +105,11 @@ func testReadinessProbe(t *testing.T, n *node) {
 }
 
 func testKilledProcess(t *testing.T, n *node) {
-	p := n.runPod(t, newPod("killed", sh("victim", "echo I am $(hostname); exec sleep 100000"), sh("other", "exec sleep 100000")))
-	if err := unix.Kill(n.pid(t, status(p, "victim").ContainerID), unix.SIGKILL); err != nil {
+	p := n.runPod(t, newPod("killed", sh("first", "echo I am $(hostname); exec sleep 100000"), sh("other", "exec sleep 100000")))
+	if err := unix.Kill(n.pid(t, status(p, "first").ContainerID), unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	after := n.wait(t, "killed", restarted("victim", 137, "Error"))
+	after := n.wait(t, "killed", restarted("first", 137, "Error"))
 	if a, b := status(p, "other"), status(after, "other"); a.ContainerID != b.ContainerID || b.RestartCount != 0 {
 		t.Error("the other container was restarted, too")
 	}

@@ -73,8 +73,8 @@ func testSurvival(t *testing.T, n *node) {
 // checkDaemonKill kills the daemon, and a container while the daemon does not run. Only
 // that container is restarted.
 func checkDaemonKill(t *testing.T, n *node, before map[container]identity, pods []string) {
-	victim := n.runPod(t, newPod("meanwhile", sh("victim", "exec sleep 100000")))
-	pid := n.pid(t, status(victim, "victim").ContainerID)
+	pod := n.runPod(t, newPod("meanwhile", sh("killed", "exec sleep 100000")))
+	pid := n.pid(t, status(pod, "killed").ContainerID)
 	n.Kill()
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func checkDaemonKill(t *testing.T, n *node, before map[container]identity, pods 
 		t.Fatal(err)
 	}
 	n.checkUnchanged(t, before, "after-death", pods...)
-	p := n.wait(t, "meanwhile", restarted("victim", 137, "Error"))
+	p := n.wait(t, "meanwhile", restarted("killed", 137, "Error"))
 	if p.Status.Phase != corev1.PodRunning {
 		t.Errorf("phase of the pod: got %s", p.Status.Phase)
 	}

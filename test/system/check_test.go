@@ -23,13 +23,13 @@ func TestCheckAndRepair(t *testing.T) {
 	n := newNode(t, "check", 183)
 	reg := newRegistry(t)
 	n.trust(t, reg)
-	damaged, whole, torn := reg.push(t, "damaged:1", small(t, "damaged")), reg.push(t, "whole:1", small(t, "whole")), reg.push(t, "torn:1", small(t, "torn"))
+	damaged, intact, torn := reg.push(t, "damaged:1", small(t, "damaged")), reg.push(t, "intact:1", small(t, "intact")), reg.push(t, "torn:1", small(t, "torn"))
 	ids := map[string]string{}
-	for _, ref := range []string{damaged, whole, torn} {
+	for _, ref := range []string{damaged, intact, torn} {
 		ids[ref] = n.Pull(t, ref)
 	}
 	if out, err := n.check(); err == nil || !strings.Contains(out, "in use by another daemon") {
-		t.Errorf("check while the daemon runs: %v: %s", err, out)
+		t.Errorf("check while the daemon runs: got error %v, output %s, want \"in use by another daemon\"", err, out)
 	}
 	p := n.RunPod(t, podConfig("check"))
 	c := n.run(t, p, "c", "sleep", "1000")
@@ -37,7 +37,7 @@ func TestCheckAndRepair(t *testing.T) {
 		t.Fatal(err)
 	}
 	if out, err := n.check("--repair"); err != nil || !strings.Contains(out, "4 images checked, 0 repaired") {
-		t.Errorf("check of an intact store: %v: %s", err, out)
+		t.Errorf("check of an intact store: got error %v, output %s, want 4 images and no repair", err, out)
 	}
 
 	// After a power failure a file system may have an empty file.
@@ -50,43 +50,43 @@ func TestCheckAndRepair(t *testing.T) {
 	for range 2 { // without --repair, check changes nothing
 		out, err := n.check()
 		if err == nil || !strings.Contains(out, "image "+ids[damaged]+" ("+damaged+"): ") || !strings.Contains(out, "image "+ids[torn]+": load image: ") ||
-			strings.Contains(out, ids[whole]) || !strings.Contains(out, "2 problems") || strings.Count(out, "; --repair drops it\n") != 2 {
-			t.Errorf("%v: %s", err, out)
+			strings.Contains(out, ids[intact]) || !strings.Contains(out, "2 problems") || strings.Count(out, "; --repair drops it\n") != 2 {
+			t.Errorf("check of a damaged store: got error %v, output %s, want both damaged images", err, out)
 		}
 	}
 	out, err := n.check("--repair")
 	if err != nil || strings.Count(out, "; dropped\n") != 2 || !strings.Contains(out, "2 repaired") {
-		t.Errorf("check --repair: %v: %s", err, out)
+		t.Errorf("check --repair: got error %v, output %s, want 2 dropped images", err, out)
 	}
 	if out, err := n.check(); err != nil || !strings.Contains(out, "2 images checked, 0 repaired") {
-		t.Errorf("check after the repair: %v: %s", err, out)
+		t.Errorf("check after the repair: got error %v, output %s, want 2 images and no repair", err, out)
 	}
 
 	// An image in use is reported and not changed.
 	found, err := filepath.Glob(busyboxFile)
 	if err != nil || len(found) == 0 {
-		t.Fatalf("files found: %v (error %v)", found, err)
+		t.Fatalf("files of the busybox image: got %v (error %v), want one", found, err)
 	}
 	if err := os.Chmod(found[0], 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := n.check(); err == nil || !strings.Contains(out, "; --repair leaves it as it is: container "+c+" uses the image") {
-		t.Errorf("check of a damaged image in use: %v: %s", err, out)
+		t.Errorf("check of a damaged image in use: got error %v, output %s, want the container", err, out)
 	}
 	if out, err := n.check("--repair"); err == nil || !strings.Contains(out, "not repaired: ") || !strings.Contains(out, "uses the image") {
-		t.Errorf("check of a damaged image in use: %v: %s", err, out)
+		t.Errorf("check --repair of a damaged image in use: got error %v, output %s, want no repair", err, out)
 	}
 	if err := os.Chmod(found[0], 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := os.ReadDir(filepath.Join(n.Dir, "root/trash")); err != nil || len(left) > 0 {
-		t.Errorf("trash after the repair: %v (error %v)", left, err)
+		t.Errorf("trash after the repair: got %v (error %v), want none", left, err)
 	}
 	n.restart(t)
 	n.Exec(t, c, "true") // the container still runs
-	for ref, there := range map[string]bool{damaged: false, torn: false, whole: true} {
-		if (n.imageStatus(t, ref, false).GetImage() != nil) != there {
-			t.Errorf("image %s exists: got %t", ref, !there)
+	for ref, want := range map[string]bool{damaged: false, torn: false, intact: true} {
+		if (n.imageStatus(t, ref, false).GetImage() != nil) != want {
+			t.Errorf("image %s exists: got %t, want %t", ref, !want, want)
 		}
 		n.Pull(t, ref)
 	}
@@ -94,7 +94,7 @@ func TestCheckAndRepair(t *testing.T) {
 		t.Fatal(err)
 	}
 	if out, err := n.check(); err != nil {
-		t.Errorf("check at the end: %v: %s", err, out)
+		t.Errorf("check at the end: got error %v, output %s, want none", err, out)
 	}
 	n.restart(t)
 }

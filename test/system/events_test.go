@@ -28,29 +28,29 @@ func TestEventsOfPodLifecycle(t *testing.T) {
 		deleted = cri.ContainerEventType_CONTAINER_DELETED_EVENT
 	)
 	want := []cri.ContainerEventType{created, started, stopped, deleted}
-	heard := make(map[string][]cri.ContainerEventType)
+	received := make(map[string][]cri.ContainerEventType)
 	last := int64(0)
-	for len(heard[p.ID]) < len(want) {
+	for len(received[p.ID]) < len(want) {
 		e, err := stream.Recv()
 		if err != nil {
 			t.Fatal(err)
 		}
-		heard[e.GetContainerId()] = append(heard[e.GetContainerId()], e.GetContainerEventType())
+		received[e.GetContainerId()] = append(received[e.GetContainerId()], e.GetContainerEventType())
 		if e.GetPodSandboxStatus().GetMetadata().GetUid() != p.Config.GetMetadata().GetUid() {
-			t.Errorf("event without pod: %v", e)
+			t.Errorf("event: got %v, want one with the pod", e)
 		}
 		if e.GetCreatedAt() < last {
-			t.Errorf("event with an earlier time than the one before: %v", e)
+			t.Errorf("event: got %v, want created_at of at least %d", e, last)
 		}
 		last = e.GetCreatedAt()
 		if e.GetContainerId() == p.ID && e.GetContainerEventType() == deleted {
 			if e.GetPodSandboxStatus().GetState() != cri.PodSandboxState_SANDBOX_NOTREADY || len(e.GetContainersStatuses()) != 0 {
-				t.Errorf("last event of the pod: got %v", e)
+				t.Errorf("last event of the pod: got %v, want it not ready and without containers", e)
 			}
 		}
 	}
-	if len(heard) != 2 || !slices.Equal(heard[p.ID], want) || !slices.Equal(heard[id], want) {
-		t.Errorf("events: got %v", heard)
+	if len(received) != 2 || !slices.Equal(received[p.ID], want) || !slices.Equal(received[id], want) {
+		t.Errorf("events: got %v, want %v of the pod and of the container", received, want)
 	}
 }
 
@@ -75,7 +75,7 @@ func TestExitEventHasExitCode(t *testing.T) {
 		}
 		s := e.GetContainersStatuses()
 		if len(s) != 1 || s[0].GetId() != id || s[0].GetExitCode() != 7 || e.GetPodSandboxStatus().GetState() != cri.PodSandboxState_SANDBOX_READY {
-			t.Errorf("event of the exit: got %v", e)
+			t.Errorf("event of the exit: got %v, want exit code 7 and a ready pod", e)
 		}
 		return
 	}

@@ -170,25 +170,25 @@ func TestStrangeIDsAreNotFound(t *testing.T) {
 
 // completed returns a valid request with the given id.
 func completed(m protoreflect.MethodDescriptor) *dynamicpb.Message {
-	var whole proto.Message
+	var template proto.Message
 	switch m.Name() {
 	case "CreateContainer":
 		config := podConfig("none")
-		whole = &cri.CreateContainerRequest{Config: containerConfig(&pod{Config: config}, "c", busybox, "true"), SandboxConfig: config}
+		template = &cri.CreateContainerRequest{Config: containerConfig(&pod{Config: config}, "c", busybox, "true"), SandboxConfig: config}
 	case "UpdateContainerResources":
-		whole = &cri.UpdateContainerResourcesRequest{Linux: &cri.LinuxContainerResources{CpuShares: 100}}
+		template = &cri.UpdateContainerResourcesRequest{Linux: &cri.LinuxContainerResources{CpuShares: 100}}
 	case "UpdatePodSandboxResources":
-		whole = &cri.UpdatePodSandboxResourcesRequest{Resources: &cri.LinuxContainerResources{CpuShares: 100}}
+		template = &cri.UpdatePodSandboxResourcesRequest{Resources: &cri.LinuxContainerResources{CpuShares: 100}}
 	case "ExecSync":
-		whole = &cri.ExecSyncRequest{Cmd: []string{"true"}}
+		template = &cri.ExecSyncRequest{Cmd: []string{"true"}}
 	case "Exec":
-		whole = &cri.ExecRequest{Cmd: []string{"true"}, Stdout: true}
+		template = &cri.ExecRequest{Cmd: []string{"true"}, Stdout: true}
 	case "Attach":
-		whole = &cri.AttachRequest{Stdout: true}
+		template = &cri.AttachRequest{Stdout: true}
 	default:
 		return dynamicpb.NewMessage(m.Input())
 	}
-	b, err := proto.Marshal(whole)
+	b, err := proto.Marshal(template)
 	if err != nil {
 		panic(err)
 	}

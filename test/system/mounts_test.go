@@ -74,20 +74,20 @@ func TestMountOptions(t *testing.T) {
 	}
 	c := n.CreateContainer(t, p, config)
 	n.StartContainer(t, c)
-	for at, want := range map[string]string{
+	for target, want := range map[string]string{
 		"/plain": "", "/restricted": "noexec nodev nosuid", "/twice": "noexec noatime", "/ro": "ro",
 		// Restrictions of the host's mount remain.
 		"/strict": "noexec nosuid", "/stricter": "noexec nosuid nodev", "/readonly": "noexec nosuid ro",
 	} {
-		got := n.mountOptions(t, c, at)
+		got := n.mountOptions(t, c, target)
 		for _, o := range []string{"noexec", "nodev", "nosuid", "ro", "noatime"} {
 			if wanted := strings.Contains(" "+want+" ", " "+o+" "); got[o] != wanted {
-				t.Errorf("%s: option %s: got %v in %v", at, o, got[o], got)
+				t.Errorf("%s: option %s: got %v in %v, want %v", target, o, got[o], got, wanted)
 			}
 		}
 	}
 	if got := n.Exec(t, c, "sh", "-c", "/plain/run; /restricted/run 2>/dev/null || echo no; touch /plain/x; touch /ro/x 2>/dev/null || echo no"); got != "ran\nno\nno" {
-		t.Errorf("got %q", got)
+		t.Errorf("program and files on the mounts: got %q, want \"ran\\nno\\nno\"", got)
 	}
 	if m := n.ContainerStatus(t, c).GetMounts()[1]; len(m.GetMountOptions()) != 3 {
 		t.Errorf("mount in the status: got %v", m)
@@ -163,7 +163,7 @@ func TestMountsOverDefaultMounts(t *testing.T) {
 	r := n.CreateContainer(t, p, readonly)
 	n.StartContainer(t, r)
 	if got := n.Exec(t, r, "ls", "/etc"); !strings.Contains(got, "file") || strings.Contains(got, "hosts") {
-		t.Errorf("read-only volume at /etc: got %q", got)
+		t.Errorf("files of a read-only volume at /etc: got %q, want file and not hosts", got)
 	}
 }
 
@@ -188,7 +188,7 @@ func TestHostPaths(t *testing.T) {
 	c := n.CreateContainer(t, p, config)
 	n.StartContainer(t, c)
 	if got := n.Exec(t, c, "sh", "-c", "cat /link/file /file; touch /made/x"); got != "real\nreal" {
-		t.Errorf("got %q", got)
+		t.Errorf("files on the mounts: got %q, want \"real\\nreal\"", got)
 	}
 	if _, err := os.Stat(dir + "/new/dir/x"); err != nil {
 		t.Error(err)

@@ -31,7 +31,7 @@ func TestResolvConf(t *testing.T) {
 			p := n.RunPod(t, c)
 			id := n.run(t, p, "c", "sleep", "1000")
 			if got := n.Exec(t, id, "cat", "/etc/resolv.conf"); got != strings.TrimRight(tc.want, "\n") {
-				t.Errorf("got %q, want %q", got, tc.want)
+				t.Errorf("/etc/resolv.conf: got %q, want %q", got, tc.want)
 			}
 		})
 	}
@@ -39,19 +39,19 @@ func TestResolvConf(t *testing.T) {
 
 func TestHostNames(t *testing.T) {
 	n := newNode(t, "names", 107)
-	own, err := os.Hostname()
+	hostName, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)
 	}
 	long := strings.Repeat("a", 63)
-	for name, tc := range map[string]struct{ asked, want string }{
+	for name, tc := range map[string]struct{ hostname, want string }{
 		"short": {"web-0", "web-0"}, "qualified": {"web-0.web.ns.svc.cluster.local", "web-0.web.ns.svc.cluster.local"},
 		"dot": {"web-0.web.ns.svc.", "web-0.web.ns.svc."}, "64": {long + "b", long + "b"},
-		"63": {long, long}, "none": {"", ""}, "host": {"ignored", own},
+		"63": {long, long}, "none": {"", ""}, "host": {"ignored", hostName},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := podConfig("name" + name)
-			c.Hostname = tc.asked
+			c.Hostname = tc.hostname
 			if name == "host" {
 				c.Linux.SecurityContext.NamespaceOptions.Network = cri.NamespaceMode_NODE
 			}
@@ -61,7 +61,7 @@ func TestHostNames(t *testing.T) {
 			}
 			id := n.run(t, p, "c", "sleep", "1000")
 			if got := n.Exec(t, id, "sh", "-c", "hostname; cat /etc/hostname"); got != tc.want+"\n"+tc.want {
-				t.Errorf("got %q, want %q", got, tc.want)
+				t.Errorf("hostname and /etc/hostname: got %q, want %q twice", got, tc.want)
 			}
 			if name == "host" {
 				return
@@ -75,7 +75,7 @@ func TestHostNames(t *testing.T) {
 			}
 			for _, ip := range n.podIPs(t, p.ID) {
 				if !strings.Contains(hosts+"\n", ip+"\t"+names+"\n") {
-					t.Errorf("no %s for %q in %q", ip, names, hosts)
+					t.Errorf("/etc/hosts: got %q, want %s with %q", hosts, ip, names)
 				}
 			}
 		})

@@ -29,8 +29,8 @@ func TestNetworkRequestsThatAreRefused(t *testing.T) {
 		return func(c *cri.PodSandboxConfig) { c.DnsConfig = d }
 	}
 	for name, tc := range map[string]struct {
-		spoil func(*cri.PodSandboxConfig)
-		says  string
+		change func(*cri.PodSandboxConfig)
+		says   string
 	}{
 		"host port below 0":        {port(&cri.PortMapping{HostPort: -1, ContainerPort: 80}), "port_mappings[0].host_port"},
 		"host port above 65535":    {port(&cri.PortMapping{HostPort: 65536, ContainerPort: 80}), "port_mappings[0].host_port"},
@@ -57,10 +57,10 @@ func TestNetworkRequestsThatAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := podConfig("refused")
-			tc.spoil(config)
+			tc.change(config)
 			_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
 			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tc.says) {
-				t.Errorf("want InvalidArgument that names %s, got %v", tc.says, err)
+				t.Errorf("got error %v, want InvalidArgument with %s", err, tc.says)
 			}
 		})
 	}

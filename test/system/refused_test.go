@@ -13,16 +13,16 @@ func TestContainerRequestsThatAreRefused(t *testing.T) {
 	n := newNode(t, "refused", 103)
 	p := n.RunPod(t, podConfig("refused"))
 	for name, tc := range map[string]struct {
-		spoil func(*cri.ContainerConfig)
-		says  string
+		change func(*cri.ContainerConfig)
+		says   string
 	}{
 		"no metadata":         {func(c *cri.ContainerConfig) { c.Metadata = nil }, "metadata"},
 		"no name":             {func(c *cri.ContainerConfig) { c.Metadata.Name = "" }, "metadata.name"},
 		"line in a name":      {func(c *cri.ContainerConfig) { c.Metadata.Name = "a\nb" }, "metadata.name"},
 		"no image":            {func(c *cri.ContainerConfig) { c.Image = nil }, "image"},
 		"empty image":         {func(c *cri.ContainerConfig) { c.Image.Image = "" }, "image"},
-		"log above the pod's": {func(c *cri.ContainerConfig) { c.LogPath = "../other/0.log" }, "log_path"},
-		"log at no path":      {func(c *cri.ContainerConfig) { c.LogPath = "/etc/passwd" }, "log_path"},
+		"log above directory": {func(c *cri.ContainerConfig) { c.LogPath = "../other/0.log" }, "log_path"},
+		"absolute log path":   {func(c *cri.ContainerConfig) { c.LogPath = "/etc/passwd" }, "log_path"},
 		"log too long":        {func(c *cri.ContainerConfig) { c.LogPath = strings.Repeat("a", 256) }, "log_path"},
 		"log too deep": {func(c *cri.ContainerConfig) {
 			c.LogPath = strings.TrimSuffix(strings.Repeat("a/", (4100-len(p.Config.GetLogDirectory()))/2), "/") + "/0.log"
@@ -39,10 +39,10 @@ func TestContainerRequestsThatAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := containerConfig(p, "c", busybox, "true")
-			tc.spoil(config)
+			tc.change(config)
 			_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tc.says) {
-				t.Errorf("want InvalidArgument that names %s, got %v", tc.says, err)
+				t.Errorf("got error %v, want InvalidArgument with %s", err, tc.says)
 			}
 		})
 	}
@@ -50,7 +50,7 @@ func TestContainerRequestsThatAreRefused(t *testing.T) {
 	config.Image.Image = "registry.k8s.io/never/pulled:1"
 	_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "never/pulled") {
-		t.Errorf("missing image: got error %v", err)
+		t.Errorf("create with a missing image: got error %v, want NotFound with the image", err)
 	}
 	if _, containers := n.running(t); containers != 0 {
 		t.Errorf("containers: got %d, want none", containers)
@@ -60,8 +60,8 @@ func TestContainerRequestsThatAreRefused(t *testing.T) {
 func TestPodRequestsThatAreRefused(t *testing.T) {
 	n := newNode(t, "podrefused", 104)
 	for name, tc := range map[string]struct {
-		spoil func(*cri.PodSandboxConfig)
-		says  string
+		change func(*cri.PodSandboxConfig)
+		says   string
 	}{
 		"no metadata":          {func(c *cri.PodSandboxConfig) { c.Metadata = nil }, "metadata"},
 		"no name":              {func(c *cri.PodSandboxConfig) { c.Metadata.Name = "" }, "metadata.name"},
@@ -99,10 +99,10 @@ func TestPodRequestsThatAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := podConfig("refused")
-			tc.spoil(config)
+			tc.change(config)
 			_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
 			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tc.says) {
-				t.Errorf("want InvalidArgument that names %s, got %v", tc.says, err)
+				t.Errorf("got error %v, want InvalidArgument with %s", err, tc.says)
 			}
 		})
 	}

@@ -144,11 +144,11 @@ func (f *fleet) checkExit(m *ephemeral, before time.Time) {
 	s := f.WaitExited(f.t, m.id)
 	reason := "Error"
 	if s.GetExitCode() != m.code || s.GetReason() != reason {
-		f.t.Errorf("the container that ended has exit code %d, reason %q, message %q; want %d, %q",
+		f.t.Errorf("exit of the container: got code %d, reason %q, message %q, want code %d, reason %q",
 			s.GetExitCode(), s.GetReason(), s.GetMessage(), m.code, reason)
 	}
-	if at := time.Unix(0, s.GetFinishedAt()); at.Before(m.ended) || at.After(before) {
-		f.t.Errorf("the container that ended between %s and %s has the end %s", m.ended, before, at)
+	if finishedAt := time.Unix(0, s.GetFinishedAt()); finishedAt.Before(m.ended) || finishedAt.After(before) {
+		f.t.Errorf("finished_at: got %s, want a time between %s and %s", finishedAt, m.ended, before)
 	}
 	log, err := os.ReadFile(filepath.Join(f.ending.Config.GetLogDirectory(), s.GetMetadata().GetName()+".log"))
 	if err != nil || !strings.HasSuffix(strings.TrimSpace(string(log)), " stdout F end") {
@@ -244,8 +244,8 @@ func logLines(p *pod, name string) ([]string, error) {
 			return nil, err
 		}
 		for line := range strings.Lines(string(b)) {
-			whole, complete := strings.CutSuffix(line, "\n")
-			f := strings.SplitN(whole, " ", 4)
+			text, complete := strings.CutSuffix(line, "\n")
+			f := strings.SplitN(text, " ", 4)
 			if !complete {
 				continue
 			}

@@ -108,8 +108,8 @@ func testUnits(t *testing.T, c *client) {
 	} else if comm, _ := os.ReadFile("/proc/" + itoa(found[0]) + "/comm"); strings.TrimSpace(string(comm)) != "conmon" {
 		t.Errorf("the process in the monitors' cgroup is %s", comm)
 	}
-	if own, err := cgroupOf(mainPID(t)); err != nil || strings.Contains(own, "monitors") || !strings.Contains(own, unit) {
-		t.Errorf("the daemon is in the cgroup %q, %v", own, err)
+	if cgroup, err := cgroupOf(mainPID(t)); err != nil || strings.Contains(cgroup, "monitors") || !strings.Contains(cgroup, unit) {
+		t.Errorf("cgroup of the daemon: got %q (error %v), want that of %s", cgroup, err, unit)
 	}
 	c.removeAll(t)
 	if exists(pid) {

@@ -40,7 +40,7 @@ func traces(t *testing.T) harness.Snapshot {
 			}
 		}
 	}
-	own, err := cgroupOf(os.Getpid())
+	suiteCgroup, err := cgroupOf(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func traces(t *testing.T) harness.Snapshot {
 		// The processes of harness.Take are those of the suite, and so is the unit that runs the suite.
 		// crun keeps compiled seccomp filters for the next container.
 		if strings.HasPrefix(what, "process ") && !strings.Contains(what, " of cgroup ") ||
-			strings.Contains(what, own) || what == "unit "+filepath.Base(own) || strings.Contains(what, "/runtimes/crun/.cache") {
+			strings.Contains(what, suiteCgroup) || what == "unit "+filepath.Base(suiteCgroup) || strings.Contains(what, "/runtimes/crun/.cache") {
 			delete(s, what)
 		}
 	}

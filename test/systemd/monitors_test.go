@@ -125,9 +125,9 @@ func testAccounting(t *testing.T, monitor int) {
 		threads += len(tasks)
 	}
 	// The daemon's runtime starts threads at any time, so the numbers are close but not equal.
-	own := number(t, filepath.Join(dir, "pids.current"))
-	if own < threads-3 || own > threads+6 {
-		t.Errorf("the unit has %d threads; the daemon and its monitor have %d", own, threads)
+	unitThreads := number(t, filepath.Join(dir, "pids.current"))
+	if unitThreads < threads-3 || unitThreads > threads+6 {
+		t.Errorf("threads of the unit: got %d, want about %d of the daemon and its monitor", unitThreads, threads)
 	}
 	entries, err := os.ReadDir(filepath.Join(dir, "monitors"))
 	if err != nil {

@@ -178,11 +178,11 @@ func endedGracefully(t *testing.T, name, signal string) int {
 	if err != nil || !strings.HasSuffix(strings.TrimSpace(string(log)), " stdout F saved") {
 		t.Errorf("the log of container %s does not end with its last line: %v: %s", name, err, log)
 	}
-	at, err := strconv.Atoi(words[1])
+	second, err := strconv.Atoi(words[1])
 	if err != nil {
 		t.Fatal(err)
 	}
-	return at
+	return second
 }
 
 func testBoot(t *testing.T, state beforeReboot) {

@@ -11,17 +11,17 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// ownCatalog returns the recipes of images of this project, each of which tests one property.
-func ownCatalog() []recipe {
+// featureCatalog returns the recipes of images of this project, each of which tests one property.
+func featureCatalog() []recipe {
 	return []recipe{
-		{[]string{own + "layers:120"}, manyLayers(120)},
-		{[]string{own + "whiteouts:1"}, whiteouts},
-		{[]string{own + "owners:1"}, owners},
-		{[]string{own + "volume:1"}, volume},
-		{[]string{own + "config:1"}, busybox("", fullConfig())},
-		{[]string{own + "zstd:1"}, zstd},
-		{[]string{own + "docker:1"}, docker},
-		{[]string{own + "multiarch:1"}, multiarch},
+		{[]string{testRegistry + "layers:120"}, manyLayers(120)},
+		{[]string{testRegistry + "whiteouts:1"}, whiteouts},
+		{[]string{testRegistry + "owners:1"}, owners},
+		{[]string{testRegistry + "volume:1"}, volume},
+		{[]string{testRegistry + "config:1"}, busybox("", fullConfig())},
+		{[]string{testRegistry + "zstd:1"}, zstd},
+		{[]string{testRegistry + "docker:1"}, docker},
+		{[]string{testRegistry + "multiarch:1"}, multiarch},
 	}
 }
 
