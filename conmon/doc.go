@@ -7,8 +7,8 @@
 // need the daemon: it copies the container's output to the log and serves the control socket.
 // When the container has exited, it writes an [Exit] record and exits.
 //
-// Until the daemon has read the answer, the monitor is responsible for the container. If nobody
-// reads the answer, because the daemon has died or has given up, the monitor deletes the
+// Until the daemon has read the answer, the monitor is responsible for the container. If the daemon
+// does not read the answer, because it was killed or has given up, the monitor deletes the
 // container and exits without a record. After the daemon has read the answer, the daemon is
 // responsible.
 package conmon

@@ -80,8 +80,9 @@ func (m *Manager) mountSource(ctx context.Context, path string) (string, error) 
 	return filepath.EvalSymlinks(path)
 }
 
-// imageMount returns the mount of an image that is mounted at source. The mount is
-// read-only whatever the request says, as the CRI defines for all images (Mount.image).
+// imageMount returns the mount of an image that is mounted at source. The mount is always
+// read-only, also if the request does not ask for it, as the CRI defines for all images
+// (Mount.image).
 // Programs in it can run, as the users of image volumes expect, unless the mount options
 // forbid it.
 func imageMount(r containerspec.Mount, source string) oci.Mount {

@@ -177,7 +177,7 @@ func (m *Manager) resumeStart(ctx context.Context, c *container) {
 	}
 }
 
-// discard removes a container that nobody can use. If that fails, the container is
+// discard removes a container that cannot be used. If that fails, the container is
 // shown as a container that never ran, and can be removed.
 func (m *Manager) discard(ctx context.Context, c *container, inRuntime bool, reason string) error {
 	c.log().WithField("reason", reason).Info("remove the container in the recovery")

@@ -56,7 +56,7 @@ func (m *Manager) labelsFor(s *containerspec.Spec, p Pod) (l labels, err error) 
 }
 
 // relabel sets the label of the container's files on the volumes that have
-// selinux_relabel. This may take minutes, so it is a stage of its own, and only this
+// selinux_relabel. This may take minutes, so it is a separate stage, and only this
 // container waits for it. An unconfined container can access volumes without it.
 func (m *Manager) relabel(c *container, p *plan, mounts []oci.Mount) error {
 	if m.cfg.Labels == nil || !p.labels.confined {

@@ -12,7 +12,7 @@ import (
 
 const (
 	// startTimeout limits the start in the runtime. The request cannot cancel it, because
-	// after an interrupted start nobody could say whether the process runs.
+	// after an interrupted start it is unknown whether the process runs.
 	startTimeout = 2 * time.Minute
 	// deathTimeout limits the wait for a process after SIGKILL, and for the record of its
 	// exit. It is longer than recordGrace.

@@ -18,8 +18,8 @@ import (
 )
 
 // Pull pulls an image. If the same request is running already, Pull waits for its result. A pull is
-// cancelled when its last caller has left. Layers that the store has are not fetched again,
-// whatever image they belong to. The errors are ErrInvalidArgument, ErrNotFound,
+// cancelled when its last caller has left. Layers of any image in the store are not fetched
+// again. The errors are ErrInvalidArgument, ErrNotFound,
 // ErrUnauthenticated, ErrPermissionDenied, ErrUnavailable, ErrDataLoss, ErrResourceExhausted and
 // ErrNotImplemented. If the registry cannot be reached or a signature is missing, the text of the
 // error begins as the kubelet expects.

@@ -84,7 +84,7 @@ func (m *Manager) UpdateContainer(ctx context.Context, p *api.PodSandbox, c *Con
 	return limits, others, err
 }
 
-// StopContainer sends an event after a container has exited, whatever the reason. It returns
+// StopContainer sends an event after a container has exited for any reason. It returns
 // the updates of other containers that plugins request.
 func (m *Manager) StopContainer(ctx context.Context, p *api.PodSandbox, c *Container) (others []Update) {
 	logError(ctx, p, c, m.callPlugins(ctx, nil, func(ctx context.Context) error {

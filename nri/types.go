@@ -21,7 +21,7 @@ import (
 
 // Runtime is the container runtime that plugins extend.
 type Runtime interface {
-	// Pods and Containers return all pods and containers, whatever their state.
+	// Pods and Containers return all pods and containers, in all states.
 	Pods() []*api.PodSandbox
 	Containers() []*Container
 	// Update changes the limits of a container, and calls no plugins. It returns

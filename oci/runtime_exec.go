@@ -159,8 +159,8 @@ func setStdio(cmd *exec.Cmd, stdio [3]*os.File) {
 	}
 }
 
-// adjustOOMScore sets the oom_score_adj of a child that nobody has waited for, so the pid is
-// still valid. It ignores errors: the command may have exited, or the daemon may not be allowed
+// adjustOOMScore sets the oom_score_adj of a child. The caller has not waited for the child, so the
+// pid is still valid. It ignores errors: the command may have exited, or the daemon may not be allowed
 // to set the value.
 func (in ExecInput) adjustOOMScore(pid int) {
 	if in.OOMScoreAdj != nil {

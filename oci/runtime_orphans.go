@@ -22,11 +22,11 @@ func AdoptOrphans() error {
 }
 
 // orphanAge is the age at which ReapOrphans reaps a zombie. Code that starts a process waits
-// for the process at once, so nobody else will wait for an older zombie.
+// for the process at once, so no other code will wait for an older zombie.
 const orphanAge = 5 * time.Second
 
-// ReapOrphans reaps adopted processes that nobody waits for, for instance those that a killed
-// plugin has left behind. It returns when ctx ends. It looks for zombies only after a SIGCHLD.
+// ReapOrphans reaps adopted processes for which no other code waits, for instance the children of a
+// killed plugin. It returns when ctx ends. It looks for zombies only after a SIGCHLD.
 func ReapOrphans(ctx context.Context) {
 	exits := make(chan os.Signal, 1)
 	signal.Notify(exits, unix.SIGCHLD)

@@ -36,9 +36,9 @@ func killDescendants(runtime *os.Process) error {
 	return nil
 }
 
-// killGroup kills and reaps what a failed runtime has left of its process group: crun does not wait
-// for the child that could not run the command. A zombie that nobody reaps would delay the end of
-// the whole PID namespace.
+// killGroup kills and reaps the remaining processes of the group of a failed runtime: crun does not
+// wait for the child that could not run the command. A zombie would delay the end of the container's
+// PID namespace.
 func killGroup(group int) {
 	for end := time.Now().Add(runtimeExitTimeout); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		_ = unix.Kill(-group, unix.SIGKILL) // usually there is no such group
@@ -123,9 +123,9 @@ func runningProcesses() (map[int]proc.Stat, error) {
 }
 
 // reapFailedExec reaps the process that a runtime has left in a container after a failed exec: crun
-// leaves, in a session of its own, the child that should have become the command. The child still
-// has the name of the runtime. If nobody reaped it, the container's PID namespace could not end until
-// ReapOrphans finds the child. A child that is still running is about to exit, or to become the
+// leaves, in a separate session, the child that should have become the command. The child still
+// has the name of the runtime. Without reapFailedExec, the container's PID namespace could not end
+// until ReapOrphans finds the child. A child that is still running is about to exit, or to become the
 // command.
 func (r *Runtime) reapFailedExec() {
 	for end := time.Now().Add(failedExecTimeout); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {

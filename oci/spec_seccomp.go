@@ -16,7 +16,8 @@ import (
 type SeccompDefaults struct {
 	// Profile is the profile for "RuntimeDefault"; nil for the built-in one.
 	Profile []byte
-	// Privileged is the profile of privileged containers, whatever they request; nil for none.
+	// Privileged is the profile of privileged containers, and replaces the profile of the request; nil for
+	// none.
 	Privileged []byte
 	// DefaultForAll gives the default profile to containers whose request names none.
 	DefaultForAll bool

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestGCKeepsAttachments checks the attachments that CNI GC is told to keep.
+// TestGCKeepsAttachments checks the valid attachments that the daemon passes to CNI GC.
 func TestGCKeepsAttachments(t *testing.T) {
 	b, plugin := manyBed(t)
 	m := b.start()

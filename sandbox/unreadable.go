@@ -64,7 +64,7 @@ func (m *Manager) salvage(id string) (*record, *podspec.Spec) {
 		config = &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Name: id, Uid: id}}
 		rec.Config, _ = proto.Marshal(config)
 	}
-	spec, _ := podspec.ParseStored(config, rec.Handler) // the pod is not ready, whatever rules the request breaks
+	spec, _ := podspec.ParseStored(config, rec.Handler) // the pod is not ready, so errors in the request do not matter
 	rec.Version, rec.BootID = recordVersion, m.boot
 	if rec.CreatedAt.IsZero() {
 		rec.CreatedAt = time.Now()

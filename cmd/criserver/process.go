@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// umask is the umask of the daemon, whatever umask the daemon was started with. Users of
+// umask is the umask of the daemon. It replaces the umask that the daemon was started with. Users of
 // containers must be able to read files that the daemon creates for containers, such as hosts
 // files and working directories. Monitors, OCI runtimes, commands of exec, CNI plugins and
 // hooks inherit the umask.

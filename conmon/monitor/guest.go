@@ -10,9 +10,9 @@ import (
 	"github.com/criserver/criserver/conmon/wire"
 )
 
-// guest is the extra state of a container that runs under a kernel of its own, as with gVisor.
+// guest is the extra state of a container that runs under a separate kernel, as with gVisor.
 // Its processes are not children of the monitor. The streams are handed to the runtime's start,
-// and the output of the runtime's wait tells the exit code. The container's first process, as
+// and the output of the runtime's wait is the exit code. The container's first process, as
 // seen from the host, is the guest's kernel; when the kernel exits, the container has ended.
 type guest struct {
 	m             *monitor

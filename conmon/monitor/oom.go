@@ -43,10 +43,10 @@ type oomWatch struct {
 	buf         [512]byte // holds the content of one of the files
 }
 
-// oomFiles returns the files that count the OOM kills of a process: of its own
-// cgroup, and on v2 of the nearest cgroup that lasts when the process has ended.
-// b is the content of /proc/PID/cgroup, whose lines are
-// "hierarchy:controllers:path". A machine has the memory controller either on v1
+// oomFiles returns the files that count the OOM kills of a process: the file of the
+// cgroup of the process, and on v2 also the file of the nearest parent that still
+// exists when the process has ended. b is the content of /proc/PID/cgroup, whose
+// lines are "hierarchy:controllers:path". A machine has the memory controller either on v1
 // or on v2.
 func oomFiles(b []byte) (file, parent string) {
 	var v1, v2 []byte
@@ -71,7 +71,7 @@ func oomFiles(b []byte) (file, parent string) {
 	return "", ""
 }
 
-// lasting returns the nearest slice above a cgroup, or else the parent. A
+// persistentParent returns the nearest slice above a cgroup, or else the parent. A
 // runtime may put the container into a cgroup below its scope, and systemd
 // removes both.
 func persistentParent(path []byte) []byte {

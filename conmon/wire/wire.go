@@ -53,9 +53,9 @@ type Spec struct {
 	// LogPath is the absolute path of the CRI log file, or empty for no log.
 	LogPath string `json:"logPath,omitempty"`
 
-	// Guest says that the runtime runs the container under a kernel of its own. Then the pid
+	// Guest says that the runtime runs the container under a separate kernel. Then the pid
 	// that the runtime writes is the pid of that kernel. The monitor starts the container,
-	// because the runtime's start gets the streams. The runtime's wait tells the exit code.
+	// because the runtime's start gets the streams. The output of the runtime's wait is the exit code.
 	Guest bool `json:"guest,omitempty"`
 
 	Terminal  bool `json:"terminal,omitempty"`

@@ -192,7 +192,7 @@ func (u *unpacker) makeOpaque(dir string) error {
 }
 
 // makeWhiteout hides name in the layers below. A whiteout does not affect the entry of this layer
-// at name, whatever their order in the tar is.
+// at name. The order of both in the tar has no influence.
 func (u *unpacker) makeWhiteout(name string) error {
 	u.whiteouts[name] = struct{}{}
 	err := unix.Mknod(name, unix.S_IFCHR, 0)

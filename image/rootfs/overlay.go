@@ -41,7 +41,7 @@ type overlaySupport struct {
 	off []string
 }
 
-// features are features that must be off, whatever the defaults of the kernel module are. Layers
+// features are features that must be off, also if the kernel module enables them by default. Layers
 // are not trusted, and with metacopy and redirect_dir a file or directory in a layer can stand for
 // another one. index does not allow a lower layer in several mounts. nfs_export needs index, so it
 // is off too.
@@ -169,8 +169,8 @@ func kernelMessages(fs int) string {
 
 // mountByMount2 mounts o with mount(2), whose options must fit in one page. So the name of each
 // directory is the number of an open descriptor, and the working directory of the mounting thread
-// is /proc/self/fd. The options for hundreds of layers have less than 3 KB, whatever the lengths of
-// the paths are.
+// is /proc/self/fd. The options for hundreds of layers have less than 3 KB, for paths of any
+// length.
 func (s overlaySupport) mountByMount2(o overlay, target string) error {
 	var open []*os.File
 	defer func() {

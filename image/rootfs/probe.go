@@ -12,7 +12,7 @@ import (
 )
 
 // probe detects the overlay support of the kernel. It creates detached mounts, or, if the kernel
-// cannot create them, mounts in a mount namespace of its own. dir is an empty directory on the file
+// cannot create them, mounts in a separate mount namespace. dir is an empty directory on the file
 // system of the layers.
 func probe(dir string) (overlaySupport, error) {
 	o := overlay{

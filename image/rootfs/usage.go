@@ -112,8 +112,8 @@ func (s *Store) setUsage(id string, u Usage) {
 
 // measure returns the disk usage of a tree that a container may change at the same time. It walks
 // the tree with descriptors, so that a directory that becomes a symbolic link does not lead out of
-// the tree, and skips files that disappear. It has at most two directories open, whatever the depth
-// of the tree, and returns to parents with "..".
+// the tree, and skips files that disappear. It has at most two directories open, for a tree of any
+// depth, and returns to parents with "..".
 //
 // fs.DiskUsage of containerd's continuity is not used, because it walks by path names. See
 // docs/dependencies.md.

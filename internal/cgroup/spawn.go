@@ -129,7 +129,7 @@ func (s *Spawner) open() (*os.File, error) {
 	return dir, nil
 }
 
-// remake makes the cgroup again after somebody else removed it.
+// remake creates the cgroup again after another program has removed it.
 func (s *Spawner) remake() (*os.File, error) {
 	s.tree.Release(s.path)
 	if err := s.tree.MakeWithoutControllers(s.path); err != nil {

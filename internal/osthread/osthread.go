@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Run runs fn on a thread of its own and returns its result. The thread ends with fn, so
+// Run runs fn on a separate thread and returns the result of fn. The thread ends with fn, so
 // that no other goroutine runs on a thread that fn has changed.
 func Run(fn func() error) error {
 	done := make(chan error, 1)

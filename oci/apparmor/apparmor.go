@@ -32,7 +32,7 @@ type Profiles struct {
 func New() *Profiles { return &Profiles{kernel: machine{}} }
 
 // Ensure returns nil if the profile is loaded. It loads the default profile if necessary, for
-// instance after somebody has unloaded it. It returns ErrFailedPrecondition if another profile
+// instance after the administrator has unloaded it. It returns ErrFailedPrecondition if another profile
 // is not loaded, or if the default cannot be loaded.
 func (p *Profiles) Ensure(ctx context.Context, name string) error {
 	loaded, err := p.kernel.IsLoaded(name)

@@ -53,11 +53,11 @@ func TestEnsure(t *testing.T) {
 	}
 	all.Wait()
 	if f.installs != 1 {
-		t.Errorf("loaded %d times", f.installs)
+		t.Errorf("loads of the default profile: got %d, want 1", f.installs)
 	}
-	delete(f.loaded, DefaultProfile) // somebody unloads it
+	delete(f.loaded, DefaultProfile) // the administrator unloads it
 	if err := p.Ensure(t.Context(), DefaultProfile); err != nil || f.installs != 2 {
-		t.Errorf("%v after %d loads", err, f.installs)
+		t.Errorf("ensure after an unload: got error %v and %d loads, want 2 loads", err, f.installs)
 	}
 }
 

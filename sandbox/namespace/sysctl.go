@@ -68,7 +68,7 @@ func requestError(err error) error {
 }
 
 // writeSysctls sets the sysctls of the pod. The kernel lets only the root user of the user namespace write the sysctls
-// of an IPC namespace, whatever the capabilities of the writer are. writeSysctls writes those sysctls last, because the
+// of an IPC namespace; capabilities do not suffice. writeSysctls writes those sysctls last, because the
 // thread becomes that user for good.
 func (s Spec) writeSysctls() error {
 	var refused []Sysctl

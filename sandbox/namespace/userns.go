@@ -61,8 +61,8 @@ func (s Spec) pinAll(pid int) error {
 }
 
 // chownQueues makes the root user of the user namespace the owner of the root of the message queue file system in the
-// IPC namespace of the calling thread. The kernel makes the user that created the namespace the owner, and that user is
-// nobody in the user namespace: the container could not change the directory, and an OCI runtime could not set its
+// IPC namespace of the calling thread. The kernel makes the user that created the namespace the owner, and that user
+// has no id in the user namespace: the container could not change the directory, and an OCI runtime could not set its
 // SELinux label.
 func (s Spec) chownQueues() error {
 	uid, gid, err := s.Owner.Root()

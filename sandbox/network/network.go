@@ -78,7 +78,7 @@ type loaded struct {
 	err        error            // the reason why there is no default network
 	empty      bool             // the directories have no configuration file, not even an invalid one
 	retry      bool             // err may disappear although no file changes
-	// checked is closed when Run has finished the first checks of this configuration, whatever the result is.
+	// checked is closed when Run has finished the first checks of this configuration, also if they failed.
 	checked chan struct{}
 }
 

@@ -79,6 +79,6 @@ func parse(stdin []byte) *conf {
 	return c
 }
 
-// isPlain reports whether an address is written in the form of its own family and without a zone. The plugins
+// isPlain reports whether an address is written in the form of its address family and without a zone. The plugins
 // interpret other forms in another way.
 func isPlain(a netip.Addr) bool { return !a.Is4In6() && a.Zone() == "" }

@@ -16,7 +16,7 @@ import (
 )
 
 // openNetlink returns a handle with a socket in the network namespace of the calling thread. The handle stays in that
-// namespace, whatever thread uses it later.
+// namespace when other threads use it.
 func openNetlink() (*netlink.Handle, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -64,7 +64,7 @@ func ensureBridge(h *netlink.Handle, name string, mtu int) (netlink.Link, error)
 func addBridge(h *netlink.Handle, name string, mtu int, flags net.Flags) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.Flags = name, mtu, flags
-	attrs.HardwareAddr = newMAC() // the kernel changes an address of its own choice whenever the ports change
+	attrs.HardwareAddr = newMAC() // without an address, the kernel chooses one, and changes it with the ports
 	if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add bridge %s: %w", name, err)
 	}

@@ -1,5 +1,5 @@
 // Package criclient is the CRI client of the black-box suites: a connection to a
-// daemon, and helpers that fail the test on errors. It is a Go module of its own,
+// daemon, and helpers that fail the test on errors. It is a separate Go module,
 // because the CRI validation suite needs another version of cri-api than the suites
 // that use this package.
 package criclient
