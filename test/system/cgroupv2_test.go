@@ -175,10 +175,10 @@ func TestStatsOnCgroupV2(t *testing.T) {
 		})
 		s := n.containerStats(t, id)
 		if got := s.GetMemory().GetAvailableBytes().GetValue(); got == 0 || got > 96<<20 {
-			t.Errorf("available memory: got %d, limit %d", got, 96<<20)
+			t.Errorf("available memory: got %d, want 1 to the limit of %d", got, 96<<20)
 		}
 		if got := s.GetSwap().GetSwapAvailableBytes().GetValue(); got == 0 || got > 8<<20 {
-			t.Errorf("available swap: got %d, limit %d", got, 8<<20)
+			t.Errorf("available swap: got %d, want 1 to the limit of %d", got, 8<<20)
 		}
 		if _, err := os.Stat("/proc/pressure"); err != nil {
 			t.Skip("this kernel was started without PSI")
@@ -238,10 +238,10 @@ func TestOOMScoreAdjIsNotInherited(t *testing.T) {
 		id := n.runWith(t, p, "c", nil, "cat /proc/self/oom_score_adj; sleep 1000")
 		waitFor(t, "the container's message", func() bool { return logLinesNow(p, "c") != "" })
 		if got := logLines(t, p, "c"); len(got) != 1 || got[0] != "0" {
-			t.Errorf("oom_score_adj: got %q", got)
+			t.Errorf("oom_score_adj: got %q, want 0", got)
 		}
 		if got := n.Exec(t, id, "cat", "/proc/1/oom_score_adj"); got != "0" {
-			t.Errorf("oom_score_adj of the first process: got %q", got)
+			t.Errorf("oom_score_adj of the first process: got %q, want 0", got)
 		}
 	})
 }
@@ -270,7 +270,7 @@ func TestThreadedCgroups(t *testing.T) {
 		}
 		n.mustUpdate(t, id, &limits{CpuShares: 300, OomScoreAdj: 400})
 		if b, err := os.ReadFile("/proc/" + strconv.Itoa(n.ContainerPID(t, id)) + "/oom_score_adj"); err != nil || strings.TrimSpace(string(b)) != "400" {
-			t.Errorf("oom_score_adj: got %q (error %v)", b, err)
+			t.Errorf("oom_score_adj: got %q (error %v), want 400", b, err)
 		}
 		pid := n.ContainerPID(t, id)
 		if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: 1}); err != nil {
@@ -313,7 +313,7 @@ func TestUnitsOfPod(t *testing.T) {
 			t.Errorf("the scope of the container is not ordered after that of the pause process:\n%s", shown)
 		}
 		if got := systemctl(t, "show", pause, "--property=Slice,ActiveState"); !strings.Contains(got, "Slice="+slice) || !strings.Contains(got, "ActiveState=active") {
-			t.Errorf("scope of the pause process: got %s", got)
+			t.Errorf("scope of the pause process: got %s, want slice %s and active", got, slice)
 		}
 		n.RemovePod(t, q.ID)
 		if left := systemctl(t, "list-units", "--all", "--plain", "--no-legend", slice, scope, pause); left != "" {

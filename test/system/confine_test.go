@@ -28,7 +28,7 @@ func TestMissingConfinement(t *testing.T) {
 		config := containerConfig(p, name, busybox, "true")
 		tc.change(config.Linux.SecurityContext)
 		if msg := n.refused(t, p, config, codes.FailedPrecondition); !strings.Contains(msg, tc.says) {
-			t.Errorf("%s: got error %s", name, msg)
+			t.Errorf("%s: got error %s, want %q", name, msg, tc.says)
 		}
 	}
 	t.Logf("AppArmor %v, SELinux %v", appArmor, seLinux)
@@ -66,7 +66,7 @@ func TestMissingConfinement(t *testing.T) {
 		config := containerConfig(p, "bad-"+name, busybox, "true")
 		config.Linux.SecurityContext = sc
 		if msg := n.refused(t, p, config, codes.InvalidArgument); !strings.Contains(msg, "apparmor") {
-			t.Errorf("%s: got error %s", name, msg)
+			t.Errorf("%s: got error %s, want one that names apparmor", name, msg)
 		}
 	}
 }
@@ -90,7 +90,7 @@ func TestPodSecurityContext(t *testing.T) {
 	c := n.CreateContainer(t, p, config)
 	n.StartContainer(t, c)
 	if got := n.Exec(t, c, "sh", "-c", "id -u; touch /x && echo ok"); got != "0\nok" {
-		t.Errorf("the container inherits the security context of the pod: %q", got)
+		t.Errorf("user of the container and write to /x: got %q, want 0 and ok, not the security context of the pod", got)
 	}
 	config = containerConfig(p, "privileged", busybox, "true")
 	config.Linux.SecurityContext.Privileged = true
@@ -127,7 +127,7 @@ func TestPodSecurityContext(t *testing.T) {
 		tc.change(pc.Linux.SecurityContext)
 		r, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: pc})
 		if status.Code(err) != tc.code || !strings.Contains(fmt.Sprint(err), "linux.security_context."+tc.says) {
-			t.Errorf("%s: got pod %s and error %v", name, r.GetPodSandboxId(), err)
+			t.Errorf("%s: got pod %s and error %v, want %s with %q", name, r.GetPodSandboxId(), err, tc.code, tc.says)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func TestTwoDaemonsOnOneHost(t *testing.T) {
 	pa, pb := a.RunPod(t, podConfig("same")), b.RunPod(t, podConfig("same"))
 	ca, cb := a.run(t, pa, "c", "sleep", "1000"), b.run(t, pb, "c", "sleep", "1000")
 	if p, c := a.running(t); p != 1 || c != 1 {
-		t.Errorf("first daemon: got %d pods and %d containers", p, c)
+		t.Errorf("first daemon: got %d pods and %d containers, want one each", p, c)
 	}
 	if _, err := a.RuntimeService.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: cb}); status.Code(err) != codes.NotFound {
 		t.Errorf("request for a container of the other daemon: %v", err)

@@ -80,7 +80,7 @@ func TestDevicesRefused(t *testing.T) {
 		config := containerConfig(p, name, busybox, "true")
 		config.Devices = []*cri.Device{device("/dev/null", "", "rwm"), d}
 		if msg := n.refused(t, p, config, codes.InvalidArgument); !strings.Contains(msg, "config.devices[1].") {
-			t.Errorf("%s: got error %s", name, msg)
+			t.Errorf("%s: got error %s, want config.devices[1]", name, msg)
 		}
 	}
 }
@@ -218,7 +218,7 @@ func TestCDIDevices(t *testing.T) {
 		bad := containerConfig(p, name, busybox, "true")
 		change(bad)
 		if msg := n.refused(t, p, bad, codes.InvalidArgument); !strings.Contains(msg, "vendor/class=name") {
-			t.Errorf("%s: got error %s", name, msg)
+			t.Errorf("%s: got error %s, want one that explains the form vendor/class=name", name, msg)
 		}
 	}
 }

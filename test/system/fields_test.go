@@ -35,11 +35,11 @@ func TestPodMetadataLabelsAndAnnotations(t *testing.T) {
 		t.Error("status without verbose has info")
 	}
 	if s := st.GetStatus(); !proto.Equal(s.GetMetadata(), config.GetMetadata()) || !maps.Equal(s.GetLabels(), config.GetLabels()) || !maps.Equal(s.GetAnnotations(), config.GetAnnotations()) {
-		t.Errorf("status of the pod: got %v, labels %v", s.GetMetadata(), s.GetLabels())
+		t.Errorf("status of the pod: got %v, labels %v, want metadata, labels and annotations of the request", s.GetMetadata(), s.GetLabels())
 	}
 	again, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
 	if err != nil || again.GetPodSandboxId() != p.ID {
-		t.Errorf("repeated request: got %v (error %v)", again, err)
+		t.Errorf("repeated request: got %v (error %v), want %s", again, err, p.ID)
 	}
 	next := proto.Clone(config).(*cri.PodSandboxConfig)
 	next.Metadata.Attempt++
@@ -99,7 +99,7 @@ func TestPodFilesAndNames(t *testing.T) {
 		t.Errorf("resolv.conf: got %q, want %q", got, want)
 	}
 	if got := n.Exec(t, id, "sh", "-c", "hostname; cat /etc/hostname; echo $HOSTNAME"); got != "web-0\nweb-0\nweb-0" {
-		t.Errorf("hostname: got %q", got)
+		t.Errorf("hostname: got %q, want web-0 three times", got)
 	}
 	hosts := n.Exec(t, id, "cat", "/etc/hosts")
 	for _, ip := range n.podIPs(t, p.ID) {
@@ -111,7 +111,7 @@ func TestPodFilesAndNames(t *testing.T) {
 		t.Errorf("log directory: %v", err)
 	}
 	if got := logLines(t, p, "c"); len(got) != 0 {
-		t.Errorf("log of a container without output: got %q", got)
+		t.Errorf("log of a container without output: got %q, want none", got)
 	}
 }
 
@@ -131,7 +131,7 @@ func TestContainerProcessFields(t *testing.T) {
 	id := n.CreateContainer(t, p, config)
 	n.StartContainer(t, id)
 	if s := n.WaitExited(t, id); s.GetExitCode() != 0 {
-		t.Errorf("exit code: got %d", s.GetExitCode())
+		t.Errorf("exit code: got %d, want 0", s.GetExitCode())
 	}
 	want := []string{"/made/for it", "second|x=y", "z|" + "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "<>", "<a b>", "<ü>"}
 	if got := logLines(t, p, "c"); !slices.Equal(got, want) {
@@ -154,14 +154,14 @@ func TestContainerMetadataLabelsAndAnnotations(t *testing.T) {
 
 	s := n.ContainerStatus(t, running)
 	if !proto.Equal(s.GetMetadata(), config.GetMetadata()) || !maps.Equal(s.GetLabels(), config.GetLabels()) || !maps.Equal(s.GetAnnotations(), config.GetAnnotations()) {
-		t.Errorf("status of the container: got %v", s)
+		t.Errorf("status of the container: got %v, want metadata, labels and annotations of the request", s)
 	}
 	if want := filepath.Join(p.Config.GetLogDirectory(), "c/3.log"); s.GetLogPath() != want {
 		t.Errorf("log path: got %q, want %q", s.GetLogPath(), want)
 	}
 	again, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if err == nil && again.GetContainerId() != running {
-		t.Errorf("second container with the same name and attempt: got %v", again)
+		t.Errorf("second container with the same name and attempt: got %v, want %s", again, running)
 	}
 	of := func(s cri.ContainerState) *cri.ContainerStateValue { return &cri.ContainerStateValue{State: s} }
 	for name, tc := range map[string]struct {
@@ -219,7 +219,7 @@ func TestContainerStopSignal(t *testing.T) {
 			}
 			s := n.WaitExited(t, id)
 			if s.GetExitCode() != tc.code || s.GetStopSignal() != tc.shown {
-				t.Errorf("got exit code %d, stop signal %v", s.GetExitCode(), s.GetStopSignal())
+				t.Errorf("got exit code %d, stop signal %v, want %d and %v", s.GetExitCode(), s.GetStopSignal(), tc.code, tc.shown)
 			}
 			if got := strings.Join(logLines(t, p, name)[1:], ","); got != tc.says {
 				t.Errorf("output of the container: got %q, want %q", got, tc.says)
@@ -245,14 +245,14 @@ func TestContainerTerminalAndStdinFields(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := bytes.Contains(b, []byte("terminal")); got != tty {
-			t.Errorf("tty %v: got log %q", tty, b)
+			t.Errorf("tty %v: got log %q, want \"terminal\": %t", tty, b, tty)
 		}
 		// A terminal has one output stream.
 		if got := bytes.Contains(b, []byte(" stderr F err")); got == tty {
-			t.Errorf("tty %v: got log %q", tty, b)
+			t.Errorf("tty %v: got log %q, want stderr: %t", tty, b, !tty)
 		}
 		if !tty && !bytes.Contains(b, []byte("/dev/null")) {
-			t.Errorf("input of a process without stdin: got %q", b)
+			t.Errorf("input of a process without stdin: got %q, want /dev/null", b)
 		}
 	}
 }
@@ -266,7 +266,7 @@ func TestExecSyncFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(r.GetStdout()) != "out\xff" || string(r.GetStderr()) != "err" || r.GetExitCode() != 42 {
-		t.Errorf("exec: got stdout %q, stderr %q, exit code %d", r.GetStdout(), r.GetStderr(), r.GetExitCode())
+		t.Errorf("exec: got stdout %q, stderr %q, exit code %d, want \"out\\xff\", \"err\", 42", r.GetStdout(), r.GetStderr(), r.GetExitCode())
 	}
 	if _, err := n.RuntimeService.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sleep", "1000"}, Timeout: 1}); err == nil {
 		t.Error("the command was not killed at its timeout")
@@ -292,16 +292,16 @@ func TestUnusualNames(t *testing.T) {
 	n.StartContainer(t, c)
 	st, err := n.RuntimeService.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: c})
 	if err != nil || st.GetStatus().GetMetadata().GetName() != "../c d/e" {
-		t.Errorf("status: got %v (error %v)", st, err)
+		t.Errorf("status: got %v (error %v), want the name of the request", st, err)
 	}
 	pod, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID})
 	if err != nil || !proto.Equal(pod.GetStatus().GetMetadata(), config.Metadata) {
-		t.Errorf("pod status: got %v (error %v)", pod, err)
+		t.Errorf("pod status: got %v (error %v), want the metadata of the request", pod, err)
 	}
 	// A restarted daemon has both.
 	n.Kill()
 	n.restart(t)
 	if pods, containers := n.running(t); pods != 1 || containers != 1 {
-		t.Errorf("after a restart: got %d pods and %d containers", pods, containers)
+		t.Errorf("after a restart: got %d pods and %d containers, want one each", pods, containers)
 	}
 }

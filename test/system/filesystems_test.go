@@ -56,7 +56,7 @@ func testFileSystem(t *testing.T, kind string, mkfs []string) {
 	layered := n.CreateContainer(t, p, containerConfig(p, "layered", "registry.test/layers:120", "sleep", "1000"))
 	n.StartContainer(t, layered)
 	if got := n.Exec(t, layered, "sh", "-c", "ls /layers | wc -l; cat /layer"); got != "119\n120" {
-		t.Errorf("container of 120 layers: got %q", got)
+		t.Errorf("container of 120 layers: got %q, want 119 files and layer 120", got)
 	}
 	writer := n.run(t, p, "writer", "sleep", "1000")
 	const script = `set -e
@@ -81,7 +81,7 @@ mkdir /deep; dd if=/dev/zero of=/deep/data bs=1M count=8 2>/dev/null`
 	// Changes in the writable layer do not affect the image.
 	fresh := n.run(t, p, "fresh", "sleep", "1000")
 	if got := n.Exec(t, fresh, "sh", "-c", "ls /bin/wget /etc/passwd; ls -d /deep 2>/dev/null || true"); got != "/bin/wget\n/etc/passwd" {
-		t.Errorf("another container of the image: got %q", got)
+		t.Errorf("another container of the image: got %q, want unchanged files of the image", got)
 	}
 	n.RemovePod(t, p.ID)
 	info, err := n.ImageService.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})

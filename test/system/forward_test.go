@@ -102,7 +102,7 @@ func TestPortForward(t *testing.T) {
 			for range 30 {
 				wg.Go(func() {
 					if got, err := get(t, port); err != nil || got != want {
-						t.Errorf("got %d bytes (error %v)", len(got), err)
+						t.Errorf("got %d bytes (error %v), want %d", len(got), err, len(want))
 					}
 				})
 			}

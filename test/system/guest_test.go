@@ -71,19 +71,19 @@ func TestGuestsNetwork(t *testing.T) {
 		}
 	}
 	if got, err := get(t, 18085); err != nil || !strings.Contains(got, "nginx") {
-		t.Errorf("host port: got %q (error %v)", got, err)
+		t.Errorf("host port: got %q (error %v), want a page of nginx", got, err)
 	}
 	for transport := range executors {
 		port, stop := n.forward(t, transport, p.ID, "80")
 		if got, err := get(t, port); err != nil || !strings.Contains(got, "nginx") {
-			t.Errorf("port forward over %s: got %q (error %v)", transport, got, err)
+			t.Errorf("port forward over %s: got %q (error %v), want a page of nginx", transport, got, err)
 		}
 		if err := stop(); err != nil {
 			t.Error(err)
 		}
 	}
 	if got := n.Exec(t, client, "sh", "-c", "pgrep nginx | wc -l"); got != "0" {
-		t.Errorf("processes of other containers in a container: got %s", got)
+		t.Errorf("processes of other containers in a container: got %s, want 0", got)
 	}
 }
 
@@ -106,12 +106,12 @@ func TestGuestsStreams(t *testing.T) {
 		remotecommand.StreamOptions{Stdin: strings.NewReader(strings.Repeat("x", 300_000)), Stdout: &stdout, Stderr: &stderr},
 		"sh", "-c", "wc -c; echo err >&2; exit 3")
 	if err != nil || code != 3 || stdout.String() != "300000\n" || stderr.String() != "err\n" {
-		t.Errorf("exec: got code %d, stdout %q, stderr %q (error %v)", code, stdout.String(), stderr.String(), err)
+		t.Errorf("exec: got code %d, stdout %q, stderr %q (error %v), want 3, \"300000\\n\" and \"err\\n\"", code, stdout.String(), stderr.String(), err)
 	}
 	var screen text
 	code, err = n.stream(t.Context(), t, "SPDY", id, remotecommand.StreamOptions{Stdin: strings.NewReader("test -t 0 && echo te''rminal; exit 4\n"), Stdout: &screen, Tty: true}, "sh")
 	if err != nil || code != 4 || !strings.Contains(screen.String(), "terminal") {
-		t.Errorf("exec with a terminal: got code %d, output %q (error %v)", code, screen.String(), err)
+		t.Errorf("exec with a terminal: got code %d, output %q (error %v), want 4 and \"terminal\"", code, screen.String(), err)
 	}
 	r, err := n.RuntimeService.Attach(t.Context(), &cri.AttachRequest{ContainerId: id, Stdin: true, Stdout: true})
 	if err != nil {
@@ -119,20 +119,20 @@ func TestGuestsStreams(t *testing.T) {
 	}
 	var out text
 	if _, err := join(t.Context(), "SPDY", r.GetUrl(), remotecommand.StreamOptions{Stdin: strings.NewReader("hello\n"), Stdout: &out}); err != nil || !strings.Contains(out.String(), "got hello") {
-		t.Errorf("attach: got %q (error %v)", out.String(), err)
+		t.Errorf("attach: got %q (error %v), want \"got hello\"", out.String(), err)
 	}
 	if s := n.WaitExited(t, id); s.GetExitCode() != 6 {
-		t.Errorf("exit code after the end of the input: got %d", s.GetExitCode())
+		t.Errorf("exit code after the end of the input: got %d, want 6", s.GetExitCode())
 	}
 	terminal := containerConfig(p, "terminal", busybox, "sh", "-c", "test -t 0 && echo terminal; exit 7")
 	terminal.Tty, terminal.Stdin = true, true
 	id = n.CreateContainer(t, p, terminal)
 	n.StartContainer(t, id)
 	if s := n.WaitExited(t, id); s.GetExitCode() != 7 {
-		t.Errorf("exit code of the container with a terminal: got %d", s.GetExitCode())
+		t.Errorf("exit code of the container with a terminal: got %d, want 7", s.GetExitCode())
 	}
 	if got := strings.Join(logLines(t, p, "terminal"), "|"); !strings.HasPrefix(got, "terminal") {
-		t.Errorf("log of the terminal: got %q", got)
+		t.Errorf("log of the terminal: got %q, want it to begin with \"terminal\"", got)
 	}
 }
 
@@ -169,12 +169,12 @@ func TestGuestsAfterDaemonRestart(t *testing.T) {
 	n.Kill()
 	n.restart(t)
 	if s := n.WaitExited(t, exits); s.GetExitCode() != 7 {
-		t.Errorf("container that exited while no daemon ran: got code %d, message %s", s.GetExitCode(), s.GetMessage())
+		t.Errorf("container that exited while no daemon ran: got code %d, message %s, want code 7", s.GetExitCode(), s.GetMessage())
 	}
 	n.Exec(t, lives, "true")
 	n.StartContainer(t, created)
 	if s := n.WaitExited(t, created); s.GetExitCode() != 9 {
-		t.Errorf("container that was started later: got code %d", s.GetExitCode())
+		t.Errorf("container that was started later: got code %d, want 9", s.GetExitCode())
 	}
 	for _, id := range []string{unheard, lives} {
 		if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: harness.PatienceSeconds(20)}); err != nil {
@@ -182,7 +182,7 @@ func TestGuestsAfterDaemonRestart(t *testing.T) {
 		}
 	}
 	if s := n.ContainerStatus(t, unheard); s.GetExitCode() != 8 {
-		t.Errorf("container whose monitor was killed: got code %d, message %s", s.GetExitCode(), s.GetMessage())
+		t.Errorf("container whose monitor was killed: got code %d, message %s, want code 8", s.GetExitCode(), s.GetMessage())
 	}
 	if lines := logLines(t, p, "lives"); len(lines) < 20 || lines[len(lines)-1] != strconv.Itoa(len(lines)-1) {
 		t.Errorf("the log of %d lines has a gap", len(lines))
@@ -232,7 +232,7 @@ func TestGuestExitMakesPodNotReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s := n.WaitExited(t, id); s.GetExitCode() == 0 {
-		t.Errorf("exit code of the container: got 0")
+		t.Errorf("exit code of the container: got 0, want another code")
 	}
 	for end := time.Now().Add(harness.Patience(30 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
 		st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID})
@@ -255,7 +255,7 @@ func TestGuestExitMakesPodNotReady(t *testing.T) {
 	again.Metadata.Attempt = 1
 	q := n.runPodFor(t, "runsc", again)
 	if s := n.WaitExited(t, n.run(t, q, "c", "sh", "-c", "exit 3")); s.GetExitCode() != 3 {
-		t.Errorf("exit code of a container in the next pod: got %d", s.GetExitCode())
+		t.Errorf("exit code of a container in the next pod: got %d, want 3", s.GetExitCode())
 	}
 }
 
@@ -268,7 +268,7 @@ func TestGuestRefusesRequests(t *testing.T) {
 	config.Linux.SecurityContext.NamespaceOptions = &cri.NamespaceOption{Pid: cri.NamespaceMode_TARGET, TargetId: id}
 	_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), `"runsc" cannot join another container`) {
-		t.Errorf("PID namespace of another container: got error %v", err)
+		t.Errorf("PID namespace of another container: got error %v, want Unimplemented", err)
 	}
 }
 
@@ -298,7 +298,7 @@ func TestGuestNetworkStack(t *testing.T) {
 	n.fetches(t, n.run(t, other, "peer", "sleep", "1000"), st.GetStatus().GetNetwork().GetIp(), "8080")
 	port, stop := n.forward(t, "SPDY", p.ID, "80")
 	if got, err := get(t, port); err != nil || !strings.Contains(got, "nginx") {
-		t.Errorf("port forward: got %q (error %v)", got, err)
+		t.Errorf("port forward: got %q (error %v), want a page of nginx", got, err)
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
@@ -320,13 +320,13 @@ func TestGuestStartFailure(t *testing.T) {
 			t.Skip("this combination of runsc and kernel works without --network=host")
 		}
 		if !strings.Contains(err.Error(), "cannot run with network enabled in root network namespace") {
-			t.Errorf("got error %v", err)
+			t.Errorf("create: got error %v, want the message of runsc", err)
 		}
 	}
 	if left, err := filepath.Glob(filepath.Join(n.Dir, "run", "guests", "*")); err != nil || len(left) > 0 {
-		t.Errorf("remaining files: %v (error %v)", left, err)
+		t.Errorf("files of guests: got %v (error %v), want none", left, err)
 	}
 	if st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID}); err != nil || st.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_READY {
-		t.Errorf("state of the pod: got %s (error %v)", st.GetStatus().GetState(), err)
+		t.Errorf("state of the pod: got %s (error %v), want ready", st.GetStatus().GetState(), err)
 	}
 }

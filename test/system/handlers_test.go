@@ -56,7 +56,7 @@ func TestHandlersOnOneNode(t *testing.T) {
 		pods[h] = n.runPodFor(t, h, podConfig("side"+h))
 		st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: pods[h].ID})
 		if err != nil || st.GetStatus().GetRuntimeHandler() != h {
-			t.Errorf("%q: got handler %q (error %v)", h, st.GetStatus().GetRuntimeHandler(), err)
+			t.Errorf("%q: got handler %q (error %v), want %q", h, st.GetStatus().GetRuntimeHandler(), err, h)
 		}
 	}
 	for h, p := range pods {
@@ -72,21 +72,21 @@ func TestHandlersOnOneNode(t *testing.T) {
 func (n *node) checkLifeCycle(t *testing.T, p *pod, handler string) {
 	id := n.run(t, p, "c", "sh", "-c", "echo out; echo err >&2; trap 'echo bye; exit 4' TERM; while :; do sleep 0.1; done")
 	if got := n.Exec(t, id, "sh", "-c", "hostname; echo $PPID"); got != p.Config.GetHostname()+"\n0" {
-		t.Errorf("exec: got %q", got)
+		t.Errorf("exec: got %q, want %q and 0", got, p.Config.GetHostname())
 	}
 	r, err := n.RuntimeService.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", "echo o; echo e >&2; exit 5"}})
 	if err != nil || r.GetExitCode() != 5 || string(r.GetStdout()) != "o\n" || string(r.GetStderr()) != "e\n" {
-		t.Errorf("exec: got %+v (error %v)", r, err)
+		t.Errorf("exec: got %+v (error %v), want exit code 5, stdout \"o\\n\", stderr \"e\\n\"", r, err)
 	}
 	if _, err := n.RuntimeService.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"/no/such"}}); err == nil || !strings.Contains(err.Error(), "/no/such") {
-		t.Errorf("exec of a missing program: got error %v", err)
+		t.Errorf("exec of a missing program: got error %v, want one that names the program", err)
 	}
 	_, err = n.RuntimeService.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", "sleep 1001 & sleep 1000"}, Timeout: 1})
 	if status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("exec of a command that reaches its timeout: got error %v", err)
+		t.Errorf("exec of a command that reaches its timeout: got error %v, want DeadlineExceeded", err)
 	}
 	if got := n.Exec(t, id, "ps"); strings.Contains(got, "sleep 100") {
-		t.Errorf("the command still runs after its timeout:\n%s", got)
+		t.Errorf("processes after the timeout of the command: got\n%s\nwant no sleep", got)
 	}
 	// No process of the command remains that would delay the exit of the container.
 	for end := time.Now().Add(harness.Patience(3 * time.Second)); len(zombies(t, n.Pid())) > 0; time.Sleep(10 * time.Millisecond) {
@@ -101,11 +101,11 @@ func (n *node) checkLifeCycle(t *testing.T, p *pod, handler string) {
 		t.Fatal(err)
 	}
 	if s := n.ContainerStatus(t, id); s.GetExitCode() != 4 || s.GetReason() != "Error" {
-		t.Errorf("exit: got code %d, reason %s", s.GetExitCode(), s.GetReason())
+		t.Errorf("exit: got code %d, reason %s, want 4, Error", s.GetExitCode(), s.GetReason())
 	}
 	lines := logLines(t, p, "c")
 	if slices.Sort(lines); !slices.Equal(lines, []string{"bye", "err", "out"}) {
-		t.Errorf("log: got %q", lines)
+		t.Errorf("log: got %q, want bye, err and out", lines)
 	}
 	for _, want := range []int32{0, 255} {
 		c := n.run(t, p, fmt.Sprint("exit", want), "sh", "-c", fmt.Sprint("exit ", want))
@@ -149,14 +149,14 @@ func (n *node) checkExits(t *testing.T, p *pod) {
 		t.Error(err)
 	}
 	if s := n.ContainerStatus(t, stubborn); s.GetExitCode() != 137 {
-		t.Errorf("exit code of a container that ignores its stop signal: got %d", s.GetExitCode())
+		t.Errorf("exit code of a container that ignores its stop signal: got %d, want 137", s.GetExitCode())
 	}
 	created := n.CreateContainer(t, p, containerConfig(p, "created", busybox, "true"))
 	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: created, Timeout: 10}); err != nil {
 		t.Error(err)
 	}
 	if s := n.ContainerStatus(t, created); s.GetState() != cri.ContainerState_CONTAINER_EXITED || s.GetExitCode() != 137 {
-		t.Errorf("container that was never started: got state %s, code %d", s.GetState(), s.GetExitCode())
+		t.Errorf("container that was never started: got state %s, code %d, want exited, 137", s.GetState(), s.GetExitCode())
 	}
 	// Depending on the runtime, a missing program is an error of the creation or of the start.
 	config := containerConfig(p, "missing", busybox, "/no/such/program")
@@ -165,7 +165,7 @@ func (n *node) checkExits(t *testing.T, p *pod) {
 		_, err = n.RuntimeService.StartContainer(t.Context(), &cri.StartContainerRequest{ContainerId: r.GetContainerId()})
 	}
 	if err == nil || !strings.Contains(err.Error(), "/no/such/program") {
-		t.Errorf("missing program: got error %v", err)
+		t.Errorf("missing program: got error %v, want one that names the program", err)
 	}
 }
 
@@ -176,9 +176,9 @@ func (n *node) updateUnder(t *testing.T, id, handler string) {
 	})
 	switch {
 	case handler == "runsc" && status.Code(err) != codes.Unimplemented:
-		t.Errorf("update: got error %v", err)
+		t.Errorf("update: got error %v, want Unimplemented", err)
 	case handler != "runsc" && err != nil:
-		t.Errorf("update: got error %v", err)
+		t.Errorf("update: got error %v, want none", err)
 	}
 }
 
@@ -211,11 +211,11 @@ func TestStatusListsHandlers(t *testing.T) {
 	}
 	for _, r := range info.Runtimes {
 		if !strings.HasPrefix(r.Version, r.Name) || !filepath.IsAbs(r.Path) || r.Default != (r.Name == "runc") || r.Flaw != "" {
-			t.Errorf("verbose status: got %+v", r)
+			t.Errorf("verbose status: got %+v, want a version, an absolute path, runc as the default and no flaw", r)
 		}
 	}
 	if len(info.Runtimes) != len(handlers) {
-		t.Errorf("runtimes in the verbose status: got %+v", info.Runtimes)
+		t.Errorf("runtimes in the verbose status: got %+v, want %d", info.Runtimes, len(handlers))
 	}
 }
 
@@ -232,7 +232,7 @@ func TestStatusReportsVulnerableRuntime(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info := st.GetInfo()["config"]; !strings.Contains(info, `"name":"old"`) || !strings.Contains(info, "CVE-2024-21626") {
-		t.Errorf("verbose status: got %s", info)
+		t.Errorf("verbose status: got %s, want CVE-2024-21626 for the runtime old", info)
 	}
 	log, err := os.ReadFile(n.LogPath())
 	if err != nil || !strings.Contains(string(log), "CVE-2024-21626") {
@@ -244,7 +244,7 @@ func TestUnknownHandlers(t *testing.T) {
 	n := handlersNode(t, "nohandler", 184)
 	_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("kata"), RuntimeHandler: "kata"})
 	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), `"kata" is unknown; there are ["crun" "runc" "runsc"]`) {
-		t.Errorf("pod: got error %v", err)
+		t.Errorf("run pod with an unknown handler: got error %v, want InvalidArgument with the known handlers", err)
 	}
 	for handler, want := range map[string]codes.Code{"": codes.OK, "runsc": codes.OK, "kata": codes.InvalidArgument} {
 		spec := &cri.ImageSpec{Image: busybox, RuntimeHandler: handler}
@@ -253,22 +253,22 @@ func TestUnknownHandlers(t *testing.T) {
 		list, lists := n.ImageService.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: spec}})
 		for name, err := range map[string]error{"pull": pull, "status": stat, "list": lists} {
 			if status.Code(err) != want || err != nil && !strings.Contains(err.Error(), `"kata" is unknown; there are ["crun" "runc" "runsc"]`) {
-				t.Errorf("%s for %q: got error %v", name, handler, err)
+				t.Errorf("%s for %q: got error %v, want %s", name, handler, err, want)
 			}
 		}
 		// The image is the same for all handlers.
 		if want == codes.OK && (len(list.GetImages()) != 1 || st.GetImage().GetId() != list.GetImages()[0].GetId()) {
-			t.Errorf("for %q: got status %v, list %v", handler, st.GetImage(), list.GetImages())
+			t.Errorf("for %q: got status %v, list %v, want the same image in both", handler, st.GetImage(), list.GetImages())
 		}
 	}
 	if _, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: busybox, RuntimeHandler: "kata"}}); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("remove: got error %v", err)
+		t.Errorf("remove image for an unknown handler: got error %v, want InvalidArgument", err)
 	}
 	p := n.RunPod(t, podConfig("image"))
 	config := containerConfig(p, "c", busybox, "true")
 	config.Image.RuntimeHandler = "kata"
 	_, err = n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "config.image.runtime_handler") {
-		t.Errorf("container: got error %v", err)
+		t.Errorf("create container with an unknown handler: got error %v, want InvalidArgument with config.image.runtime_handler", err)
 	}
 }

@@ -72,11 +72,11 @@ func testHostPorts(t *testing.T, builtin bool) {
 	}
 	for _, addr := range []string{"192.0.2.1:8080", "[2001:db8::1]:8080"} {
 		if err := datagram(outside, addr); err != nil {
-			t.Errorf("UDP: got error %v", err)
+			t.Errorf("UDP: got error %v, want none", err)
 		}
 	}
 	if err := datagram("", "127.0.0.1:8080"); err != nil {
-		t.Errorf("UDP on loopback: got error %v", err)
+		t.Errorf("UDP on loopback: got error %v, want none", err)
 	}
 	// The kernel may have no SCTP sockets, so the test checks only the rule.
 	if rules := n.ruleset(t); !strings.Contains(rules, "sctp") {
@@ -122,7 +122,7 @@ func testHostPorts(t *testing.T, builtin bool) {
 	sees(t, outside, "192.0.2.1", 8080, "192.0.2.9")
 	_, err = n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: webOn("late", 8081)})
 	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), p.ID) {
-		t.Errorf("host port of another pod: got error %v", err)
+		t.Errorf("host port of another pod: got error %v, want FailedPrecondition with the pod", err)
 	}
 	n.RemovePod(t, p.ID)
 	for _, ip := range append(ips, "192.0.2.1", "192.0.2.2") {

@@ -238,7 +238,7 @@ func TestPullsShareNoCredentials(t *testing.T) {
 	for range 2 {
 		for _, auth := range others {
 			if err := n.pullWith(t, ref, auth); status.Code(err) != codes.Unauthenticated {
-				t.Errorf("pull with %v: got error %v", auth, err)
+				t.Errorf("pull with %v: got error %v, want Unauthenticated", auth, err)
 			}
 		}
 		if wait == nil {
@@ -272,11 +272,11 @@ func TestAuthFile(t *testing.T) {
 		t.Error(err)
 	}
 	if err := n.pullWith(t, reg.host+"/a:1", &cri.AuthConfig{Username: authUser, Password: "x"}); status.Code(err) != codes.Unauthenticated {
-		t.Errorf("credentials of the request must replace those of the file: got error %v", err)
+		t.Errorf("pull with wrong credentials of the request and correct ones of the file: got error %v, want Unauthenticated", err)
 	}
 	other := &cri.AuthConfig{Username: authUser, Password: authPassword, ServerAddress: "registry.example"}
 	if err := n.pullWith(t, reg.host+"/a:1", other); err != nil {
-		t.Errorf("credentials for another host must not replace those of the file: got error %v", err)
+		t.Errorf("pull with credentials for another host and correct ones of the file: got error %v, want none", err)
 	}
 	mirror.push(t, "m:1", small(t, "of the mirror"))
 	mirror.set(demand(mirror, false))

@@ -220,12 +220,12 @@ func TestValidImageContent(t *testing.T) {
 	for name, what := range images {
 		ref := reg.push(t, strings.NewReplacer(" ", "-", ":", "-", "'", "").Replace(name)+":1", what)
 		if err := n.pullFor(t, "", ref); err != nil {
-			t.Errorf("%s: got error %v", name, err)
+			t.Errorf("%s: got error %v, want none", name, err)
 		}
 		if name == "docker's list" {
 			id, err := native.ConfigName()
 			if got := n.imageStatus(t, ref, false).GetImage(); err != nil || got.GetId() != id.String() || len(got.GetRepoDigests()) != 2 {
-				t.Errorf("platform of the list: got %v (error %v)", got, err)
+				t.Errorf("platform of the list: got %v (error %v), want id %s and two digests", got, err, id)
 			}
 		}
 	}
@@ -285,7 +285,7 @@ func TestInvalidImageRequests(t *testing.T) {
 		},
 	} {
 		if err := call(); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "image.image") {
-			t.Errorf("%s without an image: got error %v", name, err)
+			t.Errorf("%s without an image: got error %v, want InvalidArgument", name, err)
 		}
 	}
 	log, err := os.ReadFile(n.LogPath())

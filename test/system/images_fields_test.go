@@ -188,7 +188,7 @@ func checkVerboseImage(t *testing.T, text string, img v1.Image) {
 	}
 	switch last := info.Layers[len(layers)-1]; {
 	case info.ChainID != last.ChainID || info.ChainID == last.DiffID || info.Layers[0].ChainID != info.Layers[0].DiffID:
-		t.Errorf("chain IDs: got %s for the image and %+v for the layers", info.ChainID, info.Layers)
+		t.Errorf("chain IDs: got %s for the image and %+v for the layers, want the chain ID of the last layer for the image", info.ChainID, info.Layers)
 	case info.ManifestDigest != digestOf(t, img) || info.MediaType != "application/vnd.oci.image.manifest.v1+json":
 		t.Errorf("manifest: got %s with digest %s, want an OCI manifest with digest %s", info.MediaType, info.ManifestDigest, digestOf(t, img))
 	case info.Labels["made"] != "by hand" || info.StopSignal != "SIGQUIT" || !slices.Equal(info.Volumes, []string{"/data"}) || info.PulledAt == "":

@@ -71,10 +71,10 @@ func TestMirrors(t *testing.T) {
 	bad := small(t, "bad mirror's")
 	for name, c := range map[string]struct {
 		first  func(http.ResponseWriter, *http.Request) bool
-		dead   bool // nothing listens at the address
+		dead   bool // the address refuses connections
 		absent bool // the first mirror does not have the image
 	}{
-		"nobody listens":        {dead: true},
+		"connection refused":    {dead: true},
 		"without the image":     {absent: true},
 		"forbidden":             {first: fail("/manifests/", http.StatusForbidden)},
 		"unauthorized":          {first: fail("/manifests/", http.StatusUnauthorized)},
@@ -130,18 +130,18 @@ func TestMirrors(t *testing.T) {
 		n.mirrored(t, deadHost(t), mirror{location: first.host}, mirror{location: deadHost(t)})
 		err := n.pullFor(t, "", "registry.example/none:1")
 		if !kubeletSees(err, crierrors.ErrRegistryUnavailable) || !strings.Contains(err.Error(), first.host+"/none:1: ") {
-			t.Errorf("got %v", err)
+			t.Errorf("pull when all registries fail: got error %v, want ErrRegistryUnavailable with the first mirror", err)
 		}
 		n.mirrored(t, origin.host, mirror{location: deadHost(t)})
 		if err := n.pullFor(t, "", "registry.example/none:1"); status.Code(err) != codes.NotFound {
-			t.Errorf("want the error of the registry, got %v", err)
+			t.Errorf("pull when only the mirror fails: got error %v, want NotFound of the registry", err)
 		}
 	})
-	left, err := os.ReadDir(n.Dir + "/run")
+	entries, err := os.ReadDir(n.Dir + "/run")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range left {
+	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), "registries-") {
 			t.Errorf("file in the directory at the end: got %s, want none", e.Name())
 		}
@@ -171,7 +171,7 @@ func TestMirrorsByDigestOrTagOnly(t *testing.T) {
 			m.asked("")
 			n.Pull(t, ref)
 			if asked := len(m.asked("")) > 0; asked != want[i] {
-				t.Errorf("%s: %s: request to the mirror: got %t", setting, ref, asked)
+				t.Errorf("%s: %s: request to the mirror: got %t, want %t", setting, ref, asked, want[i])
 			}
 		}
 	}
@@ -215,7 +215,7 @@ func TestRegistriesConf(t *testing.T) {
 		conf("")
 		reg.asked("")
 		if err := n.pullFor(t, "", reg.host+"/tool"); !kubeletSees(err, crierrors.ErrRegistryUnavailable) {
-			t.Errorf("got %v", err)
+			t.Errorf("pull without TLS: got error %v, want ErrRegistryUnavailable", err)
 		}
 		if asked := reg.asked(""); len(asked) > 0 {
 			t.Errorf("requests over plain HTTP without insecure = true: got %v, want none", asked)
@@ -226,10 +226,10 @@ func TestRegistriesConf(t *testing.T) {
 		secure.push(t, "tool:latest", small(t, "secure"))
 		conf("")
 		if err := n.pullFor(t, "", secure.host+"/tool"); !kubeletSees(err, crierrors.ErrRegistryUnavailable) || !strings.Contains(err.Error(), "certificate") {
-			t.Errorf("registry with an unknown certificate: got error %v", err)
+			t.Errorf("registry with an unknown certificate: got error %v, want ErrRegistryUnavailable with the certificate", err)
 		}
 		if asked := secure.asked(""); len(asked) > 0 {
-			t.Errorf("it received requests for %v", asked)
+			t.Errorf("requests to a registry with an unknown certificate: got %v, want none", asked)
 		}
 		n.trust(t, secure)
 		n.Pull(t, secure.host+"/tool")
@@ -238,11 +238,11 @@ func TestRegistriesConf(t *testing.T) {
 		conf("unqualified-search-registries = [\"DEAD\", \"REG\", \"OTHER\"]\n[aliases]\n\"aliased\" = \"REG/deep/aliased\"\n" + insecure)
 		n.Pull(t, "tool")
 		if got := n.imageStatus(t, "tool", false).GetImage().GetRepoTags(); !slices.Contains(got, reg.host+"/tool:latest") {
-			t.Errorf("first registry with the image: got %v", got)
+			t.Errorf("first registry with the image: got %v, want %s/tool:latest", got, reg.host)
 		}
 		n.Pull(t, "aliased")
 		if got := n.imageStatus(t, "aliased:latest", false).GetImage().GetRepoTags(); len(got) != 1 || got[0] != reg.host+"/deep/aliased:latest" {
-			t.Errorf("alias: got %v", got)
+			t.Errorf("alias: got %v, want %s/deep/aliased:latest", got, reg.host)
 		}
 		code("absent", codes.Unknown, "RegistryUnavailable") // not all registries answered
 		conf("unqualified-search-registries = [\"REG\", \"OTHER\"]\nshort-name-mode = \"enforcing\"\n[aliases]\n\"aliased\" = \"REG/deep/aliased\"\n" + insecure)

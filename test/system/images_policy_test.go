@@ -148,7 +148,7 @@ func TestSignaturePolicy(t *testing.T) {
 		ref, _ := image("deep/in/scope")
 		n.policy(t, "policy.json", anything, map[string]requirement{reg.host: {"type": "reject"}, reg.host + "/deep": anything})
 		if err := n.pullFor(t, "", ref); err != nil {
-			t.Errorf("the narrower scope must allow the pull: got error %v", err)
+			t.Errorf("pull that the narrower scope allows: got error %v, want none", err)
 		}
 		n.policy(t, "policy.json", anything, map[string]requirement{reg.host + "/deep": anything, reg.host + "/deep/in/scope": {"type": "reject"}})
 		n.mustBeRefused(t, reg, "", ref)
@@ -175,19 +175,19 @@ func TestSignaturePolicy(t *testing.T) {
 		}
 	})
 	t.Run("namespaces", func(t *testing.T) { namespacePolicies(t, n, reg) })
-	t.Run("no sound policy", func(t *testing.T) {
-		ref, _ := image("unsound")
+	t.Run("invalid policy", func(t *testing.T) {
+		ref, _ := image("invalid-policy")
 		for name, content := range map[string]string{"no JSON": "{", "no default": "{}", "unknown key": `{"default":[{"type":"reject"}],"x":1}`} {
 			n.writeFile(t, "policy.json", content)
 			if err := n.pullFor(t, "", ref); status.Code(err) != codes.FailedPrecondition {
-				t.Errorf("%s: %v", name, err)
+				t.Errorf("policy with %s: got error %v, want FailedPrecondition", name, err)
 			}
 		}
 		if err := os.Remove(filepath.Join(n.Dir, "policy.json")); err != nil {
 			t.Fatal(err)
 		}
 		if err := n.pullFor(t, "", ref); status.Code(err) != codes.FailedPrecondition {
-			t.Errorf("missing policy file: got error %v", err)
+			t.Errorf("missing policy file: got error %v, want FailedPrecondition", err)
 		}
 	})
 	n.policy(t, "policy.json", anything, nil)
@@ -202,7 +202,7 @@ func namespacePolicies(t *testing.T, n *node, reg *testRegistry) {
 	n.mustBeRefused(t, reg, "strict", ref)
 	for _, namespace := range []string{"", "lax", strings.Repeat("n", 63)} {
 		if err := n.pullFor(t, namespace, ref); err != nil {
-			t.Errorf("namespace %q: %v", namespace, err)
+			t.Errorf("pull for namespace %q: got error %v, want none", namespace, err)
 		}
 	}
 	// The policy also applies to an image in the store.
@@ -215,12 +215,12 @@ func namespacePolicies(t *testing.T, n *node, reg *testRegistry) {
 	n.policy(t, "outside.json", anything, nil)
 	for _, namespace := range []string{"../outside", "/", "a/b", "..", ".", "\x00", strings.Repeat("x", 64<<10)} {
 		if err := n.pullFor(t, namespace, ref); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "namespace") {
-			t.Errorf("namespace %.20q: %.200v", namespace, err)
+			t.Errorf("pull for namespace %.20q: got error %.200v, want InvalidArgument", namespace, err)
 		}
 	}
 	n.writeFile(t, "policies/broken.json", "{")
 	if err := n.pullFor(t, "broken", ref); status.Code(err) != codes.FailedPrecondition {
-		t.Errorf("invalid policy: got error %v", err)
+		t.Errorf("invalid policy: got error %v, want FailedPrecondition", err)
 	}
 	if err := errors.Join(os.RemoveAll(filepath.Join(n.Dir, "policies"))); err != nil {
 		t.Fatal(err)

@@ -133,19 +133,19 @@ func TestPullProgress(t *testing.T) {
 	p := n.pulls(t)[0]
 	switch {
 	case p.Image != ref || p.Source != ref || p.Since.IsZero() || time.Since(p.Since) > harness.Patience(time.Minute):
-		t.Errorf("progress: got %+v", p)
+		t.Errorf("progress: got %+v, want image and source %s and a recent start", p, ref)
 	case p.Total < 64<<10 || p.Total > 80<<10 || p.Bytes <= 0 || p.Bytes >= p.Total || p.BytesPerSecond <= 0 || p.IdleSeconds > window.Seconds():
-		t.Errorf("progress: got %+v", p)
+		t.Errorf("progress: got %+v, want 64 to 80 KiB in total, some of them received", p)
 	case len(p.Layers) != 1 || p.Layers[0].Digest != layer || p.Layers[0].State != "fetching" || p.Layers[0].Bytes != p.Bytes || p.Layers[0].Total != p.Total:
-		t.Errorf("layers: got %+v", p.Layers)
+		t.Errorf("layers: got %+v, want layer %s in state fetching with the progress of the pull", p.Layers, layer)
 	}
 	// The registry stops sending.
 	err := wait()
 	if !kubeletSees(err, crierrors.ErrRegistryUnavailable) || !strings.Contains(err.Error(), "no data for "+window.String()) {
-		t.Errorf("got %v", err)
+		t.Errorf("pull that receives no data: got error %v, want ErrRegistryUnavailable without data for %s", err, window)
 	}
 	if p := n.pulls(t); len(p) > 0 {
-		t.Errorf("pulls after the failure: got %+v", p)
+		t.Errorf("pulls after the failure: got %+v, want none", p)
 	}
 	close(g.next)
 	if err := n.pullWith(t, ref, auth); err != nil {
@@ -176,14 +176,14 @@ func TestConcurrentPullsShareDownload(t *testing.T) {
 	})
 	leave() // the first caller leaves, and the pull continues for the second
 	if err := first(); status.Code(err) != codes.Canceled {
-		t.Errorf("first caller: got error %v", err)
+		t.Errorf("first caller: got error %v, want Canceled", err)
 	}
 	close(g.next)
 	if err := second(); err != nil {
-		t.Errorf("second caller: got error %v", err)
+		t.Errorf("second caller: got error %v, want none", err)
 	}
 	if err := other(); err != nil {
-		t.Errorf("other image: got error %v", err)
+		t.Errorf("other image: got error %v, want none", err)
 	}
 	manifests, blobs := 0, 0
 	for _, r := range reg.asked("") {
@@ -212,7 +212,7 @@ func TestConcurrentPullsShareDownload(t *testing.T) {
 	waitFor(t, "the pull to end", func() bool { return len(n.pulls(t)) == 0 })
 	staged, err := os.ReadDir(filepath.Join(n.Dir, "root/tmp"))
 	if err != nil || len(staged) > 0 {
-		t.Errorf("staged files: got %v (error %v)", staged, err)
+		t.Errorf("staged files: got %v (error %v), want none", staged, err)
 	}
 }
 
@@ -241,11 +241,11 @@ func TestDaemonKillDuringPull(t *testing.T) {
 	}
 	n.restart(t)
 	if st := n.imageStatus(t, ref, false).GetImage(); st != nil {
-		t.Errorf("status of an incomplete image: got %v", st)
+		t.Errorf("status of an incomplete image: got %v, want none", st)
 	}
 	staged, err := os.ReadDir(filepath.Join(n.Dir, "root/tmp"))
 	if err != nil || len(staged) > 0 {
-		t.Errorf("staged files: got %v (error %v)", staged, err)
+		t.Errorf("staged files: got %v (error %v), want none", staged, err)
 	}
 	waitFor(t, "the trash to be emptied", func() bool {
 		left, err := os.ReadDir(filepath.Join(n.Dir, "root/trash"))
@@ -294,7 +294,7 @@ func TestDiskFull(t *testing.T) {
 	for range 2 {
 		err := n.pullFor(t, "", tooLarge)
 		if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "no space left on device") {
-			t.Errorf("got %v", err)
+			t.Errorf("pull on a full disk: got error %v, want ResourceExhausted", err)
 		}
 		if n.imageStatus(t, tooLarge, false).GetImage() != nil {
 			t.Error("an incomplete image is listed")

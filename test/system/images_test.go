@@ -39,14 +39,14 @@ func TestHeavyImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if size := st.GetImage().GetSize(); size < 500<<20 {
-		t.Errorf("size: got %d bytes", size)
+		t.Errorf("size: got %d bytes, want at least %d", size, 500<<20)
 	}
 	fs, err := n.ImageService.ImageFsInfo(t.Context(), &cri.ImageFsInfoRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if used := fs.GetImageFilesystems()[0].GetUsedBytes().GetValue(); used < 500<<20 {
-		t.Errorf("usage of the store: got %d bytes", used)
+		t.Errorf("usage of the store: got %d bytes, want at least %d", used, 500<<20)
 	}
 	p := n.RunPod(t, podConfig("heavy"))
 	c := n.CreateContainer(t, p, containerConfig(p, "c", "registry.test/heavy:1", "sleep", "1000"))

@@ -100,21 +100,21 @@ func (c caller) call(ctx context.Context, m protoreflect.MethodDescriptor, req p
 func TestEveryRPCAnswersAnEmptyRequest(t *testing.T) {
 	n := newNode(t, "empty", 90)
 	c := newCaller(t, n.Socket())
-	notYet := []protoreflect.Name{"CheckpointContainer", "CheckpointPod", "RestorePod"}
+	unimplemented := []protoreflect.Name{"CheckpointContainer", "CheckpointPod", "RestorePod"}
 	for _, m := range methods() {
 		t.Run(string(m.Name()), func(t *testing.T) {
 			err := c.call(t.Context(), m, dynamicpb.NewMessage(m.Input()))
 			switch code := status.Code(err); {
-			case slices.Contains(notYet, m.Name()):
+			case slices.Contains(unimplemented, m.Name()):
 				if code != codes.Unimplemented {
-					t.Errorf("got error %v", err)
+					t.Errorf("empty request: got error %v, want Unimplemented", err)
 				}
 			case required[m.Name()] == "":
 				if err != nil {
-					t.Errorf("got error %v", err)
+					t.Errorf("empty request: got error %v, want none", err)
 				}
 			case code != codes.InvalidArgument || !strings.Contains(err.Error(), required[m.Name()]):
-				t.Errorf("want InvalidArgument that names %s, got %v", required[m.Name()], err)
+				t.Errorf("empty request: got error %v, want InvalidArgument with %s", err, required[m.Name()])
 			}
 		})
 	}
@@ -154,10 +154,10 @@ func TestStrangeIDsAreNotFound(t *testing.T) {
 					want = codes.OK
 				}
 				if status.Code(err) != want {
-					t.Errorf("want %s, got %.300v", want, err)
+					t.Errorf("request with an unknown id: got error %.300v, want %s", err, want)
 				}
 				if err != nil && len(err.Error()) > 5000 {
-					t.Errorf("length of the error: got %d bytes", len(err.Error()))
+					t.Errorf("length of the error: got %d bytes, want at most 5000", len(err.Error()))
 				}
 			})
 		}

@@ -90,7 +90,7 @@ func TestMountOptions(t *testing.T) {
 		t.Errorf("program and files on the mounts: got %q, want \"ran\\nno\\nno\"", got)
 	}
 	if m := n.ContainerStatus(t, c).GetMounts()[1]; len(m.GetMountOptions()) != 3 {
-		t.Errorf("mount in the status: got %v", m)
+		t.Errorf("mount in the status: got %v, want three mount options", m)
 	}
 	for _, bad := range []string{"suid", "exec", "dev", "rw", "bind", "rshared", "size=1g", "", "noexec,suid", "context=system_u:object_r:x:s0"} {
 		config := containerConfig(p, "bad", busybox, "true")
@@ -126,7 +126,7 @@ func TestRecursiveReadOnly(t *testing.T) {
 		config := containerConfig(p, name, busybox, "true")
 		config.Mounts = []*cri.Mount{m}
 		if msg := n.refused(t, p, config, codes.InvalidArgument); !strings.Contains(msg, "recursive_read_only") {
-			t.Errorf("%s: got error %s", name, msg)
+			t.Errorf("%s: got error %s, want recursive_read_only", name, msg)
 		}
 	}
 }
@@ -156,7 +156,7 @@ func TestMountsOverDefaultMounts(t *testing.T) {
 		}
 	}
 	if got := n.Exec(t, c, "cat", "/etc/resolv.conf"); !strings.Contains(got, "10.96.0.10") {
-		t.Errorf("the pod's resolv.conf is not in the volume at /etc: %q", got)
+		t.Errorf("/etc/resolv.conf with a volume at /etc: got %q, want 10.96.0.10 of the pod", got)
 	}
 	readonly := containerConfig(p, "ro", busybox, "sleep", "1000")
 	readonly.Mounts = []*cri.Mount{with(bindMount(dir+"/a", "/etc"), func(m *cri.Mount) { m.Readonly = true })}
@@ -211,7 +211,7 @@ func TestHostPaths(t *testing.T) {
 		config := containerConfig(p, strings.ReplaceAll(name, " ", "-"), busybox, "true")
 		config.Mounts = []*cri.Mount{tc.m}
 		if msg := n.refused(t, p, config, tc.code); !strings.Contains(msg, tc.says) {
-			t.Errorf("%s: got error %s", name, msg)
+			t.Errorf("%s: got error %s, want %q", name, msg, tc.says)
 		}
 	}
 }

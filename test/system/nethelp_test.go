@@ -220,7 +220,7 @@ func sees(t *testing.T, netns, ip string, port int, want string) {
 func answers(t *testing.T, netns, ip string, port int) {
 	t.Helper()
 	if _, err := fetch(netns, ip, port, "/cgi-bin/peer"); err != nil {
-		t.Errorf("%s port %d: got error %v", ip, port, err)
+		t.Errorf("%s port %d: got error %v, want none", ip, port, err)
 	}
 }
 

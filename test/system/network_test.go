@@ -67,7 +67,7 @@ func TestNetworkRequestsThatAreRefused(t *testing.T) {
 	config := podConfig("absent")
 	config.Annotations = map[string]string{"criserver.io/networks": "storage"}
 	if _, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config}); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), `"storage"`) {
-		t.Errorf("network that is allowed but not configured: got error %v", err)
+		t.Errorf("network that is allowed but not configured: got error %v, want Unavailable with the network", err)
 	}
 	if pods, _ := n.running(t); pods != 0 {
 		t.Errorf("pods: got %d, want none", pods)

@@ -34,11 +34,11 @@ func TestNRIRefusals(t *testing.T) {
 	refused("pod", err, codes.Unknown, words+", RunPodSandbox: not on this node")
 	pods, err := n.RuntimeService.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{})
 	if err != nil || len(pods.GetItems()) != 0 {
-		t.Errorf("pods after the refusal: got %v (error %v)", pods.GetItems(), err)
+		t.Errorf("pods after the refusal: got %v (error %v), want none", pods.GetItems(), err)
 	}
 	line := strings.Fields(plugin.await(t, "RunPodSandbox"))
 	if got := strings.Join(plugin.events(t, line[1]), " "); got != "RunPodSandbox StopPodSandbox RemovePodSandbox" {
-		t.Errorf("events of the refused pod: got %s", got)
+		t.Errorf("events of the refused pod: got %s, want run, stop and remove", got)
 	}
 	n.checkLeaks(t.Context()) // namespaces, links, addresses, cgroups, files
 	config.Annotations = nil
@@ -56,7 +56,7 @@ func TestNRIRefusals(t *testing.T) {
 	refused("a class of block I/O", create(), codes.FailedPrecondition, "blockio_class")
 	list, err := n.RuntimeService.ListContainers(t.Context(), &cri.ListContainersRequest{})
 	if err != nil || len(list.GetContainers()) != 0 {
-		t.Errorf("containers after the refusal: got %v (error %v)", list.GetContainers(), err)
+		t.Errorf("containers after the refusal: got %v (error %v), want none", list.GetContainers(), err)
 	}
 	n.checkLeaks(t.Context())
 
@@ -65,7 +65,7 @@ func TestNRIRefusals(t *testing.T) {
 	_, err = n.RuntimeService.StartContainer(t.Context(), &cri.StartContainerRequest{ContainerId: id})
 	refused("start", err, codes.Unknown, words+", StartContainer: not on this node")
 	if s := n.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_EXITED || !strings.Contains(s.GetMessage(), "not on this node") {
-		t.Errorf("container whose start was refused: got %v", s)
+		t.Errorf("container whose start was refused: got %v, want exited with the message of the plugin", s)
 	}
 	n.RemovePod(t, p.ID)
 	plugin.kill()
@@ -90,7 +90,7 @@ func TestNRIFailingPlugin(t *testing.T) {
 				id := n.CreateContainer(t, p, c)
 				n.StartContainer(t, id)
 				if s := n.ContainerStatus(t, id).GetState(); s != cri.ContainerState_CONTAINER_RUNNING {
-					t.Errorf("state of the container: got %s", s)
+					t.Errorf("state of the container: got %s, want running", s)
 				}
 				n.RemovePod(t, p.ID)
 				if !slices.Contains(append(plugin.events(t, p.ID), plugin.events(t, id)...), event) {
@@ -126,14 +126,14 @@ func TestNRIEventsPrecedeVisibility(t *testing.T) {
 	}()
 	podID := strings.Fields(plugin.await(t, "RunPodSandbox"))[1]
 	if r, err := n.RuntimeService.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{}); err != nil || len(r.GetItems()) != 0 {
-		t.Errorf("pods during RunPodSandbox: got %v (error %v)", r.GetItems(), err)
+		t.Errorf("pods during RunPodSandbox: got %v (error %v), want none", r.GetItems(), err)
 	}
 	if _, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: podID}); status.Code(err) != codes.NotFound {
-		t.Errorf("status during RunPodSandbox: got error %v", err)
+		t.Errorf("status during RunPodSandbox: got error %v, want NotFound", err)
 	}
 	early := containerConfig(&pod{ID: podID, Config: config}, "early", busybox, "true")
 	if _, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: podID, Config: early, SandboxConfig: config}); status.Code(err) != codes.NotFound {
-		t.Errorf("CreateContainer during RunPodSandbox: got error %v", err)
+		t.Errorf("CreateContainer during RunPodSandbox: got error %v, want NotFound", err)
 	}
 	release("run")
 	if err := <-ran; err != nil {
@@ -148,7 +148,7 @@ func TestNRIEventsPrecedeVisibility(t *testing.T) {
 	}()
 	id := strings.Fields(plugin.await(t, "CreateContainer"))[1]
 	if r, err := n.RuntimeService.ListContainers(t.Context(), &cri.ListContainersRequest{}); err != nil || len(r.GetContainers()) != 0 {
-		t.Errorf("containers during CreateContainer: got %v (error %v)", r.GetContainers(), err)
+		t.Errorf("containers during CreateContainer: got %v (error %v), want none", r.GetContainers(), err)
 	}
 	release("create")
 	if err := <-created; err != nil {
@@ -162,10 +162,10 @@ func TestNRIEventsPrecedeVisibility(t *testing.T) {
 	}()
 	plugin.await(t, "StopPodSandbox")
 	if s := n.ContainerStatus(t, id).GetState(); s != cri.ContainerState_CONTAINER_EXITED {
-		t.Errorf("state of the container during StopPodSandbox: got %s", s)
+		t.Errorf("state of the container during StopPodSandbox: got %s, want exited", s)
 	}
 	if r, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: p.ID}); err != nil || r.GetStatus().GetState() != cri.PodSandboxState_SANDBOX_NOTREADY {
-		t.Errorf("status during StopPodSandbox: got %v (error %v)", r.GetStatus(), err)
+		t.Errorf("status during StopPodSandbox: got %v (error %v), want not ready", r.GetStatus(), err)
 	}
 	release("stop")
 	if err := <-stopped; err != nil {
@@ -198,10 +198,10 @@ func TestNRIDoesNotBlockOtherPods(t *testing.T) {
 		t.Error(err)
 	}
 	if s := n.ContainerStatus(t, id).GetState(); s != cri.ContainerState_CONTAINER_EXITED {
-		t.Errorf("state of the container: got %s", s)
+		t.Errorf("state of the container: got %s, want exited", s)
 	}
 	if err := <-hung; err != nil {
-		t.Errorf("request that the plugin does not answer: got error %v", err)
+		t.Errorf("request that the plugin does not answer: got error %v, want none", err)
 	}
 }
 
@@ -230,7 +230,7 @@ func TestNRISynchronizationDuringCreates(t *testing.T) {
 	all.Wait()
 	list, err := n.RuntimeService.ListContainers(t.Context(), &cri.ListContainersRequest{})
 	if err != nil || len(list.GetContainers()) != count {
-		t.Fatalf("containers: got %d (error %v)", len(list.GetContainers()), err)
+		t.Fatalf("containers: got %d (error %v), want %d", len(list.GetContainers()), err, count)
 	}
 	asked := 0
 	for _, c := range list.GetContainers() {

@@ -114,7 +114,7 @@ func TestNRIAdjustsContainer(t *testing.T) {
 	n.restart(t)
 	check("after a restart of the daemon")
 	if line, want := plugin.await(t, "SyncContainer "+id), "SyncContainer "+id+" CONTAINER_RUNNING "+strconv.Itoa(64<<20); line != want {
-		t.Errorf("got %q, want %q", line, want)
+		t.Errorf("synchronized container: got %q, want %q", line, want)
 	}
 	plugin.await(t, "SyncPod "+p.ID+" adjusted")
 }
@@ -131,13 +131,13 @@ func TestNRIUpdatesOfAPod(t *testing.T) {
 		return err
 	}
 	if err := update(13); err == nil || !strings.Contains(err.Error(), "bad luck") {
-		t.Errorf("got error %v", err)
+		t.Errorf("update that the plugin answers with an error: got error %v, want the message of the plugin", err)
 	}
 	if err := update(14); err != nil {
-		t.Errorf("update that the plugin refuses: got error %v", err)
+		t.Errorf("second update: got error %v, want none", err)
 	}
 	if got := strings.Join(plugin.events(t, p.ID), " "); got != "RunPodSandbox UpdatePodSandbox UpdatePodSandbox PostUpdatePodSandbox" {
-		t.Errorf("events: got %s", got)
+		t.Errorf("events: got %s, want two updates and one PostUpdatePodSandbox", got)
 	}
 	plugin.await(t, "UpdatePodSandbox "+p.ID+" 20 5242880")
 	plugin.await(t, "PostUpdatePodSandbox "+p.ID+" 5242880")
@@ -157,13 +157,13 @@ func TestNRIChangesOtherContainers(t *testing.T) {
 	}
 	n.StartContainer(t, second)
 	if line := plugin.await(t, "UpdateContainers"); line != "UpdateContainers 1 <nil>" {
-		t.Errorf("unsolicited update of an existing and an unknown container: got %q", line)
+		t.Errorf("unsolicited update of an existing and an unknown container: got %q, want one update and no error", line)
 	}
 	if got := sharesOf(second); got != 250 {
 		t.Errorf("CPU shares after an unsolicited update: got %d, want 250", got)
 	}
 	if got := n.cgroupFile(t, second, "cpu/cpu.shares", "cpu.weight"); !unifiedHost() && got != "250" {
-		t.Errorf("cgroup after an unsolicited update: got %s shares", got)
+		t.Errorf("cgroup after an unsolicited update: got %s shares, want 250", got)
 	}
 	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: second}); err != nil {
 		t.Fatal(err)

@@ -119,7 +119,7 @@ func TestRecoveryAfterRestart(t *testing.T) {
 	time.Sleep(300 * time.Millisecond)
 	n.restart(t)
 	if s := n.ContainerStatus(t, lives); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
-		t.Errorf("state of the running container: got %s", s.GetState())
+		t.Errorf("state of the running container: got %s, want running", s.GetState())
 	}
 	if s := n.WaitExited(t, exits); s.GetExitCode() != 7 || s.GetReason() != "Error" {
 		t.Errorf("container that exited while no daemon ran: got code %d, reason %q; want 7, Error", s.GetExitCode(), s.GetReason())
@@ -139,6 +139,6 @@ func TestRecoveryAfterRestart(t *testing.T) {
 		}
 	}
 	if len(lines) < 50 {
-		t.Errorf("lines in the log: got %d", len(lines))
+		t.Errorf("lines in the log: got %d, want at least 50", len(lines))
 	}
 }

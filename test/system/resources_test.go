@@ -171,16 +171,16 @@ func TestUpdateOfLimitsInEachState(t *testing.T) {
 	exited := n.run(t, p, "exited", "true")
 	n.WaitExited(t, exited)
 	if err := n.update(t, exited, want); status.Code(err) != codes.FailedPrecondition {
-		t.Errorf("exited container: got error %v", err)
+		t.Errorf("update of an exited container: got error %v, want FailedPrecondition", err)
 	}
 	if err := n.update(t, "no-such-container", want); status.Code(err) != codes.NotFound {
-		t.Errorf("unknown container: got error %v", err)
+		t.Errorf("update of an unknown container: got error %v, want NotFound", err)
 	}
 	if _, err := n.RuntimeService.UpdateContainerResources(t.Context(), &cri.UpdateContainerResourcesRequest{ContainerId: created}); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("update without limits: got error %v", err)
+		t.Errorf("update without limits: got error %v, want InvalidArgument", err)
 	}
 	if got := n.ContainerStatus(t, exited).GetResources().GetLinux().GetCpuShares(); got != 102 {
-		t.Errorf("cpu_shares of the exited container: got %d", got)
+		t.Errorf("cpu_shares of the exited container: got %d, want 102", got)
 	}
 }
 
@@ -205,7 +205,7 @@ func TestFailedUpdateChangesNothing(t *testing.T) {
 		CpuShares: 999, CpuQuota: 200000, CpuPeriod: 100000, MemoryLimitInBytes: 64 << 20, OomScoreAdj: 900, HugepageLimits: hugepages(8 << 20),
 	})
 	if err == nil || !strings.Contains(err.Error(), "cpu.cfs_quota_us") {
-		t.Fatalf("got %v", err)
+		t.Fatalf("update: got error %v, want one that names cpu.cfs_quota_us", err)
 	}
 	n.inForce(t, id, config.Linux.Resources)
 	n.Kill()
@@ -224,13 +224,13 @@ func TestMemoryLimitBelowUsage(t *testing.T) {
 	before := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max")
 	err := n.update(t, id, &limits{MemoryLimitInBytes: 16 << 20, CpuShares: 77})
 	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "linux.memory_limit_in_bytes 16777216 must not be below what the container uses") {
-		t.Errorf("got %v", err)
+		t.Errorf("update below the memory in use: got error %v, want FailedPrecondition with the field", err)
 	}
 	if after := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max"); after != before {
-		t.Errorf("limit: got %s, want %s", after, before)
+		t.Errorf("memory limit in the cgroup: got %s, want %s as before the update", after, before)
 	}
 	if s := n.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_RUNNING || s.GetResources().GetLinux().GetCpuShares() != 102 {
-		t.Errorf("got %v", s)
+		t.Errorf("status after the failed update: got %v, want running with 102 CPU shares", s)
 	}
 }
 
@@ -249,22 +249,22 @@ func TestInvalidLimitsAreNamed(t *testing.T) {
 		r     *limits
 		field string
 	}{
-		"shares":           {&limits{CpuShares: 1}, "cpu_shares"},
-		"shares huge":      {&limits{CpuShares: 1 << 40}, "cpu_shares"},
-		"period":           {&limits{CpuPeriod: 12}, "cpu_period 12 must be"},
-		"quota":            {&limits{CpuQuota: 10}, "cpu_quota"},
-		"quota negative":   {&limits{CpuQuota: -5}, "cpu_quota"},
-		"quota huge":       {&limits{CpuQuota: 1 << 62}, "cpu_quota"},
-		"memory":           {&limits{MemoryLimitInBytes: 17}, "memory_limit_in_bytes"},
-		"memory negative":  {&limits{MemoryLimitInBytes: -17}, "memory_limit_in_bytes"},
-		"swap":             {&limits{MemoryLimitInBytes: 64 << 20, MemorySwapLimitInBytes: 32 << 20}, "memory_swap_limit_in_bytes"},
-		"cpuset":           {&limits{CpusetCpus: "0-"}, "cpuset_cpus"},
-		"cpuset not there": {&limits{CpusetCpus: "0,4000"}, "cpuset_cpus \"0,4000\" must be within the host's online CPUs"},
-		"mems not there":   {&limits{CpusetMems: "900"}, "cpuset_mems"},
-		"page size":        {&limits{HugepageLimits: []*cri.HugepageLimit{{PageSize: "3MB"}}}, "hugepage_limits[0].page_size"},
-		"oom_score_adj":    {&limits{OomScoreAdj: 5000}, "oom_score_adj"},
-		"unified cgroup.":  {&limits{Unified: map[string]string{"cgroup.procs": "1"}}, "unified"},
-		"good, then bad":   {&limits{MemoryLimitInBytes: 33 << 20, CpuPeriod: 1}, "cpu_period"},
+		"shares":              {&limits{CpuShares: 1}, "cpu_shares"},
+		"shares huge":         {&limits{CpuShares: 1 << 40}, "cpu_shares"},
+		"period":              {&limits{CpuPeriod: 12}, "cpu_period 12 must be"},
+		"quota":               {&limits{CpuQuota: 10}, "cpu_quota"},
+		"quota negative":      {&limits{CpuQuota: -5}, "cpu_quota"},
+		"quota huge":          {&limits{CpuQuota: 1 << 62}, "cpu_quota"},
+		"memory":              {&limits{MemoryLimitInBytes: 17}, "memory_limit_in_bytes"},
+		"memory negative":     {&limits{MemoryLimitInBytes: -17}, "memory_limit_in_bytes"},
+		"swap":                {&limits{MemoryLimitInBytes: 64 << 20, MemorySwapLimitInBytes: 32 << 20}, "memory_swap_limit_in_bytes"},
+		"cpuset":              {&limits{CpusetCpus: "0-"}, "cpuset_cpus"},
+		"cpuset offline":      {&limits{CpusetCpus: "0,4000"}, "cpuset_cpus \"0,4000\" must be within the host's online CPUs"},
+		"mems offline":        {&limits{CpusetMems: "900"}, "cpuset_mems"},
+		"page size":           {&limits{HugepageLimits: []*cri.HugepageLimit{{PageSize: "3MB"}}}, "hugepage_limits[0].page_size"},
+		"oom_score_adj":       {&limits{OomScoreAdj: 5000}, "oom_score_adj"},
+		"unified cgroup.":     {&limits{Unified: map[string]string{"cgroup.procs": "1"}}, "unified"},
+		"valid, then invalid": {&limits{MemoryLimitInBytes: 33 << 20, CpuPeriod: 1}, "cpu_period"},
 	}
 	if !unifiedHost() {
 		tests["unified on v1"] = struct {
@@ -275,13 +275,13 @@ func TestInvalidLimitsAreNamed(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			if err := n.update(t, id, tc.r); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "linux."+tc.field) {
-				t.Errorf("update: got error %v", err)
+				t.Errorf("update: got error %v, want InvalidArgument with linux.%s", err, tc.field)
 			}
 			config := containerConfig(p, "bad", busybox, "true")
 			config.Linux.Resources = tc.r
 			_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "config.linux.resources."+tc.field) {
-				t.Errorf("create: got error %v", err)
+				t.Errorf("create: got error %v, want InvalidArgument with config.linux.resources.%s", err, tc.field)
 			}
 		})
 	}
@@ -289,10 +289,10 @@ func TestInvalidLimitsAreNamed(t *testing.T) {
 	config.Linux.Resources = &limits{MemorySwapLimitInBytes: 64 << 20}
 	_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "config.linux.resources.memory_swap_limit_in_bytes 67108864 is of memory and swap together: it needs memory_limit_in_bytes") {
-		t.Errorf("swap without memory: got error %v", err)
+		t.Errorf("swap without memory: got error %v, want InvalidArgument with the field", err)
 	}
 	if after := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max"); after != before {
-		t.Errorf("limit: got %s, want %s", after, before)
+		t.Errorf("memory limit in the cgroup: got %s, want %s as before the update", after, before)
 	}
 }
 
@@ -307,7 +307,7 @@ func TestPidsLimitOfTheConfiguration(t *testing.T) {
 	id := n.run(t, p, "c", "sleep", "1000")
 	n.mustUpdate(t, id, &limits{CpuShares: 300, MemoryLimitInBytes: 64 << 20})
 	if got := n.cgroupFile(t, id, "pids/pids.max", "pids.max"); got != "77" {
-		t.Errorf("pids.max: got %s", got)
+		t.Errorf("pids.max: got %s, want 77", got)
 	}
 }
 
@@ -328,12 +328,12 @@ func TestConcurrentUpdates(t *testing.T) {
 	})
 	got := n.ContainerStatus(t, id).GetResources().GetLinux()
 	if kernel := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max"); kernel != strconv.FormatInt(got.GetMemoryLimitInBytes(), 10) {
-		t.Errorf("memory limit: kernel %s, status %d", kernel, got.GetMemoryLimitInBytes())
+		t.Errorf("memory limit: got %s in the cgroup and %d in the status, want the same", kernel, got.GetMemoryLimitInBytes())
 	}
 	if kernel := n.cgroupFile(t, id, "cpu/cpu.shares", "cpu.weight"); !unifiedHost() && kernel != strconv.FormatInt(got.GetCpuShares(), 10) {
-		t.Errorf("CPU shares: kernel %s, status %d", kernel, got.GetCpuShares())
+		t.Errorf("CPU shares: got %s in the cgroup and %d in the status, want the same", kernel, got.GetCpuShares())
 	}
 	if got.GetCpuShares() == 102 || got.GetMemoryLimitInBytes() == 256<<20 {
-		t.Errorf("limits in the status: got %v", got)
+		t.Errorf("limits in the status: got %v, want other limits than those of the creation", got)
 	}
 }

@@ -66,7 +66,7 @@ func TestHundredPodsLeakNothing(t *testing.T) {
 		}
 	})
 	if p, c := n.running(t); p != count || c != count {
-		t.Errorf("got %d pods and %d containers", p, c)
+		t.Errorf("got %d pods and %d containers, want %d each", p, c, count)
 	}
 	parallel(count, 8, func(i int) {
 		if ids[i] == "" {

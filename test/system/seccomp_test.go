@@ -102,7 +102,7 @@ func TestConfiguredSeccomp(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := n.Restart(t.Context()); err == nil || !strings.Contains(err.Error(), "container.seccomp_profile") {
-		t.Errorf("daemon with an invalid profile: got error %v", err)
+		t.Errorf("daemon with an invalid profile: got error %v, want container.seccomp_profile", err)
 	}
 	if err := os.WriteFile(dir+"/default.json", []byte(`{"defaultAction":"SCMP_ACT_ALLOW"}`), 0o644); err != nil {
 		t.Fatal(err)

@@ -61,17 +61,17 @@ func TestRequestsDuringShutdown(t *testing.T) {
 		t.Error(err)
 	}
 	if err := <-stopped; err != nil {
-		t.Errorf("running stop: got error %v", err)
+		t.Errorf("running stop: got error %v, want none", err)
 	}
 	if err := <-created; err != nil {
-		t.Errorf("running creation: got error %v", err)
+		t.Errorf("running creation: got error %v, want none", err)
 	}
 	n.restart(t)
 	if s := n.WaitExited(t, dying); s.GetExitCode() != 5 {
-		t.Errorf("exit code of the stopped container: got %d", s.GetExitCode())
+		t.Errorf("exit code of the stopped container: got %d, want 5", s.GetExitCode())
 	}
 	if s := n.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_CREATED {
-		t.Errorf("state of the created container: got %s", s.GetState())
+		t.Errorf("state of the created container: got %s, want created", s.GetState())
 	}
 }
 

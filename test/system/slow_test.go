@@ -13,8 +13,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// slowly replaces a program with a script that sleeps before it runs the program.
-func slowly(t *testing.T, dir, program string, seconds int) {
+// delayProgram replaces a program with a script that sleeps before it runs the program.
+func delayProgram(t *testing.T, dir, program string, seconds int) {
 	t.Helper()
 	path, err := exec.LookPath(program)
 	if err != nil {
@@ -53,15 +53,15 @@ func TestStartOnSlowMachine(t *testing.T) {
 	if err := os.Remove(filepath.Join(n.Dir, "run", "userns-runc.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
-	slowly(t, slow, "nft", 6)
+	delayProgram(t, slow, "nft", 6)
 	for _, plugin := range []string{"bridge", "portmap", "host-local"} {
-		slowly(t, slow, filepath.Join(n.Bin, "cni", plugin), 3)
+		delayProgram(t, slow, filepath.Join(n.Bin, "cni", plugin), 3)
 	}
 	t.Setenv("PATH", slow+":"+os.Getenv("PATH"))
 	n.restart(t)
 
 	if c := n.networkCondition(t); c.GetStatus() || !strings.Contains(c.GetMessage(), " yet") {
-		t.Errorf("NetworkReady while nft sleeps: got %v", c)
+		t.Errorf("NetworkReady while nft sleeps: got %v, want false and a message that the checks have not finished", c)
 	}
 	web := n.RunPod(t, webOn("web", 18090)) // the request waits for the checks
 	n.networkReady(t, true)
@@ -76,7 +76,7 @@ func TestStartOnSlowMachine(t *testing.T) {
 	rules := command(t, "", "nft", "list", "ruleset")
 	for _, table := range []string{"criserver_hostports_csslow", "criserver_masquerade_csslow"} {
 		if !strings.Contains(rules, "table inet "+table) {
-			t.Errorf("the daemon did not create the table %s", table)
+			t.Errorf("table %s does not exist, want it", table)
 		}
 	}
 	if pluginRules(rules) > before {

@@ -94,7 +94,7 @@ func TestStopAndRemoveInEachState(t *testing.T) {
 		}
 	}
 	if s := n.ContainerStatus(t, created); s.GetState() != cri.ContainerState_CONTAINER_EXITED || s.GetStartedAt() != 0 || s.GetFinishedAt() == 0 {
-		t.Errorf("stopped container that was never started: got %v", s)
+		t.Errorf("stopped container that was never started: got %v, want exited without a start and with an end", s)
 	}
 	for range 2 {
 		if _, err := n.RuntimeService.RemovePodSandbox(t.Context(), &cri.RemovePodSandboxRequest{PodSandboxId: p.ID}); err != nil {

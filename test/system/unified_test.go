@@ -62,6 +62,6 @@ func TestLimitsOnTheUnifiedHierarchy(t *testing.T) {
 		t.Errorf("cgroup.freeze: %v", err)
 	}
 	if got := n.ContainerStatus(t, id).GetResources().GetLinux().GetUnified(); len(got) != 1 || got["hugetlb.1GB.max"] != "2147483648" {
-		t.Errorf("status: got %v", got)
+		t.Errorf("status: got %v, want only hugetlb.1GB.max", got)
 	}
 }
