@@ -155,7 +155,7 @@ func TestLimitsAfterSystemdReload(t *testing.T) {
 
 		// The rollback of a failed update survives a reload, too.
 		if err := n.update(t, id, &limits{CpuShares: 2048, Unified: map[string]string{"memory.high": "1048576000", "memory.no_such": "1"}}); err == nil {
-			t.Error("an update of a file that does not exist succeeded")
+			t.Error("update of a missing file succeeded, want an error")
 		}
 		haveFiles(t, dir, want)
 		systemctl(t, "daemon-reload")
@@ -184,7 +184,7 @@ func TestStatsOnCgroupV2(t *testing.T) {
 			t.Skip("this kernel was started without PSI")
 		}
 		if s.GetCpu().GetPsi() == nil || s.GetMemory().GetPsi() == nil || s.GetIo().GetPsi() == nil {
-			t.Errorf("stats without pressure: %v", s)
+			t.Errorf("stats: got %v, want pressure of CPU, memory and I/O", s)
 		}
 	})
 }
@@ -266,7 +266,7 @@ func TestThreadedCgroups(t *testing.T) {
 		n.StartContainer(t, id)
 		waitFor(t, "the threaded cgroup", func() bool { return strings.Contains(logLinesNow(q, "c"), " in\n") })
 		if got := n.containerStats(t, id).GetMemory().GetUsageBytes().GetValue(); got == 0 {
-			t.Error("memory usage of the container is 0")
+			t.Error("memory usage of the container: got 0, want more")
 		}
 		n.mustUpdate(t, id, &limits{CpuShares: 300, OomScoreAdj: 400})
 		if b, err := os.ReadFile("/proc/" + strconv.Itoa(n.ContainerPID(t, id)) + "/oom_score_adj"); err != nil || strings.TrimSpace(string(b)) != "400" {
@@ -277,7 +277,7 @@ func TestThreadedCgroups(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := os.Stat("/proc/" + strconv.Itoa(pid)); err == nil {
-			t.Error("the process still exists")
+			t.Errorf("process %d after the stop exists, want none", pid)
 		}
 		n.RemovePod(t, q.ID)
 	})
@@ -310,14 +310,14 @@ func TestUnitsOfPod(t *testing.T) {
 			}
 		}
 		if !strings.Contains(shown, pause) {
-			t.Errorf("the scope of the container is not ordered after that of the pause process:\n%s", shown)
+			t.Errorf("order of the scope of the container: got\n%s\nwant it after %s", shown, pause)
 		}
 		if got := systemctl(t, "show", pause, "--property=Slice,ActiveState"); !strings.Contains(got, "Slice="+slice) || !strings.Contains(got, "ActiveState=active") {
 			t.Errorf("scope of the pause process: got %s, want slice %s and active", got, slice)
 		}
 		n.RemovePod(t, q.ID)
-		if left := systemctl(t, "list-units", "--all", "--plain", "--no-legend", slice, scope, pause); left != "" {
-			t.Errorf("units after the removal of the pod:\n%s", left)
+		if units := systemctl(t, "list-units", "--all", "--plain", "--no-legend", slice, scope, pause); units != "" {
+			t.Errorf("units after the removal of the pod: got\n%s\nwant none", units)
 		}
 	})
 }

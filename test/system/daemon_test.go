@@ -41,14 +41,14 @@ func TestTwoDaemonsOnOneHost(t *testing.T) {
 		t.Errorf("first daemon: got %d pods and %d containers, want one each", p, c)
 	}
 	if _, err := a.RuntimeService.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: cb}); status.Code(err) != codes.NotFound {
-		t.Errorf("request for a container of the other daemon: %v", err)
+		t.Errorf("status of a container of the other daemon: got error %v, want NotFound", err)
 	}
 	a.RemovePod(t, pa.ID)
 	a.Kill()
 	a.restart(t)
 	b.Exec(t, cb, "true")
 	if _, err := b.RuntimeService.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: ca}); status.Code(err) != codes.NotFound {
-		t.Errorf("request for a container of the other daemon: %v", err)
+		t.Errorf("status of a container of the other daemon: got error %v, want NotFound", err)
 	}
 }
 
@@ -56,7 +56,7 @@ func TestSecondDaemonOnSameDirectories(t *testing.T) {
 	n := newNode(t, "second", 68)
 	out, err := exec.Command(filepath.Join(suite.bin, "criserver"), "--config", filepath.Join(n.Dir, "config.toml")).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "in use by another daemon") {
-		t.Errorf("second daemon with the same directories: %v: %s", err, out)
+		t.Errorf("second daemon with the same directories: got error %v, output %s, want \"in use by another daemon\"", err, out)
 	}
 	n.RunPod(t, podConfig("still"))
 }
@@ -71,13 +71,13 @@ func TestHostNetworkPodWithoutCNI(t *testing.T) {
 	for _, c := range st.GetStatus().GetConditions() {
 		switch {
 		case c.GetType() == cri.RuntimeReady && !c.GetStatus():
-			t.Errorf("the runtime is not ready: %s", c.GetMessage())
+			t.Errorf("condition RuntimeReady: got %v, want true", c)
 		case c.GetType() == cri.NetworkReady && (c.GetStatus() || !strings.Contains(c.GetMessage(), filepath.Join(n.Dir, "cni"))):
-			t.Errorf("condition NetworkReady does not name the directory: %v", c)
+			t.Errorf("condition NetworkReady: got %v, want false with the CNI directory", c)
 		}
 	}
-	if _, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("own")}); err == nil {
-		t.Error("RunPodSandbox succeeded without a CNI network")
+	if _, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("default-network")}); err == nil {
+		t.Error("RunPodSandbox without a CNI network succeeded, want an error")
 	}
 	config := podConfig("host")
 	config.Hostname = ""
@@ -98,7 +98,7 @@ func TestInvalidConfigurationPreventsStart(t *testing.T) {
 	}
 	out, err := exec.Command(filepath.Join(suite.bin, "criserver"), "--config", file).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), file+": image.parallel_layer: unknown key") {
-		t.Errorf("daemon with an invalid configuration: error %v, output %s", err, out)
+		t.Errorf("daemon with an invalid configuration: got error %v, output %s, want the unknown key", err, out)
 	}
 }
 

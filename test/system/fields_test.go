@@ -45,7 +45,7 @@ func TestPodMetadataLabelsAndAnnotations(t *testing.T) {
 	next.Metadata.Attempt++
 	second := n.RunPod(t, next)
 	if second.ID == p.ID {
-		t.Error("another attempt returned the same pod")
+		t.Errorf("run another attempt: got the same pod %s, want a new one", p.ID)
 	}
 	if _, err := n.RuntimeService.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: second.ID}); err != nil {
 		t.Fatal(err)
@@ -104,11 +104,11 @@ func TestPodFilesAndNames(t *testing.T) {
 	hosts := n.Exec(t, id, "cat", "/etc/hosts")
 	for _, ip := range n.podIPs(t, p.ID) {
 		if !strings.Contains(hosts, ip+"\tweb-0") {
-			t.Errorf("/etc/hosts does not contain %s: %s", ip, hosts)
+			t.Errorf("/etc/hosts: got %s, want %s with web-0", hosts, ip)
 		}
 	}
 	if info, err := os.Stat(config.GetLogDirectory()); err != nil || !info.IsDir() {
-		t.Errorf("log directory: %v", err)
+		t.Errorf("log directory: got error %v, want a directory", err)
 	}
 	if got := logLines(t, p, "c"); len(got) != 0 {
 		t.Errorf("log of a container without output: got %q, want none", got)
@@ -269,7 +269,7 @@ func TestExecSyncFields(t *testing.T) {
 		t.Errorf("exec: got stdout %q, stderr %q, exit code %d, want \"out\\xff\", \"err\", 42", r.GetStdout(), r.GetStderr(), r.GetExitCode())
 	}
 	if _, err := n.RuntimeService.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"sleep", "1000"}, Timeout: 1}); err == nil {
-		t.Error("the command was not killed at its timeout")
+		t.Error("exec beyond its timeout succeeded, want an error")
 	}
 	if got := n.Exec(t, id, "sh", "-c", "ps -o args | grep -c '[s]leep 1000'"); got != "1" {
 		t.Errorf("processes in the container: got %s, want only that of the container", got)

@@ -95,7 +95,7 @@ mkdir /deep; dd if=/dev/zero of=/deep/data bs=1M count=8 2>/dev/null`
 		t.Fatal(err)
 	}
 	if out, err := n.check(); err != nil {
-		t.Errorf("check of the store: %v: %s", err, out)
+		t.Errorf("check of the store: got error %v, output %s, want no error", err, out)
 	}
 	n.restart(t)
 }

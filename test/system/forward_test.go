@@ -113,6 +113,6 @@ func TestPortForward(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := n.RuntimeService.PortForward(t.Context(), &cri.PortForwardRequest{PodSandboxId: h.ID}); err == nil {
-		t.Error("port forward to a stopped pod succeeded")
+		t.Error("port forward to a stopped pod succeeded, want an error")
 	}
 }

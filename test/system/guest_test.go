@@ -185,7 +185,7 @@ func TestGuestsAfterDaemonRestart(t *testing.T) {
 		t.Errorf("container whose monitor was killed: got code %d, message %s, want code 8", s.GetExitCode(), s.GetMessage())
 	}
 	if lines := logLines(t, p, "lives"); len(lines) < 20 || lines[len(lines)-1] != strconv.Itoa(len(lines)-1) {
-		t.Errorf("the log of %d lines has a gap", len(lines))
+		t.Errorf("log: got %d lines, the last %q, want at least 20 without a gap", len(lines), lines[max(0, len(lines)-1):])
 	}
 	n.RemovePod(t, p.ID)
 }
@@ -249,7 +249,7 @@ func TestGuestExitMakesPodNotReady(t *testing.T) {
 	if _, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{
 		PodSandboxId: p.ID, Config: containerConfig(p, "again", busybox, "true"), SandboxConfig: p.Config,
 	}); err == nil {
-		t.Error("CreateContainer succeeded in a pod whose guest has exited")
+		t.Error("CreateContainer in a pod whose guest has exited succeeded, want an error")
 	}
 	again := podConfig("guestends")
 	again.Metadata.Attempt = 1

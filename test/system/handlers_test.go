@@ -92,7 +92,7 @@ func (n *node) checkLifeCycle(t *testing.T, p *pod, handler string) {
 	for end := time.Now().Add(harness.Patience(3 * time.Second)); len(zombies(t, n.Pid())) > 0; time.Sleep(10 * time.Millisecond) {
 		// The daemon looks for orphans after five seconds, so the test waits.
 		if time.Now().After(end) {
-			t.Errorf("zombies of the daemon: %v", zombies(t, n.Pid()))
+			t.Errorf("zombies of the daemon: got %v, want none", zombies(t, n.Pid()))
 			break
 		}
 	}
@@ -236,7 +236,7 @@ func TestStatusReportsVulnerableRuntime(t *testing.T) {
 	}
 	log, err := os.ReadFile(n.LogPath())
 	if err != nil || !strings.Contains(string(log), "CVE-2024-21626") {
-		t.Errorf("the log does not have the vulnerability (error %v)", err)
+		t.Errorf("log (error %v) has no CVE-2024-21626, want it", err)
 	}
 }
 

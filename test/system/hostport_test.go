@@ -80,7 +80,7 @@ func testHostPorts(t *testing.T, builtin bool) {
 	}
 	// The kernel may have no SCTP sockets, so the test checks only the rule.
 	if rules := n.ruleset(t); !strings.Contains(rules, "sctp") {
-		t.Errorf("rules without one for SCTP:\n%s", rules)
+		t.Errorf("rules: got\n%s\nwant one for SCTP", rules)
 	}
 	// A mapping for one host address does not apply to others, and a mapping for one
 	// address family does not apply to the other.

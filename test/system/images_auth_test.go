@@ -158,11 +158,11 @@ func TestCredentialsAreNotForwarded(t *testing.T) {
 		}
 		blobs := other.asked("/blobs/")
 		if len(blobs) == 0 {
-			t.Error("the client did not follow the redirect")
+			t.Error("requests after the redirect: got none, want some")
 		}
 		for _, b := range blobs {
 			if b.authorization != "" {
-				t.Errorf("%s received the credential %q", b.path, b.authorization)
+				t.Errorf("credential in the request of %s: got %q, want none", b.path, b.authorization)
 			}
 		}
 	})
@@ -175,7 +175,7 @@ func TestCredentialsAreNotForwarded(t *testing.T) {
 		for range 2 {
 			err := n.pullWith(t, reg.host+"/b:1", auth)
 			if err == nil {
-				t.Error("the pull of a missing blob succeeded")
+				t.Error("pull of a missing blob succeeded, want an error")
 			}
 			mustNotShow(t, "the error", fmt.Sprint(err))
 			other.set(func(w http.ResponseWriter, _ *http.Request) bool { panic(http.ErrAbortHandler) })
@@ -203,13 +203,13 @@ insecure = true
 			}
 			asked := mirror.asked("")
 			if len(asked) == 0 {
-				t.Errorf("%s: the mirror received no request", name)
+				t.Errorf("%s: requests to the mirror: got none, want some", name)
 			}
 			for _, req := range asked {
 				raw, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(req.authorization, "Basic "))
 				// Without credentials, the client sends ":" if the registry demands a password.
 				if string(raw) != "" && string(raw) != ":" {
-					t.Errorf("%s: the mirror received the credential %q", name, req.authorization)
+					t.Errorf("%s: credential in a request to the mirror: got %q, want none", name, req.authorization)
 				}
 			}
 		}
@@ -287,11 +287,11 @@ func TestAuthFile(t *testing.T) {
 		t.Error(err)
 	}
 	if asked := reg.asked(""); len(asked) > 0 {
-		t.Errorf("the registry received requests for %v although the mirror has the image", asked)
+		t.Errorf("requests to the registry: got %v, want none, because the mirror has the image", asked)
 	}
 	n.writeFile(t, "auth.json", "{")
 	if err := n.pullWith(t, "registry.example/m:1", nil); err == nil {
-		t.Error("the pull succeeded with an unreadable file of credentials")
+		t.Error("pull with an unreadable file of credentials succeeded, want an error")
 	} else {
 		mustNotShow(t, "the error", err.Error())
 	}

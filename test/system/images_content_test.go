@@ -151,7 +151,7 @@ func TestInvalidImageContent(t *testing.T) {
 	}
 	for _, path := range []string{"/secret", "/escaped"} {
 		if asked := reg.asked(path); len(asked) > 0 {
-			t.Errorf("requests to the registry: %v", asked)
+			t.Errorf("requests for %s: got %v, want none", path, asked)
 		}
 	}
 }
@@ -169,7 +169,7 @@ func mustLeaveNothing(t *testing.T, n *node, _ *testRegistry, ref string, code c
 	}
 	staged, err := os.ReadDir(filepath.Join(n.Dir, "root/tmp"))
 	if err != nil || len(staged) > 0 {
-		t.Errorf("staged files after the failed pull: %v (error %v)", staged, err)
+		t.Errorf("staged files after the failed pull: got %v (error %v), want none", staged, err)
 	}
 }
 
@@ -263,14 +263,14 @@ func TestInvalidImageRequests(t *testing.T) {
 			want = codes.InvalidArgument
 		}
 		if status.Code(err) != want || st.GetImage() != nil {
-			t.Errorf("ImageStatus %.40q: %v, %.300v", ref, st, err)
+			t.Errorf("ImageStatus %.40q: got %v (error %.300v), want %s and no image", ref, st, err, want)
 		}
 		if _, err = n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: spec}); status.Code(err) != want {
-			t.Errorf("RemoveImage %.40q: %.300v", ref, err)
+			t.Errorf("RemoveImage %.40q: got error %.300v, want %s", ref, err, want)
 		}
 		list, err := n.ImageService.ListImages(t.Context(), &cri.ListImagesRequest{Filter: &cri.ImageFilter{Image: spec}})
 		if err != nil || len(list.GetImages()) > 0 && ref != "" {
-			t.Errorf("ListImages %.40q: %d images, %.300v", ref, len(list.GetImages()), err)
+			t.Errorf("ListImages %.40q: got %d images (error %.300v), want none", ref, len(list.GetImages()), err)
 		}
 	}
 	for name, call := range map[string]func() error{
@@ -294,7 +294,7 @@ func TestInvalidImageRequests(t *testing.T) {
 	}
 	for line := range bytes.Lines(log) {
 		if len(line) > 16<<10 {
-			t.Errorf("the log has a line of %d bytes: %.200s", len(line), line)
+			t.Errorf("length of a line in the log: got %d bytes, want at most 16 KiB: %.200s", len(line), line)
 		}
 	}
 }

@@ -62,7 +62,7 @@ func (n *node) mustBeRefused(t *testing.T, reg *testRegistry, namespace, ref str
 	}
 	blobs := reg.asked("/blobs/")
 	if len(blobs) > 1 { // the blob of an attached signature
-		t.Errorf("%d blobs of a refused image were downloaded", len(blobs))
+		t.Errorf("requests for blobs of a refused image: got %d, want at most 1", len(blobs))
 	}
 }
 

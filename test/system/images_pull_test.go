@@ -297,7 +297,7 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("pull on a full disk: got error %v, want ResourceExhausted", err)
 		}
 		if n.imageStatus(t, tooLarge, false).GetImage() != nil {
-			t.Error("an incomplete image is listed")
+			t.Error("status of an incomplete image: got an image, want none")
 		}
 		// The layers of the failed pull are deleted, because they would fill the disk.
 		waitFor(t, "the space to be free again", func() bool { return used() <= before+64<<10 })

@@ -52,6 +52,6 @@ func TestHeavyImage(t *testing.T) {
 	c := n.CreateContainer(t, p, containerConfig(p, "c", "registry.test/heavy:1", "sleep", "1000"))
 	n.StartContainer(t, c)
 	if _, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}}); err == nil {
-		t.Error("an image was removed under a running container")
+		t.Error("remove the image of a running container succeeded, want an error")
 	}
 }

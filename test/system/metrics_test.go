@@ -36,17 +36,17 @@ func (n *node) metrics(t *testing.T) (pod, container map[string]uint64) {
 	}
 	r, err := n.RuntimeService.ListPodSandboxMetrics(t.Context(), &cri.ListPodSandboxMetricsRequest{})
 	if err != nil || len(r.GetPodMetrics()) != 1 || len(r.GetPodMetrics()[0].GetContainerMetrics()) != 1 {
-		t.Fatalf("metrics: %v, %v", r, err)
+		t.Fatalf("metrics: got %v (error %v), want one pod with one container", r, err)
 	}
 	figures := func(metrics []*cri.Metric) map[string]uint64 {
 		all := make(map[string]uint64)
 		for _, m := range metrics {
 			if len(keys[m.GetName()]) != len(m.GetLabelValues()) {
-				t.Fatalf("metric %v, described with %v", m, keys[m.GetName()])
+				t.Fatalf("labels of metric %v: want a value for each of %v", m, keys[m.GetName()])
 			}
 			key := metricKey(m, keys[m.GetName()])
 			if _, twice := all[key]; twice {
-				t.Errorf("duplicate metric %s", key)
+				t.Errorf("metrics: got %s twice, want it once", key)
 			}
 			all[key] = m.GetValue().GetValue()
 		}

@@ -55,7 +55,7 @@ func TestMountOptions(t *testing.T) {
 	n := newNode(t, "mntopt", 203)
 	st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{})
 	if err != nil || !st.GetFeatures().GetMountOptions() {
-		t.Fatalf("features without mount options: %v (error %v)", st.GetFeatures(), err)
+		t.Fatalf("features: got %v (error %v), want mount options", st.GetFeatures(), err)
 	}
 	dir := hostDir(t, map[string]string{"run": "#!/bin/sh\necho ran\n"})
 	strict := filepath.Join(t.TempDir(), "strict")
@@ -96,7 +96,7 @@ func TestMountOptions(t *testing.T) {
 		config := containerConfig(p, "bad", busybox, "true")
 		config.Mounts = []*cri.Mount{with(bindMount(dir, "/d"), options("noexec", bad))}
 		if msg := n.refused(t, p, config, codes.InvalidArgument); !strings.Contains(msg, "config.mounts[0]: mount_options") {
-			t.Errorf("%q: %s", bad, msg)
+			t.Errorf("mount options %q: got error %q, want config.mounts[0]: mount_options", bad, msg)
 		}
 	}
 }
@@ -229,6 +229,6 @@ func TestMissingHostPathsRefused(t *testing.T) {
 		t.Error(msg)
 	}
 	if _, err := os.Stat(missing); err == nil {
-		t.Error("the missing host path was created")
+		t.Errorf("host path %s exists after the refusal, want it missing", missing)
 	}
 }

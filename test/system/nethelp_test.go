@@ -70,7 +70,7 @@ func netNode(t *testing.T, n *node, networks ...string) *node {
 			t.Error(err)
 		}
 		if after := n.ruleset(t); after != before {
-			t.Errorf("rules before:\n%s\nrules after:\n%s", before, after)
+			t.Errorf("rules after the test: got\n%s\nwant\n%s", after, before)
 		}
 	})
 	n.takeBaseline(t)

@@ -102,7 +102,7 @@ func TestHostNetworkPod(t *testing.T) {
 		port := page(t, "", addr)
 		local, stop := n.forward(t, "SPDY", p.ID, port)
 		if got, err := get(t, local); err != nil || got != addr {
-			t.Errorf("page of %s through a port forward: got %q (error %v)", addr, got, err)
+			t.Errorf("page through a port forward: got %q (error %v), want %q", got, err, addr)
 		}
 		if err := stop(); err != nil {
 			t.Error(err)
@@ -136,7 +136,7 @@ func TestPortForwardByFamily(t *testing.T) {
 		for transport := range executors {
 			local, stop := n.forward(t, transport, p.ID, page(t, n.netns(p), addr))
 			if got, err := get(t, local); err != nil || got != addr {
-				t.Errorf("page of %s over %s: got %q (error %v)", addr, transport, got, err)
+				t.Errorf("page through a port forward over %s: got %q (error %v), want %q", transport, got, err, addr)
 			}
 			if err := stop(); err != nil {
 				t.Error(err)

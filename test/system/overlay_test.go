@@ -57,7 +57,7 @@ func TestOverlayAcrossHosts(t *testing.T) {
 		// The transfer has full segments, none of which may exceed the MTU.
 		big, err := fetch(one.netns(a), ipsB[i], 80, "/big")
 		if err != nil || len(big) != 300000 {
-			t.Errorf("transfer: got %d of 300000 bytes (error %v)", len(big), err)
+			t.Errorf("transfer: got %d bytes (error %v), want 300000", len(big), err)
 		}
 	}
 	if got := vxlanBytes(t, hosts[1]); got < sent+600000 {
@@ -138,7 +138,7 @@ func TestPolicyBetweenPods(t *testing.T) {
 	n.RemovePod(t, n.RunPod(t, webOn("d", 8081)).ID)
 	enforced()
 	if now := command(t, "", "nft", "list", "table", "bridge", "pod_policy"); now != policy {
-		t.Errorf("table of the agent before:\n%s\nafter:\n%s", policy, now)
+		t.Errorf("table of the agent: got\n%s\nwant\n%s", now, policy)
 	}
 	for _, family := range []string{"bridge", "inet"} {
 		command(t, "", "nft", "delete", "table", family, "pod_policy")

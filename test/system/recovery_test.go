@@ -135,7 +135,7 @@ func TestRecoveryAfterRestart(t *testing.T) {
 	lines := logLines(t, p, "lives")
 	for i, line := range lines {
 		if line != strconv.Itoa(i) {
-			t.Fatalf("the log has a gap at line %d: %q", i, line)
+			t.Fatalf("line %d of the log: got %q, want %d", i, line, i)
 		}
 	}
 	if len(lines) < 50 {

@@ -45,7 +45,7 @@ func TestRulesOfOtherOwners(t *testing.T) {
 	}
 	before := others()
 	if !strings.Contains(before, "OTHERS") || !strings.Contains(before, "203.0.113.1") {
-		t.Fatalf("rules of other owners:\n%s", before)
+		t.Fatalf("rules of other owners: got\n%s\nwant those that the test has created", before)
 	}
 
 	n := makeNode("rules")
@@ -59,15 +59,15 @@ func TestRulesOfOtherOwners(t *testing.T) {
 	ip := n.podIPs(t, p.ID)[0]
 	works := func() error {
 		if _, err := fetch(outside, "192.0.2.1", 8090, "/cgi-bin/peer"); err != nil {
-			return fmt.Errorf("the host port does not answer: %w", err)
+			return fmt.Errorf("fetch a page through the host port: %w", err)
 		}
 		return n.masquerades(p, "192.0.2.9")
 	}
 	if err := works(); err != nil {
-		t.Errorf("with rules of other owners: %v", err)
+		t.Errorf("network with rules of other owners: got error %v, want none", err)
 	}
 	if now := others(); now != before {
-		t.Errorf("rules of other owners before:\n%s\nafter:\n%s", before, now)
+		t.Errorf("rules of other owners: got\n%s\nwant\n%s", now, before)
 	}
 
 	command(t, host, "nft", "flush", "ruleset")
@@ -79,14 +79,14 @@ func TestRulesOfOtherOwners(t *testing.T) {
 		}
 	}
 	if err != nil {
-		t.Errorf("after the flush of all rules: %v", err)
+		t.Errorf("network after the flush of all rules: got error %v, want none", err)
 	}
 	if now := others(); strings.Contains(now, "others") || strings.Contains(now, "OTHERS") {
-		t.Errorf("the daemon created rules of other owners:\n%s", now)
+		t.Errorf("rules of other owners after the flush: got\n%s\nwant none", now)
 	}
 	n.RemovePod(t, p.ID)
-	if left := command(t, host, "nft", "list", "ruleset"); strings.Contains(left, ip+" ") || strings.Contains(left, "8090") {
-		t.Errorf("rules of the removed pod:\n%s", left)
+	if rules := command(t, host, "nft", "list", "ruleset"); strings.Contains(rules, ip+" ") || strings.Contains(rules, "8090") {
+		t.Errorf("rules after the removal of the pod: got\n%s\nwant none with %s or port 8090", rules, ip)
 	}
 	n.takeBaseline(t) // the rules that the flush removed are no leak
 }
@@ -108,10 +108,10 @@ func (n *node) serveIn(t *testing.T, netns string) (addr string) {
 func (n *node) masquerades(p *pod, server string) error {
 	peer, err := fetchWithin(harness.Patience(2*time.Second), n.netns(p), server, peerPort, "/")
 	if err != nil {
-		return fmt.Errorf("the pod does not reach another machine: %w", err)
+		return fmt.Errorf("fetch a page of another machine: %w", err)
 	}
 	if peer != "192.0.2.1" {
-		return fmt.Errorf("another machine sees the pod as %s", peer)
+		return fmt.Errorf("client address at another machine: got %s, want 192.0.2.1", peer)
 	}
 	return nil
 }

@@ -223,7 +223,7 @@ func TestVersionStatusAndRuntimeConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(st.GetInfo()) != 0 {
-		t.Error("status without verbose has info")
+		t.Errorf("info without verbose: got %v, want none", st.GetInfo())
 	}
 	if !st.GetFeatures().GetSupplementalGroupsPolicy() {
 		t.Errorf("features: got %v, want supplemental_groups_policy", st.GetFeatures())

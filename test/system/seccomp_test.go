@@ -53,7 +53,7 @@ func TestSeccompProfiles(t *testing.T) {
 		config := containerConfig(p, name, busybox, "true")
 		config.Linux.SecurityContext = tc.sc
 		if msg := n.refused(t, p, config, codes.InvalidArgument); !strings.Contains(msg, tc.says) || !strings.Contains(msg, "security_context.seccomp") {
-			t.Errorf("%s: %s", name, msg)
+			t.Errorf("%s: got error %q, want security_context.seccomp and %q", name, msg, tc.says)
 		}
 	}
 }

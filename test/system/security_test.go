@@ -141,7 +141,7 @@ func TestPathsOfTheRequest(t *testing.T) {
 		config := containerConfig(p, "bad-"+strings.ReplaceAll(field, "_", "-"), busybox, "true")
 		change(config.Linux.SecurityContext)
 		if msg := n.refused(t, p, config, codes.InvalidArgument); !strings.Contains(msg, field) {
-			t.Errorf("%s: %s", field, msg)
+			t.Errorf("create with an invalid %s: got error %q, want the field", field, msg)
 		}
 	}
 }

@@ -111,7 +111,7 @@ func TestSignalsThatDoNotEndTheDaemon(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond) // time for the effect of the signal
 		if _, err := n.RuntimeService.Version(t.Context(), &cri.VersionRequest{}); err != nil {
-			t.Fatalf("after %s: %v", sig, err)
+			t.Fatalf("version after %s: got error %v, want none", sig, err)
 		}
 	}
 	// Every call writes to the log.
@@ -128,7 +128,7 @@ func TestSignalsThatDoNotEndTheDaemon(t *testing.T) {
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE} {
 		if ignored&(1<<(sig-1)) != 0 {
-			t.Errorf("a command in a container ignores %s", sig)
+			t.Errorf("signals that a command in a container ignores: got %s, want none", sig)
 		}
 	}
 }

@@ -76,11 +76,11 @@ func TestStartOnSlowMachine(t *testing.T) {
 	rules := command(t, "", "nft", "list", "ruleset")
 	for _, table := range []string{"criserver_hostports_csslow", "criserver_masquerade_csslow"} {
 		if !strings.Contains(rules, "table inet "+table) {
-			t.Errorf("table %s does not exist, want it", table)
+			t.Errorf("rules: got\n%s\nwant the table %s", rules, table)
 		}
 	}
 	if pluginRules(rules) > before {
-		t.Errorf("rules of a plugin:\n%s", rules)
+		t.Errorf("rules of plugins: got %d in\n%s\nwant at most %d", pluginRules(rules), rules, before)
 	}
 	n.RemovePod(t, web.ID)
 }

@@ -87,10 +87,10 @@ func TestStopAndRemoveInEachState(t *testing.T) {
 	running := n.run(t, p, "running", "sleep", "1000")
 	for range 2 {
 		if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: created, Timeout: 1000}); err != nil {
-			t.Errorf("stop a created container: %v", err)
+			t.Errorf("stop a created container: got error %v, want none", err)
 		}
 		if _, err := n.RuntimeService.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: running}); err != nil {
-			t.Errorf("remove a running container: %v", err)
+			t.Errorf("remove a running container: got error %v, want none", err)
 		}
 	}
 	if s := n.ContainerStatus(t, created); s.GetState() != cri.ContainerState_CONTAINER_EXITED || s.GetStartedAt() != 0 || s.GetFinishedAt() == 0 {
@@ -98,7 +98,7 @@ func TestStopAndRemoveInEachState(t *testing.T) {
 	}
 	for range 2 {
 		if _, err := n.RuntimeService.RemovePodSandbox(t.Context(), &cri.RemovePodSandboxRequest{PodSandboxId: p.ID}); err != nil {
-			t.Errorf("remove a ready pod: %v", err)
+			t.Errorf("remove a ready pod: got error %v, want none", err)
 		}
 	}
 }

@@ -103,13 +103,13 @@ func (n *node) terminal(t *testing.T, transport, id string) {
 		select {
 		case err := <-ended:
 			if err != nil {
-				t.Errorf("exec with a terminal: got error %v, output %q", err, out.String())
+				t.Errorf("exec with a terminal: got error %v, output %q, want no error", err, out.String())
 			}
 			return
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	t.Fatalf("the shell has not exited: output %q", out.String())
+	t.Fatalf("shell has not exited at the deadline: output %q", out.String())
 }
 
 // disconnectClient checks that the processes of a command end when its client disconnects.

@@ -41,7 +41,7 @@ func TestAttachWithUnreadInput(t *testing.T) {
 					var out bytes.Buffer
 					o := remotecommand.StreamOptions{Stdin: bytes.NewReader(make([]byte, 1<<20)), Stdout: &out}
 					if err := x.StreamWithContext(t.Context(), o); err != nil {
-						t.Errorf("attach: %v", err)
+						t.Errorf("attach: got error %v, want none", err)
 					}
 					if out.String() != want.String() {
 						t.Errorf("%d bytes of output, want %d", out.Len(), want.Len())

@@ -55,11 +55,11 @@ func TestLimitsOnTheUnifiedHierarchy(t *testing.T) {
 	is("hugetlb.2MB.max", "8388608")
 	is("hugetlb.2MB.rsvd.max", "8388608")
 	if err := n.update(t, id, &limits{Unified: map[string]string{"hugetlb.1GB.max": "0", "hugetlb.no.such": "1"}}); err == nil {
-		t.Error("an update of a file that does not exist succeeded")
+		t.Error("update of a missing file succeeded, want an error")
 	}
 	is("hugetlb.1GB.max", "2147483648")
 	if err := n.update(t, id, &limits{Unified: map[string]string{"cgroup.freeze": "1"}}); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("cgroup.freeze: %v", err)
+		t.Errorf("update of cgroup.freeze: got error %v, want InvalidArgument", err)
 	}
 	if got := n.ContainerStatus(t, id).GetResources().GetLinux().GetUnified(); len(got) != 1 || got["hugetlb.1GB.max"] != "2147483648" {
 		t.Errorf("status: got %v, want only hugetlb.1GB.max", got)
