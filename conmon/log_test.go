@@ -16,7 +16,7 @@ import (
 
 // While a container writes fast, rotation loses and splits no line, and output after a reopen
 // is in the new file.
-func TestRotationLosesNoLine(t *testing.T) {
+func TestRotationKeepsAllLines(t *testing.T) {
 	const lines = 400_000
 	script := fmt.Sprintf("i=0; while [ $i -lt %d ]; do i=$((i+1)); echo line $i; done; echo done >&2", lines)
 	b := runScript(t, "exec sh -c '"+script+"'", nil)

@@ -202,7 +202,7 @@ func TestOOMKillOfAChild(t *testing.T) {
 }
 
 // A process that outlives the first one and holds the streams does not delay the exit record.
-func TestSurvivorHoldsThePipes(t *testing.T) {
+func TestOutputAfterExitOfFirstProcess(t *testing.T) {
 	b := newTestbed(t)
 	b.spec.RuntimeEnv = append(b.spec.RuntimeEnv,
 		"FAKE_SCRIPT=(while ! [ -e "+b.dir+"/go ]; do sleep 0.01; done; echo late; sleep 1000 & echo $! >"+b.dir+"/sleep) & printf early; exit 5")

@@ -72,9 +72,9 @@ func TestEventsAreInOrder(t *testing.T) {
 	}
 }
 
-// TestEventsOfAnExitDuringTheCreation kills the process of a container during the creation.
+// TestEventsOfExitDuringCreation kills the process of a container during the creation.
 // The CREATED event must still come before the STOPPED event.
-func TestEventsOfAnExitDuringTheCreation(t *testing.T) {
+func TestEventsOfExitDuringCreation(t *testing.T) {
 	b := newTestBed(t)
 	m, _ := b.manager(func(c *Config) { c.Monitors = killingMonitors{c.Monitors} })
 	got := make(chan Event, 10)

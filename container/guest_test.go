@@ -23,7 +23,7 @@ import (
 // demand. calls returns the arguments of its calls.
 func guestRuntime(t *testing.T, dir, script string) (r *oci.Runtime, calls func() string) {
 	t.Helper()
-	path, log := filepath.Join(dir, "guestrt"), filepath.Join(dir, "asked")
+	path, log := filepath.Join(dir, "guestrt"), filepath.Join(dir, "calls")
 	text := "#!/bin/sh\nshift 6\necho \"$@\" >>" + log + "\n" + script + "\n"
 	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
@@ -39,10 +39,10 @@ func guestRuntime(t *testing.T, dir, script string) (r *oci.Runtime, calls func(
 }
 
 // guestBed returns a manager with a pod that has the record of a guest.
-func guestBed(t *testing.T, alter func(*guestRecord)) (b *testBed, m *Manager, podID string, asked func() string) {
+func guestBed(t *testing.T, alter func(*guestRecord)) (b *testBed, m *Manager, podID string, calls func() string) {
 	t.Helper()
 	b = newTestBed(t)
-	r, asked := guestRuntime(t, t.TempDir(), "")
+	r, calls := guestRuntime(t, t.TempDir(), "")
 	podID = ids.New()
 	m, stop := b.manager()
 	stop()
@@ -59,7 +59,7 @@ func guestBed(t *testing.T, alter func(*guestRecord)) (b *testBed, m *Manager, p
 	if err := g.write(m.guestDir(podID)); err != nil {
 		t.Fatal(err)
 	}
-	return b, m, podID, asked
+	return b, m, podID, calls
 }
 
 // TestRecoverGuests checks that the recovery removes guests without a pod and guests whose
@@ -82,7 +82,7 @@ func TestRecoverGuests(t *testing.T) {
 		"unreadable":      {alter: func(g *guestRecord) { g.Version = 99 }, stays: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b, m, podID, asked := guestBed(t, tc.alter)
+			b, m, podID, calls := guestBed(t, tc.alter)
 			if tc.noPod {
 				b.pods.mu.Lock()
 				delete(b.pods.pods, podID)
@@ -93,7 +93,7 @@ func TestRecoverGuests(t *testing.T) {
 			if _, err := os.Stat(m.guestDir(podID)); errors.Is(err, fs.ErrNotExist) == tc.stays {
 				t.Errorf("directory of the guest: %v", err)
 			}
-			if got := asked(); !strings.HasPrefix(got, tc.calls) || (got == "") != (tc.calls == "") {
+			if got := calls(); !strings.HasPrefix(got, tc.calls) || (got == "") != (tc.calls == "") {
 				t.Errorf("calls of the runtime: %q", got)
 			}
 			if tc.stays { // checkLeaks would find the directory
@@ -114,7 +114,7 @@ func TestGuestExit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, _, podID, asked := guestBed(t, func(g *guestRecord) { g.Process = ref })
+	b, _, podID, calls := guestBed(t, func(g *guestRecord) { g.Process = ref })
 	m, stop := b.manager()
 	defer stop()
 	ready := func() bool {
@@ -143,7 +143,7 @@ func TestGuestExit(t *testing.T) {
 	if err := m.StopPod(t.Context(), podID); err != nil {
 		t.Error(err)
 	}
-	if got := asked(); !strings.Contains(got, "delete --force "+podID) {
+	if got := calls(); !strings.Contains(got, "delete --force "+podID) {
 		t.Errorf("calls of the runtime: %q", got)
 	}
 }
@@ -161,7 +161,7 @@ func TestOneGuestForAPod(t *testing.T) {
 	}
 	defer func() { _, _ = sleeper.Process.Kill(), sleeper.Wait() }()
 	broken := filepath.Join(dir, "broken")
-	r, asked := guestRuntime(t, dir, fmt.Sprintf(`
+	r, calls := guestRuntime(t, dir, fmt.Sprintf(`
 case $1 in
 create) test -s $3/config.json && echo %d >$5;;
 start) if test -e %s; then echo '{"level":"error","msg":"no such platform"}' >&3; exit 1; fi;;
@@ -192,8 +192,8 @@ esac`, sleeper.Process.Pid, broken))
 		})
 	}
 	wg.Wait()
-	if n := strings.Count(asked(), "create "); n != 2 {
-		t.Errorf("%d guests were created:\n%s", n, asked())
+	if n := strings.Count(calls(), "create "); n != 2 {
+		t.Errorf("%d guests were created:\n%s", n, calls())
 	}
 	var spec struct {
 		Hostname    string

@@ -98,8 +98,8 @@ func TestPluginRefusesCreation(t *testing.T) {
 	}
 }
 
-// TestPluginsObeyTheRules checks that the rules of requests apply to the changes of plugins.
-func TestPluginsObeyTheRules(t *testing.T) {
+// TestPluginChangesAreChecked checks that the rules of requests apply to the changes of plugins.
+func TestPluginChangesAreChecked(t *testing.T) {
 	b := newTestBed(t)
 	f := &fakePlugins{}
 	m, _ := b.manager(withPlugins(f))

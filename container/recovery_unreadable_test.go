@@ -150,7 +150,7 @@ func TestContainersWithTheSameName(t *testing.T) {
 // read.
 func TestUnreadableGuest(t *testing.T) {
 	var r oci.Runtime
-	_, m, podID, asked := guestBed(t, func(g *guestRecord) { r = g.Runtime })
+	_, m, podID, calls := guestBed(t, func(g *guestRecord) { r = g.Runtime })
 	m.cfg.Runtimes[r.Name] = &r
 	if err := os.Mkdir(r.Root, 0o700); err != nil {
 		t.Fatal(err)
@@ -163,7 +163,7 @@ func TestUnreadableGuest(t *testing.T) {
 	if _, err := os.Lstat(m.guestDir(podID)); err == nil {
 		t.Error("the guest is left")
 	}
-	if want := "delete --force " + podID; !strings.Contains(asked(), want) {
-		t.Errorf("calls of the runtime: %q, want %q", asked(), want)
+	if want := "delete --force " + podID; !strings.Contains(calls(), want) {
+		t.Errorf("calls of the runtime: %q, want %q", calls(), want)
 	}
 }

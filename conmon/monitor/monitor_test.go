@@ -29,7 +29,7 @@ func TestStartTimeMatchesProcIdentify(t *testing.T) {
 	}
 }
 
-func TestRuntimeWords(t *testing.T) {
+func TestRuntimeFailure(t *testing.T) {
 	t.Chdir(t.TempDir())
 	long := strings.Repeat("é", maxErrorText)
 	tests := []struct{ name, log, output, want string }{

@@ -76,7 +76,7 @@ func TestInjectNothing(t *testing.T) {
 }
 
 // A spec file is found as soon as it is written, and no longer when it is gone.
-func TestSpecsAreReadAnew(t *testing.T) {
+func TestSpecsAreReadAgain(t *testing.T) {
 	dir := t.TempDir()
 	r, name := NewRegistry([]string{dir}), []string{"vendor.test/thing=null"}
 	for range 2 {

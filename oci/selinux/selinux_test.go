@@ -83,7 +83,7 @@ func (f *fake) Relabel(path, label string) error {
 	return f.SetFileLabel(path, label)
 }
 
-func TestPodsHaveCategoriesOfTheirOwn(t *testing.T) {
+func TestPodsHaveUniqueCategories(t *testing.T) {
 	f := newFake()
 	l := &Labels{f}
 	first, _, err := l.Pod(nil)
@@ -133,7 +133,7 @@ func TestOptionsRefused(t *testing.T) {
 		t.Errorf("malformed level: %v", err)
 	}
 	if len(f.reserved) > 0 {
-		t.Errorf("what was refused keeps %v", f.reserved)
+		t.Errorf("reserved levels after refusals: got %v, want none", f.reserved)
 	}
 }
 
@@ -179,7 +179,7 @@ func TestPolicyWithoutContainers(t *testing.T) {
 		t.Errorf("unconfined: %q, %v", p, err)
 	}
 	if _, _, err := l.Container(Request{Options: &cri.SELinuxOption{Type: "t"}}); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("asked for: %v", err)
+		t.Errorf("container with options: got error %v, want FailedPrecondition", err)
 	}
 	l.Release("", nil)
 }

@@ -161,30 +161,30 @@ func TestGuestsStats(t *testing.T) {
 func TestGuestsAfterDaemonRestart(t *testing.T) {
 	n := newNodeWith(t, "guestlives", 188, runscConfig)
 	p := n.runPodFor(t, "runsc", podConfig("guestlives"))
-	lives := n.run(t, p, "lives", "sh", "-c", "i=0; while true; do echo $i; i=$((i+1)); sleep 0.01; done")
+	running := n.run(t, p, "running", "sh", "-c", "i=0; while true; do echo $i; i=$((i+1)); sleep 0.01; done")
 	exits := n.run(t, p, "exits", "sh", "-c", "sleep 1; exit 7")
-	unheard := n.run(t, p, "unheard", "sh", "-c", "trap 'exit 8' TERM; while :; do sleep 0.1; done")
+	unmonitored := n.run(t, p, "unmonitored", "sh", "-c", "trap 'exit 8' TERM; while :; do sleep 0.1; done")
 	created := n.CreateContainer(t, p, containerConfig(p, "created", busybox, "sh", "-c", "exit 9"))
-	n.killMonitor(t, unheard)
+	n.killMonitor(t, unmonitored)
 	n.Kill()
 	n.restart(t)
 	if s := n.WaitExited(t, exits); s.GetExitCode() != 7 {
 		t.Errorf("container that exited while no daemon ran: got code %d, message %s, want code 7", s.GetExitCode(), s.GetMessage())
 	}
-	n.Exec(t, lives, "true")
+	n.Exec(t, running, "true")
 	n.StartContainer(t, created)
 	if s := n.WaitExited(t, created); s.GetExitCode() != 9 {
 		t.Errorf("container that was started later: got code %d, want 9", s.GetExitCode())
 	}
-	for _, id := range []string{unheard, lives} {
+	for _, id := range []string{unmonitored, running} {
 		if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: harness.PatienceSeconds(20)}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if s := n.ContainerStatus(t, unheard); s.GetExitCode() != 8 {
+	if s := n.ContainerStatus(t, unmonitored); s.GetExitCode() != 8 {
 		t.Errorf("container whose monitor was killed: got code %d, message %s, want code 8", s.GetExitCode(), s.GetMessage())
 	}
-	if lines := logLines(t, p, "lives"); len(lines) < 20 || lines[len(lines)-1] != strconv.Itoa(len(lines)-1) {
+	if lines := logLines(t, p, "running"); len(lines) < 20 || lines[len(lines)-1] != strconv.Itoa(len(lines)-1) {
 		t.Errorf("log: got %d lines, the last %q, want at least 20 without a gap", len(lines), lines[max(0, len(lines)-1):])
 	}
 	n.RemovePod(t, p.ID)

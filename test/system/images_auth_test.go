@@ -156,7 +156,7 @@ func TestCredentialsAreNotForwarded(t *testing.T) {
 		if err := n.pullWith(t, reg.host+"/a:1", auth); err != nil {
 			t.Fatal(err)
 		}
-		blobs := other.asked("/blobs/")
+		blobs := other.takeRequests("/blobs/")
 		if len(blobs) == 0 {
 			t.Error("requests after the redirect: got none, want some")
 		}
@@ -201,11 +201,11 @@ insecure = true
 			if err := n.pullWith(t, reg.host+"/a:1", a); err != nil && name == "password" {
 				t.Errorf("%s: %v", name, err)
 			}
-			asked := mirror.asked("")
-			if len(asked) == 0 {
+			requests := mirror.takeRequests("")
+			if len(requests) == 0 {
 				t.Errorf("%s: requests to the mirror: got none, want some", name)
 			}
-			for _, req := range asked {
+			for _, req := range requests {
 				raw, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(req.authorization, "Basic "))
 				// Without credentials, the client sends ":" if the registry demands a password.
 				if string(raw) != "" && string(raw) != ":" {
@@ -281,13 +281,13 @@ func TestAuthFile(t *testing.T) {
 	mirror.push(t, "m:1", small(t, "of the mirror"))
 	mirror.set(demand(mirror, false))
 	file(mirror)
-	reg.asked("")
+	reg.takeRequests("")
 	n.mirrored(t, reg.host, mirrorAt(mirror))
 	if err := n.pullWith(t, "registry.example/m:1", &cri.AuthConfig{Username: "someone", Password: "else"}); err != nil {
 		t.Error(err)
 	}
-	if asked := reg.asked(""); len(asked) > 0 {
-		t.Errorf("requests to the registry: got %v, want none, because the mirror has the image", asked)
+	if requests := reg.takeRequests(""); len(requests) > 0 {
+		t.Errorf("requests to the registry: got %v, want none, because the mirror has the image", requests)
 	}
 	n.writeFile(t, "auth.json", "{")
 	if err := n.pullWith(t, "registry.example/m:1", nil); err == nil {

@@ -150,8 +150,8 @@ func TestInvalidImageContent(t *testing.T) {
 		})
 	}
 	for _, path := range []string{"/secret", "/escaped"} {
-		if asked := reg.asked(path); len(asked) > 0 {
-			t.Errorf("requests for %s: got %v, want none", path, asked)
+		if requests := reg.takeRequests(path); len(requests) > 0 {
+			t.Errorf("requests for %s: got %v, want none", path, requests)
 		}
 	}
 }

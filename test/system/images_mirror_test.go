@@ -106,13 +106,13 @@ func TestMirrors(t *testing.T) {
 				firstHost = deadHost(t)
 			}
 			n.mirrored(t, origin.host, mirror{location: firstHost}, mirror{location: second.host})
-			origin.asked("")
+			origin.takeRequests("")
 			id := n.Pull(t, "registry.example/"+repo+":1")
 			if got := n.imageStatus(t, id, false).GetImage().GetRepoTags(); len(got) != 1 || got[0] != "registry.example/"+repo+":1" {
 				t.Errorf("tags: got %v, want those without the mirror", got)
 			}
-			if asked := origin.asked(""); len(asked) > 0 {
-				t.Errorf("requests to the origin: got %v, want none, because the second mirror has the image", asked)
+			if requests := origin.takeRequests(""); len(requests) > 0 {
+				t.Errorf("requests to the origin: got %v, want none, because the second mirror has the image", requests)
 			}
 			// With this mirror alone, the pull uses the registry.
 			origin.push(t, repo+":2", small(t, name+" of the origin"))
@@ -168,10 +168,10 @@ func TestMirrorsByDigestOrTagOnly(t *testing.T) {
 	} {
 		n.mirrored(t, origin.host, mirror{m.host, setting})
 		for i, ref := range []string{byTag, byDigest} {
-			m.asked("")
+			m.takeRequests("")
 			n.Pull(t, ref)
-			if asked := len(m.asked("")) > 0; asked != want[i] {
-				t.Errorf("%s: %s: request to the mirror: got %t, want %t", setting, ref, asked, want[i])
+			if requested := len(m.takeRequests("")) > 0; requested != want[i] {
+				t.Errorf("%s: %s: request to the mirror: got %t, want %t", setting, ref, requested, want[i])
 			}
 		}
 	}
@@ -205,20 +205,20 @@ func TestRegistriesConf(t *testing.T) {
 	})
 	t.Run("blocked mirror", func(t *testing.T) {
 		conf("[[registry]]\nprefix = \"registry.example\"\nlocation = \"REG\"\ninsecure = true\n[[registry.mirror]]\nlocation = \"OTHER\"\ninsecure = true\n[[registry]]\nlocation = \"OTHER\"\nblocked = true\n")
-		other.asked("")
+		other.takeRequests("")
 		n.Pull(t, "registry.example/tool")
-		if asked := other.asked(""); len(asked) > 0 {
-			t.Errorf("requests to a blocked mirror: got %v, want none", asked)
+		if requests := other.takeRequests(""); len(requests) > 0 {
+			t.Errorf("requests to a blocked mirror: got %v, want none", requests)
 		}
 	})
 	t.Run("plain HTTP", func(t *testing.T) {
 		conf("")
-		reg.asked("")
+		reg.takeRequests("")
 		if err := n.pullFor(t, "", reg.host+"/tool"); !kubeletSees(err, crierrors.ErrRegistryUnavailable) {
 			t.Errorf("pull without TLS: got error %v, want ErrRegistryUnavailable", err)
 		}
-		if asked := reg.asked(""); len(asked) > 0 {
-			t.Errorf("requests over plain HTTP without insecure = true: got %v, want none", asked)
+		if requests := reg.takeRequests(""); len(requests) > 0 {
+			t.Errorf("requests over plain HTTP without insecure = true: got %v, want none", requests)
 		}
 	})
 	t.Run("TLS", func(t *testing.T) {
@@ -228,8 +228,8 @@ func TestRegistriesConf(t *testing.T) {
 		if err := n.pullFor(t, "", secure.host+"/tool"); !kubeletSees(err, crierrors.ErrRegistryUnavailable) || !strings.Contains(err.Error(), "certificate") {
 			t.Errorf("registry with an unknown certificate: got error %v, want ErrRegistryUnavailable with the certificate", err)
 		}
-		if asked := secure.asked(""); len(asked) > 0 {
-			t.Errorf("requests to a registry with an unknown certificate: got %v, want none", asked)
+		if requests := secure.takeRequests(""); len(requests) > 0 {
+			t.Errorf("requests to a registry with an unknown certificate: got %v, want none", requests)
 		}
 		n.trust(t, secure)
 		n.Pull(t, secure.host+"/tool")

@@ -55,12 +55,12 @@ func kubeletSees(err error, want error) bool {
 // is downloaded.
 func (n *node) mustBeRefused(t *testing.T, reg *testRegistry, namespace, ref string) {
 	t.Helper()
-	reg.asked("")
+	reg.takeRequests("")
 	err := n.pullFor(t, namespace, ref)
 	if !kubeletSees(err, crierrors.ErrSignatureValidationFailed) {
 		t.Errorf("got %v, want %v", err, crierrors.ErrSignatureValidationFailed)
 	}
-	blobs := reg.asked("/blobs/")
+	blobs := reg.takeRequests("/blobs/")
 	if len(blobs) > 1 { // the blob of an attached signature
 		t.Errorf("requests for blobs of a refused image: got %d, want at most 1", len(blobs))
 	}

@@ -186,7 +186,7 @@ func TestConcurrentPullsShareDownload(t *testing.T) {
 		t.Errorf("other image: got error %v, want none", err)
 	}
 	manifests, blobs := 0, 0
-	for _, r := range reg.asked("") {
+	for _, r := range reg.takeRequests("") {
 		switch {
 		case strings.HasSuffix(r.path, "/one/manifests/1"):
 			manifests++
@@ -251,10 +251,10 @@ func TestDaemonKillDuringPull(t *testing.T) {
 		left, err := os.ReadDir(filepath.Join(n.Dir, "root/trash"))
 		return err == nil && len(left) == 0
 	})
-	reg.asked("")
+	reg.takeRequests("")
 	close(g.next)
 	n.Pull(t, ref)
-	if requests := reg.asked(digestOf(t, complete)); len(requests) > 0 {
+	if requests := reg.takeRequests(digestOf(t, complete)); len(requests) > 0 {
 		t.Errorf("requests for a complete layer: got %v, want none", requests)
 	}
 }

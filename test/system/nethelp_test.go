@@ -48,9 +48,9 @@ func (n *node) conflist(t *testing.T, name string, replace ...string) string {
 func netNode(t *testing.T, n *node, networks ...string) *node {
 	t.Helper()
 	n.start(t)
-	for i, asked := range networks {
+	for i, request := range networks {
 		c := podConfig(fmt.Sprint("networks", i))
-		c.Annotations = map[string]string{"criserver.io/networks": asked}
+		c.Annotations = map[string]string{"criserver.io/networks": request}
 		n.RemovePod(t, n.RunPod(t, c).ID)
 	}
 	if n.Network != "" {

@@ -73,7 +73,8 @@ func (p *runningPlugin) await(t *testing.T, line string) string {
 	return found
 }
 
-func asked(p *cri.PodSandboxConfig, event, what string) *cri.PodSandboxConfig {
-	p.Annotations = map[string]string{"ask/" + event: what}
+// withPluginAction sets the annotation that makes the plugin of the tests act in an event.
+func withPluginAction(p *cri.PodSandboxConfig, event, action string) *cri.PodSandboxConfig {
+	p.Annotations = map[string]string{"ask/" + event: action}
 	return p
 }

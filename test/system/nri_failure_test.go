@@ -29,7 +29,7 @@ func TestNRIRefusals(t *testing.T) {
 		}
 	}
 	const words = `NRI plugin "10-test"`
-	config := asked(podConfig("refused"), "RunPodSandbox", "refuse")
+	config := withPluginAction(podConfig("refused"), "RunPodSandbox", "refuse")
 	_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
 	refused("pod", err, codes.Unknown, words+", RunPodSandbox: not on this node")
 	pods, err := n.RuntimeService.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{})
@@ -84,7 +84,7 @@ func TestNRIFailingPlugin(t *testing.T) {
 			t.Run(how+" in "+event, func(t *testing.T) {
 				plugin := n.startPlugin(t)
 				defer plugin.kill()
-				p := n.RunPod(t, asked(podConfig("fail"), event, how))
+				p := n.RunPod(t, withPluginAction(podConfig("fail"), event, how))
 				c := containerConfig(p, "c", busybox, "sleep", "1000")
 				c.Annotations = map[string]string{"ask/" + event: how}
 				id := n.CreateContainer(t, p, c)
@@ -187,7 +187,7 @@ func TestNRIDoesNotBlockOtherPods(t *testing.T) {
 	defer cancel()
 	hung := make(chan error, 1)
 	go func() {
-		_, err := n.RuntimeService.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: asked(podConfig("hung"), "RunPodSandbox", "hang")})
+		_, err := n.RuntimeService.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: withPluginAction(podConfig("hung"), "RunPodSandbox", "hang")})
 		hung <- err
 	}()
 	waitFor(t, "the plugin to hang", func() bool { return strings.Count(strings.Join(plugin.lines(t), "\n"), "RunPodSandbox") == 2 })
@@ -232,7 +232,7 @@ func TestNRISynchronizationDuringCreates(t *testing.T) {
 	if err != nil || len(list.GetContainers()) != count {
 		t.Fatalf("containers: got %d (error %v), want %d", len(list.GetContainers()), err, count)
 	}
-	asked := 0
+	creations := 0
 	for _, c := range list.GetContainers() {
 		for id, ways := range map[string][]string{c.GetId(): {"SyncContainer", "CreateContainer"}, c.GetPodSandboxId(): {"SyncPod", "RunPodSandbox"}} {
 			events := plugin.events(t, id)
@@ -240,9 +240,9 @@ func TestNRISynchronizationDuringCreates(t *testing.T) {
 				t.Errorf("events with container %s: got %v, want one", id, events)
 			}
 			if slices.Contains(events, ways[1]) {
-				asked++
+				creations++
 			}
 		}
 	}
-	t.Logf("events: %d for %d pods and containers", asked, 2*count)
+	t.Logf("events: %d for %d pods and containers", creations, 2*count)
 }

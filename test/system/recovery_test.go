@@ -102,7 +102,7 @@ func (n *node) retry(ctx context.Context, i int) error {
 func TestRecoveryAfterRestart(t *testing.T) {
 	n := newNode(t, "found", 65)
 	p := n.RunPod(t, podConfig("found"))
-	lives := n.run(t, p, "lives", "sh", "-c", "i=0; while true; do echo $i; i=$((i+1)); usleep 2000; done")
+	writer := n.run(t, p, "writer", "sh", "-c", "i=0; while true; do echo $i; i=$((i+1)); usleep 2000; done")
 	exits := n.run(t, p, "exits", "sh", "-c", "while [ ! -e /go ]; do usleep 10000; done; exit 7")
 	created := n.CreateContainer(t, p, containerConfig(p, "created", busybox, "sleep", "1000"))
 	ips := n.podIPs(t, p.ID)
@@ -118,7 +118,7 @@ func TestRecoveryAfterRestart(t *testing.T) {
 	}
 	time.Sleep(300 * time.Millisecond)
 	n.restart(t)
-	if s := n.ContainerStatus(t, lives); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
+	if s := n.ContainerStatus(t, writer); s.GetState() != cri.ContainerState_CONTAINER_RUNNING {
 		t.Errorf("state of the running container: got %s, want running", s.GetState())
 	}
 	if s := n.WaitExited(t, exits); s.GetExitCode() != 7 || s.GetReason() != "Error" {
@@ -128,11 +128,11 @@ func TestRecoveryAfterRestart(t *testing.T) {
 	if got := n.podIPs(t, p.ID); len(got) != len(ips) || got[0] != ips[0] {
 		t.Errorf("addresses of the pod: got %v, want %v", got, ips)
 	}
-	n.Exec(t, lives, "true")
-	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: lives}); err != nil {
+	n.Exec(t, writer, "true")
+	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: writer}); err != nil {
 		t.Fatal(err)
 	}
-	lines := logLines(t, p, "lives")
+	lines := logLines(t, p, "writer")
 	for i, line := range lines {
 		if line != strconv.Itoa(i) {
 			t.Fatalf("line %d of the log: got %q, want %d", i, line, i)

@@ -91,8 +91,8 @@ func (r *testRegistry) set(front func(w http.ResponseWriter, req *http.Request) 
 	r.front = front
 }
 
-// asked returns the requests since the last call whose path contains text.
-func (r *testRegistry) asked(text string) []request {
+// takeRequests returns the requests since the last call whose path contains text.
+func (r *testRegistry) takeRequests(text string) []request {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var all []request

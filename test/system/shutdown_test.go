@@ -36,8 +36,8 @@ func TestRequestsDuringShutdown(t *testing.T) {
 	}
 	n := newNodeWith(t, "ending", 211, fmt.Sprintf("[runtimes.slow]\npath = %q\n", script))
 	p := n.RunPod(t, podConfig("quick"))
-	dying := n.run(t, p, "dying", "sh", "-c", "trap 'echo asked; sleep 2; exit 5' TERM; echo up; while :; do sleep 0.1; done")
-	n.logHas(t, p, "dying", "up")
+	stopping := n.run(t, p, "stopping", "sh", "-c", "trap 'echo signal; sleep 2; exit 5' TERM; echo up; while :; do sleep 0.1; done")
+	n.logHas(t, p, "stopping", "up")
 	slow := n.runPodFor(t, "slow", podConfig("slow"))
 	if err := os.RemoveAll(creating); err != nil { // the trial of the runtime created the file
 		t.Fatal(err)
@@ -45,10 +45,10 @@ func TestRequestsDuringShutdown(t *testing.T) {
 
 	stopped, created := make(chan error, 1), make(chan error, 1)
 	go func() {
-		_, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: dying, Timeout: harness.PatienceSeconds(30)})
+		_, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: stopping, Timeout: harness.PatienceSeconds(30)})
 		stopped <- err
 	}()
-	n.logHas(t, p, "dying", "asked")
+	n.logHas(t, p, "stopping", "signal")
 	id := ""
 	go func() {
 		req := &cri.CreateContainerRequest{PodSandboxId: slow.ID, Config: containerConfig(slow, "made", busybox, "sleep", "1000"), SandboxConfig: slow.Config}
@@ -67,7 +67,7 @@ func TestRequestsDuringShutdown(t *testing.T) {
 		t.Errorf("running creation: got error %v, want none", err)
 	}
 	n.restart(t)
-	if s := n.WaitExited(t, dying); s.GetExitCode() != 5 {
+	if s := n.WaitExited(t, stopping); s.GetExitCode() != 5 {
 		t.Errorf("exit code of the stopped container: got %d, want 5", s.GetExitCode())
 	}
 	if s := n.ContainerStatus(t, id); s.GetState() != cri.ContainerState_CONTAINER_CREATED {
