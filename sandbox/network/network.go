@@ -40,7 +40,7 @@ type Config struct {
 	// ConfTemplate is the file of the template for the default network, which the daemon executes when the kubelet
 	// sends the pod CIDR: see CIDRs. "" means that there is no template.
 	ConfTemplate string
-	// DefaultBridge makes the daemon attach pods to a bridge of its own while ConfDirs contain no network, unless
+	// DefaultBridge makes the daemon attach pods to a separate bridge while ConfDirs contain no network, unless
 	// DefaultNetwork or ConfTemplate is set. It keeps its
 	// record and its leases in CacheDir.
 	DefaultBridge bool
