@@ -77,22 +77,34 @@ func TestScriptsAndUnit(t *testing.T) {
 		want   []string
 	}{
 		{
-			"first installation", host{systemd: true, enabled: true}, "postinst", []string{"configure", ""},
+			"first installation",
+			host{systemd: true, enabled: true},
+			"postinst",
+			[]string{"configure", ""},
 			[]string{wasEnabled, enable, sysctl, reload, "deb-systemd-invoke start criserver.service"},
 		},
 		{
-			"upgrade", host{systemd: true, enabled: true}, "postinst", []string{"configure", "1.0.0"},
+			"upgrade",
+			host{systemd: true, enabled: true},
+			"postinst",
+			[]string{"configure", "1.0.0"},
 			[]string{wasEnabled, enable, sysctl, reload, "deb-systemd-invoke restart criserver.service"},
 		},
 		{
-			"upgrade of a disabled unit", host{systemd: true}, "postinst", []string{"configure", "1.0.0"},
+			"upgrade of a disabled unit",
+			host{systemd: true},
+			"postinst",
+			[]string{"configure", "1.0.0"},
 			[]string{
 				wasEnabled, "deb-systemd-helper update-state criserver.service", sysctl, reload,
 				"deb-systemd-invoke restart criserver.service", // does nothing if the unit is disabled and not active
 			},
 		},
 		{
-			"aborted removal", host{systemd: true, enabled: true}, "postinst", []string{"abort-remove"},
+			"aborted removal",
+			host{systemd: true, enabled: true},
+			"postinst",
+			[]string{"abort-remove"},
 			[]string{wasEnabled, enable, sysctl, reload, "deb-systemd-invoke restart criserver.service"},
 		},
 		{"without systemd", host{enabled: true}, "postinst", []string{"configure", ""}, []string{wasEnabled, enable}},

@@ -28,7 +28,7 @@ const (
 	defaultBridgePrefix = "default-"
 	// bridgeLock is the file that daemons lock while they choose a bridge and ranges. Tests have a /run of their own.
 	bridgeLock = "/run/criserver-bridge.lock"
-	// maxBridges bounds the number in the name of the bridge: cri0, cri1, …
+	// maxBridges bounds the number in the name of the bridge: cri0, cri1 and so on.
 	maxBridges = 64
 	// maxAlias is the maximum length of the alias of an interface in bytes. The kernel allows one more.
 	maxAlias = 254
