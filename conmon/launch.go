@@ -104,7 +104,7 @@ func (l *Launcher) start(spec Spec) (*pendingMonitor, error) {
 	}
 	m := &pendingMonitor{kill: cmd.Process.Kill, pipe: r, exited: make(chan struct{})}
 	if err := m.watch(l.Watcher, cmd); err != nil {
-		// Nobody would reap the monitor, so kill it.
+		// Without the watcher, the daemon would not reap the monitor.
 		return nil, errors.Join(err, r.Close(), cmd.Process.Kill(), ignoreExit(cmd.Wait()))
 	}
 	return m, nil

@@ -27,8 +27,8 @@ const (
 	monitorExitTimeout = 90 * time.Second
 )
 
-// Recover rebuilds the state of the containers of an earlier daemon: containers that
-// are running, that have exited meanwhile, and that were not created completely. The
+// Recover rebuilds the state of the containers of an earlier daemon: running containers,
+// containers that have exited since, and containers that were not created completely. The
 // caller calls it once, after the recovery of the pods and before Run. Recover fails
 // only if it can read nothing at all. A container whose record cannot be read is logged
 // and kept, and does not affect the other containers: see recovery_unreadable.go.
@@ -107,8 +107,8 @@ func (m *Manager) recoverContainer(ctx context.Context, id string) error {
 
 // checkConfig parses the stored config with the rules for new requests. An earlier
 // version of the daemon can have accepted a config that breaks a rule of this version.
-// Such a container keeps its state. It can be listed, stopped and removed, but a Start
-// fails: the broken rule may protect the node. The rules of the node are not checked,
+// Such a container keeps its state and can be listed, stopped and removed. It cannot be
+// started, because the broken rule may protect the node. The rules of the node are not checked,
 // because the node may have changed since the creation.
 func (c *container) checkConfig() {
 	_, c.configError = containerspec.Parse(containerspec.Request{Config: c.config, Pod: c.podConfig})

@@ -75,9 +75,8 @@ func isMounted(path string, mounts []oci.Mount) bool {
 // isWithin reports whether path is dir or lies below dir.
 func isWithin(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
-// inKernelDir reports whether path is in a directory in which the kernel shows its
-// state. A volume of an image must not cover such a path, because some of the paths are
-// masked.
+// inKernelDir reports whether path is in /proc, /sys or /dev. A volume of an image must
+// not be mounted there, because it could uncover masked paths.
 func inKernelDir(path string) bool {
 	return slices.ContainsFunc([]string{"/proc", "/sys", "/dev"}, func(dir string) bool { return isWithin(path, dir) })
 }

@@ -167,8 +167,8 @@ func eventually(tb testing.TB, what string, ok func() bool) {
 	}
 }
 
-// waitFor is eventually for other goroutines than that of the test, such as HTTP handlers, which
-// cannot end a test.
+// waitFor waits like eventually and returns an error. HTTP handlers use it, because only the
+// goroutine of a test can end the test.
 func waitFor(what string, ok func() bool) error {
 	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {

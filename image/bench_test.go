@@ -62,7 +62,7 @@ func BenchmarkPull(b *testing.B) {
 		}
 		b.StartTimer()
 	}
-	// The CPU time includes that of the registry, but not that of other processes on the machine.
+	// The CPU time is that of this process, which also runs the registry.
 	b.ReportMetric(used.Seconds()/float64(b.N), "cpu-s/op")
 }
 

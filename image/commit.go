@@ -72,8 +72,8 @@ func newImage(res *pull.Result) *stored {
 }
 
 // addNames adds the names of a pull. An image that was pulled by an index has two digest
-// references, one with the digest of the index and one with that of the manifest for this platform,
-// because a pod can use either.
+// references: the digest of the index, and the digest of the manifest for this platform. A pod can
+// use either.
 func (s *stored) addNames(res *pull.Result) {
 	if _, ok := res.Name.(reference.Tagged); ok {
 		s.RepoTags = addName(s.RepoTags, res.Name.String())

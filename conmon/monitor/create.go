@@ -140,8 +140,7 @@ func (c *creation) start() (err error) {
 	return err
 }
 
-// wait waits until the runtime has exited. Meanwhile it reads the runtime's output and receives
-// the terminal.
+// wait reads the output of the runtime and receives the terminal until the runtime has exited.
 func (c *creation) wait() error {
 	for {
 		fds := [...]unix.PollFd{

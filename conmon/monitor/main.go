@@ -120,8 +120,8 @@ func resetIgnoredSignals() {
 	}
 }
 
-// closeInherited closes all descriptors after those of package wire, in case the parent has
-// leaked some. The Go runtime has opened none yet.
+// closeInherited closes the descriptors that the parent has leaked: all numbers above those that
+// package wire defines. The Go runtime has not opened any descriptor yet.
 func closeInherited() {
 	const first = wire.StartedFD + 1
 	if unix.CloseRange(first, 1<<31-1, 0) == nil {

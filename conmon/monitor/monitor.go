@@ -227,7 +227,7 @@ func (m *monitor) releaseBuffers() {
 }
 
 // outputPaused reports whether the container's output must stay in the pipe because a client
-// with the container's stdin does not read fast enough. It starts the pause for such a client.
+// that is attached with stdin reads too slowly. It pauses the output when it finds such a client.
 func (m *monitor) outputPaused() bool {
 	if m.slowClient == nil && !m.exitRecorded {
 		if cl := m.control.slowClient(); cl != nil {

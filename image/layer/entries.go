@@ -205,7 +205,7 @@ func (u *unpacker) makeWhiteout(name string) error {
 	return nil
 }
 
-// finish does what is only possible after all entries: it makes directories opaque whose path is
+// finish runs after the last entry: it makes directories opaque whose path is
 // whited out, lists the implied directories, and sets the metadata of the root directory.
 func (u *unpacker) finish() error {
 	for name := range u.whiteouts {

@@ -72,8 +72,8 @@ func NewStore(cfg Config) *Store {
 // not in use. Otherwise its directory is kept, and Broken returns the reason. Restore calls report for
 // each layer whose record cannot be read.
 func (s *Store) Restore(report func(error)) error {
-	// The function caches its result. Its first call must not be made on a thread whose root directory
-	// is that of a layer, where /proc is missing.
+	// The function caches its result. The first call needs /proc, so it is made here and not on
+	// a thread that is chrooted into a layer.
 	userns.RunningInUserNS()
 	entries, err := os.ReadDir(s.cfg.Dir)
 	if err != nil {
