@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/criserver/criserver/container/containerspec"
-	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -87,15 +87,15 @@ func (innerCgroups) ProcessCgroup(int) (string, error) {
 func TestProcessCgroup(t *testing.T) {
 	m := &Manager{cfg: Config{Cgroups: innerCgroups{}}}
 	for name, tc := range map[string]struct {
-		runtime oci.Runtime
+		runtime runtime.Runtime
 		path    string
 		want    string
 	}{
-		"below the scope":  {oci.Runtime{SystemdCgroup: true}, "/pod/criserver-1.scope", "/pod/criserver-1.scope/container"},
-		"another scope":    {oci.Runtime{SystemdCgroup: true}, "/pod/criserver-1", ""},
-		"the scope itself": {oci.Runtime{SystemdCgroup: true}, "/pod/criserver-1.scope/container", ""},
-		"cgroupfs":         {oci.Runtime{}, "/pod/criserver-1.scope", ""},
-		"in a guest":       {oci.Runtime{SystemdCgroup: true, Guest: true}, "/pod/criserver-1.scope", ""},
+		"below the scope":  {runtime.Runtime{SystemdCgroup: true}, "/pod/criserver-1.scope", "/pod/criserver-1.scope/container"},
+		"another scope":    {runtime.Runtime{SystemdCgroup: true}, "/pod/criserver-1", ""},
+		"the scope itself": {runtime.Runtime{SystemdCgroup: true}, "/pod/criserver-1.scope/container", ""},
+		"cgroupfs":         {runtime.Runtime{}, "/pod/criserver-1.scope", ""},
+		"in a guest":       {runtime.Runtime{SystemdCgroup: true, Guest: true}, "/pod/criserver-1.scope", ""},
 	} {
 		c := &container{rec: &record{CgroupPath: tc.path}, runtime: &tc.runtime}
 		if got := m.processCgroup(c, 1); got != tc.want {

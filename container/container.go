@@ -12,7 +12,7 @@ import (
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/internal/userns"
-	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -27,7 +27,7 @@ type container struct {
 	config    *cri.ContainerConfig
 	podConfig *cri.PodSandboxConfig
 	userMaps  userns.Maps // of the user namespace of the pod; empty for the host's
-	runtime   *oci.Runtime
+	runtime   *runtime.Runtime
 	mounts    []*cri.Mount // see effectiveMounts
 
 	// configError is not nil if the stored config breaks a rule: see checkConfig.

@@ -8,7 +8,7 @@ import (
 	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/msgdiff"
-	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/protobuf/proto"
@@ -52,7 +52,7 @@ type plan struct {
 	config  *cri.ContainerConfig
 	spec    *containerspec.Spec
 	pod     Pod
-	runtime *oci.Runtime
+	runtime *runtime.Runtime
 
 	image   Image
 	process *containerspec.Process
@@ -83,7 +83,7 @@ func (m *Manager) parse(podID string, config *cri.ContainerConfig) (*plan, error
 }
 
 // node returns what the node allows containers of this runtime.
-func (m *Manager) node(r *oci.Runtime) *containerspec.Node {
+func (m *Manager) node(r *runtime.Runtime) *containerspec.Node {
 	n := &containerspec.Node{
 		Handler: r.Name, Guest: r.Guest, SELinux: m.cfg.Labels != nil, Rules: m.cfg.Builder, BlockIO: m.cfg.BlockIO, RDT: m.cfg.RDT,
 	}

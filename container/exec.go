@@ -11,21 +11,21 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/internal/pty"
-	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // ExecResult is the result of ExecSync.
-type ExecResult = oci.ExecOutput
+type ExecResult = runtime.ExecOutput
 
 // Streams are the streams of the client of an exec or attach. A stream can be nil.
-type Streams = oci.Streams
+type Streams = runtime.Streams
 
 // Size is the size of a terminal.
 type Size = pty.Size
 
 // ExecSync runs a command in a running container. The result has the first
-// oci.MaxExecOutput bytes of each stream. A timeout of 0 means no timeout. When the
+// runtime.MaxExecOutput bytes of each stream. A timeout of 0 means no timeout. When the
 // timeout expires, the error is context.DeadlineExceeded, by which the kubelet
 // recognizes the timeout of a probe.
 func (m *Manager) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (ExecResult, error) {
@@ -64,7 +64,7 @@ func (m *Manager) Exec(ctx context.Context, id string, cmd []string, tty bool, s
 
 // ExecProcess returns what an exec in a running container needs: the runtime, the full
 // id, and the process of the container with another command.
-func (m *Manager) ExecProcess(id string, cmd []string, terminal bool) (*oci.Runtime, string, *specs.Process, error) {
+func (m *Manager) ExecProcess(id string, cmd []string, terminal bool) (*runtime.Runtime, string, *specs.Process, error) {
 	c, err := m.find(id)
 	if err != nil {
 		return nil, "", nil, fmt.Errorf("exec in container: %w", err)
@@ -85,8 +85,8 @@ func (m *Manager) ExecProcess(id string, cmd []string, terminal bool) (*oci.Runt
 }
 
 // execInput returns the input of an exec in the container with this full id.
-func (m *Manager) execInput(id string, p *specs.Process, timeout time.Duration) oci.ExecInput {
-	in := oci.ExecInput{ID: id, Process: p, Timeout: timeout, Dir: m.dir(id)}
+func (m *Manager) execInput(id string, p *specs.Process, timeout time.Duration) runtime.ExecInput {
+	in := runtime.ExecInput{ID: id, Process: p, Timeout: timeout, Dir: m.dir(id)}
 	if c, err := m.find(id); err == nil {
 		root := rootOwner(c.userMaps)
 		in.StdioUID, in.StdioGID = root.uid, root.gid

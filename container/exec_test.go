@@ -11,7 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/patience"
-	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -58,7 +58,7 @@ func TestExecOutputIsLimited(t *testing.T) {
 	m, _ := b.manager()
 	id := b.run(m, shell("main", "sleep 1000"))
 	out, err := m.ExecSync(t.Context(), id, []string{"sh", "-c", "head -c 20000000 /dev/zero; echo end >&2; exit 2"}, time.Minute)
-	if err != nil || len(out.Stdout) != oci.MaxExecOutput || string(out.Stderr) != "end\n" || out.ExitCode != 2 {
+	if err != nil || len(out.Stdout) != runtime.MaxExecOutput || string(out.Stderr) != "end\n" || out.ExitCode != 2 {
 		t.Errorf("%d bytes, %q, code %d, %v", len(out.Stdout), out.Stderr, out.ExitCode, err)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/proc"
-	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 	"github.com/fsnotify/fsnotify"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
@@ -52,7 +52,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer m.awaitNotifications()
 	defer wg.Wait()
-	wg.Go(func() { oci.ReapOrphans(ctx) })
+	wg.Go(func() { runtime.ReapOrphans(ctx) })
 	wg.Go(m.scanExits) // records from before the watch
 	for {
 		select {

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 )
@@ -22,11 +23,11 @@ import (
 // because only then the pod has a network that the guest can take over. It is removed with
 // the pod.
 type guestRecord struct {
-	Version    int         `json:"version"`
-	Boot       string      `json:"boot"`
-	PodID      string      `json:"podID"` // also the id of the guest in the runtime
-	Runtime    oci.Runtime `json:"runtime"`
-	CgroupPath string      `json:"cgroupPath"`
+	Version    int             `json:"version"`
+	Boot       string          `json:"boot"`
+	PodID      string          `json:"podID"` // also the id of the guest in the runtime
+	Runtime    runtime.Runtime `json:"runtime"`
+	CgroupPath string          `json:"cgroupPath"`
 	// Process is the process of the guest, or zero until the creation is complete.
 	Process proc.Ref `json:"process"`
 
@@ -51,7 +52,7 @@ func (m *Manager) lockGuest(ctx context.Context, podID string) (func(), error) {
 
 // ensureGuest creates the guest of a pod that has none. The caller may hold the operation
 // lock of a container: see the lock order of Manager.
-func (m *Manager) ensureGuest(ctx context.Context, pod Pod, r *oci.Runtime) error {
+func (m *Manager) ensureGuest(ctx context.Context, pod Pod, r *runtime.Runtime) error {
 	if !r.Guest {
 		return nil
 	}
@@ -112,7 +113,7 @@ func (g *guestRecord) write(dir string) error { return writeJSON(filepath.Join(d
 // createGuest creates the guest of a pod. The caller holds the operation lock of the
 // guest. The creation has a timeout, and the caller cannot cancel it, because other
 // containers of the pod may wait for it, too.
-func (m *Manager) createGuest(ctx context.Context, pod Pod, r *oci.Runtime) error {
+func (m *Manager) createGuest(ctx context.Context, pod Pod, r *runtime.Runtime) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), guestTimeout)
 	defer cancel()
 	dir := m.guestDir(pod.ID)
@@ -148,7 +149,7 @@ func (m *Manager) writeGuestBundle(g *guestRecord, pod Pod, dir string) error {
 		Args: []string{pauseInGuest}, Env: []string{"PATH=/"}, Cwd: "/", RootFS: filepath.Join(dir, "rootfs"), CgroupsPath: cgroups,
 		Namespaces:  oci.Namespaces{Net: pod.NetNS, NewPID: true},
 		Mounts:      []oci.Mount{{Source: m.cfg.PausePath, Destination: pauseInGuest, ReadOnly: true}},
-		Annotations: oci.GuestAnnotations(),
+		Annotations: runtime.GuestAnnotations(),
 	})
 	if err != nil {
 		return err
@@ -164,12 +165,12 @@ func (m *Manager) writeGuestBundle(g *guestRecord, pod Pod, dir string) error {
 }
 
 // annotateGuest adds the annotations that tell the runtime the guest of the container.
-func annotateGuest(r *oci.Runtime, pod Pod, config *specs.Spec) {
+func annotateGuest(r *runtime.Runtime, pod Pod, config *specs.Spec) {
 	if !r.Guest {
 		return
 	}
 	if config.Annotations == nil {
 		config.Annotations = make(map[string]string)
 	}
-	maps.Copy(config.Annotations, oci.InGuestAnnotations(pod.ID))
+	maps.Copy(config.Annotations, runtime.InGuestAnnotations(pod.ID))
 }

@@ -16,19 +16,19 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/internal/proc"
-	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 )
 
 // guestRuntime returns a fake runtime with guests, for errors that gVisor does not make on
 // demand. calls returns the arguments of its calls.
-func guestRuntime(t *testing.T, dir, script string) (r *oci.Runtime, calls func() string) {
+func guestRuntime(t *testing.T, dir, script string) (r *runtime.Runtime, calls func() string) {
 	t.Helper()
 	path, log := filepath.Join(dir, "guestrt"), filepath.Join(dir, "calls")
 	text := "#!/bin/sh\nshift 6\necho \"$@\" >>" + log + "\n" + script + "\n"
 	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	r = &oci.Runtime{Name: "guestrt", Path: path, Root: filepath.Join(dir, "guestrt.d"), Guest: true}
+	r = &runtime.Runtime{Name: "guestrt", Path: path, Root: filepath.Join(dir, "guestrt.d"), Guest: true}
 	return r, func() string {
 		b, err := os.ReadFile(log)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -137,7 +137,7 @@ func TestGuestExit(t *testing.T) {
 	}
 	p, _ := b.pods.Pod(podID)
 	r := m.cfg.Runtimes[m.cfg.DefaultRuntime]
-	if err := m.ensureGuest(t.Context(), p, &oci.Runtime{Name: r.Name, Guest: true}); err == nil || !strings.Contains(err.Error(), "has exited, the pod must be created again") {
+	if err := m.ensureGuest(t.Context(), p, &runtime.Runtime{Name: r.Name, Guest: true}); err == nil || !strings.Contains(err.Error(), "has exited, the pod must be created again") {
 		t.Errorf("another guest: %v", err)
 	}
 	if err := m.StopPod(t.Context(), podID); err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/cdi"
 	"github.com/criserver/criserver/oci/qos"
+	"github.com/criserver/criserver/oci/runtime"
 )
 
 // Config is the input of New.
@@ -34,7 +35,7 @@ type Config struct {
 	LayerRoot string
 	// Runtimes are the OCI runtimes by handler name. DefaultRuntime is the name of the
 	// handler that the empty handler name stands for.
-	Runtimes       map[string]*oci.Runtime
+	Runtimes       map[string]*runtime.Runtime
 	DefaultRuntime string
 	// MountOptions returns the mount options that the runtime of a handler supports, or nil
 	// if the runtime does not report them.
@@ -214,7 +215,7 @@ func (m *Manager) unregister(c *container) {
 }
 
 // runtime returns the OCI runtime of a handler.
-func (m *Manager) runtime(handler string) (*oci.Runtime, error) {
+func (m *Manager) runtime(handler string) (*runtime.Runtime, error) {
 	if handler == "" {
 		handler = m.cfg.DefaultRuntime
 	}

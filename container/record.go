@@ -9,6 +9,7 @@ import (
 	"github.com/criserver/criserver/internal/atomicfile"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -34,12 +35,12 @@ type record struct {
 	PodConfig json.RawMessage `json:"podConfig"`
 	// Runtime is a complete copy, because the configuration of the daemon can change
 	// during the life of the container.
-	Runtime    oci.Runtime `json:"runtime"`
-	ImageID    string      `json:"imageID"`
-	ImageRef   string      `json:"imageRef"`
-	LogPath    string      `json:"logPath,omitempty"`
-	CgroupPath string      `json:"cgroupPath"`
-	StopSignal unix.Signal `json:"stopSignal"`
+	Runtime    runtime.Runtime `json:"runtime"`
+	ImageID    string          `json:"imageID"`
+	ImageRef   string          `json:"imageRef"`
+	LogPath    string          `json:"logPath,omitempty"`
+	CgroupPath string          `json:"cgroupPath"`
+	StopSignal unix.Signal     `json:"stopSignal"`
 	// SharedPID is true if the PID namespace also has processes of other containers or of
 	// the host. The exit of the first process then does not end the other processes of the
 	// container.

@@ -13,7 +13,7 @@ import (
 	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/proc"
-	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -33,7 +33,7 @@ const (
 // only if it can read nothing at all. A container whose record cannot be read is logged
 // and kept, and does not affect the other containers: see recovery_unreadable.go.
 func (m *Manager) Recover(ctx context.Context) error {
-	if err := oci.AdoptOrphans(); err != nil {
+	if err := runtime.AdoptOrphans(); err != nil {
 		return fmt.Errorf("recover containers: %w", err)
 	}
 	root := filepath.Join(m.cfg.RunDir, "containers")

@@ -11,7 +11,7 @@ import (
 
 	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/internal/ids"
-	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -57,7 +57,7 @@ func (m *Manager) salvage(id string) (*record, *cri.ContainerConfig, *cri.PodSan
 
 // findRuntime returns the runtime that has a container of the id. If no runtime has
 // one, it returns the default runtime, whose delete then does nothing.
-func (m *Manager) findRuntime(id string) oci.Runtime {
+func (m *Manager) findRuntime(id string) runtime.Runtime {
 	for _, name := range slices.Sorted(maps.Keys(m.cfg.Runtimes)) {
 		if r := m.cfg.Runtimes[name]; r.HasContainer(id) {
 			return *r

@@ -12,7 +12,7 @@ import (
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/patience"
-	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 )
 
 // overwrite replaces the content of files of a container.
@@ -149,7 +149,7 @@ func TestContainersWithTheSameName(t *testing.T) {
 // TestUnreadableGuest checks that a pod can be removed if the record of its guest cannot be
 // read.
 func TestUnreadableGuest(t *testing.T) {
-	var r oci.Runtime
+	var r runtime.Runtime
 	_, m, podID, calls := guestBed(t, func(g *guestRecord) { r = g.Runtime })
 	m.cfg.Runtimes[r.Name] = &r
 	if err := os.Mkdir(r.Root, 0o700); err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -32,7 +33,7 @@ type testBed struct {
 	logs    string
 	pods    *fakePods
 	images  *bindImages
-	runtime *oci.Runtime
+	runtime *runtime.Runtime
 	tree    *cgroup.Tree
 	spawner *cgroup.Spawner
 	watcher *proc.Watcher
@@ -132,7 +133,7 @@ func testBedAt(t testing.TB, dir, parent, monitor string) *testBed {
 			t.Fatal(err)
 		}
 	}
-	b.runtime = &oci.Runtime{Name: "runc", Path: findRunc(t), Root: filepath.Join(dir, "runc")}
+	b.runtime = &runtime.Runtime{Name: "runc", Path: findRunc(t), Root: filepath.Join(dir, "runc")}
 	b.images = newBindImages(t, filepath.Join(dir, "images"))
 	b.pods = &fakePods{pods: make(map[string]Pod)}
 	b.pods.pods["pod"] = Pod{ID: "pod", Ready: true, CgroupParent: parent + "/pod", Config: &cri.PodSandboxConfig{
@@ -166,7 +167,7 @@ func (b *testBed) config() Config {
 	return Config{
 		RunDir: b.runDir, Pods: b.pods, Images: b.images, Cgroups: b.tree,
 		Monitors: &conmon.Launcher{Path: b.monitor, Starter: b.spawner, Watcher: b.watcher},
-		Runtimes: map[string]*oci.Runtime{"runc": b.runtime}, DefaultRuntime: "runc", Builder: b.builder,
+		Runtimes: map[string]*runtime.Runtime{"runc": b.runtime}, DefaultRuntime: "runc", Builder: b.builder,
 	}
 }
 

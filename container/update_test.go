@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -90,7 +90,7 @@ func (b *testBed) wrapped(script string) {
 	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
 		b.t.Fatal(err)
 	}
-	b.runtime = &oci.Runtime{Name: "runc", Path: path, Root: b.runtime.Root}
+	b.runtime = &runtime.Runtime{Name: "runc", Path: path, Root: b.runtime.Root}
 }
 
 func TestUpdateIsUndoneIfTheStateFileCannotBeWritten(t *testing.T) {

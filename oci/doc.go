@@ -1,7 +1,6 @@
-// Package oci builds OCI runtime specs and calls OCI runtimes. Building a spec (spec*.go,
-// resources*.go) is pure: it reads nothing but its input. Calling a runtime (runtime*.go) and
-// reading facts about the host (host*.go) are impure and do not know how a spec was built. The
-// package does not know the life cycles of pods and containers.
+// Package oci builds OCI runtime specs. Building a spec (spec*.go, resources*.go) is pure: it reads
+// nothing but its input. Reading facts about the host (host*.go) is separate from it. Package
+// runtime calls the OCI runtimes. The package does not know the life cycles of pods and containers.
 package oci
 
 import (

@@ -110,7 +110,7 @@ func runtimeFailure(output, status string, buf []byte) string {
 }
 
 // lastLogError returns the last error in an OCI runtime's log of JSON lines, or "". It
-// corresponds to oci.LogError, but needs no encoding/json: see package wire.
+// corresponds to oci/runtime.LogError, but needs no encoding/json: see package wire.
 func lastLogError(b []byte) string {
 	for len(b) > 0 {
 		b = bytes.TrimRight(b, "\n")

@@ -11,15 +11,17 @@ import (
 
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
+	"github.com/criserver/criserver/oci/trial"
 	"github.com/criserver/criserver/sandbox"
 )
 
 // handlerSet contains the runtime handlers: those of the configuration, and the built-in
 // ones whose binaries are in the PATH.
 type handlerSet struct {
-	runtimes    map[string]*oci.Runtime // by handler name
-	probers     map[string]*prober      // by handler name
-	defaultName string                  // name of the handler that the empty name stands for
+	runtimes    map[string]*runtime.Runtime // by handler name
+	probers     map[string]*prober          // by handler name
+	defaultName string                      // name of the handler that the empty name stands for
 }
 
 // newHandlers returns the handlers, and runs a container to prove that the default handler
@@ -57,8 +59,8 @@ func newHandlers(ctx context.Context, cfg config.Config, h *hostInfo, builder *o
 }
 
 // configuredRuntimes returns the runtimes of the configuration.
-func configuredRuntimes(cfg config.Config, systemd bool) (map[string]*oci.Runtime, error) {
-	runtimes := make(map[string]*oci.Runtime)
+func configuredRuntimes(cfg config.Config, systemd bool) (map[string]*runtime.Runtime, error) {
+	runtimes := make(map[string]*runtime.Runtime)
 	for name, rt := range cfg.Runtimes {
 		path := rt.Path
 		if path == "" {
@@ -67,7 +69,7 @@ func configuredRuntimes(cfg config.Config, systemd bool) (map[string]*oci.Runtim
 				return nil, fmt.Errorf("runtimes.%s.path: %w", name, err)
 			}
 		}
-		runtimes[name] = &oci.Runtime{
+		runtimes[name] = &runtime.Runtime{
 			Name: name, Path: path, Root: rt.Root, Options: rt.Options, AllowedAnnotations: rt.AllowedAnnotations,
 			Guest: rt.Type == config.RuntimeTypeRunsc, SystemdCgroup: systemd, ScopeProperties: systemd,
 		}
@@ -77,13 +79,13 @@ func configuredRuntimes(cfg config.Config, systemd bool) (map[string]*oci.Runtim
 
 // addBuiltinRuntimes adds the built-in runtimes whose binaries are in the PATH, unless the
 // configuration has a handler of the same name.
-func addBuiltinRuntimes(runtimes map[string]*oci.Runtime, runDir string, systemd bool) {
+func addBuiltinRuntimes(runtimes map[string]*runtime.Runtime, runDir string, systemd bool) {
 	for _, name := range config.BuiltinHandlers {
 		path, err := exec.LookPath(name)
 		if err != nil || runtimes[name] != nil {
 			continue
 		}
-		runtimes[name] = &oci.Runtime{
+		runtimes[name] = &runtime.Runtime{
 			Name: name, Path: path, Root: config.RuntimeRoot(runDir, name),
 			Guest: config.RuntimeType(name, path) == config.RuntimeTypeRunsc, SystemdCgroup: systemd, ScopeProperties: systemd,
 		}
@@ -91,15 +93,15 @@ func addBuiltinRuntimes(runtimes map[string]*oci.Runtime, runDir string, systemd
 }
 
 // defaultCandidates returns the runtimes of which the first that works becomes the default.
-func defaultCandidates(configured string, runtimes map[string]*oci.Runtime) ([]*oci.Runtime, error) {
+func defaultCandidates(configured string, runtimes map[string]*runtime.Runtime) ([]*runtime.Runtime, error) {
 	if configured != "" {
 		rt := runtimes[configured]
 		if rt == nil {
 			return nil, fmt.Errorf("default_runtime: no binary %q is in the PATH, and [runtimes.%s] names none", configured, configured)
 		}
-		return []*oci.Runtime{rt}, nil
+		return []*runtime.Runtime{rt}, nil
 	}
-	var candidates []*oci.Runtime
+	var candidates []*runtime.Runtime
 	for _, name := range config.DefaultHandlers {
 		if rt := runtimes[name]; rt != nil {
 			candidates = append(candidates, rt)
@@ -113,8 +115,8 @@ func defaultCandidates(configured string, runtimes map[string]*oci.Runtime) ([]*
 
 // newChooser returns the chooser that runs the monitor's binary with an argument in a
 // throwaway container.
-func newChooser(cfg config.Config, h *hostInfo, builder *oci.Builder, monitorArg string) *oci.Chooser {
-	return &oci.Chooser{
+func newChooser(cfg config.Config, h *hostInfo, builder *oci.Builder, monitorArg string) *trial.Chooser {
+	return &trial.Chooser{
 		RunDir: cfg.RunDir, Prober: h.monitorPath, ProberArgs: []string{monitorArg},
 		CgroupParent: h.cgroupParent, Cgroups: h.cgroups, Builder: builder,
 	}
@@ -145,7 +147,7 @@ func (s *handlerSet) runsGuests(handler string) bool {
 }
 
 // runtime returns the runtime of a handler, or nil if the handler does not exist.
-func (s *handlerSet) runtime(name string) *oci.Runtime { return s.runtimes[s.fullName(name)] }
+func (s *handlerSet) runtime(name string) *runtime.Runtime { return s.runtimes[s.fullName(name)] }
 
 // prober returns the prober of a handler, or nil if the handler does not exist.
 func (s *handlerSet) prober(name string) *prober { return s.probers[s.fullName(name)] }

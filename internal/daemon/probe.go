@@ -12,7 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
-	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 )
 
 const (
@@ -33,12 +33,14 @@ type probeResult struct {
 
 // prober probes one runtime handler.
 type prober struct {
-	runtime    *oci.Runtime
+	runtime    *runtime.Runtime
 	firstEnded chan struct{} // closed when the first probe has ended
 	result     atomic.Pointer[probeResult]
 }
 
-func newProber(rt *oci.Runtime) *prober { return &prober{runtime: rt, firstEnded: make(chan struct{})} }
+func newProber(rt *runtime.Runtime) *prober {
+	return &prober{runtime: rt, firstEnded: make(chan struct{})}
+}
 
 // wait returns the latest result. It waits for the end of the first probe, which is limited
 // by the deadlines of its steps.
@@ -48,7 +50,7 @@ func (p *prober) wait() *probeResult {
 }
 
 // userNSTest is the part of a probe that tests whether a runtime supports user namespaces.
-type userNSTest func(ctx context.Context, rt *oci.Runtime, f *features.Features, timeout time.Duration) error
+type userNSTest func(ctx context.Context, rt *runtime.Runtime, f *features.Features, timeout time.Duration) error
 
 // run probes all handlers. It runs in parallel with the other work of the daemon, because a
 // runtime may take long to answer, and only pods with a user namespace and containers with
@@ -57,7 +59,7 @@ func (s *handlerSet) run(ctx context.Context, test userNSTest) {
 	// The tests of several handlers must not run at the same time: each removes the
 	// containers that an interrupted test left behind.
 	slot := make(chan struct{}, 1)
-	serialTest := func(ctx context.Context, rt *oci.Runtime, f *features.Features, timeout time.Duration) error {
+	serialTest := func(ctx context.Context, rt *runtime.Runtime, f *features.Features, timeout time.Duration) error {
 		slot <- struct{}{}
 		defer func() { <-slot }()
 		return test(ctx, rt, f, timeout)
@@ -112,7 +114,7 @@ func (p *prober) query(ctx context.Context, timeout time.Duration) *probeResult 
 		log.WithError(err).Warn("the OCI runtime does not report its version")
 		return result
 	}
-	if result.info.Flaw = oci.Vulnerability(result.info.Version); result.info.Flaw != "" {
+	if result.info.Flaw = runtime.Vulnerability(result.info.Version); result.info.Flaw != "" {
 		log.WithField("version", result.info.Version).Warn(result.info.Flaw)
 	}
 	if result.features, err = p.runtime.DetectFeatures(ctx, result.info.Version); err != nil {

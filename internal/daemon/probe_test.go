@@ -11,20 +11,20 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 
-	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 )
 
 // newScriptHandlers returns handlers whose runtimes are shell scripts.
 func newScriptHandlers(t *testing.T, defaultName string, scripts map[string]string) *handlerSet {
 	t.Helper()
-	s := &handlerSet{defaultName: defaultName, runtimes: map[string]*oci.Runtime{}, probers: map[string]*prober{}}
+	s := &handlerSet{defaultName: defaultName, runtimes: map[string]*runtime.Runtime{}, probers: map[string]*prober{}}
 	dir := t.TempDir()
 	for name, script := range scripts {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		s.runtimes[name] = &oci.Runtime{Name: name, Path: path, Root: dir}
+		s.runtimes[name] = &runtime.Runtime{Name: name, Path: path, Root: dir}
 		s.probers[name] = newProber(s.runtimes[name])
 	}
 	return s
@@ -47,7 +47,7 @@ func TestRequestsWaitForProbe(t *testing.T) {
 	if l := s.list(); len(l) != 2 || l[0].GetName() != "" || l[1].GetFeatures().GetUserNamespaces() {
 		t.Errorf("before the probe: got handlers %v", l)
 	}
-	go s.run(t.Context(), func(context.Context, *oci.Runtime, *features.Features, time.Duration) error { return nil })
+	go s.run(t.Context(), func(context.Context, *runtime.Runtime, *features.Features, time.Duration) error { return nil })
 	if got := s.mountOptions("slow"); len(got) != 2 {
 		t.Errorf("got mount options %q, want ro and noexec", got)
 	}
@@ -69,7 +69,7 @@ func TestRequestsWaitForProbe(t *testing.T) {
 func TestProbeIsRepeatedAfterTimeout(t *testing.T) {
 	s := newScriptHandlers(t, "late", map[string]string{"late": runtimeScript})
 	var timeouts []time.Duration
-	s.run(t.Context(), func(_ context.Context, _ *oci.Runtime, _ *features.Features, timeout time.Duration) error {
+	s.run(t.Context(), func(_ context.Context, _ *runtime.Runtime, _ *features.Features, timeout time.Duration) error {
 		timeouts = append(timeouts, timeout)
 		if len(timeouts) == 1 {
 			return context.DeadlineExceeded
@@ -90,7 +90,7 @@ func TestProbeErrorIsFinal(t *testing.T) {
 	s := newScriptHandlers(t, "good", map[string]string{"good": runtimeScript, "bad": "exit 1"})
 	refusal := errors.New("not supported")
 	tests := make(chan string, 10)
-	s.run(t.Context(), func(_ context.Context, rt *oci.Runtime, f *features.Features, _ time.Duration) error {
+	s.run(t.Context(), func(_ context.Context, rt *runtime.Runtime, f *features.Features, _ time.Duration) error {
 		tests <- rt.Name
 		if f == nil {
 			return refusal

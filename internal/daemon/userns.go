@@ -13,7 +13,8 @@ import (
 
 	"github.com/criserver/criserver/image/rootfs"
 	"github.com/criserver/criserver/internal/userns"
-	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
+	"github.com/criserver/criserver/oci/trial"
 )
 
 // userNamespaceError returns the reason why pods of a handler cannot have a user namespace,
@@ -47,7 +48,7 @@ func (s *handlerSet) mapsSubmounts(handler string) bool {
 // namespace. The features do not suffice: they do not say whether the kernel can map the IDs
 // of overlay layers and of tmpfs, and whether root of a user namespace can reach the
 // directory of the root file systems.
-func (p *parts) testUserNamespaces(ctx context.Context, rt *oci.Runtime, f *features.Features, timeout time.Duration) error {
+func (p *parts) testUserNamespaces(ctx context.Context, rt *runtime.Runtime, f *features.Features, timeout time.Duration) error {
 	err := checkUserNSFeatures(f)
 	if err == nil {
 		err = p.runUserNSTrial(ctx, rt, timeout)
@@ -82,15 +83,15 @@ func checkUserNSFeatures(f *features.Features) error {
 }
 
 // runUserNSTrial runs a container in a user namespace.
-func (p *parts) runUserNSTrial(ctx context.Context, rt *oci.Runtime, timeout time.Duration) error {
+func (p *parts) runUserNSTrial(ctx context.Context, rt *runtime.Runtime, timeout time.Duration) error {
 	release, err := p.host.makeCgroupParent()
 	if err != nil {
 		return err
 	}
 	defer release()
 	chooser := newChooser(p.settings, p.host, p.builder, "probe")
-	chooser.TrialTimeout = timeout
-	err = chooser.TryUserNS(ctx, rt, oci.UserNSTrial{
+	chooser.Timeout = timeout
+	err = chooser.TryUserNS(ctx, rt, trial.UserNS{
 		Holder:      userns.Holder{Path: p.host.monitorPath, Args: []string{"pause", "trial of user namespaces"}},
 		Storage:     p.settings.Root,
 		MountRootFS: rootfs.Trial,

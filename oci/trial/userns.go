@@ -1,4 +1,4 @@
-package oci
+package trial
 
 import (
 	"context"
@@ -12,14 +12,16 @@ import (
 
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/userns"
+	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 )
 
-// UserNSTrial contains what is needed to run a container in an existing user namespace, such as
+// UserNS contains what is needed to run a container in an existing user namespace, such as
 // that of a pod.
-type UserNSTrial struct {
+type UserNS struct {
 	Holder userns.Holder
 	// Storage is a directory on the file system with the layers of images.
 	Storage string
@@ -28,12 +30,12 @@ type UserNSTrial struct {
 	MountRootFS func(dir, target, userNS string) error
 }
 
-// trialMappings maps to host ids that pods are unlikely to use.
-var trialMappings = []userns.Mapping{{HostID: 1 << 30, Size: 65536}}
+// mappings maps to host ids that pods are unlikely to use.
+var mappings = []userns.Mapping{{HostID: 1 << 30, Size: 65536}}
 
 const (
-	userNSTrialPrefix = "userns-"
-	mappedMountPath   = "/mapped" // path of an id-mapped mount in the container
+	userNSPrefix    = "userns-"
+	mappedMountPath = "/mapped" // path of an id-mapped mount in the container
 )
 
 // TryUserNS returns nil if a runtime can run containers in a user namespace, and otherwise an
@@ -41,45 +43,45 @@ const (
 // id-mapped mount must belong to the container's root user, and /sys must not be the host's.
 // The error is context.DeadlineExceeded if the trial timed out. Trials must not run
 // concurrently, because each removes the remains of others.
-func (c *Chooser) TryUserNS(ctx context.Context, r *Runtime, t UserNSTrial) error {
-	want, err := trialKey(r)
+func (c *Chooser) TryUserNS(ctx context.Context, r *runtime.Runtime, t UserNS) error {
+	want, err := keyOf(r)
 	if err != nil {
 		return err
 	}
 	want.Storage = t.Storage
-	err = c.cachedTrial(ctx, userNSTrialPrefix+r.Name, want, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, c.trialTimeout())
+	err = c.cached(ctx, userNSPrefix+r.Name, want, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, c.timeout())
 		defer cancel()
-		c.removeOldUserNSTrials(ctx, r, t)
-		return c.runUserNSTrial(ctx, r, t)
+		c.removeOldUserNS(ctx, r, t)
+		return c.runUserNS(ctx, r, t)
 	})
 	if err != nil {
 		// The cause may be fixed before the next start, for instance a sysctl or the mode of a
 		// directory.
-		err = errors.Join(err, os.RemoveAll(filepath.Join(c.RunDir, userNSTrialPrefix+r.Name+".json")))
+		err = errors.Join(err, os.RemoveAll(filepath.Join(c.RunDir, userNSPrefix+r.Name+".json")))
 	}
 	return err
 }
 
-// runUserNSTrial makes the namespaces like those of a pod and runs the trial. It removes
+// runUserNS makes the namespaces like those of a pod and runs the trial. It removes
 // everything that the trial has made, even if the trial fails.
-func (c *Chooser) runUserNSTrial(ctx context.Context, r *Runtime, t UserNSTrial) (err error) {
+func (c *Chooser) runUserNS(ctx context.Context, r *runtime.Runtime, t UserNS) (err error) {
 	const flags = unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 	id := ids.New()
 	defer func() {
-		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), trialTimeout)
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), defaultTimeout)
 		defer cancel()
-		err = errors.Join(err, c.removeUserNSTrial(cleanup, r, t, id, err != nil))
+		err = errors.Join(err, c.removeUserNS(cleanup, r, t, id, err != nil))
 	}()
-	return t.Holder.Hold(userns.Maps{UIDs: trialMappings, GIDs: trialMappings}, flags, func(pid int) error {
-		err := c.userNSTrialBundle(r, t, id, Namespaces{
+	return t.Holder.Hold(userns.Maps{UIDs: mappings, GIDs: mappings}, flags, func(pid int) error {
+		err := c.makeUserNSBundle(r, t, id, oci.Namespaces{
 			User: userns.Path(pid, "user"), Net: userns.Path(pid, "net"), IPC: userns.Path(pid, "ipc"), UTS: userns.Path(pid, "uts"), NewPID: true,
 		})
 		if err == nil {
 			err = isolateMounts()
 		}
 		if err == nil {
-			_, err = r.call(ctx, nil, "run", "--bundle", filepath.Join(c.RunDir, userNSTrialPrefix+id), id)
+			err = r.Run(ctx, id, filepath.Join(c.RunDir, userNSPrefix+id))
 		}
 		return err
 	})
@@ -98,47 +100,47 @@ func isolateMounts() error {
 	return nil
 }
 
-// userNSTrialBundle makes the bundle and the mounts, in the same way as package container.
-func (c *Chooser) userNSTrialBundle(r *Runtime, t UserNSTrial, id string, ns Namespaces) error {
-	bundle, storage := filepath.Join(c.RunDir, userNSTrialPrefix+id), filepath.Join(t.Storage, userNSTrialPrefix+id)
+// makeUserNSBundle makes the bundle and the mounts, in the same way as package container.
+func (c *Chooser) makeUserNSBundle(r *runtime.Runtime, t UserNS, id string, ns oci.Namespaces) error {
+	bundle, storage := filepath.Join(c.RunDir, userNSPrefix+id), filepath.Join(t.Storage, userNSPrefix+id)
 	rootfs, mapped := filepath.Join(bundle, "rootfs"), filepath.Join(bundle, "mapped")
 	for _, dir := range []string{bundle, storage, rootfs, mapped} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
 	}
-	root := int(trialMappings[0].HostID)
+	root := int(mappings[0].HostID)
 	if err := errors.Join(os.Chown(bundle, 0, root), os.Chmod(bundle, 0o710)); err != nil {
 		return err
 	}
 	if err := t.MountRootFS(storage, rootfs, ns.User); err != nil {
 		return err
 	}
-	spec, err := c.userNSTrialSpec(r, id, rootfs, mapped, ns)
+	spec, err := c.userNSSpec(r, id, rootfs, mapped, ns)
 	if err != nil {
 		return err
 	}
-	b, err := Encode(spec)
+	b, err := oci.Encode(spec)
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(bundle, "config.json"), b, 0o600)
 }
 
-// userNSTrialSpec returns the config of the trial container.
-func (c *Chooser) userNSTrialSpec(r *Runtime, id, rootfs, mapped string, ns Namespaces) (*specs.Spec, error) {
+// userNSSpec returns the config of the trial container.
+func (c *Chooser) userNSSpec(r *runtime.Runtime, id, rootfs, mapped string, ns oci.Namespaces) (*specs.Spec, error) {
 	cgroup, _ := r.CgroupsPath(c.CgroupParent, id)
 	prober := "/" + filepath.Base(c.Prober)
-	ids := []specs.LinuxIDMapping{{HostID: trialMappings[0].HostID, Size: trialMappings[0].Size}}
+	ids := []specs.LinuxIDMapping{{HostID: mappings[0].HostID, Size: mappings[0].Size}}
 	var sys unix.Stat_t
 	if err := unix.Stat("/sys", &sys); err != nil {
 		return nil, os.NewSyscallError("stat /sys", err)
 	}
 	conditions := []string{"/", mappedMountPath, fmt.Sprintf("/sys!%d", sys.Dev)}
-	res, err := c.Builder.Build(Input{
+	res, err := c.Builder.Build(oci.Input{
 		Args: slices.Concat([]string{prober}, c.ProberArgs, conditions), Env: []string{"PATH=/"}, Cwd: "/", RootFS: rootfs, CgroupsPath: cgroup,
-		Namespaces: ns, UserGIDs: trialMappings,
-		Mounts: []Mount{
+		Namespaces: ns, UserGIDs: mappings,
+		Mounts: []oci.Mount{
 			{Source: c.Prober, Destination: prober, ReadOnly: true},
 			{Source: mapped, Destination: mappedMountPath, UIDMappings: ids, GIDMappings: ids},
 		},
@@ -149,35 +151,35 @@ func (c *Chooser) userNSTrialSpec(r *Runtime, id, rootfs, mapped string, ns Name
 	return res.Spec, nil
 }
 
-// removeUserNSTrial removes what a trial has made.
-func (c *Chooser) removeUserNSTrial(ctx context.Context, r *Runtime, t UserNSTrial, id string, failed bool) error {
+// removeUserNS removes what a trial has made.
+func (c *Chooser) removeUserNS(ctx context.Context, r *runtime.Runtime, t UserNS, id string, failed bool) error {
 	if failed {
 		if err := c.removeContainer(ctx, r, id); err != nil {
 			return err
 		}
 	}
-	bundle := filepath.Join(c.RunDir, userNSTrialPrefix+id)
+	bundle := filepath.Join(c.RunDir, userNSPrefix+id)
 	err := unix.Unmount(filepath.Join(bundle, "rootfs"), unix.UMOUNT_NOFOLLOW)
 	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmount the trial's root file system: %w", err)
 	}
-	return errors.Join(os.RemoveAll(bundle), os.RemoveAll(filepath.Join(t.Storage, userNSTrialPrefix+id)))
+	return errors.Join(os.RemoveAll(bundle), os.RemoveAll(filepath.Join(t.Storage, userNSPrefix+id)))
 }
 
-// removeOldUserNSTrials removes what trials have left behind if the daemon was killed during
+// removeOldUserNS removes what trials have left behind if the daemon was killed during
 // them.
-func (c *Chooser) removeOldUserNSTrials(ctx context.Context, r *Runtime, t UserNSTrial) {
+func (c *Chooser) removeOldUserNS(ctx context.Context, r *runtime.Runtime, t UserNS) {
 	for _, dir := range []string{c.RunDir, t.Storage} {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			logrus.WithContext(ctx).WithError(err).Warn("could not look for old trials of an OCI runtime")
 		}
 		for _, e := range entries {
-			id, found := strings.CutPrefix(e.Name(), userNSTrialPrefix)
+			id, found := strings.CutPrefix(e.Name(), userNSPrefix)
 			if !found || !ids.Valid(id) {
 				continue
 			}
-			if err := c.removeUserNSTrial(ctx, r, t, id, true); err != nil {
+			if err := c.removeUserNS(ctx, r, t, id, true); err != nil {
 				logrus.WithContext(ctx).WithError(err).Warn("could not remove an old trial of an OCI runtime")
 			}
 		}

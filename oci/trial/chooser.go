@@ -1,4 +1,4 @@
-package oci
+package trial
 
 import (
 	"cmp"
@@ -15,6 +15,8 @@ import (
 	"github.com/criserver/criserver/internal/atomicfile"
 	"github.com/criserver/criserver/internal/boot"
 	"github.com/criserver/criserver/internal/ids"
+	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 )
@@ -33,10 +35,10 @@ type Chooser struct {
 	// Cgroups removes the cgroup that a killed OCI runtime has left behind. With the systemd
 	// driver, systemd removes it.
 	Cgroups Cgroups
-	Builder *Builder
-	// TrialTimeout limits each trial; 0 means two minutes. A trial that exceeds it has no
+	Builder *oci.Builder
+	// Timeout limits each trial; 0 means two minutes. A trial that exceeds it has no
 	// result.
-	TrialTimeout time.Duration
+	Timeout time.Duration
 }
 
 // Cgroups kills the processes of a cgroup and removes the cgroup, as
@@ -49,7 +51,7 @@ type Cgroups interface {
 
 // removeContainer removes the container of a trial, even if the OCI runtime does not know the
 // container because the runtime was killed before it wrote its state.
-func (c *Chooser) removeContainer(ctx context.Context, r *Runtime, id string) error {
+func (c *Chooser) removeContainer(ctx context.Context, r *runtime.Runtime, id string) error {
 	_ = r.Delete(ctx, id, true) // usually there is nothing to delete
 	if r.SystemdCgroup {
 		return nil
@@ -58,11 +60,11 @@ func (c *Chooser) removeContainer(ctx context.Context, r *Runtime, id string) er
 	return errors.Join(c.Cgroups.Kill(ctx, path), c.Cgroups.Remove(path))
 }
 
-func (c *Chooser) trialTimeout() time.Duration { return cmp.Or(c.TrialTimeout, trialTimeout) }
+func (c *Chooser) timeout() time.Duration { return cmp.Or(c.Timeout, defaultTimeout) }
 
-// trialResult is the stored result of a trial. It is valid while the binary and the host are
+// result is the stored result of a trial. It is valid while the binary and the host are
 // the same.
-type trialResult struct {
+type result struct {
 	Version int    `json:"version"`
 	Boot    string `json:"boot"`
 	Size    int64  `json:"size"`
@@ -74,15 +76,15 @@ type trialResult struct {
 }
 
 const (
-	trialVersion = 1
-	// trialTimeout is the default time limit of a trial. On an idle host a trial takes less
+	resultVersion = 1
+	// defaultTimeout is the default time limit of a trial. On an idle host a trial takes less
 	// than 0.1 s.
-	trialTimeout = 2 * time.Minute
+	defaultTimeout = 2 * time.Minute
 )
 
 // Choose returns the first candidate that works. It logs the errors of earlier candidates. If
 // no candidate works, it returns the errors of all.
-func (c *Chooser) Choose(ctx context.Context, candidates ...*Runtime) (*Runtime, error) {
+func (c *Chooser) Choose(ctx context.Context, candidates ...*runtime.Runtime) (*runtime.Runtime, error) {
 	var errs []error
 	for _, r := range candidates {
 		log := logrus.WithContext(ctx).WithFields(logrus.Fields{"runtime": r.Name, "path": r.Path})
@@ -98,20 +100,20 @@ func (c *Chooser) Choose(ctx context.Context, candidates ...*Runtime) (*Runtime,
 }
 
 // try tests a runtime, or returns the stored result.
-func (c *Chooser) try(ctx context.Context, r *Runtime) error {
-	want, err := trialKey(r)
+func (c *Chooser) try(ctx context.Context, r *runtime.Runtime) error {
+	want, err := keyOf(r)
 	if err != nil {
 		return err
 	}
-	return c.cachedTrial(ctx, "runtime-"+filepath.Base(r.Path), want, func(ctx context.Context) error { return c.runTrial(ctx, r) })
+	return c.cached(ctx, "runtime-"+filepath.Base(r.Path), want, func(ctx context.Context) error { return c.run(ctx, r) })
 }
 
-// cachedTrial returns the stored result of a trial, or runs the trial and stores the result. It
+// cached returns the stored result of a trial, or runs the trial and stores the result. It
 // does not store the result of a trial that timed out: on a busy host, a timeout says nothing
 // about the runtime.
-func (c *Chooser) cachedTrial(ctx context.Context, name string, want trialResult, trial func(context.Context) error) error {
+func (c *Chooser) cached(ctx context.Context, name string, want result, trial func(context.Context) error) error {
 	file := filepath.Join(c.RunDir, name+".json")
-	var kept trialResult
+	var kept result
 	if b, err := os.ReadFile(file); err == nil && json.Unmarshal(b, &kept) == nil {
 		failure := kept.Failure
 		kept.Failure = ""
@@ -140,89 +142,89 @@ func (c *Chooser) cachedTrial(ctx context.Context, name string, want trialResult
 	return failure
 }
 
-// trialKey returns the facts for which the result of a trial is valid.
-func trialKey(r *Runtime) (trialResult, error) {
+// keyOf returns the facts for which the result of a trial is valid.
+func keyOf(r *runtime.Runtime) (result, error) {
 	info, err := os.Stat(r.Path)
 	if err != nil {
-		return trialResult{}, err
+		return result{}, err
 	}
 	id, err := boot.ID()
-	return trialResult{
-		Version: trialVersion, Boot: id, Size: info.Size(), ModTime: info.ModTime().UnixNano(), Root: r.Root, Systemd: r.SystemdCgroup,
+	return result{
+		Version: resultVersion, Boot: id, Size: info.Size(), ModTime: info.ModTime().UnixNano(), Root: r.Root, Systemd: r.SystemdCgroup,
 	}, err
 }
 
-// trialPrefix is the prefix of the names of trial bundles. The id of the container follows.
-const trialPrefix = "prove-"
+// bundlePrefix is the prefix of the names of trial bundles. The id of the container follows.
+const bundlePrefix = "prove-"
 
-// runTrial runs the prober in a container. It removes everything that this trial, and earlier
+// run runs the prober in a container. It removes everything that this trial, and earlier
 // trials of a killed daemon, have made.
-func (c *Chooser) runTrial(ctx context.Context, r *Runtime) (err error) {
-	c.removeOldTrials(ctx, r)
-	ctx, cancel := context.WithTimeout(ctx, c.trialTimeout())
+func (c *Chooser) run(ctx context.Context, r *runtime.Runtime) (err error) {
+	c.removeOld(ctx, r)
+	ctx, cancel := context.WithTimeout(ctx, c.timeout())
 	defer cancel()
 	id := ids.New()
-	bundle := filepath.Join(c.RunDir, trialPrefix+id)
+	bundle := filepath.Join(c.RunDir, bundlePrefix+id)
 	if err := os.Mkdir(bundle, 0o700); err != nil {
 		return err
 	}
 	failed := true
 	defer func() {
-		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), trialTimeout)
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), defaultTimeout)
 		defer cancel()
-		err = errors.Join(err, c.removeTrial(cleanup, r, id, failed))
+		err = errors.Join(err, c.remove(cleanup, r, id, failed))
 	}()
-	if err := c.trialBundle(r, bundle, id); err != nil {
+	if err := c.makeBundle(r, bundle, id); err != nil {
 		return err
 	}
-	_, err = r.call(ctx, nil, "run", "--bundle", bundle, id)
+	err = r.Run(ctx, id, bundle)
 	failed = err != nil
 	return err
 }
 
-// removeTrial removes what a trial has made.
-func (c *Chooser) removeTrial(ctx context.Context, r *Runtime, id string, failed bool) error {
+// remove removes what a trial has made.
+func (c *Chooser) remove(ctx context.Context, r *runtime.Runtime, id string, failed bool) error {
 	if failed {
 		if err := c.removeContainer(ctx, r, id); err != nil {
 			return err
 		}
 	}
-	return os.RemoveAll(filepath.Join(c.RunDir, trialPrefix+id))
+	return os.RemoveAll(filepath.Join(c.RunDir, bundlePrefix+id))
 }
 
-// removeOldTrials removes what trials have left behind if the daemon was killed during them.
-func (c *Chooser) removeOldTrials(ctx context.Context, r *Runtime) {
-	bundles, _ := filepath.Glob(filepath.Join(c.RunDir, trialPrefix+"*")) // the pattern is valid
+// removeOld removes what trials have left behind if the daemon was killed during them.
+func (c *Chooser) removeOld(ctx context.Context, r *runtime.Runtime) {
+	bundles, _ := filepath.Glob(filepath.Join(c.RunDir, bundlePrefix+"*")) // the pattern is valid
 	for _, bundle := range bundles {
-		id := strings.TrimPrefix(filepath.Base(bundle), trialPrefix)
+		id := strings.TrimPrefix(filepath.Base(bundle), bundlePrefix)
 		if !ids.Valid(id) {
 			continue
 		}
-		if err := c.removeTrial(ctx, r, id, true); err != nil {
+		if err := c.remove(ctx, r, id, true); err != nil {
 			logrus.WithContext(ctx).WithError(err).Warn("could not remove an old trial of an OCI runtime")
 		}
 	}
 }
 
-// trialBundle makes the bundle of a trial.
-func (c *Chooser) trialBundle(r *Runtime, bundle, id string) error {
+// makeBundle makes the bundle of a trial.
+func (c *Chooser) makeBundle(r *runtime.Runtime, bundle, id string) error {
 	rootfs := filepath.Join(bundle, "rootfs")
 	if err := os.Mkdir(rootfs, 0o755); err != nil {
 		return err
 	}
 	cgroup, _ := r.CgroupsPath(c.CgroupParent, id)
 	prober := "/" + filepath.Base(c.Prober)
-	res, err := c.Builder.Build(Input{
+	res, err := c.Builder.Build(oci.Input{
 		Args: append([]string{prober}, c.ProberArgs...), Env: []string{"PATH=/"}, Cwd: "/", RootFS: rootfs, CgroupsPath: cgroup,
-		Namespaces: Namespaces{NewPID: true},
-		Mounts:     []Mount{{Source: c.Prober, Destination: prober, ReadOnly: true}},
+		Namespaces: oci.Namespaces{NewPID: true},
+		Mounts:     []oci.Mount{{Source: c.Prober, Destination: prober, ReadOnly: true}},
 	})
 	if err != nil {
 		return err
 	}
 	// The container gets a new, empty network namespace. Build only adds namespaces to join.
 	res.Spec.Linux.Namespaces = append(res.Spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace}, specs.LinuxNamespace{Type: specs.IPCNamespace})
-	b, err := Encode(res.Spec)
+	b, err := oci.Encode(res.Spec)
 	if err != nil {
 		return err
 	}

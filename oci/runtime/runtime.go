@@ -1,4 +1,4 @@
-package oci
+package runtime
 
 import (
 	"context"
@@ -42,6 +42,13 @@ func (r *Runtime) Args() []string {
 		args = append(args, "--systemd-cgroup")
 	}
 	return append(args, r.Options...)
+}
+
+// Run creates and starts a container of the config.json in the directory bundle, and waits until its
+// first process exits. An exit status other than 0 is an error.
+func (r *Runtime) Run(ctx context.Context, id, bundle string) error {
+	_, err := r.call(ctx, nil, "run", "--bundle", bundle, id)
+	return err
 }
 
 // Start starts the process of a created container.

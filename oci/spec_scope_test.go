@@ -9,17 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestCgroupsPath(t *testing.T) {
-	r := &Runtime{}
-	if c, p := r.CgroupsPath("/a/pod", "id"); c != "/a/pod/criserver-id" || p != c {
-		t.Errorf("cgroupfs: %s, %s", c, p)
-	}
-	r.SystemdCgroup = true
-	if c, p := r.CgroupsPath("/kubepods.slice/kubepods-pod1.slice", "id"); c != "kubepods-pod1.slice:criserver:id" || p != "/kubepods.slice/kubepods-pod1.slice/criserver-id.scope" {
-		t.Errorf("systemd: %s, %s", c, p)
-	}
-}
-
 func TestScopeProperties(t *testing.T) {
 	shared := map[string]string{"io.example": "kept", "org.systemd.property.ExecStart": "'removed'"}
 	spec := &specs.Spec{Annotations: shared}

@@ -1,4 +1,4 @@
-package oci
+package runtime
 
 import (
 	"bytes"
@@ -84,7 +84,8 @@ func TestCallEndsWithContext(t *testing.T) {
 func TestUpdateHandsResourcesOver(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "seen")
 	r := fakeRuntime(t, "cat /proc/self/fd/4 > "+out+"; echo \"$@\" >> "+out)
-	if err := r.Update(t.Context(), "id", &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr(uint64(5))}}); err != nil {
+	shares := uint64(5)
+	if err := r.Update(t.Context(), "id", &specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: &shares}}); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(out)
