@@ -27,7 +27,7 @@ CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback mac
 TOOLS := $(BIN)/runc $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
 
 # Each suite is a Go module of its own, so that the dependencies of tests are not dependencies of the daemon.
-SUBMODULES := test/harness test/harness/criclient test/images test/critest test/system test/kubelet test/systemd test/vm
+SUBMODULES := tools/protogen test/harness test/harness/criclient test/images test/critest test/system test/kubelet test/systemd test/vm
 
 .PHONY: help
 help: ## List the targets
@@ -184,6 +184,7 @@ $(BIN)/vm: $(wildcard test/vm/cmd/vm/*.go test/vm/guest/*.go test/vm/wire/*.go) 
 test: lint root-test ## Run lint, all tests, the CRI validation suite, the kubelet suite and the demo (as root)
 	cd test/harness && $(GO) test ./...
 	cd test/images && $(GO) test ./...
+	cd tools/protogen && $(GO) test ./...
 	$(MAKE) --no-print-directory -j2 system $(BIN)/kubelet
 	$(MAKE) --no-print-directory critest
 	$(MAKE) --no-print-directory kubelet
@@ -202,8 +203,12 @@ bench: ## Run the Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem -tags $(TAGS) ./...
 
 .PHONY: docs
-docs: ## Generate docs/configuration.md from the code
-	$(GO) generate -tags $(TAGS) ./...
+docs: ## Generate the reference pages in docs/ from the code
+	$(GO) generate -tags $(TAGS) ./cmd/criserver
+
+.PHONY: generate
+generate: docs ## Generate the reference pages, and the Go code of the .proto files
+	$(GO) generate -tags $(TAGS) ./admin/...
 
 .PHONY: clean
 clean: ## Remove bin/ and .cache/

@@ -13,6 +13,7 @@ type Config struct {
 	RunDir       string `toml:"run_dir"`
 	Socket       string `toml:"socket"`
 	SocketGroup  string `toml:"socket_group"`
+	AdminSocket  string `toml:"admin_socket"`
 	LogLevel     string `toml:"log_level"`
 	LogFormat    string `toml:"log_format"`
 	CgroupDriver string `toml:"cgroup_driver"`

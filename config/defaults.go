@@ -107,6 +107,9 @@ func (c *Config) setDependentDefaults() {
 	if c.Socket == "" {
 		c.Socket = filepath.Join(c.RunDir, socketName)
 	}
+	if c.AdminSocket == "" {
+		c.AdminSocket = filepath.Join(c.RunDir, adminSocketName)
+	}
 	for name, r := range c.Runtimes {
 		if r.Type == "" {
 			r.Type = RuntimeType(name, r.Path)
@@ -118,8 +121,11 @@ func (c *Config) setDependentDefaults() {
 	}
 }
 
-// socketName is the name of the gRPC socket in run_dir.
-const socketName = "criserver.sock"
+// The names of the sockets in run_dir.
+const (
+	socketName      = "criserver.sock" // the CRI
+	adminSocketName = "admin.sock"     // the administration API
+)
 
 // RuntimeType returns the default type of a runtime handler, which depends on the name of
 // its binary. The path of the binary may be empty; the binary then has the name of the

@@ -10,6 +10,7 @@ var help = map[string]string{
 	"run_dir":       "Directory for the state of pods and containers. It must be on a file system that a reboot empties (tmpfs). Only one daemon may use the directory.",
 	"socket":        "Path of the gRPC socket. The socket has mode 0660. Empty: " + socketName + " in run_dir.",
 	"socket_group":  "Group of the socket, by name or by ID. Empty: the group of the daemon.",
+	"admin_socket":  "Path of the socket of the administration API, which commands such as `criserver status` use. The socket has mode 0600. Its directory must belong to the user of the daemon, and no other user may have the permission to write to it. Empty: " + adminSocketName + " in run_dir.",
 	"log_level":     "Log level: trace, debug, info, warning or error. RPCs that change something are logged at info, queries at debug.",
 	"log_format":    "Log format: text or json. The daemon logs to the standard error stream.",
 	"cgroup_driver": "Cgroup driver, which creates the cgroups of pods: cgroupfs, systemd or auto. The driver systemd requires the unified cgroup hierarchy. auto means systemd if the host runs systemd with the unified hierarchy, and otherwise cgroupfs. The kubelet queries the driver with RuntimeConfig.",

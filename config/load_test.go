@@ -32,7 +32,8 @@ func TestLoadMergesFilesAndFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Default()
-	want.Root, want.LogLevel, want.Socket = "/c", "error", "/run/criserver/criserver.sock"
+	want.Root, want.LogLevel = "/c", "error"
+	want.Socket, want.AdminSocket = "/run/criserver/criserver.sock", "/run/criserver/admin.sock"
 	want.CNI.ConfDirs, want.CNI.BinDirs = []string{"/x", "/y"}, []string{"/p", "/q"}
 	want.Image.ProgressWindow, want.Image.MaxLayers, want.Pod.ShmSize = 5*time.Second, 7, 3
 	want.Runtimes = map[string]Runtime{"special": {Path: "/bin/s", Type: "oci", Root: "/run/s", AllowedAnnotations: []string{"a/*"}}}

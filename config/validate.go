@@ -94,6 +94,8 @@ func (c *Config) validateDaemon(v *validator) {
 	v.require(c.RunDir != "/", "run_dir", "must not be the root directory")
 	v.require(c.Root != c.RunDir, "run_dir", "must not be the same directory as root, is %q", c.RunDir)
 	v.socketPath("socket", c.Socket)
+	v.socketPath("admin_socket", c.AdminSocket)
+	v.require(c.AdminSocket != c.Socket, "admin_socket", "must not be the same path as socket, is %q", c.AdminSocket)
 	v.require(c.SocketGroup == "" || isGroup(c.SocketGroup), "socket_group", "must be the name of a group or a number from 0 to %d, is %q", math.MaxInt32, c.SocketGroup)
 	v.oneOf("log_level", c.LogLevel, "trace", "debug", "info", "warning", "error")
 	v.oneOf("log_format", c.LogFormat, "text", "json")

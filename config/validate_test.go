@@ -13,7 +13,7 @@ import (
 func TestInvalidValues(t *testing.T) {
 	const name, path = `"a b"`, `"etc/x"`
 	invalid := map[string][]string{
-		"root": {path, `"/"`}, "run_dir": {path, `"/"`, `"/var/lib/criserver"`}, "socket": {path},
+		"root": {path, `"/"`}, "run_dir": {path, `"/"`, `"/var/lib/criserver"`}, "socket": {path}, "admin_socket": {path, `"/run/criserver/criserver.sock"`},
 		"socket_group": {name, `"a:b"`, `"4294967296"`}, "log_level": {`"loud"`, `"panic"`}, "log_format": {`"xml"`},
 		"cgroup_driver": {`"v2"`}, "cgroup_parent": {`"/"`, `"a"`, `"/a/../b"`, `"/a:b"`, `"a..slice/../b"`, `"--.slice"`, `".slice"`},
 		"cni.conf_dirs": {`[]`, `[` + path + `]`}, "cni.bin_dirs": {`[]`, `[""]`}, "cni.default_network": {name, `"../x"`},

@@ -17,6 +17,7 @@ import (
 
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/sandbox"
+	"github.com/criserver/criserver/server/rpc"
 )
 
 func TestMissingFields(t *testing.T) {
@@ -41,7 +42,7 @@ func TestMissingFields(t *testing.T) {
 		},
 		"image.image": func() error { _, err := s.PullImage(ctx, &cri.PullImageRequest{}); return err },
 	} {
-		err := grpcError(call())
+		err := rpc.Error(call())
 		if status.Code(err) != codes.InvalidArgument || !strings.HasPrefix(status.Convert(err).Message(), name+" must") {
 			t.Errorf("got %v, want InvalidArgument for %s", err, name)
 		}

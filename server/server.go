@@ -12,7 +12,6 @@ package server
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"net"
 	"time"
@@ -24,6 +23,7 @@ import (
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/image"
 	"github.com/criserver/criserver/sandbox"
+	"github.com/criserver/criserver/server/rpc"
 )
 
 // Pods manages pod sandboxes. *sandbox.Manager implements it.
@@ -116,24 +116,13 @@ const stopGrace = 5 * time.Second
 // calls have ended. Serve must be called only once.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	g := grpc.NewServer(
-		grpc.UnaryInterceptor(interceptUnary),
-		grpc.StreamInterceptor(interceptStream),
+		grpc.UnaryInterceptor(rpc.UnaryInterceptor(checkListSize)),
+		grpc.StreamInterceptor(rpc.InterceptStream), // does not check sizes, because sendBatches bounds the messages
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
 	cri.RegisterRuntimeServiceServer(g, s)
 	cri.RegisterImageServiceServer(g, s)
-	served := make(chan error, 1)
-	go func() { served <- g.Serve(l) }()
-	select {
-	case err := <-served:
-		return fmt.Errorf("serve %s: %w", l.Addr(), err)
-	case <-ctx.Done():
-	}
-	close(s.stopping)
-	timer := time.AfterFunc(stopGrace, g.Stop)
-	defer timer.Stop()
-	g.GracefulStop()
-	return <-served
+	return rpc.Serve(ctx, g, l, stopGrace, func() { close(s.stopping) })
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/sandbox"
+	"github.com/criserver/criserver/server/rpc"
 	"github.com/criserver/criserver/server/streaming"
 )
 
@@ -76,20 +77,20 @@ func TestExecAndAttachRequests(t *testing.T) {
 		"exited":       {&cri.ExecRequest{ContainerId: "exited", Cmd: cmd, Stdout: true}, codes.FailedPrecondition, ""},
 	} {
 		resp, err := s.Exec(ctx, tc.req)
-		if status.Code(grpcError(err)) != tc.code || resp.GetUrl() != tc.url {
+		if status.Code(rpc.Error(err)) != tc.code || resp.GetUrl() != tc.url {
 			t.Errorf("exec, %s: %q, %v", name, resp.GetUrl(), err)
 		}
 		// The same rules apply to attach.
 		q := &cri.AttachRequest{ContainerId: tc.req.ContainerId, Stdin: tc.req.Stdin, Stdout: tc.req.Stdout, Stderr: tc.req.Stderr, Tty: tc.req.Tty}
-		if _, err := s.Attach(ctx, q); status.Code(grpcError(err)) != tc.code {
+		if _, err := s.Attach(ctx, q); status.Code(rpc.Error(err)) != tc.code {
 			t.Errorf("attach, %s: %v", name, err)
 		}
 	}
-	if _, err := s.Exec(ctx, &cri.ExecRequest{ContainerId: "running", Stdout: true}); status.Code(grpcError(err)) != codes.InvalidArgument {
+	if _, err := s.Exec(ctx, &cri.ExecRequest{ContainerId: "running", Stdout: true}); status.Code(rpc.Error(err)) != codes.InvalidArgument {
 		t.Errorf("exec without a command: %v", err)
 	}
 	busy := streamServer(fakeStreams{err: errdefs.ErrResourceExhausted})
-	if _, err := busy.Exec(ctx, &cri.ExecRequest{ContainerId: "running", Cmd: cmd, Stdout: true}); status.Code(grpcError(err)) != codes.ResourceExhausted {
+	if _, err := busy.Exec(ctx, &cri.ExecRequest{ContainerId: "running", Cmd: cmd, Stdout: true}); status.Code(rpc.Error(err)) != codes.ResourceExhausted {
 		t.Errorf("exec with too many pending streams: %v", err)
 	}
 }
@@ -111,7 +112,7 @@ func TestPortForwardRequests(t *testing.T) {
 		"port -1":    {&cri.PortForwardRequest{PodSandboxId: "ready", Port: []int32{-1}}, codes.InvalidArgument, ""},
 	} {
 		resp, err := s.PortForward(context.Background(), tc.req)
-		if status.Code(grpcError(err)) != tc.code || resp.GetUrl() != tc.url {
+		if status.Code(rpc.Error(err)) != tc.code || resp.GetUrl() != tc.url {
 			t.Errorf("%s: %q, %v", name, resp.GetUrl(), err)
 		}
 	}

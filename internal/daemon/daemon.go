@@ -23,16 +23,14 @@ import (
 type Config struct {
 	Settings config.Config // the operator's configuration, as returned by config.Load
 	Version  string        // the semantic version that the daemon reports to clients and plugins
+	Commit   string        // the commit from which the daemon was built, "" if it is unknown
 }
 
 // Daemon is a CRI runtime service that has not been started.
-type Daemon struct {
-	settings config.Config
-	version  string
-}
+type Daemon struct{ cfg Config }
 
 // New returns a daemon. New does nothing else: Run inspects the host and builds the parts.
-func New(c Config) *Daemon { return &Daemon{settings: c.Settings, version: c.Version} }
+func New(c Config) *Daemon { return &Daemon{c} }
 
 // Run serves the CRI until ctx ends or a part of the daemon fails. When Run returns, no
 // goroutine of the daemon is left. Containers and their monitors continue to run.
@@ -44,21 +42,23 @@ func (d *Daemon) Run(ctx context.Context) error {
 	manager := takeServiceManager()
 	stopExtending := sync.OnceFunc(manager.extendStart(extendInterval))
 	defer stopExtending()
-	locks, err := lockDirs(d.settings.Root, d.settings.RunDir)
+	locks, err := lockDirs(d.cfg.Settings.Root, d.cfg.Settings.RunDir)
 	if err != nil {
 		return err
 	}
-	p, err := build(ctx, d.settings, d.version)
+	p, err := build(ctx, d.cfg)
 	if err != nil {
 		return errors.Join(err, locks.release())
 	}
+	p.started.begin = startTime
 	stopWatchdog := func() {}
 	err = p.run(ctx, phases{
 		serving: func() {
-			p.logServing(time.Since(startTime))
+			p.started.setServing()
+			p.logServing(p.started.duration())
 			stopExtending()
 			manager.notify(stateReady)
-			stopWatchdog = manager.startWatchdog(probeServer(d.settings.Socket))
+			stopWatchdog = manager.startWatchdog(probeServer(d.cfg.Settings.Socket))
 		},
 		stopping: func() {
 			stopWatchdog() // the server accepts no new requests

@@ -69,8 +69,9 @@ func (p *parts) restore(ctx context.Context) error {
 }
 
 // serve serves requests until ctx ends. Requests that are in progress then have a grace
-// period.
+// period. The server of the administration API is the first to start and the last to end.
 func (p *parts) serve(ctx context.Context, ph phases) error {
+	defer p.serveAdmin(ctx)()
 	streamListener, err := listenStreams(p.settings)
 	if err != nil {
 		return err

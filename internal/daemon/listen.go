@@ -9,30 +9,55 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"github.com/criserver/criserver/config"
 )
 
-// listen creates the gRPC socket. The daemon holds the lock of the run directory, so it
-// replaces an existing socket of an earlier daemon, but not one that another process serves.
+// listen creates the socket of the CRI.
 func listen(cfg config.Config) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(cfg.Socket), 0o755); err != nil {
 		return nil, err
 	}
-	if c, err := net.Dial("unix", cfg.Socket); err == nil {
-		return nil, errors.Join(fmt.Errorf("socket %s is served by another process", cfg.Socket), c.Close())
-	}
-	if err := os.Remove(cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+	return listenUnix(cfg.Socket, func() error { return setSocketPermissions(cfg.Socket, cfg.SocketGroup) })
+}
+
+// listenAdmin creates the socket of the administration API, to which only the user of the
+// daemon can connect. Another user who could write to the directory of the socket could
+// replace the socket, and the commands would talk to a process of that user.
+func listenAdmin(cfg config.Config) (net.Listener, error) {
+	dir := filepath.Dir(cfg.AdminSocket)
+	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, err
 	}
-	// With the daemon's umask a new socket has the mode 0755. Only the owner has the write
-	// permission that a client needs to connect, so only root can connect until
-	// setSocketPermissions has set the group.
-	l, err := net.Listen("unix", cfg.Socket)
+	info, err := os.Stat(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := setSocketPermissions(cfg.Socket, cfg.SocketGroup); err != nil {
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+		return nil, fmt.Errorf("admin_socket: the directory %s must belong to user %d, and no other user may write to it", dir, os.Geteuid())
+	}
+	return listenUnix(cfg.AdminSocket, func() error { return os.Chmod(cfg.AdminSocket, 0o600) })
+}
+
+// listenUnix creates a unix socket. The daemon holds the lock of the run directory, so it
+// replaces an existing socket of an earlier daemon, but not one that another process serves.
+//
+// With the daemon's umask a new socket has the mode 0755. Only the owner has the write
+// permission that a client needs to connect, so only the owner and root can connect until
+// setPermissions has returned.
+func listenUnix(path string, setPermissions func() error) (net.Listener, error) {
+	if c, err := net.Dial("unix", path); err == nil {
+		return nil, errors.Join(fmt.Errorf("socket %s is served by another process", path), c.Close())
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := setPermissions(); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -26,6 +27,37 @@ func TestListenSocketMode(t *testing.T) {
 		info, err := os.Stat(cfg.Socket)
 		if err != nil || info.Mode().Perm() != 0o660 {
 			t.Errorf("umask %o: got mode %v, %v, want 0660", umask, info.Mode(), err)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestListenAdmin checks that only the user of the daemon can connect to the administration
+// API, and that a directory in which another user could replace the socket is refused.
+func TestListenAdmin(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o022))
+	for mode, refused := range map[os.FileMode]bool{0o711: false, 0o755: false, 0o775: true, 0o777: true} {
+		dir := t.TempDir()
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		cfg := config.Default()
+		cfg.AdminSocket = filepath.Join(dir, "s")
+		l, err := listenAdmin(cfg)
+		if refused {
+			if err == nil || !strings.Contains(err.Error(), dir) {
+				t.Errorf("directory with mode %o: got %v, want an error that names the directory", mode, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(cfg.AdminSocket)
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("got socket mode %v, %v, want 0600", info.Mode(), err)
 		}
 		if err := l.Close(); err != nil {
 			t.Error(err)

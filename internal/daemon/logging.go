@@ -8,7 +8,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/criserver/criserver/config"
-	"github.com/criserver/criserver/server"
+	"github.com/criserver/criserver/server/rpc"
 )
 
 const timestampFormat = "2006-01-02T15:04:05.000000Z07:00"
@@ -43,8 +43,8 @@ func (rpcHook) Fire(e *logrus.Entry) error {
 	if e.Context == nil {
 		return nil
 	}
-	if rpc := server.RPC(e.Context); rpc != "" {
-		e.Data["rpc"] = rpc
+	if name := rpc.Name(e.Context); name != "" {
+		e.Data["rpc"] = name
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/criserver/criserver/sandbox"
 	"github.com/criserver/criserver/sandbox/network"
 	"github.com/criserver/criserver/server"
+	"github.com/criserver/criserver/server/admin"
 	"github.com/criserver/criserver/server/streaming"
 )
 
@@ -25,6 +26,7 @@ import (
 type parts struct {
 	settings   config.Config
 	version    string
+	commit     string
 	host       *hostInfo
 	builder    *oci.Builder
 	appArmor   container.AppArmor // nil on a host without AppArmor
@@ -36,17 +38,20 @@ type parts struct {
 	spawner    *cgroup.Spawner
 	streams    *streaming.Server
 	server     *server.Server
+	admin      *admin.Server
+	started    startTimes
 	plugins    *nri.Manager // nil if NRI is disabled
 }
 
 // build inspects the host, proves that the default runtime works, and builds and connects the
 // parts. It does not start the parts.
-func build(ctx context.Context, cfg config.Config, version string) (*parts, error) {
+func build(ctx context.Context, c Config) (*parts, error) {
+	cfg := c.Settings
 	blockIO, rdt, err := resourceClasses(cfg)
 	if err != nil {
 		return nil, err
 	}
-	p := &parts{settings: cfg, version: version}
+	p := &parts{settings: cfg, version: c.Version, commit: c.Commit}
 	if p.host, err = inspectHost(cfg); err != nil {
 		return nil, err
 	}
@@ -85,6 +90,7 @@ func build(ctx context.Context, cfg config.Config, version string) (*parts, erro
 		return nil, err
 	}
 	p.server = server.New(p.serverConfig())
+	p.admin = admin.New(p.adminConfig())
 	return p, nil
 }
 

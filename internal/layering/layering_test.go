@@ -12,9 +12,15 @@ import (
 
 const module = "github.com/criserver/criserver/"
 
-// compositionRoot is the only package that imports all others. Its folder is below
-// internal, but a rule that allows internal does not allow the composition root.
+// compositionRoot is the only package that imports all others.
 const compositionRoot = "internal/daemon"
+
+// commandLine contains the commands of criserver.
+const commandLine = "internal/cli"
+
+// programs lists the folders below internal that are no helper packages. A rule that allows
+// internal does not allow them.
+var programs = []string{compositionRoot, commandLine}
 
 // allowed lists, for each folder, the folders of this module that its packages may
 // import. A folder name includes the folders below it. The most specific rule applies.
@@ -28,18 +34,20 @@ var allowed = map[string][]string{
 	"image":          {"internal", "image"},
 	"container":      {"container", "oci", "conmon", "internal"},
 	"sandbox":        {"internal", "sandbox"},
-	"server":         {"server", "sandbox", "container", "image", "internal"},
+	"server":         {"server", "admin", "sandbox", "container", "image", "internal"},
+	"admin":          {},
 	"nri":            {"internal"},
 	"config":         {},
 	"cmd/conmon":     {"conmon"},
 	"hack/typecheck": {},
 	"packaging":      {},
-	compositionRoot:  {"config", "server", "sandbox", "container", "image", "oci", "conmon", "nri", "internal"},
-	"cmd/criserver":  {"config", compositionRoot},
+	compositionRoot:  {"config", "admin", "server", "sandbox", "container", "image", "oci", "conmon", "nri", "internal"},
+	commandLine:      {"config", "admin", compositionRoot, "internal"},
+	"cmd/criserver":  {commandLine},
 }
 
 // grpcUsers lists the folders whose packages may import gRPC.
-var grpcUsers = []string{"server", compositionRoot, "cmd/criserver"}
+var grpcUsers = []string{"server", "admin", compositionRoot, commandLine}
 
 // stdAndX lists the rules whose packages import only the standard library and
 // golang.org/x. Packages below internal may also import the error classes of errdefs.
@@ -122,8 +130,8 @@ func checkImport(t *testing.T, path, folder, imp string) {
 	t.Helper()
 	if target, ok := strings.CutPrefix(imp, module); ok {
 		permitted := slices.ContainsFunc(allowed[folder], func(a string) bool { return within(target, a) })
-		if target == compositionRoot {
-			permitted = slices.Contains(allowed[folder], compositionRoot)
+		if i := slices.IndexFunc(programs, func(p string) bool { return within(target, p) }); i >= 0 {
+			permitted = slices.Contains(allowed[folder], programs[i])
 		}
 		if !permitted {
 			t.Errorf("%s imports %s, which the layering forbids", path, target)
@@ -136,6 +144,9 @@ func checkImport(t *testing.T, path, folder, imp string) {
 	}
 	if strings.HasPrefix(imp, "google.golang.org/grpc") && !slices.Contains(grpcUsers, folder) {
 		t.Errorf("%s imports %s: only %s may import gRPC", path, imp, strings.Join(grpcUsers, ", "))
+	}
+	if imp == "github.com/spf13/cobra" && folder != commandLine {
+		t.Errorf("%s imports %s: only %s may import it", path, imp, commandLine)
 	}
 	first, _, _ := strings.Cut(imp, "/")
 	external := strings.Contains(first, ".") && first != "golang.org"

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import "testing"
 
@@ -22,7 +22,7 @@ func TestToSemantic(t *testing.T) {
 			t.Errorf("toSemantic(%q, %q) = %q, want %q", tc.linkerVersion, tc.moduleVersion, got, tc.want)
 		}
 	}
-	if v := semanticVersion(); !semantic.MatchString(v) {
+	if v := semanticVersion(""); !semantic.MatchString(v) {
 		t.Errorf("the version %q of this binary is not a semantic version", v)
 	}
 }

@@ -1,4 +1,4 @@
-package server
+package rpc
 
 import (
 	"context"
@@ -35,14 +35,14 @@ func TestErrorCodes(t *testing.T) {
 		{errors.New("anything"), codes.Unknown},
 		{status.Error(codes.Aborted, "gRPC error"), codes.Aborted},
 	} {
-		if got := status.Code(grpcError(tc.err)); got != tc.want {
+		if got := status.Code(Error(tc.err)); got != tc.want {
 			t.Errorf("%v: code %s, want %s", tc.err, got, tc.want)
 		}
 	}
 }
 
 func TestTruncateText(t *testing.T) {
-	err := grpcError(fmt.Errorf("pod %q: %w", strings.Repeat("é", 1<<20), errdefs.ErrNotFound))
+	err := Error(fmt.Errorf("pod %q: %w", strings.Repeat("é", 1<<20), errdefs.ErrNotFound))
 	msg := status.Convert(err).Message()
 	if len(msg) > maxErrorText || !utf8.ValidString(msg) || !strings.HasPrefix(msg, `pod "é`) || !strings.HasSuffix(msg, `é": not found`) {
 		t.Errorf("message of %d bytes: %.20q", len(msg), msg)
@@ -53,7 +53,7 @@ func TestTruncateText(t *testing.T) {
 }
 
 func TestPanicInHandler(t *testing.T) {
-	_, err := interceptUnary(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: "/runtime.v1.RuntimeService/Version"}, func(context.Context, any) (any, error) {
+	_, err := UnaryInterceptor(nil)(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: "/runtime.v1.RuntimeService/Version"}, func(context.Context, any) (any, error) {
 		panic("broken")
 	})
 	if status.Code(err) != codes.Internal {
@@ -73,7 +73,7 @@ func (h *rpcHook) Fire(e *logrus.Entry) error {
 	if e.Context != nil {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.lines = append(h.lines, RPC(e.Context)+": "+e.Message)
+		h.lines = append(h.lines, Name(e.Context)+": "+e.Message)
 	}
 	return nil
 }
@@ -95,12 +95,12 @@ func TestLogLinesCarryRPC(t *testing.T) {
 	}
 	for name, call := range map[string]func() error{
 		"StopContainer": func() error {
-			_, err := interceptUnary(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: "/runtime.v1.RuntimeService/StopContainer"},
+			_, err := UnaryInterceptor(nil)(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: "/runtime.v1.RuntimeService/StopContainer"},
 				func(ctx context.Context, _ any) (any, error) { fail(ctx); return nil, nil })
 			return err
 		},
 		"StreamContainers": func() error {
-			return interceptStream(nil, fakeStream{}, &grpc.StreamServerInfo{FullMethod: "/runtime.v1.RuntimeService/StreamContainers"},
+			return InterceptStream(nil, fakeStream{}, &grpc.StreamServerInfo{FullMethod: "/runtime.v1.RuntimeService/StreamContainers"},
 				func(_ any, ss grpc.ServerStream) error { fail(ss.Context()); return nil })
 		},
 	} {

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -6,9 +6,39 @@ import (
 	"io"
 	"strings"
 
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/internal/daemon"
 )
+
+func newCheckCommand(env *environment) *cobra.Command {
+	var s settings
+	var repair bool
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Verify the image store",
+		Long: `Verify the image store, and print each problem. The daemon must not run; containers may
+run. The exit code is 1 if a problem remains.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := s.load()
+			if err != nil {
+				return err
+			}
+			unix.Umask(umask)
+			cfg.LogLevel = "warning" // the report lists the problems
+			if err := daemon.ConfigureLogging(cfg); err != nil {
+				return err
+			}
+			return runCheck(cmd.Context(), cfg, repair, env.stdout)
+		},
+	}
+	cmd.Flags().BoolVar(&repair, "repair", false, "delete broken images and layers that no container uses")
+	s.addFlags(cmd)
+	return cmd
+}
 
 // runCheck verifies the image store and prints each problem. If repair is set, broken images
 // and layers are deleted unless a container uses them. The returned error says that a problem

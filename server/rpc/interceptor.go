@@ -1,4 +1,6 @@
-package server
+// Package rpc contains the parts that the gRPC servers of the daemon share: interceptors,
+// the mapping of errors to gRPC codes, and the stop of a server.
+package rpc
 
 import (
 	"context"
@@ -12,27 +14,34 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// interceptUnary runs the handler of a call, checks the size of the answer, and ends
-// the call with endCall.
-func interceptUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
-	rpc := path.Base(info.FullMethod)
-	ctx = context.WithValue(ctx, rpcKey{}, rpc)
-	defer endCall(ctx, rpc, req, time.Now(), &err)
-	if resp, err = handler(ctx, req); err != nil {
-		return nil, err
+// UnaryInterceptor returns an interceptor that runs the handler of a call, checks the
+// answer with checkAnswer unless it is nil, recovers from panics, maps errors to gRPC
+// codes, and logs the call.
+func UnaryInterceptor(checkAnswer func(rpc string, answer any) error) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+		rpc := path.Base(info.FullMethod)
+		ctx = context.WithValue(ctx, nameKey{}, rpc)
+		defer endCall(ctx, rpc, req, time.Now(), &err)
+		if resp, err = handler(ctx, req); err != nil {
+			return nil, err
+		}
+		if checkAnswer != nil {
+			err = checkAnswer(rpc, resp)
+		}
+		return resp, err
 	}
-	return resp, checkListSize(rpc, resp)
 }
 
-// interceptStream is interceptUnary for a call whose answer is a stream. It does not
-// check sizes, because sendBatches bounds the messages.
-func interceptStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+// InterceptStream does the same as the interceptor of UnaryInterceptor for a call whose
+// answer is a stream.
+func InterceptStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	rpc := path.Base(info.FullMethod)
-	ctx := context.WithValue(ss.Context(), rpcKey{}, rpc)
+	ctx := context.WithValue(ss.Context(), nameKey{}, rpc)
 	defer endCall(ctx, rpc, nil, time.Now(), &err)
-	return handler(srv, rpcStream{ss, func() context.Context { return ctx }})
+	return handler(srv, namedStream{ss, func() context.Context { return ctx }})
 }
 
 // endCall recovers from a panic of the handler, maps the error to a gRPC code, and
@@ -41,17 +50,17 @@ func endCall(ctx context.Context, rpc string, req any, start time.Time, err *err
 	if r := recover(); r != nil {
 		*err = panicError(ctx, r)
 	}
-	*err = grpcError(*err)
+	*err = Error(*err)
 	logCall(ctx, rpc, req, time.Since(start), *err)
 }
 
-// rpcStream is a stream whose context carries the name of the RPC.
-type rpcStream struct {
+// namedStream is a stream whose context carries the name of the RPC.
+type namedStream struct {
 	grpc.ServerStream
 	context func() context.Context
 }
 
-func (s rpcStream) Context() context.Context { return s.context() }
+func (s namedStream) Context() context.Context { return s.context() }
 
 // panicError logs a panic with its stack and returns an error for the client, so
 // that a bug in one handler does not end the daemon.
@@ -60,11 +69,11 @@ func panicError(ctx context.Context, r any) error {
 	return status.Error(codes.Internal, fmt.Sprintf("internal error: %v", r))
 }
 
-type rpcKey struct{}
+type nameKey struct{}
 
-// RPC returns the name of the RPC that ctx belongs to, or "".
-func RPC(ctx context.Context) string {
-	name, _ := ctx.Value(rpcKey{}).(string)
+// Name returns the name of the RPC that ctx belongs to, or "".
+func Name(ctx context.Context) string {
+	name, _ := ctx.Value(nameKey{}).(string)
 	return name
 }
 
@@ -127,7 +136,7 @@ func requestFields(req any) logrus.Fields {
 	if r, ok := req.(interface{ GetContainerId() string }); ok {
 		f["container"] = truncateText(r.GetContainerId(), maxLoggedText)
 	}
-	if r, ok := req.(imageRequest); ok {
+	if r, ok := req.(interface{ GetImage() *cri.ImageSpec }); ok {
 		f["image"] = truncateText(r.GetImage().GetImage(), maxLoggedText)
 	}
 	return f

@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/criserver/criserver/config"
+)
+
+// runCommand runs a command line and returns its exit code and its output.
+func runCommand(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	env := &environment{stdin: strings.NewReader(""), stdout: &out, stderr: &errOut, version: "1.2.3"}
+	code = run(t.Context(), env, args)
+	return code, out.String(), errOut.String()
+}
+
+func TestRunCommands(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "criserver.toml")
+	if err := os.WriteFile(file, []byte("log_level = \"debug\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		args []string
+		want []string // parts of the output
+	}{
+		{[]string{"version"}, []string{"criserver 1.2.3\n"}},
+		{[]string{"version", "-o", "json"}, []string{`"version": "1.2.3"`}},
+		{[]string{"version", "-o", "yaml"}, []string{"version: 1.2.3\n"}},
+		{[]string{"config", "--config", file, "--image.max-layers", "7"}, []string{"log_level = \"debug\"", "max_layers = 7"}},
+		{[]string{"config", "--config", file, "--selinux", "false"}, []string{"selinux = false"}},
+		{[]string{"config", "--default", "--config", file}, []string{"\n#log_level = \"info\"\n", "\n[image]\n"}},
+		{[]string{"debug"}, []string{"goroutines", "heap", "profile"}},
+	} {
+		code, stdout, stderr := runCommand(t, tc.args...)
+		if code != exitSuccess || stderr != "" {
+			t.Errorf("%q: got exit code %d, error output %q", tc.args, code, stderr)
+		}
+		for _, want := range tc.want {
+			if !strings.Contains(stdout, want) {
+				t.Errorf("%q: the output does not contain %q:\n%s", tc.args, want, stdout)
+			}
+		}
+	}
+}
+
+// TestHelpListsFlags checks that the help describes the flag of each configuration key.
+func TestHelpListsFlags(t *testing.T) {
+	for _, args := range [][]string{{"help"}, {"--help"}, {"serve", "-h"}, {"config", "-h"}, {"check", "-h"}} {
+		code, stdout, _ := runCommand(t, args...)
+		if code != exitSuccess {
+			t.Errorf("%q: got exit code %d", args, code)
+		}
+		for _, key := range config.Keys() {
+			if !strings.Contains(stdout, "--"+config.FlagName(key)+" ") {
+				t.Errorf("%q: the help does not contain the flag of %s", args, key)
+			}
+		}
+	}
+}
+
+func TestRunErrors(t *testing.T) {
+	dir := t.TempDir()
+	missing := filepath.Join(dir, "missing")
+	for _, tc := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"start"}, exitUsage, `unknown command "start"`},
+		{[]string{"config", "x"}, exitUsage, `unknown command "x"`},
+		{[]string{"debug", "x"}, exitUsage, `unknown command "x"`},
+		{[]string{"serve", "x"}, exitUsage, `unknown command "x"`},
+		{[]string{"--repair"}, exitUsage, "unknown flag: --repair"},
+		{[]string{"version", "-o", "xml"}, exitUsage, "must be table, json or yaml"},
+		{[]string{"log-level", "info", "debug"}, exitUsage, "accepts at most 1 arg"},
+		{[]string{"config", "--config", missing}, exitFailure, missing},
+		{[]string{"config", "--log-level", "loud"}, exitFailure, "--log-level: log_level: must be one of"},
+		{[]string{"status", "--admin-socket", missing, "--socket", missing}, exitFailure, "the daemon does not run"},
+		{[]string{"reload", "--config", missing}, exitFailure, "find the sockets of the daemon"},
+	} {
+		code, stdout, stderr := runCommand(t, tc.args...)
+		if code != tc.code || stdout != "" || !strings.HasPrefix(stderr, "criserver: ") || !strings.Contains(stderr, tc.want) {
+			t.Errorf("%q: got exit code %d, output %q, error output %q; want exit code %d and an error that contains %q",
+				tc.args, code, stdout, stderr, tc.code, tc.want)
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/criserver/criserver/config"
+)
+
+// settings contains the configuration that the flags of a command select: a configuration
+// file, and a flag for each configuration key.
+type settings struct {
+	file   string
+	values map[string]string // configuration keys that are set on the command line
+}
+
+// addFlags adds the flags to a command.
+func (s *settings) addFlags(cmd *cobra.Command) {
+	s.values = make(map[string]string)
+	fs := cmd.Flags()
+	fs.SortFlags = false // the order of the configuration file
+	fs.StringVar(&s.file, "config", "", "main configuration `file`; drop-in files are FILE.d/*.toml (default "+config.DefaultFile+")")
+	for _, key := range config.Keys() {
+		fs.Var(&settingFlag{key, s.values}, config.FlagName(key), config.Help(key))
+	}
+}
+
+// load reads the files and applies the flags.
+func (s *settings) load() (config.Config, error) {
+	return config.Load(config.Source{File: s.file, Flags: s.values})
+}
+
+// settingFlag is the flag of a configuration key. config.Load checks the value, because a
+// rule can depend on several keys.
+type settingFlag struct {
+	key    string
+	values map[string]string
+}
+
+// String returns the value that the command line has set.
+func (f *settingFlag) String() string {
+	if f.values == nil { // the zero value, which package flag compares with
+		return ""
+	}
+	return f.values[f.key]
+}
+
+// Set sets the value.
+func (f *settingFlag) Set(value string) error {
+	f.values[f.key] = value
+	return nil
+}
+
+// Type returns the name of the value in the help.
+func (*settingFlag) Type() string { return "value" }

@@ -1,0 +1,77 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "github.com/criserver/criserver/admin/v1"
+	"github.com/criserver/criserver/server/admin"
+)
+
+// startTimes contains the times of the start of the daemon.
+type startTimes struct {
+	begin   time.Time    // when Run was called
+	serving atomic.Int64 // time from begin until the daemon accepted requests, in nanoseconds
+}
+
+func (t *startTimes) setServing() { t.serving.Store(int64(time.Since(t.begin))) }
+
+// duration returns the duration of the start, or 0 if the daemon does not accept requests yet.
+func (t *startTimes) duration() time.Duration { return time.Duration(t.serving.Load()) }
+
+func (p *parts) adminConfig() admin.Config {
+	return admin.Config{
+		Version: &adminv1.GetVersionResponse{
+			Version: p.version, Commit: p.commit, GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		},
+		Status:   p.adminStatus,
+		Settings: p.adminSettings,
+	}
+}
+
+// serveAdmin starts the server of the administration API, and returns a function that ends
+// the server. If the server cannot run, the daemon serves the CRI nevertheless.
+func (p *parts) serveAdmin(ctx context.Context) (stop func()) {
+	l, err := listenAdmin(p.settings)
+	if err != nil {
+		logrus.WithError(err).Error("the administration API is not available")
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := p.admin.Serve(ctx, l); err != nil {
+			logrus.WithError(err).Error("the administration API is not available any more")
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// adminStatus returns the state of the daemon.
+func (p *parts) adminStatus(context.Context) *adminv1.GetStatusResponse {
+	return &adminv1.GetStatusResponse{
+		Pid:           int32(os.Getpid()),
+		StartTime:     timestamppb.New(p.started.begin),
+		StartDuration: durationpb.New(p.started.duration()),
+	}
+}
+
+// adminSettings returns the configuration in effect.
+func (p *parts) adminSettings() []*adminv1.Setting {
+	var list []*adminv1.Setting
+	for _, s := range p.settings.Settings() {
+		list = append(list, &adminv1.Setting{Key: s.Key, Value: s.Value})
+	}
+	return list
+}
