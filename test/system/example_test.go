@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // TestExampleOfVolumes runs the example of docs/mounts.md with crictl, with other host
@@ -31,7 +34,11 @@ func TestExampleOfVolumes(t *testing.T) {
 	}
 	crictl := func(args ...string) string {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), filepath.Join(suite.bin, "crictl"), append([]string{"--runtime-endpoint", "unix://" + n.Socket(), "--image-endpoint", "unix://" + n.Socket()}, args...)...)
+		global := []string{
+			"--runtime-endpoint", "unix://" + n.Socket(), "--image-endpoint", "unix://" + n.Socket(),
+			"--timeout", harness.Patience(10 * time.Second).String(), // the default of 2 s is too short for a slow machine
+		}
+		cmd := exec.CommandContext(t.Context(), filepath.Join(suite.bin, "crictl"), append(global, args...)...)
 		cmd.Dir, cmd.Stderr = dir, os.Stderr
 		out, err := cmd.Output()
 		if err != nil {
