@@ -41,6 +41,7 @@ type CNI struct {
 	Builtin        bool     `toml:"builtin"`
 	ConfTemplate   string   `toml:"conf_template"`
 	DefaultBridge  bool     `toml:"default_bridge"`
+	HostPorts      bool     `toml:"host_ports"`
 }
 
 // Image configures the sources of images and the limits for images.
@@ -63,6 +64,7 @@ type Image struct {
 type Pod struct {
 	AllowedSysctls []string `toml:"allowed_sysctls"`
 	ShmSize        int64    `toml:"shm_size"`
+	NetNSDir       string   `toml:"netns_dir"`
 }
 
 // Container configures the defaults of containers.
@@ -93,6 +95,10 @@ type Streaming struct {
 	IdleTimeout time.Duration `toml:"idle_timeout"`
 	TLSCert     string        `toml:"tls_cert"`
 	TLSKey      string        `toml:"tls_key"`
+
+	TLSClientCA     string   `toml:"tls_client_ca"`
+	TLSMinVersion   string   `toml:"tls_min_version"`
+	TLSCipherSuites []string `toml:"tls_cipher_suites"`
 }
 
 // NRI configures plugins of the Node Resource Interface.

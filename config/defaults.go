@@ -24,6 +24,12 @@ var DefaultCgroupParent = map[string]string{
 	CgroupDriverSystemd:  "criserver.slice",
 }
 
+// The values of streaming.tls_min_version.
+const (
+	TLS12 = "VersionTLS12"
+	TLS13 = "VersionTLS13"
+)
+
 // The types of OCI runtimes.
 const (
 	RuntimeTypeOCI   = "oci"   // a runtime with the command line of runc, whose containers are processes of the host
@@ -60,6 +66,7 @@ func Default() Config {
 			Builtin:  true,
 
 			DefaultBridge: true,
+			HostPorts:     true,
 			Additional:    []string{},
 		},
 		Image: Image{
@@ -73,6 +80,7 @@ func Default() Config {
 		Pod: Pod{
 			AllowedSysctls: []string{"kernel.shm*", "kernel.msg*", "kernel.sem", "fs.mqueue.*", "net.*"},
 			ShmSize:        64 << 20,
+			NetNSDir:       "/run/netns",
 		},
 		Container: Container{
 			Capabilities: []string{
@@ -88,6 +96,9 @@ func Default() Config {
 		Streaming: Streaming{
 			Address:     "127.0.0.1:0",
 			IdleTimeout: 4 * time.Hour,
+
+			TLSMinVersion:   TLS12,
+			TLSCipherSuites: []string{},
 		},
 		NRI: NRI{
 			Enable:              true,

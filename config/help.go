@@ -23,6 +23,7 @@ var help = map[string]string{
 	"cni.additional_networks": "Names of further networks in cni.conf_dirs. A pod can request interfaces on them with the annotations criserver.io/networks and criserver.io/default-network. None of them is the default network unless cni.default_network names it.",
 	"cni.builtin":             "Whether the daemon itself does the work of the plugins bridge, host-local and portmap for the usual configuration, and sets up masquerading once per network. If false, the daemon executes all plugins.",
 	"cni.conf_template":       "File with a template (Go text/template) for the default network, for clusters in which the kubelet reports the address ranges of the node's pods. {{.PodCIDR}} is the first range, {{.PodCIDRRanges}} contains all ranges, and {{.Routes}} contains a default route for each address family of the ranges. The daemon writes the result to 10-criserver-pod-cidr.conflist in the first directory of cni.conf_dirs, unless another file configures the default network. Empty: the daemon uses the ranges only for cni.default_bridge.",
+	"cni.host_ports":          "Whether the host ports of pods are mapped. If false, the daemon accepts requests with host ports and maps none, neither itself nor by plugins. Pods that exist keep their host ports.",
 	"cni.default_bridge":      "Whether pods are attached to a bridge of the daemon with a free private address range (cri0, or cri1 and so on if the interface exists) while cni.conf_dirs contain no network configuration. The range that the kubelet reports for the node's pods takes precedence over the free range. A configuration file, even an invalid one, cni.default_network or cni.conf_template turn the bridge off for new pods. Set the key to false if a program installs the network configuration after the start of the daemon.",
 
 	"image.registries_conf":     "File in the format of containers-registries.conf(5), which configures mirrors, remapped and insecure registries, and short names. Empty: the file of the system.",
@@ -40,6 +41,7 @@ var help = map[string]string{
 
 	"pod.allowed_sysctls": "Sysctls that pods may set: names, or prefixes that end in *. Only sysctls that belong to a namespace of the pod are valid.",
 	"pod.shm_size":        "Size of /dev/shm of a pod in bytes.",
+	"pod.netns_dir":       "Directory with the names of the network namespaces of pods, criserver-ID for the pod with that ID. `ip netns` and the agents of CNI plugins look for namespaces in /run/netns. Empty: the namespaces have no names there, only paths in run_dir.",
 
 	"container.capabilities":               "Default capabilities of containers, as in NET_BIND_SERVICE. A request can add capabilities to the default, or drop capabilities from it.",
 	"container.default_ulimits":            "Resource limits of the processes in containers, as NAME=SOFT:HARD or NAME=BOTH. NAME is nofile, nproc, core or another limit of setrlimit(2). A limit is a number or unlimited. The default is the default of systemd for services, so it does not depend on the unit of the daemon. Processes inherit the limits that are not listed from the daemon.",
@@ -59,8 +61,12 @@ var help = map[string]string{
 
 	"streaming.address":      "IP address and port of the server for exec, attach and port-forward. Port 0 means any free port. The kubelet connects to the server, so a loopback address suffices. Any other address requires streaming.tls_cert.",
 	"streaming.idle_timeout": "Connections of streams that transfer no data for this time are closed. 0: no limit.",
-	"streaming.tls_cert":     "File (PEM) with the certificate of the streaming server. The daemon reads the file for each connection. Empty: no TLS.",
+	"streaming.tls_cert":     "File (PEM) with the certificate of the streaming server. Empty: no TLS. The daemon reads changed files of the keys streaming.tls_* again at the next connection, and uses the earlier content while changed files are invalid.",
 	"streaming.tls_key":      "File (PEM) with the private key of streaming.tls_cert.",
+
+	"streaming.tls_client_ca":     "File (PEM) with the certificates of authorities. If it is set, clients must present a certificate that one of the authorities has signed. The kubelet presents none when it forwards exec, attach and port-forward. Empty: clients need no certificate.",
+	"streaming.tls_min_version":   "Lowest version of TLS: " + TLS12 + " or " + TLS13 + ", the names of the kubelet's option --tls-min-version.",
+	"streaming.tls_cipher_suites": "Cipher suites for connections with TLS 1.2, by the names of IANA, as in TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256. Insecure suites are refused. Suites of TLS 1.3 are always enabled, so naming them has no effect. Empty: the secure suites.",
 
 	"nri.enable":               "Whether plugins of the Node Resource Interface are notified of pods and containers, and may change and refuse them. See nri.md.",
 	"nri.socket":               "Path of the socket to which plugins connect. A plugin can do anything on the node, so the daemon creates the directory of the socket for root only.",

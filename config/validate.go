@@ -141,6 +141,8 @@ func (c *Config) validateImage(v *validator) {
 
 func (c *Config) validatePod(v *validator) {
 	v.positive("pod.shm_size", c.Pod.ShmSize)
+	v.optionalPath("pod.netns_dir", c.Pod.NetNSDir)
+	v.require(!isBelow(c.Pod.NetNSDir, filepath.Join(c.RunDir, "ns")), "pod.netns_dir", "must not be in the directory ns of run_dir, in which the daemon has its own files; is %q", c.Pod.NetNSDir)
 	v.elements("pod.allowed_sysctls", c.Pod.AllowedSysctls, isSysctlPattern,
 		`must be names of sysctls that belong to a namespace of the pod, or prefixes of such names that end in "*": `+strings.Join(podSysctls, ", "))
 }
@@ -181,6 +183,12 @@ func (c *Config) validateStreaming(v *validator) {
 	v.optionalPath("streaming.tls_cert", s.TLSCert)
 	v.optionalPath("streaming.tls_key", s.TLSKey)
 	v.require((s.TLSCert == "") == (s.TLSKey == ""), "streaming.tls_key", "must be set if and only if streaming.tls_cert is set")
+	v.optionalPath("streaming.tls_client_ca", s.TLSClientCA)
+	v.require(s.TLSClientCA == "" || s.TLSCert != "", "streaming.tls_client_ca", "has no effect unless streaming.tls_cert is set")
+	v.oneOf("streaming.tls_min_version", s.TLSMinVersion, TLS12, TLS13)
+	if _, err := CipherSuites(s.TLSCipherSuites); err != nil {
+		v.require(false, "streaming.tls_cipher_suites", "%v", err)
+	}
 }
 
 func (c *Config) validateNRI(v *validator) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
@@ -149,4 +150,35 @@ func parseLimit(s string) (uint64, error) {
 		return math.MaxUint64, nil
 	}
 	return strconv.ParseUint(s, 10, 63)
+}
+
+// isBelow reports whether a clean path is dir or below dir.
+func isBelow(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
+
+// CipherSuites returns the cipher suites with these names, without those of TLS 1.3, which
+// cannot be chosen. The error says which names are allowed. If the list has no suite of TLS
+// 1.2 but is not empty, the result is an empty list that is not nil.
+func CipherSuites(names []string) ([]uint16, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	suites := []uint16{}
+	for _, name := range names {
+		i := slices.IndexFunc(tls.CipherSuites(), func(c *tls.CipherSuite) bool { return c.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("must be names of secure cipher suites: %s; has %q", strings.Join(secureSuites(), ", "), name)
+		}
+		if c := tls.CipherSuites()[i]; slices.Contains(c.SupportedVersions, tls.VersionTLS12) {
+			suites = append(suites, c.ID)
+		}
+	}
+	return suites, nil
+}
+
+func secureSuites() []string {
+	var names []string
+	for _, c := range tls.CipherSuites() {
+		names = append(names, c.Name)
+	}
+	return names
 }

@@ -1,13 +1,13 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -99,7 +99,7 @@ func (b *build) files() error {
 func (b *build) isolate(ctx context.Context) error {
 	requested := b.spec.Namespaces
 	ns := namespace.Spec{
-		Dir: b.m.dirs.pin(b.rec.ID), Net: !requested.HostNetwork, UTS: !requested.HostNetwork, IPC: !requested.HostIPC,
+		Dir: b.m.dirs.pin(b.rec.ID), Net: !requested.HostNetwork, NetName: b.rec.NetNSName, UTS: !requested.HostNetwork, IPC: !requested.HostIPC,
 		Hostname: b.rec.HostName, Sysctls: b.spec.Sysctls,
 	}
 	if requested.User != nil {
@@ -145,8 +145,9 @@ func (b *build) setOwner(ctx context.Context, ns *namespace.Spec) error {
 	return nil
 }
 
+// networkPod returns the pod as CNI plugins see it. The namespace need not exist yet.
 func (b *build) networkPod() network.Pod {
-	return networkPod(b.rec, filepath.Join(b.m.dirs.pin(b.rec.ID), namespace.Net), b.spec)
+	return networkPod(b.rec, cmp.Or(b.rec.NetNSName, b.m.dirs.netns(b.rec.ID)), b.spec)
 }
 
 // stages records which stages of a creation are in progress, so that the error of a caller that has left can say what

@@ -64,6 +64,11 @@ type Config struct {
 	PausePath string
 	// ShmSize is the size of a pod's /dev/shm in bytes, 64 MiB by default.
 	ShmSize int64
+	// NetNSDir is the directory with the names of the network namespaces of new pods. If NetNSDir is "", the namespaces
+	// have no names.
+	NetNSDir string
+	// NoHostPorts is true if the host ports of new pods are not mapped. Requests with host ports are accepted.
+	NoHostPorts bool
 	// SetupTimeout bounds the creation of a pod. TeardownTimeout bounds one attempt to tear down a pod, without the stop
 	// of its containers. Both are 2 minutes by default.
 	SetupTimeout, TeardownTimeout time.Duration
@@ -132,6 +137,8 @@ func (c Config) check() error {
 	case c.CgroupDriver == Systemd && c.Units == nil:
 		return errors.New("units must be set with the systemd driver")
 	case c.CgroupDriver != Cgroupfs && c.CgroupDriver != Systemd:
+	case c.NetNSDir != "" && !filepath.IsAbs(c.NetNSDir):
+		return fmt.Errorf("directory of network namespaces %q must be absolute", c.NetNSDir)
 		return fmt.Errorf("cgroup driver %q must be %q or %q", c.CgroupDriver, Cgroupfs, Systemd)
 	}
 	_, err := podspec.ParseCgroupParent(c.CgroupDriver, c.CgroupParent)

@@ -161,3 +161,46 @@ func TestHostPortInUse(t *testing.T) {
 		mustRemove(t, m, p.ID)
 	}
 }
+
+// TestHostPortsTurnedOff creates a pod with a host port, turns host ports off, and creates a pod with the same host
+// port. Then it turns host ports on again.
+func TestHostPortsTurnedOff(t *testing.T) {
+	b, _ := realBed(t, "nftables")
+	m := b.start()
+	before := mustRun(t, m, webPod("before", 19080))
+	serve(t, before, 80)
+	const address = "127.0.0.1:19080"
+	if err := dialHello(address); err != nil {
+		t.Fatal(err)
+	}
+	b.halt()
+
+	b.cfg.NoHostPorts = true
+	m = b.start()
+	if err := dialHello(address); err != nil {
+		t.Errorf("host port of an existing pod: %v", err)
+	}
+	off := []*Pod{mustRun(t, m, webPod("off1", 19080)), mustRun(t, m, webPod("off2", 19080))}
+	rules := listTable(t)
+	if !strings.Contains(rules, before.ID) || strings.Contains(rules, off[0].ID) || strings.Contains(rules, off[1].ID) {
+		t.Errorf("the table has other pods than %s:\n%s", before.ID, rules)
+	}
+	mustRemove(t, m, before.ID)
+	if err := dialHello(address); err == nil {
+		t.Error("the host port is mapped although host ports are turned off")
+	}
+	b.halt()
+
+	b.cfg.NoHostPorts = false
+	m = b.start()
+	on := mustRun(t, m, webPod("on", 19080)) // the pods without a mapping have not reserved the port
+	serve(t, on, 80)
+	if err := dialHello(address); err != nil {
+		t.Error(err)
+	}
+	mustRemove(t, m, off[0].ID, off[1].ID)
+	if err := dialHello(address); err != nil {
+		t.Errorf("after the removal of the pods without a mapping: %v", err)
+	}
+	mustRemove(t, m, on.ID)
+}

@@ -196,6 +196,9 @@ type bed struct {
 	stop       func()
 }
 
+// testNetNSDir is on the tmpfs that enter has mounted.
+const testNetNSDir = "/run/netns"
+
 // newBed returns a testbed with a CNI configuration and directories of CNI plugins.
 func newBed(t testing.TB, conf string, bins ...string) *bed {
 	t.Helper()
@@ -207,6 +210,7 @@ func newBed(t testing.TB, conf string, bins ...string) *bed {
 		CNI:        network.Config{ConfDirs: []string{filepath.Join(dir, "net.d")}, BinDirs: bins},
 		Containers: b.containers,
 		Cgroups:    b.cgroups,
+		NetNSDir:   testNetNSDir,
 	}
 	if err := os.Mkdir(b.cfg.CNI.ConfDirs[0], 0o755); err != nil {
 		t.Fatal(err)
@@ -286,12 +290,16 @@ func (b *bed) checkClean() {
 			b.t.Errorf("%s still has %s", dir, e.Name())
 		}
 	}
+	names, _ := os.ReadDir(testNetNSDir)
+	for _, e := range names {
+		b.t.Errorf("%s still has %s", testNetNSDir, e.Name())
+	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		b.t.Error(err)
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, b.cfg.RunDir) {
+		if strings.Contains(line, b.cfg.RunDir) || strings.Contains(line, testNetNSDir+"/") {
 			b.t.Errorf("mount remains: %s", line)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -37,12 +36,20 @@ func networkPod(r *record, netns string, spec *podspec.Spec) network.Pod {
 		Namespace:    spec.Name.Namespace,
 		UID:          spec.Name.UID,
 		NetNS:        netns,
-		PortMappings: spec.PortMappings,
+		PortMappings: r.hostPorts(spec),
 		DNS:          spec.DNS,
 		Annotations:  spec.Config.Annotations,
 		Bandwidth:    spec.Bandwidth,
 		CgroupPath:   cgroupPath(r.CgroupParent),
 	}
+}
+
+// hostPorts returns the port mappings that the pod has on the host.
+func (r *record) hostPorts(spec *podspec.Spec) []network.PortMapping {
+	if r.NoHostPorts {
+		return nil
+	}
+	return spec.PortMappings
 }
 
 // awaitNetwork waits until the checks of the network that follow the start of the daemon have ended. Without the wait,
@@ -59,6 +66,11 @@ func (b *build) awaitNetwork(ctx context.Context) error {
 
 // planNetwork sets the interfaces of the pod in its record, and reserves its host ports.
 func (b *build) planNetwork() (err error) {
+	if b.rec.NoHostPorts = b.m.cfg.NoHostPorts; b.rec.NoHostPorts && len(b.spec.PortMappings) > 0 {
+		logrus.WithFields(logrus.Fields{"pod": b.rec.ID, "name": b.spec.Name.Name, "namespace": b.spec.Name.Namespace, "ports": len(b.spec.PortMappings)}).
+			Info("host ports of the pod sandbox are not mapped, because cni.host_ports is false")
+	}
+	b.rec.NetNSName = b.m.newName(b.rec.ID)
 	pod := b.networkPod()
 	if first := b.spec.DefaultNetwork; first == "" {
 		b.rec.Plan, err = b.m.net.Plan(pod)
@@ -119,7 +131,7 @@ func (m *Manager) detach(ctx context.Context, e *entry) error {
 	if r.Plan == nil || !r.DetachedAt.IsZero() {
 		return nil
 	}
-	netns := filepath.Join(m.dirs.pin(r.ID), namespace.Net)
+	netns := netnsPath(r.NetNSName, m.dirs.netns(r.ID))
 	if !namespace.Pinned(netns) {
 		netns = "" // the CNI specification allows DEL without a network namespace
 	}
@@ -151,7 +163,7 @@ func (m *Manager) checkNetwork(ctx context.Context, id string, e *entry) {
 	bounded, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	log := logrus.WithContext(ctx).WithField("pod", id)
-	pod := networkPod(e.rec, filepath.Join(m.dirs.pin(id), namespace.Net), e.spec)
+	pod := networkPod(e.rec, netnsPath(e.rec.NetNSName, m.dirs.netns(id)), e.spec)
 	err := m.checkInterfaces(bounded, pod, e.rec.attachments())
 	if err == nil || ctx.Err() != nil {
 		return

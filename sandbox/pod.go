@@ -30,6 +30,8 @@ type Pod struct {
 	// NotReadyReason says why Ready is false, for users.
 	NotReadyReason string
 	Namespaces     Namespaces
+	// NetNSName is the path of the name that other programs know the network namespace by, or "": see NetNS.
+	NetNSName string
 	// PausePID is the process id of the built-in pause, or 0.
 	PausePID int
 	// PauseUnit is the systemd scope of the pause, or "".
@@ -79,6 +81,7 @@ func (m *Manager) snapshot(e *entry) *Pod {
 		IPs:            r.IPs,
 		CNIResult:      r.CNIResult,
 		Interfaces:     r.Interfaces,
+		NetNSName:      r.NetNSName,
 		NetworkFault:   e.networkFault,
 		CgroupParent:   cgroupPath(r.CgroupParent),
 		ProcessLabel:   r.ProcessLabel,

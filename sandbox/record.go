@@ -13,6 +13,7 @@ import (
 	"github.com/criserver/criserver/internal/atomicfile"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/sandbox/namespace"
 	"github.com/criserver/criserver/sandbox/network"
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -44,6 +45,11 @@ type record struct {
 	// Plan is the CNI configuration of eth0, with which the pod is attached and detached. It is nil for a pod with the
 	// network of the host.
 	Plan json.RawMessage `json:"plan,omitempty"`
+
+	// NetNSName is the path of the name of the network namespace, or "".
+	NetNSName string `json:"netnsName,omitempty"`
+	// NoHostPorts says that the host ports of the request are not mapped: see Config.NoHostPorts.
+	NoHostPorts bool `json:"noHostPorts,omitempty"`
 
 	IPs       []netip.Addr    `json:"ips,omitempty"`
 	CNIResult json.RawMessage `json:"cniResult,omitempty"`
@@ -93,11 +99,12 @@ func (r *record) notReadyReason() string {
 // dirs has the paths of the directories of pods.
 type dirs struct{ run string }
 
-func (d dirs) pods() string          { return filepath.Join(d.run, "pods") }
-func (d dirs) pod(id string) string  { return filepath.Join(d.run, "pods", id) }
-func (d dirs) pins() string          { return filepath.Join(d.run, "ns") }
-func (d dirs) pin(id string) string  { return filepath.Join(d.run, "ns", id) }
-func (d dirs) file(id string) string { return filepath.Join(d.run, "pods", id, recordFile) }
+func (d dirs) pods() string           { return filepath.Join(d.run, "pods") }
+func (d dirs) pod(id string) string   { return filepath.Join(d.run, "pods", id) }
+func (d dirs) pins() string           { return filepath.Join(d.run, "ns") }
+func (d dirs) pin(id string) string   { return filepath.Join(d.run, "ns", id) }
+func (d dirs) netns(id string) string { return filepath.Join(d.pin(id), namespace.Net) }
+func (d dirs) file(id string) string  { return filepath.Join(d.run, "pods", id, recordFile) }
 
 // write replaces the record on disk. The caller must hold the operation lock of the pod.
 func (d dirs) write(r *record) error {

@@ -66,7 +66,7 @@ func (m *Manager) prepare() (err error) {
 			return err
 		}
 	}
-	return nil
+	return m.prepareNames()
 }
 
 // recoverPod returns the entry of a pod, or nil for a directory without a record.
@@ -98,6 +98,7 @@ func (m *Manager) recoverPod(ctx context.Context, id string) *entry {
 		e.hidden = true
 	case rec.ready():
 		rec.LostReason = m.lostReason(e)
+		m.restoreName(ctx, e)
 	}
 	if rec.LostReason != "" {
 		log.WithField("reason", rec.LostReason).Warn("pod sandbox is no longer ready")
@@ -159,7 +160,7 @@ func (m *Manager) unpinOrphans(ctx context.Context, entries map[string]*entry) {
 			continue
 		}
 		log := logrus.WithContext(ctx).WithField("pod", id)
-		if err := namespace.UnpinAll(m.dirs.pin(id)); err != nil {
+		if err := errors.Join(m.removeName(id, m.newName(id)), namespace.UnpinAll(m.dirs.pin(id))); err != nil {
 			log.WithError(err).Warn("cannot unpin namespaces without a pod")
 			continue
 		}
@@ -179,10 +180,11 @@ func (m *Manager) recoverNetworks(entries map[string]*entry) {
 		}
 		m.net.RestoreAttachments(id, e.rec.attachments()...)
 		if e.rec.Plan != nil {
-			m.ports.reserveUnchecked(id, e.spec.Name, e.spec.PortMappings)
+			ports := e.rec.hostPorts(e.spec)
+			m.ports.reserveUnchecked(id, e.spec.Name, ports)
 			first := network.Default(e.rec.Plan)
 			first.Result = e.rec.CNIResult
-			m.net.RestoreHostPorts(id, first, e.spec.PortMappings)
+			m.net.RestoreHostPorts(id, first, ports)
 		}
 	}
 }
@@ -191,7 +193,7 @@ func (m *Manager) recoverNetworks(entries map[string]*entry) {
 func (m *Manager) interfacesOf(id string) []string {
 	names := []string{network.IfName}
 	namespace.Visit(func(links func(string) ([]namespace.Link, error)) {
-		found, err := links(filepath.Join(m.dirs.pin(id), namespace.Net))
+		found, err := links(m.dirs.netns(id))
 		if err != nil {
 			return // without the namespace, only IP leases remain
 		}

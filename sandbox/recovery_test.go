@@ -35,7 +35,8 @@ func TestRecover(t *testing.T) {
 	}
 	b.halt()
 	orphan := filepath.Join(b.cfg.RunDir, "ns", strings.Repeat("1e", 32))
-	if err := namespace.Make(namespace.Spec{Dir: orphan, Net: true}); err != nil {
+	orphanName := netnsName(testNetNSDir, filepath.Base(orphan))
+	if err := namespace.Make(namespace.Spec{Dir: orphan, Net: true, NetName: orphanName}); err != nil {
 		t.Fatal(err)
 	}
 	if err := namespace.UnpinAll(filepath.Dir(lost.Namespaces.Net)); err != nil {
@@ -52,7 +53,7 @@ func TestRecover(t *testing.T) {
 			t.Errorf("pod %s, which is not ready: got %+v, %v", id, p, err)
 		}
 	}
-	if namespace.Pinned(filepath.Join(orphan, namespace.Net)) {
+	if namespace.Pinned(filepath.Join(orphan, namespace.Net)) || namespace.Pinned(orphanName) {
 		t.Error("namespaces without a pod are still pinned")
 	}
 	eventually(t, "removal of the pod of an earlier boot", func() bool {

@@ -191,7 +191,11 @@ func (m *Manager) teardown(ctx context.Context, e *entry) error {
 			r.DetachedAt = time.Now()
 		}
 		m.ports.release(r.ID)
-		names = append(names, namespace.Net, namespace.User)
+		if err := m.removeName(r.ID, r.NetNSName); err != nil {
+			errs = append(errs, err)
+		} else {
+			names = append(names, namespace.Net, namespace.User)
+		}
 	}
 	errs = append(errs, namespace.Unpin(pins, names...))
 	if len(names) == len(namespace.All) {

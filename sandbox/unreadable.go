@@ -77,6 +77,9 @@ func (m *Manager) salvage(id string) (*record, *podspec.Spec) {
 	}
 	// A stop must release everything again, because it is unknown what an earlier stop has released.
 	rec.StoppedAt, rec.DetachedAt, rec.ReleasedAt = time.Time{}, time.Time{}, time.Time{}
+	if rec.NetNSName == "" && !spec.Namespaces.HostNetwork {
+		rec.NetNSName = m.newName(id)
+	}
 	if rec.CgroupParent == "" {
 		rec.CgroupParent = m.cfg.cgroupParent(id, spec.CgroupParent)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc/metadata"
@@ -27,11 +26,12 @@ type event struct {
 	kind      cri.ContainerEventType
 	id, podID string
 	pod       *sandbox.Pod // at the time of the event, in case it is removed later
-	time      time.Time
+	time      int64        // see clock
 }
 
 // eventQueue is the bounded queue of one client.
 type eventQueue struct {
+	clock  *clock
 	mu     sync.Mutex // guards closed, and keeps the events in the order of their times
 	closed bool
 	events chan event // closed when an event did not fit
@@ -45,7 +45,7 @@ func (q *eventQueue) add(e event) {
 	if q.closed {
 		return
 	}
-	e.time = time.Now()
+	e.time = q.clock.now()
 	select {
 	case q.events <- e:
 	default:
@@ -61,7 +61,7 @@ func (q *eventQueue) add(e event) {
 // Errors: ResourceExhausted if the client falls behind by more than maxQueuedEvents,
 // and Unavailable when the daemon stops.
 func (s *Server) GetContainerEvents(_ *cri.GetEventsRequest, out cri.RuntimeService_GetContainerEventsServer) error {
-	q := &eventQueue{events: make(chan event, maxQueuedEvents)}
+	q := &eventQueue{clock: &s.clock, events: make(chan event, maxQueuedEvents)}
 	defer s.cfg.Pods.Subscribe(func(e sandbox.Event) {
 		q.add(event{kind: e.Type, id: e.Pod.ID, podID: e.Pod.ID, pod: e.Pod})
 	})()
@@ -101,7 +101,7 @@ func (s *Server) nextEvent(ctx context.Context, q *eventQueue) (event, error) {
 // sending, which can be newer than the event: the kubelet replaces its own view of
 // the pod by them.
 func (s *Server) eventMessage(e event) *cri.ContainerEventResponse {
-	m := &cri.ContainerEventResponse{ContainerId: e.id, ContainerEventType: e.kind, CreatedAt: e.time.UnixNano()}
+	m := &cri.ContainerEventResponse{ContainerId: e.id, ContainerEventType: e.kind, CreatedAt: e.time}
 	pod := e.pod
 	if current, err := s.cfg.Pods.Get(e.podID); err == nil {
 		pod = current
@@ -110,11 +110,18 @@ func (s *Server) eventMessage(e event) *cri.ContainerEventResponse {
 	if pod != nil {
 		m.PodSandboxStatus = podStatus(pod)
 	}
+	m.ContainersStatuses = s.containerStatuses(e.podID)
+	return m
+}
+
+// containerStatuses returns the states of the containers of a pod, oldest first.
+func (s *Server) containerStatuses(podID string) []*cri.ContainerStatus {
+	var out []*cri.ContainerStatus
 	for _, c := range s.cfg.Containers.List() {
-		if c.PodID == e.podID {
-			m.ContainersStatuses = append(m.ContainersStatuses, s.containerStatus(c))
+		if c.PodID == podID {
+			out = append(out, s.containerStatus(c))
 		}
 	}
-	slices.SortFunc(m.ContainersStatuses, func(a, b *cri.ContainerStatus) int { return cmp.Compare(a.GetCreatedAt(), b.GetCreatedAt()) })
-	return m
+	slices.SortFunc(out, func(a, b *cri.ContainerStatus) int { return cmp.Compare(a.GetCreatedAt(), b.GetCreatedAt()) })
+	return out
 }

@@ -69,7 +69,10 @@ func (s *Server) UpdatePodSandboxResources(ctx context.Context, req *cri.UpdateP
 	return &cri.UpdatePodSandboxResourcesResponse{}, s.cfg.Pods.UpdateResources(ctx, req.GetPodSandboxId(), req.GetOverhead(), req.GetResources())
 }
 
-// PodSandboxStatus returns the status of one pod sandbox.
+// PodSandboxStatus returns the status of one pod sandbox, and the states of its
+// containers. A kubelet with Evented PLEG uses these states if the answer has a
+// timestamp. The timestamp is taken before the states are read: the states include
+// every event with an earlier timestamp.
 //
 // Errors: InvalidArgument for an empty or ambiguous id, and NotFound, as the CRI
 // demands an error for a pod sandbox that does not exist.
@@ -77,11 +80,12 @@ func (s *Server) PodSandboxStatus(_ context.Context, req *cri.PodSandboxStatusRe
 	if req.GetPodSandboxId() == "" {
 		return nil, missing("pod_sandbox_id")
 	}
+	timestamp := s.clock.now()
 	pod, err := s.cfg.Pods.Get(req.GetPodSandboxId())
 	if err != nil {
 		return nil, err
 	}
-	resp := &cri.PodSandboxStatusResponse{Status: podStatus(pod)}
+	resp := &cri.PodSandboxStatusResponse{Status: podStatus(pod), ContainersStatuses: s.containerStatuses(pod.ID), Timestamp: timestamp}
 	if req.GetVerbose() {
 		resp.Info, err = podInfo(pod)
 	}
@@ -182,7 +186,7 @@ func podInfo(p *sandbox.Pod) (map[string]string, error) {
 		Overhead  *cri.LinuxContainerResources `json:"overhead,omitempty"`
 		Resources *cri.LinuxContainerResources `json:"resources,omitempty"`
 		Config    *cri.PodSandboxConfig        `json:"config"`
-	}{p.PausePID, p.NotReadyReason, namespacePaths(p.Namespaces), p.CgroupParent, p.CNIResult, podInterfaces(p), p.NetworkFault, p.Overhead, p.Resources, p.Config})
+	}{p.PausePID, p.NotReadyReason, namespacePaths(p), p.CgroupParent, p.CNIResult, podInterfaces(p), p.NetworkFault, p.Overhead, p.Resources, p.Config})
 }
 
 // podInterface is a network interface of a pod in addition to eth0.
@@ -200,10 +204,11 @@ func podInterfaces(p *sandbox.Pod) []podInterface {
 	return interfaces
 }
 
-// namespacePaths returns the paths of the pinned namespaces by type. It omits the
+// namespacePaths returns the paths of the namespaces by type. It omits the
 // types for which the pod is in the namespace of the host.
-func namespacePaths(ns sandbox.Namespaces) map[string]string {
-	paths := map[string]string{"net": ns.Net, "ipc": ns.IPC, "uts": ns.UTS, "pid": ns.PID, "user": ns.User}
+func namespacePaths(p *sandbox.Pod) map[string]string {
+	ns := p.Namespaces
+	paths := map[string]string{"net": p.NetNS(), "ipc": ns.IPC, "uts": ns.UTS, "pid": ns.PID, "user": ns.User}
 	maps.DeleteFunc(paths, func(_, path string) bool { return path == "" })
 	return paths
 }

@@ -99,7 +99,8 @@ type Config struct {
 type Server struct {
 	cri.UnimplementedRuntimeServiceServer
 	cri.UnimplementedImageServiceServer
-	cfg Config
+	cfg   Config
+	clock clock
 	// stopping is closed when Serve begins to stop, so that event streams, which
 	// otherwise end only with their clients, do not delay the stop.
 	stopping chan struct{}

@@ -32,7 +32,7 @@ func (a *podAdapter) Pod(id string) (container.Pod, error) {
 		RuntimeHandler: p.RuntimeHandler,
 		CgroupParent:   p.CgroupParent,
 		PauseUnit:      p.PauseUnit,
-		NetNS:          p.Namespaces.Net,
+		NetNS:          p.NetNS(),
 		IPCNS:          p.Namespaces.IPC,
 		UTSNS:          p.Namespaces.UTS,
 		PIDNS:          p.Namespaces.PID,

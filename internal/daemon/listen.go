@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/criserver/criserver/config"
+	"github.com/criserver/criserver/server/streaming"
 )
 
 // listen creates the socket of the CRI.
@@ -101,4 +103,17 @@ func listenStreams(cfg config.Config) (*net.TCPListener, error) {
 		return nil, fmt.Errorf("streaming.address: %w", err)
 	}
 	return l, nil
+}
+
+// streamingTLS returns the TLS configuration of the streaming server.
+func streamingTLS(s config.Streaming) (*tls.Config, error) {
+	suites, err := config.CipherSuites(s.TLSCipherSuites)
+	if err != nil {
+		return nil, fmt.Errorf("streaming.tls_cipher_suites: %w", err)
+	}
+	o := streaming.TLSOptions{CertFile: s.TLSCert, KeyFile: s.TLSKey, ClientCAFile: s.TLSClientCA, CipherSuites: suites}
+	if s.TLSMinVersion == config.TLS13 {
+		o.MinVersion = tls.VersionTLS13
+	}
+	return streaming.TLSConfig(o)
 }

@@ -166,6 +166,8 @@ func (p *parts) podConfig() sandbox.Config {
 	}
 }
 
+		NetNSDir:       cfg.Pod.NetNSDir,
+		NoHostPorts:    !cfg.CNI.HostPorts,
 func (p *parts) serverConfig() server.Config {
 	driver := cri.CgroupDriver_CGROUPFS
 	if p.host.cgroupDriver == sandbox.Systemd {
@@ -183,7 +185,7 @@ func (p *parts) newStreams() (*streaming.Server, error) {
 	c := streaming.Config{Containers: p.containers, Pods: p.pods, IdleTimeout: cfg.Streaming.IdleTimeout}
 	if cfg.Streaming.TLSCert != "" {
 		var err error
-		if c.TLS, err = streaming.TLSConfig(cfg.Streaming.TLSCert, cfg.Streaming.TLSKey); err != nil {
+		if c.TLS, err = streamingTLS(cfg.Streaming); err != nil {
 			return nil, err
 		}
 	}

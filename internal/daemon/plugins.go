@@ -167,7 +167,7 @@ func nriPod(p *sandbox.Pod) *api.PodSandbox {
 		PodOverhead:  nri.Limits{CRI: p.Overhead}.Message(), PodResources: nri.Limits{CRI: p.Resources}.Message(),
 	}
 	for _, n := range []*api.LinuxNamespace{
-		{Type: string(specs.NetworkNamespace), Path: p.Namespaces.Net},
+		{Type: string(specs.NetworkNamespace), Path: p.NetNS()},
 		{Type: string(specs.IPCNamespace), Path: p.Namespaces.IPC},
 		{Type: string(specs.UTSNamespace), Path: p.Namespaces.UTS},
 		{Type: string(specs.PIDNamespace), Path: p.Namespaces.PID},

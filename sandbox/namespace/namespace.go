@@ -33,6 +33,8 @@ type Spec struct {
 	// Dir is the directory of the pins. Make creates it; its parent must exist.
 	Dir           string
 	Net, IPC, UTS bool
+	// NetName is the path of the name of the network namespace, or "": see [Name].
+	NetName string
 	// Hostname is the hostname in the new UTS namespace.
 	Hostname string
 	// Owner is the user namespace that owns the other namespaces; nil if they belong to the host's.
@@ -51,6 +53,9 @@ func Make(s Spec) error {
 		run = s.makeInUserNS
 	}
 	err := run()
+	if err == nil && s.Net && s.NetName != "" {
+		err = Name(filepath.Join(s.Dir, Net), s.NetName)
+	}
 	if err != nil {
 		return fmt.Errorf("create namespaces: %w", err)
 	}

@@ -32,7 +32,7 @@ func forEachProtocol(t *testing.T, fn func(t *testing.T, connect func(*testing.T
 		t.Run(name+"+TLS", func(t *testing.T) {
 			fn(t, connect, func(c *Config) {
 				var err error
-				if c.TLS, err = TLSConfig(cert, key); err != nil {
+				if c.TLS, err = TLSConfig(TLSOptions{CertFile: cert, KeyFile: key}); err != nil {
 					t.Fatal(err)
 				}
 			})

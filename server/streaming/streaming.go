@@ -196,26 +196,6 @@ func (s *Server) startSession() bool {
 	return true
 }
 
-// TLSConfig returns the TLS configuration for a certificate and its key, which are
-// PEM files. The files are read again for each connection, so that they can be
-// replaced. TLSConfig reads them once to find errors early.
-func TLSConfig(certFile, keyFile string) (*tls.Config, error) {
-	load := func() (*tls.Certificate, error) {
-		c, err := tls.LoadX509KeyPair(certFile, keyFile)
-		if err != nil {
-			return nil, fmt.Errorf("load certificate of the streaming server: %w", err)
-		}
-		return &c, nil
-	}
-	if _, err := load(); err != nil {
-		return nil, err
-	}
-	return &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return load() },
-	}, nil
-}
-
 // logWriter writes the messages of net/http to the log: failed TLS handshakes and
 // panics.
 type logWriter struct{}
