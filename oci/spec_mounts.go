@@ -104,8 +104,14 @@ func (c *specBuilder) standardMounts() []specs.Mount {
 	}
 	if c.in.Namespaces.User != "" && c.in.Namespaces.Net == "" {
 		// A sysfs belongs to a network namespace, and only the user namespace that owns the network
-		// namespace can mount it. With the network of the host, the host's /sys is bind-mounted.
-		mounts[4] = specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: append(slices.Clone(kernel), "rbind", access)}
+		// namespace can mount it. With the network of the host, the host's /sys is bind-mounted, together with
+		// the mounts below it.
+		options := append(slices.Clone(kernel), "rbind", "rprivate", access)
+		if access == "ro" {
+			options = append(options, "rro")
+			c.atLeast(versionRecursiveMounts)
+		}
+		mounts[4] = specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: options}
 	}
 	return mounts
 }

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/criserver/criserver/internal/userns"
@@ -88,5 +89,34 @@ func TestDevicesOfUserNamespaces(t *testing.T) {
 	if mountAt(s, "/dev/other") != nil || len(s.Linux.Devices) != 1 || !s.Linux.Resources.Devices[0].Allow {
 		t.Errorf("without a user namespace: got devices %v, rules %v, want one device and a rule that allows all",
 			s.Linux.Devices, s.Linux.Resources.Devices)
+	}
+}
+
+// TestSysWithHostNetwork checks /sys of a container whose user namespace has no rights over its network namespace, so
+// that it cannot mount a sysfs.
+func TestSysWithHostNetwork(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		ns         Namespaces
+		privileged bool
+		want       string
+	}{
+		{"own network", Namespaces{Net: "/ns/net", User: "/ns/user"}, false, "sysfs nosuid noexec nodev ro"},
+		{"network of the host", Namespaces{User: "/ns/user"}, false, "bind nosuid noexec nodev rbind rprivate ro rro"},
+		{"privileged", Namespaces{User: "/ns/user"}, true, "bind nosuid noexec nodev rbind rprivate rw"},
+		{"without a user namespace", Namespaces{}, false, "sysfs nosuid noexec nodev ro"},
+	} {
+		in := testInput()
+		in.Namespaces = tt.ns
+		in.Security = &cri.LinuxContainerSecurityContext{Privileged: tt.privileged}
+		res, err := NewBuilder(testHost(), Defaults{}).Build(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range res.Spec.Mounts {
+			if got := strings.Join(append([]string{m.Type}, m.Options...), " "); m.Destination == "/sys" && got != tt.want {
+				t.Errorf("%s: /sys is %q, want %q", tt.name, got, tt.want)
+			}
+		}
 	}
 }

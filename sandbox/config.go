@@ -45,6 +45,8 @@ type Config struct {
 	// UserNamespaces returns the reason why pods of a runtime handler cannot have a user namespace, or nil if they can. If
 	// UserNamespaces is nil, no pod can have one.
 	UserNamespaces func(handler string) error
+	// HostNetworkUserNamespaces is like UserNamespaces, for pods with the network of the host.
+	HostNetworkUserNamespaces func(handler string) error
 	// CheckSecurity returns an error if the node cannot confine a pod as the security context requires. If CheckSecurity
 	// is nil, the node can.
 	CheckSecurity func(*cri.LinuxSandboxSecurityContext) error
@@ -62,13 +64,13 @@ type Config struct {
 	// PausePath is the path of a static binary that runs as the pause if its argv[0] is "pause". Without PausePath, pods
 	// can have neither a shared PID namespace nor a user namespace.
 	PausePath string
-	// ShmSize is the size of a pod's /dev/shm in bytes, 64 MiB by default.
-	ShmSize int64
 	// NetNSDir is the directory with the names of the network namespaces of new pods. If NetNSDir is "", the namespaces
 	// have no names.
 	NetNSDir string
 	// NoHostPorts is true if the host ports of new pods are not mapped. Requests with host ports are accepted.
 	NoHostPorts bool
+	// ShmSize is the size of a pod's /dev/shm in bytes, 64 MiB by default.
+	ShmSize int64
 	// SetupTimeout bounds the creation of a pod. TeardownTimeout bounds one attempt to tear down a pod, without the stop
 	// of its containers. Both are 2 minutes by default.
 	SetupTimeout, TeardownTimeout time.Duration
@@ -116,10 +118,13 @@ func setDefault[T comparable](field *T, value T) {
 // node returns what the node and the configuration allow in requests.
 func (c Config) node() podspec.Node {
 	return podspec.Node{
-		KnownHandler:       c.KnownHandler,
-		HandlerNames:       c.HandlerNames,
-		Pause:              c.PausePath != "",
-		UserNamespaces:     c.UserNamespaces,
+		KnownHandler:   c.KnownHandler,
+		HandlerNames:   c.HandlerNames,
+		Pause:          c.PausePath != "",
+		UserNamespaces: c.UserNamespaces,
+
+		HostNetworkUserNamespaces: c.HostNetworkUserNamespaces,
+
 		CgroupDriver:       c.CgroupDriver,
 		CheckSecurity:      c.CheckSecurity,
 		CheckResources:     c.CheckResources,
@@ -132,13 +137,13 @@ func (c Config) check() error {
 	switch {
 	case !filepath.IsAbs(c.RunDir):
 		return fmt.Errorf("run directory %q must be absolute", c.RunDir)
+	case c.NetNSDir != "" && !filepath.IsAbs(c.NetNSDir):
+		return fmt.Errorf("directory of network namespaces %q must be absolute", c.NetNSDir)
 	case c.Containers == nil || c.Cgroups == nil:
 		return errors.New("containers and cgroups must be set")
 	case c.CgroupDriver == Systemd && c.Units == nil:
 		return errors.New("units must be set with the systemd driver")
 	case c.CgroupDriver != Cgroupfs && c.CgroupDriver != Systemd:
-	case c.NetNSDir != "" && !filepath.IsAbs(c.NetNSDir):
-		return fmt.Errorf("directory of network namespaces %q must be absolute", c.NetNSDir)
 		return fmt.Errorf("cgroup driver %q must be %q or %q", c.CgroupDriver, Cgroupfs, Systemd)
 	}
 	_, err := podspec.ParseCgroupParent(c.CgroupDriver, c.CgroupParent)

@@ -75,6 +75,9 @@ type Runtimes interface {
 	// Handlers returns all runtime handlers. The features of a handler are empty
 	// until the daemon has probed its runtime.
 	Handlers() []*cri.RuntimeHandler
+	// Features returns the features that do not depend on the handler, as far as
+	// they are known.
+	Features() *cri.RuntimeFeatures
 	// Status returns nil if the features of all handlers are known, and otherwise
 	// an error that names the missing ones.
 	Status() error
@@ -90,7 +93,6 @@ type Config struct {
 	// CgroupDriver is the cgroup driver that RuntimeConfig reports to the kubelet.
 	CgroupDriver cri.CgroupDriver
 	Runtimes     Runtimes
-	Features     *cri.RuntimeFeatures
 	// Info returns the entries of the verbose Status as JSON values by key.
 	Info func() map[string]string
 }

@@ -119,8 +119,11 @@ func (f *fakeImages) Get(ref string) (image.Image, error) {
 // fakeRuntimes is a Runtimes that returns its fields.
 type fakeRuntimes struct {
 	handlers []*cri.RuntimeHandler
+	features *cri.RuntimeFeatures
 	err      error
 }
+
+func (f *fakeRuntimes) Features() *cri.RuntimeFeatures { return f.features }
 
 func (f *fakeRuntimes) Handlers() []*cri.RuntimeHandler { return f.handlers }
 func (f *fakeRuntimes) Status() error                   { return f.err }

@@ -51,7 +51,7 @@ func (s *Server) Status(_ context.Context, req *cri.StatusRequest) (*cri.StatusR
 	resp := &cri.StatusResponse{
 		Status:          &cri.RuntimeStatus{Conditions: []*cri.RuntimeCondition{runtime, network}},
 		RuntimeHandlers: s.cfg.Runtimes.Handlers(),
-		Features:        s.cfg.Features,
+		Features:        s.cfg.Runtimes.Features(),
 	}
 	if req.GetVerbose() {
 		pulls, err := s.pullInfo()

@@ -16,7 +16,7 @@ import (
 
 const usage = `usage: conmon monitor ID   monitor a container; only the daemon runs this, with descriptors 3 and 4
        conmon pause        hold a pod's namespaces; also if the program is named pause
-       conmon probe [PATH | PATH!DEVICE]...
+       conmon probe [PATH | PATH!DEVICE | PATH=ro]...
                            exit with 0 if each PATH belongs to root, and no PATH!DEVICE is on the device
        conmon --version
 `
@@ -48,22 +48,32 @@ func Main(args []string, version string) int {
 
 // probe checks conditions from inside a container and returns 0 if all hold. The condition
 // "PATH" holds if the path belongs to root. The condition "PATH!DEVICE" holds if the path
-// exists and is not on the device with that number.
+// exists and is not on the device with that number. The condition "PATH=ro" holds if the path
+// is on a read-only mount.
 func probe(conditions []string) int {
 	for _, condition := range conditions {
-		var st unix.Stat_t
-		path, device, hasDevice := strings.Cut(condition, "!")
-		err := unix.Stat(path, &st)
-		holds := err == nil && st.Uid == 0 && st.Gid == 0
-		if hasDevice {
-			holds = err == nil && strconv.FormatUint(st.Dev, 10) != device
-		}
-		if !holds {
+		if !holds(condition) {
 			_, _ = unix.Write(2, []byte("condition does not hold: "+condition+"\n"))
 			return 1
 		}
 	}
 	return 0
+}
+
+func holds(condition string) bool {
+	if path, ok := strings.CutSuffix(condition, "=ro"); ok {
+		var st unix.Statfs_t
+		return unix.Statfs(path, &st) == nil && st.Flags&unix.ST_RDONLY != 0
+	}
+	var st unix.Stat_t
+	path, device, hasDevice := strings.Cut(condition, "!")
+	if err := unix.Stat(path, &st); err != nil {
+		return false
+	}
+	if hasDevice {
+		return strconv.FormatUint(st.Dev, 10) != device
+	}
+	return st.Uid == 0 && st.Gid == 0
 }
 
 // runMonitor monitors one container until the container has exited.

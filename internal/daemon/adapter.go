@@ -84,4 +84,6 @@ type handlerAdapter struct{ handlers *handlerSet }
 
 func (a handlerAdapter) Handlers() []*cri.RuntimeHandler { return a.handlers.list() }
 
+func (a handlerAdapter) Features() *cri.RuntimeFeatures { return a.handlers.runtimeFeatures() }
+
 func (a handlerAdapter) Status() error { return a.handlers.status() }

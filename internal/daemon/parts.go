@@ -156,6 +156,9 @@ func (p *parts) podConfig() sandbox.Config {
 		HandlerNames:   handlers.names,
 		CheckResources: p.builder.CheckResources,
 		UserNamespaces: handlers.userNamespaceError,
+
+		HostNetworkUserNamespaces: handlers.hostNetworkUserNSError,
+
 		CheckSecurity:  p.builder.CheckSandbox,
 		Labels:         h.podLabels(),
 		CgroupDriver:   h.cgroupDriver,
@@ -163,11 +166,11 @@ func (p *parts) podConfig() sandbox.Config {
 		AllowedSysctls: cfg.Pod.AllowedSysctls,
 		PausePath:      h.monitorPath,
 		ShmSize:        cfg.Pod.ShmSize,
+		NetNSDir:       cfg.Pod.NetNSDir,
+		NoHostPorts:    !cfg.CNI.HostPorts,
 	}
 }
 
-		NetNSDir:       cfg.Pod.NetNSDir,
-		NoHostPorts:    !cfg.CNI.HostPorts,
 func (p *parts) serverConfig() server.Config {
 	driver := cri.CgroupDriver_CGROUPFS
 	if p.host.cgroupDriver == sandbox.Systemd {
@@ -175,7 +178,7 @@ func (p *parts) serverConfig() server.Config {
 	}
 	return server.Config{
 		Version: p.version, Pods: p.pods, Containers: p.containers, Images: p.images, Streams: p.streams,
-		CgroupDriver: driver, Runtimes: handlerAdapter{p.handlers}, Features: &cri.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
+		CgroupDriver: driver, Runtimes: handlerAdapter{p.handlers},
 		Info: p.statusInfo,
 	}
 }

@@ -28,7 +28,10 @@ type probeResult struct {
 	info        handlerInfo
 	features    *features.Features // nil if the runtime does not report features
 	userNSError error              // the reason why the handler does not support user namespaces, or nil
-	timedOut    bool               // the result is incomplete, because a deadline passed
+	// hostNetworkUserNSError is the reason why the handler does not support user namespaces of pods with the
+	// network of the host, or nil.
+	hostNetworkUserNSError error
+	timedOut               bool // the result is incomplete, because a deadline passed
 }
 
 // prober probes one runtime handler.
@@ -49,8 +52,9 @@ func (p *prober) wait() *probeResult {
 	return p.result.Load()
 }
 
-// userNSTest is the part of a probe that tests whether a runtime supports user namespaces.
-type userNSTest func(ctx context.Context, rt *runtime.Runtime, f *features.Features, timeout time.Duration) error
+// userNSTest is the part of a probe that tests whether a runtime supports user namespaces, either of pods with
+// their own network or of pods with the network of the host.
+type userNSTest func(ctx context.Context, rt *runtime.Runtime, f *features.Features, hostNetwork bool, timeout time.Duration) error
 
 // run probes all handlers. It runs in parallel with the other work of the daemon, because a
 // runtime may take long to answer, and only pods with a user namespace and containers with
@@ -59,10 +63,10 @@ func (s *handlerSet) run(ctx context.Context, test userNSTest) {
 	// The tests of several handlers must not run at the same time: each removes the
 	// containers that an interrupted test left behind.
 	slot := make(chan struct{}, 1)
-	serialTest := func(ctx context.Context, rt *runtime.Runtime, f *features.Features, timeout time.Duration) error {
+	serialTest := func(ctx context.Context, rt *runtime.Runtime, f *features.Features, hostNetwork bool, timeout time.Duration) error {
 		slot <- struct{}{}
 		defer func() { <-slot }()
-		return test(ctx, rt, f, timeout)
+		return test(ctx, rt, f, hostNetwork, timeout)
 	}
 	var wg sync.WaitGroup
 	for _, p := range s.probers {
@@ -92,10 +96,16 @@ func (p *prober) run(ctx context.Context, test userNSTest) {
 
 func (p *prober) probe(ctx context.Context, test userNSTest, timeout time.Duration) *probeResult {
 	result := p.query(ctx, timeout)
-	result.userNSError = test(ctx, p.runtime, result.features, timeout)
-	result.timedOut = result.timedOut || errors.Is(result.userNSError, context.DeadlineExceeded)
+	result.userNSError = test(ctx, p.runtime, result.features, false, timeout)
+	result.hostNetworkUserNSError = result.userNSError
+	if result.userNSError == nil {
+		result.hostNetworkUserNSError = test(ctx, p.runtime, result.features, true, timeout)
+	}
+	result.timedOut = result.timedOut || errors.Is(result.hostNetworkUserNSError, context.DeadlineExceeded)
 	if result.userNSError != nil {
 		result.info.NoUserNamespaces = result.userNSError.Error()
+	} else if result.hostNetworkUserNSError != nil {
+		result.info.NoHostNetworkUserNamespaces = result.hostNetworkUserNSError.Error()
 	}
 	return result
 }

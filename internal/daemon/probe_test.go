@@ -47,7 +47,7 @@ func TestRequestsWaitForProbe(t *testing.T) {
 	if l := s.list(); len(l) != 2 || l[0].GetName() != "" || l[1].GetFeatures().GetUserNamespaces() {
 		t.Errorf("before the probe: got handlers %v", l)
 	}
-	go s.run(t.Context(), func(context.Context, *runtime.Runtime, *features.Features, time.Duration) error { return nil })
+	go s.run(t.Context(), func(context.Context, *runtime.Runtime, *features.Features, bool, time.Duration) error { return nil })
 	if got := s.mountOptions("slow"); len(got) != 2 {
 		t.Errorf("got mount options %q, want ro and noexec", got)
 	}
@@ -69,7 +69,10 @@ func TestRequestsWaitForProbe(t *testing.T) {
 func TestProbeIsRepeatedAfterTimeout(t *testing.T) {
 	s := newScriptHandlers(t, "late", map[string]string{"late": runtimeScript})
 	var timeouts []time.Duration
-	s.run(t.Context(), func(_ context.Context, _ *runtime.Runtime, _ *features.Features, timeout time.Duration) error {
+	s.run(t.Context(), func(_ context.Context, _ *runtime.Runtime, _ *features.Features, hostNetwork bool, timeout time.Duration) error {
+		if hostNetwork {
+			return nil
+		}
 		timeouts = append(timeouts, timeout)
 		if len(timeouts) == 1 {
 			return context.DeadlineExceeded
@@ -90,7 +93,10 @@ func TestProbeErrorIsFinal(t *testing.T) {
 	s := newScriptHandlers(t, "good", map[string]string{"good": runtimeScript, "bad": "exit 1"})
 	refusal := errors.New("not supported")
 	tests := make(chan string, 10)
-	s.run(t.Context(), func(_ context.Context, rt *runtime.Runtime, f *features.Features, _ time.Duration) error {
+	s.run(t.Context(), func(_ context.Context, rt *runtime.Runtime, f *features.Features, hostNetwork bool, _ time.Duration) error {
+		if hostNetwork {
+			return nil
+		}
 		tests <- rt.Name
 		if f == nil {
 			return refusal
@@ -112,5 +118,50 @@ func TestProbeErrorIsFinal(t *testing.T) {
 	info := s.info()
 	if len(info) != 2 || info[0].Name != "bad" || info[0].Error == "" || info[0].NoUserNamespaces == "" || !info[1].Default || info[1].Version == "" {
 		t.Errorf("got info %+v", info)
+	}
+}
+
+// TestHostNetworkUserNamespaces checks that the feature for pods with a user namespace and the network of the host
+// is reported only if it works with all handlers that support user namespaces.
+func TestHostNetworkUserNamespaces(t *testing.T) {
+	refusal := errors.New("not supported")
+	for _, tt := range []struct {
+		name        string
+		userNS      map[string]error
+		hostNetwork map[string]error
+		want        bool
+	}{
+		{"both work with all", nil, nil, true},
+		{"one has no user namespaces", map[string]error{"b": refusal}, nil, true},
+		{"none has user namespaces", map[string]error{"a": refusal, "b": refusal}, nil, false},
+		{"one does not work", nil, map[string]error{"b": refusal}, false},
+		{"the one with user namespaces does not work", map[string]error{"b": refusal}, map[string]error{"a": refusal}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScriptHandlers(t, "a", map[string]string{"a": runtimeScript, "b": runtimeScript})
+			if s.runtimeFeatures().GetUserNamespacesHostNetwork() {
+				t.Error("the feature is reported before the probe")
+			}
+			s.run(t.Context(), func(_ context.Context, rt *runtime.Runtime, _ *features.Features, hostNetwork bool, _ time.Duration) error {
+				if hostNetwork {
+					return tt.hostNetwork[rt.Name]
+				}
+				return tt.userNS[rt.Name]
+			})
+			if got := s.runtimeFeatures().GetUserNamespacesHostNetwork(); got != tt.want {
+				t.Errorf("feature is %t, want %t", got, tt.want)
+			}
+			for _, name := range []string{"a", "b"} {
+				err := s.hostNetworkUserNSError(name)
+				if failed := tt.userNS[name] != nil || tt.hostNetwork[name] != nil; failed != errors.Is(err, refusal) {
+					t.Errorf("handler %s: got %v, want an error: %t", name, err, failed)
+				}
+			}
+			for _, info := range s.info() {
+				if (info.NoHostNetworkUserNamespaces != "") != (tt.userNS[info.Name] == nil && tt.hostNetwork[info.Name] != nil) {
+					t.Errorf("got info %+v", info)
+				}
+			}
+		})
 	}
 }

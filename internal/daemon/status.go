@@ -52,6 +52,9 @@ type handlerInfo struct {
 	Error string `json:"error,omitempty"`
 	// NoUserNamespaces is the reason why the handler does not support user namespaces.
 	NoUserNamespaces string `json:"noUserNamespaces,omitempty"`
+	// NoHostNetworkUserNamespaces is the reason why the handler supports user namespaces only for pods with their own
+	// network.
+	NoHostNetworkUserNamespaces string `json:"noHostNetworkUserNamespaces,omitempty"`
 }
 
 // info describes all handlers, sorted by name.
@@ -98,6 +101,25 @@ func (s *handlerSet) list() []*cri.RuntimeHandler {
 	}
 	slices.SortFunc(list, func(a, b *cri.RuntimeHandler) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	return list
+}
+
+// runtimeFeatures returns the features that do not depend on the handler. A pod with a user namespace and the network
+// of the host needs a handler that supports both. The kubelet knows for each handler whether it supports user
+// namespaces, and from runtimeFeatures whether it supports both. So all handlers with user namespaces must support both.
+func (s *handlerSet) runtimeFeatures() *cri.RuntimeFeatures {
+	f := &cri.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true}
+	for _, p := range s.probers {
+		result := p.result.Load()
+		if result == nil || result.userNSError != nil {
+			continue
+		}
+		if result.hostNetworkUserNSError != nil {
+			f.UserNamespacesHostNetwork = false
+			break
+		}
+		f.UserNamespacesHostNetwork = true
+	}
+	return f
 }
 
 func supportsRecursiveReadOnly(f *features.Features) bool {

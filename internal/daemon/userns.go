@@ -27,6 +27,16 @@ func (s *handlerSet) userNamespaceError(handler string) error {
 	return p.wait().userNSError
 }
 
+// hostNetworkUserNSError returns the reason why pods of a handler with the network of the host cannot have a user
+// namespace, or nil if they can. It waits for the first probe of the handler.
+func (s *handlerSet) hostNetworkUserNSError(handler string) error {
+	p := s.prober(handler)
+	if p == nil {
+		return nil // the caller refuses a handler that does not exist
+	}
+	return p.wait().hostNetworkUserNSError
+}
+
 // mapsSubmounts reports whether the runtime of a handler can map the IDs of a mount together
 // with the mounts below it. The option came with version 1.2 of the OCI runtime
 // specification. mapsSubmounts waits for the first probe of the handler.
@@ -48,12 +58,12 @@ func (s *handlerSet) mapsSubmounts(handler string) bool {
 // namespace. The features do not suffice: they do not say whether the kernel can map the IDs
 // of overlay layers and of tmpfs, and whether root of a user namespace can reach the
 // directory of the root file systems.
-func (p *parts) testUserNamespaces(ctx context.Context, rt *runtime.Runtime, f *features.Features, timeout time.Duration) error {
+func (p *parts) testUserNamespaces(ctx context.Context, rt *runtime.Runtime, f *features.Features, hostNetwork bool, timeout time.Duration) error {
 	err := checkUserNSFeatures(f)
 	if err == nil {
-		err = p.runUserNSTrial(ctx, rt, timeout)
+		err = p.runUserNSTrial(ctx, rt, hostNetwork, timeout)
 	}
-	log := logrus.WithContext(ctx).WithField("runtime", rt.Name)
+	log := logrus.WithContext(ctx).WithFields(logrus.Fields{"runtime": rt.Name, "hostNetwork": hostNetwork})
 	if err != nil {
 		log.WithError(err).Info("the runtime handler does not support user namespaces")
 		return err
@@ -83,7 +93,7 @@ func checkUserNSFeatures(f *features.Features) error {
 }
 
 // runUserNSTrial runs a container in a user namespace.
-func (p *parts) runUserNSTrial(ctx context.Context, rt *runtime.Runtime, timeout time.Duration) error {
+func (p *parts) runUserNSTrial(ctx context.Context, rt *runtime.Runtime, hostNetwork bool, timeout time.Duration) error {
 	release, err := p.host.makeCgroupParent()
 	if err != nil {
 		return err
@@ -95,6 +105,7 @@ func (p *parts) runUserNSTrial(ctx context.Context, rt *runtime.Runtime, timeout
 		Holder:      userns.Holder{Path: p.host.monitorPath, Args: []string{"pause", "trial of user namespaces"}},
 		Storage:     p.settings.Root,
 		MountRootFS: rootfs.Trial,
+		HostNetwork: hostNetwork,
 	})
 	if err != nil {
 		return fmt.Errorf("trial: %w", err)

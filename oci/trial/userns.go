@@ -28,6 +28,17 @@ type UserNS struct {
 	// MountRootFS mounts a root file system at target, with ids mapped for the user namespace
 	// at the path userNS. It may store files in dir, which is empty.
 	MountRootFS func(dir, target, userNS string) error
+	// HostNetwork runs the container in the network of the host. The user namespace has no rights
+	// over this network, so a runtime can need other mounts.
+	HostNetwork bool
+}
+
+// resultName returns the name of the stored result for a runtime.
+func (t UserNS) resultName(r *runtime.Runtime) string {
+	if t.HostNetwork {
+		return "usernshost-" + r.Name
+	}
+	return userNSPrefix + r.Name
 }
 
 // mappings maps to host ids that pods are unlikely to use.
@@ -40,7 +51,8 @@ const (
 
 // TryUserNS returns nil if a runtime can run containers in a user namespace, and otherwise an
 // error. It stores only success, until the next boot. In the trial, the root file system and an
-// id-mapped mount must belong to the container's root user, and /sys must not be the host's.
+// id-mapped mount must belong to the container's root user, and /sys must not be the host's; with
+// the network of the host, /sys must be read-only.
 // The error is context.DeadlineExceeded if the trial timed out. Trials must not run
 // concurrently, because each removes the remains of others.
 func (c *Chooser) TryUserNS(ctx context.Context, r *runtime.Runtime, t UserNS) error {
@@ -49,7 +61,7 @@ func (c *Chooser) TryUserNS(ctx context.Context, r *runtime.Runtime, t UserNS) e
 		return err
 	}
 	want.Storage = t.Storage
-	err = c.cached(ctx, userNSPrefix+r.Name, want, func(ctx context.Context) error {
+	err = c.cached(ctx, t.resultName(r), want, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, c.timeout())
 		defer cancel()
 		c.removeOldUserNS(ctx, r, t)
@@ -58,7 +70,7 @@ func (c *Chooser) TryUserNS(ctx context.Context, r *runtime.Runtime, t UserNS) e
 	if err != nil {
 		// The cause may be fixed before the next start, for instance a sysctl or the mode of a
 		// directory.
-		err = errors.Join(err, os.RemoveAll(filepath.Join(c.RunDir, userNSPrefix+r.Name+".json")))
+		err = errors.Join(err, os.RemoveAll(filepath.Join(c.RunDir, t.resultName(r)+".json")))
 	}
 	return err
 }
@@ -66,7 +78,10 @@ func (c *Chooser) TryUserNS(ctx context.Context, r *runtime.Runtime, t UserNS) e
 // runUserNS makes the namespaces like those of a pod and runs the trial. It removes
 // everything that the trial has made, even if the trial fails.
 func (c *Chooser) runUserNS(ctx context.Context, r *runtime.Runtime, t UserNS) (err error) {
-	const flags = unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	flags := uintptr(unix.CLONE_NEWIPC)
+	if !t.HostNetwork {
+		flags |= unix.CLONE_NEWNET | unix.CLONE_NEWUTS // as in a pod
+	}
 	id := ids.New()
 	defer func() {
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), defaultTimeout)
@@ -74,9 +89,11 @@ func (c *Chooser) runUserNS(ctx context.Context, r *runtime.Runtime, t UserNS) (
 		err = errors.Join(err, c.removeUserNS(cleanup, r, t, id, err != nil))
 	}()
 	return t.Holder.Hold(userns.Maps{UIDs: mappings, GIDs: mappings}, flags, func(pid int) error {
-		err := c.makeUserNSBundle(r, t, id, oci.Namespaces{
-			User: userns.Path(pid, "user"), Net: userns.Path(pid, "net"), IPC: userns.Path(pid, "ipc"), UTS: userns.Path(pid, "uts"), NewPID: true,
-		})
+		ns := oci.Namespaces{User: userns.Path(pid, "user"), IPC: userns.Path(pid, "ipc"), NewPID: true}
+		if !t.HostNetwork {
+			ns.Net, ns.UTS = userns.Path(pid, "net"), userns.Path(pid, "uts")
+		}
+		err := c.makeUserNSBundle(r, t, id, ns)
 		if err == nil {
 			err = isolateMounts()
 		}
@@ -136,7 +153,12 @@ func (c *Chooser) userNSSpec(r *runtime.Runtime, id, rootfs, mapped string, ns o
 	if err := unix.Stat("/sys", &sys); err != nil {
 		return nil, os.NewSyscallError("stat /sys", err)
 	}
-	conditions := []string{"/", mappedMountPath, fmt.Sprintf("/sys!%d", sys.Dev)}
+	conditions := []string{"/", mappedMountPath}
+	if ns.Net == "" {
+		conditions = append(conditions, "/sys=ro")
+	} else {
+		conditions = append(conditions, fmt.Sprintf("/sys!%d", sys.Dev))
+	}
 	res, err := c.Builder.Build(oci.Input{
 		Args: slices.Concat([]string{prober}, c.ProberArgs, conditions), Env: []string{"PATH=/"}, Cwd: "/", RootFS: rootfs, CgroupsPath: cgroup,
 		Namespaces: ns, UserGIDs: mappings,

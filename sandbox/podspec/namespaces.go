@@ -66,8 +66,8 @@ func (p *parser) namespaces() error {
 }
 
 // userNamespace checks the rules of the CRI (UserNamespace) and of the kubelet: one mapping, which begins at ID 0 and
-// is the same for users and groups, and no other namespace of the host, because root of the pod would have no rights
-// over that namespace.
+// is the same for users and groups, and neither the PID nor the IPC namespace of the host. The network can be
+// that of the host (feature UserNamespacesHostNetworkSupport of Kubernetes).
 func (p *parser) userNamespace() error {
 	const field = namespacesField + "userns_options."
 	o := p.namespaceOptions()
@@ -91,7 +91,7 @@ func (p *parser) userNamespace() error {
 	for _, f := range []struct {
 		name string
 		mode cri.NamespaceMode
-	}{{"network", o.Network}, {"pid", o.Pid}, {"ipc", o.Ipc}} {
+	}{{"pid", o.Pid}, {"ipc", o.Ipc}} {
 		if f.mode == cri.NamespaceMode_NODE {
 			return invalid(namespacesField+f.name, "must not be NODE for a pod with a user namespace")
 		}
@@ -126,15 +126,19 @@ func (p *parser) userNamespaceSupport() error {
 	if p.node == nil {
 		return nil
 	}
+	supported, kind := p.node.UserNamespaces, "a user namespace"
+	if p.spec.Namespaces.HostNetwork {
+		supported, kind = p.node.HostNetworkUserNamespaces, "a user namespace and the network of the host"
+	}
 	reason := errors.New("the configuration of the daemon does not support user namespaces")
-	if p.node.UserNamespaces != nil && p.node.Pause {
-		reason = p.node.UserNamespaces(p.spec.Handler)
+	if supported != nil && p.node.Pause {
+		reason = supported(p.spec.Handler)
 	}
 	if reason == nil {
 		return nil
 	}
-	return fmt.Errorf("%suserns_options.mode is POD, but runtime handler %q cannot run pods with a user namespace on this node: %w: %w",
-		namespacesField, p.spec.Handler, reason, errdefs.ErrFailedPrecondition)
+	return fmt.Errorf("%suserns_options.mode is POD, but runtime handler %q cannot run pods with %s on this node: %w: %w",
+		namespacesField, p.spec.Handler, kind, reason, errdefs.ErrFailedPrecondition)
 }
 
 func idMappings(list []*cri.IDMapping) []userns.Mapping {

@@ -2,6 +2,7 @@ package podspec
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -75,7 +76,7 @@ func TestUserNamespace(t *testing.T) {
 		"no mapping of root": {set(userOptions(pod, idMap(1, 65536, 65536))), "uids[0].container_id"},
 		"length 0":           {set(userOptions(pod, idMap(0, 65536, 0))), "length 0"},
 		"past the last ID":   {set(userOptions(pod, idMap(0, 1<<32-1, 2))), "host ids"},
-		"host network":       {func(c *cri.PodSandboxConfig) { set(userOptions(pod, good))(c); namespaceOptions(c).Network = node }, "namespace_options.network"},
+		"host network":       {func(c *cri.PodSandboxConfig) { set(userOptions(pod, good))(c); namespaceOptions(c).Network = node }, ""},
 		"host PID":           {func(c *cri.PodSandboxConfig) { set(userOptions(pod, good))(c); namespaceOptions(c).Pid = node }, "namespace_options.pid"},
 		"host IPC":           {func(c *cri.PodSandboxConfig) { set(userOptions(pod, good))(c); namespaceOptions(c).Ipc = node }, "namespace_options.ipc"},
 	}.check(t, testNode())
@@ -104,5 +105,28 @@ func TestUserNamespaceWithoutSupport(t *testing.T) {
 		if _, err := ParseStored(userPod(), "runc"); err != nil {
 			t.Errorf("%s: stored request: got error %v", name, err)
 		}
+	}
+}
+
+// TestUserNamespaceWithHostNetwork checks that support for pods with their own network and support for pods with the
+// network of the host are separate.
+func TestUserNamespaceWithHostNetwork(t *testing.T) {
+	host := userPod()
+	namespaceOptions(host).Network = cri.NamespaceMode_NODE
+	if n := mustParse(t, host).Namespaces; !n.HostNetwork || n.User == nil {
+		t.Errorf("got namespaces %+v, want the network of the host and a user namespace", n)
+	}
+	node := testNode()
+	node.HostNetworkUserNamespaces = func(string) error { return errors.New("cannot mount /sys") }
+	if _, err := Parse(host, "runc", node); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "cannot mount /sys") {
+		t.Errorf("host network without support: got error %v", err)
+	}
+	if _, err := Parse(userPod(), "runc", node); err != nil {
+		t.Errorf("own network: got error %v", err)
+	}
+	node = testNode()
+	node.UserNamespaces = nil
+	if _, err := Parse(host, "runc", node); err != nil {
+		t.Errorf("host network with support: got error %v", err)
 	}
 }

@@ -65,6 +65,8 @@ type Node struct {
 	// UserNamespaces returns the reason why pods of a runtime handler cannot have a user namespace, or nil if they
 	// can. If UserNamespaces is nil, no pod can have one.
 	UserNamespaces func(handler string) error
+	// HostNetworkUserNamespaces is like UserNamespaces, for pods with the network of the host.
+	HostNetworkUserNamespaces func(handler string) error
 	// CgroupDriver is the cgroup driver of the daemon.
 	CgroupDriver CgroupDriver
 	// CheckSecurity returns an error if the node cannot confine a pod as the security context requires. If

@@ -15,6 +15,9 @@ func testNode() Node {
 		HandlerNames:   func() []string { return []string{"runc"} },
 		Pause:          true,
 		UserNamespaces: func(string) error { return nil },
+
+		HostNetworkUserNamespaces: func(string) error { return nil },
+
 		CgroupDriver:   Cgroupfs,
 		AllowedSysctls: []string{"kernel.shm*", "kernel.msg*", "kernel.sem", "fs.mqueue.*", "net.*"},
 	}

@@ -159,7 +159,7 @@ const seccompCache = "/runtimes/crun/.cache"
 
 // trialResult matches the files with the results of trials of an OCI runtime. A
 // trial may end long after the daemon has begun to serve.
-var trialResult = regexp.MustCompile(`/run/(userns|runtime)-[a-z]+\.json$`)
+var trialResult = regexp.MustCompile(`/run/(userns|usernshost|runtime)-[a-z]+\.json$`)
 
 func addFiles(s Snapshot, dirs []string) error {
 	for _, dir := range dirs {

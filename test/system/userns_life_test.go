@@ -101,7 +101,6 @@ func TestUserNamespaceInvalidRequests(t *testing.T) {
 		"node maps":  {func(o *cri.NamespaceOption) { o.UsernsOptions.Mode = cri.NamespaceMode_NODE }, "userns_options.mode"},
 		"no maps":    {func(o *cri.NamespaceOption) { o.UsernsOptions.Uids = nil }, "userns_options.uids"},
 		"two maps":   {func(o *cri.NamespaceOption) { o.UsernsOptions.Gids = append(o.UsernsOptions.Gids, idMappings()...) }, "userns_options.gids"},
-		"host net":   {func(o *cri.NamespaceOption) { o.Network = cri.NamespaceMode_NODE }, "namespace_options.network"},
 		"host pid":   {func(o *cri.NamespaceOption) { o.Pid = cri.NamespaceMode_NODE }, "namespace_options.pid"},
 		"host ipc":   {func(o *cri.NamespaceOption) { o.Ipc = cri.NamespaceMode_NODE }, "namespace_options.ipc"},
 		"no root":    {func(o *cri.NamespaceOption) { o.UsernsOptions.Uids[0].ContainerId = 1 }, "container_id"},
