@@ -103,9 +103,9 @@ func (s *handlerSet) list() []*cri.RuntimeHandler {
 	return list
 }
 
-// runtimeFeatures returns the features that do not depend on the handler. A pod with a user namespace and the network
-// of the host needs a handler that supports both. The kubelet knows for each handler whether it supports user
-// namespaces, and from runtimeFeatures whether it supports both. So all handlers with user namespaces must support both.
+// runtimeFeatures returns the features that do not depend on the handler. The kubelet sends pods with a user namespace
+// and the network of the host to every handler with user namespaces if the feature for both is set. So all these
+// handlers must support both.
 func (s *handlerSet) runtimeFeatures() *cri.RuntimeFeatures {
 	f := &cri.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true}
 	for _, p := range s.probers {
