@@ -8,6 +8,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/criserver/criserver/sandbox/network/nat"
 )
 
 // Pod describes a pod to the plugins. Name, Namespace and UID may contain any character; see argument.
@@ -26,13 +27,8 @@ type Pod struct {
 	ips         []string
 }
 
-// PortMapping is an element of the capability portMappings. The JSON has the form of the CNI conventions.
-type PortMapping struct {
-	HostPort      int32  `json:"hostPort"`
-	ContainerPort int32  `json:"containerPort"`
-	Protocol      string `json:"protocol"` // "tcp", "udp" or "sctp"
-	HostIP        string `json:"hostIP,omitempty"`
-}
+// PortMapping is an element of the capability portMappings.
+type PortMapping = nat.PortMapping
 
 // Bandwidth is the capability bandwidth. Rates are in bits per second, bursts in bits.
 type Bandwidth struct {
@@ -54,7 +50,7 @@ func (n *Network) Attach(ctx context.Context, pod Pod, i Interface) (*Result, er
 	}
 	defer end()
 	if l.masquerade != nil {
-		if err := n.masquerades.acquire(ctx, *l.masquerade, i.attachment(pod.ID)); err != nil {
+		if err := n.masquerades.Acquire(ctx, *l.masquerade, i.attachment(pod.ID)); err != nil {
 			return nil, fmt.Errorf("attach to network %q: %w", l.conf.Name, err)
 		}
 	}
@@ -97,7 +93,7 @@ func (n *Network) Detach(ctx context.Context, pod Pod, i Interface) error {
 		n.requestReload() // a pod CIDR may wait for the end of the last pod
 		n.RequestGC()     // GC deletes the bridge if another network is configured
 	}
-	if l.masquerade != nil && n.masquerades.release(*l.masquerade, i.attachment(pod.ID)) || !n.configured(l.conf.Name) {
+	if l.masquerade != nil && n.masquerades.Release(*l.masquerade, i.attachment(pod.ID)) || !n.configured(l.conf.Name) {
 		n.requestReconcile()
 	}
 	return nil

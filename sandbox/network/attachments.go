@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/criserver/criserver/sandbox/network/nat"
 )
 
 // errAttaching says that GC must wait until no pod is being attached.
@@ -119,7 +120,7 @@ func (n *Network) RestoreAttachments(pod string, interfaces ...Interface) {
 		n.attachments.add(i.attachment(pod), l.conf.Name)
 		n.attachments.mu.Unlock()
 		if l.masquerade != nil {
-			n.masquerades.restore(*l.masquerade, i.attachment(pod))
+			n.masquerades.Restore(*l.masquerade, i.attachment(pod))
 		}
 	}
 }
@@ -145,7 +146,7 @@ func (n *Network) RestoreHostPorts(pod string, i Interface, mappings []PortMappi
 	if err != nil {
 		return // the pod was not attached completely and will be detached
 	}
-	n.ports.set(*l.hostPorts, pod, &podPorts{addrs, mappings})
+	n.ports.Restore(*l.hostPorts, pod, nat.PodPorts{Addrs: addrs, Mappings: mappings})
 }
 
 // CachedAttachments returns the attachments of a pod in the cache of the CNI library, with the configurations that the

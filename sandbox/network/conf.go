@@ -13,6 +13,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/utils"
 	"github.com/containernetworking/cni/pkg/version"
+	"github.com/criserver/criserver/sandbox/network/nat"
 )
 
 // maxConfSize is the maximum size of a configuration file in bytes.
@@ -26,11 +27,11 @@ type list struct {
 	// planned is the JSON of conf, masquerade and hostPorts for the record of a pod.
 	planned json.RawMessage
 	// masquerade is set if the daemon masquerades in place of the plugins.
-	masquerade *masquerade
+	masquerade *nat.Masquerade
 	// masqueradePending says that masquerade could not be applied. The next Reload tries again.
 	masqueradePending bool
 	// hostPorts is set in a loaded network if the daemon can map host ports, and in a plan if the daemon maps them.
-	hostPorts *hostPortPlan
+	hostPorts *nat.HostPorts
 	// defaultBridge is set if the network is the default bridge, which has no file.
 	defaultBridge *DefaultBridge
 }
@@ -175,7 +176,7 @@ func inline(conf *libcni.NetworkConfigList) (json.RawMessage, error) {
 }
 
 // encode is like inline, and adds the work that the daemon does in place of the plugins.
-func encode(conf *libcni.NetworkConfigList, m *masquerade, ports *hostPortPlan) (json.RawMessage, error) {
+func encode(conf *libcni.NetworkConfigList, m *nat.Masquerade, ports *nat.HostPorts) (json.RawMessage, error) {
 	raw, err := inline(conf)
 	if err != nil || m == nil && ports == nil {
 		return raw, err
@@ -200,8 +201,8 @@ func parseList(raw json.RawMessage) (*list, error) {
 		return nil, err
 	}
 	var plan struct {
-		HostPorts  *hostPortPlan `json:"io.criserver.hostPorts"`
-		Masquerade *masquerade   `json:"io.criserver.masquerade"`
+		HostPorts  *nat.HostPorts  `json:"io.criserver.hostPorts"`
+		Masquerade *nat.Masquerade `json:"io.criserver.masquerade"`
 	}
 	if err := json.Unmarshal(raw, &plan); err != nil {
 		return nil, fmt.Errorf("%s, %s: %w", hostPortPlanKey, masqueradePlanKey, err)

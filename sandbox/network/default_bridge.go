@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
@@ -24,6 +25,8 @@ import (
 // pods use the bridge. The bridge itself reserves its name and its ranges against other daemons of the host.
 
 const (
+	// claimTimeout bounds the wait for other daemons that choose their default bridge.
+	claimTimeout = time.Minute
 	// defaultBridgePrefix is the beginning of the name of the network. The name of the bridge follows.
 	defaultBridgePrefix = "default-"
 	// bridgeLock is the file that daemons lock while they choose a bridge and ranges. Tests have a /run of their own.
@@ -117,7 +120,7 @@ func (n *Network) bridgeList(b DefaultBridge) (*list, error) {
 
 // claimBridge returns the recorded default bridge if it is still valid, and otherwise chooses and creates one.
 func (n *Network) claimBridge(ctx context.Context) (DefaultBridge, error) {
-	ctx, cancel := context.WithTimeout(ctx, nftTimeout)
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
 	lock, err := flock.Open(ctx, bridgeLock)
 	if err != nil {

@@ -8,10 +8,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/pkg/invoke"
@@ -19,13 +16,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 	"github.com/criserver/criserver/internal/oplock"
 	"github.com/criserver/criserver/sandbox/network/bridge"
-)
-
-const (
-	maxOutput = 1 << 20 // bytes that are read from each stream of a plugin
-	maxQuote  = 2 << 10 // bytes of the output in an error
-	// pipeTimeout is the time for which the children of an ended plugin may keep its pipes open.
-	pipeTimeout = 5 * time.Second
+	"github.com/criserver/criserver/sandbox/network/program"
 )
 
 // pluginEnv has further environment variables for plugins. Nearly all plugins are written in Go and run for a few
@@ -102,40 +93,25 @@ func bridgeCall(stdin []byte, environ []string) bridge.Call {
 
 // execute executes a plugin in a process.
 func execute(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
-	var stdout, stderr limitedBuffer
+	var stdout, stderr program.Output
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Env = append(environ, pluginEnv...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := runKillable(cmd)
+	err := program.Run(cmd)
 	if errors.Is(err, exec.ErrWaitDelay) {
 		err = nil // the plugin succeeded, but a child keeps the pipes open
 	}
-	if err == nil && stdout.truncated {
-		err = fmt.Errorf("the plugin wrote more than %d bytes", maxOutput)
+	if err == nil && stdout.Truncated() {
+		err = fmt.Errorf("the plugin wrote more than %d bytes", program.MaxOutput)
 	}
 	if err == nil {
-		return stdout.buf.Bytes(), nil
+		return stdout.Bytes(), nil
 	}
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("%s: %w", path, context.Cause(ctx))
 	}
-	return nil, pluginError(err, stdout.buf.Bytes(), stderr.buf.Bytes())
-}
-
-// runKillable runs a command that is killed when its context or the daemon ends. The next daemon
-// removes pods that were not created completely. A plugin of the earlier daemon that is still
-// running could add something to the network afterwards, and nothing would remove it.
-func runKillable(cmd *exec.Cmd) error {
-	// The process group includes the processes that the command starts.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = pipeTimeout
-	// The kernel sends Pdeathsig when the thread that started the command ends, and other code of the daemon ends
-	// threads.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	return cmd.Run()
+	return nil, pluginError(err, stdout.Bytes(), stderr.Bytes())
 }
 
 // pluginError returns the error that the plugin has written to stdout, as the CNI specification
@@ -145,32 +121,10 @@ func pluginError(err error, stdout, stderr []byte) error {
 	if json.Unmarshal(stdout, &fromPlugin) == nil && fromPlugin.Msg != "" {
 		return &fromPlugin
 	}
-	if output := quote(stderr) + quote(stdout); output != "" {
+	if output := program.Quote(stderr) + program.Quote(stdout); output != "" {
 		return fmt.Errorf("%w: %s", err, output)
 	}
 	return fmt.Errorf("%w without output", err)
-}
-
-// quote returns the beginning of the output of a process.
-func quote(b []byte) string {
-	return strings.TrimSpace(string(b[:min(len(b), maxQuote)]))
-}
-
-// limitedBuffer keeps the first maxOutput bytes and discards the rest, so that a plugin with much
-// output does not block. The buffer is not embedded, because io.Copy would call its ReadFrom, which
-// has no limit.
-type limitedBuffer struct {
-	buf       bytes.Buffer
-	truncated bool
-}
-
-func (b *limitedBuffer) Write(p []byte) (int, error) {
-	room := maxOutput - b.buf.Len()
-	if len(p) > room {
-		b.truncated = true
-	}
-	b.buf.Write(p[:min(len(p), room)])
-	return len(p), nil
 }
 
 // code returns the code of the error of a plugin, or 0.

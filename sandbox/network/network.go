@@ -1,6 +1,6 @@
 // Package network attaches pods to networks by means of CNI plugins. It owns the loaded network
-// configuration, the calls of plugins, and the nftables tables for masquerading and host ports. Of
-// the pods it knows only the attachments: the caller records what Detach needs, and passes it to
+// configuration, the calls of plugins, and the decision which work the daemon does in place of the
+// plugins; package nat owns the nftables tables for masquerading and host ports. Of the pods it knows only the attachments: the caller records what Detach needs, and passes it to
 // Detach.
 package network
 
@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
+	"github.com/criserver/criserver/sandbox/network/nat"
 )
 
 // IfName is the name of the interface of a pod on the default network.
@@ -55,9 +56,9 @@ type Network struct {
 	// reloadRequests make Run load the configuration although no file has changed. The capacity is 1.
 	reloadRequests chan struct{}
 
-	files             tableFiles
-	ports             portTables
-	masquerades       masqueradeTables
+	files             nat.Files // of the tables of ports and masquerades
+	ports             *nat.HostPortTables
+	masquerades       *nat.MasqueradeTables
 	reconcileRequests chan struct{} // capacity 1
 	// confLoaded says that a configuration has been loaded. Before that, the daemon does not know which tables are
 	// unused.
@@ -90,7 +91,7 @@ func New(cfg Config) *Network {
 	if len(cfg.BinDirs) == 0 {
 		cfg.BinDirs = []string{"/opt/cni/bin"}
 	}
-	files := tableFiles{filepath.Join(cmp.Or(cfg.CacheDir, libcni.CacheDir), "tables")}
+	files := nat.Files{Dir: filepath.Join(cmp.Or(cfg.CacheDir, libcni.CacheDir), "tables")}
 	n := &Network{
 		cfg:        cfg,
 		cni:        libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, &runner{builtin: !cfg.NoBuiltin}),
@@ -99,8 +100,8 @@ func New(cfg Config) *Network {
 		reloadRequests: make(chan struct{}, 1),
 
 		files:             files,
-		ports:             portTables{files: files},
-		masquerades:       masqueradeTables{files: files},
+		ports:             nat.NewHostPortTables(files),
+		masquerades:       nat.NewMasqueradeTables(files),
 		reconcileRequests: make(chan struct{}, 1),
 	}
 	n.loaded.Store(&loaded{err: fmt.Errorf("CNI configuration is not loaded yet: %w", errdefs.ErrUnavailable), checked: make(chan struct{})})

@@ -90,7 +90,7 @@ func (n *Network) prepare(ctx context.Context, d *loaded, timeout time.Duration)
 		// enableMasquerade replaces l.conf, so the other goroutine must not read it.
 		name, plan := l.conf.Name, planHostPorts(l.conf)
 		g.Go(func() error {
-			err := n.enableHostPorts(ctx, l, plan, timeout)
+			err := enableHostPorts(ctx, l, plan, timeout)
 			return logFallback(ctx, name, err, "the daemon cannot map host ports; the portmap plugin does, which is slower")
 		})
 		g.Go(func() error {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/criserver/criserver/sandbox/network/nat"
 	"github.com/fsnotify/fsnotify"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
@@ -122,7 +123,7 @@ func (c *checker) runDue(ctx context.Context) time.Time {
 
 // reload loads the configuration. After a timeout runDue calls it again, with more time.
 func (c *checker) reload(ctx context.Context) {
-	changed, err := c.n.Reload(ctx, doubled(nftTimeout, c.reloadTimeouts))
+	changed, err := c.n.Reload(ctx, doubled(nat.Timeout, c.reloadTimeouts))
 	if c.changed = err != nil; err != nil {
 		c.reloadTimeouts++
 		c.reloadAfter = time.Now().Add(retryInterval)

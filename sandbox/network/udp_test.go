@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/sandbox/namespace"
+	"github.com/criserver/criserver/sandbox/network/nat"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -161,11 +163,11 @@ func TestUDPHostPortRestored(t *testing.T) {
 	u := newUDPTest(t)
 	defer u.attach(t, "a")()
 	u.wantAnswer(t, "a")
-	if err := deleteTable(t.Context(), hostPortsPrefix+"udp"); err != nil {
-		t.Fatal(err)
+	if out, err := exec.Command("nft", "delete", "table", "inet", nat.HostPortsTable("udp")).CombinedOutput(); err != nil {
+		t.Fatalf("delete the table of host ports: %v: %s", err, out)
 	}
-	if err := deleteUDPFlows(t.Context(), []PortMapping{{HostPort: 18080, Protocol: "udp"}}, nil); err != nil {
-		t.Fatal(err)
+	if err := netlink.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
+		t.Fatalf("delete the flows: %v", err)
 	}
 	u.wantRefused(t)
 	if !u.n.reconcileTables(t.Context(), true) {

@@ -1,4 +1,4 @@
-package network
+package nat
 
 import (
 	"context"
@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -16,15 +15,9 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// podPorts are the host ports of a pod.
-type podPorts struct {
-	addrs    []netip.Prefix // of eth0, with the prefix lengths of their subnets
-	mappings []PortMapping
-}
-
-// portTables has the desired state of the tables for host ports.
-type portTables struct {
-	files tableFiles
+// HostPortTables has the desired state of the tables for host ports. The zero value is not valid.
+type HostPortTables struct {
+	files Files
 	locks oplock.Locks // by name of the table; held while the kernel's table is replaced
 
 	mu     sync.Mutex // guards tables and their content
@@ -33,34 +26,35 @@ type portTables struct {
 
 // portTable is the desired state of a table.
 type portTable struct {
-	plan hostPortPlan
-	pods map[string]podPorts // by pod id
+	plan HostPorts
+	pods map[string]PodPorts // by pod id
 	// configured says that the loaded configuration has the network.
 	configured bool
 	// applied is the plan of the kernel's table if this daemon has created the table. recorded is the plan in the
 	// file of the table.
-	applied, recorded hostPortPlan
+	applied, recorded HostPorts
 	// localnetClosed says that the daemon has closed route_localnet because the chain guard was missing.
 	localnetClosed bool
 }
 
-// configure sets the plans of the loaded configuration.
-func (p *portTables) configure(loaded []*list) {
+// NewHostPortTables returns the state without tables. files records the tables.
+func NewHostPortTables(files Files) *HostPortTables { return &HostPortTables{files: files} }
+
+// Configure sets the plans of the loaded configuration.
+func (p *HostPortTables) Configure(plans []HostPorts) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, t := range p.tables {
 		t.configured = false
 	}
-	for _, l := range loaded {
-		if l.hostPorts != nil {
-			t := p.table(l.hostPorts.Table)
-			t.plan, t.configured = *l.hostPorts, true
-		}
+	for _, plan := range plans {
+		t := p.table(plan.Table)
+		t.plan, t.configured = plan, true
 	}
 }
 
-// load adds the tables that earlier daemons have recorded in their files.
-func (p *portTables) load(contents map[string][]byte) error {
+// Load adds the tables that earlier daemons have recorded in their files.
+func (p *HostPortTables) Load(contents map[string][]byte) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var errs []error
@@ -68,7 +62,7 @@ func (p *portTables) load(contents map[string][]byte) error {
 		if !strings.HasPrefix(name, hostPortsPrefix) {
 			continue
 		}
-		var plan hostPortPlan
+		var plan HostPorts
 		err := json.Unmarshal(content, &plan)
 		if err == nil && plan.Table != name {
 			err = fmt.Errorf("the file describes table %q", plan.Table)
@@ -87,18 +81,18 @@ func (p *portTables) load(contents map[string][]byte) error {
 }
 
 // table returns the state of a table. It is called with mu held.
-func (p *portTables) table(name string) *portTable {
+func (p *HostPortTables) table(name string) *portTable {
 	if p.tables == nil {
 		p.tables = make(map[string]*portTable)
 	}
 	if p.tables[name] == nil {
-		p.tables[name] = &portTable{pods: make(map[string]podPorts)}
+		p.tables[name] = &portTable{pods: make(map[string]PodPorts)}
 	}
 	return p.tables[name]
 }
 
 // set sets the host ports of a pod, or removes them if ports is nil. It returns the host ports before the call.
-func (p *portTables) set(plan hostPortPlan, pod string, ports *podPorts) (before *podPorts) {
+func (p *HostPortTables) set(plan HostPorts, pod string, ports *PodPorts) (before *PodPorts) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t := p.table(plan.Table)
@@ -116,7 +110,7 @@ func (p *portTables) set(plan hostPortPlan, pod string, ports *podPorts) (before
 }
 
 // update sets the host ports of a pod and replaces the kernel's table. If update fails, nothing has changed.
-func (p *portTables) update(ctx context.Context, plan hostPortPlan, pod string, ports *podPorts) error {
+func (p *HostPortTables) update(ctx context.Context, plan HostPorts, pod string, ports *PodPorts) error {
 	unlock, err := p.locks.Lock(ctx, plan.Table)
 	if err != nil {
 		return err
@@ -134,7 +128,7 @@ func (p *portTables) update(ctx context.Context, plan hostPortPlan, pod string, 
 }
 
 // apply replaces the kernel's table. The caller holds the lock of the table.
-func (p *portTables) apply(ctx context.Context, name string) error {
+func (p *HostPortTables) apply(ctx context.Context, name string) error {
 	p.mu.Lock()
 	t := p.tables[name]
 	script, plan, recorded, closed := t.script(), t.plan, t.recorded, t.localnetClosed
@@ -158,13 +152,13 @@ func (p *portTables) apply(ctx context.Context, name string) error {
 	return nil
 }
 
-// reconcile creates the tables that this daemon has not created yet, including incomplete tables of
+// Reconcile creates the tables that this daemon has not created yet, including incomplete tables of
 // earlier daemons, and deletes unused tables. With check it also restores tables that another
 // program has deleted. inUse reports whether pods are attached to a network. A table without host
 // ports is not deleted while pods are attached, because its chain guard also protects the host's
-// loopback if the portmap plugin has set route_localnet. reconcile reports whether all tables are
+// loopback if the portmap plugin has set route_localnet. Reconcile reports whether all tables are
 // in the desired state.
-func (p *portTables) reconcile(ctx context.Context, check bool, inUse func(network string) bool) bool {
+func (p *HostPortTables) Reconcile(ctx context.Context, check bool, inUse func(network string) bool) bool {
 	p.mu.Lock()
 	names := slices.Sorted(maps.Keys(p.tables))
 	p.mu.Unlock()
@@ -179,7 +173,7 @@ func (p *portTables) reconcile(ctx context.Context, check bool, inUse func(netwo
 	return ok
 }
 
-func (p *portTables) reconcileTable(ctx context.Context, name string, check bool, inUse func(network string) bool) error {
+func (p *HostPortTables) reconcileTable(ctx context.Context, name string, check bool, inUse func(network string) bool) error {
 	unlock, err := p.locks.Lock(ctx, name)
 	if err != nil {
 		return err
@@ -211,21 +205,21 @@ func (p *portTables) reconcileTable(ctx context.Context, name string, check bool
 }
 
 // mappings returns the port mappings of all pods of a table.
-func (p *portTables) mappings(name string) []PortMapping {
+func (p *HostPortTables) mappings(name string) []PortMapping {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var out []PortMapping
 	for _, pod := range p.table(name).pods {
-		out = append(out, pod.mappings...)
+		out = append(out, pod.Mappings...)
 	}
 	return out
 }
 
 // deleteUnused deletes an unused table. The caller holds the lock of the table.
-func (p *portTables) deleteUnused(ctx context.Context, name string) error {
+func (p *HostPortTables) deleteUnused(ctx context.Context, name string) error {
 	p.mu.Lock()
 	t := p.table(name)
-	plan, owned, shared := t.plan, t.recorded != hostPortPlan{}, false // shared: another table uses the bridge
+	plan, owned, shared := t.plan, t.recorded != HostPorts{}, false // shared: another table uses the bridge
 	for other, o := range p.tables {
 		shared = shared || other != name && o.plan.Bridge == plan.Bridge
 	}
@@ -246,7 +240,7 @@ func (p *portTables) deleteUnused(ctx context.Context, name string) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	t.applied, t.recorded = hostPortPlan{}, hostPortPlan{}
+	t.applied, t.recorded = HostPorts{}, HostPorts{}
 	if !t.configured && len(t.pods) == 0 {
 		delete(p.tables, name)
 	}

@@ -1,4 +1,4 @@
-package network
+package nat
 
 import (
 	"context"
@@ -17,15 +17,18 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// masqueradeTables has the desired state of the tables for masquerading. Each table has the subnets of the loaded
+// MasqueradeTables has the desired state of the tables for masquerading. Each table has the subnets of the loaded
 // configuration and the subnets in the plans of attached pods.
-type masqueradeTables struct {
-	files tableFiles
+type MasqueradeTables struct {
+	files Files
 	locks oplock.Locks // by name of the table; held while the kernel's table changes
 
 	mu     sync.Mutex // guards tables and their content
 	tables map[string]*masqueradeTable
 }
+
+// NewMasqueradeTables returns the state without tables. files records the tables.
+func NewMasqueradeTables(files Files) *MasqueradeTables { return &MasqueradeTables{files: files} }
 
 // masqueradeTable is the desired state of a table.
 type masqueradeTable struct {
@@ -41,7 +44,7 @@ type masqueradeTable struct {
 }
 
 // table returns the state of a table. It is called with mu held.
-func (m *masqueradeTables) table(name string) *masqueradeTable {
+func (m *MasqueradeTables) table(name string) *masqueradeTable {
 	if m.tables == nil {
 		m.tables = make(map[string]*masqueradeTable)
 	}
@@ -61,15 +64,15 @@ func (t *masqueradeTable) covers(subnets []netip.Prefix) bool {
 	return !slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return !slices.Contains(t.applied, p) })
 }
 
-// prepare adds the subnets of a configuration that is being loaded. If the configuration is not
-// loaded, reconcile removes them again.
-func (m *masqueradeTables) prepare(ctx context.Context, added masquerade, timeout time.Duration) error {
+// Prepare adds the subnets of a configuration that is being loaded. If the configuration is not
+// loaded, Reconcile removes them again.
+func (m *MasqueradeTables) Prepare(ctx context.Context, added Masquerade, timeout time.Duration) error {
 	return m.apply(ctx, added.Table, timeout, added.Subnets)
 }
 
-// acquire keeps the subnets of an attachment in the table until release. The table has the subnets already, unless the
+// Acquire keeps the subnets of an attachment in the table until Release. The table has the subnets already, unless the
 // configuration has changed since the plan of the attachment was made.
-func (m *masqueradeTables) acquire(ctx context.Context, need masquerade, a types.GCAttachment) error {
+func (m *MasqueradeTables) Acquire(ctx context.Context, need Masquerade, a types.GCAttachment) error {
 	m.mu.Lock()
 	t := m.table(need.Table)
 	t.attached[a] = need.Subnets
@@ -78,23 +81,23 @@ func (m *masqueradeTables) acquire(ctx context.Context, need masquerade, a types
 	if covered {
 		return nil
 	}
-	err := m.apply(ctx, need.Table, nftTimeout, nil)
+	err := m.apply(ctx, need.Table, Timeout, nil)
 	if err != nil {
-		m.release(need, a)
+		m.Release(need, a)
 		return fmt.Errorf("masquerade: %w", err)
 	}
 	return nil
 }
 
-// restore is acquire for a pod that an earlier daemon has attached. It does not change the kernel's table.
-func (m *masqueradeTables) restore(need masquerade, a types.GCAttachment) {
+// Restore is Acquire for a pod that an earlier daemon has attached. It does not change the kernel's table.
+func (m *MasqueradeTables) Restore(need Masquerade, a types.GCAttachment) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.table(need.Table).attached[a] = need.Subnets
 }
 
-// release reverts acquire. It reports whether the kernel's table has unused subnets, which reconcile removes.
-func (m *masqueradeTables) release(need masquerade, a types.GCAttachment) (unused bool) {
+// Release reverts Acquire. It reports whether the kernel's table has unused subnets, which Reconcile removes.
+func (m *MasqueradeTables) Release(need Masquerade, a types.GCAttachment) (unused bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t := m.table(need.Table)
@@ -102,22 +105,20 @@ func (m *masqueradeTables) release(need masquerade, a types.GCAttachment) (unuse
 	return len(t.desired()) < len(t.applied)
 }
 
-// configure sets the subnets of the loaded configuration.
-func (m *masqueradeTables) configure(loaded []*list) {
+// Configure sets the subnets of the loaded configuration.
+func (m *MasqueradeTables) Configure(plans []Masquerade) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, t := range m.tables {
 		t.configured = nil
 	}
-	for _, l := range loaded {
-		if l.masquerade != nil {
-			m.table(l.masquerade.Table).configured = l.masquerade.Subnets
-		}
+	for _, plan := range plans {
+		m.table(plan.Table).configured = plan.Subnets
 	}
 }
 
-// load adds the tables that earlier daemons have recorded in their files. With keep, reconcile keeps all their subnets.
-func (m *masqueradeTables) load(contents map[string][]byte, keep bool) error {
+// Load adds the tables that earlier daemons have recorded in their files. With keep, Reconcile keeps all their subnets.
+func (m *MasqueradeTables) Load(contents map[string][]byte, keep bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var errs []error
@@ -125,7 +126,7 @@ func (m *masqueradeTables) load(contents map[string][]byte, keep bool) error {
 		if !strings.HasPrefix(name, masqueradePrefix) {
 			continue
 		}
-		var recorded masquerade
+		var recorded Masquerade
 		if err := json.Unmarshal(content, &recorded); err != nil {
 			errs = append(errs, fmt.Errorf("read the file of table %s, which is not changed: %w", name, err))
 			continue
@@ -139,10 +140,10 @@ func (m *masqueradeTables) load(contents map[string][]byte, keep bool) error {
 	return errors.Join(errs...)
 }
 
-// reconcile brings the kernel's tables into the desired state and deletes unused tables. With check
+// Reconcile brings the kernel's tables into the desired state and deletes unused tables. With check
 // it also restores tables that another program has deleted. It reports whether all tables are in
 // the desired state.
-func (m *masqueradeTables) reconcile(ctx context.Context, check bool) bool {
+func (m *MasqueradeTables) Reconcile(ctx context.Context, check bool) bool {
 	m.mu.Lock()
 	names := slices.Sorted(maps.Keys(m.tables))
 	m.mu.Unlock()
@@ -157,7 +158,7 @@ func (m *masqueradeTables) reconcile(ctx context.Context, check bool) bool {
 	return ok
 }
 
-func (m *masqueradeTables) reconcileTable(ctx context.Context, name string, check bool) error {
+func (m *MasqueradeTables) reconcileTable(ctx context.Context, name string, check bool) error {
 	m.mu.Lock()
 	t := m.table(name)
 	desired := t.desired()
@@ -167,7 +168,7 @@ func (m *masqueradeTables) reconcileTable(ctx context.Context, name string, chec
 	case len(desired) == 0:
 		return m.deleteUnused(ctx, name)
 	case !upToDate:
-		return m.apply(ctx, name, nftTimeout, nil)
+		return m.apply(ctx, name, Timeout, nil)
 	case !check:
 		return nil
 	}
@@ -176,11 +177,11 @@ func (m *masqueradeTables) reconcileTable(ctx context.Context, name string, chec
 		return err
 	}
 	logrus.WithContext(ctx).WithField("table", name).Warn("the table for masquerading was deleted by another program; the daemon restores the table")
-	return m.apply(ctx, name, nftTimeout, nil)
+	return m.apply(ctx, name, Timeout, nil)
 }
 
 // apply replaces the kernel's table by a table with the desired subnets and further subnets.
-func (m *masqueradeTables) apply(ctx context.Context, name string, timeout time.Duration, further []netip.Prefix) error {
+func (m *MasqueradeTables) apply(ctx context.Context, name string, timeout time.Duration, further []netip.Prefix) error {
 	unlock, err := m.locks.Lock(ctx, name)
 	if err != nil {
 		return err
@@ -205,12 +206,12 @@ func (m *masqueradeTables) apply(ctx context.Context, name string, timeout time.
 }
 
 // next returns the table that apply is about to create. isNew is true if the daemon does not own a table of the name.
-func (m *masqueradeTables) next(name string, further []netip.Prefix) (next masquerade, isNew bool) {
+func (m *MasqueradeTables) next(name string, further []netip.Prefix) (next Masquerade, isNew bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t := m.table(name)
-	next = masquerade{Table: name, Subnets: union(t.desired(), further)}
-	// acquire must not rely on subnets that are being removed.
+	next = Masquerade{Table: name, Subnets: union(t.desired(), further)}
+	// Acquire must not rely on subnets that are being removed.
 	t.applied = slices.DeleteFunc(slices.Clone(t.applied), func(p netip.Prefix) bool { return !slices.Contains(next.Subnets, p) })
 	t.exact = false
 	return next, !t.owned
@@ -224,7 +225,7 @@ func union(lists ...[]netip.Prefix) []netip.Prefix {
 }
 
 // deleteUnused deletes an unused table.
-func (m *masqueradeTables) deleteUnused(ctx context.Context, name string) error {
+func (m *MasqueradeTables) deleteUnused(ctx context.Context, name string) error {
 	unlock, err := m.locks.Lock(ctx, name)
 	if err != nil {
 		return err

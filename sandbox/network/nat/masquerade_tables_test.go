@@ -1,7 +1,6 @@
-package network
+package nat
 
 import (
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -31,8 +30,8 @@ func fakeNFT(t *testing.T) (calls func() []string, broken string) {
 	}, broken
 }
 
-func masqueradeFor(subnets ...string) masquerade {
-	m := masquerade{Table: masqueradePrefix + "n"}
+func masqueradeFor(subnets ...string) Masquerade {
+	m := Masquerade{Table: masqueradePrefix + "n"}
 	for _, s := range subnets {
 		m.Subnets = append(m.Subnets, netip.MustParsePrefix(s))
 	}
@@ -42,9 +41,9 @@ func masqueradeFor(subnets ...string) masquerade {
 // TestMasqueradeTables checks the calls of nft from the creation of a table to its deletion.
 func TestMasqueradeTables(t *testing.T) {
 	calls, broken := fakeNFT(t)
-	files := tableFiles{filepath.Join(t.TempDir(), "tables")}
-	m := &masqueradeTables{files: files}
-	loaded := func(need masquerade) []*list { return []*list{{masquerade: &need}} }
+	files := Files{filepath.Join(t.TempDir(), "tables")}
+	m := &MasqueradeTables{files: files}
+	loaded := func(need Masquerade) []Masquerade { return []Masquerade{need} }
 	pod := func(id string) types.GCAttachment { return types.GCAttachment{ContainerID: id, IfName: "eth0"} }
 	old, changed := masqueradeFor("10.1.0.0/16", "fd01::/64"), masqueradeFor("10.2.0.0/16")
 	expect := func(what string, want ...string) {
@@ -76,62 +75,62 @@ func TestMasqueradeTables(t *testing.T) {
 		}
 	}
 
-	check(m.prepare(t.Context(), old, time.Minute))
-	m.configure(loaded(old))
+	check(m.Prepare(t.Context(), old, time.Minute))
+	m.Configure(loaded(old))
 	expect("the first configuration", "10.1.0.0/16 fd01::/64")
-	check(m.acquire(t.Context(), old, pod("a")))
+	check(m.Acquire(t.Context(), old, pod("a")))
 	expect("a pod")
-	m.reconcile(t.Context(), false)
+	m.Reconcile(t.Context(), false)
 	expect("nothing to do")
-	m.reconcile(t.Context(), true)
+	m.Reconcile(t.Context(), true)
 	expect("a check", "list table")
 
-	check(m.prepare(t.Context(), changed, time.Minute))
+	check(m.Prepare(t.Context(), changed, time.Minute))
 	expect("another subnet", "10.1.0.0/16 10.2.0.0/16 fd01::/64")
-	m.configure(loaded(changed))
-	m.reconcile(t.Context(), false)
+	m.Configure(loaded(changed))
+	m.Reconcile(t.Context(), false)
 	expect("subnets of the pod are kept")
-	check(m.acquire(t.Context(), changed, pod("b")))
+	check(m.Acquire(t.Context(), changed, pod("b")))
 	expect("another pod")
-	if !m.release(old, pod("a")) {
-		t.Error("release did not report that the old subnets are unused")
+	if !m.Release(old, pod("a")) {
+		t.Error("Release did not report that the old subnets are unused")
 	}
-	m.reconcile(t.Context(), false)
+	m.Reconcile(t.Context(), false)
 	expect("last pod of the old subnets detached", "10.2.0.0/16")
 
 	// A pod that was planned before the change is attached after it.
-	check(m.acquire(t.Context(), old, pod("c")))
+	check(m.Acquire(t.Context(), old, pod("c")))
 	expect("pod attached late", "10.1.0.0/16 10.2.0.0/16 fd01::/64")
-	m.release(old, pod("c"))
+	m.Release(old, pod("c"))
 	if err := os.WriteFile(broken, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if m.reconcile(t.Context(), false) {
-		t.Error("reconcile succeeded although nft failed")
+	if m.Reconcile(t.Context(), false) {
+		t.Error("Reconcile succeeded although nft failed")
 	}
-	if err := m.acquire(t.Context(), old, pod("d")); err == nil {
-		t.Error("acquire succeeded although nft failed")
+	if err := m.Acquire(t.Context(), old, pod("d")); err == nil {
+		t.Error("Acquire succeeded although nft failed")
 	}
 	check(os.Remove(broken))
-	m.reconcile(t.Context(), false)
+	m.Reconcile(t.Context(), false)
 	expect("after the failure", "10.2.0.0/16")
 
-	m.configure(nil)
-	m.reconcile(t.Context(), false)
+	m.Configure(nil)
+	m.Reconcile(t.Context(), false)
 	expect("without the configuration")
-	next := &masqueradeTables{files: files} // the daemon starts again
-	contents, err := files.all()
+	next := &MasqueradeTables{files: files} // the daemon starts again
+	contents, err := files.All()
 	check(err)
-	check(next.load(contents, false))
-	next.restore(changed, pod("b"))
-	next.reconcile(t.Context(), false)
+	check(next.Load(contents, false))
+	next.Restore(changed, pod("b"))
+	next.Reconcile(t.Context(), false)
 	expect("after a restart", "10.2.0.0/16")
-	if !next.release(changed, pod("b")) {
-		t.Error("release did not report that the table is unused")
+	if !next.Release(changed, pod("b")) {
+		t.Error("Release did not report that the table is unused")
 	}
-	next.reconcile(t.Context(), false)
+	next.Reconcile(t.Context(), false)
 	expect("last pod detached", "add table inet criserver_masquerade_n;delete table inet criserver_masquerade_n;")
-	if contents, err := files.all(); err != nil || len(contents) != 0 {
+	if contents, err := files.All(); err != nil || len(contents) != 0 {
 		t.Errorf("files that are left: %v, %v", contents, err)
 	}
 }
@@ -139,59 +138,30 @@ func TestMasqueradeTables(t *testing.T) {
 // TestForeignMasqueradeTables checks that the daemon keeps the tables of another daemon and of a newer daemon.
 func TestForeignMasqueradeTables(t *testing.T) {
 	calls, broken := fakeNFT(t)
-	m := &masqueradeTables{files: tableFiles{t.TempDir()}}
-	if err := m.load(map[string][]byte{masqueradePrefix + "n": []byte("{"), hostPortsPrefix + "n": []byte("{}")}, false); err == nil || !strings.Contains(err.Error(), masqueradePrefix+"n") {
+	m := &MasqueradeTables{files: Files{t.TempDir()}}
+	if err := m.Load(map[string][]byte{masqueradePrefix + "n": []byte("{"), hostPortsPrefix + "n": []byte("{}")}, false); err == nil || !strings.Contains(err.Error(), masqueradePrefix+"n") {
 		t.Errorf("load of an invalid file: %v", err)
 	}
-	m.reconcile(t.Context(), true)
+	m.Reconcile(t.Context(), true)
 	// After nft has refused a table, there is nothing to delete.
 	if err := os.WriteFile(broken, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.prepare(t.Context(), masqueradeFor("10.1.0.0/16"), time.Minute); err == nil {
-		t.Error("prepare succeeded although nft failed")
+	if err := m.Prepare(t.Context(), masqueradeFor("10.1.0.0/16"), time.Minute); err == nil {
+		t.Error("Prepare succeeded although nft failed")
 	}
-	if !m.reconcile(t.Context(), true) || len(m.tables) != 0 {
+	if !m.Reconcile(t.Context(), true) || len(m.tables) != 0 {
 		t.Errorf("%+v", m.tables)
 	}
 	if err := os.Remove(broken); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.load(map[string][]byte{masqueradePrefix + "n": []byte(`{"subnets":["10.1.0.0/16"]}`)}, true); err != nil {
+	if err := m.Load(map[string][]byte{masqueradePrefix + "n": []byte(`{"subnets":["10.1.0.0/16"]}`)}, true); err != nil {
 		t.Fatal(err)
 	}
 	calls()
-	m.reconcile(t.Context(), false)
+	m.Reconcile(t.Context(), false)
 	if got := calls(); len(got) != 1 || !strings.Contains(got[0], "10.1.0.0/16") {
 		t.Errorf("subnets for pods with unreadable records: got the calls %q", got)
-	}
-}
-
-// TestMasqueradeInPlan checks that a plan without some plugins and a plan with host ports keep the
-// masquerading, and that a configuration file cannot set it.
-func TestMasqueradeInPlan(t *testing.T) {
-	fakeNFT(t)
-	n := New(Config{CacheDir: t.TempDir()})
-	l, err := parseList([]byte(strings.Replace(portsConf, `"ipam":{`, `"ipMasq":true,"ipam":{"subnet":"10.1.0.0/16",`, 1)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := n.enableMasquerade(t.Context(), l, time.Minute); err != nil || l.masquerade == nil {
-		t.Fatalf("%+v, %v", l.masquerade, err)
-	}
-	l.hostPorts = planHostPorts(l.conf)
-	for _, pod := range []Pod{{}, {PortMappings: []PortMapping{{HostPort: 1, ContainerPort: 1, Protocol: "tcp"}}}} {
-		plan, err := n.podList(l, pod)
-		if err != nil {
-			t.Fatal(err)
-		}
-		again, err := parseList(plan.planned)
-		if err != nil || again.masquerade == nil || fmt.Sprint(*again.masquerade) != "{criserver_masquerade_n [10.1.0.0/16]}" || (again.hostPorts != nil) != (len(pod.PortMappings) > 0) {
-			t.Errorf("%s, %v", plan.planned, err)
-		}
-		raw, err := inline(again.conf)
-		if err != nil || strings.Contains(string(raw), "io.criserver") {
-			t.Errorf("%s, %v", raw, err)
-		}
 	}
 }

@@ -1,4 +1,4 @@
-package network
+package nat
 
 import (
 	"bytes"
@@ -86,13 +86,13 @@ func (t *portTable) elements(v4, v6 *family) (ports []string) {
 	}
 	for _, pod := range slices.Sorted(maps.Keys(t.pods)) {
 		podPorts := t.pods[pod]
-		for _, a := range podPorts.addrs {
+		for _, a := range podPorts.Addrs {
 			f := v4
 			if a.Addr().Is6() {
 				f = v6
 			}
 			add(&f.subnets, a.Masked().String(), "")
-			for _, m := range podPorts.mappings {
+			for _, m := range podPorts.Mappings {
 				key, all, ok := m.key(a.Addr())
 				if !ok {
 					continue

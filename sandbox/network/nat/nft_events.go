@@ -1,4 +1,4 @@
-package network
+package nat
 
 import (
 	"context"
@@ -21,9 +21,9 @@ const (
 	sizeofNfgenmsg = 4 // struct nfgenmsg of linux/netfilter/nfnetlink.h
 )
 
-// watchTables receives the events of nftables until ctx ends. It sends to notify, which has
+// WatchTables receives the events of nftables until ctx ends. It sends to notify, which has
 // capacity 1, when another program has deleted a table of the daemon.
-func watchTables(ctx context.Context, notify chan<- struct{}) error {
+func WatchTables(ctx context.Context, notify chan<- struct{}) error {
 	f, err := openEvents()
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package network
+package nat
 
 import (
 	"bytes"
@@ -8,11 +8,13 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"github.com/criserver/criserver/sandbox/network/program"
 )
 
-// nftTimeout bounds a call of nft. A call takes a few milliseconds on an idle machine. On an
+// Timeout bounds a call of nft. A call takes a few milliseconds on an idle machine. On an
 // emulated machine the first call, which loads kernel modules, takes more than five seconds.
-const nftTimeout = time.Minute
+const Timeout = time.Minute
 
 // tableExists reports whether a table exists. The error says that nft did not end before the
 // timeout, so that the table may exist.
@@ -31,7 +33,7 @@ func deleteTable(ctx context.Context, name string) error {
 
 // runNFT executes nft with the default timeout.
 func runNFT(ctx context.Context, stdin []byte, args ...string) error {
-	return runNFTTimeout(ctx, nftTimeout, stdin, args...)
+	return runNFTTimeout(ctx, Timeout, stdin, args...)
 }
 
 // runNFTTimeout executes nft. After the timeout it kills nft and returns context.DeadlineExceeded.
@@ -40,9 +42,9 @@ func runNFTTimeout(ctx context.Context, timeout time.Duration, stdin []byte, arg
 	defer cancel()
 	cmd := exec.CommandContext(limited, nftPath(), args...)
 	cmd.Stdin = bytes.NewReader(stdin)
-	var stderr limitedBuffer
+	var stderr program.Output
 	cmd.Stdout, cmd.Stderr = nil, &stderr
-	err := runKillable(cmd)
+	err := program.Run(cmd)
 	if err == nil {
 		return nil
 	}
@@ -53,7 +55,7 @@ func runNFTTimeout(ctx context.Context, timeout time.Duration, stdin []byte, arg
 	case limited.Err() != nil:
 		return fmt.Errorf("%s: timeout after %s: %w", name, timeout, limited.Err())
 	}
-	return errors.Join(fmt.Errorf("%s: %w", name, err), errors.New(quote(stderr.buf.Bytes())))
+	return errors.Join(fmt.Errorf("%s: %w", name, err), errors.New(program.Quote(stderr.Bytes())))
 }
 
 // nftPath returns the path of nft. The PATH of a service may lack /usr/sbin.
