@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -32,7 +33,7 @@ func (m *Manager) writeBundle(ctx context.Context, c *container, p *plan) (_ *os
 	if err != nil {
 		return nil, err
 	}
-	if err := makeLogDir(p.pod.Config.GetLogDirectory(), c.rec.LogPath); err != nil {
+	if err := bundle.MakeLogDir(p.pod.Config.GetLogDirectory(), c.rec.LogPath); err != nil {
 		return nil, err
 	}
 	b, err := oci.Encode(config)
@@ -76,30 +77,30 @@ func (m *Manager) builderInput(ctx context.Context, c *container, p *plan) (oci.
 	if err != nil {
 		return oci.Input{}, err
 	}
-	mounts, err := m.resolveMounts(ctx, p, p.volumes)
+	mounts, err := m.mountRules(p.pod).Mounts(ctx, s.Mounts, p.volumes)
 	if err == nil {
 		err = m.relabel(c, p, mounts)
 	}
 	if err != nil {
 		return oci.Input{}, err
 	}
-	devices, err := m.resolveDevices(s, p.pod.UserNS != "")
+	devices, err := bundle.Devices(s, p.pod.UserNS != "", m.cfg.DeviceOwnerIsUser)
 	if err != nil {
 		return oci.Input{}, err
 	}
-	profile, err := readSeccomp(s.Security.SeccompFile)
+	profile, err := bundle.ReadSeccomp(s.Security.SeccompFile)
 	if err != nil {
 		return oci.Input{}, err
 	}
 	if err := m.ensureAppArmor(ctx, s.Security.AppArmorProfile); err != nil {
 		return oci.Input{}, err
 	}
-	if err := prepareRootFS(c.rootfs(), proc.WorkingDir, proc.Volumes, mounts, rootOwner(c.userMaps)); err != nil {
+	if err := bundle.PrepareRootFS(c.rootfs(), proc.WorkingDir, proc.Volumes, mounts, bundle.RootOwner(c.userMaps)); err != nil {
 		return oci.Input{}, err
 	}
 	var volumes []oci.Mount
 	if s.Security.ReadonlyRootFS {
-		if volumes, err = writableVolumes(c.rootfs(), proc.Volumes, mounts); err != nil {
+		if volumes, err = bundle.WritableVolumes(c.rootfs(), proc.Volumes, mounts); err != nil {
 			return oci.Input{}, err
 		}
 	}

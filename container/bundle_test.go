@@ -4,12 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/criserver/criserver/container/containerspec"
+	"github.com/criserver/criserver/internal/oomscore"
 	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -64,12 +64,12 @@ func TestOOMScoreAdjIsReset(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(oomFile(cmd.Process.Pid), []byte("300"), 0); err != nil {
+		if err := oomscore.Set(cmd.Process.Pid, 300); err != nil {
 			t.Fatal(err)
 		}
 		c := &container{id: "c", rec: &record{}, process: tc.process}
 		c.resetOOMScoreAdj(cmd.Process.Pid)
-		if got, err := oomScoreAdj(cmd.Process.Pid); err != nil || got != tc.want {
+		if got, err := oomscore.Get(cmd.Process.Pid); err != nil || got != tc.want {
 			t.Errorf("%s: oom_score_adj %d, %v; want %d", name, got, err, tc.want)
 		}
 		_ = cmd.Process.Kill()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/container/bundle"
 )
 
 // undoTimeout limits a rollback, which the request cannot cancel.
@@ -23,7 +24,7 @@ func (m *Manager) make(ctx context.Context, c *container, p *plan) error {
 		return err
 	}
 	p.sideEffects = true
-	if err := makeContainerDir(c.dir, rootOwner(c.userMaps)); err != nil {
+	if err := bundle.MakeContainerDir(c.dir, bundle.RootOwner(c.userMaps)); err != nil {
 		return err
 	}
 	if err := c.rec.write(c.dir); err != nil {
@@ -60,10 +61,10 @@ func (m *Manager) make(ctx context.Context, c *container, p *plan) error {
 // launch starts the monitor, which creates the container in the runtime.
 func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 	p.runtimeCalled = true
-	root, stdio := rootOwner(c.userMaps), p.spec.Stdio
+	root, stdio := bundle.RootOwner(c.userMaps), p.spec.Stdio
 	started, monitor, err := m.cfg.Monitors.Create(ctx, conmon.Spec{
 		Version: conmon.Version, ID: c.id, RunDir: c.dir, Bundle: c.dir, ExitFile: m.exitFile(c.id),
-		Runtime: c.runtime.Args(), LogPath: c.rec.LogPath, StdioUID: root.uid, StdioGID: root.gid,
+		Runtime: c.runtime.Args(), LogPath: c.rec.LogPath, StdioUID: root.UID, StdioGID: root.GID,
 		Guest: c.runtime.Guest, Terminal: stdio.Terminal, Stdin: stdio.Stdin, StdinOnce: stdio.StdinOnce,
 	})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/internal/pty"
 	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -88,8 +89,8 @@ func (m *Manager) ExecProcess(id string, cmd []string, terminal bool) (*runtime.
 func (m *Manager) execInput(id string, p *specs.Process, timeout time.Duration) runtime.ExecInput {
 	in := runtime.ExecInput{ID: id, Process: p, Timeout: timeout, Dir: m.dir(id)}
 	if c, err := m.find(id); err == nil {
-		root := rootOwner(c.userMaps)
-		in.StdioUID, in.StdioGID = root.uid, root.gid
+		root := bundle.RootOwner(c.userMaps)
+		in.StdioUID, in.StdioGID = root.UID, root.GID
 		in.OOMScoreAdj = m.execOOMScoreAdj(c)
 	}
 	return in

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/criserver/criserver/container/containerspec"
-	"github.com/criserver/criserver/internal/rootpath"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/selinux"
 	"github.com/sirupsen/logrus"
@@ -85,19 +84,4 @@ func (m *Manager) ensureAppArmor(ctx context.Context, profile string) error {
 		return fmt.Errorf("config.linux.security_context.apparmor: %w", err)
 	}
 	return nil
-}
-
-// maxSeccompProfile limits the file of a seccomp profile, in bytes.
-const maxSeccompProfile = 4 << 20
-
-// readSeccomp reads the file of a seccomp profile of the node, or nothing for "".
-func readSeccomp(file string) ([]byte, error) {
-	if file == "" {
-		return nil, nil
-	}
-	b, err := rootpath.ReadFile("/", file, maxSeccompProfile)
-	if err != nil {
-		return nil, invalid("config.linux.security_context.seccomp: localhost_ref: %v", err)
-	}
-	return b, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/cgroup"
+	"github.com/criserver/criserver/internal/oomscore"
 	"github.com/criserver/criserver/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -170,7 +171,7 @@ func (m *Manager) saveLimits(s *Snapshot, update *oci.Update) (*savedLimits, err
 		}
 	}
 	if update.OOMScoreAdj != nil {
-		adj, err := oomScoreAdj(s.PID)
+		adj, err := oomscore.Get(s.PID)
 		if err != nil {
 			return nil, err
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/oomscore"
 	"github.com/criserver/criserver/oci/runtime"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -111,7 +112,7 @@ func TestUpdateIsUndoneIfTheStateFileCannotBeWritten(t *testing.T) {
 	if limitsAfter := b.controls(after); !maps.Equal(limitsAfter, limitsBefore) {
 		t.Errorf("limits: got %v, want %v as before the update", limitsAfter, limitsBefore)
 	}
-	if adj, err := oomScoreAdj(after.PID); err != nil || adj != 0 {
+	if adj, err := oomscore.Get(after.PID); err != nil || adj != 0 {
 		t.Errorf("oom_score_adj: got %d (error %v), want 0", adj, err)
 	}
 	if after.Resources.GetMemoryLimitInBytes() != 64<<20 {
@@ -157,7 +158,7 @@ func TestInterruptedUpdateIsUndoneByTheNextDaemon(t *testing.T) {
 	if limitsAfter := b.controls(s); !maps.Equal(limitsAfter, limitsBefore) {
 		t.Errorf("limits: got %v, want %v as before the update", limitsAfter, limitsBefore)
 	}
-	if adj, err := oomScoreAdj(s.PID); err != nil || adj != 0 {
+	if adj, err := oomscore.Get(s.PID); err != nil || adj != 0 {
 		t.Errorf("oom_score_adj: got %d (error %v), want 0", adj, err)
 	}
 	if f, err := readStatus(s.RunDir); err != nil || f.Undo != nil {
@@ -184,7 +185,7 @@ func TestUpdateInEveryState(t *testing.T) {
 	if err := m.Start(t.Context(), created); err != nil {
 		t.Fatal(err)
 	}
-	if adj, err := oomScoreAdj(s.PID); err != nil || adj != 123 {
+	if adj, err := oomscore.Get(s.PID); err != nil || adj != 123 {
 		t.Errorf("oom_score_adj of the started process: got %d (error %v), want 123", adj, err)
 	}
 	if err := m.UpdateResources(t.Context(), exited, r); !errdefs.IsFailedPrecondition(err) {
@@ -240,7 +241,7 @@ func TestUpdateOOMScoreAdjOfInheritingProcesses(t *testing.T) {
 	}
 	seen := make(map[int]int)
 	for _, pid := range pids {
-		adj, err := oomScoreAdj(pid)
+		adj, err := oomscore.Get(pid)
 		if err != nil {
 			t.Fatal(err)
 		}

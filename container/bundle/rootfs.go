@@ -1,7 +1,6 @@
-package container
+package bundle
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,47 +14,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// owner is a user and group of the host.
-type owner struct{ uid, gid uint32 }
+// Owner is a user and group of the host.
+type Owner struct{ UID, GID uint32 }
 
-// rootOwner returns the ids on the host of root in a user namespace with these maps.
+// RootOwner returns the ids on the host of root in a user namespace with these maps.
 // Without maps this is root of the host.
-func rootOwner(maps userns.Maps) owner {
+func RootOwner(maps userns.Maps) Owner {
 	uid, gid, err := maps.Root()
 	if err != nil {
-		return owner{}
+		return Owner{}
 	}
-	return owner{uid, gid}
+	return Owner{uid, gid}
 }
 
-// makeContainerDir makes the directory of a container. No user of the host may enter it, because
+// MakeContainerDir makes the directory of a container. No user of the host may enter it, because
 // the files of images can be setuid. Root of the user namespace of the pod may pass
 // through it, to the root file system.
-func makeContainerDir(dir string, root owner) error {
-	if err := os.Mkdir(dir, 0o700); err != nil || root == (owner{}) {
+func MakeContainerDir(dir string, root Owner) error {
+	if err := os.Mkdir(dir, 0o700); err != nil || root == (Owner{}) {
 		return err
 	}
-	if err := os.Chown(dir, 0, int(root.gid)); err != nil {
+	if err := os.Chown(dir, 0, int(root.GID)); err != nil {
 		return err
 	}
 	return os.Chmod(dir, 0o710)
 }
 
-func (m *Manager) mountRootFS(ctx context.Context, c *container, p *plan) error {
-	return m.cfg.Images.Mount(ctx, RootFS{
-		ImageID: p.image.ID, ContainerID: c.id, Target: c.rootfs(), UserNS: p.pod.UserNS, Label: p.labels.mount,
-	})
-}
-
-// prepareRootFS makes the directories that the process and its image expect: the
+// PrepareRootFS makes the directories that the process and its image expect: the
 // working directory and the volumes of the image, whose data is part of the writable
 // layer. The directories belong to root. Links in the image cannot lead out of rootfs.
-func prepareRootFS(rootfs, cwd string, volumes []string, mounts []oci.Mount, root owner) error {
+func PrepareRootFS(rootfs, cwd string, volumes []string, mounts []oci.Mount, root Owner) error {
 	for _, dir := range slices.Concat(volumes, []string{cwd}) {
 		if isMounted(dir, mounts) {
 			continue
 		}
-		f, err := rootpath.MkdirAllFor(rootfs, dir, 0o755, int(root.uid), int(root.gid))
+		f, err := rootpath.MkdirAllFor(rootfs, dir, 0o755, int(root.UID), int(root.GID))
 		if err != nil {
 			return fmt.Errorf("make directory %q in the root file system: %w", dir, err)
 		}
@@ -81,12 +74,12 @@ func inKernelDir(path string) bool {
 	return slices.ContainsFunc([]string{"/proc", "/sys", "/dev"}, func(dir string) bool { return isWithin(path, dir) })
 }
 
-// writableVolumes returns mounts that keep the volumes of an image writable in a
+// WritableVolumes returns mounts that keep the volumes of an image writable in a
 // container with a read-only root file system. The data of the volumes is part of the
 // writable layer, with the content and the owners that the image has there. Each volume
 // is bind mounted onto itself, and stays writable when the root file system becomes
 // read-only. A volume at the path of a requested mount is left out.
-func writableVolumes(rootfs string, volumes []string, mounts []oci.Mount) ([]oci.Mount, error) {
+func WritableVolumes(rootfs string, volumes []string, mounts []oci.Mount) ([]oci.Mount, error) {
 	rootfs, err := filepath.EvalSymlinks(rootfs)
 	if err != nil {
 		return nil, err
@@ -130,8 +123,8 @@ func resolveInRootFS(rootfs, path string) (source, inside string, err error) {
 	return source, filepath.Clean("/" + inside), nil
 }
 
-// makeLogDir makes the directory of the log below the log directory of the pod.
-func makeLogDir(podDir, logPath string) error {
+// MakeLogDir makes the directory of the log below the log directory of the pod.
+func MakeLogDir(podDir, logPath string) error {
 	if logPath == "" {
 		return nil
 	}

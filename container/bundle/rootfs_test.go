@@ -1,4 +1,4 @@
-package container
+package bundle
 
 import (
 	"os"
@@ -36,7 +36,7 @@ func TestWritableVolumes(t *testing.T) {
 		"/dev /sys /tokernel /toroot": "",
 		"/mnt/user /touser":           "",
 	} {
-		got, err := writableVolumes(rootfs, strings.Fields(volumes), mounts)
+		got, err := WritableVolumes(rootfs, strings.Fields(volumes), mounts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +56,7 @@ func TestWritableVolumes(t *testing.T) {
 func TestPrepareRootFS(t *testing.T) {
 	rootfs := t.TempDir()
 	mounts := []oci.Mount{{Destination: "/mnt"}}
-	if err := prepareRootFS(rootfs, "/work/dir", []string{"/", "/mnt/below", "/vol"}, mounts, owner{}); err != nil {
+	if err := PrepareRootFS(rootfs, "/work/dir", []string{"/", "/mnt/below", "/vol"}, mounts, Owner{}); err != nil {
 		t.Fatal(err)
 	}
 	var got []string
@@ -74,9 +74,9 @@ func TestMakeContainerDir(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("a change of the owner needs root")
 	}
-	for root, want := range map[owner]os.FileMode{{}: 0o700, {5000, 6000}: 0o710} {
+	for root, want := range map[Owner]os.FileMode{{}: 0o700, {5000, 6000}: 0o710} {
 		dir := t.TempDir() + "/d"
-		if err := makeContainerDir(dir, root); err != nil {
+		if err := MakeContainerDir(dir, root); err != nil {
 			t.Fatal(err)
 		}
 		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != want {
@@ -87,10 +87,10 @@ func TestMakeContainerDir(t *testing.T) {
 
 func TestRootOwner(t *testing.T) {
 	list := []userns.Mapping{{ContainerID: 0, HostID: 5000, Size: 100}}
-	if got := rootOwner(userns.Maps{UIDs: list, GIDs: list}); got != (owner{5000, 5000}) {
+	if got := RootOwner(userns.Maps{UIDs: list, GIDs: list}); got != (Owner{5000, 5000}) {
 		t.Errorf("in a user namespace: %v", got)
 	}
-	if got := rootOwner(userns.Maps{}); got != (owner{}) {
+	if got := RootOwner(userns.Maps{}); got != (Owner{}) {
 		t.Errorf("in the user namespace of the host: %v", got)
 	}
 }
