@@ -81,16 +81,24 @@ func TestNameInUse(t *testing.T) {
 	mustRemove(t, m, p.ID, q.ID)
 }
 
+// abandonCreation starts the creation of a pod, and lets its caller leave during ADD. It returns the error that the
+// caller gets. The creation goes on when release is called.
+func abandonCreation(t *testing.T, m *Manager, plugin fakePlugin, name string) (release func(), err error) {
+	t.Helper()
+	release = plugin.hold("ADD")
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error)
+	go func() { _, err := m.RunPod(ctx, podConfig(name), ""); result <- err }()
+	eventually(t, "call of the plugin", func() bool { return plugin.calls("ADD") == 1 })
+	cancel()
+	return release, <-result
+}
+
 func TestRetryJoinsFirstAttempt(t *testing.T) {
 	b, plugin := fakeBed(t)
 	m := b.start()
-	release := plugin.hold("ADD")
-	ctx, cancel := context.WithCancel(t.Context())
-	result := make(chan error)
-	go func() { _, err := m.RunPod(ctx, podConfig("a"), ""); result <- err }()
-	eventually(t, "call of the plugin", func() bool { return plugin.calls("ADD") == 1 })
-	cancel()
-	if err := <-result; err == nil || !strings.Contains(err.Error(), "CNI ADD") {
+	release, err := abandonCreation(t, m, plugin, "a")
+	if err == nil || !strings.Contains(err.Error(), "CNI ADD") {
 		t.Errorf("error %v does not name the stage that is in progress", err)
 	}
 	if len(m.List()) != 0 {
@@ -133,13 +141,7 @@ func shortContext(t *testing.T) context.Context {
 func TestRetryAfterCallerLeft(t *testing.T) {
 	b, plugin := fakeBed(t)
 	m := b.start()
-	release := plugin.hold("ADD")
-	ctx, cancel := context.WithCancel(t.Context())
-	result := make(chan error)
-	go func() { _, err := m.RunPod(ctx, podConfig("a"), ""); result <- err }()
-	eventually(t, "call of the plugin", func() bool { return plugin.calls("ADD") == 1 })
-	cancel()
-	<-result
+	release, _ := abandonCreation(t, m, plugin, "a")
 	release()
 	eventually(t, "creation of the pod", func() bool { return len(m.List()) == 1 })
 	retry := podConfig("a")
