@@ -1,7 +1,7 @@
 // Package network attaches pods to networks by means of CNI plugins. It owns the loaded network
 // configuration, the calls of plugins, and the decision which work the daemon does in place of the
-// plugins; package nat owns the nftables tables for masquerading and host ports. Of the pods it knows only the attachments: the caller records what Detach needs, and passes it to
-// Detach.
+// plugins. Package nat owns the nftables tables for masquerading and host ports. Of the pods package
+// network knows only the attachments: the caller records what Detach needs, and passes it to Detach.
 package network
 
 import (
