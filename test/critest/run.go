@@ -5,8 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -69,7 +67,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, harness.CleanUp(dir, d.CgroupParent)) }()
 
-	addr, err := serve(o.Images)
+	addr, err := images.Serve(o.Images, "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
@@ -120,19 +118,6 @@ func checkLog(o Options, d *harness.Daemon) error {
 		return err
 	}
 	return o.Variant.Check(string(log))
-}
-
-func serve(dir string) (addr string, err error) {
-	handler, err := images.Handler(dir)
-	if err != nil {
-		return "", err
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	go http.Serve(l, handler) // the server ends with the process
-	return l.Addr().String(), nil
 }
 
 // suite runs the third stage and checks its results.

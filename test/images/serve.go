@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -43,6 +44,21 @@ func Handler(dir string) (http.Handler, error) {
 		}
 	}
 	return h, nil
+}
+
+// Serve serves the images of dir at a TCP address until the process ends. The port may be 0. It
+// returns the address of the server.
+func Serve(dir, address string) (addr string, err error) {
+	handler, err := Handler(dir)
+	if err != nil {
+		return "", err
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return "", err
+	}
+	go http.Serve(l, handler) // the server ends with the process
+	return l.Addr().String(), nil
 }
 
 // Names returns the references of the images in dir.

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,7 +61,7 @@ func run(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, harness.CleanUp(suite.dir, filepath.Base(suite.dir))) }()
-	addr, err := serveImages(cache)
+	addr, err := images.Serve(cache, "127.0.0.1:0")
 	if err != nil {
 		return 1, err
 	}
@@ -107,17 +105,4 @@ func setUpNode() error {
 		}
 	}
 	return harness.Tmpfs("/var/log")
-}
-
-func serveImages(dir string) (addr string, err error) {
-	handler, err := images.Handler(dir)
-	if err != nil {
-		return "", err
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	go http.Serve(l, handler) // the server ends with the process
-	return l.Addr().String(), nil
 }

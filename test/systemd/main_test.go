@@ -4,8 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -63,15 +61,9 @@ func serveImages(cache string) error {
 	if err := images.Build(context.Background(), cache, false); err != nil {
 		return err
 	}
-	handler, err := images.Handler(cache)
-	if err != nil {
+	if _, err := images.Serve(cache, registry); err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", registry)
-	if err != nil {
-		return err
-	}
-	go http.Serve(l, handler) // the server ends with the process
 	if err := os.MkdirAll(filepath.Dir(registries), 0o755); err != nil {
 		return err
 	}
