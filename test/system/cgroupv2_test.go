@@ -100,7 +100,7 @@ func systemdVersion(t *testing.T) int {
 	t.Helper()
 	fields := strings.Fields(systemctl(t, "--version"))
 	if len(fields) < 2 {
-		t.Fatalf("systemctl --version: %q", fields)
+		t.Fatalf("systemctl --version: got the fields %q, want a name and a version", fields)
 	}
 	v, err := strconv.Atoi(fields[1])
 	if err != nil {
@@ -222,7 +222,7 @@ func TestOOMKilledOnCgroupV2(t *testing.T) {
 					}
 				}
 				if s := n.WaitExited(t, id); s.GetExitCode() != tc.code || s.GetReason() != tc.reason {
-					t.Errorf("got exit code %d and reason %s, want %d and %s", s.GetExitCode(), s.GetReason(), tc.code, tc.reason)
+					t.Errorf("exited container %s: got exit code %d and reason %s, want %d and %s", tc.name, s.GetExitCode(), s.GetReason(), tc.code, tc.reason)
 				}
 			})
 		}

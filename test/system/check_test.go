@@ -34,7 +34,7 @@ func TestCheckAndRepair(t *testing.T) {
 	p := n.RunPod(t, podConfig("check"))
 	c := n.run(t, p, "c", "sleep", "1000")
 	if err := n.Stop(); err != nil {
-		t.Fatal(err)
+		t.Fatalf("stop the daemon: %v", err)
 	}
 	if out, err := n.check("--repair"); err != nil || !strings.Contains(out, "4 images checked, 0 repaired") {
 		t.Errorf("check of an intact store: got error %v, output %s, want 4 images and no repair", err, out)
@@ -91,7 +91,7 @@ func TestCheckAndRepair(t *testing.T) {
 		n.Pull(t, ref)
 	}
 	if err := n.Stop(); err != nil {
-		t.Fatal(err)
+		t.Fatalf("stop the daemon: %v", err)
 	}
 	if out, err := n.check(); err != nil {
 		t.Errorf("check at the end: got error %v, output %s, want none", err, out)

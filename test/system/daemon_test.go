@@ -148,7 +148,7 @@ func TestSocketAndReadiness(t *testing.T) {
 		t.Errorf("mode of the socket: got %o, want 660", info.Mode().Perm())
 	}
 	if err := n.Stop(); err != nil {
-		t.Fatal(err)
+		t.Fatalf("stop the daemon: %v", err)
 	}
 	got := notification()
 	for got == "WATCHDOG=1" { // messages that the daemon sent before the stop

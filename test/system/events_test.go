@@ -14,7 +14,7 @@ func TestEventsOfPodLifecycle(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := stream.Header(); err != nil {
-		t.Fatal(err)
+		t.Fatalf("read the header of the event stream: %v", err)
 	}
 	p := n.RunPod(t, podConfig("heard"))
 	id := n.run(t, p, "quick", "true") // the exit may come before the answer to StartContainer
@@ -33,7 +33,7 @@ func TestEventsOfPodLifecycle(t *testing.T) {
 	for len(received[p.ID]) < len(want) {
 		e, err := stream.Recv()
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("receive an event: %v", err)
 		}
 		received[e.GetContainerId()] = append(received[e.GetContainerId()], e.GetContainerEventType())
 		if e.GetPodSandboxStatus().GetMetadata().GetUid() != p.Config.GetMetadata().GetUid() {
@@ -62,13 +62,13 @@ func TestExitEventHasExitCode(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := stream.Header(); err != nil {
-		t.Fatal(err)
+		t.Fatalf("read the header of the event stream: %v", err)
 	}
 	id := n.run(t, p, "c", "sh", "-c", "exit 7")
 	for {
 		e, err := stream.Recv()
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("receive an event: %v", err)
 		}
 		if e.GetContainerEventType() != cri.ContainerEventType_CONTAINER_STOPPED_EVENT {
 			continue

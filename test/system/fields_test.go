@@ -219,7 +219,7 @@ func TestContainerStopSignal(t *testing.T) {
 			}
 			s := n.WaitExited(t, id)
 			if s.GetExitCode() != tc.code || s.GetStopSignal() != tc.shown {
-				t.Errorf("got exit code %d, stop signal %v, want %d and %v", s.GetExitCode(), s.GetStopSignal(), tc.code, tc.shown)
+				t.Errorf("stopped container: got exit code %d and stop signal %v, want %d and %v", s.GetExitCode(), s.GetStopSignal(), tc.code, tc.shown)
 			}
 			if got := strings.Join(logLines(t, p, name)[1:], ","); got != tc.says {
 				t.Errorf("output of the container: got %q, want %q", got, tc.says)

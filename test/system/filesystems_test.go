@@ -92,7 +92,7 @@ mkdir /deep; dd if=/dev/zero of=/deep/data bs=1M count=8 2>/dev/null`
 		t.Errorf("file system of images: got %q, want %s", got, root)
 	}
 	if err := n.Stop(); err != nil {
-		t.Fatal(err)
+		t.Fatalf("stop the daemon: %v", err)
 	}
 	if out, err := n.check(); err != nil {
 		t.Errorf("check of the store: got error %v, output %s, want no error", err, out)

@@ -49,7 +49,7 @@ func (n *node) forward(t *testing.T, transport, podID, port string) (local uint1
 	}
 	ports, err := f.GetPorts()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("ports of the port forward: %v", err)
 	}
 	return ports[0].Local, sync.OnceValue(func() error {
 		close(stopping)
@@ -102,7 +102,7 @@ func TestPortForward(t *testing.T) {
 			for range 30 {
 				wg.Go(func() {
 					if got, err := get(t, port); err != nil || got != want {
-						t.Errorf("got %d bytes (error %v), want %d", len(got), err, len(want))
+						t.Errorf("get a page through the forwarded port: got %d bytes (error %v), want %d", len(got), err, len(want))
 					}
 				})
 			}

@@ -147,7 +147,7 @@ func TestGuestsStats(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("stats: got %v", s)
+			t.Fatalf("stats of the container: got %v, want CPU time above 100 ms and memory above 1 MiB", s)
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
@@ -226,7 +226,7 @@ func TestGuestExitMakesPodNotReady(t *testing.T) {
 	}
 	var info struct{ Pid int }
 	if err := json.Unmarshal([]byte(verbose.GetInfo()["info"]), &info); err != nil || info.Pid <= 1 {
-		t.Fatalf("verbose status: pid %d (error %v)", info.Pid, err)
+		t.Fatalf("pid in the verbose status: got %d (error %v), want a pid above 1", info.Pid, err)
 	}
 	if err := syscall.Kill(info.Pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -284,7 +284,7 @@ func TestGuestNetworkStack(t *testing.T) {
 	netns := filepath.Join(n.Dir, "run", "ns", p.ID, "net")
 	// runsc looks for a file that older kernels had only in the host's network namespace.
 	if out, err := exec.Command("nsenter", "--net="+netns, "mount", "-t", "tmpfs", "tmpfs", "/proc/sys/net/core").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+		t.Fatalf("mount a tmpfs in the network namespace of the pod: %v: %s", err, out)
 	}
 	serve := "mkdir /www; echo hello >/www/index.html; busybox httpd -f -h /www -p "
 	n.run(t, p, "web", "sh", "-c", serve+"8080")
@@ -304,7 +304,7 @@ func TestGuestNetworkStack(t *testing.T) {
 		t.Error(err)
 	}
 	if out, err := exec.Command("nsenter", "--net="+netns, "umount", "/proc/sys/net/core").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+		t.Fatalf("unmount the tmpfs in the network namespace of the pod: %v: %s", err, out)
 	}
 }
 

@@ -33,7 +33,7 @@ func handlersNode(t *testing.T, name string, net byte) *node {
 	t.Helper()
 	for _, binary := range []string{"crun", "runsc"} {
 		if _, err := exec.LookPath(binary); err != nil {
-			t.Fatalf("%v: run make deps", err)
+			t.Fatalf("find the runtime %s: %v: run make deps", binary, err)
 		}
 	}
 	// The name of the script is that of the processes, too.
@@ -56,7 +56,7 @@ func TestHandlersOnOneNode(t *testing.T) {
 		pods[h] = n.runPodFor(t, h, podConfig("side"+h))
 		st, err := n.RuntimeService.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: pods[h].ID})
 		if err != nil || st.GetStatus().GetRuntimeHandler() != h {
-			t.Errorf("%q: got handler %q (error %v), want %q", h, st.GetStatus().GetRuntimeHandler(), err, h)
+			t.Errorf("status of a pod for handler %q: got handler %q (error %v), want %q", h, st.GetStatus().GetRuntimeHandler(), err, h)
 		}
 	}
 	for h, p := range pods {

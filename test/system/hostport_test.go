@@ -105,7 +105,7 @@ func testHostPorts(t *testing.T, builtin bool) {
 		{"ip", "route", "add", "127.0.0.1", "via", "10.88.0.1", "dev", "eth0"},
 	} {
 		if out, err := try(n.netns(other), args...); err != nil && args[2] != "del" {
-			t.Fatalf("%q: %v: %s", args, err, out)
+			t.Fatalf("run %q in the pod: %v: %s", args, err, out)
 		}
 	}
 	number, err := strconv.Atoi(port)

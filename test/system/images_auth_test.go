@@ -117,7 +117,7 @@ func TestPullCredentials(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %s", name, []string{"basic", "bearer"}[i]), func(t *testing.T) {
 				err := n.pullWith(t, r.host+"/a:1", c.auth(r.host))
 				if status.Code(err) != c.want[i] {
-					t.Errorf("got %v, want %s", err, c.want[i])
+					t.Errorf("pull %s/a:1: got error %v, want %s", r.host, err, c.want[i])
 				}
 				mustNotShow(t, "the error", fmt.Sprint(err))
 			})
@@ -154,7 +154,7 @@ func TestCredentialsAreNotForwarded(t *testing.T) {
 		n.trust(t, reg, other)
 		reg.set(signed)
 		if err := n.pullWith(t, reg.host+"/a:1", auth); err != nil {
-			t.Fatal(err)
+			t.Fatalf("pull %s: %v", reg.host+"/a:1", err)
 		}
 		blobs := other.takeRequests("/blobs/")
 		if len(blobs) == 0 {
@@ -199,7 +199,7 @@ insecure = true
 			"identity token": {Username: authUser, Password: authPassword, IdentityToken: authRefresh},
 		} {
 			if err := n.pullWith(t, reg.host+"/a:1", a); err != nil && name == "password" {
-				t.Errorf("%s: %v", name, err)
+				t.Errorf("pull with %s: %v", name, err)
 			}
 			requests := mirror.takeRequests("")
 			if len(requests) == 0 {
@@ -269,7 +269,7 @@ func TestAuthFile(t *testing.T) {
 	reg.push(t, "a:1", small(t, "by file"))
 	reg.set(demand(reg, true))
 	if err := n.pullWith(t, reg.host+"/a:1", nil); err != nil {
-		t.Error(err)
+		t.Errorf("pull %s: %v", reg.host+"/a:1", err)
 	}
 	if err := n.pullWith(t, reg.host+"/a:1", &cri.AuthConfig{Username: authUser, Password: "x"}); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("pull with wrong credentials of the request and correct ones of the file: got error %v, want Unauthenticated", err)
@@ -284,7 +284,7 @@ func TestAuthFile(t *testing.T) {
 	reg.takeRequests("")
 	n.mirrored(t, reg.host, mirrorAt(mirror))
 	if err := n.pullWith(t, "registry.example/m:1", &cri.AuthConfig{Username: "someone", Password: "else"}); err != nil {
-		t.Error(err)
+		t.Errorf("pull registry.example/m:1: %v", err)
 	}
 	if requests := reg.takeRequests(""); len(requests) > 0 {
 		t.Errorf("requests to the registry: got %v, want none, because the mirror has the image", requests)

@@ -162,10 +162,10 @@ func mustLeaveNothing(t *testing.T, n *node, _ *testRegistry, ref string, code c
 	before := len(n.listImages(t, ""))
 	err := n.pullFor(t, "", ref)
 	if status.Code(err) != code || !strings.Contains(fmt.Sprint(err), says) {
-		t.Errorf("got error %v, want %s and %q", err, code, says)
+		t.Errorf("pull %s: got error %v, want %s and %q", ref, err, code, says)
 	}
 	if after := len(n.listImages(t, "")); after != before {
-		t.Errorf("got %d images, want %d", after, before)
+		t.Errorf("images after the refused pull of %s: got %d, want %d", ref, after, before)
 	}
 	staged, err := os.ReadDir(filepath.Join(n.Dir, "root/tmp"))
 	if err != nil || len(staged) > 0 {

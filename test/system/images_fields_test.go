@@ -175,7 +175,7 @@ func checkVerboseImage(t *testing.T, text string, img v1.Image) {
 	}
 	layers, err := img.Layers()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("layers of the image: %v", err)
 	}
 	if len(info.Layers) != len(layers) {
 		t.Fatalf("layers: got %+v, want %d", info.Layers, len(layers))

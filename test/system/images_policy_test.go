@@ -58,7 +58,7 @@ func (n *node) mustBeRefused(t *testing.T, reg *testRegistry, namespace, ref str
 	reg.takeRequests("")
 	err := n.pullFor(t, namespace, ref)
 	if !kubeletSees(err, crierrors.ErrSignatureValidationFailed) {
-		t.Errorf("got %v, want %v", err, crierrors.ErrSignatureValidationFailed)
+		t.Errorf("pull %s: got error %v, want %v", ref, err, crierrors.ErrSignatureValidationFailed)
 	}
 	blobs := reg.takeRequests("/blobs/")
 	if len(blobs) > 1 { // the blob of an attached signature
@@ -136,11 +136,11 @@ func TestSignaturePolicy(t *testing.T) {
 				return
 			}
 			if err := n.pullFor(t, "", ref); err != nil {
-				t.Error(err)
+				t.Errorf("pull %s: %v", ref, err)
 			}
 			// The same rule applies to references by digest.
 			if err := n.pullFor(t, "", reg.host+"/"+c.repo+"@"+digest); err != nil {
-				t.Error(err)
+				t.Errorf("pull %s: %v", reg.host+"/"+c.repo+"@"+digest, err)
 			}
 		})
 	}
@@ -163,7 +163,7 @@ func TestSignaturePolicy(t *testing.T) {
 		}
 		store.setDown(false)
 		if err := n.pullFor(t, "", ref); err != nil {
-			t.Error(err)
+			t.Errorf("pull %s: %v", ref, err)
 		}
 	})
 	t.Run("garbage for a signature", func(t *testing.T) {
@@ -210,7 +210,7 @@ func namespacePolicies(t *testing.T, n *node, reg *testRegistry) {
 	n.policy(t, "policy.json", requirement{"type": "reject"}, nil)
 	n.policy(t, "policies/lax.json", anything, nil)
 	if err := n.pullFor(t, "lax", ref); err != nil {
-		t.Error(err)
+		t.Errorf("pull %s: %v", ref, err)
 	}
 	n.policy(t, "outside.json", anything, nil)
 	for _, namespace := range []string{"../outside", "/", "a/b", "..", ".", "\x00", strings.Repeat("x", 64<<10)} {

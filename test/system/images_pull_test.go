@@ -88,7 +88,7 @@ func (n *node) pulls(t *testing.T) []progress {
 	}
 	var all []progress
 	if err := json.Unmarshal([]byte(st.GetInfo()["pulls"]), &all); err != nil {
-		t.Fatalf("pulls %q: %v", st.GetInfo()["pulls"], err)
+		t.Fatalf("decode the pulls %q in the verbose status: %v", st.GetInfo()["pulls"], err)
 	}
 	mustNotShow(t, "Status", st.GetInfo()["pulls"])
 	return all
@@ -149,7 +149,7 @@ func TestPullProgress(t *testing.T) {
 	}
 	close(g.next)
 	if err := n.pullWith(t, ref, auth); err != nil {
-		t.Error(err)
+		t.Errorf("pull %s: %v", ref, err)
 	}
 }
 

@@ -146,11 +146,11 @@ func (n *node) start(t *testing.T) {
 		}
 	})
 	if err := n.Start(t.Context()); err != nil {
-		t.Fatal(err)
+		t.Fatalf("start the daemon: %v", err)
 	}
 	t.Cleanup(n.close)
 	if err := n.dial(n.Socket()); err != nil {
-		t.Fatal(err)
+		t.Fatalf("connect to the daemon: %v", err)
 	}
 	n.waitChecked(t)
 	// The first pod creates objects that remain and are not leaks, for example the
@@ -203,10 +203,10 @@ func (n *node) take() (s harness.Snapshot, err error) {
 func (n *node) restart(t *testing.T) {
 	t.Helper()
 	if err := n.Restart(t.Context()); err != nil {
-		t.Fatal(err)
+		t.Fatalf("restart the daemon: %v", err)
 	}
 	if err := n.dial(n.Socket()); err != nil {
-		t.Fatal(err)
+		t.Fatalf("connect to the daemon: %v", err)
 	}
 }
 
@@ -219,7 +219,7 @@ func (n *node) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience(2*time.Minute))
 	defer cancel()
 	if err := n.empty(ctx); err != nil {
-		t.Error(err)
+		t.Errorf("remove all pods: %v", err)
 	}
 	if n.before != nil {
 		n.checkLeaks(ctx)

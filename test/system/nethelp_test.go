@@ -30,7 +30,7 @@ func example(t *testing.T, name string, replace ...string) string {
 	}
 	for i := 0; i < len(replace); i += 2 {
 		if !strings.Contains(string(b), replace[i]) {
-			t.Fatalf("%s has no %q", name, replace[i])
+			t.Fatalf("example %s: no %q to replace", name, replace[i])
 		}
 	}
 	return strings.NewReplacer(replace...).Replace(string(b))
@@ -67,7 +67,7 @@ func netNode(t *testing.T, n *node, networks ...string) *node {
 	before := n.ruleset(t)
 	t.Cleanup(func() {
 		if err := n.empty(context.Background()); err != nil {
-			t.Error(err)
+			t.Errorf("remove all pods: %v", err)
 		}
 		if after := n.ruleset(t); after != before {
 			t.Errorf("rules after the test: got\n%s\nwant\n%s", after, before)
@@ -94,7 +94,7 @@ func command(t *testing.T, netns string, args ...string) string {
 	t.Helper()
 	out, err := try(netns, args...)
 	if err != nil {
-		t.Fatalf("%q: %v\n%s", args, err, out)
+		t.Fatalf("run %q in the namespace %q: %v\n%s", args, netns, err, out)
 	}
 	return out
 }
@@ -116,11 +116,11 @@ func aHost(t *testing.T, name string) (path string) {
 	t.Helper()
 	path = filepath.Join(suite.dir, name)
 	if err := harness.NewNetNS(path); err != nil {
-		t.Fatal(err)
+		t.Fatalf("make the network namespace %s: %v", path, err)
 	}
 	t.Cleanup(func() {
 		if err := harness.RemoveNetNS(path); err != nil {
-			t.Error(err)
+			t.Errorf("remove the network namespace %s: %v", path, err)
 		}
 	})
 	return path
@@ -136,7 +136,7 @@ func wire(t *testing.T, a, nameA, b, nameB string, addrs ...[2]string) {
 	command(t, a, args...)
 	t.Cleanup(func() {
 		if out, err := try(a, "ip", "link", "del", nameA); err != nil {
-			t.Errorf("%v: %s", err, out)
+			t.Errorf("delete the link %s: %v: %s", nameA, err, out)
 		}
 	})
 	for _, end := range []struct {

@@ -60,7 +60,7 @@ func TestNetworkRequestsThatAreRefused(t *testing.T) {
 			tc.change(config)
 			_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
 			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tc.says) {
-				t.Errorf("got error %v, want InvalidArgument with %s", err, tc.says)
+				t.Errorf("run the pod: got error %v, want InvalidArgument with %s", err, tc.says)
 			}
 		})
 	}

@@ -137,7 +137,7 @@ func TestNRIEventsPrecedeVisibility(t *testing.T) {
 	}
 	release("run")
 	if err := <-ran; err != nil {
-		t.Fatal(err)
+		t.Fatalf("run the pod: %v", err)
 	}
 	c := containerConfig(p, "main", busybox, "sleep", "1000")
 	c.Annotations = map[string]string{"ask/CreateContainer": filepath.Join(dir, "create")}
@@ -152,7 +152,7 @@ func TestNRIEventsPrecedeVisibility(t *testing.T) {
 	}
 	release("create")
 	if err := <-created; err != nil {
-		t.Fatal(err)
+		t.Fatalf("create the container: %v", err)
 	}
 	n.StartContainer(t, id)
 	stopped := make(chan error, 1)
@@ -169,7 +169,7 @@ func TestNRIEventsPrecedeVisibility(t *testing.T) {
 	}
 	release("stop")
 	if err := <-stopped; err != nil {
-		t.Error(err)
+		t.Errorf("stop the container: %v", err)
 	}
 }
 
@@ -221,7 +221,7 @@ func TestNRISynchronizationDuringCreates(t *testing.T) {
 				once.Do(func() { close(started) })
 			}
 			if _, _, err := n.bring(t.Context(), i); err != nil {
-				t.Error(err)
+				t.Errorf("bring up pod %d: %v", i, err)
 			}
 		})
 	})

@@ -207,7 +207,7 @@ func TestNRIPluginOfTheDaemon(t *testing.T) {
 	}
 	n.RemovePod(t, p.ID)
 	if err := n.Stop(); err != nil {
-		t.Error(err)
+		t.Errorf("stop the daemon: %v", err)
 	}
 	if out, err := exec.CommandContext(t.Context(), "pgrep", "-f", plugin.log).Output(); err == nil {
 		t.Errorf("processes of the plugin after the end of the daemon: got %s, want none", out)

@@ -61,11 +61,11 @@ func killAmidCreates(t *testing.T, name string, after int32) {
 			return
 		}
 		if err := n.retry(ctx, i); err != nil {
-			t.Error(err)
+			t.Errorf("retry pod %d: %v", i, err)
 		}
 	})
 	if p, c := n.running(t); p != count || c != count {
-		t.Errorf("got %d pods and %d containers, want %d each", p, c, count)
+		t.Errorf("running after the restart: got %d pods and %d containers, want %d each", p, c, count)
 	}
 }
 

@@ -42,7 +42,7 @@ func TestContainerRequestsThatAreRefused(t *testing.T) {
 			tc.change(config)
 			_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: config, SandboxConfig: p.Config})
 			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tc.says) {
-				t.Errorf("got error %v, want InvalidArgument with %s", err, tc.says)
+				t.Errorf("create the container: got error %v, want InvalidArgument with %s", err, tc.says)
 			}
 		})
 	}
@@ -102,7 +102,7 @@ func TestPodRequestsThatAreRefused(t *testing.T) {
 			tc.change(config)
 			_, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
 			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tc.says) {
-				t.Errorf("got error %v, want InvalidArgument with %s", err, tc.says)
+				t.Errorf("run the pod: got error %v, want InvalidArgument with %s", err, tc.says)
 			}
 		})
 	}

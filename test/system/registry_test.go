@@ -121,7 +121,7 @@ func (r *testRegistry) push(t *testing.T, repoTag string, what any) string {
 	case v1.Image:
 		err = remote.Write(ref, what)
 	default:
-		t.Fatalf("neither an image nor an index: %T", what)
+		t.Fatalf("push %s: got a %T, want an image or an index", ref, what)
 	}
 	if err != nil {
 		t.Fatalf("push %s: %v", repoTag, err)
@@ -169,11 +169,11 @@ func (n *node) busyboxLayers(t *testing.T) []v1.Layer {
 	}
 	img, err := remote.Image(ref)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("get the image %s: %v", ref, err)
 	}
 	layers, err := img.Layers()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("layers of the image: %v", err)
 	}
 	return layers
 }
@@ -218,7 +218,7 @@ func imageFor(t *testing.T, platform v1.Platform, config v1.Config, layers ...v1
 	}
 	f, err := img.ConfigFile()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("config of the image: %v", err)
 	}
 	f = f.DeepCopy()
 	f.OS, f.Architecture, f.Config = platform.OS, platform.Architecture, config
@@ -238,7 +238,7 @@ func digestOf(t *testing.T, img interface{ Digest() (v1.Hash, error) }) string {
 	t.Helper()
 	d, err := img.Digest()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("digest of the image: %v", err)
 	}
 	return d.String()
 }
@@ -248,7 +248,7 @@ func blobOf(t *testing.T, img v1.Image) string {
 	t.Helper()
 	layers, err := img.Layers()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("layers of the image: %v", err)
 	}
 	return digestOf(t, layers[len(layers)-1])
 }

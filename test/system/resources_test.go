@@ -323,7 +323,7 @@ func TestConcurrentUpdates(t *testing.T) {
 			r = &limits{MemoryLimitInBytes: int64(64+i) << 20}
 		}
 		if err := n.update(t, id, r); err != nil {
-			t.Error(err)
+			t.Errorf("update the limits of container %s: %v", id, err)
 		}
 	})
 	got := n.ContainerStatus(t, id).GetResources().GetLinux()

@@ -73,7 +73,7 @@ func TestPodCIDRCreatesNetwork(t *testing.T) {
 	}
 	n.networkReady(t, false)
 	if err := n.setPodCIDR(t, "10.110.3.0/24,fd00:110::/64"); err != nil {
-		t.Fatal(err)
+		t.Fatalf("set the pod CIDR to 10.110.3.0/24,fd00:110::/64: %v", err)
 	}
 	n.networkReady(t, true)
 	// The first pod creates the bridge and its rules.
@@ -97,7 +97,7 @@ func TestPodCIDRCreatesNetwork(t *testing.T) {
 	n.restart(t)
 	n.networkReady(t, true)
 	if err := n.setPodCIDR(t, "10.110.3.0/24,fd00:110::/64"); err != nil {
-		t.Error(err)
+		t.Errorf("set the pod CIDR to 10.110.3.0/24,fd00:110::/64: %v", err)
 	}
 }
 
@@ -107,7 +107,7 @@ func TestPodCIDRKeepsOtherNetwork(t *testing.T) {
 	n.configureTemplate(t, "csnotused")
 	n.start(t)
 	if err := n.setPodCIDR(t, "10.112.0.0/16"); err != nil {
-		t.Fatal(err)
+		t.Fatalf("set the pod CIDR to 10.112.0.0/16: %v", err)
 	}
 	files, err := os.ReadDir(filepath.Join(n.Dir, "cni"))
 	if err != nil || len(files) != 1 {
@@ -122,7 +122,7 @@ func TestPodCIDRKeepsOtherNetwork(t *testing.T) {
 func TestPodCIDRWithoutTemplateIsIgnored(t *testing.T) {
 	n := newNode(t, "notemplate", 113)
 	if err := n.setPodCIDR(t, "10.114.0.0/16"); err != nil {
-		t.Error(err)
+		t.Errorf("set the pod CIDR to 10.114.0.0/16: %v", err)
 	}
 	if err := n.setPodCIDR(t, "x"); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("pod_cidr \"x\": got error %v, want InvalidArgument", err)
@@ -165,10 +165,10 @@ func TestPodResources(t *testing.T) {
 	parent := filepath.Dir(n.cgroupOf(t, id))
 	before := readCgroup(t, parent, "memory/memory.limit_in_bytes", "memory.max")
 	if err := update(p.ID, &limits{CpuShares: 11}, &limits{MemoryLimitInBytes: 512 << 20}); err != nil {
-		t.Fatal(err)
+		t.Fatalf("update the limits of the pod: %v", err)
 	}
 	if err := update(p.ID, nil, &limits{MemoryLimitInBytes: 768 << 20}); err != nil {
-		t.Fatal(err)
+		t.Fatalf("update the limits of the pod: %v", err)
 	}
 	expect(11, 768<<20)
 	if after := readCgroup(t, parent, "memory/memory.limit_in_bytes", "memory.max"); after != before {

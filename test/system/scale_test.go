@@ -62,18 +62,18 @@ func TestHundredPodsLeakNothing(t *testing.T) {
 	parallel(count, 8, func(i int) {
 		var err error
 		if ids[i], _, err = n.bring(t.Context(), i); err != nil {
-			t.Error(err)
+			t.Errorf("bring up pod %d: %v", i, err)
 		}
 	})
 	if p, c := n.running(t); p != count || c != count {
-		t.Errorf("got %d pods and %d containers, want %d each", p, c, count)
+		t.Errorf("running after the creation: got %d pods and %d containers, want %d each", p, c, count)
 	}
 	parallel(count, 8, func(i int) {
 		if ids[i] == "" {
 			return
 		}
 		if err := n.StopAndRemovePod(t.Context(), ids[i]); err != nil {
-			t.Error(err)
+			t.Errorf("remove pod %s: %v", ids[i], err)
 		}
 	})
 }

@@ -99,7 +99,7 @@ func TestConfiguredSeccomp(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := n.Stop(); err != nil {
-		t.Fatal(err)
+		t.Fatalf("stop the daemon: %v", err)
 	}
 	if err := n.Restart(t.Context()); err == nil || !strings.Contains(err.Error(), "container.seccomp_profile") {
 		t.Errorf("daemon with an invalid profile: got error %v, want container.seccomp_profile", err)

@@ -58,7 +58,7 @@ func TestRequestsDuringShutdown(t *testing.T) {
 	}()
 	waitFor(t, "the runtime's create", func() bool { _, err := os.Stat(creating); return err == nil })
 	if err := n.Stop(); err != nil {
-		t.Error(err)
+		t.Errorf("stop the daemon: %v", err)
 	}
 	if err := <-stopped; err != nil {
 		t.Errorf("running stop: got error %v, want none", err)

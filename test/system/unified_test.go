@@ -21,11 +21,11 @@ func TestLimitsOnTheUnifiedHierarchy(t *testing.T) {
 	n.Network = n.Bridge("csv2", "10.119.0.0/16")
 	n.Command = "unshare --mount --propagation private sh -c 'mount -t cgroup2 none /sys/fs/cgroup && exec " + filepath.Join(suite.bin, "criserver") + " --config $HARNESS_DIR/config.toml'"
 	if err := n.Start(t.Context()); err != nil {
-		t.Fatal(err)
+		t.Fatalf("start the daemon: %v", err)
 	}
 	t.Cleanup(func() { n.t = t; n.close() })
 	if err := n.dial(n.Socket()); err != nil {
-		t.Fatal(err)
+		t.Fatalf("connect to the daemon: %v", err)
 	}
 	n.Pull(t, busybox)
 	n.RemovePod(t, n.RunPod(t, podConfig("first")).ID)

@@ -30,7 +30,7 @@ func TestUserNamespaceRecovery(t *testing.T) {
 
 	for _, end := range []func(){func() {
 		if err := n.Stop(); err != nil {
-			t.Fatal(err)
+			t.Fatalf("stop the daemon: %v", err)
 		}
 	}, n.Kill} {
 		end()
@@ -184,7 +184,7 @@ func TestUserNamespaceTrialRemains(t *testing.T) {
 	n := newNode(t, "unst", 165)
 	n.needUserNamespaces(t)
 	if err := n.Stop(); err != nil {
-		t.Fatal(err)
+		t.Fatalf("stop the daemon: %v", err)
 	}
 	name := "userns-" + strings.Repeat("ab", 32)
 	bundle, storage := filepath.Join(n.Dir, "run", name), filepath.Join(n.Dir, "root", name)
@@ -239,7 +239,7 @@ func TestUserNamespaceClosedDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := n.Stop(); err != nil {
-		t.Fatal(err)
+		t.Fatalf("stop the daemon: %v", err)
 	}
 	n.restart(t)
 	n.needUserNamespaces(t)

@@ -62,7 +62,7 @@ func (n *node) needUserNamespaces(t *testing.T) {
 		}
 	}
 	if !found {
-		t.Fatal("no default handler")
+		t.Fatal("the status lists no default handler, want one with user namespaces")
 	}
 }
 
