@@ -18,6 +18,7 @@ import (
 	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/host"
 	"github.com/criserver/criserver/oci/selinux"
 )
 
@@ -107,12 +108,12 @@ func TestLabelsReachTheConfig(t *testing.T) {
 	b := newTestBed(t)
 	b.pods.change(func(p *Pod) { p.ProcessLabel, p.MountLabel = "process", "mount" })
 	f, seen := &fakeLabels{}, &readingMonitors{}
-	host, err := oci.DetectHost(b.tree)
+	facts, err := host.Detect(b.tree)
 	if err != nil {
 		t.Fatal(err)
 	}
-	host.SELinux = true
-	m, _ := b.manager(func(c *Config) { c.Labels, c.Monitors, c.Builder = f, seen, oci.NewBuilder(host, oci.Defaults{}) })
+	facts.SELinux = true
+	m, _ := b.manager(func(c *Config) { c.Labels, c.Monitors, c.Builder = f, seen, oci.NewBuilder(facts, oci.Defaults{}) })
 	volume := t.TempDir()
 	for name, tc := range map[string]struct {
 		options        *cri.SELinuxOption

@@ -19,6 +19,7 @@ import (
 	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/host"
 	"github.com/criserver/criserver/oci/runtime"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -140,11 +141,11 @@ func testBedAt(t testing.TB, dir, parent, monitor string) *testBed {
 		Hostname: "pod-host", LogDirectory: b.logs,
 		Linux: &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{Privileged: true}},
 	}}
-	host, err := oci.DetectHost(tree)
+	facts, err := host.Detect(tree)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.builder = oci.NewBuilder(host, oci.Defaults{})
+	b.builder = oci.NewBuilder(facts, oci.Defaults{})
 	return b
 }
 

@@ -1,6 +1,6 @@
-// Package oci builds OCI runtime specs. Building a spec (spec*.go, resources*.go) is pure: it reads
-// nothing but its input. Reading facts about the host (host*.go) is separate from it. Package
-// runtime calls the OCI runtimes. The package does not know the life cycles of pods and containers.
+// Package oci builds OCI runtime specs. It is pure: it reads nothing but its input. Package host reads
+// the facts about the host, and package runtime calls the OCI runtimes. The package does not know the
+// life cycles of pods and containers.
 package oci
 
 import (

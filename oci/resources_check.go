@@ -71,9 +71,12 @@ func (b *Builder) checkMemory(field string, r *cri.LinuxContainerResources) erro
 }
 
 func (b *Builder) checkCPUSets(field string, r *cri.LinuxContainerResources) error {
-	for _, set := range []struct{ name, list, online, what string }{
-		{"cpuset_cpus", r.GetCpusetCpus(), b.host.OnlineCPUs, "online CPUs"},
-		{"cpuset_mems", r.GetCpusetMems(), b.host.OnlineNodes, "memory nodes"},
+	for _, set := range []struct {
+		name, list, what string
+		online           func() string
+	}{
+		{"cpuset_cpus", r.GetCpusetCpus(), "online CPUs", b.host.live().OnlineCPUs},
+		{"cpuset_mems", r.GetCpusetMems(), "memory nodes", b.host.live().OnlineNodes},
 	} {
 		if set.list == "" {
 			continue
@@ -82,10 +85,10 @@ func (b *Builder) checkCPUSets(field string, r *cri.LinuxContainerResources) err
 		if !ok {
 			return invalid("%s.%s %q must be a list like 0-2,7", field, set.name, set.list)
 		}
-		// Read the file at each request, because CPUs and memory can be added and removed.
-		there, ok := parseCPUList(readTrimmed(set.online))
+		online := set.online()
+		there, ok := parseCPUList(online)
 		if ok && !covers(there, want) {
-			return invalid("%s.%s %q must be within the host's %s, %s", field, set.name, set.list, set.what, readTrimmed(set.online))
+			return invalid("%s.%s %q must be within the host's %s, %s", field, set.name, set.list, set.what, online)
 		}
 	}
 	return nil

@@ -50,7 +50,7 @@ func TestInvalidResources(t *testing.T) {
 		"unified too many":   {&limits{Unified: manyUnified()}, "F.unified has 200 entries"},
 		"memory, then quota": {&limits{MemoryLimitInBytes: 1 << 30, CpuQuota: 1}, "F.cpu_quota"},
 	}
-	b := NewBuilder(resourceHost(t), Defaults{})
+	b := NewBuilder(resourceHost(), Defaults{})
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			if err := b.CheckResources("F", tc.r); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tc.says) {
@@ -76,7 +76,7 @@ func TestSmallestMemoryLimit(t *testing.T) {
 		4 << 10:  {4095: false, 4096: true, 0: true, -1: true},
 		64 << 10: {4096: false, 65535: false, 65536: true, 0: true, -1: true},
 	} {
-		host := resourceHost(t)
+		host := resourceHost()
 		host.PageSize = page
 		b := NewBuilder(host, Defaults{})
 		for limit, ok := range tests {
@@ -97,7 +97,7 @@ func manyUnified() map[string]string {
 }
 
 func TestValidResources(t *testing.T) {
-	b := NewBuilder(resourceHost(t), Defaults{})
+	b := NewBuilder(resourceHost(), Defaults{})
 	for _, r := range []*limits{
 		nil,
 		{},

@@ -2,8 +2,6 @@ package oci
 
 import (
 	"maps"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -18,17 +16,21 @@ func hugepage(size string, limit uint64) *cri.HugepageLimit {
 	return &cri.HugepageLimit{PageSize: size, Limit: limit}
 }
 
+// fakeFacts are live facts. The map unified has the rules that keys break.
+type fakeFacts struct {
+	cpus, nodes string
+	unified     map[string]string
+}
+
+func (f fakeFacts) OnlineCPUs() string            { return f.cpus }
+func (f fakeFacts) OnlineNodes() string           { return f.nodes }
+func (f fakeFacts) UnifiedRule(key string) string { return f.unified[key] }
+
 // resourceHost has CPUs 0-3 and 6, one memory node, and two sizes of hugepages.
-func resourceHost(t *testing.T) Host {
-	t.Helper()
+func resourceHost() Host {
 	h := testHost()
 	h.HugePages = []string{"2MB", "1GB"}
-	h.OnlineCPUs, h.OnlineNodes = filepath.Join(t.TempDir(), "cpus"), filepath.Join(t.TempDir(), "nodes")
-	for file, list := range map[string]string{h.OnlineCPUs: "0-3,6\n", h.OnlineNodes: "0\n"} {
-		if err := os.WriteFile(file, []byte(list), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	h.Live = fakeFacts{cpus: "0-3,6", nodes: "0"}
 	return h
 }
 

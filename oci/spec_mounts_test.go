@@ -1,13 +1,11 @@
 package oci
 
 import (
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -100,27 +98,5 @@ func TestBindMountOptions(t *testing.T) {
 		if got := strings.Join(mountAt(mustBuild(t, testHost(), in).Spec, "/d").Options, " "); got != tc.want {
 			t.Errorf("options of %+v: got %q, want %q", tc.m, got, tc.want)
 		}
-	}
-}
-
-func TestMountRestrictions(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_RDONLY, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	got, err := MountRestrictions(dir)
-	if err != nil || !slices.Equal(got, []string{"ro", "nosuid", "noexec"}) {
-		t.Errorf("restrictions: got %v (error %v), want ro, nosuid and noexec", got, err)
-	}
-	if _, err := MountRestrictions(dir + "/none"); err == nil {
-		t.Error("MountRestrictions of a missing path succeeded, want an error")
 	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/host"
 )
 
 // Devices looks up the requested devices. A privileged container also has all
@@ -13,14 +14,14 @@ import (
 func Devices(s *containerspec.Spec, userNS, ownerIsUser bool) ([]oci.Device, error) {
 	var devices []oci.Device
 	if s.Security.Privileged && !userNS {
-		all, err := oci.AllDevices()
+		all, err := host.AllDevices()
 		if err != nil {
 			return nil, err
 		}
 		devices = all
 	}
 	for i, d := range s.Devices {
-		found, err := oci.HostDevice(d.HostPath, d.ContainerPath, d.Access)
+		found, err := host.Devices(d.HostPath, d.ContainerPath, d.Access)
 		if err != nil {
 			return nil, fmt.Errorf("config.devices[%d].%w", i, err)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/internal/userns"
 	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/host"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 )
@@ -55,10 +56,10 @@ func (rules MountRules) hostMount(ctx context.Context, r containerspec.Mount) (o
 	if err != nil {
 		return oci.Mount{}, err
 	}
-	if err := oci.CheckPropagation(source, r.Propagation); err != nil {
+	if err := host.CheckPropagation(source, r.Propagation); err != nil {
 		return oci.Mount{}, err
 	}
-	options, err := oci.MountRestrictions(source)
+	options, err := host.MountRestrictions(source)
 	if err != nil {
 		return oci.Mount{}, err
 	}
@@ -112,7 +113,7 @@ func (rules MountRules) mapMount(mount *oci.Mount, maps userns.Maps) error {
 	if rules.UserNS == "" || !maps.Equal(rules.UserMaps) {
 		return nil // the trial needs a user namespace with the same maps
 	}
-	submounts, err := oci.CheckIDMap(mount.Source, rules.UserNS)
+	submounts, err := host.CheckIDMap(mount.Source, rules.UserNS)
 	if err != nil {
 		return fmt.Errorf("host_path: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/host"
 	"github.com/criserver/criserver/oci/selinux"
 	"github.com/criserver/criserver/sandbox"
 )
@@ -41,7 +42,7 @@ func inspectHost(cfg config.Config) (*hostInfo, error) {
 	if h.cgroups, err = cgroup.Open(); err != nil {
 		return nil, err
 	}
-	if h.oci, err = oci.DetectHost(h.cgroups); err != nil {
+	if h.oci, err = host.Detect(h.cgroups); err != nil {
 		return nil, err
 	}
 	h.oci.SELinux = h.oci.SELinux && cfg.SELinux

@@ -15,6 +15,7 @@ import (
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/host"
 	"github.com/criserver/criserver/oci/runtime"
 )
 
@@ -26,12 +27,12 @@ func newChooser(t *testing.T, prober string, args ...string) *Chooser {
 	if err != nil {
 		t.Fatalf("open the cgroup tree: %v", err)
 	}
-	host, err := oci.DetectHost(tree)
+	facts, err := host.Detect(tree)
 	if err != nil {
 		t.Fatalf("detect the features of the host: %v", err)
 	}
 	c := &Chooser{
-		RunDir: t.TempDir(), Prober: prober, ProberArgs: args, Cgroups: tree, Builder: oci.NewBuilder(host, oci.Defaults{}),
+		RunDir: t.TempDir(), Prober: prober, ProberArgs: args, Cgroups: tree, Builder: oci.NewBuilder(facts, oci.Defaults{}),
 		CgroupParent: fmt.Sprintf("/criserver-%s-%d", strings.ToLower(t.Name()), os.Getpid()),
 	}
 	if os.Geteuid() != 0 {

@@ -1,4 +1,4 @@
-package oci
+package host
 
 import (
 	"fmt"
@@ -8,41 +8,10 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/criserver/criserver/oci"
 	"github.com/moby/sys/capability"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
-
-// Host contains what the host and the privileges of the daemon allow.
-type Host struct {
-	CgroupV2 bool
-	// UnifiedRoot is the root directory of the v2 hierarchy if CgroupV2. With "", the files of
-	// cgroups are not checked.
-	UnifiedRoot string
-	Hugetlb     bool // OCI runtimes can use the hugetlb controller
-	// HybridHugetlb says that the hugetlb controller is on the v2 hierarchy of a hybrid host,
-	// where OCI runtimes cannot use it.
-	HybridHugetlb bool
-	// PageSize is the size of a memory page in bytes. 0 means 4096.
-	PageSize int64
-	// HugePages are the huge page sizes of the host, in the format of cgroups ("2MB").
-	HugePages      []string
-	SwapAccounting bool
-	Seccomp        bool
-	X32            bool // the x32 ABI of amd64
-	AppArmor       bool
-	SELinux        bool
-	// OnlineCPUs and OnlineNodes are the files that list the online CPUs and memory nodes; ""
-	// if unknown.
-	OnlineCPUs, OnlineNodes string
-	// Capabilities are the capabilities that the daemon can give to containers, sorted.
-	Capabilities []string
-	// OOMScoreAdj and HardRlimits are the values of the daemon's process.
-	OOMScoreAdj int
-	HardRlimits map[string]uint64
-	// MaxOpenFiles is fs.nr_open, the maximum of RLIMIT_NOFILE; 0 if unknown.
-	MaxOpenFiles uint64
-}
 
 // Controllers reports the available cgroup controllers. *cgroup.Tree implements it.
 type Controllers interface {
@@ -52,20 +21,18 @@ type Controllers interface {
 	Dir(controller, path string) string
 }
 
-// DetectHost returns what the host and the privileges of the calling process allow.
-func DetectHost(cg Controllers) (Host, error) {
+// Detect returns what the host and the privileges of the calling process allow.
+func Detect(cg Controllers) (oci.Host, error) {
 	caps, err := daemonCapabilities()
 	if err != nil {
-		return Host{}, fmt.Errorf("read the daemon's capabilities: %w", err)
+		return oci.Host{}, fmt.Errorf("read the daemon's capabilities: %w", err)
 	}
-	h := Host{
+	h := oci.Host{
 		CgroupV2:      cg.V2(),
 		Hugetlb:       cg.HasController("hugetlb"),
 		HybridHugetlb: cg.HybridHugetlb(),
 		PageSize:      int64(os.Getpagesize()),
 		HugePages:     hugePages("/sys/kernel/mm/hugepages"),
-		OnlineCPUs:    "/sys/devices/system/cpu/online",
-		OnlineNodes:   "/sys/devices/system/node/online",
 		Seccomp:       exists("/proc/sys/kernel/seccomp/actions_avail"),
 		X32:           x32(),
 		SELinux:       exists("/sys/fs/selinux/enforce"),
@@ -74,13 +41,15 @@ func DetectHost(cg Controllers) (Host, error) {
 		HardRlimits:   daemonHardRlimits(),
 		MaxOpenFiles:  maxOpenFiles(),
 	}
+	live := liveFacts{}
 	if h.CgroupV2 {
-		h.UnifiedRoot = cg.Dir("", "/")
+		live.unifiedRoot = cg.Dir("", "/")
 	}
+	h.Live = live
 	h.SwapAccounting = swapAccounting(cg, "/proc/swaps")
 	h.OOMScoreAdj, err = strconv.Atoi(readTrimmed("/proc/self/oom_score_adj"))
 	if err != nil {
-		return Host{}, fmt.Errorf("read the daemon's oom_score_adj: %w", err)
+		return oci.Host{}, fmt.Errorf("read the daemon's oom_score_adj: %w", err)
 	}
 	return h, nil
 }
@@ -97,7 +66,7 @@ func daemonCapabilities() ([]string, error) {
 	var names []string
 	for _, c := range capability.ListKnown() {
 		if own.Get(capability.PERMITTED, c) && own.Get(capability.BOUNDING, c) {
-			names = append(names, capabilityName(c))
+			names = append(names, oci.NormalizeCapability(c.String()))
 		}
 	}
 	slices.Sort(names)
@@ -129,24 +98,6 @@ func maxOpenFiles() uint64 {
 	return n
 }
 
-// FitRlimits returns the limits, lowered to what processes on this host can have, and a warning
-// for each lowered limit. Without CAP_SYS_RESOURCE, a hard limit cannot exceed the daemon's.
-func (h *Host) FitRlimits(limits []specs.POSIXRlimit) (fit []specs.POSIXRlimit, warnings []string) {
-	fit = slices.Clone(limits)
-	for i := range fit {
-		r := &fit[i]
-		if hard, known := h.HardRlimits[r.Type]; known && r.Hard > hard && !slices.Contains(h.Capabilities, "CAP_SYS_RESOURCE") {
-			warnings = append(warnings, fmt.Sprintf("rlimit %s: %d is above the daemon's own hard limit: %d is used", r.Type, r.Hard, hard))
-			r.Hard, r.Soft = hard, min(r.Soft, hard)
-		}
-		if m := h.MaxOpenFiles; r.Type == "RLIMIT_NOFILE" && m > 0 && r.Hard > m {
-			warnings = append(warnings, fmt.Sprintf("rlimit %s: %d is above fs.nr_open: %d is used", r.Type, r.Hard, m))
-			r.Hard, r.Soft = m, min(r.Soft, m)
-		}
-	}
-	return fit, warnings
-}
-
 // swapAccounting reports whether the kernel limits swap. On v2 the root cgroup has no limits,
 // so another cgroup shows whether the file exists. If no cgroup has memory limits yet, the
 // result is whether the kernel supports swap.
@@ -156,7 +107,7 @@ func swapAccounting(cg Controllers, swaps string) bool {
 	}
 	limited, _ := filepath.Glob(cg.Dir("", "/") + "/*/memory.max")
 	for _, file := range limited {
-		if exists(filepath.Join(filepath.Dir(file), swapMax)) {
+		if exists(filepath.Join(filepath.Dir(file), "memory.swap.max")) {
 			return true
 		}
 	}

@@ -1,5 +1,5 @@
 //go:build !amd64
 
-package oci
+package host
 
 func x32() bool { return false }

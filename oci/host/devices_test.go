@@ -1,4 +1,4 @@
-package oci
+package host
 
 import (
 	"strings"
@@ -7,13 +7,13 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-func TestHostDevice(t *testing.T) {
-	got, err := HostDevice("/dev/null", "/dev/other", "rw")
+func TestDevices(t *testing.T) {
+	got, err := Devices("/dev/null", "/dev/other", "rw")
 	if err != nil || len(got) != 1 || got[0].Path != "/dev/other" || got[0].Type != "c" || got[0].Major != 1 || got[0].Minor != 3 || got[0].Access != "rw" {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for _, path := range []string{"/dev/criserver-none", "/etc/passwd"} {
-		if got, err := HostDevice(path, path, "rw"); !errdefs.IsInvalidArgument(err) {
+		if got, err := Devices(path, path, "rw"); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s: %v, %v", path, got, err)
 		}
 	}

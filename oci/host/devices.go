@@ -1,4 +1,4 @@
-package oci
+package host
 
 import (
 	"errors"
@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -17,38 +18,38 @@ import (
 // maxDevices is the maximum number of devices in a requested directory.
 const maxDevices = 4096
 
-// HostDevice looks up a device node of the host, or all device nodes in a directory.
+// Devices looks up a device node of the host, or all device nodes in a directory.
 // target is the path in the container. access is made of r, w and m; "" means all. The
 // messages of errors begin with the name of the field in the request.
-func HostDevice(hostPath, target, access string) ([]Device, error) {
+func Devices(hostPath, target, access string) ([]oci.Device, error) {
 	info, err := os.Stat(hostPath)
 	if err != nil {
-		return nil, invalid("host_path: %v", err)
+		return nil, fmt.Errorf("host_path: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	if info.IsDir() {
 		dir, err := filepath.EvalSymlinks(hostPath)
 		if err != nil {
-			return nil, invalid("host_path: %v", err)
+			return nil, fmt.Errorf("host_path: %w: %w", err, errdefs.ErrInvalidArgument)
 		}
 		found, err := deviceDir(dir, target, access)
 		if err == nil && len(found) == 0 {
-			err = invalid("host_path %q is a directory without devices", hostPath)
+			err = fmt.Errorf("host_path %q is a directory without devices: %w", hostPath, errdefs.ErrInvalidArgument)
 		}
 		return found, err
 	}
 	dev, ok := device(hostPath, target, access)
 	if !ok {
-		return nil, invalid("host_path %q is not a device", hostPath)
+		return nil, fmt.Errorf("host_path %q is not a device: %w", hostPath, errdefs.ErrInvalidArgument)
 	}
-	return []Device{dev}, nil
+	return []oci.Device{dev}, nil
 }
 
 // AllDevices returns every device node below /dev, for privileged containers. It omits devices
 // that each container has itself.
-func AllDevices() ([]Device, error) { return deviceDir("/dev", "/dev", "rwm") }
+func AllDevices() ([]oci.Device, error) { return deviceDir("/dev", "/dev", "rwm") }
 
-func deviceDir(dir, target, access string) ([]Device, error) {
-	var found []Device
+func deviceDir(dir, target, access string) ([]oci.Device, error) {
+	var found []oci.Device
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
@@ -77,10 +78,10 @@ func isContainerDir(path string) bool {
 	return slices.Contains([]string{"/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/.lxc", "/dev/.lxd-mounts", "/dev/.udev"}, path)
 }
 
-func device(path, target, access string) (Device, bool) {
+func device(path, target, access string) (oci.Device, bool) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
-		return Device{}, false
+		return oci.Device{}, false
 	}
 	kind := ""
 	switch st.Mode & unix.S_IFMT {
@@ -89,10 +90,10 @@ func device(path, target, access string) (Device, bool) {
 	case unix.S_IFCHR:
 		kind = "c"
 	default:
-		return Device{}, false
+		return oci.Device{}, false
 	}
 	mode, uid, gid := os.FileMode(st.Mode&0o777), st.Uid, st.Gid
-	return Device{Access: access, HostPath: path, LinuxDevice: specs.LinuxDevice{
+	return oci.Device{Access: access, HostPath: path, LinuxDevice: specs.LinuxDevice{
 		Path: filepath.Clean(target), Type: kind, Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
 		FileMode: &mode, UID: &uid, GID: &gid,
 	}}, true

@@ -1,8 +1,9 @@
-package oci
+package host
 
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -38,5 +39,27 @@ func TestCheckPropagation(t *testing.T) {
 				t.Errorf("flag %#x, %s: %v", tc.flag, p, err)
 			}
 		}
+	}
+}
+
+func TestMountRestrictions(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	got, err := MountRestrictions(dir)
+	if err != nil || !slices.Equal(got, []string{"ro", "nosuid", "noexec"}) {
+		t.Errorf("restrictions: got %v (error %v), want ro, nosuid and noexec", got, err)
+	}
+	if _, err := MountRestrictions(dir + "/none"); err == nil {
+		t.Error("MountRestrictions of a missing path succeeded, want an error")
 	}
 }
