@@ -97,7 +97,10 @@ func runPart(ctx context.Context, m *guest.Machine, s suite, args []string, log 
 	}
 	code, err := m.Run(ctx, guest.Command{
 		Args: args, Dir: filepath.Join(project, s.dir), Stdout: log, Stderr: log,
-		Env: append([]string{"CRISERVER_TEST_PATIENCE=" + *patience}, s.env...),
+		Env: append([]string{
+			"CRISERVER_TEST_PATIENCE=" + *patience,
+			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:" + guest.ProgramsDir,
+		}, s.env...),
 	})
 	if err == nil && code != 0 {
 		err = fmt.Errorf("exit status %d", code)

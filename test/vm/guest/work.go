@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 )
@@ -24,8 +25,24 @@ type Work struct {
 	Extra []string // further files, relative to the Tree of the architecture
 }
 
-// MakeWork makes the image of a disk with the agent and the project: the files that git tracks,
-// bin, the test images, and the extra files.
+// ProgramsDir is the directory in the guest of the programs that Debian 13 does not have: runsc.
+const ProgramsDir = WorkDir + "/programs"
+
+// hostPrograms returns the paths of programs of this machine for ProgramsDir. They are static, so
+// that they run on any system of the same architecture.
+func hostPrograms(arch string) []string {
+	if arch != runtime.GOARCH {
+		return nil
+	}
+	path, err := exec.LookPath("runsc")
+	if err != nil {
+		return nil // the tests that need it fail and say so
+	}
+	return []string{path}
+}
+
+// MakeWork makes the image of a disk with the agent, the programs of ProgramsDir and the project:
+// the files that git tracks, bin, the test images, and the extra files.
 func MakeWork(ctx context.Context, w Work) error {
 	stage, err := os.MkdirTemp(filepath.Dir(w.Disk), "stage")
 	if err != nil {
@@ -44,6 +61,11 @@ func MakeWork(ctx context.Context, w Work) error {
 	}
 	for _, name := range append([]string{"bin", ".cache/images/base"}, w.Extra...) {
 		if err := linkTree(filepath.Join(Tree(w.Top, w.Arch), name), filepath.Join(project, name)); err != nil {
+			return err
+		}
+	}
+	for _, program := range hostPrograms(w.Arch) {
+		if err := link(program, filepath.Join(stage, filepath.Base(ProgramsDir), filepath.Base(program))); err != nil {
 			return err
 		}
 	}
