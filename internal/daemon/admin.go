@@ -33,6 +33,7 @@ func (p *parts) adminConfig() admin.Config {
 		},
 		Status:   p.adminStatus,
 		Settings: p.adminSettings,
+		Pods:     p.pods, Containers: p.containers, Cgroups: p.host.cgroups,
 	}
 }
 

@@ -24,11 +24,17 @@ type Config struct {
 	// Reloader applies changes of the configuration. If it is nil, Reload returns
 	// Unimplemented.
 	Reloader Reloader
+	// Pods, Containers and Cgroups are what the services show that look inside.
+	Pods       Pods
+	Containers Containers
+	Cgroups    Cgroups
 }
 
 // Server implements the services of the administration API.
 type Server struct {
 	adminv1.UnimplementedDaemonServer
+	adminv1.UnimplementedNamespacesServer
+	adminv1.UnimplementedCgroupServer
 	cfg       Config
 	profiling chan struct{} // contains an element while a CPU profile is in progress
 	// stopping is closed when Serve begins to stop, so that profiles in progress end.
@@ -52,5 +58,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		grpc.StreamInterceptor(rpc.InterceptStream),
 	)
 	adminv1.RegisterDaemonServer(g, s)
+	adminv1.RegisterNamespacesServer(g, s)
+	adminv1.RegisterCgroupServer(g, s)
 	return rpc.Serve(ctx, g, l, stopGrace, func() { close(s.stopping) })
 }
