@@ -97,20 +97,27 @@ func TestReopenErrors(t *testing.T) {
 	}
 }
 
+// logToSmallDisk puts the log on a file system of 1 MiB and returns its directory.
+func (b *testbed) logToSmallDisk() (dir string) {
+	b.t.Helper()
+	dir = filepath.Join(b.dir, "disk")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		b.t.Fatalf("make the mount point: %v", err)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		b.t.Fatalf("mount a tmpfs at %s: %v", dir, err)
+	}
+	b.t.Cleanup(func() { _ = unix.Unmount(dir, 0) })
+	b.spec.LogPath = filepath.Join(dir, "log")
+	return dir
+}
+
 // A full disk loses log lines but does not affect the container, and the log reports the number
 // of bytes.
 func TestFullDisk(t *testing.T) {
 	needRoot(t)
 	b := newTestbed(t)
-	disk := filepath.Join(b.dir, "disk")
-	if err := os.Mkdir(disk, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=1m"); err != nil {
-		t.Fatal("mount: ", err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(disk, 0) })
-	b.spec.LogPath = filepath.Join(disk, "log")
+	b.logToSmallDisk()
 	b.spec.RuntimeEnv = append(b.spec.RuntimeEnv, "FAKE_SCRIPT=i=0; while [ $i -lt 40000 ]; do i=$((i+1)); echo line $i; done; echo x >"+
 		b.dir+"/full; while ! [ -e "+b.dir+"/go ]; do sleep 0.01; done; echo again; exit 3")
 	b.create()
@@ -151,19 +158,11 @@ func TestLossIsReportedWithoutFurtherOutput(t *testing.T) {
 	for name, rotate := range map[string]bool{"at exit": false, "at rotation": true} {
 		t.Run(name, func(t *testing.T) {
 			b := newTestbed(t)
-			disk := filepath.Join(b.dir, "disk")
-			if err := os.Mkdir(disk, 0o700); err != nil {
-				t.Fatal(err)
-			}
-			if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=1m"); err != nil {
-				t.Fatal("mount: ", err)
-			}
-			t.Cleanup(func() { _ = unix.Unmount(disk, 0) })
+			disk := b.logToSmallDisk()
 			filler := filepath.Join(disk, "filler")
 			if err := os.WriteFile(filler, make([]byte, 512<<10), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			b.spec.LogPath = filepath.Join(disk, "log")
 			b.spec.RuntimeEnv = append(b.spec.RuntimeEnv, "FAKE_SCRIPT=i=0; while [ $i -lt 40000 ]; do i=$((i+1)); echo line $i; done; echo x >"+
 				b.dir+"/full; while ! [ -e "+b.dir+"/go ]; do sleep 0.01; done; exit 3")
 			b.create()

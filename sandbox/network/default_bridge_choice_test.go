@@ -1,7 +1,6 @@
 package network
 
 import (
-	"context"
 	"net"
 	"net/netip"
 	"os"
@@ -218,15 +217,7 @@ func TestPodCIDROverlapsRangeInUse(t *testing.T) {
 func TestRunLoadsDefaultBridge(t *testing.T) {
 	n, confDir := newBare(t)
 	t.Cleanup(func() { removeBridge("cri0") })
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- n.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
+	runNetwork(t, n)
 	await := func(what string, ok func() bool) {
 		t.Helper()
 		for end := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
@@ -236,7 +227,7 @@ func TestRunLoadsDefaultBridge(t *testing.T) {
 		}
 	}
 	await("default bridge", func() bool { return n.DefaultBridge() != nil && n.Status() == nil })
-	if err := n.SetPodCIDR(ctx, "10.64.4.0/24"); err != nil {
+	if err := n.SetPodCIDR(t.Context(), "10.64.4.0/24"); err != nil {
 		t.Fatal(err)
 	}
 	await("pod CIDR", func() bool {

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"io"
 	"os"
 	"path/filepath"
@@ -40,4 +41,18 @@ func writeFile(t *testing.T, dir, name, content string) {
 	if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// runNetwork executes Run until the end of the test.
+func runNetwork(t *testing.T, n *Network) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run the network: %v", err)
+		}
+	})
 }

@@ -94,15 +94,7 @@ func TestReloadTimeoutKeepsNetwork(t *testing.T) {
 // STATUS, and that WaitChecked returns after the answer.
 func TestStatusBeforeAnswer(t *testing.T) {
 	n, _ := newSlowNetwork(t, "0", "2")
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- n.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
+	runNetwork(t, n)
 	for n.loaded.Load().list == nil {
 		time.Sleep(time.Millisecond)
 	}
