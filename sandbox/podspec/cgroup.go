@@ -51,7 +51,7 @@ func ParseCgroupParent(driver CgroupDriver, parent string) (string, error) {
 	if driver == Systemd {
 		// If parent is a path, its last element is the name of the systemd unit.
 		name := path.Base(parent)
-		if !slice || hasDotDot(parent) || strings.HasPrefix(name, "-") || strings.Contains(name, "--") || strings.Contains(name, "-.slice") {
+		if !slice || name == ".slice" || hasDotDot(parent) || strings.HasPrefix(name, "-") || strings.Contains(name, "--") || strings.Contains(name, "-.slice") {
 			return "", invalid(field, `%q must be the name of a slice, with the suffix ".slice", because the cgroup driver is systemd`, parent)
 		}
 		return name, nil

@@ -26,6 +26,8 @@ func TestCgroupParent(t *testing.T) {
 		"no slice":       {set("kubepods"), "cgroup_parent"},
 		"path":           {set("/kubepods/pod1"), "cgroup_parent"},
 		"empty name":     {set("-.slice"), "cgroup_parent"},
+		"only suffix":    {set(".slice"), "cgroup_parent"},
+		"suffix in path": {set("/kubepods.slice/.slice"), "cgroup_parent"},
 		"two dashes":     {set("a--b.slice"), "cgroup_parent"},
 		"trailing dash":  {set("a-.slice"), "cgroup_parent"},
 		"parent":         {set("../a.slice"), "cgroup_parent"},
