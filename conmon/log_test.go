@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -208,4 +209,68 @@ func (b *testbed) pipesEmpty() bool {
 		}
 	}
 	return true
+}
+
+// TestPromptIsLogged checks that a prompt without newline is in the log while the container waits
+// for the answer, and that the rest of the line continues the entry of the prompt.
+func TestPromptIsLogged(t *testing.T) {
+	b := runScript(t, "printf 'password: '; while ! [ -e go ]; do sleep 0.01; done; printf 'ok'; echo; printf end", nil)
+	b.start()
+	want := []entry{{"stdout", "P", "password: "}}
+	b.eventually("the prompt", func() bool { return slices.Equal(b.log(b.spec.LogPath), want) })
+	touch(b.spec.RunDir + "/go")
+	b.exit()
+	want = append(want, entry{"stdout", "F", "ok"}, entry{"stdout", "P", "end"})
+	if got := b.log(b.spec.LogPath); !slices.Equal(got, want) {
+		t.Errorf("log: got %q, want %q", got, want)
+	}
+}
+
+// TestSlowLinesAreComplete checks that the log joins to the output of a container that writes
+// its lines in parts with pauses around lineDelay of the monitor.
+func TestSlowLinesAreComplete(t *testing.T) {
+	b := runScript(t, `for pause in 0.1 0.24 0.25 0.26 0.3; do printf "a $pause "; sleep $pause; printf "b"; sleep $pause; echo " c"; printf "err" >&2; done`, nil)
+	b.start()
+	b.exit()
+	got := b.log(b.spec.LogPath)
+	want := "a 0.1 b c\na 0.24 b c\na 0.25 b c\na 0.26 b c\na 0.3 b c\n"
+	if text(got, "stdout") != want || text(got, "stderr") != strings.Repeat("err", 5) {
+		t.Errorf("log: got %q, want %q", got, want)
+	}
+}
+
+// TestLogSizeMax checks that the log of a container keeps its maximum size, and that the exit
+// record counts the bytes that were deleted.
+func TestLogSizeMax(t *testing.T) {
+	const maxSize = 1 << 20
+	b := runScript(t, "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); echo line $i; done", func(s *conmon.Spec) { s.LogSizeMax = maxSize })
+	b.start()
+	e := b.exit()
+	var lines []string
+	for _, path := range []string{b.spec.LogPath + ".1", b.spec.LogPath} {
+		st, err := os.Stat(path)
+		if err != nil || st.Size() > maxSize {
+			t.Fatalf("%s: got %v (error %v), want at most %d bytes", path, st, err, maxSize)
+		}
+		for _, entry := range b.log(path) {
+			if entry.stream == "stdout" {
+				lines = append(lines, entry.text)
+			} else if !strings.Contains(entry.text, " bytes of an older log were deleted") {
+				t.Errorf("stderr: got %q, want only the notice", entry.text)
+			}
+		}
+	}
+	first := 60000 - len(lines)
+	for i, line := range lines {
+		if want := fmt.Sprintf("line %d", first+i+1); line != want {
+			t.Fatalf("line %d from the end: got %q, want %q", len(lines)-i, line, want)
+		}
+	}
+	deleted := int64(0)
+	for i := 1; i <= first; i++ {
+		deleted += int64(len("2006-01-02T15:04:05.000000000Z stdout F line \n") + len(fmt.Sprint(i)))
+	}
+	if first == 0 || e.LogLost < deleted {
+		t.Errorf("lost bytes: got %d, want at least the %d bytes of the first %d lines", e.LogLost, deleted, first)
+	}
 }

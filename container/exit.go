@@ -112,8 +112,8 @@ func (m *Manager) takeExit(c *container) bool {
 		e.Reason = ReasonOOMKilled
 	}
 	if x.LogLost > 0 {
-		c.log().WithField("bytes", x.LogLost).Warn("a part of the log of the container could not be written")
-		e.Message = fmt.Sprintf("%d bytes of the log could not be written", x.LogLost)
+		c.log().WithField("bytes", x.LogLost).Warn("a part of the log of the container is lost")
+		e.Message = fmt.Sprintf("%d bytes of the log are lost", x.LogLost)
 	}
 	m.recordExit(c, e)
 	return true

@@ -11,8 +11,8 @@
 //  4. The main loop handles one batch of epoll events after the other: output of the container
 //     (stream), input (stdin), connections to the control socket (control, client), OOM kills
 //     (oomWatch), and the end of child processes (initProcess, guest). After each batch, runTimers
-//     does what is due: it disconnects slow clients, kills a start that takes too long, and gives
-//     unused buffers back to the kernel.
+//     does what is due: it disconnects slow clients, kills a start that takes too long, writes
+//     unfinished lines that are overdue, and gives unused buffers back to the kernel.
 //  5. When the first process has exited, recordExit drains the streams into the log, writes the
 //     exit record and closes the control socket. If other processes still hold the streams open,
 //     the loop goes on for at most drainTimeout. Then the monitor exits.

@@ -37,16 +37,24 @@ func (p *prefix) fill(stream string, t time.Time) {
 	p[39] = ' '
 }
 
-// lines splits one stream into log entries. It keeps an unfinished line until the line ends or
-// fills an entry. So the entries do not depend on the sizes of the reads, and the lines of the
-// two streams do not mix.
+// lineDelay is how long an unfinished line waits for its end. Then it is written, so that readers
+// of the log see a prompt or a progress bar. The rest of the line becomes another entry, and
+// readers join both. The time counts from the first byte, not from the last one: a program that
+// writes a dot each tenth of a second shows progress, and no program causes more than four such
+// entries per second.
+const lineDelay = 250 * time.Millisecond
+
+// lines splits one stream into log entries. It keeps an unfinished line until the line ends,
+// fills an entry or is overdue. So the entries do not depend on the sizes of the reads, and the
+// lines of the two streams do not mix.
 type lines struct {
-	pending []byte // the unfinished line, at most maxLine
+	pending []byte    // the unfinished line, at most maxLine
+	since   time.Time // the time of the read that returned the first byte of pending
 }
 
-// split adds data to the log as entries. All entries get the same prefix, and so the time of
-// the read.
-func (l *lines) split(dst *logFile, p *prefix, data []byte) {
+// split adds data, which was read at the time now, to the log as entries. All entries get the
+// same prefix.
+func (l *lines) split(dst *logFile, p *prefix, now time.Time, data []byte) {
 	if len(l.pending) > 0 {
 		data = l.completeLine(dst, p, data)
 	}
@@ -54,6 +62,7 @@ func (l *lines) split(dst *logFile, p *prefix, data []byte) {
 		n := bytes.IndexByte(data[:min(len(data), maxLine+1)], '\n')
 		if n < 0 {
 			if len(data) <= maxLine {
+				l.since = now
 				l.keep(data)
 				return
 			}
@@ -97,8 +106,14 @@ func (l *lines) keep(data []byte) {
 	l.pending = append(l.pending, data...)
 }
 
-// flush writes the unfinished line when its stream has ended. The tag is P, because readers add
-// a newline after an entry with the tag F, and the container has written none.
+// overdue reports whether the unfinished line has waited for its end for lineDelay.
+func (l *lines) overdue(now time.Time) bool {
+	return len(l.pending) > 0 && now.Sub(l.since) >= lineDelay
+}
+
+// flush writes the unfinished line when its stream has ended or the line is overdue. The tag is
+// P, because readers add a newline after an entry with the tag F, and the container has written
+// none.
 func (l *lines) flush(dst *logFile, p *prefix) {
 	if len(l.pending) > 0 {
 		p.writeEntry(dst, tagPartial, l.pending, nil)

@@ -50,7 +50,7 @@ func TestLines(t *testing.T) {
 			var l lines
 			for _, r := range tt.reads {
 				p.fill(stderr, testTime)
-				l.split(log, &p, []byte(r))
+				l.split(log, &p, testTime, []byte(r))
 			}
 			l.flush(log, &p)
 			var want strings.Builder
@@ -77,7 +77,7 @@ func FuzzLines(f *testing.F) {
 		p.fill(stdout, testTime)
 		for len(data) > 0 {
 			n := min(step, len(data))
-			l.split(log, &p, data[:n])
+			l.split(log, &p, testTime, data[:n])
 			data = data[n:]
 		}
 		l.flush(log, &p)
@@ -133,7 +133,92 @@ func BenchmarkLines(b *testing.B) {
 	for b.Loop() {
 		var p prefix
 		p.fill(stdout, testTime)
-		l.split(log, &p, data)
+		l.split(log, &p, testTime, data)
 		log.flush()
+	}
+}
+
+// FuzzOverdueLines checks that the entries together contain all bytes, whatever the times of the
+// reads and of the flushes of overdue lines, and that an entry has the tag F if and only if its
+// line ends there.
+func FuzzOverdueLines(f *testing.F) {
+	f.Add([]byte("prompt: answer\nnext"), []byte{8, 255, 0, 3})
+	f.Add([]byte("\xff\xff\n\n\xbf"), []byte{0, 250, 251, 1, 0})
+	f.Add([]byte("a\n"), []byte{1, 255, 1})
+	log := testLog()
+	f.Fuzz(func(t *testing.T, seed, schedule []byte) {
+		data, rest := expand(seed), []byte(nil)
+		var l lines
+		now := testTime
+		for rest = data; len(rest) > 0; {
+			// Each byte of the schedule is the size of a read and the milliseconds after the read.
+			step := byte(255)
+			if len(schedule) > 0 {
+				step, schedule = schedule[0], schedule[1:]
+			}
+			n := min(int(step)*97, len(rest))
+			var p prefix
+			p.fill(stdout, now)
+			l.split(log, &p, now, rest[:n])
+			rest = rest[n:]
+			if now = now.Add(time.Duration(step) * 2 * time.Millisecond); l.overdue(now) {
+				l.flush(log, &p)
+				if len(l.pending) > 0 {
+					t.Fatal("an overdue line is still pending")
+				}
+			}
+			if step == 0 && len(schedule) == 0 {
+				schedule = []byte{255}
+			}
+		}
+		var p prefix
+		p.fill(stdout, now)
+		l.flush(log, &p)
+		if got := joinEntries(t, takeEntries(log)); !bytes.Equal(got, data) {
+			t.Fatalf("entries contain %q, want %q", got, data)
+		}
+	})
+}
+
+// joinEntries returns the text of entries as a reader of the log joins them.
+func joinEntries(t *testing.T, entries []byte) (text []byte) {
+	t.Helper()
+	for e := range bytes.Lines(entries) {
+		content := bytes.TrimSuffix(e[prefixLen:], []byte("\n"))
+		if len(content) > maxLine {
+			t.Fatalf("entry of %d bytes, want at most %d", len(content), maxLine)
+		}
+		if text = append(text, content...); e[prefixTag] == tagFull {
+			text = append(text, '\n')
+		}
+	}
+	return text
+}
+
+// TestOverdueLine checks that the time of a line counts from its first byte, and begins again
+// with the next line.
+func TestOverdueLine(t *testing.T) {
+	log := testLog()
+	var l lines
+	read := func(after time.Duration, text string) {
+		var p prefix
+		p.fill(stdout, testTime)
+		l.split(log, &p, testTime.Add(after), []byte(text))
+	}
+	read(0, "a")
+	read(lineDelay-1, "b")
+	if l.overdue(testTime.Add(lineDelay - 1)) {
+		t.Error("the line is overdue too early")
+	}
+	if !l.overdue(testTime.Add(lineDelay)) {
+		t.Error("the line is not overdue lineDelay after its first byte")
+	}
+	read(lineDelay, "\nc")
+	if l.overdue(testTime.Add(2*lineDelay - 1)) {
+		t.Error("the next line is overdue lineDelay after the first byte of the previous line")
+	}
+	read(2*lineDelay, "d\n")
+	if l.overdue(testTime.Add(10 * lineDelay)) {
+		t.Error("a complete line is overdue")
 	}
 }

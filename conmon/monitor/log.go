@@ -17,28 +17,35 @@ type logFile struct {
 	out  buffer
 	n    int // bytes in out that wait for flush
 
+	size     int64 // bytes in the file
+	maxSize  int64 // of the file in bytes, or 0 for no limit
+	rotateAt int64 // size of the file at which it is rotated, or 0 for never: see rotateIfFull
+
+	deleted    int64 // bytes of older logs that rotate has deleted and not yet reported
 	unreported int64 // bytes lost since the last loss notice
-	lost       int64 // bytes lost in total
+	lost       int64 // bytes lost or deleted in total
 	lossCause  error // the last write error
 	partial    bool  // the file ends within an entry
 }
 
-// open opens the log at path, or no log if path is empty. out buffers the entries.
-func (l *logFile) open(path string, out buffer) (err error) {
-	*l = logFile{path: path, fd: -1, out: out}
+// open opens the log at path, or no log if path is empty. maxSize is the maximum size of the
+// file in bytes, or 0 for no limit. out buffers the entries.
+func (l *logFile) open(path string, maxSize int64, out buffer) (err error) {
+	*l = logFile{path: path, fd: -1, out: out, maxSize: maxSize, rotateAt: maxSize}
 	if path != "" {
-		l.fd, err = openLogFile(path)
+		l.fd, l.size, err = openLogFile(path)
 	}
 	return err
 }
 
-// openLogFile opens a log file for appending, and creates it if necessary. The mode lets a
-// group read logs. The file must not be a symbolic link, a FIFO or a device.
-func openLogFile(path string) (int, error) {
+// openLogFile opens a log file for appending, and creates it if necessary. It returns the
+// descriptor and the size of the file. The mode lets a group read logs. The file must not be a
+// symbolic link, a FIFO or a device.
+func openLogFile(path string) (fd int, size int64, err error) {
 	const flags = unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
-	fd, err := unix.Open(path, flags, 0o640)
+	fd, err = unix.Open(path, flags, 0o640)
 	if err != nil {
-		return -1, wrap("open log "+path, err)
+		return -1, 0, wrap("open log "+path, err)
 	}
 	var st unix.Stat_t
 	err = unix.Fstat(fd, &st)
@@ -47,9 +54,9 @@ func openLogFile(path string) (int, error) {
 	}
 	if err != nil {
 		_ = unix.Close(fd)
-		return -1, wrap("open log "+path, err)
+		return -1, 0, wrap("open log "+path, err)
 	}
-	return fd, nil
+	return fd, st.Size, nil
 }
 
 // reopen opens the log file again, after the old file was renamed. If that fails, the log stays
@@ -59,14 +66,19 @@ func (l *logFile) reopen() error {
 	if l.path == "" {
 		return errors.New("the container has no log")
 	}
-	fd, err := openLogFile(l.path)
+	fd, size, err := openLogFile(l.path)
 	if err != nil {
 		return err
 	}
 	l.reportLoss()
-	_ = unix.Close(l.fd)
-	l.fd, l.partial = fd, false
+	l.replace(fd, size)
 	return nil
+}
+
+// replace closes the file and continues with the file fd, which has size bytes.
+func (l *logFile) replace(fd int, size int64) {
+	_ = unix.Close(l.fd)
+	l.fd, l.size, l.partial, l.rotateAt = fd, size, false, l.maxSize
 }
 
 // reserve returns space in the buffer for an entry of n bytes, at most maxEntry.
@@ -86,7 +98,8 @@ func (l *logFile) flush() {
 	if l.fd < 0 || len(b) == 0 {
 		return
 	}
-	if l.unreported > 0 || l.partial {
+	l.rotateIfFull(len(b))
+	if l.unreported > 0 || l.partial || l.deleted > 0 {
 		l.writeLossNotice()
 	}
 	if l.partial || l.unreported > 0 {
@@ -96,13 +109,20 @@ func (l *logFile) flush() {
 	l.writeAll(b)
 }
 
-// writeLossNotice ends a partial entry and writes an entry that reports the lost bytes.
+// writeLossNotice ends a partial entry and writes entries that report the lost bytes and the
+// deleted bytes.
 func (l *logFile) writeLossNotice() {
 	var p prefix
 	p.fill(stderr, time.Now())
 	note := make([]byte, 0, 256)
 	if l.partial {
 		note = append(note, '\n')
+	}
+	if l.deleted > 0 {
+		note = append(note, p[:]...)
+		note = append(note, "[conmon: "...)
+		note = strconv.AppendInt(note, l.deleted, 10)
+		note = append(note, " bytes of an older log were deleted: the log has reached its maximum size]\n"...)
 	}
 	if l.unreported > 0 {
 		note = append(note, p[:]...)
@@ -112,8 +132,10 @@ func (l *logFile) writeLossNotice() {
 		note = append(note, l.lossCause.Error()...)
 		note = append(note, "]\n"...)
 	}
-	if n, err := write(l.fd, note); err == nil && n == len(note) {
-		l.partial, l.unreported = false, 0
+	n, err := write(l.fd, note)
+	l.size += int64(n)
+	if err == nil && n == len(note) {
+		l.partial, l.unreported, l.deleted = false, 0, 0
 	} else if n > 0 {
 		l.cutPartialEntry(note, n)
 	}
@@ -132,6 +154,7 @@ func (l *logFile) writeAll(b []byte) {
 			l.recordLoss(len(b)-complete, err)
 			return
 		}
+		l.size += int64(n)
 		rest = rest[n:]
 	}
 }
@@ -154,7 +177,9 @@ func (l *logFile) cutPartialEntry(b []byte, n int) int {
 	if err == nil {
 		err = unix.Ftruncate(l.fd, st.Size-int64(n-complete))
 	}
-	l.partial = err != nil
+	if l.partial = err != nil; !l.partial {
+		l.size = st.Size - int64(n-complete)
+	}
 	return complete
 }
 
@@ -162,7 +187,7 @@ func (l *logFile) cutPartialEntry(b []byte, n int) int {
 // before another file replaces this one.
 func (l *logFile) reportLoss() {
 	l.flush()
-	if l.fd >= 0 && (l.unreported > 0 || l.partial) {
+	if l.fd >= 0 && (l.unreported > 0 || l.partial || l.deleted > 0) {
 		l.writeLossNotice()
 	}
 }

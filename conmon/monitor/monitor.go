@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"errors"
+	"math"
 	"time"
 	"unsafe"
 
@@ -114,7 +115,7 @@ func (m *monitor) prepare() (err error) {
 	if m.packetBuf, err = newBuffer(wire.MaxPayload + 4096); err != nil {
 		return err
 	}
-	if err := m.log.open(m.spec.LogPath, out); err != nil {
+	if err := m.log.open(m.spec.LogPath, m.spec.LogSizeMax, out); err != nil {
 		return err
 	}
 	return m.control.open()
@@ -165,7 +166,21 @@ func (m *monitor) streamsOpen() bool {
 
 // pollTimeout returns how long to wait for events, in milliseconds, or -1 for no limit.
 func (m *monitor) pollTimeout() int {
-	var d time.Duration
+	d := m.timerDelay()
+	for i := range m.streams {
+		if l := &m.streams[i].lines; len(l.pending) > 0 {
+			d = min(d, time.Until(l.since.Add(lineDelay)))
+		}
+	}
+	if d == math.MaxInt64 {
+		return -1
+	}
+	return max(0, int((d+time.Millisecond-1)/time.Millisecond))
+}
+
+// timerDelay returns the time until the next work of runTimers other than overdue lines, or
+// math.MaxInt64 if there is none.
+func (m *monitor) timerDelay() (d time.Duration) {
 	switch {
 	case m.exitRecorded:
 		d = time.Until(m.exitDeadline)
@@ -180,13 +195,14 @@ func (m *monitor) pollTimeout() int {
 	case m.init.sharesPIDNS:
 		d = reapInterval
 	default:
-		return -1
+		d = math.MaxInt64
 	}
-	return max(0, int((d+time.Millisecond-1)/time.Millisecond))
+	return d
 }
 
 // runTimers does everything that is due: it records the exit of the container, disconnects a
-// slow client, kills a start that takes too long and releases unused buffers.
+// slow client, kills a start that takes too long, writes overdue lines and releases unused
+// buffers.
 func (m *monitor) runTimers() {
 	if m.init.exited && !m.exitRecorded {
 		m.recordExit()
@@ -195,6 +211,11 @@ func (m *monitor) runTimers() {
 		cl.disconnect()
 	}
 	m.guest.checkStartTimeout()
+	for i := range m.streams {
+		if s := &m.streams[i]; len(s.lines.pending) > 0 && s.lines.overdue(time.Now()) {
+			s.flushLine()
+		}
+	}
 	if m.buffersUsed && time.Since(m.lastRead) >= idleTime {
 		m.releaseBuffers()
 	}

@@ -87,17 +87,17 @@ func TestReplaceFile(t *testing.T) {
 // Work that is done for each read must not allocate, because the garbage collector is off.
 func TestRoutineWorkAllocatesNothing(t *testing.T) {
 	log := new(logFile)
-	if err := log.open(filepath.Join(t.TempDir(), "log"), make(buffer, logBufSize)); err != nil {
+	if err := log.open(filepath.Join(t.TempDir(), "log"), 0, make(buffer, logBufSize)); err != nil {
 		t.Fatal(err)
 	}
 	defer log.close()
 	var l lines
 	data := []byte(strings.Repeat("some line\n", 100) + "rest")
-	l.split(log, new(prefix), data) // allocates the buffer for unfinished lines
+	l.split(log, new(prefix), testTime, data) // allocates the buffer for unfinished lines
 	if n := testing.AllocsPerRun(100, func() {
 		var p prefix
 		p.fill(stdout, testTime)
-		l.split(log, &p, data)
+		l.split(log, &p, testTime, data)
 		log.flush()
 	}); n != 0 {
 		t.Errorf("%v allocations per read", n)

@@ -104,8 +104,9 @@ func (s *stream) deliver(data []byte) {
 	log := &s.m.log
 	if log.fd >= 0 {
 		var p prefix
-		p.fill(s.name, time.Now())
-		s.lines.split(log, &p, data)
+		now := time.Now()
+		p.fill(s.name, now)
+		s.lines.split(log, &p, now, data)
 		log.flush()
 	}
 	s.m.control.broadcast(s.kind, data)
@@ -131,6 +132,7 @@ func (s *stream) drain() {
 
 // flushLine writes the unfinished line to the log.
 func (s *stream) flushLine() {
+	s.m.noteBufferUse(len(s.lines.pending))
 	var p prefix
 	p.fill(s.name, time.Now())
 	s.lines.flush(&s.m.log, &p)

@@ -29,6 +29,8 @@ func DecodeSpec(b []byte) (Spec, error) {
 			s.StdioGID = uint32(r.integer())
 		case "logPath":
 			s.LogPath = r.string()
+		case "logSizeMax":
+			s.LogSizeMax = r.integer()
 		case "guest":
 			s.Guest = r.boolean()
 		case "terminal":

@@ -52,6 +52,8 @@ type Spec struct {
 
 	// LogPath is the absolute path of the CRI log file, or empty for no log.
 	LogPath string `json:"logPath,omitempty"`
+	// LogSizeMax is the maximum size of the log file in bytes, or 0 for no limit.
+	LogSizeMax int64 `json:"logSizeMax,omitempty"`
 
 	// Guest says that the runtime runs the container under a separate kernel. Then the pid
 	// that the runtime writes is the pid of that kernel. The monitor starts the container,
@@ -81,8 +83,9 @@ type Exit struct {
 	OOMKilled bool `json:"oomKilled,omitempty"`
 	// FinishedAt is the time of the exit in nanoseconds since the epoch.
 	FinishedAt int64 `json:"finishedAt"`
-	// LogLost is the number of bytes, including prefixes, that could not be written to the log
-	// before the container exited.
+	// LogLost is the number of bytes of the log, including prefixes, that are lost: those that
+	// could not be written before the container exited, and those that were deleted because the
+	// log reached LogSizeMax.
 	LogLost int64 `json:"logLost,omitempty"`
 }
 
