@@ -29,6 +29,7 @@ require (
 	github.com/sirupsen/logrus v1.10.2
 	github.com/spf13/cobra v1.10.2
 	github.com/vishvananda/netlink v1.3.1
+	go.podman.io/common v0.69.0
 	go.podman.io/image/v5 v5.41.1
 	go.podman.io/storage v1.64.0
 	go.yaml.in/yaml/v3 v3.0.5
