@@ -65,6 +65,7 @@ type Pod struct {
 	AllowedSysctls []string `toml:"allowed_sysctls"`
 	ShmSize        int64    `toml:"shm_size"`
 	NetNSDir       string   `toml:"netns_dir"`
+	DefaultSysctls []string `toml:"default_sysctls"`
 }
 
 // Container configures the defaults of containers.
@@ -81,12 +82,17 @@ type Container struct {
 	PrivilegedSeccompProfile string   `toml:"privileged_seccomp_profile"`
 	SeccompUnasked           bool     `toml:"seccomp_unasked"`
 	AppArmorProfile          string   `toml:"apparmor_profile"`
+	DefaultEnv               []string `toml:"default_env"`
+	HooksDirs                []string `toml:"hooks_dirs"`
+	AdditionalDevices        []string `toml:"additional_devices"`
+	RequiredHostPaths        []string `toml:"required_host_paths"`
 }
 
 // Monitor configures the monitor process of each container.
 type Monitor struct {
-	Path   string `toml:"path"`
-	Cgroup string `toml:"cgroup"`
+	Path       string `toml:"path"`
+	Cgroup     string `toml:"cgroup"`
+	LogSizeMax int64  `toml:"log_size_max"`
 }
 
 // Streaming configures the server for exec, attach and port-forward.
@@ -126,4 +132,11 @@ type Runtime struct {
 	Root               string   `toml:"root"`
 	Options            []string `toml:"options"`
 	AllowedAnnotations []string `toml:"allowed_annotations"`
+
+	BaseSpec        string `toml:"base_spec"`
+	WritableCgroups bool   `toml:"writable_cgroups"`
+	NoPivot         bool   `toml:"no_pivot"`
+
+	PrivilegedWithoutHostDevices bool `toml:"privileged_without_host_devices"`
+	AllDevicesAllowed            bool `toml:"privileged_without_host_devices_all_devices_allowed"`
 }

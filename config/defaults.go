@@ -81,6 +81,7 @@ func Default() Config {
 			AllowedSysctls: []string{"kernel.shm*", "kernel.msg*", "kernel.sem", "fs.mqueue.*", "net.*"},
 			ShmSize:        64 << 20,
 			NetNSDir:       "/run/netns",
+			DefaultSysctls: []string{},
 		},
 		Container: Container{
 			Capabilities: []string{
@@ -92,6 +93,11 @@ func Default() Config {
 			AppArmorProfile: DefaultAppArmorProfile,
 			MakeHostPaths:   true,
 			CDISpecDirs:     []string{"/etc/cdi", "/var/run/cdi"},
+			HooksDirs:       []string{"/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d"},
+
+			DefaultEnv:        []string{},
+			AdditionalDevices: []string{},
+			RequiredHostPaths: []string{},
 		},
 		Streaming: Streaming{
 			Address:     "127.0.0.1:0",

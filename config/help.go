@@ -42,6 +42,7 @@ var help = map[string]string{
 	"pod.allowed_sysctls": "Sysctls that pods may set: names, or prefixes that end in *. Only sysctls that belong to a namespace of the pod are valid.",
 	"pod.shm_size":        "Size of /dev/shm of a pod in bytes.",
 	"pod.netns_dir":       "Directory with the names of the network namespaces of pods, criserver-ID for the pod with that ID. `ip netns` and the agents of CNI plugins look for namespaces in /run/netns. Empty: the namespaces have no names there, only paths in run_dir.",
+	"pod.default_sysctls": "Sysctls of pods that do not request another value, as NAME=VALUE. They must belong to a namespace of the pod, but need not be in pod.allowed_sysctls. A pod that shares the namespace with the host does not get them.",
 
 	"container.capabilities":               "Default capabilities of containers, as in NET_BIND_SERVICE. A request can add capabilities to the default, or drop capabilities from it.",
 	"container.default_ulimits":            "Resource limits of the processes in containers, as NAME=SOFT:HARD or NAME=BOTH. NAME is nofile, nproc, core or another limit of setrlimit(2). A limit is a number or unlimited. The default is the default of systemd for services, so it does not depend on the unit of the daemon. Processes inherit the limits that are not listed from the daemon.",
@@ -55,9 +56,14 @@ var help = map[string]string{
 	"container.privileged_seccomp_profile": "File (JSON) with the seccomp profile of privileged containers, whatever profile they request. The daemon reads the file when it starts. Empty: no profile, as the CRI specifies.",
 	"container.seccomp_unasked":            "Whether containers whose requests contain no seccomp profile get the profile of RuntimeDefault. If false, they are unconfined, as the CRI specifies. The kubelet always requests a profile.",
 	"container.apparmor_profile":           "Name of the AppArmor profile of containers that request RuntimeDefault, if the host has AppArmor. The daemon generates the profile " + DefaultAppArmorProfile + " and loads it with apparmor_parser; any other profile must be loaded before the daemon starts. Empty: no profile.",
+	"container.default_env":                "Environment variables of all containers, as NAME=VALUE. A variable of the image or of the request takes precedence.",
+	"container.hooks_dirs":                 "Directories with OCI hooks (*.json, in the format of oci-hooks(5)). A file in a later directory replaces the files of the same name in earlier ones. The daemon notices changes when it creates a container. A directory need not exist. See hooks.md.",
+	"container.additional_devices":         "Devices of all containers, as HOST_PATH, HOST_PATH:CONTAINER_PATH or HOST_PATH:CONTAINER_PATH:ACCESS, where ACCESS is made of r, w and m. A device that the request has at the same path takes precedence.",
+	"container.required_host_paths":        "Host paths of mounts for which the daemon never creates a directory, whatever container.make_host_paths is: the daemon refuses the container if the path does not exist.",
 
-	"monitor.path":   "Path of the monitor's binary. Empty: the first that exists of " + strings.Join(MonitorPaths, ", ") + ", where relative paths are relative to the directory of the daemon's binary.",
-	"monitor.cgroup": "Cgroup of all monitors. Empty: with the cgroup driver cgroupfs, the cgroup parent with -monitors appended; with systemd, the child `monitors` of the cgroup of the daemon's unit.",
+	"monitor.path":         "Path of the monitor's binary. Empty: the first that exists of " + strings.Join(MonitorPaths, ", ") + ", where relative paths are relative to the directory of the daemon's binary.",
+	"monitor.cgroup":       "Cgroup of all monitors. Empty: with the cgroup driver cgroupfs, the cgroup parent with -monitors appended; with systemd, the child `monitors` of the cgroup of the daemon's unit.",
+	"monitor.log_size_max": "Maximum size of the log of a container in bytes, at least 1048576. A log that reaches it is renamed to LOG.1, which replaces the former LOG.1. 0 or -1: no limit; the kubelet rotates logs.",
 
 	"streaming.address":      "IP address and port of the server for exec, attach and port-forward. Port 0 means any free port. The kubelet connects to the server, so a loopback address suffices. Any other address requires streaming.tls_cert.",
 	"streaming.idle_timeout": "Connections of streams that transfer no data for this time are closed. 0: no limit.",
@@ -85,10 +91,15 @@ var help = map[string]string{
 
 	"default_runtime": "Runtime handler of pods that do not name one. Empty: the first of " + strings.Join(DefaultHandlers, ", ") + " that works on this host. The daemon tests the handler once per boot, and logs the result.",
 
-	"runtimes":                          "Runtime handlers by name, as in [runtimes.runc]. The handlers " + strings.Join(BuiltinHandlers, ", ") + " exist without configuration if their binaries are in the PATH.",
-	"runtimes.NAME.path":                "Path of the runtime's binary. Only for " + strings.Join(BuiltinHandlers, ", ") + " it may be empty: the binary in the PATH.",
-	"runtimes.NAME.type":                "Type of the runtime. oci: a runtime with the command line of runc. runsc: gVisor, which runs the containers of a pod under one guest kernel. Empty: depends on the name of the binary.",
-	"runtimes.NAME.root":                "State directory of the runtime. Empty: runtimes/NAME in run_dir.",
-	"runtimes.NAME.options":             "Further options of the runtime. Each element is an option with its value, as in --network=host.",
-	"runtimes.NAME.allowed_annotations": "Annotations of pods and containers that are passed to the runtime: keys, or prefixes that end in *.",
+	"runtimes":                                      "Runtime handlers by name, as in [runtimes.runc]. The handlers " + strings.Join(BuiltinHandlers, ", ") + " exist without configuration if their binaries are in the PATH.",
+	"runtimes.NAME.path":                            "Path of the runtime's binary. Only for " + strings.Join(BuiltinHandlers, ", ") + " it may be empty: the binary in the PATH.",
+	"runtimes.NAME.type":                            "Type of the runtime. oci: a runtime with the command line of runc. runsc: gVisor, which runs the containers of a pod under one guest kernel. Empty: depends on the name of the binary.",
+	"runtimes.NAME.root":                            "State directory of the runtime. Empty: runtimes/NAME in run_dir.",
+	"runtimes.NAME.options":                         "Further options of the runtime. Each element is an option with its value, as in --network=host.",
+	"runtimes.NAME.allowed_annotations":             "Annotations of pods and containers that are passed to the runtime: keys, or prefixes that end in *.",
+	"runtimes.NAME.base_spec":                       "File (JSON) with an OCI config from which the config of each container starts. The daemon reads the file when it starts. runtimes.md lists the fields that are used. Empty: no such file.",
+	"runtimes.NAME.writable_cgroups":                "Whether /sys/fs/cgroup is writable in containers that are not privileged, so that they can make cgroups below their own. Only on hosts with cgroup v2; on other hosts the key has no effect.",
+	"runtimes.NAME.no_pivot":                        "Whether the runtime enters the root file system without pivot_root(2), which does not work if the root file system of the host is an initramfs. Processes with CAP_SYS_ADMIN can then reach the root file system of the host.",
+	"runtimes.NAME.privileged_without_host_devices": "Whether privileged containers get only the devices that they request, and not all devices of the host.",
+	"runtimes.NAME.privileged_without_host_devices_all_devices_allowed": "Whether privileged containers may use all devices, although privileged_without_host_devices gives them no nodes of the devices. They can make the nodes.",
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sort"
 	"strings"
 
@@ -103,18 +104,11 @@ func mergeRuntimes(earlier, decoded map[string]Runtime, md toml.MetaData) map[st
 	}
 	for name, r := range decoded {
 		merged := earlier[name]
-		for key, field := range map[string][2]*string{
-			"path": {&merged.Path, &r.Path}, "type": {&merged.Type, &r.Type}, "root": {&merged.Root, &r.Root},
-		} {
-			if md.IsDefined("runtimes", name, key) {
-				*field[0] = *field[1]
+		from, to := reflect.ValueOf(r), reflect.ValueOf(&merged).Elem()
+		for i := range from.NumField() {
+			if md.IsDefined("runtimes", name, from.Type().Field(i).Tag.Get("toml")) {
+				to.Field(i).Set(from.Field(i))
 			}
-		}
-		if md.IsDefined("runtimes", name, "allowed_annotations") {
-			merged.AllowedAnnotations = r.AllowedAnnotations
-		}
-		if md.IsDefined("runtimes", name, "options") {
-			merged.Options = r.Options
 		}
 		earlier[name] = merged
 	}

@@ -68,6 +68,16 @@ func (v *validator) elements(key string, list []string, valid func(string) bool,
 	}
 }
 
+// unique requires that no two elements NAME=VALUE of a list have the same name.
+func (v *validator) unique(key string, list []string) {
+	seen := make(map[string]bool)
+	for _, s := range list {
+		name, _, _ := strings.Cut(s, "=")
+		v.require(!seen[name], key, "must have each name once; has %q twice", name)
+		seen[name] = true
+	}
+}
+
 func (v *validator) oneOf(key, s string, allowed ...string) {
 	v.require(slices.Contains(allowed, s), key, "must be one of %s; is %q", strings.Join(allowed, ", "), s)
 }
@@ -145,9 +155,28 @@ func (c *Config) validatePod(v *validator) {
 	v.require(!isBelow(c.Pod.NetNSDir, filepath.Join(c.RunDir, "ns")), "pod.netns_dir", "must not be in the directory ns of run_dir, in which the daemon has its own files; is %q", c.Pod.NetNSDir)
 	v.elements("pod.allowed_sysctls", c.Pod.AllowedSysctls, isSysctlPattern,
 		`must be names of sysctls that belong to a namespace of the pod, or prefixes of such names that end in "*": `+strings.Join(podSysctls, ", "))
+	for _, s := range c.Pod.DefaultSysctls {
+		if _, _, err := ParseSysctl(s); err != nil {
+			v.require(false, "pod.default_sysctls", "%v", err)
+		}
+	}
+	v.unique("pod.default_sysctls", c.Pod.DefaultSysctls)
 }
 
 func (c *Config) validateContainer(v *validator) {
+	v.elements("container.default_env", c.Container.DefaultEnv, isEnv, "must be of the form NAME=VALUE")
+	v.unique("container.default_env", c.Container.DefaultEnv)
+	for _, d := range c.Container.HooksDirs {
+		v.path("container.hooks_dirs", d)
+	}
+	for _, d := range c.Container.AdditionalDevices {
+		if _, err := ParseDevice(d); err != nil {
+			v.require(false, "container.additional_devices", "%v", err)
+		}
+	}
+	for _, p := range c.Container.RequiredHostPaths {
+		v.path("container.required_host_paths", p)
+	}
 	v.elements("container.capabilities", c.Container.Capabilities, isCapability, "must be capabilities, as in NET_BIND_SERVICE")
 	v.require(c.Container.PidsLimit >= 0 && c.Container.PidsLimit <= maxPids, "container.pids_limit", "must be from 0 to %d, is %d", maxPids, c.Container.PidsLimit)
 	for _, u := range c.Container.DefaultUlimits {
@@ -168,6 +197,8 @@ func (c *Config) validateContainer(v *validator) {
 func (c *Config) validateMonitor(v *validator) {
 	v.optionalPath("monitor.path", c.Monitor.Path)
 	v.optionalPath("monitor.cgroup", c.Monitor.Cgroup)
+	size := c.Monitor.LogSizeMax
+	v.require(size == 0 || size == -1 || size >= minLogSize, "monitor.log_size_max", "must be at least %d bytes, or 0 or -1 for no limit; is %d", minLogSize, size)
 	v.require(c.Monitor.Cgroup != "/", "monitor.cgroup", "must not be the root cgroup")
 	// A cgroup with processes cannot limit the cgroups below it (cgroups(7), "no internal processes").
 	podsBelowMonitors := c.Monitor.Cgroup != "" && strings.HasPrefix(c.CgroupParent+"/", c.Monitor.Cgroup+"/")
@@ -221,6 +252,10 @@ func (c *Config) validateRuntimes(v *validator) {
 		}
 		v.path(table+".root", r.Root)
 		v.oneOf(table+".type", r.Type, RuntimeTypeOCI, RuntimeTypeRunsc)
+		v.optionalPath(table+".base_spec", r.BaseSpec)
+		v.require(!r.NoPivot || r.Type == RuntimeTypeOCI, table+".no_pivot", "needs the type %s", RuntimeTypeOCI)
+		v.require(r.PrivilegedWithoutHostDevices || !r.AllDevicesAllowed, table+".privileged_without_host_devices_all_devices_allowed",
+			"has no effect unless privileged_without_host_devices is set")
 		v.elements(table+".allowed_annotations", r.AllowedAnnotations, isAnnotationPattern, `must be keys or prefixes ending in "*"`)
 		for _, o := range r.Options {
 			v.require(strings.HasPrefix(o, "-"), table+".options", "must be options with their values, as in --debug=true; has %q", o)

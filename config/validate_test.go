@@ -27,6 +27,11 @@ func TestInvalidValues(t *testing.T) {
 		"pod.shm_size":           {`0`},
 		"pod.netns_dir":          {path, `"/run/criserver/ns"`, `"/run/criserver/ns/x"`},
 		"container.capabilities": {`["NET_BND_SERVICE"]`, `["ALL"]`, `[""]`, `["CAP_"]`}, "container.pids_limit": {`-1`, `4194305`},
+		"pod.default_sysctls":   {`["net.ipv4.ip_forward"]`, `["net.ipv4.ip_forward="]`, `["vm.swappiness=1"]`, `["net.*=1"]`, `["=1"]`, `["net.a=1\n2"]`, `["net.a=1", "net.a=2"]`},
+		"container.default_env": {`["A"]`, `["=x"]`, `["A=1", "A=2"]`, `["A=\u0000"]`}, "container.hooks_dirs": {`[` + path + `]`},
+		"container.additional_devices":  {`["dev/null"]`, `["/dev/null:null"]`, `["/dev/null:/dev/x:rx"]`, `["/dev/null:/dev/x:"]`, `["/dev/null:/dev/x:r:w"]`, `["/"]`},
+		"container.required_host_paths": {`[` + path + `]`},
+		"monitor.log_size_max":          {`-2`, `1`, `1048575`},
 		"container.default_ulimits":     {`["nofile"]`, `["nofiles=1"]`, `["nofile=2:1"]`, `["nofile=-1"]`, `["nofile=1:2:3"]`, `["=1"]`},
 		"container.blockio_config_file": {path}, "container.rdt_config_file": {path}, "container.cdi_spec_dirs": {`[` + path + `]`},
 		"container.seccomp_profile": {path}, "container.privileged_seccomp_profile": {path},
@@ -40,7 +45,8 @@ func TestInvalidValues(t *testing.T) {
 		"nri.reject_seccomp": {`["none"]`}, "nri.required_plugins": {`[` + name + `]`}, "nri.tolerate_missing": {name},
 		"default_runtime": {`"none"`},
 		"runtimes.x.path": {path}, "runtimes.x.type": {`"vm"`}, "runtimes.x.root": {path}, "runtimes.x.options": {`["debug"]`},
-		"runtimes.x.allowed_annotations": {`[""]`, `["a b"]`, `["a*b"]`},
+		"runtimes.x.allowed_annotations": {`[""]`, `["a b"]`, `["a*b"]`}, "runtimes.x.base_spec": {path},
+		"runtimes.x.privileged_without_host_devices_all_devices_allowed": {`true`},
 	}
 	for key, values := range invalid {
 		for _, v := range values {
@@ -62,7 +68,7 @@ func TestInvalidValues(t *testing.T) {
 		}
 	}
 	for _, f := range runtimeFields(Runtime{}) {
-		if invalid["runtimes.x."+f.key] == nil {
+		if f.value.Kind() != reflect.Bool && invalid["runtimes.x."+f.key] == nil {
 			t.Errorf("the test has no invalid value for runtimes.x.%s", f.key)
 		}
 	}
@@ -79,6 +85,10 @@ func TestValidValues(t *testing.T) {
 		`container.default_ulimits = ["nofile=1024:524288", "core=0", "memlock=unlimited", "nproc=5:unlimited"]`, `container.default_ulimits = []`,
 		`streaming.tls_min_version = "VersionTLS13"`, `streaming.tls_cipher_suites = ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"]`,
 		"streaming.tls_cert = \"/c\"\nstreaming.tls_key = \"/k\"\nstreaming.tls_client_ca = \"/ca\"", `pod.netns_dir = ""`, `pod.netns_dir = "/run/criserver/netns"`,
+		`container.default_env = ["A=", "B=x=y", "http_proxy=http://proxy:3128"]`, `container.hooks_dirs = []`, `monitor.log_size_max = -1`, `monitor.log_size_max = 1048576`,
+		`pod.default_sysctls = ["net.ipv4.ping_group_range=0 2147483647", "kernel.shmmax = 1", "net.ipv4.conf.eth0.forwarding=1"]`,
+		`container.additional_devices = ["/dev/fuse", "/dev/null:/dev/zilch", "/dev/net/tun:/dev/net/tun:rw"]`,
+		"runtimes.x.path = \"/x\"\nruntimes.x.privileged_without_host_devices = true\nruntimes.x.privileged_without_host_devices_all_devices_allowed = true",
 		`container.apparmor_profile = ""`, "cgroup_parent = \"/pods\"\nmonitor.cgroup = \"/pods-monitors\"",
 		"runtimes.x.path = \"/x\"\nruntimes.x.allowed_annotations = [\"*\", \"io.kubernetes.cri.x/*\", \"a/b\"]",
 		"nri.validator = true\nnri.required_plugins = [\"10-a.b\"]\nnri.tolerate_missing = \"example.com/without\"",

@@ -20,6 +20,9 @@ const (
 	maxSocketPath = 107
 	// maxPids is PID_MAX_LIMIT of the kernel, the highest limit of processes in a cgroup.
 	maxPids = 1 << 22
+	// minLogSize is the smallest limit of a log in bytes. It is larger than what the monitor
+	// writes to the log at once.
+	minLogSize = 1 << 20
 )
 
 var (
@@ -181,4 +184,51 @@ func secureSuites() []string {
 		names = append(names, c.Name)
 	}
 	return names
+}
+
+// isEnv reports whether s has the form NAME=VALUE.
+func isEnv(s string) bool {
+	name, _, found := strings.Cut(s, "=")
+	return found && name != "" && !strings.ContainsRune(s, 0)
+}
+
+// ParseSysctl parses NAME=VALUE, where NAME is one of podSysctls.
+func ParseSysctl(s string) (name, value string, err error) {
+	name, value, _ = strings.Cut(s, "=")
+	name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+	if strings.HasSuffix(name, "*") || !isSysctlPattern(name) {
+		return "", "", fmt.Errorf("must be of the form NAME=VALUE, where NAME is a sysctl that belongs to a namespace of the pod (%s); has %q",
+			strings.Join(podSysctls, ", "), s)
+	}
+	if value == "" || strings.ContainsFunc(value, func(r rune) bool { return r != ' ' && r != '\t' && (r < '!' || r > '~') }) {
+		return "", "", fmt.Errorf("must have a value of printable characters after the =; has %q", s)
+	}
+	return name, value, nil
+}
+
+// Device is a device of the host and its path in containers.
+type Device struct {
+	HostPath, ContainerPath string
+	Access                  string // made of r, w and m; "" means all
+}
+
+// ParseDevice parses HOST_PATH[:CONTAINER_PATH[:ACCESS]].
+func ParseDevice(s string) (Device, error) {
+	parts := strings.Split(s, ":")
+	d := Device{HostPath: parts[0], ContainerPath: parts[0]}
+	if len(parts) > 1 {
+		d.ContainerPath = parts[1]
+	}
+	if len(parts) > 2 {
+		d.Access = parts[2]
+	}
+	for _, p := range []string{d.HostPath, d.ContainerPath} {
+		if !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" {
+			return Device{}, fmt.Errorf("must be of the form HOST_PATH:CONTAINER_PATH:ACCESS with absolute paths without . and ..; has %q", s)
+		}
+	}
+	if len(parts) > 3 || strings.Trim(d.Access, "rwm") != "" || len(d.Access) > 3 || len(parts) == 3 && d.Access == "" {
+		return Device{}, fmt.Errorf("must have r, w, m or a combination of them as the access; has %q", s)
+	}
+	return d, nil
 }
