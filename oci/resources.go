@@ -25,6 +25,7 @@ func (c *specBuilder) resources() error {
 	if c.defaults.PidsLimit > 0 {
 		res.Pids = &specs.LinuxPids{Limit: &c.defaults.PidsLimit}
 	}
+	c.baseResources(res)
 	res.BlockIO, c.spec.Linux.IntelRdt = c.in.BlockIO, c.in.RDT
 	c.spec.Linux.Resources = res
 	return nil

@@ -3,12 +3,12 @@ package oci
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/criserver/criserver/internal/userns"
+	"github.com/criserver/criserver/oci/basespec"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -52,6 +52,15 @@ type Input struct {
 	RDT     *specs.LinuxIntelRdt
 	// Annotations are passed to the runtime: see AllowAnnotations.
 	Annotations map[string]string
+
+	// Base has the values of the runtime handler from which the config starts, except for the
+	// environment, which Env contains. nil stands for an empty Base.
+	Base *basespec.Base
+	// WritableCgroups makes /sys/fs/cgroup writable in a container on cgroup v2.
+	WritableCgroups bool
+	// OnlyOwnDevices restricts a privileged container to the devices that it has, as other
+	// containers.
+	OnlyOwnDevices bool
 }
 
 // Namespaces contains the paths of namespaces to join. "" means the host's namespace.
@@ -118,11 +127,15 @@ type specBuilder struct {
 // Build builds a config. It returns ErrInvalidArgument if the request breaks a rule, and
 // ErrFailedPrecondition if the host does not have what the request requires.
 func (b *Builder) Build(in Input) (*Result, error) {
+	if in.Base == nil {
+		in.Base = new(basespec.Base)
+	}
 	c := &specBuilder{Builder: b, in: in, spec: &specs.Spec{
 		Version:     versionBase,
 		Root:        &specs.Root{Path: in.RootFS, Readonly: in.Security.GetReadonlyRootfs()},
-		Annotations: maps.Clone(in.Annotations),
-		Linux:       &specs.Linux{CgroupsPath: in.CgroupsPath},
+		Annotations: mergeMaps(in.Base.Annotations, in.Annotations),
+		Hooks:       cloneHooks(in.Base.Hooks),
+		Linux:       &specs.Linux{CgroupsPath: in.CgroupsPath, Personality: in.Base.Personality},
 	}}
 	for _, step := range []func() error{
 		c.process, c.capabilities, c.namespaces, c.mounts, c.paths, c.devices, c.resources, c.securityLabels, c.seccompFilter,

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"path/filepath"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -14,16 +15,25 @@ type Device struct {
 	HostPath string
 }
 
-// devices sets the device rules. A container may use only requested devices and those that the
-// runtime adds itself, such as null, zero and tty. A privileged container may use all devices,
-// unless it has a user namespace.
+// devices sets the device rules. A container may use only requested devices, those that the
+// rules of the base config allow, and those that the runtime adds itself, such as null, zero and
+// tty. A privileged container may use all devices, unless it has a user namespace or the runtime
+// handler restricts it.
 func (c *specBuilder) devices() error {
 	wanted, err := c.requestedDevices()
 	if err != nil {
 		return err
 	}
-	l, everything := c.spec.Linux, c.privileged() && c.in.Namespaces.User == ""
+	l, everything := c.spec.Linux, c.privileged() && c.in.Namespaces.User == "" && !c.in.OnlyOwnDevices
 	l.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: everything, Access: "rwm"}}}
+	for _, d := range c.in.Base.Devices {
+		if !slices.ContainsFunc(wanted, func(w Device) bool { return w.Path == d.Path }) {
+			c.addNode(Device{LinuxDevice: d, HostPath: d.Path})
+		}
+	}
+	if !everything {
+		l.Resources.Devices = append(l.Resources.Devices, c.in.Base.DeviceRules...)
+	}
 	for _, d := range wanted {
 		c.addNode(d)
 		if everything {

@@ -37,12 +37,12 @@ var propagationOption = map[cri.MountPropagation]string{
 	cri.MountPropagation_PROPAGATION_BIDIRECTIONAL:     "rshared",
 }
 
-// mounts sets the mounts of the spec: the standard mounts, the volumes of the image, the files of
-// the pod, and the requested mounts. Requested mounts replace others at the same destination. Mounts
+// mounts sets the mounts of the spec: the standard mounts, those of the base config, the volumes
+// of the image, the files of the pod, and the requested mounts. Requested mounts replace others at the same destination. Mounts
 // are sorted so that no mount hides a mount below it.
 func (c *specBuilder) mounts() error {
 	var all []specs.Mount
-	defaults := c.standardMounts()
+	defaults := append(c.standardMounts(), c.baseMounts()...)
 	for _, m := range c.in.Volumes {
 		defaults = append(defaults, c.bind(m))
 	}
@@ -98,6 +98,10 @@ func (c *specBuilder) standardMounts() []specs.Mount {
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: kernel},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: append(slices.Clone(kernel), access)},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: append(slices.Clone(kernel), "relatime", access)},
+	}
+	if c.in.WritableCgroups && c.host.CgroupV2 {
+		// The cgroup namespace of the container confines the writes. v1 has no such namespace.
+		mounts[5].Options[len(mounts[5].Options)-1] = "rw"
 	}
 	if _, mapped := userns.HostID(c.in.UserGIDs, ttyGroup); mapped || c.in.Namespaces.User == "" {
 		mounts[2].Options = append(mounts[2].Options, fmt.Sprintf("gid=%d", ttyGroup))

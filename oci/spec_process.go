@@ -35,7 +35,12 @@ func (c *specBuilder) process() error {
 		Cwd:             in.Cwd,
 		NoNewPrivileges: in.Security.GetNoNewPrivs(),
 		OOMScoreAdj:     c.oomScoreAdj(),
-		Rlimits:         c.defaults.Rlimits,
+		Rlimits:         c.rlimits(),
+		Scheduler:       in.Base.Scheduler,
+		IOPriority:      in.Base.IOPriority,
+	}
+	if in.Base.Scheduler != nil || in.Base.IOPriority != nil {
+		c.atLeast(versionRecursiveMounts) // the same version has these fields
 	}
 	return nil
 }
@@ -131,7 +136,10 @@ func (c *specBuilder) requestedCapabilities() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	want := slices.Clone(c.defaults.Capabilities)
+	want, err := c.defaultCapabilities()
+	if err != nil {
+		return nil, err
+	}
 	if slices.Contains(drop, allCapabilities) {
 		want = nil
 	}

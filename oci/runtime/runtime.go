@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/criserver/criserver/oci/basespec"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"golang.org/x/sys/unix"
@@ -32,6 +33,23 @@ type Runtime struct {
 	// AllowedAnnotations are the annotations that the runtime gets: keys, or prefixes that end
 	// in "*".
 	AllowedAnnotations []string
+	// NoPivot makes the runtime enter root file systems without pivot_root(2).
+	NoPivot bool
+	// WritableCgroups makes /sys/fs/cgroup writable in containers on cgroup v2.
+	WritableCgroups bool
+	// PrivilegedWithoutHostDevices gives privileged containers no devices of the host, and with
+	// AllDevicesAllowed the right to make and use all of them.
+	PrivilegedWithoutHostDevices, AllDevicesAllowed bool
+	// Base is what the configs of containers start from, or nil. Only new containers need it.
+	Base *basespec.Base `json:"-"`
+}
+
+// CreateArgs returns the options of the commands that create a container.
+func (r *Runtime) CreateArgs() []string {
+	if r.NoPivot {
+		return []string{"--no-pivot"}
+	}
+	return nil
 }
 
 // Args returns the command line before the runtime's command. The monitor needs it to call
@@ -47,7 +65,8 @@ func (r *Runtime) Args() []string {
 // Run creates and starts a container of the config.json in the directory bundle, and waits until its
 // first process exits. An exit status other than 0 is an error.
 func (r *Runtime) Run(ctx context.Context, id, bundle string) error {
-	_, err := r.call(ctx, nil, "run", "--bundle", bundle, id)
+	args := append(append([]string{"run"}, r.CreateArgs()...), "--bundle", bundle, id)
+	_, err := r.call(ctx, nil, args...)
 	return err
 }
 
