@@ -61,6 +61,8 @@ type Config struct {
 	// AllowedSysctls are names of sysctls, or prefixes that end in "*". A nil list stands for DefaultSysctls; an empty
 	// list that is not nil allows no sysctl.
 	AllowedSysctls []string
+	// DefaultSysctls are the values of sysctls, by name, of pods that do not request another value.
+	DefaultSysctls map[string]string
 	// PausePath is the path of a static binary that runs as the pause if its argv[0] is "pause". Without PausePath, pods
 	// can have neither a shared PID namespace nor a user namespace.
 	PausePath string
@@ -129,6 +131,7 @@ func (c Config) node() podspec.Node {
 		CheckSecurity:      c.CheckSecurity,
 		CheckResources:     c.CheckResources,
 		AllowedSysctls:     c.AllowedSysctls,
+		DefaultSysctls:     c.DefaultSysctls,
 		AdditionalNetworks: c.CNI.Additional,
 	}
 }

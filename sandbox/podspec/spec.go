@@ -77,6 +77,8 @@ type Node struct {
 	CheckResources func(field string, r *cri.LinuxContainerResources) error
 	// AllowedSysctls are names of sysctls, or prefixes that end in "*".
 	AllowedSysctls []string
+	// DefaultSysctls are the values of sysctls, by name, of pods that do not request another value.
+	DefaultSysctls map[string]string
 	// AdditionalNetworks are the CNI networks that pods may request with annotations.
 	AdditionalNetworks []string
 }

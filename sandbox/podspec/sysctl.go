@@ -18,10 +18,40 @@ const (
 	sysctlPunctuation = ".,:_/-"
 )
 
-// sysctls parses the sysctls in the order of their names. Each sysctl must be allowed, and must be confined by a
+// sysctls parses the requested sysctls and adds the default sysctls of the node.
+func (p *parser) sysctls() error {
+	requested := make(map[string]bool) // by path
+	if err := p.requestedSysctls(requested); err != nil {
+		return err
+	}
+	if p.node == nil {
+		return nil // a stored request: its sysctls are set
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.node.DefaultSysctls)) {
+		path, ok := sysctlPath(name)
+		if !ok || requested[path] || hostScope(path, p.spec.Namespaces) != "" {
+			continue
+		}
+		// A range of groups that the user namespace of the pod does not have is omitted.
+		if value, err := hostValue(path, p.node.DefaultSysctls[name], p.spec.Namespaces.User); err == nil {
+			p.addSysctl(namespace.Sysctl{Path: path, Value: value})
+		}
+	}
+	return nil
+}
+
+func (p *parser) addSysctl(s namespace.Sysctl) {
+	if isInterfaceSysctl(s.Path) {
+		p.spec.InterfaceSysctls = append(p.spec.InterfaceSysctls, s)
+	} else {
+		p.spec.Sysctls = append(p.spec.Sysctls, s)
+	}
+}
+
+// requestedSysctls parses the sysctls in the order of their names. Each sysctl must be allowed, and must be confined by a
 // namespace that the pod does not share with the host: a value that reached the host would break the isolation of all
 // pods.
-func (p *parser) sysctls() error {
+func (p *parser) requestedSysctls(requested map[string]bool) error {
 	const field = "linux.sysctls"
 	values := p.config.GetLinux().GetSysctls()
 	if len(values) > maxSysctls {
@@ -50,12 +80,8 @@ func (p *parser) sysctls() error {
 		if err != nil {
 			return invalid(field, "value of %q: %v", name, err)
 		}
-		s := namespace.Sysctl{Path: path, Value: value}
-		if isInterfaceSysctl(path) {
-			p.spec.InterfaceSysctls = append(p.spec.InterfaceSysctls, s)
-		} else {
-			p.spec.Sysctls = append(p.spec.Sysctls, s)
-		}
+		requested[path] = true
+		p.addSysctl(namespace.Sysctl{Path: path, Value: value})
 	}
 	return nil
 }

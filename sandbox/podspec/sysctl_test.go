@@ -1,6 +1,7 @@
 package podspec
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -160,4 +161,43 @@ func FuzzSysctlPath(f *testing.F) {
 			t.Errorf("%q has the path %q", name, path)
 		}
 	})
+}
+
+// TestDefaultSysctls checks that the sysctls of the operator apply unless the request has another
+// value or the pod shares the namespace with the host, and that they need not be allowed.
+func TestDefaultSysctls(t *testing.T) {
+	node := testNode()
+	node.AllowedSysctls = []string{"net.ipv4.ip_forward"}
+	node.DefaultSysctls = map[string]string{"net.ipv4.ip_forward": "0", "net/ipv4/conf/eth0/forwarding": "1", "kernel.sem": "1 2 3 4"}
+	for name, tt := range map[string]struct {
+		change func(*cri.PodSandboxConfig)
+		want   []namespace.Sysctl
+	}{
+		"no request": {func(*cri.PodSandboxConfig) {}, []namespace.Sysctl{
+			{Path: "kernel/sem", Value: "1 2 3 4"}, {Path: "net/ipv4/ip_forward", Value: "0"}, {Path: "net/ipv4/conf/eth0/forwarding", Value: "1"},
+		}},
+		"another value": {func(c *cri.PodSandboxConfig) { c.Linux.Sysctls = map[string]string{"net/ipv4/ip_forward": "1"} }, []namespace.Sysctl{
+			{Path: "net/ipv4/ip_forward", Value: "1"}, {Path: "kernel/sem", Value: "1 2 3 4"}, {Path: "net/ipv4/conf/eth0/forwarding", Value: "1"},
+		}},
+		"host network": {func(c *cri.PodSandboxConfig) { namespaceOptions(c).Network = cri.NamespaceMode_NODE }, []namespace.Sysctl{
+			{Path: "kernel/sem", Value: "1 2 3 4"},
+		}},
+		"host IPC": {func(c *cri.PodSandboxConfig) { namespaceOptions(c).Ipc = cri.NamespaceMode_NODE }, []namespace.Sysctl{
+			{Path: "net/ipv4/ip_forward", Value: "0"}, {Path: "net/ipv4/conf/eth0/forwarding", Value: "1"},
+		}},
+	} {
+		c := podConfig()
+		tt.change(c)
+		spec, err := Parse(c, "", node)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got := append(spec.Sysctls, spec.InterfaceSysctls...); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %+v, want %+v", name, got, tt.want)
+		}
+		if stored, err := ParseStored(c, ""); err != nil || len(stored.Sysctls)+len(stored.InterfaceSysctls) > 1 {
+			t.Errorf("%s: stored request: got %+v, %v, want only the requested sysctls", name, stored, err)
+		}
+	}
 }
