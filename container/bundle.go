@@ -8,6 +8,7 @@ import (
 	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/hooks"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -46,13 +47,17 @@ func (m *Manager) writeBundle(ctx context.Context, c *container, p *plan) (_ *os
 	return target, os.WriteFile(filepath.Join(c.dir, configFile), b, 0o600)
 }
 
-// buildConfig makes the OCI config, with the changes of CDI devices and plugins.
+// buildConfig makes the OCI config, with the changes of CDI devices, the hooks of the operator
+// and the changes of plugins.
 func (m *Manager) buildConfig(ctx context.Context, c *container, p *plan, in oci.Input) (*specs.Spec, error) {
 	res, err := m.cfg.Builder.Build(in)
 	if err != nil {
 		return nil, err
 	}
 	if err := m.injectDevices(res.Spec, p.spec.CDIDevices); err != nil {
+		return nil, err
+	}
+	if err := m.cfg.Hooks.Add(res.Spec, hooks.Container{Annotations: p.annotations(), HasMounts: len(p.spec.Mounts) > 0}); err != nil {
 		return nil, err
 	}
 	annotateGuest(c.runtime, p.pod, res.Spec)
@@ -84,7 +89,10 @@ func (m *Manager) builderInput(ctx context.Context, c *container, p *plan) (oci.
 	if err != nil {
 		return oci.Input{}, err
 	}
-	devices, err := bundle.Devices(s, p.pod.UserNS != "", m.cfg.DeviceOwnerIsUser)
+	devices, err := bundle.DeviceRules{
+		Additional: m.cfg.AdditionalDevices, OwnerIsUser: m.cfg.DeviceOwnerIsUser, UserNS: p.pod.UserNS != "",
+		NoHostDevices: p.handler.PrivilegedWithoutHostDevices,
+	}.Devices(s)
 	if err != nil {
 		return oci.Input{}, err
 	}
@@ -106,13 +114,15 @@ func (m *Manager) builderInput(ctx context.Context, c *container, p *plan) (oci.
 	}
 	cgroups, _ := c.runtime.CgroupsPath(p.pod.CgroupParent, c.id)
 	return oci.Input{
-		Args: proc.Args, Env: proc.Env(hostname(p.pod), id.Home), Cwd: proc.WorkingDir,
+		Args: proc.Args, Env: proc.Env(m.defaultEnv(p.handler), hostname(p.pod), id.Home), Cwd: proc.WorkingDir,
 		User: specs.User{UID: id.UID, GID: id.GID, AdditionalGids: id.Groups}, Terminal: s.Stdio.Terminal, RootFS: c.rootfs(),
 		Security: s.Security.Context, Resources: s.Resources, BlockIO: m.supportedBlockIO(c, p), RDT: s.RDT, SeccompProfile: profile,
 		ProcessLabel: p.labels.process, MountLabel: p.labels.mount,
 		Files:    oci.Files{Hosts: p.pod.Hosts, Hostname: p.pod.Hostname, ResolvConf: p.pod.ResolvConf, Shm: p.pod.Shm},
 		UserGIDs: c.userMaps.GIDs, Volumes: volumes, Mounts: mounts, Devices: devices, CgroupsPath: cgroups,
-		Annotations: oci.AllowAnnotations(c.runtime.AllowedAnnotations, p.pod.Config.GetAnnotations(), s.Annotations),
+		Annotations: runtimeAnnotations(c, p),
+		Base:        p.handler.Base, WritableCgroups: p.handler.WritableCgroups,
+		OnlyOwnDevices: p.handler.PrivilegedWithoutHostDevices && !p.handler.AllDevicesAllowed,
 	}, nil
 }
 

@@ -53,6 +53,7 @@ type plan struct {
 	spec    *containerspec.Spec
 	pod     Pod
 	runtime *runtime.Runtime
+	handler Handler
 
 	image   Image
 	process *containerspec.Process
@@ -79,7 +80,7 @@ func (m *Manager) parse(podID string, config *cri.ContainerConfig) (*plan, error
 	if err != nil {
 		return nil, err
 	}
-	return &plan{config: config, spec: spec, pod: pod, runtime: runtime, blockIO: spec.BlockIO}, nil
+	return &plan{config: config, spec: spec, pod: pod, runtime: runtime, handler: m.cfg.Handlers[runtime.Name], blockIO: spec.BlockIO}, nil
 }
 
 // node returns what the node allows containers of this runtime.

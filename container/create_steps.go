@@ -64,7 +64,8 @@ func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 	root, stdio := bundle.RootOwner(c.userMaps), p.spec.Stdio
 	started, monitor, err := m.cfg.Monitors.Create(ctx, conmon.Spec{
 		Version: conmon.Version, ID: c.id, RunDir: c.dir, Bundle: c.dir, ExitFile: m.exitFile(c.id),
-		Runtime: c.runtime.Args(), LogPath: c.rec.LogPath, StdioUID: root.UID, StdioGID: root.GID,
+		Runtime: c.runtime.Args(), CreateArgs: c.runtime.CreateArgs(), StdioUID: root.UID, StdioGID: root.GID,
+		LogPath: c.rec.LogPath, LogSizeMax: m.cfg.LogSizeMax,
 		Guest: c.runtime.Guest, Terminal: stdio.Terminal, Stdin: stdio.Stdin, StdinOnce: stdio.StdinOnce,
 	})
 	if err != nil {

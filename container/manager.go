@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/internal/boot"
 	"github.com/criserver/criserver/internal/flight"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/oplock"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/cdi"
+	"github.com/criserver/criserver/oci/hooks"
 	"github.com/criserver/criserver/oci/qos"
 	"github.com/criserver/criserver/oci/runtime"
 )
@@ -37,12 +39,16 @@ type Config struct {
 	// handler that the empty handler name stands for.
 	Runtimes       map[string]*runtime.Runtime
 	DefaultRuntime string
+	// Handlers are the settings of the handlers that have any, by handler name.
+	Handlers map[string]Handler
 	// MountOptions returns the mount options that the runtime of a handler supports, or nil
 	// if the runtime does not report them.
 	MountOptions func(handler string) []string
 	// RefuseMissingHostPaths makes a mount of a host path that does not exist an error.
 	// Otherwise the manager makes a directory at the host path.
 	RefuseMissingHostPaths bool
+	// RequiredHostPaths are host paths for which a missing path is always an error.
+	RequiredHostPaths []string
 	// Labels and AppArmor are nil if the host has no SELinux or no AppArmor.
 	Labels   Labels
 	AppArmor AppArmor
@@ -51,6 +57,15 @@ type Config struct {
 	// DeviceOwnerIsUser makes the user and group of the request the owner of its device
 	// nodes. Otherwise the device nodes keep the owner that they have on the host.
 	DeviceOwnerIsUser bool
+	// AdditionalDevices are devices of all containers.
+	AdditionalDevices []containerspec.Device
+	// DefaultEnv are variables "NAME=value" of all containers, which those of the image and of
+	// the request replace.
+	DefaultEnv []string
+	// Hooks are the OCI hooks of the operator.
+	Hooks *hooks.Dirs
+	// LogSizeMax is the maximum size of a log in bytes, or 0 for no limit.
+	LogSizeMax int64
 	// PausePath is the static binary of the pause process, for runtimes with guests.
 	PausePath string
 	// UserNamespaces returns why a handler does not support user namespaces and mounts with

@@ -14,7 +14,7 @@ import (
 // mountRules returns how the mounts of a container are resolved.
 func (m *Manager) mountRules(p Pod) bundle.MountRules {
 	return bundle.MountRules{
-		RefuseMissing: m.cfg.RefuseMissingHostPaths, UserNS: p.UserNS, UserMaps: containerspec.UserMaps(p.Config),
+		RefuseMissing: m.cfg.RefuseMissingHostPaths, Required: m.cfg.RequiredHostPaths, UserNS: p.UserNS, UserMaps: containerspec.UserMaps(p.Config),
 		Handler: p.RuntimeHandler, MapsSubmounts: m.cfg.MapsSubmounts,
 	}
 }

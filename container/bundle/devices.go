@@ -3,29 +3,48 @@ package bundle
 import (
 	"fmt"
 
+	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/host"
 )
 
-// Devices looks up the requested devices. A privileged container also has all
-// devices of the host, unless it is root only in a user namespace. With ownerIsUser, the
-// user and group of the request own the requested devices.
-func Devices(s *containerspec.Spec, userNS, ownerIsUser bool) ([]oci.Device, error) {
+// DeviceRules says which devices a container has.
+type DeviceRules struct {
+	// Additional are devices of all containers.
+	Additional []containerspec.Device
+	// NoHostDevices gives privileged containers only the devices that other containers have.
+	NoHostDevices bool
+	// UserNS is true if the container has a user namespace. Its root user may not use all devices.
+	UserNS bool
+	// OwnerIsUser makes the user and group of the request the owner of the requested devices.
+	OwnerIsUser bool
+}
+
+// Devices looks up the devices of all containers and the requested devices. A privileged container
+// also has all devices of the host, unless the rules restrict it.
+func (r DeviceRules) Devices(s *containerspec.Spec) ([]oci.Device, error) {
 	var devices []oci.Device
-	if s.Security.Privileged && !userNS {
+	if s.Security.Privileged && !r.UserNS && !r.NoHostDevices {
 		all, err := host.AllDevices()
 		if err != nil {
 			return nil, err
 		}
 		devices = all
 	}
+	for _, d := range r.Additional {
+		found, err := host.Devices(d.HostPath, d.ContainerPath, d.Access)
+		if err != nil {
+			return nil, fmt.Errorf("additional device %q of the configuration: %v: %w", d.HostPath, err, errdefs.ErrFailedPrecondition)
+		}
+		devices = append(devices, found...)
+	}
 	for i, d := range s.Devices {
 		found, err := host.Devices(d.HostPath, d.ContainerPath, d.Access)
 		if err != nil {
 			return nil, fmt.Errorf("config.devices[%d].%w", i, err)
 		}
-		if ownerIsUser {
+		if r.OwnerIsUser {
 			setDeviceOwner(found, s.User)
 		}
 		devices = append(devices, found...)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/container/containerspec"
@@ -21,6 +22,8 @@ import (
 type MountRules struct {
 	// RefuseMissing refuses host paths that do not exist.
 	RefuseMissing bool
+	// Required are host paths that are always refused if they do not exist.
+	Required []string
 	// UserNS is the path of the user namespace of the pod, or "". UserMaps are its maps.
 	UserNS   string
 	UserMaps userns.Maps
@@ -70,7 +73,7 @@ func (rules MountRules) hostMount(ctx context.Context, r containerspec.Mount) (o
 }
 
 // source resolves the links in a host path. If the path does not exist, source makes
-// a directory, unless RefuseMissing is set: the CRI wants
+// a directory, unless the operator requires the path to exist: the CRI wants
 // an error, but the kubelet does not check hostPath volumes without a type, and pods
 // rely on the directory that all runtimes have always made.
 func (rules MountRules) source(ctx context.Context, path string) (string, error) {
@@ -81,7 +84,7 @@ func (rules MountRules) source(ctx context.Context, path string) (string, error)
 	if _, lerr := os.Lstat(path); lerr == nil || !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument) // includes a dangling link
 	}
-	if rules.RefuseMissing {
+	if rules.RefuseMissing || slices.Contains(rules.Required, filepath.Clean(path)) {
 		return "", fmt.Errorf("%q does not exist: %w", path, errdefs.ErrNotFound)
 	}
 	logrus.WithContext(ctx).WithField("path", path).Info("the host path of a mount does not exist: make a directory")

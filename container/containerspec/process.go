@@ -114,12 +114,12 @@ func imageVolumes(declared map[string]struct{}) ([]string, error) {
 	return slices.Compact(volumes), nil
 }
 
-// Env returns the environment of the process: the environment of the image, overridden
-// by the environment of the request, and defaults for the variables that every process
-// expects. Each name occurs once.
-func (p *Process) Env(hostname, home string) []string {
+// Env returns the environment of the process: the variables of the operator, overridden by
+// those of the image, overridden by those of the request, and defaults for the variables that
+// every process expects. Each name occurs once.
+func (p *Process) Env(operatorEnv []string, hostname, home string) []string {
 	e := environment{index: make(map[string]int)}
-	for _, kv := range p.imageEnv {
+	for _, kv := range slices.Concat(operatorEnv, p.imageEnv) {
 		if name, value, ok := strings.Cut(kv, "="); ok && name != "" {
 			e.set(name, value)
 		}

@@ -53,7 +53,7 @@ func TestEnv(t *testing.T) {
 	c.Tty, c.Envs = true, []*cri.KeyValue{{Key: "B", Value: []byte("x=y")}, {Key: "HOSTNAME", Value: []byte("own")}}
 	p, err := mustParse(t, c).Process(ispec.ImageConfig{Env: []string{"A=1", "B=2", "=bad", "alone", "A=3"}})
 	want := []string{"A=3", "B=x=y", "HOSTNAME=own", "PATH=" + defaultPath, "HOME=/root", "TERM=xterm"}
-	if err != nil || !slices.Equal(p.Env("pod", "/root"), want) {
+	if err != nil || !slices.Equal(p.Env(nil, "pod", "/root"), want) {
 		t.Errorf("got %+v, %v", p, err)
 	}
 }
@@ -112,5 +112,21 @@ func TestImageVolumes(t *testing.T) {
 		if _, err := mustParse(t, testConfig()).Process(ispec.ImageConfig{Volumes: volumes}); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%d volumes: %v", len(volumes), err)
 		}
+	}
+}
+
+// TestOperatorEnv checks that the image and the request replace variables of the operator, and
+// that these replace the built-in defaults.
+func TestOperatorEnv(t *testing.T) {
+	c := testConfig()
+	c.Envs = []*cri.KeyValue{{Key: "R", Value: []byte("request")}}
+	p, err := mustParse(t, c).Process(ispec.ImageConfig{Env: []string{"I=image", "R=image"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := p.Env([]string{"I=operator", "R=operator", "O=operator", "PATH=/opt/bin", "O=handler"}, "pod", "/root")
+	want := []string{"I=image", "R=request", "O=handler", "PATH=/opt/bin", "HOSTNAME=pod", "HOME=/root"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

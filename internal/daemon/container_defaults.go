@@ -12,8 +12,10 @@ import (
 
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/apparmor"
+	"github.com/criserver/criserver/oci/hooks"
 	"github.com/criserver/criserver/oci/qos"
 )
 
@@ -118,4 +120,40 @@ func resourceClasses(cfg config.Config) (qos.BlockIO, qos.RDT, error) {
 		errs = append(errs, fmt.Errorf("container.rdt_config_file: %w", err))
 	}
 	return blockIO, rdt, errors.Join(errs...)
+}
+
+// ociHooks returns the OCI hooks in the directories, or nil without directories. It logs the
+// hook files that cannot be used: they affect containers, but do not prevent the start of the
+// daemon.
+func ociHooks(dirs []string) *hooks.Dirs {
+	if len(dirs) == 0 {
+		return nil
+	}
+	h := hooks.New(dirs)
+	if err := h.Check(); err != nil {
+		logrus.WithError(err).Error("container.hooks_dirs: containers that may need these hooks cannot be created")
+	}
+	return h
+}
+
+// additionalDevices returns the devices of all containers. The configuration is valid.
+func additionalDevices(list []string) []containerspec.Device {
+	var devices []containerspec.Device
+	for _, s := range list {
+		if d, err := config.ParseDevice(s); err == nil {
+			devices = append(devices, containerspec.Device(d))
+		}
+	}
+	return devices
+}
+
+// defaultSysctls returns the sysctls of pods by name. The configuration is valid.
+func defaultSysctls(list []string) map[string]string {
+	sysctls := make(map[string]string)
+	for _, s := range list {
+		if name, value, err := config.ParseSysctl(s); err == nil {
+			sysctls[name] = value
+		}
+	}
+	return sysctls
 }

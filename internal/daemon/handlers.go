@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/criserver/criserver/config"
+	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/runtime"
 	"github.com/criserver/criserver/oci/trial"
@@ -20,8 +21,9 @@ import (
 // ones whose binaries are in the PATH.
 type handlerSet struct {
 	runtimes    map[string]*runtime.Runtime // by handler name
-	probers     map[string]*prober          // by handler name
-	defaultName string                      // name of the handler that the empty name stands for
+	settings    map[string]container.Handler
+	probers     map[string]*prober // by handler name
+	defaultName string             // name of the handler that the empty name stands for
 }
 
 // newHandlers returns the handlers, and runs a container to prove that the default handler
@@ -33,8 +35,12 @@ func newHandlers(ctx context.Context, cfg config.Config, h *hostInfo, builder *o
 	if err != nil {
 		return nil, err
 	}
+	settings, err := handlerSettings(cfg, h.oci, builder)
+	if err != nil {
+		return nil, err
+	}
 	addBuiltinRuntimes(runtimes, cfg.RunDir, systemd)
-	s := &handlerSet{runtimes: runtimes, probers: make(map[string]*prober)}
+	s := &handlerSet{runtimes: runtimes, settings: settings, probers: make(map[string]*prober)}
 	for name, rt := range runtimes {
 		if err := os.MkdirAll(rt.Root, 0o700); err != nil {
 			return nil, err
@@ -72,6 +78,7 @@ func configuredRuntimes(cfg config.Config, systemd bool) (map[string]*runtime.Ru
 		runtimes[name] = &runtime.Runtime{
 			Name: name, Path: path, Root: rt.Root, Options: rt.Options, AllowedAnnotations: rt.AllowedAnnotations,
 			Guest: rt.Type == config.RuntimeTypeRunsc, SystemdCgroup: systemd, ScopeProperties: systemd,
+			NoPivot: rt.NoPivot,
 		}
 	}
 	return runtimes, nil

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/criserver/criserver/oci/basespec"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"golang.org/x/sys/unix"
@@ -35,13 +34,6 @@ type Runtime struct {
 	AllowedAnnotations []string
 	// NoPivot makes the runtime enter root file systems without pivot_root(2).
 	NoPivot bool
-	// WritableCgroups makes /sys/fs/cgroup writable in containers on cgroup v2.
-	WritableCgroups bool
-	// PrivilegedWithoutHostDevices gives privileged containers no devices of the host, and with
-	// AllDevicesAllowed the right to make and use all of them.
-	PrivilegedWithoutHostDevices, AllDevicesAllowed bool
-	// Base is what the configs of containers start from, or nil. Only new containers need it.
-	Base *basespec.Base `json:"-"`
 }
 
 // CreateArgs returns the options of the commands that create a container.

@@ -1,0 +1,28 @@
+package container
+
+import (
+	"slices"
+
+	"github.com/criserver/criserver/oci/basespec"
+)
+
+// Handler contains the settings of a runtime handler that affect the OCI configs of new
+// containers.
+type Handler struct {
+	// Base is what the configs start from, or nil.
+	Base *basespec.Base
+	// WritableCgroups makes /sys/fs/cgroup writable on cgroup v2.
+	WritableCgroups bool
+	// PrivilegedWithoutHostDevices gives privileged containers no devices of the host, and with
+	// AllDevicesAllowed the right to make and use all of them.
+	PrivilegedWithoutHostDevices, AllDevicesAllowed bool
+}
+
+// defaultEnv returns the variables that the image and the request replace: those of the
+// operator, and those of the handler, which take precedence.
+func (m *Manager) defaultEnv(h Handler) []string {
+	if h.Base == nil {
+		return m.cfg.DefaultEnv
+	}
+	return slices.Concat(m.cfg.DefaultEnv, h.Base.Env)
+}
