@@ -148,3 +148,18 @@ func TestPrivilegedWithoutHostDevices(t *testing.T) {
 		})
 	}
 }
+
+// TestLogSizeMax checks that the limit of the configuration reaches the monitor.
+func TestLogSizeMax(t *testing.T) {
+	b := newTestBed(t)
+	m, _ := b.manager(func(c *Config) { c.LogSizeMax = 1 << 20 })
+	s := b.waitExit(m, b.run(m, shell("c", "yes 'a line of some length' | head -n 60000")))
+	for _, path := range []string{s.LogPath, s.LogPath + ".1"} {
+		if st, err := os.Stat(path); err != nil || st.Size() > 1<<20 {
+			t.Errorf("%s: got %v (error %v), want at most a megabyte", path, st, err)
+		}
+	}
+	if !strings.Contains(s.Message, "bytes of the log are lost") {
+		t.Errorf("message: got %q, want the number of lost bytes", s.Message)
+	}
+}

@@ -38,8 +38,8 @@ var propagationOption = map[cri.MountPropagation]string{
 }
 
 // mounts sets the mounts of the spec: the standard mounts, those of the base config, the volumes
-// of the image, the files of the pod, and the requested mounts. Requested mounts replace others at the same destination. Mounts
-// are sorted so that no mount hides a mount below it.
+// of the image, the files of the pod, and the requested mounts. Requested mounts replace others at
+// the same destination. Mounts are sorted so that no mount hides a mount below it.
 func (c *specBuilder) mounts() error {
 	var all []specs.Mount
 	defaults := append(c.standardMounts(), c.baseMounts()...)

@@ -48,9 +48,9 @@ func (p *parser) addSysctl(s namespace.Sysctl) {
 	}
 }
 
-// requestedSysctls parses the sysctls in the order of their names. Each sysctl must be allowed, and must be confined by a
-// namespace that the pod does not share with the host: a value that reached the host would break the isolation of all
-// pods.
+// requestedSysctls parses the sysctls in the order of their names, and sets their paths in requested. Each sysctl must
+// be allowed, and must be confined by a namespace that the pod does not share with the host: a value that reached the
+// host would break the isolation of all pods.
 func (p *parser) requestedSysctls(requested map[string]bool) error {
 	const field = "linux.sysctls"
 	values := p.config.GetLinux().GetSysctls()

@@ -1,0 +1,144 @@
+package system
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// operatorConfig is a configuration with defaults of the operator: hooks, variables, sysctls and
+// a handler with a base spec. Its files are in dir.
+func operatorConfig(t *testing.T, dir string) string {
+	t.Helper()
+	for path, content := range map[string]string{
+		"hooks.d/note.json": fmt.Sprintf(`{"version": "1.0.0", "stages": ["prestart"], "when": {"annotations": {"^example.com/hook$": "^on$"}},
+			"hook": {"path": "/bin/sh", "args": ["sh", "-c", "cat >%s/state.json"]}}`, dir),
+		"base.json": `{"ociVersion": "1.0.2", "process": {"env": ["HANDLER=special"]},
+			"mounts": [{"destination": "/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k"]}]}`,
+	} {
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fmt.Sprintf(`
+[container]
+hooks_dirs = [%q, %q]
+default_env = ["OPERATOR=yes", "SHARED=operator"]
+
+[pod]
+default_sysctls = ["net.ipv4.ip_unprivileged_port_start=80", "kernel.shm_rmid_forced=1"]
+
+[runtimes.special]
+path = %q
+base_spec = %q
+allowed_annotations = ["example.com/*"]
+writable_cgroups = true
+`, filepath.Join(dir, "none"), filepath.Join(dir, "hooks.d"), specialRuntime(t), filepath.Join(dir, "base.json"))
+}
+
+// specialRuntime returns the path of runc.
+func specialRuntime(t *testing.T) string {
+	t.Helper()
+	built := filepath.Join(suite.bin, "runc")
+	if _, err := os.Stat(built); err == nil {
+		return built
+	}
+	path, err := exec.LookPath("runc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestOperatorDefaults checks in containers of the daemon the hooks, variables, sysctls,
+// annotations and base specs that the configuration defines.
+func TestOperatorDefaults(t *testing.T) {
+	dir := t.TempDir()
+	n := newNodeWith(t, "operator", 212, operatorConfig(t, dir))
+	config := podConfig("operator")
+	config.Annotations = map[string]string{"example.com/hook": "on"}
+	config.Linux.Sysctls = map[string]string{"kernel.shm_rmid_forced": "0"}
+	p := n.runPodFor(t, "special", config)
+	c := containerConfig(p, "c", busybox, "sleep", "1000")
+	c.Envs = []*cri.KeyValue{{Key: "SHARED", Value: []byte("request")}}
+	id := n.CreateContainer(t, p, c)
+	n.StartContainer(t, id)
+	for cmd, want := range map[string]string{
+		"echo $OPERATOR $SHARED $HANDLER":                   "yes request special",
+		"cat /proc/sys/net/ipv4/ip_unprivileged_port_start": "80",
+		"cat /proc/sys/kernel/shm_rmid_forced":              "0",
+		"grep -c ' /scratch tmpfs' /proc/mounts":            "1",
+	} {
+		if got := n.Exec(t, id, "sh", "-c", cmd); got != want {
+			t.Errorf("%s: got %q, want %q", cmd, got, want)
+		}
+	}
+	state, err := os.ReadFile(filepath.Join(dir, "state.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"example.com/hook":"on"`, `"io.kubernetes.cri.sandbox-name":"operator"`, `"io.kubernetes.cri.container-name":"c"`, id} {
+		if !strings.Contains(string(state), want) {
+			t.Errorf("state of the hook: got %s, want %s", state, want)
+		}
+	}
+	// The default handler has no base spec, and a pod without the annotation gets no hook.
+	if err := os.Remove(filepath.Join(dir, "state.json")); err != nil {
+		t.Fatal(err)
+	}
+	q := n.RunPod(t, podConfig("other"))
+	other := n.run(t, q, "c", "sleep", "1000")
+	if got := n.Exec(t, other, "sh", "-c", "echo $SHARED $HANDLER; cat /proc/sys/kernel/shm_rmid_forced"); got != "operator\n1" {
+		t.Errorf("container of the default handler: got %q, want the defaults of the operator", got)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "state.json")); err == nil {
+		t.Error("the hook ran for a pod without the annotation")
+	}
+}
+
+// TestWritableCgroupsOfHandler checks that a container of the handler can make cgroups below its
+// own, if the host has cgroup v2.
+func TestWritableCgroupsOfHandler(t *testing.T) {
+	n := newNodeWith(t, "cgwrite", 213, operatorConfig(t, t.TempDir()))
+	want := "made"
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err != nil {
+		want = "refused"
+	}
+	p := n.runPodFor(t, "special", podConfig("cgwrite"))
+	id := n.run(t, p, "c", "sleep", "1000")
+	const script = "mkdir /sys/fs/cgroup/own 2>/dev/null && echo made && rmdir /sys/fs/cgroup/own || echo refused"
+	if got := n.Exec(t, id, "sh", "-c", script); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	q := n.RunPod(t, podConfig("other"))
+	if got := n.Exec(t, n.run(t, q, "c", "sleep", "1000"), "sh", "-c", script); got != "refused" {
+		t.Errorf("container of the default handler: got %q, want refused", got)
+	}
+}
+
+// TestPromptInLogs checks that the reader of logs of the kubelet, which crictl uses, shows a
+// prompt while the container waits, and later the complete line.
+func TestPromptInLogs(t *testing.T) {
+	n := newNode(t, "prompt", 214)
+	p := n.RunPod(t, podConfig("prompt"))
+	id := n.run(t, p, "c", "sh", "-c", "printf 'name: '; while ! [ -e /go ]; do sleep 0.05; done; echo alice; printf 'done'; sleep 1000")
+	logs := func() string {
+		out, err := exec.CommandContext(t.Context(), filepath.Join(suite.bin, "crictl"), "--runtime-endpoint", "unix://"+n.Socket(), "logs", id).CombinedOutput()
+		if err != nil {
+			t.Fatalf("crictl logs: %v: %s", err, out)
+		}
+		return string(out)
+	}
+	waitFor(t, "the prompt", func() bool { return logs() == "name: " })
+	n.Exec(t, id, "touch", "/go")
+	waitFor(t, "the end of the line", func() bool { return logs() == "name: alice\ndone" })
+}
