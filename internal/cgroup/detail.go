@@ -19,6 +19,7 @@ type Detail struct {
 	Memory MemoryDetail
 	// Devices are the block devices with I/O of the cgroup.
 	Devices   []DeviceIO
+	HugePages []HugePages
 	Processes Optional // number of processes in the cgroup and below it
 	PIDs      []int    // pids of these processes
 	MaxTasks  Optional // 0 for no limit
@@ -36,6 +37,8 @@ type CPUDetail struct {
 type MemoryDetail struct {
 	Cache, Mapped, Kernel, Swap, Peak Optional
 	ActiveFile, InactiveFile          Optional // page cache that was used recently, and not recently
+	ActiveAnon, InactiveAnon          Optional // anonymous memory that was used recently, and not recently
+	AnonTHP, ShmemTHP, FileTHP        Optional // in transparent huge pages: anonymous, shared, and page cache
 	Faults, MajorFaults               Optional
 	OwnFaults, OwnMajorFaults         Optional // without cgroups below; only on v1
 	LimitHits                         Optional // number of times that the limit was reached
@@ -59,6 +62,8 @@ func baseDetailV2(cpu, mem map[string]uint64) Detail {
 		Memory: MemoryDetail{
 			Cache: field(mem, "file"), Mapped: field(mem, "file_mapped"), Kernel: field(mem, "kernel"), // kernel since Linux 5.18
 			ActiveFile: field(mem, "active_file"), InactiveFile: field(mem, "inactive_file"),
+			ActiveAnon: field(mem, "active_anon"), InactiveAnon: field(mem, "inactive_anon"),
+			AnonTHP: field(mem, "anon_thp"), ShmemTHP: field(mem, "shmem_thp"), FileTHP: field(mem, "file_thp"), // the latter two since Linux 5.19
 			Faults: field(mem, "pgfault"), MajorFaults: field(mem, "pgmajfault"),
 		},
 	}
@@ -68,6 +73,7 @@ func baseDetailV1(mem map[string]uint64) Detail {
 	return Detail{Memory: MemoryDetail{
 		Cache: field(mem, "total_cache"), Mapped: field(mem, "total_mapped_file"), Swap: field(mem, "total_swap"),
 		ActiveFile: field(mem, "total_active_file"), InactiveFile: field(mem, "total_inactive_file"),
+		ActiveAnon: field(mem, "total_active_anon"), InactiveAnon: field(mem, "total_inactive_anon"), AnonTHP: field(mem, "total_rss_huge"),
 		Faults: field(mem, "total_pgfault"), MajorFaults: field(mem, "total_pgmajfault"),
 		OwnFaults: field(mem, "pgfault"), OwnMajorFaults: field(mem, "pgmajfault"),
 	}}
@@ -89,6 +95,7 @@ func (t *Tree) detailV2(p string, d Detail, limit uint64) Detail {
 	d.Devices = parseIOStat(readText(filepath.Join(dir, "io.stat")))
 	d.MaxTasks = parseLimit(readText(filepath.Join(dir, "pids.max")))
 	d.PIDs, d.Processes = t.countProcesses(p)
+	d.HugePages = t.hugePages(p)
 	return d
 }
 
@@ -119,6 +126,7 @@ func (t *Tree) detailV1(p string, d Detail) Detail {
 		d.MaxTasks = parseLimit(readText(filepath.Join(pids, "pids.max")))
 	}
 	d.PIDs, d.Processes = t.countProcesses(p)
+	d.HugePages = t.hugePages(p)
 	return d
 }
 

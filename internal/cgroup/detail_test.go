@@ -16,7 +16,7 @@ func TestDetail(t *testing.T) {
 		t.Fatal(err)
 	}
 	hierarchies := make(map[string]string)
-	for _, controller := range []string{"cpu", "cpuacct", "memory", "blkio", "pids", "freezer"} {
+	for _, controller := range []string{"cpu", "cpuacct", "memory", "blkio", "pids", "freezer", "hugetlb"} {
 		hierarchies[controller] = dir + "/v1/" + controller
 	}
 	v2 := Detail{
@@ -28,8 +28,11 @@ func TestDetail(t *testing.T) {
 			Cache: valid(9 << 20), Mapped: valid(4325376), Kernel: valid(1396736), Swap: valid(1 << 20), Peak: valid(64 << 20),
 			ActiveFile: valid(3 << 20), InactiveFile: valid(6 << 20), Faults: valid(48211), MajorFaults: valid(37), LimitHits: valid(5), OOMKills: valid(3),
 			MemSwLimit: valid(128 << 20), Reserved: valid(16 << 20),
+			ActiveAnon: valid(8192), InactiveAnon: valid(20774912), AnonTHP: valid(4 << 20),
 		},
-		Devices: []DeviceIO{{"4095:7", valid(8192), valid(4096), valid(512), valid(2), valid(1)}},
+		// The kernel of the v2 files counts reservations of 2 MB pages only.
+		HugePages: []HugePages{{Size: "1GB", Usage: valid(1 << 30)}, {Size: "2MB", Usage: valid(4 << 20)}},
+		Devices:   []DeviceIO{{"4095:7", valid(8192), valid(4096), valid(512), valid(2), valid(1)}},
 		// pids.max contains "max".
 		MaxTasks: valid(0), Processes: valid(3), PIDs: []int{101, 102, 103},
 	}
@@ -37,6 +40,8 @@ func TestDetail(t *testing.T) {
 	v1.CPU.User, v1.CPU.System, v1.CPU.Quota = valid(1_900_000_000), valid(820_000_000), Optional{}
 	v1.Memory.OwnFaults, v1.Memory.MemSwLimit, v1.Memory.Reserved = valid(3), valid(256<<20), valid(0)
 	v1.MaxTasks = valid(32)
+	v1.Memory.ActiveAnon, v1.Memory.InactiveAnon = Optional{}, Optional{}
+	v1.HugePages = []HugePages{{Size: "2MB", Usage: valid(6 << 20), Peak: valid(8 << 20)}}
 	for name, tc := range map[string]struct {
 		tree *Tree
 		want Detail

@@ -41,6 +41,40 @@ func (t *Tree) hugetlbFiles(p string) []string {
 	return found
 }
 
+// HugePages is the use of huge pages of one size, in bytes. Pages that are reserved count as used if the kernel counts
+// reservations, which it does since Linux 5.7.
+type HugePages struct {
+	Size  string // for example "2MB"
+	Usage Optional
+	Peak  Optional // the highest use so far; only on v1
+}
+
+// hugePages returns the use of huge pages by size. Without the controller hugetlb it returns nil.
+func (t *Tree) hugePages(p string) (all []HugePages) {
+	controller, limit := t.hugetlb()
+	if controller == nil {
+		return nil
+	}
+	current, peak := "current", "peak"
+	if limit == "limit_in_bytes" {
+		current, peak = "usage_in_bytes", "max_usage_in_bytes"
+	}
+	prefix := filepath.Join(t.Dir(*controller, p), "hugetlb.")
+	files, _ := filepath.Glob(prefix + "*." + current) // the only error is that of a malformed pattern
+	for _, file := range files {
+		size := strings.TrimSuffix(strings.TrimPrefix(file, prefix), "."+current)
+		if strings.HasSuffix(size, ".rsvd") {
+			continue
+		}
+		h := HugePages{Size: size, Usage: readOptional(prefix + size + ".rsvd." + current), Peak: readOptional(prefix + size + ".rsvd." + peak)}
+		if !h.Usage.Valid {
+			h.Usage, h.Peak = readOptional(file), readOptional(prefix+size+"."+peak)
+		}
+		all = append(all, h)
+	}
+	return all
+}
+
 // EnableHugetlb enables the hugetlb controller in the parents of a cgroup, on hosts where the
 // OCI runtime does not do that.
 func (t *Tree) EnableHugetlb(p string) error {

@@ -68,7 +68,7 @@ var cgroupMetrics = slices.Concat(cpuMetrics, memoryMetrics, taskMetrics, pressu
 // allMetrics returns all metrics. Metrics that occur with several values of their
 // labels are repeated.
 func allMetrics() []metric {
-	all := slices.Concat([]metric{startTime, lastSeen}, processMetrics, filesystemMetrics, deviceMetrics)
+	all := slices.Concat([]metric{startTime, lastSeen}, processMetrics, filesystemMetrics, deviceMetrics, hugePagesMetrics)
 	for _, m := range cgroupMetrics {
 		all = append(all, m.metric)
 	}
@@ -172,6 +172,9 @@ func (c *collector) addCgroup(r *reading) {
 	}
 	for _, d := range r.detail.Devices {
 		c.addDevice(d)
+	}
+	for _, h := range r.detail.HugePages {
+		c.addHugePages(h)
 	}
 }
 

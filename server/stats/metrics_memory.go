@@ -9,6 +9,11 @@ var memoryMetrics = []cgroupMetric{
 	{gauge("container_memory_cache", "Page cache in bytes."), nil, func(r *reading) cgroup.Optional { return r.detail.Memory.Cache }},
 	{gauge("container_memory_total_active_file_bytes", "Recently used page cache in bytes."), nil, func(r *reading) cgroup.Optional { return r.detail.Memory.ActiveFile }},
 	{gauge("container_memory_total_inactive_file_bytes", "Page cache that was not used recently, in bytes."), nil, func(r *reading) cgroup.Optional { return r.detail.Memory.InactiveFile }},
+	{gauge("container_memory_active_anon_bytes", "Recently used anonymous memory in bytes."), nil, func(r *reading) cgroup.Optional { return r.detail.Memory.ActiveAnon }},
+	{gauge("container_memory_inactive_anon_bytes", "Anonymous memory that was not used recently, in bytes."), nil, func(r *reading) cgroup.Optional { return r.detail.Memory.InactiveAnon }},
+	{gauge("container_memory_anon_thp_bytes", "Anonymous memory in transparent huge pages in bytes."), nil, func(r *reading) cgroup.Optional { return r.detail.Memory.AnonTHP }},
+	{gauge("container_memory_shmem_thp_bytes", "Shared memory in transparent huge pages in bytes."), nil, func(r *reading) cgroup.Optional { return r.detail.Memory.ShmemTHP }},
+	{gauge("container_memory_file_thp_bytes", "Page cache in transparent huge pages in bytes."), nil, func(r *reading) cgroup.Optional { return r.detail.Memory.FileTHP }},
 	{gauge("container_memory_mapped_file", "Mapped files in bytes."), nil, func(r *reading) cgroup.Optional { return r.detail.Memory.Mapped }},
 	{gauge("container_memory_kernel_usage", "Memory of the kernel in bytes."), nil, func(r *reading) cgroup.Optional { return r.detail.Memory.Kernel }},
 	{gauge("container_memory_swap", "Swap in use in bytes."), nil, func(r *reading) cgroup.Optional { return r.detail.Memory.Swap }},
@@ -46,4 +51,18 @@ func oomKills(r *reading) cgroup.Optional {
 // memoryLimit returns the memory limit. The value is not valid for a guest kernel.
 func memoryLimit(r *reading) cgroup.Optional {
 	return cgroup.Optional{Value: r.Memory.Limit, Valid: r.Detail != nil}
+}
+
+// Metrics of the huge pages of one size. Of a pod, they include those of its containers.
+var (
+	hugePagesUsage = gauge("container_hugetlb_usage_bytes", "Huge pages in use or reserved, in bytes.", "pagesize")
+	hugePagesPeak  = gauge("container_hugetlb_max_usage_bytes", "Highest use of huge pages so far, in bytes.", "pagesize")
+
+	hugePagesMetrics = []metric{hugePagesUsage, hugePagesPeak}
+)
+
+// addHugePages adds the metrics of the huge pages of one size.
+func (c *collector) addHugePages(h cgroup.HugePages) {
+	c.addValid(hugePagesUsage, h.Usage, h.Size)
+	c.addValid(hugePagesPeak, h.Peak, h.Size)
 }

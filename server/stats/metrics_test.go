@@ -58,7 +58,9 @@ func fullDetail() cgroup.Detail {
 		Memory: cgroup.MemoryDetail{
 			Cache: valid(106), ActiveFile: valid(117), InactiveFile: valid(118), Mapped: valid(107), Kernel: valid(108), Swap: valid(5), Peak: valid(109), Faults: valid(110), MajorFaults: valid(2),
 			OwnFaults: valid(111), OwnMajorFaults: valid(112), LimitHits: valid(113), OOMKills: valid(114), MemSwLimit: valid(115), Reserved: valid(116),
+			ActiveAnon: valid(128), InactiveAnon: valid(129), AnonTHP: valid(130), ShmemTHP: valid(131), FileTHP: valid(132),
 		},
+		HugePages: []cgroup.HugePages{{Size: "2MB", Usage: valid(133), Peak: valid(134)}, {Size: "1GB", Usage: valid(135)}},
 		Devices: []cgroup.DeviceIO{
 			{Device: "4095:7", ReadBytes: valid(121), WriteBytes: valid(122), DiscardBytes: valid(123), Reads: valid(124), Writes: valid(125)},
 			{Device: "4095:8", Reads: valid(126)},
@@ -126,6 +128,9 @@ func commonMetrics() map[string]uint64 {
 		"fs_reads_bytes_total 4095:7": 121, "fs_writes_bytes_total 4095:7": 122, "fs_reads_total 4095:7": 124, "fs_writes_total 4095:7": 125,
 		"blkio_device_usage_total 4095:7 4095 7 Read": 121, "blkio_device_usage_total 4095:7 4095 7 Write": 122,
 		"blkio_device_usage_total 4095:7 4095 7 Discard": 123, "fs_reads_total 4095:8": 126, "last_seen": 9,
+		"memory_active_anon_bytes": 128, "memory_inactive_anon_bytes": 129,
+		"memory_anon_thp_bytes": 130, "memory_shmem_thp_bytes": 131, "memory_file_thp_bytes": 132,
+		"hugetlb_usage_bytes 2MB": 133, "hugetlb_max_usage_bytes 2MB": 134, "hugetlb_usage_bytes 1GB": 135,
 	}
 }
 
