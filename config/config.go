@@ -132,6 +132,7 @@ type Runtime struct {
 	Root               string   `toml:"root"`
 	Options            []string `toml:"options"`
 	AllowedAnnotations []string `toml:"allowed_annotations"`
+	CNIConfDirs        []string `toml:"cni_conf_dirs"`
 
 	BaseSpec        string `toml:"base_spec"`
 	WritableCgroups bool   `toml:"writable_cgroups"`

@@ -102,4 +102,5 @@ var help = map[string]string{
 	"runtimes.NAME.no_pivot":                        "Whether the runtime enters the root file system without pivot_root(2), which does not work if the root file system of the host is an initramfs. Processes with CAP_SYS_ADMIN can then reach the root file system of the host.",
 	"runtimes.NAME.privileged_without_host_devices": "Whether privileged containers get only the devices that they request, and not all devices of the host.",
 	"runtimes.NAME.privileged_without_host_devices_all_devices_allowed": "Whether privileged containers may use all devices, although privileged_without_host_devices gives them no nodes of the devices. They can make the nodes.",
+	"runtimes.NAME.cni_conf_dirs":                                       "Directories with CNI network configurations for pods of this handler, in search order. The first network is the default network of these pods. Networks with the same name must have the same configuration. Empty: the pods use the network of cni.conf_dirs.",
 }

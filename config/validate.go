@@ -257,6 +257,9 @@ func (c *Config) validateRuntimes(v *validator) {
 		v.require(r.PrivilegedWithoutHostDevices || !r.AllDevicesAllowed, table+".privileged_without_host_devices_all_devices_allowed",
 			"has no effect unless privileged_without_host_devices is set")
 		v.elements(table+".allowed_annotations", r.AllowedAnnotations, isAnnotationPattern, `must be keys or prefixes ending in "*"`)
+		for _, d := range r.CNIConfDirs {
+			v.path(table+".cni_conf_dirs", d)
+		}
 		for _, o := range r.Options {
 			v.require(strings.HasPrefix(o, "-"), table+".options", "must be options with their values, as in --debug=true; has %q", o)
 		}

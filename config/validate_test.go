@@ -45,6 +45,7 @@ func TestInvalidValues(t *testing.T) {
 		"nri.reject_seccomp": {`["none"]`}, "nri.required_plugins": {`[` + name + `]`}, "nri.tolerate_missing": {name},
 		"default_runtime": {`"none"`},
 		"runtimes.x.path": {path}, "runtimes.x.type": {`"vm"`}, "runtimes.x.root": {path}, "runtimes.x.options": {`["debug"]`},
+		"runtimes.x.cni_conf_dirs":       {`[` + path + `]`, `[""]`},
 		"runtimes.x.allowed_annotations": {`[""]`, `["a b"]`, `["a*b"]`}, "runtimes.x.base_spec": {path},
 		"runtimes.x.privileged_without_host_devices_all_devices_allowed": {`true`},
 	}

@@ -99,5 +99,8 @@ func (m *Manager) NetworkStatus() error { return m.net.Status() }
 // DefaultBridge returns the bridge to which the daemon attaches pods because no CNI network is configured, or nil.
 func (m *Manager) DefaultBridge() *network.DefaultBridge { return m.net.DefaultBridge() }
 
+// HandlerNetworks returns the networks of the runtime handlers with a default network of their own, by handler.
+func (m *Manager) HandlerNetworks() map[string]network.HandlerNetwork { return m.net.HandlerNetworks() }
+
 // NetworkConf returns the CNI configuration list in use, or nil.
 func (m *Manager) NetworkConf() json.RawMessage { return m.net.Conf() }

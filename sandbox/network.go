@@ -73,7 +73,7 @@ func (b *build) planNetwork() (err error) {
 	b.rec.NetNSName = b.m.newName(b.rec.ID)
 	pod := b.networkPod()
 	if first := b.spec.DefaultNetwork; first == "" {
-		b.rec.Plan, err = b.m.net.Plan(pod)
+		b.rec.Plan, err = b.m.net.Plan(pod, b.spec.Handler)
 	} else {
 		b.rec.Plan, err = b.m.net.PlanFor(pod, network.Interface{Network: first, Name: network.IfName})
 	}

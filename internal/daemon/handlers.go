@@ -165,3 +165,19 @@ func (s *handlerSet) fullName(name string) string {
 	}
 	return name
 }
+
+// confDirs returns the directories of the CNI configuration of handlers with a default network of
+// their own, by handler. The empty name stands for the default handler.
+func (s *handlerSet) confDirs(configured map[string]config.Runtime) map[string][]string {
+	dirs := make(map[string][]string)
+	for name, rt := range configured {
+		if len(rt.CNIConfDirs) == 0 {
+			continue
+		}
+		dirs[name] = rt.CNIConfDirs
+		if name == s.defaultName {
+			dirs[""] = rt.CNIConfDirs
+		}
+	}
+	return dirs
+}

@@ -153,7 +153,7 @@ func (p *parts) podConfig() sandbox.Config {
 		CNI: network.Config{
 			ConfDirs: cfg.CNI.ConfDirs, BinDirs: cfg.CNI.BinDirs, DefaultNetwork: cfg.CNI.DefaultNetwork,
 			Additional: cfg.CNI.Additional, ConfTemplate: cfg.CNI.ConfTemplate, NoBuiltin: !cfg.CNI.Builtin,
-			DefaultBridge: cfg.CNI.DefaultBridge,
+			DefaultBridge: cfg.CNI.DefaultBridge, HandlerConfDirs: handlers.confDirs(cfg.Runtimes),
 		},
 		Cgroups:        h.cgroups,
 		Units:          &systemd.Manager{},

@@ -33,6 +33,8 @@ func (p *parts) statusInfo() map[string]string {
 		"cniBinDirs":      cfg.CNI.BinDirs,
 		// null unless pods use the default bridge
 		"defaultBridge": p.pods.DefaultBridge(),
+		// of runtime handlers with a default network of their own
+		"handlerNetworks": p.pods.HandlerNetworks(),
 	})
 	if err != nil {
 		return nil

@@ -40,11 +40,25 @@ type list struct {
 // additional network is the default network only if the configuration of the daemon names it.
 func (n *Network) load() *loaded {
 	d := &loaded{read: true, additional: map[string]*list{}}
-	var errs []error
-	d.empty = true
-	for _, dir := range n.cfg.ConfDirs {
+	lists, empty, errs := readDirs(n.cfg.ConfDirs)
+	d.empty = empty
+	for _, l := range lists {
+		n.addNetwork(d, l)
+	}
+	if d.list == nil {
+		d.err = n.notFound(errs)
+	}
+	n.loadHandlers(d)
+	return d
+}
+
+// readDirs reads all configuration files of directories, in the order of the search. empty reports whether the
+// directories have no configuration file, not even an invalid one.
+func readDirs(dirs []string) (lists []*list, empty bool, errs []error) {
+	empty = true
+	for _, dir := range dirs {
 		files, err := libcni.ConfFiles(dir, []string{".conflist", ".conf", ".json"})
-		d.empty = d.empty && len(files) == 0 && err == nil
+		empty = empty && len(files) == 0 && err == nil
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -56,13 +70,10 @@ func (n *Network) load() *loaded {
 				errs = append(errs, err)
 				continue
 			}
-			n.addNetwork(d, l)
+			lists = append(lists, l)
 		}
 	}
-	if d.list == nil {
-		d.err = n.notFound(errs)
-	}
-	return d
+	return lists, empty, errs
 }
 
 // addNetwork adds a network if it is the default network or an additional network.

@@ -57,7 +57,7 @@ func reload(t *testing.T, n *Network) DefaultBridge {
 func answerStatus(t *testing.T, n *Network) {
 	t.Helper()
 	l := n.loaded.Load()
-	n.answer.Store(&statusAnswer{l, n.askStatus(t.Context(), l.list, time.Minute)})
+	n.answer.Store(&statusAnswer{conf: l, err: n.askStatus(t.Context(), l.list, time.Minute)})
 	if err := n.Status(); err != nil {
 		t.Fatalf("network status: %v", err)
 	}
@@ -66,7 +66,7 @@ func answerStatus(t *testing.T, n *Network) {
 // attachPod attaches a pod to the default network.
 func attachPod(t *testing.T, n *Network, pod Pod) (Interface, *Result) {
 	t.Helper()
-	plan, err := n.Plan(pod)
+	plan, err := n.Plan(pod, "")
 	if err != nil {
 		t.Fatal(err)
 	}

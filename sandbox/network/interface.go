@@ -32,14 +32,14 @@ func (i Interface) attachment(pod string) types.GCAttachment {
 	return types.GCAttachment{ContainerID: pod, IfName: i.Name}
 }
 
-// Plan returns the configuration with which a pod is attached to the default network.
-func (n *Network) Plan(pod Pod) (json.RawMessage, error) {
-	if err := n.Status(); err != nil {
+// Plan returns the configuration with which a pod is attached to the default network of a runtime handler.
+func (n *Network) Plan(pod Pod, handler string) (json.RawMessage, error) {
+	if err := n.StatusOf(handler); err != nil {
 		return nil, err
 	}
-	l := n.loaded.Load().list
-	if l == nil { // the configuration has changed after the call of Status
-		return nil, n.Status()
+	l := n.loaded.Load().defaultOf(handler)
+	if l == nil { // the configuration has changed after the call of StatusOf
+		return nil, n.StatusOf(handler)
 	}
 	l, err := n.podList(l, pod)
 	if err != nil {

@@ -32,6 +32,9 @@ type Config struct {
 	DefaultNetwork string
 	// Additional are the names of further networks that pods may ask for.
 	Additional []string
+	// HandlerConfDirs are the directories of the CNI configuration for runtime handlers whose pods have a default network
+	// of their own, by handler.
+	HandlerConfDirs map[string][]string
 	// CacheDir is the directory in which the CNI library keeps the results of ADD for DEL. Two daemons must not use
 	// the same directory.
 	CacheDir string
@@ -76,9 +79,10 @@ type loaded struct {
 	read       bool
 	list       *list            // the default network
 	additional map[string]*list // the additional networks by name
-	err        error            // the reason why there is no default network
-	empty      bool             // the directories have no configuration file, not even an invalid one
-	retry      bool             // err may disappear although no file changes
+	handlers   map[string]handlerNetwork
+	err        error // the reason why there is no default network
+	empty      bool  // the directories have no configuration file, not even an invalid one
+	retry      bool  // err may disappear although no file changes
 	// checked is closed when Run has finished the first checks of this configuration, also if they failed.
 	checked chan struct{}
 }

@@ -72,6 +72,7 @@ func (n *Network) logChange(ctx context.Context, before, next *loaded) {
 			log.WithFields(logrus.Fields{"network": l.conf.Name, "file": l.file}).Info("network configuration loaded")
 		}
 	}
+	logHandlers(ctx, before, next)
 	for _, name := range n.cfg.Additional {
 		if next.byName(name) == nil && (before.byName(name) != nil || !before.read) {
 			log.WithFields(logrus.Fields{"network": name, "directories": n.cfg.ConfDirs}).Warn("additional network is not configured")
@@ -124,10 +125,10 @@ func (d *loaded) equal(before *loaded) bool {
 			return false
 		}
 	}
-	return d.list.conf.Name == before.list.conf.Name
+	return d.list.conf.Name == before.list.conf.Name && d.equalHandlers(before)
 }
 
-// all returns all networks. The default network is the first.
+// all returns all networks, each once. The default network is the first.
 func (d *loaded) all() []*list {
 	var out []*list
 	if d.list != nil {
@@ -135,6 +136,11 @@ func (d *loaded) all() []*list {
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.additional)) {
 		out = append(out, d.additional[name])
+	}
+	for _, l := range d.handlerLists() {
+		if !slices.Contains(out, l) {
+			out = append(out, l)
+		}
 	}
 	return out
 }
@@ -144,5 +150,13 @@ func (d *loaded) byName(name string) *list {
 	if d.list != nil && d.list.conf.Name == name {
 		return d.list
 	}
-	return d.additional[name]
+	if l := d.additional[name]; l != nil {
+		return l
+	}
+	for _, l := range d.handlerLists() {
+		if l.conf.Name == name {
+			return l
+		}
+	}
+	return nil
 }

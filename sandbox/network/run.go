@@ -55,7 +55,7 @@ func (n *Network) watchConf(ctx context.Context) error {
 				continue
 			}
 			// The kernel removes the watch of a removed directory.
-			if (ev.Has(fsnotify.Remove) || ev.Has(fsnotify.Rename)) && slices.Contains(n.cfg.ConfDirs, ev.Name) {
+			if (ev.Has(fsnotify.Remove) || ev.Has(fsnotify.Rename)) && slices.Contains(n.watchedDirs(), ev.Name) {
 				c.watched = false
 			}
 			c.changed = true
@@ -86,7 +86,8 @@ type checker struct {
 	reloadAfter    time.Time
 	reloadTimeouts int // calls of Reload in a row that ended by their timeout
 
-	ready          bool // the last answer of the plugins to STATUS
+	ready          bool // the last answer of the plugins of the default network to STATUS
+	handlerReady   bool // the default network of a runtime handler is ready
 	query          statusQuery
 	statusDue      time.Time
 	statusTimeouts int // queries in a row that ended by their timeout
@@ -109,7 +110,7 @@ func (c *checker) runDue(ctx context.Context) time.Time {
 	if !c.query.running() {
 		next = earlier(next, c.statusDue)
 	}
-	if c.ready {
+	if c.ready || c.handlerReady {
 		next = earlier(next, c.gc.runIfDue(ctx, c.n.gc))
 	}
 	if !c.watched {
@@ -135,7 +136,7 @@ func (c *checker) reload(ctx context.Context) {
 	}
 	c.reloadTimeouts = 0
 	l := c.n.loaded.Load()
-	if l.err != nil {
+	if l.err != nil && len(l.handlerLists()) == 0 {
 		l.markChecked()
 	}
 	if l.retry {
@@ -143,7 +144,7 @@ func (c *checker) reload(ctx context.Context) {
 	}
 	if changed {
 		c.query.stop()
-		c.ready, c.statusTimeouts, c.statusDue = false, 0, time.Now()
+		c.ready, c.handlerReady, c.statusTimeouts, c.statusDue = false, false, 0, time.Now()
 		c.gc.request()
 	}
 }
@@ -168,7 +169,7 @@ func earlier(a, b time.Time) time.Time {
 // reports whether all directories are watched.
 func (n *Network) watchDirs(w *fsnotify.Watcher) bool {
 	all := true
-	for _, dir := range n.cfg.ConfDirs {
+	for _, dir := range n.watchedDirs() {
 		err := os.MkdirAll(dir, 0o755)
 		if err == nil {
 			err = w.Add(dir)

@@ -17,7 +17,18 @@ const statusTimeout = time.Minute
 // statusAnswer is the answer of the plugins of a configuration to STATUS.
 type statusAnswer struct {
 	conf *loaded
-	err  error // nil if the plugins can attach pods
+	err  error // nil if the plugins of the default network can attach pods
+	// handlers has the same for the default networks of runtime handlers.
+	handlers map[string]error
+}
+
+// timedOut reports whether plugins did not answer in time.
+func (a *statusAnswer) timedOut() bool {
+	timedOut := errors.Is(a.err, context.DeadlineExceeded)
+	for _, err := range a.handlers {
+		timedOut = timedOut || errors.Is(err, context.DeadlineExceeded)
+	}
+	return timedOut
 }
 
 // Status returns nil if pods can be attached to the default network. Otherwise the error gives the reason and says what
@@ -32,7 +43,7 @@ func (n *Network) Status() error {
 	}
 	a := n.answer.Load()
 	if a == nil || a.conf != l {
-		return fmt.Errorf("CNI network %q is not ready yet: its plugins have not answered STATUS: %w", l.list.conf.Name, errdefs.ErrUnavailable)
+		return notAnswered(l.list)
 	}
 	return a.err
 }
@@ -85,16 +96,28 @@ func (q *statusQuery) finish() {
 	q.answers = nil
 }
 
-// startQuery starts a query for the current configuration if all plugins are installed.
+// startQuery starts a query for the current configuration if all plugins of a network are installed.
 func (c *checker) startQuery(ctx context.Context) {
 	l := c.n.loaded.Load()
-	if l.err != nil || c.n.findPlugins(l.list) != nil {
+	notReady := l.err
+	if notReady == nil {
+		notReady = c.n.findPlugins(l.list)
+	}
+	if notReady != nil {
 		c.ready, c.statusDue = false, time.Now().Add(retryInterval)
-		l.markChecked()
-		return
+		if len(l.handlerLists()) == 0 {
+			l.markChecked()
+			return
+		}
 	}
 	timeout := doubled(statusTimeout, c.statusTimeouts)
-	c.query.start(ctx, func(ctx context.Context) statusAnswer { return statusAnswer{l, c.n.askStatus(ctx, l.list, timeout)} })
+	c.query.start(ctx, func(ctx context.Context) statusAnswer {
+		a := statusAnswer{conf: l, err: notReady, handlers: c.n.askHandlers(ctx, l, timeout)}
+		if notReady == nil {
+			a.err = c.n.askStatus(ctx, l.list, timeout)
+		}
+		return a
+	})
 }
 
 // handleAnswer stores the answer of the plugins. After one timeout the earlier answer stays valid,
@@ -106,15 +129,18 @@ func (c *checker) handleAnswer(ctx context.Context, a statusAnswer) {
 	if ctx.Err() != nil {
 		return
 	}
-	if errors.Is(a.err, context.DeadlineExceeded) {
+	if a.timedOut() {
 		c.statusTimeouts++
 		logrus.WithContext(ctx).WithError(a.err).Warn("timeout of CNI STATUS; the daemon asks again with more time")
 	} else {
 		c.statusTimeouts = 0
 	}
-	if c.statusTimeouts != 1 || !c.ready {
+	if c.statusTimeouts != 1 || !c.ready && !c.handlerReady {
 		c.n.answer.Store(&a)
-		c.ready = a.err == nil
+		c.ready, c.handlerReady = a.err == nil, false
+		for _, err := range a.handlers {
+			c.handlerReady = c.handlerReady || err == nil
+		}
 	}
 	if c.ready && c.statusTimeouts == 0 {
 		c.statusDue = time.Now().Add(checkInterval)

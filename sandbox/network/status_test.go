@@ -135,7 +135,7 @@ func TestStatusTimeouts(t *testing.T) {
 		{nil, true},                     //
 		{errors.New("no agent"), false}, // an error has an effect at once
 	} {
-		c.query.start(t.Context(), func(context.Context) statusAnswer { return statusAnswer{l, step.err} })
+		c.query.start(t.Context(), func(context.Context) statusAnswer { return statusAnswer{conf: l, err: step.err} })
 		c.handleAnswer(t.Context(), <-c.query.answers)
 		if ready := n.Status() == nil; ready != step.ready {
 			t.Errorf("step %d: ready %v, want %v (%v)", i, ready, step.ready, n.Status())
