@@ -9,8 +9,19 @@ import (
 
 // field is a key of the configuration and its value in a Config.
 type field struct {
-	key   string // full name, as in "cni.conf_dirs"
-	value reflect.Value
+	key    string // full name, as in "cni.conf_dirs"
+	value  reflect.Value
+	reload string // the reload tag: reloadYes or reloadRestart
+}
+
+// The values of the reload tag.
+const (
+	reloadYes     = "yes"
+	reloadRestart = "restart"
+)
+
+func newField(prefix string, f reflect.StructField, v reflect.Value) field {
+	return field{key: prefix + f.Tag.Get("toml"), value: v, reload: f.Tag.Get("reload")}
 }
 
 func (f field) isList() bool { return f.value.Kind() == reflect.Slice }
@@ -25,15 +36,15 @@ func fields(c *Config) []field {
 	var top, tables []field
 	v := reflect.ValueOf(c).Elem()
 	for i := range v.NumField() {
-		key := v.Type().Field(i).Tag.Get("toml")
+		structField := v.Type().Field(i)
 		switch f := v.Field(i); f.Kind() {
 		case reflect.Struct:
 			for j := range f.NumField() {
-				tables = append(tables, field{key + "." + f.Type().Field(j).Tag.Get("toml"), f.Field(j)})
+				tables = append(tables, newField(structField.Tag.Get("toml")+".", f.Type().Field(j), f.Field(j)))
 			}
 		case reflect.Map:
 		default:
-			top = append(top, field{key, f})
+			top = append(top, newField("", structField, f))
 		}
 	}
 	return append(top, tables...)
@@ -44,7 +55,7 @@ func runtimeFields(r Runtime) []field {
 	v := reflect.ValueOf(r)
 	var out []field
 	for i := range v.NumField() {
-		out = append(out, field{v.Type().Field(i).Tag.Get("toml"), v.Field(i)})
+		out = append(out, newField("", v.Type().Field(i), v.Field(i)))
 	}
 	return out
 }

@@ -52,10 +52,10 @@ var help = map[string]string{
 	"container.make_host_paths":            "Whether the daemon creates a directory if the host path of a mount does not exist. If false, the daemon refuses the container.",
 	"container.cdi_spec_dirs":              "Directories with specifications of the Container Device Interface (*.json, *.yaml). Later directories take precedence. The daemon reads the directories for each container with a CDI device. Empty: the daemon refuses such containers.",
 	"container.device_owner_from_user":     "Whether the devices that a container requests belong, inside the container, to the user and group that the request sets. If false, they have the owner that they have on the host.",
-	"container.seccomp_profile":            "File (JSON) with the seccomp profile of containers that request RuntimeDefault. The daemon reads the file when it starts. Empty: the built-in profile.",
-	"container.privileged_seccomp_profile": "File (JSON) with the seccomp profile of privileged containers, whatever profile they request. The daemon reads the file when it starts. Empty: no profile, as the CRI specifies.",
+	"container.seccomp_profile":            "File (JSON) with the seccomp profile of containers that request RuntimeDefault. The daemon reads the file when it starts and when it reloads. Empty: the built-in profile.",
+	"container.privileged_seccomp_profile": "File (JSON) with the seccomp profile of privileged containers, whatever profile they request. The daemon reads the file when it starts and when it reloads. Empty: no profile, as the CRI specifies.",
 	"container.seccomp_unasked":            "Whether containers whose requests contain no seccomp profile get the profile of RuntimeDefault. If false, they are unconfined, as the CRI specifies. The kubelet always requests a profile.",
-	"container.apparmor_profile":           "Name of the AppArmor profile of containers that request RuntimeDefault, if the host has AppArmor. The daemon generates the profile " + DefaultAppArmorProfile + " and loads it with apparmor_parser; any other profile must be loaded before the daemon starts. Empty: no profile.",
+	"container.apparmor_profile":           "Name of the AppArmor profile of containers that request RuntimeDefault, if the host has AppArmor. The daemon generates the profile " + DefaultAppArmorProfile + " and loads it with apparmor_parser; any other profile must be loaded before the daemon starts or reloads. Empty: no profile.",
 	"container.default_env":                "Environment variables of all containers, as NAME=VALUE. A variable of the image or of the request takes precedence.",
 	"container.hooks_dirs":                 "Directories with OCI hooks (*.json, in the format of oci-hooks(5)). A file in a later directory replaces the files of the same name in earlier ones. The daemon notices changes when it creates a container. A directory need not exist. See hooks.md.",
 	"container.additional_devices":         "Devices of all containers, as HOST_PATH, HOST_PATH:CONTAINER_PATH or HOST_PATH:CONTAINER_PATH:ACCESS, where ACCESS is made of r, w and m. A device that the request has at the same path takes precedence.",
@@ -67,7 +67,7 @@ var help = map[string]string{
 
 	"streaming.address":      "IP address and port of the server for exec, attach and port-forward. Port 0 means any free port. The kubelet connects to the server, so a loopback address suffices. Any other address requires streaming.tls_cert.",
 	"streaming.idle_timeout": "Connections of streams that transfer no data for this time are closed. 0: no limit.",
-	"streaming.tls_cert":     "File (PEM) with the certificate of the streaming server. Empty: no TLS. The daemon reads changed files of the keys streaming.tls_* again at the next connection, and uses the earlier content while changed files are invalid.",
+	"streaming.tls_cert":     "File (PEM) with the certificate of the streaming server. Empty: no TLS. The daemon reads changed files of the keys streaming.tls_* again at the next connection, and uses the earlier content while changed files are invalid. Turning TLS on or off needs a restart.",
 	"streaming.tls_key":      "File (PEM) with the private key of streaming.tls_cert.",
 
 	"streaming.tls_client_ca":     "File (PEM) with the certificates of authorities. If it is set, clients must present a certificate that one of the authorities has signed. The kubelet presents none when it forwards exec, attach and port-forward. Empty: clients need no certificate.",
@@ -89,7 +89,7 @@ var help = map[string]string{
 	"nri.required_plugins":     "Names of plugins without which no container is created.",
 	"nri.tolerate_missing":     "Key of an annotation with which a pod does without the required plugins. Empty: no such annotation.",
 
-	"default_runtime": "Runtime handler of pods that do not name one. Empty: the first of " + strings.Join(DefaultHandlers, ", ") + " that works on this host. The daemon tests the handler once per boot, and logs the result.",
+	"default_runtime": "Runtime handler of pods that do not name one. Empty: the first of " + strings.Join(DefaultHandlers, ", ") + " that works on this host. The daemon tests the handler once per boot, and logs the result. A reload keeps the handler that was chosen while the handler exists.",
 
 	"runtimes":                                      "Runtime handlers by name, as in [runtimes.runc]. The handlers " + strings.Join(BuiltinHandlers, ", ") + " exist without configuration if their binaries are in the PATH.",
 	"runtimes.NAME.path":                            "Path of the runtime's binary. Only for " + strings.Join(BuiltinHandlers, ", ") + " it may be empty: the binary in the PATH.",
@@ -97,7 +97,7 @@ var help = map[string]string{
 	"runtimes.NAME.root":                            "State directory of the runtime. Empty: runtimes/NAME in run_dir.",
 	"runtimes.NAME.options":                         "Further options of the runtime. Each element is an option with its value, as in --network=host.",
 	"runtimes.NAME.allowed_annotations":             "Annotations of pods and containers that are passed to the runtime: keys, or prefixes that end in *.",
-	"runtimes.NAME.base_spec":                       "File (JSON) with an OCI config from which the config of each container starts. The daemon reads the file when it starts. runtimes.md lists the fields that are used. Empty: no such file.",
+	"runtimes.NAME.base_spec":                       "File (JSON) with an OCI config from which the config of each container starts. The daemon reads the file when it starts and when it reloads. runtimes.md lists the fields that are used. Empty: no such file.",
 	"runtimes.NAME.writable_cgroups":                "Whether /sys/fs/cgroup is writable in containers that are not privileged, so that they can make cgroups below their own. Only on hosts with cgroup v2; on other hosts the key has no effect.",
 	"runtimes.NAME.no_pivot":                        "Whether the runtime enters the root file system without pivot_root(2), which does not work if the root file system of the host is an initramfs. Processes with CAP_SYS_ADMIN can then reach the root file system of the host.",
 	"runtimes.NAME.privileged_without_host_devices": "Whether privileged containers get only the devices that they request, and not all devices of the host.",

@@ -17,7 +17,7 @@ func PrintDefault(w io.Writer) error {
 	p := &printer{w: w, keyPrefix: "#"}
 	p.line(`# Configuration of criserver. Each key has its default value here; remove the # before a key to
 # change it. Drop-in files in the directory criserver.toml.d take precedence over this file. The
-# daemon reads the configuration when it starts.
+# daemon reads the configuration when it starts and when it reloads.
 `)
 	return Default().print(p)
 }
@@ -63,21 +63,24 @@ The daemon reads its configuration in this order:
 
 Later values replace earlier values; a list is replaced as a whole. Every key has a default, so the daemon also runs without a
 configuration file. If a key is unknown or a value is invalid, the daemon does not start, and the error names the file, the key and
-the rule. ` + "`criserver config`" + ` prints the effective configuration. The daemon reads the configuration only when it starts. It checks the
-content of a file that a key names when it reads that file; it reads some files at each use.
+the rule. ` + "`criserver config`" + ` prints the effective configuration. The daemon reads the configuration when it starts and when it reloads.
+It checks the content of a file that a key names when it reads that file; it reads some files at each use.
 
 Each key except those of the runtime handlers is also a command line flag: ` + "`cni.conf_dirs`" + ` is ` + "`--cni.conf-dirs a,b`" + `.
 
-| key | default | description |
-|---|---|---|`)
+The column "reload" says when a changed value takes effect. **yes**: with the next reload, for pods, containers and pulls that begin
+after it. **restart**: when the daemon starts; a reload keeps the old value and names the key. [reload.md](reload.md) describes reloads.
+
+| key | default | reload | description |
+|---|---|---|---|`)
 	c := Default()
 	for _, f := range fields(&c) {
-		p.line("| `%s` | `%s` | %s |", f.key, tomlValue(f.value), cell(help[f.key]))
+		p.line("| `%s` | `%s` | %s | %s |", f.key, tomlValue(f.value), f.reload, cell(help[f.key]))
 	}
-	p.line("| `runtimes` | | %s |", cell(help["runtimes"]))
+	p.line("| `runtimes` | | %s | %s |", reloadYes, cell(help["runtimes"]))
 	for _, f := range runtimeFields(Runtime{}) {
 		key := "runtimes.NAME." + f.key
-		p.line("| `%s` | `%s` | %s |", key, tomlValue(f.value), cell(help[key]))
+		p.line("| `%s` | `%s` | %s | %s |", key, tomlValue(f.value), f.reload, cell(help[key]))
 	}
 	return p.err
 }

@@ -50,14 +50,14 @@ func (m *Manager) writeBundle(ctx context.Context, c *container, p *plan) (_ *os
 // buildConfig makes the OCI config, with the changes of CDI devices, the hooks of the operator
 // and the changes of plugins.
 func (m *Manager) buildConfig(ctx context.Context, c *container, p *plan, in oci.Input) (*specs.Spec, error) {
-	res, err := m.cfg.Builder.Build(in)
+	res, err := p.settings.Builder.Build(in)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.injectDevices(res.Spec, p.spec.CDIDevices); err != nil {
+	if err := injectDevices(p.settings, res.Spec, p.spec.CDIDevices); err != nil {
 		return nil, err
 	}
-	if err := m.cfg.Hooks.Add(res.Spec, hooks.Container{Annotations: p.annotations(), HasMounts: len(p.spec.Mounts) > 0}); err != nil {
+	if err := p.settings.Hooks.Add(res.Spec, hooks.Container{Annotations: p.annotations(), HasMounts: len(p.spec.Mounts) > 0}); err != nil {
 		return nil, err
 	}
 	annotateGuest(c.runtime, p.pod, res.Spec)
@@ -82,7 +82,7 @@ func (m *Manager) builderInput(ctx context.Context, c *container, p *plan) (oci.
 	if err != nil {
 		return oci.Input{}, err
 	}
-	mounts, err := m.mountRules(p.pod).Mounts(ctx, s.Mounts, p.volumes)
+	mounts, err := mountRules(p.settings, p.pod).Mounts(ctx, s.Mounts, p.volumes)
 	if err == nil {
 		err = m.relabel(c, p, mounts)
 	}
@@ -90,7 +90,7 @@ func (m *Manager) builderInput(ctx context.Context, c *container, p *plan) (oci.
 		return oci.Input{}, err
 	}
 	devices, err := bundle.DeviceRules{
-		Additional: m.cfg.AdditionalDevices, OwnerIsUser: m.cfg.DeviceOwnerIsUser, UserNS: p.pod.UserNS != "",
+		Additional: p.settings.AdditionalDevices, OwnerIsUser: p.settings.DeviceOwnerIsUser, UserNS: p.pod.UserNS != "",
 		NoHostDevices: p.handler.PrivilegedWithoutHostDevices,
 	}.Devices(s)
 	if err != nil {
@@ -114,7 +114,7 @@ func (m *Manager) builderInput(ctx context.Context, c *container, p *plan) (oci.
 	}
 	cgroups, _ := c.runtime.CgroupsPath(p.pod.CgroupParent, c.id)
 	return oci.Input{
-		Args: proc.Args, Env: proc.Env(m.defaultEnv(p.handler), hostname(p.pod), id.Home), Cwd: proc.WorkingDir,
+		Args: proc.Args, Env: proc.Env(p.settings.defaultEnv(p.handler), hostname(p.pod), id.Home), Cwd: proc.WorkingDir,
 		User: specs.User{UID: id.UID, GID: id.GID, AdditionalGids: id.Groups}, Terminal: s.Stdio.Terminal, RootFS: c.rootfs(),
 		Security: s.Security.Context, Resources: s.Resources, BlockIO: m.supportedBlockIO(c, p), RDT: s.RDT, SeccompProfile: profile,
 		ProcessLabel: p.labels.process, MountLabel: p.labels.mount,

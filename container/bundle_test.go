@@ -22,7 +22,7 @@ func TestScopePropertiesReachTheConfig(t *testing.T) {
 	seen := &readingMonitors{}
 	m, _ := b.manager(func(c *Config) {
 		c.Monitors, c.DaemonUnit = seen, "criserver.service"
-		for _, r := range c.Runtimes {
+		for _, r := range c.Settings.Runtimes {
 			r.ScopeProperties, r.AllowedAnnotations = true, []string{"*"}
 		}
 	})

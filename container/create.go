@@ -49,11 +49,12 @@ func (m *Manager) Create(ctx context.Context, podID string, config *cri.Containe
 
 // plan is the input of a creation, and how far the creation has got.
 type plan struct {
-	config  *cri.ContainerConfig
-	spec    *containerspec.Spec
-	pod     Pod
-	runtime *runtime.Runtime
-	handler Handler
+	settings *Settings // in force when the request arrived
+	config   *cri.ContainerConfig
+	spec     *containerspec.Spec
+	pod      Pod
+	runtime  *runtime.Runtime
+	handler  Handler
 
 	image   Image
 	process *containerspec.Process
@@ -72,27 +73,30 @@ func (m *Manager) parse(podID string, config *cri.ContainerConfig) (*plan, error
 	if err != nil {
 		return nil, err
 	}
-	runtime, err := m.runtime(pod.RuntimeHandler)
+	settings := m.settings.Load()
+	runtime, err := m.runtime(settings, pod)
 	if err != nil {
 		return nil, err
 	}
-	spec, err := containerspec.Parse(containerspec.Request{Config: config, Pod: pod.Config, Node: m.node(runtime)})
+	spec, err := containerspec.Parse(containerspec.Request{Config: config, Pod: pod.Config, Node: m.node(settings, runtime)})
 	if err != nil {
 		return nil, err
 	}
-	return &plan{config: config, spec: spec, pod: pod, runtime: runtime, handler: m.cfg.Handlers[runtime.Name], blockIO: spec.BlockIO}, nil
+	return &plan{
+		settings: settings, config: config, spec: spec, pod: pod, runtime: runtime, handler: settings.Handlers[runtime.Name], blockIO: spec.BlockIO,
+	}, nil
 }
 
 // node returns what the node allows containers of this runtime.
-func (m *Manager) node(r *runtime.Runtime) *containerspec.Node {
+func (m *Manager) node(s *Settings, r *runtime.Runtime) *containerspec.Node {
 	n := &containerspec.Node{
-		Handler: r.Name, Guest: r.Guest, SELinux: m.cfg.Labels != nil, Rules: m.cfg.Builder, BlockIO: m.cfg.BlockIO, RDT: m.cfg.RDT,
+		Handler: r.Name, Guest: r.Guest, SELinux: m.cfg.Labels != nil, Rules: s.Builder, BlockIO: s.BlockIO, RDT: s.RDT,
 	}
-	if m.cfg.MountOptions != nil {
-		n.MountOptions = func() []string { return m.cfg.MountOptions(r.Name) }
+	if s.MountOptions != nil {
+		n.MountOptions = func() []string { return s.MountOptions(r.Name) }
 	}
-	if m.cfg.UserNamespaces != nil {
-		n.IDMappedMounts = func() error { return m.cfg.UserNamespaces(r.Name) }
+	if s.UserNamespaces != nil {
+		n.IDMappedMounts = func() error { return s.UserNamespaces(r.Name) }
 	}
 	return n
 }

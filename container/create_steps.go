@@ -51,7 +51,7 @@ func (m *Manager) make(ctx context.Context, c *container, p *plan) error {
 		defer target.Close()
 	}
 	c.enter("guest")
-	if err := m.ensureGuest(ctx, p.pod, c.runtime); err != nil {
+	if err := m.ensureGuest(ctx, p.settings.Builder, p.pod, c.runtime); err != nil {
 		return err
 	}
 	c.enter("runtime create")
@@ -65,7 +65,7 @@ func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 	started, monitor, err := m.cfg.Monitors.Create(ctx, conmon.Spec{
 		Version: conmon.Version, ID: c.id, RunDir: c.dir, Bundle: c.dir, ExitFile: m.exitFile(c.id),
 		Runtime: c.runtime.Args(), CreateArgs: c.runtime.CreateArgs(), StdioUID: root.UID, StdioGID: root.GID,
-		LogPath: c.rec.LogPath, LogSizeMax: m.cfg.LogSizeMax,
+		LogPath: c.rec.LogPath, LogSizeMax: p.settings.LogSizeMax,
 		Guest: c.runtime.Guest, Terminal: stdio.Terminal, Stdin: stdio.Stdin, StdinOnce: stdio.StdinOnce,
 	})
 	if err != nil {
@@ -80,7 +80,7 @@ func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 	if !c.runtime.Guest {
 		c.resetOOMScoreAdj(started.Init.PID)
 	}
-	if err := m.setHugepages(c, m.cfg.Builder.HugepagesAfterCreate(c.snap.Load().Resources)); err != nil {
+	if err := m.setHugepages(c, p.settings.Builder.HugepagesAfterCreate(c.snap.Load().Resources)); err != nil {
 		return err
 	}
 	m.watch(c)

@@ -7,8 +7,8 @@ import (
 )
 
 // injectDevices adds the edits of CDI devices to an OCI config.
-func (m *Manager) injectDevices(config *specs.Spec, names []string) error {
-	if err := m.cfg.CDI.Inject(config, names); err != nil {
+func injectDevices(s *Settings, config *specs.Spec, names []string) error {
+	if err := s.CDI.Inject(config, names); err != nil {
 		return fmt.Errorf("config.%w", err)
 	}
 	return nil

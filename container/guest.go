@@ -52,7 +52,7 @@ func (m *Manager) lockGuest(ctx context.Context, podID string) (func(), error) {
 
 // ensureGuest creates the guest of a pod that has none. The caller may hold the operation
 // lock of a container: see the lock order of Manager.
-func (m *Manager) ensureGuest(ctx context.Context, pod Pod, r *runtime.Runtime) error {
+func (m *Manager) ensureGuest(ctx context.Context, builder *oci.Builder, pod Pod, r *runtime.Runtime) error {
 	if !r.Guest {
 		return nil
 	}
@@ -77,7 +77,7 @@ func (m *Manager) ensureGuest(ctx context.Context, pod Pod, r *runtime.Runtime) 
 		err = nil
 	}
 	if err == nil {
-		err = m.createGuest(ctx, pod, r)
+		err = m.createGuest(ctx, builder, pod, r)
 	}
 	if err != nil {
 		return fmt.Errorf("guest of pod %q: %w", short(pod.ID), err)
@@ -113,7 +113,7 @@ func (g *guestRecord) write(dir string) error { return writeJSON(filepath.Join(d
 // createGuest creates the guest of a pod. The caller holds the operation lock of the
 // guest. The creation has a timeout, and the caller cannot cancel it, because other
 // containers of the pod may wait for it, too.
-func (m *Manager) createGuest(ctx context.Context, pod Pod, r *runtime.Runtime) error {
+func (m *Manager) createGuest(ctx context.Context, builder *oci.Builder, pod Pod, r *runtime.Runtime) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), guestTimeout)
 	defer cancel()
 	dir := m.guestDir(pod.ID)
@@ -125,7 +125,7 @@ func (m *Manager) createGuest(ctx context.Context, pod Pod, r *runtime.Runtime) 
 	if err := g.write(dir); err != nil {
 		return err
 	}
-	err := m.writeGuestBundle(g, pod, dir)
+	err := m.writeGuestBundle(builder, g, pod, dir)
 	if err == nil {
 		g.Process, err = r.StartGuest(ctx, pod.ID, dir)
 	}
@@ -143,9 +143,9 @@ func (m *Manager) createGuest(ctx context.Context, pod Pod, r *runtime.Runtime) 
 // writeGuestBundle writes the bundle of a guest: a container whose only process is the
 // pause process. It has the network of the pod. It has no limits, because the limits of
 // the pod cgroup apply.
-func (m *Manager) writeGuestBundle(g *guestRecord, pod Pod, dir string) error {
+func (m *Manager) writeGuestBundle(builder *oci.Builder, g *guestRecord, pod Pod, dir string) error {
 	cgroups, _ := g.Runtime.CgroupsPath(pod.CgroupParent, pod.ID)
-	res, err := m.cfg.Builder.Build(oci.Input{
+	res, err := builder.Build(oci.Input{
 		Args: []string{pauseInGuest}, Env: []string{"PATH=/"}, Cwd: "/", RootFS: filepath.Join(dir, "rootfs"), CgroupsPath: cgroups,
 		Namespaces:  oci.Namespaces{Net: pod.NetNS, NewPID: true},
 		Mounts:      []oci.Mount{{Source: m.cfg.PausePath, Destination: pauseInGuest, ReadOnly: true}},

@@ -136,8 +136,9 @@ func TestGuestExit(t *testing.T) {
 		}
 	}
 	p, _ := b.pods.Pod(podID)
-	r := m.cfg.Runtimes[m.cfg.DefaultRuntime]
-	if err := m.ensureGuest(t.Context(), p, &runtime.Runtime{Name: r.Name, Guest: true}); err == nil || !strings.Contains(err.Error(), "has exited, the pod must be created again") {
+	s := m.settings.Load()
+	r := s.Runtimes[s.DefaultRuntime]
+	if err := m.ensureGuest(t.Context(), m.settings.Load().Builder, p, &runtime.Runtime{Name: r.Name, Guest: true}); err == nil || !strings.Contains(err.Error(), "has exited, the pod must be created again") {
 		t.Errorf("another guest: %v", err)
 	}
 	if err := m.StopPod(t.Context(), podID); err != nil {
@@ -174,7 +175,7 @@ esac`, sleeper.Process.Pid, broken))
 	if err := os.WriteFile(broken, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.ensureGuest(t.Context(), p, r); err == nil || !strings.Contains(err.Error(), "no such platform") {
+	if err := m.ensureGuest(t.Context(), m.settings.Load().Builder, p, r); err == nil || !strings.Contains(err.Error(), "no such platform") {
 		t.Errorf("a guest that does not start: %v", err)
 	}
 	if _, err := os.Stat(m.guestDir(p.ID)); !errors.Is(err, fs.ErrNotExist) {
@@ -186,7 +187,7 @@ esac`, sleeper.Process.Pid, broken))
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			if err := m.ensureGuest(t.Context(), p, r); err != nil {
+			if err := m.ensureGuest(t.Context(), m.settings.Load().Builder, p, r); err != nil {
 				t.Error(err)
 			}
 		})

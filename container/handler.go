@@ -20,9 +20,9 @@ type Handler struct {
 
 // defaultEnv returns the variables that the image and the request replace: those of the
 // operator, and those of the handler, which take precedence.
-func (m *Manager) defaultEnv(h Handler) []string {
+func (s *Settings) defaultEnv(h Handler) []string {
 	if h.Base == nil {
-		return m.cfg.DefaultEnv
+		return s.DefaultEnv
 	}
-	return slices.Concat(m.cfg.DefaultEnv, h.Base.Env)
+	return slices.Concat(s.DefaultEnv, h.Base.Env)
 }

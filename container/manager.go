@@ -5,19 +5,14 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/internal/boot"
 	"github.com/criserver/criserver/internal/flight"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/oplock"
-	"github.com/criserver/criserver/oci"
-	"github.com/criserver/criserver/oci/cdi"
-	"github.com/criserver/criserver/oci/hooks"
-	"github.com/criserver/criserver/oci/qos"
-	"github.com/criserver/criserver/oci/runtime"
 )
 
 // Config is the input of New.
@@ -35,56 +30,19 @@ type Config struct {
 	Usage func(containerID string) (bytes, inodes uint64, err error)
 	// LayerRoot is a directory on the file system of the writable layers.
 	LayerRoot string
-	// Runtimes are the OCI runtimes by handler name. DefaultRuntime is the name of the
-	// handler that the empty handler name stands for.
-	Runtimes       map[string]*runtime.Runtime
-	DefaultRuntime string
-	// Handlers are the settings of the handlers that have any, by handler name.
-	Handlers map[string]Handler
-	// MountOptions returns the mount options that the runtime of a handler supports, or nil
-	// if the runtime does not report them.
-	MountOptions func(handler string) []string
-	// RefuseMissingHostPaths makes a mount of a host path that does not exist an error.
-	// Otherwise the manager makes a directory at the host path.
-	RefuseMissingHostPaths bool
-	// RequiredHostPaths are host paths for which a missing path is always an error.
-	RequiredHostPaths []string
 	// Labels and AppArmor are nil if the host has no SELinux or no AppArmor.
 	Labels   Labels
 	AppArmor AppArmor
-	// CDI finds the devices of the Container Device Interface.
-	CDI *cdi.Registry
-	// DeviceOwnerIsUser makes the user and group of the request the owner of its device
-	// nodes. Otherwise the device nodes keep the owner that they have on the host.
-	DeviceOwnerIsUser bool
-	// AdditionalDevices are devices of all containers.
-	AdditionalDevices []containerspec.Device
-	// DefaultEnv are variables "NAME=value" of all containers, which those of the image and of
-	// the request replace.
-	DefaultEnv []string
-	// Hooks are the OCI hooks of the operator.
-	Hooks *hooks.Dirs
-	// LogSizeMax is the maximum size of a log in bytes, or 0 for no limit.
-	LogSizeMax int64
 	// PausePath is the static binary of the pause process, for runtimes with guests.
 	PausePath string
-	// UserNamespaces returns why a handler does not support user namespaces and mounts with
-	// mapped ids, or nil if it does. The function is nil if this is unknown.
-	UserNamespaces func(handler string) error
-	// BlockIO and RDT are the classes of the operator, which annotations name.
-	BlockIO qos.BlockIO
-	RDT     qos.RDT
-	// MapsSubmounts reports whether a handler can map the ids of a mount together with the
-	// ids of its submounts. The function is nil if all handlers can.
-	MapsSubmounts func(handler string) bool
 	// DaemonUnit is the systemd service of the daemon, or "". The service stops after the
 	// scopes of the containers.
 	DaemonUnit string
-	// Builder makes the OCI configs.
-	Builder *oci.Builder
 	// Plugins are notified of the life of containers, and can change them. Plugins is nil
 	// if NRI is off.
 	Plugins Plugins
+	// Settings are the settings until the first Update.
+	Settings Settings
 }
 
 // lingerCreate is how long a creation continues after its caller has given up.
@@ -97,7 +55,8 @@ const lingerCreate = time.Minute
 // UpdateResources and the teardown of Remove hold the operation lock of the container.
 // Stop and the operations that only read do not.
 type Manager struct {
-	cfg           Config
+	cfg           Config // without the settings
+	settings      atomic.Pointer[Settings]
 	boot          string
 	ops           oplock.Locks
 	creates       flight.Group[string]
@@ -121,8 +80,8 @@ type name struct {
 
 // New returns a Manager without containers. The caller calls Recover and then Run.
 func New(cfg Config) (*Manager, error) {
-	if cfg.Runtimes[cfg.DefaultRuntime] == nil {
-		return nil, fmt.Errorf("default runtime %q is not configured: %w", cfg.DefaultRuntime, errdefs.ErrInvalidArgument)
+	if err := cfg.Settings.check(); err != nil {
+		return nil, err
 	}
 	if !filepath.IsAbs(cfg.RunDir) {
 		return nil, fmt.Errorf("run directory %q must be absolute: %w", cfg.RunDir, errdefs.ErrInvalidArgument)
@@ -131,7 +90,9 @@ func New(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Manager{
+	settings := cfg.Settings
+	cfg.Settings = Settings{}
+	m := &Manager{
 		cfg:        cfg,
 		boot:       id,
 		creates:    flight.Group[string]{Linger: lingerCreate},
@@ -139,7 +100,9 @@ func New(cfg Config) (*Manager, error) {
 		containers: make(map[string]*container),
 		names:      make(map[name]*container),
 		unreadable: make(map[string]bool),
-	}, nil
+	}
+	m.settings.Store(&settings)
+	return m, nil
 }
 
 // Get returns the container with this id or unique prefix of an id. It returns
@@ -227,18 +190,6 @@ func (m *Manager) unregister(c *container) {
 	if m.names[c.name()] == c {
 		delete(m.names, c.name())
 	}
-}
-
-// runtime returns the OCI runtime of a handler.
-func (m *Manager) runtime(handler string) (*runtime.Runtime, error) {
-	if handler == "" {
-		handler = m.cfg.DefaultRuntime
-	}
-	r := m.cfg.Runtimes[handler]
-	if r == nil {
-		return nil, fmt.Errorf("runtime handler %q is not configured: %w", handler, errdefs.ErrInvalidArgument)
-	}
-	return r, nil
 }
 
 func (m *Manager) dir(id string) string      { return filepath.Join(m.cfg.RunDir, "containers", id) }

@@ -12,10 +12,10 @@ import (
 )
 
 // mountRules returns how the mounts of a container are resolved.
-func (m *Manager) mountRules(p Pod) bundle.MountRules {
+func mountRules(s *Settings, p Pod) bundle.MountRules {
 	return bundle.MountRules{
-		RefuseMissing: m.cfg.RefuseMissingHostPaths, Required: m.cfg.RequiredHostPaths, UserNS: p.UserNS, UserMaps: containerspec.UserMaps(p.Config),
-		Handler: p.RuntimeHandler, MapsSubmounts: m.cfg.MapsSubmounts,
+		RefuseMissing: s.RefuseMissingHostPaths, Required: s.RequiredHostPaths, UserNS: p.UserNS, UserMaps: containerspec.UserMaps(p.Config),
+		Handler: p.RuntimeHandler, MapsSubmounts: s.MapsSubmounts,
 	}
 }
 

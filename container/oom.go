@@ -25,7 +25,7 @@ func (m *Manager) execOOMScoreAdj(c *container) *int {
 	if want != 0 && want == c.config.GetLinux().GetResources().GetOomScoreAdj() {
 		return nil
 	}
-	adj, _ := m.cfg.Builder.OOMScoreAdj(want)
+	adj, _ := m.settings.Load().Builder.OOMScoreAdj(want)
 	return &adj
 }
 

@@ -50,7 +50,7 @@ func TestHooksRun(t *testing.T) {
 	writeHookFile(t, filepath.Join(dir, "1.json"), notes, `{"annotations": {"^hook$": "yes"}}`, "prestart")
 	writeHookFile(t, filepath.Join(dir, "2.json"), notes, `{"annotations": {"^hook$": "yes"}}`, "poststop")
 	writeHookFile(t, filepath.Join(dir, "3.json"), notes, `{"hasBindMounts": true}`, "createRuntime")
-	m, _ := b.manager(func(c *Config) { c.Hooks = hooks.New([]string{dir}) })
+	m, _ := b.manager(func(c *Config) { c.Settings.Hooks = hooks.New([]string{dir}) })
 	config := shell("with", "true")
 	config.Annotations = map[string]string{"hook": "yes"}
 	id := b.run(m, config)
@@ -96,9 +96,9 @@ func TestOperatorDefaultsInContainers(t *testing.T) {
 		t.Fatal(err)
 	}
 	m, _ := b.manager(func(c *Config) {
-		c.Handlers = map[string]Handler{"runc": {Base: base}}
-		c.DefaultEnv = []string{"OPERATOR=1", "BOTH=operator", "REQUEST=operator"}
-		c.AdditionalDevices = []containerspec.Device{{HostPath: "/dev/null", ContainerPath: "/dev/nothing"}}
+		c.Settings.Handlers = map[string]Handler{"runc": {Base: base}}
+		c.Settings.DefaultEnv = []string{"OPERATOR=1", "BOTH=operator", "REQUEST=operator"}
+		c.Settings.AdditionalDevices = []containerspec.Device{{HostPath: "/dev/null", ContainerPath: "/dev/nothing"}}
 	})
 	config := shell("c", `echo "$OPERATOR $BOTH $HANDLER $REQUEST $(ulimit -c) $(grep -c ' /scratch tmpfs' /proc/mounts)"; echo x >/dev/nothing && echo written`)
 	config.Envs = []*cri.KeyValue{{Key: "REQUEST", Value: []byte("request")}}
@@ -110,7 +110,7 @@ func TestOperatorDefaultsInContainers(t *testing.T) {
 func TestRequiredHostPaths(t *testing.T) {
 	b := newTestBed(t)
 	required, other := filepath.Join(b.dir, "required"), filepath.Join(b.dir, "other")
-	m, _ := b.manager(func(c *Config) { c.RequiredHostPaths = []string{required} })
+	m, _ := b.manager(func(c *Config) { c.Settings.RequiredHostPaths = []string{required} })
 	config := shell("c", "true")
 	config.Mounts = []*cri.Mount{{HostPath: required + "/", ContainerPath: "/a"}}
 	if _, err := m.Create(t.Context(), "pod", config, nil); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), required) {
@@ -137,7 +137,7 @@ func TestPrivilegedWithoutHostDevices(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newTestBed(t)
 			m, _ := b.manager(func(c *Config) {
-				c.Handlers = map[string]Handler{"runc": {PrivilegedWithoutHostDevices: tc.without, AllDevicesAllowed: tc.allowed}}
+				c.Settings.Handlers = map[string]Handler{"runc": {PrivilegedWithoutHostDevices: tc.without, AllDevicesAllowed: tc.allowed}}
 			})
 			// 10:229 is /dev/fuse, which other containers may not use.
 			config := shell("c", `test -e /dev/fuse && echo node || echo none; mknod /dev/x c 10 229 && (exec 3</dev/x) && echo usable || echo refused`)
@@ -152,7 +152,7 @@ func TestPrivilegedWithoutHostDevices(t *testing.T) {
 // TestLogSizeMax checks that the limit of the configuration reaches the monitor.
 func TestLogSizeMax(t *testing.T) {
 	b := newTestBed(t)
-	m, _ := b.manager(func(c *Config) { c.LogSizeMax = 1 << 20 })
+	m, _ := b.manager(func(c *Config) { c.Settings.LogSizeMax = 1 << 20 })
 	s := b.waitExit(m, b.run(m, shell("c", "yes 'a line of some length' | head -n 60000")))
 	for _, path := range []string{s.LogPath, s.LogPath + ".1"} {
 		if st, err := os.Stat(path); err != nil || st.Size() > 1<<20 {

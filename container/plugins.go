@@ -82,7 +82,7 @@ func (m *Manager) applyAdjustment(c *container, p *plan, spec *specs.Spec, a *Ad
 		return err
 	}
 	if len(a.CDIDevices) > 0 {
-		if err := m.cfg.CDI.Inject(spec, a.CDIDevices); err != nil {
+		if err := p.settings.CDI.Inject(spec, a.CDIDevices); err != nil {
 			return fmt.Errorf("devices that plugins request: %w", err)
 		}
 		c.setGroups(spec.Process.User.AdditionalGids)
@@ -92,7 +92,7 @@ func (m *Manager) applyAdjustment(c *container, p *plan, spec *specs.Spec, a *Ad
 			return fmt.Errorf("limits that plugins request: %w", err)
 		}
 	}
-	for _, w := range m.cfg.Builder.FitToHost(spec) {
+	for _, w := range p.settings.Builder.FitToHost(spec) {
 		c.log().Warn(w)
 	}
 	return nil
@@ -102,7 +102,7 @@ func (m *Manager) applyAdjustment(c *container, p *plan, spec *specs.Spec, a *Ad
 func (m *Manager) adjustClasses(c *container, p *plan, spec *specs.Spec, a *Adjustment) (err error) {
 	if class := a.BlockIOClass; class != nil {
 		if p.blockIO = nil; *class != "" {
-			if p.blockIO, err = m.cfg.BlockIO.Class(*class); err != nil {
+			if p.blockIO, err = p.settings.BlockIO.Class(*class); err != nil {
 				return fmt.Errorf("blockio_class that plugins request: %w", err)
 			}
 		}
@@ -110,7 +110,7 @@ func (m *Manager) adjustClasses(c *container, p *plan, spec *specs.Spec, a *Adju
 	}
 	if class := a.RDTClass; class != nil {
 		if spec.Linux.IntelRdt = nil; *class != "" {
-			if spec.Linux.IntelRdt, err = m.cfg.RDT.Class(*class); err != nil {
+			if spec.Linux.IntelRdt, err = p.settings.RDT.Class(*class); err != nil {
 				return fmt.Errorf("rdt_class that plugins request: %w", err)
 			}
 		}
@@ -129,7 +129,7 @@ func cloneSpec(spec *specs.Spec) (*specs.Spec, error) {
 
 // adjustLimits applies the rules of the builder as if the request had these limits.
 func (m *Manager) adjustLimits(c *container, p *plan, spec *specs.Spec, a *Adjustment) error {
-	u, err := m.cfg.Builder.Adjust(p.spec.Resources, a.CRI)
+	u, err := p.settings.Builder.Adjust(p.spec.Resources, a.CRI)
 	if err != nil {
 		return err
 	}

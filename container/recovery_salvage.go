@@ -3,10 +3,8 @@ package container
 import (
 	"cmp"
 	"encoding/json"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/criserver/criserver/container/containerspec"
@@ -58,12 +56,13 @@ func (m *Manager) salvage(id string) (*record, *cri.ContainerConfig, *cri.PodSan
 // findRuntime returns the runtime that has a container of the id. If no runtime has
 // one, it returns the default runtime, whose delete then does nothing.
 func (m *Manager) findRuntime(id string) runtime.Runtime {
-	for _, name := range slices.Sorted(maps.Keys(m.cfg.Runtimes)) {
-		if r := m.cfg.Runtimes[name]; r.HasContainer(id) {
+	s := m.settings.Load()
+	for _, r := range s.knownRuntimes() {
+		if r.HasContainer(id) {
 			return *r
 		}
 	}
-	return *m.cfg.Runtimes[m.cfg.DefaultRuntime]
+	return *s.Runtimes[s.DefaultRuntime]
 }
 
 // findPodID finds the pod of a container by the pod's files and namespaces that its OCI

@@ -151,7 +151,7 @@ func TestContainersWithTheSameName(t *testing.T) {
 func TestUnreadableGuest(t *testing.T) {
 	var r runtime.Runtime
 	_, m, podID, calls := guestBed(t, func(g *guestRecord) { r = g.Runtime })
-	m.cfg.Runtimes[r.Name] = &r
+	m.settings.Load().Runtimes[r.Name] = &r
 	if err := os.Mkdir(r.Root, 0o700); err != nil {
 		t.Fatal(err)
 	}

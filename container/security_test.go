@@ -113,7 +113,9 @@ func TestLabelsReachTheConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	facts.SELinux = true
-	m, _ := b.manager(func(c *Config) { c.Labels, c.Monitors, c.Builder = f, seen, oci.NewBuilder(facts, oci.Defaults{}) })
+	m, _ := b.manager(func(c *Config) {
+		c.Labels, c.Monitors, c.Settings.Builder = f, seen, oci.NewBuilder(facts, oci.Defaults{})
+	})
 	volume := t.TempDir()
 	for name, tc := range map[string]struct {
 		options        *cri.SELinuxOption

@@ -168,7 +168,7 @@ func (b *testBed) config() Config {
 	return Config{
 		RunDir: b.runDir, Pods: b.pods, Images: b.images, Cgroups: b.tree,
 		Monitors: &conmon.Launcher{Path: b.monitor, Starter: b.spawner, Watcher: b.watcher},
-		Runtimes: map[string]*runtime.Runtime{"runc": b.runtime}, DefaultRuntime: "runc", Builder: b.builder,
+		Settings: Settings{Runtimes: map[string]*runtime.Runtime{"runc": b.runtime}, DefaultRuntime: "runc", Builder: b.builder},
 	}
 }
 

@@ -32,7 +32,8 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxCo
 		return fmt.Errorf("update container: %w", err)
 	}
 	// Plugins are not asked about an invalid request.
-	if err := m.cfg.Builder.CheckResources("linux", r); err != nil {
+	builder := m.settings.Load().Builder
+	if err := builder.CheckResources("linux", r); err != nil {
 		return fmt.Errorf("update container %q: %w", short(c.id), err)
 	}
 	var otherUpdates func(context.Context)
@@ -58,7 +59,7 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxCo
 		limits, otherUpdates, err = plugins.Update(ctx, s, limits)
 	}
 	if err == nil {
-		err = m.setLimits(ctx, c, s, limits)
+		err = m.setLimits(ctx, builder, c, s, limits)
 	}
 	if err != nil {
 		return fmt.Errorf("update container %q: %w", short(c.id), err)
@@ -84,18 +85,18 @@ func (m *Manager) SetLimits(ctx context.Context, id string, l Limits) error {
 	if s.State != Created && s.State != Running {
 		return errWrongState("set limits of", s)
 	}
-	if err := m.setLimits(ctx, c, s, l); err != nil {
+	if err := m.setLimits(ctx, m.settings.Load().Builder, c, s, l); err != nil {
 		return fmt.Errorf("set limits of container %q: %w", short(c.id), err)
 	}
 	return nil
 }
 
 // setLimits sets limits. The caller holds the operation lock.
-func (m *Manager) setLimits(ctx context.Context, c *container, s *Snapshot, l Limits) error {
+func (m *Manager) setLimits(ctx context.Context, builder *oci.Builder, c *container, s *Snapshot, l Limits) error {
 	if err := c.checkUpdatable(); err != nil {
 		return err
 	}
-	update, err := m.cfg.Builder.Update(s.Resources, l.CRI)
+	update, err := builder.Update(s.Resources, l.CRI)
 	if err != nil {
 		return err
 	}
@@ -201,7 +202,7 @@ func (m *Manager) undoUpdate(ctx context.Context, c *container, s *Snapshot, sav
 	if c.runtime.SystemdCgroup {
 		// The runtime changes the properties of the systemd unit. If only the files of the
 		// cgroup were changed, the next reload of systemd would set the failed values again.
-		if res, err := m.cfg.Builder.FullResources(s.Resources); err == nil {
+		if res, err := m.settings.Load().Builder.FullResources(s.Resources); err == nil {
 			if err := c.runtime.Update(ctx, c.id, res); err != nil {
 				c.log().WithError(err).Warn("reset the limits of the systemd unit after a failed update")
 			}

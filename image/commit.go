@@ -109,7 +109,7 @@ func (m *Manager) publish(img *stored) Image {
 	}
 	changed := append(slices.Collect(maps.Values(retagged)), img)
 	m.mu.Lock()
-	next := newIndex(old.with(changed), old.broken, m.cfg.PinnedImages)
+	next := newIndex(old.with(changed), old.broken, m.pinned)
 	m.index.Store(next)
 	m.mu.Unlock()
 	for _, other := range retagged {

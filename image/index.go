@@ -149,7 +149,7 @@ func (m *Manager) Get(ref string) (Image, error) {
 func (m *Manager) find(ref string) (*stored, error) {
 	return m.index.Load().find(ref, func() []string {
 		var names []string
-		for _, n := range m.puller.LocalCandidates(ref) {
+		for _, n := range m.puller.Load().LocalCandidates(ref) {
 			names = append(names, n.String())
 		}
 		return names
@@ -160,7 +160,7 @@ func (m *Manager) find(ref string) (*stored, error) {
 // for "nginx", in the order in which Pull tries them.
 func (m *Manager) Repositories(ref string) []string {
 	var names []string
-	for _, n := range m.puller.LocalCandidates(ref) {
+	for _, n := range m.puller.Load().LocalCandidates(ref) {
 		names = append(names, n.Name())
 	}
 	return names

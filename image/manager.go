@@ -85,8 +85,9 @@ type Manager struct {
 	layers  *layer.Store
 	rootfs  *rootfs.Store
 	volumes *rootfs.Volumes
-	puller  *pull.Puller
-	pulls   flight.Group[Image]
+	// puller is replaced by Update. A pull uses one puller from its start to its end.
+	puller atomic.Pointer[pull.Puller]
+	pulls  flight.Group[Image]
 	// keySalt is the key of the MAC in pullKey, so that the keys of pulls do not reveal credentials.
 	keySalt [32]byte
 
@@ -97,6 +98,8 @@ type Manager struct {
 	// mu keeps an image from being removed while a container begins to use it. It is never held
 	// during disk I/O.
 	mu sync.Mutex
+	// pinned has the patterns of pinned images. It is guarded by mu.
+	pinned []string
 	// mounting has the number of root file systems and volumes that are being mounted, by image.
 	// The mounted ones have records in rootfs and volumes.
 	mounting map[ID]int
@@ -121,8 +124,8 @@ func New(cfg Config) (*Manager, error) {
 	if !filepath.IsAbs(cfg.Root) || !filepath.IsAbs(cfg.RunRoot) {
 		return nil, fmt.Errorf("image store root %q or %q is not an absolute path: %w", cfg.Root, cfg.RunRoot, errdefs.ErrInvalidArgument)
 	}
-	if cfg.MaxParallelLayers <= 0 || cfg.Limits.Layers <= 0 || cfg.Limits.Entries <= 0 || cfg.Limits.LayerBytes <= 0 {
-		return nil, fmt.Errorf("image store: MaxParallelLayers and Limits must be greater than 0: %w", errdefs.ErrInvalidArgument)
+	if err := cfg.checkLimits(); err != nil {
+		return nil, err
 	}
 	bootID, err := boot.ID()
 	if err != nil {
@@ -133,12 +136,13 @@ func New(cfg Config) (*Manager, error) {
 		bin:      trash.New(filepath.Join(cfg.Root, trashDir)),
 		changes:  make(chan struct{}, 1),
 		mounting: make(map[ID]int),
+		pinned:   cfg.PinnedImages,
 	}
 	m.keySalt = newSalt()
 	m.index.Store(newIndex(nil, nil, nil))
 	m.layers = layer.NewStore(layer.Config{
 		Dir: m.dir(layersDir), Stage: m.dir(stageDir), Bin: m.bin, BootID: bootID,
-		Limits: layer.Limits{Entries: m.cfg.Limits.Entries, Bytes: m.cfg.Limits.LayerBytes},
+		Limits: m.cfg.layerLimits(),
 		Used:   m.layerUsed, Mounted: m.layerMounted, Durable: m.layerDurable,
 	})
 	m.rootfs = rootfs.NewStore(rootfs.Config{
@@ -146,13 +150,7 @@ func New(cfg Config) (*Manager, error) {
 		Interval: m.cfg.UsageInterval,
 	})
 	m.volumes = rootfs.NewVolumes(filepath.Join(cfg.RunRoot, volumesDir), bootID, m.rootfs)
-	m.puller = pull.New(pull.Config{
-		RegistriesConf: cfg.RegistriesConf, RegistriesConfDir: cfg.RegistriesConfDir,
-		PolicyPath: cfg.PolicyPath, PolicyDir: cfg.PolicyDir, RegistriesD: cfg.RegistriesD, AuthFile: cfg.AuthFile,
-		TempDir: m.dir(stageDir), RunDir: cfg.RunRoot,
-		MaxParallelLayers: m.cfg.MaxParallelLayers, ProgressWindow: m.cfg.ProgressWindow, ReportInterval: m.cfg.ReportInterval,
-		Limits: pull.Limits{Layers: m.cfg.Limits.Layers, Config: maxConfigBytes},
-	}, m.layers)
+	m.puller.Store(pull.New(m.cfg.pullConfig(), m.layers))
 	return m, nil
 }
 

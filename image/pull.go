@@ -33,7 +33,7 @@ func (m *Manager) Pull(ctx context.Context, req PullRequest) (Image, error) {
 
 // Pulls returns the progress of the running pulls, the longest running first.
 func (m *Manager) Pulls() []PullProgress {
-	running := m.puller.Running()
+	running := m.puller.Load().Running()
 	for i := range running {
 		running[i].Callers = m.pulls.Waiters(running[i].Key)
 	}
@@ -59,9 +59,10 @@ func newSalt() (salt [32]byte) {
 }
 
 func (m *Manager) pull(ctx context.Context, key string, req PullRequest) (Image, error) {
+	puller := m.puller.Load()
 	lease := m.layers.Lease()
 	defer lease.Close()
-	res, err := m.puller.Pull(ctx, pull.Request{Ref: req.Ref, Auth: (*pull.Auth)(req.Auth), Namespace: req.Namespace, Key: key}, lease)
+	res, err := puller.Pull(ctx, pull.Request{Ref: req.Ref, Auth: (*pull.Auth)(req.Auth), Namespace: req.Namespace, Key: key}, lease)
 	if err != nil {
 		return Image{}, m.dropFailedLayers(ctx, lease, err)
 	}

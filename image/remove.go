@@ -47,7 +47,7 @@ func (m *Manager) unpublish(img *stored) error {
 		return fmt.Errorf("remove image %s: %s: %w", img.ID, user, errdefs.ErrFailedPrecondition)
 	}
 	old := m.index.Load()
-	m.index.Store(newIndex(old.with(nil, img.ID), old.broken, m.cfg.PinnedImages))
+	m.index.Store(newIndex(old.with(nil, img.ID), old.broken, m.pinned))
 	return nil
 }
 
@@ -56,7 +56,7 @@ func (m *Manager) unpublish(img *stored) error {
 func (m *Manager) setIndex(x *index) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.index.Store(x)
+	m.index.Store(newIndex(x.all, x.broken, m.pinned)) // the patterns may have changed meanwhile
 }
 
 // removeBrokenImage is Remove for an image that cannot be loaded.
@@ -98,7 +98,7 @@ func (m *Manager) unpublishBroken(id ID) error {
 	old := m.index.Load()
 	broken := maps.Clone(old.broken)
 	delete(broken, id)
-	m.index.Store(newIndex(old.all, broken, m.cfg.PinnedImages))
+	m.index.Store(newIndex(old.all, broken, m.pinned))
 	return nil
 }
 

@@ -96,7 +96,7 @@ func (m *Manager) restoreImages(report func(error)) error {
 		}
 		report(fmt.Errorf("restore image %s: %w", id, err))
 	}
-	m.index.Store(newIndex(removeDuplicateTags(all), broken, m.cfg.PinnedImages))
+	m.replaceIndex(removeDuplicateTags(all), broken)
 	return nil
 }
 
@@ -155,5 +155,12 @@ func (m *Manager) checkLayers(report func(error)) {
 		}
 		report(fmt.Errorf("restore image %s (%s): %w", img.ID, strings.Join(img.RepoTags, " "), err))
 	}
-	m.index.Store(newIndex(usable, broken, m.cfg.PinnedImages))
+	m.replaceIndex(usable, broken)
+}
+
+// replaceIndex publishes an index of images and broken images.
+func (m *Manager) replaceIndex(all []*stored, broken map[ID]*brokenImage) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.index.Store(newIndex(all, broken, m.pinned))
 }

@@ -23,6 +23,7 @@ import (
 // build creates one pod. If the creation fails, teardown undoes its side effects.
 type build struct {
 	m         *Manager
+	settings  *Settings // in force when the request arrived
 	spec      *podspec.Spec
 	rec       *record
 	stages    stages

@@ -129,7 +129,7 @@ func hosts(ips []netip.Addr, name string) []byte {
 func (b *build) mountShm() error {
 	target := filepath.Join(b.m.dirs.pod(b.rec.ID), shmDir)
 	uid, gid := b.spec.Namespaces.Root()
-	options := shmOptions(b.m.cfg.ShmSize, uid, gid, b.rec.MountLabel)
+	options := shmOptions(b.settings.ShmSize, uid, gid, b.rec.MountLabel)
 	if err := os.Mkdir(target, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}

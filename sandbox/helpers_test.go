@@ -46,8 +46,10 @@ func unitManager(t *testing.T, change func(*Config)) *Manager {
 	t.Helper()
 	cfg := Config{
 		RunDir: t.TempDir(), Containers: &fakeContainers{}, Cgroups: &fakeCgroups{}, PausePath: "/pause",
-		KnownHandler: func(name string) bool { return name == "" || name == "runc" },
-		HandlerNames: func() []string { return []string{"runc"} },
+		Settings: Settings{
+			KnownHandler: func(name string) bool { return name == "" || name == "runc" },
+			HandlerNames: func() []string { return []string{"runc"} },
+		},
 	}
 	if change != nil {
 		change(&cfg)
@@ -62,7 +64,7 @@ func unitManager(t *testing.T, change func(*Config)) *Manager {
 // mustParse parses a request as RunPod does.
 func mustParse(t testing.TB, m *Manager, c *cri.PodSandboxConfig) *podspec.Spec {
 	t.Helper()
-	spec, err := podspec.Parse(c, "", m.cfg.node())
+	spec, err := podspec.Parse(c, "", m.node(m.settings.Load()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,9 @@ import (
 // while the view is exchanged or building is accessed: no code waits, and no code accesses a file
 // or a process, while mu is held.
 type Manager struct {
-	cfg     Config
+	cfg      Config // without the settings
+	settings atomic.Pointer[Settings]
+
 	dirs    dirs
 	net     *network.Network
 	watcher *proc.Watcher // of pauses
@@ -53,16 +55,19 @@ func New(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pod sandboxes: %w", err)
 	}
+	settings := cfg.Settings
+	cfg.Settings = Settings{}
 	m := &Manager{
 		cfg:      cfg,
 		dirs:     dirs{cfg.RunDir},
-		net:      network.New(cfg.CNI),
+		net:      network.New(settings.CNI),
 		watcher:  watcher,
 		runs:     flight.Group[string]{Linger: cfg.Linger},
 		releases: flight.Group[struct{}]{Linger: cfg.TeardownTimeout},
 		retries:  newRetries(),
 		building: make(map[podspec.Name]*stages),
 	}
+	m.settings.Store(&settings)
 	m.view.Store(newView(map[string]*entry{}))
 	return m, nil
 }

@@ -66,7 +66,7 @@ func (b *build) awaitNetwork(ctx context.Context) error {
 
 // planNetwork sets the interfaces of the pod in its record, and reserves its host ports.
 func (b *build) planNetwork() (err error) {
-	if b.rec.NoHostPorts = b.m.cfg.NoHostPorts; b.rec.NoHostPorts && len(b.spec.PortMappings) > 0 {
+	if b.rec.NoHostPorts = b.settings.NoHostPorts; b.rec.NoHostPorts && len(b.spec.PortMappings) > 0 {
 		logrus.WithFields(logrus.Fields{"pod": b.rec.ID, "name": b.spec.Name.Name, "namespace": b.spec.Name.Namespace, "ports": len(b.spec.PortMappings)}).
 			Info("host ports of the pod sandbox are not mapped, because cni.host_ports is false")
 	}
@@ -224,7 +224,7 @@ func (m *Manager) Dial(ctx context.Context, id string, port uint16) (net.Conn, e
 		}
 		errs = append(errs, err)
 	}
-	if pod.Namespaces.Net != "" && m.cfg.HasGuests(pod.RuntimeHandler) {
+	if pod.Namespaces.Net != "" && m.settings.Load().HasGuests(pod.EffectiveHandler()) {
 		for _, ip := range pod.IPs {
 			c, err := namespace.Dial(ctx, "", netip.AddrPortFrom(ip, port))
 			if err == nil {

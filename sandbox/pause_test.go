@@ -74,7 +74,7 @@ func TestPauseWithoutRecord(t *testing.T) {
 	m := b.halted()
 	c := podConfig("a")
 	c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
-	bd := &build{m: m, spec: mustParse(t, m, c), rec: &record{ID: strings.Repeat("cd", 32)}}
+	bd := &build{m: m, settings: m.settings.Load(), spec: mustParse(t, m, c), rec: &record{ID: strings.Repeat("cd", 32)}}
 	if err := errors.Join(bd.begin(), bd.files(), bd.isolate(t.Context())); err != nil {
 		t.Fatal(err)
 	}

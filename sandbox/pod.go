@@ -8,6 +8,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"net/netip"
 	"path/filepath"
 	"time"
@@ -22,6 +23,8 @@ type Pod struct {
 	ID             string
 	Config         *cri.PodSandboxConfig // the request; must not be modified
 	RuntimeHandler string                // as requested; "" is the default handler
+	// DefaultHandler is the handler that "" stood for when the pod was created, or "" if it is unknown.
+	DefaultHandler string
 	CreatedAt      time.Time
 	Ready          bool
 	// Unreadable is true if the record of the pod cannot be read. Config and the fields that depend on Config may then
@@ -60,6 +63,10 @@ type Pod struct {
 	Hosts, Hostname, ResolvConf, Shm string
 }
 
+// EffectiveHandler returns the name of the runtime handler that the pod was created with, or "" if the pod has the
+// default handler and was created by a daemon that did not record its name.
+func (p *Pod) EffectiveHandler() string { return cmp.Or(p.RuntimeHandler, p.DefaultHandler) }
+
 // Namespaces has the paths of the pinned namespaces of a pod. A path is "" if the pod uses the
 // namespace of the host, or if each container has its own namespace.
 type Namespaces struct {
@@ -73,6 +80,7 @@ func (m *Manager) snapshot(e *entry) *Pod {
 		ID:             r.ID,
 		Config:         e.spec.Config,
 		RuntimeHandler: r.Handler,
+		DefaultHandler: r.DefaultHandler,
 		CreatedAt:      r.CreatedAt,
 		Ready:          r.ready(),
 		Unreadable:     e.unreadable,

@@ -31,14 +31,16 @@ const (
 // record is the stored state of a pod: the request, and facts with their times. The state of the pod follows from the
 // facts.
 type record struct {
-	Version      int       `json:"version"`
-	BootID       string    `json:"bootID"`
-	ID           string    `json:"id"`
-	Config       []byte    `json:"config"` // cri.PodSandboxConfig in protobuf encoding
-	Handler      string    `json:"handler,omitempty"`
-	CreatedAt    time.Time `json:"createdAt"`
-	HostName     string    `json:"hostName"`
-	CgroupParent string    `json:"cgroupParent"`
+	Version int    `json:"version"`
+	BootID  string `json:"bootID"`
+	ID      string `json:"id"`
+	Config  []byte `json:"config"` // cri.PodSandboxConfig in protobuf encoding
+	Handler string `json:"handler,omitempty"`
+	// DefaultHandler is the handler that "" stood for when the pod was created, or "" in records of earlier versions.
+	DefaultHandler string    `json:"defaultHandler,omitempty"`
+	CreatedAt      time.Time `json:"createdAt"`
+	HostName       string    `json:"hostName"`
+	CgroupParent   string    `json:"cgroupParent"`
 	// ProcessLabel and MountLabel are SELinux labels, or "".
 	ProcessLabel string `json:"processLabel,omitempty"`
 	MountLabel   string `json:"mountLabel,omitempty"`

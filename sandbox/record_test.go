@@ -10,7 +10,7 @@ import (
 func TestRecordFile(t *testing.T) {
 	m := unitManager(t, nil)
 	m.boot = "boot"
-	b := &build{m: m, spec: mustParse(t, m, hostPod("a")), rec: &record{ID: strings.Repeat("12", 32), Handler: "runc"}}
+	b := &build{m: m, settings: m.settings.Load(), spec: mustParse(t, m, hostPod("a")), rec: &record{ID: strings.Repeat("12", 32), Handler: "runc"}}
 	if err := m.prepare(); err != nil {
 		t.Fatal(err)
 	}

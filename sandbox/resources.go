@@ -30,7 +30,7 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, overhead, reso
 }
 
 func (m *Manager) updateResources(ctx context.Context, id string, overhead, resources *cri.LinuxContainerResources) error {
-	if err := m.cfg.node().CheckPodResources("", overhead, resources); err != nil {
+	if err := m.node(m.settings.Load()).CheckPodResources("", overhead, resources); err != nil {
 		return err
 	}
 	unlock, err := m.ops.Lock(ctx, id)

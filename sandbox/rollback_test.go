@@ -78,7 +78,7 @@ func TestCrashDuringCreation(t *testing.T) {
 		t.Run(step.name, func(t *testing.T) {
 			b, plugin := fakeBed(t)
 			m := b.halted()
-			bd := &build{m: m, spec: mustParse(t, m, podConfig("a")), rec: &record{ID: strings.Repeat("ab", 32)}}
+			bd := &build{m: m, settings: m.settings.Load(), spec: mustParse(t, m, podConfig("a")), rec: &record{ID: strings.Repeat("ab", 32)}}
 			if err := bd.begin(); err != nil {
 				t.Fatal(err)
 			}

@@ -24,12 +24,13 @@ import (
 // Errors: ErrInvalidArgument, ErrFailedPrecondition if the node or the runtime handler supports no user namespaces,
 // ErrUnavailable if there is no network, and ErrAlreadyExists if another pod sandbox has the name.
 func (m *Manager) RunPod(ctx context.Context, config *cri.PodSandboxConfig, handler string) (string, error) {
-	spec, err := podspec.Parse(config, handler, m.cfg.node())
+	settings := m.settings.Load()
+	spec, err := podspec.Parse(config, handler, m.node(settings))
 	if err != nil {
 		return "", fmt.Errorf("run pod sandbox: %w", err)
 	}
 	id, err := m.runs.Do(ctx, spec.Name.String(), func(ctx context.Context) (string, error) {
-		return m.findOrCreate(ctx, spec)
+		return m.findOrCreate(ctx, settings, spec)
 	})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -95,7 +96,7 @@ func (e *entry) checkReuse(spec *podspec.Spec) error {
 	return nil
 }
 
-func (m *Manager) findOrCreate(ctx context.Context, spec *podspec.Spec) (string, error) {
+func (m *Manager) findOrCreate(ctx context.Context, settings *Settings, spec *podspec.Spec) (string, error) {
 	for _, e := range m.view.Load().named(spec.Name) {
 		if !e.hidden {
 			return e.rec.ID, e.checkReuse(spec)
@@ -105,12 +106,12 @@ func (m *Manager) findOrCreate(ctx context.Context, spec *podspec.Spec) (string,
 			return "", fmt.Errorf("remove leftovers of an earlier attempt: %w", err)
 		}
 	}
-	return m.create(ctx, spec)
+	return m.create(ctx, settings, spec)
 }
 
-func (m *Manager) create(ctx context.Context, spec *podspec.Spec) (string, error) {
+func (m *Manager) create(ctx context.Context, settings *Settings, spec *podspec.Spec) (string, error) {
 	id := ids.New()
-	rec, err := m.build(ctx, id, spec)
+	rec, err := m.build(ctx, id, settings, spec)
 	if err != nil {
 		return "", err
 	}
@@ -122,13 +123,16 @@ func (m *Manager) create(ctx context.Context, spec *podspec.Spec) (string, error
 }
 
 // build creates the pod sandbox with its operation lock held.
-func (m *Manager) build(ctx context.Context, id string, spec *podspec.Spec) (*record, error) {
+func (m *Manager) build(ctx context.Context, id string, settings *Settings, spec *podspec.Spec) (*record, error) {
 	unlock, err := m.ops.Lock(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	b := &build{m: m, spec: spec, rec: &record{ID: id, Handler: spec.Handler}}
+	b := &build{m: m, settings: settings, spec: spec, rec: &record{ID: id, Handler: spec.Handler}}
+	if spec.Handler == "" {
+		b.rec.DefaultHandler = settings.DefaultHandler
+	}
 	defer m.track(spec.Name, &b.stages)()
 	if err := b.awaitNetwork(ctx); err != nil {
 		return nil, err

@@ -33,7 +33,7 @@ func newBed(t testing.TB, conf string, bins ...string) *bed {
 	b := &bed{t: t, containers: &fakeContainers{}, cgroups: &fakeCgroups{}}
 	b.cfg = Config{
 		RunDir:     filepath.Join(dir, "run"),
-		CNI:        network.Config{ConfDirs: []string{filepath.Join(dir, "net.d")}, BinDirs: bins},
+		Settings:   Settings{CNI: network.Config{ConfDirs: []string{filepath.Join(dir, "net.d")}, BinDirs: bins}},
 		Containers: b.containers,
 		Cgroups:    b.cgroups,
 		NetNSDir:   testNetNSDir,

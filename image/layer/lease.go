@@ -16,7 +16,8 @@ import (
 // Lease holds the layers of one pull: the layers that the lease finds or adds are not deleted until
 // the lease is closed.
 type Lease struct {
-	store *Store
+	store  *Store
+	limits *Limits // in force when the pull began
 
 	mu       sync.Mutex               // guards the fields below; taken after the lock of the store
 	held     map[digest.Digest]*Layer // by blob digest
@@ -35,6 +36,7 @@ type reservation struct {
 func (s *Store) Lease() *Lease {
 	return &Lease{
 		store:    s,
+		limits:   s.limits.Load(),
 		held:     make(map[digest.Digest]*Layer),
 		reserved: make(map[digest.Digest]*reservation),
 	}
@@ -93,7 +95,7 @@ func (l *Lease) findOrReserve(blob digest.Digest) (*Layer, *reservation) {
 func (l *Lease) Add(ctx context.Context, src Source) (*Layer, error) {
 	blob := src.Blob.Digest
 	defer l.release(blob)
-	layer, err := l.store.add(ctx, l.withProgress(src))
+	layer, err := l.store.add(ctx, l.withProgress(src), *l.limits)
 	if err != nil {
 		return nil, fmt.Errorf("unpack layer %s: %w", blob, err)
 	}

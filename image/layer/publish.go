@@ -14,7 +14,7 @@ import (
 )
 
 // add unpacks a blob in the staging directory and publishes the layer with a hold.
-func (s *Store) add(ctx context.Context, src Source) (published *Layer, err error) {
+func (s *Store) add(ctx context.Context, src Source, limits Limits) (published *Layer, err error) {
 	stage, err := os.MkdirTemp(s.cfg.Stage, "layer-")
 	if err != nil {
 		return nil, err
@@ -26,7 +26,7 @@ func (s *Store) add(ctx context.Context, src Source) (published *Layer, err erro
 	if err := os.Mkdir(files, 0o755); err != nil {
 		return nil, err
 	}
-	layer, err := unpack(ctx, files, src, s.cfg.Limits)
+	layer, err := unpack(ctx, files, src, limits)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -43,8 +44,9 @@ type Config struct {
 
 // Store stores layers.
 type Store struct {
-	cfg Config
-	ops oplock.Locks // by diff ID; held while the directory of a layer is moved
+	cfg    Config // without the limits
+	limits atomic.Pointer[Limits]
+	ops    oplock.Locks // by diff ID; held while the directory of a layer is moved
 
 	mu       sync.Mutex                      // guards the fields below; taken after a lock of ops
 	layers   map[digest.Digest]*Layer        // by diff ID
@@ -56,8 +58,9 @@ type Store struct {
 
 // NewStore returns an empty store. The caller must call Restore before anything else.
 func NewStore(cfg Config) *Store {
-	cfg.Limits.windows = newWindows()
-	return &Store{
+	limits := cfg.Limits
+	limits.windows, cfg.Limits = newWindows(), Limits{}
+	s := &Store{
 		cfg:      cfg,
 		layers:   make(map[digest.Digest]*Layer),
 		broken:   make(map[digest.Digest]error),
@@ -65,6 +68,14 @@ func NewStore(cfg Config) *Store {
 		reserved: make(map[digest.Digest]*reservation),
 		holds:    make(map[digest.Digest]int),
 	}
+	s.limits.Store(&limits)
+	return s
+}
+
+// SetLimits replaces the limits for leases that begin after it.
+func (s *Store) SetLimits(l Limits) {
+	l.windows = s.limits.Load().windows
+	s.limits.Store(&l)
 }
 
 // Restore loads the layers on disk. A layer of an earlier boot is loaded only if it is durable, because

@@ -46,17 +46,23 @@ type Limits struct {
 	Config int64 // bytes; containers/image does not read more than 4 MiB
 }
 
-// Puller pulls images.
+// Puller pulls images. Its Config does not change: see With.
 type Puller struct {
 	cfg   Config
 	sys   *types.SystemContext // immutable
 	store *layer.Store
-	jobs  jobs
+	jobs  *jobs
 }
 
 // New returns a Puller that pulls into store.
 func New(cfg Config, store *layer.Store) *Puller {
-	return &Puller{cfg: cfg, sys: systemContext(cfg), store: store}
+	return &Puller{cfg: cfg, sys: systemContext(cfg), store: store, jobs: &jobs{}}
+}
+
+// With returns a Puller with another Config that pulls into the same store. Running returns the
+// pulls of both.
+func (p *Puller) With(cfg Config) *Puller {
+	return &Puller{cfg: cfg, sys: systemContext(cfg), store: p.store, jobs: p.jobs}
 }
 
 // Request is a request for one image.

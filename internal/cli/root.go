@@ -13,10 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 )
 
 // The exit codes of all commands.
@@ -29,10 +27,8 @@ const (
 // Main runs the command that args contain, and returns the exit code of the process.
 // version is the output of git-describe(1) for the source, or empty.
 func Main(version string, args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
-	defer stop()
 	env := &environment{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, version: semanticVersion(version)}
-	return run(ctx, env, args)
+	return run(stopContext(), env, args)
 }
 
 // NewRootCommand returns the command line, from which the reference pages are generated.

@@ -90,3 +90,20 @@ func TestRunErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestCheckCommand checks the arguments of the command check, and its output.
+func TestCheckCommand(t *testing.T) {
+	if code, _, stderr := runCommand(t, "check", "--only", "disk"); code != exitUsage || !strings.Contains(stderr, `--only: unknown group "disk"`) {
+		t.Errorf("unknown group: got exit code %d, error output %q", code, stderr)
+	}
+	dir := t.TempDir()
+	args := []string{"check", "--root", filepath.Join(dir, "root"), "--run-dir", filepath.Join(dir, "run"), "--cni.conf-dirs", dir, "--cni.default-bridge", "false"}
+	code, stdout, stderr := runCommand(t, append(args, "--only", "network")...)
+	if code != exitFailure || stderr != "" || !strings.Contains(stdout, "error network.none: there is no valid CNI network in "+dir) {
+		t.Errorf("no network: got exit code %d, output %q, error output %q", code, stdout, stderr)
+	}
+	code, stdout, stderr = runCommand(t, append(args, "--only", "images", "-o", "json")...)
+	if code != exitSuccess || stderr != "" || !strings.Contains(stdout, `"checked": 0`) || !strings.Contains(stdout, `"findings": []`) {
+		t.Errorf("empty image store: got exit code %d, output %q, error output %q", code, stdout, stderr)
+	}
+}

@@ -25,8 +25,9 @@ daemon ends. Flags take precedence over the configuration files.`,
 				return err
 			}
 			limitMemory()
-			defer tolerateSignals()()
-			return daemon.New(daemon.Config{Settings: cfg, Version: env.version, Commit: buildCommit()}).Run(cmd.Context())
+			d := daemon.New(daemon.Config{Settings: cfg, Version: env.version, Commit: buildCommit(), Load: s.load})
+			defer handleSignals(cmd.Context(), d)()
+			return d.Run(cmd.Context())
 		},
 	}
 	s.addFlags(cmd)

@@ -29,7 +29,7 @@ func (a *podAdapter) Pod(id string) (container.Pod, error) {
 		ID:             p.ID,
 		Ready:          p.Ready,
 		Config:         config,
-		RuntimeHandler: p.RuntimeHandler,
+		RuntimeHandler: p.EffectiveHandler(),
 		CgroupParent:   p.CgroupParent,
 		PauseUnit:      p.PauseUnit,
 		NetNS:          p.NetNS(),
@@ -80,10 +80,12 @@ func (a imageAdapter) Unmount(ctx context.Context, containerID string) error {
 }
 
 // handlerAdapter implements server.Runtimes.
-type handlerAdapter struct{ handlers *handlerSet }
+type handlerAdapter struct{ parts *parts }
 
-func (a handlerAdapter) Handlers() []*cri.RuntimeHandler { return a.handlers.list() }
+func (a handlerAdapter) Handlers() []*cri.RuntimeHandler { return a.parts.live.Load().handlers.list() }
 
-func (a handlerAdapter) Features() *cri.RuntimeFeatures { return a.handlers.runtimeFeatures() }
+func (a handlerAdapter) Features() *cri.RuntimeFeatures {
+	return a.parts.live.Load().handlers.runtimeFeatures()
+}
 
-func (a handlerAdapter) Status() error { return a.handlers.status() }
+func (a handlerAdapter) Status() error { return a.parts.live.Load().handlers.status() }

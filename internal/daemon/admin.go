@@ -33,6 +33,7 @@ func (p *parts) adminConfig() admin.Config {
 		},
 		Status:   p.adminStatus,
 		Settings: p.adminSettings,
+		Reloader: p,
 		Pods:     p.pods, Containers: p.containers, Cgroups: p.host.cgroups,
 	}
 }
@@ -71,7 +72,7 @@ func (p *parts) adminStatus(context.Context) *adminv1.GetStatusResponse {
 // adminSettings returns the configuration in effect.
 func (p *parts) adminSettings() []*adminv1.Setting {
 	var list []*adminv1.Setting
-	for _, s := range p.settings.Settings() {
+	for _, s := range p.live.Load().settings.Settings() {
 		list = append(list, &adminv1.Setting{Key: s.Key, Value: s.Value})
 	}
 	return list

@@ -24,13 +24,25 @@ type Config struct {
 	Settings config.Config // the operator's configuration, as returned by config.Load
 	Version  string        // the semantic version that the daemon reports to clients and plugins
 	Commit   string        // the commit from which the daemon was built, "" if it is unknown
+	// Load reads the operator's configuration again, for Reload. If Load is nil, a reload uses
+	// Settings, and reads only the files that Settings names.
+	Load func() (config.Config, error)
 }
 
 // Daemon is a CRI runtime service that has not been started.
-type Daemon struct{ cfg Config }
+type Daemon struct {
+	cfg     Config
+	serving chan struct{} // closed when the daemon accepts requests
+	parts   *parts        // set before serving is closed
+}
 
 // New returns a daemon. New does nothing else: Run inspects the host and builds the parts.
-func New(c Config) *Daemon { return &Daemon{c} }
+func New(c Config) *Daemon {
+	if c.Load == nil {
+		c.Load = func() (config.Config, error) { return c.Settings, nil }
+	}
+	return &Daemon{cfg: c, serving: make(chan struct{})}
+}
 
 // Run serves the CRI until ctx ends or a part of the daemon fails. When Run returns, no
 // goroutine of the daemon is left. Containers and their monitors continue to run.
@@ -50,7 +62,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, locks.release())
 	}
-	p.started.begin = startTime
+	p.started.begin, p.manager = startTime, manager
 	stopWatchdog := func() {}
 	err = p.run(ctx, phases{
 		serving: func() {
@@ -58,6 +70,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 			p.logServing(p.started.duration())
 			stopExtending()
 			manager.notify(stateReady)
+			p.reloads.allow()
+			d.parts = p
+			close(d.serving)
 			stopWatchdog = manager.startWatchdog(probeServer(d.cfg.Settings.Socket))
 		},
 		stopping: func() {
@@ -68,6 +83,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	stopWatchdog()
 	return errors.Join(err, locks.release())
 }
+
+// ErrInUse is the error of an operation that needs directories that a daemon uses.
+var ErrInUse = errors.New("in use by another daemon")
 
 // dirLocks holds the locks on the state directories. The kernel releases the locks when
 // the process ends, also after a kill.
@@ -95,7 +113,7 @@ func lockDir(dir string) (*os.File, error) {
 	}
 	f, err := flock.TryOpen(filepath.Join(dir, "lock"))
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("%s is in use by another daemon: %w", dir, err)
+		return nil, fmt.Errorf("%s is %w", dir, ErrInUse)
 	}
 	return f, err
 }

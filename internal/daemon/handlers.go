@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"reflect"
 	"slices"
 
 	"github.com/criserver/criserver/config"
@@ -20,16 +21,21 @@ import (
 // handlerSet contains the runtime handlers: those of the configuration, and the built-in
 // ones whose binaries are in the PATH.
 type handlerSet struct {
-	runtimes    map[string]*runtime.Runtime // by handler name
-	settings    map[string]container.Handler
-	probers     map[string]*prober // by handler name
-	defaultName string             // name of the handler that the empty name stands for
+	runtimes    map[string]*runtime.Runtime  // by handler name
+	settings    map[string]container.Handler // by handler name, also of former handlers
+	probers     map[string]*prober           // by handler name
+	defaultName string                       // name of the handler that the empty name stands for
+	// former contains the handlers that a reload has removed, by name. Their pods still exist.
+	former map[string]*prober
+	// added contains the probers of the handlers that are new in this set, by name.
+	added map[string]*prober
 }
 
 // newHandlers returns the handlers, and runs a container to prove that the default handler
-// works. The other properties of handlers are probed later by run, which does not delay the
-// start of the daemon.
-func newHandlers(ctx context.Context, cfg config.Config, h *hostInfo, builder *oci.Builder) (*handlerSet, error) {
+// works. The other properties of handlers are probed later, which does not delay the start of the
+// daemon. old contains the handlers before a reload, or is nil: handlers that do not change keep
+// their probers, and the default handler is tested only if it changes.
+func newHandlers(ctx context.Context, cfg config.Config, h *hostInfo, builder *oci.Builder, old *handlerSet) (*handlerSet, error) {
 	systemd := h.cgroupDriver == sandbox.Systemd
 	runtimes, err := configuredRuntimes(cfg, systemd)
 	if err != nil {
@@ -40,12 +46,20 @@ func newHandlers(ctx context.Context, cfg config.Config, h *hostInfo, builder *o
 		return nil, err
 	}
 	addBuiltinRuntimes(runtimes, cfg.RunDir, systemd)
-	s := &handlerSet{runtimes: runtimes, settings: settings, probers: make(map[string]*prober)}
-	for name, rt := range runtimes {
-		if err := os.MkdirAll(rt.Root, 0o700); err != nil {
-			return nil, err
+	s := mergeHandlers(runtimes, old)
+	s.settings = settings
+	for name := range s.former {
+		if former, ok := old.settings[name]; ok {
+			s.settings[name] = former
 		}
-		s.probers[name] = newProber(rt)
+	}
+	for name, p := range s.added {
+		if err := os.MkdirAll(p.runtime.Root, 0o700); err != nil {
+			return nil, fmt.Errorf("runtimes.%s.root: %w", name, err)
+		}
+	}
+	if s.keepDefault(cfg.DefaultRuntime, old) {
+		return s, nil
 	}
 	candidates, err := defaultCandidates(cfg.DefaultRuntime, runtimes)
 	if err != nil {
@@ -62,6 +76,39 @@ func newHandlers(ctx context.Context, cfg config.Config, h *hostInfo, builder *o
 	}
 	s.defaultName = chosen.Name
 	return s, nil
+}
+
+// mergeHandlers returns the handlers of runtimes, without a default handler. Handlers that are equal
+// in old are taken from old.
+func mergeHandlers(runtimes map[string]*runtime.Runtime, old *handlerSet) *handlerSet {
+	s := &handlerSet{runtimes: runtimes, probers: make(map[string]*prober), former: make(map[string]*prober), added: make(map[string]*prober)}
+	if old != nil {
+		maps.Copy(s.former, old.former)
+		maps.Copy(s.former, old.probers)
+	}
+	for name, rt := range runtimes {
+		delete(s.former, name)
+		if old != nil && reflect.DeepEqual(old.runtimes[name], rt) {
+			s.runtimes[name], s.probers[name] = old.runtimes[name], old.probers[name]
+			continue
+		}
+		s.probers[name] = newProber(rt)
+		s.added[name] = s.probers[name]
+	}
+	return s
+}
+
+// keepDefault makes the default handler of old the default handler, and returns true, if the
+// handler has not changed and the configuration names no other one.
+func (s *handlerSet) keepDefault(configured string, old *handlerSet) bool {
+	if old == nil || configured != "" && configured != old.defaultName {
+		return false
+	}
+	if s.runtimes[old.defaultName] == nil || s.added[old.defaultName] != nil {
+		return false
+	}
+	s.defaultName = old.defaultName
+	return true
 }
 
 // configuredRuntimes returns the runtimes of the configuration.
@@ -147,17 +194,33 @@ func (s *handlerSet) exists(name string) bool { return s.runtime(name) != nil }
 // names returns the sorted names of all handlers.
 func (s *handlerSet) names() []string { return slices.Sorted(maps.Keys(s.runtimes)) }
 
-// runsGuests reports whether the containers of a pod share a guest kernel.
+// runsGuests reports whether the containers of a pod share a guest kernel. The handler may be a
+// former one.
 func (s *handlerSet) runsGuests(handler string) bool {
-	rt := s.runtime(handler)
-	return rt != nil && rt.Guest
+	p := s.prober(handler)
+	return p != nil && p.runtime.Guest
+}
+
+// formerRuntimes returns the runtimes of the handlers that reloads have removed, by name.
+func (s *handlerSet) formerRuntimes() map[string]*runtime.Runtime {
+	runtimes := make(map[string]*runtime.Runtime)
+	for name, p := range s.former {
+		runtimes[name] = p.runtime
+	}
+	return runtimes
 }
 
 // runtime returns the runtime of a handler, or nil if the handler does not exist.
 func (s *handlerSet) runtime(name string) *runtime.Runtime { return s.runtimes[s.fullName(name)] }
 
-// prober returns the prober of a handler, or nil if the handler does not exist.
-func (s *handlerSet) prober(name string) *prober { return s.probers[s.fullName(name)] }
+// prober returns the prober of a handler or of a former handler, or nil if there is none.
+func (s *handlerSet) prober(name string) *prober {
+	name = s.fullName(name)
+	if p := s.probers[name]; p != nil {
+		return p
+	}
+	return s.former[name]
+}
 
 func (s *handlerSet) fullName(name string) string {
 	if name == "" {

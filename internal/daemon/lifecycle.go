@@ -35,7 +35,10 @@ func (p *parts) runManagers(ctx context.Context, managers *stage, ph phases) err
 	if err := p.restore(ctx); err != nil {
 		return err
 	}
-	managers.run(func(ctx context.Context) error { p.handlers.run(ctx, p.testUserNamespaces); return nil })
+	managers.run(func(ctx context.Context) error {
+		p.live.Load().handlers.run(ctx, p.probes.serial(p.testUserNamespaces))
+		return nil
+	})
 	managers.run(p.images.Run)
 	managers.run(p.pods.Run)
 	managers.run(p.containers.Run)
@@ -46,7 +49,9 @@ func (p *parts) runManagers(ctx context.Context, managers *stage, ph phases) err
 		defer p.plugins.Stop() // after the last request and the last manager, which notify plugins
 		managers.run(p.plugins.Run)
 	}
+	p.reloads.begin(ctx, managers)
 	err := p.serve(ctx, ph)
+	p.reloads.end()
 	return errors.Join(err, managers.end())
 }
 

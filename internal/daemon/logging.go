@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"os"
 
 	"github.com/go-logr/logr/funcr"
@@ -16,21 +17,29 @@ const timestampFormat = "2006-01-02T15:04:05.000000Z07:00"
 // ConfigureLogging configures the standard logger of logrus, which all packages use, and
 // the logger of the Kubernetes libraries. It must be called once, before anything is logged.
 func ConfigureLogging(settings config.Config) error {
-	level, err := logrus.ParseLevel(settings.LogLevel)
-	if err != nil {
-		return err
-	}
-	logrus.SetLevel(level)
 	logrus.SetOutput(os.Stderr)
 	logrus.AddHook(rpcHook{})
+	if err := setLogging(settings); err != nil {
+		return err
+	}
+	// The streaming library logs errors that the client caused, or that the caller of the
+	// library logs with more context. At debug level they do not fill the log.
+	klog.SetLogger(funcr.New(func(_, args string) { logrus.WithField("part", "streaming").Debug(args) }, funcr.Options{}))
+	return nil
+}
+
+// setLogging sets the level and the format of the log.
+func setLogging(settings config.Config) error {
+	level, err := logrus.ParseLevel(settings.LogLevel)
+	if err != nil {
+		return fmt.Errorf("log_level: %w", err)
+	}
+	logrus.SetLevel(level)
 	if settings.LogFormat == "json" {
 		logrus.SetFormatter(&logrus.JSONFormatter{TimestampFormat: timestampFormat})
 	} else {
 		logrus.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: timestampFormat, DisableColors: true})
 	}
-	// The streaming library logs errors that the client caused, or that the caller of the
-	// library logs with more context. At debug level they do not fill the log.
-	klog.SetLogger(funcr.New(func(_, args string) { logrus.WithField("part", "streaming").Debug(args) }, funcr.Options{}))
 	return nil
 }
 

@@ -7,10 +7,12 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -29,6 +31,28 @@ const (
 	stateStopping = "STOPPING=1"
 	stateAlive    = "WATCHDOG=1"
 )
+
+// notifyReloading says that a reload has begun. The protocol requires the time with it, so that the
+// service manager can tell an earlier stateReady from the one that ends the reload.
+func (m serviceManager) notifyReloading() {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		logrus.WithError(err).Warn("notify service manager of a reload")
+		return
+	}
+	m.notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", now.Nano()/int64(time.Microsecond)))
+}
+
+// notifyReloaded says that a reload has ended. The service manager shows the error, or removes the
+// error of an earlier reload.
+func (m serviceManager) notifyReloaded(err error) {
+	status := ""
+	if err != nil {
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		status = "The configuration was not reloaded: " + first
+	}
+	m.notify(stateReady + "\nSTATUS=" + status)
+}
 
 // takeServiceManager removes the variables of the service manager from the environment and
 // returns the service manager. The variables are only for the daemon: an OCI runtime that

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"sync/atomic"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -13,10 +14,7 @@ import (
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/internal/systemd"
 	"github.com/criserver/criserver/nri"
-	"github.com/criserver/criserver/oci"
-	"github.com/criserver/criserver/oci/cdi"
 	"github.com/criserver/criserver/sandbox"
-	"github.com/criserver/criserver/sandbox/network"
 	"github.com/criserver/criserver/server"
 	"github.com/criserver/criserver/server/admin"
 	"github.com/criserver/criserver/server/streaming"
@@ -24,13 +22,15 @@ import (
 
 // parts contains the parts of the daemon.
 type parts struct {
-	settings   config.Config
+	settings   config.Config // of the start, for the keys that a reload does not change
 	version    string
 	commit     string
+	load       func() (config.Config, error)
+	manager    serviceManager
 	host       *hostInfo
-	builder    *oci.Builder
-	appArmor   container.AppArmor // nil on a host without AppArmor
-	handlers   *handlerSet
+	live       atomic.Pointer[live]
+	reloads    reloads
+	probes     probes
 	images     *image.Manager
 	pods       *sandbox.Manager
 	containers *container.Manager
@@ -38,29 +38,25 @@ type parts struct {
 	spawner    *cgroup.Spawner
 	streams    *streaming.Server
 	server     *server.Server
+	plugins    *nri.Manager // nil if NRI is disabled
 	admin      *admin.Server
 	started    startTimes
-	plugins    *nri.Manager // nil if NRI is disabled
 }
 
 // build inspects the host, proves that the default runtime works, and builds and connects the
 // parts. It does not start the parts.
 func build(ctx context.Context, c Config) (*parts, error) {
 	cfg := c.Settings
-	blockIO, rdt, err := resourceClasses(cfg)
-	if err != nil {
-		return nil, err
-	}
-	p := &parts{settings: cfg, version: c.Version, commit: c.Commit}
+	p := &parts{settings: cfg, version: c.Version, commit: c.Commit, load: c.Load, reloads: newReloads(), probes: newProbes()}
+	var err error
 	if p.host, err = inspectHost(cfg); err != nil {
 		return nil, err
 	}
-	if p.builder, p.appArmor, err = newBuilder(ctx, cfg, p.host.oci); err != nil {
+	l, err := newLive(ctx, cfg, p.host, nil)
+	if err != nil {
 		return nil, err
 	}
-	if p.handlers, err = newHandlers(ctx, cfg, p.host, p.builder); err != nil {
-		return nil, err
-	}
+	p.live.Store(l)
 	p.spawner = cgroup.NewSpawner(p.host.cgroups, p.host.monitorCgroup)
 	if p.watcher, err = proc.NewWatcher(); err != nil {
 		return nil, err
@@ -74,7 +70,6 @@ func build(ctx context.Context, c Config) (*parts, error) {
 	// Containers and pods refer to each other, so pods.pods is set last.
 	pods := &podAdapter{}
 	cc, pc := p.containerConfig(pods), p.podConfig()
-	cc.BlockIO, cc.RDT = blockIO, rdt
 	if p.plugins != nil {
 		cc.Plugins, pc.Plugins = containerPlugins{p.plugins, pods}, podPlugins{p.plugins}
 	}
@@ -86,9 +81,9 @@ func build(ctx context.Context, c Config) (*parts, error) {
 		return nil, err
 	}
 	pods.pods = p.pods
-	if p.streams, err = p.newStreams(); err != nil {
-		return nil, err
-	}
+	p.streams = streaming.New(streaming.Config{
+		Containers: p.containers, Pods: p.pods, IdleTimeout: cfg.Streaming.IdleTimeout, TLS: l.tls,
+	})
 	p.server = server.New(p.serverConfig())
 	p.admin = admin.New(p.adminConfig())
 	return p, nil
@@ -114,67 +109,36 @@ func imageConfig(cfg config.Config) image.Config {
 }
 
 func (p *parts) containerConfig(pods *podAdapter) container.Config {
-	cfg, h, handlers := p.settings, p.host, p.handlers
+	cfg, h, l := p.settings, p.host, p.live.Load()
 	return container.Config{
-		RunDir:                 cfg.RunDir,
-		Pods:                   pods,
-		Images:                 imageAdapter{p.images},
-		Monitors:               &conmon.Launcher{Path: h.monitorPath, Starter: p.spawner, Watcher: p.watcher},
-		Cgroups:                h.cgroups,
-		Watcher:                p.watcher,
-		Runtimes:               handlers.runtimes,
-		Handlers:               handlers.settings,
-		DefaultRuntime:         handlers.defaultName,
-		MountOptions:           handlers.mountOptions,
-		RefuseMissingHostPaths: !cfg.Container.MakeHostPaths,
-		RequiredHostPaths:      cfg.Container.RequiredHostPaths,
-		AdditionalDevices:      additionalDevices(cfg.Container.AdditionalDevices),
-		DefaultEnv:             cfg.Container.DefaultEnv,
-		Hooks:                  ociHooks(cfg.Container.HooksDirs),
-		LogSizeMax:             max(0, cfg.Monitor.LogSizeMax),
-		AppArmor:               p.appArmor,
-		Labels:                 h.containerLabels(),
-		CDI:                    cdi.NewRegistry(cfg.Container.CDISpecDirs),
-		DeviceOwnerIsUser:      cfg.Container.DeviceOwnerFromUser,
-		Builder:                p.builder,
-		DaemonUnit:             h.daemonUnit,
-		UserNamespaces:         handlers.userNamespaceError,
-		MapsSubmounts:          handlers.mapsSubmounts,
-		PausePath:              h.monitorPath,
-		Usage:                  p.images.RootFSUsage,
-		LayerRoot:              cfg.Root,
+		RunDir:     cfg.RunDir,
+		Pods:       pods,
+		Images:     imageAdapter{p.images},
+		Monitors:   &conmon.Launcher{Path: h.monitorPath, Starter: p.spawner, Watcher: p.watcher},
+		Cgroups:    h.cgroups,
+		Watcher:    p.watcher,
+		AppArmor:   l.appArmor,
+		Labels:     h.containerLabels(),
+		DaemonUnit: h.daemonUnit,
+		PausePath:  h.monitorPath,
+		Usage:      p.images.RootFSUsage,
+		LayerRoot:  cfg.Root,
+		Settings:   l.containerSettings(),
 	}
 }
 
 func (p *parts) podConfig() sandbox.Config {
-	cfg, h, handlers := p.settings, p.host, p.handlers
+	cfg, h := p.settings, p.host
 	return sandbox.Config{
-		RunDir: cfg.RunDir,
-		CNI: network.Config{
-			ConfDirs: cfg.CNI.ConfDirs, BinDirs: cfg.CNI.BinDirs, DefaultNetwork: cfg.CNI.DefaultNetwork,
-			Additional: cfg.CNI.Additional, ConfTemplate: cfg.CNI.ConfTemplate, NoBuiltin: !cfg.CNI.Builtin,
-			DefaultBridge: cfg.CNI.DefaultBridge, HandlerConfDirs: handlers.confDirs(cfg.Runtimes),
-		},
-		Cgroups:        h.cgroups,
-		Units:          &systemd.Manager{},
-		HasGuests:      handlers.runsGuests,
-		KnownHandler:   handlers.exists,
-		HandlerNames:   handlers.names,
-		CheckResources: p.builder.CheckResources,
-		UserNamespaces: handlers.userNamespaceError,
-
-		HostNetworkUserNamespaces: handlers.hostNetworkUserNSError,
-
-		CheckSecurity:  p.builder.CheckSandbox,
-		Labels:         h.podLabels(),
-		CgroupDriver:   h.cgroupDriver,
-		CgroupParent:   h.cgroupParent,
-		AllowedSysctls: cfg.Pod.AllowedSysctls,
-		DefaultSysctls: defaultSysctls(cfg.Pod.DefaultSysctls),
-		PausePath:      h.monitorPath,
-		ShmSize:        cfg.Pod.ShmSize,
-		NetNSDir:       cfg.Pod.NetNSDir,
-		NoHostPorts:    !cfg.CNI.HostPorts,
+		RunDir:       cfg.RunDir,
+		Cgroups:      h.cgroups,
+		Units:        &systemd.Manager{},
+		Labels:       h.podLabels(),
+		CgroupDriver: h.cgroupDriver,
+		CgroupParent: h.cgroupParent,
+		PausePath:    h.monitorPath,
+		NetNSDir:     cfg.Pod.NetNSDir,
+		Settings:     p.live.Load().podSettings(),
 	}
 }
 
@@ -185,19 +149,7 @@ func (p *parts) serverConfig() server.Config {
 	}
 	return server.Config{
 		Version: p.version, Pods: p.pods, Containers: p.containers, Images: p.images, Streams: p.streams,
-		CgroupDriver: driver, Runtimes: handlerAdapter{p.handlers},
+		CgroupDriver: driver, Runtimes: handlerAdapter{p},
 		Info: p.statusInfo,
 	}
-}
-
-func (p *parts) newStreams() (*streaming.Server, error) {
-	cfg := p.settings
-	c := streaming.Config{Containers: p.containers, Pods: p.pods, IdleTimeout: cfg.Streaming.IdleTimeout}
-	if cfg.Streaming.TLSCert != "" {
-		var err error
-		if c.TLS, err = streamingTLS(cfg.Streaming); err != nil {
-			return nil, err
-		}
-	}
-	return streaming.New(c), nil
 }

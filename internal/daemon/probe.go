@@ -3,6 +3,8 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -56,33 +58,82 @@ func (p *prober) wait() *probeResult {
 // their own network or of pods with the network of the host.
 type userNSTest func(ctx context.Context, rt *runtime.Runtime, f *features.Features, hostNetwork bool, timeout time.Duration) error
 
+// probes serializes the tests of handlers.
+type probes struct{ slot chan struct{} }
+
+func newProbes() probes { return probes{make(chan struct{}, 1)} }
+
+// serial returns a test that waits until no other test runs. The tests of several handlers must
+// not run at the same time: each removes the containers that an interrupted test left behind.
+func (p probes) serial(test userNSTest) userNSTest {
+	return func(ctx context.Context, rt *runtime.Runtime, f *features.Features, hostNetwork bool, timeout time.Duration) error {
+		select {
+		case p.slot <- struct{}{}:
+			defer func() { <-p.slot }()
+			return test(ctx, rt, f, hostNetwork, timeout)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // run probes all handlers. It runs in parallel with the other work of the daemon, because a
 // runtime may take long to answer, and only pods with a user namespace and containers with
 // certain mount options need the results.
 func (s *handlerSet) run(ctx context.Context, test userNSTest) {
-	// The tests of several handlers must not run at the same time: each removes the
-	// containers that an interrupted test left behind.
-	slot := make(chan struct{}, 1)
-	serialTest := func(ctx context.Context, rt *runtime.Runtime, f *features.Features, hostNetwork bool, timeout time.Duration) error {
-		slot <- struct{}{}
-		defer func() { <-slot }()
-		return test(ctx, rt, f, hostNetwork, timeout)
-	}
 	var wg sync.WaitGroup
 	for _, p := range s.probers {
-		wg.Go(func() { p.run(ctx, serialTest) })
+		wg.Go(func() { p.run(ctx, test, probeTimeout) })
 	}
 	wg.Wait()
 }
 
-// run probes the handler, and again with more time while the probe times out.
-func (p *prober) run(ctx context.Context, test userNSTest) {
-	for timeout := probeTimeout; ; timeout = min(2*timeout, maxProbeTimeout) {
-		result := p.probe(ctx, test, timeout)
-		if p.result.Swap(result) == nil {
-			close(p.firstEnded)
+// probeAdded probes the handlers that are new in this set once, and returns an error if the
+// runtime of a configured handler does not answer. configured contains the names of the handlers
+// in the configuration. A built-in handler that does not answer is only logged, as at the start of
+// the daemon.
+func (s *handlerSet) probeAdded(ctx context.Context, test userNSTest, configured func(name string) bool) error {
+	var wg sync.WaitGroup
+	for _, p := range s.added {
+		wg.Go(func() { p.probeOnce(ctx, test, probeTimeout) })
+	}
+	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("probe runtime handlers: %w", context.Cause(ctx))
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(s.added)) {
+		if result := s.added[name].result.Load(); result.info.Error != "" && configured(name) {
+			errs = append(errs, fmt.Errorf("runtimes.%s.path: the OCI runtime does not report its version: %s", name, result.info.Error))
 		}
-		if !result.timedOut || ctx.Err() != nil {
+	}
+	return errors.Join(errs...)
+}
+
+// repeatProbes probes the handlers again whose probe in probeAdded timed out.
+func (s *handlerSet) repeatProbes(ctx context.Context, test userNSTest) {
+	var wg sync.WaitGroup
+	for _, p := range s.added {
+		if p.result.Load().timedOut {
+			wg.Go(func() { p.run(ctx, test, 2*probeTimeout) })
+		}
+	}
+	wg.Wait()
+}
+
+// probeOnce probes the handler, stores the result, and reports whether the probe timed out.
+func (p *prober) probeOnce(ctx context.Context, test userNSTest, timeout time.Duration) (timedOut bool) {
+	result := p.probe(ctx, test, timeout)
+	if p.result.Swap(result) == nil {
+		close(p.firstEnded)
+	}
+	return result.timedOut
+}
+
+// run probes the handler, and again with more time while the probe times out.
+func (p *prober) run(ctx context.Context, test userNSTest, timeout time.Duration) {
+	for ; ; timeout = min(2*timeout, maxProbeTimeout) {
+		if !p.probeOnce(ctx, test, timeout) || ctx.Err() != nil {
 			return
 		}
 		logrus.WithContext(ctx).WithField("runtime", p.runtime.Name).Warn("the probe of the OCI runtime timed out and is repeated with more time")

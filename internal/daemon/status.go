@@ -13,20 +13,21 @@ import (
 
 // statusInfo returns the information that a verbose Status response adds.
 func (p *parts) statusInfo() map[string]string {
-	cfg, h := p.settings, p.host
+	l, h := p.live.Load(), p.host
+	cfg := l.settings
 	b, err := json.Marshal(map[string]any{
 		"root":            cfg.Root,
 		"runDir":          cfg.RunDir,
 		"cgroupDriver":    h.cgroupDriver,
 		"cgroupV2":        h.cgroups.V2(),
 		"cgroupParent":    h.cgroupParent,
-		"defaultRuntime":  p.handlers.defaultName,
-		"runtimes":        p.handlers.info(),
+		"defaultRuntime":  l.handlers.defaultName,
+		"runtimes":        l.handlers.info(),
 		"monitor":         h.monitorPath,
 		"monitorCgroup":   h.monitorCgroup,
 		"seccomp":         h.oci.Seccomp,
 		"appArmor":        h.oci.AppArmor,
-		"appArmorProfile": p.builder.DefaultAppArmorProfile(),
+		"appArmorProfile": l.builder.DefaultAppArmorProfile(),
 		"seLinux":         h.oci.SELinux,
 		"cdiSpecDirs":     cfg.Container.CDISpecDirs,
 		"cniConfDirs":     cfg.CNI.ConfDirs,

@@ -99,7 +99,7 @@ func (p *parts) runUserNSTrial(ctx context.Context, rt *runtime.Runtime, hostNet
 		return err
 	}
 	defer release()
-	chooser := newChooser(p.settings, p.host, p.builder, "probe")
+	chooser := newChooser(p.settings, p.host, p.live.Load().builder, "probe")
 	chooser.Timeout = timeout
 	err = chooser.TryUserNS(ctx, rt, trial.UserNS{
 		Holder:      userns.Holder{Path: p.host.monitorPath, Args: []string{"pause", "trial of user namespaces"}},

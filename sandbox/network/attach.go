@@ -54,7 +54,7 @@ func (n *Network) Attach(ctx context.Context, pod Pod, i Interface) (*Result, er
 			return nil, fmt.Errorf("attach to network %q: %w", l.conf.Name, err)
 		}
 	}
-	res, err := n.cni.AddNetworkList(ctx, l.conf, pod.forInterface(i).runtimeConf())
+	res, err := n.cni().AddNetworkList(ctx, l.conf, pod.forInterface(i).runtimeConf())
 	if err != nil {
 		return nil, fmt.Errorf("attach to network %q: %w", l.conf.Name, err)
 	}
@@ -85,7 +85,7 @@ func (n *Network) Detach(ctx context.Context, pod Pod, i Interface) error {
 		err = n.unmapHostPorts(ctx, pod, *l.hostPorts, i.Result)
 	}
 	// The plugins run even if the host ports could not be removed.
-	if err := errors.Join(err, n.cni.DelNetworkList(ctx, l.conf, pod.forInterface(i).runtimeConf())); err != nil {
+	if err := errors.Join(err, n.cni().DelNetworkList(ctx, l.conf, pod.forInterface(i).runtimeConf())); err != nil {
 		return fmt.Errorf("detach from network %q: %w", l.conf.Name, err)
 	}
 	n.attachments.remove(i.attachment(pod.ID))
@@ -106,7 +106,7 @@ func (n *Network) Check(ctx context.Context, pod Pod, i Interface) error {
 	if err != nil {
 		return fmt.Errorf("check network: %w", err)
 	}
-	err = n.cni.CheckNetworkList(ctx, l.conf, pod.forInterface(i).runtimeConf())
+	err = n.cni().CheckNetworkList(ctx, l.conf, pod.forInterface(i).runtimeConf())
 	if err != nil && !errors.Is(err, libcni.ErrorCheckNotSupp) {
 		return fmt.Errorf("check network %q, interface %s: %w", l.conf.Name, i.Name, err)
 	}

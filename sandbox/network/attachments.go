@@ -152,7 +152,7 @@ func (n *Network) RestoreHostPorts(pod string, i Interface, mappings []PortMappi
 // CachedAttachments returns the attachments of a pod in the cache of the CNI library, with the configurations that the
 // pod was attached with. It serves pods whose record is lost.
 func (n *Network) CachedAttachments(pod string) ([]Interface, error) {
-	found, err := n.cni.GetCachedAttachments(pod)
+	found, err := n.cni().GetCachedAttachments(pod)
 	if err != nil {
 		return nil, fmt.Errorf("get cached attachments of pod %q: %w", pod, err)
 	}

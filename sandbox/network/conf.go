@@ -38,17 +38,17 @@ type list struct {
 
 // load reads all configuration files. It uses the first of several networks with the same name. An
 // additional network is the default network only if the configuration of the daemon names it.
-func (n *Network) load() *loaded {
+func (n *Network) load(cfg *Config) *loaded {
 	d := &loaded{read: true, additional: map[string]*list{}}
-	lists, empty, errs := readDirs(n.cfg.ConfDirs)
+	lists, empty, errs := readDirs(cfg.ConfDirs)
 	d.empty = empty
 	for _, l := range lists {
-		n.addNetwork(d, l)
+		d.add(cfg, l)
 	}
 	if d.list == nil {
-		d.err = n.notFound(errs)
+		d.err = cfg.notFound(errs)
 	}
-	n.loadHandlers(d)
+	cfg.loadHandlers(d)
 	return d
 }
 
@@ -76,12 +76,12 @@ func readDirs(dirs []string) (lists []*list, empty bool, errs []error) {
 	return lists, empty, errs
 }
 
-// addNetwork adds a network if it is the default network or an additional network.
-func (n *Network) addNetwork(d *loaded, l *list) {
+// add adds a network if it is the default network or an additional network.
+func (d *loaded) add(cfg *Config, l *list) {
 	name := l.conf.Name
-	additional := slices.Contains(n.cfg.Additional, name)
+	additional := slices.Contains(cfg.Additional, name)
 	switch {
-	case d.list == nil && (name == n.cfg.DefaultNetwork || n.cfg.DefaultNetwork == "" && !additional):
+	case d.list == nil && (name == cfg.DefaultNetwork || cfg.DefaultNetwork == "" && !additional):
 		d.list = l
 	case additional && d.byName(name) == nil:
 		d.additional[name] = l
@@ -89,12 +89,12 @@ func (n *Network) addNetwork(d *loaded, l *list) {
 }
 
 // notFound returns the error for a configuration without a default network.
-func (n *Network) notFound(errs []error) error {
+func (cfg *Config) notFound(errs []error) error {
 	what := "no CNI network configuration"
-	if n.cfg.DefaultNetwork != "" {
-		what = fmt.Sprintf("no CNI network named %q", n.cfg.DefaultNetwork)
+	if cfg.DefaultNetwork != "" {
+		what = fmt.Sprintf("no CNI network named %q", cfg.DefaultNetwork)
 	}
-	err := fmt.Errorf("%s in %s: put a .conflist file there: %w", what, strings.Join(n.cfg.ConfDirs, ", "), errdefs.ErrUnavailable)
+	err := fmt.Errorf("%s in %s: put a .conflist file there: %w", what, strings.Join(cfg.ConfDirs, ", "), errdefs.ErrUnavailable)
 	return errors.Join(append([]error{err}, errs...)...)
 }
 

@@ -66,8 +66,8 @@ func (n *Network) DefaultBridge() *DefaultBridge {
 
 // addDefaultBridge makes the default bridge the default network if the configuration has no network. A configuration
 // that cannot be read, or in which a network is named that does not exist, has an error, which the operator must see.
-func (n *Network) addDefaultBridge(ctx context.Context, d *loaded) {
-	if !d.empty || !n.cfg.DefaultBridge || n.cfg.DefaultNetwork != "" || n.cfg.ConfTemplate != "" {
+func (n *Network) addDefaultBridge(ctx context.Context, cfg *Config, d *loaded) {
+	if !d.empty || !cfg.DefaultBridge || cfg.DefaultNetwork != "" || cfg.ConfTemplate != "" {
 		return
 	}
 	b, err := n.claimBridge(ctx)

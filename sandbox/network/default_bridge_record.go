@@ -24,7 +24,7 @@ func (n *Network) bridgeOwner() string {
 
 // stateDir returns the directory with the record and the leases of the default bridge.
 func (n *Network) stateDir() string {
-	return filepath.Join(cmp.Or(n.cfg.CacheDir, libcni.CacheDir), "default-bridge")
+	return filepath.Join(cmp.Or(n.cfg().CacheDir, libcni.CacheDir), "default-bridge")
 }
 
 func (n *Network) bridgeFile() string  { return filepath.Join(n.stateDir(), "bridge.json") }

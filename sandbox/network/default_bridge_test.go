@@ -37,7 +37,7 @@ func newBare(t *testing.T) (n *Network, confDir string) {
 }
 
 // restarted returns the Network of the next daemon with the same directories.
-func restarted(n *Network) *Network { return New(n.cfg) }
+func restarted(n *Network) *Network { return New(*n.cfg()) }
 
 // reload loads the configuration and returns the default bridge, which must be in use.
 func reload(t *testing.T, n *Network) DefaultBridge {
@@ -226,7 +226,9 @@ func TestDefaultBridgeTurnedOff(t *testing.T) {
 		"invalid file":    func(_ *Config, dir string) { writeFile(t, dir, "10-a.conflist", "{") },
 	} {
 		n, confDir := newBare(t)
-		change(&n.cfg, confDir)
+		cfg := *n.cfg()
+		change(&cfg, confDir)
+		n.setConfig(cfg)
 		if _, err := n.Reload(t.Context(), time.Minute); err != nil {
 			t.Fatal(err)
 		}

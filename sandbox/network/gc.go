@@ -44,7 +44,7 @@ func (n *Network) gc(ctx context.Context) error {
 	defer cancel()
 	var errs []error
 	for _, l := range n.loaded.Load().all() {
-		if err := n.cni.GCNetworkList(ctx, n.executable(l), &libcni.GCArgs{ValidAttachments: valid}); err != nil {
+		if err := n.cni().GCNetworkList(ctx, n.executable(l), &libcni.GCArgs{ValidAttachments: valid}); err != nil {
 			errs = append(errs, fmt.Errorf("run GC of network %q: %w", l.conf.Name, err))
 		}
 	}

@@ -28,8 +28,8 @@ type HandlerNetwork struct {
 
 // HandlerNetworks returns the networks of the runtime handlers with a default network of their own, by handler.
 func (n *Network) HandlerNetworks() map[string]HandlerNetwork {
-	out := make(map[string]HandlerNetwork, len(n.cfg.HandlerConfDirs))
-	for handler := range n.cfg.HandlerConfDirs {
+	out := make(map[string]HandlerNetwork, len(n.cfg().HandlerConfDirs))
+	for handler := range n.cfg().HandlerConfDirs {
 		var h HandlerNetwork
 		if l := n.loaded.Load().defaultOf(handler); l != nil {
 			h.Network = l.conf.Name
@@ -49,7 +49,7 @@ func (n *Network) StatusOf(handler string) error {
 	h, ok := l.handlers[handler]
 	switch {
 	case !ok:
-		if n.cfg.HandlerConfDirs[handler] != nil && l.err != nil { // nothing is loaded yet
+		if n.cfg().HandlerConfDirs[handler] != nil && l.err != nil { // nothing is loaded yet
 			return l.err
 		}
 		return n.Status()
@@ -93,10 +93,10 @@ func (d *loaded) handlerLists() []*list {
 // loadHandlers reads the default networks of the runtime handlers: the first valid network in the directories of each.
 // Tables of nftables and the leases of plugins belong to the name of a network, so two networks with the same name must
 // have the same configuration.
-func (n *Network) loadHandlers(d *loaded) {
-	d.handlers = make(map[string]handlerNetwork, len(n.cfg.HandlerConfDirs))
-	for _, handler := range slices.Sorted(maps.Keys(n.cfg.HandlerConfDirs)) {
-		dirs := n.cfg.HandlerConfDirs[handler]
+func (cfg *Config) loadHandlers(d *loaded) {
+	d.handlers = make(map[string]handlerNetwork, len(cfg.HandlerConfDirs))
+	for _, handler := range slices.Sorted(maps.Keys(cfg.HandlerConfDirs)) {
+		dirs := cfg.HandlerConfDirs[handler]
 		lists, _, errs := readDirs(dirs)
 		if len(lists) == 0 {
 			err := fmt.Errorf("no CNI network configuration for runtime handler %q in %s: put a .conflist file there: %w",
@@ -161,9 +161,9 @@ func (n *Network) askHandlers(ctx context.Context, d *loaded, timeout time.Durat
 
 // watchedDirs returns all directories with CNI configurations.
 func (n *Network) watchedDirs() []string {
-	dirs := slices.Clone(n.cfg.ConfDirs)
-	for _, handler := range slices.Sorted(maps.Keys(n.cfg.HandlerConfDirs)) {
-		for _, dir := range n.cfg.HandlerConfDirs[handler] {
+	dirs := slices.Clone(n.cfg().ConfDirs)
+	for _, handler := range slices.Sorted(maps.Keys(n.cfg().HandlerConfDirs)) {
+		for _, dir := range n.cfg().HandlerConfDirs[handler] {
 			if !slices.Contains(dirs, dir) {
 				dirs = append(dirs, dir)
 			}

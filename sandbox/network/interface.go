@@ -58,7 +58,7 @@ func (n *Network) PlanFor(pod Pod, i Interface) (json.RawMessage, error) {
 		l = loaded.list
 	}
 	if l == nil {
-		return nil, fmt.Errorf("no CNI network named %q in %q: %w", i.Network, n.cfg.ConfDirs, errdefs.ErrUnavailable)
+		return nil, fmt.Errorf("no CNI network named %q in %q: %w", i.Network, n.cfg().ConfDirs, errdefs.ErrUnavailable)
 	}
 	if err := n.findPlugins(l); err != nil {
 		return nil, err

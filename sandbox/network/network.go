@@ -52,12 +52,14 @@ type Config struct {
 
 // Network manages the networks of pods.
 type Network struct {
-	cfg         Config
-	cni         *libcni.CNIConfig
+	current     atomic.Pointer[current]
+	runner      *runner
 	attachments attachments
 	gcRequests  chan struct{} // capacity 1
 	// reloadRequests make Run load the configuration although no file has changed. The capacity is 1.
 	reloadRequests chan struct{}
+	// updates make Run watch and load the directories of a new Config. The capacity is 1.
+	updates chan struct{}
 
 	files             nat.Files // of the tables of ports and masquerades
 	ports             *nat.HostPortTables
@@ -72,6 +74,8 @@ type Network struct {
 	answer atomic.Pointer[statusAnswer]
 	// podCIDR serializes calls of SetPodCIDR. It is held while files are written; no other method locks it.
 	podCIDR sync.Mutex
+	// lastPodCIDR is the last valid argument of SetPodCIDR, or nil.
+	lastPodCIDR atomic.Pointer[string]
 }
 
 // loaded is the content of the configuration directories. Either list or err is set.
@@ -89,25 +93,20 @@ type loaded struct {
 
 // New returns a Network that has not loaded a configuration.
 func New(cfg Config) *Network {
-	if len(cfg.ConfDirs) == 0 {
-		cfg.ConfDirs = []string{"/etc/cni/net.d"}
-	}
-	if len(cfg.BinDirs) == 0 {
-		cfg.BinDirs = []string{"/opt/cni/bin"}
-	}
 	files := nat.Files{Dir: filepath.Join(cmp.Or(cfg.CacheDir, libcni.CacheDir), "tables")}
 	n := &Network{
-		cfg:        cfg,
-		cni:        libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, &runner{builtin: !cfg.NoBuiltin}),
+		runner:     &runner{builtin: !cfg.NoBuiltin},
 		gcRequests: make(chan struct{}, 1),
 
 		reloadRequests: make(chan struct{}, 1),
+		updates:        make(chan struct{}, 1),
 
 		files:             files,
 		ports:             nat.NewHostPortTables(files),
 		masquerades:       nat.NewMasqueradeTables(files),
 		reconcileRequests: make(chan struct{}, 1),
 	}
+	n.setConfig(cfg)
 	n.loaded.Store(&loaded{err: fmt.Errorf("CNI configuration is not loaded yet: %w", errdefs.ErrUnavailable), checked: make(chan struct{})})
 	return n
 }

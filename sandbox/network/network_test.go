@@ -45,7 +45,7 @@ func TestLoad(t *testing.T) {
 				}
 			}
 			n := New(Config{ConfDirs: []string{filepath.Join(dir, "missing"), dir}, DefaultNetwork: tt.named})
-			d := n.load()
+			d := n.load(n.cfg())
 			if tt.err != "" {
 				if d.err == nil || !strings.Contains(d.err.Error(), tt.err) {
 					t.Errorf("got %v, want %q", d.err, tt.err)

@@ -58,7 +58,7 @@ func (n *Network) podList(l *list, pod Pod) (*list, error) {
 		// This is no error, because some plugins get host ports by other means.
 		logrus.WithFields(logrus.Fields{"pod": pod.ID, "network": l.conf.Name}).Warn("no plugin of the network declares the capability portMappings; the daemon does not map host ports")
 	}
-	if n.cfg.NoBuiltin {
+	if n.cfg().NoBuiltin {
 		return l, nil
 	}
 	l, err := l.without(func(p *libcni.PluginConfig) bool { return isIdle(p, pod) })

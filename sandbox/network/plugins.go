@@ -29,23 +29,23 @@ func (n *Network) findPlugins(l *list) error {
 		}
 		if l.defaultBridge != nil {
 			return fmt.Errorf("the default bridge needs nftables (nft) or the CNI plugin %q, which is not in %s: install one of them: %w",
-				t, strings.Join(n.cfg.BinDirs, ", "), errdefs.ErrUnavailable)
+				t, strings.Join(n.cfg().BinDirs, ", "), errdefs.ErrUnavailable)
 		}
 		return fmt.Errorf("CNI plugin %q of network %q (%s) is not in %s: install it there: %w",
-			t, l.conf.Name, l.file, strings.Join(n.cfg.BinDirs, ", "), errdefs.ErrUnavailable)
+			t, l.conf.Name, l.file, strings.Join(n.cfg().BinDirs, ", "), errdefs.ErrUnavailable)
 	}
 	return nil
 }
 
 // installed reports whether the binary of a plugin exists.
 func (n *Network) installed(plugin string) bool {
-	_, err := invoke.FindInPath(plugin, n.cfg.BinDirs)
+	_, err := invoke.FindInPath(plugin, n.cfg().BinDirs)
 	return err == nil
 }
 
 // isBuiltin reports whether the daemon does all work of a plugin of a loaded network itself.
 func (n *Network) isBuiltin(l *list, p *libcni.PluginConfig) bool {
-	if n.cfg.NoBuiltin {
+	if n.cfg().NoBuiltin {
 		return false
 	}
 	switch p.Network.Type {

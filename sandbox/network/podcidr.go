@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/template"
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
@@ -49,22 +48,24 @@ func (n *Network) SetPodCIDR(ctx context.Context, list string) error {
 	if err != nil {
 		return err
 	}
+	n.lastPodCIDR.Store(&list)
+	cfg := n.cfg()
 	log := logrus.WithContext(ctx).WithField("podCIDR", list)
-	if n.cfg.ConfTemplate == "" && n.cfg.DefaultBridge {
+	if cfg.ConfTemplate == "" && cfg.DefaultBridge {
 		return n.recordPodCIDR(ctx, list)
 	}
-	if n.cfg.ConfTemplate == "" {
+	if cfg.ConfTemplate == "" {
 		log.Debug("pod CIDR is ignored: cni.conf_template is not set")
 		return nil
 	}
-	content, err := render(n.cfg.ConfTemplate, cidrs)
+	content, err := render(cfg.ConfTemplate, cidrs)
 	if err != nil {
 		return err
 	}
 	n.podCIDR.Lock()
 	defer n.podCIDR.Unlock()
-	file := filepath.Join(n.cfg.ConfDirs[0], generatedFile)
-	if l := n.load().list; l != nil && l.file != file {
+	file := filepath.Join(cfg.ConfDirs[0], generatedFile)
+	if l := n.load(cfg).list; l != nil && l.file != file {
 		log.WithField("file", l.file).Info("pod CIDR is ignored: another file has the default network")
 		return nil
 	}
@@ -73,7 +74,7 @@ func (n *Network) SetPodCIDR(ctx context.Context, list string) error {
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.MkdirAll(n.cfg.ConfDirs[0], 0o755); err != nil {
+	if err := os.MkdirAll(cfg.ConfDirs[0], 0o755); err != nil {
 		return err
 	}
 	if err := atomicfile.WriteSync(file, content, 0o600); err != nil {
@@ -110,34 +111,20 @@ func parseCIDRs(list string) (CIDRs, error) {
 
 // render reads the template, executes it, and validates the result.
 func render(file string, c CIDRs) ([]byte, error) {
-	invalidTemplate := func(err error) error {
-		return fmt.Errorf("cni.conf_template %s: %w: %w", file, err, errdefs.ErrFailedPrecondition)
-	}
-	info, err := os.Stat(file)
+	t, err := parseTemplate(file)
 	if err != nil {
-		return nil, invalidTemplate(err)
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxConfSize {
-		return nil, invalidTemplate(fmt.Errorf("not a regular file of at most %d bytes", maxConfSize))
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, invalidTemplate(err)
-	}
-	t, err := template.New(filepath.Base(file)).Parse(string(text))
-	if err != nil {
-		return nil, invalidTemplate(err)
+		return nil, err
 	}
 	var out bytes.Buffer
 	if err := t.Execute(&limited{&out, maxRendered}, c); err != nil {
-		return nil, invalidTemplate(err)
+		return nil, invalidTemplate(file, err)
 	}
 	conf, err := libcni.NetworkConfFromBytes(out.Bytes())
 	if err == nil {
 		err = check(conf)
 	}
 	if err != nil {
-		return nil, invalidTemplate(fmt.Errorf("the result is not a valid network: %w", err))
+		return nil, invalidTemplate(file, fmt.Errorf("the result is not a valid network: %w", err))
 	}
 	return out.Bytes(), nil
 }

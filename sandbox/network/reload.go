@@ -22,8 +22,9 @@ import (
 // configuration and returns the error. The caller tries again with more time, so that a slow
 // machine gets the same result as a fast one.
 func (n *Network) Reload(ctx context.Context, timeout time.Duration) (changed bool, err error) {
-	before, next := n.loaded.Load(), n.load()
-	n.addDefaultBridge(ctx, next)
+	cfg := n.cfg()
+	before, next := n.loaded.Load(), n.load(cfg)
+	n.addDefaultBridge(ctx, cfg, next)
 	if next.equal(before) {
 		return false, nil
 	}
@@ -34,7 +35,7 @@ func (n *Network) Reload(ctx context.Context, timeout time.Duration) (changed bo
 		return false, err
 	}
 	n.replace(before, next)
-	n.logChange(ctx, before, next)
+	cfg.logChange(ctx, before, next)
 	n.configureTables(next)
 	return true, nil
 }
@@ -56,7 +57,7 @@ func (d *loaded) markChecked() {
 }
 
 // logChange logs the differences between two configurations.
-func (n *Network) logChange(ctx context.Context, before, next *loaded) {
+func (cfg *Config) logChange(ctx context.Context, before, next *loaded) {
 	log := logrus.WithContext(ctx)
 	if next.err != nil && (before.err == nil || before.err.Error() != next.err.Error()) {
 		log.WithError(next.err).Warn("no default network; pods cannot be attached")
@@ -66,16 +67,16 @@ func (n *Network) logChange(ctx context.Context, before, next *loaded) {
 			continue
 		}
 		if b := l.defaultBridge; b != nil {
-			log.WithFields(logrus.Fields{"bridge": b.Bridge, "ranges": b.Ranges, "directories": n.cfg.ConfDirs}).Info(
+			log.WithFields(logrus.Fields{"bridge": b.Bridge, "ranges": b.Ranges, "directories": cfg.ConfDirs}).Info(
 				"no CNI network is configured; pods use the default bridge until a network is configured")
 		} else {
 			log.WithFields(logrus.Fields{"network": l.conf.Name, "file": l.file}).Info("network configuration loaded")
 		}
 	}
 	logHandlers(ctx, before, next)
-	for _, name := range n.cfg.Additional {
+	for _, name := range cfg.Additional {
 		if next.byName(name) == nil && (before.byName(name) != nil || !before.read) {
-			log.WithFields(logrus.Fields{"network": name, "directories": n.cfg.ConfDirs}).Warn("additional network is not configured")
+			log.WithFields(logrus.Fields{"network": name, "directories": cfg.ConfDirs}).Warn("additional network is not configured")
 		}
 	}
 }
@@ -83,7 +84,7 @@ func (n *Network) logChange(ctx context.Context, before, next *loaded) {
 // prepare decides for all networks which work the daemon does in place of the plugins. It returns an error if a call of
 // nft ended by the timeout, because the decision is not known then.
 func (n *Network) prepare(ctx context.Context, d *loaded, timeout time.Duration) error {
-	if n.cfg.NoBuiltin {
+	if n.cfg().NoBuiltin {
 		return nil
 	}
 	var g errgroup.Group

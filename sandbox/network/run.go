@@ -66,6 +66,9 @@ func (n *Network) watchConf(ctx context.Context) error {
 			c.changed = true
 		case <-n.reloadRequests:
 			c.changed = true
+		case <-n.updates:
+			// The plugins may be in other directories, although the networks are the same.
+			c.watched, c.changed, c.statusDue = false, true, time.Now()
 		case <-n.gcRequests:
 			c.gc.request()
 		case a := <-c.query.answers:
@@ -165,11 +168,16 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// watchDirs watches all configuration directories. It creates missing directories, because installers expect them. It
-// reports whether all directories are watched.
+// watchDirs watches all configuration directories and no others. It creates missing directories, because installers
+// expect them. It reports whether all directories are watched.
 func (n *Network) watchDirs(w *fsnotify.Watcher) bool {
-	all := true
-	for _, dir := range n.watchedDirs() {
+	all, dirs := true, n.watchedDirs()
+	for _, dir := range w.WatchList() {
+		if !slices.Contains(dirs, dir) {
+			_ = w.Remove(dir) // fails if the directory was removed
+		}
+	}
+	for _, dir := range dirs {
 		err := os.MkdirAll(dir, 0o755)
 		if err == nil {
 			err = w.Add(dir)

@@ -154,7 +154,7 @@ func (c *checker) handleAnswer(ctx context.Context, a statusAnswer) {
 func (n *Network) askStatus(ctx context.Context, l *list, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	err := n.cni.GetStatusNetworkList(ctx, n.executable(l))
+	err := n.cni().GetStatusNetworkList(ctx, n.executable(l))
 	switch {
 	case err == nil:
 		return nil

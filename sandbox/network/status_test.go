@@ -73,7 +73,7 @@ func TestReloadTimeoutKeepsNetwork(t *testing.T) {
 	if _, err := n.Reload(t.Context(), time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(n.cfg.ConfDirs[0], "10-slow.conflist")
+	file := filepath.Join(n.cfg().ConfDirs[0], "10-slow.conflist")
 	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

@@ -58,12 +58,12 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	serveRequest(s, w, r, func(req execRequest) {
 		x := &executor{s, req.Options}
 		if isV5Request(r) {
-			serveV5(w, r, req.Options, s.cfg.IdleTimeout, func(ctx context.Context, in io.Reader, out, errs io.WriteCloser, resize <-chan remotecommand.TerminalSize) error {
+			serveV5(w, r, req.Options, s.idleTimeout(), func(ctx context.Context, in io.Reader, out, errs io.WriteCloser, resize <-chan remotecommand.TerminalSize) error {
 				return x.ExecInContainer(ctx, "", "", req.id, req.cmd, in, out, errs, req.TTY, resize, 0)
 			})
 			return
 		}
-		remotecommand.ServeExec(w, r, x, "", "", req.id, req.cmd, &req.Options, s.cfg.IdleTimeout, creationTimeout, remotecommand.SupportedStreamingProtocols)
+		remotecommand.ServeExec(w, r, x, "", "", req.id, req.cmd, &req.Options, s.idleTimeout(), creationTimeout, remotecommand.SupportedStreamingProtocols)
 	})
 }
 
@@ -72,12 +72,12 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 	serveRequest(s, w, r, func(req attachRequest) {
 		x := &executor{s, req.Options}
 		if isV5Request(r) {
-			serveV5(w, r, req.Options, s.cfg.IdleTimeout, func(ctx context.Context, in io.Reader, out, errs io.WriteCloser, resize <-chan remotecommand.TerminalSize) error {
+			serveV5(w, r, req.Options, s.idleTimeout(), func(ctx context.Context, in io.Reader, out, errs io.WriteCloser, resize <-chan remotecommand.TerminalSize) error {
 				return x.AttachContainer(ctx, "", "", req.id, in, out, errs, req.TTY, resize)
 			})
 			return
 		}
-		remotecommand.ServeAttach(w, r, x, "", "", req.id, &req.Options, s.cfg.IdleTimeout, creationTimeout, remotecommand.SupportedStreamingProtocols)
+		remotecommand.ServeAttach(w, r, x, "", "", req.id, &req.Options, s.idleTimeout(), creationTimeout, remotecommand.SupportedStreamingProtocols)
 	})
 }
 

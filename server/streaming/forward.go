@@ -39,7 +39,7 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 			return s.forward(r.Context(), req.podID, port, stream)
 		})
 		serve := func(w http.ResponseWriter, r *http.Request) {
-			portforward.ServePortForward(w, r, f, req.podID, "", &portforward.V4Options{Ports: req.ports}, s.cfg.IdleTimeout, creationTimeout, portforward.SupportedProtocols)
+			portforward.ServePortForward(w, r, f, req.podID, "", &portforward.V4Options{Ports: req.ports}, s.idleTimeout(), creationTimeout, portforward.SupportedProtocols)
 		}
 		if isTunnelRequest(r) {
 			serveTunnel(w, r, serve)

@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -64,16 +65,60 @@ const (
 
 // Server registers streams under URLs and serves them.
 type Server struct {
-	cfg     Config
-	pending pendingRequests
+	cfg      Config // without the settings
+	settings atomic.Pointer[settings]
+	pending  pendingRequests
 
 	mu       sync.Mutex     // guards baseURL, and keeps sessions.Add before sessions.Wait
 	baseURL  *url.URL       // nil unless Serve runs
 	sessions sync.WaitGroup // running execs, attaches and forwarded connections
 }
 
+// settings are the fields of Config that Update replaces.
+type settings struct {
+	idleTimeout time.Duration
+	tls         *tls.Config
+}
+
 // New returns a Server that Serve starts.
-func New(cfg Config) *Server { return &Server{cfg: cfg} }
+func New(cfg Config) *Server {
+	s := &Server{cfg: cfg}
+	s.settings.Store(&settings{cfg.IdleTimeout, cfg.TLS})
+	s.cfg.IdleTimeout, s.cfg.TLS = 0, nil
+	return s
+}
+
+// Update replaces the timeout and the TLS configuration for connections that begin after it. It
+// returns ErrInvalidArgument, and changes nothing, if it would turn TLS on or off, because clients
+// may have URLs of the server.
+func (s *Server) Update(idleTimeout time.Duration, config *tls.Config) error {
+	if (config == nil) != (s.settings.Load().tls == nil) {
+		return fmt.Errorf("TLS of the streaming server cannot be turned on or off: %w", errdefs.ErrInvalidArgument)
+	}
+	s.settings.Store(&settings{idleTimeout, config})
+	return nil
+}
+
+// idleTimeout returns the timeout for a new connection.
+func (s *Server) idleTimeout() time.Duration { return s.settings.Load().idleTimeout }
+
+// tlsConfig returns the TLS configuration of the listener, or nil without TLS. Each connection uses
+// the configuration that is in force when it begins.
+func (s *Server) tlsConfig() *tls.Config {
+	if s.settings.Load().tls == nil {
+		return nil
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			config := s.settings.Load().tls
+			if choose := config.GetConfigForClient; choose != nil {
+				return choose(hello)
+			}
+			return config, nil
+		},
+	}
+}
 
 // Exec returns the URL at which a client runs a command and opens its streams.
 func (s *Server) Exec(id string, cmd []string, o Options) (string, error) {
@@ -118,7 +163,7 @@ func (s *Server) Serve(ctx context.Context, l *net.TCPListener) error {
 	s.setBaseURL(l.Addr())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(conns.watchHangups)
-	g.Go(func() error { return serve(h, conns, s.cfg.TLS) })
+	g.Go(func() error { return serve(h, conns, s.tlsConfig()) })
 	g.Go(func() error {
 		<-ctx.Done()
 		conns.closeConns()
@@ -170,7 +215,7 @@ func (s *Server) setBaseURL(addr net.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.baseURL = &url.URL{Scheme: "http", Host: addr.String(), Path: "/"}
-	if s.cfg.TLS != nil {
+	if s.settings.Load().tls != nil {
 		s.baseURL.Scheme = "https"
 	}
 }

@@ -266,6 +266,16 @@ func (d *Daemon) Stop() error {
 	}
 }
 
+// Wait waits until the daemon has exited, and returns how it has ended.
+func (d *Daemon) Wait() (*os.ProcessState, error) {
+	select {
+	case <-d.exited:
+		return d.cmd.ProcessState, nil
+	case <-time.After(Patience(20 * time.Second)):
+		return nil, errors.New("the daemon did not exit before the deadline")
+	}
+}
+
 // Kill ends the daemon with SIGKILL, like a crash.
 func (d *Daemon) Kill() {
 	_ = d.cmd.Process.Kill()

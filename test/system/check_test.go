@@ -10,8 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// check runs `criserver check` on the directories of the node.
+// check runs `criserver check` of the image store on the directories of the node.
 func (n *node) check(flags ...string) (out string, err error) {
+	return n.runCheck(append([]string{"--only", "images"}, flags...)...)
+}
+
+func (n *node) runCheck(flags ...string) (out string, err error) {
 	args := append([]string{"check", "--config", filepath.Join(n.Dir, "config.toml")}, flags...)
 	b, err := exec.Command(filepath.Join(suite.bin, "criserver"), args...).CombinedOutput()
 	return string(b), err
@@ -30,6 +34,13 @@ func TestCheckAndRepair(t *testing.T) {
 	}
 	if out, err := n.check(); err == nil || !strings.Contains(out, "in use by another daemon") {
 		t.Errorf("check while the daemon runs: got error %v, output %s, want \"in use by another daemon\"", err, out)
+	}
+	// The findings depend on the host. The checks of the host run nevertheless.
+	if out, _ := n.runCheck("--only", "kernel,network", "-o", "json"); !strings.Contains(out, `"findings": [`) || strings.Contains(out, `"images"`) {
+		t.Errorf("check of the host while the daemon runs: got output %s, want findings without the image store", out)
+	}
+	if out, _ := n.runCheck(); !strings.Contains(out, "The image store was not checked: "+n.Dir) {
+		t.Errorf("check while the daemon runs: got output %s, want the reason why the image store was not checked", out)
 	}
 	p := n.RunPod(t, podConfig("check"))
 	c := n.run(t, p, "c", "sleep", "1000")
@@ -50,7 +61,7 @@ func TestCheckAndRepair(t *testing.T) {
 	for range 2 { // without --repair, check changes nothing
 		out, err := n.check()
 		if err == nil || !strings.Contains(out, "image "+ids[damaged]+" ("+damaged+"): ") || !strings.Contains(out, "image "+ids[torn]+": load image: ") ||
-			strings.Contains(out, ids[intact]) || !strings.Contains(out, "2 problems") || strings.Count(out, "; --repair drops it\n") != 2 {
+			strings.Contains(out, ids[intact]) || !strings.Contains(out, "2 findings, of which 2 are errors") || strings.Count(out, "; --repair drops it\n") != 2 {
 			t.Errorf("check of a damaged store: got error %v, output %s, want both damaged images", err, out)
 		}
 	}

@@ -1,0 +1,66 @@
+package image
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/criserver/criserver/image/layer"
+	"github.com/criserver/criserver/image/pull"
+)
+
+// CheckConfig returns an error if Update would fail with the Config, or if pulls would fail because
+// a file of the Config cannot be read.
+func (m *Manager) CheckConfig(cfg Config) error {
+	if err := cfg.checkLimits(); err != nil {
+		return err
+	}
+	return m.puller.Load().With(m.withSettings(cfg).pullConfig()).Check()
+}
+
+// Update replaces the Config, except for Root, RunRoot and the intervals. Running pulls keep the
+// Config that they began with. It returns ErrInvalidArgument, and changes nothing, if a limit is not
+// greater than 0.
+func (m *Manager) Update(cfg Config) error {
+	if err := cfg.checkLimits(); err != nil {
+		return err
+	}
+	next := m.withSettings(cfg)
+	m.puller.Store(m.puller.Load().With(next.pullConfig()))
+	m.layers.SetLimits(next.layerLimits())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pinned = next.PinnedImages
+	old := m.index.Load()
+	m.index.Store(newIndex(old.all, old.broken, m.pinned))
+	return nil
+}
+
+// withSettings returns a Config with the fields of the Manager that Update does not replace.
+func (m *Manager) withSettings(cfg Config) Config {
+	cfg.Root, cfg.RunRoot = m.cfg.Root, m.cfg.RunRoot
+	cfg.ReportInterval, cfg.ResumeWindow, cfg.UsageInterval = m.cfg.ReportInterval, m.cfg.ResumeWindow, m.cfg.UsageInterval
+	return cfg
+}
+
+func (c Config) checkLimits() error {
+	if c.MaxParallelLayers <= 0 || c.Limits.Layers <= 0 || c.Limits.Entries <= 0 || c.Limits.LayerBytes <= 0 {
+		return fmt.Errorf("image store: MaxParallelLayers and Limits must be greater than 0: %w", errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+func (c Config) layerLimits() layer.Limits {
+	return layer.Limits{Entries: c.Limits.Entries, Bytes: c.Limits.LayerBytes}
+}
+
+func (c Config) pullConfig() pull.Config {
+	return pull.Config{
+		RegistriesConf: c.RegistriesConf, RegistriesConfDir: c.RegistriesConfDir,
+		PolicyPath: c.PolicyPath, PolicyDir: c.PolicyDir, RegistriesD: c.RegistriesD, AuthFile: c.AuthFile,
+		TempDir: filepath.Join(c.Root, stageDir), RunDir: c.RunRoot,
+		MaxParallelLayers: c.MaxParallelLayers, ProgressWindow: c.ProgressWindow, ReportInterval: c.ReportInterval,
+		Limits: pull.Limits{Layers: c.Limits.Layers, Config: maxConfigBytes},
+	}
+}

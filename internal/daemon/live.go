@@ -1,0 +1,108 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+
+	"github.com/criserver/criserver/config"
+	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/oci"
+	"github.com/criserver/criserver/oci/cdi"
+	"github.com/criserver/criserver/oci/hooks"
+	"github.com/criserver/criserver/oci/qos"
+	"github.com/criserver/criserver/sandbox"
+	"github.com/criserver/criserver/sandbox/network"
+)
+
+// live is the part of the daemon that a reload replaces: the settings, and everything that is made
+// from them and from the files that they name. It is immutable.
+type live struct {
+	settings config.Config
+	builder  *oci.Builder
+	handlers *handlerSet
+	blockIO  qos.BlockIO
+	rdt      qos.RDT
+	tls      *tls.Config // of the streaming server, or nil
+	appArmor container.AppArmor
+	hooks    *hooks.Dirs
+}
+
+// newLive reads the files that the settings name and makes the rest from them. before is nil when
+// the daemon starts. newLive has no effect on the live settings in force. Its error contains the
+// keys of all files that are not valid.
+func newLive(ctx context.Context, cfg config.Config, h *hostInfo, before *live) (*live, error) {
+	l := &live{settings: cfg, hooks: ociHooks(cfg.Container.HooksDirs)}
+	var errs [3]error
+	l.blockIO, l.rdt, errs[0] = resourceClasses(cfg)
+	l.builder, l.appArmor, errs[1] = newBuilder(ctx, cfg, h.oci)
+	if cfg.Streaming.TLSCert != "" {
+		if l.tls, errs[2] = streamingTLS(cfg.Streaming); errs[2] != nil {
+			errs[2] = fmt.Errorf("streaming: %w", errs[2])
+		}
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	var old *handlerSet
+	if before != nil {
+		old = before.handlers
+	}
+	var err error
+	if l.handlers, err = newHandlers(ctx, cfg, h, l.builder, old); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// containerSettings returns the settings of containers.
+func (l *live) containerSettings() container.Settings {
+	cfg, handlers := l.settings, l.handlers
+	return container.Settings{
+		Runtimes:               handlers.runtimes,
+		Handlers:               handlers.settings,
+		DefaultRuntime:         handlers.defaultName,
+		FormerRuntimes:         handlers.formerRuntimes(),
+		MountOptions:           handlers.mountOptions,
+		UserNamespaces:         handlers.userNamespaceError,
+		MapsSubmounts:          handlers.mapsSubmounts,
+		RefuseMissingHostPaths: !cfg.Container.MakeHostPaths,
+		RequiredHostPaths:      cfg.Container.RequiredHostPaths,
+		AdditionalDevices:      additionalDevices(cfg.Container.AdditionalDevices),
+		DefaultEnv:             cfg.Container.DefaultEnv,
+		Hooks:                  l.hooks,
+		LogSizeMax:             max(0, cfg.Monitor.LogSizeMax),
+		CDI:                    cdi.NewRegistry(cfg.Container.CDISpecDirs),
+		DeviceOwnerIsUser:      cfg.Container.DeviceOwnerFromUser,
+		BlockIO:                l.blockIO,
+		RDT:                    l.rdt,
+		Builder:                l.builder,
+	}
+}
+
+// podSettings returns the settings of pods.
+func (l *live) podSettings() sandbox.Settings {
+	cfg, handlers := l.settings, l.handlers
+	return sandbox.Settings{
+		CNI: network.Config{
+			ConfDirs: cfg.CNI.ConfDirs, BinDirs: cfg.CNI.BinDirs, DefaultNetwork: cfg.CNI.DefaultNetwork,
+			Additional: cfg.CNI.Additional, ConfTemplate: cfg.CNI.ConfTemplate, NoBuiltin: !cfg.CNI.Builtin,
+			DefaultBridge: cfg.CNI.DefaultBridge, HandlerConfDirs: handlers.confDirs(cfg.Runtimes),
+		},
+		HasGuests:      handlers.runsGuests,
+		KnownHandler:   handlers.exists,
+		HandlerNames:   handlers.names,
+		DefaultHandler: handlers.defaultName,
+		CheckResources: l.builder.CheckResources,
+		UserNamespaces: handlers.userNamespaceError,
+
+		HostNetworkUserNamespaces: handlers.hostNetworkUserNSError,
+
+		CheckSecurity:  l.builder.CheckSandbox,
+		AllowedSysctls: cfg.Pod.AllowedSysctls,
+		DefaultSysctls: defaultSysctls(cfg.Pod.DefaultSysctls),
+		NoHostPorts:    !cfg.CNI.HostPorts,
+		ShmSize:        cfg.Pod.ShmSize,
+	}
+}
