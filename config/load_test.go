@@ -85,7 +85,7 @@ func TestLoadErrors(t *testing.T) {
 func TestPrint(t *testing.T) {
 	c := Default()
 	c.NRI.Socket = "/odd \"name\" \\ \t"
-	c.Runtimes = map[string]Runtime{"x": {Path: "/bin/x", Options: []string{"--debug=true"}, AllowedAnnotations: []string{"io.x/*"}}}
+	c.Runtimes = map[string]Runtime{"x": {Path: "/bin/x", Options: []string{"--debug=true"}, AllowedAnnotations: []string{"io.x/*"}, CNIConfDirs: []string{"/net"}}}
 	c.setDependentDefaults()
 	var out bytes.Buffer
 	if err := c.Print(&out); err != nil {
