@@ -77,7 +77,7 @@ func (n *node) handlerNames(t *testing.T) map[string]bool {
 // TestReloadSettings changes settings of a running daemon. New containers have the new settings,
 // and running containers keep theirs.
 func TestReloadSettings(t *testing.T) {
-	n := newNode(t, "reload", 215)
+	n := newNode(t, "reload", 110)
 	p := n.RunPod(t, podConfig("reload"))
 	old := n.run(t, p, "old", "sleep", "1000")
 	n.dropIn(t, "root = \"/elsewhere\"\n[container]\ndefault_ulimits = [\"nofile=1111:2222\"]\n[pod]\nallowed_sysctls = [\"kernel.shm_rmid_forced\"]\n")
@@ -120,7 +120,7 @@ func TestReloadSettings(t *testing.T) {
 // TestReloadHandlers adds, changes and removes a runtime handler. Containers of the handler keep
 // working, and existing pods of the handler can have new containers.
 func TestReloadHandlers(t *testing.T) {
-	n := newNode(t, "rehandler", 216)
+	n := newNode(t, "rehandler", 112)
 	runc := filepath.Join(suite.bin, "runc")
 	n.dropIn(t, fmt.Sprintf("[runtimes.extra]\npath = %q\n", "/no/such/runtime"))
 	if out, err := n.reload(); err == nil || !strings.Contains(out, "runtimes.extra.path") {
@@ -167,7 +167,7 @@ func TestReloadHandlers(t *testing.T) {
 
 // TestStacks sends SIGUSR1. The daemon writes the stacks to a file and logs its path.
 func TestStacks(t *testing.T) {
-	n := newNode(t, "stacks", 217)
+	n := newNode(t, "stacks", 114)
 	if err := syscall.Kill(n.Pid(), syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestStacks(t *testing.T) {
 // TestSecondSIGTERM stops the daemon while a command runs, for which the daemon waits. A second
 // SIGTERM ends the daemon at once, by the signal.
 func TestSecondSIGTERM(t *testing.T) {
-	n := newNode(t, "second", 218)
+	n := newNode(t, "second", 117)
 	p := n.RunPod(t, podConfig("second"))
 	id := n.run(t, p, "c", "sh", "-c", "trap 'echo signal' TERM; while :; do sleep 0.1; done")
 	stopped := make(chan error, 1)
