@@ -3,6 +3,7 @@ package system
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,7 +26,26 @@ func TestHostPorts(t *testing.T) {
 	}
 }
 
+// filterBridges makes the kernel apply the rules of IP tables to packets between the ports of a
+// bridge. The plugin portmap needs that for a connection from one pod to a host port of another,
+// because the answers go directly from port to port.
+func filterBridges(t *testing.T) {
+	t.Helper()
+	if exists("/proc/sys/net/bridge/bridge-nf-call-iptables") {
+		return
+	}
+	command(t, "", "modprobe", "br_netfilter")
+	t.Cleanup(func() {
+		if out, err := exec.Command("modprobe", "-r", "br_netfilter").CombinedOutput(); err != nil {
+			t.Errorf("unload br_netfilter: %v: %s", err, out)
+		}
+	})
+}
+
 func testHostPorts(t *testing.T, builtin bool) {
+	if !builtin {
+		filterBridges(t)
+	}
 	outside := aHost(t, "outside")
 	wire(t, "", "up0", outside, "up1", [2]string{"192.0.2.1/24", "192.0.2.9/24"}, [2]string{"2001:db8::1/64", "2001:db8::9/64"})
 	command(t, "", "ip", "addr", "add", "192.0.2.2/24", "dev", "up0")

@@ -56,6 +56,9 @@ func (n *node) metrics(t *testing.T) (pod, container map[string]uint64) {
 	return figures(p.GetMetrics()), figures(p.GetContainerMetrics()[0].GetMetrics())
 }
 
+// statsInterval is more than the time for which the daemon returns the same counters.
+const statsInterval = 1100 * time.Millisecond
+
 // TestMetricsOfKnownLoad runs a container with limits that exceeds its CPU quota and
 // writes around the page cache.
 func TestMetricsOfKnownLoad(t *testing.T) {
@@ -70,6 +73,11 @@ func TestMetricsOfKnownLoad(t *testing.T) {
 	id := n.CreateContainer(t, p, config)
 	before := uint64(time.Now().Unix())
 	n.StartContainer(t, id)
+	waitFor(t, "the end of the writes", func() bool {
+		r, err := n.RuntimeService.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: id, Cmd: []string{"test", "-e", "/written"}})
+		return err == nil && r.GetExitCode() == 0
+	})
+	time.Sleep(statsInterval)
 
 	var pod, c map[string]uint64
 	waitFor(t, "a second of CPU and of waiting for more", func() bool {
@@ -77,7 +85,6 @@ func TestMetricsOfKnownLoad(t *testing.T) {
 		pod, c = n.metrics(t)
 		return c["cpu_usage_seconds_total cpu=total"] > 0 && c["cpu_cfs_throttled_seconds_total"] > 0 && pod["cpu_usage_seconds_total cpu=total"] > 0
 	})
-	n.Exec(t, id, "ls", "/written")
 	checkSpec(t, c)
 	checkLoad(t, c, before)
 	n.checkDevices(t, id, c, written)
