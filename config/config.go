@@ -28,6 +28,7 @@ type Config struct {
 	Monitor   Monitor   `toml:"monitor"`
 	Streaming Streaming `toml:"streaming"`
 	NRI       NRI       `toml:"nri"`
+	Tracing   Tracing   `toml:"tracing"`
 
 	DefaultRuntime string             `toml:"default_runtime" reload:"yes"`
 	Runtimes       map[string]Runtime `toml:"runtimes"`

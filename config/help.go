@@ -89,6 +89,13 @@ var help = map[string]string{
 	"nri.required_plugins":     "Names of plugins without which no container is created.",
 	"nri.tolerate_missing":     "Key of an annotation with which a pod does without the required plugins. Empty: no such annotation.",
 
+	"tracing.endpoint":             "Address of an OpenTelemetry collector, to which the daemon exports traces with OTLP over gRPC: host:port, or unix:///path. Empty: no export. See tracing.md.",
+	"tracing.sampling_per_million": "How many of a million requests without a trace of their own are exported. A request that belongs to a trace of the kubelet is exported if the kubelet exports the trace.",
+	"tracing.tls_ca":               "File (PEM) with the certificates of the authorities that sign the certificate of the collector. Empty: the authorities of the system, and no TLS for a loopback address or a unix socket.",
+	"tracing.tls_cert":             "File (PEM) with the certificate of the daemon, for collectors that require one. The daemon reads the file for each connection. Empty: none.",
+	"tracing.tls_key":              "File (PEM) with the private key of tracing.tls_cert.",
+	"tracing.insecure":             "Whether the daemon connects without TLS to a collector on another host. Traces contain the names of pods, containers and images.",
+
 	"default_runtime": "Runtime handler of pods that do not name one. Empty: the first of " + strings.Join(DefaultHandlers, ", ") + " that works on this host. The daemon tests the handler once per boot, and logs the result. A reload keeps the handler that was chosen while the handler exists.",
 
 	"runtimes":                                      "Runtime handlers by name, as in [runtimes.runc]. The handlers " + strings.Join(BuiltinHandlers, ", ") + " exist without configuration if their binaries are in the PATH.",

@@ -93,6 +93,7 @@ func (c *Config) validate(origins map[string]string) error {
 	c.validateMonitor(v)
 	c.validateStreaming(v)
 	c.validateNRI(v)
+	c.validateTracing(v)
 	c.validateRuntimes(v)
 	return errors.Join(v.errs...)
 }

@@ -43,6 +43,8 @@ func TestInvalidValues(t *testing.T) {
 		"nri.socket": {path}, "nri.plugin_dir": {path}, "nri.plugin_config_dir": {path},
 		"nri.registration_timeout": {`"0s"`, `5`}, "nri.request_timeout": {`"0s"`, `2`},
 		"nri.reject_seccomp": {`["none"]`}, "nri.required_plugins": {`[` + name + `]`}, "nri.tolerate_missing": {name},
+		"tracing.endpoint":             {`"collector"`, `":4317"`, `"http://collector:4317"`, `"collector:0"`, `"unix://relative"`, `"unix:///a/../b"`},
+		"tracing.sampling_per_million": {`-1`, `1000001`}, "tracing.tls_ca": {path}, "tracing.tls_cert": {path}, "tracing.tls_key": {path, `"/key"`},
 		"default_runtime": {`"none"`},
 		"runtimes.x.path": {path}, "runtimes.x.type": {`"vm"`}, "runtimes.x.root": {path}, "runtimes.x.options": {`["debug"]`},
 		"runtimes.x.cni_conf_dirs":       {`[` + path + `]`, `[""]`},

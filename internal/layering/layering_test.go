@@ -22,10 +22,14 @@ const commandLine = "internal/cli"
 // internal does not allow them.
 var programs = []string{compositionRoot, commandLine}
 
+// tracing is the only package that may import OpenTelemetry.
+const tracing = "internal/tracing"
+
 // allowed lists, for each folder, the folders of this module that its packages may
 // import. A folder name includes the folders below it. The most specific rule applies.
 var allowed = map[string][]string{
 	"internal":       {"internal"},
+	tracing:          {"internal/steps"},
 	"conmon":         {"internal", "conmon"},
 	"conmon/monitor": {"internal", "conmon"},
 	"oci":            {"internal", "oci"},
@@ -46,7 +50,7 @@ var allowed = map[string][]string{
 }
 
 // grpcUsers lists the folders whose packages may import gRPC.
-var grpcUsers = []string{"server", "admin", compositionRoot, commandLine}
+var grpcUsers = []string{"server", "admin", compositionRoot, commandLine, tracing}
 
 // stdAndX lists the rules whose packages import only the standard library and
 // golang.org/x. Packages below internal may also import the error classes of errdefs.
@@ -156,6 +160,9 @@ func checkImport(t *testing.T, path, folder, imp string) {
 	}
 	if imp == "github.com/spf13/cobra" && folder != commandLine {
 		t.Errorf("%s imports %s: only %s may import it", path, imp, commandLine)
+	}
+	if strings.HasPrefix(imp, "go.opentelemetry.io/") && folder != tracing {
+		t.Errorf("%s imports %s: only %s may import OpenTelemetry", path, imp, tracing)
 	}
 	first, _, _ := strings.Cut(imp, "/")
 	external := strings.Contains(first, ".") && first != "golang.org"
