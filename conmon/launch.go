@@ -14,6 +14,7 @@ import (
 
 	"github.com/criserver/criserver/conmon/wire"
 	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/internal/steps"
 )
 
 // undoTimeout is how long Create waits for a monitor to delete the container after a failure.
@@ -57,19 +58,21 @@ func (l *Launcher) Create(ctx context.Context, spec Spec) (Started, proc.Ref, er
 	if err := ctx.Err(); err != nil {
 		return Started{}, proc.Ref{}, fmt.Errorf("create container %q: %w", spec.ID, err)
 	}
+	_, step := steps.Start(ctx, steps.MonitorStart)
 	m, err := l.start(spec)
-	if err != nil {
+	if step.End(err); err != nil {
 		return Started{}, proc.Ref{}, fmt.Errorf("create container %q: start monitor: %w", spec.ID, err)
 	}
+	_, step = steps.Start(ctx, steps.RuntimeCreate)
 	started, err := m.answer(ctx)
 	// When the pipe is closed, the monitor sees whether the daemon has read the answer. If not,
 	// the monitor deletes the container.
 	err = errors.Join(err, m.pipe.Close())
-	if err == nil && started.Error == "" {
-		return started, m.ref, nil
-	}
-	if err == nil {
+	if err == nil && started.Error != "" {
 		err = errors.New(started.Error)
+	}
+	if step.End(err); err == nil {
+		return started, m.ref, nil
 	}
 	return Started{}, proc.Ref{}, fmt.Errorf("create container %q: %w", spec.ID, errors.Join(err, m.wait()))
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/container/containerspec"
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/hooks"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -16,6 +17,8 @@ import (
 // and on the host, and writes the config. The file, which can be nil, must stay open
 // until the runtime has created the container.
 func (m *Manager) writeBundle(ctx context.Context, c *container, p *plan) (_ *os.File, err error) {
+	ctx, step := steps.Start(ctx, steps.BundleWrite)
+	defer step.EndWith(&err)
 	in, err := m.builderInput(ctx, c, p)
 	if err != nil {
 		return nil, err
@@ -49,7 +52,9 @@ func (m *Manager) writeBundle(ctx context.Context, c *container, p *plan) (_ *os
 
 // buildConfig makes the OCI config, with the changes of CDI devices, the hooks of the operator
 // and the changes of plugins.
-func (m *Manager) buildConfig(ctx context.Context, c *container, p *plan, in oci.Input) (*specs.Spec, error) {
+func (m *Manager) buildConfig(ctx context.Context, c *container, p *plan, in oci.Input) (_ *specs.Spec, err error) {
+	ctx, step := steps.Start(ctx, steps.SpecBuild)
+	defer step.EndWith(&err)
 	res, err := p.settings.Builder.Build(in)
 	if err != nil {
 		return nil, err
@@ -76,7 +81,9 @@ func (m *Manager) buildConfig(ctx context.Context, c *container, p *plan, in oci
 	return config, nil
 }
 
-func (m *Manager) builderInput(ctx context.Context, c *container, p *plan) (oci.Input, error) {
+func (m *Manager) builderInput(ctx context.Context, c *container, p *plan) (_ oci.Input, err error) {
+	ctx, step := steps.Start(ctx, steps.SpecResolve)
+	defer step.EndWith(&err)
 	s, proc := p.spec, p.process
 	id, err := m.identify(c, p)
 	if err != nil {

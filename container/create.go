@@ -8,6 +8,7 @@ import (
 	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/msgdiff"
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
@@ -102,14 +103,18 @@ func (m *Manager) node(s *Settings, r *runtime.Runtime) *containerspec.Node {
 }
 
 // create returns the container that an earlier attempt has made, or makes it.
-func (m *Manager) create(ctx context.Context, n name, p *plan) (string, error) {
+func (m *Manager) create(ctx context.Context, n name, p *plan) (_ string, err error) {
 	if c := m.byName(n); c != nil {
 		if id, err := m.reuse(ctx, c, p.config); id != "" || err != nil {
 			return id, err
 		}
 	}
-	c, err := m.prepare(p)
+	id := ids.New()
+	ctx, step := steps.Begin(ctx, steps.ContainerCreate, steps.Object{Pod: p.pod.ID, Container: id, Name: n.name})
+	defer step.EndWith(&err)
+	c, err := m.prepare(ctx, id, p)
 	if err != nil {
+		steps.Forget(ctx, id)
 		return "", err
 	}
 	unlock, err := m.ops.Lock(ctx, c.id)
@@ -146,15 +151,11 @@ func (m *Manager) checkPodReady(podID string) error {
 
 // prepare looks up the images and the SELinux labels, and makes the record in memory. It
 // has no side effects.
-func (m *Manager) prepare(p *plan) (*container, error) {
+func (m *Manager) prepare(ctx context.Context, id string, p *plan) (*container, error) {
 	if err := m.checkPodReady(p.pod.ID); err != nil {
 		return nil, err
 	}
-	var err error
-	if p.image, err = m.cfg.Images.Image(p.spec.Image.Ref); err != nil {
-		return nil, fmt.Errorf("config.image: %w", err)
-	}
-	volumeImages, err := m.findVolumeImages(p.spec.Mounts)
+	volumeImages, err := m.resolveImages(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +165,6 @@ func (m *Manager) prepare(p *plan) (*container, error) {
 	if p.process, err = p.spec.Process(p.image.Config); err != nil {
 		return nil, err
 	}
-	id := ids.New()
 	rec := &record{
 		Version: recordVersion, Boot: m.boot, ID: id, PodID: p.pod.ID, Runtime: *p.runtime, ImageID: p.image.ID,
 		ImageRef: imageRef(p.spec.Image, p.image), LogPath: p.spec.LogPath, StopSignal: p.process.StopSignal,
@@ -179,6 +179,16 @@ func (m *Manager) prepare(p *plan) (*container, error) {
 		c.log().Warn(w)
 	}
 	return c, nil
+}
+
+// resolveImages finds the image of the container, and the images that are mounted as volumes.
+func (m *Manager) resolveImages(ctx context.Context, p *plan) (volumes map[int]string, err error) {
+	_, step := steps.Start(ctx, steps.ImageResolve)
+	defer step.EndWith(&err)
+	if p.image, err = m.cfg.Images.Image(p.spec.Image.Ref); err != nil {
+		return nil, fmt.Errorf("config.image: %w", err)
+	}
+	return m.findVolumeImages(p.spec.Mounts)
 }
 
 // imageRef returns the image as the user wrote it, if the request has that.

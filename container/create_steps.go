@@ -10,6 +10,7 @@ import (
 
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/container/bundle"
+	"github.com/criserver/criserver/internal/steps"
 )
 
 // undoTimeout limits a rollback, which the request cannot cancel.
@@ -109,13 +110,16 @@ func (m *Manager) undo(ctx context.Context, c *container, p *plan, cause error) 
 	defer cancel()
 	if !p.sideEffects {
 		m.unregister(c)
+		steps.Forget(ctx, c.id)
 		return cause
 	}
 	c.enter("undo")
+	ctx, step := steps.Start(ctx, steps.ContainerRollback)
 	s := c.preview()
 	err := m.teardown(ctx, c, p.runtimeCalled)
-	if err == nil {
+	if step.End(err); err == nil {
 		m.unregister(c)
+		steps.Forget(ctx, c.id)
 		if c.pluginConfig != nil {
 			m.notify(ctx, s.withSpec(c.pluginConfig), Plugins.Removed)
 		}

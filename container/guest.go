@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -113,7 +114,9 @@ func (g *guestRecord) write(dir string) error { return writeJSON(filepath.Join(d
 // createGuest creates the guest of a pod. The caller holds the operation lock of the
 // guest. The creation has a timeout, and the caller cannot cancel it, because other
 // containers of the pod may wait for it, too.
-func (m *Manager) createGuest(ctx context.Context, builder *oci.Builder, pod Pod, r *runtime.Runtime) error {
+func (m *Manager) createGuest(ctx context.Context, builder *oci.Builder, pod Pod, r *runtime.Runtime) (err error) {
+	ctx, step := steps.Start(ctx, steps.GuestCreate)
+	defer step.EndWith(&err)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), guestTimeout)
 	defer cancel()
 	dir := m.guestDir(pod.ID)
@@ -125,7 +128,7 @@ func (m *Manager) createGuest(ctx context.Context, builder *oci.Builder, pod Pod
 	if err := g.write(dir); err != nil {
 		return err
 	}
-	err := m.writeGuestBundle(builder, g, pod, dir)
+	err = m.writeGuestBundle(builder, g, pod, dir)
 	if err == nil {
 		g.Process, err = r.StartGuest(ctx, pod.ID, dir)
 	}

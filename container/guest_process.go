@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/internal/steps"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,7 +16,9 @@ import (
 // containers.
 
 // runProcess starts the process of a created container.
-func (c *container) runProcess(ctx context.Context) error {
+func (c *container) runProcess(ctx context.Context) (err error) {
+	ctx, step := steps.Start(ctx, steps.RuntimeStart)
+	defer step.EndWith(&err)
 	if c.runtime.Guest {
 		return conmon.Start(ctx, c.dir)
 	}

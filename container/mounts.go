@@ -6,6 +6,7 @@ import (
 
 	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/container/containerspec"
+	"github.com/criserver/criserver/internal/steps"
 	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
@@ -20,9 +21,12 @@ func mountRules(s *Settings, p Pod) bundle.MountRules {
 }
 
 func (m *Manager) mountRootFS(ctx context.Context, c *container, p *plan) error {
-	return m.cfg.Images.Mount(ctx, RootFS{
+	ctx, step := steps.Start(ctx, steps.RootFSMount)
+	err := m.cfg.Images.Mount(ctx, RootFS{
 		ImageID: p.image.ID, ContainerID: c.id, Target: c.rootfs(), UserNS: p.pod.UserNS, Label: p.labels.mount,
 	})
+	step.End(err)
+	return err
 }
 
 // findVolumeImages returns the ids of the images that are mounted as volumes, by the index of
@@ -47,11 +51,13 @@ func (m *Manager) findVolumeImages(mounts []containerspec.Mount) (map[int]string
 
 // mountImageVolumes mounts the images of the record and returns their paths, by the index of
 // the mount.
-func (m *Manager) mountImageVolumes(ctx context.Context, c *container, p *plan) (map[int]string, error) {
+func (m *Manager) mountImageVolumes(ctx context.Context, c *container, p *plan) (_ map[int]string, err error) {
 	if len(c.rec.Volumes) == 0 {
 		return nil, nil
 	}
 	c.enter("mount image volumes")
+	ctx, step := steps.Start(ctx, steps.VolumeMount)
+	defer step.EndWith(&err)
 	paths := make(map[int]string, len(c.rec.Volumes))
 	for i, id := range c.rec.Volumes {
 		path, err := m.cfg.Images.MountVolume(ctx, ImageVolume{

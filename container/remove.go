@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/criserver/criserver/internal/steps"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -24,7 +25,9 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 	return nil
 }
 
-func (m *Manager) remove(ctx context.Context, c *container) error {
+func (m *Manager) remove(ctx context.Context, c *container) (err error) {
+	ctx, step := steps.Begin(ctx, steps.ContainerRemove, c.stepObject())
+	defer step.EndWith(&err)
 	if err := m.stop(ctx, c, 0); err != nil {
 		return err
 	}
@@ -44,6 +47,7 @@ func (m *Manager) remove(ctx context.Context, c *container) error {
 		return err
 	}
 	m.unregister(c)
+	steps.Forget(ctx, c.id)
 	c.log().Info("container removed")
 	m.events.send(cri.ContainerEventType_CONTAINER_DELETED_EVENT, c.snap.Load())
 	m.notify(ctx, last, Plugins.Removed)
@@ -86,13 +90,17 @@ func (m *Manager) teardown(ctx context.Context, c *container, inRuntime bool) er
 			errs = append(errs, err)
 		}
 	}
-	if err := m.cfg.Images.Unmount(ctx, c.id); err != nil {
+	unmountCtx, step := steps.Start(ctx, steps.RootFSUnmount)
+	err := m.cfg.Images.Unmount(unmountCtx, c.id)
+	if step.End(err); err != nil {
 		errs = append(errs, fmt.Errorf("unmount root file system: %w", err))
 	}
 	// A killed "runtime create" leaves a cgroup that the runtime does not know. The path is
 	// "" if the record could not be read.
 	if path := c.rec.CgroupPath; path != "" {
-		if err := m.cfg.Cgroups.Remove(path); err != nil {
+		_, step := steps.Start(ctx, steps.CgroupRemove)
+		err := m.cfg.Cgroups.Remove(path)
+		if step.End(err); err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/steps"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -23,11 +24,13 @@ const (
 
 // Start runs the process of a created container. If the start fails, the container has
 // exited with ReasonContainerCannotRun and the message of the runtime.
-func (m *Manager) Start(ctx context.Context, id string) error {
+func (m *Manager) Start(ctx context.Context, id string) (err error) {
 	c, err := m.find(id)
 	if err != nil {
 		return fmt.Errorf("start container: %w", err)
 	}
+	ctx, step := steps.Begin(ctx, steps.ContainerStart, c.stepObject())
+	defer step.EndWith(&err)
 	unlock, err := m.ops.Lock(ctx, c.id)
 	if err != nil {
 		return fmt.Errorf("start container %q: %w", short(c.id), err)
@@ -43,6 +46,11 @@ func (m *Manager) Start(ctx context.Context, id string) error {
 	m.events.send(cri.ContainerEventType_CONTAINER_STARTED_EVENT, c.snap.Load())
 	m.notify(ctx, c.snap.Load(), Plugins.Started)
 	return nil
+}
+
+// stepObject identifies the container for the steps of its operations.
+func (c *container) stepObject() steps.Object {
+	return steps.Object{Pod: c.rec.PodID, Container: c.id, Name: c.config.GetMetadata().GetName()}
 }
 
 // startLocked starts a created container. The caller holds the operation lock.

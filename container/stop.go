@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/internal/steps"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,10 +39,12 @@ func (m *Manager) stop(ctx context.Context, c *container, timeout time.Duration)
 	return nil
 }
 
-func (m *Manager) terminate(ctx context.Context, c *container, timeout time.Duration) error {
+func (m *Manager) terminate(ctx context.Context, c *container, timeout time.Duration) (err error) {
 	if c.hasExited() {
 		return m.killRemaining(ctx, c) // an earlier attempt may have failed
 	}
+	ctx, step := steps.Begin(ctx, steps.ContainerStop, c.stepObject())
+	defer step.EndWith(&err)
 	first := c.beginStop()
 	defer c.endStop()
 	if c.initUnknown() {
@@ -58,19 +61,24 @@ func (m *Manager) terminate(ctx context.Context, c *container, timeout time.Dura
 		}
 		grace := time.NewTimer(timeout)
 		defer grace.Stop()
+		_, wait := steps.Start(ctx, steps.ExitWait, steps.Signal(unix.SignalName(s.StopSignal)))
 		select {
 		case <-c.exited:
+			wait.End(nil)
 			return m.killRemaining(ctx, c)
 		case <-ctx.Done():
-			return fmt.Errorf("the container has not exited after %s: %w", unix.SignalName(s.StopSignal), context.Cause(ctx))
+			err := fmt.Errorf("the container has not exited after %s: %w", unix.SignalName(s.StopSignal), context.Cause(ctx))
+			wait.End(err)
+			return err
 		case <-grace.C:
+			wait.End(nil)
 		}
 	}
 	return m.kill(ctx, c)
 }
 
 // kill sends SIGKILL and waits for the exit.
-func (m *Manager) kill(ctx context.Context, c *container) error {
+func (m *Manager) kill(ctx context.Context, c *container) (err error) {
 	if err := c.signal(unix.SIGKILL); err != nil {
 		return fmt.Errorf("kill: %w", err)
 	}
@@ -79,6 +87,8 @@ func (m *Manager) kill(ctx context.Context, c *container) error {
 	}
 	dead := time.NewTimer(deathTimeout)
 	defer dead.Stop()
+	_, wait := steps.Start(ctx, steps.ExitWait, steps.Signal("SIGKILL"))
+	defer wait.EndWith(&err)
 	select {
 	case <-c.exited:
 		return nil

@@ -20,10 +20,13 @@ import (
 	"github.com/criserver/criserver/image/layer"
 	"github.com/criserver/criserver/image/pull"
 	"github.com/criserver/criserver/internal/atomicfile"
+	"github.com/criserver/criserver/internal/steps"
 )
 
 // add writes a pulled image to disk and publishes it.
-func (m *Manager) add(ctx context.Context, res *pull.Result) (Image, error) {
+func (m *Manager) add(ctx context.Context, res *pull.Result) (_ Image, err error) {
+	ctx, step := steps.Start(ctx, steps.ImageStore)
+	defer step.EndWith(&err)
 	unlock, err := m.lockChanges(ctx)
 	if err != nil {
 		return Image{}, err

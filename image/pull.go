@@ -15,6 +15,7 @@ import (
 
 	"github.com/criserver/criserver/image/layer"
 	"github.com/criserver/criserver/image/pull"
+	"github.com/criserver/criserver/internal/steps"
 )
 
 // Pull pulls an image. If the same request is running already, Pull waits for its result. A pull is
@@ -58,7 +59,9 @@ func newSalt() (salt [32]byte) {
 	return salt
 }
 
-func (m *Manager) pull(ctx context.Context, key string, req PullRequest) (Image, error) {
+func (m *Manager) pull(ctx context.Context, key string, req PullRequest) (_ Image, err error) {
+	ctx, step := steps.Begin(ctx, steps.ImagePull, stepObject(req), steps.Image(req.Ref))
+	defer step.EndWith(&err)
 	puller := m.puller.Load()
 	lease := m.layers.Lease()
 	defer lease.Close()
@@ -74,6 +77,14 @@ func (m *Manager) pull(ctx context.Context, key string, req PullRequest) (Image,
 		return Image{}, m.dropFailedLayers(ctx, lease, fmt.Errorf("store image %q: %w", req.Ref, err))
 	}
 	return img, nil
+}
+
+// stepObject identifies the pod that an image is pulled for.
+func stepObject(req PullRequest) steps.Object {
+	if req.Pod == "" {
+		return steps.Object{}
+	}
+	return steps.Object{Name: req.Namespace + "/" + req.Pod}
 }
 
 // dropFailedLayers deletes the layers that a failed pull has unpacked, if the image is refused or

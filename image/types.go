@@ -62,6 +62,9 @@ type PullRequest struct {
 	// Namespace is the namespace of the pod that the image is pulled for, or "". It can have its
 	// own signature policy.
 	Namespace string
+	// Pod is the name of the pod that the image is pulled for, or "". The steps of the pull belong to
+	// the timeline of the pod. Requests of several pods share one pull.
+	Pod string `json:"-"`
 }
 
 // PullProgress is the progress of a running pull.

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/internal/userns"
 	"github.com/criserver/criserver/sandbox/namespace"
 	"github.com/criserver/criserver/sandbox/network"
@@ -37,7 +38,7 @@ func (b *build) finish(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, b.m.cfg.SetupTimeout)
 	defer cancel()
 	g, gctx := errgroup.WithContext(bounded)
-	g.Go(func() error { return b.files() })
+	g.Go(func() error { return b.files(gctx) })
 	g.Go(func() error { return b.isolate(gctx) })
 	if err := g.Wait(); err != nil {
 		return err
@@ -67,10 +68,14 @@ func (b *build) entry() *entry {
 }
 
 // files creates what does not depend on a namespace: the cgroup, the log directory and the files of the pod.
-func (b *build) files() error {
+func (b *build) files(ctx context.Context) (err error) {
 	defer b.stages.enter("files")()
+	ctx, step := steps.Start(ctx, steps.PodFiles)
+	defer step.EndWith(&err)
 	if b.m.cfg.CgroupDriver == Cgroupfs {
-		if err := b.m.cfg.Cgroups.Make(b.rec.CgroupParent); err != nil {
+		_, make := steps.Start(ctx, steps.CgroupCreate)
+		err := b.m.cfg.Cgroups.Make(b.rec.CgroupParent)
+		if make.End(err); err != nil {
 			return err
 		}
 		b.cgroup = true
@@ -109,7 +114,9 @@ func (b *build) isolate(ctx context.Context) error {
 		}
 	}
 	leave := b.stages.enter("namespaces")
+	_, step := steps.Start(ctx, steps.PodNamespaces)
 	err := namespace.Make(ns)
+	step.End(err)
 	leave()
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/ids"
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/internal/systemd"
 	"github.com/criserver/criserver/sandbox/podspec"
 	cgroupsystemd "github.com/opencontainers/cgroups/systemd"
@@ -86,9 +87,11 @@ func cgroupPath(parent string) string {
 // removeCgroup removes the cgroup that the daemon chose for the pod, and releases the cgroup that
 // the entry holds. The name of a chosen cgroup has the id of the pod. Such a cgroup belongs to this
 // pod even if an earlier daemon died before it could record that it had created the cgroup.
-func (m *Manager) removeCgroup(e *entry) error {
+func (m *Manager) removeCgroup(ctx context.Context, e *entry) error {
 	if path.Base(e.rec.CgroupParent) == cgroupName(e.rec.ID) {
-		if err := m.cfg.Cgroups.Remove(e.rec.CgroupParent); err != nil {
+		_, step := steps.Start(ctx, steps.CgroupRemove)
+		err := m.cfg.Cgroups.Remove(e.rec.CgroupParent)
+		if step.End(err); err != nil {
 			return fmt.Errorf("remove cgroup: %w", err)
 		}
 	}
@@ -105,7 +108,10 @@ func (m *Manager) stopSlice(ctx context.Context, r *record) error {
 	if m.cfg.CgroupDriver != Systemd || !strings.HasSuffix(r.CgroupParent, "-pod"+r.ID+".slice") {
 		return nil
 	}
-	return m.cfg.Units.Stop(ctx, r.CgroupParent)
+	ctx, step := steps.Start(ctx, steps.SystemdSlice)
+	err := m.cfg.Units.Stop(ctx, r.CgroupParent)
+	step.End(err)
+	return err
 }
 
 // stopOrphanedSlices stops the slices of pods that no longer exist. Such slices remain if a daemon was killed or if its

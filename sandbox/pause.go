@@ -8,6 +8,7 @@ import (
 	"path"
 
 	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/internal/systemd"
 	"github.com/criserver/criserver/internal/userns"
 	"github.com/criserver/criserver/sandbox/namespace"
@@ -28,8 +29,10 @@ func pauseUnit(r *record) string { return "criserver-pause-" + r.ID + ".scope" }
 
 // pause starts the pause process of the pod. If maps is not nil, the pause creates the user namespace and the
 // namespaces of flags; otherwise it joins the namespaces that exist.
-func (b *build) pause(ctx context.Context, maps *userns.Maps, flags int) error {
+func (b *build) pause(ctx context.Context, maps *userns.Maps, flags int) (err error) {
 	defer b.stages.enter("pause")()
+	ctx, step := steps.Start(ctx, steps.PodPause)
+	defer step.EndWith(&err)
 	ref, err := namespace.Pause{
 		Path: b.m.cfg.PausePath, ID: b.rec.ID, Dir: b.m.dirs.pin(b.rec.ID), User: maps, Flags: flags,
 		ProcessLabel: b.rec.ProcessLabel, MountLabel: b.rec.MountLabel,
@@ -47,9 +50,12 @@ func (b *build) pause(ctx context.Context, maps *userns.Maps, flags int) error {
 // cgroups there.
 func (m *Manager) placePause(ctx context.Context, r *record) error {
 	if m.cfg.CgroupDriver == Systemd {
-		return m.cfg.Units.StartScope(ctx, systemd.Scope{
+		ctx, step := steps.Start(ctx, steps.SystemdScope)
+		err := m.cfg.Units.StartScope(ctx, systemd.Scope{
 			Name: pauseUnit(r), Slice: r.CgroupParent, Description: "pause of pod " + r.ID, PID: r.Pause.PID,
 		})
+		step.End(err)
+		return err
 	}
 	group := pauseCgroup(r)
 	if err := m.cfg.Cgroups.Make(group); err != nil {

@@ -75,7 +75,7 @@ func TestPauseWithoutRecord(t *testing.T) {
 	c := podConfig("a")
 	c.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_POD
 	bd := &build{m: m, settings: m.settings.Load(), spec: mustParse(t, m, c), rec: &record{ID: strings.Repeat("cd", 32)}}
-	if err := errors.Join(bd.begin(), bd.files(), bd.isolate(t.Context())); err != nil {
+	if err := errors.Join(bd.begin(t.Context()), bd.files(t.Context()), bd.isolate(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	ref := *bd.rec.Pause

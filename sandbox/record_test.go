@@ -14,7 +14,7 @@ func TestRecordFile(t *testing.T) {
 	if err := m.prepare(); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.begin(); err != nil {
+	if err := b.begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	got, config, err := m.dirs.read(b.rec.ID)

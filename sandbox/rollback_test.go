@@ -70,7 +70,7 @@ func TestCrashDuringCreation(t *testing.T) {
 		do   func(*build) error
 	}{
 		{"intent", func(*build) error { return nil }},
-		{"files", func(b *build) error { return b.files() }},
+		{"files", func(b *build) error { return b.files(t.Context()) }},
 		{"network", func(b *build) error { return b.isolate(context.Background()) }},
 		{"hosts", func(b *build) error { return b.hosts() }},
 	}
@@ -79,7 +79,7 @@ func TestCrashDuringCreation(t *testing.T) {
 			b, plugin := fakeBed(t)
 			m := b.halted()
 			bd := &build{m: m, settings: m.settings.Load(), spec: mustParse(t, m, podConfig("a")), rec: &record{ID: strings.Repeat("ab", 32)}}
-			if err := bd.begin(); err != nil {
+			if err := bd.begin(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			for _, s := range steps[:i+1] {

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/msgdiff"
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/sandbox/podspec"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/protobuf/proto"
@@ -109,10 +110,15 @@ func (m *Manager) findOrCreate(ctx context.Context, settings *Settings, spec *po
 	return m.create(ctx, settings, spec)
 }
 
-func (m *Manager) create(ctx context.Context, settings *Settings, spec *podspec.Spec) (string, error) {
+func (m *Manager) create(ctx context.Context, settings *Settings, spec *podspec.Spec) (_ string, err error) {
 	id := ids.New()
+	ctx, step := steps.Begin(ctx, steps.PodRun, stepObject(id, spec))
+	defer step.EndWith(&err)
 	rec, err := m.build(ctx, id, settings, spec)
 	if err != nil {
+		if m.view.Load().entries[id] == nil {
+			steps.Forget(ctx, id)
+		}
 		return "", err
 	}
 	m.watchPause(rec)
@@ -120,6 +126,11 @@ func (m *Manager) create(ctx context.Context, settings *Settings, spec *podspec.
 		"pod": id, "name": spec.Name.Name, "namespace": spec.Name.Namespace, "ips": rec.IPs,
 	}).Info("pod sandbox is ready")
 	return id, nil
+}
+
+// stepObject identifies a pod for the steps of its operations.
+func stepObject(id string, spec *podspec.Spec) steps.Object {
+	return steps.Object{Pod: id, Name: spec.Name.Namespace + "/" + spec.Name.Name}
 }
 
 // build creates the pod sandbox with its operation lock held.
@@ -137,7 +148,7 @@ func (m *Manager) build(ctx context.Context, id string, settings *Settings, spec
 	if err := b.awaitNetwork(ctx); err != nil {
 		return nil, err
 	}
-	if err := b.begin(); err != nil {
+	if err := b.begin(ctx); err != nil {
 		return nil, err
 	}
 	if err := b.finish(ctx); err != nil {
@@ -160,11 +171,13 @@ func (m *Manager) track(name podspec.Name, s *stages) (untrack func()) {
 
 // rollback tears down a pod sandbox whose creation failed. If the teardown fails too, the pod sandbox becomes visible
 // as not ready, so that the kubelet can stop and remove it.
-func (m *Manager) rollback(ctx context.Context, b *build, cause error) error {
+func (m *Manager) rollback(ctx context.Context, b *build, cause error) (err error) {
+	ctx, step := steps.Start(ctx, steps.PodRollback)
+	defer step.EndWith(&err)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.TeardownTimeout)
 	defer cancel()
 	e := b.entry()
-	err := m.teardown(ctx, e)
+	err = m.teardown(ctx, e)
 	if err == nil {
 		err = m.removeRest(ctx, e)
 	}
@@ -182,11 +195,13 @@ func (m *Manager) rollback(ctx context.Context, b *build, cause error) error {
 }
 
 // begin plans the pod sandbox and writes the intent record. If begin fails, it undoes its own steps.
-func (b *build) begin() error {
+func (b *build) begin(ctx context.Context) (err error) {
+	_, step := steps.Start(ctx, steps.PodRecord)
+	defer step.EndWith(&err)
 	if err := b.plan(); err != nil {
 		return err
 	}
-	err := b.label()
+	err = b.label()
 	if err == nil {
 		err = b.record()
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/sandbox/namespace"
 	"github.com/sirupsen/logrus"
 )
@@ -32,12 +33,14 @@ func (m *Manager) Stop(ctx context.Context, id string) error {
 
 // Remove stops a pod and removes the pod and its containers (CRI, RemovePodSandbox). If Remove fails, the pod stays
 // visible. It returns ErrNotFound for an unknown id.
-func (m *Manager) Remove(ctx context.Context, id string) error {
+func (m *Manager) Remove(ctx context.Context, id string) (err error) {
 	e, err := m.find(id)
 	if err != nil {
 		return fmt.Errorf("remove: %w", err)
 	}
 	id = e.rec.ID
+	ctx, step := steps.Begin(ctx, steps.PodRemove, stepObject(id, e.spec))
+	defer step.EndWith(&err)
 	if err := m.stop(ctx, id); err != nil {
 		return fmt.Errorf("remove pod sandbox %q: %w", id, err)
 	}
@@ -59,6 +62,7 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 		return fmt.Errorf("remove pod sandbox %q: %w", id, err)
 	}
 	m.forget(id)
+	steps.Forget(ctx, id)
 	logrus.WithContext(ctx).WithField("pod", id).Info("pod sandbox removed")
 	m.notify(ctx, e.pod, Plugins.Removed)
 	return nil
@@ -66,11 +70,17 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 
 // stop holds no lock while it waits for the containers. It stops the containers by force: a client
 // that wants a graceful stop stops the containers first (CRI, StopPodSandbox).
-func (m *Manager) stop(ctx context.Context, id string) error {
+func (m *Manager) stop(ctx context.Context, id string) (err error) {
+	e := m.view.Load().entries[id]
+	if e != nil && !e.rec.released() { // the kubelet repeats StopPodSandbox
+		var step *steps.Step
+		ctx, step = steps.Begin(ctx, steps.PodStop, stepObject(id, e.spec))
+		defer step.EndWith(&err)
+	}
 	if err := m.markStopped(ctx, id); err != nil {
 		return err
 	}
-	e := m.view.Load().entries[id]
+	e = m.view.Load().entries[id]
 	if e == nil || e.rec.released() {
 		return nil
 	}
@@ -78,7 +88,7 @@ func (m *Manager) stop(ctx context.Context, id string) error {
 		m.retries.add(id, firstRetryDelay)
 		return fmt.Errorf("stop its containers: %w", err)
 	}
-	_, err := m.releases.Do(ctx, id, func(ctx context.Context) (struct{}, error) {
+	_, err = m.releases.Do(ctx, id, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, m.release(ctx, id)
 	})
 	return err
@@ -214,7 +224,7 @@ func (m *Manager) removeRest(ctx context.Context, e *entry) error {
 	if err := m.stopSlice(ctx, e.rec); err != nil {
 		return err
 	}
-	if err := m.removeCgroup(e); err != nil {
+	if err := m.removeCgroup(ctx, e); err != nil {
 		return err
 	}
 	if err := m.removeFiles(e.rec.ID); err != nil {

@@ -41,7 +41,7 @@ func (s *Server) PullImage(ctx context.Context, req *cri.PullImageRequest) (*cri
 	}
 	img, err := s.cfg.Images.Pull(ctx, image.PullRequest{
 		Ref: ref, Auth: imageAuth(req.GetAuth()), Handler: req.GetImage().GetRuntimeHandler(),
-		Namespace: req.GetSandboxConfig().GetMetadata().GetNamespace(),
+		Namespace: req.GetSandboxConfig().GetMetadata().GetNamespace(), Pod: req.GetSandboxConfig().GetMetadata().GetName(),
 	})
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ import (
 
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/image"
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/sandbox"
 	"github.com/criserver/criserver/server/rpc"
 )
@@ -95,6 +96,11 @@ type Config struct {
 	Runtimes     Runtimes
 	// Info returns the entries of the verbose Status as JSON values by key.
 	Info func() map[string]string
+	// Steps records the steps of each call, or is nil.
+	Steps *steps.Recorder
+	// RemoteTrace returns a context that belongs to the trace of the client, which the metadata of the
+	// call name. metadata returns the first value of a key, or "". RemoteTrace is nil without tracing.
+	RemoteTrace func(ctx context.Context, metadata func(key string) string) context.Context
 }
 
 // Server implements the RuntimeService and the ImageService of the CRI.
@@ -121,6 +127,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	g := grpc.NewServer(
 		grpc.UnaryInterceptor(rpc.UnaryInterceptor(checkListSize)),
 		grpc.StreamInterceptor(rpc.InterceptStream), // does not check sizes, because sendBatches bounds the messages
+		grpc.ChainUnaryInterceptor(s.recordUnary),
+		grpc.ChainStreamInterceptor(s.recordStream),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -45,12 +46,17 @@ func (s *Store) Lease() *Lease {
 // Find returns the layer of a blob. If there is no such layer, Find returns nil and reserves the
 // blob for this lease, which must then call Add. If another lease unpacks the blob, Find waits for
 // it, and calls progress with the number of bytes that the other lease has received or unpacked.
-func (l *Lease) Find(ctx context.Context, blob digest.Digest, progress func(n int)) (*Layer, error) {
+func (l *Lease) Find(ctx context.Context, blob digest.Digest, progress func(n int)) (_ *Layer, err error) {
 	var reported int64
+	var wait *steps.Step
 	for {
 		found, other := l.findOrReserve(blob)
 		if other == nil {
+			wait.End(nil)
 			return found, nil
+		}
+		if wait == nil {
+			_, wait = steps.Start(ctx, steps.LayerWait, steps.Layer(blob.String()))
 		}
 		timer := time.NewTimer(time.Second)
 		select {
@@ -62,6 +68,7 @@ func (l *Lease) Find(ctx context.Context, blob digest.Digest, progress func(n in
 			}
 		case <-ctx.Done():
 			timer.Stop()
+			wait.End(context.Cause(ctx))
 			return nil, context.Cause(ctx)
 		}
 		timer.Stop()

@@ -18,6 +18,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/criserver/criserver/image/layer"
+	"github.com/criserver/criserver/internal/steps"
 )
 
 // layerTypes are the media types of layers that can be unpacked. The compression is detected
@@ -153,7 +154,9 @@ func (d destination) PutBlob(ctx context.Context, stream io.Reader, info types.B
 		Progress: d.watch.addBytes,
 		Abort:    func(err error) { d.watch.fail(classify(fmt.Errorf("unpack layer %s: %w", info.Digest, err))) },
 	}
-	if _, err := d.lease.Add(ctx, src); err != nil {
+	ctx, step := steps.Start(ctx, steps.ImageLayer, steps.Layer(info.Digest.String()))
+	_, err := d.lease.Add(ctx, src)
+	if step.End(redact(err)); err != nil {
 		// Without fail, the pull would end only after the other layers have been copied.
 		d.watch.fail(classify(err))
 		return types.BlobInfo{}, err

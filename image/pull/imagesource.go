@@ -15,6 +15,7 @@ import (
 	"go.podman.io/image/v5/types"
 
 	"github.com/criserver/criserver/image/registry"
+	"github.com/criserver/criserver/internal/steps"
 )
 
 // sourceReference is the image reference that containers/image copies from. It has the name of
@@ -77,8 +78,9 @@ func (s *imageSource) GetManifest(ctx context.Context, instance *digest.Digest) 
 // readManifest reads a manifest. Some servers send the same media type for all files. If the
 // media type is not that of a manifest, readManifest detects it from the content.
 func (s *imageSource) readManifest(ctx context.Context, ref string) ([]byte, string, error) {
+	ctx, step := steps.Start(ctx, steps.ImageManifest)
 	b, mediaType, err := s.client.Manifest(ctx, ref, manifest.DefaultRequestedManifestMIMETypes)
-	if err != nil {
+	if step.End(redact(err)); err != nil {
 		return nil, "", err
 	}
 	if !slices.Contains(manifest.DefaultRequestedManifestMIMETypes, mediaType) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/criserver/criserver/image/layer"
+	"github.com/criserver/criserver/internal/steps"
 )
 
 // pullSource is a place that an image can be pulled from: a mirror, or the registry itself.
@@ -89,7 +90,9 @@ func withMirrorErrors(err error, mirrorErrs []string) error {
 }
 
 // pullFromSource pulls from one source only.
-func (p *Puller) pullFromSource(ctx context.Context, a attempt, s pullSource, lease *layer.Lease) (*Result, error) {
+func (p *Puller) pullFromSource(ctx context.Context, a attempt, s pullSource, lease *layer.Lease) (_ *Result, err error) {
+	ctx, step := steps.Start(ctx, steps.ImageSource, steps.Source(s.ref.String()))
+	defer func() { step.End(redact(err)) }()
 	a.job.startSource(s.ref.String())
 	// The next attempt unpacks the layers that this attempt has not finished.
 	defer lease.ReleaseReservations()

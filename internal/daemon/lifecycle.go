@@ -20,11 +20,15 @@ type phases struct {
 // their use: first the server with the requests in progress, then the managers, then the
 // plugins, and last the spawner and the watcher, which the managers use until they end.
 func (p *parts) run(ctx context.Context, ph phases) error {
+	ctx = p.steps.Context(ctx) // for work that no request starts
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	base, managers := newStage(ctx, fail), newStage(ctx, fail)
 	base.run(p.watcher.Run)
 	base.run(p.spawner.Run)
+	if p.tracer != nil {
+		base.run(p.runTracer)
+	}
 	err := p.runManagers(ctx, managers, ph)
 	return errors.Join(err, base.end())
 }

@@ -12,7 +12,9 @@ import (
 	"github.com/criserver/criserver/image"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/internal/systemd"
+	"github.com/criserver/criserver/internal/tracing"
 	"github.com/criserver/criserver/nri"
 	"github.com/criserver/criserver/sandbox"
 	"github.com/criserver/criserver/server"
@@ -41,14 +43,20 @@ type parts struct {
 	plugins    *nri.Manager // nil if NRI is disabled
 	admin      *admin.Server
 	started    startTimes
+	timelines  *steps.Timelines
+	steps      *steps.Recorder
+	tracer     *tracing.Tracer // nil if tracing is off
 }
 
 // build inspects the host, proves that the default runtime works, and builds and connects the
 // parts. It does not start the parts.
 func build(ctx context.Context, c Config) (*parts, error) {
 	cfg := c.Settings
-	p := &parts{settings: cfg, version: c.Version, commit: c.Commit, load: c.Load, reloads: newReloads(), probes: newProbes()}
+	p := &parts{settings: cfg, version: c.Version, commit: c.Commit, load: c.Load, reloads: newReloads(), probes: newProbes(), timelines: steps.NewTimelines()}
 	var err error
+	if p.steps, p.tracer, err = newRecorder(cfg.Tracing, c.Version, p.timelines); err != nil {
+		return nil, err
+	}
 	if p.host, err = inspectHost(cfg); err != nil {
 		return nil, err
 	}
@@ -147,9 +155,13 @@ func (p *parts) serverConfig() server.Config {
 	if p.host.cgroupDriver == sandbox.Systemd {
 		driver = cri.CgroupDriver_SYSTEMD
 	}
-	return server.Config{
+	c := server.Config{
 		Version: p.version, Pods: p.pods, Containers: p.containers, Images: p.images, Streams: p.streams,
 		CgroupDriver: driver, Runtimes: handlerAdapter{p},
-		Info: p.statusInfo,
+		Info: p.statusInfo, Steps: p.steps,
 	}
+	if p.tracer != nil {
+		c.RemoteTrace = p.tracer.Remote
+	}
+	return c
 }

@@ -11,6 +11,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/nri"
 	"github.com/criserver/criserver/sandbox"
 	"github.com/criserver/criserver/server"
@@ -65,29 +66,47 @@ func (r pluginRuntime) Update(ctx context.Context, u nri.Update) error {
 	return r.parts.containers.SetLimits(ctx, u.ContainerID, container.Limits(u.Limits))
 }
 
+// startNRI begins the step of an event that plugins receive.
+func startNRI(ctx context.Context, event api.Event) (context.Context, *steps.Step) {
+	return steps.Start(ctx, steps.NRI, steps.Event(event.String()))
+}
+
+// notifyNRI notifies plugins of an event that they can neither change nor refuse.
+func notifyNRI(ctx context.Context, m *nri.Manager, event api.Event, pod *api.PodSandbox, c *nri.Container) {
+	ctx, step := startNRI(ctx, event)
+	m.Notify(ctx, event, pod, c)
+	step.End(nil)
+}
+
 // podPlugins implements sandbox.Plugins.
 type podPlugins struct{ nri *nri.Manager }
 
 func (a podPlugins) Run(ctx context.Context, p *sandbox.Pod) error {
-	return a.nri.RunPod(ctx, nriPod(p))
+	ctx, step := startNRI(ctx, api.Event_RUN_POD_SANDBOX)
+	err := a.nri.RunPod(ctx, nriPod(p))
+	step.End(err)
+	return err
 }
 
 func (a podPlugins) Published(_ context.Context, p *sandbox.Pod) { a.nri.Listed(p.ID) }
 
 func (a podPlugins) Update(ctx context.Context, p *sandbox.Pod, overhead, resources *cri.LinuxContainerResources) error {
-	return a.nri.UpdatePod(ctx, nriPod(p), overhead, resources)
+	ctx, step := startNRI(ctx, api.Event_UPDATE_POD_SANDBOX)
+	err := a.nri.UpdatePod(ctx, nriPod(p), overhead, resources)
+	step.End(err)
+	return err
 }
 
 func (a podPlugins) Updated(ctx context.Context, p *sandbox.Pod) {
-	a.nri.Notify(ctx, api.Event_POST_UPDATE_POD_SANDBOX, nriPod(p), nil)
+	notifyNRI(ctx, a.nri, api.Event_POST_UPDATE_POD_SANDBOX, nriPod(p), nil)
 }
 
 func (a podPlugins) Stopped(ctx context.Context, p *sandbox.Pod) {
-	a.nri.Notify(ctx, api.Event_STOP_POD_SANDBOX, nriPod(p), nil)
+	notifyNRI(ctx, a.nri, api.Event_STOP_POD_SANDBOX, nriPod(p), nil)
 }
 
 func (a podPlugins) Removed(ctx context.Context, p *sandbox.Pod) {
-	a.nri.Notify(ctx, api.Event_REMOVE_POD_SANDBOX, nriPod(p), nil)
+	notifyNRI(ctx, a.nri, api.Event_REMOVE_POD_SANDBOX, nriPod(p), nil)
 }
 
 // containerPlugins implements container.Plugins.
@@ -99,8 +118,9 @@ type containerPlugins struct {
 func (a containerPlugins) HasPlugins() bool { return a.nri.HasPlugins() }
 
 func (a containerPlugins) Create(ctx context.Context, s *container.Snapshot, spec *specs.Spec) (*container.Adjustment, error) {
+	ctx, step := startNRI(ctx, api.Event_CREATE_CONTAINER)
 	adj, others, err := a.nri.CreateContainer(ctx, a.pod(s), nriContainer(s), spec)
-	if err != nil {
+	if step.End(err); err != nil {
 		return nil, err
 	}
 	return (*container.Adjustment)(adj), a.nri.UpdateOthers(ctx, others)
@@ -108,32 +128,40 @@ func (a containerPlugins) Create(ctx context.Context, s *container.Snapshot, spe
 
 func (a containerPlugins) Created(ctx context.Context, s *container.Snapshot) {
 	a.nri.Listed(s.ID)
-	a.nri.Notify(ctx, api.Event_POST_CREATE_CONTAINER, a.pod(s), nriContainer(s))
+	notifyNRI(ctx, a.nri, api.Event_POST_CREATE_CONTAINER, a.pod(s), nriContainer(s))
 }
 
 func (a containerPlugins) Start(ctx context.Context, s *container.Snapshot) error {
-	return a.nri.StartContainer(ctx, a.pod(s), nriContainer(s))
+	ctx, step := startNRI(ctx, api.Event_START_CONTAINER)
+	err := a.nri.StartContainer(ctx, a.pod(s), nriContainer(s))
+	step.End(err)
+	return err
 }
 
 func (a containerPlugins) Started(ctx context.Context, s *container.Snapshot) {
-	a.nri.Notify(ctx, api.Event_POST_START_CONTAINER, a.pod(s), nriContainer(s))
+	notifyNRI(ctx, a.nri, api.Event_POST_START_CONTAINER, a.pod(s), nriContainer(s))
 }
 
 func (a containerPlugins) Update(ctx context.Context, s *container.Snapshot, l container.Limits) (container.Limits, func(context.Context), error) {
+	ctx, step := startNRI(ctx, api.Event_UPDATE_CONTAINER)
 	limits, others, err := a.nri.UpdateContainer(ctx, a.pod(s), nriContainer(s), l.CRI)
+	step.End(err)
 	return container.Limits(limits), a.updateOthers(s, others), err
 }
 
 func (a containerPlugins) Updated(ctx context.Context, s *container.Snapshot) {
-	a.nri.Notify(ctx, api.Event_POST_UPDATE_CONTAINER, a.pod(s), nriContainer(s))
+	notifyNRI(ctx, a.nri, api.Event_POST_UPDATE_CONTAINER, a.pod(s), nriContainer(s))
 }
 
 func (a containerPlugins) Stopped(ctx context.Context, s *container.Snapshot) func(context.Context) {
-	return a.updateOthers(s, a.nri.StopContainer(ctx, a.pod(s), nriContainer(s)))
+	ctx, step := startNRI(ctx, api.Event_STOP_CONTAINER)
+	others := a.nri.StopContainer(ctx, a.pod(s), nriContainer(s))
+	step.End(nil)
+	return a.updateOthers(s, others)
 }
 
 func (a containerPlugins) Removed(ctx context.Context, s *container.Snapshot) {
-	a.nri.Notify(ctx, api.Event_REMOVE_CONTAINER, a.pod(s), nriContainer(s))
+	notifyNRI(ctx, a.nri, api.Event_REMOVE_CONTAINER, a.pod(s), nriContainer(s))
 }
 
 // updateOthers returns a function that applies updates of other containers, or nil if there

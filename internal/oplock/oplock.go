@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	"github.com/criserver/criserver/internal/steps"
 )
 
 // Locks is a set of locks by key. The zero value is ready to use. A key uses memory only
@@ -35,9 +37,17 @@ func (l *Locks) Lock(ctx context.Context, key string) (unlock func(), err error)
 	lk.users++
 	l.mu.Unlock()
 
+	unlock = func() { <-lk.held; l.leave(key, lk) }
 	select {
 	case lk.held <- struct{}{}:
-		return func() { <-lk.held; l.leave(key, lk) }, nil
+		return unlock, nil
+	default:
+	}
+	_, step := steps.Start(ctx, steps.LockWait, steps.Lock(key))
+	defer step.EndWith(&err)
+	select {
+	case lk.held <- struct{}{}:
+		return unlock, nil
 	case <-ctx.Done():
 		l.leave(key, lk)
 		return nil, fmt.Errorf("wait for the running operation on %s: %w", key, context.Cause(ctx))

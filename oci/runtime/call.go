@@ -15,6 +15,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/criserver/criserver/internal/steps"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,7 +35,9 @@ const (
 
 // call runs a command of the runtime and returns its output. If ctx ends, call kills the
 // runtime.
-func (r *Runtime) call(ctx context.Context, input []byte, args ...string) ([]byte, error) {
+func (r *Runtime) call(ctx context.Context, input []byte, args ...string) (_ []byte, err error) {
+	ctx, step := steps.Start(ctx, steps.RuntimeCall, steps.Command(args[0]))
+	defer step.EndWith(&err)
 	files, err := r.files(input)
 	if err != nil {
 		return nil, err

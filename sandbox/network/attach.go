@@ -8,6 +8,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/sandbox/network/nat"
 )
 
@@ -39,11 +40,13 @@ type Bandwidth struct {
 }
 
 // Attach attaches an interface of the pod to a network. If Attach fails, the caller must call Detach.
-func (n *Network) Attach(ctx context.Context, pod Pod, i Interface) (*Result, error) {
+func (n *Network) Attach(ctx context.Context, pod Pod, i Interface) (_ *Result, err error) {
 	l, err := parseList(i.Plan)
 	if err != nil {
 		return nil, fmt.Errorf("attach to network: %w", err)
 	}
+	ctx, step := steps.Start(ctx, steps.CNIAdd, steps.Network(l.conf.Name), steps.Interface(i.Name))
+	defer step.EndWith(&err)
 	end, err := n.attachments.begin(ctx, i.attachment(pod.ID), l.conf.Name)
 	if err != nil {
 		return nil, fmt.Errorf("attach to network %q: wait for the end of GC: %w", l.conf.Name, err)
@@ -76,11 +79,13 @@ func (n *Network) Attach(ctx context.Context, pod Pod, i Interface) (*Result, er
 }
 
 // Detach detaches an interface of the pod from a network. It can be called repeatedly, and without a network namespace.
-func (n *Network) Detach(ctx context.Context, pod Pod, i Interface) error {
+func (n *Network) Detach(ctx context.Context, pod Pod, i Interface) (err error) {
 	l, err := parseList(i.Plan)
 	if err != nil {
 		return fmt.Errorf("detach from network: %w", err)
 	}
+	ctx, step := steps.Start(ctx, steps.CNIDel, steps.Network(l.conf.Name), steps.Interface(i.Name))
+	defer step.EndWith(&err)
 	if l.hostPorts != nil {
 		err = n.unmapHostPorts(ctx, pod, *l.hostPorts, i.Result)
 	}
@@ -101,11 +106,13 @@ func (n *Network) Detach(ctx context.Context, pod Pod, i Interface) error {
 
 // Check executes CNI CHECK: the plugins check whether the pod is attached as ADD has left it. Check returns nil if the
 // version of the configuration is older than 0.4.0, or if the configuration disables CHECK.
-func (n *Network) Check(ctx context.Context, pod Pod, i Interface) error {
+func (n *Network) Check(ctx context.Context, pod Pod, i Interface) (err error) {
 	l, err := parseList(i.Plan)
 	if err != nil {
 		return fmt.Errorf("check network: %w", err)
 	}
+	ctx, step := steps.Start(ctx, steps.CNICheck, steps.Network(l.conf.Name), steps.Interface(i.Name))
+	defer step.EndWith(&err)
 	err = n.cni().CheckNetworkList(ctx, l.conf, pod.forInterface(i).runtimeConf())
 	if err != nil && !errors.Is(err, libcni.ErrorCheckNotSupp) {
 		return fmt.Errorf("check network %q, interface %s: %w", l.conf.Name, i.Name, err)

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/sandbox/network/nat"
 )
 
@@ -37,10 +38,14 @@ func (s *attachments) begin(ctx context.Context, a types.GCAttachment, network s
 			return s.end, nil
 		}
 		s.mu.Unlock()
+		_, step := steps.Start(ctx, steps.LockWait, steps.Lock("CNI GC"))
 		select {
 		case <-collecting:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			err = context.Cause(ctx)
+		}
+		if step.End(err); err != nil {
+			return nil, err
 		}
 	}
 }

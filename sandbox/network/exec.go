@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -15,6 +16,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
 	"github.com/criserver/criserver/internal/oplock"
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/sandbox/network/bridge"
 	"github.com/criserver/criserver/sandbox/network/program"
 )
@@ -55,10 +57,13 @@ func (r *runner) FindInPath(plugin string, paths []string) (string, error) {
 }
 
 // ExecPlugin executes a plugin and returns its stdout.
-func (r *runner) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+func (r *runner) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) (_ []byte, err error) {
+	ctx, step := steps.Start(ctx, steps.CNIPlugin, steps.Plugin(filepath.Base(path)), steps.Command(pluginCommand(environ)))
+	defer step.EndWith(&err)
 	if r.builtin && filepath.Base(path) == builtinPlugin {
 		out, handled, err := r.bridge.Run(ctx, bridgeCall(stdin, environ))
 		if handled {
+			step.Add(steps.BuiltIn())
 			return out, err
 		}
 	}
@@ -89,6 +94,17 @@ func bridgeCall(stdin []byte, environ []string) bridge.Call {
 		}
 	}
 	return c
+}
+
+// pluginCommand returns the command of the CNI specification, for example "ADD". libcni appends the variable at the
+// end.
+func pluginCommand(environ []string) string {
+	for _, e := range slices.Backward(environ) {
+		if command, ok := strings.CutPrefix(e, "CNI_COMMAND="); ok {
+			return command
+		}
+	}
+	return ""
 }
 
 // execute executes a plugin in a process.

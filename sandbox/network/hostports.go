@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/sandbox/network/nat"
 )
 
@@ -80,7 +81,9 @@ func (l *list) withHostPorts() (*list, error) {
 }
 
 // mapHostPorts maps the host ports of an attached pod.
-func (n *Network) mapHostPorts(ctx context.Context, pod Pod, plan nat.HostPorts, result json.RawMessage) error {
+func (n *Network) mapHostPorts(ctx context.Context, pod Pod, plan nat.HostPorts, result json.RawMessage) (err error) {
+	ctx, step := steps.Start(ctx, steps.HostPorts)
+	defer step.EndWith(&err)
 	addrs, err := podAddresses(result)
 	if err != nil {
 		return fmt.Errorf("map host ports: %w", err)
@@ -89,7 +92,9 @@ func (n *Network) mapHostPorts(ctx context.Context, pod Pod, plan nat.HostPorts,
 }
 
 // unmapHostPorts removes the host ports of a pod. result is the CNI result of ADD, or nil.
-func (n *Network) unmapHostPorts(ctx context.Context, pod Pod, plan nat.HostPorts, result json.RawMessage) error {
+func (n *Network) unmapHostPorts(ctx context.Context, pod Pod, plan nat.HostPorts, result json.RawMessage) (err error) {
+	ctx, step := steps.Start(ctx, steps.HostPorts)
+	defer step.EndWith(&err)
 	addrs, err := podAddresses(result)
 	if err != nil {
 		addrs = nil // the pod was not attached

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/sirupsen/logrus"
 )
 
@@ -50,7 +51,13 @@ func (n *Network) Status() error {
 
 // WaitChecked waits until Run has loaded the configuration and has asked the plugins for their status. Afterwards the
 // result of Status does not depend on the speed of the machine. The error is the cause of the end of ctx.
-func (n *Network) WaitChecked(ctx context.Context) error {
+func (n *Network) WaitChecked(ctx context.Context) (err error) {
+	select {
+	case <-n.loaded.Load().checked:
+	default:
+		_, step := steps.Start(ctx, steps.NetworkWait)
+		defer step.EndWith(&err)
+	}
 	for {
 		l := n.loaded.Load()
 		select {

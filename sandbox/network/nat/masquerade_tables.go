@@ -14,6 +14,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/criserver/criserver/internal/oplock"
+	"github.com/criserver/criserver/internal/steps"
 	"github.com/sirupsen/logrus"
 )
 
@@ -81,8 +82,9 @@ func (m *MasqueradeTables) Acquire(ctx context.Context, need Masquerade, a types
 	if covered {
 		return nil
 	}
+	ctx, step := steps.Start(ctx, steps.Masquerade)
 	err := m.apply(ctx, need.Table, Timeout, nil)
-	if err != nil {
+	if step.End(err); err != nil {
 		m.Release(need, a)
 		return fmt.Errorf("masquerade: %w", err)
 	}
