@@ -10,12 +10,12 @@ import (
 
 // Tracing configures the export of traces.
 type Tracing struct {
-	Endpoint           string `toml:"endpoint"`
-	SamplingPerMillion int    `toml:"sampling_per_million"`
-	TLSCA              string `toml:"tls_ca"`
-	TLSCert            string `toml:"tls_cert"`
-	TLSKey             string `toml:"tls_key"`
-	Insecure           bool   `toml:"insecure"`
+	Endpoint           string `toml:"endpoint" reload:"restart"`
+	SamplingPerMillion int    `toml:"sampling_per_million" reload:"restart"`
+	TLSCA              string `toml:"tls_ca" reload:"restart"`
+	TLSCert            string `toml:"tls_cert" reload:"restart"`
+	TLSKey             string `toml:"tls_key" reload:"restart"`
+	Insecure           bool   `toml:"insecure" reload:"restart"`
 }
 
 // unixEndpoint is the prefix of an endpoint that is a unix socket.

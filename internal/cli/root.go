@@ -81,6 +81,7 @@ Exit codes: 0 success; 1 the operation failed, or a problem was found; 2 wrong u
 		newReloadCommand(env),
 		newLogLevelCommand(env),
 		newDebugCommand(env),
+		newTraceCommand(env),
 		newVersionCommand(env),
 	)
 	root.SetIn(env.stdin)

@@ -32,7 +32,7 @@ func (p *parts) adminConfig() admin.Config {
 			Version: p.version, Commit: p.commit, GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
 		},
 		Status:   p.adminStatus,
-		Settings: p.adminSettings,
+		Settings: p.adminSettings, Timelines: p.timelines,
 		Reloader: p,
 		Pods:     p.pods, Containers: p.containers, Cgroups: p.host.cgroups,
 	}

@@ -28,6 +28,8 @@ type Config struct {
 	Pods       Pods
 	Containers Containers
 	Cgroups    Cgroups
+	// Timelines contains the timelines of pods and containers.
+	Timelines Timelines
 }
 
 // Server implements the services of the administration API.
@@ -35,6 +37,7 @@ type Server struct {
 	adminv1.UnimplementedDaemonServer
 	adminv1.UnimplementedNamespacesServer
 	adminv1.UnimplementedCgroupServer
+	adminv1.UnimplementedTraceServer
 	cfg       Config
 	profiling chan struct{} // contains an element while a CPU profile is in progress
 	// stopping is closed when Serve begins to stop, so that profiles in progress end.
@@ -60,5 +63,6 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	adminv1.RegisterDaemonServer(g, s)
 	adminv1.RegisterNamespacesServer(g, s)
 	adminv1.RegisterCgroupServer(g, s)
+	adminv1.RegisterTraceServer(g, s)
 	return rpc.Serve(ctx, g, l, stopGrace, func() { close(s.stopping) })
 }
