@@ -82,7 +82,7 @@ func TestPodStatusAddresses(t *testing.T) {
 		IPs:       []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::2"), netip.MustParseAddr("10.1.0.2")},
 		CNIResult: []byte(`{"cniVersion":"1.1.0"}`), Namespaces: sandbox.Namespaces{Net: "/ns/net"},
 	}
-	s := New(Config{Pods: &fakePods{pods: []*sandbox.Pod{p}}})
+	s := New(Config{Pods: &fakePods{pods: []*sandbox.Pod{p}}, Containers: &fakeContainers{}})
 	r, err := s.PodSandboxStatus(t.Context(), &cri.PodSandboxStatusRequest{PodSandboxId: "x", Verbose: true})
 	if err != nil {
 		t.Fatal(err)
