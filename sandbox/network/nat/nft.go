@@ -40,7 +40,7 @@ func runNFT(ctx context.Context, stdin []byte, args ...string) error {
 func runNFTTimeout(ctx context.Context, timeout time.Duration, stdin []byte, args ...string) error {
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	cmd := exec.CommandContext(limited, nftPath(), args...)
+	cmd := exec.CommandContext(limited, program.Path("nft"), args...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	var stderr program.Output
 	cmd.Stdout, cmd.Stderr = nil, &stderr
@@ -56,14 +56,4 @@ func runNFTTimeout(ctx context.Context, timeout time.Duration, stdin []byte, arg
 		return fmt.Errorf("%s: timeout after %s: %w", name, timeout, limited.Err())
 	}
 	return errors.Join(fmt.Errorf("%s: %w", name, err), errors.New(program.Quote(stderr.Bytes())))
-}
-
-// nftPath returns the path of nft. The PATH of a service may lack /usr/sbin.
-func nftPath() string {
-	for _, name := range []string{"nft", "/usr/sbin/nft", "/sbin/nft"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	return "nft"
 }

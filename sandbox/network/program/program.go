@@ -4,6 +4,7 @@ package program
 
 import (
 	"bytes"
+	"cmp"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -12,7 +13,7 @@ import (
 )
 
 const (
-	// MaxOutput is the number of bytes that Output keeps.
+	// MaxOutput is the number of bytes that Output keeps unless Limit is set.
 	MaxOutput = 1 << 20
 	maxQuote  = 2 << 10 // bytes of the output in an error
 	// pipeTimeout is the time for which the children of an ended program may keep its pipes open.
@@ -34,21 +35,34 @@ func Run(cmd *exec.Cmd) error {
 	return cmd.Run()
 }
 
+// Path returns the path of a program, or its name if it is not installed. The PATH of a service may lack /usr/sbin.
+func Path(name string) string {
+	for _, n := range []string{name, "/usr/sbin/" + name, "/sbin/" + name} {
+		if path, err := exec.LookPath(n); err == nil {
+			return path
+		}
+	}
+	return name
+}
+
 // Quote returns the beginning of the output of a process.
 func Quote(b []byte) string {
 	return strings.TrimSpace(string(b[:min(len(b), maxQuote)]))
 }
 
-// Output keeps the first MaxOutput bytes and discards the rest, so that a program with much
+// Output keeps the first bytes up to a limit and discards the rest, so that a program with much
 // output does not block. The buffer is not embedded, because io.Copy would call its ReadFrom, which
 // has no limit.
 type Output struct {
+	// Limit is the number of bytes that are kept; 0 is MaxOutput.
+	Limit int
+
 	buf       bytes.Buffer
 	truncated bool
 }
 
 func (b *Output) Write(p []byte) (int, error) {
-	room := MaxOutput - b.buf.Len()
+	room := cmp.Or(b.Limit, MaxOutput) - b.buf.Len()
 	if len(p) > room {
 		b.truncated = true
 	}
