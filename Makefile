@@ -198,6 +198,10 @@ test-full: test ## Run test, and then the CRI validation suite several times wit
 demo: deps tools build images ## Run nginx in a pod, kill and restart the daemon, clean up; about a minute (as root)
 	@test/demo/demo.sh
 
+.PHONY: pictures
+pictures: deps tools build images ## Draw docs/pictures from a running daemon (as root)
+	@hack/pictures.sh
+
 .PHONY: bench
 bench: ## Run the Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem -tags $(TAGS) ./...

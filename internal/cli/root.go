@@ -78,6 +78,7 @@ Exit codes: 0 success; 1 the operation failed, or a problem was found; 2 wrong u
 		newNamespacesCommand(env),
 		newCgroupCommand(env),
 		newTopCommand(env),
+		newNetworkCommand(env),
 		newReloadCommand(env),
 		newLogLevelCommand(env),
 		newDebugCommand(env),

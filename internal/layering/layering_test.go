@@ -45,7 +45,7 @@ var allowed = map[string][]string{
 	"hack/typecheck": {},
 	"packaging":      {},
 	compositionRoot:  {"config", "admin", "server", "sandbox", "container", "image", "oci", "conmon", "nri", "internal"},
-	commandLine:      {"config", "admin", compositionRoot, "internal"},
+	commandLine:      {"config", "admin", compositionRoot, commandLine, "internal"},
 	"cmd/criserver":  {commandLine},
 }
 

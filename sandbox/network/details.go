@@ -87,7 +87,8 @@ func (n *Network) Networks() []Details {
 	return out
 }
 
-// PlanDetails returns the details of the network of an interface as the pod was attached, even if the configuration has changed.
+// PlanDetails returns the details of the network of an interface as the pod was attached, even if the configuration
+// has changed.
 func (n *Network) PlanDetails(i Interface) (Details, error) {
 	l, err := parseList(i.Plan)
 	if err != nil {

@@ -30,6 +30,8 @@ type Config struct {
 	Cgroups    Cgroups
 	// Timelines contains the timelines of pods and containers.
 	Timelines Timelines
+	// Networks inspects the networks of the node.
+	Networks Networks
 }
 
 // Server implements the services of the administration API.
@@ -38,6 +40,7 @@ type Server struct {
 	adminv1.UnimplementedNamespacesServer
 	adminv1.UnimplementedCgroupServer
 	adminv1.UnimplementedTraceServer
+	adminv1.UnimplementedNetworkServer
 	cfg       Config
 	profiling chan struct{} // contains an element while a CPU profile is in progress
 	// stopping is closed when Serve begins to stop, so that profiles in progress end.
@@ -64,5 +67,6 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	adminv1.RegisterNamespacesServer(g, s)
 	adminv1.RegisterCgroupServer(g, s)
 	adminv1.RegisterTraceServer(g, s)
+	adminv1.RegisterNetworkServer(g, s)
 	return rpc.Serve(ctx, g, l, stopGrace, func() { close(s.stopping) })
 }

@@ -50,6 +50,7 @@ findmnt() { command findmnt -n -o FSTYPE,OPTIONS "$1" | tr ',' '\n' | grep -v -e
 # --- setup and clean-up
 
 crictl() { "$bin/crictl" --config "$work/crictl.yaml" "$@"; }
+criserver() { "$bin/criserver" "$@"; }
 
 prepare() {
   [ "$(id -u)" = 0 ] || die "containers need root"
@@ -255,17 +256,17 @@ netns=$(find "$work/run/ns/$pod" -name net)
 [ -n "$netns" ] || die "no network namespace pinned for the pod"
 show nsenter --net="$netns" ip -brief addr
 has "$address"
-show nsenter --net="$netns" ip route
 note "… the other end is a port of a bridge, which is the gateway of the pod …"
 show ip -brief link show master "$bridge"
 veth=$(printf '%s' "$out" | sed 's/@.*//')
 [ -n "$veth" ] || die "the bridge has no ports"
-show ip -brief addr show dev "$bridge"
-note "… and the firewall forwards the host port to the pod, and masquerades outgoing connections of the pod:"
-show nft list map inet "criserver_hostports_$bridge" all_ip
-has "$address . $port"
-show nft list table $(nft list tables | grep -m1 masquerade | cut -d' ' -f2-)
-has masquerade
+note "… and the firewall forwards the host port to the pod, and masquerades outgoing connections of the pod."
+note "One command shows all of it, as the kernel has it, and would name what is broken:"
+show criserver network --config "$work/config.toml" "$pod"
+for part in "$netns" "$address" "$veth" "forwarding, hairpin" "$address:$port" "criserver_hostports_$bridge" MASQUERADING "$subnet"; do has "$part"; done
+note "The same for the whole node; criserver network --svg draws it as a picture:"
+show criserver network --config "$work/config.toml"
+has "$hostport→$port/tcp"
 
 step "7. The file system"
 note "An overlay mount combines the read-only layers of the image with a writable directory of the container."

@@ -1,0 +1,163 @@
+package cli
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	adminv1 "github.com/criserver/criserver/admin/v1"
+	"github.com/criserver/criserver/internal/cli/netview"
+)
+
+// writeNetworkPod writes everything about the network of a pod.
+func writeNetworkPod(t *table, p *adminv1.NetworkPod) {
+	t.row("pod", p.GetNamespace()+"/"+p.GetName())
+	t.row("id", p.GetId())
+	if p.GetNotReadyReason() != "" {
+		t.row("not ready", p.GetNotReadyReason())
+	}
+	switch {
+	case p.GetHostNetwork():
+		t.row("network namespace", "that of the host")
+	case p.GetNetnsInode() != 0:
+		t.row("network namespace", fmt.Sprintf("%s (inode %d)", p.GetNetnsPath(), p.GetNetnsInode()))
+	default:
+		t.row("network namespace", p.GetNetnsPath())
+	}
+	if p.GetNetnsName() != "" {
+		t.row("name of the namespace", p.GetNetnsName())
+	}
+	t.row("containers", commas(p.GetContainers()))
+	if len(p.GetInterfaces()) > 0 {
+		writeInterfaces(t, p)
+		writeRoutes(t, p)
+	}
+	writeAttachments(t, p)
+	writeRules(t, p)
+	writeDNS(t, p.GetDns())
+	if len(p.GetShaping()) > 0 {
+		t.line("")
+		t.row("TRAFFIC SHAPING", "RATE", "INTERFACE", "DEVICE OF THE HOST")
+		for _, s := range p.GetShaping() {
+			t.row(s.GetDirection(), netview.Rate(s.GetRate()), s.GetInterface(), s.GetDevice())
+		}
+	}
+}
+
+// writeInterfaces writes the interfaces of a pod, their other ends on the host, and the counters.
+func writeInterfaces(t *table, p *adminv1.NetworkPod) {
+	t.line("")
+	t.row("IN THE POD", "INDEX", "TYPE", "MAC", "MTU", "STATE", "ADDRESSES")
+	for _, i := range p.GetInterfaces() {
+		l := i.GetLink()
+		t.row(l.GetName(), l.GetIndex(), l.GetType(), l.GetMac(), l.GetMtu(), linkState(l), commas(l.GetAddresses()))
+	}
+	t.line("")
+	t.row("ON THE HOST", "INDEX", "TYPE", "MAC", "MTU", "STATE", "OTHER END", "BRIDGE", "PORT")
+	for _, i := range p.GetInterfaces() {
+		if l := i.GetHost(); l != nil {
+			t.row(l.GetName(), l.GetIndex(), l.GetType(), l.GetMac(), l.GetMtu(), linkState(l), i.GetLink().GetName(), i.GetPort().GetBridge(), portText(i.GetPort()))
+		}
+	}
+	t.line("")
+	t.row("COUNTERS", "RECEIVED", "PACKETS", "ERRORS", "DROPPED", "SENT", "PACKETS", "ERRORS", "DROPPED")
+	for _, i := range p.GetInterfaces() {
+		c := i.GetLink().GetCounters()
+		t.row(i.GetLink().GetName(), byteText(c.GetRxBytes()), c.GetRxPackets(), c.GetRxErrors(), c.GetRxDropped(),
+			byteText(c.GetTxBytes()), c.GetTxPackets(), c.GetTxErrors(), c.GetTxDropped())
+	}
+}
+
+// portText returns the state and the settings of a bridge port.
+func portText(p *adminv1.NetworkPort) string {
+	if p == nil {
+		return ""
+	}
+	out := []string{p.GetState()}
+	if p.GetHairpin() {
+		out = append(out, "hairpin")
+	}
+	if p.GetIsolated() {
+		out = append(out, "isolated")
+	}
+	for _, v := range p.GetVlans() {
+		out = append(out, "VLAN "+v)
+	}
+	return commas(out)
+}
+
+func writeRoutes(t *table, p *adminv1.NetworkPod) {
+	t.line("")
+	t.row("ROUTE", "GATEWAY", "INTERFACE", "SOURCE", "METRIC")
+	for _, r := range p.GetRoutes() {
+		destination := r.GetDestination()
+		if strings.HasSuffix(destination, "/0") {
+			destination = "default (" + destination + ")"
+		}
+		metric := ""
+		if r.GetMetric() != 0 {
+			metric = fmt.Sprint(r.GetMetric())
+		}
+		t.row(destination, r.GetGateway(), r.GetInterface(), r.GetSource(), metric)
+	}
+}
+
+func writeAttachments(t *table, p *adminv1.NetworkPod) {
+	if len(p.GetAttachments()) == 0 {
+		return
+	}
+	t.line("")
+	t.row("CNI NETWORK", "VERSION", "INTERFACE", "PLUGINS", "FILE", "RESULT")
+	for _, a := range p.GetAttachments() {
+		result := a.GetResultFile()
+		if !a.GetResultFileExists() {
+			result = "missing"
+		}
+		t.row(a.GetNetwork().GetName(), a.GetNetwork().GetCniVersion(), a.GetInterface(), pluginTexts(a.GetNetwork()), networkFile(a.GetNetwork()), result)
+	}
+}
+
+func writeRules(t *table, p *adminv1.NetworkPod) {
+	if len(p.GetMasqueradeRules()) > 0 {
+		t.line("")
+		t.row("MASQUERADING OF", "EXCEPT TO", "RULE")
+		for _, m := range p.GetMasqueradeRules() {
+			t.row(m.GetSource(), commas(m.GetExcept()), m.GetProgram()+" "+m.GetChain())
+		}
+	}
+	if len(p.GetHostPortRules()) > 0 {
+		t.line("")
+		t.row("HOST PORT", "PROTOCOL", "FAMILY", "POD", "RULE")
+		for _, r := range p.GetHostPortRules() {
+			t.row(hostPortText(r), r.GetProtocol(), r.GetFamily(), joinPort(r.GetPodAddress(), r.GetPodPort()), r.GetProgram()+" "+r.GetChain())
+		}
+	}
+}
+
+// hostPortText returns the address and the port of the host.
+func hostPortText(r *adminv1.HostPortRule) string {
+	if r.GetHostAddress() == "" {
+		return fmt.Sprintf("*:%d", r.GetHostPort())
+	}
+	return joinPort(r.GetHostAddress(), r.GetHostPort())
+}
+
+func joinPort(address string, port uint32) string {
+	if a, err := netip.ParseAddr(address); err == nil {
+		return netip.AddrPortFrom(a, uint16(port)).String()
+	}
+	return fmt.Sprintf("%s:%d", address, port)
+}
+
+func writeDNS(t *table, d *adminv1.NetworkDNS) {
+	if d.GetPath() == "" {
+		return
+	}
+	t.line("")
+	t.row("DNS SERVERS", "SEARCHES", "OPTIONS", "SOURCE", "FILE")
+	source := "pod"
+	if d.GetFromHost() {
+		source = "copy of the host's file"
+	}
+	t.row(commas(d.GetServers()), commas(d.GetSearches()), commas(d.GetOptions()), source, d.GetPath())
+}
