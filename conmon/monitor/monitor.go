@@ -212,7 +212,7 @@ func (m *monitor) runTimers() {
 	}
 	m.guest.checkStartTimeout()
 	for i := range m.streams {
-		if s := &m.streams[i]; len(s.lines.pending) > 0 && s.lines.overdue(time.Now()) {
+		if s := &m.streams[i]; len(s.lines.pending) > 0 && s.lines.overdue(time.Now()) && s.idle() {
 			s.flushLine()
 		}
 	}

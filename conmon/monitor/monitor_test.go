@@ -177,3 +177,30 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
+
+// TestPollTimeoutOfPartialLines checks that an unfinished line limits the wait for events, and
+// that a monitor without one waits without limit.
+func TestPollTimeoutOfPartialLines(t *testing.T) {
+	m := newMonitor(wire.Spec{})
+	m.log = *testLog()
+	for i := range m.streams {
+		m.streams[i].m = m
+	}
+	if got := m.pollTimeout(); got != -1 {
+		t.Errorf("without output: got %d ms, want no limit", got)
+	}
+	var p prefix
+	now := time.Now()
+	m.streams[1].lines.split(&m.log, &p, now, []byte("line\nprompt"))
+	if got := m.pollTimeout(); got < 0 || got > int(lineDelay/time.Millisecond) {
+		t.Errorf("with an unfinished line: got %d ms, want at most %v", got, lineDelay)
+	}
+	m.streams[1].lines.since = now.Add(-lineDelay)
+	if got := m.pollTimeout(); got != 0 {
+		t.Errorf("with an overdue line: got %d ms, want 0", got)
+	}
+	m.runTimers()
+	if got := m.pollTimeout(); got != -1 || len(m.streams[1].lines.pending) > 0 {
+		t.Errorf("after the line was written: got %d ms, want no limit", got)
+	}
+}

@@ -130,6 +130,16 @@ func (s *stream) drain() {
 	}
 }
 
+// idle reports whether the next read will not come soon: there is nothing to read, or the output
+// is paused. On a busy host, the end of a line can be in the pipe before the line is overdue.
+func (s *stream) idle() bool {
+	if s.m.slowClient != nil {
+		return true
+	}
+	unread, err := unix.IoctlGetInt(s.fd, unix.TIOCINQ)
+	return err != nil || unread == 0
+}
+
 // flushLine writes the unfinished line to the log.
 func (s *stream) flushLine() {
 	s.m.noteBufferUse(len(s.lines.pending))

@@ -7,8 +7,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // operatorConfig is a configuration with defaults of the operator: hooks, variables, sysctls and
@@ -132,13 +135,26 @@ func TestPromptInLogs(t *testing.T) {
 	p := n.RunPod(t, podConfig("prompt"))
 	id := n.run(t, p, "c", "sh", "-c", "printf 'name: '; while ! [ -e /go ]; do sleep 0.05; done; echo alice; printf 'done'; sleep 1000")
 	logs := func() string {
-		out, err := exec.CommandContext(t.Context(), filepath.Join(suite.bin, "crictl"), "--runtime-endpoint", "unix://"+n.Socket(), "logs", id).CombinedOutput()
+		cmd := exec.CommandContext(t.Context(), filepath.Join(suite.bin, "crictl"), "--runtime-endpoint", "unix://"+n.Socket(),
+			"--timeout", harness.Patience(10*time.Second).String(), "logs", id) // the default of 2 s is too short for a slow machine
+		out, err := cmd.Output()
 		if err != nil {
-			t.Fatalf("crictl logs: %v: %s", err, out)
+			t.Fatalf("crictl logs: %v", err)
 		}
 		return string(out)
 	}
-	waitFor(t, "the prompt", func() bool { return logs() == "name: " })
+	// The file shows when the monitor has written the line. crictl shows how readers join it.
+	written := func(tag, text string) func() bool {
+		return func() bool { return strings.Contains(logLinesNow(p, "c"), " stdout "+tag+" "+text+"\n") }
+	}
+	waitFor(t, "the prompt", written("P", "name: "))
+	if got := logs(); got != "name: " {
+		t.Errorf("while the container waits: got %q, want the prompt", got)
+	}
 	n.Exec(t, id, "touch", "/go")
-	waitFor(t, "the end of the line", func() bool { return logs() == "name: alice\ndone" })
+	waitFor(t, "the rest of the line", written("F", "alice"))
+	waitFor(t, "the next line", written("P", "done"))
+	if got := logs(); got != "name: alice\ndone" {
+		t.Errorf("after the answer: got %q, want the joined line", got)
+	}
 }
