@@ -1,15 +1,19 @@
 package container
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/container/containerspec"
+	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci/basespec"
 	"github.com/criserver/criserver/oci/hooks"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -161,5 +165,30 @@ func TestLogSizeMax(t *testing.T) {
 	}
 	if !strings.Contains(s.Message, "bytes of the log are lost") {
 		t.Errorf("message: got %q, want the number of lost bytes", s.Message)
+	}
+}
+
+// specMonitors record the last Spec.
+type specMonitors struct {
+	Monitors
+	spec conmon.Spec
+}
+
+func (s *specMonitors) Create(ctx context.Context, spec conmon.Spec) (conmon.Started, proc.Ref, error) {
+	s.spec = spec
+	return s.Monitors.Create(ctx, spec)
+}
+
+// TestNoPivot checks that the option of the handler reaches the runtime and that containers run
+// with it.
+func TestNoPivot(t *testing.T) {
+	b := newTestBed(t)
+	b.runtime.NoPivot = true
+	seen := &specMonitors{}
+	m, _ := b.manager(func(c *Config) { seen.Monitors, c.Monitors = c.Monitors, seen })
+	b.waitExit(m, b.run(m, shell("c", "echo running")))
+	b.log("c", "running\n")
+	if !slices.Equal(seen.spec.CreateArgs, []string{"--no-pivot"}) {
+		t.Errorf("options of create: got %q, want --no-pivot", seen.spec.CreateArgs)
 	}
 }
