@@ -54,7 +54,7 @@ func TestParseErrors(t *testing.T) {
 	for text, want := range map[string]string{
 		`{`:                       "unexpected EOF",
 		`{} {}`:                   "must be one JSON object",
-		`{"proces": {}}`:          `unknown field "proces"`,
+		`{"program": {}}`:         `unknown field "program"`,
 		`{"ociVersion": "2.0.0"}`: "ociVersion: must be 1.x",
 		`{"linux": {"sysctl": {"net.ipv4.ip_forward": "1"}}}`:                "linux.sysctl: is not supported in a base spec; use pod.default_sysctls",
 		`{"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}}}`:        "linux.seccomp: is not supported in a base spec; use container.seccomp_profile",
