@@ -88,6 +88,7 @@ type Container struct {
 	HooksDirs                []string `toml:"hooks_dirs" reload:"yes"`
 	AdditionalDevices        []string `toml:"additional_devices" reload:"yes"`
 	RequiredHostPaths        []string `toml:"required_host_paths" reload:"yes"`
+	IgnoreImageVolumes       bool     `toml:"ignore_image_volumes" reload:"yes"`
 }
 
 // Monitor configures the monitor process of each container.

@@ -59,6 +59,7 @@ var help = map[string]string{
 	"container.default_env":                "Environment variables of all containers, as NAME=VALUE. A variable of the image or of the request takes precedence.",
 	"container.hooks_dirs":                 "Directories with OCI hooks (*.json, in the format of oci-hooks(5)). A file in a later directory replaces the files of the same name in earlier ones. The daemon notices changes when it creates a container. A directory need not exist. See hooks.md.",
 	"container.additional_devices":         "Devices of all containers, as HOST_PATH, HOST_PATH:CONTAINER_PATH or HOST_PATH:CONTAINER_PATH:ACCESS, where ACCESS is made of r, w and m. A device that the request has at the same path takes precedence.",
+	"container.ignore_image_volumes":       "Whether the volumes that images declare are ignored. If false, they are directories in the writable layer of the container, and stay writable if the root file system is read-only.",
 	"container.required_host_paths":        "Host paths of mounts for which the daemon never creates a directory, whatever container.make_host_paths is: the daemon refuses the container if the path does not exist.",
 
 	"monitor.path":         "Path of the monitor's binary. Empty: the first that exists of " + strings.Join(MonitorPaths, ", ") + ", where relative paths are relative to the directory of the daemon's binary.",

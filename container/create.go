@@ -165,6 +165,9 @@ func (m *Manager) prepare(ctx context.Context, id string, p *plan) (*container, 
 	if p.process, err = p.spec.Process(p.image.Config); err != nil {
 		return nil, err
 	}
+	if p.settings.IgnoreImageVolumes {
+		p.process.Volumes = nil
+	}
 	rec := &record{
 		Version: recordVersion, Boot: m.boot, ID: id, PodID: p.pod.ID, Runtime: *p.runtime, ImageID: p.image.ID,
 		ImageRef: imageRef(p.spec.Image, p.image), LogPath: p.spec.LogPath, StopSignal: p.process.StopSignal,

@@ -192,3 +192,19 @@ func TestNoPivot(t *testing.T) {
 		t.Errorf("options of create: got %q, want --no-pivot", seen.spec.CreateArgs)
 	}
 }
+
+// TestIgnoreImageVolumes checks that a volume of the image does not become a directory, and is not
+// writable in a read-only root file system.
+func TestIgnoreImageVolumes(t *testing.T) {
+	for ignored, want := range map[bool]string{false: "writable", true: "none"} {
+		t.Run(want, func(t *testing.T) {
+			b := newTestBed(t)
+			b.images.config.Volumes = map[string]struct{}{"/volume": {}}
+			m, _ := b.manager(func(c *Config) { c.Settings.IgnoreImageVolumes = ignored })
+			config := shell("c", "test -d /volume || echo none; touch /volume/x 2>/dev/null && echo writable")
+			config.Linux.SecurityContext.ReadonlyRootfs = true
+			b.waitExit(m, b.run(m, config))
+			b.log("c", " "+want+"\n")
+		})
+	}
+}

@@ -43,6 +43,8 @@ type Settings struct {
 	RefuseMissingHostPaths bool
 	// RequiredHostPaths are host paths for which a missing path is always an error.
 	RequiredHostPaths []string
+	// IgnoreImageVolumes ignores the volumes that images declare.
+	IgnoreImageVolumes bool
 	// CDI finds the devices of the Container Device Interface.
 	CDI *cdi.Registry
 	// DeviceOwnerIsUser makes the user and group of the request the owner of its device

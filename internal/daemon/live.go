@@ -69,6 +69,7 @@ func (l *live) containerSettings() container.Settings {
 		MapsSubmounts:          handlers.mapsSubmounts,
 		RefuseMissingHostPaths: !cfg.Container.MakeHostPaths,
 		RequiredHostPaths:      cfg.Container.RequiredHostPaths,
+		IgnoreImageVolumes:     cfg.Container.IgnoreImageVolumes,
 		AdditionalDevices:      additionalDevices(cfg.Container.AdditionalDevices),
 		DefaultEnv:             cfg.Container.DefaultEnv,
 		Hooks:                  l.hooks,
