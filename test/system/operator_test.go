@@ -118,7 +118,8 @@ func TestWritableCgroupsOfHandler(t *testing.T) {
 	}
 	p := n.runPodFor(t, "special", podConfig("cgwrite"))
 	id := n.run(t, p, "c", "sleep", "1000")
-	const script = "mkdir /sys/fs/cgroup/own 2>/dev/null && echo made && rmdir /sys/fs/cgroup/own || echo refused"
+	// With cgroup v1, /sys/fs/cgroup has a directory for each hierarchy.
+	const script = "cd /sys/fs/cgroup; test -d memory && cd memory; mkdir own 2>/dev/null && echo made && rmdir own || echo refused"
 	if got := n.Exec(t, id, "sh", "-c", script); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
