@@ -38,7 +38,7 @@ func TestStepOfCall(t *testing.T) {
 		step.End(nil)
 		return nil, failure
 	})
-	if err != failure {
+	if !errors.Is(err, failure) {
 		t.Errorf("got %v, want the error of the handler", err)
 	}
 	func() {
@@ -50,7 +50,7 @@ func TestStepOfCall(t *testing.T) {
 	}
 	for i, want := range []error{failure, errPanic} {
 		step := (*log)[i+1]
-		if step.Name != steps.RPC || step.Err != want || !slices.Equal(step.Attrs(), []steps.Attr{steps.Method("StopContainer")}) {
+		if step.Name != steps.RPC || !errors.Is(step.Err, want) || !slices.Equal(step.Attrs(), []steps.Attr{steps.Method("StopContainer")}) {
 			t.Errorf("step of the call: got %s %v with error %v, want %v", step.Name, step.Attrs(), step.Err, want)
 		}
 	}

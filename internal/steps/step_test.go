@@ -71,7 +71,7 @@ func TestContextOfStep(t *testing.T) {
 	step.End(nil)
 	cause := errors.New("cause")
 	cancel(cause)
-	if <-ctx.Done(); context.Cause(ctx) != cause {
+	if <-ctx.Done(); !errors.Is(context.Cause(ctx), cause) {
 		t.Errorf("cause of the context of a step: got %v, want %v", context.Cause(ctx), cause)
 	}
 	// Work that continues after its caller has left is still recorded.
