@@ -16,6 +16,9 @@ PROCS   ?= 4
 PREFIX  ?= /usr
 DESTDIR ?=
 DEFAULT_CONFIG ?= $(BIN)/criserver config --default
+# SHARE contains the generated files of PREFIX/share. Debian has another directory for completions of zsh.
+SHARE   ?= $(BIN)/share
+ZSH_COMPLETIONS ?= zsh/site-functions
 # The architectures of the Debian packages.
 DEB_ARCHS ?= amd64 arm64
 # The cache of the linter is below .cache, where `make clean` removes it.
@@ -36,9 +39,15 @@ help: ## List the targets
 	@echo "  VARIANT=name and FOCUS=regexp select specs of critest, PROCS=n sets how many specs run at a time, DEMO_IMAGE=reference sets the image of the demo."
 
 .PHONY: build
-build: ## Build bin/criserver and bin/conmon
+build: $(SHARE) ## Build bin/criserver, bin/conmon, man pages and completions
 	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(STRIP) -X main.version=$(VERSION)' \
 		-o $(BIN)/ ./cmd/criserver ./cmd/conmon
+
+# The man pages and completions do not depend on the architecture.
+$(SHARE): $(wildcard internal/cli/*.go config/*.go hack/clidocs/*.go)
+	rm -rf $@
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || true)} GOOS= GOARCH= CGO_ENABLED=0 $(GO) run -tags $(TAGS) ./hack/clidocs -share $@ -zsh $(ZSH_COMPLETIONS)
+	@touch $@
 
 # The monitor is in a directory of its own, because /usr/bin/conmon belongs to the package conmon of Debian. The
 # directories of PREFIX for systemd and sysctl are on the search path for /usr and /usr/local. A configuration file that
@@ -53,6 +62,13 @@ install: ## Install the programs that "build" has built, the unit and the config
 	sed 's|^ExecStart=/usr/|ExecStart=$(PREFIX)/|' packaging/criserver.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/criserver.service; \
 	install -D -m 644 packaging/60-criserver.conf $(DESTDIR)$(PREFIX)/lib/sysctl.d/60-criserver.conf; \
 	[ -e $(DESTDIR)/etc/criserver/criserver.toml ] || $(DEFAULT_CONFIG) >$(DESTDIR)/etc/criserver/criserver.toml; \
+	(cd $(SHARE) && find man -type f) | while read -r page; do \
+		install -d -m 755 $(DESTDIR)$(PREFIX)/share/$$(dirname $$page); \
+		gzip -9nc $(SHARE)/$$page >$(DESTDIR)$(PREFIX)/share/$$page.gz; \
+	done; \
+	(cd $(SHARE) && find . -path ./man -prune -o -type f -print) | while read -r file; do \
+		install -D -m 644 $(SHARE)/$$file $(DESTDIR)$(PREFIX)/share/$$file; \
+	done; \
 	install -D -m 644 packaging/copyright $(DOC)/copyright; \
 	[ ! -e $(BIN)/licenses ] || install -m 644 $(BIN)/licenses $(DOC)/licenses; \
 	gzip -9nc CHANGELOG.md >$(DOC)/changelog.gz; \
@@ -67,7 +83,7 @@ deb: build $(BIN)/nfpm ## Build the Debian packages for amd64 and arm64 in bin/d
 		mkdir -p $$dir/bin; \
 		GOARCH=$$arch packaging/licenses.sh $(TAGS) >$$dir/bin/licenses; \
 		GOARCH=$$arch $(MAKE) --no-print-directory -s build install BIN=$$dir/bin DESTDIR=$$dir/root PREFIX=/usr \
-			VERSION=$(VERSION) DEFAULT_CONFIG='$(BIN)/criserver config --default'; \
+			VERSION=$(VERSION) SHARE=$(CURDIR)/.cache/deb/share ZSH_COMPLETIONS=zsh/vendor-completions DEFAULT_CONFIG='$(BIN)/criserver config --default'; \
 		packaging/deb.sh $(BIN)/nfpm $$arch '$(VERSION)' $$dir/root $(BIN)/deb; \
 	done
 

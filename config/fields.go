@@ -81,6 +81,15 @@ func Keys() []string {
 	return keys
 }
 
+// RuntimeKeys returns the keys of a runtime handler, as in "runtimes.NAME.path".
+func RuntimeKeys() []string {
+	var keys []string
+	for _, f := range runtimeFields(Runtime{}) {
+		keys = append(keys, "runtimes.NAME."+f.key)
+	}
+	return keys
+}
+
 // FlagName returns the name of the command line flag of a key. The flag of "cni.conf_dirs" is
 // "cni.conf-dirs".
 func FlagName(key string) string { return strings.ReplaceAll(key, "_", "-") }

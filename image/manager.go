@@ -203,6 +203,9 @@ func (m *Manager) lockChanges(ctx context.Context) (unlock func(), err error) {
 	}
 }
 
+// LayerCount returns the number of layers that can be used.
+func (m *Manager) LayerCount() int { return m.layers.Count() }
+
 // FSUsage returns the disk usage of images, from their records, and of the writable layers of
 // containers, from past measurements.
 func (m *Manager) FSUsage(context.Context) (images, containers FSUsage, err error) {

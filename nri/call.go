@@ -37,6 +37,12 @@ func (m *Manager) callPlugins(ctx context.Context, record func(), call func(cont
 	return m.pluginError(call(ctx))
 }
 
+// Count returns the number of plugins that are connected and synchronized.
+func (m *Manager) Count() int { return int(m.plugins.Load()) }
+
+// Socket returns the path of the socket to which plugins connect, or "" if there is none.
+func (m *Manager) Socket() string { return m.cfg.Socket }
+
 // HasPlugins reports whether a plugin is connected.
 func (m *Manager) HasPlugins() bool { return m.plugins.Load() > 0 }
 

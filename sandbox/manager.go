@@ -101,6 +101,9 @@ func (m *Manager) List() []*Pod { return slices.Clone(m.view.Load().sorted) }
 // checked the network.
 func (m *Manager) NetworkStatus() error { return m.net.Status() }
 
+// NetworkInfo describes the default network.
+func (m *Manager) NetworkInfo() network.Info { return m.net.Info() }
+
 // DefaultBridge returns the bridge to which the daemon attaches pods because no CNI network is configured, or nil.
 func (m *Manager) DefaultBridge() *network.DefaultBridge { return m.net.DefaultBridge() }
 

@@ -244,6 +244,24 @@ type GetStatusResponse struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// Time from start_time until the daemon accepted requests.
 	StartDuration *durationpb.Duration `protobuf:"bytes,4,opt,name=start_duration,json=startDuration,proto3" json:"start_duration,omitempty"`
+	// The condition RuntimeReady of the CRI.
+	Runtime *Condition `protobuf:"bytes,5,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	// All runtime handlers, sorted by name.
+	RuntimeHandlers []*RuntimeHandler `protobuf:"bytes,6,rep,name=runtime_handlers,json=runtimeHandlers,proto3" json:"runtime_handlers,omitempty"`
+	// The default network.
+	Network *NetworkStatus `protobuf:"bytes,7,opt,name=network,proto3" json:"network,omitempty"`
+	// Images and writable layers.
+	Storage *StorageStatus `protobuf:"bytes,8,opt,name=storage,proto3" json:"storage,omitempty"`
+	// Numbers of pods.
+	Pods *PodCounts `protobuf:"bytes,9,opt,name=pods,proto3" json:"pods,omitempty"`
+	// Numbers of containers.
+	Containers *ContainerCounts `protobuf:"bytes,10,opt,name=containers,proto3" json:"containers,omitempty"`
+	// Cgroups of the host and of the pods.
+	Cgroups *CgroupStatus `protobuf:"bytes,11,opt,name=cgroups,proto3" json:"cgroups,omitempty"`
+	// Security modules of the host.
+	Security *SecurityStatus `protobuf:"bytes,12,opt,name=security,proto3" json:"security,omitempty"`
+	// Plugins of the Node Resource Interface.
+	Plugins       *PluginStatus `protobuf:"bytes,13,opt,name=plugins,proto3" json:"plugins,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -306,6 +324,794 @@ func (x *GetStatusResponse) GetStartDuration() *durationpb.Duration {
 	return nil
 }
 
+func (x *GetStatusResponse) GetRuntime() *Condition {
+	if x != nil {
+		return x.Runtime
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetRuntimeHandlers() []*RuntimeHandler {
+	if x != nil {
+		return x.RuntimeHandlers
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetNetwork() *NetworkStatus {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetStorage() *StorageStatus {
+	if x != nil {
+		return x.Storage
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetPods() *PodCounts {
+	if x != nil {
+		return x.Pods
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetContainers() *ContainerCounts {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetCgroups() *CgroupStatus {
+	if x != nil {
+		return x.Cgroups
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetSecurity() *SecurityStatus {
+	if x != nil {
+		return x.Security
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetPlugins() *PluginStatus {
+	if x != nil {
+		return x.Plugins
+	}
+	return nil
+}
+
+// Condition says whether a part of the daemon works.
+type Condition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether the part works.
+	Ready bool `protobuf:"varint,1,opt,name=ready,proto3" json:"ready,omitempty"`
+	// The reason why the part does not work. Empty if ready is true.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Condition) Reset() {
+	*x = Condition{}
+	mi := &file_admin_v1_daemon_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Condition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Condition) ProtoMessage() {}
+
+func (x *Condition) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_daemon_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Condition.ProtoReflect.Descriptor instead.
+func (*Condition) Descriptor() ([]byte, []int) {
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Condition) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *Condition) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// RuntimeHandler is a runtime handler with the properties that the daemon has detected.
+type RuntimeHandler struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the handler, to which RuntimeClass objects refer.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Path of the OCI runtime.
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// Whether pods that name no handler use this handler.
+	Default bool `protobuf:"varint,3,opt,name=default,proto3" json:"default,omitempty"`
+	// Version that the runtime reports, as in "runc version 1.4.0".
+	Version string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	// Known defect of the version. Empty if none is known.
+	Flaw string `protobuf:"bytes,5,opt,name=flaw,proto3" json:"flaw,omitempty"`
+	// The reason why the runtime does not answer. Empty if the runtime answers.
+	Error string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	// Whether pods of the handler can have a user namespace.
+	UserNamespaces bool `protobuf:"varint,7,opt,name=user_namespaces,json=userNamespaces,proto3" json:"user_namespaces,omitempty"`
+	// The reason why user_namespaces is false.
+	UserNamespacesError string `protobuf:"bytes,8,opt,name=user_namespaces_error,json=userNamespacesError,proto3" json:"user_namespaces_error,omitempty"`
+	// Whether the handler supports recursive read-only mounts.
+	RecursiveReadOnlyMounts bool `protobuf:"varint,9,opt,name=recursive_read_only_mounts,json=recursiveReadOnlyMounts,proto3" json:"recursive_read_only_mounts,omitempty"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
+}
+
+func (x *RuntimeHandler) Reset() {
+	*x = RuntimeHandler{}
+	mi := &file_admin_v1_daemon_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuntimeHandler) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuntimeHandler) ProtoMessage() {}
+
+func (x *RuntimeHandler) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_daemon_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuntimeHandler.ProtoReflect.Descriptor instead.
+func (*RuntimeHandler) Descriptor() ([]byte, []int) {
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RuntimeHandler) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RuntimeHandler) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *RuntimeHandler) GetDefault() bool {
+	if x != nil {
+		return x.Default
+	}
+	return false
+}
+
+func (x *RuntimeHandler) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *RuntimeHandler) GetFlaw() string {
+	if x != nil {
+		return x.Flaw
+	}
+	return ""
+}
+
+func (x *RuntimeHandler) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *RuntimeHandler) GetUserNamespaces() bool {
+	if x != nil {
+		return x.UserNamespaces
+	}
+	return false
+}
+
+func (x *RuntimeHandler) GetUserNamespacesError() string {
+	if x != nil {
+		return x.UserNamespacesError
+	}
+	return ""
+}
+
+func (x *RuntimeHandler) GetRecursiveReadOnlyMounts() bool {
+	if x != nil {
+		return x.RecursiveReadOnlyMounts
+	}
+	return false
+}
+
+// NetworkStatus describes the default network of pods.
+type NetworkStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The condition NetworkReady of the CRI.
+	Condition *Condition `protobuf:"bytes,1,opt,name=condition,proto3" json:"condition,omitempty"`
+	// Name of the network. Empty if there is no network.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Path of the CNI configuration file. Empty if there is no file.
+	File string `protobuf:"bytes,3,opt,name=file,proto3" json:"file,omitempty"`
+	// Name of the bridge if pods use the default bridge of the daemon. Otherwise empty.
+	DefaultBridge string `protobuf:"bytes,4,opt,name=default_bridge,json=defaultBridge,proto3" json:"default_bridge,omitempty"`
+	// Address ranges of the default bridge in CIDR notation.
+	DefaultBridgeRanges []string `protobuf:"bytes,5,rep,name=default_bridge_ranges,json=defaultBridgeRanges,proto3" json:"default_bridge_ranges,omitempty"`
+	// Time at which the plugins last answered CNI STATUS. Not set if they have not answered since
+	// the configuration was loaded.
+	CniStatusTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=cni_status_time,json=cniStatusTime,proto3" json:"cni_status_time,omitempty"`
+	// Error of the last CNI STATUS. Empty if the plugins reported no error.
+	CniStatusError string `protobuf:"bytes,7,opt,name=cni_status_error,json=cniStatusError,proto3" json:"cni_status_error,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *NetworkStatus) Reset() {
+	*x = NetworkStatus{}
+	mi := &file_admin_v1_daemon_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkStatus) ProtoMessage() {}
+
+func (x *NetworkStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_daemon_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkStatus.ProtoReflect.Descriptor instead.
+func (*NetworkStatus) Descriptor() ([]byte, []int) {
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *NetworkStatus) GetCondition() *Condition {
+	if x != nil {
+		return x.Condition
+	}
+	return nil
+}
+
+func (x *NetworkStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NetworkStatus) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *NetworkStatus) GetDefaultBridge() string {
+	if x != nil {
+		return x.DefaultBridge
+	}
+	return ""
+}
+
+func (x *NetworkStatus) GetDefaultBridgeRanges() []string {
+	if x != nil {
+		return x.DefaultBridgeRanges
+	}
+	return nil
+}
+
+func (x *NetworkStatus) GetCniStatusTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CniStatusTime
+	}
+	return nil
+}
+
+func (x *NetworkStatus) GetCniStatusError() string {
+	if x != nil {
+		return x.CniStatusError
+	}
+	return ""
+}
+
+// StorageStatus describes the image store.
+type StorageStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Directory of the image store (key root).
+	Root string `protobuf:"bytes,1,opt,name=root,proto3" json:"root,omitempty"`
+	// Type of the file system of root, as in "ext4". Empty if it is unknown.
+	FileSystem string `protobuf:"bytes,2,opt,name=file_system,json=fileSystem,proto3" json:"file_system,omitempty"`
+	// Number of images.
+	Images uint32 `protobuf:"varint,3,opt,name=images,proto3" json:"images,omitempty"`
+	// Number of layers.
+	Layers uint32 `protobuf:"varint,4,opt,name=layers,proto3" json:"layers,omitempty"`
+	// Size of all images in bytes. Shared layers count once.
+	ImageBytes uint64 `protobuf:"varint,5,opt,name=image_bytes,json=imageBytes,proto3" json:"image_bytes,omitempty"`
+	// Size of the writable layers of all containers in bytes, from the last measurement.
+	WritableBytes uint64 `protobuf:"varint,6,opt,name=writable_bytes,json=writableBytes,proto3" json:"writable_bytes,omitempty"`
+	// Size of the file system of root in bytes.
+	CapacityBytes uint64 `protobuf:"varint,7,opt,name=capacity_bytes,json=capacityBytes,proto3" json:"capacity_bytes,omitempty"`
+	// Free space of the file system of root in bytes, without the space that is reserved for root.
+	FreeBytes uint64 `protobuf:"varint,8,opt,name=free_bytes,json=freeBytes,proto3" json:"free_bytes,omitempty"`
+	// Directory of the state of pods and containers (key run_dir).
+	RunDir        string `protobuf:"bytes,9,opt,name=run_dir,json=runDir,proto3" json:"run_dir,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StorageStatus) Reset() {
+	*x = StorageStatus{}
+	mi := &file_admin_v1_daemon_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StorageStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StorageStatus) ProtoMessage() {}
+
+func (x *StorageStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_daemon_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StorageStatus.ProtoReflect.Descriptor instead.
+func (*StorageStatus) Descriptor() ([]byte, []int) {
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *StorageStatus) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
+}
+
+func (x *StorageStatus) GetFileSystem() string {
+	if x != nil {
+		return x.FileSystem
+	}
+	return ""
+}
+
+func (x *StorageStatus) GetImages() uint32 {
+	if x != nil {
+		return x.Images
+	}
+	return 0
+}
+
+func (x *StorageStatus) GetLayers() uint32 {
+	if x != nil {
+		return x.Layers
+	}
+	return 0
+}
+
+func (x *StorageStatus) GetImageBytes() uint64 {
+	if x != nil {
+		return x.ImageBytes
+	}
+	return 0
+}
+
+func (x *StorageStatus) GetWritableBytes() uint64 {
+	if x != nil {
+		return x.WritableBytes
+	}
+	return 0
+}
+
+func (x *StorageStatus) GetCapacityBytes() uint64 {
+	if x != nil {
+		return x.CapacityBytes
+	}
+	return 0
+}
+
+func (x *StorageStatus) GetFreeBytes() uint64 {
+	if x != nil {
+		return x.FreeBytes
+	}
+	return 0
+}
+
+func (x *StorageStatus) GetRunDir() string {
+	if x != nil {
+		return x.RunDir
+	}
+	return ""
+}
+
+// PodCounts contains numbers of pods by state.
+type PodCounts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ready         uint32                 `protobuf:"varint,1,opt,name=ready,proto3" json:"ready,omitempty"`
+	NotReady      uint32                 `protobuf:"varint,2,opt,name=not_ready,json=notReady,proto3" json:"not_ready,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodCounts) Reset() {
+	*x = PodCounts{}
+	mi := &file_admin_v1_daemon_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodCounts) ProtoMessage() {}
+
+func (x *PodCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_daemon_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodCounts.ProtoReflect.Descriptor instead.
+func (*PodCounts) Descriptor() ([]byte, []int) {
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PodCounts) GetReady() uint32 {
+	if x != nil {
+		return x.Ready
+	}
+	return 0
+}
+
+func (x *PodCounts) GetNotReady() uint32 {
+	if x != nil {
+		return x.NotReady
+	}
+	return 0
+}
+
+// ContainerCounts contains numbers of containers by state.
+type ContainerCounts struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Created uint32                 `protobuf:"varint,1,opt,name=created,proto3" json:"created,omitempty"`
+	Running uint32                 `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
+	Exited  uint32                 `protobuf:"varint,3,opt,name=exited,proto3" json:"exited,omitempty"`
+	// Containers whose state cannot be determined.
+	Unknown       uint32 `protobuf:"varint,4,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContainerCounts) Reset() {
+	*x = ContainerCounts{}
+	mi := &file_admin_v1_daemon_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerCounts) ProtoMessage() {}
+
+func (x *ContainerCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_daemon_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerCounts.ProtoReflect.Descriptor instead.
+func (*ContainerCounts) Descriptor() ([]byte, []int) {
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ContainerCounts) GetCreated() uint32 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+func (x *ContainerCounts) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *ContainerCounts) GetExited() uint32 {
+	if x != nil {
+		return x.Exited
+	}
+	return 0
+}
+
+func (x *ContainerCounts) GetUnknown() uint32 {
+	if x != nil {
+		return x.Unknown
+	}
+	return 0
+}
+
+// CgroupStatus describes cgroups.
+type CgroupStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Cgroup driver: "cgroupfs" or "systemd".
+	Driver string `protobuf:"bytes,1,opt,name=driver,proto3" json:"driver,omitempty"`
+	// Version of the hierarchy that the daemon uses: 1 or 2.
+	Version uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Cgroup parent of pods that name none.
+	Parent string `protobuf:"bytes,3,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Cgroup of the monitors.
+	Monitors      string `protobuf:"bytes,4,opt,name=monitors,proto3" json:"monitors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CgroupStatus) Reset() {
+	*x = CgroupStatus{}
+	mi := &file_admin_v1_daemon_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CgroupStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CgroupStatus) ProtoMessage() {}
+
+func (x *CgroupStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_daemon_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CgroupStatus.ProtoReflect.Descriptor instead.
+func (*CgroupStatus) Descriptor() ([]byte, []int) {
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CgroupStatus) GetDriver() string {
+	if x != nil {
+		return x.Driver
+	}
+	return ""
+}
+
+func (x *CgroupStatus) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *CgroupStatus) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *CgroupStatus) GetMonitors() string {
+	if x != nil {
+		return x.Monitors
+	}
+	return ""
+}
+
+// SecurityStatus describes security modules.
+type SecurityStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether the kernel supports seccomp.
+	Seccomp bool `protobuf:"varint,1,opt,name=seccomp,proto3" json:"seccomp,omitempty"`
+	// Whether the host has AppArmor.
+	Apparmor bool `protobuf:"varint,2,opt,name=apparmor,proto3" json:"apparmor,omitempty"`
+	// Name of the default AppArmor profile of containers. Empty if there is none.
+	ApparmorProfile string `protobuf:"bytes,3,opt,name=apparmor_profile,json=apparmorProfile,proto3" json:"apparmor_profile,omitempty"`
+	// Whether containers have SELinux labels.
+	Selinux       bool `protobuf:"varint,4,opt,name=selinux,proto3" json:"selinux,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecurityStatus) Reset() {
+	*x = SecurityStatus{}
+	mi := &file_admin_v1_daemon_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecurityStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecurityStatus) ProtoMessage() {}
+
+func (x *SecurityStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_daemon_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecurityStatus.ProtoReflect.Descriptor instead.
+func (*SecurityStatus) Descriptor() ([]byte, []int) {
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SecurityStatus) GetSeccomp() bool {
+	if x != nil {
+		return x.Seccomp
+	}
+	return false
+}
+
+func (x *SecurityStatus) GetApparmor() bool {
+	if x != nil {
+		return x.Apparmor
+	}
+	return false
+}
+
+func (x *SecurityStatus) GetApparmorProfile() string {
+	if x != nil {
+		return x.ApparmorProfile
+	}
+	return ""
+}
+
+func (x *SecurityStatus) GetSelinux() bool {
+	if x != nil {
+		return x.Selinux
+	}
+	return false
+}
+
+// PluginStatus describes plugins of the Node Resource Interface.
+type PluginStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether plugins are enabled (key nri.enable).
+	Enabled bool `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	// Path of the socket to which plugins connect. Empty if the daemon refuses connections.
+	Socket string `protobuf:"bytes,2,opt,name=socket,proto3" json:"socket,omitempty"`
+	// Number of plugins that are connected.
+	Connected     uint32 `protobuf:"varint,3,opt,name=connected,proto3" json:"connected,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PluginStatus) Reset() {
+	*x = PluginStatus{}
+	mi := &file_admin_v1_daemon_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PluginStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PluginStatus) ProtoMessage() {}
+
+func (x *PluginStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_daemon_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PluginStatus.ProtoReflect.Descriptor instead.
+func (*PluginStatus) Descriptor() ([]byte, []int) {
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PluginStatus) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *PluginStatus) GetSocket() string {
+	if x != nil {
+		return x.Socket
+	}
+	return ""
+}
+
+func (x *PluginStatus) GetConnected() uint32 {
+	if x != nil {
+		return x.Connected
+	}
+	return 0
+}
+
 type GetConfigRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -314,7 +1120,7 @@ type GetConfigRequest struct {
 
 func (x *GetConfigRequest) Reset() {
 	*x = GetConfigRequest{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[4]
+	mi := &file_admin_v1_daemon_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +1132,7 @@ func (x *GetConfigRequest) String() string {
 func (*GetConfigRequest) ProtoMessage() {}
 
 func (x *GetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[4]
+	mi := &file_admin_v1_daemon_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +1145,7 @@ func (x *GetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConfigRequest.ProtoReflect.Descriptor instead.
 func (*GetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{4}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{13}
 }
 
 type GetConfigResponse struct {
@@ -353,7 +1159,7 @@ type GetConfigResponse struct {
 
 func (x *GetConfigResponse) Reset() {
 	*x = GetConfigResponse{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[5]
+	mi := &file_admin_v1_daemon_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -365,7 +1171,7 @@ func (x *GetConfigResponse) String() string {
 func (*GetConfigResponse) ProtoMessage() {}
 
 func (x *GetConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[5]
+	mi := &file_admin_v1_daemon_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -378,7 +1184,7 @@ func (x *GetConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConfigResponse.ProtoReflect.Descriptor instead.
 func (*GetConfigResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{5}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetConfigResponse) GetSettings() []*Setting {
@@ -401,7 +1207,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[6]
+	mi := &file_admin_v1_daemon_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -413,7 +1219,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[6]
+	mi := &file_admin_v1_daemon_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -426,7 +1232,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{6}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Setting) GetKey() string {
@@ -451,7 +1257,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[7]
+	mi := &file_admin_v1_daemon_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -463,7 +1269,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[7]
+	mi := &file_admin_v1_daemon_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -476,7 +1282,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{7}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{16}
 }
 
 type ReloadResponse struct {
@@ -494,7 +1300,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[8]
+	mi := &file_admin_v1_daemon_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -506,7 +1312,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[8]
+	mi := &file_admin_v1_daemon_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -519,7 +1325,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{8}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReloadResponse) GetChanged() []*SettingChange {
@@ -558,7 +1364,7 @@ type SettingChange struct {
 
 func (x *SettingChange) Reset() {
 	*x = SettingChange{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[9]
+	mi := &file_admin_v1_daemon_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +1376,7 @@ func (x *SettingChange) String() string {
 func (*SettingChange) ProtoMessage() {}
 
 func (x *SettingChange) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[9]
+	mi := &file_admin_v1_daemon_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +1389,7 @@ func (x *SettingChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettingChange.ProtoReflect.Descriptor instead.
 func (*SettingChange) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{9}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SettingChange) GetKey() string {
@@ -620,7 +1426,7 @@ type SettingError struct {
 
 func (x *SettingError) Reset() {
 	*x = SettingError{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[10]
+	mi := &file_admin_v1_daemon_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -632,7 +1438,7 @@ func (x *SettingError) String() string {
 func (*SettingError) ProtoMessage() {}
 
 func (x *SettingError) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[10]
+	mi := &file_admin_v1_daemon_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -645,7 +1451,7 @@ func (x *SettingError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettingError.ProtoReflect.Descriptor instead.
 func (*SettingError) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{10}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SettingError) GetKey() string {
@@ -670,7 +1476,7 @@ type GetLogLevelRequest struct {
 
 func (x *GetLogLevelRequest) Reset() {
 	*x = GetLogLevelRequest{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[11]
+	mi := &file_admin_v1_daemon_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +1488,7 @@ func (x *GetLogLevelRequest) String() string {
 func (*GetLogLevelRequest) ProtoMessage() {}
 
 func (x *GetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[11]
+	mi := &file_admin_v1_daemon_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +1501,7 @@ func (x *GetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*GetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{11}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{20}
 }
 
 type GetLogLevelResponse struct {
@@ -708,7 +1514,7 @@ type GetLogLevelResponse struct {
 
 func (x *GetLogLevelResponse) Reset() {
 	*x = GetLogLevelResponse{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[12]
+	mi := &file_admin_v1_daemon_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -720,7 +1526,7 @@ func (x *GetLogLevelResponse) String() string {
 func (*GetLogLevelResponse) ProtoMessage() {}
 
 func (x *GetLogLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[12]
+	mi := &file_admin_v1_daemon_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -733,7 +1539,7 @@ func (x *GetLogLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogLevelResponse.ProtoReflect.Descriptor instead.
 func (*GetLogLevelResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{12}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetLogLevelResponse) GetLevel() string {
@@ -753,7 +1559,7 @@ type SetLogLevelRequest struct {
 
 func (x *SetLogLevelRequest) Reset() {
 	*x = SetLogLevelRequest{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[13]
+	mi := &file_admin_v1_daemon_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +1571,7 @@ func (x *SetLogLevelRequest) String() string {
 func (*SetLogLevelRequest) ProtoMessage() {}
 
 func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[13]
+	mi := &file_admin_v1_daemon_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +1584,7 @@ func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{13}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetLogLevelRequest) GetLevel() string {
@@ -798,7 +1604,7 @@ type SetLogLevelResponse struct {
 
 func (x *SetLogLevelResponse) Reset() {
 	*x = SetLogLevelResponse{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[14]
+	mi := &file_admin_v1_daemon_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -810,7 +1616,7 @@ func (x *SetLogLevelResponse) String() string {
 func (*SetLogLevelResponse) ProtoMessage() {}
 
 func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[14]
+	mi := &file_admin_v1_daemon_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -823,7 +1629,7 @@ func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelResponse.ProtoReflect.Descriptor instead.
 func (*SetLogLevelResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{14}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SetLogLevelResponse) GetPreviousLevel() string {
@@ -846,7 +1652,7 @@ type GetProfileRequest struct {
 
 func (x *GetProfileRequest) Reset() {
 	*x = GetProfileRequest{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[15]
+	mi := &file_admin_v1_daemon_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +1664,7 @@ func (x *GetProfileRequest) String() string {
 func (*GetProfileRequest) ProtoMessage() {}
 
 func (x *GetProfileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[15]
+	mi := &file_admin_v1_daemon_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +1677,7 @@ func (x *GetProfileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfileRequest.ProtoReflect.Descriptor instead.
 func (*GetProfileRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{15}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetProfileRequest) GetKind() ProfileKind {
@@ -898,7 +1704,7 @@ type GetProfileResponse struct {
 
 func (x *GetProfileResponse) Reset() {
 	*x = GetProfileResponse{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[16]
+	mi := &file_admin_v1_daemon_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1716,7 @@ func (x *GetProfileResponse) String() string {
 func (*GetProfileResponse) ProtoMessage() {}
 
 func (x *GetProfileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[16]
+	mi := &file_admin_v1_daemon_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1729,7 @@ func (x *GetProfileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfileResponse.ProtoReflect.Descriptor instead.
 func (*GetProfileResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{16}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetProfileResponse) GetData() []byte {
@@ -945,13 +1751,81 @@ const file_admin_v1_daemon_proto_rawDesc = "" +
 	"\n" +
 	"go_version\x18\x03 \x01(\tR\tgoVersion\x12\x1a\n" +
 	"\bplatform\x18\x04 \x01(\tR\bplatform\"\x12\n" +
-	"\x10GetStatusRequest\"\xe4\x01\n" +
+	"\x10GetStatusRequest\"\x96\x06\n" +
 	"\x11GetStatusResponse\x12@\n" +
 	"\aversion\x18\x01 \x01(\v2&.criserver.admin.v1.GetVersionResponseR\aversion\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x129\n" +
 	"\n" +
 	"start_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12@\n" +
-	"\x0estart_duration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\rstartDuration\"\x12\n" +
+	"\x0estart_duration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\rstartDuration\x127\n" +
+	"\aruntime\x18\x05 \x01(\v2\x1d.criserver.admin.v1.ConditionR\aruntime\x12M\n" +
+	"\x10runtime_handlers\x18\x06 \x03(\v2\".criserver.admin.v1.RuntimeHandlerR\x0fruntimeHandlers\x12;\n" +
+	"\anetwork\x18\a \x01(\v2!.criserver.admin.v1.NetworkStatusR\anetwork\x12;\n" +
+	"\astorage\x18\b \x01(\v2!.criserver.admin.v1.StorageStatusR\astorage\x121\n" +
+	"\x04pods\x18\t \x01(\v2\x1d.criserver.admin.v1.PodCountsR\x04pods\x12C\n" +
+	"\n" +
+	"containers\x18\n" +
+	" \x01(\v2#.criserver.admin.v1.ContainerCountsR\n" +
+	"containers\x12:\n" +
+	"\acgroups\x18\v \x01(\v2 .criserver.admin.v1.CgroupStatusR\acgroups\x12>\n" +
+	"\bsecurity\x18\f \x01(\v2\".criserver.admin.v1.SecurityStatusR\bsecurity\x12:\n" +
+	"\aplugins\x18\r \x01(\v2 .criserver.admin.v1.PluginStatusR\aplugins\"9\n" +
+	"\tCondition\x12\x14\n" +
+	"\x05ready\x18\x01 \x01(\bR\x05ready\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xb0\x02\n" +
+	"\x0eRuntimeHandler\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x18\n" +
+	"\adefault\x18\x03 \x01(\bR\adefault\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x12\n" +
+	"\x04flaw\x18\x05 \x01(\tR\x04flaw\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\x12'\n" +
+	"\x0fuser_namespaces\x18\a \x01(\bR\x0euserNamespaces\x122\n" +
+	"\x15user_namespaces_error\x18\b \x01(\tR\x13userNamespacesError\x12;\n" +
+	"\x1arecursive_read_only_mounts\x18\t \x01(\bR\x17recursiveReadOnlyMounts\"\xbd\x02\n" +
+	"\rNetworkStatus\x12;\n" +
+	"\tcondition\x18\x01 \x01(\v2\x1d.criserver.admin.v1.ConditionR\tcondition\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04file\x18\x03 \x01(\tR\x04file\x12%\n" +
+	"\x0edefault_bridge\x18\x04 \x01(\tR\rdefaultBridge\x122\n" +
+	"\x15default_bridge_ranges\x18\x05 \x03(\tR\x13defaultBridgeRanges\x12B\n" +
+	"\x0fcni_status_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rcniStatusTime\x12(\n" +
+	"\x10cni_status_error\x18\a \x01(\tR\x0ecniStatusError\"\x9b\x02\n" +
+	"\rStorageStatus\x12\x12\n" +
+	"\x04root\x18\x01 \x01(\tR\x04root\x12\x1f\n" +
+	"\vfile_system\x18\x02 \x01(\tR\n" +
+	"fileSystem\x12\x16\n" +
+	"\x06images\x18\x03 \x01(\rR\x06images\x12\x16\n" +
+	"\x06layers\x18\x04 \x01(\rR\x06layers\x12\x1f\n" +
+	"\vimage_bytes\x18\x05 \x01(\x04R\n" +
+	"imageBytes\x12%\n" +
+	"\x0ewritable_bytes\x18\x06 \x01(\x04R\rwritableBytes\x12%\n" +
+	"\x0ecapacity_bytes\x18\a \x01(\x04R\rcapacityBytes\x12\x1d\n" +
+	"\n" +
+	"free_bytes\x18\b \x01(\x04R\tfreeBytes\x12\x17\n" +
+	"\arun_dir\x18\t \x01(\tR\x06runDir\">\n" +
+	"\tPodCounts\x12\x14\n" +
+	"\x05ready\x18\x01 \x01(\rR\x05ready\x12\x1b\n" +
+	"\tnot_ready\x18\x02 \x01(\rR\bnotReady\"w\n" +
+	"\x0fContainerCounts\x12\x18\n" +
+	"\acreated\x18\x01 \x01(\rR\acreated\x12\x18\n" +
+	"\arunning\x18\x02 \x01(\rR\arunning\x12\x16\n" +
+	"\x06exited\x18\x03 \x01(\rR\x06exited\x12\x18\n" +
+	"\aunknown\x18\x04 \x01(\rR\aunknown\"t\n" +
+	"\fCgroupStatus\x12\x16\n" +
+	"\x06driver\x18\x01 \x01(\tR\x06driver\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\x12\x16\n" +
+	"\x06parent\x18\x03 \x01(\tR\x06parent\x12\x1a\n" +
+	"\bmonitors\x18\x04 \x01(\tR\bmonitors\"\x8b\x01\n" +
+	"\x0eSecurityStatus\x12\x18\n" +
+	"\aseccomp\x18\x01 \x01(\bR\aseccomp\x12\x1a\n" +
+	"\bapparmor\x18\x02 \x01(\bR\bapparmor\x12)\n" +
+	"\x10apparmor_profile\x18\x03 \x01(\tR\x0fapparmorProfile\x12\x18\n" +
+	"\aselinux\x18\x04 \x01(\bR\aselinux\"^\n" +
+	"\fPluginStatus\x12\x18\n" +
+	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x16\n" +
+	"\x06socket\x18\x02 \x01(\tR\x06socket\x12\x1c\n" +
+	"\tconnected\x18\x03 \x01(\rR\tconnected\"\x12\n" +
 	"\x10GetConfigRequest\"L\n" +
 	"\x11GetConfigResponse\x127\n" +
 	"\bsettings\x18\x01 \x03(\v2\x1b.criserver.admin.v1.SettingR\bsettings\"1\n" +
@@ -1011,58 +1885,78 @@ func file_admin_v1_daemon_proto_rawDescGZIP() []byte {
 }
 
 var file_admin_v1_daemon_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_admin_v1_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_admin_v1_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_admin_v1_daemon_proto_goTypes = []any{
 	(ProfileKind)(0),              // 0: criserver.admin.v1.ProfileKind
 	(*GetVersionRequest)(nil),     // 1: criserver.admin.v1.GetVersionRequest
 	(*GetVersionResponse)(nil),    // 2: criserver.admin.v1.GetVersionResponse
 	(*GetStatusRequest)(nil),      // 3: criserver.admin.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 4: criserver.admin.v1.GetStatusResponse
-	(*GetConfigRequest)(nil),      // 5: criserver.admin.v1.GetConfigRequest
-	(*GetConfigResponse)(nil),     // 6: criserver.admin.v1.GetConfigResponse
-	(*Setting)(nil),               // 7: criserver.admin.v1.Setting
-	(*ReloadRequest)(nil),         // 8: criserver.admin.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 9: criserver.admin.v1.ReloadResponse
-	(*SettingChange)(nil),         // 10: criserver.admin.v1.SettingChange
-	(*SettingError)(nil),          // 11: criserver.admin.v1.SettingError
-	(*GetLogLevelRequest)(nil),    // 12: criserver.admin.v1.GetLogLevelRequest
-	(*GetLogLevelResponse)(nil),   // 13: criserver.admin.v1.GetLogLevelResponse
-	(*SetLogLevelRequest)(nil),    // 14: criserver.admin.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),   // 15: criserver.admin.v1.SetLogLevelResponse
-	(*GetProfileRequest)(nil),     // 16: criserver.admin.v1.GetProfileRequest
-	(*GetProfileResponse)(nil),    // 17: criserver.admin.v1.GetProfileResponse
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(*Condition)(nil),             // 5: criserver.admin.v1.Condition
+	(*RuntimeHandler)(nil),        // 6: criserver.admin.v1.RuntimeHandler
+	(*NetworkStatus)(nil),         // 7: criserver.admin.v1.NetworkStatus
+	(*StorageStatus)(nil),         // 8: criserver.admin.v1.StorageStatus
+	(*PodCounts)(nil),             // 9: criserver.admin.v1.PodCounts
+	(*ContainerCounts)(nil),       // 10: criserver.admin.v1.ContainerCounts
+	(*CgroupStatus)(nil),          // 11: criserver.admin.v1.CgroupStatus
+	(*SecurityStatus)(nil),        // 12: criserver.admin.v1.SecurityStatus
+	(*PluginStatus)(nil),          // 13: criserver.admin.v1.PluginStatus
+	(*GetConfigRequest)(nil),      // 14: criserver.admin.v1.GetConfigRequest
+	(*GetConfigResponse)(nil),     // 15: criserver.admin.v1.GetConfigResponse
+	(*Setting)(nil),               // 16: criserver.admin.v1.Setting
+	(*ReloadRequest)(nil),         // 17: criserver.admin.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 18: criserver.admin.v1.ReloadResponse
+	(*SettingChange)(nil),         // 19: criserver.admin.v1.SettingChange
+	(*SettingError)(nil),          // 20: criserver.admin.v1.SettingError
+	(*GetLogLevelRequest)(nil),    // 21: criserver.admin.v1.GetLogLevelRequest
+	(*GetLogLevelResponse)(nil),   // 22: criserver.admin.v1.GetLogLevelResponse
+	(*SetLogLevelRequest)(nil),    // 23: criserver.admin.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),   // 24: criserver.admin.v1.SetLogLevelResponse
+	(*GetProfileRequest)(nil),     // 25: criserver.admin.v1.GetProfileRequest
+	(*GetProfileResponse)(nil),    // 26: criserver.admin.v1.GetProfileResponse
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
 }
 var file_admin_v1_daemon_proto_depIdxs = []int32{
 	2,  // 0: criserver.admin.v1.GetStatusResponse.version:type_name -> criserver.admin.v1.GetVersionResponse
-	18, // 1: criserver.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	19, // 2: criserver.admin.v1.GetStatusResponse.start_duration:type_name -> google.protobuf.Duration
-	7,  // 3: criserver.admin.v1.GetConfigResponse.settings:type_name -> criserver.admin.v1.Setting
-	10, // 4: criserver.admin.v1.ReloadResponse.changed:type_name -> criserver.admin.v1.SettingChange
-	10, // 5: criserver.admin.v1.ReloadResponse.need_restart:type_name -> criserver.admin.v1.SettingChange
-	11, // 6: criserver.admin.v1.ReloadResponse.errors:type_name -> criserver.admin.v1.SettingError
-	0,  // 7: criserver.admin.v1.GetProfileRequest.kind:type_name -> criserver.admin.v1.ProfileKind
-	19, // 8: criserver.admin.v1.GetProfileRequest.duration:type_name -> google.protobuf.Duration
-	1,  // 9: criserver.admin.v1.Daemon.GetVersion:input_type -> criserver.admin.v1.GetVersionRequest
-	3,  // 10: criserver.admin.v1.Daemon.GetStatus:input_type -> criserver.admin.v1.GetStatusRequest
-	5,  // 11: criserver.admin.v1.Daemon.GetConfig:input_type -> criserver.admin.v1.GetConfigRequest
-	8,  // 12: criserver.admin.v1.Daemon.Reload:input_type -> criserver.admin.v1.ReloadRequest
-	12, // 13: criserver.admin.v1.Daemon.GetLogLevel:input_type -> criserver.admin.v1.GetLogLevelRequest
-	14, // 14: criserver.admin.v1.Daemon.SetLogLevel:input_type -> criserver.admin.v1.SetLogLevelRequest
-	16, // 15: criserver.admin.v1.Daemon.GetProfile:input_type -> criserver.admin.v1.GetProfileRequest
-	2,  // 16: criserver.admin.v1.Daemon.GetVersion:output_type -> criserver.admin.v1.GetVersionResponse
-	4,  // 17: criserver.admin.v1.Daemon.GetStatus:output_type -> criserver.admin.v1.GetStatusResponse
-	6,  // 18: criserver.admin.v1.Daemon.GetConfig:output_type -> criserver.admin.v1.GetConfigResponse
-	9,  // 19: criserver.admin.v1.Daemon.Reload:output_type -> criserver.admin.v1.ReloadResponse
-	13, // 20: criserver.admin.v1.Daemon.GetLogLevel:output_type -> criserver.admin.v1.GetLogLevelResponse
-	15, // 21: criserver.admin.v1.Daemon.SetLogLevel:output_type -> criserver.admin.v1.SetLogLevelResponse
-	17, // 22: criserver.admin.v1.Daemon.GetProfile:output_type -> criserver.admin.v1.GetProfileResponse
-	16, // [16:23] is the sub-list for method output_type
-	9,  // [9:16] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	27, // 1: criserver.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	28, // 2: criserver.admin.v1.GetStatusResponse.start_duration:type_name -> google.protobuf.Duration
+	5,  // 3: criserver.admin.v1.GetStatusResponse.runtime:type_name -> criserver.admin.v1.Condition
+	6,  // 4: criserver.admin.v1.GetStatusResponse.runtime_handlers:type_name -> criserver.admin.v1.RuntimeHandler
+	7,  // 5: criserver.admin.v1.GetStatusResponse.network:type_name -> criserver.admin.v1.NetworkStatus
+	8,  // 6: criserver.admin.v1.GetStatusResponse.storage:type_name -> criserver.admin.v1.StorageStatus
+	9,  // 7: criserver.admin.v1.GetStatusResponse.pods:type_name -> criserver.admin.v1.PodCounts
+	10, // 8: criserver.admin.v1.GetStatusResponse.containers:type_name -> criserver.admin.v1.ContainerCounts
+	11, // 9: criserver.admin.v1.GetStatusResponse.cgroups:type_name -> criserver.admin.v1.CgroupStatus
+	12, // 10: criserver.admin.v1.GetStatusResponse.security:type_name -> criserver.admin.v1.SecurityStatus
+	13, // 11: criserver.admin.v1.GetStatusResponse.plugins:type_name -> criserver.admin.v1.PluginStatus
+	5,  // 12: criserver.admin.v1.NetworkStatus.condition:type_name -> criserver.admin.v1.Condition
+	27, // 13: criserver.admin.v1.NetworkStatus.cni_status_time:type_name -> google.protobuf.Timestamp
+	16, // 14: criserver.admin.v1.GetConfigResponse.settings:type_name -> criserver.admin.v1.Setting
+	19, // 15: criserver.admin.v1.ReloadResponse.changed:type_name -> criserver.admin.v1.SettingChange
+	19, // 16: criserver.admin.v1.ReloadResponse.need_restart:type_name -> criserver.admin.v1.SettingChange
+	20, // 17: criserver.admin.v1.ReloadResponse.errors:type_name -> criserver.admin.v1.SettingError
+	0,  // 18: criserver.admin.v1.GetProfileRequest.kind:type_name -> criserver.admin.v1.ProfileKind
+	28, // 19: criserver.admin.v1.GetProfileRequest.duration:type_name -> google.protobuf.Duration
+	1,  // 20: criserver.admin.v1.Daemon.GetVersion:input_type -> criserver.admin.v1.GetVersionRequest
+	3,  // 21: criserver.admin.v1.Daemon.GetStatus:input_type -> criserver.admin.v1.GetStatusRequest
+	14, // 22: criserver.admin.v1.Daemon.GetConfig:input_type -> criserver.admin.v1.GetConfigRequest
+	17, // 23: criserver.admin.v1.Daemon.Reload:input_type -> criserver.admin.v1.ReloadRequest
+	21, // 24: criserver.admin.v1.Daemon.GetLogLevel:input_type -> criserver.admin.v1.GetLogLevelRequest
+	23, // 25: criserver.admin.v1.Daemon.SetLogLevel:input_type -> criserver.admin.v1.SetLogLevelRequest
+	25, // 26: criserver.admin.v1.Daemon.GetProfile:input_type -> criserver.admin.v1.GetProfileRequest
+	2,  // 27: criserver.admin.v1.Daemon.GetVersion:output_type -> criserver.admin.v1.GetVersionResponse
+	4,  // 28: criserver.admin.v1.Daemon.GetStatus:output_type -> criserver.admin.v1.GetStatusResponse
+	15, // 29: criserver.admin.v1.Daemon.GetConfig:output_type -> criserver.admin.v1.GetConfigResponse
+	18, // 30: criserver.admin.v1.Daemon.Reload:output_type -> criserver.admin.v1.ReloadResponse
+	22, // 31: criserver.admin.v1.Daemon.GetLogLevel:output_type -> criserver.admin.v1.GetLogLevelResponse
+	24, // 32: criserver.admin.v1.Daemon.SetLogLevel:output_type -> criserver.admin.v1.SetLogLevelResponse
+	26, // 33: criserver.admin.v1.Daemon.GetProfile:output_type -> criserver.admin.v1.GetProfileResponse
+	27, // [27:34] is the sub-list for method output_type
+	20, // [20:27] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_admin_v1_daemon_proto_init() }
@@ -1076,7 +1970,7 @@ func file_admin_v1_daemon_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_daemon_proto_rawDesc), len(file_admin_v1_daemon_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -10,6 +10,7 @@ import (
 )
 
 //go:generate go run -tags containers_image_openpgp,nri_no_wasm . config --reference ../../docs/configuration.md
+//go:generate go run -tags containers_image_openpgp,nri_no_wasm ../../hack/clidocs -markdown ../../docs/commands.md
 
 // version is set by the linker to the output of git-describe(1).
 var version string

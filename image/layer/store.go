@@ -247,6 +247,13 @@ func (s *Store) removeUnused(id digest.Digest) bool {
 	return true
 }
 
+// Count returns the number of layers that can be used.
+func (s *Store) Count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.layers)
+}
+
 // Total returns the disk usage of all layers.
 func (s *Store) Total() (bytes, inodes uint64) {
 	s.mu.Lock()

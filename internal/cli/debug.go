@@ -53,7 +53,7 @@ func newProfileCommand(env *environment, use, short string, kind adminv1.Profile
 		},
 	}
 	if kind == adminv1.ProfileKind_PROFILE_KIND_CPU {
-		cmd.Flags().Uint32Var(&seconds, "seconds", 30, "duration of the profile, from 1 to 600 seconds")
+		cmd.Flags().Uint32Var(&seconds, "seconds", 30, "duration of the profile as a `number` of seconds from 1 to 600")
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "write the profile to a `file` instead of the standard output")
 	env.addConnectionFlags(cmd)

@@ -44,7 +44,7 @@ func (e *environment) addConnectionFlags(cmd *cobra.Command) {
 // adminConnection returns the connection to the administration API of the daemon, from
 // which adminv1.NewDaemonClient and others make clients. The environment closes it.
 func (e *environment) adminConnection(ctx context.Context) (*grpc.ClientConn, error) {
-	if err := e.findSockets(); err != nil {
+	if err := e.findSocket(&e.adminSocket, func(c config.Config) string { return c.AdminSocket }); err != nil {
 		return nil, err
 	}
 	return e.connect(ctx, e.adminSocket)
@@ -52,7 +52,7 @@ func (e *environment) adminConnection(ctx context.Context) (*grpc.ClientConn, er
 
 // criConnection returns the connection to the CRI of the daemon.
 func (e *environment) criConnection(ctx context.Context) (*grpc.ClientConn, error) {
-	if err := e.findSockets(); err != nil {
+	if err := e.findSocket(&e.criSocket, func(c config.Config) string { return c.Socket }); err != nil {
 		return nil, err
 	}
 	return e.connect(ctx, e.criSocket)
@@ -76,22 +76,16 @@ func (e *environment) imageClient(ctx context.Context) (cri.ImageServiceClient, 
 	return cri.NewImageServiceClient(conn), nil
 }
 
-// findSockets sets the paths of the sockets that no flag has set to those of the
-// configuration.
-func (e *environment) findSockets() error {
-	if e.adminSocket != "" && e.criSocket != "" {
+// findSocket sets the path of a socket to that of the configuration, unless a flag has set it.
+func (e *environment) findSocket(path *string, configured func(config.Config) string) error {
+	if *path != "" {
 		return nil
 	}
 	cfg, err := config.Load(config.Source{File: e.configFile})
 	if err != nil {
 		return fmt.Errorf("find the sockets of the daemon: %w", err)
 	}
-	if e.adminSocket == "" {
-		e.adminSocket = cfg.AdminSocket
-	}
-	if e.criSocket == "" {
-		e.criSocket = cfg.Socket
-	}
+	*path = configured(cfg)
 	return nil
 }
 

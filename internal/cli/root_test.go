@@ -28,12 +28,14 @@ func TestRunCommands(t *testing.T) {
 		args []string
 		want []string // parts of the output
 	}{
-		{[]string{"version"}, []string{"criserver 1.2.3\n"}},
-		{[]string{"version", "-o", "json"}, []string{`"version": "1.2.3"`}},
-		{[]string{"version", "-o", "yaml"}, []string{"version: 1.2.3\n"}},
+		{[]string{"version", "--client"}, []string{"criserver 1.2.3 (go"}},
+		{[]string{"version", "--admin-socket", file}, []string{"criserver 1.2.3 (go"}},
+		{[]string{"version", "--client", "-o", "json"}, []string{`"version": "1.2.3"`}},
+		{[]string{"version", "--client", "-o", "yaml"}, []string{"client:\n", "  version: 1.2.3\n"}},
 		{[]string{"config", "--config", file, "--image.max-layers", "7"}, []string{"log_level = \"debug\"", "max_layers = 7"}},
 		{[]string{"config", "--config", file, "--selinux", "false"}, []string{"selinux = false"}},
 		{[]string{"config", "--default", "--config", file}, []string{"\n#log_level = \"info\"\n", "\n[image]\n"}},
+		{[]string{"config", "validate", file}, []string{"valid"}},
 		{[]string{"debug"}, []string{"goroutines", "heap", "profile"}},
 	} {
 		code, stdout, stderr := runCommand(t, tc.args...)
@@ -66,6 +68,10 @@ func TestHelpListsFlags(t *testing.T) {
 func TestRunErrors(t *testing.T) {
 	dir := t.TempDir()
 	missing := filepath.Join(dir, "missing")
+	bad := filepath.Join(dir, "bad.toml")
+	if err := os.WriteFile(bad, []byte("root = \"x\"\nlog_level = \"loud\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, tc := range []struct {
 		args []string
 		code int
@@ -76,11 +82,15 @@ func TestRunErrors(t *testing.T) {
 		{[]string{"debug", "x"}, exitUsage, `unknown command "x"`},
 		{[]string{"serve", "x"}, exitUsage, `unknown command "x"`},
 		{[]string{"--repair"}, exitUsage, "unknown flag: --repair"},
+		{[]string{"config", "--default", "--reference", missing}, exitUsage, "none of the others can be"},
+		{[]string{"config", "validate", missing}, exitFailure, missing},
+		{[]string{"config", "validate", bad}, exitFailure, "root: must be"},
+		{[]string{"config", "validate", bad}, exitFailure, "log_level: must be one of"},
 		{[]string{"version", "-o", "xml"}, exitUsage, "must be table, json or yaml"},
 		{[]string{"log-level", "info", "debug"}, exitUsage, "accepts at most 1 arg"},
 		{[]string{"config", "--config", missing}, exitFailure, missing},
 		{[]string{"config", "--log-level", "loud"}, exitFailure, "--log-level: log_level: must be one of"},
-		{[]string{"status", "--admin-socket", missing, "--socket", missing}, exitFailure, "the daemon does not run"},
+		{[]string{"status", "--admin-socket", missing}, exitFailure, "the daemon does not run"},
 		{[]string{"reload", "--config", missing}, exitFailure, "find the sockets of the daemon"},
 	} {
 		code, stdout, stderr := runCommand(t, tc.args...)

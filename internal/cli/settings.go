@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/criserver/criserver/config"
@@ -20,7 +22,10 @@ func (s *settings) addFlags(cmd *cobra.Command) {
 	fs.SortFlags = false // the order of the configuration file
 	fs.StringVar(&s.file, "config", "", "main configuration `file`; drop-in files are FILE.d/*.toml (default "+config.DefaultFile+")")
 	for _, key := range config.Keys() {
-		fs.Var(&settingFlag{key, s.values}, config.FlagName(key), config.Help(key))
+		// pflag would print a word between backquotes as the name of the value.
+		usage := strings.ReplaceAll(config.Help(key), "`", "'")
+		f := fs.VarPF(&settingFlag{key, s.values}, config.FlagName(key), "", usage)
+		f.Annotations = map[string][]string{settingAnnotation: {key}}
 	}
 }
 

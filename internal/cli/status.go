@@ -1,8 +1,13 @@
 package cli
 
 import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
 	"time"
 
+	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	adminv1 "github.com/criserver/criserver/admin/v1"
@@ -13,7 +18,10 @@ func newStatusCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the state of the daemon and of its parts",
-		Args:  cobra.NoArgs,
+		Long: `Show the state of the daemon: runtime handlers, network, image store, pods and containers,
+cgroups, security modules and plugins. The exit code is 1 if the runtime or the network is not
+ready, or if the daemon does not run.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			conn, err := env.adminConnection(cmd.Context())
 			if err != nil {
@@ -23,7 +31,10 @@ func newStatusCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return out.print(env.stdout, s, func(t *table) { writeStatus(t, s) })
+			if err := out.print(env.stdout, s, func(t *table) { writeStatus(t, s) }); err != nil {
+				return err
+			}
+			return statusError(s)
 		},
 	}
 	out.addFlag(cmd)
@@ -31,12 +42,123 @@ func newStatusCommand(env *environment) *cobra.Command {
 	return cmd
 }
 
-// writeStatus writes the state of the daemon.
+// statusError returns an error if the runtime or the network is not ready.
+func statusError(s *adminv1.GetStatusResponse) error {
+	var errs []error
+	for name, c := range map[string]*adminv1.Condition{"runtime": s.GetRuntime(), "network": s.GetNetwork().GetCondition()} {
+		if !c.GetReady() {
+			errs = append(errs, fmt.Errorf("the %s is not ready: %s", name, c.GetReason()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// writeStatus writes the state of the daemon: one row for each part, and a table of the
+// runtime handlers.
 func writeStatus(t *table, s *adminv1.GetStatusResponse) {
+	t.row("daemon", fmt.Sprintf("version %s, %s, pid %d", s.GetVersion().GetVersion(), s.GetVersion().GetGoVersion(), s.GetPid()))
+	t.row("started", startText(s))
+	t.row("runtime", conditionText(s.GetRuntime()))
+	t.row("network", networkText(s.GetNetwork()))
+	t.row("CNI STATUS", cniStatusText(s.GetNetwork()))
+	t.row("storage", storageText(s.GetStorage()))
+	t.row("space", spaceText(s.GetStorage()))
+	t.row("pods", fmt.Sprintf("%d ready, %d not ready", s.GetPods().GetReady(), s.GetPods().GetNotReady()))
+	c := s.GetContainers()
+	t.row("containers", fmt.Sprintf("%d running, %d created, %d exited, %d unknown", c.GetRunning(), c.GetCreated(), c.GetExited(), c.GetUnknown()))
+	g := s.GetCgroups()
+	t.row("cgroups", fmt.Sprintf("version %d, driver %s, parent %s, monitors %s", g.GetVersion(), g.GetDriver(), g.GetParent(), g.GetMonitors()))
+	t.row("security", securityText(s.GetSecurity()))
+	t.row("plugins", pluginText(s.GetPlugins()))
+	t.line("")
+	writeHandlers(t, s.GetRuntimeHandlers())
+}
+
+func startText(s *adminv1.GetStatusResponse) string {
 	start := s.GetStartTime().AsTime()
-	t.row("version", s.GetVersion().GetVersion())
-	t.row("pid", s.GetPid())
-	t.row("started", start.Local().Format(time.RFC3339))
-	t.row("uptime", time.Since(start).Round(time.Second))
-	t.row("start duration", s.GetStartDuration().AsDuration().Round(time.Millisecond))
+	return fmt.Sprintf("%s, %s ago, within %s", start.Local().Format(time.RFC3339),
+		time.Since(start).Round(time.Second), s.GetStartDuration().AsDuration().Round(time.Millisecond))
+}
+
+func conditionText(c *adminv1.Condition) string {
+	if c.GetReady() {
+		return "ready"
+	}
+	return "not ready: " + c.GetReason()
+}
+
+func networkText(n *adminv1.NetworkStatus) string {
+	text := conditionText(n.GetCondition())
+	switch {
+	case n.GetDefaultBridge() != "":
+		text += fmt.Sprintf(", default bridge %s with %s", n.GetDefaultBridge(), strings.Join(n.GetDefaultBridgeRanges(), " and "))
+	case n.GetName() != "":
+		text += fmt.Sprintf(", network %q of %s", n.GetName(), n.GetFile())
+	}
+	return text
+}
+
+func cniStatusText(n *adminv1.NetworkStatus) string {
+	switch {
+	case n.GetCniStatusTime() == nil:
+		return "no answer yet"
+	case n.GetCniStatusError() != "":
+		return n.GetCniStatusError()
+	}
+	return fmt.Sprintf("no error, %s ago", time.Since(n.GetCniStatusTime().AsTime()).Round(time.Second))
+}
+
+func storageText(s *adminv1.StorageStatus) string {
+	return fmt.Sprintf("%s: %d images, %d layers, %s; writable layers of containers %s",
+		s.GetRoot(), s.GetImages(), s.GetLayers(), bytesText(s.GetImageBytes()), bytesText(s.GetWritableBytes()))
+}
+
+func spaceText(s *adminv1.StorageStatus) string {
+	return fmt.Sprintf("%s of %s free, file system %s", bytesText(s.GetFreeBytes()), bytesText(s.GetCapacityBytes()), cmp.Or(s.GetFileSystem(), "unknown"))
+}
+
+// bytesText returns a size with a binary unit, as in "1.5GiB".
+func bytesText(n uint64) string { return units.BytesSize(float64(n)) }
+
+func securityText(s *adminv1.SecurityStatus) string {
+	parts := []string{"seccomp " + onOff(s.GetSeccomp()), "AppArmor " + onOff(s.GetApparmor()), "SELinux " + onOff(s.GetSelinux())}
+	if s.GetApparmorProfile() != "" {
+		parts[1] += " with the profile " + s.GetApparmorProfile()
+	}
+	return strings.Join(parts, ", ")
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
+func pluginText(p *adminv1.PluginStatus) string {
+	if !p.GetEnabled() {
+		return "off"
+	}
+	return fmt.Sprintf("%d connected, socket %s", p.GetConnected(), cmp.Or(p.GetSocket(), "closed"))
+}
+
+// writeHandlers writes a table of runtime handlers.
+func writeHandlers(t *table, handlers []*adminv1.RuntimeHandler) {
+	t.row("HANDLER", "DEFAULT", "VERSION", "USER NAMESPACES", "PATH", "PROBLEMS")
+	for _, h := range handlers {
+		problems := make([]string, 0, 3)
+		for _, p := range []string{h.GetError(), h.GetFlaw(), h.GetUserNamespacesError()} {
+			if p != "" {
+				problems = append(problems, p)
+			}
+		}
+		t.row(h.GetName(), yesNo(h.GetDefault()), h.GetVersion(), yesNo(h.GetUserNamespaces()), h.GetPath(), strings.Join(problems, "; "))
+	}
+}
+
+func yesNo(yes bool) string {
+	if yes {
+		return "yes"
+	}
+	return "no"
 }

@@ -2,12 +2,16 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"regexp"
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	adminv1 "github.com/criserver/criserver/admin/v1"
 )
 
 // semantic is the syntax of semver.org, without the "v" of tags.
@@ -61,23 +65,69 @@ func buildCommit() string {
 
 func newVersionCommand(env *environment) *cobra.Command {
 	var out output
+	var client bool
 	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "Print the version",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			v := versionInfo{Version: env.version, Commit: buildCommit(), GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
-			return out.print(env.stdout, v, func(t *table) { t.line("criserver %s", v.Version) })
+		Short: "Print the versions of this program and of the running daemon",
+		Long: `Print the versions of this program and of the running daemon. If the daemon does not run, or
+the user may not connect to it, only the version of the program is printed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := versions{Client: versionInfo{
+				Version: env.version, Commit: buildCommit(), GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+			}}
+			if !client {
+				v.Daemon = env.daemonVersion(cmd)
+			}
+			return out.print(env.stdout, v, func(t *table) { writeVersions(t, v) })
 		},
 	}
+	cmd.Flags().BoolVar(&client, "client", false, "print only the version of this program")
 	out.addFlag(cmd)
+	env.addConnectionFlags(cmd)
 	return cmd
 }
 
-// versionInfo is the output of the command version.
+// versions is the output of the command version.
+type versions struct {
+	Client versionInfo  `json:"client"`
+	Daemon *versionInfo `json:"daemon,omitempty"` // nil if the daemon does not answer
+}
+
+// versionInfo describes a build.
 type versionInfo struct {
 	Version   string `json:"version"`
 	Commit    string `json:"commit,omitempty"`
 	GoVersion string `json:"goVersion"`
 	Platform  string `json:"platform"`
+}
+
+// daemonVersionTimeout bounds the wait for the answer of the daemon.
+const daemonVersionTimeout = 5 * time.Second
+
+// daemonVersion returns the version of the running daemon, or nil if the daemon does not answer.
+func (e *environment) daemonVersion(cmd *cobra.Command) *versionInfo {
+	ctx, cancel := context.WithTimeout(cmd.Context(), daemonVersionTimeout)
+	defer cancel()
+	conn, err := e.adminConnection(ctx)
+	if err != nil {
+		return nil
+	}
+	r, err := adminv1.NewDaemonClient(conn).GetVersion(ctx, &adminv1.GetVersionRequest{})
+	if err != nil {
+		return nil
+	}
+	return &versionInfo{Version: r.GetVersion(), Commit: r.GetCommit(), GoVersion: r.GetGoVersion(), Platform: r.GetPlatform()}
+}
+
+// writeVersions writes the versions. The first line begins with "criserver" and the version of
+// the program.
+func writeVersions(t *table, v versions) {
+	write := func(name string, i *versionInfo) {
+		t.line("%s %s (%s, %s, commit %s)", name, i.Version, i.GoVersion, i.Platform, cmp.Or(i.Commit, "unknown"))
+	}
+	write("criserver", &v.Client)
+	if v.Daemon != nil {
+		write("daemon", v.Daemon)
+	}
 }

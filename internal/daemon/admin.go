@@ -2,14 +2,11 @@ package daemon
 
 import (
 	"context"
-	"os"
 	"runtime"
 	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "github.com/criserver/criserver/admin/v1"
 	"github.com/criserver/criserver/server/admin"
@@ -58,15 +55,6 @@ func (p *parts) serveAdmin(ctx context.Context) (stop func()) {
 	return func() {
 		cancel()
 		<-done
-	}
-}
-
-// adminStatus returns the state of the daemon.
-func (p *parts) adminStatus(context.Context) *adminv1.GetStatusResponse {
-	return &adminv1.GetStatusResponse{
-		Pid:           int32(os.Getpid()),
-		StartTime:     timestamppb.New(p.started.begin),
-		StartDuration: durationpb.New(p.started.duration()),
 	}
 }
 

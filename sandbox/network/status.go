@@ -21,6 +21,7 @@ type statusAnswer struct {
 	err  error // nil if the plugins of the default network can attach pods
 	// handlers has the same for the default networks of runtime handlers.
 	handlers map[string]error
+	time     time.Time
 }
 
 // timedOut reports whether plugins did not answer in time.
@@ -30,6 +31,28 @@ func (a *statusAnswer) timedOut() bool {
 		timedOut = timedOut || errors.Is(err, context.DeadlineExceeded)
 	}
 	return timedOut
+}
+
+// Info describes the default network for the operator.
+type Info struct {
+	Name          string         // "" if there is no network
+	File          string         // "" if the network has no file
+	DefaultBridge *DefaultBridge // nil unless pods use the default bridge
+	StatusTime    time.Time      // when the plugins last answered STATUS; zero if they have not yet
+	StatusError   error          // the error of this answer
+}
+
+// Info returns the default network and the last answer of its plugins to STATUS.
+func (n *Network) Info() Info {
+	l := n.loaded.Load()
+	if l.list == nil {
+		return Info{}
+	}
+	i := Info{Name: l.list.conf.Name, File: l.list.file, DefaultBridge: l.list.defaultBridge}
+	if a := n.answer.Load(); a != nil && a.conf == l {
+		i.StatusTime, i.StatusError = a.time, a.err
+	}
+	return i
 }
 
 // Status returns nil if pods can be attached to the default network. Otherwise the error gives the reason and says what
@@ -143,6 +166,7 @@ func (c *checker) handleAnswer(ctx context.Context, a statusAnswer) {
 		c.statusTimeouts = 0
 	}
 	if c.statusTimeouts != 1 || !c.ready && !c.handlerReady {
+		a.time = time.Now()
 		c.n.answer.Store(&a)
 		c.ready, c.handlerReady = a.err == nil, false
 		for _, err := range a.handlers {

@@ -1,0 +1,138 @@
+package system
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
+)
+
+// command runs a command of criserver for the node, in the network namespace of the daemon, and
+// returns its exit code.
+func (n *node) command(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(suite.bin, "criserver"), append(args, "--config", filepath.Join(n.Dir, "config.toml"))...)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := harness.In(n.NetNS, cmd.Start); err != nil {
+		t.Fatal(err)
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%q: %v", args, err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String(), errOut.String()
+}
+
+// TestCommandsOfRunningDaemon checks the commands that query and change a running daemon.
+func TestCommandsOfRunningDaemon(t *testing.T) {
+	n := newNode(t, "commands", 186)
+	info, err := os.Stat(filepath.Join(n.Dir, "run", "admin.sock"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("socket of the administration API: got mode %v, %v, want 0600", info.Mode(), err)
+	}
+	p := n.RunPod(t, podConfig("commands"))
+	n.run(t, p, "c", "sleep", "1000")
+	code, stdout, stderr := n.command(t, "status", "-o", "json")
+	var s struct {
+		Pid             int
+		Runtime         struct{ Ready bool }
+		RuntimeHandlers []struct {
+			Name, Version string
+			Default       bool
+		}
+		Network struct {
+			Condition     struct{ Ready bool }
+			Name, File    string
+			CniStatusTime string
+		}
+		Storage struct {
+			Root, FileSystem                               string
+			Images, Layers                                 int
+			ImageBytes, CapacityBytes, FreeBytes, RunBytes string
+		}
+		Pods       struct{ Ready, NotReady int }
+		Containers struct{ Running, Exited int }
+		Cgroups    struct{ Driver string }
+	}
+	if err := json.Unmarshal([]byte(stdout), &s); err != nil || code != 0 {
+		t.Fatalf("status: got exit code %d, %v, output %s%s", code, err, stdout, stderr)
+	}
+	if s.Pid != n.Pid() || !s.Runtime.Ready || !s.Network.Condition.Ready || s.Network.Name == "" || !strings.HasPrefix(s.Network.File, "/") || s.Network.CniStatusTime == "" {
+		t.Errorf("status: got %s, want the PID %d, a ready runtime and a ready network with a file", stdout, n.Pid())
+	}
+	if s.Storage.Root != filepath.Join(n.Dir, "root") || s.Storage.Images < 1 || s.Storage.Layers < 1 || s.Storage.FileSystem == "" || s.Storage.ImageBytes == "0" || s.Storage.CapacityBytes == "0" {
+		t.Errorf("status: got storage %+v, want an image with layers", s.Storage)
+	}
+	if s.Pods.Ready != 1 || s.Containers.Running != 1 || s.Cgroups.Driver == "" {
+		t.Errorf("status: got %d pods, %d containers, driver %q; want one each", s.Pods.Ready, s.Containers.Running, s.Cgroups.Driver)
+	}
+	withVersion := 0
+	for _, h := range s.RuntimeHandlers {
+		if h.Default && h.Version != "" {
+			withVersion++
+		}
+	}
+	if withVersion != 1 {
+		t.Errorf("status: got handlers %+v, want one default handler with a version", s.RuntimeHandlers)
+	}
+	if code, stdout, _ := n.command(t, "status"); code != 0 || !strings.Contains(stdout, "1 running") {
+		t.Errorf("status: got exit code %d, output %s", code, stdout)
+	}
+	if code, stdout, stderr := n.command(t, "version"); code != 0 || !strings.Contains(stdout, "\ndaemon ") {
+		t.Errorf("version: got exit code %d, output %s%s, want the version of the daemon", code, stdout, stderr)
+	}
+	if code, stdout, stderr := n.command(t, "debug", "goroutines"); code != 0 || !strings.Contains(stdout, "internal/daemon") {
+		t.Errorf("debug goroutines: got exit code %d, error output %s, want stacks of the daemon", code, stderr)
+	}
+	n.checkLogLevel(t)
+	code, stdout, stderr = n.command(t, "config", "diff")
+	if code != 0 || !strings.Contains(stdout, "run_dir") || strings.Contains(stdout, "differs") {
+		t.Errorf("config diff: got exit code %d, output %s%s, want run_dir, and no difference from the daemon", code, stdout, stderr)
+	}
+}
+
+// checkLogLevel changes the log level, and checks that queries are then logged.
+func (n *node) checkLogLevel(t *testing.T) {
+	t.Helper()
+	_, before, _ := n.command(t, "log-level")
+	if code, _, stderr := n.command(t, "log-level", "debug"); code != 0 {
+		t.Errorf("log-level debug: got exit code %d, error output %s", code, stderr)
+	}
+	if _, err := n.RuntimeService.Version(t.Context(), &cri.VersionRequest{}); err != nil {
+		t.Error(err)
+	}
+	if tail := n.LogTail(); !strings.Contains(tail, "rpc=Version") {
+		t.Errorf("the log contains no query at the level debug:\n%s", tail)
+	}
+	if _, stdout, _ := n.command(t, "log-level"); stdout != "debug\n" {
+		t.Errorf("log-level: got %q, want debug", stdout)
+	}
+	if code, _, stderr := n.command(t, "log-level", strings.TrimSpace(before)); code != 0 {
+		t.Errorf("log-level %s: got exit code %d, error output %s", before, code, stderr)
+	}
+}
+
+// TestAdminSocketIsOptional checks that a daemon serves the CRI although it cannot create the
+// socket of the administration API.
+func TestAdminSocketIsOptional(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	n := newNodeWith(t, "noadmin", 187, "admin_socket = \""+filepath.Join(dir, "s")+"\"\n")
+	if tail := n.LogTail(); !strings.Contains(tail, "the administration API is not available") {
+		t.Errorf("the log does not contain the reason:\n%s", tail)
+	}
+	if code, _, stderr := n.command(t, "status"); code != 1 || !strings.Contains(stderr, "the daemon does not run, or uses another socket") {
+		t.Errorf("status: got exit code %d, error output %s", code, stderr)
+	}
+}
