@@ -18,7 +18,7 @@ import (
 
 // adminStatus returns the state of the daemon for the administration API.
 func (p *parts) adminStatus(ctx context.Context) *adminv1.GetStatusResponse {
-	h := p.host
+	l, h := p.live.Load(), p.host
 	cgroupVersion := uint32(1)
 	if h.cgroups.V2() {
 		cgroupVersion = 2
@@ -27,8 +27,8 @@ func (p *parts) adminStatus(ctx context.Context) *adminv1.GetStatusResponse {
 		Pid:             int32(os.Getpid()),
 		StartTime:       timestamppb.New(p.started.begin),
 		StartDuration:   durationpb.New(p.started.duration()),
-		Runtime:         condition(p.handlers.status()),
-		RuntimeHandlers: p.handlers.adminStatus(),
+		Runtime:         condition(l.handlers.status()),
+		RuntimeHandlers: l.handlers.adminStatus(),
 		Network:         p.networkStatus(),
 		Storage:         p.storageStatus(ctx),
 		Pods:            p.podCounts(),
@@ -37,7 +37,7 @@ func (p *parts) adminStatus(ctx context.Context) *adminv1.GetStatusResponse {
 			Driver: string(h.cgroupDriver), Version: cgroupVersion, Parent: h.cgroupParent, Monitors: h.monitorCgroup,
 		},
 		Security: &adminv1.SecurityStatus{
-			Seccomp: h.oci.Seccomp, Apparmor: h.oci.AppArmor, ApparmorProfile: p.builder.DefaultAppArmorProfile(), Selinux: h.oci.SELinux,
+			Seccomp: h.oci.Seccomp, Apparmor: h.oci.AppArmor, ApparmorProfile: l.builder.DefaultAppArmorProfile(), Selinux: h.oci.SELinux,
 		},
 		Plugins: p.pluginStatus(),
 	}
