@@ -155,10 +155,3 @@ func writeHandlers(t *table, handlers []*adminv1.RuntimeHandler) {
 		t.row(h.GetName(), yesNo(h.GetDefault()), h.GetVersion(), yesNo(h.GetUserNamespaces()), h.GetPath(), strings.Join(problems, "; "))
 	}
 }
-
-func yesNo(yes bool) string {
-	if yes {
-		return "yes"
-	}
-	return "no"
-}
