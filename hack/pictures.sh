@@ -34,7 +34,7 @@ clean() {
   local status=$?
   trap - EXIT
   set +e
-  [ $status = 0 ] || tail -5 "$work"/*.log
+  [ $status = 0 ] || tail -n 5 "$work"/*.log
   [ -z "$daemon_pid" ] || { crictl rmp -a -f >/dev/null 2>&1; end "$daemon_pid"; }
   [ -z "$registry_pid" ] || end "$registry_pid"
   grep -F " $work" /proc/self/mountinfo | cut -d' ' -f5 | sort -r | while read -r m; do umount -l "$m"; done
@@ -74,6 +74,7 @@ cgroup_driver = "cgroupfs"
 cgroup_parent = "/$(basename "$work")"
 default_runtime = "runc"
 nri.enable = false
+pod.netns_dir = ""
 [cni]
 conf_dirs = ["$work/cni"]
 bin_dirs = ["$bin/cni"]

@@ -37,7 +37,7 @@ func (m *Manager) inspectInput(e *entry) inspect.PodInput {
 	in := inspect.PodInput{
 		ID: e.rec.ID, Namespace: e.spec.Name.Namespace, Name: e.spec.Name.Name,
 		NotReady: e.rec.notReadyReason(), NetNS: e.pod.Namespaces.Net, NetNSName: e.rec.NetNSName,
-		HostPorts: e.spec.PortMappings, Bandwidth: e.spec.Bandwidth, Guest: m.cfg.HasGuests(e.rec.Handler),
+		HostPorts: e.spec.PortMappings, Bandwidth: e.spec.Bandwidth, Guest: m.settings.Load().HasGuests(e.pod.EffectiveHandler()),
 	}
 	if e.rec.NoHostPorts {
 		in.HostPorts = nil

@@ -10,7 +10,7 @@ import (
 
 // group draws a bridge, or the title of another group, and the pods below it.
 func (p *picture) group(g group) {
-	rail := p.y + 20
+	var rail float64
 	if g.bridge != nil {
 		rail = p.bridge(g.bridge)
 	} else {

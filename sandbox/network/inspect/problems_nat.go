@@ -11,7 +11,7 @@ import (
 // nat checks that the kernel has the rules which the networks of the pod need.
 func (d *diagnosis) nat(p *Pod) {
 	for _, a := range p.Attachments {
-		d.masquerade(p, &a)
+		d.masquerade(&a)
 		if a.Interface == network.IfName {
 			d.hostPorts(p, &a)
 		}
@@ -41,7 +41,7 @@ func restore(nat network.NAT) string {
 }
 
 // masquerade checks the addresses of an attachment.
-func (d *diagnosis) masquerade(p *Pod, a *Attachment) {
+func (d *diagnosis) masquerade(a *Attachment) {
 	nat := a.Network.Masquerade
 	if !d.rulesKnown(nat.By) {
 		return
@@ -79,13 +79,13 @@ func (d *diagnosis) hostPorts(p *Pod, a *Attachment) {
 			if !ok {
 				continue
 			}
-			d.hostPort(p, nat, m, host, w)
+			d.hostPort(nat, m, host, w)
 		}
 	}
 }
 
 // hostPort checks the rule of one host port for one address of the pod.
-func (d *diagnosis) hostPort(p *Pod, nat network.NAT, m network.PortMapping, host, pod netip.Addr) {
+func (d *diagnosis) hostPort(nat network.NAT, m network.PortMapping, host, pod netip.Addr) {
 	name := hostPortName(m, host)
 	var other *HostPortRule
 	for i := range d.report.Rules.HostPorts {

@@ -110,7 +110,7 @@ func (d *diagnosis) peer(p *Pod, a *Attachment, i *Interface) {
 	if i.MTU != host.MTU {
 		d.add("mtu", host.Name, fmt.Sprintf("the MTU of %s in the pod is %d bytes, and the MTU of %s on the host is %d, so large packets are lost", i.Name, i.MTU, host.Name, host.MTU), equalMTU(p, a, i))
 	}
-	d.port(p, a, i)
+	d.port(a, i)
 }
 
 // equalMTU returns the remedy for different MTUs of the two ends: the MTU of the configuration, or the larger of both,
@@ -136,7 +136,7 @@ func (d *diagnosis) findBridge(name string) *Bridge {
 }
 
 // port checks the port of the bridge.
-func (d *diagnosis) port(p *Pod, a *Attachment, i *Interface) {
+func (d *diagnosis) port(a *Attachment, i *Interface) {
 	host, bridge := i.Peer, a.Network.Bridge
 	if bridge == "" || a.Network.VLAN != 0 && i.Port == nil {
 		return
