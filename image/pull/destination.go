@@ -40,6 +40,7 @@ type destinationReference struct {
 	lease  *layer.Lease
 	watch  *watchdog
 	job    *job
+	totals *totals
 	limits Limits
 
 	layers atomic.Int64 // the number of layers
@@ -117,6 +118,7 @@ func (d destination) TryReusingBlob(ctx context.Context, info types.BlobInfo, _ 
 		return false, types.BlobInfo{}, err
 	}
 	d.job.setState(progress, layerPresent)
+	d.totals.reused.Add(1)
 	info.Size = -1
 	if b, ok := found.Blob(info.Digest); ok {
 		info.Size = b.Size
@@ -162,6 +164,7 @@ func (d destination) PutBlob(ctx context.Context, stream io.Reader, info types.B
 		return types.BlobInfo{}, err
 	}
 	d.job.setState(progress, layerDone)
+	d.totals.fetched.Add(1)
 	return info, nil
 }
 

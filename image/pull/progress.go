@@ -224,6 +224,7 @@ func (r progressReader) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
 	if n > 0 {
 		r.layer.bytes.Add(int64(n))
+		r.dest.totals.received.Add(uint64(n))
 		r.dest.watch.addBytes(n)
 		r.dest.job.lastByte.Store(time.Now().UnixNano())
 	}

@@ -52,17 +52,19 @@ type Puller struct {
 	sys   *types.SystemContext // immutable
 	store *layer.Store
 	jobs  *jobs
+
+	totals *totals
 }
 
 // New returns a Puller that pulls into store.
 func New(cfg Config, store *layer.Store) *Puller {
-	return &Puller{cfg: cfg, sys: systemContext(cfg), store: store, jobs: &jobs{}}
+	return &Puller{cfg: cfg, sys: systemContext(cfg), store: store, jobs: &jobs{}, totals: &totals{}}
 }
 
-// With returns a Puller with another Config that pulls into the same store. Running returns the
-// pulls of both.
+// With returns a Puller with another Config that pulls into the same store. Running and Totals
+// return the pulls of both.
 func (p *Puller) With(cfg Config) *Puller {
-	return &Puller{cfg: cfg, sys: systemContext(cfg), store: p.store, jobs: p.jobs}
+	return &Puller{cfg: cfg, sys: systemContext(cfg), store: p.store, jobs: p.jobs, totals: p.totals}
 }
 
 // Request is a request for one image.
@@ -166,7 +168,7 @@ func (p *Puller) copyImage(ctx context.Context, a attempt, s pullSource, lease *
 	src := &imageSource{ref: ref, name: s.ref, client: client, blobFailed: func(_ digest.Digest, err error) {
 		watch.fail(classify(err)) // the copy would wait for the other layers
 	}}
-	dest := &destinationReference{name: a.name, lease: lease, watch: watch, job: a.job, limits: p.cfg.Limits}
+	dest := &destinationReference{name: a.name, lease: lease, watch: watch, job: a.job, totals: p.totals, limits: p.cfg.Limits}
 	err = p.copyWithPolicy(watchCtx, a, policy, src, dest)
 	if errors.Is(err, errSignaturesNotSupported) {
 		if err = p.verify(watchCtx, a, s, policy, src); err == nil {
