@@ -104,6 +104,12 @@ func (m *Manager) NetworkStatus() error { return m.net.Status() }
 // NetworkInfo describes the default network.
 func (m *Manager) NetworkInfo() network.Info { return m.net.Info() }
 
+// NetworkReason returns the reason of the error of NetworkStatus, one of NetworkReasons, or "" if there is no error.
+func (m *Manager) NetworkReason() string { return m.net.Reason() }
+
+// NetworkReasons returns all reasons of NetworkReason.
+func NetworkReasons() []string { return network.Reasons() }
+
 // DefaultBridge returns the bridge to which the daemon attaches pods because no CNI network is configured, or nil.
 func (m *Manager) DefaultBridge() *network.DefaultBridge { return m.net.DefaultBridge() }
 
