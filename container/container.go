@@ -138,7 +138,7 @@ func (c *container) snapshot() *Snapshot {
 		Resources: st.resources(c.config), Extra: st.Extra, Mounts: c.mounts,
 		UID: st.UID, GID: st.GID, SupplementalGroups: st.Groups,
 		RootFS: c.rootfs(), CgroupPath: c.rec.CgroupPath, RunDir: c.dir,
-		ProcessCgroup: cmp.Or(st.ProcessCgroup, c.rec.CgroupPath),
+		ProcessCgroup: cmp.Or(st.ProcessCgroup, c.rec.CgroupPath), MonitorLost: st.MonitorLost,
 	}
 	switch {
 	case st.Exit != nil:

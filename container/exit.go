@@ -115,7 +115,7 @@ func (m *Manager) takeExit(c *container) bool {
 		c.log().WithField("bytes", x.LogLost).Warn("a part of the log of the container is lost")
 		e.Message = fmt.Sprintf("%d bytes of the log are lost", x.LogLost)
 	}
-	m.recordExit(c, e)
+	m.recordExit(c, e, ExitFacts{OOMKilled: x.OOMKilled, LogLost: x.LogLost})
 	return true
 }
 
@@ -128,11 +128,15 @@ func reasonOf(code int32) string {
 
 // recordExit records the exit, sends the event, kills the remaining processes and
 // notifies plugins.
-func (m *Manager) recordExit(c *container, e exitInfo) {
+func (m *Manager) recordExit(c *container, e exitInfo, facts ExitFacts) {
 	if !c.setExit(e) {
 		return
 	}
 	s := c.snap.Load()
+	if m.cfg.Observer != nil {
+		facts.Reason = s.Reason
+		m.cfg.Observer.ContainerExited(facts)
+	}
 	c.log().WithFields(logrus.Fields{"exitCode": s.ExitCode, "reason": s.Reason}).Info("container exited")
 	m.events.send(cri.ContainerEventType_CONTAINER_STOPPED_EVENT, s)
 	if err := m.killRemaining(context.Background(), c); err != nil {
@@ -172,6 +176,9 @@ func (m *Manager) onMonitorExit(c *container) {
 		return
 	}
 	c.log().Warn("the monitor exited before the container: the log is incomplete and attach is not possible")
+	if m.cfg.Observer != nil {
+		m.cfg.Observer.MonitorCrashed()
+	}
 	if err := c.change(func(f *status) { f.MonitorLost = true }); err != nil {
 		c.log().WithError(err).Warn("write the loss of the monitor to the state file")
 	}
@@ -197,7 +204,7 @@ func (m *Manager) onInitExit(c *container, pidfd *os.File) {
 	case <-grace.C:
 	}
 	if !m.takeExit(c) {
-		m.recordExit(c, m.exitWithoutRecord(c, pidfd))
+		m.recordExit(c, m.exitWithoutRecord(c, pidfd), ExitFacts{})
 	}
 }
 

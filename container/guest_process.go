@@ -93,7 +93,7 @@ func (m *Manager) awaitGuestExit(c *container) {
 		e.ExitCode, e.Reason = exitUnknown, ReasonError
 		e.Message = "the exit code is unknown: the monitor process had exited"
 	}
-	m.recordExit(c, e)
+	m.recordExit(c, e, ExitFacts{})
 }
 
 // checkUpdatable returns an error if the runtime cannot change limits.

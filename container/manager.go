@@ -43,6 +43,8 @@ type Config struct {
 	Plugins Plugins
 	// Settings are the settings until the first Update.
 	Settings Settings
+	// Observer is notified of events that metrics count. It can be nil.
+	Observer Observer
 }
 
 // lingerCreate is how long a creation continues after its caller has given up.

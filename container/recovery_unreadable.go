@@ -181,7 +181,7 @@ func (m *Manager) killWithoutInit(ctx context.Context, c *container) error {
 		m.recordExit(c, exitInfo{
 			Finished: time.Now().UnixNano(), ExitCode: exitUnknown, Reason: ReasonError,
 			Message: "the exit code is unknown: files of the container cannot be read",
-		})
+		}, ExitFacts{})
 	}
 	return nil
 }

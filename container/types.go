@@ -77,6 +77,21 @@ type Watcher interface {
 	Watch(r proc.Ref, exited func(pidfd *os.File)) error
 }
 
+// Observer is notified of events that metrics count. Its methods must not wait.
+type Observer interface {
+	// ContainerExited is called when the exit of a container is recorded.
+	ContainerExited(e ExitFacts)
+	// MonitorCrashed is called when a monitor has exited before its container.
+	MonitorCrashed()
+}
+
+// ExitFacts describes the exit of a container for an Observer.
+type ExitFacts struct {
+	Reason    string // one of the reasons of an exit
+	OOMKilled bool   // the OOM killer killed a process of the container
+	LogLost   int64  // bytes of the log that could not be written
+}
+
 // Cgroups is what containers need of the cgroups of the host. Paths are absolute in the
 // hierarchy. *cgroup.Tree implements Cgroups.
 type Cgroups interface {
@@ -170,6 +185,8 @@ type Snapshot struct {
 	ExitCode       int32
 	Reason         string
 	Message        string
+	// MonitorLost is true if the monitor exited before the container.
+	MonitorLost bool
 	// Resources are the resources in force, including updates.
 	Resources *cri.LinuxContainerResources
 	// Extra are limits from updates that the CRI cannot express.

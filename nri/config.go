@@ -24,6 +24,18 @@ type Config struct {
 	// Name and Version of the runtime are sent to plugins.
 	Name, Version string
 	Runtime       Runtime
+	// Observer is notified of the requests to plugins, for metrics. It can be nil.
+	Observer Observer
+}
+
+// Observer is notified of the requests to plugins. Its methods must not wait.
+type Observer interface {
+	// PluginAnswered is called after each request with the time that the plugin took. PluginFailed is also called if the
+	// request failed.
+	PluginAnswered(plugin, event string, d time.Duration)
+	PluginFailed(plugin, event string, err error)
+	// PluginsConnected is called when the number of connected plugins may have changed.
+	PluginsConnected(n int)
 }
 
 // Rules configures the validator of the NRI library, which checks the result after all plugins

@@ -61,11 +61,17 @@ func (p pluginMetrics) RecordPluginInvocation(plugin, operation string, err erro
 	if err != nil {
 		call := fmt.Sprintf("plugin %q, %s", plugin, operation)
 		p.m.failedCall.Store(&call)
+		if o := p.m.cfg.Observer; o != nil {
+			o.PluginFailed(plugin, operation, err)
+		}
 	}
 }
 
 func (p pluginMetrics) RecordPluginLatency(plugin, operation string, latency time.Duration) {
 	logOf(context.Background()).Tracef("plugin %q answered %s in %s", plugin, operation, latency)
+	if o := p.m.cfg.Observer; o != nil {
+		o.PluginAnswered(plugin, operation, latency)
+	}
 }
 
 func (pluginMetrics) RecordPluginAdjustments(string, string, *adaptation.ContainerAdjustment, int, int) {
@@ -73,6 +79,9 @@ func (pluginMetrics) RecordPluginAdjustments(string, string, *adaptation.Contain
 
 // UpdatePluginCount is called by the library often, and mostly with an unchanged count.
 func (p pluginMetrics) UpdatePluginCount(count int) {
+	if o := p.m.cfg.Observer; o != nil {
+		o.PluginsConnected(count)
+	}
 	if before := p.m.plugins.Swap(int32(count)); int(before) != count {
 		logOf(context.Background()).WithField("plugins", count).Info("the number of connected plugins changed")
 	}
