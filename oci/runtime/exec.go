@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/criserver/criserver/internal/steps"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -108,6 +109,8 @@ func (r *Runtime) Exec(ctx context.Context, in ExecInput) (ExecOutput, error) {
 // execStart makes the runtime start the command with the files in stdio. A nil file means
 // /dev/null. It returns the pid of the command, or the log and the error of the runtime.
 func (r *Runtime) execStart(ctx context.Context, in ExecInput, stdio [3]*os.File, options ...string) (pid int, log []byte, err error) {
+	ctx, step := steps.Start(ctx, steps.RuntimeCall, steps.Command("exec"))
+	defer step.EndWith(&err)
 	process, err := json.Marshal(in.Process)
 	if err == nil {
 		err = in.chownPipes(stdio)

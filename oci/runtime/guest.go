@@ -10,6 +10,7 @@ import (
 
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/proc"
+	"github.com/criserver/criserver/internal/steps"
 )
 
 // A runtime with guests, such as gVisor, runs the containers of a pod under a kernel of their
@@ -64,7 +65,9 @@ func (r *Runtime) StartGuest(ctx context.Context, id, bundle string) (proc.Ref, 
 
 // callDetached is call for a command that leaves a process behind. Such a process would hold
 // pipes for the output open.
-func (r *Runtime) callDetached(ctx context.Context, args ...string) error {
+func (r *Runtime) callDetached(ctx context.Context, args ...string) (err error) {
+	ctx, step := steps.Start(ctx, steps.RuntimeCall, steps.Command(args[0]))
+	defer step.EndWith(&err)
 	files, err := r.files(nil)
 	if err != nil {
 		return err
