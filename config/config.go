@@ -29,6 +29,7 @@ type Config struct {
 	Streaming Streaming `toml:"streaming"`
 	NRI       NRI       `toml:"nri"`
 	Tracing   Tracing   `toml:"tracing"`
+	Metrics   Metrics   `toml:"metrics"`
 
 	DefaultRuntime string             `toml:"default_runtime" reload:"yes"`
 	Runtimes       map[string]Runtime `toml:"runtimes"`

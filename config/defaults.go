@@ -127,6 +127,9 @@ func (c *Config) setDependentDefaults() {
 	if c.AdminSocket == "" {
 		c.AdminSocket = filepath.Join(c.RunDir, adminSocketName)
 	}
+	if c.Metrics.Address == "" {
+		c.Metrics.Address = filepath.Join(c.RunDir, metricsSocketName)
+	}
 	for name, r := range c.Runtimes {
 		if r.Type == "" {
 			r.Type = RuntimeType(name, r.Path)

@@ -75,6 +75,11 @@ var help = map[string]string{
 	"streaming.tls_min_version":   "Lowest version of TLS: " + TLS12 + " or " + TLS13 + ", the names of the kubelet's option --tls-min-version.",
 	"streaming.tls_cipher_suites": "Cipher suites for connections with TLS 1.2, by the names of IANA, as in TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256. Insecure suites are refused. Suites of TLS 1.3 are always enabled, so naming them has no effect. Empty: the secure suites.",
 
+	"metrics.address":       "Address of the HTTP server of the metrics for Prometheus: the path of a unix socket, an IP address and a port, or off. Any other address than loopback requires metrics.tls_cert. Empty: the socket metrics.sock in run_dir, which only root can open. See metrics.md.",
+	"metrics.tls_cert":      "File (PEM) with the certificate of the server of the metrics. The daemon reads changed files of the keys metrics.tls_* again at the next connection. Empty: no TLS.",
+	"metrics.tls_key":       "File (PEM) with the private key of metrics.tls_cert.",
+	"metrics.tls_client_ca": "File (PEM) with the certificates of the authorities that sign the certificates of clients. Clients without such a certificate are refused. Empty: clients need no certificate.",
+
 	"nri.enable":               "Whether plugins of the Node Resource Interface are notified of pods and containers, and may change and refuse them. See nri.md.",
 	"nri.socket":               "Path of the socket to which plugins connect. A plugin can do anything on the node, so the daemon creates the directory of the socket for root only.",
 	"nri.disable_connections":  "Whether the daemon refuses connections of plugins. If true, only the plugins in nri.plugin_dir run.",

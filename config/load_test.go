@@ -34,6 +34,7 @@ func TestLoadMergesFilesAndFlags(t *testing.T) {
 	want := Default()
 	want.Root, want.LogLevel = "/c", "error"
 	want.Socket, want.AdminSocket = "/run/criserver/criserver.sock", "/run/criserver/admin.sock"
+	want.Metrics.Address = "/run/criserver/metrics.sock"
 	want.CNI.ConfDirs, want.CNI.BinDirs = []string{"/x", "/y"}, []string{"/p", "/q"}
 	want.Image.ProgressWindow, want.Image.MaxLayers, want.Pod.ShmSize = 5*time.Second, 7, 3
 	want.Runtimes = map[string]Runtime{"special": {Path: "/bin/s", Type: "oci", Root: "/run/s", AllowedAnnotations: []string{"a/*"}}}
@@ -44,24 +45,27 @@ func TestLoadMergesFilesAndFlags(t *testing.T) {
 
 func TestLoadErrors(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
-		"unknown key":                        {"rooot = \"/a\"", "FILE: rooot: unknown key"},
-		"unknown table":                      {"[cnii]\nx = 1", "FILE: cnii.x: unknown key"},
-		"wrong type":                         {"root = 7", "root"},
-		"relative path":                      {"root = \"a/b\"", "FILE: root: must be an absolute path"},
-		"dots":                               {"run_dir = \"/a/../b\"", "FILE: run_dir: must be an absolute path"},
-		"level":                              {"log_level = \"loud\"", "FILE: log_level: must be one of"},
-		"layers":                             {"[image]\nmax_layers = 900", "FILE: image.max_layers: must be 1 to 500"},
-		"handler path":                       {"[runtimes.x]\ntype = \"oci\"", "runtimes.x.path: must be an absolute path"},
-		"handler type":                       {"[runtimes.x]\npath = \"/x\"\ntype = \"vm\"", "FILE: runtimes.x.type: must be one of oci, runsc"},
-		"option":                             {"[runtimes.runsc]\noptions = [\"network=host\"]", "FILE: runtimes.runsc.options: must be options"},
-		"handler name":                       {"[runtimes.\"a b\"]\npath = \"/x\"", "the name of a handler must be"},
-		"default":                            {"default_runtime = \"none\"", "FILE: default_runtime: must be a handler"},
-		"stream address without IP":          {"[streaming]\naddress = \"localhost:0\"", "FILE: streaming.address: must be an IP address and a port"},
-		"stream address without certificate": {"[streaming]\naddress = \"0.0.0.0:10010\"", "FILE: streaming.address: must be a loopback address"},
-		"stream timeout":                     {"[streaming]\nidle_timeout = \"-1s\"", "FILE: streaming.idle_timeout: must be 0, or at least 1ms"},
-		"key without certificate":            {"[streaming]\ntls_key = \"/k\"", "streaming.tls_key: must be set if and only if"},
-		"syntax":                             {"root = ", "FILE"},
-		"long socket":                        {"socket = \"/" + strings.Repeat("s", 120) + "\"", "FILE: socket: must have at most 107 characters"},
+		"unknown key":                         {"rooot = \"/a\"", "FILE: rooot: unknown key"},
+		"unknown table":                       {"[cnii]\nx = 1", "FILE: cnii.x: unknown key"},
+		"wrong type":                          {"root = 7", "root"},
+		"relative path":                       {"root = \"a/b\"", "FILE: root: must be an absolute path"},
+		"dots":                                {"run_dir = \"/a/../b\"", "FILE: run_dir: must be an absolute path"},
+		"level":                               {"log_level = \"loud\"", "FILE: log_level: must be one of"},
+		"layers":                              {"[image]\nmax_layers = 900", "FILE: image.max_layers: must be 1 to 500"},
+		"handler path":                        {"[runtimes.x]\ntype = \"oci\"", "runtimes.x.path: must be an absolute path"},
+		"handler type":                        {"[runtimes.x]\npath = \"/x\"\ntype = \"vm\"", "FILE: runtimes.x.type: must be one of oci, runsc"},
+		"option":                              {"[runtimes.runsc]\noptions = [\"network=host\"]", "FILE: runtimes.runsc.options: must be options"},
+		"handler name":                        {"[runtimes.\"a b\"]\npath = \"/x\"", "the name of a handler must be"},
+		"default":                             {"default_runtime = \"none\"", "FILE: default_runtime: must be a handler"},
+		"stream address without IP":           {"[streaming]\naddress = \"localhost:0\"", "FILE: streaming.address: must be an IP address and a port"},
+		"stream address without certificate":  {"[streaming]\naddress = \"0.0.0.0:10010\"", "FILE: streaming.address: must be a loopback address"},
+		"stream timeout":                      {"[streaming]\nidle_timeout = \"-1s\"", "FILE: streaming.idle_timeout: must be 0, or at least 1ms"},
+		"metrics address without certificate": {"[metrics]\naddress = \"0.0.0.0:9100\"", "FILE: metrics.address: must be a loopback address unless metrics.tls_cert"},
+		"metrics socket with certificate":     {"[metrics]\naddress = \"/m.sock\"\ntls_cert = \"/c\"\ntls_key = \"/k\"", "FILE: metrics.tls_cert: must not be set"},
+		"client CA without certificate":       {"[metrics]\ntls_client_ca = \"/ca\"", "FILE: metrics.tls_client_ca: needs metrics.tls_cert"},
+		"key without certificate":             {"[streaming]\ntls_key = \"/k\"", "streaming.tls_key: must be set if and only if"},
+		"syntax":                              {"root = ", "FILE"},
+		"long socket":                         {"socket = \"/" + strings.Repeat("s", 120) + "\"", "FILE: socket: must have at most 107 characters"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "c.toml")

@@ -94,6 +94,7 @@ func (c *Config) validate(origins map[string]string) error {
 	c.validateStreaming(v)
 	c.validateNRI(v)
 	c.validateTracing(v)
+	c.validateMetrics(v)
 	c.validateRuntimes(v)
 	return errors.Join(v.errs...)
 }

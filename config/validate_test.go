@@ -40,6 +40,8 @@ func TestInvalidValues(t *testing.T) {
 		"streaming.address": {`"localhost:0"`, `"0.0.0.0:1"`, `"127.0.0.1"`}, "streaming.idle_timeout": {`"-1s"`, `60`},
 		"streaming.tls_cert": {path}, "streaming.tls_key": {path}, "streaming.tls_client_ca": {path, `"/ca"`},
 		"streaming.tls_min_version": {`"1.2"`, `""`}, "streaming.tls_cipher_suites": {`["TLS_RSA_WITH_RC4_128_SHA"]`, `["AES128"]`, `[""]`},
+		"metrics.address":  {`"localhost:9100"`, `"0.0.0.0:9100"`, `"127.0.0.1"`, `"m.sock"`, `"/a/../b"`, `"/run/criserver/criserver.sock"`},
+		"metrics.tls_cert": {path}, "metrics.tls_key": {path}, "metrics.tls_client_ca": {path, `"/ca.pem"`},
 		"nri.socket": {path}, "nri.plugin_dir": {path}, "nri.plugin_config_dir": {path},
 		"nri.registration_timeout": {`"0s"`, `5`}, "nri.request_timeout": {`"0s"`, `2`},
 		"nri.reject_seccomp": {`["none"]`}, "nri.required_plugins": {`[` + name + `]`}, "nri.tolerate_missing": {name},

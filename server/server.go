@@ -98,6 +98,8 @@ type Config struct {
 	Info func() map[string]string
 	// Steps records the steps of each call, or is nil.
 	Steps *steps.Recorder
+	// Calls is notified of each call, or is nil.
+	Calls CallObserver
 	// RemoteTrace returns a context that belongs to the trace of the client, which the metadata of the
 	// call name. metadata returns the first value of a key, or "". RemoteTrace is nil without tracing.
 	RemoteTrace func(ctx context.Context, metadata func(key string) string) context.Context
@@ -124,11 +126,10 @@ const stopGrace = 5 * time.Second
 // calls, waits for the running calls for stopGrace at most, and returns when all
 // calls have ended. Serve must be called only once.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	unary, stream := s.interceptors()
 	g := grpc.NewServer(
-		grpc.UnaryInterceptor(rpc.UnaryInterceptor(checkListSize)),
-		grpc.StreamInterceptor(rpc.InterceptStream), // does not check sizes, because sendBatches bounds the messages
-		grpc.ChainUnaryInterceptor(s.recordUnary),
-		grpc.ChainStreamInterceptor(s.recordStream),
+		grpc.ChainUnaryInterceptor(unary...),
+		grpc.ChainStreamInterceptor(stream...),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),

@@ -73,7 +73,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 			p.reloads.allow()
 			d.parts = p
 			close(d.serving)
-			stopWatchdog = manager.startWatchdog(probeServer(d.cfg.Settings.Socket))
+			stopWatchdog = manager.startWatchdog(p.countProbes(probeServer(d.cfg.Settings.Socket)))
 		},
 		stopping: func() {
 			stopWatchdog() // the server accepts no new requests

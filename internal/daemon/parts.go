@@ -19,6 +19,7 @@ import (
 	"github.com/criserver/criserver/sandbox"
 	"github.com/criserver/criserver/server"
 	"github.com/criserver/criserver/server/admin"
+	"github.com/criserver/criserver/server/metrics"
 	"github.com/criserver/criserver/server/streaming"
 )
 
@@ -45,7 +46,9 @@ type parts struct {
 	started    startTimes
 	timelines  *steps.Timelines
 	steps      *steps.Recorder
-	tracer     *tracing.Tracer // nil if tracing is off
+	tracer     *tracing.Tracer  // nil if tracing is off
+	metrics    *metrics.Metrics // nil if the metrics are off
+	endpoint   metrics.Endpoint
 }
 
 // build inspects the host, proves that the default runtime works, and builds and connects the
@@ -54,7 +57,10 @@ func build(ctx context.Context, c Config) (*parts, error) {
 	cfg := c.Settings
 	p := &parts{settings: cfg, version: c.Version, commit: c.Commit, load: c.Load, reloads: newReloads(), probes: newProbes(), timelines: steps.NewTimelines()}
 	var err error
-	if p.steps, p.tracer, err = newRecorder(cfg.Tracing, c.Version, p.timelines); err != nil {
+	if p.metrics, p.endpoint, err = newMetrics(cfg, c.Version); err != nil {
+		return nil, err
+	}
+	if p.steps, p.tracer, err = newRecorder(cfg.Tracing, c.Version, p.timelines, p.stepObservers()...); err != nil {
 		return nil, err
 	}
 	if p.host, err = inspectHost(cfg); err != nil {
@@ -78,6 +84,9 @@ func build(ctx context.Context, c Config) (*parts, error) {
 	// Containers and pods refer to each other, so pods.pods is set last.
 	pods := &podAdapter{}
 	cc, pc := p.containerConfig(pods), p.podConfig()
+	if p.metrics != nil {
+		cc.Observer = p.metrics
+	}
 	if p.plugins != nil {
 		cc.Plugins, pc.Plugins = containerPlugins{p.plugins, pods}, podPlugins{p.plugins}
 	}
@@ -89,6 +98,7 @@ func build(ctx context.Context, c Config) (*parts, error) {
 		return nil, err
 	}
 	pods.pods = p.pods
+	p.watchMetrics()
 	p.streams = streaming.New(streaming.Config{
 		Containers: p.containers, Pods: p.pods, IdleTimeout: cfg.Streaming.IdleTimeout, TLS: l.tls,
 	})
@@ -162,6 +172,9 @@ func (p *parts) serverConfig() server.Config {
 	}
 	if p.tracer != nil {
 		c.RemoteTrace = p.tracer.Remote
+	}
+	if p.metrics != nil {
+		c.Calls = p.metrics
 	}
 	return c
 }

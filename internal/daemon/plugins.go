@@ -28,6 +28,9 @@ func newPlugins(p *parts) (*nri.Manager, error) {
 		RegistrationTimeout: n.RegistrationTimeout, RequestTimeout: n.RequestTimeout,
 		Name: server.Name, Version: p.version, Runtime: pluginRuntime{p},
 	}
+	if p.metrics != nil {
+		c.Observer = p.metrics
+	}
 	if n.DisableConnections {
 		c.Socket = ""
 	}

@@ -23,10 +23,11 @@ const (
 	traceLogInterval = time.Minute
 )
 
-// newRecorder returns the recorder of steps, and the tracer that exports the steps, which is nil if tracing is off.
-func newRecorder(cfg config.Tracing, version string, timelines *steps.Timelines) (*steps.Recorder, *tracing.Tracer, error) {
+// newRecorder returns the recorder of steps, which notifies observers, and the tracer that exports the steps, which is
+// nil if tracing is off.
+func newRecorder(cfg config.Tracing, version string, timelines *steps.Timelines, observers ...steps.Observer) (*steps.Recorder, *tracing.Tracer, error) {
 	if cfg.Endpoint == "" {
-		return steps.NewRecorder(timelines), nil, nil
+		return steps.NewRecorder(timelines, observers...), nil, nil
 	}
 	c := tracing.Config{
 		Endpoint: cfg.Endpoint, SamplingPerMillion: cfg.SamplingPerMillion, Version: version,
@@ -42,7 +43,7 @@ func newRecorder(cfg config.Tracing, version string, timelines *steps.Timelines)
 	if err != nil {
 		return nil, nil, err
 	}
-	return steps.NewRecorder(timelines, tracer), tracer, nil
+	return steps.NewRecorder(timelines, append(observers, tracer)...), tracer, nil
 }
 
 // tracingTLS returns the TLS configuration of the connection to the collector.

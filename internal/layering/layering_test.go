@@ -57,6 +57,9 @@ var grpcUsers = []string{"server", "admin", compositionRoot, commandLine, tracin
 // golang.org/x. Packages below internal may also import the error classes of errdefs.
 var stdAndX = []string{"internal", "conmon", "conmon/monitor"}
 
+// metricsPackage is the only package that may import the Prometheus library.
+const metricsPackage = "server/metrics"
+
 const errdefs = "github.com/containerd/errdefs"
 
 // libraries lists the other libraries that single packages of stdAndX may import.
@@ -164,6 +167,9 @@ func checkImport(t *testing.T, path, folder, imp string) {
 	}
 	if strings.HasPrefix(imp, "go.opentelemetry.io/") && folder != tracing {
 		t.Errorf("%s imports %s: only %s may import OpenTelemetry", path, imp, tracing)
+	}
+	if strings.HasPrefix(imp, "github.com/prometheus/") && path != metricsPackage {
+		t.Errorf("%s imports %s: only %s may import the Prometheus library", path, imp, metricsPackage)
 	}
 	first, _, _ := strings.Cut(imp, "/")
 	external := strings.Contains(first, ".") && first != "golang.org"

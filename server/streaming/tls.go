@@ -104,7 +104,7 @@ func (f *tlsFiles) load() (*tls.Config, error) {
 	o := f.options
 	cert, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
 	if err != nil {
-		return nil, fmt.Errorf("load certificate of the streaming server: %w", err)
+		return nil, fmt.Errorf("load certificate of the server: %w", err)
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: o.MinVersion, CipherSuites: o.CipherSuites}
 	if config.MinVersion == 0 {
@@ -114,7 +114,7 @@ func (f *tlsFiles) load() (*tls.Config, error) {
 		return config, nil
 	}
 	if config.ClientCAs, err = loadAuthorities(o.ClientCAFile); err != nil {
-		return nil, fmt.Errorf("load authorities for clients of the streaming server: %w", err)
+		return nil, fmt.Errorf("load authorities for clients: %w", err)
 	}
 	config.ClientAuth = tls.RequireAndVerifyClientCert
 	// A resumed session would not depend on the authorities that are valid now.

@@ -1,0 +1,127 @@
+package daemon
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/criserver/criserver/config"
+)
+
+func TestListenMetrics(t *testing.T) {
+	dir := t.TempDir()
+	socket, file := filepath.Join(dir, "d", "m.sock"), filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second call replaces the socket that the first one leaves
+		l, err := listenMetrics(config.Metrics{Address: socket})
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(socket)
+		if err != nil || info.Mode() != os.ModeSocket|0o600 {
+			t.Errorf("got %v, %v, want a socket with mode 600", info, err)
+		}
+		if _, err := listenMetrics(config.Metrics{Address: socket}); err == nil || !strings.Contains(err.Error(), "is served by another process") {
+			t.Errorf("with a socket in use: got %v, want an error", err)
+		}
+		l.(*net.UnixListener).SetUnlinkOnClose(false)
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := listenMetrics(config.Metrics{Address: file}); err == nil || !strings.Contains(err.Error(), "metrics.address: ") {
+		t.Errorf("with a file: got %v, want an error that names the key", err)
+	}
+	if b, err := os.ReadFile(file); err != nil || string(b) != "content" {
+		t.Errorf("the file was changed: %q, %v", b, err)
+	}
+}
+
+func TestMetricsOff(t *testing.T) {
+	cfg := config.Default()
+	cfg.Metrics.Address = config.MetricsOff
+	m, _, err := newMetrics(cfg, "1.0.0")
+	p := &parts{metrics: m}
+	if err != nil || m != nil || len(p.stepObservers()) != 0 || p.serveMetrics(t.Context()) != nil {
+		t.Errorf("got %v, %v, want no metrics", m, err)
+	}
+	p.watchMetrics()
+}
+
+// writePair writes a certificate that signs itself and its key, and returns their files.
+func writePair(t *testing.T, name string) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, name+".pem"), filepath.Join(dir, name+".key")
+	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: keyDER}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
+}
+
+// TestMetricsTLS checks that with metrics.tls_client_ca only clients with a certificate of the authority can connect.
+func TestMetricsTLS(t *testing.T) {
+	cert, key := writePair(t, "server")
+	ca, clientKey := writePair(t, "client")
+	other, otherKey := writePair(t, "other")
+	server, err := metricsTLS(config.Metrics{TLSCert: cert, TLSKey: key, TLSClientCA: ca})
+	if err != nil {
+		t.Fatal(err)
+	}
+	connect := func(clientCert, clientKey string) error {
+		client := &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the test is about the certificate of the client
+		if clientCert != "" {
+			pair, err := tls.LoadX509KeyPair(clientCert, clientKey)
+			if err != nil {
+				t.Fatal(err)
+			}
+			client.Certificates = []tls.Certificate{pair}
+		}
+		a, b := net.Pipe()
+		go func() { _ = tls.Client(a, client).Handshake(); _, _ = a.Read(make([]byte, 1)); _ = a.Close() }()
+		defer b.Close()
+		return tls.Server(b, server).Handshake()
+	}
+	for name, tc := range map[string]struct {
+		cert, key string
+		accepted  bool
+	}{"certificate of the authority": {ca, clientKey, true}, "other certificate": {other, otherKey, false}, "no certificate": {"", "", false}} {
+		if err := connect(tc.cert, tc.key); (err == nil) != tc.accepted {
+			t.Errorf("%s: got %v, want accepted: %t", name, err, tc.accepted)
+		}
+	}
+	if _, err := metricsTLS(config.Metrics{TLSCert: cert, TLSKey: key, TLSClientCA: key}); err == nil || !strings.Contains(err.Error(), "metrics.tls_client_ca") {
+		t.Errorf("with a key as the authority: got %v, want an error", err)
+	}
+}
