@@ -30,7 +30,7 @@ CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback mac
 TOOLS := $(BIN)/runc $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
 
 # Each suite is a Go module of its own, so that the dependencies of tests are not dependencies of the daemon.
-SUBMODULES := tools/protogen test/harness test/harness/criclient test/images test/critest test/system test/kubelet test/systemd test/vm
+SUBMODULES := tools/protogen test/harness test/harness/criclient test/images test/monitoring test/critest test/system test/kubelet test/systemd test/vm
 
 .PHONY: help
 help: ## List the targets
@@ -124,6 +124,12 @@ $(BIN)/nfpm: tools/nfpm/go.mod tools/nfpm/go.sum
 	cd tools/nfpm && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(STRIP)' -o $@ github.com/goreleaser/nfpm/v2/cmd/nfpm
 	@touch $@
 
+# Only the tests of the alerts need promtool, so it is not part of tools. The tag leaves out the clients of service
+# discovery.
+$(BIN)/promtool: tools/promtool/go.mod tools/promtool/go.sum
+	cd tools/promtool && CGO_ENABLED=0 nice $(GO) build -trimpath -tags remove_all_sd -ldflags '$(STRIP)' -o $@ github.com/prometheus/prometheus/cmd/promtool
+	@touch $@
+
 # The linter takes minutes to build.
 $(BIN)/golangci-lint: tools/golangci-lint/go.mod tools/golangci-lint/go.sum
 	cd tools/golangci-lint && CGO_ENABLED=0 nice $(GO) build -trimpath -ldflags '$(STRIP)' -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
@@ -200,6 +206,7 @@ $(BIN)/vm: $(wildcard test/vm/cmd/vm/*.go test/vm/guest/*.go test/vm/wire/*.go) 
 test: lint root-test ## Run lint, all tests, the CRI validation suite, the kubelet suite and the demo (as root)
 	cd test/harness && $(GO) test ./...
 	cd test/images && $(GO) test ./...
+	cd test/monitoring && $(GO) test ./...
 	cd tools/protogen && $(GO) test ./...
 	$(MAKE) --no-print-directory -j2 system $(BIN)/kubelet
 	$(MAKE) --no-print-directory critest
@@ -209,6 +216,11 @@ test: lint root-test ## Run lint, all tests, the CRI validation suite, the kubel
 .PHONY: test-full
 test-full: test ## Run test, and then the CRI validation suite several times with more concurrency (as root)
 	cd test/critest && $(GO) test -count=1 -timeout 30m -v -run TestCRI . -args -long
+
+.PHONY: rules
+rules: $(BIN)/promtool ## Check the alerts of contrib with promtool, and run their tests; the first build takes minutes
+	$(BIN)/promtool check rules contrib/prometheus/alerts.yaml
+	$(BIN)/promtool test rules contrib/prometheus/alerts_test.yaml
 
 .PHONY: demo
 demo: deps tools build images ## Run nginx in a pod, kill and restart the daemon, clean up; about a minute (as root)
