@@ -113,3 +113,18 @@ func createFiles(path string, stop *atomic.Bool) error {
 	}
 	return nil
 }
+
+// TestListenKeepsFiles checks that a wrong path of a socket does not delete a file.
+func TestListenKeepsFiles(t *testing.T) {
+	cfg := config.Default()
+	cfg.Socket = filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(cfg.Socket, []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listen(cfg); err == nil || !strings.Contains(err.Error(), "is not a socket") {
+		t.Errorf("got %v, want an error", err)
+	}
+	if b, err := os.ReadFile(cfg.Socket); err != nil || string(b) != "content" {
+		t.Errorf("the file was changed: %q, %v", b, err)
+	}
+}
