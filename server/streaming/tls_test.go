@@ -142,8 +142,11 @@ func TestTLSVersions(t *testing.T) {
 		min, client uint16
 		accepted    bool
 	}{
-		{0, tls.VersionTLS11, false}, {0, tls.VersionTLS12, true}, {0, tls.VersionTLS13, true},
-		{tls.VersionTLS13, tls.VersionTLS12, false}, {tls.VersionTLS13, tls.VersionTLS13, true},
+		{0, tls.VersionTLS11, false},
+		{0, tls.VersionTLS12, true},
+		{0, tls.VersionTLS13, true},
+		{tls.VersionTLS13, tls.VersionTLS12, false},
+		{tls.VersionTLS13, tls.VersionTLS13, true},
 	} {
 		s := newTLSServer(t, TLSOptions{MinVersion: test.min})
 		state, err := s.handshake(&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: test.client})

@@ -76,6 +76,7 @@ func (n *node) checkHostNetworkUserPod(t *testing.T, handler string) {
 	privileged.Linux.SecurityContext.Privileged = true
 	c := n.CreateContainer(t, p, privileged)
 	n.StartContainer(t, c)
+	n.Kill()
 	n.restart(t)
 	if got := n.Exec(t, id, "id", "-u"); got != "0" {
 		t.Errorf("user after a restart of the daemon: got %s, want 0", got)
