@@ -85,6 +85,7 @@ Exit codes: 0 success; 1 the operation failed, or a problem was found; 2 wrong u
 		newDebugCommand(env),
 		newTraceCommand(env),
 		newVersionCommand(env),
+		newWipeCommand(env),
 	)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 110"))
 	root.SetIn(env.stdin)

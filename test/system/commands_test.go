@@ -137,3 +137,48 @@ func TestAdminSocketIsOptional(t *testing.T) {
 		t.Errorf("status: got exit code %d, error output %s", code, stderr)
 	}
 }
+
+// TestWipe removes all pods, containers and images while the daemon is stopped.
+func TestWipe(t *testing.T) {
+	n := newNode(t, "wipe", 188)
+	p := n.RunPod(t, podConfig("wipe"))
+	n.run(t, p, "running", "sleep", "1000")
+	if code, _, stderr := n.command(t, "wipe", "--yes"); code != 1 || !strings.Contains(stderr, "in use by another daemon") {
+		t.Errorf("wipe while the daemon runs: got exit code %d, error output %s", code, stderr)
+	}
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if code, stdout, stderr := n.command(t, "wipe", "--yes", "--images"); code != 1 || !strings.Contains(stderr, "1 of 1 containers run") || !strings.Contains(stdout, p.ID) {
+		t.Errorf("wipe while a container runs: got exit code %d, output %s%s, want a refusal", code, stdout, stderr)
+	}
+	code, stdout, stderr := n.command(t, "wipe", "--dry-run", "--images", "-o", "json")
+	var plan struct{ Pods, Containers, Images []struct{ ID, State string } }
+	if err := json.Unmarshal([]byte(stdout), &plan); err != nil || code != 0 || len(plan.Pods) != 1 || len(plan.Containers) != 1 || plan.Containers[0].State != "running" || len(plan.Images) == 0 {
+		t.Errorf("wipe --dry-run: got exit code %d, %v, output %s%s, want the pod, its container and images", code, err, stdout, stderr)
+	}
+	if code, _, stderr := n.command(t, "wipe", "--force"); code != 1 || !strings.Contains(stderr, "not confirmed") {
+		t.Errorf("wipe without confirmation: got exit code %d, error output %s", code, stderr)
+	}
+	n.restart(t)
+	if pods, containers := n.running(t); pods != 1 || containers != 1 {
+		t.Errorf("after commands that must change nothing: got %d pods and %d containers, want one each", pods, containers)
+	}
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if code, stdout, stderr := n.command(t, "wipe", "--force", "--yes", "--images"); code != 0 {
+		t.Errorf("wipe --force: got exit code %d, output %s%s", code, stdout, stderr)
+	}
+	for _, dir := range []string{"run/pods", "run/ns", "run/containers", "root/rootfs", "root/images", "root/layers"} {
+		if entries, err := os.ReadDir(filepath.Join(n.Dir, dir)); err != nil || len(entries) > 0 {
+			t.Errorf("%s after wipe: got %v, %v, want an empty directory", dir, entries, err)
+		}
+	}
+	n.restart(t)
+	if pods, containers := n.running(t); pods != 0 || containers != 0 {
+		t.Errorf("after wipe: got %d pods and %d containers, want none", pods, containers)
+	}
+	n.Pull(t, busybox)
+	n.run(t, n.RunPod(t, podConfig("after")), "c", "true")
+}
