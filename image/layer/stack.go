@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -56,6 +57,9 @@ func NewStack(layers []*Layer) *Stack {
 	}
 	return s
 }
+
+// Layers returns the layers that overlay mounts, topmost first.
+func (s *Stack) Layers() []*Layer { return slices.Clone(s.layers) }
 
 // Dirs returns the directories of the layers, topmost first.
 func (s *Stack) Dirs() []string {

@@ -202,6 +202,23 @@ func unmount(ctx context.Context, target string) error {
 	}
 }
 
+// Record returns the record of a container's root file system. It returns ErrNotFound if there is none.
+func (s *Store) Record(containerID string) (Record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.all[containerID]
+	if !ok {
+		return Record{}, fmt.Errorf("root file system of container %q: %w", containerID, errdefs.ErrNotFound)
+	}
+	return e.Record, nil
+}
+
+// Dirs returns the paths of the writable layer and of the work directory of a container.
+func (s *Store) Dirs(containerID string) (upper, work string) {
+	dir := filepath.Join(s.cfg.Dir, containerID)
+	return filepath.Join(dir, upperDir), filepath.Join(dir, workDir)
+}
+
 // Records returns the records of all root file systems.
 func (s *Store) Records() []Record {
 	s.mu.Lock()
