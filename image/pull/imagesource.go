@@ -45,6 +45,8 @@ type imageSource struct {
 	// blobFailed is called when a blob cannot be read, because the copy reports such an error
 	// only after the other layers have been copied.
 	blobFailed func(blob digest.Digest, err error)
+	// layersKnown is called with the layers of each manifest that is read.
+	layersKnown func([]manifest.LayerInfo)
 
 	mu sync.Mutex // guards the fields below; held while the manifest is read
 	// topManifest is the manifest or index of name. It is read once, because a tag can move.
@@ -86,6 +88,12 @@ func (s *imageSource) readManifest(ctx context.Context, ref string) ([]byte, str
 	if !slices.Contains(manifest.DefaultRequestedManifestMIMETypes, mediaType) {
 		if guess := manifest.GuessMIMEType(b); guess != "" {
 			mediaType = guess
+		}
+	}
+	if !manifest.MIMETypeIsMultiImage(mediaType) {
+		// The copy reports manifests that cannot be parsed.
+		if m, err := manifest.FromBlob(b, mediaType); err == nil {
+			s.layersKnown(m.LayerInfos())
 		}
 	}
 	return b, mediaType, nil

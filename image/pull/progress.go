@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"github.com/sirupsen/logrus"
+	"go.podman.io/image/v5/manifest"
 	"go.podman.io/image/v5/types"
 )
 
@@ -25,7 +26,7 @@ type Progress struct {
 	Callers int    `json:"callers"`
 	Key     string `json:"-"`
 	// Bytes is the number of compressed bytes received, and Total the number of compressed bytes
-	// in the layers that have begun so far. Layers that were in the store count in neither.
+	// in the layers of the image. Layers that the pull has found in the store count in neither.
 	Bytes int64 `json:"bytes"`
 	Total int64 `json:"total"`
 	// Rate is the number of bytes per second since the last log line, or since the pull began.
@@ -187,6 +188,20 @@ func (j *job) startSource(source string) {
 	defer j.mu.Unlock()
 	j.source, j.layers, j.loggedBytes = source, nil, 0
 }
+
+// expect adds the layers of a manifest, which wait for the pull. More layers than an image can have are
+// not added, because such an image is refused.
+func (j *job) expect(infos []manifest.LayerInfo) {
+	if len(infos) > maxExpected {
+		return
+	}
+	for _, info := range infos {
+		j.layer(info.BlobInfo)
+	}
+}
+
+// maxExpected is the number of layers up to which expect adds layers.
+const maxExpected = 1000
 
 // layer returns the progress of a layer, and adds it if necessary.
 func (j *job) layer(info types.BlobInfo) *layerJob {

@@ -167,7 +167,7 @@ func (p *Puller) copyImage(ctx context.Context, a attempt, s pullSource, lease *
 	defer client.Close()
 	src := &imageSource{ref: ref, name: s.ref, client: client, blobFailed: func(_ digest.Digest, err error) {
 		watch.fail(classify(err)) // the copy would wait for the other layers
-	}}
+	}, layersKnown: a.job.expect}
 	dest := &destinationReference{name: a.name, lease: lease, watch: watch, job: a.job, totals: p.totals, limits: p.cfg.Limits}
 	err = p.copyWithPolicy(watchCtx, a, policy, src, dest)
 	if errors.Is(err, errSignaturesNotSupported) {
