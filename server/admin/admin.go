@@ -32,6 +32,7 @@ type Config struct {
 	Timelines Timelines
 	// Networks inspects the networks of the node.
 	Networks Networks
+	Images   ImageStore
 }
 
 // Server implements the services of the administration API.
@@ -41,6 +42,8 @@ type Server struct {
 	adminv1.UnimplementedCgroupServer
 	adminv1.UnimplementedTraceServer
 	adminv1.UnimplementedNetworkServer
+	adminv1.UnimplementedLayersServer
+	adminv1.UnimplementedImagesServer
 	cfg       Config
 	profiling chan struct{} // contains an element while a CPU profile is in progress
 	// stopping is closed when Serve begins to stop, so that profiles in progress end.
@@ -68,5 +71,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	adminv1.RegisterCgroupServer(g, s)
 	adminv1.RegisterTraceServer(g, s)
 	adminv1.RegisterNetworkServer(g, s)
+	adminv1.RegisterLayersServer(g, s)
+	adminv1.RegisterImagesServer(g, s)
 	return rpc.Serve(ctx, g, l, stopGrace, func() { close(s.stopping) })
 }
