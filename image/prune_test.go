@@ -36,10 +36,10 @@ func TestPrune(t *testing.T) {
 	b := newBed(t, reg)
 	b.cfg.PinnedImages = []string{reg.Host + "/pinned:1"}
 	b.restart(t)
-	base := imagetest.Files(t, imagetest.File("base", string(noise(100<<10))))
+	base := imagetest.Files(t, imagetest.File("base", noise(100<<10)))
 	var refs []string
 	for _, name := range []string{"pinned", "used", "one", "two"} {
-		layers := []imagetest.Layer{base, imagetest.Files(t, imagetest.File(name, string(noise(8<<10))))}
+		layers := []imagetest.Layer{base, imagetest.Files(t, imagetest.File(name, noise(8<<10)))}
 		if name == "one" || name == "two" {
 			// These two images share a layer that no other image has.
 			layers[0] = imagetest.Files(t, imagetest.File("other", "x"))
@@ -112,8 +112,8 @@ func TestPullProgressOf(t *testing.T) {
 	b := newBed(t, reg)
 	b.cfg.MaxParallelLayers = 1
 	b.restart(t)
-	first := imagetest.Files(t, imagetest.File("f", string(noise(1<<20))))
-	second := imagetest.Files(t, imagetest.File("g", string(noise(1<<20))))
+	first := imagetest.Files(t, imagetest.File("f", noise(1<<20)))
+	second := imagetest.Files(t, imagetest.File("g", noise(1<<20)))
 	reg.Push("a", "1", imagetest.Image{Layers: []imagetest.Layer{first, second}})
 	const part = 100 << 10
 	reg.Set(onBlob(first.Digest(), func(w http.ResponseWriter, r *http.Request, content []byte) {

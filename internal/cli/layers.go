@@ -134,9 +134,15 @@ func writeImageLayers(t *table, r *adminv1.ImageLayers) {
 		name  string
 		value string
 	}{
-		{"platform", c.GetPlatform()}, {"entrypoint", quoted(c.GetEntrypoint())}, {"cmd", quoted(c.GetCmd())}, {"user", c.GetUser()},
-		{"working directory", c.GetWorkingDir()}, {"ports", strings.Join(c.GetPorts(), " ")}, {"volumes", strings.Join(c.GetVolumes(), " ")},
-		{"stop signal", c.GetStopSignal()}, {"containers", shortIDs(r.GetContainers())},
+		{"platform", c.GetPlatform()},
+		{"entrypoint", quoted(c.GetEntrypoint())},
+		{"cmd", quoted(c.GetCmd())},
+		{"user", c.GetUser()},
+		{"working directory", c.GetWorkingDir()},
+		{"ports", strings.Join(c.GetPorts(), " ")},
+		{"volumes", strings.Join(c.GetVolumes(), " ")},
+		{"stop signal", c.GetStopSignal()},
+		{"containers", shortIDs(r.GetContainers())},
 	} {
 		if field.value != "" {
 			t.line("%s %s", field.name, field.value)
