@@ -15,6 +15,11 @@ import (
 // TestImageCommands checks the commands for images and layers with a registry that wants a password.
 func TestImageCommands(t *testing.T) {
 	n := newNode(t, "imagecmds", 222)
+	// The first name that can be a short name creates a lock file, which remains.
+	if code, _, stderr := n.command(t, "layers", "system/imagecmds/none"); code != 1 || !strings.Contains(stderr, "no image and no container") {
+		t.Errorf("layers of nothing: exit code %d, %s", code, stderr)
+	}
+	n.takeBaseline(t)
 	reg := newRegistry(t)
 	n.trust(t, reg)
 	base := n.busyboxLayers(t)
