@@ -152,6 +152,9 @@ func TestReloadHandlers(t *testing.T) {
 	if _, err := n.RuntimeService.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: podConfig("late"), RuntimeHandler: "extra"}); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("pod with a removed handler: got error %v, want InvalidArgument", err)
 	}
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
 	n.restart(t)
 	fourth := n.run(t, p, "fourth", "sleep", "1000") // the daemon knows the handler only from the other containers
 	for _, id := range []string{first, second, third, fourth} {
@@ -161,6 +164,12 @@ func TestReloadHandlers(t *testing.T) {
 		}
 		if _, err := n.RuntimeService.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: id}); err != nil {
 			t.Errorf("remove: got error %v", err)
+		}
+	}
+	// The daemon keeps the state directories of handlers. The containers are not in them any more.
+	for _, dir := range []string{"runtimes/extra", "other-root"} {
+		if err := os.Remove(filepath.Join(n.Dir, "run", dir)); err != nil {
+			t.Errorf("state directory of the handler: got error %v, want an empty directory", err)
 		}
 	}
 }
