@@ -45,6 +45,7 @@ func TestLife(t *testing.T) {
 		{"systemctl kill of the main process", killMain, killed},
 		{"terminate all processes of the unit", terminateAll, leftover},
 		{"daemon-reload", reload, nil},
+		{"reload of the configuration", reloadConfig, nil},
 		{"daemon-reexec", reexec, leftover},
 		{"upgrade", upgrade, leftover},
 		{"kill again and again as soon as it serves", crashLoop, killed},
