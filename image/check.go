@@ -28,7 +28,7 @@ type Problem struct {
 // Check verifies all images: manifest and config by their digests, and layers by the names, types,
 // owners and sizes of their files. With repair, Check deletes broken images and broken layers. Images
 // and layers that a container uses are reported and never deleted. Check returns only the error of the
-// context.
+// context. Images and layers that are removed during the check are not reported.
 func (m *Manager) Check(ctx context.Context, repair bool) ([]Problem, error) {
 	damaged := make(map[digest.Digest]error)
 	for _, id := range m.layers.IDs() {
@@ -59,13 +59,13 @@ func (m *Manager) problems(damaged map[digest.Digest]error) []Problem {
 		found = append(found, Problem{Image: id, Err: fmt.Errorf("load image: %w", b.err), User: m.imageUser(id)})
 	}
 	for _, img := range x.all {
-		if p, bad := m.checkImage(img, damaged); bad {
+		if p, bad := m.checkCurrentImage(img, damaged); bad {
 			p.User = m.imageUser(img.ID)
 			found = append(found, p)
 		}
 	}
 	for id, err := range damaged {
-		if !x.usesLayer[id] {
+		if !x.usesLayer[id] && m.layers.Has(id) {
 			found = append(found, Problem{Layer: id, Err: err, User: m.layerUser(id)})
 		}
 	}
@@ -73,6 +73,19 @@ func (m *Manager) problems(damaged map[digest.Digest]error) []Problem {
 		return cmp.Or(cmp.Compare(a.Image, b.Image), cmp.Compare(a.Layer, b.Layer))
 	})
 	return found
+}
+
+// checkCurrentImage is checkImage for an image that can change or disappear during the check.
+func (m *Manager) checkCurrentImage(img *stored, damaged map[digest.Digest]error) (Problem, bool) {
+	for img != nil {
+		p, bad := m.checkImage(img, damaged)
+		current := m.index.Load().byID[img.ID]
+		if !bad || current == img {
+			return p, bad
+		}
+		img = current
+	}
+	return Problem{}, false
 }
 
 // checkImage returns the first problem of an image.

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -73,5 +74,80 @@ func TestCheckImageInUse(t *testing.T) {
 	}
 	if _, err := b.Get(img.ID.String()); err != nil {
 		t.Error(err)
+	}
+}
+
+// hookContext calls a function when a call asks for the nth time whether the context has ended.
+type hookContext struct {
+	context.Context
+	n    *int
+	call func()
+}
+
+func (c hookContext) Err() error {
+	if *c.n--; *c.n == 0 {
+		c.call()
+	}
+	return c.Context.Err()
+}
+
+// TestCheckDuringRemoval removes an image while Check reads its files, and pulls the image again.
+// Check reports no problems of files that disappear.
+func TestCheckDuringRemoval(t *testing.T) {
+	reg := imagetest.NewRegistry(t)
+	layer := imagetest.Files(t, imagetest.Dir("a"), imagetest.File("b", "x"))
+	reg.Push("a", "1", imagetest.Image{Layers: []imagetest.Layer{layer}})
+	b := newBed(t, reg)
+	remove := func(img Image) {
+		if err := b.Remove(t.Context(), img.ID.String()); err != nil {
+			t.Error(err)
+		}
+		if err := b.EmptyTrash(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, tc := range []struct {
+		name    string
+		n       int // Verify asks after each of the two directories, and Check after Verify
+		damaged bool
+		again   bool
+	}{
+		{"removed while the files are read", 1, false, false},
+		{"pulled again while the files are read", 1, false, true},
+		{"removed after a problem was found", 3, true, false},
+	} {
+		img := b.pull(t, reg.Host+"/a:1")
+		if tc.damaged {
+			write(t, filepath.Join(b.Manager.dir(layersDir), layer.DiffID.Encoded(), "diff", "new"), "")
+		}
+		called := false
+		ctx := hookContext{t.Context(), &tc.n, func() {
+			called = true
+			if remove(img); tc.again {
+				b.pull(t, reg.Host+"/a:1")
+			}
+		}}
+		if found, err := b.Check(ctx, false); err != nil || len(found) > 0 || !called {
+			t.Errorf("%s: got %+v, %v, function called: %t; want no problems", tc.name, found, err, called)
+		}
+		if tc.again {
+			remove(img)
+		}
+	}
+
+	// The image disappears after Check has loaded the index.
+	img := b.pull(t, reg.Host+"/a:1")
+	old := b.index.Load().byID[img.ID]
+	remove(img)
+	if p, bad := b.checkCurrentImage(old, nil); bad {
+		t.Errorf("check of an image that was removed: got %+v, want no problem", p)
+	}
+	img = b.pull(t, reg.Host+"/a:1")
+	if p, bad := b.checkCurrentImage(old, nil); bad {
+		t.Errorf("check of an image that was pulled again: got %+v, want no problem", p)
+	}
+	write(t, filepath.Join(b.imageDir(img.ID), manifestFile), "{}")
+	if _, bad := b.checkCurrentImage(old, nil); !bad {
+		t.Error("check of a broken image that was pulled again: got no problem")
 	}
 }

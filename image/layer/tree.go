@@ -108,23 +108,41 @@ func (h treeHash) addNode(ctx context.Context, d *os.File, name string) error {
 }
 
 // Verify compares the files of a layer with the tree digest in its record. It returns ErrDataLoss if they
-// differ.
+// differ, and ErrNotFound if there is no such layer. The layer can be deleted and stored again during the
+// call.
 func (s *Store) Verify(ctx context.Context, id digest.Digest) error {
 	if err := s.Broken(id); err != nil {
 		return fmt.Errorf("layer %s cannot be loaded: %w", id, err)
 	}
-	l, ok := s.Get(id)
-	if !ok {
-		return fmt.Errorf("layer %s: %w", id, errdefs.ErrNotFound)
+	for {
+		l, ok := s.Get(id)
+		if !ok {
+			return fmt.Errorf("layer %s: %w", id, errdefs.ErrNotFound)
+		}
+		err := l.verify(ctx)
+		if current, _ := s.Get(id); err == nil || current == l {
+			return err
+		}
 	}
+}
+
+// verify compares the files of the layer with the tree digest in its record.
+func (l *Layer) verify(ctx context.Context) error {
 	current, err := treeDigest(ctx, l.Dir())
 	if err != nil {
-		return fmt.Errorf("verify layer %s: %w", id, err)
+		return fmt.Errorf("verify layer %s: %w", l.DiffID, err)
 	}
 	if current != l.Tree {
-		return fmt.Errorf("files of layer %s differ from the unpacked files: %w", id, errdefs.ErrDataLoss)
+		return fmt.Errorf("files of layer %s differ from the unpacked files: %w", l.DiffID, errdefs.ErrDataLoss)
 	}
 	return nil
+}
+
+// Has reports whether the store has a layer, which may be broken.
+func (s *Store) Has(id digest.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.layers[id] != nil || s.broken[id] != nil
 }
 
 // IDs returns the diff IDs of all layers, including broken layers.

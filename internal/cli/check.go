@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	adminv1 "github.com/criserver/criserver/admin/v1"
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/internal/daemon"
 	"github.com/criserver/criserver/internal/hostcheck"
@@ -40,9 +43,10 @@ func newCheckCommand(env *environment) *cobra.Command {
 		Use:   "check",
 		Short: "Check the host and the image store",
 		Long: `Check whether the host can run the daemon and its containers, and verify the image store.
-The checks of the host change nothing, and the daemon may run. The check of the image store
-(group images) needs a daemon that does not run; containers may run. While the daemon runs,
-the command leaves this check out and says so, unless --only=images or --repair demands it.
+The command changes nothing without --repair. While the daemon runs, the command lets the
+daemon verify the image store (group images). If the daemon does not answer, the command
+leaves this check out and says so, unless --only=images demands it. A repair needs a daemon
+that does not run; containers may run.
 
 The exit code is 1 if there is a finding with the severity error.
 The groups are ` + strings.Join(checkGroups(), ", ") + `.`,
@@ -62,7 +66,7 @@ The groups are ` + strings.Join(checkGroups(), ", ") + `.`,
 			if err := daemon.ConfigureLogging(cfg); err != nil {
 				return err
 			}
-			report, err := runCheck(cmd.Context(), cfg, o)
+			report, err := env.runCheck(cmd.Context(), cfg, o)
 			if err != nil {
 				return err
 			}
@@ -99,7 +103,7 @@ type imageReport struct {
 }
 
 // runCheck runs the checks of the selected groups.
-func runCheck(ctx context.Context, cfg config.Config, o checkOptions) (*checkReport, error) {
+func (e *environment) runCheck(ctx context.Context, cfg config.Config, o checkOptions) (*checkReport, error) {
 	report := &checkReport{Findings: []hostcheck.Finding{}}
 	groups := slices.DeleteFunc(slices.Clone(o.only), func(g string) bool { return g == imagesGroup })
 	if len(groups) > 0 || len(o.only) == 0 {
@@ -110,7 +114,7 @@ func runCheck(ctx context.Context, cfg config.Config, o checkOptions) (*checkRep
 		report.Findings = append(report.Findings, findings...)
 	}
 	if o.repair || o.has(imagesGroup) {
-		if err := report.checkImages(ctx, cfg, o); err != nil {
+		if err := e.checkImages(ctx, cfg, o, report); err != nil {
 			return nil, err
 		}
 	}
@@ -119,10 +123,10 @@ func runCheck(ctx context.Context, cfg config.Config, o checkOptions) (*checkRep
 
 // checkImages verifies the image store. If repair is set, broken images and layers are deleted
 // unless a container uses them.
-func (r *checkReport) checkImages(ctx context.Context, cfg config.Config, o checkOptions) error {
+func (e *environment) checkImages(ctx context.Context, cfg config.Config, o checkOptions, r *checkReport) error {
 	r.Images = &imageReport{Problems: []string{}}
-	check, err := daemon.CheckImages(ctx, cfg, o.repair)
-	if errors.Is(err, daemon.ErrInUse) && !o.repair && len(o.only) == 0 {
+	check, err := e.checkStore(ctx, cfg, o.repair)
+	if errors.Is(err, daemon.ErrInUse) && ctx.Err() == nil && !o.repair && len(o.only) == 0 {
 		r.Images.Skipped = err.Error()
 		return nil
 	}
@@ -143,6 +147,54 @@ func (r *checkReport) checkImages(ctx context.Context, cfg config.Config, o chec
 		})
 	}
 	return nil
+}
+
+// checkStore verifies the image store, or lets the daemon that uses the store verify it. A repair
+// fails if a daemon uses the store.
+func (e *environment) checkStore(ctx context.Context, cfg config.Config, repair bool) (daemon.ImageCheck, error) {
+	check, inUse := daemon.CheckImages(ctx, cfg, repair)
+	if repair || !errors.Is(inUse, daemon.ErrInUse) {
+		return check, inUse
+	}
+	check, err := e.requestImageCheck(ctx, cfg)
+	if err != nil {
+		err = fmt.Errorf("%w, which cannot verify the store: %w", inUse, err)
+	}
+	return check, err
+}
+
+// requestImageCheck lets the daemon verify its image store. It returns an error if the daemon at the
+// socket of the configuration has another store.
+func (e *environment) requestImageCheck(ctx context.Context, cfg config.Config) (check daemon.ImageCheck, err error) {
+	conn, err := e.connect(ctx, cfg.AdminSocket)
+	if err != nil {
+		return check, err
+	}
+	resp, err := adminv1.NewCheckClient(conn).CheckImages(ctx, &adminv1.CheckImagesRequest{})
+	if err != nil {
+		return check, err
+	}
+	if !sameFile(resp.GetRoot(), cfg.Root) {
+		return check, fmt.Errorf("the daemon at %s has another image store: %s", cfg.AdminSocket, resp.GetRoot())
+	}
+	check.Images = int(resp.GetImages())
+	for _, p := range resp.GetProblems() {
+		problem := daemon.ImageProblem{Tags: p.GetTags()}
+		problem.Image, problem.Layer = digest.Digest(p.GetImage()), digest.Digest(p.GetLayer())
+		problem.Err, problem.User = errors.New(p.GetMessage()), p.GetUser()
+		check.Problems = append(check.Problems, problem)
+	}
+	return check, nil
+}
+
+// sameFile reports whether two paths lead to the same file.
+func sameFile(a, b string) bool {
+	first, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	second, err := os.Stat(b)
+	return err == nil && os.SameFile(first, second)
 }
 
 // errors returns the number of findings with the severity error.

@@ -32,7 +32,7 @@ func (p *parts) adminConfig() admin.Config {
 		Settings: p.adminSettings, Timelines: p.timelines,
 		Reloader: p,
 		Pods:     p.pods, Containers: p.containers, Cgroups: p.host.cgroups,
-		Networks: p.pods, Images: p.images,
+		Networks: p.pods, Images: p.images, ImageChecker: p,
 	}
 }
 

@@ -3,7 +3,9 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 
+	adminv1 "github.com/criserver/criserver/admin/v1"
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/image"
 )
@@ -36,6 +38,14 @@ func CheckImages(ctx context.Context, settings config.Config, repair bool) (chec
 	if err := images.Restore(ctx); err != nil {
 		return ImageCheck{}, err
 	}
+	if check, err = checkStore(ctx, images, repair); err == nil && repair {
+		err = images.EmptyTrash(ctx)
+	}
+	return check, err
+}
+
+// checkStore verifies the images of a manager, and adds the tags to the problems.
+func checkStore(ctx context.Context, images *image.Manager, repair bool) (ImageCheck, error) {
 	tags := make(map[image.ID][]string)
 	for _, img := range images.List() {
 		tags[img.ID] = img.RepoTags
@@ -44,12 +54,25 @@ func CheckImages(ctx context.Context, settings config.Config, repair bool) (chec
 	if err != nil {
 		return ImageCheck{}, err
 	}
-	check.Images = len(tags)
+	check := ImageCheck{Images: len(tags)}
 	for _, p := range problems {
 		check.Problems = append(check.Problems, ImageProblem{p, tags[p.Image]})
 	}
-	if repair {
-		err = images.EmptyTrash(ctx)
+	return check, nil
+}
+
+// CheckImages verifies the image store for a client of the administration API, while the daemon
+// uses the store. It repairs nothing.
+func (p *parts) CheckImages(ctx context.Context) (*adminv1.CheckImagesResponse, error) {
+	check, err := checkStore(ctx, p.images, false)
+	if err != nil {
+		return nil, fmt.Errorf("check the image store: %w", err)
 	}
-	return check, err
+	resp := &adminv1.CheckImagesResponse{Root: p.settings.Root, Images: int32(check.Images)}
+	for _, found := range check.Problems {
+		resp.Problems = append(resp.Problems, &adminv1.ImageProblem{
+			Image: found.Image.String(), Tags: found.Tags, Layer: found.Layer.String(), Message: found.Err.Error(), User: found.User,
+		})
+	}
+	return resp, nil
 }

@@ -24,6 +24,8 @@ type Config struct {
 	// Reloader applies changes of the configuration. If it is nil, Reload returns
 	// Unimplemented.
 	Reloader Reloader
+	// ImageChecker verifies the image store.
+	ImageChecker ImageChecker
 	// Pods, Containers and Cgroups are what the services show that look inside.
 	Pods       Pods
 	Containers Containers
@@ -44,6 +46,7 @@ type Server struct {
 	adminv1.UnimplementedNetworkServer
 	adminv1.UnimplementedLayersServer
 	adminv1.UnimplementedImagesServer
+	adminv1.UnimplementedCheckServer
 	cfg       Config
 	profiling chan struct{} // contains an element while a CPU profile is in progress
 	// stopping is closed when Serve begins to stop, so that profiles in progress end.
@@ -73,5 +76,6 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	adminv1.RegisterNetworkServer(g, s)
 	adminv1.RegisterLayersServer(g, s)
 	adminv1.RegisterImagesServer(g, s)
+	adminv1.RegisterCheckServer(g, s)
 	return rpc.Serve(ctx, g, l, stopGrace, func() { close(s.stopping) })
 }

@@ -32,15 +32,22 @@ func TestCheckAndRepair(t *testing.T) {
 	for _, ref := range []string{damaged, intact, torn} {
 		ids[ref] = n.Pull(t, ref)
 	}
-	if out, err := n.check(); err == nil || !strings.Contains(out, "in use by another daemon") {
-		t.Errorf("check while the daemon runs: got error %v, output %s, want \"in use by another daemon\"", err, out)
+	if out, err := n.check(); err != nil || !strings.Contains(out, "4 images checked, 0 repaired") {
+		t.Errorf("check while the daemon runs: got error %v, output %s, want 4 images", err, out)
+	}
+	if out, err := n.check("--repair"); err == nil || !strings.Contains(out, "in use by another daemon") {
+		t.Errorf("repair while the daemon runs: got error %v, output %s, want \"in use by another daemon\"", err, out)
 	}
 	// The findings depend on the host. The checks of the host run nevertheless.
 	if out, _ := n.runCheck("--only", "kernel,network", "-o", "json"); !strings.Contains(out, `"findings": [`) || strings.Contains(out, `"images"`) {
 		t.Errorf("check of the host while the daemon runs: got output %s, want findings without the image store", out)
 	}
-	if out, _ := n.runCheck(); !strings.Contains(out, "The image store was not checked: "+n.Dir) {
-		t.Errorf("check while the daemon runs: got output %s, want the reason why the image store was not checked", out)
+	elsewhere := []string{"--admin-socket", filepath.Join(n.Dir, "no.sock")}
+	if out, err := n.check(elsewhere...); err == nil || !strings.Contains(out, "in use by another daemon, which cannot verify the store: ") {
+		t.Errorf("check with a wrong socket: got error %v, output %s, want the reason", err, out)
+	}
+	if out, _ := n.runCheck(elsewhere...); !strings.Contains(out, "The image store was not checked: "+n.Dir) {
+		t.Errorf("all checks with a wrong socket: got output %s, want the reason why the image store was not checked", out)
 	}
 	p := n.RunPod(t, podConfig("check"))
 	c := n.run(t, p, "c", "sleep", "1000")
@@ -94,6 +101,22 @@ func TestCheckAndRepair(t *testing.T) {
 		t.Errorf("trash after the repair: got %v (error %v), want none", left, err)
 	}
 	n.restart(t)
+	if err := os.Chmod(found[0], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the daemon changes nothing
+		out, err := n.check()
+		if err == nil || !strings.Contains(out, "image "+n.imageStatus(t, busybox, false).GetImage().GetId()+" (") ||
+			!strings.Contains(out, "; --repair leaves it as it is: container "+c+" uses the image") || !strings.Contains(out, "2 images checked, 0 repaired") {
+			t.Errorf("check of a damaged image in use while the daemon runs: got error %v, output %s, want the image and the container", err, out)
+		}
+	}
+	if err := os.Chmod(found[0], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := n.check(); err != nil {
+		t.Errorf("check of an intact store while the daemon runs: got error %v, output %s", err, out)
+	}
 	n.Exec(t, c, "true") // the container still runs
 	for ref, want := range map[string]bool{damaged: false, torn: false, intact: true} {
 		if (n.imageStatus(t, ref, false).GetImage() != nil) != want {
