@@ -24,6 +24,15 @@ type statusAnswer struct {
 	time     time.Time
 }
 
+// ready reports whether the plugins of all networks can attach pods.
+func (a *statusAnswer) ready() bool {
+	ready := a.err == nil
+	for _, err := range a.handlers {
+		ready = ready && err == nil
+	}
+	return ready
+}
+
 // timedOut reports whether plugins did not answer in time.
 func (a *statusAnswer) timedOut() bool {
 	timedOut := errors.Is(a.err, context.DeadlineExceeded)
@@ -173,7 +182,7 @@ func (c *checker) handleAnswer(ctx context.Context, a statusAnswer) {
 			c.handlerReady = c.handlerReady || err == nil
 		}
 	}
-	if c.ready && c.statusTimeouts == 0 {
+	if a.ready() && c.statusTimeouts == 0 {
 		c.statusDue = time.Now().Add(checkInterval)
 	}
 	a.conf.markChecked()
