@@ -13,13 +13,13 @@ import (
 
 func TestUpdateResources(t *testing.T) {
 	b, _ := fakeBed(t)
-	m := b.start()
-	m.cfg.CheckResources = func(field string, r *cri.LinuxContainerResources) error {
+	b.cfg.CheckResources = func(field string, r *cri.LinuxContainerResources) error {
 		if r.GetCpuShares() == 1 {
 			return fmt.Errorf("%s.cpu_shares: %w", field, errdefs.ErrInvalidArgument)
 		}
 		return nil
 	}
+	m := b.start()
 	c := podConfig("a")
 	c.Linux.Overhead = &cri.LinuxContainerResources{CpuShares: 10}
 	c.Linux.Resources = &cri.LinuxContainerResources{CpuShares: 100, MemoryLimitInBytes: 1 << 30}
