@@ -79,9 +79,9 @@ func TestCheckImageInUse(t *testing.T) {
 
 // hookContext calls a function when a call asks for the nth time whether the context has ended.
 type hookContext struct {
-	context.Context
-	n    *int
-	call func()
+	context.Context //nolint:containedctx // of the test
+	n               *int
+	call            func()
 }
 
 func (c hookContext) Err() error {

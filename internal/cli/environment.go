@@ -67,15 +67,6 @@ func (e *environment) runtimeClient(ctx context.Context) (cri.RuntimeServiceClie
 	return cri.NewRuntimeServiceClient(conn), nil
 }
 
-// imageClient returns a client of the ImageService of the CRI.
-func (e *environment) imageClient(ctx context.Context) (cri.ImageServiceClient, error) {
-	conn, err := e.criConnection(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return cri.NewImageServiceClient(conn), nil
-}
-
 // findSocket sets the path of a socket to that of the configuration, unless a flag has set it.
 func (e *environment) findSocket(path *string, configured func(config.Config) string) error {
 	if *path != "" {

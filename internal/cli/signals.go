@@ -35,7 +35,7 @@ func endBySignal(sig unix.Signal) {
 	_ = unix.Kill(os.Getpid(), sig) // fails only for invalid arguments
 	// A process that was started with the signal ignored continues.
 	time.Sleep(time.Second)
-	os.Exit(128 + int(sig))
+	os.Exit(128 + int(sig)) //nolint:forbidigo // main waits for the operations in progress
 }
 
 // signalTarget is the part of a daemon that signals use.

@@ -195,7 +195,8 @@ func (machine) FileSystem(dir string) (FileSystem, error) {
 		return FileSystem{}, err
 	}
 	fs := FileSystem{
-		Type: int64(s.Type), Bytes: s.Blocks * uint64(s.Bsize), FreeBytes: s.Bavail * uint64(s.Bsize), Inodes: s.Files, FreeNodes: s.Ffree,
+		Type:  int64(s.Type), //nolint:unconvert // the width depends on the architecture
+		Bytes: s.Blocks * uint64(s.Bsize), FreeBytes: s.Bavail * uint64(s.Bsize), Inodes: s.Files, FreeNodes: s.Ffree,
 	}
 	var err error
 	fs.NoTypes, err = hasNoTypes(dir)

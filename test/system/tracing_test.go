@@ -105,14 +105,27 @@ func TestTraces(t *testing.T) {
 		return c.trace(podTrace)["RunPodSandbox"] != nil && c.trace(containerTrace)["StartContainer"] != nil
 	})
 	checkSpans(t, c.trace(podTrace), [][2]string{
-		{"RunPodSandbox", ""}, {"pod.run", "RunPodSandbox"}, {"pod.record", "pod.run"}, {"pod.files", "pod.run"},
-		{"pod.namespaces", "pod.run"}, {"cni.add", "pod.run"}, {"cni.plugin", "cni.add"},
+		{"RunPodSandbox", ""},
+		{"pod.run", "RunPodSandbox"},
+		{"pod.record", "pod.run"},
+		{"pod.files", "pod.run"},
+		{"pod.namespaces", "pod.run"},
+		{"cni.add", "pod.run"},
+		{"cni.plugin", "cni.add"},
 	})
 	checkSpans(t, c.trace(containerTrace), [][2]string{
-		{"CreateContainer", ""}, {"container.create", "CreateContainer"}, {"image.resolve", "container.create"},
-		{"rootfs.mount", "container.create"}, {"bundle.write", "container.create"}, {"spec.build", "bundle.write"},
-		{"monitor.start", "container.create"}, {"runtime.create", "container.create"},
-		{"StartContainer", ""}, {"container.start", "StartContainer"}, {"runtime.start", "container.start"}, {"runtime.call", "runtime.start"},
+		{"CreateContainer", ""},
+		{"container.create", "CreateContainer"},
+		{"image.resolve", "container.create"},
+		{"rootfs.mount", "container.create"},
+		{"bundle.write", "container.create"},
+		{"spec.build", "bundle.write"},
+		{"monitor.start", "container.create"},
+		{"runtime.create", "container.create"},
+		{"StartContainer", ""},
+		{"container.start", "StartContainer"},
+		{"runtime.start", "container.start"},
+		{"runtime.call", "runtime.start"},
 	})
 	c.mu.Lock()
 	for _, s := range c.spans {

@@ -27,7 +27,9 @@ func TestNFTables(t *testing.T) {
 		json  string
 		want  []string
 	}{
-		"maps of the daemon": {table{"inet", "ports"}, `[
+		"maps of the daemon": {
+			table{"inet", "ports"},
+			`[
 			{"map":{"family":"inet","name":"all_ip","table":"ports","type":["inet_proto","inet_service"],"map":"ipv4_addr . inet_service","elem":[
 				[{"elem":{"val":{"concat":["udp",53]},"comment":"pod abc"}},{"concat":["10.88.0.2",5353]}]]}},
 			{"map":{"name":"one_ip6","elem":[[{"elem":{"val":{"concat":["tcp","2001:db8::1",8081]},"comment":"pod abc"}},{"concat":["fd00::2",80]}]]}},
@@ -35,22 +37,32 @@ func TestNFTables(t *testing.T) {
 			{"map":{"name":"unused","elem":[[{"concat":["tcp",1]},{"concat":["10.88.0.2",2]}]]}},
 			{"rule":{"chain":"hostports","expr":[{"dnat":{"family":"ip6","addr":{"map":{"key":{"concat":[]},"data":"@one_ip6"}}}}]}},
 			{"rule":{"chain":"hostports","expr":[{"dnat":{"family":"ip","addr":{"map":{"key":{"concat":[]},"data":"@all_ip"}}}}]}}]`,
-			[]string{`udp invalid IP:53 to 10.88.0.2:5353 of "abc" in inet ports all_ip`, `tcp 2001:db8::1:8081 to [fd00::2]:80 of "abc" in inet ports one_ip6`}},
-		"masquerading of the daemon": {table{"inet", "masq"}, `[{"rule":{"chain":"postrouting","expr":[
+			[]string{`udp invalid IP:53 to 10.88.0.2:5353 of "abc" in inet ports all_ip`, `tcp 2001:db8::1:8081 to [fd00::2]:80 of "abc" in inet ports one_ip6`},
+		},
+		"masquerading of the daemon": {
+			table{"inet", "masq"},
+			`[{"rule":{"chain":"postrouting","expr":[
 			{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"saddr"}},"right":{"prefix":{"addr":"10.88.0.0","len":16}}}},
 			{"match":{"op":"!=","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"set":[{"prefix":{"addr":"10.88.0.0","len":16}},{"prefix":{"addr":"224.0.0.0","len":4}}]}}},
 			{"masquerade":null}]}}]`,
-			[]string{"masquerade 10.88.0.0/16 except [10.88.0.0/16 224.0.0.0/4] in inet masq postrouting"}},
-		"masquerading of a plugin": {table{"inet", masqueradeTable}, `[{"rule":{"chain":"masq_checks","comment":"x, net: n","expr":[
+			[]string{"masquerade 10.88.0.0/16 except [10.88.0.0/16 224.0.0.0/4] in inet masq postrouting"},
+		},
+		"masquerading of a plugin": {
+			table{"inet", masqueradeTable},
+			`[{"rule":{"chain":"masq_checks","comment":"x, net: n","expr":[
 			{"match":{"op":"==","left":{"payload":{"protocol":"ip6","field":"saddr"}},"right":"fd00::2"}},
 			{"match":{"op":"!=","left":{"payload":{"protocol":"ip6","field":"daddr"}},"right":{"prefix":{"addr":"fd00::","len":64}}}},
 			{"masquerade":null}]}}]`,
-			[]string{"masquerade fd00::2/128 except [fd00::/64] in inet cni_plugins_masquerade masq_checks"}},
-		"host ports of a plugin": {table{"ip", portmapTable}, `[
+			[]string{"masquerade fd00::2/128 except [fd00::/64] in inet cni_plugins_masquerade masq_checks"},
+		},
+		"host ports of a plugin": {
+			table{"ip", portmapTable},
+			`[
 			{"rule":{"chain":"hostports","comment":"abc","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":"127.0.0.1"}},
 				{"match":{"op":"==","left":{"payload":{"protocol":"tcp","field":"dport"}},"right":8080}},{"dnat":{"addr":"10.88.0.2","port":80}}]}},
 			{"rule":{"chain":"masquerading","comment":"abc","expr":[{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"saddr"}},"right":"10.88.0.2"}},{"masquerade":null}]}}]`,
-			[]string{`tcp 127.0.0.1:8080 to 10.88.0.2:80 of "abc" in ip cni_hostport hostports`}},
+			[]string{`tcp 127.0.0.1:8080 to 10.88.0.2:80 of "abc" in ip cni_hostport hostports`},
+		},
 		"other rules": {table{"ip", "x"}, `[{"rule":{"chain":"c","expr":[{"masquerade":null},{"xt":null}]}},{"rule":{"chain":"c","expr":[{"dnat":{"addr":"1.2.3.4"}}]}},{"chain":{"name":"c"}}]`, nil},
 		"wrong types": {table{"ip", "x"}, `[{"map":{"name":"m","elem":[1,"a",[1],[{"concat":[1]},{"concat":[{}]}],[{"concat":["tcp","a",70000]},{"concat":[1,2]}]]}},
 			{"rule":{"expr":[{"match":5},{"dnat":"x"},{"dnat":{"addr":{"map":{"data":"@m"}}}}]}}]`, nil},
@@ -104,8 +116,10 @@ func TestRulesForPod(t *testing.T) {
 	r := Rules{
 		Masquerade: []MasqueradeRule{{Source: prefix("10.1.0.0/16")}, {Source: prefix("10.2.0.0/16")}},
 		HostPorts: []HostPortRule{
-			{HostPort: 1, Pod: addr("10.1.0.9"), PodID: "a"}, {HostPort: 2, Pod: addr("10.1.0.2")},
-			{HostPort: 3, Pod: addr("10.1.0.2"), PodID: "b"}, {HostPort: 4, Pod: addr("10.1.0.3")},
+			{HostPort: 1, Pod: addr("10.1.0.9"), PodID: "a"},
+			{HostPort: 2, Pod: addr("10.1.0.2")},
+			{HostPort: 3, Pod: addr("10.1.0.2"), PodID: "b"},
+			{HostPort: 4, Pod: addr("10.1.0.3")},
 		},
 	}
 	m, p := r.forPod("a", []netip.Addr{addr("10.1.0.2")})

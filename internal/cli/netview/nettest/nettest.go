@@ -71,7 +71,8 @@ func pod(i int) *adminv1.NetworkPod {
 			},
 		},
 		Routes: []*adminv1.NetworkRoute{
-			{Destination: "0.0.0.0/0", Gateway: "10.88.0.1", Interface: "eth0"}, {Destination: "10.88.0.0/16", Interface: "eth0", Source: v4},
+			{Destination: "0.0.0.0/0", Gateway: "10.88.0.1", Interface: "eth0"},
+			{Destination: "10.88.0.0/16", Interface: "eth0", Source: v4},
 			{Destination: "::/0", Gateway: "fd00:88::1", Interface: "eth0", Metric: 1024},
 		},
 		Attachments: []*adminv1.NetworkAttachment{{
