@@ -21,11 +21,17 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	adminv1 "github.com/criserver/criserver/admin/v1"
+	"github.com/criserver/criserver/internal/patience"
 )
 
 // serve serves the API on a unix socket and returns a client and a function that stops the
 // server.
 func serve(t *testing.T, cfg Config) (client adminv1.DaemonClient, stop func()) {
+	t.Helper()
+	return serveServer(t, New(cfg))
+}
+
+func serveServer(t *testing.T, s *Server) (client adminv1.DaemonClient, stop func()) {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
@@ -34,7 +40,7 @@ func serve(t *testing.T, cfg Config) (client adminv1.DaemonClient, stop func()) 
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- New(cfg).Serve(ctx, l) }()
+	go func() { done <- s.Serve(ctx, l) }()
 	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -150,7 +156,8 @@ func TestProfiles(t *testing.T) {
 // TestStopEndsProfile checks that only one CPU profile is in progress at a time, and that a
 // profile does not delay the stop of the server: the client receives the profile until then.
 func TestStopEndsProfile(t *testing.T) {
-	client, stop := serve(t, Config{})
+	server := New(Config{})
+	client, stop := serveServer(t, server)
 	req := &adminv1.GetProfileRequest{Kind: adminv1.ProfileKind_PROFILE_KIND_CPU, Duration: durationpb.New(10 * time.Minute)}
 	type result struct {
 		bytes []byte
@@ -161,13 +168,13 @@ func TestStopEndsProfile(t *testing.T) {
 		b, err := receive(client.GetProfile(t.Context(), req))
 		first <- result{b, err}
 	}()
-	for {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		_, err := receive(client.GetProfile(ctx, req))
-		cancel()
-		if status.Code(err) == codes.FailedPrecondition {
-			break
+	for deadline := patience.Until(10 * time.Second); len(server.profiling) == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("timeout: begin of the profile")
 		}
+	}
+	if _, err := receive(client.GetProfile(t.Context(), req)); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("second profile: got %v, want FailedPrecondition", err)
 	}
 	stop()
 	if r := <-first; r.err != nil || len(r.bytes) == 0 {
