@@ -23,8 +23,13 @@ func TestRequestedLimits(t *testing.T) {
 		{
 			name: "v2 as requested", resources: full, v2: true,
 			limits: []cgroup.Limit{
-				{File: "cpu.max", Value: "50000 100000"}, {File: "cpu.weight", Value: "20"}, {File: "memory.max", Value: "10485760"},
-				{File: "memory.swap.max", Value: "0"}, {File: "cpuset.cpus", Value: "0-1"}, {File: "hugetlb.2MB.max", Value: "4194304"}, {File: "pids.max", Value: "max"},
+				{File: "cpu.max", Value: "50000 100000"},
+				{File: "cpu.weight", Value: "20"},
+				{File: "memory.max", Value: "10485760"},
+				{File: "memory.swap.max", Value: "0"},
+				{File: "cpuset.cpus", Value: "0-1"},
+				{File: "hugetlb.2MB.max", Value: "4194304"},
+				{File: "pids.max", Value: "max"},
 			},
 			differs: map[string]bool{
 				"cpu.max": false, "cpu.weight": false, "memory.max": false, "memory.swap.max": false, "cpuset.cpus": false, "hugetlb.2MB.max": false,
@@ -33,9 +38,13 @@ func TestRequestedLimits(t *testing.T) {
 		{
 			name: "v1 as requested", resources: full,
 			limits: []cgroup.Limit{
-				{File: "cpu.cfs_quota_us", Value: "50000"}, {File: "cpu.cfs_period_us", Value: "100000"}, {File: "cpu.shares", Value: "512"},
-				{File: "memory.limit_in_bytes", Value: "10485760"}, {File: "memory.memsw.limit_in_bytes", Value: "10485760"},
-				{File: "cpuset.cpus", Value: "0-1"}, {File: "hugetlb.2MB.limit_in_bytes", Value: "4194304"},
+				{File: "cpu.cfs_quota_us", Value: "50000"},
+				{File: "cpu.cfs_period_us", Value: "100000"},
+				{File: "cpu.shares", Value: "512"},
+				{File: "memory.limit_in_bytes", Value: "10485760"},
+				{File: "memory.memsw.limit_in_bytes", Value: "10485760"},
+				{File: "cpuset.cpus", Value: "0-1"},
+				{File: "hugetlb.2MB.limit_in_bytes", Value: "4194304"},
 			},
 			differs: map[string]bool{
 				"cpu.cfs_quota_us": false, "cpu.cfs_period_us": false, "cpu.shares": false, "memory.limit_in_bytes": false,
@@ -45,8 +54,11 @@ func TestRequestedLimits(t *testing.T) {
 		{
 			name: "changed by somebody else", resources: full, v2: true,
 			limits: []cgroup.Limit{
-				{File: "cpu.max", Value: "max 100000"}, {File: "memory.max", Value: "max"}, {File: "memory.swap.max", Value: "max"},
-				{File: "cpuset.cpus", Value: "0"}, {File: "hugetlb.2MB.max", Value: "max"},
+				{File: "cpu.max", Value: "max 100000"},
+				{File: "memory.max", Value: "max"},
+				{File: "memory.swap.max", Value: "max"},
+				{File: "cpuset.cpus", Value: "0"},
+				{File: "hugetlb.2MB.max", Value: "max"},
 			},
 			// The file cpu.weight is missing.
 			differs: map[string]bool{

@@ -102,8 +102,11 @@ func TestInspectNetworkTranslatesEveryField(t *testing.T) {
 
 func TestInspectNetworkSelectsPod(t *testing.T) {
 	pods := []inspect.Pod{
-		{ID: "aa1", Namespace: "ns", Name: "web", NotReady: "stopped"}, {ID: "aa2", Namespace: "ns", Name: "web"}, {ID: "ab1", Namespace: "ns", Name: "db"},
-		{ID: "ac1", Namespace: "ns", Name: "old", NotReady: "stopped"}, {ID: "ac2", Namespace: "ns", Name: "old", NotReady: "stopped"},
+		{ID: "aa1", Namespace: "ns", Name: "web", NotReady: "stopped"},
+		{ID: "aa2", Namespace: "ns", Name: "web"},
+		{ID: "ab1", Namespace: "ns", Name: "db"},
+		{ID: "ac1", Namespace: "ns", Name: "old", NotReady: "stopped"},
+		{ID: "ac2", Namespace: "ns", Name: "old", NotReady: "stopped"},
 	}
 	s := New(Config{Networks: fakeNetworks{func() *inspect.Report { return &inspect.Report{Pods: pods} }}, Containers: fakeContainerList{}})
 	for query, want := range map[string]string{"aa2": "aa2", "ab": "ab1", "ns/web": "aa2", "ns/db": "ab1"} {
