@@ -69,8 +69,10 @@ func TestInspectFindsDamage(t *testing.T) {
 				"plugins with iptables": "iptables -t nat -F CNI-HOSTPORT-DNAT",
 			}[v.name]
 			masquerade := map[string]string{
-				"nftables": "nft flush chain inet criserver_masquerade_criserver postrouting", "iptables": "iptables -t nat -F POSTROUTING",
-			}[v.backend]
+				"built in": "nft flush chain inet criserver_masquerade_criserver postrouting", "plugins": "nft flush chain inet cni_plugins_masquerade masq_checks",
+				"plugins with iptables": "iptables -t nat -F POSTROUTING",
+			}[v.name]
+			savedNS := filepath.Join(t.TempDir(), "net")
 			// The first error must be found; the damages of one table are repaired by the commands of the remedies.
 			for _, tt := range []struct{ damage, want string }{
 				{inPod + "ip link set eth0 down", "interface-down eth0"},
@@ -112,13 +114,18 @@ func TestInspectFindsDamage(t *testing.T) {
 					[]string{"lease-missing " + p.IPs[0].String()},
 					fmt.Sprintf("mv %s/saved %s/criserver/%s", leases, leases, p.IPs[0]),
 				},
+				{
+					// The plugins find the rules of a pod only through its namespace, so the namespace must come back.
+					fmt.Sprintf("touch %[1]s && mount --bind %[2]s %[1]s && umount %[2]s", savedNS, p.Namespaces.Net),
+					[]string{"namespace-missing " + p.Namespaces.Net},
+					fmt.Sprintf("mount --bind %[1]s %[2]s && umount %[1]s", savedNS, p.Namespaces.Net),
+				},
 				{table, []string{"host-port-missing host port 18080/tcp"}, ""},
 				{
 					masquerade,
 					[]string{"masquerade-missing " + other.IPs[0].String(), "masquerade-missing " + p.IPs[0].String()},
 					"",
 				},
-				{"umount " + p.Namespaces.Net, []string{"namespace-missing " + p.Namespaces.Net}, ""},
 			} {
 				shell(t, tt.damage)
 				codes, _ := errorsOf(t, m.InspectNetwork(t.Context()))
