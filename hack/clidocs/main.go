@@ -60,11 +60,7 @@ func writeManuals(share string) error {
 	if err := doc.GenManTree(root, header, dir); err != nil {
 		return err
 	}
-	page, err := settingsManual(date)
-	if err != nil {
-		return err
-	}
-	return writeFile(filepath.Join(share, "man", "man5", "criserver.toml.5"), page)
+	return writeFile(filepath.Join(share, "man", "man5", "criserver.toml.5"), settingsManual(date))
 }
 
 // pageDate returns the date of the man pages: the time in SOURCE_DATE_EPOCH, which makes builds

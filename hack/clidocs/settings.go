@@ -12,7 +12,7 @@ import (
 )
 
 // settingsManual returns the man page criserver.toml(5).
-func settingsManual(date time.Time) ([]byte, error) {
+func settingsManual(date time.Time) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `%% "CRISERVER.TOML" "5" "%s" "criserver" "criserver"
 
@@ -49,7 +49,7 @@ The flag of the key is **--cni.conf-dirs**.
 		writeKey(&b, key, config.Help(key))
 	}
 	b.WriteString("# SEE ALSO\n\n**criserver(8)**, **criserver-config(8)**\n")
-	return md2man.Render(b.Bytes()), nil
+	return md2man.Render(b.Bytes())
 }
 
 // writeKey writes the description of a key as a definition.

@@ -201,7 +201,8 @@ func TestStacks(t *testing.T) {
 func TestSecondSIGTERM(t *testing.T) {
 	n := newNode(t, "second", 117)
 	p := n.RunPod(t, podConfig("second"))
-	id := n.run(t, p, "c", "sh", "-c", "trap 'echo signal' TERM; while :; do sleep 0.1; done")
+	id := n.run(t, p, "c", "sh", "-c", "trap 'echo signal' TERM; echo ready; while :; do sleep 0.1; done")
+	n.logHas(t, p, "c", "ready")
 	stopped := make(chan error, 1)
 	go func() {
 		_, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: harness.PatienceSeconds(60)})

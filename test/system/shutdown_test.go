@@ -131,4 +131,10 @@ func TestSignalsThatDoNotEndTheDaemon(t *testing.T) {
 			t.Errorf("signals that a command in a container ignores: got %s, want none", sig)
 		}
 	}
+	// SIGUSR1 writes the stacks of the goroutines to a file, which the daemon keeps.
+	stacks := filepath.Join(n.Dir, "run", "stacks")
+	waitFor(t, "the stacks of SIGUSR1", func() bool { found, _ := filepath.Glob(filepath.Join(stacks, "*.txt")); return len(found) == 1 })
+	if err := os.RemoveAll(stacks); err != nil {
+		t.Fatal(err)
+	}
 }
