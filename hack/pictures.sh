@@ -1,7 +1,8 @@
 #!/bin/bash
 # Draws the pictures in docs/pictures from a running daemon with three pods. The daemon runs in network, mount and UTS
 # namespaces of the script. Ids, MAC addresses, names of interfaces and inode numbers differ with each run, so the script
-# replaces them by fixed ones: the pictures change only if the drawing or the network changes.
+# replaces them by fixed ones: the picture of the network changes only if the drawing or the network changes. The trace
+# shows the times of one run.
 #
 # The script needs root, bin/criserver, bin/conmon, bin/runc, bin/crictl, bin/testimages and the test images.
 # CRISERVER_TEST_PATIENCE, an integer, multiplies all deadlines on a slow machine.
@@ -64,7 +65,7 @@ daemon() {
   mount -t tmpfs -o mode=755 tmpfs "$work/run"
   "$bin/testimages" serve -dir "$top/.cache/images" -registries-conf "$work/registries.conf" >"$work/registry.log" 2>&1 &
   registry_pid=$!
-  until grep -q listening "$work/registry.log"; do kill -0 $registry_pid; sleep 0.1; done
+  until grep -qs listening "$work/registry.log"; do kill -0 $registry_pid; sleep 0.1; done
   sed "s#/run/criserver/ipam#$work/run/ipam#" "$top/docs/examples/10-criserver.conflist" >"$work/cni/10-criserver.conflist"
   cat >"$work/config.toml" <<E
 root = "$work/root"
@@ -132,7 +133,7 @@ constants() {
   while read -r id inode name veth mac; do
     n=$((n + 1))
     fixed=$(printf '%s' "$name" | sha256sum | cut -c1-64)
-    printf 's/%s/%s/g\n' "$id" "$fixed" "${id:0:13}" "${fixed:0:13}" "$veth" "veth${fixed:56:8}" "$mac" "02:00:00:00:00:0$n" \
+    printf 's/%s/%s/g\n' "$id" "$fixed" "${id:0:13}" "${fixed:0:13}" "${id:0:12}" "${fixed:0:12}" "$veth" "veth${fixed:56:8}" "$mac" "02:00:00:00:00:0$n" \
       "network namespace $inode" "network namespace $((4026532200 + n))" >>"$script"
   done < <(criserver network -o json | jq -r '.pods[] | [.id, .netnsInode, .name] + (.interfaces[] | select(.link.name == "eth0") | [.host.name, .host.mac]) | join(" ")')
   printf 's/%s/02:00:00:00:00:10/g\n' "$(ip -json link show cri0 | jq -r '.[0].address')" >>"$script"
@@ -150,4 +151,6 @@ pod kube-system dns '[{ "protocol": 1, "container_port": 53, "host_port": 53, "h
 # A picture is one command. Further pictures belong here.
 mkdir -p "$pictures"
 criserver network --svg --file "$pictures/three-pods.svg"
-constants "$pictures/three-pods.svg"
+# The times of the trace are those of this run.
+criserver trace default/web --svg >"$pictures/trace.svg"
+constants "$pictures/three-pods.svg" "$pictures/trace.svg"
