@@ -73,7 +73,7 @@ func systemdBed(t *testing.T) (*bed, *fakeUnits) {
 	t.Helper()
 	b := newBed(t, "")
 	units := &fakeUnits{}
-	b.cfg.CgroupDriver, b.cfg.Units = Systemd, units
+	b.cfg.CgroupDriver, b.cfg.CgroupParent, b.cfg.Units = Systemd, "criserver.slice", units
 	b.cfg.PausePath = buildBinary(t, "../cmd/conmon")
 	return b, units
 }
@@ -163,7 +163,7 @@ func TestRollbackAfterFailedScope(t *testing.T) {
 }
 
 func TestSystemdDriverNeedsUnits(t *testing.T) {
-	_, err := New(Config{RunDir: "/run", Containers: &fakeContainers{}, Cgroups: &fakeCgroups{}, CgroupDriver: Systemd})
+	_, err := New(Config{RunDir: "/run", Containers: &fakeContainers{}, Cgroups: &fakeCgroups{}, CgroupDriver: Systemd, CgroupParent: "criserver.slice"})
 	if err == nil || !strings.Contains(err.Error(), "units must be set") {
 		t.Errorf("got error %v", err)
 	}

@@ -32,10 +32,8 @@ type Config struct {
 	// Labels is nil if SELinux is not enabled.
 	Labels Labels
 
-	// CgroupDriver is Cgroupfs by default.
 	CgroupDriver CgroupDriver
-	// CgroupParent is the parent of the cgroups of pods that request no parent: "/criserver" by default,
-	// "criserver.slice" with the systemd driver.
+	// CgroupParent is the parent of the cgroups of pods that request no parent, in the form of the driver.
 	CgroupParent string
 	// PausePath is the path of a static binary that runs as the pause if its argv[0] is "pause". Without PausePath, pods
 	// can have neither a shared PID namespace nor a user namespace.
@@ -54,15 +52,7 @@ type Config struct {
 	Settings
 }
 
-// DefaultSysctls are the sysctls that the namespaces of a pod confine.
-var DefaultSysctls = []string{"kernel.shm*", "kernel.msg*", "kernel.sem", "fs.mqueue.*", "net.*"}
-
 func (c Config) withDefaults() Config {
-	setDefault(&c.CgroupDriver, Cgroupfs)
-	if c.CgroupDriver == Systemd {
-		setDefault(&c.CgroupParent, "criserver.slice")
-	}
-	setDefault(&c.CgroupParent, "/criserver")
 	setDefault(&c.SetupTimeout, 2*time.Minute)
 	setDefault(&c.TeardownTimeout, 2*time.Minute)
 	setDefault(&c.Linger, 4*time.Minute)
@@ -89,6 +79,8 @@ func (c Config) check() error {
 		return errors.New("units must be set with the systemd driver")
 	case c.CgroupDriver != Cgroupfs && c.CgroupDriver != Systemd:
 		return fmt.Errorf("cgroup driver %q must be %q or %q", c.CgroupDriver, Cgroupfs, Systemd)
+	case c.ShmSize <= 0:
+		return fmt.Errorf("size of /dev/shm must be greater than 0, is %d", c.ShmSize)
 	}
 	_, err := podspec.ParseCgroupParent(c.CgroupDriver, c.CgroupParent)
 	return err

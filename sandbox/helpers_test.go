@@ -42,11 +42,16 @@ func hostPod(name string) *cri.PodSandboxConfig {
 	return c
 }
 
+// allowedSysctls are the sysctls that pods in tests may request.
+var allowedSysctls = []string{"kernel.shm*", "kernel.msg*", "kernel.sem", "fs.mqueue.*", "net.*"}
+
 func unitManager(t *testing.T, change func(*Config)) *Manager {
 	t.Helper()
 	cfg := Config{
 		RunDir: t.TempDir(), Containers: &fakeContainers{}, Cgroups: &fakeCgroups{}, PausePath: "/pause",
+		CgroupDriver: Cgroupfs, CgroupParent: "/criserver",
 		Settings: Settings{
+			AllowedSysctls: allowedSysctls, ShmSize: 64 << 20,
 			KnownHandler: func(name string) bool { return name == "" || name == "runc" },
 			HandlerNames: func() []string { return []string{"runc"} },
 		},

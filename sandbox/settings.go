@@ -35,23 +35,18 @@ type Settings struct {
 	// DefaultHandler is the name of the handler that the empty name stands for, or "" if it has no name.
 	DefaultHandler string
 
-	// AllowedSysctls are names of sysctls, or prefixes that end in "*". A nil list stands for DefaultSysctls; an empty
-	// list that is not nil allows no sysctl.
+	// AllowedSysctls are the sysctls that pods may request: names, or prefixes that end in "*".
 	AllowedSysctls []string
 	// DefaultSysctls are the values of sysctls, by name, of pods that do not request another value.
 	DefaultSysctls map[string]string
 	// NoHostPorts is true if the host ports of new pods are not mapped. Requests with host ports are accepted.
 	NoHostPorts bool
-	// ShmSize is the size of a pod's /dev/shm in bytes, 64 MiB by default.
+	// ShmSize is the size of a pod's /dev/shm in bytes.
 	ShmSize int64
 }
 
 func (s Settings) withDefaults(runDir string) Settings {
-	setDefault(&s.ShmSize, 64<<20)
 	setDefault(&s.CNI.CacheDir, filepath.Join(runDir, "cni"))
-	if s.AllowedSysctls == nil {
-		s.AllowedSysctls = DefaultSysctls
-	}
 	if s.HasGuests == nil {
 		s.HasGuests = func(string) bool { return false }
 	}

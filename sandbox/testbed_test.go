@@ -32,8 +32,14 @@ func newBed(t testing.TB, conf string, bins ...string) *bed {
 	dir := t.TempDir()
 	b := &bed{t: t, containers: &fakeContainers{}, cgroups: &fakeCgroups{}}
 	b.cfg = Config{
-		RunDir:     filepath.Join(dir, "run"),
-		Settings:   Settings{CNI: network.Config{ConfDirs: []string{filepath.Join(dir, "net.d")}, BinDirs: bins}},
+		RunDir:       filepath.Join(dir, "run"),
+		CgroupDriver: Cgroupfs,
+		CgroupParent: "/criserver",
+		Settings: Settings{
+			CNI:            network.Config{ConfDirs: []string{filepath.Join(dir, "net.d")}, BinDirs: bins},
+			AllowedSysctls: allowedSysctls,
+			ShmSize:        64 << 20,
+		},
 		Containers: b.containers,
 		Cgroups:    b.cgroups,
 		NetNSDir:   testNetNSDir,
