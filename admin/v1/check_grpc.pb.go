@@ -30,7 +30,7 @@ const (
 type CheckClient interface {
 	// CheckImages compares the files of all images and layers with what was stored. It changes
 	// nothing. It reads the metadata of all files, so it can take minutes on a large store.
-	// Images that are pulled or removed meanwhile may be missing in the response.
+	// The response may lack images that are pulled or removed during the check.
 	CheckImages(ctx context.Context, in *CheckImagesRequest, opts ...grpc.CallOption) (*CheckImagesResponse, error)
 }
 
@@ -60,7 +60,7 @@ func (c *checkClient) CheckImages(ctx context.Context, in *CheckImagesRequest, o
 type CheckServer interface {
 	// CheckImages compares the files of all images and layers with what was stored. It changes
 	// nothing. It reads the metadata of all files, so it can take minutes on a large store.
-	// Images that are pulled or removed meanwhile may be missing in the response.
+	// The response may lack images that are pulled or removed during the check.
 	CheckImages(context.Context, *CheckImagesRequest) (*CheckImagesResponse, error)
 	mustEmbedUnimplementedCheckServer()
 }

@@ -5,8 +5,8 @@
 // source: admin/v1/daemon.proto
 
 // Package criserver.admin.v1 is the administration API of the daemon. The daemon serves it
-// on a unix socket of its own, which only root can connect to (key admin_socket). The CRI
-// is a different API on a different socket.
+// on its own unix socket (key admin_socket). Only root can connect to the socket. The CRI is a
+// different API on a different socket.
 //
 // Version v1 changes only by additions: new services, RPCs, messages, fields and enum
 // values. Names and numbers never change, and removed fields stay reserved.

@@ -265,7 +265,8 @@ type RemovedImage struct {
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The names that the image had.
 	Names []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
-	// Bytes that the removal frees: those of layers that no other image and no container has.
+	// Number of bytes that the removal frees. Layers that another image or a container uses are
+	// not counted.
 	Freed         uint64 `protobuf:"varint,3,opt,name=freed,proto3" json:"freed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

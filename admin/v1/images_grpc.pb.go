@@ -47,7 +47,7 @@ type ImagesClient interface {
 	// contains the id of the image. If the client leaves, the pull is cancelled unless another
 	// client waits for the same pull.
 	//
-	// Errors: those of PullImage of the CRI.
+	// PullImage returns the same errors as PullImage of the CRI.
 	PullImage(ctx context.Context, in *PullImageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PullImageResponse], error)
 }
 
@@ -130,7 +130,7 @@ type ImagesServer interface {
 	// contains the id of the image. If the client leaves, the pull is cancelled unless another
 	// client waits for the same pull.
 	//
-	// Errors: those of PullImage of the CRI.
+	// PullImage returns the same errors as PullImage of the CRI.
 	PullImage(*PullImageRequest, grpc.ServerStreamingServer[PullImageResponse]) error
 	mustEmbedUnimplementedImagesServer()
 }

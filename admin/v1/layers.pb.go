@@ -706,7 +706,7 @@ type OverlayMount struct {
 	Work  string            `protobuf:"bytes,5,opt,name=work,proto3" json:"work,omitempty"`
 	// The options of the mount, as in "volatile", without those for the directories.
 	Options []string `protobuf:"bytes,6,rep,name=options,proto3" json:"options,omitempty"`
-	// Whether the mount maps the ids of the layers to those of a user namespace.
+	// Whether the mount maps the user and group ids of the files to ids of a user namespace.
 	Idmapped      bool `protobuf:"varint,7,opt,name=idmapped,proto3" json:"idmapped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -68,7 +68,7 @@ func (x *ListNamespacesRequest) GetPod() string {
 
 type ListNamespacesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The namespaces of the daemon, which the CRI calls those of the node.
+	// The namespaces of the daemon. A pod with the mode NODE of the CRI uses these namespaces.
 	Host []*Namespace `protobuf:"bytes,1,rep,name=host,proto3" json:"host,omitempty"`
 	// The requested pods, oldest first.
 	Pods          []*PodNamespaces `protobuf:"bytes,2,rep,name=pods,proto3" json:"pods,omitempty"`
@@ -280,7 +280,8 @@ type PodNamespaces struct {
 	Ready bool `protobuf:"varint,4,opt,name=ready,proto3" json:"ready,omitempty"`
 	// The distinct namespaces, by kind and then in the order of the first member.
 	Namespaces []*Namespace `protobuf:"bytes,5,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
-	// Mappings of the user namespace of the pod. Empty if the pod uses that of the daemon.
+	// Mappings of the user namespace of the pod. Empty if the pod uses the user
+	// namespace of the daemon.
 	UidMappings []*IDMapping `protobuf:"bytes,6,rep,name=uid_mappings,json=uidMappings,proto3" json:"uid_mappings,omitempty"`
 	GidMappings []*IDMapping `protobuf:"bytes,7,rep,name=gid_mappings,json=gidMappings,proto3" json:"gid_mappings,omitempty"`
 	// What could not be read.

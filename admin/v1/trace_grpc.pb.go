@@ -29,8 +29,8 @@ const (
 // Trace shows the steps of the operations on pods and containers, with their times. The
 // daemon keeps the steps in memory since its start, in limited number.
 type TraceClient interface {
-	// GetTimeline returns the timeline of a pod with those of its containers, or the timeline
-	// of a container.
+	// GetTimeline returns the timeline of a container, or the timeline of a pod, which includes
+	// the timelines of its containers.
 	//
 	// Errors: NotFound if there is no timeline, InvalidArgument if the reference is empty or
 	// the beginning of several IDs.
@@ -62,8 +62,8 @@ func (c *traceClient) GetTimeline(ctx context.Context, in *GetTimelineRequest, o
 // Trace shows the steps of the operations on pods and containers, with their times. The
 // daemon keeps the steps in memory since its start, in limited number.
 type TraceServer interface {
-	// GetTimeline returns the timeline of a pod with those of its containers, or the timeline
-	// of a container.
+	// GetTimeline returns the timeline of a container, or the timeline of a pod, which includes
+	// the timelines of its containers.
 	//
 	// Errors: NotFound if there is no timeline, InvalidArgument if the reference is empty or
 	// the beginning of several IDs.
