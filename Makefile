@@ -27,7 +27,7 @@ LINT    := GOLANGCI_LINT_CACHE=$(CURDIR)/.cache/golangci-lint $(BIN)/golangci-li
 ARCHS   := amd64,arm64,loong64,ppc64le,riscv64,s390x
 
 CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback macvlan portmap ptp static tuning)
-TOOLS := $(BIN)/runc $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
+TOOLS := $(BIN)/runc $(BIN)/criu $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
 
 # Each suite is a Go module of its own, so that the dependencies of tests are not dependencies of the daemon.
 SUBMODULES := tools/protogen test/harness test/harness/criclient test/images test/monitoring test/critest test/system test/kubelet test/systemd test/vm
@@ -88,7 +88,7 @@ deb: build $(BIN)/nfpm ## Build the Debian packages for amd64 and arm64 in bin/d
 	done
 
 .PHONY: tools
-tools: deps $(TOOLS) ## Build the programs that tests and the demo need: runc, CNI plugins, crictl, testimages
+tools: deps $(TOOLS) ## Build the programs that tests and the demo need: runc, CRIU, CNI plugins, crictl, testimages
 
 .PHONY: deps
 deps: ## Install missing Debian packages (as root)
@@ -98,6 +98,10 @@ $(BIN)/runc: tools/runc/go.mod tools/runc/go.sum | deps
 	cd tools/runc && $(GO) build -trimpath -tags seccomp,netgo,osusergo,urfave_cli_no_docs \
 		-ldflags '$(STRIP)' -o $@ github.com/opencontainers/runc
 	@touch $@
+
+# The packages that only CRIU needs are installed only when CRIU is built.
+$(BIN)/criu: tools/criu/build.sh
+	@tools/criu/build.sh $@
 
 $(CNI) &: tools/cni/go.mod tools/cni/go.sum
 	cd tools/cni && CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/cni/ \

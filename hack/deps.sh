@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages that building and testing need, and does nothing if all of them are installed.
-# With the argument "vm" it also installs the packages for building and booting guests, and with "vm-full" those for
-# guests of another architecture.
+# With the argument "criu" it also installs the packages for building CRIU, with "vm" those for building and booting
+# guests, and with "vm-full" those for guests of another architecture.
 set -euo pipefail
 
 packages=(
@@ -12,6 +12,13 @@ packages=(
   busybox-static                            # the process in containers of tests that need no image
   crun runsc                                # OCI runtimes in addition to runc, which is built from source
 )
+if [ "${1:-}" = criu ]; then
+  packages+=(
+    make xz-utils
+    protobuf-compiler protobuf-c-compiler libprotobuf-dev libprotobuf-c-dev
+    libnl-3-dev libnet1-dev libcap-dev uuid-dev
+  )
+fi
 if [[ "${1:-}" = vm* ]]; then
   packages+=(
     debootstrap                             # creates the root file systems of guests
