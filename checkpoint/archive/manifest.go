@@ -1,0 +1,153 @@
+package archive
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/containerd/errdefs"
+)
+
+// Manifest describes a pod checkpoint. It is the content of ManifestFile, which is written last: a directory without
+// it is not a checkpoint.
+type Manifest struct {
+	Origin
+	Pod        Pod                 `json:"pod"`
+	Containers []ManifestContainer `json:"containers"`
+	// Parts are the files with the state of the pod that belongs to no container.
+	Parts []Part `json:"parts,omitempty"`
+}
+
+// Values of Pod.Network and Pod.IPC.
+const (
+	NamespaceOfPod  = "pod"
+	NamespaceOfNode = "node"
+)
+
+// Pod describes the pod sandbox.
+type Pod struct {
+	PodName
+	Hostname string `json:"hostname"`
+	// Network and IPC say which namespaces the containers used.
+	Network string   `json:"network"`
+	IPC     string   `json:"ipc"`
+	SELinux *SELinux `json:"selinux,omitempty"`
+	// Config is the PodSandboxConfig of the pod as protobuf JSON, without annotations. It is only for people: a
+	// restore takes the config of its request.
+	Config json.RawMessage `json:"config,omitempty"`
+}
+
+// SELinux has the labels of the processes and of the files of a pod.
+type SELinux struct {
+	ProcessLabel string `json:"processLabel"`
+	MountLabel   string `json:"mountLabel"`
+}
+
+// ManifestContainer is a container of a pod checkpoint.
+type ManifestContainer struct {
+	Name     string `json:"name"`
+	Attempt  uint32 `json:"attempt"`
+	ID       string `json:"id"`
+	ImageRef string `json:"imageRef"`
+	ImageID  string `json:"imageID"`
+	File
+}
+
+// Part is a file with state of the pod.
+type Part struct {
+	Name string `json:"name"`
+	File
+}
+
+// File is a file of a pod checkpoint.
+type File struct {
+	Path   string `json:"file"`   // relative to the directory of the checkpoint
+	Size   int64  `json:"size"`   // bytes
+	SHA256 string `json:"sha256"` // hexadecimal
+}
+
+// ContainerPath returns the path of the archive of a container. index counts from 0.
+func ContainerPath(index int, name string) string {
+	return path.Join(ContainersDir, fmt.Sprintf("%02d-%s.tar", index+1, name))
+}
+
+// ParseManifest parses the content of ManifestFile and checks all its rules. Errors: ErrInvalidArgument for
+// content that breaks a rule, and ErrFailedPrecondition for another version of the format.
+func ParseManifest(b []byte) (*Manifest, error) {
+	var m Manifest
+	err := decode(b, &m)
+	if err == nil {
+		err = m.check()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ManifestFile, err)
+	}
+	return &m, nil
+}
+
+func (m *Manifest) check() error {
+	if err := m.Origin.check(); err != nil {
+		return err
+	}
+	if n := len(m.Containers); n == 0 || n > MaxContainers {
+		return fmt.Errorf("containers must have 1 to %d entries, not %d: %w", MaxContainers, n, errdefs.ErrInvalidArgument)
+	}
+	paths, names := make(map[string]bool), make(map[string]bool)
+	for i, c := range m.Containers {
+		if err := c.check(i); err != nil {
+			return fmt.Errorf("containers[%d]: %w", i, err)
+		}
+		if names[c.Name] {
+			return fmt.Errorf("containers[%d].name %q occurs twice: %w", i, c.Name, errdefs.ErrInvalidArgument)
+		}
+		names[c.Name], paths[c.Path] = true, true
+	}
+	for i, p := range m.Parts {
+		if p.Name != PartShm || p.Path != PodShmFile || paths[p.Path] {
+			return fmt.Errorf("parts[%d]: part %q with the file %q is not known, or occurs twice: %w", i, p.Name, p.Path, errdefs.ErrInvalidArgument)
+		}
+		paths[p.Path] = true
+		if err := p.File.check(); err != nil {
+			return fmt.Errorf("parts[%d]: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// check accepts only the path that this package writes, so that no path leads out of the directory.
+func (c *ManifestContainer) check(index int) error {
+	if c.Name == "" || strings.ContainsAny(c.Name, "/\x00") {
+		return fmt.Errorf("name %q must not be empty, and must not contain \"/\": %w", c.Name, errdefs.ErrInvalidArgument)
+	}
+	if want := ContainerPath(index, c.Name); c.Path != want {
+		return fmt.Errorf("file must be %q, not %q: %w", want, c.Path, errdefs.ErrInvalidArgument)
+	}
+	return c.File.check()
+}
+
+func (f *File) check() error {
+	if f.Size < 0 {
+		return fmt.Errorf("size %d must not be negative: %w", f.Size, errdefs.ErrInvalidArgument)
+	}
+	if b, err := hex.DecodeString(f.SHA256); err != nil || len(b) != 32 {
+		return fmt.Errorf("sha256 %q is not a digest: %w", f.SHA256, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// ReadManifest reads the manifest of the pod checkpoint in dir.
+func ReadManifest(dir *os.Root) (*Manifest, error) {
+	f, err := openRegular(dir, ManifestFile)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := readLimited(f, MaxJSON)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ManifestFile, err)
+	}
+	return ParseManifest(b)
+}
