@@ -46,13 +46,13 @@ func TestClockNeverGoesBack(t *testing.T) {
 
 // TestPodStatusTimestamp checks that the timestamps of events and of PodSandboxStatus
 // have the order in which the client received them, and that PodSandboxStatus has the
-// states of the containers of the pod.
+// states of the containers of the pod, newest first.
 func TestPodStatusTimestamp(t *testing.T) {
 	pods := &eventPods{fakePods: fakePods{pods: []*sandbox.Pod{{ID: "p", Ready: true, Config: &cri.PodSandboxConfig{}}}}}
 	snap := func(id, pod string, created int64) *container.Snapshot {
 		return &container.Snapshot{ID: id, PodID: pod, CreatedAt: time.Unix(created, 0), Config: &cri.ContainerConfig{}}
 	}
-	containers := &eventContainers{fakeContainers: fakeContainers{list: []*container.Snapshot{snap("c2", "p", 2), snap("x", "other", 1), snap("c1", "p", 1)}}}
+	containers := &eventContainers{fakeContainers: fakeContainers{list: []*container.Snapshot{snap("c1", "p", 1), snap("x", "other", 1), snap("c2", "p", 2)}}}
 	client := serve(t, Config{Pods: pods, Containers: containers, Images: &fakeImages{}})
 	stream := subscribe(t.Context(), t, client)
 	last := time.Now().Add(-time.Second).UnixNano()
@@ -75,8 +75,8 @@ func TestPodStatusTimestamp(t *testing.T) {
 			t.Fatalf("status has timestamp %d, want more than %d of the event before", s.GetTimestamp(), e.GetCreatedAt())
 		}
 		last = s.GetTimestamp()
-		if c := s.GetContainersStatuses(); len(c) != 2 || c[0].GetId() != "c1" || c[1].GetId() != "c2" {
-			t.Fatalf("status has the containers %v, want c1 and c2", c)
+		if c := s.GetContainersStatuses(); len(c) != 2 || c[0].GetId() != "c2" || c[1].GetId() != "c1" {
+			t.Fatalf("status has the containers %v, want c2 and c1", c)
 		}
 	}
 }

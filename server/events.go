@@ -114,7 +114,9 @@ func (s *Server) eventMessage(e event) *cri.ContainerEventResponse {
 	return m
 }
 
-// containerStatuses returns the states of the containers of a pod, oldest first.
+// containerStatuses returns the states of the containers of a pod, newest first: a
+// kubelet with Evented PLEG takes the first state with the name of a container as the
+// state of the latest attempt, and does not sort the states of PodSandboxStatus.
 func (s *Server) containerStatuses(podID string) []*cri.ContainerStatus {
 	var out []*cri.ContainerStatus
 	for _, c := range s.cfg.Containers.List() {
@@ -122,6 +124,6 @@ func (s *Server) containerStatuses(podID string) []*cri.ContainerStatus {
 			out = append(out, s.containerStatus(c))
 		}
 	}
-	slices.SortFunc(out, func(a, b *cri.ContainerStatus) int { return cmp.Compare(a.GetCreatedAt(), b.GetCreatedAt()) })
+	slices.SortFunc(out, func(a, b *cri.ContainerStatus) int { return cmp.Compare(b.GetCreatedAt(), a.GetCreatedAt()) })
 	return out
 }

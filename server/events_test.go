@@ -51,11 +51,11 @@ func TestEventContainsPodAndContainers(t *testing.T) {
 		return &container.Snapshot{ID: id, PodID: pod, CreatedAt: time.Unix(created, 0), Config: &cri.ContainerConfig{}}
 	}
 	pods := &eventPods{fakePods: fakePods{pods: []*sandbox.Pod{pod}}}
-	containers := &eventContainers{fakeContainers: fakeContainers{list: []*container.Snapshot{snap("c2", "p", 2), snap("x", "other", 1), snap("c1", "p", 1)}}}
+	containers := &eventContainers{fakeContainers: fakeContainers{list: []*container.Snapshot{snap("c1", "p", 1), snap("x", "other", 1), snap("c2", "p", 2)}}}
 	stream := subscribe(t.Context(), t, serve(t, Config{Pods: pods, Containers: containers, Images: &fakeImages{}}))
 
 	containers.out.Send(func() []container.Event {
-		return []container.Event{{Type: cri.ContainerEventType_CONTAINER_STARTED_EVENT, Snapshot: containers.list[0]}}
+		return []container.Event{{Type: cri.ContainerEventType_CONTAINER_STARTED_EVENT, Snapshot: containers.list[2]}}
 	})
 	e, err := stream.Recv()
 	if err != nil {
@@ -65,7 +65,7 @@ func TestEventContainsPodAndContainers(t *testing.T) {
 	for _, c := range e.GetContainersStatuses() {
 		ids += c.GetId()
 	}
-	if e.GetContainerId() != "c2" || e.GetCreatedAt() == 0 || e.GetPodSandboxStatus().GetMetadata().GetUid() != "u" || ids != "c1c2" {
+	if e.GetContainerId() != "c2" || e.GetCreatedAt() == 0 || e.GetPodSandboxStatus().GetMetadata().GetUid() != "u" || ids != "c2c1" {
 		t.Errorf("event of a container: %v", e)
 	}
 
