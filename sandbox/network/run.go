@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/criserver/criserver/sandbox/network/bridge"
 	"github.com/criserver/criserver/sandbox/network/nat"
 	"github.com/fsnotify/fsnotify"
 	"github.com/sirupsen/logrus"
@@ -29,10 +30,19 @@ const (
 // and runs GC, until ctx ends.
 func (n *Network) Run(ctx context.Context) error {
 	n.loadTables(ctx)
+	deleteDetached(ctx)
+	defer deleteDetached(ctx)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.watchConf(ctx) })
 	g.Go(func() error { n.reconcileLoop(ctx); return nil })
 	return g.Wait()
+}
+
+// deleteDetached deletes the interfaces of detached pods that still exist.
+func deleteDetached(ctx context.Context) {
+	if err := bridge.DeleteDetached(); err != nil {
+		logrus.WithContext(ctx).WithError(err).Warn("failed to delete the interfaces of detached pods")
+	}
 }
 
 // watchConf performs the periodic checks, and further checks after changes of the files, until ctx ends.

@@ -5,7 +5,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/criserver/criserver/test/harness"
@@ -142,5 +145,49 @@ func TestPortForwardByFamily(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}
+}
+
+// TestDaemonEndsAfterDetach ends the daemon directly after it has detached a pod whose network namespace a process keeps.
+// The veth pair must be deleted when the daemon stops, and when the next daemon starts after a kill.
+func TestDaemonEndsAfterDetach(t *testing.T) {
+	n := newNode(t, "detached", 225)
+	for _, tc := range []struct {
+		name string
+		end  func() error
+	}{
+		{"stop", n.Stop},
+		{"kill", func() error { n.Kill(); n.restart(t); return nil }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := n.RunPod(t, podConfig("detached"+tc.name))
+			keeper := exec.Command("nsenter", "--net="+n.netns(p), "sh", "-c", "echo; exec sleep 1000")
+			keeper.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+			out, err := keeper.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := keeper.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _, _ = keeper.Process.Kill(), keeper.Wait() }()
+			if _, err := out.Read(make([]byte, 1)); err != nil { // the process is in the namespace
+				t.Fatal(err)
+			}
+			if _, err := n.RuntimeService.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: p.ID}); err != nil {
+				t.Fatal(err)
+			}
+			if err := tc.end(); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, "the deletion of eth0", func() bool {
+				links, err := exec.Command("nsenter", "--target", strconv.Itoa(keeper.Process.Pid), "--net", "ip", "-o", "link").CombinedOutput()
+				return err == nil && !strings.Contains(string(links), "eth0")
+			})
+			if tc.name == "stop" {
+				n.restart(t)
+			}
+			n.RemovePod(t, p.ID)
+		})
 	}
 }

@@ -1,7 +1,6 @@
 package bridge
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 
@@ -90,14 +89,11 @@ func Unclaim(name, owner string, ranges []netip.Prefix) (deleted bool, err error
 
 // inUse reports whether a bridge has a port, or an address outside of the ranges.
 func inUse(h *netlink.Handle, bridge netlink.Link, ranges []netip.Prefix) (bool, error) {
-	links, err := h.LinkList()
-	for i := 1; i < maxDumps && errors.Is(err, netlink.ErrDumpInterrupted); i++ {
-		links, err = h.LinkList()
-	}
+	all, err := links(h)
 	if err != nil {
-		return false, fmt.Errorf("list interfaces: %w", err)
+		return false, err
 	}
-	for _, l := range links {
+	for _, l := range all {
 		if l.Attrs().MasterIndex == bridge.Attrs().Index {
 			return true, nil
 		}

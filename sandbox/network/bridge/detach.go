@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -46,6 +47,9 @@ func detach(ctx context.Context, call Call, host hostLink) error {
 // an interface waits several times for all CPUs.
 const deleteDelay = 2 * time.Second
 
+// detachedAlias is the alias of an interface of the host whose pod has been detached.
+const detachedAlias = "criserver: detached"
+
 // detachHost takes the interface of the host off the bridge. After deleteDelay it deletes the
 // interface if the interface still exists: a process that has joined the network namespace, or a
 // copy of the bind mount of the namespace in another mount namespace, can keep the namespace and
@@ -63,6 +67,9 @@ func detachHost(ctx context.Context, host hostLink) (detached bool, err error) {
 	if err == nil && (l.Type() != "veth" || l.Attrs().HardwareAddr.String() != host.mac) {
 		h.Close()
 		return false, nil
+	}
+	if err == nil {
+		err = h.LinkSetAlias(l, detachedAlias) // for DeleteDetached
 	}
 	if err == nil {
 		err = h.LinkSetNoMaster(l)
@@ -86,6 +93,32 @@ func detachHost(ctx context.Context, host hostLink) (detached bool, err error) {
 		}
 	})
 	return true, nil
+}
+
+// DeleteDetached deletes the interfaces that DEL has taken off their bridges and that still exist. A daemon calls it
+// when it starts and when it stops, because a daemon that ends within deleteDelay after a DEL does not delete the
+// interface otherwise.
+func DeleteDetached() error {
+	h, err := openNetlink()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	all, err := links(h)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range all {
+		a := l.Attrs()
+		if l.Type() != "veth" || a.Alias != detachedAlias || a.MasterIndex != 0 || a.Flags&net.FlagUp != 0 {
+			continue
+		}
+		if err := h.LinkDel(l); err != nil && !isNoLink(err) {
+			errs = append(errs, fmt.Errorf("delete interface %s: %w", a.Name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // deleteVeth deletes a veth interface in the network namespace of the calling thread. The kernel deletes the other

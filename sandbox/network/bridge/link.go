@@ -113,8 +113,20 @@ func ensureGateway(h *netlink.Handle, bridge netlink.Link, gateway netip.Prefix)
 	return addAddress(h, bridge, gateway)
 }
 
-// maxDumps bounds the attempts to list addresses while other processes change addresses.
+// maxDumps bounds the attempts to list interfaces or addresses while other processes change them.
 const maxDumps = 10
+
+// links returns all interfaces of the network namespace of a handle.
+func links(h *netlink.Handle) ([]netlink.Link, error) {
+	all, err := h.LinkList()
+	for i := 1; i < maxDumps && errors.Is(err, netlink.ErrDumpInterrupted); i++ {
+		all, err = h.LinkList()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	return all, nil
+}
 
 // addresses returns the IPv4 or IPv6 addresses of an interface in the order of the kernel.
 func addresses(h *netlink.Handle, l netlink.Link, v6 bool) ([]netip.Prefix, error) {
