@@ -64,7 +64,9 @@ func TestRefusedPullKeepsLayers(t *testing.T) {
 		good, last := imagetest.Files(t, imagetest.File("good", "g")), imagetest.Files(t, imagetest.File("last", "l"))
 		reg.Push("a", "1", imagetest.Image{Layers: []imagetest.Layer{good, last}})
 		reg.Set(onBlob(last.Digest(), func(w http.ResponseWriter, _ *http.Request, _ []byte) {
-			eventually(t, "the other layer", func() bool { _, ok := b.layers.Get(good.DiffID); return ok })
+			if err := waitFor("the other layer", func() bool { _, ok := b.layers.Get(good.DiffID); return ok }); err != nil {
+				t.Error(err) // not Fatal, because this is not the goroutine of the test
+			}
 			http.Error(w, "no", code)
 		}))
 		if _, err := b.Pull(t.Context(), PullRequest{Ref: reg.Host + "/a:1"}); err == nil {
