@@ -9,7 +9,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// confine sets the AppArmor profile and the SELinux labels. A request for an AppArmor
+// securityLabels sets the AppArmor profile and the SELinux labels. A request for an AppArmor
 // profile that is missing is an error. On a host without SELinux, SELinux options are
 // ignored, as the Kubernetes API documents.
 func (c *specBuilder) securityLabels() error {

@@ -86,7 +86,7 @@ func (g *guest) startExited(status unix.WaitStatus) {
 	}
 }
 
-// stopStart kills the runtime's start, if it runs.
+// killStart kills the runtime's start, if it runs.
 func (g *guest) killStart() {
 	if g.startProc.pid > 0 {
 		_ = unix.Kill(g.startProc.pid, unix.SIGKILL) // a child not yet waited for keeps its pid

@@ -96,7 +96,7 @@ func hasWord(list []byte, word string) bool {
 	return false
 }
 
-// begin looks up the cgroup of the container's first process. The process has
+// find looks up the cgroup of the container's first process. The process has
 // not begun to run the container's program, so it cannot have moved to another
 // cgroup.
 func (o *oomWatch) find(pid int) {
@@ -120,7 +120,7 @@ func (o *oomWatch) open(file, parent string) {
 	o.update()
 }
 
-// watch has the kernel report changes. Without reports, ended still reads the
+// watch has the kernel report changes. Without reports, killedContainer still reads the
 // counts.
 func (o *oomWatch) watch() {
 	if o.fd >= 0 {
@@ -136,7 +136,7 @@ func (o *oomWatch) ready(uint32) {
 	}
 }
 
-// look reads the counts, and returns false when the container's file cannot be
+// update reads the counts, and returns false when the container's file cannot be
 // read. The count of the parent comes first: a kill between the two reads is
 // then in the count of the container.
 func (o *oomWatch) update() bool {
@@ -158,7 +158,7 @@ func (o *oomWatch) noteKills(kills uint64) {
 	}
 }
 
-// ended reports whether the OOM killer ended the container. It must be called at
+// killedContainer reports whether the OOM killer ended the container. It must be called at
 // once when the first process has ended, because the files may vanish. The OOM
 // killer may have killed the first process, or a child whose death the first
 // process reported as its own exit status, as a shell does.
@@ -196,7 +196,7 @@ func (o *oomWatch) readKills(file string) (uint64, error) {
 	return parseKills(b), nil
 }
 
-// killsIn returns the count in the line "oom_kill <count>", which the files of
+// parseKills returns the count in the line "oom_kill <count>", which the files of
 // both versions have (v1 since Linux 4.13).
 func parseKills(b []byte) uint64 {
 	for len(b) > 0 {

@@ -33,7 +33,7 @@ func TestOOMFiles(t *testing.T) {
 	}
 }
 
-func TestKillsIn(t *testing.T) {
+func TestParseKills(t *testing.T) {
 	for content, want := range map[string]uint64{
 		"low 0\nhigh 0\nmax 7\noom 3\noom_kill 0\noom_group_kill 0\n":  0,
 		"low 0\nhigh 0\nmax 7\noom 3\noom_kill 12\noom_group_kill 1\n": 12,

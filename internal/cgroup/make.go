@@ -151,7 +151,7 @@ func (t *Tree) prune(p string) {
 	}
 }
 
-// made reports whether this package made p. A mark in one hierarchy is enough: a
+// isMarked reports whether this package made p. A mark in one hierarchy is enough: a
 // daemon that was killed during Make may not have marked the last directory.
 func (t *Tree) isMarked(p string) bool {
 	for _, root := range t.roots {
