@@ -1,10 +1,13 @@
 package image
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
 	"github.com/containerd/errdefs"
+	"github.com/sirupsen/logrus"
 
 	"github.com/criserver/criserver/image/layer"
 	"github.com/criserver/criserver/image/pull"
@@ -16,7 +19,25 @@ func (m *Manager) CheckConfig(cfg Config) error {
 	if err := cfg.checkLimits(); err != nil {
 		return err
 	}
-	return m.puller.Load().With(m.withSettings(cfg).pullConfig()).Check()
+	var errs []error
+	for _, err := range m.puller.Load().With(m.withSettings(cfg).pullConfig()).Check() {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// CheckFiles returns an error for each file that the Config names and that makes pulls fail. It only
+// logs the errors of files of the system, because other programs own these files.
+func (m *Manager) CheckFiles(ctx context.Context) error {
+	var errs []error
+	for _, err := range m.puller.Load().Check() {
+		if err.System {
+			logrus.WithContext(ctx).WithError(err).Warn("images cannot be pulled until the file of the system is correct")
+			continue
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // Update replaces the Config, except for Root, RunRoot and the intervals. Running pulls keep the

@@ -71,10 +71,37 @@ func TestCheckConfig(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), key) || !strings.Contains(err.Error(), dir) {
 			t.Errorf("got %v, want an error that begins with %q and names the file", err, key)
 		}
+		cfg.Root, cfg.RunRoot = t.TempDir(), t.TempDir()
+		m, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.CheckFiles(t.Context()); err == nil || !strings.HasPrefix(err.Error(), key) {
+			t.Errorf("files of the start: got %v, want an error that begins with %q", err, key)
+		}
 	}
 	cfg := b.cfg
 	cfg.AuthFile, cfg.ProgressWindow = filepath.Join(dir, "missing"), time.Second
 	if err := b.CheckConfig(cfg); err != nil {
 		t.Errorf("missing auth file: got %v", err)
+	}
+}
+
+// TestCheckSystemFiles checks that a file of the system that cannot be read makes a reload fail, but
+// not the start of the daemon.
+func TestCheckSystemFiles(t *testing.T) {
+	t.Setenv("CONTAINERS_REGISTRIES_CONF", write(t, filepath.Join(t.TempDir(), "registries.conf"), "{ no = format"))
+	b := newBed(t)
+	cfg := b.cfg
+	cfg.Root, cfg.RunRoot, cfg.RegistriesConf, cfg.RegistriesConfDir = t.TempDir(), t.TempDir(), "", ""
+	m, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.CheckFiles(t.Context()); err != nil {
+		t.Errorf("files of the start: got %v, want no error", err)
+	}
+	if err := m.CheckConfig(cfg); err == nil || !strings.HasPrefix(err.Error(), "image.registries_conf: ") {
+		t.Errorf("files of a reload: got %v, want an error", err)
 	}
 }

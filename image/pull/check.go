@@ -14,25 +14,37 @@ import (
 	"go.podman.io/image/v5/signature"
 )
 
+// FileError is the error of a file that would make pulls fail.
+type FileError struct {
+	Key    string // of the configuration, such as "image.policy"
+	System bool   // the Config does not name the file: it is a file of the system
+	Err    error
+}
+
+func (e *FileError) Error() string { return e.Key + ": " + e.Err.Error() }
+
+// Unwrap returns the error without the key.
+func (e *FileError) Unwrap() error { return e.Err }
+
 // Check reads the files that the Config names, or the files of the system, and returns an error
 // for each file that would make pulls fail. A file that does not exist is an error only if pulls
-// need it. Each error begins with the name of the configuration key.
-func (p *Puller) Check() error {
-	var errs []error
-	add := func(key string, err error) {
+// need it.
+func (p *Puller) Check() []*FileError {
+	var errs []*FileError
+	add := func(key string, named bool, err error) {
 		if err != nil {
-			errs = append(errs, fmt.Errorf("image.%s: %w", key, err))
+			errs = append(errs, &FileError{"image." + key, !named, err})
 		}
 	}
 	_, err := sysregistriesv2.TryUpdatingCache(p.sys)
 	sysregistriesv2.InvalidateCache() // see Pull
-	add("registries_conf", err)
+	add("registries_conf", p.cfg.RegistriesConf != "" || p.cfg.RegistriesConfDir != "", err)
 	_, err = p.loadPolicy("")
-	add("policy", err)
-	add("policy_dir", p.checkPolicyDir())
-	add("registries_d", p.checkRegistriesD())
-	add("auth_file", p.checkAuthFile())
-	return errors.Join(errs...)
+	add("policy", p.cfg.PolicyPath != "", err)
+	add("policy_dir", true, p.checkPolicyDir())
+	add("registries_d", p.cfg.RegistriesD != "", p.checkRegistriesD())
+	add("auth_file", true, p.checkAuthFile())
+	return errs
 }
 
 // checkPolicyDir checks the policies of all namespaces.

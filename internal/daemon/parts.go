@@ -78,6 +78,9 @@ func build(ctx context.Context, c Config) (*parts, error) {
 	if p.images, err = image.New(imageConfig(cfg)); err != nil {
 		return nil, err
 	}
+	if err := p.images.CheckFiles(ctx); err != nil {
+		return nil, err
+	}
 	if p.plugins, err = newPlugins(p); err != nil {
 		return nil, err
 	}
@@ -95,6 +98,9 @@ func build(ctx context.Context, c Config) (*parts, error) {
 	}
 	pc.Containers = p.containers
 	if p.pods, err = sandbox.New(pc); err != nil {
+		return nil, err
+	}
+	if err := p.pods.CheckSettings(pc.Settings); err != nil {
 		return nil, err
 	}
 	pods.pods = p.pods

@@ -1,7 +1,9 @@
 package system
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -100,6 +102,44 @@ func TestInvalidConfigurationPreventsStart(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), file+": image.parallel_layer: unknown key") {
 		t.Errorf("daemon with an invalid configuration: got error %v, output %s, want the unknown key", err, out)
 	}
+}
+
+// TestInvalidFilesPreventStart checks that the daemon does not start if a file that a key names cannot be used. Containers
+// that need the file would otherwise fail later, or run without it.
+func TestInvalidFilesPreventStart(t *testing.T) {
+	n := makeNode("badfiles")
+	n.start(t)
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	invalid := n.writeFile(t, "invalid/file.json", "{{ no format")
+	n.writeFile(t, "invalid/file.yaml", "docker: [")
+	for _, key := range []string{
+		"image.registries_conf", "image.policy", "image.policy_dir", "image.registries_d", "image.auth_file", "cni.conf_template",
+		"container.seccomp_profile", "container.privileged_seccomp_profile", "container.blockio_config_file", "container.rdt_config_file",
+		"monitor.path", "tracing.tls_ca", "runtimes.runc.base_spec",
+	} {
+		value := invalid
+		if key == "image.policy_dir" || key == "image.registries_d" {
+			value = filepath.Dir(invalid)
+		}
+		table, name := key[:strings.LastIndex(key, ".")], key[strings.LastIndex(key, ".")+1:]
+		text := fmt.Sprintf("[%s]\n%s = %q\n", table, name, value)
+		if key == "tracing.tls_ca" {
+			text += "endpoint = \"127.0.0.1:4317\"\n"
+		}
+		drop := n.writeFile(t, "config.toml.d/invalid.toml", text)
+		ctx, cancel := context.WithTimeout(t.Context(), harness.Patience(30*time.Second))
+		out, err := exec.CommandContext(ctx, filepath.Join(suite.bin, "criserver"), "--config", filepath.Join(n.Dir, "config.toml")).CombinedOutput()
+		if err == nil || ctx.Err() != nil || !strings.Contains(string(out), "criserver: "+key) {
+			t.Errorf("start with an invalid %s: got error %v, output %s, want an error that begins with the key", key, err, out)
+		}
+		cancel()
+		if err := os.Remove(drop); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.restart(t)
 }
 
 func TestSocketAndReadiness(t *testing.T) {
