@@ -30,7 +30,7 @@ CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback mac
 TOOLS := $(BIN)/runc $(BIN)/criu $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
 
 # Each suite is a Go module of its own, so that the dependencies of tests are not dependencies of the daemon.
-SUBMODULES := tools/protogen test/harness test/harness/criclient test/images test/monitoring test/critest test/system test/kubelet test/systemd test/vm
+SUBMODULES := tools/protogen test/harness test/harness/criclient test/images test/docs test/monitoring test/critest test/system test/kubelet test/systemd test/vm
 
 .PHONY: help
 help: ## List the targets
@@ -150,6 +150,7 @@ images: tools ## Build the test images in .cache/images
 .PHONY: unit
 unit: ## Run the tests that need no root, with the race detector
 	$(GO) test -race -short -tags $(TAGS) ./...
+	cd test/docs && $(GO) test -short .
 
 .PHONY: root-test
 root-test: deps tools build ## Run all tests of the daemon's module, with the race detector (as root)
@@ -168,6 +169,10 @@ kubelet: deps tools $(BIN)/kubelet build images ## Run the suite in which a kube
 critest: deps tools build images ## Run the CRI validation suite against the daemon, in all variants (as root)
 	cd test/critest && $(GO) test -count=1 -timeout 30m -v . \
 		-args -procs $(PROCS) $(if $(VARIANT),-variant '$(VARIANT)') $(if $(FOCUS),-focus '$(FOCUS)')
+
+.PHONY: test-docs
+test-docs: deps tools build images ## Run the commands that the documentation shows (as root)
+	cd test/docs && $(GO) test -count=1 -timeout 20m .
 
 # go vet compiles all dependencies of a package before it checks the package. For five more architectures that takes
 # minutes, so hack/typecheck checks the types there instead.
@@ -215,6 +220,7 @@ test: lint root-test ## Run lint, all tests, the CRI validation suite, the kubel
 	$(MAKE) --no-print-directory -j2 system $(BIN)/kubelet
 	$(MAKE) --no-print-directory critest
 	$(MAKE) --no-print-directory kubelet
+	$(MAKE) --no-print-directory test-docs
 	$(MAKE) --no-print-directory demo
 
 .PHONY: test-full

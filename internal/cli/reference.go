@@ -57,7 +57,7 @@ func writeCommand(b *bytes.Buffer, c *cobra.Command) {
 	if text == "" {
 		text = c.Short + "."
 	}
-	fmt.Fprintf(b, "\n## %s\n\n%s\n\n    %s\n", c.CommandPath(), text, c.UseLine())
+	fmt.Fprintf(b, "\n## %s\n\n%s\n\n```usage\n%s\n```\n", c.CommandPath(), text, c.UseLine())
 	var flags []*pflag.Flag
 	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
 		if !f.Hidden && f.Name != "help" {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// guide returns the block of commands in a section of docs/install.md.
+// guide returns the block of commands in a section of docs/install.md that has the mark "guest".
 func guide(t *testing.T, section string) string {
 	t.Helper()
 	page, err := os.ReadFile(filepath.Join(top, "docs", "install.md"))
@@ -20,10 +20,11 @@ func guide(t *testing.T, section string) string {
 		t.Fatalf("docs/install.md has no section %q", section)
 	}
 	text, _, _ = strings.Cut(text, "\n## ")
-	_, block, ok := strings.Cut(text, "\n```sh\n")
+	const begin = "\n```sh guest\n"
+	_, block, ok := strings.Cut(text, begin)
 	block, rest, closed := strings.Cut(block, "\n```\n")
-	if !ok || !closed || strings.Contains(rest, "```") {
-		t.Fatalf("section %q of docs/install.md must have exactly one block of commands", section)
+	if !ok || !closed || strings.Contains(rest, begin) {
+		t.Fatalf("section %q of docs/install.md must have exactly one block of commands for guests", section)
 	}
 	return block + "\n"
 }

@@ -1,0 +1,55 @@
+package docs
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/criserver/criserver/test/harness"
+	"github.com/criserver/criserver/test/images"
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "docs:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	if testing.Short() {
+		return m.Run(), nil
+	}
+	if os.Getuid() != 0 {
+		return 1, errors.New("a container runtime needs root; -short runs the checks that need no root")
+	}
+	cache := filepath.Join(top, ".cache", "images")
+	if harness.Stage() != "inside" {
+		if err := images.Build(context.Background(), cache, false); err != nil {
+			return 1, err
+		}
+		return 0, harness.Isolated(os.Args[1:]...)
+	}
+	dir, err := os.MkdirTemp("", "cridocs")
+	if err != nil {
+		return 1, err
+	}
+	if err := harness.SetUpHost(); err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, harness.CleanUp(dir, filepath.Base(dir))) }()
+	if host, err = newMachine(dir); err != nil {
+		return 1, err
+	}
+	if host.registry, err = images.Serve(cache, "127.0.0.1:0"); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
