@@ -24,6 +24,8 @@ type Lease struct {
 	held     map[digest.Digest]*Layer // by blob digest
 	added    []digest.Digest          // diff IDs of the layers that this lease has unpacked
 	reserved map[digest.Digest]*reservation
+	// expected has the diff IDs that Expect has set, by blob digest.
+	expected map[digest.Digest]digest.Digest
 }
 
 // reservation is the reservation of a blob by the lease that unpacks the blob. Other leases wait
@@ -40,7 +42,40 @@ func (s *Store) Lease() *Lease {
 		limits:   s.limits.Load(),
 		held:     make(map[digest.Digest]*Layer),
 		reserved: make(map[digest.Digest]*reservation),
+		expected: make(map[digest.Digest]digest.Digest),
 	}
+}
+
+// Expect sets the diff ID that the config of an image states for a blob. Find then also finds a layer with
+// this diff ID that was unpacked from another blob. The statement is not verified, so the caller must
+// compare the diff IDs of the layers that the lease holds with those in the config.
+func (l *Lease) Expect(blob, diffID digest.Digest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expected[blob] = diffID
+}
+
+// Hold holds the layer with a diff ID. ok is false if the store has no such layer, or if it cannot be used.
+func (l *Lease) Hold(diffID digest.Digest) (_ *Layer, ok bool) {
+	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// The digest of a layer's tar is the digest of its uncompressed blob.
+	return l.hold(diffID, diffID)
+}
+
+// hold holds the layer with a diff ID as the layer of a blob. The caller holds both locks.
+func (l *Lease) hold(blob, diffID digest.Digest) (*Layer, bool) {
+	layer, ok := l.store.layers[diffID]
+	if !ok {
+		return nil, false
+	}
+	if _, held := l.held[blob]; !held {
+		l.held[blob] = layer
+		l.store.holds[diffID]++
+	}
+	return layer, true
 }
 
 // Find returns the layer of a blob. If there is no such layer, Find returns nil and reserves the
@@ -83,12 +118,12 @@ func (l *Lease) findOrReserve(blob digest.Digest) (*Layer, *reservation) {
 	defer s.mu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if id, ok := s.blobs[blob]; ok {
-		if _, ok := l.held[blob]; !ok {
-			l.held[blob] = s.layers[id]
-			s.holds[id]++
-		}
-		return s.layers[id], nil
+	id, ok := s.blobs[blob]
+	if !ok {
+		id = l.expected[blob]
+	}
+	if layer, ok := l.hold(blob, id); ok {
+		return layer, nil
 	}
 	if other, ok := s.reserved[blob]; ok {
 		return nil, other

@@ -245,23 +245,34 @@ func CopyMetadata(dst, src string) error {
 
 // xattrs returns the extended attributes of a directory that can come from the tar of a layer.
 func xattrs(dir string) (map[string][]byte, error) {
-	n, err := unix.Llistxattr(dir, nil)
+	attrs, err := allXattrs(dir)
+	for name := range attrs {
+		if strings.HasPrefix(name, "trusted.") || strings.HasPrefix(name, "security.") {
+			delete(attrs, name)
+		}
+	}
+	return attrs, err
+}
+
+// allXattrs returns all extended attributes of a file. It does not follow a symbolic link.
+func allXattrs(file string) (map[string][]byte, error) {
+	n, err := unix.Llistxattr(file, nil)
 	names := make([]byte, max(n, 0))
 	if err == nil && n > 0 {
-		n, err = unix.Llistxattr(dir, names)
+		n, err = unix.Llistxattr(file, names)
 	}
 	if err != nil {
-		return nil, &os.PathError{Op: "listxattr", Path: dir, Err: err}
+		return nil, &os.PathError{Op: "listxattr", Path: file, Err: err}
 	}
 	attrs := make(map[string][]byte)
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:n]), "\x00"), "\x00") {
-		if name == "" || strings.HasPrefix(name, "trusted.") || strings.HasPrefix(name, "security.") {
+		if name == "" {
 			continue
 		}
 		value := make([]byte, 64<<10) // the maximum size of an attribute
-		n, err := unix.Lgetxattr(dir, name, value)
+		n, err := unix.Lgetxattr(file, name, value)
 		if err != nil {
-			return nil, &os.PathError{Op: "getxattr", Path: dir, Err: err}
+			return nil, &os.PathError{Op: "getxattr", Path: file, Err: err}
 		}
 		attrs[name] = value[:n]
 	}
