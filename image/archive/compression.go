@@ -1,0 +1,133 @@
+package archive
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/containerd/errdefs"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// compression is the compression of an archive or of a layer in a docker-archive.
+type compression int
+
+const (
+	plain compression = iota
+	gzipped
+	zstandard
+	unsupported // bzip2, xz and lz4
+)
+
+// magicLength is the number of bytes that detect needs.
+const magicLength = 6
+
+// maxWindow is the maximum size in bytes of the window of a zstd archive. A decoder needs that much memory.
+const maxWindow = 128 << 20
+
+var errUnsupported = fmt.Errorf("data are compressed with bzip2, xz or lz4, and only gzip and zstd are supported: %w", errdefs.ErrNotImplemented)
+
+// detect returns the compression of data that begin with magic.
+func detect(magic []byte) compression {
+	for _, m := range []struct {
+		prefix []byte
+		is     compression
+	}{
+		{[]byte{0x1f, 0x8b, 0x08}, gzipped},
+		{[]byte{0x28, 0xb5, 0x2f, 0xfd}, zstandard},
+		{[]byte("BZh"), unsupported},
+		{[]byte{0xfd, '7', 'z', 'X', 'Z', 0}, unsupported},
+		{[]byte{0x04, 0x22, 0x4d, 0x18}, unsupported},
+	} {
+		if bytes.HasPrefix(magic, m.prefix) {
+			return m.is
+		}
+	}
+	if len(magic) >= 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:4], []byte{0x2a, 0x4d, 0x18}) {
+		return zstandard // a skippable frame, which has metadata
+	}
+	return plain
+}
+
+// IsCompressed reports whether an archive is compressed, so that Open cannot read it.
+func IsCompressed(r io.ReaderAt) (bool, error) {
+	magic := make([]byte, magicLength)
+	n, err := r.ReadAt(magic, 0)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return detect(magic[:n]) != plain, err
+}
+
+// Decompress returns a reader of the uncompressed archive in r, which can be compressed with gzip or zstd.
+// The errors of the decompressor have the class ErrDataLoss; those of r are returned unchanged.
+func Decompress(r io.Reader) (io.ReadCloser, error) {
+	src := &source{r: r}
+	buffered := bufio.NewReaderSize(src, 256<<10)
+	magic, err := buffered.Peek(magicLength)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	var d io.ReadCloser
+	switch detect(magic) {
+	case plain:
+		return io.NopCloser(buffered), nil
+	case gzipped:
+		d, err = gzip.NewReader(buffered)
+	case zstandard:
+		var z *zstd.Decoder
+		if z, err = zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow)); err == nil {
+			d = z.IOReadCloser()
+		}
+	case unsupported:
+		err = errUnsupported
+	}
+	if err != nil {
+		return nil, src.classify(err)
+	}
+	return decompressor{d, src}, nil
+}
+
+// source keeps the first error of a reader, so that it can be told from the errors of a decompressor.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && s.err == nil {
+		s.err = err
+	}
+	return n, err
+}
+
+// classify returns the error of the source, or err with a class.
+func (s *source) classify(err error) error {
+	switch {
+	case s.err != nil:
+		return s.err
+	case errdefs.IsNotImplemented(err):
+		return err
+	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		return fmt.Errorf("archive has a zstd window of more than %d bytes: %w: %w", maxWindow, err, errdefs.ErrInvalidArgument)
+	}
+	return fmt.Errorf("decompress archive: %w: %w", err, errdefs.ErrDataLoss)
+}
+
+// decompressor adds classes to the errors of a decompressor.
+type decompressor struct {
+	io.ReadCloser
+	src *source
+}
+
+func (d decompressor) Read(p []byte) (int, error) {
+	n, err := d.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = d.src.classify(err)
+	}
+	return n, err
+}
