@@ -74,15 +74,20 @@ func newImage(res *pull.Result) *stored {
 	return img
 }
 
-// addNames adds the names of a pull. An image that was pulled by an index has two digest
+// addNames adds the names of a pulled or loaded image. An image that was pulled by an index has two digest
 // references: the digest of the index, and the digest of the manifest for this platform. A pod can
 // use either.
 func (s *stored) addNames(res *pull.Result) {
-	if _, ok := res.Name.(reference.Tagged); ok {
-		s.RepoTags = addName(s.RepoTags, res.Name.String())
-	}
-	for _, d := range []digest.Digest{res.TopDigest, res.ManifestDigest} {
-		s.RepoDigests = addName(s.RepoDigests, res.Name.Name()+"@"+d.String())
+	for _, name := range res.Names {
+		if _, ok := name.(reference.Tagged); ok {
+			s.RepoTags = addName(s.RepoTags, name.String())
+		}
+		if res.Generated {
+			continue // no registry has the digest
+		}
+		for _, d := range []digest.Digest{res.TopDigest, res.ManifestDigest} {
+			s.RepoDigests = addName(s.RepoDigests, name.Name()+"@"+d.String())
+		}
 	}
 }
 

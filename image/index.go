@@ -19,9 +19,8 @@ type index struct {
 	usesLayer map[digest.Digest]bool
 }
 
-// newIndex returns an index of images and broken images. It sets Pinned of the images that a pattern
-// matches.
-func newIndex(all []*stored, broken map[ID]*brokenImage, pinned []string) *index {
+// newIndex returns an index of images and broken images. It sets Pinned of the images.
+func newIndex(all []*stored, broken map[ID]*brokenImage, pinned pins) *index {
 	x := &index{
 		all:  slices.Clone(all),
 		byID: make(map[ID]*stored), byName: make(map[string]*stored), broken: make(map[ID]*brokenImage),
@@ -30,7 +29,7 @@ func newIndex(all []*stored, broken map[ID]*brokenImage, pinned []string) *index
 	// The order ignores the algorithm, because findPrefix searches for digits.
 	slices.SortFunc(x.all, func(a, b *stored) int { return strings.Compare(a.ID.Encoded(), b.ID.Encoded()) })
 	for i, img := range x.all {
-		if p := isPinned(&img.Image, pinned); p != img.Pinned {
+		if p := pinned.has(&img.Image); p != img.Pinned {
 			updated := *img
 			updated.Pinned = p
 			img, x.all[i] = &updated, &updated
@@ -110,9 +109,18 @@ func (x *index) find(ref string, fullNames func() []string) (*stored, error) {
 	return img, err
 }
 
-// isPinned reports whether a pattern matches a name of the image.
-func isPinned(img *Image, patterns []string) bool {
-	for _, pattern := range patterns {
+// pins are the images that garbage collection must not remove.
+type pins struct {
+	patterns []string    // of names
+	loaded   map[ID]bool // images of archives in the archive directories; immutable
+}
+
+// has reports whether the image is pinned.
+func (p pins) has(img *Image) bool {
+	if p.loaded[img.ID] {
+		return true
+	}
+	for _, pattern := range p.patterns {
 		for _, name := range append(slices.Clone(img.RepoTags), img.RepoDigests...) {
 			if matches(pattern, name) {
 				return true

@@ -51,6 +51,13 @@ type Config struct {
 	// UsageInterval is the time between two measurements of a writable layer. The default is 30 seconds.
 	UsageInterval time.Duration
 	Limits        Limits
+	// MaxArchiveBytes is the maximum size of an uncompressed archive that Load stores temporarily. The default is
+	// 64 GiB.
+	MaxArchiveBytes int64
+	// ArchiveDirs are the directories whose archives LoadArchives loads.
+	ArchiveDirs []string
+	// SpoolReserve is the free space in bytes that a temporary archive must leave. The default is 256 MiB.
+	SpoolReserve int64
 }
 
 // Limits are the maximum sizes of an image.
@@ -67,6 +74,8 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.ReportInterval, 10*time.Second)
 	setDefault(&c.ResumeWindow, time.Hour)
 	setDefault(&c.UsageInterval, 30*time.Second)
+	setDefault(&c.MaxArchiveBytes, 64<<30)
+	setDefault(&c.SpoolReserve, 256<<20)
 	return c
 }
 
@@ -88,6 +97,9 @@ type Manager struct {
 	// puller is replaced by Update. A pull uses one puller from its start to its end.
 	puller atomic.Pointer[pull.Puller]
 	pulls  flight.Group[Image]
+	// maxArchiveBytes is the maximum size of an uncompressed archive that is loaded.
+	maxArchiveBytes atomic.Int64
+	archives        archiveDirs
 	// keySalt is the key of the MAC in pullKey, so that the keys of pulls do not reveal credentials.
 	keySalt [32]byte
 
@@ -98,8 +110,8 @@ type Manager struct {
 	// mu keeps an image from being removed while a container begins to use it. It is never held
 	// during disk I/O.
 	mu sync.Mutex
-	// pinned has the patterns of pinned images. It is guarded by mu.
-	pinned []string
+	// pinned is guarded by mu.
+	pinned pins
 	// mounting has the number of root file systems and volumes that are being mounted, by image.
 	// The mounted ones have records in rootfs and volumes.
 	mounting map[ID]int
@@ -136,10 +148,10 @@ func New(cfg Config) (*Manager, error) {
 		bin:      trash.New(filepath.Join(cfg.Root, trashDir)),
 		changes:  make(chan struct{}, 1),
 		mounting: make(map[ID]int),
-		pinned:   cfg.PinnedImages,
+		pinned:   pins{patterns: cfg.PinnedImages},
 	}
 	m.keySalt = newSalt()
-	m.index.Store(newIndex(nil, nil, nil))
+	m.index.Store(newIndex(nil, nil, pins{}))
 	m.layers = layer.NewStore(layer.Config{
 		Dir: m.dir(layersDir), Stage: m.dir(stageDir), Bin: m.bin, BootID: bootID,
 		Limits: m.cfg.layerLimits(),
@@ -151,6 +163,8 @@ func New(cfg Config) (*Manager, error) {
 	})
 	m.volumes = rootfs.NewVolumes(filepath.Join(cfg.RunRoot, volumesDir), bootID, m.rootfs)
 	m.puller.Store(pull.New(m.cfg.pullConfig(), m.layers))
+	m.archives.init(m.cfg.ArchiveDirs)
+	m.maxArchiveBytes.Store(m.cfg.MaxArchiveBytes)
 	return m, nil
 }
 

@@ -34,6 +34,7 @@ func (m *Manager) Restore(ctx context.Context) error {
 		func() error { return m.bin.PutAll(m.dir(stageDir)) },
 		func() error { return m.rootfs.Restore(report) },
 		func() error { return m.volumes.Restore(report) },
+		func() error { m.restoreArchives(report); return nil },
 		func() error { return m.restoreImages(report) },
 		func() error { return m.layers.Restore(report) },
 	} {

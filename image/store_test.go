@@ -240,7 +240,7 @@ func TestPinned(t *testing.T) {
 		"registry.k8s.io/pause": false, "pause*": false, "": false,
 	} {
 		img := &Image{RepoTags: []string{"registry.k8s.io/pause:3.9"}}
-		equal(t, fmt.Sprintf("%q", pattern), isPinned(img, []string{pattern}), want)
+		equal(t, fmt.Sprintf("%q", pattern), pins{patterns: []string{pattern}}.has(img), want)
 	}
 }
 
@@ -270,7 +270,7 @@ func TestAmbiguousPrefix(t *testing.T) {
 	id := func(hex string) *stored {
 		return &stored{Image: Image{ID: digest.NewDigestFromEncoded(digest.SHA256, hex+strings.Repeat("0", 64-len(hex)))}}
 	}
-	x := newIndex([]*stored{id("abc1"), id("abc2"), id("def")}, nil, nil)
+	x := newIndex([]*stored{id("abc1"), id("abc2"), id("def")}, nil, pins{})
 	none := func() []string { return nil }
 	if _, err := x.find("abc", none); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("got %v", err)

@@ -50,9 +50,11 @@ func (m *Manager) Update(cfg Config) error {
 	next := m.withSettings(cfg)
 	m.puller.Store(m.puller.Load().With(next.pullConfig()))
 	m.layers.SetLimits(next.layerLimits())
+	m.maxArchiveBytes.Store(next.MaxArchiveBytes)
+	m.archives.setDirs(next.ArchiveDirs)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.pinned = next.PinnedImages
+	m.pinned.patterns = next.PinnedImages
 	old := m.index.Load()
 	m.index.Store(newIndex(old.all, old.broken, m.pinned))
 	return nil
@@ -62,7 +64,8 @@ func (m *Manager) Update(cfg Config) error {
 func (m *Manager) withSettings(cfg Config) Config {
 	cfg.Root, cfg.RunRoot = m.cfg.Root, m.cfg.RunRoot
 	cfg.ReportInterval, cfg.ResumeWindow, cfg.UsageInterval = m.cfg.ReportInterval, m.cfg.ResumeWindow, m.cfg.UsageInterval
-	return cfg
+	cfg.SpoolReserve = m.cfg.SpoolReserve
+	return cfg.withDefaults()
 }
 
 func (c Config) checkLimits() error {

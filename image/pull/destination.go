@@ -36,7 +36,8 @@ var layerTypes = map[string]bool{
 // unpacked into the layer store at once. Manifest and config are kept in memory, and result
 // returns them after the copy.
 type destinationReference struct {
-	name   reference.Named
+	names  []reference.Named // the first one is that of the reference; empty for an image without a name
+	label  string            // identifies the image in errors
 	lease  *layer.Lease
 	watch  *watchdog
 	job    *job
@@ -64,10 +65,16 @@ func (r *destinationReference) ValidatePolicyConfigurationScope(string) error { 
 // The following methods implement types.ImageReference.
 
 func (r *destinationReference) Transport() types.ImageTransport         { return r }
-func (r *destinationReference) StringWithinTransport() string           { return r.name.String() }
-func (r *destinationReference) DockerReference() reference.Named        { return r.name }
+func (r *destinationReference) StringWithinTransport() string           { return r.label }
 func (r *destinationReference) PolicyConfigurationIdentity() string     { return "" }
 func (r *destinationReference) PolicyConfigurationNamespaces() []string { return nil }
+
+func (r *destinationReference) DockerReference() reference.Named {
+	if len(r.names) == 0 {
+		return nil
+	}
+	return r.names[0]
+}
 
 func (r *destinationReference) NewImage(context.Context, *types.SystemContext) (types.ImageCloser, error) {
 	return nil, errReadOnly
@@ -201,25 +208,25 @@ func (d destination) Commit(ctx context.Context, top types.UnparsedImage) error 
 
 // result returns the copied image. It checks that the layers are those in the config.
 func (d *destinationReference) result() (*Result, error) {
-	r := &Result{Name: d.name, Manifest: d.manifest, RawConfig: d.config}
+	r := &Result{Names: d.names, Manifest: d.manifest, RawConfig: d.config}
 	var errs [3]error
 	r.ManifestDigest, errs[0] = manifest.Digest(d.manifest)
 	r.TopDigest, errs[1] = manifest.Digest(d.topManifest)
 	errs[2] = json.Unmarshal(d.config, &r.Config)
 	if err := errors.Join(errs[:]...); err != nil {
-		return nil, fmt.Errorf("read image %s: %w: %w", d.name, err, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("read image %s: %w: %w", d.label, err, errdefs.ErrInvalidArgument)
 	}
 	m, err := manifest.FromBlob(d.manifest, manifest.GuessMIMEType(d.manifest))
 	if err != nil {
-		return nil, fmt.Errorf("read manifest of %s: %w: %w", d.name, err, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("read manifest of %s: %w: %w", d.label, err, errdefs.ErrInvalidArgument)
 	}
 	r.ConfigDigest = m.ConfigInfo().Digest
 	if r.Config.OS != "" && r.Config.OS != runtime.GOOS {
-		return nil, fmt.Errorf("image %s is for %.20s/%.20s, and the host is %s: %w", d.name, r.Config.OS, r.Config.Architecture, runtime.GOOS, errdefs.ErrNotFound)
+		return nil, fmt.Errorf("image %s is for %.20s/%.20s, and the host is %s: %w", d.label, r.Config.OS, r.Config.Architecture, runtime.GOOS, errdefs.ErrNotFound)
 	}
 	infos, diffIDs := m.LayerInfos(), r.Config.RootFS.DiffIDs
 	if len(infos) != len(diffIDs) {
-		return nil, fmt.Errorf("manifest of image %s has %d layers, and config has %d diff ids: %w", d.name, len(infos), len(diffIDs), errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("manifest of image %s has %d layers, and config has %d diff ids: %w", d.label, len(infos), len(diffIDs), errdefs.ErrInvalidArgument)
 	}
 	for i, info := range infos {
 		l, ok := d.lease.Layer(info.Digest)
@@ -227,7 +234,7 @@ func (d *destinationReference) result() (*Result, error) {
 			return nil, fmt.Errorf("layer %s is missing after the copy: %w", info.Digest, errdefs.ErrInternal)
 		}
 		if a := diffIDs[i].Algorithm(); a != digest.Canonical {
-			return nil, fmt.Errorf("image %s has a diff id with algorithm %q, want %s: %w", d.name, a, digest.Canonical, errdefs.ErrNotImplemented)
+			return nil, fmt.Errorf("image %s has a diff id with algorithm %q, want %s: %w", d.label, a, digest.Canonical, errdefs.ErrNotImplemented)
 		}
 		if l.DiffID != diffIDs[i] {
 			return nil, fmt.Errorf("layer %s has diff id %s, and config has %s: %w", info.Digest, l.DiffID, diffIDs[i], errdefs.ErrInvalidArgument)

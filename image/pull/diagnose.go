@@ -11,11 +11,12 @@ import (
 	"github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.podman.io/image/v5/manifest"
+	"go.podman.io/image/v5/types"
 )
 
 // diagnose looks for the cause of an error without a class in the manifest. If the manifest is
 // acceptable or cannot be read, diagnose returns err.
-func (a attempt) diagnose(ctx context.Context, src *imageSource, err error) error {
+func (a attempt) diagnose(ctx context.Context, src types.ImageSource, err error) error {
 	b, mediaType, readErr := src.GetManifest(ctx, nil)
 	if readErr != nil {
 		return err
@@ -36,28 +37,28 @@ func (a attempt) checkManifest(b []byte, mediaType string) (instance *digest.Dig
 			FSLayers []json.RawMessage `json:"fsLayers"`
 		}
 		if err := json.Unmarshal(b, &schema1); err != nil || len(schema1.FSLayers) == 0 {
-			return nil, fmt.Errorf("content of %s is not a manifest: %w", a.name, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("content of %s is not a manifest: %w", a.label, errdefs.ErrInvalidArgument)
 		}
-		return nil, fmt.Errorf("image %s has a manifest of schema 1, which is not supported: push the image again: %w", a.name, errdefs.ErrNotImplemented)
+		return nil, fmt.Errorf("image %s has a manifest of schema 1, which is not supported: push the image again: %w", a.label, errdefs.ErrNotImplemented)
 	case manifest.MIMETypeIsMultiImage(mediaType):
 		list, err := manifest.ListFromBlob(b, mediaType)
 		if err != nil {
-			return nil, fmt.Errorf("parse index of %s: %w: %w", a.name, err, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("parse index of %s: %w: %w", a.label, err, errdefs.ErrInvalidArgument)
 		}
 		chosen, err := list.ChooseInstance(a.sys)
 		if err != nil {
-			return nil, fmt.Errorf("image %s has no manifest for %s/%s, only for %s: %w", a.name, runtime.GOOS, runtime.GOARCH, platforms(b), errdefs.ErrNotFound)
+			return nil, fmt.Errorf("image %s has no manifest for %s/%s, only for %s: %w", a.label, runtime.GOOS, runtime.GOARCH, platforms(b), errdefs.ErrNotFound)
 		}
 		return &chosen, nil
 	}
 	m, err := manifest.FromBlob(b, mediaType)
 	if err != nil {
-		return nil, fmt.Errorf("parse manifest of %s with media type %q: %w: %w", a.name, mediaType, err, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("parse manifest of %s with media type %q: %w: %w", a.label, mediaType, err, errdefs.ErrInvalidArgument)
 	}
 	digests := []manifest.LayerInfo{{BlobInfo: m.ConfigInfo()}}
 	for _, info := range append(digests, m.LayerInfos()...) {
 		if err := info.Digest.Validate(); err != nil {
-			return nil, fmt.Errorf("manifest of %s has invalid digest %.80q: %w: %w", a.name, info.Digest, err, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("manifest of %s has invalid digest %.80q: %w: %w", a.label, info.Digest, err, errdefs.ErrInvalidArgument)
 		}
 	}
 	return nil, nil

@@ -26,11 +26,11 @@ func (p *Puller) Candidates(ref string) ([]reference.Named, error) {
 		if !ok {
 			return nil, fmt.Errorf("resolve image name %q: %w: %w", ref, err, errdefs.ErrInvalidArgument)
 		}
-		return []reference.Named{complete(named)}, nil
+		return []reference.Named{Complete(named)}, nil
 	}
 	var names []reference.Named
 	for _, c := range resolved.PullCandidates {
-		names = append(names, complete(c.Value))
+		names = append(names, Complete(c.Value))
 	}
 	return names, nil
 }
@@ -68,7 +68,7 @@ func (p *Puller) LocalCandidates(ref string) []reference.Named {
 		names = append(names, named)
 	}
 	for i, n := range names {
-		names[i] = complete(n)
+		names[i] = Complete(n)
 	}
 	return names
 }
@@ -110,9 +110,9 @@ func (p *Puller) dockerHubName(ref string) (named reference.Named, ok bool) {
 	return named, err == nil
 }
 
-// complete adds the tag "latest" to a name without tag and digest. It removes the tag of a name
+// Complete adds the tag "latest" to a name without tag and digest. It removes the tag of a name
 // with a digest, because the digest is more specific.
-func complete(named reference.Named) reference.Named {
+func Complete(named reference.Named) reference.Named {
 	digested, ok := named.(reference.Digested)
 	if !ok {
 		return reference.TagNameOnly(named)

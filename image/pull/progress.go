@@ -60,10 +60,11 @@ type jobs struct {
 
 // job is one running pull.
 type job struct {
-	image string
-	key   string
-	since time.Time
-	jobs  *jobs
+	image  string
+	key    string
+	action string // the message of the log lines
+	since  time.Time
+	jobs   *jobs
 	// lastByte is the time of the last byte in nanoseconds of Unix time.
 	lastByte atomic.Int64
 	stop     chan struct{} // closed by end
@@ -85,10 +86,10 @@ type layerJob struct {
 	state  string // guarded by the job's mu
 }
 
-// begin adds a pull. The caller must call end.
-func (js *jobs) begin(ctx context.Context, req Request, interval time.Duration) *job {
+// begin adds a pull. action describes it in log lines. The caller must call end.
+func (js *jobs) begin(ctx context.Context, req Request, action string, interval time.Duration) *job {
 	now := time.Now()
-	j := &job{image: req.Ref, key: req.Key, since: now, loggedAt: now, jobs: js, stop: make(chan struct{}), stopped: make(chan struct{})}
+	j := &job{image: req.Ref, key: req.Key, action: action, since: now, loggedAt: now, jobs: js, stop: make(chan struct{}), stopped: make(chan struct{})}
 	j.lastByte.Store(now.UnixNano())
 	js.mu.Lock()
 	defer js.mu.Unlock()
@@ -144,7 +145,7 @@ func (j *job) report(ctx context.Context, interval time.Duration) {
 		logrus.WithContext(ctx).WithFields(logrus.Fields{
 			"image": p.Image, "source": p.Source, "bytes": p.Bytes, "total": p.Total, "bytesPerSecond": p.Rate,
 			"since": time.Since(p.Since).Round(time.Second).String(), "layers": fetching(p.Layers),
-		}).Info("pulling image")
+		}).Info(j.action)
 	}
 }
 

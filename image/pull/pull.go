@@ -78,7 +78,7 @@ type Request struct {
 
 // Result is an image whose layers are in the store and held by the lease of the pull.
 type Result struct {
-	Name           reference.Named // the candidate that was pulled, with tag or digest
+	Names          []reference.Named // the candidate that was pulled, or the names of a loaded image, with tag or digest
 	Manifest       []byte
 	ManifestDigest digest.Digest
 	TopDigest      digest.Digest // of the index, or of the manifest if the name does not stand for an index
@@ -87,6 +87,8 @@ type Result struct {
 	Config         ispec.Image
 	Blobs          []digest.Digest // of the layers, lowest first
 	Layers         []*layer.Layer  // lowest first
+	// Generated reports whether the manifest was made for an archive that has none. No registry has its digest.
+	Generated bool
 }
 
 // Pull pulls an image. The lease holds the layers of the image.
@@ -111,7 +113,7 @@ func (p *Puller) Running() []Progress { return p.jobs.snapshot() }
 
 // pullCandidates pulls the first of the names that a registry has.
 func (p *Puller) pullCandidates(ctx context.Context, names []reference.Named, req Request, lease *layer.Lease) (*Result, error) {
-	job := p.jobs.begin(ctx, req, p.cfg.ReportInterval)
+	job := p.jobs.begin(ctx, req, "pulling image", p.cfg.ReportInterval)
 	defer job.end()
 	var errs []error
 	for _, name := range names {
@@ -130,6 +132,7 @@ func (p *Puller) pullCandidates(ctx context.Context, names []reference.Named, re
 // attempt is the pull of one candidate. It is the same for all sources.
 type attempt struct {
 	name   reference.Named
+	label  string               // identifies the image in errors
 	sys    *types.SystemContext // with the credential of the request
 	policy *signature.Policy
 	job    *job
@@ -144,7 +147,7 @@ func (p *Puller) pullCandidate(ctx context.Context, name reference.Named, req Re
 	if err != nil {
 		return nil, err
 	}
-	return p.pullFromSources(ctx, attempt{name, &sys, policy, job}, lease)
+	return p.pullFromSources(ctx, attempt{name, name.String(), &sys, policy, job}, lease)
 }
 
 // copyImage copies an image from one source to the layer store.
@@ -168,11 +171,12 @@ func (p *Puller) copyImage(ctx context.Context, a attempt, s pullSource, lease *
 	src := &imageSource{ref: ref, name: s.ref, client: client, blobFailed: func(_ digest.Digest, err error) {
 		watch.fail(classify(err)) // the copy would wait for the other layers
 	}, layersKnown: a.job.expect}
-	dest := &destinationReference{name: a.name, lease: lease, watch: watch, job: a.job, totals: p.totals, limits: p.cfg.Limits}
-	err = p.copyWithPolicy(watchCtx, a, policy, src, dest)
+	dest := &destinationReference{names: []reference.Named{a.name}, label: a.label, lease: lease, watch: watch, job: a.job, totals: p.totals, limits: p.cfg.Limits}
+	from := sourceReference{src.ref, src}
+	err = p.copyWithPolicy(watchCtx, a, policy, from, dest)
 	if errors.Is(err, errSignaturesNotSupported) {
 		if err = p.verify(watchCtx, a, s, policy, src); err == nil {
-			err = p.copyVerified(watchCtx, a, src, dest)
+			err = p.copyVerified(watchCtx, a, from, dest)
 		}
 	}
 	if err == nil {
@@ -188,8 +192,8 @@ func (p *Puller) copyImage(ctx context.Context, a attempt, s pullSource, lease *
 	return nil, err
 }
 
-func (p *Puller) copyWithPolicy(ctx context.Context, a attempt, policy *signature.PolicyContext, src *imageSource, dest *destinationReference) error {
-	_, err := copy.Image(ctx, policy, dest, sourceReference{src.ref, src}, &copy.Options{
+func (p *Puller) copyWithPolicy(ctx context.Context, a attempt, policy *signature.PolicyContext, from types.ImageReference, dest *destinationReference) error {
+	_, err := copy.Image(ctx, policy, dest, from, &copy.Options{
 		SourceCtx: a.sys, DestinationCtx: a.sys,
 		RemoveSignatures:     true, // signatures are verified but not stored
 		PreserveDigests:      true,
@@ -199,11 +203,11 @@ func (p *Puller) copyWithPolicy(ctx context.Context, a attempt, policy *signatur
 }
 
 // copyVerified copies an image that verify has accepted.
-func (p *Puller) copyVerified(ctx context.Context, a attempt, src *imageSource, dest *destinationReference) error {
+func (p *Puller) copyVerified(ctx context.Context, a attempt, from types.ImageReference, dest *destinationReference) error {
 	policy, err := signature.NewPolicyContext(acceptAnything())
 	if err != nil {
 		return err
 	}
 	defer func() { _ = policy.Destroy() }()
-	return p.copyWithPolicy(ctx, a, policy, src, dest)
+	return p.copyWithPolicy(ctx, a, policy, from, dest)
 }

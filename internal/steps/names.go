@@ -55,6 +55,9 @@ const (
 	ImageManifest
 	ImageLayer
 	ImageStore
+	ImageLoad
+	ImageSpool
+	ImageSave
 
 	LockWait
 	NetworkWait
@@ -119,8 +122,12 @@ var descriptions = [endOfNames]step{
 	ImagePull:     {name: "image.pull", help: "PullImage, without the wait of a repeated request for the first one. Attribute image."},
 	ImageSource:   {name: "image.source", help: "Pull from one registry or mirror. Attribute source."},
 	ImageManifest: {name: "image.manifest", help: "Read one manifest from the registry."},
-	ImageLayer:    {name: "image.layer", help: "Download and unpack one layer. Attribute layer."},
+	ImageLayer:    {name: "image.layer", help: "Download and unpack one layer, or read it from an archive. Attribute layer."},
 	ImageStore:    {name: "image.store", help: "Write the image to the disk, including the sync."},
+
+	ImageLoad:  {name: "image.load", help: "Load the images of an archive. Attribute source for an archive in an archive directory."},
+	ImageSpool: {name: "image.spool", help: "Receive an archive from a client, or decompress it, into a temporary file."},
+	ImageSave:  {name: "image.save", help: "Write an archive of images."},
 
 	LockWait:    {name: "lock.wait", help: "Wait for another operation on the same object. Attribute lock.", waits: true},
 	NetworkWait: {name: "network.wait", help: "Wait for the check of the network that follows the start of the daemon.", waits: true},
