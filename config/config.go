@@ -61,6 +61,8 @@ type Image struct {
 	MaxLayers         int           `toml:"max_layers" reload:"yes"`
 	MaxLayerEntries   int           `toml:"max_layer_entries" reload:"yes"`
 	MaxLayerBytes     int64         `toml:"max_layer_bytes" reload:"yes"`
+	ArchiveDirs       []string      `toml:"archive_dirs" reload:"yes"`
+	MaxArchiveBytes   int64         `toml:"max_archive_bytes" reload:"yes"`
 }
 
 // Pod configures pod sandboxes.

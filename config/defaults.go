@@ -76,6 +76,8 @@ func Default() Config {
 			MaxLayers:       500,
 			MaxLayerEntries: 2_000_000,
 			MaxLayerBytes:   256 << 30,
+			ArchiveDirs:     []string{},
+			MaxArchiveBytes: 64 << 30,
 		},
 		Pod: Pod{
 			AllowedSysctls: []string{"kernel.shm*", "kernel.msg*", "kernel.sem", "fs.mqueue.*", "net.*"},

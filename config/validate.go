@@ -149,6 +149,11 @@ func (c *Config) validateImage(v *validator) {
 	v.require(i.MaxLayers > 0 && i.MaxLayers <= 500, "image.max_layers", "must be 1 to 500, the limit of overlay; is %d", i.MaxLayers)
 	v.positive("image.max_layer_entries", int64(i.MaxLayerEntries))
 	v.positive("image.max_layer_bytes", i.MaxLayerBytes)
+	v.positive("image.max_archive_bytes", i.MaxArchiveBytes)
+	for _, d := range i.ArchiveDirs {
+		v.path("image.archive_dirs", d)
+	}
+	v.unique("image.archive_dirs", i.ArchiveDirs)
 }
 
 func (c *Config) validatePod(v *validator) {

@@ -681,7 +681,9 @@ type StorageStatus struct {
 	// Free space of the file system of root in bytes, without the space that is reserved for root.
 	FreeBytes uint64 `protobuf:"varint,8,opt,name=free_bytes,json=freeBytes,proto3" json:"free_bytes,omitempty"`
 	// Directory of the state of pods and containers (key run_dir).
-	RunDir        string `protobuf:"bytes,9,opt,name=run_dir,json=runDir,proto3" json:"run_dir,omitempty"`
+	RunDir string `protobuf:"bytes,9,opt,name=run_dir,json=runDir,proto3" json:"run_dir,omitempty"`
+	// State of the archive directories (key image.archive_dirs). Not set if there are none.
+	Archives      *ArchiveStatus `protobuf:"bytes,10,opt,name=archives,proto3" json:"archives,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -779,6 +781,146 @@ func (x *StorageStatus) GetRunDir() string {
 	return ""
 }
 
+func (x *StorageStatus) GetArchives() *ArchiveStatus {
+	if x != nil {
+		return x.Archives
+	}
+	return nil
+}
+
+// ArchiveStatus describes the archives of images in the archive directories.
+type ArchiveStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Dirs  []string               `protobuf:"bytes,1,rep,name=dirs,proto3" json:"dirs,omitempty"`
+	// Number of archives that were loaded.
+	Archives uint32 `protobuf:"varint,2,opt,name=archives,proto3" json:"archives,omitempty"`
+	// Number of images that are pinned because of these archives.
+	Images uint32 `protobuf:"varint,3,opt,name=images,proto3" json:"images,omitempty"`
+	// Path of the archive that is being loaded. Empty if none is.
+	Loading string `protobuf:"bytes,4,opt,name=loading,proto3" json:"loading,omitempty"`
+	// Archives and directories that could not be loaded by the last attempt.
+	Failures      []*ArchiveFailure `protobuf:"bytes,5,rep,name=failures,proto3" json:"failures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArchiveStatus) Reset() {
+	*x = ArchiveStatus{}
+	mi := &file_admin_v1_daemon_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArchiveStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArchiveStatus) ProtoMessage() {}
+
+func (x *ArchiveStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_daemon_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArchiveStatus.ProtoReflect.Descriptor instead.
+func (*ArchiveStatus) Descriptor() ([]byte, []int) {
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ArchiveStatus) GetDirs() []string {
+	if x != nil {
+		return x.Dirs
+	}
+	return nil
+}
+
+func (x *ArchiveStatus) GetArchives() uint32 {
+	if x != nil {
+		return x.Archives
+	}
+	return 0
+}
+
+func (x *ArchiveStatus) GetImages() uint32 {
+	if x != nil {
+		return x.Images
+	}
+	return 0
+}
+
+func (x *ArchiveStatus) GetLoading() string {
+	if x != nil {
+		return x.Loading
+	}
+	return ""
+}
+
+func (x *ArchiveStatus) GetFailures() []*ArchiveFailure {
+	if x != nil {
+		return x.Failures
+	}
+	return nil
+}
+
+type ArchiveFailure struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Error         string                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArchiveFailure) Reset() {
+	*x = ArchiveFailure{}
+	mi := &file_admin_v1_daemon_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArchiveFailure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArchiveFailure) ProtoMessage() {}
+
+func (x *ArchiveFailure) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_daemon_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArchiveFailure.ProtoReflect.Descriptor instead.
+func (*ArchiveFailure) Descriptor() ([]byte, []int) {
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ArchiveFailure) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ArchiveFailure) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // PodCounts contains numbers of pods by state.
 type PodCounts struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -790,7 +932,7 @@ type PodCounts struct {
 
 func (x *PodCounts) Reset() {
 	*x = PodCounts{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[8]
+	mi := &file_admin_v1_daemon_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -802,7 +944,7 @@ func (x *PodCounts) String() string {
 func (*PodCounts) ProtoMessage() {}
 
 func (x *PodCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[8]
+	mi := &file_admin_v1_daemon_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -815,7 +957,7 @@ func (x *PodCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodCounts.ProtoReflect.Descriptor instead.
 func (*PodCounts) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{8}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PodCounts) GetReady() uint32 {
@@ -846,7 +988,7 @@ type ContainerCounts struct {
 
 func (x *ContainerCounts) Reset() {
 	*x = ContainerCounts{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[9]
+	mi := &file_admin_v1_daemon_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +1000,7 @@ func (x *ContainerCounts) String() string {
 func (*ContainerCounts) ProtoMessage() {}
 
 func (x *ContainerCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[9]
+	mi := &file_admin_v1_daemon_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +1013,7 @@ func (x *ContainerCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerCounts.ProtoReflect.Descriptor instead.
 func (*ContainerCounts) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{9}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ContainerCounts) GetCreated() uint32 {
@@ -919,7 +1061,7 @@ type CgroupStatus struct {
 
 func (x *CgroupStatus) Reset() {
 	*x = CgroupStatus{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[10]
+	mi := &file_admin_v1_daemon_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1073,7 @@ func (x *CgroupStatus) String() string {
 func (*CgroupStatus) ProtoMessage() {}
 
 func (x *CgroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[10]
+	mi := &file_admin_v1_daemon_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1086,7 @@ func (x *CgroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CgroupStatus.ProtoReflect.Descriptor instead.
 func (*CgroupStatus) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{10}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CgroupStatus) GetDriver() string {
@@ -992,7 +1134,7 @@ type SecurityStatus struct {
 
 func (x *SecurityStatus) Reset() {
 	*x = SecurityStatus{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[11]
+	mi := &file_admin_v1_daemon_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1146,7 @@ func (x *SecurityStatus) String() string {
 func (*SecurityStatus) ProtoMessage() {}
 
 func (x *SecurityStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[11]
+	mi := &file_admin_v1_daemon_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1159,7 @@ func (x *SecurityStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityStatus.ProtoReflect.Descriptor instead.
 func (*SecurityStatus) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{11}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SecurityStatus) GetSeccomp() bool {
@@ -1063,7 +1205,7 @@ type PluginStatus struct {
 
 func (x *PluginStatus) Reset() {
 	*x = PluginStatus{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[12]
+	mi := &file_admin_v1_daemon_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1217,7 @@ func (x *PluginStatus) String() string {
 func (*PluginStatus) ProtoMessage() {}
 
 func (x *PluginStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[12]
+	mi := &file_admin_v1_daemon_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1230,7 @@ func (x *PluginStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginStatus.ProtoReflect.Descriptor instead.
 func (*PluginStatus) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{12}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PluginStatus) GetEnabled() bool {
@@ -1120,7 +1262,7 @@ type GetConfigRequest struct {
 
 func (x *GetConfigRequest) Reset() {
 	*x = GetConfigRequest{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[13]
+	mi := &file_admin_v1_daemon_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +1274,7 @@ func (x *GetConfigRequest) String() string {
 func (*GetConfigRequest) ProtoMessage() {}
 
 func (x *GetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[13]
+	mi := &file_admin_v1_daemon_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +1287,7 @@ func (x *GetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConfigRequest.ProtoReflect.Descriptor instead.
 func (*GetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{13}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{15}
 }
 
 type GetConfigResponse struct {
@@ -1159,7 +1301,7 @@ type GetConfigResponse struct {
 
 func (x *GetConfigResponse) Reset() {
 	*x = GetConfigResponse{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[14]
+	mi := &file_admin_v1_daemon_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1313,7 @@ func (x *GetConfigResponse) String() string {
 func (*GetConfigResponse) ProtoMessage() {}
 
 func (x *GetConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[14]
+	mi := &file_admin_v1_daemon_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1326,7 @@ func (x *GetConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConfigResponse.ProtoReflect.Descriptor instead.
 func (*GetConfigResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{14}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetConfigResponse) GetSettings() []*Setting {
@@ -1207,7 +1349,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[15]
+	mi := &file_admin_v1_daemon_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1361,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[15]
+	mi := &file_admin_v1_daemon_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1374,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{15}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Setting) GetKey() string {
@@ -1257,7 +1399,7 @@ type ReloadRequest struct {
 
 func (x *ReloadRequest) Reset() {
 	*x = ReloadRequest{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[16]
+	mi := &file_admin_v1_daemon_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1411,7 @@ func (x *ReloadRequest) String() string {
 func (*ReloadRequest) ProtoMessage() {}
 
 func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[16]
+	mi := &file_admin_v1_daemon_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1424,7 @@ func (x *ReloadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{16}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{18}
 }
 
 type ReloadResponse struct {
@@ -1300,7 +1442,7 @@ type ReloadResponse struct {
 
 func (x *ReloadResponse) Reset() {
 	*x = ReloadResponse{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[17]
+	mi := &file_admin_v1_daemon_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1454,7 @@ func (x *ReloadResponse) String() string {
 func (*ReloadResponse) ProtoMessage() {}
 
 func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[17]
+	mi := &file_admin_v1_daemon_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1467,7 @@ func (x *ReloadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadResponse.ProtoReflect.Descriptor instead.
 func (*ReloadResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{17}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReloadResponse) GetChanged() []*SettingChange {
@@ -1364,7 +1506,7 @@ type SettingChange struct {
 
 func (x *SettingChange) Reset() {
 	*x = SettingChange{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[18]
+	mi := &file_admin_v1_daemon_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1518,7 @@ func (x *SettingChange) String() string {
 func (*SettingChange) ProtoMessage() {}
 
 func (x *SettingChange) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[18]
+	mi := &file_admin_v1_daemon_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,7 +1531,7 @@ func (x *SettingChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettingChange.ProtoReflect.Descriptor instead.
 func (*SettingChange) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{18}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SettingChange) GetKey() string {
@@ -1426,7 +1568,7 @@ type SettingError struct {
 
 func (x *SettingError) Reset() {
 	*x = SettingError{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[19]
+	mi := &file_admin_v1_daemon_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1580,7 @@ func (x *SettingError) String() string {
 func (*SettingError) ProtoMessage() {}
 
 func (x *SettingError) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[19]
+	mi := &file_admin_v1_daemon_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1593,7 @@ func (x *SettingError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettingError.ProtoReflect.Descriptor instead.
 func (*SettingError) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{19}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SettingError) GetKey() string {
@@ -1476,7 +1618,7 @@ type GetLogLevelRequest struct {
 
 func (x *GetLogLevelRequest) Reset() {
 	*x = GetLogLevelRequest{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[20]
+	mi := &file_admin_v1_daemon_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1630,7 @@ func (x *GetLogLevelRequest) String() string {
 func (*GetLogLevelRequest) ProtoMessage() {}
 
 func (x *GetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[20]
+	mi := &file_admin_v1_daemon_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1643,7 @@ func (x *GetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*GetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{20}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{22}
 }
 
 type GetLogLevelResponse struct {
@@ -1514,7 +1656,7 @@ type GetLogLevelResponse struct {
 
 func (x *GetLogLevelResponse) Reset() {
 	*x = GetLogLevelResponse{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[21]
+	mi := &file_admin_v1_daemon_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1668,7 @@ func (x *GetLogLevelResponse) String() string {
 func (*GetLogLevelResponse) ProtoMessage() {}
 
 func (x *GetLogLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[21]
+	mi := &file_admin_v1_daemon_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1681,7 @@ func (x *GetLogLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogLevelResponse.ProtoReflect.Descriptor instead.
 func (*GetLogLevelResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{21}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetLogLevelResponse) GetLevel() string {
@@ -1559,7 +1701,7 @@ type SetLogLevelRequest struct {
 
 func (x *SetLogLevelRequest) Reset() {
 	*x = SetLogLevelRequest{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[22]
+	mi := &file_admin_v1_daemon_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1571,7 +1713,7 @@ func (x *SetLogLevelRequest) String() string {
 func (*SetLogLevelRequest) ProtoMessage() {}
 
 func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[22]
+	mi := &file_admin_v1_daemon_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1584,7 +1726,7 @@ func (x *SetLogLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelRequest.ProtoReflect.Descriptor instead.
 func (*SetLogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{22}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SetLogLevelRequest) GetLevel() string {
@@ -1604,7 +1746,7 @@ type SetLogLevelResponse struct {
 
 func (x *SetLogLevelResponse) Reset() {
 	*x = SetLogLevelResponse{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[23]
+	mi := &file_admin_v1_daemon_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1758,7 @@ func (x *SetLogLevelResponse) String() string {
 func (*SetLogLevelResponse) ProtoMessage() {}
 
 func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[23]
+	mi := &file_admin_v1_daemon_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1771,7 @@ func (x *SetLogLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLogLevelResponse.ProtoReflect.Descriptor instead.
 func (*SetLogLevelResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{23}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SetLogLevelResponse) GetPreviousLevel() string {
@@ -1652,7 +1794,7 @@ type GetProfileRequest struct {
 
 func (x *GetProfileRequest) Reset() {
 	*x = GetProfileRequest{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[24]
+	mi := &file_admin_v1_daemon_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1806,7 @@ func (x *GetProfileRequest) String() string {
 func (*GetProfileRequest) ProtoMessage() {}
 
 func (x *GetProfileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[24]
+	mi := &file_admin_v1_daemon_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1819,7 @@ func (x *GetProfileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfileRequest.ProtoReflect.Descriptor instead.
 func (*GetProfileRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{24}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetProfileRequest) GetKind() ProfileKind {
@@ -1704,7 +1846,7 @@ type GetProfileResponse struct {
 
 func (x *GetProfileResponse) Reset() {
 	*x = GetProfileResponse{}
-	mi := &file_admin_v1_daemon_proto_msgTypes[25]
+	mi := &file_admin_v1_daemon_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1858,7 @@ func (x *GetProfileResponse) String() string {
 func (*GetProfileResponse) ProtoMessage() {}
 
 func (x *GetProfileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_daemon_proto_msgTypes[25]
+	mi := &file_admin_v1_daemon_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1871,7 @@ func (x *GetProfileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfileResponse.ProtoReflect.Descriptor instead.
 func (*GetProfileResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{25}
+	return file_admin_v1_daemon_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetProfileResponse) GetData() []byte {
@@ -1790,7 +1932,7 @@ const file_admin_v1_daemon_proto_rawDesc = "" +
 	"\x0edefault_bridge\x18\x04 \x01(\tR\rdefaultBridge\x122\n" +
 	"\x15default_bridge_ranges\x18\x05 \x03(\tR\x13defaultBridgeRanges\x12B\n" +
 	"\x0fcni_status_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rcniStatusTime\x12(\n" +
-	"\x10cni_status_error\x18\a \x01(\tR\x0ecniStatusError\"\x9b\x02\n" +
+	"\x10cni_status_error\x18\a \x01(\tR\x0ecniStatusError\"\xda\x02\n" +
 	"\rStorageStatus\x12\x12\n" +
 	"\x04root\x18\x01 \x01(\tR\x04root\x12\x1f\n" +
 	"\vfile_system\x18\x02 \x01(\tR\n" +
@@ -1803,7 +1945,18 @@ const file_admin_v1_daemon_proto_rawDesc = "" +
 	"\x0ecapacity_bytes\x18\a \x01(\x04R\rcapacityBytes\x12\x1d\n" +
 	"\n" +
 	"free_bytes\x18\b \x01(\x04R\tfreeBytes\x12\x17\n" +
-	"\arun_dir\x18\t \x01(\tR\x06runDir\">\n" +
+	"\arun_dir\x18\t \x01(\tR\x06runDir\x12=\n" +
+	"\barchives\x18\n" +
+	" \x01(\v2!.criserver.admin.v1.ArchiveStatusR\barchives\"\xb1\x01\n" +
+	"\rArchiveStatus\x12\x12\n" +
+	"\x04dirs\x18\x01 \x03(\tR\x04dirs\x12\x1a\n" +
+	"\barchives\x18\x02 \x01(\rR\barchives\x12\x16\n" +
+	"\x06images\x18\x03 \x01(\rR\x06images\x12\x18\n" +
+	"\aloading\x18\x04 \x01(\tR\aloading\x12>\n" +
+	"\bfailures\x18\x05 \x03(\v2\".criserver.admin.v1.ArchiveFailureR\bfailures\":\n" +
+	"\x0eArchiveFailure\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\">\n" +
 	"\tPodCounts\x12\x14\n" +
 	"\x05ready\x18\x01 \x01(\rR\x05ready\x12\x1b\n" +
 	"\tnot_ready\x18\x02 \x01(\rR\bnotReady\"w\n" +
@@ -1885,7 +2038,7 @@ func file_admin_v1_daemon_proto_rawDescGZIP() []byte {
 }
 
 var file_admin_v1_daemon_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_admin_v1_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_admin_v1_daemon_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_admin_v1_daemon_proto_goTypes = []any{
 	(ProfileKind)(0),              // 0: criserver.admin.v1.ProfileKind
 	(*GetVersionRequest)(nil),     // 1: criserver.admin.v1.GetVersionRequest
@@ -1896,67 +2049,71 @@ var file_admin_v1_daemon_proto_goTypes = []any{
 	(*RuntimeHandler)(nil),        // 6: criserver.admin.v1.RuntimeHandler
 	(*NetworkStatus)(nil),         // 7: criserver.admin.v1.NetworkStatus
 	(*StorageStatus)(nil),         // 8: criserver.admin.v1.StorageStatus
-	(*PodCounts)(nil),             // 9: criserver.admin.v1.PodCounts
-	(*ContainerCounts)(nil),       // 10: criserver.admin.v1.ContainerCounts
-	(*CgroupStatus)(nil),          // 11: criserver.admin.v1.CgroupStatus
-	(*SecurityStatus)(nil),        // 12: criserver.admin.v1.SecurityStatus
-	(*PluginStatus)(nil),          // 13: criserver.admin.v1.PluginStatus
-	(*GetConfigRequest)(nil),      // 14: criserver.admin.v1.GetConfigRequest
-	(*GetConfigResponse)(nil),     // 15: criserver.admin.v1.GetConfigResponse
-	(*Setting)(nil),               // 16: criserver.admin.v1.Setting
-	(*ReloadRequest)(nil),         // 17: criserver.admin.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 18: criserver.admin.v1.ReloadResponse
-	(*SettingChange)(nil),         // 19: criserver.admin.v1.SettingChange
-	(*SettingError)(nil),          // 20: criserver.admin.v1.SettingError
-	(*GetLogLevelRequest)(nil),    // 21: criserver.admin.v1.GetLogLevelRequest
-	(*GetLogLevelResponse)(nil),   // 22: criserver.admin.v1.GetLogLevelResponse
-	(*SetLogLevelRequest)(nil),    // 23: criserver.admin.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),   // 24: criserver.admin.v1.SetLogLevelResponse
-	(*GetProfileRequest)(nil),     // 25: criserver.admin.v1.GetProfileRequest
-	(*GetProfileResponse)(nil),    // 26: criserver.admin.v1.GetProfileResponse
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*ArchiveStatus)(nil),         // 9: criserver.admin.v1.ArchiveStatus
+	(*ArchiveFailure)(nil),        // 10: criserver.admin.v1.ArchiveFailure
+	(*PodCounts)(nil),             // 11: criserver.admin.v1.PodCounts
+	(*ContainerCounts)(nil),       // 12: criserver.admin.v1.ContainerCounts
+	(*CgroupStatus)(nil),          // 13: criserver.admin.v1.CgroupStatus
+	(*SecurityStatus)(nil),        // 14: criserver.admin.v1.SecurityStatus
+	(*PluginStatus)(nil),          // 15: criserver.admin.v1.PluginStatus
+	(*GetConfigRequest)(nil),      // 16: criserver.admin.v1.GetConfigRequest
+	(*GetConfigResponse)(nil),     // 17: criserver.admin.v1.GetConfigResponse
+	(*Setting)(nil),               // 18: criserver.admin.v1.Setting
+	(*ReloadRequest)(nil),         // 19: criserver.admin.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 20: criserver.admin.v1.ReloadResponse
+	(*SettingChange)(nil),         // 21: criserver.admin.v1.SettingChange
+	(*SettingError)(nil),          // 22: criserver.admin.v1.SettingError
+	(*GetLogLevelRequest)(nil),    // 23: criserver.admin.v1.GetLogLevelRequest
+	(*GetLogLevelResponse)(nil),   // 24: criserver.admin.v1.GetLogLevelResponse
+	(*SetLogLevelRequest)(nil),    // 25: criserver.admin.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),   // 26: criserver.admin.v1.SetLogLevelResponse
+	(*GetProfileRequest)(nil),     // 27: criserver.admin.v1.GetProfileRequest
+	(*GetProfileResponse)(nil),    // 28: criserver.admin.v1.GetProfileResponse
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
 }
 var file_admin_v1_daemon_proto_depIdxs = []int32{
 	2,  // 0: criserver.admin.v1.GetStatusResponse.version:type_name -> criserver.admin.v1.GetVersionResponse
-	27, // 1: criserver.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	28, // 2: criserver.admin.v1.GetStatusResponse.start_duration:type_name -> google.protobuf.Duration
+	29, // 1: criserver.admin.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	30, // 2: criserver.admin.v1.GetStatusResponse.start_duration:type_name -> google.protobuf.Duration
 	5,  // 3: criserver.admin.v1.GetStatusResponse.runtime:type_name -> criserver.admin.v1.Condition
 	6,  // 4: criserver.admin.v1.GetStatusResponse.runtime_handlers:type_name -> criserver.admin.v1.RuntimeHandler
 	7,  // 5: criserver.admin.v1.GetStatusResponse.network:type_name -> criserver.admin.v1.NetworkStatus
 	8,  // 6: criserver.admin.v1.GetStatusResponse.storage:type_name -> criserver.admin.v1.StorageStatus
-	9,  // 7: criserver.admin.v1.GetStatusResponse.pods:type_name -> criserver.admin.v1.PodCounts
-	10, // 8: criserver.admin.v1.GetStatusResponse.containers:type_name -> criserver.admin.v1.ContainerCounts
-	11, // 9: criserver.admin.v1.GetStatusResponse.cgroups:type_name -> criserver.admin.v1.CgroupStatus
-	12, // 10: criserver.admin.v1.GetStatusResponse.security:type_name -> criserver.admin.v1.SecurityStatus
-	13, // 11: criserver.admin.v1.GetStatusResponse.plugins:type_name -> criserver.admin.v1.PluginStatus
+	11, // 7: criserver.admin.v1.GetStatusResponse.pods:type_name -> criserver.admin.v1.PodCounts
+	12, // 8: criserver.admin.v1.GetStatusResponse.containers:type_name -> criserver.admin.v1.ContainerCounts
+	13, // 9: criserver.admin.v1.GetStatusResponse.cgroups:type_name -> criserver.admin.v1.CgroupStatus
+	14, // 10: criserver.admin.v1.GetStatusResponse.security:type_name -> criserver.admin.v1.SecurityStatus
+	15, // 11: criserver.admin.v1.GetStatusResponse.plugins:type_name -> criserver.admin.v1.PluginStatus
 	5,  // 12: criserver.admin.v1.NetworkStatus.condition:type_name -> criserver.admin.v1.Condition
-	27, // 13: criserver.admin.v1.NetworkStatus.cni_status_time:type_name -> google.protobuf.Timestamp
-	16, // 14: criserver.admin.v1.GetConfigResponse.settings:type_name -> criserver.admin.v1.Setting
-	19, // 15: criserver.admin.v1.ReloadResponse.changed:type_name -> criserver.admin.v1.SettingChange
-	19, // 16: criserver.admin.v1.ReloadResponse.need_restart:type_name -> criserver.admin.v1.SettingChange
-	20, // 17: criserver.admin.v1.ReloadResponse.errors:type_name -> criserver.admin.v1.SettingError
-	0,  // 18: criserver.admin.v1.GetProfileRequest.kind:type_name -> criserver.admin.v1.ProfileKind
-	28, // 19: criserver.admin.v1.GetProfileRequest.duration:type_name -> google.protobuf.Duration
-	1,  // 20: criserver.admin.v1.Daemon.GetVersion:input_type -> criserver.admin.v1.GetVersionRequest
-	3,  // 21: criserver.admin.v1.Daemon.GetStatus:input_type -> criserver.admin.v1.GetStatusRequest
-	14, // 22: criserver.admin.v1.Daemon.GetConfig:input_type -> criserver.admin.v1.GetConfigRequest
-	17, // 23: criserver.admin.v1.Daemon.Reload:input_type -> criserver.admin.v1.ReloadRequest
-	21, // 24: criserver.admin.v1.Daemon.GetLogLevel:input_type -> criserver.admin.v1.GetLogLevelRequest
-	23, // 25: criserver.admin.v1.Daemon.SetLogLevel:input_type -> criserver.admin.v1.SetLogLevelRequest
-	25, // 26: criserver.admin.v1.Daemon.GetProfile:input_type -> criserver.admin.v1.GetProfileRequest
-	2,  // 27: criserver.admin.v1.Daemon.GetVersion:output_type -> criserver.admin.v1.GetVersionResponse
-	4,  // 28: criserver.admin.v1.Daemon.GetStatus:output_type -> criserver.admin.v1.GetStatusResponse
-	15, // 29: criserver.admin.v1.Daemon.GetConfig:output_type -> criserver.admin.v1.GetConfigResponse
-	18, // 30: criserver.admin.v1.Daemon.Reload:output_type -> criserver.admin.v1.ReloadResponse
-	22, // 31: criserver.admin.v1.Daemon.GetLogLevel:output_type -> criserver.admin.v1.GetLogLevelResponse
-	24, // 32: criserver.admin.v1.Daemon.SetLogLevel:output_type -> criserver.admin.v1.SetLogLevelResponse
-	26, // 33: criserver.admin.v1.Daemon.GetProfile:output_type -> criserver.admin.v1.GetProfileResponse
-	27, // [27:34] is the sub-list for method output_type
-	20, // [20:27] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	29, // 13: criserver.admin.v1.NetworkStatus.cni_status_time:type_name -> google.protobuf.Timestamp
+	9,  // 14: criserver.admin.v1.StorageStatus.archives:type_name -> criserver.admin.v1.ArchiveStatus
+	10, // 15: criserver.admin.v1.ArchiveStatus.failures:type_name -> criserver.admin.v1.ArchiveFailure
+	18, // 16: criserver.admin.v1.GetConfigResponse.settings:type_name -> criserver.admin.v1.Setting
+	21, // 17: criserver.admin.v1.ReloadResponse.changed:type_name -> criserver.admin.v1.SettingChange
+	21, // 18: criserver.admin.v1.ReloadResponse.need_restart:type_name -> criserver.admin.v1.SettingChange
+	22, // 19: criserver.admin.v1.ReloadResponse.errors:type_name -> criserver.admin.v1.SettingError
+	0,  // 20: criserver.admin.v1.GetProfileRequest.kind:type_name -> criserver.admin.v1.ProfileKind
+	30, // 21: criserver.admin.v1.GetProfileRequest.duration:type_name -> google.protobuf.Duration
+	1,  // 22: criserver.admin.v1.Daemon.GetVersion:input_type -> criserver.admin.v1.GetVersionRequest
+	3,  // 23: criserver.admin.v1.Daemon.GetStatus:input_type -> criserver.admin.v1.GetStatusRequest
+	16, // 24: criserver.admin.v1.Daemon.GetConfig:input_type -> criserver.admin.v1.GetConfigRequest
+	19, // 25: criserver.admin.v1.Daemon.Reload:input_type -> criserver.admin.v1.ReloadRequest
+	23, // 26: criserver.admin.v1.Daemon.GetLogLevel:input_type -> criserver.admin.v1.GetLogLevelRequest
+	25, // 27: criserver.admin.v1.Daemon.SetLogLevel:input_type -> criserver.admin.v1.SetLogLevelRequest
+	27, // 28: criserver.admin.v1.Daemon.GetProfile:input_type -> criserver.admin.v1.GetProfileRequest
+	2,  // 29: criserver.admin.v1.Daemon.GetVersion:output_type -> criserver.admin.v1.GetVersionResponse
+	4,  // 30: criserver.admin.v1.Daemon.GetStatus:output_type -> criserver.admin.v1.GetStatusResponse
+	17, // 31: criserver.admin.v1.Daemon.GetConfig:output_type -> criserver.admin.v1.GetConfigResponse
+	20, // 32: criserver.admin.v1.Daemon.Reload:output_type -> criserver.admin.v1.ReloadResponse
+	24, // 33: criserver.admin.v1.Daemon.GetLogLevel:output_type -> criserver.admin.v1.GetLogLevelResponse
+	26, // 34: criserver.admin.v1.Daemon.SetLogLevel:output_type -> criserver.admin.v1.SetLogLevelResponse
+	28, // 35: criserver.admin.v1.Daemon.GetProfile:output_type -> criserver.admin.v1.GetProfileResponse
+	29, // [29:36] is the sub-list for method output_type
+	22, // [22:29] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_admin_v1_daemon_proto_init() }
@@ -1970,7 +2127,7 @@ func file_admin_v1_daemon_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_daemon_proto_rawDesc), len(file_admin_v1_daemon_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ArchiveFormat is the format of an archive of images.
+type ArchiveFormat int32
+
+const (
+	// The default, which is the image layout of OCI.
+	ArchiveFormat_ARCHIVE_FORMAT_UNSPECIFIED ArchiveFormat = 0
+	// A tar in the image layout of OCI.
+	ArchiveFormat_ARCHIVE_FORMAT_OCI ArchiveFormat = 1
+	// A tar as `docker save` writes it.
+	ArchiveFormat_ARCHIVE_FORMAT_DOCKER ArchiveFormat = 2
+)
+
+// Enum value maps for ArchiveFormat.
+var (
+	ArchiveFormat_name = map[int32]string{
+		0: "ARCHIVE_FORMAT_UNSPECIFIED",
+		1: "ARCHIVE_FORMAT_OCI",
+		2: "ARCHIVE_FORMAT_DOCKER",
+	}
+	ArchiveFormat_value = map[string]int32{
+		"ARCHIVE_FORMAT_UNSPECIFIED": 0,
+		"ARCHIVE_FORMAT_OCI":         1,
+		"ARCHIVE_FORMAT_DOCKER":      2,
+	}
+)
+
+func (x ArchiveFormat) Enum() *ArchiveFormat {
+	p := new(ArchiveFormat)
+	*p = x
+	return p
+}
+
+func (x ArchiveFormat) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ArchiveFormat) Descriptor() protoreflect.EnumDescriptor {
+	return file_admin_v1_images_proto_enumTypes[0].Descriptor()
+}
+
+func (ArchiveFormat) Type() protoreflect.EnumType {
+	return &file_admin_v1_images_proto_enumTypes[0]
+}
+
+func (x ArchiveFormat) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ArchiveFormat.Descriptor instead.
+func (ArchiveFormat) EnumDescriptor() ([]byte, []int) {
+	return file_admin_v1_images_proto_rawDescGZIP(), []int{0}
+}
+
 type ListImagesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -776,6 +829,474 @@ func (x *PullLayer) GetState() string {
 	return ""
 }
 
+type LoadImagesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the only image of the archive, instead of the names in the archive. Only in the first
+	// message.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Number of bytes that the client is going to send. 0: unknown. Only in the first message.
+	Size int64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// The next part of the archive, at most 3 MiB.
+	Data          []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadImagesRequest) Reset() {
+	*x = LoadImagesRequest{}
+	mi := &file_admin_v1_images_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadImagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadImagesRequest) ProtoMessage() {}
+
+func (x *LoadImagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_images_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadImagesRequest.ProtoReflect.Descriptor instead.
+func (*LoadImagesRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_images_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LoadImagesRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LoadImagesRequest) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *LoadImagesRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type LoadImagesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Progress of the image that is being loaded.
+	Progress *PullProgress `protobuf:"bytes,1,opt,name=progress,proto3" json:"progress,omitempty"`
+	// Set in the last message only.
+	Result        *LoadImagesResult `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadImagesResponse) Reset() {
+	*x = LoadImagesResponse{}
+	mi := &file_admin_v1_images_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadImagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadImagesResponse) ProtoMessage() {}
+
+func (x *LoadImagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_images_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadImagesResponse.ProtoReflect.Descriptor instead.
+func (*LoadImagesResponse) Descriptor() ([]byte, []int) {
+	return file_admin_v1_images_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LoadImagesResponse) GetProgress() *PullProgress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+func (x *LoadImagesResponse) GetResult() *LoadImagesResult {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+type LoadImagesResult struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Images []*LoadedImage         `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"`
+	// Images of the archive that could not be loaded, with the reason.
+	Errors        []string `protobuf:"bytes,2,rep,name=errors,proto3" json:"errors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadImagesResult) Reset() {
+	*x = LoadImagesResult{}
+	mi := &file_admin_v1_images_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadImagesResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadImagesResult) ProtoMessage() {}
+
+func (x *LoadImagesResult) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_images_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadImagesResult.ProtoReflect.Descriptor instead.
+func (*LoadImagesResult) Descriptor() ([]byte, []int) {
+	return file_admin_v1_images_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *LoadImagesResult) GetImages() []*LoadedImage {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *LoadImagesResult) GetErrors() []string {
+	if x != nil {
+		return x.Errors
+	}
+	return nil
+}
+
+// LoadedImage is an image that was loaded from an archive.
+type LoadedImage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The names that the image got. Empty if the archive has none.
+	Names []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
+	// Size on disk in bytes, with the layers that other images have, too.
+	Size uint64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	// Whether the store had the image already.
+	Existed       bool `protobuf:"varint,4,opt,name=existed,proto3" json:"existed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadedImage) Reset() {
+	*x = LoadedImage{}
+	mi := &file_admin_v1_images_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadedImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadedImage) ProtoMessage() {}
+
+func (x *LoadedImage) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_images_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadedImage.ProtoReflect.Descriptor instead.
+func (*LoadedImage) Descriptor() ([]byte, []int) {
+	return file_admin_v1_images_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *LoadedImage) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *LoadedImage) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *LoadedImage) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *LoadedImage) GetExisted() bool {
+	if x != nil {
+		return x.Existed
+	}
+	return false
+}
+
+type SaveImagesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The images. A name with a tag selects only this name for the archive; an id or a digest selects
+	// all tags of the image. Required.
+	Names         []string      `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	Format        ArchiveFormat `protobuf:"varint,2,opt,name=format,proto3,enum=criserver.admin.v1.ArchiveFormat" json:"format,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveImagesRequest) Reset() {
+	*x = SaveImagesRequest{}
+	mi := &file_admin_v1_images_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveImagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveImagesRequest) ProtoMessage() {}
+
+func (x *SaveImagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_images_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveImagesRequest.ProtoReflect.Descriptor instead.
+func (*SaveImagesRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_images_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SaveImagesRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *SaveImagesRequest) GetFormat() ArchiveFormat {
+	if x != nil {
+		return x.Format
+	}
+	return ArchiveFormat_ARCHIVE_FORMAT_UNSPECIFIED
+}
+
+type SaveImagesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next part of the archive.
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// Progress. The states of layers are "waiting", "reading" (the digest is calculated), "writing"
+	// and "done".
+	Progress *PullProgress `protobuf:"bytes,2,opt,name=progress,proto3" json:"progress,omitempty"`
+	// Set in the last message only.
+	Result        *SaveImagesResult `protobuf:"bytes,3,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveImagesResponse) Reset() {
+	*x = SaveImagesResponse{}
+	mi := &file_admin_v1_images_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveImagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveImagesResponse) ProtoMessage() {}
+
+func (x *SaveImagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_images_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveImagesResponse.ProtoReflect.Descriptor instead.
+func (*SaveImagesResponse) Descriptor() ([]byte, []int) {
+	return file_admin_v1_images_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SaveImagesResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *SaveImagesResponse) GetProgress() *PullProgress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+func (x *SaveImagesResponse) GetResult() *SaveImagesResult {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+type SaveImagesResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Images        []*SavedImage          `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveImagesResult) Reset() {
+	*x = SaveImagesResult{}
+	mi := &file_admin_v1_images_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveImagesResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveImagesResult) ProtoMessage() {}
+
+func (x *SaveImagesResult) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_images_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveImagesResult.ProtoReflect.Descriptor instead.
+func (*SaveImagesResult) Descriptor() ([]byte, []int) {
+	return file_admin_v1_images_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SaveImagesResult) GetImages() []*SavedImage {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+// SavedImage is an image in an archive.
+type SavedImage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The id that the image has after it was loaded from the archive. It differs from id if the tar of
+	// a layer could not be restored exactly.
+	SavedId       string   `protobuf:"bytes,2,opt,name=saved_id,json=savedId,proto3" json:"saved_id,omitempty"`
+	Names         []string `protobuf:"bytes,3,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SavedImage) Reset() {
+	*x = SavedImage{}
+	mi := &file_admin_v1_images_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SavedImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SavedImage) ProtoMessage() {}
+
+func (x *SavedImage) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_images_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SavedImage.ProtoReflect.Descriptor instead.
+func (*SavedImage) Descriptor() ([]byte, []int) {
+	return file_admin_v1_images_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SavedImage) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SavedImage) GetSavedId() string {
+	if x != nil {
+		return x.SavedId
+	}
+	return ""
+}
+
+func (x *SavedImage) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
 var File_admin_v1_images_proto protoreflect.FileDescriptor
 
 const file_admin_v1_images_proto_rawDesc = "" +
@@ -834,13 +1355,50 @@ const file_admin_v1_images_proto_rawDesc = "" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x14\n" +
 	"\x05total\x18\x03 \x01(\x03R\x05total\x12\x14\n" +
-	"\x05state\x18\x04 \x01(\tR\x05state2\xfa\x02\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\"O\n" +
+	"\x11LoadImagesRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"\x90\x01\n" +
+	"\x12LoadImagesResponse\x12<\n" +
+	"\bprogress\x18\x01 \x01(\v2 .criserver.admin.v1.PullProgressR\bprogress\x12<\n" +
+	"\x06result\x18\x02 \x01(\v2$.criserver.admin.v1.LoadImagesResultR\x06result\"c\n" +
+	"\x10LoadImagesResult\x127\n" +
+	"\x06images\x18\x01 \x03(\v2\x1f.criserver.admin.v1.LoadedImageR\x06images\x12\x16\n" +
+	"\x06errors\x18\x02 \x03(\tR\x06errors\"a\n" +
+	"\vLoadedImage\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x18\n" +
+	"\aexisted\x18\x04 \x01(\bR\aexisted\"d\n" +
+	"\x11SaveImagesRequest\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\x129\n" +
+	"\x06format\x18\x02 \x01(\x0e2!.criserver.admin.v1.ArchiveFormatR\x06format\"\xa4\x01\n" +
+	"\x12SaveImagesResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12<\n" +
+	"\bprogress\x18\x02 \x01(\v2 .criserver.admin.v1.PullProgressR\bprogress\x12<\n" +
+	"\x06result\x18\x03 \x01(\v2$.criserver.admin.v1.SaveImagesResultR\x06result\"J\n" +
+	"\x10SaveImagesResult\x126\n" +
+	"\x06images\x18\x01 \x03(\v2\x1e.criserver.admin.v1.SavedImageR\x06images\"M\n" +
+	"\n" +
+	"SavedImage\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x19\n" +
+	"\bsaved_id\x18\x02 \x01(\tR\asavedId\x12\x14\n" +
+	"\x05names\x18\x03 \x03(\tR\x05names*b\n" +
+	"\rArchiveFormat\x12\x1e\n" +
+	"\x1aARCHIVE_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12ARCHIVE_FORMAT_OCI\x10\x01\x12\x19\n" +
+	"\x15ARCHIVE_FORMAT_DOCKER\x10\x022\xba\x04\n" +
 	"\x06Images\x12[\n" +
 	"\n" +
 	"ListImages\x12%.criserver.admin.v1.ListImagesRequest\x1a&.criserver.admin.v1.ListImagesResponse\x12W\n" +
 	"\vRemoveImage\x12&.criserver.admin.v1.RemoveImageRequest\x1a .criserver.admin.v1.RemovedImage\x12^\n" +
 	"\vPruneImages\x12&.criserver.admin.v1.PruneImagesRequest\x1a'.criserver.admin.v1.PruneImagesResponse\x12Z\n" +
-	"\tPullImage\x12$.criserver.admin.v1.PullImageRequest\x1a%.criserver.admin.v1.PullImageResponse0\x01B1Z/github.com/criserver/criserver/admin/v1;adminv1b\x06proto3"
+	"\tPullImage\x12$.criserver.admin.v1.PullImageRequest\x1a%.criserver.admin.v1.PullImageResponse0\x01\x12_\n" +
+	"\n" +
+	"LoadImages\x12%.criserver.admin.v1.LoadImagesRequest\x1a&.criserver.admin.v1.LoadImagesResponse(\x010\x01\x12]\n" +
+	"\n" +
+	"SaveImages\x12%.criserver.admin.v1.SaveImagesRequest\x1a&.criserver.admin.v1.SaveImagesResponse0\x01B1Z/github.com/criserver/criserver/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_admin_v1_images_proto_rawDescOnce sync.Once
@@ -854,45 +1412,66 @@ func file_admin_v1_images_proto_rawDescGZIP() []byte {
 	return file_admin_v1_images_proto_rawDescData
 }
 
-var file_admin_v1_images_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_admin_v1_images_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_admin_v1_images_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_admin_v1_images_proto_goTypes = []any{
-	(*ListImagesRequest)(nil),     // 0: criserver.admin.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),    // 1: criserver.admin.v1.ListImagesResponse
-	(*ListedImage)(nil),           // 2: criserver.admin.v1.ListedImage
-	(*RemoveImageRequest)(nil),    // 3: criserver.admin.v1.RemoveImageRequest
-	(*RemovedImage)(nil),          // 4: criserver.admin.v1.RemovedImage
-	(*PruneImagesRequest)(nil),    // 5: criserver.admin.v1.PruneImagesRequest
-	(*PruneImagesResponse)(nil),   // 6: criserver.admin.v1.PruneImagesResponse
-	(*PullImageRequest)(nil),      // 7: criserver.admin.v1.PullImageRequest
-	(*PullCredential)(nil),        // 8: criserver.admin.v1.PullCredential
-	(*PullImageResponse)(nil),     // 9: criserver.admin.v1.PullImageResponse
-	(*PullProgress)(nil),          // 10: criserver.admin.v1.PullProgress
-	(*PullLayer)(nil),             // 11: criserver.admin.v1.PullLayer
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(ArchiveFormat)(0),            // 0: criserver.admin.v1.ArchiveFormat
+	(*ListImagesRequest)(nil),     // 1: criserver.admin.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),    // 2: criserver.admin.v1.ListImagesResponse
+	(*ListedImage)(nil),           // 3: criserver.admin.v1.ListedImage
+	(*RemoveImageRequest)(nil),    // 4: criserver.admin.v1.RemoveImageRequest
+	(*RemovedImage)(nil),          // 5: criserver.admin.v1.RemovedImage
+	(*PruneImagesRequest)(nil),    // 6: criserver.admin.v1.PruneImagesRequest
+	(*PruneImagesResponse)(nil),   // 7: criserver.admin.v1.PruneImagesResponse
+	(*PullImageRequest)(nil),      // 8: criserver.admin.v1.PullImageRequest
+	(*PullCredential)(nil),        // 9: criserver.admin.v1.PullCredential
+	(*PullImageResponse)(nil),     // 10: criserver.admin.v1.PullImageResponse
+	(*PullProgress)(nil),          // 11: criserver.admin.v1.PullProgress
+	(*PullLayer)(nil),             // 12: criserver.admin.v1.PullLayer
+	(*LoadImagesRequest)(nil),     // 13: criserver.admin.v1.LoadImagesRequest
+	(*LoadImagesResponse)(nil),    // 14: criserver.admin.v1.LoadImagesResponse
+	(*LoadImagesResult)(nil),      // 15: criserver.admin.v1.LoadImagesResult
+	(*LoadedImage)(nil),           // 16: criserver.admin.v1.LoadedImage
+	(*SaveImagesRequest)(nil),     // 17: criserver.admin.v1.SaveImagesRequest
+	(*SaveImagesResponse)(nil),    // 18: criserver.admin.v1.SaveImagesResponse
+	(*SaveImagesResult)(nil),      // 19: criserver.admin.v1.SaveImagesResult
+	(*SavedImage)(nil),            // 20: criserver.admin.v1.SavedImage
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
 }
 var file_admin_v1_images_proto_depIdxs = []int32{
-	2,  // 0: criserver.admin.v1.ListImagesResponse.images:type_name -> criserver.admin.v1.ListedImage
-	12, // 1: criserver.admin.v1.ListedImage.created:type_name -> google.protobuf.Timestamp
-	12, // 2: criserver.admin.v1.ListedImage.pulled:type_name -> google.protobuf.Timestamp
-	13, // 3: criserver.admin.v1.PruneImagesRequest.min_age:type_name -> google.protobuf.Duration
-	4,  // 4: criserver.admin.v1.PruneImagesResponse.images:type_name -> criserver.admin.v1.RemovedImage
-	8,  // 5: criserver.admin.v1.PullImageRequest.credential:type_name -> criserver.admin.v1.PullCredential
-	10, // 6: criserver.admin.v1.PullImageResponse.progress:type_name -> criserver.admin.v1.PullProgress
-	11, // 7: criserver.admin.v1.PullProgress.layers:type_name -> criserver.admin.v1.PullLayer
-	0,  // 8: criserver.admin.v1.Images.ListImages:input_type -> criserver.admin.v1.ListImagesRequest
-	3,  // 9: criserver.admin.v1.Images.RemoveImage:input_type -> criserver.admin.v1.RemoveImageRequest
-	5,  // 10: criserver.admin.v1.Images.PruneImages:input_type -> criserver.admin.v1.PruneImagesRequest
-	7,  // 11: criserver.admin.v1.Images.PullImage:input_type -> criserver.admin.v1.PullImageRequest
-	1,  // 12: criserver.admin.v1.Images.ListImages:output_type -> criserver.admin.v1.ListImagesResponse
-	4,  // 13: criserver.admin.v1.Images.RemoveImage:output_type -> criserver.admin.v1.RemovedImage
-	6,  // 14: criserver.admin.v1.Images.PruneImages:output_type -> criserver.admin.v1.PruneImagesResponse
-	9,  // 15: criserver.admin.v1.Images.PullImage:output_type -> criserver.admin.v1.PullImageResponse
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	3,  // 0: criserver.admin.v1.ListImagesResponse.images:type_name -> criserver.admin.v1.ListedImage
+	21, // 1: criserver.admin.v1.ListedImage.created:type_name -> google.protobuf.Timestamp
+	21, // 2: criserver.admin.v1.ListedImage.pulled:type_name -> google.protobuf.Timestamp
+	22, // 3: criserver.admin.v1.PruneImagesRequest.min_age:type_name -> google.protobuf.Duration
+	5,  // 4: criserver.admin.v1.PruneImagesResponse.images:type_name -> criserver.admin.v1.RemovedImage
+	9,  // 5: criserver.admin.v1.PullImageRequest.credential:type_name -> criserver.admin.v1.PullCredential
+	11, // 6: criserver.admin.v1.PullImageResponse.progress:type_name -> criserver.admin.v1.PullProgress
+	12, // 7: criserver.admin.v1.PullProgress.layers:type_name -> criserver.admin.v1.PullLayer
+	11, // 8: criserver.admin.v1.LoadImagesResponse.progress:type_name -> criserver.admin.v1.PullProgress
+	15, // 9: criserver.admin.v1.LoadImagesResponse.result:type_name -> criserver.admin.v1.LoadImagesResult
+	16, // 10: criserver.admin.v1.LoadImagesResult.images:type_name -> criserver.admin.v1.LoadedImage
+	0,  // 11: criserver.admin.v1.SaveImagesRequest.format:type_name -> criserver.admin.v1.ArchiveFormat
+	11, // 12: criserver.admin.v1.SaveImagesResponse.progress:type_name -> criserver.admin.v1.PullProgress
+	19, // 13: criserver.admin.v1.SaveImagesResponse.result:type_name -> criserver.admin.v1.SaveImagesResult
+	20, // 14: criserver.admin.v1.SaveImagesResult.images:type_name -> criserver.admin.v1.SavedImage
+	1,  // 15: criserver.admin.v1.Images.ListImages:input_type -> criserver.admin.v1.ListImagesRequest
+	4,  // 16: criserver.admin.v1.Images.RemoveImage:input_type -> criserver.admin.v1.RemoveImageRequest
+	6,  // 17: criserver.admin.v1.Images.PruneImages:input_type -> criserver.admin.v1.PruneImagesRequest
+	8,  // 18: criserver.admin.v1.Images.PullImage:input_type -> criserver.admin.v1.PullImageRequest
+	13, // 19: criserver.admin.v1.Images.LoadImages:input_type -> criserver.admin.v1.LoadImagesRequest
+	17, // 20: criserver.admin.v1.Images.SaveImages:input_type -> criserver.admin.v1.SaveImagesRequest
+	2,  // 21: criserver.admin.v1.Images.ListImages:output_type -> criserver.admin.v1.ListImagesResponse
+	5,  // 22: criserver.admin.v1.Images.RemoveImage:output_type -> criserver.admin.v1.RemovedImage
+	7,  // 23: criserver.admin.v1.Images.PruneImages:output_type -> criserver.admin.v1.PruneImagesResponse
+	10, // 24: criserver.admin.v1.Images.PullImage:output_type -> criserver.admin.v1.PullImageResponse
+	14, // 25: criserver.admin.v1.Images.LoadImages:output_type -> criserver.admin.v1.LoadImagesResponse
+	18, // 26: criserver.admin.v1.Images.SaveImages:output_type -> criserver.admin.v1.SaveImagesResponse
+	21, // [21:27] is the sub-list for method output_type
+	15, // [15:21] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_admin_v1_images_proto_init() }
@@ -905,13 +1484,14 @@ func file_admin_v1_images_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_images_proto_rawDesc), len(file_admin_v1_images_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   12,
+			NumEnums:      1,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_admin_v1_images_proto_goTypes,
 		DependencyIndexes: file_admin_v1_images_proto_depIdxs,
+		EnumInfos:         file_admin_v1_images_proto_enumTypes,
 		MessageInfos:      file_admin_v1_images_proto_msgTypes,
 	}.Build()
 	File_admin_v1_images_proto = out.File

@@ -23,6 +23,8 @@ const (
 	Images_RemoveImage_FullMethodName = "/criserver.admin.v1.Images/RemoveImage"
 	Images_PruneImages_FullMethodName = "/criserver.admin.v1.Images/PruneImages"
 	Images_PullImage_FullMethodName   = "/criserver.admin.v1.Images/PullImage"
+	Images_LoadImages_FullMethodName  = "/criserver.admin.v1.Images/LoadImages"
+	Images_SaveImages_FullMethodName  = "/criserver.admin.v1.Images/SaveImages"
 )
 
 // ImagesClient is the client API for Images service.
@@ -49,6 +51,24 @@ type ImagesClient interface {
 	//
 	// PullImage returns the same errors as PullImage of the CRI.
 	PullImage(ctx context.Context, in *PullImageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PullImageResponse], error)
+	// LoadImages loads the images of an archive: a tar of `docker save` or a tar in the image layout
+	// of OCI, which can be compressed with gzip or zstd. The client sends the archive and then closes
+	// its side of the stream. The daemon then sends the progress several times a second; the last
+	// message contains the images. If the client leaves, the load is cancelled.
+	//
+	// Errors: InvalidArgument if the archive or the name is malformed. NotFound if the images are for
+	// other platforms. Unknown, with SignatureValidationFailed at the beginning of the message, if the
+	// signature policy refuses the images. DataLoss if the archive is damaged. ResourceExhausted if
+	// the archive exceeds a limit or the disk is full. Unimplemented if the format is not supported.
+	// If some images of the archive were loaded, the result contains the errors of the others.
+	LoadImages(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[LoadImagesRequest, LoadImagesResponse], error)
+	// SaveImages sends an archive of images. The messages contain data of the archive, or the
+	// progress; the last message contains the images. The archive is complete only if the stream ends
+	// without an error.
+	//
+	// Errors: InvalidArgument if the names or the format are not valid. NotFound if an image does not
+	// exist. DataLoss if a layer is damaged.
+	SaveImages(ctx context.Context, in *SaveImagesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveImagesResponse], error)
 }
 
 type imagesClient struct {
@@ -108,6 +128,38 @@ func (c *imagesClient) PullImage(ctx context.Context, in *PullImageRequest, opts
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Images_PullImageClient = grpc.ServerStreamingClient[PullImageResponse]
 
+func (c *imagesClient) LoadImages(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[LoadImagesRequest, LoadImagesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Images_ServiceDesc.Streams[1], Images_LoadImages_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[LoadImagesRequest, LoadImagesResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Images_LoadImagesClient = grpc.BidiStreamingClient[LoadImagesRequest, LoadImagesResponse]
+
+func (c *imagesClient) SaveImages(ctx context.Context, in *SaveImagesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveImagesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Images_ServiceDesc.Streams[2], Images_SaveImages_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SaveImagesRequest, SaveImagesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Images_SaveImagesClient = grpc.ServerStreamingClient[SaveImagesResponse]
+
 // ImagesServer is the server API for Images service.
 // All implementations must embed UnimplementedImagesServer
 // for forward compatibility.
@@ -132,6 +184,24 @@ type ImagesServer interface {
 	//
 	// PullImage returns the same errors as PullImage of the CRI.
 	PullImage(*PullImageRequest, grpc.ServerStreamingServer[PullImageResponse]) error
+	// LoadImages loads the images of an archive: a tar of `docker save` or a tar in the image layout
+	// of OCI, which can be compressed with gzip or zstd. The client sends the archive and then closes
+	// its side of the stream. The daemon then sends the progress several times a second; the last
+	// message contains the images. If the client leaves, the load is cancelled.
+	//
+	// Errors: InvalidArgument if the archive or the name is malformed. NotFound if the images are for
+	// other platforms. Unknown, with SignatureValidationFailed at the beginning of the message, if the
+	// signature policy refuses the images. DataLoss if the archive is damaged. ResourceExhausted if
+	// the archive exceeds a limit or the disk is full. Unimplemented if the format is not supported.
+	// If some images of the archive were loaded, the result contains the errors of the others.
+	LoadImages(grpc.BidiStreamingServer[LoadImagesRequest, LoadImagesResponse]) error
+	// SaveImages sends an archive of images. The messages contain data of the archive, or the
+	// progress; the last message contains the images. The archive is complete only if the stream ends
+	// without an error.
+	//
+	// Errors: InvalidArgument if the names or the format are not valid. NotFound if an image does not
+	// exist. DataLoss if a layer is damaged.
+	SaveImages(*SaveImagesRequest, grpc.ServerStreamingServer[SaveImagesResponse]) error
 	mustEmbedUnimplementedImagesServer()
 }
 
@@ -153,6 +223,12 @@ func (UnimplementedImagesServer) PruneImages(context.Context, *PruneImagesReques
 }
 func (UnimplementedImagesServer) PullImage(*PullImageRequest, grpc.ServerStreamingServer[PullImageResponse]) error {
 	return status.Error(codes.Unimplemented, "method PullImage not implemented")
+}
+func (UnimplementedImagesServer) LoadImages(grpc.BidiStreamingServer[LoadImagesRequest, LoadImagesResponse]) error {
+	return status.Error(codes.Unimplemented, "method LoadImages not implemented")
+}
+func (UnimplementedImagesServer) SaveImages(*SaveImagesRequest, grpc.ServerStreamingServer[SaveImagesResponse]) error {
+	return status.Error(codes.Unimplemented, "method SaveImages not implemented")
 }
 func (UnimplementedImagesServer) mustEmbedUnimplementedImagesServer() {}
 func (UnimplementedImagesServer) testEmbeddedByValue()                {}
@@ -240,6 +316,24 @@ func _Images_PullImage_Handler(srv interface{}, stream grpc.ServerStream) error 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Images_PullImageServer = grpc.ServerStreamingServer[PullImageResponse]
 
+func _Images_LoadImages_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ImagesServer).LoadImages(&grpc.GenericServerStream[LoadImagesRequest, LoadImagesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Images_LoadImagesServer = grpc.BidiStreamingServer[LoadImagesRequest, LoadImagesResponse]
+
+func _Images_SaveImages_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SaveImagesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ImagesServer).SaveImages(m, &grpc.GenericServerStream[SaveImagesRequest, SaveImagesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Images_SaveImagesServer = grpc.ServerStreamingServer[SaveImagesResponse]
+
 // Images_ServiceDesc is the grpc.ServiceDesc for Images service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -264,6 +358,17 @@ var Images_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "PullImage",
 			Handler:       _Images_PullImage_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "LoadImages",
+			Handler:       _Images_LoadImages_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "SaveImages",
+			Handler:       _Images_SaveImages_Handler,
 			ServerStreams: true,
 		},
 	},

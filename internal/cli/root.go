@@ -83,6 +83,8 @@ Exit codes: 0 success; 1 the operation failed, or a problem was found; 2 wrong u
 		newLayersCommand(env),
 		newImagesCommand(env),
 		newPullCommand(env),
+		newLoadCommand(env),
+		newSaveCommand(env),
 		newRemoveImagesCommand(env),
 		newPruneCommand(env),
 		newReloadCommand(env),

@@ -63,6 +63,7 @@ func writeStatus(t *table, s *adminv1.GetStatusResponse) {
 	t.row("CNI STATUS", cniStatusText(s.GetNetwork()))
 	t.row("storage", storageText(s.GetStorage()))
 	t.row("space", spaceText(s.GetStorage()))
+	writeArchives(t, s.GetStorage().GetArchives())
 	t.row("pods", fmt.Sprintf("%d ready, %d not ready", s.GetPods().GetReady(), s.GetPods().GetNotReady()))
 	c := s.GetContainers()
 	t.row("containers", fmt.Sprintf("%d running, %d created, %d exited, %d unknown", c.GetRunning(), c.GetCreated(), c.GetExited(), c.GetUnknown()))
@@ -115,6 +116,21 @@ func storageText(s *adminv1.StorageStatus) string {
 
 func spaceText(s *adminv1.StorageStatus) string {
 	return fmt.Sprintf("%s of %s free, file system %s", bytesText(s.GetFreeBytes()), bytesText(s.GetCapacityBytes()), cmp.Or(s.GetFileSystem(), "unknown"))
+}
+
+// writeArchives writes the state of the archive directories, if there are any, with a row for each failure.
+func writeArchives(t *table, a *adminv1.ArchiveStatus) {
+	if a == nil {
+		return
+	}
+	text := fmt.Sprintf("%d loaded with %d images, %d failed", a.GetArchives(), a.GetImages(), len(a.GetFailures()))
+	if a.GetLoading() != "" {
+		text += ", loading " + a.GetLoading()
+	}
+	t.row("archives", text)
+	for _, f := range a.GetFailures() {
+		t.row("", f.GetPath()+": "+f.GetError())
+	}
 }
 
 // bytesText returns a size with a binary unit, as in "1.5GiB".

@@ -90,7 +90,7 @@ func (p *parts) networkStatus() *adminv1.NetworkStatus {
 func (p *parts) storageStatus(ctx context.Context) *adminv1.StorageStatus {
 	root := p.settings.Root
 	s := &adminv1.StorageStatus{
-		Root: root, RunDir: p.settings.RunDir, Images: uint32(len(p.images.List())), Layers: uint32(p.images.LayerCount()),
+		Root: root, RunDir: p.settings.RunDir, Archives: p.archiveStatus(), Images: uint32(len(p.images.List())), Layers: uint32(p.images.LayerCount()),
 	}
 	log := logrus.WithContext(ctx).WithField("path", root)
 	images, written, err := p.images.FSUsage(ctx)
@@ -107,6 +107,19 @@ func (p *parts) storageStatus(ctx context.Context) *adminv1.StorageStatus {
 	}
 	if s.FileSystem, err = fileSystem(root); err != nil {
 		log.WithError(err).Warn("read the type of the file system")
+	}
+	return s
+}
+
+// archiveStatus returns the state of the archive directories, or nil if there are none.
+func (p *parts) archiveStatus() *adminv1.ArchiveStatus {
+	st := p.images.ArchiveStatus()
+	if len(st.Dirs) == 0 {
+		return nil
+	}
+	s := &adminv1.ArchiveStatus{Dirs: st.Dirs, Archives: uint32(st.Archives), Images: uint32(st.Images), Loading: st.Loading} //nolint:gosec // numbers of files
+	for _, f := range st.Failures {
+		s.Failures = append(s.Failures, &adminv1.ArchiveFailure{Path: f.Path, Error: f.Err.Error()})
 	}
 	return s
 }

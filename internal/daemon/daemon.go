@@ -71,6 +71,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 			stopExtending()
 			manager.notify(stateReady)
 			p.reloads.allow()
+			p.loadArchives()
 			d.parts = p
 			close(d.serving)
 			stopWatchdog = manager.startWatchdog(p.countProbes(probeServer(d.cfg.Settings.Socket)))

@@ -100,6 +100,14 @@ func (p *parts) serve(ctx context.Context, ph phases) error {
 	return g.Wait()
 }
 
+// loadArchives starts to load the archives in the archive directories. Requests do not wait for the archives.
+func (p *parts) loadArchives() {
+	p.reloads.managers.run(func(ctx context.Context) error {
+		p.images.LoadArchives(ctx)
+		return nil
+	})
+}
+
 func (p *parts) logServing(startDuration time.Duration) {
 	logrus.WithFields(logrus.Fields{
 		"socket": p.settings.Socket, "version": p.version, "pods": len(p.pods.List()), "containers": len(p.containers.List()),

@@ -126,6 +126,8 @@ func imageConfig(cfg config.Config) image.Config {
 		PinnedImages:      cfg.Image.Pinned,
 		MaxParallelLayers: cfg.Image.ParallelLayers,
 		ProgressWindow:    cfg.Image.ProgressWindow,
+		ArchiveDirs:       cfg.Image.ArchiveDirs,
+		MaxArchiveBytes:   cfg.Image.MaxArchiveBytes,
 		Limits: image.Limits{
 			Layers: cfg.Image.MaxLayers, Entries: cfg.Image.MaxLayerEntries, LayerBytes: cfg.Image.MaxLayerBytes,
 		},

@@ -182,6 +182,7 @@ func (p *parts) apply(ctx context.Context, next *live) (failed []admin.SettingEr
 		next.handlers.repeatProbes(ctx, p.probes.serial(p.testUserNamespaces))
 		return nil
 	})
+	p.loadArchives()
 	return failed
 }
 

@@ -89,35 +89,42 @@ func (s *Server) PullImage(req *adminv1.PullImageRequest, out grpc.ServerStreami
 	if req.GetName() == "" {
 		return fmt.Errorf("name: must not be empty: %w", errdefs.ErrInvalidArgument)
 	}
-	ctx, cancel := context.WithCancel(out.Context())
-	defer cancel()
 	pull := image.PullRequest{Ref: req.GetName(), Auth: pullAuth(req.GetCredential())}
-	type result struct {
-		img image.Image
-		err error
+	var img image.Image
+	err := withProgress(out.Context(), func(ctx context.Context) (err error) {
+		img, err = s.cfg.Images.Pull(ctx, pull)
+		return err
+	}, func() error {
+		if p, ok := s.cfg.Images.PullProgressOf(pull); ok {
+			return out.Send(&adminv1.PullImageResponse{Progress: pullProgress(&p)})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	done := make(chan result, 1)
-	go func() {
-		img, err := s.cfg.Images.Pull(ctx, pull)
-		done <- result{img, err}
-	}()
+	return out.Send(&adminv1.PullImageResponse{Id: img.ID.String()})
+}
+
+// withProgress runs an operation, and calls report several times a second until the operation ends. If report fails,
+// withProgress cancels the operation, waits for its end, and returns the error of report.
+func withProgress(ctx context.Context, run func(context.Context) error, report func() error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
 	tick := time.NewTicker(progressInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			if p, ok := s.cfg.Images.PullProgressOf(pull); ok {
-				if err := out.Send(&adminv1.PullImageResponse{Progress: pullProgress(&p)}); err != nil {
-					cancel()
-					<-done
-					return err
-				}
+			if err := report(); err != nil {
+				cancel()
+				<-done
+				return err
 			}
-		case r := <-done:
-			if r.err != nil {
-				return r.err
-			}
-			return out.Send(&adminv1.PullImageResponse{Id: r.img.ID.String()})
+		case err := <-done:
+			return err
 		}
 	}
 }

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"time"
@@ -33,6 +34,10 @@ type ImageStore interface {
 	Pull(ctx context.Context, req image.PullRequest) (image.Image, error)
 	// PullProgressOf returns the progress of the running pull of a request.
 	PullProgressOf(req image.PullRequest) (progress image.PullProgress, ok bool)
+	Load(ctx context.Context, req image.LoadRequest) ([]image.LoadedImage, error)
+	// LoadProgress returns the progress of the running load with a key.
+	LoadProgress(key string) (progress image.PullProgress, ok bool)
+	Save(ctx context.Context, w io.Writer, req image.SaveRequest) ([]image.SavedImage, error)
 }
 
 // GetImageLayers returns the layers of an image, where they come from and who uses them.

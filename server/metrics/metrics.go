@@ -26,6 +26,7 @@ type Metrics struct {
 	plugins    pluginMetrics
 	runtime    operationMetrics
 	pulls      pullMetrics
+	loads      pullMetrics
 	containers containerMetrics
 	nri        nriMetrics
 	probes     *prometheus.CounterVec
@@ -42,7 +43,9 @@ func New(version string) *Metrics {
 	m.steps = newStepMetrics(f)
 	m.plugins = newPluginMetrics(f)
 	m.runtime = newRuntimeMetrics(f)
-	m.pulls = newPullMetrics(f)
+	m.pulls = newPullMetrics(f, "image_pulls_total", "Pulls of images that have ended", "image_pull_duration_seconds", "Duration of pulls of images.")
+	m.loads = newPullMetrics(f, "image_loads_total", "Loads of archives of images that have ended", "image_load_duration_seconds",
+		"Duration of loads of archives of images, including the time until the client has sent the archive.")
 	m.containers = newContainerMetrics(f)
 	m.nri = newNRIMetrics(f)
 	m.probes = f.counters("watchdog_probes_total", "Requests with which the daemon tests its own gRPC server for the watchdog of systemd.", "result")

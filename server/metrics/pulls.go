@@ -7,17 +7,17 @@ import (
 	"github.com/criserver/criserver/internal/steps"
 )
 
-// pullMetrics are the metrics of the pulls of images. The bytes and layers are read from the image store by
-// stateCollector.
+// pullMetrics are the metrics of the pulls or the loads of images. The bytes and layers are read from the image
+// store by stateCollector.
 type pullMetrics struct {
 	results  *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 }
 
-func newPullMetrics(f factory) pullMetrics {
+func newPullMetrics(f factory, results, resultsHelp, durations, durationsHelp string) pullMetrics {
 	p := pullMetrics{
-		results:  f.counters("image_pulls_total", "Pulls of images that have ended, by result: success, or the class of the failure.", "result"),
-		duration: f.histograms("image_pull_duration_seconds", "Duration of pulls of images.", pullBuckets, "result"),
+		results:  f.counters(results, resultsHelp+", by result: success, or the class of the failure.", "result"),
+		duration: f.histograms(durations, durationsHelp, pullBuckets, "result"),
 	}
 	p.results.WithLabelValues(resultSuccess)
 	for _, class := range image.PullFailures() {

@@ -66,6 +66,8 @@ func (m *Metrics) StepEnded(_ context.Context, info *steps.Info) {
 		m.runtime.ended("create", info)
 	case steps.ImagePull:
 		m.pulls.ended(info)
+	case steps.ImageLoad:
+		m.loads.ended(info)
 	}
 }
 

@@ -1,0 +1,206 @@
+package cli
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/criserver/criserver/image"
+	"github.com/criserver/criserver/server/admin"
+)
+
+// archiveStore is an image store that keeps the archive it loads, and saves a fixed archive.
+type archiveStore struct {
+	admin.ImageStore
+	request image.LoadRequest
+	data    []byte
+	loaded  []image.LoadedImage
+	err     error // of Load before the archive was read
+
+	saveRequest image.SaveRequest
+	saveErr     error // after half of the archive
+}
+
+func (s *archiveStore) Load(_ context.Context, req image.LoadRequest) ([]image.LoadedImage, error) {
+	s.request = req
+	if s.err != nil {
+		return nil, s.err
+	}
+	var err error
+	s.data, err = io.ReadAll(req.Archive)
+	return s.loaded, err
+}
+
+func (s *archiveStore) LoadProgress(string) (image.PullProgress, bool) {
+	return image.PullProgress{}, false
+}
+
+// saved is the archive of archiveStore.
+var saved = strings.Repeat("archive ", 1<<19) // 4 MiB
+
+func (s *archiveStore) Save(_ context.Context, w io.Writer, req image.SaveRequest) ([]image.SavedImage, error) {
+	s.saveRequest = req
+	if _, err := io.WriteString(w, saved[:len(saved)/2]); err != nil {
+		return nil, err
+	}
+	if s.saveErr != nil {
+		return nil, s.saveErr
+	}
+	req.Progress(image.PullProgress{Bytes: 1, Total: 2})
+	_, err := io.WriteString(w, saved[len(saved)/2:])
+	return []image.SavedImage{{ID: "sha256:1", SavedID: "sha256:2", Names: []string{"a:1", "a:2"}}}, err
+}
+
+// command runs a command with a standard input against a store.
+func (s *archiveStore) command(t *testing.T, stdin io.Reader, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	env := &environment{stdin: stdin, stdout: &out, stderr: &errs}
+	code = run(t.Context(), env, append(args, "--config", startAdmin(t, admin.Config{Images: s})))
+	return code, out.String(), errs.String()
+}
+
+func TestLoad(t *testing.T) {
+	s := &archiveStore{loaded: []image.LoadedImage{{Image: image.Image{ID: "sha256:1", Size: 2048}, Names: []string{"a:1", "a:2"}}}}
+	content := strings.Repeat("content ", 1<<18) // 2 MiB
+	file := filepath.Join(t.TempDir(), "a.tar")
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := s.command(t, nil, "load", file, "--name", "b:1")
+	if code != 0 || string(s.data) != content || s.request.Name != "b:1" || s.request.Size != int64(len(content)) {
+		t.Errorf("file: exit code %d, %d bytes, request %+v, %s", code, len(s.data), s.request, stderr)
+	}
+	if want := "NAME     ID        SIZE      RESULT\na:1,a:2  sha256:1  2.00 KiB  loaded\n"; stdout != want {
+		t.Errorf("got\n%s\nwant\n%s", stdout, want)
+	}
+	if !strings.Contains(stderr, "sending") || !strings.Contains(stderr, "done") {
+		t.Errorf("progress: got %q", stderr)
+	}
+	for _, args := range [][]string{{"load"}, {"load", "-"}, {"load", "-", "-o", "json"}} {
+		s.data = nil
+		code, stdout, stderr = s.command(t, strings.NewReader(content), args...)
+		if code != 0 || string(s.data) != content || s.request.Size != 0 {
+			t.Errorf("%v: exit code %d, %d bytes, request %+v, %s", args, code, len(s.data), s.request, stderr)
+		}
+	}
+	if !strings.Contains(stdout, `"names": [`) || !strings.Contains(stdout, `"errors": []`) {
+		t.Errorf("JSON: got %s", stdout)
+	}
+}
+
+func TestLoadFailures(t *testing.T) {
+	s := &archiveStore{err: fmt.Errorf("archive is too large: %w", errdefs.ErrResourceExhausted)}
+	code, _, stderr := s.command(t, strings.NewReader(strings.Repeat("x", 64<<20)), "load")
+	if code != 1 || !strings.Contains(stderr, "archive is too large") {
+		t.Errorf("refused archive: exit code %d, %s", code, stderr)
+	}
+	broken := io.MultiReader(strings.NewReader(strings.Repeat("x", 3<<20)), brokenReader{})
+	code, _, stderr = (&archiveStore{}).command(t, broken, "load")
+	if code != 1 || !strings.Contains(stderr, "read archive: broken disk") {
+		t.Errorf("archive that cannot be read: exit code %d, %s", code, stderr)
+	}
+	partial := &archiveStore{loaded: []image.LoadedImage{{Image: image.Image{ID: "sha256:1"}}, {Label: "b:1", Err: errors.New("load image b:1: damaged")}}}
+	code, stdout, _ := partial.command(t, strings.NewReader("x"), "load")
+	if code != 1 || !strings.Contains(stdout, "sha256:1") || !strings.Contains(stdout, "error: load image b:1: damaged") {
+		t.Errorf("archive with a damaged image: exit code %d, %s", code, stdout)
+	}
+	for _, args := range [][]string{{"load", "/none"}, {"load", t.TempDir()}} {
+		if code, _, stderr := s.command(t, nil, args...); code != 1 || stderr == "" {
+			t.Errorf("%v: exit code %d, %s", args, code, stderr)
+		}
+	}
+	for _, args := range [][]string{{"load", "a", "b"}, {"save"}, {"save", "a", "--format", "zip"}, {"load", "-o", "xml"}} {
+		if code, _, _ := s.command(t, nil, args...); code != 2 {
+			t.Errorf("%v: exit code %d, want 2", args, code)
+		}
+	}
+}
+
+type brokenReader struct{}
+
+func (brokenReader) Read([]byte) (int, error) { return 0, errors.New("broken disk") }
+
+// TestLoadDirectory checks that a directory is sent as a tar with the files of the image layout, and that links do not
+// lead out of the directory.
+func TestLoadDirectory(t *testing.T) {
+	dir := t.TempDir()
+	secret := filepath.Join(t.TempDir(), "secret")
+	for path, content := range map[string]string{
+		filepath.Join(dir, "oci-layout"): "layout", filepath.Join(dir, "index.json"): "index", filepath.Join(dir, "blobs/sha256/aa"): "blob",
+		filepath.Join(dir, "README"): "text", filepath.Join(dir, "ingest/x"): "text", secret: "secret",
+	} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &archiveStore{}
+	if code, _, stderr := s.command(t, nil, "load", dir); code != 0 {
+		t.Fatalf("exit code %d, %s", code, stderr)
+	}
+	got := make(map[string]string)
+	for r := tar.NewReader(bytes.NewReader(s.data)); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[h.Name] = string(b)
+	}
+	if want := map[string]string{"oci-layout": "layout", "index.json": "index", "blobs/sha256/aa": "blob"}; fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got files %v, want %v", got, want)
+	}
+	if err := os.Symlink(secret, filepath.Join(dir, "blobs/sha256/bb")); err != nil {
+		t.Fatal(err)
+	}
+	s.data = nil
+	if code, _, _ := s.command(t, nil, "load", dir); code != 1 || strings.Contains(string(s.data), "secret") {
+		t.Errorf("link out of the directory: exit code %d", code)
+	}
+}
+
+func TestSave(t *testing.T) {
+	s := &archiveStore{}
+	code, stdout, stderr := s.command(t, nil, "save", "a:1", "b", "--format", "docker-archive")
+	if code != 0 || stdout != saved || s.saveRequest.Format != image.DockerArchive || strings.Join(s.saveRequest.Refs, " ") != "a:1 b" {
+		t.Errorf("exit code %d, %d bytes, request %+v, %s", code, len(stdout), s.saveRequest, stderr)
+	}
+	if want := "saved a:1, a:2 with the id sha256:2 instead of sha256:1"; !strings.Contains(stderr, want) {
+		t.Errorf("got %q, want %q", stderr, want)
+	}
+	file := filepath.Join(t.TempDir(), "a.tar")
+	if code, stdout, stderr = s.command(t, nil, "save", "a:1", "-f", file); code != 0 || stdout != "" || s.saveRequest.Format != image.OCIArchive {
+		t.Errorf("exit code %d, output %.20q, %s", code, stdout, stderr)
+	}
+	if b, err := os.ReadFile(file); err != nil || string(b) != saved {
+		t.Errorf("file has %d bytes, %v", len(b), err)
+	}
+	// After an error, the former file exists and no other one.
+	s.saveErr = fmt.Errorf("layer is damaged: %w", errdefs.ErrDataLoss)
+	if code, _, stderr = s.command(t, nil, "save", "a:1", "-f", file); code != 1 || !strings.Contains(stderr, "layer is damaged") {
+		t.Errorf("damaged layer: exit code %d, %s", code, stderr)
+	}
+	b, err := os.ReadFile(file)
+	entries, readErr := os.ReadDir(filepath.Dir(file))
+	if err != nil || readErr != nil || string(b) != saved || len(entries) != 1 {
+		t.Errorf("after an error: file has %d bytes, directory %v, %v, %v", len(b), entries, err, readErr)
+	}
+	if code, _, _ = s.command(t, nil, "save", "a:1", "-f", "/none/a.tar"); code != 1 {
+		t.Errorf("directory does not exist: exit code %d", code)
+	}
+}

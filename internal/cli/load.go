@@ -1,0 +1,215 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	adminv1 "github.com/criserver/criserver/admin/v1"
+)
+
+func newLoadCommand(env *environment) *cobra.Command {
+	var out output
+	var name string
+	cmd := &cobra.Command{
+		Use:   "load [FILE|DIRECTORY|-]",
+		Short: "Load images from an archive",
+		Long: `Load all images of an archive with all their tags: a file that 'docker save', 'podman save' or
+'criserver save' has written, also compressed with gzip or zstd, or a file or a directory in the
+image layout of OCI. Without an argument, or with -, read the archive from the standard input. On a
+terminal, show the progress of each layer.
+
+An image without a name in the archive can be used by its id. --name gives it a name.`,
+		Example: `  criserver load app.tar.gz
+  criserver load ./layout --name registry.example/app:1
+  docker save app:1 | criserver load`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			src, err := openArchive(env, args)
+			if err != nil {
+				return err
+			}
+			defer src.Close()
+			conn, err := env.adminConnection(cmd.Context())
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithCancel(cmd.Context())
+			defer cancel()
+			stream, err := adminv1.NewImagesClient(conn).LoadImages(ctx)
+			if err != nil {
+				return plainError(err)
+			}
+			r, err := loadArchive(stream, cancel, src, name, newProgressDisplay(env.stderr))
+			if err != nil {
+				return err
+			}
+			if err := out.print(env.stdout, r, func(t *table) { writeLoaded(t, r) }); err != nil {
+				return err
+			}
+			if len(r.GetErrors()) > 0 {
+				return errReported
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "", "give this `name` to the only image of the archive, instead of the names in the archive")
+	out.addFlag(cmd)
+	env.addConnectionFlags(cmd)
+	return cmd
+}
+
+// archiveSource is an archive that the command sends.
+type archiveSource struct {
+	io.ReadCloser
+	size  int64 // exact size in bytes, or 0
+	total int64 // approximate size for the progress, or 0
+}
+
+// openArchive opens the archive that the arguments name.
+func openArchive(env *environment, args []string) (*archiveSource, error) {
+	if len(args) == 0 || args[0] == "-" {
+		if f, ok := env.stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+			return nil, &usageError{errors.New("name a file or a directory: the standard input is a terminal")}
+		}
+		return &archiveSource{ReadCloser: io.NopCloser(env.stdin)}, nil
+	}
+	f, err := os.Open(args[0])
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	switch {
+	case info.IsDir():
+		if err := f.Close(); err != nil {
+			return nil, err
+		}
+		return openLayout(args[0])
+	case info.Mode().IsRegular():
+		return &archiveSource{f, info.Size(), info.Size()}, nil
+	}
+	return &archiveSource{ReadCloser: f}, nil
+}
+
+// loadStream is the stream of LoadImages.
+type loadStream interface {
+	Send(r *adminv1.LoadImagesRequest) error
+	Recv() (*adminv1.LoadImagesResponse, error)
+	CloseSend() error
+}
+
+// sharedDisplay is a display that two goroutines use.
+type sharedDisplay struct {
+	progressDisplay
+	mu sync.Mutex
+}
+
+func (d *sharedDisplay) show(p *adminv1.PullProgress) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.progressDisplay.show(p)
+}
+
+// loadArchive sends an archive, shows the progress, and returns the result. If the archive cannot be read, it calls
+// cancel, which ends the stream.
+func loadArchive(stream loadStream, cancel func(), src *archiveSource, name string, display progressDisplay) (*adminv1.LoadImagesResult, error) {
+	shared := &sharedDisplay{progressDisplay: display}
+	sent := make(chan error, 1)
+	go func() {
+		err := sendArchive(stream, src, name, shared)
+		if err != nil {
+			cancel()
+		}
+		sent <- err
+	}()
+	result, err := receiveLoad(stream, shared)
+	if err != nil {
+		cancel()
+		// A sender that waits for the archive is not waited for: the archive may be a pipe.
+		select {
+		case sendErr := <-sent:
+			if sendErr != nil {
+				err = sendErr
+			}
+		default:
+		}
+	}
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	shared.finish()
+	return result, err
+}
+
+// receiveLoad receives the progress and the result.
+func receiveLoad(stream loadStream, display progressDisplay) (result *adminv1.LoadImagesResult, err error) {
+	for {
+		r, err := stream.Recv()
+		switch {
+		case errors.Is(err, io.EOF) && result != nil:
+			return result, nil
+		case errors.Is(err, io.EOF):
+			return nil, errors.New("the daemon has sent no result")
+		case err != nil:
+			return nil, plainError(err)
+		}
+		if p := r.GetProgress(); p != nil {
+			display.show(p)
+		}
+		if r.GetResult() != nil {
+			result = r.GetResult()
+		}
+	}
+}
+
+// sendArchive sends an archive. If the stream has ended, it returns nil, because receiveLoad returns the reason.
+func sendArchive(stream loadStream, src *archiveSource, name string, display progressDisplay) error {
+	next := &adminv1.LoadImagesRequest{Name: name, Size: src.size}
+	progress := &adminv1.PullLayer{Digest: "archive", Total: src.total, State: "sending"}
+	buf := make([]byte, 1<<20)
+	for {
+		n, err := io.ReadFull(src, buf)
+		if n > 0 {
+			next.Data = buf[:n]
+			if stream.Send(next) != nil {
+				return nil
+			}
+			next = &adminv1.LoadImagesRequest{}
+			progress.Bytes += int64(n)
+			display.show(&adminv1.PullProgress{Layers: []*adminv1.PullLayer{progress}})
+		}
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			progress.State = "done"
+			display.show(&adminv1.PullProgress{Layers: []*adminv1.PullLayer{progress}})
+			return stream.CloseSend()
+		case err != nil:
+			return fmt.Errorf("read archive: %w", err)
+		}
+	}
+}
+
+func writeLoaded(t *table, r *adminv1.LoadImagesResult) {
+	if len(r.GetImages()) > 0 {
+		t.row("NAME", "ID", "SIZE", "RESULT")
+	}
+	for _, img := range r.GetImages() {
+		result := "loaded"
+		if img.GetExisted() {
+			result = "existed"
+		}
+		t.row(strings.Join(img.GetNames(), ","), img.GetId(), byteSize(img.GetSize()), result)
+	}
+	for _, e := range r.GetErrors() {
+		t.line("error: %s", e)
+	}
+}
