@@ -102,10 +102,7 @@ func (m *Manager) loadImage(ctx context.Context, a *archive.Archive, img *archiv
 	if o.name != "" {
 		written = []string{o.name}
 	}
-	loaded := LoadedImage{Label: strings.Join(written, " ")}
-	if loaded.Label == "" {
-		loaded.Label = img.Digest.String()
-	}
+	loaded := LoadedImage{Label: label(img, written)}
 	names, err := parseNames(written)
 	if err != nil {
 		loaded.Err = err
@@ -136,6 +133,21 @@ func (m *Manager) loadImage(ctx context.Context, a *archive.Archive, img *archiv
 		}
 	}
 	return loaded
+}
+
+// maxLabel is the maximum length of a label in bytes.
+const maxLabel = 256
+
+// label returns a text that identifies an image of an archive: its names, or its digest. The names are not trusted.
+func label(img *archive.Image, names []string) string {
+	text := strings.ToValidUTF8(strings.Join(names, " "), "?")
+	switch {
+	case text == "":
+		return img.Digest.String()
+	case len(text) > maxLabel:
+		return strings.ToValidUTF8(text[:maxLabel], "") + "…"
+	}
+	return text
 }
 
 // checkName checks the name of a request. "" is valid.

@@ -28,6 +28,11 @@ const (
 // containers/image.
 const maxDocument = 4 << 20
 
+const (
+	maxImages = 1000 // of an archive
+	maxTags   = 1000 // of an image
+)
+
 // Archive is an indexed archive. Its images can be read in parallel while the file is open.
 type Archive struct {
 	Format Format
@@ -74,13 +79,29 @@ func Open(ctx context.Context, r io.ReaderAt, size int64, platform string) (*Arc
 	default:
 		err = fmt.Errorf("tar has neither %s nor %s, so it is no archive of images: %w", layoutFile, dockerManifestFile, errdefs.ErrInvalidArgument)
 	}
-	if err == nil && len(a.Images) == 0 {
-		err = fmt.Errorf("archive has no image: %w", errdefs.ErrInvalidArgument)
+	if err == nil {
+		err = a.checkImages()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read archive: %w", err)
 	}
 	return a, nil
+}
+
+// checkImages checks the number of images and of their names.
+func (a *Archive) checkImages() error {
+	switch n := len(a.Images); {
+	case n == 0:
+		return fmt.Errorf("archive has no image: %w", errdefs.ErrInvalidArgument)
+	case n > maxImages:
+		return fmt.Errorf("archive has %d images, at most %d are allowed: %w", n, maxImages, errdefs.ErrResourceExhausted)
+	}
+	for _, img := range a.Images {
+		if n := len(img.Names); n > maxTags {
+			return fmt.Errorf("image %s has %d names, at most %d are allowed: %w", img.Digest, n, maxTags, errdefs.ErrResourceExhausted)
+		}
+	}
+	return nil
 }
 
 func (a *Archive) has(name string) bool { _, ok := a.files[name]; return ok }

@@ -125,6 +125,8 @@ func TestOpenHostile(t *testing.T) {
 		"docker: invalid diff id":       {build(t, entry("c.json", `{"rootfs":{"diff_ids":["sha256:x"]}}`), entry("l.tar", "l"), entry("manifest.json", `[{"Config":"c.json","Layers":["l.tar"]}]`)), errdefs.IsInvalidArgument},
 		"docker: config is malformed":   {build(t, entry("c.json", `[`), entry("manifest.json", `[{"Config":"c.json"}]`)), errdefs.IsInvalidArgument},
 		"docker: manifest is malformed": {build(t, entry("manifest.json", `{}`)), errdefs.IsInvalidArgument},
+		"many images":                   {build(t, entry("manifest.json", "["+strings.Repeat(`{"Config":"c.json"},`, maxImages)+`{"Config":"c.json"}]`), entry("c.json", "{}")), errdefs.IsResourceExhausted},
+		"many names":                    {build(t, entry("manifest.json", `[{"Config":"c.json","RepoTags":["a"`+strings.Repeat(`,"a"`, maxTags)+`]}]`), entry("c.json", "{}")), errdefs.IsResourceExhausted},
 		"docker: no images":             {build(t, entry("manifest.json", `[]`)), errdefs.IsInvalidArgument},
 		"docker: bzip2 layer":           {build(t, docker("c.json", "b.tar", entry("b.tar", "BZh91AY"))...), errdefs.IsNotImplemented},
 	} {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -152,6 +153,7 @@ func loadArchive(stream loadStream, cancel func(), src *archiveSource, name stri
 
 // receiveLoad receives the progress and the result.
 func receiveLoad(stream loadStream, display progressDisplay) (result *adminv1.LoadImagesResult, err error) {
+	var layers layerStates
 	for {
 		r, err := stream.Recv()
 		switch {
@@ -163,12 +165,39 @@ func receiveLoad(stream loadStream, display progressDisplay) (result *adminv1.Lo
 			return nil, plainError(err)
 		}
 		if p := r.GetProgress(); p != nil {
+			layers.add(p)
 			display.show(p)
 		}
 		if r.GetResult() != nil {
-			result = r.GetResult()
+			if result = r.GetResult(); len(result.GetErrors()) == 0 {
+				display.show(layers.done())
+			}
 		}
 	}
+}
+
+// layerStates has the last state of each layer. The end of a load comes between two messages about its progress.
+type layerStates []*adminv1.PullLayer
+
+func (s *layerStates) add(p *adminv1.PullProgress) {
+	for _, l := range p.GetLayers() {
+		i := slices.IndexFunc(*s, func(o *adminv1.PullLayer) bool { return o.GetDigest() == l.GetDigest() })
+		if i < 0 {
+			*s = append(*s, l)
+		} else {
+			(*s)[i] = l
+		}
+	}
+}
+
+// done returns the progress after the end of a load that has succeeded.
+func (s *layerStates) done() *adminv1.PullProgress {
+	for _, l := range *s {
+		if l.GetState() != "present" {
+			l.State, l.Bytes = "done", max(l.GetBytes(), l.GetTotal())
+		}
+	}
+	return &adminv1.PullProgress{Layers: *s}
 }
 
 // sendArchive sends an archive. If the stream has ended, it returns nil, because receiveLoad returns the reason.
