@@ -45,7 +45,15 @@ type CNI struct {
 	ConfTemplate   string   `toml:"conf_template" reload:"yes"`
 	DefaultBridge  bool     `toml:"default_bridge" reload:"yes"`
 	HostPorts      bool     `toml:"host_ports" reload:"yes"`
+	IPPreference   string   `toml:"ip_preference" reload:"yes"`
 }
+
+// The values of cni.ip_preference.
+const (
+	IPPreferenceCNI  = "cni"
+	IPPreferenceIPv4 = "ipv4"
+	IPPreferenceIPv6 = "ipv6"
+)
 
 // Image configures the sources of images and the limits for images.
 type Image struct {
@@ -92,6 +100,7 @@ type Container struct {
 	AdditionalDevices        []string `toml:"additional_devices" reload:"yes"`
 	RequiredHostPaths        []string `toml:"required_host_paths" reload:"yes"`
 	IgnoreImageVolumes       bool     `toml:"ignore_image_volumes" reload:"yes"`
+	Timezone                 string   `toml:"timezone" reload:"yes"`
 }
 
 // Monitor configures the monitor process of each container.
@@ -143,6 +152,7 @@ type Runtime struct {
 	BaseSpec        string `toml:"base_spec" reload:"yes"`
 	WritableCgroups bool   `toml:"writable_cgroups" reload:"yes"`
 	NoPivot         bool   `toml:"no_pivot" reload:"yes"`
+	SeccompProfile  string `toml:"seccomp_profile" reload:"yes"`
 
 	PrivilegedWithoutHostDevices bool `toml:"privileged_without_host_devices" reload:"yes"`
 	AllDevicesAllowed            bool `toml:"privileged_without_host_devices_all_devices_allowed" reload:"yes"`

@@ -67,6 +67,7 @@ func Default() Config {
 
 			DefaultBridge: true,
 			HostPorts:     true,
+			IPPreference:  IPPreferenceCNI,
 			Additional:    []string{},
 		},
 		Image: Image{

@@ -126,6 +126,7 @@ func (c *Config) validateCNI(v *validator) {
 		v.path("cni.conf_dirs", d)
 	}
 	v.optionalPath("cni.conf_template", c.CNI.ConfTemplate)
+	v.oneOf("cni.ip_preference", c.CNI.IPPreference, IPPreferenceCNI, IPPreferenceIPv4, IPPreferenceIPv6)
 	v.require(c.CNI.DefaultNetwork == "" || networkName.MatchString(c.CNI.DefaultNetwork), "cni.default_network", "must be the name of a network, is %q", c.CNI.DefaultNetwork)
 	for _, d := range c.CNI.BinDirs {
 		v.path("cni.bin_dirs", d)
@@ -193,6 +194,7 @@ func (c *Config) validateContainer(v *validator) {
 	}
 	v.optionalPath("container.seccomp_profile", c.Container.SeccompProfile)
 	v.optionalPath("container.privileged_seccomp_profile", c.Container.PrivilegedSeccompProfile)
+	v.require(isTimezone(c.Container.Timezone), "container.timezone", "must be empty, local, or the name of a time zone, as in Europe/Berlin; is %q", c.Container.Timezone)
 	v.require(isProfileName(c.Container.AppArmorProfile), "container.apparmor_profile", "must be the name of a profile, or empty; is %q", c.Container.AppArmorProfile)
 	for _, d := range c.Container.CDISpecDirs {
 		v.path("container.cdi_spec_dirs", d)
@@ -260,6 +262,7 @@ func (c *Config) validateRuntimes(v *validator) {
 		v.path(table+".root", r.Root)
 		v.oneOf(table+".type", r.Type, RuntimeTypeOCI, RuntimeTypeRunsc)
 		v.optionalPath(table+".base_spec", r.BaseSpec)
+		v.optionalPath(table+".seccomp_profile", r.SeccompProfile)
 		v.require(!r.NoPivot || r.Type == RuntimeTypeOCI, table+".no_pivot", "needs the type %s", RuntimeTypeOCI)
 		v.require(r.PrivilegedWithoutHostDevices || !r.AllDevicesAllowed, table+".privileged_without_host_devices_all_devices_allowed",
 			"has no effect unless privileged_without_host_devices is set")

@@ -16,7 +16,8 @@ func TestInvalidValues(t *testing.T) {
 		"root": {path, `"/"`}, "run_dir": {path, `"/"`, `"/var/lib/criserver"`}, "socket": {path}, "admin_socket": {path, `"/run/criserver/criserver.sock"`},
 		"socket_group": {name, `"a:b"`, `"4294967296"`}, "log_level": {`"loud"`, `"panic"`}, "log_format": {`"xml"`},
 		"cgroup_driver": {`"v2"`}, "cgroup_parent": {`"/"`, `"a"`, `"/a/../b"`, `"/a:b"`, `"a..slice/../b"`, `"--.slice"`, `".slice"`},
-		"cni.conf_dirs": {`[]`, `[` + path + `]`}, "cni.bin_dirs": {`[]`, `[""]`}, "cni.default_network": {name, `"../x"`},
+		"cni.conf_dirs": {`[]`, `[` + path + `]`}, "cni.bin_dirs": {`[]`, `[""]`}, "cni.ip_preference": {`""`, `"IPv4"`},
+		"cni.default_network":     {name, `"../x"`},
 		"cni.additional_networks": {`[` + name + `]`}, "cni.conf_template": {path},
 		"image.registries_conf": {path}, "image.registries_conf_dir": {path}, "image.policy": {path}, "image.policy_dir": {path},
 		"image.registries_d": {path}, "image.auth_file": {path},
@@ -35,6 +36,7 @@ func TestInvalidValues(t *testing.T) {
 		"monitor.log_size_max":          {`-2`, `1`, `1048575`},
 		"container.default_ulimits":     {`["nofile"]`, `["nofiles=1"]`, `["nofile=2:1"]`, `["nofile=-1"]`, `["nofile=1:2:3"]`, `["=1"]`},
 		"container.blockio_config_file": {path}, "container.rdt_config_file": {path}, "container.cdi_spec_dirs": {`[` + path + `]`},
+		"container.timezone":        {`"/etc/localtime"`, `"../x"`, `"Europe/../x"`, `"a b"`, `"a/"`},
 		"container.seccomp_profile": {path}, "container.privileged_seccomp_profile": {path},
 		"container.apparmor_profile": {name, `"localhost/p"`, `"unconfined"`},
 		"monitor.path":               {path}, "monitor.cgroup": {path, `"/"`},
@@ -51,7 +53,7 @@ func TestInvalidValues(t *testing.T) {
 		"default_runtime": {`"none"`},
 		"runtimes.x.path": {path}, "runtimes.x.type": {`"vm"`}, "runtimes.x.root": {path}, "runtimes.x.options": {`["debug"]`},
 		"runtimes.x.cni_conf_dirs":       {`[` + path + `]`, `[""]`},
-		"runtimes.x.allowed_annotations": {`[""]`, `["a b"]`, `["a*b"]`}, "runtimes.x.base_spec": {path},
+		"runtimes.x.allowed_annotations": {`[""]`, `["a b"]`, `["a*b"]`}, "runtimes.x.base_spec": {path}, "runtimes.x.seccomp_profile": {path},
 		"runtimes.x.privileged_without_host_devices_all_devices_allowed": {`true`},
 	}
 	for key, values := range invalid {

@@ -128,9 +128,11 @@ func (m *Manager) builderInput(ctx context.Context, c *container, p *plan) (_ oc
 	return oci.Input{
 		Args: proc.Args, Env: proc.Env(p.settings.defaultEnv(p.handler), hostname(p.pod), id.Home), Cwd: proc.WorkingDir,
 		User: specs.User{UID: id.UID, GID: id.GID, AdditionalGids: id.Groups}, Terminal: s.Stdio.Terminal, RootFS: c.rootfs(),
-		Security: s.Security.Context, Resources: s.Resources, BlockIO: m.supportedBlockIO(c, p), RDT: s.RDT, SeccompProfile: profile,
+		Security: s.Security.Context, Resources: s.Resources, BlockIO: m.supportedBlockIO(c, p), RDT: s.RDT, SeccompProfile: profile, DefaultSeccomp: p.handler.Seccomp,
 		ProcessLabel: p.labels.process, MountLabel: p.labels.mount,
-		Files:    oci.Files{Hosts: p.pod.Hosts, Hostname: p.pod.Hostname, ResolvConf: p.pod.ResolvConf, Shm: p.pod.Shm},
+		Files: oci.Files{
+			Hosts: p.pod.Hosts, Hostname: p.pod.Hostname, ResolvConf: p.pod.ResolvConf, Shm: p.pod.Shm, Localtime: p.settings.Localtime,
+		},
 		UserGIDs: c.userMaps.GIDs, Volumes: volumes, Mounts: mounts, Devices: devices, CgroupsPath: cgroups,
 		Annotations: runtimeAnnotations(c, p),
 		Base:        p.handler.Base, WritableCgroups: p.handler.WritableCgroups,

@@ -52,6 +52,8 @@ func (f *fakePods) change(alter func(*Pod)) {
 type bindImages struct {
 	dir    string
 	config ispec.ImageConfig
+	// localtime is the target of a link at /etc/localtime; "" for no link.
+	localtime string
 
 	mu       sync.Mutex
 	mounts   map[string]string // targets, by container
@@ -100,6 +102,11 @@ func (b *bindImages) Mount(ctx context.Context, r RootFS) error {
 	}
 	for _, applet := range strings.Fields("sh sleep cat echo id true false kill env pwd head setsid touch ls mount") {
 		if err := os.Link(filepath.Join(dir, "bin/busybox"), filepath.Join(dir, "bin", applet)); err != nil {
+			return err
+		}
+	}
+	if b.localtime != "" {
+		if err := os.Symlink(b.localtime, filepath.Join(dir, "etc/localtime")); err != nil {
 			return err
 		}
 	}

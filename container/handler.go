@@ -3,6 +3,7 @@ package container
 import (
 	"slices"
 
+	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/basespec"
 )
 
@@ -11,6 +12,8 @@ import (
 type Handler struct {
 	// Base is what the configs start from, or nil.
 	Base *basespec.Base
+	// Seccomp is the profile of containers that request RuntimeDefault; nil for that of the builder.
+	Seccomp *oci.DefaultSeccomp
 	// WritableCgroups makes /sys/fs/cgroup writable on cgroup v2.
 	WritableCgroups bool
 	// PrivilegedWithoutHostDevices gives privileged containers no devices of the host, and with

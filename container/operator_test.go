@@ -208,3 +208,20 @@ func TestIgnoreImageVolumes(t *testing.T) {
 		})
 	}
 }
+
+// TestLocaltime checks that containers have the file of the time zone at /etc/localtime and cannot
+// change the file, also if the image has a link there.
+func TestLocaltime(t *testing.T) {
+	zone := filepath.Join(t.TempDir(), "zone")
+	if err := os.WriteFile(zone, []byte("TZif of the host\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range []string{"", "/usr/share/zoneinfo/UTC"} {
+		b := newTestBed(t)
+		b.images.localtime = link
+		m, _ := b.manager(func(c *Config) { c.Settings.Localtime = zone })
+		b.waitExit(m, b.run(m, shell("c", "cat /etc/localtime; echo x >/etc/localtime || echo read-only")))
+		b.log("c", "TZif of the host\n")
+		b.log("c", "read-only\n")
+	}
+}

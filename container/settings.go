@@ -55,6 +55,8 @@ type Settings struct {
 	// DefaultEnv are variables "NAME=value" of all containers, which those of the image and of
 	// the request replace.
 	DefaultEnv []string
+	// Localtime is the host file that containers have at /etc/localtime, or "".
+	Localtime string
 	// Hooks are the OCI hooks of the operator.
 	Hooks *hooks.Dirs
 	// LogSizeMax is the maximum size of a log in bytes, or 0 for no limit.

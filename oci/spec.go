@@ -34,6 +34,8 @@ type Input struct {
 	Resources *cri.LinuxContainerResources       // nil: no limits
 	// SeccompProfile is the content of the profile if Security names a profile of the node.
 	SeccompProfile []byte
+	// DefaultSeccomp is the profile for "RuntimeDefault" of the runtime handler; nil for that of the Builder.
+	DefaultSeccomp *DefaultSeccomp
 	// ProcessLabel and MountLabel are SELinux labels, or "".
 	ProcessLabel, MountLabel string
 
@@ -73,6 +75,8 @@ type Namespaces struct {
 // something there. With "" for Shm, the container gets the host's /dev/shm.
 type Files struct {
 	Hosts, Hostname, ResolvConf, Shm string
+	// Localtime is mounted read-only, unless Base mounts something at /etc/localtime.
+	Localtime string
 }
 
 // Result is a config with warnings for the user.

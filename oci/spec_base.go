@@ -3,6 +3,7 @@ package oci
 import (
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 
 	"github.com/criserver/criserver/oci/basespec"
@@ -58,6 +59,11 @@ func (c *specBuilder) baseMounts() []specs.Mount {
 		}
 	}
 	return c.in.Base.Mounts
+}
+
+// baseHasMount reports whether the base config mounts something at a path.
+func (c *specBuilder) baseHasMount(path string) bool {
+	return slices.ContainsFunc(c.in.Base.Mounts, func(m specs.Mount) bool { return filepath.Clean(m.Destination) == path })
 }
 
 // isRecursiveOption reports whether a mount option sets an attribute of all submounts.

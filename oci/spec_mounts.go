@@ -133,6 +133,10 @@ func (c *specBuilder) podFiles() []specs.Mount {
 			mounts = append(mounts, specs.Mount{Destination: f.dst, Type: "bind", Source: f.src, Options: []string{"bind", "rprivate", "nosuid", "nodev", "noexec", access}})
 		}
 	}
+	const localtime = "/etc/localtime"
+	if src := c.in.Files.Localtime; src != "" && !c.baseHasMount(localtime) {
+		mounts = append(mounts, specs.Mount{Destination: localtime, Type: "bind", Source: src, Options: []string{"bind", "rprivate", "nosuid", "nodev", "noexec", "ro"}})
+	}
 	shm := c.in.Files.Shm
 	if shm == "" {
 		shm = "/dev/shm"

@@ -6,7 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/oci/basespec"
 )
 
 func TestMounts(t *testing.T) {
@@ -97,6 +100,42 @@ func TestBindMountOptions(t *testing.T) {
 		in.Mounts = []Mount{tc.m}
 		if got := strings.Join(mountAt(mustBuild(t, testHost(), in).Spec, "/d").Options, " "); got != tc.want {
 			t.Errorf("options of %+v: got %q, want %q", tc.m, got, tc.want)
+		}
+	}
+}
+
+// TestLocaltime checks that the file of the time zone is mounted read-only, and that a mount of the request or of the
+// base config at the same path takes precedence.
+func TestLocaltime(t *testing.T) {
+	const path = "/etc/localtime"
+	for name, tc := range map[string]struct {
+		file   string
+		mounts []Mount
+		base   *basespec.Base
+		want   string // source of the mount
+	}{
+		"none":    {},
+		"file":    {file: "/f/zone", want: "/f/zone"},
+		"request": {file: "/f/zone", mounts: []Mount{{Source: "/h", Destination: path}}, want: "/h"},
+		"base":    {file: "/f/zone", base: &basespec.Base{Mounts: []specs.Mount{{Destination: path, Type: "bind", Source: "/b"}}}, want: "/b"},
+	} {
+		in := testInput()
+		in.Files.Localtime, in.Mounts, in.Base = tc.file, tc.mounts, tc.base
+		var found []specs.Mount
+		for _, m := range mustBuild(t, testHost(), in).Spec.Mounts {
+			if m.Destination == path {
+				found = append(found, m)
+			}
+		}
+		got := ""
+		if len(found) > 0 {
+			got = found[0].Source
+		}
+		if got != tc.want || len(found) > 1 {
+			t.Errorf("%s: got mounts %v, want one of %q", name, found, tc.want)
+		}
+		if got == "/f/zone" && !slices.Contains(found[0].Options, "ro") {
+			t.Errorf("%s: got options %v, want ro", name, found[0].Options)
 		}
 	}
 }

@@ -87,7 +87,11 @@ func (c *specBuilder) seccompFilter() error {
 		return fmt.Errorf("linux.security_context.seccomp: the kernel has no seccomp filters: %w", errdefs.ErrFailedPrecondition)
 	}
 	if kind == cri.SecurityProfile_RuntimeDefault {
-		if c.spec.Linux.Seccomp, err = c.seccomp.get(c.spec); err != nil {
+		profile := &c.seccomp
+		if c.in.DefaultSeccomp != nil {
+			profile = &c.in.DefaultSeccomp.cache
+		}
+		if c.spec.Linux.Seccomp, err = profile.get(c.spec); err != nil {
 			return fmt.Errorf("default seccomp profile: %w", err)
 		}
 		return nil
@@ -96,6 +100,15 @@ func (c *specBuilder) seccompFilter() error {
 		return invalid("linux.security_context.seccomp: profile %q: %v", path, err)
 	}
 	return nil
+}
+
+// DefaultSeccomp is a profile for "RuntimeDefault" that replaces the profile of a Builder. It is safe
+// for concurrent use.
+type DefaultSeccomp struct{ cache seccompCache }
+
+// NewDefaultSeccomp returns a profile, whose content CheckSeccomp must have accepted, for the host of the Builder.
+func (b *Builder) NewDefaultSeccomp(profile []byte) *DefaultSeccomp {
+	return &DefaultSeccomp{cache: seccompCache{x32: b.host.X32, profile: profile}}
 }
 
 // seccompCache caches the default profile for each capability set. Few sets are in use, but

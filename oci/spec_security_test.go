@@ -115,6 +115,28 @@ func TestConfiguredSeccomp(t *testing.T) {
 			t.Errorf("%s: denied system call: got %q, want %q", name, got, tc.want)
 		}
 	}
+	// The profile of the runtime handler replaces only the profile for RuntimeDefault.
+	b := NewBuilder(testHost(), d)
+	for name, want := range map[string]string{"default": "chown", "unconfined": "", "privileged": "reboot"} {
+		in := testInput()
+		in.DefaultSeccomp = b.NewDefaultSeccomp(errno("chown"))
+		in.Security = map[string]*cri.LinuxContainerSecurityContext{
+			"default":    {Seccomp: &cri.SecurityProfile{}},
+			"unconfined": {Seccomp: &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}},
+			"privileged": {Privileged: true},
+		}[name]
+		r, err := b.Build(in)
+		if err != nil {
+			t.Fatalf("%s with the profile of a handler: build: %v", name, err)
+		}
+		got := ""
+		if s := r.Spec.Linux.Seccomp; s != nil {
+			got = s.Syscalls[0].Names[0]
+		}
+		if got != want {
+			t.Errorf("%s with the profile of a handler: denied system call: got %q, want %q", name, got, want)
+		}
+	}
 	for _, bad := range []string{"", "{", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"name":"a","names":["b"],"action":"SCMP_ACT_ERRNO"}]}`} {
 		if CheckSeccomp([]byte(bad)) == nil {
 			t.Errorf("CheckSeccomp of %q succeeded, want an error", bad)

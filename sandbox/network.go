@@ -101,7 +101,7 @@ func (b *build) attach(ctx context.Context) error {
 		b.m.net.RequestGC()
 		return err
 	}
-	b.rec.IPs, b.rec.CNIResult = res.IPs, res.JSON
+	b.rec.IPs, b.rec.CNIResult = b.settings.PreferFamily.order(res.IPs), res.JSON
 	for i, next := range b.rec.Interfaces {
 		res, err := b.m.net.Attach(ctx, pod, next)
 		if err != nil {

@@ -39,6 +39,8 @@ type Settings struct {
 	AllowedSysctls []string
 	// DefaultSysctls are the values of sysctls, by name, of pods that do not request another value.
 	DefaultSysctls map[string]string
+	// PreferFamily is the address family of the primary address of new pods that have addresses of both families.
+	PreferFamily Family
 	// NoHostPorts is true if the host ports of new pods are not mapped. Requests with host ports are accepted.
 	NoHostPorts bool
 	// ShmSize is the size of a pod's /dev/shm in bytes.

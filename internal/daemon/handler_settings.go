@@ -21,13 +21,21 @@ func handlerSettings(cfg config.Config, host oci.Host, builder *oci.Builder) (ma
 		if err != nil {
 			return nil, fmt.Errorf("runtimes.%s.base_spec: %w", name, err)
 		}
+		profile, err := readSeccompProfile("runtimes."+name+".seccomp_profile", rt.SeccompProfile)
+		if err != nil {
+			return nil, err
+		}
 		if rt.WritableCgroups && !host.CgroupV2 {
 			logrus.Warnf("runtimes.%s.writable_cgroups has no effect: this host does not have the unified cgroup hierarchy (cgroup v2)", name)
 		}
-		settings[name] = container.Handler{
+		h := container.Handler{
 			Base: base, WritableCgroups: rt.WritableCgroups,
 			PrivilegedWithoutHostDevices: rt.PrivilegedWithoutHostDevices, AllDevicesAllowed: rt.AllDevicesAllowed,
 		}
+		if profile != nil {
+			h.Seccomp = builder.NewDefaultSeccomp(profile)
+		}
+		settings[name] = h
 	}
 	return settings, nil
 }

@@ -14,8 +14,10 @@ import (
 // error of a base spec names the key, the file and the field.
 func TestHandlerSettings(t *testing.T) {
 	dir := t.TempDir()
+	profile, invalid := filepath.Join(dir, "profile.json"), filepath.Join(dir, "invalid.json")
 	good, bad, unknown := filepath.Join(dir, "good.json"), filepath.Join(dir, "bad.json"), filepath.Join(dir, "unknown.json")
 	for path, content := range map[string]string{
+		profile: `{"defaultAction": "SCMP_ACT_ALLOW"}`, invalid: `{`,
 		good: `{"process": {"env": ["A=1"]}}`, bad: `{"linux": {"sysctl": {"net.x": "1"}}}`,
 		unknown: `{"process": {"capabilities": {"bounding": ["CAP_X"]}}}`,
 	} {
@@ -28,12 +30,14 @@ func TestHandlerSettings(t *testing.T) {
 		cfg := config.Default()
 		cfg.Runtimes = map[string]config.Runtime{"x": r}
 		got, err := handlerSettings(cfg, oci.Host{}, builder)
-		if err == nil && (got["x"].Base == nil || !got["x"].WritableCgroups || !got["x"].PrivilegedWithoutHostDevices || !got["x"].AllDevicesAllowed) {
+		if err == nil && r.BaseSpec != "" && (got["x"].Base == nil || !got["x"].WritableCgroups || !got["x"].PrivilegedWithoutHostDevices || !got["x"].AllDevicesAllowed || got["x"].Seccomp == nil) {
 			t.Errorf("got %+v", got)
 		}
 		return err
 	}
-	if err := settings(config.Runtime{BaseSpec: good, WritableCgroups: true, PrivilegedWithoutHostDevices: true, AllDevicesAllowed: true}); err != nil {
+	if err := settings(config.Runtime{
+		BaseSpec: good, SeccompProfile: profile, WritableCgroups: true, PrivilegedWithoutHostDevices: true, AllDevicesAllowed: true,
+	}); err != nil {
 		t.Error(err)
 	}
 	for path, want := range map[string]string{
@@ -42,6 +46,11 @@ func TestHandlerSettings(t *testing.T) {
 	} {
 		if err := settings(config.Runtime{BaseSpec: path}); err == nil || !strings.Contains(err.Error(), "runtimes.x.base_spec: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want the key and %q", path, err, want)
+		}
+	}
+	for path, want := range map[string]string{invalid: invalid, filepath.Join(dir, "none"): "no such file"} {
+		if err := settings(config.Runtime{SeccompProfile: path}); err == nil || !strings.Contains(err.Error(), "runtimes.x.seccomp_profile: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("seccomp profile %s: got %v, want the key and %q", path, err, want)
 		}
 	}
 }

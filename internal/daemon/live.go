@@ -34,13 +34,16 @@ type live struct {
 // keys of all files that are not valid.
 func newLive(ctx context.Context, cfg config.Config, h *hostInfo, before *live) (*live, error) {
 	l := &live{settings: cfg, hooks: ociHooks(cfg.Container.HooksDirs)}
-	var errs [3]error
+	var errs [4]error
 	l.blockIO, l.rdt, errs[0] = resourceClasses(cfg)
 	l.builder, l.appArmor, errs[1] = newBuilder(ctx, cfg, h.oci)
 	if cfg.Streaming.TLSCert != "" {
 		if l.tls, errs[2] = streamingTLS(cfg.Streaming); errs[2] != nil {
 			errs[2] = fmt.Errorf("streaming: %w", errs[2])
 		}
+	}
+	if errs[3] = checkTimezone(config.TimezoneFile(cfg.Container.Timezone)); errs[3] != nil {
+		errs[3] = fmt.Errorf("container.timezone: %w", errs[3])
 	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
@@ -72,6 +75,7 @@ func (l *live) containerSettings() container.Settings {
 		IgnoreImageVolumes:     cfg.Container.IgnoreImageVolumes,
 		AdditionalDevices:      additionalDevices(cfg.Container.AdditionalDevices),
 		DefaultEnv:             cfg.Container.DefaultEnv,
+		Localtime:              config.TimezoneFile(cfg.Container.Timezone),
 		Hooks:                  l.hooks,
 		LogSizeMax:             max(0, cfg.Monitor.LogSizeMax),
 		CDI:                    cdi.NewRegistry(cfg.Container.CDISpecDirs),
@@ -104,6 +108,18 @@ func (l *live) podSettings() sandbox.Settings {
 		AllowedSysctls: cfg.Pod.AllowedSysctls,
 		DefaultSysctls: defaultSysctls(cfg.Pod.DefaultSysctls),
 		NoHostPorts:    !cfg.CNI.HostPorts,
+		PreferFamily:   preferredFamily(cfg.CNI.IPPreference),
 		ShmSize:        cfg.Pod.ShmSize,
 	}
+}
+
+// preferredFamily returns the address family for a value of cni.ip_preference.
+func preferredFamily(preference string) sandbox.Family {
+	switch preference {
+	case config.IPPreferenceIPv4:
+		return sandbox.IPv4
+	case config.IPPreferenceIPv6:
+		return sandbox.IPv6
+	}
+	return sandbox.AnyFamily
 }

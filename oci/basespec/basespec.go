@@ -50,7 +50,7 @@ var daemonMounts = []string{
 // advice says for fields that are refused what does the same.
 var advice = map[string]string{
 	"linux.sysctl":                   "use pod.default_sysctls",
-	"linux.seccomp":                  "use container.seccomp_profile",
+	"linux.seccomp":                  "use runtimes.NAME.seccomp_profile",
 	"process.apparmorProfile":        "use container.apparmor_profile",
 	"process.oomScoreAdj":            "the request sets it",
 	"linux.resources.memory":         "the request sets it",

@@ -59,7 +59,7 @@ func TestParseErrors(t *testing.T) {
 		`{"program": {}}`:         `unknown field "program"`,
 		`{"ociVersion": "2.0.0"}`: "ociVersion: must be 1.x",
 		`{"linux": {"sysctl": {"net.ipv4.ip_forward": "1"}}}`:                "linux.sysctl: is not supported in a base spec; use pod.default_sysctls",
-		`{"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}}}`:        "linux.seccomp: is not supported in a base spec; use container.seccomp_profile",
+		`{"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}}}`:        "linux.seccomp: is not supported in a base spec; use runtimes.NAME.seccomp_profile",
 		`{"linux": {"resources": {"memory": {"limit": 1}}}}`:                 "linux.resources.memory: is not supported in a base spec; the request sets it",
 		`{"linux": {"resources": {"rdma": {"mlx": {"hcaHandles": 1}}}}}`:     "linux.resources.rdma: is not supported in a base spec",
 		`{"process": {"oomScoreAdj": 0}}`:                                    "process.oomScoreAdj: is not supported in a base spec; the request sets it",

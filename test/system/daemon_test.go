@@ -117,7 +117,7 @@ func TestInvalidFilesPreventStart(t *testing.T) {
 	for _, key := range []string{
 		"image.registries_conf", "image.policy", "image.policy_dir", "image.registries_d", "image.auth_file", "cni.conf_template",
 		"container.seccomp_profile", "container.privileged_seccomp_profile", "container.blockio_config_file", "container.rdt_config_file",
-		"monitor.path", "tracing.tls_ca", "runtimes.runc.base_spec",
+		"monitor.path", "tracing.tls_ca", "runtimes.runc.base_spec", "runtimes.runc.seccomp_profile",
 	} {
 		value := invalid
 		if key == "image.policy_dir" || key == "image.registries_d" {

@@ -159,3 +159,44 @@ func TestPromptInLogs(t *testing.T) {
 		t.Errorf("after the answer: got %q, want the joined line", got)
 	}
 }
+
+// TestTimezone checks that containers have the time zone of the configuration.
+func TestTimezone(t *testing.T) {
+	const zone = "Asia/Tokyo"
+	if _, err := os.Stat(filepath.Join("/usr/share/zoneinfo", zone)); err != nil {
+		t.Skipf("the host has no time zones, which the package tzdata contains: %v", err)
+	}
+	n := newNodeWith(t, "timezone", 232, fmt.Sprintf("[container]\ntimezone = %q\n", zone))
+	p := n.RunPod(t, podConfig("timezone"))
+	if got := n.Exec(t, n.run(t, p, "c", "sleep", "1000"), "date", "+%Z"); got != "JST" {
+		t.Errorf("time zone of the container: got %q, want JST", got)
+	}
+	drop := n.writeFile(t, "config.toml.d/zone.toml", "[container]\ntimezone = \"Asia/Atlantis\"\n")
+	if code, _, stderr := n.command(t, "reload"); code != 1 || !strings.Contains(stderr, "container.timezone: stat /usr/share/zoneinfo/Asia/Atlantis: no such file") {
+		t.Errorf("reload with a time zone that does not exist: got exit code %d, %q, want 1 and the key with the file", code, stderr)
+	}
+	if err := os.Remove(drop); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestIPPreference checks that the primary address of a pod is in the family of the configuration, and that a reload
+// affects new pods only.
+func TestIPPreference(t *testing.T) {
+	n := makeNode("ippref")
+	n.CNI = "ip_preference = \"ipv6\""
+	n.Network = n.Bridge("csippref", "10.233.0.0/16", "fd00:e9::/64")
+	n.start(t)
+	six := n.RunPod(t, podConfig("six"))
+	n.writeFile(t, "config.toml.d/family.toml", "[cni]\nip_preference = \"ipv4\"\n")
+	if code, _, stderr := n.command(t, "reload"); code != 0 {
+		t.Fatalf("reload: got exit code %d, %s", code, stderr)
+	}
+	four := n.RunPod(t, podConfig("four"))
+	for p, want := range map[*pod][]string{six: {"fd00:e9:", "10.233."}, four: {"10.233.", "fd00:e9:"}} {
+		got := n.podIPs(t, p.ID)
+		if len(got) != 2 || !strings.HasPrefix(got[0], want[0]) || !strings.HasPrefix(got[1], want[1]) {
+			t.Errorf("addresses of %s: got %q, want the prefixes %q", p.Config.GetMetadata().GetName(), got, want)
+		}
+	}
+}

@@ -73,10 +73,12 @@ func (n *node) seccompOf(t *testing.T, p *pod, name string, sc *cri.LinuxContain
 func TestConfiguredSeccomp(t *testing.T) {
 	dir := hostDir(t, map[string]string{
 		"default.json": `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["chmod","fchmodat","fchmodat2"],"action":"SCMP_ACT_ERRNO"}]}`,
+		"open.json":    `{"defaultAction":"SCMP_ACT_ALLOW"}`,
 		"priv.json":    `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["swapoff"],"action":"SCMP_ACT_ERRNO"}]}`,
 	})
 	n := makeNode("seccompcfg")
-	n.Config = fmt.Sprintf("[container]\nseccomp_profile = %q\nprivileged_seccomp_profile = %q\nseccomp_unasked = true\n", dir+"/default.json", dir+"/priv.json")
+	n.Config = fmt.Sprintf("[container]\nseccomp_profile = %q\nprivileged_seccomp_profile = %q\nseccomp_unasked = true\n", dir+"/default.json", dir+"/priv.json") +
+		fmt.Sprintf("[runtimes.open]\npath = %q\nseccomp_profile = %q\n", specialRuntime(t), dir+"/open.json")
 	n.Network = n.Bridge("csseccfg", "10.215.0.0/16", "fd00:d7::/64")
 	n.start(t)
 	pc := podConfig("seccompcfg")
@@ -94,6 +96,11 @@ func TestConfiguredSeccomp(t *testing.T) {
 		if got := n.seccompOf(t, p, name, tc.sc); got != tc.want {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
 		}
+	}
+	// The profile of a runtime handler replaces the profile of the configuration.
+	open := n.runPodFor(t, "open", podConfig("open"))
+	if got := n.seccompOf(t, open, "handler", &cri.LinuxContainerSecurityContext{Seccomp: &cri.SecurityProfile{}}); got != "2 ok" {
+		t.Errorf("handler with a profile: %q, want %q", got, "2 ok")
 	}
 	if err := os.WriteFile(dir+"/default.json", []byte("{"), 0o644); err != nil {
 		t.Fatal(err)
