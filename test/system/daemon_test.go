@@ -104,8 +104,8 @@ func TestInvalidConfigurationPreventsStart(t *testing.T) {
 	}
 }
 
-// TestInvalidFilesPreventStart checks that the daemon does not start if a file that a key names cannot be used. Containers
-// that need the file would otherwise fail later, or run without it.
+// TestInvalidFilesPreventStart checks that the daemon does not start if a file that a key names cannot be used.
+// Containers that need the file would otherwise fail later, or run without it.
 func TestInvalidFilesPreventStart(t *testing.T) {
 	n := makeNode("badfiles")
 	n.start(t)

@@ -148,8 +148,8 @@ func TestPortForwardByFamily(t *testing.T) {
 	}
 }
 
-// TestDaemonEndsAfterDetach ends the daemon directly after it has detached a pod whose network namespace a process keeps.
-// The veth pair must be deleted when the daemon stops, and when the next daemon starts after a kill.
+// TestDaemonEndsAfterDetach ends the daemon directly after it has detached a pod whose network namespace a process
+// keeps. The veth pair must be deleted when the daemon stops, and when the next daemon starts after a kill.
 func TestDaemonEndsAfterDetach(t *testing.T) {
 	n := newNode(t, "detached", 227)
 	for _, tc := range []struct {
