@@ -74,7 +74,7 @@ func TestZstdWindows(t *testing.T) {
 }
 
 // TestZstdWindowLimit unpacks a layer while all memory for windows is in use. unpack must wait and
-// report progress.
+// report progress. Progress of one byte shows that unpack waits: the first chunk of the tar is longer.
 func TestZstdWindowLimit(t *testing.T) {
 	needRoot(t)
 	limits := testLimits
@@ -83,7 +83,7 @@ func TestZstdWindowLimit(t *testing.T) {
 		t.Fatal("acquire all memory: not available")
 	}
 	blob := compress(t, imagetest.Tar(t, imagetest.File("f", "content")), 1<<20)
-	start := func(read io.Reader, progress chan struct{}) (done chan error) {
+	start := func(read io.Reader, progress chan int) (done chan error) {
 		dir := filepath.Join(t.TempDir(), "layer")
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -92,9 +92,9 @@ func TestZstdWindowLimit(t *testing.T) {
 		go func() {
 			_, err := unpack(context.Background(), dir, Source{
 				Blob: Blob{Digest: digest.FromBytes(blob)}, Reader: read,
-				Progress: func(int) {
+				Progress: func(n int) {
 					select {
-					case progress <- struct{}{}:
+					case progress <- n:
 					default:
 					}
 				},
@@ -104,10 +104,13 @@ func TestZstdWindowLimit(t *testing.T) {
 		}()
 		return done
 	}
-	progress := make(chan struct{}, 1)
+	progress := make(chan int, 1)
 	done := start(bytes.NewReader(blob), progress)
 	select {
-	case <-progress:
+	case n := <-progress:
+		if n != 1 {
+			t.Fatalf("unpack did not wait for memory: it unpacked %d bytes", n)
+		}
 	case err := <-done:
 		t.Fatalf("unpack did not wait for memory: %v", err)
 	case <-time.After(time.Minute):

@@ -80,9 +80,9 @@ func TestUnpackLimits(t *testing.T) {
 		links = append(links, imagetest.Symlink(fmt.Sprint("l", i), strings.Repeat("x", 4000)))
 	}
 	var withXattrs []imagetest.Entry // directories, whose attributes stay in memory
-	for i := range 30 {
+	for i := range 400 {
 		e := imagetest.Dir(fmt.Sprint("d", i))
-		e.PAXRecords = map[string]string{xattrRecord + "user.note": strings.Repeat("x", 60_000)}
+		e.PAXRecords = map[string]string{xattrRecord + "user.note": strings.Repeat("x", 3000)} // ext4 accepts about 4000
 		withXattrs = append(withXattrs, e)
 	}
 	var implied []imagetest.Entry // the names of all parents are 20 times as long as the names of the files
@@ -93,20 +93,21 @@ func TestUnpackLimits(t *testing.T) {
 		entries []imagetest.Entry
 		limits  Limits
 		is      func(error) bool
+		text    string // in the error
 	}{
-		"entries":             {many, Limits{Entries: 29, Bytes: 1 << 20}, errdefs.IsResourceExhausted},
-		"directories":         {[]imagetest.Entry{deep}, Limits{Entries: 29, Bytes: 1 << 20}, errdefs.IsResourceExhausted},
-		"bytes":               {[]imagetest.Entry{big}, Limits{Entries: 29, Bytes: 64 << 10}, errdefs.IsResourceExhausted},
-		"owner":               {[]imagetest.Entry{owner}, testLimits, errdefs.IsInvalidArgument},
-		"names":               {links, Limits{Entries: 300, Bytes: 64 << 20}, errdefs.IsResourceExhausted},
-		"attributes":          {withXattrs, Limits{Entries: 300, Bytes: 64 << 20}, errdefs.IsResourceExhausted},
-		"implied names":       {implied, Limits{Entries: 100_000, Bytes: 64 << 20}, errdefs.IsResourceExhausted},
-		"missing link target": {[]imagetest.Entry{imagetest.HardLink("h", "none")}, testLimits, errdefs.IsInvalidArgument},
+		"entries":             {many, Limits{Entries: 29, Bytes: 1 << 20}, errdefs.IsResourceExhausted, "29 entries"},
+		"directories":         {[]imagetest.Entry{deep}, Limits{Entries: 29, Bytes: 1 << 20}, errdefs.IsResourceExhausted, "29 directories"},
+		"bytes":               {[]imagetest.Entry{big}, Limits{Entries: 29, Bytes: 64 << 10}, errdefs.IsResourceExhausted, "bytes when decompressed"},
+		"owner":               {[]imagetest.Entry{owner}, testLimits, errdefs.IsInvalidArgument, "owner"},
+		"names":               {links, Limits{Entries: 300, Bytes: 64 << 20}, errdefs.IsResourceExhausted, "bytes of names:"},
+		"attributes":          {withXattrs, Limits{Entries: 400, Bytes: 64 << 20}, errdefs.IsResourceExhausted, "bytes of names:"},
+		"implied names":       {implied, Limits{Entries: 100_000, Bytes: 64 << 20}, errdefs.IsResourceExhausted, "directories without an entry"},
+		"missing link target": {[]imagetest.Entry{imagetest.HardLink("h", "none")}, testLimits, errdefs.IsInvalidArgument, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			layer := imagetest.Gzip(t, imagetest.Tar(t, c.entries...))
-			if _, _, err := unpackBytes(t, layer.Blob, c.limits); !c.is(err) {
-				t.Errorf("got %v", err)
+			if _, _, err := unpackBytes(t, layer.Blob, c.limits); !c.is(err) || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("got %v, want an error with %q", err, c.text)
 			}
 		})
 	}
