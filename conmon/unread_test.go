@@ -36,35 +36,45 @@ func numbers(n int) string {
 	return b.String()
 }
 
-// An attached client gets all output of a container that exits without reading its input.
+// keepInput starts a process that outlives the first one and keeps the input open, so that the
+// monitor has no reason to read more of the client's input. A shell starts background processes with
+// /dev/null as descriptor 0, so the process gets the input as descriptor 3.
+const keepInput = "exec 3<&0; sleep 5 <&3 >/dev/null 2>&1 & "
+
+// TestAttachWithUnreadInput attaches a client to a container that exits without reading its input. The
+// client gets all output. The short input fits into the pipe and the queue of the connection, so the
+// client has sent everything when the container exits. With the long input the client is still
+// sending, and a reset of the connection can end the sending instead of the reading.
 func TestAttachWithUnreadInput(t *testing.T) {
 	const lines = 30_000
-	script := fmt.Sprintf("sleep 5 <&0 >/dev/null 2>&1 & while ! [ -e go ]; do sleep 0.01; done; i=0; while [ $i -lt %d ]; do i=$((i+1)); echo $i; done; exit 3", lines)
-	b := runScript(t, script, func(s *conmon.Spec) { s.Stdin, s.StdinOnce = true, true })
-	out := &lateWriter{open: make(chan struct{})}
-	a := &attached{done: make(chan struct{})}
-	a.run(b, conmon.AttachOptions{Stdin: bytes.NewReader(make([]byte, 4<<20)), Stdout: out})
-	b.start()
-	time.Sleep(200 * time.Millisecond) // until the input has filled the pipe and the queue
-	touch(filepath.Join(b.spec.RunDir, "go"))
-	b.exit()
-	b.waitExited(b.monitor)
-	close(out.open)
-	a.wait(t)
-	if a.err != nil || a.code != 3 {
-		t.Errorf("attach: code %d, %v", a.code, a.err)
-	}
-	if want := numbers(lines); out.String() != want {
-		t.Errorf("attach saw %d bytes of output, want %d", len(out.String()), len(want))
+	script := fmt.Sprintf(keepInput+"while ! [ -e go ]; do sleep 0.01; done; i=0; while [ $i -lt %d ]; do i=$((i+1)); echo $i; done; exit 3", lines)
+	for name, size := range map[string]int{"short": 4 * wire.MaxPayload, "long": 4 << 20} {
+		t.Run(name, func(t *testing.T) {
+			b := runScript(t, script, func(s *conmon.Spec) { s.Stdin, s.StdinOnce = true, true })
+			out := &lateWriter{open: make(chan struct{})}
+			a := &attached{done: make(chan struct{})}
+			a.run(b, conmon.AttachOptions{Stdin: bytes.NewReader(make([]byte, size)), Stdout: out})
+			b.start()
+			time.Sleep(200 * time.Millisecond) // until the input has filled the pipe and the queue
+			touch(filepath.Join(b.spec.RunDir, "go"))
+			b.exit()
+			b.waitExited(b.monitor)
+			close(out.open)
+			a.wait(t)
+			if a.err != nil || a.code != 3 {
+				t.Errorf("attach: code %d, %v", a.code, a.err)
+			}
+			if want := numbers(lines); out.String() != want {
+				t.Errorf("attach saw %d bytes of output, want %d", len(out.String()), len(want))
+			}
+		})
 	}
 }
 
 // The monitor reads everything that a client has sent before it closes the connection, so that
 // the connection is not reset.
 func TestMonitorDoesNotReset(t *testing.T) {
-	// A process that outlives the first one keeps the input open, so the monitor has no reason
-	// to read more of the client's input.
-	script := "sleep 5 <&0 >/dev/null 2>&1 & while ! [ -e go ]; do sleep 0.01; done; echo result; exit 3"
+	script := keepInput + "while ! [ -e go ]; do sleep 0.01; done; echo result; exit 3"
 	b := runScript(t, script, func(s *conmon.Spec) { s.Stdin = true })
 	b.start()
 	fd := b.dial()
