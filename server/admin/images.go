@@ -111,8 +111,12 @@ func (s *Server) PullImage(req *adminv1.PullImageRequest, out grpc.ServerStreami
 func withProgress(ctx context.Context, run func(context.Context) error, report func() error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- run(ctx) }()
+	var runErr error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runErr = run(ctx)
+	}()
 	tick := time.NewTicker(progressInterval)
 	defer tick.Stop()
 	for {
@@ -123,8 +127,8 @@ func withProgress(ctx context.Context, run func(context.Context) error, report f
 				<-done
 				return err
 			}
-		case err := <-done:
-			return err
+		case <-done:
+			return runErr
 		}
 	}
 }
