@@ -109,22 +109,33 @@ type loadStream interface {
 	CloseSend() error
 }
 
-// sharedDisplay is a display that two goroutines use.
+// sharedDisplay is a display that two goroutines use. One of them may call show after finish.
 type sharedDisplay struct {
-	progressDisplay
-	mu sync.Mutex
+	mu       sync.Mutex
+	display  progressDisplay
+	finished bool
 }
 
 func (d *sharedDisplay) show(p *adminv1.PullProgress) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.progressDisplay.show(p)
+	if !d.finished {
+		d.display.show(p)
+	}
+}
+
+func (d *sharedDisplay) finish() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.finished = true
+	d.display.finish()
 }
 
 // loadArchive sends an archive, shows the progress, and returns the result. If the archive cannot be read, it calls
 // cancel, which ends the stream.
 func loadArchive(stream loadStream, cancel func(), src *archiveSource, name string, display progressDisplay) (*adminv1.LoadImagesResult, error) {
-	shared := &sharedDisplay{progressDisplay: display}
+	shared := &sharedDisplay{display: display}
+	defer shared.finish()
 	sent := make(chan error, 1)
 	go func() {
 		err := sendArchive(stream, src, name, shared)
@@ -145,9 +156,6 @@ func loadArchive(stream loadStream, cancel func(), src *archiveSource, name stri
 		default:
 		}
 	}
-	shared.mu.Lock()
-	defer shared.mu.Unlock()
-	shared.finish()
 	return result, err
 }
 
