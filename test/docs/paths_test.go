@@ -72,7 +72,12 @@ var (
 // TestLinks checks that the targets of links within the source tree exist, with their sections.
 func TestLinks(t *testing.T) {
 	all := pages(t)
-	for _, name := range []string{"SECURITY.md", "CHANGELOG.md"} {
+	records, err := filepath.Glob(filepath.Join(top, "docs", "adr", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range append(records, "SECURITY.md", "CHANGELOG.md") {
+		name = strings.TrimPrefix(name, top+"/")
 		content, err := os.ReadFile(filepath.Join(top, name))
 		if err != nil {
 			t.Fatal(err)
