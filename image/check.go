@@ -60,7 +60,10 @@ func (m *Manager) problems(damaged map[digest.Digest]error) []Problem {
 	}
 	for _, img := range x.all {
 		if p, bad := m.checkCurrentImage(img, damaged); bad {
-			p.User = m.imageUser(img.ID)
+			// Without the image, the broken layer would stay for the container, and the next pull would use it.
+			if p.User = m.imageUser(img.ID); p.User == "" && p.Layer != "" {
+				p.User = m.layerUser(p.Layer)
+			}
 			found = append(found, p)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/criserver/criserver/image/internal/imagetest"
@@ -73,6 +74,31 @@ func TestCheckImageInUse(t *testing.T) {
 		t.Errorf("got problems %+v, %v", found, err)
 	}
 	if _, err := b.Get(img.ID.String()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCheckLayerInUse damages a layer of two images. A container uses one of the images. The other
+// image must not be repaired, because the layer stays, and the next pull would find it.
+func TestCheckLayerInUse(t *testing.T) {
+	reg := imagetest.NewRegistry(t)
+	shared := imagetest.Files(t, imagetest.File("shared", "x"))
+	reg.Push("a", "1", imagetest.Image{Layers: []imagetest.Layer{shared}})
+	reg.Push("b", "1", imagetest.Image{Layers: []imagetest.Layer{shared, imagetest.Files(t, imagetest.File("b", "x"))}})
+	b := newBed(t, reg)
+	used, other := b.pull(t, reg.Host+"/a:1"), b.pull(t, reg.Host+"/b:1")
+	_, container := b.mount(t, used)
+	write(t, filepath.Join(b.Manager.dir(layersDir), shared.DiffID.Encoded(), "diff", "new"), "")
+	found, err := b.Check(t.Context(), true)
+	if err != nil || len(found) != 2 {
+		t.Fatalf("got problems %+v, %v, want one for each image", found, err)
+	}
+	for _, p := range found {
+		if p.Repaired || !strings.Contains(p.User, container) {
+			t.Errorf("got problem %+v, want one that names container %s and is not repaired", p, container)
+		}
+	}
+	if _, err := b.Get(other.ID.String()); err != nil {
 		t.Error(err)
 	}
 }
