@@ -20,6 +20,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 )
 
+// imageSets are the directories with image layouts.
+var imageSets = []string{"base", "heavy", programSet}
+
 // Handler serves the images that Build built in dir. The repositories have the full names of the
 // images: registry.k8s.io/pause:3.9 is /v2/registry.k8s.io/pause/manifests/3.9. Clients can push
 // other images, which are kept in memory.
@@ -30,7 +33,7 @@ func Handler(dir string) (http.Handler, error) {
 		registry.WithReferrersSupport(true),
 		registry.WithBlobHandler(b),
 	)
-	for _, set := range []string{"base", "heavy"} {
+	for _, set := range imageSets {
 		path, err := layout.FromPath(filepath.Join(dir, set))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -87,7 +90,7 @@ func Digest(dir, name string) (string, error) {
 
 func descriptors(dir string) ([]v1.Descriptor, error) {
 	var all []v1.Descriptor
-	for _, set := range []string{"base", "heavy"} {
+	for _, set := range imageSets {
 		index, err := layout.ImageIndexFromPath(filepath.Join(dir, set))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
