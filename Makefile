@@ -27,6 +27,7 @@ LINT    := GOLANGCI_LINT_CACHE=$(CURDIR)/.cache/golangci-lint $(BIN)/golangci-li
 ARCHS   := amd64,arm64,loong64,ppc64le,riscv64,s390x
 
 CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback macvlan portmap ptp static tuning)
+CONTROL_PLANE := $(addprefix $(BIN)/kubernetes/,kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubectl)
 TOOLS := $(BIN)/runc $(BIN)/criu $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
 
 # Each suite is a Go module of its own, so that the dependencies of tests are not dependencies of the daemon.
@@ -34,7 +35,7 @@ SUBMODULES := tools/protogen test/harness test/harness/criclient test/images tes
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  VARIANT=name and FOCUS=regexp select specs of critest, PROCS=n sets how many specs run at a time, DEMO_IMAGE=reference sets the image of the demo."
 
@@ -118,10 +119,25 @@ $(BIN)/ginkgo: test/critest/go.mod test/critest/go.sum
 	@touch $@
 
 # The kubelet takes minutes to build, so it is not part of tools: only its suite needs it, and "test" builds it while the
-# system suite runs, which mostly waits.
-$(BIN)/kubelet: tools/kubelet/go.mod tools/kubelet/go.sum
-	cd tools/kubelet && CGO_ENABLED=0 nice $(GO) build -trimpath -o $@ \
-		-ldflags '$(STRIP) -X k8s.io/component-base/version.gitVersion=v1.36.3' k8s.io/kubernetes/cmd/kubelet
+# system suite runs, which mostly waits. The same holds for the other programs of a cluster.
+KUBERNETES_BUILD = cd tools/kubernetes && CGO_ENABLED=0 nice $(GO) build -trimpath \
+	-ldflags '$(STRIP) -X k8s.io/component-base/version.gitVersion=v1.36.3'
+
+$(BIN)/kubelet: tools/kubernetes/go.mod tools/kubernetes/go.sum
+	$(KUBERNETES_BUILD) -o $@ k8s.io/kubernetes/cmd/kubelet
+	@touch $@
+
+$(CONTROL_PLANE) &: tools/kubernetes/go.mod tools/kubernetes/go.sum
+	@mkdir -p $(BIN)/kubernetes
+	$(KUBERNETES_BUILD) -o $(BIN)/kubernetes/ $(addprefix k8s.io/kubernetes/cmd/,$(notdir $(CONTROL_PLANE)))
+	@touch $(CONTROL_PLANE)
+
+$(BIN)/kubernetes/etcd: tools/kubernetes/go.mod tools/kubernetes/go.sum
+	$(KUBERNETES_BUILD) -o $@ go.etcd.io/etcd/server/v3
+	@touch $@
+
+$(BIN)/kubernetes/coredns: $(wildcard tools/coredns/*)
+	cd tools/coredns && CGO_ENABLED=0 nice $(GO) build -trimpath -ldflags '$(STRIP)' -o $@ .
 	@touch $@
 
 $(BIN)/nfpm: tools/nfpm/go.mod tools/nfpm/go.sum
