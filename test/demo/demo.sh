@@ -19,25 +19,10 @@ work= bridge= registry_pid= daemon_pid= hostport= forward=
 
 # --- output
 
-if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' green=$'\e[32m' red=$'\e[31m' off=$'\e[0m'; else bold='' dim='' green='' red='' off=''; fi
-
-step() { printf '\n%s%s%s\n' "$bold" "$*" "$off"; }
-note() { printf '%s%s%s\n' "$dim" "$*" "$off"; }
-good() { printf '  %s✓%s %s\n' "$green" "$off" "$*"; }
-die() { printf '\n%sThe tour ends here: %s%s\n' "$red" "$*" "$off" >&2; exit 1; }
-
-# show prints a command, runs it, and prints its output, which it keeps in `out`.
-show() {
-  printf '  $%s\n' "$(shorten "$(for a in "$@"; do case $a in *[\ \;\>]*) printf " '%s'" "$a" ;; *) printf ' %s' "$a" ;; esac; done)")"
-  out=$("$@" 2>&1) || { printf '%s\n' "$out" | sed 's/^/    /'; die "$1 failed"; }
-  if [ -n "$out" ]; then shorten "$out" | sed 's/^/    /'; fi
-}
+. "$top/test/demo/story.sh"
 
 # shorten removes the directory of the tour from paths, and all but the beginning of ids.
 shorten() { printf '%s\n' "$1" | sed -E "s#$bin/##g; s#$work#\$W#g; s#\b([0-9a-f]{13})[0-9a-f]{51}\b#\1#g"; }
-
-# has checks that the last output of show contains a string.
-has() { case $out in *"$1"*) ;; *) die "expected to see \"$1\"${2:+ ($2)}" ;; esac; }
 
 # page fetches a page, and waits for a server that has just been started. headlines prints its title and headings.
 page() { command curl -sS --max-time $((5 * patience)) --retry 50 --retry-connrefused --retry-delay 0 --retry-max-time $((10 * patience)) "$1"; }
