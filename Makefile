@@ -28,16 +28,21 @@ ARCHS   := amd64,arm64,loong64,ppc64le,riscv64,s390x
 
 CNI := $(addprefix $(BIN)/cni/,bandwidth bridge firewall host-local loopback macvlan portmap ptp static tuning)
 CONTROL_PLANE := $(addprefix $(BIN)/kubernetes/,kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubectl)
+CLUSTER_TOOLS := $(BIN)/kubelet $(CONTROL_PLANE) $(BIN)/kubernetes/etcd $(BIN)/kubernetes/coredns
+# The nodes of "make cluster": their number, and routes or vxlan between them. CLUSTER names one of several clusters.
+CLUSTER ?= demo
+NODES   ?= 2
+NETWORK ?= routes
 TOOLS := $(BIN)/runc $(BIN)/criu $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
 
 # Each suite is a Go module of its own, so that the dependencies of tests are not dependencies of the daemon.
-SUBMODULES := tools/protogen test/harness test/harness/criclient test/images test/docs test/monitoring test/critest test/system test/kubelet test/systemd test/vm
+SUBMODULES := tools/protogen test/harness test/harness/criclient test/images test/docs test/monitoring test/critest test/system test/kubelet test/cluster test/systemd test/vm
 
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  VARIANT=name and FOCUS=regexp select specs of critest, PROCS=n sets how many specs run at a time, DEMO_IMAGE=reference sets the image of the demo."
+	@echo "  VARIANT=name and FOCUS=regexp select specs of critest, PROCS=n sets how many specs run at a time, DEMO_IMAGE=reference sets the image of the demo, NODES=n NETWORK=routes|vxlan CLUSTER=name configure a cluster."
 
 .PHONY: build
 build: $(SHARE) ## Build bin/criserver, bin/conmon, man pages and completions
@@ -138,6 +143,10 @@ $(BIN)/kubernetes/etcd: tools/kubernetes/go.mod tools/kubernetes/go.sum
 
 $(BIN)/kubernetes/coredns: $(wildcard tools/coredns/*)
 	cd tools/coredns && CGO_ENABLED=0 nice $(GO) build -trimpath -ldflags '$(STRIP)' -o $@ .
+	@touch $@
+
+$(BIN)/cluster: $(wildcard test/cluster/*.go test/cluster/*/*.go test/cluster/*/*/*.go test/harness/*.go test/images/*.go) test/cluster/go.mod
+	cd test/cluster && CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/cluster
 	@touch $@
 
 $(BIN)/nfpm: tools/nfpm/go.mod tools/nfpm/go.sum
@@ -251,6 +260,21 @@ rules: $(BIN)/promtool ## Check the alerts of contrib with promtool, and run the
 .PHONY: demo
 demo: deps tools build images ## Run nginx in a pod, kill and restart the daemon, clean up; about a minute (as root)
 	@test/demo/demo.sh
+
+.PHONY: cluster-tools
+cluster-tools: tools $(CLUSTER_TOOLS) $(BIN)/cluster build images ## Build what a cluster needs; five minutes for the first time
+
+.PHONY: cluster
+cluster: cluster-tools ## Run a Kubernetes cluster of criserver nodes until Ctrl-C (as root)
+	@exec $(BIN)/cluster up -name $(CLUSTER) -nodes $(NODES) -network $(NETWORK) -top $(CURDIR)
+
+.PHONY: cluster-down
+cluster-down: $(BIN)/cluster ## Remove the cluster of "make cluster", however it ended (as root)
+	@$(BIN)/cluster down -name $(CLUSTER)
+
+.PHONY: cluster-demo
+cluster-demo: cluster-tools ## A guided tour of a cluster of two criserver nodes; about a minute (as root)
+	@test/demo/cluster.sh
 
 .PHONY: pictures
 pictures: deps tools build images ## Draw docs/pictures from a running daemon (as root)

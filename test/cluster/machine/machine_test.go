@@ -1,0 +1,125 @@
+package machine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/criserver/criserver/test/harness"
+)
+
+func TestMain(m *testing.M) {
+	Main()
+	if os.Getuid() != 0 {
+		fmt.Println("skipped: namespaces need root")
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func newMachine(t *testing.T) *Machine {
+	t.Helper()
+	m, err := Start(Config{Name: "box", Dir: t.TempDir(), Path: "/usr/bin"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Kill)
+	return m
+}
+
+func eventually(t *testing.T, check func() error) {
+	t.Helper()
+	end := time.Now().Add(harness.Patience(10 * time.Second))
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// TestNamespaces checks that commands see the name, processes, network and directories of the machine.
+func TestNamespaces(t *testing.T) {
+	m := newMachine(t)
+	out, err := m.Run(t.Context(), "sh", "-c", "hostname; ls /sys/class/net /proc/sys/net/ipv4/conf | xargs; echo 1 >/var/lib/file; echo 2 >/etc/file; readlink /var/run; ps -e -o pid= | wc -l")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(out, "box\n") || !strings.Contains(out, "\n/run\n") {
+		t.Errorf("output: %s", out)
+	}
+	if _, err := os.Stat("/var/lib/file"); err == nil {
+		t.Error("/var of the machine is that of the host")
+	}
+	if _, err := os.Stat("/etc/file"); err == nil {
+		t.Error("/etc of the machine is that of the host")
+	}
+}
+
+// TestServiceRestarts checks that a killed service is started again, that its environment is complete, and that Stop
+// stops it for good.
+func TestServiceRestarts(t *testing.T) {
+	m := newMachine(t)
+	if err := m.StartService("job", []string{"KEY=value"}, "sh", "-c", "echo $KEY; exec sleep 1000"); err != nil {
+		t.Fatal(err)
+	}
+	first, err := m.State("job")
+	if err != nil || !first.Running {
+		t.Fatalf("state: %+v, %v", first, err)
+	}
+	if _, err := m.Run(t.Context(), "kill", "-9", fmt.Sprint(first.Pid)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		s, err := m.State("job")
+		if err == nil && (!s.Running || s.Pid == first.Pid) {
+			err = fmt.Errorf("state after kill: %+v", s)
+		}
+		return err
+	})
+	if err := m.Stop(t.Context(), "job", syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(restartDelay + 500*time.Millisecond)
+	if s, err := m.State("job"); err != nil || s.Running || syscall.WaitStatus(s.Status).Signal() != syscall.SIGTERM {
+		t.Errorf("state after Stop: %+v, %v", s, err)
+	}
+	log, err := os.ReadFile(m.LogPath("job"))
+	if err != nil || string(log) != "value\nvalue\n" {
+		t.Errorf("log: %q, %v", log, err)
+	}
+}
+
+// TestKill checks that all processes of a killed machine end, also those of other sessions, and that /var remains.
+func TestKill(t *testing.T) {
+	m := newMachine(t)
+	if _, err := m.Run(t.Context(), "sh", "-c", "setsid sleep 98765 >/dev/null 2>&1 & echo kept >/var/lib/file"); err != nil {
+		t.Fatal(err)
+	}
+	m.Kill()
+	ps, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range ps {
+		if text, err := os.ReadFile("/proc/" + p.Name() + "/cmdline"); err == nil && string(text) == "sleep\x0098765\x00" {
+			t.Errorf("process %s survived the machine", p.Name())
+		}
+	}
+	again, err := Start(m.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Kill()
+	if out, err := again.Run(context.Background(), "cat", "/var/lib/file"); err != nil || out != "kept\n" {
+		t.Errorf("file of the former boot: %q, %v", out, err)
+	}
+}
