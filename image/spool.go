@@ -81,7 +81,7 @@ func (m *Manager) checkSpace(n int64) error {
 	if err := unix.Statfs(m.cfg.Root, &st); err != nil {
 		return &os.PathError{Op: "statfs", Path: m.cfg.Root, Err: err}
 	}
-	free := int64(st.Bavail) * st.Frsize //nolint:gosec // the size of a file system
+	free := int64(st.Bavail) * int64(st.Frsize) //nolint:gosec,unconvert // the size of a file system; the type depends on the architecture
 	if free-n < m.cfg.SpoolReserve {
 		return fmt.Errorf("%s has %d bytes of free space, and the archive must leave %d bytes free: %w",
 			m.cfg.Root, free, m.cfg.SpoolReserve, errdefs.ErrResourceExhausted)
