@@ -233,7 +233,7 @@ func TestUnreadableRestoredContainer(t *testing.T) {
 		t.Error(err)
 	}
 	awaitDeath(t, monitor)
-	m, _ = manager() // removes the process images
+	manager() // removes the process images
 }
 
 func awaitDeath(t *testing.T, r proc.Ref) {

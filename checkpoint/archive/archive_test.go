@@ -152,8 +152,11 @@ func TestReaderAcceptsOtherEngines(t *testing.T) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, h := range []tar.Header{
-		{Name: "./", Typeflag: tar.TypeDir}, {Name: "checkpoint/", Typeflag: tar.TypeDir}, {Name: "./network.status", Typeflag: tar.TypeReg},
-		{Name: "artifacts/", Typeflag: tar.TypeDir}, {Name: "./config.dump", Typeflag: tar.TypeReg},
+		{Name: "./", Typeflag: tar.TypeDir},
+		{Name: "checkpoint/", Typeflag: tar.TypeDir},
+		{Name: "./network.status", Typeflag: tar.TypeReg},
+		{Name: "artifacts/", Typeflag: tar.TypeDir},
+		{Name: "./config.dump", Typeflag: tar.TypeReg},
 	} {
 		must(t, w.WriteHeader(&h))
 	}
