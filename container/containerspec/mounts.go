@@ -70,8 +70,14 @@ func parseMount(m *cri.Mount) (Mount, error) {
 	if err := checkMappings(m); err != nil {
 		return Mount{}, err
 	}
+	subPath := m.GetImageSubPath()
+	if m.GetImage() == nil {
+		// The kubelet also sets image_sub_path for the other volumes of a pod with an image volume. Their host_path
+		// contains the sub-path already.
+		subPath = ""
+	}
 	return Mount{
-		HostPath: m.GetHostPath(), Image: m.GetImage().GetImage(), SubPath: m.GetImageSubPath(), Destination: filepath.Clean(m.GetContainerPath()),
+		HostPath: m.GetHostPath(), Image: m.GetImage().GetImage(), SubPath: subPath, Destination: filepath.Clean(m.GetContainerPath()),
 		ReadOnly: m.GetReadonly(), RecursiveReadOnly: m.GetRecursiveReadOnly(), Propagation: m.GetPropagation(), Options: m.GetMountOptions(),
 		IDMaps:  userns.Maps{UIDs: mappings(m.GetUidMappings()), GIDs: mappings(m.GetGidMappings())},
 		Relabel: m.GetSelinuxRelabel() && m.GetImage() == nil,
@@ -90,7 +96,7 @@ func checkMount(m *cri.Mount) error {
 		return invalid("container_path %s", rootpath.LengthRule)
 	case rootpath.TooLong(m.GetHostPath()):
 		return invalid("host_path %s", rootpath.LengthRule)
-	case rootpath.TooLong(m.GetImageSubPath()):
+	case m.GetImage() != nil && rootpath.TooLong(m.GetImageSubPath()):
 		return invalid("image_sub_path %s", rootpath.LengthRule)
 	case m.GetImage() != nil:
 		if err := checkImageMount(m); err != nil {
@@ -98,8 +104,6 @@ func checkMount(m *cri.Mount) error {
 		}
 	case !cleanAbsolute(m.GetHostPath()):
 		return invalid("host_path %q must be an absolute path without \"..\"", m.GetHostPath())
-	case m.GetImageSubPath() != "":
-		return invalid("image_sub_path %q needs image", m.GetImageSubPath())
 	}
 	switch {
 	case m.GetRecursiveReadOnly() && !m.GetReadonly():

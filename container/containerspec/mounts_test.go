@@ -35,7 +35,6 @@ func TestMountRules(t *testing.T) {
 		"no source":            {&cri.Mount{ContainerPath: "/a"}, "host_path"},
 		"image and path":       {&cri.Mount{ContainerPath: "/a", HostPath: "/a", Image: image}, "exclude each other"},
 		"empty image":          {&cri.Mount{ContainerPath: "/a", Image: &cri.ImageSpec{}}, "image.image"},
-		"sub-path alone":       {&cri.Mount{ContainerPath: "/a", HostPath: "/a", ImageSubPath: "s"}, "image_sub_path"},
 		"sub-path with ..":     {&cri.Mount{ContainerPath: "/a", Image: image, ImageSubPath: "a/../b"}, "image_sub_path"},
 		"image to the host":    {&cri.Mount{ContainerPath: "/a", Image: image, Propagation: 2}, "propagation"},
 		"rro writable":         {&cri.Mount{ContainerPath: "/a", HostPath: "/a", RecursiveReadOnly: true}, "recursive_read_only"},
@@ -53,6 +52,14 @@ func TestMountRules(t *testing.T) {
 		if err != nil || s.Mounts[0].Destination != want || s.Mounts[1].Destination != want {
 			t.Errorf("%s: %+v, %v", path, s, err)
 		}
+	}
+}
+
+// TestSubPathWithoutImage checks that image_sub_path has no effect on other mounts, for which the kubelet sets it, too.
+func TestSubPathWithoutImage(t *testing.T) {
+	s, err := parseMounts(nil, &cri.Mount{ContainerPath: "/a", HostPath: "/volumes/sub", ImageSubPath: "sub"})
+	if err != nil || s.Mounts[0].HostPath != "/volumes/sub" || s.Mounts[0].SubPath != "" {
+		t.Errorf("got %+v, %v", s, err)
 	}
 }
 
