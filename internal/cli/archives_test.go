@@ -119,7 +119,7 @@ func TestLoad(t *testing.T) {
 func TestLoadProgress(t *testing.T) {
 	s := &archiveStore{wait: make(chan struct{}), loaded: []image.LoadedImage{{Image: image.Image{ID: "sha256:1"}}}}
 	code, _, stderr := s.command(t, strings.NewReader("x"), "load")
-	want := "archive sending\narchive done\naaaaaaaaaaaaa downloading 1.00 MiB\nbbbbbbbbbbbbb exists\naaaaaaaaaaaaa done 1.00 MiB\n"
+	want := "archive sending\narchive done\naaaaaaaaaaaaa unpacking 1.00 MiB\nbbbbbbbbbbbbb exists\naaaaaaaaaaaaa done 1.00 MiB\n"
 	if code != 0 || stderr != want {
 		t.Errorf("exit code %d, got\n%s\nwant\n%s", code, stderr, want)
 	}

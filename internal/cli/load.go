@@ -173,6 +173,11 @@ func receiveLoad(stream loadStream, display progressDisplay) (result *adminv1.Lo
 			return nil, plainError(err)
 		}
 		if p := r.GetProgress(); p != nil {
+			for _, l := range p.GetLayers() {
+				if l.GetState() == "fetching" {
+					l.State = "unpacking" // nothing is downloaded
+				}
+			}
 			layers.add(p)
 			display.show(p)
 		}
