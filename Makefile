@@ -249,8 +249,9 @@ test: lint root-test ## Run lint, all tests, the CRI validation suite, the kubel
 	$(MAKE) --no-print-directory demo
 
 .PHONY: test-full
-test-full: test ## Run test, and then the CRI validation suite several times with more concurrency (as root)
+test-full: test ## Run test, the CRI validation suite several times with more concurrency, and the tests of a cluster (as root)
 	cd test/critest && $(GO) test -count=1 -timeout 30m -v -run TestCRI . -args -long
+	$(MAKE) --no-print-directory cluster-test
 
 .PHONY: rules
 rules: $(BIN)/promtool ## Check the alerts of contrib with promtool, and run their tests; the first build takes minutes
@@ -275,6 +276,11 @@ cluster-down: $(BIN)/cluster ## Remove the cluster of "make cluster", however it
 .PHONY: cluster-demo
 cluster-demo: cluster-tools ## A guided tour of a cluster of two criserver nodes; about a minute (as root)
 	@test/demo/cluster.sh
+
+.PHONY: cluster-test
+cluster-test: cluster-tools ## Run the tests of a cluster of criserver nodes; SHORT=1 selects those of five minutes (as root)
+	cd test/cluster && $(GO) test -count=1 ./machine
+	cd test/cluster && $(GO) test -count=1 -timeout 15m -v $(if $(SHORT),-short) . -args -network $(NETWORK)
 
 .PHONY: pictures
 pictures: deps tools build images ## Draw docs/pictures from a running daemon (as root)

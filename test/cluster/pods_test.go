@@ -1,0 +1,210 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/criserver/criserver/test/harness"
+)
+
+// TestPods checks fields of pods that the API server, the kubelet and the runtime implement together.
+func TestPods(t *testing.T) {
+	for name, test := range map[string]func(*testing.T){
+		"in-place resize":         testResize,
+		"runtime classes":         testRuntimeClasses,
+		"user namespace":          testUserNamespace,
+		"seccomp and AppArmor":    testProfiles,
+		"restart after a failure": testProbes,
+		"host aliases and DNS":    testPodDNS,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t)
+		})
+	}
+}
+
+// memoryLimit is a shell command that prints the memory limit of its container in bytes.
+const memoryLimit = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || true"
+
+// testResize changes the limits of a running container, which continues to run.
+func testResize(t *testing.T) {
+	s := newSpace(t)
+	s.apply(sleeper("resized", "", "", `"resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}}`))
+	s.ready("resized")
+	s.want("memory limit", s.sh("resized", memoryLimit), fmt.Sprint(64<<20))
+	before := s.pod("resized").Status.ContainerStatuses[0]
+	s.kubectl("patch", "pod", "resized", "--subresource", "resize", "-p",
+		`{"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "100m", "memory": "48Mi"}, "limits": {"cpu": "400m", "memory": "96Mi"}}}]}}`)
+	eventually(t, 30*time.Second, func() error {
+		if got := s.sh("resized", memoryLimit); got != fmt.Sprint(96<<20) {
+			return fmt.Errorf("memory limit after the resize: %s", got)
+		}
+		status := s.pod("resized").Status.ContainerStatuses[0]
+		if status.Resources == nil || status.Resources.Limits.Memory().Value() != 96<<20 {
+			return fmt.Errorf("resources in the status: %+v", status.Resources)
+		}
+		return nil
+	})
+	after := s.pod("resized").Status.ContainerStatuses[0]
+	if after.ContainerID != before.ContainerID || after.RestartCount != 0 {
+		t.Errorf("container after the resize: %s with %d restarts, want %s", after.ContainerID, after.RestartCount, before.ContainerID)
+	}
+}
+
+// testRuntimeClasses runs pods with the handlers of the nodes, and one with a handler that does not exist.
+func testRuntimeClasses(t *testing.T) {
+	s := newSpace(t)
+	handlers := s.handlers()
+	for _, handler := range handlers {
+		class := s.name + "-" + handler
+		s.apply(fmt.Sprintf(`{"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": %q}, "handler": %q,
+"overhead": {"podFixed": {"memory": "16Mi", "cpu": "10m"}}}`, class, handler))
+		s.deleteLater("runtimeclass", class)
+		s.apply(sleeper(handler, "node1", fmt.Sprintf(`"runtimeClassName": %q`, class), ""))
+	}
+	missing := s.name + "-missing"
+	s.apply(fmt.Sprintf(`{"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": %q}, "handler": "missing"}`, missing))
+	s.deleteLater("runtimeclass", missing)
+	s.apply(sleeper("missing", "node1", fmt.Sprintf(`"runtimeClassName": %q`, missing), ""))
+	for _, handler := range handlers {
+		s.ready(handler)
+		s.want("command in a pod of "+handler, s.sh(handler, "hostname"), handler)
+		s.want("overhead", s.pod(handler).Spec.Overhead.Memory().String(), "16Mi")
+		out, err := suite.Nodes[0].Machine.Run(t.Context(), "crictl", "pods", "--name", "^"+handler+"$", "--namespace", s.name, "-o", "json")
+		if err != nil || !strings.Contains(out, fmt.Sprintf(`"runtimeHandler": %q`, handler)) {
+			t.Errorf("handler of pod %s: %v: %s", handler, err, out)
+		}
+	}
+	eventually(t, 30*time.Second, func() error {
+		if out := s.kubectl("get", "events", "--field-selector=involvedObject.name=missing"); !strings.Contains(out, "missing") || !strings.Contains(out, "FailedCreatePodSandBox") {
+			return fmt.Errorf("events of a pod with an unknown handler: %s", out)
+		}
+		return nil
+	})
+}
+
+// handlers returns runc, and crun if the host has it.
+func (s space) handlers() []string {
+	found := []string{"runc"}
+	for _, path := range []string{"/usr/bin/crun", "/usr/local/bin/crun"} {
+		if _, err := os.Stat(path); err == nil {
+			return append(found, "crun")
+		}
+	}
+	return found
+}
+
+// deleteLater deletes an object without a namespace when the test ends.
+func (s space) deleteLater(kind, name string) {
+	s.Cleanup(func() {
+		if _, err := suite.Kubectl(context.Background(), "delete", kind, name); err != nil {
+			s.Error(err)
+		}
+	})
+}
+
+// testUserNamespace runs pods with user namespaces, which have different ids on the host, and volumes.
+func testUserNamespace(t *testing.T) {
+	if ok, err := harness.MapsTmpfs(); err != nil || !ok {
+		t.Skipf("the kernel does not map the ids of tmpfs mounts (Linux 6.3): %v", err)
+	}
+	s := newSpace(t)
+	s.apply(`{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"key": "one"}}`)
+	for _, name := range []string{"first", "second"} {
+		s.apply(sleeper(name, "node2", `"hostUsers": false, "volumes": [{"name": "settings", "configMap": {"name": "settings"}}, {"name": "disk", "emptyDir": {}}]`,
+			`"volumeMounts": [{"name": "settings", "mountPath": "/settings"}, {"name": "disk", "mountPath": "/disk"}]`))
+	}
+	s.ready("first", "second")
+	var ids []string
+	for _, name := range []string{"first", "second"} {
+		ids = append(ids, strings.Fields(s.sh(name, "cat /proc/self/uid_map"))[1])
+		s.want("file in "+name, s.sh(name, "id -u; cat /settings/key; echo; stat -c %u /settings/key; echo x >/disk/file; stat -c %u /disk/file"), "0\none\n0\n0")
+	}
+	if ids[0] == ids[1] || ids[0] == "0" {
+		t.Errorf("first ids of the pods on the host: %v, want different ones that are not 0", ids)
+	}
+}
+
+// testProfiles checks the seccomp profiles of the runtime and of the node. AppArmor is checked on hosts that have it.
+func testProfiles(t *testing.T) {
+	s := newSpace(t)
+	profile := `{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}`
+	if _, err := suite.Nodes[0].Machine.Run(t.Context(), "sh", "-c", "mkdir -p /var/lib/kubelet/seccomp && echo '"+profile+"' >/var/lib/kubelet/seccomp/no-mkdir.json"); err != nil {
+		t.Fatal(err)
+	}
+	seccomp := func(fields string) string { return `"securityContext": {"seccompProfile": {` + fields + `}}` }
+	s.apply(
+		sleeper("default", "node1", "", ""), // the kubelet has seccompDefault
+		sleeper("unconfined", "node1", "", seccomp(`"type": "Unconfined"`)),
+		sleeper("local", "node1", "", seccomp(`"type": "Localhost", "localhostProfile": "no-mkdir.json"`)),
+		sleeper("absent", "node1", "", seccomp(`"type": "Localhost", "localhostProfile": "absent.json"`)),
+	)
+	s.ready("default", "unconfined", "local")
+	for pod, want := range map[string]string{"default": "2", "unconfined": "0", "local": "2"} {
+		s.want("seccomp mode of "+pod, s.sh(pod, "awk '$1 == \"Seccomp:\" { print $2 }' /proc/1/status"), want)
+	}
+	if out, err := s.trySh("local", "mkdir /new"); err == nil {
+		t.Errorf("mkdir with a profile that forbids it: %s", out)
+	}
+	s.sh("unconfined", "mkdir /new")
+	eventually(t, 30*time.Second, func() error {
+		if out := s.kubectl("get", "pod", "absent", "-o", "jsonpath={.status.containerStatuses[0].state.waiting}"); !strings.Contains(out, "absent.json") {
+			return fmt.Errorf("state of a pod with a missing profile: %s", out)
+		}
+		return nil
+	})
+	if enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled"); err != nil || string(enabled) != "Y\n" {
+		t.Log("AppArmor is not checked: the kernel does not have it")
+		return
+	}
+	s.apply(sleeper("apparmor", "node1", "", `"securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}`))
+	s.ready("apparmor")
+	s.want("AppArmor profile", s.sh("apparmor", "cat /proc/1/attr/current"), "criserver-default (enforce)")
+}
+
+// testProbes checks that a failing liveness probe restarts the container, with its exit code in the status.
+func testProbes(t *testing.T) {
+	s := newSpace(t)
+	s.apply(sleeper("sick", "", "", `"livenessProbe": {"exec": {"command": ["test", "!", "-e", "/sick"]}, "periodSeconds": 1, "failureThreshold": 1}`))
+	s.ready("sick")
+	s.sh("sick", "touch /sick")
+	eventually(t, 60*time.Second, func() error {
+		status := s.pod("sick").Status.ContainerStatuses[0]
+		if status.RestartCount == 0 || status.State.Running == nil {
+			return errors.New("the container was not restarted")
+		}
+		if status.LastTerminationState.Terminated == nil {
+			return fmt.Errorf("last state: %+v", status.LastTerminationState)
+		}
+		return nil
+	})
+	if phase := s.pod("sick").Status.Phase; phase != corev1.PodRunning {
+		t.Errorf("phase of the pod: %s", phase)
+	}
+}
+
+// testPodDNS checks the DNS configuration, host aliases, and the name of a pod.
+func testPodDNS(t *testing.T) {
+	s := newSpace(t)
+	s.apply(sleeper("named", "", `"hostname": "given", "subdomain": "sub", "hostAliases": [{"ip": "192.0.2.7", "hostnames": ["alias"]}],
+"dnsConfig": {"searches": ["example.test"], "options": [{"name": "ndots", "value": "3"}]}`, ""))
+	s.ready("named")
+	s.want("name", s.sh("named", "hostname"), "given")
+	if out := s.sh("named", "cat /etc/hosts"); !strings.Contains(out, "192.0.2.7\talias") || !strings.Contains(out, "given.sub."+s.name+".svc."+dnsDomain) {
+		t.Errorf("/etc/hosts: %s", out)
+	}
+	out := s.sh("named", "cat /etc/resolv.conf")
+	for _, part := range []string{"nameserver " + dnsAddress4, s.name + ".svc." + dnsDomain, "example.test", "ndots:3"} {
+		if !strings.Contains(out, part) {
+			t.Errorf("/etc/resolv.conf lacks %q: %s", part, out)
+		}
+	}
+}
