@@ -51,5 +51,7 @@ func run(m *testing.M) (code int, err error) {
 	if host.registry, err = images.Serve(cache, "127.0.0.1:0"); err != nil {
 		return 1, err
 	}
-	return m.Run(), nil
+	code = m.Run()
+	_, err = host.bash("systemctl stop criserver")
+	return code, err
 }

@@ -8,16 +8,14 @@ import (
 	"unicode"
 )
 
-// TestRun runs the blocks with the marks "run" and "fails", page by page, on a host that it installs by the commands
-// of docs/install.md. At the end no pod and nothing of a pod may be left.
+// TestRun runs the blocks with the marks "run" and "fails", page by page, on a host on which the daemon is installed by
+// the commands of docs/install.md.
 func TestRun(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the test needs root, bin/ and the test images, which a test with -short does not need")
 	}
 	all := pages(t)
-	if err := host.install(installation(t, all)); err != nil {
-		t.Fatalf("install the daemon: %v", err)
-	}
+	installed(t, all)
 	ran := 0
 	for _, p := range all {
 		t.Run(strings.TrimSuffix(strings.TrimPrefix(p.name, "docs/"), ".md"), func(t *testing.T) {
@@ -29,13 +27,21 @@ func TestRun(t *testing.T) {
 			}
 		})
 	}
-	host.checkLeaks(t)
-	if _, err := host.bash("systemctl stop criserver"); err != nil {
-		t.Error(err)
-	}
 	if ran == 0 && !t.Failed() {
 		t.Error("got no block to run, want at least one")
 	}
+}
+
+// installed installs the daemon unless an earlier test has done so. When the test ends, no pod and nothing of a pod may
+// be left.
+func installed(t *testing.T, all []page) {
+	t.Helper()
+	if host.before == nil {
+		if err := host.install(installation(t, all)); err != nil {
+			t.Fatalf("install the daemon: %v", err)
+		}
+	}
+	t.Cleanup(func() { host.checkLeaks(t) })
 }
 
 // installation returns the commands of the section "Install" of docs/install.md.
