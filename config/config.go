@@ -31,6 +31,8 @@ type Config struct {
 	Tracing   Tracing   `toml:"tracing"`
 	Metrics   Metrics   `toml:"metrics"`
 
+	Checkpoint Checkpoint `toml:"checkpoint"`
+
 	DefaultRuntime string             `toml:"default_runtime" reload:"yes"`
 	Runtimes       map[string]Runtime `toml:"runtimes"`
 }
@@ -138,6 +140,11 @@ type NRI struct {
 	RejectSeccomp       []string      `toml:"reject_seccomp" reload:"restart"`
 	RequiredPlugins     []string      `toml:"required_plugins" reload:"restart"`
 	TolerateMissing     string        `toml:"tolerate_missing" reload:"restart"`
+}
+
+// Checkpoint configures checkpoints of containers and pods.
+type Checkpoint struct {
+	CRIU string `toml:"criu" reload:"yes"`
 }
 
 // Runtime configures a runtime handler.

@@ -95,6 +95,8 @@ func (c *Config) validate(origins map[string]string) error {
 	c.validateNRI(v)
 	c.validateTracing(v)
 	c.validateMetrics(v)
+	v.optionalPath("checkpoint.criu", c.Checkpoint.CRIU)
+	v.require(c.Checkpoint.CRIU == "" || filepath.Base(c.Checkpoint.CRIU) == "criu", "checkpoint.criu", "must be the path of a file with the name criu, is %q", c.Checkpoint.CRIU)
 	c.validateRuntimes(v)
 	return errors.Join(v.errs...)
 }

@@ -2,6 +2,7 @@ package container
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -53,6 +54,8 @@ type container struct {
 	startFailure string         // why the first process never ran, or ""
 	process      *specs.Process // template for exec; nil until it is needed
 	stops        int            // number of Stop calls that wait for the exit
+
+	cancelCheckpoint context.CancelCauseFunc // ends the running checkpoint, or nil
 }
 
 func newContainer(dir string, rec *record, config *cri.ContainerConfig, podConfig *cri.PodSandboxConfig) *container {

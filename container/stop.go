@@ -47,6 +47,7 @@ func (m *Manager) terminate(ctx context.Context, c *container, timeout time.Dura
 	defer step.EndWith(&err)
 	first := c.beginStop()
 	defer c.endStop()
+	c.abortCheckpoint()
 	if c.initUnknown() {
 		return m.killWithoutInit(ctx, c)
 	}

@@ -97,6 +97,9 @@ type ExitFacts struct {
 type Cgroups interface {
 	Kill(ctx context.Context, path string) error
 	Remove(path string) error
+	// Freeze freezes all processes in a cgroup and in the cgroups below it, and Thaw undoes that.
+	Freeze(ctx context.Context, path string) error
+	Thaw(path string) error
 	Stats(path string) (cgroup.Stats, error)
 	// ProcessCgroup returns the cgroup of a process.
 	ProcessCgroup(pid int) (string, error)

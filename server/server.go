@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/criserver/criserver/checkpoint"
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/image"
 	"github.com/criserver/criserver/internal/steps"
@@ -84,6 +85,12 @@ type Runtimes interface {
 	Status() error
 }
 
+// Checkpoints writes checkpoints. *checkpoint.Manager implements it.
+type Checkpoints interface {
+	Container(ctx context.Context, r checkpoint.ContainerRequest) error
+	Pod(ctx context.Context, r checkpoint.PodRequest) error
+}
+
 // Config configures a Server.
 type Config struct {
 	Version    string // of the daemon
@@ -94,6 +101,7 @@ type Config struct {
 	// CgroupDriver is the cgroup driver that RuntimeConfig reports to the kubelet.
 	CgroupDriver cri.CgroupDriver
 	Runtimes     Runtimes
+	Checkpoints  Checkpoints
 	// Info returns the entries of the verbose Status as JSON values by key.
 	Info func() map[string]string
 	// Steps records the steps of each call, or is nil.

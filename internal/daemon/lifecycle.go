@@ -43,6 +43,7 @@ func (p *parts) runManagers(ctx context.Context, managers *stage, ph phases) err
 		p.live.Load().handlers.run(ctx, p.probes.serial(p.testUserNamespaces))
 		return nil
 	})
+	managers.run(p.runCRIUCheck)
 	managers.run(p.images.Run)
 	managers.run(p.pods.Run)
 	managers.run(p.containers.Run)
@@ -72,6 +73,7 @@ func (p *parts) restore(ctx context.Context) error {
 	if err := p.containers.Recover(ctx); err != nil {
 		return fmt.Errorf("recover containers: %w", err)
 	}
+	p.checkpoint.Recover(ctx)
 	if err := p.images.Sweep(ctx, p.containers.Holds); err != nil {
 		logrus.WithContext(ctx).WithError(err).Warn("delete writable layers of containers that do not exist")
 	}

@@ -6,11 +6,13 @@ import (
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/criserver/criserver/checkpoint"
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/image"
 	"github.com/criserver/criserver/internal/cgroup"
+	"github.com/criserver/criserver/internal/criu"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/internal/systemd"
@@ -37,6 +39,8 @@ type parts struct {
 	images     *image.Manager
 	pods       *sandbox.Manager
 	containers *container.Manager
+	criu       *criu.Checker
+	checkpoint *checkpoint.Manager
 	watcher    *proc.Watcher
 	spawner    *cgroup.Spawner
 	streams    *streaming.Server
@@ -104,6 +108,10 @@ func build(ctx context.Context, c Config) (*parts, error) {
 		return nil, err
 	}
 	pods.pods = p.pods
+	p.criu = newCRIU(p)
+	if p.checkpoint, err = newCheckpoints(p); err != nil {
+		return nil, err
+	}
 	p.watchMetrics()
 	p.streams = streaming.New(streaming.Config{
 		Containers: p.containers, Pods: p.pods, IdleTimeout: cfg.Streaming.IdleTimeout, TLS: l.tls,
@@ -175,7 +183,7 @@ func (p *parts) serverConfig() server.Config {
 	}
 	c := server.Config{
 		Version: p.version, Pods: p.pods, Containers: p.containers, Images: p.images, Streams: p.streams,
-		CgroupDriver: driver, Runtimes: handlerAdapter{p},
+		CgroupDriver: driver, Runtimes: handlerAdapter{p}, Checkpoints: p.checkpoint,
 		Info: p.statusInfo, Steps: p.steps,
 	}
 	if p.tracer != nil {

@@ -22,7 +22,7 @@ func (p *parts) statusInfo() map[string]string {
 		"cgroupV2":        h.cgroups.V2(),
 		"cgroupParent":    h.cgroupParent,
 		"defaultRuntime":  l.handlers.defaultName,
-		"runtimes":        l.handlers.info(),
+		"runtimes":        p.handlerInfo(l.handlers),
 		"monitor":         h.monitorPath,
 		"monitorCgroup":   h.monitorCgroup,
 		"seccomp":         h.oci.Seccomp,
@@ -58,6 +58,17 @@ type handlerInfo struct {
 	// NoHostNetworkUserNamespaces is the reason why the handler supports user namespaces only for pods with their own
 	// network.
 	NoHostNetworkUserNamespaces string `json:"noHostNetworkUserNamespaces,omitempty"`
+	// NoCheckpoints is the reason why containers of the handler cannot be checkpointed.
+	NoCheckpoints string `json:"noCheckpoints,omitempty"`
+}
+
+// handlerInfo describes all handlers, sorted by name, and says which can checkpoint containers.
+func (p *parts) handlerInfo(s *handlerSet) []handlerInfo {
+	infos := s.info()
+	for i := range infos {
+		infos[i].NoCheckpoints = p.noCheckpoints(s.probers[infos[i].Name])
+	}
+	return infos
 }
 
 // info describes all handlers, sorted by name.

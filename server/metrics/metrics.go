@@ -29,6 +29,7 @@ type Metrics struct {
 	loads      pullMetrics
 	containers containerMetrics
 	nri        nriMetrics
+	checkpoint checkpointMetrics
 	probes     *prometheus.CounterVec
 }
 
@@ -48,6 +49,7 @@ func New(version string) *Metrics {
 		"Duration of loads of archives of images, including the time until the client has sent the archive.")
 	m.containers = newContainerMetrics(f)
 	m.nri = newNRIMetrics(f)
+	m.checkpoint = newCheckpointMetrics(f)
 	m.probes = f.counters("watchdog_probes_total", "Requests with which the daemon tests its own gRPC server for the watchdog of systemd.", "result")
 	for _, result := range []string{resultSuccess, resultFailure} {
 		m.probes.WithLabelValues(result)

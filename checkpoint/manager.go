@@ -1,0 +1,158 @@
+// Package checkpoint writes checkpoints of containers and pods. It freezes the containers, has their OCI runtime dump
+// the processes with CRIU, compares the root file systems with the images, and writes the archives. Containers run on
+// after a checkpoint.
+//
+// The daemon can die at any instruction. An intent record is written before the first container is frozen, so that
+// Recover of the next daemon thaws the containers and removes the incomplete output.
+//
+// The package uses the managers of containers and pods, and neither of them knows it. Package checkpoint/archive has the
+// format.
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/checkpoint/archive"
+	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/image"
+	"github.com/criserver/criserver/internal/boot"
+	"github.com/criserver/criserver/internal/criu"
+	"github.com/criserver/criserver/sandbox"
+)
+
+// Containers manages containers. *container.Manager implements Containers.
+type Containers interface {
+	Get(id string) (*container.Snapshot, error)
+	List() []*container.Snapshot
+	Hold(ctx context.Context, id string) (*container.Held, context.Context, error)
+}
+
+// Pods manages pod sandboxes. *sandbox.Manager implements Pods.
+type Pods interface {
+	Get(id string) (*sandbox.Pod, error)
+}
+
+// Images has the root file systems of containers. *image.Manager implements Images.
+type Images interface {
+	ContainerRootFS(containerID string) (image.ContainerRootFS, error)
+}
+
+// Cgroups thaws cgroups. *cgroup.Tree implements Cgroups.
+type Cgroups interface {
+	Thaw(path string) error
+	// MemoryUsage returns the memory use of a cgroup in bytes, or 0 if it is unknown.
+	MemoryUsage(path string) int64
+}
+
+// Programs finds the programs that a checkpoint needs.
+type Programs interface {
+	// Programs returns CRIU, and the version of the OCI runtime of a handler. It returns an ErrNotImplemented that says
+	// why containers of the handler cannot be checkpointed.
+	Programs(ctx context.Context, handler string) (criu.Program, string, error)
+}
+
+// Observer is notified of checkpoints that have ended. Its method must not wait.
+type Observer interface {
+	Checkpointed(r Result)
+}
+
+// Kinds of checkpoints.
+const (
+	KindContainer = "container"
+	KindPod       = "pod"
+)
+
+// Result describes a checkpoint that has ended.
+type Result struct {
+	Kind     string // KindContainer or KindPod
+	Err      error  // nil for a success
+	Duration time.Duration
+	Frozen   time.Duration // how long the containers were frozen
+	Bytes    int64         // size of all files of the checkpoint
+}
+
+// Config is the input of New.
+type Config struct {
+	// Dir has a record for each running checkpoint. It is on a file system that a reboot does not empty.
+	Dir        string
+	Engine     string // name and version of the daemon
+	CgroupV2   bool
+	Containers Containers
+	Pods       Pods
+	Images     Images
+	Cgroups    Cgroups
+	Programs   Programs
+	Observer   Observer // can be nil
+}
+
+// Manager writes checkpoints. A container is part of at most one checkpoint at a time.
+//
+// A checkpoint holds the operation locks of its containers, which it takes in the order of their ids.
+type Manager struct {
+	cfg  Config
+	boot string
+}
+
+// New returns a Manager. The caller calls Recover once before it writes a checkpoint, after the recovery of containers.
+func New(cfg Config) (*Manager, error) {
+	id, err := boot.ID()
+	if err != nil {
+		return nil, err
+	}
+	return &Manager{cfg: cfg, boot: id}, nil
+}
+
+// Progress is how far a checkpoint is.
+type Progress struct {
+	// Phase is one of the Phases.
+	Phase string
+	// Container is the name of the container that is dumped or written, or "".
+	Container string
+	// Bytes is the number of bytes that are written in this phase. Total is about how many there will be, or 0.
+	Bytes, Total int64
+}
+
+// Phases of a checkpoint.
+const (
+	PhaseFreeze = "freeze" // the containers are being frozen
+	PhaseDump   = "dump"   // CRIU writes the images of processes
+	PhaseFiles  = "files"  // the changed files of the root file systems are being written
+	PhaseWrite  = "write"  // the archives are being written; the containers run again
+)
+
+// defaultTimeout limits a checkpoint for which the caller sets no timeout, because its containers are frozen.
+const defaultTimeout = 10 * time.Minute
+
+func (m *Manager) observe(r Result) {
+	if m.cfg.Observer != nil {
+		m.cfg.Observer.Checkpointed(r)
+	}
+}
+
+// origin describes this node and the runtime of a handler.
+func (m *Manager) origin(handler string, program criu.Program, runtimeVersion string, at time.Time) archive.Origin {
+	return archive.Origin{
+		Version: archive.Version, CheckpointedAt: at, Engine: m.cfg.Engine, Architecture: architecture, Kernel: kernelRelease(),
+		CgroupV2: m.cfg.CgroupV2, CRIU: program.Version, Runtime: archive.Runtime{Handler: handler, Version: runtimeVersion},
+	}
+}
+
+// invalid returns an ErrInvalidArgument. The message names the field of the request and its rule.
+func invalid(format string, args ...any) error {
+	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+}
+
+// short shortens an id for messages.
+func short(id string) string { return id[:min(len(id), 12)] }
+
+// deadlineError makes the error of a checkpoint whose deadline has passed recognizable as one.
+func deadlineError(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil && !errors.Is(err, context.Cause(ctx)) {
+		return errors.Join(context.Cause(ctx), err)
+	}
+	return err
+}

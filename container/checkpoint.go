@@ -1,0 +1,131 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/oci/runtime"
+)
+
+// errStopping ends the checkpoint of a container that is being stopped.
+var errStopping = fmt.Errorf("the container is being stopped: %w", errdefs.ErrAborted)
+
+// Held is a running container that no operation changes until Release. Only a stop can end the container.
+type Held struct {
+	*Snapshot
+	// Runtime is the OCI runtime of the container.
+	Runtime *runtime.Runtime
+
+	m      *Manager
+	c      *container
+	unlock func()
+	cancel context.CancelCauseFunc
+}
+
+// Hold waits for the running operation of a container, and holds the container for a checkpoint. The returned context
+// ends with ctx, and when the container is stopped. The caller must call Release.
+//
+// Errors: ErrNotFound; ErrFailedPrecondition if the container does not run, or if its state would not be complete in a
+// checkpoint; ErrNotImplemented if its runtime cannot checkpoint any container.
+func (m *Manager) Hold(ctx context.Context, id string) (_ *Held, _ context.Context, err error) {
+	c, err := m.find(id)
+	if err != nil {
+		return nil, nil, fmt.Errorf("checkpoint: %w", err)
+	}
+	unlock, err := m.ops.Lock(ctx, c.id)
+	if err != nil {
+		return nil, nil, fmt.Errorf("checkpoint container %q: %w", short(c.id), err)
+	}
+	s := c.snap.Load()
+	if s.State != Running {
+		err = errWrongState("checkpoint", s)
+	} else if err = c.checkCheckpoint(); err != nil {
+		err = fmt.Errorf("checkpoint container %q: %w", short(c.id), err)
+	}
+	if err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	c.mu.Lock()
+	c.cancelCheckpoint = cancel
+	stopping := c.stops > 0
+	c.mu.Unlock()
+	if stopping {
+		cancel(errStopping)
+	}
+	return &Held{Snapshot: s, Runtime: c.runtime, m: m, c: c, unlock: unlock, cancel: cancel}, ctx, nil
+}
+
+// checkCheckpoint returns an error for a container whose state would not be complete in a checkpoint.
+func (c *container) checkCheckpoint() error {
+	switch {
+	case c.runtime.Guest:
+		return fmt.Errorf("runtime handler %q runs containers under a guest kernel, whose state criu cannot read: %w",
+			c.runtime.Name, errdefs.ErrNotImplemented)
+	case len(c.userMaps.UIDs) > 0:
+		return fmt.Errorf("the pod has a user namespace, which a checkpoint cannot contain: %w", errdefs.ErrFailedPrecondition)
+	case c.rec.SharedPID:
+		return fmt.Errorf("the container shares a PID namespace (%s): in a new namespace, the ids of its processes can belong to others: %w",
+			c.config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid(), errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+// Release ends the hold. The container must be thawed.
+func (h *Held) Release() {
+	h.c.mu.Lock()
+	h.c.cancelCheckpoint = nil
+	h.c.mu.Unlock()
+	h.cancel(nil)
+	h.unlock()
+}
+
+// SpecFile is the path of the OCI config of the container.
+func (h *Held) SpecFile() string { return filepath.Join(h.c.dir, configFile) }
+
+// Freeze freezes all processes of the container, and returns when they are frozen.
+func (h *Held) Freeze(ctx context.Context) error {
+	if err := h.m.cfg.Cgroups.Freeze(ctx, h.ProcessCgroup); err != nil {
+		return fmt.Errorf("freeze container %q: %w", short(h.ID), err)
+	}
+	return nil
+}
+
+// Thaw undoes Freeze. It is no error if the container is not frozen or has exited.
+func (h *Held) Thaw() error {
+	if err := h.m.cfg.Cgroups.Thaw(h.ProcessCgroup); err != nil {
+		return fmt.Errorf("thaw container %q: %w", short(h.ID), err)
+	}
+	return nil
+}
+
+// Dump writes the images of the processes of a frozen container. The container is still frozen when Dump returns.
+func (h *Held) Dump(ctx context.Context, c runtime.Checkpoint) error {
+	err := h.Runtime.Dump(ctx, h.ID, c)
+	if err == nil {
+		return nil
+	}
+	init, _ := h.c.refs()
+	switch {
+	case !init.Alive():
+		err = fmt.Errorf("the container has exited: %w", errors.Join(errdefs.ErrFailedPrecondition, err))
+	case ctx.Err() == nil && runtime.CRIUError(filepath.Join(c.WorkDir, runtime.DumpLog)) != "":
+		// CRIU has refused the state of a process.
+		err = fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
+	}
+	return fmt.Errorf("dump container %q: %w", short(h.ID), err)
+}
+
+// abortCheckpoint ends a running checkpoint of a container that is being stopped. A frozen process does not handle
+// the stop signal.
+func (c *container) abortCheckpoint() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cancelCheckpoint != nil {
+		c.cancelCheckpoint(errStopping)
+	}
+}

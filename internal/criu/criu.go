@@ -1,0 +1,151 @@
+// Package criu finds the program criu, which saves and restores processes, and finds out whether criu works on this
+// kernel.
+package criu
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// checkTimeout limits the check of the program.
+const checkTimeout = time.Minute
+
+// maxMessage is the maximum length of a message of criu in an error, in bytes.
+const maxMessage = 300
+
+// Program is a criu that works.
+type Program struct {
+	Path    string
+	Version string
+}
+
+// Checker finds and checks the program. A result is kept until the program changes.
+type Checker struct {
+	// Configured returns the path of the program, or "" for the first criu in the PATH.
+	Configured func() string
+
+	run sync.Mutex // held while the program is checked
+
+	mu     sync.Mutex // guards last; taken after run
+	last   *result
+	lookup error
+}
+
+// result is the result of a check.
+type result struct {
+	program Program
+	err     error
+	modTime time.Time
+	size    int64
+}
+
+// Check returns the program, or an ErrNotImplemented that says why checkpoints are not possible. It runs the program
+// only if the program has changed since the last call.
+func (c *Checker) Check(ctx context.Context) (Program, error) {
+	c.run.Lock()
+	defer c.run.Unlock()
+	path, info, err := c.find()
+	c.mu.Lock()
+	last := c.last
+	c.lookup = err
+	c.mu.Unlock()
+	if err != nil {
+		return Program{}, err
+	}
+	if last != nil && last.program.Path == path && last.modTime.Equal(info.ModTime()) && last.size == info.Size() {
+		return last.program, last.err
+	}
+	r := &result{program: Program{Path: path}, modTime: info.ModTime(), size: info.Size()}
+	r.program.Version, r.err = check(ctx, path)
+	if ctx.Err() != nil {
+		return Program{}, context.Cause(ctx)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = r
+	return r.program, r.err
+}
+
+// Last returns the result of the last Check without a check. It returns ErrUnavailable before the first one.
+func (c *Checker) Last() (Program, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.lookup != nil:
+		return Program{}, c.lookup
+	case c.last == nil:
+		return Program{}, fmt.Errorf("criu has not been checked: %w", errdefs.ErrUnavailable)
+	}
+	return c.last.program, c.last.err
+}
+
+func (c *Checker) find() (string, os.FileInfo, error) {
+	path := c.Configured()
+	if path == "" {
+		var err error
+		if path, err = exec.LookPath("criu"); err != nil {
+			return "", nil, fmt.Errorf("no criu is in the PATH of the daemon: %w", errdefs.ErrNotImplemented)
+		}
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", nil, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", nil, fmt.Errorf("criu: %w: %w", err, errdefs.ErrNotImplemented)
+	}
+	return path, info, nil
+}
+
+// check returns the version of a program that works on this kernel.
+func check(ctx context.Context, path string) (version string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("%s --version: %w: %w", path, err, errdefs.ErrNotImplemented)
+	}
+	version = parseVersion(out)
+	if version == "" {
+		return "", fmt.Errorf("%s --version: no version in the output: %w", path, errdefs.ErrNotImplemented)
+	}
+	cmd := exec.CommandContext(ctx, path, "check")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return version, fmt.Errorf("criu %s does not work on this kernel: %s: %w: %w", version, lastError(out), err, errdefs.ErrNotImplemented)
+	}
+	return version, nil
+}
+
+// parseVersion returns the version in the output of "criu --version", or "".
+func parseVersion(out []byte) string {
+	for line := range strings.Lines(string(out)) {
+		if v, ok := strings.CutPrefix(line, "Version:"); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+// lastError returns the last error in the output of criu, or else the last line.
+func lastError(out []byte) string {
+	last := ""
+	for line := range bytes.Lines(out) {
+		text := strings.ToValidUTF8(string(bytes.TrimSpace(line)), "")
+		if _, message, ok := strings.Cut(text, "Error "); ok {
+			last = message
+		} else if last == "" && text != "" {
+			last = text
+		}
+	}
+	return last[:min(len(last), maxMessage)]
+}

@@ -1,0 +1,74 @@
+package criu
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// script writes a program with the name criu.
+func script(t *testing.T, path, body string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte("#!/bin/sh\necho run >>"+filepath.Dir(path)+"/runs\n"+body), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const works = `case $1 in --version) printf 'Version: 9.9\nGitID: x\n';; check) echo Looks good.;; esac
+`
+
+func TestCheck(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "criu")
+	c := &Checker{Configured: func() string { return path }}
+	if _, err := c.Last(); !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Errorf("before the first check: got %v", err)
+	}
+	if _, err := c.Check(t.Context()); !errors.Is(err, errdefs.ErrNotImplemented) {
+		t.Errorf("missing program: got %v", err)
+	}
+	script(t, path, works)
+	for range 3 {
+		if p, err := c.Check(t.Context()); err != nil || p != (Program{path, "9.9"}) {
+			t.Errorf("got %+v, %v", p, err)
+		}
+	}
+	if p, err := c.Last(); err != nil || p.Version != "9.9" {
+		t.Errorf("got %+v, %v", p, err)
+	}
+	if runs, err := os.ReadFile(filepath.Join(dir, "runs")); err != nil || strings.Count(string(runs), "run") != 2 {
+		t.Errorf("the program ran %d times, %v; want 2", strings.Count(string(runs), "run"), err)
+	}
+
+	script(t, path, `case $1 in --version) echo Version: 9.9;; *) echo "Error (x.c:1): no clone"; exit 1;; esac`)
+	_ = os.Chtimes(path, time.Time{}, time.Now().Add(time.Hour))
+	_, err := c.Check(t.Context())
+	if !errors.Is(err, errdefs.ErrNotImplemented) || !strings.Contains(err.Error(), "no clone") {
+		t.Errorf("program that does not work: got %v", err)
+	}
+	script(t, path, "exit 3")
+	_ = os.Chtimes(path, time.Time{}, time.Now().Add(2*time.Hour))
+	if _, err := c.Check(t.Context()); !errors.Is(err, errdefs.ErrNotImplemented) {
+		t.Errorf("program without a version: got %v", err)
+	}
+}
+
+// TestPath checks that the program is found in the PATH.
+func TestPath(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir+":/usr/bin:/bin")
+	script(t, filepath.Join(dir, "criu"), works)
+	c := &Checker{Configured: func() string { return "" }}
+	if p, err := c.Check(t.Context()); err != nil || p.Path != filepath.Join(dir, "criu") {
+		t.Errorf("got %+v, %v", p, err)
+	}
+	t.Setenv("PATH", "/nowhere")
+	if _, err := c.Check(t.Context()); !errors.Is(err, errdefs.ErrNotImplemented) {
+		t.Errorf("no criu in the PATH: got %v", err)
+	}
+}

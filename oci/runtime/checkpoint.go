@@ -1,0 +1,170 @@
+package runtime
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/criserver/criserver/internal/steps"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+	"golang.org/x/sys/unix"
+)
+
+// Checkpoint is the input of the dump of a container.
+type Checkpoint struct {
+	// ImageDir is an existing directory for the images of CRIU. WorkDir is one for its log and its statistics.
+	ImageDir, WorkDir string
+	// CRIU is the path of the criu program. Its base name must be "criu", because runtimes look for that name.
+	CRIU string
+	// Mark is set as MarkVariable in the environment of the runtime and of CRIU, so that a later daemon finds them.
+	Mark string
+}
+
+// MarkVariable is the name of the variable that has the Mark of a Checkpoint.
+const MarkVariable = "CRISERVER_CHECKPOINT"
+
+// DumpLog is the name of the log of CRIU in the WorkDir.
+const DumpLog = "dump.log"
+
+// abortTimeout is how long CRIU may take to clean up after an aborted dump. After this time CRIU is killed.
+const abortTimeout = 20 * time.Second
+
+// CanCheckpoint reports whether a runtime with these features can checkpoint containers. Runtimes from before the
+// features command cannot.
+func CanCheckpoint(f *features.Features) bool {
+	if f == nil {
+		return false
+	}
+	return f.Annotations["org.opencontainers.runc.checkpoint.enabled"] == "true" ||
+		f.Annotations["run.oci.crun.checkpoint.enabled"] == "true"
+}
+
+// Dump writes the images of the processes of a container, which continues to run. If the cgroup of the container is
+// frozen, the cgroup is still frozen after the dump.
+//
+// If ctx ends, Dump does not kill CRIU at once, because CRIU has changed registers and memory of the processes of the
+// container, and must restore them. Dump removes the ImageDir instead. The next file that CRIU creates then fails, and
+// CRIU restores the processes.
+func (r *Runtime) Dump(ctx context.Context, id string, c Checkpoint) (err error) {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	_, step := steps.Start(ctx, steps.RuntimeCall, steps.Command("checkpoint"))
+	defer step.EndWith(&err)
+	files, err := r.files(nil)
+	if err != nil {
+		return err
+	}
+	defer closeAll(files)
+	args := []string{
+		"checkpoint", "--leave-running", "--file-locks", "--image-path", c.ImageDir, "--work-path", c.WorkDir, id,
+	}
+	cmd := r.command(context.WithoutCancel(ctx), files, logPath, args)
+	stderr := &limitedBuffer{limit: maxLog}
+	cmd.Stderr, cmd.WaitDelay = stderr, outputTimeout
+	cmd.Env = c.environment(os.Environ())
+	// The group contains the runtime and CRIU.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return r.commandError(ctx, args[0], err, nil, nil)
+	}
+	err = c.wait(ctx, cmd)
+	if ctx.Err() == nil && err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		// The images may be incomplete even if the dump ended without an error.
+		return fmt.Errorf("%s checkpoint: %w", r.base(), context.Cause(ctx))
+	}
+	err = r.commandError(ctx, args[0], err, readLog(files[0]), stderr.data)
+	if reason := CRIUError(filepath.Join(c.WorkDir, DumpLog)); reason != "" {
+		err = fmt.Errorf("%s: %w", reason, err)
+	}
+	return err
+}
+
+// environment returns the environment of the runtime, with the directory of CRIU at the start of the PATH.
+func (c *Checkpoint) environment(env []string) []string {
+	dir, path := filepath.Dir(c.CRIU), ""
+	env = slices.DeleteFunc(slices.Clone(env), func(v string) bool {
+		value, ok := strings.CutPrefix(v, "PATH=")
+		if ok {
+			path = value
+		}
+		return ok
+	})
+	// CRIU runs tar, ip and iptables.
+	path = cmp.Or(path, "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	return append(env, "PATH="+dir+":"+path, MarkVariable+"="+c.Mark)
+}
+
+// wait waits until the runtime and CRIU have exited. It aborts the dump when ctx ends.
+func (c *Checkpoint) wait(ctx context.Context, cmd *exec.Cmd) error {
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	group := cmd.Process.Pid
+	var err error
+	select {
+	case err = <-exited:
+	case <-ctx.Done():
+		// An error leaves files that the caller removes later.
+		_ = os.RemoveAll(c.ImageDir)
+		select {
+		case err = <-exited:
+		case <-time.After(abortTimeout):
+			_ = unix.Kill(-group, unix.SIGKILL)
+			err = <-exited
+		}
+	}
+	return errors.Join(err, endGroup(group))
+}
+
+// endGroup waits until no process of the group is left, and kills the processes after abortTimeout. CRIU outlives a
+// runtime that was killed, and ends when it cannot report to the runtime.
+func endGroup(group int) error {
+	for deadline := time.Now().Add(abortTimeout); ; time.Sleep(time.Millisecond) {
+		if err := unix.Kill(-group, 0); errors.Is(err, unix.ESRCH) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			break
+		}
+	}
+	if err := unix.Kill(-group, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill CRIU: %w", err)
+	}
+	return errors.New("CRIU did not end and was killed")
+}
+
+// maxCRIULog is how much of the end of a log of CRIU is read, in bytes.
+const maxCRIULog = 256 << 10
+
+// CRIUError returns the first error in the end of a log of CRIU, or "". The text has one line of limited length.
+func CRIUError(file string) string {
+	f, err := os.Open(file)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return ""
+	}
+	b := make([]byte, min(info.Size(), maxCRIULog))
+	n, _ := f.ReadAt(b, info.Size()-int64(len(b)))
+	for line := range bytes.Lines(b[:n]) {
+		if _, text, ok := bytes.Cut(line, []byte(" Error (")); ok {
+			return sanitize(append([]byte("criu: Error ("), text...))
+		}
+	}
+	return ""
+}
