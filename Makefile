@@ -33,7 +33,7 @@ CLUSTER_TOOLS := $(BIN)/kubelet $(CONTROL_PLANE) $(BIN)/kubernetes/etcd $(BIN)/k
 CLUSTER ?= demo
 NODES   ?= 2
 NETWORK ?= routes
-TOOLS := $(BIN)/runc $(BIN)/criu $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
+TOOLS := $(BIN)/runc $(BIN)/criu $(BIN)/checkpointctl $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
 
 # Each suite is a Go module of its own, so that the dependencies of tests are not dependencies of the daemon.
 SUBMODULES := tools/protogen test/harness test/harness/criclient test/images test/docs test/monitoring test/critest test/system test/kubelet test/cluster test/systemd test/vm
@@ -108,6 +108,10 @@ $(BIN)/runc: tools/runc/go.mod tools/runc/go.sum | deps
 # The packages that only CRIU needs are installed only when CRIU is built.
 $(BIN)/criu: tools/criu/build.sh
 	@tools/criu/build.sh $@
+
+$(BIN)/checkpointctl: tools/checkpointctl/go.mod tools/checkpointctl/go.sum
+	cd tools/checkpointctl && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(STRIP)' -o $@ github.com/checkpoint-restore/checkpointctl
+	@touch $@
 
 $(CNI) &: tools/cni/go.mod tools/cni/go.sum
 	cd tools/cni && CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/cni/ \

@@ -68,6 +68,9 @@ func (c *capture) addImages(w *archive.Writer, root *os.Root) error {
 	if err != nil {
 		return err
 	}
+	if err := w.Images(); err != nil {
+		return err
+	}
 	total, done := dirSize(images), int64(0)
 	for _, e := range entries {
 		c.report(PhaseWrite, done, total)

@@ -132,8 +132,8 @@ func (c *capture) writeChanges(ctx context.Context) error {
 	return errors.Join(err, f.Close())
 }
 
-// openLog opens the log of the container, which the monitor may rotate later. A log that cannot be opened is not part of
-// the checkpoint.
+// openLog opens the log of the container, which the monitor may rotate later. A log that cannot be opened is not part
+// of the checkpoint.
 func (c *capture) openLog() {
 	if c.held.LogPath == "" {
 		return
@@ -157,7 +157,8 @@ func (c *capture) close() {
 	}
 }
 
-// writeShm writes the files of the /dev/shm of a pod to a file. It reports false, and leaves no file, if there are none.
+// writeShm writes the files of the /dev/shm of a pod to a file. It reports false, and makes no file, if there are
+// none.
 func writeShm(ctx context.Context, shm, file string) (found bool, err error) {
 	if shm == "" {
 		return false, nil // the /dev/shm of the node

@@ -57,7 +57,7 @@ func (m *Manager) Container(ctx context.Context, r ContainerRequest) (err error)
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("checkpoint container %q: %w", short(snapshot.ID), deadlineError(ctx, err))
+		return fmt.Errorf("checkpoint container %q: %w", short(snapshot.ID), classify(ctx, err))
 	}
 	return nil
 }

@@ -44,9 +44,6 @@ func (m *Manager) begin(i *intent) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(m.cfg.Dir, 0o700); err != nil {
-		return err
-	}
 	return atomicfile.Write(m.intentFile(i.ID), b, 0o600)
 }
 

@@ -5,8 +5,8 @@
 // The daemon can die at any instruction. An intent record is written before the first container is frozen, so that
 // Recover of the next daemon thaws the containers and removes the incomplete output.
 //
-// The package uses the managers of containers and pods, and neither of them knows it. Package checkpoint/archive has the
-// format.
+// The package uses the managers of containers and pods, and neither of them knows it. Package checkpoint/archive has
+// the format.
 package checkpoint
 
 import (
@@ -22,6 +22,7 @@ import (
 	"github.com/criserver/criserver/internal/boot"
 	"github.com/criserver/criserver/internal/criu"
 	"github.com/criserver/criserver/sandbox"
+	"golang.org/x/sys/unix"
 )
 
 // Containers manages containers. *container.Manager implements Containers.
@@ -149,10 +150,13 @@ func invalid(format string, args ...any) error {
 // short shortens an id for messages.
 func short(id string) string { return id[:min(len(id), 12)] }
 
-// deadlineError makes the error of a checkpoint whose deadline has passed recognizable as one.
-func deadlineError(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil && !errors.Is(err, context.Cause(ctx)) {
+// classify makes the error of a checkpoint recognizable whose deadline has passed, or whose disk is full.
+func classify(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil && !errors.Is(err, context.Cause(ctx)):
 		return errors.Join(context.Cause(ctx), err)
+	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
 	}
 	return err
 }

@@ -53,7 +53,7 @@ func (m *Manager) Pod(ctx context.Context, r PodRequest) (err error) {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	if err = m.podSession(ctx, pod.ID, r); err != nil {
-		return fmt.Errorf("checkpoint pod %q: %w", short(pod.ID), deadlineError(ctx, err))
+		return fmt.Errorf("checkpoint pod %q: %w", short(pod.ID), classify(ctx, err))
 	}
 	return nil
 }

@@ -19,6 +19,9 @@ import (
 // because they do not concern other containers. The caller calls it once, after the recovery of containers.
 func (m *Manager) Recover(ctx context.Context) {
 	log := logrus.WithContext(ctx)
+	if err := os.MkdirAll(m.cfg.Dir, 0o700); err != nil {
+		log.WithError(err).Error("make the directory for records of checkpoints")
+	}
 	files, err := filepath.Glob(filepath.Join(m.cfg.Dir, "*.json"))
 	if err != nil {
 		log.WithError(err).Error("list the records of checkpoints")

@@ -34,8 +34,8 @@ type session struct {
 	log      *logrus.Entry
 }
 
-// hold takes the containers, in the order of their ids, so that two checkpoints do not wait for each other. The returned
-// context ends when one of the containers is stopped.
+// hold takes the containers, in the order of their ids, so that two checkpoints do not wait for each other. The
+// returned context ends when one of the containers is stopped.
 func (s *session) hold(ctx context.Context, ids []string) (context.Context, error) {
 	sorted := slices.Sorted(slices.Values(ids))
 	byID := make(map[string]*container.Held)
@@ -45,7 +45,7 @@ func (s *session) hold(ctx context.Context, ids []string) (context.Context, erro
 			for _, other := range byID {
 				other.Release()
 			}
-			return nil, err
+			return ctx, err
 		}
 		byID[id], ctx = h, inner
 	}

@@ -39,6 +39,7 @@ func TestInvalidValues(t *testing.T) {
 		"container.timezone":        {`"/etc/localtime"`, `"../x"`, `"Europe/../x"`, `"a b"`, `"a/"`},
 		"container.seccomp_profile": {path}, "container.privileged_seccomp_profile": {path},
 		"container.apparmor_profile": {name, `"localhost/p"`, `"unconfined"`},
+		"checkpoint.criu":            {path, `"/usr/sbin/criu-ns"`},
 		"monitor.path":               {path}, "monitor.cgroup": {path, `"/"`},
 		"streaming.address": {`"localhost:0"`, `"0.0.0.0:1"`, `"127.0.0.1"`}, "streaming.idle_timeout": {`"-1s"`, `60`},
 		"streaming.tls_cert": {path}, "streaming.tls_key": {path}, "streaming.tls_client_ca": {path, `"/ca"`},

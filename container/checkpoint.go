@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/oci/runtime"
+	"golang.org/x/sys/unix"
 )
 
 // errStopping ends the checkpoint of a container that is being stopped.
@@ -110,14 +112,23 @@ func (h *Held) Dump(ctx context.Context, c runtime.Checkpoint) error {
 		return nil
 	}
 	init, _ := h.c.refs()
+	reason := runtime.CRIUError(filepath.Join(c.WorkDir, runtime.DumpLog))
 	switch {
 	case !init.Alive():
 		err = fmt.Errorf("the container has exited: %w", errors.Join(errdefs.ErrFailedPrecondition, err))
-	case ctx.Err() == nil && runtime.CRIUError(filepath.Join(c.WorkDir, runtime.DumpLog)) != "":
-		// CRIU has refused the state of a process.
+	case ctx.Err() != nil:
+	case strings.Contains(reason, "No space left on device") || reason == "" && diskFull(c.WorkDir):
+		err = fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+	case reason != "": // CRIU has refused the state of a process
 		err = fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
 	}
 	return fmt.Errorf("dump container %q: %w", short(h.ID), err)
+}
+
+// diskFull reports whether the file system of a directory has no space. CRIU can then not write its log either.
+func diskFull(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && st.Blocks > 0 && st.Bavail == 0
 }
 
 // abortCheckpoint ends a running checkpoint of a container that is being stopped. A frozen process does not handle

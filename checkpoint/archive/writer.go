@@ -17,7 +17,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Writer writes a container archive. Each entry is a regular file that only root may read.
+// Writer writes a container archive. Its entries are regular files that only root may read.
 type Writer struct {
 	ctx  context.Context //nolint:containedctx // a Writer lives as long as the call that makes the archive
 	tar  *tar.Writer
@@ -53,6 +53,11 @@ func (w *Writer) JSON(name string, v any) error {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return w.Bytes(name, append(b, '\n'))
+}
+
+// Images begins the images of CRIU: it adds the directory in which they are. checkpointctl looks for the directory.
+func (w *Writer) Images() error {
+	return w.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: ImageDir + "/", Mode: 0o700, ModTime: w.time})
 }
 
 // Section adds an entry with the bytes of a file from offset to end. The file may grow meanwhile.

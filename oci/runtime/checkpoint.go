@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -148,6 +147,9 @@ func endGroup(group int) error {
 // maxCRIULog is how much of the end of a log of CRIU is read, in bytes.
 const maxCRIULog = 256 << 10
 
+// harmlessErrors are errors of CRIU that do not end a dump: CRIU only warns after them.
+var harmlessErrors = []string{"Can't setup RLIMIT_NOFILE"}
+
 // CRIUError returns the first error in the end of a log of CRIU, or "". The text has one line of limited length.
 func CRIUError(file string) string {
 	f, err := os.Open(file)
@@ -161,9 +163,11 @@ func CRIUError(file string) string {
 	}
 	b := make([]byte, min(info.Size(), maxCRIULog))
 	n, _ := f.ReadAt(b, info.Size()-int64(len(b)))
-	for line := range bytes.Lines(b[:n]) {
-		if _, text, ok := bytes.Cut(line, []byte(" Error (")); ok {
-			return sanitize(append([]byte("criu: Error ("), text...))
+	for line := range strings.Lines(string(b[:n])) {
+		_, text, ok := strings.Cut(line, " Error (")
+		harmless := slices.ContainsFunc(harmlessErrors, func(h string) bool { return strings.Contains(text, h) })
+		if ok && !harmless {
+			return sanitize([]byte("criu: Error (" + text))
 		}
 	}
 	return ""

@@ -87,7 +87,12 @@ func countMessageQueues() (int, error) {
 	if err != nil {
 		return 0, os.NewSyscallError("fsmount mqueue", err)
 	}
-	dir := os.NewFile(uintptr(mount), "mqueue")
+	defer unix.Close(mount)
+	top, err := unix.Openat(mount, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) // mount is only a path
+	if err != nil {
+		return 0, os.NewSyscallError("openat mqueue", err)
+	}
+	dir := os.NewFile(uintptr(top), "mqueue")
 	defer dir.Close()
 	names, err := dir.Readdirnames(-1)
 	return len(names), err

@@ -19,6 +19,7 @@ import (
 
 // Daemon is a criserver process with directories that only this run uses.
 type Daemon struct {
+	CRIU         string            // path of criu; "" for the one that FindCRIU returns
 	Bin          string            // directory of criserver, conmon, runc and cni/
 	Dir          string            // all files of the daemon are below this directory
 	Registries   string            // content of registries.conf
@@ -84,6 +85,9 @@ policy = %q
 [monitor]
 path = %q
 
+[checkpoint]
+criu = %q
+
 [runtimes.runc]
 path = %q
 `,
@@ -91,7 +95,33 @@ path = %q
 		cgroupName(cmp.Or(d.CgroupDriver, CgroupDriver()), d.CgroupParent), cmp.Or(d.Runtime, "runc"), d.NRISocket(), d.Config,
 		d.path("cni"), d.pluginDirs(), d.CNI,
 		d.path("registries.conf"), d.path("registries.conf.d"), d.path("policy.json"),
-		filepath.Join(d.Bin, "conmon"), d.runc())
+		filepath.Join(d.Bin, "conmon"), cmp.Or(d.CRIU, builtCRIU(d.Bin)), d.runc())
+}
+
+// builtCRIU returns the path of the criu of "make tools" if it runs on this machine, and otherwise "", for the criu of
+// the host. A guest can lack the libraries of the built one.
+func builtCRIU(bin string) string {
+	path := filepath.Join(bin, "criu")
+	if exec.Command(path, "--version").Run() != nil {
+		return ""
+	}
+	return path
+}
+
+// FindCRIU returns the path of the criu that a daemon with these programs uses, or an error that says that there is
+// none.
+func FindCRIU(bin string) (string, error) {
+	path := builtCRIU(bin)
+	if path == "" {
+		var err error
+		if path, err = exec.LookPath("criu"); err != nil {
+			return "", fmt.Errorf("neither %s nor a criu in the PATH runs: %w", filepath.Join(bin, "criu"), err)
+		}
+	}
+	if out, err := exec.Command(path, "check").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%s does not work on this kernel: %w: %s", path, err, out)
+	}
+	return path, nil
 }
 
 // runc returns the path of the runc under test: that of Bin, or that of the host if Bin has none, as in guests of

@@ -43,12 +43,17 @@ func In(path string, fn func() error) error {
 	if path == "" {
 		return fn()
 	}
+	return InNamespace(path, unix.CLONE_NEWNET, fn)
+}
+
+// InNamespace runs fn on a thread in the namespace of the kind CLONE_NEW… that is pinned at path.
+func InNamespace(path string, kind int, fn func() error) error {
 	return onThread(func() error {
 		f, err := os.Open(path)
 		if err != nil {
 			return err
 		}
-		err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
+		err = unix.Setns(int(f.Fd()), kind)
 		// An open file would keep the mount busy as long as fn runs.
 		if err := errors.Join(err, f.Close()); err != nil {
 			return fmt.Errorf("enter %s: %w", path, err)
