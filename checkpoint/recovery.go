@@ -47,9 +47,8 @@ func (m *Manager) recover(ctx context.Context, i *intent) error {
 	log.Info("end the interrupted checkpoint of an earlier daemon")
 	var errs []error
 	if i.Boot == m.boot {
-		// CRIU fails at the next file, and then restores the processes: see runtime.Dump.
-		errs = append(errs, removeImages(i.Work))
-		errs = append(errs, runtime.EndDumps(ctx, i.ID))
+		dirs, err := filepath.Glob(filepath.Join(escapeGlob(i.Work), "*", imagesDir))
+		errs = append(errs, err, runtime.EndDumps(ctx, i.ID, dirs))
 		for _, path := range i.Cgroups {
 			errs = append(errs, m.cfg.Cgroups.Thaw(path))
 		}
@@ -59,15 +58,6 @@ func (m *Manager) recover(ctx context.Context, i *intent) error {
 		return err
 	}
 	return m.end(i)
-}
-
-// removeImages removes the directories of the images of CRIU.
-func removeImages(work string) error {
-	dirs, err := filepath.Glob(filepath.Join(escapeGlob(work), "*", imagesDir))
-	for _, d := range dirs {
-		err = errors.Join(err, os.RemoveAll(d))
-	}
-	return err
 }
 
 // escapeGlob returns a pattern that matches only the path.

@@ -114,9 +114,9 @@ func (h *Held) Dump(ctx context.Context, c runtime.Checkpoint) error {
 	init, _ := h.c.refs()
 	reason := runtime.CRIUError(filepath.Join(c.WorkDir, runtime.DumpLog))
 	switch {
+	case ctx.Err() != nil:
 	case !init.Alive():
 		err = fmt.Errorf("the container has exited: %w", errors.Join(errdefs.ErrFailedPrecondition, err))
-	case ctx.Err() != nil:
 	case strings.Contains(reason, "No space left on device") || reason == "" && diskFull(c.WorkDir):
 		err = fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
 	case reason != "": // CRIU has refused the state of a process

@@ -37,6 +37,9 @@ const DumpLog = "dump.log"
 // abortTimeout is how long CRIU may take to clean up after an aborted dump. After this time CRIU is killed.
 const abortTimeout = 20 * time.Second
 
+// abortPause is the time between two removals of the ImageDir of an aborted dump.
+const abortPause = 10 * time.Millisecond
+
 // CanCheckpoint reports whether a runtime with these features can checkpoint containers. Runtimes from before the
 // features command cannot.
 func CanCheckpoint(f *features.Features) bool {
@@ -115,16 +118,28 @@ func (c *Checkpoint) wait(ctx context.Context, cmd *exec.Cmd) error {
 	select {
 	case err = <-exited:
 	case <-ctx.Done():
-		// An error leaves files that the caller removes later.
-		_ = os.RemoveAll(c.ImageDir)
-		select {
-		case err = <-exited:
-		case <-time.After(abortTimeout):
-			_ = unix.Kill(-group, unix.SIGKILL)
-			err = <-exited
-		}
+		err = c.abort(group, exited)
 	}
 	return errors.Join(err, endGroup(group))
+}
+
+// abort removes the ImageDir and waits until the runtime has exited. It kills the group after abortTimeout.
+func (c *Checkpoint) abort(group int, exited <-chan error) error {
+	kill := time.NewTimer(abortTimeout)
+	defer kill.Stop()
+	tick := time.NewTicker(abortPause)
+	defer tick.Stop()
+	for {
+		// The removal fails if CRIU makes a file meanwhile. The caller removes what is left.
+		_ = os.RemoveAll(c.ImageDir)
+		select {
+		case err := <-exited:
+			return err
+		case <-kill.C:
+			_ = unix.Kill(-group, unix.SIGKILL)
+		case <-tick.C:
+		}
+	}
 }
 
 // endGroup waits until no process of the group is left, and kills the processes after abortTimeout. CRIU outlives a

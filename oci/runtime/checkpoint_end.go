@@ -14,11 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// EndDumps waits until no process of the dump with this Mark is left. The caller has removed the ImageDir, so CRIU ends
-// soon. EndDumps kills the processes that are left after a time.
-func EndDumps(ctx context.Context, mark string) error {
+// EndDumps aborts the dumps with this Mark, which an earlier daemon has begun, and waits until none of their processes
+// is left. Like Dump, it removes the directories of the images, and kills the processes that are left after a time.
+func EndDumps(ctx context.Context, mark string, imageDirs []string) error {
 	killed := false
 	for deadline := time.Now().Add(abortTimeout); ; {
+		for _, dir := range imageDirs {
+			_ = os.RemoveAll(dir) // fails if CRIU makes a file meanwhile
+		}
 		left, err := marked(mark)
 		if err != nil || len(left) == 0 {
 			return err
@@ -34,7 +37,7 @@ func EndDumps(ctx context.Context, mark string) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%d processes of an interrupted dump are left: %w", len(left), context.Cause(ctx))
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(abortPause):
 		}
 	}
 }

@@ -68,7 +68,7 @@ func reaches(dir, pattern string, size int64, done <-chan struct{}) bool {
 		select {
 		case <-done:
 			return false
-		default:
+		case <-time.After(100 * time.Microsecond):
 		}
 	}
 }
