@@ -286,6 +286,7 @@ func TestCheckpointRefusesState(t *testing.T) {
 		config := containerConfig(p, "tty", busybox, "sh", "-c", counter)
 		config.Tty = true
 		id := n.RunContainer(t, p, config)
+		waitFor(t, "the counter", func() bool { return len(logLines(t, p, "tty")) > 3 }) // not the OCI runtime any more
 		if err := n.checkpoint(t, id, location, time.Minute); err != nil {
 			t.Error(err)
 		}
