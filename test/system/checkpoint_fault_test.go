@@ -326,7 +326,7 @@ func makeSegment(t *testing.T, path string) {
 	}
 }
 
-// TestCheckpointWithoutCRIU checks that the error of a node without CRIU is one that the tests of the kubelet recognize.
+// TestCheckpointWithoutCRIU checks that the tests of the kubelet recognize the error of a node without CRIU.
 func TestCheckpointWithoutCRIU(t *testing.T) {
 	n := makeNode("ckptnone")
 	n.CRIU = "/nowhere/criu"
