@@ -215,8 +215,8 @@ func readWithLibrary(tb testing.TB, format ArchiveFormat, data []byte, want Imag
 	}
 }
 
-// TestLoadFromLibrary loads archives that the library of podman and skopeo has written. Its docker-archives have links to
-// the layers for older readers.
+// TestLoadFromLibrary loads archives that the library of podman and skopeo has written. Its docker-archives
+// have links to the layers for older readers.
 func TestLoadFromLibrary(t *testing.T) {
 	b := newBed(t)
 	img := imagetest.Image{Layers: oddLayers(t)}

@@ -72,8 +72,9 @@ func checkWriteTar(tb testing.TB, l *Layer) {
 	}
 }
 
-// hasDeviceZero reports whether a layer has a device 0/0 that is not from the entry of a whiteout. Overlay takes it for a
-// whiteout, and the tar has the entry of a whiteout for it, so its owner and mode are not in the tar.
+// hasDeviceZero reports whether a layer has a device 0/0 that is not from the entry of a whiteout. Overlay
+// takes it for a whiteout, and the tar has the entry of a whiteout for it, so its owner and mode are not in
+// the tar.
 func hasDeviceZero(tb testing.TB, l *Layer) bool {
 	tb.Helper()
 	found := false

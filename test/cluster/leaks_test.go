@@ -18,8 +18,8 @@ import (
 // podMounts are the directories below which pods have mounts.
 var podMounts = []string{"/run/criserver/", "/var/lib/criserver/", "/var/lib/kubelet/pods/", "/run/netns/"}
 
-// checkEmptyNodes deletes the pods of DNS, the last ones of the cluster, and waits until no node has objects of pods. The
-// kubelet removes sandboxes once a minute.
+// checkEmptyNodes deletes the pods of DNS, the last ones of the cluster, and waits until no node has objects
+// of pods. The kubelet removes sandboxes once a minute.
 func checkEmptyNodes(ctx context.Context) error {
 	if _, err := suite.Kubectl(ctx, "-n", "kube-system", "delete", "deployment", "coredns", "--wait=false"); err != nil {
 		return err
@@ -108,7 +108,8 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
-// hostObjects returns the mounts, links and nftables tables in the namespaces of the tests, which no cluster may change.
+// hostObjects returns the mounts, links and nftables tables in the namespaces of the tests, which no cluster
+// may change.
 func hostObjects() (map[string]bool, error) {
 	found := map[string]bool{}
 	info, err := os.ReadFile("/proc/self/mountinfo")
@@ -130,8 +131,8 @@ func hostObjects() (map[string]bool, error) {
 	return found, nil
 }
 
-// checkHost checks that the stopped cluster has left nothing on the host. Other programs may have added mounts, links and
-// tables in the meantime, so only those with names of a cluster are leaks.
+// checkHost checks that the stopped cluster has left nothing on the host. Other programs may have added
+// mounts, links and tables in the meantime, so only those with names of a cluster are leaks.
 func checkHost(before map[string]bool) error {
 	after, err := hostObjects()
 	if err != nil {

@@ -162,7 +162,8 @@ func (s space) answers(pod, url, want string) {
 	})
 }
 
-// testServices checks cluster addresses of both families from pods of both nodes: the address of the client is preserved.
+// testServices checks cluster addresses of both families from pods of both nodes: the address of the client
+// is preserved.
 func testServices(t *testing.T, s space) {
 	for i, address := range s.service("far-service", "far", "") {
 		path := fmt.Sprintf("/service-%d", i)
@@ -212,8 +213,8 @@ func testAffinity(t *testing.T, s space) {
 	}
 }
 
-// testNodePort checks a node port on each node. By default the address of a client is masqueraded; with the local traffic
-// policy it is preserved, and a node without a pod does not answer.
+// testNodePort checks a node port on each node. By default the address of a client is masqueraded; with the
+// local traffic policy it is preserved, and a node without a pod does not answer.
 func testNodePort(t *testing.T, s space) {
 	s.service("node-port", "far", `"type": "NodePort"`)
 	s.service("local", "far", `"type": "NodePort", "externalTrafficPolicy": "Local"`)

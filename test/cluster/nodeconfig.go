@@ -92,8 +92,8 @@ func (n *Node) kubeletConfig() map[string]any {
 	}
 }
 
-// proxyConfig returns the configuration of kube-proxy. It must not set the limits of connection tracking, which belong to
-// the host.
+// proxyConfig returns the configuration of kube-proxy. It must not set the limits of connection tracking,
+// which belong to the host.
 func (n *Node) proxyConfig() map[string]any {
 	return map[string]any{
 		"apiVersion":         "kubeproxy.config.k8s.io/v1alpha1",

@@ -14,8 +14,8 @@ import (
 // podsPerNode is the number of pods of TestScale on each node.
 const podsPerNode = 100
 
-// TestScale runs many pods on each node, and reports the time until all of them run, what the runtime needs for them, and
-// how long the kubelet takes to list them.
+// TestScale runs many pods on each node, and reports the time until all of them run, what the runtime needs
+// for them, and how long the kubelet takes to list them.
 func TestScale(t *testing.T) {
 	if testing.Short() {
 		t.Skip("200 pods take minutes")

@@ -42,8 +42,8 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// checkMessage checks that each part of a message between two "…" is in one string of the source, or is the text of an
-// errno of the kernel.
+// checkMessage checks that each part of a message between two "…" is in one string of the source, or is the
+// text of an errno of the kernel.
 func checkMessage(t *testing.T, b block, message string, source []string) {
 	if message == "" {
 		return

@@ -20,7 +20,8 @@ type symptom struct {
 
 const dropIn = "/etc/criserver/criserver.toml.d/symptom.toml"
 
-// container is a script that creates the container $name of the image $image in the pod default/web, with the lines $more.
+// container is a script that creates the container $name of the image $image in the pod default/web, with the
+// lines $more.
 const container = `cat >$HOME/symptom.json <<END
 { "metadata": { "name": "$name" }, "image": { "image": "$image" }, "linux": {}, "command": ["sleep", "1000"] $more }
 END

@@ -143,8 +143,8 @@ func (p *initProcess) reap() {
 	}
 }
 
-// startAgain starts a service that has exited after its delay, as a service manager does, unless a request has signalled
-// or started it.
+// startAgain starts a service that has exited after its delay, as a service manager does, unless a request
+// has signalled or started it.
 func (p *initProcess) startAgain(s *service) {
 	if !s.restart {
 		return
