@@ -24,8 +24,10 @@ func (o IPCObjects) String() string {
 		n    int
 		name string
 	}{
-		{o.SharedMemory, "System V shared memory segments"}, {o.Semaphores, "System V semaphore sets"},
-		{o.Queues, "System V message queues"}, {o.MessageQueues, "POSIX message queues"},
+		{o.SharedMemory, "System V shared memory segments"},
+		{o.Semaphores, "System V semaphore sets"},
+		{o.Queues, "System V message queues"},
+		{o.MessageQueues, "POSIX message queues"},
 	} {
 		if k.n > 0 {
 			kinds = append(kinds, fmt.Sprintf("%d %s", k.n, k.name))
