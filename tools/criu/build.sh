@@ -2,8 +2,8 @@
 # Builds CRIU from Debian's source and installs the program as the file that the argument names. CRIU saves and
 # restores the processes of containers. Debian 12 has a version that does not work on current kernels.
 #
-# The archive is the unchanged source of upstream, as Debian publishes it. The digest decides whether an archive is
-# used, so it does not matter which server sends it. The archive is kept in .cache.
+# The archive is the unchanged source of upstream, from the Debian archive that the host itself uses. The digest decides
+# whether an archive is used. The archive is kept in .cache.
 #
 # If CRIU cannot be built, the script links the criu in the PATH, if there is one. Otherwise the script makes no
 # file, and the tests of checkpoints are skipped. Neither is an error.
@@ -12,10 +12,6 @@ set -euo pipefail
 version=4.2.1
 digest=29ec0ee09e296479fe7048c80980e8ef1d0684d0b0204c2b101dfea19f6725b9
 name=criu_$version.orig.tar.xz
-urls=(
-  "http://deb.debian.org/debian/pool/main/c/criu/$name"
-  "https://snapshot.debian.org/archive/debian/20261130T000000Z/pool/main/c/criu/$name"
-)
 
 target=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -29,15 +25,16 @@ download() {
   if [ -e "$archive" ] && verify "$archive"; then
     return 0
   fi
-  local url
-  for url in "${urls[@]}"; do
+  local repository url
+  while read -r repository; do
+    url=${repository%/}/pool/main/c/criu/$name
     if curl -fsSL --connect-timeout 20 --max-time 300 -o "$archive.part" "$url" && verify "$archive.part"; then
       mv "$archive.part" "$archive"
       return 0
     fi
-    echo "$url does not have the source of CRIU $version with the expected digest" >&2
+    echo "$url is not the source of CRIU $version with the expected digest" >&2
     rm -f "$archive.part"
-  done
+  done < <(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | sort -u)
   return 1
 }
 
