@@ -17,7 +17,7 @@ var (
 var named = []string{"docs/configuration.md", "docs/tracing.md", "docs/host-check.md"}
 
 // notKeys are other names: files, fields of messages, and attributes of traces.
-var notKeys = map[string]bool{"metrics.sock": true, "image.json": true, "image.image_ref": true, "container.id": true}
+var notKeys = map[string]bool{"metrics.sock": true, "container.log": true, "image.json": true, "image.image_ref": true, "container.id": true}
 
 // TestKeys checks that the keys of the configuration in inline code exist. docs/configuration.md has all keys, because
 // another test compares the page with the code.
