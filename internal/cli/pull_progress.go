@@ -16,10 +16,29 @@ import (
 // lines otherwise.
 func newProgressDisplay(w io.Writer) progressDisplay {
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return &progressBars{all: mpb.New(mpb.WithOutput(w), mpb.WithWidth(40)), bars: make(map[string]*layerBar)}
+		return &progressBars{all: mpb.New(terminalOptions(f)...), bars: make(map[string]*layerBar)}
 	}
 	return &progressLines{w: w, states: make(map[string]string)}
 }
+
+// defaultColumns is the width of a terminal that does not know its size.
+const defaultColumns = 80
+
+// terminalOptions returns the options of the bars on a terminal. Serial consoles, and the terminals of script(1)
+// without a terminal as its standard input, have the size 0x0. mpb draws no bar on a terminal without rows, so the
+// options hide the size of such a terminal from mpb.
+func terminalOptions(f *os.File) []mpb.ContainerOption {
+	width, height, err := term.GetSize(int(f.Fd()))
+	if err == nil && width > 0 && height > 0 {
+		return []mpb.ContainerOption{mpb.WithOutput(f)}
+	}
+	return []mpb.ContainerOption{
+		mpb.WithOutput(struct{ io.Writer }{f}), mpb.ForceTTY(), mpb.WithAutoRefresh(), mpb.WithWidth(defaultColumns),
+	}
+}
+
+// barWidth is the maximum width of a bar in columns, without the text beside the bar.
+const barWidth = 40
 
 // stateNames are the words for the states of a layer.
 var stateNames = map[string]string{"waiting": "waiting", "fetching": "downloading", "done": "done", "present": "exists"}
@@ -94,7 +113,7 @@ func (d *progressBars) add(l *adminv1.PullLayer) *layerBar {
 		b.state <- s
 		return s
 	}
-	b.Bar = d.all.New(max(0, l.GetTotal()), mpb.BarStyle(),
+	b.Bar = d.all.New(max(0, l.GetTotal()), mpb.BarStyle(), mpb.BarWidth(barWidth),
 		mpb.PrependDecorators(decor.Name(shortDigest(l.GetDigest())+" "), decor.Any(state, decor.WC{W: 12})),
 		mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f", decor.WCSyncSpace), decor.AverageSpeed(decor.SizeB1024(0), " % .1f")),
 	)
