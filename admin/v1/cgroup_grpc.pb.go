@@ -24,7 +24,8 @@ const (
 
 // CgroupClient is the client API for Cgroup service.
 //
-// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to
+// https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // Cgroup shows the cgroups of containers.
 type CgroupClient interface {

@@ -39,7 +39,8 @@ const (
 
 // DaemonClient is the client API for Daemon service.
 //
-// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to
+// https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // Daemon shows the state of the daemon, and changes settings while the daemon runs.
 type DaemonClient interface {
@@ -154,7 +155,8 @@ func (c *daemonClient) GetProfile(ctx context.Context, in *GetProfileRequest, op
 	return x, nil
 }
 
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic
+// stream type by name.
 type Daemon_GetProfileClient = grpc.ServerStreamingClient[GetProfileResponse]
 
 // DaemonServer is the server API for Daemon service.
@@ -356,7 +358,8 @@ func _Daemon_GetProfile_Handler(srv interface{}, stream grpc.ServerStream) error
 	return srv.(DaemonServer).GetProfile(m, &grpc.GenericServerStream[GetProfileRequest, GetProfileResponse]{ServerStream: stream})
 }
 
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic
+// stream type by name.
 type Daemon_GetProfileServer = grpc.ServerStreamingServer[GetProfileResponse]
 
 // Daemon_ServiceDesc is the grpc.ServiceDesc for Daemon service.

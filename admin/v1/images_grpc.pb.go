@@ -29,7 +29,8 @@ const (
 
 // ImagesClient is the client API for Images service.
 //
-// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to
+// https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // Images lists, pulls and removes images.
 type ImagesClient interface {
@@ -125,7 +126,8 @@ func (c *imagesClient) PullImage(ctx context.Context, in *PullImageRequest, opts
 	return x, nil
 }
 
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic
+// stream type by name.
 type Images_PullImageClient = grpc.ServerStreamingClient[PullImageResponse]
 
 func (c *imagesClient) LoadImages(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[LoadImagesRequest, LoadImagesResponse], error) {
@@ -138,7 +140,8 @@ func (c *imagesClient) LoadImages(ctx context.Context, opts ...grpc.CallOption) 
 	return x, nil
 }
 
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic
+// stream type by name.
 type Images_LoadImagesClient = grpc.BidiStreamingClient[LoadImagesRequest, LoadImagesResponse]
 
 func (c *imagesClient) SaveImages(ctx context.Context, in *SaveImagesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveImagesResponse], error) {
@@ -157,7 +160,8 @@ func (c *imagesClient) SaveImages(ctx context.Context, in *SaveImagesRequest, op
 	return x, nil
 }
 
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic
+// stream type by name.
 type Images_SaveImagesClient = grpc.ServerStreamingClient[SaveImagesResponse]
 
 // ImagesServer is the server API for Images service.
@@ -313,14 +317,16 @@ func _Images_PullImage_Handler(srv interface{}, stream grpc.ServerStream) error 
 	return srv.(ImagesServer).PullImage(m, &grpc.GenericServerStream[PullImageRequest, PullImageResponse]{ServerStream: stream})
 }
 
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic
+// stream type by name.
 type Images_PullImageServer = grpc.ServerStreamingServer[PullImageResponse]
 
 func _Images_LoadImages_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(ImagesServer).LoadImages(&grpc.GenericServerStream[LoadImagesRequest, LoadImagesResponse]{ServerStream: stream})
 }
 
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic
+// stream type by name.
 type Images_LoadImagesServer = grpc.BidiStreamingServer[LoadImagesRequest, LoadImagesResponse]
 
 func _Images_SaveImages_Handler(srv interface{}, stream grpc.ServerStream) error {
@@ -331,7 +337,8 @@ func _Images_SaveImages_Handler(srv interface{}, stream grpc.ServerStream) error
 	return srv.(ImagesServer).SaveImages(m, &grpc.GenericServerStream[SaveImagesRequest, SaveImagesResponse]{ServerStream: stream})
 }
 
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic
+// stream type by name.
 type Images_SaveImagesServer = grpc.ServerStreamingServer[SaveImagesResponse]
 
 // Images_ServiceDesc is the grpc.ServiceDesc for Images service.

@@ -25,7 +25,8 @@ const (
 
 // LayersClient is the client API for Layers service.
 //
-// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to
+// https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // Layers shows the layers of images and containers. It changes nothing.
 type LayersClient interface {
@@ -77,7 +78,8 @@ func (c *layersClient) GetContainerLayers(ctx context.Context, in *GetContainerL
 	return x, nil
 }
 
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic
+// stream type by name.
 type Layers_GetContainerLayersClient = grpc.ServerStreamingClient[ContainerLayers]
 
 // LayersServer is the server API for Layers service.
@@ -161,7 +163,8 @@ func _Layers_GetContainerLayers_Handler(srv interface{}, stream grpc.ServerStrea
 	return srv.(LayersServer).GetContainerLayers(m, &grpc.GenericServerStream[GetContainerLayersRequest, ContainerLayers]{ServerStream: stream})
 }
 
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic
+// stream type by name.
 type Layers_GetContainerLayersServer = grpc.ServerStreamingServer[ContainerLayers]
 
 // Layers_ServiceDesc is the grpc.ServiceDesc for Layers service.

@@ -24,7 +24,8 @@ const (
 
 // NamespacesClient is the client API for Namespaces service.
 //
-// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to
+// https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // Namespaces shows the Linux namespaces of pods and containers.
 type NamespacesClient interface {

@@ -24,7 +24,8 @@ const (
 
 // TraceClient is the client API for Trace service.
 //
-// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to
+// https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // Trace shows the steps of the operations on pods and containers, with their times. The
 // daemon keeps the steps in memory since its start, in limited number.

@@ -121,7 +121,7 @@ func run(plugin string, request *pluginpb.CodeGeneratorRequest, out string) erro
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(path, []byte(f.GetContent()), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(wrapComments(f.GetContent())), 0o644); err != nil {
 			return err
 		}
 	}
