@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -99,10 +100,11 @@ func (t *writer) writeLayer(ctx context.Context, name string, l Layer) error {
 	}
 	sum := l.Digest.Algorithm().Digester()
 	counter := &countingWriter{w: io.MultiWriter(t.Writer, sum.Hash())}
-	if err := l.Write(ctx, counter); err != nil {
+	err := l.Write(ctx, counter)
+	if err != nil && !errors.Is(err, tar.ErrWriteTooLong) {
 		return err
 	}
-	if counter.n != l.Size || sum.Digest() != l.Digest {
+	if err != nil || counter.n != l.Size || sum.Digest() != l.Digest {
 		return fmt.Errorf("files of layer %s have changed while they were read: %w", l.Digest, errdefs.ErrDataLoss)
 	}
 	return nil
