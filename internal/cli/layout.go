@@ -82,8 +82,10 @@ func writeLayoutFile(t *tar.Writer, root *os.Root, name string) error {
 	if err != nil {
 		return err
 	}
-	if n, err := io.Copy(t, io.LimitReader(f, info.Size())); err != nil || n < info.Size() {
-		return fmt.Errorf("read %s: got %d of %d bytes: %w", name, n, info.Size(), errors.Join(err, io.ErrUnexpectedEOF))
+	if _, err := io.CopyN(t, f, info.Size()); errors.Is(err, io.EOF) {
+		return fmt.Errorf("read %s: the file has become shorter than %d bytes: %w", name, info.Size(), io.ErrUnexpectedEOF)
+	} else if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
 	}
 	return nil
 }

@@ -113,10 +113,13 @@ func writeArchive(env *environment, file string, write func(io.Writer) error) (e
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(write(f), f.Close()); err != nil {
+	if err = errors.Join(write(f), f.Close()); err == nil {
+		err = os.Rename(f.Name(), file)
+	}
+	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return os.Rename(f.Name(), file)
+	return nil
 }
 
 // receiveArchive writes the archive that recv returns, shows the progress, and returns the result.
