@@ -146,7 +146,7 @@ func (s *archiveScan) hasImages(ids []ID) bool {
 	return !slices.ContainsFunc(ids, func(id ID) bool { return x.byID[id] == nil })
 }
 
-// loadArchiveFile loads the images of an open archive. Only a compressed archive is copied before.
+// loadArchiveFile loads the images of an open archive. It first decompresses a compressed archive to a temporary file.
 func (m *Manager) loadArchiveFile(ctx context.Context, f *os.File, size int64) (_ []LoadedImage, err error) {
 	ctx, step := steps.Begin(ctx, steps.ImageLoad, steps.Object{}, steps.Source(f.Name()))
 	defer step.EndWith(&err)

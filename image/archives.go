@@ -95,8 +95,8 @@ func (a *archiveDirs) images() map[ID]bool {
 	return all
 }
 
-// restoreArchives reads the records of loaded archives, so that their images are pinned before the archives are
-// looked at. Without the records, all archives are read again.
+// restoreArchives reads the records of loaded archives, so that their images are pinned before
+// LoadArchives runs. Without the records, all archives are read again.
 func (m *Manager) restoreArchives(report func(error)) {
 	b, err := os.ReadFile(m.dir(archivesFile))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"go.podman.io/image/v5/docker/reference"
-	"golang.org/x/sys/unix"
 
 	"github.com/criserver/criserver/image/archive"
 	"github.com/criserver/criserver/image/pull"
@@ -118,13 +117,10 @@ func (m *Manager) loadImage(ctx context.Context, a *archive.Archive, img *archiv
 		loaded.Image, err = m.add(ctx, res)
 	}
 	if err != nil {
-		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-			err = fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
-		}
-		// Another attempt does not need a network, so the layers are not kept for it.
+		// The next attempt needs no network, so the layers of a failed load are deleted.
 		added := lease.Added()
 		lease.Close()
-		loaded.Err = errors.Join(err, m.layers.Drop(context.WithoutCancel(ctx), added))
+		loaded.Err = errors.Join(classifyDiskFull(err), m.layers.Drop(context.WithoutCancel(ctx), added))
 		return loaded
 	}
 	for _, name := range names {

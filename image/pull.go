@@ -10,9 +10,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
-
 	"github.com/criserver/criserver/image/layer"
 	"github.com/criserver/criserver/image/pull"
 	"github.com/criserver/criserver/internal/steps"
@@ -71,10 +68,7 @@ func (m *Manager) pull(ctx context.Context, key string, req PullRequest) (_ Imag
 	}
 	img, err := m.add(ctx, res)
 	if err != nil {
-		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-			err = fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
-		}
-		return Image{}, m.dropFailedLayers(ctx, lease, fmt.Errorf("store image %q: %w", req.Ref, err))
+		return Image{}, m.dropFailedLayers(ctx, lease, fmt.Errorf("store image %q: %w", req.Ref, classifyDiskFull(err)))
 	}
 	return img, nil
 }

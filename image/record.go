@@ -64,14 +64,7 @@ func (m *Manager) lowerDirs(img *stored) ([]string, error) {
 	for _, ref := range img.Layers {
 		l, ok := m.layers.Get(ref.DiffID)
 		if !ok {
-			err := m.layers.Broken(ref.DiffID)
-			if err != nil {
-				// The class of err is replaced, because it can be that of a missing file.
-				err = fmt.Errorf("%s: %w", err.Error(), errdefs.ErrDataLoss)
-			} else {
-				err = errdefs.ErrNotFound
-			}
-			return nil, fmt.Errorf("layer %s of image %s: %w", ref.DiffID, img.ID, err)
+			return nil, fmt.Errorf("layer %s of image %s: %w", ref.DiffID, img.ID, m.layerError(ref.DiffID))
 		}
 		layers = append(layers, l)
 	}
@@ -80,6 +73,15 @@ func (m *Manager) lowerDirs(img *stored) ([]string, error) {
 		dirs = append([]string{filepath.Join(m.imageDir(img.ID), coverDir)}, dirs...)
 	}
 	return dirs, nil
+}
+
+// layerError returns the reason why the store does not have a layer, or has a layer that cannot be used.
+func (m *Manager) layerError(id digest.Digest) error {
+	if err := m.layers.Broken(id); err != nil {
+		// %s removes the class of err. If a file is missing, the class is ErrNotFound.
+		return fmt.Errorf("%s: %w", err.Error(), errdefs.ErrDataLoss)
+	}
+	return errdefs.ErrNotFound
 }
 
 // write writes record, manifest and config to dir.

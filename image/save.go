@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -32,8 +33,7 @@ type SaveRequest struct {
 	// all tags of the image.
 	Refs   []string
 	Format ArchiveFormat
-	// Progress is called several times a second by the goroutine of Save. It must not keep the layers. nil: it is not
-	// called.
+	// Progress is called several times a second by the goroutine of Save. nil: no reports.
 	Progress func(PullProgress)
 }
 
@@ -70,16 +70,16 @@ type saver struct {
 // savedLayer is a layer that is saved.
 type savedLayer struct {
 	layer *layer.Layer
-	// digest and size are those of the tar that WriteTar writes. digest is "" until the tar was measured.
+	// digest and size describe the tar that WriteTar writes. digest is "" until measure has calculated the digest.
 	digest       digest.Digest
 	size         int64
 	bytes, total int64 // of the current state
 	state        string
 }
 
-// Save writes an archive of images to w. The images can be removed meanwhile. Save returns ErrInvalidArgument for an
-// invalid request, ErrNotFound if an image does not exist, and ErrDataLoss if a layer is damaged. After an error, the
-// archive is not complete.
+// Save writes an archive of images to w. A lease keeps the layers of an image that is removed during the call. Save
+// returns ErrInvalidArgument for an invalid request, ErrNotFound if an image does not exist, and ErrDataLoss if a layer
+// is damaged. After an error, the archive is not complete.
 func (m *Manager) Save(ctx context.Context, w io.Writer, req SaveRequest) (_ []SavedImage, err error) {
 	ctx, step := steps.Begin(ctx, steps.ImageSave, steps.Object{})
 	defer step.EndWith(&err)
@@ -105,7 +105,7 @@ func (m *Manager) Save(ctx context.Context, w io.Writer, req SaveRequest) (_ []S
 		}
 		source.Names = saved[i].Names
 		saved[i].SavedID = img.ID
-		if string(source.Config) != string(img.RawConfig) {
+		if !bytes.Equal(source.Config, img.RawConfig) {
 			saved[i].SavedID = digest.FromBytes(source.Config)
 		}
 		sources = append(sources, source)
@@ -153,8 +153,7 @@ func (m *Manager) holdLayers(s *saver, img *stored) error {
 	for _, id := range img.diffIDs() {
 		l, ok := s.lease.Hold(id)
 		if !ok {
-			_, err := m.lowerDirs(img)
-			return fmt.Errorf("layer %s cannot be used: %w", id, err)
+			return fmt.Errorf("layer %s: %w", id, m.layerError(id))
 		}
 		if s.layers[id] == nil {
 			s.layers[id] = &savedLayer{layer: l, total: int64(l.Bytes), state: saveWaiting} //nolint:gosec // disk usage

@@ -18,7 +18,8 @@ import (
 const spaceInterval = 16 << 20
 
 // spool writes an uncompressed copy of an archive to a file below the root of the store, and returns the file and its
-// size. The file has no name, so the kernel deletes it when the caller closes it and when the daemon is killed.
+// size. announced is the size of r in bytes, or 0 if it is not known. The file has no name, so the kernel deletes the
+// file when the caller closes it or the daemon is killed.
 func (m *Manager) spool(ctx context.Context, r io.Reader, announced int64) (_ *os.File, size int64, err error) {
 	ctx, step := steps.Start(ctx, steps.ImageSpool)
 	defer step.EndWith(&err)
@@ -37,12 +38,17 @@ func (m *Manager) spool(ctx context.Context, r io.Reader, announced int64) (_ *o
 		size, err = m.fillSpool(ctx, f, r, limit)
 	}
 	if err != nil {
-		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-			err = fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
-		}
-		return nil, 0, errors.Join(fmt.Errorf("store archive temporarily: %w", err), f.Close())
+		return nil, 0, errors.Join(fmt.Errorf("store archive temporarily: %w", classifyDiskFull(err)), f.Close())
 	}
 	return f, size, nil
+}
+
+// classifyDiskFull adds ErrResourceExhausted to an error if the disk or a quota is full.
+func classifyDiskFull(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
+	}
+	return err
 }
 
 func archiveTooLarge(limit int64) error {

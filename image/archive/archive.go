@@ -6,6 +6,7 @@
 package archive
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -24,8 +25,8 @@ const (
 	Docker Format = "docker-archive" // a tar of `docker save`
 )
 
-// maxDocument is the maximum size in bytes of a manifest, an index or a config. The limit is that of
-// containers/image.
+// maxDocument is the maximum size in bytes of a manifest, an index or a config. containers/image has
+// the same limit.
 const maxDocument = 4 << 20
 
 const (
@@ -150,7 +151,7 @@ func (i *Image) Blob(d digest.Digest) (io.Reader, int64, error) {
 		return nil, 0, fmt.Errorf("blob %s is not in the archive: %w", d, errdefs.ErrNotFound)
 	case c.data != nil:
 		b, err := i.Document(d)
-		return bytesReader(b), int64(len(b)), err
+		return bytes.NewReader(b), int64(len(b)), err
 	}
 	return i.archive.open(c.section), c.section.size, nil
 }

@@ -63,7 +63,8 @@ func IsCompressed(r io.ReaderAt) (bool, error) {
 }
 
 // Decompress returns a reader of the uncompressed archive in r, which can be compressed with gzip or zstd.
-// The errors of the decompressor have the class ErrDataLoss; those of r are returned unchanged.
+// Errors of r are returned unchanged. Otherwise, the error is ErrNotImplemented for another compression,
+// ErrInvalidArgument for a zstd window that is too large, and ErrDataLoss for data that cannot be decompressed.
 func Decompress(r io.Reader) (io.ReadCloser, error) {
 	src := &source{r: r}
 	buffered := bufio.NewReaderSize(src, 256<<10)
@@ -91,7 +92,8 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 	return decompressor{d, src}, nil
 }
 
-// source keeps the first error of a reader, so that it can be told from the errors of a decompressor.
+// source keeps the first error of a reader, so that classify can distinguish this error from an error of the
+// decompressor.
 type source struct {
 	r   io.Reader
 	err error

@@ -90,7 +90,7 @@ func (r dockerReader) image(ctx context.Context, item dockerImage) (*Image, erro
 	if err != nil {
 		return nil, err
 	}
-	diffIDs, err := diffIDsOf(config)
+	diffIDs, err := DiffIDs(config)
 	if err != nil {
 		return nil, err
 	}
@@ -125,8 +125,8 @@ func (r dockerReader) image(ctx context.Context, item dockerImage) (*Image, erro
 	return img, nil
 }
 
-// diffIDsOf returns the diff IDs in a config.
-func diffIDsOf(config []byte) ([]digest.Digest, error) {
+// DiffIDs returns the diff IDs in the config of an image. It returns ErrInvalidArgument if the config is malformed.
+func DiffIDs(config []byte) ([]digest.Digest, error) {
 	var c struct {
 		RootFS struct {
 			DiffIDs []digest.Digest `json:"diff_ids"`

@@ -105,12 +105,6 @@ func blobDigest(name string) (digest.Digest, bool) {
 	return d, parent == blobsDir+"/" && d.Validate() == nil
 }
 
-// IsLayoutFile reports whether a path is that of a file that an image layout can have.
-func IsLayoutFile(name string) bool {
-	_, ok := blobDigest(name)
-	return ok || name == layoutFile || name == indexFile
-}
-
 // forPlatform returns the descriptors of images for a platform, or of all images if none is for the
 // platform. A descriptor without a platform is an image, or an index from which the platform is chosen
 // later.

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -144,5 +143,3 @@ func localPath(name string) (string, error) {
 	}
 	return path.Clean(name), nil
 }
-
-func bytesReader(b []byte) io.Reader { return bytes.NewReader(b) }

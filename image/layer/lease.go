@@ -14,8 +14,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Lease holds the layers of one pull: the layers that the lease finds or adds are not deleted until
-// the lease is closed.
+// Lease holds the layers of one pull, load or save: the layers that the lease finds or adds are not deleted
+// until the lease is closed.
 type Lease struct {
 	store  *Store
 	limits *Limits // in force when the pull began

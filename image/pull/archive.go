@@ -2,7 +2,6 @@ package pull
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -32,8 +31,9 @@ type LoadRequest struct {
 	Key string
 }
 
-// Load copies an image of an archive to the layer store, like Pull. Layers in the store are not unpacked again,
-// whatever blob they come from. The policy applies to the transport that the format of the archive names.
+// Load copies an image of an archive to the layer store, like Pull. Load does not unpack a layer that the store has,
+// even if the store has unpacked the layer from another blob. The format of the archive is the transport for which the
+// policy is evaluated.
 func (p *Puller) Load(ctx context.Context, req LoadRequest, lease *layer.Lease) (*Result, error) {
 	job := p.jobs.begin(ctx, Request{Ref: req.Label, Key: req.Key}, "loading image", p.cfg.ReportInterval)
 	defer job.end()
@@ -74,8 +74,8 @@ func (p *Puller) load(ctx context.Context, req LoadRequest, job *job, lease *lay
 	return nil, err
 }
 
-// classifyLoad adds a class to the error of a load. In contrast to classify, no error means that a registry cannot be
-// reached.
+// classifyLoad adds a class to the error of a load, as classify does. Truncated data are ErrDataLoss and not
+// ErrUnavailable, because a load uses no registry.
 func classifyLoad(err error) error {
 	var requirement signature.PolicyRequirementError
 	switch {
@@ -178,18 +178,17 @@ func (s *archiveSource) GetManifest(_ context.Context, instance *digest.Digest) 
 
 // expectLayers passes the diff IDs in the config to the lease. A config that cannot be read is an error of the copy.
 func (s *archiveSource) expectLayers(m manifest.Manifest) {
-	var config struct {
-		RootFS struct {
-			DiffIDs []digest.Digest `json:"diff_ids"`
-		} `json:"rootfs"`
+	config, err := s.req.Image.Document(m.ConfigInfo().Digest)
+	if err != nil {
+		return
 	}
-	b, err := s.req.Image.Document(m.ConfigInfo().Digest)
+	diffIDs, err := archive.DiffIDs(config)
 	infos := m.LayerInfos()
-	if err != nil || json.Unmarshal(b, &config) != nil || len(config.RootFS.DiffIDs) != len(infos) {
+	if err != nil || len(diffIDs) != len(infos) {
 		return
 	}
 	for i, info := range infos {
-		s.lease.Expect(info.Digest, config.RootFS.DiffIDs[i])
+		s.lease.Expect(info.Digest, diffIDs[i])
 	}
 }
 
@@ -203,7 +202,7 @@ func (s *archiveSource) GetBlob(_ context.Context, info types.BlobInfo, _ types.
 			if info.Size < 0 || info.Size == size {
 				return io.NopCloser(r), size, nil
 			}
-			err = fmt.Errorf("blob %s has %d bytes, and its descriptor states %d: %w", info.Digest, size, info.Size, errdefs.ErrDataLoss)
+			err = fmt.Errorf("blob %s has %d bytes, and the descriptor of the blob states %d: %w", info.Digest, size, info.Size, errdefs.ErrDataLoss)
 		}
 	}
 	s.failed(err)

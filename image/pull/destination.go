@@ -36,7 +36,7 @@ var layerTypes = map[string]bool{
 // unpacked into the layer store at once. Manifest and config are kept in memory, and result
 // returns them after the copy.
 type destinationReference struct {
-	names  []reference.Named // the first one is that of the reference; empty for an image without a name
+	names  []reference.Named // the first one is the name of the reference; empty for an image without a name
 	label  string            // identifies the image in errors
 	lease  *layer.Lease
 	watch  *watchdog
