@@ -43,18 +43,23 @@ func pages(t *testing.T) []page {
 	}
 	var all []page
 	for _, name := range slices.Concat([]string{"README.md", "CONTRIBUTING.md"}, names) {
-		name = strings.TrimPrefix(name, top+"/")
-		content, err := os.ReadFile(filepath.Join(top, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := parsePage(name, string(content))
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, p)
+		all = append(all, readPage(t, strings.TrimPrefix(name, top+"/")))
 	}
 	return all
+}
+
+// readPage reads and parses a page of the source tree.
+func readPage(t *testing.T, name string) page {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(top, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := parsePage(name, string(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 var (

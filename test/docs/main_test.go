@@ -1,7 +1,6 @@
 package docs
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,6 +11,9 @@ import (
 	"github.com/criserver/criserver/test/harness"
 	"github.com/criserver/criserver/test/images"
 )
+
+// dirVariable is the environment variable with the directory of the run.
+const dirVariable = "CRISERVER_TEST_DOCS_DIR"
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -32,18 +34,15 @@ func run(m *testing.M) (code int, err error) {
 	}
 	cache := filepath.Join(top, ".cache", "images")
 	if harness.Stage() != "inside" {
-		if err := images.Build(context.Background(), cache, false); err != nil {
-			return 1, err
-		}
-		return 0, harness.Isolated(os.Args[1:]...)
+		return outside(cache)
 	}
-	dir, err := os.MkdirTemp("", "cridocs")
-	if err != nil {
+	if err := harness.MountProc(); err != nil {
 		return 1, err
 	}
 	if err := harness.SetUpHost(); err != nil {
 		return 1, err
 	}
+	dir := os.Getenv(dirVariable)
 	defer func() { err = errors.Join(err, harness.CleanUp(dir, filepath.Base(dir))) }()
 	if host, err = newMachine(dir); err != nil {
 		return 1, err

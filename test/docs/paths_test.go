@@ -77,16 +77,7 @@ func TestLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range append(records, "SECURITY.md", "CHANGELOG.md") {
-		name = strings.TrimPrefix(name, top+"/")
-		content, err := os.ReadFile(filepath.Join(top, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := parsePage(name, string(content))
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, p)
+		all = append(all, readPage(t, strings.TrimPrefix(name, top+"/")))
 	}
 	sections := make(map[string][]string)
 	for _, p := range all {

@@ -25,7 +25,9 @@ func Again(stage string, attr *syscall.SysProcAttr, env []string, args ...string
 	// The kernel sends Pdeathsig when the thread that started the process ends, so the thread must remain.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	attr.Pdeathsig = syscall.SIGTERM
+	if attr.Pdeathsig == 0 {
+		attr.Pdeathsig = syscall.SIGTERM
+	}
 
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(append(os.Environ(), stageVariable+"="+stage), env...)
@@ -39,6 +41,25 @@ func Isolated(args ...string) error {
 	return Again("inside", &syscall.SysProcAttr{
 		Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC,
 	}, nil, args...)
+}
+
+// IsolatedProcesses does the same with a PID namespace, whose first process is the stage. When the stage or this process
+// ends in any way, the kernel kills all processes of the run, and their mounts and interfaces disappear. The stage must
+// call MountProc first.
+func IsolatedProcesses(env []string, args ...string) error {
+	return Again("inside", &syscall.SysProcAttr{
+		Cloneflags:   syscall.CLONE_NEWPID,
+		Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC,
+		Pdeathsig:    syscall.SIGKILL,
+	}, env, args...)
+}
+
+// MountProc mounts the proc file system of a new PID namespace on /proc.
+func MountProc() error {
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount proc on /proc: %w", err)
+	}
+	return nil
 }
 
 // SetUpHost makes the new namespaces look like a machine: the loopback interface
