@@ -157,7 +157,8 @@ client_pid=$!
 await grep -q 'version 1' "$work/answers"
 show kubectl set env deployment/web VERSION=2
 await grep -q 'version 2' "$work/answers"
-daemon=$(on node1 sh -c 'cat /proc/[0-9]*/status 2>/dev/null' | awk '$1 == "Name:" { n = $2 } $1 == "Pid:" && n == "criserver" { print $2; exit }')
+# awk reads to the end, because a pipe that ends early fails the command before it.
+daemon=$(on node1 sh -c 'cat /proc/[0-9]*/status 2>/dev/null' | awk '$1 == "Name:" { n = $2 } $1 == "Pid:" && n == "criserver" && !pid { pid = $2 } END { print pid }')
 show on node1 kill -9 "$daemon"
 show kubectl rollout status deployment/web --timeout=$((120 * patience))s
 await on node1 criserver status
