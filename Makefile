@@ -11,7 +11,7 @@ TAGS    := containers_image_openpgp,nri_no_wasm
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 STRIP   := -s -w
 PROCS   ?= 4
-# PREFIX and DESTDIR are those of the GNU coding standards. DEFAULT_CONFIG prints the default configuration file: a
+# PREFIX and DESTDIR have the meaning of the GNU coding standards. DEFAULT_CONFIG prints the default configuration file: a
 # criserver for another architecture cannot do that.
 PREFIX  ?= /usr
 DESTDIR ?=
@@ -241,7 +241,7 @@ $(BIN)/vm: $(wildcard test/vm/cmd/vm/*.go test/vm/guest/*.go test/vm/wire/*.go) 
 	cd test/vm && CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/vm
 
 .PHONY: test
-test: lint root-test ## Run lint, all tests, the CRI validation suite, the kubelet suite and the demo (as root)
+test: lint root-test ## Run lint, all tests, the CRI validation suite, the kubelet suite, the commands of the documentation and the demo (as root)
 	cd test/harness && $(GO) test ./...
 	cd test/images && $(GO) test ./...
 	cd test/monitoring && $(GO) test ./...
@@ -282,7 +282,7 @@ cluster-demo: cluster-tools ## A guided tour of a cluster of two criserver nodes
 	@test/demo/cluster.sh
 
 .PHONY: cluster-test
-cluster-test: cluster-tools ## Run the tests of a cluster of criserver nodes; SHORT=1 selects those of five minutes (as root)
+cluster-test: cluster-tools ## Run the tests of a cluster of criserver nodes; SHORT=1 leaves out the two longest (as root)
 	cd test/cluster && $(GO) test -count=1 ./machine
 	cd test/cluster && $(GO) test -count=1 -timeout 15m -v $(if $(SHORT),-short) . -args -network $(NETWORK)
 
