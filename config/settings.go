@@ -6,7 +6,7 @@ import "strings"
 type Setting struct{ Key, Value string }
 
 // Settings returns all keys with their values: first those that have flags, in the order of
-// Keys, and then those of the runtime handlers as "runtimes.NAME.KEY", sorted by name.
+// Keys, and then the keys of the runtime handlers as "runtimes.NAME.KEY", sorted by name.
 func (c Config) Settings() []Setting {
 	var list []Setting
 	for _, f := range fields(&c) {

@@ -52,11 +52,11 @@ func (m *Manager) unpublish(img *stored) error {
 }
 
 // setIndex restores an index. The caller holds the change lock since it loaded the index, so no other
-// goroutine has changed the index meanwhile.
+// goroutine has changed the index since then.
 func (m *Manager) setIndex(x *index) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.index.Store(newIndex(x.all, x.broken, m.pinned)) // the patterns may have changed meanwhile
+	m.index.Store(newIndex(x.all, x.broken, m.pinned)) // the patterns may have changed since x was loaded
 }
 
 // removeBrokenImage is Remove for an image that cannot be loaded.

@@ -2,7 +2,7 @@
 // lists what the container has added, changed and removed. It only reads. It does not mount
 // overlays and does not deal with images or containers.
 //
-// The container may change its files meanwhile. Files that appear or disappear are no errors.
+// The container may change its files during a comparison. Files that appear or disappear are no errors.
 package changes
 
 import (
@@ -79,7 +79,7 @@ type Layers struct {
 	Upper string   // the writable layer
 	Lower []string // the layers of the image, topmost first
 	// MapUID and MapGID return the ids on disk in the writable layer for ids in the image. Nil means
-	// that they are the same.
+	// that both ids are equal.
 	MapUID, MapGID func(id uint32) uint32
 }
 
@@ -93,7 +93,7 @@ const openTop = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOE
 // Compare calls emit for each change, ordered by the parts of the paths. A deadline of ctx ends the
 // comparison early, which is not an error.
 //
-// Errors: that of emit, that of a cancelled ctx, and an error that wraps fs.ErrNotExist if the
+// Compare returns the error of emit, the error of a cancelled ctx, and an error that wraps fs.ErrNotExist if the
 // directory of a layer does not exist.
 func Compare(ctx context.Context, l Layers, emit func(Change) error) (Summary, error) {
 	w := walk{ctx: ctx, layers: l, emit: emit, linked: make(map[uint64]bool), left: maxFiles}

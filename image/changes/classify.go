@@ -141,8 +141,8 @@ type dirAttrs struct {
 	redirect string
 }
 
-// attrPrefixes are the namespaces of the attributes of overlay. The second one is that of mounts with
-// the option userxattr.
+// attrPrefixes are the namespaces of the attributes of overlay. Mounts with the option userxattr use
+// the second one.
 var attrPrefixes = []string{"trusted.overlay.", "user.overlay."}
 
 func readDirAttrs(parent *os.File, name string) (a dirAttrs, err error) {

@@ -155,7 +155,7 @@ func (w *walk) check() error {
 	}
 }
 
-// skip counts a file that cannot be read, unless the file was removed or replaced meanwhile.
+// skip counts a file that cannot be read, unless the file was removed or replaced during the comparison.
 func (w *walk) skip(err error) {
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ESTALE):

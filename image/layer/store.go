@@ -187,7 +187,7 @@ func (s *Store) Broken(id digest.Digest) error {
 	return s.broken[id]
 }
 
-// Drop deletes those of the layers that are not in use.
+// Drop deletes the layers with the ids, and keeps the layers that are in use.
 func (s *Store) Drop(ctx context.Context, ids []digest.Digest) error {
 	var errs []error
 	for _, id := range ids {

@@ -22,8 +22,8 @@ const (
 // stream decompresses a blob. One goroutine reads and decompresses the blob, a second goroutine
 // hashes the tar, and a third goroutine, the caller of Read, unpacks the tar.
 //
-// Read accesses nothing but memory. The caller may run on a thread whose root directory is that of
-// the layer, where a new connection would resolve names with the /etc of the image.
+// Read accesses nothing but memory. The root directory of the thread of the caller may be the
+// layer, where a new connection would resolve names with the /etc of the image.
 type stream struct {
 	src      *bufio.Reader
 	limits   Limits

@@ -23,7 +23,7 @@ import (
 )
 
 // The kubelet looks for these texts at the beginning of the message of a failed pull. They are
-// those of k8s.io/cri-api/pkg/errors.
+// defined in k8s.io/cri-api/pkg/errors.
 var (
 	// ErrRegistryUnavailable is in the chain of all errors of registries that cannot be reached.
 	ErrRegistryUnavailable = errors.New("RegistryUnavailable")

@@ -20,7 +20,7 @@ const (
 	FailureTimeout   Failure = "timeout"   // no progress
 	FailureDiskFull  Failure = "disk_full"
 	FailureLimit     Failure = "limit"     // the image exceeds a limit of the configuration
-	FailureDigest    Failure = "digest"    // the content is not that of the digest
+	FailureDigest    Failure = "digest"    // the content does not have the digest
 	FailurePolicy    Failure = "policy"    // the signature policy refuses the image
 	FailureInvalid   Failure = "invalid"   // the name or the image is malformed or not supported
 	FailureCancelled Failure = "cancelled" // all callers have left

@@ -78,7 +78,7 @@ func (s *imageSource) GetManifest(ctx context.Context, instance *digest.Digest) 
 }
 
 // readManifest reads a manifest. Some servers send the same media type for all files. If the
-// media type is not that of a manifest, readManifest detects it from the content.
+// media type is not a type of manifests, readManifest detects it from the content.
 func (s *imageSource) readManifest(ctx context.Context, ref string) ([]byte, string, error) {
 	ctx, step := steps.Start(ctx, steps.ImageManifest)
 	b, mediaType, err := s.client.Manifest(ctx, ref, manifest.DefaultRequestedManifestMIMETypes)

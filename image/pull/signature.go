@@ -103,8 +103,8 @@ func (p *Puller) verify(ctx context.Context, a attempt, s pullSource, policy *si
 }
 
 // narrowRegistries sets a registries.conf in sys in which name has only the source s. The rules
-// for credentials stay in force: those of the request are for the host in name, for all
-// sources, and those in the auth files are for the host of the source. The caller removes
+// for credentials stay in force: credentials of the request are for the host in name, for all
+// sources, and credentials in the auth files are for the host of the source. The caller removes
 // the returned directory.
 func (p *Puller) narrowRegistries(sys *types.SystemContext, name reference.Named, s pullSource) (dir string, err error) {
 	helpers, err := sysregistriesv2.CredentialHelpers(p.sys)

@@ -52,7 +52,7 @@ type Client struct {
 	http *http.Client
 	// negotiation has the capacity one. It is full while a goroutine detects the scheme or
 	// requests a token, so that the other goroutines wait for the result. mu is not held
-	// meanwhile, and is taken after negotiation.
+	// during the request, and is taken after negotiation.
 	negotiation chan struct{}
 
 	mu        sync.Mutex // guards the fields below

@@ -47,7 +47,7 @@ func (c *Client) pause(ctx context.Context, err error, attempt int) error {
 	return c.sleep(ctx, wait+rand.N(wait/10), err)
 }
 
-// sleep waits and calls KeepAlive meanwhile. It returns err if ctx ends first.
+// sleep waits, and calls KeepAlive during the wait. It returns err if ctx ends first.
 func (c *Client) sleep(ctx context.Context, d time.Duration, err error) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

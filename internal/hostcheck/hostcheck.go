@@ -1,7 +1,7 @@
 // Package hostcheck finds out whether a host can run the daemon and its containers. It reads the
 // files of the kernel and of the system below a root directory, which is another one in tests, and
 // changes nothing. It knows neither the configuration nor the other packages of the daemon: the
-// caller passes what it needs of them.
+// caller passes the necessary values in Options.
 package hostcheck
 
 import (

@@ -33,7 +33,7 @@ type Entry struct {
 	Attrs    []Attr
 }
 
-// Get returns the timeline of a pod with those of its containers, or the timeline of a container. ref is an id,
+// Get returns the timeline of a pod with the timelines of its containers, or of a container. ref is an id,
 // a unique prefix of an id, the name of a pod as "namespace/name", or of a container as
 // "namespace/pod/container". If several objects have the same name, Get returns the newest one that was not
 // removed, or else the newest one.

@@ -18,7 +18,7 @@ import (
 // LoadImages loads the images of the archive that the client sends, and sends the progress. The load ends with the
 // call.
 //
-// Errors: InvalidArgument if the size is negative or wrong. Otherwise those of image.Manager.Load.
+// LoadImages returns InvalidArgument if the size is negative or wrong, and the errors of image.Manager.Load.
 func (s *Server) LoadImages(stream grpc.BidiStreamingServer[adminv1.LoadImagesRequest, adminv1.LoadImagesResponse]) error {
 	first, err := stream.Recv()
 	if errors.Is(err, io.EOF) {
@@ -100,7 +100,7 @@ const messageSize = 1 << 20
 
 // SaveImages sends an archive of images, and the progress.
 //
-// Errors: InvalidArgument if the format is unknown. Otherwise those of image.Manager.Save.
+// SaveImages returns InvalidArgument if the format is unknown, and the errors of image.Manager.Save.
 func (s *Server) SaveImages(req *adminv1.SaveImagesRequest, out grpc.ServerStreamingServer[adminv1.SaveImagesResponse]) error {
 	format, ok := archiveFormats[req.GetFormat()]
 	if !ok {

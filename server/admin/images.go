@@ -84,7 +84,7 @@ const progressInterval = 200 * time.Millisecond
 // PullImage pulls an image and sends the progress. The pull ends with the call unless another client
 // waits for the same pull.
 //
-// Errors: those of image.Manager.Pull.
+// PullImage returns the errors of image.Manager.Pull.
 func (s *Server) PullImage(req *adminv1.PullImageRequest, out grpc.ServerStreamingServer[adminv1.PullImageResponse]) error {
 	if req.GetName() == "" {
 		return fmt.Errorf("name: must not be empty: %w", errdefs.ErrInvalidArgument)

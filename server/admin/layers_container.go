@@ -154,8 +154,8 @@ func changeSummary(s *layerdiff.Summary) *adminv1.ChangeSummary {
 	}
 }
 
-// userNamespace returns the user namespace of a container, or nil if the container has that of the
-// host.
+// userNamespace returns the user namespace of a container, or nil if the container uses the user
+// namespace of the host.
 func userNamespace(c *container.Snapshot) *cri.UserNamespace {
 	u := c.PodConfig.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions()
 	if u == nil || u.GetMode() != cri.NamespaceMode_POD {

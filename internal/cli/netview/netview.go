@@ -40,7 +40,7 @@ func groups(r *adminv1.InspectNetworkResponse) []group {
 	return out
 }
 
-// bridgeOf returns the bridge of the pod: that of its first attached interface, or the recorded one if the interface is
+// bridgeOf returns the bridge to which the first interface of the pod is attached, or the recorded bridge if the interface is
 // not attached to any bridge.
 func bridgeOf(p *adminv1.NetworkPod) string {
 	for _, i := range p.GetInterfaces() {
