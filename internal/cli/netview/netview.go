@@ -40,8 +40,8 @@ func groups(r *adminv1.InspectNetworkResponse) []group {
 	return out
 }
 
-// bridgeOf returns the bridge to which the first interface of the pod is attached, or the recorded bridge if the interface is
-// not attached to any bridge.
+// bridgeOf returns the bridge to which the first interface of the pod is attached, or the recorded bridge if the
+// interface is not attached to any bridge.
 func bridgeOf(p *adminv1.NetworkPod) string {
 	for _, i := range p.GetInterfaces() {
 		if b := i.GetPort().GetBridge(); b != "" {
