@@ -26,8 +26,8 @@ type environment struct {
 	version        string // the semantic version of this binary
 
 	configFile  string // main configuration file, "" for the default
-	adminSocket string // path of the socket of the administration API, "" for that of the configuration
-	criSocket   string // path of the socket of the CRI, "" for that of the configuration
+	adminSocket string // path of the socket of the administration API, "" for the path in the configuration
+	criSocket   string // path of the socket of the CRI, "" for the path in the configuration
 
 	connections map[string]*grpc.ClientConn // by the path of the socket
 }
@@ -37,8 +37,8 @@ type environment struct {
 func (e *environment) addConnectionFlags(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVar(&e.configFile, "config", "", "main configuration `file` of the daemon, which contains the paths of its sockets (default "+config.DefaultFile+")")
-	fs.StringVar(&e.adminSocket, "admin-socket", "", "`path` of the socket of the administration API (default: that of the configuration)")
-	fs.StringVar(&e.criSocket, "socket", "", "`path` of the socket of the CRI (default: that of the configuration)")
+	fs.StringVar(&e.adminSocket, "admin-socket", "", "`path` of the socket of the administration API (default: the path in the configuration)")
+	fs.StringVar(&e.criSocket, "socket", "", "`path` of the socket of the CRI (default: the path in the configuration)")
 }
 
 // adminConnection returns the connection to the administration API of the daemon, from
@@ -67,7 +67,7 @@ func (e *environment) runtimeClient(ctx context.Context) (cri.RuntimeServiceClie
 	return cri.NewRuntimeServiceClient(conn), nil
 }
 
-// findSocket sets the path of a socket to that of the configuration, unless a flag has set it.
+// findSocket sets the path of a socket to the path in the configuration, unless a flag has set it.
 func (e *environment) findSocket(path *string, configured func(config.Config) string) error {
 	if *path != "" {
 		return nil
