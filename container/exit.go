@@ -148,29 +148,21 @@ func (m *Manager) recordExit(c *container, e exitInfo, facts ExitFacts) {
 // watch watches the monitor and the first process, because a monitor can be killed before
 // it writes the exit record.
 func (m *Manager) watch(c *container) {
-	_, monitor := c.refs()
-	err := m.cfg.Watcher.Watch(monitor, func(*os.File) { m.onMonitorExit(c) })
-	if errors.Is(err, proc.ErrGone) {
+	init, monitor := c.refs()
+	monitorErr := m.cfg.Watcher.Watch(monitor, func(*os.File) { m.onMonitorExit(c) })
+	if errors.Is(monitorErr, proc.ErrGone) {
 		m.onMonitorExit(c)
-	} else if err != nil {
-		c.log().WithError(err).Error("watch the monitor of the container")
+		monitorErr = nil
 	}
-	m.watchInit(c)
-}
-
-// watchInit watches the first process, if the container has one.
-func (m *Manager) watchInit(c *container) {
-	init, _ := c.refs()
-	if init == (proc.Ref{}) && c.rec.Restore != nil {
-		return // see deferred.go
-	}
-	err := m.cfg.Watcher.Watch(init, func(pidfd *os.File) { m.onInitExit(c, pidfd) })
-	if errors.Is(err, proc.ErrGone) {
+	initErr := m.cfg.Watcher.Watch(init, func(pidfd *os.File) { m.onInitExit(c, pidfd) })
+	if errors.Is(initErr, proc.ErrGone) {
 		m.onInitExit(c, nil)
-	} else if err != nil {
-		c.log().WithError(err).Error("watch the first process of the container")
+		initErr = nil
+	}
+	if err := errors.Join(monitorErr, initErr); err != nil {
+		c.log().WithError(err).Error("watch the processes of the container")
 		c.mu.Lock()
-		c.unwatched = true
+		c.unwatched = initErr != nil
 		c.publish()
 		c.mu.Unlock()
 	}
@@ -183,14 +175,10 @@ func (m *Manager) onMonitorExit(c *container) {
 	if m.takeExit(c) {
 		return
 	}
+	c.log().Warn("the monitor exited before the container: the log is incomplete and attach is not possible")
 	if m.cfg.Observer != nil {
 		m.cfg.Observer.MonitorCrashed()
 	}
-	if c.awaitsRestore() {
-		go m.endUnrestored(c) // returns when the processes in the cgroup are killed
-		return
-	}
-	c.log().Warn("the monitor exited before the container: the log is incomplete and attach is not possible")
 	if err := c.change(func(f *status) { f.MonitorLost = true }); err != nil {
 		c.log().WithError(err).Warn("write the loss of the monitor to the state file")
 	}

@@ -37,7 +37,6 @@ type monitor struct {
 	console   int // master of the terminal, or -1
 	control   control
 	init      initProcess
-	deferred  deferredStart
 	guest     guest
 
 	slowClient         *client // the container's output is paused for it, or nil
@@ -56,23 +55,19 @@ func newMonitor(spec wire.Spec) *monitor {
 	m.stdin = stdin{m: m, fd: -1, tty: spec.Terminal}
 	m.control = control{m: m, fd: -1}
 	m.init = initProcess{m: m, pidfd: -1, oom: oomWatch{m: m, fd: -1}}
-	m.deferred = deferredStart{m: m, fds: [3]int{-1, -1, -1}, proc: child{pidfd: -1}}
-	m.guest = guest{m: m, waitProc: child{pidfd: -1}, waitOutput: -1}
+	m.guest = guest{m: m, fds: [3]int{-1, -1, -1}, startProc: child{pidfd: -1}, waitProc: child{pidfd: -1}, waitOutput: -1}
 	return m
 }
 
 // run creates the container and monitors it until the container has exited. If run returns an
-// error, the container does not exist. A container that is restored has no process until the
-// daemon sends a start.
+// error, the container does not exist.
 func (m *monitor) run() error {
 	if err := m.prepare(); err != nil {
 		return err
 	}
-	if m.spec.RestoreImages == "" {
-		if err := m.create(); err != nil {
-			m.removeControlSocket()
-			return err
-		}
+	if err := m.create(); err != nil {
+		m.removeControlSocket()
+		return err
 	}
 	ignoreSignals()
 	if err := m.reportStarted(); err != nil {
@@ -131,26 +126,17 @@ func (m *monitor) removeControlSocket() { _ = unix.Unlink(wire.ControlSocket) }
 
 // reportStarted adds all descriptors to the epoll set and sends the daemon the answer.
 func (m *monitor) reportStarted() error {
-	if err := errors.Join(m.watchContainer(), m.control.watch()); err != nil {
+	err := errors.Join(m.init.watch(), m.control.watch())
+	for i := range m.streams {
+		err = errors.Join(err, m.streams[i].watch())
+	}
+	if err != nil {
 		return err
 	}
 	if err := sendStarted(m.init.pid, m.init.start, ""); err != nil {
 		return wrap("send answer to daemon", err)
 	}
 	return m.poll.add(wire.StartedFD, 0, (*answerPipe)(m))
-}
-
-// watchContainer adds the first process and the streams to the epoll set, if the container has a
-// process.
-func (m *monitor) watchContainer() error {
-	if m.init.pid == 0 {
-		return nil
-	}
-	err := m.init.watch()
-	for i := range m.streams {
-		err = errors.Join(err, m.streams[i].watch())
-	}
-	return err
 }
 
 // answerPipe is the handler of the pipe on which the answer was sent.
@@ -200,8 +186,8 @@ func (m *monitor) timerDelay() (d time.Duration) {
 		d = time.Until(m.exitDeadline)
 	case m.slowClient != nil:
 		d = time.Until(m.slowClientDeadline)
-	case m.deferred.proc.pid > 0:
-		if d = time.Until(m.deferred.deadline); m.buffersUsed {
+	case m.guest.startProc.pid > 0:
+		if d = time.Until(m.guest.startDeadline); m.buffersUsed {
 			d = min(d, idleTime)
 		}
 	case m.buffersUsed:
@@ -224,7 +210,7 @@ func (m *monitor) runTimers() {
 	if cl := m.slowClient; cl != nil && !time.Now().Before(m.slowClientDeadline) {
 		cl.disconnect()
 	}
-	m.deferred.checkTimeout()
+	m.guest.checkStartTimeout()
 	for i := range m.streams {
 		if s := &m.streams[i]; len(s.lines.pending) > 0 && s.lines.overdue(time.Now()) && s.idle() {
 			s.flushLine()
