@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/ctxio"
 	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/manifest"
 )
@@ -165,7 +166,7 @@ func (r dockerReader) layer(ctx context.Context, f file, diffID digest.Digest) (
 		return d, nil
 	}
 	sum := digest.Canonical.Digester()
-	if _, err := io.Copy(sum.Hash(), contextReader{ctx, r.open(f)}); err != nil {
+	if _, err := io.Copy(sum.Hash(), ctxio.NewReader(ctx, r.open(f))); err != nil {
 		return nil, err
 	}
 	d := &manifest.Schema2Descriptor{MediaType: mediaType, Size: f.size, Digest: sum.Digest()}
@@ -175,16 +176,3 @@ func (r dockerReader) layer(ctx context.Context, f file, diffID digest.Digest) (
 
 // dockerZstdLayer is the media type of a layer that is compressed with zstd, in a manifest of docker.
 const dockerZstdLayer = "application/vnd.docker.image.rootfs.diff.tar.zstd"
-
-// contextReader ends with the cause of its context.
-type contextReader struct {
-	ctx context.Context //nolint:containedctx // of the call that reads
-	r   io.Reader
-}
-
-func (r contextReader) Read(p []byte) (int, error) {
-	if err := context.Cause(r.ctx); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
-}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/ctxio"
+	"github.com/criserver/criserver/internal/tarheader"
 	"golang.org/x/sys/unix"
 )
 
@@ -171,7 +173,7 @@ func (t *tarWriter) addFile(ctx context.Context, d *os.File, name string, h *tar
 	if err := t.WriteHeader(h); err != nil {
 		return err
 	}
-	n, err := io.Copy(t.Writer, io.LimitReader(contextReader{ctx, f}, h.Size))
+	n, err := io.Copy(t.Writer, io.LimitReader(ctxio.NewReader(ctx, f), h.Size))
 	if err == nil && n < h.Size {
 		err = fmt.Errorf("file %q has %d bytes, and had %d when it was unpacked: %w", h.Name, n, h.Size, errdefs.ErrDataLoss)
 	}
@@ -186,26 +188,8 @@ func (t *tarWriter) addMarker(name string) error {
 
 // header returns the header of a file. access is a path through which the file can be accessed.
 func (t *tarWriter) header(name string, st *unix.Stat_t, access string) (*tar.Header, error) {
-	h := &tar.Header{
-		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
-		ModTime: time.Unix(st.Mtim.Unix()), Format: tar.FormatPAX,
-	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		h.Typeflag, h.Size = tar.TypeReg, st.Size
-	case unix.S_IFDIR:
-		h.Typeflag = tar.TypeDir
-	case unix.S_IFLNK:
-		h.Typeflag = tar.TypeSymlink
-	case unix.S_IFIFO:
-		h.Typeflag = tar.TypeFifo
-	case unix.S_IFCHR, unix.S_IFBLK:
-		h.Typeflag = tar.TypeChar
-		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-			h.Typeflag = tar.TypeBlock
-		}
-		h.Devmajor, h.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
-	default:
+	h := tarheader.FromStat(name, st)
+	if h == nil {
 		return nil, fmt.Errorf("file %q has mode %o, which a tar cannot have: %w", name, st.Mode, errdefs.ErrDataLoss)
 	}
 	attrs, err := allXattrs(access)
@@ -226,16 +210,3 @@ func (t *tarWriter) header(name string, st *unix.Stat_t, access string) (*tar.He
 // fdPath returns a path of an open file. It is used with a final component, because the file system calls
 // for attributes do not follow a symbolic link at the end.
 func fdPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
-
-// contextReader ends with the cause of its context.
-type contextReader struct {
-	ctx context.Context //nolint:containedctx // of the call that reads
-	r   io.Reader
-}
-
-func (r contextReader) Read(p []byte) (int, error) {
-	if err := context.Cause(r.ctx); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
-}
