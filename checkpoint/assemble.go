@@ -11,11 +11,12 @@ import (
 	"github.com/criserver/criserver/checkpoint/archive"
 )
 
-// maxLog is how much of the end of the log of a container an archive contains, in bytes.
+// maxLog is the maximum size of container.log in bytes. A longer log is cut at the start.
 const maxLog = 64 << 20
 
-// assemble writes the archive of a captured container to a file, syncs it, and returns its size and digest. It deletes
-// each file of the capture when the archive contains it, so that the disk does not need space for both.
+// assemble writes the archive of a captured container to f, syncs f, and returns the size and the digest of the
+// archive. assemble deletes each file of the capture after copying the file to the archive, so the disk needs less
+// space.
 func (c *capture) assemble(ctx context.Context, f *os.File) (_ archive.File, err error) {
 	root, err := os.OpenRoot(c.dir)
 	if err != nil {
@@ -150,7 +151,7 @@ func (c *capture) bindMounts() []archive.BindMount {
 		}
 		info, err := os.Stat(m.Source)
 		if err != nil {
-			continue // the mount keeps the file that was removed from the host
+			continue // the host has deleted the file, which the mount keeps
 		}
 		kind := "file"
 		if info.IsDir() {
@@ -165,11 +166,11 @@ func (c *capture) bindMounts() []archive.BindMount {
 
 // writeManifest writes the manifest of a pod checkpoint and syncs it.
 func writeManifest(root *os.Root, manifest *archive.Manifest) error {
-	b, err := json.MarshalIndent(manifest, "", "  ")
-	if err != nil {
+	if err := manifest.Check(); err != nil {
 		return err
 	}
-	if _, err := archive.ParseManifest(b); err != nil {
+	b, err := json.MarshalIndent(manifest, "", "  ")
+	if err != nil {
 		return err
 	}
 	const temporary = partialDir + "/" + archive.ManifestFile

@@ -33,9 +33,9 @@ type capture struct {
 
 	spec    []byte // the OCI config
 	parsed  specs.Spec
-	deleted []string // files of the image that the container does not have
-	log     *os.File // of the container, or nil
-	logSize int64    // at the time of the capture
+	deleted []string // absolute paths of files of the image that the container has deleted
+	log     *os.File // the log of the container, or nil
+	logSize int64    // size of the log in bytes at the time of the capture
 }
 
 // run captures the container while it is frozen.
@@ -103,7 +103,8 @@ func (c *capture) watch(images string) (stop func()) {
 	return func() { close(quit); <-done }
 }
 
-// dirSize returns the sizes of the files in a directory, as far as they are known.
+// dirSize returns the sum of the sizes of the files in a directory. It is used only for reports of the progress, so
+// dirSize ignores files that it cannot read.
 func dirSize(dir string) (size int64) {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
@@ -132,8 +133,8 @@ func (c *capture) writeChanges(ctx context.Context) error {
 	return errors.Join(err, f.Close())
 }
 
-// openLog opens the log of the container, which the monitor may rotate later. A log that cannot be opened is not part
-// of the checkpoint.
+// openLog opens the log of the container before the monitor can rotate the log. If the log cannot be opened, the
+// checkpoint does not contain the log.
 func (c *capture) openLog() {
 	if c.held.LogPath == "" {
 		return
@@ -157,8 +158,8 @@ func (c *capture) close() {
 	}
 }
 
-// writeShm writes the files of the /dev/shm of a pod to a file. It reports false, and makes no file, if there are
-// none.
+// writeShm writes a tar of the files in the /dev/shm of a pod. If /dev/shm is empty, writeShm creates no file and
+// returns false.
 func writeShm(ctx context.Context, shm, file string) (found bool, err error) {
 	if shm == "" {
 		return false, nil // the /dev/shm of the node

@@ -28,8 +28,8 @@ type ContainerRequest struct {
 	Progress func(Progress)
 }
 
-// Container writes a checkpoint of a running container to an archive. The container runs on. An existing file at the
-// location is replaced when the archive is complete. After an error nothing is left.
+// Container writes a checkpoint of a running container to an archive. The container continues to run. When the archive
+// is complete, it replaces an existing file at the location. After an error Container leaves no file.
 //
 // Errors: ErrInvalidArgument for an invalid location or timeout; ErrNotFound; ErrFailedPrecondition if the container
 // does not run, or has state that a checkpoint cannot contain; ErrNotImplemented if its runtime handler cannot

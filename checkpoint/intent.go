@@ -19,16 +19,16 @@ const intentVersion = 1
 type intent struct {
 	Version int    `json:"version"`
 	Boot    string `json:"boot"`
-	ID      string `json:"id"` // of this checkpoint, also the Mark of its processes
+	ID      string `json:"id"` // id of the checkpoint, and the Mark of the runtime and of CRIU
 	// Cgroups are the cgroups that the checkpoint freezes.
 	Cgroups []string `json:"cgroups"`
-	// Work is a directory for temporary files, which the checkpoint makes.
+	// Work is the absolute path of the directory for temporary files. The checkpoint creates the directory.
 	Work string `json:"work"`
 	// Output is the directory of a pod checkpoint, or nil.
 	Output *outputDir `json:"output,omitempty"`
 }
 
-// outputDir identifies a directory. Another directory with the same path is not touched.
+// outputDir identifies a directory by its path and inode. The recovery changes no other directory with the same path.
 type outputDir struct {
 	Path string `json:"path"`
 	Dev  uint64 `json:"dev"`
@@ -47,7 +47,7 @@ func (m *Manager) begin(i *intent) error {
 	return atomicfile.Write(m.intentFile(i.ID), b, 0o600)
 }
 
-// end removes the intent, when no container is frozen and no temporary file is left.
+// end removes the intent. Before the call, all containers must be thawed and all temporary files removed.
 func (m *Manager) end(i *intent) error { return os.Remove(m.intentFile(i.ID)) }
 
 // readIntent returns the intent in a file.
@@ -75,7 +75,7 @@ func identify(path string, dir *os.File) (*outputDir, error) {
 	return &outputDir{Path: path, Dev: st.Dev, Ino: st.Ino}, nil
 }
 
-// open opens the directory again. It returns fs.ErrNotExist if there is none, or another one.
+// open opens the directory again. If the path does not exist or is another directory, open returns fs.ErrNotExist.
 func (o *outputDir) open() (*os.Root, error) {
 	root, err := os.OpenRoot(o.Path)
 	if errors.Is(err, unix.ENOTDIR) {

@@ -1,12 +1,12 @@
-// Package checkpoint writes checkpoints of containers and pods. It freezes the containers, has their OCI runtime dump
-// the processes with CRIU, compares the root file systems with the images, and writes the archives. Containers run on
-// after a checkpoint.
+// Package checkpoint writes checkpoints of containers and pods. A checkpoint freezes the containers, dumps the
+// processes through the OCI runtime and CRIU, compares the root file systems with the images, and writes the archives.
+// The containers continue to run after the checkpoint. The package cannot restore containers.
 //
-// The daemon can die at any instruction. An intent record is written before the first container is frozen, so that
-// Recover of the next daemon thaws the containers and removes the incomplete output.
+// The daemon can die at any instruction. Before a checkpoint freezes containers, it writes an intent record. Recover
+// of the next daemon reads the record, thaws the containers, and removes the incomplete output.
 //
-// The package uses the managers of containers and pods, and neither of them knows it. Package checkpoint/archive has
-// the format.
+// The package uses the managers of containers and pods. The managers do not import the package. Package
+// checkpoint/archive defines the format.
 package checkpoint
 
 import (
@@ -51,8 +51,8 @@ type Cgroups interface {
 
 // Programs finds the programs that a checkpoint needs.
 type Programs interface {
-	// Programs returns CRIU, and the version of the OCI runtime of a handler. It returns an ErrNotImplemented that says
-	// why containers of the handler cannot be checkpointed.
+	// Programs returns CRIU and the version of the OCI runtime of a handler. If containers of the handler cannot be
+	// checkpointed, Programs returns an ErrNotImplemented with the reason.
 	Programs(ctx context.Context, handler string) (criu.Program, string, error)
 }
 
@@ -78,7 +78,8 @@ type Result struct {
 
 // Config is the input of New.
 type Config struct {
-	// Dir has a record for each running checkpoint. It is on a file system that a reboot does not empty.
+	// Dir is the directory of the intent records. A reboot must not empty Dir, because the incomplete output of a
+	// checkpoint is on a disk.
 	Dir        string
 	Engine     string // name and version of the daemon
 	CgroupV2   bool
@@ -98,7 +99,8 @@ type Manager struct {
 	boot string
 }
 
-// New returns a Manager. The caller calls Recover once before it writes a checkpoint, after the recovery of containers.
+// New returns a Manager. The caller calls Recover once before it writes a checkpoint, after the recovery of
+// containers.
 func New(cfg Config) (*Manager, error) {
 	id, err := boot.ID()
 	if err != nil {
@@ -107,13 +109,13 @@ func New(cfg Config) (*Manager, error) {
 	return &Manager{cfg: cfg, boot: id}, nil
 }
 
-// Progress is how far a checkpoint is.
+// Progress is the progress of a running checkpoint.
 type Progress struct {
-	// Phase is one of the Phases.
+	// Phase is PhaseFreeze, PhaseDump, PhaseFiles or PhaseWrite.
 	Phase string
 	// Container is the name of the container that is dumped or written, or "".
 	Container string
-	// Bytes is the number of bytes that are written in this phase. Total is about how many there will be, or 0.
+	// Bytes is the number of bytes that the phase has written. Total is an estimate of the final number, or 0.
 	Bytes, Total int64
 }
 
@@ -125,7 +127,8 @@ const (
 	PhaseWrite  = "write"  // the archives are being written; the containers run again
 )
 
-// defaultTimeout limits a checkpoint for which the caller sets no timeout, because its containers are frozen.
+// defaultTimeout limits a checkpoint of a container if the request has no timeout. Without a limit, the container
+// could stay frozen.
 const defaultTimeout = 10 * time.Minute
 
 func (m *Manager) observe(r Result) {
@@ -150,7 +153,8 @@ func invalid(format string, args ...any) error {
 // short shortens an id for messages.
 func short(id string) string { return id[:min(len(id), 12)] }
 
-// classify makes the error of a checkpoint recognizable whose deadline has passed, or whose disk is full.
+// classify adds the cause of ctx to the error of a checkpoint if ctx has ended, and ErrResourceExhausted if the disk
+// is full.
 func classify(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil && !errors.Is(err, context.Cause(ctx)):

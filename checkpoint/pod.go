@@ -12,6 +12,7 @@ import (
 
 	"github.com/criserver/criserver/checkpoint/archive"
 	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/internal/ctxio"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -27,20 +28,20 @@ type PodRequest struct {
 	Dir string // absolute path of an existing, empty directory
 	// Containers are the ids of all running containers of the pod.
 	Containers []string
-	// Options must be empty: there are no options.
+	// Options must be empty, because the daemon defines no options.
 	Options map[string]string
 	// Progress is called several times a second. It can be nil, and must not wait.
 	Progress func(Progress)
 }
 
-// Pod writes a checkpoint of all running containers of a pod to a directory. All containers are frozen before the first
-// is captured, until the last is captured. They run on before Pod returns. After an error the directory is empty again.
-// ctx must have a deadline, as the CRI demands.
+// Pod writes a checkpoint of all running containers of a pod to a directory. Pod freezes all containers, captures all
+// containers, and thaws all containers before it writes the archives. After an error the directory is empty again. The
+// CRI requires a deadline of ctx.
 //
-// Errors: ErrInvalidArgument for a request that breaks a rule of the CRI; ErrNotFound; ErrFailedPrecondition if the pod
-// or a container does not run, if the directory is not empty, if another container of the pod runs, or if the pod has
-// state that a checkpoint cannot contain; ErrNotImplemented if the runtime handler cannot checkpoint; DeadlineExceeded;
-// ErrAborted if a container is being stopped.
+// Errors: ErrInvalidArgument for a request that breaks a rule of the CRI; ErrNotFound; ErrFailedPrecondition if the
+// pod or a container does not run, if the directory is not empty, if another container of the pod runs, or if the pod
+// has state that a checkpoint cannot contain; ErrNotImplemented if the runtime handler cannot checkpoint;
+// DeadlineExceeded; ErrAborted if a container is being stopped.
 func (m *Manager) Pod(ctx context.Context, r PodRequest) (err error) {
 	if _, ok := ctx.Deadline(); !ok {
 		return invalid("the call must have a deadline")
@@ -60,7 +61,7 @@ func (m *Manager) Pod(ctx context.Context, r PodRequest) (err error) {
 
 func (r *PodRequest) check() error {
 	for key := range r.Options {
-		return invalid("options: %q is unknown; there are no options", key)
+		return invalid("options: %q is unknown; options must be empty", key)
 	}
 	switch {
 	case r.Dir == "":
@@ -99,7 +100,7 @@ func (m *Manager) podSession(ctx context.Context, podID string, r PodRequest) er
 		return err
 	}
 	defer s.release()
-	// A container can have been started before the others were held.
+	// Another container of the pod may have started before all selected containers were held.
 	if err := m.checkRunning(podID, selected); err != nil {
 		return err
 	}
@@ -139,8 +140,8 @@ func (m *Manager) selectContainers(podID string, requested []string) ([]*contain
 	return selected, m.checkRunning(podID, selected)
 }
 
-// checkRunning returns an error if a container of the pod runs and is not selected. The checkpoint would not be
-// consistent, because that container would not be frozen.
+// checkRunning returns an error if a container of the pod runs and is not selected. The checkpoint would be
+// inconsistent, because the container would change shared files while the selected containers are frozen.
 func (m *Manager) checkRunning(podID string, selected []*container.Snapshot) error {
 	known := make(map[string]bool)
 	for _, c := range selected {
@@ -155,7 +156,7 @@ func (m *Manager) checkRunning(podID string, selected []*container.Snapshot) err
 	return nil
 }
 
-// openOutput opens the directory of the checkpoint, which must be empty. All files are created through the result.
+// openOutput opens the directory of the checkpoint, which must be empty, and returns its identity.
 func openOutput(path string) (*os.Root, *outputDir, error) {
 	info, err := os.Lstat(path)
 	switch {
@@ -274,7 +275,7 @@ func moveShm(ctx context.Context, root *os.Root) (archive.File, error) {
 	}
 	defer f.Close()
 	h := sha256.New()
-	if file.Size, err = io.Copy(h, contextReader{ctx, f}); err != nil {
+	if file.Size, err = io.Copy(h, ctxio.NewReader(ctx, f)); err != nil {
 		return file, err
 	}
 	file.SHA256 = hex.EncodeToString(h.Sum(nil))
@@ -282,18 +283,6 @@ func moveShm(ctx context.Context, root *os.Root) (archive.File, error) {
 		return file, err
 	}
 	return file, root.Rename(partialDir+"/"+shmFile, archive.PodShmFile)
-}
-
-type contextReader struct {
-	ctx context.Context //nolint:containedctx // lives as long as one copy
-	r   io.Reader
-}
-
-func (r contextReader) Read(p []byte) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, context.Cause(r.ctx)
-	}
-	return r.r.Read(p)
 }
 
 // describePod returns the description of the pod in the manifest.
@@ -310,7 +299,7 @@ func (s *session) describePod() (archive.Pod, error) {
 	if s.pod.ProcessLabel != "" {
 		p.SELinux = &archive.SELinux{ProcessLabel: s.pod.ProcessLabel, MountLabel: s.pod.MountLabel}
 	}
-	// Annotations can have secrets of programs that the daemon does not know.
+	// Annotations may contain secrets of other programs.
 	config := proto.CloneOf(s.pod.Config)
 	config.Annotations = nil
 	b, err := protojson.Marshal(config)

@@ -14,9 +14,10 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Recover ends the checkpoints of an earlier daemon: it thaws their containers and removes their files. A checkpoint
-// that is complete, but whose caller has not received the answer, is removed as well. Recover only logs its errors,
-// because they do not concern other containers. The caller calls it once, after the recovery of containers.
+// Recover ends the checkpoints of an earlier daemon. Recover thaws the containers and removes the files of each
+// checkpoint that has an intent record, even if the checkpoint is complete, because the client has received no answer.
+// Recover only logs errors, so that the daemon starts. The caller calls Recover once, after the recovery of
+// containers.
 func (m *Manager) Recover(ctx context.Context) {
 	log := logrus.WithContext(ctx)
 	if err := os.MkdirAll(m.cfg.Dir, 0o700); err != nil {
@@ -41,7 +42,7 @@ func (m *Manager) Recover(ctx context.Context) {
 	}
 }
 
-// recover ends one checkpoint. If it fails, the next daemon tries again.
+// recover ends one checkpoint. After an error the record stays, and the next daemon tries again.
 func (m *Manager) recover(ctx context.Context, i *intent) error {
 	log := logrus.WithContext(ctx).WithField("checkpoint", i.ID)
 	log.Info("end the interrupted checkpoint of an earlier daemon")
@@ -65,12 +66,12 @@ func escapeGlob(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
-// removeFiles removes the files of an interrupted checkpoint. If the directory of a pod checkpoint is another one now,
-// or does not exist, nothing is removed.
+// removeFiles removes the files of an interrupted checkpoint. removeFiles changes nothing if the directory of a pod
+// checkpoint does not exist, or if another directory has the path now.
 func (i *intent) removeFiles() error {
 	if i.Output == nil {
 		if !strings.HasPrefix(filepath.Base(i.Work), workPrefix) {
-			return fmt.Errorf("%s is not the directory of a checkpoint", i.Work)
+			return fmt.Errorf("%s is not a work directory of a checkpoint", i.Work)
 		}
 		return os.RemoveAll(i.Work)
 	}

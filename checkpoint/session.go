@@ -25,7 +25,7 @@ type session struct {
 	captures []*capture
 	intent   *intent
 	program  criu.Program
-	version  string // of the OCI runtime
+	version  string // version of the OCI runtime
 	started  time.Time
 	frozenAt time.Time
 	frozen   time.Duration
@@ -34,8 +34,8 @@ type session struct {
 	log      *logrus.Entry
 }
 
-// hold takes the containers, in the order of their ids, so that two checkpoints do not wait for each other. The
-// returned context ends when one of the containers is stopped.
+// hold holds the containers in the order of their ids, so two checkpoints cannot deadlock. The returned context ends
+// when one of the containers is stopped.
 func (s *session) hold(ctx context.Context, ids []string) (context.Context, error) {
 	sorted := slices.Sorted(slices.Values(ids))
 	byID := make(map[string]*container.Held)
@@ -61,8 +61,7 @@ func (s *session) release() {
 	}
 }
 
-// run freezes the containers, captures them, and thaws them. Its results are the captures, whose files are in the work
-// directory.
+// run freezes, captures and thaws the containers. After run, s.captures describes the files in the work directory.
 func (s *session) run(ctx context.Context) (err error) {
 	if err := os.Mkdir(s.intent.Work, 0o700); err != nil {
 		return err
@@ -81,7 +80,8 @@ func (s *session) run(ctx context.Context) (err error) {
 	return err
 }
 
-// shmFile returns the file for the files of /dev/shm. With one container, they are in its archive.
+// shmFile returns the path of the temporary tar with the files of /dev/shm. The archive of a container checkpoint
+// contains this tar. In a pod checkpoint the tar is a part.
 func (s *session) shmFile() string {
 	if s.intent.Output == nil {
 		return filepath.Join(s.captures[0].dir, shmFile)
@@ -100,7 +100,7 @@ func (s *session) freeze(ctx context.Context) error {
 	return g.Wait()
 }
 
-// thaw thaws all containers. It is no error if they are not frozen.
+// thaw thaws all containers. For a container that is not frozen, thaw does nothing.
 func (s *session) thaw() error {
 	var errs []error
 	for _, h := range s.held {
@@ -112,8 +112,8 @@ func (s *session) thaw() error {
 	return errors.Join(errs...)
 }
 
-// checkIPC returns an error if the IPC namespace of the pod has objects. They belong to no process, so the checkpoint
-// would not contain them.
+// checkIPC returns an error if the IPC namespace of the pod has objects. The checkpoint would not contain the objects,
+// because no process owns an IPC object.
 func (s *session) checkIPC() error {
 	path := s.pod.Namespaces.IPC
 	if path == "" {
@@ -143,8 +143,8 @@ func (s *session) capture(ctx context.Context) error {
 	return g.Wait()
 }
 
-// cleanup removes the work directory and then the intent. If something is left, the intent is kept, and the next daemon
-// tries again.
+// cleanup thaws the containers, removes the work directory, and then removes the intent. After an error the intent
+// stays, and the next daemon repeats the cleanup.
 func (s *session) cleanup() error {
 	for _, c := range s.captures {
 		c.close()

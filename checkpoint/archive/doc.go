@@ -1,12 +1,9 @@
-// Package archive reads and writes the files of checkpoints: the archive of one container, which is a tar that
-// checkpointctl, Podman and the kubelet know, and the directory of a pod, which has such an archive for each container
-// and a manifest. docs/checkpoint.md specifies both.
-//
-// The package does not freeze, dump or restore anything. Archives are untrusted: a Reader limits names, sizes and the
-// number of entries, and never follows a link.
+// Package archive defines the formats of checkpoints: the archive of one container, a tar that checkpointctl can
+// display, and the manifest of a pod checkpoint, a directory with an archive for each container. docs/checkpoint.md
+// specifies both formats. The package writes archives. It does not freeze or dump containers.
 package archive
 
-// Version is the version of the format, of container archives and of pod checkpoints. A reader refuses other versions.
+// Version is the version of the formats of container archives and pod checkpoints.
 const Version = 1
 
 // Names of the entries of a container archive.
@@ -21,7 +18,7 @@ const (
 	DumpLogFile      = "dump.log"
 	StatsFile        = "stats-dump"
 	ContainerLogFile = "container.log"
-	// ImageDir is the directory of the images of CRIU. It has no directories below it.
+	// ImageDir is the directory of the CRIU images, without subdirectories.
 	ImageDir = "checkpoint"
 )
 
@@ -32,19 +29,12 @@ const (
 	PodShmFile    = "shm.tar"
 )
 
-// PartShm is the name of the part of a pod checkpoint that has the files of /dev/shm.
+// PartShm is the name of the part of a pod checkpoint with the files of /dev/shm.
 const PartShm = "shm"
 
-// Limits of a container archive and of a manifest.
 const (
-	// MaxEntries is the maximum number of entries of a container archive.
-	MaxEntries = 1 << 17
-	// MaxJSON is the maximum size of an entry that is read into memory, and of a manifest, in bytes.
-	MaxJSON = 16 << 20
-	// MaxName is the maximum length of the name of an entry in bytes.
-	MaxName = 255
 	// MaxContainers is the maximum number of containers of a pod checkpoint.
 	MaxContainers = 1024
-	// maxVolume is the maximum size of one entry in bytes: more than the memory of any machine.
-	maxVolume = 1 << 46
+	// maxName is the maximum length of the name of a CRIU image in bytes.
+	maxName = 255
 )

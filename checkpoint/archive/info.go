@@ -1,25 +1,20 @@
 package archive
 
-import (
-	"encoding/json"
-	"fmt"
-	"time"
+import "time"
 
-	"github.com/containerd/errdefs"
-)
-
-// Origin says where and with which programs a checkpoint was made.
+// Origin describes the node and the programs that made a checkpoint.
 type Origin struct {
 	Version        int       `json:"version"`
 	CheckpointedAt time.Time `json:"checkpointedAt"`
 	// Engine is the name and the version of the program that wrote the checkpoint.
 	Engine string `json:"engine"`
-	// Architecture is that of Go, for example "amd64". Kernel is the release of the kernel.
-	Architecture string  `json:"architecture"`
-	Kernel       string  `json:"kernel"`
-	CgroupV2     bool    `json:"cgroupV2"`
-	CRIU         string  `json:"criu"` // version
-	Runtime      Runtime `json:"runtime"`
+	// Architecture is the GOARCH of the daemon, for example "amd64".
+	Architecture string `json:"architecture"`
+	// Kernel is the release of the kernel, as "uname -r" displays it.
+	Kernel   string  `json:"kernel"`
+	CgroupV2 bool    `json:"cgroupV2"`
+	CRIU     string  `json:"criu"` // version of CRIU
+	Runtime  Runtime `json:"runtime"`
 }
 
 // Runtime is the OCI runtime that called CRIU.
@@ -35,12 +30,12 @@ type ContainerInfo struct {
 	Pod       PodName   `json:"pod"`
 }
 
-// Container is the configuration of a container that a restored container must have as well.
+// Container describes the configuration of the container at the time of the checkpoint.
 type Container struct {
 	ID      string `json:"id"`
 	Name    string `json:"name"`
 	Attempt uint32 `json:"attempt"`
-	// ImageRef is the image as it was requested. ImageID is the digest of the image config.
+	// ImageRef is the reference of the image in the request. ImageID is the digest of the image config.
 	ImageRef       string   `json:"imageRef"`
 	ImageID        string   `json:"imageID"`
 	Terminal       bool     `json:"terminal"`
@@ -79,45 +74,10 @@ type Config struct {
 	Restored        bool      `json:"restored"`
 }
 
-// BindMount is an entry of MountsFile: a file or directory of the host that the container saw.
+// BindMount is an entry of MountsFile: a file or directory of the host that is mounted into the container.
 type BindMount struct {
 	Source      string `json:"source"`
 	Destination string `json:"destination"`
 	FileType    string `json:"file_type"` // "directory" or "file"
 	Permissions uint32 `json:"permissions"`
-}
-
-// ParseInfo parses the content of InfoFile. Errors: ErrInvalidArgument for content that breaks a rule, and
-// ErrFailedPrecondition for another version of the format.
-func ParseInfo(b []byte) (*ContainerInfo, error) {
-	var info ContainerInfo
-	if err := decode(b, &info); err != nil {
-		return nil, fmt.Errorf("%s: %w", InfoFile, err)
-	}
-	if err := info.Origin.check(); err != nil {
-		return nil, fmt.Errorf("%s: %w", InfoFile, err)
-	}
-	if info.Container.Name == "" {
-		return nil, fmt.Errorf("%s: container.name must be given: %w", InfoFile, errdefs.ErrInvalidArgument)
-	}
-	return &info, nil
-}
-
-// decode parses JSON of limited size.
-func decode(b []byte, v any) error {
-	if len(b) > MaxJSON {
-		return fmt.Errorf("has %d bytes, the limit is %d: %w", len(b), MaxJSON, errdefs.ErrInvalidArgument)
-	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
-	}
-	return nil
-}
-
-// check returns an error for another version of the format.
-func (o *Origin) check() error {
-	if o.Version != Version {
-		return fmt.Errorf("version %d is not supported, only version %d: %w", o.Version, Version, errdefs.ErrFailedPrecondition)
-	}
-	return nil
 }

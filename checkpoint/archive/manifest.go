@@ -4,20 +4,19 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path"
 	"strings"
 
 	"github.com/containerd/errdefs"
 )
 
-// Manifest describes a pod checkpoint. It is the content of ManifestFile, which is written last: a directory without
-// it is not a checkpoint.
+// Manifest describes a pod checkpoint. Manifest is the content of ManifestFile. The daemon writes ManifestFile last,
+// so a directory without ManifestFile is not a checkpoint.
 type Manifest struct {
 	Origin
 	Pod        Pod                 `json:"pod"`
 	Containers []ManifestContainer `json:"containers"`
-	// Parts are the files with the state of the pod that belongs to no container.
+	// Parts are the files with the state that all containers of the pod share.
 	Parts []Part `json:"parts,omitempty"`
 }
 
@@ -31,12 +30,11 @@ const (
 type Pod struct {
 	PodName
 	Hostname string `json:"hostname"`
-	// Network and IPC say which namespaces the containers used.
+	// Network and IPC are NamespaceOfPod or NamespaceOfNode.
 	Network string   `json:"network"`
 	IPC     string   `json:"ipc"`
 	SELinux *SELinux `json:"selinux,omitempty"`
-	// Config is the PodSandboxConfig of the pod as protobuf JSON, without annotations. It is only for people: a
-	// restore takes the config of its request.
+	// Config is the PodSandboxConfig of the pod as protobuf JSON, without annotations.
 	Config json.RawMessage `json:"config,omitempty"`
 }
 
@@ -56,7 +54,7 @@ type ManifestContainer struct {
 	File
 }
 
-// Part is a file with state of the pod.
+// Part is a file with state that all containers of the pod share.
 type Part struct {
 	Name string `json:"name"`
 	File
@@ -74,24 +72,8 @@ func ContainerPath(index int, name string) string {
 	return path.Join(ContainersDir, fmt.Sprintf("%02d-%s.tar", index+1, name))
 }
 
-// ParseManifest parses the content of ManifestFile and checks all its rules. Errors: ErrInvalidArgument for
-// content that breaks a rule, and ErrFailedPrecondition for another version of the format.
-func ParseManifest(b []byte) (*Manifest, error) {
-	var m Manifest
-	err := decode(b, &m)
-	if err == nil {
-		err = m.check()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", ManifestFile, err)
-	}
-	return &m, nil
-}
-
-func (m *Manifest) check() error {
-	if err := m.Origin.check(); err != nil {
-		return err
-	}
+// Check returns an ErrInvalidArgument if the manifest breaks a rule of the format.
+func (m *Manifest) Check() error {
 	if n := len(m.Containers); n == 0 || n > MaxContainers {
 		return fmt.Errorf("containers must have 1 to %d entries, not %d: %w", MaxContainers, n, errdefs.ErrInvalidArgument)
 	}
@@ -107,7 +89,7 @@ func (m *Manifest) check() error {
 	}
 	for i, p := range m.Parts {
 		if p.Name != PartShm || p.Path != PodShmFile || paths[p.Path] {
-			return fmt.Errorf("parts[%d]: part %q with the file %q is not known, or occurs twice: %w", i, p.Name, p.Path, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("parts[%d]: part %q with the file %q is unknown, or occurs twice: %w", i, p.Name, p.Path, errdefs.ErrInvalidArgument)
 		}
 		paths[p.Path] = true
 		if err := p.File.check(); err != nil {
@@ -117,7 +99,7 @@ func (m *Manifest) check() error {
 	return nil
 }
 
-// check accepts only the path that this package writes, so that no path leads out of the directory.
+// check returns an error unless the path is the ContainerPath of the container, which is below the directory.
 func (c *ManifestContainer) check(index int) error {
 	if c.Name == "" || strings.ContainsAny(c.Name, "/\x00") {
 		return fmt.Errorf("name %q must not be empty, and must not contain \"/\": %w", c.Name, errdefs.ErrInvalidArgument)
@@ -136,18 +118,4 @@ func (f *File) check() error {
 		return fmt.Errorf("sha256 %q is not a digest: %w", f.SHA256, errdefs.ErrInvalidArgument)
 	}
 	return nil
-}
-
-// ReadManifest reads the manifest of the pod checkpoint in dir.
-func ReadManifest(dir *os.Root) (*Manifest, error) {
-	f, err := openRegular(dir, ManifestFile)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := readLimited(f, MaxJSON)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", ManifestFile, err)
-	}
-	return ParseManifest(b)
 }

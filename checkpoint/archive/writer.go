@@ -7,17 +7,19 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"os"
-	"path"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/ctxio"
+	"golang.org/x/sys/unix"
 )
 
-// Writer writes a container archive. Its entries are regular files that only root may read.
+// Writer writes a container archive. Only root may read the entries.
 type Writer struct {
 	ctx  context.Context //nolint:containedctx // a Writer lives as long as the call that makes the archive
 	tar  *tar.Writer
@@ -27,7 +29,7 @@ type Writer struct {
 	seen map[string]bool
 }
 
-// NewWriter returns a Writer to w. now is the modification time of all entries. The writes fail when ctx ends.
+// NewWriter returns a Writer to w. All entries get the modification time now. After ctx has ended, writes fail.
 func NewWriter(ctx context.Context, w io.Writer, now time.Time) *Writer {
 	out := &Writer{ctx: ctx, hash: sha256.New(), time: now.Truncate(time.Second), seen: make(map[string]bool)}
 	out.tar = tar.NewWriter(io.MultiWriter(w, out.hash, counter{&out.size}))
@@ -55,17 +57,18 @@ func (w *Writer) JSON(name string, v any) error {
 	return w.Bytes(name, append(b, '\n'))
 }
 
-// Images begins the images of CRIU: it adds the directory in which they are. checkpointctl looks for the directory.
+// Images adds the directory ImageDir, which checkpointctl requires. The caller calls Images before it adds CRIU
+// images.
 func (w *Writer) Images() error {
 	return w.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: ImageDir + "/", Mode: 0o700, ModTime: w.time})
 }
 
-// Section adds an entry with the bytes of a file from offset to end. The file may grow meanwhile.
+// Section adds an entry with the bytes from offset to end of f. Another process may append to f during the call.
 func (w *Writer) Section(name string, f *os.File, offset, end int64) error {
 	return w.add(name, end-offset, io.NewSectionReader(f, offset, end-offset))
 }
 
-// File adds an entry with the content of a file below dir.
+// File adds an entry with the content of a regular file below dir.
 func (w *Writer) File(name string, dir *os.Root, file string) error {
 	f, err := openRegular(dir, file)
 	if err != nil {
@@ -79,7 +82,7 @@ func (w *Writer) File(name string, dir *os.Root, file string) error {
 	return w.Section(name, f, 0, info.Size())
 }
 
-// add adds an entry. The content must have size bytes.
+// add adds an entry with size bytes of content.
 func (w *Writer) add(name string, size int64, content io.Reader) error {
 	if err := checkName(name); err != nil {
 		return err
@@ -92,13 +95,13 @@ func (w *Writer) add(name string, size int64, content io.Reader) error {
 	if err := w.tar.WriteHeader(h); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	if _, err := io.Copy(w.tar, readerWithContext{w.ctx, content}); err != nil {
+	if _, err := io.Copy(w.tar, ctxio.NewReader(w.ctx, content)); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return nil
 }
 
-// Close ends the archive and returns it as the file of a manifest, without a path. It does not close the underlying
+// Close ends the archive and returns its size and digest as a File without a path. Close does not close the underlying
 // writer.
 func (w *Writer) Close() (File, error) {
 	if err := w.tar.Close(); err != nil {
@@ -107,5 +110,23 @@ func (w *Writer) Close() (File, error) {
 	return File{Size: w.size, SHA256: hex.EncodeToString(w.hash.Sum(nil))}, nil
 }
 
-// ImagePath returns the name of the entry of an image of CRIU.
-func ImagePath(name string) string { return path.Join(ImageDir, name) }
+// openRegular opens a regular file below dir. openRegular follows no symbolic link at the end of the name, and does
+// not wait for the writer of a FIFO.
+func openRegular(dir *os.Root, name string) (*os.File, error) {
+	before, err := dir.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	f, err := dir.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && (!info.Mode().IsRegular() || !os.SameFile(before, info)) {
+		err = fmt.Errorf("%s is not a regular file: %w", name, errdefs.ErrInvalidArgument)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}

@@ -1,10 +1,11 @@
 // Package filetar writes files of a directory tree to a tar: the changed files of a root file system, and the files
-// of /dev/shm. The files belong to a container, so no symbolic link is followed, and no file of another file system
-// is read.
+// of /dev/shm. A container controls the files, so a Writer follows no symbolic link, and reads no file of another file
+// system.
 package filetar
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,8 +14,9 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
+	"github.com/criserver/criserver/internal/ctxio"
+	"github.com/criserver/criserver/internal/tarheader"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,9 +25,8 @@ type Writer struct {
 	ctx   context.Context //nolint:containedctx // lives as long as the call that makes the tar
 	top   *os.File
 	tar   *tar.Writer
-	links map[inode]string // names of files with several links
-	// seen are the names of the entries.
-	seen map[string]bool
+	links map[inode]string // the first name of each file with several links
+	seen  map[string]bool  // names of the entries
 }
 
 type inode struct{ dev, ino uint64 }
@@ -35,14 +36,12 @@ func New(ctx context.Context, top *os.File, w io.Writer) *Writer {
 	return &Writer{ctx: ctx, top: top, tar: tar.NewWriter(w), links: make(map[inode]string), seen: make(map[string]bool)}
 }
 
-// Len returns the number of entries.
-func (w *Writer) Len() int { return len(w.seen) }
-
 // Close ends the tar.
 func (w *Writer) Close() error { return w.tar.Close() }
 
-// Add adds a file or an empty directory. name is relative to the top; "" is the top itself. Add does nothing for a
-// name that has been added, and for a socket: CRIU makes sockets when it restores the process that listens.
+// Add adds the file with the path name, relative to the top; "" is the top. Add does not add the files in a directory.
+// Add ignores a name that has an entry already, and sockets, because CRIU creates a socket again when CRIU restores
+// the process that listens.
 func (w *Writer) Add(name string) error {
 	f, err := w.open(name, unix.O_PATH|unix.O_NOFOLLOW)
 	if err != nil {
@@ -55,7 +54,7 @@ func (w *Writer) Add(name string) error {
 	return nil
 }
 
-// AddTree adds a file, and if it is a directory, everything below it.
+// AddTree adds a file. If the file is a directory, AddTree also adds everything below the directory.
 func (w *Writer) AddTree(name string) error {
 	if err := w.Add(name); err != nil {
 		return err
@@ -80,14 +79,20 @@ func (w *Writer) AddTree(name string) error {
 	return nil
 }
 
-// add adds the file behind f, which was opened with O_PATH.
+// add adds the file f, which was opened with O_PATH.
 func (w *Writer) add(f *os.File, name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return os.NewSyscallError("fstat", err)
 	}
-	h := header(name, &st)
-	if h == nil || w.seen[h.Name] {
+	h := tarheader.FromStat(cmp.Or(name, "."), &st)
+	if h == nil {
+		return nil
+	}
+	if h.Typeflag == tar.TypeDir {
+		h.Name += "/"
+	}
+	if w.seen[h.Name] {
 		return nil
 	}
 	w.seen[h.Name] = true
@@ -115,7 +120,8 @@ func (w *Writer) add(f *os.File, name string) error {
 	return w.addContent(h, name, &st)
 }
 
-// addContent adds a regular file. The file must not change meanwhile.
+// addContent writes the header h and the content of the regular file with the metadata want. The containers that can
+// change the file are frozen. addContent returns an error if another file has the name now.
 func (w *Writer) addContent(h *tar.Header, name string, want *unix.Stat_t) error {
 	f, err := w.open(name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK)
 	if err != nil {
@@ -127,25 +133,13 @@ func (w *Writer) addContent(h *tar.Header, name string, want *unix.Stat_t) error
 		return os.NewSyscallError("fstat", err)
 	}
 	if st.Dev != want.Dev || st.Ino != want.Ino {
-		return errors.New("the file was replaced meanwhile")
+		return errors.New("another file has this name now")
 	}
 	if err := w.tar.WriteHeader(h); err != nil {
 		return err
 	}
-	_, err = io.Copy(w.tar, io.LimitReader(reader{w.ctx, f}, h.Size))
+	_, err = io.Copy(w.tar, io.LimitReader(ctxio.NewReader(w.ctx, f), h.Size))
 	return err
-}
-
-type reader struct {
-	ctx context.Context //nolint:containedctx // lives as long as one copy
-	r   io.Reader
-}
-
-func (r reader) Read(p []byte) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, context.Cause(r.ctx)
-	}
-	return r.r.Read(p)
 }
 
 // open opens a file below the top. The kernel refuses symbolic links and other file systems on the path.
@@ -153,9 +147,7 @@ func (w *Writer) open(name string, flags uint64) (*os.File, error) {
 	if w.ctx.Err() != nil {
 		return nil, context.Cause(w.ctx)
 	}
-	if name == "" {
-		name = "."
-	}
+	name = cmp.Or(name, ".")
 	how := unix.OpenHow{
 		Flags:   flags | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
@@ -176,36 +168,6 @@ func (w *Writer) open(name string, flags uint64) (*os.File, error) {
 	}
 }
 
-// header returns the header of a file, or nil for a socket.
-func header(name string, st *unix.Stat_t) *tar.Header {
-	h := &tar.Header{
-		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid), Format: tar.FormatPAX,
-		ModTime: time.Unix(st.Mtim.Unix()),
-	}
-	if name == "" {
-		h.Name = "."
-	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		h.Typeflag, h.Size = tar.TypeReg, st.Size
-	case unix.S_IFDIR:
-		h.Typeflag, h.Name = tar.TypeDir, h.Name+"/"
-	case unix.S_IFLNK:
-		h.Typeflag = tar.TypeSymlink
-	case unix.S_IFIFO:
-		h.Typeflag = tar.TypeFifo
-	case unix.S_IFCHR, unix.S_IFBLK:
-		h.Typeflag = tar.TypeChar
-		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-			h.Typeflag = tar.TypeBlock
-		}
-		h.Devmajor, h.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
-	default:
-		return nil
-	}
-	return h
-}
-
 // readlink returns the target of a symbolic link.
 func readlink(f *os.File) (string, error) {
 	buf := make([]byte, unix.PathMax)
@@ -216,11 +178,11 @@ func readlink(f *os.File) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// hiddenXattrs are the prefixes of attributes that belong to the node: those of overlay, and SELinux labels, which a
-// restored container gets from its pod.
+// hiddenXattrs are the prefixes of extended attributes that the tar does not contain. The attributes of overlay are
+// valid only in the layers of this node, and the pod of a restored container has its own SELinux label.
 var hiddenXattrs = []string{"trusted.overlay.", "user.overlay.", "security.selinux"}
 
-// addXattrs adds the extended attributes of the file behind f, which was opened with O_PATH.
+// addXattrs adds the extended attributes of the file f, which was opened with O_PATH, to a header.
 func addXattrs(h *tar.Header, f *os.File) error {
 	link := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
 	list, err := readXattr(func(b []byte) (int, error) { return unix.Listxattr(link, b) })
@@ -249,6 +211,7 @@ func addXattrs(h *tar.Header, f *os.File) error {
 	return nil
 }
 
+// readXattr calls read with buffers of growing size until the result fits.
 func readXattr(read func([]byte) (int, error)) ([]byte, error) {
 	for size := 1 << 10; ; size *= 4 {
 		b := make([]byte, size)

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxDeleted is the maximum number of deleted files that are listed. A directory counts once.
+// maxDeleted is the maximum number of deleted files in a checkpoint. A deleted directory counts as one file.
 const maxDeleted = 1 << 20
 
 // RootFS is the root file system of a container.
@@ -26,8 +26,8 @@ type RootFS struct {
 }
 
 // WriteChanges writes the files that the container has added or changed as a tar to w, and returns the absolute paths
-// of the files of the image that the container does not have any more. No process may write to the root file system
-// meanwhile. Each change is in the result, or WriteChanges returns an error.
+// of the files of the image that the container has deleted. The container must be frozen. If WriteChanges cannot find
+// or read a change, WriteChanges returns an error.
 func WriteChanges(ctx context.Context, r RootFS, w io.Writer) (deleted []string, err error) {
 	top, err := os.OpenFile(r.Merged, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -48,7 +48,7 @@ func WriteChanges(ctx context.Context, r RootFS, w io.Writer) (deleted []string,
 			deleted = append(deleted, hidden...)
 			return out.Add(name)
 		case c.From != "":
-			// The files below a renamed directory are not copied, and so no changes.
+			// Compare does not report the files below a renamed directory, because overlay does not copy the files.
 			return out.AddTree(name)
 		default:
 			return out.Add(name)
@@ -71,8 +71,8 @@ func WriteChanges(ctx context.Context, r RootFS, w io.Writer) (deleted []string,
 	return deleted, out.Close()
 }
 
-// hidden returns the paths of the files that the layers of the image have in a directory, and that the container does
-// not have, because it removed the directory and made it again. Of a tree, only the top is listed.
+// hidden returns the paths of the deleted files below a directory that the container has deleted and created again.
+// The layers of the image have the files, and the container has not. For a deleted tree, hidden returns only the top.
 func (r RootFS) hidden(name string) ([]string, error) {
 	found := make(map[string]bool)
 	for _, layer := range r.Lower {
