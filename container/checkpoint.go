@@ -15,7 +15,8 @@ import (
 // errStopping ends the checkpoint of a container that is being stopped.
 var errStopping = fmt.Errorf("the container is being stopped: %w", errdefs.ErrAborted)
 
-// Held is a running container that no operation changes until Release. Only a stop can end the container.
+// Held is a running container whose operation lock a checkpoint holds until Release. A stop needs no lock, and ends
+// the checkpoint.
 type Held struct {
 	*Snapshot
 	// Runtime is the OCI runtime of the container.
@@ -27,11 +28,11 @@ type Held struct {
 	cancel context.CancelCauseFunc
 }
 
-// Hold waits for the running operation of a container, and holds the container for a checkpoint. The returned context
-// ends with ctx, and when the container is stopped. The caller must call Release.
+// Hold locks a container for a checkpoint after the running operation of the container has ended. The returned context
+// ends with ctx, or when a client stops the container. The caller must call Release.
 //
-// Errors: ErrNotFound; ErrFailedPrecondition if the container does not run, or if its state would not be complete in a
-// checkpoint; ErrNotImplemented if its runtime cannot checkpoint any container.
+// Errors: ErrNotFound; ErrFailedPrecondition if the container does not run, or has state that a checkpoint cannot
+// contain; ErrNotImplemented if the runtime of the container does not support checkpoints.
 func (m *Manager) Hold(ctx context.Context, id string) (_ *Held, _ context.Context, err error) {
 	c, err := m.find(id)
 	if err != nil {
@@ -62,7 +63,7 @@ func (m *Manager) Hold(ctx context.Context, id string) (_ *Held, _ context.Conte
 	return &Held{Snapshot: s, Runtime: c.runtime, m: m, c: c, unlock: unlock, cancel: cancel}, ctx, nil
 }
 
-// checkCheckpoint returns an error for a container whose state would not be complete in a checkpoint.
+// checkCheckpoint returns an error if the container has state that a checkpoint cannot contain.
 func (c *container) checkCheckpoint() error {
 	switch {
 	case c.runtime.Guest:
@@ -71,7 +72,7 @@ func (c *container) checkCheckpoint() error {
 	case len(c.userMaps.UIDs) > 0:
 		return fmt.Errorf("the pod has a user namespace, which a checkpoint cannot contain: %w", errdefs.ErrFailedPrecondition)
 	case c.rec.SharedPID:
-		return fmt.Errorf("the container shares a PID namespace (%s): in a new namespace, the ids of its processes can belong to others: %w",
+		return fmt.Errorf("the container shares a PID namespace (%s): in a new PID namespace, other processes can have the ids of its processes: %w",
 			c.config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid(), errdefs.ErrFailedPrecondition)
 	}
 	return nil
@@ -97,7 +98,7 @@ func (h *Held) Freeze(ctx context.Context) error {
 	return nil
 }
 
-// Thaw undoes Freeze. It is no error if the container is not frozen or has exited.
+// Thaw undoes Freeze. If the container is not frozen or has exited, Thaw does nothing.
 func (h *Held) Thaw() error {
 	if err := h.m.cfg.Cgroups.Thaw(h.ProcessCgroup); err != nil {
 		return fmt.Errorf("thaw container %q: %w", short(h.ID), err)
@@ -105,7 +106,7 @@ func (h *Held) Thaw() error {
 	return nil
 }
 
-// Dump writes the images of the processes of a frozen container. The container is still frozen when Dump returns.
+// Dump writes the CRIU images of the processes of a frozen container. The container stays frozen.
 func (h *Held) Dump(ctx context.Context, c runtime.Checkpoint) error {
 	err := h.Runtime.Dump(ctx, h.ID, c)
 	if err == nil {
@@ -125,13 +126,13 @@ func (h *Held) Dump(ctx context.Context, c runtime.Checkpoint) error {
 	return fmt.Errorf("dump container %q: %w", short(h.ID), err)
 }
 
-// diskFull reports whether the file system of a directory has no space. CRIU can then not write its log either.
+// diskFull reports whether the file system of a directory is full. On a full file system CRIU cannot write its log.
 func diskFull(dir string) bool {
 	var st unix.Statfs_t
 	return unix.Statfs(dir, &st) == nil && st.Blocks > 0 && st.Bavail == 0
 }
 
-// abortCheckpoint ends a running checkpoint of a container that is being stopped. A frozen process does not handle
+// abortCheckpoint ends the running checkpoint of a container before a stop, because a frozen process does not handle
 // the stop signal.
 func (c *container) abortCheckpoint() {
 	c.mu.Lock()

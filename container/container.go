@@ -55,7 +55,7 @@ type container struct {
 	process      *specs.Process // template for exec; nil until it is needed
 	stops        int            // number of Stop calls that wait for the exit
 
-	cancelCheckpoint context.CancelCauseFunc // ends the running checkpoint, or nil
+	cancelCheckpoint context.CancelCauseFunc // ends the running checkpoint; nil without a checkpoint
 }
 
 func newContainer(dir string, rec *record, config *cri.ContainerConfig, podConfig *cri.PodSandboxConfig) *container {

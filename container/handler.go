@@ -12,7 +12,8 @@ import (
 type Handler struct {
 	// Base is what the configs start from, or nil.
 	Base *basespec.Base
-	// Seccomp is the profile of containers that request RuntimeDefault; nil for that of the builder.
+	// Seccomp is the seccomp profile of containers that request RuntimeDefault. If Seccomp is nil, these containers
+	// get the profile of the Builder.
 	Seccomp *oci.DefaultSeccomp
 	// WritableCgroups makes /sys/fs/cgroup writable on cgroup v2.
 	WritableCgroups bool

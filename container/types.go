@@ -97,7 +97,7 @@ type ExitFacts struct {
 type Cgroups interface {
 	Kill(ctx context.Context, path string) error
 	Remove(path string) error
-	// Freeze freezes all processes in a cgroup and in the cgroups below it, and Thaw undoes that.
+	// Freeze freezes all processes in a cgroup and its descendants. Thaw undoes Freeze.
 	Freeze(ctx context.Context, path string) error
 	Thaw(path string) error
 	Stats(path string) (cgroup.Stats, error)

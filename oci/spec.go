@@ -34,7 +34,8 @@ type Input struct {
 	Resources *cri.LinuxContainerResources       // nil: no limits
 	// SeccompProfile is the content of the profile if Security names a profile of the node.
 	SeccompProfile []byte
-	// DefaultSeccomp is the profile for "RuntimeDefault" of the runtime handler; nil for that of the Builder.
+	// DefaultSeccomp is the seccomp profile of the runtime handler for containers that request RuntimeDefault. If
+	// DefaultSeccomp is nil, these containers get the profile of the Builder.
 	DefaultSeccomp *DefaultSeccomp
 	// ProcessLabel and MountLabel are SELinux labels, or "".
 	ProcessLabel, MountLabel string

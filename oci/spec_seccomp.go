@@ -106,7 +106,8 @@ func (c *specBuilder) seccompFilter() error {
 // for concurrent use.
 type DefaultSeccomp struct{ cache seccompCache }
 
-// NewDefaultSeccomp returns a profile, whose content CheckSeccomp must have accepted, for the host of the Builder.
+// NewDefaultSeccomp returns a DefaultSeccomp with the content of a profile. The caller checks the content with
+// CheckSeccomp first.
 func (b *Builder) NewDefaultSeccomp(profile []byte) *DefaultSeccomp {
 	return &DefaultSeccomp{cache: seccompCache{x32: b.host.X32, profile: profile}}
 }

@@ -33,7 +33,7 @@ type Config struct {
 	Labels Labels
 
 	CgroupDriver CgroupDriver
-	// CgroupParent is the parent of the cgroups of pods that request no parent, in the form of the driver.
+	// CgroupParent is the parent of the cgroups of pods that request no parent, in the notation of the cgroup driver.
 	CgroupParent string
 	// PausePath is the path of a static binary that runs as the pause if its argv[0] is "pause". Without PausePath, pods
 	// can have neither a shared PID namespace nor a user namespace.

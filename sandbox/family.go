@@ -15,8 +15,8 @@ const (
 	IPv6
 )
 
-// order returns the addresses of a pod with the primary address first: the first address of the family, or the first
-// address if the pod has none of the family. The order of the other addresses stays.
+// order returns the addresses of a pod with the primary address first. The primary address is the first address of the
+// family. If no address has the family, order changes nothing. The other addresses keep their order.
 func (f Family) order(addrs []netip.Addr) []netip.Addr {
 	i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return f == IPv4 && a.Is4() || f == IPv6 && a.Is6() })
 	if i <= 0 {

@@ -13,13 +13,13 @@ import (
 )
 
 // CheckpointContainer writes a checkpoint of a running container to an archive. The
-// container runs on. A timeout of 0 is the default, 10 minutes.
+// container continues to run. A timeout of 0 is the default, 10 minutes.
 //
 // Errors: InvalidArgument for a location that is empty, not absolute or not in an
 // existing directory, and for a negative timeout; NotFound; FailedPrecondition if the
 // container does not run, or has state that a checkpoint cannot contain; Unimplemented
-// if its runtime handler cannot checkpoint; DeadlineExceeded; Aborted if the container
-// is stopped meanwhile.
+// if its runtime handler cannot checkpoint; DeadlineExceeded; Aborted if a client stops
+// the container during the checkpoint.
 func (s *Server) CheckpointContainer(ctx context.Context, req *cri.CheckpointContainerRequest) (*cri.CheckpointContainerResponse, error) {
 	switch {
 	case req.GetContainerId() == "":
@@ -37,15 +37,15 @@ func (s *Server) CheckpointContainer(ctx context.Context, req *cri.CheckpointCon
 }
 
 // CheckpointPod writes a checkpoint of all running containers of a pod to a directory.
-// All containers are frozen before the first is captured, until the last is captured.
+// All containers are frozen while the daemon captures the containers.
 //
 // Errors: InvalidArgument for a call without a deadline, an option, an output_path that
 // is not an existing directory, and container ids that are missing, occur twice or
 // belong to another pod; NotFound; FailedPrecondition if the directory is not empty, if
 // the pod is not ready, if container_ids are not exactly the running containers, or if
 // the pod has state that a checkpoint cannot contain; Unimplemented if the runtime
-// handler cannot checkpoint; DeadlineExceeded; Aborted if a container is stopped
-// meanwhile.
+// handler cannot checkpoint; DeadlineExceeded; Aborted if a client stops a container
+// during the checkpoint.
 func (s *Server) CheckpointPod(ctx context.Context, req *cri.CheckpointPodRequest) (*cri.CheckpointPodResponse, error) {
 	if req.GetPodSandboxId() == "" {
 		return nil, missing("pod_sandbox_id")
@@ -59,8 +59,9 @@ func (s *Server) CheckpointPod(ctx context.Context, req *cri.CheckpointPodReques
 	return &cri.CheckpointPodResponse{}, nil
 }
 
-// notSupported gives an error of the class ErrNotImplemented the beginning by which the
-// tests of the kubelet recognize that a runtime does not support a method.
+// notSupported converts an ErrNotImplemented to Unimplemented. The message begins with
+// "unknown method", because the tests of the kubelet recognize an unsupported method by
+// these words.
 func notSupported(method string, err error) error {
 	if errdefs.IsNotImplemented(err) {
 		return status.Error(codes.Unimplemented, fmt.Sprintf("unknown method %s for this runtime handler: %v", method, err))

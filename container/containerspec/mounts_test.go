@@ -55,7 +55,8 @@ func TestMountRules(t *testing.T) {
 	}
 }
 
-// TestSubPathWithoutImage checks that image_sub_path has no effect on other mounts, for which the kubelet sets it, too.
+// TestSubPathWithoutImage checks that image_sub_path has no effect on mounts without an image. The kubelet sets
+// image_sub_path for these mounts, too.
 func TestSubPathWithoutImage(t *testing.T) {
 	s, err := parseMounts(nil, &cri.Mount{ContainerPath: "/a", HostPath: "/volumes/sub", ImageSubPath: "sub"})
 	if err != nil || s.Mounts[0].HostPath != "/volumes/sub" || s.Mounts[0].SubPath != "" {

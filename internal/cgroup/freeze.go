@@ -12,17 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// freezePause is the time between two looks at a cgroup that is being frozen.
+// freezePause is the time between two reads of the state of a cgroup.
 const freezePause = time.Millisecond
 
-// Freeze freezes every process in the cgroup and below it, and returns when all of them are frozen. If ctx ends
-// before, Freeze thaws the cgroup and returns the error of ctx.
+// Freeze freezes every process in a cgroup and its descendants, and waits until all processes are frozen. If ctx ends
+// first, Freeze thaws the cgroup and returns the cause of ctx.
 func (t *Tree) Freeze(ctx context.Context, p string) error {
 	if err := CheckPath(p); err != nil {
 		return err
 	}
 	for {
-		// On v1, a process that forks meanwhile can end the freezing, so the state is written again.
+		// On v1, a fork during the freezing can leave a process unfrozen, so Freeze repeats the write.
 		if err := t.setFrozen(p, true); err != nil {
 			return fmt.Errorf("freeze cgroup %s: %w", p, err)
 		}
@@ -43,7 +43,7 @@ func (t *Tree) Freeze(ctx context.Context, p string) error {
 	}
 }
 
-// Thaw undoes Freeze. It is no error if the cgroup is not frozen or does not exist.
+// Thaw undoes Freeze. If the cgroup is not frozen or does not exist, Thaw does nothing.
 func (t *Tree) Thaw(p string) error {
 	if err := CheckPath(p); err != nil {
 		return err
@@ -58,7 +58,7 @@ func (t *Tree) Thaw(p string) error {
 	return nil
 }
 
-// Frozen reports whether every process in the cgroup and below it is frozen.
+// Frozen reports whether every process in a cgroup and its descendants is frozen.
 func (t *Tree) Frozen(p string) (bool, error) {
 	if t.v2 {
 		events, err := readKeyed(filepath.Join(t.Dir("", p), "cgroup.events"))

@@ -1,5 +1,4 @@
-// Package criu finds the program criu, which saves and restores processes, and finds out whether criu works on this
-// kernel.
+// Package criu finds the program criu, which dumps processes, and checks whether criu works on this kernel.
 package criu
 
 import (
@@ -22,22 +21,22 @@ const checkTimeout = time.Minute
 // maxMessage is the maximum length of a message of criu in an error, in bytes.
 const maxMessage = 300
 
-// Program is a criu that works.
+// Program is a criu program that works on this kernel.
 type Program struct {
 	Path    string
 	Version string
 }
 
-// Checker finds and checks the program. A result is kept until the program changes.
+// Checker finds and checks the program. Checker keeps the result of a check until the program changes.
 type Checker struct {
 	// Configured returns the path of the program, or "" for the first criu in the PATH.
 	Configured func() string
 
-	run sync.Mutex // held while the program is checked
+	run sync.Mutex // held by Check, so that one check runs at a time
 
 	mu     sync.Mutex // guards last; taken after run
-	last   *result
-	lookup error
+	last   *result    // of the last program, or nil
+	lookup error      // of the last find
 }
 
 // result is the result of a check.
@@ -48,8 +47,8 @@ type result struct {
 	size    int64
 }
 
-// Check returns the program, or an ErrNotImplemented that says why checkpoints are not possible. It runs the program
-// only if the program has changed since the last call.
+// Check returns the program, or an ErrNotImplemented with the reason why checkpoints are not possible. Check runs the
+// program only if the program has changed since the last call.
 func (c *Checker) Check(ctx context.Context) (Program, error) {
 	c.run.Lock()
 	defer c.run.Unlock()
@@ -75,7 +74,7 @@ func (c *Checker) Check(ctx context.Context) (Program, error) {
 	return r.program, r.err
 }
 
-// Last returns the result of the last Check without a check. It returns ErrUnavailable before the first one.
+// Last returns the result of the last Check. Before the first Check, Last returns an ErrUnavailable.
 func (c *Checker) Last() (Program, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -107,7 +106,7 @@ func (c *Checker) find() (string, os.FileInfo, error) {
 	return path, info, nil
 }
 
-// check returns the version of a program that works on this kernel.
+// check returns the version of a program, and an ErrNotImplemented if the program does not work on this kernel.
 func check(ctx context.Context, path string) (version string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -136,7 +135,7 @@ func parseVersion(out []byte) string {
 	return ""
 }
 
-// lastError returns the last error in the output of criu, or else the last line.
+// lastError returns the last error in the output of criu. Without an error, lastError returns the first line.
 func lastError(out []byte) string {
 	last := ""
 	for line := range bytes.Lines(out) {

@@ -14,7 +14,7 @@ import (
 	"github.com/criserver/criserver/oci/runtime"
 )
 
-// newCheckpoints returns the manager of checkpoints. The other managers must exist.
+// newCheckpoints returns the manager of checkpoints. The caller sets the other managers of p first.
 func newCheckpoints(p *parts) (*checkpoint.Manager, error) {
 	cfg := checkpoint.Config{
 		Dir: filepath.Join(p.settings.Root, "checkpoints"), Engine: "criserver " + p.version, CgroupV2: p.host.cgroups.V2(),
@@ -26,12 +26,13 @@ func newCheckpoints(p *parts) (*checkpoint.Manager, error) {
 	return checkpoint.New(cfg)
 }
 
-// newCRIU returns the checker of the criu of the settings in force.
+// newCRIU returns a checker of the criu program in the current settings.
 func newCRIU(p *parts) *criu.Checker {
 	return &criu.Checker{Configured: func() string { return p.live.Load().settings.Checkpoint.CRIU }}
 }
 
-// runCRIUCheck checks criu once, so that Status can show the result. It does not delay the start of the daemon.
+// runCRIUCheck checks criu once, so that Status can show the result. The start of the daemon does not wait for the
+// check.
 func (p *parts) runCRIUCheck(ctx context.Context) error {
 	program, err := p.criu.Check(ctx)
 	if ctx.Err() != nil {
@@ -72,7 +73,8 @@ func (p *prober) checkpointError(result *probeResult) error {
 	return nil
 }
 
-// noCheckpoints returns why containers of a handler cannot be checkpointed, as far as it is known, or "".
+// noCheckpoints returns the reason why containers of a handler cannot be checkpointed. Before the first check of the
+// handler, and for a handler that supports checkpoints, noCheckpoints returns "".
 func (p *parts) noCheckpoints(prober *prober) string {
 	result := prober.result.Load()
 	if result == nil {

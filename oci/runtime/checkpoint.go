@@ -20,18 +20,20 @@ import (
 
 // Checkpoint is the input of the dump of a container.
 type Checkpoint struct {
-	// ImageDir is an existing directory for the images of CRIU. WorkDir is one for its log and its statistics.
+	// ImageDir is an existing directory for the CRIU images. WorkDir is an existing directory for the log and the
+	// statistics of CRIU.
 	ImageDir, WorkDir string
-	// CRIU is the path of the criu program. Its base name must be "criu", because runtimes look for that name.
+	// CRIU is the path of the criu program. The base name must be "criu", because runtimes search the PATH for "criu".
 	CRIU string
-	// Mark is set as MarkVariable in the environment of the runtime and of CRIU, so that a later daemon finds them.
+	// Mark is the value of MarkVariable in the environment of the runtime and of CRIU. A later daemon finds the
+	// processes by the Mark.
 	Mark string
 }
 
-// MarkVariable is the name of the variable that has the Mark of a Checkpoint.
+// MarkVariable is the environment variable with the Mark of a Checkpoint.
 const MarkVariable = "CRISERVER_CHECKPOINT"
 
-// DumpLog is the name of the log of CRIU in the WorkDir.
+// DumpLog is the name of the log file of CRIU in the WorkDir.
 const DumpLog = "dump.log"
 
 // abortTimeout is how long CRIU may take to clean up after an aborted dump. After this time CRIU is killed.
@@ -40,8 +42,8 @@ const abortTimeout = 20 * time.Second
 // abortPause is the time between two removals of the ImageDir of an aborted dump.
 const abortPause = 10 * time.Millisecond
 
-// CanCheckpoint reports whether a runtime with these features can checkpoint containers. Runtimes from before the
-// features command cannot.
+// CanCheckpoint reports whether a runtime with these features can checkpoint containers. Runtimes without the features
+// command have nil features and cannot.
 func CanCheckpoint(f *features.Features) bool {
 	if f == nil {
 		return false
@@ -50,12 +52,12 @@ func CanCheckpoint(f *features.Features) bool {
 		f.Annotations["run.oci.crun.checkpoint.enabled"] == "true"
 }
 
-// Dump writes the images of the processes of a container, which continues to run. If the cgroup of the container is
-// frozen, the cgroup is still frozen after the dump.
+// Dump writes the CRIU images of the processes of a container. The dump does not end the processes, and a frozen cgroup
+// stays frozen.
 //
 // If ctx ends, Dump does not kill CRIU at once, because CRIU has changed registers and memory of the processes of the
-// container, and must restore them. Dump removes the ImageDir instead. The next file that CRIU creates then fails, and
-// CRIU restores the processes.
+// container, and must undo the changes. Dump removes the ImageDir instead. CRIU then fails to create the next file,
+// and undoes the changes.
 func (r *Runtime) Dump(ctx context.Context, id string, c Checkpoint) (err error) {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -74,7 +76,7 @@ func (r *Runtime) Dump(ctx context.Context, id string, c Checkpoint) (err error)
 	stderr := &limitedBuffer{limit: maxLog}
 	cmd.Stderr, cmd.WaitDelay = stderr, outputTimeout
 	cmd.Env = c.environment(os.Environ())
-	// The group contains the runtime and CRIU.
+	// The runtime and CRIU get a process group, so that endGroup can wait for both.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return r.commandError(ctx, args[0], err, nil, nil)
@@ -130,7 +132,7 @@ func (c *Checkpoint) abort(group int, exited <-chan error) error {
 	tick := time.NewTicker(abortPause)
 	defer tick.Stop()
 	for {
-		// The removal fails if CRIU makes a file meanwhile. The caller removes what is left.
+		// The removal fails if CRIU creates a file during the removal. The caller removes the remaining files.
 		_ = os.RemoveAll(c.ImageDir)
 		select {
 		case err := <-exited:
@@ -142,8 +144,8 @@ func (c *Checkpoint) abort(group int, exited <-chan error) error {
 	}
 }
 
-// endGroup waits until no process of the group is left, and kills the processes after abortTimeout. CRIU outlives a
-// runtime that was killed, and ends when it cannot report to the runtime.
+// endGroup waits until the process group is empty, and kills the group after abortTimeout. If the runtime was killed,
+// CRIU continues until CRIU cannot report to the runtime.
 func endGroup(group int) error {
 	for deadline := time.Now().Add(abortTimeout); ; time.Sleep(time.Millisecond) {
 		if err := unix.Kill(-group, 0); errors.Is(err, unix.ESRCH) {
@@ -159,13 +161,14 @@ func endGroup(group int) error {
 	return errors.New("CRIU did not end and was killed")
 }
 
-// maxCRIULog is how much of the end of a log of CRIU is read, in bytes.
+// maxCRIULog is the maximum size in bytes of the end of a CRIU log that CRIUError reads.
 const maxCRIULog = 256 << 10
 
-// harmlessErrors are errors of CRIU that do not end a dump: CRIU only warns after them.
+// harmlessErrors are parts of CRIU errors after which the dump continues.
 var harmlessErrors = []string{"Can't setup RLIMIT_NOFILE"}
 
-// CRIUError returns the first error in the end of a log of CRIU, or "". The text has one line of limited length.
+// CRIUError returns the first error in the last maxCRIULog bytes of a CRIU log, or "". The error has one line of
+// limited length.
 func CRIUError(file string) string {
 	f, err := os.Open(file)
 	if err != nil {

@@ -14,13 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// EndDumps aborts the dumps with this Mark, which an earlier daemon has begun, and waits until none of their processes
-// is left. Like Dump, it removes the directories of the images, and kills the processes that are left after a time.
+// EndDumps aborts the dumps that an earlier daemon has begun with this Mark, and waits until their runtimes and CRIU
+// processes have exited. EndDumps removes the image directories, as Dump does after the end of its context, and kills
+// the remaining processes after abortTimeout.
 func EndDumps(ctx context.Context, mark string, imageDirs []string) error {
 	killed := false
 	for deadline := time.Now().Add(abortTimeout); ; {
 		for _, dir := range imageDirs {
-			_ = os.RemoveAll(dir) // fails if CRIU makes a file meanwhile
+			_ = os.RemoveAll(dir) // fails if CRIU creates a file during the removal; the loop repeats the removal
 		}
 		left, err := marked(mark)
 		if err != nil || len(left) == 0 {
@@ -42,7 +43,7 @@ func EndDumps(ctx context.Context, mark string, imageDirs []string) error {
 	}
 }
 
-// marked returns the runtimes and CRIU processes of the dump with this Mark. Their environment has the mark.
+// marked returns the runtimes and CRIU processes that have the mark in their environment.
 func marked(mark string) ([]proc.Ref, error) {
 	all, err := proc.All()
 	if err != nil {

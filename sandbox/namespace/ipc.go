@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// IPCObjects are the numbers of the objects in an IPC namespace. They belong to no process.
+// IPCObjects are the numbers of the objects in an IPC namespace. No process owns an IPC object.
 type IPCObjects struct {
 	SharedMemory, Semaphores, Queues int // of System V
 	MessageQueues                    int // of POSIX
@@ -71,8 +71,8 @@ func countSysV(file string) (int, error) {
 	return max(strings.Count(string(b), "\n")-1, 0), err
 }
 
-// countMessageQueues counts the POSIX message queues in the IPC namespace of the thread, which are the files of its
-// mqueue file system. A kernel without message queues has no such file system.
+// countMessageQueues counts the POSIX message queues in the IPC namespace of the thread. Each queue is a file of the
+// mqueue file system. A kernel without message queues has no mqueue file system.
 func countMessageQueues() (int, error) {
 	fd, err := unix.Fsopen("mqueue", unix.FSOPEN_CLOEXEC)
 	if errors.Is(err, unix.ENODEV) {

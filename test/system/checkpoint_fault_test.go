@@ -24,7 +24,7 @@ import (
 // largeCounter counts, and has a process with 100 MB of memory, so that a dump takes a while.
 const largeCounter = `awk 'BEGIN { s = sprintf("%100000000s", "x"); while (1) system("sleep 1") }' & sleep 2; ` + counter
 
-// dumps returns the processes of dumps, by their names.
+// dumps returns the pids of the processes of dumps whose name begins with name.
 func dumps(t *testing.T, name string) (pids []int) {
 	t.Helper()
 	files, err := filepath.Glob("/proc/[0-9]*/environ")
@@ -45,8 +45,8 @@ func dumps(t *testing.T, name string) (pids []int) {
 // steps are the steps of a checkpoint of a container whose temporary files are below dir.
 var steps = []struct {
 	name    string
-	pattern string // matches a file that exists from this step on
-	size    int64  // that the file must have
+	pattern string // matches a file that the step creates
+	size    int64  // minimum size of the file in bytes
 }{
 	{"work directory", ".criserver-checkpoint-*", 0},
 	{"dump", ".criserver-checkpoint-*/01/images", 0},
@@ -131,7 +131,7 @@ func TestCheckpointSurvivesKills(t *testing.T) {
 					if err != nil {
 						t.Errorf("checkpoint without a monitor: %v", err)
 					}
-					// Nobody reads the output any more, so the container ends with its next line.
+					// Without a monitor no process reads the output, so the container ends with its next line.
 					n.noTraces(t, dir)
 					return
 				}
@@ -260,8 +260,8 @@ func TestCheckpointDiskFull(t *testing.T) {
 	n.survives(t, p, id, "count", dir)
 }
 
-// TestCheckpointRefusesState checks that state is refused that a checkpoint cannot contain, and that a terminal, a pipe
-// and a deleted file are not refused.
+// TestCheckpointRefusesState checks that the daemon refuses state that a checkpoint cannot contain, and accepts a
+// terminal, a pipe and a deleted file.
 func TestCheckpointRefusesState(t *testing.T) {
 	needCRIU(t)
 	n := newNode(t, "ckptstate", 236)

@@ -2,8 +2,8 @@
 # Builds CRIU from Debian's source and installs the program as the file that the argument names. CRIU saves and
 # restores the processes of containers. Debian 12 has a version that does not work on current kernels.
 #
-# The archive is the unchanged source of upstream, from the Debian archive that the host itself uses. The digest decides
-# whether an archive is used. The archive is kept in .cache.
+# The script downloads the unchanged source of upstream from the Debian archive of the host, checks the digest, and keeps
+# the file in .cache.
 #
 # If CRIU cannot be built, the script links the criu in the PATH, if there is one. Otherwise the script makes no
 # file, and the tests of checkpoints are skipped. Neither is an error.

@@ -47,7 +47,7 @@ func detach(ctx context.Context, call Call, host hostLink) error {
 // an interface waits several times for all CPUs.
 const deleteDelay = 2 * time.Second
 
-// detachedAlias is the alias of an interface of the host whose pod has been detached.
+// detachedAlias is the alias of the host's end of a veth pair after DEL.
 const detachedAlias = "criserver: detached"
 
 // detachHost takes the interface of the host off the bridge. After deleteDelay it deletes the
@@ -95,9 +95,9 @@ func detachHost(ctx context.Context, host hostLink) (detached bool, err error) {
 	return true, nil
 }
 
-// DeleteDetached deletes the interfaces that DEL has taken off their bridges and that still exist. A daemon calls it
-// when it starts and when it stops, because a daemon that ends within deleteDelay after a DEL does not delete the
-// interface otherwise.
+// DeleteDetached deletes the interfaces that DEL has removed from their bridges and that still exist. The daemon calls
+// DeleteDetached when it starts and when it stops, because DEL deletes an interface only after deleteDelay, and the
+// daemon may end earlier.
 func DeleteDetached() error {
 	h, err := openNetlink()
 	if err != nil {

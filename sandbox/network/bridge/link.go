@@ -113,7 +113,8 @@ func ensureGateway(h *netlink.Handle, bridge netlink.Link, gateway netip.Prefix)
 	return addAddress(h, bridge, gateway)
 }
 
-// maxDumps bounds the attempts to list interfaces or addresses while other processes change them.
+// maxDumps is the maximum number of attempts to list interfaces or addresses. The kernel interrupts a list when
+// another process changes an interface or an address.
 const maxDumps = 10
 
 // links returns all interfaces of the network namespace of a handle.
