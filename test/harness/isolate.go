@@ -43,9 +43,9 @@ func Isolated(args ...string) error {
 	}, nil, args...)
 }
 
-// IsolatedProcesses does the same with a PID namespace, whose first process is the stage. When the stage or this process
-// ends in any way, the kernel kills all processes of the run, and their mounts and interfaces disappear. The stage must
-// call MountProc first.
+// IsolatedProcesses does the same with a PID namespace, whose first process is the stage. When the stage or this
+// process ends in any way, the kernel kills all processes of the run, and their mounts and interfaces disappear. The
+// stage must call MountProc first.
 func IsolatedProcesses(env []string, args ...string) error {
 	return Again("inside", &syscall.SysProcAttr{
 		Cloneflags:   syscall.CLONE_NEWPID,
