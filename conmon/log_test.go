@@ -34,7 +34,7 @@ func TestRotationKeepsAllLines(t *testing.T) {
 		err := conmon.ReopenLog(t.Context(), b.spec.RunDir)
 		files = append(files, old)
 		if err != nil {
-			break // the container has exited meanwhile
+			break // the container has exited
 		}
 		before, _ := os.Stat(old)
 		time.Sleep(time.Millisecond)

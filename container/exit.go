@@ -229,7 +229,7 @@ func (m *Manager) exitWithoutRecord(c *container, pidfd *os.File) exitInfo {
 }
 
 func exitStatus(c *container, pidfd *os.File) (unix.WaitStatus, bool) {
-	if pidfd == nil || c.runtime.Guest { // the exit status of the guest is not that of the container
+	if pidfd == nil || c.runtime.Guest { // the exit status of the guest is not the exit status of the container
 		return 0, false
 	}
 	// The pid of a zombie is not reused.

@@ -50,7 +50,7 @@ func killGroup(group int) {
 
 // killTree kills every descendant of pid and all processes that share a session with one of them.
 // The session finds processes whose parents have already exited. With self, killTree also kills pid;
-// without, pid is a runtime that will reap its child and exit. The processes may fork meanwhile, so
+// without, pid is a runtime that will reap its child and exit. The processes may fork during the search, so
 // killTree repeats until it finds none.
 func killTree(pid int, self bool) error {
 	callerSession, err := unix.Getsid(0)

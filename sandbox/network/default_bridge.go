@@ -246,7 +246,7 @@ func (n *Network) deleteBridge(b DefaultBridge) error {
 }
 
 // removeUnusedBridge deletes the recorded bridge, and its record, when pods use another default network and the last
-// pod of the bridge has been removed. The caller has called beginGC, so that no pod is attached meanwhile.
+// pod of the bridge has been removed. The caller has called beginGC, so that no pod is attached during the call.
 func (n *Network) removeUnusedBridge(ctx context.Context) error {
 	recorded, err := n.recordedBridge(ctx)
 	if err != nil || recorded == nil || n.DefaultBridge() != nil || n.attachments.inUse(recorded.network()) {

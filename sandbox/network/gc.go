@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// gcTimeout bounds one run of GC. No pod is attached meanwhile, so the timeout is shorter than the time that a
+	// gcTimeout bounds one run of GC. No pod is attached during a run, so the timeout is shorter than the time that a
 	// pod has for its network.
 	gcTimeout = time.Minute
 	// gcInterval is the minimum time between two runs.

@@ -11,7 +11,7 @@ import (
 )
 
 // Interface is an interface of a pod on a network. The caller must record it before Attach, because
-// Detach needs the same value, even if the configuration has changed meanwhile.
+// Detach needs the same value, even if the configuration has changed since then.
 type Interface struct {
 	Network string `json:"network"`
 	Name    string `json:"name"` // of the interface inside the pod

@@ -63,7 +63,7 @@ func detachHost(ctx context.Context, host hostLink) (detached bool, err error) {
 		return false, err
 	}
 	l, err := linkByName(h, host.name)
-	// The interface of another pod may have got the name meanwhile.
+	// The interface of another pod may have got the name since then.
 	if err == nil && (l.Type() != "veth" || l.Attrs().HardwareAddr.String() != host.mac) {
 		h.Close()
 		return false, nil

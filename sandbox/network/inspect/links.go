@@ -65,7 +65,7 @@ func readNetNS() (*netState, error) {
 	return s, nil
 }
 
-// repeat calls a function that lists objects until no other process has changed the objects meanwhile.
+// repeat calls a function that lists objects until no other process has changed the objects during the call.
 func repeat[T any](list func() (T, error)) (out T, err error) {
 	for range maxDumps {
 		if out, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {

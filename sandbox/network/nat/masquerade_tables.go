@@ -235,7 +235,7 @@ func (m *MasqueradeTables) deleteUnused(ctx context.Context, name string) error 
 	defer unlock()
 	m.mu.Lock()
 	t := m.table(name)
-	owned, used := t.owned, len(t.desired()) > 0 // a pod may have been attached meanwhile
+	owned, used := t.owned, len(t.desired()) > 0 // another goroutine may have attached a pod
 	if !used {
 		t.applied, t.exact = nil, false
 	}
