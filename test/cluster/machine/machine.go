@@ -40,7 +40,8 @@ type Machine struct {
 	out *bufio.Reader
 }
 
-// Start starts a machine. The directory may be that of a killed machine, whose /var then exists again.
+// Start starts a machine. With the directory of a killed machine, the new machine has the /var of
+// the killed one.
 func Start(config Config) (*Machine, error) {
 	s := setup{
 		Hostname: config.Name, Cgroups: config.Cgroups,
