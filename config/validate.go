@@ -68,14 +68,22 @@ func (v *validator) elements(key string, list []string, valid func(string) bool,
 	}
 }
 
-// unique requires that no two elements NAME=VALUE of a list have the same name.
+// unique requires that a list has no element twice.
 func (v *validator) unique(key string, list []string) {
 	seen := make(map[string]bool)
 	for _, s := range list {
-		name, _, _ := strings.Cut(s, "=")
-		v.require(!seen[name], key, "must have each name once; has %q twice", name)
-		seen[name] = true
+		v.require(!seen[s], key, "must have each element once; has %q twice", s)
+		seen[s] = true
 	}
+}
+
+// uniqueNames requires that no two elements NAME=VALUE of a list have the same name.
+func (v *validator) uniqueNames(key string, list []string) {
+	names := make([]string, len(list))
+	for i, s := range list {
+		names[i], _, _ = strings.Cut(s, "=")
+	}
+	v.unique(key, names)
 }
 
 func (v *validator) oneOf(key, s string, allowed ...string) {
@@ -170,12 +178,12 @@ func (c *Config) validatePod(v *validator) {
 			v.require(false, "pod.default_sysctls", "%v", err)
 		}
 	}
-	v.unique("pod.default_sysctls", c.Pod.DefaultSysctls)
+	v.uniqueNames("pod.default_sysctls", c.Pod.DefaultSysctls)
 }
 
 func (c *Config) validateContainer(v *validator) {
 	v.elements("container.default_env", c.Container.DefaultEnv, isEnv, "must be of the form NAME=VALUE")
-	v.unique("container.default_env", c.Container.DefaultEnv)
+	v.uniqueNames("container.default_env", c.Container.DefaultEnv)
 	for _, d := range c.Container.HooksDirs {
 		v.path("container.hooks_dirs", d)
 	}

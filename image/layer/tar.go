@@ -20,7 +20,7 @@ import (
 
 // WriteTar writes a tar of the files of the layer. The tar unpacks to the same layer, but it need not be
 // the tar from which the layer was unpacked: the order of the entries, the format of their headers, the
-// names of owners and the entries of whiteouts are those of WriteTar. The tar of a layer is always the
+// names of owners and the entries of whiteouts are as WriteTar writes them. The tar of a layer is always the
 // same, and WriteTar of the layer that is unpacked from it writes the same tar again.
 func (l *Layer) WriteTar(ctx context.Context, w io.Writer) error {
 	t := &tarWriter{Writer: tar.NewWriter(w), implied: make(map[string]bool, len(l.Implied)), links: make(map[inode]string)}

@@ -18,8 +18,9 @@ const (
 	cgroupTop   = "criserver-cluster" // parent of the cgroups of all clusters
 )
 
-// hierarchies returns the mount points of the cgroup hierarchies: those of all controllers of cgroup v1, or the single
-// one of cgroup v2. The hierarchy of cgroup v2 next to controllers of v1 is not among them.
+// hierarchies returns the mount points of the cgroup hierarchies: the hierarchies of all controllers of
+// cgroup v1, or the single one of cgroup v2. The hierarchy of cgroup v2 next to controllers of v1 is not
+// among them.
 func hierarchies() ([]string, error) {
 	if harness.Unified() {
 		return []string{cgroupMount}, nil

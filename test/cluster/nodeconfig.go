@@ -50,7 +50,8 @@ func (c *Cluster) cniTemplate() string {
 `, c.podMTU())
 }
 
-// kubeletConfig returns the configuration of the kubelet: that of kubeadm, for short intervals and a cgroup of its own.
+// kubeletConfig returns the configuration of the kubelet: the one that kubeadm writes, for short intervals
+// and a cgroup of its own.
 func (n *Node) kubeletConfig() map[string]any {
 	return map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1",

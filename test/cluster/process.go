@@ -16,7 +16,7 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// processFile is the name of a file with the process ID and the start time of a process: that of the program that runs
+// processFile is the name of a file with the process ID and the start time of the program that runs
 // the cluster, or of the init process of a machine.
 const processFile = "process"
 

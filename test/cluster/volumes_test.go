@@ -56,7 +56,7 @@ func checkEnvironment(s space) {
 	s.want("environment", s.sh("volumes", `echo "$KEY $PASSWORD $NODE $MEMORY $POD_IPS"`), "one first node1 67108864 "+addresses)
 }
 
-// checkUpdates changes the ConfigMap and the Secret. Files change, except those of subPath mounts.
+// checkUpdates changes the ConfigMap and the Secret. Files change, except the files of subPath mounts.
 func checkUpdates(s space) {
 	s.want("files", s.sh("volumes", "cat /settings/key /settings/other /single /secret/password"), "oneunchangedonefirst")
 	s.want("mode of the secret", s.sh("volumes", "stat -L -c %a:%g /secret/password"), "440:2000")

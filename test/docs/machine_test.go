@@ -115,7 +115,7 @@ func (m *machine) install(commands string) error {
 	return err
 }
 
-// config returns the configuration file, which keeps the cgroups of the run apart from those of the machine.
+// config returns the configuration file, which keeps the cgroups of the run apart from the cgroups of the machine.
 func (m *machine) config() string {
 	return fmt.Sprintf("cgroup_driver = \"cgroupfs\"\ncgroup_parent = \"/%s\"\ndefault_runtime = \"runc\"\n", filepath.Base(m.dir))
 }

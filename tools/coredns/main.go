@@ -19,7 +19,7 @@ import (
 	_ "github.com/coredns/coredns/plugin/reload"
 )
 
-// directives is the order in which the plugins handle a query; it is that of plugin.cfg of CoreDNS.
+// directives is the order in which the plugins handle a query: the order in plugin.cfg of CoreDNS.
 var directives = []string{
 	"reload", "health", "ready", "prometheus", "errors", "log", "cache", "loadbalance", "hosts", "kubernetes", "forward",
 }

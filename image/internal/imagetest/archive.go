@@ -51,7 +51,7 @@ func OCIEntries(tb testing.TB, images ...Named) []Entry {
 	return append([]Entry{File("oci-layout", `{"imageLayoutVersion":"1.0.0"}`), File("index.json", string(marshal(index)))}, blobs...)
 }
 
-// DockerEntries returns the entries of an archive like that of older versions of docker: each layer is in a directory,
+// DockerEntries returns the entries of an archive as older versions of docker write it: each layer is in a directory,
 // and a layer that an earlier image has is a symbolic link. The last entry is manifest.json.
 func DockerEntries(tb testing.TB, images ...Named) []Entry {
 	tb.Helper()

@@ -24,7 +24,7 @@ func (s setup) apply() error {
 	return errors.Join(s.mount(), setUpNetwork())
 }
 
-// mount gives the machine its own /proc, /run, /var and /etc. The mounts of the host are private, and those of the
+// mount gives the machine its own /proc, /run, /var and /etc. The mounts of the host are private, and the mounts of the
 // machine are shared, as systemd mounts them.
 func (s setup) mount() error {
 	overlay := fmt.Sprintf("lowerdir=/etc,upperdir=%s,workdir=%s", filepath.Join(s.Etc, "upper"), filepath.Join(s.Etc, "work"))
@@ -49,8 +49,8 @@ func (s setup) mount() error {
 	return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
 }
 
-// unmountUnified unmounts the hierarchy of cgroup v2 next to those of v1, which old releases of crun do not support. No
-// other mount namespace sees the change, because all mounts are private here.
+// unmountUnified unmounts the hierarchy of cgroup v2 next to the hierarchies of v1, which old releases of
+// crun do not support. No other mount namespace sees the change, because all mounts are private here.
 func unmountUnified() error {
 	const unified = "/sys/fs/cgroup/unified"
 	if err := unix.Unmount(unified, 0); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
