@@ -91,7 +91,7 @@ func TestValidValues(t *testing.T) {
 		`image.pinned = ["registry.k8s.io/pause:3.9", "localhost:5000/a@sha256:aa", "registry.k8s.io/*", "*/pause:*", "*"]`, `image.progress_window = 0`,
 		`pod.allowed_sysctls = ["kernel.*", "kernel.sem", "net.ipv4.ip_forward", "net/ipv4/*", "net.ipv4.conf.eth0/1.*", "fs.mqueue.msg_max"]`, `pod.allowed_sysctls = []`,
 		`container.capabilities = ["net_admin", "CAP_KILL", "SYS_PTRACE"]`, `container.capabilities = []`, `container.pids_limit = 4194304`,
-		`container.default_ulimits = ["nofile=1024:524288", "core=0", "memlock=unlimited", "nproc=5:unlimited"]`, `container.default_ulimits = []`,
+		`container.default_ulimits = ["nofile=1024:524288", "core=0", "memlock=unlimited", "nproc=5:unlimited"]`, `container.default_ulimits = []`, `image.archive_dirs = ["/a=1", "/a=2"]`,
 		`streaming.tls_min_version = "VersionTLS13"`, `streaming.tls_cipher_suites = ["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256"]`,
 		"streaming.tls_cert = \"/c\"\nstreaming.tls_key = \"/k\"\nstreaming.tls_client_ca = \"/ca\"", `pod.netns_dir = ""`, `pod.netns_dir = "/run/criserver/netns"`,
 		`container.default_env = ["A=", "B=x=y", "http_proxy=http://proxy:3128"]`, `container.hooks_dirs = []`, `monitor.log_size_max = -1`, `monitor.log_size_max = 1048576`,
