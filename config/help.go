@@ -39,7 +39,7 @@ var help = map[string]string{
 	"image.max_layers":          "Maximum number of layers of an image. The daemon refuses images with more layers.",
 	"image.max_layer_entries":   "Maximum number of files, directories and links in a layer. The daemon refuses layers with more entries.",
 	"image.max_layer_bytes":     "Maximum size of an unpacked layer in bytes. The daemon refuses larger layers.",
-	"image.archive_dirs":        "Directories with archives of images (*.tar, *.tar.gz, *.tgz, *.tar.zst, *.tar.zstd). The daemon loads new and changed archives after it starts and when it reloads, and pins their images. Only root may have the permission to write to the directories and files. See images.md.",
+	"image.archive_dirs":        "Directories with archives of images (*.tar, *.tar.gz, *.tgz, *.tar.zst, *.tar.zstd, *.tar.xz, *.txz, *.tar.bz2). The daemon loads new and changed archives after it starts and when it reloads, and pins their images. Only root may have the permission to write to the directories and files. See images.md.",
 	"image.max_archive_bytes":   "Maximum size in bytes of an uncompressed archive that the daemon stores temporarily below root while it loads the images: an archive from a client, or a compressed archive in image.archive_dirs.",
 
 	"pod.allowed_sysctls": "Sysctls that pods may set: names, or prefixes that end in *. Only sysctls that belong to a namespace of the pod are valid.",

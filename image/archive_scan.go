@@ -23,7 +23,7 @@ import (
 )
 
 // archiveSuffixes are the ends of the names of archives. Other files in an archive directory are ignored.
-var archiveSuffixes = []string{".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd"}
+var archiveSuffixes = []string{".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd", ".tar.xz", ".txz", ".tar.bz2"}
 
 // LoadArchives loads the new and changed archives in the archive directories, one after the other. It logs each archive
 // that cannot be loaded and continues with the next one. The images of loaded archives are pinned as long as the

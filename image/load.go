@@ -19,7 +19,7 @@ import (
 
 // LoadRequest is a request to load the images of an archive.
 type LoadRequest struct {
-	Archive io.Reader // can be compressed with gzip or zstd
+	Archive io.Reader // can be compressed with gzip, zstd, xz or bzip2
 	Size    int64     // of Archive in bytes; 0 if it is not known
 	// Name replaces the names that the archive has for its only image. "": the image gets the names in the archive.
 	Name string

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/ulikunitz/xz"
 
 	"github.com/criserver/criserver/image/internal/imagetest"
 )
@@ -51,7 +53,7 @@ func TestLoadOCI(t *testing.T) {
 		imagetest.Named{Names: []string{"second:latest"}, Image: second},            // as skopeo writes it
 		imagetest.Named{Image: imagetest.Index{host, {Arch: "none", Comment: "x"}}}, // an index without a name
 	)...)
-	for name, data := range map[string][]byte{"plain": raw, "gzip": imagetest.Gzip(t, raw).Blob, "zstd": imagetest.Zstd(t, raw).Blob} {
+	for name, data := range map[string][]byte{"plain": raw, "gzip": imagetest.Gzip(t, raw).Blob, "zstd": imagetest.Zstd(t, raw).Blob, "xz": compressXZ(t, raw)} {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t)
 			loaded := b.load(t, data, "")
@@ -71,6 +73,43 @@ func TestLoadOCI(t *testing.T) {
 			equal(t, "layers", b.layerCount(t), 4)
 		})
 	}
+}
+
+// compressXZ compresses an archive.
+func compressXZ(tb testing.TB, data []byte) []byte {
+	tb.Helper()
+	var b bytes.Buffer
+	w, err := xz.NewWriter(&b)
+	if err == nil {
+		_, err = w.Write(data)
+	}
+	if err := errors.Join(err, w.Close()); err != nil {
+		tb.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestLoadOtherPlatform loads an archive that has the index of an image for several platforms, and only the image for
+// another platform, as `ctr images export --platform` writes it.
+func TestLoadOtherPlatform(t *testing.T) {
+	other := imagetest.Image{Arch: "none", Layers: []imagetest.Layer{imagetest.Files(t, imagetest.File("a", "none"))}}
+	host := imagetest.Image{Arch: runtime.GOARCH, Layers: []imagetest.Layer{imagetest.Files(t, imagetest.File("a", "host"))}}
+	without := func(missing imagetest.Image) []byte {
+		blobs := make(map[string]bool)
+		for _, e := range imagetest.OCIEntries(t, imagetest.Named{Image: missing}) {
+			blobs[e.Name] = strings.HasPrefix(e.Name, "blobs/")
+		}
+		all := imagetest.OCIEntries(t, imagetest.Named{Names: []string{"a:1"}, Image: imagetest.Index{host, other}})
+		return imagetest.Tar(t, slices.DeleteFunc(all, func(e imagetest.Entry) bool { return blobs[e.Name] })...)
+	}
+	b := newBed(t)
+	_, err := b.Load(t.Context(), LoadRequest{Archive: bytes.NewReader(without(host))})
+	if !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "not the image for the platform of this host") {
+		t.Errorf("without the image for the host: got %v", err)
+	}
+	equal(t, "images", len(b.List()), 0)
+	b.load(t, without(other), "")
+	equal(t, "images", len(b.List()), 1)
 }
 
 // TestLoadDocker loads an archive of two images that share a layer, which the second image has as a link. One layer is

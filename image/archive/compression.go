@@ -3,6 +3,7 @@ package archive
 import (
 	"bufio"
 	"bytes"
+	"compress/bzip2"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
 )
 
 // compression is the compression of an archive or of a layer in a docker-archive.
@@ -19,16 +21,22 @@ const (
 	plain compression = iota
 	gzipped
 	zstandard
-	unsupported // bzip2, xz and lz4
+	xzipped  // only of an archive
+	bzipped  // only of an archive
+	lzfoured // not supported
 )
 
 // magicLength is the number of bytes that detect needs.
 const magicLength = 6
 
-// maxWindow is the maximum size in bytes of the window of a zstd archive. A decoder needs that much memory.
+// maxWindow is the maximum size in bytes of the window of a zstd archive, and of the dictionary of an xz archive. A
+// decoder needs that much memory.
 const maxWindow = 128 << 20
 
-var errUnsupported = fmt.Errorf("data are compressed with bzip2, xz or lz4, and only gzip and zstd are supported: %w", errdefs.ErrNotImplemented)
+var (
+	errArchiveCompression = fmt.Errorf("archive is compressed with lz4, and only gzip, zstd, xz and bzip2 are supported: %w", errdefs.ErrNotImplemented)
+	errLayerCompression   = fmt.Errorf("layer is compressed with bzip2, xz or lz4, and only gzip and zstd are supported: %w", errdefs.ErrNotImplemented)
+)
 
 // detect returns the compression of data that begin with magic.
 func detect(magic []byte) compression {
@@ -38,9 +46,9 @@ func detect(magic []byte) compression {
 	}{
 		{[]byte{0x1f, 0x8b, 0x08}, gzipped},
 		{[]byte{0x28, 0xb5, 0x2f, 0xfd}, zstandard},
-		{[]byte("BZh"), unsupported},
-		{[]byte{0xfd, '7', 'z', 'X', 'Z', 0}, unsupported},
-		{[]byte{0x04, 0x22, 0x4d, 0x18}, unsupported},
+		{[]byte("BZh"), bzipped},
+		{[]byte(xzMagic), xzipped},
+		{[]byte{0x04, 0x22, 0x4d, 0x18}, lzfoured},
 	} {
 		if bytes.HasPrefix(magic, m.prefix) {
 			return m.is
@@ -62,9 +70,10 @@ func IsCompressed(r io.ReaderAt) (bool, error) {
 	return detect(magic[:n]) != plain, err
 }
 
-// Decompress returns a reader of the uncompressed archive in r, which can be compressed with gzip or zstd.
+// Decompress returns a reader of the uncompressed archive in r, which can be compressed with gzip, zstd, xz or bzip2.
 // Errors of r are returned unchanged. Otherwise, the error is ErrNotImplemented for another compression,
-// ErrInvalidArgument for a zstd window that is too large, and ErrDataLoss for data that cannot be decompressed.
+// ErrInvalidArgument for a window or a dictionary that is too large, and ErrDataLoss for data that cannot be
+// decompressed.
 func Decompress(r io.Reader) (io.ReadCloser, error) {
 	src := &source{r: r}
 	buffered := bufio.NewReaderSize(src, 256<<10)
@@ -83,8 +92,15 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 		if z, err = zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow)); err == nil {
 			d = z.IOReadCloser()
 		}
-	case unsupported:
-		err = errUnsupported
+	case xzipped:
+		var x *xz.Reader
+		if x, err = (xz.ReaderConfig{DictCap: minDictionary, SingleStream: true}).NewReader(newXZGuard(buffered)); err == nil {
+			d = io.NopCloser(x)
+		}
+	case bzipped:
+		d = io.NopCloser(bzip2.NewReader(buffered))
+	case lzfoured:
+		err = errArchiveCompression
 	}
 	if err != nil {
 		return nil, src.classify(err)
@@ -112,7 +128,7 @@ func (s *source) classify(err error) error {
 	switch {
 	case s.err != nil:
 		return s.err
-	case errdefs.IsNotImplemented(err):
+	case errdefs.IsNotImplemented(err), errdefs.IsInvalidArgument(err):
 		return err
 	case errors.Is(err, zstd.ErrWindowSizeExceeded):
 		return fmt.Errorf("archive has a zstd window of more than %d bytes: %w: %w", maxWindow, err, errdefs.ErrInvalidArgument)

@@ -159,8 +159,8 @@ func (r dockerReader) layer(ctx context.Context, f file, diffID digest.Digest) (
 		mediaType = manifest.DockerV2Schema2LayerMediaType
 	case zstandard:
 		mediaType = dockerZstdLayer
-	case unsupported:
-		return nil, errUnsupported
+	case xzipped, bzipped, lzfoured:
+		return nil, errLayerCompression
 	}
 	if d := r.compressed[f.offset]; d != nil {
 		return d, nil

@@ -40,9 +40,13 @@ func Write(ctx context.Context, w io.Writer, format Format, images []Source) err
 	switch {
 	case err != nil:
 	case format == OCI:
-		err = t.finishOCI(images)
+		if err = t.finishOCI(images); err == nil {
+			// Versions of docker without the image store of containerd read this file instead of the index, and so
+			// does podman if the archive has several images.
+			err = t.writeDockerManifest(format, images)
+		}
 	case format == Docker:
-		err = t.finishDocker(images)
+		err = t.writeDockerManifest(format, images)
 	default:
 		err = fmt.Errorf("unknown format %q: %w", format, errdefs.ErrInvalidArgument)
 	}
@@ -76,6 +80,14 @@ func (t *writer) writeLayers(ctx context.Context, format Format, images []Source
 func layerPath(format Format, d digest.Digest) string {
 	if format == Docker {
 		return d.Encoded() + ".tar"
+	}
+	return blobPath(d)
+}
+
+// configPath returns the path of the config of an image in an archive.
+func configPath(format Format, d digest.Digest) string {
+	if format == Docker {
+		return d.Encoded() + ".json"
 	}
 	return blobPath(d)
 }
@@ -184,16 +196,16 @@ func (t *writer) finishOCI(images []Source) error {
 	return t.writeJSON(layoutFile, ispec.ImageLayout{Version: ispec.ImageLayoutVersion})
 }
 
-// finishDocker writes everything but the layers of a docker-archive.
-func (t *writer) finishDocker(images []Source) error {
+// writeDockerManifest writes the list of images of a docker-archive, and the configs that the archive does not have yet.
+func (t *writer) writeDockerManifest(format Format, images []Source) error {
 	list := []dockerImage{}
 	for _, img := range images {
-		item := dockerImage{Config: digest.FromBytes(img.Config).Encoded() + ".json", RepoTags: img.Names, Layers: []string{}}
+		item := dockerImage{Config: configPath(format, digest.FromBytes(img.Config)), RepoTags: img.Names, Layers: []string{}}
 		if err := t.writeFile(item.Config, img.Config); err != nil {
 			return err
 		}
 		for _, l := range img.Layers {
-			item.Layers = append(item.Layers, layerPath(Docker, l.Digest))
+			item.Layers = append(item.Layers, layerPath(format, l.Digest))
 		}
 		list = append(list, item)
 	}

@@ -162,7 +162,10 @@ func (s *archiveSource) GetManifest(_ context.Context, instance *digest.Digest) 
 		return nil, "", err
 	}
 	b, err := s.req.Image.Document(d)
-	if err != nil {
+	switch {
+	case errdefs.IsNotFound(err) && d != s.req.Image.Digest:
+		return nil, "", fmt.Errorf("archive has the index of an image for several platforms, but not the image for the platform of this host: manifest %s: %w", d, errdefs.ErrNotFound)
+	case err != nil:
 		return nil, "", fmt.Errorf("read manifest: %w", err)
 	}
 	mediaType := manifest.GuessMIMEType(b)

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 
 	adminv1 "github.com/criserver/criserver/admin/v1"
 	"github.com/criserver/criserver/image"
@@ -187,11 +189,26 @@ func TestLoadDirectory(t *testing.T) {
 	if code, _, stderr := s.command(t, nil, "load", dir); code != 0 {
 		t.Fatalf("exit code %d, %s", code, stderr)
 	}
-	got := make(map[string]string)
-	for r := tar.NewReader(bytes.NewReader(s.data)); ; {
+	want := map[string]string{"oci-layout": "layout", "index.json": "index", "blobs/sha256/aa": "blob"}
+	if got := untar(t, s.data); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got files %v, want %v", got, want)
+	}
+	if err := os.Symlink(secret, filepath.Join(dir, "blobs/sha256/bb")); err != nil {
+		t.Fatal(err)
+	}
+	if src, err := openDirectory(dir); err == nil || !strings.Contains(err.Error(), "bb") {
+		t.Errorf("link out of the directory: got %v, %v", src, err)
+	}
+}
+
+// untar returns the files of a tar.
+func untar(t *testing.T, data []byte) map[string]string {
+	t.Helper()
+	files := make(map[string]string)
+	for r := tar.NewReader(bytes.NewReader(data)); ; {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			break
+			return files
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -200,16 +217,41 @@ func TestLoadDirectory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got[h.Name] = string(b)
+		files[h.Name] = string(b)
 	}
-	if want := map[string]string{"oci-layout": "layout", "index.json": "index", "blobs/sha256/aa": "blob"}; fmt.Sprint(got) != fmt.Sprint(want) {
+}
+
+// TestLoadSkopeoDirectory checks that a directory of `skopeo copy` to dir: is sent as an image layout of OCI.
+func TestLoadSkopeoDirectory(t *testing.T) {
+	const manifest, instance = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json"}`, `{"schemaVersion":2}`
+	blob, child := digest.FromString("blob"), digest.FromString(instance)
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"manifest.json": manifest, "version": "Directory Transport Version: 1.1\n", blob.Encoded(): "blob",
+		child.Encoded() + ".manifest.json": instance, "signature-1": "signature", "README": "text",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &archiveStore{}
+	if code, _, stderr := s.command(t, nil, "load", dir, "--name", "a:1"); code != 0 || s.request.Name != "a:1" {
+		t.Fatalf("exit code %d, request %+v, %s", code, s.request, stderr)
+	}
+	d := digest.FromString(manifest)
+	want := map[string]string{
+		"oci-layout": `{"imageLayoutVersion":"1.0.0"}`, "blobs/sha256/" + blob.Encoded(): "blob",
+		"blobs/sha256/" + child.Encoded(): instance, "blobs/sha256/" + d.Encoded(): manifest,
+		"index.json": fmt.Sprintf(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.index.v1+json","digest":%q,"size":%d}]}`, d, len(manifest)),
+	}
+	if got := untar(t, s.data); !maps.Equal(got, want) {
 		t.Errorf("got files %v, want %v", got, want)
 	}
-	if err := os.Symlink(secret, filepath.Join(dir, "blobs/sha256/bb")); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "manifest.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if src, err := openLayout(dir); err == nil || !strings.Contains(err.Error(), "bb") {
-		t.Errorf("link out of the directory: got %v, %v", src, err)
+	if _, err := openDirectory(dir); err == nil || !strings.Contains(err.Error(), "manifest.json") {
+		t.Errorf("malformed manifest: got %v", err)
 	}
 }
 
@@ -241,5 +283,35 @@ func TestSave(t *testing.T) {
 	}
 	if code, _, _ = s.command(t, nil, "save", "a:1", "-f", "/none/a.tar"); code != 1 {
 		t.Errorf("directory does not exist: exit code %d", code)
+	}
+}
+
+// TestSaveThroughLink checks that save replaces or creates the target of a symbolic link, and keeps the link.
+func TestSaveThroughLink(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "d/e"), 0o700), os.WriteFile(filepath.Join(dir, "old.tar"), []byte("old"), 0o600),
+		os.Symlink("d/e", filepath.Join(dir, "to-e")), os.Symlink("old.tar", filepath.Join(dir, "one")), os.Symlink(filepath.Join(dir, "one"), filepath.Join(dir, "two")),
+		os.Symlink("../new.tar", filepath.Join(dir, "d/e/dangling")), os.Symlink("loop", filepath.Join(dir, "loop"))); err != nil {
+		t.Fatal(err)
+	}
+	for link, target := range map[string]string{"one": "old.tar", "two": "old.tar", "to-e/dangling": "d/new.tar"} {
+		file := filepath.Join(dir, target)
+		if err := os.RemoveAll(file); err != nil {
+			t.Fatal(err)
+		}
+		if target == "old.tar" {
+			if err := os.WriteFile(file, []byte("old"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		code, _, stderr := (&archiveStore{}).command(t, nil, "save", "a:1", "-f", filepath.Join(dir, link))
+		info, err := os.Lstat(filepath.Join(dir, link))
+		b, readErr := os.ReadFile(file)
+		if code != 0 || err != nil || info.Mode().Type() != os.ModeSymlink || string(b) != saved {
+			t.Errorf("%s: exit code %d, %v, target has %d bytes, %v; %s", link, code, err, len(b), readErr, stderr)
+		}
+	}
+	if code, _, stderr := (&archiveStore{}).command(t, nil, "save", "a:1", "-f", filepath.Join(dir, "loop")); code != 1 || !strings.Contains(stderr, "too many levels") {
+		t.Errorf("loop of links: exit code %d, %s", code, stderr)
 	}
 }

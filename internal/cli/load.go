@@ -23,9 +23,10 @@ func newLoadCommand(env *environment) *cobra.Command {
 		Use:   "load [FILE|DIRECTORY|-]",
 		Short: "Load images from an archive",
 		Long: `Load all images of an archive with all their tags: a file that 'docker save', 'podman save' or
-'criserver save' has written, also compressed with gzip or zstd, or a file or a directory in the
-image layout of OCI. Without an argument, or with -, read the archive from the standard input. On a
-terminal, show the progress of each layer.
+'criserver save' has written, also compressed with gzip, zstd, xz or bzip2, a file or a directory in
+the image layout of OCI, or a directory of 'skopeo copy' to dir: or of 'podman save --format
+docker-dir'. Without an argument, or with -, read the archive from the standard input. On a terminal,
+show the progress of each layer.
 
 An image without a name in the archive can be used by its id. --name gives it a name.`,
 		Example: `  criserver load app.tar.gz
@@ -95,7 +96,7 @@ func openArchive(env *environment, args []string) (*archiveSource, error) {
 		if err := f.Close(); err != nil {
 			return nil, err
 		}
-		return openLayout(args[0])
+		return openDirectory(args[0])
 	case info.Mode().IsRegular():
 		return &archiveSource{f, info.Size(), info.Size()}, nil
 	}

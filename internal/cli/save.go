@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	adminv1 "github.com/criserver/criserver/admin/v1"
@@ -95,7 +96,7 @@ The command prints this id. Archives of images that were loaded from such an arc
 }
 
 // writeArchive calls write with the file, or with the standard output if file is "". A regular file is replaced only
-// when the archive is complete.
+// when the archive is complete. If file is a symbolic link, the file that the link refers to is replaced or created.
 func writeArchive(env *environment, file string, write func(io.Writer) error) (err error) {
 	if file == "" {
 		return write(env.stdout)
@@ -109,6 +110,9 @@ func writeArchive(env *environment, file string, write func(io.Writer) error) (e
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	if file, err = followLinks(file); err != nil {
+		return err
+	}
 	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*")
 	if err != nil {
 		return err
@@ -120,6 +124,29 @@ func writeArchive(env *environment, file string, write func(io.Writer) error) (e
 		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return nil
+}
+
+// maxFileLinks is the maximum number of symbolic links on the way to a file.
+const maxFileLinks = 40
+
+// followLinks returns the path that file refers to if file is a symbolic link, and file otherwise. Unlike
+// filepath.EvalSymlinks, it accepts a link to a file that does not exist yet.
+func followLinks(file string) (string, error) {
+	for range maxFileLinks {
+		target, err := os.Readlink(file)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.EINVAL): // not a link
+			return file, nil
+		case err != nil:
+			return "", err
+		case filepath.IsAbs(target):
+			file = target
+		default:
+			// filepath.Join would remove "..", which is wrong behind a link to a directory.
+			file = filepath.Dir(file) + string(filepath.Separator) + target
+		}
+	}
+	return "", &fs.PathError{Op: "open", Path: file, Err: unix.ELOOP}
 }
 
 // receiveArchive writes the archive that recv returns, shows the progress, and returns the result.

@@ -1,0 +1,128 @@
+package archive
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand"
+	"testing"
+	"testing/iotest"
+
+	"github.com/containerd/errdefs"
+	"github.com/ulikunitz/xz"
+)
+
+// xzCompress compresses data.
+func xzCompress(tb testing.TB, c xz.WriterConfig, data []byte) []byte {
+	tb.Helper()
+	var b bytes.Buffer
+	w, err := c.NewWriter(&b)
+	if err == nil {
+		_, err = w.Write(data)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// mixed returns data of which a part can be compressed, so that an xz stream has chunks of both kinds.
+func mixed() []byte {
+	random := make([]byte, 80<<10)
+	r := rand.New(rand.NewSource(1)) //nolint:gosec // the test must be repeatable
+	r.Read(random)
+	return bytes.Join([][]byte{random, bytes.Repeat([]byte("text "), 20_000), random[:1234]}, nil)
+}
+
+func decompress(r io.Reader) ([]byte, error) {
+	d, err := Decompress(r)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return io.ReadAll(d)
+}
+
+func TestDecompressXZ(t *testing.T) {
+	data := mixed()
+	for name, c := range map[string]xz.WriterConfig{
+		"default": {}, "CRC32": {CheckSum: xz.CRC32}, "SHA-256": {CheckSum: xz.SHA256}, "no check": {NoCheckSum: true},
+		"blocks": {BlockSize: 50_003}, "largest dictionary": {DictCap: maxWindow},
+	} {
+		compressed := xzCompress(t, c, data)
+		for how, r := range map[string]io.Reader{"whole": bytes.NewReader(compressed), "bytes": iotest.OneByteReader(bytes.NewReader(compressed))} {
+			if got, err := decompress(r); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("%s, %s: got %d bytes, %v", name, how, len(got), err)
+			}
+		}
+		lengths := []int{13, 20, len(compressed) / 2}
+		for n := 1; n <= 40; n++ { // the last block, the index and the footer
+			lengths = append(lengths, len(compressed)-n)
+		}
+		for _, n := range lengths {
+			if _, err := decompress(bytes.NewReader(compressed[:n])); !errdefs.IsDataLoss(err) {
+				t.Errorf("%s, truncated to %d bytes: got %v", name, n, err)
+			}
+		}
+	}
+	if got, err := decompress(bytes.NewReader(xzCompress(t, xz.WriterConfig{}, nil))); err != nil || len(got) > 0 {
+		t.Errorf("no data: got %d bytes, %v", len(got), err)
+	}
+}
+
+// TestDecompressXZRefuses checks that a large dictionary is refused before the decoder allocates it, also in a later
+// block.
+func TestDecompressXZRefuses(t *testing.T) {
+	small, large := xzCompress(t, xz.WriterConfig{BlockSize: 1000}, mixed()[:1500]), xzCompress(t, xz.WriterConfig{DictCap: 2 * maxWindow}, []byte("x"))
+	if _, err := decompress(bytes.NewReader(large)); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("large dictionary: got %v", err)
+	}
+	// The header of the second block is replaced. A guard that loses count of the chunks accepts the stream.
+	first := bytes.Index(small, []byte{lzma2, 1})
+	second := first + 2 + bytes.Index(small[first+2:], []byte{lzma2, 1})
+	if second < first+1000 {
+		t.Fatalf("second block at %d, first at %d", second, first)
+	}
+	small[second+2] = 40 // 4 GiB
+	if _, err := decompress(bytes.NewReader(small)); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("large dictionary of the second block: got %v", err)
+	}
+	small[second+2] = 41
+	if _, err := decompress(bytes.NewReader(small)); !errdefs.IsDataLoss(err) {
+		t.Errorf("reserved size of the dictionary: got %v", err)
+	}
+	small[second] = 3 // the delta filter
+	if _, err := decompress(bytes.NewReader(small)); !errdefs.IsNotImplemented(err) {
+		t.Errorf("other filter: got %v", err)
+	}
+	broken := errors.New("broken")
+	if _, err := decompress(io.MultiReader(bytes.NewReader(small[:100]), iotest.ErrReader(broken))); !errors.Is(err, broken) {
+		t.Errorf("error of the source: got %v", err)
+	}
+}
+
+// TestDecompressBzip2 decompresses the output of `printf archive | bzip2`.
+func TestDecompressBzip2(t *testing.T) {
+	const compressed = "BZh91AY&SY\x24\x5f\x51\xb6\x00\x00\x00\x01\x80\x2a\x60\x11\x00\x20\x00\x31\x0c\x01\x06\x9b\x42\x23\x09\x45\xdc\x91\x4e\x14\x24\x09\x17\xd4\x6d\x80"
+	if got, err := decompress(bytes.NewReader([]byte(compressed))); err != nil || string(got) != "archive" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := decompress(bytes.NewReader([]byte(compressed[:20]))); !errdefs.IsDataLoss(err) {
+		t.Errorf("truncated: got %v", err)
+	}
+}
+
+// FuzzXZ checks that the guard passes on every stream that the xz reader accepts, unless it refuses the stream.
+func FuzzXZ(f *testing.F) {
+	f.Add(xzCompress(f, xz.WriterConfig{}, []byte("text text text")))
+	f.Add(xzCompress(f, xz.WriterConfig{BlockSize: 500}, mixed()[79<<10:81<<10]))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		guarded, err := io.ReadAll(io.LimitReader(newXZGuard(bytes.NewReader(data)), 1<<20))
+		if err == nil && !bytes.Equal(guarded, data) {
+			t.Errorf("the guard has changed the stream")
+		}
+	})
+}
