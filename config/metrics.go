@@ -7,10 +7,10 @@ import (
 
 // Metrics configures the HTTP server of the metrics.
 type Metrics struct {
-	Address     string `toml:"address" reload:"restart"`
-	TLSCert     string `toml:"tls_cert" reload:"restart"`
-	TLSKey      string `toml:"tls_key" reload:"restart"`
-	TLSClientCA string `toml:"tls_client_ca" reload:"restart"`
+	Address     string `toml:"address" reload:"yes"`
+	TLSCert     string `toml:"tls_cert" reload:"yes"`
+	TLSKey      string `toml:"tls_key" reload:"yes"`
+	TLSClientCA string `toml:"tls_client_ca" reload:"yes"`
 }
 
 // MetricsOff is the value of metrics.address with which the daemon has no metrics.

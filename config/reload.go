@@ -3,8 +3,10 @@ package config
 import (
 	"fmt"
 	"maps"
+	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 )
 
 // Change is a key whose value differs between two configurations.
@@ -32,7 +34,7 @@ func (c Config) Reload(next Config) (effective Config, changes []Change, err err
 		if reflect.DeepEqual(f.value.Interface(), theirs[i].value.Interface()) {
 			continue
 		}
-		restart := f.reload == reloadRestart || c.togglesTLS(next, f.key)
+		restart := f.reload == reloadRestart || c.togglesTLS(next, f.key) || c.movesMetrics(next, f.key)
 		if restart {
 			result[i].value.Set(f.value)
 			origins[f.key] = "running daemon"
@@ -51,6 +53,16 @@ func (c Config) Reload(next Config) (effective Config, changes []Change, err err
 // that clients have already received would become invalid.
 func (c Config) togglesTLS(next Config, key string) bool {
 	return (key == "streaming.tls_cert" || key == "streaming.tls_key") && (c.Streaming.TLSCert == "") != (next.Streaming.TLSCert == "")
+}
+
+// movesMetrics reports whether the keys of the metrics keep their values because next turns the metrics on or off, which
+// decides what the daemon counts, or because next derives the path of the socket from another run directory.
+func (c Config) movesMetrics(next Config, key string) bool {
+	if !strings.HasPrefix(key, "metrics.") {
+		return false
+	}
+	toggles := (c.Metrics.Address == MetricsOff) != (next.Metrics.Address == MetricsOff)
+	return toggles || next.RunDir != c.RunDir && next.Metrics.Address == filepath.Join(next.RunDir, metricsSocketName)
 }
 
 // moveRuntimeRoots replaces the state directories of runtimes that are derived from another run

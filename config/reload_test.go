@@ -91,6 +91,42 @@ func TestReloadOfTLS(t *testing.T) {
 	}
 }
 
+func TestReloadOfMetrics(t *testing.T) {
+	const tls = "tls_cert = \"/c\"\ntls_key = \"/k\"\n"
+	socket := "/run/criserver/metrics.sock"
+	for name, tc := range map[string]struct {
+		old, next string
+		address   string // after the reload
+		restart   bool
+	}{
+		"other address":        {"", "[metrics]\naddress = \"10.0.0.1:1\"\n" + tls, "10.0.0.1:1", false},
+		"default address":      {"[metrics]\naddress = \"10.0.0.1:1\"\n" + tls, "", socket, false},
+		"on":                   {"[metrics]\naddress = \"off\"\n", "[metrics]\naddress = \"10.0.0.1:1\"\n" + tls, "off", true},
+		"off":                  {"[metrics]\naddress = \"10.0.0.1:1\"\n" + tls, "[metrics]\naddress = \"off\"\n", "10.0.0.1:1", true},
+		"other run_dir":        {"", "run_dir = \"/r\"\n", socket, true},
+		"run_dir and address":  {"", "run_dir = \"/r\"\n[metrics]\naddress = \"127.0.0.1:1\"\n", "127.0.0.1:1", false},
+		"other certificate":    {"[metrics]\naddress = \"10.0.0.1:1\"\n" + tls, "[metrics]\naddress = \"10.0.0.1:1\"\n" + strings.ReplaceAll(tls, "/c", "/d"), "10.0.0.1:1", false},
+		"certificate, run_dir": {"[metrics]\naddress = \"10.0.0.1:1\"\n" + tls, "run_dir = \"/r\"\n", "10.0.0.1:1", true},
+	} {
+		got, changes, err := loaded(t, tc.old).Reload(loaded(t, tc.next))
+		if err != nil || got.Metrics.Address != tc.address {
+			t.Errorf("%s: address %q, %v; want %q", name, got.Metrics.Address, err, tc.address)
+		}
+		n := 0
+		for _, c := range changes {
+			if strings.HasPrefix(c.Key, "metrics.") {
+				n++
+				if c.Restart != tc.restart {
+					t.Errorf("%s: %s needs a restart: %t, want %t", name, c.Key, c.Restart, tc.restart)
+				}
+			}
+		}
+		if n == 0 {
+			t.Errorf("%s: no change", name)
+		}
+	}
+}
+
 // TestReloadChecksTheCombination reloads a configuration that is valid, but not with the values
 // that need a restart.
 func TestReloadChecksTheCombination(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/internal/steps"
@@ -15,20 +16,58 @@ import (
 	"github.com/criserver/criserver/server/streaming"
 )
 
-// newMetrics returns the metrics and their HTTP server. The metrics are nil if they are off.
-func newMetrics(cfg config.Config, version string) (*metrics.Metrics, metrics.Endpoint, error) {
-	c := cfg.Metrics
-	if c.Address == config.MetricsOff {
-		return nil, metrics.Endpoint{}, nil
+// newMetrics returns the metrics and their HTTP server, or nil if they are off.
+func newMetrics(cfg config.Config, version string) (*metrics.Metrics, *metrics.Server, error) {
+	if cfg.Metrics.Address == config.MetricsOff {
+		return nil, nil, nil
 	}
-	e := metrics.Endpoint{Listen: func() (net.Listener, error) { return listenMetrics(c) }}
+	e, err := metricsEndpoint(cfg.Metrics)
+	if err != nil {
+		return nil, nil, err
+	}
+	m := metrics.New(version)
+	return m, m.NewServer(e), nil
+}
+
+// metricsEndpoint returns the endpoint of the metrics. It reads the files for TLS.
+func metricsEndpoint(c config.Metrics) (e metrics.Endpoint, err error) {
+	e.Listen = func() (net.Listener, error) { return listenMetrics(c) }
 	if c.TLSCert != "" {
-		var err error
-		if e.TLS, err = metricsTLS(c); err != nil {
-			return nil, e, err
-		}
+		e.TLS, err = metricsTLS(c)
 	}
-	return metrics.New(version), e, nil
+	return e, err
+}
+
+// metricsChange is a new endpoint of the metrics that a reload has prepared.
+type metricsChange struct {
+	endpoint metrics.Endpoint
+	listener net.Listener // nil if the address has not changed
+}
+
+// prepareMetrics returns the endpoint of the metrics of a new configuration, or nil if the metrics are off. If the
+// address differs, prepareMetrics opens the new socket, while the former one stays in use. The files for TLS are read
+// in any case.
+func (p *parts) prepareMetrics(before, next config.Metrics) (*metricsChange, error) {
+	if p.metrics == nil {
+		return nil, nil
+	}
+	e, err := metricsEndpoint(next)
+	if err != nil || next.Address == before.Address {
+		return &metricsChange{endpoint: e}, err
+	}
+	l, err := e.Listen()
+	if err != nil && errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w; if %s of the daemon uses the same port, the change needs a restart", err, before.Address)
+	}
+	return &metricsChange{endpoint: e, listener: l}, err
+}
+
+// updateMetrics moves the server of the metrics to a new endpoint.
+func (p *parts) updateMetrics(c *metricsChange) error {
+	if c != nil {
+		p.metricsServer.Update(c.endpoint, c.listener)
+	}
+	return nil
 }
 
 // metricsTLS returns the TLS configuration of the server of the metrics.
@@ -84,7 +123,7 @@ func (p *parts) watchMetrics() {
 // serveMetrics serves the metrics until ctx ends. A failure does not end the daemon.
 func (p *parts) serveMetrics(ctx context.Context) error {
 	if p.metrics != nil {
-		p.metrics.Serve(ctx, p.endpoint)
+		p.metricsServer.Serve(ctx)
 	}
 	return nil
 }

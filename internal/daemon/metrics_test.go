@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -123,5 +124,103 @@ func TestMetricsTLS(t *testing.T) {
 	}
 	if _, err := metricsTLS(config.Metrics{TLSCert: cert, TLSKey: key, TLSClientCA: key}); err == nil || !strings.Contains(err.Error(), "metrics.tls_client_ca") {
 		t.Errorf("with a key as the authority: got %v, want an error", err)
+	}
+}
+
+// TestPrepareMetrics checks that a reload opens a new socket while the former one serves, keeps the former one if the
+// new one cannot be opened or the files for TLS are not valid, and applies new certificates to the same socket.
+func TestPrepareMetrics(t *testing.T) {
+	dir := t.TempDir()
+	first, second := filepath.Join(dir, "1.sock"), filepath.Join(dir, "2.sock")
+	cfg := config.Default()
+	cfg.Metrics.Address = first
+	p := &parts{}
+	var err error
+	if p.metrics, p.metricsServer, err = newMetrics(cfg, "1.0.0"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.serveMetrics(ctx) }()
+	dial := func(address string) error {
+		network := "tcp"
+		if filepath.IsAbs(address) {
+			network = "unix"
+		}
+		c, err := net.Dial(network, address)
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	}
+	eventually := func(what string, condition func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("timeout: %s", what)
+			}
+		}
+	}
+	eventually("the first socket serves", func() bool { return dial(first) == nil })
+	before := cfg.Metrics
+	reload := func(next config.Metrics) error {
+		change, err := p.prepareMetrics(before, next)
+		if err == nil {
+			err, before = p.updateMetrics(change), next
+		}
+		return err
+	}
+	used, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := used.Addr().String()
+	cert, key := writePair(t, "server")
+	for name, next := range map[string]config.Metrics{
+		"port in use": {Address: address}, "no certificate": {Address: "127.0.0.1:0", TLSCert: cert + ".none", TLSKey: key},
+	} {
+		if err := reload(next); err == nil || !strings.Contains(err.Error(), "metrics.") {
+			t.Errorf("%s: got %v, want an error that names the key", name, err)
+		}
+	}
+	if err := dial(first); err != nil {
+		t.Errorf("after reloads that failed: %v", err)
+	}
+	if err := reload(config.Metrics{Address: second}); err != nil {
+		t.Fatal(err)
+	}
+	if err := dial(second); err != nil { // without a wait: the socket is open before the reload ends
+		t.Error(err)
+	}
+	eventually("the first socket is removed", func() bool { _, err := os.Stat(first); return os.IsNotExist(err) })
+	if err := used.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := reload(config.Metrics{Address: address, TLSCert: cert, TLSKey: key}); err != nil {
+		t.Fatal(err)
+	}
+	serial := func() string {
+		c, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the test compares the certificates
+		if err != nil {
+			return err.Error()
+		}
+		defer c.Close()
+		return string(c.ConnectionState().PeerCertificates[0].Raw)
+	}
+	old := serial()
+	cert, key = writePair(t, "other")
+	if err := reload(config.Metrics{Address: address, TLSCert: cert, TLSKey: key}); err != nil {
+		t.Fatal(err)
+	}
+	file, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := serial(); got == old || got != string(file.Certificate[0]) {
+		t.Error("after the reload, the server has another certificate than the configured one")
+	}
+	cancel()
+	if err := <-done; err != nil || dial(address) == nil {
+		t.Errorf("after the end: %v, or the socket serves", err)
 	}
 }

@@ -52,7 +52,8 @@ type parts struct {
 	steps      *steps.Recorder
 	tracer     *tracing.Tracer  // nil if tracing is off
 	metrics    *metrics.Metrics // nil if the metrics are off
-	endpoint   metrics.Endpoint
+
+	metricsServer *metrics.Server // nil if the metrics are off
 }
 
 // build inspects the host, proves that the default runtime works, and builds and connects the
@@ -61,7 +62,7 @@ func build(ctx context.Context, c Config) (*parts, error) {
 	cfg := c.Settings
 	p := &parts{settings: cfg, version: c.Version, commit: c.Commit, load: c.Load, reloads: newReloads(), probes: newProbes(), timelines: steps.NewTimelines()}
 	var err error
-	if p.metrics, p.endpoint, err = newMetrics(cfg, c.Version); err != nil {
+	if p.metrics, p.metricsServer, err = newMetrics(cfg, c.Version); err != nil {
 		return nil, err
 	}
 	if p.steps, p.tracer, err = newRecorder(cfg.Tracing, c.Version, p.timelines, p.stepObservers()...); err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/criserver/criserver/oci/runtime"
+	"github.com/criserver/criserver/server/admin"
 )
 
 const (
@@ -88,26 +89,33 @@ func (s *handlerSet) run(ctx context.Context, test userNSTest) {
 	wg.Wait()
 }
 
-// probeAdded probes the handlers that are new in this set once, and returns an error if the
-// runtime of a configured handler does not answer. configured contains the names of the handlers
-// in the configuration. A built-in handler that does not answer is only logged, as at the start of
-// the daemon.
-func (s *handlerSet) probeAdded(ctx context.Context, test userNSTest, configured func(name string) bool) error {
+// probeAdded probes the handlers that are new in this set once, and returns an error for each configured handler whose
+// runtime does not answer. configured reports whether a handler is in the configuration; a built-in handler that does
+// not answer is only logged, as at the start of the daemon.
+func (s *handlerSet) probeAdded(ctx context.Context, test userNSTest, configured func(name string) bool) ([]admin.SettingError, error) {
 	var wg sync.WaitGroup
 	for _, p := range s.added {
 		wg.Go(func() { p.probeOnce(ctx, test, probeTimeout) })
 	}
 	wg.Wait()
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("probe runtime handlers: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("probe runtime handlers: %w", context.Cause(ctx))
 	}
-	var errs []error
+	var unavailable []admin.SettingError
 	for _, name := range slices.Sorted(maps.Keys(s.added)) {
 		if result := s.added[name].result.Load(); result.info.Error != "" && configured(name) {
-			errs = append(errs, fmt.Errorf("runtimes.%s.path: the OCI runtime does not report its version: %s", name, result.info.Error))
+			unavailable = append(unavailable, admin.SettingError{
+				Key: "runtimes." + name + ".path", Err: fmt.Errorf("the handler is not available, because the OCI runtime does not report its version: %s", result.info.Error),
+			})
 		}
 	}
-	return errors.Join(errs...)
+	return unavailable, nil
+}
+
+// failed reports whether the last probe has ended and the runtime did not answer.
+func (p *prober) failed() bool {
+	result := p.result.Load()
+	return result != nil && result.info.Error != ""
 }
 
 // repeatProbes probes the handlers again whose probe in probeAdded timed out.

@@ -71,9 +71,10 @@ func (d *Daemon) Reload(ctx context.Context) error {
 // Reload reads the configuration and the files that it names again, and applies them to requests
 // that begin after it. It waits until other reloads have ended. It implements admin.Reloader.
 //
-// Reload checks everything before it applies anything: if a value or a file is not valid, or a new
-// runtime handler does not work, it changes nothing and returns an ErrInvalidArgument that names
-// the file, the key and the rule. Keys that need a restart keep their values.
+// Reload checks everything before it applies anything: if a value or a file is not valid, or the
+// default runtime handler does not work, it changes nothing and returns an ErrInvalidArgument that
+// names the file, the key and the rule. Another new handler that does not work makes only its own
+// pods fail, and the result has its error. Keys that need a restart keep their values.
 func (p *parts) Reload(ctx context.Context) (admin.ReloadResult, error) {
 	select {
 	case <-p.reloads.ready:
@@ -94,18 +95,27 @@ func (p *parts) Reload(ctx context.Context) (admin.ReloadResult, error) {
 	return result, err
 }
 
+// prepared is a new configuration that has been checked.
+type prepared struct {
+	live    *live
+	metrics *metricsChange // nil if the metrics are off
+	changes []config.Change
+	// unavailable has an error for each new or changed handler whose runtime does not answer.
+	unavailable []admin.SettingError
+}
+
 // reload prepares the new configuration and applies it.
 func (p *parts) reload(ctx context.Context) (admin.ReloadResult, error) {
-	next, changes, err := p.prepare(ctx)
+	next, err := p.prepare(ctx)
 	if err != nil && ctx.Err() == nil {
 		err = fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	if err != nil {
 		return admin.ReloadResult{}, err
 	}
-	logChanges(ctx, changes)
-	result := reloadResult(changes)
-	if result.Errors = p.apply(ctx, next); len(result.Errors) > 0 {
+	logChanges(ctx, next.changes)
+	result := reloadResult(next.changes)
+	if result.Errors = append(next.unavailable, p.apply(ctx, next)...); len(result.Errors) > 0 {
 		for _, e := range result.Errors {
 			logrus.WithContext(ctx).WithError(e.Err).WithField("key", e.Key).Error("apply the new configuration")
 		}
@@ -134,34 +144,44 @@ func reloadResult(changes []config.Change) (r admin.ReloadResult) {
 
 // prepare reads the configuration, makes its live settings, and checks everything that could make
 // apply or later requests fail. It changes nothing that is in use.
-func (p *parts) prepare(ctx context.Context) (*live, []config.Change, error) {
+func (p *parts) prepare(ctx context.Context) (*prepared, error) {
 	loaded, err := p.load()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	before := p.live.Load()
 	cfg, changes, err := before.settings.Reload(loaded)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	next, err := newLive(ctx, cfg, p.host, before)
 	if err := errors.Join(err, p.images.CheckConfig(imageConfig(cfg))); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := p.pods.CheckSettings(next.podSettings()); err != nil {
-		return nil, nil, err
+		return nil, err
+	}
+	if err := checkGuests(before.handlers, next.handlers, p.pods.List()); err != nil {
+		return nil, err
 	}
 	isConfigured := func(name string) bool { _, ok := cfg.Runtimes[name]; return ok }
-	if err := next.handlers.probeAdded(ctx, p.probes.serial(p.testUserNamespaces), isConfigured); err != nil {
-		return nil, nil, err
+	unavailable, err := next.handlers.probeAdded(ctx, p.probes.serial(p.testUserNamespaces), isConfigured)
+	if err != nil {
+		return nil, err
 	}
-	return next, changes, nil
+	// The last step, because nothing closes the new socket after an error.
+	change, err := p.prepareMetrics(before.settings.Metrics, cfg.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	return &prepared{live: next, metrics: change, changes: changes, unavailable: unavailable}, nil
 }
 
 // apply replaces the live settings. Containers get new handlers before pods do, and clients see
 // the handlers last, so that a pod of a new handler can have containers at once. prepare has
 // checked the settings, so an error means that a file has changed since.
-func (p *parts) apply(ctx context.Context, next *live) (failed []admin.SettingError) {
+func (p *parts) apply(ctx context.Context, checked *prepared) (failed []admin.SettingError) {
+	next := checked.live
 	cfg := next.settings
 	for _, part := range []struct {
 		key    string
@@ -171,6 +191,7 @@ func (p *parts) apply(ctx context.Context, next *live) (failed []admin.SettingEr
 		{"cni", func() error { return p.pods.Update(ctx, next.podSettings()) }},
 		{"image", func() error { return p.images.Update(imageConfig(cfg)) }},
 		{"streaming", func() error { return p.streams.Update(cfg.Streaming.IdleTimeout, next.tls) }},
+		{"metrics", func() error { return p.updateMetrics(checked.metrics) }},
 		{"log_level", func() error { return setLogging(cfg) }},
 	} {
 		if err := part.update(); err != nil {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/oci/runtime"
+	"github.com/criserver/criserver/sandbox"
 	"github.com/criserver/criserver/server/admin"
 )
 
@@ -50,22 +52,61 @@ func TestMergeHandlers(t *testing.T) {
 	}
 }
 
-// TestProbeAdded checks that only the new handlers are probed, and that a configured handler that
-// does not answer is an error.
+// TestProbeAdded checks that only the new handlers are probed, that the result has an error for a configured handler
+// that does not answer, and that the next reload probes this handler again.
 func TestProbeAdded(t *testing.T) {
 	s := newScriptHandlers(t, "good", map[string]string{"good": runtimeScript, "bad": "exit 1", "builtin": "exit 1"})
 	s.added = map[string]*prober{"bad": s.probers["bad"], "builtin": s.probers["builtin"]}
-	err := s.probeAdded(t.Context(), noUserNSTest, func(name string) bool { return name != "builtin" })
-	if err == nil || !strings.Contains(err.Error(), "runtimes.bad.path: ") || strings.Contains(err.Error(), "builtin") {
-		t.Errorf("got %v, want an error that names the key of the handler", err)
+	unavailable, err := s.probeAdded(t.Context(), noUserNSTest, func(name string) bool { return name != "builtin" })
+	if err != nil || len(unavailable) != 1 || unavailable[0].Key != "runtimes.bad.path" || !strings.Contains(unavailable[0].Err.Error(), "not available") {
+		t.Errorf("got %v, %v, want an error that names the key of the handler", unavailable, err)
 	}
 	if s.probers["good"].result.Load() != nil || s.probers["builtin"].result.Load() == nil {
 		t.Error("the probes do not fit the new handlers")
 	}
+	s.probers["good"].probeOnce(t.Context(), noUserNSTest, probeTimeout)
+	next := mergeHandlers(maps.Clone(s.runtimes), s)
+	if next.added["bad"] == nil || next.prober("bad") == s.prober("bad") || next.added["good"] != nil || next.prober("good") != s.prober("good") {
+		t.Errorf("the next reload probes %v, want the handlers that did not answer", next.added)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.probeAdded(ctx, noUserNSTest, func(string) bool { return false }); !errors.Is(err, context.Canceled) {
+	if _, err := s.probeAdded(ctx, noUserNSTest, func(string) bool { return false }); !errors.Is(err, context.Canceled) {
 		t.Errorf("after the end of the caller: got %v", err)
+	}
+}
+
+// TestCheckGuests checks that the type of a handler with ready pods cannot change.
+func TestCheckGuests(t *testing.T) {
+	handlers := func(guest bool, old *handlerSet) *handlerSet {
+		s := mergeHandlers(map[string]*runtime.Runtime{"a": {Name: "a", Path: "/a", Guest: guest}, "b": {Name: "b", Path: "/b"}}, old)
+		s.defaultName = "b"
+		return s
+	}
+	pod := func(handler, defaultHandler string, ready bool) *sandbox.Pod {
+		return &sandbox.Pod{RuntimeHandler: handler, DefaultHandler: defaultHandler, Ready: ready}
+	}
+	before := handlers(false, nil)
+	changed := handlers(true, before)
+	removed := mergeHandlers(map[string]*runtime.Runtime{"b": {Name: "b", Path: "/b"}}, before)
+	for name, tc := range map[string]struct {
+		before, next *handlerSet
+		pod          *sandbox.Pod
+		refused      bool
+	}{
+		"no change":           {before, handlers(false, before), pod("a", "", true), false},
+		"other handler":       {before, changed, pod("b", "", true), false},
+		"default handler":     {before, changed, pod("", "b", true), false},
+		"ready pod":           {before, changed, pod("a", "", true), true},
+		"was the default":     {before, changed, pod("", "a", true), true},
+		"stopped pod":         {before, changed, pod("a", "", false), false},
+		"removed":             {before, removed, pod("a", "", true), false},
+		"removed and changed": {removed, handlers(true, removed), pod("a", "", true), true},
+	} {
+		err := checkGuests(tc.before, tc.next, []*sandbox.Pod{tc.pod})
+		if (err != nil) != tc.refused || err != nil && !strings.Contains(err.Error(), "runtimes.a.type: ") {
+			t.Errorf("%s: got %v, want refused: %t", name, err, tc.refused)
+		}
 	}
 }
 

@@ -1,10 +1,7 @@
 package metrics
 
 import (
-	"context"
 	"crypto/tls"
-	"errors"
-	"fmt"
 	"log"
 	"net"
 	"net/http"
@@ -12,7 +9,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/sirupsen/logrus"
-	"golang.org/x/net/netutil"
 )
 
 // Limits of the HTTP server. A scrape takes milliseconds; Prometheus waits for ten seconds by default.
@@ -32,7 +28,7 @@ const (
 // Path is the path of the metrics on the HTTP server.
 const Path = "/metrics"
 
-// Endpoint is the HTTP server of the metrics.
+// Endpoint describes where and how a Server serves.
 type Endpoint struct {
 	// Listen opens the socket. It is called again after a failure.
 	Listen func() (net.Listener, error)
@@ -40,65 +36,6 @@ type Endpoint struct {
 	TLS *tls.Config
 	// Retry is the time until the next attempt to listen after a failure, 10 seconds by default.
 	Retry time.Duration
-}
-
-// Serve serves the metrics until ctx ends. A failure does not end Serve, because the CRI does not depend on the
-// metrics: Serve logs the failure once and tries again at intervals.
-func (m *Metrics) Serve(ctx context.Context, e Endpoint) {
-	if e.Retry <= 0 {
-		e.Retry = retryInterval
-	}
-	last := ""
-	for {
-		err := m.serve(ctx, e, &last)
-		if ctx.Err() != nil {
-			return
-		}
-		if text := err.Error(); text != last {
-			logrus.WithContext(ctx).WithError(err).Warn("the metrics are not available; the daemon tries again at intervals")
-			last = text
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(e.Retry):
-		}
-	}
-}
-
-// serve listens and serves until ctx ends or the server fails. It clears *failure when the server listens.
-func (m *Metrics) serve(ctx context.Context, e Endpoint, failure *string) error {
-	l, err := e.Listen()
-	if err != nil {
-		return err
-	}
-	*failure = ""
-	logrus.WithContext(ctx).WithField("address", l.Addr().String()).Info("serving metrics")
-	l = netutil.LimitListener(l, maxConnections)
-	if e.TLS != nil {
-		l = tls.NewListener(l, e.TLS)
-	}
-	s := &http.Server{
-		Handler: m.Handler(), MaxHeaderBytes: maxHeaderBytes, ReadTimeout: readTimeout, ReadHeaderTimeout: handshakeTimeout,
-		WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, ErrorLog: log.New(logWriter{}, "", 0),
-	}
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-		defer cancel()
-		if s.Shutdown(stopCtx) != nil {
-			_ = s.Close() // closes the connections that Shutdown has waited for
-		}
-	})
-	err = s.Serve(l)
-	if !stop() {
-		<-stopped
-	}
-	if !errors.Is(err, http.ErrServerClosed) {
-		return errors.Join(fmt.Errorf("serve metrics: %w", err), s.Close())
-	}
-	return nil
 }
 
 // Handler returns the handler of HTTP requests, which serves Path.

@@ -37,6 +37,28 @@ func TestHandlerRefusesOtherRequests(t *testing.T) {
 	}
 }
 
+// unixClient returns a client of a server on a unix socket.
+func unixClient(socket string) *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+}
+
+// getMetrics returns the body of the answer of a server.
+func getMetrics(t *testing.T, client *http.Client, server string) (string, error) {
+	t.Helper()
+	resp, err := client.Get(server + Path)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("got status %d, %v", resp.StatusCode, err)
+	}
+	return string(b), nil
+}
+
 // TestServeRetries checks that Serve survives failures, serves when it can listen, and returns when its context ends.
 func TestServeRetries(t *testing.T) {
 	m, _ := newTestMetrics(t)
@@ -47,7 +69,7 @@ func TestServeRetries(t *testing.T) {
 	listening := make(chan net.Listener, 2)
 	go func() {
 		defer close(done)
-		m.Serve(ctx, Endpoint{Retry: time.Millisecond, Listen: func() (net.Listener, error) {
+		m.NewServer(Endpoint{Retry: time.Millisecond, Listen: func() (net.Listener, error) {
 			if attempts.Add(1) < 3 {
 				return nil, errors.New("address already in use")
 			}
@@ -56,23 +78,18 @@ func TestServeRetries(t *testing.T) {
 				listening <- l
 			}
 			return l, err
-		}})
+		}}).Serve(ctx)
 	}()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}}
+	client := unixClient(socket)
+	defer client.CloseIdleConnections()
 	get := func() string {
 		t.Helper()
-		resp, err := client.Get("http://localhost" + Path)
+		client.CloseIdleConnections()
+		body, err := getMetrics(t, client, "http://localhost")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer resp.Body.Close()
-		b, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != http.StatusOK {
-			t.Fatalf("got status %d, %v", resp.StatusCode, err)
-		}
-		return string(b)
+		return body
 	}
 	first := <-listening
 	if body := get(); !strings.Contains(body, `criserver_build_info{go_version="go`) {

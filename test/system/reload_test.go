@@ -122,13 +122,26 @@ func TestReloadSettings(t *testing.T) {
 func TestReloadHandlers(t *testing.T) {
 	n := newNode(t, "rehandler", 112)
 	runc := filepath.Join(suite.bin, "runc")
-	n.dropIn(t, fmt.Sprintf("[runtimes.extra]\npath = %q\n", "/no/such/runtime"))
-	if out, err := n.reload(); err == nil || !strings.Contains(out, "runtimes.extra.path") {
-		t.Errorf("reload with a missing runtime: got error %v, output %s, want the key", err, out)
+	// Only pods with a broken handler fail. The next reload tries its runtime again.
+	broken := filepath.Join(n.Dir, "broken-runtime")
+	n.dropIn(t, fmt.Sprintf("log_level = \"info\"\n[runtimes.extra]\npath = %q\n", broken))
+	for range 2 {
+		if out, err := n.reload(); err == nil || !strings.Contains(out, "runtimes.extra.path") || !strings.Contains(out, "the handler is not available") {
+			t.Errorf("reload with a missing runtime: got error %v, output %s, want the key", err, out)
+		}
 	}
-	if n.handlerNames(t)["extra"] {
-		t.Error("a refused reload added a handler")
+	if !n.handlerNames(t)["extra"] {
+		t.Error("the reload has not added the handler")
 	}
+	if p := n.runPodFor(t, "", podConfig("other")); n.Exec(t, n.run(t, p, "other", "sleep", "1000"), "echo", "works") != "works" {
+		t.Error("a pod with another handler does not work")
+	}
+	if err := os.Symlink(runc, broken); err != nil {
+		t.Fatal(err)
+	}
+	n.mustReload(t)
+	n.dropIn(t, fmt.Sprintf("[runtimes.extra]\npath = %q\ntype = \"runsc\"\n", runc))
+	n.mustReload(t) // no pod has the handler
 	n.dropIn(t, fmt.Sprintf("[runtimes.extra]\npath = %q\n", runc))
 	n.mustReload(t)
 	if !n.handlerNames(t)["extra"] {
@@ -136,6 +149,10 @@ func TestReloadHandlers(t *testing.T) {
 	}
 	p := n.runPodFor(t, "extra", podConfig("extra"))
 	first := n.run(t, p, "first", "sleep", "1000")
+	n.dropIn(t, fmt.Sprintf("[runtimes.extra]\npath = %q\ntype = \"runsc\"\n", runc))
+	if out, err := n.reload(); err == nil || !strings.Contains(out, "runtimes.extra.type") {
+		t.Errorf("reload with another type: got error %v, output %s, want the key", err, out)
+	}
 
 	// Another state directory: the runtime knows the first container only in the old one.
 	n.dropIn(t, fmt.Sprintf("[runtimes.extra]\npath = %q\nroot = %q\n", runc, filepath.Join(n.Dir, "run", "other-root")))
