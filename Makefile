@@ -184,15 +184,15 @@ unit: ## Run the tests that need no root, with the race detector
 .PHONY: root-test
 root-test: deps tools build ## Run all tests of the daemon's module, with the race detector (as root)
 	@[ "$$(id -u)" = 0 ] || { echo "root-test needs root: without it tests are skipped" >&2; exit 1; }
-	$(GO) test -race -p 2 -timeout 15m -tags $(TAGS) ./...
+	$(GO) test -race -vet=off -p 4 -timeout 15m -tags $(TAGS) ./...
 
 .PHONY: system
 system: deps tools build ## Run the black-box suite: recovery, scale, several daemons (as root)
-	cd test/system && $(GO) test -count=1 -timeout 20m -v .
+	cd test/system && $(GO) test -vet=off -count=1 -timeout 20m -v . -args -processes 4
 
 .PHONY: kubelet
 kubelet: deps tools $(BIN)/kubelet build images ## Run the suite in which a kubelet drives the daemon (as root)
-	cd test/kubelet && $(GO) test -count=1 -timeout 20m -v .
+	cd test/kubelet && $(GO) test -vet=off -count=1 -timeout 20m -v . -args -processes 2
 
 .PHONY: critest
 critest: deps tools build images ## Run the CRI validation suite against the daemon, in all variants (as root)
@@ -246,10 +246,8 @@ test: lint root-test ## Run lint, all tests, the CRI validation suite, the kubel
 	cd test/images && $(GO) test ./...
 	cd test/monitoring && $(GO) test ./...
 	cd tools/protogen && $(GO) test ./...
-	$(MAKE) --no-print-directory -j2 system $(BIN)/kubelet
-	$(MAKE) --no-print-directory critest
-	$(MAKE) --no-print-directory kubelet
-	$(MAKE) --no-print-directory test-docs
+	CRISERVER_TEST_PATIENCE=$${CRISERVER_TEST_PATIENCE:-3} $(MAKE) --no-print-directory -j2 --output-sync=target \
+		system $(BIN)/kubelet kubelet critest test-docs
 	$(MAKE) --no-print-directory demo
 
 .PHONY: test-full

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -19,6 +20,10 @@ func Stage() string { return os.Getenv(stageVariable) }
 // Again runs this test binary as another stage of the run and waits for its
 // exit. attr may be nil.
 func Again(stage string, attr *syscall.SysProcAttr, env []string, args ...string) error {
+	return again(stage, attr, env, os.Stdout, os.Stderr, args...)
+}
+
+func again(stage string, attr *syscall.SysProcAttr, env []string, stdout, stderr io.Writer, args ...string) error {
 	if attr == nil {
 		attr = &syscall.SysProcAttr{}
 	}
@@ -31,16 +36,18 @@ func Again(stage string, attr *syscall.SysProcAttr, env []string, args ...string
 
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(append(os.Environ(), stageVariable+"="+stage), env...)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.SysProcAttr = attr
 	return cmd.Run()
 }
 
 // Isolated runs the stage "inside" in new mount, network and IPC namespaces.
-func Isolated(args ...string) error {
-	return Again("inside", &syscall.SysProcAttr{
+func Isolated(args ...string) error { return isolated(os.Stdout, os.Stderr, args...) }
+
+func isolated(stdout, stderr io.Writer, args ...string) error {
+	return again("inside", &syscall.SysProcAttr{
 		Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC,
-	}, nil, args...)
+	}, nil, stdout, stderr, args...)
 }
 
 // IsolatedProcesses does the same with a PID namespace, whose first process is the stage. When the stage or this

@@ -31,8 +31,9 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
+	processes := flag.Int("processes", 1, "how many tests run at the same time")
 	flag.Parse()
-	code, err := run(m)
+	code, err := run(m, *processes)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "kubelet:", err)
 		code = max(code, 1)
@@ -40,7 +41,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func run(m *testing.M) (code int, err error) {
+func run(m *testing.M, processes int) (code int, err error) {
+	if harness.Listing() {
+		return m.Run(), nil
+	}
 	if os.Getuid() != 0 {
 		return 1, errors.New("a container runtime needs root")
 	}
@@ -49,7 +53,7 @@ func run(m *testing.M) (code int, err error) {
 	}
 	cache := filepath.Join(suite.top, ".cache", "images")
 	if harness.Stage() != "inside" {
-		return outside(cache)
+		return outside(cache, processes)
 	}
 	if suite.dir, err = os.MkdirTemp("", "crikubelet"); err == nil {
 		err = os.Chmod(suite.dir, 0o711) // like /run and /var/lib: users of pods with a user namespace must be able to enter
@@ -72,7 +76,7 @@ func run(m *testing.M) (code int, err error) {
 // outside runs in the namespaces of the machine. It builds the images, which needs
 // the network, starts the run in new namespaces, and then checks that the run did not
 // change sysctls of the machine.
-func outside(cache string) (code int, err error) {
+func outside(cache string, processes int) (code int, err error) {
 	if err := images.Build(context.Background(), cache, false); err != nil {
 		return 1, err
 	}
@@ -80,7 +84,7 @@ func outside(cache string) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	err = harness.Isolated(os.Args[1:]...)
+	err = harness.IsolatedTests(processes, os.Args[1:]...)
 	after, readErr := readSysctls()
 	for name, value := range before {
 		if after[name] != value {

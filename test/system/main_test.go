@@ -38,8 +38,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(pluginVariable) != "" { // the test binary is also the plugin of the NRI tests
 		os.Exit(pluginMain())
 	}
+	processes := flag.Int("processes", 1, "how many tests run at the same time")
 	flag.Parse()
-	code, err := run(m)
+	code, err := run(m, *processes)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "system:", err)
 		code = max(code, 1)
@@ -47,7 +48,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func run(m *testing.M) (code int, err error) {
+func run(m *testing.M, processes int) (code int, err error) {
+	if harness.Listing() {
+		return m.Run(), nil
+	}
 	if os.Getuid() != 0 {
 		return 1, errors.New("a container runtime needs root")
 	}
@@ -61,7 +65,7 @@ func run(m *testing.M) (code int, err error) {
 		if err := images.Build(context.Background(), cache, !testing.Short()); err != nil {
 			return 1, err
 		}
-		return 0, harness.Isolated(os.Args[1:]...)
+		return 0, harness.IsolatedTests(processes, os.Args[1:]...)
 	}
 	suite.bin = filepath.Join(top, "bin")
 	if suite.dir, err = os.MkdirTemp("", "crisystem"); err == nil {
