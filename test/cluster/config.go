@@ -37,9 +37,13 @@ type Config struct {
 
 	Network string // Routes or VXLAN; empty for Routes
 
+	// Handler is the OCI runtime of pods without a RuntimeClass, runc or crun. If Handler is empty, criserver selects
+	// one.
+	Handler string
+
 	// RuntimeCommand is a shell command that starts another CRI runtime in place of criserver. Its environment has the
-	// path of the socket in CLUSTER_SOCKET and an empty directory in CLUSTER_DIR. It must have the CNI configuration
-	// directory /etc/cni/net.d.
+	// path of the socket in CLUSTER_SOCKET, an empty directory in CLUSTER_DIR, host and port of the registry in
+	// CLUSTER_REGISTRY, and Handler in CLUSTER_HANDLER. It must have the CNI configuration directory /etc/cni/net.d.
 	RuntimeCommand string
 
 	Output func(format string, args ...any) // reports progress; may be nil
@@ -63,6 +67,9 @@ func (c *Config) check() error {
 	}
 	if c.Network != Routes && c.Network != VXLAN {
 		return fmt.Errorf("start cluster: network %q must be %s or %s", c.Network, Routes, VXLAN)
+	}
+	if c.Handler != "" && c.Handler != "runc" && c.Handler != "crun" {
+		return fmt.Errorf("start cluster: handler %q must be runc or crun", c.Handler)
 	}
 	if c.Output == nil {
 		c.Output = func(string, ...any) {}

@@ -24,6 +24,7 @@ var suite *Cluster
 
 var (
 	network = flag.String("network", Routes, "way between the nodes: routes or vxlan")
+	handler = flag.String("handler", "", "OCI runtime of the pods: runc or crun; criserver selects one by default")
 	runtime = flag.String("runtime", "", "shell command that starts another CRI runtime in place of criserver")
 )
 
@@ -60,7 +61,7 @@ func run(m *testing.M) (code int, err error) {
 	name := fmt.Sprint(testPrefix, os.Getpid())
 	began := time.Now()
 	suite, err = Start(ctx, Config{
-		Name: name, Dir: DefaultDir(name), Top: top, Nodes: 2, Network: *network, RuntimeCommand: *runtime,
+		Name: name, Dir: DefaultDir(name), Top: top, Nodes: 2, Network: *network, Handler: *handler, RuntimeCommand: *runtime,
 	})
 	if err != nil {
 		saveLogs(DefaultDir(name), top)

@@ -76,8 +76,11 @@ func (n *Node) StartOtherRuntime(ctx context.Context, program string) error {
 func (n *Node) startRuntime(ctx context.Context, program string) error {
 	var err error
 	if command := n.cluster.RuntimeCommand; command != "" {
-		err = n.Machine.StartService(Runtime, []string{"CLUSTER_SOCKET=" + socket, "CLUSTER_DIR=/var/lib/runtime"}, "/bin/sh", "-c",
-			"mkdir -p /run/criserver /var/lib/runtime && exec "+command)
+		env := []string{
+			"CLUSTER_SOCKET=" + socket, "CLUSTER_DIR=/var/lib/runtime",
+			"CLUSTER_REGISTRY=" + registryAddress, "CLUSTER_HANDLER=" + n.cluster.Handler,
+		}
+		err = n.Machine.StartService(Runtime, env, "/bin/sh", "-c", "mkdir -p /run/criserver /var/lib/runtime && exec "+command)
 	} else {
 		err = n.Machine.StartService(Runtime, nil, program, "--config", "/etc/criserver/criserver.toml")
 	}

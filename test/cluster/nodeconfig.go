@@ -10,8 +10,12 @@ func (n *Node) runtimeConfig() string {
 	bin := func(parts ...string) string {
 		return filepath.Join(append([]string{n.cluster.Top, "bin"}, parts...)...)
 	}
+	handler := ""
+	if n.cluster.Handler != "" {
+		handler = fmt.Sprintf("default_runtime = %q\n", n.cluster.Handler)
+	}
 	return fmt.Sprintf(`# criserver on node %[1]s of a test cluster.
-log_level = "debug"
+%[6]slog_level = "debug"
 cgroup_driver = "cgroupfs"
 cgroup_parent = %[2]q
 
@@ -27,8 +31,8 @@ path = %[4]q
 path = %[5]q
 
 [runtimes.runsc]
-options = ["--platform=systrap", "--network=host"]
-`, n.Name, n.cgroup()+"/pods", bin("cni"), bin("conmon"), bin("runc"))
+options = ["--network=host"]
+`, n.Name, n.cgroup()+"/pods", bin("cni"), bin("conmon"), bin("runc"), handler)
 }
 
 // cniTemplate returns the template of the network of a node. The pods of the cluster are routed and not masqueraded.

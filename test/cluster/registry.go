@@ -12,6 +12,9 @@ import (
 	"github.com/criserver/criserver/test/images"
 )
 
+// registryAddress is the address of the registry in the LAN.
+var registryAddress = fmt.Sprintf("%s:%d", LANAddress4, registryPort)
+
 // StartRegistry starts the registry of the test images in the LAN.
 func (c *Cluster) StartRegistry(ctx context.Context) error {
 	cache := filepath.Join(c.Top, ".cache", "images")
@@ -25,15 +28,14 @@ func (c *Cluster) StartRegistry(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	address := fmt.Sprintf("%s:%d", LANAddress4, registryPort)
 	err = harness.In(c.Control.NetNS(), func() error {
-		c.registry, err = (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		c.registry, err = (&net.ListenConfig{}).Listen(ctx, "tcp", registryAddress)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("start registry: %w", err)
 	}
-	c.registriesConf = images.RegistriesConf(address)
+	c.registriesConf = images.RegistriesConf(registryAddress)
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
 	go server.Serve(c.registry) // ends when StopRegistry closes the listener
 	return nil

@@ -17,7 +17,8 @@ import (
 	"github.com/criserver/criserver/test/cluster/machine"
 )
 
-const usage = `usage: cluster up   [-name NAME] [-nodes N] [-network routes|vxlan] [-runtime COMMAND] [-top DIR]
+const usage = `usage: cluster up   [-name NAME] [-nodes N] [-network routes|vxlan] [-handler runc|crun]
+                    [-runtime COMMAND] [-top DIR]
        cluster down [-name NAME]
        cluster node [-name NAME] NODE COMMAND…
 
@@ -25,8 +26,9 @@ up starts a cluster, prints how to use it, and removes it on SIGINT, SIGTERM and
 down removes a cluster, also if the process of up was killed.
 node runs a command in the namespaces of a node, or of the control plane (control).
 
--runtime is a shell command that starts another CRI runtime in place of criserver. $CLUSTER_SOCKET in its environment
-is the path of the socket, $CLUSTER_DIR an empty directory.
+-handler is the OCI runtime of pods without a RuntimeClass. -runtime is a shell command that starts another CRI runtime
+in place of criserver. $CLUSTER_SOCKET in its environment is the path of the socket, $CLUSTER_DIR an empty directory,
+$CLUSTER_REGISTRY the address of the registry, and $CLUSTER_HANDLER the value of -handler.
 `
 
 func main() {
@@ -52,6 +54,7 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	flags.StringVar(&config.Name, "name", "demo", "")
 	flags.IntVar(&config.Nodes, "nodes", 2, "")
 	flags.StringVar(&config.Network, "network", cluster.Routes, "")
+	flags.StringVar(&config.Handler, "handler", "", "")
 	flags.StringVar(&config.RuntimeCommand, "runtime", "", "")
 	flags.StringVar(&config.Top, "top", ".", "")
 	if err := flags.Parse(args[1:]); err != nil {
