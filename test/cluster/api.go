@@ -7,13 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/criserver/criserver/test/harness"
 )
 
 // API sends a request to the API server and returns the body of the response.
@@ -47,37 +43,9 @@ func (c *Cluster) Get(ctx context.Context, path string, object any) error {
 
 // waitForNodes waits until all nodes are ready, and stores the address ranges of their pods.
 func (c *Cluster) waitForNodes(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, harness.Patience(60*time.Second))
-	defer cancel()
-	for {
-		err := c.readNodes(ctx)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for nodes: %w", err)
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
-
-func (c *Cluster) readNodes(ctx context.Context) error {
 	for _, n := range c.Nodes {
-		var object corev1.Node
-		if err := c.Get(ctx, "/api/v1/nodes/"+n.Name, &object); err != nil {
+		if err := n.WaitReady(ctx); err != nil {
 			return err
-		}
-		n.PodCIDRs = nil
-		for _, text := range object.Spec.PodCIDRs {
-			cidr, err := netip.ParsePrefix(text)
-			if err != nil {
-				return err
-			}
-			n.PodCIDRs = append(n.PodCIDRs, cidr)
-		}
-		if len(n.PodCIDRs) != 2 || !NodeReady(&object) {
-			return fmt.Errorf("node %s is not ready", n.Name)
 		}
 	}
 	return nil

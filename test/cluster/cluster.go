@@ -26,6 +26,9 @@ type Cluster struct {
 	registry       net.Listener
 	forwarder      net.Listener
 	client         *http.Client
+
+	mu    sync.Mutex // guards extra
+	extra []*Node    // the nodes of AddNode, also those that were removed
 }
 
 // path returns the path of a file of the cluster on the host.

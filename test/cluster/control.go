@@ -42,6 +42,9 @@ func (c *Cluster) writeCredentials() error {
 	for _, n := range c.Nodes {
 		groups[userNode+n.Name] = "system:nodes"
 	}
+	for i := range maxExtraNodes {
+		groups[userNode+extraName(i+1)] = "system:nodes"
+	}
 	var tokens strings.Builder
 	for user, group := range groups {
 		c.tokens[user] = newToken()

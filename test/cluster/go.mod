@@ -10,6 +10,7 @@ replace (
 require (
 	github.com/criserver/criserver/test/harness v0.0.0
 	github.com/criserver/criserver/test/images v0.0.0
+	github.com/godbus/dbus/v5 v5.2.4
 	golang.org/x/sys v0.49.0
 	k8s.io/api v0.36.3
 )

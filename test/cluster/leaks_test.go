@@ -18,16 +18,20 @@ import (
 // podMounts are the directories below which pods have mounts.
 var podMounts = []string{"/run/criserver/", "/var/lib/criserver/", "/var/lib/kubelet/pods/", "/run/netns/"}
 
-// checkEmptyNodes deletes the pods of DNS, the last ones of the cluster, and waits until no node has objects
-// of pods. The kubelet removes sandboxes once a minute.
+// checkEmptyNodes deletes the pods of DNS, the last ones of the cluster, and waits until no node has objects of pods.
 func checkEmptyNodes(ctx context.Context) error {
 	if _, err := suite.Kubectl(ctx, "-n", "kube-system", "delete", "deployment", "coredns", "--wait=false"); err != nil {
 		return err
 	}
+	return checkEmpty(ctx, suite.Nodes...)
+}
+
+// checkEmpty waits until no node has objects of pods. The kubelet removes sandboxes once a minute.
+func checkEmpty(ctx context.Context, nodes ...*Node) error {
 	var left []string
 	for end := time.Now().Add(harness.Patience(120 * time.Second)); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
 		left = nil
-		for _, n := range suite.Nodes {
+		for _, n := range nodes {
 			found, err := n.leftovers(ctx)
 			if err != nil {
 				return err

@@ -83,11 +83,7 @@ func (n *Node) RestoreNetwork(ctx context.Context) error {
 // address ranges of the pods.
 func (c *Cluster) connectPods(ctx context.Context) error {
 	for _, n := range c.Nodes {
-		var commands []string
-		for _, cidr := range n.PodCIDRs {
-			commands = append(commands, "ip route replace "+cidr.String()+" via "+n.address(cidr))
-		}
-		if err := c.runAll(ctx, c.Control.RunInNetwork, commands); err != nil {
+		if err := c.routeToPodsOf(ctx, n); err != nil {
 			return err
 		}
 		if err := n.connectOthers(ctx); err != nil {
@@ -95,6 +91,15 @@ func (c *Cluster) connectPods(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// routeToPodsOf sets up the way from the control plane to the pods of a node.
+func (c *Cluster) routeToPodsOf(ctx context.Context, n *Node) error {
+	var commands []string
+	for _, cidr := range n.PodCIDRs {
+		commands = append(commands, "ip route replace "+cidr.String()+" via "+n.address(cidr))
+	}
+	return c.runAll(ctx, c.Control.RunInNetwork, commands)
 }
 
 // connectOthers sets up the way from a node to the pods of the other nodes.

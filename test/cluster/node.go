@@ -33,7 +33,9 @@ type Node struct {
 	Machine  *machine.Machine
 
 	cluster *Cluster
-	number  int // from 1
+	number  int         // from 1
+	extra   bool        // whether AddNode has added the node
+	options NodeOptions // of AddNode
 }
 
 // dir returns the path of a file of the node on the host.
@@ -57,7 +59,7 @@ func (n *Node) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if n.Machine, err = machine.Start(machine.Config{Name: n.Name, Dir: n.dir(), Cgroups: dirs, Path: n.cluster.searchPath()}); err != nil {
+	if n.Machine, err = machine.Start(machine.Config{Name: n.Name, Dir: n.dir(), Cgroups: dirs, Path: n.cluster.searchPath(), Disk: n.options.Disk}); err != nil {
 		return err
 	}
 	return errors.Join(writeProcess(n.dir(processFile), n.Machine.Pid()), n.connect(ctx))
@@ -151,7 +153,17 @@ func (n *Node) Boot(ctx context.Context) error {
 	if err := n.boot(ctx); err != nil {
 		return err
 	}
-	return errors.Join(n.connectOthers(ctx), n.startServices(ctx))
+	if n.options.Prepare != nil {
+		if err := n.options.Prepare(ctx, n); err != nil {
+			return err
+		}
+	}
+	if !n.extra {
+		if err := n.connectOthers(ctx); err != nil {
+			return err
+		}
+	}
+	return n.startServices(ctx)
 }
 
 func (n *Node) startServices(ctx context.Context) error {

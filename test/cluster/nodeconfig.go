@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 )
 
@@ -55,9 +56,9 @@ func (c *Cluster) cniTemplate() string {
 }
 
 // kubeletConfig returns the configuration of the kubelet: the one that kubeadm writes, for short intervals
-// and a cgroup of its own.
+// and a cgroup of its own, with the options of the node.
 func (n *Node) kubeletConfig() map[string]any {
-	return map[string]any{
+	config := map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1",
 		"kind":       "KubeletConfiguration",
 
@@ -95,6 +96,11 @@ func (n *Node) kubeletConfig() map[string]any {
 		"crashLoopBackOff":            map[string]string{"maxContainerRestartPeriod": "10s"},
 		"containerLogMaxSize":         "10Mi",
 	}
+	if n.extra {
+		config["registerWithTaints"] = []map[string]string{extraTaint}
+	}
+	maps.Copy(config, n.options.Kubelet)
+	return config
 }
 
 // proxyConfig returns the configuration of kube-proxy. It must not set the limits of connection tracking,

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // Stop stops all processes of the cluster and removes its files.
@@ -19,7 +20,9 @@ func (c *Cluster) stop() error {
 	if err := c.StopRegistry(); err != nil && !errors.Is(err, net.ErrClosed) {
 		errs = append(errs, err)
 	}
-	for _, n := range c.Nodes {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, n := range slices.Concat(c.extra, c.Nodes) {
 		if n.Machine != nil {
 			n.Machine.Kill()
 		}

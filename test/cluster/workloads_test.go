@@ -38,10 +38,10 @@ func workload(kind, name, fields, podFields string, containers ...string) string
 "spec": {%[4]s, "containers": [%[5]s]}}}}`, kind, name, withComma(fields), podFields, strings.Join(containers, ", "))
 }
 
-// spread puts the pods of an app on all nodes.
+// spread puts the pods of an app on all nodes that the scheduler uses.
 func spread(app string) string {
 	return fmt.Sprintf(`"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
-"whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": %q}}}]`, app)
+"whenUnsatisfiable": "DoNotSchedule", "nodeTaintsPolicy": "Honor", "labelSelector": {"matchLabels": {"app": %q}}}]`, app)
 }
 
 const sleepScript = "trap exit TERM; while :; do sleep 1; done"

@@ -28,6 +28,7 @@ type Config struct {
 	Dir     string   // directory of /var, which survives Kill, and of the changes of /etc
 	Cgroups []string // directories of the cgroups of the services; they exist
 	Path    string   // directories that precede the PATH of the services, separated by colons
+	Disk    int64    // size in bytes of a file system in memory for /var/lib, which Kill destroys; 0 for the one of Dir
 }
 
 // Machine is a running machine.
@@ -45,7 +46,7 @@ type Machine struct {
 func Start(config Config) (*Machine, error) {
 	s := setup{
 		Hostname: config.Name, Cgroups: config.Cgroups,
-		Var: filepath.Join(config.Dir, "var"), Etc: filepath.Join(config.Dir, "etc"),
+		Var: filepath.Join(config.Dir, "var"), Etc: filepath.Join(config.Dir, "etc"), Disk: config.Disk,
 	}
 	for _, dir := range []string{s.Var, filepath.Join(s.Var, "log"), filepath.Join(s.Var, "lib"), filepath.Join(s.Etc, "upper"), filepath.Join(s.Etc, "work")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {

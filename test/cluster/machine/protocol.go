@@ -15,6 +15,7 @@ type setup struct {
 	Cgroups  []string // directories of the cgroups of the init process
 	Var      string   // directory that becomes /var
 	Etc      string   // directory with the changes of /etc, and the work directory of the overlay
+	Disk     int64    // see Config
 }
 
 // The operations of the init process.

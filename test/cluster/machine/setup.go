@@ -28,17 +28,22 @@ func (s setup) apply() error {
 // machine are shared, as systemd mounts them.
 func (s setup) mount() error {
 	overlay := fmt.Sprintf("lowerdir=/etc,upperdir=%s,workdir=%s", filepath.Join(s.Etc, "upper"), filepath.Join(s.Etc, "work"))
-	for _, m := range []struct {
+	type mount struct {
 		source, target, kind string
 		flags                uintptr
 		data                 string
-	}{
+	}
+	mounts := []mount{
 		{"", "/", "", unix.MS_REC | unix.MS_PRIVATE, ""},
 		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		{s.Var, "/var", "", unix.MS_BIND, ""},
 		{"overlay", "/etc", "overlay", 0, overlay},
 		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=755"},
-	} {
+	}
+	if s.Disk > 0 {
+		mounts = append(mounts, mount{"disk", "/var/lib", "tmpfs", 0, fmt.Sprintf("mode=755,size=%d", s.Disk)})
+	}
+	for _, m := range mounts {
 		if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.data); err != nil {
 			return fmt.Errorf("mount %s on %s: %w", m.source, m.target, err)
 		}
