@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +22,8 @@ func TestPods(t *testing.T) {
 		"in-place resize":         testResize,
 		"runtime classes":         testRuntimeClasses,
 		"user namespace":          testUserNamespace,
-		"seccomp and AppArmor":    testProfiles,
+		"seccomp":                 testSeccomp,
+		"AppArmor":                testAppArmor,
 		"restart after a failure": testProbes,
 		"host aliases and DNS":    testPodDNS,
 	} {
@@ -62,7 +65,7 @@ func testResize(t *testing.T) {
 // testRuntimeClasses runs pods with the handlers of the nodes, and one with a handler that does not exist.
 func testRuntimeClasses(t *testing.T) {
 	s := newSpace(t)
-	handlers := s.handlers()
+	handlers := handlers()
 	for _, handler := range handlers {
 		class := s.name + "-" + handler
 		s.apply(fmt.Sprintf(`{"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": %q}, "handler": %q,
@@ -83,6 +86,11 @@ func testRuntimeClasses(t *testing.T) {
 			t.Errorf("handler of pod %s: %v: %s", handler, err, out)
 		}
 	}
+	if slices.Contains(handlers, "runsc") {
+		if out := s.sh("runsc", "dmesg"); !strings.Contains(out, "gVisor") {
+			t.Errorf("messages of the kernel in a pod of runsc: %s, want those of gVisor", out)
+		}
+	}
 	eventually(t, 30*time.Second, func() error {
 		if out := s.kubectl("get", "events", "--field-selector=involvedObject.name=missing"); !strings.Contains(out, "missing") || !strings.Contains(out, "FailedCreatePodSandBox") {
 			return fmt.Errorf("events of a pod with an unknown handler: %s", out)
@@ -91,12 +99,12 @@ func testRuntimeClasses(t *testing.T) {
 	})
 }
 
-// handlers returns runc, and crun if the host has it.
-func (s space) handlers() []string {
+// handlers returns runc, and crun and runsc if the host has them.
+func handlers() []string {
 	found := []string{"runc"}
-	for _, path := range []string{"/usr/bin/crun", "/usr/local/bin/crun"} {
-		if _, err := os.Stat(path); err == nil {
-			return append(found, "crun")
+	for _, name := range []string{"crun", "runsc"} {
+		if _, err := exec.LookPath(name); err == nil {
+			found = append(found, name)
 		}
 	}
 	return found
@@ -133,8 +141,8 @@ func testUserNamespace(t *testing.T) {
 	}
 }
 
-// testProfiles checks the seccomp profiles of the runtime and of the node. AppArmor is checked on hosts that have it.
-func testProfiles(t *testing.T) {
+// testSeccomp checks the seccomp profiles of the runtime and of the node.
+func testSeccomp(t *testing.T) {
 	s := newSpace(t)
 	profile := `{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}`
 	if _, err := suite.Nodes[0].Machine.Run(t.Context(), "sh", "-c", "mkdir -p /var/lib/kubelet/seccomp && echo '"+profile+"' >/var/lib/kubelet/seccomp/no-mkdir.json"); err != nil {
@@ -161,13 +169,37 @@ func testProfiles(t *testing.T) {
 		}
 		return nil
 	})
-	if enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled"); err != nil || string(enabled) != "Y\n" {
-		t.Log("AppArmor is not checked: the kernel does not have it")
+}
+
+// testAppArmor checks the default profile on hosts with AppArmor. On other hosts the kubelet must refuse pods with a
+// profile, and run those without one.
+func testAppArmor(t *testing.T) {
+	s := newSpace(t)
+	profile := func(kind string) string {
+		return fmt.Sprintf(`"securityContext": {"appArmorProfile": {"type": %q}}`, kind)
+	}
+	s.apply(
+		sleeper("unconfined", "node1", "", profile("Unconfined")),
+		sleeper("default", "node1", "", profile("RuntimeDefault")),
+	)
+	s.ready("unconfined")
+	enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	if err == nil && string(enabled) == "Y\n" {
+		s.ready("default")
+		s.want("profile", s.sh("default", "cat /proc/1/attr/current"), "criserver-default (enforce)")
+		s.want("profile of an unconfined container", s.sh("unconfined", "cat /proc/1/attr/current"), "unconfined")
 		return
 	}
-	s.apply(sleeper("apparmor", "node1", "", `"securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}`))
-	s.ready("apparmor")
-	s.want("AppArmor profile", s.sh("apparmor", "cat /proc/1/attr/current"), "criserver-default (enforce)")
+	eventually(t, 30*time.Second, func() error {
+		if status := s.pod("default").Status; status.Phase != corev1.PodFailed || status.Reason != "AppArmor" {
+			return fmt.Errorf("pod with a profile on a host without AppArmor: phase %s, reason %q, message %q, want a failed pod", status.Phase, status.Reason, status.Message)
+		}
+		return nil
+	})
+	out, err := suite.Nodes[0].Machine.Run(t.Context(), "sh", "-c", "crictl info | jq .config.appArmor")
+	if err != nil || out != "false\n" {
+		t.Errorf("AppArmor in the status of criserver: %v: %s, want false", err, out)
+	}
 }
 
 // testProbes checks that a failing liveness probe restarts the container, with its exit code in the status.
