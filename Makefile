@@ -42,7 +42,7 @@ SUBMODULES := tools/protogen test/harness test/harness/criclient test/images tes
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  VARIANT=name and FOCUS=regexp select specs of critest, PROCS=n sets how many specs run at a time, DEMO_IMAGE=reference sets the image of the demo, NODES=n NETWORK=routes|vxlan CLUSTER=name configure a cluster."
+	@echo "  VARIANT=name and FOCUS=regexp select specs of critest, PROCS=n sets how many specs run at a time, DEMO_IMAGE=reference sets the image of the demo, NODES=n NETWORK=routes|vxlan HANDLER=runc|crun CLUSTER=name configure a cluster. RUNTIME=containerd runs TestScale of a cluster with containerd."
 
 .PHONY: build
 build: $(SHARE) ## Build bin/criserver, bin/conmon, man pages and completions
@@ -163,6 +163,13 @@ $(BIN)/promtool: tools/promtool/go.mod tools/promtool/go.sum
 	cd tools/promtool && CGO_ENABLED=0 nice $(GO) build -trimpath -tags remove_all_sd -ldflags '$(STRIP)' -o $@ github.com/prometheus/prometheus/cmd/promtool
 	@touch $@
 
+# Only a comparison in a cluster needs containerd.
+$(BIN)/containerd/containerd: tools/containerd/go.mod tools/containerd/go.sum
+	@mkdir -p $(@D)
+	cd tools/containerd && CGO_ENABLED=0 nice $(GO) build -trimpath -tags no_btrfs,no_devmapper,no_zfs \
+		-ldflags '$(STRIP) -X github.com/containerd/containerd/v2/version.Version=v2.4.2' -o $(@D)/ tool
+	@touch $@
+
 # The linter takes minutes to build.
 $(BIN)/golangci-lint: tools/golangci-lint/go.mod tools/golangci-lint/go.sum
 	cd tools/golangci-lint && CGO_ENABLED=0 nice $(GO) build -trimpath -ldflags '$(STRIP)' -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
@@ -264,12 +271,17 @@ rules: $(BIN)/promtool ## Check the alerts of contrib with promtool, and run the
 demo: deps tools build images ## Run nginx in a pod, kill and restart the daemon, clean up; about a minute (as root)
 	@test/demo/demo.sh
 
+# The tests of a cluster upgrade the nodes to this build.
+.PHONY: build-upgrade
+build-upgrade:
+	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(STRIP) -X main.version=99.0.0' -o $(BIN)/upgrade/ ./cmd/criserver
+
 .PHONY: cluster-tools
 cluster-tools: tools $(CLUSTER_TOOLS) $(BIN)/cluster build images ## Build what a cluster needs; five minutes for the first time
 
 .PHONY: cluster
 cluster: cluster-tools ## Run a Kubernetes cluster of criserver nodes until Ctrl-C (as root)
-	@exec $(BIN)/cluster up -name $(CLUSTER) -nodes $(NODES) -network $(NETWORK) -top $(CURDIR)
+	@exec $(BIN)/cluster up -name $(CLUSTER) -nodes $(NODES) -network $(NETWORK) $(if $(HANDLER),-handler $(HANDLER)) -top $(CURDIR)
 
 .PHONY: cluster-down
 cluster-down: $(BIN)/cluster ## Remove the cluster of "make cluster", however it ended (as root)
@@ -280,9 +292,10 @@ cluster-demo: cluster-tools ## A guided tour of a cluster of two criserver nodes
 	@test/demo/cluster.sh
 
 .PHONY: cluster-test
-cluster-test: cluster-tools ## Run the tests of a cluster of criserver nodes; SHORT=1 leaves out the two longest (as root)
+cluster-test: cluster-tools build-upgrade $(if $(RUNTIME),$(BIN)/$(RUNTIME)/$(RUNTIME)) ## Run the tests of a cluster of criserver nodes; SHORT=1 leaves out the longest (as root)
 	cd test/cluster && $(GO) test -count=1 ./machine
-	cd test/cluster && $(GO) test -count=1 -timeout 15m -v $(if $(SHORT),-short) . -args -network $(NETWORK)
+	cd test/cluster && $(GO) test -count=1 -timeout 15m -v $(if $(SHORT),-short) $(if $(FOCUS)$(RUNTIME),-run '$(or $(FOCUS),TestScale)') . \
+		-args -network $(NETWORK) $(if $(HANDLER),-handler $(HANDLER)) $(if $(RUNTIME),-runtime $(CURDIR)/test/cluster/runtimes/$(RUNTIME).sh)
 
 .PHONY: pictures
 pictures: deps tools build images ## Draw docs/pictures from a running daemon (as root)

@@ -2,9 +2,6 @@ package cluster
 
 import (
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -14,7 +11,7 @@ import (
 // podsPerNode is the number of pods of TestScale on each node.
 const podsPerNode = 100
 
-// TestScale runs many pods on each node, and reports the time until all of them run, what the runtime needs
+// TestScale runs many pods on each node, and reports the time until all of them run, what the runtime and the node need
 // for them, and how long the kubelet takes to list them.
 func TestScale(t *testing.T) {
 	if testing.Short() {
@@ -22,7 +19,10 @@ func TestScale(t *testing.T) {
 	}
 	s := newSpace(t)
 	count := podsPerNode * len(suite.Nodes)
-	before := usage(t)
+	before := map[*Node]usage{}
+	for _, n := range suite.Nodes {
+		before[n] = readUsage(t, n)
+	}
 	began := time.Now()
 	s.apply(workload("Deployment", "many", fmt.Sprintf(`"replicas": %d, "progressDeadlineSeconds": 1200`, count), spread("many"),
 		container("main", busybox, "exec sleep 100000", `"imagePullPolicy": "IfNotPresent"`)))
@@ -38,23 +38,20 @@ func TestScale(t *testing.T) {
 		}
 		return nil
 	})
-	t.Logf("%d pods run after %v", count, time.Since(began).Round(100*time.Millisecond))
-	after := usage(t)
-	for i, n := range suite.Nodes {
-		t.Logf("%s: the runtime used %.1f s of CPU time for %d pods, and has %d MiB of resident memory (%d MiB before)", n.Name,
-			after[i].cpu-before[i].cpu, podsPerNode, after[i].memory>>20, before[i].memory>>20)
-	}
+	t.Logf("%d pods run after %.1f s", count, time.Since(began).Seconds())
+	running := map[*Node]usage{}
 	for _, n := range suite.Nodes {
-		metrics, err := suite.API(t.Context(), "GET", "/api/v1/nodes/"+n.Name+"/proxy/metrics", nil)
-		if err != nil {
-			t.Fatal(err)
+		running[n] = readUsage(t, n)
+		n.logUsage(t, before[n], running[n])
+	}
+	time.Sleep(10 * time.Second) // the kubelet lists the pods every second
+	for _, n := range suite.Nodes {
+		idle := readUsage(t, n)
+		if idle.relists == running[n].relists {
+			t.Errorf("%s: the kubelet has not listed the pods for 10 s", n.Name)
 		}
-		sum, count := metric(string(metrics), "kubelet_pleg_relist_duration_seconds_sum"), metric(string(metrics), "kubelet_pleg_relist_duration_seconds_count")
-		if count == 0 {
-			t.Errorf("%s: the kubelet has no relist durations", n.Name)
-			continue
-		}
-		t.Logf("%s: the kubelet's relist takes %.1f ms on average", n.Name, 1000*sum/count)
+		t.Logf("%s: with %d pods the kubelet's relist takes %.1f ms; in 10 s the runtime used %.2f s of CPU time, and the node %.2f s",
+			n.Name, podsPerNode, idle.relist(running[n]), idle.runtimeCPU-running[n].runtimeCPU, idle.nodeCPU-running[n].nodeCPU)
 	}
 	began = time.Now()
 	s.kubectl("delete", "deployment", "many", "--wait=false")
@@ -64,48 +61,14 @@ func TestScale(t *testing.T) {
 		}
 		return nil
 	})
-	t.Logf("%d pods are deleted after %v", count, time.Since(began).Round(100*time.Millisecond))
+	t.Logf("%d pods are deleted after %.1f s", count, time.Since(began).Seconds())
 }
 
-// resources are the CPU time in seconds and the resident memory in bytes of a process.
-type resources struct {
-	cpu    float64
-	memory int64
-}
-
-// usage returns what the runtime of each node has used.
-func usage(t *testing.T) []resources {
+// logUsage logs what a node has used for the start of its pods.
+func (n *Node) logUsage(t *testing.T, before, after usage) {
 	t.Helper()
-	var all []resources
-	for _, n := range suite.Nodes {
-		pid, err := n.Machine.HostPid(Runtime)
-		if err != nil {
-			t.Fatal(err)
-		}
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		// See proc_pid_stat(5); the fields after the name in parentheses begin with the third one.
-		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-		user, _ := strconv.ParseFloat(fields[11], 64)
-		system, _ := strconv.ParseFloat(fields[12], 64)
-		pages, _ := strconv.ParseInt(fields[21], 10, 64)
-		const ticks = 100 // per second, on all architectures of Linux
-		all = append(all, resources{(user + system) / ticks, pages * int64(os.Getpagesize())})
-	}
-	return all
-}
-
-// metric returns the value of a metric without labels in the text format of Prometheus, or 0.
-func metric(text, name string) float64 {
-	for line := range strings.Lines(text) {
-		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			f, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-			if err == nil {
-				return f
-			}
-		}
-	}
-	return 0
+	t.Logf("%s: %d pods needed %.1f s of CPU time of the runtime and its children, and %.1f s of the whole node; the kubelet's relist took %.1f ms",
+		n.Name, podsPerNode, after.runtimeCPU-before.runtimeCPU, after.nodeCPU-before.nodeCPU, after.relist(before))
+	t.Logf("%s: the runtime has %d MiB of memory (%d MiB before), its %d helpers %d MiB (%d MiB before)", n.Name,
+		after.runtime>>20, before.runtime>>20, after.processes, after.helpers>>20, before.helpers>>20)
 }
