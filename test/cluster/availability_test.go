@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -104,7 +102,7 @@ func TestAvailability(t *testing.T) {
 // spreadIfPossible prefers to put the pods of an app on all nodes.
 func spreadIfPossible(app string) string {
 	return fmt.Sprintf(`"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
-"whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": {"app": %q}}}]`, app)
+"whenUnsatisfiable": "ScheduleAnyway", "nodeTaintsPolicy": "Honor", "labelSelector": {"matchLabels": {"app": %q}}}]`, app)
 }
 
 // starts returns the container ids and restarts of the pods of an app, by pod.
@@ -145,34 +143,39 @@ func killRuntimes(s space) {
 	s.wantSameStarts(before)
 }
 
-// upgradeRuntimes stops criserver on every node in turn, and starts another file of the program.
+// upgradedVersion is the version of the build of criserver in bin/upgrade.
+const upgradedVersion = "99.0.0"
+
+// upgradeRuntimes stops criserver on every node in turn and starts another build, and then goes back to the first one.
+// The API server has the version of the running build.
 func upgradeRuntimes(s space) {
 	before := s.starts("shop")
-	other := filepath.Join(suite.Dir, "criserver-other")
-	if err := copyFile(other, suite.program("criserver")); err != nil {
-		s.Fatal(err)
-	}
-	for _, n := range suite.Nodes {
-		err := n.StopService(s.Context(), Runtime, syscall.SIGTERM)
-		if err := errors.Join(err, n.StartOtherRuntime(s.Context(), other)); err != nil {
-			s.Fatal(err)
+	first := s.runtimeVersion(suite.Nodes[0])
+	for _, build := range []struct{ program, version string }{
+		{suite.program("upgrade/criserver"), "criserver://" + upgradedVersion},
+		{suite.program("criserver"), first},
+	} {
+		for _, n := range suite.Nodes {
+			err := n.StopService(s.Context(), Runtime, syscall.SIGTERM)
+			if err := errors.Join(err, n.StartOtherRuntime(s.Context(), build.program)); err != nil {
+				s.Fatal(err)
+			}
+			eventually(s.T, 30*time.Second, func() error {
+				if got := s.runtimeVersion(n); got != build.version {
+					return fmt.Errorf("runtime of %s: %s, want %s", n.Name, got, build.version)
+				}
+				return nil
+			})
 		}
+		s.wantSameStarts(before)
 	}
-	s.wantSameStarts(before)
 }
 
-func copyFile(to, from string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
+// runtimeVersion returns the last column of kubectl get nodes -o wide.
+func (s space) runtimeVersion(n *Node) string {
+	s.Helper()
+	fields := strings.Fields(s.kubectl("get", "node", n.Name, "-o", "wide", "--no-headers"))
+	return fields[len(fields)-1]
 }
 
 // restartKubelets kills and restarts the kubelet of every node in turn.
