@@ -48,7 +48,7 @@ func Attach(ctx context.Context, runDir string, opts AttachOptions) (exitCode in
 	}
 	defer c.Close()
 	q := wire.Request{Op: wire.OpAttach, Stdin: opts.Stdin != nil, Stdout: opts.Stdout != nil, Stderr: opts.Stderr != nil}
-	if err := c.call(q); err != nil {
+	if err := c.call(q, nil); err != nil {
 		return 0, fmt.Errorf("attach: %w", err)
 	}
 	if opts.Attached != nil {

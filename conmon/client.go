@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/criserver/criserver/conmon/wire"
+	"github.com/criserver/criserver/internal/proc"
 )
 
 // maxExit is the maximum size of an exit record, in bytes.
@@ -38,13 +39,15 @@ func Resize(ctx context.Context, runDir string, size Size) error {
 	return nil
 }
 
-// Start starts a created container that is in a guest. It is no error if the container is
-// already running.
-func Start(ctx context.Context, runDir string) error {
-	return callMonitor(ctx, runDir, wire.Request{Op: wire.OpStart})
+// Start starts a created container whose start is deferred, and returns its first process. It is
+// no error if the container is already running. For a container in a guest the process can be zero.
+func Start(ctx context.Context, runDir string) (proc.Ref, error) {
+	var started Started
+	err := callMonitorFor(ctx, runDir, wire.Request{Op: wire.OpStart}, &started)
+	return started.Init, err
 }
 
-// Abandon ends a container in a guest that was created but never started.
+// Abandon ends a created container whose start is deferred and that was never started.
 func Abandon(ctx context.Context, runDir string) error {
 	if err := callMonitor(ctx, runDir, wire.Request{Op: wire.OpAbandon}); err != nil {
 		return fmt.Errorf("abandon container: %w", err)
@@ -75,11 +78,17 @@ func ReadExit(path string) (Exit, error) {
 
 // callMonitor sends one request to the monitor of runDir and waits for the reply.
 func callMonitor(ctx context.Context, runDir string, q wire.Request) error {
+	return callMonitorFor(ctx, runDir, q, nil)
+}
+
+// callMonitorFor is callMonitor for a request whose reply has more than an error. It decodes the
+// reply into v unless v is nil.
+func callMonitorFor(ctx context.Context, runDir string, q wire.Request, v any) error {
 	c, err := dial(ctx, runDir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.call(q), c.Close())
+	return errors.Join(c.call(q, v), c.Close())
 }
 
 // conn is a connection to a monitor. Each Read and Write transfers one packet. Reads and writes
@@ -122,8 +131,8 @@ func (c *conn) contextError(err error) error {
 	return err
 }
 
-// call sends a request and waits for the reply.
-func (c *conn) call(q wire.Request) error {
+// call sends a request, waits for the reply, and decodes it into v unless v is nil.
+func (c *conn) call(q wire.Request, v any) error {
 	b, err := json.Marshal(q)
 	if err != nil {
 		return err
@@ -146,5 +155,8 @@ func (c *conn) call(q wire.Request) error {
 	if reply.Error != "" {
 		return errors.New(reply.Error)
 	}
-	return nil
+	if v == nil {
+		return nil
+	}
+	return json.Unmarshal(answer[:n], v)
 }

@@ -28,7 +28,9 @@ const (
 //	hang      create makes half a container and never exits
 //	nopid     create succeeds but writes no pid file
 //	shout     create writes to stdout and stderr, then succeeds
-//	hangStart start never exits
+//	hangStart start and restore never exit
+//	failStart restore starts a process, logs an error and fails
+//	fast      restore starts a process that exits at once
 //
 // A container is a shell that runs FAKE_SCRIPT when the file "start" exists. Each call is
 // recorded in the file "calls".
@@ -38,7 +40,7 @@ func fakeRuntime(args []string) int {
 	opts, command := map[string]string{}, ""
 	for i := 0; i < len(args); i++ {
 		switch a := args[i]; {
-		case a == "--force":
+		case a == "--force", a == "--detach":
 		case strings.HasPrefix(a, "--"):
 			opts[a] = args[i+1]
 			i++
@@ -55,6 +57,8 @@ func fakeRuntime(args []string) int {
 			time.Sleep(time.Hour)
 		}
 		return touch(filepath.Join(dir, "start"))
+	case "restore":
+		return fakeRestore(dir, opts, os.Getenv("FAKE"))
 	case "wait":
 		return fakeWait(dir)
 	case "delete":
@@ -99,6 +103,42 @@ func fakeCreate(dir string, opts map[string]string, mode string) int {
 	}
 	if mode != "nopid" {
 		_ = os.WriteFile(opts["--pid-file"], pid, 0o600)
+	}
+	return 0
+}
+
+// fakeRestore starts the process of a container. It leaves a mount in the bundle and does not
+// remove it, as a runtime that is killed while criu runs.
+func fakeRestore(dir string, opts map[string]string, mode string) int {
+	if err := syscall.Mount(opts["--image-path"], opts["--bundle"], "", syscall.MS_BIND, ""); err != nil && os.Geteuid() == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if opts["--work-path"] == "" {
+		return 1
+	}
+	if mode == "fast" {
+		_ = os.Setenv("FAKE_SCRIPT", "echo up; exit 5")
+	}
+	touch(filepath.Join(dir, "start"))
+	if code := fakeCreate(dir, opts, mode); code != 0 {
+		return code
+	}
+	switch mode {
+	case "fast":
+		for { // until the process is a zombie
+			raw, _ := os.ReadFile(filepath.Join(dir, "init"))
+			if stat, err := os.ReadFile("/proc/" + string(raw) + "/stat"); err == nil && strings.Contains(string(stat), ") Z ") {
+				return 0
+			}
+			time.Sleep(time.Millisecond)
+		}
+	case "hangStart":
+		touch(filepath.Join(dir, "starting"))
+		time.Sleep(time.Hour)
+	case "failStart":
+		_ = os.WriteFile(opts["--log"], []byte(`{"level":"error","msg":"criu failed: type RESTORE errno 17"}`+"\n"), 0o600)
+		return 1
 	}
 	return 0
 }

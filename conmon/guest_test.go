@@ -26,7 +26,7 @@ func newGuestTestbed(t *testing.T, mode string) *testbed {
 func TestStartInGuest(t *testing.T) {
 	b := newGuestTestbed(t, "")
 	for range 2 { // a restarted daemon may send the request again
-		if err := conmon.Start(t.Context(), b.spec.RunDir); err != nil {
+		if _, err := conmon.Start(t.Context(), b.spec.RunDir); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -48,7 +48,7 @@ func TestStartThatHangs(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	first := make(chan error, 1)
-	go func() { first <- conmon.Start(ctx, b.spec.RunDir) }()
+	go func() { first <- startError(ctx, b) }()
 	b.eventually("the runtime's start", func() bool { return b.exists("starting") })
 
 	answers := func(what string, ask func(context.Context) error) {
@@ -67,7 +67,7 @@ func TestStartThatHangs(t *testing.T) {
 		t.Error("a start that hangs returned no error")
 	}
 	second := make(chan error, 1)
-	go func() { second <- conmon.Start(t.Context(), b.spec.RunDir) }()
+	go func() { second <- startError(t.Context(), b) }()
 	time.Sleep(100 * time.Millisecond)
 	if n := strings.Count(b.calls(), " start "); n != 1 {
 		t.Errorf("the runtime's start was called %d times", n)
@@ -85,6 +85,12 @@ func TestStartThatHangs(t *testing.T) {
 	}
 	a.wait(t)
 	b.eventually("the end of the runtime's start", func() bool { return !starter.Alive() })
+}
+
+// startError sends a start request and returns the error.
+func startError(ctx context.Context, b *testbed) error {
+	_, err := conmon.Start(ctx, b.spec.RunDir)
+	return err
 }
 
 // startLine returns the command line of the runtime's start.

@@ -65,6 +65,9 @@ func (l *Launcher) Create(ctx context.Context, spec Spec) (Started, proc.Ref, er
 	}
 	_, step = steps.Start(ctx, steps.RuntimeCreate)
 	started, err := m.answer(ctx)
+	if err == nil && started.Error == "" && started.Init.PID <= 0 && spec.RestoreImages == "" {
+		err = errors.New("read answer of monitor: it contains no process")
+	}
 	// When the pipe is closed, the monitor sees whether the daemon has read the answer. If not,
 	// the monitor deletes the container.
 	err = errors.Join(err, m.pipe.Close())
@@ -150,9 +153,6 @@ func (m *pendingMonitor) answer(ctx context.Context) (Started, error) {
 	var s Started
 	if err := json.Unmarshal(b[:n], &s); err != nil {
 		return Started{}, fmt.Errorf("read answer of monitor: %w", err)
-	}
-	if s.Error == "" && s.Init.PID <= 0 {
-		return Started{}, errors.New("read answer of monitor: it contains no process")
 	}
 	return s, nil
 }

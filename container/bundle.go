@@ -37,6 +37,11 @@ func (m *Manager) writeBundle(ctx context.Context, c *container, p *plan) (_ *os
 	if err != nil {
 		return nil, err
 	}
+	if p.restore != nil {
+		if err := p.restore.Check(ctx, config, c.rec.Restore.Images); err != nil {
+			return nil, err
+		}
+	}
 	if err := bundle.MakeLogDir(p.pod.Config.GetLogDirectory(), c.rec.LogPath); err != nil {
 		return nil, err
 	}

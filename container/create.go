@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/container/containerspec"
@@ -16,6 +17,13 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
+// CreateRestored makes a container as Create does, whose processes are restored from a checkpoint when
+// the container is started. Errors in addition to those of Create: those of the functions of r;
+// ErrNotImplemented for a runtime or a pod from which a container cannot be restored.
+func (m *Manager) CreateRestored(ctx context.Context, podID string, config *cri.ContainerConfig, r Restore) (string, error) {
+	return m.createFrom(ctx, podID, config, &r)
+}
+
 // Create makes a container in a pod and returns its id. A request for the same name and
 // attempt as a running Create waits for the running one. After a Create has succeeded,
 // the same request gets the same id; a request with another config gets it only if no
@@ -23,10 +31,17 @@ import (
 // of the termination log. The pod config of the request is not used: the config that
 // the pod was made from is in force.
 func (m *Manager) Create(ctx context.Context, podID string, config *cri.ContainerConfig, _ *cri.PodSandboxConfig) (string, error) {
+	return m.createFrom(ctx, podID, config, nil)
+}
+
+func (m *Manager) createFrom(ctx context.Context, podID string, config *cri.ContainerConfig, r *Restore) (string, error) {
 	fail := func(err error) (string, error) {
 		return "", fmt.Errorf("create container %q in pod %q: %w", config.GetMetadata().GetName(), short(podID), err)
 	}
 	p, err := m.parse(podID, config)
+	if err == nil && r != nil {
+		p.restore, err = r, p.checkRestorable()
+	}
 	if err != nil {
 		return fail(err)
 	}
@@ -56,6 +71,7 @@ type plan struct {
 	pod      Pod
 	runtime  *runtime.Runtime
 	handler  Handler
+	restore  *Restore // nil for a container that is not restored from a checkpoint
 
 	image   Image
 	process *containerspec.Process
@@ -172,6 +188,9 @@ func (m *Manager) prepare(ctx context.Context, id string, p *plan) (*container, 
 		Version: recordVersion, Boot: m.boot, ID: id, PodID: p.pod.ID, Runtime: *p.runtime, ImageID: p.image.ID,
 		ImageRef: imageRef(p.spec.Image, p.image), LogPath: p.spec.LogPath, StopSignal: p.process.StopSignal,
 		SharedPID: p.spec.PID.Mode != cri.NamespaceMode_CONTAINER, Volumes: volumeImages,
+	}
+	if p.restore != nil {
+		rec.Restore = &restoreRecord{Images: filepath.Join(m.cfg.RestoreDir, id)}
 	}
 	_, rec.CgroupPath = p.runtime.CgroupsPath(p.pod.CgroupParent, id)
 	if err := rec.setMessages(p.config, p.pod.Config); err != nil {

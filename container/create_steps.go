@@ -10,7 +10,9 @@ import (
 
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/container/bundle"
+	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/internal/steps"
+	"github.com/criserver/criserver/oci"
 )
 
 // undoTimeout limits a rollback, which the request cannot cancel.
@@ -39,6 +41,9 @@ func (m *Manager) make(ctx context.Context, c *container, p *plan) error {
 	if err := m.mountRootFS(ctx, c, p); err != nil {
 		return fmt.Errorf("mount root file system: %w", err)
 	}
+	if err := m.unpackCheckpoint(ctx, c, p); err != nil {
+		return err
+	}
 	var err error
 	if p.volumes, err = m.mountImageVolumes(ctx, c, p); err != nil {
 		return err
@@ -63,29 +68,49 @@ func (m *Manager) make(ctx context.Context, c *container, p *plan) error {
 func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 	p.runtimeCalled = true
 	root, stdio := bundle.RootOwner(c.userMaps), p.spec.Stdio
-	started, monitor, err := m.cfg.Monitors.Create(ctx, conmon.Spec{
+	spec := conmon.Spec{
 		Version: conmon.Version, ID: c.id, RunDir: c.dir, Bundle: c.dir, ExitFile: m.exitFile(c.id),
 		Runtime: c.runtime.Args(), CreateArgs: c.runtime.CreateArgs(), StdioUID: root.UID, StdioGID: root.GID,
 		LogPath: c.rec.LogPath, LogSizeMax: p.settings.LogSizeMax,
 		Guest: c.runtime.Guest, Terminal: stdio.Terminal, Stdin: stdio.Stdin, StdinOnce: stdio.StdinOnce,
-	})
+	}
+	if p.restore != nil {
+		spec.RestoreImages, spec.RestoreArgs, spec.RuntimeEnv = c.rec.Restore.Images, p.restore.Args, p.restore.Env
+	}
+	started, monitor, err := m.cfg.Monitors.Create(ctx, spec)
 	if err != nil {
 		return err
 	}
 	if err := c.change(func(f *status) {
-		f.Created, f.Init, f.Monitor = time.Now().UnixNano(), started.Init, monitor
-		f.ProcessCgroup = m.processCgroup(c, started.Init.PID)
+		f.Created, f.Monitor = time.Now().UnixNano(), monitor
+		m.setInit(c, f, started.Init)
 	}); err != nil {
 		return err
 	}
-	if !c.runtime.Guest {
-		c.resetOOMScoreAdj(started.Init.PID)
-	}
-	if err := m.setHugepages(c, p.settings.Builder.HugepagesAfterCreate(c.snap.Load().Resources)); err != nil {
+	if err := m.adjustProcess(c, p.settings.Builder); err != nil {
 		return err
 	}
 	m.watch(c)
 	return nil
+}
+
+// setInit sets the first process of a container, if the container has one.
+func (m *Manager) setInit(c *container, f *status, init proc.Ref) {
+	if f.Init = init; init != (proc.Ref{}) {
+		f.ProcessCgroup = m.processCgroup(c, init.PID)
+	}
+}
+
+// adjustProcess sets what the runtime does not set for a new first process, if the container has one.
+func (m *Manager) adjustProcess(c *container, builder *oci.Builder) error {
+	init, _ := c.refs()
+	if init == (proc.Ref{}) {
+		return nil
+	}
+	if !c.runtime.Guest {
+		c.resetOOMScoreAdj(init.PID)
+	}
+	return m.setHugepages(c, builder.HugepagesAfterCreate(c.snap.Load().Resources))
 }
 
 // processCgroup returns the cgroup of the first process if it is below the cgroup of

@@ -148,21 +148,29 @@ func (m *Manager) recordExit(c *container, e exitInfo, facts ExitFacts) {
 // watch watches the monitor and the first process, because a monitor can be killed before
 // it writes the exit record.
 func (m *Manager) watch(c *container) {
-	init, monitor := c.refs()
-	monitorErr := m.cfg.Watcher.Watch(monitor, func(*os.File) { m.onMonitorExit(c) })
-	if errors.Is(monitorErr, proc.ErrGone) {
+	_, monitor := c.refs()
+	err := m.cfg.Watcher.Watch(monitor, func(*os.File) { m.onMonitorExit(c) })
+	if errors.Is(err, proc.ErrGone) {
 		m.onMonitorExit(c)
-		monitorErr = nil
+	} else if err != nil {
+		c.log().WithError(err).Error("watch the monitor of the container")
 	}
-	initErr := m.cfg.Watcher.Watch(init, func(pidfd *os.File) { m.onInitExit(c, pidfd) })
-	if errors.Is(initErr, proc.ErrGone) {
+	m.watchInit(c)
+}
+
+// watchInit watches the first process, if the container has one.
+func (m *Manager) watchInit(c *container) {
+	init, _ := c.refs()
+	if init == (proc.Ref{}) && c.rec.Restore != nil {
+		return // see deferred.go
+	}
+	err := m.cfg.Watcher.Watch(init, func(pidfd *os.File) { m.onInitExit(c, pidfd) })
+	if errors.Is(err, proc.ErrGone) {
 		m.onInitExit(c, nil)
-		initErr = nil
-	}
-	if err := errors.Join(monitorErr, initErr); err != nil {
-		c.log().WithError(err).Error("watch the processes of the container")
+	} else if err != nil {
+		c.log().WithError(err).Error("watch the first process of the container")
 		c.mu.Lock()
-		c.unwatched = initErr != nil
+		c.unwatched = true
 		c.publish()
 		c.mu.Unlock()
 	}
@@ -175,10 +183,14 @@ func (m *Manager) onMonitorExit(c *container) {
 	if m.takeExit(c) {
 		return
 	}
-	c.log().Warn("the monitor exited before the container: the log is incomplete and attach is not possible")
 	if m.cfg.Observer != nil {
 		m.cfg.Observer.MonitorCrashed()
 	}
+	if c.awaitsRestore() {
+		go m.endUnrestored(c) // returns when the processes in the cgroup are killed
+		return
+	}
+	c.log().Warn("the monitor exited before the container: the log is incomplete and attach is not possible")
 	if err := c.change(func(f *status) { f.MonitorLost = true }); err != nil {
 		c.log().WithError(err).Warn("write the loss of the monitor to the state file")
 	}

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/criserver/criserver/conmon"
-	"github.com/criserver/criserver/internal/steps"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,27 +13,13 @@ import (
 // The runtime, or the monitor through the runtime, does what the kernel does for other
 // containers.
 
-// runProcess starts the process of a created container.
-func (c *container) runProcess(ctx context.Context) (err error) {
-	ctx, step := steps.Start(ctx, steps.RuntimeStart)
-	defer step.EndWith(&err)
-	if c.runtime.Guest {
-		return conmon.Start(ctx, c.dir)
-	}
-	return c.runtime.Start(ctx, c.id)
-}
-
 // signalTimeout limits the delivery of a signal by the runtime.
 const signalTimeout = time.Minute
 
-// signalInGuest sends a signal to a container in a guest. A container that is not running
-// yet exits at any signal; the callers send only SIGKILL then.
+// signalInGuest sends a signal to a running container in a guest.
 func (c *container) signalInGuest(sig unix.Signal) error {
 	ctx, cancel := context.WithTimeout(context.Background(), signalTimeout)
 	defer cancel()
-	if c.snap.Load().State == Created {
-		return conmon.Abandon(ctx, c.dir)
-	}
 	err := c.runtime.Kill(ctx, c.id, sig)
 	if err != nil && c.awaitExitRecorded() {
 		return nil
@@ -43,12 +27,9 @@ func (c *container) signalInGuest(sig unix.Signal) error {
 	return err
 }
 
-// killUnstarted kills a container in a guest whose start failed. The start may have been
-// interrupted after the runtime had started the process.
-func (c *container) killUnstarted() {
-	if err := c.signalInGuest(unix.SIGKILL); err != nil {
-		c.log().WithError(err).Warn("kill the container that could not be started")
-	}
+// killStartedInGuest kills the process of a container in a guest whose start failed. The start may
+// have been interrupted after the runtime had started the process.
+func (c *container) killStartedInGuest() {
 	ctx, cancel := context.WithTimeout(context.Background(), signalTimeout)
 	defer cancel()
 	if err := c.runtime.Kill(ctx, c.id, unix.SIGKILL); err != nil {
@@ -98,6 +79,9 @@ func (m *Manager) awaitGuestExit(c *container) {
 
 // checkUpdatable returns an error if the runtime cannot change limits.
 func (c *container) checkUpdatable() error {
+	if c.awaitsRestore() {
+		return fmt.Errorf("the container has no process before its start, because it is restored from a checkpoint: %w", errdefs.ErrFailedPrecondition)
+	}
 	if !c.runtime.Guest {
 		return nil
 	}

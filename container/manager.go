@@ -19,12 +19,16 @@ import (
 type Config struct {
 	// RunDir is on tmpfs. It has the directories containers/<id> and guests/<pod id>, and
 	// the exit records exits/<id>.
-	RunDir   string
-	Pods     Pods
-	Images   Images
-	Monitors Monitors
-	Watcher  Watcher
-	Cgroups  Cgroups
+	RunDir string
+	// RestoreDir has the process images of containers that are restored from checkpoints, until the
+	// containers are started. It is on a disk, because the images are as large as the memory of
+	// the processes. Only the Manager writes to it.
+	RestoreDir string
+	Pods       Pods
+	Images     Images
+	Monitors   Monitors
+	Watcher    Watcher
+	Cgroups    Cgroups
 	// Usage returns the last measured size of the writable layer of a container. It is nil
 	// if the sizes are not measured.
 	Usage func(containerID string) (bytes, inodes uint64, err error)

@@ -45,9 +45,18 @@ type record struct {
 	// the host. The exit of the first process then does not end the other processes of the
 	// container.
 	SharedPID bool `json:"sharedPID,omitempty"`
+	// Restore is not nil for a container that is restored from a checkpoint.
+	Restore *restoreRecord `json:"restore,omitempty"`
 	// Volumes are the ids of the images that are mounted as volumes, by the index of the
 	// mount in the request.
 	Volumes map[int]string `json:"volumes,omitempty"`
+}
+
+// restoreRecord says from what a container is restored.
+type restoreRecord struct {
+	// Images is the directory of the process images. It belongs to the container, and is deleted
+	// when the container is restored or removed.
+	Images string `json:"images"`
 }
 
 func (r *record) write(dir string) error { return writeJSON(filepath.Join(dir, recordFile), r) }

@@ -68,6 +68,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 	}
 	_ = g.Wait() // each goroutine has logged its error
 	m.removeOrphanedExitRecords()
+	m.removeOrphanedImages()
 	return ctx.Err()
 }
 
@@ -154,7 +155,11 @@ func (m *Manager) resume(ctx context.Context, c *container) error {
 		return nil
 	}
 	m.watch(c)
-	if s.Starting != 0 && s.Started == 0 && !c.hasExited() {
+	switch {
+	case s.Starting == 0 || s.Started != 0 || c.hasExited():
+	case c.awaitsRestore():
+		return m.resumeRestore(ctx, c)
+	default:
 		m.resumeStart(ctx, c)
 	}
 	m.undoInterruptedUpdate(ctx, c)
@@ -164,8 +169,14 @@ func (m *Manager) resume(ctx context.Context, c *container) error {
 // resumeStart completes a start that was interrupted. The runtime refuses to start a
 // container that is running already; in that case the first process is alive.
 func (m *Manager) resumeStart(ctx context.Context, c *container) {
-	err := c.runProcess(ctx)
+	err := m.runProcess(ctx, c)
 	init, _ := c.refs()
+	if err != nil && c.awaitsRestore() {
+		if ctx.Err() == nil { // otherwise the next daemon resumes the restore
+			m.failStart(c, err)
+		}
+		return
+	}
 	if err != nil && !init.Alive() {
 		return // the watch of the first process records the exit
 	}
@@ -201,6 +212,9 @@ func stopMonitor(ctx context.Context, c *container) {
 	monitor, found := proc.Find(conmon.CommandLine(c.id)...)
 	if !found {
 		return
+	}
+	if c.startDeferred() {
+		_ = c.abandon() // fails if the monitor deletes the container already
 	}
 	if err := c.runtime.Delete(ctx, c.id, true); err != nil {
 		c.log().WithError(err).Warn("delete the incomplete container; the teardown tries again")

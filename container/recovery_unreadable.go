@@ -167,6 +167,9 @@ func (c *container) initUnknown() bool {
 func (m *Manager) killWithoutInit(ctx context.Context, c *container) error {
 	ctx, cancel := context.WithTimeout(ctx, deathTimeout)
 	defer cancel()
+	// If the container was never started, it may have no process that can be killed. The record that
+	// says so may be unreadable.
+	_ = c.abandon()
 	if c.runtime.Guest {
 		if err := c.runtime.Kill(ctx, c.id, unix.SIGKILL); err != nil && c.runtime.HasContainer(c.id) {
 			return err

@@ -107,6 +107,11 @@ func (m *Manager) teardown(ctx context.Context, c *container, inRuntime bool) er
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
+	if c.rec.Restore != nil {
+		if err := os.RemoveAll(c.rec.Restore.Images); err != nil {
+			return err
+		}
+	}
 	return m.removeFiles(c.id, c.rootfs(), c.dir)
 }
 

@@ -12,9 +12,6 @@ import (
 )
 
 const (
-	// startTimeout limits the start in the runtime. The request cannot cancel it, because
-	// after an interrupted start it is unknown whether the process runs.
-	startTimeout = 2 * time.Minute
 	// deathTimeout limits the wait for a process after SIGKILL, and for the record of its
 	// exit. It is longer than recordGrace.
 	deathTimeout = 2 * time.Minute
@@ -76,9 +73,7 @@ func (m *Manager) startProcess(ctx context.Context, c *container) error {
 	if err := c.change(func(s *status) { s.Starting = now }); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	if err := c.runProcess(ctx); err != nil {
+	if err := m.runProcess(ctx, c); err != nil {
 		m.failStart(c, err)
 		return err
 	}
@@ -93,10 +88,11 @@ func (m *Manager) failStart(c *container, cause error) {
 	c.mu.Lock()
 	c.startFailure = cause.Error()
 	c.mu.Unlock()
+	if err := c.signal(unix.SIGKILL); err != nil {
+		c.log().WithError(err).Warn("kill the container that could not be started")
+	}
 	if c.runtime.Guest {
-		c.killUnstarted()
-	} else if init, _ := c.refs(); init.PID != 0 {
-		_ = init.Signal(unix.SIGKILL) // the process may have exited
+		c.killStartedInGuest()
 	}
 	select {
 	case <-c.exited:

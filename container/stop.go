@@ -111,8 +111,15 @@ func (m *Manager) killRemaining(ctx context.Context, c *container) error {
 	return m.cfg.Cgroups.Kill(ctx, c.rec.CgroupPath)
 }
 
-// signal sends a signal to the first process. It is no error if the process has exited.
+// signal sends a signal to the first process. It is no error if the process has exited. A container
+// whose start is deferred exits at any signal before its start; the callers send only SIGKILL then.
 func (c *container) signal(sig unix.Signal) error {
+	if c.startDeferred() && c.snap.Load().State == Created {
+		if err := c.abandon(); err != nil && !c.awaitExitRecorded() {
+			return err
+		}
+		return nil
+	}
 	if c.runtime.Guest {
 		return c.signalInGuest(sig)
 	}

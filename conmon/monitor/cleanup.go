@@ -15,10 +15,15 @@ const (
 	orphanTimeout = 15 * time.Second
 )
 
-// undo deletes the container, whether create has completed or not. It ignores the error of the
-// runtime, which usually says that there is no such container.
+// undo deletes the container, whether create has completed or not.
 func (m *monitor) undo() {
 	m.removeControlSocket()
+	m.deleteContainer()
+}
+
+// deleteContainer deletes the container in the runtime and kills all children. It ignores the error
+// of the runtime, which usually says that there is no such container.
+func (m *monitor) deleteContainer() {
 	args := runtimeArgs(&m.spec, "delete", "--force", m.spec.ID)
 	if c, err := spawn(args, &m.spec, [3]int{-1, -1, -1}); err == nil {
 		// The runtime may wait until the container's processes have disappeared. That requires

@@ -95,6 +95,17 @@ func (cl *client) reply(err error) {
 	}
 }
 
+// replyStarted answers a start request with the first process of the container, or with an error.
+func (cl *client) replyStarted(err error) {
+	failure := ""
+	if err != nil {
+		failure = err.Error()
+	}
+	init := &cl.c.m.init
+	_, _ = write(cl.fd, wire.AppendStarted(cl.c.m.packetBuf[:0], init.pid, init.start, failure))
+	cl.disconnect()
+}
+
 // attach attaches the client to the container's streams. No frame can precede the reply,
 // because the monitor reads nothing from the container in between.
 func (cl *client) attach(q *wire.Request) {

@@ -73,8 +73,8 @@ func (c *control) remove(cl *client) {
 			c.clients[i] = c.clients[last]
 			c.clients = c.clients[:last]
 			c.m.poll.remove(cl.fd)
-			if c.m.guest.startClient == cl {
-				c.m.guest.startClient = nil
+			if c.m.deferred.client == cl {
+				c.m.deferred.client = nil
 			}
 			cl.drainAndClose()
 			c.freeClients = append(c.freeClients, cl)
@@ -94,9 +94,9 @@ func (c *control) handle(cl *client, q *wire.Request) (later bool, err error) {
 		cl.attach(q)
 		return false, nil
 	case wire.OpStart:
-		return c.m.guest.start(cl)
+		return c.m.deferred.start(cl)
 	case wire.OpAbandon:
-		return false, c.m.guest.abandon()
+		return false, c.m.deferred.abandon()
 	}
 	return false, errUnknownOp
 }

@@ -11,7 +11,7 @@ import (
 // errDaemonGone reports that the daemon has closed its pipe while the OCI runtime was running.
 var errDaemonGone = errors.New("the daemon does not wait for the container any more")
 
-// creation is the state that exists only while the OCI runtime's create runs.
+// creation is the state that exists only while the OCI runtime's create or restore runs.
 type creation struct {
 	m             *monitor
 	child         child
@@ -23,10 +23,14 @@ type creation struct {
 	childFDs      [3]int // stdio of the runtime, -1 for /dev/null
 }
 
+func newCreation(m *monitor) *creation {
+	return &creation{m: m, child: child{pidfd: -1}, outputs: [2]int{-1, -1}, childFDs: [3]int{-1, -1, -1}}
+}
+
 // create runs the OCI runtime's create. If create fails, nothing of the container exists any
 // more.
 func (m *monitor) create() error {
-	c := &creation{m: m, child: child{pidfd: -1}, outputs: [2]int{-1, -1}, childFDs: [3]int{-1, -1, -1}}
+	c := newCreation(m)
 	defer c.close()
 	err := c.open()
 	if err == nil {
@@ -132,7 +136,7 @@ func (c *creation) start() (err error) {
 	c.child, err = spawn(args, spec, c.childFDs)
 	if spec.Guest && !spec.Terminal {
 		// The runtime needs the descriptors again when it starts the container.
-		c.m.guest.fds, c.childFDs = c.childFDs, [3]int{-1, -1, -1}
+		c.m.deferred.fds, c.childFDs = c.childFDs, [3]int{-1, -1, -1}
 		return err
 	}
 	// Only the runtime may hold its ends, so that their closing shows as a hang-up here.

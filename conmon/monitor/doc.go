@@ -5,12 +5,13 @@
 // The life of a monitor, in the order of the calls in monitor.run:
 //
 //  1. prepare makes the buffers, the log file and the control socket.
-//  2. create makes the container's pipes or console socket and runs "RUNTIME create".
+//  2. create makes the container's pipes or console socket and runs "RUNTIME create". It is left out
+//     for a container from a checkpoint, which has no process before the start (deferredStart).
 //  3. reportStarted sends the pid of the container's first process to the daemon. If the daemon
 //     does not read this answer, the monitor deletes the container and exits.
 //  4. The main loop handles one batch of epoll events after the other: output of the container
 //     (stream), input (stdin), connections to the control socket (control, client), OOM kills
-//     (oomWatch), and the end of child processes (initProcess, guest). After each batch, runTimers
+//     (oomWatch), and the end of child processes (initProcess, deferredStart, guest). After each batch, runTimers
 //     does what is due: it disconnects slow clients, kills a start that takes too long, writes
 //     unfinished lines that are overdue, and gives unused buffers back to the kernel.
 //  5. When the first process has exited, recordExit drains the streams into the log, writes the

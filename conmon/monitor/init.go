@@ -12,7 +12,8 @@ import (
 )
 
 // initProcess is the container's first process, which becomes a child of the monitor when the
-// OCI runtime exits. For a container in a guest it is the process of the guest's kernel.
+// OCI runtime exits. For a container in a guest it is the process of the guest's kernel. A container
+// that is restored has no process, and pid is 0, until it is started.
 type initProcess struct {
 	m         *monitor
 	pid       int
@@ -104,7 +105,7 @@ func samePIDNamespace(pid int) bool {
 func (p *initProcess) reap() {
 	for {
 		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+		pid, err := unix.Wait4(p.m.deferred.reapable(), &status, unix.WNOHANG, nil)
 		if err == unix.EINTR {
 			continue
 		}
@@ -114,8 +115,8 @@ func (p *initProcess) reap() {
 		switch pid {
 		case p.pid:
 			p.setExited(status, true)
-		case p.m.guest.startProc.pid:
-			p.m.guest.startExited(status)
+		case p.m.deferred.proc.pid:
+			p.m.deferred.exited(status)
 		case p.m.guest.waitProc.pid:
 			p.m.guest.waitExited()
 		}
@@ -133,8 +134,8 @@ func (p *initProcess) setExited(status unix.WaitStatus, statusKnown bool) {
 	p.finishedAt = time.Now()
 	p.m.poll.remove(p.pidfd)
 	closeFD(&p.pidfd)
-	p.m.guest.killStart()
-	p.m.guest.closeFDs()
+	p.m.deferred.kill()
+	p.m.deferred.closeFDs()
 }
 
 // exitRecord returns the exit record of the container.

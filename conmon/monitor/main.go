@@ -181,7 +181,8 @@ func readSpec() (wire.Spec, error) {
 	case spec.Version != wire.Version:
 		return spec, errors.New("read spec: unknown version")
 	case spec.ID == "", len(spec.Runtime) == 0, !path.IsAbs(spec.RunDir), !path.IsAbs(spec.Bundle), !path.IsAbs(spec.ExitFile),
-		!path.IsAbs(spec.Runtime[0]), spec.LogPath != "" && !path.IsAbs(spec.LogPath):
+		!path.IsAbs(spec.Runtime[0]), spec.LogPath != "" && !path.IsAbs(spec.LogPath),
+		spec.RestoreImages != "" && !path.IsAbs(spec.RestoreImages):
 		return spec, errors.New("read spec: a field is missing or a path is not absolute")
 	}
 	return spec, nil

@@ -37,6 +37,7 @@ type monitor struct {
 	console   int // master of the terminal, or -1
 	control   control
 	init      initProcess
+	deferred  deferredStart
 	guest     guest
 
 	slowClient         *client // the container's output is paused for it, or nil
@@ -55,19 +56,23 @@ func newMonitor(spec wire.Spec) *monitor {
 	m.stdin = stdin{m: m, fd: -1, tty: spec.Terminal}
 	m.control = control{m: m, fd: -1}
 	m.init = initProcess{m: m, pidfd: -1, oom: oomWatch{m: m, fd: -1}}
-	m.guest = guest{m: m, fds: [3]int{-1, -1, -1}, startProc: child{pidfd: -1}, waitProc: child{pidfd: -1}, waitOutput: -1}
+	m.deferred = deferredStart{m: m, fds: [3]int{-1, -1, -1}, proc: child{pidfd: -1}}
+	m.guest = guest{m: m, waitProc: child{pidfd: -1}, waitOutput: -1}
 	return m
 }
 
 // run creates the container and monitors it until the container has exited. If run returns an
-// error, the container does not exist.
+// error, the container does not exist. A container that is restored has no process until the
+// daemon sends a start.
 func (m *monitor) run() error {
 	if err := m.prepare(); err != nil {
 		return err
 	}
-	if err := m.create(); err != nil {
-		m.removeControlSocket()
-		return err
+	if m.spec.RestoreImages == "" {
+		if err := m.create(); err != nil {
+			m.removeControlSocket()
+			return err
+		}
 	}
 	ignoreSignals()
 	if err := m.reportStarted(); err != nil {
@@ -126,17 +131,26 @@ func (m *monitor) removeControlSocket() { _ = unix.Unlink(wire.ControlSocket) }
 
 // reportStarted adds all descriptors to the epoll set and sends the daemon the answer.
 func (m *monitor) reportStarted() error {
-	err := errors.Join(m.init.watch(), m.control.watch())
-	for i := range m.streams {
-		err = errors.Join(err, m.streams[i].watch())
-	}
-	if err != nil {
+	if err := errors.Join(m.watchContainer(), m.control.watch()); err != nil {
 		return err
 	}
 	if err := sendStarted(m.init.pid, m.init.start, ""); err != nil {
 		return wrap("send answer to daemon", err)
 	}
 	return m.poll.add(wire.StartedFD, 0, (*answerPipe)(m))
+}
+
+// watchContainer adds the first process and the streams to the epoll set, if the container has a
+// process.
+func (m *monitor) watchContainer() error {
+	if m.init.pid == 0 {
+		return nil
+	}
+	err := m.init.watch()
+	for i := range m.streams {
+		err = errors.Join(err, m.streams[i].watch())
+	}
+	return err
 }
 
 // answerPipe is the handler of the pipe on which the answer was sent.
@@ -186,8 +200,8 @@ func (m *monitor) timerDelay() (d time.Duration) {
 		d = time.Until(m.exitDeadline)
 	case m.slowClient != nil:
 		d = time.Until(m.slowClientDeadline)
-	case m.guest.startProc.pid > 0:
-		if d = time.Until(m.guest.startDeadline); m.buffersUsed {
+	case m.deferred.proc.pid > 0:
+		if d = time.Until(m.deferred.deadline); m.buffersUsed {
 			d = min(d, idleTime)
 		}
 	case m.buffersUsed:
@@ -210,7 +224,7 @@ func (m *monitor) runTimers() {
 	if cl := m.slowClient; cl != nil && !time.Now().Before(m.slowClientDeadline) {
 		cl.disconnect()
 	}
-	m.guest.checkStartTimeout()
+	m.deferred.checkTimeout()
 	for i := range m.streams {
 		if s := &m.streams[i]; len(s.lines.pending) > 0 && s.lines.overdue(time.Now()) && s.idle() {
 			s.flushLine()

@@ -33,6 +33,10 @@ func DecodeSpec(b []byte) (Spec, error) {
 			s.LogSizeMax = r.integer()
 		case "guest":
 			s.Guest = r.boolean()
+		case "restoreImages":
+			s.RestoreImages = r.string()
+		case "restoreArgs":
+			s.RestoreArgs = r.stringList()
 		case "terminal":
 			s.Terminal = r.boolean()
 		case "stdin":

@@ -5,9 +5,9 @@ import (
 	"unicode/utf8"
 )
 
-// AppendStarted appends the monitor's answer to its Spec as a JSON line: the container's first
-// process, or the reason why create failed. It truncates the reason so that the line fits
-// MaxStarted.
+// AppendStarted appends the monitor's answer to its Spec or to OpStart as a JSON line: the
+// container's first process, or the reason why create or start failed. It truncates the reason so
+// that the line fits MaxStarted.
 func AppendStarted(dst []byte, pid int, start uint64, failure string) []byte {
 	dst = append(dst, `{"init":{"pid":`...)
 	dst = strconv.AppendInt(dst, int64(pid), 10)

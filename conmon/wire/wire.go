@@ -7,6 +7,8 @@
 // encoding/json in package conmon.
 package wire
 
+import "time"
+
 // Version is the version of the protocol. A daemon can meet monitors that an older daemon has
 // started. So fields may be added, but must never change their meaning.
 const Version = 1
@@ -56,14 +58,34 @@ type Spec struct {
 	LogSizeMax int64 `json:"logSizeMax,omitempty"`
 
 	// Guest says that the runtime runs the container under a separate kernel. Then the pid
-	// that the runtime writes is the pid of that kernel. The monitor starts the container,
-	// because the runtime's start gets the streams. The output of the runtime's wait is the exit code.
+	// that the runtime writes is the pid of that kernel. The start is deferred, because the
+	// runtime's start gets the streams. The output of the runtime's wait is the exit code.
 	Guest bool `json:"guest,omitempty"`
+
+	// RestoreImages is the absolute path of the directory with the process images of a
+	// checkpoint, or empty. With RestoreImages the start is deferred: the monitor does not call
+	// the runtime's create, and the start calls the runtime's restore. Until then the container
+	// has no process.
+	RestoreImages string `json:"restoreImages,omitempty"`
+	// RestoreArgs are additional options of the runtime's restore command.
+	RestoreArgs []string `json:"restoreArgs,omitempty"`
 
 	Terminal  bool `json:"terminal,omitempty"`
 	Stdin     bool `json:"stdin,omitempty"`
 	StdinOnce bool `json:"stdinOnce,omitempty"`
 }
+
+// StartDeferred reports whether the monitor starts the container's process when the daemon sends
+// OpStart. The process of any other container is created with the container, and the daemon starts
+// it through the runtime.
+func (s *Spec) StartDeferred() bool { return s.Guest || s.RestoreImages != "" }
+
+// The time after which a monitor kills the runtime's start or restore. The daemon waits longer than
+// that. The time of a restore depends on the memory of the container.
+const (
+	StartTimeout   = 2 * time.Minute
+	RestoreTimeout = 10 * time.Minute
+)
 
 // Exit is the exit record of a container.
 type Exit struct {
@@ -106,8 +128,8 @@ const (
 	OpReopenLog = "reopen-log"
 	OpResize    = "resize"
 	OpAttach    = "attach"
-	OpStart     = "start"   // start a container in a guest
-	OpAbandon   = "abandon" // end a container in a guest that was never started
+	OpStart     = "start"   // start a container whose start is deferred; the reply is an answer as after create
+	OpAbandon   = "abandon" // end a container whose start is deferred and that was never started
 )
 
 // Reply answers a Request.

@@ -13,7 +13,7 @@ func TestSpecFromJSON(t *testing.T) {
 	for _, s := range testStrings {
 		want := Spec{
 			Version: Version, ID: s, RunDir: "/run/" + s, Bundle: s, ExitFile: s, Runtime: []string{s, "b"}, CreateArgs: []string{"a", s, "c"},
-			RuntimeEnv: []string{"A=" + s}, LogPath: s, Terminal: true, Stdin: true, StdinOnce: true,
+			RuntimeEnv: []string{"A=" + s}, LogPath: s, RestoreImages: s, RestoreArgs: []string{s}, Terminal: true, Stdin: true, StdinOnce: true,
 		}
 		b, err := json.Marshal(want)
 		if err != nil {

@@ -1,0 +1,78 @@
+package monitor
+
+import (
+	"errors"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/conmon/wire"
+)
+
+// A container from a checkpoint is restored by "RUNTIME restore", for which criu re-creates the
+// processes. The pipes of the monitor replace the pipes that the streams had at the checkpoint. The
+// first process becomes a child of the monitor when the runtime exits, as after create.
+
+// spawnRestore runs the runtime's restore. The runtime mounts the container's volumes for criu before
+// it calls criu. A mount namespace of its own keeps these mounts from being left when the runtime is
+// killed: a later removal of the container would find them in the root file system. The runtime is
+// killed if the monitor exits.
+func (d *deferredStart) spawnRestore() (err error) {
+	c := newCreation(d.m)
+	spec := &d.m.spec
+	_ = unix.Unlink(wire.PIDFile)
+	if err = c.open(); err == nil {
+		args := runtimeArgs(spec, "restore", "--detach", "--bundle", spec.Bundle, "--pid-file", spec.RunDir+"/"+wire.PIDFile,
+			"--image-path", spec.RestoreImages, "--work-path", spec.RunDir)
+		if c.console != nil {
+			args = append(args, "--console-socket", consolePath(spec.RunDir))
+		}
+		args = append(append(args, spec.RestoreArgs...), spec.ID)
+		sys := &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+		d.proc, err = spawnWith(sys, args, spec, c.childFDs)
+	}
+	if err != nil {
+		closeFD(&d.m.stdin.fd)
+		c.close()
+		return err
+	}
+	// Only the runtime may hold its ends, so that their closing shows as a hang-up here.
+	c.closeChildFDs()
+	d.restore = c
+	return nil
+}
+
+// completeRestore makes the restored process the container's first process. The output of the
+// container is in the pipes since criu has resumed the processes, and is read only now: while the
+// runtime runs, the pipes also carry its messages.
+func (d *deferredStart) completeRestore(status unix.WaitStatus) error {
+	m, c := d.m, d.restore
+	d.restore = nil
+	defer c.close()
+	err := errors.New("the container has ended")
+	switch {
+	case m.init.exited:
+	case !status.Exited() || status.ExitStatus() != 0:
+		c.readOutputs()
+		err = errors.New("runtime restore: " + runtimeFailure(c.runtimeOutput.text(), describeStatus(status), m.log.out))
+	default:
+		if err = c.takeOver(); err == nil {
+			err = m.watchContainer()
+		}
+	}
+	if err != nil {
+		m.deleteContainer()
+	}
+	return err
+}
+
+// abandonRestore ends a restore that runs. The runtime was killed.
+func (d *deferredStart) abandonRestore() {
+	d.m.poll.remove(d.proc.pidfd)
+	_, _ = d.proc.wait()
+	d.proc.close()
+	d.proc = child{pidfd: -1}
+	d.restore.close()
+	d.restore = nil
+	d.m.deleteContainer()
+}

@@ -1,0 +1,124 @@
+package container
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/oomscore"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Restore is the checkpoint from which a container is restored. Only files of the root file system and
+// process images come from the checkpoint; all else is what CreateContainer makes of the request.
+type Restore struct {
+	// Unpack writes the changed files of the checkpoint to the directory rootfs, which is mounted,
+	// and the process images to the empty directory images.
+	Unpack func(ctx context.Context, rootfs, images string) error
+	// Check returns an error if the checkpoint does not fit the OCI config of the container. It is
+	// called after Unpack.
+	Check func(ctx context.Context, config *specs.Spec, images string) error
+	// Args are options of the runtime's restore command.
+	Args []string
+	// Env is the environment of the runtime, or nil for that of the daemon.
+	Env []string
+}
+
+// checkRestorable returns an error if no container of the pod can be restored.
+func (p *plan) checkRestorable() error {
+	switch {
+	case p.runtime.Guest:
+		return fmt.Errorf("runtime handler %q cannot restore containers from checkpoints: %w", p.runtime.Name, errdefs.ErrNotImplemented)
+	case p.pod.UserNS != "":
+		return fmt.Errorf("containers in a user namespace cannot be restored from checkpoints: %w", errdefs.ErrNotImplemented)
+	case p.pod.PIDNS != "" || p.spec.PID.Mode == cri.NamespaceMode_TARGET || p.spec.PID.Mode == cri.NamespaceMode_NODE:
+		return fmt.Errorf("containers that share a PID namespace cannot be restored from checkpoints: %w", errdefs.ErrNotImplemented)
+	}
+	return nil
+}
+
+// restoreLog is the log file of criu in the run directory of a container.
+const restoreLog = "restore.log"
+
+// unpackCheckpoint unpacks the checkpoint of a container that is restored.
+func (m *Manager) unpackCheckpoint(ctx context.Context, c *container, p *plan) error {
+	if p.restore == nil {
+		return nil
+	}
+	c.enter("unpack checkpoint")
+	images := c.rec.Restore.Images
+	if err := os.MkdirAll(filepath.Dir(images), 0o700); err != nil {
+		return err
+	}
+	if err := os.Mkdir(images, 0o700); err != nil {
+		return err
+	}
+	return p.restore.Unpack(ctx, c.rootfs(), images)
+}
+
+// removeImages removes the process images of a container, if it has some.
+func (c *container) removeImages() {
+	if c.rec.Restore == nil {
+		return
+	}
+	if err := os.RemoveAll(c.rec.Restore.Images); err != nil {
+		c.log().WithError(err).Warn("remove the process images of the checkpoint")
+	}
+}
+
+// removeOrphanedImages removes the process images that belong to no container. The record of a
+// container is gone after a reboot, but its images are on a disk.
+func (m *Manager) removeOrphanedImages() {
+	entries, err := os.ReadDir(m.cfg.RestoreDir)
+	if err != nil {
+		return // there are no images
+	}
+	for _, e := range entries {
+		if !m.Holds(e.Name()) {
+			if err := os.RemoveAll(filepath.Join(m.cfg.RestoreDir, e.Name())); err != nil {
+				logrus.WithError(err).Warn("remove the process images of a checkpoint")
+			}
+		}
+	}
+}
+
+// adjustRestored sets the limits of a restored container that are not in its OCI config, or that criu
+// takes from the checkpoint.
+func (m *Manager) adjustRestored(c *container) error {
+	if err := m.adjustProcess(c, m.settings.Load().Builder); err != nil {
+		return err
+	}
+	p, err := c.baseProcess()
+	if err != nil || p.OOMScoreAdj == nil {
+		return err
+	}
+	s := c.snap.Load()
+	return oomscore.SetInherited(s.PID, func() ([]int, error) { return m.cfg.Cgroups.Pids(s.CgroupPath) }, *p.OOMScoreAdj)
+}
+
+// restoreFailure adds the first error of criu to the error of the runtime, which says only that criu
+// has failed.
+func (c *container) restoreFailure(err error) error {
+	f, openErr := os.Open(filepath.Join(c.dir, restoreLog))
+	if openErr != nil {
+		return err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		// Without CAP_SYS_RESOURCE, criu reports an error about its own limit and continues.
+		if line := lines.Text(); strings.Contains(line, "Error (") && !strings.Contains(line, "RLIMIT_NOFILE") {
+			return fmt.Errorf("%w: criu: %s", err, line[:min(len(line), maxCriuError)])
+		}
+	}
+	return err
+}
+
+// maxCriuError limits the part of the log of criu in an error, in bytes.
+const maxCriuError = 512
