@@ -127,6 +127,8 @@ func TestManifestRules(t *testing.T) {
 		want   error
 	}{
 		"valid":           {func(*Manifest) {}, nil},
+		"later version":   {func(m *Manifest) { m.Version = 2 }, errdefs.ErrFailedPrecondition},
+		"no version":      {func(m *Manifest) { m.Version = 0 }, errdefs.ErrFailedPrecondition},
 		"no container":    {func(m *Manifest) { m.Containers = nil }, errdefs.ErrInvalidArgument},
 		"no name":         {func(m *Manifest) { m.Containers[0].Name = "" }, errdefs.ErrInvalidArgument},
 		"name twice":      {func(m *Manifest) { m.Containers[1].Name = "a"; m.Containers[1].Path = "containers/02-a.tar" }, errdefs.ErrInvalidArgument},
@@ -146,7 +148,15 @@ func TestManifestRules(t *testing.T) {
 			if err := m.Check(); !errors.Is(err, tc.want) {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}
+			b, err := json.Marshal(m)
+			must(t, err)
+			if _, err := ParseManifest(b); !errors.Is(err, tc.want) {
+				t.Errorf("parse: got %v, want %v", err, tc.want)
+			}
 		})
+	}
+	if _, err := ParseManifest([]byte("{")); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		t.Errorf("no JSON: got %v", err)
 	}
 }
 

@@ -1,9 +1,11 @@
 // Package archive defines the formats of checkpoints: the archive of one container, a tar that checkpointctl can
 // display, and the manifest of a pod checkpoint, a directory with an archive for each container. docs/checkpoint.md
-// specifies both formats. The package writes archives. It does not freeze or dump containers.
+// specifies both formats. The package writes and reads archives. It does not freeze, dump or restore containers.
+//
+// Archives and manifests are untrusted: a Reader limits names, sizes and the number of entries, and accepts no link.
 package archive
 
-// Version is the version of the formats of container archives and pod checkpoints.
+// Version is the version of the formats of container archives and pod checkpoints. Other versions are refused.
 const Version = 1
 
 // Names of the entries of a container archive.
@@ -32,9 +34,16 @@ const (
 // PartShm is the name of the part of a pod checkpoint with the files of /dev/shm.
 const PartShm = "shm"
 
+// Limits of archives and manifests.
 const (
+	// MaxEntries is the maximum number of entries of a container archive.
+	MaxEntries = 1 << 17
+	// MaxJSON is the maximum size of a manifest, and of an entry that is read into memory, in bytes.
+	MaxJSON = 16 << 20
 	// MaxContainers is the maximum number of containers of a pod checkpoint.
 	MaxContainers = 1024
 	// maxName is the maximum length of the name of a CRIU image in bytes.
 	maxName = 255
+	// maxSize is the maximum size of an entry in bytes. No machine has more memory.
+	maxSize = 1 << 46
 )

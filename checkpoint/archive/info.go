@@ -1,6 +1,12 @@
 package archive
 
-import "time"
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
 
 // Origin describes the node and the programs that made a checkpoint.
 type Origin struct {
@@ -80,4 +86,39 @@ type BindMount struct {
 	Destination string `json:"destination"`
 	FileType    string `json:"file_type"` // "directory" or "file"
 	Permissions uint32 `json:"permissions"`
+}
+
+// ParseInfo parses the content of InfoFile. Errors: ErrInvalidArgument for content that breaks a rule, and
+// ErrFailedPrecondition for another version of the format.
+func ParseInfo(b []byte) (*ContainerInfo, error) {
+	var info ContainerInfo
+	if err := decode(b, &info); err != nil {
+		return nil, fmt.Errorf("%s: %w", InfoFile, err)
+	}
+	if err := info.Origin.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", InfoFile, err)
+	}
+	if info.Container.Name == "" {
+		return nil, fmt.Errorf("%s: container.name must be given: %w", InfoFile, errdefs.ErrInvalidArgument)
+	}
+	return &info, nil
+}
+
+// decode parses JSON of at most MaxJSON bytes.
+func decode(b []byte, v any) error {
+	if len(b) > MaxJSON {
+		return fmt.Errorf("has %d bytes, the limit is %d: %w", len(b), MaxJSON, errdefs.ErrInvalidArgument)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// check returns an ErrFailedPrecondition for another version of the format.
+func (o *Origin) check() error {
+	if o.Version != Version {
+		return fmt.Errorf("version %d is not supported, only version %d: %w", o.Version, Version, errdefs.ErrFailedPrecondition)
+	}
+	return nil
 }

@@ -3,7 +3,9 @@ package archive
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"path"
 	"strings"
 
@@ -72,8 +74,26 @@ func ContainerPath(index int, name string) string {
 	return path.Join(ContainersDir, fmt.Sprintf("%02d-%s.tar", index+1, name))
 }
 
-// Check returns an ErrInvalidArgument if the manifest breaks a rule of the format.
+// ParseManifest parses the content of ManifestFile and checks all its rules. Errors: ErrInvalidArgument for
+// content that breaks a rule, and ErrFailedPrecondition for another version of the format.
+func ParseManifest(b []byte) (*Manifest, error) {
+	var m Manifest
+	err := decode(b, &m)
+	if err == nil {
+		err = m.Check()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ManifestFile, err)
+	}
+	return &m, nil
+}
+
+// Check returns an ErrInvalidArgument if the manifest breaks a rule of the format, and an ErrFailedPrecondition for
+// another version of the format.
 func (m *Manifest) Check() error {
+	if err := m.Origin.check(); err != nil {
+		return err
+	}
 	if n := len(m.Containers); n == 0 || n > MaxContainers {
 		return fmt.Errorf("containers must have 1 to %d entries, not %d: %w", MaxContainers, n, errdefs.ErrInvalidArgument)
 	}
@@ -118,4 +138,22 @@ func (f *File) check() error {
 		return fmt.Errorf("sha256 %q is not a digest: %w", f.SHA256, errdefs.ErrInvalidArgument)
 	}
 	return nil
+}
+
+// ReadManifest reads the manifest of the pod checkpoint in dir. Errors: ErrNotFound if dir has no manifest, and the
+// errors of ParseManifest.
+func ReadManifest(dir *os.Root) (*Manifest, error) {
+	f, err := openRegular(dir, ManifestFile)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", ManifestFile, errors.Join(err, errdefs.ErrNotFound))
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := readLimited(f, MaxJSON)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ManifestFile, err)
+	}
+	return ParseManifest(b)
 }

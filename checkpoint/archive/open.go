@@ -1,0 +1,40 @@
+package archive
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/containerd/errdefs"
+)
+
+// Open opens a file of the pod checkpoint in dir and checks the size. The caller must compute the digest of the bytes
+// that it reads. Errors: ErrNotFound, ErrDataLoss for another size, and ErrInvalidArgument if the file is not a regular
+// file.
+func (f File) Open(dir *os.Root) (*os.File, error) {
+	file, err := openRegular(dir, f.Path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", f.Path, errors.Join(err, errdefs.ErrNotFound))
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && info.Size() != f.Size {
+		err = fmt.Errorf("%s has %d bytes, the manifest says %d: %w", f.Path, info.Size(), f.Size, errdefs.ErrDataLoss)
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// readLimited reads all of r, or returns ErrInvalidArgument if r has more than limit bytes.
+func readLimited(r io.Reader, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("has more than %d bytes: %w", limit, errdefs.ErrInvalidArgument)
+	}
+	return b, err
+}
