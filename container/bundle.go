@@ -38,7 +38,7 @@ func (m *Manager) writeBundle(ctx context.Context, c *container, p *plan) (_ *os
 		return nil, err
 	}
 	if p.restore != nil {
-		if err := p.restore.Check(ctx, config, c.rec.Restore.Images); err != nil {
+		if err := p.restore.Check(ctx, RestoreTarget{Config: config, ImageID: c.rec.ImageID, Images: c.rec.Restore.Images}); err != nil {
 			return nil, err
 		}
 	}

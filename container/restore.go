@@ -21,13 +21,19 @@ type Restore struct {
 	// Unpack writes the changed files of the checkpoint to the directory rootfs, which is mounted,
 	// and the process images to the empty directory images.
 	Unpack func(ctx context.Context, rootfs, images string) error
-	// Check returns an error if the checkpoint does not fit the OCI config of the container. It is
-	// called after Unpack.
-	Check func(ctx context.Context, config *specs.Spec, images string) error
+	// Check returns an error if the checkpoint does not fit the container. It is called after Unpack.
+	Check func(ctx context.Context, t RestoreTarget) error
 	// Args are options of the runtime's restore command.
 	Args []string
 	// Env is the environment of the runtime, or nil for that of the daemon.
 	Env []string
+}
+
+// RestoreTarget is a container to which a checkpoint must fit.
+type RestoreTarget struct {
+	Config  *specs.Spec // of the OCI bundle; must not be modified
+	ImageID string
+	Images  string // the directory of the process images
 }
 
 // checkRestorable returns an error if no container of the pod can be restored.

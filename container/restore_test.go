@@ -15,7 +15,6 @@ import (
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/internal/proc"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -65,7 +64,7 @@ func (b *testBed) dump(t *testing.T, m *Manager, id string) *checkpoint {
 func (c *checkpoint) restore() Restore {
 	return Restore{
 		Unpack: func(_ context.Context, _, images string) error { return os.CopyFS(images, os.DirFS(c.images)) },
-		Check:  func(context.Context, *specs.Spec, string) error { return nil },
+		Check:  func(context.Context, RestoreTarget) error { return nil },
 		Args:   []string{"--file-locks", "--manage-cgroups-mode", "ignore"},
 		Env:    c.env,
 	}

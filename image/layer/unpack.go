@@ -71,6 +71,11 @@ func (u *unpacker) apply(ctx context.Context, tar io.Reader) error {
 	if err == nil {
 		err = u.finish()
 	}
+	return applyError(ctx, err)
+}
+
+// applyError gives an error of the archive library a class.
+func applyError(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)

@@ -1,0 +1,74 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/internal/flight"
+	"github.com/criserver/criserver/sandbox"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Pods manages pod sandboxes. *sandbox.Manager implements Pods.
+type Pods interface {
+	RunPod(ctx context.Context, config *cri.PodSandboxConfig, handler string) (string, error)
+	Get(id string) (*sandbox.Pod, error)
+	List() []*sandbox.Pod
+	Stop(ctx context.Context, id string) error
+	Remove(ctx context.Context, id string) error
+}
+
+// Containers manages containers. *container.Manager implements Containers.
+type Containers interface {
+	CreateRestored(ctx context.Context, podID string, config *cri.ContainerConfig, r container.Restore) (string, error)
+}
+
+// Config is the input of New.
+type Config struct {
+	// Dir has a record for each running restore. It is on a file system that a reboot empties.
+	Dir string
+	// CgroupV2 says that the controllers of the node are on the unified hierarchy.
+	CgroupV2   bool
+	Pods       Pods
+	Containers Containers
+	// CRIU returns the path of a criu that works with the OCI runtime of a handler, or an ErrNotImplemented that says why
+	// containers of the handler cannot be restored.
+	CRIU func(ctx context.Context, handler string) (string, error)
+}
+
+// Manager restores pods and containers from checkpoints.
+type Manager struct {
+	cfg  Config
+	pods flight.Group[*cri.RestorePodResponse] // by the name of the pod
+}
+
+// New returns a Manager. The caller calls Recover once before any other method, after the recovery of pods and
+// containers.
+func New(cfg Config) *Manager { return &Manager{cfg: cfg} }
+
+// environment returns the environment of an OCI runtime that finds criu.
+func environment(criu string) []string {
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "PATH=") })
+	return append(env, "PATH="+filepath.Dir(criu)+":"+os.Getenv("PATH"))
+}
+
+// restoreArgs are the options of the runtime's restore: the locks of files are part of each checkpoint, and the processes
+// stay in the cgroup of criu, which is that of the container. In every other mode, criu applies the cgroups and limits of
+// the checkpoint.
+func restoreArgs() []string { return []string{"--file-locks", "--manage-cgroups-mode", "ignore"} }
+
+// invalid returns an ErrInvalidArgument. The message names the field of the request and the rule that the field breaks.
+func invalid(format string, args ...any) error {
+	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+}
+
+// mismatch returns the error for a request that does not fit the checkpoint.
+func mismatch(format string, args ...any) error {
+	return fmt.Errorf(format+": %w", append(args, errdefs.ErrFailedPrecondition)...)
+}
