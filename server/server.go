@@ -91,6 +91,11 @@ type Checkpoints interface {
 	Pod(ctx context.Context, r checkpoint.PodRequest) error
 }
 
+// Restores makes pods from checkpoints. *restore.Manager implements it.
+type Restores interface {
+	RestorePod(ctx context.Context, r *cri.RestorePodRequest) (*cri.RestorePodResponse, error)
+}
+
 // Config configures a Server.
 type Config struct {
 	Version    string // of the daemon
@@ -102,6 +107,7 @@ type Config struct {
 	CgroupDriver cri.CgroupDriver
 	Runtimes     Runtimes
 	Checkpoints  Checkpoints
+	Restores     Restores
 	// Info returns the entries of the verbose Status as JSON values by key.
 	Info func() map[string]string
 	// Steps records the steps of each call, or is nil.

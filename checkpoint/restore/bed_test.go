@@ -204,6 +204,9 @@ func newBed(t *testing.T) *bed {
 		Dir: filepath.Join(t.TempDir(), "restores"), CgroupV2: true, Pods: b.pods, Containers: b.containers,
 		CRIU: func(context.Context, string) (string, error) { return "/opt/criu", nil },
 	})
+	if err := b.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	return b
 }
 

@@ -41,6 +41,7 @@ func (m *Manager) writeIntent(key podKey) (done func() error, err error) {
 // Recover removes the pods whose restore the death of an earlier daemon has interrupted. A record that cannot be read is
 // kept and logged.
 func (m *Manager) Recover(ctx context.Context) error {
+	defer close(m.recovered)
 	entries, err := os.ReadDir(m.cfg.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

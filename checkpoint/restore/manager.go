@@ -46,11 +46,12 @@ type Config struct {
 type Manager struct {
 	cfg  Config
 	pods flight.Group[*cri.RestorePodResponse] // by the name of the pod
+	// recovered is closed when Recover has ended. Restores wait for it, because Recover removes pods by their names.
+	recovered chan struct{}
 }
 
-// New returns a Manager. The caller calls Recover once before any other method, after the recovery of pods and
-// containers.
-func New(cfg Config) *Manager { return &Manager{cfg: cfg} }
+// New returns a Manager. The caller calls Recover once, when pods and containers can be removed.
+func New(cfg Config) *Manager { return &Manager{cfg: cfg, recovered: make(chan struct{})} }
 
 // environment returns the environment of an OCI runtime that finds criu.
 func environment(criu string) []string {

@@ -44,6 +44,11 @@ func (m *Manager) restorePod(ctx context.Context, r *cri.RestorePodRequest) (*cr
 	if err := checkRequest(r); err != nil {
 		return nil, err
 	}
+	select {
+	case <-m.recovered:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the removal of pods whose restore was interrupted is in progress: %w", context.Cause(ctx))
+	}
 	key := keyOf(r.GetConfig())
 	return m.pods.Do(ctx, key.String(), func(ctx context.Context) (*cri.RestorePodResponse, error) {
 		s, err := m.open(ctx, r)
@@ -140,6 +145,9 @@ func (s *session) create(ctx context.Context) (*cri.RestorePodResponse, error) {
 	pod, err := s.m.cfg.Pods.Get(id)
 	if err != nil {
 		return nil, err
+	}
+	if h := pod.EffectiveHandler(); h != "" && h != s.manifest.Runtime.Handler {
+		return nil, mismatch("the default runtime handler %q is not the handler of the checkpoint, %q", h, s.manifest.Runtime.Handler)
 	}
 	for _, part := range s.manifest.Parts { // there is one kind of part
 		if pod.Shm == "" {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/checkpoint/archive"
@@ -168,7 +169,13 @@ func TestRollback(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.pods.removeErr = nil
-	if err := b.Recover(t.Context()); err != nil {
+	next := New(b.cfg)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := next.RestorePod(ctx, b.request("a")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("restore before the recovery: %v", err)
+	}
+	if err := next.Recover(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if left, _ := os.ReadDir(b.cfg.Dir); len(left) != 1 || left[0].Name() != "torn.json" || len(b.pods.list) != 0 {

@@ -47,6 +47,7 @@ func (p *parts) runManagers(ctx context.Context, managers *stage, ph phases) err
 	managers.run(p.images.Run)
 	managers.run(p.pods.Run)
 	managers.run(p.containers.Run)
+	managers.run(p.restores.Recover)
 	managers.run(p.serveMetrics)
 	if p.plugins != nil {
 		if err := p.plugins.Start(); err != nil {

@@ -2,11 +2,13 @@ package daemon
 
 import (
 	"context"
+	"path/filepath"
 	"sync/atomic"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/criserver/criserver/checkpoint"
+	"github.com/criserver/criserver/checkpoint/restore"
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/container"
@@ -41,6 +43,7 @@ type parts struct {
 	containers *container.Manager
 	criu       *criu.Checker
 	checkpoint *checkpoint.Manager
+	restores   *restore.Manager
 	watcher    *proc.Watcher
 	spawner    *cgroup.Spawner
 	streams    *streaming.Server
@@ -113,6 +116,7 @@ func build(ctx context.Context, c Config) (*parts, error) {
 	if p.checkpoint, err = newCheckpoints(p); err != nil {
 		return nil, err
 	}
+	p.restores = newRestores(p)
 	p.watchMetrics()
 	p.streams = streaming.New(streaming.Config{
 		Containers: p.containers, Pods: p.pods, IdleTimeout: cfg.Streaming.IdleTimeout, TLS: l.tls,
@@ -147,6 +151,7 @@ func (p *parts) containerConfig(pods *podAdapter) container.Config {
 	cfg, h, l := p.settings, p.host, p.live.Load()
 	return container.Config{
 		RunDir:     cfg.RunDir,
+		RestoreDir: filepath.Join(cfg.Root, "restore"),
 		Pods:       pods,
 		Images:     imageAdapter{p.images},
 		Monitors:   &conmon.Launcher{Path: h.monitorPath, Starter: p.spawner, Watcher: p.watcher},
@@ -184,7 +189,7 @@ func (p *parts) serverConfig() server.Config {
 	}
 	c := server.Config{
 		Version: p.version, Pods: p.pods, Containers: p.containers, Images: p.images, Streams: p.streams,
-		CgroupDriver: driver, Runtimes: handlerAdapter{p}, Checkpoints: p.checkpoint,
+		CgroupDriver: driver, Runtimes: handlerAdapter{p}, Checkpoints: p.checkpoint, Restores: p.restores,
 		Info: p.statusInfo, Steps: p.steps,
 	}
 	if p.tracer != nil {

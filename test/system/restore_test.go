@@ -1,0 +1,310 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/criserver/criserver/test/harness"
+)
+
+// saved is a pod of which there is a checkpoint.
+type saved struct {
+	dir     string
+	config  *cri.PodSandboxConfig
+	configs []*cri.ContainerConfig
+}
+
+// save writes a checkpoint of a pod and removes the pod.
+func (n *node) save(t *testing.T, p *pod, configs []*cri.ContainerConfig, ids ...string) *saved {
+	t.Helper()
+	s := &saved{dir: t.TempDir(), config: proto.CloneOf(p.Config), configs: configs}
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience(time.Minute))
+	defer cancel()
+	begin := time.Now()
+	if _, err := n.RuntimeService.CheckpointPod(ctx, &cri.CheckpointPodRequest{PodSandboxId: p.ID, OutputPath: s.dir, ContainerIds: ids}); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("checkpoint of %d containers: %s in %s", len(ids), treeSize(t, s.dir), time.Since(begin).Round(time.Millisecond))
+	n.RemovePod(t, p.ID)
+	// The kubelet gives the pod another id.
+	s.config.Metadata.Uid += "-restored"
+	return s
+}
+
+func treeSize(t *testing.T, dir string) string {
+	t.Helper()
+	var size int64
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			size += info.Size()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%.1f MiB", float64(size)/(1<<20))
+}
+
+// restore restores a pod. The second result has the ids of the containers by name.
+func (n *node) restore(t *testing.T, s *saved) (*pod, map[string]string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience(time.Minute))
+	defer cancel()
+	begin := time.Now()
+	r, err := n.RuntimeService.RestorePod(ctx, &cri.RestorePodRequest{CheckpointPath: s.dir, Config: s.config, ContainerConfigs: s.configs})
+	if err != nil {
+		return nil, nil, err
+	}
+	t.Logf("RestorePod: %s", time.Since(begin).Round(time.Millisecond))
+	ids := make(map[string]string)
+	for _, c := range r.GetRestoredContainers() {
+		ids[c.GetName()] = c.GetContainerId()
+	}
+	return &pod{ID: r.GetPodSandboxId(), Config: s.config}, ids, nil
+}
+
+func (n *node) mustRestore(t *testing.T, s *saved) (*pod, map[string]string) {
+	t.Helper()
+	p, ids, err := n.restore(t, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, ids
+}
+
+// startRestored starts a container and logs the time.
+func (n *node) startRestored(t *testing.T, id string) {
+	t.Helper()
+	begin := time.Now()
+	n.StartContainer(t, id)
+	t.Logf("StartContainer: %s", time.Since(begin).Round(time.Millisecond))
+}
+
+// stateScript has the state of processes that a restore must keep: a pipe to a child, a timer, an open file that is
+// deleted, a file of /dev/shm, and changes of the root file system. It prints one line in each round.
+const stateScript = `echo shared >/dev/shm/seg; echo changed >/etc/changed; rm /etc/group; echo deleted >/tmp/d; exec 4<>/tmp/d; rm /tmp/d
+sleep 1000 & timer=$!
+i=0; while :; do i=$((i+1)); echo $i; usleep 20000; done | while read x; do
+  read -r d </proc/self/fd/4; read -r s </dev/shm/seg; read -r c </etc/changed; test -e /etc/group && g=group || g=none; kill -0 $timer && k=timer
+  echo $x $d $s $c $g $k $(cat /proc/sys/kernel/hostname)
+done`
+
+func TestRestorePodState(t *testing.T) {
+	needCRIU(t)
+	n := newNode(t, "rst", 239)
+	p := n.RunPod(t, podConfig("rst"))
+	state := containerConfig(p, "state", busybox, "sh", "-c", stateScript)
+	tty := containerConfig(p, "tty", busybox, "sh", "-c", "trap 'echo size; stty size' WINCH; "+counter)
+	tty.Tty, tty.Stdin = true, true
+	a, b := n.RunContainer(t, p, state), n.RunContainer(t, p, tty)
+	line := func(p *pod, at int) string {
+		waitFor(t, "the log", func() bool {
+			_, err := os.Stat(filepath.Join(p.Config.GetLogDirectory(), "state.log"))
+			return err == nil && len(logLines(t, p, "state")) > at
+		})
+		return logLines(t, p, "state")[at]
+	}
+	if got := line(p, 5); got != "6 deleted shared changed none timer "+p.Config.GetHostname() {
+		t.Fatalf("before the checkpoint: %q", got)
+	}
+	s := n.save(t, p, []*cri.ContainerConfig{state, tty}, a, b)
+	last := len(logLines(t, p, "state"))
+	lastTTY := len(logLines(t, p, "tty"))
+	r, ids := n.mustRestore(t, s)
+	for name, id := range ids {
+		if st := n.ContainerStatus(t, id); st.GetState() != cri.ContainerState_CONTAINER_CREATED || st.GetMetadata().GetName() != name {
+			t.Errorf("container %s is %s", name, st.GetState())
+		}
+	}
+	time.Sleep(200 * time.Millisecond)
+	if now := len(logLines(t, p, "state")); now != last {
+		t.Errorf("%d lines before the start, want %d", now, last)
+	}
+	n.startRestored(t, ids["state"])
+	n.startRestored(t, ids["tty"])
+	if got, want := line(r, last+20), " deleted shared changed none timer "+p.Config.GetHostname(); !strings.HasSuffix(got, want) {
+		t.Errorf("after the restore: got %q, want %q", got, want)
+	}
+	waitFor(t, "the terminal", func() bool { return len(logLines(t, r, "tty")) > lastTTY+3 })
+	// Nothing was lost or repeated: the numbers are those of the lines.
+	for i, l := range logLines(t, r, "state") {
+		if number, _, _ := strings.Cut(l, " "); i < last-2 && number != strconv.Itoa(i+1) || i == 0 && number != "1" {
+			t.Fatalf("line %d is %q", i+1, l)
+		}
+	}
+	if got := n.Exec(t, ids["state"], "cat", "/etc/changed", "/dev/shm/seg"); got != "changed\nshared\n" {
+		t.Errorf("files: %q", got)
+	}
+	if ip := n.podIPs(t, r.ID)[0]; !strings.Contains(n.Exec(t, ids["state"], "ip", "addr"), ip) {
+		t.Errorf("the container does not have the address %s of its pod", ip)
+	}
+	n.Kill()
+	n.restart(t)
+	if st := n.ContainerStatus(t, ids["state"]); st.GetState() != cri.ContainerState_CONTAINER_RUNNING {
+		t.Errorf("after a restart of the daemon: %s", st.GetState())
+	}
+	n.RemovePod(t, r.ID)
+}
+
+// TestRestorePodOfTen restores a pod with ten containers, and starts some of them.
+func TestRestorePodOfTen(t *testing.T) {
+	needCRIU(t)
+	n := newNode(t, "rstten", 240)
+	p := n.RunPod(t, podConfig("rstten"))
+	var configs []*cri.ContainerConfig
+	var ids []string
+	for i := range 10 {
+		c := containerConfig(p, fmt.Sprintf("c%d", i), busybox, "sh", "-c", counter)
+		configs = append(configs, c)
+		ids = append(ids, n.RunContainer(t, p, c))
+	}
+	waitFor(t, "the counters", func() bool { return len(logLines(t, p, "c9")) > 3 })
+	s := n.save(t, p, configs, ids...)
+	t.Run("refused", func(t *testing.T) { n.checkRefusals(t, s) })
+	r, restored := n.mustRestore(t, s)
+	if len(restored) != 10 {
+		t.Fatalf("%d containers, want 10", len(restored))
+	}
+	for i := range 9 { // the last one is removed without a start
+		name := fmt.Sprintf("c%d", i)
+		before := len(logLines(t, r, name))
+		n.StartContainer(t, restored[name])
+		waitFor(t, "the counter of "+name, func() bool { return len(logLines(t, r, name)) > before+3 })
+		if lines := logLines(t, r, name); lines[before+2] == "3" {
+			t.Errorf("%s has begun again", name)
+		}
+	}
+	n.RemovePod(t, r.ID)
+}
+
+// checkRefusals checks that requests that do not fit the checkpoint leave nothing.
+func (n *node) checkRefusals(t *testing.T, s *saved) {
+	t.Helper()
+	for name, tc := range map[string]struct {
+		change func(*cri.ContainerConfig)
+		code   codes.Code
+		says   string
+	}{
+		"args": {func(c *cri.ContainerConfig) { c.Command = []string{"true"} }, codes.FailedPrecondition, "config.args"},
+		"env":  {func(c *cri.ContainerConfig) { c.Envs = append(c.Envs, &cri.KeyValue{Key: "NEW", Value: []byte("x")}) }, codes.FailedPrecondition, `"NEW"`},
+		"mount": {func(c *cri.ContainerConfig) {
+			c.Mounts = append(c.Mounts, &cri.Mount{ContainerPath: "/m", HostPath: "/etc"})
+		}, codes.FailedPrecondition, `"/m"`},
+		"image":    {func(c *cri.ContainerConfig) { c.Image = &cri.ImageSpec{Image: "none:1"} }, codes.NotFound, "none:1"},
+		"terminal": {func(c *cri.ContainerConfig) { c.Tty = true }, codes.FailedPrecondition, "tty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			other := *s
+			other.configs = nil
+			for i, c := range s.configs {
+				c = proto.CloneOf(c)
+				if i == len(s.configs)-1 {
+					tc.change(c)
+				}
+				other.configs = append(other.configs, c)
+			}
+			_, _, err := n.restore(t, &other)
+			if status.Code(err) != tc.code || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("got %v, want %v with %q", err, tc.code, tc.says)
+			}
+			n.noRestoreLeft(t)
+		})
+	}
+}
+
+// noRestoreLeft checks that no pod, record or process image is left.
+func (n *node) noRestoreLeft(t *testing.T) {
+	t.Helper()
+	pods, err := n.RuntimeService.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{})
+	if err != nil || len(pods.GetItems()) != 0 {
+		t.Errorf("pods: %v, %v, want none", pods.GetItems(), err)
+	}
+	for _, dir := range []string{filepath.Join(n.Dir, "run", "restores"), filepath.Join(n.Dir, "root", "restore")} {
+		left, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) || len(left) > 0 {
+			t.Errorf("%s: %v, %v, want nothing", dir, left, err)
+		}
+	}
+}
+
+// TestRestoreLargeMemory restores a process with 512 MiB of memory. It logs time and size.
+func TestRestoreLargeMemory(t *testing.T) {
+	needCRIU(t)
+	if testing.Short() {
+		t.Skip("needs 1.5 GB of memory and disk")
+	}
+	n := newNode(t, "rstbig", 241)
+	p := n.RunPod(t, podConfig("rstbig"))
+	// tail keeps the last bytes of its input in memory until the input ends.
+	c := containerConfig(p, "big", busybox, "sh", "-c", "(head -c 536870912 /dev/urandom; echo full >&2; sleep 3; usleep 100000; while test ! -e /dev/shm/go; do usleep 50000; done) | tail -c 536870912 | md5sum; echo done; sleep 1000")
+	id := n.RunContainer(t, p, c)
+	full := func(p *pod, text string) func() bool {
+		return func() bool { return strings.Contains(strings.Join(logLines(t, p, "big"), "\n"), text) }
+	}
+	waitFor(t, "512 MiB", full(p, "full"))
+	s := n.save(t, p, []*cri.ContainerConfig{c}, id)
+	r, ids := n.mustRestore(t, s)
+	n.startRestored(t, ids["big"])
+	n.Exec(t, ids["big"], "touch", "/dev/shm/go")
+	waitFor(t, "the digest", full(r, "done"))
+	n.RemovePod(t, r.ID)
+}
+
+// TestDaemonDiesDuringRestore kills the daemon while it restores. The next daemon removes the incomplete pod, or keeps the
+// complete one, and the restore can be repeated.
+func TestDaemonDiesDuringRestore(t *testing.T) {
+	needCRIU(t)
+	n := newNode(t, "rstdie", 242)
+	p := n.RunPod(t, podConfig("rstdie"))
+	c := containerConfig(p, "count", busybox, "sh", "-c", counter)
+	id := n.RunContainer(t, p, c)
+	waitFor(t, "the counter", func() bool { return len(logLines(t, p, "count")) > 3 })
+	s := n.save(t, p, []*cri.ContainerConfig{c}, id)
+	for _, delay := range []time.Duration{time.Millisecond, 10 * time.Millisecond, 30 * time.Millisecond, 60 * time.Millisecond} {
+		done := make(chan error, 1)
+		go func() {
+			_, _, err := n.restore(t, s)
+			done <- err
+		}()
+		time.Sleep(delay)
+		n.Kill()
+		err := <-done
+		n.restart(t)
+		waitFor(t, "the removal of the incomplete pod", func() bool {
+			left, err := os.ReadDir(filepath.Join(n.Dir, "run", "restores"))
+			return err != nil || len(left) == 0
+		})
+		pods, listErr := n.RuntimeService.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{})
+		if listErr != nil {
+			t.Fatal(listErr)
+		}
+		t.Logf("killed after %s: %v, %d pods", delay, err, len(pods.GetItems()))
+		for _, p := range pods.GetItems() { // the daemon died after the restore was complete
+			n.RemovePod(t, p.GetId())
+		}
+		n.noRestoreLeft(t)
+	}
+	r, ids := n.mustRestore(t, s)
+	before := len(logLines(t, r, "count"))
+	n.StartContainer(t, ids["count"])
+	waitFor(t, "the counter", func() bool { return len(logLines(t, r, "count")) > before+3 })
+	n.RemovePod(t, r.ID)
+}
