@@ -15,7 +15,7 @@ import (
 
 // digestReader computes the digest of what is read. It fails when one of its contexts ends.
 type digestReader struct {
-	ctx  []context.Context //nolint:containedctx // lives as long as one read of a file
+	ctx  []context.Context
 	r    io.Reader
 	hash hash.Hash
 }
