@@ -31,9 +31,9 @@ func (d *digestReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// read reads a file of the checkpoint with fn, and returns ErrDataLoss if the file differs from the manifest. The digest is
-// computed of the bytes that fn reads, so the file cannot change between a check and its use. If fn fails because the
-// file is damaged, the error says so.
+// read reads a file of the checkpoint with fn, and returns ErrDataLoss if the file differs from the manifest. The
+// digest is computed of the bytes that fn reads, so the file cannot change between a check and its use. If fn fails
+// because the file is damaged, the error says so.
 func (s *session) read(ctx context.Context, file archive.File, fn func(*digestReader) error) error {
 	f, err := file.Open(s.dir)
 	if err != nil {

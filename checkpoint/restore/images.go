@@ -19,9 +19,10 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// The images of criu say with which credentials the processes run and what is mounted. A restore must not give a container
-// more than its OCI config, so both are compared. The content of seccomp filters and of memory is not compared: the
-// processes can do what they could do when they were checkpointed, below the limits of the new container.
+// The images of criu say with which credentials the processes run and what is mounted. A restore must not give a
+// container more than its OCI config, so both are compared. The content of seccomp filters and of memory is not
+// compared: the processes can do what they could do when they were checkpointed, below the limits of the new
+// container.
 
 const (
 	// maxEntry is the maximum size of an entry of an image in bytes, and maxImageEntries the maximum number of entries.
@@ -63,8 +64,8 @@ func checkImages(dir string, config *specs.Spec) error {
 	return nil
 }
 
-// checkDescriptors checks the list of the streams. runc gives criu the descriptor of each pipe in the list, and has other
-// descriptors above those of the streams.
+// checkDescriptors checks the list of the streams. runc gives criu the descriptor of each pipe in the list, and has
+// other descriptors above those of the streams.
 func checkDescriptors(file string) error {
 	f, err := os.Open(file)
 	if err != nil {
@@ -170,8 +171,8 @@ func contains(bounding [2]uint32, set []uint32) bool {
 	return true
 }
 
-// checkMount compares a mount with those of the OCI config. Mounts that are not in the OCI config are those that runc makes
-// for masked and read-only paths, devices and the terminal. All of them are bind mounts, or empty tmpfs.
+// checkMount compares a mount with those of the OCI config. Mounts that are not in the OCI config are those that runc
+// makes for masked and read-only paths, devices and the terminal. All of them are bind mounts, or empty tmpfs.
 func checkMount(e *mnt.MntEntry, config *specs.Spec) error {
 	dest := path.Clean("/" + e.GetMountpoint())
 	readOnly := e.GetFlags()&unix.MS_RDONLY != 0
@@ -206,7 +207,8 @@ func checkMount(e *mnt.MntEntry, config *specs.Spec) error {
 	return mismatch("the mount at %q has the type %s", dest, kind)
 }
 
-// checkType compares the type of a mount. criu takes the source of a bind mount from the runtime, because it is external.
+// checkType compares the type of a mount. criu takes the source of a bind mount from the runtime, because it is
+// external.
 func checkType(e *mnt.MntEntry, m specs.Mount) error {
 	if isBind(m) {
 		if e.GetExtKey() == "" && !e.GetExtMount() {

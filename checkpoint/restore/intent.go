@@ -38,8 +38,8 @@ func (m *Manager) writeIntent(key podKey) (done func() error, err error) {
 	return func() error { return os.Remove(path) }, nil
 }
 
-// Recover removes the pods whose restore the death of an earlier daemon has interrupted. A record that cannot be read is
-// kept and logged.
+// Recover removes the pods whose restore the death of an earlier daemon has interrupted. A record that cannot be read
+// is kept and logged.
 func (m *Manager) Recover(ctx context.Context) error {
 	defer close(m.recovered)
 	entries, err := os.ReadDir(m.cfg.Dir)

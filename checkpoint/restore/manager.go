@@ -59,9 +59,9 @@ func environment(criu string) []string {
 	return append(env, "PATH="+filepath.Dir(criu)+":"+os.Getenv("PATH"))
 }
 
-// restoreArgs are the options of the runtime's restore: the locks of files are part of each checkpoint, and the processes
-// stay in the cgroup of criu, which is that of the container. In every other mode, criu applies the cgroups and limits of
-// the checkpoint.
+// restoreArgs are the options of the runtime's restore: the locks of files are part of each checkpoint, and the
+// processes stay in the cgroup of criu, which is that of the container. In every other mode, criu applies the cgroups
+// and limits of the checkpoint.
 func restoreArgs() []string { return []string{"--file-locks", "--manage-cgroups-mode", "ignore"} }
 
 // invalid returns an ErrInvalidArgument. The message names the field of the request and the rule that the field breaks.

@@ -26,9 +26,9 @@ const (
 // process. If RestorePod fails, it removes what it has created before it returns.
 //
 // Errors: ErrInvalidArgument for a call without a deadline and for a request or a checkpoint that breaks a rule;
-// ErrNotFound if there is no checkpoint; ErrDataLoss for a file that differs from the manifest; ErrFailedPrecondition if
-// the checkpoint does not fit the request or the node; ErrAlreadyExists if the pod exists; ErrNotImplemented if containers
-// of the handler cannot be restored; and the errors of the creation of pods and containers.
+// ErrNotFound if there is no checkpoint; ErrDataLoss for a file that differs from the manifest; ErrFailedPrecondition
+// if the checkpoint does not fit the request or the node; ErrAlreadyExists if the pod exists; ErrNotImplemented if
+// containers of the handler cannot be restored; and the errors of the creation of pods and containers.
 func (m *Manager) RestorePod(ctx context.Context, r *cri.RestorePodRequest) (*cri.RestorePodResponse, error) {
 	resp, err := m.restorePod(ctx, r)
 	if err != nil {

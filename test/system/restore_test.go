@@ -268,8 +268,8 @@ func TestRestoreLargeMemory(t *testing.T) {
 	n.RemovePod(t, r.ID)
 }
 
-// TestDaemonDiesDuringRestore kills the daemon while it restores. The next daemon removes the incomplete pod, or keeps the
-// complete one, and the restore can be repeated.
+// TestDaemonDiesDuringRestore kills the daemon while it restores. The next daemon removes the incomplete pod, or keeps
+// the complete one, and the restore can be repeated.
 func TestDaemonDiesDuringRestore(t *testing.T) {
 	needCRIU(t)
 	n := newNode(t, "rstdie", 242)
