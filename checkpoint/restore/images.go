@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -175,7 +176,8 @@ func contains(bounding [2]uint32, set []uint32) bool {
 // makes for masked and read-only paths, devices and the terminal. All of them are bind mounts, or empty tmpfs.
 func checkMount(e *mnt.MntEntry, config *specs.Spec) error {
 	dest := path.Clean("/" + e.GetMountpoint())
-	readOnly := e.GetFlags()&unix.MS_RDONLY != 0
+	kind := mnt.Fstype(e.GetFstype()) //nolint:gosec // a number of an enumeration
+	readOnly := (e.GetFlags()|e.GetSbFlags())&unix.MS_RDONLY != 0
 	if dest == "/" {
 		if config.Root.Readonly && !readOnly {
 			return mismatch("the root file system can be written, but readonly_rootfs is set")
@@ -186,12 +188,15 @@ func checkMount(e *mnt.MntEntry, config *specs.Spec) error {
 		if path.Clean(m.Destination) != dest {
 			continue
 		}
-		if isReadOnly(m) && !readOnly {
+		// The tmpfs in which runc mounts the hierarchies of cgroup v1 can be written; each hierarchy is a mount of its own.
+		if isReadOnly(m) && !readOnly && (m.Type != "cgroup" || kind != mnt.Fstype_TMPFS) {
 			return mismatch("the mount at %q can be written, but is read-only in the config", dest)
 		}
 		return checkType(e, m)
 	}
-	kind := mnt.Fstype(e.GetFstype()) //nolint:gosec // a number of an enumeration
+	if strings.HasPrefix(dest, "/sys/fs/cgroup/") && !readOnly && hasReadOnlyCgroups(config) {
+		return mismatch("the mount at %q can be written, but is read-only in the config", dest)
+	}
 	known := isOneOf(dest, config.Linux.MaskedPaths) || isOneOf(dest, config.Linux.ReadonlyPaths) || isDevice(dest, config) ||
 		dest == "/dev/console" && config.Process.Terminal || strings.HasPrefix(dest, "/sys/fs/cgroup/")
 	if !known {
@@ -228,6 +233,10 @@ func checkType(e *mnt.MntEntry, m specs.Mount) error {
 		return mismatch("the mount at %q has the type %s, but is %s in the config", m.Destination, kind, m.Type)
 	}
 	return nil
+}
+
+func hasReadOnlyCgroups(config *specs.Spec) bool {
+	return slices.ContainsFunc(config.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" && isReadOnly(m) })
 }
 
 func isOneOf(dest string, paths []string) bool {
