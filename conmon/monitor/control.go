@@ -95,6 +95,8 @@ func (c *control) handle(cl *client, q *wire.Request) (later bool, err error) {
 		return false, nil
 	case wire.OpStart:
 		return c.m.deferred.start(cl)
+	case wire.OpCRIU:
+		return false, c.m.deferred.watchCRIU(cl.fd)
 	case wire.OpAbandon:
 		return false, c.m.deferred.abandon()
 	}

@@ -22,6 +22,7 @@ type deferredStart struct {
 	deadline time.Time // of proc
 	client   *client   // waits for proc; nil if it has disconnected
 	started  bool
+	criu     *criuProcess // while a container is restored; nil before CRIU runs
 }
 
 // errNotDeferred is the error of requests that only a container with a deferred start supports.

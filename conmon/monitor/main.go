@@ -15,6 +15,8 @@ import (
 )
 
 const usage = `usage: conmon monitor ID   monitor a container; only the daemon runs this, with descriptors 3 and 4
+       conmon restore PID RUNTIME ARGUMENT...
+                           run RUNTIME in a mount namespace until the monitor PID exits; only a monitor runs this
        conmon pause        hold a pod's namespaces; also if the program is named pause
        conmon probe [PATH | PATH!DEVICE | PATH=ro]...
                            exit with 0 if each PATH belongs to root, and no PATH!DEVICE is on the device
@@ -31,9 +33,14 @@ func Main(args []string, version string) int {
 	if len(args) > 0 && path.Base(args[0]) == "pause" {
 		mode = "pause"
 	}
+	if len(args) > 0 && path.Base(args[0]) == criuName {
+		return execCRIU(args)
+	}
 	switch mode {
 	case "monitor": // further arguments are only for the process list
 		return runMonitor()
+	case restoreMode: // the monitor runs its own program
+		return execRestore(args[2:])
 	case "pause":
 		pause()
 	case "probe": // shows that a container can run this binary

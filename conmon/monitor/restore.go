@@ -13,23 +13,24 @@ import (
 // processes. The pipes of the monitor replace the pipes that the streams had at the checkpoint. The
 // first process becomes a child of the monitor when the runtime exits, as after create.
 
-// spawnRestore runs the runtime's restore. The runtime mounts the container's volumes for criu before
-// it calls criu. A mount namespace of its own keeps these mounts from being left when the runtime is
-// killed: a later removal of the container would find them in the root file system. The runtime is
-// killed if the monitor exits.
+// spawnRestore runs the runtime's restore in a mount namespace: see execRestore. The kernel kills the runtime if the
+// monitor exits.
 func (d *deferredStart) spawnRestore() (err error) {
 	c := newCreation(d.m)
 	spec := &d.m.spec
 	_ = unix.Unlink(wire.PIDFile)
-	if err = c.open(); err == nil {
+	env, err := interposeCRIU(spec)
+	if err == nil {
+		err = c.open()
+	}
+	if err == nil {
 		args := runtimeArgs(spec, "restore", "--detach", "--bundle", spec.Bundle, "--pid-file", spec.RunDir+"/"+wire.PIDFile,
 			"--image-path", spec.RestoreImages, "--work-path", spec.RunDir)
 		if c.console != nil {
 			args = append(args, "--console-socket", consolePath(spec.RunDir))
 		}
 		args = append(append(args, spec.RestoreArgs...), spec.ID)
-		sys := &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-		d.proc, err = spawnWith(sys, args, spec, c.childFDs)
+		d.proc, err = spawnWith(&syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, restoreCommand(args), env, c.childFDs)
 	}
 	if err != nil {
 		closeFD(&d.m.stdin.fd)
@@ -49,6 +50,7 @@ func (d *deferredStart) completeRestore(status unix.WaitStatus) error {
 	m, c := d.m, d.restore
 	d.restore = nil
 	defer c.close()
+	d.criu.close()
 	err := errors.New("the container has ended")
 	switch {
 	case m.init.exited:
@@ -72,6 +74,7 @@ func (d *deferredStart) abandonRestore() {
 	_, _ = d.proc.wait()
 	d.proc.close()
 	d.proc = child{pidfd: -1}
+	d.criu.close()
 	d.restore.close()
 	d.restore = nil
 	d.m.deleteContainer()

@@ -26,14 +26,14 @@ type child struct {
 // spawn starts a command in the run directory. A descriptor of -1 stands for the monitor's own,
 // which is /dev/null. The monitor keeps the other descriptors open.
 func spawn(args []string, spec *wire.Spec, fds [3]int) (child, error) {
-	return spawnWith(&syscall.SysProcAttr{}, args, spec, fds)
+	return spawnWith(&syscall.SysProcAttr{}, args, spec.RuntimeEnv, fds)
 }
 
-// spawnWith is spawn with further attributes of the process.
-func spawnWith(sys *syscall.SysProcAttr, args []string, spec *wire.Spec, fds [3]int) (child, error) {
+// spawnWith is spawn with attributes and the environment of the process, or nil for the environment of the monitor.
+func spawnWith(sys *syscall.SysProcAttr, args, env []string, fds [3]int) (child, error) {
 	c := child{pidfd: -1}
 	sys.PidFD = &c.pidfd
-	attr := syscall.ProcAttr{Env: spec.RuntimeEnv, Sys: sys}
+	attr := syscall.ProcAttr{Env: env, Sys: sys}
 	for i, fd := range fds {
 		if fd < 0 {
 			fd = i

@@ -26,6 +26,9 @@ const (
 	RuntimeLog    = "oci.log" // the OCI runtime's log, as JSON lines
 )
 
+// CgroupNamespace is a variable in Spec.RuntimeEnv with which a restored container gets a cgroup namespace.
+const CgroupNamespace = "CRISERVER_CGROUP_NAMESPACE=1"
+
 // Spec describes the container for its monitor.
 type Spec struct {
 	Version int    `json:"version"`
@@ -130,6 +133,7 @@ const (
 	OpAttach    = "attach"
 	OpStart     = "start"   // start a container whose start is deferred; the reply is an answer as after create
 	OpAbandon   = "abandon" // end a container whose start is deferred and that was never started
+	OpCRIU      = "criu"    // from the process that executes CRIU for a restore: watch the process
 )
 
 // Reply answers a Request.
