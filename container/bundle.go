@@ -37,6 +37,7 @@ func (m *Manager) writeBundle(ctx context.Context, c *container, p *plan) (_ *os
 	if err != nil {
 		return nil, err
 	}
+	p.cgroupNS = hasNewCgroupNamespace(config)
 	if p.restore != nil {
 		if err := p.restore.Check(ctx, RestoreTarget{Config: config, ImageID: c.rec.ImageID, Images: c.rec.Restore.Images}); err != nil {
 			return nil, err

@@ -72,6 +72,7 @@ type plan struct {
 	runtime  *runtime.Runtime
 	handler  Handler
 	restore  *Restore // nil for a container that is not restored from a checkpoint
+	cgroupNS bool     // the container has a cgroup namespace; set by writeBundle
 
 	image   Image
 	process *containerspec.Process

@@ -22,7 +22,7 @@ type Config struct {
 	RunDir string
 	// RestoreDir has the process images of containers that are restored from checkpoints, until the
 	// containers are started. It is on a disk, because the images are as large as the memory of
-	// the processes. Only the Manager writes to it.
+	// the processes. Only the Manager writes to the directory. If RestoreDir is empty, no container can be restored.
 	RestoreDir string
 	Pods       Pods
 	Images     Images

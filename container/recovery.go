@@ -38,7 +38,11 @@ func (m *Manager) Recover(ctx context.Context) error {
 	}
 	root := filepath.Join(m.cfg.RunDir, "containers")
 	// Root of a user namespace must be able to reach the root file system of its container.
-	for dir, perm := range map[string]os.FileMode{root: 0o711, m.exitsDir(): 0o700} {
+	dirs := map[string]os.FileMode{root: 0o711, m.exitsDir(): 0o700}
+	if m.cfg.RestoreDir != "" {
+		dirs[m.cfg.RestoreDir] = 0o700
+	}
+	for dir, perm := range dirs {
 		err := os.MkdirAll(dir, perm)
 		if err == nil {
 			err = os.Chmod(dir, perm) // an older daemon may have made it with another mode

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/conmon/wire"
 	"github.com/criserver/criserver/internal/oomscore"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
@@ -49,6 +51,24 @@ func (p *plan) checkRestorable() error {
 	return nil
 }
 
+// restoreEnv returns the environment of the runtime's restore.
+func (p *plan) restoreEnv() []string {
+	env := p.restore.Env
+	if env == nil {
+		env = os.Environ()
+	}
+	if p.cgroupNS {
+		env = append(slices.Clip(env), wire.CgroupNamespace)
+	}
+	return env
+}
+
+func hasNewCgroupNamespace(config *specs.Spec) bool {
+	return config.Linux != nil && slices.ContainsFunc(config.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
+		return n.Type == specs.CgroupNamespace && n.Path == ""
+	})
+}
+
 // restoreLog is the log file of criu in the run directory of a container.
 const restoreLog = "restore.log"
 
@@ -59,9 +79,6 @@ func (m *Manager) unpackCheckpoint(ctx context.Context, c *container, p *plan) e
 	}
 	c.enter("unpack checkpoint")
 	images := c.rec.Restore.Images
-	if err := os.MkdirAll(filepath.Dir(images), 0o700); err != nil {
-		return err
-	}
 	if err := os.Mkdir(images, 0o700); err != nil {
 		return err
 	}
@@ -81,9 +98,13 @@ func (c *container) removeImages() {
 // removeOrphanedImages removes the process images that belong to no container. The record of a
 // container is gone after a reboot, but its images are on a disk.
 func (m *Manager) removeOrphanedImages() {
+	if m.cfg.RestoreDir == "" {
+		return
+	}
 	entries, err := os.ReadDir(m.cfg.RestoreDir)
 	if err != nil {
-		return // there are no images
+		logrus.WithError(err).Warn("remove the process images of checkpoints")
+		return
 	}
 	for _, e := range entries {
 		if !m.Holds(e.Name()) {

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -204,7 +205,7 @@ func newBed(t *testing.T) *bed {
 		Dir: filepath.Join(t.TempDir(), "restores"), CgroupV2: true, Pods: b.pods, Containers: b.containers,
 		CRIU: func(context.Context, string) (string, error) { return "/opt/criu", nil },
 	})
-	if err := b.Recover(t.Context()); err != nil {
+	if err := errors.Join(b.MakeDir(), b.Recover(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	return b

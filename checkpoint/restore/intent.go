@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -22,11 +21,16 @@ type intent struct {
 
 const intentVersion = 1
 
+// MakeDir makes the directory of the records. The caller calls MakeDir before all other methods.
+func (m *Manager) MakeDir() error {
+	if err := os.MkdirAll(m.cfg.Dir, 0o700); err != nil {
+		return fmt.Errorf("make the directory of restores: %w", err)
+	}
+	return nil
+}
+
 // writeIntent records that the pod of a name is being restored. done removes the record.
 func (m *Manager) writeIntent(key podKey) (done func() error, err error) {
-	if err := os.MkdirAll(m.cfg.Dir, 0o700); err != nil {
-		return nil, err
-	}
 	b, err := json.Marshal(intent{Version: intentVersion, Pod: key})
 	if err != nil {
 		return nil, err
@@ -43,9 +47,6 @@ func (m *Manager) writeIntent(key podKey) (done func() error, err error) {
 func (m *Manager) Recover(ctx context.Context) error {
 	defer close(m.recovered)
 	entries, err := os.ReadDir(m.cfg.Dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
 		return fmt.Errorf("recover restores: %w", err)
 	}

@@ -10,9 +10,11 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/checkpoint/archive"
 	"github.com/criserver/criserver/image/layer"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // unpacker unpacks the archive of a container, and keeps what is compared with the new container.
@@ -78,6 +80,9 @@ func (u *unpacker) entry(ctx context.Context, e *archive.Entry, rootfs string, i
 		return err
 	}
 	_, err = io.Copy(f, e)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		err = fmt.Errorf("%s: %w: %w", e.Name, err, errdefs.ErrResourceExhausted)
+	}
 	return errors.Join(err, f.Close())
 }
 

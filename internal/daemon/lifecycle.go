@@ -75,6 +75,9 @@ func (p *parts) restore(ctx context.Context) error {
 		return fmt.Errorf("recover containers: %w", err)
 	}
 	p.checkpoint.Recover(ctx)
+	if err := p.restores.MakeDir(); err != nil {
+		return err
+	}
 	if err := p.images.Sweep(ctx, p.containers.Holds); err != nil {
 		logrus.WithContext(ctx).WithError(err).Warn("delete writable layers of containers that do not exist")
 	}
