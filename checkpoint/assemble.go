@@ -23,7 +23,7 @@ func (c *capture) assemble(ctx context.Context, f *os.File) (_ archive.File, err
 		return archive.File{}, err
 	}
 	defer root.Close()
-	w := archive.NewWriter(ctx, f, time.Now())
+	w := archive.NewWriter(ctx, f, time.Now(), c.s.key)
 	if err := c.addMetadata(w); err != nil {
 		return archive.File{}, err
 	}
@@ -164,9 +164,9 @@ func (c *capture) bindMounts() []archive.BindMount {
 	return mounts
 }
 
-// writeManifest writes the manifest of a pod checkpoint and syncs it.
-func writeManifest(root *os.Root, manifest *archive.Manifest) error {
-	if err := manifest.Check(); err != nil {
+// writeManifest signs the manifest of a pod checkpoint, writes the manifest and syncs it.
+func (s *session) writeManifest(root *os.Root, manifest *archive.Manifest) error {
+	if err := errors.Join(manifest.Check(), manifest.Sign(s.key)); err != nil {
 		return err
 	}
 	b, err := json.MarshalIndent(manifest, "", "  ")

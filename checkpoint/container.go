@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/checkpoint/archive"
 	"github.com/criserver/criserver/internal/atomicfile"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/sirupsen/logrus"
@@ -97,7 +98,12 @@ func (m *Manager) open(ctx context.Context, podID, handler string, progress func
 	if s.pod.Unreadable {
 		return nil, failedPrecondition("the record of pod %q cannot be read", short(podID))
 	}
-	s.program, s.version, err = m.cfg.Programs.Programs(ctx, handler)
+	if s.program, s.version, err = m.cfg.Programs.Programs(ctx, handler); err != nil {
+		return nil, err
+	}
+	m.key.Lock()
+	defer m.key.Unlock()
+	s.key, err = archive.MakeKey(m.cfg.KeyFile)
 	return s, err
 }
 

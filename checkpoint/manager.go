@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -80,7 +81,9 @@ type Result struct {
 type Config struct {
 	// Dir is the directory of the intent records. A reboot must not empty Dir, because the incomplete output of a
 	// checkpoint is on a disk.
-	Dir        string
+	Dir string
+	// KeyFile has the key of all checkpoints of the node. The first checkpoint makes the file.
+	KeyFile    string
 	Engine     string // name and version of the daemon
 	CgroupV2   bool
 	Containers Containers
@@ -97,6 +100,7 @@ type Config struct {
 type Manager struct {
 	cfg  Config
 	boot string
+	key  sync.Mutex // held while the key is read or made
 }
 
 // New returns a Manager. The caller calls Recover once before it writes a checkpoint, after the recovery of

@@ -218,7 +218,7 @@ func (s *session) writePod(ctx context.Context, root *os.Root, output *outputDir
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := writeManifest(root, manifest); err != nil {
+	if err := s.writeManifest(root, manifest); err != nil {
 		return err
 	}
 	return syncDirs(root)

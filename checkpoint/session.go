@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/criserver/criserver/checkpoint/archive"
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/internal/criu"
 	"github.com/criserver/criserver/sandbox"
@@ -26,6 +27,7 @@ type session struct {
 	intent   *intent
 	program  criu.Program
 	version  string // version of the OCI runtime
+	key      archive.Key
 	started  time.Time
 	frozenAt time.Time
 	frozen   time.Duration

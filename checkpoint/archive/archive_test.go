@@ -27,7 +27,7 @@ func TestWriter(t *testing.T) {
 	must(t, err)
 	defer root.Close()
 	var out bytes.Buffer
-	w := NewWriter(t.Context(), &out, time.Unix(1e9, 0))
+	w := NewWriter(t.Context(), &out, time.Unix(1e9, 0), testKey)
 	must(t, w.JSON(InfoFile, ContainerInfo{Origin: Origin{Version: Version}, Container: Container{Name: "a"}}))
 	must(t, w.Bytes(SpecFile, []byte("{}")))
 	must(t, w.File(ImagePath("pages-1.img"), root, "pages"))
@@ -63,7 +63,7 @@ func TestWriter(t *testing.T) {
 	if err := json.Unmarshal([]byte(got[InfoFile]), &info); err != nil || info.Container.Name != "a" || info.Version != Version {
 		t.Errorf("%s: got %+v, %v", InfoFile, info, err)
 	}
-	if len(got) != 3 || got[SpecFile] != "{}" || got["checkpoint/pages-1.img"] != "pages" {
+	if len(got) != 4 || len(got[MACFile]) != macSize || got[SpecFile] != "{}" || got["checkpoint/pages-1.img"] != "pages" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -72,7 +72,7 @@ func TestWriter(t *testing.T) {
 func TestWriterEndsWithContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := NewWriter(ctx, io.Discard, time.Now()).Bytes(SpecFile, []byte("x")); !errors.Is(err, context.Canceled) {
+	if err := NewWriter(ctx, io.Discard, time.Now(), testKey).Bytes(SpecFile, []byte("x")); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -105,7 +105,7 @@ func TestFileRefuses(t *testing.T) {
 			root, err := os.OpenRoot(dir)
 			must(t, err)
 			defer root.Close()
-			if err := NewWriter(t.Context(), io.Discard, time.Now()).File(SpecFile, root, "f"); err == nil {
+			if err := NewWriter(t.Context(), io.Discard, time.Now(), testKey).File(SpecFile, root, "f"); err == nil {
 				t.Error("File adds the file")
 			}
 		})

@@ -20,6 +20,8 @@ const (
 	DumpLogFile      = "dump.log"
 	StatsFile        = "stats-dump"
 	ContainerLogFile = "container.log"
+	// MACFile is the last entry: the message authentication code of all bytes before its content, in hexadecimal.
+	MACFile = "criserver.mac"
 	// ImageDir is the directory of the CRIU images, without subdirectories.
 	ImageDir = "checkpoint"
 )

@@ -20,6 +20,8 @@ type Manifest struct {
 	Containers []ManifestContainer `json:"containers"`
 	// Parts are the files with the state that all containers of the pod share.
 	Parts []Part `json:"parts,omitempty"`
+	// MAC is the message authentication code of the manifest without MAC, in hexadecimal.
+	MAC string `json:"mac"`
 }
 
 // Values of Pod.Network and Pod.IPC.
@@ -117,6 +119,36 @@ func (m *Manifest) Check() error {
 		}
 	}
 	return nil
+}
+
+// Sign sets MAC.
+func (m *Manifest) Sign(key Key) error {
+	message, err := m.message()
+	if err != nil {
+		return err
+	}
+	m.MAC = key.code(kindManifest, message)
+	return nil
+}
+
+// Verify returns ErrFailedPrecondition if a daemon with another key has written the manifest, or if the manifest was
+// changed.
+func (m *Manifest) Verify(key Key) error {
+	message, err := m.message()
+	if err != nil {
+		return err
+	}
+	if err := key.check(kindManifest, message, m.MAC); err != nil {
+		return fmt.Errorf("%s: %w", ManifestFile, err)
+	}
+	return nil
+}
+
+// message returns what MAC authenticates.
+func (m *Manifest) message() ([]byte, error) {
+	unsigned := *m
+	unsigned.MAC = ""
+	return json.Marshal(unsigned)
 }
 
 // check returns an error unless the path is the ContainerPath of the container, which is below the directory.

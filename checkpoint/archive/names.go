@@ -11,7 +11,7 @@ import (
 
 // topFiles are the names that an archive can have outside of ImageDir.
 var topFiles = []string{
-	InfoFile, SpecFile, ConfigFile, MountsFile, DeletedFile, RootFSDiffFile, ShmFile, DumpLogFile, StatsFile, ContainerLogFile,
+	InfoFile, SpecFile, ConfigFile, MountsFile, DeletedFile, RootFSDiffFile, ShmFile, DumpLogFile, StatsFile, ContainerLogFile, MACFile,
 }
 
 // ImagePath returns the name of the entry of a CRIU image.

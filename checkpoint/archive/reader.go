@@ -2,8 +2,10 @@ package archive
 
 import (
 	"archive/tar"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"path"
 	"slices"
@@ -46,21 +48,37 @@ type Reader struct {
 	tar   *tar.Reader
 	count int
 	seen  map[string]bool
+
+	hash   hash.Hash // of all bytes that were read; nil if the archive is not authenticated
+	key    Key
+	signed bool
 }
 
-// NewReader returns a Reader of the archive in r.
+// NewReader returns a Reader of the archive in r. The Reader does not authenticate the archive.
 func NewReader(r io.Reader) *Reader {
 	return &Reader{tar: tar.NewReader(r), seen: make(map[string]bool)}
+}
+
+// NewAuthenticReader returns a Reader of an archive that a daemon with the key must have written. Next returns
+// ErrFailedPrecondition in place of io.EOF if a daemon with another key has written the archive, or if the archive was
+// changed. So the caller must read the archive to its end before the caller trusts any entry.
+func NewAuthenticReader(r io.Reader, key Key) *Reader {
+	h := sha256.New()
+	// The tar.Reader must not seek.
+	return &Reader{tar: tar.NewReader(io.TeeReader(r, h)), seen: make(map[string]bool), hash: h, key: key}
 }
 
 // Next returns the next entry, which is valid until the next call, or io.EOF at the end of the archive. Next skips
 // directories and the entries of other programs.
 //
-// Errors: ErrInvalidArgument for an entry that is not a regular file, that is too large, or that has an unknown name or
+// Errors: those of NewAuthenticReader; ErrInvalidArgument for an entry that is not a regular file, that is too large, or that has an unknown name or
 // the name of an earlier entry; for more than MaxEntries entries; and for an archive that is truncated or is not a tar.
 func (r *Reader) Next() (*Entry, error) {
 	for {
 		h, err := r.tar.Next()
+		if errors.Is(err, io.EOF) && r.hash != nil && !r.signed {
+			return nil, r.key.check(kindArchive, nil, "")
+		}
 		if errors.Is(err, io.EOF) {
 			return nil, io.EOF
 		}
@@ -97,5 +115,28 @@ func (r *Reader) entry(h *tar.Header) (*Entry, error) {
 		return nil, fmt.Errorf("entry %q occurs twice in the checkpoint archive: %w", h.Name, errdefs.ErrInvalidArgument)
 	}
 	r.seen[name] = true
+	if r.signed {
+		return nil, fmt.Errorf("entry %q follows %s: %w", h.Name, MACFile, errdefs.ErrInvalidArgument)
+	}
+	if name == MACFile {
+		return nil, r.authenticate(h)
+	}
 	return &Entry{Name: name, Size: h.Size, r: r.tar}, nil
+}
+
+// authenticate checks the code in MACFile, whose header was read.
+func (r *Reader) authenticate(h *tar.Header) error {
+	if h.Size != macSize {
+		return fmt.Errorf("%s has %d bytes, want %d: %w", MACFile, h.Size, macSize, errdefs.ErrInvalidArgument)
+	}
+	r.signed = true
+	if r.hash == nil {
+		return nil
+	}
+	digest := r.hash.Sum(nil)
+	code, err := io.ReadAll(r.tar)
+	if err != nil {
+		return fmt.Errorf("read checkpoint archive: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return r.key.check(kindArchive, digest, string(code))
 }

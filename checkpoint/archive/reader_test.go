@@ -18,10 +18,86 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+var testKey = Key(bytes.Repeat([]byte{1}, keySize))
+
+// TestKey checks that only archives and manifests of the same key, without changes, are accepted.
+func TestKey(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key")
+	if _, err := ReadKey(path); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("missing key: got %v", err)
+	}
+	key, err := MakeKey(path)
+	must(t, err)
+	if again, err := MakeKey(path); err != nil || !bytes.Equal(again, key) || bytes.Equal(key, make(Key, keySize)) {
+		t.Errorf("got the keys %x and %x, %v", key, again, err)
+	}
+	must(t, os.WriteFile(path, key[1:], 0o600))
+	if _, err := MakeKey(path); err == nil {
+		t.Error("a short key is accepted")
+	}
+	var out bytes.Buffer
+	w := NewWriter(t.Context(), &out, time.Unix(1e9, 0), key)
+	must(t, w.Bytes(SpecFile, []byte("{}")))
+	_, err = w.Close()
+	must(t, err)
+	read := func(b []byte, key Key) error {
+		for r := NewAuthenticReader(bytes.NewReader(b), key); ; {
+			e, err := r.Next()
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			_, _ = io.Copy(io.Discard, e)
+		}
+	}
+	must(t, read(out.Bytes(), key))
+	if err := read(out.Bytes(), testKey); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("another key: got %v", err)
+	}
+	changed := bytes.Clone(out.Bytes())
+	changed[512] = '['
+	if err := read(changed, key); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("changed content: got %v", err)
+	}
+	var unsigned bytes.Buffer
+	tw := tar.NewWriter(&unsigned)
+	must(t, tw.WriteHeader(&tar.Header{Name: SpecFile, Typeflag: tar.TypeReg}))
+	must(t, tw.Close())
+	if err := read(unsigned.Bytes(), key); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("no code: got %v", err)
+	}
+	must(t, read(append(bytes.Clone(out.Bytes()), "rest"...), key)) // a tar ends before the rest
+	var more bytes.Buffer
+	more.Write(out.Bytes()[:out.Len()-1024])
+	tw = tar.NewWriter(&more)
+	must(t, tw.WriteHeader(&tar.Header{Name: ConfigFile, Typeflag: tar.TypeReg}))
+	must(t, tw.Close())
+	if err := read(more.Bytes(), key); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("entry after the code: got %v", err)
+	}
+
+	m := testManifest()
+	must(t, m.Sign(key))
+	b, err := json.MarshalIndent(m, "", "  ")
+	must(t, err)
+	parsed, err := ParseManifest(b)
+	must(t, err)
+	must(t, parsed.Verify(key))
+	if err := parsed.Verify(testKey); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("manifest of another key: got %v", err)
+	}
+	parsed.Containers[0].Size++
+	if err := parsed.Verify(key); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("changed manifest: got %v", err)
+	}
+}
+
 // TestReadWritten checks that a Reader returns the entries that a Writer has written.
 func TestReadWritten(t *testing.T) {
 	var out bytes.Buffer
-	w := NewWriter(t.Context(), &out, time.Unix(1e9, 0))
+	w := NewWriter(t.Context(), &out, time.Unix(1e9, 0), testKey)
 	must(t, w.JSON(InfoFile, &ContainerInfo{Origin: Origin{Version: Version}, Container: Container{Name: "a"}}))
 	must(t, w.Images())
 	must(t, w.Bytes(ImagePath("pages-1.img"), []byte("pages")))
@@ -160,7 +236,7 @@ func TestReadManifestOpensOnlyFiles(t *testing.T) {
 
 func FuzzReader(f *testing.F) {
 	var b bytes.Buffer
-	w := NewWriter(context.Background(), &b, time.Unix(0, 0))
+	w := NewWriter(context.Background(), &b, time.Unix(0, 0), testKey)
 	_ = w.Bytes(SpecFile, []byte("{}"))
 	_, _ = w.Close()
 	f.Add(b.Bytes())

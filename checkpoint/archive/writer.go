@@ -27,11 +27,13 @@ type Writer struct {
 	size int64
 	time time.Time
 	seen map[string]bool
+	key  Key
 }
 
-// NewWriter returns a Writer to w. All entries get the modification time now. After ctx has ended, writes fail.
-func NewWriter(ctx context.Context, w io.Writer, now time.Time) *Writer {
-	out := &Writer{ctx: ctx, hash: sha256.New(), time: now.Truncate(time.Second), seen: make(map[string]bool)}
+// NewWriter returns a Writer to w, which signs the archive with key. All entries get the modification time now. After
+// ctx has ended, writes fail.
+func NewWriter(ctx context.Context, w io.Writer, now time.Time, key Key) *Writer {
+	out := &Writer{ctx: ctx, hash: sha256.New(), time: now.Truncate(time.Second), seen: make(map[string]bool), key: key}
 	out.tar = tar.NewWriter(io.MultiWriter(w, out.hash, counter{&out.size}))
 	return out
 }
@@ -91,9 +93,8 @@ func (w *Writer) add(name string, size int64, content io.Reader) error {
 		return fmt.Errorf("write %s: %w", name, errdefs.ErrAlreadyExists)
 	}
 	w.seen[name] = true
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o600, Size: size, ModTime: w.time}
-	if err := w.tar.WriteHeader(h); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+	if err := w.header(name, size); err != nil {
+		return err
 	}
 	if _, err := io.Copy(w.tar, ctxio.NewReader(w.ctx, content)); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
@@ -101,10 +102,31 @@ func (w *Writer) add(name string, size int64, content io.Reader) error {
 	return nil
 }
 
-// Close ends the archive and returns its size and digest as a File without a path. Close does not close the underlying
+func (w *Writer) header(name string, size int64) error {
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o600, Size: size, ModTime: w.time}
+	if err := w.tar.WriteHeader(h); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}
+
+// sign adds MACFile. The code includes the header of the entry, because a tar.Reader has read the header before the
+// content.
+func (w *Writer) sign() error {
+	if err := w.header(MACFile, macSize); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w.tar, w.key.code(kindArchive, w.hash.Sum(nil)))
+	return err
+}
+
+// macSize is the size of MACFile in bytes.
+const macSize = 2 * sha256.Size
+
+// Close signs and ends the archive and returns its size and digest as a File without a path. Close does not close the underlying
 // writer.
 func (w *Writer) Close() (File, error) {
-	if err := w.tar.Close(); err != nil {
+	if err := errors.Join(w.sign(), w.tar.Close()); err != nil {
 		return File{}, err
 	}
 	return File{Size: w.size, SHA256: hex.EncodeToString(w.hash.Sum(nil))}, nil

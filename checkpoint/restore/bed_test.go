@@ -192,6 +192,7 @@ type bed struct {
 	dir        string // of the checkpoint
 	pods       *fakePods
 	containers *fakeContainers
+	afterSign  func(*archive.Manifest) // changes the manifest after it was signed, or is nil
 }
 
 func newBed(t *testing.T) *bed {
@@ -202,7 +203,7 @@ func newBed(t *testing.T) *bed {
 	b := &bed{t: t, dir: t.TempDir(), pods: &fakePods{shm: t.TempDir()}}
 	b.containers = &fakeContainers{t: t, spec: testSpec(), imageID: "sha256:1"}
 	b.Manager = New(Config{
-		Dir: filepath.Join(t.TempDir(), "restores"), CgroupV2: true, Pods: b.pods, Containers: b.containers,
+		Dir: filepath.Join(t.TempDir(), "restores"), KeyFile: filepath.Join(t.TempDir(), "key"), CgroupV2: true, Pods: b.pods, Containers: b.containers,
 		CRIU: func(context.Context, string) (string, error) { return "/opt/criu", nil },
 	})
 	if err := errors.Join(b.MakeDir(), b.Recover(t.Context())); err != nil {
@@ -239,6 +240,13 @@ func (b *bed) write(alter func(*archive.Manifest), archives map[string][]byte, s
 	}
 	if alter != nil {
 		alter(m)
+	}
+	key, err := archive.MakeKey(b.cfg.KeyFile)
+	if err := errors.Join(err, m.Sign(key)); err != nil {
+		b.t.Fatal(err)
+	}
+	if b.afterSign != nil {
+		b.afterSign(m)
 	}
 	add(archive.ManifestFile, marshal(b.t, m))
 }

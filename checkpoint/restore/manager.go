@@ -33,6 +33,8 @@ type Containers interface {
 type Config struct {
 	// Dir has a record for each running restore. It is on a file system that a reboot empties.
 	Dir string
+	// KeyFile has the key of the checkpoints that can be restored.
+	KeyFile string
 	// CgroupV2 says that the controllers of the node are on the unified hierarchy.
 	CgroupV2   bool
 	Pods       Pods

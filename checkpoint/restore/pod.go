@@ -86,7 +86,7 @@ func (m *Manager) open(ctx context.Context, r *cri.RestorePodRequest) (_ *sessio
 		return nil, fmt.Errorf("checkpoint_path: %w", err)
 	}
 	if s.manifest, err = archive.ReadManifest(s.dir); err == nil {
-		err = errors.Join(m.checkOrigin(&s.manifest.Origin), checkPod(r, s.manifest))
+		err = m.checkManifest(r, s.manifest)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("checkpoint_path: %w", err), s.dir.Close())
@@ -95,6 +95,18 @@ func (m *Manager) open(ctx context.Context, r *cri.RestorePodRequest) (_ *sessio
 		return nil, errors.Join(err, s.dir.Close())
 	}
 	return s, nil
+}
+
+// checkManifest returns an error if the checkpoint is not from this node, or does not fit the request.
+func (m *Manager) checkManifest(r *cri.RestorePodRequest, manifest *archive.Manifest) error {
+	if err := errors.Join(m.checkOrigin(&manifest.Origin), checkPod(r, manifest)); err != nil {
+		return err
+	}
+	key, err := archive.ReadKey(m.cfg.KeyFile)
+	if err != nil {
+		return err
+	}
+	return manifest.Verify(key)
 }
 
 // checkAbsent returns an error if there is a pod of the name, which a rollback would remove.

@@ -2,6 +2,7 @@ package restore
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -105,7 +106,14 @@ func TestDamagedCheckpoint(t *testing.T) {
 		"version":               {func(_ *bed, m *archive.Manifest) { m.Version = 2 }, errdefs.IsFailedPrecondition},
 		"architecture":          {func(_ *bed, m *archive.Manifest) { m.Architecture = "s390x" }, errdefs.IsFailedPrecondition},
 		"cgroups":               {func(_ *bed, m *archive.Manifest) { m.CgroupV2 = false }, errdefs.IsFailedPrecondition},
-		"another container":     {func(_ *bed, m *archive.Manifest) { m.Containers[0].File, m.Containers[1].File = swap(m) }, errdefs.IsInvalidArgument},
+		"changed manifest": {func(b *bed, _ *archive.Manifest) {
+			b.afterSign = func(m *archive.Manifest) { m.Pod.Hostname = "other" }
+		}, errdefs.IsFailedPrecondition},
+		"no code": {func(b *bed, _ *archive.Manifest) { b.afterSign = func(m *archive.Manifest) { m.MAC = "" } }, errdefs.IsFailedPrecondition},
+		"another node": {func(b *bed, _ *archive.Manifest) {
+			b.afterSign = func(m *archive.Manifest) { _ = m.Sign(bytes.Repeat([]byte{9}, 32)) }
+		}, errdefs.IsFailedPrecondition},
+		"another container": {func(_ *bed, m *archive.Manifest) { m.Containers[0].File, m.Containers[1].File = swap(m) }, errdefs.IsInvalidArgument},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t)

@@ -17,7 +17,7 @@ import (
 // newCheckpoints returns the manager of checkpoints. The caller sets the other managers of p first.
 func newCheckpoints(p *parts) (*checkpoint.Manager, error) {
 	cfg := checkpoint.Config{
-		Dir: filepath.Join(p.settings.Root, "checkpoints"), Engine: "criserver " + p.version, CgroupV2: p.host.cgroups.V2(),
+		Dir: filepath.Join(p.settings.Root, "checkpoints"), KeyFile: p.checkpointKey(), Engine: "criserver " + p.version, CgroupV2: p.host.cgroups.V2(),
 		Containers: p.containers, Pods: p.pods, Images: p.images, Cgroups: cgroupUsage{p.host.cgroups}, Programs: p,
 	}
 	if p.metrics != nil {
@@ -25,6 +25,9 @@ func newCheckpoints(p *parts) (*checkpoint.Manager, error) {
 	}
 	return checkpoint.New(cfg)
 }
+
+// checkpointKey returns the path of the key that authenticates checkpoints.
+func (p *parts) checkpointKey() string { return filepath.Join(p.settings.Root, "checkpoint.key") }
 
 // newCRIU returns a checker of the criu program in the current settings.
 func newCRIU(p *parts) *criu.Checker {
