@@ -123,8 +123,8 @@ func (w *Writer) sign() error {
 // macSize is the size of MACFile in bytes.
 const macSize = 2 * sha256.Size
 
-// Close signs and ends the archive and returns its size and digest as a File without a path. Close does not close the underlying
-// writer.
+// Close signs and ends the archive and returns its size and digest as a File without a path. Close does not close the
+// underlying writer.
 func (w *Writer) Close() (File, error) {
 	if err := errors.Join(w.sign(), w.tar.Close()); err != nil {
 		return File{}, err

@@ -13,9 +13,9 @@ import (
 // The cgroups that a restored container sees are not the cgroups of the checkpoint. CRIU runs without a management of
 // cgroups, because otherwise the images of the checkpoint name the cgroups that CRIU writes to. So the container gets
 // the cgroup namespace of CRIU, and, on cgroup v1, the mounts that the runtime names. Both would be wrong: the runtime
-// names its own cgroups, and CRIU is in the cgroup namespace of the host. Therefore the runtime finds this program under
-// the name of CRIU. The program waits until the runtime has moved it to the cgroup of the container, sets the cgroups
-// up, and executes CRIU.
+// names its own cgroups, and CRIU is in the cgroup namespace of the host. Therefore the runtime finds this program
+// under the name of CRIU. The program waits until the runtime has moved it to the cgroup of the container, sets the
+// cgroups up, and executes CRIU.
 
 // criuName is the name of CRIU, and of the link to this program in criuDir.
 const criuName = "criu"

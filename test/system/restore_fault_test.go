@@ -46,8 +46,8 @@ func (n *node) countsOn(t *testing.T, p *pod, before int) {
 	}
 }
 
-// TestDaemonDiesDuringRestorePod kills the daemon at each step of RestorePod. The next daemon removes the incomplete pod,
-// or keeps the complete pod, and a retry succeeds.
+// TestDaemonDiesDuringRestorePod kills the daemon at each step of RestorePod. The next daemon removes the incomplete
+// pod, or keeps the complete pod, and a retry succeeds.
 func TestDaemonDiesDuringRestorePod(t *testing.T) {
 	needCRIU(t)
 	n := newNode(t, "rstdie", 249)
