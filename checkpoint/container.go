@@ -101,10 +101,15 @@ func (m *Manager) open(ctx context.Context, podID, handler string, progress func
 	if s.program, s.version, err = m.cfg.Programs.Programs(ctx, handler); err != nil {
 		return nil, err
 	}
+	s.key, err = m.readKey()
+	return s, err
+}
+
+// readKey returns the key that signs checkpoints.
+func (m *Manager) readKey() (archive.Key, error) {
 	m.key.Lock()
 	defer m.key.Unlock()
-	s.key, err = archive.MakeKey(m.cfg.KeyFile)
-	return s, err
+	return archive.MakeKey(m.cfg.KeyFile)
 }
 
 // container writes the archive of the only container of the session.

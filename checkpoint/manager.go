@@ -82,7 +82,7 @@ type Config struct {
 	// Dir is the directory of the intent records. A reboot must not empty Dir, because the incomplete output of a
 	// checkpoint is on a disk.
 	Dir string
-	// KeyFile has the key of all checkpoints of the node. The first checkpoint makes the file.
+	// KeyFile has the key of all checkpoints of the node. Recover makes the file if the file does not exist.
 	KeyFile    string
 	Engine     string // name and version of the daemon
 	CgroupV2   bool

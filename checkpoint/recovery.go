@@ -20,6 +20,9 @@ import (
 // containers.
 func (m *Manager) Recover(ctx context.Context) {
 	log := logrus.WithContext(ctx)
+	if _, err := m.readKey(); err != nil { // makes the key at the first start of a daemon
+		log.WithError(err).Error("checkpoints are not possible")
+	}
 	if err := os.MkdirAll(m.cfg.Dir, 0o700); err != nil {
 		log.WithError(err).Error("make the directory for records of checkpoints")
 	}
