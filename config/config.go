@@ -144,7 +144,8 @@ type NRI struct {
 
 // Checkpoint configures checkpoints of containers and pods.
 type Checkpoint struct {
-	CRIU string `toml:"criu" reload:"yes"`
+	CRIU                string `toml:"criu" reload:"yes"`
+	RestoreFromArchives bool   `toml:"restore_from_archives" reload:"yes"`
 }
 
 // Runtime configures a runtime handler.

@@ -18,6 +18,9 @@ import (
 // has the name, FailedPrecondition if the pod sandbox is not ready or the node
 // lacks a feature, and Unimplemented if the runtime handler lacks it. The CRI
 // requires sandbox_config, which repeats the config of RunPodSandbox.
+//
+// If the configuration allows it, the image can be the path of a checkpoint archive. The
+// container is restored when it is started.
 func (s *Server) CreateContainer(ctx context.Context, req *cri.CreateContainerRequest) (*cri.CreateContainerResponse, error) {
 	switch {
 	case req.GetPodSandboxId() == "":
@@ -30,7 +33,13 @@ func (s *Server) CreateContainer(ctx context.Context, req *cri.CreateContainerRe
 	if err := s.checkRuntimeHandler("config.image", req.GetConfig().GetImage()); err != nil {
 		return nil, err
 	}
-	id, err := s.cfg.Containers.Create(ctx, req.GetPodSandboxId(), req.GetConfig(), req.GetSandboxConfig())
+	create := func() (string, error) {
+		if s.cfg.Restores.IsArchive(req.GetConfig().GetImage().GetImage()) {
+			return s.cfg.Restores.CreateContainer(ctx, req.GetPodSandboxId(), req.GetConfig())
+		}
+		return s.cfg.Containers.Create(ctx, req.GetPodSandboxId(), req.GetConfig(), req.GetSandboxConfig())
+	}
+	id, err := create()
 	if err != nil {
 		return nil, err
 	}

@@ -94,6 +94,9 @@ type Checkpoints interface {
 // Restores makes pods from checkpoints. *restore.Manager implements it.
 type Restores interface {
 	RestorePod(ctx context.Context, r *cri.RestorePodRequest) (*cri.RestorePodResponse, error)
+	// IsArchive reports whether an image of CreateContainer is an archive for CreateContainer of Restores.
+	IsArchive(image string) bool
+	CreateContainer(ctx context.Context, podID string, config *cri.ContainerConfig) (string, error)
 }
 
 // Config configures a Server.

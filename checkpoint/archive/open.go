@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/containerd/errdefs"
 )
@@ -28,6 +29,40 @@ func (f File) Open(dir *os.Root) (*os.File, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
+}
+
+// Open opens the container archive with an absolute path. Errors: ErrNotFound, and ErrInvalidArgument if the path is a
+// link or another file that is not regular.
+func Open(path string) (*os.File, error) {
+	dir, err := os.OpenRoot(filepath.Dir(path))
+	if err == nil {
+		defer dir.Close()
+		var f *os.File
+		if f, err = openRegular(dir, filepath.Base(path)); err == nil {
+			return f, nil
+		}
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		err = errors.Join(err, errdefs.ErrNotFound)
+	}
+	return nil, err
+}
+
+// ReadInfo returns the description of the container in an archive without authenticating the archive. The description
+// is the first entry.
+func ReadInfo(r io.Reader) (*ContainerInfo, error) {
+	e, err := NewReader(r).Next()
+	if errors.Is(err, io.EOF) || err == nil && e.Name != InfoFile {
+		return nil, fmt.Errorf("the first entry of the archive is not %s: %w", InfoFile, errdefs.ErrInvalidArgument)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := e.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	return ParseInfo(b)
 }
 
 // readLimited reads all of r, or returns ErrInvalidArgument if r has more than limit bytes.

@@ -192,6 +192,7 @@ type bed struct {
 	dir        string // of the checkpoint
 	pods       *fakePods
 	containers *fakeContainers
+	archives   bool                    // containers can be created from archives
 	afterSign  func(*archive.Manifest) // changes the manifest after it was signed, or is nil
 }
 
@@ -203,7 +204,7 @@ func newBed(t *testing.T) *bed {
 	b := &bed{t: t, dir: t.TempDir(), pods: &fakePods{shm: t.TempDir()}}
 	b.containers = &fakeContainers{t: t, spec: testSpec(), imageID: "sha256:1"}
 	b.Manager = New(Config{
-		Dir: filepath.Join(t.TempDir(), "restores"), KeyFile: filepath.Join(t.TempDir(), "key"), CgroupV2: true, Pods: b.pods, Containers: b.containers,
+		Dir: filepath.Join(t.TempDir(), "restores"), KeyFile: filepath.Join(t.TempDir(), "key"), Archives: func() bool { return b.archives }, CgroupV2: true, Pods: b.pods, Containers: b.containers,
 		CRIU: func(context.Context, string) (string, error) { return "/opt/criu", nil },
 	})
 	if err := errors.Join(b.MakeDir(), b.Recover(t.Context())); err != nil {
@@ -314,6 +315,7 @@ type fakeContainers struct {
 	spec    *specs.Spec
 	imageID string
 	rootfs  string // of the last container
+	image   string // of the last container
 	restore container.Restore
 	fail    error
 	count   int
@@ -321,6 +323,7 @@ type fakeContainers struct {
 
 func (f *fakeContainers) CreateRestored(ctx context.Context, _ string, config *cri.ContainerConfig, r container.Restore) (string, error) {
 	f.count++
+	f.image = config.GetImage().GetImage()
 	f.rootfs, f.restore = f.t.TempDir(), r
 	images := f.t.TempDir()
 	if err := os.WriteFile(filepath.Join(f.rootfs, "gone"), nil, 0o600); err != nil {

@@ -35,6 +35,8 @@ type Config struct {
 	Dir string
 	// KeyFile has the key of the checkpoints that can be restored.
 	KeyFile string
+	// Archives reports whether containers can be created from archives.
+	Archives func() bool
 	// CgroupV2 says that the controllers of the node are on the unified hierarchy.
 	CgroupV2   bool
 	Pods       Pods

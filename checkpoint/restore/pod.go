@@ -201,7 +201,7 @@ func (s *session) createContainer(ctx context.Context, podID string, config *cri
 		u := &unpacker{ctx: ctx, m: s.m, size: c.Size}
 		return s.m.cfg.Containers.CreateRestored(ctx, podID, config, container.Restore{
 			Unpack: func(ctx context.Context, rootfs, images string) error {
-				err := s.read(ctx, c.File, func(r *digestReader) error { return u.unpack(ctx, r, rootfs, images) })
+				err := s.read(ctx, c.File, func(r *digestReader) error { return u.unpack(ctx, archive.NewReader(r), rootfs, images) })
 				if err == nil && u.info.Container.Name != name {
 					err = mismatch("%s has container %q, not %q", c.Path, u.info.Container.Name, name)
 				}

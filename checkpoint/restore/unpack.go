@@ -29,13 +29,13 @@ type unpacker struct {
 
 // unpack writes the changed files to rootfs and the images of criu to images. All other entries are only compared or
 // ignored: an archive is not trusted to say how a container is configured.
-func (u *unpacker) unpack(ctx context.Context, r io.Reader, rootfs, images string) error {
+func (u *unpacker) unpack(ctx context.Context, in *archive.Reader, rootfs, images string) error {
 	out, err := os.OpenRoot(images)
 	if err != nil {
 		return err
 	}
 	defer out.Close()
-	for in := archive.NewReader(r); ; {
+	for {
 		e, err := in.Next()
 		if errors.Is(err, io.EOF) {
 			return u.complete(out)
@@ -70,7 +70,7 @@ func (u *unpacker) entry(ctx context.Context, e *archive.Entry, rootfs string, i
 		}
 		return nil
 	case archive.ShmFile:
-		return mismatch("the checkpoint has files of /dev/shm, which belongs to the pod: restore the checkpoint of the pod")
+		return mismatch("the checkpoint has files of /dev/shm, which belongs to the pod: make a checkpoint of the pod")
 	}
 	if e.Image() == "" {
 		return nil

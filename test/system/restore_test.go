@@ -264,6 +264,7 @@ func TestRestoreLargeMemory(t *testing.T) {
 	// dd has the block in memory when its first byte arrives.
 	c := containerConfig(p, "big", busybox, "sh", "-c", `yes | dd bs=536870912 count=1 iflag=fullblock 2>/dev/null |
 		(dd bs=1 count=1 of=/dev/null 2>/dev/null; echo full; while test ! -e /dev/shm/go; do usleep 100000; done; md5sum)`)
+	c.Linux.Resources.MemoryLimitInBytes = 2 << 30
 	id := n.RunContainer(t, p, c)
 	waitFor(t, "512 MiB", func() bool { return len(logLines(t, p, "big")) > 0 })
 	s := n.save(t, p, []*cri.ContainerConfig{c}, id)
@@ -278,4 +279,72 @@ func TestRestoreLargeMemory(t *testing.T) {
 		t.Errorf("digest of the memory: got %q, want %q", got, want)
 	}
 	n.RemovePod(t, r.ID)
+}
+
+// TestCreateContainerFromArchive creates a container from an archive of CheckpointContainer.
+func TestCreateContainerFromArchive(t *testing.T) {
+	needCRIU(t)
+	n := newNodeWith(t, "rstarch", 249, "[checkpoint]\nrestore_from_archives = true\n")
+	p := n.RunPod(t, podConfig("rstarch"))
+	c := containerConfig(p, "count", busybox, "sh", "-c", "echo changed >/etc/changed; "+counter)
+	id := n.RunContainer(t, p, c)
+	waitFor(t, "the counter", func() bool { return len(logLines(t, p, "count")) > 3 })
+	location := filepath.Join(t.TempDir(), "a.tar")
+	if err := n.checkpoint(t, id, location, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.RuntimeService.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: id}); err != nil {
+		t.Fatal(err)
+	}
+	before := len(logLines(t, p, "count"))
+
+	c = proto.CloneOf(c)
+	c.Image.Image, c.Metadata.Attempt = location, 1
+	create := func(c *cri.ContainerConfig) (string, error) {
+		r, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: c, SandboxConfig: p.Config})
+		return r.GetContainerId(), err
+	}
+	other := proto.CloneOf(c)
+	other.Args = []string{"true"}
+	if _, err := create(other); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "config.args") {
+		t.Errorf("other arguments: %v", err)
+	}
+	foreign := proto.CloneOf(c)
+	foreign.Image.Image = filepath.Join(t.TempDir(), "foreign.tar")
+	raw, err := os.ReadFile(location)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[bytes.Index(raw, []byte("changed\n"))] = 'C'
+	if err := os.WriteFile(foreign.Image.Image, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := create(foreign); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "authentication code") {
+		t.Errorf("an archive that was changed: %v", err)
+	}
+	missing := proto.CloneOf(c)
+	missing.Image.Image = location + ".missing"
+	if _, err := create(missing); status.Code(err) != codes.NotFound {
+		t.Errorf("no archive: %v", err)
+	}
+
+	restored, err := create(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := create(c); err != nil || again != restored {
+		t.Errorf("the request again: %s, %v, want %s", again, err, restored)
+	}
+	if st := n.ContainerStatus(t, restored); st.GetState() != cri.ContainerState_CONTAINER_CREATED || st.GetMetadata().GetAttempt() != 1 {
+		t.Errorf("status %v", st)
+	}
+	n.StartContainer(t, restored)
+	waitFor(t, "the counter", func() bool { return len(logLines(t, p, "count")) > before+3 })
+	if lines := logLines(t, p, "count"); lines[before+2] == "3" {
+		t.Error("the counter has begun again")
+	}
+	if got := n.Exec(t, restored, "cat", "/etc/changed"); got != "changed" {
+		t.Errorf("changed file: %q", got)
+	}
+	n.RemovePod(t, p.ID)
 }
