@@ -38,11 +38,11 @@ func (m *Manager) RestorePod(ctx context.Context, r *cri.RestorePodRequest) (*cr
 }
 
 func (m *Manager) restorePod(ctx context.Context, r *cri.RestorePodRequest) (*cri.RestorePodResponse, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		return nil, invalid("the call must have a deadline")
-	}
 	if err := checkRequest(r); err != nil {
 		return nil, err
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		return nil, invalid("the call must have a deadline")
 	}
 	select {
 	case <-m.recovered:

@@ -27,7 +27,7 @@ func newCheckpoints(p *parts) (*checkpoint.Manager, error) {
 }
 
 // checkpointKey returns the path of the key that authenticates checkpoints.
-func (p *parts) checkpointKey() string { return filepath.Join(p.settings.Root, "checkpoint.key") }
+func (p *parts) checkpointKey() string { return filepath.Join(p.settings.Root, "checkpoint-key") }
 
 // newCRIU returns a checker of the criu program in the current settings.
 func newCRIU(p *parts) *criu.Checker {

@@ -281,10 +281,11 @@ func TestRestoreLargeMemory(t *testing.T) {
 	n.RemovePod(t, r.ID)
 }
 
-// TestCreateContainerFromArchive creates a container from an archive of CheckpointContainer.
+// TestCreateContainerFromArchive creates a container from an archive of CheckpointContainer, after a reload has allowed
+// archives.
 func TestCreateContainerFromArchive(t *testing.T) {
 	needCRIU(t)
-	n := newNodeWith(t, "rstarch", 249, "[checkpoint]\nrestore_from_archives = true\n")
+	n := newNode(t, "rstarch", 249)
 	p := n.RunPod(t, podConfig("rstarch"))
 	c := containerConfig(p, "count", busybox, "sh", "-c", "echo changed >/etc/changed; "+counter)
 	id := n.RunContainer(t, p, c)
@@ -304,6 +305,14 @@ func TestCreateContainerFromArchive(t *testing.T) {
 		r, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: c, SandboxConfig: p.Config})
 		return r.GetContainerId(), err
 	}
+	if _, err := create(c); status.Code(err) == codes.OK {
+		t.Error("the container is restored without the configuration")
+	}
+	n.writeFile(t, "config.toml.d/50-checkpoint.toml", "[checkpoint]\nrestore_from_archives = true\n")
+	if code, _, stderr := n.command(t, "reload"); code != 0 {
+		t.Fatalf("reload: %s", stderr)
+	}
+
 	other := proto.CloneOf(c)
 	other.Args = []string{"true"}
 	if _, err := create(other); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "config.args") {
