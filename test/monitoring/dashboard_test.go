@@ -5,24 +5,50 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
 // dashboard is the part of the JSON model of Grafana that the test reads.
 type dashboard struct {
+	Title, UID    string
 	SchemaVersion int `json:"schemaVersion"`
 	Templating    struct {
-		List []struct{ Name, Type, Definition string }
+		List []struct {
+			Name, Type, Definition string
+			Query                  json.RawMessage // the type of the data source, or an object
+			Datasource             datasource
+		}
 	}
-	Panels []struct {
-		ID      int
-		Title   string
-		Type    string
-		GridPos struct{ X, Y, W, H int }
-		Targets []struct{ Expr string }
+	Panels []panel
+}
+
+type panel struct {
+	ID          int
+	Title       string
+	Type        string
+	Datasource  datasource
+	GridPos     struct{ X, Y, W, H int }
+	FieldConfig struct {
+		Defaults struct{ Unit string }
+	}
+	Targets []struct {
+		Expr, RefID string
+		Datasource  datasource
 	}
 }
+
+type datasource struct{ Type, UID string }
+
+// prometheusSource is the data source of all queries: the variable lets a user of Grafana choose it.
+var prometheusSource = datasource{"prometheus", "${datasource}"}
+
+// panelTypes are the types of panels that every Grafana has and the dashboard may use.
+var panelTypes = []string{"row", "stat", "timeseries", "table", "gauge", "bargauge", "heatmap", "text"}
+
+// units are the ids of Grafana's units that the dashboard may use. Grafana shows an unknown id as a suffix of the value.
+var units = []string{"none", "short", "s", "ms", "bytes", "decbytes", "Bps", "binBps", "ops", "reqps", "percent", "percentunit"}
 
 // labelValues matches a query of a variable: the selector and the label.
 var labelValues = regexp.MustCompile(`^label_values\((.+), ([a-z_]+)\)$`)
@@ -31,7 +57,7 @@ var labelValues = regexp.MustCompile(`^label_values\((.+), ([a-z_]+)\)$`)
 var grafanaVariable = regexp.MustCompile(`\$([a-z_]+)`)
 
 // TestDashboard checks that the queries of the dashboard are valid, that their metrics and labels exist, that they use
-// only variables that the dashboard defines, and that no panels overlap.
+// only variables that the dashboard defines, and that the panels follow the rules of Grafana and do not overlap.
 func TestDashboard(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(top, "contrib", "grafana", "criserver.json"))
 	if err != nil {
@@ -44,7 +70,14 @@ func TestDashboard(t *testing.T) {
 	known, variables := documented(t), make(map[string]bool)
 	for _, v := range d.Templating.List {
 		variables[v.Name] = true
-		if v.Type != "query" {
+		if v.Type == "datasource" {
+			if string(v.Query) != `"prometheus"` || "${"+v.Name+"}" != prometheusSource.UID {
+				t.Errorf("variable %s: the query %s does not select a data source of Prometheus", v.Name, v.Query)
+			}
+			continue
+		}
+		if v.Type != "query" || v.Datasource != prometheusSource {
+			t.Errorf("variable %s: type %q, data source %v, want a query of %v", v.Name, v.Type, v.Datasource, prometheusSource)
 			continue
 		}
 		m := labelValues.FindStringSubmatch(v.Definition)
@@ -66,10 +99,46 @@ func TestDashboard(t *testing.T) {
 			checkQuery(t, "panel "+p.Title, known, target.Expr)
 		}
 	}
-	if queries < 20 || !variables["instance"] {
-		t.Errorf("got %d queries and the variables %v, want at least 20 queries and instance", queries, variables)
+	if queries < 20 || !variables["instance"] || !variables["datasource"] {
+		t.Errorf("got %d queries and the variables %v, want at least 20 queries, datasource and instance", queries, variables)
+	}
+	if d.Title == "" || d.UID == "" || len(d.UID) > 40 || d.SchemaVersion < 30 {
+		t.Errorf("title %q, uid %q, schema version %d: want a title, a uid of at most 40 characters, and a version of Grafana 8 or later", d.Title, d.UID, d.SchemaVersion)
+	}
+	for _, p := range d.Panels {
+		checkPanel(t, p)
 	}
 	checkLayout(t, d)
+}
+
+// checkPanel checks a panel against the rules of Grafana, which accepts a panel that breaks them and shows nothing in it.
+func checkPanel(t *testing.T, p panel) {
+	t.Helper()
+	if p.ID <= 0 || p.Title == "" || !slices.Contains(panelTypes, p.Type) {
+		t.Errorf("panel %d %q has the type %q, want one of %v", p.ID, p.Title, p.Type, panelTypes)
+	}
+	if g := p.GridPos; g.X < 0 || g.Y < 0 || g.W <= 0 || g.H <= 0 || p.Type == "row" && (g.X != 0 || g.W != 24 || g.H != 1) {
+		t.Errorf("panel %q has the position %+v", p.Title, g)
+	}
+	if p.Type == "row" || p.Type == "text" {
+		if len(p.Targets) > 0 {
+			t.Errorf("panel %q has queries, which a %s does not show", p.Title, p.Type)
+		}
+		return
+	}
+	if p.Datasource != prometheusSource || len(p.Targets) == 0 || !slices.Contains(units, p.FieldConfig.Defaults.Unit) {
+		t.Errorf("panel %q: data source %v, %d queries, unit %q", p.Title, p.Datasource, len(p.Targets), p.FieldConfig.Defaults.Unit)
+	}
+	refIDs := make(map[string]bool)
+	for _, target := range p.Targets {
+		if target.RefID == "" || refIDs[target.RefID] {
+			t.Errorf("panel %q: the refId %q is missing or repeated", p.Title, target.RefID)
+		}
+		refIDs[target.RefID] = true
+		if target.Datasource != (datasource{}) && target.Datasource != prometheusSource {
+			t.Errorf("panel %q: query %s has the data source %v", p.Title, target.RefID, target.Datasource)
+		}
+	}
 }
 
 func checkQuery(t *testing.T, where string, known series, query string) {
