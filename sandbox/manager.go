@@ -113,6 +113,14 @@ func NetworkReasons() []string { return network.Reasons() }
 // DefaultBridge returns the bridge to which the daemon attaches pods because no CNI network is configured, or nil.
 func (m *Manager) DefaultBridge() *network.DefaultBridge { return m.net.DefaultBridge() }
 
+// RemoveDefaultBridge deletes the default bridge if no pod uses it. The next pod that needs the bridge creates it again.
+func (m *Manager) RemoveDefaultBridge(ctx context.Context) error {
+	if err := m.net.RemoveDefaultBridge(ctx); err != nil {
+		return fmt.Errorf("delete the default bridge: %w", err)
+	}
+	return nil
+}
+
 // HandlerNetworks returns the networks of the runtime handlers with a default network of their own, by handler.
 func (m *Manager) HandlerNetworks() map[string]network.HandlerNetwork { return m.net.HandlerNetworks() }
 

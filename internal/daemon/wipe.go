@@ -143,7 +143,8 @@ func (w WipePlan) Running() int {
 	return n
 }
 
-// wipe removes the objects of a plan: containers before their pods, and images last.
+// wipe removes the objects of a plan: containers before their pods, and images last. It also deletes the default bridge
+// if no pod remains on it.
 func (p *parts) wipe(ctx context.Context, plan WipePlan) error {
 	stop := func(c WipeContainer) error { return p.containers.Stop(ctx, c.ID, wipeStopTimeout) }
 	removePod := func(pod WipePod) error { return p.pods.Remove(ctx, pod.ID) }
@@ -155,7 +156,7 @@ func (p *parts) wipe(ctx context.Context, plan WipePlan) error {
 		forEach(plan.Containers, removeContainer), // those whose pods do not exist
 		forEach(plan.Images, removeImage),
 	)
-	return errors.Join(err, p.images.EmptyTrash(ctx))
+	return errors.Join(err, p.pods.RemoveDefaultBridge(ctx), p.images.EmptyTrash(ctx))
 }
 
 // forEach calls fn for each element, several at a time, and joins the errors.

@@ -248,8 +248,30 @@ func (n *Network) deleteBridge(b DefaultBridge) error {
 // removeUnusedBridge deletes the recorded bridge, and its record, when pods use another default network and the last
 // pod of the bridge has been removed. The caller has called beginGC, so that no pod is attached during the call.
 func (n *Network) removeUnusedBridge(ctx context.Context) error {
+	if n.DefaultBridge() != nil {
+		return nil
+	}
+	return n.removeBridge(ctx)
+}
+
+// RemoveDefaultBridge deletes the recorded bridge, and its record, if no pod is attached or being attached. The first
+// pod that needs the default bridge creates it again.
+func (n *Network) RemoveDefaultBridge(ctx context.Context) error {
+	_, end, err := n.attachments.beginGC()
+	if errors.Is(err, errAttaching) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer end()
+	return n.removeBridge(ctx)
+}
+
+// removeBridge deletes the recorded bridge, and its record, if no pod is attached. The caller has called beginGC.
+func (n *Network) removeBridge(ctx context.Context) error {
 	recorded, err := n.recordedBridge(ctx)
-	if err != nil || recorded == nil || n.DefaultBridge() != nil || n.attachments.inUse(recorded.network()) {
+	if err != nil || recorded == nil || n.attachments.inUse(recorded.network()) {
 		return err
 	}
 	deleted, err := bridge.Unclaim(recorded.Bridge, n.bridgeOwner(), recorded.Ranges)

@@ -185,6 +185,38 @@ func TestDefaultBridge(t *testing.T) {
 	}
 }
 
+// TestRemoveDefaultBridge checks that the bridge is deleted only without pods, and that the next pod gets a bridge again.
+func TestRemoveDefaultBridge(t *testing.T) {
+	n, _ := newBare(t)
+	b := reload(t, n)
+	answerStatus(t, n)
+	pod := Pod{ID: "only", NetNS: makeNetNS(t)}
+	i, _ := attachPod(t, n, pod)
+	exists := func() bool { _, err := netlink.LinkByName(b.Bridge); return err == nil }
+	if err := n.RemoveDefaultBridge(t.Context()); err != nil || !exists() {
+		t.Errorf("with a pod: %v, the bridge exists: %t, want true", err, exists())
+	}
+	if err := n.Detach(t.Context(), pod, i); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := n.RemoveDefaultBridge(t.Context()); err != nil || exists() {
+			t.Errorf("without pods: %v, the bridge exists: %t, want false", err, exists())
+		}
+	}
+	n = restarted(n)
+	b = reload(t, n)
+	answerStatus(t, n)
+	next := Pod{ID: "next", NetNS: makeNetNS(t)}
+	j, res := attachPod(t, n, next)
+	if !exists() || len(res.IPs) == 0 {
+		t.Errorf("next pod: addresses %v, the bridge exists: %t", res.IPs, exists())
+	}
+	if err := n.Detach(t.Context(), next, j); err != nil {
+		t.Error(err)
+	}
+}
+
 // greeting serves a greeting on port 80 of a pod and returns what a client of an address of the host receives.
 func greeting(t *testing.T, netns, addr string) string {
 	t.Helper()
