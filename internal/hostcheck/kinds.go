@@ -11,7 +11,7 @@ type Kind struct {
 	ID       string // the group and a name, as in "kernel.version"
 	Severity Severity
 	Reason   string // why the problem matters
-	Remedy   string // what the operator can do
+	Remedy   string // steps for the operator
 }
 
 // Kinds returns all kinds, by group.
@@ -51,7 +51,7 @@ var kernelKinds = []Kind{
 	{"kernel.overlay", Error, "The root file system of each container is an overlay mount.", "Install the package with the modules of the kernel, for example linux-modules-extra, or use a kernel with CONFIG_OVERLAY_FS."},
 	{"kernel.network", Error, "Pods are connected by pairs of veth interfaces and a bridge, and nftables masquerades their traffic and maps host ports.", "Install the package with the modules of the kernel, or use a kernel with these features. With another network plugin, the plugin decides which features are needed."},
 	{"kernel.br_netfilter", Info, "kube-proxy and network policies that filter bridged traffic with iptables need the module.", "Install the package with the modules of the kernel if the cluster uses kube-proxy with a bridge."},
-	{"kernel.vxlan", Info, "Overlay networks, such as those of Flannel and Calico, use VXLAN by default.", "Install the package with the modules of the kernel if the network plugin needs the module."},
+	{"kernel.vxlan", Info, "Overlay networks such as Flannel and Calico use VXLAN by default.", "Install the package with the modules of the kernel if the network plugin needs the module."},
 	{"kernel.unknown", Info, "The check cannot say whether all modules are available.", "Mount /lib/modules if the daemon runs in a container."},
 	{"kernel.namespaces", Error, "Each pod has its own namespaces.", "Use a kernel with all namespaces."},
 	{"kernel.user_namespaces", Warning, "Pods with hostUsers: false cannot run.", "Use a kernel with CONFIG_USER_NS."},
@@ -86,7 +86,7 @@ var securityKinds = []Kind{
 	{"security.apparmor_parser", Warning, "The daemon cannot load its default profile, and containers run without one.", "Install the package apparmor."},
 	{"security.apparmor_profile", Error, "The daemon does not start, because containers would run without the profile of container.apparmor_profile.", "Load the profile with apparmor_parser, or change the key."},
 	{"security.selinux_off", Warning, "SELinux does not separate containers from each other.", "Set selinux to true."},
-	{"security.selinux_permissive", Warning, "SELinux logs what containers may not do, but allows it.", "Set SELINUX=enforcing in /etc/selinux/config after the log has no denials."},
+	{"security.selinux_permissive", Warning, "SELinux logs forbidden operations of containers, but allows them.", "Set SELINUX=enforcing in /etc/selinux/config after the log has no denials."},
 	{"security.selinux_contexts", Warning, "The policy does not define the types of containers.", "Install container-selinux, or the policy module of the documentation (install.md)."},
 	{"security.selinux_label", Warning, "The daemon does not run in the domain of container runtimes, and its containers get the wrong domain.", "Install the policy module before the daemon, and run restorecon -RF on the files of the daemon."},
 }
@@ -103,7 +103,7 @@ var networkKinds = []Kind{
 	{"network.bridge_nf", Info, "kube-proxy and network policies that filter bridged traffic with iptables do not see the traffic between pods of the node.", "Load br_netfilter and set net.bridge.bridge-nf-call-iptables = 1 if the cluster needs it."},
 	{"network.rp_filter", Info, "Hosts with several interfaces drop packets that come in through another interface than the answer takes. Some network plugins need 0 or 2.", "Set net.ipv4.conf.all.rp_filter to 2 if traffic of pods is lost."},
 	{"network.firewall", Warning, "Its rules may drop the traffic of pods. The daemon has its own tables of nftables and restores them if the service deletes them.", "Allow forwarded traffic from and to the bridge of the pods."},
-	{"network.nftables_service", Warning, "Each start of the service deletes all rules (flush ruleset), also those of kube-proxy. The daemon restores its own tables.", "Remove flush ruleset from /etc/nftables.conf."},
+	{"network.nftables_service", Warning, "Each start of the service deletes all rules (flush ruleset), including the rules of kube-proxy. The daemon restores its own tables.", "Remove flush ruleset from /etc/nftables.conf."},
 	{"network.nri_socket", Warning, "Plugins connect to the other process and not to the daemon.", "Set nri.socket, or stop the other runtime."},
 	{"network.stream_port", Error, "The daemon does not start.", "Use another port in streaming.address, or port 0."},
 	{"network.other_runtime", Warning, "Two runtimes can use the same CNI networks, addresses and host ports. Both remove only their own rules.", "Stop the other runtime and remove its pods, or give it other networks."},

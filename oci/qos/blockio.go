@@ -20,8 +20,8 @@ import (
 // minWeight and maxWeight are the kernel's limits of a weight.
 const minWeight, maxWeight = 10, 1000
 
-// BlockIO contains the block I/O classes of a file, "" for none. The format is that of
-// goresctrl's blockio package, which containerd and CRI-O use.
+// BlockIO contains the block I/O classes of a file in the format of the package blockio of goresctrl, which containerd
+// and CRI-O use. File is "" if there is no file.
 type BlockIO struct{ File string }
 
 type blockIOFile struct {
@@ -72,7 +72,7 @@ func (b BlockIO) read() (f blockIOFile, err error) {
 }
 
 // Class returns a class with its devices. It returns ErrInvalidArgument for an unknown class,
-// and ErrFailedPrecondition if the node does not have what the class needs.
+// and ErrFailedPrecondition if the node lacks a feature that the class needs.
 func (b BlockIO) Class(name string) (*specs.LinuxBlockIO, error) {
 	if b.File == "" {
 		return nil, unconfigured("block I/O")

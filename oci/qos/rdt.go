@@ -67,7 +67,7 @@ func (r RDT) read() (f rdtFile, err error) {
 }
 
 // Class returns a class. It returns ErrInvalidArgument for an unknown class, and
-// ErrFailedPrecondition if the node does not have what the class needs.
+// ErrFailedPrecondition if the node lacks a feature that the class needs.
 func (r RDT) Class(name string) (*specs.LinuxIntelRdt, error) {
 	if r.File == "" {
 		return nil, unconfigured("RDT")

@@ -28,7 +28,7 @@ func attachmentOf(in AttachmentInput) Attachment {
 	return a
 }
 
-// missingLeases returns those of the addresses that host-local has not leased to the pod.
+// missingLeases returns the addresses of the attachment that host-local has not leased to the pod.
 func (a *Attachment) missingLeases(pod string) []netip.Addr {
 	if a.Network.LeaseDir == "" {
 		return nil
@@ -47,7 +47,7 @@ func (a *Attachment) missingLeases(pod string) []netip.Addr {
 	return out
 }
 
-// parseResult reads what a CNI result says about an interface of a pod.
+// parseResult parses the part of a CNI result that describes an interface of a pod.
 func parseResult(result []byte, name string) (Want, error) {
 	var w Want
 	if len(result) == 0 {

@@ -54,7 +54,7 @@ func dumpLinks(family int) ([][]byte, error) {
 	return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
 }
 
-// addLink adds what a message RTM_NEWLINK says about a bridge or a port.
+// addLink adds the bridge or the port that a message RTM_NEWLINK describes.
 func addLink(out map[int]portState, m []byte, ofBridge bool) error {
 	if len(m) < unix.SizeofIfInfomsg {
 		return fmt.Errorf("the kernel has sent a message of %d bytes for an interface", len(m))

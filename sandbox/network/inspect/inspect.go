@@ -1,6 +1,6 @@
-// Package inspect reads what exists of the networks of pods: interfaces, addresses and routes in the network namespace
-// of each pod, the other ends of the veth pairs, bridges, the rules that translate addresses, and resolv.conf. It
-// compares all this with the records of the pods and finds problems. The package changes nothing.
+// Package inspect reads the state of the networks of pods from the kernel: interfaces, addresses and routes in the
+// network namespace of each pod, the other ends of the veth pairs, bridges, the rules that translate addresses, and
+// resolv.conf. It compares this state with the records of the pods and finds problems. The package changes nothing.
 //
 // [Gather] reads the kernel. [Diagnose] is a pure function that finds the problems.
 package inspect
@@ -13,7 +13,7 @@ import (
 	"github.com/criserver/criserver/sandbox/network"
 )
 
-// Input says what to inspect.
+// Input has the pods and networks that Gather inspects.
 type Input struct {
 	Pods     []PodInput
 	Networks []network.Details // the loaded networks
@@ -21,7 +21,7 @@ type Input struct {
 	NetworkError error
 }
 
-// PodInput is what the daemon knows about a pod.
+// PodInput is the record of a pod.
 type PodInput struct {
 	ID, Namespace, Name string
 	// NotReady says why the pod is not ready, or is "". Of a pod that is not ready, only the attachments are reported.
@@ -88,7 +88,7 @@ func Gather(ctx context.Context, in Input) *Report {
 	return r
 }
 
-// gatherPod returns what exists of one pod.
+// gatherPod returns the state of the network of one pod.
 func gatherPod(ctx context.Context, in PodInput, host *netState, ports map[int]portState, rules *Rules) Pod {
 	p := Pod{ID: in.ID, Namespace: in.Namespace, Name: in.Name, NotReady: in.NotReady, HostNetwork: in.NetNS == "" && len(in.Attachments) == 0, Guest: in.Guest}
 	p.NetNS.Path, p.NetNS.Name = in.NetNS, in.NetNSName

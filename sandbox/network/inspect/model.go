@@ -17,7 +17,7 @@ type Report struct {
 	Rules    Rules
 	// NetworkError says why new pods cannot be attached, or is "".
 	NetworkError string
-	// Errors says what of the node could not be read.
+	// Errors are the errors of reading the state of the node.
 	Errors []string
 	// Problems are the problems of the node. The problems of a pod are in the pod.
 	Problems []Problem
@@ -27,7 +27,7 @@ func (r *Report) addError(what string, err error) {
 	r.Errors = append(r.Errors, "read the "+what+": "+err.Error())
 }
 
-// Host is what the networks of the pods need of the host.
+// Host has the settings and the interfaces of the host that the networks of the pods use.
 type Host struct {
 	// Uplinks are the interfaces of the host with a default route.
 	Uplinks []Link
@@ -156,15 +156,15 @@ type Attachment struct {
 	ResultFile    string
 	HasResultFile bool
 	Want          Want
-	// MissingLeases are those of the addresses whose lease of host-local is missing or belongs to another pod.
+	// MissingLeases are the addresses in Want whose lease of host-local is missing or belongs to another pod.
 	MissingLeases []netip.Addr
 }
 
-// Want is the content of a CNI result: what the plugins have set up.
+// Want is the content of a CNI result: the interface, the addresses and the routes that the plugins have set up.
 type Want struct {
 	MAC       string
 	Addresses []netip.Prefix
-	// Gateways are those of the addresses, with the prefix lengths of the addresses.
+	// Gateways are the gateways of Addresses. Each has the prefix length of its address.
 	Gateways []netip.Prefix
 	Routes   []Route // without interface
 	// HostInterface is the interface of the host that the plugin has created, or "".
@@ -186,7 +186,7 @@ type DNS struct {
 	Servers, Searches, Options []string
 	FromHost                   bool
 	Missing                    bool
-	// Differs says that the file is not what the daemon would write now.
+	// Differs says that the daemon would write another content now.
 	Differs bool
 	Error   string // set if the file cannot be read
 }

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Diagnose sets the problems of a report: those of the node, and those of each pod. It uses nothing but the report.
-// Where something could not be read, Diagnose assumes no problem.
+// Diagnose sets the problems of the node and of each pod in a report. It uses only the report. If the report lacks a
+// value because of a read error, Diagnose assumes no problem.
 func Diagnose(r *Report) {
 	r.Problems = nil
 	d := diagnosis{report: r, owners: r.addressOwners()}

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// recreate is the remedy for what belongs to the life of the pod.
+// recreate is the remedy for faults that only a new pod does not have.
 const recreate = "Delete the pod, so that it is created again."
 
 // pod returns the problems of a pod.

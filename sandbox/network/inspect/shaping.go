@@ -5,12 +5,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bitsPerByte converts the rates of the kernel to those of the annotations of Kubernetes.
+// bitsPerByte converts rates of the kernel, in bytes, to rates of the annotations of Kubernetes, in bits.
 const bitsPerByte = 8
 
 // readShaping returns the limits of the traffic of a pod, as the plugin bandwidth sets them: a token bucket filter at
-// the interface of the host limits the traffic to the pod. The traffic from the pod is redirected to an ifb device,
-// which has such a filter, too.
+// the interface of the host limits the traffic to the pod. The traffic from the pod is redirected to an ifb device
+// with a token bucket filter.
 func readShaping(host *netState, interfaces []Interface) []Shaping {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -52,7 +52,7 @@ func bucketRate(h *netlink.Handle, l netlink.Link) uint64 {
 	return 0
 }
 
-// redirection returns the device to which a filter redirects what arrives on an interface, or nil.
+// redirection returns the device to which a filter redirects the packets that arrive on an interface, or nil.
 func redirection(h *netlink.Handle, host *netState, l netlink.Link) netlink.Link {
 	filters, err := h.FilterList(l, netlink.MakeHandle(0xffff, 0))
 	if err != nil {
