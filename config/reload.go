@@ -55,8 +55,8 @@ func (c Config) togglesTLS(next Config, key string) bool {
 	return (key == "streaming.tls_cert" || key == "streaming.tls_key") && (c.Streaming.TLSCert == "") != (next.Streaming.TLSCert == "")
 }
 
-// movesMetrics reports whether the keys of the metrics keep their values because next turns the metrics on or off, which
-// decides what the daemon counts, or because next derives the path of the socket from another run directory.
+// movesMetrics reports whether the keys of the metrics keep their values because next turns the metrics on or off,
+// which decides what the daemon counts, or because next derives the path of the socket from another run directory.
 func (c Config) movesMetrics(next Config, key string) bool {
 	if !strings.HasPrefix(key, "metrics.") {
 		return false

@@ -113,7 +113,8 @@ func NetworkReasons() []string { return network.Reasons() }
 // DefaultBridge returns the bridge to which the daemon attaches pods because no CNI network is configured, or nil.
 func (m *Manager) DefaultBridge() *network.DefaultBridge { return m.net.DefaultBridge() }
 
-// RemoveDefaultBridge deletes the default bridge if no pod uses it. The next pod that needs the bridge creates it again.
+// RemoveDefaultBridge deletes the default bridge if no pod uses it. The next pod that needs the bridge creates it
+// again.
 func (m *Manager) RemoveDefaultBridge(ctx context.Context) error {
 	if err := m.net.RemoveDefaultBridge(ctx); err != nil {
 		return fmt.Errorf("delete the default bridge: %w", err)

@@ -196,7 +196,8 @@ func (t *writer) finishOCI(images []Source) error {
 	return t.writeJSON(layoutFile, ispec.ImageLayout{Version: ispec.ImageLayoutVersion})
 }
 
-// writeDockerManifest writes the list of images of a docker-archive, and the configs that the archive does not have yet.
+// writeDockerManifest writes the list of images of a docker-archive, and the configs that the archive does not have
+// yet.
 func (t *writer) writeDockerManifest(format Format, images []Source) error {
 	list := []dockerImage{}
 	for _, img := range images {

@@ -31,8 +31,8 @@ func mergeHandlers(runtimes map[string]*runtime.Runtime, old *handlerSet) *handl
 	return s
 }
 
-// checkGuests returns an error if a handler of ready pods changes between a runtime that runs all containers of a pod in
-// one guest, and a runtime without guests. New containers in these pods could not run.
+// checkGuests returns an error if a handler of ready pods changes between a runtime that runs all containers of a pod
+// in one guest, and a runtime without guests. New containers in these pods could not run.
 func checkGuests(before, next *handlerSet, pods []*sandbox.Pod) error {
 	users := make(map[string]int)
 	for _, pod := range pods {

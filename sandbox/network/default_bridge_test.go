@@ -185,7 +185,8 @@ func TestDefaultBridge(t *testing.T) {
 	}
 }
 
-// TestRemoveDefaultBridge checks that the bridge is deleted only without pods, and that the next pod gets a bridge again.
+// TestRemoveDefaultBridge checks that the bridge is deleted only without pods, and that the next pod gets a bridge
+// again.
 func TestRemoveDefaultBridge(t *testing.T) {
 	n, _ := newBare(t)
 	b := reload(t, n)

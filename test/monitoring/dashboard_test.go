@@ -47,7 +47,8 @@ var prometheusSource = datasource{"prometheus", "${datasource}"}
 // panelTypes are the types of panels that every Grafana has and the dashboard may use.
 var panelTypes = []string{"row", "stat", "timeseries", "table", "gauge", "bargauge", "heatmap", "text"}
 
-// units are the ids of Grafana's units that the dashboard may use. Grafana shows an unknown id as a suffix of the value.
+// units are the ids of Grafana's units that the dashboard may use. Grafana shows an unknown id as a suffix of the
+// value.
 var units = []string{"none", "short", "s", "ms", "bytes", "decbytes", "Bps", "binBps", "ops", "reqps", "percent", "percentunit"}
 
 // labelValues matches a query of a variable: the selector and the label.
@@ -111,7 +112,8 @@ func TestDashboard(t *testing.T) {
 	checkLayout(t, d)
 }
 
-// checkPanel checks a panel against the rules of Grafana, which accepts a panel that breaks them and shows nothing in it.
+// checkPanel checks a panel against the rules of Grafana, which accepts a panel that breaks them and shows nothing in
+// it.
 func checkPanel(t *testing.T, p panel) {
 	t.Helper()
 	if p.ID <= 0 || p.Title == "" || !slices.Contains(panelTypes, p.Type) {
