@@ -59,7 +59,7 @@ func listDirectory(dir fs.FS) ([]tarFile, error) {
 			return nil, err
 		}
 		if len(found) == 0 {
-			return nil, fmt.Errorf("is neither an image layout of OCI, because it has no %s, nor a directory of 'skopeo copy' to dir:", pattern)
+			return nil, fmt.Errorf("is no directory of 'skopeo copy' to dir:, and no image layout of OCI, because it has no %s", pattern)
 		}
 		for _, name := range found {
 			f, err := newTarFile(dir, path.Clean(name), name)
