@@ -11,9 +11,6 @@ import (
 // and keeps the images of containers and of image volumes. The kubelet collects images five minutes after its start, so
 // the test prepares its node early, and continues after the tests that do not run in parallel.
 func TestImageGarbageCollection(t *testing.T) {
-	if testing.Short() {
-		t.Skip("the kubelet collects images every five minutes")
-	}
 	const volumeImage = "registry.test/volume:1"
 	n := addNode(t, NodeOptions{Disk: smallDisk, Kubelet: map[string]any{
 		"imageGCHighThresholdPercent": 50,

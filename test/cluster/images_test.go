@@ -16,6 +16,9 @@ func TestImages(t *testing.T) {
 	s.waiting("missing", "ImagePullBackOff", "ErrImagePull")
 	s.ready("warm")
 	t.Run("registry is down", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("the kubelet waits between two attempts to pull an image")
+		}
 		s := space{t, s.name}
 		if err := suite.StopRegistry(); err != nil {
 			t.Fatal(err)

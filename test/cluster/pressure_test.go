@@ -20,9 +20,13 @@ const (
 )
 
 // addNode adds a node to the cluster for a test. When the test ends, the node must have no objects of pods, and is
-// removed. The pods of the node are in namespaces that the test creates afterwards.
+// removed. The pods of the node are in namespaces that the test creates afterwards. The test is not part of the short
+// selection.
 func addNode(t *testing.T, options NodeOptions) *Node {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("the kubelet of an additional node removes the last sandboxes after a minute")
+	}
 	n, err := suite.AddNode(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
