@@ -101,6 +101,7 @@ func TestSaveLoad(t *testing.T) {
 			equal(t, "archives are equal", bytes.Equal(data, again), true)
 			equal(t, "config is unchanged", string(to.load(t, again, "")[0].Image.RawConfig), string(loaded.RawConfig))
 			readWithLibrary(t, format, data, loaded)
+			readWithLibrary(t, DockerArchive, data, loaded) // docker and podman also read an oci-archive as a docker-archive
 			mountBoth(t, from, original, to, loaded)
 		})
 	}
