@@ -13,9 +13,12 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -83,6 +86,8 @@ func (r Release) stamp(top string) (string, error) {
 }
 
 func (b Base) make(ctx context.Context, top, home string) error {
+	ctx, release := untilSignal(ctx)
+	defer release()
 	if err := os.Remove(filepath.Join(home, "stamp")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -109,7 +114,34 @@ func (b Base) make(ctx context.Context, top, home string) error {
 	return makeDisk(ctx, root, b.Disk, diskSize, "root")
 }
 
-// bootstrap installs the packages. Their archives are kept nowhere.
+// untilSignal returns a context that ends also when this process receives SIGINT or SIGTERM, so that the caller can
+// clean up. Then release sends the signal to this process again, which ends the process.
+func untilSignal(parent context.Context) (ctx context.Context, release func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
+	done := make(chan struct{})
+	var received os.Signal
+	go func() {
+		defer close(done)
+		select {
+		case received = <-signals:
+			cancel(fmt.Errorf("received the signal %v", received))
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-done
+		signal.Stop(signals)
+		if received != nil {
+			_ = unix.Kill(os.Getpid(), received.(syscall.Signal))
+		}
+	}
+}
+
+// bootstrap installs the packages. Their archives are kept nowhere. debootstrap runs in mount and PID namespaces of its
+// own: if it is killed, the kernel ends the programs in the new root and removes the mounts.
 func bootstrap(ctx context.Context, r Release, root string) (err error) {
 	mirror, err := mirror(ctx)
 	if err != nil {
@@ -120,7 +152,7 @@ func bootstrap(ctx context.Context, r Release, root string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, restore()) }()
-	return command(ctx, "debootstrap", "--variant=minbase", "--arch="+r.Arch,
+	return command(ctx, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "debootstrap", "--variant=minbase", "--arch="+r.Arch,
 		"--include="+strings.Join(append([]string{r.Kernel}, r.Packages...), ","), r.Suite, root, mirror)
 }
 
@@ -147,9 +179,13 @@ func makeDisk(ctx context.Context, content, disk, size, label string) error {
 	return command(ctx, "mke2fs", "-q", "-t", "ext4", "-L", label, "-d", content, disk, size)
 }
 
-// command runs a command and returns its output with the error.
+// command runs a command and returns its output with the error. The command ends with this process.
 func command(ctx context.Context, name string, args ...string) error {
+	// The kernel sends Pdeathsig when the thread that started the process ends, so the thread must remain.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
