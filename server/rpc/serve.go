@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -26,5 +27,9 @@ func Serve(ctx context.Context, g *grpc.Server, l net.Listener, grace time.Durat
 	timer := time.AfterFunc(grace, g.Stop)
 	defer timer.Stop()
 	g.GracefulStop()
-	return <-served
+	err := <-served
+	if errors.Is(err, grpc.ErrServerStopped) {
+		return nil // ctx ended before g.Serve began
+	}
+	return err
 }
