@@ -294,7 +294,7 @@ cluster-demo: cluster-tools ## A guided tour of a cluster of two criserver nodes
 .PHONY: cluster-test
 cluster-test: cluster-tools build-upgrade $(if $(RUNTIME),$(BIN)/$(RUNTIME)/$(RUNTIME)) ## Run the tests of a cluster of criserver nodes; SHORT=1 leaves out the longest (as root)
 	cd test/cluster && $(GO) test -count=1 ./machine
-	cd test/cluster && $(GO) test -count=1 -timeout 15m -v $(if $(SHORT),-short) $(if $(FOCUS)$(RUNTIME),-run '$(or $(FOCUS),TestScale)') . \
+	cd test/cluster && $(GO) test -count=1 -timeout 30m -v $(if $(SHORT),-short) $(if $(FOCUS)$(RUNTIME),-run '$(or $(FOCUS),TestScale)') . \
 		-args -network $(NETWORK) $(if $(HANDLER),-handler $(HANDLER)) $(if $(RUNTIME),-runtime $(CURDIR)/test/cluster/runtimes/$(RUNTIME).sh)
 
 .PHONY: pictures

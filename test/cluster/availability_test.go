@@ -64,10 +64,14 @@ func (l *load) check(t *testing.T) {
 // TestAvailability checks that a client sees no failed request while parts of the cluster restart.
 func TestAvailability(t *testing.T) {
 	s := newSpace(t)
+	// A pod that ends serves until kube-proxy has removed it, and a drain leaves two pods.
+	linger := harness.PatienceSeconds(2)
 	s.apply(
 		workload("Deployment", "shop", `"replicas": 4, "strategy": {"rollingUpdate": {"maxSurge": 2, "maxUnavailable": 0}}`,
-			`"terminationGracePeriodSeconds": 10, `+spreadIfPossible("shop"), container("main", nginx, webScript, `"env": [{"name": "V", "value": "1"}],
-"readinessProbe": {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1}, "lifecycle": {"preStop": {"sleep": {"seconds": 2}}}`)),
+			fmt.Sprintf(`"terminationGracePeriodSeconds": %d, `, linger+8)+spreadIfPossible("shop"),
+			container("main", nginx, webScript, fmt.Sprintf(`"env": [{"name": "V", "value": "1"}], "lifecycle": {"preStop": {"sleep": {"seconds": %d}}},
+"readinessProbe": {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1}`, linger))),
+		`{"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "shop"}, "spec": {"minAvailable": 2, "selector": {"matchLabels": {"app": "shop"}}}}`,
 		`{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "shop"}, "spec": {"type": "NodePort", "selector": {"app": "shop"}, "ports": [{"port": 80}]}}`,
 	)
 	s.rollout("deployment/shop")
