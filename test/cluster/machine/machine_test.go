@@ -126,3 +126,22 @@ echo kept >/var/lib/file`
 		t.Errorf("file of the former boot: %q, %v", out, err)
 	}
 }
+
+// TestDisk checks that /var/lib of a machine with a disk has the size of the disk, and that /var/log does not.
+func TestDisk(t *testing.T) {
+	m, err := Start(Config{Name: "small", Dir: t.TempDir(), Path: "/usr/bin", Disk: 16 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Kill()
+	out, err := m.Run(t.Context(), "stat", "-f", "-c", "%T %b %S", "/var/lib")
+	if want := fmt.Sprintf("tmpfs %d %d\n", 16<<20/os.Getpagesize(), os.Getpagesize()); err != nil || out != want {
+		t.Errorf("file system of /var/lib: %q, %v, want %q", out, err, want)
+	}
+	if out, err := m.Run(t.Context(), "sh", "-c", "head -c 20000000 /dev/zero >/var/lib/file"); err == nil {
+		t.Errorf("20 MB fit into a disk of 16 MiB: %s", out)
+	}
+	if out, err := m.Run(t.Context(), "sh", "-c", "head -c 20000000 /dev/zero >/var/log/file"); err != nil {
+		t.Errorf("/var/log: %v: %s", err, out)
+	}
+}
