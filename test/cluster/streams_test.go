@@ -57,9 +57,11 @@ func checkExec(s space) {
 	}
 }
 
-// checkTerminal runs kubectl exec -it below script(1), which gives it a terminal.
+// checkTerminal runs kubectl exec -it below script(1), which gives it a terminal. kubectl sends the size of the terminal
+// when the command has started, so the command waits for the size.
 func checkTerminal(s space) {
-	command := fmt.Sprintf("%s -n %s exec -it target -- sh -c 'tty; stty size'", suite.program("kubectl"), s.name)
+	script := fmt.Sprintf("tty; i=0; until [ $i = %d ] || stty size 2>/dev/null | grep -q 33; do i=$((i+1)); sleep 0.1; done; stty size", harness.PatienceSeconds(100))
+	command := fmt.Sprintf("%s -n %s exec -it target -- sh -c '%s'", suite.program("kubectl"), s.name, script)
 	cmd := suite.KubectlCommand(s.Context(), "version") // for its environment
 	cmd.Path, cmd.Args = "/usr/bin/script", []string{"script", "-q", "-e", "-c", "stty rows 33 cols 77; " + command, "/dev/null"}
 	out, err := cmd.CombinedOutput()
