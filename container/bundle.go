@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/container/containerspec"
@@ -37,8 +38,8 @@ func (m *Manager) writeBundle(ctx context.Context, c *container, p *plan) (_ *os
 	if err != nil {
 		return nil, err
 	}
-	p.cgroupNS = hasNewCgroupNamespace(config)
 	if p.restore != nil {
+		p.restoreArgs, p.cgroupNS = append(slices.Clip(p.restore.Args), labelArgs(config)...), hasNewCgroupNamespace(config)
 		if err := p.restore.Check(ctx, RestoreTarget{Config: config, ImageID: c.rec.ImageID, Images: c.rec.Restore.Images}); err != nil {
 			return nil, err
 		}

@@ -72,7 +72,9 @@ type plan struct {
 	runtime  *runtime.Runtime
 	handler  Handler
 	restore  *Restore // nil for a container that is not restored from a checkpoint
-	cgroupNS bool     // the container has a cgroup namespace; set by writeBundle
+	// The options of the runtime's restore, and whether the container has a cgroup namespace. writeBundle sets both.
+	restoreArgs []string
+	cgroupNS    bool
 
 	image   Image
 	process *containerspec.Process

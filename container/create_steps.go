@@ -75,7 +75,7 @@ func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 		Guest: c.runtime.Guest, Terminal: stdio.Terminal, Stdin: stdio.Stdin, StdinOnce: stdio.StdinOnce,
 	}
 	if p.restore != nil {
-		spec.RestoreImages, spec.RestoreArgs, spec.RuntimeEnv = c.rec.Restore.Images, p.restore.Args, p.restoreEnv()
+		spec.RestoreImages, spec.RestoreArgs, spec.RuntimeEnv = c.rec.Restore.Images, p.restoreArgs, p.restoreEnv()
 	}
 	started, monitor, err := m.cfg.Monitors.Create(ctx, spec)
 	if err != nil {

@@ -63,6 +63,18 @@ func (p *plan) restoreEnv() []string {
 	return env
 }
 
+// labelArgs returns the options with which the processes get the SELinux labels of the new container. Without the
+// options CRIU restores the labels of the checkpoint, whose categories belong to another pod.
+func labelArgs(config *specs.Spec) (args []string) {
+	if config.Process.SelinuxLabel != "" {
+		args = append(args, "--lsm-profile", "selinux:"+config.Process.SelinuxLabel)
+	}
+	if config.Linux != nil && config.Linux.MountLabel != "" {
+		args = append(args, "--lsm-mount-context", config.Linux.MountLabel)
+	}
+	return args
+}
+
 func hasNewCgroupNamespace(config *specs.Spec) bool {
 	return config.Linux != nil && slices.ContainsFunc(config.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
 		return n.Type == specs.CgroupNamespace && n.Path == ""

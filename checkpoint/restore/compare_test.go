@@ -103,6 +103,7 @@ func TestImagesMustFit(t *testing.T) {
 		"no credentials":        {thread(func(c *core.ThreadCoreEntry) { c.Creds = nil }), mounts()},
 		"no_new_privs":          {thread(func(c *core.ThreadCoreEntry) { c.Creds.NoNewPrivs = nil }), mounts()},
 		"no seccomp filter":     {thread(func(c *core.ThreadCoreEntry) { c.SeccompMode = nil }), mounts()},
+		"has the label":         {thread(func(c *core.ThreadCoreEntry) { c.Creds.LsmProfile = ptr("other") }), mounts()},
 		"runs as root":          {thread(func(c *core.ThreadCoreEntry) { c.Creds.Suid = ptr(uint32(0)) }), mounts()},
 		`mount at "/host"`:      {fine, mounts(mount("/host", mnt.Fstype_AUTO, nil))},
 		"root file system can":  {fine, append(mounts()[1:], mount("/", mnt.Fstype_OVERLAYFS, writable))},
@@ -118,6 +119,28 @@ func TestImagesMustFit(t *testing.T) {
 				t.Errorf("got %v, want an error with %q", err, want)
 			}
 		})
+	}
+}
+
+// TestLabelsMustFit checks the labels of threads for containers with and without SELinux labels and AppArmor profiles.
+func TestLabelsMustFit(t *testing.T) {
+	for _, tc := range []struct {
+		label, selinux, apparmor string
+		ok                       bool
+	}{
+		{"", "", "", true},
+		{"unconfined", "", "", true},
+		{"x", "", "", false},
+		{"profile", "", "profile", true},
+		{"", "", "profile", false},
+		{"unconfined", "", "profile", false},
+		{"system_u:system_r:container_t:s0:c1,c2", "system_u:system_r:container_t:s0:c3,c4", "", true},
+		{"", "system_u:system_r:container_t:s0:c3,c4", "", false},
+	} {
+		err := checkLSM(tc.label, &specs.Process{SelinuxLabel: tc.selinux, ApparmorProfile: tc.apparmor})
+		if (err == nil) != tc.ok || err != nil && !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("%+v: got %v", tc, err)
+		}
 	}
 }
 

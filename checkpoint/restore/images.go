@@ -138,6 +138,9 @@ func checkCore(c *core.CoreEntry, config *specs.Spec) error {
 		}
 	}
 	p := config.Process
+	if err := checkLSM(creds.GetLsmProfile(), p); err != nil {
+		return err
+	}
 	switch {
 	case p.NoNewPrivileges && creds.GetNoNewPrivs() == 0:
 		return mismatch("a thread does not have no_new_privs")
@@ -145,6 +148,21 @@ func checkCore(c *core.CoreEntry, config *specs.Spec) error {
 		return mismatch("a thread has no seccomp filter, but the container has a seccomp profile")
 	case p.NoNewPrivileges && p.User.UID != 0 && (creds.GetUid() == 0 || creds.GetEuid() == 0 || creds.GetSuid() == 0 || creds.GetFsuid() == 0):
 		return mismatch("a thread runs as root, but the container runs as user %d and cannot gain privileges", p.User.UID)
+	}
+	return nil
+}
+
+// checkLSM compares the label of a thread in an LSM. CRIU does not confine a thread without a label.
+func checkLSM(label string, p *specs.Process) error {
+	switch {
+	case p.SelinuxLabel != "" && label == "":
+		return mismatch("a thread has no SELinux label, but the container has %q", p.SelinuxLabel)
+	case p.SelinuxLabel != "": // the runtime tells CRIU the label of the container
+		return nil
+	case p.ApparmorProfile != "" && label != p.ApparmorProfile:
+		return mismatch("a thread has the AppArmor profile %q, but the container has %q", label, p.ApparmorProfile)
+	case p.ApparmorProfile == "" && label != "" && label != "unconfined":
+		return mismatch("a thread has the label %q, but the container has no label", label)
 	}
 	return nil
 }
