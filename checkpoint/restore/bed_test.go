@@ -74,7 +74,14 @@ func image(t testing.TB, entries ...proto.Message) []byte {
 
 func ptr[T any](v T) *T { return &v }
 
-// thread returns a thread with the credentials that testSpec allows.
+// task returns a task in a state.
+func task(state uint32) *core.TaskCoreEntry {
+	return &core.TaskCoreEntry{
+		Personality: ptr(uint32(0)), TaskState: ptr(state), ExitCode: ptr(uint32(0)), Flags: ptr(uint32(0)), BlkSigset: ptr(uint64(0)), Comm: ptr("app"),
+	}
+}
+
+// thread returns the first thread of a process with the credentials that testSpec allows.
 func thread(alter func(*core.ThreadCoreEntry)) *core.CoreEntry {
 	id := ptr(uint32(7))
 	tc := &core.ThreadCoreEntry{
@@ -87,7 +94,7 @@ func thread(alter func(*core.ThreadCoreEntry)) *core.CoreEntry {
 	if alter != nil {
 		alter(tc)
 	}
-	return &core.CoreEntry{Mtype: ptr(core.CoreEntry_X86_64), ThreadCore: tc}
+	return &core.CoreEntry{Mtype: ptr(core.CoreEntry_X86_64), ThreadCore: tc, Tc: task(1)}
 }
 
 func mount(at string, kind mnt.Fstype, alter func(*mnt.MntEntry)) *mnt.MntEntry {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/creds"
 	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/mnt"
 	"github.com/containerd/errdefs"
@@ -89,6 +90,16 @@ func TestImagesMustFit(t *testing.T) {
 			list = append(list, m)
 		}
 		return list
+	}
+	zombie := thread(func(c *core.ThreadCoreEntry) { c.Creds, c.SeccompMode = &creds.CredsEntry{}, nil })
+	second := thread(func(c *core.ThreadCoreEntry) { c.SeccompMode = nil })
+	second.Tc = nil
+	if err := checkCore(second, testSpec()); err != nil {
+		t.Errorf("a second thread without a filter: %v", err)
+	}
+	zombie.Tc = task(taskZombie)
+	if err := checkCore(zombie, testSpec()); err != nil {
+		t.Errorf("a zombie: %v", err)
 	}
 	writable := func(e *mnt.MntEntry) { e.Flags = ptr(uint32(0)) }
 	fine := thread(nil)

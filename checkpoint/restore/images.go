@@ -48,7 +48,12 @@ func checkImages(dir string, config *specs.Spec) error {
 		switch {
 		case strings.HasPrefix(name, "core-"):
 			cores++
-			err = readImage(file, &core.CoreEntry{}, func(c *core.CoreEntry) error { return checkCore(c, config) })
+			err = readImage(file, &core.CoreEntry{}, func(c *core.CoreEntry) error {
+				if err := checkCore(c, config); err != nil {
+					return fmt.Errorf("thread %.16q of the checkpoint: %w", c.GetThreadCore().GetComm(), err)
+				}
+				return nil
+			})
 		case strings.HasPrefix(name, "mountpoints-"):
 			mounts++
 			err = readImage(file, &mnt.MntEntry{}, func(e *mnt.MntEntry) error { return checkMount(e, config) })
@@ -121,8 +126,17 @@ func readImage[T proto.Message](file string, v T, fn func(T) error) error {
 // seccompFilter is the mode of a thread with a seccomp filter.
 const seccompFilter = 2
 
-// checkCore compares a thread.
+// States of a task that has exited.
+const (
+	taskDead   = 2
+	taskZombie = 6
+)
+
+// checkCore compares a thread. A task that has exited has no credentials.
 func checkCore(c *core.CoreEntry, config *specs.Spec) error {
+	if state := c.GetTc().GetTaskState(); state == taskDead || state == taskZombie {
+		return nil
+	}
 	thread := c.GetThreadCore()
 	creds := thread.GetCreds()
 	if creds == nil {
@@ -144,7 +158,9 @@ func checkCore(c *core.CoreEntry, config *specs.Spec) error {
 	switch {
 	case p.NoNewPrivileges && creds.GetNoNewPrivs() == 0:
 		return mismatch("a thread does not have no_new_privs")
-	case config.Linux.Seccomp != nil && thread.GetSeccompMode() != seccompFilter:
+	// If all threads of a process have the filter of the first thread, only the first thread has a filter in the images,
+	// and CRIU sets the filter for all threads. Only the image of the first thread has a task.
+	case config.Linux.Seccomp != nil && c.GetTc() != nil && thread.GetSeccompMode() != seccompFilter:
 		return mismatch("a thread has no seccomp filter, but the container has a seccomp profile")
 	case p.NoNewPrivileges && p.User.UID != 0 && (creds.GetUid() == 0 || creds.GetEuid() == 0 || creds.GetSuid() == 0 || creds.GetFsuid() == 0):
 		return mismatch("a thread runs as root, but the container runs as user %d and cannot gain privileges", p.User.UID)

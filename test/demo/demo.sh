@@ -15,7 +15,7 @@ image=${DEMO_IMAGE:-docker.io/library/nginx:latest}
 port=${DEMO_PORT:-80}
 patience=${CRISERVER_TEST_PATIENCE:-1}
 busybox=docker.io/library/busybox:latest
-work= bridge= registry_pid= daemon_pid= hostport= forward=
+work= bridge= registry_pid= daemon_pid= hostport= forward= criu=
 
 # --- output
 
@@ -37,6 +37,13 @@ findmnt() { command findmnt -n -o FSTYPE,OPTIONS "$1" | tr ',' '\n' | grep -v -e
 crictl() { "$bin/crictl" --config "$work/crictl.yaml" "$@"; }
 criserver() { "$bin/criserver" "$@"; }
 
+# find_criu prints the path of a CRIU that works on this machine, if there is one.
+find_criu() {
+  for c in "$bin/criu" "$(command -v criu || true)"; do
+    if [ -x "$c" ] && "$c" check >/dev/null 2>&1; then printf '%s' "$c"; return; fi
+  done
+}
+
 prepare() {
   [ "$(id -u)" = 0 ] || die "containers need root"
   for f in criserver conmon runc crictl testimages cni/bridge; do [ -x "$bin/$f" ] || die "bin/$f is missing: run make build tools"; done
@@ -48,6 +55,7 @@ prepare() {
   mkdir -p "$work"/{cni,run,root,pod,logs,registries.conf.d}
   mount -t tmpfs -o mode=755 tmpfs "$work/run"
   tables=$(nft list tables)
+  criu=$(find_criu)
 
   "$bin/testimages" serve -dir "$top/.cache/images" -registries-conf "$work/registries.conf" >"$work/registry.log" 2>&1 &
   registry_pid=$!
@@ -84,6 +92,10 @@ registries_conf_dir = "$work/registries.conf.d"
 
 [monitor]
 path = "$bin/conmon"
+
+[checkpoint]
+criu = "$criu"
+restore_from_archives = true
 
 [runtimes.runc]
 path = "$bin/runc"
@@ -297,7 +309,35 @@ has "${second:0:13}" "the second container"
 [ "$(page "http://127.0.0.1:$hostport" | sha256sum)" = "$before" ] || die "the page has changed"
 good "same id, same process $pid, same files, same page"
 
-step "9. Clean-up"
+step "9. A checkpoint"
+if [ -z "$criu" ]; then
+  note "The tour leaves this step out, because no CRIU works on this machine: criu check fails, or there is no criu."
+else
+  note "A container counts. CRIU writes the memory of its processes to an archive; then the container is removed."
+  counts() { cat "$work/logs/counter.log" 2>/dev/null | wc -l || true; }
+  more() { for _ in $(seq $((100 * patience))); do [ "$(counts)" -gt "$1" ] && return; sleep 0.1; done; die "the container does not count"; }
+  container_json counter '"command": ["sh", "-c", "i=0; while sleep 0.2; do i=$((i+1)); echo $i; done"],' |
+    jq '.linux.security_context.namespace_options.pid = 1' >"$work/pod/counter.json" # a shared PID namespace is not supported
+  show crictl create "$pod" "$work/pod/counter.json" "$work/pod/pod.json"
+  counter=$out
+  show crictl start "$counter"
+  more 3
+  show crictl checkpoint --export "$work/counter.tar" "$counter"
+  show crictl rm -f "$counter"
+  last=$(counts)
+  note "A new container, whose image is the archive, continues where the old container was:"
+  jq --arg archive "$work/counter.tar" '.image.image = $archive' "$work/pod/counter.json" >"$work/pod/restored.json"
+  show crictl create "$pod" "$work/pod/restored.json" "$work/pod/pod.json"
+  counter=$out
+  show crictl start "$counter"
+  more $((last + 2))
+  show crictl logs --tail 3 "$counter"
+  [ "${out##*$'\n'}" -gt 4 ] || die "the container counts from the beginning"
+  good "the container has reached ${out##*$'\n'}, and has not begun again"
+  show crictl rm -f "$counter"
+fi
+
+step "10. Clean-up"
 show crictl stopp "$pod"
 show crictl rmp "$pod"
 show crictl rmi -a
