@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/oci/runtime"
@@ -120,10 +122,20 @@ func (h *Held) Dump(ctx context.Context, c runtime.Checkpoint) error {
 		err = fmt.Errorf("the container has exited: %w", errors.Join(errdefs.ErrFailedPrecondition, err))
 	case strings.Contains(reason, "No space left on device") || reason == "" && diskFull(c.WorkDir):
 		err = fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
-	case reason != "": // CRIU has refused the state of a process
+	case reason != "" && !wasKilled(err): // CRIU has refused the state of a process
 		err = fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
 	}
 	return fmt.Errorf("dump container %q: %w", short(h.ID), err)
+}
+
+// wasKilled reports whether the error is from a command that a signal has killed.
+func wasKilled(err error) bool {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return false
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled()
 }
 
 // diskFull reports whether the file system of a directory is full. On a full file system CRIU cannot write its log.

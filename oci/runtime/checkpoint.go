@@ -145,9 +145,11 @@ func (c *Checkpoint) abort(group int, exited <-chan error) error {
 }
 
 // endGroup waits until the process group is empty, and kills the group after abortTimeout. If the runtime was killed,
-// CRIU continues until CRIU cannot report to the runtime.
+// CRIU continues until CRIU cannot report to the runtime. The caller must have waited for the runtime.
 func endGroup(group int) error {
 	for deadline := time.Now().Add(abortTimeout); ; time.Sleep(time.Millisecond) {
+		// The container stays frozen during the wait, so endGroup does not leave the zombies of CRIU to ReapOrphans.
+		_, _ = unix.Wait4(-group, nil, unix.WNOHANG, nil)
 		if err := unix.Kill(-group, 0); errors.Is(err, unix.ESRCH) {
 			return nil
 		}
