@@ -3,12 +3,9 @@ package system
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,205 +21,95 @@ import (
 // largeCounter counts, and has a process with 100 MB of memory, so that a dump takes a while.
 const largeCounter = `awk 'BEGIN { s = sprintf("%100000000s", "x"); while (1) system("sleep 1") }' & sleep 2; ` + counter
 
-// dumps returns the pids of the processes of dumps whose name begins with name.
-func dumps(t *testing.T, name string) (pids []int) {
-	t.Helper()
-	files, err := filepath.Glob("/proc/[0-9]*/environ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		b, _ := os.ReadFile(file)
-		comm, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "comm"))
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		if err == nil && strings.Contains("\x00"+string(b), "\x00CRISERVER_CHECKPOINT=") && strings.HasPrefix(string(comm), name) {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
-// steps are the steps of a checkpoint of a container whose temporary files are below dir.
-var steps = []struct {
-	name    string
-	pattern string // matches a file that the step creates
-	size    int64  // minimum size of the file in bytes
-}{
-	{"work directory", ".criserver-checkpoint-*", 0},
-	{"dump", ".criserver-checkpoint-*/01/images", 0},
-	{"first image", ".criserver-checkpoint-*/01/images/*.img", 0},
-	{"pages", ".criserver-checkpoint-*/01/images/pages-*.img", 1 << 20},
-	{"files", ".criserver-checkpoint-*/01/rootfs.tar", 0},
-	{"archive", ".criserver-checkpoint-*/archive.tar", 0},
-}
-
-// reaches waits until a step is reached, or until done is closed.
-func reaches(dir, pattern string, size int64, done <-chan struct{}) bool {
-	for {
-		found, _ := filepath.Glob(filepath.Join(dir, pattern))
-		for _, f := range found {
-			if info, err := os.Stat(f); err == nil && info.Size() >= size {
-				return true
-			}
-		}
-		select {
-		case <-done:
-			return false
-		case <-time.After(100 * time.Microsecond):
-		}
-	}
-}
-
-// survives checks that the container counts on, that nothing is left, and that a retry succeeds.
-func (n *node) survives(t *testing.T, p *pod, id, name, dir string) {
-	t.Helper()
-	n.counts(t, p, id, name)
-	n.noTraces(t, dir)
-	waitFor(t, "the end of the processes of the dump", func() bool { return len(dumps(t, "")) == 0 })
-	location := filepath.Join(dir, "retry.tar")
-	if err := n.checkpoint(t, id, location, time.Minute); err != nil {
-		t.Fatalf("retry: %v", err)
-	}
-	n.noTraces(t, dir, "retry.tar")
-	n.counts(t, p, id, name)
-	if err := os.Remove(location); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// TestCheckpointSurvivesKills kills the daemon, CRIU, the OCI runtime and the monitor at each step of a checkpoint.
-func TestCheckpointSurvivesKills(t *testing.T) {
-	needCRIU(t)
-	n := newNode(t, "ckptkill", 238)
-	p := n.RunPod(t, podConfig("ckptkill"))
-	for victim, kill := range map[string]func(id string){
-		"daemon":  func(string) { n.Kill() },
-		"criu":    func(string) { killAll(t, "criu") },
-		"runtime": func(string) { killAll(t, "runc") },
-		"monitor": func(id string) { n.killMonitor(t, id) },
-	} {
-		for i, step := range steps {
-			t.Run(victim+"/"+step.name, func(t *testing.T) {
-				name := fmt.Sprintf("%s%d", victim, i)
-				id := n.run(t, p, name, "sh", "-c", largeCounter)
-				waitFor(t, "the counter", func() bool { return len(logLines(t, p, name)) > 3 })
-				dir := t.TempDir()
-				done := make(chan struct{})
-				var err error
-				go func() {
-					defer close(done)
-					err = n.checkpoint(t, id, filepath.Join(dir, "a.tar"), time.Minute)
-				}()
-				if !reaches(dir, step.pattern, step.size, done) {
-					t.Logf("the checkpoint ended before the step: %v", err)
-				}
-				kill(id)
-				<-done
-				if err == nil {
-					n.noTraces(t, dir, "a.tar")
-					if err := os.Remove(filepath.Join(dir, "a.tar")); err != nil {
-						t.Fatal(err)
-					}
-				}
-				switch victim {
-				case "daemon":
-					n.restart(t)
-				case "monitor":
-					if err != nil {
-						t.Errorf("checkpoint without a monitor: %v", err)
-					}
-					// Without a monitor no process reads the output, so the container ends with its next line.
-					n.noTraces(t, dir)
-					return
-				}
-				n.survives(t, p, id, name, dir)
-				if _, err := n.RuntimeService.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: id}); err != nil {
-					t.Fatal(err)
-				}
-			})
-		}
-	}
-}
-
-func killAll(t *testing.T, name string) {
-	for _, pid := range dumps(t, name) {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-			t.Error(err)
-		}
-	}
-}
-
-// TestCheckpointDeadline ends checkpoints at many moments: by the deadline of the call, by the timeout of the request,
-// and by a stop of the container.
+// TestCheckpointDeadline ends checkpoints: by a client that leaves at each step, by the timeout of the request, by the
+// deadline of the call, and by a stop of the container.
 func TestCheckpointDeadline(t *testing.T) {
-	real := needCRIU(t)
-	// The wrapper delays dumps while the file "slow" exists.
-	wrapper := t.TempDir()
-	script := fmt.Sprintf("#!/bin/sh\n[ \"$1\" != swrk ] || [ ! -e %s/slow ] || sleep 3\nexec %s \"$@\"\n", wrapper, real)
-	if err := os.WriteFile(filepath.Join(wrapper, "criu"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	n := makeNode("ckptend")
-	n.CRIU = filepath.Join(wrapper, "criu")
-	n.Network = n.Bridge("csckptend", "10.238.0.0/16")
-	n.start(t)
-	p := n.RunPod(t, podConfig("ckptend"))
-	id := n.run(t, p, "count", "sh", "-c", largeCounter)
-	waitFor(t, "the counter", func() bool { return len(logLines(t, p, "count")) > 3 })
-	dir := t.TempDir()
-	for _, d := range []time.Duration{5, 20, 50, 100, 150, 200, 300, 400, 600, 900} {
-		ctx, cancel := context.WithTimeout(t.Context(), d*time.Millisecond)
-		_, err := n.RuntimeService.CheckpointContainer(ctx, &cri.CheckpointContainerRequest{ContainerId: id, Location: filepath.Join(dir, "a.tar")})
-		cancel()
-		t.Logf("%d ms: %v", d, err)
-		if err != nil && status.Code(err) != codes.DeadlineExceeded {
-			t.Errorf("after %d ms: got %v, want DeadlineExceeded", d, err)
-		}
-		// The client does not wait for the end of its call.
+	k := newStepper(t, "ckptend", "10.250.1.0/24")
+	id, dir := k.counter(t, "count"), t.TempDir()
+	location := filepath.Join(dir, "a.tar")
+	ended := func() {
+		t.Helper()
 		waitFor(t, "the end of the checkpoint", func() bool {
-			left, _ := os.ReadDir(filepath.Join(n.Dir, "root", "checkpoints"))
+			left, _ := os.ReadDir(filepath.Join(k.Dir, "root", "checkpoints"))
 			return len(left) == 0
 		})
-		_ = os.Remove(filepath.Join(dir, "a.tar"))
-		n.noTraces(t, dir)
-		n.counts(t, p, id, "count")
+		if left := k.criu.dumps(t, ""); len(left) > 0 {
+			t.Errorf("the processes %v of the dump are left", left)
+		}
+		k.counts(t, k.pod, id, "count")
 	}
-	n.survives(t, p, id, "count", dir)
+	for _, s := range steps {
+		t.Run(s.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			c, resume := k.stopAt(t, s, dir, func() error {
+				_, err := k.RuntimeService.CheckpointContainer(ctx, &cri.CheckpointContainerRequest{ContainerId: id, Location: location})
+				return err
+			})
+			cancel()
+			err := c.wait() // the client does not wait for the end of its call
+			resume()
+			if status.Code(err) != codes.Canceled {
+				t.Errorf("got %v, want Canceled", err)
+			}
+			ended()
+			if s.name == "archive" {
+				_ = os.Remove(location) // the daemon can complete the archive before it receives the cancellation
+			}
+			k.noTraces(t, dir)
+		})
+	}
+	k.survives(t, k.pod, id, "count", dir)
 
-	slow := filepath.Join(wrapper, "slow")
-	if err := os.WriteFile(slow, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err := n.RuntimeService.CheckpointContainer(t.Context(), &cri.CheckpointContainerRequest{
-		ContainerId: id, Location: filepath.Join(dir, "a.tar"), Timeout: 1,
+	t.Run("timeout of the request", func(t *testing.T) {
+		c, pid := k.holdDump(t, func() error {
+			_, err := k.RuntimeService.CheckpointContainer(t.Context(), &cri.CheckpointContainerRequest{ContainerId: id, Location: location, Timeout: harness.PatienceSeconds(1)})
+			return err
+		})
+		waitRemoved(t, filepath.Join(dir, ".criserver-checkpoint-*", "01", "images"))
+		_ = syscall.Kill(pid, syscall.SIGCONT)
+		if err := c.wait(); status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("got %v, want DeadlineExceeded", err)
+		}
+		ended()
+		k.noTraces(t, dir)
 	})
-	if status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("timeout of the request: got %v, want DeadlineExceeded", err)
-	}
-	n.noTraces(t, dir)
-	n.counts(t, p, id, "count")
-	pod := t.TempDir()
-	if err := n.checkpointPod(t, p, pod, time.Second, id); status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("deadline of a pod: got %v, want DeadlineExceeded", err)
-	}
-	waitFor(t, "the end of the checkpoint", func() bool { return len(dumps(t, "")) == 0 })
-	n.counts(t, p, id, "count")
-	waitFor(t, "the removal of the files", func() bool {
-		left, err := os.ReadDir(pod)
-		return err == nil && len(left) == 0
+	t.Run("deadline of a pod", func(t *testing.T) {
+		pod := t.TempDir()
+		c, pid := k.holdDump(t, func() error { return k.checkpointPod(t, k.pod, pod, harness.Patience(time.Second), id) })
+		waitRemoved(t, filepath.Join(pod, ".partial", "01", "images"))
+		_ = syscall.Kill(pid, syscall.SIGCONT)
+		if err := c.wait(); status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("got %v, want DeadlineExceeded", err)
+		}
+		ended()
+		k.noTraces(t, pod)
 	})
+	t.Run("stop of the container", func(t *testing.T) {
+		c, pid := k.holdDump(t, func() error { return k.checkpoint(t, id, location, time.Minute) })
+		stopped := goCall(func() error {
+			_, err := k.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: 1})
+			return err
+		})
+		waitRemoved(t, filepath.Join(dir, ".criserver-checkpoint-*", "01", "images"))
+		_ = syscall.Kill(pid, syscall.SIGCONT)
+		if err := c.wait(); status.Code(err) != codes.Aborted {
+			t.Errorf("checkpoint: got %v, want Aborted", err)
+		}
+		if err := stopped.wait(); err != nil {
+			t.Errorf("stop during the checkpoint: %v", err)
+		}
+		k.noTraces(t, dir)
+	})
+}
 
-	var all sync.WaitGroup
-	all.Go(func() { err = n.checkpoint(t, id, filepath.Join(dir, "a.tar"), time.Minute) })
-	waitFor(t, "the dump", func() bool { return len(dumps(t, "")) > 0 })
-	if _, err := n.RuntimeService.StopContainer(t.Context(), &cri.StopContainerRequest{ContainerId: id, Timeout: 1}); err != nil {
-		t.Errorf("stop during the checkpoint: %v", err)
-	}
-	all.Wait()
-	if status.Code(err) != codes.Aborted {
-		t.Errorf("checkpoint of a container that is stopped: got %v, want Aborted", err)
-	}
-	n.noTraces(t, dir)
+// waitRemoved waits until no file matches the pattern.
+func waitRemoved(t *testing.T, pattern string) {
+	t.Helper()
+	waitFor(t, "the removal of "+pattern, func() bool {
+		found, err := filepath.Glob(pattern)
+		return err == nil && len(found) == 0
+	})
 }
 
 // TestCheckpointDiskFull checks that a full disk leaves nothing.

@@ -229,3 +229,20 @@ func TestRestoreDiskFull(t *testing.T) {
 	}
 	n.continues(t, s)
 }
+
+// reaches waits until a file of at least size bytes matches the pattern in dir, or until done is closed.
+func reaches(dir, pattern string, size int64, done <-chan struct{}) bool {
+	for {
+		found, _ := filepath.Glob(filepath.Join(dir, pattern))
+		for _, f := range found {
+			if info, err := os.Stat(f); err == nil && info.Size() >= size {
+				return true
+			}
+		}
+		select {
+		case <-done:
+			return false
+		case <-time.After(100 * time.Microsecond):
+		}
+	}
+}
