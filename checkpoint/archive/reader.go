@@ -96,6 +96,10 @@ func (r *Reader) Next() (*Entry, error) {
 	}
 }
 
+// Signed reports whether Next has read MACFile, the last entry of an archive that a daemon has written. Without MACFile
+// such an archive is truncated.
+func (r *Reader) Signed() bool { return r.signed }
+
 // entry returns the entry of a header, or nil if Next skips the entry.
 func (r *Reader) entry(h *tar.Header) (*Entry, error) {
 	name := path.Clean(h.Name)

@@ -79,6 +79,7 @@ Exit codes: 0 success; 1 the operation failed, or a problem was found; 2 wrong u
 		newNamespacesCommand(env),
 		newCgroupCommand(env),
 		newTopCommand(env),
+		newCheckpointCommand(env),
 		newNetworkCommand(env),
 		newLayersCommand(env),
 		newImagesCommand(env),
