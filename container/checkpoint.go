@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci/runtime"
 	"golang.org/x/sys/unix"
 )
@@ -47,7 +49,7 @@ func (m *Manager) Hold(ctx context.Context, id string) (_ *Held, _ context.Conte
 	s := c.snap.Load()
 	if s.State != Running {
 		err = errWrongState("checkpoint", s)
-	} else if err = c.checkCheckpoint(); err != nil {
+	} else if err = errors.Join(c.checkCheckpoint(), c.waitExec(ctx)); err != nil {
 		err = fmt.Errorf("checkpoint container %q: %w", short(c.id), err)
 	}
 	if err != nil {
@@ -63,6 +65,29 @@ func (m *Manager) Hold(ctx context.Context, id string) (_ *Held, _ context.Conte
 		cancel(errStopping)
 	}
 	return &Held{Snapshot: s, Runtime: c.runtime, m: m, c: c, unlock: unlock, cancel: cancel}, ctx, nil
+}
+
+// execPause is the time between two looks at the first process of a container that was just started.
+const execPause = time.Millisecond
+
+// waitExec waits until the first process has called execve(2). The start of a container ends earlier: the process is
+// still the OCI runtime for some milliseconds, and CRIU refuses the deleted or sealed program file of the runtime.
+func (c *container) waitExec(ctx context.Context) error {
+	if c.rec.Restore != nil {
+		return nil // CRIU has forked the process
+	}
+	init, _ := c.refs()
+	for {
+		s, err := proc.ReadStat(init.PID)
+		if err != nil || s.Ref != init || !s.Forked {
+			return nil // the dump reports the exit of the process
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the start of the first process: %w", context.Cause(ctx))
+		case <-time.After(execPause):
+		}
+	}
 }
 
 // checkCheckpoint returns an error if the container has state that a checkpoint cannot contain.

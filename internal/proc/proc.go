@@ -78,6 +78,9 @@ type Stat struct {
 	Parent int
 	// Session is 0 if the session leader is outside of the caller's PID namespace.
 	Session int
+	// Forked reports whether the process has not called execve(2) since the fork. The first process of a container then
+	// still belongs to the OCI runtime, unless CRIU has restored the process.
+	Forked bool
 }
 
 // Zombie reports whether the process has exited, but its parent has not yet reaped it.
@@ -100,12 +103,15 @@ func ReadStat(pid int) (Stat, error) {
 	return parseStat(pid, b)
 }
 
+// forkNoExec is PF_FORKNOEXEC of include/linux/sched.h in the flags of /proc/PID/stat.
+const forkNoExec = 0x40
+
 // parseStat parses the content of /proc/PID/stat, see proc_pid_stat(5).
 func parseStat(pid int, b []byte) (Stat, error) {
 	// The command name may contain spaces and parentheses, so count the fields after the last ")".
 	end := bytes.LastIndexByte(b, ')')
 	fields := bytes.Fields(b[end+1:])
-	const state, parent, session, start = 0, 1, 3, 19 // the numbers in proc_pid_stat(5), minus 3
+	const state, parent, session, flags, start = 0, 1, 3, 6, 19 // the numbers in proc_pid_stat(5), minus 3
 	if end < 0 || len(fields) <= start {
 		return Stat{}, fmt.Errorf("pid %d: stat has too few fields", pid)
 	}
@@ -114,7 +120,9 @@ func parseStat(pid int, b []byte) (Stat, error) {
 	s.Parent, errParent = strconv.Atoi(string(fields[parent]))
 	s.Session, errSession = strconv.Atoi(string(fields[session]))
 	s.Start, errStart = strconv.ParseUint(string(fields[start]), 10, 64)
-	if err := errors.Join(errParent, errSession, errStart); err != nil {
+	bits, errFlags := strconv.ParseUint(string(fields[flags]), 10, 64)
+	s.Forked = bits&forkNoExec != 0
+	if err := errors.Join(errParent, errSession, errStart, errFlags); err != nil {
 		return Stat{}, fmt.Errorf("pid %d: parse stat: %w", pid, err)
 	}
 	return s, nil

@@ -3,12 +3,16 @@ package proc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestWatchReportsExitAndStatus(t *testing.T) {
@@ -144,5 +148,46 @@ func TestChildren(t *testing.T) {
 	}
 	if !slices.ContainsFunc(all, func(s Stat) bool { return s.PID == cmd.Process.Pid && s.Parent == os.Getpid() }) {
 		t.Errorf("All does not return the child %d", cmd.Process.Pid)
+	}
+}
+
+// TestForked checks a process before and after execve(2).
+func TestForked(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The subshell is a fork of the shell until the fifo has a line.
+	cmd := exec.Command("/bin/sh", "-c", "(read line; exec sleep 1000) <"+fifo+" & echo $!; exec sleep 1000")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}()
+	var pid int
+	if _, err := fmt.Fscan(out, &pid); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Kill(pid, unix.SIGKILL) }()
+	if s, err := ReadStat(pid); err != nil || !s.Forked {
+		t.Errorf("before execve: %+v, %v", s, err)
+	}
+	if err := os.WriteFile(fifo, []byte("x\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		s, err := ReadStat(pid)
+		if err == nil && !s.Forked {
+			break
+		}
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("after execve: %+v, %v", s, err)
+		}
 	}
 }
