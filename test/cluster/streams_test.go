@@ -57,8 +57,8 @@ func checkExec(s space) {
 	}
 }
 
-// checkTerminal runs kubectl exec -it below script(1), which gives it a terminal. kubectl sends the size of the terminal
-// when the command has started, so the command waits for the size.
+// checkTerminal runs kubectl exec -it below script(1), which gives it a terminal. kubectl sends the size of the
+// terminal when the command has started, so the command waits for the size.
 func checkTerminal(s space) {
 	script := fmt.Sprintf("tty; i=0; until [ $i = %d ] || stty size 2>/dev/null | grep -q 33; do i=$((i+1)); sleep 0.1; done; stty size", harness.PatienceSeconds(100))
 	command := fmt.Sprintf("%s -n %s exec -it target -- sh -c '%s'", suite.program("kubectl"), s.name, script)
