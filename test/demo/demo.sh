@@ -323,6 +323,8 @@ else
   show crictl start "$counter"
   more 3
   show crictl checkpoint --export "$work/counter.tar" "$counter"
+  show criserver checkpoint inspect "$work/counter.tar"
+  has "container counter" "the description of the container in the archive"
   show crictl rm -f "$counter"
   last=$(counts)
   note "A new container, whose image is the archive, continues where the old container was:"
