@@ -19,8 +19,13 @@ func TestBindCgroups(t *testing.T) {
 `
 	cgroups := func(name string) []cgroupPath {
 		return []cgroupPath{
-			{"cpu,cpuacct", "/pod/" + name}, {"cpuset", "/pod/" + name}, {"memory", "/docker/a/pod/" + name}, {"name=systemd", "/pod/" + name},
-			{"name=other", "/"}, {"pids", "/pod/" + name}, {"", "/pod/" + name},
+			{"cpu,cpuacct", "/pod/" + name},
+			{"cpuset", "/pod/" + name},
+			{"memory", "/docker/a/pod/" + name},
+			{"name=systemd", "/pod/" + name},
+			{"name=other", "/"},
+			{"pids", "/pod/" + name},
+			{"", "/pod/" + name},
 		}
 	}
 	var got []string
