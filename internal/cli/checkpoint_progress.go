@@ -19,8 +19,8 @@ const checkpointWork = ".criserver-checkpoint-"
 // sizeInterval is the time between two measurements of the files of a checkpoint.
 const sizeInterval = 200 * time.Millisecond
 
-// watchCheckpoint shows the size of the files of a checkpoint if w is a terminal, until the returned function is called.
-// The final size is not known.
+// watchCheckpoint shows the size of the files of a checkpoint on a terminal until the returned function is called. The
+// final size is not known.
 func watchCheckpoint(w io.Writer, size func() int64) (finish func()) {
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {

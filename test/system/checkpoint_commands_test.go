@@ -80,8 +80,8 @@ func TestCheckpointAfterStart(t *testing.T) {
 	}
 }
 
-// TestCheckpointOfServer writes a checkpoint of nginx, whose processes have epoll and event descriptors, a socket pair, a
-// listening socket and shared memory.
+// TestCheckpointOfServer writes a checkpoint of nginx, whose processes have epoll and event descriptors, a socket pair,
+// a listening socket and shared memory.
 func TestCheckpointOfServer(t *testing.T) {
 	needCRIU(t)
 	n := makeNode("ckptnginx")
