@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/internal/dirwatch"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci/runtime"
@@ -32,6 +33,8 @@ const (
 	statusGrace = 10 * time.Second
 	// exitUnknown is the exit code if the exit code is unknown. It must not be 0.
 	exitUnknown = 255
+	// exitPoll is the interval in which the daemon looks for exit records while inotify is not available.
+	exitPoll = 500 * time.Millisecond
 )
 
 // Run records the exits of containers from the exit records that monitors write, until
@@ -41,10 +44,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	if err := os.MkdirAll(m.exitsDir(), 0o700); err != nil {
 		return err
 	}
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch exit records: %w", err)
-	}
+	w := dirwatch.New(exitPoll, func(reason error) {
+		logrus.WithError(reason).Warnf("inotify is not available for the exit records of containers: the daemon looks for them every %v; raise fs.inotify.max_user_instances", exitPoll)
+	})
 	defer w.Close()
 	if err := w.Add(m.exitsDir()); err != nil {
 		return fmt.Errorf("watch exit records: %w", err)
@@ -58,11 +60,18 @@ func (m *Manager) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case ev := <-w.Events:
+		case ev := <-w.Events():
 			if ev.Has(fsnotify.Create) {
 				wg.Go(func() { m.exitWritten(filepath.Base(ev.Name)) })
 			}
-		case err := <-w.Errors:
+		case <-w.Polls():
+			if w.Resume() {
+				if err := w.Add(m.exitsDir()); err != nil {
+					return fmt.Errorf("watch exit records: %w", err)
+				}
+			}
+			m.scanExits()
+		case err := <-w.Errors():
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
 				return fmt.Errorf("watch exit records: %w", err)
 			}

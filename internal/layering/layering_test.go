@@ -71,6 +71,8 @@ var libraries = map[string][]string{
 	"internal/systemd": {"github.com/coreos/go-systemd/v22/dbus", "github.com/godbus/dbus/v5"},
 	// The types and filters of the mount table.
 	"internal/mounttable": {"github.com/moby/sys/mountinfo"},
+	// inotify.
+	"internal/dirwatch": {"github.com/fsnotify/fsnotify"},
 	// Package msgdiff compares protobuf messages of any type.
 	"internal/msgdiff": {"google.golang.org/protobuf/proto", "google.golang.org/protobuf/reflect/protoreflect"},
 }

@@ -2,11 +2,11 @@ package network
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"slices"
 	"time"
 
+	"github.com/criserver/criserver/internal/dirwatch"
 	"github.com/criserver/criserver/sandbox/network/bridge"
 	"github.com/criserver/criserver/sandbox/network/nat"
 	"github.com/fsnotify/fsnotify"
@@ -33,7 +33,7 @@ func (n *Network) Run(ctx context.Context) error {
 	deleteDetached(ctx)
 	defer deleteDetached(ctx)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.watchConf(ctx) })
+	g.Go(func() error { n.watchConf(ctx); return nil })
 	g.Go(func() error { n.reconcileLoop(ctx); return nil })
 	return g.Wait()
 }
@@ -46,11 +46,10 @@ func deleteDetached(ctx context.Context) {
 }
 
 // watchConf performs the periodic checks, and further checks after changes of the files, until ctx ends.
-func (n *Network) watchConf(ctx context.Context) error {
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watch CNI configuration: %w", err)
-	}
+func (n *Network) watchConf(ctx context.Context) {
+	w := dirwatch.New(retryInterval, func(reason error) {
+		logrus.WithContext(ctx).WithError(reason).Warnf("inotify is not available for the CNI configuration: the daemon reads it every %v; raise fs.inotify.max_user_instances", retryInterval)
+	})
 	defer w.Close()
 	timer := time.NewTimer(0) // the first check starts at once
 	defer timer.Stop()
@@ -59,8 +58,8 @@ func (n *Network) watchConf(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case ev := <-w.Events:
+			return
+		case ev := <-w.Events():
 			if ev.Has(fsnotify.Chmod) && !ev.Has(fsnotify.Write) {
 				continue
 			}
@@ -71,9 +70,11 @@ func (n *Network) watchConf(ctx context.Context) error {
 			c.changed = true
 			timer.Reset(debounce)
 			continue
-		case err := <-w.Errors: // events were lost in an overflow
+		case err := <-w.Errors(): // events were lost in an overflow
 			logrus.WithContext(ctx).WithError(err).Warn("watch of the CNI configuration failed")
 			c.changed = true
+		case <-w.Polls():
+			c.watched, c.changed = !w.Resume(), true
 		case <-n.reloadRequests:
 			c.changed = true
 		case <-n.updates:
@@ -92,7 +93,7 @@ func (n *Network) watchConf(ctx context.Context) error {
 // checker is the state of watchConf.
 type checker struct {
 	n       *Network
-	watcher *fsnotify.Watcher
+	watcher *dirwatch.Watcher
 	watched bool // all directories are watched
 	changed bool // files may have changed
 
@@ -180,13 +181,9 @@ func earlier(a, b time.Time) time.Time {
 
 // watchDirs watches all configuration directories and no others. It creates missing directories, because installers
 // expect them. It reports whether all directories are watched.
-func (n *Network) watchDirs(w *fsnotify.Watcher) bool {
+func (n *Network) watchDirs(w *dirwatch.Watcher) bool {
 	all, dirs := true, n.watchedDirs()
-	for _, dir := range w.WatchList() {
-		if !slices.Contains(dirs, dir) {
-			_ = w.Remove(dir) // fails if the directory was removed
-		}
-	}
+	w.Keep(dirs)
 	for _, dir := range dirs {
 		err := os.MkdirAll(dir, 0o755)
 		if err == nil {

@@ -38,6 +38,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(pluginVariable) != "" { // the test binary is also the plugin of the NRI tests
 		os.Exit(pluginMain())
 	}
+	if os.Getenv(noInotifyVariable) != "" {
+		fmt.Fprintln(os.Stderr, "system:", executeWithoutInotify())
+		os.Exit(1)
+	}
 	processes := flag.Int("processes", 1, "how many tests run at the same time")
 	flag.Parse()
 	code, err := run(m, *processes)
