@@ -43,6 +43,7 @@ func TestKubeletFromTheCRI(t *testing.T) {
 	t.Run("streamed lists", func(t *testing.T) { checkStreamedLists(t, n) })
 	t.Run("events", func(t *testing.T) { checkEvents(t, n) })
 	t.Run("stop signal", func(t *testing.T) { checkStopSignal(t, n) })
+	t.Run("checkpoint", func(t *testing.T) { checkCheckpoint(t, n) })
 	t.Run("exclusive CPU", func(t *testing.T) { checkCPUs(t, n) })
 }
 
