@@ -186,7 +186,7 @@ images: tools ## Build the test images in .cache/images
 .PHONY: unit
 unit: ## Run the tests that need no root, with the race detector
 	$(GO) test -race -short -tags $(TAGS) ./...
-	cd test/docs && $(GO) test -short .
+	cd test/docs && $(GO) test -count=1 -short . # the cache does not notice changes of the pages
 
 .PHONY: root-test
 root-test: deps tools build ## Run all tests of the daemon's module, with the race detector (as root)
@@ -247,11 +247,19 @@ vm-deps vm-full-deps:
 $(BIN)/vm: $(wildcard test/vm/cmd/vm/*.go test/vm/guest/*.go test/vm/wire/*.go) test/vm/go.mod
 	cd test/vm && CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/vm
 
+# lint uses only the processor time that the tests leave, because they wait more than they compute.
 .PHONY: test
-test: lint root-test ## Run lint, all tests, the CRI validation suite, the kubelet suite, the commands of the documentation and the demo (as root)
+test: ## Run lint, all tests, the CRI validation suite, the kubelet suite, the commands of the documentation and the demo (as root)
+	@mkdir -p .cache; \
+	nice -n 19 $(MAKE) --no-print-directory lint >.cache/lint.log 2>&1 & lint=$$!; \
+	$(MAKE) --no-print-directory suites; suites=$$?; \
+	wait $$lint; lint=$$?; cat .cache/lint.log; exit $$(( suites != 0 ? suites : lint ))
+
+.PHONY: suites
+suites: root-test ## What "make test" runs, without lint (as root)
 	cd test/harness && $(GO) test ./...
 	cd test/images && $(GO) test ./...
-	cd test/monitoring && $(GO) test ./...
+	cd test/monitoring && $(GO) test -count=1 ./... # the cache does not notice changes of contrib
 	cd tools/protogen && $(GO) test ./...
 	CRISERVER_TEST_PATIENCE=$${CRISERVER_TEST_PATIENCE:-3} $(MAKE) --no-print-directory -j2 --output-sync=target \
 		system $(BIN)/kubelet kubelet critest test-docs
