@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -17,6 +18,9 @@ import (
 
 // checkTimeout limits the check of the program.
 const checkTimeout = time.Minute
+
+// pipeTimeout limits how long check waits for the end of the output after criu has exited or was killed.
+const pipeTimeout = time.Second
 
 // maxMessage is the maximum length of a message of criu in an error, in bytes.
 const maxMessage = 300
@@ -119,6 +123,10 @@ func check(ctx context.Context, path string) (version string, err error) {
 		return "", fmt.Errorf("%s --version: no version in the output: %w", path, errdefs.ErrNotImplemented)
 	}
 	cmd := exec.CommandContext(ctx, path, "check")
+	// The processes that criu starts for the check have its output open. Without them Wait would not return.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = pipeTimeout
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return version, fmt.Errorf("criu %s does not work on this kernel: %s: %w: %w", version, lastError(out), err, errdefs.ErrNotImplemented)
 	}

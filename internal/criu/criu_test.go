@@ -1,6 +1,7 @@
 package criu
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -70,5 +71,37 @@ func TestPath(t *testing.T) {
 	t.Setenv("PATH", "/nowhere")
 	if _, err := c.Check(t.Context()); !errors.Is(err, errdefs.ErrNotImplemented) {
 		t.Errorf("no criu in the PATH: got %v", err)
+	}
+}
+
+// TestCheckCancelled checks that the end of the context ends a check, although a process that criu has started has the
+// output of criu open.
+func TestCheckCancelled(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "criu")
+	script(t, path, `case $1 in --version) echo Version: 9.9;; check) echo checking >`+dir+`/checking; sleep 1000; echo;; esac`)
+	c := &Checker{Configured: func() string { return path }}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Check(ctx)
+		done <- err
+	}()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(filepath.Join(dir, "checking")); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("timeout: the check does not begin")
+		}
+	}
+	cancel()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("a check that was cancelled returned no error")
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("timeout: the check does not end")
 	}
 }

@@ -290,8 +290,12 @@ func (d *Daemon) Stop() error {
 		}
 		return nil
 	case <-time.After(Patience(20 * time.Second)):
-		_ = d.cmd.Process.Kill()
-		<-d.exited
+		_ = d.cmd.Process.Signal(syscall.SIGQUIT) // the Go runtime writes all goroutines into the log
+		select {
+		case <-d.exited:
+		case <-time.After(5 * time.Second):
+			d.Kill()
+		}
 		return errors.New("stop daemon: the daemon did not exit before the deadline and was killed")
 	}
 }

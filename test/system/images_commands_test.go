@@ -59,19 +59,20 @@ func TestImageCommands(t *testing.T) {
 		Changes []struct{ Kind, Path string }
 		Summary struct{ Incomplete bool }
 	}
+	var changes []string
 	waitFor(t, "the container has changed its files", func() bool {
 		code, stdout, stderr := n.command(t, "layers", "system/imagecmds/c", "-o", "json")
 		if err := json.Unmarshal([]byte(stdout), &layers); code != 0 || err != nil {
 			t.Fatalf("layers of the container: exit code %d, %v, %s", code, err, stderr)
 		}
-		return len(layers.Changes) >= 3
-	})
-	var changes []string
-	for _, c := range layers.Changes {
-		if strings.HasPrefix(c.Path, "/data/") {
-			changes = append(changes, strings.TrimPrefix(c.Kind, "CHANGE_KIND_")+" "+c.Path)
+		changes = nil
+		for _, c := range layers.Changes {
+			if strings.HasPrefix(c.Path, "/data/") {
+				changes = append(changes, strings.TrimPrefix(c.Kind, "CHANGE_KIND_")+" "+c.Path)
+			}
 		}
-	}
+		return len(changes) >= 3
+	})
 	if got, want := strings.Join(changes, ", "), "REMOVED /data/gone, ADDED /data/new, CHANGED /data/old"; got != want {
 		t.Errorf("changes: got %s, want %s", got, want)
 	}
