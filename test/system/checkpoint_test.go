@@ -22,8 +22,8 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// counter is a script that counts in its log and in a file.
-const counter = "i=0; while :; do i=$((i+1)); echo $i; echo $i >/tmp/n; usleep 20000; done"
+// counter is a script that counts in its log and in a file. The file always has a number, because mv replaces it.
+const counter = "i=0; while :; do i=$((i+1)); echo $i; echo $i >/tmp/m; mv /tmp/m /tmp/n; usleep 20000; done"
 
 // needCRIU skips the test if no criu works on this machine.
 func needCRIU(t *testing.T) string {
