@@ -11,7 +11,7 @@ import (
 // what it created.
 //
 // Errors: InvalidArgument for a call without a deadline, an option, a request that breaks
-// a rule, containers that are not exactly those of the checkpoint, and a damaged
+// a rule, containers that differ from the containers of the checkpoint, and a damaged
 // checkpoint; NotFound if there is no checkpoint; DataLoss for a file that differs from its
 // digest; FailedPrecondition if the checkpoint does not fit the request or the node;
 // AlreadyExists if the pod exists; Unimplemented if the runtime handler cannot restore;

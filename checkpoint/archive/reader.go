@@ -71,9 +71,9 @@ func NewAuthenticReader(r io.Reader, key Key) *Reader {
 // Next returns the next entry, which is valid until the next call, or io.EOF at the end of the archive. Next skips
 // directories and the entries of other programs.
 //
-// Errors: those of NewAuthenticReader; ErrInvalidArgument for an entry that is not a regular file, that is too large,
-// or that has an unknown name or the name of an earlier entry; for more than MaxEntries entries; and for an archive
-// that is truncated or is not a tar.
+// Errors: ErrInvalidArgument for an entry that is not a regular file, is too large, has an unknown name, or has the
+// name of an earlier entry. The same error is returned for more than MaxEntries entries, and for an archive that is
+// truncated or is not a tar. Next also returns the errors of NewAuthenticReader.
 func (r *Reader) Next() (*Entry, error) {
 	for {
 		h, err := r.tar.Next()

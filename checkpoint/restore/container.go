@@ -54,7 +54,7 @@ func (m *Manager) createContainer(ctx context.Context, podID string, config *cri
 	}
 	config = proto.CloneOf(config)
 	config.Image.Image = info.Container.ImageID
-	// The creation has a context of its own, because a retry can join it.
+	// The creation continues when this caller leaves, because a retry can join it.
 	u := &unpacker{ctx: context.WithoutCancel(ctx), m: m}
 	return m.cfg.Containers.CreateRestored(ctx, pod.ID, config, container.Restore{
 		Unpack: func(ctx context.Context, rootfs, images string) error {

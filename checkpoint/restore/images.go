@@ -70,8 +70,8 @@ func checkImages(dir string, config *specs.Spec) error {
 	return nil
 }
 
-// checkDescriptors checks the list of the streams. runc gives criu the descriptor of each pipe in the list, and has
-// other descriptors above those of the streams.
+// checkDescriptors checks the list of standard streams. runc passes the descriptor of each pipe in the list to criu.
+// The list must name only standard streams, because runc also has other files open.
 func checkDescriptors(file string) error {
 	f, err := os.Open(file)
 	if err != nil {
@@ -206,8 +206,8 @@ func contains(bounding [2]uint32, set []uint32) bool {
 	return true
 }
 
-// checkMount compares a mount with those of the OCI config. Mounts that are not in the OCI config are those that runc
-// makes for masked and read-only paths, devices and the terminal. All of them are bind mounts, or empty tmpfs.
+// checkMount compares a mount with the mounts of the OCI config. runc adds mounts for masked and read-only paths,
+// devices and the terminal. All of them are bind mounts or empty tmpfs.
 func checkMount(e *mnt.MntEntry, config *specs.Spec) error {
 	dest := path.Clean("/" + e.GetMountpoint())
 	kind := mnt.Fstype(e.GetFstype()) //nolint:gosec // a number of an enumeration
@@ -222,7 +222,7 @@ func checkMount(e *mnt.MntEntry, config *specs.Spec) error {
 		if path.Clean(m.Destination) != dest {
 			continue
 		}
-		// The tmpfs in which runc mounts the hierarchies of cgroup v1 can be written; each hierarchy is a mount of its own.
+		// The tmpfs above the cgroup v1 hierarchies is writable. Each hierarchy is a separate, read-only mount in it.
 		if isReadOnly(m) && !readOnly && (m.Type != "cgroup" || kind != mnt.Fstype_TMPFS) {
 			return mismatch("the mount at %q can be written, but is read-only in the config", dest)
 		}

@@ -63,9 +63,9 @@ func environment(criu string) []string {
 	return append(env, "PATH="+filepath.Dir(criu)+":"+os.Getenv("PATH"))
 }
 
-// restoreArgs are the options of the runtime's restore: the locks of files are part of each checkpoint, and the
-// processes stay in the cgroup of criu, which is that of the container. In every other mode, criu applies the cgroups
-// and limits of the checkpoint.
+// restoreArgs are the options of the runtime's restore. Each checkpoint contains the locks of files. criu runs in the
+// cgroup of the container, and the restored processes stay there. In every other mode, criu applies the cgroups and
+// limits of the checkpoint.
 func restoreArgs() []string { return []string{"--file-locks", "--manage-cgroups-mode", "ignore"} }
 
 // invalid returns an ErrInvalidArgument. The message names the field of the request and the rule that the field breaks.

@@ -55,8 +55,8 @@ func (c *Cluster) cniTemplate() string {
 `, c.podMTU())
 }
 
-// kubeletConfig returns the configuration of the kubelet: the one that kubeadm writes, for short intervals
-// and a cgroup of its own, with the options of the node.
+// kubeletConfig returns the configuration of the kubelet. It is what kubeadm writes, with shorter intervals, the cgroup
+// of the node as the root of pods, and the options of the node.
 func (n *Node) kubeletConfig() map[string]any {
 	config := map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1",

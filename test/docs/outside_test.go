@@ -15,8 +15,8 @@ import (
 // dirPrefix begins the names of the directories of runs.
 const dirPrefix = "cridocs"
 
-// outside builds the images and runs the tests in namespaces of their own. Afterwards it removes the directory and the
-// cgroups, because tests that were killed or have exceeded their time limit do not.
+// outside builds the images and runs the tests in new namespaces. Afterwards it removes the directory and the cgroups,
+// because tests that were killed or have exceeded their time limit do not.
 func outside(cache string) (code int, err error) {
 	if err := removeFormer(); err != nil {
 		return 1, err

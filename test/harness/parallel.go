@@ -19,9 +19,9 @@ const listStage = "list"
 // Listing reports whether this process only prints the names of the tests.
 func Listing() bool { return Stage() == listStage }
 
-// IsolatedTests runs each test of this binary in a process, with mount, network and IPC namespaces of its own, as
-// Isolated does for all tests together. At most processes of them run at the same time. The output of a test is
-// written when it ends. args are the arguments of the binary.
+// IsolatedTests starts a process with new mount, network and IPC namespaces for each test of this binary. Isolated runs
+// all tests in one such process. At most processes of them run at the same time. The output of a test is written when
+// the test ends. args are the arguments of the binary.
 func IsolatedTests(processes int, args ...string) error {
 	pattern := flag.Lookup("test.run").Value.String()
 	// A pattern with a slash selects subtests, usually of one test.

@@ -153,7 +153,7 @@ func TestRestorePodState(t *testing.T) {
 		t.Errorf("after the restore: got %q, want %q", got, want)
 	}
 	waitFor(t, "the terminal", func() bool { return len(logLines(t, r, "tty")) > lastTTY+3 })
-	// Nothing was lost or repeated: the numbers are those of the lines.
+	// Each line contains its own number, so no line was lost or repeated.
 	for i, l := range logLines(t, r, "state") {
 		if number, _, _ := strings.Cut(l, " "); i < last-2 && number != strconv.Itoa(i+1) || i == 0 && number != "1" {
 			t.Fatalf("line %d is %q", i+1, l)
