@@ -1,11 +1,13 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -38,16 +40,65 @@ func again(stage string, attr *syscall.SysProcAttr, env []string, stdout, stderr
 	cmd.Env = append(append(os.Environ(), stageVariable+"="+stage), env...)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.SysProcAttr = attr
-	return cmd.Run()
+
+	stages.Lock()
+	err := cmd.Start()
+	if err == nil {
+		stages.pids[cmd.Process.Pid] = true
+	}
+	stages.Unlock()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		stages.Lock()
+		defer stages.Unlock()
+		delete(stages.pids, cmd.Process.Pid)
+	}()
+	return cmd.Wait()
 }
 
 // Isolated runs the stage "inside" in new mount, network and IPC namespaces.
 func Isolated(args ...string) error { return isolated(os.Stdout, os.Stderr, args...) }
 
 func isolated(stdout, stderr io.Writer, args ...string) error {
-	return again("inside", &syscall.SysProcAttr{
+	// A stage that is killed or exceeds its time limit does not clean up. Its daemons and monitors become children of
+	// this process.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("become the subreaper of the run: %w", err)
+	}
+	err := again("inside", &syscall.SysProcAttr{
 		Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC,
 	}, nil, stdout, stderr, args...)
+	if err != nil {
+		err = errors.Join(err, killOrphans())
+	}
+	return err
+}
+
+// stages contains the processes that again has started.
+var stages = struct {
+	sync.Mutex
+	pids map[int]bool
+}{pids: make(map[int]bool)}
+
+// killOrphans kills the processes that a stage has left, with the processes below them.
+func killOrphans() error {
+	stages.Lock()
+	defer stages.Unlock()
+	var errs []error
+	for _, pid := range children(os.Getpid()) {
+		if stages.pids[pid] {
+			continue
+		}
+		for _, p := range append(descendants(pid), pid) {
+			if err := unix.Kill(p, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				errs = append(errs, fmt.Errorf("kill process %d, which a test has left: %w", p, err))
+			}
+		}
+		_, _ = unix.Wait4(pid, nil, 0, nil)
+	}
+	return errors.Join(errs...)
 }
 
 // IsolatedProcesses does the same with a PID namespace, whose first process is the stage. When the stage or this

@@ -207,6 +207,20 @@ func addProcesses(s Snapshot, daemon int) error {
 
 // descendants returns all descendants of a process.
 func descendants(root int) []int {
+	below := processTree()
+	var all []int
+	for next := []int{root}; len(next) > 0; next = next[1:] {
+		all = append(all, below[next[0]]...)
+		next = append(next, below[next[0]]...)
+	}
+	return all
+}
+
+// children returns the children of a process.
+func children(parent int) []int { return processTree()[parent] }
+
+// processTree returns the children of each process.
+func processTree() map[int][]int {
 	children := map[int][]int{}
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, path := range stats {
@@ -223,10 +237,5 @@ func descendants(root int) []int {
 		parent, _ := strconv.Atoi(rest[1])
 		children[parent] = append(children[parent], pid)
 	}
-	var all []int
-	for next := []int{root}; len(next) > 0; next = next[1:] {
-		all = append(all, children[next[0]]...)
-		next = append(next, children[next[0]]...)
-	}
-	return all
+	return children
 }
