@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/internal/atomicfile"
 	"github.com/criserver/criserver/oci/runtime"
 	"github.com/sirupsen/logrus"
 )
@@ -25,6 +26,9 @@ func (m *Manager) Recover(ctx context.Context) {
 	}
 	if err := os.MkdirAll(m.cfg.Dir, 0o700); err != nil {
 		log.WithError(err).Error("make the directory for records of checkpoints")
+	}
+	if err := atomicfile.RemoveTemporary(m.cfg.Dir); err != nil {
+		log.WithError(err).Error("remove temporary files of checkpoints")
 	}
 	files, err := filepath.Glob(filepath.Join(m.cfg.Dir, "*.json"))
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/internal/atomicfile"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -31,6 +32,7 @@ func (m *Manager) Restore(ctx context.Context) error {
 	// The mounts of containers are restored first, so that images and layers in use are not deleted as
 	// leftovers.
 	for _, step := range []func() error{
+		func() error { return atomicfile.RemoveTemporary(m.dir(".")) },
 		func() error { return m.bin.PutAll(m.dir(stageDir)) },
 		func() error { return m.rootfs.Restore(report) },
 		func() error { return m.volumes.Restore(report) },

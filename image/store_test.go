@@ -135,6 +135,7 @@ func TestRestoreAfterCrash(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, true},
+		"while a record is replaced": {func(b *bed) { write(t, b.Manager.dir("."+archivesFile+".criserver-1"), "{") }, true},
 		"before the image's record":  {func(b *bed) { remove(filepath.Join(image(b), recordFile)) }, false},
 		"layers without an image":    {func(b *bed) { remove(image(b)) }, false},
 		"an image without a layer":   {func(b *bed) { remove(layer(b)) }, false},
@@ -151,6 +152,7 @@ func TestRestoreAfterCrash(t *testing.T) {
 			_, err := b.Get(ref)
 			equal(t, "image exists", err == nil, c.kept)
 			equal(t, "leftovers in the staging directory", len(names(t, b.Manager.dir(stageDir))), 0)
+			equal(t, "temporary file", exists(b.Manager.dir("."+archivesFile+".criserver-1")), false)
 			root, _ := b.mount(t, b.pull(t, ref))
 			equal(t, "file", read(t, root, "etc/a"), "upper")
 			b.restart(t)

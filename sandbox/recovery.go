@@ -26,6 +26,9 @@ func (m *Manager) Recover(ctx context.Context) error {
 	if err := m.prepare(); err != nil {
 		return fmt.Errorf("recover pod sandboxes: %w", err)
 	}
+	if err := m.net.RemoveTemporaryFiles(); err != nil {
+		logrus.WithContext(ctx).WithError(err).Warn("failed to remove temporary files of the network")
+	}
 	all, err := listIDs(m.dirs.pods())
 	if err != nil {
 		return fmt.Errorf("recover pod sandboxes: %w", err)

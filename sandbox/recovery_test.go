@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,8 +44,15 @@ func TestRecover(t *testing.T) {
 		t.Fatal(err)
 	}
 	changeRecord(t, m, old.ID, func(r *record) { r.BootID = "another" })
+	temporary := filepath.Join(b.cfg.RunDir, "cni", "tables", ".criserver_hostports_n.criserver-1")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(temporary), 0o700), os.WriteFile(temporary, []byte("{"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
 
 	m = b.start()
+	if _, err := os.Stat(temporary); !os.IsNotExist(err) {
+		t.Errorf("temporary file of the earlier daemon: got %v, want ErrNotExist", err)
+	}
 	if p, err := m.Get(good.ID); err != nil || !p.Ready || mustJSON(t, p.IPs) != mustJSON(t, good.IPs) || p.Config.Hostname != "good" {
 		t.Errorf("ready pod: got %+v, %v", p, err)
 	}

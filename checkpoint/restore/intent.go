@@ -46,6 +46,9 @@ func (m *Manager) writeIntent(key podKey) (done func() error, err error) {
 // is kept and logged.
 func (m *Manager) Recover(ctx context.Context) error {
 	defer close(m.recovered)
+	if err := atomicfile.RemoveTemporary(m.cfg.Dir); err != nil {
+		return fmt.Errorf("recover restores: %w", err)
+	}
 	entries, err := os.ReadDir(m.cfg.Dir)
 	if err != nil {
 		return fmt.Errorf("recover restores: %w", err)

@@ -173,8 +173,10 @@ func TestRollback(t *testing.T) {
 	if left, _ := os.ReadDir(b.cfg.Dir); len(left) != 1 || len(b.pods.list) != 1 {
 		t.Fatalf("records %v, %d pods, want one of each", left, len(b.pods.list))
 	}
-	if err := os.WriteFile(filepath.Join(b.cfg.Dir, "torn.json"), []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"torn.json", ".temporary.json.criserver-1"} {
+		if err := os.WriteFile(filepath.Join(b.cfg.Dir, name), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	b.pods.removeErr = nil
 	next := New(b.cfg)

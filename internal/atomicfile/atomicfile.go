@@ -1,13 +1,18 @@
 // Package atomicfile replaces files atomically: a reader sees either the old or the new
-// content, and a crash leaves one of the two.
+// content, and a crash leaves one of the two. A crash may also leave a temporary file, which RemoveTemporary removes.
 package atomicfile
 
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
+
+// temporaryInfix stands between a dot with the name of the file and a number in the name of a temporary file.
+const temporaryInfix = ".criserver-"
 
 // Write writes data to a temporary file in the same directory and renames the file to
 // path. It does not sync the file, because state on tmpfs does not survive a power cut.
@@ -33,8 +38,24 @@ func SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// RemoveTemporary removes the temporary files that killed processes have left in a directory. The caller ensures that
+// no process writes a file of the directory at the same time. A directory that does not exist is not an error.
+func RemoveTemporary(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if e.Name()[0] == '.' && strings.Contains(e.Name(), temporaryInfix) && e.Type().IsRegular() {
+			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func write(path string, data []byte, perm os.FileMode, sync bool) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	f, err := createTemporary(path)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -46,6 +67,10 @@ func write(path string, data []byte, perm os.FileMode, sync bool) error {
 		return fmt.Errorf("write %s: %w", path, errors.Join(err, os.Remove(f.Name())))
 	}
 	return nil
+}
+
+func createTemporary(path string) (*os.File, error) {
+	return os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+temporaryInfix+"*")
 }
 
 // writeTo writes the content and the mode of a file, and syncs the file if sync is set.

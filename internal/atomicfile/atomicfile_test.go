@@ -45,6 +45,35 @@ func TestFailedWrite(t *testing.T) {
 	}
 }
 
+// TestRemoveTemporary checks that only the temporary files of this package are removed.
+func TestRemoveTemporary(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"state", ".state.criserver-17"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("content"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := createTemporary(filepath.Join(dir, "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := RemoveTemporary(dir); err != nil {
+		t.Error(err)
+	}
+	checkEntries(t, dir, "state")
+	other := filepath.Join(dir, ".state.tmp")
+	if err := os.Rename(filepath.Join(dir, "state"), other); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(RemoveTemporary(dir), RemoveTemporary(filepath.Join(dir, "missing"))); err != nil {
+		t.Error(err)
+	}
+	checkEntries(t, dir, ".state.tmp")
+}
+
 func checkEntries(t *testing.T, dir, want string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

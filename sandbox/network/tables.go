@@ -2,8 +2,10 @@ package network
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/criserver/criserver/internal/atomicfile"
 	"github.com/criserver/criserver/sandbox/network/nat"
 	"github.com/sirupsen/logrus"
 )
@@ -21,6 +23,12 @@ func (n *Network) loadTables(ctx context.Context) {
 	if err := n.ports.Load(contents); err != nil {
 		log.WithError(err).Warn("failed to load the tables of host ports of an earlier daemon")
 	}
+}
+
+// RemoveTemporaryFiles removes the temporary files that an earlier daemon has left in the directories of n. The caller
+// calls RemoveTemporaryFiles before all other methods.
+func (n *Network) RemoveTemporaryFiles() error {
+	return errors.Join(atomicfile.RemoveTemporary(n.files.Dir), atomicfile.RemoveTemporary(n.stateDir()))
 }
 
 // configureTables sets the tables of the loaded configuration.
