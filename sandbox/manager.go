@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -113,13 +114,14 @@ func NetworkReasons() []string { return network.Reasons() }
 // DefaultBridge returns the bridge to which the daemon attaches pods because no CNI network is configured, or nil.
 func (m *Manager) DefaultBridge() *network.DefaultBridge { return m.net.DefaultBridge() }
 
-// RemoveDefaultBridge deletes the default bridge if no pod uses it. The next pod that needs the bridge creates it
-// again.
-func (m *Manager) RemoveDefaultBridge(ctx context.Context) error {
-	if err := m.net.RemoveDefaultBridge(ctx); err != nil {
-		return fmt.Errorf("delete the default bridge: %w", err)
+// RemoveNetworks deletes the default bridge and the nftables tables that no pod uses. Run must have ended. The next
+// daemon creates both again.
+func (m *Manager) RemoveNetworks(ctx context.Context) error {
+	err := m.net.RemoveDefaultBridge(ctx)
+	if err != nil {
+		err = fmt.Errorf("delete the default bridge: %w", err)
 	}
-	return nil
+	return errors.Join(err, m.net.RemoveTables(ctx))
 }
 
 // HandlerNetworks returns the networks of the runtime handlers with a default network of their own, by handler.

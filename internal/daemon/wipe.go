@@ -64,7 +64,7 @@ const (
 // Wipe removes all pods and containers with their writable layers, and on request all images,
 // while no daemon runs. It removes each object as the daemon does on a request of the kubelet,
 // so network plugins and runtimes release their resources, and nothing is deleted while it is
-// in use. Wipe continues after an error, and returns all errors.
+// in use. Wipe also deletes the default bridge and the nftables tables that no remaining pod uses. Wipe continues after an error, and returns all errors.
 //
 // Errors: ErrContainersRun if a container runs, unless Force is set.
 func Wipe(ctx context.Context, settings config.Config, opts WipeOptions) (err error) {
@@ -84,7 +84,7 @@ func Wipe(ctx context.Context, settings config.Config, opts WipeOptions) (err er
 	base, managers := newStage(ctx, fail), newStage(ctx, fail)
 	base.run(p.watcher.Run)
 	base.run(p.spawner.Run)
-	defer func() { err = errors.Join(err, managers.end(), base.end()) }()
+	defer func() { err = errors.Join(err, base.end()) }()
 	if err := p.restore(ctx); err != nil {
 		return err
 	}
@@ -98,7 +98,8 @@ func Wipe(ctx context.Context, settings config.Config, opts WipeOptions) (err er
 	managers.run(p.pods.Run)
 	managers.run(p.containers.Run)
 	// images.Run would empty the trash at the same time as wipe.
-	return p.wipe(ctx, plan)
+	err = errors.Join(p.wipe(ctx, plan), managers.end())
+	return errors.Join(err, p.pods.RemoveNetworks(ctx), p.images.EmptyTrash(ctx))
 }
 
 // wipePlan returns all pods and containers, and if images is set, all images.
@@ -143,20 +144,18 @@ func (w WipePlan) Running() int {
 	return n
 }
 
-// wipe removes the objects of a plan: containers before their pods, and images last. It also deletes the default bridge
-// if no pod remains on it.
+// wipe removes the objects of a plan: containers before their pods, and images last.
 func (p *parts) wipe(ctx context.Context, plan WipePlan) error {
 	stop := func(c WipeContainer) error { return p.containers.Stop(ctx, c.ID, wipeStopTimeout) }
 	removePod := func(pod WipePod) error { return p.pods.Remove(ctx, pod.ID) }
 	removeContainer := func(c WipeContainer) error { return p.containers.Remove(ctx, c.ID) }
 	removeImage := func(img WipeImage) error { return p.images.Remove(ctx, img.ID) }
-	err := errors.Join(
+	return errors.Join(
 		forEach(plan.Containers, stop),
 		forEach(plan.Pods, removePod),
 		forEach(plan.Containers, removeContainer), // those whose pods do not exist
 		forEach(plan.Images, removeImage),
 	)
-	return errors.Join(err, p.pods.RemoveDefaultBridge(ctx), p.images.EmptyTrash(ctx))
 }
 
 // forEach calls fn for each element, several at a time, and joins the errors.

@@ -31,6 +31,17 @@ func (n *Network) RemoveTemporaryFiles() error {
 	return errors.Join(atomicfile.RemoveTemporary(n.files.Dir), atomicfile.RemoveTemporary(n.stateDir()))
 }
 
+// RemoveTables deletes the tables that no attached pod needs, also those of the loaded configuration. Run must have
+// ended. The next Run creates the tables again.
+func (n *Network) RemoveTables(ctx context.Context) error {
+	n.masquerades.Configure(nil)
+	n.ports.Configure(nil)
+	if !n.reconcileTables(ctx, false) {
+		return errors.New("delete nftables tables: the log has the errors")
+	}
+	return nil
+}
+
 // configureTables sets the tables of the loaded configuration.
 func (n *Network) configureTables(d *loaded) {
 	var masquerades []nat.Masquerade

@@ -175,6 +175,14 @@ func TestWipe(t *testing.T) {
 			t.Errorf("%s after wipe: got %v, %v, want an empty directory", dir, entries, err)
 		}
 	}
+	var tables []byte
+	err := harness.In(n.NetNS, func() (err error) {
+		tables, err = exec.CommandContext(t.Context(), "nft", "list", "tables").CombinedOutput()
+		return err
+	})
+	if err != nil || strings.Contains(string(tables), "criserver_") {
+		t.Errorf("nftables after wipe: got %v, %s, want no table of the daemon", err, tables)
+	}
 	n.restart(t)
 	if pods, containers := n.running(t); pods != 0 || containers != 0 {
 		t.Errorf("after wipe: got %d pods and %d containers, want none", pods, containers)
