@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -17,15 +16,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/checkpoint-restore/go-criu/v8/crit/images/creds"
-	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
-	"github.com/checkpoint-restore/go-criu/v8/crit/images/mnt"
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/checkpoint/archive"
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/sandbox"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -58,65 +53,6 @@ func testOrigin() archive.Origin {
 	return archive.Origin{Version: archive.Version, Architecture: runtime.GOARCH, CgroupV2: true, Runtime: archive.Runtime{Handler: "runc"}}
 }
 
-// image encodes an image of criu.
-func image(t testing.TB, entries ...proto.Message) []byte {
-	t.Helper()
-	b := make([]byte, imageHeader)
-	for _, e := range entries {
-		raw, err := proto.Marshal(e)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(raw))), raw...)
-	}
-	return b
-}
-
-func ptr[T any](v T) *T { return &v }
-
-// task returns a task in a state.
-func task(state uint32) *core.TaskCoreEntry {
-	return &core.TaskCoreEntry{
-		Personality: ptr(uint32(0)), TaskState: ptr(state), ExitCode: ptr(uint32(0)), Flags: ptr(uint32(0)), BlkSigset: ptr(uint64(0)), Comm: ptr("app"),
-	}
-}
-
-// thread returns the first thread of a process with the credentials that testSpec allows.
-func thread(alter func(*core.ThreadCoreEntry)) *core.CoreEntry {
-	id := ptr(uint32(7))
-	tc := &core.ThreadCoreEntry{
-		FutexRla: ptr(uint64(0)), FutexRlaLen: ptr(uint32(0)), SeccompMode: ptr(core.SeccompMode(seccompFilter)),
-		Creds: &creds.CredsEntry{
-			Uid: id, Gid: id, Euid: id, Egid: id, Suid: id, Sgid: id, Fsuid: id, Fsgid: id, Secbits: ptr(uint32(0)), NoNewPrivs: ptr(uint32(1)),
-			CapBnd: []uint32{1<<0 | 1<<5, 0}, CapEff: []uint32{0, 0},
-		},
-	}
-	if alter != nil {
-		alter(tc)
-	}
-	return &core.CoreEntry{Mtype: ptr(core.CoreEntry_X86_64), ThreadCore: tc, Tc: task(1)}
-}
-
-func mount(at string, kind mnt.Fstype, alter func(*mnt.MntEntry)) *mnt.MntEntry {
-	e := &mnt.MntEntry{
-		Fstype: ptr(uint32(kind)), MntId: ptr(uint32(1)), RootDev: ptr(uint32(1)), ParentMntId: ptr(uint32(1)), Flags: ptr(uint32(1)), Root: ptr("/"),
-		Mountpoint: ptr(at), Source: ptr("x"), Options: ptr(""),
-	}
-	if alter != nil {
-		alter(e)
-	}
-	return e
-}
-
-func external(e *mnt.MntEntry) { e.ExtKey = ptr(e.GetMountpoint()) }
-
-func testMounts() []proto.Message {
-	return []proto.Message{
-		mount("/", mnt.Fstype_OVERLAYFS, nil), mount("/proc", mnt.Fstype_PROC, nil), mount("/vol", mnt.Fstype_UNSUPPORTED, external),
-		mount("/proc/sys", mnt.Fstype_PROC, nil), mount("/proc/kcore", mnt.Fstype_UNSUPPORTED, external), mount("/dev/fuse", mnt.Fstype_UNSUPPORTED, external),
-	}
-}
-
 func marshal(t testing.TB, v any) []byte {
 	t.Helper()
 	b, err := json.Marshal(v)
@@ -126,19 +62,23 @@ func marshal(t testing.TB, v any) []byte {
 	return b
 }
 
+// entry is an entry of a tar. tarOf sets the size in the header.
+type entry struct {
+	tar.Header
+	content string
+}
+
 // tarOf returns a tar with these entries.
-func tarOf(t testing.TB, headers ...tar.Header) []byte {
+func tarOf(t testing.TB, entries ...entry) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	for _, h := range headers {
-		content := h.Xattrs["content"] //nolint:staticcheck // carries the content of the test
-		h.Xattrs = nil                 //nolint:staticcheck // as above
-		h.Size = int64(len(content))
-		if err := w.WriteHeader(&h); err != nil {
+	for _, e := range entries {
+		e.Size = int64(len(e.content))
+		if err := w.WriteHeader(&e.Header); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Write([]byte(content)); err != nil {
+		if _, err := w.Write([]byte(e.content)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -148,8 +88,8 @@ func tarOf(t testing.TB, headers ...tar.Header) []byte {
 	return b.Bytes()
 }
 
-func regular(name, content string) tar.Header {
-	return tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644, Xattrs: map[string]string{"content": content}} //nolint:staticcheck // see tarOf
+func regular(name, content string) entry {
+	return entry{tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644}, content}
 }
 
 // testFiles returns the entries of a valid archive.
@@ -185,7 +125,7 @@ func replace(files []file, name string, content []byte) []file {
 
 func archiveOf(t testing.TB, files []file) []byte {
 	t.Helper()
-	var list []tar.Header
+	var list []entry
 	for _, f := range files {
 		list = append(list, regular(f.name, string(f.content)))
 	}
@@ -288,7 +228,8 @@ type fakePods struct {
 	list      []*sandbox.Pod
 	shm       string
 	removeErr error
-	onRun     func()
+	removed   int    // number of removed pods
+	onRun     func() // called by RunPod after it has made the pod, or nil
 }
 
 func (f *fakePods) RunPod(_ context.Context, config *cri.PodSandboxConfig, _ string) (string, error) {
@@ -313,6 +254,7 @@ func (f *fakePods) Stop(context.Context, string) error { return f.removeErr }
 
 func (f *fakePods) Remove(_ context.Context, id string) error {
 	f.list = slices.DeleteFunc(f.list, func(p *sandbox.Pod) bool { return p.ID == id })
+	f.removed++
 	return nil
 }
 

@@ -11,9 +11,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// check returns an error if the checkpoint does not fit the new container. What the processes have in memory, such as
-// their environment, cannot change; what the node or the request controls must be equal, because criu would restore the
-// old value.
+// check returns an error if the checkpoint does not fit the new container. CRIU restores the memory of the processes,
+// for example their environment, and settings of the OCI config. The settings of the new container must be equal.
 func (u *unpacker) check(_ context.Context, t container.RestoreTarget) error {
 	if u.info.Container.ImageID != t.ImageID {
 		return mismatch("config.image is %s, the checkpoint was made from %s", t.ImageID, u.info.Container.ImageID)
@@ -46,17 +45,18 @@ func (u *unpacker) checkProcess(p *specs.Process) error {
 	case old.ApparmorProfile != p.ApparmorProfile:
 		return mismatch("the AppArmor profile is %q, the checkpoint has %q", p.ApparmorProfile, old.ApparmorProfile)
 	case !equalCapabilities(old.Capabilities, p.Capabilities):
-		return mismatch("the capabilities differ from those of the checkpoint")
+		return mismatch("the capabilities and the capabilities of the checkpoint differ")
 	}
 	return compareEnv(old.Env, p.Env)
 }
 
-// compareEnv names the first variable that differs, without its value, which can be a secret.
+// compareEnv compares environments. The error names the first variable that differs, but not its value, which can be a
+// secret.
 func compareEnv(old, now []string) error {
 	before, after := environ(old), environ(now)
 	for _, name := range slices.Sorted(maps.Keys(after)) {
 		if value, ok := before[name]; !ok || value != after[name] {
-			return mismatch("config.envs: the variable %q differs from that of the checkpoint", name)
+			return mismatch("config.envs: the variable %q has another value in the checkpoint", name)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(before)) {
@@ -67,6 +67,7 @@ func compareEnv(old, now []string) error {
 	return nil
 }
 
+// environ returns variables "NAME=VALUE" by name.
 func environ(list []string) map[string]string {
 	m := make(map[string]string, len(list))
 	for _, kv := range list {
@@ -76,18 +77,18 @@ func environ(list []string) map[string]string {
 	return m
 }
 
-// checkSpecs compares the settings that criu restores from the checkpoint.
+// checkSpecs compares the settings that CRIU restores from the checkpoint.
 func checkSpecs(old, now *specs.Spec) error {
 	if old.Root.Readonly != now.Root.Readonly {
 		return mismatch("readonly_rootfs is %t, the checkpoint has %t", now.Root.Readonly, old.Root.Readonly)
 	}
 	switch before, after := old.Linux, now.Linux; {
 	case !equalSets(before.MaskedPaths, after.MaskedPaths):
-		return mismatch("masked_paths differ from those of the checkpoint")
+		return mismatch("masked_paths and the masked paths of the checkpoint differ")
 	case !equalSets(before.ReadonlyPaths, after.ReadonlyPaths):
-		return mismatch("readonly_paths differ from those of the checkpoint")
+		return mismatch("readonly_paths and the read-only paths of the checkpoint differ")
 	case !reflect.DeepEqual(before.Seccomp, after.Seccomp):
-		return mismatch("the seccomp profile differs from that of the checkpoint")
+		return mismatch("the seccomp profile and the seccomp profile of the checkpoint differ")
 	case !equalSets(namespaces(before), namespaces(after)):
 		return mismatch("the namespaces are %v, the checkpoint has %v", namespaces(after), namespaces(before))
 	case !equalSets(devices(before), devices(after)):
@@ -108,6 +109,7 @@ func namespaces(l *specs.Linux) (list []string) {
 	return list
 }
 
+// devices returns the paths of the devices.
 func devices(l *specs.Linux) (list []string) {
 	for _, d := range l.Devices {
 		list = append(list, d.Path)
@@ -115,8 +117,8 @@ func devices(l *specs.Linux) (list []string) {
 	return list
 }
 
-// compareMounts compares the mount points, their types, and whether they can be written. The sources of bind mounts may
-// differ: each pod has its own.
+// compareMounts compares the mount points, their types, and whether they are read-only. compareMounts ignores the
+// sources of bind mounts, which are different in each pod.
 func compareMounts(old, now []specs.Mount) error {
 	before, after := mountTable(old), mountTable(now)
 	for _, dest := range slices.Sorted(maps.Keys(after)) {
@@ -135,6 +137,7 @@ func compareMounts(old, now []specs.Mount) error {
 	return nil
 }
 
+// mountTable describes the type of each mount, by mount point.
 func mountTable(list []specs.Mount) map[string]string {
 	m := make(map[string]string, len(list))
 	for _, mount := range list {
@@ -158,6 +161,7 @@ func isReadOnly(m specs.Mount) bool {
 	return slices.Contains(m.Options, "ro") || slices.Contains(m.Options, "rro")
 }
 
+// equalCapabilities reports whether all sets of capabilities are equal.
 func equalCapabilities(a, b *specs.LinuxCapabilities) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -166,6 +170,7 @@ func equalCapabilities(a, b *specs.LinuxCapabilities) bool {
 		equalSets(a.Permitted, b.Permitted) && equalSets(a.Ambient, b.Ambient)
 }
 
+// equalSets reports whether two lists have the same elements. The order and repetitions do not matter.
 func equalSets[T ~string | ~uint32](a, b []T) bool {
 	a, b = slices.Clone(a), slices.Clone(b)
 	slices.Sort(a)

@@ -6,41 +6,25 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/checkpoint/archive"
+	"github.com/criserver/criserver/internal/ctxio"
 )
 
-// digestReader computes the digest of what is read. It fails when one of its contexts ends.
-type digestReader struct {
-	ctx  []context.Context
-	r    io.Reader
-	hash hash.Hash
-}
-
-func (d *digestReader) Read(p []byte) (int, error) {
-	for _, ctx := range d.ctx {
-		if ctx.Err() != nil {
-			return 0, context.Cause(ctx)
-		}
-	}
-	n, err := d.r.Read(p)
-	d.hash.Write(p[:n])
-	return n, err
-}
-
-// read reads a file of the checkpoint with fn, and returns ErrDataLoss if the file differs from the manifest. The
-// digest is computed of the bytes that fn reads, so the file cannot change between a check and its use. If fn fails
-// because the file is damaged, the error says so.
-func (s *session) read(ctx context.Context, file archive.File, fn func(*digestReader) error) error {
+// read calls fn with a reader of a file of the checkpoint, and returns ErrDataLoss if the file differs from the
+// manifest, also if fn returns an error. read computes the digest of the bytes that fn reads, so a change of the file
+// between a check and its use is not possible.
+func (s *session) read(ctx context.Context, file archive.File, fn func(io.Reader) error) error {
 	f, err := file.Open(s.dir)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	r := &digestReader{ctx: []context.Context{ctx}, r: io.LimitReader(f, file.Size), hash: sha256.New()}
+	hash := sha256.New()
+	// io.TeeReader has no Seek method, so fn cannot skip bytes.
+	r := io.TeeReader(ctxio.NewReader(ctx, io.LimitReader(f, file.Size)), hash)
 	err = fn(r)
 	if ctx.Err() != nil {
 		return errors.Join(context.Cause(ctx), err)
@@ -51,7 +35,7 @@ func (s *session) read(ctx context.Context, file archive.File, fn func(*digestRe
 	if _, copyErr := io.Copy(io.Discard, r); copyErr != nil {
 		return errors.Join(err, copyErr)
 	}
-	if got := hex.EncodeToString(r.hash.Sum(nil)); got != file.SHA256 {
+	if got := hex.EncodeToString(hash.Sum(nil)); got != file.SHA256 {
 		return fmt.Errorf("%s has the digest %s, the manifest says %s: %w", file.Path, got, file.SHA256, errdefs.ErrDataLoss)
 	}
 	return err

@@ -42,8 +42,8 @@ func (m *Manager) writeIntent(key podKey) (done func() error, err error) {
 	return func() error { return os.Remove(path) }, nil
 }
 
-// Recover removes the pods whose restore the death of an earlier daemon has interrupted. A record that cannot be read
-// is kept and logged.
+// Recover removes the pods whose restore ended with an earlier daemon. Recover keeps and logs a record that it cannot
+// read.
 func (m *Manager) Recover(ctx context.Context) error {
 	defer close(m.recovered)
 	if err := atomicfile.RemoveTemporary(m.cfg.Dir); err != nil {
@@ -66,6 +66,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 	return nil
 }
 
+// recoverRestore removes the pod of one record.
 func (m *Manager) recoverRestore(ctx context.Context, path string) error {
 	b, err := os.ReadFile(path)
 	if err != nil {

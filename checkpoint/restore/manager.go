@@ -37,12 +37,12 @@ type Config struct {
 	KeyFile string
 	// Archives reports whether containers can be created from archives.
 	Archives func() bool
-	// CgroupV2 says that the controllers of the node are on the unified hierarchy.
+	// CgroupV2 reports whether the controllers of the node are on the unified hierarchy.
 	CgroupV2   bool
 	Pods       Pods
 	Containers Containers
-	// CRIU returns the path of a criu that works with the OCI runtime of a handler, or an ErrNotImplemented that says why
-	// containers of the handler cannot be restored.
+	// CRIU returns the path of a criu program that works with the OCI runtime of a handler. If containers of the handler
+	// cannot be restored, CRIU returns an ErrNotImplemented with the reason.
 	CRIU func(ctx context.Context, handler string) (string, error)
 }
 
@@ -57,15 +57,15 @@ type Manager struct {
 // New returns a Manager. The caller calls Recover once, when pods and containers can be removed.
 func New(cfg Config) *Manager { return &Manager{cfg: cfg, recovered: make(chan struct{})} }
 
-// environment returns the environment of an OCI runtime that finds criu.
+// environment returns an environment in which an OCI runtime finds the program criu.
 func environment(criu string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "PATH=") })
 	return append(env, "PATH="+filepath.Dir(criu)+":"+os.Getenv("PATH"))
 }
 
-// restoreArgs are the options of the runtime's restore. Each checkpoint contains the locks of files. criu runs in the
-// cgroup of the container, and the restored processes stay there. In every other mode, criu applies the cgroups and
-// limits of the checkpoint.
+// restoreArgs returns the options of the runtime's restore. Each checkpoint contains the file locks of the processes.
+// With the mode "ignore", CRIU runs in the cgroup of the container, and the restored processes stay there. In every
+// other mode, CRIU applies the cgroups and limits of the checkpoint.
 func restoreArgs() []string { return []string{"--file-locks", "--manage-cgroups-mode", "ignore"} }
 
 // invalid returns an ErrInvalidArgument. The message names the field of the request and the rule that the field breaks.

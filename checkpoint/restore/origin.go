@@ -7,7 +7,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// checkOrigin returns an error if a checkpoint of another node cannot be restored on this node.
+// checkOrigin returns an error if a checkpoint from a node of another kind cannot be restored on this node.
 func (m *Manager) checkOrigin(o *archive.Origin) error {
 	switch {
 	case o.Architecture != runtime.GOARCH:
@@ -33,6 +33,7 @@ func checkPod(r *cri.RestorePodRequest, m *archive.Manifest) error {
 	return nil
 }
 
+// checkNamespace compares the mode of a namespace in the request with the namespace in the checkpoint.
 func checkNamespace(name string, requested cri.NamespaceMode, present string) error {
 	if (requested == cri.NamespaceMode_NODE) != (present == archive.NamespaceOfNode) {
 		return mismatch("config.linux.security_context.namespace_options.%s is %s, but the checkpoint used the namespace of the %s", name, requested, present)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -109,7 +110,7 @@ func (m *Manager) checkManifest(r *cri.RestorePodRequest, manifest *archive.Mani
 	return manifest.Verify(key)
 }
 
-// checkAbsent returns an error if there is a pod of the name, which a rollback would remove.
+// checkAbsent returns an ErrAlreadyExists if a pod has the name. A rollback of the restore would remove this pod.
 func (m *Manager) checkAbsent(key podKey) error {
 	for _, p := range m.cfg.Pods.List() {
 		if keyOf(p.Config) == key {
@@ -143,8 +144,8 @@ func (s *session) run(ctx context.Context, key podKey) (_ *cri.RestorePodRespons
 
 // create creates the pod sandbox and the containers.
 func (s *session) create(ctx context.Context) (*cri.RestorePodResponse, error) {
-	// The creation of a pod sandbox continues for a while when its caller has left, for a retry. There is no retry here,
-	// so the caller must not leave.
+	// RunPod continues for some time after its caller has left, so that a retry can join. create does not retry, so it
+	// waits for the result of RunPod.
 	podCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
 	defer cancel()
 	id, err := s.m.cfg.Pods.RunPod(podCtx, s.r.GetConfig(), s.r.GetRuntimeHandler())
@@ -161,7 +162,7 @@ func (s *session) create(ctx context.Context) (*cri.RestorePodResponse, error) {
 	if h := pod.EffectiveHandler(); h != "" && h != s.manifest.Runtime.Handler {
 		return nil, mismatch("the default runtime handler %q is not the handler of the checkpoint, %q", h, s.manifest.Runtime.Handler)
 	}
-	for _, part := range s.manifest.Parts { // there is one kind of part
+	for _, part := range s.manifest.Parts { // all parts are files of /dev/shm
 		if pod.Shm == "" {
 			return nil, mismatch("the checkpoint has files of /dev/shm, which the pod does not have")
 		}
@@ -183,7 +184,7 @@ func (s *session) create(ctx context.Context) (*cri.RestorePodResponse, error) {
 
 // unpackShm writes the files of /dev/shm.
 func (s *session) unpackShm(ctx context.Context, file archive.File, dir string) error {
-	return s.read(ctx, file, func(r *digestReader) error {
+	return s.read(ctx, file, func(r io.Reader) error {
 		if err := layer.Apply(ctx, dir, r, layer.Limits{Entries: archive.MaxEntries, Bytes: file.Size}); err != nil {
 			return fmt.Errorf("%s: %w", file.Path, err)
 		}
@@ -201,7 +202,7 @@ func (s *session) createContainer(ctx context.Context, podID string, config *cri
 		u := &unpacker{ctx: ctx, m: s.m, size: c.Size}
 		return s.m.cfg.Containers.CreateRestored(ctx, podID, config, container.Restore{
 			Unpack: func(ctx context.Context, rootfs, images string) error {
-				err := s.read(ctx, c.File, func(r *digestReader) error { return u.unpack(ctx, archive.NewReader(r), rootfs, images) })
+				err := s.read(ctx, c.File, func(r io.Reader) error { return u.unpack(ctx, archive.NewReader(r), rootfs, images) })
 				if err == nil && u.info.Container.Name != name {
 					err = mismatch("%s has container %q, not %q", c.Path, u.info.Container.Name, name)
 				}
@@ -210,5 +211,5 @@ func (s *session) createContainer(ctx context.Context, podID string, config *cri
 			Check: u.check, Args: restoreArgs(), Env: environment(s.criu),
 		})
 	}
-	return "", invalid("container %q is not in the checkpoint", name) // checkNames has found it
+	return "", invalid("container %q is not in the checkpoint", name) // checkNames has excluded this case
 }

@@ -10,7 +10,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// checkRequest checks the rules of the CRI for a request that need no checkpoint.
+// checkRequest checks the rules of the CRI that concern only the request.
 func checkRequest(r *cri.RestorePodRequest) error {
 	path := r.GetCheckpointPath()
 	switch {
@@ -26,7 +26,7 @@ func checkRequest(r *cri.RestorePodRequest) error {
 		return invalid("container_configs must not be empty")
 	}
 	for key := range r.GetOptions() {
-		return invalid("options[%q] is not known, there are no options", key)
+		return invalid("options: %q is unknown; options must be empty", key)
 	}
 	seen := make(map[string]bool)
 	for i, c := range r.GetContainerConfigs() {
@@ -67,6 +67,7 @@ type podKey struct {
 	Attempt   uint32 `json:"attempt"`
 }
 
+// keyOf returns the key of a pod.
 func keyOf(c *cri.PodSandboxConfig) podKey {
 	m := c.GetMetadata()
 	return podKey{m.GetNamespace(), m.GetName(), m.GetUid(), m.GetAttempt()}

@@ -17,9 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unpacker unpacks the archive of a container, and keeps what is compared with the new container.
+// unpacker unpacks the archive of a container, and keeps the description of the container for the comparison with the
+// new container.
 type unpacker struct {
-	ctx  context.Context //nolint:containedctx // of the request; the creation of a container has a context of its own
+	ctx  context.Context //nolint:containedctx // of the request; the creation of a container has another context
 	m    *Manager
 	size int64 // of the archive, in bytes
 	info *archive.ContainerInfo
@@ -27,8 +28,8 @@ type unpacker struct {
 	used int64       // bytes of the entries so far
 }
 
-// unpack writes the changed files to rootfs and the images of criu to images. All other entries are only compared or
-// ignored: an archive is not trusted to say how a container is configured.
+// unpack writes the changed files to rootfs and the CRIU images to images. All other entries are only compared or
+// ignored, because the archive must not configure the new container.
 func (u *unpacker) unpack(ctx context.Context, in *archive.Reader, rootfs, images string) error {
 	out, err := os.OpenRoot(images)
 	if err != nil {
@@ -52,6 +53,7 @@ func (u *unpacker) unpack(ctx context.Context, in *archive.Reader, rootfs, image
 	}
 }
 
+// entry unpacks one entry of the archive.
 func (u *unpacker) entry(ctx context.Context, e *archive.Entry, rootfs string, images *os.Root) error {
 	// An entry with holes would be larger than the archive.
 	if u.used += e.Size; u.used > u.size {
@@ -86,6 +88,7 @@ func (u *unpacker) entry(ctx context.Context, e *archive.Entry, rootfs string, i
 	return errors.Join(err, f.Close())
 }
 
+// metadata parses an entry with JSON.
 func (u *unpacker) metadata(name string, b []byte, rootfs string) (err error) {
 	switch name {
 	case archive.InfoFile:
@@ -107,7 +110,7 @@ func (u *unpacker) metadata(name string, b []byte, rootfs string) (err error) {
 	return remove(rootfs, deleted)
 }
 
-// remove removes files of a root file system. No link is followed out of the root file system.
+// remove removes files of a root file system. No link leads out of the root file system.
 func remove(rootfs string, paths []string) error {
 	root, err := os.OpenRoot(rootfs)
 	if err != nil {
@@ -126,7 +129,7 @@ func remove(rootfs string, paths []string) error {
 	return nil
 }
 
-// complete returns an error if an entry is missing without which the archive cannot be restored.
+// complete returns an error if the archive lacks an entry that a restore needs.
 func (u *unpacker) complete(images *os.Root) error {
 	switch {
 	case u.info == nil:
