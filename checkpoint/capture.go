@@ -13,6 +13,7 @@ import (
 	"github.com/criserver/criserver/checkpoint/filetar"
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/image/changes"
+	"github.com/criserver/criserver/internal/periodic"
 	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -82,25 +83,11 @@ func (c *capture) readSpec() (err error) {
 // watchInterval is the time between two reports of a dump.
 const watchInterval = 200 * time.Millisecond
 
-// watch reports the size of the images until stop is called.
+// watch reports the size of the CRIU images until stop is called.
 func (c *capture) watch(images string) (stop func()) {
 	total := c.s.m.cfg.Cgroups.MemoryUsage(c.held.ProcessCgroup)
 	c.report(PhaseDump, 0, total)
-	quit, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(watchInterval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-tick.C:
-				c.report(PhaseDump, dirSize(images), total)
-			}
-		}
-	}()
-	return func() { close(quit); <-done }
+	return periodic.Start(watchInterval, func() { c.report(PhaseDump, dirSize(images), total) })
 }
 
 // dirSize returns the sum of the sizes of the files in a directory. It is used only for reports of the progress, so

@@ -11,6 +11,8 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
+
+	"github.com/criserver/criserver/internal/periodic"
 )
 
 // checkpointWork is the beginning of the name of the directory in which the daemon writes an archive.
@@ -31,23 +33,9 @@ func watchCheckpoint(w io.Writer, size func() int64) (finish func()) {
 		mpb.PrependDecorators(decor.Name("checkpoint "), decor.CurrentKibiByte("% .1f written", decor.WC{W: 18})),
 		mpb.AppendDecorators(decor.Elapsed(decor.ET_STYLE_GO)),
 	)
-	quit, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(sizeInterval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-tick.C:
-				bar.SetCurrent(size())
-			}
-		}
-	}()
+	stop := periodic.Start(sizeInterval, func() { bar.SetCurrent(size()) })
 	return func() {
-		close(quit)
-		<-done
+		stop()
 		bar.Abort(false)
 		all.Wait()
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/criserver/criserver/internal/periodic"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -88,28 +89,16 @@ const (
 	startExtension = time.Minute
 )
 
-// extendStart extends the start timeout of the service manager at every interval, so that the
+// extendStart extends the start timeout of the service manager at once and at every interval, so that the
 // service manager does not end a start that takes long, as on a slow machine. Every step of
 // the start has its own deadline. The caller calls stop when the start has ended.
 func (m serviceManager) extendStart(interval time.Duration) (stop func()) {
 	if m.socket == "" {
 		return func() {}
 	}
-	quit, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		ticker := time.NewTicker(interval)
-		defer ticker.Stop()
-		for {
-			m.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", startExtension.Microseconds()))
-			select {
-			case <-ticker.C:
-			case <-quit:
-				return
-			}
-		}
-	}()
-	return func() { close(quit); <-done }
+	extend := func() { m.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", startExtension.Microseconds())) }
+	extend()
+	return periodic.Start(interval, extend)
 }
 
 // startWatchdog calls probe four times within the timeout of the watchdog, and sends
