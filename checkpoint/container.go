@@ -107,8 +107,8 @@ func (m *Manager) open(ctx context.Context, podID, handler string, progress func
 
 // readKey returns the key that signs checkpoints.
 func (m *Manager) readKey() (archive.Key, error) {
-	m.key.Lock()
-	defer m.key.Unlock()
+	m.keyMu.Lock()
+	defer m.keyMu.Unlock()
 	return archive.MakeKey(m.cfg.KeyFile)
 }
 

@@ -1,6 +1,6 @@
 // Package checkpoint writes checkpoints of containers and pods. A checkpoint freezes the containers, dumps the
 // processes through the OCI runtime and CRIU, compares the root file systems with the images, and writes the archives.
-// The containers continue to run after the checkpoint. The package cannot restore containers.
+// The containers continue to run after the checkpoint. Package checkpoint/restore restores them.
 //
 // The daemon can die at any instruction. Before a checkpoint freezes containers, it writes an intent record. Recover
 // of the next daemon reads the record, thaws the containers, and removes the incomplete output.
@@ -100,7 +100,8 @@ type Config struct {
 type Manager struct {
 	cfg  Config
 	boot string
-	key  sync.Mutex // held while the key is read or made
+
+	keyMu sync.Mutex // held while the key is read or made
 }
 
 // New returns a Manager. The caller calls Recover once before it writes a checkpoint, after the recovery of

@@ -8,18 +8,16 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/internal/ids"
-	"github.com/criserver/criserver/internal/msgdiff"
 	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
-	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// CreateRestored makes a container as Create does, whose processes are restored from a checkpoint when
-// the container is started. Errors in addition to those of Create: those of the functions of r;
-// ErrNotImplemented for a runtime or a pod from which a container cannot be restored.
+// CreateRestored makes a container like Create. The start of the container restores its processes from a
+// checkpoint. CreateRestored returns the errors of Create, the errors of the functions of r, and
+// ErrNotImplemented for a runtime or a pod that does not support restores.
 func (m *Manager) CreateRestored(ctx context.Context, podID string, config *cri.ContainerConfig, r Restore) (string, error) {
 	return m.createFrom(ctx, podID, config, &r)
 }
@@ -63,18 +61,17 @@ func (m *Manager) createFrom(ctx context.Context, podID string, config *cri.Cont
 	return id, nil
 }
 
-// plan is the input of a creation, and how far the creation has got.
+// plan is the input and the progress of a creation.
 type plan struct {
-	settings *Settings // in force when the request arrived
-	config   *cri.ContainerConfig
-	spec     *containerspec.Spec
-	pod      Pod
-	runtime  *runtime.Runtime
-	handler  Handler
-	restore  *Restore // nil for a container that is not restored from a checkpoint
-	// The options of the runtime's restore, and whether the container has a cgroup namespace. writeBundle sets both.
-	restoreArgs []string
-	cgroupNS    bool
+	settings    *Settings // in force when the request arrived
+	config      *cri.ContainerConfig
+	spec        *containerspec.Spec
+	pod         Pod
+	runtime     *runtime.Runtime
+	handler     Handler
+	restore     *Restore // nil for a container that is not restored from a checkpoint
+	restoreArgs []string // options of the runtime's restore, set by writeBundle
+	cgroupNS    bool     // the container gets a new cgroup namespace; set by writeBundle for a restore
 
 	image   Image
 	process *containerspec.Process
@@ -225,43 +222,4 @@ func imageRef(requested containerspec.Image, image Image) string {
 		return requested.Ref
 	}
 	return image.Ref
-}
-
-// reuse returns the id of the container that an earlier attempt of the same creation has
-// made, or "" if that container was removed.
-func (m *Manager) reuse(ctx context.Context, c *container, config *cri.ContainerConfig) (string, error) {
-	s := c.snap.Load()
-	unclaimed := !c.idReturned.Load() && !c.isUnreadable()
-	switch {
-	case s != nil && s.State == Created && (unclaimed || proto.Equal(c.config, config)):
-		return c.id, nil
-	case s != nil && s.State == Exited && s.StartedAt.IsZero() && (unclaimed || s.Reason == ReasonContainerCannotRun):
-		// The earlier attempt failed and its rollback failed, too, or the container has
-		// exited since.
-		return "", m.Remove(ctx, c.id)
-	case s != nil && s.State == Created:
-		return "", fmt.Errorf("the name is taken by container %q, whose config differs in %v: %w",
-			short(c.id), msgdiff.Fields(c.config, config), errdefs.ErrAlreadyExists)
-	}
-	return "", fmt.Errorf("the name is taken by container %q: %w", short(c.id), errdefs.ErrAlreadyExists)
-}
-
-// logDifference logs the fields in which a request differs from the request that the
-// container was made from.
-func (c *container) logDifference(config *cri.ContainerConfig) {
-	if !proto.Equal(c.config, config) {
-		c.log().WithField("differs", msgdiff.Fields(c.config, config)).
-			Warn("a retry of CreateContainer has another config than the first request: the first config is in force")
-	}
-}
-
-// withStage adds to an error the stage of a creation whose caller has given up.
-func (m *Manager) withStage(n name, err error) error {
-	if c := m.byName(n); c != nil {
-		if stage := c.stage.Load(); stage != nil {
-			c.log().WithField("stage", *stage).Warn("the caller of CreateContainer gave up; the creation continues for a retry")
-			return fmt.Errorf("still in stage %q: %w", *stage, err)
-		}
-	}
-	return err
 }

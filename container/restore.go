@@ -27,7 +27,7 @@ type Restore struct {
 	Check func(ctx context.Context, t RestoreTarget) error
 	// Args are options of the runtime's restore command.
 	Args []string
-	// Env is the environment of the runtime, or nil for that of the daemon.
+	// Env is the environment of the runtime, or nil for the environment of the daemon.
 	Env []string
 }
 
@@ -75,13 +75,14 @@ func labelArgs(config *specs.Spec) (args []string) {
 	return args
 }
 
+// hasNewCgroupNamespace reports whether the runtime creates a cgroup namespace for the container.
 func hasNewCgroupNamespace(config *specs.Spec) bool {
 	return config.Linux != nil && slices.ContainsFunc(config.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
 		return n.Type == specs.CgroupNamespace && n.Path == ""
 	})
 }
 
-// restoreLog is the log file of criu in the run directory of a container.
+// restoreLog is the log file of CRIU in the run directory of a container.
 const restoreLog = "restore.log"
 
 // unpackCheckpoint unpacks the checkpoint of a container that is restored.

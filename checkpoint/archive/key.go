@@ -13,12 +13,24 @@ import (
 	"github.com/criserver/criserver/internal/atomicfile"
 )
 
-// Key authenticates checkpoints. CRIU trusts its images: images can make CRIU write to files of the host, for example.
-// So the daemon restores only checkpoints that a daemon with the same key has written.
+// Key authenticates checkpoints. CRIU trusts its images, and images can make CRIU write to files of the host, for
+// example. So the daemon restores only checkpoints that a daemon with the same key has written.
 type Key []byte
 
-// keySize is the size of a key in bytes.
-const keySize = sha256.Size
+const (
+	// keySize is the size of a key in bytes.
+	keySize = sha256.Size
+	// macSize is the size of a message authentication code in hexadecimal, in bytes.
+	macSize = 2 * sha256.Size
+)
+
+// Kinds of messages. The code of an archive is not the code of a manifest with the same bytes.
+const (
+	kindManifest = "manifest"
+	kindArchive  = "archive"
+)
+
+var errNotAuthentic = fmt.Errorf("the checkpoint is not from this node, or was changed: its message authentication code is wrong: %w", errdefs.ErrFailedPrecondition)
 
 // MakeKey reads the key of a file. If the file does not exist, MakeKey makes a new key and writes the file. The caller
 // calls MakeKey from one goroutine at a time.
@@ -58,16 +70,10 @@ func (k Key) code(kind string, message []byte) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// check returns ErrFailedPrecondition if code is not the code of the message.
+// check returns errNotAuthentic if code is not the code of the message.
 func (k Key) check(kind string, message []byte, code string) error {
 	if !hmac.Equal([]byte(code), []byte(k.code(kind, message))) {
-		return fmt.Errorf("the checkpoint is not from this node, or was changed: its message authentication code is wrong: %w", errdefs.ErrFailedPrecondition)
+		return errNotAuthentic
 	}
 	return nil
 }
-
-// Kinds of messages. An archive cannot be used as a manifest.
-const (
-	kindManifest = "manifest"
-	kindArchive  = "archive"
-)

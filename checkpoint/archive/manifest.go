@@ -144,7 +144,7 @@ func (m *Manifest) Verify(key Key) error {
 	return nil
 }
 
-// message returns what MAC authenticates.
+// message returns the bytes that MAC authenticates: the manifest without MAC as JSON.
 func (m *Manifest) message() ([]byte, error) {
 	unsigned := *m
 	unsigned.MAC = ""

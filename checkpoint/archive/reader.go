@@ -64,7 +64,7 @@ func NewReader(r io.Reader) *Reader {
 // changed. So the caller must read the archive to its end before the caller trusts any entry.
 func NewAuthenticReader(r io.Reader, key Key) *Reader {
 	h := sha256.New()
-	// The tar.Reader must not seek.
+	// io.TeeReader has no Seek method, so the tar.Reader reads all bytes.
 	return &Reader{tar: tar.NewReader(io.TeeReader(r, h)), seen: make(map[string]bool), hash: h, key: key}
 }
 
@@ -78,7 +78,7 @@ func (r *Reader) Next() (*Entry, error) {
 	for {
 		h, err := r.tar.Next()
 		if errors.Is(err, io.EOF) && r.hash != nil && !r.signed {
-			return nil, r.key.check(kindArchive, nil, "")
+			return nil, errNotAuthentic
 		}
 		if errors.Is(err, io.EOF) {
 			return nil, io.EOF

@@ -102,6 +102,7 @@ func (w *Writer) add(name string, size int64, content io.Reader) error {
 	return nil
 }
 
+// header writes the header of an entry with size bytes of content.
 func (w *Writer) header(name string, size int64) error {
 	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o600, Size: size, ModTime: w.time}
 	if err := w.tar.WriteHeader(h); err != nil {
@@ -119,9 +120,6 @@ func (w *Writer) sign() error {
 	_, err := io.WriteString(w.tar, w.key.code(kindArchive, w.hash.Sum(nil)))
 	return err
 }
-
-// macSize is the size of MACFile in bytes.
-const macSize = 2 * sha256.Size
 
 // Close signs and ends the archive and returns its size and digest as a File without a path. Close does not close the
 // underlying writer.

@@ -96,10 +96,14 @@ func authenticates(ctx context.Context, f *os.File, key archive.Key) (bool, erro
 
 // readArchive reads an archive to its end, and describes it.
 func readArchive(ctx context.Context, f *os.File) (*Container, error) {
-	c := &Container{File: File{Digest: DigestUnknown}}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	c := &Container{File: File{Size: info.Size(), Digest: DigestUnknown}}
 	hash := sha256.New()
-	// A TeeReader cannot seek, so the reader of the tar reads all bytes.
-	in := io.TeeReader(ctxio.NewReader(ctx, f), io.MultiWriter(hash, counter{&c.Size}))
+	// io.TeeReader has no Seek method, so the Reader reads all bytes.
+	in := io.TeeReader(ctxio.NewReader(ctx, f), hash)
 	r := archive.NewReader(in)
 	parts := make(map[string]*Part)
 	images := false
@@ -174,6 +178,7 @@ func (c *Container) readEntry(e *archive.Entry) error {
 	return nil
 }
 
+// readInfo reads the description of the container that criserver writes.
 func (c *Container) readInfo(e *archive.Entry) error {
 	b, err := e.Bytes()
 	if err != nil {
@@ -187,6 +192,7 @@ func (c *Container) readInfo(e *archive.Entry) error {
 	return nil
 }
 
+// readJSON decodes the content of an entry into v.
 func readJSON(e *archive.Entry, v any) error {
 	b, err := e.Bytes()
 	if err != nil {
@@ -196,11 +202,4 @@ func readJSON(e *archive.Entry, v any) error {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	return nil
-}
-
-type counter struct{ n *int64 }
-
-func (c counter) Write(p []byte) (int, error) {
-	*c.n += int64(len(p))
-	return len(p), nil
 }

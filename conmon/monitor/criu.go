@@ -10,12 +10,11 @@ import (
 	"github.com/criserver/criserver/conmon/wire"
 )
 
-// The cgroups that a restored container sees are not the cgroups of the checkpoint. CRIU runs without a management of
-// cgroups, because otherwise the images of the checkpoint name the cgroups that CRIU writes to. So the container gets
-// the cgroup namespace of CRIU, and, on cgroup v1, the mounts that the runtime names. Both would be wrong: the runtime
-// names its own cgroups, and CRIU is in the cgroup namespace of the host. Therefore the runtime finds this program
-// under the name of CRIU. The program waits until the runtime has moved it to the cgroup of the container, sets the
-// cgroups up, and executes CRIU.
+// A restored container must see its own cgroups, and not the cgroups of the checkpoint. CRIU does not manage cgroups
+// here, because otherwise the images of the checkpoint name the cgroups that CRIU writes to. So the container gets the
+// cgroup namespace of CRIU, which is the namespace of the host, and, on cgroup v1, mounts of the cgroups of the runtime.
+// Both are wrong. Therefore the runtime finds this program under the name of CRIU. The program waits until the runtime
+// has moved the program to the cgroup of the container, sets up the cgroups, and executes CRIU.
 
 // criuName is the name of CRIU, and of the link to this program in criuDir.
 const criuName = "criu"
@@ -42,6 +41,7 @@ func interposeCRIU(spec *wire.Spec) ([]string, error) {
 	return setPath(env, dir+":"+pathOf(env)), nil
 }
 
+// pathOf returns the PATH of an environment.
 func pathOf(env []string) (path string) {
 	for _, kv := range env {
 		if value, ok := strings.CutPrefix(kv, "PATH="); ok {
@@ -84,9 +84,9 @@ func execCRIU(args []string) int {
 	return 1
 }
 
-// prepareCRIU gives this process what the container shall see of the cgroups, and tells the monitor of the process. If
-// the runtime has not moved the process to another cgroup, the request is not for a restore, and prepareCRIU does
-// nothing.
+// prepareCRIU announces this process to the monitor, and makes the cgroups of the container visible to the process: in a
+// new cgroup namespace, or with bind mounts. If the runtime has not moved the process to another cgroup, the request is
+// not for a restore, and prepareCRIU does nothing.
 func prepareCRIU(env []string, runDir string) error {
 	buffer, err := newBuffer(maxTable)
 	if err != nil {

@@ -24,13 +24,14 @@ func cgroupsOf(pid string, b []byte) (list []cgroupPath, err error) {
 		_, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
 		controllers, path, ok := strings.Cut(rest, ":")
 		if !ok {
-			return nil, errors.New("/proc/" + pid + "/cgroup has the line " + line)
+			return nil, errors.New("parse /proc/" + pid + "/cgroup: " + strings.TrimSuffix(line, "\n"))
 		}
 		list = append(list, cgroupPath{controllers, path})
 	}
 	return list, nil
 }
 
+// equalCgroups reports whether two processes are in the same cgroups.
 func equalCgroups(a, b []cgroupPath) bool {
 	if len(a) != len(b) {
 		return false

@@ -44,6 +44,7 @@ func (p *criuProcess) ready(uint32) {
 	p.close()
 }
 
+// close ends the watch. p can be nil.
 func (p *criuProcess) close() {
 	if p == nil || p.d.criu == nil {
 		return

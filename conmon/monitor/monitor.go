@@ -2,7 +2,6 @@ package monitor
 
 import (
 	"errors"
-	"math"
 	"time"
 	"unsafe"
 
@@ -93,14 +92,6 @@ func (m *monitor) run() error {
 	return nil
 }
 
-// waitForEvents blocks until an event, a signal or a deadline. It reaps children first, because
-// a SIGCHLD that arrives before the wait does not interrupt the wait.
-func (m *monitor) waitForEvents() {
-	if m.init.reap(); !m.init.exited || m.exitRecorded {
-		m.poll.wait(m.pollTimeout())
-	}
-}
-
 // prepare makes everything that can be made without the container, so that its errors need no
 // undo.
 func (m *monitor) prepare() (err error) {
@@ -166,75 +157,6 @@ func (a *answerPipe) ready(uint32) {
 	_ = unix.Close(wire.StartedFD)
 }
 
-// done reports whether the monitor can exit.
-func (m *monitor) done() bool {
-	if m.answerUnread {
-		return true
-	}
-	return m.exitRecorded && (!m.streamsOpen() || !time.Now().Before(m.exitDeadline))
-}
-
-func (m *monitor) streamsOpen() bool {
-	return m.streams[0].open() || m.streams[1].open()
-}
-
-// pollTimeout returns how long to wait for events, in milliseconds, or -1 for no limit.
-func (m *monitor) pollTimeout() int {
-	d := m.timerDelay()
-	for i := range m.streams {
-		if l := &m.streams[i].lines; len(l.pending) > 0 {
-			d = min(d, time.Until(l.since.Add(lineDelay)))
-		}
-	}
-	if d == math.MaxInt64 {
-		return -1
-	}
-	return max(0, int((d+time.Millisecond-1)/time.Millisecond))
-}
-
-// timerDelay returns the time until the next work of runTimers other than overdue lines, or
-// math.MaxInt64 if there is none.
-func (m *monitor) timerDelay() (d time.Duration) {
-	switch {
-	case m.exitRecorded:
-		d = time.Until(m.exitDeadline)
-	case m.slowClient != nil:
-		d = time.Until(m.slowClientDeadline)
-	case m.deferred.proc.pid > 0:
-		if d = time.Until(m.deferred.deadline); m.buffersUsed {
-			d = min(d, idleTime)
-		}
-	case m.buffersUsed:
-		d = idleTime
-	case m.init.sharesPIDNS:
-		d = reapInterval
-	default:
-		d = math.MaxInt64
-	}
-	return d
-}
-
-// runTimers does everything that is due: it records the exit of the container, disconnects a
-// slow client, kills a start that takes too long, writes overdue lines and releases unused
-// buffers.
-func (m *monitor) runTimers() {
-	if m.init.exited && !m.exitRecorded {
-		m.recordExit()
-	}
-	if cl := m.slowClient; cl != nil && !time.Now().Before(m.slowClientDeadline) {
-		cl.disconnect()
-	}
-	m.deferred.checkTimeout()
-	for i := range m.streams {
-		if s := &m.streams[i]; len(s.lines.pending) > 0 && s.lines.overdue(time.Now()) && s.idle() {
-			s.flushLine()
-		}
-	}
-	if m.buffersUsed && time.Since(m.lastRead) >= idleTime {
-		m.releaseBuffers()
-	}
-}
-
 // noteRead records a read of n bytes from s. If the container writes without a pause, noteRead
 // sleeps until the pipe is fuller, so that the next read gets more at once.
 func (m *monitor) noteRead(s *stream, n int) {
@@ -259,38 +181,6 @@ func (m *monitor) releaseBuffers() {
 	m.packetBuf.release()
 	m.log.out.release()
 	m.buffersUsed = false
-}
-
-// outputPaused reports whether the container's output must stay in the pipe because a client
-// that is attached with stdin reads too slowly. It pauses the output when it finds such a client.
-func (m *monitor) outputPaused() bool {
-	if m.slowClient == nil && !m.exitRecorded {
-		if cl := m.control.slowClient(); cl != nil {
-			m.pauseOutput(cl)
-		}
-	}
-	return m.slowClient != nil
-}
-
-// pauseOutput stops reading the container's output until cl reads or slowClientDeadline passes.
-func (m *monitor) pauseOutput(cl *client) {
-	m.slowClient, m.slowClientDeadline = cl, time.Now().Add(slowClientTimeout)
-	cl.blocking = true
-	cl.setInterest()
-	for i := range m.streams {
-		m.poll.remove(m.streams[i].fd)
-	}
-}
-
-// resumeOutput ends the pause that pauseOutput began.
-func (m *monitor) resumeOutput() {
-	cl := m.slowClient
-	m.slowClient = nil
-	cl.blocking = false
-	cl.setInterest()
-	for i := range m.streams {
-		_ = m.streams[i].watch()
-	}
 }
 
 // resize sets the size of the container's terminal.

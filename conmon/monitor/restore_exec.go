@@ -36,6 +36,8 @@ func execRestore(args []string) int {
 	return 1
 }
 
+// enterRestoreNamespace makes the mount namespace, and makes the kernel kill this process when its parent, the monitor
+// with this pid, exits.
 func enterRestoreNamespace(monitor string) error {
 	runtime.LockOSThread()
 	// The setting belongs to the thread that calls exec, which is not always the first thread.

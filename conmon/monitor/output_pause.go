@@ -1,0 +1,37 @@
+package monitor
+
+import (
+	"time"
+)
+
+// outputPaused reports whether the container's output must stay in the pipe because a client
+// that is attached with stdin reads too slowly. It pauses the output when it finds such a client.
+func (m *monitor) outputPaused() bool {
+	if m.slowClient == nil && !m.exitRecorded {
+		if cl := m.control.slowClient(); cl != nil {
+			m.pauseOutput(cl)
+		}
+	}
+	return m.slowClient != nil
+}
+
+// pauseOutput stops reading the container's output until cl reads or slowClientDeadline passes.
+func (m *monitor) pauseOutput(cl *client) {
+	m.slowClient, m.slowClientDeadline = cl, time.Now().Add(slowClientTimeout)
+	cl.blocking = true
+	cl.setInterest()
+	for i := range m.streams {
+		m.poll.remove(m.streams[i].fd)
+	}
+}
+
+// resumeOutput ends the pause that pauseOutput began.
+func (m *monitor) resumeOutput() {
+	cl := m.slowClient
+	m.slowClient = nil
+	cl.blocking = false
+	cl.setInterest()
+	for i := range m.streams {
+		_ = m.streams[i].watch()
+	}
+}
