@@ -35,7 +35,7 @@ NODES   ?= 2
 NETWORK ?= routes
 TOOLS := $(BIN)/runc $(BIN)/criu $(BIN)/checkpointctl $(BIN)/crictl $(BIN)/ginkgo $(CNI) $(BIN)/testimages
 
-# Each suite is a Go module of its own, so that the dependencies of tests are not dependencies of the daemon.
+# Each suite is a separate Go module, so that the dependencies of tests are not dependencies of the daemon.
 SUBMODULES := tools/protogen test/harness test/harness/criclient test/images test/docs test/monitoring test/critest test/system test/kubelet test/cluster test/systemd test/vm
 
 .PHONY: help
@@ -55,7 +55,7 @@ $(SHARE): $(wildcard internal/cli/*.go config/*.go hack/clidocs/*.go)
 	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || true)} GOOS= GOARCH= CGO_ENABLED=0 $(GO) run -tags $(TAGS) ./hack/clidocs -share $@ -zsh $(ZSH_COMPLETIONS)
 	@touch $@
 
-# The monitor is in a directory of its own, because /usr/bin/conmon belongs to the package conmon of Debian. The
+# The monitor is in a separate directory, because /usr/bin/conmon belongs to the package conmon of Debian. The
 # directories of PREFIX for systemd and sysctl are on the search path for /usr and /usr/local. A configuration file that
 # exists is kept.
 .PHONY: install

@@ -66,7 +66,7 @@ configuration file. If a key is unknown or a value is invalid, the daemon does n
 the rule. ` + "`criserver config`" + ` prints the effective configuration. The daemon reads the configuration when it starts and when it reloads.
 It checks the content of a file that a key names when it reads that file; it reads some files at each use.
 
-Each key except those of the runtime handlers is also a command line flag: ` + "`cni.conf_dirs`" + ` is ` + "`--cni.conf-dirs a,b`" + `.
+Each key except the keys of the runtime handlers is also a command line flag: ` + "`cni.conf_dirs`" + ` is ` + "`--cni.conf-dirs a,b`" + `.
 
 The column "reload" says when a changed value takes effect. **yes**: with the next reload, for pods, containers and pulls that begin
 after it. **restart**: when the daemon starts; a reload keeps the old value and names the key. [reload.md](reload.md) describes reloads.

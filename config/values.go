@@ -158,7 +158,7 @@ func parseLimit(s string) (uint64, error) {
 // isBelow reports whether a clean path is dir or below dir.
 func isBelow(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
 
-// CipherSuites returns the cipher suites with these names, without those of TLS 1.3, which
+// CipherSuites returns the cipher suites with these names, without the suites of TLS 1.3, which
 // cannot be chosen. The error says which names are allowed. If the list has no suite of TLS
 // 1.2 but is not empty, the result is an empty list that is not nil.
 func CipherSuites(names []string) ([]uint16, error) {

@@ -17,8 +17,8 @@ const (
 	annotationImageName        = "io.kubernetes.cri.image-name"
 )
 
-// annotations returns the annotations of the pod and of the container. Those of the container
-// take precedence.
+// annotations returns the annotations of the pod and of the container. The annotations of the
+// container take precedence.
 func (p *plan) annotations() map[string]string {
 	all := maps.Clone(p.pod.Config.GetAnnotations())
 	if all == nil {
@@ -28,8 +28,8 @@ func (p *plan) annotations() map[string]string {
 	return all
 }
 
-// runtimeAnnotations returns the annotations of the OCI config: those of the request that the
-// handler allows, and those that identify the container, which a request cannot replace.
+// runtimeAnnotations returns the annotations of the OCI config: the annotations of the request that the
+// handler allows, and the annotations that identify the container, which a request cannot replace.
 func runtimeAnnotations(c *container, p *plan) map[string]string {
 	out := oci.AllowAnnotations(p.runtime.AllowedAnnotations, p.pod.Config.GetAnnotations(), p.spec.Annotations)
 	if out == nil {

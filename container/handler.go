@@ -22,8 +22,8 @@ type Handler struct {
 	PrivilegedWithoutHostDevices, AllDevicesAllowed bool
 }
 
-// defaultEnv returns the variables that the image and the request replace: those of the
-// operator, and those of the handler, which take precedence.
+// defaultEnv returns the variables that the image and the request replace: the variables of the
+// operator and of the handler. The variables of the handler take precedence.
 func (s *Settings) defaultEnv(h Handler) []string {
 	if h.Base == nil {
 		return s.DefaultEnv

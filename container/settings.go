@@ -52,8 +52,8 @@ type Settings struct {
 	DeviceOwnerIsUser bool
 	// AdditionalDevices are devices of all containers.
 	AdditionalDevices []containerspec.Device
-	// DefaultEnv are variables "NAME=value" of all containers, which those of the image and of
-	// the request replace.
+	// DefaultEnv are variables "NAME=value" of all containers. Variables of the image and of the
+	// request replace them.
 	DefaultEnv []string
 	// Localtime is the host file that containers have at /etc/localtime, or "".
 	Localtime string

@@ -151,6 +151,6 @@ pod kube-system dns '[{ "protocol": 1, "container_port": 53, "host_port": 53, "h
 # A picture is one command. Further pictures belong here.
 mkdir -p "$pictures"
 criserver network --svg --file "$pictures/three-pods.svg"
-# The times of the trace are those of this run.
+# The trace has the times of this run.
 criserver trace default/web --svg >"$pictures/trace.svg"
 constants "$pictures/three-pods.svg" "$pictures/trace.svg"

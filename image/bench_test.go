@@ -62,7 +62,7 @@ func BenchmarkPull(b *testing.B) {
 		}
 		b.StartTimer()
 	}
-	// The CPU time is that of this process, which also runs the registry.
+	// This process also runs the registry, so the CPU time includes the registry.
 	b.ReportMetric(used.Seconds()/float64(b.N), "cpu-s/op")
 }
 

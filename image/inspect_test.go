@@ -45,7 +45,7 @@ func TestSteps(t *testing.T) {
 	}
 }
 
-// TestContainerRootFS checks that the directories are those of the mount, with the cover and without a
+// TestContainerRootFS checks that the directories are the directories of the mount, with the cover and without a
 // layer that changes nothing.
 func TestContainerRootFS(t *testing.T) {
 	reg := imagetest.NewRegistry(t)

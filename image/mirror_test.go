@@ -61,7 +61,7 @@ func TestCredentials(t *testing.T) {
 }
 
 // TestMirrorGetsNoCredential pulls through a mirror that asks for a credential. The mirror must not
-// get that of the registry.
+// receive the credential of the registry.
 func TestMirrorGetsNoCredential(t *testing.T) {
 	reg, mirror := imagetest.NewRegistry(t), imagetest.NewRegistry(t)
 	b := newBed(t)

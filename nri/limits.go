@@ -19,7 +19,7 @@ func (l Limits) Message() *api.LinuxResources {
 }
 
 // resourcesMessage returns the resources of an OCI config as a message, in which the current
-// limits replace those of the OCI config.
+// limits replace the limits of the OCI config.
 func resourcesMessage(created *specs.LinuxResources, current Limits) *api.LinuxResources {
 	out := api.FromOCILinuxResources(created, nil)
 	if out == nil {

@@ -67,7 +67,7 @@ type Adjustment struct {
 	Extra *specs.LinuxResources
 	// OOMScoreAdj overrides the value of the request, unless it is nil.
 	OOMScoreAdj *int
-	// BlockIOClass and RDTClass are names of classes that override those of the request,
+	// BlockIOClass and RDTClass are names of classes that override the classes of the request,
 	// unless they are nil. An empty name means no class.
 	BlockIOClass, RDTClass *string
 	// CDIDevices are the qualified names of CDI devices to inject.

@@ -37,7 +37,7 @@ func (c *specBuilder) defaultCapabilities() ([]string, error) {
 	return caps, nil
 }
 
-// rlimits returns the operator's limits. Those of the base config replace limits of the same type.
+// rlimits returns the operator's limits. Limits of the base config replace limits of the same type.
 func (c *specBuilder) rlimits() []specs.POSIXRlimit {
 	base := c.in.Base.Rlimits
 	if len(base) == 0 {

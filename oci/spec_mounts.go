@@ -18,7 +18,7 @@ type Mount struct {
 	ReadOnly            bool
 	RecursiveReadOnly   bool // needs ReadOnly and private propagation
 	Propagation         cri.MountPropagation
-	// Options are further mount options: those of the request, and the restrictions of the
+	// Options are further mount options: the options of the request, and the restrictions of the
 	// host's mount that has the source, because a bind mount must keep them.
 	Options []string
 	// Mappings of an id-mapped mount, or none.
@@ -37,7 +37,7 @@ var propagationOption = map[cri.MountPropagation]string{
 	cri.MountPropagation_PROPAGATION_BIDIRECTIONAL:     "rshared",
 }
 
-// mounts sets the mounts of the spec: the standard mounts, those of the base config, the volumes
+// mounts sets the mounts of the spec: the standard mounts, the mounts of the base config, the volumes
 // of the image, the files of the pod, and the requested mounts. Requested mounts replace others at
 // the same destination. Mounts are sorted so that no mount hides a mount below it.
 func (c *specBuilder) mounts() error {

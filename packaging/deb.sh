@@ -1,6 +1,6 @@
 #!/bin/bash
 # Makes a Debian package from an installation in a directory, and checks that the package contains the files of the
-# directory. Run it in the top directory of the source tree. The package is reproducible: all times are those of the commit.
+# directory. Run it in the top directory of the source tree. The package is reproducible: all files have the time of the commit.
 # Usage: deb.sh NFPM ARCH VERSION STAGE OUTPUT-DIRECTORY
 # VERSION is the output of git describe.
 set -euo pipefail

@@ -146,8 +146,8 @@ func (s *Server) RemoveImage(ctx context.Context, req *cri.RemoveImageRequest) (
 	return &cri.RemoveImageResponse{}, ignoreNotFound(s.cfg.Images.Remove(ctx, ref))
 }
 
-// ImageFsInfo returns the disk usage of the images, and that of the writable layers
-// of all containers. The request has nothing that could be wrong.
+// ImageFsInfo returns the disk usage of the images, and the disk usage of the writable
+// layers of all containers. The request has no fields.
 func (s *Server) ImageFsInfo(ctx context.Context, _ *cri.ImageFsInfoRequest) (*cri.ImageFsInfoResponse, error) {
 	images, containers, err := s.cfg.Images.FSUsage(ctx)
 	if err != nil {

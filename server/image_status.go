@@ -70,7 +70,7 @@ func imageInfo(img image.Image) (map[string]string, error) {
 	}
 	for _, l := range img.Layers {
 		info.Layers = append(info.Layers, layerInfo{l.DiffID.String(), l.Digest.String(), l.ChainID.String(), l.Size})
-		info.ChainID = l.ChainID.String() // that of the last layer is that of the image
+		info.ChainID = l.ChainID.String() // the chain ID of the last layer is the chain ID of the image
 	}
 	return verboseInfo(info)
 }
@@ -86,7 +86,7 @@ type layerInfo struct {
 // imageRef returns the "digested reference to the image in use" of the CRI: the
 // repository and the digest of the image with the given id. Of several references,
 // it prefers the repository that requested refers to, and then the digest of an
-// index to that of the manifest. It returns the id for an image without references
+// index to the digest of a manifest. It returns the id for an image without references
 // and for an image that was removed.
 func (s *Server) imageRef(id, requested string) string {
 	img, err := s.cfg.Images.Get(id)

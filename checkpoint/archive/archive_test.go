@@ -1,168 +1,17 @@
 package archive
 
 import (
-	"archive/tar"
 	"bytes"
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
-	"io"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
-	"time"
-
-	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 )
 
-// TestWriter checks the entries, the size and the digest of an archive.
-func TestWriter(t *testing.T) {
-	dir := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, "pages"), []byte("pages"), 0o600))
-	root, err := os.OpenRoot(dir)
-	must(t, err)
-	defer root.Close()
-	var out bytes.Buffer
-	w := NewWriter(t.Context(), &out, time.Unix(1e9, 0), testKey)
-	must(t, w.JSON(InfoFile, ContainerInfo{Origin: Origin{Version: Version}, Container: Container{Name: "a"}}))
-	must(t, w.Bytes(SpecFile, []byte("{}")))
-	must(t, w.File(ImagePath("pages-1.img"), root, "pages"))
-	if err := w.Bytes(SpecFile, nil); !errors.Is(err, errdefs.ErrAlreadyExists) {
-		t.Errorf("second %s: got %v", SpecFile, err)
-	}
-	if err := w.Bytes("../x", nil); !errors.Is(err, errdefs.ErrInvalidArgument) {
-		t.Errorf("name that leads out of the archive: got %v", err)
-	}
-	file, err := w.Close()
-	must(t, err)
-	if file.Size != int64(out.Len()) {
-		t.Errorf("size is %d, want %d", file.Size, out.Len())
-	}
-	if sum := sha256.Sum256(out.Bytes()); file.SHA256 != hex.EncodeToString(sum[:]) {
-		t.Errorf("digest is %s, want %x", file.SHA256, sum)
-	}
-	got := make(map[string]string)
-	for r := tar.NewReader(&out); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		must(t, err)
-		content, err := io.ReadAll(r)
-		must(t, err)
-		got[h.Name] = string(content)
-		if h.Mode != 0o600 || h.ModTime.Unix() != 1e9 {
-			t.Errorf("%s has mode %o and time %s", h.Name, h.Mode, h.ModTime)
-		}
-	}
-	var info ContainerInfo
-	if err := json.Unmarshal([]byte(got[InfoFile]), &info); err != nil || info.Container.Name != "a" || info.Version != Version {
-		t.Errorf("%s: got %+v, %v", InfoFile, info, err)
-	}
-	if len(got) != 4 || len(got[MACFile]) != macSize || got[SpecFile] != "{}" || got["checkpoint/pages-1.img"] != "pages" {
-		t.Errorf("got %q", got)
-	}
-}
-
-// TestWriterEndsWithContext checks that a write stops at the deadline.
-func TestWriterEndsWithContext(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := NewWriter(ctx, io.Discard, time.Now(), testKey).Bytes(SpecFile, []byte("x")); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
-}
-
-// TestNames checks which names an archive can have.
-func TestNames(t *testing.T) {
-	for name, want := range map[string]bool{
-		SpecFile: true, ImagePath("core-1.img"): true, ImagePath(strings.Repeat("a", maxName)): true,
-		"": false, "other": false, "../spec.dump": false, "/spec.dump": false, "./spec.dump": false,
-		"checkpoint/": false, "checkpoint/../a.img": false, "checkpoint/a/b.img": false, "checkpoint/.img": false,
-		"checkpoint/a\nb": false, ImagePath(strings.Repeat("a", maxName+1)): false,
-	} {
-		if err := checkName(name); (err == nil) != want || err != nil && !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("%q: got %v", name, err)
-		}
-	}
-}
-
-// TestFileRefuses checks that File adds only regular files.
-func TestFileRefuses(t *testing.T) {
-	for name, create := range map[string]func(path string) error{
-		"missing":   func(string) error { return nil },
-		"link":      func(p string) error { return os.Symlink("/etc/hostname", p) },
-		"fifo":      func(p string) error { return unix.Mkfifo(p, 0o600) },
-		"directory": func(p string) error { return os.Mkdir(p, 0o700) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			must(t, create(filepath.Join(dir, "f")))
-			root, err := os.OpenRoot(dir)
-			must(t, err)
-			defer root.Close()
-			if err := NewWriter(t.Context(), io.Discard, time.Now(), testKey).File(SpecFile, root, "f"); err == nil {
-				t.Error("File adds the file")
-			}
-		})
-	}
-}
-
-func testManifest() *Manifest {
-	file := func(path string) File { return File{Path: path, Size: 1, SHA256: strings.Repeat("ab", 32)} }
-	return &Manifest{
-		Origin:     Origin{Version: Version},
-		Containers: []ManifestContainer{{Name: "a", File: file("containers/01-a.tar")}, {Name: "b", File: file("containers/02-b.tar")}},
-		Parts:      []Part{{Name: PartShm, File: file(PodShmFile)}},
-	}
-}
-
-func TestManifestRules(t *testing.T) {
-	for name, tc := range map[string]struct {
-		change func(*Manifest)
-		want   error
-	}{
-		"valid":           {func(*Manifest) {}, nil},
-		"later version":   {func(m *Manifest) { m.Version = 2 }, errdefs.ErrFailedPrecondition},
-		"no version":      {func(m *Manifest) { m.Version = 0 }, errdefs.ErrFailedPrecondition},
-		"no container":    {func(m *Manifest) { m.Containers = nil }, errdefs.ErrInvalidArgument},
-		"no name":         {func(m *Manifest) { m.Containers[0].Name = "" }, errdefs.ErrInvalidArgument},
-		"name twice":      {func(m *Manifest) { m.Containers[1].Name = "a"; m.Containers[1].Path = "containers/02-a.tar" }, errdefs.ErrInvalidArgument},
-		"name with slash": {func(m *Manifest) { m.Containers[0].Name = "../a" }, errdefs.ErrInvalidArgument},
-		"path above":      {func(m *Manifest) { m.Containers[0].Path = "../01-a.tar" }, errdefs.ErrInvalidArgument},
-		"absolute path":   {func(m *Manifest) { m.Containers[0].Path = "/etc/passwd" }, errdefs.ErrInvalidArgument},
-		"negative size":   {func(m *Manifest) { m.Containers[0].Size = -1 }, errdefs.ErrInvalidArgument},
-		"no digest":       {func(m *Manifest) { m.Parts[0].SHA256 = "" }, errdefs.ErrInvalidArgument},
-		"short digest":    {func(m *Manifest) { m.Containers[0].SHA256 = "ab" }, errdefs.ErrInvalidArgument},
-		"unknown part":    {func(m *Manifest) { m.Parts[0].Name = "ipc" }, errdefs.ErrInvalidArgument},
-		"part above":      {func(m *Manifest) { m.Parts[0].Path = "../shm.tar" }, errdefs.ErrInvalidArgument},
-		"part twice":      {func(m *Manifest) { m.Parts = append(m.Parts, m.Parts[0]) }, errdefs.ErrInvalidArgument},
-	} {
-		t.Run(name, func(t *testing.T) {
-			m := testManifest()
-			tc.change(m)
-			if err := m.Check(); !errors.Is(err, tc.want) {
-				t.Errorf("got %v, want %v", err, tc.want)
-			}
-			b, err := json.Marshal(m)
-			must(t, err)
-			if _, err := ParseManifest(b); !errors.Is(err, tc.want) {
-				t.Errorf("parse: got %v, want %v", err, tc.want)
-			}
-		})
-	}
-	if _, err := ParseManifest([]byte("{")); !errors.Is(err, errdefs.ErrInvalidArgument) {
-		t.Errorf("no JSON: got %v", err)
-	}
-}
-
+// must ends the test after an error.
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
+
+// testKey is the key of the archives and manifests in the tests.
+var testKey = Key(bytes.Repeat([]byte{1}, keySize))

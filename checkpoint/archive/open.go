@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 // Open opens a file of the pod checkpoint in dir and checks the size. The caller must compute the digest of the bytes
@@ -72,4 +73,25 @@ func readLimited(r io.Reader, limit int64) ([]byte, error) {
 		err = fmt.Errorf("has more than %d bytes: %w", limit, errdefs.ErrInvalidArgument)
 	}
 	return b, err
+}
+
+// openRegular opens a regular file below dir. openRegular follows no symbolic link at the end of the name, and does
+// not wait for the writer of a FIFO.
+func openRegular(dir *os.Root, name string) (*os.File, error) {
+	before, err := dir.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	f, err := dir.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && (!info.Mode().IsRegular() || !os.SameFile(before, info)) {
+		err = fmt.Errorf("%s is not a regular file: %w", name, errdefs.ErrInvalidArgument)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }

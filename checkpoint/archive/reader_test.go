@@ -4,95 +4,14 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 )
-
-var testKey = Key(bytes.Repeat([]byte{1}, keySize))
-
-// TestKey checks that only archives and manifests of the same key, without changes, are accepted.
-func TestKey(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "key")
-	if _, err := ReadKey(path); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("missing key: got %v", err)
-	}
-	key, err := MakeKey(path)
-	must(t, err)
-	if again, err := MakeKey(path); err != nil || !bytes.Equal(again, key) || bytes.Equal(key, make(Key, keySize)) {
-		t.Errorf("got the keys %x and %x, %v", key, again, err)
-	}
-	must(t, os.WriteFile(path, key[1:], 0o600))
-	if _, err := MakeKey(path); err == nil {
-		t.Error("a short key is accepted")
-	}
-	var out bytes.Buffer
-	w := NewWriter(t.Context(), &out, time.Unix(1e9, 0), key)
-	must(t, w.Bytes(SpecFile, []byte("{}")))
-	_, err = w.Close()
-	must(t, err)
-	read := func(b []byte, key Key) error {
-		for r := NewAuthenticReader(bytes.NewReader(b), key); ; {
-			e, err := r.Next()
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			_, _ = io.Copy(io.Discard, e)
-		}
-	}
-	must(t, read(out.Bytes(), key))
-	if err := read(out.Bytes(), testKey); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("another key: got %v", err)
-	}
-	changed := bytes.Clone(out.Bytes())
-	changed[512] = '['
-	if err := read(changed, key); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("changed content: got %v", err)
-	}
-	var unsigned bytes.Buffer
-	tw := tar.NewWriter(&unsigned)
-	must(t, tw.WriteHeader(&tar.Header{Name: SpecFile, Typeflag: tar.TypeReg}))
-	must(t, tw.Close())
-	if err := read(unsigned.Bytes(), key); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("no code: got %v", err)
-	}
-	must(t, read(append(bytes.Clone(out.Bytes()), "rest"...), key)) // a tar ends before the rest
-	var more bytes.Buffer
-	more.Write(out.Bytes()[:out.Len()-1024])
-	tw = tar.NewWriter(&more)
-	must(t, tw.WriteHeader(&tar.Header{Name: ConfigFile, Typeflag: tar.TypeReg}))
-	must(t, tw.Close())
-	if err := read(more.Bytes(), key); !errdefs.IsInvalidArgument(err) {
-		t.Errorf("entry after the code: got %v", err)
-	}
-
-	m := testManifest()
-	must(t, m.Sign(key))
-	b, err := json.MarshalIndent(m, "", "  ")
-	must(t, err)
-	parsed, err := ParseManifest(b)
-	must(t, err)
-	must(t, parsed.Verify(key))
-	if err := parsed.Verify(testKey); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("manifest of another key: got %v", err)
-	}
-	parsed.Containers[0].Size++
-	if err := parsed.Verify(key); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("changed manifest: got %v", err)
-	}
-}
 
 // TestReadWritten checks that a Reader returns the entries that a Writer has written.
 func TestReadWritten(t *testing.T) {
@@ -121,28 +40,7 @@ func TestReadWritten(t *testing.T) {
 	}
 }
 
-// TestOpen checks that a file with another size, a link and a missing file are refused.
-func TestOpen(t *testing.T) {
-	dir := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, "a.tar"), []byte("12345"), 0o600))
-	must(t, os.Symlink("a.tar", filepath.Join(dir, "link")))
-	root, err := os.OpenRoot(dir)
-	must(t, err)
-	defer root.Close()
-	f, err := File{Path: "a.tar", Size: 5}.Open(root)
-	must(t, err)
-	must(t, f.Close())
-	if _, err := (File{Path: "a.tar", Size: 6}).Open(root); !errors.Is(err, errdefs.ErrDataLoss) {
-		t.Errorf("another size: got %v", err)
-	}
-	if _, err := (File{Path: "link", Size: 5}).Open(root); err == nil {
-		t.Error("Open follows a link")
-	}
-	if _, err := (File{Path: "b.tar", Size: 5}).Open(root); !errors.Is(err, errdefs.ErrNotFound) {
-		t.Errorf("missing file: got %v", err)
-	}
-}
-
+// TestReaderRefuses checks that a Reader refuses entries that the format does not allow.
 func TestReaderRefuses(t *testing.T) {
 	for name, entries := range map[string][]tar.Header{
 		"symlink":         {{Name: "spec.dump", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"}},
@@ -212,28 +110,7 @@ func TestReaderAcceptsOtherEngines(t *testing.T) {
 	}
 }
 
-// TestReadManifestOpensOnlyFiles checks that neither a link nor a FIFO is opened.
-func TestReadManifestOpensOnlyFiles(t *testing.T) {
-	for name, create := range map[string]func(path string) error{
-		"missing":   func(string) error { return nil },
-		"link":      func(p string) error { return os.Symlink("/etc/hostname", p) },
-		"fifo":      func(p string) error { return unix.Mkfifo(p, 0o600) },
-		"directory": func(p string) error { return os.Mkdir(p, 0o700) },
-		"huge":      func(p string) error { return errors.Join(os.WriteFile(p, nil, 0o600), os.Truncate(p, MaxJSON+1)) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			must(t, create(filepath.Join(dir, ManifestFile)))
-			root, err := os.OpenRoot(dir)
-			must(t, err)
-			defer root.Close()
-			if m, err := ReadManifest(root); err == nil {
-				t.Errorf("got %v", m)
-			}
-		})
-	}
-}
-
+// FuzzReader checks that a Reader returns only names that the format allows.
 func FuzzReader(f *testing.F) {
 	var b bytes.Buffer
 	w := NewWriter(context.Background(), &b, time.Unix(0, 0), testKey)
@@ -251,22 +128,6 @@ func FuzzReader(f *testing.F) {
 				t.Errorf("name %q", e.Name)
 			}
 			_, _ = io.Copy(io.Discard, e)
-		}
-	})
-}
-
-func FuzzManifest(f *testing.F) {
-	b, _ := json.Marshal(testManifest())
-	f.Add(b)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		m, err := ParseManifest(data)
-		if err != nil {
-			return
-		}
-		for i, c := range m.Containers {
-			if c.Path != fmt.Sprintf("containers/%02d-%s.tar", i+1, c.Name) {
-				t.Errorf("path %q", c.Path)
-			}
 		}
 	})
 }

@@ -16,7 +16,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/ctxio"
-	"golang.org/x/sys/unix"
 )
 
 // Writer writes a container archive. Only root may read the entries.
@@ -128,25 +127,4 @@ func (w *Writer) Close() (File, error) {
 		return File{}, err
 	}
 	return File{Size: w.size, SHA256: hex.EncodeToString(w.hash.Sum(nil))}, nil
-}
-
-// openRegular opens a regular file below dir. openRegular follows no symbolic link at the end of the name, and does
-// not wait for the writer of a FIFO.
-func openRegular(dir *os.Root, name string) (*os.File, error) {
-	before, err := dir.Lstat(name)
-	if err != nil {
-		return nil, err
-	}
-	f, err := dir.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && (!info.Mode().IsRegular() || !os.SameFile(before, info)) {
-		err = fmt.Errorf("%s is not a regular file: %w", name, errdefs.ErrInvalidArgument)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
 }

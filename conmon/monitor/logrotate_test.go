@@ -20,7 +20,7 @@ func newTestLog(t *testing.T, maxSize int64) (*logFile, string) {
 	return l, path
 }
 
-// writeLines writes the lines from first to last, each in a write of its own.
+// writeLines writes the lines from first to last, one line in each write.
 func writeLines(l *logFile, first, last int) {
 	var p prefix
 	p.fill(stdout, testTime)

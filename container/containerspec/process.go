@@ -114,9 +114,8 @@ func imageVolumes(declared map[string]struct{}) ([]string, error) {
 	return slices.Compact(volumes), nil
 }
 
-// Env returns the environment of the process: the variables of the operator, overridden by
-// those of the image, overridden by those of the request, and defaults for the variables that
-// every process expects. Each name occurs once.
+// Env returns the environment of the process: the variables of the request, of the image and of the operator, in
+// this order of precedence, and defaults for the variables that every process expects. Each name occurs once.
 func (p *Process) Env(operatorEnv []string, hostname, home string) []string {
 	e := environment{index: make(map[string]int)}
 	for _, kv := range slices.Concat(operatorEnv, p.imageEnv) {

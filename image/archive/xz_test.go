@@ -29,7 +29,7 @@ func xzCompress(tb testing.TB, c xz.WriterConfig, data []byte) []byte {
 	return b.Bytes()
 }
 
-// mixed returns data of which a part can be compressed, so that an xz stream has chunks of both kinds.
+// mixed returns data in which only a part is compressible, so that an xz stream has chunks of both kinds.
 func mixed() []byte {
 	random := make([]byte, 80<<10)
 	r := rand.New(rand.NewSource(1)) //nolint:gosec // the test must be repeatable
@@ -80,7 +80,7 @@ func TestDecompressXZRefuses(t *testing.T) {
 	if _, err := decompress(bytes.NewReader(large)); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("large dictionary: got %v", err)
 	}
-	// The header of the second block is replaced. A guard that loses count of the chunks accepts the stream.
+	// The header of the second block is replaced. A guard that miscounts the chunks accepts the stream.
 	first := bytes.Index(small, []byte{lzma2, 1})
 	second := first + 2 + bytes.Index(small[first+2:], []byte{lzma2, 1})
 	if second < first+1000 {
@@ -115,7 +115,7 @@ func TestDecompressBzip2(t *testing.T) {
 	}
 }
 
-// FuzzXZ checks that the guard passes on every stream that the xz reader accepts, unless it refuses the stream.
+// FuzzXZ checks that the guard does not change a stream that it accepts.
 func FuzzXZ(f *testing.F) {
 	f.Add(xzCompress(f, xz.WriterConfig{}, []byte("text text text")))
 	f.Add(xzCompress(f, xz.WriterConfig{BlockSize: 500}, mixed()[79<<10:81<<10]))

@@ -60,7 +60,7 @@ func (t *Tree) hugePages(p string) (all []HugePages) {
 		current, peak = "usage_in_bytes", "max_usage_in_bytes"
 	}
 	prefix := filepath.Join(t.Dir(*controller, p), "hugetlb.")
-	files, _ := filepath.Glob(prefix + "*." + current) // the only error is that of a malformed pattern
+	files, _ := filepath.Glob(prefix + "*." + current) // Glob fails only for a malformed pattern
 	for _, file := range files {
 		size := strings.TrimSuffix(strings.TrimPrefix(file, prefix), "."+current)
 		if strings.HasSuffix(size, ".rsvd") {

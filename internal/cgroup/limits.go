@@ -80,7 +80,7 @@ func (t *Tree) Limits(p string, unified ...string) ([]Limit, error) {
 }
 
 // setAttempts is how often SetLimits writes limits that depend on each other: the limit of
-// memory must not exceed the limit of memory and swap, and a quota must not exceed that of the
+// memory must not exceed the limit of memory and swap, and a quota must not exceed the quota of the
 // parent. Two attempts would suffice for the known dependencies.
 const setAttempts = 3
 

@@ -96,7 +96,7 @@ func threadGroup(tid int) (int, bool) {
 }
 
 // procsDir returns the directory whose files list the processes of p. On v1 the
-// hierarchy is the one of the freezer controller, because Kill freezes the cgroup.
+// directory is in the hierarchy of the freezer controller, because Kill freezes the cgroup.
 func (t *Tree) procsDir(p string) string {
 	for _, c := range []string{"freezer", "pids", "memory"} {
 		if dir := t.Dir(c, p); dir != "" {

@@ -81,8 +81,8 @@ func newTree(v2 bool, hierarchies map[string]string) *Tree {
 }
 
 // v1Mounts parses the format of proc_pid_mountinfo(5) and returns the mount points by
-// controller. The controllers are among the super block options. A named hierarchy, such as
-// that of systemd, has the option "name=systemd".
+// controller. The controllers are among the super block options. A named hierarchy has an
+// option such as "name=systemd".
 func v1Mounts(sc *bufio.Scanner) map[string]string {
 	found := make(map[string]string)
 	for sc.Scan() {

@@ -25,7 +25,7 @@ func (f *fakeChecks) CheckImages(context.Context, *adminv1.CheckImagesRequest) (
 }
 
 // TestCheckImagesOfDaemon checks an image store that a daemon uses. The daemon verifies the store,
-// unless the store is not that of the daemon.
+// unless the daemon uses another store.
 func TestCheckImagesOfDaemon(t *testing.T) {
 	dir := t.TempDir()
 	root, socket := filepath.Join(dir, "root"), filepath.Join(dir, "admin.sock")

@@ -23,7 +23,7 @@ func (a *podAdapter) Pod(id string) (container.Pod, error) {
 	}
 	config := p.Config
 	if p.Unreadable {
-		config = nil // the record of the pod is not readable; those of its containers contain the config
+		config = nil // the record of the pod is not readable; the records of its containers contain the config
 	}
 	return container.Pod{
 		ID:             p.ID,

@@ -17,8 +17,8 @@ import (
 	"github.com/criserver/criserver/sandbox"
 )
 
-// handlerSet contains the runtime handlers: those of the configuration, and the built-in
-// ones whose binaries are in the PATH.
+// handlerSet contains the runtime handlers: the handlers of the configuration, and the built-in
+// handlers whose binaries are in the PATH.
 type handlerSet struct {
 	runtimes    map[string]*runtime.Runtime  // by handler name
 	settings    map[string]container.Handler // by handler name, also of former handlers

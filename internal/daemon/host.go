@@ -107,7 +107,7 @@ func systemdMonitorCgroup(unitCgroup, cgroupParent string) string {
 	return path.Join(unitCgroup, "monitors")
 }
 
-// bootedWithSystemd reports whether systemd is the init process. The check is the one of
+// bootedWithSystemd reports whether systemd is the init process. The check is the check of
 // sd_booted(3).
 func bootedWithSystemd() bool {
 	info, err := os.Lstat("/run/systemd/system")

@@ -5,7 +5,7 @@ import (
 	"unicode"
 )
 
-// Width returns the estimated width of a text in pixels. The estimate is that of a wide sans-serif font, so the text
+// Width returns the estimated width of a text in pixels. The estimate is for a wide sans-serif font, so the text
 // needs less space in most fonts.
 func Width(text string, size float64, bold bool) float64 {
 	var w float64

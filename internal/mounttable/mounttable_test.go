@@ -32,7 +32,7 @@ func TestManyLayers(t *testing.T) {
 	}
 }
 
-// TestLongOptions parses a long line whose options are not those of an overlay.
+// TestLongOptions parses a long line of a file system that is not an overlay.
 func TestLongOptions(t *testing.T) {
 	got, err := parse(strings.NewReader("23 21 0:51 / /data rw - fuse src rw,x="+strings.Repeat("y", 1<<20)+"\n"), nil)
 	if err != nil || len(got) != 1 || got[0].Mountpoint != "/data" || got[0].FSType != "fuse" {

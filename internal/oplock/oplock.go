@@ -23,7 +23,7 @@ type lock struct {
 }
 
 // Lock waits for the lock of key. The caller must call unlock once when the operation
-// ends. The only error is that of the context.
+// ends. The only error is the error of the context.
 func (l *Locks) Lock(ctx context.Context, key string) (unlock func(), err error) {
 	l.mu.Lock()
 	if l.locks == nil {

@@ -21,7 +21,7 @@ func Run(fn func() error) error {
 //
 // The main thread is an exception: Go parks the main thread instead of ending it. The
 // main thread would hold the namespaces that fn has entered until the daemon ends, and
-// /proc/PID would show them as those of the process. Therefore a goroutine that gets the
+// /proc/PID would show them as the namespaces of the process. Therefore a goroutine that gets the
 // main thread keeps it occupied while another goroutine runs fn.
 func runLocked(fn func() error, done chan<- error) {
 	runtime.LockOSThread()

@@ -33,7 +33,7 @@ func Find(args ...string) (Ref, bool) {
 	want := strings.Join(args, "\x00") + "\x00"
 	for _, pid := range pids {
 		// Identify the process before reading its command line. If the pid is reused in between,
-		// the Ref is that of a process that has exited, and never that of an unrelated process.
+		// the Ref identifies a process that has exited, and never an unrelated process.
 		ref, err := Identify(pid)
 		if err != nil {
 			continue

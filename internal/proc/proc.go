@@ -71,7 +71,7 @@ func (r Ref) Signal(sig unix.Signal) error {
 	return err
 }
 
-// Stat contains fields of /proc/PID/stat. Pids are those of the caller's PID namespace.
+// Stat contains fields of /proc/PID/stat. The pids are valid in the caller's PID namespace.
 type Stat struct {
 	Ref
 	State  byte

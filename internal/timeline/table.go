@@ -101,7 +101,7 @@ func milliseconds(d time.Duration) string {
 	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
 }
 
-// dropped returns the number of steps that a timeline and those of its containers do not contain.
+// dropped returns the number of steps that are missing in a timeline and in the timelines of its containers.
 func dropped(t steps.Timeline) int {
 	n := t.Dropped
 	for _, c := range t.Containers {

@@ -19,7 +19,7 @@ import (
 
 // Base is a parsed base config. Nothing writes to a Base or to what its fields refer to.
 type Base struct {
-	// Env are variables "NAME=VALUE", which those of the image and of the request replace.
+	// Env are variables "NAME=VALUE". Variables of the image and of the request replace them.
 	Env []string
 	// Rlimits replace the operator's default limits of the same type.
 	Rlimits []specs.POSIXRlimit
@@ -36,7 +36,7 @@ type Base struct {
 	DeviceRules []specs.LinuxDeviceCgroup
 	// PidsLimit replaces the operator's limit, unless it is nil.
 	PidsLimit *int64
-	// Unified are limits of the unified hierarchy. Those of the request take precedence.
+	// Unified are limits of the unified hierarchy. The limits of the request take precedence.
 	Unified     map[string]string
 	Personality *specs.LinuxPersonality
 }

@@ -19,7 +19,7 @@ const maxFile = 1 << 20
 
 // settleTime is how old the last change of a file must be when the file is read, so that the
 // content is kept. Later changes then have another time: the time stamps of the kernel advance
-// with each tick, and those of some file systems only every two seconds.
+// with each tick, and the time stamps of some file systems only every two seconds.
 const settleTime = 3 * time.Second
 
 // file is a hook file as it was read.
@@ -149,7 +149,7 @@ func (f *file) add(config *specs.Spec, c Container) error {
 }
 
 // stageHooks returns the hooks of a stage that Validate accepts. The stage prestart is deprecated:
-// runtimes run its hooks at the same time as those of createRuntime.
+// runtimes run its hooks together with the hooks of createRuntime.
 func stageHooks(h *specs.Hooks, stage string) *[]specs.Hook {
 	switch stage {
 	case "createContainer":

@@ -208,8 +208,8 @@ func initOptions(o *cri.SELinuxOption) []string {
 }
 
 // override changes parts of labels of the form user:role:type:level. The label of files gets
-// only the user and the level, because the roles and types of files differ from those of
-// processes.
+// only the user and the level, because files and processes have different roles and
+// types.
 func override(process, mount string, o *cri.SELinuxOption) (newProcess, newMount string) {
 	p, m := strings.SplitN(process, ":", 4), strings.SplitN(mount, ":", 4)
 	set := func(parts []string, i int, value string) {

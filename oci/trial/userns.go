@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UserNS contains what is needed to run a container in an existing user namespace, such as
-// that of a pod.
+// UserNS describes an existing user namespace in which a container can run, such as the user namespace
+// of a pod.
 type UserNS struct {
 	Holder userns.Holder
 	// Storage is a directory on the file system with the layers of images.
@@ -75,7 +75,7 @@ func (c *Chooser) TryUserNS(ctx context.Context, r *runtime.Runtime, t UserNS) e
 	return err
 }
 
-// runUserNS makes the namespaces like those of a pod and runs the trial. It removes
+// runUserNS makes namespaces as a pod has them and runs the trial. It removes
 // everything that the trial has made, even if the trial fails.
 func (c *Chooser) runUserNS(ctx context.Context, r *runtime.Runtime, t UserNS) (err error) {
 	flags := uintptr(unix.CLONE_NEWIPC)

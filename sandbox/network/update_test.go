@@ -13,7 +13,7 @@ import (
 )
 
 // TestUpdate replaces the directories of a running Network. The networks of the new directory are
-// loaded, its changes are watched, and those of the old directory are not.
+// loaded, and the Network watches only the new directory.
 func TestUpdate(t *testing.T) {
 	dir := t.TempDir()
 	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second")

@@ -66,8 +66,8 @@ func (p *parser) namespaces() error {
 }
 
 // userNamespace checks the rules of the CRI (UserNamespace) and of the kubelet: one mapping, which begins at ID 0 and
-// is the same for users and groups, and neither the PID nor the IPC namespace of the host. The network can be
-// that of the host (feature UserNamespacesHostNetworkSupport of Kubernetes).
+// is the same for users and groups, and neither the PID nor the IPC namespace of the host. The pod can use the
+// network namespace of the host (feature UserNamespacesHostNetworkSupport of Kubernetes).
 func (p *parser) userNamespace() error {
 	const field = namespacesField + "userns_options."
 	o := p.namespaceOptions()

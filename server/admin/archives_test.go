@@ -43,7 +43,7 @@ func (s *loadStore) LoadProgress(key string) (image.PullProgress, bool) {
 // loadStream is a stream of messages of a client.
 type loadStream struct {
 	grpc.ServerStream
-	ctx      context.Context //nolint:containedctx // that of the stream
+	ctx      context.Context //nolint:containedctx // the context of the stream
 	messages []*adminv1.LoadImagesRequest
 	send     func(*adminv1.LoadImagesResponse) error
 }

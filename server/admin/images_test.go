@@ -40,7 +40,7 @@ func (s *pullStore) PullProgressOf(image.PullRequest) (image.PullProgress, bool)
 // pullStream collects the messages of a pull.
 type pullStream struct {
 	grpc.ServerStream
-	ctx  context.Context //nolint:containedctx // that of the stream
+	ctx  context.Context //nolint:containedctx // the context of the stream
 	send func(*adminv1.PullImageResponse) error
 }
 

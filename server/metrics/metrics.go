@@ -13,7 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// namespace is the prefix of the names of all metrics except those of the Go runtime and of the process.
+// namespace is the prefix of the names of all metrics except the metrics of the Go runtime and of the process.
 const namespace = "criserver"
 
 // Metrics contains the metrics of one daemon. Its methods may be called by several goroutines.

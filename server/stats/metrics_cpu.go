@@ -19,8 +19,8 @@ var cpuMetrics = []cgroupMetric{
 	{gauge("container_spec_cpu_shares", "Shares of the CPU."), nil, cpuShares},
 }
 
-// cpuShares returns the CPU shares in the container's config, and without any those of
-// the cgroup. A cgroup of v2 has only a weight, to which several numbers of shares are
+// cpuShares returns the CPU shares in the container's config, or the CPU shares of the
+// cgroup if the config has none. A cgroup of v2 has only a weight, to which several numbers of shares are
 // rounded.
 func cpuShares(r *reading) cgroup.Optional {
 	if r.cpuShares > 0 && r.detail.CPU.Shares.Valid {
@@ -29,7 +29,7 @@ func cpuShares(r *reading) cgroup.Optional {
 	return r.detail.CPU.Shares
 }
 
-// pressureMetrics are those of pressure stall information (PSI).
+// pressureMetrics are the metrics of pressure stall information (PSI).
 var pressureMetrics = []cgroupMetric{
 	{counter("container_pressure_cpu_waiting_seconds_total", "Time in which at least one task waited for CPU."), nil, func(r *reading) cgroup.Optional { return someStalled(r.CPUPressure) }},
 	{counter("container_pressure_cpu_stalled_seconds_total", "Time in which all tasks waited for CPU."), nil, func(r *reading) cgroup.Optional { return allStalled(r.CPUPressure) }},
@@ -78,8 +78,8 @@ var (
 // addProcesses adds the metrics that are read from the container's processes in
 // /proc. pid is the first process.
 //
-// A pod does not have these metrics: they would be the sum of those of its
-// containers, and would need a second reading of every process.
+// A pod does not have these metrics: the daemon would have to read every process a
+// second time.
 func (c *collector) addProcesses(r *reading, pid int) {
 	// The host does not see the processes of a guest kernel.
 	if r.Detail == nil {

@@ -29,8 +29,8 @@ var memoryMetrics = []cgroupMetric{
 	{gauge("container_spec_memory_reservation_limit_bytes", "Memory that is protected from reclaim as far as possible, in bytes, 0 for none."), nil, func(r *reading) cgroup.Optional { return r.detail.Memory.Reserved }},
 }
 
-// pageFaults returns the metric of one kind of page faults. The scope is that of
-// cAdvisor: "container" is the cgroup alone, "hierarchy" includes the cgroups below.
+// pageFaults returns the metric of one kind of page faults. The scope has the
+// values of cAdvisor: "container" is the cgroup alone, "hierarchy" includes the cgroups below.
 func pageFaults(kind, scope string, read func(m *cgroup.MemoryDetail) cgroup.Optional) cgroupMetric {
 	return cgroupMetric{
 		counter("container_memory_failures_total", "Page faults.", "failure_type", "scope"),
@@ -53,7 +53,7 @@ func memoryLimit(r *reading) cgroup.Optional {
 	return cgroup.Optional{Value: r.Memory.Limit, Valid: r.Detail != nil}
 }
 
-// Metrics of the huge pages of one size. Of a pod, they include those of its containers.
+// Metrics of the huge pages of one size. The metrics of a pod include its containers.
 var (
 	hugePagesUsage = gauge("container_hugetlb_usage_bytes", "Huge pages in use or reserved, in bytes.", "pagesize")
 	hugePagesPeak  = gauge("container_hugetlb_max_usage_bytes", "Highest use of huge pages so far, in bytes.", "pagesize")

@@ -13,7 +13,7 @@ type PodStats struct {
 	Containers []container.Stats
 }
 
-// Pod returns the CRI stats of a pod sandbox with those of its containers.
+// Pod returns the CRI stats of a pod sandbox and of its containers.
 func Pod(s PodStats) *cri.PodSandboxStats {
 	linux := &cri.LinuxPodSandboxStats{Network: networkUsage(s.Stats)}
 	for _, c := range s.Containers {

@@ -25,7 +25,7 @@ type load struct {
 	failures []error
 }
 
-// startLoad starts clients, one for each URL, which send a request every 20 ms, each on a connection of its own.
+// startLoad starts a client for each URL. Each client sends a request every 20 ms, each time on a new connection.
 func startLoad(ctx context.Context, urls ...string) *load {
 	l := &load{}
 	ctx, l.stop = context.WithCancel(ctx)

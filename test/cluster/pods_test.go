@@ -88,7 +88,7 @@ func testRuntimeClasses(t *testing.T) {
 	}
 	if slices.Contains(handlers, "runsc") {
 		if out := s.sh("runsc", "dmesg"); !strings.Contains(out, "gVisor") {
-			t.Errorf("messages of the kernel in a pod of runsc: %s, want those of gVisor", out)
+			t.Errorf("messages of the kernel in a pod of runsc: %s, want messages of gVisor", out)
 		}
 	}
 	eventually(t, 30*time.Second, func() error {

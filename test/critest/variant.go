@@ -20,7 +20,7 @@ type Variant struct {
 	Focus    string   // regular expression; "" for the whole suite
 	Binaries []string // additional programs that must be in the PATH
 	Repeat   int      // number of runs
-	Procs    int      // number of specs that run at a time; 0 for that of the command line
+	Procs    int      // number of specs that run at a time; 0 for the number of the command line
 	// Machine changes the namespaces of the run before anything is started in them.
 	Machine func() error
 	// Setup changes the daemon before it starts, and returns flags of the suite.
@@ -29,7 +29,7 @@ type Variant struct {
 	Check func(log string) error
 }
 
-// flagsSpec matches the spec of this package that compares the flags of the suite with those of the variant.
+// flagsSpec matches the spec of this package that compares the flags of the suite with the flags of the variant.
 const flagsSpec = `\[criserver\] Variant`
 
 // Variants are the runs of `make critest`.

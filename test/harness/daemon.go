@@ -29,7 +29,7 @@ type Daemon struct {
 	Config       string            // additional lines of the configuration
 	Runtime      string            // default handler; "" for runc
 	CNI          string            // additional lines of the section cni
-	PluginDirs   []string          // searched for CNI plugins before those of Bin
+	PluginDirs   []string          // searched for CNI plugins before Bin
 	Networks     map[string]string // additional CNI conflists by file name
 	NetNS        string            // path of the daemon's network namespace; "" for the caller's
 	Output       *os.File          // receives the log of the daemon in place of the file LogPath
@@ -124,8 +124,8 @@ func FindCRIU(bin string) (string, error) {
 	return path, nil
 }
 
-// runc returns the path of the runc under test: that of Bin, or that of the host if Bin has none, as in guests of
-// another architecture.
+// runc returns the path of the runc under test: the runc in Bin, or the runc of the host if Bin has none, as in
+// guests of another architecture.
 func (d *Daemon) runc() string {
 	built := filepath.Join(d.Bin, "runc")
 	if _, err := os.Stat(built); err == nil {
@@ -145,7 +145,7 @@ func (d *Daemon) pluginDirs() string {
 	return strings.Join(quoted, ", ")
 }
 
-// Bridge returns the configuration of a CNI network like that of `docker run`:
+// Bridge returns the configuration of a CNI network like the network of `docker run`:
 // a bridge with masquerading and host ports. The leases are below the directory
 // of the daemon.
 func (d *Daemon) Bridge(name string, subnets ...string) string {

@@ -152,8 +152,8 @@ func docker(p *parts) (artifact, error) {
 	return configured(img, v1.Config{Cmd: []string{"sh"}})
 }
 
-// multiarch builds an index with this machine's platform, other platforms, and an attestation like
-// those of build tools.
+// multiarch builds an index with this machine's platform, other platforms, and an attestation as
+// build tools make it.
 func multiarch(p *parts) (artifact, error) {
 	native, err := assemble(v1.Config{Cmd: []string{"sh"}}, p.busybox, p.tools)
 	if err != nil {

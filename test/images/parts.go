@@ -35,7 +35,7 @@ func makeParts(ctx context.Context, scratch string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The busybox of another architecture cannot run on this machine. That of this machine has the same names.
+	// The busybox of another architecture cannot run on this machine. The busybox of this machine has the same names.
 	lister := filepath.Join(static, "bin/busybox")
 	if arch != runtime.GOARCH {
 		native := filepath.Join(scratch, "native")
@@ -103,8 +103,8 @@ nogroup:x:65534:
 `
 
 // busyboxLayer builds a small root file system. The names are hard links, as in the official busybox image, because a
-// masked path must hide one command, not all of them. For the same reason the shell is that of the dynamically linked
-// package: the static one runs its built-in commands without looking at the files.
+// masked path must hide one command, not all of them. For the same reason the shell comes from the dynamically linked
+// package: the static shell runs its built-in commands without looking at the files.
 func busyboxLayer(ctx context.Context, lister, static, root string) (v1.Layer, error) {
 	list, err := exec.CommandContext(ctx, lister, "--list").Output()
 	if err != nil {

@@ -25,7 +25,7 @@ func checkSummary(t *testing.T, n *node, fromCRI bool, pod string, containers ..
 				return errors.Join(podFigures(p, fromCRI), containerFigures(p, containers))
 			}
 		}
-		return fmt.Errorf("no stats of pod %s among those of %d pods", pod, len(s.Pods))
+		return fmt.Errorf("got the stats of %d pods, but not of pod %s", len(s.Pods), pod)
 	})
 }
 

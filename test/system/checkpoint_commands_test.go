@@ -26,10 +26,10 @@ func TestCheckpointCommands(t *testing.T) {
 	name := p.Config.GetMetadata().GetNamespace() + "/" + p.Config.GetMetadata().GetName()
 	criserver := func(args ...string) (string, error) {
 		cmd := exec.Command(filepath.Join(suite.bin, "criserver"), args...)
-		var errors strings.Builder
-		cmd.Stderr = &errors
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
 		out, err := cmd.Output()
-		return string(out) + errors.String(), err
+		return string(out) + stderr.String(), err
 	}
 	for _, args := range [][]string{{name + "/count", "-o", archive}, {id[:12], "--export", archive}, {name, "--export", podDir}} {
 		out, err := criserver(append([]string{"checkpoint", "--socket", n.Socket()}, args...)...)

@@ -26,7 +26,7 @@ func (c *clients) dial(socket string) (err error) {
 // pod is a pod sandbox that a test created.
 type pod = criclient.Pod
 
-// podConfig returns the configuration of a pod like that of the kubelet.
+// podConfig returns the configuration of a pod as the kubelet sends it.
 func podConfig(name string) *cri.PodSandboxConfig {
 	config := criclient.PodConfig("system", name, filepath.Join(suite.dir, "logs", name))
 	config.DnsConfig = &cri.DNSConfig{Servers: []string{"10.96.0.10"}, Searches: []string{"cluster.local"}, Options: []string{"ndots:5"}}
@@ -34,7 +34,7 @@ func podConfig(name string) *cri.PodSandboxConfig {
 	return config
 }
 
-// containerConfig returns the configuration of a container like that of the kubelet.
+// containerConfig returns the configuration of a container as the kubelet sends it.
 func containerConfig(p *pod, name, image string, cmd ...string) *cri.ContainerConfig {
 	return p.ContainerConfig(name, image, cmd...)
 }

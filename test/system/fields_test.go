@@ -193,8 +193,8 @@ func TestContainerMetadataLabelsAndAnnotations(t *testing.T) {
 	}
 }
 
-// TestContainerStopSignal checks that the stop signal of the request replaces that of
-// the image, and that the container receives it.
+// TestContainerStopSignal checks that the stop signal of the request replaces the stop
+// signal of the image, and that the container receives it.
 func TestContainerStopSignal(t *testing.T) {
 	n := newNode(t, "signal", 100)
 	p := n.RunPod(t, podConfig("signal"))

@@ -36,7 +36,7 @@ func handlersNode(t *testing.T, name string, net byte) *node {
 			t.Fatalf("find the runtime %s: %v: run make deps", binary, err)
 		}
 	}
-	// The name of the script is that of the processes, too.
+	// The processes have the name of the script.
 	script := filepath.Join(suite.dir, name+"-bin", "crun")
 	if err := os.Mkdir(filepath.Dir(script), 0o755); err != nil {
 		t.Fatal(err)

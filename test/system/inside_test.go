@@ -11,7 +11,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// TestNamespacesCommand compares the namespaces that the command shows with those of the
+// TestNamespacesCommand compares the namespaces that the command shows with the namespaces of the
 // processes.
 func TestNamespacesCommand(t *testing.T) {
 	n := newNode(t, "nscommand", 223)

@@ -81,7 +81,7 @@ func TestMetricsOfKnownLoad(t *testing.T) {
 
 	var pod, c map[string]uint64
 	waitFor(t, "a second of CPU and of waiting for more", func() bool {
-		// The daemon may have read the counters of the pod earlier than those of the container.
+		// The daemon may have read the counters of the pod before the counters of the container.
 		pod, c = n.metrics(t)
 		return c["cpu_usage_seconds_total cpu=total"] > 0 && c["cpu_cfs_throttled_seconds_total"] > 0 && pod["cpu_usage_seconds_total cpu=total"] > 0
 	})
@@ -98,7 +98,7 @@ func TestMetricsOfKnownLoad(t *testing.T) {
 	}
 }
 
-// checkSpec checks that the limits are those of the request.
+// checkSpec checks the limits of the request.
 func checkSpec(t *testing.T, c map[string]uint64) {
 	t.Helper()
 	want := map[string]uint64{

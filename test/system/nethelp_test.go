@@ -54,8 +54,8 @@ func netNode(t *testing.T, n *node, networks ...string) *node {
 		n.RemovePod(t, n.RunPod(t, c).ID)
 	}
 	if n.Network != "" {
-		// The first host ports create chains that remain: those of the daemon, and those
-		// of the plugin for UDP.
+		// The first host ports create chains that remain: the chains of the daemon, and
+		// the chains of the plugin for UDP.
 		for _, protocol := range []cri.Protocol{cri.Protocol_TCP, cri.Protocol_UDP} {
 			c := podConfig("ports" + protocol.String())
 			for _, ip := range []string{"", "127.0.0.1"} {
@@ -126,7 +126,7 @@ func aHost(t *testing.T, name string) (path string) {
 	return path
 }
 
-// wire connects two network namespaces with a veth pair; "" is that of the test.
+// wire connects two network namespaces with a veth pair; "" is the network namespace of the test.
 func wire(t *testing.T, a, nameA, b, nameB string, addrs ...[2]string) {
 	t.Helper()
 	args := []string{"ip", "link", "add", nameA, "type", "veth", "peer", "name", nameB}

@@ -60,8 +60,8 @@ func plugin(t *testing.T, n *node, name, script string) {
 	}
 }
 
-// TestSeveralInterfacesInAResult tests a result with several interfaces, like that of a
-// meta plugin.
+// TestSeveralInterfacesInAResult tests a result with several interfaces, as a meta
+// plugin returns it.
 func TestSeveralInterfacesInAResult(t *testing.T) {
 	n := makeNode("meta")
 	plugin(t, n, "meta", `cat >/dev/null; [ $CNI_COMMAND = ADD ] && cat <<E

@@ -68,8 +68,8 @@ func TestOverlayAcrossHosts(t *testing.T) {
 			t.Errorf("interface of a pod: got %s, want MTU 1450", link)
 		}
 	}
-	// A host reaches its own pods as their gateway, and those of the other host through the
-	// bridge.
+	// A host reaches its own pods as their gateway, and the pods of the other host through
+	// the bridge.
 	answers(t, hosts[1], ipsB[0], 80)
 	answers(t, hosts[2], ipsB[0], 80)
 
@@ -132,7 +132,7 @@ func TestPolicyBetweenPods(t *testing.T) {
 		answers(t, "", "127.0.0.1", 8080)
 	}
 	enforced()
-	// Changes of the daemon's rules do not affect those of the agent.
+	// Changes of the daemon's rules do not affect the rules of the agent.
 	n.Kill()
 	n.restart(t)
 	n.RemovePod(t, n.RunPod(t, webOn("d", 8081)).ID)

@@ -24,7 +24,7 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// saved is a pod of which there is a checkpoint.
+// saved is the checkpoint of a pod, and the configs of the pod and of its containers.
 type saved struct {
 	dir     string
 	config  *cri.PodSandboxConfig

@@ -119,7 +119,7 @@ func TestPathsOfTheRequest(t *testing.T) {
 		"echo >/etc/hosts 2>/dev/null || echo no":                        "no",
 		"touch /dev/shm/x && echo ok":                                    "ok",
 		"sed -n 's/^NoNewPrivs:[[:space:]]*//p' /proc/1/status":          "1",
-		"test -n \"$(head -n 1 /proc/interrupts)\" && echo seen":         "seen", // the masked paths are those of the request
+		"test -n \"$(head -n 1 /proc/interrupts)\" && echo seen":         "seen", // only the paths of the request are masked
 	} {
 		if got := n.Exec(t, c, "sh", "-c", cmd); got != want {
 			t.Errorf("%s: %q, want %q", cmd, got, want)

@@ -63,7 +63,7 @@ func gpgKey(t *testing.T) (key *openpgp.Entity, public []byte) {
 	return key, b.Bytes()
 }
 
-// simpleSignature returns a simple signing signature like that of `skopeo standalone-sign`.
+// simpleSignature returns a simple signing signature as `skopeo standalone-sign` makes it.
 func simpleSignature(t *testing.T, key *openpgp.Entity, identity, digest string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -125,7 +125,7 @@ func (l *lookaside) setDown(down bool) {
 	l.down = down
 }
 
-// sigstoreKey returns a key like that of cosign, and its public half.
+// sigstoreKey returns a key as cosign makes it, and its public key.
 func sigstoreKey(t *testing.T) (key *ecdsa.PrivateKey, public []byte) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -43,7 +43,7 @@ func TestStartOnSlowMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	pluginRules := func(rules string) int { return strings.Count(rules, "CNI-") } // including those of plugins in earlier tests
+	pluginRules := func(rules string) int { return strings.Count(rules, "CNI-") } // including rules of plugins in earlier tests
 	before := pluginRules(command(t, "", "nft", "list", "ruleset"))
 	n.Kill()
 	if err := n.RemoveNetworks(); err != nil { // so that the tables are created again

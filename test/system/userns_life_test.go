@@ -130,7 +130,7 @@ func TestUserNamespaceInvalidRequests(t *testing.T) {
 	node := differs(p, nil)
 	node.Linux.SecurityContext.NamespaceOptions.Pid = cri.NamespaceMode_NODE
 	n.notCreated(t, p, node, codes.InvalidArgument, "namespace_options.pid")
-	// A container without options has those of the pod.
+	// A container without options has the options of the pod.
 	id := n.CreateContainer(t, p, differs(p, nil))
 	n.StartContainer(t, id)
 	if s := n.WaitExited(t, id); s.GetExitCode() != 0 {

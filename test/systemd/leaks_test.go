@@ -45,7 +45,7 @@ func traces(t *testing.T) harness.Snapshot {
 		t.Fatal(err)
 	}
 	for what := range s {
-		// The processes of harness.Take are those of the suite, and so is the unit that runs the suite.
+		// The processes of harness.Take, and the unit that runs the suite, belong to the suite.
 		// crun keeps compiled seccomp filters for the next container.
 		if strings.HasPrefix(what, "process ") && !strings.Contains(what, " of cgroup ") ||
 			strings.Contains(what, suiteCgroup) || what == "unit "+filepath.Base(suiteCgroup) || strings.Contains(what, "/runtimes/crun/.cache") {

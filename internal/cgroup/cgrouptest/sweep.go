@@ -34,7 +34,7 @@ func Sweep() error {
 	return errors.Join(errs...)
 }
 
-// abandoned reports whether the name is that of a cgroup whose test binary no longer runs.
+// abandoned reports whether the test binary that has made the cgroup with this name no longer runs.
 func abandoned(name string) bool {
 	m := names.FindStringSubmatch(name)
 	if m == nil {

@@ -161,8 +161,8 @@ func (d leaseDir) all() ([]string, error) {
 	return out, nil
 }
 
-// find returns those of the named addresses whose owner match selects. Without the lock, the owner
-// can change afterwards.
+// find returns the names of the leases whose owner match accepts. Without the lock, the owner can change
+// afterwards.
 func (d leaseDir) find(names []string, match func(owner string) bool) (found []string, err error) {
 	for _, name := range names {
 		b, err := os.ReadFile(d.file(name))
@@ -179,7 +179,7 @@ func (d leaseDir) find(names []string, match func(owner string) bool) (found []s
 	return found, nil
 }
 
-// remove removes the leases of those of the named addresses whose owner match selects. The caller holds the lock.
+// remove removes the leases with the names, if match accepts their owners. The caller holds the lock.
 func (d leaseDir) remove(names []string, match func(owner string) bool) error {
 	var errs []error
 	for _, name := range names {

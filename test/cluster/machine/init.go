@@ -87,7 +87,7 @@ func (p *initProcess) handle(r request) (State, error) {
 	return State{}, fmt.Errorf("no such operation: %q", r.Op)
 }
 
-// start starts the process of a service in a session of its own. It does not use exec.Cmd, because reap waits for all
+// start starts the process of a service in a new session. start does not use exec.Cmd, because reap waits for all
 // processes.
 func start(r request) (pid int, err error) {
 	path, err := exec.LookPath(r.Args[0])

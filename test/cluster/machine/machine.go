@@ -28,7 +28,7 @@ type Config struct {
 	Dir     string   // directory of /var, which survives Kill, and of the changes of /etc
 	Cgroups []string // directories of the cgroups of the services; they exist
 	Path    string   // directories that precede the PATH of the services, separated by colons
-	Disk    int64    // size in bytes of a file system in memory for /var/lib, which Kill destroys; 0 for the one of Dir
+	Disk    int64    // size in bytes of a file system in memory for /var/lib, which Kill destroys; 0 for the file system of Dir
 }
 
 // Machine is a running machine.

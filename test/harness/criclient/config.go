@@ -10,7 +10,7 @@ type Pod struct {
 	Config *cri.PodSandboxConfig
 }
 
-// PodConfig returns the configuration of a pod like that of the kubelet.
+// PodConfig returns the configuration of a pod as the kubelet sends it.
 func PodConfig(namespace, name, logDirectory string) *cri.PodSandboxConfig {
 	return &cri.PodSandboxConfig{
 		Metadata:     &cri.PodSandboxMetadata{Name: name, Namespace: namespace, Uid: "uid-" + name},
@@ -23,7 +23,7 @@ func PodConfig(namespace, name, logDirectory string) *cri.PodSandboxConfig {
 	}
 }
 
-// ContainerConfig returns the configuration of a container like that of the kubelet.
+// ContainerConfig returns the configuration of a container as the kubelet sends it.
 func (p *Pod) ContainerConfig(name, image string, command ...string) *cri.ContainerConfig {
 	return &cri.ContainerConfig{
 		Metadata: &cri.ContainerMetadata{Name: name},

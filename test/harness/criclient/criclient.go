@@ -33,7 +33,7 @@ type Client struct {
 }
 
 // Dial returns a client for the socket of a daemon. It does not wait for the
-// daemon. options are added to those of the connection.
+// daemon. options are further options of the connection.
 func Dial(socket string, options ...grpc.DialOption) (*Client, error) {
 	options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	conn, err := grpc.NewClient("unix://"+socket, options...)

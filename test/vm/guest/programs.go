@@ -33,7 +33,7 @@ var programs = []struct {
 
 // Programs builds the programs and the test images for an architecture in its Tree. For the architecture of this
 // machine it does nothing: make has built them. There is no runc for a foreign architecture, because runc needs
-// cgo; guests have that of Debian.
+// cgo; guests have the runc of Debian.
 func Programs(ctx context.Context, top, arch string) error {
 	if arch == runtime.GOARCH {
 		return nil
