@@ -27,7 +27,7 @@ func newCheckpointCommand(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "checkpoint CONTAINER|POD",
 		Short: "Write a checkpoint of a container or a pod",
-		Long: `Write the memory and the changed files of a running container to an archive, or those of all running
+		Long: `Write the memory and the changed files of a running container to an archive, or of all running
 containers of a pod to a directory, and print the path. The containers are frozen during the
 checkpoint and continue to run afterwards. On a terminal, show how much has been written.
 

@@ -18,7 +18,7 @@ func newNamespacesCommand(env *environment) *cobra.Command {
 lsns(8) shows, the processes in each of them, and the id mappings of user namespaces.
 
 POD is an id, a unique beginning of an id, or NAMESPACE/NAME. The scope of a namespace is host
-(the pod uses that of the node), pod (the pod has one, which its containers share), or the
+(the pod uses the namespace of the node), pod (the pod has one, which its containers share), or the
 container that has it alone. The command changes nothing.
 
 The exit code is 1 if a namespace of a ready pod cannot be read.`,
