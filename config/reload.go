@@ -56,7 +56,7 @@ func (c Config) togglesTLS(next Config, key string) bool {
 }
 
 // movesMetrics reports whether the keys of the metrics keep their values because next turns the metrics on or off,
-// which decides what the daemon counts, or because next derives the path of the socket from another run directory.
+// and so the counters of the daemon, or because next derives the path of the socket from another run directory.
 func (c Config) movesMetrics(next Config, key string) bool {
 	if !strings.HasPrefix(key, "metrics.") {
 		return false

@@ -20,8 +20,8 @@ const (
 	maxSocketPath = 107
 	// maxPids is PID_MAX_LIMIT of the kernel, the highest limit of processes in a cgroup.
 	maxPids = 1 << 22
-	// minLogSize is the smallest limit of a log in bytes. It is larger than what the monitor
-	// writes to the log at once.
+	// minLogSize is the smallest limit of a log in bytes. It is larger than one
+	// write of the monitor.
 	minLogSize = 1 << 20
 )
 

@@ -183,7 +183,7 @@ func TestStdinOnce(t *testing.T) {
 	}
 }
 
-// Input that is larger than all buffers arrives, and then its end.
+// TestLargeStdin checks that input that is larger than all buffers arrives, and then its end.
 func TestLargeStdin(t *testing.T) {
 	b := runScript(t, "while ! [ -e go ]; do sleep 0.01; done; cat; echo .", func(s *conmon.Spec) {
 		s.Stdin, s.StdinOnce = true, true
@@ -199,7 +199,8 @@ func TestLargeStdin(t *testing.T) {
 	}
 }
 
-// The container gets the input of a client that disconnected while the container did not read.
+// TestStdinOfDisconnectedClient checks that the container gets the input of a client that
+// disconnected while the container did not read.
 func TestStdinOfDisconnectedClient(t *testing.T) {
 	b := runScript(t, "while ! [ -e go ]; do sleep 0.01; done; cat", func(s *conmon.Spec) {
 		s.Stdin, s.StdinOnce = true, true
@@ -230,8 +231,8 @@ func (n blockedWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A client that does not read is disconnected. The container, its log and other clients are not
-// affected.
+// TestSlowClient checks that a client that does not read is disconnected. The container, its log
+// and other clients are not affected.
 func TestSlowClient(t *testing.T) {
 	const total = 20_000_000
 	b := newTestbed(t)
@@ -265,7 +266,8 @@ func TestSlowClient(t *testing.T) {
 	}
 }
 
-// A client with stdin delays the container only for a limited time.
+// TestStuckClientWithStdin checks that a client with stdin delays the container only for a limited
+// time.
 func TestStuckClientWithStdin(t *testing.T) {
 	t.Parallel() // the test takes as long as slowClientTimeout of the monitor
 	const total = 20_000_000
@@ -330,7 +332,7 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-// A terminal that every process has closed may be opened again.
+// TestTerminalReopened checks that a terminal that every process has closed may be opened again.
 func TestTerminalReopened(t *testing.T) {
 	b := newRuncTestbed(t, func(config map[string]any) {
 		config["process"].(object)["terminal"] = true
@@ -352,7 +354,7 @@ func TestResizeWithoutTerminal(t *testing.T) {
 	}
 }
 
-// The monitor survives malformed packets and too many clients.
+// TestMalformedPackets checks that the monitor survives malformed packets and too many clients.
 func TestMalformedPackets(t *testing.T) {
 	b := runScript(t, "sleep 1000", func(s *conmon.Spec) { s.Stdin = true })
 	for _, packet := range []string{"", "x", "{}", `{"op":"dance"}`, `{"op":`, strings.Repeat("[", 1000), strings.Repeat("x", 40<<10)} {
@@ -379,7 +381,7 @@ func TestMalformedPackets(t *testing.T) {
 	b.eventually("no clients", func() bool { return b.clients() == 1 })
 }
 
-// Attach leaves no descriptors and goroutines behind.
+// TestAttachLeaksNothing checks that Attach leaves no descriptors and goroutines behind.
 func TestAttachLeaksNothing(t *testing.T) {
 	b := runScript(t, "exec cat", func(s *conmon.Spec) { s.Stdin = true })
 	b.start()

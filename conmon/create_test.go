@@ -192,7 +192,8 @@ func TestDaemonDiesAfterCreate(t *testing.T) {
 	}
 }
 
-// If the daemon closes its pipe without reading the answer, the monitor deletes the container.
+// TestUnreadAnswer checks that if the daemon closes its pipe without reading the answer, the
+// monitor deletes the container.
 func TestUnreadAnswer(t *testing.T) {
 	b := newTestbed(t)
 	b.spec.Version = conmon.Version
@@ -240,7 +241,8 @@ func TestUnreadAnswer(t *testing.T) {
 	}
 }
 
-// The output of the runtime's create is not in the container's log.
+// TestRuntimeOutputIsNotLogged checks that the output of the runtime's create is not in the
+// container's log.
 func TestRuntimeOutputIsNotLogged(t *testing.T) {
 	b := newTestbed(t)
 	b.fake("shout")

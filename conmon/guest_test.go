@@ -41,8 +41,8 @@ func TestStartInGuest(t *testing.T) {
 	}
 }
 
-// While the runtime's start hangs, the monitor answers other requests, and the container can be
-// killed.
+// TestStartThatHangs checks that while the runtime's start hangs, the monitor answers other
+// requests, and the container can be killed.
 func TestStartThatHangs(t *testing.T) {
 	b := newGuestTestbed(t, "hangStart")
 	ctx, cancel := context.WithCancel(t.Context())

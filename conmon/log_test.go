@@ -15,8 +15,8 @@ import (
 	"github.com/criserver/criserver/conmon"
 )
 
-// While a container writes fast, rotation loses and splits no line, and output after a reopen
-// is in the new file.
+// TestRotationKeepsAllLines checks that while a container writes fast, rotation loses and splits no
+// line, and output after a reopen is in the new file.
 func TestRotationKeepsAllLines(t *testing.T) {
 	const lines = 400_000
 	script := fmt.Sprintf("i=0; while [ $i -lt %d ]; do i=$((i+1)); echo line $i; done; echo done >&2", lines)
@@ -62,7 +62,7 @@ func TestRotationKeepsAllLines(t *testing.T) {
 	}
 }
 
-// After a failed reopen, the monitor still uses the old log.
+// TestReopenFails checks that after a failed reopen, the monitor still uses the old log.
 func TestReopenFails(t *testing.T) {
 	b := runScript(t, "while ! [ -e go ]; do sleep 0.01; done; echo last", nil)
 	b.start()
@@ -113,8 +113,8 @@ func (b *testbed) logToSmallDisk() (dir string) {
 	return dir
 }
 
-// A full disk loses log lines but does not affect the container, and the log reports the number
-// of bytes.
+// TestFullDisk checks that a full disk loses log lines but does not affect the container, and the
+// log reports the number of bytes.
 func TestFullDisk(t *testing.T) {
 	needRoot(t)
 	b := newTestbed(t)
@@ -152,8 +152,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// A loss is reported even if the container writes nothing after the disk has space again, and
-// if the log is rotated then.
+// TestLossIsReportedWithoutFurtherOutput checks that a loss is reported even if the container
+// writes nothing after the disk has space again, and if the log is rotated then.
 func TestLossIsReportedWithoutFurtherOutput(t *testing.T) {
 	needRoot(t)
 	for name, rotate := range map[string]bool{"at exit": false, "at rotation": true} {

@@ -32,8 +32,8 @@ func newRestoreTestbed(t *testing.T, mode string) *testbed {
 	return b
 }
 
-// The monitor restores the container when the daemon asks for it, and then monitors it like any
-// other container. The mounts of the runtime are gone.
+// TestRestore checks that the monitor restores the container when the daemon requests it, and then
+// monitors it like any other container, without the mounts of the runtime.
 func TestRestore(t *testing.T) {
 	b := newRestoreTestbed(t, "")
 	for range 2 { // a restarted daemon may send the request again
@@ -61,7 +61,8 @@ func TestRestore(t *testing.T) {
 	}
 }
 
-// The exit status of a process that exits before the runtime does is known.
+// TestRestoredProcessExitsAtOnce checks that the exit status of a process that exits before the
+// runtime does is known.
 func TestRestoredProcessExitsAtOnce(t *testing.T) {
 	b := newRestoreTestbed(t, "fast")
 	if _, err := conmon.Start(t.Context(), b.spec.RunDir); err != nil {
@@ -75,8 +76,8 @@ func TestRestoredProcessExitsAtOnce(t *testing.T) {
 	}
 }
 
-// A restore that fails leaves no process, and reports the message of the runtime. The container can
-// only be abandoned then.
+// TestRestoreFails checks that a restore that fails leaves no process, and reports the message of
+// the runtime. The container can only be abandoned then.
 func TestRestoreFails(t *testing.T) {
 	b := newRestoreTestbed(t, "failStart")
 	_, err := conmon.Start(t.Context(), b.spec.RunDir)
@@ -95,7 +96,7 @@ func TestRestoreFails(t *testing.T) {
 	}
 }
 
-// A container that was never started can be abandoned.
+// TestAbandonBeforeRestore checks that a container that was never started can be abandoned.
 func TestAbandonBeforeRestore(t *testing.T) {
 	b := newRestoreTestbed(t, "")
 	if err := conmon.Abandon(t.Context(), b.spec.RunDir); err != nil {
@@ -126,7 +127,7 @@ func hangingRestore(t *testing.T) (b *testbed, restorer, init proc.Ref, result c
 	return b, restorer, init, result
 }
 
-// An abandoned restore leaves no process.
+// TestAbandonDuringRestore checks that an abandoned restore leaves no process.
 func TestAbandonDuringRestore(t *testing.T) {
 	b, restorer, init, result := hangingRestore(t)
 	if err := conmon.Abandon(t.Context(), b.spec.RunDir); err != nil {
@@ -143,7 +144,7 @@ func TestAbandonDuringRestore(t *testing.T) {
 	}
 }
 
-// The runtime does not outlive the monitor.
+// TestMonitorIsKilledDuringRestore checks that the runtime does not outlive the monitor.
 func TestMonitorIsKilledDuringRestore(t *testing.T) {
 	b, restorer, init, result := hangingRestore(t)
 	if err := b.monitor.Signal(unix.SIGKILL); err != nil {

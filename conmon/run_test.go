@@ -83,7 +83,8 @@ func TestRunc(t *testing.T) {
 	}
 }
 
-// The monitor closes inherited descriptors, survives signals, and its name is conmon.
+// TestMonitorProcess checks that the monitor closes inherited descriptors, survives signals, and
+// its name is conmon.
 func TestMonitorProcess(t *testing.T) {
 	b := newRuncTestbed(t, nil, sh("sleep 1000")...)
 	leak, err := os.Open("/dev/zero") // os.Open sets close-on-exec
@@ -167,8 +168,9 @@ func TestOOMKill(t *testing.T) {
 	}
 }
 
-// The OOM killer killed a child of the container's first process. The container is OOMKilled
-// only if its first process exits soon afterwards with the status of the child.
+// TestOOMKillOfAChild checks a container in which the OOM killer has killed a child of the first
+// process. The container is OOMKilled only if its first process exits soon afterwards with the
+// status of the child.
 func TestOOMKillOfAChild(t *testing.T) {
 	const eat = "(a=x; while true; do a=$a$a; done); code=$?; echo survived; "
 	for name, tc := range map[string]struct {
@@ -201,7 +203,8 @@ func TestOOMKillOfAChild(t *testing.T) {
 	}
 }
 
-// A process that outlives the first one and holds the streams does not delay the exit record.
+// TestOutputAfterExitOfFirstProcess checks that a process that outlives the first one and holds the
+// streams does not delay the exit record.
 func TestOutputAfterExitOfFirstProcess(t *testing.T) {
 	b := newTestbed(t)
 	b.spec.RuntimeEnv = append(b.spec.RuntimeEnv,
@@ -227,7 +230,7 @@ func TestOutputAfterExitOfFirstProcess(t *testing.T) {
 	}
 }
 
-// Orphans of a container in the host's PID namespace are reaped.
+// TestOrphansAreReaped checks that orphans of a container in the host's PID namespace are reaped.
 func TestOrphansAreReaped(t *testing.T) {
 	b := newTestbed(t)
 	b.spec.RuntimeEnv = append(b.spec.RuntimeEnv, "FAKE_SCRIPT=for i in 1 2 3 4 5; do (sleep 0.1 & echo $!); done; exec sleep 1000")

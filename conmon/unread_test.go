@@ -71,8 +71,8 @@ func TestAttachWithUnreadInput(t *testing.T) {
 	}
 }
 
-// The monitor reads everything that a client has sent before it closes the connection, so that
-// the connection is not reset.
+// TestMonitorDoesNotReset checks that the monitor reads everything that a client has sent before it
+// closes the connection, so that the connection is not reset.
 func TestMonitorDoesNotReset(t *testing.T) {
 	script := keepInput + "while ! [ -e go ]; do sleep 0.01; done; echo result; exit 3"
 	b := runScript(t, script, func(s *conmon.Spec) { s.Stdin = true })
@@ -113,8 +113,8 @@ func TestMonitorDoesNotReset(t *testing.T) {
 	}
 }
 
-// A monitor of an earlier version resets the connection. The client still reads everything that
-// this monitor has sent.
+// TestAttachToMonitorThatResets checks that the client reads everything that a monitor of an
+// earlier version has sent before it reset the connection.
 func TestAttachToMonitorThatResets(t *testing.T) {
 	dir := t.TempDir()
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(dir, conmon.ControlSocket), Net: "unixpacket"})

@@ -81,8 +81,8 @@ func (c *container) log() *logrus.Entry {
 func (c *container) enter(stage string) { c.stage.Store(&stage) }
 
 // change alters the status, writes it to the state file and publishes it. If the write
-// fails, the status is published nevertheless, because it is what has happened; only a
-// restart of the daemon would miss it.
+// fails, the status is published nevertheless, because the change has happened. Only a
+// restart of the daemon would lose the change.
 func (c *container) change(alter func(*status)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -104,7 +104,7 @@ func (m *Manager) parse(podID string, config *cri.ContainerConfig) (*plan, error
 	}, nil
 }
 
-// node returns what the node allows containers of this runtime.
+// node returns the rules of the node for containers of this runtime.
 func (m *Manager) node(s *Settings, r *runtime.Runtime) *containerspec.Node {
 	n := &containerspec.Node{
 		Handler: r.Name, Guest: r.Guest, SELinux: m.cfg.Labels != nil, Rules: s.Builder, BlockIO: s.BlockIO, RDT: s.RDT,

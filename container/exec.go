@@ -63,7 +63,7 @@ func (m *Manager) Exec(ctx context.Context, id string, cmd []string, tty bool, s
 	return exitCode, nil
 }
 
-// ExecProcess returns what an exec in a running container needs: the runtime, the full
+// ExecProcess returns the input of an exec in a running container: the runtime, the full
 // id, and the process of the container with another command.
 func (m *Manager) ExecProcess(id string, cmd []string, terminal bool) (*runtime.Runtime, string, *specs.Process, error) {
 	c, err := m.find(id)

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// recordGrace is how long a living monitor may take to write the exit record after the
+	// recordGrace is how long a running monitor may take to write the exit record after the
 	// exit of the first process. After that, the exit code comes from the kernel or is
 	// unknown, so recordGrace is long enough for a machine under load. The daemon does not
 	// wait if the monitor has exited.

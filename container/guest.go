@@ -70,7 +70,7 @@ func (m *Manager) ensureGuest(ctx context.Context, builder *oci.Builder, pod Pod
 	case err == nil && g.Process.Alive():
 		return nil
 	case err == nil && g.Process != (proc.Ref{}):
-		// The addresses of the pod were lost with the guest.
+		// The end of the guest has removed the addresses of the pod.
 		return fmt.Errorf("the guest of pod %q has exited, the pod must be created again: %w", short(pod.ID), errdefs.ErrFailedPrecondition)
 	case err == nil:
 		err = m.deleteGuest(ctx, g) // its creation was interrupted

@@ -10,7 +10,7 @@ import (
 // Handler contains the settings of a runtime handler that affect the OCI configs of new
 // containers.
 type Handler struct {
-	// Base is what the configs start from, or nil.
+	// Base is the config from which the configs of the containers start, or nil.
 	Base *basespec.Base
 	// Seccomp is the seccomp profile of containers that request RuntimeDefault. If Seccomp is nil, these containers
 	// get the profile of the Builder.

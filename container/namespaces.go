@@ -49,7 +49,7 @@ func (m *Manager) openPIDNamespace(id, podID string) (*os.File, error) {
 	}
 	init, _ := target.refs()
 	f, err := os.Open("/proc/" + strconv.Itoa(init.PID) + "/ns/pid")
-	// If the process is alive after the file was opened, the pid was not reused before.
+	// If the process still runs after the file was opened, the pid was not reused before.
 	if err == nil && init.Alive() {
 		return f, nil
 	}

@@ -91,8 +91,8 @@ func (m *Manager) awaitNotifications() {
 }
 
 // awaitExitNotified waits until plugins are notified of the exit, because the caller of
-// a stop can rely on what the plugins do then. It does not wait longer than ctx, which
-// is no failure of the stop.
+// a stop can rely on the work of the plugins. If ctx ends first, awaitExitNotified returns, and
+// the stop does not fail.
 func (c *container) awaitExitNotified(ctx context.Context) {
 	select {
 	case <-c.exitNotified:

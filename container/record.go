@@ -24,7 +24,7 @@ const (
 	configFile    = "config.json" // of the OCI bundle
 )
 
-// record is the intent record: what the container is to be. It is written once, before
+// record is the intent record: the properties of the container. It is written once, before
 // any other side effect of the creation, and removed last.
 type record struct {
 	Version   int             `json:"version"`
@@ -52,7 +52,7 @@ type record struct {
 	Volumes map[int]string `json:"volumes,omitempty"`
 }
 
-// restoreRecord says from what a container is restored.
+// restoreRecord describes the checkpoint from which a container is restored.
 type restoreRecord struct {
 	// Images is the directory of the process images. It belongs to the container, and is deleted
 	// when the container is restored or removed.
@@ -98,7 +98,7 @@ func readRecord(dir string) (*record, error) {
 	return &r, nil
 }
 
-// status is what has happened to a container. Times are nanoseconds since the epoch, or
+// status has the events of the life of a container. Times are nanoseconds since the epoch, or
 // 0 for "not yet".
 type status struct {
 	Version int   `json:"version"`

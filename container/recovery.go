@@ -171,7 +171,7 @@ func (m *Manager) resume(ctx context.Context, c *container) error {
 }
 
 // resumeStart completes a start that was interrupted. The runtime refuses to start a
-// container that is running already; in that case the first process is alive.
+// container that is running already; in that case the first process runs.
 func (m *Manager) resumeStart(ctx context.Context, c *container) {
 	err := m.runProcess(ctx, c)
 	init, _ := c.refs()

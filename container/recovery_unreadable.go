@@ -17,8 +17,8 @@ import (
 )
 
 // A container with a file that cannot be read has the state Unknown, or Exited when its
-// first process has exited. It can be stopped and removed. The manager takes what it
-// needs from the readable parts of the files, the OCI config, the pid file of the
+// first process has exited. It can be stopped and removed. The manager takes missing
+// values from the readable parts of the files, the OCI config, the pid file of the
 // runtime and the kernel.
 
 // recoverUnreadableRecord recovers a container whose record cannot be used.
@@ -114,7 +114,7 @@ func (m *Manager) findInit(c *container) proc.Ref {
 		return proc.Ref{}
 	}
 	path, err := m.cfg.Cgroups.ProcessCgroup(pid)
-	// If the process is alive after its cgroup was read, the pid was not reused before.
+	// If the process still runs after its cgroup was read, the pid was not reused before.
 	if err != nil || !ref.Alive() {
 		return proc.Ref{}
 	}
@@ -189,7 +189,7 @@ func (m *Manager) killWithoutInit(ctx context.Context, c *container) error {
 	return nil
 }
 
-// awaitExitRecord gives a monitor that is alive some time to write the exit record.
+// awaitExitRecord waits some time until a running monitor has written the exit record.
 func (m *Manager) awaitExitRecord(ctx context.Context, c *container) {
 	if _, monitor := c.refs(); !monitor.Alive() {
 		return

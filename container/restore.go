@@ -18,7 +18,7 @@ import (
 )
 
 // Restore is the checkpoint from which a container is restored. Only files of the root file system and
-// process images come from the checkpoint; all else is what CreateContainer makes of the request.
+// process images come from the checkpoint. Everything else comes from the request, as in CreateContainer.
 type Restore struct {
 	// Unpack writes the changed files of the checkpoint to the directory rootfs, which is mounted,
 	// and the process images to the empty directory images.
@@ -108,8 +108,8 @@ func (c *container) removeImages() {
 	}
 }
 
-// removeOrphanedImages removes the process images that belong to no container. The record of a
-// container is gone after a reboot, but its images are on a disk.
+// removeOrphanedImages removes the process images that belong to no container. After a reboot
+// no container has a record, but the images are on a disk.
 func (m *Manager) removeOrphanedImages() {
 	if m.cfg.RestoreDir == "" {
 		return

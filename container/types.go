@@ -1,7 +1,7 @@
 // Package container manages containers: their records, root file systems, bundles and
 // monitors, their state, and the recovery of the state after a restart of the daemon. It
-// never imports package sandbox or image; the interfaces [Pods] and [Images] say what it
-// needs of them. Package containerspec parses the requests. The CRI messages are stored
+// never imports package sandbox or image; the interfaces [Pods] and [Images] are the parts of these
+// packages that it uses. Package containerspec parses the requests. The CRI messages are stored
 // as they were received, and are never written to.
 package container
 
@@ -19,7 +19,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Pods is what containers need of pod sandboxes.
+// Pods provides the pod sandboxes of containers.
 type Pods interface {
 	// Pod returns the pod with this id or unique prefix of an id, ready or not. It returns
 	// ErrNotFound if there is none.
@@ -28,7 +28,7 @@ type Pods interface {
 	MarkNotReady(id, reason string)
 }
 
-// Pod is what a container needs of its pod sandbox.
+// Pod has the properties of a pod sandbox that its containers use.
 type Pod struct {
 	ID             string
 	Ready          bool
@@ -48,7 +48,7 @@ type Pod struct {
 	Hosts, Hostname, ResolvConf, Shm string
 }
 
-// Images is what containers need of the image store.
+// Images provides the images and the root file systems of containers.
 type Images interface {
 	// Image returns the image with this reference: an id, a tag or a digest.
 	Image(ref string) (Image, error)
@@ -92,7 +92,7 @@ type ExitFacts struct {
 	LogLost   int64  // bytes of the log that could not be written
 }
 
-// Cgroups is what containers need of the cgroups of the host. Paths are absolute in the
+// Cgroups controls the cgroups of containers. Paths are absolute in the
 // hierarchy. *cgroup.Tree implements Cgroups.
 type Cgroups interface {
 	Kill(ctx context.Context, path string) error
@@ -121,7 +121,7 @@ type Cgroups interface {
 	Reclaim(path string, limit uint64) (used uint64)
 }
 
-// Image is what a container needs of its image.
+// Image has the properties of an image that its containers use.
 type Image struct {
 	ID string // digest of the image config
 	// Ref is shown as the image of a container whose request has only the image id.

@@ -27,7 +27,7 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxCo
 	if err != nil {
 		return fmt.Errorf("update container: %w", err)
 	}
-	// Plugins are not asked about an invalid request.
+	// Plugins receive no invalid request.
 	builder := m.settings.Load().Builder
 	if err := builder.CheckResources("linux", r); err != nil {
 		return fmt.Errorf("update container %q: %w", short(c.id), err)

@@ -149,7 +149,7 @@ func TestLoadDocker(t *testing.T) {
 	}
 }
 
-// TestLoadExistingLayer checks that a layer in the store is not unpacked again, whatever blob it was unpacked from: the
+// TestLoadExistingLayer checks that a layer in the store is not unpacked again, also if it came from another blob: the
 // content of the layer in the archive is not the layer.
 func TestLoadExistingLayer(t *testing.T) {
 	base := imagetest.Tar(t, imagetest.Dir("etc"), imagetest.File("etc/b", "base"))

@@ -44,7 +44,7 @@ func (m *Manager) Prune(ctx context.Context, o PruneOptions) (removed []Removal,
 		if !o.DryRun {
 			r.Err = m.Remove(ctx, img.ID.String())
 			if errdefs.IsNotFound(r.Err) {
-				continue // somebody else has removed the image
+				continue // another caller has removed the image
 			}
 		}
 		if r.Err == nil {

@@ -2,7 +2,7 @@ package image
 
 import "github.com/criserver/criserver/image/pull"
 
-// Totals contains the size of the image store, and what all pulls since the start of the daemon have done.
+// Totals contains the size of the image store, and the sums over all pulls since the start of the daemon.
 type Totals struct {
 	Images, Layers int
 	LayerBytes     uint64 // disk usage of all layers

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// observations is an Observer that records what it is notified of.
+// observations is an Observer that records its notifications.
 type observations struct{ lines []string }
 
 func (o *observations) PluginAnswered(plugin, event string, d time.Duration) {

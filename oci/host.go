@@ -7,7 +7,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Host contains what the host and the privileges of the daemon allow.
+// Host contains the limits of the host and of the privileges of the daemon.
 type Host struct {
 	CgroupV2 bool
 	Hugetlb  bool // OCI runtimes can use the hugetlb controller
@@ -45,7 +45,7 @@ type LiveFacts interface {
 	UnifiedRule(key string) string
 }
 
-// FitRlimits returns the limits, lowered to what processes on this host can have, and a warning
+// FitRlimits returns the limits, lowered to the maximum on this host, and a warning
 // for each lowered limit. Without CAP_SYS_RESOURCE, a hard limit cannot exceed the daemon's.
 func (h *Host) FitRlimits(limits []specs.POSIXRlimit) (fit []specs.POSIXRlimit, warnings []string) {
 	fit = slices.Clone(limits)

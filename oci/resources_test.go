@@ -78,7 +78,8 @@ func TestHugepagesAfterCreate(t *testing.T) {
 	}
 }
 
-// A request without resources gets oom_score_adj 0 instead of the value of the daemon.
+// TestOOMScoreAdjIsNotInherited checks that a request without resources gets oom_score_adj 0
+// instead of the value of the daemon.
 func TestOOMScoreAdjIsNotInherited(t *testing.T) {
 	h := testHost()
 	h.OOMScoreAdj, h.Capabilities = -999, append(h.Capabilities, "CAP_SYS_RESOURCE")

@@ -9,8 +9,12 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Limits of the map of unified resources, in entries and bytes.
-const maxUnified, maxUnifiedValue = 128, 4096
+const (
+	// maxUnified is the maximum number of unified resources.
+	maxUnified = 128
+	// maxUnifiedValue is the maximum length of a value in bytes.
+	maxUnifiedValue = 4096
+)
 
 var unified = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[A-Za-z0-9_]+)+$`)
 

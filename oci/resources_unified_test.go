@@ -7,7 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// The host decides which keys are valid.
+// TestUnifiedKeys checks that the host decides which keys are valid.
 func TestUnifiedKeys(t *testing.T) {
 	h := testHost()
 	h.Live = fakeFacts{unified: map[string]string{"memory.hihg": "does not exist in this kernel"}}

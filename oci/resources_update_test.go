@@ -102,7 +102,7 @@ func TestUpdateOOMScoreAdj(t *testing.T) {
 	}
 }
 
-// After a failed update, the runtime gets a value for every limit.
+// TestFullResources checks that after a failed update, the runtime gets a value for every limit.
 func TestFullResources(t *testing.T) {
 	res, err := NewBuilder(testHost(), Defaults{}).FullResources(&limits{CpuQuota: 20000, CpuPeriod: 50000})
 	if err != nil || *res.CPU.Shares != 1024 || *res.CPU.Quota != 20000 || *res.CPU.Period != 50000 || *res.Memory.Limit != -1 || *res.Memory.Swap != -1 {

@@ -10,7 +10,7 @@ import (
 // versionDevices is the first version with network devices, memory policies and RDT schemata.
 const versionDevices = "1.3.0"
 
-// FitToHost limits a config that was changed after Build to what the host allows, and sets the
+// FitToHost limits a config that was changed after Build to the limits of the host, and sets the
 // version that the fields of the config need. It returns warnings about values that it has
 // lowered.
 func (b *Builder) FitToHost(spec *specs.Spec) (warnings []string) {

@@ -40,7 +40,7 @@ func bridgeBed(t *testing.T, options, ipam string) (*bed, string) {
 	return b, leases
 }
 
-// holdNetNS starts a process that keeps a network namespace alive, as a copy of the mounts of the
+// holdNetNS starts a process that holds a network namespace, as a copy of the mounts of the
 // host can do. end ends the process.
 func holdNetNS(t *testing.T, netns string) (end func()) {
 	t.Helper()
@@ -64,7 +64,7 @@ func holdNetNS(t *testing.T, netns string) (end func()) {
 	return end
 }
 
-// TestStopDeletesVeth stops a pod while a process keeps its network namespace alive.
+// TestStopDeletesVeth stops a pod while a process holds its network namespace.
 func TestStopDeletesVeth(t *testing.T) {
 	const ranges = `,"ranges":[[{"subnet":"10.205.0.0/16"}]]`
 	for _, changed := range []bool{false, true} {
@@ -100,8 +100,8 @@ func mustBeDeleted(t *testing.T, name string) {
 	t.Errorf("interface %s still exists", name)
 }
 
-// TestFailedADDDeletesVeth lets a plugin after the bridge fail and keep the network namespace
-// alive. DEL gets no result of ADD then.
+// TestFailedADDDeletesVeth lets a plugin after the bridge fail and hold the network
+// namespace. DEL gets no result of ADD then.
 func TestFailedADDDeletesVeth(t *testing.T) {
 	const ranges = `,"ranges":[[{"subnet":"10.205.0.0/16"}]]`
 	b, leases := bridgeBed(t, "", ranges)

@@ -158,8 +158,8 @@ func (b *build) networkPod() network.Pod {
 	return networkPod(b.rec, cmp.Or(b.rec.NetNSName, b.m.dirs.netns(b.rec.ID)), b.spec)
 }
 
-// stages records which stages of a creation are in progress, so that the error of a caller that has left can say what
-// the creation is waiting for.
+// stages records which stages of a creation are in progress, so that the error of a caller that has left can name
+// the stages.
 type stages struct {
 	mu     sync.Mutex // guards active
 	active map[string]time.Time

@@ -8,7 +8,7 @@ import (
 	"github.com/criserver/criserver/sandbox/network/inspect"
 )
 
-// InspectNetwork reports what exists of the networks of the node and of all pods, with the problems. It changes nothing
+// InspectNetwork reports the state of the networks of the node and of all pods, with the problems. It changes nothing
 // and holds no lock.
 func (m *Manager) InspectNetwork(ctx context.Context) *inspect.Report {
 	in := inspect.Input{Networks: m.net.Networks(), NetworkError: m.net.Status()}
@@ -22,7 +22,7 @@ func (m *Manager) InspectNetwork(ctx context.Context) *inspect.Report {
 	return r
 }
 
-// forgetChanged removes the pods that were stopped or removed while the report was made: what is missing of them is no
+// forgetChanged removes the pods that were stopped or removed while the report was made. Their missing parts are no
 // problem.
 func (m *Manager) forgetChanged(before *view, r *inspect.Report) {
 	after := m.view.Load()
@@ -32,7 +32,7 @@ func (m *Manager) forgetChanged(before *view, r *inspect.Report) {
 	})
 }
 
-// inspectInput returns what the record of a pod says about its network.
+// inspectInput returns the network of a pod as the record of the pod describes it.
 func (m *Manager) inspectInput(e *entry) inspect.PodInput {
 	in := inspect.PodInput{
 		ID: e.rec.ID, Namespace: e.spec.Name.Namespace, Name: e.spec.Name.Name,

@@ -98,7 +98,7 @@ func (m *Manager) Get(id string) (*Pod, error) {
 func (m *Manager) List() []*Pod { return slices.Clone(m.view.Load().sorted) }
 
 // NetworkStatus returns nil if pods can be attached to the default network. Otherwise the error
-// says why they cannot, and what the operator can do. NetworkStatus returns an error until Run has
+// has the reason and the remedy. NetworkStatus returns an error until Run has
 // checked the network.
 func (m *Manager) NetworkStatus() error { return m.net.Status() }
 

@@ -57,7 +57,7 @@ func (m *Manager) RunPod(ctx context.Context, config *cri.PodSandboxConfig, hand
 	return id, nil
 }
 
-// addStages adds to the error of a caller that has left what the creation of the pod sandbox is waiting for.
+// addStages adds the running stages of the creation of a pod sandbox to the error of a caller that has left.
 func (m *Manager) addStages(ctx context.Context, name podspec.Name, err error) error {
 	m.mu.Lock()
 	s := m.building[name]

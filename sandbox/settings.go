@@ -76,7 +76,7 @@ func (m *Manager) Update(ctx context.Context, s Settings) error {
 	return nil
 }
 
-// node returns what the node and the configuration allow in requests.
+// node returns the rules of the node and of the configuration for requests.
 func (m *Manager) node(s *Settings) podspec.Node {
 	return podspec.Node{
 		KnownHandler:   s.KnownHandler,

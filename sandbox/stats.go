@@ -49,7 +49,7 @@ func (m *Manager) Stats(pods []*Pod) []Stats {
 	return all
 }
 
-// cgroupStats is what one read of a cgroup returned.
+// cgroupStats is the result of one read of a cgroup.
 type cgroupStats struct {
 	stats     cgroup.Stats
 	err       error

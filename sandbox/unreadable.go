@@ -75,7 +75,7 @@ func (m *Manager) salvage(id string) (*record, *podspec.Spec) {
 	if rec.ReadyAt.IsZero() {
 		rec.ReadyAt = rec.CreatedAt // otherwise the next daemon would treat the pod as the leftovers of a failed creation
 	}
-	// A stop must release everything again, because it is unknown what an earlier stop has released.
+	// A stop must release everything again, because the result of an earlier stop is unknown.
 	rec.StoppedAt, rec.DetachedAt, rec.ReleasedAt = time.Time{}, time.Time{}, time.Time{}
 	if rec.NetNSName == "" && !spec.Namespaces.HostNetwork {
 		rec.NetNSName = m.newName(id)

@@ -70,7 +70,7 @@ func TestStreamObserver(t *testing.T) {
 	}
 }
 
-// BenchmarkCall measures what the interceptors add to a call without and with metrics.
+// BenchmarkCall measures the time that the interceptors add to a call without and with metrics.
 func BenchmarkCall(b *testing.B) {
 	m := metrics.New("1.0.0")
 	for name, cfg := range map[string]Config{"without metrics": {Steps: steps.NewRecorder(nil)}, "with metrics": {Steps: steps.NewRecorder(nil, m), Calls: m}} {

@@ -8,7 +8,7 @@ import (
 
 // RestorePod creates a pod sandbox and its containers from the checkpoint of a pod. The
 // containers are CREATED and have executed nothing. If RestorePod fails, it has removed
-// what it created.
+// the pod sandbox and the containers.
 //
 // Errors: InvalidArgument for a call without a deadline, an option, a request that breaks
 // a rule, containers that differ from the containers of the checkpoint, and a damaged

@@ -35,7 +35,7 @@ type Checkpoint struct {
 	// Authentic reports whether the daemon with the key of the Options has written the checkpoint. Authentic is nil
 	// without a key.
 	Authentic *bool `json:"authentic,omitempty"`
-	// NotContained lists what a restore needs and the checkpoint does not contain.
+	// NotContained lists the objects that a restore needs and the checkpoint does not contain.
 	NotContained []string `json:"notContained"`
 }
 

@@ -10,7 +10,7 @@ import (
 // maxListed is the maximum number of mount points in an element of NotContained.
 const maxListed = 20
 
-// notContained returns what a restore of the checkpoint needs and the checkpoint does not contain.
+// notContained returns the objects that a restore needs and the checkpoint does not contain.
 func notContained(c *Checkpoint) []string {
 	var list []string
 	seen := make(map[string]bool)

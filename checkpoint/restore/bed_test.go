@@ -258,7 +258,7 @@ func (f *fakePods) Remove(_ context.Context, id string) error {
 	return nil
 }
 
-// fakeContainers does with a checkpoint what the container manager does.
+// fakeContainers restores a checkpoint like the container manager.
 type fakeContainers struct {
 	t       *testing.T
 	spec    *specs.Spec

@@ -24,7 +24,7 @@ const (
 )
 
 // RestorePod creates a pod sandbox and all containers of a pod checkpoint. The containers are CREATED and have no
-// process. If RestorePod fails, it removes what it has created before it returns.
+// process. If RestorePod fails, it removes the pod sandbox and the containers before it returns.
 //
 // Errors: ErrInvalidArgument for a call without a deadline and for a request or a checkpoint that breaks a rule;
 // ErrNotFound if there is no checkpoint; ErrDataLoss for a file that differs from the manifest; ErrFailedPrecondition

@@ -74,8 +74,8 @@ func (c *console) waiting() int {
 	return c.listener
 }
 
-// step accepts the runtime's connection or receives the terminal, whichever is next. It does
-// nothing if that would block. buf is scratch space.
+// step accepts the runtime's connection. After the connection, step receives the terminal. step does
+// nothing if the call would block. buf is scratch space.
 func (c *console) step(buf []byte) error {
 	if c.master >= 0 {
 		return nil

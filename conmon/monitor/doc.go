@@ -16,9 +16,9 @@
 //     unfinished lines that are overdue, and gives unused buffers back to the kernel.
 //  5. When the first process has exited, recordExit drains the streams into the log, writes the
 //     exit record and closes the control socket. If other processes still hold the streams open,
-//     the loop goes on for at most drainTimeout. Then the monitor exits.
+//     the loop continues for at most drainTimeout. Then the monitor exits.
 //
-// To debug a container that hangs, look at what the monitor waits for. It can wait for a client
+// To debug a container that hangs, find out why the monitor waits. The monitor can wait for a client
 // that does not read its output (monitor.slowClient), for a process that does not read its
 // stdin (stdin.pending), or for the first process to exit. It never waits for the daemon, and a
 // log that cannot be written never stops the container (logFile).

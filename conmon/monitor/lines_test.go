@@ -64,8 +64,8 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// The entries do not depend on the sizes of the reads, no entry is too long, and the entries
-// together contain all bytes.
+// FuzzLines checks that the entries do not depend on the sizes of the reads, that no entry is too
+// long, and that the entries together contain all bytes.
 func FuzzLines(f *testing.F) {
 	f.Add([]byte("a\nbc\n\nd"), uint16(1))
 	f.Add([]byte("\xff\xff\xff\n"), uint16(1000))

@@ -111,8 +111,8 @@ func detach() {
 }
 
 // sigaction is the struct of rt_sigaction(2). Kernels of riscv64 and loong64 have no restorer,
-// so there the kernel's mask is in the field restorer. resetIgnoredSignals writes back what it
-// has read and changes only the handler, which is the first field on every architecture.
+// so there the kernel's mask is in the field restorer. resetIgnoredSignals writes the value back
+// that it has read, and changes only the handler, which is the first field on every architecture.
 type sigaction struct {
 	handler, flags, restorer uintptr
 	mask                     uint64
@@ -149,8 +149,8 @@ func closeInherited() {
 	}
 }
 
-// ignoreSignals keeps the monitor alive when a signal goes to the process group of the daemon,
-// to a terminal, or to every process at a shutdown: the monitor exits when its container does.
+// ignoreSignals makes the monitor ignore signals to the process group of the daemon, to a
+// terminal, or to every process at a shutdown: the monitor exits when its container has exited.
 // It is called after the OCI runtime was started, because the container would inherit ignored
 // signals. Without SIGXFSZ, a write beyond a file size limit fails like any other write.
 func ignoreSignals() {

@@ -14,7 +14,7 @@ const (
 	// slowClientTimeout is how long the container's output stays paused for a client that has
 	// the container's stdin and does not read.
 	slowClientTimeout = 10 * time.Second
-	// drainTimeout is how long the monitor goes on logging for processes that outlive the
+	// drainTimeout is how long the monitor continues to log for processes that outlive the
 	// container's first process and still hold its streams.
 	drainTimeout = 10 * time.Second
 	// idleTime is how long a buffer must be unused before its memory goes back to the kernel.

@@ -58,7 +58,7 @@ func TestRuntimeFailure(t *testing.T) {
 	}
 }
 
-// replaceFile replaces a file atomically.
+// TestReplaceFile checks that replaceFile replaces a file atomically.
 func TestReplaceFile(t *testing.T) {
 	dir := t.TempDir()
 	name := filepath.Join(dir, "exit")
@@ -84,7 +84,8 @@ func TestReplaceFile(t *testing.T) {
 	}
 }
 
-// Work that is done for each read must not allocate, because the garbage collector is off.
+// TestRoutineWorkAllocatesNothing checks that the work of each read does not allocate, because the
+// garbage collector is off.
 func TestRoutineWorkAllocatesNothing(t *testing.T) {
 	log := new(logFile)
 	if err := log.open(filepath.Join(t.TempDir(), "log"), 0, make(buffer, logBufSize)); err != nil {

@@ -24,9 +24,9 @@ const oomWindow = 10 * time.Second
 // monitor reads the count. Therefore the monitor keeps the file of the cgroup's
 // events open from the creation of the container on, and the kernel reports each
 // change of the file. Two changes within 10 ms are one report for the kernel, so
-// a kill may still go unnoticed until the file is gone. Then the count of the
+// the monitor can miss a kill before the file is deleted. Then the count of the
 // nearest cgroup that lasts decides, which includes the cgroups below. One wrong
-// answer remains possible: the file is gone, a SIGKILL by another process ended the
+// answer remains possible: the file is deleted, a SIGKILL by another process ended the
 // container, and another container of the pod had an OOM kill since the last
 // change of this container's events.
 //
@@ -129,7 +129,7 @@ func (o *oomWatch) watch() {
 }
 
 // ready is called when the events of the cgroup have changed, or when the cgroup
-// is gone.
+// was removed.
 func (o *oomWatch) ready(uint32) {
 	if !o.update() {
 		o.m.poll.remove(o.fd) // the kernel reports a removed cgroup without end

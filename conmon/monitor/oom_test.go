@@ -129,7 +129,7 @@ func TestOOMWatch(t *testing.T) {
 	}
 }
 
-// On cgroup v1 there is one file, which is read once.
+// TestOOMWatchOnCgroupV1 checks the watch of cgroup v1, which has one file and reads it once.
 func TestOOMWatchOnCgroupV1(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "memory.oom_control")
 	for content, want := range map[string]bool{"oom_kill_disable 0\noom_kill 1\n": true, "oom_kill 0\n": false} {
@@ -151,7 +151,8 @@ func TestOOMWatchOnCgroupV1(t *testing.T) {
 	}
 }
 
-// The time of a kill is the time at which the monitor first saw the count.
+// TestOOMKillTimeIsSetOnce checks that the time of a kill is the time at which the monitor first
+// saw the count.
 func TestOOMKillTimeIsSetOnce(t *testing.T) {
 	b := newOOMTestbed(t)
 	b.set(b.file, "1")

@@ -31,8 +31,8 @@ func TestSpecFromJSON(t *testing.T) {
 	}
 }
 
-// The decoder knows every field of the types that it decodes. An unknown field would silently
-// stay zero.
+// TestEveryFieldIsDecoded checks that the decoder knows every field of the types that it decodes.
+// An unknown field would silently stay zero.
 func TestEveryFieldIsDecoded(t *testing.T) {
 	var spec Spec
 	fill(reflect.ValueOf(&spec).Elem())
@@ -119,8 +119,8 @@ func TestLogLine(t *testing.T) {
 	}
 }
 
-// If encoding/json accepts an input, the decoder returns the same result. No input crashes the
-// decoder.
+// FuzzDecode checks that the decoder returns the result of encoding/json for each input that
+// encoding/json accepts, and that no input crashes the decoder.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"op":"resize","width":80,"height":24,"stdin":true,"x":{"y":[1,2,"\ud800\u0041"]}}`))
 	f.Add([]byte(`{"level":"error","msg":"a\n\"b\"\\"}`))

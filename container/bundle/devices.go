@@ -35,7 +35,7 @@ func (r DeviceRules) Devices(s *containerspec.Spec) ([]oci.Device, error) {
 	for _, d := range r.Additional {
 		found, err := host.Devices(d.HostPath, d.ContainerPath, d.Access)
 		if err != nil {
-			//nolint:errorlint // the request is not what is invalid
+			//nolint:errorlint // the configuration is invalid, and not the request
 			return nil, fmt.Errorf("additional device %q of the configuration: %v: %w", d.HostPath, err, errdefs.ErrFailedPrecondition)
 		}
 		devices = append(devices, found...)

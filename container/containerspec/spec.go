@@ -61,13 +61,13 @@ type Request struct {
 	Config *cri.ContainerConfig
 	// Pod is the config from which the pod sandbox of the container was made.
 	Pod *cri.PodSandboxConfig
-	// Node is what the node allows. If it is nil, Parse does not check the rules of the
+	// Node has the rules of the node. If Node is nil, Parse does not check the rules of the
 	// node, and leaves the fields empty that depend on the node: the AppArmor and
 	// seccomp profiles and the classes of block I/O and RDT.
 	Node *Node
 }
 
-// Node is what the node and the runtime handler of the pod allow.
+// Node has the rules of the node and of the runtime handler of the pod.
 type Node struct {
 	// Handler is the name of the runtime handler, for error messages.
 	Handler string

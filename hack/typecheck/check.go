@@ -74,7 +74,7 @@ func (c *checker) check(p listed) {
 	if p.Module != nil && p.Module.GoVersion != "" {
 		conf.GoVersion = "go" + p.Module.GoVersion
 	}
-	// Error has reported what Check returns.
+	// Error has reported the error of Check.
 	pkg, _ := conf.Check(path, c.fset, files, nil)
 	c.done[p.ImportPath] = pkg
 }
@@ -82,7 +82,7 @@ func (c *checker) check(p listed) {
 // importer finds packages that have been checked.
 type importer struct {
 	done    map[string]*types.Package
-	renamed map[string]string // what an import of one package means, if not its path
+	renamed map[string]string // the path that an import of one package means, if the path differs
 }
 
 // Import implements [types.Importer].

@@ -3,7 +3,7 @@
 // dependencies, but only their declarations. That takes seconds per architecture,
 // where go vet and go build first have to compile every dependency.
 //
-// typecheck finds what a compiler finds: names that an architecture does not have,
+// typecheck finds the errors that a compiler finds: names that an architecture does not have,
 // types that differ, and constants that overflow. It includes the tests.
 package main
 

@@ -42,7 +42,7 @@ func checkNames(h *tar.Header) error {
 	return nil
 }
 
-// normalize changes a header to what the archive library supports and the host allows. It
+// normalize changes a header so that the archive library supports it and the host allows it. normalize
 // returns an error for unknown types of entries and for owners that are out of range.
 func normalize(h *tar.Header) error {
 	switch h.Typeflag {

@@ -18,7 +18,7 @@ import (
 	"go.podman.io/image/v5/pkg/tlsclientconfig"
 )
 
-// Config is what a Client needs.
+// Config is the input of a Client.
 type Config struct {
 	Host       string // with a port, unless the port is the default of the scheme
 	Repository string

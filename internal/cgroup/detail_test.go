@@ -59,7 +59,8 @@ func TestDetail(t *testing.T) {
 	}
 }
 
-// Values of files that the kernel does not have are not valid, rather than 0.
+// TestDetailWithMissingFiles checks that values of files that the kernel does not have are not
+// valid, rather than 0.
 func TestDetailWithMissingFiles(t *testing.T) {
 	write := func(dir string, files map[string]string) string {
 		for name, text := range files {
@@ -92,7 +93,7 @@ func TestDetailWithMissingFiles(t *testing.T) {
 	}
 }
 
-// The additional files are read once, when Detail is first called.
+// TestDetailIsReadOnce checks that the additional files are read once, when Detail is first called.
 func TestDetailIsReadOnce(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS("testdata/v2")); err != nil {
@@ -116,7 +117,7 @@ func TestDetailIsReadOnce(t *testing.T) {
 	}
 }
 
-// OCI runtimes convert these shares to these weights.
+// TestSharesOfWeight checks the shares of weights that OCI runtimes write.
 func TestSharesOfWeight(t *testing.T) {
 	for weight, want := range map[uint64]uint64{1: 2, 100: 1024, 10000: 262144} {
 		if got := sharesOfWeight(valid(weight)); got != valid(want) {

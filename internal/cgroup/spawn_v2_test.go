@@ -46,8 +46,8 @@ func TestUnitOf(t *testing.T) {
 	}
 }
 
-// The cgroup of a service must keep its subtree_control empty, so that systemd
-// can start the service in it again.
+// TestMakeWithoutControllers checks that the subtree_control of the cgroup of a service stays
+// empty, so that systemd can start the service in the cgroup again.
 func TestMakeWithoutControllers(t *testing.T) {
 	tr := unifiedTree(t)
 	unit := fmt.Sprintf("/criserver-test-bare-%d.service", os.Getpid())

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// The files are from real kernels, with different values in all fields.
+// TestStats parses files from real kernels, with different values in all fields.
 func TestStats(t *testing.T) {
 	dir, err := filepath.Abs("testdata")
 	if err != nil {

@@ -76,7 +76,7 @@ func fileSize(c *adminv1.LayerChange) string {
 	return byteSize(uint64(max(0, c.GetSize()))) //nolint:gosec // not negative
 }
 
-// changeNote describes what is special about a change.
+// changeNote describes the special properties of a change.
 func changeNote(c *adminv1.LayerChange) string {
 	var notes []string
 	if c.GetMetadataOnly() {

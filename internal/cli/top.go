@@ -74,7 +74,7 @@ screen is not cleared.`,
 	return cmd
 }
 
-// podUsage is what a pod uses. The names in JSON are part of the interface of the command.
+// podUsage is the resource usage of a pod. The names in JSON are part of the interface of the command.
 type podUsage struct {
 	ID                     string  `json:"id"`
 	Name                   string  `json:"name"`

@@ -24,7 +24,7 @@ func CheckHost(ctx context.Context, cfg config.Config, groups ...string) ([]host
 	return hostcheck.Check(ctx, hostcheck.ThisHost(), hostOptions(cfg), groups...)
 }
 
-// hostOptions returns what a daemon with a configuration uses on the host.
+// hostOptions returns the parts of the host that a daemon with a configuration uses.
 func hostOptions(cfg config.Config) hostcheck.Options {
 	o := hostcheck.Options{
 		Root: cfg.Root, RunDir: cfg.RunDir, Socket: cfg.Socket, StreamAddress: cfg.Streaming.Address,

@@ -26,7 +26,7 @@ const (
 	probeRetryDelay = 5 * time.Second
 )
 
-// probeResult contains what a probe found out about a runtime handler.
+// probeResult is the result of a probe of a runtime handler.
 type probeResult struct {
 	info        handlerInfo
 	features    *features.Features // nil if the runtime does not report features

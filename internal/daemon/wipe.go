@@ -13,7 +13,7 @@ import (
 	"github.com/criserver/criserver/container"
 )
 
-// WipeOptions selects what Wipe deletes.
+// WipeOptions selects the objects that Wipe deletes.
 type WipeOptions struct {
 	Images bool // also images and their layers
 	Force  bool // stop containers that run

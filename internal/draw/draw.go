@@ -1,5 +1,5 @@
-// Package draw writes drawings as SVG files: boxes, lines, arrows and text. It knows nothing of what it draws, and
-// does no layout except for the width of text.
+// Package draw writes drawings as SVG files: boxes, lines, arrows and text. It does not know the subject of a drawing,
+// and does no layout except for the width of text.
 //
 // Drawings have their own background, so that they are legible on light and dark pages, and use no font that a viewer
 // may not have.

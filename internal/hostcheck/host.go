@@ -26,7 +26,7 @@ type Host struct {
 	Run func(ctx context.Context, name string, args ...string) (string, error)
 }
 
-// Kernel contains what a host tells only through system calls.
+// Kernel reads the properties of a host that only system calls return.
 type Kernel interface {
 	// Release returns the release, as in "6.1.0-28-amd64".
 	Release() string

@@ -34,7 +34,7 @@ type Finding struct {
 	Remedy   string   `json:"remedy"`  // what the operator can do
 }
 
-// Options say what the daemon uses on the host.
+// Options describe the parts of the host that the daemon uses.
 type Options struct {
 	Root, RunDir string // of the configuration
 	Socket       string

@@ -65,7 +65,7 @@ func checkModules(c *checker) {
 	}
 }
 
-// moduleIndex contains what is known about the modules of the running kernel.
+// moduleIndex contains the modules of the running kernel.
 type moduleIndex struct {
 	host    Host
 	builtin string // modules.builtin, or ""

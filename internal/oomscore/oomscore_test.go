@@ -25,7 +25,8 @@ func start(t *testing.T, adj int) (pid int, stop func()) {
 	return cmd.Process.Pid, stop
 }
 
-// A process that has another value than the first process keeps that value.
+// TestSetInherited checks that a process that has another value than the first process keeps that
+// value.
 func TestSetInherited(t *testing.T) {
 	first, stop := start(t, 300)
 	child, _ := start(t, 300)

@@ -1,5 +1,5 @@
-// Package proc identifies processes by pid and start time, never by pid alone, reads what the
-// kernel says about them in /proc, and watches them through pidfds.
+// Package proc identifies processes by pid and start time, never by pid alone, reads their
+// properties in /proc, and watches them through pidfds.
 package proc
 
 import (

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// send does what a runtime does: it sends the files over the console socket.
+// send sends the files over the console socket, as a runtime does.
 func send(t *testing.T, path string, files ...*os.File) {
 	t.Helper()
 	conn, err := net.Dial("unix", path)

@@ -47,7 +47,7 @@ var daemonMounts = []string{
 	"/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup", "/run", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf",
 }
 
-// advice says for fields that are refused what does the same.
+// advice names the alternatives to the fields that are refused.
 var advice = map[string]string{
 	"linux.sysctl":                   "use pod.default_sysctls",
 	"linux.seccomp":                  "use runtimes.NAME.seccomp_profile",

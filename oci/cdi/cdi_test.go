@@ -75,7 +75,7 @@ func TestInjectNothing(t *testing.T) {
 	}
 }
 
-// A spec file is found as soon as it is written, and no longer when it is gone.
+// TestSpecsAreReadAgain checks that a spec file is in use from its creation to its removal.
 func TestSpecsAreReadAgain(t *testing.T) {
 	dir := t.TempDir()
 	r, name := NewRegistry([]string{dir}), []string{"vendor.test/thing=null"}
@@ -144,7 +144,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// Whatever stands in an annotation, what is taken for a device's name is one.
+// FuzzNames checks that each device name that the parser finds in an annotation is valid.
 func FuzzNames(f *testing.F) {
 	for _, seed := range []string{"v/c=d", "v/c=d,v/c=e", "v/c=d, v/c=e", "../x=y", "v/c=d\x00"} {
 		f.Add(seed)

@@ -31,7 +31,7 @@ type Dirs struct {
 // the same name in earlier ones. A directory need not exist.
 func New(dirs []string) *Dirs { return &Dirs{dirs: slices.Clone(dirs)} }
 
-// Container is what conditions of hooks refer to besides the OCI config.
+// Container has the properties, in addition to the OCI config, to which conditions of hooks refer.
 type Container struct {
 	// Annotations are the annotations of the pod and of the container.
 	Annotations map[string]string
@@ -44,7 +44,7 @@ type Container struct {
 //
 // Add returns ErrFailedPrecondition if a hook of the container cannot be used, and for every
 // container if a file has an unknown condition because it cannot be read. A container must not
-// run without a hook that it may need: the hook may be what confines the container.
+// run without a hook that it may need, because the hook may confine the container.
 func (d *Dirs) Add(config *specs.Spec, c Container) error {
 	if d == nil {
 		return nil

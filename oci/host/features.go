@@ -21,7 +21,7 @@ type Controllers interface {
 	Dir(controller, path string) string
 }
 
-// Detect returns what the host and the privileges of the calling process allow.
+// Detect returns the limits of the host and of the privileges of the calling process.
 func Detect(cg Controllers) (oci.Host, error) {
 	caps, err := daemonCapabilities()
 	if err != nil {

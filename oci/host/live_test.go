@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// The files of this kernel's cgroups decide which keys are valid.
+// TestUnifiedKeys checks that the files of this kernel's cgroups decide which keys are valid.
 func TestUnifiedKeys(t *testing.T) {
 	root := t.TempDir()
 	for file, f := range map[string]struct {

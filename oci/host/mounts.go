@@ -14,7 +14,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// restrictions pairs the flags of statfs(2) with the options of mount(8).
+// mountRestrictions pairs the flags of statfs(2) with the options of mount(8).
 var mountRestrictions = []struct {
 	flag   uint64
 	option string

@@ -76,7 +76,8 @@ func TestGuestStats(t *testing.T) {
 	}
 }
 
-// The runtime waits for processes while it deletes. Their parent must reap them.
+// TestDeleteReapsGuestProcesses checks that the runtime waits for processes while it deletes. Their
+// parent must reap them.
 func TestDeleteReapsGuestProcesses(t *testing.T) {
 	helper := exec.Command("sleep", "1000")
 	if err := helper.Start(); err != nil {
@@ -104,8 +105,8 @@ func TestDeleteReapsGuestProcesses(t *testing.T) {
 	}
 }
 
-// After the timeout, a command in a guest is killed in the guest with its descendants, and the
-// files of the exec are removed.
+// TestExecInGuestTimeout checks that after the timeout, a command in a guest is killed in the guest
+// with its descendants, and the files of the exec are removed.
 func TestExecInGuestTimeout(t *testing.T) {
 	dir := t.TempDir()
 	killed := filepath.Join(t.TempDir(), "killed")

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// killTree kills descendants whose parents have exited too, but not the caller's session.
+// TestKillTree checks that killTree kills descendants, also if their parents have exited, but not
+// the processes of the caller's session.
 func TestKillTree(t *testing.T) {
 	cmd := exec.Command("sh", "-c", "setsid sh -c '(sleep 1000 &); sleep 1000 & wait' & sleep 1000 & wait")
 	if err := cmd.Start(); err != nil {

@@ -57,8 +57,8 @@ func TestLimitedBuffer(t *testing.T) {
 	}
 }
 
-// A command that fails is reported in the runtime's own words, from its log or
-// else from its standard error.
+// TestErrorsQuoteTheRuntime checks that a command that fails is reported in the runtime's own
+// words, from its log or else from its standard error.
 func TestErrorsQuoteTheRuntime(t *testing.T) {
 	for name, tc := range map[string]struct{ script, want string }{
 		"log":     {`echo '{"level":"error","msg":"said in log"}' >&3; echo noise >&2; exit 1`, "fake start: said in log: exit status 1"},

@@ -29,8 +29,8 @@ func TestVulnerabilityNamesCVE(t *testing.T) {
 	}
 }
 
-// A runtime that is older than the question is judged by its version, and one
-// of which nothing is known is not guessed at.
+// TestFeaturesOfOldRuntimes checks that the version decides about the features of a crun without the features
+// command, and that other runtimes without the command return its error.
 func TestFeaturesOfOldRuntimes(t *testing.T) {
 	old := fakeRuntime(t, "echo unknown command features >&2; exit 1")
 	for line, recursive := range map[string]bool{"crun version 1.8.1": true, "crun version 1.4": true, "crun version 1.3": false, "crun version 2.0": true} {

@@ -104,7 +104,7 @@ func TestPodsHaveUniqueCategories(t *testing.T) {
 		t.Errorf("reserved: %v", f.reserved)
 	}
 
-	// After a restart what lives is kept.
+	// After a restart, the labels of existing pods are kept.
 	f = newFake()
 	l = &Labels{f}
 	if err := errors.Join(l.Keep(second), l.Keep("")); err != nil || !f.reserved[level(second)] || len(f.reserved) != 1 {
@@ -222,8 +222,8 @@ func TestRelabel(t *testing.T) {
 	}
 }
 
-// Options become part of a label, and with it of mount options, where quotes,
-// blanks and line breaks have a meaning. A comma has its place in levels alone.
+// FuzzOptions checks that accepted options have no quote, blank or line break, and a comma only in the level,
+// because a label becomes part of mount options.
 func FuzzOptions(f *testing.F) {
 	f.Add("system_u", "system_r", "container_t", "s0:c1,c2")
 	f.Add("a:b", `"`, "x y", "s0\n")

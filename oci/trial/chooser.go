@@ -182,7 +182,7 @@ func (c *Chooser) run(ctx context.Context, r *runtime.Runtime) (err error) {
 	return err
 }
 
-// remove removes what a trial has made.
+// remove removes the files and cgroups of a trial.
 func (c *Chooser) remove(ctx context.Context, r *runtime.Runtime, id string, failed bool) error {
 	if failed {
 		if err := c.removeContainer(ctx, r, id); err != nil {
@@ -192,7 +192,7 @@ func (c *Chooser) remove(ctx context.Context, r *runtime.Runtime, id string, fai
 	return os.RemoveAll(filepath.Join(c.RunDir, bundlePrefix+id))
 }
 
-// removeOld removes what trials have left behind if the daemon was killed during them.
+// removeOld removes the leftovers of trials that a kill of the daemon has interrupted.
 func (c *Chooser) removeOld(ctx context.Context, r *runtime.Runtime) {
 	bundles, _ := filepath.Glob(filepath.Join(c.RunDir, bundlePrefix+"*")) // the pattern is valid
 	for _, bundle := range bundles {

@@ -103,7 +103,7 @@ func TestChooser(t *testing.T) {
 	}
 }
 
-// A trial that times out has no stored result.
+// TestChooserStoresNoTimeout checks that a trial that times out has no stored result.
 func TestChooserStoresNoTimeout(t *testing.T) {
 	c := newChooser(t, "/bin/true")
 	c.Timeout = 200 * time.Millisecond
@@ -124,7 +124,8 @@ func TestChooserStoresNoTimeout(t *testing.T) {
 	}
 }
 
-// The deadline of the trial kills a runtime that has made a cgroup but not written its state.
+// TestChooserRemovesCgroupOfKilledRuntime checks that the deadline of the trial kills a runtime
+// that has made a cgroup but not written its state.
 func TestChooserRemovesCgroupOfKilledRuntime(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("making a cgroup needs root")
@@ -142,7 +143,7 @@ func TestChooserRemovesCgroupOfKilledRuntime(t *testing.T) {
 	}
 	checkClean(t, c)
 
-	// The next daemon removes what a killed daemon has left behind.
+	// The next daemon removes the leftovers of a killed daemon.
 	id := ids.New()
 	if err := errors.Join(os.Mkdir(filepath.Join(c.RunDir, bundlePrefix+id), 0o700), os.Mkdir(cgroups+"/criserver-"+id, 0o755)); err != nil {
 		t.Fatalf("make the remains of a killed daemon: %v", err)

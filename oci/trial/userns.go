@@ -173,7 +173,7 @@ func (c *Chooser) userNSSpec(r *runtime.Runtime, id, rootfs, mapped string, ns o
 	return res.Spec, nil
 }
 
-// removeUserNS removes what a trial has made.
+// removeUserNS removes the files and cgroups of a trial.
 func (c *Chooser) removeUserNS(ctx context.Context, r *runtime.Runtime, t UserNS, id string, failed bool) error {
 	if failed {
 		if err := c.removeContainer(ctx, r, id); err != nil {
@@ -188,7 +188,7 @@ func (c *Chooser) removeUserNS(ctx context.Context, r *runtime.Runtime, t UserNS
 	return errors.Join(os.RemoveAll(bundle), os.RemoveAll(filepath.Join(t.Storage, userNSPrefix+id)))
 }
 
-// removeOldUserNS removes what trials have left behind if the daemon was killed during
+// removeOldUserNS removes the leftovers of trials if the daemon was killed during
 // them.
 func (c *Chooser) removeOldUserNS(ctx context.Context, r *runtime.Runtime, t UserNS) {
 	for _, dir := range []string{c.RunDir, t.Storage} {

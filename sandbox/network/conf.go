@@ -154,7 +154,7 @@ func parseConf(file string) (*libcni.NetworkConfigList, error) {
 	return libcni.NetworkConfFromBytes(list)
 }
 
-// check validates what the CNI library does not validate.
+// check checks the rules that the CNI library does not check.
 func check(conf *libcni.NetworkConfigList) error {
 	if err := utils.ValidateNetworkName(conf.Name); err != nil {
 		return fmt.Errorf("name %q: %s", conf.Name, err.Msg)

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Description says what a network configuration uses on the host.
+// Description describes the parts of the host that a network configuration uses.
 type Description struct {
 	Name    string
 	Plugins []string // types of the plugins and of their IPAM plugins, in order

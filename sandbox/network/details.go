@@ -11,7 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/invoke"
 )
 
-// Details are what users see of a network: a loaded network, or the network that a pod was attached to.
+// Details describe a network for users: a loaded network, or the network that a pod was attached to.
 type Details struct {
 	Name       string
 	CNIVersion string
@@ -46,7 +46,7 @@ type Details struct {
 	Firewall bool
 }
 
-// NAT says who makes the rules that translate addresses.
+// NAT describes the maker of the rules that translate addresses.
 type NAT struct {
 	By NATMaker
 	// Table is the nftables table of family inet that the daemon owns, or "" for another maker.
@@ -65,7 +65,7 @@ const (
 	NATPluginIPTables NATMaker = "plugin (iptables)"
 )
 
-// PluginDetails are what users see of a plugin of a network.
+// PluginDetails describe a plugin of a network for users.
 type PluginDetails struct {
 	Type string
 	IPAM string // the type of the IPAM plugin, or ""
@@ -143,7 +143,7 @@ func (n *Network) details(l *list) Details {
 	return d
 }
 
-// addPlugin adds what the configuration of a plugin says.
+// addPlugin adds the configuration of a plugin.
 func (d *Details) addPlugin(p *libcni.PluginConfig) {
 	switch p.Network.Type {
 	case "portmap":

@@ -30,7 +30,7 @@ func (n *Network) RequestGC() {
 	}
 }
 
-// gc makes the plugins of all networks remove what belongs to no pod: the leases, rules and
+// gc makes the plugins of all networks remove objects that belong to no pod: the leases, rules and
 // attachments of removed pods, for example after a reboot. Plugins support GC with cniVersion
 // 1.1.0. gc respects disableGC in the configuration. It returns errAttaching while pods are being
 // attached.

@@ -54,7 +54,7 @@ type Spec struct {
 	Bandwidth *network.Bandwidth
 }
 
-// Node says what the node and the configuration of the daemon allow.
+// Node has the rules of the node and of the configuration of the daemon.
 type Node struct {
 	// KnownHandler reports whether a runtime handler exists. HandlerNames lists the handlers for error messages.
 	KnownHandler func(name string) bool

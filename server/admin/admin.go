@@ -26,7 +26,7 @@ type Config struct {
 	Reloader Reloader
 	// ImageChecker verifies the image store.
 	ImageChecker ImageChecker
-	// Pods, Containers and Cgroups are what the services show that look inside.
+	// Pods, Containers and Cgroups are the objects that the services show.
 	Pods       Pods
 	Containers Containers
 	Cgroups    Cgroups

@@ -15,7 +15,7 @@ import (
 	"github.com/criserver/criserver/internal/cgroup"
 )
 
-// requestedLimit is what a request says of a control file.
+// requestedLimit is the content of a control file that a request demands.
 type requestedLimit struct {
 	field string // the field of the request with its value
 	// expected is the content that the file should have, or "" if OCI runtimes convert the
@@ -27,7 +27,7 @@ type requestedLimit struct {
 	unified bool // an entry of the field unified
 }
 
-// limitRequests contains what a request says of control files, by the name of the file.
+// limitRequests contains the requested limits by the name of the control file.
 type limitRequests map[string]requestedLimit
 
 // defaultPeriod is the CPU period of the kernel in microseconds.

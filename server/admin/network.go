@@ -20,7 +20,7 @@ type Networks interface {
 	InspectNetwork(ctx context.Context) *inspect.Report
 }
 
-// InspectNetwork reports what exists of the networks of the node and of the pods.
+// InspectNetwork reports the state of the networks of the node and of the pods.
 //
 // Errors: NotFound if the pod does not exist, and InvalidArgument if several pods match.
 func (s *Server) InspectNetwork(ctx context.Context, req *adminv1.InspectNetworkRequest) (*adminv1.InspectNetworkResponse, error) {

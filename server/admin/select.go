@@ -18,7 +18,7 @@ type candidate[T any] struct {
 }
 
 // selectOne returns the object with an id, with a unique beginning of an id, or with a name.
-// Earlier attempts of an object have the same name; the living one is selected then. field is
+// Earlier attempts of an object have the same name; selectOne returns the running attempt then. field is
 // the field of the request, and kind names the object in errors.
 //
 // Errors: NotFound if nothing matches. InvalidArgument if the query is empty or several

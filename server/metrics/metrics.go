@@ -1,4 +1,4 @@
-// Package metrics counts what the daemon does, and serves the counts in the format of Prometheus. It is the only
+// Package metrics counts the events of the daemon, and serves the counts in the format of Prometheus. It is the only
 // package that imports the Prometheus library: other packages declare small interfaces for their events, which Metrics
 // implements.
 //

@@ -43,7 +43,7 @@ type cgroupMetric struct {
 	read   func(r *reading) cgroup.Optional
 }
 
-// reading is what a cgroup of a container or of a pod reported at one time.
+// reading is the state of a cgroup of a container or of a pod at one time.
 type reading struct {
 	*cgroup.Usage
 	// detail is empty for a container under a guest kernel, whose runtime reports

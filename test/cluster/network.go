@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// The bridge of the LAN, in the network namespace of the control plane.
+// lanBridge is the bridge of the LAN, in the network namespace of the control plane.
 const lanBridge = "lan0"
 
 // The VXLAN device of a node. Its frames have 50 bytes of headers over IPv4.

@@ -64,7 +64,7 @@ func TestScale(t *testing.T) {
 	t.Logf("%d pods are deleted after %.1f s", count, time.Since(began).Seconds())
 }
 
-// logUsage logs what a node has used for the start of its pods.
+// logUsage logs the resource usage of a node during the start of its pods.
 func (n *Node) logUsage(t *testing.T, before, after usage) {
 	t.Helper()
 	t.Logf("%s: %d pods needed %.1f s of CPU time of the runtime and its children, and %.1f s of the whole node; the kubelet's relist took %.1f ms",

@@ -14,7 +14,7 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// usage is what a node has used.
+// usage is the resource usage of a node.
 type usage struct {
 	runtimeCPU float64 // seconds of CPU time of the runtime and of the processes that it has reaped
 	nodeCPU    float64 // seconds of CPU time of all processes of the node
@@ -28,7 +28,7 @@ type usage struct {
 // helperNames are the names in /proc/PID/comm of the helpers of container runtimes.
 var helperNames = map[string]bool{"conmon": true, "containerd-shim": true, "pause": true}
 
-// readUsage returns what a node has used.
+// readUsage returns the resource usage of a node.
 func readUsage(t *testing.T, n *Node) usage {
 	t.Helper()
 	pid, err := n.Machine.HostPid(Runtime)

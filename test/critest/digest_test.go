@@ -11,7 +11,7 @@ import (
 	"github.com/criserver/criserver/test/images"
 )
 
-// This spec replaces the spec of the suite with the same name, which needs an image of a public registry.
+// The spec replaces the spec of the suite with the same name, which needs an image of a public registry.
 var _ = ginkgo.Describe("[criserver] Image Manager", func() {
 	f := framework.NewDefaultCRIFramework()
 

@@ -57,7 +57,8 @@ func TestUnused(t *testing.T) {
 	}
 }
 
-// A skipped spec needs a line in the skip file, and a spec with a line of kind self must not pass.
+// TestResultErr checks that a skipped spec needs a line in the skip file, and a spec with a line of
+// kind self must not pass.
 func TestResultErr(t *testing.T) {
 	spec := func(text string, state types.SpecState, message string) types.SpecReport {
 		r := types.SpecReport{LeafNodeType: types.NodeTypeIt, LeafNodeText: text, State: state}
@@ -116,7 +117,7 @@ func TestResultErr(t *testing.T) {
 	}
 }
 
-// The log of a run without the flags of the variant must not pass.
+// TestOnlyWebSockets checks that the log of a run without the flags of the variant must not pass.
 func TestOnlyWebSockets(t *testing.T) {
 	line := func(kind, transport string) string {
 		return `time="x" level=debug msg="stream opened" endpoint="GET /` + kind + `/{token}" transport=` + transport + "\n"

@@ -32,7 +32,7 @@ func NewNetNS(path string) error {
 }
 
 // RemoveNetNS removes the bind mount of a network namespace. The kernel removes the
-// namespace when its last process and socket are gone.
+// namespace when its last process and socket have ended.
 func RemoveNetNS(path string) error {
 	return errors.Join(unix.Unmount(path, unix.MNT_DETACH), os.Remove(path))
 }

@@ -102,7 +102,7 @@ func TestNRIFailingPlugin(t *testing.T) {
 	}
 }
 
-// TestNRIEventsPrecedeVisibility blocks plugins in events and checks what clients see.
+// TestNRIEventsPrecedeVisibility blocks plugins in events and checks the answers to clients.
 func TestNRIEventsPrecedeVisibility(t *testing.T) {
 	n := makeNode("nrihold")
 	n.Network = n.Bridge("csnrihold", "10.96.0.0/16")

@@ -62,7 +62,7 @@ func TestInstall(t *testing.T) {
 	t.Run("units", func(t *testing.T) { testUnits(t, c) })
 }
 
-// testStatus checks what the daemon has selected on this host.
+// testStatus checks the selections of the daemon on this host.
 func testStatus(t *testing.T, c *client) {
 	r, err := c.RuntimeService.Status(limited(t), &cri.StatusRequest{Verbose: true})
 	if err != nil {
@@ -83,7 +83,7 @@ func testStatus(t *testing.T, c *client) {
 }
 
 // testUnits checks that systemd knows the pod's slice, the container's scope and
-// the monitor, and that all of them are gone with the pod.
+// the monitor, and that none of them remains after the pod.
 func testUnits(t *testing.T, c *client) {
 	before := traces(t)
 	p := c.runPod(t, podConfig("units"))

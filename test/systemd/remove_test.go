@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestRemove removes the daemon by the commands of docs/install.md and checks
-// that the host has nothing of it any more.
+// TestRemove removes the daemon with the commands of docs/install.md and checks
+// that nothing of the daemon remains on the host.
 func TestRemove(t *testing.T) {
 	c := installed(t)
 	c.Pull(t, busybox)

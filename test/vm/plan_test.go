@@ -17,7 +17,7 @@ type suite struct {
 	reports []string      // directories and files below dir to extract, besides the output
 }
 
-// guestPlan is what runs in one guest, in this order.
+// guestPlan has the suites of one guest in the order in which they run.
 type guestPlan struct {
 	guest  string
 	memory int // in MiB; 0 for the default

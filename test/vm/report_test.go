@@ -74,7 +74,7 @@ type row struct {
 	took         time.Duration
 }
 
-// table collects what the suites of all guests came to.
+// table collects the results of the suites of all guests.
 type table struct {
 	mu   sync.Mutex // guards rows
 	rows []row

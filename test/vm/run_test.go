@@ -37,7 +37,7 @@ func runGuest(t *testing.T, p guestPlan, suites []suite, results *table) {
 		t.Fatal(err)
 	}
 	t.Logf("booted within %s: %s", time.Since(start).Round(time.Second), system)
-	// What a guest logs is of interest when a suite has failed, and the guest is gone then.
+	// The cleanup keeps the logs of the guest for the case that a suite fails.
 	t.Cleanup(func() { keepSystemLogs(m, reports) })
 	for _, s := range suites {
 		t.Run(s.name, func(t *testing.T) { runSuite(t, m, s, reports, results) })

@@ -28,7 +28,7 @@ const (
 )
 
 // readBridgePorts returns the state of all bridges and bridge ports in the network namespace of the calling thread, by
-// index of the interface. It needs two requests, whatever the number of ports.
+// index of the interface. It needs two requests for any number of ports.
 func readBridgePorts() (map[int]portState, error) {
 	out := make(map[int]portState)
 	for _, family := range []int{unix.AF_UNSPEC, unix.AF_BRIDGE} {

@@ -63,8 +63,8 @@ const (
 	netlinkTimeout = 5 * time.Second
 )
 
-// Gather reads the state of the node and of all pods of the input. What cannot be read is an Error in the report, of
-// the node or of one pod, and does not prevent the rest. Gather does not fill in problems; see [Diagnose].
+// Gather reads the state of the node and of all pods of the input. A read error is an Error in the report, of
+// the node or of one pod, and does not end Gather. Gather does not set the problems; see [Diagnose].
 func Gather(ctx context.Context, in Input) *Report {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()

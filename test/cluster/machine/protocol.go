@@ -9,7 +9,7 @@ import (
 // stageVariable is the environment variable that makes a program the init process of a machine. Its value is a setup.
 const stageVariable = "CRISERVER_TEST_MACHINE"
 
-// setup is what the init process does before it serves requests.
+// setup describes the work of the init process before it serves requests.
 type setup struct {
 	Hostname string
 	Cgroups  []string // directories of the cgroups of the init process

@@ -29,7 +29,7 @@ const recipeVersion = "1"
 // diskSize is the size of the root disk in the format of mke2fs. The file is sparse.
 const diskSize = "6G"
 
-// Base is what a guest boots from.
+// Base has the files from which a guest boots.
 type Base struct {
 	Release
 	Disk, Kernel, Initrd string // paths on the host

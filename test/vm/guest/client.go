@@ -31,7 +31,7 @@ type Client struct {
 
 	sending sync.Mutex // guards writes to conn
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	waiting map[string]chan wire.Reply
 	boot    string        // of the last hello
 	booted  chan struct{} // closed and replaced at each hello

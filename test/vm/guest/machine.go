@@ -14,11 +14,12 @@ import (
 	"github.com/criserver/criserver/test/vm/wire"
 )
 
-// bootTime bounds a boot. It takes 20 s on an idle machine and is emulated, so it depends on what else runs.
+// bootTime bounds a boot. It takes 20 s on an idle machine, and longer while other programs run, because the
+// processor is emulated.
 const bootTime = 5 * time.Minute
 
 // speedUp turns off the kernel's measures against faults of real processors. An emulator does not
-// have these faults, and the measures are what it is slowest at.
+// have these faults, and executes the measures slowly.
 const speedUp = "mitigations=off"
 
 // Machine is a running guest.
@@ -39,8 +40,8 @@ type Options struct {
 	Detach bool   // the guest outlives this process
 }
 
-// Boot starts a guest and waits until its agent answers. Changes to the disks last until the
-// machine is stopped, so they survive a reboot of the guest, and then they are gone.
+// Boot starts a guest and waits until its agent answers. Changes to the disks survive a
+// reboot of the guest, and disappear when the machine is stopped.
 func Boot(ctx context.Context, b Base, o Options) (*Machine, error) {
 	m := &Machine{Base: b, dir: o.Dir, gone: make(chan error, 1)}
 	socket := filepath.Join(o.Dir, "agent.sock")
@@ -52,7 +53,7 @@ func Boot(ctx context.Context, b Base, o Options) (*Machine, error) {
 	defer console.Close()
 	m.cmd = exec.Command(b.emulator(), b.arguments(o, socket)...)
 	m.cmd.Stdout, m.cmd.Stderr = console, console
-	// The temporary files of qemu hold what the guest writes.
+	// The temporary files of qemu have the changes of the disks.
 	m.cmd.Env = append(os.Environ(), "TMPDIR="+o.Dir)
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if !o.Detach {

@@ -18,7 +18,7 @@ func Tree(top, arch string) string {
 	return filepath.Join(top, ".cache", "vm", arch, "tree")
 }
 
-// programs are what `make build tools` makes without cgo.
+// programs are the programs that `make build tools` makes without cgo.
 var programs = []struct {
 	module, out string // relative to the top directory and to bin
 	flags       []string

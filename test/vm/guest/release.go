@@ -19,7 +19,7 @@ type Release struct {
 	Setup func(ctx context.Context, top, root string) error
 }
 
-// commonPackages are what the daemon, its suites and the tests of the kernel's features need in every guest.
+// commonPackages are the packages that the daemon, its suites and the tests of the kernel's features need in each guest.
 var commonPackages = []string{
 	"systemd", "systemd-sysv", "udev", "dbus", "kmod", "sudo",
 	"apparmor", "crun", "runc", "criu",

@@ -1,4 +1,4 @@
-// Package nettest has the networks of made-up nodes for tests of what shows networks.
+// Package nettest has the networks of made-up nodes for tests of packages that show networks.
 package nettest
 
 import (

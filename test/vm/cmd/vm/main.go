@@ -1,5 +1,5 @@
-// Command vm builds and boots guests and runs commands in them, for people who
-// look for a fault. The suites in guests are run by the tests of test/vm.
+// Command vm builds and boots guests and runs commands in them, for the search for
+// faults. The suites in guests are run by the tests of test/vm.
 package main
 
 import (
