@@ -62,7 +62,7 @@ func critest(variant string, long bool) suite {
 func system(name, run string, long bool, env ...string) suite {
 	return suite{
 		name: name, dir: "test/system", module: "test/system", binary: "system.test", timeout: 4 * time.Hour, long: long, env: env,
-		args: []string{"-test.v", "-test.short", "-test.run=" + run},
+		args: []string{"-test.v", "-test.short", "-test.run=" + run, "-processes=3"}, // because tests wait, too
 	}
 }
 
