@@ -18,7 +18,7 @@ const (
 	stateRun  = "/run/criserver"
 )
 
-// TestPackage installs the Debian package by the commands of docs/install.md, upgrades it, and
+// TestPackage installs the Debian package by the commands of docs/install.md, upgrades and downgrades it, and
 // removes and purges it while a pod runs and when no pod runs. The host must not have an
 // installation by hand.
 func TestPackage(t *testing.T) {
@@ -57,6 +57,7 @@ func TestPackage(t *testing.T) {
 	}{
 		{"watchdog", watchdog},
 		{"upgrade", upgradePackage},
+		{"downgrade", downgradePackage},
 		{"upgrade of a disabled unit", upgradeDisabled},
 		{"remove", removePackage},
 		{"install again", installAgain},
@@ -131,25 +132,36 @@ func watchdog(t *testing.T, r *resident) {
 	r.checkServed(t)
 }
 
+// changedConfig is the configuration file of the package, which upgradePackage changes like an administrator.
+const (
+	changedConfig = "/etc/criserver/criserver.toml"
+	configChange  = "\n# changed by the administrator\n"
+)
+
 func upgradePackage(t *testing.T, r *resident) {
-	const mark = "\n# changed by the administrator\n"
-	config := "/etc/criserver/criserver.toml"
-	b, err := os.ReadFile(config)
+	b, err := os.ReadFile(changedConfig)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(config, append(b, mark...), 0o644); err != nil {
+	if err := os.WriteFile(changedConfig, append(b, configChange...), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	replacePackage(t, r, nextVersion(t))
+}
+
+func downgradePackage(t *testing.T, r *resident) { replacePackage(t, r, builtPackage(t)) }
+
+// replacePackage installs another version and checks that the changed configuration and the container are kept.
+func replacePackage(t *testing.T, r *resident, file string) {
+	t.Helper()
 	before := mainPID(t)
-	next := nextVersion(t)
-	command(t, "dpkg", "-i", next)
+	command(t, "dpkg", "-i", file)
 	serving(t, before)
-	if now, want := installedVersion(t), command(t, "dpkg-deb", "-f", next, "Version"); now != want {
+	if now, want := installedVersion(t), command(t, "dpkg-deb", "-f", file, "Version"); now != want {
 		t.Errorf("version %s is installed, want %s", now, want)
 	}
-	if b, err := os.ReadFile(config); err != nil || !strings.HasSuffix(string(b), mark) {
-		t.Errorf("the upgrade has changed %s: %v", config, err)
+	if b, err := os.ReadFile(changedConfig); err != nil || !strings.HasSuffix(string(b), configChange) {
+		t.Errorf("version %s has changed %s: %v", installedVersion(t), changedConfig, err)
 	}
 	r.checkServed(t)
 }
@@ -157,7 +169,7 @@ func upgradePackage(t *testing.T, r *resident) {
 // upgradeDisabled checks that an upgrade does not start a unit that is disabled and stopped.
 func upgradeDisabled(t *testing.T, r *resident) {
 	systemctl(t, "disable", "--now", unit)
-	command(t, "dpkg", "-i", builtPackage(t))
+	command(t, "dpkg", "-i", nextVersion(t))
 	if state := property(t, unit, "ActiveState"); state != "inactive" {
 		t.Errorf("after the upgrade the unit is %s, want inactive", state)
 	}
