@@ -116,13 +116,13 @@ func (m *Manager) removeOrphanedImages() {
 	}
 	entries, err := os.ReadDir(m.cfg.RestoreDir)
 	if err != nil {
-		logrus.WithError(err).Warn("remove the process images of checkpoints")
+		logrus.WithError(err).Warn("list the process images of checkpoints")
 		return
 	}
 	for _, e := range entries {
 		if !m.Holds(e.Name()) {
 			if err := os.RemoveAll(filepath.Join(m.cfg.RestoreDir, e.Name())); err != nil {
-				logrus.WithError(err).Warn("remove the process images of a checkpoint")
+				logrus.WithError(err).Warn("remove the process images of a container that does not exist")
 			}
 		}
 	}

@@ -129,7 +129,7 @@ func (m *Manager) stopOrphanedSlices(ctx context.Context) {
 	// The daemon creates the directory of a pod before its slice, so the directories must be listed after the slices.
 	pods, err := listIDs(m.dirs.pods())
 	if err != nil {
-		logrus.WithContext(ctx).WithError(err).Warn("cannot list pods, and thus the slices without a pod")
+		logrus.WithContext(ctx).WithError(err).Warn("cannot list pods; slices without a pod may remain")
 		return
 	}
 	for _, slice := range found {
