@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -19,12 +17,12 @@ import (
 
 // Daemon is a criserver process with directories that only this run uses.
 type Daemon struct {
-	CRIU         string            // path of criu; "" for the one that FindCRIU returns
+	CRIU         string            // path of criu; "" for the criu that FindCRIU returns
 	Bin          string            // directory of criserver, conmon, runc and cni/
 	Dir          string            // all files of the daemon are below this directory
 	Registries   string            // content of registries.conf
 	CgroupParent string            // path of the parent cgroup; with the systemd driver its last element names a slice
-	CgroupDriver string            // "" for the one that CgroupDriver returns
+	CgroupDriver string            // "" for the driver that CgroupDriver returns
 	Network      string            // content of the CNI conflist; "" for none
 	Config       string            // additional lines of the configuration
 	Runtime      string            // default handler; "" for runc
@@ -57,119 +55,9 @@ func (d *Daemon) StateDirs() []string {
 // Pid returns the process ID of the daemon.
 func (d *Daemon) Pid() int { return d.cmd.Process.Pid }
 
+// path returns the path of a file below the directory of the daemon.
 func (d *Daemon) path(parts ...string) string {
 	return filepath.Join(append([]string{d.Dir}, parts...)...)
-}
-
-func (d *Daemon) config() string {
-	return fmt.Sprintf(`root = %q
-run_dir = %q
-socket = %q
-log_level = "debug"
-cgroup_driver = %q
-cgroup_parent = %q
-default_runtime = %q
-nri.socket = %q
-%s
-[cni]
-conf_dirs = [%q]
-bin_dirs = [%s]
-default_bridge = false
-%s
-
-[image]
-registries_conf = %q
-registries_conf_dir = %q
-policy = %q
-
-[monitor]
-path = %q
-
-[checkpoint]
-criu = %q
-
-[runtimes.runc]
-path = %q
-`,
-		d.path("root"), d.path("run"), d.Socket(), cmp.Or(d.CgroupDriver, os.Getenv(driverVariable), "auto"),
-		cgroupName(cmp.Or(d.CgroupDriver, CgroupDriver()), d.CgroupParent), cmp.Or(d.Runtime, "runc"), d.NRISocket(), d.Config,
-		d.path("cni"), d.pluginDirs(), d.CNI,
-		d.path("registries.conf"), d.path("registries.conf.d"), d.path("policy.json"),
-		filepath.Join(d.Bin, "conmon"), cmp.Or(d.CRIU, builtCRIU(d.Bin)), d.runc())
-}
-
-// builtCRIU returns the path of the criu of "make tools" if it runs on this machine, and otherwise "", for the criu of
-// the host. A guest can lack the libraries of the built one.
-func builtCRIU(bin string) string {
-	path := filepath.Join(bin, "criu")
-	if exec.Command(path, "--version").Run() != nil {
-		return ""
-	}
-	return path
-}
-
-// FindCRIU returns the path of the criu that a daemon with these programs uses, or an error that says that there is
-// none.
-func FindCRIU(bin string) (string, error) {
-	path := builtCRIU(bin)
-	if path == "" {
-		var err error
-		if path, err = exec.LookPath("criu"); err != nil {
-			return "", fmt.Errorf("neither %s nor a criu in the PATH runs: %w", filepath.Join(bin, "criu"), err)
-		}
-	}
-	if out, err := exec.Command(path, "check").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%s does not work on this kernel: %w: %s", path, err, out)
-	}
-	return path, nil
-}
-
-// runc returns the path of the runc under test: the runc in Bin, or the runc of the host if Bin has none, as in
-// guests of another architecture.
-func (d *Daemon) runc() string {
-	built := filepath.Join(d.Bin, "runc")
-	if _, err := os.Stat(built); err == nil {
-		return built
-	}
-	if path, err := exec.LookPath("runc"); err == nil {
-		return path
-	}
-	return built
-}
-
-func (d *Daemon) pluginDirs() string {
-	var quoted []string
-	for _, dir := range append(slices.Clone(d.PluginDirs), filepath.Join(d.Bin, "cni")) {
-		quoted = append(quoted, fmt.Sprintf("%q", dir))
-	}
-	return strings.Join(quoted, ", ")
-}
-
-// Bridge returns the configuration of a CNI network like the network of `docker run`:
-// a bridge with masquerading and host ports. The leases are below the directory
-// of the daemon.
-func (d *Daemon) Bridge(name string, subnets ...string) string {
-	d.bridges = append(d.bridges, name)
-	ranges, routes := make([]string, len(subnets)), make([]string, len(subnets))
-	for i, s := range subnets {
-		ranges[i] = fmt.Sprintf(`[{"subnet": %q}]`, s)
-		routes[i] = `{"dst": "0.0.0.0/0"}`
-		if strings.Contains(s, ":") {
-			routes[i] = `{"dst": "::/0"}`
-		}
-	}
-	return fmt.Sprintf(`{
-  "cniVersion": "1.1.0",
-  "name": %q,
-  "plugins": [
-    {
-      "type": "bridge", "bridge": %q, "isGateway": true, "ipMasq": true, "hairpinMode": true,
-      "ipam": {"type": "host-local", "dataDir": %q, "ranges": [%s], "routes": [%s]}
-    },
-    {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true}
-  ]
-}
-`, name, name, d.path("leases"), strings.Join(ranges, ", "), strings.Join(routes, ", "))
 }
 
 // Start writes the configuration, starts the daemon and waits until it serves.
@@ -314,43 +202,6 @@ func (d *Daemon) Wait() (*os.ProcessState, error) {
 func (d *Daemon) Kill() {
 	_ = d.cmd.Process.Kill()
 	<-d.exited
-}
-
-// RemoveNetworks removes the bridges of Bridge and their nftables tables, which
-// a daemon leaves for the next one on the same network. Afterwards another daemon
-// can use their addresses, and listing all rules remains fast.
-func (d *Daemon) RemoveNetworks() error {
-	return In(d.NetNS, func() error {
-		out, err := exec.Command("nft", "list", "tables").Output()
-		if err != nil {
-			return fmt.Errorf("list nftables tables: %w", err)
-		}
-		var errs []error
-		for _, name := range d.bridges {
-			errs = append(errs, removeNetwork(name, string(out)))
-		}
-		return errors.Join(errs...)
-	})
-}
-
-func removeNetwork(name, tables string) error {
-	var errs []error
-	for line := range strings.Lines(tables) {
-		table := strings.Fields(line) // table, family, name
-		if len(table) != 3 || !strings.HasSuffix(table[2], "_"+name) {
-			continue
-		}
-		if out, err := exec.Command("nft", "delete", "table", table[1], table[2]).CombinedOutput(); err != nil {
-			errs = append(errs, fmt.Errorf("remove table %s: %w: %s", table[2], err, out))
-		}
-	}
-	if _, err := os.Stat("/proc/thread-self/net/dev_snmp6/" + name); err != nil {
-		return errors.Join(errs...) // the bridge is created with the first pod
-	}
-	if out, err := exec.Command("ip", "link", "del", name).CombinedOutput(); err != nil {
-		errs = append(errs, fmt.Errorf("remove bridge %s: %w: %s", name, err, out))
-	}
-	return errors.Join(errs...)
 }
 
 // LogTail returns the last lines of the daemon's log.
