@@ -212,8 +212,8 @@ func openArchive(path string) (*os.File, archiveRecord, error) {
 	return f, archiveRecord{Size: st.Size, ModTime: info.ModTime().UnixNano(), Device: st.Dev, Inode: st.Ino}, nil
 }
 
-// checkOwner refuses files that other users can write. A user who can write an archive decides which programs containers
-// run.
+// checkOwner refuses files that other users can write. A user who can write an archive decides which programs
+// containers run.
 func checkOwner(info fs.FileInfo) error {
 	st := info.Sys().(*syscall.Stat_t)
 	if uid := int(st.Uid); uid != 0 && uid != os.Geteuid() {

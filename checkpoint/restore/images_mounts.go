@@ -50,8 +50,8 @@ func checkMount(e *mnt.MntEntry, config *specs.Spec) error {
 	return mismatch("the mount at %q has the type %s", dest, kind)
 }
 
-// checkType compares the type of a mount with the OCI config. A bind mount is external: CRIU receives its source from the
-// runtime.
+// checkType compares the type of a mount with the OCI config. A bind mount is external: CRIU receives its source from
+// the runtime.
 func checkType(e *mnt.MntEntry, m specs.Mount) error {
 	if isBind(m) {
 		if e.GetExtKey() == "" && !e.GetExtMount() {

@@ -12,9 +12,9 @@ import (
 
 // A restored container must see its own cgroups, and not the cgroups of the checkpoint. CRIU does not manage cgroups
 // here, because otherwise the images of the checkpoint name the cgroups that CRIU writes to. So the container gets the
-// cgroup namespace of CRIU, which is the namespace of the host, and, on cgroup v1, mounts of the cgroups of the runtime.
-// Both are wrong. Therefore the runtime finds this program under the name of CRIU. The program waits until the runtime
-// has moved the program to the cgroup of the container, sets up the cgroups, and executes CRIU.
+// cgroup namespace of CRIU, which is the namespace of the host, and, on cgroup v1, mounts of the cgroups of the
+// runtime. Both are wrong. Therefore the runtime finds this program under the name of CRIU. The program waits until the
+// runtime has moved the program to the cgroup of the container, sets up the cgroups, and executes CRIU.
 
 // criuName is the name of CRIU, and of the link to this program in criuDir.
 const criuName = "criu"
@@ -84,9 +84,9 @@ func execCRIU(args []string) int {
 	return 1
 }
 
-// prepareCRIU announces this process to the monitor, and makes the cgroups of the container visible to the process: in a
-// new cgroup namespace, or with bind mounts. If the runtime has not moved the process to another cgroup, the request is
-// not for a restore, and prepareCRIU does nothing.
+// prepareCRIU announces this process to the monitor, and makes the cgroups of the container visible to the process: in
+// a new cgroup namespace, or with bind mounts. If the runtime has not moved the process to another cgroup, the request
+// is not for a restore, and prepareCRIU does nothing.
 func prepareCRIU(env []string, runDir string) error {
 	buffer, err := newBuffer(maxTable)
 	if err != nil {

@@ -64,7 +64,8 @@ const (
 // Wipe removes all pods and containers with their writable layers, and on request all images,
 // while no daemon runs. It removes each object as the daemon does on a request of the kubelet,
 // so network plugins and runtimes release their resources, and nothing is deleted while it is
-// in use. Wipe also deletes the default bridge and the nftables tables that no remaining pod uses. Wipe continues after an error, and returns all errors.
+// in use. Wipe also deletes the default bridge and the nftables tables that no remaining pod uses.
+// Wipe continues after an error, and returns all errors.
 //
 // Errors: ErrContainersRun if a container runs, unless Force is set.
 func Wipe(ctx context.Context, settings config.Config, opts WipeOptions) (err error) {

@@ -26,8 +26,8 @@ const refName = "org.opencontainers.image.ref.name"
 // arch is the architecture of the images. Only BuildFor changes it.
 var arch = runtime.GOARCH
 
-// BuildFor is Build for an architecture other than the architecture of this program. No other function of this package may run at
-// the same time.
+// BuildFor is Build for an architecture other than the architecture of this program. No other function of this package
+// may run at the same time.
 func BuildFor(ctx context.Context, target, dir string, withHeavy bool) error {
 	arch = target
 	defer func() { arch = runtime.GOARCH }()

@@ -11,8 +11,8 @@ import (
 	"github.com/criserver/criserver/test/harness"
 )
 
-// othersRules are the tables of other programs of a node: nftables tables of a firewall, which filter and translate, and
-// chains of iptables-nft.
+// othersRules are the tables of other programs of a node: nftables tables of a firewall, which filter and translate,
+// and chains of iptables-nft.
 var othersRules = [][]string{
 	{"nft", "add table inet others; add chain inet others forward { type filter hook forward priority -10; policy accept; }; " +
 		"add rule inet others forward ip daddr 203.0.113.1 counter drop; add chain inet others post { type nat hook postrouting priority 110; }; " +

@@ -19,7 +19,8 @@ type Release struct {
 	Setup func(ctx context.Context, top, root string) error
 }
 
-// commonPackages are the packages that the daemon, its suites and the tests of the kernel's features need in each guest.
+// commonPackages are the packages that the daemon, its suites and the tests of the kernel's features need in every
+// guest.
 var commonPackages = []string{
 	"systemd", "systemd-sysv", "udev", "dbus", "kmod", "sudo",
 	"apparmor", "crun", "runc", "criu",
