@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/checkpoint/archive"
+	"google.golang.org/protobuf/encoding/protojson"
 )
 
 // maxLog is the maximum size of container.log in bytes. A longer log is cut at the start.
@@ -90,7 +91,11 @@ func (c *capture) addImages(w *archive.Writer, root *os.Root) error {
 
 // addMetadata adds the files that describe the container.
 func (c *capture) addMetadata(w *archive.Writer) error {
-	if err := w.JSON(archive.InfoFile, c.info()); err != nil {
+	info, err := c.info()
+	if err != nil {
+		return err
+	}
+	if err := w.JSON(archive.InfoFile, info); err != nil {
 		return err
 	}
 	if err := w.Bytes(archive.SpecFile, c.spec); err != nil {
@@ -110,8 +115,12 @@ func (c *capture) addMetadata(w *archive.Writer) error {
 }
 
 // info returns the description of the container.
-func (c *capture) info() *archive.ContainerInfo {
+func (c *capture) info() (*archive.ContainerInfo, error) {
 	h, s := c.held, c.s
+	config, err := protojson.Marshal(h.Config)
+	if err != nil {
+		return nil, err
+	}
 	process := c.parsed.Process
 	meta := h.Config.GetMetadata()
 	return &archive.ContainerInfo{
@@ -121,9 +130,10 @@ func (c *capture) info() *archive.ContainerInfo {
 			Terminal: h.Config.GetTty(), Stdin: h.Config.GetStdin(), StdinOnce: h.Config.GetStdinOnce(),
 			Args: process.Args, Env: process.Env, Cwd: process.Cwd, UID: h.UID, GID: h.GID, Groups: h.SupplementalGroups,
 			StopSignal: int(h.StopSignal), ReadonlyRootFS: c.parsed.Root != nil && c.parsed.Root.Readonly,
+			Config: config,
 		},
 		Pod: s.podName(),
-	}
+	}, nil
 }
 
 func (s *session) podName() archive.PodName {
@@ -172,6 +182,9 @@ func (s *session) writeManifest(root *os.Root, manifest *archive.Manifest) error
 	b, err := json.MarshalIndent(manifest, "", "  ")
 	if err != nil {
 		return err
+	}
+	if len(b) >= archive.MaxJSON {
+		return failedPrecondition("the configs of the pod and its containers are too large for %s, whose limit is %d bytes", archive.ManifestFile, archive.MaxJSON)
 	}
 	const temporary = partialDir + "/" + archive.ManifestFile
 	f, err := root.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)

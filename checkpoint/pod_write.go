@@ -14,7 +14,6 @@ import (
 	"github.com/criserver/criserver/internal/ctxio"
 	"github.com/criserver/criserver/internal/ids"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 )
 
 // writePod writes the checkpoint of the held containers.
@@ -72,8 +71,13 @@ func (s *session) writeFiles(ctx context.Context, root *os.Root) (*archive.Manif
 		}
 		file.Path = path
 		meta := c.held.Config.GetMetadata()
+		config, err := protojson.Marshal(c.held.Config)
+		if err != nil {
+			return nil, err
+		}
 		manifest.Containers = append(manifest.Containers, archive.ManifestContainer{
-			Name: meta.GetName(), Attempt: meta.GetAttempt(), ID: c.held.ID, ImageRef: c.held.ImageRef, ImageID: c.held.ImageID, File: file,
+			Name: meta.GetName(), Attempt: meta.GetAttempt(), ID: c.held.ID, ImageRef: c.held.ImageRef, ImageID: c.held.ImageID,
+			Config: config, File: file,
 		})
 	}
 	if s.hasShm {
@@ -129,10 +133,7 @@ func (s *session) describePod() (archive.Pod, error) {
 	if s.pod.ProcessLabel != "" {
 		p.SELinux = &archive.SELinux{ProcessLabel: s.pod.ProcessLabel, MountLabel: s.pod.MountLabel}
 	}
-	// Annotations may contain secrets of other programs.
-	config := proto.CloneOf(s.pod.Config)
-	config.Annotations = nil
-	b, err := protojson.Marshal(config)
+	b, err := protojson.Marshal(s.pod.Config)
 	p.Config = b
 	return p, err
 }

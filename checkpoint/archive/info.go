@@ -55,6 +55,8 @@ type Container struct {
 	Groups         []int64  `json:"groups,omitempty"`
 	StopSignal     int      `json:"stopSignal"`
 	ReadonlyRootFS bool     `json:"readonlyRootfs"`
+	// Config is the ContainerConfig of the container as protobuf JSON. Earlier daemons did not write it.
+	Config json.RawMessage `json:"config,omitempty"`
 }
 
 // PodName identifies a pod.

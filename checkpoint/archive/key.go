@@ -17,6 +17,9 @@ import (
 // example. So the daemon restores only checkpoints that a daemon with the same key has written.
 type Key []byte
 
+// KeyFile is the name of the file with the key in the root directory of the daemon.
+const KeyFile = "checkpoint-key"
+
 const (
 	// keySize is the size of a key in bytes.
 	keySize = sha256.Size

@@ -38,7 +38,7 @@ type Pod struct {
 	Network string   `json:"network"`
 	IPC     string   `json:"ipc"`
 	SELinux *SELinux `json:"selinux,omitempty"`
-	// Config is the PodSandboxConfig of the pod as protobuf JSON, without annotations.
+	// Config is the PodSandboxConfig of the pod as protobuf JSON.
 	Config json.RawMessage `json:"config,omitempty"`
 }
 
@@ -55,6 +55,8 @@ type ManifestContainer struct {
 	ID       string `json:"id"`
 	ImageRef string `json:"imageRef"`
 	ImageID  string `json:"imageID"`
+	// Config is the ContainerConfig of the container as protobuf JSON. Earlier daemons did not write it.
+	Config json.RawMessage `json:"config,omitempty"`
 	File
 }
 

@@ -12,16 +12,17 @@ import (
 )
 
 // IsArchive reports whether CreateContainer restores a container whose config has this image: the image is an absolute
-// path, and the configuration allows archives.
-func (m *Manager) IsArchive(image string) bool { return filepath.IsAbs(image) && m.cfg.Archives() }
+// path, which no reference of an image is.
+func (m *Manager) IsArchive(image string) bool { return filepath.IsAbs(image) }
 
 // CreateContainer creates a container from the archive at the path config.image. The container is CREATED and has no
 // process. Only files and process images come from the archive. The image of the container is the image of the
 // checkpoint, which must be on the node; everything else comes from config.
 //
 // Errors: ErrNotFound if there is no archive or no image; ErrInvalidArgument for an archive that breaks a rule of the
-// format; ErrFailedPrecondition if the archive is not from this node, or does not fit the request; ErrNotImplemented if
-// containers of the handler of the pod cannot be restored; and the errors of the creation of containers.
+// format; ErrFailedPrecondition if the configuration does not allow archives, the archive is not from this node, or the
+// archive does not fit the request; ErrNotImplemented if containers of the handler of the pod cannot be restored; and
+// the errors of the creation of containers.
 func (m *Manager) CreateContainer(ctx context.Context, podID string, config *cri.ContainerConfig) (string, error) {
 	path := config.GetImage().GetImage()
 	id, err := m.createContainer(ctx, podID, config, path)
@@ -32,6 +33,9 @@ func (m *Manager) CreateContainer(ctx context.Context, podID string, config *cri
 }
 
 func (m *Manager) createContainer(ctx context.Context, podID string, config *cri.ContainerConfig, path string) (string, error) {
+	if !m.cfg.Archives() {
+		return "", mismatch("config.image is the path of a file, and the configuration does not allow checkpoint archives: checkpoint.restore_from_archives is false")
+	}
 	key, err := archive.ReadKey(m.cfg.KeyFile)
 	if err != nil {
 		return "", err

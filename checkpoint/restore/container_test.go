@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,10 +36,6 @@ func (b *bed) writeArchive(files []file, key archive.Key) string {
 func TestCreateContainer(t *testing.T) {
 	b := newBed(t)
 	b.pods.list = []*sandbox.Pod{{ID: "pod", RuntimeHandler: "runc"}, {ID: "other", RuntimeHandler: "crun"}}
-	if b.IsArchive("/a.tar") {
-		t.Error("archives are allowed by default")
-	}
-	b.archives = true
 	if !b.IsArchive("/a.tar") || b.IsArchive("busybox") {
 		t.Error("an absolute path is an archive, and nothing else")
 	}
@@ -46,6 +43,10 @@ func TestCreateContainer(t *testing.T) {
 		config := &cri.ContainerConfig{Metadata: &cri.ContainerMetadata{Name: "new"}, Image: &cri.ImageSpec{Image: path}}
 		return b.CreateContainer(t.Context(), pod, config)
 	}
+	if _, err := create("pod", "/none.tar"); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "restore_from_archives") {
+		t.Errorf("archives are not allowed: got %v", err)
+	}
+	b.archives = true
 	if _, err := create("pod", "/none.tar"); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("no key: got %v", err)
 	}

@@ -80,6 +80,7 @@ Exit codes: 0 success; 1 the operation failed, or a problem was found; 2 wrong u
 		newCgroupCommand(env),
 		newTopCommand(env),
 		newCheckpointCommand(env),
+		newRestoreCommand(env),
 		newNetworkCommand(env),
 		newLayersCommand(env),
 		newImagesCommand(env),

@@ -9,6 +9,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/criserver/criserver/checkpoint"
+	"github.com/criserver/criserver/checkpoint/archive"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/criu"
 	"github.com/criserver/criserver/oci/runtime"
@@ -27,7 +28,7 @@ func newCheckpoints(p *parts) (*checkpoint.Manager, error) {
 }
 
 // checkpointKey returns the path of the key that authenticates checkpoints.
-func (p *parts) checkpointKey() string { return filepath.Join(p.settings.Root, "checkpoint-key") }
+func (p *parts) checkpointKey() string { return filepath.Join(p.settings.Root, archive.KeyFile) }
 
 // newCRIU returns a checker of the criu program in the current settings.
 func newCRIU(p *parts) *criu.Checker {

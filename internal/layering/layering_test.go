@@ -43,13 +43,14 @@ var allowed = map[string][]string{
 	"checkpoint":         {"checkpoint", "container", "sandbox", "image", "oci", "internal"},
 	"checkpoint/archive": {"internal"},
 	"checkpoint/inspect": {"checkpoint/archive", "internal"},
+	"checkpoint/request": {"checkpoint/archive", "internal"},
 	"config":             {},
 	"cmd/conmon":         {"conmon"},
 	"hack/typecheck":     {},
 	"hack/clidocs":       {"config", commandLine},
 	"packaging":          {},
 	compositionRoot:      {"config", "admin", "server", "checkpoint", "sandbox", "container", "image", "oci", "conmon", "nri", "internal"},
-	commandLine:          {"config", "admin", "checkpoint/archive", "checkpoint/inspect", compositionRoot, commandLine, "internal"},
+	commandLine:          {"config", "admin", "checkpoint/archive", "checkpoint/inspect", "checkpoint/request", compositionRoot, commandLine, "internal"},
 	"cmd/criserver":      {commandLine},
 }
 

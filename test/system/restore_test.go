@@ -310,8 +310,8 @@ func TestCreateContainerFromArchive(t *testing.T) {
 		r, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: c, SandboxConfig: p.Config})
 		return r.GetContainerId(), err
 	}
-	if _, err := create(c); status.Code(err) == codes.OK {
-		t.Error("the container is restored without the configuration")
+	if _, err := create(c); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "checkpoint.restore_from_archives") {
+		t.Errorf("archives are not allowed: %v", err)
 	}
 	n.writeFile(t, "config.toml.d/50-checkpoint.toml", "[checkpoint]\nrestore_from_archives = true\n")
 	if code, _, stderr := n.command(t, "reload"); code != 0 {
