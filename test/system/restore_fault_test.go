@@ -52,6 +52,7 @@ func TestDaemonDiesDuringRestorePod(t *testing.T) {
 	needCRIU(t)
 	n := newNode(t, "rstdie", 249)
 	s := n.saveCounter(t, "rstdie")
+	reached := 0 // number of restores that had not ended before their step
 	for _, step := range []struct {
 		name, pattern string
 		size          int64
@@ -70,8 +71,8 @@ func TestDaemonDiesDuringRestorePod(t *testing.T) {
 				defer close(done)
 				_, _, err = n.restore(t, s)
 			}()
-			if !reaches(n.Dir, step.pattern, step.size, done) {
-				t.Logf("the restore ended before the step: %v", err)
+			if reaches(n.Dir, step.pattern, step.size, done) {
+				reached++
 			}
 			n.Kill()
 			<-done
@@ -84,12 +85,17 @@ func TestDaemonDiesDuringRestorePod(t *testing.T) {
 			if listErr != nil {
 				t.Fatal(listErr)
 			}
-			t.Logf("RestorePod: %v; %d pods", err, len(pods.GetItems()))
+			if err == nil && len(pods.GetItems()) != 1 {
+				t.Errorf("%d pods after RestorePod has succeeded, want 1", len(pods.GetItems()))
+			}
 			for _, p := range pods.GetItems() { // the daemon died after the restore was complete
 				n.RemovePod(t, p.GetId())
 			}
 			n.noRestoreLeft(t)
 		})
+	}
+	if reached == 0 {
+		t.Error("all restores ended before their steps")
 	}
 	n.continues(t, s)
 }
@@ -145,6 +151,7 @@ func TestRestoreSurvivesKills(t *testing.T) {
 	needCRIU(t)
 	n := newNode(t, "rstkill", 248)
 	s := n.saveCounter(t, "rstkill")
+	reached := 0 // number of starts that had not ended before their step
 	kill := func(t *testing.T, id, name string) {
 		for pid, comm := range restorers(t, id) {
 			if strings.HasPrefix(comm, name) {
@@ -165,8 +172,8 @@ func TestRestoreSurvivesKills(t *testing.T) {
 					defer close(done)
 					_, err = n.RuntimeService.StartContainer(t.Context(), &cri.StartContainerRequest{ContainerId: id})
 				}()
-				if !logHas(filepath.Join(n.Dir, "run", "containers", id, "restore.log"), step, done) {
-					t.Logf("the start ended before the step: %v", err)
+				if logHas(filepath.Join(n.Dir, "run", "containers", id, "restore.log"), step, done) {
+					reached++
 				}
 				switch victim {
 				case "daemon":
@@ -180,8 +187,7 @@ func TestRestoreSurvivesKills(t *testing.T) {
 					kill(t, id, victim)
 				}
 				<-done
-				t.Logf("StartContainer: %v", err)
-				n.checkKilledStart(t, r, id, victim, before)
+				n.checkKilledStart(t, r, id, victim, before, err)
 				n.RemovePod(t, r.ID)
 				n.noRestoreLeft(t)
 				if left := restorers(t, id); len(left) > 0 {
@@ -190,11 +196,15 @@ func TestRestoreSurvivesKills(t *testing.T) {
 			})
 		}
 	}
+	if reached == 0 {
+		t.Error("all starts ended before their steps")
+	}
 	n.continues(t, s)
 }
 
-// checkKilledStart checks the state of a container after a process was killed during the start.
-func (n *node) checkKilledStart(t *testing.T, p *pod, id, victim string, before int) {
+// checkKilledStart checks the state of a container after a process was killed during the start. startErr is the result
+// of StartContainer.
+func (n *node) checkKilledStart(t *testing.T, p *pod, id, victim string, before int, startErr error) {
 	t.Helper()
 	if victim == "daemon" { // the monitor continues, and so does the next daemon
 		waitFor(t, "the end of the start", func() bool { return n.ContainerStatus(t, id).GetState() == cri.ContainerState_CONTAINER_RUNNING })
@@ -202,8 +212,10 @@ func (n *node) checkKilledStart(t *testing.T, p *pod, id, victim string, before 
 		return
 	}
 	state := n.ContainerStatus(t, id).GetState()
-	t.Log(state)
-	if state == cri.ContainerState_CONTAINER_RUNNING && victim != "monitor" { // the process was killed after the restore
+	switch {
+	case startErr != nil && state != cri.ContainerState_CONTAINER_EXITED:
+		t.Errorf("StartContainer has failed with %v, but the container is %s", startErr, state)
+	case startErr == nil && victim != "monitor": // the process was killed after the restore
 		n.countsOn(t, p, before)
 	}
 }
