@@ -3,6 +3,7 @@ package criu
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -16,7 +17,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// checkTimeout limits the check of the program.
+// checkTimeout limits the check of the program. A check that reaches the limit has no result.
 const checkTimeout = time.Minute
 
 // pipeTimeout limits how long check waits for the end of the output after criu has exited or was killed.
@@ -36,11 +37,13 @@ type Checker struct {
 	// Configured returns the path of the program, or "" for the first criu in the PATH.
 	Configured func() string
 
+	timeout time.Duration // of a check; 0 for checkTimeout
+
 	run sync.Mutex // held by Check, so that one check runs at a time
 
-	mu     sync.Mutex // guards last; taken after run
+	mu     sync.Mutex // guards the fields below; taken after run
 	last   *result    // of the last program, or nil
-	lookup error      // of the last find
+	failed error      // the reason why the last Check has no result, or nil
 }
 
 // result is the result of a check.
@@ -51,15 +54,16 @@ type result struct {
 	size    int64
 }
 
-// Check returns the program, or an ErrNotImplemented with the reason why checkpoints are not possible. Check runs the
-// program only if the program has changed since the last call.
+// Check returns the program, or an ErrNotImplemented with the reason why checkpoints are not possible. If the program
+// does not end in time, Check returns an ErrUnavailable, and the next call runs the program again. Otherwise Check runs
+// the program only if the program has changed since the last call.
 func (c *Checker) Check(ctx context.Context) (Program, error) {
 	c.run.Lock()
 	defer c.run.Unlock()
 	path, info, err := c.find()
 	c.mu.Lock()
 	last := c.last
-	c.lookup = err
+	c.failed = err
 	c.mu.Unlock()
 	if err != nil {
 		return Program{}, err
@@ -68,29 +72,37 @@ func (c *Checker) Check(ctx context.Context) (Program, error) {
 		return last.program, last.err
 	}
 	r := &result{program: Program{Path: path}, modTime: info.ModTime(), size: info.Size()}
-	r.program.Version, r.err = check(ctx, path)
+	checkCtx, cancel := context.WithTimeout(ctx, cmp.Or(c.timeout, checkTimeout))
+	defer cancel()
+	r.program.Version, r.err = check(checkCtx, path)
 	if ctx.Err() != nil {
 		return Program{}, context.Cause(ctx)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if r.err != nil && checkCtx.Err() != nil {
+		c.failed = fmt.Errorf("the check of %s has not ended in time: %w", path, errdefs.ErrUnavailable)
+		return Program{}, c.failed
+	}
 	c.last = r
 	return r.program, r.err
 }
 
-// Last returns the result of the last Check. Before the first Check, Last returns an ErrUnavailable.
+// Last returns the result of the last Check. Before the first Check, and after a Check that has not ended in time, Last
+// returns an ErrUnavailable.
 func (c *Checker) Last() (Program, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.lookup != nil:
-		return Program{}, c.lookup
+	case c.failed != nil:
+		return Program{}, c.failed
 	case c.last == nil:
 		return Program{}, fmt.Errorf("criu has not been checked: %w", errdefs.ErrUnavailable)
 	}
 	return c.last.program, c.last.err
 }
 
+// find returns the path of the program, and the properties by which Check recognizes a change.
 func (c *Checker) find() (string, os.FileInfo, error) {
 	path := c.Configured()
 	if path == "" {
@@ -112,8 +124,6 @@ func (c *Checker) find() (string, os.FileInfo, error) {
 
 // check returns the version of a program, and an ErrNotImplemented if the program does not work on this kernel.
 func check(ctx context.Context, path string) (version string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {
 		return "", fmt.Errorf("%s --version: %w: %w", path, err, errdefs.ErrNotImplemented)
@@ -123,7 +133,8 @@ func check(ctx context.Context, path string) (version string, err error) {
 		return "", fmt.Errorf("%s --version: no version in the output: %w", path, errdefs.ErrNotImplemented)
 	}
 	cmd := exec.CommandContext(ctx, path, "check")
-	// The processes that criu starts for the check have its output open. Without them Wait would not return.
+	// Processes that criu starts for the check inherit its output. Wait returns when they have ended, so Cancel kills
+	// them, too.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = pipeTimeout

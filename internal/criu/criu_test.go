@@ -59,6 +59,30 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestCheckTimeout checks that a check that does not end in time has no result, and that the next check runs the program
+// again.
+func TestCheckTimeout(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "criu")
+	script(t, path, `case $1 in --version) echo Version: 9.9;; check) [ -e `+dir+`/fast ] || sleep 1000;; esac`)
+	c := &Checker{Configured: func() string { return path }, timeout: 100 * time.Millisecond}
+	for _, get := range []func() (Program, error){func() (Program, error) { return c.Check(t.Context()) }, c.Last} {
+		if p, err := get(); !errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, errdefs.ErrNotImplemented) {
+			t.Errorf("slow program: got %+v, %v, want ErrUnavailable", p, err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "fast"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.timeout = 0
+	if p, err := c.Check(t.Context()); err != nil || p.Version != "9.9" {
+		t.Errorf("fast program: got %+v, %v", p, err)
+	}
+	if p, err := c.Last(); err != nil || p.Version != "9.9" {
+		t.Errorf("last result: got %+v, %v", p, err)
+	}
+}
+
 // TestPath checks that the program is found in the PATH.
 func TestPath(t *testing.T) {
 	dir := t.TempDir()
