@@ -21,16 +21,18 @@ type ContainerOptions struct {
 	Config *cri.ContainerConfig
 	// Name replaces the name of the container, unless it is empty.
 	Name string
-	// Pod identifies the pod of the new container. Present has the containers of the pod.
-	Pod     *cri.PodSandboxMetadata
+	// Pod identifies the pod of the new container.
+	Pod *cri.PodSandboxMetadata
+	// Present has the containers of the pod.
 	Present []*cri.ContainerMetadata
 }
 
 // Container returns the config for CreateContainer. If the config comes from the archive, Container reads the complete
-// archive, because the signature is at the end. The attempt is greater than the attempt of each container of the pod with
-// the same name.
+// archive, because the signature is at the end. The attempt is greater than the attempt of each container of the pod
+// with the same name.
 //
-// Errors: those of archive.Open and archive.NewAuthenticReader, and an error for a config that is missing or not valid.
+// Errors: the errors of archive.Open and archive.NewAuthenticReader, and an error for a config that is missing or not
+// valid.
 func Container(ctx context.Context, o ContainerOptions) (*cri.ContainerConfig, error) {
 	config := o.Config
 	if config == nil {
@@ -54,7 +56,8 @@ func Container(ctx context.Context, o ContainerOptions) (*cri.ContainerConfig, e
 	return config, nil
 }
 
-// place gives the container a name and an attempt that are free in the pod, and what the kubelet derives from both.
+// place gives the container a name and an attempt that are free in the pod, and the log path and the labels that the
+// kubelet derives from both.
 func place(config *cri.ContainerConfig, o *ContainerOptions) {
 	meta := config.Metadata
 	name, attempt := meta.Name, meta.Attempt

@@ -26,8 +26,8 @@ type PodOptions struct {
 
 // Pod returns a request for RestorePod.
 //
-// Errors: those of archive.ReadManifest; ErrFailedPrecondition if a daemon with another key has written the checkpoint;
-// and an error for a config that is missing, is not valid, or belongs to no container of the checkpoint.
+// Errors: the errors of archive.ReadManifest; ErrFailedPrecondition if a daemon with another key has written the
+// checkpoint; and an error for a config that is missing, is not valid, or belongs to no container of the checkpoint.
 func Pod(o PodOptions) (*cri.RestorePodRequest, error) {
 	dir, err := os.OpenRoot(o.Dir)
 	if err != nil {
@@ -82,8 +82,8 @@ func (o *PodOptions) containers(m *archive.Manifest) (list []*cri.ContainerConfi
 	return list, nil
 }
 
-// rename gives the pod of a request another name or uid, and what the kubelet derives from both: the labels and the
-// directory of the logs, so that two pods do not write the same logs.
+// rename gives the pod of a request another name or uid, and changes the values that the kubelet derives from both: the
+// labels and the directory of the logs, so that two pods do not write the same logs.
 func rename(r *cri.RestorePodRequest, name, uid string) {
 	if name == "" && uid == "" {
 		return

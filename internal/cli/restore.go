@@ -48,10 +48,10 @@ the UID, so that the new pod runs next to the original. The labels of the kubele
 the logs change too.
 
 To restore an archive, the daemon needs the configuration checkpoint.restore_from_archives. POD is the
-ID of a pod, the beginning of the ID, or NAMESPACE/NAME. If the pod has a container with the name of
-the checkpoint that runs, --name gives the new container another name.
+ID of a pod, the beginning of the ID, or NAMESPACE/NAME. If a container with the same name runs in the
+pod, --name gives the new container another name.
 
-A kubelet removes pods that the API server has not assigned to the node, so also restored pods.`,
+A kubelet removes pods that the API server has not assigned to the node, including restored pods.`,
 		Example: `  criserver checkpoint default/web -o /var/tmp/web
   criserver restore /var/tmp/web
   criserver restore /var/tmp/web --name web-copy
@@ -87,12 +87,14 @@ type restored struct {
 	Containers   []restoredContainer `json:"containers"`
 }
 
+// restoredContainer is a container of the result.
 type restoredContainer struct {
 	ID    string `json:"id"`
 	Name  string `json:"name"`
 	State string `json:"state"` // "created" or "running"
 }
 
+// writeRestored writes the table of the result.
 func writeRestored(t *table, r *restored) {
 	t.row("KIND", "ID", "NAME", "STATE")
 	t.row("pod", shortID(r.PodSandboxID), r.Namespace+"/"+r.Pod, "ready")
@@ -167,6 +169,7 @@ func (o *restoreOptions) key(env *environment) (archive.Key, error) {
 	return archive.ReadKey(file)
 }
 
+// readContainerConfigs reads the files of the flag --container-config.
 func (o *restoreOptions) readContainerConfigs() (list []*cri.ContainerConfig, err error) {
 	for _, file := range o.containerConfigs {
 		c, err := request.ReadContainerConfig(file)

@@ -11,7 +11,7 @@ import (
 	"github.com/criserver/criserver/checkpoint/request"
 )
 
-// undoTimeout limits the removal of what the command restore has created.
+// undoTimeout limits the removal of the pod or container that the command restore has created.
 const undoTimeout = 2 * time.Minute
 
 // States of a restored container.
@@ -114,13 +114,14 @@ func (o *restoreOptions) startAll(ctx context.Context, client cri.RuntimeService
 		defer cancel()
 		err = fmt.Errorf("start container %q: %w", c.Name, err)
 		if undoErr := undo(undoCtx); undoErr != nil {
-			return errors.Join(err, fmt.Errorf("remove what was restored: %w", undoErr))
+			return errors.Join(err, fmt.Errorf("remove the restored objects: %w", undoErr))
 		}
 		return err
 	}
 	return nil
 }
 
+// start starts one container.
 func (o *restoreOptions) start(ctx context.Context, client cri.RuntimeServiceClient, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()

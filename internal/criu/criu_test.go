@@ -59,8 +59,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestCheckTimeout checks that a check that does not end in time has no result, and that the next check runs the program
-// again.
+// TestCheckTimeout checks that a check that does not end in time has no result, and that the next check runs the
+// program again.
 func TestCheckTimeout(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "criu")

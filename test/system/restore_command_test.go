@@ -11,7 +11,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// restoredPod is what "criserver restore -o json" prints.
+// restoredPod is the output of "criserver restore -o json".
 type restoredPod struct {
 	PodSandboxID   string `json:"podSandboxId"`
 	Namespace, Pod string
@@ -92,7 +92,7 @@ func TestRestoreCommand(t *testing.T) {
 		t.Errorf("status: got %v, %v", st.GetStatus(), err)
 	}
 
-	// The second pod runs next to the first one, with a log of its own.
+	// The second pod runs next to the first one, with a separate log.
 	second := n.restoreCommand(t, dir, "--name", "rstcmd-copy", "--uid", "u2")
 	if second.exit != 0 {
 		t.Fatalf("restore with another name: exit code %d, %s", second.exit, second.stderr)
