@@ -113,6 +113,20 @@ func (s *attachments) beginGC() (valid []types.GCAttachment, end func(), err err
 	}, nil
 }
 
+// whileIdle calls fn, and attaches no pod during the call. If a pod is being attached or GC runs, whileIdle does not
+// call fn and returns nil.
+func (s *attachments) whileIdle(fn func() error) error {
+	_, end, err := s.beginGC()
+	if errors.Is(err, errAttaching) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer end()
+	return fn()
+}
+
 // RestoreAttachments adds the attachments of a pod that an earlier daemon has attached. It must be called before Run.
 func (n *Network) RestoreAttachments(pod string, interfaces ...Interface) {
 	for _, i := range interfaces {

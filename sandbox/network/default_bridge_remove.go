@@ -36,19 +36,13 @@ func (n *Network) replaceBridge(recorded *DefaultBridge, next DefaultBridge) err
 
 // deleteBridge deletes a bridge if no pod is attached or being attached.
 func (n *Network) deleteBridge(b DefaultBridge) error {
-	_, end, err := n.attachments.beginGC()
-	if errors.Is(err, errAttaching) {
-		return nil
-	}
-	if err != nil {
+	return n.attachments.whileIdle(func() error {
+		if n.attachments.inUse(b.network()) {
+			return nil
+		}
+		_, err := bridge.Unclaim(b.Bridge, n.bridgeOwner(), b.Ranges)
 		return err
-	}
-	defer end()
-	if n.attachments.inUse(b.network()) {
-		return nil
-	}
-	_, err = bridge.Unclaim(b.Bridge, n.bridgeOwner(), b.Ranges)
-	return err
+	})
 }
 
 // removeUnusedBridge deletes the recorded bridge, and its record, when pods use another default network and the last
@@ -63,15 +57,7 @@ func (n *Network) removeUnusedBridge(ctx context.Context) error {
 // RemoveDefaultBridge deletes the recorded bridge, and its record, if no pod is attached or being attached. The first
 // pod that needs the default bridge creates it again.
 func (n *Network) RemoveDefaultBridge(ctx context.Context) error {
-	_, end, err := n.attachments.beginGC()
-	if errors.Is(err, errAttaching) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer end()
-	return n.removeBridge(ctx)
+	return n.attachments.whileIdle(func() error { return n.removeBridge(ctx) })
 }
 
 // removeBridge deletes the recorded bridge, and its record, if no pod is attached. The caller has called beginGC.
