@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 
+	"github.com/criserver/criserver/checkpoint"
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/image"
 	"github.com/criserver/criserver/internal/steps"
@@ -255,5 +256,23 @@ func TestNamesAreBounded(t *testing.T) {
 	want(t, m, map[string]string{
 		`nri_call_duration_seconds_count{event="CreateContainer",plugin="other"}`:    fmt.Sprint(2 * maxNames),
 		`nri_call_duration_seconds_count{event="CreateContainer",plugin="plugin-1"}`: "2",
+	})
+}
+
+// TestCheckpoints checks the metrics of checkpoints that succeeded and failed.
+func TestCheckpoints(t *testing.T) {
+	m, _ := newTestMetrics(t)
+	m.Checkpointed(checkpoint.Result{Kind: checkpoint.KindPod, Bytes: 3 << 20, Duration: time.Second, Frozen: time.Millisecond})
+	m.Checkpointed(checkpoint.Result{Kind: checkpoint.KindPod, Bytes: 1 << 40, Err: errors.New("failed")})
+	want(t, m, map[string]string{
+		`checkpoints_total{kind="pod",result="success"}`:                 "1",
+		`checkpoints_total{kind="pod",result="failure"}`:                 "1",
+		`checkpoint_bytes_total{kind="pod"}`:                             "3.145728e+06",
+		`checkpoint_size_bytes_bucket{kind="pod",le="1.048576e+06"}`:     "0",
+		`checkpoint_size_bytes_bucket{kind="pod",le="4.194304e+06"}`:     "1",
+		`checkpoint_size_bytes_bucket{kind="pod",le="6.8719476736e+10"}`: "1",
+		`checkpoint_size_bytes_sum{kind="pod"}`:                          "3.145728e+06",
+		`checkpoint_size_bytes_count{kind="container"}`:                  "0",
+		`checkpoint_duration_seconds_sum{kind="pod"}`:                    "1",
 	})
 }
