@@ -84,6 +84,16 @@ func checkDescriptors(file string) error {
 
 // readImage decodes each entry of an image into v, and calls fn.
 func readImage[T proto.Message](file string, v T, fn func(T) error) error {
+	return scanImage(file, func(raw []byte) error {
+		if err := proto.Unmarshal(raw, v); err != nil {
+			return invalid("decode entry: %v", err)
+		}
+		return fn(v)
+	})
+}
+
+// scanImage calls fn for each entry of an image, without decoding the entry.
+func scanImage(file string, fn func(raw []byte) error) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
@@ -106,11 +116,7 @@ func readImage[T proto.Message](file string, v T, fn func(T) error) error {
 		if _, err := io.ReadFull(f, b); err != nil {
 			return invalid("the image is truncated")
 		}
-		proto.Reset(v)
-		if err := proto.Unmarshal(b, v); err != nil {
-			return invalid("decode entry: %v", err)
-		}
-		if err := fn(v); err != nil {
+		if err := fn(b); err != nil {
 			return err
 		}
 	}

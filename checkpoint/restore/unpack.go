@@ -39,7 +39,10 @@ func (u *unpacker) unpack(ctx context.Context, in *archive.Reader, rootfs, image
 	for {
 		e, err := in.Next()
 		if errors.Is(err, io.EOF) {
-			return u.complete(out)
+			if err := u.complete(out); err != nil {
+				return err
+			}
+			return repairTimers(images)
 		}
 		if err == nil {
 			err = u.entry(ctx, e, rootfs, out)

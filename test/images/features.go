@@ -22,7 +22,17 @@ func featureCatalog() []recipe {
 		{[]string{testRegistry + "zstd:1"}, zstd},
 		{[]string{testRegistry + "docker:1"}, docker},
 		{[]string{testRegistry + "multiarch:1"}, multiarch},
+		{[]string{testRegistry + "state:1"}, state},
 	}
+}
+
+// state builds an image with a program that has locks of files and timers.
+func state(p *parts) (artifact, error) {
+	l, err := newTree().dir("tmp", 0o1777).file("state", 0o755, p.state).layer()
+	if err != nil {
+		return nil, err
+	}
+	return assemble(v1.Config{Entrypoint: []string{"/state"}}, l)
 }
 
 // manyLayers builds an image with n layers. Each layer writes its number to /layer and adds one file to /layers.

@@ -23,6 +23,7 @@ type parts struct {
 	nginx   v1.Layer // Debian's nginx with its libraries
 	pause   []byte
 	guest   []byte
+	state   []byte // locks of files and timers
 }
 
 func makeParts(ctx context.Context, scratch string) (*parts, error) {
@@ -49,6 +50,9 @@ func makeParts(ctx context.Context, scratch string) (*parts, error) {
 		return nil, err
 	}
 	if p.guest, err = compile(ctx, scratch, "tools"); err != nil {
+		return nil, err
+	}
+	if p.state, err = compile(ctx, scratch, "state"); err != nil {
 		return nil, err
 	}
 	if p.busybox, err = busyboxLayer(ctx, lister, static, root); err != nil {
