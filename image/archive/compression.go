@@ -18,12 +18,12 @@ import (
 type compression int
 
 const (
-	plain compression = iota
-	gzipped
-	zstandard
-	xzipped  // only of an archive
-	bzipped  // only of an archive
-	lzfoured // not supported
+	notCompressed compression = iota
+	gzipFormat
+	zstdFormat
+	xzFormat    // only archives
+	bzip2Format // only archives
+	lz4Format   // not supported
 )
 
 // magicLength is the number of bytes that detect needs.
@@ -44,20 +44,20 @@ func detect(magic []byte) compression {
 		prefix []byte
 		is     compression
 	}{
-		{[]byte{0x1f, 0x8b, 0x08}, gzipped},
-		{[]byte{0x28, 0xb5, 0x2f, 0xfd}, zstandard},
-		{[]byte("BZh"), bzipped},
-		{[]byte(xzMagic), xzipped},
-		{[]byte{0x04, 0x22, 0x4d, 0x18}, lzfoured},
+		{[]byte{0x1f, 0x8b, 0x08}, gzipFormat},
+		{[]byte{0x28, 0xb5, 0x2f, 0xfd}, zstdFormat},
+		{[]byte("BZh"), bzip2Format},
+		{[]byte(xzMagic), xzFormat},
+		{[]byte{0x04, 0x22, 0x4d, 0x18}, lz4Format},
 	} {
 		if bytes.HasPrefix(magic, m.prefix) {
 			return m.is
 		}
 	}
 	if len(magic) >= 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:4], []byte{0x2a, 0x4d, 0x18}) {
-		return zstandard // a skippable frame, which has metadata
+		return zstdFormat // a skippable frame, which has metadata
 	}
-	return plain
+	return notCompressed
 }
 
 // IsCompressed reports whether an archive is compressed, so that Open cannot read it.
@@ -67,7 +67,7 @@ func IsCompressed(r io.ReaderAt) (bool, error) {
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
-	return detect(magic[:n]) != plain, err
+	return detect(magic[:n]) != notCompressed, err
 }
 
 // Decompress returns a reader of the uncompressed archive in r, which can be compressed with gzip, zstd, xz or bzip2.
@@ -83,23 +83,23 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 	}
 	var d io.ReadCloser
 	switch detect(magic) {
-	case plain:
+	case notCompressed:
 		return io.NopCloser(buffered), nil
-	case gzipped:
+	case gzipFormat:
 		d, err = gzip.NewReader(buffered)
-	case zstandard:
+	case zstdFormat:
 		var z *zstd.Decoder
 		if z, err = zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow)); err == nil {
 			d = z.IOReadCloser()
 		}
-	case xzipped:
+	case xzFormat:
 		var x *xz.Reader
 		if x, err = (xz.ReaderConfig{DictCap: minDictionary, SingleStream: true}).NewReader(newXZGuard(buffered)); err == nil {
 			d = io.NopCloser(x)
 		}
-	case bzipped:
+	case bzip2Format:
 		d = io.NopCloser(bzip2.NewReader(buffered))
-	case lzfoured:
+	case lz4Format:
 		err = errArchiveCompression
 	}
 	if err != nil {

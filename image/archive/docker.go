@@ -153,13 +153,13 @@ func (r dockerReader) layer(ctx context.Context, f file, diffID digest.Digest) (
 	}
 	var mediaType string
 	switch detect(magic) {
-	case plain:
+	case notCompressed:
 		return &manifest.Schema2Descriptor{MediaType: manifest.DockerV2SchemaLayerMediaTypeUncompressed, Size: f.size, Digest: diffID}, nil
-	case gzipped:
+	case gzipFormat:
 		mediaType = manifest.DockerV2Schema2LayerMediaType
-	case zstandard:
+	case zstdFormat:
 		mediaType = dockerZstdLayer
-	case xzipped, bzipped, lzfoured:
+	case xzFormat, bzip2Format, lz4Format:
 		return nil, errLayerCompression
 	}
 	if d := r.compressed[f.offset]; d != nil {
