@@ -88,6 +88,8 @@ func (m *Manager) buildConfig(ctx context.Context, c *container, p *plan, in oci
 	return config, nil
 }
 
+// builderInput returns the input of the OCI config: the request, the image and the pod, with the user, the mounts and
+// the devices that were resolved on the host.
 func (m *Manager) builderInput(ctx context.Context, c *container, p *plan) (_ oci.Input, err error) {
 	ctx, step := steps.Start(ctx, steps.SpecResolve)
 	defer step.EndWith(&err)

@@ -39,6 +39,8 @@ func (m *Manager) stop(ctx context.Context, c *container, timeout time.Duration)
 	return nil
 }
 
+// terminate sends the stop signal, waits at most timeout for the exit, and then kills all processes of the container.
+// If the container has exited, terminate kills only the remaining processes.
 func (m *Manager) terminate(ctx context.Context, c *container, timeout time.Duration) (err error) {
 	if c.hasExited() {
 		return m.killRemaining(ctx, c) // an earlier attempt may have failed

@@ -69,6 +69,7 @@ func annotations(c *cri.ContainerConfig, spec *specs.Spec) map[string]string {
 	return out
 }
 
+// linuxMessage returns the part of the message of a container that describes Linux.
 func linuxMessage(c *Container, spec *specs.Spec) *api.LinuxContainer {
 	out := &api.LinuxContainer{SeccompProfile: seccompProfile(c.Config.GetLinux().GetSecurityContext())}
 	if p := spec.Process; p != nil {

@@ -85,6 +85,7 @@ func (c *specBuilder) replaced(dst string) bool {
 // with this group in a user namespace that is too small to contain it.
 const ttyGroup = 5
 
+// standardMounts returns the mounts of every container, such as /proc, /dev and /sys.
 func (c *specBuilder) standardMounts() []specs.Mount {
 	kernel := []string{"nosuid", "noexec", "nodev"}
 	access := "ro"

@@ -9,6 +9,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
+// process sets the command, the environment, the user and the limits of the first process.
 func (c *specBuilder) process() error {
 	in := c.in
 	if len(in.Args) == 0 {
@@ -123,6 +124,8 @@ func (c *specBuilder) capabilities() error {
 	return nil
 }
 
+// requestedCapabilities returns the default capabilities with the changes of the request, or all capabilities of the
+// daemon for a privileged container.
 func (c *specBuilder) requestedCapabilities() ([]string, error) {
 	if c.privileged() {
 		return slices.Clone(c.host.Capabilities), nil

@@ -71,6 +71,7 @@ func legacySeccomp(ref string) (cri.SecurityProfile_ProfileType, string, error) 
 	return 0, "", invalid("linux.security_context.seccomp_profile_path %q is unknown", ref)
 }
 
+// seccompFilter sets the seccomp filter of the profile that the request selects.
 func (c *specBuilder) seccompFilter() error {
 	kind, path, err := c.SeccompProfile(c.in.Security)
 	if err != nil {

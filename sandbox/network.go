@@ -159,6 +159,7 @@ func (m *Manager) checkNetworks(ctx context.Context) {
 	_ = g.Wait() // the functions return no errors
 }
 
+// checkNetwork runs CNI CHECK for the interfaces of a pod, and records the error if the check fails.
 func (m *Manager) checkNetwork(ctx context.Context, id string, e *entry) {
 	bounded, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()

@@ -29,6 +29,7 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, overhead, reso
 	return nil
 }
 
+// updateResources checks and records the overhead and the resources of a ready pod.
 func (m *Manager) updateResources(ctx context.Context, id string, overhead, resources *cri.LinuxContainerResources) error {
 	if err := m.node(m.settings.Load()).CheckPodResources("", overhead, resources); err != nil {
 		return err

@@ -97,6 +97,7 @@ func (c *console) step(buf []byte) error {
 	return err
 }
 
+// receive receives the descriptor of the terminal from the runtime.
 func (c *console) receive(buf []byte) error {
 	oob := make([]byte, unix.CmsgSpace(4*4))
 	// The data is the runtime's name of the terminal, which the monitor does not need.

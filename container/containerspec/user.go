@@ -41,6 +41,7 @@ type User struct {
 	MergeGroups bool
 }
 
+// user parses the user, the groups and the policy for supplemental groups.
 func (p *parser) user() error {
 	const field = "config.linux.security_context."
 	sc := p.securityContext()

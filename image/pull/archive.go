@@ -42,6 +42,7 @@ func (p *Puller) Load(ctx context.Context, req LoadRequest, lease *layer.Lease) 
 	return result, redact(err)
 }
 
+// load evaluates the signature policy and copies the image to the layer store.
 func (p *Puller) load(ctx context.Context, req LoadRequest, job *job, lease *layer.Lease) (*Result, error) {
 	rules, err := p.loadPolicy("")
 	if err != nil {

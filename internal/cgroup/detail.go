@@ -99,6 +99,7 @@ func (t *Tree) detailV2(p string, d Detail, limit uint64) Detail {
 	return d
 }
 
+// detailV1 adds the values of the hierarchies of cgroup v1.
 func (t *Tree) detailV1(p string, d Detail) Detail {
 	if stat, err := readKeyed(filepath.Join(t.Dir("cpuacct", p), "cpuacct.stat")); err == nil {
 		d.CPU.User, d.CPU.System = field(stat, "user").times(userHZ), field(stat, "system").times(userHZ)

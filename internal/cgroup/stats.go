@@ -58,6 +58,7 @@ func (t *Tree) Stats(p string) (Stats, error) {
 	return s, nil
 }
 
+// statsV2 sets the stats of a cgroup of v2.
 func (t *Tree) statsV2(p string, s *Stats) error {
 	dir := t.Dir("", p)
 	cpu, err := readKeyed(filepath.Join(dir, "cpu.stat"))

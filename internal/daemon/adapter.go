@@ -16,6 +16,7 @@ import (
 // because each refers to the other.
 type podAdapter struct{ pods *sandbox.Manager }
 
+// Pod returns the properties of a pod sandbox that its containers use.
 func (a *podAdapter) Pod(id string) (container.Pod, error) {
 	p, err := a.pods.Get(id)
 	if err != nil {

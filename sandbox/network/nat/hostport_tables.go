@@ -173,6 +173,8 @@ func (p *HostPortTables) Reconcile(ctx context.Context, check bool, inUse func(n
 	return ok
 }
 
+// reconcileTable deletes a table that no configuration and no pod needs, or applies a changed plan. With check,
+// reconcileTable also restores the table if another program has deleted the table.
 func (p *HostPortTables) reconcileTable(ctx context.Context, name string, check bool, inUse func(network string) bool) error {
 	unlock, err := p.locks.Lock(ctx, name)
 	if err != nil {
