@@ -22,10 +22,10 @@ import (
 // processes that are left after it.
 const undoTimeout = 90 * time.Second
 
-// Starter starts a process in the cgroup of the monitors. A monitor must not be in the cgroup
-// of its container.
+// Starter starts the command that a function returns in the cgroup of the monitors, and returns the command. The
+// function is called again if the start must be repeated. A monitor must not be in the cgroup of its container.
 type Starter interface {
-	Start(cmd *exec.Cmd) error
+	Start(command func() *exec.Cmd) (*exec.Cmd, error)
 }
 
 // Watcher calls a function when a process has exited, as [proc.Watcher] does.
@@ -100,12 +100,15 @@ func (l *Launcher) start(spec Spec) (*pendingMonitor, error) {
 		return nil, err
 	}
 	defer w.Close()
-	cmd := exec.Command(l.Path)
-	cmd.Args = CommandLine(spec.ID)
-	cmd.Env = monitorEnv()
-	cmd.Dir = "/"
-	cmd.ExtraFiles = []*os.File{wire.SpecFD - 3: file, wire.StartedFD - 3: w}
-	if err := l.Starter.Start(cmd); err != nil {
+	cmd, err := l.Starter.Start(func() *exec.Cmd {
+		cmd := exec.Command(l.Path)
+		cmd.Args = CommandLine(spec.ID)
+		cmd.Env = monitorEnv()
+		cmd.Dir = "/"
+		cmd.ExtraFiles = []*os.File{wire.SpecFD - 3: file, wire.StartedFD - 3: w}
+		return cmd
+	})
+	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
 	m := &pendingMonitor{kill: cmd.Process.Kill, pipe: r, exited: make(chan struct{})}

@@ -64,7 +64,10 @@ func buildAndRun(m *testing.M) int {
 // plainStarter starts monitors in the cgroup of the test.
 type plainStarter struct{}
 
-func (plainStarter) Start(cmd *exec.Cmd) error { return cmd.Start() }
+func (plainStarter) Start(command func() *exec.Cmd) (*exec.Cmd, error) {
+	cmd := command()
+	return cmd, cmd.Start()
+}
 
 // testbed contains everything that a container needs.
 type testbed struct {

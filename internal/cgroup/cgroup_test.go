@@ -105,7 +105,7 @@ func TestSpawnerStartsInCgroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := sp.Start(cmd); err != nil {
+	if _, err := sp.Start(func() *exec.Cmd { return cmd }); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := tr.ProcessCgroup(cmd.Process.Pid); err != nil || got != path {
@@ -123,7 +123,7 @@ func TestSpawnerStartsInCgroup(t *testing.T) {
 	if n := exists(tr, path); n != 0 {
 		t.Errorf("%d directories still exist", n)
 	}
-	if err := sp.Start(exec.Command("true")); err == nil {
+	if _, err := sp.Start(func() *exec.Cmd { return exec.Command("true") }); err == nil {
 		t.Error("a stopped spawner started a process")
 	}
 }

@@ -26,8 +26,13 @@ type Spawner struct {
 }
 
 type spawnRequest struct {
-	cmd  *exec.Cmd
-	done chan error
+	command func() *exec.Cmd
+	done    chan spawnResult
+}
+
+type spawnResult struct {
+	cmd *exec.Cmd
+	err error
 }
 
 // NewSpawner returns a Spawner for the cgroup path. Run makes the cgroup with
@@ -36,14 +41,16 @@ func NewSpawner(t *Tree, path string) *Spawner {
 	return &Spawner{tree: t, path: path, requests: make(chan spawnRequest), stopped: make(chan struct{})}
 }
 
-// Start is cmd.Start in the cgroup. It waits for Run to be ready.
-func (s *Spawner) Start(cmd *exec.Cmd) error {
-	w := spawnRequest{cmd, make(chan error, 1)}
+// Start starts the command that the function command returns in the cgroup, and returns the command. Start waits for
+// Run to be ready. An exec.Cmd cannot be started a second time, so Start calls the function once for each attempt.
+func (s *Spawner) Start(command func() *exec.Cmd) (*exec.Cmd, error) {
+	w := spawnRequest{command, make(chan spawnResult, 1)}
 	select {
 	case s.requests <- w:
-		return <-w.done
+		r := <-w.done
+		return r.cmd, r.err
 	case <-s.stopped:
-		return errors.New("start process: the spawner has stopped")
+		return nil, errors.New("start process: the spawner has stopped")
 	}
 }
 
@@ -68,7 +75,10 @@ func (s *Spawner) serveV1(ctx context.Context) error {
 		return err
 	}
 	defer s.leave()
-	s.serve(ctx, func(cmd *exec.Cmd) error { return cmd.Start() })
+	s.serve(ctx, func(command func() *exec.Cmd) (*exec.Cmd, error) {
+		cmd := command()
+		return cmd, cmd.Start()
+	})
 	return nil
 }
 
@@ -78,33 +88,45 @@ func (s *Spawner) serveV2(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = dir.Close() }()
-	s.serve(ctx, func(cmd *exec.Cmd) error {
-		// An exec.Cmd cannot be started a second time, so look before the start.
-		if !s.exists(dir) {
-			// The cgroup was removed while it was empty. systemd removes empty
-			// cgroups, also below the cgroup of a unit.
-			fresh, err := s.remake()
-			if err != nil {
-				return err
+	s.serve(ctx, func(command func() *exec.Cmd) (cmd *exec.Cmd, err error) {
+		for range maxAttempts {
+			if !s.exists(dir) {
+				fresh, err := s.remake()
+				if err != nil {
+					return nil, err
+				}
+				_ = dir.Close()
+				dir = fresh
 			}
-			_ = dir.Close()
-			dir = fresh
+			if cmd, err = startIn(dir, command()); err == nil || s.exists(dir) {
+				break
+			}
 		}
-		if cmd.SysProcAttr == nil {
-			cmd.SysProcAttr = &syscall.SysProcAttr{}
-		}
-		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
-		return cmd.Start()
+		return cmd, err
 	})
 	return nil
 }
 
+// maxAttempts is the number of attempts to start a process on v2. Another program can remove the cgroup while the cgroup
+// is empty, also between the look at the cgroup and the start: systemd does, also below the cgroup of a unit.
+const maxAttempts = 5
+
+// startIn starts a command in a v2 cgroup. If the cgroup has been removed, the error is ENOENT or ENODEV.
+func startIn(dir *os.File, cmd *exec.Cmd) (*exec.Cmd, error) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	return cmd, cmd.Start()
+}
+
 // serve starts commands until ctx ends.
-func (s *Spawner) serve(ctx context.Context, start func(*exec.Cmd) error) {
+func (s *Spawner) serve(ctx context.Context, start func(command func() *exec.Cmd) (*exec.Cmd, error)) {
 	for {
 		select {
 		case w := <-s.requests:
-			w.done <- start(w.cmd)
+			cmd, err := start(w.command)
+			w.done <- spawnResult{cmd, err}
 		case <-ctx.Done():
 			return
 		}

@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -69,6 +70,7 @@ func TestMakeWithoutControllers(t *testing.T) {
 	}
 }
 
+// TestSpawnerMakesRemovedCgroupAgain removes the cgroup before each start, and once more while the process is started.
 func TestSpawnerMakesRemovedCgroupAgain(t *testing.T) {
 	tr := unifiedTree(t)
 	path := fmt.Sprintf("/criserver-test-respawn-%d/monitors", os.Getpid())
@@ -76,11 +78,25 @@ func TestSpawnerMakesRemovedCgroupAgain(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- sp.Run(ctx) }()
-	for range 3 {
+	remove := func() {
+		for _, dir := range []string{tr.Dir("", path), filepath.Dir(tr.Dir("", path))} {
+			if err := os.Remove(dir); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for i := range 3 {
 		var out strings.Builder
-		cmd := exec.Command("cat", "/proc/self/cgroup")
-		cmd.Stdout = &out
-		if err := sp.Start(cmd); err != nil {
+		attempts := 0
+		cmd, err := sp.Start(func() *exec.Cmd {
+			if attempts++; attempts <= i {
+				remove()
+			}
+			cmd := exec.Command("cat", "/proc/self/cgroup")
+			cmd.Stdout = &out
+			return cmd
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
 		if err := cmd.Wait(); err != nil {
@@ -89,11 +105,10 @@ func TestSpawnerMakesRemovedCgroupAgain(t *testing.T) {
 		if !strings.Contains(out.String(), "0::"+path+"\n") {
 			t.Errorf("the process was in %q", out.String())
 		}
-		for _, dir := range []string{tr.Dir("", path), filepath.Dir(tr.Dir("", path))} {
-			if err := os.Remove(dir); err != nil {
-				t.Fatal(err)
-			}
-		}
+		remove()
+	}
+	if _, err := sp.Start(func() *exec.Cmd { return exec.Command("/missing") }); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("start of a missing program: got %v, want ENOENT", err)
 	}
 	cancel()
 	if err := <-done; err != nil {
