@@ -107,8 +107,8 @@ func (s *Spawner) serveV2(ctx context.Context) error {
 	return nil
 }
 
-// maxAttempts is the number of attempts to start a process on v2. Another program can remove the cgroup while the cgroup
-// is empty, also between the look at the cgroup and the start: systemd does, also below the cgroup of a unit.
+// maxAttempts is the number of attempts to start a process on v2. Another program can remove the cgroup while it
+// is empty, also between the look at the cgroup and the start. systemd does this, also below the cgroup of a unit.
 const maxAttempts = 5
 
 // startIn starts a command in a v2 cgroup. If the cgroup has been removed, the error is ENOENT or ENODEV.
