@@ -5,6 +5,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -123,10 +124,10 @@ func takeRange(path string, command int) error {
 
 func printLocks() error {
 	for _, l := range locks {
-		switch err := l.take(); err {
-		case nil:
+		switch err := l.take(); {
+		case err == nil:
 			fmt.Print(l.name, " free ")
-		case syscall.EAGAIN:
+		case errors.Is(err, syscall.EAGAIN):
 			fmt.Print(l.name, " locked ")
 		default:
 			return fmt.Errorf("%s: %w", l.name, err)
@@ -204,7 +205,7 @@ func openTimer(count *atomic.Int64) error {
 		b := make([]byte, 8)
 		for {
 			n, err := syscall.Read(int(fd), b)
-			if err == syscall.EINTR {
+			if errors.Is(err, syscall.EINTR) {
 				continue
 			}
 			if n != len(b) {
