@@ -210,6 +210,9 @@ func (m *Manager) resolveImages(ctx context.Context, p *plan) (volumes map[int]s
 	if p.image, err = m.cfg.Images.Image(p.spec.Image.Ref); err != nil {
 		return nil, fmt.Errorf("config.image: %w", err)
 	}
+	if err := checkNoCheckpoint(p.image); err != nil {
+		return nil, fmt.Errorf("config.image: %w", err)
+	}
 	return m.findVolumeImages(p.spec.Mounts)
 }
 

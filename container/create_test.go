@@ -22,7 +22,10 @@ func TestCreateRefuses(t *testing.T) {
 		class  func(error) bool
 	}{
 		"image": {func(c *cri.ContainerConfig) { c.Image.Image = "nope" }, errdefs.IsNotFound},
-		"user":  {func(c *cri.ContainerConfig) { c.Linux.SecurityContext.RunAsUsername = "bob" }, errdefs.IsInvalidArgument},
+		"image with a checkpoint": {
+			func(c *cri.ContainerConfig) { c.Image.Image = "checkpoint" }, errdefs.IsNotImplemented,
+		},
+		"user": {func(c *cri.ContainerConfig) { c.Linux.SecurityContext.RunAsUsername = "bob" }, errdefs.IsInvalidArgument},
 		"capability": {func(c *cri.ContainerConfig) {
 			c.Linux.SecurityContext.Capabilities = &cri.Capability{AddCapabilities: []string{"FLY"}}
 		}, errdefs.IsInvalidArgument},

@@ -69,6 +69,9 @@ func newBindImages(t testing.TB, dir string) *bindImages {
 }
 
 func (b *bindImages) Image(ref string) (Image, error) {
+	if ref == "checkpoint" {
+		return Image{ID: "sha256:2", Ref: ref, Config: b.config, Annotations: map[string]string{"org.criu.checkpoint.container.name": "a"}}, nil
+	}
 	if ref != "busybox" {
 		return Image{}, fmt.Errorf("image %q: %w", ref, errdefs.ErrNotFound)
 	}

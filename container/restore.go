@@ -51,6 +51,22 @@ func (p *plan) checkRestorable() error {
 	return nil
 }
 
+// checkpointAnnotations are the annotations of images that contain the checkpoint of a container in place of a root
+// file system. CRI-O reads the first one; checkpointctl writes the second one.
+var checkpointAnnotations = []string{"io.kubernetes.cri-o.annotations.checkpoint.name", "org.criu.checkpoint.container.name"}
+
+// checkNoCheckpoint returns an ErrNotImplemented for an image that contains a checkpoint. Without the error, the
+// runtime would look for the command of the container in the files of the checkpoint.
+func checkNoCheckpoint(image Image) error {
+	for _, key := range checkpointAnnotations {
+		if _, ok := image.Annotations[key]; ok {
+			return fmt.Errorf("image %q has the annotation %s, and checkpoints in images cannot be restored; with checkpoint.restore_from_archives, "+
+				"the path of an archive can be restored: %w", image.Ref, key, errdefs.ErrNotImplemented)
+		}
+	}
+	return nil
+}
+
 // restoreEnv returns the environment of the runtime's restore.
 func (p *plan) restoreEnv() []string {
 	env := p.restore.Env

@@ -127,6 +127,8 @@ type Image struct {
 	// Ref is shown as the image of a container whose request has only the image id.
 	Ref    string
 	Config ispec.ImageConfig
+	// Annotations are the annotations of the manifest.
+	Annotations map[string]string
 }
 
 // RootFS is a root file system to mount.

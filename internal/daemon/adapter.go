@@ -61,7 +61,7 @@ func (a imageAdapter) Image(ref string) (container.Image, error) {
 	if len(img.RepoTags) > 0 {
 		name = img.RepoTags[0]
 	}
-	return container.Image{ID: img.ID.String(), Ref: name, Config: img.Config.Config}, nil
+	return container.Image{ID: img.ID.String(), Ref: name, Config: img.Config.Config, Annotations: img.Annotations}, nil
 }
 
 func (a imageAdapter) Mount(ctx context.Context, r container.RootFS) error {

@@ -23,6 +23,7 @@ func featureCatalog() []recipe {
 		{[]string{testRegistry + "docker:1"}, docker},
 		{[]string{testRegistry + "multiarch:1"}, multiarch},
 		{[]string{testRegistry + "state:1"}, state},
+		{[]string{testRegistry + "checkpoint:1"}, checkpoint},
 	}
 }
 
@@ -33,6 +34,20 @@ func state(p *parts) (artifact, error) {
 		return nil, err
 	}
 	return assemble(v1.Config{Entrypoint: []string{"/state"}}, l)
+}
+
+// checkpoint builds an image like that of "buildah add" and "buildah config" for CRI-O: it has the files of an archive,
+// and an annotation of the manifest.
+func checkpoint(*parts) (artifact, error) {
+	l, err := newTree().text("spec.dump", "{}").text("config.dump", "{}").text("checkpoint/inventory.img", "").layer()
+	if err != nil {
+		return nil, err
+	}
+	img, err := assemble(v1.Config{}, l)
+	if err != nil {
+		return nil, err
+	}
+	return mutate.Annotations(img, map[string]string{"io.kubernetes.cri-o.annotations.checkpoint.name": "counter"}).(v1.Image), nil
 }
 
 // manyLayers builds an image with n layers. Each layer writes its number to /layer and adds one file to /layers.
