@@ -154,7 +154,7 @@ func newBed(t *testing.T) *bed {
 		Dir: filepath.Join(t.TempDir(), "restores"), KeyFile: filepath.Join(t.TempDir(), "key"), Archives: func() bool { return b.archives }, CgroupV2: true, Pods: b.pods, Containers: b.containers,
 		CRIU: func(context.Context, string) (string, error) { return "/opt/criu", nil },
 	})
-	if err := errors.Join(b.MakeDir(), b.Recover(t.Context())); err != nil {
+	if err := errors.Join(b.Load(t.Context()), b.Recover(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	return b

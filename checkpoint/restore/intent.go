@@ -21,12 +21,51 @@ type intent struct {
 
 const intentVersion = 1
 
-// MakeDir makes the directory of the records. The caller calls MakeDir before all other methods.
-func (m *Manager) MakeDir() error {
-	if err := os.MkdirAll(m.cfg.Dir, 0o700); err != nil {
-		return fmt.Errorf("make the directory of restores: %w", err)
+// interrupted is a restore that ended with an earlier daemon.
+type interrupted struct {
+	record string   // the path of the record
+	pods   []string // the ids of the pods of the restore
+}
+
+// Load makes the directory of the records and finds the pods of restores that ended with an earlier daemon. Load logs
+// and keeps a record that it cannot read. The caller calls Load before the daemon serves requests, because a record has
+// only the name of its pod, and a new pod can get the same name.
+func (m *Manager) Load(ctx context.Context) error {
+	err := os.MkdirAll(m.cfg.Dir, 0o700)
+	if err == nil {
+		err = atomicfile.RemoveTemporary(m.cfg.Dir)
+	}
+	if err != nil {
+		return fmt.Errorf("load the records of restores: %w", err)
+	}
+	entries, err := os.ReadDir(m.cfg.Dir)
+	if err != nil {
+		return fmt.Errorf("load the records of restores: %w", err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(m.cfg.Dir, e.Name())
+		in, err := readIntent(path)
+		if err != nil {
+			logrus.WithContext(ctx).WithField("record", path).WithError(err).Error("read the record of a restore; its pod may be incomplete")
+			continue
+		}
+		m.interrupted = append(m.interrupted, interrupted{path, m.find(in.Pod)})
 	}
 	return nil
+}
+
+func readIntent(path string) (in intent, err error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return in, err
+	}
+	if err := json.Unmarshal(b, &in); err != nil {
+		return in, err
+	}
+	if in.Version != intentVersion {
+		return in, fmt.Errorf("version %d is not supported", in.Version)
+	}
+	return in, nil
 }
 
 // writeIntent records that the pod of a name is being restored. done removes the record.
@@ -42,58 +81,41 @@ func (m *Manager) writeIntent(key podKey) (done func() error, err error) {
 	return func() error { return os.Remove(path) }, nil
 }
 
-// Recover removes the pods whose restore ended with an earlier daemon. Recover keeps and logs a record that it cannot
-// read.
+// Recover removes the pods that Load has found. If a pod cannot be removed, Recover logs the error and keeps the
+// record, and the next daemon tries again.
 func (m *Manager) Recover(ctx context.Context) error {
 	defer close(m.recovered)
-	if err := atomicfile.RemoveTemporary(m.cfg.Dir); err != nil {
-		return fmt.Errorf("recover restores: %w", err)
-	}
-	entries, err := os.ReadDir(m.cfg.Dir)
-	if err != nil {
-		return fmt.Errorf("recover restores: %w", err)
-	}
-	for _, e := range entries {
-		path := filepath.Join(m.cfg.Dir, e.Name())
-		err := m.recoverRestore(ctx, path)
+	for _, i := range m.interrupted {
+		err := m.removePods(ctx, i.pods)
 		if err == nil {
-			err = os.Remove(path)
+			err = os.Remove(i.record)
 		}
 		if err != nil {
-			logrus.WithContext(ctx).WithField("record", path).WithError(err).Error("remove a pod whose restore was interrupted")
+			logrus.WithContext(ctx).WithField("record", i.record).WithError(err).Error("remove a pod whose restore was interrupted")
 		}
 	}
 	return nil
 }
 
-// recoverRestore removes the pod of one record.
-func (m *Manager) recoverRestore(ctx context.Context, path string) error {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err
+// find returns the ids of the pod sandboxes of a name.
+func (m *Manager) find(key podKey) (pods []string) {
+	for _, p := range m.cfg.Pods.List() {
+		if !p.Unreadable && keyOf(p.Config) == key {
+			pods = append(pods, p.ID)
+		}
 	}
-	var in intent
-	if err := json.Unmarshal(b, &in); err != nil {
-		return err
-	}
-	if in.Version != intentVersion {
-		return fmt.Errorf("version %d is not supported", in.Version)
-	}
-	return m.removePods(ctx, in.Pod)
+	return pods
 }
 
-// removePods removes the pod sandbox of a name with its containers. The restore has checked that there was none before.
-func (m *Manager) removePods(ctx context.Context, key podKey) error {
+// removePods removes pod sandboxes with their containers.
+func (m *Manager) removePods(ctx context.Context, pods []string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
 	var errs []error
-	for _, p := range m.cfg.Pods.List() {
-		if p.Unreadable || keyOf(p.Config) != key {
-			continue
-		}
-		err := m.cfg.Pods.Stop(ctx, p.ID)
+	for _, id := range pods {
+		err := m.cfg.Pods.Stop(ctx, id)
 		if err == nil {
-			err = m.cfg.Pods.Remove(ctx, p.ID)
+			err = m.cfg.Pods.Remove(ctx, id)
 		}
 		errs = append(errs, err)
 	}

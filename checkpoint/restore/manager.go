@@ -50,11 +50,14 @@ type Config struct {
 type Manager struct {
 	cfg  Config
 	pods flight.Group[*cri.RestorePodResponse] // by the name of the pod
-	// recovered is closed when Recover has ended. Restores wait for it, because Recover removes pods by their names.
+	// interrupted are the restores that Load has found and Recover ends.
+	interrupted []interrupted
+	// recovered is closed when Recover has ended. Restores wait for it, so that the pods of interrupted restores do not
+	// exist any more.
 	recovered chan struct{}
 }
 
-// New returns a Manager. The caller calls Recover once, when pods and containers can be removed.
+// New returns a Manager. The caller calls Load once, and then Recover once, when pods and containers can be removed.
 func New(cfg Config) *Manager { return &Manager{cfg: cfg, recovered: make(chan struct{})} }
 
 // environment returns an environment in which an OCI runtime finds the program criu.

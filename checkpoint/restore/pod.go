@@ -120,7 +120,8 @@ func (m *Manager) checkAbsent(key podKey) error {
 	return nil
 }
 
-// run creates the pod. The intent record is removed last.
+// run creates the pod. The intent record is removed last. After an error, run removes the pod of the name: checkAbsent
+// has found none before.
 func (s *session) run(ctx context.Context, key podKey) (_ *cri.RestorePodResponse, err error) {
 	done, err := s.m.writeIntent(key)
 	if err != nil {
@@ -128,14 +129,14 @@ func (s *session) run(ctx context.Context, key podKey) (_ *cri.RestorePodRespons
 	}
 	resp, err := s.create(ctx)
 	if err != nil {
-		if removeErr := s.m.removePods(ctx, key); removeErr != nil {
+		if removeErr := s.m.removePods(ctx, s.m.find(key)); removeErr != nil {
 			// The record stays, so that the next daemon tries again.
 			return nil, errors.Join(err, fmt.Errorf("remove the incomplete pod: %w", removeErr))
 		}
 		return nil, errors.Join(err, done())
 	}
 	if err := done(); err != nil {
-		return nil, errors.Join(err, s.m.removePods(ctx, key))
+		return nil, errors.Join(err, s.m.removePods(ctx, s.m.find(key)))
 	}
 	logrus.WithContext(ctx).WithFields(logrus.Fields{"pod": resp.GetPodSandboxId(), "containers": len(resp.GetRestoredContainers())}).
 		Info("pod restored from a checkpoint")

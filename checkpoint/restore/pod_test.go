@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/checkpoint/archive"
+	"github.com/criserver/criserver/sandbox"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -185,11 +186,17 @@ func TestRollback(t *testing.T) {
 	if _, err := next.RestorePod(ctx, b.request("a")); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("restore before the recovery: %v", err)
 	}
+	if err := next.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// While the daemon serves requests, a client creates a pod with the name of the incomplete one.
+	newer := &sandbox.Pod{ID: "newer", Config: b.pods.list[0].Config}
+	b.pods.list = append(b.pods.list, newer)
 	if err := next.Recover(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if left, _ := os.ReadDir(b.cfg.Dir); len(left) != 1 || left[0].Name() != "torn.json" || len(b.pods.list) != 0 {
-		t.Errorf("after the recovery: records %v, %d pods, want the torn record", left, len(b.pods.list))
+	if left, _ := os.ReadDir(b.cfg.Dir); len(left) != 1 || left[0].Name() != "torn.json" || len(b.pods.list) != 1 || b.pods.list[0] != newer {
+		t.Errorf("after the recovery: records %v, pods %v, want the torn record and the newer pod", left, b.pods.list)
 	}
 }
 

@@ -75,7 +75,7 @@ func (p *parts) restore(ctx context.Context) error {
 		return fmt.Errorf("recover containers: %w", err)
 	}
 	p.checkpoint.Recover(ctx)
-	if err := p.restores.MakeDir(); err != nil {
+	if err := p.restores.Load(ctx); err != nil {
 		return err
 	}
 	if err := p.images.Sweep(ctx, p.containers.Holds); err != nil {
