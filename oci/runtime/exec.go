@@ -183,16 +183,22 @@ func readPID(file string) (int, error) {
 	return pid, nil
 }
 
-// waitForCommand waits for an adopted command and returns its status. If ctx ends first, it
-// calls kill and returns the cause. The pid stays valid until the command is reaped.
+// waitForCommand waits for an adopted command and returns its status. If ctx ends first, waitForCommand
+// calls kill, waits until both have ended, and returns the cause: kill may end the command before its
+// descendants. The pid stays valid until the command is reaped.
 func waitForCommand(ctx context.Context, pid int, kill func()) (syscall.WaitStatus, error) {
 	p, err := os.FindProcess(pid)
 	if err != nil {
 		return 0, err
 	}
-	stop := context.AfterFunc(ctx, kill)
+	killed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(killed)
+		kill()
+	})
 	state, err := p.Wait()
-	if !stop() && ctx.Err() != nil {
+	if !stop() {
+		<-killed
 		return 0, context.Cause(ctx)
 	}
 	if err != nil {
