@@ -67,6 +67,16 @@ func (n *node) counts(t *testing.T, p *pod, id, name string) {
 	}
 }
 
+// checkpointsEnd waits until no checkpoint has a record, which the daemon removes last. A client whose deadline has
+// ended does not wait for the daemon.
+func (n *node) checkpointsEnd(t *testing.T) {
+	t.Helper()
+	waitFor(t, "the end of checkpoints", func() bool {
+		records, err := os.ReadDir(filepath.Join(n.Dir, "root", "checkpoints"))
+		return err == nil && len(records) == 0
+	})
+}
+
 // noTraces checks that no record, and no file in dir, is left of a checkpoint.
 func (n *node) noTraces(t *testing.T, dir string, want ...string) {
 	t.Helper()
@@ -286,10 +296,8 @@ func TestCheckpointPod(t *testing.T) {
 			if status.Code(err) != tc.code || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("got %v, want %v with %q", err, tc.code, tc.says)
 			}
-			waitFor(t, "the end of the request", func() bool {
-				entries, err := os.ReadDir(dir)
-				return err == nil && len(entries) == 0
-			})
+			n.checkpointsEnd(t)
+			n.noTraces(t, dir)
 		})
 	}
 	if _, err := n.RuntimeService.CheckpointPod(context.Background(), &cri.CheckpointPodRequest{
@@ -297,6 +305,7 @@ func TestCheckpointPod(t *testing.T) {
 	}); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "deadline") {
 		t.Errorf("without a deadline: got %v", err)
 	}
+	n.checkpointsEnd(t)
 	n.noTraces(t, dir)
 
 	n.Exec(t, ids[0], "sh", "-c", "echo shm >/dev/shm/s")
