@@ -114,8 +114,8 @@ func NetworkReasons() []string { return network.Reasons() }
 // DefaultBridge returns the bridge to which the daemon attaches pods because no CNI network is configured, or nil.
 func (m *Manager) DefaultBridge() *network.DefaultBridge { return m.net.DefaultBridge() }
 
-// RemoveNetworks deletes the default bridge and the nftables tables that no pod uses. Run must have ended. The next
-// daemon creates both again.
+// RemoveNetworks deletes the default bridge and the nftables tables that no pod uses. The caller calls RemoveNetworks
+// after Run has returned. The next daemon creates both again.
 func (m *Manager) RemoveNetworks(ctx context.Context) error {
 	err := m.net.RemoveDefaultBridge(ctx)
 	if err != nil {

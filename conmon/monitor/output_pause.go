@@ -4,8 +4,9 @@ import (
 	"time"
 )
 
-// outputPaused reports whether the container's output must stay in the pipe because a client
-// that is attached with stdin reads too slowly. It pauses the output when it finds such a client.
+// outputPaused reports whether the output of the container must stay in the pipe, because a client
+// reads too slowly. Only a client that is attached with stdin can pause the output. outputPaused
+// looks for a slow client and pauses the output if it finds one.
 func (m *monitor) outputPaused() bool {
 	if m.slowClient == nil && !m.exitRecorded {
 		if cl := m.control.slowClient(); cl != nil {

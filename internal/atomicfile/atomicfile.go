@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// temporaryInfix stands between a dot with the name of the file and a number in the name of a temporary file.
+// temporaryInfix is a part of the names of temporary files. The temporary file of "state" is ".state.criserver-NUMBER".
 const temporaryInfix = ".criserver-"
 
 // Write writes data to a temporary file in the same directory and renames the file to

@@ -41,8 +41,8 @@ func NewSpawner(t *Tree, path string) *Spawner {
 	return &Spawner{tree: t, path: path, requests: make(chan spawnRequest), stopped: make(chan struct{})}
 }
 
-// Start starts the command that the function command returns in the cgroup, and returns the command. Start waits for
-// Run to be ready. An exec.Cmd cannot be started a second time, so Start calls the function once for each attempt.
+// Start calls command, starts the returned exec.Cmd in the cgroup, and returns the exec.Cmd. Start waits until Run is
+// ready. An exec.Cmd cannot be started twice, so Start calls command again for each further attempt.
 func (s *Spawner) Start(command func() *exec.Cmd) (*exec.Cmd, error) {
 	w := spawnRequest{command, make(chan spawnResult, 1)}
 	select {

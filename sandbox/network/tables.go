@@ -31,8 +31,8 @@ func (n *Network) RemoveTemporaryFiles() error {
 	return errors.Join(atomicfile.RemoveTemporary(n.files.Dir), atomicfile.RemoveTemporary(n.stateDir()))
 }
 
-// RemoveTables deletes the tables that no attached pod needs, also those of the loaded configuration. Run must have
-// ended. The next Run creates the tables again.
+// RemoveTables deletes the tables that no attached pod needs. A network in the loaded configuration does not keep its
+// tables. The caller calls RemoveTables after Run has returned. The next Run creates the tables again.
 func (n *Network) RemoveTables(ctx context.Context) error {
 	n.masquerades.Configure(nil)
 	n.ports.Configure(nil)

@@ -36,8 +36,8 @@ func state(p *parts) (artifact, error) {
 	return assemble(v1.Config{Entrypoint: []string{"/state"}}, l)
 }
 
-// checkpoint builds an image like that of "buildah add" and "buildah config" for CRI-O: it has the files of an archive,
-// and an annotation of the manifest.
+// checkpoint builds an image that contains a checkpoint, like "buildah add" and "buildah config". The layer has the
+// unpacked files of the archive, and the manifest has the annotation of CRI-O.
 func checkpoint(*parts) (artifact, error) {
 	l, err := newTree().text("spec.dump", "{}").text("config.dump", "{}").text("checkpoint/inventory.img", "").layer()
 	if err != nil {
