@@ -30,9 +30,9 @@ func repairTimers(dir string) error {
 	return nil
 }
 
-// armTimerfd arms a periodic timerfd that had expired at the checkpoint and whose expirations no process has read. Until
-// a process reads the expirations, the kernel reports 0 as the remaining time. CRIU restores this 0, which disarms the
-// timer. armTimerfd sets the remaining time to the period, and reports whether the timerfd was changed.
+// armTimerfd arms a periodic timerfd that had expired at the checkpoint and whose expirations no process has read.
+// Until a process reads the expirations, the kernel reports 0 as the remaining time. CRIU restores this 0, which
+// disarms the timer. armTimerfd sets the remaining time to the period, and reports whether the timerfd was changed.
 func armTimerfd(e *fdinfo.FileEntry) bool {
 	t := e.GetTfd()
 	if t.GetTicks() == 0 || t.GetVsec() != 0 || t.GetVnsec() != 0 || t.GetIsec() == 0 && t.GetInsec() == 0 {

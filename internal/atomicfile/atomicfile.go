@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// temporaryInfix is a part of the names of temporary files. The temporary file of "state" is ".state.criserver-NUMBER".
+// temporaryInfix is a part of the names of temporary files. A temporary file of "state" is ".state.criserver-NUMBER".
 const temporaryInfix = ".criserver-"
 
 // Write writes data to a temporary file in the same directory and renames the file to
