@@ -98,10 +98,12 @@ func logLines(t *testing.T, p *pod, name string) []string {
 // waitFor waits until done returns true.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(harness.Patience(60 * time.Second)); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	pause := 10 * time.Millisecond
+	for end := time.Now().Add(harness.Patience(60 * time.Second)); time.Now().Before(end); time.Sleep(pause) {
 		if done() {
 			return
 		}
+		pause = min(2*pause, harness.Patience(20*time.Millisecond)) // on a slow machine the question itself takes long
 	}
 	t.Fatalf("deadline reached while waiting for %s", what)
 }
