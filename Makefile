@@ -50,7 +50,7 @@ build: $(SHARE) ## Build bin/criserver, bin/conmon, man pages and completions
 		-o $(BIN)/ ./cmd/criserver ./cmd/conmon
 
 # The man pages and completions do not depend on the architecture.
-$(SHARE): $(wildcard internal/cli/*.go config/*.go hack/clidocs/*.go)
+$(SHARE): $(wildcard internal/cli/*.go internal/cli/*/*.go config/*.go hack/clidocs/*.go)
 	rm -rf $@
 	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || true)} GOOS= GOARCH= CGO_ENABLED=0 $(GO) run -tags $(TAGS) ./hack/clidocs -share $@ -zsh $(ZSH_COMPLETIONS)
 	@touch $@

@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/criserver/criserver/internal/cli/command"
 )
 
 // Reference returns the reference page of all commands, docs/commands.md. The flags of
@@ -85,16 +87,13 @@ func writeCommand(b *bytes.Buffer, c *cobra.Command) {
 	}
 }
 
-// settingAnnotation marks the flags of configuration keys.
-const settingAnnotation = "criserver_setting"
-
 // HideSettings hides the flags of configuration keys, which have a reference page of their
 // own, in a command and its subcommands. It adds a note to the description of each command
 // with such flags.
 func HideSettings(cmd *cobra.Command, note string) {
 	hidden := false
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if f.Annotations[settingAnnotation] != nil {
+		if f.Annotations[command.SettingAnnotation] != nil {
 			f.Hidden, hidden = true, true
 		}
 	})

@@ -8,14 +8,15 @@ import (
 	"testing"
 
 	"github.com/criserver/criserver/config"
+	"github.com/criserver/criserver/internal/cli/command"
 )
 
 // runCommand runs a command line and returns its exit code and its output.
 func runCommand(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errOut bytes.Buffer
-	env := &environment{stdin: strings.NewReader(""), stdout: &out, stderr: &errOut, version: "1.2.3"}
-	code = run(t.Context(), env, args)
+	env := &command.Environment{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errOut, Version: "1.2.3"}
+	code = command.Run(t.Context(), env, newRootCommand(env), args)
 	return code, out.String(), errOut.String()
 }
 
@@ -39,7 +40,7 @@ func TestRunCommands(t *testing.T) {
 		{[]string{"debug"}, []string{"goroutines", "heap", "profile"}},
 	} {
 		code, stdout, stderr := runCommand(t, tc.args...)
-		if code != exitSuccess || stderr != "" {
+		if code != command.ExitSuccess || stderr != "" {
 			t.Errorf("%q: got exit code %d, error output %q", tc.args, code, stderr)
 		}
 		for _, want := range tc.want {
@@ -54,7 +55,7 @@ func TestRunCommands(t *testing.T) {
 func TestHelpListsFlags(t *testing.T) {
 	for _, args := range [][]string{{"help"}, {"--help"}, {"serve", "-h"}, {"config", "-h"}, {"check", "-h"}} {
 		code, stdout, _ := runCommand(t, args...)
-		if code != exitSuccess {
+		if code != command.ExitSuccess {
 			t.Errorf("%q: got exit code %d", args, code)
 		}
 		for _, key := range config.Keys() {
@@ -77,43 +78,26 @@ func TestRunErrors(t *testing.T) {
 		code int
 		want string
 	}{
-		{[]string{"start"}, exitUsage, `unknown command "start"`},
-		{[]string{"config", "x"}, exitUsage, `unknown command "x"`},
-		{[]string{"debug", "x"}, exitUsage, `unknown command "x"`},
-		{[]string{"serve", "x"}, exitUsage, `unknown command "x"`},
-		{[]string{"--repair"}, exitUsage, "unknown flag: --repair"},
-		{[]string{"config", "--default", "--reference", missing}, exitUsage, "none of the others can be"},
-		{[]string{"config", "validate", missing}, exitFailure, missing},
-		{[]string{"config", "validate", bad}, exitFailure, "root: must be"},
-		{[]string{"config", "validate", bad}, exitFailure, "log_level: must be one of"},
-		{[]string{"version", "-o", "xml"}, exitUsage, "must be table, json or yaml"},
-		{[]string{"log-level", "info", "debug"}, exitUsage, "accepts at most 1 arg"},
-		{[]string{"config", "--config", missing}, exitFailure, missing},
-		{[]string{"config", "--log-level", "loud"}, exitFailure, "--log-level: log_level: must be one of"},
-		{[]string{"status", "--admin-socket", missing}, exitFailure, "the daemon does not run"},
-		{[]string{"reload", "--config", missing}, exitFailure, "find the sockets of the daemon"},
+		{[]string{"start"}, command.ExitUsage, `unknown command "start"`},
+		{[]string{"config", "x"}, command.ExitUsage, `unknown command "x"`},
+		{[]string{"debug", "x"}, command.ExitUsage, `unknown command "x"`},
+		{[]string{"serve", "x"}, command.ExitUsage, `unknown command "x"`},
+		{[]string{"--repair"}, command.ExitUsage, "unknown flag: --repair"},
+		{[]string{"config", "--default", "--reference", missing}, command.ExitUsage, "none of the others can be"},
+		{[]string{"config", "validate", missing}, command.ExitFailure, missing},
+		{[]string{"config", "validate", bad}, command.ExitFailure, "root: must be"},
+		{[]string{"config", "validate", bad}, command.ExitFailure, "log_level: must be one of"},
+		{[]string{"version", "-o", "xml"}, command.ExitUsage, "must be table, json or yaml"},
+		{[]string{"log-level", "info", "debug"}, command.ExitUsage, "accepts at most 1 arg"},
+		{[]string{"config", "--config", missing}, command.ExitFailure, missing},
+		{[]string{"config", "--log-level", "loud"}, command.ExitFailure, "--log-level: log_level: must be one of"},
+		{[]string{"status", "--admin-socket", missing}, command.ExitFailure, "the daemon does not run"},
+		{[]string{"reload", "--config", missing}, command.ExitFailure, "find the sockets of the daemon"},
 	} {
 		code, stdout, stderr := runCommand(t, tc.args...)
 		if code != tc.code || stdout != "" || !strings.HasPrefix(stderr, "criserver: ") || !strings.Contains(stderr, tc.want) {
 			t.Errorf("%q: got exit code %d, output %q, error output %q; want exit code %d and an error that contains %q",
 				tc.args, code, stdout, stderr, tc.code, tc.want)
 		}
-	}
-}
-
-// TestCheckCommand checks the arguments of the command check, and its output.
-func TestCheckCommand(t *testing.T) {
-	if code, _, stderr := runCommand(t, "check", "--only", "disk"); code != exitUsage || !strings.Contains(stderr, `--only: unknown group "disk"`) {
-		t.Errorf("unknown group: got exit code %d, error output %q", code, stderr)
-	}
-	dir := t.TempDir()
-	args := []string{"check", "--root", filepath.Join(dir, "root"), "--run-dir", filepath.Join(dir, "run"), "--cni.conf-dirs", dir, "--cni.default-bridge", "false"}
-	code, stdout, stderr := runCommand(t, append(args, "--only", "network")...)
-	if code != exitFailure || stderr != "" || !strings.Contains(stdout, "error network.none: there is no valid CNI network in "+dir) {
-		t.Errorf("no network: got exit code %d, output %q, error output %q", code, stdout, stderr)
-	}
-	code, stdout, stderr = runCommand(t, append(args, "--only", "images", "-o", "json")...)
-	if code != exitSuccess || stderr != "" || !strings.Contains(stdout, `"checked": 0`) || !strings.Contains(stdout, `"findings": []`) {
-		t.Errorf("empty image store: got exit code %d, output %q, error output %q", code, stdout, stderr)
 	}
 }
