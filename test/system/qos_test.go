@@ -3,7 +3,6 @@ package system
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -140,11 +139,13 @@ func TestRDTIsRefusedWithoutSupport(t *testing.T) {
 func TestInvalidClassesPreventStart(t *testing.T) {
 	n := makeNode("badclass")
 	n.classFiles(t, "classes:\n  a:\n  - weight: 5\n", "partitions: {}\n")
-	n.writeFile(t, "config.toml", "")
-	out, err := exec.Command(filepath.Join(suite.bin, "criserver"), "--config", filepath.Join(n.Dir, "config.toml"),
-		"--root", filepath.Join(n.Dir, "root"), "--run-dir", filepath.Join(n.Dir, "run"), "--cgroup-parent", n.CgroupParent,
-		"--monitor.path", filepath.Join(suite.bin, "conmon")).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "container.blockio_config_file") || !strings.Contains(string(out), "container.rdt_config_file") {
-		t.Errorf("start with invalid classes: got error %v, output %s, want both keys of the configuration", err, out)
+	err := n.Start(t.Context())
+	if err == nil {
+		t.Error("the daemon starts with invalid classes")
+		if err := n.Stop(); err != nil {
+			t.Error(err)
+		}
+	} else if !strings.Contains(err.Error(), "container.blockio_config_file") || !strings.Contains(err.Error(), "container.rdt_config_file") {
+		t.Errorf("start with invalid classes: got error %v, want both keys of the configuration", err)
 	}
 }
