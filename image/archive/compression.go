@@ -70,8 +70,8 @@ func IsCompressed(r io.ReaderAt) (bool, error) {
 	return detect(magic[:n]) != notCompressed, err
 }
 
-// Decompress returns a reader of the uncompressed archive in r, which can be compressed with gzip, zstd, xz or bzip2.
-// Errors of r are returned unchanged. Otherwise, the error is ErrNotImplemented for another compression,
+// Decompress returns a reader of the uncompressed archive in r, which can be compressed with gzip, zstd, xz or bzip2,
+// also in several parts, one after the other. Errors of r are returned unchanged. Otherwise, the error is ErrNotImplemented for another compression,
 // ErrInvalidArgument for a window or a dictionary that is too large, and ErrDataLoss for data that cannot be
 // decompressed.
 func Decompress(r io.Reader) (io.ReadCloser, error) {
@@ -94,7 +94,7 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 		}
 	case xzFormat:
 		var x *xz.Reader
-		if x, err = (xz.ReaderConfig{DictCap: minDictionary, SingleStream: true}).NewReader(newXZGuard(buffered)); err == nil {
+		if x, err = (xz.ReaderConfig{DictCap: minDictionary}).NewReader(newXZGuard(buffered)); err == nil {
 			d = io.NopCloser(x)
 		}
 	case bzip2Format:

@@ -18,8 +18,13 @@ const minDictionary = 4096
 // Sizes in bytes of parts of an xz stream.
 const (
 	xzStreamHeader = 12
-	xzAlignment    = 4 // of blocks
+	xzStreamFooter = 12
+	xzIndexCheck   = 4
+	xzAlignment    = 4 // of blocks, of the index, and of the zeros between streams
 )
+
+// maxIndexRecords is far above the number of blocks of any archive.
+const maxIndexRecords = 1 << 40
 
 // Values of the header of a block.
 const (
@@ -29,20 +34,27 @@ const (
 
 var errXZMalformed = fmt.Errorf("xz stream is malformed: %w", errdefs.ErrDataLoss)
 
-// xzGuard passes an xz stream on, and ends it with an error before a block whose dictionary is larger than maxWindow.
-// The xz reader has no limit: a few bytes of an archive could make it allocate 4 GiB. xzGuard follows the structure of
-// the stream, which lengths in the headers of the chunks describe, and decompresses nothing.
+// xzGuard passes one or several xz streams on, and ends with an error before a block whose dictionary is larger than
+// maxWindow. The xz reader has no limit: a few bytes of an archive could make it allocate 4 GiB. xzGuard follows the
+// structure of the streams, which lengths in the headers of the chunks describe, and decompresses nothing.
 type xzGuard struct {
 	r   io.Reader
 	err error
 
 	skip  int64        // bytes before the next header
 	head  []byte       // the bytes of the header that were read so far
-	want  int          // the length of the header in bytes, or 0 after the last block
+	want  int          // the length of the header in bytes
 	parse func() error // parses head, and prepares the next header
+	// between is true if the next header is that of another stream, which can be missing.
+	between bool
 
 	check int64 // the size of the check after each block
 	block int64 // the bytes of the compressed data of the current block
+
+	index   int64  // the bytes of the index
+	number  uint64 // the value of the number in the index that is read
+	shift   int    // the bits of number that were read
+	numbers int64  // the numbers before the end of the index, or -1 before the number of records is known
 }
 
 func newXZGuard(r io.Reader) *xzGuard {
@@ -51,7 +63,7 @@ func newXZGuard(r io.Reader) *xzGuard {
 	return g
 }
 
-// Read passes on the bytes of the stream up to the first header that is refused.
+// Read passes on the bytes of the streams up to the first header that is refused.
 func (g *xzGuard) Read(p []byte) (int, error) {
 	if g.err != nil {
 		return 0, g.err
@@ -60,7 +72,7 @@ func (g *xzGuard) Read(p []byte) (int, error) {
 	if g.err = g.follow(p[:n]); g.err != nil {
 		return 0, g.err
 	}
-	if errors.Is(err, io.EOF) && g.want > 0 {
+	if errors.Is(err, io.EOF) && (!g.between || g.skip > 0 || len(g.head) > 0) {
 		err = io.ErrUnexpectedEOF // the xz reader takes some ends within a header for the end of the stream
 	}
 	return n, err
@@ -68,12 +80,12 @@ func (g *xzGuard) Read(p []byte) (int, error) {
 
 // expect prepares the next header, which has n bytes.
 func (g *xzGuard) expect(n int, parse func() error) {
-	g.head, g.want, g.parse = g.head[:0], n, parse
+	g.head, g.want, g.parse, g.between = g.head[:0], n, parse, false
 }
 
 // follow parses the headers in b.
 func (g *xzGuard) follow(b []byte) error {
-	for len(b) > 0 && g.want > 0 {
+	for len(b) > 0 {
 		if n := min(g.skip, int64(len(b))); n > 0 {
 			b, g.skip = b[n:], g.skip-n
 			continue
@@ -105,7 +117,8 @@ func (g *xzGuard) streamHeader() error {
 // blockSize parses the size of a block header. The size 0 begins the index, which is behind the last block.
 func (g *xzGuard) blockSize() error {
 	if g.head[0] == 0 {
-		g.expect(0, nil)
+		g.index, g.number, g.shift, g.numbers = 1, 0, 0, -1
+		g.expect(1, g.indexByte)
 		return nil
 	}
 	g.want, g.parse = (int(g.head[0])+1)*xzAlignment, g.blockHeader
@@ -179,4 +192,50 @@ func (g *xzGuard) endChunk(size int64) {
 	g.block += int64(len(g.head)) + size
 	g.skip = size
 	g.expect(1, g.chunk)
+}
+
+// indexByte parses a byte of the index: the number of records, and two numbers for each record (section 4 of the format).
+func (g *xzGuard) indexByte() error {
+	b := g.head[0]
+	g.index++
+	g.number |= uint64(b&0x7f) << g.shift
+	g.shift += 7
+	switch {
+	case b&0x80 != 0: // more bytes of the number follow
+		if g.shift > 56 {
+			return errXZMalformed
+		}
+		g.expect(1, g.indexByte)
+		return nil
+	case g.numbers >= 0:
+		g.numbers--
+	case g.number > maxIndexRecords:
+		return errXZMalformed
+	default:
+		g.numbers = 2 * int64(g.number)
+	}
+	g.number, g.shift = 0, 0
+	if g.numbers > 0 {
+		g.expect(1, g.indexByte)
+		return nil
+	}
+	g.skip = -g.index&(xzAlignment-1) + xzIndexCheck + xzStreamFooter
+	g.expectStream()
+	return nil
+}
+
+// expectStream prepares the header of another stream, or zeros before it (section 2.2 of the format).
+func (g *xzGuard) expectStream() {
+	g.expect(xzAlignment, g.streamStart)
+	g.between = true
+}
+
+// streamStart parses the first bytes behind a stream.
+func (g *xzGuard) streamStart() error {
+	if string(g.head) == "\x00\x00\x00\x00" {
+		g.expectStream()
+		return nil
+	}
+	g.want, g.parse = xzStreamHeader, g.streamHeader
+	return nil
 }

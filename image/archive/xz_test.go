@@ -9,6 +9,8 @@ import (
 	"testing/iotest"
 
 	"github.com/containerd/errdefs"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 )
 
@@ -73,6 +75,71 @@ func TestDecompressXZ(t *testing.T) {
 	}
 }
 
+// TestDecompressXZStreams decompresses files with several streams and zeros between them, as xz(1) does.
+func TestDecompressXZStreams(t *testing.T) {
+	data := mixed()
+	first := xzCompress(t, xz.WriterConfig{BlockSize: 300, CheckSum: xz.SHA256, DictCap: 1 << 16}, data)
+	second := xzCompress(t, xz.WriterConfig{DictCap: 1 << 16}, []byte("second"))
+	empty, zeros := xzCompress(t, xz.WriterConfig{}, nil), make([]byte, 8)
+	for name, c := range map[string]struct {
+		parts [][]byte
+		want  []byte
+	}{
+		"two":               {[][]byte{first, second}, append(bytes.Clone(data), "second"...)},
+		"zeros between":     {[][]byte{second, zeros, second}, []byte("secondsecond")},
+		"zeros at the end":  {[][]byte{second, zeros}, []byte("second")},
+		"empty streams":     {[][]byte{empty, empty, zeros, second, empty}, []byte("second")},
+		"one after another": {[][]byte{second, first, second}, bytes.Join([][]byte{[]byte("second"), data, []byte("second")}, nil)},
+	} {
+		compressed := bytes.Join(c.parts, nil)
+		for how, r := range map[string]io.Reader{"whole": bytes.NewReader(compressed), "bytes": iotest.OneByteReader(bytes.NewReader(compressed))} {
+			if got, err := decompress(r); err != nil || !bytes.Equal(got, c.want) {
+				t.Errorf("%s, %s: got %d bytes, %v; want %d bytes", name, how, len(got), err, len(c.want))
+			}
+		}
+	}
+	large := xzCompress(t, xz.WriterConfig{DictCap: 2 * maxWindow}, []byte("x"))
+	if _, err := decompress(bytes.NewReader(bytes.Join([][]byte{first, zeros, large}, nil))); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("large dictionary in a later stream: got %v", err)
+	}
+	two := bytes.Join([][]byte{second, second}, nil)
+	for n := len(second) + 1; n < len(two); n++ {
+		if _, err := decompress(bytes.NewReader(two[:n])); !errdefs.IsDataLoss(err) {
+			t.Errorf("second stream truncated to %d bytes: got %v", n-len(second), err)
+		}
+	}
+	for name, tail := range map[string][]byte{"text": []byte("text that is no stream"), "three zeros": zeros[:3]} {
+		if _, err := decompress(bytes.NewReader(append(bytes.Clone(second), tail...))); !errdefs.IsDataLoss(err) {
+			t.Errorf("%s behind the stream: got %v", name, err)
+		}
+	}
+}
+
+// TestDecompressParts checks that all members, frames and streams of an archive are read.
+func TestDecompressParts(t *testing.T) {
+	for name, compress := range map[string]func(io.Writer) (io.WriteCloser, error){
+		"gzip": func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil },
+		"zstd": func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) },
+	} {
+		var b bytes.Buffer
+		for _, part := range []string{"first ", "", "second"} {
+			w, err := compress(&b)
+			if err == nil {
+				_, err = io.WriteString(w, part)
+			}
+			if err == nil {
+				err = w.Close()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, err := decompress(&b); err != nil || string(got) != "first second" {
+			t.Errorf("%s: got %q, %v", name, got, err)
+		}
+	}
+}
+
 // TestDecompressXZRefuses checks that a large dictionary is refused before the decoder allocates it, also in a later
 // block.
 func TestDecompressXZRefuses(t *testing.T) {
@@ -110,6 +177,9 @@ func TestDecompressBzip2(t *testing.T) {
 	if got, err := decompress(bytes.NewReader([]byte(compressed))); err != nil || string(got) != "archive" {
 		t.Errorf("got %q, %v", got, err)
 	}
+	if got, err := decompress(bytes.NewReader([]byte(compressed + compressed))); err != nil || string(got) != "archivearchive" {
+		t.Errorf("two streams: got %q, %v", got, err)
+	}
 	if _, err := decompress(bytes.NewReader([]byte(compressed[:20]))); !errdefs.IsDataLoss(err) {
 		t.Errorf("truncated: got %v", err)
 	}
@@ -119,6 +189,7 @@ func TestDecompressBzip2(t *testing.T) {
 func FuzzXZ(f *testing.F) {
 	f.Add(xzCompress(f, xz.WriterConfig{}, []byte("text text text")))
 	f.Add(xzCompress(f, xz.WriterConfig{BlockSize: 500}, mixed()[79<<10:81<<10]))
+	f.Add(bytes.Repeat(xzCompress(f, xz.WriterConfig{}, []byte("text")), 2))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		guarded, err := io.ReadAll(io.LimitReader(newXZGuard(bytes.NewReader(data)), 1<<20))
 		if err == nil && !bytes.Equal(guarded, data) {
