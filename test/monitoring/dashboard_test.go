@@ -13,12 +13,14 @@ import (
 // dashboard is the part of the JSON model of Grafana that the test reads.
 type dashboard struct {
 	Title, UID    string
-	SchemaVersion int `json:"schemaVersion"`
+	ID            json.RawMessage // of a database; Grafana does not import a dashboard with an id
+	SchemaVersion int             `json:"schemaVersion"`
 	Templating    struct {
 		List []struct {
 			Name, Type, Definition string
 			Query                  json.RawMessage // the type of the data source, or an object
 			Datasource             datasource
+			Multi                  bool
 		}
 	}
 	Panels []panel
@@ -54,6 +56,9 @@ var units = []string{"none", "short", "s", "ms", "bytes", "decbytes", "Bps", "bi
 // labelValues matches a query of a variable: the selector and the label.
 var labelValues = regexp.MustCompile(`^label_values\((.+), ([a-z_]+)\)$`)
 
+// validUID matches the ids that Grafana accepts in the address of a dashboard.
+var validUID = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,40}$`)
+
 // grafanaVariable matches the use of a variable.
 var grafanaVariable = regexp.MustCompile(`\$([a-z_]+)`)
 
@@ -68,9 +73,12 @@ func TestDashboard(t *testing.T) {
 	if err := json.Unmarshal(b, &d); err != nil {
 		t.Fatal(err)
 	}
-	known, variables := documented(t), make(map[string]bool)
+	known, variables, multi := documented(t), make(map[string]bool), make(map[string]bool)
 	for _, v := range d.Templating.List {
-		variables[v.Name] = true
+		if variables[v.Name] {
+			t.Errorf("variable %s is defined twice", v.Name)
+		}
+		variables[v.Name], multi[v.Name] = true, v.Multi
 		if v.Type == "datasource" {
 			if string(v.Query) != `"prometheus"` || "${"+v.Name+"}" != prometheusSource.UID {
 				t.Errorf("variable %s: the query %s does not select a data source of Prometheus", v.Name, v.Query)
@@ -86,25 +94,30 @@ func TestDashboard(t *testing.T) {
 			t.Errorf("variable %s: the query %q is not label_values(selector, label)", v.Name, v.Definition)
 			continue
 		}
+		// Grafana runs the query and shows the definition.
+		var query struct{ Query, RefID string }
+		if err := json.Unmarshal(v.Query, &query); err != nil || query.Query != v.Definition || query.RefID == "" {
+			t.Errorf("variable %s: the query %s is not the definition with a refId: %v", v.Name, v.Query, err)
+		}
 		checkQuery(t, "variable "+v.Name, known, m[1])
+		checkVariables(t, "variable "+v.Name, v.Definition, variables, multi)
 	}
 	queries := 0
 	for _, p := range d.Panels {
 		for _, target := range p.Targets {
 			queries++
-			for _, m := range grafanaVariable.FindAllStringSubmatch(target.Expr, -1) {
-				if m[1] != "__rate_interval" && !variables[m[1]] {
-					t.Errorf("panel %q: the variable $%s is not defined", p.Title, m[1])
-				}
-			}
+			checkVariables(t, "panel "+p.Title, target.Expr, variables, multi)
 			checkQuery(t, "panel "+p.Title, known, target.Expr)
 		}
 	}
 	if queries < 20 || !variables["instance"] || !variables["datasource"] {
 		t.Errorf("got %d queries and the variables %v, want at least 20 queries, datasource and instance", queries, variables)
 	}
-	if d.Title == "" || d.UID == "" || len(d.UID) > 40 || d.SchemaVersion < 30 {
-		t.Errorf("title %q, uid %q, schema version %d: want a title, a uid of at most 40 characters, and a version of Grafana 8 or later", d.Title, d.UID, d.SchemaVersion)
+	if len(d.ID) > 0 && string(d.ID) != "null" {
+		t.Errorf("the dashboard has the id %s, want none or null", d.ID)
+	}
+	if d.Title == "" || !validUID.MatchString(d.UID) || d.SchemaVersion < 30 {
+		t.Errorf("title %q, uid %q, schema version %d: want a title, a uid of at most 40 letters, digits, hyphens and underscores, and a version of Grafana 8 or later", d.Title, d.UID, d.SchemaVersion)
 	}
 	for _, p := range d.Panels {
 		checkPanel(t, p)
@@ -139,6 +152,24 @@ func checkPanel(t *testing.T, p panel) {
 		refIDs[target.RefID] = true
 		if target.Datasource != (datasource{}) && target.Datasource != prometheusSource {
 			t.Errorf("panel %q: query %s has the data source %v", p.Title, target.RefID, target.Datasource)
+		}
+	}
+}
+
+// checkVariables checks that a query uses only variables that are defined, in the definition of a variable only earlier
+// ones, and that the operator before a variable with several values is =~. Grafana joins the values with "|".
+func checkVariables(t *testing.T, where, query string, defined, multi map[string]bool) {
+	t.Helper()
+	for _, m := range grafanaVariable.FindAllStringSubmatchIndex(query, -1) {
+		name := query[m[2]:m[3]]
+		if name == "__rate_interval" {
+			continue
+		}
+		if !defined[name] {
+			t.Errorf("%s: the variable $%s is not defined", where, name)
+		}
+		if before := query[:m[0]]; multi[name] && !strings.HasSuffix(before, `=~"`) {
+			t.Errorf("%s: $%s has several values and must follow =~ in %s", where, name, query)
 		}
 	}
 }
