@@ -229,8 +229,9 @@ lint: typecheck $(BIN)/golangci-lint ## Run typecheck, and golangci-lint on ever
 	$(LINT) ./...
 	@for m in $(SUBMODULES); do (cd $$m && echo "golangci-lint $$m" && $(LINT) ./...); done
 
-# Guests with other architectures do not test the package.
-vm vm-full: DEB_ARCHS := amd64
+# The guest arm64 tests the package for arm64. "vm" runs that guest only if GUEST or SUITE selects it.
+vm: DEB_ARCHS := amd64 $(if $(or $(findstring arm64,$(GUEST)),$(if $(GUEST),,$(SUITE))),arm64)
+vm-full: DEB_ARCHS := amd64 arm64
 
 .PHONY: vm
 vm: vm-deps tools $(BIN)/kubelet build images deb ## Run a selection of suites in virtual machines with systemd, cgroup v2 and AppArmor (as root)

@@ -40,11 +40,11 @@ func life() suite {
 	return suite{
 		name: "systemd", dir: "test/systemd", module: "test/systemd", binary: "systemd.test", timeout: time.Hour,
 		args: []string{"-test.v", "-test.run=TestInstall|TestLife|TestMonitors|TestBeforeReboot"}, brief: []string{"-test.short"},
-		reboot: []string{"-test.v", "-test.run=TestAfterReboot|TestRemove"},
+		reboot: []string{"-test.v", "-test.run=TestAfterReboot|TestWipe|TestRemove"},
 	}
 }
 
-// debianPackage runs after life, which ends without an installation.
+// debianPackage runs after a suite that ends without an installation.
 func debianPackage() suite {
 	return suite{
 		name: "systemd-package", dir: "test/systemd", module: "test/systemd", binary: "systemd.test", timeout: time.Hour,
@@ -116,6 +116,7 @@ var plans = []guestPlan{
 			name: "systemd-install", dir: "test/systemd", module: "test/systemd", binary: "systemd.test", timeout: time.Hour,
 			args: []string{"-test.v", "-test.run=^(TestInstall|TestRemove)$"},
 		},
+		debianPackage(),
 		system("system-arm64", arm64Selection, false),
 	}},
 }

@@ -31,9 +31,9 @@ var programs = []struct {
 	{"test/images", "testimages", nil, []string{"./cmd/testimages"}},
 }
 
-// Programs builds the programs and the test images for an architecture in its Tree. For the architecture of this
-// machine it does nothing: make has built them. There is no runc for a foreign architecture, because runc needs
-// cgo; guests have the runc of Debian.
+// Programs builds the programs and the test images for an architecture in its Tree, and puts the Debian package there
+// that `make deb` has built. For the architecture of this machine it does nothing: make has built them. There is no
+// runc for a foreign architecture, because runc needs cgo; guests have the runc of Debian.
 func Programs(ctx context.Context, top, arch string) error {
 	if arch == runtime.GOARCH {
 		return nil
@@ -55,7 +55,29 @@ func Programs(ctx context.Context, top, arch string) error {
 			return fmt.Errorf("build %v for %s: %w\n%s", p.packages, arch, err, out)
 		}
 	}
+	if err := packages(top, arch); err != nil {
+		return err
+	}
 	return command(ctx, filepath.Join(top, "bin", "testimages"), "build", "-arch", arch, "-dir", filepath.Join(tree, ".cache", "images"))
+}
+
+// packages puts the Debian packages that `make deb` has built for an architecture into its Tree, and removes earlier
+// ones. Without a package the test of the package fails and says so.
+func packages(top, arch string) error {
+	dir := filepath.Join(Tree(top, arch), "bin", "deb")
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	built, err := filepath.Glob(filepath.Join(top, "bin", "deb", "*_"+arch+".deb"))
+	if err != nil {
+		return err
+	}
+	for _, path := range built {
+		if err := link(path, filepath.Join(dir, filepath.Base(path))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // trailing returns the slash that makes go build write several programs into a directory.
