@@ -248,9 +248,10 @@ vm-deps vm-full-deps:
 $(BIN)/vm: $(wildcard test/vm/cmd/vm/*.go test/vm/guest/*.go test/vm/wire/*.go) test/vm/go.mod
 	cd test/vm && CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/vm
 
-# lint uses only the processor time that the tests leave, because they wait more than they compute.
+# lint uses only the processor time that the tests leave, because they wait more than they compute. lint needs the
+# packages, too: the certificates for the Go proxy, and gcc for the packages with cgo.
 .PHONY: test
-test: ## Run lint, all tests, the CRI validation suite, the kubelet suite, the commands of the documentation and the demo (as root)
+test: deps ## Run lint, all tests, the CRI validation suite, the kubelet suite, the commands of the documentation and the demo (as root)
 	@mkdir -p .cache; \
 	nice -n 19 $(MAKE) --no-print-directory lint >.cache/lint.log 2>&1 & lint=$$!; \
 	$(MAKE) --no-print-directory suites; suites=$$?; \
