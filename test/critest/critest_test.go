@@ -86,6 +86,9 @@ func TestCRI(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Fatal("a container runtime needs root")
 	}
+	if err := harness.RemoveDeadRuns(dirPrefix); err != nil {
+		t.Fatal(err)
+	}
 	if err := images.Build(t.Context(), options.Images, false); err != nil {
 		t.Fatal(err)
 	}

@@ -25,6 +25,9 @@ const (
 	flagsVariable    = "CRITEST_FLAGS"    // flags that the suite must have
 )
 
+// dirPrefix begins the names of the directories and cgroups of runs.
+const dirPrefix = "critest"
+
 // nriFlag is the flag with the socket for the NRI specs, which cri-tools v1.36.0 does not have yet.
 const nriFlag = "nri-socket"
 
@@ -46,8 +49,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 
-	dir, err := os.MkdirTemp("", "critest")
+	dir, lock, err := harness.MakeRunDir(dirPrefix)
 	if err == nil {
+		defer lock.Close()
 		err = os.Chmod(dir, 0o711) // like /run and /var/lib: users of pods with a user namespace must be able to enter
 	}
 	if err == nil {

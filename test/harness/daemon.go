@@ -38,6 +38,9 @@ type Daemon struct {
 	bridges []string   // names that Bridge was called with
 }
 
+// dirVariable is the environment variable of a daemon with its directory.
+const dirVariable = "HARNESS_DIR"
+
 // Socket returns the path of the gRPC socket.
 func (d *Daemon) Socket() string { return d.path("run", "criserver.sock") }
 
@@ -108,7 +111,7 @@ func (d *Daemon) exec() error {
 		d.cmd = exec.Command("/bin/sh", "-c", "exec "+d.Command)
 	}
 	// The CNI plugins find nft and other programs in the PATH.
-	d.cmd.Env = append(os.Environ(), "HARNESS_DIR="+d.Dir, "HARNESS_SOCKET="+d.Socket())
+	d.cmd.Env = append(os.Environ(), dirVariable+"="+d.Dir, "HARNESS_SOCKET="+d.Socket())
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	if d.Output != nil {
 		d.cmd.Stdout, d.cmd.Stderr = d.Output, d.Output

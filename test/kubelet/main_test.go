@@ -19,6 +19,9 @@ const (
 	nginx   = "registry.k8s.io/e2e-test-images/nginx:1.14-2"
 )
 
+// dirPrefix begins the names of the directories and cgroups of runs.
+const dirPrefix = "crikubelet"
+
 // suite has the values that all tests of a run share.
 var suite struct {
 	top        string // top directory of the project
@@ -55,7 +58,9 @@ func run(m *testing.M, processes int) (code int, err error) {
 	if harness.Stage() != "inside" {
 		return outside(cache, processes)
 	}
-	if suite.dir, err = os.MkdirTemp("", "crikubelet"); err == nil {
+	var lock *os.File
+	if suite.dir, lock, err = harness.MakeRunDir(dirPrefix); err == nil {
+		defer lock.Close()
 		err = os.Chmod(suite.dir, 0o711) // like /run and /var/lib: users of pods with a user namespace must be able to enter
 	}
 	if err != nil {
@@ -77,6 +82,9 @@ func run(m *testing.M, processes int) (code int, err error) {
 // the network, starts the run in new namespaces, and then checks that the run did not
 // change sysctls of the machine.
 func outside(cache string, processes int) (code int, err error) {
+	if err := harness.RemoveDeadRuns(dirPrefix); err != nil {
+		return 1, err
+	}
 	if err := images.Build(context.Background(), cache, false); err != nil {
 		return 1, err
 	}

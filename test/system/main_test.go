@@ -25,6 +25,9 @@ const (
 	nginx   = "registry.k8s.io/e2e-test-images/nginx:1.14-2"
 )
 
+// dirPrefix begins the names of the directories and cgroups of runs.
+const dirPrefix = "crisystem"
+
 // suite has the values that all tests of a run share.
 var suite struct {
 	bin        string
@@ -65,6 +68,9 @@ func run(m *testing.M, processes int) (code int, err error) {
 	}
 	cache := filepath.Join(top, ".cache", "images")
 	if harness.Stage() != "inside" {
+		if err := harness.RemoveDeadRuns(dirPrefix); err != nil {
+			return 1, err
+		}
 		// Building the images needs the network of the machine.
 		if err := images.Build(context.Background(), cache, !testing.Short()); err != nil {
 			return 1, err
@@ -72,7 +78,9 @@ func run(m *testing.M, processes int) (code int, err error) {
 		return 0, harness.IsolatedTests(processes, os.Args[1:]...)
 	}
 	suite.bin = filepath.Join(top, "bin")
-	if suite.dir, err = os.MkdirTemp("", "crisystem"); err == nil {
+	var lock *os.File
+	if suite.dir, lock, err = harness.MakeRunDir(dirPrefix); err == nil {
+		defer lock.Close()
 		err = os.Chmod(suite.dir, 0o711) // like /run and /var/lib: users of pods with a user namespace must be able to enter
 	}
 	if err == nil {
