@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criserver/criserver/conmon/monitor/sys"
 	"github.com/criserver/criserver/conmon/wire"
 )
 
@@ -36,8 +37,8 @@ func (cl *client) wants(kind wire.Frame) bool {
 	return cl.attached && (kind == wire.FrameStdout && cl.stdout || kind == wire.FrameStderr && cl.stderr)
 }
 
-// ready reads one packet.
-func (cl *client) ready(events uint32) {
+// Ready reads one packet.
+func (cl *client) Ready(events uint32) {
 	m := cl.c.m
 	if cl.blocking && events&unix.EPOLLOUT != 0 {
 		m.resumeOutput()
@@ -48,7 +49,7 @@ func (cl *client) ready(events uint32) {
 			cl.linger()
 		}
 	case events&unix.EPOLLIN != 0:
-		n, err := read(cl.fd, m.packetBuf)
+		n, err := sys.Read(cl.fd, m.packetBuf)
 		m.noteBufferUse(n)
 		switch {
 		case err == unix.EAGAIN:
@@ -89,7 +90,7 @@ func (cl *client) reply(err error) {
 	if err != nil {
 		failure = err.Error()
 	}
-	_, err = write(cl.fd, wire.AppendReply(cl.c.m.packetBuf[:0], failure[:min(len(failure), 512)]))
+	_, err = sys.Write(cl.fd, wire.AppendReply(cl.c.m.packetBuf[:0], failure[:min(len(failure), 512)]))
 	if err != nil || !cl.attached {
 		cl.disconnect()
 	}
@@ -102,7 +103,7 @@ func (cl *client) replyStarted(err error) {
 		failure = err.Error()
 	}
 	init := &cl.c.m.init
-	_, _ = write(cl.fd, wire.AppendStarted(cl.c.m.packetBuf[:0], init.pid, init.start, failure))
+	_, _ = sys.Write(cl.fd, wire.AppendStarted(cl.c.m.packetBuf[:0], init.pid, init.start, failure))
 	cl.disconnect()
 }
 
@@ -172,11 +173,11 @@ func (cl *client) drainAndClose() {
 	_ = unix.Shutdown(cl.fd, unix.SHUT_RD) // the client can send nothing more
 	var b [1]byte                          // a read drops the rest of the packet
 	for {
-		if n, err := read(cl.fd, b[:]); err != nil || n == 0 {
+		if n, err := sys.Read(cl.fd, b[:]); err != nil || n == 0 {
 			break
 		}
 	}
-	closeFD(&cl.fd)
+	sys.CloseFD(&cl.fd)
 }
 
 // linger keeps a client that has closed its end, until the container reads the client's input.
@@ -191,7 +192,7 @@ func (cl *client) linger() {
 	if cl.blocking {
 		cl.c.m.resumeOutput()
 	}
-	cl.c.m.poll.remove(cl.fd) // epoll would report the hang-up again and again
+	cl.c.m.poll.Remove(cl.fd) // epoll would report the hang-up again and again
 }
 
 // setInterest sets the events to poll for.
@@ -204,10 +205,10 @@ func (cl *client) setInterest() {
 		events |= unix.EPOLLOUT
 	}
 	if !cl.lingering {
-		cl.c.m.poll.modify(cl.fd, events)
+		cl.c.m.poll.Modify(cl.fd, events)
 	} else if events != 0 {
 		cl.lingering = false
-		_ = cl.c.m.poll.add(cl.fd, events, cl)
+		_ = cl.c.m.poll.Add(cl.fd, events, cl)
 	}
 }
 

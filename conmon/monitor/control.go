@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criserver/criserver/conmon/monitor/sys"
 	"github.com/criserver/criserver/conmon/wire"
 )
 
@@ -27,15 +28,15 @@ type control struct {
 
 // open makes the control socket in the working directory.
 func (c *control) open() error {
-	fd, err := listen(wire.ControlSocket, unix.SOCK_SEQPACKET)
+	fd, err := sys.Listen(wire.ControlSocket, unix.SOCK_SEQPACKET)
 	c.fd = fd
 	return err
 }
 
-func (c *control) watch() error { return c.m.poll.add(c.fd, unix.EPOLLIN, c) }
+func (c *control) watch() error { return c.m.poll.Add(c.fd, unix.EPOLLIN, c) }
 
-// ready accepts a connection.
-func (c *control) ready(uint32) {
+// Ready accepts a connection.
+func (c *control) Ready(uint32) {
 	fd, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(c.fd), 0, 0, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0, 0)
 	if errno != 0 {
 		return
@@ -45,7 +46,7 @@ func (c *control) ready(uint32) {
 		return
 	}
 	cl := c.newClient(int(fd))
-	if c.m.poll.add(cl.fd, unix.EPOLLIN, cl) != nil {
+	if c.m.poll.Add(cl.fd, unix.EPOLLIN, cl) != nil {
 		c.remove(cl)
 	}
 }
@@ -72,7 +73,7 @@ func (c *control) remove(cl *client) {
 			last := len(c.clients) - 1
 			c.clients[i] = c.clients[last]
 			c.clients = c.clients[:last]
-			c.m.poll.remove(cl.fd)
+			c.m.poll.Remove(cl.fd)
 			if c.m.deferred.client == cl {
 				c.m.deferred.client = nil
 			}
@@ -87,7 +88,7 @@ func (c *control) remove(cl *client) {
 func (c *control) handle(cl *client, q *wire.Request) (later bool, err error) {
 	switch q.Op {
 	case wire.OpReopenLog:
-		return false, c.m.log.reopen()
+		return false, c.m.log.Reopen()
 	case wire.OpResize:
 		return false, c.m.resize(q.Width, q.Height)
 	case wire.OpAttach:
@@ -156,8 +157,8 @@ func (c *control) close(code int32) {
 		return
 	}
 	_ = unix.Unlink(wire.ControlSocket)
-	c.m.poll.remove(c.fd)
-	closeFD(&c.fd)
+	c.m.poll.Remove(c.fd)
+	sys.CloseFD(&c.fd)
 	var payload [4]byte
 	binary.BigEndian.PutUint32(payload[:], uint32(code))
 	for len(c.clients) > 0 {

@@ -5,6 +5,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criserver/criserver/conmon/monitor/crilog"
+	"github.com/criserver/criserver/conmon/monitor/runtime"
+	"github.com/criserver/criserver/conmon/monitor/sys"
 	"github.com/criserver/criserver/conmon/wire"
 )
 
@@ -14,17 +17,17 @@ var errDaemonGone = errors.New("the daemon does not wait for the container any m
 // creation is the state that exists only while the OCI runtime's create or restore runs.
 type creation struct {
 	m             *monitor
-	child         child
+	child         runtime.Process
 	runtimeFailed bool // the runtime has exited with an error, and was not killed
-	console       *console
+	console       *runtime.Console
 	outputs       [2]int // read ends of the runtime's stdout and stderr, which become the streams
 	outputClosed  [2]bool
-	runtimeOutput tail   // the end of what the runtime has written
-	childFDs      [3]int // stdio of the runtime, -1 for /dev/null
+	runtimeOutput runtime.Tail // the end of what the runtime has written
+	childFDs      [3]int       // stdio of the runtime, -1 for /dev/null
 }
 
 func newCreation(m *monitor) *creation {
-	return &creation{m: m, child: child{pidfd: -1}, outputs: [2]int{-1, -1}, childFDs: [3]int{-1, -1, -1}}
+	return &creation{m: m, child: runtime.None(), outputs: [2]int{-1, -1}, childFDs: [3]int{-1, -1, -1}}
 }
 
 // create runs the OCI runtime's create. If create fails, nothing of the container exists any
@@ -47,9 +50,9 @@ func (m *monitor) create() error {
 	case c.runtimeFailed:
 		// The runtime has cleaned up after itself. A delete would be wrong: if the runtime has
 		// failed because the id is in use, it would delete another container.
-		killOrphans()
+		runtime.KillOrphans()
 	default:
-		c.child.kill()
+		c.child.Kill()
 		m.undo()
 	}
 	return err
@@ -63,7 +66,7 @@ func (c *creation) open() (err error) {
 		c.outputs[1], c.childFDs[2], err = newPipe(0)
 		c.childFDs[1] = c.childFDs[2]
 		if err == nil {
-			c.console, err = listenConsole()
+			c.console, err = runtime.ListenConsole()
 		}
 		return err
 	}
@@ -89,13 +92,13 @@ func (c *creation) start() (err error) {
 	spec := &c.m.spec
 	_ = unix.Unlink(wire.RuntimeLog)
 	_ = unix.Unlink(wire.PIDFile)
-	args := runtimeArgs(spec, "create", "--bundle", spec.Bundle, "--pid-file", spec.RunDir+"/"+wire.PIDFile)
+	args := runtime.Args(spec, "create", "--bundle", spec.Bundle, "--pid-file", spec.RunDir+"/"+wire.PIDFile)
 	if c.console != nil {
-		args = append(args, "--console-socket", consolePath(spec.RunDir))
+		args = append(args, "--console-socket", runtime.ConsolePath(spec.RunDir))
 	}
 	args = append(args, spec.CreateArgs...)
 	args = append(args, spec.ID)
-	c.child, err = spawn(args, spec, c.childFDs)
+	c.child, err = runtime.Start(args, spec, c.childFDs)
 	if spec.Guest && !spec.Terminal {
 		// The runtime needs the descriptors again when it starts the container.
 		c.m.deferred.fds, c.childFDs = c.childFDs, [3]int{-1, -1, -1}
@@ -110,21 +113,21 @@ func (c *creation) start() (err error) {
 func (c *creation) wait() error {
 	for {
 		fds := [...]unix.PollFd{
-			{Fd: int32(c.child.pidfd), Events: unix.POLLIN},
+			{Fd: int32(c.child.PidFD), Events: unix.POLLIN},
 			{Fd: wire.StartedFD}, // POLLERR when the daemon has closed its end
 			{Fd: c.pollFD(0), Events: unix.POLLIN},
 			{Fd: c.pollFD(1), Events: unix.POLLIN},
-			{Fd: int32(c.console.waiting()), Events: unix.POLLIN},
+			{Fd: int32(c.console.Waiting()), Events: unix.POLLIN},
 		}
 		if _, err := unix.Poll(fds[:], -1); err != nil && err != unix.EINTR {
-			return wrap("poll", err)
+			return sys.Wrap("poll", err)
 		}
 		if fds[1].Revents != 0 {
 			return errDaemonGone
 		}
 		c.readOutputs()
 		if fds[4].Revents != 0 {
-			if err := c.console.step(c.m.readBuf); err != nil {
+			if err := c.console.Step(c.m.readBuf); err != nil {
 				return err
 			}
 		}
@@ -140,10 +143,10 @@ func (c *creation) readOutputs() {
 		if fd < 0 || c.outputClosed[i] {
 			continue
 		}
-		n, err := read(fd, c.m.readBuf)
+		n, err := sys.Read(fd, c.m.readBuf)
 		switch {
 		case err == nil && n > 0:
-			c.runtimeOutput.add(c.m.readBuf[:n])
+			c.runtimeOutput.Add(c.m.readBuf[:n])
 		case err != unix.EAGAIN:
 			c.outputClosed[i] = true
 		}
@@ -161,16 +164,16 @@ func (c *creation) pollFD(i int) int32 {
 // runtimeResult returns nil if the runtime has exited with 0, and otherwise an error with the
 // runtime's message.
 func (c *creation) runtimeResult() error {
-	status, err := c.child.wait()
+	status, err := c.child.Wait()
 	if err != nil {
-		return wrap("wait for runtime", err)
+		return sys.Wrap("wait for runtime", err)
 	}
 	c.readOutputs()
 	if status.Exited() && status.ExitStatus() == 0 {
 		return nil
 	}
 	c.runtimeFailed = status.Exited()
-	return errors.New("runtime create: " + runtimeFailure(c.runtimeOutput.text(), describeStatus(status), c.m.log.out))
+	return errors.New("runtime create: " + runtime.Failure(c.runtimeOutput.Text(), runtime.DescribeStatus(status), c.m.log.Buffer()))
 }
 
 // takeOver identifies the container's first process, and makes the pipes or the terminal the
@@ -181,25 +184,19 @@ func (c *creation) takeOver() error {
 		return err
 	}
 	if c.console == nil {
-		m.streams[0].init(m, c.outputs[0], stdout, wire.FrameStdout)
-		m.streams[1].init(m, c.outputs[1], stderr, wire.FrameStderr)
+		m.streams[0].init(m, c.outputs[0], crilog.Stdout, wire.FrameStdout)
+		m.streams[1].init(m, c.outputs[1], crilog.Stderr, wire.FrameStderr)
 		c.outputs = [2]int{-1, -1}
 		return nil
 	}
-	for c.console.master < 0 { // the runtime has exited, so everything it sent is in the socket
-		before := c.console.conn
-		if err := c.console.step(c.m.readBuf); err != nil {
-			return err
-		}
-		if c.console.master < 0 && c.console.conn == before {
-			return errors.New("receive terminal: the runtime sent no terminal")
-		}
+	if err := c.console.Finish(c.m.readBuf); err != nil {
+		return err
 	}
-	m.console = c.console.master
-	m.streams[0].init(m, m.console, stdout, wire.FrameStdout)
+	m.console = c.console.Master
+	m.streams[0].init(m, m.console, crilog.Stdout, wire.FrameStdout)
 	in, err := unix.FcntlInt(uintptr(m.console), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return wrap("duplicate terminal", err)
+		return sys.Wrap("duplicate terminal", err)
 	}
 	m.stdin.fd = in
 	return nil
@@ -210,15 +207,15 @@ func (c *creation) closeChildFDs() {
 		c.childFDs[1] = -1
 	}
 	for i := range c.childFDs {
-		closeFD(&c.childFDs[i])
+		sys.CloseFD(&c.childFDs[i])
 	}
 }
 
 func (c *creation) close() {
 	c.closeChildFDs()
-	c.child.close()
-	c.console.close()
+	c.child.Close()
+	c.console.Close()
 	for i := range c.outputs {
-		closeFD(&c.outputs[i])
+		sys.CloseFD(&c.outputs[i])
 	}
 }

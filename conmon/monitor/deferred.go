@@ -2,11 +2,12 @@ package monitor
 
 import (
 	"errors"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criserver/criserver/conmon/monitor/runtime"
+	"github.com/criserver/criserver/conmon/monitor/sys"
 	"github.com/criserver/criserver/conmon/wire"
 )
 
@@ -16,11 +17,11 @@ import (
 // other requests while they run.
 type deferredStart struct {
 	m        *monitor
-	fds      [3]int    // the streams of a container in a guest, until it is started
-	restore  *creation // the streams of a container while it is restored
-	proc     child     // the runtime's start or restore, while it runs
-	deadline time.Time // of proc
-	client   *client   // waits for proc; nil if it has disconnected
+	fds      [3]int          // the streams of a container in a guest, until it is started
+	restore  *creation       // the streams of a container while it is restored
+	proc     runtime.Process // the runtime's start or restore, while it runs
+	deadline time.Time       // of proc
+	client   *client         // waits for proc; nil if it has disconnected
 	started  bool
 	criu     *criuProcess // while a container is restored; nil before CRIU runs
 }
@@ -41,7 +42,7 @@ func (d *deferredStart) start(cl *client) (later bool, err error) {
 	case d.started:
 		cl.replyStarted(nil)
 		return true, nil
-	case d.proc.pid == 0:
+	case d.proc.PID == 0:
 		if err := d.spawn(); err != nil {
 			return false, err
 		}
@@ -60,12 +61,12 @@ func (d *deferredStart) spawn() (err error) {
 	if d.m.spec.RestoreImages != "" {
 		err = d.spawnRestore()
 	} else {
-		d.proc, err = spawn(runtimeArgs(&d.m.spec, "start", d.m.spec.ID), &d.m.spec, d.fds)
+		d.proc, err = runtime.Start(runtime.Args(&d.m.spec, "start", d.m.spec.ID), &d.m.spec, d.fds)
 	}
 	if err != nil {
 		return err
 	}
-	return d.m.poll.add(d.proc.pidfd, unix.EPOLLIN, d)
+	return d.m.poll.Add(d.proc.PidFD, unix.EPOLLIN, d)
 }
 
 func (d *deferredStart) timeout() time.Duration {
@@ -75,24 +76,24 @@ func (d *deferredStart) timeout() time.Duration {
 	return wire.StartTimeout
 }
 
-// ready is called when the runtime has exited.
-func (d *deferredStart) ready(uint32) { d.m.init.reap() }
+// Ready is called when the runtime has exited.
+func (d *deferredStart) Ready(uint32) { d.m.init.reap() }
 
 // reapable returns the child that may be reaped, for wait4. Until the exit of the runtime's restore
 // is handled, the monitor does not know the pid of the container's first process, whose exit status
 // would be lost if any child was reaped.
 func (d *deferredStart) reapable() (pid int) {
-	if d.restore != nil && d.proc.pid > 0 {
-		return d.proc.pid
+	if d.restore != nil && d.proc.PID > 0 {
+		return d.proc.PID
 	}
 	return -1
 }
 
 // exited handles the exit of the runtime, and answers the client.
 func (d *deferredStart) exited(status unix.WaitStatus) {
-	d.m.poll.remove(d.proc.pidfd)
-	d.proc.close()
-	d.proc = child{pidfd: -1}
+	d.m.poll.Remove(d.proc.PidFD)
+	d.proc.Close()
+	d.proc = runtime.None()
 	err := d.complete(status)
 	d.started = err == nil
 	if cl := d.client; cl != nil {
@@ -110,7 +111,7 @@ func (d *deferredStart) complete(status unix.WaitStatus) error {
 	case m.init.exited:
 		return errors.New("the container has ended")
 	case !status.Exited() || status.ExitStatus() != 0:
-		return errors.New("runtime start: " + runtimeFailure("", describeStatus(status), m.log.out))
+		return errors.New("runtime start: " + runtime.Failure("", runtime.DescribeStatus(status), m.log.Buffer()))
 	}
 	d.closeFDs()
 	return m.guest.wait()
@@ -118,14 +119,14 @@ func (d *deferredStart) complete(status unix.WaitStatus) error {
 
 // kill kills the runtime, if it runs.
 func (d *deferredStart) kill() {
-	if d.proc.pid > 0 {
-		_ = unix.Kill(d.proc.pid, unix.SIGKILL) // a child not yet waited for keeps its pid
+	if d.proc.PID > 0 {
+		_ = unix.Kill(d.proc.PID, unix.SIGKILL) // a child not yet waited for keeps its pid
 	}
 }
 
 // checkTimeout kills a start that takes too long.
 func (d *deferredStart) checkTimeout() {
-	if now := time.Now(); d.proc.pid > 0 && !now.Before(d.deadline) {
+	if now := time.Now(); d.proc.PID > 0 && !now.Before(d.deadline) {
 		d.kill()
 		d.deadline = now.Add(d.timeout()) // a killed process may take a while to exit
 	}
@@ -144,7 +145,7 @@ func (d *deferredStart) abandon() error {
 	case d.started && m.spec.Guest:
 		return errors.New("the container is running")
 	case d.started:
-		return wrapIf("kill", unix.Kill(m.init.pid, unix.SIGKILL)) // a child not yet waited for keeps its pid
+		return sys.WrapIf("kill", unix.Kill(m.init.pid, unix.SIGKILL)) // a child not yet waited for keeps its pid
 	}
 	d.kill()
 	if d.restore != nil {
@@ -161,16 +162,8 @@ func (d *deferredStart) abandon() error {
 // exitStatus returns the wait status of a process that has exited with code.
 func exitStatus(code int32) unix.WaitStatus { return unix.WaitStatus(uint32(code&0xff) << 8) }
 
-// describeStatus describes a wait status of the runtime in an error message.
-func describeStatus(status unix.WaitStatus) string {
-	if status.Signaled() {
-		return status.Signal().String()
-	}
-	return "exit status " + strconv.Itoa(status.ExitStatus())
-}
-
 func (d *deferredStart) closeFDs() {
 	for i := range d.fds {
-		closeFD(&d.fds[i])
+		sys.CloseFD(&d.fds[i])
 	}
 }

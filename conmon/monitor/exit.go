@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criserver/criserver/conmon/monitor/sys"
 	"github.com/criserver/criserver/conmon/wire"
 )
 
@@ -28,7 +29,7 @@ func (m *monitor) recordExit() {
 	for i := range m.streams {
 		m.streams[i].drain()
 	}
-	m.log.reportLoss()
+	m.log.ReportLoss()
 	e := m.init.exitRecord()
 	m.writeExitRecord(&e)
 	m.exitRecorded = true
@@ -39,8 +40,8 @@ func (m *monitor) recordExit() {
 
 // closePolled closes a descriptor that may be in the epoll set, and returns -1.
 func (m *monitor) closePolled(fd int) int {
-	m.poll.remove(fd)
-	closeFD(&fd)
+	m.poll.Remove(fd)
+	sys.CloseFD(&fd)
 	return fd
 }
 
@@ -63,7 +64,7 @@ func replaceFile(name string, b []byte) error {
 	if err != nil {
 		return err
 	}
-	n, err := write(fd, b)
+	n, err := sys.Write(fd, b)
 	if err == nil && n < len(b) {
 		err = unix.ENOSPC
 	}

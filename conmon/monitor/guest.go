@@ -3,6 +3,8 @@ package monitor
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/criserver/criserver/conmon/monitor/runtime"
+	"github.com/criserver/criserver/conmon/monitor/sys"
 	"github.com/criserver/criserver/conmon/wire"
 )
 
@@ -13,8 +15,8 @@ import (
 // ended.
 type guest struct {
 	m          *monitor
-	waitProc   child // the runtime's wait
-	waitOutput int   // read end of waitProc's stdout
+	waitProc   runtime.Process // the runtime's wait
+	waitOutput int             // read end of waitProc's stdout
 }
 
 // wait starts the runtime's wait.
@@ -24,28 +26,28 @@ func (g *guest) wait() error {
 	if err != nil {
 		return err
 	}
-	args := runtimeArgs(&m.spec, "wait", m.spec.ID)
-	g.waitProc, err = spawn(args, &m.spec, [3]int{-1, w, -1})
-	closeFD(&w)
+	args := runtime.Args(&m.spec, "wait", m.spec.ID)
+	g.waitProc, err = runtime.Start(args, &m.spec, [3]int{-1, w, -1})
+	sys.CloseFD(&w)
 	if err != nil {
-		closeFD(&r)
+		sys.CloseFD(&r)
 		return err
 	}
 	g.waitOutput = r
-	return m.poll.add(g.waitProc.pidfd, unix.EPOLLIN, g)
+	return m.poll.Add(g.waitProc.PidFD, unix.EPOLLIN, g)
 }
 
-// ready is called when waitProc has exited.
-func (g *guest) ready(uint32) { g.m.init.reap() }
+// Ready is called when waitProc has exited.
+func (g *guest) Ready(uint32) { g.m.init.reap() }
 
 // waitExited reads the exit code from the output of the runtime's wait. If there is none,
 // because the guest has died, the exit code is unknown.
 func (g *guest) waitExited() {
-	g.m.poll.remove(g.waitProc.pidfd)
-	g.waitProc.close()
-	g.waitProc.pid = 0
-	n, err := read(g.waitOutput, g.m.readBuf[:wire.MaxStarted])
-	closeFD(&g.waitOutput)
+	g.m.poll.Remove(g.waitProc.PidFD)
+	g.waitProc.Close()
+	g.waitProc.PID = 0
+	n, err := sys.Read(g.waitOutput, g.m.readBuf[:wire.MaxStarted])
+	sys.CloseFD(&g.waitOutput)
 	code, known := int32(0), false
 	if err == nil {
 		code, known = wire.DecodeExitStatus(g.m.readBuf[:n])

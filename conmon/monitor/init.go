@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criserver/criserver/conmon/monitor/oom"
+	"github.com/criserver/criserver/conmon/monitor/sys"
 	"github.com/criserver/criserver/conmon/wire"
 )
 
@@ -19,7 +21,7 @@ type initProcess struct {
 	pid       int
 	start     uint64
 	pidfd     int
-	oom       oomWatch
+	oom       oom.Watch
 	oomKilled bool // the OOM killer ended the container
 	// sharesPIDNS: the container is in the PID namespace of the monitor, which therefore inherits
 	// the container's orphans.
@@ -32,7 +34,7 @@ type initProcess struct {
 
 // identify reads the pid file that the OCI runtime wrote and opens the process.
 func (p *initProcess) identify(pidFile string) error {
-	b, err := readFile(pidFile, p.m.readBuf[:64])
+	b, err := sys.ReadFile(pidFile, p.m.readBuf[:64])
 	if err != nil {
 		return err
 	}
@@ -42,13 +44,13 @@ func (p *initProcess) identify(pidFile string) error {
 	}
 	// The pid cannot be reused: the process is a child that the monitor has not waited for.
 	if p.pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
-		return wrap("pidfd_open", err)
+		return sys.Wrap("pidfd_open", err)
 	}
 	if p.start, err = startTime(pid, p.m.readBuf); err != nil {
 		return err
 	}
 	p.pid = pid
-	p.oom.find(pid)
+	p.oom.Find(pid, p.m.readBuf)
 	p.sharesPIDNS = !p.m.spec.Guest && samePIDNamespace(pid)
 	return nil
 }
@@ -57,7 +59,7 @@ func (p *initProcess) identify(pidFile string) error {
 // does. The monitor does not use package proc, because that imports fmt and allocates memory
 // for each file; startTime reads into buf.
 func startTime(pid int, buf []byte) (uint64, error) {
-	b, err := readFile("/proc/"+strconv.Itoa(pid)+"/stat", buf)
+	b, err := sys.ReadFile("/proc/"+strconv.Itoa(pid)+"/stat", buf)
 	if err != nil {
 		return 0, err
 	}
@@ -76,12 +78,12 @@ func startTime(pid int, buf []byte) (uint64, error) {
 }
 
 func (p *initProcess) watch() error {
-	p.oom.watch()
-	return p.m.poll.add(p.pidfd, unix.EPOLLIN, p)
+	p.oom.Start()
+	return p.m.poll.Add(p.pidfd, unix.EPOLLIN, p)
 }
 
-// ready is called when the process has exited.
-func (p *initProcess) ready(uint32) {
+// Ready is called when the process has exited.
+func (p *initProcess) Ready(uint32) {
 	p.reap()
 	if !p.exited {
 		// Another process has waited for it, or it never was a child.
@@ -115,9 +117,9 @@ func (p *initProcess) reap() {
 		switch pid {
 		case p.pid:
 			p.setExited(status, true)
-		case p.m.deferred.proc.pid:
+		case p.m.deferred.proc.PID:
 			p.m.deferred.exited(status)
-		case p.m.guest.waitProc.pid:
+		case p.m.guest.waitProc.PID:
 			p.m.guest.waitExited()
 		}
 	}
@@ -129,11 +131,11 @@ func (p *initProcess) setExited(status unix.WaitStatus, statusKnown bool) {
 	if p.exited {
 		return
 	}
-	p.oomKilled = p.oom.killedContainer(status, statusKnown)
+	p.oomKilled = p.oom.KilledContainer(status, statusKnown)
 	p.exited, p.status, p.statusKnown = true, status, statusKnown
 	p.finishedAt = time.Now()
-	p.m.poll.remove(p.pidfd)
-	closeFD(&p.pidfd)
+	p.m.poll.Remove(p.pidfd)
+	sys.CloseFD(&p.pidfd)
 	p.m.deferred.kill()
 	p.m.deferred.closeFDs()
 }
@@ -145,7 +147,7 @@ func (p *initProcess) exitRecord() wire.Exit {
 		ID:         p.m.spec.ID,
 		FinishedAt: p.finishedAt.UnixNano(),
 		OOMKilled:  p.oomKilled,
-		LogLost:    p.m.log.lost,
+		LogLost:    p.m.log.Lost(),
 	}
 	switch {
 	case !p.statusKnown:

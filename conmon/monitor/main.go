@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criserver/criserver/conmon/monitor/criu"
+	"github.com/criserver/criserver/conmon/monitor/sys"
 	"github.com/criserver/criserver/conmon/wire"
 )
 
@@ -33,14 +35,14 @@ func Main(args []string, version string) int {
 	if len(args) > 0 && path.Base(args[0]) == "pause" {
 		mode = "pause"
 	}
-	if len(args) > 0 && path.Base(args[0]) == criuName {
-		return execCRIU(args)
+	if len(args) > 0 && path.Base(args[0]) == criu.Name {
+		return criu.Exec(args)
 	}
 	switch mode {
 	case "monitor": // further arguments are only for the process list
 		return runMonitor()
-	case restoreMode: // the monitor runs its own program
-		return execRestore(args[2:])
+	case criu.RestoreMode: // the monitor runs its own program
+		return criu.ExecRestore(args[2:])
 	case "pause":
 		pause()
 	case "probe": // shows that a container can run this binary
@@ -103,7 +105,7 @@ func detach() {
 	// The runtime exits before the container does. As a subreaper, this process becomes the
 	// parent of the container's first process, and so learns its exit status.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-	_ = writeFile("/proc/self/comm", []byte("conmon"))
+	_ = sys.WriteFile("/proc/self/comm", []byte("conmon"))
 	resetIgnoredSignals()
 	closeInherited()
 	unix.CloseOnExec(wire.SpecFD)
@@ -162,7 +164,7 @@ func ignoreSignals() {
 // SIGCHLD is ignored, children never become zombies, so pause need not reap them.
 func pause() {
 	signal.Ignore(syscall.SIGCHLD, syscall.SIGHUP)
-	_ = writeFile("/proc/self/comm", []byte("pause"))
+	_ = sys.WriteFile("/proc/self/comm", []byte("pause"))
 	_ = unix.CloseRange(3, 1<<31-1, 0)
 	for {
 		_ = unix.Pause()
@@ -172,17 +174,17 @@ func pause() {
 // readSpec reads the Spec from its descriptor and closes the descriptor. The strings of the
 // Spec stay in the buffer, which costs only the pages that were written.
 func readSpec() (wire.Spec, error) {
-	b, err := newBuffer(maxSpec)
+	b, err := sys.NewBuffer(maxSpec)
 	if err == nil {
-		b, err = readAll(wire.SpecFD, b)
+		b, err = sys.ReadAll(wire.SpecFD, b)
 	}
 	_ = unix.Close(wire.SpecFD)
 	if err != nil {
-		return wire.Spec{}, wrap("read spec", err)
+		return wire.Spec{}, sys.Wrap("read spec", err)
 	}
 	spec, err := wire.DecodeSpec(b)
 	if err != nil {
-		return wire.Spec{}, wrap("read spec", err)
+		return wire.Spec{}, sys.Wrap("read spec", err)
 	}
 	switch {
 	case spec.Version != wire.Version:
@@ -201,6 +203,6 @@ const maxSpec = 1 << 20
 // sendStarted sends the daemon the result of create: the container's first process, or failure.
 // It returns an error if the daemon has closed the pipe.
 func sendStarted(pid int, start uint64, failure string) error {
-	_, err := write(wire.StartedFD, wire.AppendStarted(nil, pid, start, failure))
+	_, err := sys.Write(wire.StartedFD, wire.AppendStarted(nil, pid, start, failure))
 	return err
 }

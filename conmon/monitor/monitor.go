@@ -7,6 +7,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criserver/criserver/conmon/monitor/crilog"
+	"github.com/criserver/criserver/conmon/monitor/oom"
+	"github.com/criserver/criserver/conmon/monitor/runtime"
+	"github.com/criserver/criserver/conmon/monitor/sys"
 	"github.com/criserver/criserver/conmon/wire"
 )
 
@@ -27,10 +31,10 @@ const (
 // because each new block size costs the Go heap two pages.
 type monitor struct {
 	spec      wire.Spec
-	poll      poller
-	readBuf   buffer // one read of the container's output
-	packetBuf buffer // one packet from a client
-	log       logFile
+	poll      sys.Poller
+	readBuf   sys.Buffer // one read of the container's output
+	packetBuf sys.Buffer // one packet from a client
+	log       crilog.File
 	streams   [2]stream // stdout and stderr; with a terminal, only the first is used
 	stdin     stdin
 	console   int // master of the terminal, or -1
@@ -50,13 +54,13 @@ type monitor struct {
 
 func newMonitor(spec wire.Spec) *monitor {
 	m := &monitor{spec: spec, console: -1}
-	m.log.fd = -1
+	m.log = crilog.Closed()
 	m.streams = [2]stream{{fd: -1}, {fd: -1}}
 	m.stdin = stdin{m: m, fd: -1, tty: spec.Terminal}
 	m.control = control{m: m, fd: -1}
-	m.init = initProcess{m: m, pidfd: -1, oom: oomWatch{m: m, fd: -1}}
-	m.deferred = deferredStart{m: m, fds: [3]int{-1, -1, -1}, proc: child{pidfd: -1}}
-	m.guest = guest{m: m, waitProc: child{pidfd: -1}, waitOutput: -1}
+	m.init = initProcess{m: m, pidfd: -1, oom: oom.New(&m.poll)}
+	m.deferred = deferredStart{m: m, fds: [3]int{-1, -1, -1}, proc: runtime.None()}
+	m.guest = guest{m: m, waitProc: runtime.None(), waitOutput: -1}
 	return m
 }
 
@@ -80,7 +84,7 @@ func (m *monitor) run() error {
 	}
 	m.releaseBuffers()
 	for !m.done() {
-		if !m.poll.poll() {
+		if !m.poll.Poll() {
 			m.waitForEvents()
 		}
 		m.runTimers()
@@ -88,7 +92,7 @@ func (m *monitor) run() error {
 	if m.answerUnread {
 		m.undo()
 	}
-	m.log.close()
+	m.log.Close()
 	return nil
 }
 
@@ -96,25 +100,31 @@ func (m *monitor) run() error {
 // undo.
 func (m *monitor) prepare() (err error) {
 	if err := unix.Chdir(m.spec.RunDir); err != nil {
-		return wrap("enter run directory", err)
+		return sys.Wrap("enter run directory", err)
 	}
-	if err := m.poll.open(); err != nil {
+	if err := m.poll.Open(); err != nil {
 		return err
 	}
-	out, err := newBuffer(logBufSize)
+	out, err := sys.NewBuffer(crilog.BufferSize)
 	if err != nil {
 		return err
 	}
-	if m.readBuf, err = newBuffer(readBufSize); err != nil {
+	if m.readBuf, err = sys.NewBuffer(readBufSize); err != nil {
 		return err
 	}
-	if m.packetBuf, err = newBuffer(wire.MaxPayload + 4096); err != nil {
+	if m.packetBuf, err = sys.NewBuffer(wire.MaxPayload + 4096); err != nil {
 		return err
 	}
-	if err := m.log.open(m.spec.LogPath, m.spec.LogSizeMax, out); err != nil {
+	if err := m.log.Open(m.spec.LogPath, m.spec.LogSizeMax, out); err != nil {
 		return err
 	}
 	return m.control.open()
+}
+
+// undo deletes the container, whether create has completed or not.
+func (m *monitor) undo() {
+	m.removeControlSocket()
+	runtime.Delete(&m.spec)
 }
 
 // removeControlSocket removes the only file that prepare makes besides the log.
@@ -126,9 +136,9 @@ func (m *monitor) reportStarted() error {
 		return err
 	}
 	if err := sendStarted(m.init.pid, m.init.start, ""); err != nil {
-		return wrap("send answer to daemon", err)
+		return sys.Wrap("send answer to daemon", err)
 	}
-	return m.poll.add(wire.StartedFD, 0, (*answerPipe)(m))
+	return m.poll.Add(wire.StartedFD, 0, (*answerPipe)(m))
 }
 
 // watchContainer adds the first process and the streams to the epoll set, if the container has a
@@ -147,13 +157,13 @@ func (m *monitor) watchContainer() error {
 // answerPipe is the handler of the pipe on which the answer was sent.
 type answerPipe monitor
 
-// ready is called when the daemon has closed its end of the pipe. If the answer is still in the
+// Ready is called when the daemon has closed its end of the pipe. If the answer is still in the
 // pipe, the daemon has died or has given up. Then the daemon will act as if the container had
 // never been created, so the monitor has to delete it.
-func (a *answerPipe) ready(uint32) {
+func (a *answerPipe) Ready(uint32) {
 	unread, err := unix.IoctlGetInt(wire.StartedFD, unix.TIOCINQ)
 	a.answerUnread = err != nil || unread > 0
-	a.poll.remove(wire.StartedFD)
+	a.poll.Remove(wire.StartedFD)
 	_ = unix.Close(wire.StartedFD)
 }
 
@@ -177,9 +187,9 @@ func (m *monitor) noteBufferUse(n int) { m.buffersUsed = m.buffersUsed || n > 40
 // releaseBuffers gives the memory of the buffers back to the kernel. The buffers are empty
 // between two events.
 func (m *monitor) releaseBuffers() {
-	m.readBuf.release()
-	m.packetBuf.release()
-	m.log.out.release()
+	m.readBuf.Release()
+	m.packetBuf.Release()
+	m.log.Buffer().Release()
 	m.buffersUsed = false
 }
 

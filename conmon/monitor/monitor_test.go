@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criserver/criserver/conmon/monitor/crilog"
+	"github.com/criserver/criserver/conmon/monitor/sys"
 	"github.com/criserver/criserver/conmon/wire"
 	"github.com/criserver/criserver/internal/proc"
 )
@@ -26,35 +28,6 @@ func TestStartTimeMatchesProcIdentify(t *testing.T) {
 		if err != nil || got != want.Start {
 			t.Errorf("pid %d: %d, %v; want %d", pid, got, err, want.Start)
 		}
-	}
-}
-
-func TestRuntimeFailure(t *testing.T) {
-	t.Chdir(t.TempDir())
-	long := strings.Repeat("é", maxErrorText)
-	tests := []struct{ name, log, output, want string }{
-		{"the last error", `{"level":"error","msg":"first"}` + "\n" + `{"level":"error","msg":"second "}` + "\n" + `{"level":"info","msg":"bye"}` + "\n\n", "x", "second"},
-		{"no error in the log", `{"level":"info","msg":"hello"}`, "output", "exit status 1: output"},
-		{"not JSON", "panic: oh\n", "output", "exit status 1: output"},
-		{"no message", "", "", "exit status 1"},
-	}
-	for _, tt := range tests {
-		if err := os.WriteFile(wire.RuntimeLog, []byte(tt.log), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got := runtimeFailure(tt.output, "exit status 1", make([]byte, 64<<10)); got != tt.want {
-			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
-		}
-	}
-	if got := truncateStart(long); len(got) > maxErrorText+4 || strings.ToValidUTF8(got, "") != got {
-		t.Errorf("truncated to %d bytes", len(got))
-	}
-	var output tail
-	for range 100 {
-		output.add([]byte(strings.Repeat("x", 1000) + "end"))
-	}
-	if len(output.b) != maxOutputTail || !strings.HasSuffix(output.text(), "end") {
-		t.Errorf("tail of %d bytes", len(output.b))
 	}
 }
 
@@ -81,27 +54,6 @@ func TestReplaceFile(t *testing.T) {
 	}
 	if files, _ := filepath.Glob(filepath.Join(dir, ".*")); len(files) > 0 {
 		t.Errorf("temporary files still exist: %v", files)
-	}
-}
-
-// TestRoutineWorkAllocatesNothing checks that the work of each read does not allocate, because the
-// garbage collector is off.
-func TestRoutineWorkAllocatesNothing(t *testing.T) {
-	log := new(logFile)
-	if err := log.open(filepath.Join(t.TempDir(), "log"), 0, make(buffer, logBufSize)); err != nil {
-		t.Fatal(err)
-	}
-	defer log.close()
-	var l lines
-	data := []byte(strings.Repeat("some line\n", 100) + "rest")
-	l.split(log, new(prefix), testTime, data) // allocates the buffer for unfinished lines
-	if n := testing.AllocsPerRun(100, func() {
-		var p prefix
-		p.fill(stdout, testTime)
-		l.split(log, &p, testTime, data)
-		log.flush()
-	}); n != 0 {
-		t.Errorf("%v allocations per read", n)
 	}
 }
 
@@ -183,25 +135,28 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 // that a monitor without one waits without limit.
 func TestPollTimeoutOfPartialLines(t *testing.T) {
 	m := newMonitor(wire.Spec{})
-	m.log = *testLog()
+	if err := m.log.Open("", 0, make(sys.Buffer, crilog.BufferSize)); err != nil {
+		t.Fatal(err)
+	}
 	for i := range m.streams {
 		m.streams[i].m = m
 	}
 	if got := m.pollTimeout(); got != -1 {
 		t.Errorf("without output: got %d ms, want no limit", got)
 	}
-	var p prefix
+	var p crilog.Prefix
 	now := time.Now()
-	m.streams[1].lines.split(&m.log, &p, now, []byte("line\nprompt"))
-	if got := m.pollTimeout(); got < 0 || got > int(lineDelay/time.Millisecond) {
-		t.Errorf("with an unfinished line: got %d ms, want at most %v", got, lineDelay)
+	m.streams[1].lines.Split(&m.log, &p, now, []byte("line\nprompt"))
+	if got := m.pollTimeout(); got < 0 || got > int(crilog.LineDelay/time.Millisecond) {
+		t.Errorf("with an unfinished line: got %d ms, want at most %v", got, crilog.LineDelay)
 	}
-	m.streams[1].lines.since = now.Add(-lineDelay)
+	m.streams[1].lines = crilog.Lines{}
+	m.streams[1].lines.Split(&m.log, &p, now.Add(-crilog.LineDelay), []byte("prompt"))
 	if got := m.pollTimeout(); got != 0 {
 		t.Errorf("with an overdue line: got %d ms, want 0", got)
 	}
 	m.runTimers()
-	if got := m.pollTimeout(); got != -1 || len(m.streams[1].lines.pending) > 0 {
+	if got := m.pollTimeout(); got != -1 || m.streams[1].lines.Pending() > 0 {
 		t.Errorf("after the line was written: got %d ms, want no limit", got)
 	}
 }

@@ -22,7 +22,7 @@ func (m *monitor) pauseOutput(cl *client) {
 	cl.blocking = true
 	cl.setInterest()
 	for i := range m.streams {
-		m.poll.remove(m.streams[i].fd)
+		m.poll.Remove(m.streams[i].fd)
 	}
 }
 

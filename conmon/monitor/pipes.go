@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/conmon/monitor/sys"
 )
 
 // chownPipes makes the root user of the container the owner of the container's ends of the
@@ -18,7 +20,7 @@ func (c *creation) chownPipes() error {
 			continue
 		}
 		if err := unix.Fchown(fd, int(spec.StdioUID), int(spec.StdioGID)); err != nil {
-			return wrap("chown pipe", err)
+			return sys.Wrap("chown pipe", err)
 		}
 	}
 	return nil
@@ -29,17 +31,17 @@ func (c *creation) chownPipes() error {
 func newPipe(size int) (r, w int, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
-		return -1, -1, wrap("make pipe", err)
+		return -1, -1, sys.Wrap("make pipe", err)
 	}
 	for ; size > 64<<10; size /= 2 {
 		if _, err := unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, size); err == nil {
 			break
 		}
 	}
-	return fds[0], fds[1], wrapIf("make pipe", unix.SetNonblock(fds[0], true))
+	return fds[0], fds[1], sys.WrapIf("make pipe", unix.SetNonblock(fds[0], true))
 }
 
 // setBlocking makes the descriptor block blocking and the descriptor nonblock non-blocking.
 func setBlocking(nonblock, block int) error {
-	return wrapIf("make pipe", errors.Join(unix.SetNonblock(nonblock, true), unix.SetNonblock(block, false)))
+	return sys.WrapIf("make pipe", errors.Join(unix.SetNonblock(nonblock, true), unix.SetNonblock(block, false)))
 }

@@ -6,6 +6,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criserver/criserver/conmon/monitor/criu"
+	"github.com/criserver/criserver/conmon/monitor/runtime"
+	"github.com/criserver/criserver/conmon/monitor/sys"
 	"github.com/criserver/criserver/conmon/wire"
 )
 
@@ -13,27 +16,27 @@ import (
 // processes. The pipes of the monitor replace the pipes that the streams had at the checkpoint. The
 // first process becomes a child of the monitor when the runtime exits, as after create.
 
-// spawnRestore runs the runtime's restore in a mount namespace: see execRestore. The kernel kills the runtime if the
-// monitor exits.
+// spawnRestore runs the runtime's restore in a mount namespace: see criu.ExecRestore. The kernel kills the runtime if
+// the monitor exits.
 func (d *deferredStart) spawnRestore() (err error) {
 	c := newCreation(d.m)
 	spec := &d.m.spec
 	_ = unix.Unlink(wire.PIDFile)
-	env, err := interposeCRIU(spec)
+	env, err := criu.Interpose(spec)
 	if err == nil {
 		err = c.open()
 	}
 	if err == nil {
-		args := runtimeArgs(spec, "restore", "--detach", "--bundle", spec.Bundle, "--pid-file", spec.RunDir+"/"+wire.PIDFile,
+		args := runtime.Args(spec, "restore", "--detach", "--bundle", spec.Bundle, "--pid-file", spec.RunDir+"/"+wire.PIDFile,
 			"--image-path", spec.RestoreImages, "--work-path", spec.RunDir)
 		if c.console != nil {
-			args = append(args, "--console-socket", consolePath(spec.RunDir))
+			args = append(args, "--console-socket", runtime.ConsolePath(spec.RunDir))
 		}
 		args = append(append(args, spec.RestoreArgs...), spec.ID)
-		d.proc, err = spawnWith(&syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, restoreCommand(args), env, c.childFDs)
+		d.proc, err = runtime.StartWith(&syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, criu.RestoreCommand(args), env, c.childFDs)
 	}
 	if err != nil {
-		closeFD(&d.m.stdin.fd)
+		sys.CloseFD(&d.m.stdin.fd)
 		c.close()
 		return err
 	}
@@ -56,26 +59,26 @@ func (d *deferredStart) completeRestore(status unix.WaitStatus) error {
 	case m.init.exited:
 	case !status.Exited() || status.ExitStatus() != 0:
 		c.readOutputs()
-		err = errors.New("runtime restore: " + runtimeFailure(c.runtimeOutput.text(), describeStatus(status), m.log.out))
+		err = errors.New("runtime restore: " + runtime.Failure(c.runtimeOutput.Text(), runtime.DescribeStatus(status), m.log.Buffer()))
 	default:
 		if err = c.takeOver(); err == nil {
 			err = m.watchContainer()
 		}
 	}
 	if err != nil {
-		m.deleteContainer()
+		runtime.Delete(&m.spec)
 	}
 	return err
 }
 
 // abandonRestore ends a restore that runs. The runtime was killed.
 func (d *deferredStart) abandonRestore() {
-	d.m.poll.remove(d.proc.pidfd)
-	_, _ = d.proc.wait()
-	d.proc.close()
-	d.proc = child{pidfd: -1}
+	d.m.poll.Remove(d.proc.PidFD)
+	_, _ = d.proc.Wait()
+	d.proc.Close()
+	d.proc = runtime.None()
 	d.criu.close()
 	d.restore.close()
 	d.restore = nil
-	d.m.deleteContainer()
+	runtime.Delete(&d.m.spec)
 }

@@ -2,6 +2,8 @@ package monitor
 
 import (
 	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/conmon/monitor/sys"
 )
 
 // stdin is the container's input: the write end of a pipe, or a second descriptor of the
@@ -26,7 +28,7 @@ func (s *stdin) send(b []byte) {
 		return
 	}
 	s.pending = append(s.pending[:0], rest...)
-	if err := s.m.poll.add(s.fd, unix.EPOLLOUT, s); err != nil {
+	if err := s.m.poll.Add(s.fd, unix.EPOLLOUT, s); err != nil {
 		s.pending = s.pending[:0]
 		return
 	}
@@ -35,33 +37,33 @@ func (s *stdin) send(b []byte) {
 
 func (s *stdin) blocked() bool { return len(s.pending) > 0 }
 
-// ready writes more of the pending input.
-func (s *stdin) ready(uint32) {
+// Ready writes more of the pending input.
+func (s *stdin) Ready(uint32) {
 	rest := s.writeFD(s.pending)
 	s.pending = append(s.pending[:0], rest...)
 	if s.blocked() && s.fd >= 0 {
 		return
 	}
 	s.pending = s.pending[:0]
-	s.m.poll.remove(s.fd)
+	s.m.poll.Remove(s.fd)
 	s.m.control.pauseInput(false)
 	if s.closing {
-		closeFD(&s.fd)
+		sys.CloseFD(&s.fd)
 	}
 }
 
 // writeFD writes b and returns the part that the container did not accept.
 func (s *stdin) writeFD(b []byte) []byte {
 	for len(b) > 0 {
-		n, err := write(s.fd, b)
+		n, err := sys.Write(s.fd, b)
 		switch err {
 		case nil:
 			b = b[n:]
 		case unix.EAGAIN:
 			return b
 		default: // EPIPE: the container has closed its end
-			s.m.poll.remove(s.fd)
-			closeFD(&s.fd)
+			s.m.poll.Remove(s.fd)
+			sys.CloseFD(&s.fd)
 			return nil
 		}
 	}
@@ -76,6 +78,6 @@ func (s *stdin) close() {
 	}
 	s.closing = true
 	if !s.blocked() {
-		closeFD(&s.fd)
+		sys.CloseFD(&s.fd)
 	}
 }

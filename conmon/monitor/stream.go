@@ -5,13 +5,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criserver/criserver/conmon/monitor/crilog"
+	"github.com/criserver/criserver/conmon/monitor/sys"
 	"github.com/criserver/criserver/conmon/wire"
-)
-
-// Names of the streams in the log.
-const (
-	stdout = "stdout"
-	stderr = "stderr"
 )
 
 // Sizes of buffers, in bytes. With a large pipe and large reads, the container rarely waits and
@@ -19,7 +15,6 @@ const (
 const (
 	pipeSize    = 1 << 20
 	readBufSize = 256 << 10
-	logBufSize  = 512 << 10
 )
 
 // If a read follows the previous one within burstInterval, the container writes without a
@@ -38,7 +33,7 @@ type stream struct {
 	kind  wire.Frame
 	tty   bool
 	size  int // capacity of the pipe in bytes
-	lines lines
+	lines crilog.Lines
 }
 
 func (s *stream) init(m *monitor, fd int, name string, kind wire.Frame) {
@@ -56,7 +51,7 @@ func (s *stream) watch() error {
 	if !s.open() {
 		return nil
 	}
-	return s.m.poll.add(s.fd, s.interest(), s)
+	return s.m.poll.Add(s.fd, s.interest(), s)
 }
 
 func (s *stream) interest() uint32 {
@@ -66,8 +61,8 @@ func (s *stream) interest() uint32 {
 	return unix.EPOLLIN
 }
 
-// ready reads once. If there is more data, epoll reports the stream again.
-func (s *stream) ready(uint32) {
+// Ready reads once. If there is more data, epoll reports the stream again.
+func (s *stream) Ready(uint32) {
 	if s.m.outputPaused() {
 		return
 	}
@@ -78,7 +73,7 @@ func (s *stream) ready(uint32) {
 			n, end = s.readOnce()
 		}
 		if n > 0 {
-			s.m.poll.modify(s.fd, s.interest())
+			s.m.poll.Modify(s.fd, s.interest())
 		}
 		end = end && s.m.exitRecorded
 	}
@@ -90,7 +85,7 @@ func (s *stream) ready(uint32) {
 // readOnce reads once and delivers the data. It returns 0 if there is no data now, and end if
 // the stream has ended.
 func (s *stream) readOnce() (n int, end bool) {
-	n, err := read(s.fd, s.m.readBuf)
+	n, err := sys.Read(s.fd, s.m.readBuf)
 	if err != nil || n == 0 {
 		return 0, err != unix.EAGAIN
 	}
@@ -102,12 +97,12 @@ func (s *stream) readOnce() (n int, end bool) {
 // deliver writes data to the log and sends it to attached clients.
 func (s *stream) deliver(data []byte) {
 	log := &s.m.log
-	if log.fd >= 0 {
-		var p prefix
+	if log.IsOpen() {
+		var p crilog.Prefix
 		now := time.Now()
-		p.fill(s.name, now)
-		s.lines.split(log, &p, now, data)
-		log.flush()
+		p.Fill(s.name, now)
+		s.lines.Split(log, &p, now, data)
+		log.Flush()
 	}
 	s.m.control.broadcast(s.kind, data)
 }
@@ -142,18 +137,18 @@ func (s *stream) idle() bool {
 
 // flushLine writes the unfinished line to the log.
 func (s *stream) flushLine() {
-	s.m.noteBufferUse(len(s.lines.pending))
-	var p prefix
-	p.fill(s.name, time.Now())
-	s.lines.flush(&s.m.log, &p)
-	s.m.log.flush()
+	s.m.noteBufferUse(s.lines.Pending())
+	var p crilog.Prefix
+	p.Fill(s.name, time.Now())
+	s.lines.Flush(&s.m.log, &p)
+	s.m.log.Flush()
 }
 
 // finish closes the stream.
 func (s *stream) finish() {
 	if s.open() {
 		s.flushLine()
-		s.m.poll.remove(s.fd)
-		closeFD(&s.fd)
+		s.m.poll.Remove(s.fd)
+		sys.CloseFD(&s.fd)
 	}
 }

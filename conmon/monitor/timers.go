@@ -9,7 +9,7 @@ import (
 // a SIGCHLD that arrives before the wait does not interrupt the wait.
 func (m *monitor) waitForEvents() {
 	if m.init.reap(); !m.init.exited || m.exitRecorded {
-		m.poll.wait(m.pollTimeout())
+		m.poll.Wait(m.pollTimeout())
 	}
 }
 
@@ -29,8 +29,8 @@ func (m *monitor) streamsOpen() bool {
 func (m *monitor) pollTimeout() int {
 	d := m.timerDelay()
 	for i := range m.streams {
-		if l := &m.streams[i].lines; len(l.pending) > 0 {
-			d = min(d, time.Until(l.since.Add(lineDelay)))
+		if l := &m.streams[i].lines; l.Pending() > 0 {
+			d = min(d, time.Until(l.Deadline()))
 		}
 	}
 	if d == math.MaxInt64 {
@@ -47,7 +47,7 @@ func (m *monitor) timerDelay() (d time.Duration) {
 		d = time.Until(m.exitDeadline)
 	case m.slowClient != nil:
 		d = time.Until(m.slowClientDeadline)
-	case m.deferred.proc.pid > 0:
+	case m.deferred.proc.PID > 0:
 		if d = time.Until(m.deferred.deadline); m.buffersUsed {
 			d = min(d, idleTime)
 		}
@@ -73,7 +73,7 @@ func (m *monitor) runTimers() {
 	}
 	m.deferred.checkTimeout()
 	for i := range m.streams {
-		if s := &m.streams[i]; len(s.lines.pending) > 0 && s.lines.overdue(time.Now()) && s.idle() {
+		if s := &m.streams[i]; s.lines.Pending() > 0 && s.lines.Overdue(time.Now()) && s.idle() {
 			s.flushLine()
 		}
 	}

@@ -31,6 +31,15 @@ var programs = []string{compositionRoot, commandLine}
 // tracing is the only package that may import OpenTelemetry.
 const tracing = "internal/tracing"
 
+// The parts of the monitor. Package conmon/monitor connects them.
+const (
+	monitorSys     = "conmon/monitor/sys"
+	monitorLog     = "conmon/monitor/crilog"
+	monitorOOM     = "conmon/monitor/oom"
+	monitorRuntime = "conmon/monitor/runtime"
+	monitorCRIU    = "conmon/monitor/criu"
+)
+
 // allowed lists, for each folder, the folders of this module that its packages may
 // import. A folder name includes the folders below it. The most specific rule applies.
 var allowed = map[string][]string{
@@ -38,6 +47,11 @@ var allowed = map[string][]string{
 	tracing:              {"internal/steps"},
 	"conmon":             {"internal", "conmon"},
 	"conmon/monitor":     {"internal", "conmon"},
+	monitorSys:           {},
+	monitorLog:           {monitorSys},
+	monitorOOM:           {monitorSys},
+	monitorRuntime:       {monitorSys, "conmon/wire"},
+	monitorCRIU:          {monitorSys, "conmon/wire"},
 	"oci":                {"internal", "oci"},
 	"oci/runtime":        {"internal"},
 	"image":              {"internal", "image"},
@@ -74,7 +88,7 @@ var grpcUsers = []string{"server", "admin", compositionRoot, commandLine, tracin
 
 // stdAndX lists the rules whose packages import only the standard library and
 // golang.org/x. Packages below internal may also import the error classes of errdefs.
-var stdAndX = []string{"internal", "conmon", "conmon/monitor"}
+var stdAndX = []string{"internal", "conmon", "conmon/monitor", monitorSys, monitorLog, monitorOOM, monitorRuntime, monitorCRIU}
 
 // metricsPackage is the only package that may import the Prometheus library.
 const metricsPackage = "server/metrics"

@@ -1,4 +1,6 @@
-package monitor
+// Package crilog writes the log of a container in the format of the CRI. It splits the output of the container into
+// entries, limits the size of the log, and counts the bytes that are lost. It allocates nothing for each entry.
+package crilog
 
 import (
 	"bytes"
@@ -7,14 +9,25 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/conmon/monitor/sys"
 )
 
-// logFile is a CRI log. Write errors never stop the container: entries that cannot be written
+// Names of the streams in the log.
+const (
+	Stdout = "stdout"
+	Stderr = "stderr"
+)
+
+// BufferSize is the usual size of the buffer of a File, in bytes. Pages of a buffer that are not used take no memory.
+const BufferSize = 512 << 10
+
+// File is a CRI log. Write errors never stop the container: entries that cannot be written
 // are dropped and counted. When writing works again, an entry reports the lost bytes.
-type logFile struct {
+type File struct {
 	path string
 	fd   int // -1 without a log
-	out  buffer
+	out  sys.Buffer
 	n    int // bytes in out that wait for flush
 
 	size     int64 // bytes in the file
@@ -28,10 +41,13 @@ type logFile struct {
 	partial    bool  // the file ends within an entry
 }
 
-// open opens the log at path, or no log if path is empty. maxSize is the maximum size of the
+// Closed returns a File without a log, until Open.
+func Closed() File { return File{fd: -1} }
+
+// Open opens the log at path, or no log if path is empty. maxSize is the maximum size of the
 // file in bytes, or 0 for no limit. out buffers the entries.
-func (l *logFile) open(path string, maxSize int64, out buffer) (err error) {
-	*l = logFile{path: path, fd: -1, out: out, maxSize: maxSize, rotateAt: maxSize}
+func (l *File) Open(path string, maxSize int64, out sys.Buffer) (err error) {
+	*l = File{path: path, fd: -1, out: out, maxSize: maxSize, rotateAt: maxSize}
 	if path != "" {
 		l.fd, l.size, err = openLogFile(path)
 	}
@@ -45,7 +61,7 @@ func openLogFile(path string) (fd int, size int64, err error) {
 	const flags = unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 	fd, err = unix.Open(path, flags, 0o640)
 	if err != nil {
-		return -1, 0, wrap("open log "+path, err)
+		return -1, 0, sys.Wrap("open log "+path, err)
 	}
 	var st unix.Stat_t
 	err = unix.Fstat(fd, &st)
@@ -54,15 +70,24 @@ func openLogFile(path string) (fd int, size int64, err error) {
 	}
 	if err != nil {
 		_ = unix.Close(fd)
-		return -1, 0, wrap("open log "+path, err)
+		return -1, 0, sys.Wrap("open log "+path, err)
 	}
 	return fd, st.Size, nil
 }
 
-// reopen opens the log file again, after the old file was renamed. If that fails, the log stays
+// IsOpen reports whether there is a log.
+func (l *File) IsOpen() bool { return l.fd >= 0 }
+
+// Lost returns the number of bytes that were lost or deleted.
+func (l *File) Lost() int64 { return l.lost }
+
+// Buffer returns the buffer of the entries. Between two events the buffer is empty, and can be used for other data.
+func (l *File) Buffer() sys.Buffer { return l.out }
+
+// Reopen opens the log file again, after the old file was renamed. If that fails, the log stays
 // with the old file. The new file gets the lines that have no end yet; nothing else is in
 // memory between two reads.
-func (l *logFile) reopen() error {
+func (l *File) Reopen() error {
 	if l.path == "" {
 		return errors.New("the container has no log")
 	}
@@ -70,29 +95,29 @@ func (l *logFile) reopen() error {
 	if err != nil {
 		return err
 	}
-	l.reportLoss()
+	l.ReportLoss()
 	l.replace(fd, size)
 	return nil
 }
 
 // replace closes the file and continues with the file fd, which has size bytes.
-func (l *logFile) replace(fd int, size int64) {
+func (l *File) replace(fd int, size int64) {
 	_ = unix.Close(l.fd)
 	l.fd, l.size, l.partial, l.rotateAt = fd, size, false, l.maxSize
 }
 
 // reserve returns space in the buffer for an entry of n bytes, at most maxEntry.
-func (l *logFile) reserve(n int) []byte {
+func (l *File) reserve(n int) []byte {
 	if len(l.out)-l.n < n {
-		l.flush()
+		l.Flush()
 	}
 	b := l.out[l.n : l.n+n]
 	l.n += n
 	return b
 }
 
-// flush writes the buffered entries, with one system call unless the write is short.
-func (l *logFile) flush() {
+// Flush writes the buffered entries, with one system call unless the write is short.
+func (l *File) Flush() {
 	b := l.out[:l.n]
 	l.n = 0
 	if l.fd < 0 || len(b) == 0 {
@@ -111,9 +136,9 @@ func (l *logFile) flush() {
 
 // writeLossNotice ends a partial entry and writes entries that report the lost bytes and the
 // deleted bytes.
-func (l *logFile) writeLossNotice() {
-	var p prefix
-	p.fill(stderr, time.Now())
+func (l *File) writeLossNotice() {
+	var p Prefix
+	p.Fill(Stderr, time.Now())
 	note := make([]byte, 0, 256)
 	if l.partial {
 		note = append(note, '\n')
@@ -132,7 +157,7 @@ func (l *logFile) writeLossNotice() {
 		note = append(note, l.lossCause.Error()...)
 		note = append(note, "]\n"...)
 	}
-	n, err := write(l.fd, note)
+	n, err := sys.Write(l.fd, note)
 	l.size += int64(n)
 	if err == nil && n == len(note) {
 		l.partial, l.unreported, l.deleted = false, 0, 0
@@ -142,9 +167,9 @@ func (l *logFile) writeLossNotice() {
 }
 
 // writeAll writes complete entries. If a write fails, the bytes of the remaining entries are lost.
-func (l *logFile) writeAll(b []byte) {
+func (l *File) writeAll(b []byte) {
 	for rest := b; len(rest) > 0; {
-		n, err := write(l.fd, rest)
+		n, err := sys.Write(l.fd, rest)
 		if err == nil && n == 0 {
 			err = unix.ENOSPC
 		}
@@ -159,7 +184,7 @@ func (l *logFile) writeAll(b []byte) {
 	}
 }
 
-func (l *logFile) recordLoss(n int, err error) {
+func (l *File) recordLoss(n int, err error) {
 	l.unreported += int64(n)
 	l.lost += int64(n)
 	l.lossCause = err
@@ -167,7 +192,7 @@ func (l *logFile) recordLoss(n int, err error) {
 
 // cutPartialEntry truncates the file after the last complete entry, after only the first n
 // bytes of b were written. It returns the number of these bytes that are still in the file.
-func (l *logFile) cutPartialEntry(b []byte, n int) int {
+func (l *File) cutPartialEntry(b []byte, n int) int {
 	complete := bytes.LastIndexByte(b[:n], '\n') + 1
 	if complete == n {
 		return n
@@ -183,17 +208,17 @@ func (l *logFile) cutPartialEntry(b []byte, n int) int {
 	return complete
 }
 
-// reportLoss reports lost bytes when no later entry can do so: at the end of the container, and
+// ReportLoss reports lost bytes when no later entry can do so: at the end of the container, and
 // before another file replaces this one.
-func (l *logFile) reportLoss() {
-	l.flush()
+func (l *File) ReportLoss() {
+	l.Flush()
 	if l.fd >= 0 && (l.unreported > 0 || l.partial || l.deleted > 0) {
 		l.writeLossNotice()
 	}
 }
 
-// close flushes and closes the log.
-func (l *logFile) close() {
-	l.reportLoss()
-	closeFD(&l.fd)
+// Close flushes and closes the log.
+func (l *File) Close() {
+	l.ReportLoss()
+	sys.CloseFD(&l.fd)
 }

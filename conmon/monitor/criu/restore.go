@@ -1,4 +1,4 @@
-package monitor
+package criu
 
 import (
 	"runtime"
@@ -6,25 +6,27 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/conmon/monitor/sys"
 )
 
-// restoreMode is the argument with which the monitor runs its own program to run the runtime's restore.
-const restoreMode = "restore"
+// RestoreMode is the argument with which the monitor runs its own program to run the runtime's restore.
+const RestoreMode = "restore"
 
-// restoreCommand returns the command that runs a command of the runtime in a new mount namespace. The process is killed
+// RestoreCommand returns the command that runs a command of the runtime in a new mount namespace. The process is killed
 // when its parent, the monitor, exits.
-func restoreCommand(runtimeArgs []string) []string {
-	return append([]string{"/proc/self/exe", restoreMode, strconv.Itoa(unix.Getpid())}, runtimeArgs...)
+func RestoreCommand(runtimeArgs []string) []string {
+	return append([]string{"/proc/self/exe", RestoreMode, strconv.Itoa(unix.Getpid())}, runtimeArgs...)
 }
 
-// execRestore executes a command of the runtime in a new mount namespace. args has the pid of the monitor and the
+// ExecRestore executes a command of the runtime in a new mount namespace. args has the pid of the monitor and the
 // command.
 //
 // The runtime mounts the volumes of the container for CRIU before it calls CRIU. In the mount namespace of the host,
 // these mounts would remain when the runtime is killed, and a removal of the container would find them in the root file
 // system. The new mounts are slaves of the host's mounts: CRIU can make a mount of the container a slave again only if
 // the source of the mount is a slave or shared, and not if it is private.
-func execRestore(args []string) int {
+func ExecRestore(args []string) int {
 	err := error(unix.EINVAL)
 	if len(args) > 1 {
 		err = enterRestoreNamespace(args[0])
@@ -48,7 +50,7 @@ func enterRestoreNamespace(monitor string) error {
 		return unix.ESRCH // the monitor has exited before the call of prctl
 	}
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return wrap("unshare the mount namespace", err)
+		return sys.Wrap("unshare the mount namespace", err)
 	}
-	return wrapIf("make the mounts slaves", unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""))
+	return sys.WrapIf("make the mounts slaves", unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""))
 }

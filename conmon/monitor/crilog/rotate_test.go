@@ -1,4 +1,4 @@
-package monitor
+package crilog
 
 import (
 	"fmt"
@@ -6,27 +6,29 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/criserver/criserver/conmon/monitor/sys"
 )
 
 // newTestLog returns a log file in a new directory with a maximum size, and the path of the log.
-func newTestLog(t *testing.T, maxSize int64) (*logFile, string) {
+func newTestLog(t *testing.T, maxSize int64) (*File, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "0.log")
-	l := new(logFile)
-	if err := l.open(path, maxSize, make(buffer, logBufSize)); err != nil {
+	l := new(File)
+	if err := l.Open(path, maxSize, make(sys.Buffer, BufferSize)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(l.close)
+	t.Cleanup(l.Close)
 	return l, path
 }
 
 // writeLines writes the lines from first to last, one line in each write.
-func writeLines(l *logFile, first, last int) {
-	var p prefix
-	p.fill(stdout, testTime)
+func writeLines(l *File, first, last int) {
+	var p Prefix
+	p.Fill(Stdout, testTime)
 	for n := first; n <= last; n++ {
 		p.writeEntry(l, tagFull, fmt.Appendf(nil, "line %04d", n), nil)
-		l.flush()
+		l.Flush()
 	}
 }
 
@@ -87,7 +89,7 @@ func TestRotationBetweenRenameAndReopen(t *testing.T) {
 	if got := readLog(t, path+".20261130"); strings.Count(got, "\n") != 5 {
 		t.Errorf("renamed log: got %q, want the lines 1 to 5", got)
 	}
-	if err := l.reopen(); err != nil {
+	if err := l.Reopen(); err != nil {
 		t.Fatal(err)
 	}
 	writeLines(l, 8, 8)

@@ -1,4 +1,4 @@
-package monitor
+package oom
 
 import (
 	"os"
@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/conmon/monitor/sys"
 )
 
 func TestOOMFiles(t *testing.T) {
@@ -48,12 +50,14 @@ func TestParseKills(t *testing.T) {
 	}
 }
 
+func exitStatus(code int) unix.WaitStatus { return unix.WaitStatus(code << 8) }
+
 func signalled(sig unix.Signal) unix.WaitStatus { return unix.WaitStatus(sig) }
 
 // oomTestbed contains the files of a container's cgroup and of its slice.
 type oomTestbed struct {
 	t            *testing.T
-	watch        *oomWatch
+	watch        *Watch
 	file, parent string
 }
 
@@ -61,12 +65,12 @@ func newOOMTestbed(t *testing.T) *oomTestbed {
 	b := &oomTestbed{t: t, file: filepath.Join(t.TempDir(), "events"), parent: filepath.Join(t.TempDir(), "events")}
 	b.set(b.file, "0")
 	b.set(b.parent, "3") // other containers of the slice
-	m := &monitor{}
-	if err := m.poll.open(); err != nil {
+	poll := new(sys.Poller)
+	if err := poll.Open(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = unix.Close(m.poll.fd) })
-	b.watch = &oomWatch{m: m, fd: -1}
+	w := New(poll)
+	b.watch = &w
 	b.watch.open(b.file, b.parent)
 	t.Cleanup(b.watch.close)
 	return b
@@ -106,20 +110,20 @@ func TestOOMWatch(t *testing.T) {
 		"another status":               {func(b *oomTestbed) { b.set(b.file, "1") }, exitStatus(3), true, false},
 		"another signal":               {func(b *oomTestbed) { b.set(b.file, "1") }, signalled(unix.SIGTERM), true, false},
 		"killed by another process":    {func(*oomTestbed) {}, signalled(unix.SIGKILL), true, false},
-		"noticed, then removed":        {func(b *oomTestbed) { b.set(b.file, "1"); b.watch.ready(0); b.remove() }, signalled(unix.SIGKILL), true, true},
+		"noticed, then removed":        {func(b *oomTestbed) { b.set(b.file, "1"); b.watch.Ready(0); b.remove() }, signalled(unix.SIGKILL), true, true},
 		"removed unnoticed":            {func(b *oomTestbed) { b.set(b.parent, "4"); b.remove() }, signalled(unix.SIGKILL), true, true},
 		"removed without a kill":       {func(b *oomTestbed) { b.remove() }, signalled(unix.SIGKILL), true, false},
-		"removed, kill of a neighbour": {func(b *oomTestbed) { b.set(b.parent, "4"); b.watch.ready(0); b.remove() }, signalled(unix.SIGKILL), true, false},
+		"removed, kill of a neighbour": {func(b *oomTestbed) { b.set(b.parent, "4"); b.watch.Ready(0); b.remove() }, signalled(unix.SIGKILL), true, false},
 		"long after the kill of a child": {func(b *oomTestbed) {
 			b.set(b.file, "1")
-			b.watch.ready(0)
+			b.watch.Ready(0)
 			b.watch.killedAt = b.watch.killedAt.Add(-2 * oomWindow)
 		}, signalled(unix.SIGKILL), true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newOOMTestbed(t)
 			tc.before(b)
-			if got := b.watch.killedContainer(tc.status, tc.known); got != tc.want {
+			if got := b.watch.KilledContainer(tc.status, tc.known); got != tc.want {
 				t.Errorf("OOMKilled is %t, want %t", got, tc.want)
 			}
 			if b.watch.fd != -1 {
@@ -136,16 +140,16 @@ func TestOOMWatchOnCgroupV1(t *testing.T) {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		o := &oomWatch{m: &monitor{}, fd: -1}
+		o := New(new(sys.Poller))
 		o.open(file, "")
-		if got := o.killedContainer(signalled(unix.SIGKILL), true); got != want {
+		if got := o.KilledContainer(signalled(unix.SIGKILL), true); got != want {
 			t.Errorf("%q: OOMKilled is %t, want %t", content, got, want)
 		}
 	}
 	for _, file := range []string{"", "/nonexistent"} {
-		o := &oomWatch{m: &monitor{}, fd: -1}
+		o := New(new(sys.Poller))
 		o.open(file, "")
-		if o.killedContainer(signalled(unix.SIGKILL), true) {
+		if o.KilledContainer(signalled(unix.SIGKILL), true) {
 			t.Errorf("OOMKilled in cgroup %q", file)
 		}
 	}
@@ -156,10 +160,10 @@ func TestOOMWatchOnCgroupV1(t *testing.T) {
 func TestOOMKillTimeIsSetOnce(t *testing.T) {
 	b := newOOMTestbed(t)
 	b.set(b.file, "1")
-	b.watch.ready(0)
+	b.watch.Ready(0)
 	first := b.watch.killedAt
 	time.Sleep(time.Millisecond)
-	b.watch.ready(0)
+	b.watch.Ready(0)
 	if !b.watch.killedAt.Equal(first) || first.IsZero() {
 		t.Errorf("time of the kill is %v, then %v", first, b.watch.killedAt)
 	}

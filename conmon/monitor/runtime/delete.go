@@ -1,4 +1,4 @@
-package monitor
+package runtime
 
 import (
 	"bytes"
@@ -7,39 +7,35 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/conmon/wire"
 )
 
-// deleteTimeout and orphanTimeout limit the two steps of undo.
+// deleteTimeout and orphanTimeout limit the two steps of Delete.
 const (
 	deleteTimeout = 60 * time.Second
 	orphanTimeout = 15 * time.Second
 )
 
-// undo deletes the container, whether create has completed or not.
-func (m *monitor) undo() {
-	m.removeControlSocket()
-	m.deleteContainer()
-}
-
-// deleteContainer deletes the container in the runtime and kills all children. It ignores the error
+// Delete deletes the container in the runtime and kills all children. It ignores the error
 // of the runtime, which usually says that there is no such container.
-func (m *monitor) deleteContainer() {
-	args := runtimeArgs(&m.spec, "delete", "--force", m.spec.ID)
-	if c, err := spawn(args, &m.spec, [3]int{-1, -1, -1}); err == nil {
+func Delete(spec *wire.Spec) {
+	args := Args(spec, "delete", "--force", spec.ID)
+	if c, err := Start(args, spec, [3]int{-1, -1, -1}); err == nil {
 		// The runtime may wait until the container's processes have disappeared. That requires
 		// that their parent, the monitor, reaps them.
-		ended := reapUntil(deleteTimeout, func(pid int) bool { return pid == c.pid })
+		ended := reapUntil(deleteTimeout, func(pid int) bool { return pid == c.PID })
 		if !ended {
-			c.kill()
+			c.Kill()
 		}
-		c.close()
+		c.Close()
 	}
-	killOrphans()
+	KillOrphans()
 }
 
-// killOrphans kills all children. They are processes that a killed runtime has left behind,
+// KillOrphans kills all children. They are processes that a killed runtime has left behind,
 // such as a first process that is not complete.
-func killOrphans() {
+func KillOrphans() {
 	reapUntil(orphanTimeout, func(int) bool {
 		for _, pid := range children() {
 			_ = unix.Kill(pid, unix.SIGKILL) // the pid cannot be reused before the wait

@@ -1,17 +1,19 @@
-package monitor
+package crilog
 
 import (
 	"bytes"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/criserver/criserver/conmon/monitor/sys"
 )
 
 // testLog returns a log that keeps its entries in memory: see takeEntries.
-func testLog() *logFile { return &logFile{fd: -1, out: make(buffer, 4<<20)} }
+func testLog() *File { return &File{fd: -1, out: make(sys.Buffer, 4<<20)} }
 
 // takeEntries returns the entries and removes them from the log.
-func takeEntries(l *logFile) []byte {
+func takeEntries(l *File) []byte {
 	b := bytes.Clone(l.out[:l.n])
 	l.n = 0
 	return b
@@ -22,7 +24,7 @@ var testTime = time.Date(2026, 1, 2, 3, 4, 5, 60, time.FixedZone("", 3600))
 const testStamp = "2026-01-02T02:04:05.000000060Z"
 
 func TestLines(t *testing.T) {
-	long := strings.Repeat("a", maxLine)
+	long := strings.Repeat("a", MaxLine)
 	tests := []struct {
 		name  string
 		reads []string
@@ -46,13 +48,13 @@ func TestLines(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			log := testLog()
-			var p prefix
-			var l lines
+			var p Prefix
+			var l Lines
 			for _, r := range tt.reads {
-				p.fill(stderr, testTime)
-				l.split(log, &p, testTime, []byte(r))
+				p.Fill(Stderr, testTime)
+				l.Split(log, &p, testTime, []byte(r))
 			}
-			l.flush(log, &p)
+			l.Flush(log, &p)
 			var want strings.Builder
 			for _, w := range tt.want {
 				want.WriteString(testStamp + " stderr " + w + "\n")
@@ -69,18 +71,18 @@ func TestLines(t *testing.T) {
 func FuzzLines(f *testing.F) {
 	f.Add([]byte("a\nbc\n\nd"), uint16(1))
 	f.Add([]byte("\xff\xff\xff\n"), uint16(1000))
-	f.Add([]byte("\xbf\ny\n"), uint16(maxLine))
+	f.Add([]byte("\xbf\ny\n"), uint16(MaxLine))
 	log := testLog()
 	split := func(data []byte, step int) []byte {
-		var p prefix
-		var l lines
-		p.fill(stdout, testTime)
+		var p Prefix
+		var l Lines
+		p.Fill(Stdout, testTime)
 		for len(data) > 0 {
 			n := min(step, len(data))
-			l.split(log, &p, testTime, data[:n])
+			l.Split(log, &p, testTime, data[:n])
 			data = data[n:]
 		}
-		l.flush(log, &p)
+		l.Flush(log, &p)
 		return takeEntries(log)
 	}
 	f.Fuzz(func(t *testing.T, seed []byte, step uint16) {
@@ -92,7 +94,7 @@ func FuzzLines(f *testing.F) {
 		var back []byte
 		for e := range bytes.Lines(once) {
 			head, text := e[:prefixLen], bytes.TrimSuffix(e[prefixLen:], []byte("\n"))
-			if len(text) > maxLine || string(head[:prefixTag]) != testStamp+" stdout " {
+			if len(text) > MaxLine || string(head[:prefixTag]) != testStamp+" stdout " {
 				t.Fatalf("entry %q", e)
 			}
 			if back = append(back, text...); head[prefixTag] == tagFull {
@@ -122,19 +124,19 @@ func expand(seed []byte) (data []byte) {
 }
 
 func BenchmarkLines(b *testing.B) {
-	data := bytes.Repeat(append(bytes.Repeat([]byte("x"), 99), '\n'), readBufSize/100)
-	out, err := newBuffer(logBufSize)
+	data := bytes.Repeat(append(bytes.Repeat([]byte("x"), 99), '\n'), (256<<10)/100)
+	out, err := sys.NewBuffer(BufferSize)
 	if err != nil {
 		b.Fatal(err)
 	}
-	log := &logFile{fd: -1, out: out}
+	log := &File{fd: -1, out: out}
 	b.SetBytes(int64(len(data)))
-	var l lines
+	var l Lines
 	for b.Loop() {
-		var p prefix
-		p.fill(stdout, testTime)
-		l.split(log, &p, testTime, data)
-		log.flush()
+		var p Prefix
+		p.Fill(Stdout, testTime)
+		l.Split(log, &p, testTime, data)
+		log.Flush()
 	}
 }
 
@@ -148,7 +150,7 @@ func FuzzOverdueLines(f *testing.F) {
 	log := testLog()
 	f.Fuzz(func(t *testing.T, seed, schedule []byte) {
 		data, rest := expand(seed), []byte(nil)
-		var l lines
+		var l Lines
 		now := testTime
 		for rest = data; len(rest) > 0; {
 			// Each byte of the schedule is the size of a read and the milliseconds after the read.
@@ -157,12 +159,12 @@ func FuzzOverdueLines(f *testing.F) {
 				step, schedule = schedule[0], schedule[1:]
 			}
 			n := min(int(step)*97, len(rest))
-			var p prefix
-			p.fill(stdout, now)
-			l.split(log, &p, now, rest[:n])
+			var p Prefix
+			p.Fill(Stdout, now)
+			l.Split(log, &p, now, rest[:n])
 			rest = rest[n:]
-			if now = now.Add(time.Duration(step) * 2 * time.Millisecond); l.overdue(now) {
-				l.flush(log, &p)
+			if now = now.Add(time.Duration(step) * 2 * time.Millisecond); l.Overdue(now) {
+				l.Flush(log, &p)
 				if len(l.pending) > 0 {
 					t.Fatal("an overdue line is still pending")
 				}
@@ -171,9 +173,9 @@ func FuzzOverdueLines(f *testing.F) {
 				schedule = []byte{255}
 			}
 		}
-		var p prefix
-		p.fill(stdout, now)
-		l.flush(log, &p)
+		var p Prefix
+		p.Fill(Stdout, now)
+		l.Flush(log, &p)
 		if got := joinEntries(t, takeEntries(log)); !bytes.Equal(got, data) {
 			t.Fatalf("entries contain %q, want %q", got, data)
 		}
@@ -185,8 +187,8 @@ func joinEntries(t *testing.T, entries []byte) (text []byte) {
 	t.Helper()
 	for e := range bytes.Lines(entries) {
 		content := bytes.TrimSuffix(e[prefixLen:], []byte("\n"))
-		if len(content) > maxLine {
-			t.Fatalf("entry of %d bytes, want at most %d", len(content), maxLine)
+		if len(content) > MaxLine {
+			t.Fatalf("entry of %d bytes, want at most %d", len(content), MaxLine)
 		}
 		if text = append(text, content...); e[prefixTag] == tagFull {
 			text = append(text, '\n')
@@ -199,26 +201,26 @@ func joinEntries(t *testing.T, entries []byte) (text []byte) {
 // with the next line.
 func TestOverdueLine(t *testing.T) {
 	log := testLog()
-	var l lines
+	var l Lines
 	read := func(after time.Duration, text string) {
-		var p prefix
-		p.fill(stdout, testTime)
-		l.split(log, &p, testTime.Add(after), []byte(text))
+		var p Prefix
+		p.Fill(Stdout, testTime)
+		l.Split(log, &p, testTime.Add(after), []byte(text))
 	}
 	read(0, "a")
-	read(lineDelay-1, "b")
-	if l.overdue(testTime.Add(lineDelay - 1)) {
+	read(LineDelay-1, "b")
+	if l.Overdue(testTime.Add(LineDelay - 1)) {
 		t.Error("the line is overdue too early")
 	}
-	if !l.overdue(testTime.Add(lineDelay)) {
-		t.Error("the line is not overdue lineDelay after its first byte")
+	if !l.Overdue(testTime.Add(LineDelay)) {
+		t.Error("the line is not overdue LineDelay after its first byte")
 	}
-	read(lineDelay, "\nc")
-	if l.overdue(testTime.Add(2*lineDelay - 1)) {
-		t.Error("the next line is overdue lineDelay after the first byte of the previous line")
+	read(LineDelay, "\nc")
+	if l.Overdue(testTime.Add(2*LineDelay - 1)) {
+		t.Error("the next line is overdue LineDelay after the first byte of the previous line")
 	}
-	read(2*lineDelay, "d\n")
-	if l.overdue(testTime.Add(10 * lineDelay)) {
+	read(2*LineDelay, "d\n")
+	if l.Overdue(testTime.Add(10 * LineDelay)) {
 		t.Error("a complete line is overdue")
 	}
 }

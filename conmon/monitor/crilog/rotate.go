@@ -1,4 +1,4 @@
-package monitor
+package crilog
 
 import "golang.org/x/sys/unix"
 
@@ -7,7 +7,7 @@ import "golang.org/x/sys/unix"
 const rotatedSuffix = ".1"
 
 // rotateIfFull rotates the log if n more bytes exceed its maximum size.
-func (l *logFile) rotateIfFull(n int) {
+func (l *File) rotateIfFull(n int) {
 	if l.rotateAt == 0 || l.size == 0 || l.size+int64(n) <= l.rotateAt {
 		return
 	}
@@ -20,7 +20,7 @@ func (l *logFile) rotateIfFull(n int) {
 
 // rotate renames the log and opens a new one, and reports whether it did. It replaces the log
 // that was rotated before, whose bytes count as lost.
-func (l *logFile) rotate() bool {
+func (l *File) rotate() bool {
 	if l.partial || l.unreported > 0 {
 		l.writeLossNotice() // while the file is still the one that lacks the bytes
 	}
@@ -50,7 +50,7 @@ func (l *logFile) rotate() bool {
 
 // isCurrent reports whether the open file is the file at the path of the log. The kubelet renames
 // the log some time before it has the log reopened; the file must not be renamed then.
-func (l *logFile) isCurrent() bool {
+func (l *File) isCurrent() bool {
 	var open, named unix.Stat_t
 	return unix.Fstat(l.fd, &open) == nil && unix.Lstat(l.path, &named) == nil && open.Ino == named.Ino && open.Dev == named.Dev
 }

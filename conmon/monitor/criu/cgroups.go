@@ -1,8 +1,10 @@
-package monitor
+package criu
 
 import (
 	"errors"
 	"strings"
+
+	"github.com/criserver/criserver/conmon/monitor/sys"
 )
 
 // maxTable limits the mount table, in bytes.
@@ -16,7 +18,7 @@ type cgroupPath struct {
 
 // cgroupsOf returns the cgroups of a process in all hierarchies.
 func cgroupsOf(pid string, b []byte) (list []cgroupPath, err error) {
-	text, err := readFile("/proc/"+pid+"/cgroup", b)
+	text, err := sys.ReadFile("/proc/"+pid+"/cgroup", b)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +69,7 @@ func bindCgroups(table string, own, runtime []cgroupPath, bind func(source, targ
 				continue
 			}
 			if err := bind(point+source, point+target); err != nil {
-				return wrap("mount "+point+source+" on "+point+target, err)
+				return sys.Wrap("mount "+point+source+" on "+point+target, err)
 			}
 		}
 	}

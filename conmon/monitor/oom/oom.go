@@ -1,4 +1,5 @@
-package monitor
+// Package oom finds out whether the OOM killer of the kernel ended a container.
+package oom
 
 import (
 	"bytes"
@@ -6,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/criserver/criserver/conmon/monitor/sys"
 )
 
 const cgroupRoot = "/sys/fs/cgroup"
@@ -16,7 +19,7 @@ const cgroupRoot = "/sys/fs/cgroup"
 // death of a child.
 const oomWindow = 10 * time.Second
 
-// oomWatch counts the processes that the OOM killer ended in a container's
+// Watch counts the processes that the OOM killer ended in a container's
 // memory cgroup.
 //
 // On cgroup v2 with the systemd driver the cgroup may vanish as soon as its last
@@ -32,8 +35,8 @@ const oomWindow = 10 * time.Second
 //
 // On cgroup v1 only the OCI runtime's delete removes the cgroup, so the monitor
 // reads the count once, at the end of the container.
-type oomWatch struct {
-	m           *monitor
+type Watch struct {
+	poll        *sys.Poller
 	file        string // counts the OOM kills in the container's cgroup; "" if unknown
 	fd          int    // file, open; -1 on v1
 	kills       uint64 // last count read from file
@@ -96,18 +99,21 @@ func hasWord(list []byte, word string) bool {
 	return false
 }
 
-// find looks up the cgroup of the container's first process. The process has
+// New returns a Watch of no container. Reports of the kernel arrive through poll.
+func New(poll *sys.Poller) Watch { return Watch{poll: poll, fd: -1} }
+
+// Find looks up the cgroup of the container's first process. The process has
 // not begun to run the container's program, so it cannot have moved to another
-// cgroup.
-func (o *oomWatch) find(pid int) {
-	b, err := readFile("/proc/"+strconv.Itoa(pid)+"/cgroup", o.m.readBuf)
+// cgroup. buf is scratch space.
+func (o *Watch) Find(pid int, buf []byte) {
+	b, err := sys.ReadFile("/proc/"+strconv.Itoa(pid)+"/cgroup", buf)
 	if err != nil {
 		return
 	}
 	o.open(oomFiles(b))
 }
 
-func (o *oomWatch) open(file, parent string) {
+func (o *Watch) open(file, parent string) {
 	if o.file, o.parent = file, parent; parent == "" {
 		return
 	}
@@ -120,26 +126,26 @@ func (o *oomWatch) open(file, parent string) {
 	o.update()
 }
 
-// watch has the kernel report changes. Without reports, killedContainer still reads the
+// Start has the kernel report changes. Without reports, KilledContainer still reads the
 // counts.
-func (o *oomWatch) watch() {
+func (o *Watch) Start() {
 	if o.fd >= 0 {
-		_ = o.m.poll.add(o.fd, unix.EPOLLPRI, o)
+		_ = o.poll.Add(o.fd, unix.EPOLLPRI, o)
 	}
 }
 
-// ready is called when the events of the cgroup have changed, or when the cgroup
+// Ready is called when the events of the cgroup have changed, or when the cgroup
 // was removed.
-func (o *oomWatch) ready(uint32) {
+func (o *Watch) Ready(uint32) {
 	if !o.update() {
-		o.m.poll.remove(o.fd) // the kernel reports a removed cgroup without end
+		o.poll.Remove(o.fd) // the kernel reports a removed cgroup without end
 	}
 }
 
 // update reads the counts, and returns false when the container's file cannot be
 // read. The count of the parent comes first: a kill between the two reads is
 // then in the count of the container.
-func (o *oomWatch) update() bool {
+func (o *Watch) update() bool {
 	parentKills, parentErr := o.readKills(o.parent)
 	n, err := unix.Pread(o.fd, o.buf[:], 0)
 	if err != nil {
@@ -152,17 +158,17 @@ func (o *oomWatch) update() bool {
 	return true
 }
 
-func (o *oomWatch) noteKills(kills uint64) {
+func (o *Watch) noteKills(kills uint64) {
 	if kills > o.kills {
 		o.kills, o.killedAt = kills, time.Now()
 	}
 }
 
-// killedContainer reports whether the OOM killer ended the container. It must be called at
+// KilledContainer reports whether the OOM killer ended the container. It must be called at
 // once when the first process has ended, because the files may vanish. The OOM
 // killer may have killed the first process, or a child whose death the first
 // process reported as its own exit status, as a shell does.
-func (o *oomWatch) killedContainer(status unix.WaitStatus, known bool) bool {
+func (o *Watch) KilledContainer(status unix.WaitStatus, known bool) bool {
 	switch {
 	case o.file == "":
 		return false
@@ -183,13 +189,13 @@ func (o *oomWatch) killedContainer(status unix.WaitStatus, known bool) bool {
 	return !o.killedAt.IsZero() && time.Since(o.killedAt) < oomWindow
 }
 
-func (o *oomWatch) close() {
-	o.m.poll.remove(o.fd)
-	closeFD(&o.fd)
+func (o *Watch) close() {
+	o.poll.Remove(o.fd)
+	sys.CloseFD(&o.fd)
 }
 
-func (o *oomWatch) readKills(file string) (uint64, error) {
-	b, err := readFile(file, o.buf[:])
+func (o *Watch) readKills(file string) (uint64, error) {
+	b, err := sys.ReadFile(file, o.buf[:])
 	if err != nil {
 		return 0, err
 	}

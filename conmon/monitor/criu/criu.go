@@ -1,4 +1,7 @@
-package monitor
+// Package criu contains the two programs that run between the monitor and CRIU while a container is restored. The
+// monitor runs its own program, which makes a mount namespace and executes the OCI runtime (ExecRestore). The runtime
+// runs the program a second time, under the name of CRIU (Exec).
+package criu
 
 import (
 	"strconv"
@@ -7,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/criserver/criserver/conmon/monitor/sys"
 	"github.com/criserver/criserver/conmon/wire"
 )
 
@@ -16,23 +20,23 @@ import (
 // runtime. Both are wrong. Therefore the runtime finds this program under the name of CRIU. The program waits until the
 // runtime has moved the program to the cgroup of the container, sets up the cgroups, and executes CRIU.
 
-// criuName is the name of CRIU, and of the link to this program in criuDir.
-const criuName = "criu"
+// Name is the name of CRIU, and of the link to this program in linkDir.
+const Name = "criu"
 
-// criuDir is the directory with the link, in the run directory.
-const criuDir = "criu-path"
+// linkDir is the directory with the link, in the run directory.
+const linkDir = "criu-path"
 
-// interposeCRIU returns an environment in which the runtime finds this program under the name of CRIU.
-func interposeCRIU(spec *wire.Spec) ([]string, error) {
-	dir := spec.RunDir + "/" + criuDir
+// Interpose returns an environment in which the runtime finds this program under the name of CRIU.
+func Interpose(spec *wire.Spec) ([]string, error) {
+	dir := spec.RunDir + "/" + linkDir
 	if err := unix.Mkdir(dir, 0o700); err != nil && err != unix.EEXIST {
-		return nil, wrap("make "+dir, err)
+		return nil, sys.Wrap("make "+dir, err)
 	}
-	link := dir + "/" + criuName
+	link := dir + "/" + Name
 	_ = unix.Unlink(link)
 	// The path stays valid if the program is replaced by another version.
 	if err := unix.Symlink("/proc/"+strconv.Itoa(unix.Getpid())+"/exe", link); err != nil {
-		return nil, wrap("make "+link, err)
+		return nil, sys.Wrap("make "+link, err)
 	}
 	env := spec.RuntimeEnv
 	if env == nil {
@@ -62,19 +66,19 @@ func setPath(env []string, path string) []string {
 	return out
 }
 
-// execCRIU sets the cgroups up and executes CRIU with args. The first directory of PATH is criuDir.
-func execCRIU(args []string) int {
+// Exec sets the cgroups up and executes CRIU with args. The first directory of PATH is linkDir.
+func Exec(args []string) int {
 	env := syscall.Environ()
 	dir, path, _ := strings.Cut(pathOf(env), ":")
 	env = setPath(env, path)
 	err := awaitRequest(args)
 	if err == nil {
-		err = prepareCRIU(env, strings.TrimSuffix(dir, "/"+criuDir))
+		err = prepare(env, strings.TrimSuffix(dir, "/"+linkDir))
 	}
 	if err == nil {
 		err = unix.ENOENT
 		for _, dir := range strings.Split(path, ":") {
-			if program := dir + "/" + criuName; dir != "" && unix.Access(program, unix.X_OK) == nil {
+			if program := dir + "/" + Name; dir != "" && unix.Access(program, unix.X_OK) == nil {
 				err = syscall.Exec(program, args, env)
 				break
 			}
@@ -84,11 +88,11 @@ func execCRIU(args []string) int {
 	return 1
 }
 
-// prepareCRIU announces this process to the monitor, and makes the cgroups of the container visible to the process: in
+// prepare announces this process to the monitor, and makes the cgroups of the container visible to the process: in
 // a new cgroup namespace, or with bind mounts. If the runtime has not moved the process to another cgroup, the request
-// is not for a restore, and prepareCRIU does nothing.
-func prepareCRIU(env []string, runDir string) error {
-	buffer, err := newBuffer(maxTable)
+// is not for a restore, and prepare does nothing.
+func prepare(env []string, runDir string) error {
+	buffer, err := sys.NewBuffer(maxTable)
 	if err != nil {
 		return err
 	}
@@ -100,15 +104,15 @@ func prepareCRIU(env []string, runDir string) error {
 	if err != nil || equalCgroups(own, runtime) {
 		return err
 	}
-	if err := announceCRIU(runDir); err != nil {
-		return wrap("announce criu to the monitor", err)
+	if err := announce(runDir); err != nil {
+		return sys.Wrap("announce criu to the monitor", err)
 	}
 	for _, kv := range env {
 		if kv == wire.CgroupNamespace {
-			return wrapIf("unshare the cgroup namespace", unix.Unshare(unix.CLONE_NEWCGROUP))
+			return sys.WrapIf("unshare the cgroup namespace", unix.Unshare(unix.CLONE_NEWCGROUP))
 		}
 	}
-	table, err := readFile("/proc/self/mountinfo", buffer)
+	table, err := sys.ReadFile("/proc/self/mountinfo", buffer)
 	if err != nil {
 		return err
 	}
@@ -125,12 +129,12 @@ func awaitRequest(args []string) error {
 	}
 	fd, err := strconv.Atoi(args[2])
 	if err != nil {
-		return wrap("descriptor "+args[2], err)
+		return sys.Wrap("descriptor "+args[2], err)
 	}
 	for {
 		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
 		if err != unix.EINTR {
-			return wrapIf("wait for the request of the runtime", err)
+			return sys.WrapIf("wait for the request of the runtime", err)
 		}
 	}
 }
