@@ -8,6 +8,8 @@ import (
 
 	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/container/containerspec"
+	"github.com/criserver/criserver/container/guest"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/hooks"
@@ -54,7 +56,7 @@ func (m *Manager) writeBundle(ctx context.Context, c *container, p *plan) (_ *os
 	c.mu.Lock()
 	c.process = config.Process
 	c.mu.Unlock()
-	return target, os.WriteFile(filepath.Join(c.dir, configFile), b, 0o600)
+	return target, os.WriteFile(filepath.Join(c.dir, record.ConfigFile), b, 0o600)
 }
 
 // buildConfig makes the OCI config, with the changes of CDI devices, the hooks of the operator
@@ -72,7 +74,7 @@ func (m *Manager) buildConfig(ctx context.Context, c *container, p *plan, in oci
 	if err := p.settings.Hooks.Add(res.Spec, hooks.Container{Annotations: p.annotations(), HasMounts: len(p.spec.Mounts) > 0}); err != nil {
 		return nil, err
 	}
-	annotateGuest(c.runtime, p.pod, res.Spec)
+	guest.Annotate(c.runtime, p.pod.ID, res.Spec)
 	for _, w := range res.Warnings {
 		c.log().Warn(w)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/criserver/criserver/container/containerspec"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/oomscore"
 	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -67,7 +68,7 @@ func TestOOMScoreAdjIsReset(t *testing.T) {
 		if err := oomscore.Set(cmd.Process.Pid, 300); err != nil {
 			t.Fatal(err)
 		}
-		c := &container{id: "c", rec: &record{}, process: tc.process}
+		c := &container{id: "c", rec: &record.Record{}, process: tc.process}
 		c.resetOOMScoreAdj(cmd.Process.Pid)
 		if got, err := oomscore.Get(cmd.Process.Pid); err != nil || got != tc.want {
 			t.Errorf("%s: oom_score_adj %d, %v; want %d", name, got, err, tc.want)
@@ -97,7 +98,7 @@ func TestProcessCgroup(t *testing.T) {
 		"cgroupfs":         {runtime.Runtime{}, "/pod/criserver-1.scope", ""},
 		"in a guest":       {runtime.Runtime{SystemdCgroup: true, Guest: true}, "/pod/criserver-1.scope", ""},
 	} {
-		c := &container{rec: &record{CgroupPath: tc.path}, runtime: &tc.runtime}
+		c := &container{rec: &record.Record{CgroupPath: tc.path}, runtime: &tc.runtime}
 		if got := m.processCgroup(c, 1); got != tc.want {
 			t.Errorf("%s: %q, want %q", name, got, tc.want)
 		}

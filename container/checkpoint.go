@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci/runtime"
 	"golang.org/x/sys/unix"
@@ -115,7 +116,7 @@ func (h *Held) Release() {
 }
 
 // SpecFile is the path of the OCI config of the container.
-func (h *Held) SpecFile() string { return filepath.Join(h.c.dir, configFile) }
+func (h *Held) SpecFile() string { return filepath.Join(h.c.dir, record.ConfigFile) }
 
 // Freeze freezes all processes of the container, and returns when they are frozen.
 func (h *Held) Freeze(ctx context.Context) error {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/container/containerspec"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/internal/userns"
@@ -24,7 +25,7 @@ import (
 type container struct {
 	id        string
 	dir       string // run directory and bundle
-	rec       *record
+	rec       *record.Record
 	config    *cri.ContainerConfig
 	podConfig *cri.PodSandboxConfig
 	userMaps  userns.Maps // of the user namespace of the pod; empty for the host's
@@ -49,7 +50,7 @@ type container struct {
 	meter cgroup.StatsCache // of the cgroup
 
 	mu           sync.Mutex // guards the fields below, and the state file
-	status       status
+	status       record.Status
 	unwatched    bool           // the exit of the first process cannot be watched
 	startFailure string         // why the first process never ran, or ""
 	process      *specs.Process // template for exec; nil until it is needed
@@ -58,7 +59,7 @@ type container struct {
 	cancelCheckpoint context.CancelCauseFunc // ends the running checkpoint; nil without a checkpoint
 }
 
-func newContainer(dir string, rec *record, config *cri.ContainerConfig, podConfig *cri.PodSandboxConfig) *container {
+func newContainer(dir string, rec *record.Record, config *cri.ContainerConfig, podConfig *cri.PodSandboxConfig) *container {
 	return &container{
 		id: rec.ID, dir: dir, rec: rec, config: config, podConfig: podConfig, runtime: &rec.Runtime,
 		mounts: effectiveMounts(config, rec.Volumes), userMaps: containerspec.UserMaps(podConfig),
@@ -83,28 +84,28 @@ func (c *container) enter(stage string) { c.stage.Store(&stage) }
 // change alters the status, writes it to the state file and publishes it. If the write
 // fails, the status is published nevertheless, because the change has happened. Only a
 // restart of the daemon would lose the change.
-func (c *container) change(alter func(*status)) error {
+func (c *container) change(alter func(*record.Status)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.changeLocked(alter)
 }
 
-func (c *container) changeLocked(alter func(*status)) error {
+func (c *container) changeLocked(alter func(*record.Status)) error {
 	alter(&c.status)
-	err := c.status.write(c.dir)
+	err := c.status.Write(c.dir)
 	c.publish()
 	return err
 }
 
 // commit alters the status only if the new status can be written to the state file.
-func (c *container) commit(alter func(*status) error) error {
+func (c *container) commit(alter func(*record.Status) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	next := c.status
 	if err := alter(&next); err != nil {
 		return err
 	}
-	if err := next.write(c.dir); err != nil {
+	if err := next.Write(c.dir); err != nil {
 		return err
 	}
 	c.status = next
@@ -138,7 +139,7 @@ func (c *container) snapshot() *Snapshot {
 		ID: c.id, PodID: c.rec.PodID, Config: c.config, PodConfig: c.podConfig, RuntimeHandler: c.runtime.Name,
 		ImageID: c.rec.ImageID, ImageRef: c.rec.ImageRef, LogPath: c.rec.LogPath, StopSignal: c.rec.StopSignal,
 		CreatedAt: unixTime(st.Created), StartedAt: unixTime(st.Started),
-		Resources: st.resources(c.config), Extra: st.Extra, Mounts: c.mounts,
+		Resources: st.Resources(c.config), Extra: st.Extra, Mounts: c.mounts,
 		UID: st.UID, GID: st.GID, SupplementalGroups: st.Groups,
 		RootFS: c.rootfs(), CgroupPath: c.rec.CgroupPath, RunDir: c.dir,
 		ProcessCgroup: cmp.Or(st.ProcessCgroup, c.rec.CgroupPath), MonitorLost: st.MonitorLost,
@@ -166,7 +167,7 @@ func (c *container) snapshot() *Snapshot {
 
 // setExit records the exit and reports true. If an exit is recorded already, setExit
 // does nothing.
-func (c *container) setExit(e exitInfo) bool {
+func (c *container) setExit(e record.Exit) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.status.Exit != nil {
@@ -175,7 +176,7 @@ func (c *container) setExit(e exitInfo) bool {
 	if c.startFailure != "" {
 		e.ExitCode, e.Reason, e.Message = exitCannotRun, ReasonContainerCannotRun, c.startFailure
 	}
-	if err := c.changeLocked(func(s *status) { s.Exit = &e }); err != nil {
+	if err := c.changeLocked(func(s *record.Status) { s.Exit = &e }); err != nil {
 		c.log().WithError(err).Warn("write the exit of the container to its state file")
 	}
 	close(c.exited)

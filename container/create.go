@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/container/containerspec"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/oci/runtime"
@@ -184,16 +185,16 @@ func (m *Manager) prepare(ctx context.Context, id string, p *plan) (*container, 
 	if p.settings.IgnoreImageVolumes {
 		p.process.Volumes = nil
 	}
-	rec := &record{
-		Version: recordVersion, Boot: m.boot, ID: id, PodID: p.pod.ID, Runtime: *p.runtime, ImageID: p.image.ID,
+	rec := &record.Record{
+		Version: record.Version, Boot: m.boot, ID: id, PodID: p.pod.ID, Runtime: *p.runtime, ImageID: p.image.ID,
 		ImageRef: imageRef(p.spec.Image, p.image), LogPath: p.spec.LogPath, StopSignal: p.process.StopSignal,
 		SharedPID: p.spec.PID.Mode != cri.NamespaceMode_CONTAINER, Volumes: volumeImages,
 	}
 	if p.restore != nil {
-		rec.Restore = &restoreRecord{Images: filepath.Join(m.cfg.RestoreDir, id)}
+		rec.Restore = &record.Restore{Images: filepath.Join(m.cfg.RestoreDir, id)}
 	}
 	_, rec.CgroupPath = p.runtime.CgroupsPath(p.pod.CgroupParent, id)
-	if err := rec.setMessages(p.config, p.pod.Config); err != nil {
+	if err := rec.SetMessages(p.config, p.pod.Config); err != nil {
 		return nil, err
 	}
 	c := newContainer(m.dir(id), rec, p.config, p.pod.Config)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/container/bundle"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/oci"
@@ -30,7 +31,7 @@ func (m *Manager) make(ctx context.Context, c *container, p *plan) error {
 	if err := bundle.MakeContainerDir(c.dir, bundle.RootOwner(c.userMaps)); err != nil {
 		return err
 	}
-	if err := c.rec.write(c.dir); err != nil {
+	if err := c.rec.Write(c.dir); err != nil {
 		return err
 	}
 	c.rec.Config, c.rec.PodConfig = nil, nil // the container has the decoded messages
@@ -56,9 +57,11 @@ func (m *Manager) make(ctx context.Context, c *container, p *plan) error {
 	if target != nil {
 		defer target.Close()
 	}
-	c.enter("guest")
-	if err := m.ensureGuest(ctx, p.settings.Builder, p.pod, c.runtime); err != nil {
-		return err
+	if c.runtime.Guest {
+		c.enter("guest")
+		if err := m.guests.Ensure(ctx, p.settings.Builder, guestPod(p.pod), c.runtime); err != nil {
+			return err
+		}
 	}
 	c.enter("runtime create")
 	return m.launch(ctx, c, p)
@@ -69,7 +72,7 @@ func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 	p.runtimeCalled = true
 	root, stdio := bundle.RootOwner(c.userMaps), p.spec.Stdio
 	spec := conmon.Spec{
-		Version: conmon.Version, ID: c.id, RunDir: c.dir, Bundle: c.dir, ExitFile: m.exitFile(c.id),
+		Version: conmon.Version, ID: c.id, RunDir: c.dir, Bundle: c.dir, ExitFile: m.exits.File(c.id),
 		Runtime: c.runtime.Args(), CreateArgs: c.runtime.CreateArgs(), StdioUID: root.UID, StdioGID: root.GID,
 		LogPath: c.rec.LogPath, LogSizeMax: p.settings.LogSizeMax,
 		Guest: c.runtime.Guest, Terminal: stdio.Terminal, Stdin: stdio.Stdin, StdinOnce: stdio.StdinOnce,
@@ -81,7 +84,7 @@ func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 	if err != nil {
 		return err
 	}
-	if err := c.change(func(f *status) {
+	if err := c.change(func(f *record.Status) {
 		f.Created, f.Monitor = time.Now().UnixNano(), monitor
 		m.setInit(c, f, started.Init)
 	}); err != nil {
@@ -95,7 +98,7 @@ func (m *Manager) launch(ctx context.Context, c *container, p *plan) error {
 }
 
 // setInit sets the first process of a container, if the container has one.
-func (m *Manager) setInit(c *container, f *status, init proc.Ref) {
+func (m *Manager) setInit(c *container, f *record.Status, init proc.Ref) {
 	if f.Init = init; init != (proc.Ref{}) {
 		f.ProcessCgroup = m.processCgroup(c, init.PID)
 	}
@@ -110,7 +113,8 @@ func (m *Manager) adjustProcess(c *container, builder *oci.Builder) error {
 	if !c.runtime.Guest {
 		c.resetOOMScoreAdj(init.PID)
 	}
-	return m.setHugepages(c, builder.HugepagesAfterCreate(c.snap.Load().Resources))
+	s := c.snap.Load()
+	return m.limitsTarget(c, s).SetHugepages(builder.HugepagesAfterCreate(s.Resources))
 }
 
 // processCgroup returns the cgroup of the first process if it is below the cgroup of
@@ -160,6 +164,6 @@ func (c *container) fail(reason string) {
 	c.mu.Lock()
 	c.startFailure = reason
 	c.mu.Unlock()
-	c.setExit(exitInfo{Finished: time.Now().UnixNano()})
+	c.setExit(record.Exit{Finished: time.Now().UnixNano()})
 	c.markExitNotified() // plugins are notified of its removal instead
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/conmon/wire"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/internal/steps"
 	"golang.org/x/sys/unix"
@@ -62,7 +63,7 @@ func (m *Manager) restoreProcess(ctx context.Context, c *container) error {
 	if err != nil {
 		return c.restoreFailure(err)
 	}
-	if err := c.change(func(s *status) { m.setInit(c, s, init) }); err != nil {
+	if err := c.change(func(s *record.Status) { m.setInit(c, s, init) }); err != nil {
 		c.log().WithError(err).Warn("write the first process of the container to its state file")
 	}
 	if err := m.adjustRestored(c); err != nil {
@@ -116,7 +117,7 @@ func (m *Manager) endUnrestored(c *container) {
 	if err := m.cfg.Cgroups.Kill(ctx, c.rec.CgroupPath); err != nil {
 		c.log().WithError(err).Error("kill the processes of the container that was being restored")
 	}
-	m.recordExit(c, exitInfo{
+	m.recordExit(c, record.Exit{
 		Finished: time.Now().UnixNano(), ExitCode: 128 + int32(unix.SIGKILL), Reason: ReasonError,
 		Message: "the monitor process exited before the container was restored from its checkpoint",
 	}, ExitFacts{})

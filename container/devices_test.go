@@ -3,6 +3,7 @@ package container
 import (
 	"testing"
 
+	"github.com/criserver/criserver/container/record"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -16,7 +17,7 @@ func TestUnsupportedWeightsAreDropped(t *testing.T) {
 	rates := []specs.LinuxThrottleDevice{{Rate: 7}}
 	limits := &specs.LinuxBlockIO{Weight: &weight, ThrottleReadBpsDevice: rates}
 	m := &Manager{cfg: Config{Cgroups: noWeights{}}}
-	c := &container{id: "c", rec: &record{}}
+	c := &container{id: "c", rec: &record.Record{}}
 	got := m.supportedBlockIO(c, &plan{blockIO: limits})
 	if got.Weight != nil || len(got.ThrottleReadBpsDevice) != 1 || limits.Weight == nil {
 		t.Errorf("got %+v from %+v", got, limits)

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/container/bundle"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/pty"
 	"github.com/criserver/criserver/oci/runtime"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -124,11 +125,11 @@ func (c *container) baseProcess() (*specs.Process, error) {
 		return c.process, nil
 	}
 	var config struct{ Process *specs.Process }
-	if err := readJSON(filepath.Join(c.dir, configFile), &config); err != nil {
+	if err := record.ReadJSON(filepath.Join(c.dir, record.ConfigFile), &config); err != nil {
 		return nil, err
 	}
 	if config.Process == nil {
-		return nil, fmt.Errorf("%s has no process", configFile)
+		return nil, fmt.Errorf("%s has no process", record.ConfigFile)
 	}
 	c.process = config.Process
 	return c.process, nil

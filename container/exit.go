@@ -8,7 +8,8 @@ import (
 	"os"
 	"time"
 
-	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/container/exits"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
@@ -21,14 +22,8 @@ const (
 	// unknown, so recordGrace is long enough for a machine under load. The daemon does not
 	// wait if the monitor has exited.
 	recordGrace = time.Minute
-	// statusGrace is how long the parent of an orphan may take to reap the orphan. The
-	// kernel does not report the exit status earlier. The daemon does not wait if the
-	// kernel never reports it.
-	statusGrace = 10 * time.Second
 	// exitUnknown is the exit code if the exit code is unknown. It must not be 0.
 	exitUnknown = 255
-	// exitPoll is the interval in which the daemon looks for exit records while inotify is not available.
-	exitPoll = 500 * time.Millisecond
 )
 
 // takeExit records the exit from the exit record of the monitor, if there is one. It
@@ -37,14 +32,14 @@ func (m *Manager) takeExit(c *container) bool {
 	if c.hasExited() {
 		return true
 	}
-	x, err := conmon.ReadExit(m.exitFile(c.id))
+	x, err := m.exits.Read(c.id)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			c.log().WithError(err).Error("read the exit record")
 		}
 		return false
 	}
-	e := exitInfo{Finished: x.FinishedAt, ExitCode: x.ExitCode, Reason: reasonOf(x.ExitCode)}
+	e := record.Exit{Finished: x.FinishedAt, ExitCode: x.ExitCode, Reason: reasonOf(x.ExitCode)}
 	if x.OOMKilled && x.ExitCode != 0 {
 		e.Reason = ReasonOOMKilled
 	}
@@ -65,7 +60,7 @@ func reasonOf(code int32) string {
 
 // recordExit records the exit, sends the event, kills the remaining processes and
 // notifies plugins.
-func (m *Manager) recordExit(c *container, e exitInfo, facts ExitFacts) {
+func (m *Manager) recordExit(c *container, e record.Exit, facts ExitFacts) {
 	if !c.setExit(e) {
 		return
 	}
@@ -128,7 +123,7 @@ func (m *Manager) onMonitorExit(c *container) {
 		return
 	}
 	c.log().Warn("the monitor exited before the container: the log is incomplete and attach is not possible")
-	if err := c.change(func(f *status) { f.MonitorLost = true }); err != nil {
+	if err := c.change(func(f *record.Status) { f.MonitorLost = true }); err != nil {
 		c.log().WithError(err).Warn("write the loss of the monitor to the state file")
 	}
 	if c.runtime.Guest {
@@ -157,14 +152,17 @@ func (m *Manager) onInitExit(c *container, pidfd *os.File) {
 	}
 }
 
-// exitWithoutRecord asks the kernel for the exit status. The kernel reports the status to
-// the parent, which is the daemon if the monitor died during the life of the daemon. Since
-// Linux 6.15 it reports the status to everybody after the process was reaped. If the
-// kernel does not report the status, the exit code is exitUnknown.
-func (m *Manager) exitWithoutRecord(c *container, pidfd *os.File) exitInfo {
-	e := exitInfo{Finished: time.Now().UnixNano(), ExitCode: exitUnknown, Reason: ReasonError}
-	status, ok := exitStatus(c, pidfd)
-	if !ok {
+// exitWithoutRecord asks the kernel for the exit status. The daemon is the parent of the process if the monitor died
+// during the life of the daemon. If the kernel does not report the status, the exit code is exitUnknown.
+func (m *Manager) exitWithoutRecord(c *container, pidfd *os.File) record.Exit {
+	e := record.Exit{Finished: time.Now().UnixNano(), ExitCode: exitUnknown, Reason: ReasonError}
+	var status unix.WaitStatus
+	known := false
+	if pidfd != nil && !c.runtime.Guest { // the exit status of the guest is not the exit status of the container
+		init, _ := c.refs()
+		status, known = exits.KernelStatus(init, pidfd)
+	}
+	if !known {
 		e.Message = "the exit code is unknown: the monitor process had exited"
 		return e
 	}
@@ -175,26 +173,4 @@ func (m *Manager) exitWithoutRecord(c *container, pidfd *os.File) exitInfo {
 	e.Reason = reasonOf(e.ExitCode)
 	e.Message = "the monitor process had exited; the exit code is from the kernel"
 	return e
-}
-
-func exitStatus(c *container, pidfd *os.File) (unix.WaitStatus, bool) {
-	if pidfd == nil || c.runtime.Guest { // the exit status of the guest is not the exit status of the container
-		return 0, false
-	}
-	// The pid of a zombie is not reused.
-	init, _ := c.refs()
-	var status unix.WaitStatus
-	if pid, err := unix.Wait4(init.PID, &status, unix.WNOHANG, nil); err == nil && pid == init.PID {
-		return status, true
-	}
-	for deadline := time.Now().Add(statusGrace); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		status, err := proc.ExitStatus(pidfd)
-		if err == nil {
-			return status, true
-		}
-		if !errors.Is(err, proc.ErrNotReaped) {
-			return 0, false
-		}
-	}
-	return 0, false
 }

@@ -22,7 +22,7 @@ func TestLostLogIsReported(t *testing.T) {
 	m, _ := b.manager()
 	id := b.run(m, shell("much", "head -c 1000000 /dev/zero; exit 3"))
 	s := b.waitExit(m, id)
-	x, err := conmon.ReadExit(m.exitFile(id))
+	x, err := conmon.ReadExit(m.exits.File(id))
 	if err != nil || x.LogLost == 0 {
 		t.Fatalf("%+v, %v", x, err)
 	}

@@ -6,10 +6,12 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/container/guest"
+	"github.com/criserver/criserver/container/record"
 	"golang.org/x/sys/unix"
 )
 
-// The processes of a container in a guest (see guestRecord) are not processes of the host.
+// The processes of a container in a guest (see package guest) are not processes of the host.
 // The runtime, or the monitor through the runtime, does what the kernel does for other
 // containers.
 
@@ -68,13 +70,18 @@ func (m *Manager) awaitGuestExit(c *container) {
 	if ctx.Err() != nil {
 		return // the next daemon records the exit
 	}
-	e := exitInfo{Finished: time.Now().UnixNano(), ExitCode: code, Reason: reasonOf(code), Message: "the monitor process had exited"}
+	e := record.Exit{Finished: time.Now().UnixNano(), ExitCode: code, Reason: reasonOf(code), Message: "the monitor process had exited"}
 	if err != nil {
 		c.log().WithError(err).Warn("wait for the exit of the container")
 		e.ExitCode, e.Reason = exitUnknown, ReasonError
 		e.Message = "the exit code is unknown: the monitor process had exited"
 	}
 	m.recordExit(c, e, ExitFacts{})
+}
+
+// guestPod returns the properties of a pod that its guest uses.
+func guestPod(p Pod) guest.Pod {
+	return guest.Pod{ID: p.ID, Hostname: hostname(p), CgroupParent: p.CgroupParent, NetNS: p.NetNS, UserNS: p.UserNS}
 }
 
 // checkUpdatable returns an error if the runtime cannot change limits.

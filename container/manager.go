@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/container/exits"
+	"github.com/criserver/criserver/container/guest"
 	"github.com/criserver/criserver/internal/boot"
 	"github.com/criserver/criserver/internal/flight"
 	"github.com/criserver/criserver/internal/ids"
@@ -57,14 +59,16 @@ const lingerCreate = time.Minute
 // Manager manages all containers.
 //
 // A goroutine takes locks in this order: the operation lock of a container, the
-// operation lock of the guest of its pod, Manager.mu, container.mu. Create, Start,
+// operation lock of the guest of its pod (package guest), Manager.mu, container.mu. Create, Start,
 // UpdateResources and the teardown of Remove hold the operation lock of the container.
 // Stop and the operations that only read do not.
 type Manager struct {
 	cfg           Config // without the settings
 	settings      atomic.Pointer[Settings]
 	boot          string
-	ops           oplock.Locks
+	ops           oplock.Locks // the operation locks of the containers
+	guests        *guest.Manager
+	exits         exits.Dir
 	creates       flight.Group[string]
 	events        events
 	stopping      chan struct{}  // closed when Run ends
@@ -101,6 +105,7 @@ func New(cfg Config) (*Manager, error) {
 	m := &Manager{
 		cfg:        cfg,
 		boot:       id,
+		exits:      exits.Dir(filepath.Join(cfg.RunDir, "exits")),
 		creates:    flight.Group[string]{Linger: lingerCreate},
 		stopping:   make(chan struct{}),
 		containers: make(map[string]*container),
@@ -108,6 +113,11 @@ func New(cfg Config) (*Manager, error) {
 		unreadable: make(map[string]bool),
 	}
 	m.settings.Store(&settings)
+	m.guests = guest.New(guest.Config{
+		Dir: filepath.Join(cfg.RunDir, "guests"), Boot: id, PausePath: cfg.PausePath, Watcher: cfg.Watcher, Cgroups: cfg.Cgroups,
+		FindPod:      func(podID string) error { _, err := cfg.Pods.Pod(podID); return err },
+		MarkNotReady: func(podID, reason string) { cfg.Pods.MarkNotReady(podID, reason) }, FindRuntime: m.findRuntime,
+	})
 	return m, nil
 }
 
@@ -198,9 +208,7 @@ func (m *Manager) unregister(c *container) {
 	}
 }
 
-func (m *Manager) dir(id string) string      { return filepath.Join(m.cfg.RunDir, "containers", id) }
-func (m *Manager) exitFile(id string) string { return filepath.Join(m.exitsDir(), id) }
-func (m *Manager) exitsDir() string          { return filepath.Join(m.cfg.RunDir, "exits") }
+func (m *Manager) dir(id string) string { return filepath.Join(m.cfg.RunDir, "containers", id) }
 
 // invalid returns an ErrInvalidArgument. The message names the field of the request and
 // the rule that the field breaks.

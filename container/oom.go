@@ -28,8 +28,3 @@ func (m *Manager) execOOMScoreAdj(c *container) *int {
 	adj, _ := m.settings.Load().Builder.OOMScoreAdj(want)
 	return &adj
 }
-
-// setOOMScoreAdj changes the oom_score_adj of the processes of a container.
-func (m *Manager) setOOMScoreAdj(s *Snapshot, adj int) error {
-	return oomscore.SetInherited(s.PID, func() ([]int, error) { return m.cfg.Cgroups.Pids(s.CgroupPath) }, adj)
-}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
@@ -145,7 +146,7 @@ func (m *Manager) adjustLimits(c *container, p *plan, spec *specs.Spec, a *Adjus
 	oci.MergeResources(r, a.Extra)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.status.setResources(u.Now)
+	return c.status.SetResources(u.Now)
 }
 
 // updateRecord writes the intent record again if plugins have changed the cgroup or the
@@ -166,11 +167,11 @@ func (c *container) updateRecord(spec *specs.Spec, cgroup string) error {
 		c.rec.CgroupPath = path
 	}
 	c.rec.SharedPID = c.rec.SharedPID || !newPID
-	if err := c.rec.setMessages(c.config, c.podConfig); err != nil {
+	if err := c.rec.SetMessages(c.config, c.podConfig); err != nil {
 		return err
 	}
 	defer func() { c.rec.Config, c.rec.PodConfig = nil, nil }()
-	return c.rec.write(c.dir)
+	return c.rec.Write(c.dir)
 }
 
 // Spec returns the OCI config of a container. It reads the file of the config, unless the
@@ -179,13 +180,13 @@ func (s *Snapshot) Spec() (*specs.Spec, error) {
 	if s.spec != nil {
 		return s.spec, nil
 	}
-	b, err := os.ReadFile(filepath.Join(s.RunDir, configFile))
+	b, err := os.ReadFile(filepath.Join(s.RunDir, record.ConfigFile))
 	if err != nil {
 		return nil, err
 	}
 	var spec specs.Spec
 	if err := json.Unmarshal(b, &spec); err != nil {
-		return nil, fmt.Errorf("%s: %w", configFile, err)
+		return nil, fmt.Errorf("%s: %w", record.ConfigFile, err)
 	}
 	return &spec, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/container/containerspec"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci/runtime"
@@ -38,7 +39,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 	}
 	root := filepath.Join(m.cfg.RunDir, "containers")
 	// Root of a user namespace must be able to reach the root file system of its container.
-	dirs := map[string]os.FileMode{root: 0o711, m.exitsDir(): 0o700}
+	dirs := map[string]os.FileMode{root: 0o711, string(m.exits): 0o700}
 	if m.cfg.RestoreDir != "" {
 		dirs[m.cfg.RestoreDir] = 0o700
 	}
@@ -51,7 +52,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 			return fmt.Errorf("recover containers: %w", err)
 		}
 	}
-	if err := m.recoverGuests(ctx); err != nil {
+	if err := m.guests.Recover(ctx); err != nil {
 		return fmt.Errorf("recover guests: %w", err)
 	}
 	entries, err := os.ReadDir(root)
@@ -71,7 +72,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 		})
 	}
 	_ = g.Wait() // each goroutine has logged its error
-	m.removeOrphanedExitRecords()
+	m.exits.RemoveOrphans(m.Holds)
 	m.removeOrphanedImages()
 	return ctx.Err()
 }
@@ -82,7 +83,7 @@ func (m *Manager) recoverContainer(ctx context.Context, id string) error {
 		return errors.New("the name of the directory is not an id")
 	}
 	dir := m.dir(id)
-	rec, err := readRecord(dir)
+	rec, err := record.Read(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		// The earlier daemon died before it wrote the record or after it removed the record.
 		if err := m.cfg.Images.Unmount(ctx, id); err != nil {
@@ -94,7 +95,7 @@ func (m *Manager) recoverContainer(ctx context.Context, id string) error {
 	if err != nil {
 		return m.recoverUnreadableRecord(ctx, id, err)
 	}
-	config, podConfig, err := rec.messages()
+	config, podConfig, err := rec.Messages()
 	if err != nil {
 		return m.recoverUnreadableRecord(ctx, id, err)
 	}
@@ -132,7 +133,7 @@ func (m *Manager) markUnreadable(id string) {
 
 // resume finds out how far a container had got, and continues from there.
 func (m *Manager) resume(ctx context.Context, c *container) error {
-	s, err := readStatus(c.dir)
+	s, err := record.ReadStatus(c.dir)
 	switch {
 	case c.rec.Boot != m.boot:
 		return m.discard(ctx, c, false, "the container is from before a reboot")
@@ -187,7 +188,7 @@ func (m *Manager) resumeStart(ctx context.Context, c *container) {
 	if err != nil {
 		c.log().WithError(err).Info("the interrupted start of the container was complete")
 	}
-	if err := c.change(func(s *status) { s.Started = s.Starting }); err != nil {
+	if err := c.change(func(s *record.Status) { s.Started = s.Starting }); err != nil {
 		c.log().WithError(err).Warn("write the start of the container to its state file")
 	}
 }
@@ -228,19 +229,6 @@ func stopMonitor(ctx context.Context, c *container) {
 			c.log().Warn("the monitor of an incomplete container does not exit: kill the monitor")
 			_ = monitor.Signal(unix.SIGKILL)
 			return
-		}
-	}
-}
-
-// removeOrphanedExitRecords removes the exit records that belong to no container.
-func (m *Manager) removeOrphanedExitRecords() {
-	entries, err := os.ReadDir(m.exitsDir())
-	if err != nil {
-		logrus.WithError(err).Error("list the exit records")
-	}
-	for _, e := range entries {
-		if !m.Holds(e.Name()) {
-			_ = os.Remove(filepath.Join(m.exitsDir(), e.Name()))
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/internal/proc"
@@ -78,7 +79,7 @@ func TestRecoverCompletesStart(t *testing.T) {
 		m, stop := b.manager()
 		id := b.create(m, shell(name, "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done"))
 		c, _ := m.find(id)
-		if err := c.change(func(f *status) { f.Starting = time.Now().UnixNano() }); err != nil {
+		if err := c.change(func(f *record.Status) { f.Starting = time.Now().UnixNano() }); err != nil {
 			t.Fatal(err)
 		}
 		if called {
@@ -105,7 +106,7 @@ func TestRecoverRemovesIncompleteContainers(t *testing.T) {
 	id := b.create(m, shell("half", "sleep 1000"))
 	c, _ := m.find(id)
 	init, monitor := c.refs()
-	if err := os.Remove(filepath.Join(c.dir, stateFile)); err != nil {
+	if err := os.Remove(filepath.Join(c.dir, record.StateFile)); err != nil {
 		t.Fatal(err)
 	}
 	// The daemon died after it made the directory and before it wrote the record.
@@ -145,7 +146,7 @@ func TestRecoverAfterReboot(t *testing.T) {
 	if err := b.runtime.Delete(t.Context(), id, true); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(c.dir, recordFile)
+	file := filepath.Join(c.dir, record.File)
 	rec, err := os.ReadFile(file)
 	if err == nil {
 		err = os.WriteFile(file, bytes.ReplaceAll(rec, []byte(m.boot), []byte("another-boot")), 0o600)
@@ -175,7 +176,7 @@ func TestRecoverKillsRemainingProcesses(t *testing.T) {
 	if err := init.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	c.setExit(exitInfo{Finished: time.Now().UnixNano(), ExitCode: 137, Reason: ReasonError})
+	c.setExit(record.Exit{Finished: time.Now().UnixNano(), ExitCode: 137, Reason: ReasonError})
 	if pids, err := b.tree.Pids(c.rec.CgroupPath); err != nil || len(pids) == 0 {
 		t.Fatalf("the container has no other processes: %v, %v", pids, err)
 	}
@@ -337,7 +338,7 @@ func TestRecoverConfigOfAnotherVersion(t *testing.T) {
 	stop()
 	for _, c := range dirs {
 		c.config.Linux.SecurityContext.SupplementalGroups = []int64{-1}
-		if err := errors.Join(c.rec.setMessages(c.config, c.podConfig), c.rec.write(c.dir)); err != nil {
+		if err := errors.Join(c.rec.SetMessages(c.config, c.podConfig), c.rec.Write(c.dir)); err != nil {
 			t.Fatal(err)
 		}
 	}

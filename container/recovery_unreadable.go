@@ -3,7 +3,6 @@ package container
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/proc"
 	"golang.org/x/sys/unix"
 )
@@ -23,7 +23,7 @@ import (
 
 // recoverUnreadableRecord recovers a container whose record cannot be used.
 func (m *Manager) recoverUnreadableRecord(ctx context.Context, id string, cause error) error {
-	rec, config, podConfig := m.salvage(id)
+	rec, config, podConfig := m.salvager().Salvage(m.dir(id))
 	c := newContainer(m.dir(id), rec, config, podConfig)
 	if err := m.register(c); errors.Is(err, errdefs.ErrAlreadyExists) {
 		m.registerWithoutName(c)
@@ -41,17 +41,17 @@ func (m *Manager) registerWithoutName(c *container) {
 // resumeUnreadable continues with a container that has a file that cannot be read.
 func (m *Manager) resumeUnreadable(ctx context.Context, c *container, cause error) error {
 	c.log().WithError(cause).Error("files of the container cannot be read: its state is unknown, and it can be stopped and removed")
-	s, err := readStatus(c.dir)
+	s, err := record.ReadStatus(c.dir)
 	if err != nil {
 		s = m.reconstructStatus(c)
-		if err := preserveFile(filepath.Join(c.dir, stateFile)); err != nil {
+		if err := record.PreserveStatus(c.dir); err != nil {
 			c.log().WithError(err).Warn("preserve the unreadable state file")
 		}
 	} else if s.Init == (proc.Ref{}) {
 		s.Init = m.findInit(c)
 	}
 	s.ReadError = cause.Error()
-	if err := c.change(func(now *status) { *now = s }); err != nil {
+	if err := c.change(func(now *record.Status) { *now = s }); err != nil {
 		c.log().WithError(err).Warn("write the unknown state of the container to its state file")
 	}
 	if s.Exit != nil {
@@ -71,19 +71,14 @@ func (m *Manager) resumeUnreadable(ctx context.Context, c *container, cause erro
 	return nil
 }
 
-// preserveFile gives an unreadable file a second name, because the first name is about
-// to be replaced. The file is deleted with its directory.
-func preserveFile(file string) error {
-	err := os.Link(file, file+".unread")
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	return err
+// salvager returns how records are made from the readable parts of files.
+func (m *Manager) salvager() record.Salvager {
+	return record.Salvager{RunDir: m.cfg.RunDir, Boot: m.boot, FindRuntime: m.findRuntime}
 }
 
 // reconstructStatus finds the status of a container without its state file.
-func (m *Manager) reconstructStatus(c *container) status {
-	s := status{Version: recordVersion, Created: time.Now().UnixNano()}
+func (m *Manager) reconstructStatus(c *container) record.Status {
+	s := record.Status{Version: record.Version, Created: time.Now().UnixNano()}
 	if info, err := os.Stat(c.dir); err == nil {
 		s.Created = info.ModTime().UnixNano()
 	}
@@ -96,10 +91,7 @@ func (m *Manager) reconstructStatus(c *container) status {
 // be in the cgroup of the container, because the pid can belong to another process now.
 func (m *Manager) findInit(c *container) proc.Ref {
 	if c.runtime.Guest {
-		if g, err := m.readGuest(c.rec.PodID); err == nil {
-			return g.Process
-		}
-		return proc.Ref{}
+		return m.guests.Process(c.rec.PodID)
 	}
 	b, err := os.ReadFile(filepath.Join(c.dir, conmon.PIDFile))
 	if err != nil {
@@ -118,25 +110,12 @@ func (m *Manager) findInit(c *container) proc.Ref {
 	if err != nil || !ref.Alive() {
 		return proc.Ref{}
 	}
-	cgroup, ok := containerCgroup(c.id, path)
+	cgroup, ok := record.Cgroup(c.id, path)
 	if !ok || c.rec.CgroupPath != "" && c.rec.CgroupPath != cgroup {
 		return proc.Ref{}
 	}
 	c.rec.CgroupPath = cgroup
 	return ref
-}
-
-// containerCgroup returns the part of a cgroup path that is the cgroup of a container.
-func containerCgroup(id, path string) (string, bool) {
-	name := "/criserver-" + id
-	before, after, found := strings.Cut(path+"/", name)
-	switch {
-	case found && strings.HasPrefix(after, "/"):
-		return before + name, true
-	case found && strings.HasPrefix(after, ".scope/"):
-		return before + name + ".scope", true
-	}
-	return "", false
 }
 
 // hasProcesses reports whether the cgroup of a container has processes, or may have.
@@ -181,7 +160,7 @@ func (m *Manager) killWithoutInit(ctx context.Context, c *container) error {
 	}
 	m.awaitExitRecord(ctx, c)
 	if !m.takeExit(c) {
-		m.recordExit(c, exitInfo{
+		m.recordExit(c, record.Exit{
 			Finished: time.Now().UnixNano(), ExitCode: exitUnknown, Reason: ReasonError,
 			Message: "the exit code is unknown: files of the container cannot be read",
 		}, ExitFacts{})
@@ -189,12 +168,16 @@ func (m *Manager) killWithoutInit(ctx context.Context, c *container) error {
 	return nil
 }
 
+// unreadableGrace is how long a running monitor may take to write the exit record of a container whose processes were
+// killed.
+const unreadableGrace = 10 * time.Second
+
 // awaitExitRecord waits some time until a running monitor has written the exit record.
 func (m *Manager) awaitExitRecord(ctx context.Context, c *container) {
 	if _, monitor := c.refs(); !monitor.Alive() {
 		return
 	}
-	grace := time.NewTimer(statusGrace)
+	grace := time.NewTimer(unreadableGrace)
 	defer grace.Stop()
 	select {
 	case <-c.exited:

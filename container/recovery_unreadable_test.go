@@ -5,14 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/patience"
-	"github.com/criserver/criserver/oci/runtime"
 )
 
 // overwrite replaces the content of files of a container.
@@ -33,17 +32,20 @@ func TestUnreadableFilesOfRunningContainer(t *testing.T) {
 		hasPID  bool // the recovery finds the first process
 		wantPod string
 	}{
-		"empty state":           {func(t *testing.T, dir string) { overwrite(t, dir, "", stateFile) }, true, "pod"},
-		"empty record":          {func(t *testing.T, dir string) { overwrite(t, dir, "", recordFile) }, true, ""},
-		"state and record":      {func(t *testing.T, dir string) { overwrite(t, dir, "", stateFile, recordFile) }, true, ""},
-		"a later version":       {func(t *testing.T, dir string) { overwrite(t, dir, `{"version":99}`, stateFile) }, true, "pod"},
-		"torn record, no state": {func(t *testing.T, dir string) { overwrite(t, dir, "{torn", recordFile); remove(t, dir, stateFile) }, true, ""},
+		"empty state":      {func(t *testing.T, dir string) { overwrite(t, dir, "", record.StateFile) }, true, "pod"},
+		"empty record":     {func(t *testing.T, dir string) { overwrite(t, dir, "", record.File) }, true, ""},
+		"state and record": {func(t *testing.T, dir string) { overwrite(t, dir, "", record.StateFile, record.File) }, true, ""},
+		"a later version":  {func(t *testing.T, dir string) { overwrite(t, dir, `{"version":99}`, record.StateFile) }, true, "pod"},
+		"torn record, no state": {func(t *testing.T, dir string) {
+			overwrite(t, dir, "{torn", record.File)
+			remove(t, dir, record.StateFile)
+		}, true, ""},
 		"all but the OCI config": {func(t *testing.T, dir string) {
-			overwrite(t, dir, "", recordFile, stateFile)
+			overwrite(t, dir, "", record.File, record.StateFile)
 			remove(t, dir, conmon.PIDFile)
 		}, false, ""},
 		"pid of another process": {func(t *testing.T, dir string) {
-			overwrite(t, dir, "", stateFile)
+			overwrite(t, dir, "", record.StateFile)
 			overwrite(t, dir, strconv.Itoa(os.Getpid()), conmon.PIDFile)
 		}, false, "pod"},
 	} {
@@ -107,8 +109,8 @@ func TestUnreadableFilesOfExitedContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop()
-	overwrite(t, c.dir, "", recordFile, stateFile)
-	overwrite(t, bare, "{torn", recordFile)
+	overwrite(t, c.dir, "", record.File, record.StateFile)
+	overwrite(t, bare, "{torn", record.File)
 
 	m, _ = b.manager()
 	if s := b.waitExit(m, id); s.ExitCode != 7 {
@@ -132,7 +134,7 @@ func TestContainersWithTheSameName(t *testing.T) {
 	c, _ := m.find(second)
 	stop()
 	c.config.Metadata.Name = "a"
-	if err := errors.Join(c.rec.setMessages(c.config, c.podConfig), c.rec.write(c.dir)); err != nil {
+	if err := errors.Join(c.rec.SetMessages(c.config, c.podConfig), c.rec.Write(c.dir)); err != nil {
 		t.Fatal(err)
 	}
 	m, _ = b.manager()
@@ -143,27 +145,5 @@ func TestContainersWithTheSameName(t *testing.T) {
 		if err := m.Remove(t.Context(), id); err != nil {
 			t.Error(err)
 		}
-	}
-}
-
-// TestUnreadableGuest checks that a pod can be removed if the record of its guest cannot be
-// read.
-func TestUnreadableGuest(t *testing.T) {
-	var r runtime.Runtime
-	_, m, podID, calls := guestBed(t, func(g *guestRecord) { r = g.Runtime })
-	m.settings.Load().Runtimes[r.Name] = &r
-	if err := os.Mkdir(r.Root, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	overwrite(t, r.Root, "{}", podID+"_sandbox:"+podID+".state")
-	overwrite(t, m.guestDir(podID), "", guestFile)
-	if err := m.RemovePod(t.Context(), podID); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Lstat(m.guestDir(podID)); err == nil {
-		t.Error("the guest is left")
-	}
-	if want := "delete --force " + podID; !strings.Contains(calls(), want) {
-		t.Errorf("calls of the runtime: %q, want %q", calls(), want)
 	}
 }

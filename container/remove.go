@@ -77,7 +77,7 @@ func (m *Manager) RemovePod(ctx context.Context, podID string) error {
 	if err != nil {
 		return err
 	}
-	return m.removePodGuest(ctx, podID)
+	return m.guests.Remove(ctx, podID)
 }
 
 // teardown releases everything that a container has. It asks the runtime only if the
@@ -133,8 +133,5 @@ func (m *Manager) removeFiles(id, rootfs, dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
-	if err := os.Remove(m.exitFile(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return m.exits.Remove(id)
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/conmon/wire"
-	"github.com/criserver/criserver/internal/oomscore"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -154,8 +153,7 @@ func (m *Manager) adjustRestored(c *container) error {
 	if err != nil || p.OOMScoreAdj == nil {
 		return err
 	}
-	s := c.snap.Load()
-	return oomscore.SetInherited(s.PID, func() ([]int, error) { return m.cfg.Cgroups.Pids(s.CgroupPath) }, *p.OOMScoreAdj)
+	return m.limitsTarget(c, c.snap.Load()).SetOOMScoreAdj(*p.OOMScoreAdj)
 }
 
 // restoreFailure adds the first error of criu to the error of the runtime, which says only that criu

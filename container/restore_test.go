@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/patience"
 	"github.com/criserver/criserver/internal/proc"
 	"golang.org/x/sys/unix"
@@ -223,7 +224,7 @@ func TestUnreadableRestoredContainer(t *testing.T) {
 	c, _ := m.find(id)
 	_, monitor := c.refs()
 	stop()
-	overwrite(t, c.dir, "", recordFile)
+	overwrite(t, c.dir, "", record.File)
 	m, _ = manager()
 	if s, err := m.Get(id); err != nil || s.State != Unknown {
 		t.Errorf("get: %+v, %v, want the unknown state", s, err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/criserver/criserver/conmon"
 	"github.com/criserver/criserver/container/containerspec"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/host"
@@ -99,7 +100,7 @@ type readingMonitors struct{ config string }
 var errNoContainer = errors.New("the test creates no container")
 
 func (r *readingMonitors) Create(_ context.Context, spec conmon.Spec) (conmon.Started, proc.Ref, error) {
-	b, err := os.ReadFile(filepath.Join(spec.Bundle, configFile))
+	b, err := os.ReadFile(filepath.Join(spec.Bundle, record.ConfigFile))
 	r.config = string(b)
 	return conmon.Started{}, proc.Ref{}, errors.Join(err, errNoContainer)
 }

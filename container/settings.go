@@ -102,9 +102,8 @@ func (m *Manager) runtime(s *Settings, pod Pod) (*runtime.Runtime, error) {
 		return nil, fmt.Errorf("runtime handler %q is not configured: %w", handler, errdefs.ErrInvalidArgument)
 	}
 	if r.Guest {
-		// An error is reported by ensureGuest, which reads the record again.
-		if g, err := m.readGuest(pod.ID); err == nil && g.Boot == m.boot {
-			r = &g.Runtime
+		if of := m.guests.Runtime(pod.ID); of != nil {
+			r = of
 		}
 	}
 	return r, nil
@@ -130,4 +129,16 @@ func (s *Settings) knownRuntimes() []*runtime.Runtime {
 		}
 	}
 	return known
+}
+
+// findRuntime returns the runtime that has a container of the id. If no runtime has
+// one, it returns the default runtime, whose delete then does nothing.
+func (m *Manager) findRuntime(id string) runtime.Runtime {
+	s := m.settings.Load()
+	for _, r := range s.knownRuntimes() {
+		if r.HasContainer(id) {
+			return *r
+		}
+	}
+	return *s.Runtimes[s.DefaultRuntime]
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/runtime"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -48,7 +49,7 @@ func TestRuntimeOfPod(t *testing.T) {
 	expect("b", "/b")
 	expect("a", "")
 	// After a restart of the daemon, the records of the other containers in the pod have the runtime.
-	c := newContainer(m.dir("1"), &record{ID: "1", PodID: "pod", Runtime: runtime.Runtime{Name: "a", Path: "/old"}},
+	c := newContainer(m.dir("1"), &record.Record{ID: "1", PodID: "pod", Runtime: runtime.Runtime{Name: "a", Path: "/old"}},
 		&cri.ContainerConfig{Metadata: &cri.ContainerMetadata{Name: "c"}}, &cri.PodSandboxConfig{})
 	if err := m.register(c); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/steps"
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -70,14 +71,14 @@ func (m *Manager) startLocked(ctx context.Context, c *container) error {
 // completes the start.
 func (m *Manager) startProcess(ctx context.Context, c *container) error {
 	now := time.Now().UnixNano()
-	if err := c.change(func(s *status) { s.Starting = now }); err != nil {
+	if err := c.change(func(s *record.Status) { s.Starting = now }); err != nil {
 		return err
 	}
 	if err := m.runProcess(ctx, c); err != nil {
 		m.failStart(c, err)
 		return err
 	}
-	if err := c.change(func(s *status) { s.Started = now }); err != nil {
+	if err := c.change(func(s *record.Status) { s.Started = now }); err != nil {
 		c.log().WithError(err).Warn("write the start of the container to its state file")
 	}
 	return nil

@@ -164,7 +164,7 @@ func (m *Manager) StopPod(ctx context.Context, podID string) error {
 	if err != nil {
 		return err
 	}
-	return m.removePodGuest(ctx, podID)
+	return m.guests.Remove(ctx, podID)
 }
 
 // awaitCreation waits until a creation has ended.

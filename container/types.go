@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/container/limits"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/proc"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -103,22 +104,9 @@ type Cgroups interface {
 	Stats(path string) (cgroup.Stats, error)
 	// ProcessCgroup returns the cgroup of a process.
 	ProcessCgroup(pid int) (string, error)
-	// V2 reports whether the controllers are on the unified hierarchy.
-	V2() bool
-	// Pids returns the processes in a cgroup and in the cgroups below it.
-	Pids(path string) ([]int, error)
 	// HasBlockIOWeight reports whether a cgroup can have weights of block I/O.
 	HasBlockIOWeight(path string) bool
-	// Limits reads the limits of a cgroup, including these files of the unified hierarchy.
-	// SetLimits sets such limits.
-	Limits(path string, unified ...string) ([]cgroup.Limit, error)
-	SetLimits(path string, limits []cgroup.Limit) error
-	// EnableHugetlb enables the hugetlb controller for a cgroup, and SetHugetlb sets limits
-	// of hugepages.
-	EnableHugetlb(path string) error
-	SetHugetlb(path string, limits map[string]uint64) error
-	// Reclaim tries to reduce the memory use to limit, and returns the memory use.
-	Reclaim(path string, limit uint64) (used uint64)
+	limits.Cgroups
 }
 
 // Image has the properties of an image that its containers use.

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/container/limits"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -50,12 +51,12 @@ func (m *Manager) UpdateResources(ctx context.Context, id string, r *cri.LinuxCo
 	if err := c.checkUpdatable(); err != nil {
 		return fmt.Errorf("update container %q: %w", short(c.id), err)
 	}
-	limits := Limits{CRI: r}
+	wanted := Limits{CRI: r}
 	if plugins := m.cfg.Plugins; plugins != nil {
-		limits, otherUpdates, err = plugins.Update(ctx, s, limits)
+		wanted, otherUpdates, err = plugins.Update(ctx, s, wanted)
 	}
 	if err == nil {
-		err = m.setLimits(ctx, builder, c, s, limits)
+		err = m.setLimits(ctx, builder, c, s, wanted)
 	}
 	if err != nil {
 		return fmt.Errorf("update container %q: %w", short(c.id), err)
@@ -114,83 +115,62 @@ func (m *Manager) setLimits(ctx context.Context, builder *oci.Builder, c *contai
 // update applies an update, and undoes it if it fails. The caller holds the operation
 // lock.
 func (m *Manager) update(ctx context.Context, c *container, s *Snapshot, update *oci.Update, extra *specs.LinuxResources) error {
-	if err := m.checkMemoryFits(s, update); err != nil {
+	t := m.limitsTarget(c, s)
+	if err := t.Check(update); err != nil {
 		return err
 	}
-	saved, err := m.saveLimits(s, update)
+	saved, err := t.Save(update)
 	if err != nil {
 		return err
 	}
-	if err := c.commit(func(s *status) error { s.Undo = saved; return nil }); err != nil {
+	if err := c.commit(func(s *record.Status) error { s.Undo = saved; return nil }); err != nil {
 		return err
 	}
-	err = m.applyUpdate(ctx, c, s, update)
+	err = t.Apply(ctx, update)
 	if err == nil {
-		err = c.commit(func(s *status) error { s.Undo = nil; s.addExtra(extra); return s.setResources(update.Now) })
+		err = c.commit(func(s *record.Status) error { s.Undo = nil; s.AddExtra(extra); return s.SetResources(update.Now) })
 	}
 	if err != nil {
-		return errors.Join(m.explainFailure(s, update, err), m.undoUpdate(ctx, c, s, saved))
+		return errors.Join(t.Explain(update, err), m.undoUpdate(ctx, c, s, saved))
 	}
 	return nil
 }
 
-func (m *Manager) applyUpdate(ctx context.Context, c *container, s *Snapshot, update *oci.Update) error {
-	if update.Resources != nil {
-		if err := c.runtime.Update(ctx, c.id, update.Resources); err != nil {
-			return err
+// limitsTarget returns a container for a change of its limits.
+func (m *Manager) limitsTarget(c *container, s *Snapshot) *limits.Target {
+	return &limits.Target{
+		ID: c.id, Runtime: c.runtime, PID: s.PID, Cgroup: s.CgroupPath, ProcessCgroup: s.ProcessCgroup, Cgroups: m.cfg.Cgroups, Log: c.log(),
+	}
+}
+
+// undoUpdate sets the saved limits. They stay in the state file until all of them are
+// set, so that a new daemon tries again.
+func (m *Manager) undoUpdate(ctx context.Context, c *container, s *Snapshot, saved *limits.Saved) error {
+	var unit *specs.LinuxResources
+	if c.runtime.SystemdCgroup {
+		if full, err := m.settings.Load().Builder.FullResources(s.Resources); err == nil {
+			unit = full
 		}
 	}
-	if err := m.setHugepages(c, update.Hugepages); err != nil {
+	if err := m.limitsTarget(c, s).Reset(ctx, saved, unit); err != nil {
 		return err
 	}
-	if update.OOMScoreAdj != nil {
-		return m.setOOMScoreAdj(s, *update.OOMScoreAdj)
-	}
-	return nil
+	return c.commit(func(s *record.Status) error { s.Undo = nil; return nil })
 }
 
-// checkMemoryFits refuses a memory limit at which the kernel would kill processes of the
-// container.
-func (m *Manager) checkMemoryFits(s *Snapshot, update *oci.Update) error {
-	limit := memoryLimit(update)
-	if limit <= 0 || !m.cfg.Cgroups.V2() {
-		return nil // with cgroup v1, the kernel itself refuses such a limit
+// undoInterruptedUpdate undoes an update that an earlier daemon did not complete. The
+// caller of that update has not received a success.
+func (m *Manager) undoInterruptedUpdate(ctx context.Context, c *container) {
+	c.mu.Lock()
+	saved := c.status.Undo
+	c.mu.Unlock()
+	s := c.snap.Load()
+	if saved == nil || s == nil || s.State == Exited {
+		return
 	}
-	return checkMemoryUse(limit, m.cfg.Cgroups.Reclaim(s.ProcessCgroup, uint64(limit)))
-}
-
-// explainFailure adds the memory use to the error of the runtime, if that is the cause.
-func (m *Manager) explainFailure(s *Snapshot, update *oci.Update, err error) error {
-	if limit := memoryLimit(update); limit > 0 {
-		return errors.Join(checkMemoryUse(limit, m.cfg.Cgroups.Reclaim(s.ProcessCgroup, uint64(limit))), err)
+	if err := m.undoUpdate(ctx, c, s, saved); err != nil {
+		c.log().WithError(err).Error("undo an interrupted update of the container")
+		return
 	}
-	return err
-}
-
-func checkMemoryUse(limit int64, used uint64) error {
-	if used <= uint64(limit) {
-		return nil
-	}
-	return fmt.Errorf("linux.memory_limit_in_bytes %d must not be below what the container uses, %d bytes, which the kernel cannot reclaim: %w",
-		limit, used, errdefs.ErrFailedPrecondition)
-}
-
-// memoryLimit returns 0 if the update does not change the memory limit.
-func memoryLimit(update *oci.Update) int64 {
-	if update.Resources == nil || update.Resources.Memory == nil || update.Resources.Memory.Limit == nil {
-		return 0
-	}
-	return *update.Resources.Memory.Limit
-}
-
-// setHugepages sets the limits of hugepages on hosts where no runtime does it. If the
-// container has no cgroup for hugepages, because the runtime does not use one, the
-// limits are not enforced.
-func (m *Manager) setHugepages(c *container, limits map[string]uint64) error {
-	err := m.cfg.Cgroups.SetHugetlb(c.snap.Load().ProcessCgroup, limits)
-	if errors.Is(err, fs.ErrNotExist) {
-		c.log().WithError(err).Warn("hugepage_limits are not enforced")
-		return nil
-	}
-	return err
+	c.log().Info("undid an interrupted update of the container")
 }

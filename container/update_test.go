@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/oomscore"
 	"github.com/criserver/criserver/oci/runtime"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -118,7 +119,7 @@ func TestUpdateIsUndoneIfTheStateFileCannotBeWritten(t *testing.T) {
 	if after.Resources.GetMemoryLimitInBytes() != 64<<20 {
 		t.Errorf("resources: got %v, want the memory limit %d", after.Resources, 64<<20)
 	}
-	if err := os.RemoveAll(filepath.Join(before.RunDir, stateFile)); err != nil {
+	if err := os.RemoveAll(filepath.Join(before.RunDir, record.StateFile)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -140,14 +141,14 @@ func TestInterruptedUpdateIsUndoneByTheNextDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The daemon has set all limits, and is killed before it answers.
-	before, err := m.saveLimits(s, plan)
+	before, err := m.limitsTarget(c, s).Save(plan)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.commit(func(f *status) error { f.Undo = before; return nil }); err != nil {
+	if err := c.commit(func(f *record.Status) error { f.Undo = before; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.applyUpdate(t.Context(), c, s, plan); err != nil {
+	if err := m.limitsTarget(c, s).Apply(t.Context(), plan); err != nil {
 		t.Fatal(err)
 	}
 	if limitsAfter := b.controls(s); maps.Equal(limitsAfter, limitsBefore) {
@@ -161,7 +162,7 @@ func TestInterruptedUpdateIsUndoneByTheNextDaemon(t *testing.T) {
 	if adj, err := oomscore.Get(s.PID); err != nil || adj != 0 {
 		t.Errorf("oom_score_adj: got %d (error %v), want 0", adj, err)
 	}
-	if f, err := readStatus(s.RunDir); err != nil || f.Undo != nil {
+	if f, err := record.ReadStatus(s.RunDir); err != nil || f.Undo != nil {
 		t.Errorf("saved limits in the state file: got %+v (error %v), want none", f.Undo, err)
 	}
 	if s, err := m.Get(id); err != nil || s.Resources.GetMemoryLimitInBytes() != 64<<20 {

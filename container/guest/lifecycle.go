@@ -1,4 +1,4 @@
-package container
+package guest
 
 import (
 	"context"
@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/internal/ids"
@@ -15,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchGuest makes the pod not ready when its guest exits.
-func (m *Manager) watchGuest(g *guestRecord) {
-	onExit := func() { m.cfg.Pods.MarkNotReady(g.PodID, "the guest of the pod has exited") }
+// watch makes the pod not ready when its guest exits.
+func (m *Manager) watch(g *Record) {
+	onExit := func() { m.cfg.MarkNotReady(g.PodID, "the guest of the pod has exited") }
 	err := m.cfg.Watcher.Watch(g.Process, func(pidfd *os.File) {
 		// The daemon is the parent of the guest and must reap it: "runtime delete" waits until
 		// the process is reaped.
@@ -31,37 +30,37 @@ func (m *Manager) watchGuest(g *guestRecord) {
 	}
 }
 
-// removePodGuest removes the guest of a pod, if the pod has one.
-func (m *Manager) removePodGuest(ctx context.Context, podID string) error {
-	if _, err := os.Lstat(m.guestDir(podID)); errors.Is(err, fs.ErrNotExist) {
+// Remove removes the guest of a pod, if the pod has one. Remove cannot be cancelled when it has begun.
+func (m *Manager) Remove(ctx context.Context, podID string) error {
+	if _, err := os.Lstat(m.dir(podID)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	unlock, err := m.lockGuest(ctx, podID)
+	unlock, err := m.ops.Lock(ctx, podID)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	g, err := m.readGuest(podID)
+	g, err := m.read(podID)
 	if errors.Is(err, fs.ErrNotExist) {
 		// The creation was interrupted before it wrote the record, or a removal after it
 		// removed the record.
-		return os.RemoveAll(m.guestDir(podID))
+		return os.RemoveAll(m.dir(podID))
 	}
 	if err != nil {
 		logrus.WithContext(ctx).WithField("pod", podID).WithError(err).Warn("the record of the guest cannot be read")
-		g = m.salvageGuest(podID)
+		g = m.salvage(podID)
 	}
-	if err := m.deleteGuest(ctx, g); err != nil {
+	if err := m.delete(ctx, g); err != nil {
 		return fmt.Errorf("guest of pod %q: %w", short(podID), err)
 	}
 	return nil
 }
 
-// deleteGuest deletes a guest from the runtime, and its cgroup and files.
-func (m *Manager) deleteGuest(ctx context.Context, g *guestRecord) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), guestTimeout)
+// delete deletes a guest from the runtime, and its cgroup and files.
+func (m *Manager) delete(ctx context.Context, g *Record) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
-	if g.Boot == m.boot {
+	if g.Boot == m.cfg.Boot {
 		if err := g.Runtime.Delete(ctx, g.PodID, true); err != nil && (g.Process.Alive() || g.unreadable && g.Runtime.HasContainer(g.PodID)) {
 			return err
 		}
@@ -72,40 +71,40 @@ func (m *Manager) deleteGuest(ctx context.Context, g *guestRecord) error {
 			return err
 		}
 	}
-	return os.RemoveAll(m.guestDir(g.PodID))
+	return os.RemoveAll(m.dir(g.PodID))
 }
 
-// recoverGuests watches the running guests, and removes the guests that belong to no pod
+// Recover watches the running guests, and removes the guests that belong to no pod
 // or whose creation was interrupted.
-func (m *Manager) recoverGuests(ctx context.Context) error {
-	dir := filepath.Join(m.cfg.RunDir, "guests")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+func (m *Manager) Recover(ctx context.Context) error {
+	if err := os.MkdirAll(m.cfg.Dir, 0o700); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(dir)
+	entries, err := os.ReadDir(m.cfg.Dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if err := m.recoverGuest(ctx, e.Name()); err != nil {
+		if err := m.recover(ctx, e.Name()); err != nil {
 			logrus.WithContext(ctx).WithField("pod", e.Name()).WithError(err).Error("recovery of the guest failed")
 		}
 	}
 	return nil
 }
 
-func (m *Manager) recoverGuest(ctx context.Context, podID string) error {
+// recover recovers the guest of one directory.
+func (m *Manager) recover(ctx context.Context, podID string) error {
 	if !ids.Valid(podID) {
 		return errors.New("the name of the directory is not an id")
 	}
-	g, err := m.readGuest(podID)
+	g, err := m.read(podID)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	_, podErr := m.cfg.Pods.Pod(podID)
-	if g == nil || g.Boot != m.boot || g.Process == (proc.Ref{}) || errors.Is(podErr, errdefs.ErrNotFound) {
-		return m.removePodGuest(ctx, podID)
+	podErr := m.cfg.FindPod(podID)
+	if g == nil || g.Boot != m.cfg.Boot || g.Process == (proc.Ref{}) || errors.Is(podErr, errdefs.ErrNotFound) {
+		return m.Remove(ctx, podID)
 	}
-	m.watchGuest(g)
+	m.watch(g)
 	return podErr
 }

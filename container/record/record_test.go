@@ -1,4 +1,4 @@
-package container
+package record
 
 import (
 	"testing"
@@ -8,14 +8,14 @@ import (
 )
 
 func TestRecordKeepsMessages(t *testing.T) {
-	c := shell("a", "x")
+	c := &cri.ContainerConfig{Metadata: &cri.ContainerMetadata{Name: "a"}, Command: []string{"/bin/sh"}}
 	c.Envs = []*cri.KeyValue{{Key: "RAW", Value: []byte{0xff, 0xfe}}}
 	p := &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Name: "p"}, Labels: map[string]string{"k": "v"}}
-	var r record
-	if err := r.setMessages(c, p); err != nil {
+	var r Record
+	if err := r.SetMessages(c, p); err != nil {
 		t.Fatal(err)
 	}
-	gotC, gotP, err := r.messages()
+	gotC, gotP, err := r.Messages()
 	if err != nil || !proto.Equal(gotC, c) || !proto.Equal(gotP, p) {
 		t.Errorf("%v, %v, %v", gotC, gotP, err)
 	}

@@ -1,4 +1,7 @@
-package container
+// Package record contains the files of a container on the disk: the intent record, which is written once, the state
+// file, and the OCI config of the bundle. It also makes a record from the readable parts of files that cannot be read.
+// Package record never decides what happens to a container.
+package record
 
 import (
 	"encoding/json"
@@ -6,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/criserver/criserver/container/limits"
 	"github.com/criserver/criserver/internal/atomicfile"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
@@ -17,16 +21,17 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
+// Version is the version of the files. The other constants are the names of the files in the directory of a container.
 const (
-	recordVersion = 1
-	recordFile    = "record.json"
-	stateFile     = "state.json"
-	configFile    = "config.json" // of the OCI bundle
+	Version    = 1
+	File       = "record.json"
+	StateFile  = "state.json"
+	ConfigFile = "config.json" // of the OCI bundle
 )
 
-// record is the intent record: the properties of the container. It is written once, before
+// Record is the intent record: the properties of the container. It is written once, before
 // any other side effect of the creation, and removed last.
-type record struct {
+type Record struct {
 	Version   int             `json:"version"`
 	Boot      string          `json:"boot"`
 	ID        string          `json:"id"`
@@ -46,23 +51,24 @@ type record struct {
 	// container.
 	SharedPID bool `json:"sharedPID,omitempty"`
 	// Restore is not nil for a container that is restored from a checkpoint.
-	Restore *restoreRecord `json:"restore,omitempty"`
+	Restore *Restore `json:"restore,omitempty"`
 	// Volumes are the ids of the images that are mounted as volumes, by the index of the
 	// mount in the request.
 	Volumes map[int]string `json:"volumes,omitempty"`
 }
 
-// restoreRecord describes the checkpoint from which a container is restored.
-type restoreRecord struct {
+// Restore describes the checkpoint from which a container is restored.
+type Restore struct {
 	// Images is the directory of the process images. It belongs to the container, and is deleted
 	// when the container is restored or removed.
 	Images string `json:"images"`
 }
 
-func (r *record) write(dir string) error { return writeJSON(filepath.Join(dir, recordFile), r) }
+// Write writes the record to the directory of its container.
+func (r *Record) Write(dir string) error { return WriteJSON(filepath.Join(dir, File), r) }
 
-// setMessages stores the CRI messages as JSON.
-func (r *record) setMessages(c *cri.ContainerConfig, p *cri.PodSandboxConfig) (err error) {
+// SetMessages stores the CRI messages as JSON.
+func (r *Record) SetMessages(c *cri.ContainerConfig, p *cri.PodSandboxConfig) (err error) {
 	if r.Config, err = protojson.Marshal(c); err != nil {
 		return fmt.Errorf("encode container config: %w", err)
 	}
@@ -72,8 +78,8 @@ func (r *record) setMessages(c *cri.ContainerConfig, p *cri.PodSandboxConfig) (e
 	return nil
 }
 
-// messages returns the stored CRI messages.
-func (r *record) messages() (*cri.ContainerConfig, *cri.PodSandboxConfig, error) {
+// Messages returns the stored CRI messages.
+func (r *Record) Messages() (*cri.ContainerConfig, *cri.PodSandboxConfig, error) {
 	c, p := &cri.ContainerConfig{}, &cri.PodSandboxConfig{}
 	// Another version of the daemon may have written fields that this version does not know.
 	opts := protojson.UnmarshalOptions{DiscardUnknown: true}
@@ -86,21 +92,21 @@ func (r *record) messages() (*cri.ContainerConfig, *cri.PodSandboxConfig, error)
 	return c, p, nil
 }
 
-// readRecord returns fs.ErrNotExist if the directory has no record.
-func readRecord(dir string) (*record, error) {
-	var r record
-	if err := readJSON(filepath.Join(dir, recordFile), &r); err != nil {
+// Read reads the record in the directory of a container. It returns fs.ErrNotExist if the directory has no record.
+func Read(dir string) (*Record, error) {
+	var r Record
+	if err := ReadJSON(filepath.Join(dir, File), &r); err != nil {
 		return nil, err
 	}
-	if r.Version != recordVersion || r.ID != filepath.Base(dir) {
-		return nil, fmt.Errorf("%s: version %d with id %q is not supported", recordFile, r.Version, r.ID)
+	if r.Version != Version || r.ID != filepath.Base(dir) {
+		return nil, fmt.Errorf("%s: version %d with id %q is not supported", File, r.Version, r.ID)
 	}
 	return &r, nil
 }
 
-// status has the events of the life of a container. Times are nanoseconds since the epoch, or
+// Status has the events of the life of a container. Times are nanoseconds since the epoch, or
 // 0 for "not yet".
-type status struct {
+type Status struct {
 	Version int   `json:"version"`
 	Created int64 `json:"created,omitempty"`
 	// Starting is set before the runtime starts the first process, and Started after it.
@@ -115,11 +121,11 @@ type status struct {
 	MonitorLost bool `json:"monitorLost,omitempty"`
 	// ReadError is why a file of the container could not be read, or "". With a
 	// ReadError, the state is unknown.
-	ReadError string    `json:"unread,omitempty"`
-	UID       int64     `json:"uid"`
-	GID       int64     `json:"gid"`
-	Groups    []int64   `json:"groups,omitempty"`
-	Exit      *exitInfo `json:"end,omitempty"`
+	ReadError string  `json:"unread,omitempty"`
+	UID       int64   `json:"uid"`
+	GID       int64   `json:"gid"`
+	Groups    []int64 `json:"groups,omitempty"`
+	Exit      *Exit   `json:"end,omitempty"`
 	// Updated are the resources in force after the first update.
 	Updated json.RawMessage `json:"updated,omitempty"`
 	// Extra are limits from updates that the CRI cannot express. A change replaces the
@@ -127,51 +133,54 @@ type status struct {
 	Extra *specs.LinuxResources `json:"extra,omitempty"`
 	// Undo has the limits from before the running update, or is nil. If the daemon dies
 	// during an update, the next daemon sets these limits.
-	Undo *savedLimits `json:"undo,omitempty"`
+	Undo *limits.Saved `json:"undo,omitempty"`
 
 	updated *cri.LinuxContainerResources // Updated, decoded
 }
 
-// exitInfo is how a container has exited.
-type exitInfo struct {
+// Exit is how a container has exited.
+type Exit struct {
 	Finished int64  `json:"finished"`
 	ExitCode int32  `json:"exitCode"`
 	Reason   string `json:"reason"`
 	Message  string `json:"message,omitempty"`
 }
 
-func (s *status) write(dir string) error {
-	s.Version = recordVersion
-	return writeJSON(filepath.Join(dir, stateFile), s)
+// Write writes the status to the state file in the directory of its container.
+func (s *Status) Write(dir string) error {
+	s.Version = Version
+	return WriteJSON(filepath.Join(dir, StateFile), s)
 }
 
-// readStatus returns fs.ErrNotExist if the directory has no state file.
-func readStatus(dir string) (status, error) {
-	var s status
-	if err := readJSON(filepath.Join(dir, stateFile), &s); err != nil {
+// ReadStatus reads the state file in the directory of a container. It returns fs.ErrNotExist if the directory has no
+// state file.
+func ReadStatus(dir string) (Status, error) {
+	var s Status
+	if err := ReadJSON(filepath.Join(dir, StateFile), &s); err != nil {
 		return s, err
 	}
-	if s.Version != recordVersion {
-		return s, fmt.Errorf("%s: version %d is not supported", stateFile, s.Version)
+	if s.Version != Version {
+		return s, fmt.Errorf("%s: version %d is not supported", StateFile, s.Version)
 	}
 	if len(s.Updated) > 0 {
 		s.updated = &cri.LinuxContainerResources{}
 		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(s.Updated, s.updated); err != nil {
-			return s, fmt.Errorf("%s: resources: %w", stateFile, err)
+			return s, fmt.Errorf("%s: resources: %w", StateFile, err)
 		}
 	}
 	return s, nil
 }
 
-// resources returns the resources in force.
-func (s *status) resources(c *cri.ContainerConfig) *cri.LinuxContainerResources {
+// Resources returns the resources in force.
+func (s *Status) Resources(c *cri.ContainerConfig) *cri.LinuxContainerResources {
 	if s.updated != nil {
 		return s.updated
 	}
 	return c.GetLinux().GetResources()
 }
 
-func (s *status) setResources(r *cri.LinuxContainerResources) error {
+// SetResources replaces the resources in force.
+func (s *Status) SetResources(r *cri.LinuxContainerResources) error {
 	b, err := protojson.Marshal(r)
 	if err != nil {
 		return err
@@ -180,7 +189,8 @@ func (s *status) setResources(r *cri.LinuxContainerResources) error {
 	return nil
 }
 
-func (s *status) addExtra(extra *specs.LinuxResources) {
+// AddExtra adds limits that the CRI cannot express. extra can be nil.
+func (s *Status) AddExtra(extra *specs.LinuxResources) {
 	if extra == nil {
 		return
 	}
@@ -190,7 +200,8 @@ func (s *status) addExtra(extra *specs.LinuxResources) {
 	s.Extra = sum
 }
 
-func writeJSON(path string, v any) error {
+// WriteJSON replaces a file atomically with the JSON encoding of v. The file need not survive a power cut.
+func WriteJSON(path string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -198,7 +209,8 @@ func writeJSON(path string, v any) error {
 	return atomicfile.Write(path, b, 0o600)
 }
 
-func readJSON(path string, v any) error {
+// ReadJSON decodes a file. Fields that were decoded before an error stay in v.
+func ReadJSON(path string, v any) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return err
