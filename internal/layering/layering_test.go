@@ -40,6 +40,12 @@ const (
 	monitorCRIU    = "conmon/monitor/criu"
 )
 
+// The parts of sandbox/network that do not know package network.
+const (
+	defaultBridge = "sandbox/network/defaultbridge"
+	podCIDR       = "sandbox/network/podcidr"
+)
+
 // allowed lists, for each folder, the folders of this module that its packages may
 // import. A folder name includes the folders below it. The most specific rule applies.
 var allowed = map[string][]string{
@@ -61,6 +67,8 @@ var allowed = map[string][]string{
 	"container/guest":    {"container/record", "oci", "internal"},
 	"container/exits":    {"conmon", "internal"},
 	"sandbox":            {"internal", "sandbox"},
+	defaultBridge:        {"sandbox/network/bridge", "sandbox/network/podcidr", "internal"},
+	podCIDR:              {},
 	"server":             {"server", "admin", "checkpoint", "sandbox", "container", "image", "internal"},
 	"admin":              {},
 	"nri":                {"internal"},

@@ -9,6 +9,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/criserver/criserver/internal/steps"
+	"github.com/criserver/criserver/sandbox/network/defaultbridge"
 	"github.com/criserver/criserver/sandbox/network/nat"
 )
 
@@ -94,7 +95,7 @@ func (n *Network) Detach(ctx context.Context, pod Pod, i Interface) (err error) 
 		return fmt.Errorf("detach from network %q: %w", l.conf.Name, err)
 	}
 	n.attachments.remove(i.attachment(pod.ID))
-	if strings.HasPrefix(l.conf.Name, defaultBridgePrefix) && !n.attachments.inUse(l.conf.Name) {
+	if defaultbridge.IsNetwork(l.conf.Name) && !n.attachments.InUse(l.conf.Name) {
 		n.requestReload() // a pod CIDR may wait for the end of the last pod
 		n.RequestGC()     // GC deletes the bridge if another network is configured
 	}

@@ -76,8 +76,8 @@ func (s *attachments) hasUnreadable() bool {
 	return s.unreadable
 }
 
-// inUse reports whether a pod is, or may be, attached to a network.
-func (s *attachments) inUse(network string) bool {
+// InUse reports whether a pod is, or may be, attached to a network.
+func (s *attachments) InUse(network string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.unreadable {
@@ -113,9 +113,9 @@ func (s *attachments) beginGC() (valid []types.GCAttachment, end func(), err err
 	}, nil
 }
 
-// whileIdle calls fn, and attaches no pod during the call. If a pod is being attached or GC runs, whileIdle does not
+// WhileIdle calls fn, and attaches no pod during the call. If a pod is being attached or GC runs, WhileIdle does not
 // call fn and returns nil.
-func (s *attachments) whileIdle(fn func() error) error {
+func (s *attachments) WhileIdle(fn func() error) error {
 	_, end, err := s.beginGC()
 	if errors.Is(err, errAttaching) {
 		return nil

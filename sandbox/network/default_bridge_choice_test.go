@@ -13,13 +13,26 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
+func prefixes(texts ...string) []netip.Prefix {
+	out := make([]netip.Prefix, len(texts))
+	for i, s := range texts {
+		out[i] = netip.MustParsePrefix(s)
+	}
+	return out
+}
+
+// overlap reports whether ranges of two lists overlap.
+func overlap(a, b []netip.Prefix) bool {
+	return slices.ContainsFunc(a, func(p netip.Prefix) bool { return slices.ContainsFunc(b, p.Overlaps) })
+}
+
 // TestDefaultBridgesOfTwoDaemons checks that two daemons have different bridges, ranges and networks, before the first
 // pod and after a restart.
 func TestDefaultBridgesOfTwoDaemons(t *testing.T) {
 	a, _ := newBare(t)
 	b, _ := newBare(t)
 	first, second := reload(t, a), reload(t, b)
-	if first.Bridge == second.Bridge || first.network() == second.network() || anyOverlaps(first.Ranges, second.Ranges) {
+	if first.Bridge == second.Bridge || first.Network() == second.Network() || overlap(first.Ranges, second.Ranges) {
 		t.Errorf("got %+v and %+v", first, second)
 	}
 	if again := reload(t, restarted(b)); again.Bridge != second.Bridge || !slices.Equal(again.Ranges, second.Ranges) {
@@ -113,7 +126,7 @@ func TestDefaultBridgeUsesPodCIDR(t *testing.T) {
 	if err := other.SetPodCIDR(t.Context(), "10.89.0.0/31"); err != nil {
 		t.Fatal(err)
 	}
-	if got := reload(t, other); anyOverlaps(got.Ranges, prefixes("10.89.0.0/31")) {
+	if got := reload(t, other); overlap(got.Ranges, prefixes("10.89.0.0/31")) {
 		t.Errorf("got %+v, which overlaps the pod CIDR", got)
 	}
 }
@@ -124,9 +137,9 @@ func TestInvalidBridgeRecord(t *testing.T) {
 	n, _ := newBare(t)
 	first := reload(t, n)
 	for _, content := range []string{"{", `{"bridge":"cri0"}`} {
-		writeFile(t, n.stateDir(), "bridge.json", content)
+		writeFile(t, n.defaultBridge.Dir(), "bridge.json", content)
 		next := reload(t, restarted(n))
-		if next.Bridge == first.Bridge || anyOverlaps(next.Ranges, first.Ranges) {
+		if next.Bridge == first.Bridge || overlap(next.Ranges, first.Ranges) {
 			t.Errorf("record %s: got %+v, want another bridge than %+v", content, next, first)
 		}
 		mustLink(t, first.Bridge)
@@ -137,7 +150,7 @@ func TestInvalidBridgeRecord(t *testing.T) {
 // advertisements which its kernel would ignore as soon as the host forwards IPv6.
 func TestDefaultBridgeKeepsIPv6OfHost(t *testing.T) {
 	n, _ := newBare(t)
-	if !hasIPv6() {
+	if b, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/disable_ipv6"); err != nil || string(b) != "0\n" {
 		t.Skip("the host has no IPv6")
 	}
 	uplink := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "criuplink0"}, PeerName: "criuplink1"}

@@ -180,7 +180,7 @@ func TestDefaultBridge(t *testing.T) {
 		t.Errorf("bridge %s exists after its last pod", b.Bridge)
 	}
 	n.reconcileTables(t.Context(), true)
-	if rules := ruleset(t); strings.Contains(rules, defaultBridgePrefix) {
+	if rules := ruleset(t); strings.Contains(rules, b.Network()) {
 		t.Errorf("tables of the default bridge after its last pod:\n%s", rules)
 	}
 }

@@ -1,6 +1,7 @@
 // Package network attaches pods to networks by means of CNI plugins. It owns the loaded network
 // configuration, the calls of plugins, and the decision which work the daemon does in place of the
-// plugins. Package nat owns the nftables tables for masquerading and host ports. Of the pods package
+// plugins. Package nat owns the nftables tables for masquerading and host ports, and package defaultbridge the bridge
+// of a host without a configuration. Of the pods package
 // network knows only the attachments: the caller records what Detach needs, and passes it to Detach.
 package network
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
+	"github.com/criserver/criserver/sandbox/network/defaultbridge"
 	"github.com/criserver/criserver/sandbox/network/nat"
 )
 
@@ -42,7 +44,7 @@ type Config struct {
 	// the usual bridge with host-local addresses, masquerading and host ports.
 	NoBuiltin bool
 	// ConfTemplate is the file of the template for the default network, which the daemon executes when the kubelet
-	// sends the pod CIDR: see CIDRs. "" means that there is no template.
+	// sends the pod CIDR: see podcidr.Data. "" means that there is no template.
 	ConfTemplate string
 	// DefaultBridge makes the daemon attach pods to a separate bridge while ConfDirs contain no network, unless
 	// DefaultNetwork or ConfTemplate is set. It keeps its
@@ -55,7 +57,9 @@ type Network struct {
 	current     atomic.Pointer[current]
 	runner      *runner
 	attachments attachments
-	gcRequests  chan struct{} // capacity 1
+	// defaultBridge is set also if pods use another network.
+	defaultBridge *defaultbridge.Store
+	gcRequests    chan struct{} // capacity 1
 	// reloadRequests make Run load the configuration although no file has changed. The capacity is 1.
 	reloadRequests chan struct{}
 	// updates make Run watch and load the directories of a new Config. The capacity is 1.
@@ -106,6 +110,7 @@ func New(cfg Config) *Network {
 		masquerades:       nat.NewMasqueradeTables(files),
 		reconcileRequests: make(chan struct{}, 1),
 	}
+	n.defaultBridge = defaultbridge.New(filepath.Join(cmp.Or(cfg.CacheDir, libcni.CacheDir), "default-bridge"), &n.attachments)
 	n.setConfig(cfg)
 	n.loaded.Store(&loaded{err: fmt.Errorf("CNI configuration is not loaded yet: %w", errdefs.ErrUnavailable), checked: make(chan struct{})})
 	return n

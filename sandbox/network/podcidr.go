@@ -4,36 +4,19 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
-	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
 	"github.com/criserver/criserver/internal/atomicfile"
+	"github.com/criserver/criserver/sandbox/network/podcidr"
 	"github.com/sirupsen/logrus"
 )
 
 // generatedFile is the name of the file that the daemon generates from the template. The file is in the first of the
 // configuration directories.
 const generatedFile = "10-criserver-pod-cidr.conflist"
-
-const (
-	maxCIDRs = 16
-	// maxRendered is the maximum size of the result of a template.
-	maxRendered = maxConfSize
-)
-
-// CIDRs is the data for the template.
-type CIDRs struct {
-	PodCIDR       string   // the first range
-	PodCIDRRanges []string // all ranges
-	Routes        []string // the default routes of the address families of the ranges
-}
 
 // SetPodCIDR generates the default network from the template. list has the address ranges for the pods of the node,
 // separated by commas. SetPodCIDR writes the file only if the content has changed, and does nothing if another file has
@@ -44,7 +27,7 @@ func (n *Network) SetPodCIDR(ctx context.Context, list string) error {
 	if list == "" {
 		return nil
 	}
-	cidrs, err := parseCIDRs(list)
+	ranges, err := podcidr.Parse(list)
 	if err != nil {
 		return err
 	}
@@ -58,7 +41,7 @@ func (n *Network) SetPodCIDR(ctx context.Context, list string) error {
 		log.Debug("pod CIDR is ignored: cni.conf_template is not set")
 		return nil
 	}
-	content, err := render(cfg.ConfTemplate, cidrs)
+	content, err := podcidr.Render(cfg.ConfTemplate, ranges, checkConf)
 	if err != nil {
 		return err
 	}
@@ -84,60 +67,22 @@ func (n *Network) SetPodCIDR(ctx context.Context, list string) error {
 	return nil
 }
 
-// parseCIDRs parses a list of ranges that are separated by commas.
-func parseCIDRs(list string) (CIDRs, error) {
-	var c CIDRs
-	parts := strings.Split(list, ",")
-	if len(parts) > maxCIDRs {
-		return c, fmt.Errorf("pod CIDR has %d ranges, more than %d: %w", len(parts), maxCIDRs, errdefs.ErrInvalidArgument)
-	}
-	for _, part := range parts {
-		p, err := netip.ParsePrefix(part)
-		if err != nil || p.Bits() == 0 || p.Addr().Is4In6() {
-			return c, fmt.Errorf("pod CIDR %q is not a range of addresses like 10.244.1.0/24: %w", part, errdefs.ErrInvalidArgument)
-		}
-		route := "::/0"
-		if p.Addr().Is4() {
-			route = "0.0.0.0/0"
-		}
-		c.PodCIDRRanges = append(c.PodCIDRRanges, p.Masked().String())
-		if !slices.Contains(c.Routes, route) {
-			c.Routes = append(c.Routes, route)
-		}
-	}
-	c.PodCIDR = c.PodCIDRRanges[0]
-	return c, nil
-}
-
-// render reads the template, executes it, and validates the result.
-func render(file string, c CIDRs) ([]byte, error) {
-	t, err := parseTemplate(file)
+// checkConf returns an error if the content of a configuration file is not a valid network.
+func checkConf(content []byte) error {
+	conf, err := libcni.NetworkConfFromBytes(content)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var out bytes.Buffer
-	if err := t.Execute(&limited{&out, maxRendered}, c); err != nil {
-		return nil, invalidTemplate(file, err)
-	}
-	conf, err := libcni.NetworkConfFromBytes(out.Bytes())
-	if err == nil {
-		err = check(conf)
-	}
-	if err != nil {
-		return nil, invalidTemplate(file, fmt.Errorf("the result is not a valid network: %w", err))
-	}
-	return out.Bytes(), nil
+	return check(conf)
 }
 
-// limited is a writer that fails when more than room bytes are written.
-type limited struct {
-	to   *bytes.Buffer
-	room int
-}
-
-func (l *limited) Write(p []byte) (int, error) {
-	if l.room -= len(p); l.room < 0 {
-		return 0, fmt.Errorf("the result has more than %d bytes", maxRendered)
+// recordPodCIDR records a list of ranges for the default bridge, and makes Run load the configuration again.
+func (n *Network) recordPodCIDR(ctx context.Context, list string) error {
+	n.podCIDR.Lock()
+	defer n.podCIDR.Unlock()
+	changed, err := n.defaultBridge.RecordPodCIDR(ctx, list)
+	if changed {
+		n.requestReload()
 	}
-	return l.to.Write(p)
+	return err
 }

@@ -28,7 +28,7 @@ func (n *Network) loadTables(ctx context.Context) {
 // RemoveTemporaryFiles removes the temporary files that an earlier daemon has left in the directories of n. The caller
 // calls RemoveTemporaryFiles before all other methods.
 func (n *Network) RemoveTemporaryFiles() error {
-	return errors.Join(atomicfile.RemoveTemporary(n.files.Dir), atomicfile.RemoveTemporary(n.stateDir()))
+	return errors.Join(atomicfile.RemoveTemporary(n.files.Dir), atomicfile.RemoveTemporary(n.defaultBridge.Dir()))
 }
 
 // RemoveTables deletes the tables that no attached pod needs. A network in the loaded configuration does not keep its
@@ -105,6 +105,6 @@ func (n *Network) reconcileLoop(ctx context.Context) {
 
 // reconcileTables reconciles all tables. The tables of host ports come first, because they protect the host's loopback.
 func (n *Network) reconcileTables(ctx context.Context, check bool) (ok bool) {
-	ports := n.ports.Reconcile(ctx, check, n.attachments.inUse)
+	ports := n.ports.Reconcile(ctx, check, n.attachments.InUse)
 	return n.masquerades.Reconcile(ctx, check) && ports
 }

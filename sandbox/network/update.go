@@ -2,13 +2,9 @@ package network
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"path/filepath"
-	"text/template"
 
-	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
+	"github.com/criserver/criserver/sandbox/network/podcidr"
 )
 
 // current is the Config in force, with the CNI library for its directories. It is immutable.
@@ -40,14 +36,13 @@ func (n *Network) CheckConfig(cfg Config) error {
 		return nil
 	}
 	if list := n.knownPodCIDR(); list != "" {
-		cidrs, err := parseCIDRs(list)
+		ranges, err := podcidr.Parse(list)
 		if err == nil {
-			_, err = render(cfg.ConfTemplate, cidrs)
+			_, err = podcidr.Render(cfg.ConfTemplate, ranges, checkConf)
 		}
 		return err
 	}
-	_, err := parseTemplate(cfg.ConfTemplate)
-	return err
+	return podcidr.CheckTemplate(cfg.ConfTemplate)
 }
 
 // Update replaces the Config, except for CacheDir and NoBuiltin. Run then watches the new directories
@@ -69,33 +64,13 @@ func (n *Network) knownPodCIDR() string {
 	if list := n.lastPodCIDR.Load(); list != nil {
 		return *list
 	}
-	b, err := os.ReadFile(n.podCIDRFile())
-	if err != nil {
-		return ""
-	}
-	return string(b)
+	return n.defaultBridge.PodCIDR()
 }
 
-// parseTemplate reads and parses the template for the default network.
-func parseTemplate(file string) (*template.Template, error) {
-	info, err := os.Stat(file)
-	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxConfSize) {
-		err = fmt.Errorf("not a regular file of at most %d bytes", maxConfSize)
+// requestReload makes Run load the configuration again.
+func (n *Network) requestReload() {
+	select {
+	case n.reloadRequests <- struct{}{}:
+	default:
 	}
-	var text []byte
-	if err == nil {
-		text, err = os.ReadFile(file)
-	}
-	if err != nil {
-		return nil, invalidTemplate(file, err)
-	}
-	t, err := template.New(filepath.Base(file)).Parse(string(text))
-	if err != nil {
-		return nil, invalidTemplate(file, err)
-	}
-	return t, nil
-}
-
-func invalidTemplate(file string, err error) error {
-	return fmt.Errorf("cni.conf_template %s: %w: %w", file, err, errdefs.ErrFailedPrecondition)
 }

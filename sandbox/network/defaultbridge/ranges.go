@@ -1,4 +1,4 @@
-package network
+package defaultbridge
 
 import (
 	"crypto/rand"
