@@ -17,6 +17,7 @@ import (
 	"github.com/criserver/criserver/internal/userns"
 	"github.com/criserver/criserver/sandbox/namespace"
 	"github.com/criserver/criserver/sandbox/network"
+	"github.com/criserver/criserver/sandbox/podfiles"
 	"github.com/criserver/criserver/sandbox/podspec"
 	"golang.org/x/sync/errgroup"
 )
@@ -85,20 +86,32 @@ func (b *build) files(ctx context.Context) (err error) {
 			return fmt.Errorf("create log directory: %w", err)
 		}
 	}
-	conf, err := resolvConf(b.spec.DNS)
-	if err == nil {
-		err = b.writeFile(resolvConfFile, conf)
+	dir := b.podFiles()
+	if err := dir.WriteResolvConf(b.spec.DNS); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("create resolv.conf: %w", err)
-	}
-	if err := b.writeFile(hostnameFile, []byte(b.rec.HostName+"\n")); err != nil {
-		return fmt.Errorf("create hostname: %w", err)
+	if err := dir.WriteHostname(b.rec.HostName); err != nil {
+		return err
 	}
 	if b.spec.Namespaces.HostIPC {
 		return nil
 	}
-	return b.mountShm()
+	return dir.MountShm(b.settings.ShmSize, b.rec.MountLabel)
+}
+
+// hosts writes the pod's /etc/hosts. The network must exist, because the file has the addresses of the pod.
+func (b *build) hosts() error {
+	return b.podFiles().WriteHosts(b.rec.IPs, b.rec.HostName, b.spec.Namespaces.HostNetwork)
+}
+
+// podFiles returns the directory of the files that are bind mounted into containers.
+func (b *build) podFiles() podfiles.Dir {
+	d := podfiles.Dir{Path: b.m.dirs.pod(b.rec.ID)}
+	d.UID, d.GID = b.spec.Namespaces.Root()
+	if labels := b.m.cfg.Labels; labels != nil {
+		d.Label = func(path string) error { return labels.File(path, b.rec.MountLabel) }
+	}
+	return d
 }
 
 // isolate creates the namespaces of the pod, and then its pause and its network in the namespaces.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/criserver/criserver/sandbox/network"
 	"github.com/criserver/criserver/sandbox/network/inspect"
+	"github.com/criserver/criserver/sandbox/podfiles"
 )
 
 // InspectNetwork reports the state of the networks of the node and of all pods, with the problems. It changes nothing
@@ -56,7 +57,7 @@ func (m *Manager) inspectInput(e *entry) inspect.PodInput {
 		return in
 	}
 	in.DNS = inspect.DNSInput{Path: e.pod.ResolvConf, FromHost: e.spec.DNS == nil}
-	if want, err := resolvConf(e.spec.DNS); err == nil {
+	if want, err := podfiles.NewResolvConf(e.spec.DNS); err == nil {
 		in.DNS.Want = want
 	} else {
 		in.DNS.Path = "" // the host's file cannot be read, so nothing is known about the copy

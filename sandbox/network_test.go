@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/sandbox/podfiles"
 	"github.com/criserver/criserver/sandbox/podspec"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -167,7 +168,7 @@ func TestPodWithoutNetwork(t *testing.T) {
 		}
 		return err
 	})
-	if got, err := os.ReadFile(p.Hosts); err != nil || string(got) != localHosts {
+	if got, err := os.ReadFile(p.Hosts); err != nil || string(got) != podfiles.LocalHosts {
 		t.Errorf("got hosts %q, %v", got, err)
 	}
 	mustRemove(t, m, p.ID)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/criserver/criserver/sandbox/namespace"
 	"github.com/criserver/criserver/sandbox/network"
+	"github.com/criserver/criserver/sandbox/podfiles"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -95,13 +96,13 @@ func (m *Manager) snapshot(e *entry) *Pod {
 		ProcessLabel:   r.ProcessLabel,
 		MountLabel:     r.MountLabel,
 		HostName:       r.HostName,
-		Hosts:          filepath.Join(dir, hostsFile),
-		Hostname:       filepath.Join(dir, hostnameFile),
-		ResolvConf:     filepath.Join(dir, resolvConfFile),
+		Hosts:          filepath.Join(dir, podfiles.Hosts),
+		Hostname:       filepath.Join(dir, podfiles.Hostname),
+		ResolvConf:     filepath.Join(dir, podfiles.ResolvConf),
 	}
 	p.Overhead, p.Resources = r.limits(e.spec)
 	if !e.spec.Namespaces.HostIPC {
-		p.Shm = filepath.Join(dir, shmDir)
+		p.Shm = filepath.Join(dir, podfiles.Shm)
 	}
 	if r.Pause != nil && r.LostReason == "" {
 		p.PausePID = r.Pause.PID

@@ -13,6 +13,7 @@ import (
 	"github.com/criserver/criserver/internal/boot"
 	"github.com/criserver/criserver/sandbox/namespace"
 	"github.com/criserver/criserver/sandbox/network"
+	"github.com/criserver/criserver/sandbox/podfiles"
 	"github.com/criserver/criserver/sandbox/podspec"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
@@ -146,7 +147,7 @@ func (m *Manager) continueOperations(entries map[string]*entry) {
 
 func (m *Manager) removeUnrecorded(id string) error {
 	dir := m.dirs.pod(id)
-	if err := namespace.Unmount(filepath.Join(dir, shmDir)); err != nil {
+	if err := namespace.Unmount(filepath.Join(dir, podfiles.Shm)); err != nil {
 		return err
 	}
 	return os.RemoveAll(dir)

@@ -239,3 +239,15 @@ func (b *build) plan() (err error) {
 	}
 	return b.planNetwork()
 }
+
+// hostname returns the host name inside a pod, which is never empty. A pod with the network of the host shares the UTS
+// namespace of the host, and thus its host name.
+func hostname(id string, spec *podspec.Spec) (string, error) {
+	if spec.Namespaces.HostNetwork {
+		return os.Hostname()
+	}
+	if spec.Hostname == "" {
+		return id[:12], nil
+	}
+	return spec.Hostname, nil
+}

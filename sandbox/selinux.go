@@ -31,14 +31,6 @@ func (b *build) label() (err error) {
 	return err
 }
 
-// labelFile labels one of the pod's files, so that the containers of the pod can read and write the file.
-func (b *build) labelFile(path string) error {
-	if b.m.cfg.Labels == nil {
-		return nil
-	}
-	return b.m.cfg.Labels.File(path, b.rec.MountLabel)
-}
-
 // releaseLabels releases the labels of a pod. It does not release the labels of a pod of an earlier boot, because
 // another pod may have them since.
 func (m *Manager) releaseLabels(e *entry) {

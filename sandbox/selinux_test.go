@@ -123,14 +123,3 @@ func TestLabelsAfterFailedADD(t *testing.T) {
 		t.Errorf("got reserved labels %v, want none", f.held)
 	}
 }
-
-func TestShmOptions(t *testing.T) {
-	for label, want := range map[string]string{
-		"":               "mode=1777,size=64,uid=1,gid=2",
-		"u:r:t:s0:c1,c2": `mode=1777,size=64,uid=1,gid=2,context="u:r:t:s0:c1,c2"`,
-	} {
-		if got := shmOptions(64, 1, 2, label); got != want {
-			t.Errorf("label %q: got %s, want %s", label, got, want)
-		}
-	}
-}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/sandbox/namespace"
+	"github.com/criserver/criserver/sandbox/podfiles"
 	"github.com/sirupsen/logrus"
 )
 
@@ -213,7 +214,7 @@ func (m *Manager) teardown(ctx context.Context, e *entry) error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, namespace.Unmount(filepath.Join(m.dirs.pod(r.ID), shmDir)))
+	errs = append(errs, namespace.Unmount(filepath.Join(m.dirs.pod(r.ID), podfiles.Shm)))
 	return errors.Join(errs...)
 }
 
@@ -231,5 +232,21 @@ func (m *Manager) removeRest(ctx context.Context, e *entry) error {
 		return err
 	}
 	m.releaseLabels(e)
+	return nil
+}
+
+// removeFiles removes the directory of a pod. It removes the record after the other files, because
+// the next daemon finds the pod by its record.
+func (m *Manager) removeFiles(id string) error {
+	dir := m.dirs.pod(id)
+	if err := (podfiles.Dir{Path: dir}).Remove(); err != nil {
+		return fmt.Errorf("remove files: %w", err)
+	}
+	if err := os.Remove(m.dirs.file(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove files: %w", err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove files: %w", err)
+	}
 	return nil
 }

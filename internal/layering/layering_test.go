@@ -69,6 +69,7 @@ var allowed = map[string][]string{
 	"sandbox":            {"internal", "sandbox"},
 	defaultBridge:        {"sandbox/network/bridge", "sandbox/network/podcidr", "internal"},
 	podCIDR:              {},
+	"sandbox/podfiles":   {"internal"},
 	"server":             {"server", "admin", "checkpoint", "sandbox", "container", "image", "internal"},
 	"admin":              {},
 	"nri":                {"internal"},

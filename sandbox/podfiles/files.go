@@ -1,4 +1,6 @@
-package sandbox
+// Package podfiles writes the files of a pod that are bind mounted into its containers: /etc/hosts, /etc/hostname and
+// /etc/resolv.conf, and mounts the /dev/shm of the pod. It does not know when they are written or removed.
+package podfiles
 
 import (
 	"bytes"
@@ -13,7 +15,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/criserver/criserver/internal/mountopt"
 	"github.com/criserver/criserver/internal/rootpath"
-	"github.com/criserver/criserver/sandbox/podspec"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,38 +23,58 @@ const maxHostFile = 1 << 20
 
 // The names of the files in the directory of a pod.
 const (
-	hostsFile      = "hosts"
-	hostnameFile   = "hostname"
-	resolvConfFile = "resolv.conf"
-	shmDir         = "shm"
+	Hosts      = "hosts"
+	Hostname   = "hostname"
+	ResolvConf = "resolv.conf"
+	Shm        = "shm"
 )
 
-// writeFile writes a file that is bind mounted to /etc in containers. The file belongs to root of the containers.
-func (b *build) writeFile(name string, content []byte) error {
-	path := filepath.Join(b.m.dirs.pod(b.rec.ID), name)
+// Dir is the directory of a pod.
+type Dir struct {
+	Path string
+	// UID and GID are the host ids of root of the containers, who owns the files.
+	UID, GID uint32
+	// Label labels a file for the containers of the pod. It is nil without SELinux.
+	Label func(path string) error
+}
+
+// write writes a file that is bind mounted to /etc in containers.
+func (d Dir) write(name string, content []byte) error {
+	path := filepath.Join(d.Path, name)
 	if err := os.WriteFile(path, content, 0o644); err != nil {
 		return err
 	}
-	uid, gid := b.spec.Namespaces.Root()
-	return errors.Join(os.Chown(path, int(uid), int(gid)), b.labelFile(path))
+	err := os.Chown(path, int(d.UID), int(d.GID))
+	if d.Label != nil {
+		err = errors.Join(err, d.Label(path))
+	}
+	return err
 }
 
-// hostname returns the host name inside a pod, which is never empty. A pod with the network of the host shares the UTS
-// namespace of the host, and thus its host name.
-func hostname(id string, spec *podspec.Spec) (string, error) {
-	if spec.Namespaces.HostNetwork {
-		return os.Hostname()
+// WriteHostname writes the host name of the pod.
+func (d Dir) WriteHostname(name string) error {
+	if err := d.write(Hostname, []byte(name+"\n")); err != nil {
+		return fmt.Errorf("create hostname: %w", err)
 	}
-	if spec.Hostname == "" {
-		return id[:12], nil
-	}
-	return spec.Hostname, nil
+	return nil
 }
 
-// resolvConf returns the content of the pod's resolv.conf. If the request has no DNS config, it is
+// WriteResolvConf writes the pod's resolv.conf: see NewResolvConf.
+func (d Dir) WriteResolvConf(dns *types.DNS) error {
+	content, err := NewResolvConf(dns)
+	if err == nil {
+		err = d.write(ResolvConf, content)
+	}
+	if err != nil {
+		return fmt.Errorf("create resolv.conf: %w", err)
+	}
+	return nil
+}
+
+// NewResolvConf returns the content of the pod's resolv.conf. If the request has no DNS config, it is
 // the content of the host's resolv.conf. If the DNS config is empty, resolv.conf is empty: the
 // kubelet sends an empty DNS config if its own resolv.conf has no entries.
-func resolvConf(d *types.DNS) ([]byte, error) {
+func NewResolvConf(d *types.DNS) ([]byte, error) {
 	if d == nil {
 		return readHostFile("/etc/resolv.conf")
 	}
@@ -82,7 +103,8 @@ func readHostFile(path string) ([]byte, error) {
 	return b, err
 }
 
-const localHosts = `127.0.0.1	localhost
+// LocalHosts is the first part of the /etc/hosts of every pod with a network of its own.
+const LocalHosts = `127.0.0.1	localhost
 ::1	localhost ip6-localhost ip6-loopback
 fe00::0	ip6-localnet
 fe00::0	ip6-mcastprefix
@@ -90,10 +112,11 @@ fe00::1	ip6-allnodes
 fe00::2	ip6-allrouters
 `
 
-// hosts writes the pod's /etc/hosts. The network must exist, because the file has the addresses of the pod.
-func (b *build) hosts() error {
-	content := hosts(b.rec.IPs, b.rec.HostName)
-	if b.spec.Namespaces.HostNetwork {
+// WriteHosts writes the pod's /etc/hosts, which has the addresses of the pod. A pod with the network of the host gets
+// the content of the file of the host, unless that file is empty.
+func (d Dir) WriteHosts(ips []netip.Addr, hostName string, hostNetwork bool) error {
+	content := hosts(ips, hostName)
+	if hostNetwork {
 		host, err := readHostFile("/etc/hosts")
 		if err != nil {
 			return fmt.Errorf("create hosts: %w", err)
@@ -102,7 +125,7 @@ func (b *build) hosts() error {
 			content = host
 		}
 	}
-	if err := b.writeFile(hostsFile, content); err != nil {
+	if err := d.write(Hosts, content); err != nil {
 		return fmt.Errorf("create hosts: %w", err)
 	}
 	return nil
@@ -111,7 +134,7 @@ func (b *build) hosts() error {
 // hosts returns the content of the pod's /etc/hosts. Each address has the host name of the pod, and its first label if
 // the name is qualified. A name with a trailing dot is listed without the dot too, because programs look up both forms.
 func hosts(ips []netip.Addr, name string) []byte {
-	b := []byte(localHosts)
+	b := []byte(LocalHosts)
 	names := name
 	if plain := strings.TrimRight(name, "."); plain != name && plain != "" {
 		names = plain + "\t" + name
@@ -125,11 +148,11 @@ func hosts(ips []netip.Addr, name string) []byte {
 	return b
 }
 
-// mountShm mounts the pod's /dev/shm, which belongs to root of the containers. The pod must have its own IPC namespace.
-func (b *build) mountShm() error {
-	target := filepath.Join(b.m.dirs.pod(b.rec.ID), shmDir)
-	uid, gid := b.spec.Namespaces.Root()
-	options := shmOptions(b.settings.ShmSize, uid, gid, b.rec.MountLabel)
+// MountShm mounts the pod's /dev/shm with a size in bytes. label is an SELinux label, or "". The pod must have its own
+// IPC namespace.
+func (d Dir) MountShm(size int64, label string) error {
+	target := filepath.Join(d.Path, Shm)
+	options := shmOptions(size, d.UID, d.GID, label)
 	if err := os.Mkdir(target, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -149,17 +172,12 @@ func shmOptions(size int64, uid, gid uint32, label string) string {
 	return options
 }
 
-// removeFiles removes the directory of a pod. It removes the record after the other files, because
-// the next daemon finds the pod by its record.
-func (m *Manager) removeFiles(id string) error {
-	dir := m.dirs.pod(id)
-	for _, name := range []string{hostsFile, hostnameFile, resolvConfFile, shmDir, recordFile} {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove files: %w", err)
+// Remove removes the files and the unmounted directory of the shm.
+func (d Dir) Remove() error {
+	for _, name := range []string{Hosts, Hostname, ResolvConf, Shm} {
+		if err := os.Remove(filepath.Join(d.Path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("remove files: %w", err)
 	}
 	return nil
 }
