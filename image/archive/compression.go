@@ -71,9 +71,9 @@ func IsCompressed(r io.ReaderAt) (bool, error) {
 }
 
 // Decompress returns a reader of the uncompressed archive in r, which can be compressed with gzip, zstd, xz or bzip2,
-// also in several parts, one after the other. Errors of r are returned unchanged. Otherwise, the error is ErrNotImplemented for another compression,
-// ErrInvalidArgument for a window or a dictionary that is too large, and ErrDataLoss for data that cannot be
-// decompressed.
+// also in several parts, one after the other. Errors of r are returned unchanged. Otherwise, the error is
+// ErrNotImplemented for another compression, ErrInvalidArgument for a window or a dictionary that is too large, and
+// ErrDataLoss for data that cannot be decompressed.
 func Decompress(r io.Reader) (io.ReadCloser, error) {
 	src := &source{r: r}
 	buffered := bufio.NewReaderSize(src, 256<<10)

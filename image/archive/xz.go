@@ -194,7 +194,8 @@ func (g *xzGuard) endChunk(size int64) {
 	g.expect(1, g.chunk)
 }
 
-// indexByte parses a byte of the index: the number of records, and two numbers for each record (section 4 of the format).
+// indexByte parses a byte of the index: the number of records, and two numbers for each record (section 4 of the
+// format).
 func (g *xzGuard) indexByte() error {
 	b := g.head[0]
 	g.index++
