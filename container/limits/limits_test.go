@@ -2,6 +2,7 @@ package limits
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -117,7 +118,7 @@ func TestReset(t *testing.T) {
 // TestMissingHugetlbCgroup checks that limits of hugepages that no cgroup can enforce are no error.
 func TestMissingHugetlbCgroup(t *testing.T) {
 	for _, tc := range []struct{ fails, want error }{{nil, nil}, {fs.ErrNotExist, nil}, {fs.ErrPermission, fs.ErrPermission}} {
-		if err := target(&fakeCgroups{hugetlb: tc.fails}).SetHugepages(map[string]uint64{"2MB": 1}); err != tc.want {
+		if err := target(&fakeCgroups{hugetlb: tc.fails}).SetHugepages(map[string]uint64{"2MB": 1}); !errors.Is(err, tc.want) {
 			t.Errorf("error %v of the cgroup: got %v, want %v", tc.fails, err, tc.want)
 		}
 	}
