@@ -15,6 +15,7 @@ import (
 	"github.com/criserver/criserver/internal/flight"
 	"github.com/criserver/criserver/internal/ids"
 	"github.com/criserver/criserver/internal/oplock"
+	"github.com/criserver/criserver/internal/proc"
 )
 
 // Config is the input of New.
@@ -142,6 +143,20 @@ func (m *Manager) List() []*Snapshot {
 		}
 	}
 	return list
+}
+
+// Monitors returns the monitors of all containers, in any order. The monitor of an exited container has usually exited
+// as well.
+func (m *Manager) Monitors() []proc.Ref {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	monitors := make([]proc.Ref, 0, len(m.containers))
+	for _, c := range m.containers {
+		if _, monitor := c.refs(); monitor != (proc.Ref{}) {
+			monitors = append(monitors, monitor)
+		}
+	}
+	return monitors
 }
 
 // Holds reports whether there is a container with this full id, including containers in

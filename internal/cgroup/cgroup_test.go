@@ -84,6 +84,38 @@ func TestReleaseKeepsForeignCgroup(t *testing.T) {
 	}
 }
 
+// TestRemoveUnused checks that a process removes the empty cgroups that an earlier process made, and no others.
+func TestRemoveUnused(t *testing.T) {
+	earlier, tr := tree(t), tree(t)
+	p := fmt.Sprintf("/criserver-test-unused-%d", os.Getpid())
+	for _, sub := range []string{p + "/busy/child", p + "/empty"} {
+		if err := earlier.MakeWithoutControllers(sub); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, root := range tr.roots {
+		if err := os.Mkdir(root+p+"/foreign", 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, sub := range []string{"/busy", "/empty", "/foreign", "/missing"} {
+		if err := tr.RemoveUnused(p + sub); err != nil {
+			t.Error(err)
+		}
+	}
+	for sub, want := range map[string]int{"/busy": len(tr.roots), "/empty": 0, "/foreign": len(tr.roots)} {
+		if n := exists(tr, p+sub); n != want {
+			t.Errorf("%s exists in %d hierarchies, want %d", sub, n, want)
+		}
+	}
+	if err := tr.RemoveUnused("/"); err == nil {
+		t.Error("RemoveUnused of the root succeeded")
+	}
+	if err := earlier.Remove(p); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestCheckPath(t *testing.T) {
 	for _, p := range []string{"", "/", "a", "/a/../b", "/a//b", "/a\n/b"} {
 		if CheckPath(p) == nil {

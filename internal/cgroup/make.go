@@ -78,6 +78,18 @@ func (t *Tree) Release(p string) {
 	t.prune(p)
 }
 
+// RemoveUnused removes a cgroup that an earlier process made, and its parents, up to the first one that has users in
+// this process. It keeps a cgroup that this package did not make or that is not empty.
+func (t *Tree) RemoveUnused(p string) error {
+	if err := CheckPath(p); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.prune(p)
+	return nil
+}
+
 // makeIn makes the cgroup with its missing parents in one hierarchy.
 func (t *Tree) makeIn(root, p string, controllers bool) error {
 	dir := filepath.Join(root, p)

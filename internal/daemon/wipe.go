@@ -64,8 +64,8 @@ const (
 // Wipe removes all pods and containers with their writable layers, and on request all images,
 // while no daemon runs. It removes each object as the daemon does on a request of the kubelet,
 // so network plugins and runtimes release their resources, and nothing is deleted while it is
-// in use. Wipe also deletes the default bridge and the nftables tables that no remaining pod uses.
-// Wipe continues after an error, and returns all errors.
+// in use. Wipe also deletes the default bridge and the nftables tables that no remaining pod uses,
+// and the cgroups of the monitors. Wipe continues after an error, and returns all errors.
 //
 // Errors: ErrContainersRun if a container runs, unless Force is set.
 func Wipe(ctx context.Context, settings config.Config, opts WipeOptions) (err error) {
@@ -96,11 +96,13 @@ func Wipe(ctx context.Context, settings config.Config, opts WipeOptions) (err er
 	if n := plan.Running(); n > 0 && !opts.Force {
 		return fmt.Errorf("%d of %d %w", n, len(plan.Containers), ErrContainersRun)
 	}
+	monitors, findErr := findMonitors(p.host.cgroups, p.watcher, p.containers.Monitors())
 	managers.run(p.pods.Run)
 	managers.run(p.containers.Run)
 	// images.Run would empty the trash at the same time as wipe.
 	err = errors.Join(p.wipe(ctx, plan), managers.end())
-	return errors.Join(err, p.pods.RemoveNetworks(ctx), p.images.EmptyTrash(ctx))
+	err = errors.Join(err, p.pods.RemoveNetworks(ctx), p.images.EmptyTrash(ctx))
+	return errors.Join(err, findErr, monitors.removeCgroups())
 }
 
 // wipePlan returns all pods and containers, and if images is set, all images.

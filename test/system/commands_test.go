@@ -138,9 +138,27 @@ func TestAdminSocketIsOptional(t *testing.T) {
 	}
 }
 
+// monitorCgroup returns the path of the cgroup of the monitors.
+func (n *node) monitorCgroup(t *testing.T) string {
+	t.Helper()
+	st, err := n.RuntimeService.Status(t.Context(), &cri.StatusRequest{Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return infoField(t, st.GetInfo()["config"], "monitorCgroup")
+}
+
+// cgroupDirs returns the directories of a cgroup in all hierarchies.
+func cgroupDirs(path string) []string {
+	v1, _ := filepath.Glob("/sys/fs/cgroup/*" + path)
+	v2, _ := filepath.Glob("/sys/fs/cgroup" + path)
+	return append(v1, v2...)
+}
+
 // TestWipe removes all pods, containers and images while the daemon is stopped.
 func TestWipe(t *testing.T) {
 	n := newNode(t, "wipe", 188)
+	monitors := n.monitorCgroup(t)
 	p := n.RunPod(t, podConfig("wipe"))
 	n.run(t, p, "running", "sleep", "1000")
 	if code, _, stderr := n.command(t, "wipe", "--yes"); code != 1 || !strings.Contains(stderr, "in use by another daemon") {
@@ -167,8 +185,16 @@ func TestWipe(t *testing.T) {
 	if err := n.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if code, stdout, stderr := n.command(t, "wipe", "--force", "--yes", "--images"); code != 0 {
+	if len(cgroupDirs(monitors)) == 0 {
+		t.Errorf("the cgroup %s does not exist before wipe", monitors)
+	}
+	// As in another unit of systemd, wipe does not have the cgroup of the monitors in its settings.
+	other := "/" + filepath.Base(n.CgroupParent) + "-other"
+	if code, stdout, stderr := n.command(t, "wipe", "--force", "--yes", "--images", "--monitor.cgroup", other); code != 0 {
 		t.Errorf("wipe --force: got exit code %d, output %s%s", code, stdout, stderr)
+	}
+	if left := append(cgroupDirs(monitors), cgroupDirs(other)...); len(left) > 0 {
+		t.Errorf("cgroups of monitors after wipe: %v, want none", left)
 	}
 	for _, dir := range []string{"run/pods", "run/ns", "run/containers", "root/rootfs", "root/images", "root/layers"} {
 		if entries, err := os.ReadDir(filepath.Join(n.Dir, dir)); err != nil || len(entries) > 0 {

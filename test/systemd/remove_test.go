@@ -1,10 +1,35 @@
 package systemd
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
+
+// TestWipe checks that wipe, which runs outside of the daemon's unit, removes the cgroup of the monitors below the unit.
+func TestWipe(t *testing.T) {
+	c := installed(t)
+	c.Pull(t, busybox)
+	p := c.runPod(t, podConfig("wiped"))
+	c.RunContainer(t, p, containerConfig(p, "wiped", "sleep", "100000"))
+	dir := filepath.Join(cgroupDir(t), "monitors")
+	systemctl(t, "stop", unit)
+	if n := len(processesIn(dir)); n != 1 {
+		t.Errorf("monitors of the stopped daemon: got %d, want 1", n)
+	}
+	command(t, "criserver", "wipe", "--force", "--yes")
+	if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the cgroup of the monitors after wipe: got %v, want that it does not exist", err)
+	}
+	systemctl(t, "start", unit)
+	serving(t, 0)
+	c = dial(t)
+	p = c.runPod(t, podConfig("after"))
+	c.RunContainer(t, p, containerConfig(p, "after", "sleep", "100000"))
+	c.removeAll(t)
+}
 
 // TestRemove removes the daemon with the commands of docs/install.md and checks
 // that nothing of the daemon remains on the host.

@@ -25,7 +25,8 @@ func newWipeCommand(env *command.Environment) *cobra.Command {
 		Long: `Remove all pods and containers with their writable layers, and with --images also all images,
 while the daemon is stopped. Each object is removed as the daemon does on a request of the kubelet:
 network plugins and runtimes release their resources, and nothing is deleted while it is in use.
-The default bridge and the nftables tables of the daemon are deleted if no pod that remains uses them.
+The default bridge and the nftables tables of the daemon are deleted if no pod that remains uses them,
+and so are the cgroups of the monitors if they are empty.
 
 The command lists the objects and asks for confirmation. It refuses to remove anything while
 containers run, unless --force is given. As at each start of the daemon, the command first removes
