@@ -83,10 +83,10 @@ func (a imageAdapter) Unmount(ctx context.Context, containerID string) error {
 // handlerAdapter implements server.Runtimes.
 type handlerAdapter struct{ parts *parts }
 
-func (a handlerAdapter) Handlers() []*cri.RuntimeHandler { return a.parts.live.Load().handlers.list() }
+func (a handlerAdapter) Handlers() []*cri.RuntimeHandler { return a.parts.live.Load().handlers.List() }
 
 func (a handlerAdapter) Features() *cri.RuntimeFeatures {
-	return a.parts.live.Load().handlers.runtimeFeatures()
+	return a.parts.live.Load().handlers.RuntimeFeatures()
 }
 
-func (a handlerAdapter) Status() error { return a.parts.live.Load().handlers.status() }
+func (a handlerAdapter) Status() error { return a.parts.live.Load().handlers.Status() }

@@ -9,6 +9,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	adminv1 "github.com/criserver/criserver/admin/v1"
+	"github.com/criserver/criserver/internal/daemon/listen"
 	"github.com/criserver/criserver/server/admin"
 )
 
@@ -39,7 +40,7 @@ func (p *parts) adminConfig() admin.Config {
 // serveAdmin starts the server of the administration API, and returns a function that ends
 // the server. If the server cannot run, the daemon serves the CRI nevertheless.
 func (p *parts) serveAdmin(ctx context.Context) (stop func()) {
-	l, err := listenAdmin(p.settings)
+	l, err := listen.Admin(p.settings)
 	if err != nil {
 		logrus.WithError(err).Error("the administration API is not available")
 		return func() {}

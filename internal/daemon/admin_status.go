@@ -27,8 +27,8 @@ func (p *parts) adminStatus(ctx context.Context) *adminv1.GetStatusResponse {
 		Pid:             int32(os.Getpid()),
 		StartTime:       timestamppb.New(p.started.begin),
 		StartDuration:   durationpb.New(p.started.duration()),
-		Runtime:         condition(l.handlers.status()),
-		RuntimeHandlers: l.handlers.adminStatus(),
+		Runtime:         condition(l.handlers.Status()),
+		RuntimeHandlers: l.handlers.AdminStatus(),
 		Network:         p.networkStatus(),
 		Storage:         p.storageStatus(ctx),
 		Pods:            p.podCounts(),
@@ -49,23 +49,6 @@ func condition(err error) *adminv1.Condition {
 		return &adminv1.Condition{Reason: err.Error()}
 	}
 	return &adminv1.Condition{Ready: true}
-}
-
-// adminStatus returns all handlers, sorted by name.
-func (s *handlerSet) adminStatus() []*adminv1.RuntimeHandler {
-	var list []*adminv1.RuntimeHandler
-	for _, info := range s.info() {
-		h := &adminv1.RuntimeHandler{
-			Name: info.Name, Path: info.Path, Default: info.Default, Version: info.Version, Flaw: info.Flaw, Error: info.Error,
-			UserNamespacesError: info.NoUserNamespaces,
-		}
-		if result := s.probers[info.Name].result.Load(); result != nil {
-			h.UserNamespaces = result.userNSError == nil
-			h.RecursiveReadOnlyMounts = supportsRecursiveReadOnly(result.features)
-		}
-		list = append(list, h)
-	}
-	return list
 }
 
 func (p *parts) networkStatus() *adminv1.NetworkStatus {

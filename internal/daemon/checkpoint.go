@@ -2,17 +2,14 @@ package daemon
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
 
-	"github.com/containerd/errdefs"
 	"github.com/sirupsen/logrus"
 
 	"github.com/criserver/criserver/checkpoint"
 	"github.com/criserver/criserver/checkpoint/archive"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/criu"
-	"github.com/criserver/criserver/oci/runtime"
 )
 
 // newCheckpoints returns the manager of checkpoints. The caller sets the other managers of p first.
@@ -53,45 +50,12 @@ func (p *parts) runCRIUCheck(ctx context.Context) error {
 
 // Programs implements checkpoint.Programs.
 func (p *parts) Programs(ctx context.Context, handler string) (criu.Program, string, error) {
-	prober := p.live.Load().handlers.prober(handler)
-	if prober == nil {
-		return criu.Program{}, "", fmt.Errorf("runtime handler %q is not configured: %w", handler, errdefs.ErrNotImplemented)
-	}
-	if err := prober.checkpointError(prober.wait()); err != nil {
+	version, err := p.live.Load().handlers.CheckpointVersion(handler)
+	if err != nil {
 		return criu.Program{}, "", err
 	}
 	program, err := p.criu.Check(ctx)
-	return program, prober.wait().info.Version, err
-}
-
-// checkpointError returns the reason why the runtime of a handler cannot checkpoint containers, or nil.
-func (p *prober) checkpointError(result *probeResult) error {
-	switch {
-	case p.runtime.Guest:
-		return fmt.Errorf("runtime handler %q runs containers under a guest kernel, whose state criu cannot read: %w",
-			p.runtime.Name, errdefs.ErrNotImplemented)
-	case !runtime.CanCheckpoint(result.features):
-		return fmt.Errorf("the OCI runtime of handler %q (%s) does not support checkpoints: %w",
-			p.runtime.Name, result.info.Version, errdefs.ErrNotImplemented)
-	}
-	return nil
-}
-
-// noCheckpoints returns the reason why containers of a handler cannot be checkpointed. Before the first check of the
-// handler, and for a handler that supports checkpoints, noCheckpoints returns "".
-func (p *parts) noCheckpoints(prober *prober) string {
-	result := prober.result.Load()
-	if result == nil {
-		return ""
-	}
-	err := prober.checkpointError(result)
-	if err == nil {
-		_, err = p.criu.Last()
-	}
-	if err == nil {
-		return ""
-	}
-	return err.Error()
+	return program, version, err
 }
 
 // cgroupUsage implements checkpoint.Cgroups.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/criserver/criserver/config"
+	"github.com/criserver/criserver/internal/daemon/servicemanager"
 	"github.com/criserver/criserver/internal/flock"
 )
 
@@ -51,8 +52,8 @@ func New(c Config) *Daemon {
 // and Run may be called once.
 func (d *Daemon) Run(ctx context.Context) error {
 	startTime := time.Now()
-	manager := takeServiceManager()
-	stopExtending := sync.OnceFunc(manager.extendStart(extendInterval))
+	manager := servicemanager.Take()
+	stopExtending := sync.OnceFunc(manager.ExtendStart(servicemanager.ExtendInterval))
 	defer stopExtending()
 	locks, err := lockDirs(d.cfg.Settings.Root, d.cfg.Settings.RunDir)
 	if err != nil {
@@ -69,16 +70,16 @@ func (d *Daemon) Run(ctx context.Context) error {
 			p.started.setServing()
 			p.logServing(p.started.duration())
 			stopExtending()
-			manager.notify(stateReady)
+			manager.Notify(servicemanager.StateReady)
 			p.reloads.allow()
 			p.loadArchives()
 			d.parts = p
 			close(d.serving)
-			stopWatchdog = manager.startWatchdog(p.countProbes(probeServer(d.cfg.Settings.Socket)))
+			stopWatchdog = manager.StartWatchdog(p.countProbes(servicemanager.ProbeServer(d.cfg.Settings.Socket)))
 		},
 		stopping: func() {
 			stopWatchdog() // the server accepts no new requests
-			manager.notify(stateStopping)
+			manager.Notify(servicemanager.StateStopping)
 		},
 	})
 	stopWatchdog()

@@ -11,6 +11,7 @@ import (
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/internal/cgroup"
+	"github.com/criserver/criserver/internal/daemon/handlers"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/host"
 	"github.com/criserver/criserver/oci/selinux"
@@ -112,6 +113,13 @@ func systemdMonitorCgroup(unitCgroup, cgroupParent string) string {
 func bootedWithSystemd() bool {
 	info, err := os.Lstat("/run/systemd/system")
 	return err == nil && info.IsDir()
+}
+
+// handlers returns the part of the host that runtime handlers use.
+func (h *hostInfo) handlers() *handlers.Host {
+	return &handlers.Host{
+		OCI: h.oci, Cgroups: h.cgroups, CgroupParent: h.cgroupParent, SystemdCgroups: h.cgroupDriver == sandbox.Systemd, MonitorPath: h.monitorPath,
+	}
 }
 
 // podLabels returns the SELinux labels for sandbox.Config. Without SELinux it returns a nil

@@ -8,6 +8,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/criserver/criserver/internal/daemon/listen"
 )
 
 // phases contains the functions that run calls when the daemon has started and when it stops.
@@ -40,7 +42,7 @@ func (p *parts) runManagers(ctx context.Context, managers *stage, ph phases) err
 		return err
 	}
 	managers.run(func(ctx context.Context) error {
-		p.live.Load().handlers.run(ctx, p.probes.serial(p.testUserNamespaces))
+		p.live.Load().handlers.Probe(ctx, p.trials.TestUserNamespaces)
 		return nil
 	})
 	managers.run(p.runCRIUCheck)
@@ -88,14 +90,14 @@ func (p *parts) restore(ctx context.Context) error {
 // period. The server of the administration API is the first to start and the last to end.
 func (p *parts) serve(ctx context.Context, ph phases) error {
 	defer p.serveAdmin(ctx)()
-	streamListener, err := listenStreams(p.settings)
+	streamListener, err := listen.Streams(p.settings)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.streams.Serve(ctx, streamListener) })
 	g.Go(func() error {
-		l, err := listen(p.settings)
+		l, err := listen.CRI(p.settings)
 		if err != nil {
 			return err
 		}

@@ -8,6 +8,9 @@ import (
 
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/internal/daemon/defaults"
+	"github.com/criserver/criserver/internal/daemon/handlers"
+	"github.com/criserver/criserver/internal/daemon/listen"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/cdi"
 	"github.com/criserver/criserver/oci/hooks"
@@ -21,7 +24,7 @@ import (
 type live struct {
 	settings config.Config
 	builder  *oci.Builder
-	handlers *handlerSet
+	handlers *handlers.Set
 	blockIO  qos.BlockIO
 	rdt      qos.RDT
 	tls      *tls.Config // of the streaming server, or nil
@@ -33,27 +36,27 @@ type live struct {
 // the daemon starts. newLive has no effect on the live settings in force. Its error contains the
 // keys of all files that are not valid.
 func newLive(ctx context.Context, cfg config.Config, h *hostInfo, before *live) (*live, error) {
-	l := &live{settings: cfg, hooks: ociHooks(cfg.Container.HooksDirs)}
+	l := &live{settings: cfg, hooks: defaults.Hooks(cfg.Container.HooksDirs)}
 	var errs [4]error
-	l.blockIO, l.rdt, errs[0] = resourceClasses(cfg)
-	l.builder, l.appArmor, errs[1] = newBuilder(ctx, cfg, h.oci)
+	l.blockIO, l.rdt, errs[0] = defaults.ResourceClasses(cfg)
+	l.builder, l.appArmor, errs[1] = defaults.NewBuilder(ctx, cfg, h.oci)
 	if cfg.Streaming.TLSCert != "" {
-		if l.tls, errs[2] = streamingTLS(cfg.Streaming); errs[2] != nil {
+		if l.tls, errs[2] = listen.StreamingTLS(cfg.Streaming); errs[2] != nil {
 			errs[2] = fmt.Errorf("streaming: %w", errs[2])
 		}
 	}
-	if errs[3] = checkTimezone(config.TimezoneFile(cfg.Container.Timezone)); errs[3] != nil {
+	if errs[3] = defaults.CheckTimezone(config.TimezoneFile(cfg.Container.Timezone)); errs[3] != nil {
 		errs[3] = fmt.Errorf("container.timezone: %w", errs[3])
 	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	var old *handlerSet
+	var old *handlers.Set
 	if before != nil {
 		old = before.handlers
 	}
 	var err error
-	if l.handlers, err = newHandlers(ctx, cfg, h, l.builder, old); err != nil {
+	if l.handlers, err = handlers.New(ctx, cfg, h.handlers(), l.builder, old); err != nil {
 		return nil, err
 	}
 	return l, nil
@@ -61,19 +64,19 @@ func newLive(ctx context.Context, cfg config.Config, h *hostInfo, before *live) 
 
 // containerSettings returns the settings of containers.
 func (l *live) containerSettings() container.Settings {
-	cfg, handlers := l.settings, l.handlers
+	cfg, set := l.settings, l.handlers
 	return container.Settings{
-		Runtimes:               handlers.runtimes,
-		Handlers:               handlers.settings,
-		DefaultRuntime:         handlers.defaultName,
-		FormerRuntimes:         handlers.formerRuntimes(),
-		MountOptions:           handlers.mountOptions,
-		UserNamespaces:         handlers.userNamespaceError,
-		MapsSubmounts:          handlers.mapsSubmounts,
+		Runtimes:               set.Runtimes(),
+		Handlers:               set.Settings(),
+		DefaultRuntime:         set.Default(),
+		FormerRuntimes:         set.FormerRuntimes(),
+		MountOptions:           set.MountOptions,
+		UserNamespaces:         set.UserNamespaceError,
+		MapsSubmounts:          set.MapsSubmounts,
 		RefuseMissingHostPaths: !cfg.Container.MakeHostPaths,
 		RequiredHostPaths:      cfg.Container.RequiredHostPaths,
 		IgnoreImageVolumes:     cfg.Container.IgnoreImageVolumes,
-		AdditionalDevices:      additionalDevices(cfg.Container.AdditionalDevices),
+		AdditionalDevices:      defaults.AdditionalDevices(cfg.Container.AdditionalDevices),
 		DefaultEnv:             cfg.Container.DefaultEnv,
 		Localtime:              config.TimezoneFile(cfg.Container.Timezone),
 		Hooks:                  l.hooks,
@@ -88,25 +91,25 @@ func (l *live) containerSettings() container.Settings {
 
 // podSettings returns the settings of pods.
 func (l *live) podSettings() sandbox.Settings {
-	cfg, handlers := l.settings, l.handlers
+	cfg, set := l.settings, l.handlers
 	return sandbox.Settings{
 		CNI: network.Config{
 			ConfDirs: cfg.CNI.ConfDirs, BinDirs: cfg.CNI.BinDirs, DefaultNetwork: cfg.CNI.DefaultNetwork,
 			Additional: cfg.CNI.Additional, ConfTemplate: cfg.CNI.ConfTemplate, NoBuiltin: !cfg.CNI.Builtin,
-			DefaultBridge: cfg.CNI.DefaultBridge, HandlerConfDirs: handlers.confDirs(cfg.Runtimes),
+			DefaultBridge: cfg.CNI.DefaultBridge, HandlerConfDirs: set.ConfDirs(cfg.Runtimes),
 		},
-		HasGuests:      handlers.runsGuests,
-		KnownHandler:   handlers.exists,
-		HandlerNames:   handlers.names,
-		DefaultHandler: handlers.defaultName,
+		HasGuests:      set.RunsGuests,
+		KnownHandler:   set.Exists,
+		HandlerNames:   set.Names,
+		DefaultHandler: set.Default(),
 		CheckResources: l.builder.CheckResources,
-		UserNamespaces: handlers.userNamespaceError,
+		UserNamespaces: set.UserNamespaceError,
 
-		HostNetworkUserNamespaces: handlers.hostNetworkUserNSError,
+		HostNetworkUserNamespaces: set.HostNetworkUserNSError,
 
 		CheckSecurity:  l.builder.CheckSandbox,
 		AllowedSysctls: cfg.Pod.AllowedSysctls,
-		DefaultSysctls: defaultSysctls(cfg.Pod.DefaultSysctls),
+		DefaultSysctls: defaults.Sysctls(cfg.Pod.DefaultSysctls),
 		NoHostPorts:    !cfg.CNI.HostPorts,
 		PreferFamily:   preferredFamily(cfg.CNI.IPPreference),
 		ShmSize:        cfg.Pod.ShmSize,

@@ -15,11 +15,16 @@ import (
 	"github.com/criserver/criserver/image"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/criu"
+	"github.com/criserver/criserver/internal/daemon/handlers"
+	"github.com/criserver/criserver/internal/daemon/plugins"
+	"github.com/criserver/criserver/internal/daemon/servicemanager"
+	"github.com/criserver/criserver/internal/daemon/telemetry"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/internal/systemd"
 	"github.com/criserver/criserver/internal/tracing"
 	"github.com/criserver/criserver/nri"
+	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/sandbox"
 	"github.com/criserver/criserver/server"
 	"github.com/criserver/criserver/server/admin"
@@ -33,11 +38,11 @@ type parts struct {
 	version    string
 	commit     string
 	load       func() (config.Config, error)
-	manager    serviceManager
+	manager    servicemanager.Manager
 	host       *hostInfo
 	live       atomic.Pointer[live]
 	reloads    reloads
-	probes     probes
+	trials     *handlers.Trials
 	images     *image.Manager
 	pods       *sandbox.Manager
 	containers *container.Manager
@@ -63,17 +68,20 @@ type parts struct {
 // parts. It does not start the parts.
 func build(ctx context.Context, c Config) (*parts, error) {
 	cfg := c.Settings
-	p := &parts{settings: cfg, version: c.Version, commit: c.Commit, load: c.Load, reloads: newReloads(), probes: newProbes(), timelines: steps.NewTimelines()}
+	p := &parts{settings: cfg, version: c.Version, commit: c.Commit, load: c.Load, reloads: newReloads(), timelines: steps.NewTimelines()}
 	var err error
-	if p.metrics, p.metricsServer, err = newMetrics(cfg, c.Version); err != nil {
+	if p.metrics, p.metricsServer, err = telemetry.NewMetrics(cfg, c.Version); err != nil {
 		return nil, err
 	}
-	if p.steps, p.tracer, err = newRecorder(cfg.Tracing, c.Version, p.timelines, p.stepObservers()...); err != nil {
+	if p.steps, p.tracer, err = telemetry.NewRecorder(cfg.Tracing, c.Version, p.timelines, p.stepObservers()...); err != nil {
 		return nil, err
 	}
 	if p.host, err = inspectHost(cfg); err != nil {
 		return nil, err
 	}
+	p.trials = handlers.NewTrials(handlers.TrialConfig{
+		Host: p.host.handlers(), Root: cfg.Root, RunDir: cfg.RunDir, Builder: func() *oci.Builder { return p.live.Load().builder },
+	})
 	l, err := newLive(ctx, cfg, p.host, nil)
 	if err != nil {
 		return nil, err
@@ -89,7 +97,12 @@ func build(ctx context.Context, c Config) (*parts, error) {
 	if err := p.images.CheckFiles(ctx); err != nil {
 		return nil, err
 	}
-	if p.plugins, err = newPlugins(p); err != nil {
+	managers := &plugins.Managers{} // set last
+	o := plugins.Config{Settings: cfg.NRI, Name: server.Name, Version: p.version, Managers: managers}
+	if p.metrics != nil {
+		o.Observer = p.metrics
+	}
+	if p.plugins, err = plugins.New(o); err != nil {
 		return nil, err
 	}
 	// Containers and pods refer to each other, so pods.pods is set last.
@@ -99,7 +112,7 @@ func build(ctx context.Context, c Config) (*parts, error) {
 		cc.Observer = p.metrics
 	}
 	if p.plugins != nil {
-		cc.Plugins, pc.Plugins = containerPlugins{p.plugins, pods}, podPlugins{p.plugins}
+		cc.Plugins, pc.Plugins = plugins.ForContainers(p.plugins, managers), plugins.ForPods(p.plugins)
 	}
 	if p.containers, err = container.New(cc); err != nil {
 		return nil, err
@@ -112,6 +125,7 @@ func build(ctx context.Context, c Config) (*parts, error) {
 		return nil, err
 	}
 	pods.pods = p.pods
+	managers.Pods, managers.Containers = p.pods, p.containers
 	p.criu = newCRIU(p)
 	if p.checkpoint, err = newCheckpoints(p); err != nil {
 		return nil, err

@@ -11,6 +11,9 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/criserver/criserver/config"
+	"github.com/criserver/criserver/internal/daemon/handlers"
+	"github.com/criserver/criserver/internal/daemon/telemetry"
+	"github.com/criserver/criserver/sandbox"
 	"github.com/criserver/criserver/server/admin"
 )
 
@@ -86,19 +89,19 @@ func (p *parts) Reload(ctx context.Context) (admin.ReloadResult, error) {
 		return admin.ReloadResult{}, fmt.Errorf("reload the configuration: %w", err)
 	}
 	defer unlock()
-	p.manager.notifyReloading()
+	p.manager.NotifyReloading()
 	result, err := p.reload(ctx)
 	if err != nil {
 		err = fmt.Errorf("reload the configuration: %w", err)
 	}
-	p.manager.notifyReloaded(err)
+	p.manager.NotifyReloaded(err)
 	return result, err
 }
 
 // prepared is a new configuration that has been checked.
 type prepared struct {
 	live    *live
-	metrics *metricsChange // nil if the metrics are off
+	metrics *telemetry.MetricsChange // nil if the metrics are off
 	changes []config.Change
 	// unavailable has an error for each new or changed handler whose runtime does not answer.
 	unavailable []admin.SettingError
@@ -161,11 +164,11 @@ func (p *parts) prepare(ctx context.Context) (*prepared, error) {
 	if err := p.pods.CheckSettings(next.podSettings()); err != nil {
 		return nil, err
 	}
-	if err := checkGuests(before.handlers, next.handlers, p.pods.List()); err != nil {
+	if err := handlers.CheckGuests(before.handlers, next.handlers, readyPods(p.pods.List())); err != nil {
 		return nil, err
 	}
 	isConfigured := func(name string) bool { _, ok := cfg.Runtimes[name]; return ok }
-	unavailable, err := next.handlers.probeAdded(ctx, p.probes.serial(p.testUserNamespaces), isConfigured)
+	unavailable, err := next.handlers.ProbeAdded(ctx, p.trials.TestUserNamespaces, isConfigured)
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +177,26 @@ func (p *parts) prepare(ctx context.Context) (*prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &prepared{live: next, metrics: change, changes: changes, unavailable: unavailable}, nil
+	return &prepared{live: next, metrics: change, changes: changes, unavailable: handlerErrors(unavailable)}, nil
+}
+
+// readyPods returns the number of ready pods by the name of their runtime handler.
+func readyPods(pods []*sandbox.Pod) map[string]int {
+	users := make(map[string]int)
+	for _, pod := range pods {
+		if pod.Ready {
+			users[pod.EffectiveHandler()]++
+		}
+	}
+	return users
+}
+
+// handlerErrors returns the errors of handlers that are not available, with the keys of the handlers.
+func handlerErrors(list []handlers.Unavailable) (failed []admin.SettingError) {
+	for _, u := range list {
+		failed = append(failed, admin.SettingError{Key: "runtimes." + u.Name + ".path", Err: u.Err})
+	}
+	return failed
 }
 
 // apply replaces the live settings. Containers get new handlers before pods do, and clients see
@@ -200,7 +222,7 @@ func (p *parts) apply(ctx context.Context, checked *prepared) (failed []admin.Se
 	}
 	p.live.Store(next)
 	p.reloads.managers.run(func(ctx context.Context) error {
-		next.handlers.repeatProbes(ctx, p.probes.serial(p.testUserNamespaces))
+		next.handlers.RepeatProbes(ctx, p.trials.TestUserNamespaces)
 		return nil
 	})
 	p.loadArchives()

@@ -14,7 +14,7 @@ func newRestores(p *parts) *restore.Manager {
 		Archives: func() bool { return p.live.Load().settings.Checkpoint.RestoreFromArchives }, CgroupV2: p.host.cgroups.V2(), Pods: p.pods, Containers: p.containers,
 		CRIU: func(ctx context.Context, handler string) (string, error) {
 			if handler == "" {
-				handler = p.live.Load().handlers.defaultName
+				handler = p.live.Load().handlers.Default()
 			}
 			program, _, err := p.Programs(ctx, handler)
 			return program.Path, err

@@ -12,7 +12,7 @@ import (
 
 const module = "github.com/criserver/criserver/"
 
-// compositionRoot is the only package that imports all others.
+// compositionRoot is the only package that imports all others. The packages below it are its parts.
 const compositionRoot = "internal/daemon"
 
 // commandLine contains the commands of criserver, in packages for groups of commands.
@@ -82,8 +82,16 @@ var allowed = map[string][]string{
 	"hack/typecheck":     {},
 	"hack/clidocs":       {"config", commandLine},
 	"packaging":          {},
-	compositionRoot:      {"config", "admin", "server", "checkpoint", "sandbox", "container", "image", "oci", "conmon", "nri", "internal"},
+	compositionRoot:      {"config", "admin", "server", "checkpoint", "sandbox", "container", "image", "oci", "conmon", "nri", "internal", compositionRoot},
 	"cmd/criserver":      {commandLine},
+
+	// The parts of the composition root do not import it.
+	compositionRoot + "/defaults":       {"config", "container", "oci", "internal"},
+	compositionRoot + "/handlers":       {"config", "admin", "container", "image/rootfs", "oci", compositionRoot + "/defaults", "internal"},
+	compositionRoot + "/listen":         {"config", "server/streaming"},
+	compositionRoot + "/plugins":        {"config", "container", "sandbox", "nri", "internal"},
+	compositionRoot + "/servicemanager": {"internal"},
+	compositionRoot + "/telemetry":      {"config", "server/metrics", "server/streaming", compositionRoot + "/listen", "internal"},
 
 	// The packages of commands do not import each other, and only commands for the node call the composition root.
 	commandLine:                  {commandLine},

@@ -1,4 +1,7 @@
-package daemon
+// Package handlers contains the runtime handlers of the daemon: it finds the OCI runtimes, chooses the default handler,
+// and probes what each handler supports. The probes run in parallel with the other work of the daemon. After a reload
+// of the configuration, only handlers that have changed are probed again.
+package handlers
 
 import (
 	"context"
@@ -14,12 +17,11 @@ import (
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/runtime"
 	"github.com/criserver/criserver/oci/trial"
-	"github.com/criserver/criserver/sandbox"
 )
 
-// handlerSet contains the runtime handlers: the handlers of the configuration, and the built-in
+// Set contains the runtime handlers: the handlers of the configuration, and the built-in
 // handlers whose binaries are in the PATH.
-type handlerSet struct {
+type Set struct {
 	runtimes    map[string]*runtime.Runtime  // by handler name
 	settings    map[string]container.Handler // by handler name, also of former handlers
 	probers     map[string]*prober           // by handler name
@@ -30,22 +32,22 @@ type handlerSet struct {
 	added map[string]*prober
 }
 
-// newHandlers returns the handlers, and runs a container to prove that the default handler
+// New returns the handlers, and runs a container to prove that the default handler
 // works. The other properties of handlers are probed later, which does not delay the start of the
 // daemon. old contains the handlers before a reload, or is nil: handlers that do not change keep
 // their probers, and the default handler is tested only if it changes.
-func newHandlers(ctx context.Context, cfg config.Config, h *hostInfo, builder *oci.Builder, old *handlerSet) (*handlerSet, error) {
-	systemd := h.cgroupDriver == sandbox.Systemd
+func New(ctx context.Context, cfg config.Config, h *Host, builder *oci.Builder, old *Set) (*Set, error) {
+	systemd := h.SystemdCgroups
 	runtimes, err := configuredRuntimes(cfg, systemd)
 	if err != nil {
 		return nil, err
 	}
-	settings, err := handlerSettings(cfg, h.oci, builder)
+	settings, err := readSettings(cfg, h.OCI, builder)
 	if err != nil {
 		return nil, err
 	}
 	addBuiltinRuntimes(runtimes, cfg.RunDir, systemd)
-	s := mergeHandlers(runtimes, old)
+	s := merge(runtimes, old)
 	s.settings = settings
 	for name := range s.former {
 		if former, ok := old.settings[name]; ok {
@@ -69,7 +71,7 @@ func newHandlers(ctx context.Context, cfg config.Config, h *hostInfo, builder *o
 		return nil, err
 	}
 	defer release()
-	chosen, err := newChooser(cfg, h, builder, "--version").Choose(ctx, candidates...)
+	chosen, err := newChooser(cfg.RunDir, h, builder, "--version").Choose(ctx, candidates...)
 	if err != nil {
 		return nil, err
 	}
@@ -135,40 +137,37 @@ func defaultCandidates(configured string, runtimes map[string]*runtime.Runtime) 
 
 // newChooser returns the chooser that runs the monitor's binary with an argument in a
 // throwaway container.
-func newChooser(cfg config.Config, h *hostInfo, builder *oci.Builder, monitorArg string) *trial.Chooser {
+func newChooser(runDir string, h *Host, builder *oci.Builder, monitorArg string) *trial.Chooser {
 	return &trial.Chooser{
-		RunDir: cfg.RunDir, Prober: h.monitorPath, ProberArgs: []string{monitorArg},
-		CgroupParent: h.cgroupParent, Cgroups: h.cgroups, Builder: builder,
+		RunDir: runDir, Prober: h.MonitorPath, ProberArgs: []string{monitorArg},
+		CgroupParent: h.CgroupParent, Cgroups: h.Cgroups, Builder: builder,
 	}
 }
 
-// makeCgroupParent creates the cgroup parent and keeps the cgroup until release is called.
-// With the systemd driver, systemd creates the slice.
-func (h *hostInfo) makeCgroupParent() (release func(), err error) {
-	if h.cgroupDriver == sandbox.Systemd {
-		return func() {}, nil
-	}
-	if err := h.cgroups.Make(h.cgroupParent); err != nil {
-		return nil, err
-	}
-	return func() { h.cgroups.Release(h.cgroupParent) }, nil
-}
+// Runtimes returns the runtimes of the handlers, by name.
+func (s *Set) Runtimes() map[string]*runtime.Runtime { return s.runtimes }
 
-// exists reports whether a handler exists. The empty name stands for the default handler.
-func (s *handlerSet) exists(name string) bool { return s.runtime(name) != nil }
+// Settings returns the settings of the handlers for new containers, by name, also of former handlers.
+func (s *Set) Settings() map[string]container.Handler { return s.settings }
 
-// names returns the sorted names of all handlers.
-func (s *handlerSet) names() []string { return slices.Sorted(maps.Keys(s.runtimes)) }
+// Default returns the name of the handler that the empty name stands for.
+func (s *Set) Default() string { return s.defaultName }
 
-// runsGuests reports whether the containers of a pod share a guest kernel. The handler may be a
+// Exists reports whether a handler exists. The empty name stands for the default handler.
+func (s *Set) Exists(name string) bool { return s.runtime(name) != nil }
+
+// Names returns the sorted names of all handlers.
+func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.runtimes)) }
+
+// RunsGuests reports whether the containers of a pod share a guest kernel. The handler may be a
 // former one.
-func (s *handlerSet) runsGuests(handler string) bool {
+func (s *Set) RunsGuests(handler string) bool {
 	p := s.prober(handler)
 	return p != nil && p.runtime.Guest
 }
 
-// formerRuntimes returns the runtimes of the handlers that reloads have removed, by name.
-func (s *handlerSet) formerRuntimes() map[string]*runtime.Runtime {
+// FormerRuntimes returns the runtimes of the handlers that reloads have removed, by name.
+func (s *Set) FormerRuntimes() map[string]*runtime.Runtime {
 	runtimes := make(map[string]*runtime.Runtime)
 	for name, p := range s.former {
 		runtimes[name] = p.runtime
@@ -177,10 +176,10 @@ func (s *handlerSet) formerRuntimes() map[string]*runtime.Runtime {
 }
 
 // runtime returns the runtime of a handler, or nil if the handler does not exist.
-func (s *handlerSet) runtime(name string) *runtime.Runtime { return s.runtimes[s.fullName(name)] }
+func (s *Set) runtime(name string) *runtime.Runtime { return s.runtimes[s.fullName(name)] }
 
 // prober returns the prober of a handler or of a former handler, or nil if there is none.
-func (s *handlerSet) prober(name string) *prober {
+func (s *Set) prober(name string) *prober {
 	name = s.fullName(name)
 	if p := s.probers[name]; p != nil {
 		return p
@@ -188,16 +187,16 @@ func (s *handlerSet) prober(name string) *prober {
 	return s.former[name]
 }
 
-func (s *handlerSet) fullName(name string) string {
+func (s *Set) fullName(name string) string {
 	if name == "" {
 		return s.defaultName
 	}
 	return name
 }
 
-// confDirs returns the directories of the CNI configuration of handlers with a default network of
+// ConfDirs returns the directories of the CNI configuration of handlers with a default network of
 // their own, by handler. The empty name stands for the default handler.
-func (s *handlerSet) confDirs(configured map[string]config.Runtime) map[string][]string {
+func (s *Set) ConfDirs(configured map[string]config.Runtime) map[string][]string {
 	dirs := make(map[string][]string)
 	for name, rt := range configured {
 		if len(rt.CNIConfDirs) == 0 {

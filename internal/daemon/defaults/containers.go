@@ -1,4 +1,6 @@
-package daemon
+// Package defaults makes the operator's defaults for pods and containers from the configuration and the files that it
+// names: seccomp and AppArmor profiles, limits, devices, sysctls, hooks and classes of resources.
+package defaults
 
 import (
 	"context"
@@ -19,9 +21,9 @@ import (
 	"github.com/criserver/criserver/oci/qos"
 )
 
-// newBuilder returns the builder of OCI configurations with the defaults of the operator, and
+// NewBuilder returns the builder of OCI configurations with the defaults of the operator, and
 // the AppArmor profiles, which are nil on a host without AppArmor.
-func newBuilder(ctx context.Context, cfg config.Config, host oci.Host) (*oci.Builder, container.AppArmor, error) {
+func NewBuilder(ctx context.Context, cfg config.Config, host oci.Host) (*oci.Builder, container.AppArmor, error) {
 	profile, profiles, err := loadAppArmor(ctx, cfg.Container.AppArmorProfile, host.AppArmor)
 	if err != nil {
 		return nil, nil, err
@@ -43,18 +45,18 @@ func containerDefaults(cfg config.Config, host oci.Host, appArmorProfile string)
 	if d.Rlimits, err = rlimits(cfg.Container.DefaultUlimits, host); err != nil {
 		return oci.Defaults{}, err
 	}
-	if d.Seccomp.Profile, err = readSeccompProfile("container.seccomp_profile", cfg.Container.SeccompProfile); err != nil {
+	if d.Seccomp.Profile, err = ReadSeccompProfile("container.seccomp_profile", cfg.Container.SeccompProfile); err != nil {
 		return oci.Defaults{}, err
 	}
-	if d.Seccomp.Privileged, err = readSeccompProfile("container.privileged_seccomp_profile", cfg.Container.PrivilegedSeccompProfile); err != nil {
+	if d.Seccomp.Privileged, err = ReadSeccompProfile("container.privileged_seccomp_profile", cfg.Container.PrivilegedSeccompProfile); err != nil {
 		return oci.Defaults{}, err
 	}
 	return d, nil
 }
 
-// readSeccompProfile reads the file that a configuration key names. It returns nil if path is
+// ReadSeccompProfile reads the file that a configuration key names. It returns nil if path is
 // empty.
-func readSeccompProfile(key, path string) ([]byte, error) {
+func ReadSeccompProfile(key, path string) ([]byte, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -107,9 +109,9 @@ func loadAppArmor(ctx context.Context, name string, enabled bool) (profile strin
 	return name, p, nil
 }
 
-// resourceClasses returns the operator's classes of block I/O and RDT. It checks the files
+// ResourceClasses returns the operator's classes of block I/O and RDT. It checks the files
 // that define them.
-func resourceClasses(cfg config.Config) (qos.BlockIO, qos.RDT, error) {
+func ResourceClasses(cfg config.Config) (qos.BlockIO, qos.RDT, error) {
 	blockIO := qos.BlockIO{File: cfg.Container.BlockIOConfigFile}
 	rdt := qos.RDT{File: cfg.Container.RDTConfigFile, Root: qos.ResctrlRoot}
 	var errs []error
@@ -122,10 +124,10 @@ func resourceClasses(cfg config.Config) (qos.BlockIO, qos.RDT, error) {
 	return blockIO, rdt, errors.Join(errs...)
 }
 
-// ociHooks returns the OCI hooks in the directories, or nil without directories. It logs the
+// Hooks returns the OCI hooks in the directories, or nil without directories. It logs the
 // hook files that cannot be used: they affect containers, but do not prevent the start of the
 // daemon.
-func ociHooks(dirs []string) *hooks.Dirs {
+func Hooks(dirs []string) *hooks.Dirs {
 	if len(dirs) == 0 {
 		return nil
 	}
@@ -136,8 +138,8 @@ func ociHooks(dirs []string) *hooks.Dirs {
 	return h
 }
 
-// additionalDevices returns the devices of all containers. The configuration is valid.
-func additionalDevices(list []string) []containerspec.Device {
+// AdditionalDevices returns the devices of all containers. The configuration is valid.
+func AdditionalDevices(list []string) []containerspec.Device {
 	var devices []containerspec.Device
 	for _, s := range list {
 		if d, err := config.ParseDevice(s); err == nil {
@@ -147,8 +149,8 @@ func additionalDevices(list []string) []containerspec.Device {
 	return devices
 }
 
-// defaultSysctls returns the sysctls of pods by name. The configuration is valid.
-func defaultSysctls(list []string) map[string]string {
+// Sysctls returns the sysctls of pods by name. The configuration is valid.
+func Sysctls(list []string) map[string]string {
 	sysctls := make(map[string]string)
 	for _, s := range list {
 		if name, value, err := config.ParseSysctl(s); err == nil {

@@ -1,4 +1,4 @@
-package daemon
+package defaults
 
 import (
 	"errors"
@@ -7,9 +7,9 @@ import (
 	"os"
 )
 
-// checkTimezone returns an error if a file is not a time zone in the format of tzfile(5). An empty path is no error.
+// CheckTimezone returns an error if a file is not a time zone in the format of tzfile(5). An empty path is no error.
 // Containers follow later changes of the file, for example by timedatectl, when they are created.
-func checkTimezone(path string) error {
+func CheckTimezone(path string) error {
 	if path == "" {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package daemon
+package handlers
 
 import (
 	"errors"
@@ -8,13 +8,12 @@ import (
 	"slices"
 
 	"github.com/criserver/criserver/oci/runtime"
-	"github.com/criserver/criserver/sandbox"
 )
 
-// mergeHandlers returns the handlers of runtimes, without a default handler. Handlers that are equal
+// merge returns the handlers of runtimes, without a default handler. Handlers that are equal
 // in old are taken from old, unless their runtime did not answer: its binary may have been repaired.
-func mergeHandlers(runtimes map[string]*runtime.Runtime, old *handlerSet) *handlerSet {
-	s := &handlerSet{runtimes: runtimes, probers: make(map[string]*prober), former: make(map[string]*prober), added: make(map[string]*prober)}
+func merge(runtimes map[string]*runtime.Runtime, old *Set) *Set {
+	s := &Set{runtimes: runtimes, probers: make(map[string]*prober), former: make(map[string]*prober), added: make(map[string]*prober)}
 	if old != nil {
 		maps.Copy(s.former, old.former)
 		maps.Copy(s.former, old.probers)
@@ -31,15 +30,10 @@ func mergeHandlers(runtimes map[string]*runtime.Runtime, old *handlerSet) *handl
 	return s
 }
 
-// checkGuests returns an error if a handler of ready pods changes between a runtime that runs all containers of a pod
-// in one guest, and a runtime without guests. New containers in these pods could not run.
-func checkGuests(before, next *handlerSet, pods []*sandbox.Pod) error {
-	users := make(map[string]int)
-	for _, pod := range pods {
-		if pod.Ready {
-			users[pod.EffectiveHandler()]++
-		}
-	}
+// CheckGuests returns an error if a handler of ready pods changes between a runtime that runs all containers of a pod
+// in one guest, and a runtime without guests. New containers in these pods could not run. users contains the number of
+// ready pods by the name of their handler.
+func CheckGuests(before, next *Set, users map[string]int) error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(users)) {
 		former, now := before.prober(name), next.runtime(name)
@@ -52,7 +46,7 @@ func checkGuests(before, next *handlerSet, pods []*sandbox.Pod) error {
 
 // keepDefault makes the default handler of old the default handler, and returns true, if the
 // handler has not changed and the configuration names no other one.
-func (s *handlerSet) keepDefault(configured string, old *handlerSet) bool {
+func (s *Set) keepDefault(configured string, old *Set) bool {
 	if old == nil || configured != "" && configured != old.defaultName {
 		return false
 	}

@@ -1,4 +1,4 @@
-package daemon
+package handlers
 
 import (
 	"context"
@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/criserver/criserver/oci/runtime"
-	"github.com/criserver/criserver/server/admin"
 )
 
 const (
@@ -28,10 +27,10 @@ const (
 
 // probeResult is the result of a probe of a runtime handler.
 type probeResult struct {
-	info        handlerInfo
+	info        Info
 	features    *features.Features // nil if the runtime does not report features
 	userNSError error              // the reason why the handler does not support user namespaces, or nil
-	// hostNetworkUserNSError is the reason why the handler does not support user namespaces of pods with the
+	// HostNetworkUserNSError is the reason why the handler does not support user namespaces of pods with the
 	// network of the host, or nil.
 	hostNetworkUserNSError error
 	timedOut               bool // the result is incomplete, because a deadline passed
@@ -55,33 +54,14 @@ func (p *prober) wait() *probeResult {
 	return p.result.Load()
 }
 
-// userNSTest is the part of a probe that tests whether a runtime supports user namespaces, either of pods with
+// UserNSTest is the part of a probe that tests whether a runtime supports user namespaces, either of pods with
 // their own network or of pods with the network of the host.
-type userNSTest func(ctx context.Context, rt *runtime.Runtime, f *features.Features, hostNetwork bool, timeout time.Duration) error
+type UserNSTest func(ctx context.Context, rt *runtime.Runtime, f *features.Features, hostNetwork bool, timeout time.Duration) error
 
-// probes serializes the tests of handlers.
-type probes struct{ slot chan struct{} }
-
-func newProbes() probes { return probes{make(chan struct{}, 1)} }
-
-// serial returns a test that waits until no other test runs. The tests of several handlers must
-// not run at the same time: each removes the containers that an interrupted test left behind.
-func (p probes) serial(test userNSTest) userNSTest {
-	return func(ctx context.Context, rt *runtime.Runtime, f *features.Features, hostNetwork bool, timeout time.Duration) error {
-		select {
-		case p.slot <- struct{}{}:
-			defer func() { <-p.slot }()
-			return test(ctx, rt, f, hostNetwork, timeout)
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// run probes all handlers. It runs in parallel with the other work of the daemon, because a
+// Probe probes all handlers. It runs in parallel with the other work of the daemon, because a
 // runtime may take long to answer, and only pods with a user namespace and containers with
 // certain mount options need the results.
-func (s *handlerSet) run(ctx context.Context, test userNSTest) {
+func (s *Set) Probe(ctx context.Context, test UserNSTest) {
 	var wg sync.WaitGroup
 	for _, p := range s.probers {
 		wg.Go(func() { p.run(ctx, test, probeTimeout) })
@@ -89,10 +69,16 @@ func (s *handlerSet) run(ctx context.Context, test userNSTest) {
 	wg.Wait()
 }
 
-// probeAdded probes the handlers that are new in this set once, and returns an error for each configured handler whose
+// Unavailable is a handler whose runtime does not answer.
+type Unavailable struct {
+	Name string
+	Err  error
+}
+
+// ProbeAdded probes the handlers that are new in this set once, and returns an error for each configured handler whose
 // runtime does not answer. configured reports whether a handler is in the configuration; a built-in handler that does
 // not answer is only logged, as at the start of the daemon.
-func (s *handlerSet) probeAdded(ctx context.Context, test userNSTest, configured func(name string) bool) ([]admin.SettingError, error) {
+func (s *Set) ProbeAdded(ctx context.Context, test UserNSTest, configured func(name string) bool) ([]Unavailable, error) {
 	var wg sync.WaitGroup
 	for _, p := range s.added {
 		wg.Go(func() { p.probeOnce(ctx, test, probeTimeout) })
@@ -101,12 +87,11 @@ func (s *handlerSet) probeAdded(ctx context.Context, test userNSTest, configured
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("probe runtime handlers: %w", context.Cause(ctx))
 	}
-	var unavailable []admin.SettingError
+	var unavailable []Unavailable
 	for _, name := range slices.Sorted(maps.Keys(s.added)) {
 		if result := s.added[name].result.Load(); result.info.Error != "" && configured(name) {
-			unavailable = append(unavailable, admin.SettingError{
-				Key: "runtimes." + name + ".path", Err: fmt.Errorf("the handler is not available, because the OCI runtime does not report its version: %s", result.info.Error),
-			})
+			err := fmt.Errorf("the handler is not available, because the OCI runtime does not report its version: %s", result.info.Error)
+			unavailable = append(unavailable, Unavailable{Name: name, Err: err})
 		}
 	}
 	return unavailable, nil
@@ -118,8 +103,8 @@ func (p *prober) failed() bool {
 	return result != nil && result.info.Error != ""
 }
 
-// repeatProbes probes the handlers again whose probe in probeAdded timed out.
-func (s *handlerSet) repeatProbes(ctx context.Context, test userNSTest) {
+// RepeatProbes probes the handlers again whose probe in ProbeAdded timed out.
+func (s *Set) RepeatProbes(ctx context.Context, test UserNSTest) {
 	var wg sync.WaitGroup
 	for _, p := range s.added {
 		if p.result.Load().timedOut {
@@ -130,7 +115,7 @@ func (s *handlerSet) repeatProbes(ctx context.Context, test userNSTest) {
 }
 
 // probeOnce probes the handler, stores the result, and reports whether the probe timed out.
-func (p *prober) probeOnce(ctx context.Context, test userNSTest, timeout time.Duration) (timedOut bool) {
+func (p *prober) probeOnce(ctx context.Context, test UserNSTest, timeout time.Duration) (timedOut bool) {
 	result := p.probe(ctx, test, timeout)
 	if p.result.Swap(result) == nil {
 		close(p.firstEnded)
@@ -139,7 +124,7 @@ func (p *prober) probeOnce(ctx context.Context, test userNSTest, timeout time.Du
 }
 
 // run probes the handler, and again with more time while the probe times out.
-func (p *prober) run(ctx context.Context, test userNSTest, timeout time.Duration) {
+func (p *prober) run(ctx context.Context, test UserNSTest, timeout time.Duration) {
 	for ; ; timeout = min(2*timeout, maxProbeTimeout) {
 		if !p.probeOnce(ctx, test, timeout) || ctx.Err() != nil {
 			return
@@ -153,7 +138,7 @@ func (p *prober) run(ctx context.Context, test userNSTest, timeout time.Duration
 	}
 }
 
-func (p *prober) probe(ctx context.Context, test userNSTest, timeout time.Duration) *probeResult {
+func (p *prober) probe(ctx context.Context, test UserNSTest, timeout time.Duration) *probeResult {
 	result := p.query(ctx, timeout)
 	result.userNSError = test(ctx, p.runtime, result.features, false, timeout)
 	result.hostNetworkUserNSError = result.userNSError
@@ -175,7 +160,7 @@ func (p *prober) probe(ctx context.Context, test userNSTest, timeout time.Durati
 func (p *prober) query(ctx context.Context, timeout time.Duration) *probeResult {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	result := &probeResult{info: handlerInfo{Name: p.runtime.Name, Path: p.runtime.Path}}
+	result := &probeResult{info: Info{Name: p.runtime.Name, Path: p.runtime.Path}}
 	log := logrus.WithContext(ctx).WithFields(logrus.Fields{"runtime": p.runtime.Name, "path": p.runtime.Path})
 	var err error
 	if result.info.Version, err = p.runtime.Version(ctx); err != nil {
@@ -193,9 +178,9 @@ func (p *prober) query(ctx context.Context, timeout time.Duration) *probeResult 
 	return result
 }
 
-// mountOptions returns the mount options that a handler supports on this kernel, or nil if
+// MountOptions returns the mount options that a handler supports on this kernel, or nil if
 // its runtime does not report its features. It waits for the first probe of the handler.
-func (s *handlerSet) mountOptions(handler string) []string {
+func (s *Set) MountOptions(handler string) []string {
 	p := s.prober(handler)
 	if p == nil {
 		return nil

@@ -1,4 +1,4 @@
-package daemon
+package handlers
 
 import (
 	"os"
@@ -29,7 +29,7 @@ func TestHandlerSettings(t *testing.T) {
 	settings := func(r config.Runtime) error {
 		cfg := config.Default()
 		cfg.Runtimes = map[string]config.Runtime{"x": r}
-		got, err := handlerSettings(cfg, oci.Host{}, builder)
+		got, err := readSettings(cfg, oci.Host{}, builder)
 		if err == nil && r.BaseSpec != "" && (got["x"].Base == nil || !got["x"].WritableCgroups || !got["x"].PrivilegedWithoutHostDevices || !got["x"].AllDevicesAllowed || got["x"].Seccomp == nil) {
 			t.Errorf("got %+v", got)
 		}

@@ -1,4 +1,4 @@
-package daemon
+package defaults
 
 import (
 	"os"
@@ -19,13 +19,13 @@ func TestCheckTimezone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{"", filepath.Join(dir, "zone"), filepath.Join(dir, "link")} {
-		if err := checkTimezone(path); err != nil {
+		if err := CheckTimezone(path); err != nil {
 			t.Errorf("%q: got %v, want no error", path, err)
 		}
 	}
 	for name, want := range map[string]string{"text": "tzfile(5)", "short": "EOF", "none": "no such file", ".": "not a regular file"} {
 		path := filepath.Join(dir, name)
-		if err := checkTimezone(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), dir) {
+		if err := CheckTimezone(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), dir) {
 			t.Errorf("%s: got %v, want an error with the path and %q", path, err, want)
 		}
 	}

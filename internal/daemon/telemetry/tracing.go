@@ -1,7 +1,6 @@
-package daemon
+package telemetry
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -23,9 +22,9 @@ const (
 	traceLogInterval = time.Minute
 )
 
-// newRecorder returns the recorder of steps, which notifies observers, and the tracer that exports the steps, which is
+// NewRecorder returns the recorder of steps, which notifies observers, and the tracer that exports the steps, which is
 // nil if tracing is off.
-func newRecorder(cfg config.Tracing, version string, timelines *steps.Timelines, observers ...steps.Observer) (*steps.Recorder, *tracing.Tracer, error) {
+func NewRecorder(cfg config.Tracing, version string, timelines *steps.Timelines, observers ...steps.Observer) (*steps.Recorder, *tracing.Tracer, error) {
 	if cfg.Endpoint == "" {
 		return steps.NewRecorder(timelines, observers...), nil, nil
 	}
@@ -86,12 +85,4 @@ func logTraceFailures() func(error) {
 		last = time.Now()
 		logrus.WithError(err).Warn("export of traces failed; the spans are dropped")
 	}
-}
-
-// runTracer exports spans until ctx ends. The daemon works without traces, so an error is only logged.
-func (p *parts) runTracer(ctx context.Context) error {
-	if err := p.tracer.Run(ctx); err != nil {
-		logrus.WithContext(ctx).WithError(err).Error("traces are not exported")
-	}
-	return nil
 }

@@ -1,4 +1,4 @@
-package daemon
+package handlers
 
 import (
 	"context"
@@ -15,9 +15,9 @@ import (
 )
 
 // newScriptHandlers returns handlers whose runtimes are shell scripts.
-func newScriptHandlers(t *testing.T, defaultName string, scripts map[string]string) *handlerSet {
+func newScriptHandlers(t *testing.T, defaultName string, scripts map[string]string) *Set {
 	t.Helper()
-	s := &handlerSet{defaultName: defaultName, runtimes: map[string]*runtime.Runtime{}, probers: map[string]*prober{}}
+	s := &Set{defaultName: defaultName, runtimes: map[string]*runtime.Runtime{}, probers: map[string]*prober{}}
 	dir := t.TempDir()
 	for name, script := range scripts {
 		path := filepath.Join(dir, name)
@@ -41,26 +41,26 @@ esac
 // that the status is an error until then.
 func TestRequestsWaitForProbe(t *testing.T) {
 	s := newScriptHandlers(t, "slow", map[string]string{"slow": "sleep 0.5\n" + runtimeScript})
-	if err := s.status(); !errdefs.IsUnavailable(err) {
+	if err := s.Status(); !errdefs.IsUnavailable(err) {
 		t.Errorf("before the probe: got status %v, want an Unavailable error", err)
 	}
-	if l := s.list(); len(l) != 2 || l[0].GetName() != "" || l[1].GetFeatures().GetUserNamespaces() {
+	if l := s.List(); len(l) != 2 || l[0].GetName() != "" || l[1].GetFeatures().GetUserNamespaces() {
 		t.Errorf("before the probe: got handlers %v", l)
 	}
-	go s.run(t.Context(), func(context.Context, *runtime.Runtime, *features.Features, bool, time.Duration) error { return nil })
-	if got := s.mountOptions("slow"); len(got) != 2 {
+	go s.Probe(t.Context(), func(context.Context, *runtime.Runtime, *features.Features, bool, time.Duration) error { return nil })
+	if got := s.MountOptions("slow"); len(got) != 2 {
 		t.Errorf("got mount options %q, want ro and noexec", got)
 	}
-	if err := s.userNamespaceError(""); err != nil {
+	if err := s.UserNamespaceError(""); err != nil {
 		t.Errorf("user namespaces: got %v", err)
 	}
-	if !s.mapsSubmounts("slow") {
+	if !s.MapsSubmounts("slow") {
 		t.Error("a runtime for version 1.2 of the OCI specification does not map submounts")
 	}
-	if err := s.status(); err != nil {
+	if err := s.Status(); err != nil {
 		t.Errorf("after the probe: got status %v", err)
 	}
-	if l := s.list(); len(l) != 2 || !l[0].GetFeatures().GetUserNamespaces() || !l[1].GetFeatures().GetUserNamespaces() {
+	if l := s.List(); len(l) != 2 || !l[0].GetFeatures().GetUserNamespaces() || !l[1].GetFeatures().GetUserNamespaces() {
 		t.Errorf("after the probe: got handlers %v", l)
 	}
 }
@@ -69,7 +69,7 @@ func TestRequestsWaitForProbe(t *testing.T) {
 func TestProbeIsRepeatedAfterTimeout(t *testing.T) {
 	s := newScriptHandlers(t, "late", map[string]string{"late": runtimeScript})
 	var timeouts []time.Duration
-	s.run(t.Context(), func(_ context.Context, _ *runtime.Runtime, _ *features.Features, hostNetwork bool, timeout time.Duration) error {
+	s.Probe(t.Context(), func(_ context.Context, _ *runtime.Runtime, _ *features.Features, hostNetwork bool, timeout time.Duration) error {
 		if hostNetwork {
 			return nil
 		}
@@ -82,7 +82,7 @@ func TestProbeIsRepeatedAfterTimeout(t *testing.T) {
 	if len(timeouts) != 2 || timeouts[1] != 2*timeouts[0] {
 		t.Errorf("the tests had the timeouts %v, want two, of which the second is twice as long", timeouts)
 	}
-	if err := s.userNamespaceError("late"); err != nil {
+	if err := s.UserNamespaceError("late"); err != nil {
 		t.Errorf("after the second test: got %v", err)
 	}
 }
@@ -93,7 +93,7 @@ func TestProbeErrorIsFinal(t *testing.T) {
 	s := newScriptHandlers(t, "good", map[string]string{"good": runtimeScript, "bad": "exit 1"})
 	refusal := errors.New("not supported")
 	tests := make(chan string, 10)
-	s.run(t.Context(), func(_ context.Context, rt *runtime.Runtime, f *features.Features, hostNetwork bool, _ time.Duration) error {
+	s.Probe(t.Context(), func(_ context.Context, rt *runtime.Runtime, f *features.Features, hostNetwork bool, _ time.Duration) error {
 		if hostNetwork {
 			return nil
 		}
@@ -106,16 +106,16 @@ func TestProbeErrorIsFinal(t *testing.T) {
 	if len(tests) != 2 {
 		t.Errorf("got %d tests of two handlers, want 2", len(tests))
 	}
-	if err := s.userNamespaceError("bad"); !errors.Is(err, refusal) {
+	if err := s.UserNamespaceError("bad"); !errors.Is(err, refusal) {
 		t.Errorf("handler bad: got %v, want %v", err, refusal)
 	}
-	if err := s.userNamespaceError(""); err != nil {
+	if err := s.UserNamespaceError(""); err != nil {
 		t.Errorf("handler good: got %v", err)
 	}
-	if options := s.mountOptions("bad"); options != nil {
+	if options := s.MountOptions("bad"); options != nil {
 		t.Errorf("a runtime that does not answer has the mount options %q", options)
 	}
-	info := s.info()
+	info := s.Info()
 	if len(info) != 2 || info[0].Name != "bad" || info[0].Error == "" || info[0].NoUserNamespaces == "" || !info[1].Default || info[1].Version == "" {
 		t.Errorf("got info %+v", info)
 	}
@@ -139,25 +139,25 @@ func TestHostNetworkUserNamespaces(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newScriptHandlers(t, "a", map[string]string{"a": runtimeScript, "b": runtimeScript})
-			if s.runtimeFeatures().GetUserNamespacesHostNetwork() {
+			if s.RuntimeFeatures().GetUserNamespacesHostNetwork() {
 				t.Error("the feature is reported before the probe")
 			}
-			s.run(t.Context(), func(_ context.Context, rt *runtime.Runtime, _ *features.Features, hostNetwork bool, _ time.Duration) error {
+			s.Probe(t.Context(), func(_ context.Context, rt *runtime.Runtime, _ *features.Features, hostNetwork bool, _ time.Duration) error {
 				if hostNetwork {
 					return tt.hostNetwork[rt.Name]
 				}
 				return tt.userNS[rt.Name]
 			})
-			if got := s.runtimeFeatures().GetUserNamespacesHostNetwork(); got != tt.want {
+			if got := s.RuntimeFeatures().GetUserNamespacesHostNetwork(); got != tt.want {
 				t.Errorf("feature is %t, want %t", got, tt.want)
 			}
 			for _, name := range []string{"a", "b"} {
-				err := s.hostNetworkUserNSError(name)
+				err := s.HostNetworkUserNSError(name)
 				if failed := tt.userNS[name] != nil || tt.hostNetwork[name] != nil; failed != errors.Is(err, refusal) {
 					t.Errorf("handler %s: got %v, want an error: %t", name, err, failed)
 				}
 			}
-			for _, info := range s.info() {
+			for _, info := range s.Info() {
 				if (info.NoHostNetworkUserNamespaces != "") != (tt.userNS[info.Name] == nil && tt.hostNetwork[info.Name] != nil) {
 					t.Errorf("got info %+v", info)
 				}

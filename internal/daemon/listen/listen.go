@@ -1,4 +1,5 @@
-package daemon
+// Package listen creates the sockets of the daemon with their permissions.
+package listen
 
 import (
 	"crypto/tls"
@@ -16,18 +17,18 @@ import (
 	"github.com/criserver/criserver/server/streaming"
 )
 
-// listen creates the socket of the CRI.
-func listen(cfg config.Config) (net.Listener, error) {
+// CRI creates the socket of the CRI.
+func CRI(cfg config.Config) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(cfg.Socket), 0o755); err != nil {
 		return nil, err
 	}
-	return listenUnix(cfg.Socket, func() error { return setSocketPermissions(cfg.Socket, cfg.SocketGroup) })
+	return Unix(cfg.Socket, func() error { return setSocketPermissions(cfg.Socket, cfg.SocketGroup) })
 }
 
-// listenAdmin creates the socket of the administration API, to which only the user of the
+// Admin creates the socket of the administration API, to which only the user of the
 // daemon can connect. Another user who could write to the directory of the socket could
 // replace the socket, and the commands would talk to a process of that user.
-func listenAdmin(cfg config.Config) (net.Listener, error) {
+func Admin(cfg config.Config) (net.Listener, error) {
 	dir := filepath.Dir(cfg.AdminSocket)
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, err
@@ -39,16 +40,16 @@ func listenAdmin(cfg config.Config) (net.Listener, error) {
 	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
 		return nil, fmt.Errorf("admin_socket: the directory %s must belong to user %d, and no other user may write to it", dir, os.Geteuid())
 	}
-	return listenUnix(cfg.AdminSocket, func() error { return os.Chmod(cfg.AdminSocket, 0o600) })
+	return Unix(cfg.AdminSocket, func() error { return os.Chmod(cfg.AdminSocket, 0o600) })
 }
 
-// listenUnix creates a unix socket. The daemon holds the lock of the run directory, so it
+// Unix creates a unix socket. The daemon holds the lock of the run directory, so it
 // replaces an existing socket of an earlier daemon, but not one that another process serves.
 //
 // With the daemon's umask a new socket has the mode 0755. Only the owner has the write
 // permission that a client needs to connect, so only the owner and root can connect until
 // setPermissions has returned.
-func listenUnix(path string, setPermissions func() error) (net.Listener, error) {
+func Unix(path string, setPermissions func() error) (net.Listener, error) {
 	if c, err := net.Dial("unix", path); err == nil {
 		return nil, errors.Join(fmt.Errorf("socket %s is served by another process", path), c.Close())
 	}
@@ -100,8 +101,8 @@ func groupID(group string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// listenStreams opens the TCP socket of the streaming server.
-func listenStreams(cfg config.Config) (*net.TCPListener, error) {
+// Streams opens the TCP socket of the streaming server.
+func Streams(cfg config.Config) (*net.TCPListener, error) {
 	addr, err := netip.ParseAddrPort(cfg.Streaming.Address)
 	if err != nil {
 		return nil, fmt.Errorf("streaming.address: %w", err)
@@ -113,8 +114,8 @@ func listenStreams(cfg config.Config) (*net.TCPListener, error) {
 	return l, nil
 }
 
-// streamingTLS returns the TLS configuration of the streaming server.
-func streamingTLS(s config.Streaming) (*tls.Config, error) {
+// StreamingTLS returns the TLS configuration of the streaming server.
+func StreamingTLS(s config.Streaming) (*tls.Config, error) {
 	suites, err := config.CipherSuites(s.TLSCipherSuites)
 	if err != nil {
 		return nil, fmt.Errorf("streaming.tls_cipher_suites: %w", err)

@@ -1,35 +1,54 @@
-package daemon
+// Package plugins connects the NRI plugins with the managers of pods and containers: it implements the interfaces that
+// the managers notify, and describes pods and containers with the messages of the NRI protocol.
+package plugins
 
 import (
 	"context"
-	"strings"
-	"time"
 
 	"github.com/containerd/nri/pkg/api"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/nri"
 	"github.com/criserver/criserver/sandbox"
-	"github.com/criserver/criserver/server"
 )
 
-// newPlugins returns the manager of NRI plugins, or nil if NRI is disabled.
-func newPlugins(p *parts) (*nri.Manager, error) {
-	n := p.settings.NRI
+// Config configures the manager of the plugins.
+type Config struct {
+	Settings config.NRI
+	Name     string // the name of the daemon
+	Version  string // the version of the daemon
+	Managers *Managers
+	Observer nri.Observer // may be nil
+}
+
+// Managers are the managers whose pods and containers plugins see. The managers need the manager of the plugins,
+// so the daemon builds them later, and sets the fields before any part runs.
+type Managers struct {
+	Pods interface {
+		List() []*sandbox.Pod
+		Get(id string) (*sandbox.Pod, error)
+	}
+	Containers interface {
+		List() []*container.Snapshot
+		SetLimits(ctx context.Context, id string, l container.Limits) error
+	}
+}
+
+// New returns the manager of NRI plugins, or nil if NRI is disabled.
+func New(o Config) (*nri.Manager, error) {
+	n := o.Settings
 	if !n.Enable {
 		return nil, nil
 	}
 	c := nri.Config{
 		Socket: n.Socket, PluginDir: n.PluginDir, PluginConfigDir: n.PluginConfigDir,
 		RegistrationTimeout: n.RegistrationTimeout, RequestTimeout: n.RequestTimeout,
-		Name: server.Name, Version: p.version, Runtime: pluginRuntime{p},
-	}
-	if p.metrics != nil {
-		c.Observer = p.metrics
+		Name: o.Name, Version: o.Version, Runtime: pluginRuntime{o.Managers}, Observer: o.Observer,
 	}
 	if n.DisableConnections {
 		c.Socket = ""
@@ -49,24 +68,24 @@ func newPlugins(p *parts) (*nri.Manager, error) {
 }
 
 // pluginRuntime implements nri.Runtime.
-type pluginRuntime struct{ parts *parts }
+type pluginRuntime struct{ managers *Managers }
 
 func (r pluginRuntime) Pods() (out []*api.PodSandbox) {
-	for _, p := range r.parts.pods.List() {
+	for _, p := range r.managers.Pods.List() {
 		out = append(out, nriPod(p))
 	}
 	return out
 }
 
 func (r pluginRuntime) Containers() (out []*nri.Container) {
-	for _, s := range r.parts.containers.List() {
+	for _, s := range r.managers.Containers.List() {
 		out = append(out, nriContainer(s))
 	}
 	return out
 }
 
 func (r pluginRuntime) Update(ctx context.Context, u nri.Update) error {
-	return r.parts.containers.SetLimits(ctx, u.ContainerID, container.Limits(u.Limits))
+	return r.managers.Containers.SetLimits(ctx, u.ContainerID, container.Limits(u.Limits))
 }
 
 // startNRI begins the step of an event that plugins receive.
@@ -83,6 +102,9 @@ func notifyNRI(ctx context.Context, m *nri.Manager, event api.Event, pod *api.Po
 
 // podPlugins implements sandbox.Plugins.
 type podPlugins struct{ nri *nri.Manager }
+
+// ForPods returns the plugins that m manages, for sandbox.Config.
+func ForPods(m *nri.Manager) sandbox.Plugins { return podPlugins{m} }
 
 func (a podPlugins) Run(ctx context.Context, p *sandbox.Pod) error {
 	ctx, step := startNRI(ctx, api.Event_RUN_POD_SANDBOX)
@@ -114,8 +136,13 @@ func (a podPlugins) Removed(ctx context.Context, p *sandbox.Pod) {
 
 // containerPlugins implements container.Plugins.
 type containerPlugins struct {
-	nri  *nri.Manager
-	pods *podAdapter
+	nri      *nri.Manager
+	managers *Managers
+}
+
+// ForContainers returns the plugins that m manages, for container.Config. managers are those of New.
+func ForContainers(m *nri.Manager, managers *Managers) container.Plugins {
+	return containerPlugins{m, managers}
 }
 
 func (a containerPlugins) HasPlugins() bool { return a.nri.HasPlugins() }
@@ -184,65 +211,8 @@ func (a containerPlugins) updateOthers(s *container.Snapshot, updates []nri.Upda
 // pod describes the pod of a container. If the pod has been removed, the description contains
 // what the container knows of the pod.
 func (a containerPlugins) pod(s *container.Snapshot) *api.PodSandbox {
-	if p, err := a.pods.pods.Get(s.PodID); err == nil {
+	if p, err := a.managers.Pods.Get(s.PodID); err == nil {
 		return nriPod(p)
 	}
 	return nriPod(&sandbox.Pod{ID: s.PodID, Config: s.PodConfig})
-}
-
-// nriPod returns the message about a pod.
-func nriPod(p *sandbox.Pod) *api.PodSandbox {
-	md := p.Config.GetMetadata()
-	linux := &api.LinuxPodSandbox{
-		CgroupParent: p.CgroupParent,
-		PodOverhead:  nri.Limits{CRI: p.Overhead}.Message(), PodResources: nri.Limits{CRI: p.Resources}.Message(),
-	}
-	for _, n := range []*api.LinuxNamespace{
-		{Type: string(specs.NetworkNamespace), Path: p.NetNS()},
-		{Type: string(specs.IPCNamespace), Path: p.Namespaces.IPC},
-		{Type: string(specs.UTSNamespace), Path: p.Namespaces.UTS},
-		{Type: string(specs.PIDNamespace), Path: p.Namespaces.PID},
-		{Type: string(specs.UserNamespace), Path: p.Namespaces.User},
-	} {
-		if n.GetPath() != "" {
-			linux.Namespaces = append(linux.Namespaces, n)
-		}
-	}
-	out := &api.PodSandbox{
-		Id: p.ID, Name: md.GetName(), Uid: md.GetUid(), Namespace: md.GetNamespace(), Labels: p.Config.GetLabels(),
-		Annotations: p.Config.GetAnnotations(), RuntimeHandler: p.RuntimeHandler, Pid: uint32(p.PausePID), Linux: linux,
-	}
-	for _, ip := range p.IPs {
-		out.Ips = append(out.Ips, ip.String())
-	}
-	return out
-}
-
-// nriStates does not contain container.Unknown, which is the zero value of the protocol.
-var nriStates = map[container.State]api.ContainerState{
-	container.Created: api.ContainerState_CONTAINER_CREATED,
-	container.Running: api.ContainerState_CONTAINER_RUNNING,
-	container.Exited:  api.ContainerState_CONTAINER_STOPPED,
-}
-
-// nriContainer describes a container. The description reads the OCI config only for an event.
-func nriContainer(s *container.Snapshot) *nri.Container {
-	_, digest, _ := strings.Cut(s.ImageRef, "@")
-	return &nri.Container{
-		Status: &api.Container{
-			Id: s.ID, PodSandboxId: s.PodID, State: nriStates[s.State], Pid: uint32(s.PID),
-			Image:     &api.Image{Name: s.ImageRef, Digest: digest, ConfigDigest: s.ImageID},
-			CreatedAt: unixNano(s.CreatedAt), StartedAt: unixNano(s.StartedAt), FinishedAt: unixNano(s.FinishedAt),
-			ExitCode: s.ExitCode, StatusReason: s.Reason, StatusMessage: s.Message,
-		},
-		Config: s.Config, Spec: s.Spec, Limits: nri.Limits{CRI: s.Resources, Extra: s.Extra},
-	}
-}
-
-// unixNano returns the time in nanoseconds since 1970, or 0 for the zero time.
-func unixNano(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixNano()
 }

@@ -1,4 +1,4 @@
-package daemon
+package handlers
 
 import (
 	"fmt"
@@ -8,20 +8,21 @@ import (
 
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/internal/daemon/defaults"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/basespec"
 )
 
-// handlerSettings returns the settings of the handlers of the configuration for new containers.
+// readSettings returns the settings of the handlers of the configuration for new containers.
 // It logs settings that have no effect on this host.
-func handlerSettings(cfg config.Config, host oci.Host, builder *oci.Builder) (map[string]container.Handler, error) {
+func readSettings(cfg config.Config, host oci.Host, builder *oci.Builder) (map[string]container.Handler, error) {
 	settings := make(map[string]container.Handler)
 	for name, rt := range cfg.Runtimes {
 		base, err := readBaseSpec(rt.BaseSpec, builder)
 		if err != nil {
 			return nil, fmt.Errorf("runtimes.%s.base_spec: %w", name, err)
 		}
-		profile, err := readSeccompProfile("runtimes."+name+".seccomp_profile", rt.SeccompProfile)
+		profile, err := defaults.ReadSeccompProfile("runtimes."+name+".seccomp_profile", rt.SeccompProfile)
 		if err != nil {
 			return nil, err
 		}

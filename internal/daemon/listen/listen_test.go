@@ -1,4 +1,4 @@
-package daemon
+package listen
 
 import (
 	"fmt"
@@ -20,7 +20,7 @@ func TestListenSocketMode(t *testing.T) {
 		unix.Umask(umask)
 		cfg := config.Default()
 		cfg.Socket = filepath.Join(t.TempDir(), "d", "s")
-		l, err := listen(cfg)
+		l, err := CRI(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +45,7 @@ func TestListenAdmin(t *testing.T) {
 		}
 		cfg := config.Default()
 		cfg.AdminSocket = filepath.Join(dir, "s")
-		l, err := listenAdmin(cfg)
+		l, err := Admin(cfg)
 		if refused {
 			if err == nil || !strings.Contains(err.Error(), dir) {
 				t.Errorf("directory with mode %o: got %v, want an error that names the directory", mode, err)
@@ -76,7 +76,7 @@ func TestListenKeepsUmask(t *testing.T) {
 	for range 300 {
 		cfg := config.Default()
 		cfg.Socket = filepath.Join(dir, "s")
-		l, err := listen(cfg)
+		l, err := CRI(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +121,7 @@ func TestListenKeepsFiles(t *testing.T) {
 	if err := os.WriteFile(cfg.Socket, []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listen(cfg); err == nil || !strings.Contains(err.Error(), "is not a socket") {
+	if _, err := CRI(cfg); err == nil || !strings.Contains(err.Error(), "is not a socket") {
 		t.Errorf("got %v, want an error", err)
 	}
 	if b, err := os.ReadFile(cfg.Socket); err != nil || string(b) != "content" {
