@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestWipe checks that wipe, which runs outside of the daemon's unit, removes the cgroup of the monitors below the unit.
+// TestWipe checks that wipe, which runs outside of the daemon's unit, removes the cgroup of the monitors below the
+// unit.
 func TestWipe(t *testing.T) {
 	c := installed(t)
 	c.Pull(t, busybox)
