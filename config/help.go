@@ -106,7 +106,7 @@ var help = map[string]string{
 	"tracing.tls_key":              "File (PEM) with the private key of tracing.tls_cert.",
 	"tracing.insecure":             "Whether the daemon connects without TLS to a collector on another host. Traces contain the names of pods, containers and images.",
 
-	"checkpoint.restore_from_archives": "Let CreateContainer restore a container if the image of the request is the absolute path of a container archive that CheckpointContainer of this node has written.",
+	"checkpoint.restore_from_archives": "Let CreateContainer restore a container if the image of the request is the absolute path of a container archive that CheckpointContainer of this node has written, or an image that contains the unpacked files of such an archive.",
 	"checkpoint.criu":                  "Path of the program criu, which saves and restores the processes of containers. Its name must be criu, because OCI runtimes look for that name in a PATH. Empty: the first criu in the PATH of the daemon. Without criu, checkpoints are refused.",
 
 	"default_runtime": "Runtime handler of pods that do not name one. Empty: the first of " + strings.Join(DefaultHandlers, ", ") + " that works on this host. The daemon tests the handler once per boot, and logs the result. A reload keeps the handler that was chosen while the handler exists.",

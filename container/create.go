@@ -23,7 +23,8 @@ func (m *Manager) CreateRestored(ctx context.Context, podID string, config *cri.
 	return m.createFrom(ctx, podID, config, &r)
 }
 
-// Create makes a container in a pod and returns its id. A request for the same name and
+// Create makes a container in a pod and returns its id. For an image that contains a checkpoint, Create returns a
+// CheckpointImageError. A request for the same name and
 // attempt as a running Create waits for the running one. After a Create has succeeded,
 // the same request gets the same id; a request with another config gets it only if no
 // earlier caller has received the id. The retries of the kubelet differ in the host path
@@ -122,6 +123,9 @@ func (m *Manager) node(s *Settings, r *runtime.Runtime) *containerspec.Node {
 // create returns the container that an earlier attempt has made, or makes it.
 func (m *Manager) create(ctx context.Context, n name, p *plan) (_ string, err error) {
 	if c := m.byName(n); c != nil {
+		if err := m.checkRetry(c, p); err != nil {
+			return "", err
+		}
 		if id, err := m.reuse(ctx, c, p.config); id != "" || err != nil {
 			return id, err
 		}

@@ -23,7 +23,10 @@ func TestCreateRefuses(t *testing.T) {
 	}{
 		"image": {func(c *cri.ContainerConfig) { c.Image.Image = "nope" }, errdefs.IsNotFound},
 		"image with a checkpoint": {
-			func(c *cri.ContainerConfig) { c.Image.Image = "checkpoint" }, errdefs.IsNotImplemented,
+			func(c *cri.ContainerConfig) { c.Image.Image = "checkpoint" }, func(err error) bool {
+				var image *CheckpointImageError
+				return errors.As(err, &image) && image.ImageID == "sha256:2" && errdefs.IsNotImplemented(err)
+			},
 		},
 		"user": {func(c *cri.ContainerConfig) { c.Linux.SecurityContext.RunAsUsername = "bob" }, errdefs.IsInvalidArgument},
 		"capability": {func(c *cri.ContainerConfig) {

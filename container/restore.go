@@ -54,16 +54,43 @@ func (p *plan) checkRestorable() error {
 // file system. CRI-O reads the first one; checkpointctl writes the second one.
 var checkpointAnnotations = []string{"io.kubernetes.cri-o.annotations.checkpoint.name", "org.criu.checkpoint.container.name"}
 
-// checkNoCheckpoint returns an ErrNotImplemented for an image that contains a checkpoint. Without the error, the
+// CheckpointImageError is the error of Create for an image that contains a checkpoint. CreateRestored can make the
+// container.
+type CheckpointImageError struct {
+	ImageID    string
+	ref        string
+	annotation string
+}
+
+func (e *CheckpointImageError) Error() string {
+	return fmt.Sprintf("image %q has the annotation %s and so contains a checkpoint in place of a root file system", e.ref, e.annotation)
+}
+
+// Unwrap returns ErrNotImplemented.
+func (e *CheckpointImageError) Unwrap() error { return errdefs.ErrNotImplemented }
+
+// checkNoCheckpoint returns a CheckpointImageError for an image that contains a checkpoint. Without the error, the
 // runtime would look for the command of the container in the files of the checkpoint.
 func checkNoCheckpoint(image Image) error {
 	for _, key := range checkpointAnnotations {
 		if _, ok := image.Annotations[key]; ok {
-			return fmt.Errorf("image %q has the annotation %s, and checkpoints in images cannot be restored; with checkpoint.restore_from_archives, "+
-				"the path of an archive can be restored: %w", image.Ref, key, errdefs.ErrNotImplemented)
+			return &CheckpointImageError{ImageID: image.ID, ref: image.Ref, annotation: key}
 		}
 	}
 	return nil
+}
+
+// checkRetry returns a CheckpointImageError if the image of the request contains a checkpoint, from which c was
+// restored: the record of c has the image of the checkpoint, so the configs of c and of the request differ.
+func (m *Manager) checkRetry(c *container, p *plan) error {
+	if c.rec.Restore == nil || p.restore != nil {
+		return nil
+	}
+	image, err := m.cfg.Images.Image(p.spec.Image.Ref)
+	if err != nil {
+		return nil //nolint:nilerr // reuse reports the difference between the requests
+	}
+	return checkNoCheckpoint(image)
 }
 
 // restoreEnv returns the environment of the runtime's restore.

@@ -2,11 +2,13 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/container"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -19,8 +21,8 @@ import (
 // lacks a feature, and Unimplemented if the runtime handler lacks it. The CRI
 // requires sandbox_config, which repeats the config of RunPodSandbox.
 //
-// If the configuration allows it, the image can be the path of a checkpoint archive. The
-// container is restored when it is started.
+// If the configuration allows it, the image can be the path of a checkpoint archive, or contain the files of such
+// an archive. The container is restored when it is started.
 func (s *Server) CreateContainer(ctx context.Context, req *cri.CreateContainerRequest) (*cri.CreateContainerResponse, error) {
 	switch {
 	case req.GetPodSandboxId() == "":
@@ -37,7 +39,12 @@ func (s *Server) CreateContainer(ctx context.Context, req *cri.CreateContainerRe
 		if s.cfg.Restores.IsArchive(req.GetConfig().GetImage().GetImage()) {
 			return s.cfg.Restores.CreateContainer(ctx, req.GetPodSandboxId(), req.GetConfig())
 		}
-		return s.cfg.Containers.Create(ctx, req.GetPodSandboxId(), req.GetConfig(), req.GetSandboxConfig())
+		id, err := s.cfg.Containers.Create(ctx, req.GetPodSandboxId(), req.GetConfig(), req.GetSandboxConfig())
+		var image *container.CheckpointImageError
+		if errors.As(err, &image) {
+			return s.cfg.Restores.CreateContainerFromImage(ctx, req.GetPodSandboxId(), req.GetConfig(), image.ImageID)
+		}
+		return id, err
 	}
 	id, err := create()
 	if err != nil {

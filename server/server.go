@@ -97,6 +97,8 @@ type Restores interface {
 	// IsArchive reports whether an image of CreateContainer is an archive for CreateContainer of Restores.
 	IsArchive(image string) bool
 	CreateContainer(ctx context.Context, podID string, config *cri.ContainerConfig) (string, error)
+	// CreateContainerFromImage restores a container from the files of an archive in an image.
+	CreateContainerFromImage(ctx context.Context, podID string, config *cri.ContainerConfig, imageID string) (string, error)
 }
 
 // Config configures a Server.

@@ -2,7 +2,8 @@
 // display, and the manifest of a pod checkpoint, a directory with an archive for each container. docs/checkpoint.md
 // specifies both formats. The package writes and reads archives. It does not freeze, dump or restore containers.
 //
-// Archives and manifests are untrusted: a Reader limits names, sizes and the number of entries, and accepts no link.
+// Archives and manifests are untrusted: a Reader limits names, sizes and the number of entries, and accepts no link. A
+// Tree reads an archive that another program has unpacked, for example into an image, by the same rules.
 package archive
 
 // Version is the version of the formats of container archives and pod checkpoints. Other versions are refused.
@@ -20,6 +21,9 @@ const (
 	DumpLogFile      = "dump.log"
 	StatsFile        = "stats-dump"
 	ContainerLogFile = "container.log"
+	// FilesFile is the last entry before MACFile. It has the sizes and the digests of all entries before it, and a
+	// message authentication code, so that the unpacked files of an archive can be verified. See FileList.
+	FilesFile = "criserver.files"
 	// MACFile is the last entry: the message authentication code of all bytes before its content, in hexadecimal.
 	MACFile = "criserver.mac"
 	// ImageDir is the directory of the CRIU images, without subdirectories.
@@ -44,6 +48,8 @@ const (
 	MaxJSON = 16 << 20
 	// MaxContainers is the maximum number of containers of a pod checkpoint.
 	MaxContainers = 1024
+	// maxFileList is the maximum size of FilesFile in bytes. A list of MaxEntries entries has less.
+	maxFileList = 64 << 20
 	// maxName is the maximum length of the name of a CRIU image in bytes.
 	maxName = 255
 	// maxSize is the maximum size of an entry in bytes. No machine has more memory.

@@ -118,9 +118,12 @@ func decode(b []byte, v any) error {
 }
 
 // check returns an ErrFailedPrecondition for another version of the format.
-func (o *Origin) check() error {
-	if o.Version != Version {
-		return fmt.Errorf("version %d is not supported, only version %d: %w", o.Version, Version, errdefs.ErrFailedPrecondition)
+func (o *Origin) check() error { return checkVersion(o.Version) }
+
+// checkVersion returns an ErrFailedPrecondition for another version of the format.
+func checkVersion(version int) error {
+	if version != Version {
+		return fmt.Errorf("version %d is not supported, only version %d: %w", version, Version, errdefs.ErrFailedPrecondition)
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ const (
 const (
 	kindManifest = "manifest"
 	kindArchive  = "archive"
+	kindFiles    = "files"
 )
 
 var errNotAuthentic = fmt.Errorf("the checkpoint is not from this node, or was changed: its message authentication code is wrong: %w", errdefs.ErrFailedPrecondition)

@@ -11,7 +11,7 @@ import (
 
 // topFiles are the names that an archive can have outside of ImageDir.
 var topFiles = []string{
-	InfoFile, SpecFile, ConfigFile, MountsFile, DeletedFile, RootFSDiffFile, ShmFile, DumpLogFile, StatsFile, ContainerLogFile, MACFile,
+	InfoFile, SpecFile, ConfigFile, MountsFile, DeletedFile, RootFSDiffFile, ShmFile, DumpLogFile, StatsFile, ContainerLogFile, FilesFile, MACFile,
 }
 
 // ImagePath returns the name of the entry of a CRIU image.

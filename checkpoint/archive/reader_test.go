@@ -35,6 +35,9 @@ func TestReadWritten(t *testing.T) {
 	if content, err := io.ReadAll(e); err != nil || string(content) != "pages" || e.Image() != "pages-1.img" {
 		t.Errorf("%s: got %q, %v", e.Name, content, err)
 	}
+	if e, err := r.Next(); err != nil || e.Name != FilesFile {
+		t.Errorf("after the images: got %+v, %v, want %s", e, err, FilesFile)
+	}
 	if _, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: got %v", err)
 	}

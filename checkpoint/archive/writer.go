@@ -26,7 +26,9 @@ type Writer struct {
 	size int64
 	time time.Time
 	seen map[string]bool
-	key  Key
+	// files are the entries so far.
+	files []File
+	key   Key
 }
 
 // NewWriter returns a Writer to w, which signs the archive with key. All entries get the modification time now. After
@@ -95,10 +97,25 @@ func (w *Writer) add(name string, size int64, content io.Reader) error {
 	if err := w.header(name, size); err != nil {
 		return err
 	}
-	if _, err := io.Copy(w.tar, ctxio.NewReader(w.ctx, content)); err != nil {
+	hash := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(w.tar, hash), ctxio.NewReader(w.ctx, content)); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
+	w.files = append(w.files, File{Path: name, Size: size, SHA256: hex.EncodeToString(hash.Sum(nil))})
 	return nil
+}
+
+// list adds FilesFile.
+func (w *Writer) list() error {
+	list := FileList{Version: Version, Files: w.files}
+	if err := list.sign(w.key); err != nil {
+		return err
+	}
+	b, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return w.Bytes(FilesFile, append(b, '\n'))
 }
 
 // header writes the header of an entry with size bytes of content.
@@ -120,10 +137,10 @@ func (w *Writer) sign() error {
 	return err
 }
 
-// Close signs and ends the archive and returns its size and digest as a File without a path. Close does not close the
+// Close adds the list of the entries, signs and ends the archive and returns its size and digest as a File without a path. Close does not close the
 // underlying writer.
 func (w *Writer) Close() (File, error) {
-	if err := errors.Join(w.sign(), w.tar.Close()); err != nil {
+	if err := errors.Join(w.list(), w.sign(), w.tar.Close()); err != nil {
 		return File{}, err
 	}
 	return File{Size: w.size, SHA256: hex.EncodeToString(w.hash.Sum(nil))}, nil

@@ -62,7 +62,7 @@ func TestWriter(t *testing.T) {
 	if err := json.Unmarshal([]byte(got[InfoFile]), &info); err != nil || info.Container.Name != "a" || info.Version != Version {
 		t.Errorf("%s: got %+v, %v", InfoFile, info, err)
 	}
-	if len(got) != 4 || len(got[MACFile]) != macSize || got[SpecFile] != "{}" || got["checkpoint/pages-1.img"] != "pages" {
+	if len(got) != 5 || len(got[MACFile]) != macSize || got[SpecFile] != "{}" || got["checkpoint/pages-1.img"] != "pages" {
 		t.Errorf("got %q", got)
 	}
 }

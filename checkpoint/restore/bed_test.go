@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/checkpoint/archive"
 	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/internal/criu"
 	"github.com/criserver/criserver/sandbox"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -140,6 +141,8 @@ type bed struct {
 	pods       *fakePods
 	containers *fakeContainers
 	archives   bool                    // containers can be created from archives
+	unpacked   string                  // has a directory for each image
+	unpackedID string                  // of the image with a checkpoint
 	afterSign  func(*archive.Manifest) // changes the manifest after it was signed, or is nil
 }
 
@@ -152,7 +155,12 @@ func newBed(t *testing.T) *bed {
 	b.containers = &fakeContainers{t: t, spec: testSpec(), imageID: "sha256:1"}
 	b.Manager = New(Config{
 		Dir: filepath.Join(t.TempDir(), "restores"), KeyFile: filepath.Join(t.TempDir(), "key"), Archives: func() bool { return b.archives }, CgroupV2: true, Pods: b.pods, Containers: b.containers,
-		CRIU: func(context.Context, string) (string, error) { return "/opt/criu", nil },
+		CRIU: func(context.Context, string) (criu.Program, error) {
+			return criu.Program{Path: "/opt/criu", Version: "4.2.1"}, nil
+		},
+		ReadImage: func(_ context.Context, id string, read func(string) error) error {
+			return read(filepath.Join(b.unpacked, id))
+		},
 	})
 	if err := errors.Join(b.Load(t.Context()), b.Recover(t.Context())); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/internal/criu"
 	"github.com/criserver/criserver/internal/flight"
 	"github.com/criserver/criserver/sandbox"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -41,9 +42,12 @@ type Config struct {
 	CgroupV2   bool
 	Pods       Pods
 	Containers Containers
-	// CRIU returns the path of a criu program that works with the OCI runtime of a handler. If containers of the handler
-	// cannot be restored, CRIU returns an ErrNotImplemented with the reason.
-	CRIU func(ctx context.Context, handler string) (string, error)
+	// CRIU returns a criu program that works with the OCI runtime of a handler. If containers of the handler cannot be
+	// restored, CRIU returns an ErrNotImplemented with the reason.
+	CRIU func(ctx context.Context, handler string) (criu.Program, error)
+	// ReadImage mounts the image with an id read-only, calls read with the mount point, and unmounts the image. If read
+	// returns an error, ReadImage returns this error.
+	ReadImage func(ctx context.Context, id string, read func(dir string) error) error
 }
 
 // Manager restores pods and containers from checkpoints.

@@ -12,6 +12,7 @@ import (
 	"github.com/criserver/criserver/checkpoint/archive"
 	"github.com/criserver/criserver/container"
 	"github.com/criserver/criserver/image/layer"
+	"github.com/criserver/criserver/internal/criu"
 	"github.com/sirupsen/logrus"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -70,7 +71,7 @@ type session struct {
 	r        *cri.RestorePodRequest
 	dir      *os.Root // of the checkpoint
 	manifest *archive.Manifest
-	criu     string
+	criu     criu.Program
 }
 
 // open opens the checkpoint and checks everything that can be checked without a pod.
@@ -200,7 +201,7 @@ func (s *session) createContainer(ctx context.Context, podID string, config *cri
 		if c.Name != name {
 			continue
 		}
-		u := &unpacker{ctx: ctx, m: s.m, size: c.Size}
+		u := &unpacker{ctx: ctx, m: s.m, size: c.Size, criu: s.criu.Version}
 		return s.m.cfg.Containers.CreateRestored(ctx, podID, config, container.Restore{
 			Unpack: func(ctx context.Context, rootfs, images string) error {
 				err := s.read(ctx, c.File, func(r io.Reader) error { return u.unpack(ctx, archive.NewReader(r), rootfs, images) })
@@ -209,7 +210,7 @@ func (s *session) createContainer(ctx context.Context, podID string, config *cri
 				}
 				return err
 			},
-			Check: u.check, Args: restoreArgs(), Env: environment(s.criu),
+			Check: u.check, Args: restoreArgs(), Env: environment(s.criu.Path),
 		})
 	}
 	return "", invalid("container %q is not in the checkpoint", name) // checkNames has excluded this case

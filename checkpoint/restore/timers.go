@@ -6,28 +6,67 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path"
+	"path/filepath"
 
+	core "github.com/checkpoint-restore/go-criu/v8/crit/images/criu-core"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/timer"
 	"google.golang.org/protobuf/proto"
 )
 
 // filesImage is the image of the open files of all processes.
 const filesImage = "files.img"
 
-// repairTimers changes the CRIU images in a directory so that each periodic timerfd continues. CRIU stops a timerfd
-// whose expiration was not read before the checkpoint. The other entries of the image stay as they are, also entries
-// that this version does not know.
-func repairTimers(dir string) error {
-	err := changeFiles(path.Join(dir, filesImage), armTimerfd)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+// repairTimers changes the CRIU images in a directory so that all timers continue. CRIU stops a periodic timerfd whose
+// expiration was not read before the checkpoint. CRIU before 4.2 also stops timers of setitimer(2) and alarm(2) without
+// an interval. The other entries of the images stay as they are, also entries that this version does not know.
+// version is the version of CRIU.
+func repairTimers(dir, version string) error {
+	err := changeImage(path.Join(dir, filesImage), &fdinfo.FileEntry{}, armTimerfd)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%s: %w", filesImage, err)
 	}
+	if restoresOneShots(version) {
+		return nil
+	}
+	cores, err := filepath.Glob(filepath.Join(dir, "core-*.img"))
+	if err != nil {
+		return err
+	}
+	for _, file := range cores {
+		if err := changeImage(file, &core.CoreEntry{}, addIntervals); err != nil {
+			return fmt.Errorf("%s: %w", filepath.Base(file), err)
+		}
+	}
 	return nil
+}
+
+// restoresOneShots reports whether a version of CRIU restores timers of setitimer without an interval.
+func restoresOneShots(version string) bool {
+	var major, minor int
+	_, err := fmt.Sscanf(version, "%d.%d", &major, &minor)
+	return err == nil && (major > 4 || major == 4 && minor >= 2)
+}
+
+// never is an interval in seconds, 68 years. alarm(2) can return it on all architectures.
+const never = math.MaxInt32
+
+// addIntervals gives the interval never to each running timer of setitimer that has no interval, and reports whether
+// the entry was changed. CRIU before 4.2 regards a timer as stopped if the interval is 0. The timer expires as without the
+// interval. After the expiration, the process can see the interval with getitimer(2).
+func addIntervals(e *core.CoreEntry) (changed bool) {
+	timers := e.GetTc().GetTimers()
+	for _, t := range []*timer.ItimerEntry{timers.GetReal(), timers.GetVirt(), timers.GetProf()} {
+		if t.GetVsec() == 0 && t.GetVusec() == 0 || t.GetIsec() != 0 || t.GetIusec() != 0 {
+			continue
+		}
+		t.Isec = proto.Uint64(never)
+		changed = true
+	}
+	return changed
 }
 
 // armTimerfd arms a periodic timerfd that had expired at the checkpoint and whose expirations no process has read.
@@ -42,14 +81,13 @@ func armTimerfd(e *fdinfo.FileEntry) bool {
 	return true
 }
 
-// changeFiles replaces an image of open files if change has changed an entry.
-func changeFiles(file string, change func(*fdinfo.FileEntry) bool) error {
-	var e fdinfo.FileEntry
+// changeImage decodes each entry of an image into e, and replaces the image if change has changed an entry.
+func changeImage[T proto.Message](file string, e T, change func(T) bool) error {
 	decode := func(raw []byte) (bool, error) {
-		if err := (proto.UnmarshalOptions{AllowPartial: true}).Unmarshal(raw, &e); err != nil {
+		if err := (proto.UnmarshalOptions{AllowPartial: true}).Unmarshal(raw, e); err != nil {
 			return false, invalid("decode entry: %v", err)
 		}
-		return change(&e), nil
+		return change(e), nil
 	}
 	found := false
 	err := scanImage(file, func(raw []byte) error {
@@ -65,7 +103,7 @@ func changeFiles(file string, change func(*fdinfo.FileEntry) bool) error {
 		if changed, err := decode(raw); err != nil || !changed {
 			return raw, err
 		}
-		return proto.MarshalOptions{AllowPartial: true}.Marshal(&e)
+		return proto.MarshalOptions{AllowPartial: true}.Marshal(e)
 	})
 	if err == nil {
 		err = os.Rename(temporary, file)

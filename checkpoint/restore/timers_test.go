@@ -9,6 +9,7 @@ import (
 
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fdinfo"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/fown"
+	"github.com/checkpoint-restore/go-criu/v8/crit/images/timer"
 	"github.com/checkpoint-restore/go-criu/v8/crit/images/timerfd"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
@@ -42,7 +43,7 @@ func TestRepairTimers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := repairTimers(dir); err != nil {
+	if err := repairTimers(dir, "4.2.1"); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string][]byte{
@@ -55,6 +56,37 @@ func TestRepairTimers(t *testing.T) {
 	}
 	if list, err := os.ReadDir(dir); err != nil || len(list) != 2 {
 		t.Errorf("files %v, %v, want 2", list, err)
+	}
+}
+
+// TestRepairOneShots checks that timers of setitimer without an interval get one, only for versions of CRIU that would
+// stop them, and that the other timers and the unknown fields of the image stay.
+func TestRepairOneShots(t *testing.T) {
+	itimer := func(value, interval uint64) *timer.ItimerEntry {
+		return &timer.ItimerEntry{Isec: ptr(interval), Iusec: ptr(uint64(0)), Vsec: ptr(uint64(0)), Vusec: ptr(value)}
+	}
+	process := func(interval uint64) proto.Message {
+		c := thread(nil)
+		c.Tc.Timers = &timer.TaskTimersEntry{Real: itimer(7, interval), Virt: itimer(0, 0), Prof: itimer(5, 3)}
+		c.ProtoReflect().SetUnknown([]byte{0xfa, 0x3e, 0x01, 0x78})
+		return c
+	}
+	for version, want := range map[string]uint64{"3.17": never, "4.1.1": never, "unknown": never, "4.2": 0, "4.2.1": 0, "5.0": 0} {
+		dir := t.TempDir()
+		for name, m := range map[string]proto.Message{"core-1.img": process(0), "core-2.img": thread(nil)} {
+			if err := os.WriteFile(filepath.Join(dir, name), image(t, m), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := repairTimers(dir, version); err != nil {
+			t.Fatal(err)
+		}
+		for name, m := range map[string]proto.Message{"core-1.img": process(want), "core-2.img": thread(nil)} {
+			got, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil || !bytes.Equal(got, image(t, m)) {
+				t.Errorf("CRIU %s: %s: got %x, %v, want %x", version, name, got, err, image(t, m))
+			}
+		}
 	}
 }
 
@@ -71,7 +103,7 @@ func TestRepairTimersOfDamagedImages(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, filesImage), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := repairTimers(dir); !errdefs.IsInvalidArgument(err) {
+		if err := repairTimers(dir, "4.2.1"); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s: got %v, want an invalid argument", name, err)
 		}
 	}

@@ -22,15 +22,21 @@ import (
 type unpacker struct {
 	ctx  context.Context //nolint:containedctx // of the request; the creation of a container has another context
 	m    *Manager
-	size int64 // of the archive, in bytes
+	size int64  // of the archive, in bytes
+	criu string // version of the CRIU that restores the processes
 	info *archive.ContainerInfo
 	spec *specs.Spec // of the container that was checkpointed
 	used int64       // bytes of the entries so far
 }
 
+// source returns the entries of an archive. *archive.Reader and *archive.Tree implement source.
+type source interface {
+	Next() (*archive.Entry, error)
+}
+
 // unpack writes the changed files to rootfs and the CRIU images to images. All other entries are only compared or
 // ignored, because the archive must not configure the new container.
-func (u *unpacker) unpack(ctx context.Context, in *archive.Reader, rootfs, images string) error {
+func (u *unpacker) unpack(ctx context.Context, in source, rootfs, images string) error {
 	out, err := os.OpenRoot(images)
 	if err != nil {
 		return err
@@ -42,7 +48,7 @@ func (u *unpacker) unpack(ctx context.Context, in *archive.Reader, rootfs, image
 			if err := u.complete(out); err != nil {
 				return err
 			}
-			return repairTimers(images)
+			return repairTimers(images, u.criu)
 		}
 		if err == nil {
 			err = u.entry(ctx, e, rootfs, out)

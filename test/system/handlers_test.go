@@ -31,10 +31,17 @@ exec unshare --mount --propagation slave /bin/sh -c '
 // handlersNode starts a daemon with runc, crun and runsc.
 func handlersNode(t *testing.T, name string, net byte) *node {
 	t.Helper()
-	for _, binary := range []string{"crun", "runsc"} {
-		if _, err := exec.LookPath(binary); err != nil {
-			t.Fatalf("find the runtime %s: %v: run make deps", binary, err)
-		}
+	if _, err := exec.LookPath("runsc"); err != nil {
+		t.Fatalf("find the runtime runsc: %v: run make deps", err)
+	}
+	return newNodeWith(t, name, net, runscConfig+crunConfig(t, name))
+}
+
+// crunConfig returns the configuration of a handler with crun for a node.
+func crunConfig(t *testing.T, name string) string {
+	t.Helper()
+	if _, err := exec.LookPath("crun"); err != nil {
+		t.Fatalf("find the runtime crun: %v: run make deps", err)
 	}
 	// The processes have the name of the script.
 	script := filepath.Join(suite.dir, name+"-bin", "crun")
@@ -44,7 +51,7 @@ func handlersNode(t *testing.T, name string, net byte) *node {
 	if err := os.WriteFile(script, []byte(crunScript), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return newNodeWith(t, name, net, runscConfig+fmt.Sprintf("[runtimes.crun]\npath = %q\n", script))
+	return fmt.Sprintf("[runtimes.crun]\npath = %q\n", script)
 }
 
 var handlers = []string{"crun", "runc", "runsc"}

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -141,20 +139,5 @@ func (n *node) checkRestoreArchive(t *testing.T, p restoredPod) {
 	}
 	if got := firstLine(t, st.GetLogPath(), 0); got < 3 {
 		t.Errorf("the counter begins at %d", got)
-	}
-}
-
-// TestImageWithCheckpointIsRefused checks the error for an image that contains a checkpoint, also with a command.
-func TestImageWithCheckpointIsRefused(t *testing.T) {
-	n := newNode(t, "ckptimage", 222)
-	const image = "registry.test/checkpoint:1"
-	n.Pull(t, image)
-	p := n.RunPod(t, podConfig("ckptimage"))
-	for _, command := range [][]string{nil, {"true"}} {
-		c := containerConfig(p, "c", image, command...)
-		_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: c, SandboxConfig: p.Config})
-		if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "checkpoint.restore_from_archives") {
-			t.Errorf("command %q: got %v, want Unimplemented with the reason", command, err)
-		}
 	}
 }

@@ -1,0 +1,138 @@
+package system
+
+import (
+	"archive/tar"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// allowArchives lets CreateContainer restore containers from archives.
+func (n *node) allowArchives(t *testing.T) {
+	t.Helper()
+	n.writeFile(t, "config.toml.d/50-checkpoint.toml", "[checkpoint]\nrestore_from_archives = true\n")
+	n.mustReload(t)
+}
+
+// TestImageWithIncompleteCheckpoint checks the errors for an image that contains a checkpoint which has no list of
+// files, also with a command.
+func TestImageWithIncompleteCheckpoint(t *testing.T) {
+	n := newNode(t, "ckptimage", 160)
+	const image = "registry.test/checkpoint:1"
+	n.Pull(t, image)
+	p := n.RunPod(t, podConfig("ckptimage"))
+	refused := func(says string) {
+		t.Helper()
+		for _, command := range [][]string{nil, {"true"}} {
+			c := containerConfig(p, "c", image, command...)
+			_, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: c, SandboxConfig: p.Config})
+			if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), says) {
+				t.Errorf("command %q: got %v, want FailedPrecondition with %q", command, err, says)
+			}
+		}
+	}
+	refused("checkpoint.restore_from_archives")
+	n.allowArchives(t)
+	// Before the first checkpoint of a node without CRIU, the node has no key.
+	if _, err := os.Stat(filepath.Join(n.Dir, "root", "checkpoint-key")); err == nil {
+		refused("criserver.files")
+	}
+}
+
+// TestCreateContainerFromImage restores a container in another pod from an image with the unpacked files of an archive,
+// as buildah makes it. Images whose files differ from the archive are refused.
+func TestCreateContainerFromImage(t *testing.T) {
+	needCRIU(t)
+	n := newNode(t, "rstimg", 161)
+	p := n.RunPod(t, podConfig("rstimg"))
+	c := containerConfig(p, "count", busybox, "sh", "-c", "echo changed >/etc/changed; rm /etc/group; "+counter)
+	id := n.RunContainer(t, p, c)
+	waitFor(t, "the counter", func() bool { return len(logLines(t, p, "count")) > 3 })
+	location := filepath.Join(t.TempDir(), "a.tar")
+	if err := n.checkpoint(t, id, location, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	n.RemovePod(t, p.ID)
+	contents := readArchive(t, location)
+	reg := newRegistry(t)
+	n.trust(t, reg)
+	push := func(tag string, change func(name, content string) (string, bool)) string {
+		t.Helper()
+		var files []file
+		for name, content := range contents {
+			if content, ok := change(name, content); ok {
+				files = append(files, file{tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o600}, content})
+			}
+		}
+		img := mutate.Annotations(imageOf(t, v1.Config{}, layerOf(t, files...)), map[string]string{
+			"org.criu.checkpoint.container.name": "count",
+		}).(v1.Image)
+		ref := reg.push(t, "checkpoint:"+tag, img)
+		n.Pull(t, ref)
+		return ref
+	}
+	config := podConfig("rstimg2")
+	p = n.RunPod(t, config)
+	create := func(image string) (string, error) {
+		c := proto.CloneOf(c)
+		c.Image = &cri.ImageSpec{Image: image, UserSpecifiedImage: image}
+		r, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: c, SandboxConfig: config})
+		return r.GetContainerId(), err
+	}
+	valid := push("valid", func(_, content string) (string, bool) { return content, true })
+	if _, err := create(valid); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "checkpoint.restore_from_archives") {
+		t.Errorf("checkpoints are not allowed: %v", err)
+	}
+	n.allowArchives(t)
+	for name, tc := range map[string]struct {
+		change func(name, content string) (string, bool)
+		code   codes.Code
+		says   string
+	}{
+		"nolist":  {func(name, content string) (string, bool) { return content, name != "criserver.files" }, codes.FailedPrecondition, "criserver.files"},
+		"missing": {func(name, content string) (string, bool) { return content, name != "checkpoint/core-1.img" }, codes.DataLoss, "checkpoint/core-1.img"},
+		"changed": {func(name, content string) (string, bool) {
+			if name == "rootfs-diff.tar" {
+				content = strings.Replace(content, "changed\n", "Changed\n", 1)
+			}
+			return content, true
+		}, codes.DataLoss, "rootfs-diff.tar"},
+	} {
+		if _, err := create(push(name, tc.change)); status.Code(err) != tc.code || !strings.Contains(err.Error(), tc.says) {
+			t.Errorf("%s: got %v, want %v with %q", name, err, tc.code, tc.says)
+		}
+	}
+	restored, err := create(valid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := create(valid); err != nil || again != restored {
+		t.Errorf("the request again: %s, %v, want %s", again, err, restored)
+	}
+	st := n.ContainerStatus(t, restored)
+	if st.GetState() != cri.ContainerState_CONTAINER_CREATED || st.GetImage().GetImage() != valid {
+		t.Errorf("status before the start: %v", st)
+	}
+	// The files of the image were copied, so the container does not need the image.
+	if _, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: valid}}); err != nil {
+		t.Errorf("remove the image of the checkpoint: %v", err)
+	}
+	n.startRestored(t, restored)
+	waitFor(t, "the counter", func() bool { return len(logLines(t, p, "count")) > 3 })
+	if first := logLines(t, p, "count")[0]; first == "1" {
+		t.Error("the counter has begun again")
+	}
+	if got := n.Exec(t, restored, "sh", "-c", "cat /etc/changed; test -e /etc/group || echo deleted"); got != "changed\ndeleted" {
+		t.Errorf("files: got %q", got)
+	}
+	n.RemovePod(t, p.ID)
+}
