@@ -2,12 +2,15 @@ package system
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -132,6 +135,20 @@ func TestRestoreListeningSockets(t *testing.T) {
 	n.Pull(t, nginx)
 	p := n.RunPod(t, podConfig("rstnginx"))
 	web, client := containerConfig(p, "web", nginx), containerConfig(p, "client", busybox, "sleep", "100000")
+	if !hasSysResource(t) {
+		// The processes that answer requests have the user nobody, see the requirements in docs/checkpoint.md.
+		other := n.RunPod(t, podConfig("rstnginx2"))
+		id := n.RunContainer(t, other, web)
+		waitFor(t, "two processes", func() bool { return strings.Count(n.Exec(t, id, "ps"), "nginx") > 1 })
+		dir := t.TempDir()
+		err := n.checkpoint(t, id, filepath.Join(dir, "a.tar"), time.Minute)
+		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "rlimit") {
+			t.Errorf("without CAP_SYS_RESOURCE: got %v, want FailedPrecondition with the reason of CRIU", err)
+		}
+		n.noTraces(t, dir)
+		n.RemovePod(t, other.ID)
+		web.Command = []string{"sh", "-c", "sed -i 's/^user .*/user root;/' /etc/nginx/nginx.conf && exec nginx -g 'daemon off;'"}
+	}
 	id, clientID := n.RunContainer(t, p, web), n.RunContainer(t, p, client)
 	serves := func(clientID string) {
 		t.Helper()
@@ -152,4 +169,24 @@ func TestRestoreListeningSockets(t *testing.T) {
 		t.Errorf("the page at the address of the pod: got %q", got)
 	}
 	n.RemovePod(t, r.ID)
+}
+
+// hasSysResource reports whether the test, and so the daemon, has CAP_SYS_RESOURCE.
+func hasSysResource(t *testing.T) bool {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if value, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			set, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return set&(1<<unix.CAP_SYS_RESOURCE) != 0
+		}
+	}
+	t.Fatal("/proc/self/status has no CapEff")
+	return false
 }
