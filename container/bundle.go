@@ -12,7 +12,6 @@ import (
 	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/oci"
-	"github.com/criserver/criserver/oci/hooks"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -22,7 +21,9 @@ import (
 func (m *Manager) writeBundle(ctx context.Context, c *container, p *plan) (_ *os.File, err error) {
 	ctx, step := steps.Start(ctx, steps.BundleWrite)
 	defer step.EndWith(&err)
-	in, err := m.builderInput(ctx, c, p)
+	r := m.bundleRequest(c, p)
+	in, id, err := r.Input(ctx)
+	c.setIdentity(id)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +37,7 @@ func (m *Manager) writeBundle(ctx context.Context, c *container, p *plan) (_ *os
 		}
 	}()
 	in.Namespaces = ns
-	config, err := m.buildConfig(ctx, c, p, in)
+	config, err := m.buildConfig(ctx, c, p, r, in)
 	if err != nil {
 		return nil, err
 	}
@@ -59,27 +60,42 @@ func (m *Manager) writeBundle(ctx context.Context, c *container, p *plan) (_ *os
 	return target, os.WriteFile(filepath.Join(c.dir, record.ConfigFile), b, 0o600)
 }
 
+// bundleRequest returns the request for the OCI config of a container.
+func (m *Manager) bundleRequest(c *container, p *plan) *bundle.Request {
+	return &bundle.Request{
+		ID: c.id, RootFS: c.rootfs(), ImageRef: c.rec.ImageRef, Pod: bundlePod(p.pod), Spec: p.spec, Process: p.process, Runtime: c.runtime,
+		Handler: p.handler, Settings: p.settings.Settings, Host: m.bundleHost(), Labels: p.labels, BlockIO: p.blockIO, Volumes: p.volumes,
+		Enter: c.enter, Log: c.log(),
+	}
+}
+
+func (m *Manager) bundleHost() bundle.Host {
+	return bundle.Host{
+		Labeler: m.cfg.Labels, AppArmor: m.cfg.AppArmor,
+		HasBlockIOWeight: func(cgroup string) bool { return m.cfg.Cgroups.HasBlockIOWeight(cgroup) },
+	}
+}
+
+// bundlePod returns the properties of a pod that the OCI configs of its containers depend on.
+func bundlePod(p Pod) bundle.Pod {
+	return bundle.Pod{
+		ID: p.ID, Config: p.Config, RuntimeHandler: p.RuntimeHandler, CgroupParent: p.CgroupParent,
+		IPCNS: p.IPCNS, UserNS: p.UserNS, UserMaps: containerspec.UserMaps(p.Config), ProcessLabel: p.ProcessLabel, MountLabel: p.MountLabel,
+		Files: oci.Files{Hosts: p.Hosts, Hostname: p.Hostname, ResolvConf: p.ResolvConf, Shm: p.Shm},
+	}
+}
+
 // buildConfig makes the OCI config, with the changes of CDI devices, the hooks of the operator
 // and the changes of plugins.
-func (m *Manager) buildConfig(ctx context.Context, c *container, p *plan, in oci.Input) (_ *specs.Spec, err error) {
+func (m *Manager) buildConfig(ctx context.Context, c *container, p *plan, r *bundle.Request, in oci.Input) (_ *specs.Spec, err error) {
 	ctx, step := steps.Start(ctx, steps.SpecBuild)
 	defer step.EndWith(&err)
-	res, err := p.settings.Builder.Build(in)
+	config, err := r.Build(in)
 	if err != nil {
 		return nil, err
 	}
-	if err := injectDevices(p.settings, res.Spec, p.spec.CDIDevices); err != nil {
-		return nil, err
-	}
-	if err := p.settings.Hooks.Add(res.Spec, hooks.Container{Annotations: p.annotations(), HasMounts: len(p.spec.Mounts) > 0}); err != nil {
-		return nil, err
-	}
-	guest.Annotate(c.runtime, p.pod.ID, res.Spec)
-	for _, w := range res.Warnings {
-		c.log().Warn(w)
-	}
-	config, err := m.applyPlugins(ctx, c, p, res.Spec)
-	if err != nil {
+	guest.Annotate(c.runtime, p.pod.ID, config)
+	if config, err = m.applyPlugins(ctx, c, r, config); err != nil {
 		return nil, err
 	}
 	// The edits of CDI devices can add groups.
@@ -88,76 +104,6 @@ func (m *Manager) buildConfig(ctx context.Context, c *container, p *plan, in oci
 		m.scope(c, p).Apply(config)
 	}
 	return config, nil
-}
-
-// builderInput returns the input of the OCI config: the request, the image and the pod, with the user, the mounts and
-// the devices that were resolved on the host.
-func (m *Manager) builderInput(ctx context.Context, c *container, p *plan) (_ oci.Input, err error) {
-	ctx, step := steps.Start(ctx, steps.SpecResolve)
-	defer step.EndWith(&err)
-	s, proc := p.spec, p.process
-	id, err := m.identify(c, p)
-	if err != nil {
-		return oci.Input{}, err
-	}
-	mounts, err := mountRules(p.settings, p.pod).Mounts(ctx, s.Mounts, p.volumes)
-	if err == nil {
-		err = m.relabel(c, p, mounts)
-	}
-	if err != nil {
-		return oci.Input{}, err
-	}
-	devices, err := bundle.DeviceRules{
-		Additional: p.settings.AdditionalDevices, OwnerIsUser: p.settings.DeviceOwnerIsUser, UserNS: p.pod.UserNS != "",
-		NoHostDevices: p.handler.PrivilegedWithoutHostDevices,
-	}.Devices(s)
-	if err != nil {
-		return oci.Input{}, err
-	}
-	profile, err := bundle.ReadSeccomp(s.Security.SeccompFile)
-	if err != nil {
-		return oci.Input{}, err
-	}
-	if err := m.ensureAppArmor(ctx, s.Security.AppArmorProfile); err != nil {
-		return oci.Input{}, err
-	}
-	if err := bundle.PrepareRootFS(c.rootfs(), proc.WorkingDir, proc.Volumes, mounts, bundle.RootOwner(c.userMaps)); err != nil {
-		return oci.Input{}, err
-	}
-	var volumes []oci.Mount
-	if s.Security.ReadonlyRootFS {
-		if volumes, err = bundle.WritableVolumes(c.rootfs(), proc.Volumes, mounts); err != nil {
-			return oci.Input{}, err
-		}
-	}
-	cgroups, _ := c.runtime.CgroupsPath(p.pod.CgroupParent, c.id)
-	return oci.Input{
-		Args: proc.Args, Env: proc.Env(p.settings.defaultEnv(p.handler), hostname(p.pod), id.Home), Cwd: proc.WorkingDir,
-		User: specs.User{UID: id.UID, GID: id.GID, AdditionalGids: id.Groups}, Terminal: s.Stdio.Terminal, RootFS: c.rootfs(),
-		Security: s.Security.Context, Resources: s.Resources, BlockIO: m.supportedBlockIO(c, p), RDT: s.RDT, SeccompProfile: profile, DefaultSeccomp: p.handler.Seccomp,
-		ProcessLabel: p.labels.process, MountLabel: p.labels.mount,
-		Files: oci.Files{
-			Hosts: p.pod.Hosts, Hostname: p.pod.Hostname, ResolvConf: p.pod.ResolvConf, Shm: p.pod.Shm, Localtime: p.settings.Localtime,
-		},
-		UserGIDs: c.userMaps.GIDs, Volumes: volumes, Mounts: mounts, Devices: devices, CgroupsPath: cgroups,
-		Annotations: runtimeAnnotations(c, p),
-		Base:        p.handler.Base, WritableCgroups: p.handler.WritableCgroups,
-		OnlyOwnDevices: p.handler.PrivilegedWithoutHostDevices && !p.handler.AllDevicesAllowed,
-	}, nil
-}
-
-// identify looks up the user of the first process in the root file system.
-func (m *Manager) identify(c *container, p *plan) (containerspec.Identity, error) {
-	accounts, err := containerspec.ReadAccounts(c.rootfs())
-	if err != nil {
-		return containerspec.Identity{}, err
-	}
-	id, err := accounts.Identify(p.process.User)
-	if err != nil {
-		return containerspec.Identity{}, err
-	}
-	c.setIdentity(id)
-	return id, id.CheckMapped(c.userMaps)
 }
 
 func (c *container) setIdentity(id containerspec.Identity) {
@@ -178,15 +124,6 @@ func toInt64(ids []uint32) []int64 {
 		out = append(out, int64(id))
 	}
 	return out
-}
-
-// hostname returns the host name of the pod, or of the host if the pod has none.
-func hostname(p Pod) string {
-	if h := p.Config.GetHostname(); h != "" {
-		return h
-	}
-	h, _ := os.Hostname()
-	return h
 }
 
 // scope returns how systemd stops the container when systemd itself does it, for

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/ids"
@@ -70,16 +71,16 @@ type plan struct {
 	spec        *containerspec.Spec
 	pod         Pod
 	runtime     *runtime.Runtime
-	handler     Handler
+	handler     bundle.Handler
 	restore     *Restore // nil for a container that is not restored from a checkpoint
 	restoreArgs []string // options of the runtime's restore, set by writeBundle
 	cgroupNS    bool     // the container gets a new cgroup namespace; set by writeBundle for a restore
 
 	image   Image
 	process *containerspec.Process
-	labels  labels
-	blockIO *specs.LinuxBlockIO // plugins can replace it
-	volumes map[int]string      // paths of mounted images, by the index of the mount
+	labels  bundle.Labels
+	blockIO *specs.LinuxBlockIO
+	volumes map[int]string // paths of mounted images, by the index of the mount
 
 	// sideEffects is true when the first side effect may have happened, and
 	// runtimeCalled when the runtime may have a container of this id.
@@ -180,7 +181,7 @@ func (m *Manager) prepare(ctx context.Context, id string, p *plan) (*container, 
 	if err != nil {
 		return nil, err
 	}
-	if p.labels, err = m.labelsFor(p.spec, p.pod); err != nil {
+	if p.labels, err = m.bundleHost().LabelsFor(p.spec, bundlePod(p.pod)); err != nil {
 		return nil, err
 	}
 	if p.process, err = p.spec.Process(p.image.Config); err != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/container/guest"
 	"github.com/criserver/criserver/container/record"
 	"golang.org/x/sys/unix"
@@ -81,7 +82,7 @@ func (m *Manager) awaitGuestExit(c *container) {
 
 // guestPod returns the properties of a pod that its guest uses.
 func guestPod(p Pod) guest.Pod {
-	return guest.Pod{ID: p.ID, Hostname: hostname(p), CgroupParent: p.CgroupParent, NetNS: p.NetNS, UserNS: p.UserNS}
+	return guest.Pod{ID: p.ID, Hostname: bundle.Hostname(p.Config), CgroupParent: p.CgroupParent, NetNS: p.NetNS, UserNS: p.UserNS}
 }
 
 // checkUpdatable returns an error if the runtime cannot change limits.

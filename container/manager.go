@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/container/exits"
 	"github.com/criserver/criserver/container/guest"
 	"github.com/criserver/criserver/internal/boot"
@@ -38,8 +39,8 @@ type Config struct {
 	// LayerRoot is a directory on the file system of the writable layers.
 	LayerRoot string
 	// Labels and AppArmor are nil if the host has no SELinux or no AppArmor.
-	Labels   Labels
-	AppArmor AppArmor
+	Labels   bundle.Labeler
+	AppArmor bundle.AppArmor
 	// PausePath is the static binary of the pause process, for runtimes with guests.
 	PausePath string
 	// DaemonUnit is the systemd service of the daemon, or "". The service stops after the

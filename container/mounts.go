@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/internal/steps"
 	"google.golang.org/protobuf/proto"
@@ -12,18 +11,10 @@ import (
 	crierrors "k8s.io/cri-api/pkg/errors"
 )
 
-// mountRules returns how the mounts of a container are resolved.
-func mountRules(s *Settings, p Pod) bundle.MountRules {
-	return bundle.MountRules{
-		RefuseMissing: s.RefuseMissingHostPaths, Required: s.RequiredHostPaths, UserNS: p.UserNS, UserMaps: containerspec.UserMaps(p.Config),
-		Handler: p.RuntimeHandler, MapsSubmounts: s.MapsSubmounts,
-	}
-}
-
 func (m *Manager) mountRootFS(ctx context.Context, c *container, p *plan) error {
 	ctx, step := steps.Start(ctx, steps.RootFSMount)
 	err := m.cfg.Images.Mount(ctx, RootFS{
-		ImageID: p.image.ID, ContainerID: c.id, Target: c.rootfs(), UserNS: p.pod.UserNS, Label: p.labels.mount,
+		ImageID: p.image.ID, ContainerID: c.id, Target: c.rootfs(), UserNS: p.pod.UserNS, Label: p.labels.Mount,
 	})
 	step.End(err)
 	return err
@@ -61,7 +52,7 @@ func (m *Manager) mountImageVolumes(ctx context.Context, c *container, p *plan) 
 	paths := make(map[int]string, len(c.rec.Volumes))
 	for i, id := range c.rec.Volumes {
 		path, err := m.cfg.Images.MountVolume(ctx, ImageVolume{
-			ContainerID: c.id, Index: i, ImageID: id, SubPath: p.spec.Mounts[i].SubPath, UserNS: p.pod.UserNS, Label: p.labels.mount,
+			ContainerID: c.id, Index: i, ImageID: id, SubPath: p.spec.Mounts[i].SubPath, UserNS: p.pod.UserNS, Label: p.labels.Mount,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("config.mounts[%d].image: %w: %w", i, crierrors.ErrImageVolumeMountFailed, err)

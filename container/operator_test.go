@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci/basespec"
@@ -77,7 +78,7 @@ func TestHooksRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := state.Annotations
-	if state.ID != id || a[annotationSandboxID] != "pod" || a[annotationContainerName] != "with" || a[annotationImageName] != "busybox" || a["hook"] != "" {
+	if state.ID != id || a["io.kubernetes.cri.sandbox-id"] != "pod" || a["io.kubernetes.cri.container-name"] != "with" || a["io.kubernetes.cri.image-name"] != "busybox" || a["hook"] != "" {
 		t.Errorf("state of the hook: got %+v, want the annotations that identify the container", state)
 	}
 	// A file that cannot be read may concern each container.
@@ -100,7 +101,7 @@ func TestOperatorDefaultsInContainers(t *testing.T) {
 		t.Fatal(err)
 	}
 	m, _ := b.manager(func(c *Config) {
-		c.Settings.Handlers = map[string]Handler{"runc": {Base: base}}
+		c.Settings.Handlers = map[string]bundle.Handler{"runc": {Base: base}}
 		c.Settings.DefaultEnv = []string{"OPERATOR=1", "BOTH=operator", "REQUEST=operator"}
 		c.Settings.AdditionalDevices = []containerspec.Device{{HostPath: "/dev/null", ContainerPath: "/dev/nothing"}}
 	})
@@ -141,7 +142,7 @@ func TestPrivilegedWithoutHostDevices(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newTestBed(t)
 			m, _ := b.manager(func(c *Config) {
-				c.Settings.Handlers = map[string]Handler{"runc": {PrivilegedWithoutHostDevices: tc.without, AllDevicesAllowed: tc.allowed}}
+				c.Settings.Handlers = map[string]bundle.Handler{"runc": {PrivilegedWithoutHostDevices: tc.without, AllDevicesAllowed: tc.allowed}}
 			})
 			// 10:229 is /dev/fuse, which other containers may not use.
 			config := shell("c", `test -e /dev/fuse && echo node || echo none; mknod /dev/x c 10 229 && (exec 3</dev/x) && echo usable || echo refused`)

@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"google.golang.org/protobuf/proto"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -22,7 +22,7 @@ type Plugins interface {
 	// Create can change spec until it returns, and reads spec afterwards. The updates of
 	// other containers that plugins request are complete when Create returns. The
 	// adjustment is nil if no plugin is connected. A call of Created or Removed follows.
-	Create(ctx context.Context, s *Snapshot, spec *specs.Spec) (*Adjustment, error)
+	Create(ctx context.Context, s *Snapshot, spec *specs.Spec) (*bundle.Adjustment, error)
 	Created(ctx context.Context, s *Snapshot)
 	Start(ctx context.Context, s *Snapshot) error
 	Started(ctx context.Context, s *Snapshot)
@@ -45,18 +45,8 @@ type Limits struct {
 	Extra *specs.LinuxResources
 }
 
-// Adjustment contains the changes that plugins request for a new container, in addition to
-// their changes of the OCI config.
-type Adjustment struct {
-	CRI                    *cri.LinuxContainerResources // see Limits
-	Extra                  *specs.LinuxResources
-	OOMScoreAdj            *int    // nil keeps the value of the request
-	BlockIOClass, RDTClass *string // "" means no class; nil keeps the class of the request
-	CDIDevices             []string
-}
-
 // applyPlugins lets plugins change the OCI config of a new container.
-func (m *Manager) applyPlugins(ctx context.Context, c *container, p *plan, spec *specs.Spec) (*specs.Spec, error) {
+func (m *Manager) applyPlugins(ctx context.Context, c *container, r *bundle.Request, spec *specs.Spec) (*specs.Spec, error) {
 	if m.cfg.Plugins == nil {
 		return spec, nil
 	}
@@ -71,52 +61,16 @@ func (m *Manager) applyPlugins(ctx context.Context, c *container, p *plan, spec 
 	if spec, err = cloneSpec(spec); err != nil {
 		return nil, err
 	}
-	if err := m.applyAdjustment(c, p, spec, a); err != nil {
+	limits, err := r.Adjust(spec, a)
+	if err == nil && limits != nil {
+		c.mu.Lock()
+		err = c.status.SetResources(limits)
+		c.mu.Unlock()
+	}
+	if err != nil {
 		return nil, err
 	}
 	return spec, c.updateRecord(spec, cgroup)
-}
-
-// applyAdjustment applies the parts of an adjustment for which the manager has rules.
-func (m *Manager) applyAdjustment(c *container, p *plan, spec *specs.Spec, a *Adjustment) error {
-	if err := m.adjustClasses(c, p, spec, a); err != nil {
-		return err
-	}
-	if len(a.CDIDevices) > 0 {
-		if err := p.settings.CDI.Inject(spec, a.CDIDevices); err != nil {
-			return fmt.Errorf("devices that plugins request: %w", err)
-		}
-		c.setGroups(spec.Process.User.AdditionalGids)
-	}
-	if a.OOMScoreAdj != nil || a.Extra != nil || (a.CRI != nil && !proto.Equal(a.CRI, &cri.LinuxContainerResources{})) {
-		if err := m.adjustLimits(c, p, spec, a); err != nil {
-			return fmt.Errorf("limits that plugins request: %w", err)
-		}
-	}
-	for _, w := range p.settings.Builder.FitToHost(spec) {
-		c.log().Warn(w)
-	}
-	return nil
-}
-
-// adjustClasses looks up the classes that plugins request.
-func (m *Manager) adjustClasses(c *container, p *plan, spec *specs.Spec, a *Adjustment) (err error) {
-	if class := a.BlockIOClass; class != nil {
-		if p.blockIO = nil; *class != "" {
-			if p.blockIO, err = p.settings.BlockIO.Class(*class); err != nil {
-				return fmt.Errorf("blockio_class that plugins request: %w", err)
-			}
-		}
-		spec.Linux.Resources.BlockIO = m.supportedBlockIO(c, p)
-	}
-	if class := a.RDTClass; class != nil {
-		if spec.Linux.IntelRdt = nil; *class != "" {
-			if spec.Linux.IntelRdt, err = p.settings.RDT.Class(*class); err != nil {
-				return fmt.Errorf("rdt_class that plugins request: %w", err)
-			}
-		}
-	}
-	return nil
 }
 
 func cloneSpec(spec *specs.Spec) (*specs.Spec, error) {
@@ -126,27 +80,6 @@ func cloneSpec(spec *specs.Spec) (*specs.Spec, error) {
 	}
 	var out specs.Spec
 	return &out, json.Unmarshal(b, &out)
-}
-
-// adjustLimits applies the rules of the builder as if the request had these limits.
-func (m *Manager) adjustLimits(c *container, p *plan, spec *specs.Spec, a *Adjustment) error {
-	u, err := p.settings.Builder.Adjust(p.spec.Resources, a.CRI)
-	if err != nil {
-		return err
-	}
-	for _, w := range u.Warnings {
-		c.log().Warn(w)
-	}
-	if a.OOMScoreAdj != nil {
-		spec.Process.OOMScoreAdj = a.OOMScoreAdj
-		u.Now.OomScoreAdj = int64(*a.OOMScoreAdj)
-	}
-	r := spec.Linux.Resources
-	r.CPU, r.Memory, r.HugepageLimits, r.Unified = u.Resources.CPU, u.Resources.Memory, u.Resources.HugepageLimits, u.Resources.Unified
-	oci.MergeResources(r, a.Extra)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.status.SetResources(u.Now)
 }
 
 // updateRecord writes the intent record again if plugins have changed the cgroup or the

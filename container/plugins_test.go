@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/criserver/criserver/container/bundle"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // fakePlugins record their calls. Their fields set their results.
 type fakePlugins struct {
-	create func(*specs.Spec) (*Adjustment, error)
+	create func(*specs.Spec) (*bundle.Adjustment, error)
 	start  func() error
 	onStop func(context.Context)
 	others func(context.Context)
@@ -37,7 +38,7 @@ func (f *fakePlugins) calls() string {
 	return strings.Join(f.events, ",")
 }
 
-func (f *fakePlugins) Create(_ context.Context, s *Snapshot, spec *specs.Spec) (*Adjustment, error) {
+func (f *fakePlugins) Create(_ context.Context, s *Snapshot, spec *specs.Spec) (*bundle.Adjustment, error) {
 	f.record("create", s)
 	if f.create != nil {
 		return f.create(spec)
@@ -79,7 +80,7 @@ func withPlugins(f *fakePlugins) func(*Config) { return func(c *Config) { c.Plug
 
 func TestPluginRefusesCreation(t *testing.T) {
 	b := newTestBed(t)
-	f := &fakePlugins{create: func(*specs.Spec) (*Adjustment, error) { return nil, errors.New("never") }}
+	f := &fakePlugins{create: func(*specs.Spec) (*bundle.Adjustment, error) { return nil, errors.New("never") }}
 	m, _ := b.manager(withPlugins(f))
 	c := shell("c", "sleep 1000")
 	if _, err := m.Create(t.Context(), "pod", c, nil); err == nil || !strings.Contains(err.Error(), "never") {
@@ -103,20 +104,20 @@ func TestPluginChangesAreChecked(t *testing.T) {
 	b := newTestBed(t)
 	f := &fakePlugins{}
 	m, _ := b.manager(withPlugins(f))
-	for field, a := range map[string]Adjustment{
+	for field, a := range map[string]bundle.Adjustment{
 		"cpu_shares":    {CRI: &cri.LinuxContainerResources{CpuShares: 1}},
 		"unified":       {CRI: &cri.LinuxContainerResources{Unified: map[string]string{"cgroup.procs": "1"}}},
 		"blockio_class": {BlockIOClass: new("x")},
 		"rdt_class":     {RDTClass: new("x")},
 	} {
-		f.create = func(*specs.Spec) (*Adjustment, error) { return &a, nil }
+		f.create = func(*specs.Spec) (*bundle.Adjustment, error) { return &a, nil }
 		if _, err := m.Create(t.Context(), "pod", shell("c", "true"), nil); err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s: got %v", field, err)
 		}
 	}
-	f.create = func(s *specs.Spec) (*Adjustment, error) {
+	f.create = func(s *specs.Spec) (*bundle.Adjustment, error) {
 		s.Linux.CgroupsPath = "/a/../b"
-		return &Adjustment{}, nil
+		return &bundle.Adjustment{}, nil
 	}
 	if _, err := m.Create(t.Context(), "pod", shell("c", "true"), nil); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "cgroups_path") {
 		t.Errorf("got %v", err)

@@ -8,14 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/criserver/criserver/conmon"
-	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/container/record"
 	"github.com/criserver/criserver/internal/proc"
 	"github.com/criserver/criserver/oci"
@@ -39,58 +37,6 @@ func (f *fakeLabels) Container(r selinux.Request) (process, mount string, err er
 func (f *fakeLabels) Relabel(path, label string) error {
 	f.relabelled = append(f.relabelled, path+" "+label)
 	return f.fail
-}
-
-func TestLabelsFor(t *testing.T) {
-	pod := Pod{ProcessLabel: "p", MountLabel: "m", IPCNS: "/ns/ipc"}
-	hostIPC := Pod{ProcessLabel: "p", MountLabel: "m"}
-	asked := &cri.SELinuxOption{Type: "+t"}
-	hostPID := &cri.NamespaceOption{Pid: cri.NamespaceMode_NODE}
-	for name, tc := range map[string]struct {
-		pod  Pod
-		sc   *cri.LinuxContainerSecurityContext
-		want labels
-	}{
-		"labels of the pod":     {pod, nil, labels{"p", "m", true}},
-		"options":               {pod, &cri.LinuxContainerSecurityContext{SelinuxOptions: asked}, labels{"p+t", "m", true}},
-		"privileged":            {pod, &cri.LinuxContainerSecurityContext{Privileged: true, SelinuxOptions: asked}, labels{"unconfined", "unconfined-mount", false}},
-		"host PID":              {pod, &cri.LinuxContainerSecurityContext{NamespaceOptions: hostPID}, labels{"unconfined", "unconfined-mount", false}},
-		"host PID with options": {pod, &cri.LinuxContainerSecurityContext{NamespaceOptions: hostPID, SelinuxOptions: asked}, labels{"p+t", "m", true}},
-		"host IPC":              {hostIPC, nil, labels{"unconfined", "unconfined-mount", false}},
-	} {
-		m := &Manager{cfg: Config{Labels: &fakeLabels{}}}
-		spec := &containerspec.Spec{
-			Security: containerspec.Security{Privileged: tc.sc.GetPrivileged(), SELinux: tc.sc.GetSelinuxOptions()},
-			PID:      containerspec.PIDNamespace{Mode: tc.sc.GetNamespaceOptions().GetPid()},
-		}
-		if got, err := m.labelsFor(spec, tc.pod); err != nil || got != tc.want {
-			t.Errorf("%s: %+v, %v", name, got, err)
-		}
-		m.cfg.Labels = nil
-		if got, err := m.labelsFor(spec, tc.pod); err != nil || got != (labels{}) {
-			t.Errorf("%s, without SELinux: %+v, %v", name, got, err)
-		}
-	}
-}
-
-func TestRelabel(t *testing.T) {
-	f := &fakeLabels{}
-	m := &Manager{cfg: Config{Labels: f}}
-	c := &container{}
-	p := func(l labels) *plan {
-		return &plan{labels: l, spec: &containerspec.Spec{Mounts: []containerspec.Mount{{}, {Relabel: true}, {}}}}
-	}
-	mounts := []oci.Mount{{Source: "/h/a"}, {Source: "/h/b"}, {Source: "/v/c"}}
-	if err := m.relabel(c, p(labels{"p", "m", true}), mounts); err != nil || !slices.Equal(f.relabelled, []string{"/h/b m"}) {
-		t.Errorf("relabelled %q, %v", f.relabelled, err)
-	}
-	if err := m.relabel(c, p(labels{"u", "m", false}), mounts); err != nil || len(f.relabelled) != 1 {
-		t.Errorf("relabelled for an unconfined container: %q, %v", f.relabelled, err)
-	}
-	f.fail = errors.New("denied")
-	if err := m.relabel(c, p(labels{"p", "m", true}), mounts); !errors.Is(err, f.fail) || !strings.Contains(err.Error(), "config.mounts[1].selinux_relabel") {
-		t.Errorf("got %v", err)
-	}
 }
 
 // readingMonitors read the OCI config and create no container, because a kernel without
@@ -152,31 +98,5 @@ func TestLabelsReachTheConfig(t *testing.T) {
 	f.fail = errdefs.ErrInvalidArgument
 	if _, err := m.Create(t.Context(), "pod", shell("refused", "true"), nil); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("got %v", err)
-	}
-}
-
-type fakeAppArmor struct{ asked []string }
-
-func (f *fakeAppArmor) Ensure(_ context.Context, profile string) error {
-	f.asked = append(f.asked, profile)
-	if profile == "missing" {
-		return errdefs.ErrFailedPrecondition
-	}
-	return nil
-}
-
-func TestEnsureAppArmor(t *testing.T) {
-	f := &fakeAppArmor{}
-	m := &Manager{cfg: Config{AppArmor: f}}
-	for _, profile := range []string{"", "p"} {
-		if err := m.ensureAppArmor(t.Context(), profile); err != nil {
-			t.Errorf("%q: %v", profile, err)
-		}
-	}
-	if !slices.Equal(f.asked, []string{"p"}) {
-		t.Errorf("loaded profiles: %q", f.asked)
-	}
-	if err := m.ensureAppArmor(t.Context(), "missing"); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "config.linux.security_context.apparmor") {
-		t.Errorf("a profile that is not loaded: %v", err)
 	}
 }

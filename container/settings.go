@@ -7,11 +7,7 @@ import (
 	"slices"
 
 	"github.com/containerd/errdefs"
-	"github.com/criserver/criserver/container/containerspec"
-	"github.com/criserver/criserver/oci"
-	"github.com/criserver/criserver/oci/cdi"
-	"github.com/criserver/criserver/oci/hooks"
-	"github.com/criserver/criserver/oci/qos"
+	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/oci/runtime"
 )
 
@@ -19,6 +15,8 @@ import (
 // uses the settings that are in force when it begins. A container keeps the OCI runtime that it was
 // created with, because its record contains a copy.
 type Settings struct {
+	// Settings are the settings for the OCI configs of the containers.
+	bundle.Settings
 	// Runtimes are the OCI runtimes by handler name. DefaultRuntime is the name of the
 	// handler that the empty handler name stands for.
 	Runtimes       map[string]*runtime.Runtime
@@ -28,44 +26,17 @@ type Settings struct {
 	FormerRuntimes map[string]*runtime.Runtime
 	// Handlers are the settings of the handlers that have any, by handler name, also of former
 	// handlers.
-	Handlers map[string]Handler
+	Handlers map[string]bundle.Handler
 	// MountOptions returns the mount options that the runtime of a handler supports, or nil
 	// if the runtime does not report them.
 	MountOptions func(handler string) []string
 	// UserNamespaces returns why a handler does not support user namespaces and mounts with
 	// mapped ids, or nil if it does. The function is nil if this is unknown.
 	UserNamespaces func(handler string) error
-	// MapsSubmounts reports whether a handler can map the ids of a mount together with the
-	// ids of its submounts. The function is nil if all handlers can.
-	MapsSubmounts func(handler string) bool
-	// RefuseMissingHostPaths makes a mount of a host path that does not exist an error.
-	// Otherwise the manager makes a directory at the host path.
-	RefuseMissingHostPaths bool
-	// RequiredHostPaths are host paths for which a missing path is always an error.
-	RequiredHostPaths []string
 	// IgnoreImageVolumes ignores the volumes that images declare.
 	IgnoreImageVolumes bool
-	// CDI finds the devices of the Container Device Interface.
-	CDI *cdi.Registry
-	// DeviceOwnerIsUser makes the user and group of the request the owner of its device
-	// nodes. Otherwise the device nodes keep the owner that they have on the host.
-	DeviceOwnerIsUser bool
-	// AdditionalDevices are devices of all containers.
-	AdditionalDevices []containerspec.Device
-	// DefaultEnv are variables "NAME=value" of all containers. Variables of the image and of the
-	// request replace them.
-	DefaultEnv []string
-	// Localtime is the host file that containers have at /etc/localtime, or "".
-	Localtime string
-	// Hooks are the OCI hooks of the operator.
-	Hooks *hooks.Dirs
 	// LogSizeMax is the maximum size of a log in bytes, or 0 for no limit.
 	LogSizeMax int64
-	// BlockIO and RDT are the classes of the operator, which annotations name.
-	BlockIO qos.BlockIO
-	RDT     qos.RDT
-	// Builder makes the OCI configs.
-	Builder *oci.Builder
 }
 
 // Update replaces the settings for requests that begin after it. It returns ErrInvalidArgument,

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/cgroup/cgrouptest"
 	"github.com/criserver/criserver/internal/patience"
@@ -168,7 +169,7 @@ func (b *testBed) config() Config {
 	return Config{
 		RunDir: b.runDir, Pods: b.pods, Images: b.images, Cgroups: b.tree,
 		Monitors: &conmon.Launcher{Path: b.monitor, Starter: b.spawner, Watcher: b.watcher},
-		Settings: Settings{Runtimes: map[string]*runtime.Runtime{"runc": b.runtime}, DefaultRuntime: "runc", Builder: b.builder},
+		Settings: Settings{Runtimes: map[string]*runtime.Runtime{"runc": b.runtime}, DefaultRuntime: "runc", Settings: bundle.Settings{Builder: b.builder}},
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 	"github.com/criserver/criserver/oci/host"
 )
 
-// DeviceRules says which devices a container has.
-type DeviceRules struct {
+// deviceRules says which devices a container has.
+type deviceRules struct {
 	// Additional are devices of all containers.
 	Additional []containerspec.Device
 	// NoHostDevices gives privileged containers only the devices that other containers have.
@@ -21,9 +21,9 @@ type DeviceRules struct {
 	OwnerIsUser bool
 }
 
-// Devices looks up the devices of all containers and the requested devices. A privileged container
+// devices looks up the devices of all containers and the requested devices. A privileged container
 // also has all devices of the host, unless the rules restrict it.
-func (r DeviceRules) Devices(s *containerspec.Spec) ([]oci.Device, error) {
+func (r deviceRules) devices(s *containerspec.Spec) ([]oci.Device, error) {
 	var devices []oci.Device
 	if s.Security.Privileged && !r.UserNS && !r.NoHostDevices {
 		all, err := host.AllDevices()

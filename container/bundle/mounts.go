@@ -18,8 +18,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// MountRules says how the mounts of a container are resolved.
-type MountRules struct {
+// mountRules says how the mounts of a container are resolved.
+type mountRules struct {
 	// RefuseMissing refuses host paths that do not exist.
 	RefuseMissing bool
 	// Required are host paths that are always refused if they do not exist.
@@ -33,9 +33,9 @@ type MountRules struct {
 	MapsSubmounts func(handler string) bool
 }
 
-// Mounts looks up the host paths of the mounts of a request. imagePaths has the paths at which the
+// mounts looks up the host paths of the mounts of a request. imagePaths has the paths at which the
 // image volumes are mounted, by the index of the mount. Errors name the field of the request.
-func (rules MountRules) Mounts(ctx context.Context, list []containerspec.Mount, imagePaths map[int]string) ([]oci.Mount, error) {
+func (rules mountRules) mounts(ctx context.Context, list []containerspec.Mount, imagePaths map[int]string) ([]oci.Mount, error) {
 	mounts := make([]oci.Mount, 0, len(list))
 	for i, requested := range list {
 		if source := imagePaths[i]; source != "" {
@@ -54,7 +54,7 @@ func (rules MountRules) Mounts(ctx context.Context, list []containerspec.Mount, 
 	return mounts, nil
 }
 
-func (rules MountRules) hostMount(ctx context.Context, r containerspec.Mount) (oci.Mount, error) {
+func (rules mountRules) hostMount(ctx context.Context, r containerspec.Mount) (oci.Mount, error) {
 	source, err := rules.source(ctx, r.HostPath)
 	if err != nil {
 		return oci.Mount{}, err
@@ -76,7 +76,7 @@ func (rules MountRules) hostMount(ctx context.Context, r containerspec.Mount) (o
 // a directory, unless the operator requires the path to exist: the CRI wants
 // an error, but the kubelet does not check hostPath volumes without a type, and pods
 // rely on the directory that all runtimes have always made.
-func (rules MountRules) source(ctx context.Context, path string) (string, error) {
+func (rules mountRules) source(ctx context.Context, path string) (string, error) {
 	source, err := filepath.EvalSymlinks(path)
 	if err == nil {
 		return source, nil
@@ -108,7 +108,7 @@ func imageMount(r containerspec.Mount, source string) oci.Mount {
 
 // mapMount lets the runtime map the ids of a mount. It tries the mapping first: if the
 // kernel cannot map the file system, the message of the runtime would not name the mount.
-func (rules MountRules) mapMount(mount *oci.Mount, maps userns.Maps) error {
+func (rules mountRules) mapMount(mount *oci.Mount, maps userns.Maps) error {
 	if len(maps.UIDs) == 0 {
 		return nil
 	}

@@ -40,10 +40,10 @@ func MakeContainerDir(dir string, root Owner) error {
 	return os.Chmod(dir, 0o710)
 }
 
-// PrepareRootFS makes the directories that the process and its image expect: the
+// prepareRootFS makes the directories that the process and its image expect: the
 // working directory and the volumes of the image, whose data is part of the writable
 // layer. The directories belong to root. Links in the image cannot lead out of rootfs.
-func PrepareRootFS(rootfs, cwd string, volumes []string, mounts []oci.Mount, root Owner) error {
+func prepareRootFS(rootfs, cwd string, volumes []string, mounts []oci.Mount, root Owner) error {
 	for _, dir := range slices.Concat(volumes, []string{cwd}) {
 		if isMounted(dir, mounts) {
 			continue
@@ -74,12 +74,12 @@ func inKernelDir(path string) bool {
 	return slices.ContainsFunc([]string{"/proc", "/sys", "/dev"}, func(dir string) bool { return isWithin(path, dir) })
 }
 
-// WritableVolumes returns mounts that keep the volumes of an image writable in a
+// writableVolumes returns mounts that keep the volumes of an image writable in a
 // container with a read-only root file system. The data of the volumes is part of the
 // writable layer, with the content and the owners that the image has there. Each volume
 // is bind mounted onto itself, and stays writable when the root file system becomes
 // read-only. A volume at the path of a requested mount is left out.
-func WritableVolumes(rootfs string, volumes []string, mounts []oci.Mount) ([]oci.Mount, error) {
+func writableVolumes(rootfs string, volumes []string, mounts []oci.Mount) ([]oci.Mount, error) {
 	rootfs, err := filepath.EvalSymlinks(rootfs)
 	if err != nil {
 		return nil, err

@@ -36,7 +36,7 @@ func TestWritableVolumes(t *testing.T) {
 		"/dev /sys /tokernel /toroot": "",
 		"/mnt/user /touser":           "",
 	} {
-		got, err := WritableVolumes(rootfs, strings.Fields(volumes), mounts)
+		got, err := writableVolumes(rootfs, strings.Fields(volumes), mounts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +59,7 @@ func TestPrepareRootFS(t *testing.T) {
 	}
 	rootfs := t.TempDir()
 	mounts := []oci.Mount{{Destination: "/mnt"}}
-	if err := PrepareRootFS(rootfs, "/work/dir", []string{"/", "/mnt/below", "/vol"}, mounts, Owner{}); err != nil {
+	if err := prepareRootFS(rootfs, "/work/dir", []string{"/", "/mnt/below", "/vol"}, mounts, Owner{}); err != nil {
 		t.Fatal(err)
 	}
 	var got []string

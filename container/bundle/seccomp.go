@@ -10,8 +10,8 @@ import (
 // maxSeccompProfile limits the file of a seccomp profile, in bytes.
 const maxSeccompProfile = 4 << 20
 
-// ReadSeccomp reads the file of a seccomp profile of the node, or nothing for "".
-func ReadSeccomp(file string) ([]byte, error) {
+// readSeccomp reads the file of a seccomp profile of the node, or nothing for "".
+func readSeccomp(file string) ([]byte, error) {
 	if file == "" {
 		return nil, nil
 	}

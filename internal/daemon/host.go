@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/criserver/criserver/config"
-	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/daemon/handlers"
 	"github.com/criserver/criserver/oci"
@@ -132,7 +132,7 @@ func (h *hostInfo) podLabels() sandbox.Labels {
 }
 
 // containerLabels returns the SELinux labels for container.Config, as podLabels does for pods.
-func (h *hostInfo) containerLabels() container.Labels {
+func (h *hostInfo) containerLabels() bundle.Labeler {
 	if h.seLinux == nil {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/internal/daemon/defaults"
 	"github.com/criserver/criserver/internal/daemon/handlers"
 	"github.com/criserver/criserver/internal/daemon/listen"
@@ -28,7 +29,7 @@ type live struct {
 	blockIO  qos.BlockIO
 	rdt      qos.RDT
 	tls      *tls.Config // of the streaming server, or nil
-	appArmor container.AppArmor
+	appArmor bundle.AppArmor
 	hooks    *hooks.Dirs
 }
 
@@ -66,26 +67,28 @@ func newLive(ctx context.Context, cfg config.Config, h *hostInfo, before *live) 
 func (l *live) containerSettings() container.Settings {
 	cfg, set := l.settings, l.handlers
 	return container.Settings{
-		Runtimes:               set.Runtimes(),
-		Handlers:               set.Settings(),
-		DefaultRuntime:         set.Default(),
-		FormerRuntimes:         set.FormerRuntimes(),
-		MountOptions:           set.MountOptions,
-		UserNamespaces:         set.UserNamespaceError,
-		MapsSubmounts:          set.MapsSubmounts,
-		RefuseMissingHostPaths: !cfg.Container.MakeHostPaths,
-		RequiredHostPaths:      cfg.Container.RequiredHostPaths,
-		IgnoreImageVolumes:     cfg.Container.IgnoreImageVolumes,
-		AdditionalDevices:      defaults.AdditionalDevices(cfg.Container.AdditionalDevices),
-		DefaultEnv:             cfg.Container.DefaultEnv,
-		Localtime:              config.TimezoneFile(cfg.Container.Timezone),
-		Hooks:                  l.hooks,
-		LogSizeMax:             max(0, cfg.Monitor.LogSizeMax),
-		CDI:                    cdi.NewRegistry(cfg.Container.CDISpecDirs),
-		DeviceOwnerIsUser:      cfg.Container.DeviceOwnerFromUser,
-		BlockIO:                l.blockIO,
-		RDT:                    l.rdt,
-		Builder:                l.builder,
+		Settings: bundle.Settings{
+			Builder:                l.builder,
+			RefuseMissingHostPaths: !cfg.Container.MakeHostPaths,
+			RequiredHostPaths:      cfg.Container.RequiredHostPaths,
+			MapsSubmounts:          set.MapsSubmounts,
+			CDI:                    cdi.NewRegistry(cfg.Container.CDISpecDirs),
+			DeviceOwnerIsUser:      cfg.Container.DeviceOwnerFromUser,
+			AdditionalDevices:      defaults.AdditionalDevices(cfg.Container.AdditionalDevices),
+			DefaultEnv:             cfg.Container.DefaultEnv,
+			Localtime:              config.TimezoneFile(cfg.Container.Timezone),
+			BlockIO:                l.blockIO,
+			RDT:                    l.rdt,
+			Hooks:                  l.hooks,
+		},
+		Runtimes:           set.Runtimes(),
+		Handlers:           set.Settings(),
+		DefaultRuntime:     set.Default(),
+		FormerRuntimes:     set.FormerRuntimes(),
+		MountOptions:       set.MountOptions,
+		UserNamespaces:     set.UserNamespaceError,
+		IgnoreImageVolumes: cfg.Container.IgnoreImageVolumes,
+		LogSizeMax:         max(0, cfg.Monitor.LogSizeMax),
 	}
 }
 

@@ -62,6 +62,7 @@ var allowed = map[string][]string{
 	"oci/runtime":        {"internal"},
 	"image":              {"internal", "image"},
 	"container":          {"container", "oci", "conmon", "internal"},
+	"container/bundle":   {"container/containerspec", "oci", "internal"},
 	"container/record":   {"container/limits", "container/containerspec", "oci", "internal"},
 	"container/limits":   {"oci", "internal"},
 	"container/guest":    {"container/record", "oci", "internal"},

@@ -13,7 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/criserver/criserver/config"
-	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/container/containerspec"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/apparmor"
@@ -23,7 +23,7 @@ import (
 
 // NewBuilder returns the builder of OCI configurations with the defaults of the operator, and
 // the AppArmor profiles, which are nil on a host without AppArmor.
-func NewBuilder(ctx context.Context, cfg config.Config, host oci.Host) (*oci.Builder, container.AppArmor, error) {
+func NewBuilder(ctx context.Context, cfg config.Config, host oci.Host) (*oci.Builder, bundle.AppArmor, error) {
 	profile, profiles, err := loadAppArmor(ctx, cfg.Container.AppArmorProfile, host.AppArmor)
 	if err != nil {
 		return nil, nil, err
@@ -91,7 +91,7 @@ func rlimits(ulimits []string, host oci.Host) ([]specs.POSIXRlimit, error) {
 // loadAppArmor loads the default profile and returns its name, or "" if there is none. If
 // the daemon's own profile cannot be loaded, the daemon runs nevertheless, and its
 // containers run as on a host without AppArmor.
-func loadAppArmor(ctx context.Context, name string, enabled bool) (profile string, profiles container.AppArmor, err error) {
+func loadAppArmor(ctx context.Context, name string, enabled bool) (profile string, profiles bundle.AppArmor, err error) {
 	if !enabled {
 		return "", nil, nil
 	}

@@ -13,7 +13,7 @@ import (
 	"slices"
 
 	"github.com/criserver/criserver/config"
-	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/runtime"
 	"github.com/criserver/criserver/oci/trial"
@@ -22,10 +22,10 @@ import (
 // Set contains the runtime handlers: the handlers of the configuration, and the built-in
 // handlers whose binaries are in the PATH.
 type Set struct {
-	runtimes    map[string]*runtime.Runtime  // by handler name
-	settings    map[string]container.Handler // by handler name, also of former handlers
-	probers     map[string]*prober           // by handler name
-	defaultName string                       // name of the handler that the empty name stands for
+	runtimes    map[string]*runtime.Runtime // by handler name
+	settings    map[string]bundle.Handler   // by handler name, also of former handlers
+	probers     map[string]*prober          // by handler name
+	defaultName string                      // name of the handler that the empty name stands for
 	// former contains the handlers that a reload has removed, by name. Their pods still exist.
 	former map[string]*prober
 	// added contains the probers of the handlers that are new in this set, by name.
@@ -148,7 +148,7 @@ func newChooser(runDir string, h *Host, builder *oci.Builder, monitorArg string)
 func (s *Set) Runtimes() map[string]*runtime.Runtime { return s.runtimes }
 
 // Settings returns the settings of the handlers for new containers, by name, also of former handlers.
-func (s *Set) Settings() map[string]container.Handler { return s.settings }
+func (s *Set) Settings() map[string]bundle.Handler { return s.settings }
 
 // Default returns the name of the handler that the empty name stands for.
 func (s *Set) Default() string { return s.defaultName }

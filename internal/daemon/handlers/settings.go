@@ -7,7 +7,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/criserver/criserver/config"
-	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/internal/daemon/defaults"
 	"github.com/criserver/criserver/oci"
 	"github.com/criserver/criserver/oci/basespec"
@@ -15,8 +15,8 @@ import (
 
 // readSettings returns the settings of the handlers of the configuration for new containers.
 // It logs settings that have no effect on this host.
-func readSettings(cfg config.Config, host oci.Host, builder *oci.Builder) (map[string]container.Handler, error) {
-	settings := make(map[string]container.Handler)
+func readSettings(cfg config.Config, host oci.Host, builder *oci.Builder) (map[string]bundle.Handler, error) {
+	settings := make(map[string]bundle.Handler)
 	for name, rt := range cfg.Runtimes {
 		base, err := readBaseSpec(rt.BaseSpec, builder)
 		if err != nil {
@@ -29,7 +29,7 @@ func readSettings(cfg config.Config, host oci.Host, builder *oci.Builder) (map[s
 		if rt.WritableCgroups && !host.CgroupV2 {
 			logrus.Warnf("runtimes.%s.writable_cgroups has no effect: this host does not have the unified cgroup hierarchy (cgroup v2)", name)
 		}
-		h := container.Handler{
+		h := bundle.Handler{
 			Base: base, WritableCgroups: rt.WritableCgroups,
 			PrivilegedWithoutHostDevices: rt.PrivilegedWithoutHostDevices, AllDevicesAllowed: rt.AllDevicesAllowed,
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/criserver/criserver/config"
 	"github.com/criserver/criserver/container"
+	"github.com/criserver/criserver/container/bundle"
 	"github.com/criserver/criserver/internal/steps"
 	"github.com/criserver/criserver/nri"
 	"github.com/criserver/criserver/sandbox"
@@ -147,13 +148,13 @@ func ForContainers(m *nri.Manager, managers *Managers) container.Plugins {
 
 func (a containerPlugins) HasPlugins() bool { return a.nri.HasPlugins() }
 
-func (a containerPlugins) Create(ctx context.Context, s *container.Snapshot, spec *specs.Spec) (*container.Adjustment, error) {
+func (a containerPlugins) Create(ctx context.Context, s *container.Snapshot, spec *specs.Spec) (*bundle.Adjustment, error) {
 	ctx, step := startNRI(ctx, api.Event_CREATE_CONTAINER)
 	adj, others, err := a.nri.CreateContainer(ctx, a.pod(s), nriContainer(s), spec)
 	if step.End(err); err != nil {
 		return nil, err
 	}
-	return (*container.Adjustment)(adj), a.nri.UpdateOthers(ctx, others)
+	return (*bundle.Adjustment)(adj), a.nri.UpdateOthers(ctx, others)
 }
 
 func (a containerPlugins) Created(ctx context.Context, s *container.Snapshot) {

@@ -1,4 +1,4 @@
-package container
+package bundle
 
 import (
 	"maps"
@@ -19,26 +19,26 @@ const (
 
 // annotations returns the annotations of the pod and of the container. The annotations of the
 // container take precedence.
-func (p *plan) annotations() map[string]string {
-	all := maps.Clone(p.pod.Config.GetAnnotations())
+func (r *Request) annotations() map[string]string {
+	all := maps.Clone(r.Pod.Config.GetAnnotations())
 	if all == nil {
-		return p.spec.Annotations
+		return r.Spec.Annotations
 	}
-	maps.Copy(all, p.spec.Annotations)
+	maps.Copy(all, r.Spec.Annotations)
 	return all
 }
 
 // runtimeAnnotations returns the annotations of the OCI config: the annotations of the request that the
 // handler allows, and the annotations that identify the container, which a request cannot replace.
-func runtimeAnnotations(c *container, p *plan) map[string]string {
-	out := oci.AllowAnnotations(p.runtime.AllowedAnnotations, p.pod.Config.GetAnnotations(), p.spec.Annotations)
+func (r *Request) runtimeAnnotations() map[string]string {
+	out := oci.AllowAnnotations(r.Runtime.AllowedAnnotations, r.Pod.Config.GetAnnotations(), r.Spec.Annotations)
 	if out == nil {
 		out = make(map[string]string, 6)
 	}
-	pod := p.pod.Config.GetMetadata()
+	pod := r.Pod.Config.GetMetadata()
 	for key, value := range map[string]string{
-		annotationSandboxID: p.pod.ID, annotationSandboxName: pod.GetName(), annotationSandboxNamespace: pod.GetNamespace(),
-		annotationSandboxUID: pod.GetUid(), annotationContainerName: p.spec.Name, annotationImageName: c.rec.ImageRef,
+		annotationSandboxID: r.Pod.ID, annotationSandboxName: pod.GetName(), annotationSandboxNamespace: pod.GetNamespace(),
+		annotationSandboxUID: pod.GetUid(), annotationContainerName: r.Spec.Name, annotationImageName: r.ImageRef,
 	} {
 		if delete(out, key); value != "" {
 			out[key] = value
