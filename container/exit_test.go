@@ -1,13 +1,17 @@
 package container
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/criserver/criserver/conmon"
+	"github.com/criserver/criserver/internal/patience"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,5 +35,23 @@ func TestLostLogIsReported(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(b.logs, "much.log")); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRunEndsWhenWatchFails checks that a failed watch of the exit records ends the work of Run.
+func TestRunEndsWhenWatchFails(t *testing.T) {
+	m := settingsManager(t)
+	fail := errors.New("the watch failed")
+	done := make(chan error, 1)
+	go func() {
+		done <- m.recordExits(t.Context(), func(context.Context, func(string)) error { return fail })
+	}()
+	select {
+	case err := <-done:
+		if !errors.Is(err, fail) {
+			t.Errorf("got %v, want %v", err, fail)
+		}
+	case <-time.After(patience.For(20 * time.Second)):
+		t.Fatal("the work does not end")
 	}
 }

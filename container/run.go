@@ -16,11 +16,18 @@ func (m *Manager) Run(ctx context.Context) error {
 		return err
 	}
 	defer w.Close()
+	return m.recordExits(ctx, w.Run)
+}
+
+// recordExits records the exits that watch reports, and reaps processes, until watch returns.
+func (m *Manager) recordExits(ctx context.Context, watch func(ctx context.Context, written func(id string)) error) error {
 	var wg sync.WaitGroup
 	defer m.awaitNotifications()
 	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // otherwise a failed watch would not end the daemon
 	wg.Go(func() { runtime.ReapOrphans(ctx) })
-	return w.Run(ctx, m.exitWritten)
+	return watch(ctx, m.exitWritten)
 }
 
 // exitWritten records the exit of a container after the monitor has written the exit record.
