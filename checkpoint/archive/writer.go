@@ -137,8 +137,8 @@ func (w *Writer) sign() error {
 	return err
 }
 
-// Close adds the list of the entries, signs and ends the archive and returns its size and digest as a File without a path. Close does not close the
-// underlying writer.
+// Close adds the list of the entries, signs and ends the archive and returns its size and digest as a File without a
+// path. Close does not close the underlying writer.
 func (w *Writer) Close() (File, error) {
 	if err := errors.Join(w.list(), w.sign(), w.tar.Close()); err != nil {
 		return File{}, err

@@ -55,8 +55,8 @@ func restoresOneShots(version string) bool {
 const never = math.MaxInt32
 
 // addIntervals gives the interval never to each running timer of setitimer that has no interval, and reports whether
-// the entry was changed. CRIU before 4.2 regards a timer as stopped if the interval is 0. The timer expires as without the
-// interval. After the expiration, the process can see the interval with getitimer(2).
+// the entry was changed. CRIU before 4.2 regards a timer as stopped if the interval is 0. The timer expires as
+// without the interval. After the expiration, the process can see the interval with getitimer(2).
 func addIntervals(e *core.CoreEntry) (changed bool) {
 	timers := e.GetTc().GetTimers()
 	for _, t := range []*timer.ItimerEntry{timers.GetReal(), timers.GetVirt(), timers.GetProf()} {
