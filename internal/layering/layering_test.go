@@ -92,6 +92,7 @@ var allowed = map[string][]string{
 	compositionRoot + "/listen":         {"config", "server/streaming"},
 	compositionRoot + "/plugins":        {"config", "container", "sandbox", "nri", "internal"},
 	compositionRoot + "/servicemanager": {"internal"},
+	compositionRoot + "/wipe":           {"container", "image", "sandbox", "internal"},
 	compositionRoot + "/telemetry":      {"config", "server/metrics", "server/streaming", compositionRoot + "/listen", "internal"},
 
 	// The packages of commands do not import each other, and only commands for the node call the composition root.

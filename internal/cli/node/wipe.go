@@ -12,12 +12,13 @@ import (
 
 	"github.com/criserver/criserver/internal/cli/command"
 	"github.com/criserver/criserver/internal/daemon"
+	"github.com/criserver/criserver/internal/daemon/wipe"
 )
 
 func newWipeCommand(env *command.Environment) *cobra.Command {
 	var s command.Settings
 	var out command.Output
-	var options daemon.WipeOptions
+	var options wipe.Options
 	var yes, dryRun bool
 	cmd := &cobra.Command{
 		Use:   "wipe",
@@ -42,13 +43,13 @@ the leftovers of operations that were interrupted; --dry-run removes nothing els
 			if err := daemon.ConfigureLogging(cfg); err != nil {
 				return err
 			}
-			w := &wipe{env: env, out: &out, force: options.Force, yes: yes, dryRun: dryRun}
-			options.Confirm = w.confirm
+			c := &confirmation{env: env, out: &out, force: options.Force, yes: yes, dryRun: dryRun}
+			options.Confirm = c.confirm
 			err = daemon.Wipe(cmd.Context(), cfg, options)
-			if errors.Is(err, daemon.ErrContainersRun) {
+			if errors.Is(err, wipe.ErrContainersRun) {
 				return fmt.Errorf("%w; stop the pods, or use --force", err)
 			}
-			if err != nil || !w.confirmed {
+			if err != nil || !c.confirmed {
 				return err
 			}
 			fmt.Fprintln(env.Stderr, "Removed.")
@@ -66,8 +67,8 @@ the leftovers of operations that were interrupted; --dry-run removes nothing els
 	return cmd
 }
 
-// wipe asks for the confirmation of the command wipe.
-type wipe struct {
+// confirmation lists the objects of the command wipe and asks for the confirmation.
+type confirmation struct {
 	env                *command.Environment
 	out                *command.Output
 	force, yes, dryRun bool
@@ -78,20 +79,20 @@ type wipe struct {
 var errNotConfirmed = errors.New("not confirmed; nothing was removed")
 
 // confirm lists the objects and reports whether they are to be removed.
-func (w *wipe) confirm(plan daemon.WipePlan) (bool, error) {
-	if err := w.out.Print(w.env.Stdout, plan, func(t *command.Table) { writeWipePlan(t, plan) }); err != nil {
+func (c *confirmation) confirm(plan wipe.Plan) (bool, error) {
+	if err := c.out.Print(c.env.Stdout, plan, func(t *command.Table) { writeWipePlan(t, plan) }); err != nil {
 		return false, err
 	}
 	objects := len(plan.Pods) + len(plan.Containers) + len(plan.Images)
-	if w.dryRun || objects == 0 {
+	if c.dryRun || objects == 0 {
 		return false, nil
 	}
-	w.confirmed = true
-	if running := plan.Running(); w.yes || running > 0 && !w.force {
+	c.confirmed = true
+	if running := plan.Running(); c.yes || running > 0 && !c.force {
 		return true, nil // Wipe refuses to continue while containers run
 	}
-	fmt.Fprintf(w.env.Stderr, "Remove %d pods, %d containers and %d images? [y/N] ", len(plan.Pods), len(plan.Containers), len(plan.Images))
-	answer, err := bufio.NewReader(w.env.Stdin).ReadString('\n')
+	fmt.Fprintf(c.env.Stderr, "Remove %d pods, %d containers and %d images? [y/N] ", len(plan.Pods), len(plan.Containers), len(plan.Images))
+	answer, err := bufio.NewReader(c.env.Stdin).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false, err
 	}
@@ -103,7 +104,7 @@ func (w *wipe) confirm(plan daemon.WipePlan) (bool, error) {
 }
 
 // writeWipePlan writes the objects of a plan.
-func writeWipePlan(t *command.Table, plan daemon.WipePlan) {
+func writeWipePlan(t *command.Table, plan wipe.Plan) {
 	t.Row("KIND", "ID", "NAME", "STATE")
 	for _, p := range plan.Pods {
 		state := "not ready"

@@ -7,18 +7,18 @@ import (
 	"testing"
 
 	"github.com/criserver/criserver/internal/cli/command"
-	"github.com/criserver/criserver/internal/daemon"
+	"github.com/criserver/criserver/internal/daemon/wipe"
 )
 
 func TestWipeConfirmation(t *testing.T) {
-	plan := daemon.WipePlan{
-		Pods:       []daemon.WipePod{{ID: "p1", Namespace: "ns", Name: "pod"}},
-		Containers: []daemon.WipeContainer{{ID: "c1", Name: "web", State: "exited"}},
+	plan := wipe.Plan{
+		Pods:       []wipe.Pod{{ID: "p1", Namespace: "ns", Name: "pod"}},
+		Containers: []wipe.Container{{ID: "c1", Name: "web", State: "exited"}},
 	}
 	for name, tc := range map[string]struct {
 		input       string
 		yes, dryRun bool
-		plan        daemon.WipePlan
+		plan        wipe.Plan
 		confirmed   bool
 		err         error
 	}{
@@ -29,12 +29,12 @@ func TestWipeConfirmation(t *testing.T) {
 		"no input":  {plan: plan, err: errNotConfirmed},
 		"flag":      {yes: true, plan: plan, confirmed: true},
 		"dry run":   {input: "y\n", dryRun: true, plan: plan},
-		"no object": {input: "y\n", plan: daemon.WipePlan{}},
+		"no object": {input: "y\n", plan: wipe.Plan{}},
 	} {
 		var stdout, stderr bytes.Buffer
 		env := &command.Environment{Stdin: strings.NewReader(tc.input), Stdout: &stdout, Stderr: &stderr}
-		w := &wipe{env: env, out: &command.Output{Format: command.FormatTable}, yes: tc.yes, dryRun: tc.dryRun}
-		confirmed, err := w.confirm(tc.plan)
+		c := &confirmation{env: env, out: &command.Output{Format: command.FormatTable}, yes: tc.yes, dryRun: tc.dryRun}
+		confirmed, err := c.confirm(tc.plan)
 		if confirmed != tc.confirmed || !errors.Is(err, tc.err) {
 			t.Errorf("%s: got %v, %v; want %v, %v", name, confirmed, err, tc.confirmed, tc.err)
 		}

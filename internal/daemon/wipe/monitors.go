@@ -1,4 +1,4 @@
-package daemon
+package wipe
 
 import (
 	"errors"
@@ -6,25 +6,24 @@ import (
 	"slices"
 	"time"
 
-	"github.com/criserver/criserver/internal/cgroup"
 	"github.com/criserver/criserver/internal/proc"
 )
 
-// monitorExitTimeout is how long Wipe waits for all monitors of removed containers. A monitor exits on its own after
+// monitorExitTimeout is how long Run waits for all monitors of removed containers. A monitor exits on its own after
 // its container.
 const monitorExitTimeout = 5 * time.Second
 
-// runningMonitors are the monitors that run before Wipe removes their containers. The cgroup of the monitors depends on
-// the systemd unit of the daemon, and Wipe does not run in that unit. So Wipe finds the cgroup through the monitors.
+// runningMonitors are the monitors that run before Run removes their containers. The cgroup of the monitors depends on
+// the systemd unit of the daemon, and Run does not run in that unit. So Run finds the cgroup through the monitors.
 type runningMonitors struct {
-	tree    *cgroup.Tree
+	tree    Cgroups
 	cgroups []string
 	exited  []<-chan struct{} // each is closed when a monitor exits
 }
 
 // findMonitors watches those of the monitors that run. The result is valid also with an error, and lacks the monitors
 // for which an error occurred.
-func findMonitors(tree *cgroup.Tree, watcher *proc.Watcher, monitors []proc.Ref) (*runningMonitors, error) {
+func findMonitors(tree Cgroups, watcher Watcher, monitors []proc.Ref) (*runningMonitors, error) {
 	r := &runningMonitors{tree: tree}
 	var errs []error
 	for _, monitor := range monitors {
