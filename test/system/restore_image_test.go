@@ -48,24 +48,17 @@ func TestImageWithIncompleteCheckpoint(t *testing.T) {
 	}
 }
 
-// TestCreateContainerFromImage restores a container in another pod from an image with the unpacked files of an archive,
-// as buildah makes it. Images whose files differ from the archive are refused.
-func TestCreateContainerFromImage(t *testing.T) {
-	needCRIU(t)
-	n := newNode(t, "rstimg", 161)
-	p := n.RunPod(t, podConfig("rstimg"))
-	c := containerConfig(p, "count", busybox, "sh", "-c", "echo changed >/etc/changed; rm /etc/group; "+counter)
-	id := n.RunContainer(t, p, c)
-	waitFor(t, "the counter", func() bool { return len(logLines(t, p, "count")) > 3 })
-	location := filepath.Join(t.TempDir(), "a.tar")
-	if err := n.checkpoint(t, id, location, time.Minute); err != nil {
-		t.Fatal(err)
-	}
-	n.RemovePod(t, p.ID)
+// unchanged keeps a file of an archive.
+func unchanged(_, content string) (string, bool) { return content, true }
+
+// archiveImages returns a function that pulls an image with the unpacked files of an archive, as buildah makes it.
+// change returns the content of a file in the image, or false for no file.
+func (n *node) archiveImages(t *testing.T, location string) func(tag string, change func(name, content string) (string, bool)) (ref string) {
+	t.Helper()
 	contents := readArchive(t, location)
 	reg := newRegistry(t)
 	n.trust(t, reg)
-	push := func(tag string, change func(name, content string) (string, bool)) string {
+	return func(tag string, change func(name, content string) (string, bool)) string {
 		t.Helper()
 		var files []file
 		for name, content := range contents {
@@ -80,6 +73,23 @@ func TestCreateContainerFromImage(t *testing.T) {
 		n.Pull(t, ref)
 		return ref
 	}
+}
+
+// TestCreateContainerFromImage restores a container in another pod from an image with the unpacked files of an archive,
+// as buildah makes it. Images whose files differ from the archive are refused.
+func TestCreateContainerFromImage(t *testing.T) {
+	needCRIU(t)
+	n := newNode(t, "rstimg", 161)
+	p := n.RunPod(t, podConfig("rstimg"))
+	c := containerConfig(p, "count", busybox, "sh", "-c", "echo changed >/etc/changed; rm /etc/group; "+counter)
+	id := n.RunContainer(t, p, c)
+	waitFor(t, "the counter", func() bool { return len(logLines(t, p, "count")) > 3 })
+	location := filepath.Join(t.TempDir(), "a.tar")
+	if err := n.checkpoint(t, id, location, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	n.RemovePod(t, p.ID)
+	push := n.archiveImages(t, location)
 	config := podConfig("rstimg2")
 	config.Hostname = p.Config.GetHostname() // the variable HOSTNAME of the container must be equal
 	p = n.RunPod(t, config)
@@ -89,7 +99,7 @@ func TestCreateContainerFromImage(t *testing.T) {
 		r, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: c, SandboxConfig: config})
 		return r.GetContainerId(), err
 	}
-	valid := push("valid", func(_, content string) (string, bool) { return content, true })
+	valid := push("valid", unchanged)
 	if _, err := create(valid); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "checkpoint.restore_from_archives") {
 		t.Errorf("checkpoints are not allowed: %v", err)
 	}
@@ -135,5 +145,54 @@ func TestCreateContainerFromImage(t *testing.T) {
 	if got := n.Exec(t, restored, "sh", "-c", "cat /etc/changed; test -e /etc/group || echo deleted"); got != "changed\ndeleted" {
 		t.Errorf("files: got %q", got)
 	}
+	n.RemovePod(t, p.ID)
+}
+
+// TestDaemonDiesDuringCreateFromImage kills the daemon while it copies the files of an archive from an image. The next
+// daemon unmounts the image and removes the container, and a retry succeeds.
+func TestDaemonDiesDuringCreateFromImage(t *testing.T) {
+	needCRIU(t)
+	n := newNode(t, "rstimgdie", 165)
+	n.allowArchives(t)
+	p := n.RunPod(t, podConfig("rstimgdie"))
+	c := containerConfig(p, "count", busybox, "sh", "-c", largeCounter)
+	id := n.RunContainer(t, p, c)
+	waitFor(t, "the counter", func() bool { return len(logLines(t, p, "count")) > 3 })
+	location := filepath.Join(t.TempDir(), "a.tar")
+	if err := n.checkpoint(t, id, location, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.RuntimeService.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: id}); err != nil {
+		t.Fatal(err)
+	}
+	before := len(logLines(t, p, "count"))
+	image := n.archiveImages(t, location)("valid", unchanged)
+	c = proto.CloneOf(c)
+	c.Image, c.Metadata.Attempt = &cri.ImageSpec{Image: image}, 1
+	create := func() (string, error) {
+		r, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: c, SandboxConfig: p.Config})
+		return r.GetContainerId(), err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = create()
+	}()
+	if !reaches(n.Dir, "root/restore/*/pages-*.img", 1<<20, done) {
+		t.Error("the copy of the files has ended before the daemon is killed")
+	}
+	n.Kill()
+	<-done
+	n.restart(t)
+	restored, err := create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// No mount of either daemon uses the image any more.
+	if _, err := n.ImageService.RemoveImage(t.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: image}}); err != nil {
+		t.Errorf("remove the image of the checkpoint: %v", err)
+	}
+	n.StartContainer(t, restored)
+	n.countsOn(t, p, before)
 	n.RemovePod(t, p.ID)
 }
