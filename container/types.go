@@ -1,8 +1,11 @@
-// Package container manages containers: their records, root file systems, bundles and
-// monitors, their state, and the recovery of the state after a restart of the daemon. It
-// never imports package sandbox or image; the interfaces [Pods] and [Images] are the parts of these
-// packages that it uses. Package containerspec parses the requests. The CRI messages are stored
-// as they were received, and are never written to.
+// Package container manages containers: it creates, starts, stops and removes them, keeps their state, and recovers
+// the state after a restart of the daemon. It never imports package sandbox or image; the interfaces [Pods] and
+// [Images] are the parts of these packages that it uses. The CRI messages are stored as they were received, and are
+// never written to.
+//
+// The packages below do not know the [Manager]. Package containerspec parses the requests, bundle makes the OCI
+// configs, record has the files of a container, limits changes limits, exits finds out how containers have exited, and
+// guest manages the guests of pods.
 package container
 
 import (
