@@ -22,6 +22,7 @@ type Cluster struct {
 	Nodes   []*Node
 
 	tokens         map[string]string // by user
+	scope          *scope            // holds the cgroup of the cluster where systemd manages cgroups, otherwise nil
 	registriesConf string
 	registry       net.Listener
 	forwarder      net.Listener
@@ -74,6 +75,12 @@ func makeDir(dir string) error {
 func (c *Cluster) start(ctx context.Context) error {
 	if err := c.writeCredentials(); err != nil {
 		return err
+	}
+	if managedBySystemd() {
+		var err error
+		if c.scope, err = startScope(ctx, c.Name); err != nil {
+			return err
+		}
 	}
 	dirs, err := makeCgroup(cgroupOf(c.Name) + "/control")
 	if err != nil {

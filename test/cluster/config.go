@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 )
 
 // Ways in which packets get from a node to the pods of another node.
@@ -59,6 +60,12 @@ func (c *Config) check() error {
 	if !validName.MatchString(c.Name) {
 		return fmt.Errorf("start cluster: name %q must have 1 to 32 lower case letters, digits and dashes", c.Name)
 	}
+	// These directories of a machine hide those of the host.
+	for _, hidden := range []string{"/etc", "/proc", "/run", "/var"} {
+		if c.Dir == hidden || strings.HasPrefix(c.Dir, hidden+"/") {
+			return fmt.Errorf("start cluster: directory %s must not be below %s; set TMPDIR", c.Dir, hidden)
+		}
+	}
 	if c.Nodes < 1 || c.Nodes > 50 {
 		return fmt.Errorf("start cluster: nodes %d must be from 1 to 50", c.Nodes)
 	}
@@ -101,4 +108,9 @@ func (c *Config) program(name string) string {
 func DefaultDir(name string) string { return filepath.Join(os.TempDir(), "criserver-cluster-"+name) }
 
 // cgroupOf returns the path of the cgroup of a cluster.
-func cgroupOf(name string) string { return "/" + cgroupTop + "/" + name }
+func cgroupOf(name string) string {
+	if managedBySystemd() {
+		return "/" + systemdSlice + "/" + scopeName(name)
+	}
+	return "/" + cgroupTop + "/" + name
+}

@@ -53,8 +53,11 @@ type logind struct {
 // lock is a delay of the shutdown: a pipe whose writing end the program has, too.
 type lock struct{ read, write *os.File }
 
-// startBus starts the system bus of a node.
+// startBus starts the system bus of a node, unless systemd has started one.
 func startBus(ctx context.Context, n *Node) error {
+	if n.systemd() {
+		return nil
+	}
 	path := n.dir("etc", "upper", "dbus-1", "test.conf")
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

@@ -43,6 +43,11 @@ func (n *Node) dir(parts ...string) string {
 	return n.cluster.path(append([]string{"nodes", n.Name}, parts...)...)
 }
 
+// systemd reports whether systemd is the init process of the node. Other runtimes than criserver are configured for
+// cgroupfs.
+func (n *Node) systemd() bool { return managedBySystemd() && n.cluster.RuntimeCommand == "" }
+
+// cgroup returns the path of the cgroup of the node on the host.
 func (n *Node) cgroup() string { return cgroupOf(n.cluster.Name) + "/" + n.Name }
 
 // boot starts the machine of the node and connects it to the LAN. The cgroups of an earlier boot are removed, as a
@@ -54,12 +59,20 @@ func (n *Node) boot(ctx context.Context) error {
 	if err := n.writeFiles(); err != nil {
 		return err
 	}
-	// The kubelet requires that its root has every controller, and processes are only in leaves of cgroup v2.
-	dirs, err := makeCgroup(n.cgroup() + "/system")
+	// The kubelet requires that its root has every controller, and processes are only in leaves of cgroup v2. systemd
+	// creates the leaves itself.
+	path := n.cgroup()
+	if !n.systemd() {
+		path += "/system"
+	}
+	dirs, err := makeCgroup(path)
 	if err != nil {
 		return err
 	}
-	if n.Machine, err = machine.Start(machine.Config{Name: n.Name, Dir: n.dir(), Cgroups: dirs, Path: n.cluster.searchPath(), Disk: n.options.Disk}); err != nil {
+	n.Machine, err = machine.Start(machine.Config{
+		Name: n.Name, Dir: n.dir(), Cgroups: dirs, Path: n.cluster.searchPath(), Disk: n.options.Disk, Systemd: n.systemd(),
+	})
+	if err != nil {
 		return err
 	}
 	return errors.Join(writeProcess(n.dir(processFile), n.Machine.Pid()), n.connect(ctx))

@@ -17,9 +17,7 @@ func (n *Node) runtimeConfig() string {
 	}
 	return fmt.Sprintf(`# criserver on node %[1]s of a test cluster.
 %[6]slog_level = "debug"
-cgroup_driver = "cgroupfs"
-cgroup_parent = %[2]q
-
+%[2]s
 [cni]
 conf_template = "/etc/criserver/cni.template"
 default_bridge = false
@@ -33,7 +31,16 @@ path = %[5]q
 
 [runtimes.runsc]
 options = ["--network=host"]
-`, n.Name, n.cgroup()+"/pods", bin("cni"), bin("conmon"), bin("runc"), handler)
+`, n.Name, n.cgroupConfig(), bin("cni"), bin("conmon"), bin("runc"), handler)
+}
+
+// cgroupConfig returns the configuration of the cgroups of criserver. A node with systemd has the defaults of criserver
+// and of the kubelet.
+func (n *Node) cgroupConfig() string {
+	if n.systemd() {
+		return ""
+	}
+	return fmt.Sprintf("cgroup_driver = \"cgroupfs\"\ncgroup_parent = %q\n", n.cgroup()+"/pods")
 }
 
 // cniTemplate returns the template of the network of a node. The pods of the cluster are routed and not masqueraded.
@@ -64,7 +71,6 @@ func (n *Node) kubeletConfig() map[string]any {
 
 		"containerRuntimeEndpoint": "unix://" + socket,
 		"runtimeRequestTimeout":    "2m",
-		"cgroupRoot":               n.cgroup(),
 		"staticPodPath":            "/etc/kubernetes/manifests",
 		"resolvConf":               "/etc/resolv.conf",
 		"clusterDNS":               []string{dnsAddress4},
@@ -95,6 +101,9 @@ func (n *Node) kubeletConfig() map[string]any {
 		"nodeLeaseDurationSeconds":    10,
 		"crashLoopBackOff":            map[string]string{"maxContainerRestartPeriod": "10s"},
 		"containerLogMaxSize":         "10Mi",
+	}
+	if !n.systemd() {
+		config["cgroupRoot"] = n.cgroup()
 	}
 	if n.extra {
 		config["registerWithTaints"] = []map[string]string{extraTaint}

@@ -30,6 +30,9 @@ func (c *Cluster) stop() error {
 	if c.Control != nil {
 		c.Control.Kill()
 	}
+	if c.scope != nil {
+		c.scope.stop()
+	}
 	return errors.Join(append(errs, removeCgroups(cgroupOf(c.Name)), removeTop())...)
 }
 

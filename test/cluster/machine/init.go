@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -15,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// initProcess is the first process of a machine: it starts services and reaps all processes.
+// initProcess is the first process of a machine, or its agent: it starts services and reaps its children.
 type initProcess struct {
 	mu       sync.Mutex
 	services map[string]*service
@@ -28,14 +29,14 @@ type service struct {
 	restart bool // whether the service is started again when it exits
 }
 
-// serve answers requests until the standard input ends, which it does when the program that started the machine ends.
-func serve() {
+// serve answers requests until the input ends, which it does when the program that started the machine ends.
+func serve(input io.Reader, output io.Writer) {
 	p := &initProcess{services: map[string]*service{}}
 	// Signals are dropped with a handler, because services would inherit that they are ignored.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
 	go p.reap()
-	out := json.NewEncoder(os.Stdout)
-	in := bufio.NewScanner(os.Stdin)
+	out := json.NewEncoder(output)
+	in := bufio.NewScanner(input)
 	in.Buffer(nil, 1<<20)
 	if out.Encode(response{}) != nil { // the machine is set up
 		return

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +30,10 @@ type Config struct {
 	Cgroups []string // directories of the cgroups of the services; they exist
 	Path    string   // directories that precede the PATH of the services, separated by colons
 	Disk    int64    // size in bytes of a file system in memory for /var/lib, which Kill destroys; 0 for the file system of Dir
+
+	// Systemd makes the systemd of the host the init process of the machine, with a system bus. The host must have cgroup
+	// v2, and Cgroups one directory: the root of the cgroups that the machine sees, without processes.
+	Systemd bool
 }
 
 // Machine is a running machine.
@@ -47,6 +52,7 @@ func Start(config Config) (*Machine, error) {
 	s := setup{
 		Hostname: config.Name, Cgroups: config.Cgroups,
 		Var: filepath.Join(config.Dir, "var"), Etc: filepath.Join(config.Dir, "etc"), Disk: config.Disk,
+		Systemd: config.Systemd, Socket: filepath.Join(config.Dir, "agent"),
 	}
 	for _, dir := range []string{s.Var, filepath.Join(s.Var, "log"), filepath.Join(s.Var, "lib"), filepath.Join(s.Etc, "upper"), filepath.Join(s.Etc, "work")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -61,6 +67,13 @@ func Start(config Config) (*Machine, error) {
 		return nil, err
 	}
 	m := &Machine{Config: config}
+	var agent *net.UnixListener
+	if s.Systemd {
+		if agent, err = prepareSystemd(s); err != nil {
+			return nil, err
+		}
+		defer agent.Close()
+	}
 	m.cmd = exec.Command("/proc/self/exe")
 	m.cmd.Args[0] = "init of " + config.Name
 	m.cmd.Env = append(os.Environ(), stageVariable+"="+string(text), "PATH="+m.path(), "HOME=/root")
@@ -80,7 +93,13 @@ func Start(config Config) (*Machine, error) {
 	if err := m.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start machine %s: %w", config.Name, err)
 	}
-	if _, err := m.receive(); err != nil {
+	if s.Systemd {
+		err = m.accept(agent)
+	}
+	if err == nil {
+		_, err = m.receive()
+	}
+	if err != nil {
 		m.Kill()
 		return nil, fmt.Errorf("start machine %s: %w", config.Name, err)
 	}
@@ -99,6 +118,7 @@ func (m *Machine) NetNS() string { return fmt.Sprintf("/proc/%d/ns/net", m.Pid()
 func (m *Machine) Kill() {
 	_ = m.cmd.Process.Kill()
 	_ = m.cmd.Wait() // returns when the kernel has killed all processes of the namespace
+	_ = m.in.Close()
 }
 
 // receive reads a response.

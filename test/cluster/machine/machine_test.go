@@ -85,6 +85,14 @@ func TestServiceRestarts(t *testing.T) {
 		}
 		return err
 	})
+	checkLog := func() error {
+		log, err := os.ReadFile(m.LogPath("job"))
+		if err == nil && string(log) != "value\nvalue\n" {
+			err = fmt.Errorf("log: %q", log)
+		}
+		return err
+	}
+	eventually(t, checkLog)
 	if err := m.Stop(t.Context(), "job", syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -92,9 +100,8 @@ func TestServiceRestarts(t *testing.T) {
 	if s, err := m.State("job"); err != nil || s.Running || syscall.WaitStatus(s.Status).Signal() != syscall.SIGTERM {
 		t.Errorf("state after Stop: %+v, %v", s, err)
 	}
-	log, err := os.ReadFile(m.LogPath("job"))
-	if err != nil || string(log) != "value\nvalue\n" {
-		t.Errorf("log: %q, %v", log, err)
+	if err := checkLog(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -16,6 +16,9 @@ type setup struct {
 	Var      string   // directory that becomes /var
 	Etc      string   // directory with the changes of /etc, and the work directory of the overlay
 	Disk     int64    // see Config
+	Systemd  bool     // see Config
+	Socket   string   // with Systemd: socket of the program that has started the machine
+	Agent    bool     // with Systemd: the process is not the init process, but the agent
 }
 
 // The operations of the init process.
@@ -25,7 +28,7 @@ const (
 	opState  = "state"
 )
 
-// request is one line on the standard input of the init process.
+// request is one line on the standard input of the init process, or on the socket of the agent.
 type request struct {
 	Op     string
 	Name   string        // of the service
@@ -43,14 +46,14 @@ type State struct {
 	Pid     int // in the process namespace of the machine
 }
 
-// response is one line on the standard output of the init process.
+// response is one line on the standard output of the init process, or on the socket of the agent.
 type response struct {
 	State
 	Error string
 }
 
-// Main turns this process into the init process of a machine if Start has started it, and otherwise returns. Programs
-// and tests that start machines call Main first.
+// Main turns this process into the init process or the agent of a machine if it was started for that, and otherwise
+// returns. Programs and tests that start machines call Main first.
 func Main() {
 	text := os.Getenv(stageVariable)
 	if text == "" {
@@ -63,10 +66,19 @@ func Main() {
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		fail(err)
 	}
+	if s.Agent {
+		if err := serveAgent(s); err != nil {
+			fail(err)
+		}
+		os.Exit(0)
+	}
 	if err := s.apply(); err != nil {
 		fail(err)
 	}
-	serve()
+	if s.Systemd {
+		fail(becomeSystemd(s))
+	}
+	serve(os.Stdin, os.Stdout)
 	os.Exit(0)
 }
 

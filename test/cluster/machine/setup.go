@@ -48,7 +48,11 @@ func (s setup) mount() error {
 			return fmt.Errorf("mount %s on %s: %w", m.source, m.target, err)
 		}
 	}
-	if err := unmountUnified(); err != nil {
+	if s.Systemd {
+		if err := mountCgroup(); err != nil {
+			return err
+		}
+	} else if err := unmountUnified(); err != nil {
 		return err
 	}
 	return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
