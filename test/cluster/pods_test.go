@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -34,21 +35,24 @@ func TestPods(t *testing.T) {
 	}
 }
 
-// memoryLimit is a shell command that prints the memory limit of its container in bytes.
-const memoryLimit = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || true"
+// limits is a shell command that prints the memory limit of its container in bytes, and the CPU time per 100 ms in
+// microseconds.
+const limits = `cd /sys/fs/cgroup
+cat memory.max memory/memory.limit_in_bytes 2>/dev/null
+cut -d' ' -f1 cpu.max cpu/cpu.cfs_quota_us 2>/dev/null || true`
 
 // testResize changes the limits of a running container, which continues to run.
 func testResize(t *testing.T) {
 	s := newSpace(t)
 	s.apply(sleeper("resized", "", "", `"resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"cpu": "200m", "memory": "64Mi"}}`))
 	s.ready("resized")
-	s.want("memory limit", s.sh("resized", memoryLimit), fmt.Sprint(64<<20))
+	s.want("limits", s.sh("resized", limits), fmt.Sprintf("%d\n20000", 64<<20))
 	before := s.pod("resized").Status.ContainerStatuses[0]
 	s.kubectl("patch", "pod", "resized", "--subresource", "resize", "-p",
 		`{"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "100m", "memory": "48Mi"}, "limits": {"cpu": "400m", "memory": "96Mi"}}}]}}`)
 	eventually(t, 30*time.Second, func() error {
-		if got := s.sh("resized", memoryLimit); got != fmt.Sprint(96<<20) {
-			return fmt.Errorf("memory limit after the resize: %s", got)
+		if got := s.sh("resized", limits); got != fmt.Sprintf("%d\n40000", 96<<20) {
+			return fmt.Errorf("limits after the resize: %q", got)
 		}
 		status := s.pod("resized").Status.ContainerStatuses[0]
 		if status.Resources == nil || status.Resources.Limits.Memory().Value() != 96<<20 {
@@ -71,7 +75,7 @@ func testRuntimeClasses(t *testing.T) {
 		s.apply(fmt.Sprintf(`{"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": %q}, "handler": %q,
 "overhead": {"podFixed": {"memory": "16Mi", "cpu": "10m"}}}`, class, handler))
 		s.deleteLater("runtimeclass", class)
-		s.apply(sleeper(handler, "node1", fmt.Sprintf(`"runtimeClassName": %q`, class), ""))
+		s.apply(sleeper(handler, "node1", fmt.Sprintf(`"runtimeClassName": %q`, class), `"resources": {"limits": {"cpu": "500m", "memory": "64Mi"}}`))
 	}
 	missing := s.name + "-missing"
 	s.apply(fmt.Sprintf(`{"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": %q}, "handler": "missing"}`, missing))
@@ -81,6 +85,7 @@ func testRuntimeClasses(t *testing.T) {
 		s.ready(handler)
 		s.want("command in a pod of "+handler, s.sh(handler, "hostname"), handler)
 		s.want("overhead", s.pod(handler).Spec.Overhead.Memory().String(), "16Mi")
+		s.want("memory limit of the pod with its overhead", suite.Nodes[0].memoryLimit(s, handler), fmt.Sprint((64+16)<<20))
 		out, err := suite.Nodes[0].Machine.Run(t.Context(), "crictl", "pods", "--name", "^"+handler+"$", "--namespace", s.name, "-o", "json")
 		if err != nil || !strings.Contains(out, fmt.Sprintf(`"runtimeHandler": %q`, handler)) {
 			t.Errorf("handler of pod %s: %v: %s", handler, err, out)
@@ -97,6 +102,28 @@ func testRuntimeClasses(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// memoryLimit returns the memory limit of the cgroup of a pod on the node in bytes. The kubelet creates the cgroup.
+func (n *Node) memoryLimit(s space, pod string) string {
+	s.Helper()
+	dirs, err := findCgroups(n.cgroup())
+	if err != nil {
+		s.Fatal(err)
+	}
+	uid := string(s.pod(pod).UID)
+	for _, dir := range dirs {
+		if name := strings.ReplaceAll(filepath.Base(dir), "_", "-"); name != "pod"+uid && name != "kubepods-pod"+uid+".slice" {
+			continue
+		}
+		for _, file := range []string{"memory.max", "memory.limit_in_bytes"} {
+			if text, err := os.ReadFile(filepath.Join(dir, file)); err == nil {
+				return strings.TrimSpace(string(text))
+			}
+		}
+	}
+	s.Errorf("pod %s has no cgroup with a memory limit on %s", pod, n.Name)
+	return ""
 }
 
 // handlers returns runc, and crun and runsc if the host has them.
@@ -169,37 +196,6 @@ func testSeccomp(t *testing.T) {
 		}
 		return nil
 	})
-}
-
-// testAppArmor checks the default profile on hosts with AppArmor. On other hosts the kubelet must refuse pods with a
-// profile, and run those without one.
-func testAppArmor(t *testing.T) {
-	s := newSpace(t)
-	profile := func(kind string) string {
-		return fmt.Sprintf(`"securityContext": {"appArmorProfile": {"type": %q}}`, kind)
-	}
-	s.apply(
-		sleeper("unconfined", "node1", "", profile("Unconfined")),
-		sleeper("default", "node1", "", profile("RuntimeDefault")),
-	)
-	s.ready("unconfined")
-	enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
-	if err == nil && string(enabled) == "Y\n" {
-		s.ready("default")
-		s.want("profile", s.sh("default", "cat /proc/1/attr/current"), "criserver-default (enforce)")
-		s.want("profile of an unconfined container", s.sh("unconfined", "cat /proc/1/attr/current"), "unconfined")
-		return
-	}
-	eventually(t, 30*time.Second, func() error {
-		if status := s.pod("default").Status; status.Phase != corev1.PodFailed || status.Reason != "AppArmor" {
-			return fmt.Errorf("pod with a profile on a host without AppArmor: phase %s, reason %q, message %q, want a failed pod", status.Phase, status.Reason, status.Message)
-		}
-		return nil
-	})
-	out, err := suite.Nodes[0].Machine.Run(t.Context(), "sh", "-c", "crictl info | jq .config.appArmor")
-	if err != nil || out != "false\n" {
-		t.Errorf("AppArmor in the status of criserver: %v: %s, want false", err, out)
-	}
 }
 
 // testProbes checks that a failing liveness probe restarts the container, with its exit code in the status.
