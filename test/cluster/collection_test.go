@@ -7,22 +7,35 @@ import (
 	"time"
 )
 
+const volumeImage = "registry.test/volume:1"
+
 // TestImageGarbageCollection checks that the kubelet removes unused images when the disk is fuller than a threshold,
-// and keeps the images of containers and of image volumes. The kubelet collects images five minutes after its start, so
-// the test prepares its node early, and continues after the tests that do not run in parallel.
+// and keeps the images of containers and of image volumes.
 func TestImageGarbageCollection(t *testing.T) {
-	const volumeImage = "registry.test/volume:1"
-	n := addNode(t, NodeOptions{Disk: smallDisk, Kubelet: map[string]any{
-		"imageGCHighThresholdPercent": 50,
-		"imageGCLowThresholdPercent":  40,
-	}})
+	testCollection(t, map[string]any{"imageGCHighThresholdPercent": 50, "imageGCLowThresholdPercent": 40}, smallDisk*60/100)
+}
+
+// TestImageMaximumAge checks that the kubelet removes unused images that are older than imageMaximumGCAge from a disk
+// that is nearly empty, and keeps the images of containers and of image volumes, which are as old.
+func TestImageMaximumAge(t *testing.T) {
+	testCollection(t, map[string]any{"imageMinimumGCAge": "1s", "imageMaximumGCAge": "2m"}, 0)
+}
+
+// testCollection checks that a kubelet with the options removes an unused image, if a file of a number of bytes is on
+// the disk of the node. The kubelet collects images five minutes after its start, so the test prepares its node early,
+// and continues after the tests that do not run in parallel.
+func testCollection(t *testing.T, options map[string]any, ballast int) {
+	t.Helper()
+	n := addNode(t, NodeOptions{Disk: smallDisk, Kubelet: options})
 	s := newSpace(t)
 	s.apply(podOf("user", n.Name, fmt.Sprintf(`"volumes": [{"name": "image", "image": {"reference": %q}}]`, volumeImage),
 		container("main", busybox, sleepScript, `"volumeMounts": [{"name": "image", "mountPath": "/image", "readOnly": true}]`)))
 	s.ready("user")
 	s.useOnce(n, nginx)
-	if out, err := n.Machine.Run(t.Context(), "fallocate", "-l", fmt.Sprint(smallDisk*60/100), "/var/lib/ballast"); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if ballast > 0 {
+		if out, err := n.Machine.Run(t.Context(), "fallocate", "-l", fmt.Sprint(ballast), "/var/lib/ballast"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
 	}
 	t.Parallel()
 	eventually(t, 330*time.Second, func() error {

@@ -13,7 +13,7 @@ func TestImages(t *testing.T) {
 	s := newSpace(t)
 	s.apply(podOf("missing", "node1", "", container("main", "registry.test/missing:1", "true", "")))
 	s.apply(sleeper("warm", "node1", "", ""))
-	s.waiting("missing", "ImagePullBackOff", "ErrImagePull")
+	s.waiting("missing", "ImagePullBackOff") // the state between two attempts
 	s.ready("warm")
 	t.Run("registry is down", func(t *testing.T) {
 		if testing.Short() {

@@ -121,7 +121,8 @@ func testStatefulSet(t *testing.T) {
 	s.answers("client", "http://db-1.db/", "db-1")
 }
 
-// testJobs checks a Job with parallel pods, one that fails until its limit, and a CronJob that runs now.
+// testJobs checks a Job with parallel pods, one that fails until its limit, and a CronJob that runs now. The long
+// selection waits for the schedule of a CronJob, too, which has a resolution of a minute.
 func testJobs(t *testing.T) {
 	s := newSpace(t)
 	job := func(name, fields, script string) string {
@@ -131,7 +132,7 @@ func testJobs(t *testing.T) {
 	s.apply(
 		job("parallel", `"completions": 4, "parallelism": 4`, "echo result of $(hostname)"),
 		job("failing", `"backoffLimit": 0`, "echo reason >/dev/termination-log; exit 7"),
-		fmt.Sprintf(`{"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "cron"}, "spec": {"schedule": "0 0 1 1 *",
+		fmt.Sprintf(`{"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "cron"}, "spec": {"schedule": "* * * * *",
 "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [%s]}}}}}}`, container("main", busybox, "echo from cron", "")),
 	)
 	s.kubectl("create", "job", "now", "--from=cronjob/cron")
@@ -140,6 +141,15 @@ func testJobs(t *testing.T) {
 	s.want("log of the CronJob", s.kubectl("logs", "job/now"), "from cron")
 	if n := strings.Count(s.kubectl("logs", "-l", "job-name=parallel", "--tail=-1"), "result of parallel-"); n != 4 {
 		t.Errorf("results of the parallel Job: %d, want 4", n)
+	}
+	if !testing.Short() {
+		eventually(t, 90*time.Second, func() error {
+			const succeeded = "jsonpath={.items[?(@.status.succeeded==1)].metadata.name}"
+			if out := s.kubectl("get", "jobs", "-o", succeeded); !strings.Contains(out, "cron-") {
+				return fmt.Errorf("successful Jobs: %s, want one that the schedule of the CronJob has started", out)
+			}
+			return nil
+		})
 	}
 	failed := s.pods("job-name=failing")
 	if len(failed) != 1 || failed[0].Status.Phase != corev1.PodFailed {
