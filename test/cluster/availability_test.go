@@ -69,8 +69,7 @@ func TestAvailability(t *testing.T) {
 	s.apply(
 		workload("Deployment", "shop", `"replicas": 4, "strategy": {"rollingUpdate": {"maxSurge": 2, "maxUnavailable": 0}}`,
 			fmt.Sprintf(`"terminationGracePeriodSeconds": %d, `, linger+8)+spreadIfPossible("shop"),
-			container("main", nginx, webScript, fmt.Sprintf(`"env": [{"name": "V", "value": "1"}], "lifecycle": {"preStop": {"sleep": {"seconds": %d}}},
-"readinessProbe": {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1}`, linger))),
+			container("main", nginx, webScript, fmt.Sprintf(`"env": [{"name": "V", "value": "1"}], "lifecycle": {"preStop": {"sleep": {"seconds": %d}}}, %s`, linger, readiness()))),
 		`{"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "shop"}, "spec": {"minAvailable": 2, "selector": {"matchLabels": {"app": "shop"}}}}`,
 		`{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "shop"}, "spec": {"type": "NodePort", "selector": {"app": "shop"}, "ports": [{"port": 80}]}}`,
 	)
@@ -217,7 +216,7 @@ func drainNodes(s space) {
 		}
 		s.kubectl("uncordon", n.Name)
 		// DNS and the next node's pods need this node.
-		if _, err := suite.Kubectl(s.Context(), "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s"); err != nil {
+		if _, err := suite.Kubectl(s.Context(), "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout="+harness.Patience(60*time.Second).String()); err != nil {
 			s.Fatal(err)
 		}
 	}

@@ -9,6 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
+
+	"github.com/criserver/criserver/test/harness"
 )
 
 // KubeconfigPath returns the path of the kubeconfig of the administrator.
@@ -70,8 +73,12 @@ func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
 }
 
 // Apply applies manifests.
-func (c *Cluster) Apply(ctx context.Context, manifests string) error {
-	cmd := c.KubectlCommand(ctx, "apply", "-f", "-")
+func (c *Cluster) Apply(ctx context.Context, manifests string) error { return c.apply(ctx, manifests) }
+
+// apply applies manifests, with further options of kubectl. kubectl first reads the schema of the API, for which it has
+// 32 seconds by default.
+func (c *Cluster) apply(ctx context.Context, manifests string, options ...string) error {
+	cmd := c.KubectlCommand(ctx, append([]string{"apply", "--request-timeout=" + harness.Patience(32*time.Second).String(), "-f", "-"}, options...)...)
 	cmd.Stdin = strings.NewReader(manifests)
 	_, err := c.kubectl(cmd)
 	return err

@@ -57,6 +57,9 @@ func run(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
+	if err := os.MkdirAll(reportDir(top), 0o755); err != nil {
+		return 1, err
+	}
 	ctx := context.Background()
 	name := fmt.Sprint(testPrefix, os.Getpid())
 	began := time.Now()
@@ -98,16 +101,17 @@ func removeFormer() error {
 	return nil
 }
 
+func reportDir(top string) string { return filepath.Join(top, "test", "cluster", "report") }
+
 // saveLogs copies the logs of the machines to the report directory.
 func saveLogs(dir, top string) {
 	logs, _ := filepath.Glob(filepath.Join(dir, "nodes", "*", "var", "log", "*.log"))
 	control, _ := filepath.Glob(filepath.Join(dir, "control", "var", "log", "*.log"))
-	report := filepath.Join(top, "test", "cluster", "report")
 	for _, file := range append(logs, control...) {
 		machine := filepath.Base(filepath.Dir(filepath.Dir(filepath.Dir(file))))
 		text, err := os.ReadFile(file)
-		if err = errors.Join(err, os.MkdirAll(report, 0o755)); err == nil {
-			err = os.WriteFile(filepath.Join(report, machine+"-"+filepath.Base(file)), text, 0o644)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(reportDir(top), machine+"-"+filepath.Base(file)), text, 0o644)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "save logs:", err)

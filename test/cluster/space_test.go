@@ -76,9 +76,7 @@ func (s space) kubectl(args ...string) string {
 // apply applies manifests in the namespace.
 func (s space) apply(manifests ...string) {
 	s.Helper()
-	cmd := suite.KubectlCommand(s.Context(), "-n", s.name, "apply", "-f", "-")
-	cmd.Stdin = strings.NewReader(strings.Join(manifests, "\n---\n"))
-	if _, err := suite.kubectl(cmd); err != nil {
+	if err := suite.apply(s.Context(), strings.Join(manifests, "\n---\n"), "-n", s.name); err != nil {
 		s.Fatal(err)
 	}
 }
@@ -161,7 +159,12 @@ func sleeper(name, node, fields, containerFields string) string {
 
 // web returns the manifest of a pod with a server that answers each request with the name of the pod, on IPv4 and IPv6.
 func web(name, node, fields, containerFields string) string {
-	return podOf(name, node, fields, container("main", nginx, webScript, containerFields+`, "readinessProbe": {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1}`))
+	return podOf(name, node, fields, container("main", nginx, webScript, containerFields+withComma(readiness())))
+}
+
+// readiness returns the readiness probe of a container that runs webScript.
+func readiness() string {
+	return fmt.Sprintf(`"readinessProbe": {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1, "timeoutSeconds": %d}`, harness.PatienceSeconds(1))
 }
 
 const webScript = `echo "$(hostname)" >/usr/share/nginx/html/index.html
