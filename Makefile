@@ -234,11 +234,11 @@ vm: DEB_ARCHS := amd64 $(if $(or $(findstring arm64,$(GUEST)),$(if $(GUEST),,$(S
 vm-full: DEB_ARCHS := amd64 arm64
 
 .PHONY: vm
-vm: vm-deps tools $(BIN)/kubelet build images deb ## Run a selection of suites in virtual machines with systemd, cgroup v2 and AppArmor (as root)
+vm: vm-deps tools $(BIN)/kubelet build images deb $(if $(findstring cluster,$(SUITE)),cluster-tools build-upgrade) ## Run a selection of suites in virtual machines with systemd, cgroup v2 and AppArmor (as root)
 	cd test/vm && $(GO) test -count=1 -timeout 12h -v . -args $(if $(GUEST),-guest '$(GUEST)') $(if $(SUITE),-suite '$(SUITE)') $(if $(FOCUS),-focus '$(FOCUS)')
 
 .PHONY: vm-full
-vm-full: vm-full-deps tools $(BIN)/kubelet build images deb ## Run all suites in all virtual machines; takes hours (as root)
+vm-full: vm-full-deps cluster-tools build-upgrade deb ## Run all suites in all virtual machines; takes hours (as root)
 	cd test/vm && $(GO) test -count=1 -timeout 12h -v . -args -full $(if $(GUEST),-guest '$(GUEST)')
 
 .PHONY: vm-deps vm-full-deps

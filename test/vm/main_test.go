@@ -143,10 +143,20 @@ func boot(t *testing.T, p guestPlan, suites []suite, reports string) (*guest.Mac
 	if err := guest.Programs(ctx, top, release.Arch); err != nil {
 		return nil, err
 	}
+	memory := 0
+	for _, s := range suites {
+		memory = max(memory, s.memory)
+		for _, path := range s.extra {
+			if _, err := os.Stat(filepath.Join(guest.Tree(top, release.Arch), path)); err != nil {
+				return nil, fmt.Errorf("suite %s: %w; build the programs with make cluster-tools build-upgrade", s.name, err)
+			}
+			paths = append(paths, path)
+		}
+	}
 	if err := guest.MakeWork(ctx, guest.Work{Top: top, Arch: release.Arch, Agent: agent, Disk: work, Extra: paths}); err != nil {
 		return nil, err
 	}
-	m, err := guest.Boot(ctx, base, guest.Options{Work: work, Dir: dir, Memory: p.memory})
+	m, err := guest.Boot(ctx, base, guest.Options{Work: work, Dir: dir, Memory: memory})
 	if m != nil {
 		t.Cleanup(func() {
 			if err := m.Stop(); err != nil {

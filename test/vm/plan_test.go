@@ -15,12 +15,13 @@ type suite struct {
 	reboot  []string      // arguments of a second part, which runs after a reboot of the guest
 	long    bool          // runs only with -full
 	reports []string      // directories and files below dir to extract, besides the output
+	extra   []string      // files and directories of guest.Optional that the suite needs
+	memory  int           // of the guest, in MiB; 0 for the default
 }
 
 // guestPlan has the suites of one guest in the order in which they run.
 type guestPlan struct {
 	guest  string
-	memory int // in MiB; 0 for the default
 	long   bool
 	suites []suite
 }
@@ -32,6 +33,9 @@ const (
 	userNamespaceSelection = `^Test(UserNamespaceKernel|UserNamespaceVolumes|ImageVolumesInUserNamespace)$`
 	kernelSelection        = `^Test(RecursiveReadOnly|SeccompProfiles|MissingConfinement|FileSystemsOfTheStore|RulesOfOtherOwners|OOMKilledOnCgroupV2)$`
 	kubeletSelection       = `^TestStaticPods$/^pods$/^(everything_at_once|out_of_memory|mounts_are|an_image_as|containers_that_share|deletion)`
+	// clusterSelection has what differs between a host with systemd, cgroup v2 and AppArmor and one without them. The
+	// other tests take too long in a guest, or do not depend on the host.
+	clusterSelection = `^Test(Network|Pods|Units|Leftovers|Availability|MemoryEviction)$`
 	// arm64Selection covers exec, attach, logs, the restart of the daemon and user namespaces.
 	arm64Selection = `^(TestContainerProcessFields|TestExecStreams|TestAttachToRunningContainer|TestStreamsAfterDaemonKill|TestUserNamespaceIDs)$`
 )
@@ -73,6 +77,15 @@ func kubelet(name, run string, long bool, env ...string) suite {
 	}
 }
 
+// cluster runs below .cache, because the machines of a cluster hide /var, and /tmp is in memory.
+func cluster() suite {
+	return suite{
+		name: "cluster", dir: "test/cluster", module: "test/cluster", binary: "cluster.test", timeout: 3 * time.Hour, long: true,
+		args: []string{"-test.v", "-test.run=" + clusterSelection}, env: []string{"TMPDIR=" + project + "/.cache"},
+		reports: []string{"report"}, extra: []string{"bin/kubernetes", "bin/upgrade"}, memory: 6144,
+	}
+}
+
 func demo() suite {
 	return suite{name: "demo", dir: ".", args: []string{"test/demo/demo.sh"}, timeout: 20 * time.Minute, long: true}
 }
@@ -90,6 +103,7 @@ var plans = []guestPlan{
 		critest("websocket", true),
 		kubelet("kubelet", ".", true),
 		demo(),
+		cluster(),
 		system("system", ".", true),
 		system("system-cgroupfs", cgroupSelection+"|"+kernelSelection+"|"+userNamespaceSelection, true, cgroupfs),
 	}},

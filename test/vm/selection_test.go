@@ -17,6 +17,7 @@ func TestSelections(t *testing.T) {
 		"kernelSelection":        {"test/system", kernelSelection},
 		"arm64Selection":         {"test/system", arm64Selection},
 		"kubeletSelection":       {"test/kubelet", kubeletSelection},
+		"clusterSelection":       {"test/cluster", clusterSelection},
 	} {
 		tests := testFunctions(t, filepath.Join(top, selection.dir))
 		top, _, _ := strings.Cut(selection.pattern, "/")

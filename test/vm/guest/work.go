@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -22,8 +23,12 @@ type Work struct {
 	Arch  string   // architecture of the guest
 	Agent string   // path of the agent
 	Disk  string   // path of the image to make
-	Extra []string // further files, relative to the Tree of the architecture
+	Extra []string // further files and directories, relative to the Tree of the architecture
 }
+
+// Optional are the directories of bin that a work disk has only if Extra names them, because they are large and only
+// one suite needs them.
+var Optional = []string{"bin/containerd", "bin/kubernetes", "bin/upgrade"}
 
 // ProgramsDir is the directory in the guest of the programs that Debian 13 does not have: runsc.
 const ProgramsDir = WorkDir + "/programs"
@@ -42,7 +47,7 @@ func hostPrograms(arch string) []string {
 }
 
 // MakeWork makes the image of a disk with the agent, the programs of ProgramsDir and the project:
-// the files that git tracks, bin, the test images, and the extra files.
+// the files that git tracks, bin without the Optional directories, the test images, and the extra files.
 func MakeWork(ctx context.Context, w Work) error {
 	stage, err := os.MkdirTemp(filepath.Dir(w.Disk), "stage")
 	if err != nil {
@@ -60,7 +65,7 @@ func MakeWork(ctx context.Context, w Work) error {
 		}
 	}
 	for _, name := range append([]string{"bin", ".cache/images/base"}, w.Extra...) {
-		if err := linkTree(filepath.Join(Tree(w.Top, w.Arch), name), filepath.Join(project, name)); err != nil {
+		if err := linkTree(Tree(w.Top, w.Arch), project, name); err != nil {
 			return err
 		}
 	}
@@ -75,20 +80,28 @@ func MakeWork(ctx context.Context, w Work) error {
 	return makeDisk(ctx, stage, w.Disk, workSize, WorkLabel)
 }
 
-func linkTree(from, to string) error {
-	from, err := filepath.EvalSymlinks(from)
+// linkTree links a file, or the files of a directory except the directories in it that are Optional, from one directory
+// into another.
+func linkTree(from, to, name string) error {
+	top, err := filepath.EvalSymlinks(filepath.Join(from, name))
 	if err != nil {
 		return err
 	}
-	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		name, err := filepath.Rel(from, path)
+	return filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		return link(path, filepath.Join(to, name))
+		rel, err := filepath.Rel(top, path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if rel != "." && slices.Contains(Optional, filepath.Join(name, rel)) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		return link(path, filepath.Join(to, name, rel))
 	})
 }
 

@@ -5,7 +5,9 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -19,8 +21,10 @@ import (
 
 const usage = `usage, in the top directory of the project:
   vm build GUEST              make the guest's disk, if it is missing
-  vm boot GUEST [FILE...]     boot the guest in the background, with bin/, the tracked files and FILEs in /work/criserver;
-                              bin/ and FILEs for another architecture come from .cache/vm/ARCH/tree
+  vm boot [-memory MIB] GUEST [FILE...]
+                              boot the guest in the background, with bin/, the tracked files and FILEs in /work/criserver;
+                              bin/ and FILEs for another architecture come from .cache/vm/ARCH/tree; a FILE may be a
+                              directory, and bin/kubernetes and bin/upgrade are in the guest only as FILEs
   vm exec GUEST COMMAND...    run a command in the guest
   vm push GUEST FROM TO       copy a file into the guest
   vm stop GUEST               end the guest at once
@@ -40,8 +44,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) (int, error) {
-	if len(args) < 2 {
-		return 2, errUsage
+	memory, args, err := parse(args)
+	if err != nil {
+		return 2, err
 	}
 	name, _, _ := strings.Cut(args[1], ".")
 	release, ok := guest.Find(name)
@@ -58,7 +63,7 @@ func run(ctx context.Context, args []string) (int, error) {
 		_, err := guest.Build(ctx, cache, release)
 		return 0, err
 	case args[0] == "boot":
-		return 0, boot(ctx, cache, dir, release, rest)
+		return 0, boot(ctx, cache, dir, release, memory, rest)
 	case args[0] == "exec" && len(rest) > 0:
 		return execute(ctx, dir, rest)
 	case args[0] == "push" && len(rest) == 2:
@@ -69,7 +74,26 @@ func run(ctx context.Context, args []string) (int, error) {
 	return 2, errUsage
 }
 
-func boot(ctx context.Context, cache, dir string, release guest.Release, extra []string) error {
+// parse returns the option -memory of boot, and the arguments without the option. There are at least two: the command
+// and the guest.
+func parse(args []string) (memory int, rest []string, err error) {
+	if len(args) > 0 && args[0] == "boot" {
+		flags := flag.NewFlagSet("boot", flag.ContinueOnError)
+		flags.SetOutput(io.Discard)
+		flags.IntVar(&memory, "memory", 0, "")
+		if err := flags.Parse(args[1:]); err != nil {
+			return 0, nil, fmt.Errorf("%w\n%w", err, errUsage)
+		}
+		args = append(args[:1], flags.Args()...)
+	}
+	if len(args) < 2 {
+		return 0, nil, errUsage
+	}
+	return memory, args, nil
+}
+
+// boot boots a guest with memory in MiB, or the default memory if memory is 0.
+func boot(ctx context.Context, cache, dir string, release guest.Release, memory int, extra []string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -89,7 +113,7 @@ func boot(ctx context.Context, cache, dir string, release guest.Release, extra [
 	if err := guest.MakeWork(ctx, guest.Work{Top: ".", Arch: release.Arch, Agent: agent, Disk: work, Extra: extra}); err != nil {
 		return err
 	}
-	m, err := guest.Boot(ctx, base, guest.Options{Work: work, Dir: dir, Detach: true})
+	m, err := guest.Boot(ctx, base, guest.Options{Work: work, Dir: dir, Memory: memory, Detach: true})
 	if err != nil {
 		return err
 	}
