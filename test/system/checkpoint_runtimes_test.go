@@ -40,7 +40,7 @@ func (n *node) noCheckpoints(t *testing.T, handler string) string {
 }
 
 // TestCheckpointWithCrun checks that Status and CheckpointContainer report that the crun of the host was built without
-// CRIU. A crun with CRIU makes a checkpoint, unless the library that crun loads is not installed.
+// CRIU. A crun with CRIU makes a checkpoint and restores it, unless the library that crun loads is not installed.
 func TestCheckpointWithCrun(t *testing.T) {
 	needCRIU(t)
 	n := newNodeWith(t, "ckptcrun", 162, crunConfig(t, "ckptcrun"))
@@ -77,9 +77,33 @@ func TestCheckpointWithCrun(t *testing.T) {
 		}
 	}
 	n.counts(t, p, id, "count")
+	if err == nil {
+		n.restoreWithCrun(t, p, id, location)
+	}
 	if reason := n.noCheckpoints(t, "runc"); reason != "" {
 		t.Errorf("runc: Status has the reason %q", reason)
 	}
+}
+
+// restoreWithCrun replaces the container count of a pod with a container from its archive.
+func (n *node) restoreWithCrun(t *testing.T, p *pod, id, location string) {
+	t.Helper()
+	n.writeFile(t, "config.toml.d/50-checkpoint.toml", "[checkpoint]\nrestore_from_archives = true\n")
+	if code, _, stderr := n.command(t, "reload"); code != 0 {
+		t.Fatalf("reload: %s", stderr)
+	}
+	if _, err := n.RuntimeService.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: id}); err != nil {
+		t.Fatal(err)
+	}
+	before := len(logLines(t, p, "count"))
+	c := containerConfig(p, "count", busybox, "sh", "-c", counter)
+	c.Image.Image, c.Metadata.Attempt = location, 1
+	r, err := n.RuntimeService.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: p.ID, Config: c, SandboxConfig: p.Config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.StartContainer(t, r.GetContainerId())
+	n.countsOn(t, p, before)
 }
 
 // TestCheckpointRefusesNamespaces checks that containers in namespaces that a checkpoint cannot contain are refused

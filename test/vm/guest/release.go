@@ -30,7 +30,10 @@ var commonPackages = []string{
 
 // Releases are all guests.
 var Releases = []Release{
-	{Name: "trixie", Suite: "trixie", Arch: "amd64", Kernel: "linux-image-cloud-amd64", Packages: commonPackages},
+	{
+		Name: "trixie", Suite: "trixie", Arch: "amd64", Kernel: "linux-image-cloud-amd64",
+		Packages: slices.Concat(commonPackages, []string{"libcriu2"}), // the crun of Debian 13 loads it for checkpoints
+	},
 	{Name: "bookworm", Suite: "bookworm", Arch: "amd64", Kernel: "linux-image-cloud-amd64", Packages: commonPackages},
 	{
 		Name: "selinux", Suite: "trixie", Arch: "amd64", Kernel: "linux-image-cloud-amd64",
