@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -16,49 +14,6 @@ import (
 
 // KubeconfigPath returns the path of the kubeconfig of the administrator.
 func (c *Config) KubeconfigPath() string { return c.path("kubeconfig") }
-
-// forward forwards connections from a port on the loopback address of the host to the API server, and writes the
-// kubeconfig of the administrator.
-func (c *Cluster) forward(ctx context.Context) error {
-	var err error
-	if c.forwarder, err = (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0"); err != nil {
-		return fmt.Errorf("forward to the API server: %w", err)
-	}
-	go func() {
-		for {
-			conn, err := c.forwarder.Accept()
-			if err != nil {
-				return // stop has closed the listener
-			}
-			go c.forwardConn(conn)
-		}
-	}()
-	return c.writeKubeconfig(c.KubeconfigPath(), "https://"+c.forwarder.Addr().String(), userAdmin)
-}
-
-// forwardConn copies both directions until both have ended.
-func (c *Cluster) forwardConn(client net.Conn) {
-	defer client.Close()
-	server, err := c.Dial(context.Background(), "tcp", fmt.Sprintf("%s:%d", LANAddress4, apiPort))
-	if err != nil {
-		return // the client sees a closed connection
-	}
-	defer server.Close()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		copyHalf(server, client)
-	}()
-	copyHalf(client, server)
-	<-done
-}
-
-func copyHalf(to, from net.Conn) {
-	_, _ = io.Copy(to, from) // an error ends both directions
-	if half, ok := to.(*net.TCPConn); ok {
-		_ = half.CloseWrite()
-	}
-}
 
 // KubectlCommand returns a command that runs kubectl.
 func (c *Cluster) KubectlCommand(ctx context.Context, args ...string) *exec.Cmd {
