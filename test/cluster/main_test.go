@@ -123,6 +123,7 @@ func saveLogs(dir, top string) {
 func eventually(t *testing.T, d time.Duration, check func() error) {
 	t.Helper()
 	end := time.Now().Add(harness.Patience(d))
+	pause := 100 * time.Millisecond
 	for {
 		err := check()
 		if err == nil {
@@ -131,6 +132,7 @@ func eventually(t *testing.T, d time.Duration, check func() error) {
 		if time.Now().After(end) {
 			t.Fatal(err)
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(pause)
+		pause = min(2*pause, harness.Patience(100*time.Millisecond)) // on a slow machine the check itself takes long
 	}
 }

@@ -45,11 +45,16 @@ func TestNetwork(t *testing.T) {
 // get fetches a page from inside a pod.
 func (s space) get(pod, url string) string {
 	s.Helper()
-	out, err := s.trySh(pod, "timeout 10 wget -q -O - '"+url+"'")
+	out, err := s.trySh(pod, wget(10, url))
 	if err != nil {
 		s.Error(err)
 	}
 	return out
+}
+
+// wget returns a shell command that fetches a page, in a number of seconds on an idle machine.
+func wget(seconds int64, url string) string {
+	return fmt.Sprintf("timeout %d wget -q -O - '%s'", harness.PatienceSeconds(seconds), url)
 }
 
 // getFromLAN fetches a page as a host of the LAN.
@@ -154,7 +159,7 @@ func (s space) service(name, app, fields string) []string {
 func (s space) answers(pod, url, want string) {
 	s.Helper()
 	eventually(s.T, 20*time.Second, func() error {
-		out, err := s.trySh(pod, "timeout 2 wget -q -O - '"+url+"'")
+		out, err := s.trySh(pod, wget(2, url))
 		if err == nil && out != want {
 			err = fmt.Errorf("%s from pod %s: got %q, want %q", url, pod, out, want)
 		}
@@ -204,10 +209,10 @@ func testAffinity(t *testing.T, s space) {
 		if out := s.kubectl("get", "endpointslices", "-l", "kubernetes.io/service-name=sticky", "-o", "jsonpath={.items[*].endpoints[*].targetRef.name}"); len(strings.Fields(out)) != 2 {
 			return fmt.Errorf("endpoints %q, want 2", out)
 		}
-		_, err := s.trySh("one", "timeout 2 wget -q -O - http://sticky/")
+		_, err := s.trySh("one", wget(2, "http://sticky/"))
 		return err
 	})
-	out := s.sh("one", "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do timeout 10 wget -q -O - http://sticky/; done | sort | uniq -c")
+	out := s.sh("one", "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do "+wget(10, "http://sticky/")+"; done | sort | uniq -c")
 	if fields := strings.Fields(out); len(fields) != 2 || fields[0] != "20" {
 		t.Errorf("20 requests of one client: %q, want one pod", out)
 	}

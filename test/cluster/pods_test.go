@@ -201,7 +201,8 @@ func testSeccomp(t *testing.T) {
 // testProbes checks that a failing liveness probe restarts the container, with its exit code in the status.
 func testProbes(t *testing.T) {
 	s := newSpace(t)
-	s.apply(sleeper("sick", "", "", `"livenessProbe": {"exec": {"command": ["test", "!", "-e", "/sick"]}, "periodSeconds": 1, "failureThreshold": 1}`))
+	s.apply(sleeper("sick", "", "", fmt.Sprintf(`"livenessProbe": {"exec": {"command": ["test", "!", "-e", "/sick"]}, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": %d}`,
+		harness.PatienceSeconds(1))))
 	s.ready("sick")
 	s.sh("sick", "touch /sick")
 	eventually(t, 60*time.Second, func() error {
