@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -113,6 +114,11 @@ func newTestBed(t testing.TB) *testBed {
 	}
 	parent := fmt.Sprintf("/criserver-test-container-%d-%d", os.Getpid(), time.Now().UnixNano()%1e6)
 	b := testBedAt(t, t.TempDir(), parent, monitor)
+	t.Cleanup(func() { // the last step, after the spawner and Release have removed their cgroups
+		if _, err := os.Stat(b.tree.Dir("memory", parent)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the cgroup %s is left: %v", parent, err)
+		}
+	})
 	if err := b.tree.Make(parent + "/pod"); err != nil {
 		t.Fatal(err)
 	}
@@ -237,6 +243,7 @@ func (b *testBed) checkLeaks() {
 		b.t.Error("mounts of the test are left")
 	}
 	deadline := patience.Until(5 * time.Second)
+	b.waitForMonitors(deadline)
 	for _, dir := range []string{b.tree.Dir("memory", b.pods.pods["pod"].CgroupParent)} {
 		for {
 			entries, _ := os.ReadDir(dir)
@@ -255,6 +262,27 @@ func (b *testBed) checkLeaks() {
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
+	}
+}
+
+// waitForMonitors waits until the cgroup of the monitors has no process. A monitor exits shortly after the removal of
+// its container has ended, and the spawner removes the cgroup only if it is empty.
+func (b *testBed) waitForMonitors(deadline time.Time) {
+	for {
+		pids, err := b.tree.Pids(b.parent + "/monitors")
+		// On cgroup v1, a thread of the spawner is in the cgroup.
+		pids = slices.DeleteFunc(pids, func(pid int) bool { return pid == os.Getpid() })
+		if len(pids) == 0 {
+			if err != nil {
+				b.t.Error(err)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Errorf("the processes %v are left in the cgroup of the monitors", pids)
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
