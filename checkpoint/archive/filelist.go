@@ -8,8 +8,8 @@ import (
 )
 
 // FileList is the content of FilesFile: all entries of an archive before FilesFile, in their order. The path of a File
-// is the name of the entry. With the list each file of an archive can be verified after another program has unpacked
-// the archive, because such a program does not keep the bytes of the tar.
+// is the name of the entry. A program that unpacks an archive does not keep the tar, so the signature in MACFile cannot
+// be verified afterwards. With the list each unpacked file can be verified.
 type FileList struct {
 	Version int    `json:"version"`
 	Files   []File `json:"files"`

@@ -45,7 +45,7 @@ type xzGuard struct {
 	head  []byte       // the bytes of the header that were read so far
 	want  int          // the length of the header in bytes
 	parse func() error // parses head, and prepares the next header
-	// between is true if the next header is that of another stream, which can be missing.
+	// between is true after the end of a stream. Another stream can follow, or the end of the file.
 	between bool
 
 	check int64 // the size of the check after each block

@@ -11,7 +11,7 @@ import (
 // Wipe removes all pods and containers, and on request all images, while no daemon runs: see wipe.Run. As at each start
 // of the daemon, it first removes the leftovers of operations that were interrupted.
 //
-// Errors: ErrInUse if a daemon runs; those of wipe.Run.
+// Errors: ErrInUse if a daemon runs, and the errors of wipe.Run.
 func Wipe(ctx context.Context, settings config.Config, opts wipe.Options) (err error) {
 	locks, err := lockDirs(settings.Root, settings.RunDir)
 	if err != nil {

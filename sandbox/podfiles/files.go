@@ -103,7 +103,7 @@ func readHostFile(path string) ([]byte, error) {
 	return b, err
 }
 
-// LocalHosts is the first part of the /etc/hosts of every pod with a network of its own.
+// LocalHosts is the first part of the /etc/hosts of every pod that does not have the network of the host.
 const LocalHosts = `127.0.0.1	localhost
 ::1	localhost ip6-localhost ip6-loopback
 fe00::0	ip6-localnet

@@ -60,7 +60,7 @@ func (c *Config) check() error {
 	if !validName.MatchString(c.Name) {
 		return fmt.Errorf("start cluster: name %q must have 1 to 32 lower case letters, digits and dashes", c.Name)
 	}
-	// These directories of a machine hide those of the host.
+	// Each machine mounts its own directories over these.
 	for _, hidden := range []string{"/etc", "/proc", "/run", "/var"} {
 		if c.Dir == hidden || strings.HasPrefix(c.Dir, hidden+"/") {
 			return fmt.Errorf("start cluster: directory %s must not be below %s; set TMPDIR", c.Dir, hidden)

@@ -60,7 +60,8 @@ func tryLock(lock *os.File) (bool, error) {
 }
 
 // RemoveDeadRuns removes the directories and cgroups of runs whose process was killed, and kills the daemons and
-// containers of these runs. It needs the namespaces of the machine. prefix is that of MakeRunDir.
+// containers of these runs. The caller must be in the namespaces of the machine, and passes the same
+// prefix to MakeRunDir.
 func RemoveDeadRuns(prefix string) error {
 	locks, err := filepath.Glob(filepath.Join(os.TempDir(), prefix+"[0-9]*", lockName))
 	if err != nil {

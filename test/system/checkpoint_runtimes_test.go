@@ -160,7 +160,7 @@ func TestRestoreListeningSockets(t *testing.T) {
 	p := n.RunPod(t, podConfig("rstnginx"))
 	web, client := containerConfig(p, "web", nginx), containerConfig(p, "client", busybox, "sleep", "100000")
 	if !hasSysResource(t) {
-		// The processes that answer requests have the user nobody, see the requirements in docs/checkpoint.md.
+		// The workers of nginx run as the user nobody. CRIU needs CAP_SYS_RESOURCE to read the limits of such processes.
 		other := n.RunPod(t, podConfig("rstnginx2"))
 		id := n.RunContainer(t, other, web)
 		waitFor(t, "two processes", func() bool { return strings.Count(n.Exec(t, id, "ps"), "nginx") > 1 })

@@ -79,10 +79,10 @@ func (t *Trials) test(ctx context.Context, rt *runtime.Runtime, f *features.Feat
 }
 
 // checkUserNSFeatures returns an error if a runtime cannot run pods with user namespaces.
-// As Kubernetes does, it demands mounts with mapped IDs too, because without them no user of
-// such a pod would own the files of volumes. A known runtime that does not report its
-// features for Linux, as crun before 1.8.6, may be tried. An unknown runtime may not,
-// because the trial could have effects on the host.
+// The runtime must also support mounts with mapped IDs, which Kubernetes demands too: without
+// them, the files of volumes have owners that do not exist in the pod. A known runtime that
+// does not report its features for Linux, such as crun before 1.8.6, can be tried. An unknown
+// runtime cannot, because the trial could have effects on the host.
 func checkUserNSFeatures(f *features.Features) error {
 	switch {
 	case f == nil:

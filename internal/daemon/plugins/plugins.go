@@ -141,7 +141,7 @@ type containerPlugins struct {
 	managers *Managers
 }
 
-// ForContainers returns the plugins that m manages, for container.Config. managers are those of New.
+// ForContainers returns the plugins that m manages, for container.Config. The caller passes the same managers to New.
 func ForContainers(m *nri.Manager, managers *Managers) container.Plugins {
 	return containerPlugins{m, managers}
 }

@@ -21,8 +21,8 @@ type runningMonitors struct {
 	exited  []<-chan struct{} // each is closed when a monitor exits
 }
 
-// findMonitors watches those of the monitors that run. The result is valid also with an error, and lacks the monitors
-// for which an error occurred.
+// findMonitors watches the monitors that run, and ignores the monitors that have exited. If it returns an error, the
+// result contains the other monitors.
 func findMonitors(tree Cgroups, watcher Watcher, monitors []proc.Ref) (*runningMonitors, error) {
 	r := &runningMonitors{tree: tree}
 	var errs []error

@@ -20,7 +20,7 @@ const (
 	claimTimeout = time.Minute
 	// prefix is the beginning of the name of the network. The name of the bridge follows.
 	prefix = "default-"
-	// bridgeLock is the file that daemons lock while they choose a bridge and ranges. Tests have a /run of their own.
+	// bridgeLock is the file that daemons lock while they choose a bridge and ranges.
 	bridgeLock = "/run/criserver-bridge.lock"
 	// maxBridges bounds the number in the name of the bridge: cri0, cri1 and so on.
 	maxBridges = 64
