@@ -67,6 +67,8 @@ func classify(err error) error {
 		return fmt.Errorf("%w: %w", ErrRegistryUnavailable, err)
 	case hasClass(err):
 		return err
+	case isDiskFull(err):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
 	}
 	class := classOf(err)
 	if errors.Is(class, errdefs.ErrUnavailable) {
@@ -89,7 +91,6 @@ func classOf(err error) error {
 		status       docker.UnexpectedHTTPStatusError
 		response     *registry.StatusError
 		coder        errcode.ErrorCoder
-		network      net.Error
 	)
 	switch {
 	case errors.As(err, &unauthorized):
@@ -102,14 +103,24 @@ func classOf(err error) error {
 		return classOfStatus(status.StatusCode)
 	case errors.As(err, &coder):
 		return classOfStatus(coder.ErrorCode().Descriptor().HTTPStatusCode)
-	case errors.As(err, &network), errors.Is(err, io.ErrUnexpectedEOF),
-		errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.EPIPE):
+	case isNetworkError(err), errors.Is(err, io.ErrUnexpectedEOF):
 		return errdefs.ErrUnavailable
 	case errors.Is(err, layer.ErrSource):
 		// The connection did not break, so the digest of the content is wrong.
 		return errdefs.ErrDataLoss
 	}
 	return errdefs.ErrUnknown
+}
+
+// isNetworkError reports whether err is an error of the network, and not of the local disk: every error number of a
+// system call is a net.Error, too.
+func isNetworkError(err error) bool {
+	var network net.Error
+	if !errors.As(err, &network) {
+		return false
+	}
+	number, ok := network.(unix.Errno)
+	return !ok || number == unix.ECONNRESET || number == unix.ECONNREFUSED || number == unix.EPIPE
 }
 
 func classOfStatus(code int) error {

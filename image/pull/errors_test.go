@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/criserver/criserver/image/layer"
 	"github.com/criserver/criserver/image/registry"
@@ -35,6 +38,11 @@ func TestClasses(t *testing.T) {
 		"another digest":     {fmt.Errorf("%w: digest", layer.ErrSource), errdefs.IsDataLoss, false, true},
 		"refused layer":      {fmt.Errorf("name: %w", errdefs.ErrInvalidArgument), errdefs.IsInvalidArgument, false, false},
 		"full disk":          {fmt.Errorf("write: %w", errdefs.ErrResourceExhausted), errdefs.IsResourceExhausted, false, false},
+		"full disk, bare":    {&os.PathError{Op: "write", Path: "layer.json", Err: unix.ENOSPC}, errdefs.IsResourceExhausted, false, false},
+		"full quota, bare":   {&os.PathError{Op: "write", Path: "layer.json", Err: unix.EDQUOT}, errdefs.IsResourceExhausted, false, false},
+		"broken disk":        {&os.PathError{Op: "write", Path: "layer.json", Err: unix.EIO}, errdefs.IsUnknown, false, true},
+		"reset connection":   {os.NewSyscallError("read", unix.ECONNRESET), errdefs.IsUnavailable, true, true},
+		"refused connection": {&net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", unix.ENETUNREACH)}, errdefs.IsUnavailable, true, true},
 		"encrypted layer":    {fmt.Errorf("layer: %w", errdefs.ErrNotImplemented), errdefs.IsNotImplemented, false, false},
 		"classed before too": {classify(answer(http.StatusBadGateway)), errdefs.IsUnavailable, true, true},
 	} {
