@@ -153,9 +153,9 @@ func (n *Node) StopService(ctx context.Context, name string, signal syscall.Sign
 // PowerCut kills all processes of the node at once, and loses /run. Boot starts the node again.
 func (n *Node) PowerCut(ctx context.Context) error {
 	n.Machine.Kill()
-	// The kernel deletes the veth pair with the namespace, some time later.
+	// The kernel deletes the veth pair with the namespace, some time later: before ip looks for the device, or after that.
 	err := n.cluster.Control.RunInNetwork(ctx, "ip", "link", "delete", n.port())
-	if err != nil && strings.Contains(err.Error(), "Cannot find device") {
+	if err != nil && (strings.Contains(err.Error(), "Cannot find device") || strings.Contains(err.Error(), "No such device")) {
 		err = nil
 	}
 	return err
