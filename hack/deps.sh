@@ -10,6 +10,7 @@ packages=(
   procps util-linux mount curl jq ca-certificates # programs that the tests and the demo call
   e2fsprogs xfsprogs                        # file systems that tests create
   busybox-static                            # the process in containers of tests that need no image
+  kmod                                      # loads br_netfilter for a cluster
   dbus-daemon                               # a system bus for the kubelet in a test of a cluster
   crun runsc                                # OCI runtimes in addition to runc, which is built from source
 )

@@ -73,7 +73,7 @@ func makeDir(dir string) error {
 }
 
 func (c *Cluster) start(ctx context.Context) error {
-	if err := c.writeCredentials(); err != nil {
+	if err := errors.Join(loadBridgeFilter(ctx), c.writeCredentials()); err != nil {
 		return err
 	}
 	if managedBySystemd() {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -25,6 +28,28 @@ const (
 	LANAddress4 = lanPrefix4 + "1"
 	LANAddress6 = lanPrefix6 + "1"
 )
+
+// bridgeFilterDir exists if br_netfilter is loaded or built in.
+const bridgeFilterDir = "/proc/sys/net/bridge"
+
+// loadBridgeFilter loads the kernel module br_netfilter if the kernel lacks it. Without it, frames between two pods on
+// one bridge bypass the rules of kube-proxy, so a pod gets no answer of a Service whose pod is on the same node. The
+// module is on in all network namespaces; in the caller's, which is the host's, it is turned off. It stays loaded,
+// because another cluster may use it.
+func loadBridgeFilter(ctx context.Context) error {
+	if _, err := os.Stat(bridgeFilterDir); err == nil {
+		return nil
+	}
+	if out, err := exec.CommandContext(ctx, "modprobe", "br_netfilter").CombinedOutput(); err != nil {
+		return fmt.Errorf("kube-proxy needs the kernel module br_netfilter: modprobe: %w: %s", err, out)
+	}
+	for _, key := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables"} {
+		if err := os.WriteFile(filepath.Join(bridgeFilterDir, key), []byte("0"), 0o644); err != nil {
+			return fmt.Errorf("turn off br_netfilter for the bridges of the host: %w", err)
+		}
+	}
+	return nil
+}
 
 // setUpLAN creates the bridge that connects the nodes.
 func (c *Cluster) setUpLAN(ctx context.Context) error {

@@ -20,8 +20,9 @@ const bootTime = 5 * time.Minute
 
 // speedUp are parameters of the kernel that make the emulation faster:
 //   - mitigations=off turns off the measures against faults of real processors, which an emulator does not have.
-//   - norandmaps places each program at the same addresses in every process. Without it the emulator translates ld.so, libc
-//     and all position-independent programs again for each process, which takes most of the time of short processes.
+//   - norandmaps places each program at the same addresses in every process. Without it the emulator translates ld.so,
+//     libc and all position-independent programs again for each process, which takes most of the time of short
+//     processes.
 //   - tsc=reliable keeps the fast clock when a busy host makes it seem to be wrong.
 const speedUp = "mitigations=off norandmaps tsc=reliable"
 
