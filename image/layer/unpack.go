@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/containerd/containerd/v2/pkg/archive"
 	"github.com/containerd/errdefs"
@@ -79,12 +80,18 @@ func applyError(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
-	case err != nil && !hasClass(err) && ctx.Err() == nil:
+	case err != nil && !hasClass(err) && !isHostFault(err) && ctx.Err() == nil:
 		// The tar is most likely invalid: a header that cannot be parsed, a hard link without a
 		// target, or a name that is too long.
 		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	return err
+}
+
+// isHostFault reports whether the system call of an error failed because of the host, whatever the tar contains.
+func isHostFault(err error) bool {
+	return slices.ContainsFunc([]error{unix.EIO, unix.EROFS, unix.EUCLEAN, unix.ESTALE, unix.ENOMEM, unix.EMFILE, unix.ENFILE},
+		func(number error) bool { return errors.Is(err, number) })
 }
 
 // hasClass reports whether err has a class that is more specific than ErrInvalidArgument.

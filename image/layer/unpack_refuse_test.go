@@ -3,6 +3,7 @@ package layer
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -197,4 +198,22 @@ func FuzzUnpack(f *testing.F) {
 			t.Errorf("directory beside the layer has new entries: %v", entries)
 		}
 	})
+}
+
+// TestErrorClasses has error numbers of system calls during unpacking, with the class that they get.
+func TestErrorClasses(t *testing.T) {
+	for number, class := range map[unix.Errno]error{
+		unix.ENAMETOOLONG: errdefs.ErrInvalidArgument,
+		unix.ENOSPC:       errdefs.ErrResourceExhausted,
+		unix.EDQUOT:       errdefs.ErrResourceExhausted,
+		unix.EIO:          nil,
+		unix.EROFS:        nil,
+		unix.EMFILE:       nil,
+	} {
+		err := &os.PathError{Op: "open", Path: "/file", Err: number}
+		got := applyError(t.Context(), err)
+		if class != nil && !errors.Is(got, class) || class == nil && hasClass(got) || !errors.Is(got, number) {
+			t.Errorf("%v: got %v, want the class %v", number, got, class)
+		}
+	}
 }
