@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 )
 
 // Failure is the class of the failure of a pull.
@@ -32,7 +31,7 @@ var failures = []struct {
 	class Failure
 	is    func(error) bool
 }{
-	{FailureDiskFull, func(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }},
+	{FailureDiskFull, isDiskFull},
 	{FailurePolicy, func(err error) bool { return errors.Is(err, ErrSignatureValidationFailed) }},
 	{FailureAuth, func(err error) bool { return errdefs.IsUnauthorized(err) || errdefs.IsPermissionDenied(err) }},
 	{FailureDigest, errdefs.IsDataLoss},

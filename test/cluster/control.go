@@ -106,7 +106,7 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 		"--service-account-issuer=https://kubernetes.default.svc."+dnsDomain,
 		"--service-account-key-file="+pki("service-accounts.key"), "--service-account-signing-key-file="+pki("service-accounts.key"),
 		// Pods soon leave a node that does not answer, so that a test of a failed node is short.
-		"--request-timeout="+harness.Patience(60*time.Second).String(), // an eviction on a slow machine takes longer
+		"--request-timeout="+harness.Patience(60*time.Second).String(), // an eviction takes more than a minute on a slow machine
 		fmt.Sprintf("--default-not-ready-toleration-seconds=%d", harness.PatienceSeconds(10)),
 		fmt.Sprintf("--default-unreachable-toleration-seconds=%d", harness.PatienceSeconds(10)),
 	)

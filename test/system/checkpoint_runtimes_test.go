@@ -160,7 +160,8 @@ func TestRestoreListeningSockets(t *testing.T) {
 	p := n.RunPod(t, podConfig("rstnginx"))
 	web, client := containerConfig(p, "web", nginx), containerConfig(p, "client", busybox, "sleep", "100000")
 	if !hasSysResource(t) {
-		// The workers of nginx run as the user nobody. CRIU needs CAP_SYS_RESOURCE to read the limits of such processes.
+		// nginx runs its workers as the user nobody. CRIU can read the limits of another user's process only with
+		// CAP_SYS_RESOURCE.
 		other := n.RunPod(t, podConfig("rstnginx2"))
 		id := n.RunContainer(t, other, web)
 		waitFor(t, "two processes", func() bool { return strings.Count(n.Exec(t, id, "ps"), "nginx") > 1 })
