@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -58,8 +59,10 @@ func TestGuests(t *testing.T) {
 		if len(chosen) == 0 || !guests.MatchString(p.guest) {
 			continue
 		}
-		t.Run(p.guest, func(t *testing.T) {
-			t.Parallel()
+		t.Run(cmp.Or(p.name, p.guest), func(t *testing.T) {
+			if !p.alone { // the parallel guests wait until this loop has ended
+				t.Parallel()
+			}
 			runGuest(t, p, chosen, results)
 		})
 	}

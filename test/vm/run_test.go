@@ -2,6 +2,7 @@ package vm
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -20,7 +21,7 @@ import (
 const project = guest.WorkDir + "/criserver"
 
 func runGuest(t *testing.T, p guestPlan, suites []suite, results *table) {
-	reports := filepath.Join(top, "test", "vm", "report", p.guest)
+	reports := filepath.Join(top, "test", "vm", "report", cmp.Or(p.name, p.guest))
 	if err := os.RemoveAll(reports); err != nil {
 		t.Fatal(err)
 	}

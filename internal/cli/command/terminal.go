@@ -24,8 +24,8 @@ const defaultColumns = 80
 
 // BarOptions returns the options of the bars on a terminal. Some terminals report the size 0x0: serial consoles, and
 // those that script(1) makes when its standard input is not a terminal. The library mpb draws no bar on a terminal
-// without rows. For these terminals BarOptions sets a width and hides the terminal from mpb, which then does not ask for
-// the size.
+// without rows. For these terminals BarOptions sets a width and hides the terminal from mpb, so that mpb does not ask
+// for its size.
 func BarOptions(f *os.File) []mpb.ContainerOption {
 	width, height, err := term.GetSize(int(f.Fd()))
 	if err == nil && width > 0 && height > 0 {
