@@ -4,6 +4,7 @@ import (
 	"context"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 )
@@ -24,11 +25,20 @@ var firstSafeRunc = map[int]release{2: {patch: 8}, 3: {patch: 3}, 4: {rc: 3}}
 
 const lastUnsafeRuncMinor = 4
 
-var versionLine = regexp.MustCompile(`^(runc|crun) version v?(\d+)\.(\d+)(?:\.(\d+))?(?:[-~]rc\.?(\d+))?`)
+// versionLine ends with the suffix of a distribution, as in "1.1.5+ds1" or "1.1.7-0ubuntu1".
+var versionLine = regexp.MustCompile(`^(runc|crun) version v?(\d+)\.(\d+)(?:\.(\d+))?(?:[-~]rc\.?(\d+))?([-+~]\S+)?`)
 
 // Vulnerability returns a description of a vulnerability of the runtime with this version line,
 // or "". It returns "" for lines of another format.
 func Vulnerability(line string) string {
+	flaw := vulnerability(line)
+	if m := versionLine.FindStringSubmatch(line); flaw != "" && m[6] != "" {
+		flaw += "; the distribution may have fixed it in its " + strings.TrimPrefix(strings.SplitN(m[0], " version ", 2)[1], "v")
+	}
+	return flaw
+}
+
+func vulnerability(line string) string {
 	m := versionLine.FindStringSubmatch(line)
 	if m == nil {
 		return ""

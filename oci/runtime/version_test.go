@@ -29,6 +29,20 @@ func TestVulnerabilityNamesCVE(t *testing.T) {
 	}
 }
 
+// TestVulnerabilityOfDistributions checks that a version with the suffix of a distribution, which may contain repairs
+// of later releases, is described differently.
+func TestVulnerabilityOfDistributions(t *testing.T) {
+	for line, want := range map[string]string{
+		"runc version 1.1.5+ds1": "1.1.5+ds1", "runc version 1.1.7-0ubuntu1~22.04.2": "1.1.7-0ubuntu1~22.04.2",
+		"runc version 1.1.5": "", "runc version 1.4.0-rc.2": "", "runc version 1.3.3+ds1": "",
+	} {
+		_, got, _ := strings.Cut(Vulnerability(line), "; the distribution may have fixed it in its ")
+		if got != want {
+			t.Errorf("%s: %q", line, Vulnerability(line))
+		}
+	}
+}
+
 // TestFeaturesOfOldRuntimes checks that the version decides about the features of a crun without the features
 // command, and that other runtimes without the command return its error.
 func TestFeaturesOfOldRuntimes(t *testing.T) {
