@@ -75,7 +75,7 @@ func run(m *testing.M, processes int) (code int, err error) {
 		if err := images.Build(context.Background(), cache, !testing.Short()); err != nil {
 			return 1, err
 		}
-		return 0, harness.IsolatedTests(processes, os.Args[1:]...)
+		return 0, runTests(processes)
 	}
 	suite.bin = filepath.Join(top, "bin")
 	var lock *os.File
@@ -103,6 +103,19 @@ func run(m *testing.M, processes int) (code int, err error) {
 	return m.Run(), nil
 }
 
+// runTests runs the tests in stages with namespaces of their own.
+func runTests(processes int) (err error) {
+	dir, lock, err := harness.MakeRunDir(dirPrefix)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir), lock.Close()) }()
+	if err := os.Setenv(trialsVariable, dir); err != nil {
+		return err
+	}
+	return harness.IsolatedTests(processes, os.Args[1:]...)
+}
+
 // serveImages serves the test images at an address in the caller's network namespace.
 func serveImages(address string) (addr string, err error) {
 	l, err := net.Listen("tcp", address)
@@ -117,8 +130,9 @@ func serveImages(address string) (addr string, err error) {
 type node struct {
 	*harness.Daemon
 	clients
-	t      *testing.T
-	before harness.Snapshot
+	t           *testing.T
+	before      harness.Snapshot
+	shareTrials bool // of OCI runtimes, with other tests
 }
 
 // newNode starts a daemon with its own bridge and subnets. When the test ends, the
@@ -127,6 +141,7 @@ func newNode(t *testing.T, name string, net byte) *node {
 	t.Helper()
 	n := makeNode(name)
 	n.t = t
+	n.shareTrials = true
 	n.Network = n.Bridge("cs"+name, fmt.Sprintf("10.%d.0.0/16", net), fmt.Sprintf("fd00:%x::/64", net))
 	n.start(t)
 	return n
@@ -161,6 +176,11 @@ func (n *node) start(t *testing.T) {
 			t.Errorf("unmount %s: %v", run, err)
 		}
 	})
+	if n.shareTrials {
+		if err := n.loadTrials(); err != nil {
+			t.Fatalf("use the results of trials of other tests: %v", err)
+		}
+	}
 	if err := n.Start(t.Context()); err != nil {
 		t.Fatalf("start the daemon: %v", err)
 	}
@@ -169,6 +189,11 @@ func (n *node) start(t *testing.T) {
 		t.Fatalf("connect to the daemon: %v", err)
 	}
 	n.waitChecked(t)
+	if n.shareTrials {
+		if err := n.saveTrials(); err != nil {
+			t.Fatalf("share the results of trials with other tests: %v", err)
+		}
+	}
 	// The first pod creates objects that remain and are not leaks, for example the
 	// bridge and chains of the plugins.
 	n.Pull(t, busybox)
