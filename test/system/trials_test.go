@@ -9,8 +9,9 @@ import (
 	"regexp"
 )
 
-// trialsVariable names the directory in which the tests of a run share the results of trials of OCI runtimes. A result
-// is valid until the host boots again. Without sharing, the trials take a quarter of the processor time of a short test.
+// trialsVariable names the directory in which the tests of a run share the results of trials of OCI runtimes. A
+// result is valid until the host boots again. Without sharing, the trials take a quarter of the processor time of a
+// short test.
 const trialsVariable = "CRISERVER_TEST_TRIALS"
 
 // nodeDir stands for the directory of the node in a shared result.

@@ -24,8 +24,8 @@ const bootTime = 5 * time.Minute
 //     libc and all position-independent programs again for each process, which takes most of the time of short
 //     processes.
 //   - tsc=reliable keeps the fast clock when a busy host makes it seem to be wrong.
-//   - init_on_alloc=0 does not clear memory that is allocated, and rcu_expedited ends grace periods early, for which the
-//     removal of namespaces and interfaces waits.
+//   - init_on_alloc=0 does not clear memory that is allocated, and rcu_expedited ends grace periods early, for which
+//     the removal of namespaces and interfaces waits.
 const speedUp = "mitigations=off norandmaps tsc=reliable init_on_alloc=0 rcupdate.rcu_expedited=1"
 
 // Machine is a running guest.
