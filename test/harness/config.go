@@ -42,7 +42,7 @@ criu = %q
 path = %q
 `,
 		d.path("root"), d.path("run"), d.Socket(), cmp.Or(d.CgroupDriver, os.Getenv(driverVariable), "auto"),
-		cgroupName(cmp.Or(d.CgroupDriver, CgroupDriver()), d.CgroupParent), cmp.Or(d.Runtime, "runc"), d.NRISocket(), d.Config,
+		cgroupName(cmp.Or(d.CgroupDriver, CgroupDriver()), d.CgroupParent), cmp.Or(d.Runtime, os.Getenv(runtimeVariable), "runc"), d.NRISocket(), d.Config,
 		d.path("cni"), d.pluginDirs(), d.CNI,
 		d.path("registries.conf"), d.path("registries.conf.d"), d.path("policy.json"),
 		filepath.Join(d.Bin, "conmon"), cmp.Or(d.CRIU, builtCRIU(d.Bin)), d.runc())

@@ -20,6 +20,10 @@ const (
 // choose their driver.
 const driverVariable = "CRISERVER_TEST_CGROUP_DRIVER"
 
+// runtimeVariable is the environment variable with the default runtime of the daemons under test. Without it they use
+// runc.
+const runtimeVariable = "CRISERVER_TEST_RUNTIME"
+
 // Unified reports whether the host has its cgroup controllers on the unified hierarchy (cgroup v2).
 func Unified() bool {
 	var fs unix.Statfs_t
