@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -51,6 +52,9 @@ func (n *node) stream(ctx context.Context, t *testing.T, transport, id string, o
 	return join(ctx, transport, r.GetUrl(), o)
 }
 
+// errStreamEnded is the error of writes to the standard input of a stream that has ended.
+var errStreamEnded = errors.New("the stream has ended")
+
 // join connects to a stream. Other goroutines call it, so it returns errors.
 func join(ctx context.Context, transport, address string, o remotecommand.StreamOptions) (int, error) {
 	u, err := url.Parse(address)
@@ -62,6 +66,9 @@ func join(ctx context.Context, transport, address string, o remotecommand.Stream
 		return 0, err
 	}
 	err = x.StreamWithContext(ctx, o)
+	if in, ok := o.Stdin.(*io.PipeReader); ok {
+		_ = in.CloseWithError(errStreamEnded) // nobody reads it any more, so a write would block
+	}
 	var exit utilexec.CodeExitError
 	if errors.As(err, &exit) {
 		return exit.Code, nil

@@ -2,6 +2,7 @@ package system
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -94,11 +95,11 @@ func (n *node) terminal(t *testing.T, transport, id string) {
 	out.wait(t, "begin")
 	// The shell may not have started the sleep yet.
 	for end := time.Now().Add(harness.Patience(30 * time.Second)); time.Now().Before(end); {
-		if _, err := io.WriteString(keys, "\x03"); err != nil {
-			break
+		if _, err := io.WriteString(keys, "\x03"); err != nil && !errors.Is(err, errStreamEnded) {
+			t.Fatal(err)
 		}
-		if _, err := io.WriteString(keys, "exit 4\n"); err != nil {
-			break
+		if _, err := io.WriteString(keys, "exit 4\n"); err != nil && !errors.Is(err, errStreamEnded) {
+			t.Fatal(err)
 		}
 		select {
 		case err := <-ended:
