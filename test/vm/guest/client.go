@@ -92,6 +92,9 @@ func (c *Client) deliver(reply wire.Reply) {
 	}
 }
 
+// writeTime limits how long a message waits until the guest reads the messages before it.
+const writeTime = 2 * time.Minute
+
 func (c *Client) send(req wire.Request) error {
 	line, err := json.Marshal(req)
 	if err != nil {
@@ -99,8 +102,13 @@ func (c *Client) send(req wire.Request) error {
 	}
 	c.sending.Lock()
 	defer c.sending.Unlock()
-	_, err = c.conn.Write(append(line, '\n'))
-	return err
+	if err := c.conn.SetWriteDeadline(time.Now().Add(writeTime)); err != nil {
+		return err
+	}
+	if _, err = c.conn.Write(append(line, '\n')); err != nil {
+		return fmt.Errorf("send to the guest: %w", err)
+	}
+	return nil
 }
 
 // WaitBoot waits for an agent of another boot than the named one, and returns its boot ID.

@@ -50,14 +50,13 @@ type Options struct {
 // reboot of the guest, and disappear when the machine is stopped.
 func Boot(ctx context.Context, b Base, o Options) (*Machine, error) {
 	m := &Machine{Base: b, dir: o.Dir, gone: make(chan error, 1)}
-	socket := filepath.Join(o.Dir, "agent.sock")
-	_ = os.Remove(socket)
+	_ = os.Remove(m.socket())
 	console, err := os.Create(m.Console())
 	if err != nil {
 		return nil, err
 	}
 	defer console.Close()
-	m.cmd = exec.Command(b.emulator(), b.arguments(o, socket)...)
+	m.cmd = exec.Command(b.emulator(), b.arguments(o, m.socket())...)
 	m.cmd.Stdout, m.cmd.Stderr = console, console
 	// The temporary files of qemu have the changes of the disks.
 	m.cmd.Env = append(os.Environ(), "TMPDIR="+o.Dir)
@@ -71,8 +70,8 @@ func Boot(ctx context.Context, b Base, o Options) (*Machine, error) {
 	go func() { m.gone <- m.cmd.Wait() }()
 	ctx, cancel := context.WithTimeout(ctx, bootTime)
 	defer cancel()
-	if m.Client, err = Connect(ctx, socket); err == nil {
-		_, err = m.WaitBoot(ctx, "")
+	if m.Client, err = Connect(ctx, m.socket()); err == nil {
+		err = m.waitAgent(ctx, "", answerTime)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("boot guest %s: %w; the console's output is in %s", b.Name, errors.Join(err, m.Stop()), m.Console())
@@ -82,6 +81,9 @@ func Boot(ctx context.Context, b Base, o Options) (*Machine, error) {
 
 // Console returns the path of the file with the console's output.
 func (m *Machine) Console() string { return filepath.Join(m.dir, "console.log") }
+
+// socket returns the path of the socket that leads to the agent.
+func (m *Machine) socket() string { return filepath.Join(m.dir, "agent.sock") }
 
 // Pid returns the process ID of the emulator.
 func (m *Machine) Pid() int { return m.cmd.Process.Pid }
@@ -111,10 +113,30 @@ func (m *Machine) Reboot(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*bootTime)
 	defer cancel()
-	if _, err := m.WaitBoot(ctx, before); err != nil {
+	if err := m.waitAgent(ctx, before, answerTime); err != nil {
 		return fmt.Errorf("reboot guest %s: %w", m.Name, err)
 	}
 	return nil
+}
+
+// answerTime is how long waitAgent waits on one connection.
+const answerTime = 30 * time.Second
+
+// waitAgent waits until the agent of another boot than the named one answers. It connects again when the agent has not
+// answered within the given time, because the emulator sometimes stops reading from a connection while a guest boots.
+func (m *Machine) waitAgent(ctx context.Context, other string, patience time.Duration) error {
+	for {
+		attempt, cancel := context.WithTimeout(ctx, patience)
+		_, err := m.WaitBoot(attempt, other)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		m.Client.Close()
+		if m.Client, err = Connect(ctx, m.socket()); err != nil {
+			return err
+		}
+	}
 }
 
 func (b Base) emulator() string {
