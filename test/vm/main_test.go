@@ -72,8 +72,9 @@ func TestGuests(t *testing.T) {
 func choose(p guestPlan, filter *regexp.Regexp) []suite {
 	var chosen []suite
 	for _, s := range p.suites {
-		everything := *full || *suiteFilter != "" || *guestFilter != "" && p.long
-		if filter.MatchString(s.name) && (everything || !p.long && !s.long) {
+		named := *suiteFilter != "" && filter.MatchString(s.name)
+		long := *full || *guestFilter != "" && p.long
+		if named || *suiteFilter == "" && (long && !s.part || !long && !p.long && !s.long) {
 			chosen = append(chosen, s)
 		}
 	}

@@ -14,6 +14,7 @@ type suite struct {
 	timeout time.Duration // ends a part of the suite that hangs; a slow machine must not reach it
 	reboot  []string      // arguments of a second part, which runs after a reboot of the guest
 	long    bool          // runs only with -full
+	part    bool          // of a longer suite of the guest, which runs instead of it with -full
 	reports []string      // directories and files below dir to extract, besides the output
 	extra   []string      // files and directories of guest.Optional that the suite needs
 	memory  int           // of the guest, in MiB; 0 for the default
@@ -88,6 +89,12 @@ func cluster() suite {
 	}
 }
 
+// part returns a suite that is a part of a longer one in the same guest.
+func part(s suite) suite {
+	s.part = true
+	return s
+}
+
 func demo() suite {
 	return suite{name: "demo", dir: ".", args: []string{"test/demo/demo.sh"}, timeout: 20 * time.Minute, long: true}
 }
@@ -103,7 +110,7 @@ var plans = []guestPlan{
 		life(),
 		debianPackage(),
 		critest("crun", false),
-		system("system-cgroups", cgroupSelection+"|"+userNamespaceSelection, false),
+		part(system("system-cgroups", cgroupSelection+"|"+userNamespaceSelection, false)),
 		critest("default", true),
 		critest("websocket", true),
 		kubelet("kubelet", ".", true),
@@ -115,8 +122,8 @@ var plans = []guestPlan{
 		life(),
 		debianPackage(),
 		critest("default", false),
-		system("system-kernel", kernelSelection, false),
-		kubelet("kubelet-pods", kubeletSelection, false),
+		part(system("system-kernel", kernelSelection, false)),
+		part(kubelet("kubelet-pods", kubeletSelection, false)),
 		critest("crun", true),
 		critest("websocket", true),
 		kubelet("kubelet", ".", true),

@@ -29,6 +29,37 @@ func TestSelections(t *testing.T) {
 	}
 }
 
+// TestChoose checks which suites of a guest run with and without -full, and with a filter.
+func TestChoose(t *testing.T) {
+	defer func(f bool, s, g string) { *full, *suiteFilter, *guestFilter = f, s, g }(*full, *suiteFilter, *guestFilter)
+	bookworm := guestPlan{guest: "bookworm", suites: []suite{{name: "life"}, {name: "part", part: true}, {name: "whole", long: true}}}
+	arm64 := guestPlan{guest: "arm64", long: true, suites: []suite{{name: "life"}}}
+	for _, tc := range []struct {
+		plan          guestPlan
+		full          bool
+		suites, guest string
+		want          string
+	}{
+		{bookworm, false, "", "", "life part"},
+		{bookworm, true, "", "", "life whole"},
+		{bookworm, true, "", "bookworm", "life whole"},
+		{bookworm, false, "", "bookworm", "life part"},
+		{bookworm, false, "part|whole", "", "part whole"},
+		{arm64, false, "", "", ""},
+		{arm64, false, "", "arm64", "life"},
+		{arm64, true, "", "", "life"},
+	} {
+		*full, *suiteFilter, *guestFilter = tc.full, tc.suites, tc.guest
+		var names []string
+		for _, s := range choose(tc.plan, regexp.MustCompile(tc.suites)) {
+			names = append(names, s.name)
+		}
+		if got := strings.Join(names, " "); got != tc.want {
+			t.Errorf("%s, full %t, SUITE=%s, GUEST=%s: got suites %q, want %q", tc.plan.guest, tc.full, tc.suites, tc.guest, got, tc.want)
+		}
+	}
+}
+
 var testFunction = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 
 // testFunctions returns the names of the tests in a directory.
