@@ -40,13 +40,20 @@ func runGuest(t *testing.T, p guestPlan, suites []suite, results *table) {
 	t.Logf("booted within %s: %s", time.Since(start).Round(time.Second), system)
 	// The cleanup keeps the logs of the guest for the case that a suite fails.
 	t.Cleanup(func() { keepSystemLogs(m, reports) })
+	lost := false
 	for _, s := range suites {
-		t.Run(s.name, func(t *testing.T) { runSuite(t, m, s, reports, results) })
+		t.Run(s.name, func(t *testing.T) {
+			if lost {
+				t.Fatal("the guest did not come back from a reboot")
+			}
+			lost = !runSuite(t, m, s, reports, results)
+		})
 	}
 }
 
-// runSuite runs a suite in the guest and judges its exit status. Its output is kept in a file.
-func runSuite(t *testing.T, m *guest.Machine, s suite, reports string, results *table) {
+// runSuite runs a suite in the guest and judges its exit status. Its output is kept in a file. It reports false if the
+// guest did not come back from a reboot.
+func runSuite(t *testing.T, m *guest.Machine, s suite, reports string, results *table) (reachable bool) {
 	start := time.Now()
 	path := filepath.Join(reports, s.name+".log")
 	log, err := os.Create(path)
@@ -54,10 +61,13 @@ func runSuite(t *testing.T, m *guest.Machine, s suite, reports string, results *
 		t.Fatal(err)
 	}
 	defer log.Close()
+	reachable = true
 	err = runPart(t.Context(), m, s, s.args, log)
 	if err == nil && s.reboot != nil {
 		if err = m.Reboot(t.Context()); err == nil {
 			err = runPart(t.Context(), m, s, s.reboot, log)
+		} else {
+			reachable = false
 		}
 	}
 	counts, readErr := judge(path, filepath.Join(reports, s.name+".junit.xml"), m.Name+"/"+s.name)
@@ -66,6 +76,9 @@ func runSuite(t *testing.T, m *guest.Machine, s suite, reports string, results *
 		t.Error(readErr)
 	}
 	for _, dir := range s.reports {
+		if !reachable {
+			break
+		}
 		if err := extract(m, filepath.Join(project, s.dir, dir), filepath.Join(reports, s.name)); err != nil {
 			t.Error(err)
 		}
@@ -78,6 +91,7 @@ func runSuite(t *testing.T, m *guest.Machine, s suite, reports string, results *
 	default:
 		t.Logf("%d passed, %d skipped", counts.passed, counts.skipped)
 	}
+	return reachable
 }
 
 // outputGrace is the time that a test binary has to print its goroutines after its own timeout.

@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,6 +23,9 @@ import (
 // pause is the time between two attempts to read while the host has not opened its end of the port.
 const pause = 50 * time.Millisecond
 
+// portTime limits how long the agent waits for the port, whose name udev makes while the guest boots.
+const portTime = 5 * time.Minute
+
 func main() {
 	fmt.Fprintln(os.Stderr, "agent:", run())
 	os.Exit(1)
@@ -35,6 +39,10 @@ func run() error {
 	}
 	// The descriptor is blocking: epoll reports a port without a host as hung up.
 	fd, err := unix.Open(wire.PortPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	for end := time.Now().Add(portTime); errors.Is(err, unix.ENOENT) && time.Now().Before(end); {
+		time.Sleep(pause)
+		fd, err = unix.Open(wire.PortPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	}
 	if err != nil {
 		return fmt.Errorf("open %s: %w", wire.PortPath, err)
 	}

@@ -71,7 +71,7 @@ func Boot(ctx context.Context, b Base, o Options) (*Machine, error) {
 	ctx, cancel := context.WithTimeout(ctx, bootTime)
 	defer cancel()
 	if m.Client, err = Connect(ctx, m.socket()); err == nil {
-		err = m.waitAgent(ctx, "", answerTime)
+		_, err = m.WaitBoot(ctx, "")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("boot guest %s: %w; the console's output is in %s", b.Name, errors.Join(err, m.Stop()), m.Console())
@@ -113,30 +113,10 @@ func (m *Machine) Reboot(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*bootTime)
 	defer cancel()
-	if err := m.waitAgent(ctx, before, answerTime); err != nil {
+	if _, err := m.WaitBoot(ctx, before); err != nil {
 		return fmt.Errorf("reboot guest %s: %w", m.Name, err)
 	}
 	return nil
-}
-
-// answerTime is how long waitAgent waits on one connection.
-const answerTime = 30 * time.Second
-
-// waitAgent waits until the agent of another boot than the named one answers. It connects again when the agent has not
-// answered within the given time, because the emulator sometimes stops reading from a connection while a guest boots.
-func (m *Machine) waitAgent(ctx context.Context, other string, patience time.Duration) error {
-	for {
-		attempt, cancel := context.WithTimeout(ctx, patience)
-		_, err := m.WaitBoot(attempt, other)
-		cancel()
-		if err == nil || ctx.Err() != nil {
-			return err
-		}
-		m.Client.Close()
-		if m.Client, err = Connect(ctx, m.socket()); err != nil {
-			return err
-		}
-	}
 }
 
 func (b Base) emulator() string {
