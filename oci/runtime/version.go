@@ -25,7 +25,8 @@ var firstSafeRunc = map[int]release{2: {patch: 8}, 3: {patch: 3}, 4: {rc: 3}}
 
 const lastUnsafeRuncMinor = 4
 
-// versionLine ends with the suffix of a distribution, as in "1.1.5+ds1" or "1.1.7-0ubuntu1".
+// versionLine matches the first line of the output of --version. The last group is the suffix of a distribution, as in
+// "1.1.5+ds1" or "1.1.7-0ubuntu1".
 var versionLine = regexp.MustCompile(`^(runc|crun) version v?(\d+)\.(\d+)(?:\.(\d+))?(?:[-~]rc\.?(\d+))?([-+~]\S+)?`)
 
 // Vulnerability returns a description of a vulnerability of the runtime with this version line,
@@ -33,7 +34,8 @@ var versionLine = regexp.MustCompile(`^(runc|crun) version v?(\d+)\.(\d+)(?:\.(\
 func Vulnerability(line string) string {
 	flaw := vulnerability(line)
 	if m := versionLine.FindStringSubmatch(line); flaw != "" && m[6] != "" {
-		flaw += "; the distribution may have fixed it in its " + strings.TrimPrefix(strings.SplitN(m[0], " version ", 2)[1], "v")
+		_, version, _ := strings.Cut(m[0], " version ")
+		flaw += "; the distribution may have fixed it in its " + version
 	}
 	return flaw
 }

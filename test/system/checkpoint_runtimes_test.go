@@ -160,8 +160,7 @@ func TestRestoreListeningSockets(t *testing.T) {
 	p := n.RunPod(t, podConfig("rstnginx"))
 	web, client := containerConfig(p, "web", nginx), containerConfig(p, "client", busybox, "sleep", "100000")
 	if !hasSysResource(t) {
-		// nginx runs its workers as the user nobody. CRIU can read the limits of another user's process only with
-		// CAP_SYS_RESOURCE.
+		// The workers of nginx belong to the user nobody. Without CAP_SYS_RESOURCE, CRIU cannot read their limits.
 		other := n.RunPod(t, podConfig("rstnginx2"))
 		id := n.RunContainer(t, other, web)
 		waitFor(t, "two processes", func() bool { return strings.Count(n.Exec(t, id, "ps"), "nginx") > 1 })

@@ -103,7 +103,8 @@ func run(m *testing.M, processes int) (code int, err error) {
 	return m.Run(), nil
 }
 
-// runTests runs the tests in stages with namespaces of their own.
+// runTests starts one or more processes in new namespaces, which run the tests. It gives them a directory for results
+// that they share.
 func runTests(processes int) (err error) {
 	dir, lock, err := harness.MakeRunDir(dirPrefix)
 	if err != nil {

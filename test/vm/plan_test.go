@@ -14,7 +14,7 @@ type suite struct {
 	timeout time.Duration // ends a part of the suite that hangs; a slow machine must not reach it
 	reboot  []string      // arguments of a second part, which runs after a reboot of the guest
 	long    bool          // runs only with -full
-	part    bool          // of a longer suite of the guest, which runs instead of it with -full
+	part    bool          // does not run with -full, because a longer suite has its tests
 	reports []string      // directories and files below dir to extract, besides the output
 	extra   []string      // files and directories of guest.Optional that the suite needs
 	memory  int           // of the guest, in MiB; 0 for the default
@@ -89,7 +89,7 @@ func cluster() suite {
 	}
 }
 
-// part returns a suite that is a part of a longer one in the same guest.
+// part marks a suite: -full leaves it out, because a longer suite in the same guest has its tests.
 func part(s suite) suite {
 	s.part = true
 	return s
@@ -145,6 +145,6 @@ var plans = []guestPlan{
 		},
 		debianPackage(),
 		system("system-arm64", arm64Selection, false),
-		system("system-arm64-crun", "^TestUserNamespaceIDs$", false, crun), // the guest's runc is too old for them
+		system("system-arm64-crun", "^TestUserNamespaceIDs$", false, crun), // the guest's runc is too old for user namespaces
 	}},
 }

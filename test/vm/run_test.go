@@ -67,7 +67,7 @@ func runSuite(t *testing.T, m *guest.Machine, s suite, reports string, results *
 		if err = m.Reboot(t.Context()); err == nil {
 			err = runPart(t.Context(), m, s, s.reboot, log)
 		} else {
-			reachable = false
+			s.reports, reachable = nil, false
 		}
 	}
 	counts, readErr := judge(path, filepath.Join(reports, s.name+".junit.xml"), m.Name+"/"+s.name)
@@ -76,9 +76,6 @@ func runSuite(t *testing.T, m *guest.Machine, s suite, reports string, results *
 		t.Error(readErr)
 	}
 	for _, dir := range s.reports {
-		if !reachable {
-			break
-		}
 		if err := extract(m, filepath.Join(project, s.dir, dir), filepath.Join(reports, s.name)); err != nil {
 			t.Error(err)
 		}

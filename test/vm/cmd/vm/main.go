@@ -26,7 +26,7 @@ const usage = `usage, in the top directory of the project:
                               boot the guest in the background, with bin/, the tracked files and FILEs in /work/criserver;
                               bin/ and FILEs for another architecture come from .cache/vm/ARCH/tree; a FILE may be a
                               directory, and bin/kubernetes and bin/upgrade are in the guest only as FILEs
-  vm exec GUEST COMMAND...    run a command in the guest, in which only one exec or push at a time can run
+  vm exec GUEST COMMAND...    run a command in the guest; only one exec or push can run at a time
   vm push GUEST FROM TO       copy a file into the guest
   vm stop GUEST               end the guest at once
 GUEST is the name of a guest, for boot and later optionally with a suffix that names one of several: trixie.two`
@@ -122,8 +122,8 @@ func boot(ctx context.Context, cache, dir string, release guest.Release, memory 
 	return os.WriteFile(filepath.Join(dir, "pid"), []byte(strconv.Itoa(m.Pid())), 0o644)
 }
 
-// connect connects to the guest of a directory. The lock, which ends with this process, prevents a connection beside
-// that of another process: the emulator would accept it and answer only when the other ends.
+// connect connects to the guest that has its files in dir. It locks dir until this process ends, and returns an error
+// if another process has the lock. A second connection would hang, because the emulator serves one after the other.
 func connect(ctx context.Context, dir string) (*guest.Client, error) {
 	lock, err := syscall.Open(dir, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if errors.Is(err, fs.ErrNotExist) {
