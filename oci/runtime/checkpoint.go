@@ -170,7 +170,7 @@ const maxCRIULog = 256 << 10
 var harmlessErrors = []string{"Can't setup RLIMIT_NOFILE"}
 
 // CRIUError returns the first error in the last maxCRIULog bytes of a CRIU log, or "". The error has one line of
-// limited length.
+// limited length. An incomplete line is not an error: CRIU could not write the rest of it, because the disk was full.
 func CRIUError(file string) string {
 	f, err := os.Open(file)
 	if err != nil {
@@ -186,7 +186,7 @@ func CRIUError(file string) string {
 	for line := range strings.Lines(string(b[:n])) {
 		_, text, ok := strings.Cut(line, " Error (")
 		harmless := slices.ContainsFunc(harmlessErrors, func(h string) bool { return strings.Contains(text, h) })
-		if ok && !harmless {
+		if ok && !harmless && strings.HasSuffix(text, "\n") {
 			return sanitize([]byte("criu: Error (" + text))
 		}
 	}
