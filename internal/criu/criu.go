@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -138,7 +139,12 @@ func check(ctx context.Context, path string) (version string, err error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = pipeTimeout
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err = cmd.CombinedOutput()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		_ = cmd.Cancel() // the check has succeeded, but a process that criu started keeps the output open
+		err = nil
+	}
+	if err != nil {
 		return version, fmt.Errorf("criu %s does not work on this kernel: %s: %w: %w", version, lastError(out), err, errdefs.ErrNotImplemented)
 	}
 	return version, nil

@@ -46,6 +46,11 @@ func TestCheck(t *testing.T) {
 		t.Errorf("the program ran %d times, %v; want 2", strings.Count(string(runs), "run"), err)
 	}
 
+	script(t, path, works+`case $1 in check) sleep 1000 &;; esac`)
+	_ = os.Chtimes(path, time.Time{}, time.Now().Add(30*time.Minute))
+	if p, err := c.Check(t.Context()); err != nil || p.Version != "9.9" {
+		t.Errorf("program with a child that keeps its output open: got %+v, %v", p, err)
+	}
 	script(t, path, `case $1 in --version) echo Version: 9.9;; *) echo "Error (x.c:1): no clone"; exit 1;; esac`)
 	_ = os.Chtimes(path, time.Time{}, time.Now().Add(time.Hour))
 	_, err := c.Check(t.Context())
