@@ -158,6 +158,13 @@ func cgroupDirs(path string) []string {
 // TestWipe removes all pods, containers and images while the daemon is stopped.
 func TestWipe(t *testing.T) {
 	n := newNode(t, "wipe", 188)
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	// Other daemons in the same unit of systemd would share the default cgroup of the monitors, and wipe would keep it.
+	cgroup := "/" + filepath.Base(n.CgroupParent) + "-monitors"
+	n.writeFile(t, "config.toml.d/50-monitor.toml", "[monitor]\ncgroup = \""+cgroup+"\"\n")
+	n.restart(t)
 	monitors := n.monitorCgroup(t)
 	p := n.RunPod(t, podConfig("wipe"))
 	n.run(t, p, "running", "sleep", "1000")
