@@ -217,10 +217,8 @@ func TestFailedUpdateChangesNothing(t *testing.T) {
 func TestMemoryLimitBelowUsage(t *testing.T) {
 	n := newNode(t, "belowuse", 93)
 	p := n.RunPod(t, podConfig("belowuse"))
-	id := n.run(t, p, "fat", "sh", "-c", "x=$(head -c 30000000 /dev/zero | tr '\\0' x); echo full; while true; do sleep 1000; done")
-	for len(logLinesNow(p, "fat")) == 0 {
-		n.Exec(t, id, "usleep", "10000")
-	}
+	id := n.run(t, p, "fat", "sh", "-c", "dd if=/dev/zero of=/dev/shm/fat bs=1M count=30 2>/dev/null && echo full; sleep 1000")
+	waitFor(t, "the use of memory", func() bool { return logLinesNow(p, "fat") != "" })
 	before := n.cgroupFile(t, id, "memory/memory.limit_in_bytes", "memory.max")
 	err := n.update(t, id, &limits{MemoryLimitInBytes: 16 << 20, CpuShares: 77})
 	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "linux.memory_limit_in_bytes 16777216 must not be below what the container uses") {
