@@ -54,16 +54,19 @@ func TestGuests(t *testing.T) {
 	}
 	results := &table{}
 	t.Cleanup(func() { results.print(os.Stdout) })
+	var chosen []guestPlan
 	for _, p := range plans {
-		chosen := choose(p, suites)
-		if len(chosen) == 0 || !guests.MatchString(p.guest) {
-			continue
+		if p.suites = choose(p, suites); len(p.suites) > 0 && guests.MatchString(p.guest) {
+			chosen = append(chosen, p)
 		}
+	}
+	for _, p := range chosen {
+		p.alone = p.alone || len(chosen) == 1
 		t.Run(cmp.Or(p.name, p.guest), func(t *testing.T) {
 			if !p.alone { // the parallel guests wait until this loop has ended
 				t.Parallel()
 			}
-			runGuest(t, p, chosen, results)
+			runGuest(t, p, results)
 		})
 	}
 }
@@ -122,7 +125,7 @@ func build(ctx context.Context, arch, dir string, args ...string) error {
 }
 
 // boot builds and boots the guest with the project in it.
-func boot(t *testing.T, p guestPlan, suites []suite, reports string) (*guest.Machine, error) {
+func boot(t *testing.T, p guestPlan, reports string) (*guest.Machine, error) {
 	ctx := t.Context()
 	release, ok := guest.Find(p.guest)
 	if !ok {
@@ -132,7 +135,7 @@ func boot(t *testing.T, p guestPlan, suites []suite, reports string) (*guest.Mac
 	if err != nil {
 		return nil, err
 	}
-	paths, err := compile(ctx, release.Arch, suites)
+	paths, err := compile(ctx, release.Arch, p.suites)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +151,7 @@ func boot(t *testing.T, p guestPlan, suites []suite, reports string) (*guest.Mac
 		return nil, err
 	}
 	memory := 0
-	for _, s := range suites {
+	for _, s := range p.suites {
 		memory = max(memory, s.memory)
 		for _, path := range s.extra {
 			if _, err := os.Stat(filepath.Join(guest.Tree(top, release.Arch), path)); err != nil {
@@ -160,7 +163,7 @@ func boot(t *testing.T, p guestPlan, suites []suite, reports string) (*guest.Mac
 	if err := guest.MakeWork(ctx, guest.Work{Top: top, Arch: release.Arch, Agent: agent, Disk: work, Extra: paths}); err != nil {
 		return nil, err
 	}
-	m, err := guest.Boot(ctx, base, guest.Options{Work: work, Dir: dir, Memory: memory})
+	m, err := guest.Boot(ctx, base, guest.Options{Work: work, Dir: dir, Memory: memory, Alone: p.alone})
 	if m != nil {
 		t.Cleanup(func() {
 			if err := m.Stop(); err != nil {

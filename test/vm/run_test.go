@@ -20,7 +20,7 @@ import (
 // project is where a guest has the project.
 const project = guest.WorkDir + "/criserver"
 
-func runGuest(t *testing.T, p guestPlan, suites []suite, results *table) {
+func runGuest(t *testing.T, p guestPlan, results *table) {
 	reports := filepath.Join(top, "test", "vm", "report", cmp.Or(p.name, p.guest))
 	if err := os.RemoveAll(reports); err != nil {
 		t.Fatal(err)
@@ -29,7 +29,7 @@ func runGuest(t *testing.T, p guestPlan, suites []suite, results *table) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	m, err := boot(t, p, suites, reports)
+	m, err := boot(t, p, reports)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func runGuest(t *testing.T, p guestPlan, suites []suite, results *table) {
 	// The cleanup keeps the logs of the guest for the case that a suite fails.
 	t.Cleanup(func() { keepSystemLogs(m, reports) })
 	lost := false
-	for _, s := range suites {
+	for _, s := range p.suites {
 		t.Run(s.name, func(t *testing.T) {
 			if lost {
 				t.Fatal("the guest did not come back from a reboot")

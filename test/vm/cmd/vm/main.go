@@ -114,7 +114,7 @@ func boot(ctx context.Context, cache, dir string, release guest.Release, memory 
 	if err := guest.MakeWork(ctx, guest.Work{Top: ".", Arch: release.Arch, Agent: agent, Disk: work, Extra: extra}); err != nil {
 		return err
 	}
-	m, err := guest.Boot(ctx, base, guest.Options{Work: work, Dir: dir, Memory: memory, Detach: true})
+	m, err := guest.Boot(ctx, base, guest.Options{Work: work, Dir: dir, Memory: memory, Detach: true, Alone: true})
 	if err != nil {
 		return err
 	}
