@@ -79,7 +79,8 @@ func TestBeforeReboot(t *testing.T) {
 			state.Stubborn = append(state.Stubborn, m.id)
 		}
 	}
-	const graceful = `end() { echo $1; echo $1 $(date +%s) >>/host/NAME; sleep 3; echo saved; echo saved >>/host/NAME; exit 0; }
+	// systemd sends the signal to all processes of a container, also to those that the handler has just started.
+	const graceful = `end() { echo $1; until now=$(date +%s); do :; done; echo $1 $now >>/host/NAME; sleep 3; echo saved; echo saved >>/host/NAME; exit 0; }
 		trap 'end term' TERM; trap 'end usr1' USR1; while true; do usleep 100000; done`
 	const stubborn = `trap '' TERM; while true; do date +%s >/host/beat; mv /host/beat /host/NAME; usleep 200000; done`
 	for _, kind := range []struct {
