@@ -155,6 +155,15 @@ func cgroupDirs(path string) []string {
 	return append(v1, v2...)
 }
 
+// removeCgroups removes an empty cgroup from all hierarchies.
+func removeCgroups(t *testing.T, path string) {
+	for _, dir := range cgroupDirs(path) {
+		if err := os.Remove(dir); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestWipe removes all pods, containers and images while the daemon is stopped.
 func TestWipe(t *testing.T) {
 	n := newNode(t, "wipe", 188)
@@ -163,6 +172,7 @@ func TestWipe(t *testing.T) {
 	}
 	// Other daemons in the same unit of systemd would share the default cgroup of the monitors, and wipe would keep it.
 	cgroup := "/" + filepath.Base(n.CgroupParent) + "-monitors"
+	t.Cleanup(func() { removeCgroups(t, cgroup) })
 	n.writeFile(t, "config.toml.d/50-monitor.toml", "[monitor]\ncgroup = \""+cgroup+"\"\n")
 	n.restart(t)
 	monitors := n.monitorCgroup(t)

@@ -17,9 +17,14 @@ func TestLimitsOnTheUnifiedHierarchy(t *testing.T) {
 	if hugepages(0) == nil {
 		t.Skip("the unified hierarchy of this machine has no hugetlb controller")
 	}
+	if _, err := os.Stat("/sys/kernel/mm/hugepages/hugepages-1048576kB"); err != nil {
+		t.Skip("the processor has no huge pages of 1 GB: ", err)
+	}
 	n := makeNode("v2")
 	n.Network = n.Bridge("csv2", "10.119.0.0/16")
-	n.Command = "unshare --mount --propagation private sh -c 'mount -t cgroup2 none /sys/fs/cgroup && exec " + filepath.Join(suite.bin, "criserver") + " --config $HARNESS_DIR/config.toml'"
+	if !unifiedHost() {
+		n.Command = "unshare --mount --propagation private sh -c 'mount -t cgroup2 none /sys/fs/cgroup && exec " + filepath.Join(suite.bin, "criserver") + " --config $HARNESS_DIR/config.toml'"
+	}
 	if err := n.Start(t.Context()); err != nil {
 		t.Fatalf("start the daemon: %v", err)
 	}

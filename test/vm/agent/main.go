@@ -31,8 +31,22 @@ func main() {
 	os.Exit(1)
 }
 
+// openPerfEvent opens an event that counts nothing, and keeps it. With the first event of a task the kernel patches the
+// code of its scheduler, and undoes this after the last one. CRIU uses such events. The emulation can fail in a guest
+// that runs on several threads when the code changes, so the agent has it changed once.
+func openPerfEvent() error {
+	attr := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Size: unix.PERF_ATTR_SIZE_VER0, Config: unix.PERF_COUNT_SW_DUMMY}
+	if _, err := unix.PerfEventOpen(&attr, os.Getpid(), -1, -1, unix.PERF_FLAG_FD_CLOEXEC); err != nil {
+		return fmt.Errorf("perf_event_open: %w", err)
+	}
+	return nil
+}
+
 // run serves the host. It returns only after an error.
 func run() error {
+	if err := openPerfEvent(); err != nil {
+		return err
+	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return err
