@@ -155,15 +155,6 @@ func cgroupDirs(path string) []string {
 	return append(v1, v2...)
 }
 
-// removeCgroups removes an empty cgroup from all hierarchies.
-func removeCgroups(t *testing.T, path string) {
-	for _, dir := range cgroupDirs(path) {
-		if err := os.Remove(dir); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
 // TestWipe removes all pods, containers and images while the daemon is stopped.
 func TestWipe(t *testing.T) {
 	n := newNode(t, "wipe", 188)
@@ -171,8 +162,8 @@ func TestWipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Other daemons in the same unit of systemd would share the default cgroup of the monitors, and wipe would keep it.
-	cgroup := "/" + filepath.Base(n.CgroupParent) + "-monitors"
-	t.Cleanup(func() { removeCgroups(t, cgroup) })
+	// The end of the run removes the cgroup: its name begins like that of the directory of the run.
+	cgroup := "/" + filepath.Base(suite.dir) + "-monitors-of-wipe"
 	n.writeFile(t, "config.toml.d/50-monitor.toml", "[monitor]\ncgroup = \""+cgroup+"\"\n")
 	n.restart(t)
 	monitors := n.monitorCgroup(t)
