@@ -1,12 +1,15 @@
 package cgroup
 
 import (
-	"errors"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // readUint reads a file that contains one number. It returns 0 for "max" and for a file that
@@ -50,13 +53,32 @@ func parseOptional(text string) Optional {
 
 // write writes to a control file. The file must exist: os.WriteFile would try to create a file
 // that the kernel does not have, and would fail with a misleading "permission denied".
+//
+// The file is not an os.File, because the kernel can refuse a value with EAGAIN, for example in memory.reclaim. The Go
+// runtime can poll control files, and would wait without end until the file is writable.
 func write(file, value string) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_TRUNC, 0)
+	fd, err := retry(func() (int, error) { return unix.Open(file, unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC, 0) })
 	if err != nil {
-		return err
+		return &fs.PathError{Op: "open", Path: file, Err: err}
 	}
-	_, err = f.WriteString(value)
-	return errors.Join(err, f.Close())
+	defer unix.Close(fd)
+	n, err := retry(func() (int, error) { return unix.Write(fd, []byte(value)) })
+	if err == nil && n < len(value) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		return &fs.PathError{Op: "write", Path: file, Err: err}
+	}
+	return nil
+}
+
+// retry repeats a system call that a signal has interrupted.
+func retry(call func() (int, error)) (n int, err error) {
+	for {
+		if n, err = call(); err != unix.EINTR {
+			return n, err
+		}
+	}
 }
 
 // readLimit returns the content of a control file without the final line break.

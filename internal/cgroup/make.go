@@ -131,7 +131,7 @@ func enableControllers(dir string) {
 		return
 	}
 	for c := range strings.FieldsSeq(string(b)) {
-		_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0)
+		_ = write(filepath.Join(dir, "cgroup.subtree_control"), "+"+c)
 	}
 }
 
@@ -143,7 +143,7 @@ func inheritCpuset(parent, dir string) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0); err != nil {
+		if err := write(filepath.Join(dir, name), string(b)); err != nil {
 			return err
 		}
 	}

@@ -162,18 +162,18 @@ func (t *Tree) killOnce(p string, pids []int) error {
 func (t *Tree) freeze(p, state string) {
 	if t.v2 {
 		value := map[string]string{"FROZEN": "1", "THAWED": "0"}[state]
-		_ = os.WriteFile(filepath.Join(t.Dir("", p), "cgroup.freeze"), []byte(value), 0)
+		_ = write(filepath.Join(t.Dir("", p), "cgroup.freeze"), value)
 		return
 	}
 	if dir := t.Dir("freezer", p); dir != "" {
-		_ = os.WriteFile(filepath.Join(dir, "freezer.state"), []byte(state), 0)
+		_ = write(filepath.Join(dir, "freezer.state"), state)
 	}
 }
 
 // Add moves a process with all its threads into a cgroup that exists.
 func (t *Tree) Add(p string, pid int) error {
 	for _, root := range t.roots {
-		if err := os.WriteFile(filepath.Join(root, p, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+		if err := write(filepath.Join(root, p, "cgroup.procs"), strconv.Itoa(pid)); err != nil {
 			return fmt.Errorf("move pid %d to cgroup %s: %w", pid, p, err)
 		}
 	}

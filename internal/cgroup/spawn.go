@@ -184,5 +184,5 @@ func (s *Spawner) leave() {
 }
 
 func moveThread(dir string) error {
-	return os.WriteFile(filepath.Join(dir, "tasks"), []byte(strconv.Itoa(unix.Gettid())), 0)
+	return write(filepath.Join(dir, "tasks"), strconv.Itoa(unix.Gettid()))
 }

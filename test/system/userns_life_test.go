@@ -208,8 +208,8 @@ func TestUserNamespaceTrialRemains(t *testing.T) {
 	}
 }
 
-// TestUserNamespaceClosedDirectory checks that handlers have no user namespaces while a
-// directory denies access to the root file system, and have them afterwards.
+// TestUserNamespaceClosedDirectory checks that runc has no user namespaces while a directory denies access to the root
+// file system, and has them afterwards.
 func TestUserNamespaceClosedDirectory(t *testing.T) {
 	needMappedTmpfs(t)
 	n := makeNode("unscd")
@@ -225,7 +225,7 @@ func TestUserNamespaceClosedDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, h := range r.GetRuntimeHandlers() {
-		if h.GetFeatures().GetUserNamespaces() {
+		if h.GetFeatures().GetUserNamespaces() && h.GetName() != "crun" { // newer versions of crun do not need access
 			t.Errorf("handler %q reports user namespaces, want none in a closed directory", h.GetName())
 		}
 	}

@@ -32,7 +32,7 @@ type guestPlan struct {
 // The selections are tests that depend on cgroups, kernel, security module or service manager.
 const (
 	cgroupSelection = `^Test(LimitsAfterSystemdReload|StatsOnCgroupV2|OOMKilledOnCgroupV2|OOMScoreAdjIsNotInherited|ThreadedCgroups|` +
-		`UnitsOfPod|SlicesOfMissingPodsAreStopped|EveryLimitIsSetAndUpdated|PodResources|ClassesOfBlockIO|RecoveryAfterRestart)$`
+		`UnitsOfPod|SlicesOfMissingPodsAreStopped|EveryLimitIsSetAndUpdated|MemoryLimitBelowUsage|PodResources|ClassesOfBlockIO|RecoveryAfterRestart)$`
 	userNamespaceSelection = `^Test(UserNamespaceKernel|UserNamespaceVolumes|ImageVolumesInUserNamespace)$`
 	kernelSelection        = `^Test(RecursiveReadOnly|SeccompProfiles|MissingConfinement|FileSystemsOfTheStore|RulesOfOtherOwners|OOMKilledOnCgroupV2)$`
 	kubeletSelection       = `^TestStaticPods$/^pods$/^(everything_at_once|out_of_memory|mounts_are|an_image_as|containers_that_share|deletion)`
