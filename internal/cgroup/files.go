@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -75,7 +76,7 @@ func write(file, value string) error {
 // retry repeats a system call that a signal has interrupted.
 func retry(call func() (int, error)) (n int, err error) {
 	for {
-		if n, err = call(); err != unix.EINTR {
+		if n, err = call(); !errors.Is(err, unix.EINTR) {
 			return n, err
 		}
 	}
