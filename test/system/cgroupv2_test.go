@@ -194,26 +194,28 @@ func TestStatsOnCgroupV2(t *testing.T) {
 func TestOOMKilledOnCgroupV2(t *testing.T) {
 	needSystemd(t)
 	n := newNode(t, "v2oom", 133)
-	const eat = "(head -c 60m /dev/zero | tail) >/dev/null 2>&1"
+	const eat = "(echo 500 >/proc/self/oom_score_adj; head -c 60m /dev/zero | tail) >/dev/null 2>&1"
 	const group = "memory.oom.group"
 	tests := []struct {
 		name, script, group string
 		stop                time.Duration // -1 for no stop
 		code                int32
 		reason              string
+		adj                 int64 // oom_score_adj; with -1000 the kernel never kills the first process in place of its child
 	}{
-		{"first", "exec tail /dev/zero", "0", -1, 137, "OOMKilled"},
-		{"group", eat + "; while :; do sleep 0.2; done", "1", -1, 137, "OOMKilled"},
-		{"childs-status", "tail /dev/zero; exit $?", "0", -1, 137, "OOMKilled"},
-		{"own-status", eat + "; exit 3", "0", -1, 3, "Error"},
-		{"stop-signal", "trap 'exit 143' TERM; " + eat + "; echo survived; while :; do sleep 0.2; done", "0", 20 * time.Second, 143, "Error"},
-		{"killed", "echo survived; sleep 1000", "0", 0, 137, "Error"},
+		{"first", "exec tail /dev/zero", "0", -1, 137, "OOMKilled", 0},
+		{"group", eat + "; while :; do sleep 0.2; done", "1", -1, 137, "OOMKilled", 0},
+		{"childs-status", "tail /dev/zero; exit $?", "0", -1, 137, "OOMKilled", 0},
+		{"own-status", eat + "; exit 3", "0", -1, 3, "Error", -1000},
+		{"stop-signal", "trap 'exit 143' TERM; " + eat + "; echo survived; while :; do sleep 0.2; done", "0", 20 * time.Second, 143, "Error", -1000},
+		{"killed", "echo survived; sleep 1000", "0", 0, 137, "Error", 0},
 	}
 	bothRuntimes(t, n, func(t *testing.T, p *pod) {
 		for _, tc := range tests {
 			t.Run(tc.name, func(t *testing.T) {
 				id := n.runWith(t, p, tc.name, &limits{
 					MemoryLimitInBytes: 24 << 20, Unified: map[string]string{"memory.swap.max": "0", group: tc.group},
+					OomScoreAdj: tc.adj,
 				}, tc.script)
 				if tc.stop >= 0 {
 					waitFor(t, "the container's message", func() bool { return strings.Contains(logLinesNow(p, tc.name), "survived") })
