@@ -161,8 +161,9 @@ func TestWipe(t *testing.T) {
 	if err := n.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	// Other daemons in the same unit of systemd would share the default cgroup of the monitors, and wipe would keep it.
-	// The end of the run removes the cgroup: its name begins like that of the directory of the run.
+	// By default all daemons in one unit of systemd share a cgroup for their monitors. wipe would keep it, because tests
+	// that run at the same time use it. So this daemon has its own. When the run ends, it removes all cgroups whose names
+	// begin with the name of its directory.
 	cgroup := "/" + filepath.Base(suite.dir) + "-monitors-of-wipe"
 	n.writeFile(t, "config.toml.d/50-monitor.toml", "[monitor]\ncgroup = \""+cgroup+"\"\n")
 	n.restart(t)
