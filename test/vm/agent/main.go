@@ -31,10 +31,10 @@ func main() {
 	os.Exit(1)
 }
 
-// openPerfEvent opens an event that counts nothing, and leaves it open. The kernel patches the code of its scheduler when
-// the first event of a task is opened, and again when the last one is closed. CRIU opens such events. In a guest that is
-// emulated by several threads, the kernel can panic while it patches. As long as the event of the agent is open, it does
-// not patch the scheduler again.
+// openPerfEvent opens an event that counts nothing, and leaves it open. The kernel patches the code of its scheduler
+// when the first event of a task is opened, and again when the last one is closed. CRIU opens such events. In a guest
+// that is emulated by several threads, the kernel can panic while it patches. While the event of the agent is
+// open, the kernel does not patch the scheduler again.
 func openPerfEvent() error {
 	attr := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Size: unix.PERF_ATTR_SIZE_VER0, Config: unix.PERF_COUNT_SW_DUMMY}
 	if _, err := unix.PerfEventOpen(&attr, os.Getpid(), -1, -1, unix.PERF_FLAG_FD_CLOEXEC); err != nil {
